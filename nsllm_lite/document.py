@@ -1,0 +1,90 @@
+"""A paper (or a piece of general text) as every stage of the corpus sees it, and its Parquet form."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+BATCH_DOCUMENTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section of a paper: its heading as printed, its text, and the heading path above it."""
+
+    heading: str
+    text: str
+    parents: tuple[str, ...] = ()
+    kind: str = ""  # the source's own label, e.g. JATS sec-type "materials|methods"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One record of one source file.
+
+    `id` names the paper across files ("arxiv:0704.0001", "pmid:123", "doi:10..."); `origin` names the place it was
+    read from ("FILE#RECORD"). A paper fills title, abstract and sections; general text fills `text` alone.
+    """
+
+    id: str
+    source: str
+    origin: str
+    title: str = ""
+    abstract: str = ""
+    sections: tuple[Section, ...] = ()
+    text: str = ""
+    discipline: str = ""
+    moves: tuple[tuple[str, str], ...] = ()  # (label, sentence) where the source tags its abstract
+
+    @property
+    def file(self) -> str:
+        return self.origin.rsplit("#", 1)[0]
+
+    @property
+    def num_chars(self) -> int:
+        """Characters of all text fields, the ledger's unit until tokenising."""
+        parts = [self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections)]
+        return sum(map(len, parts))
+
+
+_SECTION = pa.struct(
+    [("heading", pa.string()), ("text", pa.string()), ("parents", pa.list_(pa.string())), ("kind", pa.string())]
+)
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "source", "origin", "title", "abstract")),
+        ("sections", pa.list_(_SECTION)),
+        ("text", pa.string()),
+        ("discipline", pa.string()),
+        ("moves", pa.list_(pa.list_(pa.string()))),
+    ]
+)
+
+
+def write_documents(path: Path, documents: Iterable[Document]) -> int:
+    """Streams `documents` into one Parquet file; returns how many. The file appears under its name when whole."""
+    part = path.with_suffix(".part")
+    count = 0
+    with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
+        batch: list[dict] = []
+        for document in documents:
+            batch.append(asdict(document))
+            count += 1
+            if len(batch) == BATCH_DOCUMENTS:
+                writer.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
+                batch = []
+        writer.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
+    part.replace(path)
+    return count
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """Streams the documents of one Parquet file, a batch in memory at a time."""
+    with pq.ParquetFile(path) as parquet:
+        for batch in parquet.iter_batches(batch_size=BATCH_DOCUMENTS):
+            for row in batch.to_pylist():
+                row["sections"] = tuple(Section(**{**s, "parents": tuple(s["parents"])}) for s in row["sections"])
+                row["moves"] = tuple((label, sentence) for label, sentence in row["moves"])
+                yield Document(**row)

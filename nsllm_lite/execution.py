@@ -1,0 +1,165 @@
+"""How a step fits the card: a memory model of one step, and the choice made from it.
+
+The choice (rows a micro-batch, layers recomputed in the backward pass) changes speed and memory, never the result
+beyond rounding. The constants follow from arithmetic on the architecture; on CUDA they are assumed, not yet measured.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from nsllm_lite import recipe as recipes
+from nsllm_lite.run import GIB
+
+USABLE_SHARE = 0.92  # of the card's memory; the rest is left to the driver and to fragmentation
+CONTEXT_BYTES = int(0.8 * GIB)  # CUDA context and library workspaces
+PEFT_OVERHEAD = 1.3  # PEFT's casts and low-rank intermediates, on top of what a fused LoRA would keep
+NF4_BYTES = {True: 0.5159, False: 0.5625}  # a weight, with and without double quantisation (blocks of 64)
+OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 2}
+LAUNCH_TOKENS = 400  # a micro-batch costs about as much as this many tokens before its first token
+CPU_MICRO_BATCH_TOKENS = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """The widths of a decoder, read from its config.json."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    query: int  # heads x head_dim
+    key_value: int
+    vocab: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: dict) -> "ModelSize":
+        heads = config["num_attention_heads"]
+        head_dim = config.get("head_dim") or config["hidden_size"] // heads
+        return cls(
+            layers=config["num_hidden_layers"],
+            hidden=config["hidden_size"],
+            intermediate=config["intermediate_size"],
+            query=heads * head_dim,
+            key_value=config.get("num_key_value_heads", heads) * head_dim,
+            vocab=config["vocab_size"],
+            tied=config.get("tie_word_embeddings", False),
+        )
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """The linear modules of one layer: name -> (in, out)."""
+        h, i, q, kv = self.hidden, self.intermediate, self.query, self.key_value
+        return {
+            "q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h),
+            "gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h),
+        }  # fmt: skip
+
+    @property
+    def linear_params(self) -> int:
+        return self.layers * sum(fan_in * fan_out for fan_in, fan_out in self.linears.values())
+
+    @property
+    def embedding_params(self) -> int:
+        return self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def params(self) -> int:
+        return self.linear_params + self.embedding_params
+
+    def lora_params(self, adapter: recipes.Adapter) -> int:
+        fans = [self.linears[name] for name in adapter.targets if name in self.linears]
+        return self.layers * adapter.rank * sum(fan_in + fan_out for fan_in, fan_out in fans)
+
+
+def read_size(model_dir: Path) -> ModelSize:
+    return ModelSize.of(json.loads((Path(model_dir) / "config.json").read_text()))
+
+
+def memory(recipe: recipes.Train, size: ModelSize, row_tokens: int, execution: recipes.Execution) -> dict[str, int]:
+    """Bytes on the card by what holds them, for a fully specified `execution`."""
+    width = 2 if recipe.compute_dtype == "bfloat16" else 4
+    weight_bytes = NF4_BYTES[recipe.double_quantisation] if recipe.quantisation == "nf4" else width
+    trained = size.lora_params(recipe.adapter) if recipe.adapter else size.params
+    tokens = execution.micro_batch_rows * row_tokens
+    # residuals and norm outputs, q k v before and after norm and RoPE, attention output, gate, up and their product
+    kept = 4 * size.hidden + 2 * size.query + 2 * size.key_value + 2 * size.query + size.key_value
+    layer_bytes = int(width * (kept + 3 * size.intermediate) * PEFT_OVERHEAD) * tokens
+    recomputed = min(execution.recompute_layers, size.layers)
+    kept_layers = size.layers - recomputed
+    working_layers = 2 if recomputed else 1  # the layer being recomputed, and gradients of the layer in hand
+    return {
+        "weights": int(size.linear_params * weight_bytes) + size.embedding_params * width,
+        "adapter and optimizer": trained * (4 + 4 + OPTIMIZER_BYTES[recipe.optimizer.name]),
+        "activations": layer_bytes * kept_layers + recomputed * size.hidden * width * tokens,
+        "working set": layer_bytes * working_layers
+        + size.hidden * size.intermediate * width
+        + 2 * min(tokens, 1024) * size.vocab * 4,
+        "CUDA context": CONTEXT_BYTES,
+    }
+
+
+def choose(
+    recipe: recipes.Train, size: ModelSize, row_tokens: int, device: str, card_bytes: int | None
+) -> recipes.Execution:
+    """The recipe's `execution` with every open choice made: the fastest predicted that fits `card_bytes`.
+
+    Raises:
+        ValueError: nothing fits.
+    """
+    asked = recipe.execution
+    rows_per_step = recipe.budget.tokens_per_step // row_tokens
+    if device == "cpu":
+        rows = min(rows_per_step, max(1, CPU_MICRO_BATCH_TOKENS // row_tokens))
+        return recipes.Execution(
+            micro_batch_rows=asked.micro_batch_rows or rows, recompute_layers=asked.recompute_layers or 0, device="cpu"
+        )
+    best: tuple[float, recipes.Execution] | None = None
+    smallest = None
+    row_choices = [asked.micro_batch_rows] if asked.micro_batch_rows else _divisors(rows_per_step)
+    layer_choices = range(size.layers + 1) if asked.recompute_layers is None else [asked.recompute_layers]
+    for rows in row_choices:
+        for layers in layer_choices:
+            candidate = recipes.Execution(micro_batch_rows=rows, recompute_layers=layers, device="cuda")
+            need = sum(memory(recipe, size, row_tokens, candidate).values())
+            smallest = min(smallest or need, need)
+            if need > USABLE_SHARE * card_bytes:
+                continue
+            cost = (1 + layers / size.layers / 3) * (1 + LAUNCH_TOKENS / (rows * row_tokens))
+            if best is None or cost < best[0]:
+                best = (cost, candidate)
+    if best is None:
+        raise ValueError(
+            f"This run needs at least {smallest / USABLE_SHARE / GIB:.1f} GiB of GPU memory; the card has "
+            f"{card_bytes / GIB:.1f} GiB. Take a smaller model (RECIPES=recipes/qwen3-1.7b), a lower adapter.rank, or "
+            "rows of fewer tokens."
+        )
+    return best[1]
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def find_device(asked: str | None = None) -> tuple[str, int | None, str]:
+    """(device, memory in bytes, name): the first CUDA card unless `asked` says cpu or there is none.
+
+    Raises:
+        ValueError: cuda was asked for and there is none, or the card cannot compute in bfloat16.
+    """
+    import torch
+
+    if asked == "cpu" or (asked is None and not torch.cuda.is_available()):
+        return "cpu", None, "CPU"
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "execution.device=cuda, but torch sees no CUDA card. Check nvidia-smi and that torch is a CUDA build "
+            "(python -c 'import torch; print(torch.version.cuda)')."
+        )
+    card = torch.cuda.get_device_properties(0)
+    if card.major < 8:
+        raise ValueError(
+            f"{card.name} does not compute in bfloat16 (compute capability {card.major}.{card.minor}; 8.0 is needed). "
+            "Use an Ampere or newer card, or execution.device=cpu."
+        )
+    return "cuda", card.total_memory, card.name

@@ -1,0 +1,72 @@
+"""Loss on held-out rows, by source, in nats per token and in bits per byte (train, merge and evals share it)."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from nsllm_lite.model import PackedLM, collate
+from nsllm_lite.rows import Row, Rows, in_groups
+
+
+@dataclass(slots=True)
+class Score:
+    """Sums over held-out documents; the two figures are ratios of them."""
+
+    nats: float = 0.0
+    targets: int = 0
+    bytes: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Nats per predicted token."""
+        return self.nats / self.targets if self.targets else math.nan
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable between tokenizers. The first token of a document has no context and is not predicted; its
+        bytes are counted, so the figure is a little low, alike for every model with the same tokenizer."""
+        return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
+
+    def figures(self) -> dict[str, float | int]:
+        return {"loss": self.loss, "bits_per_byte": self.bits_per_byte, "tokens": self.targets}
+
+
+def sample_rows(rows: Rows, max_rows: int) -> list[Row]:
+    """At most `max_rows` rows, spread evenly and the same in every call."""
+    if len(rows) <= max_rows:
+        return [rows[i] for i in range(len(rows))]
+    return [rows[int(i)] for i in np.linspace(0, len(rows) - 1, max_rows)]
+
+
+def score(model: PackedLM, rows: Iterable[Row], micro_batch_rows: int, device: str) -> dict[str, Score]:
+    """The score of each source and of "all", each document counted whole wherever its row lies."""
+    scores: dict[str, Score] = defaultdict(Score)
+    scores["all"] = Score()
+    with evaluating(model):
+        for group in in_groups(list(rows), micro_batch_rows):
+            batch = collate(group, device)
+            losses = model.losses(batch).double().cpu()
+            for number, (source, num_bytes) in enumerate(zip(batch.doc_sources, batch.doc_bytes, strict=True)):
+                start, stop = batch.layout.bounds[number : number + 2]
+                for key in (source, "all"):
+                    scores[key].nats += float(losses[start:stop].sum())
+                    scores[key].targets += stop - start - 1
+                    scores[key].bytes += num_bytes
+    return dict(scores)
+
+
+@contextmanager
+def evaluating(model: nn.Module):
+    """Evaluation mode inside, and each module's own mode again after."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,84 @@
+"""Cross-entropy of a linear head without ever holding all its logits.
+
+Letters: N tokens, H hidden size, V vocabulary.
+loss = -sum_n log softmax(hidden_n W^T)[target_n], over the n whose target is not IGNORE.
+With V = 151,936 the fp32 logits of one row of 4,096 tokens take 2.5 GB, and their gradient as much again; here a chunk
+of tokens at a time is scored and its gradient taken at once, as in Liger-Kernel's fused linear cross-entropy (which is
+used on CUDA). Source of the idea: https://github.com/linkedin/Liger-Kernel, ops/fused_linear_cross_entropy.py.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IGNORE = -100
+CHUNK_BYTES = 2**27  # of fp32 logits at a time
+
+
+def linear_cross_entropy(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
+    """The summed loss, a scalar in fp32; gradients reach `hidden_NH` and, if it asks for them, `weight_VH`."""
+    if hidden_NH.is_cuda:
+        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+        return liger_fused_linear_cross_entropy(
+            hidden_NH.to(weight_VH.dtype), weight_VH, targets_N, ignore_index=IGNORE, reduction="sum"
+        )
+    return _LinearCrossEntropy.apply(hidden_NH, weight_VH, targets_N)
+
+
+def linear_cross_entropy_reference(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
+    """The same number, with all logits in memory."""
+    logits_NV = (hidden_NH @ weight_VH.T).float()
+    return functional.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="sum")
+
+
+def token_losses(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
+    """Loss of each token, (N,) in fp32, 0 where ignored; no gradient (evaluation), chunked likewise."""
+    losses = []
+    with torch.no_grad():
+        for start, stop in _chunks(hidden_NH, weight_VH):
+            logits = (hidden_NH[start:stop].to(weight_VH.dtype) @ weight_VH.T).float()
+            losses.append(
+                functional.cross_entropy(logits, targets_N[start:stop], ignore_index=IGNORE, reduction="none")
+            )
+    return torch.cat(losses)
+
+
+def _chunks(hidden_NH: Tensor, weight_VH: Tensor) -> list[tuple[int, int]]:
+    size = max(1, CHUNK_BYTES // (4 * weight_VH.shape[0]))
+    return [(start, start + size) for start in range(0, hidden_NH.shape[0], size)]
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
+        loss = torch.zeros((), dtype=torch.float32)
+        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+        grad_hidden = torch.zeros_like(hidden_NH) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
+        for start, stop in _chunks(hidden_NH, weight_VH):
+            hidden, targets = hidden_NH[start:stop], targets_N[start:stop]
+            kept = targets != IGNORE
+            logits = (hidden.to(weight_VH.dtype) @ weight_VH.T).float()
+            log_probs = torch.log_softmax(logits, dim=-1)
+            index = targets.clamp(min=0)[:, None]
+            loss -= (log_probs.gather(1, index)[:, 0] * kept).sum()
+            # d loss / d logits = softmax - one-hot, 0 for ignored tokens
+            grad_logits = log_probs.exp_()
+            grad_logits.scatter_add_(1, index, -torch.ones_like(index, dtype=grad_logits.dtype))
+            grad_logits *= kept[:, None]
+            grad_logits = grad_logits.to(weight_VH.dtype)
+            if needs_hidden:
+                grad_hidden[start:stop] = (grad_logits @ weight_VH).to(hidden_NH.dtype)
+            if needs_weight:
+                grad_weight += (grad_logits.T @ hidden.to(weight_VH.dtype)).float()
+        ctx.save_for_backward(*(g for g in (grad_hidden, grad_weight) if g is not None))
+        ctx.weight_dtype = weight_VH.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        saved = list(ctx.saved_tensors)
+        grad_hidden = saved.pop(0) * grad_loss if ctx.needs_input_grad[0] else None
+        grad_weight = (saved.pop(0) * grad_loss).to(ctx.weight_dtype) if ctx.needs_input_grad[1] else None
+        return grad_hidden, grad_weight, None

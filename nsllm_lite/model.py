@@ -1,0 +1,288 @@
+"""The model in training: a (quantised) base, LoRA on it, and the one forward over packed rows.
+
+Every loss in this project goes through `PackedLM`, because a packed forward is silently wrong in two easy ways: with
+a cache or with an attention mask, transformers lets documents see each other.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nsllm_lite import recipe as recipes
+from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, token_losses
+from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
+from nsllm_lite.rows import Row
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+ATTENTION = "nsllm_packed"
+LOADED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")  # all that is ever fetched from a hub
+
+
+# ------------------------------------------------------------------------------------------------------- weights
+
+
+def resolve_model(name: str) -> Path:
+    """The directory of a model: `name` itself, or the hub's files in the local cache (fetched if need be).
+
+    Raises:
+        ValueError: `name` is neither a directory nor a hub id ("owner/name") that can be had.
+    """
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise ValueError(f"{name} is no model directory: it has no config.json. Name one that has, or a hub id.")
+        return Path(name)
+    if name.startswith((".", "/", "~", "runs/")) or name.count("/") != 1:
+        raise ValueError(
+            f"No model at {name}. Needed is a Hugging Face model directory or a hub id such as Qwen/Qwen3-8B-Base. "
+            "If an earlier step should have written it, run that first (`make phase1` before `make phase2`)."
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(LOADED_FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"Model {name} could not be fetched from the hub ({type(error).__name__}). Check the id and the network; "
+            "HF_ENDPOINT sets a mirror, HF_TOKEN a login, and MODEL=DIR takes a local copy."
+        ) from error
+
+
+def load_base(
+    directory: Path, *, quantisation: str, double_quantisation: bool, compute_dtype: str, device: str
+) -> "PreTrainedModel":
+    """The base model of `directory` on `device`, frozen; its linear layers in NF4 where `quantisation` says so.
+
+    Raises:
+        ValueError: `directory` has no safetensors weights.
+    """
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    if not list(Path(directory).glob("*.safetensors")):
+        raise ValueError(
+            f"No *.safetensors in {directory}. Weights are only ever read from safetensors (pickled *.bin files can "
+            "run code): convert them, or name another MODEL."
+        )
+    dtype = getattr(torch, compute_dtype)
+    options: dict = {}
+    if quantisation == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=double_quantisation,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    _register_attention()
+    model = AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype=dtype,
+        device_map={"": device},
+        attn_implementation=ATTENTION,
+        use_safetensors=True,
+        trust_remote_code=False,
+        **options,
+    )
+    _keep_nf4_layout(model)
+    return model.requires_grad_(False)
+
+
+def build_base(shape: recipes.ModelShape, tokenizer_dir: Path, end_of_text_id: int, seed: int) -> "PreTrainedModel":
+    """A Qwen3-architecture model with random weights, drawn from `seed`, in fp32 on the CPU."""
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM, Qwen3Config
+
+    vocab_size = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json")).get_vocab_size()
+    config = Qwen3Config(
+        vocab_size=vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        tie_word_embeddings=shape.tied_embeddings,
+        max_position_embeddings=32_768,
+        bos_token_id=end_of_text_id,
+        eos_token_id=end_of_text_id,
+        pad_token_id=end_of_text_id,
+    )
+    _register_attention()
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
+
+
+def add_adapter(model: "PreTrainedModel", adapter: recipes.Adapter, base: str, seed: int) -> "PeftModel":
+    """LoRA in fp32 on `adapter.targets`, A drawn from `seed` and B zero.
+
+    Raises:
+        ValueError: a target names no linear layer of the model.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    modules = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if missing := sorted(set(adapter.targets) - modules):
+        raise ValueError(
+            f"adapter.targets {missing} name no linear layer of this model; it has {sorted(modules - {'lm_head'})}."
+        )
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        use_rslora=adapter.rslora,
+        target_modules=list(adapter.targets),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+    )
+    peft_model = get_peft_model(model, config)
+    dtypes = {p.dtype for p in peft_model.parameters() if p.requires_grad}
+    assert dtypes == {torch.float32}, f"LoRA parameters must be fp32, found {dtypes}"
+    return peft_model
+
+
+def load_adapter(model: "PreTrainedModel", directory: Path) -> "PeftModel":
+    """A saved adapter on its base, for evaluation.
+
+    Raises:
+        ValueError: `directory` holds no finished adapter.
+    """
+    from peft import PeftModel
+
+    if not (Path(directory) / "adapter_model.safetensors").is_file():
+        raise ValueError(f"No adapter at {directory}: run its training phase first.")
+    return PeftModel.from_pretrained(model, str(directory))
+
+
+def recompute_layers(model: "PreTrainedModel", count: int) -> None:
+    """The first `count` layers keep only their input for the backward pass and are computed again there."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for layer in model.base_model.layers[count:]:
+        layer.gradient_checkpointing = False
+
+
+def _keep_nf4_layout(model: nn.Module) -> None:
+    """Forbids bitsandbytes to repack NF4 weights for AVX512-BF16 at the first evaluation.
+
+    The packed form has no backward: after one evaluation gradients, merges and saves go silently wrong.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+# ----------------------------------------------------------------------------------------------------- attention
+
+
+def _register_attention() -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, _attention)
+
+
+def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *, scaling, **kwargs):
+    """transformers' attention seam: (1, heads, T, D) each; `layout` comes from `PackedLM`, absent in `generate`."""
+    layout: Layout | None = kwargs.get("layout")
+    if layout is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling)
+    if attention_mask is not None:
+        raise AssertionError("a packed forward must not get an attention mask")
+    out_THD = varlen_attention(
+        *(x[0].transpose(0, 1) for x in (query, key, value)), layout=layout, scale=scaling, causal=True
+    )
+    return out_THD[None], None
+
+
+# --------------------------------------------------------------------------------------------------- the forward
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows laid end to end: T tokens of several documents."""
+
+    input_ids: Tensor  # (T,) int64
+    position_ids: Tensor  # (T,) int64, from 0 in each document
+    targets: Tensor  # (T,) int64: the next token of the same document, or IGNORE at its last
+    layout: Layout
+    doc_ids: list[str]
+    doc_sources: list[str]
+    doc_bytes: list[int]
+
+    @property
+    def num_targets(self) -> int:
+        return len(self.input_ids) - len(self.doc_ids)
+
+
+def collate(rows: Sequence[Row], device: str) -> Batch:
+    """Joins rows without padding. A document never continues from one row into the next."""
+    lengths = np.concatenate([np.asarray(row.doc_lengths, dtype=np.int64) for row in rows])
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    input_ids = np.concatenate([row.input_ids for row in rows]).astype(np.int64)
+    targets = np.append(input_ids[1:], IGNORE)
+    targets[bounds[1:] - 1] = IGNORE
+    position_ids = np.arange(len(input_ids)) - np.repeat(bounds[:-1], lengths)
+
+    def to_device(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    return Batch(
+        input_ids=to_device(input_ids),
+        position_ids=to_device(position_ids),
+        targets=to_device(targets),
+        layout=Layout(tuple(bounds.tolist()), to_device(bounds.astype(np.int32))),
+        doc_ids=[name for row in rows for name in row.doc_ids],
+        doc_sources=[name for row in rows for name in row.doc_sources],
+        doc_bytes=[count for row in rows for count in row.doc_bytes],
+    )
+
+
+class PackedLM(nn.Module):
+    """A causal language model over packed batches. `forward` gives the summed loss, so that DDP's hooks see it."""
+
+    def __init__(self, model: "PreTrainedModel | PeftModel"):
+        super().__init__()
+        self.model = model
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Hidden states after the last norm, (T, H)."""
+        causal_lm = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return causal_lm.base_model(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.position_ids[None],
+            attention_mask=None,
+            use_cache=False,
+            layout=batch.layout,
+        ).last_hidden_state[0]
+
+    @property
+    def head_VH(self) -> Tensor:  # noqa: N802
+        return self.model.get_output_embeddings().weight
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Cross-entropy in nats, summed over `batch.num_targets` tokens, fp32."""
+        return linear_cross_entropy(self.hidden(batch), self.head_VH, batch.targets)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Loss of each token, (T,), 0 at the last of each document; no gradient."""
+        with torch.no_grad():
+            return token_losses(self.hidden(batch), self.head_VH, batch.targets)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """All logits, (T, V); for small checks only."""
+        with torch.no_grad():
+            return self.hidden(batch) @ self.head_VH.T
+
+
+def vocab_size(directory: Path) -> int:
+    return json.loads((Path(directory) / "config.json").read_text())["vocab_size"]

@@ -1,0 +1,318 @@
+"""Recipes: one complete YAML a run, saying WHAT is computed.
+
+How a run fits the card (micro-batch, recomputation) is not here but under `execution:`, which
+`nsllm_lite.execution` fills in and which never changes the result beyond rounding.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def _none_word(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+# ------------------------------------------------------------------------------------------------------- corpus
+
+
+class Source(Strict):
+    """One place papers come from. `path` is a file or a folder, or `bundled:papers` / `bundled:general`."""
+
+    name: Name
+    path: Name
+    format: Literal["auto", "arxiv", "pubmed", "jats", "sample", "text"] = "auto"
+    licence: str = "not stated"
+
+
+class TrainTokenizer(Strict):
+    """Train a byte-level BPE on this corpus's own training documents instead of taking a model's tokenizer."""
+
+    vocab_size: Annotated[int, Field(ge=300, le=500_000)]
+
+
+class HeldOut(Strict):
+    """Papers kept out of training, the same in both phases, chosen by paper id after duplicates are removed."""
+
+    share: Share
+    max_papers: Count
+    seed: int
+
+
+class Corpus(Strict):
+    kind: Literal["corpus"]
+    out: Name
+    sources: Annotated[list[Source], Field(min_length=1)]
+    general: list[Source]
+    tokenizer: str | None = None
+    train_tokenizer: TrainTokenizer | None = None
+    end_of_text: Name
+    row_tokens: Annotated[int, Field(ge=16, le=131_072)]
+    heldout: HeldOut
+    near_duplicate_jaccard: Annotated[float, Field(gt=0.4, le=1)]
+    min_chars: Count
+    max_drop_share: Share
+
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> "Corpus":
+        if (self.tokenizer is None) == (self.train_tokenizer is None):
+            raise ValueError("give either `tokenizer` (a model id or folder) or `train_tokenizer`, not both or neither")
+        names = [source.name for source in (*self.sources, *self.general)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"every source needs a name of its own, but these repeat: {sorted(names)}")
+        return self
+
+
+# -------------------------------------------------------------------------------------------------------- train
+
+
+class ModelShape(Strict):
+    """A Qwen3-architecture model built from nothing (`adapter: none`), sized by these and by a tokenizer folder."""
+
+    tokenizer: Name
+    hidden_size: Count
+    intermediate_size: Count
+    num_layers: Count
+    num_heads: Count
+    num_kv_heads: Count
+    head_dim: Count
+    tied_embeddings: bool
+
+
+class Adapter(Strict):
+    """LoRA: y = W x + s B A x with s = alpha / rank, or alpha / sqrt(rank) for rsLoRA. Dropout is 0."""
+
+    rank: Count
+    alpha: Annotated[float, Field(gt=0)]
+    rslora: bool
+    targets: Annotated[list[Name], Field(min_length=1)]
+
+
+class Optimizer(Strict):
+    name: Literal["adamw", "adamw8bit", "paged_adamw8bit"]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    betas: tuple[Share, Share]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+
+
+class Schedule(Strict):
+    """Linear warm-up, then constant, or a cosine down to `final_share` of the peak."""
+
+    shape: Literal["constant", "cosine"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    final_share: Share = 1.0
+
+
+class Budget(Strict):
+    """The length of the run, in steps and in tokens; the two must agree."""
+
+    steps: Count
+    tokens_per_step: Count
+    tokens: Count
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Budget":
+        if self.steps * self.tokens_per_step != self.tokens:
+            raise ValueError(
+                f"steps x tokens_per_step = {self.steps * self.tokens_per_step}, but tokens says {self.tokens}: "
+                "change them together"
+            )
+        return self
+
+
+class Replay(Strict):
+    """General text mixed into each step against forgetting; `max_epochs` bounds how often it may repeat."""
+
+    rows: Name
+    share: Annotated[float, Field(ge=0, lt=1)]
+    max_epochs: Annotated[float, Field(gt=0)]
+
+
+class Evaluation(Strict):
+    """Held-out losses at step 0, every `every_steps`, and at the end; by source."""
+
+    domain_rows: Name
+    general_rows: Name
+    every_steps: Count
+    max_rows: Count
+
+
+class Samples(Strict):
+    """Greedy continuations of held-out papers, before and after."""
+
+    count: Annotated[int, Field(ge=0, le=20)]
+    prompt_tokens: Count
+    new_tokens: Count
+
+
+class Execution(Strict):
+    """How the step is run; None leaves the choice to `nsllm_lite.execution`, by the memory that is there."""
+
+    micro_batch_rows: Count | None = None
+    recompute_layers: Annotated[int, Field(ge=0)] | None = None
+    device: Literal["cpu", "cuda"] | None = None
+
+
+class Train(Strict):
+    kind: Literal["train"]
+    out: Name
+    model: str | None = None
+    build: ModelShape | None = None
+    rows: Name
+    quantisation: Literal["nf4", "none"]
+    double_quantisation: bool
+    compute_dtype: Literal["float32", "bfloat16"]
+    adapter: Annotated[Adapter | None, BeforeValidator(_none_word)]
+    optimizer: Optimizer
+    schedule: Schedule
+    budget: Budget
+    replay: Annotated[Replay | None, BeforeValidator(_none_word)]
+    evaluation: Evaluation
+    samples: Samples
+    checkpoint_steps: Count
+    keep_checkpoints: Count
+    seed: int
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Train":
+        if (self.model is None) == (self.build is None):
+            raise ValueError("give either `model` (a folder or hub id) or `build` (a shape), not both or neither")
+        if self.quantisation == "nf4" and self.adapter is None:
+            raise ValueError("an NF4 base cannot be trained itself: give an `adapter`, or set quantisation to none")
+        if self.build is not None and self.adapter is not None:
+            raise ValueError("a model built from nothing has nothing to adapt: set `adapter: none`")
+        if self.schedule.warmup_steps >= self.budget.steps:
+            raise ValueError(f"warmup_steps {self.schedule.warmup_steps} leaves no step of {self.budget.steps}")
+        return self
+
+
+# -------------------------------------------------------------------------------------------------------- merge
+
+
+class Merge(Strict):
+    """`base_weights: original` adds the adapter to the 16-bit (or 32-bit) base, not to its NF4 rounding."""
+
+    kind: Literal["merge"]
+    base: Name
+    adapter: Name
+    out: Name
+    base_weights: Literal["original"]
+    max_shard_gib: Annotated[float, Field(gt=0)]
+
+
+class Report(Strict):
+    """The table and picture after two phases; the folders are those the chain wrote."""
+
+    kind: Literal["report"]
+    out: Name
+    base: Name
+    phase1: Name
+    model1: Name
+    phase2: Name
+    model2: Name
+    abstract_rows: Name
+    experiment_rows: Name
+    general_rows: Name
+    max_rows: Count
+
+
+Recipe = Corpus | Train | Merge | Report
+KINDS: dict[str, type[Strict]] = {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in get_args(Recipe)}
+
+
+# ---------------------------------------------------------------------------------------------------------- load
+
+
+def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The recipe at `path` with `key=value` overrides (dotted keys, YAML values) applied.
+
+    Raises:
+        ValueError: naming every wrong key and value at once, with the nearest known key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), [str(p) for p in Path("recipes").glob("*/*.yaml")], n=1, cutoff=0.3)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"No recipe at {path}. A recipe is a YAML file such as recipes/nano/phase1.yaml.{hint}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    if not isinstance(values, dict) or values.get("kind") not in KINDS:
+        found = values.get("kind") if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"{path}: `kind` must be one of {', '.join(KINDS)}; found {found!r}.")
+    for override in overrides:
+        _apply_override(values, override)
+    return validate(values, str(path))
+
+
+def validate(values: dict, where: str) -> Recipe:
+    """`values` as the recipe type its `kind` names; ValueError lists every problem with `where` it stands."""
+    cls = KINDS[values["kind"]]
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {_explain(cls, problem)}" for problem in error.errors())
+        raise ValueError(f"{where} has {error.error_count()} problem(s):\n{problems}") from None
+
+
+def update(recipe: Recipe, **changes: Any) -> Recipe:
+    """A copy of `recipe` with top-level fields replaced, validated again."""
+    return validate({**recipe.model_dump(mode="json"), **changes}, f"{recipe.kind} recipe")
+
+
+def identity(recipe: Recipe) -> dict:
+    """The part of a recipe that decides its result: all but where it is written and how it is executed."""
+    return recipe.model_dump(mode="json", exclude={"out", "execution"})
+
+
+def _apply_override(values: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"Override {override!r} is not of the form key=value, e.g. optimizer.learning_rate=1e-4.")
+    *parents, last = key.strip().split(".")
+    place: Any = values
+    for parent in parents:
+        place = place.setdefault(parent, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            raise ValueError(f"Override {override!r}: {parent!r} holds no keys of its own.")
+    place[last] = yaml.safe_load(text)
+
+
+def _explain(cls: type[Strict], problem: dict) -> str:
+    fields, place = cls.model_fields, []
+    for part in problem["loc"]:
+        place.append(str(part))
+        if isinstance(part, str) and part in fields:
+            inner = _model_in(fields[part].annotation)
+            fields = inner.model_fields if inner else {}
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place[-1], fields, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(fields)}"
+        return f"{'.'.join(place)}: unknown key; {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        message = "is missing"
+    elif place and not isinstance(problem["input"], dict | list):
+        message += f" (found {problem['input']!r})"
+    return f"{'.'.join(place) or 'recipe'}: {message}"
+
+
+def _model_in(annotation: Any) -> type[Strict] | None:
+    """The recipe type inside `X`, `X | None` or `list[X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)

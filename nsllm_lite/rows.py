@@ -1,0 +1,177 @@
+"""Packed rows: what the corpus writes and training reads.
+
+A row holds up to `row_tokens` tokens of whole documents laid end to end, each closed by one end-of-text token; nothing
+is padded. A document longer than a row is cut into pieces, and each later piece opens a row of its own (`continued`).
+On disk a set of rows is an Arrow dataset that `datasets.load_from_disk` opens, with the totals in `rows.json`.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+SHARD_ROWS = 8_192
+
+SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("doc_lengths", pa.list_(pa.int32())),
+        ("doc_ids", pa.list_(pa.string())),
+        ("doc_sources", pa.list_(pa.string())),
+        ("doc_bytes", pa.list_(pa.int32())),
+        ("continued", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One packed row. `input_ids` is int32 of shape (tokens,); the four lists have one entry a document."""
+
+    input_ids: np.ndarray
+    doc_lengths: list[int]  # tokens, end-of-text included; they sum to len(input_ids)
+    doc_ids: list[str]
+    doc_sources: list[str]
+    doc_bytes: list[int]  # UTF-8 bytes of the text behind each document's tokens
+    continued: bool = False  # the first document began in another row
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens the loss is taken over: all but the first of each document, which has no context."""
+        return len(self.input_ids) - len(self.doc_lengths)
+
+
+@dataclass(slots=True)
+class RowTotals:
+    """The totals kept in `rows.json`."""
+
+    row_tokens: int
+    end_of_text_id: int
+    tokenizer_sha256: str
+    num_rows: int = 0
+    num_tokens: int = 0
+    num_pieces: int = 0  # documents, counting each piece of a split one
+    num_bytes: int = 0
+    source_tokens: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' capacity that holds tokens."""
+        return self.num_tokens / (self.num_rows * self.row_tokens) if self.num_rows else 0.0
+
+
+def write_rows(path: Path, rows: Iterable[Row], totals: RowTotals) -> RowTotals:
+    """Streams `rows` into the folder `path`, adding them up in `totals`; `rows.json` is the last file written."""
+    path.mkdir(parents=True, exist_ok=True)
+    tokens_by_source: Counter[str] = Counter()
+    files: list[str] = []
+    digest = hashlib.sha256()
+    batch: list[Row] = []
+
+    def flush() -> None:
+        name = f"data-{len(files):05d}.arrow"
+        with pa.OSFile(str(path / name), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+            writer.write_table(
+                pa.table({c: [getattr(row, c) for row in batch] for c in SCHEMA.names}, schema=SCHEMA),
+                max_chunksize=256,
+            )
+        files.append(name)
+        batch.clear()
+
+    for row in rows:
+        if sum(row.doc_lengths) != len(row.input_ids) or len(row.input_ids) > totals.row_tokens:
+            raise AssertionError(f"row of {len(row.input_ids)} tokens with documents of {row.doc_lengths}")
+        batch.append(row)
+        digest.update(row.input_ids.tobytes())
+        totals.num_rows += 1
+        totals.num_tokens += len(row.input_ids)
+        totals.num_pieces += len(row.doc_lengths)
+        totals.num_bytes += sum(row.doc_bytes)
+        for source, length in zip(row.doc_sources, row.doc_lengths, strict=True):
+            tokens_by_source[source] += length
+        if len(batch) == SHARD_ROWS:
+            flush()
+    flush()
+
+    totals.source_tokens = dict(sorted(tokens_by_source.items()))
+    _write_datasets_files(path, files, digest.hexdigest())
+    (path / "rows.json").write_text(json.dumps(asdict(totals), indent=2, sort_keys=True) + "\n")
+    return totals
+
+
+def _write_datasets_files(path: Path, files: list[str], fingerprint: str) -> None:
+    """The two JSON files by which `datasets.load_from_disk` knows a dataset.
+
+    Source: `Dataset.save_to_disk` of datasets 5.2 writes the same keys; a test loads them back.
+    """
+    state = {
+        "_data_files": [{"filename": name} for name in files],
+        "_fingerprint": fingerprint[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+
+    def feature(kind: pa.DataType) -> dict:
+        if pa.types.is_list(kind):
+            return {"feature": feature(kind.value_type), "_type": "List"}
+        return {"dtype": str(kind), "_type": "Value"}
+
+    info = {"features": {column.name: feature(column.type) for column in SCHEMA}}
+    (path / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+    (path / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n")
+
+
+class Rows:
+    """Rows on disk, memory-mapped: `rows[i]` is O(1) wherever i is."""
+
+    def __init__(self, path: Path):
+        """Raises ValueError where `path` holds no finished rows."""
+        self.path = Path(path)
+        if not (self.path / "rows.json").is_file():
+            raise ValueError(
+                f"No packed rows at {self.path}. Training needs rows made by `nsllm-lite corpus`: run it first, "
+                "or set `rows=` to where they are."
+            )
+        self.totals = RowTotals(**json.loads((self.path / "rows.json").read_text()))
+        state = json.loads((self.path / "state.json").read_text())
+        self._batches: list[pa.RecordBatch] = []
+        for file in state["_data_files"]:
+            with pa.memory_map(str(self.path / file["filename"])) as source:
+                self._batches += pa.ipc.open_stream(source).read_all().to_batches()
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+        if self._starts[-1] != self.totals.num_rows:
+            raise ValueError(
+                f"{self.path} holds {self._starts[-1]} rows where rows.json says {self.totals.num_rows}: the files "
+                "were damaged or mixed. Delete the folder and run `nsllm-lite corpus` again."
+            )
+
+    def __len__(self) -> int:
+        return self.totals.num_rows
+
+    def __getitem__(self, index: int) -> Row:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        columns = self._batches[number].slice(index - self._starts[number], 1)
+        values = {name: columns[name][0] for name in SCHEMA.names}
+        input_ids = values.pop("input_ids").values.to_numpy(zero_copy_only=False).astype(np.int32)
+        return Row(input_ids=input_ids, **{name: value.as_py() for name, value in values.items()})
+
+    @property
+    def sha256(self) -> str:
+        """Identity of these rows: state.json holds the digest of all token ids, rows.json the totals."""
+        text = (self.path / "rows.json").read_text() + (self.path / "state.json").read_text()
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def in_groups(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+    """`rows` in order, `size` at a time."""
+    return (rows[start : start + size] for start in range(0, len(rows), size))

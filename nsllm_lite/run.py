@@ -1,0 +1,169 @@
+"""Output directories: finished or absent, and traceable.
+
+Every verb writes one directory. Its `manifest.json` is written last, by rename, so a directory without one is
+unfinished. Dates and durations live in `times.json`, so that all else is the same byte for byte when run again.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from nsllm_lite import __version__
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "pyarrow", "numpy")
+GIB = 2**30
+
+
+def sha256_json(value: Any) -> str:
+    """Hash of a JSON-able value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint_weights(model_dir: Path) -> str:
+    """Identity of a model directory's weights: every safetensors header, and 64 KiB at 16 places of each file.
+
+    Reading all of an 8B model takes a minute; two models that differ only outside the sampled bytes are not told
+    apart, which a merge or a training step (both touch every layer) cannot produce.
+
+    Raises:
+        ValueError: the directory holds no safetensors.
+    """
+    files = sorted(Path(model_dir).glob("*.safetensors"))
+    if not files:
+        raise ValueError(
+            f"No *.safetensors in {model_dir}. A base model is a Hugging Face directory whose weights are safetensors "
+            "(pickled *.bin weights are never loaded): convert it, or name another MODEL."
+        )
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            if header_bytes > min(size, 2**27):
+                raise ValueError(f"{path} is not a safetensors file, or is cut short. Fetch or copy it again.")
+            digest.update(file.read(header_bytes))
+            for place in range(16):
+                file.seek(max(0, (size - 65_536) * place // 15))
+                digest.update(file.read(65_536))
+    return digest.hexdigest()
+
+
+def require_disk(path: Path, need_bytes: int, what: str) -> None:
+    """Raises ValueError when the file system of `path` has fewer than `need_bytes` free."""
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < need_bytes:
+        raise ValueError(
+            f"Not enough disk for {what}: {need_bytes / GIB:.1f} GiB needed at {path}, {free_bytes / GIB:.1f} GiB "
+            "free. Free some space, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite)."
+        )
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes `text` to a neighbour, then renames it: `path` is whole or as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_manifest(out: Path) -> dict | None:
+    """The manifest of `out`, or None where the directory is absent or unfinished."""
+    path = Path(out) / "manifest.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def manifest_sha256(out: Path) -> str | None:
+    """Hash of an input directory's manifest: one link of the lineage. None where it has none (a plain model)."""
+    path = Path(out) / "manifest.json"
+    return sha256_file(path) if path.is_file() else None
+
+
+def _changes(recipe: dict, inputs: dict[str, str | None], before: dict) -> list[str]:
+    changed = [f"recipe.{key}" for key in sorted(recipe) if recipe[key] != before["recipe"].get(key)]
+    return changed + [key for key in sorted(inputs) if inputs[key] != before["inputs"].get(key)]
+
+
+def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
+    """Marks `out` as this run's: `run.json` says what is being made, so that only the same run continues it.
+
+    Raises:
+        ValueError: `out` holds an unfinished run of another recipe or of other inputs.
+    """
+    path = out / "run.json"
+    if path.is_file() and (changed := _changes(recipe, inputs, json.loads(path.read_text()))):
+        raise ValueError(
+            f"{out} holds an unfinished run made differently (changed: {', '.join(changed)}). Undo the change to "
+            "continue it, write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder."
+        )
+    write_json(path, {"recipe": recipe, "inputs": inputs})
+
+
+def is_finished(out: Path, recipe: dict, inputs: dict[str, str | None]) -> bool:
+    """Whether `out` already holds the result of this recipe on these inputs (label -> hash).
+
+    Raises:
+        ValueError: it holds the finished result of another recipe or of other inputs, which is never overwritten.
+    """
+    manifest = read_manifest(out)
+    if manifest is None:
+        return False
+    if changed := _changes(recipe, inputs, manifest):
+        raise ValueError(
+            f"{out} holds a finished result made differently (changed: {', '.join(changed)}). It is not overwritten: "
+            "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder to make it anew."
+        )
+    return True
+
+
+def finish(
+    out: Path,
+    verb: str,
+    recipe: dict,
+    inputs: dict[str, str | None],
+    results: dict[str, Any],
+    started: float,
+    measured: dict[str, Any] | None = None,
+) -> None:
+    """Writes `times.json`, then `manifest.json`: from here on `out` is finished.
+
+    `started` is the run's `time.time()`; `measured` holds what differs from machine to machine (speed, memory).
+    """
+    versions = {"nsllm-lite": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    write_json(
+        out / "times.json",
+        {
+            "started": _utc(started),
+            "finished": _utc(time.time()),
+            "seconds": round(time.time() - started, 1),
+            **(measured or {}),
+        },
+    )
+    manifest = {"verb": verb, "recipe": recipe, "inputs": inputs, "versions": versions, "results": results}
+    write_json(out / "manifest.json", manifest)
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

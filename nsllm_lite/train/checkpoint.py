@@ -1,0 +1,117 @@
+"""Checkpoints that resume exactly: trained tensors, optimizer, RNG and the step. No pickle.
+
+The learning rate and the data order are functions of the step, so the step is their whole state.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nsllm_lite import run
+
+
+def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progress: dict) -> Path:
+    """Writes `folder/step-NNNNNN`, whole or not at all; `progress` is JSON carried along."""
+    final = folder / f"step-{step:06d}"
+    part = folder / f"step-{step:06d}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file(_trained(model), part / "trained.safetensors")
+    tensors, scalars = _split(optimizer.state_dict()["state"])
+    save_file(tensors, part / "optimizer.safetensors")
+    save_file(_rng_state(), part / "rng.safetensors")
+    hashes = {path.name: run.sha256_file(path) for path in sorted(part.iterdir())}
+    run.write_json(part / "state.json", {"step": step, "optimizer": scalars, "progress": progress, "sha256": hashes})
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)
+    return final
+
+
+def rotate(folder: Path, keep: int) -> None:
+    """Deletes all but the newest `keep` checkpoints."""
+    for path in _newest_first(folder)[keep:]:
+        shutil.rmtree(path)
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are all as they were written; damaged ones are named and passed over."""
+    for path in _newest_first(folder):
+        hashes = json.loads((path / "state.json").read_text())["sha256"]
+        damaged = [name for name, sha in hashes.items() if not _is_intact(path / name, sha)]
+        if not damaged:
+            return path
+        print(f"{path}: damaged ({', '.join(damaged)}), passed over")
+    return None
+
+
+def load(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]:
+    """Puts the checkpoint's state into `model` and `optimizer` and the RNG; returns (step, progress)."""
+    state = json.loads((path / "state.json").read_text())
+    saved, current = load_file(path / "trained.safetensors"), _trained(model)
+    if saved.keys() != current.keys():
+        odd = sorted(saved.keys() ^ current.keys())[:3]
+        raise ValueError(f"{path} is a checkpoint of another model (differs at {odd}). Delete it or write elsewhere.")
+    with torch.no_grad():
+        for name, tensor in current.items():
+            tensor.copy_(saved[name])
+    tensors = load_file(path / "optimizer.safetensors")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": _join(tensors, state["optimizer"]), "param_groups": groups})
+    _restore_rng(load_file(path / "rng.safetensors"))
+    return state["step"], state["progress"]
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((p for p in folder.glob("step-*") if (p / "state.json").is_file()), reverse=True)
+
+
+def _is_intact(path: Path, sha256: str) -> bool:
+    return path.is_file() and run.sha256_file(path) == sha256
+
+
+def _split(state: dict[int, dict]) -> tuple[dict[str, Tensor], dict[str, float | int]]:
+    """Optimizer state as named tensors ("3/exp_avg") and named numbers ("3/step")."""
+    tensors, scalars = {}, {}
+    for index, key, value in _entries(state):
+        if isinstance(value, Tensor):
+            tensors[f"{index}/{key}"] = value.detach().clone().contiguous()
+        elif isinstance(value, int | float):
+            scalars[f"{index}/{key}"] = value
+        else:
+            raise AssertionError(f"optimizer state {key} of type {type(value).__name__} is neither tensor nor number")
+    return tensors, scalars
+
+
+def _entries(state: dict[int, dict]) -> Iterator[tuple[int, str, object]]:
+    return ((index, key, value) for index, values in state.items() for key, value in values.items())
+
+
+def _join(tensors: dict[str, Tensor], scalars: dict[str, float | int]) -> dict[int, dict]:
+    state: dict[int, dict] = {}
+    for name, value in (*tensors.items(), *scalars.items()):
+        index, key = name.split("/", 1)
+        state.setdefault(int(index), {})[key] = value
+    return state
+
+
+def _rng_state() -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _restore_rng(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,59 @@
+"""Which rows a step trains on: a pure function of (seed, step), so that resuming needs no state but the step."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from nsllm_lite.rows import Row, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class StepOrder:
+    """Domain rows in shuffled epochs, with replay rows at a steady `replay_share` from a shuffle of their own."""
+
+    domain: Rows
+    replay: Rows | None
+    rows_per_step: int
+    replay_share: Fraction
+    seed: int
+
+    def rows(self, step: int) -> list[Row]:
+        """The rows of `step` (from 0), domain rows first."""
+        first, last = self._replay_before(step), self._replay_before(step + 1)
+        domain_first = step * self.rows_per_step - first
+        domain_last = (step + 1) * self.rows_per_step - last
+        rows = [self.domain[i] for i in self._shuffled(len(self.domain), 0, domain_first, domain_last)]
+        if self.replay is not None:
+            rows += [self.replay[i] for i in self._shuffled(len(self.replay), 1, first, last)]
+        return rows
+
+    def replay_rows(self, step: int) -> int:
+        """How many of the rows of `step`, its last ones, are replay."""
+        return self._replay_before(step + 1) - self._replay_before(step)
+
+    def _replay_before(self, step: int) -> int:
+        return int(step * self.rows_per_step * self.replay_share) if self.replay is not None else 0
+
+    def _shuffled(self, count: int, stream: int, first: int, last: int) -> list[int]:
+        indices = []
+        for position in range(first, last):
+            epoch, place = divmod(position, count)
+            indices.append(int(_permutation(count, self.seed, stream, epoch)[place]))
+        return indices
+
+
+_LAST: dict[int, tuple[tuple[int, int, int, int], np.ndarray]] = {}  # stream -> (key, permutation): one epoch each
+
+
+def _permutation(count: int, seed: int, stream: int, epoch: int) -> np.ndarray:
+    key = (count, seed, stream, epoch)
+    if stream not in _LAST or _LAST[stream][0] != key:
+        _LAST[stream] = (key, np.random.default_rng([seed, stream, epoch]).permutation(count))
+    return _LAST[stream][1]
+
+
+def plan_replay(share: float, max_epochs: float, replay: Rows, total_rows: int) -> Fraction:
+    """The share that can be kept without repeating the replay text more than `max_epochs` times."""
+    most_rows = Fraction(max_epochs).limit_denominator(1000) * len(replay)
+    return min(Fraction(share).limit_denominator(10_000), most_rows / total_rows)

@@ -1,0 +1,28 @@
+"""The run's picture: training loss and held-out losses over tokens."""
+
+import json
+from pathlib import Path
+
+
+def plot_losses(metrics: Path, png: Path, title: str) -> None:
+    """Draws `metrics.jsonl` into a PNG."""
+    from matplotlib.figure import Figure
+
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([s["tokens"] for s in steps], [s["loss"] for s in steps], color="0.6", linewidth=1, label="training")
+    heldout = [line for line in lines if "heldout" in line]
+    for (name, label), color in zip(
+        (("domain", "held-out, domain"), ("general", "held-out, general")), ("C0", "C1"), strict=True
+    ):
+        points = [(line["tokens"], line["heldout"][name]["all"]["loss"]) for line in heldout if line["heldout"][name]]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", color=color, label=label)
+    axes.set(xlabel="tokens trained", ylabel="loss, nats per token", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    part = png.with_suffix(".part")
+    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
+    part.replace(png)

@@ -1,0 +1,57 @@
+"""What the model writes: greedy continuations of held-out papers, before and after training."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from nsllm_lite.heldout import evaluating
+from nsllm_lite.model import PackedLM
+from nsllm_lite.rows import Rows
+
+
+def prompts(rows: Rows, count: int, prompt_tokens: int) -> list[list[int]]:
+    """The openings of the first `count` held-out documents that are longer than the prompt."""
+    openings: list[list[int]] = []
+    for index in range(len(rows)):
+        row, start = rows[index], 0
+        for number, length in enumerate(row.doc_lengths):
+            if len(openings) == count:
+                return openings
+            begins_here = number > 0 or not row.continued
+            if begins_here and length > prompt_tokens:
+                openings.append(row.input_ids[start : start + prompt_tokens].tolist())
+            start += length
+    return openings
+
+
+def continuations(lm: PackedLM, openings: list[list[int]], new_tokens: int, end_of_text_id: int) -> list[list[int]]:
+    """The most likely continuation of each opening, up to `new_tokens` tokens, token by token."""
+    device = lm.head_VH.device
+    written = []
+    with evaluating(lm), torch.no_grad():
+        for opening in openings:
+            ids = torch.tensor([opening], device=device)
+            out = lm.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=new_tokens,
+                do_sample=False,
+                eos_token_id=end_of_text_id,
+                pad_token_id=end_of_text_id,
+            )
+            written.append(out[0, len(opening) :].tolist())
+    return written
+
+
+def write_samples(
+    path: Path, tokenizer: Tokenizer, openings: list[list[int]], before: list[list[int]], after: list[list[int]]
+) -> None:
+    """A Markdown page of prompt, continuation before and continuation after."""
+    lines = ["# Continuations of held-out papers", "", "Greedy decoding; the papers were not trained on."]
+    for number, triple in enumerate(zip(openings, before, after, strict=True), start=1):
+        texts = (tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in triple)
+        lines += ["", f"## {number}"]
+        for name, text in zip(("Prompt", "Before", "After"), texts, strict=True):
+            lines += ["", f"**{name}:**", "", *(f"> {line}" for line in text.splitlines() or [""])]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
