@@ -11,9 +11,9 @@ from pathlib import Path
 from nsllm_lite import recipe as recipes
 from nsllm_lite.run import GIB
 
-USABLE_SHARE = 0.92  # of the card's memory; the rest is left to the driver and to fragmentation
+USABLE_SHARE = 0.9  # of the card's memory; the rest is left to the driver and to fragmentation
 CONTEXT_BYTES = int(0.8 * GIB)  # CUDA context and library workspaces
-PEFT_OVERHEAD = 1.3  # PEFT's casts and low-rank intermediates, on top of what a fused LoRA would keep
+PEFT_OVERHEAD = 1.6  # PEFT's casts and low-rank intermediates, on top of what a fused LoRA would keep
 NF4_BYTES = {True: 0.5159, False: 0.5625}  # a weight, with and without double quantisation (blocks of 64)
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 2}
 LAUNCH_TOKENS = 400  # a micro-batch costs about as much as this many tokens before its first token

@@ -142,9 +142,9 @@ def add_adapter(model: "PreTrainedModel", adapter: recipes.Adapter, base: str, s
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base,
     )
     peft_model = get_peft_model(model, config)
+    config.base_model_name_or_path = base  # the recipe's name for it, not this machine's cache folder
     dtypes = {p.dtype for p in peft_model.parameters() if p.requires_grad}
     assert dtypes == {torch.float32}, f"LoRA parameters must be fp32, found {dtypes}"
     return peft_model

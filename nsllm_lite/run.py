@@ -9,9 +9,12 @@ import importlib.metadata
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from nsllm_lite import __version__
 
@@ -163,6 +166,12 @@ def finish(
     )
     manifest = {"verb": verb, "recipe": recipe, "inputs": inputs, "versions": versions, "results": results}
     write_json(out / "manifest.json", manifest)
+
+
+def progress(total: int, done: int, what: str, unit: str, **options: Any) -> tqdm:
+    """A progress bar with time left; on a terminal it moves, in a log it prints a line every half minute."""
+    shown = {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": 30, "ncols": 100, "ascii": True}
+    return tqdm(total=total, initial=done, desc=what, unit=unit, **shown, **options)
 
 
 def _utc(seconds: float) -> str:

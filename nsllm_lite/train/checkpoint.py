@@ -5,7 +5,6 @@ The learning rate and the data order are functions of the step, so the step is t
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -79,28 +78,33 @@ def _is_intact(path: Path, sha256: str) -> bool:
     return path.is_file() and run.sha256_file(path) == sha256
 
 
-def _split(state: dict[int, dict]) -> tuple[dict[str, Tensor], dict[str, float | int]]:
-    """Optimizer state as named tensors ("3/exp_avg") and named numbers ("3/step")."""
+def _split(state: dict, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, float | int]]:
+    """Optimizer state as named tensors ("3/exp_avg") and named numbers ("3/step"); bitsandbytes nests one deeper."""
     tensors, scalars = {}, {}
-    for index, key, value in _entries(state):
-        if isinstance(value, Tensor):
-            tensors[f"{index}/{key}"] = value.detach().clone().contiguous()
+    for key, value in state.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            inner_tensors, inner_scalars = _split(value, f"{name}/")
+            tensors |= inner_tensors
+            scalars |= inner_scalars
+        elif isinstance(value, Tensor):
+            tensors[name] = value.detach().clone().contiguous()
         elif isinstance(value, int | float):
-            scalars[f"{index}/{key}"] = value
+            scalars[name] = value
         else:
-            raise AssertionError(f"optimizer state {key} of type {type(value).__name__} is neither tensor nor number")
+            raise AssertionError(f"optimizer state {name} of type {type(value).__name__} is neither tensor nor number")
     return tensors, scalars
 
 
-def _entries(state: dict[int, dict]) -> Iterator[tuple[int, str, object]]:
-    return ((index, key, value) for index, values in state.items() for key, value in values.items())
-
-
 def _join(tensors: dict[str, Tensor], scalars: dict[str, float | int]) -> dict[int, dict]:
+    """What `_split` took apart; the outermost keys are parameter numbers."""
     state: dict[int, dict] = {}
     for name, value in (*tensors.items(), *scalars.items()):
-        index, key = name.split("/", 1)
-        state.setdefault(int(index), {})[key] = value
+        index, *inner, key = name.split("/")
+        place = state.setdefault(int(index), {})
+        for step in inner:
+            place = place.setdefault(step, {})
+        place[key] = value
     return state
 
 

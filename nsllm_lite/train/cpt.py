@@ -17,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from tokenizers import Tokenizer
 from torch import nn
-from tqdm import tqdm
 
 from nsllm_lite import execution, heldout, run
 from nsllm_lite import model as models
@@ -83,7 +82,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
 
     # The loop
     lm.train()
-    progress_bar = tqdm(total=budget.steps, initial=first_step, desc=str(out), unit="step", dynamic_ncols=True)
+    progress_bar = run.progress(budget.steps, first_step, str(out), "step")
     loop_started, loop_tokens = time.perf_counter(), 0
     for step in range(first_step, budget.steps):
         rows = order.rows(step)
@@ -118,9 +117,8 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
                 "grad_norm": float(grad_norm),
             }
         )
-        progress_bar.set_postfix(
-            {"loss": f"{float(loss):.4f}", "tok/s": f"{loop_tokens / (time.perf_counter() - loop_started):.0f}"}
-        )
+        speed = loop_tokens / (time.perf_counter() - loop_started)
+        progress_bar.set_postfix_str(f"loss {float(loss):.4f}, {speed:,.0f} tok/s", refresh=False)
         progress_bar.update()
         if done % recipe.evaluation.every_steps == 0 or done == budget.steps:
             evaluate(done)

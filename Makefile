@@ -1,0 +1,68 @@
+# Two commands on a fresh machine: `make phase1` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   := .venv
+NSLLM  := $(VENV)/bin/nsllm-lite
+comma  := ,
+EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
+
+# What a run is about; each is optional:
+#   CORPUS=path   your papers          GENERAL=path  your general text (replay, forgetting control)
+#   MODEL=id|dir  another base model   RECIPES=dir   another recipe folder     OUT=dir  where the run is written
+#   SET="phase1.seed=1 corpus.min_chars=100"         single recipe values
+RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(MODEL),--model '$(MODEL)') \
+       $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
+
+.PHONY: help setup phase1 phase2 two-phase plan corpus merge report test test-slow lint format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/ready  ## make .venv with everything installed (the other commands do it by themselves)
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+	  "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is %d.%d. Name one with: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+phase1: setup  ## corpus, phase 1, merge (the CPU sample; with CORPUS=path the real run)
+	@$(NSLLM) phase1 $(RUN)
+
+phase2: setup  ## phase 2 from phase 1's merged model, merge
+	@$(NSLLM) phase2 $(RUN)
+
+two-phase: setup  ## both phases and the report
+	@$(NSLLM) two-phase $(RUN)
+
+plan: setup  ## what a run will use (memory, disk, download, tokens); starts nothing
+	@$(NSLLM) plan $(RUN)
+
+corpus: setup  ## papers -> documents -> packed rows, with the ledger
+	@$(NSLLM) phase1 --only corpus $(RUN)
+
+merge: setup  ## merge phase 1's adapter into its base
+	@$(NSLLM) phase1 --only merge $(RUN)
+
+report: setup  ## held-out losses after both phases, as table and picture
+	@$(NSLLM) two-phase --only report $(RUN)
+
+test: setup  ## the tests: CPU, no network, under 3 minutes
+	@$(VENV)/bin/python -m pytest
+
+test-slow: setup  ## kills, seeds and other long tests
+	@$(VENV)/bin/python -m pytest -m slow
+
+lint: setup  ## ruff: lint and format check
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+format: setup  ## ruff: mend what can be mended
+	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+bench: setup  ## merge against PEFT and cp, in one run
+	@$(VENV)/bin/python tests/bench/merge.py
+
+clean:  ## delete .venv and the CPU run (runs/nano); other runs stay
+	rm -rf $(VENV) runs/nano

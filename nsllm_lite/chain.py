@@ -1,0 +1,145 @@
+"""The recipes of one two-phase run, and how their folders join.
+
+A recipe folder holds corpus, phase1, phase2, merge and report (and `base` where the base model is made on the spot).
+Each YAML is complete by itself; `load_chain` only redirects them together when the caller names another corpus, model
+or output folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nsllm_lite import recipe as recipes
+from nsllm_lite.execution import ModelSize
+
+QWEN3 = {
+    name: (f"Qwen/Qwen3-{label}-Base", min_gib, ModelSize(layers, hidden, intermediate, query, 1024, 151_936, tied))
+    for name, label, min_gib, layers, hidden, intermediate, query, tied in (
+        ("qwen3-14b", "14B", 40, 40, 5120, 17_408, 5120, False),
+        ("qwen3-8b", "8B", 22, 36, 4096, 12_288, 4096, False),
+        ("qwen3-4b", "4B", 15, 36, 2560, 9728, 4096, True),
+        ("qwen3-1.7b", "1.7B", 10, 28, 2048, 6144, 2048, True),
+        ("qwen3-0.6b", "0.6B", 6, 28, 1024, 3072, 2048, True),
+    )
+}
+"""Recipe folder -> (hub id, GiB of GPU memory it asks for, widths). Source: the models' config.json on the hub."""
+
+REFERENCE = "qwen3-8b"  # NSLLM's base: the largest that is taken unasked, whatever more would fit
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """All steps of a run, in order; `base` is None where the base model comes from outside."""
+
+    folder: Path
+    corpus: recipes.Corpus
+    base: recipes.Train | None
+    phase1: recipes.Train
+    merge1: recipes.Merge
+    phase2: recipes.Train
+    merge2: recipes.Merge
+    report: recipes.Report
+
+
+def load_chain(
+    folder: Path,
+    corpus: str | None = None,
+    general: str | None = None,
+    model: str | None = None,
+    out: str | None = None,
+    overrides: dict[str, list[str]] | None = None,
+) -> Chain:
+    """The chain of a recipe folder, redirected to another corpus path, general text, base model or output folder.
+
+    `overrides` maps a step ("phase1") to `key=value` words for its recipe.
+
+    Raises:
+        ValueError: a recipe is missing or wrong, or the corpus path does not exist.
+    """
+    folder, overrides = Path(folder), overrides or {}
+    if not (folder / "phase1.yaml").is_file():
+        raise ValueError(
+            f"No recipes in {folder}: needed are corpus.yaml, phase1.yaml, phase2.yaml, merge.yaml and report.yaml. "
+            "Run from the project's folder, or set RECIPES=recipes/NAME."
+        )
+    for path, word in ((corpus, "CORPUS"), (general, "GENERAL")):
+        if path and not Path(path).exists():
+            raise ValueError(f"{word}={path}: no such file or folder. It must be the path of your papers or texts.")
+
+    def load(name: str) -> recipes.Recipe:
+        return recipes.load(folder / f"{name}.yaml", overrides.get(name, ()))
+
+    corpus_recipe, phase1, phase2, merge, report = map(load, ("corpus", "phase1", "phase2", "merge", "report"))
+    base = load("base") if (folder / "base.yaml").is_file() and not model else None
+    if out is None and corpus:
+        out = f"{Path(corpus_recipe.out).parent}-{Path(corpus).resolve().stem}"
+    if corpus:
+        corpus_recipe = recipes.update(corpus_recipe, sources=[{"name": "corpus", "path": corpus}])
+    if general:
+        corpus_recipe = recipes.update(corpus_recipe, general=[{"name": "general", "path": general}])
+    if model:
+        corpus_recipe = recipes.update(corpus_recipe, tokenizer=model, train_tokenizer=None)
+        phase1 = recipes.update(phase1, model=model)
+    root = Path(out) if out else Path(corpus_recipe.out).parent
+    return _join(folder, root, corpus_recipe, base, phase1, phase2, merge, report)
+
+
+def _join(folder: Path, root: Path, corpus, base, phase1, phase2, merge, report) -> Chain:
+    """The same recipes with every path under `root`."""
+    rows = f"{root}/corpus/rows"
+
+    def train(recipe: recipes.Train, name: str, rows_name: str, **changes) -> recipes.Train:
+        changes["evaluation"] = {
+            **recipe.evaluation.model_dump(),
+            "domain_rows": f"{rows}/{'phase1' if rows_name == 'general' else rows_name}/heldout",
+            "general_rows": f"{rows}/general/heldout",
+        }
+        if recipe.replay:
+            changes["replay"] = {**recipe.replay.model_dump(), "rows": f"{rows}/general/train"}
+        return recipes.update(recipe, out=f"{root}/{name}", rows=f"{rows}/{rows_name}/train", **changes)
+
+    if base:
+        shape = {**base.build.model_dump(), "tokenizer": f"{root}/corpus/tokenizer"}
+        base = train(base, "base", "general", build=shape)
+        phase1 = recipes.update(phase1, model=f"{root}/base/model")
+    phase1 = train(phase1, "phase1", "phase1")
+    phase2 = train(phase2, "phase2", "phase2", model=f"{root}/model1")
+    merge1 = recipes.update(merge, base=phase1.model, adapter=f"{root}/phase1/adapter", out=f"{root}/model1")
+    merge2 = recipes.update(merge, base=f"{root}/model1", adapter=f"{root}/phase2/adapter", out=f"{root}/model2")
+    report = recipes.update(
+        report,
+        base=phase1.model,
+        **{name: f"{root}/{name}" for name in ("phase1", "model1", "phase2", "model2")},
+        out=f"{root}/report",
+        abstract_rows=f"{rows}/phase1/heldout",
+        experiment_rows=f"{rows}/phase2/heldout",
+        general_rows=f"{rows}/general/heldout",
+    )
+    corpus = recipes.update(corpus, out=f"{root}/corpus")
+    return Chain(folder, corpus, base, phase1, merge1, phase2, merge2, report)
+
+
+def choose_recipes(card_gib: float | None, recipes_dir: Path = Path("recipes")) -> tuple[Path, str]:
+    """The recipe folder for a card of `card_gib` (None: no card), and the reason in words.
+
+    Raises:
+        ValueError: there is no card, or it is too small for every recipe.
+    """
+    if card_gib is None:
+        raise ValueError(
+            "CORPUS= starts the real run, which needs an NVIDIA card, and torch sees none here. On such a machine this "
+            "command chooses the model by itself (22 GiB or more: Qwen3-8B-Base). To try your corpus here with the "
+            "tiny CPU model, add RECIPES=recipes/nano."
+        )
+    names = list(QWEN3)
+    for name in names[names.index(REFERENCE) :]:
+        hub_id, min_gib, _ = QWEN3[name]
+        if card_gib >= min_gib:
+            reason = f"{hub_id}: the largest Qwen3 base recipe for a card of {card_gib:.1f} GiB (it asks for {min_gib})"
+            if name == REFERENCE and card_gib >= QWEN3["qwen3-14b"][1]:
+                reason += "; it is NSLLM's base and the reference here, RECIPES=recipes/qwen3-14b would fit too"
+            return recipes_dir / name, reason
+    smallest = QWEN3[names[-1]]
+    raise ValueError(
+        f"The card has {card_gib:.1f} GiB; the smallest recipe ({smallest[0]}) asks for {smallest[1]} GiB. Use a "
+        "larger card, or try the chain on the CPU with RECIPES=recipes/nano."
+    )

@@ -1,0 +1,216 @@
+"""The door: `nsllm-lite VERB ...`. Parses, loads the recipe, calls one function; heavy imports wait for their verb."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from nsllm_lite import __version__
+
+EXAMPLES = """examples:
+  nsllm-lite phase1                                   the tiny CPU run: corpus, base, phase 1, merge
+  nsllm-lite phase1 --corpus papers/                  the real run, model chosen by the card
+  nsllm-lite train recipes/nano/phase1.yaml budget.steps=50 budget.tokens=102400
+  nsllm-lite merge --base DIR --adapter DIR --out DIR
+"""
+
+OUT_OF_MEMORY = """the card ran out of memory. Close what else uses it (nvidia-smi), or ask for the leanest execution:
+  execution.micro_batch_rows=1 execution.recompute_layers=999   (with make: SET="phase1.execution....")
+The run continues from its last checkpoint."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 wrong input (nothing lost), 3 the run stopped itself, 130 interrupted."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        args.call(args)
+    except ValueError as error:
+        print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            print(f"nsllm-lite {args.verb}: {OUT_OF_MEMORY}\n({error})", file=sys.stderr)
+        elif type(error) is RuntimeError:
+            print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
+        else:
+            raise
+        return 3
+    except KeyboardInterrupt:
+        print(f"nsllm-lite {args.verb}: interrupted; the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nsllm-lite",
+        description="Adapt an open LLM to natural science by two-phase continued pretraining on one GPU.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"nsllm-lite {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, call: Callable[[argparse.Namespace], object], text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.set_defaults(call=call)
+        return added
+
+    def recipe_verb(name: str, text: str) -> None:
+        added = verb(name, run_recipe, text)
+        added.add_argument("recipe", type=Path, help=f"a recipe of kind {name}, e.g. recipes/nano/{name}.yaml")
+        added.add_argument("overrides", nargs="*", metavar="key=value", help="recipe values to change, dotted keys")
+
+    def chain_verb(name: str, text: str) -> None:
+        added = verb(name, run_chain, text)
+        added.add_argument("--corpus", metavar="PATH", help="your papers: a file or folder (default: bundled sample)")
+        added.add_argument("--general", metavar="PATH", help="general text for replay and the forgetting control")
+        added.add_argument("--model", metavar="ID", help="base model: a folder or hub id (default: the recipes' own)")
+        added.add_argument("--recipes", metavar="DIR", help="recipe folder (default: by the card; nano without corpus)")
+        added.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME)")
+        kinds = ("corpus", "train", "merge", "report")
+        added.add_argument("--only", choices=kinds, help="of the run's steps, only those of this kind")
+        added.add_argument(
+            "overrides", nargs="*", metavar="step.key=value", help="e.g. phase1.budget.steps=50, corpus.min_chars=100"
+        )
+
+    chain_verb("phase1", "corpus, phase 1 on titles and abstracts, merge: dumps -> model 1")
+    chain_verb("phase2", "phase 2 on experimental sections from model 1, merge: -> model 2")
+    chain_verb("two-phase", "both phases and the report")
+    chain_verb("plan", "print the model, memory, disk, download and tokens of a run; start nothing")
+    recipe_verb("corpus", "papers -> clean documents -> packed rows, with a ledger")
+    recipe_verb("train", "packed rows -> LoRA adapter (or a model, with adapter: none)")
+    merge_parser = verb("merge", run_merge, "base + adapter -> an ordinary model folder, streamed")
+    merge_parser.add_argument("recipe", nargs="?", type=Path, help="a recipe of kind merge (or give the three folders)")
+    for name, text in (("base", "model folder"), ("adapter", "LoRA adapter folder"), ("out", "folder to write")):
+        merge_parser.add_argument(f"--{name}", metavar="DIR", help=text)
+    merge_parser.add_argument("overrides", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
+    recipe_verb("report", "held-out losses of base, phase 1 and phase 2, as table and picture")
+    return parser
+
+
+def run_recipe(args: argparse.Namespace) -> None:
+    from nsllm_lite import recipe as recipes
+
+    recipe = recipes.load(args.recipe, args.overrides)
+    if recipe.kind != args.verb:
+        raise ValueError(f"{args.recipe} is a recipe of kind {recipe.kind}: run `nsllm-lite {recipe.kind}` with it.")
+    call_verb(recipe)
+
+
+def run_merge(args: argparse.Namespace) -> None:
+    from nsllm_lite import recipe as recipes
+
+    folders = {name: getattr(args, name) for name in ("base", "adapter", "out") if getattr(args, name)}
+    if args.recipe:
+        recipe = recipes.load(args.recipe, [*args.overrides, *(f"{key}={value}" for key, value in folders.items())])
+    else:
+        defaults = {"kind": "merge", "base_weights": "original", "max_shard_gib": 5}
+        recipe = recipes.validate({**defaults, **folders}, "nsllm-lite merge: --base, --adapter and --out")
+    call_verb(recipe)
+
+
+def call_verb(recipe) -> dict:
+    """The one function behind each kind of recipe."""
+    match recipe.kind:
+        case "corpus":
+            from nsllm_lite.corpus.build import build
+
+            return build(recipe)
+        case "train":
+            from nsllm_lite.train.cpt import train
+
+            return train(recipe)
+        case "merge":
+            from nsllm_lite.merge import merge
+
+            return merge(recipe)
+        case "report":
+            from nsllm_lite.evals.report import report
+
+            return report(recipe)
+    raise AssertionError(recipe.kind)
+
+
+def run_chain(args: argparse.Namespace) -> None:
+    """The steps of a phase, in order; each skips itself when it is finished."""
+    from nsllm_lite.chain import load_chain
+    from nsllm_lite.plan import plan
+
+    folder, why = pick_recipes(args)
+    overrides: dict[str, list[str]] = {}
+    for word in args.overrides:
+        step, _, rest = word.partition(".")
+        overrides.setdefault(step, []).append(rest)
+    chain = load_chain(folder, args.corpus, args.general, args.model, args.out, overrides)
+    if args.verb == "phase2" and not (Path(chain.phase2.model) / "manifest.json").is_file():
+        raise ValueError(
+            f"Phase 2 starts from phase 1's merged model, and {chain.phase2.model} is not there. Run phase 1 first "
+            "(`make phase1` with the same CORPUS, MODEL, RECIPES and OUT), or both with `make two-phase`."
+        )
+    if not args.only:
+        plan(chain, why)
+    if args.verb == "plan":
+        return
+    steps = [chain.corpus]
+    if args.verb in ("phase1", "two-phase"):
+        steps += [chain.base] if chain.base else []
+        steps += [chain.phase1, chain.merge1]
+    if args.verb in ("phase2", "two-phase"):
+        steps += [chain.phase2, chain.merge2]
+    if args.verb == "two-phase":
+        steps += [chain.report]
+    steps = [recipe for recipe in steps if args.only in (None, recipe.kind)]
+    for recipe in steps:
+        print(f"\n== {recipe.out}", flush=True)
+        call_verb(recipe)
+    if args.only:
+        return
+    print(f"\nDone: {steps[-1].out}")
+    if args.verb == "phase1":
+        print(f"Next: make phase2{make_words(args)}")
+    if not args.corpus:
+        print(real_command())
+
+
+def pick_recipes(args: argparse.Namespace) -> tuple[Path, str]:
+    """The recipe folder and why: as asked, nano without a corpus, else by the card."""
+    from nsllm_lite.chain import choose_recipes
+    from nsllm_lite.execution import find_device
+    from nsllm_lite.run import GIB
+
+    if args.recipes:
+        return Path(args.recipes), f"{args.model or args.recipes} (as asked)"
+    if not args.corpus:
+        return Path("recipes/nano"), "nano: a Qwen3-shaped model of a few million parameters, made here on the CPU"
+    _, card_bytes, _ = find_device()
+    folder, why = choose_recipes(card_bytes / GIB if card_bytes else None)
+    return folder, f"{args.model} (as asked, with the recipe of {folder.name})" if args.model else why
+
+
+def make_words(args: argparse.Namespace) -> str:
+    """The make variables that name the same run again."""
+    names = ("corpus", "general", "model", "recipes", "out")
+    return "".join(f" {name.upper()}={getattr(args, name)}" for name in names if getattr(args, name))
+
+
+def real_command() -> str:
+    """The exact command of the real run on the card of this machine."""
+    from nsllm_lite.chain import choose_recipes
+    from nsllm_lite.execution import find_device
+    from nsllm_lite.run import GIB
+
+    try:
+        _, card_bytes, card = find_device()
+        _, why = choose_recipes(card_bytes / GIB if card_bytes else None)
+    except ValueError:
+        return (
+            "The real run: no NVIDIA card that can do it is visible here. On a machine with one (22 GiB or more for "
+            "Qwen3-8B-Base):\n  make phase1 CORPUS=path/to/your/papers"
+        )
+    return f"The real run on this {card}: {why}\n  make phase1 CORPUS=path/to/your/papers"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

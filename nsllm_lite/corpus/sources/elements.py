@@ -1,0 +1,216 @@
+"""XML as text: elements cut out of a stream one at a time, and what they say written in plain Unicode.
+
+Each element is parsed alone, without its file's DOCTYPE. So one broken record costs itself alone, several roots or a
+cut-off file are read as far as they go, memory holds one record, and no entity can be declared by a file.
+"""
+
+import html
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from lxml import etree
+
+CHUNK_CHARS = 1 << 20
+MAX_ELEMENT_CHARS = 1 << 26
+FORMULA = "[formula]"  # stands where a formula was only given as a picture
+
+_PARSER = etree.XMLParser(
+    resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
+)
+_WRAP = (
+    '<wrap xmlns:mml="http://www.w3.org/1998/Math/MathML" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xmlns:ali="http://www.niso.org/schemas/ali/1.0/">'
+)
+_ENTITY = re.compile(r"&(\w+);")
+# A numbered citation stands between these two until its neighbours and its brackets are known.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_CITATIONS = re.compile(rf"\s*[\[(]*{_OPEN}[^{_CLOSE}]*{_CLOSE}(?:[\s,;–—\[\]()-]*{_OPEN}[^{_CLOSE}]*{_CLOSE})*[\])]*")
+_NEEDS_CITATION = re.compile(
+    r"\b(in|by|of|from|see|and|to|with|as|than|or|on|via|refs?|references?)\.?$", re.IGNORECASE
+)
+_SUPERSCRIPTS = str.maketrans("0123456789+-−–=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻⁼⁽⁾ⁿ")
+_SUBSCRIPTS = str.maketrans("0123456789+-−–=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋₌₍₎")
+_ACCENTS = {
+    "^": "\u0302",
+    "ˆ": "\u0302",
+    "\u0302": "\u0302",
+    "~": "\u0303",
+    "˜": "\u0303",
+    "¯": "\u0304",
+    "‾": "\u0304",
+}
+_ACCENTS |= {"→": "\u20d7", "˙": "\u0307", ".": "\u0307"}
+_SPACED = frozenset("=<>≤≥≈∼±→∈×≡∝≪≫≠")
+
+
+def iter_elements(stream: TextIO, tags: tuple[str, ...]) -> Iterator[etree._Element | str]:
+    """Every element of these tags, tags without namespaces; a message in place of one that cannot be parsed."""
+    opening = re.compile(rf"<({'|'.join(tags)})(?=[\s>])")
+    buffer, ended = "", False
+    while True:
+        start = opening.search(buffer)
+        end = buffer.find(f"</{start[1]}>", start.end()) if start else -1
+        if start and end >= 0:
+            end += len(start[1]) + 3
+            again = opening.search(buffer, start.end(), end)
+            if again:
+                yield "the record is cut short: another begins inside it"
+                buffer = buffer[again.start() :]
+                continue
+            yield _parse(buffer[start.start() : end])
+            buffer = buffer[end:]
+            continue
+        if ended or (start and len(buffer) - start.start() > MAX_ELEMENT_CHARS):
+            if start:
+                yield f"the record is cut short: no </{start[1]}> follows"
+            return
+        buffer = buffer[start.start() if start else max(0, len(buffer) - 64) :]
+        chunk = stream.read(max(CHUNK_CHARS, len(buffer)))
+        buffer, ended = buffer + chunk, not chunk
+
+
+def _parse(fragment: str) -> etree._Element | str:
+    fragment = _ENTITY.sub(_character, fragment)
+    try:
+        element = etree.fromstring(f"{_WRAP}{fragment}</wrap>", _PARSER)[0]
+    except (etree.XMLSyntaxError, ValueError) as error:
+        return f"not well-formed XML: {error}"
+    for node in element.iter():
+        if isinstance(node.tag, str):
+            node.tag = node.tag.rpartition("}")[2]
+    return element
+
+
+def _character(entity: re.Match) -> str:
+    """A named entity as its character; those of XML itself stay, unknown ones become literal text."""
+    if entity[1] in ("lt", "gt", "amp", "quot", "apos"):
+        return entity[0]
+    return html.entities.html5.get(f"{entity[1]};", f"&amp;{entity[1]};")
+
+
+def text_of(element: etree._Element | None, skip: frozenset[str] = frozenset()) -> str:
+    """The element's text on one line, without the elements in `skip`.
+
+    Superscripts and subscripts become Unicode ones where those exist (10⁻⁵, CO₂, ¹³C), plain letters where short
+    (Vmax), and else `10^3.5`, `CD11b^high`, `LUV_control`. Numbered citations are removed with their brackets unless
+    the sentence needs them ("as in [3]"), citations by name stay. Formulas are TeX if given, or MathML on one line,
+    or `[formula]`.
+    """
+    if element is None:
+        return ""
+    parts: list[str] = []
+    _collect(element, skip, parts)
+    text = _CITATIONS.sub(_settle_citation, "".join(parts))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) -> None:
+    parts.append(element.text or "")
+    for child in element:
+        match child.tag:
+            case "sup" | "sub" | "inf":
+                inner: list[str] = []
+                _collect(child, skip, inner)
+                parts.append(script("".join(inner), raised=child.tag == "sup"))
+            case "xref" if child.get("ref-type") == "bibr" and re.fullmatch(r"[\s\d,;–—[\]()-]*", _plain(child)):
+                parts.append(f"{_OPEN}{_plain(child)}{_CLOSE}")
+            case "inline-formula" | "disp-formula" | "math" | "tex-math":
+                parts.append(f" {formula(child)} " if child.tag == "disp-formula" else formula(child))
+            case "break" | "p" | "list-item" | "title":
+                parts.append(" ")
+                _collect(child, skip, parts)
+                parts.append(" ")
+            case tag if tag not in skip:
+                _collect(child, skip, parts)
+        parts.append(child.tail or "")
+
+
+def _settle_citation(found: re.Match) -> str:
+    before = found.string[max(0, found.start() - 12) : found.start()]
+    return re.sub(f"[{_OPEN}{_CLOSE}]", "", found[0]) if _NEEDS_CITATION.search(before) else ""
+
+
+def _plain(element: etree._Element) -> str:
+    return "".join(element.itertext())
+
+
+def script(text: str, raised: bool) -> str:
+    """Text set above or below the line."""
+    short = "".join(text.split())
+    if not short or _OPEN in text:
+        return text
+    written = _translated(short, _SUPERSCRIPTS if raised else _SUBSCRIPTS)
+    if written:
+        return written
+    if len(short) <= 3 and not (raised and any(c.isdigit() for c in short)):
+        return text
+    return f"{'^' if raised else '_'}{short}"
+
+
+def _translated(text: str, table: dict[int, int]) -> str:
+    """The text in Unicode scripts, or "" where a character has none."""
+    return text.translate(table) if text and all(ord(c) in table for c in text) else ""
+
+
+def formula(element: etree._Element) -> str:
+    """A formula as TeX, or MathML on one line, or FORMULA where there is only a picture."""
+    tex = element if element.tag == "tex-math" else element.find(".//tex-math")
+    if tex is not None:
+        body = re.search(r"\\begin\{document\}(.*?)\\end\{document\}", _plain(tex), re.DOTALL)
+        return " ".join((body[1] if body else _plain(tex)).split())
+    math = element if element.tag == "math" else element.find(".//math")
+    if math is not None:
+        return " ".join(_linear(math).split()) or FORMULA
+    parts: list[str] = []
+    _collect(element, frozenset(("graphic", "inline-graphic", "label")), parts)
+    text = " ".join("".join(parts).split())
+    return text if re.search(r"\w", text) else FORMULA
+
+
+def _linear(node: etree._Element) -> str:
+    """MathML on one line: x² = (a + b)/c."""
+    parts = [_linear(child) for child in node if isinstance(child.tag, str)]
+    match node.tag, parts:
+        case (("mi" | "mn" | "mtext" | "ms"), _):
+            return " ".join(_plain(node).split())
+        case "mo", _:
+            sign = re.sub("[\u2061-\u2064]", "", _plain(node).strip())
+            return f" {sign} " if sign in _SPACED else sign
+        case "mover", [base, accent] if accent.strip() in _ACCENTS:
+            return base + _ACCENTS[accent.strip()]
+        case "msup" | "mover", [base, raised]:
+            return base + _mark(raised, "^", _SUPERSCRIPTS)
+        case "msub" | "munder", [base, lowered]:
+            return base + _mark(lowered, "_", _SUBSCRIPTS)
+        case "msubsup" | "munderover" | "mmultiscripts", [base, lowered, raised, *_]:
+            return base + _mark(lowered, "_", _SUBSCRIPTS) + _mark(raised, "^", _SUPERSCRIPTS)
+        case "mfrac", [above, below]:
+            return f"{_grouped(above)}/{_grouped(below)}"
+        case "msqrt", _:
+            return f"√({''.join(parts)})"
+        case "mroot", [base, degree]:
+            return f"({base})^(1/{degree})"
+        case "mfenced", _:
+            mark = node.get("separators", ",")[:1]
+            return node.get("open", "(") + (f"{mark} " if mark else "").join(parts) + node.get("close", ")")
+        case "semantics", [first, *_]:
+            return first
+        case (("annotation" | "annotation-xml" | "maligngroup" | "malignmark"), _):
+            return ""
+        case "mtd" | "mtr" | "mspace", _:
+            return "".join(parts) + " "
+    line = ""
+    for part in parts:  # a^b c is not a^bc
+        line += f" {part}" if re.search(r"[\^_]\w+$", line) and part[:1].isalnum() else part
+    return line
+
+
+def _mark(text: str, mark: str, table: dict[int, int]) -> str:
+    short = "".join(text.split())
+    return _translated(short, table) or (f"{mark}{_grouped(short)}" if short else "")
+
+
+def _grouped(text: str) -> str:
+    short = text.strip()
+    return short if len(short) == 1 or re.fullmatch(r"\w+", short) else f"({short})"

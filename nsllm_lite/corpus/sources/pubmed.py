@@ -1,0 +1,58 @@
+"""PubMed / MEDLINE XML: title and abstract; the labels of a structured abstract are kept as moves."""
+
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from lxml import etree
+
+from nsllm_lite.corpus.sources.elements import iter_elements, text_of
+from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread
+from nsllm_lite.document import Document
+
+_CITATION = re.compile(r"(?<=[a-z)]) [⁰¹²³⁴⁵⁶⁷⁸⁹]+ ?(?=[.,;])")  # "in cancer ¹ ." cites; " ¹³C" is an isotope
+RECORDS = ("PubmedArticle", "PubmedBookArticle")
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    """One document a PubmedArticle or PubmedBookArticle; abstracts in other languages (OtherAbstract) are left out."""
+    for number, article in enumerate(iter_elements(stream, RECORDS), start=1):
+        origin = f"{file}#{number}"
+        if isinstance(article, str):
+            yield Unread(origin, UNREADABLE, article)
+            continue
+        citation = article.find("MedlineCitation")
+        if citation is None:
+            citation = article.find("BookDocument")
+        pmid = citation.findtext("PMID", "").strip() if citation is not None else ""
+        if citation is None or not pmid:
+            yield Unread(origin, UNREADABLE, "the record has no PMID")
+            continue
+        moves, abstract = _abstract(citation)
+        yield Document(
+            id=f"pmid:{pmid}", source=source, origin=origin, title=_title(citation), abstract=abstract, moves=moves
+        )
+
+
+def _title(citation: etree._Element) -> str:
+    """Without the brackets PubMed sets around a translated title, and without the full stop it adds to all."""
+    title = text_of(citation.find(".//ArticleTitle"))
+    bare = title.removesuffix(".")
+    if bare.startswith("[") and bare.endswith("]"):
+        bare = bare[1:-1].removesuffix(".")
+    return title if bare.endswith("..") or not bare else bare
+
+
+def _abstract(citation: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:
+    """(moves, text). The move is NLM's category, or the journal's own label where NLM gave none."""
+    parts, moves = [], []
+    for part in citation.iterfind(".//Abstract/AbstractText"):
+        text = _CITATION.sub("", text_of(part))
+        if not text:
+            continue
+        parts.append(text)
+        category = (part.get("NlmCategory") or "").strip()
+        label = category if category not in ("", "UNASSIGNED", "UNLABELLED") else (part.get("Label") or "").strip()
+        if label:
+            moves.append((label, text))
+    return tuple(moves), " ".join(parts)

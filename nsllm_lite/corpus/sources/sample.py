@@ -1,0 +1,30 @@
+"""The bundled sample papers: JSON lines of id, discipline, title, tagged abstract sentences and sections."""
+
+from collections.abc import Iterator
+from typing import TextIO
+
+from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread
+from nsllm_lite.corpus.sources.records import iter_records
+from nsllm_lite.document import Document, Section
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    for number, record in iter_records(stream):
+        origin = f"{file}#{number}"
+        if isinstance(record, str):
+            yield Unread(origin, UNREADABLE, record)
+            continue
+        try:
+            moves = tuple((str(label), str(sentence)) for label, sentence in record["abstract"])
+            yield Document(
+                id=record["id"],
+                source=source,
+                origin=origin,
+                title=record["title"],
+                abstract=" ".join(sentence for _, sentence in moves),
+                sections=tuple(Section(s["heading"], s["text"]) for s in record["sections"]),
+                discipline=record["discipline"],
+                moves=moves,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            yield Unread(origin, UNREADABLE, f"not a sample record: {type(error).__name__} {error}")

@@ -1,0 +1,72 @@
+"""General text: plain text cut into passages, or JSON lines with a `text` field.
+
+Plain text is cut where a top heading (` = Heading = `, as in WikiText) begins and otherwise at the last blank line,
+line end, sentence end or space before `PASSAGE_CHARS`. Nothing but white space is lost, and
+WikiText's ` @-@ ` is a hyphen again.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread
+from nsllm_lite.corpus.sources.records import as_text, iter_records
+from nsllm_lite.document import Document
+
+PASSAGE_CHARS = 4_000
+_SPLIT_COMPOUND = re.compile(r" @([-,.])@ ")  # WikiText writes "twenty-one" and "1,000" so
+_TOP_HEADING = re.compile(r"\s?= [^=].* =\s*")
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    first = stream.read(1)
+    while first and first in " \t\r\n\ufeff":
+        first = stream.read(1)
+    stream.seek(0)
+    if first == "{":
+        yield from _read_records(stream, source, file)
+        return
+    for number, passage in enumerate(_passages(stream), start=1):
+        origin = f"{file}#{number}"
+        text = _SPLIT_COMPOUND.sub(r"\1", passage)
+        yield Document(id=f"{source}:{origin}", source=source, origin=origin, text=text)
+
+
+def _read_records(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    for number, record in iter_records(stream):
+        origin = f"{file}#{number}"
+        if isinstance(record, str):
+            yield Unread(origin, UNREADABLE, record)
+        elif not isinstance(record.get("text"), str):
+            yield Unread(origin, UNREADABLE, "no `text` in the record")
+        else:
+            name = as_text(record.get("id")) or f"{source}:{origin}"
+            yield Document(name, source, origin, title=as_text(record.get("title")), text=record["text"])
+
+
+def _passages(stream: TextIO) -> Iterator[str]:
+    buffer = ""
+    for line in stream:
+        if _TOP_HEADING.fullmatch(line) and buffer.strip():
+            yield from _cut(buffer, to_the_end=True)
+            buffer = ""
+        buffer += line
+        if len(buffer) > PASSAGE_CHARS:
+            *passages, buffer = _cut(buffer, to_the_end=False)
+            yield from passages
+    yield from _cut(buffer, to_the_end=True)
+
+
+def _cut(text: str, to_the_end: bool) -> Iterator[str]:
+    """Passages of at most PASSAGE_CHARS; the last one is the uncut rest, left out when empty and `to_the_end`."""
+    while len(text) > PASSAGE_CHARS:
+        window = text[:PASSAGE_CHARS]
+        places = (
+            window.rfind(mark, 1) + len(mark) for mark in ("\n\n", "\n \n", "\n", ". ", " ") if mark in window[1:]
+        )
+        place = next((p for p in places if p > PASSAGE_CHARS // 4), PASSAGE_CHARS)
+        if text[:place].strip():
+            yield text[:place]
+        text = text[place:]
+    if text.strip() or not to_the_end:
+        yield text

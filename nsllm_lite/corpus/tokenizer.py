@@ -1,0 +1,109 @@
+"""The tokenizer of a corpus: the model's own, or one trained on the corpus; written beside the rows it made."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from nsllm_lite import run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+# How Qwen2 to Qwen3 split text before merging: numbers digit by digit, words with the space before them.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a model folder or hub id, set so that special tokens written in a text are plain text.
+
+    Raises:
+        ValueError: no tokenizer can be loaded from there.
+    """
+    path = Path(name).expanduser() / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else _from_transformers(name).backend_tokenizer
+    return _plain(tokenizer)
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _from_transformers(name: str) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer  # takes seconds, and only a folder without tokenizer.json needs it
+
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"No tokenizer could be loaded from {name!r} ({str(error).splitlines()[0]}). Packing needs the tokenizer "
+            "of the model that will be trained: give its folder or hub id as `tokenizer`, or use `train_tokenizer`."
+        ) from None
+
+
+def save_tokenizer(name: str, folder: Path) -> None:
+    """Writes the tokenizer of a model folder or hub id to `folder`, as AutoTokenizer and `tokenizers` read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = Path(name).expanduser()
+    if (source / "tokenizer.json").is_file():
+        for file in FILES:
+            if (source / file).is_file():
+                shutil.copyfile(source / file, folder / file)
+    else:
+        _from_transformers(name).save_pretrained(folder)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, end_of_text: str, folder: Path) -> None:
+    """Trains a byte-level BPE with `end_of_text` as token 0 in `folder`; the same texts give the same file."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[end_of_text],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": end_of_text,
+        "pad_token": end_of_text,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def end_of_text_id(tokenizer: Tokenizer, end_of_text: str) -> int:
+    """Raises ValueError where the tokenizer has no such token."""
+    found = tokenizer.token_to_id(end_of_text)
+    if found is None:
+        added = ", ".join(t.content for t in tokenizer.get_added_tokens_decoder().values()) or "none"
+        raise ValueError(
+            f"The tokenizer has no token {end_of_text!r}, which has to close every document; its added tokens are: "
+            f"{added}. Set `end_of_text` in the recipe to the one that ends a text in the base model's pretraining."
+        )
+    return found
+
+
+def sha256_tokenizer(name: str) -> str:
+    """Identity of a tokenizer before it is loaded: its files, or the hub id where it is not a folder."""
+    folder = Path(name).expanduser()
+    files = [folder / file for file in (*FILES, "vocab.json", "merges.txt") if (folder / file).is_file()]
+    return run.sha256_json({f.name: run.sha256_file(f) for f in files} if files else name)

@@ -1,0 +1,130 @@
+"""The report after two phases: what each step did to held-out papers and to general English."""
+
+import gc
+import json
+import time
+from pathlib import Path
+
+from nsllm_lite import execution, heldout, model, run
+from nsllm_lite import recipe as recipes
+from nsllm_lite.rows import Rows
+
+SETS = {"abstracts": "abstract_rows", "experiments": "experiment_rows", "general": "general_rows"}
+
+
+def report(recipe: recipes.Report) -> dict:
+    """Scores every stage on the held-out rows; writes scores.json, report.md and report.png.
+
+    Raises:
+        ValueError: a phase is not finished.
+    """
+    started = time.time()
+    out = Path(recipe.out)
+    row_sets = {name: Rows(Path(getattr(recipe, field))) for name, field in SETS.items()}
+    inputs = {name: rows.sha256 for name, rows in row_sets.items()}
+    for name in ("phase1", "model1", "phase2", "model2"):
+        folder = Path(getattr(recipe, name))
+        if run.read_manifest(folder) is None:
+            raise ValueError(f"The report needs both phases, and {folder} is not finished: run `make two-phase` first.")
+        inputs[name] = run.manifest_sha256(folder)
+    identity = recipes.identity(recipe)
+    if run.is_finished(out, identity, inputs):
+        print(f"{out}: finished, skipped")
+        return run.read_manifest(out)["results"]
+    run.begin(out, identity, inputs)
+
+    samples = {name: heldout.sample_rows(rows, recipe.max_rows) for name, rows in row_sets.items()}
+    scores_path = out / "scores.json"
+    scores = json.loads(scores_path.read_text()) if scores_path.is_file() else {}
+    stages = _stages(recipe)
+    with run.progress(len(stages), 0, str(out), "model") as bar:
+        for name, how in stages.items():
+            if name not in scores:
+                scores[name] = _score(samples, **how)
+                run.write_json(scores_path, scores)
+            bar.update()
+    table = markdown_table(scores)
+    run.write_atomic(out / "report.md", f"# Held-out losses after each step\n\n{table}\n")
+    plot(scores, out / "report.png")
+    print(table)
+    run.finish(out, "report", identity, inputs, scores, started)
+    return scores
+
+
+def _stages(recipe: recipes.Report) -> dict[str, dict]:
+    """Name -> what to load: the base, each adapter on the NF4 base it was trained on, each merge as is and in NF4."""
+    stages: dict[str, dict] = {}
+    base, label = recipe.base, "base"
+    for number, phase, merged in ((1, recipe.phase1, recipe.model1), (2, recipe.phase2, recipe.model2)):
+        training = json.loads((Path(phase) / "adapter" / "training.json").read_text())
+        options = {key: training[key] for key in ("quantisation", "double_quantisation", "compute_dtype")}
+        plain = {**options, "quantisation": "none"}
+        if number == 1:
+            stages["base"] = {"directory": base, "adapter": None, **plain}
+            stages["NF4(base)"] = {"directory": base, "adapter": None, **options}
+        stages[f"phase {number}: adapter on NF4({label})"] = {
+            "directory": base, "adapter": f"{phase}/adapter", **options,
+        }  # fmt: skip
+        stages[f"phase {number}: merged"] = {"directory": merged, "adapter": None, **plain}
+        stages[f"phase {number}: NF4(merged)"] = {"directory": merged, "adapter": None, **options}
+        base, label = merged, f"phase {number} merged"
+    return stages
+
+
+def _score(samples: dict[str, list], directory: str, adapter: str | None, **options) -> dict[str, dict]:
+    import torch
+
+    device, _, _ = execution.find_device()
+    loaded = model.load_base(model.resolve_model(directory), device=device, **options)
+    lm = model.PackedLM(model.load_adapter(loaded, Path(adapter)) if adapter else loaded)
+    bf16 = options["compute_dtype"] == "bfloat16"
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+        figures = {
+            name: heldout.score(lm, rows, 1 if device == "cuda" else 4, device)["all"].figures()
+            for name, rows in samples.items()
+        }
+    del lm, loaded
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    return figures
+
+
+def markdown_table(scores: dict[str, dict[str, dict]]) -> str:
+    """Loss in nats per token and bits per byte, of each stage on each held-out set."""
+    lines = [
+        "| | " + " | ".join(f"{name}, loss | {name}, bits/byte" for name in SETS) + " |",
+        "|---|" + "---:|---:|" * len(SETS),
+    ]
+    for stage, figures in scores.items():
+        cells = (f"{figures[name]['loss']:.4f} | {figures[name]['bits_per_byte']:.4f}" for name in SETS)
+        lines.append(f"| {stage} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(scores: dict[str, dict[str, dict]], png: Path) -> None:
+    """Two panels of held-out loss and bits per byte over the steps of the chain; merged models as the main line."""
+    from matplotlib.figure import Figure
+
+    line = ["base", "phase 1: merged", "phase 2: merged"]
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    for axes, (key, label) in zip(
+        figure.subplots(1, 2), (("loss", "loss, nats per token"), ("bits_per_byte", "bits per byte")), strict=True
+    ):
+        for number, name in enumerate(SETS):
+            color = f"C{number}"
+            axes.plot(range(3), [scores[s][name][key] for s in line], marker="o", color=color, label=f"{name}, merged")
+            adapters = [scores[s][name][key] for s in scores if "adapter on" in s]
+            axes.plot((1, 2), adapters, linestyle="", marker="x", color=color)
+            requantised = [scores[s][name][key] for s in ("NF4(base)", "phase 1: NF4(merged)", "phase 2: NF4(merged)")]
+            axes.plot(range(3), requantised, linestyle="", marker="v", mfc="none", color=color)
+        axes.set_xticks(range(3), ["base", "after phase 1", "after phase 2"])
+        axes.set(ylabel=label)
+        axes.grid(alpha=0.3)
+    axes.plot([], [], linestyle="", marker="x", color="0.3", label="adapter on NF4")
+    axes.plot([], [], linestyle="", marker="v", mfc="none", color="0.3", label="NF4 of the model")
+    axes.legend(fontsize="small")
+    figure.suptitle("Held-out papers and general English, before and after each phase")
+    part = png.with_suffix(".part")
+    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
+    part.replace(png)

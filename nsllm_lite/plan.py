@@ -1,0 +1,125 @@
+"""What a run will use, before it starts: the model, memory, disk, download and tokens."""
+
+import json
+import shutil
+from pathlib import Path
+
+from nsllm_lite import execution
+from nsllm_lite.chain import QWEN3, Chain
+from nsllm_lite.run import GIB
+
+PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155}
+"""Dense bf16 datasheet peaks, by a word of the card's name."""
+
+ASSUMED_MFU = 0.3  # by the 4N convention; assumed, not measured here
+
+
+def plan(chain: Chain, why: str) -> dict:
+    """Prints the plan of `chain` and returns its figures.
+
+    Raises:
+        ValueError: the run does not fit the card or the disk cannot take its output.
+    """
+    device, card_bytes, card = execution.find_device(chain.phase1.execution.device)
+    size, download_bytes = _size_and_download(chain)
+    row_tokens = chain.corpus.row_tokens
+    how = execution.choose(chain.phase1, size, row_tokens, device, card_bytes)
+    memory = execution.memory(chain.phase1, size, row_tokens, how)
+    width = 2 if chain.phase1.compute_dtype == "bfloat16" else 4
+    disk_bytes = download_bytes + 2 * size.params * width
+    out = Path(chain.corpus.out).parent
+    free_bytes = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
+    figures = {
+        "model": chain.phase1.model,
+        "parameters": size.params,
+        "trained_parameters": size.lora_params(chain.phase1.adapter),
+        "card": card,
+        "memory_bytes": memory,
+        "download_bytes": download_bytes,
+        "disk_bytes": disk_bytes,
+        "tokens": {phase.out: phase.budget.tokens for phase in (chain.phase1, chain.phase2)},
+    }
+    lines = [
+        f"Model      {why}",
+        f"           {size.params / 1e9:.3g} B parameters, {figures['trained_parameters'] / 1e6:.3g} M trained "
+        f"(LoRA rank {chain.phase1.adapter.rank} on {chain.phase1.quantisation} weights)",
+        f"Machine    {card}" + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else ""),
+        f"Step       {chain.phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} rows of "
+        f"{row_tokens:,}; {how.recompute_layers} of {size.layers} layers recomputed",
+    ]
+    if device == "cuda":
+        parts = ", ".join(f"{name} {part / GIB:.1f}" for name, part in memory.items())
+        lines.append(f"Memory     {sum(memory.values()) / GIB:.1f} GiB predicted ({parts})")
+    for name, phase in (("Phase 1", chain.phase1), ("Phase 2", chain.phase2)):
+        budget = phase.budget
+        lines.append(
+            f"{name}    {budget.steps:,} steps = up to {budget.tokens:,} tokens, {phase.schedule.shape} learning rate "
+            f"{phase.optimizer.learning_rate:g}" + _time_words(size, budget.tokens, card if device == "cuda" else "")
+        )
+    lines += [
+        f"Download   {download_bytes / GIB:.1f} GiB" + ("" if download_bytes else " (everything is here)"),
+        f"Disk       {disk_bytes / GIB:.1f} GiB for the base and two merged models under {out} "
+        f"({free_bytes / GIB:.0f} GiB free)",
+    ]
+    print("\n".join(lines), flush=True)
+    if free_bytes < disk_bytes:
+        raise ValueError(
+            f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} GiB free at "
+            f"{out}. Free some space, or write elsewhere with OUT=DIR."
+        )
+    return figures
+
+
+def _size_and_download(chain: Chain) -> tuple[execution.ModelSize, int]:
+    """The base's widths and the bytes still to be fetched."""
+    if chain.base:
+        shape, vocab = chain.base.build, chain.corpus.train_tokenizer
+        return (
+            execution.ModelSize(
+                layers=shape.num_layers,
+                hidden=shape.hidden_size,
+                intermediate=shape.intermediate_size,
+                query=shape.num_heads * shape.head_dim,
+                key_value=shape.num_kv_heads * shape.head_dim,
+                vocab=vocab.vocab_size if vocab else 151_936,
+                tied=shape.tied_embeddings,
+            ),
+            0,
+        )
+    model = chain.phase1.model
+    if (Path(model) / "config.json").is_file():
+        return execution.read_size(Path(model)), 0
+    if known := next((size for hub_id, _, size in QWEN3.values() if hub_id == model), None):
+        return known, 0 if _is_cached(model) else known.params * 2
+    config = json.loads(Path(_fetch_config(model)).read_text())
+    size = execution.ModelSize.of(config)
+    return size, 0 if _is_cached(model) else size.params * 2
+
+
+def _is_cached(hub_id: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names)
+
+
+def _fetch_config(hub_id: str) -> str:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return hf_hub_download(hub_id, "config.json")
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"MODEL={hub_id} is neither a model folder nor a hub id that can be had ({type(error).__name__}). Check "
+            "the name and the network; HF_ENDPOINT sets a mirror, and MODEL=DIR takes a local copy."
+        ) from error
+
+
+def _time_words(size: execution.ModelSize, tokens: int, card: str) -> str:
+    peak = next((tflops for word, tflops in PEAK_TFLOPS.items() if word in card), None)
+    if not peak:
+        return ""
+    flops = 4 * (size.linear_params + size.vocab * size.hidden) * tokens
+    hours = flops / (peak * 1e12 * ASSUMED_MFU) / 3600
+    return f", about {hours:.1f} h at {ASSUMED_MFU:.0%} of the card's peak (assumed)"

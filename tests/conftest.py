@@ -1,0 +1,135 @@
+"""Pico models and rows, made in a second from nothing; no test reaches the network."""
+
+import os
+import socket
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nsllm_lite import recipe
+from nsllm_lite.rows import Row, RowTotals, write_rows
+
+VOCAB = 300
+ROW_TOKENS = 64
+END_OF_TEXT = 0
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """Only local sockets may be opened."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family != socket.AF_UNIX and str(address[0]) not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test reached for the network: {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def text_like_row(rng: np.random.Generator, lengths: list[int], source: str, first_id: int) -> Row:
+    """Documents whose tokens follow one another by a rule with noise, so that there is something to learn."""
+    shift = 7 if source == "papers" else 11
+    documents = []
+    for length in lengths:
+        ids = [int(rng.integers(1, VOCAB))]
+        while len(ids) < length - 1:
+            ids.append((ids[-1] + shift) % (VOCAB - 1) + 1 if rng.random() < 0.7 else int(rng.integers(1, VOCAB)))
+        documents.append([*ids[: length - 1], END_OF_TEXT])
+    return Row(
+        input_ids=np.concatenate(documents).astype(np.int32),
+        doc_lengths=lengths,
+        doc_ids=[f"{source}-{first_id + i}" for i in range(len(lengths))],
+        doc_sources=[source] * len(lengths),
+        doc_bytes=[4 * (n - 1) for n in lengths],
+    )
+
+
+def make_rows(path: Path, num_rows: int, source: str, seed: int) -> Path:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(num_rows):
+        first = int(rng.integers(2, ROW_TOKENS - 2))
+        lengths = [first, ROW_TOKENS - first - int(rng.integers(0, 2))]
+        rows.append(text_like_row(rng, [n for n in lengths if n > 1], source, 2 * number))
+    write_rows(path, rows, RowTotals(ROW_TOKENS, END_OF_TEXT, "tokenizer-hash"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def pico(tmp_path_factory) -> Path:
+    """A folder with a tokenizer, rows/{papers,general}/{train,heldout} and an untrained base model."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    from nsllm_lite.model import build_base
+
+    root = tmp_path_factory.mktemp("pico")
+    tokenizer = Tokenizer(models.BPE({f"<{i}>": i for i in range(VOCAB)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    (root / "tokenizer").mkdir()
+    tokenizer.save(str(root / "tokenizer" / "tokenizer.json"))
+    (root / "tokenizer" / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<0>"})
+    )
+    for seed, (source, split, count) in enumerate(
+        (("papers", "train", 40), ("papers", "heldout", 8), ("general", "train", 20), ("general", "heldout", 8))
+    ):
+        make_rows(root / "rows" / source / split, count, source, seed)
+    base = build_base(recipe.ModelShape(**SHAPE, tokenizer=str(root / "tokenizer")), root / "tokenizer", 0, seed=1)
+    base.save_pretrained(root / "base")
+    for path in (root / "tokenizer").iterdir():
+        (root / "base" / path.name).write_text(path.read_text())
+    return root
+
+
+SHAPE = {
+    "hidden_size": 64, "intermediate_size": 96, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16,
+    "tied_embeddings": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def pico_recipe(pico, tmp_path):
+    """A function from changes to a complete QLoRA train recipe on the pico model."""
+
+    def make(**changes) -> recipe.Train:
+        rows = pico / "rows"
+        values = {
+            "kind": "train",
+            "out": str(tmp_path / "out"),
+            "model": str(pico / "base"),
+            "rows": str(rows / "papers/train"),
+            "quantisation": "nf4",
+            "double_quantisation": True,
+            "compute_dtype": "float32",
+            "adapter": {
+                "rank": 8, "alpha": 16, "rslora": False,
+                "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+            },
+            "optimizer": {
+                "name": "adamw", "learning_rate": 5e-3, "betas": [0.9, 0.999], "weight_decay": 0.01,
+                "max_grad_norm": 1.0,
+            },
+            "schedule": {"shape": "cosine", "warmup_steps": 2, "final_share": 0.1},
+            "budget": {"steps": 12, "tokens_per_step": 4 * ROW_TOKENS, "tokens": 12 * 4 * ROW_TOKENS},
+            "replay": {"rows": str(rows / "general/train"), "share": 0.15, "max_epochs": 4},
+            "evaluation": {
+                "domain_rows": str(rows / "papers/heldout"), "general_rows": str(rows / "general/heldout"),
+                "every_steps": 4, "max_rows": 8,
+            },
+            "samples": {"count": 1, "prompt_tokens": 4, "new_tokens": 4},
+            "checkpoint_steps": 4,
+            "keep_checkpoints": 2,
+            "seed": 3,
+            "execution": {"device": "cpu", "micro_batch_rows": 2},
+        }  # fmt: skip
+        return recipe.validate({**values, **changes}, "pico recipe")
+
+    return make

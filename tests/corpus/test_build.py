@@ -1,0 +1,287 @@
+"""The whole room: sources in, rows out, every record accounted for."""
+
+import hashlib
+import json
+import random
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from nsllm_lite import recipe, run
+from nsllm_lite.corpus.build import build
+from nsllm_lite.corpus.ledger import OUTCOMES
+from nsllm_lite.document import read_documents
+from nsllm_lite.rows import Rows
+
+END = "<|endoftext|>"
+NOUNS = [f"{a}{b}" for a in ("al", "be", "cu", "da", "er", "fe", "ga", "ho", "in") for b in ("ro", "sa", "ti", "um")]
+
+
+def prose(seed, words=60):
+    return " ".join(random.Random(seed).choices(NOUNS, k=words)).capitalize() + "."
+
+
+def paper(number, **changes):
+    return {
+        "id": f"25{number:02}.00001",
+        "title": f"Title {prose(number, 4)}",
+        "abstract": prose(1000 + number),
+        **changes,
+    }
+
+
+def sample(number):
+    sections = [{"heading": h, "text": prose(s + number, 80)} for s, h in ((2000, "Methods"), (3000, "Discussion"))]
+    abstract = [["Results", prose(4000 + number)]]
+    return {
+        **paper(number),
+        "id": f"sample:{number}",
+        "discipline": "Physics",
+        "abstract": abstract,
+        "sections": sections,
+    }
+
+
+def write_lines(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in records) + "\n")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A function from changes to a corpus recipe on small files of two paper sources and one general."""
+    papers = [paper(i) for i in range(30)]
+    near = {**papers[3], "id": "2599.00009", "abstract": papers[3]["abstract"] + " Indeed."}
+    faults = [
+        {**papers[0], "id": "2500.00001v7", "abstract": "Changed in the next version. " + prose(77)},
+        {**papers[1], "id": "2599.00001"}, near,
+        paper(50, title=""), paper(51, abstract=""), paper(52, abstract="Short."),
+        paper(53, abstract="This paper has been withdrawn by the authors for a crucial error in equation 4 of it."),
+        "{broken",
+    ]  # fmt: skip
+    write_lines(tmp_path / "arxiv" / "one.jsonl", [*papers, *faults])
+    (tmp_path / "arxiv" / "README.md").write_text("# Not papers")
+    write_lines(tmp_path / "full" / "papers.jsonl", [sample(i) for i in range(12)])
+    write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(20)])
+
+    def make(**changes):
+        values = {
+            "kind": "corpus",
+            "out": str(tmp_path / "out"),
+            "sources": [
+                {"name": "arxiv", "path": str(tmp_path / "arxiv"), "licence": "CC0"},
+                {"name": "full", "path": str(tmp_path / "full")},
+            ],
+            "general": [{"name": "general", "path": str(tmp_path / "general.jsonl")}],
+            "train_tokenizer": {"vocab_size": 400},
+            "end_of_text": END,
+            "row_tokens": 256,
+            "heldout": {"share": 0.1, "max_papers": 10, "seed": 1},
+            "near_duplicate_jaccard": 0.8,
+            "min_chars": 60,
+            "max_drop_share": 0.2,
+        }
+        return recipe.validate({**values, **changes}, "test")
+
+    return make
+
+
+def ledger_of(corpus):
+    return pq.read_table(f"{corpus.out}/ledger.parquet").to_pylist()
+
+
+def test_every_record_ends_in_one_outcome(make, tmp_path, capsys):
+    corpus = make()
+    results = build(corpus)
+    arxiv = results["documents"]["arxiv"]
+    assert arxiv["in"] == 39  # 30 + 8, and the README
+    assert arxiv["dropped"] == {
+        "no_title": 1, "no_abstract": 1, "too_short": 1, "withdrawn": 1, "unreadable": 1, "not_this_format": 1,
+    }  # fmt: skip
+    assert arxiv["duplicate"] == 3
+    for counts in (c for table in (results["documents"], *results["phases"].values()) for c in table.values()):
+        left = sum(counts[o] for o in OUTCOMES if o != "dropped")
+        assert counts["in"] == left + sum(counts["dropped"].values())
+    rows = ledger_of(corpus)
+    by_origin = {}
+    for row in rows:
+        by_origin.setdefault((row["source"], row["origin"]), set()).add(row["phase"])
+    assert len(by_origin) == 39 + 12 + 20
+    assert {frozenset(p) for p in by_origin.values()} == {
+        frozenset(["corpus"]), frozenset(["phase1", "phase2"]), frozenset(["general"]),
+    }  # fmt: skip
+    duplicates = {r["id"]: (r["reason"], r["other_id"]) for r in rows if r["outcome"] == "duplicate"}
+    assert duplicates == {
+        "arxiv:2500.00001": ("same_id", "arxiv:2500.00001"),
+        "arxiv:2599.00001": ("same_text", "arxiv:2501.00001"),
+        "arxiv:2599.00009": ("near_duplicate", "arxiv:2503.00001"),
+    }
+    lines = [json.loads(line) for line in (tmp_path / "out/dropped.jsonl").read_text().splitlines()]
+    assert next(x["text"] for x in lines if x["reason"] == "too_short").endswith("| Short.")
+    printed = capsys.readouterr().out
+    assert "no_experimental_section" in printed
+    assert "phase1/train" in printed
+    assert results["licences"]["arxiv"] == "CC0"
+
+
+def test_rows_hold_what_the_ledger_says(make):
+    corpus = make()
+    results = build(corpus)
+    rows = ledger_of(corpus)
+    for phase in ("phase1", "phase2", "general"):
+        for part, outcome in (("train", "kept"), ("heldout", "heldout")):
+            packed = Rows(f"{corpus.out}/rows/{phase}/{part}")
+            expected = {r["id"]: r["tokens"] for r in rows if r["phase"] == phase and r["outcome"] == outcome}
+            found = {}
+            for number in range(len(packed)):
+                for name, length in zip(packed[number].doc_ids, packed[number].doc_lengths, strict=True):
+                    found[name] = found.get(name, 0) + length
+            assert found == expected
+            assert found
+            assert packed.totals.num_tokens == results["rows"][f"{phase}/{part}"]["tokens"]
+            assert packed.totals.tokenizer_sha256 == run.sha256_file(
+                packed.path.parents[2] / "tokenizer/tokenizer.json"
+            )
+
+
+def test_held_out_papers_are_the_same_in_both_phases_and_unseen_by_the_tokenizer(make):
+    corpus = make(sources=[{"name": "full", "path": make().sources[1].path}], general=[])
+    build(corpus)
+    held = {
+        p: {r["id"] for r in ledger_of(corpus) if (r["phase"], r["outcome"]) == (p, "heldout")}
+        for p in ("phase1", "phase2")
+    }
+    assert held["phase1"] == held["phase2"] != set()
+    assert len(Rows(f"{corpus.out}/rows/general/train")) == 0  # there, though empty
+
+
+def test_a_full_text_is_kept_before_its_abstract_alone(make, tmp_path):
+    full = sample(99)
+    write_lines(tmp_path / "full" / "papers.jsonl", [full, *(sample(i) for i in range(5))])
+    same = paper(60, title=full["title"], abstract=full["abstract"][0][1])
+    write_lines(tmp_path / "arxiv" / "one.jsonl", [same, *(paper(i) for i in range(9))])
+    corpus = make(max_drop_share=0.5)
+    build(corpus)
+    (row,) = [r for r in ledger_of(corpus) if r["outcome"] == "duplicate"]
+    assert (row["id"], row["other_id"]) == ("arxiv:2560.00001", "sample:99")
+
+
+def test_training_papers_near_a_held_out_one_are_dropped(make, tmp_path):
+    """Methods copied from paper to paper: abstracts differ, sections are nearly the same."""
+    copies = [sample(i) for i in range(10)]
+    for copy in copies:
+        copy["sections"][0]["text"] = prose(1, 80) + f" Number {copy['id']}."
+    write_lines(tmp_path / "full" / "papers.jsonl", copies)
+    corpus = make(max_drop_share=1.0, heldout={"share": 0.1, "max_papers": 4, "seed": 1})
+    results = build(corpus)
+    assert results["documents"]["full"]["heldout"] == 1
+    assert results["documents"]["full"]["dropped"] == {"near_heldout": 9}
+    dropped = [r for r in ledger_of(corpus) if r["reason"] == "near_heldout"]
+    held = {r["id"] for r in ledger_of(corpus) if r["outcome"] == "heldout"}
+    assert all(r["other_id"] in held for r in dropped)
+
+
+def digests(folder):
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("times.json",)
+    }  # fmt: skip
+
+
+def test_a_second_build_is_skipped_and_a_rebuild_is_the_same_byte_for_byte(make, tmp_path, capsys):
+    corpus = make()
+    results = build(corpus)
+    first = digests(tmp_path / "out")
+    capsys.readouterr()
+    assert build(corpus) == results
+    assert capsys.readouterr().out == f"{corpus.out}: finished, skipped\n"
+    (tmp_path / "out" / "manifest.json").unlink()  # as if killed before the end
+    (tmp_path / "out" / "work").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("the user's own")
+    build(corpus)
+    assert (tmp_path / "out" / "notes.txt").exists()
+    (tmp_path / "out" / "notes.txt").unlink()
+    assert digests(tmp_path / "out") == first
+
+
+def test_changed_sources_are_not_taken_for_finished(make, tmp_path):
+    build(make())
+    write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(7000 + i)} for i in range(20)])
+    with pytest.raises(ValueError, match=r"made differently .*source:general"):
+        build(make())
+
+
+def test_the_corpus_room_does_not_import_torch(make, tmp_path):
+    import subprocess
+
+    code = (
+        "import sys, json; from nsllm_lite import recipe; from nsllm_lite.corpus.build import build; "
+        "build(recipe.validate(json.load(open(sys.argv[1])), 't')); assert 'torch' not in sys.modules"
+    )
+    (tmp_path / "recipe.json").write_text(json.dumps(make().model_dump(mode="json")))
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "recipe.json")], check=True, capture_output=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+def test_a_source_that_does_not_exist(make, tmp_path):
+    with pytest.raises(ValueError, match=r"Source 'x': nothing exists at .*nowhere"):
+        build(make(sources=[{"name": "x", "path": str(tmp_path / "nowhere")}]))
+
+
+def test_a_source_where_nothing_is_readable(make, tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.py").write_text("import os")
+    with pytest.raises(
+        ValueError, match=r"no paper could be read at .*not_this_format 1; the first: a.py.*Needed: arxiv"
+    ):
+        build(make(sources=[{"name": "x", "path": str(tmp_path / "code")}]))
+
+
+def test_a_corpus_whose_every_document_was_dropped(make):
+    with pytest.raises(
+        ValueError, match=r"Every document was dropped: of 71 records none is left \(too_short 66, .*min_chars"
+    ):
+        build(make(min_chars=100_000, max_drop_share=1.0))
+
+
+def test_a_drop_share_above_the_limit_needs_consent(make):
+    with pytest.raises(
+        ValueError, match=r"8.5% of the records were dropped \(6 of 71: .*consent with max_drop_share=0.09"
+    ):
+        build(make(max_drop_share=0.05))
+    assert build(make(max_drop_share=0.09))
+
+
+def test_a_tokenizer_without_the_end_of_text_token_is_refused_before_the_work(make, tmp_path):
+    build(make())
+    other = make(out=str(tmp_path / "other"), train_tokenizer=None, tokenizer=str(tmp_path / "out/tokenizer"))
+    assert build(other)["rows"]["phase1/train"]["tokens"] > 0
+    with pytest.raises(ValueError, match="no token '</s>'"):
+        build(recipe.update(other, out=str(tmp_path / "third"), end_of_text="</s>"))
+    assert not (tmp_path / "third").exists()
+
+
+def test_out_of_disk_before_writing(make, monkeypatch, tmp_path):
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(ValueError, match="Not enough disk for the corpus"):
+        build(make())
+    assert not (tmp_path / "out").exists()
+
+
+def test_lost_characters_are_counted(make, tmp_path):
+    write_lines(tmp_path / "full" / "papers.jsonl", [{**sample(1), "title": "Tin \ufffd\ufffd whiskers"}, sample(2)])
+    assert build(make())["lost_characters"]["full"] == 2
+
+
+def test_documents_on_disk_are_the_survivors(make):
+    corpus = make()
+    results = build(corpus)
+    documents = list(read_documents(run.Path(corpus.out) / "documents.parquet"))
+    assert len(documents) == sum(c["kept"] + c["heldout"] for c in results["documents"].values())
+    assert all(d.text or d.title for d in documents)

@@ -1,0 +1,80 @@
+from dataclasses import replace
+
+import pytest
+
+from nsllm_lite.corpus import render
+from nsllm_lite.document import Document, Section
+
+PAPER = Document(
+    "a", "s", "f#1", title="On tin", abstract="Tin grows.",
+    sections=(
+        Section("1 Introduction", "Long ago."),
+        Section("2. Materials and Methods", ""),
+        Section("Gel analysis", "We ran gels.", ("2. Materials and Methods",)),
+        Section("Empty", "", ("2. Materials and Methods",)),
+        Section("RESULTS", "It grew."),
+        Section("Discussion", "Why?"),
+        Section("Methods compared", "Others.", ("Discussion",)),
+    ),
+)  # fmt: skip
+
+
+def test_phase_1_is_title_and_abstract():
+    assert render.phase1_text(PAPER, 5) == ("On tin\n\nTin grows.", "")
+    assert render.phase1_text(PAPER, 50) == ("", "too_short")
+    assert render.phase1_text(replace(PAPER, abstract=""), 5) == ("", "no_abstract")
+
+
+def test_phase_2_is_title_and_experimental_sections_under_their_headings():
+    text, reason = render.phase2_text(PAPER, 5)
+    assert text == "On tin\n\n2. Materials and Methods\n\nGel analysis\n\nWe ran gels.\n\nRESULTS\n\nIt grew."
+    assert reason == ""
+    assert render.phase2_text(PAPER, 500) == ("", "too_short")
+    only = replace(PAPER, sections=(PAPER.sections[0], Section("Why frost matters", "It does.")))
+    assert render.phase2_text(only, 5) == ("", "no_experimental_section")
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind", "expected"),
+    [
+        ("Methods", "", True),
+        ("STAR Methods", "", True),
+        ("Patients and methods", "", True),
+        ("3. Results and Discussion", "", True),
+        ("Results/Discussion", "conclusions", True),
+        ("IV. Experimental set-up", "", True),
+        ("Experimental", "", True),
+        ("Measurement procedures", "", True),
+        ("Evaluation", "", True),
+        ("Data collection", "", True),
+        ("Sample preparation", "", True),
+        ("What we did", "materials|methods", True),
+        ("What we did", "", False),
+        ("Introduction", "", False),
+        ("Introduction to the method", "", False),
+        ("Discussion of the results", "", False),
+        ("Supplementary materials", "", False),
+        ("Availability of data and materials", "", False),
+        ("Acknowledgements", "", False),
+        ("Hypermethods", "", False),
+    ],
+)
+def test_headings(heading, kind, expected):
+    document = replace(PAPER, sections=(Section(heading, "Text.", kind=kind),))
+    assert bool(render.experimental_sections(document)) is expected
+
+
+def test_sections_with_names_of_their_own_join_where_results_are_named():
+    own = (
+        Section("Our approach", "We wait."),
+        Section("Related work", "Many."),
+        Section("5 Experiments", "We waited."),
+    )
+    chosen = render.experimental_sections(replace(PAPER, sections=own))
+    assert [s.heading for s in chosen] == ["Our approach", "5 Experiments"]
+    assert render.experimental_sections(replace(PAPER, sections=own[:2])) == []
+
+
+def test_general_text_stands_under_its_title():
+    assert render.general_text(Document("a", "s", "f#1", title="T", text="Body."), 3) == ("T\n\nBody.", "")
+    assert render.general_text(Document("a", "s", "f#1", text="Body."), 9) == ("", "too_short")

@@ -1,0 +1,220 @@
+"""Each format as its files really come: whole, broken, packed, saved under the wrong name."""
+
+import gzip
+import io
+import json
+
+import pytest
+
+from nsllm_lite import recipe
+from nsllm_lite.corpus import sources
+from nsllm_lite.corpus.sources import arxiv, elements, jats, pubmed, text
+from nsllm_lite.corpus.sources.opening import Unread
+from nsllm_lite.document import Document
+
+ARTICLE = """<PubmedArticle><MedlineCitation><PMID Version="1">{pmid}</PMID>
+<Article><ArticleTitle>{title}</ArticleTitle>
+<Abstract>{abstract}</Abstract></Article></MedlineCitation></PubmedArticle>"""
+JATS = """<article xmlns:xlink="http://www.w3.org/1999/xlink"><front><article-meta>
+<article-id pub-id-type="doi">10.1/ABC</article-id>
+<title-group><article-title>Tin <italic>whiskers</italic></article-title>
+</title-group><abstract abstract-type="summary"><p>For all.</p></abstract>
+<abstract><sec><title>Methods:</title><p>We watched.</p></sec>
+<sec><title>Results</title><p>They grew.</p></sec></abstract>
+</article-meta></front><body><sec sec-type="intro"><title>Introduction</title><p>Old news.</p></sec>
+<sec sec-type="materials|methods"><title>What we did</title><sec><title>Growth</title><p>At 10<sup>-5</sup> Pa
+<xref ref-type="bibr">12</xref>, as in [<xref ref-type="bibr">3</xref>], by Ito
+(<xref ref-type="bibr">Ito, 1998</xref>) [<xref ref-type="bibr">4</xref>,<xref ref-type="bibr">5</xref>]
+for V<sub>max</sub>, see <xref ref-type="fig">Figure 1</xref>.<fig><caption><p>Hidden</p></caption></fig></p>
+<list><list-item><p>one</p></list-item><list-item><p>two</p><list><list-item><p>deep</p></list-item></list></list-item>
+</list></sec></sec></body></article>"""
+
+
+def read(reader, content):
+    return list(reader.read(io.StringIO(content), "s", "f"))
+
+
+def read_path(path, format="auto", general=False):
+    source = recipe.Source(name="s", path=str(path), format=format)
+    return [r for file in sources.files_of(source) for r in sources.read(source, file, general)]
+
+
+def pubmed_set(*articles):
+    return (
+        '<?xml version="1.0"?>\n<!DOCTYPE PubmedArticleSet>\n<PubmedArticleSet>'
+        + "".join(articles)
+        + "</PubmedArticleSet>"
+    )
+
+
+def article(pmid, title="T.", abstract="<AbstractText>A.</AbstractText>"):
+    return ARTICLE.format(pmid=pmid, title=title, abstract=abstract)
+
+
+# ---------------------------------------------------------------------------------------------------------- arXiv
+
+
+def test_arxiv_lines_array_and_daily_form_name_the_same_paper():
+    lines = '{"id": "hep-th/9901001v2", "title": "A", "abstract": "  x-\\nray\\n  New"}\n{"id": "2501.1"\n{"id": "25"}'
+    first, broken, empty = read(arxiv, lines)
+    assert (first.id, first.origin) == ("arxiv:hep-th/9901001", "f#1")
+    assert first.abstract == "x-ray\n\nNew"  # a compound cut at the hyphen, an indented paragraph
+    assert broken.reason == "unreadable"
+    assert empty.title == ""
+    array = json.dumps([{"id": "hep-th/9901001", "title": "A", "abstract": "x"}, 7, {"id": "1"}], indent=1)
+    found, number, nameless = read(arxiv, array)
+    assert found.id == first.id
+    assert "a int where a record" in number.message
+    assert nameless.id == "s:f#3"
+    (daily,) = read(
+        arxiv, '{"id": "http://arxiv.org/abs/2503.1v1", "title": "t", "summary": "s", "categories": ["cs.CV"]}'
+    )
+    assert (daily.abstract, daily.discipline) == ("s", "Computer Science")
+
+
+def test_a_cut_off_array_is_read_as_far_as_it_goes():
+    *found, rest = read(arxiv, '[{"id": "2501.00001", "title": "a"}, {"id": "2501.00002", "ti')
+    assert [d.id for d in found] == ["arxiv:2501.00001"]
+    assert "nothing read from here on" in rest.message
+
+
+# ---------------------------------------------------------------------------------------------------------- PubMed
+
+
+def test_pubmed_keeps_labels_as_moves_and_inline_text():
+    abstract = (
+        '<AbstractText Label="AIM" NlmCategory="OBJECTIVE">CO<sub>2</sub> at <i>10</i><sup>-5</sup> '
+        "&lt; &mu;g.</AbstractText>"
+        '<AbstractText Label="FINDINGS" NlmCategory="UNASSIGNED">In <mml:math><mml:msup><mml:mi>x</mml:mi>'
+        "<mml:mn>2</mml:mn></mml:msup></mml:math>.</AbstractText>"
+    )
+    (document,) = read(pubmed, pubmed_set(article(1, "[A <b>bold</b> title].", abstract)))
+    assert document.title == "A bold title"
+    assert document.abstract == "CO₂ at 10⁻⁵ < μg. In x²."
+    assert [label for label, _ in document.moves] == ["OBJECTIVE", "FINDINGS"]
+
+
+def test_one_broken_record_costs_itself_alone():
+    cut = article(2)[:60]
+    bad = article(3).replace("</Article>", "")
+    found = read(pubmed, pubmed_set(article(1), cut, bad, article(4)) + pubmed_set(article(5)) + article(6)[:-30])
+    assert [r.id if isinstance(r, Document) else r.reason for r in found] == [
+        "pmid:1", "unreadable", "unreadable", "pmid:4", "pmid:5", "unreadable",
+    ]  # fmt: skip
+
+
+def test_entities_of_a_file_are_never_resolved(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("TOP SECRET")
+    path = tmp_path / "papers.xml"
+    bomb = f'<!DOCTYPE PubmedArticleSet [<!ENTITY a "LOL"><!ENTITY f SYSTEM "file://{secret}">]>'
+    path.write_text(f"{bomb}<PubmedArticleSet>{article(1, 'x &a; &f; y')}</PubmedArticleSet>")
+    (document,) = read_path(path)
+    assert document.title == "x &a; &f; y"
+
+
+# ---------------------------------------------------------------------------------------------------------- JATS
+
+
+def test_jats_sections_headings_and_what_is_left_out():
+    (document,) = read(jats, JATS)
+    assert (document.id, document.title) == ("doi:10.1/abc", "Tin whiskers")
+    assert document.abstract == "We watched. They grew."
+    assert document.moves == (("Methods", "We watched."), ("Results", "They grew."))
+    intro, above, growth = document.sections
+    assert (intro.heading, above.heading, above.text) == ("Introduction", "What we did", "")
+    assert (growth.parents, growth.kind) == (("What we did",), "materials|methods")
+    assert growth.text == ("At 10⁻⁵ Pa, as in [3], by Ito (Ito, 1998) for Vmax, see Figure 1.\n\n- one\n- two\n- deep")
+
+
+def test_formulas_are_text_and_pictures_of_formulas_say_so():
+    def told(inner):
+        (element,) = elements.iter_elements(io.StringIO(f"<article><p>{inner}</p></article>"), ("article",))
+        return elements.text_of(element)
+
+    tex = r"\documentclass{x}\begin{document}$E = mc^2$\end{document}"
+    assert told(
+        f"<inline-formula><alternatives><graphic/><tex-math>{tex}</tex-math></alternatives></inline-formula>"
+    ) == ("$E = mc^2$")
+    assert told("<inline-formula><inline-graphic/></inline-formula> is") == "[formula] is"
+    below = "<mml:mrow><mml:mi>b</mml:mi><mml:mo>+</mml:mo><mml:mn>1</mml:mn></mml:mrow>"
+    frac = f"<mml:mfrac><mml:mi>a</mml:mi>{below}</mml:mfrac>"
+    assert told(f"<disp-formula><mml:math>{frac}</mml:math></disp-formula>") == "a/(b+1)"
+    assert told("CD11b<sup>high</sup> 10<sup>3.5</sup> Ca<sup>2+</sup> 4<sup>th</sup>") == "CD11b^high 10^3.5 Ca²⁺ 4th"
+
+
+# ---------------------------------------------------------------------------------------------------------- text
+
+
+def test_plain_text_loses_nothing_but_white_space():
+    content = "\n = Tin = \n\n" + "Tin is a metal . " * 400 + "\n\n = Lead = \n\n" + "x" * 9000 + "\n\nshort\n"
+    passages = [d.text for d in read(text, content)]
+    assert all(len(p) <= text.PASSAGE_CHARS for p in passages)
+    assert "".join("".join(passages).split()) == "".join(content.split())
+    assert any(p.lstrip().startswith("= Lead =") for p in passages)
+
+
+# ---------------------------------------------------------------------------------------------------------- files
+
+
+def test_formats_are_known_by_content_not_by_name(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.txt").write_text(pubmed_set(article(1)))
+    (tmp_path / "b.json").write_text(json.dumps(pubmed_set(article(2))))  # XML saved as one JSON string
+    (tmp_path / "c.dat").write_bytes(gzip.compress(b'{"id": "2501.00001", "title": "t", "abstract": "a"}\n'))
+    (tmp_path / "sub" / "d.xml").write_text(JATS)
+    (tmp_path / "e.xml").write_text("")
+    (tmp_path / "f.xml").write_text("<!DOCTYPE html><html><body>Busy</body></html>")
+    (tmp_path / "README.md").write_text("# Read me")
+    (tmp_path / "tool.py").write_text("import os")
+    (tmp_path / "g.gz").write_bytes(gzip.compress(b'{"title": "t", "abstract": "a"}\n' * 9000)[:-40])
+    (tmp_path / "h.xml").write_text("<PubmedArticleSet></PubmedArticleSet>")
+    (tmp_path / ".hidden").write_text("{}")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    found = {}
+    for record in read_path(tmp_path):
+        found[record.origin.rsplit("#")[0]] = record.id if isinstance(record, Document) else record.reason
+    assert found == {
+        "a.txt": "pmid:1", "b.json": "pmid:2", "c.dat": "arxiv:2501.00001", "sub/d.xml": "doi:10.1/abc",
+        "e.xml": "unreadable_file", "f.xml": "not_this_format", "README.md": "not_this_format",
+        "tool.py": "not_this_format", "g.gz": "unreadable_file", "h.xml": "unreadable_file",
+    }  # fmt: skip
+
+
+def test_a_stated_format_is_held_to(tmp_path):
+    (tmp_path / "a.xml").write_text(JATS)
+    (record,) = read_path(tmp_path, format="pubmed")
+    assert isinstance(record, Unread)
+    assert record.message == "looks like jats, the recipe says pubmed"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "prologue"), [("latin-1", '<?xml version="1.0" encoding="ISO-8859-1"?>'), ("utf-16", "")]
+)
+def test_other_encodings(tmp_path, encoding, prologue):
+    (tmp_path / "a.xml").write_bytes((prologue + pubmed_set(article(1, "Ångström"))[21:]).encode(encoding))
+    (document,) = read_path(tmp_path)
+    assert document.title == "Ångström"
+
+
+def test_plain_text_is_general_text_only(tmp_path):
+    (tmp_path / "a.txt").write_text("Once upon a time.")
+    assert isinstance(read_path(tmp_path, general=False)[0], Unread)
+    assert read_path(tmp_path, general=True)[0].text == "Once upon a time."
+
+
+def test_bundled_papers_and_general_text_are_readable():
+    papers = read_path("bundled:papers")
+    assert len(papers) >= 40
+    assert all(isinstance(p, Document) and p.moves and p.sections and p.discipline for p in papers)
+    general = read_path("bundled:general", general=True)
+    assert len(general) >= 30
+    assert all(isinstance(g, Document) and g.text for g in general)
+
+
+def test_a_source_that_does_not_exist(tmp_path):
+    (tmp_path / "papers").mkdir()
+    with pytest.raises(ValueError, match=r"nothing exists at .*paper. .*Did you mean .*papers"):
+        read_path(tmp_path / "paper")
+    with pytest.raises(ValueError, match="holds no files"):
+        read_path(tmp_path / "papers")

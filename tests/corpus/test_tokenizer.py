@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from nsllm_lite.corpus import tokenizer
+
+END = "<|endoftext|>"
+TEXTS = ["Tin grows whiskers under compressive stress at 25 °C.", "The rate was 1.5 ± 0.2 µm per day."] * 5
+
+
+def test_training_is_deterministic_and_readable_by_transformers(tmp_path):
+    for name in ("a", "b"):
+        tokenizer.train_tokenizer(iter(TEXTS), 400, END, tmp_path / name)
+    written = (tmp_path / "a" / "tokenizer.json").read_bytes()
+    assert written == (tmp_path / "b" / "tokenizer.json").read_bytes()
+    from transformers import AutoTokenizer
+
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path / "a"), tokenizer.load_tokenizer(str(tmp_path / "a"))
+    assert (theirs.eos_token, theirs.pad_token, theirs.eos_token_id) == (END, END, 0)
+    unseen = "A never-seen text: 你好 🧪 ½, 1234."
+    assert theirs(unseen)["input_ids"] == ours.encode(unseen).ids
+    assert ours.decode(ours.encode(unseen).ids) == unseen
+    assert len(set(ours.encode("2024").ids)) == 3  # digit by digit
+
+
+def test_a_model_tokenizer_is_copied_and_special_tokens_become_text(tmp_path):
+    tokenizer.train_tokenizer(TEXTS, 400, END, tmp_path / "model")
+    tokenizer.save_tokenizer(str(tmp_path / "model"), tmp_path / "out")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "model" / file).read_bytes()
+    ours = tokenizer.load_tokenizer(str(tmp_path / "out"))
+    assert 0 not in ours.encode(END).ids
+
+
+def test_truncation_in_the_file_is_switched_off(tmp_path):
+    tokenizer.train_tokenizer(TEXTS, 400, END, tmp_path)
+    path = tmp_path / "tokenizer.json"
+    stored = json.loads(path.read_text())
+    stored["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(json.dumps(stored))
+    assert len(tokenizer.load_tokenizer(str(tmp_path)).encode(TEXTS[0]).ids) > 4
+
+
+def test_a_missing_end_of_text_token_is_named(tmp_path):
+    tokenizer.train_tokenizer(TEXTS, 400, "</s>", tmp_path)
+    with pytest.raises(ValueError, match=r"no token '<\|endoftext\|>'.*added tokens are: </s>.*Set `end_of_text`"):
+        tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(tmp_path)), END)
+
+
+def test_a_tokenizer_that_cannot_be_loaded(tmp_path):
+    with pytest.raises(ValueError, match=r"No tokenizer could be loaded from .* Packing needs the tokenizer"):
+        tokenizer.load_tokenizer(str(tmp_path))

@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from nsllm_lite.kernels import linear_cross_entropy as lce
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 7, 100])
+@pytest.mark.parametrize("train_head", [False, True])
+def test_value_and_gradients_equal_the_reference(monkeypatch, chunk_tokens, train_head):
+    torch.manual_seed(0)
+    monkeypatch.setattr(lce, "CHUNK_BYTES", 4 * 53 * chunk_tokens)
+    targets = torch.randint(0, 53, (31,))
+    targets[[3, 30]] = lce.IGNORE
+    found = []
+    for function in (lce.linear_cross_entropy, lce.linear_cross_entropy_reference):
+        torch.manual_seed(1)
+        hidden = torch.randn(31, 16, requires_grad=True)
+        weight = torch.randn(53, 16, requires_grad=train_head)
+        loss = function(hidden, weight, targets)
+        (loss * 0.25).backward()
+        found.append((loss.detach(), hidden.grad, weight.grad))
+    (loss, grad_hidden, grad_weight), (loss_ref, grad_hidden_ref, grad_weight_ref) = found
+    assert torch.allclose(loss, loss_ref, rtol=1e-6)
+    assert torch.allclose(grad_hidden, grad_hidden_ref, atol=1e-6)
+    if train_head:
+        assert torch.allclose(grad_weight, grad_weight_ref, atol=1e-5)
+    else:
+        assert grad_weight is None
+
+
+def test_token_losses_sum_to_the_loss():
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(9, 8), torch.randn(20, 8), torch.randint(0, 20, (9,))
+    targets[4] = lce.IGNORE
+    losses = lce.token_losses(hidden, weight, targets)
+    assert losses[4] == 0
+    assert torch.allclose(losses.sum(), lce.linear_cross_entropy(hidden, weight, targets))

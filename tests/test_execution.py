@@ -1,0 +1,104 @@
+"""What is predicted and chosen for a card. The predictions are arithmetic; the choice must respect them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nsllm_lite import chain, execution, plan, recipe
+from nsllm_lite.run import GIB
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@pytest.fixture
+def eight_b():
+    return recipe.load(RECIPES / "qwen3-8b/phase1.yaml"), chain.QWEN3["qwen3-8b"][2]
+
+
+def test_sizes_match_the_published_models(eight_b):
+    asked, size = eight_b
+    assert size.linear_params + size.vocab * size.hidden == pytest.approx(7.568e9, rel=1e-3)
+    assert size.lora_params(asked.adapter) == pytest.approx(174.6e6, rel=1e-3)
+    assert chain.QWEN3["qwen3-0.6b"][2].params == pytest.approx(0.596e9, rel=1e-2)
+    assert chain.QWEN3["qwen3-14b"][2].params == pytest.approx(14.77e9, rel=1e-2)
+
+
+def test_size_is_read_from_a_config(pico):
+    size = execution.read_size(pico / "base")
+    from safetensors.torch import load_file
+
+    tensors = load_file(pico / "base/model.safetensors")
+    assert size.params == sum(t.numel() for t in tensors.values() if t.ndim == 2)
+
+
+@pytest.mark.parametrize("gib", [22, 24, 40, 80, 141])
+def test_the_choice_fits_the_card(eight_b, gib):
+    asked, size = eight_b
+    how = execution.choose(asked, size, 4096, "cuda", gib * GIB)
+    need = sum(execution.memory(asked, size, 4096, how).values())
+    assert need <= execution.USABLE_SHARE * gib * GIB
+    assert 16 % how.micro_batch_rows == 0
+    if how.recompute_layers:  # one layer less would not have fitted
+        less = how.model_copy(update={"recompute_layers": how.recompute_layers - 1})
+        assert sum(execution.memory(asked, size, 4096, less).values()) > execution.USABLE_SHARE * gib * GIB
+
+
+def test_a_larger_card_recomputes_less(eight_b):
+    asked, size = eight_b
+    counts = [execution.choose(asked, size, 4096, "cuda", g * GIB).recompute_layers for g in (22, 40, 80)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[-1]
+
+
+def test_too_small_a_card_and_forced_choices(eight_b):
+    asked, size = eight_b
+    with pytest.raises(ValueError, match=r"needs at least 1\d\.\d GiB of GPU memory; the card has 8\.0 GiB"):
+        execution.choose(asked, size, 4096, "cuda", 8 * GIB)
+    forced = recipe.update(asked, execution={"micro_batch_rows": 2, "recompute_layers": 36})
+    how = execution.choose(forced, size, 4096, "cuda", 80 * GIB)
+    assert (how.micro_batch_rows, how.recompute_layers) == (2, 36)
+
+
+def test_cuda_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert execution.find_device()[0] == "cpu"
+    with pytest.raises(ValueError, match="torch sees no CUDA card"):
+        execution.find_device("cuda")
+
+
+def fake_card(monkeypatch, name: str, gib: float, major: int = 8):
+    from types import SimpleNamespace
+
+    card = SimpleNamespace(name=name, total_memory=int(gib * GIB), major=major, minor=0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+
+
+def test_a_card_without_bfloat16_is_refused(monkeypatch):
+    fake_card(monkeypatch, "Tesla T4", 15, major=7)
+    with pytest.raises(ValueError, match="does not compute in bfloat16"):
+        execution.find_device()
+
+
+def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
+    """What `make phase1 CORPUS=...` prints on a 4090, without starting anything."""
+    from types import SimpleNamespace
+
+    fake_card(monkeypatch, "NVIDIA GeForce RTX 4090", 23.6)
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
+    folder, why = chain.choose_recipes(23.6, RECIPES)
+    joined = chain.load_chain(folder, corpus=str(tmp_path), out=str(tmp_path / "out"))
+    figures = plan.plan(joined, why)
+    text = capsys.readouterr().out
+    assert "Qwen/Qwen3-8B-Base: the largest Qwen3 base recipe for a card of 23.6 GiB" in text
+    assert "200 steps = up to 13,107,200 tokens, constant learning rate" in text
+    assert "Download   15.3 GiB" in text
+    assert figures["disk_bytes"] == pytest.approx(49e9, rel=0.01)
+    assert sum(figures["memory_bytes"].values()) < 23.6 * GIB
+    assert "at 30% of the card's peak (assumed)" in text
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GIB))
+    with pytest.raises(ValueError, match=r"Not enough disk for the run: 45\.8 GiB needed"):
+        plan.plan(joined, why)
+    with pytest.raises(ValueError, match="neither a model folder nor a hub id"):
+        plan.plan(chain.load_chain(folder, corpus=str(tmp_path), model="nobody/nothing"), why)

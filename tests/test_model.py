@@ -1,0 +1,151 @@
+"""The packed forward: no document sees another, and NF4 stays right after an evaluation."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from nsllm_lite import heldout, model, recipe
+from nsllm_lite.kernels.linear_cross_entropy import IGNORE
+from nsllm_lite.rows import Row, Rows
+
+LENGTHS = [17, 1, 30, 6]
+
+
+def packed_row(lengths=LENGTHS, seed=0) -> Row:
+    ids = np.random.default_rng(seed).integers(1, 300, sum(lengths)).astype(np.int32)
+    return Row(ids, list(lengths), [f"d{i}" for i in range(len(lengths))], ["s"] * len(lengths), [9] * len(lengths))
+
+
+def split(row: Row) -> list[Row]:
+    bounds = np.cumsum([0, *row.doc_lengths])
+    return [Row(row.input_ids[a:b], [int(b - a)], ["x"], ["s"], [9]) for a, b in pairwise(bounds)]
+
+
+def load(pico, quantisation="nf4"):
+    return model.load_base(
+        pico / "base", quantisation=quantisation, double_quantisation=True, compute_dtype="float32", device="cpu"
+    )
+
+
+@pytest.fixture(scope="module")
+def lm(pico) -> model.PackedLM:
+    return model.PackedLM(load(pico))
+
+
+def test_packed_logits_equal_each_document_alone(lm):
+    row = packed_row()
+    packed = lm.logits(model.collate([row], "cpu"))
+    alone = torch.cat([lm.logits(model.collate([document], "cpu")) for document in split(row)])
+    assert (packed - alone).abs().max() < 2e-6
+    # and alone is what transformers computes by itself
+    plain = [lm.model(torch.from_numpy(d.input_ids.astype(np.int64))[None]).logits[0] for d in split(row)]
+    assert (packed - torch.cat(plain)).abs().max() < 2e-6
+
+
+def test_a_changed_document_leaves_its_neighbours_alone(lm):
+    row, bounds = packed_row(), np.cumsum([0, *LENGTHS])
+    before = lm.logits(model.collate([row], "cpu"))
+    for changed in range(len(LENGTHS)):
+        ids = row.input_ids.copy()
+        ids[bounds[changed] : bounds[changed + 1]] = 299 - ids[bounds[changed] : bounds[changed + 1]]
+        after = lm.logits(model.collate([Row(ids, LENGTHS, row.doc_ids, row.doc_sources, row.doc_bytes)], "cpu"))
+        for other in range(len(LENGTHS)):
+            here = slice(bounds[other], bounds[other + 1])
+            assert torch.equal(before[here], after[here]) == (other != changed)
+
+
+def test_rows_of_a_batch_do_not_see_each_other(lm):
+    rows = [packed_row(seed=1), packed_row([40, 3], seed=2)]
+    together = lm.logits(model.collate(rows, "cpu"))
+    apart = torch.cat([lm.logits(model.collate([row], "cpu")) for row in rows])
+    assert (together - apart).abs().max() < 2e-6
+
+
+def test_targets_stay_inside_their_document():
+    batch = model.collate([packed_row(), packed_row([5], seed=3)], "cpu")
+    ends = np.cumsum([*LENGTHS, 5]) - 1
+    assert (batch.targets[ends] == IGNORE).all()
+    inner = np.setdiff1d(np.arange(len(batch.targets)), ends)
+    assert torch.equal(batch.targets[inner], batch.input_ids[inner + 1])
+    assert batch.num_targets == len(inner)
+    assert batch.position_ids.tolist() == [i for n in (*LENGTHS, 5) for i in range(n)]
+
+
+def test_generate_works_with_the_packed_attention(lm, pico):
+    from transformers import AutoModelForCausalLM
+
+    ids = torch.tensor([[5, 6, 7, 8]])
+    ours = load(pico, "none").generate(ids, max_new_tokens=8, do_sample=False)
+    plain = AutoModelForCausalLM.from_pretrained(pico / "base", attn_implementation="sdpa")
+    assert torch.equal(ours, plain.generate(ids, max_new_tokens=8, do_sample=False))
+
+
+def test_evaluation_leaves_nf4_gradients_and_weights_as_they_were(pico):
+    """On CPUs with AVX512-BF16 bitsandbytes repacks NF4 weights at the first evaluation; ours must not."""
+    base = load(pico)
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            assert module.support_avx512bf16_for_cpu is False
+    adapter = recipe.Adapter(rank=4, alpha=8, rslora=False, targets=["q_proj", "down_proj"])
+    lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0))
+    batch = model.collate([packed_row()], "cpu")
+
+    def gradients() -> list[torch.Tensor]:
+        lm.zero_grad()
+        lm(batch).backward()
+        return [p.grad.clone() for p in lm.parameters() if p.requires_grad]
+
+    before = gradients()
+    assert any(g.abs().max() > 0 for g in before)
+    heldout.score(lm, [packed_row()], 1, "cpu")
+    assert all(torch.equal(a, b) for a, b in zip(before, gradients(), strict=True))
+    assert lm.training
+
+
+def test_score_counts_tokens_and_bytes_by_source(lm, pico):
+    rows = heldout.sample_rows(Rows(pico / "rows/papers/heldout"), 5)
+    assert len(rows) == 5
+    scores = heldout.score(lm, rows, 2, "cpu")
+    assert set(scores) == {"papers", "all"}
+    total = sum(float(lm(model.collate([row], "cpu"))) for row in rows)
+    assert scores["all"].targets == sum(row.num_targets for row in rows)
+    assert scores["all"].bytes == sum(sum(row.doc_bytes) for row in rows)
+    assert scores["all"].nats == pytest.approx(total, rel=1e-5)
+    assert scores["all"].bits_per_byte == pytest.approx(total / np.log(2) / scores["all"].bytes, rel=1e-5)
+
+
+def test_recomputed_layers_give_the_same_gradients(pico):
+    adapter = recipe.Adapter(rank=4, alpha=8, rslora=True, targets=["q_proj", "up_proj"])
+    batch, found = model.collate([packed_row()], "cpu"), []
+    for count in (0, 1, 2):
+        base = load(pico)
+        if count:
+            model.recompute_layers(base, count)
+            assert [layer.gradient_checkpointing for layer in base.model.layers] == [i < count for i in range(2)]
+        lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0)).train()
+        lm(batch).backward()
+        found.append([p.grad for p in lm.parameters() if p.requires_grad])
+    for other in found[1:]:
+        assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(found[0], other, strict=True))
+
+
+def test_models_that_cannot_be_used(pico, tmp_path):
+    with pytest.raises(ValueError, match=r"No model at .*model1.*make phase1"):
+        model.resolve_model(str(tmp_path / "model1"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        model.resolve_model(str(tmp_path / "empty"))
+    (tmp_path / "empty/config.json").write_text((pico / "base/config.json").read_text())
+    (tmp_path / "empty/pytorch_model.bin").write_bytes(b"pickle")
+    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
+    with pytest.raises(ValueError, match=r"No \*\.safetensors"):
+        model.load_base(tmp_path / "empty", **options)
+    with pytest.raises(ValueError, match="could not be fetched from the hub"):
+        model.resolve_model("nobody/no-such-model")
+    adapter = recipe.Adapter(rank=4, alpha=8, rslora=False, targets=["q_porj"])
+    with pytest.raises(ValueError, match="name no linear layer"):
+        model.add_adapter(load(pico), adapter, "x", seed=0)
+    with pytest.raises(ValueError, match="run its training phase first"):
+        model.load_adapter(load(pico), tmp_path)

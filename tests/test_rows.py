@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+
+from nsllm_lite import rows
+from nsllm_lite.rows import Row, Rows, RowTotals, write_rows
+
+
+def some_rows(count: int) -> list[Row]:
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        lengths = rng.integers(1, 6, 3).tolist()
+        made.append(
+            Row(
+                rng.integers(0, 9, sum(lengths)).astype(np.int32),
+                lengths,
+                [f"{number}µ-{i}" for i in range(3)],
+                ["a", "b", "a"],
+                [5, 6, 7],
+                bool(number % 2),
+            )
+        )
+    return made
+
+
+def test_rows_come_back_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "SHARD_ROWS", 7)
+    made = some_rows(20)
+    totals = write_rows(tmp_path / "rows", made, RowTotals(16, 0, "t"))
+    assert len(list((tmp_path / "rows").glob("*.arrow"))) == 3
+    opened = Rows(tmp_path / "rows")
+    assert len(opened) == 20
+    for number in (0, 6, 7, 19, 3):  # any order
+        row, back = made[number], opened[number]
+        assert back.input_ids.tolist() == row.input_ids.tolist()
+        assert (back.doc_lengths, back.doc_ids, back.doc_sources, back.doc_bytes, back.continued) == (
+            row.doc_lengths, row.doc_ids, row.doc_sources, row.doc_bytes, row.continued)  # fmt: skip
+        assert back.num_targets == len(row.input_ids) - 3
+    with pytest.raises(IndexError):
+        opened[20]
+    assert totals.num_tokens == sum(len(r.input_ids) for r in made) == sum(totals.source_tokens.values())
+    assert totals.num_bytes == 20 * 18
+    assert totals.fill == totals.num_tokens / (20 * 16)
+    assert opened.totals == totals
+
+
+def test_datasets_opens_them(tmp_path):
+    from datasets import load_from_disk
+
+    made = some_rows(5)
+    write_rows(tmp_path / "rows", made, RowTotals(16, 0, "t"))
+    dataset = load_from_disk(tmp_path / "rows")
+    assert dataset.column_names == rows.SCHEMA.names
+    assert dataset[4]["input_ids"] == made[4].input_ids.tolist()
+    assert dataset[1]["continued"] is True
+
+
+def test_identity_follows_the_tokens(tmp_path):
+    made = some_rows(5)
+    write_rows(tmp_path / "a", made, RowTotals(16, 0, "t"))
+    write_rows(tmp_path / "b", made, RowTotals(16, 0, "t"))
+    made[2].input_ids[0] += 1
+    write_rows(tmp_path / "c", made, RowTotals(16, 0, "t"))
+    assert Rows(tmp_path / "a").sha256 == Rows(tmp_path / "b").sha256 != Rows(tmp_path / "c").sha256
+
+
+def test_absent_and_damaged_rows(tmp_path):
+    with pytest.raises(ValueError, match="No packed rows at"):
+        Rows(tmp_path)
+    write_rows(tmp_path / "rows", some_rows(5), RowTotals(16, 0, "t"))
+    totals = json.loads((tmp_path / "rows/rows.json").read_text())
+    (tmp_path / "rows/rows.json").write_text(json.dumps(totals | {"num_rows": 6}))
+    with pytest.raises(ValueError, match=r"holds 5 rows where rows\.json says 6"):
+        Rows(tmp_path / "rows")
+
+
+def test_no_rows_is_a_set_of_rows(tmp_path):
+    write_rows(tmp_path / "rows", [], RowTotals(16, 0, "t"))
+    assert len(Rows(tmp_path / "rows")) == 0
+    assert Rows(tmp_path / "rows").totals.fill == 0

@@ -1,0 +1,69 @@
+import json
+import time
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nsllm_lite import run
+from nsllm_lite.document import Document, Section, read_documents, write_documents
+
+
+def test_a_directory_is_finished_by_its_manifest_alone(tmp_path):
+    out = tmp_path / "out"
+    recipe, inputs = {"seed": 1}, {"rows": "abc"}
+    assert not run.is_finished(out, recipe, inputs)
+    run.begin(out, recipe, inputs)
+    assert not run.is_finished(out, recipe, inputs)
+    run.finish(out, "train", recipe, inputs, {"loss": 1.5}, time.time(), {"peak_memory_gib": 2})
+    assert run.is_finished(out, recipe, inputs)
+    manifest = run.read_manifest(out)
+    assert manifest["results"] == {"loss": 1.5}
+    assert manifest["versions"]["torch"].startswith("2.")
+    assert "started" not in json.dumps(manifest)  # times are elsewhere: the manifest is reproducible
+    assert json.loads((out / "times.json").read_text())["peak_memory_gib"] == 2
+    with pytest.raises(ValueError, match=r"made differently \(changed: recipe\.seed, rows\)"):
+        run.is_finished(out, {"seed": 2}, {"rows": "abd"})
+    with pytest.raises(ValueError, match=r"unfinished run made differently \(changed: rows\)"):
+        run.begin(out, recipe, {"rows": "abd"})
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.json"
+    run.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        run.write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_weights_have_an_identity(tmp_path):
+    for name, value in (("a", 1.0), ("b", 1.0), ("c", 1.001)):
+        (tmp_path / name).mkdir()
+        weight = torch.ones(700, 300)
+        weight[350:] = value
+        save_file({"w": weight}, tmp_path / name / "model.safetensors")
+    prints = [run.fingerprint_weights(tmp_path / name) for name in "abc"]
+    assert prints[0] == prints[1] != prints[2]
+    with pytest.raises(ValueError, match=r"No \*\.safetensors in"):
+        run.fingerprint_weights(tmp_path)
+    (tmp_path / "a/model.safetensors").write_bytes(b"\xff" * 40)
+    with pytest.raises(ValueError, match="is not a safetensors file, or is cut short"):
+        run.fingerprint_weights(tmp_path / "a")
+
+
+def test_disk_is_asked_before_a_long_write(tmp_path):
+    run.require_disk(tmp_path / "not" / "yet", 1000, "x")
+    with pytest.raises(ValueError, match=r"Not enough disk for the merged model: .* GiB needed .*OUT=DIR"):
+        run.require_disk(tmp_path, 2**60, "the merged model")
+
+
+def test_documents_come_back_as_they_were(tmp_path):
+    documents = [
+        Document("pmid:1", "s", "f.xml#1", "T µ", "A ± b", (Section("Methods", "m", ("Top",), "methods"),), "", "",
+                 (("Results", "r."),)),
+        Document("x", "s", "a#b.txt#2", text="plain"),
+    ]  # fmt: skip
+    assert write_documents(tmp_path / "d.parquet", iter(documents)) == 2
+    assert list(read_documents(tmp_path / "d.parquet")) == documents
+    assert documents[1].file == "a#b.txt"
+    assert documents[0].num_chars == len("T µ") + len("A ± b") + len("Methods") + len("m")

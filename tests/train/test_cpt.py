@@ -1,0 +1,261 @@
+"""The run as a whole, on a pico model: losses, resume, accounting, and its refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from nsllm_lite import recipe, run
+from nsllm_lite.rows import Rows, RowTotals, write_rows
+from nsllm_lite.train import checkpoint, cpt
+from nsllm_lite.train.order import StepOrder, plan_replay
+
+GOLDEN = Path(__file__).parent / "golden_losses.txt"
+
+
+def metrics(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
+
+
+def step_losses(out: Path) -> list[float]:
+    return [line["loss"] for line in metrics(out) if "loss" in line]
+
+
+def test_a_run_learns_and_leaves_everything_it_should(pico, pico_recipe):
+    asked = pico_recipe()
+    results = cpt.train(asked)
+    out = Path(asked.out)
+    assert step_losses(out) == pytest.approx([float(line) for line in GOLDEN.read_text().split()], abs=1e-4)
+    before, after = results["heldout"]["before"], results["heldout"]["after"]
+    assert after["domain"]["all"]["loss"] < before["domain"]["all"]["loss"] - 0.02
+    assert set(before["domain"]) == {"papers", "all"}
+    assert set(before["general"]) == {"general", "all"}
+    assert [line["step"] for line in metrics(out) if "heldout" in line] == [0, 4, 8, 12]
+    for name in ("manifest.json", "times.json", "loss.png", "samples.md", "adapter/adapter_model.safetensors"):
+        assert (out / name).stat().st_size > 0, name
+    training = json.loads((out / "adapter/training.json").read_text())
+    assert training["base_fingerprint"] == run.fingerprint_weights(pico / "base")
+    tensors = load_file(out / "adapter/adapter_model.safetensors")
+    assert {t.dtype for t in tensors.values()} == {torch.float32}
+    assert all(t.abs().max() > 0 for t in tensors.values()), "every LoRA tensor has moved"
+    # every token of every row is accounted for
+    order = cpt.step_order(asked, cpt.read_inputs(asked))
+    rows = [row for step in range(12) for row in order.rows(step)]
+    assert results["tokens"] == sum(len(row.input_ids) for row in rows)
+    replayed = [row for row in rows if row.doc_sources[0] == "general"]
+    assert len(replayed) == int(12 * 4 * 0.15)
+    assert results["domain_tokens"] == results["tokens"] - sum(len(row.input_ids) for row in replayed)
+    # a second call does nothing, another recipe is not written over it
+    stamp = (out / "manifest.json").stat().st_mtime_ns
+    assert cpt.train(asked) == results
+    assert (out / "manifest.json").stat().st_mtime_ns == stamp
+    with pytest.raises(ValueError, match=r"made differently \(changed: recipe\.seed\)"):
+        cpt.train(pico_recipe(seed=4))
+
+
+def test_micro_batches_do_not_change_the_losses(pico_recipe, tmp_path):
+    """4 x 1 row = 1 x 4 rows = 2 x 2, with uneven documents and a replay row among them."""
+    losses = {}
+    for rows in (1, 2, 4):
+        out = tmp_path / f"micro-{rows}"
+        cpt.train(pico_recipe(out=str(out), execution={"device": "cpu", "micro_batch_rows": rows}))
+        losses[rows] = step_losses(out)
+    assert losses[1][0] == pytest.approx(losses[4][0], rel=1e-6)
+    assert losses[1] == pytest.approx(losses[4], rel=2e-5)
+    assert losses[1] == pytest.approx(losses[2], rel=2e-5)
+    assert losses[1] != losses[4]  # they really were computed differently
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "paged_adamw8bit"])
+def test_a_stopped_run_continues_bit_for_bit(pico_recipe, tmp_path, monkeypatch, optimizer):
+    changes = {
+        "optimizer": pico_recipe().optimizer.model_dump() | {"name": optimizer},
+        # from 4,096 elements on, 8-bit states really are 8-bit
+        "adapter": pico_recipe().adapter.model_dump() | {"rank": 64},
+    }
+    whole, broken = (pico_recipe(out=str(tmp_path / name), **changes) for name in ("whole", "broken"))
+    cpt.train(whole)
+
+    real = cpt.require_finite
+
+    def stop_at_seven(step, *args):
+        if step == 7:
+            raise KeyboardInterrupt
+        real(step, *args)
+
+    monkeypatch.setattr(cpt, "require_finite", stop_at_seven)
+    with pytest.raises(KeyboardInterrupt):
+        cpt.train(broken)
+    assert not (Path(broken.out) / "manifest.json").exists()
+    monkeypatch.setattr(cpt, "require_finite", real)
+    cpt.train(broken)
+    state = load_file(Path(whole.out) / "checkpoints/step-000012/optimizer.safetensors")
+    assert any(t.dtype == torch.uint8 for t in state.values()) == (optimizer != "adamw")
+    assert (Path(whole.out) / "metrics.jsonl").read_bytes() == (Path(broken.out) / "metrics.jsonl").read_bytes()
+    adapters = [load_file(Path(r.out) / "adapter/adapter_model.safetensors") for r in (whole, broken)]
+    assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
+
+
+def test_kill_nine_then_the_same_command(pico_recipe, tmp_path):
+    """A real process, killed after its first checkpoint; the same command ends as if nothing had happened."""
+    steps = {"budget": {"steps": 40, "tokens_per_step": 256, "tokens": 40 * 256}, "checkpoint_steps": 10}
+
+    def command(name: str) -> list[str]:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(pico_recipe(out=str(tmp_path / name), **steps).model_dump(mode="json")))
+        return [sys.executable, "-m", "nsllm_lite.cli", "train", str(path)]
+
+    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while not list((tmp_path / "killed").glob("checkpoints/step-000010/state.json")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.03)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed/manifest.json").exists()
+    again = subprocess.run(command("killed"), capture_output=True, text=True, check=True)
+    assert "continuing after step" in again.stdout
+    cpt.train(recipe.load(tmp_path / "killed.yaml", [f"out={tmp_path / 'whole'}"]))
+    assert (tmp_path / "killed/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+def test_a_model_built_from_nothing(pico, pico_recipe):
+    asked = pico_recipe(
+        model=None,
+        build={"tokenizer": str(pico / "tokenizer"), "hidden_size": 32, "intermediate_size": 48, "num_layers": 1,
+               "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "tied_embeddings": True},
+        adapter="none", quantisation="none", replay="none",
+    )  # fmt: skip
+    results = cpt.train(asked)
+    assert results["last_loss"] < results["first_loss"]
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = AutoModelForCausalLM.from_pretrained(Path(asked.out) / "model")
+    assert loaded.config.tie_word_embeddings
+    assert AutoTokenizer.from_pretrained(Path(asked.out) / "model").eos_token == "<0>"
+
+
+def test_a_damaged_checkpoint_is_passed_over(pico_recipe, capsys):
+    asked = pico_recipe()
+    cpt.train(asked)
+    folder = Path(asked.out) / "checkpoints"
+    assert [p.name for p in sorted(folder.iterdir())] == ["step-000008", "step-000012"]
+    newest = folder / "step-000012" / "trained.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-8])
+    assert checkpoint.newest(folder).name == "step-000008"
+    assert "damaged (trained.safetensors), passed over" in capsys.readouterr().out
+
+
+def test_a_non_finite_loss_stops_before_the_step(pico, pico_recipe, tmp_path):
+    """One poisoned token: the step is named, its documents too, and the last good checkpoint stays."""
+    poisoned = tmp_path / "poisoned"
+    poisoned.mkdir()
+    for path in (pico / "base").iterdir():
+        (poisoned / path.name).write_bytes(path.read_bytes())
+    clean = pico_recipe(out=str(tmp_path / "clean"))
+    order = cpt.step_order(clean, cpt.read_inputs(clean))
+    early = {int(i) for step in range(5) for row in order.rows(step) for i in row.input_ids}
+    early |= {int(i) for name in ("papers", "general") for row in Rows(pico / f"rows/{name}/heldout")
+              for i in row.input_ids}  # fmt: skip
+    late = next((step, row, int(i)) for step in range(5, 12) for row in order.rows(step) for i in row.input_ids
+                if int(i) not in early)  # fmt: skip
+    tensors = load_file(poisoned / "model.safetensors")
+    tensors["model.embed_tokens.weight"][late[2]] = float("nan")
+    save_file(tensors, poisoned / "model.safetensors", metadata={"format": "pt"})
+    asked = pico_recipe(model=str(poisoned))
+    with pytest.raises(RuntimeError, match=rf"Step {late[0] + 1}: loss nan.*step-000004.*papers-") as caught:
+        cpt.train(asked)
+    assert "lower optimizer.learning_rate" in str(caught.value)
+    named = json.loads((Path(asked.out) / "nonfinite.json").read_text())
+    assert set(late[1].doc_ids) <= set(named["documents"])
+    kept = load_file(checkpoint.newest(Path(asked.out) / "checkpoints") / "trained.safetensors")
+    assert all(torch.isfinite(t).all() for t in kept.values())
+    assert not (Path(asked.out) / "manifest.json").exists()
+
+
+def test_inputs_that_do_not_fit(pico, pico_recipe, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"No packed rows at .*absent.*nsllm-lite corpus"):
+        cpt.train(pico_recipe(rows=str(tmp_path / "absent")))
+    write_rows(tmp_path / "empty", [], RowTotals(64, 0, "tokenizer-hash"))
+    with pytest.raises(ValueError, match="holds no rows: nothing to train on"):
+        cpt.train(pico_recipe(rows=str(tmp_path / "empty")))
+    row = Rows(pico / "rows/papers/train")[0]
+    write_rows(tmp_path / "other", [row], RowTotals(64, 0, "another-tokenizer"))
+    with pytest.raises(ValueError, match="Rows of different tokenizers"):
+        cpt.train(pico_recipe(rows=str(tmp_path / "other")))
+    row.input_ids[0] = 5000
+    for name in ("papers/heldout", "general/heldout"):
+        write_rows(tmp_path / "big" / name, [row], RowTotals(64, 0, "another"))
+    evaluation = {"domain_rows": str(tmp_path / "big/papers/heldout"), "every_steps": 4, "max_rows": 8,
+                  "general_rows": str(tmp_path / "big/general/heldout")}  # fmt: skip
+    with pytest.raises(ValueError, match="holds token 5000, but the model knows 300"):
+        cpt.train(pico_recipe(rows=str(tmp_path / "big/papers/heldout"), evaluation=evaluation, replay="none"))
+    with pytest.raises(ValueError, match="not a multiple of the rows' 64 tokens"):
+        cpt.train(pico_recipe(budget={"steps": 3, "tokens_per_step": 100, "tokens": 300}))
+    with pytest.raises(ValueError, match="No model at"):
+        cpt.train(pico_recipe(model=str(tmp_path / "model1")))
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
+    with pytest.raises(ValueError, match="Not enough disk for checkpoints and the result"):
+        cpt.train(pico_recipe())
+
+
+def test_an_unfinished_run_is_not_continued_with_another_recipe(pico_recipe, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cpt, "require_finite", stop)
+        with pytest.raises(KeyboardInterrupt):
+            cpt.train(pico_recipe())
+    with pytest.raises(ValueError, match=r"unfinished run made differently \(changed: recipe\.seed\)"):
+        cpt.train(pico_recipe(seed=9))
+
+
+def test_the_order_is_a_function_of_seed_and_step(pico):
+    papers, general = Rows(pico / "rows/papers/train"), Rows(pico / "rows/general/train")
+
+    def ids(seed: int, steps) -> list[str]:
+        order = StepOrder(papers, general, 8, Fraction(1, 10), seed)
+        return [name for step in steps for row in order.rows(step) for name in row.doc_ids]
+
+    assert ids(0, range(6)) == ids(0, range(3)) + ids(0, [3]) + ids(0, [4, 5])
+    assert ids(0, range(6)) != ids(1, range(6))
+    order = StepOrder(papers, general, 8, Fraction(1, 10), 0)
+    rows = [row for step in range(50) for row in order.rows(step)]
+    domain = [row.doc_ids[0] for row in rows if row.doc_sources[0] == "papers"]
+    assert len(rows) - len(domain) == 40  # a tenth of 400
+    for epoch in range(len(domain) // 40):  # each epoch shows every row once
+        assert len(set(domain[40 * epoch : 40 * (epoch + 1)])) == 40
+    assert sum(order.replay_rows(step) for step in range(50)) == 40
+
+
+def test_replay_does_not_repeat_too_often(pico, pico_recipe, capsys):
+    general = Rows(pico / "rows/general/train")
+    assert plan_replay(0.05, 4, general, 1000) == Fraction(1, 20)
+    assert plan_replay(0.5, 1, general, 1000) == Fraction(20, 1000)
+    asked = pico_recipe(replay={"rows": str(general.path), "share": 0.5, "max_epochs": 0.5})
+    cpt.step_order(asked, cpt.read_inputs(asked))
+    assert "Replay: lowered from 50.0% to 20.83%" in capsys.readouterr().out
+
+
+def test_learning_rate():
+    constant = recipe.Schedule(shape="constant", warmup_steps=4)
+    assert [cpt.lr_factor(constant, step, 10) for step in range(6)] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
+    cosine = recipe.Schedule(shape="cosine", warmup_steps=0, final_share=0.1)
+    factors = [cpt.lr_factor(cosine, step, 100) for step in range(100)]
+    assert factors[0] == 1.0
+    assert factors[50] == pytest.approx(0.55)
+    assert 0.1 < factors[99] < 0.101
+    assert factors == sorted(factors, reverse=True)
