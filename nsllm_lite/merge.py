@@ -35,10 +35,9 @@ from tqdm import tqdm
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
+from nsllm_lite.model import resolve_model
+from nsllm_lite.weights import DTYPES, Stored, as_bytes, read_header, same_bytes, slices
 
-DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-SLICE_BYTES = 8 * 2**20  # of fp32; a slice and its temporaries take about four times this
-SLICE_ROWS = 64  # the least; products of 1 or 7 rows take another path in MKL, whose last bit differs from PEFT's
 HEAD = "lm_head.weight"
 LORA_PARTS = ("A.weight", "B.weight", "magnitude_vector")
 COPIED = ("config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "added_tokens.json")
@@ -52,31 +51,6 @@ ALLOWED = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True
 SILENT = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 SILENT |= {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "lora_dropout"}
 SILENT |= {"megatron_core", "qalora_group_size", "runtime_config"}
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A tensor where it lies in a safetensors file; nothing is read yet."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    num_bytes: int
-
-    def read(self, first_byte: int = 0, last_byte: int | None = None) -> bytearray:
-        buffer = bytearray((self.num_bytes if last_byte is None else last_byte) - first_byte)
-        with open(self.file, "rb") as file:
-            file.seek(self.start + first_byte)
-            if file.readinto(buffer) != len(buffer):
-                raise RuntimeError(f"{self.file} became shorter while it was read. Run the merge again.")
-        return buffer
-
-    def rows(self, first: int = 0, last: int | None = None) -> torch.Tensor:
-        """Rows first..last as a tensor of the stored dtype."""
-        row_bytes = self.num_bytes // self.shape[0]
-        buffer = self.read(first * row_bytes, self.num_bytes if last is None else last * row_bytes)
-        return torch.frombuffer(buffer, dtype=DTYPES[self.dtype]).view(-1, *self.shape[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +91,8 @@ def merge(recipe: recipes.Merge) -> dict:
         ValueError: an input is missing, damaged or does not fit the other, or asks for what is not supported.
     """
     started = time.time()
-    base_dir, adapter_dir, out = Path(recipe.base), Path(recipe.adapter), Path(recipe.out).absolute()
+    adapter_dir, out = Path(recipe.adapter), Path(recipe.out).absolute()
+    base_dir = Path(recipe.base) if Path(recipe.base).is_dir() else resolve_model(recipe.base)
     base, config = open_base(base_dir)
     adapter, settings = open_adapter(adapter_dir)
     fingerprint = run.fingerprint_weights(base_dir)
@@ -142,7 +117,7 @@ def merge(recipe: recipes.Merge) -> dict:
     run.require_disk(partial, num_bytes + 64 * 2**20, "the merged model")
     partial.mkdir(parents=True)
     stats = Stats()
-    with tqdm(total=num_bytes, desc="merge", unit="B", unit_scale=True, unit_divisor=1024, mininterval=0.5) as bar:
+    with run.progress(num_bytes, 0, f"merge {recipe.out}", "B", unit_scale=True, unit_divisor=1024) as bar:
         write_weights(partial, plan, int(recipe.max_shard_gib * run.GIB), stats, bar)
     for path in sorted({path for pattern in COPIED for path in base_dir.glob(pattern) if path.is_file()}):
         shutil.copyfile(path, partial / path.name)
@@ -171,32 +146,10 @@ def merge(recipe: recipes.Merge) -> dict:
 # --------------------------------------------------------------------------------------------------------- inputs
 
 
-def read_header(path: Path) -> dict[str, Stored]:
-    """The tensors of a safetensors file, by name, in the order they lie in it."""
-    size = path.stat().st_size
-    try:
-        with open(path, "rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(header_bytes)) if header_bytes < size else None
-        header.pop("__metadata__", None)
-        tensors = {}
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            first, last = entry["data_offsets"]
-            tensors[name] = Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + first, last - first)
-    except (ValueError, AttributeError, KeyError, TypeError):
-        raise ValueError(f"{path} is not a safetensors file. Whole files are needed: fetch or copy it again.") from None
-    if any(stored.start + stored.num_bytes > size for stored in tensors.values()):
-        raise ValueError(f"{path} is cut short at {size} bytes. Whole files are needed: fetch or copy it again.")
-    return tensors
-
-
 def open_base(base_dir: Path) -> tuple[dict[str, Stored], dict]:
     """The tensors and the config of the base, from the files transformers would load."""
     if not (base_dir / "config.json").is_file():
-        raise ValueError(
-            f"No model at {base_dir} (no config.json). Merging needs the base as a local Hugging Face directory: "
-            f"set base=DIR, or fetch it with `hf download ID --local-dir DIR`."
-        )
+        raise ValueError(f"{base_dir} is no model directory: it has no config.json. Set base=DIR to one that has.")
     config = json.loads((base_dir / "config.json").read_text(encoding="utf-8"))
     if config.get("quantization_config"):
         raise ValueError(
@@ -375,11 +328,6 @@ def require_fit(name: str, fits: bool, found: object, needed: object) -> None:
         )
 
 
-def same_bytes(one: Stored, other: Stored) -> bool:
-    alike = (one.dtype, one.shape) == (other.dtype, other.shape)
-    return alike and all(one.read(*piece) == other.read(*piece) for piece in slices(one.num_bytes, 1))
-
-
 def listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
@@ -437,20 +385,6 @@ def write_shard(path: Path, plan: dict[str, Planned], stats: Stats, bar: tqdm) -
         os.fsync(file.fileno())
 
 
-def slices(num_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """(first, last) rows: multiples of 64 of about SLICE_BYTES; a remainder joins the slice before it.
-
-    A product of few rows is rounded differently by MKL; 3,200 random shapes cut this way were all bit-equal to the
-    whole product, and a remainder of 6 rows left alone was not.
-    """
-    step = max(SLICE_ROWS, SLICE_BYTES // max(row_bytes, 1) // SLICE_ROWS * SLICE_ROWS)
-    starts = list(range(0, num_rows, step))
-    if len(starts) > 1 and num_rows - starts[-1] < step:
-        starts.pop()
-    for number, first in enumerate(starts, 1):
-        yield first, starts[number] if number < len(starts) else num_rows
-
-
 def pieces(name: str, planned: Planned, stats: Stats) -> Iterator[memoryview | bytearray]:
     """The bytes of one tensor of the result, a slice at a time."""
     source, dtype = planned.source, planned.dtype
@@ -484,7 +418,3 @@ def pieces(name: str, planned: Planned, stats: Stats) -> Iterator[memoryview | b
         stats.num_absorbed += int(np.count_nonzero(np.frombuffer(new, bits) == np.frombuffer(old, bits)))
         stats.num_entries += W_OI.numel()
         yield new
-
-
-def as_bytes(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())

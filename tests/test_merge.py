@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from nsllm_lite import merge as merging
 from nsllm_lite import recipe as recipes
-from nsllm_lite import run
+from nsllm_lite import run, weights
 
 # 130 rows leave a remainder behind slices of 64; 96 x 64 head rows are whole slices.
 SHAPE = {"hidden_size": 64, "intermediate_size": 130, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -70,7 +70,7 @@ def copied(pair, tmp_path) -> tuple[Path, Path, recipes.Merge]:
 @pytest.fixture(autouse=True)
 def pico_sized(monkeypatch):
     """The least slices, so that pico tensors are cut too; one thread, because more only wait for each other here."""
-    monkeypatch.setattr(merging, "SLICE_BYTES", 1)
+    monkeypatch.setattr(weights, "SLICE_BYTES", 1)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -160,9 +160,9 @@ def test_embedding_saved_without_being_asked_for_is_loaded_as_peft_does(copied, 
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_product_in_slices_has_the_bits_of_the_whole(monkeypatch, rows, slice_bytes, num_threads):
     torch.set_num_threads(num_threads)
-    monkeypatch.setattr(merging, "SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(weights, "SLICE_BYTES", slice_bytes)
     A_RI, B_OR = torch.randn(64, 515), torch.randn(rows, 64)
-    cut = list(merging.slices(rows, 4 * 515))
+    cut = list(weights.slices(rows, 4 * 515))
     assert [first for first, _ in cut] == [0, *(last for _, last in cut[:-1])]
     assert all(last - first >= min(rows, 64) for first, last in cut)
     assert torch.equal(torch.cat([B_OR[first:last] @ A_RI for first, last in cut]), B_OR @ A_RI)
@@ -215,15 +215,21 @@ def test_sharded_in_and_out(tmp_path):
 
 
 def test_tensors_of_mixed_width_stay_aligned(copied):
+    """Two shards become one: the odd bytes that end the first must not come before the wide entries of the second."""
     base, _, recipe = copied
+    extra = {"odd": torch.ones(3, dtype=torch.uint8), "wide": torch.ones(5, dtype=torch.float64)}
     weights = load_file(base / "model.safetensors")
-    extra = {"odd.bytes": torch.ones(3, dtype=torch.uint8), "wide": torch.ones(5, dtype=torch.float64)}
-    save_file({f"model.{name}": tensor for name, tensor in extra.items()} | weights, base / "model.safetensors")
-    (base / "more.safetensors").write_bytes((base / "model.safetensors").read_bytes())  # not one transformers reads
+    save_file({"odd": extra["odd"]} | weights, base / "model-00001-of-00002.safetensors")
+    save_file({"wide": extra["wide"]}, base / "model-00002-of-00002.safetensors")
+    (base / "model.safetensors").unlink()
+    weight_map = dict.fromkeys(["odd", *weights], "model-00001-of-00002.safetensors")
+    weight_map["wide"] = "model-00002-of-00002.safetensors"
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     merging.merge(recipe)
     merged = load_file(Path(recipe.out) / "model.safetensors")
-    assert torch.equal(merged["model.wide"], extra["wide"])
-    assert merged.keys() == {"model.wide", "model.odd.bytes", *weights}
+    assert all(torch.equal(merged[name], tensor) for name, tensor in extra.items())
+    stored = merging.read_header(Path(recipe.out) / "model.safetensors")
+    assert all(tensor.start % merged[name].element_size() == 0 for name, tensor in stored.items())
 
 
 def test_finished_is_skipped_and_other_inputs_are_refused(copied, capsys):
@@ -276,7 +282,7 @@ def edit_adapter(adapter: Path, change) -> None:
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
 BREAKAGES = {
-    "no base": (lambda b, a: shutil.rmtree(b), "No model at .* local Hugging Face directory: set base=DIR"),
+    "no base": (lambda b, a: shutil.rmtree(b), "No model at .* Hugging Face model directory or a hub id"),
     "no safetensors": (
         lambda b, a: (b / "model.safetensors").unlink(),
         "No model.safetensors nor its index .* convert",

@@ -10,6 +10,7 @@ import ftfy
 from nsllm_lite.document import Document, Section
 
 LOST = "\ufffd"
+NOT_TEXT_CHARS = 20_000  # a table or a listing shows itself this early
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_BREAK = re.compile("\r\n?|[\u2028\u2029\x0b\x0c\x85]")
@@ -18,6 +19,7 @@ _REMOVED = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
 )
 _ENTITY = re.compile(r"&(?:amp;)?(lt|gt|amp|quot|nbsp|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
+_NO_LETTERS = re.compile(r"[\W\d_]+")
 _WITHDRAWN = re.compile(
     r"\b(paper|article|submission|manuscript|preprint|work)\b.{0,40}\b(withdrawn|retracted)\b|^(withdrawn|retracted)\b",
     re.IGNORECASE,
@@ -79,10 +81,8 @@ def reason_to_drop(document: Document) -> str:
     if not general and (_WITHDRAWN.search(document.title[:40]) or _is_withdrawal(document)):
         return "withdrawn"
     body = document.text or document.abstract + "".join(s.text for s in document.sections)
-    solid = sum(not c.isspace() for c in body)
-    if solid and sum(c.isalpha() for c in body) < 0.5 * solid:
-        return "not_text"
-    return ""
+    solid = "".join(body[:NOT_TEXT_CHARS].split())
+    return "not_text" if len(_NO_LETTERS.sub("", solid)) < 0.5 * len(solid) else ""
 
 
 def _is_withdrawal(document: Document) -> bool:

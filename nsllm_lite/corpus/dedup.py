@@ -1,7 +1,7 @@
 """Duplicates: the same paper again, the same text again, and near-duplicates by MinHash, verified.
 
 A document is compared by its shingles: the set of its word 5-grams, each a 64-bit hash. Shingles wait on disk; memory
-holds about 250 bytes a document.
+holds about 200 bytes a document.
 
 MinHash with bands finds candidates, and each is then verified by the real Jaccard index of the two shingle sets.
 Source: Broder, "On the resemblance and containment of documents" (1997); R-MinHash of https://github.com/beowolx/rensa.
@@ -9,6 +9,7 @@ Source: Broder, "On the resemblance and containment of documents" (1997); R-MinH
 
 import hashlib
 import re
+from array import array
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -58,7 +59,7 @@ class Shingles:
     def __init__(self, path: Path):
         self._path = path
         self._file = open(path, "wb")  # noqa: SIM115 (open for as long as documents come)
-        self._starts = [0]
+        self._starts = array("q", [0])
         self._map: np.ndarray | None = None
 
     def add(self, shingles: np.ndarray) -> None:

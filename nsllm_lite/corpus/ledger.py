@@ -34,7 +34,7 @@ class Decision(NamedTuple):
 
 
 class Ledger:
-    """Columns in memory (about 400 bytes a record), dropped records on disk as they come."""
+    """Columns in memory (under 1 KiB a record, measured on 200,000 abstracts), dropped records on disk as they come."""
 
     def __init__(self, general_sources: Iterable[str], dropped: TextIO):
         self.general_sources = frozenset(general_sources)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nsllm_lite import recipe, run
+from nsllm_lite.corpus import tokenizer
 from nsllm_lite.corpus.build import build
 from nsllm_lite.corpus.ledger import OUTCOMES
 from nsllm_lite.document import read_documents
@@ -145,7 +146,9 @@ def test_rows_hold_what_the_ledger_says(make):
             )
 
 
-def test_held_out_papers_are_the_same_in_both_phases_and_unseen_by_the_tokenizer(make):
+def test_held_out_papers_are_the_same_in_both_phases_and_unseen_by_the_tokenizer(make, monkeypatch):
+    train, seen = tokenizer.train_tokenizer, []
+    monkeypatch.setattr(tokenizer, "train_tokenizer", lambda texts, *rest: train(seen.extend(texts) or seen, *rest))
     corpus = make(sources=[{"name": "full", "path": make().sources[1].path}], general=[])
     build(corpus)
     held = {
@@ -153,6 +156,7 @@ def test_held_out_papers_are_the_same_in_both_phases_and_unseen_by_the_tokenizer
         for p in ("phase1", "phase2")
     }
     assert held["phase1"] == held["phase2"] != set()
+    assert len(seen) == 22  # of 12 papers with two texts each, all but the one held out
     assert len(Rows(f"{corpus.out}/rows/general/train")) == 0  # there, though empty
 
 

@@ -168,6 +168,9 @@ def test_formats_are_known_by_content_not_by_name(tmp_path):
     (tmp_path / "README.md").write_text("# Read me")
     (tmp_path / "tool.py").write_text("import os")
     (tmp_path / "g.gz").write_bytes(gzip.compress(b'{"title": "t", "abstract": "a"}\n' * 9000)[:-40])
+    packed = bytearray(gzip.compress(b'{"title": "t", "abstract": "a"}\n' * 9000))
+    packed[10] = 0xFF  # no such kind of block
+    (tmp_path / "i.gz").write_bytes(packed)
     (tmp_path / "h.xml").write_text("<PubmedArticleSet></PubmedArticleSet>")
     (tmp_path / ".hidden").write_text("{}")
     (tmp_path / "loop").symlink_to(tmp_path)
@@ -178,6 +181,7 @@ def test_formats_are_known_by_content_not_by_name(tmp_path):
         "a.txt": "pmid:1", "b.json": "pmid:2", "c.dat": "arxiv:2501.00001", "sub/d.xml": "doi:10.1/abc",
         "e.xml": "unreadable_file", "f.xml": "not_this_format", "README.md": "not_this_format",
         "tool.py": "not_this_format", "g.gz": "unreadable_file", "h.xml": "unreadable_file",
+        "i.gz": "unreadable_file",
     }  # fmt: skip
 
 

@@ -1,0 +1,82 @@
+"""Weights as they lie on disk: safetensors files read by slices, so that no model need fit in memory.
+
+Plain reads, because the pages of a memory map would count as resident.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+SLICE_BYTES = 8 * 2**20  # of fp32; a slice and its temporaries take about four times this
+SLICE_ROWS = 64  # the least; products of 1 or 7 rows take another path in MKL, whose last bit differs from PEFT's
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor where it lies in a safetensors file; nothing is read yet."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    num_bytes: int
+
+    def read(self, first_byte: int = 0, last_byte: int | None = None) -> bytearray:
+        buffer = bytearray((self.num_bytes if last_byte is None else last_byte) - first_byte)
+        with open(self.file, "rb") as file:
+            file.seek(self.start + first_byte)
+            if file.readinto(buffer) != len(buffer):
+                raise RuntimeError(f"{self.file} became shorter while it was read. Run the merge again.")
+        return buffer
+
+    def rows(self, first: int = 0, last: int | None = None) -> torch.Tensor:
+        """Rows first..last as a tensor of the stored dtype."""
+        row_bytes = self.num_bytes // self.shape[0]
+        buffer = self.read(first * row_bytes, self.num_bytes if last is None else last * row_bytes)
+        return torch.frombuffer(buffer, dtype=DTYPES[self.dtype]).view(-1, *self.shape[1:])
+
+
+def read_header(path: Path) -> dict[str, Stored]:
+    """The tensors of a safetensors file, by name, in the order they lie in it."""
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(header_bytes)) if header_bytes < size else None
+        header.pop("__metadata__", None)
+        tensors = {}
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            first, last = entry["data_offsets"]
+            tensors[name] = Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + first, last - first)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise ValueError(f"{path} is not a safetensors file. Whole files are needed: fetch or copy it again.") from None
+    if any(stored.start + stored.num_bytes > size for stored in tensors.values()):
+        raise ValueError(f"{path} is cut short at {size} bytes. Whole files are needed: fetch or copy it again.")
+    return tensors
+
+
+def slices(num_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """(first, last) rows: multiples of 64 of about SLICE_BYTES; a remainder joins the slice before it.
+
+    A product of few rows is rounded differently by MKL; 3,200 random shapes cut this way were all bit-equal to the
+    whole product, and a remainder of 6 rows left alone was not.
+    """
+    step = max(SLICE_ROWS, SLICE_BYTES // max(row_bytes, 1) // SLICE_ROWS * SLICE_ROWS)
+    starts = list(range(0, num_rows, step))
+    if len(starts) > 1 and num_rows - starts[-1] < step:
+        starts.pop()
+    for number, first in enumerate(starts, 1):
+        yield first, starts[number] if number < len(starts) else num_rows
+
+
+def same_bytes(one: Stored, other: Stored) -> bool:
+    alike = (one.dtype, one.shape) == (other.dtype, other.shape)
+    return alike and all(one.read(*piece) == other.read(*piece) for piece in slices(one.num_bytes, 1))
+
+
+def as_bytes(tensor: torch.Tensor) -> memoryview:
+    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())

@@ -1,0 +1,58 @@
+"""Both phases on a pico model, then the report, through the verbs a user calls."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nsllm_lite import recipe
+from nsllm_lite.evals.report import markdown_table, report
+from nsllm_lite.merge import merge
+from nsllm_lite.train.cpt import train
+
+
+def report_recipe(pico, root: Path) -> recipe.Report:
+    rows = str(pico / "rows/papers/heldout")
+    return recipe.Report(
+        kind="report", out=str(root / "report"), base=str(pico / "base"), phase1=str(root / "phase1"),
+        model1=str(root / "model1"), phase2=str(root / "phase2"), model2=str(root / "model2"), abstract_rows=rows,
+        experiment_rows=rows, general_rows=str(pico / "rows/general/heldout"), max_rows=8,
+    )  # fmt: skip
+
+
+def merge_recipe(base: str, root: Path, number: int) -> recipe.Merge:
+    return recipe.Merge(kind="merge", base=base, adapter=str(root / f"phase{number}/adapter"),
+                        out=str(root / f"model{number}"), base_weights="original", max_shard_gib=1)  # fmt: skip
+
+
+def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"phase1 is not finished: run `make two-phase` first"):
+        report(report_recipe(pico, tmp_path))
+    samples = {"count": 0, "prompt_tokens": 4, "new_tokens": 4}
+    first = train(pico_recipe(out=str(tmp_path / "phase1"), samples=samples))
+    merge(merge_recipe(str(pico / "base"), tmp_path, 1))
+    second = train(pico_recipe(out=str(tmp_path / "phase2"), model=str(tmp_path / "model1"), samples=samples, seed=8))
+    merge(merge_recipe(str(tmp_path / "model1"), tmp_path, 2))
+    scores = report(report_recipe(pico, tmp_path))
+
+    assert list(scores) == [
+        "base", "NF4(base)", "phase 1: adapter on NF4(base)", "phase 1: merged", "phase 1: NF4(merged)",
+        "phase 2: adapter on NF4(phase 1 merged)", "phase 2: merged", "phase 2: NF4(merged)",
+    ]  # fmt: skip
+    # the report and the training logs speak of the same model
+    for stage, results in (("phase 1: adapter on NF4(base)", first),
+                           ("phase 2: adapter on NF4(phase 1 merged)", second)):  # fmt: skip
+        logged = results["heldout"]["after"]["domain"]["all"]["loss"]
+        assert scores[stage]["abstracts"]["loss"] == pytest.approx(logged, abs=1e-6)
+    logged = second["heldout"]["before"]["domain"]["all"]["loss"]
+    assert scores["phase 1: NF4(merged)"]["abstracts"]["loss"] == pytest.approx(logged, abs=1e-6)
+    assert scores["phase 2: merged"]["abstracts"]["loss"] < scores["base"]["abstracts"]["loss"]
+    assert (tmp_path / "report/report.png").stat().st_size > 10_000
+    table = (tmp_path / "report/report.md").read_text()
+    assert f"| phase 2: merged | {scores['phase 2: merged']['abstracts']['loss']:.4f} |" in table
+    assert markdown_table(scores) in capsys.readouterr().out
+    # lineage: each manifest carries the hash of what it was made from
+    manifest = json.loads((tmp_path / "report/manifest.json").read_text())
+    assert {"phase1", "model1", "phase2", "model2"} <= set(manifest["inputs"])
+    assert report(report_recipe(pico, tmp_path)) == scores
+    assert "finished, skipped" in capsys.readouterr().out
