@@ -5,6 +5,8 @@ a cache or with an attention mask, transformers lets documents see each other.
 """
 
 import json
+import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +69,7 @@ def load_base(
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    _quiet_libraries()
     if not list(Path(directory).glob("*.safetensors")):
         raise ValueError(
             f"No *.safetensors in {directory}. Weights are only ever read from safetensors (pickled *.bin files can "
@@ -115,6 +118,7 @@ def build_base(shape: recipes.ModelShape, tokenizer_dir: Path, end_of_text_id: i
         eos_token_id=end_of_text_id,
         pad_token_id=end_of_text_id,
     )
+    _quiet_libraries()
     _register_attention()
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
@@ -168,6 +172,15 @@ def recompute_layers(model: "PreTrainedModel", count: int) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     for layer in model.base_model.layers[count:]:
         layer.gradient_checkpointing = False
+
+
+def _quiet_libraries() -> None:
+    """No bars in logs, and no warning about a CPU kernel that bitsandbytes would like to download."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
 
 
 def _keep_nf4_layout(model: nn.Module) -> None:

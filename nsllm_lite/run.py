@@ -169,8 +169,10 @@ def finish(
 
 
 def progress(total: int, done: int, what: str, unit: str, **options: Any) -> tqdm:
-    """A progress bar with time left; on a terminal it moves, in a log it prints a line every half minute."""
-    shown = {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": 30, "ncols": 100, "ascii": True}
+    """A progress bar with time left; on a terminal it moves, in a log it adds to a line every half minute."""
+    shown = (
+        {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": 30, "delay": 5, "ncols": 100, "ascii": True}
+    )
     return tqdm(total=total, initial=done, desc=what, unit=unit, **shown, **options)
 
 

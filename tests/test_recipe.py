@@ -47,7 +47,7 @@ def test_all_errors_at_once_with_the_nearest_key(tmp_path):
     assert "adapter.rank: is missing" in text
     assert "optimizer.learning_rate" in text
     assert "'fast'" in text
-    assert "budget: steps x tokens_per_step = 409600, but tokens says 7" in text
+    assert "budget: steps x tokens_per_step = 204800, but tokens says 7" in text
 
 
 def test_overrides_are_typed_and_dotted():

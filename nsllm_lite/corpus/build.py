@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
@@ -116,7 +115,7 @@ def _read(
         files = sources.files_of(source)
         start = len(book)
         num_documents = 0
-        for file in tqdm(files, desc=f"reading {source.name}", unit="file", mininterval=1):
+        for file in run.progress(len(files), 0, f"reading {source.name}", "file", iterable=files):
             for record in sources.read(source, file, general):
                 if isinstance(record, Unread):
                     origin = clean.clean_line(record.origin)
@@ -225,7 +224,7 @@ def _settle(
 ) -> Iterator[Document]:
     """The survivors, each rendered into the spools of its phases; every candidate is settled in the ledger."""
     documents = read_documents(work / "documents.parquet")
-    bar = tqdm(documents, total=len(candidates.entries), desc="rendering", unit="doc", mininterval=1)
+    bar = run.progress(len(candidates.entries), 0, "rendering", "doc", iterable=documents)
     for number, document in enumerate(bar):
         index = candidates.entries[number]
         if number in duplicates:
@@ -291,7 +290,7 @@ def _pack(
     sha256 = run.sha256_file(folder / "tokenizer.json")
     totals = {}
     for (phase, part), spool in spools.items():
-        texts = tqdm(spool, total=spool.num_texts, desc=f"packing {phase}/{part}", unit="doc", mininterval=1)
+        texts = run.progress(spool.num_texts, 0, f"packing {phase}/{part}", "doc", iterable=spool)
         count = book.tokens[phase].__setitem__
         pieces = pack.tokenise(texts, ours, end_of_text_id, recipe.row_tokens, count)
         rows = pack.pack(pieces, recipe.row_tokens)
