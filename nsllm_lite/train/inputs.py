@@ -1,0 +1,105 @@
+"""What a training run reads, opened and found to fit together before anything long begins."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from nsllm_lite import execution, heldout, run
+from nsllm_lite import model as models
+from nsllm_lite import recipe as recipes
+from nsllm_lite.rows import Row, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything a run reads, found to exist and to fit together."""
+
+    rows: Rows
+    replay: Rows | None
+    heldout: dict[str, list[Row]]  # "domain" and "general"
+    heldout_rows: Rows
+    base_dir: Path | None  # None: the model is built from nothing
+    tokenizer_dir: Path
+    size: execution.ModelSize
+    hashes: dict[str, str | None]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.tokenizer_dir)
+
+
+def read_inputs(recipe: recipes.Train) -> Inputs:
+    """Opens every input.
+
+    Raises:
+        ValueError: one is missing, empty, or belongs to another tokenizer.
+    """
+    rows = Rows(Path(recipe.rows))
+    domain, general = Rows(Path(recipe.evaluation.domain_rows)), Rows(Path(recipe.evaluation.general_rows))
+    replay = Rows(Path(recipe.replay.rows)) if recipe.replay else None
+    if not len(rows):
+        raise ValueError(f"{rows.path} holds no rows: nothing to train on. Look at ledger.json of its corpus.")
+    all_rows = [opened for opened in (rows, domain, general, replay) if opened is not None]
+    if len({opened.totals.tokenizer_sha256 for opened in all_rows}) > 1:
+        raise ValueError(
+            f"Rows of different tokenizers: {', '.join(str(r.path) for r in all_rows)}. Make them in one "
+            "`nsllm-lite corpus` run."
+        )
+    row_tokens = rows.totals.row_tokens
+    if recipe.budget.tokens_per_step % row_tokens:
+        raise ValueError(
+            f"budget.tokens_per_step {recipe.budget.tokens_per_step} is not a multiple of the rows' {row_tokens} "
+            f"tokens. Take {max(1, recipe.budget.tokens_per_step // row_tokens) * row_tokens}."
+        )
+    hashes: dict[str, str | None] = {"rows": rows.sha256, "domain_rows": domain.sha256, "general_rows": general.sha256}
+    if replay is not None:
+        hashes["replay_rows"] = replay.sha256
+    if recipe.build:
+        base_dir, tokenizer_dir = None, Path(recipe.build.tokenizer)
+        hashes["tokenizer"] = run.sha256_file(tokenizer_dir / "tokenizer.json")
+        size = build_size(recipe.build, tokenizer_dir)
+    else:
+        base_dir = tokenizer_dir = models.resolve_model(recipe.model)
+        hashes["base"] = run.fingerprint_weights(base_dir)
+        size = execution.read_size(base_dir)
+    highest = max(int(rows[i].input_ids.max()) for i in range(0, len(rows), max(1, len(rows) // 64)))
+    if max(highest, rows.totals.end_of_text_id) >= size.vocab:
+        raise ValueError(
+            f"{rows.path} holds token {max(highest, rows.totals.end_of_text_id)}, but the model knows {size.vocab}: "
+            "the corpus was tokenised for another model. Build it again with `tokenizer=` set to this model."
+        )
+    max_rows = recipe.evaluation.max_rows
+    return Inputs(
+        rows=rows,
+        replay=replay if replay is not None and len(replay) else None,
+        heldout={
+            "domain": heldout.sample_rows(domain, max_rows),
+            "general": heldout.sample_rows(general, max_rows),
+        },
+        heldout_rows=domain,
+        base_dir=base_dir,
+        tokenizer_dir=tokenizer_dir,
+        size=size,
+        hashes=hashes,
+    )
+
+
+def build_size(shape: recipes.ModelShape, tokenizer_dir: Path) -> execution.ModelSize:
+    return execution.ModelSize(
+        layers=shape.num_layers,
+        hidden=shape.hidden_size,
+        intermediate=shape.intermediate_size,
+        query=shape.num_heads * shape.head_dim,
+        key_value=shape.num_kv_heads * shape.head_dim,
+        vocab=load_tokenizer(tokenizer_dir).get_vocab_size(),
+        tied=shape.tied_embeddings,
+    )
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    if (directory / "tokenizer.json").is_file():
+        return Tokenizer.from_file(str(directory / "tokenizer.json"))
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(directory, trust_remote_code=False).backend_tokenizer

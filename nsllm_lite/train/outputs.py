@@ -1,0 +1,151 @@
+"""What a training run leaves: the log, the adapter or model, samples, and the summary."""
+
+import json
+import os
+import resource
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nsllm_lite import execution, run
+from nsllm_lite import model as models
+from nsllm_lite import recipe as recipes
+from nsllm_lite.rows import RowTotals
+from nsllm_lite.train import samples
+from nsllm_lite.train.inputs import Inputs
+from nsllm_lite.train.order import StepOrder
+
+MAX_EPOCHS_UNREMARKED = 4  # beyond it repetition gains little. Source: Muennighoff et al., arXiv 2305.16264
+
+
+class Log:
+    """`metrics.jsonl`: one line a step {step, tokens, loss, learning_rate, grad_norm} and one an evaluation
+    {step, tokens, heldout: {domain|general: {source: {loss, bits_per_byte, tokens}}}}; the same in every run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def keep_until(self, step: int) -> None:
+        """Drops what a killed run wrote after its last checkpoint, a half-written line included."""
+        kept = []
+        for line in self.path.read_text().splitlines() if self.path.is_file() else []:
+            try:
+                kept += [line] if json.loads(line)["step"] <= step else []
+            except json.JSONDecodeError:
+                break
+        run.write_atomic(self.path, "".join(line + "\n" for line in kept))
+
+    def write(self, line: dict[str, Any]) -> None:
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def sync(self) -> None:
+        """Puts all lines on the disk: a checkpoint must not outlive the lines before it."""
+        with open(self.path, "a") as file:
+            os.fsync(file.fileno())
+
+
+def save_result(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
+    """The adapter with the identity of its base, or the trained model with its tokenizer; whole or absent."""
+    final = out / ("adapter" if recipe.adapter else "model")
+    part = final.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    lm.model.save_pretrained(part)
+    if recipe.adapter:
+        (part / "README.md").unlink(missing_ok=True)
+        run.write_json(
+            part / "training.json",
+            {
+                "base": recipe.model,
+                "base_fingerprint": inputs.hashes["base"],
+                "quantisation": recipe.quantisation,
+                "double_quantisation": recipe.double_quantisation,
+                "compute_dtype": recipe.compute_dtype,
+            },
+        )
+    else:
+        for path in inputs.tokenizer_dir.glob("*.json"):
+            if "tokenizer" in path.name:
+                shutil.copy(path, part / path.name)
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)
+
+
+def write_before(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
+    openings = samples.prompts(inputs.heldout_rows, recipe.samples.count, recipe.samples.prompt_tokens)
+    before = samples.continuations(lm, openings, recipe.samples.new_tokens, inputs.rows.totals.end_of_text_id)
+    run.write_json(out / "samples.json", {"openings": openings, "before": before})
+
+
+def write_after(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
+    saved = json.loads((out / "samples.json").read_text())
+    after = samples.continuations(lm, saved["openings"], recipe.samples.new_tokens, inputs.rows.totals.end_of_text_id)
+    samples.write_samples(out / "samples.md", inputs.tokenizer, saved["openings"], saved["before"], after)
+
+
+def output_bytes(recipe: recipes.Train, size: execution.ModelSize) -> int:
+    """Disk a run needs: its checkpoints and the result."""
+    trained = size.lora_params(recipe.adapter) if recipe.adapter else size.params
+    state_bytes = 4 + execution.OPTIMIZER_BYTES[recipe.optimizer.name]
+    return trained * (state_bytes * (recipe.keep_checkpoints + 1) + 4)
+
+
+def summarise(
+    recipe: recipes.Train, inputs: Inputs, lines: list[dict], domain_tokens: int, order: StepOrder
+) -> dict[str, Any]:
+    losses = [line["loss"] for line in lines if "loss" in line]
+    evaluations = [line for line in lines if "heldout" in line]
+    available = inputs.rows.totals.num_tokens
+    tail = losses[-max(1, len(losses) // 20) :]
+    return {
+        "steps": recipe.budget.steps,
+        "tokens": lines[-1]["tokens"],
+        "domain_tokens": domain_tokens,
+        "available_tokens": available,
+        "coverage": domain_tokens / available,
+        "replay_share": float(order.replay_share),
+        "first_loss": losses[0],
+        "last_loss": sum(tail) / len(tail),
+        "heldout": {"before": evaluations[0]["heldout"], "after": evaluations[-1]["heldout"]},
+    }
+
+
+def print_data(budget: recipes.Budget, totals: RowTotals, order: StepOrder) -> None:
+    """What the run will see, before it starts."""
+    domain_rows = budget.steps * order.rows_per_step * (1 - order.replay_share)
+    epochs = float(domain_rows / totals.num_rows)
+    print(
+        f"Data: {totals.num_tokens:,} domain tokens in {totals.num_rows:,} rows ({totals.fill:.1%} full); "
+        f"{budget.steps} steps show them {epochs:.2f} times, with {float(order.replay_share):.1%} replay"
+    )
+    if epochs > MAX_EPOCHS_UNREMARKED:
+        print(
+            f"  More than {MAX_EPOCHS_UNREMARKED} times: watch the held-out loss; fewer budget.steps or more papers "
+            "would be better used."
+        )
+
+
+def peak_memory_bytes(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def print_summary(out: Path, results: dict[str, Any], measured: dict[str, Any]) -> None:
+    print(
+        f"{out}: {results['steps']} steps, {results['tokens']:,} tokens "
+        f"({results['coverage']:.2f} x the {results['available_tokens']:,} domain tokens there are), "
+        f"{measured['train_tokens_per_s'] or '-'} tokens/s, peak {measured['peak_memory_gib']} GiB"
+    )
+    for name in results["heldout"]["before"]:
+        before, after = (results["heldout"][when][name].get("all") for when in ("before", "after"))
+        if before and before["tokens"]:
+            print(
+                f"  held-out {name:<8} loss {before['loss']:.4f} -> {after['loss']:.4f}   "
+                f"bits per byte {before['bits_per_byte']:.4f} -> {after['bits_per_byte']:.4f}"
+            )
