@@ -3,13 +3,14 @@
 import gzip
 import io
 import json
+import time
 
 import pytest
 
 from nsllm_lite import recipe
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.sources import arxiv, elements, jats, pubmed, text
-from nsllm_lite.corpus.sources.opening import Unread
+from nsllm_lite.corpus.sources.opening import NOT_THIS_FORMAT, Unread, detect
 from nsllm_lite.document import Document
 
 ARTICLE = """<PubmedArticle><MedlineCitation><PMID Version="1">{pmid}</PMID>
@@ -222,3 +223,14 @@ def test_a_source_that_does_not_exist(tmp_path):
         read_path(tmp_path / "paper")
     with pytest.raises(ValueError, match="holds no files"):
         read_path(tmp_path / "papers")
+
+
+@pytest.mark.parametrize(
+    "head", ["<!DOCTYPE a " + "[]" * 2000, "<!DOCTYPE a " + "[" * 30_000, "<!--" * 16_000, "<?" * 30_000, "<" * 60_000]
+)
+def test_detection_takes_no_time_on_hostile_heads(tmp_path, head):
+    path = tmp_path / "hostile.xml"
+    path.write_text(head)
+    started = time.perf_counter()
+    assert detect(path, "x#0", general=False).reason == NOT_THIS_FORMAT
+    assert time.perf_counter() - started < 1

@@ -17,7 +17,8 @@ UNREADABLE = "unreadable"
 PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
 
 _ROOT = re.compile(r"<(?![?!])(?:[\w.-]+:)?([\w.-]+)")
-_PROLOGUE = re.compile(r"<\?.*?\?>|<!--.*?-->|<!DOCTYPE(?:[^\[>]|\[.*?\])*>", re.DOTALL)
+_DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*(?:\[[^\]]*\])?[^>]*>")
+MAX_PROLOGUE = 100  # comments, instructions and a DOCTYPE before the root; more is no file of ours
 _ROOTS = {
     "PubmedArticleSet": "pubmed",
     "PubmedArticle": "pubmed",
@@ -117,8 +118,22 @@ def detect(path: Path, origin: str, general: bool) -> str | Unread:
 
 
 def _detect_xml(text: str) -> str | None:
-    root = _ROOT.search(_PROLOGUE.sub("", text))
-    return _ROOTS.get(root[1]) if root else None
+    """By the root element. One pass over what stands before it, so that no head, however odd, takes long."""
+    for _ in range(MAX_PROLOGUE):
+        text = text.lstrip()
+        if text.startswith(("<?", "<!--")):
+            _, closed, text = text.partition("?>" if text[1] == "?" else "-->")
+            if not closed:
+                return None
+        elif text.startswith("<!"):
+            doctype = _DOCTYPE.match(text)
+            if not doctype:
+                return None
+            text = text[doctype.end() :]
+        else:
+            root = _ROOT.match(text)
+            return _ROOTS.get(root[1]) if root else None
+    return None
 
 
 def _detect_json(text: str) -> str | None:
