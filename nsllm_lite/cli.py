@@ -176,7 +176,7 @@ def run_chain(args: argparse.Namespace) -> None:
 
 def pick_recipes(args: argparse.Namespace) -> tuple[Path, str]:
     """The recipe folder and why: as asked, nano without a corpus, else by the card."""
-    from nsllm_lite.chain import choose_recipes
+    from nsllm_lite.chain import REFERENCE, choose_recipes
     from nsllm_lite.execution import find_device
     from nsllm_lite.run import GIB
 
@@ -185,6 +185,8 @@ def pick_recipes(args: argparse.Namespace) -> tuple[Path, str]:
     if not args.corpus:
         return Path("recipes/nano"), "nano: a Qwen3-shaped model of a few million parameters, made here on the CPU"
     _, card_bytes, _ = find_device()
+    if args.only == "corpus" and not card_bytes:
+        return Path("recipes") / REFERENCE, "the reference: rows for Qwen3-8B-Base can be prepared without a card"
     folder, why = choose_recipes(card_bytes / GIB if card_bytes else None)
     return folder, f"{args.model} (as asked, with the recipe of {folder.name})" if args.model else why
 

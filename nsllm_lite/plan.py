@@ -41,7 +41,7 @@ def plan(chain: Chain, why: str) -> dict:
     }
     lines = [
         f"Model      {why}",
-        f"           {size.params / 1e9:.3g} B parameters, {figures['trained_parameters'] / 1e6:.3g} M trained "
+        f"           {_millions(size.params)} parameters, {_millions(figures['trained_parameters'])} trained "
         f"(LoRA rank {chain.phase1.adapter.rank} on {chain.phase1.quantisation} weights)",
         f"Machine    {card}" + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else ""),
         f"Step       {chain.phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} rows of "
@@ -58,7 +58,7 @@ def plan(chain: Chain, why: str) -> dict:
         )
     lines += [
         f"Download   {download_bytes / GIB:.1f} GiB" + ("" if download_bytes else " (everything is here)"),
-        f"Disk       {disk_bytes / GIB:.1f} GiB for the base and two merged models under {out} "
+        f"Disk       {disk_bytes / GIB:.2g} GiB for the base and two merged models under {out} "
         f"({free_bytes / GIB:.0f} GiB free)",
     ]
     print("\n".join(lines), flush=True)
@@ -68,6 +68,10 @@ def plan(chain: Chain, why: str) -> dict:
             f"{out}. Free some space, or write elsewhere with OUT=DIR."
         )
     return figures
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
 
 
 def _size_and_download(chain: Chain) -> tuple[execution.ModelSize, int]:

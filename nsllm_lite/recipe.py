@@ -227,6 +227,7 @@ class Report(Strict):
     experiment_rows: Name
     general_rows: Name
     max_rows: Count
+    execution: Execution = Execution()
 
 
 Recipe = Corpus | Train | Merge | Report

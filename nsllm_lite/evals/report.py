@@ -37,10 +37,12 @@ def report(recipe: recipes.Report) -> dict:
     scores_path = out / "scores.json"
     scores = json.loads(scores_path.read_text()) if scores_path.is_file() else {}
     stages = _stages(recipe)
+    device, _, _ = execution.find_device(recipe.execution.device)
+    micro_batch_rows = recipe.execution.micro_batch_rows or (4 if device == "cpu" else 1)
     with run.progress(len(stages), 0, str(out), "model") as bar:
         for name, how in stages.items():
             if name not in scores:
-                scores[name] = _score(samples, **how)
+                scores[name] = _score(samples, device, micro_batch_rows, **how)
                 run.write_json(scores_path, scores)
             bar.update()
     table = markdown_table(scores)
@@ -71,17 +73,17 @@ def _stages(recipe: recipes.Report) -> dict[str, dict]:
     return stages
 
 
-def _score(samples: dict[str, list], directory: str, adapter: str | None, **options) -> dict[str, dict]:
+def _score(
+    samples: dict[str, list], device: str, micro_batch_rows: int, directory: str, adapter: str | None, **options
+) -> dict[str, dict]:
     import torch
 
-    device, _, _ = execution.find_device()
     loaded = model.load_base(model.resolve_model(directory), device=device, **options)
     lm = model.PackedLM(model.load_adapter(loaded, Path(adapter)) if adapter else loaded)
     bf16 = options["compute_dtype"] == "bfloat16"
     with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
         figures = {
-            name: heldout.score(lm, rows, 1 if device == "cuda" else 4, device)["all"].figures()
-            for name, rows in samples.items()
+            name: heldout.score(lm, rows, micro_batch_rows, device)["all"].figures() for name, rows in samples.items()
         }
     del lm, loaded
     gc.collect()
