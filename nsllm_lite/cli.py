@@ -150,7 +150,7 @@ def run_chain(args: argparse.Namespace) -> None:
             "(`make phase1` with the same CORPUS, MODEL, RECIPES and OUT), or both with `make two-phase`."
         )
     if not args.only:
-        plan(chain, why)
+        plan(chain, why, will_start=args.verb != "plan")
     if args.verb == "plan":
         return
     steps = [chain.corpus]

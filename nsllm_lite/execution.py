@@ -18,6 +18,7 @@ NF4_BYTES = {True: 0.5159, False: 0.5625}  # a weight, with and without double q
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 2}
 LAUNCH_TOKENS = 400  # a micro-batch costs about as much as this many tokens before its first token
 CPU_MICRO_BATCH_TOKENS = 4_096
+CPU_MAX_PARAMS = 300_000_000  # a larger model is not trained on a CPU unless the recipe says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,18 @@ class ModelSize:
             key_value=config.get("num_key_value_heads", heads) * head_dim,
             vocab=config["vocab_size"],
             tied=config.get("tie_word_embeddings", False),
+        )
+
+    @classmethod
+    def of_shape(cls, shape: recipes.ModelShape, vocab: int) -> "ModelSize":
+        return cls(
+            layers=shape.num_layers,
+            hidden=shape.hidden_size,
+            intermediate=shape.intermediate_size,
+            query=shape.num_heads * shape.head_dim,
+            key_value=shape.num_kv_heads * shape.head_dim,
+            vocab=vocab,
+            tied=shape.tied_embeddings,
         )
 
     @property
@@ -135,6 +148,16 @@ def choose(
             "rows of fewer tokens."
         )
     return best[1]
+
+
+def require_card(recipe: recipes.Train, size: ModelSize, device: str) -> None:
+    """Raises ValueError where a large model would be trained on a CPU without having been asked to."""
+    if device == "cpu" and recipe.execution.device is None and size.params > CPU_MAX_PARAMS:
+        raise ValueError(
+            f"A model of {size.params / 1e9:.1f} B parameters needs an NVIDIA card, and torch sees none here: on the "
+            "CPU this run would take weeks. Run it on a machine with a card, take RECIPES=recipes/nano here, or insist "
+            "with execution.device=cpu."
+        )
 
 
 def _divisors(number: int) -> list[int]:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from nsllm_lite import execution
-from nsllm_lite.chain import QWEN3, Chain
+from nsllm_lite.chain import QWEN3, REFERENCE, Chain
 from nsllm_lite.run import GIB
 
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155}
@@ -14,11 +14,12 @@ PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, 
 ASSUMED_MFU = 0.3  # by the 4N convention; assumed, not measured here
 
 
-def plan(chain: Chain, why: str) -> dict:
+def plan(chain: Chain, why: str, will_start: bool = True) -> dict:
     """Prints the plan of `chain` and returns its figures.
 
     Raises:
-        ValueError: the run does not fit the card or the disk cannot take its output.
+        ValueError: the run does not fit the card or the disk cannot take its output; or the run `will_start` on a
+            machine without a card that it needs.
     """
     device, card_bytes, card = execution.find_device(chain.phase1.execution.device)
     size, download_bytes = _size_and_download(chain)
@@ -62,6 +63,8 @@ def plan(chain: Chain, why: str) -> dict:
         f"({free_bytes / GIB:.0f} GiB free)",
     ]
     print("\n".join(lines), flush=True)
+    if will_start:
+        execution.require_card(chain.phase1, size, device)
     if free_bytes < disk_bytes:
         raise ValueError(
             f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} GiB free at "
@@ -77,19 +80,9 @@ def _millions(count: int) -> str:
 def _size_and_download(chain: Chain) -> tuple[execution.ModelSize, int]:
     """The base's widths and the bytes still to be fetched."""
     if chain.base:
-        shape, vocab = chain.base.build, chain.corpus.train_tokenizer
-        return (
-            execution.ModelSize(
-                layers=shape.num_layers,
-                hidden=shape.hidden_size,
-                intermediate=shape.intermediate_size,
-                query=shape.num_heads * shape.head_dim,
-                key_value=shape.num_kv_heads * shape.head_dim,
-                vocab=vocab.vocab_size if vocab else 151_936,
-                tied=shape.tied_embeddings,
-            ),
-            0,
-        )
+        trained = chain.corpus.train_tokenizer
+        vocab = trained.vocab_size if trained else QWEN3[REFERENCE][2].vocab
+        return execution.ModelSize.of_shape(chain.base.build, vocab), 0
     model = chain.phase1.model
     if (Path(model) / "config.json").is_file():
         return execution.read_size(Path(model)), 0

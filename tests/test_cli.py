@@ -63,6 +63,13 @@ def test_corpus_without_a_card(capsys, at_root, tmp_path):
     assert "RECIPES=recipes/nano" in text
 
 
+def test_a_large_model_is_not_started_on_a_cpu(capsys, at_root, tmp_path):
+    text = fails(capsys, "phase1", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path))
+    assert "A model of 8.2 B parameters needs an NVIDIA card" in text
+    assert cli.main(["plan", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path)]) == 0
+    assert "Download   15.3 GiB" in capsys.readouterr().out
+
+
 def test_phase_2_without_phase_1(capsys, at_root, tmp_path):
     text = fails(capsys, "phase2", "--out", str(tmp_path / "run"))
     assert "Phase 2 starts from phase 1's merged model" in text

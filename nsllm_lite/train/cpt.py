@@ -166,6 +166,7 @@ def step_order(recipe: recipes.Train, inputs: Inputs) -> StepOrder:
 def choose_execution(recipe: recipes.Train, inputs: Inputs, out: Path) -> recipes.Execution:
     """The execution for this card, frozen in `out/execution.json`; says so when a resume finds another."""
     device, card_bytes, card = execution.find_device(recipe.execution.device)
+    execution.require_card(recipe, inputs.size, device)
     how = execution.choose(recipe, inputs.size, inputs.rows.totals.row_tokens, device, card_bytes)
     frozen = {"card": card, **how.model_dump(mode="json")}
     path = out / "execution.json"

@@ -58,7 +58,8 @@ def read_inputs(recipe: recipes.Train) -> Inputs:
     if recipe.build:
         base_dir, tokenizer_dir = None, Path(recipe.build.tokenizer)
         hashes["tokenizer"] = run.sha256_file(tokenizer_dir / "tokenizer.json")
-        size = build_size(recipe.build, tokenizer_dir)
+        vocab = load_tokenizer(tokenizer_dir).get_vocab_size()
+        size = execution.ModelSize.of_shape(recipe.build, vocab)
     else:
         base_dir = tokenizer_dir = models.resolve_model(recipe.model)
         hashes["base"] = run.fingerprint_weights(base_dir)
@@ -82,18 +83,6 @@ def read_inputs(recipe: recipes.Train) -> Inputs:
         tokenizer_dir=tokenizer_dir,
         size=size,
         hashes=hashes,
-    )
-
-
-def build_size(shape: recipes.ModelShape, tokenizer_dir: Path) -> execution.ModelSize:
-    return execution.ModelSize(
-        layers=shape.num_layers,
-        hidden=shape.hidden_size,
-        intermediate=shape.intermediate_size,
-        query=shape.num_heads * shape.head_dim,
-        key_value=shape.num_kv_heads * shape.head_dim,
-        vocab=load_tokenizer(tokenizer_dir).get_vocab_size(),
-        tied=shape.tied_embeddings,
     )
 
 
