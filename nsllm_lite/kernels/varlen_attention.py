@@ -5,7 +5,6 @@ Letters: T tokens of all documents, H query heads, K key/value heads (H is a mul
 
 import inspect
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
 import torch
@@ -32,9 +31,7 @@ def varlen_attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layout: Layout
     document at a time.
     """
     if q_THD.is_cuda and q_THD.dtype in (torch.bfloat16, torch.float16):
-        return _varlen_attn(causal, q_THD.shape[1] != k_TKD.shape[1])(
-            q_THD, k_TKD, v_TKD, layout.bounds_tensor, layout.bounds_tensor, layout.longest, layout.longest, scale=scale
-        )
+        return fused(q_THD, k_TKD, v_TKD, layout, scale, causal)
     return varlen_attention_reference(q_THD, k_TKD, v_TKD, layout, scale, causal)
 
 
@@ -57,25 +54,23 @@ def varlen_attention_reference(
     return torch.cat(documents, dim=1).transpose(0, 1)
 
 
-@cache
-def _varlen_attn(causal: bool, grouped: bool):
-    """`varlen_attn` with this torch version's words for "causal" and "grouped heads".
+def fused(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layout: Layout, scale: float, causal: bool) -> Tensor:
+    """`torch.nn.attention.varlen.varlen_attn` in this torch version's words.
 
-    torch 2.10 knows `is_causal`; later versions `window_size` ((-1, 0) is causal) and `enable_gqa`. Before
-    `enable_gqa` the kernel took grouped heads as they are.
+    torch 2.10 knows `is_causal` and always scales by 1/sqrt(D); 2.11 knows `scale` and `window_size` ((-1, 0) is
+    causal); 2.12 and later also `enable_gqa`, before which the kernel took grouped heads as they are.
     """
-    from torch.nn.attention.varlen import varlen_attn
+    from torch.nn.attention import varlen
 
-    known = inspect.signature(varlen_attn).parameters
-    options: dict = {}
-    if "window_size" in known:
-        options["window_size"] = (-1, 0) if causal else (-1, -1)
+    known = inspect.signature(varlen.varlen_attn).parameters
+    options: dict = (
+        {"window_size": (-1, 0) if causal else (-1, -1)} if "window_size" in known else {"is_causal": causal}
+    )
+    if "scale" in known:
+        options["scale"] = scale
     else:
-        options["is_causal"] = causal
-    if grouped and "enable_gqa" in known:
+        q_THD = q_THD * (scale * q_THD.shape[-1] ** 0.5)
+    if q_THD.shape[1] != k_TKD.shape[1] and "enable_gqa" in known:
         options["enable_gqa"] = True
-
-    def attend(*args, **kwargs) -> Tensor:
-        return varlen_attn(*args, **kwargs, **options)
-
-    return attend
+    bounds, longest = layout.bounds_tensor, layout.longest
+    return varlen.varlen_attn(q_THD, k_TKD, v_TKD, bounds, bounds, longest, longest, **options)
