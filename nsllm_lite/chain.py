@@ -7,6 +7,7 @@ or output folder.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite.execution import ModelSize
@@ -83,11 +84,20 @@ def load_chain(
     return _join(folder, root, corpus_recipe, base, phase1, phase2, merge, report)
 
 
-def _join(folder: Path, root: Path, corpus, base, phase1, phase2, merge, report) -> Chain:
+def _join(
+    folder: Path,
+    root: Path,
+    corpus: recipes.Corpus,
+    base: recipes.Train | None,
+    phase1: recipes.Train,
+    phase2: recipes.Train,
+    merge: recipes.Merge,
+    report: recipes.Report,
+) -> Chain:
     """The same recipes with every path under `root`."""
     rows = f"{root}/corpus/rows"
 
-    def train(recipe: recipes.Train, name: str, rows_name: str, **changes) -> recipes.Train:
+    def train(recipe: recipes.Train, name: str, rows_name: str, **changes: Any) -> recipes.Train:
         changes["evaluation"] = {
             **recipe.evaluation.model_dump(),
             "domain_rows": f"{rows}/{'phase1' if rows_name == 'general' else rows_name}/heldout",

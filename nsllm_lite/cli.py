@@ -4,8 +4,12 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nsllm_lite import __version__
+
+if TYPE_CHECKING:
+    from nsllm_lite.recipe import Recipe
 
 EXAMPLES = """examples:
   nsllm-lite phase1                                   the tiny CPU run: corpus, base, phase 1, merge
@@ -111,7 +115,7 @@ def run_merge(args: argparse.Namespace) -> None:
     call_verb(recipe)
 
 
-def call_verb(recipe) -> dict:
+def call_verb(recipe: "Recipe") -> dict:
     """The one function behind each kind of recipe."""
     match recipe.kind:
         case "corpus":

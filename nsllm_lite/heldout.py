@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -61,7 +61,7 @@ def score(model: PackedLM, rows: Iterable[Row], micro_batch_rows: int, device: s
 
 
 @contextmanager
-def evaluating(model: nn.Module):
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, and each module's own mode again after."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -202,7 +202,16 @@ def _register_attention() -> None:
     AttentionInterface.register(ATTENTION, _attention)
 
 
-def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *, scaling, **kwargs):
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
     """transformers' attention seam: (1, heads, T, D) each; `layout` comes from `PackedLM`, absent in `generate`."""
     layout: Layout | None = kwargs.get("layout")
     if layout is None:

@@ -43,9 +43,13 @@ class TrainTokenizer(Strict):
 
 
 class HeldOut(Strict):
-    """Papers kept out of training, the same in both phases, chosen by paper id after duplicates are removed."""
+    """Papers kept out of training, the same in both phases, chosen by paper id after duplicates are removed.
+
+    `general_share` is the share of the general passages kept for the forgetting control; `max_papers` bounds either.
+    """
 
     share: Share
+    general_share: Share
     max_papers: Count
     seed: int
 

@@ -201,7 +201,8 @@ def _hold_out(
             kind = "general" if "general" in reasons else "other" if reasons["phase2"] else "experimental"
             groups[kind][number] = candidates.ids[number]
     papers = split.choose_heldout(groups["experimental"], groups["other"], recipe.heldout)
-    passages = split.choose_heldout({}, groups["general"], recipe.heldout)
+    for_general = recipe.heldout.model_copy(update={"share": recipe.heldout.general_share})
+    passages = split.choose_heldout({}, groups["general"], for_general)
     experimental = groups["experimental"].keys()
     near = {
         **split.near_heldout(body, papers & experimental, experimental - papers),

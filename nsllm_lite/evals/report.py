@@ -4,6 +4,7 @@ import gc
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from nsllm_lite import execution, heldout, model, run
 from nsllm_lite import recipe as recipes
@@ -74,7 +75,7 @@ def _stages(recipe: recipes.Report) -> dict[str, dict]:
 
 
 def _score(
-    samples: dict[str, list], device: str, micro_batch_rows: int, directory: str, adapter: str | None, **options
+    samples: dict[str, list], device: str, micro_batch_rows: int, directory: str, adapter: str | None, **options: Any
 ) -> dict[str, dict]:
     import torch
 

@@ -7,6 +7,8 @@ of tokens at a time is scored and its gradient taken at once, as in Liger-Kernel
 used on CUDA). Source of the idea: https://github.com/linkedin/Liger-Kernel, ops/fused_linear_cross_entropy.py.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -51,7 +53,7 @@ def _chunks(hidden_NH: Tensor, weight_VH: Tensor) -> list[tuple[int, int]]:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
         loss = torch.zeros((), dtype=torch.float32)
         needs_hidden, needs_weight, _ = ctx.needs_input_grad
         grad_hidden = torch.zeros_like(hidden_NH) if needs_hidden else None
@@ -77,7 +79,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         saved = list(ctx.saved_tensors)
         grad_hidden = saved.pop(0) * grad_loss if ctx.needs_input_grad[0] else None
         grad_weight = (saved.pop(0) * grad_loss).to(ctx.weight_dtype) if ctx.needs_input_grad[1] else None

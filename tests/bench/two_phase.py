@@ -33,7 +33,7 @@ def real_recipes(data: Path, folder: Path) -> Path:
             "tokenizer": str(data / "qwen3_tokenizer"),
             "train_tokenizer": None,
             "row_tokens": 1024,
-            "heldout": {"share": 0.2, "max_papers": 200, "seed": 0},
+            "heldout": {"share": 0.2, "general_share": 0.2, "max_papers": 200, "seed": 0},
         },
         "base": {
             "build": {"tokenizer": "x", "hidden_size": 96, "intermediate_size": 256, "num_layers": 4, "num_heads": 3,

@@ -78,7 +78,7 @@ def make(tmp_path):
             "train_tokenizer": {"vocab_size": 400},
             "end_of_text": END,
             "row_tokens": 256,
-            "heldout": {"share": 0.1, "max_papers": 10, "seed": 1},
+            "heldout": {"share": 0.1, "general_share": 0.25, "max_papers": 10, "seed": 1},
             "near_duplicate_jaccard": 0.8,
             "min_chars": 60,
             "max_drop_share": 0.2,
@@ -140,6 +140,8 @@ def test_rows_hold_what_the_ledger_says(make):
                     found[name] = found.get(name, 0) + length
             assert found == expected
             assert found
+            if (phase, part) == ("general", "heldout"):
+                assert len(found) == 5  # a share of its own: 0.25 of 20, where papers have 0.1
             assert packed.totals.num_tokens == results["rows"][f"{phase}/{part}"]["tokens"]
             assert packed.totals.tokenizer_sha256 == run.sha256_file(
                 packed.path.parents[2] / "tokenizer/tokenizer.json"
@@ -177,7 +179,7 @@ def test_training_papers_near_a_held_out_one_are_dropped(make, tmp_path):
     for copy in copies:
         copy["sections"][0]["text"] = prose(1, 80) + f" Number {copy['id']}."
     write_lines(tmp_path / "full" / "papers.jsonl", copies)
-    corpus = make(max_drop_share=1.0, heldout={"share": 0.1, "max_papers": 4, "seed": 1})
+    corpus = make(max_drop_share=1.0, heldout={"share": 0.1, "general_share": 0.1, "max_papers": 4, "seed": 1})
     results = build(corpus)
     assert results["documents"]["full"]["heldout"] == 1
     assert results["documents"]["full"]["dropped"] == {"near_heldout": 9}

@@ -83,7 +83,7 @@ def test_training_papers_near_a_held_out_one_are_found_exactly(tmp_path):
 def test_held_out_papers_do_not_depend_on_order_and_come_from_both_groups():
     first = {i: f"full:{i}" for i in range(20)}
     second = {i: f"abstract:{i}" for i in range(20, 1000)}
-    heldout = recipe.HeldOut(share=0.05, max_papers=30, seed=1)
+    heldout = recipe.HeldOut(share=0.05, general_share=0.05, max_papers=30, seed=1)
     chosen = split.choose_heldout(first, second, heldout)
     assert len(chosen) == 30
     assert len(chosen & first.keys()) == 1
@@ -91,10 +91,13 @@ def test_held_out_papers_do_not_depend_on_order_and_come_from_both_groups():
     moved = {1000 - i: name for i, name in second.items()}
     other = split.choose_heldout({-i - 1: n for i, n in first.items()}, moved, heldout)
     assert {({-i - 1: n for i, n in first.items()} | moved)[i] for i in other} == names
-    assert split.choose_heldout(first, second, recipe.HeldOut(share=0.05, max_papers=30, seed=2)) != chosen
+    assert (
+        split.choose_heldout(first, second, recipe.HeldOut(share=0.05, general_share=0.05, max_papers=30, seed=2))
+        != chosen
+    )
 
 
 def test_five_papers_hold_out_one_and_four_none():
-    heldout = recipe.HeldOut(share=0.01, max_papers=10, seed=1)
+    heldout = recipe.HeldOut(share=0.01, general_share=0.01, max_papers=10, seed=1)
     assert len(split.choose_heldout({i: str(i) for i in range(5)}, {}, heldout)) == 1
     assert split.choose_heldout({i: str(i) for i in range(4)}, {}, heldout) == set()
