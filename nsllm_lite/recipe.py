@@ -102,6 +102,15 @@ class Adapter(Strict):
     rslora: bool
     targets: Annotated[list[Name], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _no_head(self) -> "Adapter":
+        if refused := sorted({"lm_head", "embed_tokens"} & set(self.targets)):
+            raise ValueError(
+                f"LoRA on {' and '.join(refused)} is refused: the fused cross-entropy reads the head's own weight, so "
+                "its LoRA would silently not be trained, and on tied embeddings a merge counts it twice"
+            )
+        return self
+
 
 class Optimizer(Strict):
     name: Literal["adamw", "adamw8bit", "paged_adamw8bit"]

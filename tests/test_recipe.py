@@ -66,6 +66,7 @@ def test_overrides_are_typed_and_dotted():
           "head_dim: 8, tied_embeddings: true}"], "not both or neither"),
         (["adapter=none"], "an NF4 base cannot be trained itself"),
         (["schedule.warmup_steps=200"], "leaves no step"),
+        (["adapter.targets=[q_proj, lm_head]"], "LoRA on lm_head is refused: the fused cross-entropy"),
     ],
 )  # fmt: skip
 def test_contradictions_are_refused(overrides, message):
