@@ -45,7 +45,7 @@ def plan(chain: Chain, why: str, will_start: bool = True) -> dict:
         f"           {_millions(size.params)} parameters, {_millions(figures['trained_parameters'])} trained "
         f"(LoRA rank {chain.phase1.adapter.rank} on {chain.phase1.quantisation} weights)",
         f"Machine    {card}" + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else ""),
-        f"Step       {chain.phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} rows of "
+        f"Step       {chain.phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} x "
         f"{row_tokens:,}; {how.recompute_layers} of {size.layers} layers recomputed",
     ]
     if device == "cuda":

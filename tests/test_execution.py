@@ -102,3 +102,28 @@ def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
         plan.plan(joined, why)
     with pytest.raises(ValueError, match="neither a model folder nor a hub id"):
         plan.plan(chain.load_chain(folder, corpus=str(tmp_path), model="nobody/nothing"), why)
+
+
+def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys):
+    """`make plan CORPUS=...` chooses by the card; the CPU run ends with the exact command for it."""
+    from types import SimpleNamespace
+
+    from nsllm_lite import cli
+
+    monkeypatch.chdir(RECIPES.parent)
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
+    fake_card(monkeypatch, "NVIDIA L4", 22.0)
+    assert cli.main(["plan", "--corpus", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
+    text = capsys.readouterr().out
+    assert "Qwen/Qwen3-8B-Base: the largest" in text
+    assert "Machine    NVIDIA L4, 22.0 GiB" in text
+    words = ["plan", "--corpus", str(tmp_path), "--out", str(tmp_path / "run"), "--model", "Qwen/Qwen3-1.7B-Base"]
+    assert cli.main(words) == 0
+    assert "Qwen/Qwen3-1.7B-Base (as asked, with the recipe of qwen3-8b)" in capsys.readouterr().out
+    assert cli.main(["plan"]) == 0  # without a corpus the CPU run, card or not
+    assert "Machine    CPU" in capsys.readouterr().out
+    assert cli.real_command().splitlines() == [
+        "The real run on this NVIDIA L4: Qwen/Qwen3-8B-Base: the largest Qwen3 base recipe for a card of 22.0 GiB "
+        "(it asks for 22)",
+        "  make phase1 CORPUS=path/to/your/papers",
+    ]
