@@ -40,7 +40,9 @@ def use_liger_kernels(model: nn.Module) -> Counter[str]:
         elif "apply_rotary_pos_emb" in getattr(getattr(forward, "__code__", None), "co_names", ()):
             # The same forward, with this one global name bound to Liger's function, for this module alone.
             names = {**forward.__globals__, "apply_rotary_pos_emb": liger_rotary_pos_emb}
-            own = types.FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__)
+            own = types.FunctionType(
+                forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__
+            )
             own.__kwdefaults__ = forward.__kwdefaults__
             module.forward = types.MethodType(own, module)
             swapped["rope"] += 1

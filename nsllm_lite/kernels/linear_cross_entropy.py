@@ -47,7 +47,8 @@ def token_losses(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Ten
 
 
 def _chunks(hidden_NH: Tensor, weight_VH: Tensor) -> list[tuple[int, int]]:
-    size = max(1, CHUNK_BYTES // (4 * weight_VH.shape[0]))
+    chunk_bytes = CHUNK_BYTES * (8 if hidden_NH.is_cuda else 1)  # each chunk reads the whole head again
+    size = max(1, chunk_bytes // (4 * weight_VH.shape[0]))
     return [(start, start + size) for start in range(0, hidden_NH.shape[0], size)]
 
 

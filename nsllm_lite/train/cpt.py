@@ -200,7 +200,8 @@ def make_model(recipe: recipes.Train, inputs: Inputs, how: recipes.Execution) ->
     if how.device == "cuda":
         from nsllm_lite.kernels.liger import use_liger_kernels
 
-        use_liger_kernels(model)
+        swapped = use_liger_kernels(model)
+        print(f"Liger kernels in {', '.join(f'{count} {name}' for name, count in sorted(swapped.items()))} modules")
     if how.recompute_layers:
         models.recompute_layers(model, how.recompute_layers)
     if recipe.adapter:
