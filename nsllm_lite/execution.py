@@ -4,12 +4,11 @@ The choice (rows a micro-batch, layers recomputed in the backward pass) changes 
 beyond rounding. The constants follow from arithmetic on the architecture; on CUDA they are assumed, not yet measured.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from nsllm_lite import recipe as recipes
-from nsllm_lite.run import GIB
+from nsllm_lite.run import GIB, read_json
 
 USABLE_SHARE = 0.9  # of the card's memory; the rest is left to the driver and to fragmentation
 CONTEXT_BYTES = int(0.8 * GIB)  # CUDA context and library workspaces
@@ -35,6 +34,12 @@ class ModelSize:
 
     @classmethod
     def of(cls, config: dict) -> "ModelSize":
+        needed = ("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
+        if missing := [key for key in needed if key not in config]:
+            raise ValueError(
+                f"The model's config.json has no {', '.join(missing)}. Needed is a decoder-only language model of the "
+                "Qwen or Llama kind."
+            )
         heads = config["num_attention_heads"]
         head_dim = config.get("head_dim") or config["hidden_size"] // heads
         return cls(
@@ -86,7 +91,7 @@ class ModelSize:
 
 
 def read_size(model_dir: Path) -> ModelSize:
-    return ModelSize.of(json.loads((Path(model_dir) / "config.json").read_text()))
+    return ModelSize.of(read_json(Path(model_dir) / "config.json"))
 
 
 def memory(recipe: recipes.Train, size: ModelSize, row_tokens: int, execution: recipes.Execution) -> dict[str, int]:

@@ -150,7 +150,7 @@ def open_base(base_dir: Path) -> tuple[dict[str, Stored], dict]:
     """The tensors and the config of the base, from the files transformers would load."""
     if not (base_dir / "config.json").is_file():
         raise ValueError(f"{base_dir} is no model directory: it has no config.json. Set base=DIR to one that has.")
-    config = json.loads((base_dir / "config.json").read_text(encoding="utf-8"))
+    config = run.read_json(base_dir / "config.json")
     if config.get("quantization_config"):
         raise ValueError(
             f"{base_dir} is quantised ({config['quantization_config'].get('quant_method')}). The adapter is added to "
@@ -160,7 +160,7 @@ def open_base(base_dir: Path) -> tuple[dict[str, Stored], dict]:
     if (base_dir / "model.safetensors").is_file():
         files = ["model.safetensors"]
     elif index.is_file():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = sorted(set(run.read_json(index)["weight_map"].values()))
     else:
         raise ValueError(
             f"No model.safetensors nor its index in {base_dir}. The base's weights must be safetensors (pickled *.bin "
@@ -179,7 +179,7 @@ def open_adapter(adapter_dir: Path) -> tuple[dict[str, Stored], dict]:
             f"No adapter at {adapter_dir}: {' and '.join(missing)} missing. Merging needs what training writes at its "
             "end (safetensors, never a pickle): run training first, or set adapter=DIR."
         )
-    settings = json.loads((adapter_dir / "adapter_config.json").read_text(encoding="utf-8"))
+    settings = run.read_json(adapter_dir / "adapter_config.json")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
     if refused:
@@ -195,7 +195,7 @@ def open_adapter(adapter_dir: Path) -> tuple[dict[str, Stored], dict]:
 def require_same_base(base_dir: Path, fingerprint: str, adapter_dir: Path) -> None:
     """Adapters of our own training name their base in training.json; others are only checked by shape."""
     path = adapter_dir / "training.json"
-    training = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    training = run.read_json(path) if path.is_file() else {}
     if training.get("base_fingerprint", fingerprint) != fingerprint:
         raise ValueError(
             f"This adapter was trained on another base: {training.get('base')} (weights "

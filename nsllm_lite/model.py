@@ -4,7 +4,6 @@ Every loss in this project goes through `PackedLM`, because a packed forward is 
 a cache or with an attention mask, transformers lets documents see each other.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -304,7 +303,3 @@ class PackedLM(nn.Module):
         """All logits, (T, V); for small checks only."""
         with torch.no_grad():
             return self.hidden(batch) @ self.head_VH.T
-
-
-def vocab_size(directory: Path) -> int:
-    return json.loads((Path(directory) / "config.json").read_text())["vocab_size"]

@@ -1,12 +1,11 @@
 """What a run will use, before it starts: the model, memory, disk, download and tokens."""
 
-import json
 import shutil
 from pathlib import Path
 
 from nsllm_lite import execution
 from nsllm_lite.chain import QWEN3, REFERENCE, Chain
-from nsllm_lite.run import GIB
+from nsllm_lite.run import GIB, read_json
 
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155}
 """Dense bf16 datasheet peaks, by a word of the card's name."""
@@ -88,8 +87,7 @@ def _size_and_download(chain: Chain) -> tuple[execution.ModelSize, int]:
         return execution.read_size(Path(model)), 0
     if known := next((size for hub_id, _, size in QWEN3.values() if hub_id == model), None):
         return known, 0 if _is_cached(model) else known.params * 2
-    config = json.loads(Path(_fetch_config(model)).read_text())
-    size = execution.ModelSize.of(config)
+    size = execution.ModelSize.of(read_json(Path(_fetch_config(model))))
     return size, 0 if _is_cached(model) else size.params * 2
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from nsllm_lite.run import read_json
+
 SHARD_ROWS = 8_192
 
 SCHEMA = pa.schema(
@@ -140,8 +142,8 @@ class Rows:
                 f"No packed rows at {self.path}. Training needs rows made by `nsllm-lite corpus`: run it first, "
                 "or set `rows=` to where they are."
             )
-        self.totals = RowTotals(**json.loads((self.path / "rows.json").read_text()))
-        state = json.loads((self.path / "state.json").read_text())
+        self.totals = RowTotals(**read_json(self.path / "rows.json"))
+        state = read_json(self.path / "state.json")
         self._batches: list[pa.RecordBatch] = []
         for file in state["_data_files"]:
             with pa.memory_map(str(self.path / file["filename"])) as source:

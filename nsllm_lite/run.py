@@ -90,7 +90,18 @@ def write_json(path: Path, value: Any) -> None:
 def read_manifest(out: Path) -> dict | None:
     """The manifest of `out`, or None where the directory is absent or unfinished."""
     path = Path(out) / "manifest.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
+
+
+def read_json(path: Path) -> Any:
+    """Raises ValueError naming the file where it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). It was written whole once: restore it from a copy, or delete its folder and "
+            "run the same command again."
+        ) from None
 
 
 def manifest_sha256(out: Path) -> str | None:
@@ -111,7 +122,7 @@ def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
         ValueError: `out` holds an unfinished run of another recipe or of other inputs.
     """
     path = out / "run.json"
-    if path.is_file() and (changed := _changes(recipe, inputs, json.loads(path.read_text()))):
+    if path.is_file() and (changed := _changes(recipe, inputs, read_json(path))):
         raise ValueError(
             f"{out} holds an unfinished run made differently (changed: {', '.join(changed)}). Undo the change to "
             "continue it, write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder."

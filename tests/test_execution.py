@@ -32,6 +32,15 @@ def test_size_is_read_from_a_config(pico):
     assert size.params == sum(t.numel() for t in tensors.values() if t.ndim == 2)
 
 
+def test_a_config_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_size": 64, "vocab_size": 9}')
+    with pytest.raises(ValueError, match="config.json has no num_attention_heads, num_hidden_layers"):
+        execution.read_size(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        execution.read_size(tmp_path)
+
+
 @pytest.mark.parametrize("gib", [22, 24, 40, 80, 141])
 def test_the_choice_fits_the_card(eight_b, gib):
     asked, size = eight_b

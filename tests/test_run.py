@@ -28,6 +28,12 @@ def test_a_directory_is_finished_by_its_manifest_alone(tmp_path):
         run.begin(out, recipe, {"rows": "abd"})
 
 
+def test_a_damaged_manifest_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"recipe": {')
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged .*delete its folder"):
+        run.is_finished(tmp_path, {}, {})
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.json"
     run.write_json(path, {"a": 1})

@@ -1,7 +1,6 @@
 """The report after two phases: what each step did to held-out papers and to general English."""
 
 import gc
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def report(recipe: recipes.Report) -> dict:
 
     samples = {name: heldout.sample_rows(rows, recipe.max_rows) for name, rows in row_sets.items()}
     scores_path = out / "scores.json"
-    scores = json.loads(scores_path.read_text()) if scores_path.is_file() else {}
+    scores = run.read_json(scores_path) if scores_path.is_file() else {}
     stages = _stages(recipe)
     device, _, _ = execution.find_device(recipe.execution.device)
     micro_batch_rows = recipe.execution.micro_batch_rows or (4 if device == "cpu" else 1)
@@ -59,7 +58,7 @@ def _stages(recipe: recipes.Report) -> dict[str, dict]:
     stages: dict[str, dict] = {}
     base, label = recipe.base, "base"
     for number, phase, merged in ((1, recipe.phase1, recipe.model1), (2, recipe.phase2, recipe.model2)):
-        training = json.loads((Path(phase) / "adapter" / "training.json").read_text())
+        training = run.read_json(Path(phase) / "adapter" / "training.json")
         options = {key: training[key] for key in ("quantisation", "double_quantisation", "compute_dtype")}
         plain = {**options, "quantisation": "none"}
         if number == 1:

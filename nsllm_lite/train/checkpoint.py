@@ -41,8 +41,11 @@ def rotate(folder: Path, keep: int) -> None:
 def newest(folder: Path) -> Path | None:
     """The newest checkpoint whose files are all as they were written; damaged ones are named and passed over."""
     for path in _newest_first(folder):
-        hashes = json.loads((path / "state.json").read_text())["sha256"]
-        damaged = [name for name, sha in hashes.items() if not _is_intact(path / name, sha)]
+        try:
+            hashes = json.loads((path / "state.json").read_text())["sha256"]
+            damaged = [name for name, sha in hashes.items() if not _is_intact(path / name, sha)]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError):
+            damaged = ["state.json"]
         if not damaged:
             return path
         print(f"{path}: damaged ({', '.join(damaged)}), passed over")

@@ -72,6 +72,37 @@ def test_the_same_loss_and_gradients_and_no_other_model_touched(pico):
 
 
 @pytest.mark.usefixtures("_interpreter")
+def test_together_with_nf4_lora_and_recomputation(pico):
+    """As a run on a GPU puts them together: NF4, Liger, recomputed layers, LoRA."""
+    from nsllm_lite import recipe
+    from nsllm_lite.kernels.liger import use_liger_kernels
+
+    ids = np.random.default_rng(1).integers(1, 300, 24).astype(np.int32)
+    batch = model.collate([Row(ids, [10, 14], ["a", "b"], ["s", "s"], [9, 9])], "cpu")
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    found = []
+    for with_liger in (False, True):
+        base = model.load_base(
+            pico / "base", quantisation="nf4", double_quantisation=True, compute_dtype="float32", device="cpu"
+        )
+        if with_liger:
+            use_liger_kernels(base)
+            model.recompute_layers(base, 1)
+        adapter = recipe.Adapter(rank=4, alpha=8, rslora=False, targets=targets)
+        lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0)).train()
+        with torch.no_grad():
+            for name, parameter in lm.named_parameters():
+                if "lora_B" in name:
+                    parameter.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).view_as(parameter))
+        loss = lm(batch)
+        loss.backward()
+        found.append((loss.item(), [p.grad for p in lm.parameters() if p.requires_grad]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert len(found[0][1]) == 2 * 2 * 7
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(found[0][1], found[1][1], strict=True))
+
+
+@pytest.mark.usefixtures("_interpreter")
 def test_the_fused_cross_entropy_is_ours():
     """What runs on CUDA (Liger's) and what runs on the CPU (ours) are the same function."""
     from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
