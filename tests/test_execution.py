@@ -34,7 +34,7 @@ def test_size_is_read_from_a_config(pico):
 
 def test_a_config_of_another_kind_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"hidden_size": 64, "vocab_size": 9}')
-    with pytest.raises(ValueError, match="config.json has no num_attention_heads, num_hidden_layers"):
+    with pytest.raises(ValueError, match=r"config\.json has no num_attention_heads, num_hidden_layers"):
         execution.read_size(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is damaged"):
