@@ -70,6 +70,7 @@ def read_inputs(recipe: recipes.Train) -> Inputs:
             f"{rows.path} holds token {max(highest, rows.totals.end_of_text_id)}, but the model knows {size.vocab}: "
             "the corpus was tokenised for another model. Build it again with `tokenizer=` set to this model."
         )
+    require_same_tokenizer(rows, tokenizer_dir)
     max_rows = recipe.evaluation.max_rows
     return Inputs(
         rows=rows,
@@ -86,9 +87,29 @@ def read_inputs(recipe: recipes.Train) -> Inputs:
     )
 
 
+def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:
+    """Raises ValueError where the corpus was tokenised with another vocabulary than the model's.
+
+    The corpus keeps its tokenizer beside its rows; rows that were moved away from it cannot be checked so.
+    """
+    made_with, own = (folder / "tokenizer.json" for folder in (rows.path.parents[2] / "tokenizer", tokenizer_dir))
+    if not made_with.is_file() or (own.is_file() and run.sha256_file(own) == run.sha256_file(made_with)):
+        return
+    if load_tokenizer(made_with.parent).get_vocab() != load_tokenizer(tokenizer_dir).get_vocab():
+        raise ValueError(
+            f"{rows.path} was tokenised with {made_with.parent}, whose vocabulary is not that of the model at "
+            f"{tokenizer_dir}: every token would mean another word. Build the corpus again with `tokenizer=` set to "
+            "this model (MODEL= does both)."
+        )
+
+
 def load_tokenizer(directory: Path) -> Tokenizer:
     if (directory / "tokenizer.json").is_file():
         return Tokenizer.from_file(str(directory / "tokenizer.json"))
+    if not [*directory.glob("tokenizer.*"), *directory.glob("vocab.*")]:  # transformers would make an empty one
+        raise ValueError(
+            f"No tokenizer in {directory}. A base model needs one beside its weights: copy its tokenizer files there."
+        )
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(directory, trust_remote_code=False).backend_tokenizer

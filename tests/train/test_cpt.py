@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,21 @@ def test_inputs_that_do_not_fit(pico, pico_recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
     with pytest.raises(ValueError, match="Not enough disk for checkpoints and the result"):
         cpt.train(pico_recipe())
+
+
+def test_a_corpus_of_another_vocabulary_is_refused(pico, pico_recipe, tmp_path):
+    """The same number of tokens, two of them swapped: nothing but the vocabularies tells."""
+    other = tmp_path / "other"
+    shutil.copytree(pico / "base", other)
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"<7>": 7', '"<7>": 8').replace('"<8>": 8', '"<8>": 7'))
+    assert (other / "tokenizer.json").read_text() != text
+    with pytest.raises(ValueError, match="every token would mean another word"):
+        cpt.train(pico_recipe(model=str(other)))
+    (other / "tokenizer.json").unlink()
+    (other / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match="No tokenizer in"):
+        cpt.train(pico_recipe(model=str(other)))
 
 
 def test_an_unfinished_run_is_not_continued_with_another_recipe(pico_recipe, monkeypatch):
