@@ -1,5 +1,7 @@
 """The corpus room on real dumps: thousands of records, several files broken in real ways."""
 
+from pathlib import Path
+
 from nsllm_lite import recipe
 from nsllm_lite.corpus.build import build
 from nsllm_lite.document import read_documents
@@ -11,13 +13,11 @@ SOURCES = (
 )  # fmt: skip
 
 
-def test_real_dumps_with_the_real_tokenizer(real_data, tmp_path):
+def corpus(out: Path, **changes) -> recipe.Corpus:
     values = {
         "kind": "corpus",
-        "out": str(tmp_path / "out"),
-        "sources": [{"name": name, "path": str(real_data / name)} for name in SOURCES],
-        "general": [{"name": "wikitext", "path": str(real_data / "general_wikitext2")}],
-        "tokenizer": str(real_data / "qwen3_tokenizer"),
+        "out": str(out),
+        "general": [],
         "end_of_text": "<|endoftext|>",
         "row_tokens": 1024,
         "heldout": {"share": 0.05, "general_share": 0.05, "max_papers": 150, "seed": 1},
@@ -25,7 +25,18 @@ def test_real_dumps_with_the_real_tokenizer(real_data, tmp_path):
         "min_chars": 200,
         "max_drop_share": 0.1,
     }
-    results = build(recipe.validate(values, "real"))
+    return recipe.validate({**values, **changes}, "real files")
+
+
+def test_real_dumps_with_the_real_tokenizer(real_data, tmp_path):
+    results = build(
+        corpus(
+            tmp_path / "out",
+            sources=[{"name": name, "path": str(real_data / name)} for name in SOURCES],
+            general=[{"name": "wikitext", "path": str(real_data / "general_wikitext2")}],
+            tokenizer=str(real_data / "qwen3_tokenizer"),
+        )
+    )
     documents = results["documents"]
     assert documents["arxiv_daily_jsonl"]["in"] == 3168
     assert documents["arxiv_daily_jsonl"]["duplicate"] > 1000
@@ -48,20 +59,8 @@ def test_a_folder_of_mixed_files(real_data, tmp_path):
     mixed.mkdir()
     for folder in sorted([*real_data.glob("arxiv_*"), *real_data.glob("pubmed_*")]):
         (mixed / folder.name).symlink_to(folder)
-    values = {
-        "kind": "corpus",
-        "out": str(tmp_path / "out"),
-        "sources": [{"name": "mixed", "path": str(mixed)}],
-        "general": [],
-        "train_tokenizer": {"vocab_size": 1000},
-        "end_of_text": "<|endoftext|>",
-        "row_tokens": 512,
-        "heldout": {"share": 0.05, "general_share": 0.05, "max_papers": 150, "seed": 1},
-        "near_duplicate_jaccard": 0.8,
-        "min_chars": 200,
-        "max_drop_share": 0.1,
-    }
-    results = build(recipe.validate(values, "mixed"))
+    sources = [{"name": "mixed", "path": str(mixed)}]
+    results = build(corpus(tmp_path / "out", sources=sources, train_tokenizer={"vocab_size": 1000}))
     assert results["documents"]["mixed"]["kept"] > 6000
     assert results["documents"]["mixed"]["dropped"]["not_this_format"] == 28
     assert results["phases"]["phase2"]["mixed"]["kept"] >= 6

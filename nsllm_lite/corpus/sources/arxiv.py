@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread
+from nsllm_lite.corpus.sources.opening import Unread, read_each
 from nsllm_lite.corpus.sources.records import as_text, iter_records
 from nsllm_lite.document import Document
 
@@ -32,13 +32,9 @@ _DISCIPLINES = {
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    for number, record in iter_records(stream):
-        origin = f"{file}#{number}"
-        if isinstance(record, str):
-            yield Unread(origin, UNREADABLE, record)
-            continue
+    def make(record: dict, origin: str) -> Document:
         abstract = as_text(record.get("abstract") or record.get("summary"))
-        yield Document(
+        return Document(
             id=_name(record, source, origin),
             source=source,
             origin=origin,
@@ -46,6 +42,8 @@ def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
             abstract=_CUT_COMPOUND.sub("-", _INDENT.sub("\n\n", abstract.strip())),
             discipline=_discipline(record.get("categories")),
         )
+
+    return read_each(iter_records(stream), file, make)
 
 
 def _name(record: dict, source: str, origin: str) -> str:

@@ -11,7 +11,7 @@ from typing import TextIO
 from lxml import etree
 
 from nsllm_lite.corpus.sources.elements import iter_elements, text_of
-from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread
+from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.document import Document, Section
 
 FIGURES = frozenset(("fig", "fig-group", "table-wrap", "table-wrap-group", "graphic", "inline-graphic", "media"))
@@ -23,18 +23,13 @@ BLOCKS = frozenset(
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    for number, article in enumerate(iter_elements(stream, ("article",)), start=1):
-        origin = f"{file}#{number}"
-        if isinstance(article, str):
-            yield Unread(origin, UNREADABLE, article)
-            continue
+    def make(article: etree._Element, origin: str) -> Document | Unread:
         meta = article.find("front/article-meta")
         if meta is None:
-            yield Unread(origin, UNREADABLE, "the article has no front matter (article-meta)")
-            continue
+            return Unread(origin, UNREADABLE, "the article has no front matter (article-meta)")
         moves, abstract = _abstract(meta)
         body = article.find("body")
-        yield Document(
+        return Document(
             id=_name(meta) or f"{source}:{origin}",
             source=source,
             origin=origin,
@@ -43,6 +38,8 @@ def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
             sections=tuple(_sections(body, (), "")) if body is not None else (),
             moves=moves,
         )
+
+    return read_each(iter_elements(stream, ("article",)), file, make)
 
 
 def _name(meta: etree._Element) -> str:

@@ -5,10 +5,12 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO, TypeVar
+
+from nsllm_lite.document import Document
 
 HEAD_BYTES = 65_536
 NOT_THIS_FORMAT = "not_this_format"
@@ -30,12 +32,24 @@ _ROOTS = {
 _KEY = re.compile(r'"([A-Za-z_-]+)"\s*:')
 
 
+T = TypeVar("T")
+
+
 class Unread(NamedTuple):
     """A record or file that could not be read: where, one of the three reasons above, and what was found there."""
 
     origin: str
     reason: str
     message: str
+
+
+def read_each(
+    records: Iterable[T | str], file: str, make: Callable[[T, str], Document | Unread]
+) -> Iterator[Document | Unread]:
+    """`make(record, origin)` of each record; where one could not be read its place holds a message instead."""
+    for number, record in enumerate(records, start=1):
+        origin = f"{file}#{number}"
+        yield Unread(origin, UNREADABLE, record) if isinstance(record, str) else make(record, origin)
 
 
 @contextmanager

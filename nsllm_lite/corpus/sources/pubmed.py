@@ -7,7 +7,7 @@ from typing import TextIO
 from lxml import etree
 
 from nsllm_lite.corpus.sources.elements import iter_elements, text_of
-from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread
+from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.document import Document
 
 _CITATION = re.compile(r"(?<=[a-z)]) [⁰¹²³⁴⁵⁶⁷⁸⁹]+ ?(?=[.,;])")  # "in cancer ¹ ." cites; " ¹³C" is an isotope
@@ -16,22 +16,20 @@ RECORDS = ("PubmedArticle", "PubmedBookArticle")
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
     """One document a PubmedArticle or PubmedBookArticle; abstracts in other languages (OtherAbstract) are left out."""
-    for number, article in enumerate(iter_elements(stream, RECORDS), start=1):
-        origin = f"{file}#{number}"
-        if isinstance(article, str):
-            yield Unread(origin, UNREADABLE, article)
-            continue
+
+    def make(article: etree._Element, origin: str) -> Document | Unread:
         citation = article.find("MedlineCitation")
         if citation is None:
             citation = article.find("BookDocument")
         pmid = citation.findtext("PMID", "").strip() if citation is not None else ""
         if citation is None or not pmid:
-            yield Unread(origin, UNREADABLE, "the record has no PMID")
-            continue
+            return Unread(origin, UNREADABLE, "the record has no PMID")
         moves, abstract = _abstract(citation)
-        yield Document(
+        return Document(
             id=f"pmid:{pmid}", source=source, origin=origin, title=_title(citation), abstract=abstract, moves=moves
         )
+
+    return read_each(iter_elements(stream, RECORDS), file, make)
 
 
 def _title(citation: etree._Element) -> str:

@@ -8,22 +8,20 @@ from typing import Any, TextIO
 CHUNK_CHARS = 1 << 20
 MAX_RECORD_CHARS = 1 << 26
 
-Record = tuple[int, dict | str]  # (number from 1, the object, or a message why there is none)
+Record = dict | str  # the object, or a message why there is none
 
 
 def iter_records(stream: TextIO) -> Iterator[Record]:
-    """Numbered records. In a file of lines a bad line costs itself alone; elsewhere a bad record ends the file."""
+    """Records in order. In a file of lines a bad line costs itself alone; elsewhere a bad record ends the file."""
     lines = (line for line in stream if line.strip())
     first, second = next(lines, "").lstrip("\ufeff"), next(lines, "")
     if first.startswith("{") and (second.startswith("{") or not isinstance(_load(first), str)):
-        for number, line in enumerate(chain((first, second), lines), start=1):
-            if line:
-                yield number, _load(line)
+        yield from (_load(line) for line in chain((first, second), lines) if line)
     else:
         yield from _iter_values(first + second, stream)
 
 
-def _load(line: str) -> dict | str:
+def _load(line: str) -> Record:
     try:
         return _as_record(json.loads(line))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -32,7 +30,7 @@ def _load(line: str) -> dict | str:
 
 def _iter_values(buffer: str, stream: TextIO) -> Iterator[Record]:
     decoder = json.JSONDecoder()
-    number, place, ended = 0, 0, False
+    place, ended = 0, False
     while True:
         while place < len(buffer) and buffer[place] in " \t\r\n,\ufeff[":
             place += 1
@@ -46,15 +44,14 @@ def _iter_values(buffer: str, stream: TextIO) -> Iterator[Record]:
             chunk = "" if ended or len(buffer) - place > MAX_RECORD_CHARS else stream.read(CHUNK_CHARS)
             if not chunk:
                 if place < len(buffer):
-                    yield number + 1, f"not JSON, nothing read from here on: {error}"
+                    yield f"not JSON, nothing read from here on: {error}"
                 return
             buffer, place, ended = buffer[place:] + chunk, 0, len(chunk) < CHUNK_CHARS
             continue
-        number += 1
-        yield number, _as_record(value)
+        yield _as_record(value)
 
 
-def _as_record(value: Any) -> dict | str:
+def _as_record(value: Any) -> Record:
     return value if isinstance(value, dict) else f"a {type(value).__name__} where a record (an object) is needed"
 
 

@@ -3,20 +3,16 @@
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread
+from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.sources.records import iter_records
 from nsllm_lite.document import Document, Section
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    for number, record in iter_records(stream):
-        origin = f"{file}#{number}"
-        if isinstance(record, str):
-            yield Unread(origin, UNREADABLE, record)
-            continue
+    def make(record: dict, origin: str) -> Document | Unread:
         try:
             moves = tuple((str(label), str(sentence)) for label, sentence in record["abstract"])
-            yield Document(
+            return Document(
                 id=record["id"],
                 source=source,
                 origin=origin,
@@ -27,4 +23,6 @@ def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
                 moves=moves,
             )
         except (KeyError, TypeError, ValueError) as error:
-            yield Unread(origin, UNREADABLE, f"not a sample record: {type(error).__name__} {error}")
+            return Unread(origin, UNREADABLE, f"not a sample record: {type(error).__name__} {error}")
+
+    return read_each(iter_records(stream), file, make)

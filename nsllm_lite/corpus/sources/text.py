@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread
+from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.sources.records import as_text, iter_records
 from nsllm_lite.document import Document
 
@@ -33,15 +33,13 @@ def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
 
 
 def _read_records(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    for number, record in iter_records(stream):
-        origin = f"{file}#{number}"
-        if isinstance(record, str):
-            yield Unread(origin, UNREADABLE, record)
-        elif not isinstance(record.get("text"), str):
-            yield Unread(origin, UNREADABLE, "no `text` in the record")
-        else:
-            name = as_text(record.get("id")) or f"{source}:{origin}"
-            yield Document(name, source, origin, title=as_text(record.get("title")), text=record["text"])
+    def make(record: dict, origin: str) -> Document | Unread:
+        if not isinstance(record.get("text"), str):
+            return Unread(origin, UNREADABLE, "no `text` in the record")
+        name = as_text(record.get("id")) or f"{source}:{origin}"
+        return Document(name, source, origin, title=as_text(record.get("title")), text=record["text"])
+
+    return read_each(iter_records(stream), file, make)
 
 
 def _passages(stream: TextIO) -> Iterator[str]:
