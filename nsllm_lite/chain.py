@@ -5,6 +5,7 @@ Each YAML is complete by itself; `load_chain` only redirects them together when 
 or output folder.
 """
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,20 @@ QWEN3 = {
     )
 }
 """Recipe folder -> (hub id, GiB of GPU memory it asks for, widths). Source: the models' config.json on the hub."""
+
+JOINED = {"out", "model", "rows", "replay.rows", "evaluation.domain_rows", "evaluation.general_rows", "build.tokenizer"}
+JOINED |= {
+    "base",
+    "adapter",
+    "phase1",
+    "model1",
+    "phase2",
+    "model2",
+    "abstract_rows",
+    "experiment_rows",
+    "general_rows",
+}
+"""The recipe keys that `load_chain` sets itself."""
 
 REFERENCE = "qwen3-8b"  # NSLLM's base: the largest that is taken unasked, whatever more would fit
 
@@ -54,9 +69,10 @@ def load_chain(
     `overrides` maps a step ("phase1") to `key=value` words for its recipe.
 
     Raises:
-        ValueError: a recipe is missing or wrong, or the corpus path does not exist.
+        ValueError: a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
     """
     folder, overrides = Path(folder), overrides or {}
+    _require_heeded(overrides, has_base=(folder / "base.yaml").is_file() and not model)
     if not (folder / "phase1.yaml").is_file():
         raise ValueError(
             f"No recipes in {folder}: needed are corpus.yaml, phase1.yaml, phase2.yaml, merge.yaml and report.yaml. "
@@ -82,6 +98,23 @@ def load_chain(
         phase1 = recipes.update(phase1, model=model)
     root = Path(out) if out else Path(corpus_recipe.out).parent
     return _join(folder, root, corpus_recipe, base, phase1, phase2, merge, report)
+
+
+def _require_heeded(overrides: dict[str, list[str]], has_base: bool) -> None:
+    """Raises ValueError for an override that would change nothing: of no step, or of a path that joining sets."""
+    steps = ("corpus", "base", "phase1", "phase2", "merge", "report")
+    for step, words in overrides.items():
+        if step not in steps or (step == "base" and not has_base):
+            known = [name for name in steps if has_base or name != "base"]
+            near = difflib.get_close_matches(step, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the steps of this run are {', '.join(known)}."
+            raise ValueError(f"Setting {step}.{words[0]}: there is no step {step!r} here; {hint}")
+        for word in words:
+            if word.partition("=")[0].strip() in JOINED:
+                raise ValueError(
+                    f"Setting {step}.{word}: in a whole run this path follows from the others. Use OUT=, MODEL=, "
+                    "CORPUS= or GENERAL=, or run the single step: nsllm-lite VERB RECIPE key=value."
+                )
 
 
 def _join(

@@ -166,6 +166,8 @@ def run_chain(args: argparse.Namespace) -> None:
     if args.verb == "two-phase":
         steps += [chain.report]
     steps = [recipe for recipe in steps if args.only in (None, recipe.kind)]
+    if not steps:
+        raise ValueError(f"--only {args.only}: {args.verb} has no step of that kind; two-phase has them all.")
     for recipe in steps:
         print(f"\n== {recipe.out}", flush=True)
         call_verb(recipe)

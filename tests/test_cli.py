@@ -70,6 +70,17 @@ def test_a_large_model_is_not_started_on_a_cpu(capsys, at_root, tmp_path):
     assert "Download   15.3 GiB" in capsys.readouterr().out
 
 
+def test_settings_that_would_change_nothing_are_refused(capsys, at_root, tmp_path):
+    text = fails(capsys, "phase1", "--out", str(tmp_path), "phase_1.budget.steps=5")
+    assert "there is no step 'phase_1' here; did you mean phase1?" in text
+    assert "in a whole run this path follows" in fails(capsys, "phase1", "--out", str(tmp_path), "phase1.out=x")
+    text = fails(capsys, "plan", "--model", str(tmp_path), "--out", str(tmp_path), "base.seed=1")
+    assert "there is no step 'base' here" in text
+    text = fails(capsys, "phase1", "--out", str(tmp_path), "--only", "report")
+    assert "phase1 has no step of that kind" in text
+    assert not list(tmp_path.iterdir())
+
+
 def test_phase_2_without_phase_1(capsys, at_root, tmp_path):
     text = fails(capsys, "phase2", "--out", str(tmp_path / "run"))
     assert "Phase 2 starts from phase 1's merged model" in text
