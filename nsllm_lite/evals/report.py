@@ -45,6 +45,7 @@ def report(recipe: recipes.Report) -> dict:
                 scores[name] = _score(samples, device, micro_batch_rows, **how)
                 run.write_json(scores_path, scores)
             bar.update()
+    scores = {name: scores[name] for name in stages}  # in the chain's order, also after a resume
     table = markdown_table(scores)
     run.write_atomic(out / "report.md", f"# Held-out losses after each step\n\n{table}\n")
     plot(scores, out / "report.png")

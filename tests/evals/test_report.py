@@ -56,3 +56,13 @@ def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
     assert {"phase1", "model1", "phase2", "model2"} <= set(manifest["inputs"])
     assert report(report_recipe(pico, tmp_path)) == scores
     assert "finished, skipped" in capsys.readouterr().out
+
+    # killed half-way: what was scored is taken as it is, the rest is scored, and the table is the same
+    half = dict(list(scores.items())[::2])
+    (tmp_path / "report/scores.json").write_text(json.dumps(half))
+    for name in ("manifest.json", "report.md"):
+        (tmp_path / "report" / name).unlink()
+    again = report(report_recipe(pico, tmp_path))
+    assert list(again) == list(scores)
+    assert again == scores
+    assert (tmp_path / "report/report.md").read_text() == table
