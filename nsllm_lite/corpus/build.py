@@ -17,7 +17,7 @@ import numpy as np
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
 from nsllm_lite.corpus import clean, dedup, ledger, pack, render, sources, split, tokenizer
-from nsllm_lite.corpus.sources.opening import Unread
+from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.spool import Spool
 from nsllm_lite.document import Document, read_documents, write_documents
 from nsllm_lite.rows import RowTotals, write_rows

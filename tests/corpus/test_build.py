@@ -241,7 +241,7 @@ def test_a_source_where_nothing_is_readable(make, tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a.py").write_text("import os")
     with pytest.raises(
-        ValueError, match=r"no paper could be read at .*not_this_format 1; the first: a.py.*Needed: arxiv"
+        ValueError, match=r"no paper could be read at .*not_this_format 1; the first: a.py.*Needed: sample, arxiv"
     ):
         build(make(sources=[{"name": "x", "path": str(tmp_path / "code")}]))
 

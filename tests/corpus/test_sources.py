@@ -9,8 +9,9 @@ import pytest
 
 from nsllm_lite import recipe
 from nsllm_lite.corpus import sources
-from nsllm_lite.corpus.sources import arxiv, elements, jats, pubmed, text
-from nsllm_lite.corpus.sources.opening import NOT_THIS_FORMAT, Unread, detect
+from nsllm_lite.corpus.files import elements
+from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, Unread
+from nsllm_lite.corpus.sources import arxiv, detect, jats, pubmed, text
 from nsllm_lite.document import Document
 
 ARTICLE = """<PubmedArticle><MedlineCitation><PMID Version="1">{pmid}</PMID>

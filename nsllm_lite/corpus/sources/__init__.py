@@ -1,30 +1,28 @@
 """Where papers come from: a dict from format to reader, and the detection of a file's format by its content.
 
-A reader is `read(stream, source, file)`, a generator over one file's text that yields a `Document` for each record it
-can read and an `Unread` for each it cannot. It never raises for what a file holds.
+A reader is a module of two functions. `recognise(head)` says whether a file that begins so is its own; `head` is not
+empty and begins with no white space. `read(stream, source, file)` is a generator over one file's text that yields a
+`Document` for each record it can read and an `Unread` for each it cannot; it never raises for what a file holds.
 """
 
 import difflib
 import hashlib
+import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from types import ModuleType
+from typing import NamedTuple
 
 from nsllm_lite import recipe, run
+from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE_FILE, Unread, head_of, open_text
 from nsllm_lite.corpus.sources import arxiv, jats, pubmed, sample, text
-from nsllm_lite.corpus.sources.opening import NOT_THIS_FORMAT, UNREADABLE_FILE, Unread, detect, open_text
 from nsllm_lite.document import Document
 
-Reader = Callable[[TextIO, str, str], Iterator[Document | Unread]]
-READERS: dict[str, Reader] = {
-    "arxiv": arxiv.read,
-    "pubmed": pubmed.read,
-    "jats": jats.read,
-    "sample": sample.read,
-    "text": text.read,
-}
+# In the order in which they are asked whether a file is theirs: the narrow before the wide.
+READERS: dict[str, ModuleType] = {"sample": sample, "arxiv": arxiv, "pubmed": pubmed, "jats": jats, "text": text}
+PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
 BUNDLED = {"bundled:papers": "papers", "bundled:general": "general.jsonl"}
 
 
@@ -74,6 +72,24 @@ def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Fil
             yield from _walk(top, path, above)
 
 
+def detect(path: Path, origin: str, general: bool) -> str | Unread:
+    """The name of the reader for this file, or why there is none, said of `origin`."""
+    head = head_of(path)
+    if head is None:
+        return Unread(origin, NOT_THIS_FORMAT, "binary data")
+    if not head:
+        return Unread(origin, UNREADABLE_FILE, "the file is empty")
+    found = next((name for name, reader in READERS.items() if reader.recognise(head)), None)
+    if found is None and path.name.lower().endswith(PLAIN_TEXT_NAMES):
+        found = "text"
+    if found is None or (found == "text" and not general):
+        kind = "XML of another kind" if head[0] == "<" else "JSON of another kind" if head[0] in "[{" else "plain text"
+        if re.match(r"(?i)<!doctype html|<html", head):
+            kind = "an HTML page"
+        return Unread(origin, NOT_THIS_FORMAT, f"{kind}, begins {' '.join(head[:60].split())!r}")
+    return found
+
+
 def read(source: recipe.Source, file: File, general: bool) -> Iterator[Document | Unread]:
     """The records of one file. A file nothing can be read from yields one `Unread` that says why.
 
@@ -90,7 +106,7 @@ def read(source: recipe.Source, file: File, general: bool) -> Iterator[Document 
             return
         empty = True
         with open_text(file.path) as stream:
-            for record in READERS[detected](stream, source.name, file.name):
+            for record in READERS[detected].read(stream, source.name, file.name):
                 empty = False
                 yield record
         if empty:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.sources.opening import Unread, read_each
-from nsllm_lite.corpus.sources.records import as_text, iter_records
+from nsllm_lite.corpus.files.opening import Unread, read_each
+from nsllm_lite.corpus.files.records import as_text, iter_records
+from nsllm_lite.corpus.files.sniff import json_keys
 from nsllm_lite.document import Document
 
 _ID = re.compile(
@@ -29,6 +30,11 @@ _DISCIPLINES = {
     "physics.bio-ph": "Biology",
     "physics.med-ph": "Medicine",
 }
+
+
+def recognise(head: str) -> bool:
+    keys = json_keys(head)
+    return "title" in keys and bool(keys & {"abstract", "summary"})
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:

@@ -10,8 +10,9 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.sources.elements import iter_elements, text_of
-from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.elements import iter_elements, text_of
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.document import Document, Section
 
 FIGURES = frozenset(("fig", "fig-group", "table-wrap", "table-wrap-group", "graphic", "inline-graphic", "media"))
@@ -20,6 +21,10 @@ SKIP = FIGURES | EXTRAS | {"object-id", "label", "caption", "sec"}
 BLOCKS = frozenset(
     ("p", "list", "disp-quote", "disp-formula", "disp-formula-group", "def-list", "statement", "verse-group", "speech")
 )
+
+
+def recognise(head: str) -> bool:
+    return xml_root(head) in ("article", "pmc-articleset")
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:

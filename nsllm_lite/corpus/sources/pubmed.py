@@ -6,12 +6,18 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.sources.elements import iter_elements, text_of
-from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.elements import iter_elements, text_of
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.document import Document
 
 _CITATION = re.compile(r"(?<=[a-z)]) [⁰¹²³⁴⁵⁶⁷⁸⁹]+ ?(?=[.,;])")  # "in cancer ¹ ." cites; " ¹³C" is an isotope
 RECORDS = ("PubmedArticle", "PubmedBookArticle")
+ROOTS = (*RECORDS, "PubmedArticleSet", "PubmedBookArticleSet")
+
+
+def recognise(head: str) -> bool:
+    return xml_root(head) in ROOTS
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:

@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread, read_each
-from nsllm_lite.corpus.sources.records import iter_records
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.files.sniff import json_keys
 from nsllm_lite.document import Document, Section
+
+
+def recognise(head: str) -> bool:
+    return {"title", "sections", "discipline"} <= json_keys(head)
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:

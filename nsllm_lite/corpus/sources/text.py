@@ -9,13 +9,19 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.sources.opening import UNREADABLE, Unread, read_each
-from nsllm_lite.corpus.sources.records import as_text, iter_records
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.records import as_text, iter_records
+from nsllm_lite.corpus.files.sniff import json_keys
 from nsllm_lite.document import Document
 
 PASSAGE_CHARS = 4_000
 _SPLIT_COMPOUND = re.compile(r" @([-,.])@ ")  # WikiText writes "twenty-one" and "1,000" so
 _TOP_HEADING = re.compile(r"\s?= [^=].* =\s*")
+
+
+def recognise(head: str) -> bool:
+    """Any plain text, and JSON records with a `text`. Asked last, and only of general sources."""
+    return "text" in json_keys(head) or head[0] not in "<[{"
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:

@@ -16,20 +16,6 @@ HEAD_BYTES = 65_536
 NOT_THIS_FORMAT = "not_this_format"
 UNREADABLE_FILE = "unreadable_file"
 UNREADABLE = "unreadable"
-PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
-
-_ROOT = re.compile(r"<(?![?!])(?:[\w.-]+:)?([\w.-]+)")
-_DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*(?:\[[^\]]*\])?[^>]*>")
-MAX_PROLOGUE = 100  # comments, instructions and a DOCTYPE before the root; more is no file of ours
-_ROOTS = {
-    "PubmedArticleSet": "pubmed",
-    "PubmedArticle": "pubmed",
-    "PubmedBookArticleSet": "pubmed",
-    "PubmedBookArticle": "pubmed",
-    "article": "jats",
-    "pmc-articleset": "jats",
-}
-_KEY = re.compile(r'"([A-Za-z_-]+)"\s*:')
 
 
 T = TypeVar("T")
@@ -64,7 +50,7 @@ def _open_bytes(path: Path) -> Iterator[BinaryIO]:
             yield file
 
 
-def _encoding(head: bytes) -> str:
+def encoding_of(head: bytes) -> str:
     for mark, name in (
         (codecs.BOM_UTF8, "utf-8-sig"),
         (codecs.BOM_UTF16_LE, "utf-16"),
@@ -91,7 +77,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
     with _open_bytes(path) as file:
         head = file.read(HEAD_BYTES)
         file.seek(0)
-        with io.TextIOWrapper(file, encoding=_encoding(head), errors="replace") as stream:
+        with io.TextIOWrapper(file, encoding=encoding_of(head), errors="replace") as stream:
             if head.lstrip()[:2] in (b'"<', b'"\\'):
                 yield io.StringIO(_unquote(stream.read()))
             else:
@@ -106,55 +92,17 @@ def _unquote(content: str) -> str:
     return value if isinstance(value, str) else content
 
 
-def detect(path: Path, origin: str, general: bool) -> str | Unread:
-    """The name of the reader for this file, or why there is none, said of `origin`."""
+def head_of(path: Path) -> str | None:
+    """The file's beginning as text, without byte-order mark and white space before it; None where it is binary.
+
+    XML that was saved as one JSON string is taken out of it.
+    """
     with _open_bytes(path) as file:
         head = file.read(HEAD_BYTES)
-    if not head.strip():
-        return Unread(origin, UNREADABLE_FILE, "the file is empty")
-    encoding = _encoding(head)
+    encoding = encoding_of(head)
     if b"\0" in head and encoding != "utf-16":
-        return Unread(origin, NOT_THIS_FORMAT, "binary data")
+        return None
     text = head.decode(encoding, errors="replace").lstrip("\ufeff \t\r\n")
-    if not text:
-        return Unread(origin, UNREADABLE_FILE, "the file is empty")
     if text.startswith('"<'):
         text = re.sub(r"\\n|\\t|\\r", " ", text[1:]).replace('\\"', '"').lstrip()
-    found = _detect_xml(text) if text.startswith("<") else _detect_json(text) if text[0] in "[{" else None
-    if found is None and general and (path.name.lower().endswith(PLAIN_TEXT_NAMES) or text[0] not in "<[{"):
-        found = "text"
-    if found is None or (found == "text" and not general):
-        kind = "XML of another kind" if text[0] == "<" else "JSON of another kind" if text[0] in "[{" else "plain text"
-        if re.match(r"(?i)<!doctype html|<html", text):
-            kind = "an HTML page"
-        return Unread(origin, NOT_THIS_FORMAT, f"{kind}, begins {' '.join(text[:60].split())!r}")
-    return found
-
-
-def _detect_xml(text: str) -> str | None:
-    """By the root element. One pass over what stands before it, so that no head, however odd, takes long."""
-    for _ in range(MAX_PROLOGUE):
-        text = text.lstrip()
-        if text.startswith(("<?", "<!--")):
-            _, closed, text = text.partition("?>" if text[1] == "?" else "-->")
-            if not closed:
-                return None
-        elif text.startswith("<!"):
-            doctype = _DOCTYPE.match(text)
-            if not doctype:
-                return None
-            text = text[doctype.end() :]
-        else:
-            root = _ROOT.match(text)
-            return _ROOTS.get(root[1]) if root else None
-    return None
-
-
-def _detect_json(text: str) -> str | None:
-    """By the keys of the first record; a record cut off by the end of the head still shows most of them."""
-    keys = set(_KEY.findall(text.split("\n{", 1)[0]))
-    if "title" in keys and "sections" in keys and "discipline" in keys:
-        return "sample"
-    if "title" in keys and keys & {"abstract", "summary"}:
-        return "arxiv"
-    return "text" if "text" in keys else None
+    return text
