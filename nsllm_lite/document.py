@@ -1,5 +1,6 @@
 """A paper (or a piece of general text) as every stage of the corpus sees it, and its Parquet form."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ class Document:
     text: str = ""
     discipline: str = ""
     moves: tuple[tuple[str, str], ...] = ()  # (label, sentence) where the source tags its abstract
+    doi: str = ""  # as `as_doi` gives it
+    language: str = ""  # as the source states it, lower case: "en", "eng", "french"
 
     @property
     def file(self) -> str:
@@ -49,6 +52,15 @@ class Document:
         return sum(map(len, parts))
 
 
+_DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:?\s*)?(10\.\d{4,9}(?:\.\d+)*/\S+)", re.IGNORECASE)
+
+
+def as_doi(text: str) -> str:
+    """The DOI in `text` (bare, with `doi:`, or as a URL) in lower case; empty where it is none."""
+    found = _DOI.fullmatch(text.strip())
+    return found[1].lower() if found else ""
+
+
 _SECTION = pa.struct(
     [("heading", pa.string()), ("text", pa.string()), ("parents", pa.list_(pa.string())), ("kind", pa.string())]
 )
@@ -59,6 +71,7 @@ SCHEMA = pa.schema(
         ("text", pa.string()),
         ("discipline", pa.string()),
         ("moves", pa.list_(pa.list_(pa.string()))),
+        *((name, pa.string()) for name in ("doi", "language")),
     ]
 )
 
