@@ -1,7 +1,7 @@
 """A paper (or a piece of general text) as every stage of the corpus sees it, and its Parquet form."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -76,28 +76,39 @@ SCHEMA = pa.schema(
 )
 
 
-def write_documents(path: Path, documents: Iterable[Document]) -> int:
-    """Streams `documents` into one Parquet file; returns how many. The file appears under its name when whole."""
-    part = path.with_suffix(".part")
-    count = 0
-    with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
-        batch: list[dict] = []
-        for document in documents:
-            batch.append(asdict(document))
-            count += 1
-            if len(batch) == BATCH_DOCUMENTS:
-                writer.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
-                batch = []
-        writer.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
-    part.replace(path)
-    return count
+class DocumentWriter:
+    """Writes documents into one Parquet file as they come, a batch in memory at a time."""
+
+    def __init__(self, path: Path):
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self._batch: list[Document] = []
+
+    def add(self, document: Document) -> None:
+        self._batch.append(document)
+        if len(self._batch) == BATCH_DOCUMENTS:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = {name: [getattr(d, name) for d in self._batch] for name in SCHEMA.names}
+        columns["sections"] = [[asdict(s) for s in sections] for sections in columns["sections"]]
+        self._writer.write_table(pa.table(columns, SCHEMA))
+        self._batch = []
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """Streams the documents of one Parquet file, a batch in memory at a time."""
-    with pq.ParquetFile(path) as parquet:
-        for batch in parquet.iter_batches(batch_size=BATCH_DOCUMENTS):
-            for row in batch.to_pylist():
-                row["sections"] = tuple(Section(**{**s, "parents": tuple(s["parents"])}) for s in row["sections"])
-                row["moves"] = tuple((label, sentence) for label, sentence in row["moves"])
-                yield Document(**row)
+    """Streams the documents of one Parquet file, or of a folder of them in order, a batch in memory at a time."""
+    for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=BATCH_DOCUMENTS):
+                yield from documents_in(batch)
+
+
+def documents_in(batch: pa.RecordBatch) -> Iterator[Document]:
+    for row in batch.to_pylist():
+        row["sections"] = tuple(Section(**{**s, "parents": tuple(s["parents"])}) for s in row["sections"])
+        row["moves"] = tuple((label, sentence) for label, sentence in row["moves"])
+        yield Document(**row)

@@ -27,13 +27,59 @@ Name = Annotated[str, Field(min_length=1)]
 # ------------------------------------------------------------------------------------------------------- corpus
 
 
+class Fields(Strict):
+    """Where records of the user's own have what. Each is a field or column, or a path into inner ones: `body.summary`.
+
+    Papers have a title and an abstract, general text has a `text`.
+    """
+
+    title: Name | None = None
+    abstract: Name | None = None
+    text: Name | None = None
+    id: Name | None = None
+    doi: Name | None = None
+    discipline: Name | None = None
+    language: Name | None = None
+
+    @model_validator(mode="after")
+    def _enough(self) -> "Fields":
+        if not (self.text or (self.title and self.abstract)):
+            given = ", ".join(name for name, path in self if path) or "none"
+            raise ValueError(
+                f"these fields are mapped: {given}. Papers need `title` and `abstract`, general text needs `text`; "
+                "add them, as in {title: headline, abstract: body.summary}"
+            )
+        return self
+
+
 class Source(Strict):
-    """One place papers come from. `path` is a file or a folder, or `bundled:papers` / `bundled:general`."""
+    """One place papers come from. `path` is a file or a folder, or `bundled:papers` / `bundled:general`.
+
+    `fields` goes with `format: fields`: JSON, CSV, TSV or Parquet whose own names are given there.
+    """
 
     name: Name
     path: Name
-    format: Literal["auto", "arxiv", "pubmed", "jats", "sample", "text"] = "auto"
+    format: Literal[
+        "auto", "arxiv", "oai", "atom", "pubmed", "medline", "jats", "tei", "latex", "wos", "ris", "bibtex", "table",
+        "conference", "s2orc", "unarxive", "fields", "sample", "text",
+    ] = "auto"  # fmt: skip
+    fields: Fields | None = None
     licence: str = "not stated"
+
+    @model_validator(mode="after")
+    def _fields_with_their_format(self) -> "Source":
+        if self.format == "fields" and self.fields is None:
+            raise ValueError(
+                "`format: fields` without `fields`: it needs to be told which field of a record holds what; "
+                "add e.g. fields: {title: headline, abstract: body.summary}"
+            )
+        if self.format != "fields" and self.fields is not None:
+            raise ValueError(
+                f"`fields` with `format: {self.format}`: a field map is read for no format but `fields`; "
+                "set `format: fields`, or remove `fields`"
+            )
+        return self
 
 
 class TrainTokenizer(Strict):
@@ -54,7 +100,29 @@ class HeldOut(Strict):
     seed: int
 
 
+class Balance(Strict):
+    """No source, or discipline, may give more than this share of the papers' characters; the surplus is not used.
+
+    Which papers stay follows from their ids and `seed`. Papers that state no discipline are not capped by it.
+    """
+
+    max_source_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_discipline_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int
+
+
+class CorpusExecution(Strict):
+    """How the corpus is built; None takes one process a core for a large input. The result is the same."""
+
+    workers: Count | None = None
+
+
 class Corpus(Strict):
+    """`languages` are ISO 639-1 codes, of which a text must be one (empty: any).
+
+    `decontaminate` names evaluation files: a paper that holds an item of them is dropped.
+    """
+
     kind: Literal["corpus"]
     out: Name
     sources: Annotated[list[Source], Field(min_length=1)]
@@ -65,8 +133,12 @@ class Corpus(Strict):
     row_tokens: Annotated[int, Field(ge=16, le=131_072)]
     heldout: HeldOut
     near_duplicate_jaccard: Annotated[float, Field(gt=0.4, le=1)]
+    languages: list[Annotated[str, Field(pattern="^[a-z]{2}$")]]
+    decontaminate: list[Name]
+    balance: Annotated[Balance | None, BeforeValidator(_none_word)]
     min_chars: Count
     max_drop_share: Share
+    execution: CorpusExecution = CorpusExecution()
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "Corpus":

@@ -8,14 +8,15 @@ On disk a set of rows is an Arrow dataset that `datasets.load_from_disk` opens, 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from nsllm_lite.run import read_json
+from nsllm_lite.run import read_json, write_json
 
 SHARD_ROWS = 8_192
 
@@ -67,43 +68,51 @@ class RowTotals:
         return self.num_tokens / (self.num_rows * self.row_tokens) if self.num_rows else 0.0
 
 
-def write_rows(path: Path, rows: Iterable[Row], totals: RowTotals) -> RowTotals:
-    """Streams `rows` into the folder `path`, adding them up in `totals`; `rows.json` is the last file written."""
-    path.mkdir(parents=True, exist_ok=True)
-    tokens_by_source: Counter[str] = Counter()
-    files: list[str] = []
-    digest = hashlib.sha256()
-    batch: list[Row] = []
+def write_shard(path: Path, table: pa.Table) -> dict:
+    """Writes rows to one Arrow file, which appears under its name when whole; returns what `finish_rows` adds up."""
+    part = path.with_suffix(".part")
+    with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+        writer.write_table(table, max_chunksize=256)
+    part.replace(path)
+    lengths, ids = table["doc_lengths"].combine_chunks().flatten(), table["input_ids"].combine_chunks().flatten()
+    assert pc.sum(lengths).as_py() in (len(ids), None), "a row's documents are not its tokens"
+    by_source = pa.table({"source": table["doc_sources"].combine_chunks().flatten(), "tokens": lengths})
+    sums = by_source.group_by("source").aggregate([("tokens", "sum")]).to_pylist()
+    return {
+        "file": path.name,
+        "rows": table.num_rows,
+        "tokens": len(ids),
+        "pieces": len(lengths),
+        "bytes": pc.sum(table["doc_bytes"].combine_chunks().flatten()).as_py() or 0,
+        "source_tokens": {row["source"]: row["tokens_sum"] for row in sums},
+        "sha256": hashlib.sha256(np.ascontiguousarray(ids.to_numpy())).hexdigest(),
+    }
 
-    def flush() -> None:
-        name = f"data-{len(files):05d}.arrow"
-        with pa.OSFile(str(path / name), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
-            writer.write_table(
-                pa.table({c: [getattr(row, c) for row in batch] for c in SCHEMA.names}, schema=SCHEMA),
-                max_chunksize=256,
-            )
-        files.append(name)
-        batch.clear()
 
-    for row in rows:
-        if sum(row.doc_lengths) != len(row.input_ids) or len(row.input_ids) > totals.row_tokens:
-            raise AssertionError(f"row of {len(row.input_ids)} tokens with documents of {row.doc_lengths}")
-        batch.append(row)
-        digest.update(row.input_ids.tobytes())
-        totals.num_rows += 1
-        totals.num_tokens += len(row.input_ids)
-        totals.num_pieces += len(row.doc_lengths)
-        totals.num_bytes += sum(row.doc_bytes)
-        for source, length in zip(row.doc_sources, row.doc_lengths, strict=True):
-            tokens_by_source[source] += length
-        if len(batch) == SHARD_ROWS:
-            flush()
-    flush()
-
-    totals.source_tokens = dict(sorted(tokens_by_source.items()))
-    _write_datasets_files(path, files, digest.hexdigest())
-    (path / "rows.json").write_text(json.dumps(asdict(totals), indent=2, sort_keys=True) + "\n")
+def finish_rows(path: Path, shards: Sequence[dict], totals: RowTotals) -> RowTotals:
+    """Adds up the shards in `path` in `totals`, and writes what makes a dataset of them; `rows.json` is the last."""
+    by_source: Counter[str] = Counter()
+    for shard in shards:
+        by_source.update(shard["source_tokens"])
+        totals.num_rows += shard["rows"]
+        totals.num_tokens += shard["tokens"]
+        totals.num_pieces += shard["pieces"]
+        totals.num_bytes += shard["bytes"]
+    totals.source_tokens = dict(sorted(by_source.items()))
+    digest = hashlib.sha256("".join(shard["sha256"] for shard in shards).encode())
+    _write_datasets_files(path, [shard["file"] for shard in shards], digest.hexdigest())
+    write_json(path / "rows.json", asdict(totals))
     return totals
+
+
+def write_rows(path: Path, rows: Sequence[Row], totals: RowTotals) -> RowTotals:
+    """Writes rows that are at hand to the folder `path`, adding them up in `totals`."""
+    path.mkdir(parents=True, exist_ok=True)
+    shards = []
+    for group in list(in_groups(rows, SHARD_ROWS)) or [[]]:
+        columns = {name: [getattr(row, name) for row in group] for name in SCHEMA.names}
+        shards.append(write_shard(path / f"data-{len(shards):05d}.arrow", pa.table(columns, SCHEMA)))
+    return finish_rows(path, shards, totals)
 
 
 def _write_datasets_files(path: Path, files: list[str], fingerprint: str) -> None:

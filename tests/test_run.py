@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from nsllm_lite import run
-from nsllm_lite.document import Document, Section, read_documents, write_documents
+from nsllm_lite.document import Document, DocumentWriter, Section, read_documents
 
 
 def test_a_directory_is_finished_by_its_manifest_alone(tmp_path):
@@ -69,7 +69,10 @@ def test_documents_come_back_as_they_were(tmp_path):
                  (("Results", "r."),)),
         Document("x", "s", "a#b.txt#2", text="plain"),
     ]  # fmt: skip
-    assert write_documents(tmp_path / "d.parquet", iter(documents)) == 2
+    writer = DocumentWriter(tmp_path / "d.parquet")
+    for document in documents:
+        writer.add(document)
+    writer.close()
     assert list(read_documents(tmp_path / "d.parquet")) == documents
     assert documents[1].file == "a#b.txt"
     assert documents[0].num_chars == len("T µ") + len("A ± b") + len("Methods") + len("m")

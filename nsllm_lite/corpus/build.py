@@ -1,45 +1,41 @@
 """`nsllm-lite corpus`: from dumps of papers to packed rows, with an account of every record.
 
-The order of stages: read and clean -> drop what is of no use -> duplicates -> held-out papers, and training papers too
-near to them -> render for each phase -> tokenizer -> pack. Texts pass through files; memory holds an entry a record.
+The order of stages, each a function from what the one before left on disk:
+
+    ingest    task by task   files -> cleaned documents in parts, with the keys of each; useless records end here
+    choose    at once        keys -> duplicates, held-out papers, surplus of one kind
+    settle    part by part   training documents too near to a held-out one go; the survivors are written
+    pack      task by task   documents -> the texts of each phase -> tokens -> packed rows
+    ledger    part by part   what became of each record
+
+A run that was killed continues where its last finished task ended, and so does one whose later settings were changed.
 """
 
+import json
 import shutil
 import time
-from array import array
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
+from nsllm_lite import __version__, run
 from nsllm_lite import recipe as recipes
-from nsllm_lite import run
-from nsllm_lite.corpus import clean, dedup, ledger, pack, render, sources, split, tokenizer
-from nsllm_lite.corpus.files.opening import Unread
-from nsllm_lite.corpus.spool import Spool
-from nsllm_lite.document import Document, read_documents, write_documents
-from nsllm_lite.rows import RowTotals, write_rows
+from nsllm_lite.corpus import choose, ledger, pack, plot, settle, shards, sources, tokenizer
+from nsllm_lite.corpus.encoder import Encoder
+from nsllm_lite.corpus.ingest import evaluation_index, ingest
+from nsllm_lite.corpus.parts import Part, open_parts
+from nsllm_lite.corpus.phases import RENDER, SPLITS, texts_of
+from nsllm_lite.corpus.shards import Stage
+from nsllm_lite.rows import RowTotals, finish_rows
 
-RENDER = {"phase1": render.phase1_text, "phase2": render.phase2_text, "general": render.general_text}
-SPLITS = ("train", "heldout")
-# Bytes on disk for one byte of source, work files among them: cleaned documents, shingles, spooled texts, rows.
-# Measured 3.0 on 200,000 arXiv abstracts.
+# Bytes on disk for one byte of source, work files among them: documents twice, shingles, rows.
 DISK_FACTOR = 5
-MADE = ("tokenizer", "rows", "work", "documents.parquet", "documents.part", "dropped.jsonl", "ledger.parquet")
-MADE += ("ledger.json", "times.json")
-
-
-@dataclass(slots=True)
-class Candidates:
-    """The documents in work/documents.parquet, in its order: those of use to at least one phase."""
-
-    entries: array = field(default_factory=lambda: array("q"))  # place in the ledger
-    ids: list[str] = field(default_factory=list)
-    reasons: list[dict[str, str]] = field(default_factory=list)  # {phase: "" or why it cannot enter this one}
-    text_keys: array = field(default_factory=lambda: array("Q"))
-    known_reasons: dict[tuple, dict[str, str]] = field(default_factory=dict)  # few differ: documents share them
+READ_FIELDS = ("sources", "general", "near_duplicate_jaccard", "languages", "decontaminate", "min_chars")
+LATER = ("choice", "known.npz", "near", "heldout", "settled", "packed", "later.json")
+MADE = ("tokenizer", "rows", "documents", "dropped.jsonl", "ledger.parquet", "ledger_files.parquet", "ledger.json")
+MADE += ("ledger.png", "times.json")
 
 
 def build(recipe: recipes.Corpus) -> dict:
@@ -48,203 +44,236 @@ def build(recipe: recipes.Corpus) -> dict:
     Raises:
         ValueError: a source that is absent or unreadable, a tokenizer without the end-of-text token, too little disk,
             no document left, or a share of dropped records that needs consent.
+        RuntimeError: a worker process died; the same call continues.
     """
     started = time.time()
+    inputs = begin(recipe)
+    if inputs is None:
+        print(f"{recipe.out}: finished, skipped")
+        return run.read_manifest(Path(recipe.out))["results"]
+    workers = shards.num_workers(recipe.execution.workers, _num_bytes(recipe))
+    shards.run_stage(reading(recipe), workers)
+    choose_at_once(recipe)
+    settled = shards.run_stage(settling(recipe), workers)
+    prepare_packing(recipe)
+    stage = packing(recipe)
+    packed = shards.run_stage(stage, workers)
+    return _finish(recipe, inputs, settled, stage.tasks, packed, started, workers)
+
+
+def begin(recipe: recipes.Corpus) -> dict[str, str | None] | None:
+    """The hashes of all inputs, with `recipe.out` ready for this build; None where it is finished."""
     out = Path(recipe.out)
     identity = recipes.identity(recipe)
     inputs = {f"source:{s.name}": sources.sha256_source(s) for s in (*recipe.sources, *recipe.general)}
     if recipe.tokenizer:
         inputs["tokenizer"] = tokenizer.sha256_tokenizer(recipe.tokenizer)
+    if recipe.decontaminate:
+        inputs["decontaminate"] = evaluation_index(tuple(recipe.decontaminate)).sha256
     if run.is_finished(out, identity, inputs):
-        print(f"{out}: finished, skipped")
-        return run.read_manifest(out)["results"]
-    source_bytes = sum(map(sources.bytes_of, (*recipe.sources, *recipe.general)))
-    run.require_disk(out, DISK_FACTOR * source_bytes + 2**25, "the corpus")
+        return None
+    run.require_disk(out, DISK_FACTOR * _num_bytes(recipe) + 2**25, "the corpus")
     if recipe.tokenizer:  # a wrong one is refused before the long work, not after
         tokenizer.end_of_text_id(tokenizer.load_tokenizer(recipe.tokenizer), recipe.end_of_text)
+    _clear(out, out / "work", identity, inputs)
+    return inputs
 
-    _clear(out)
-    work = out / "work"
-    work.mkdir(parents=True)
-    with open(out / "dropped.jsonl", "w", encoding="utf-8") as dropped:
-        book = ledger.Ledger([s.name for s in recipe.general], dropped)
-        whole, body = dedup.Shingles(work / "whole.shingles"), dedup.Shingles(work / "body.shingles")
-        candidates = Candidates()
-        write_documents(work / "documents.parquet", _read(recipe, book, candidates, whole, body))
-        duplicates = _find_duplicates(candidates, whole, recipe.near_duplicate_jaccard)
-        heldout, near = _hold_out(recipe, book, candidates, duplicates, whole, body)
-        spools = {(p, s): Spool(work / f"{p}-{s}.parquet") for p in RENDER for s in SPLITS}
-        lost: Counter[str] = Counter()
-        survivors = _settle(recipe, book, candidates, work, duplicates, heldout, near, spools, lost)
-        write_documents(out / "documents.parquet", survivors)
-    for spool in spools.values():
-        spool.close()
-    book.check()
-    summary = book.summary()
+
+def _num_bytes(recipe: recipes.Corpus) -> int:
+    return sum(map(sources.bytes_of, (*recipe.sources, *recipe.general)))
+
+
+def _clear(out: Path, work: Path, identity: dict, inputs: dict[str, str | None]) -> None:
+    """Removes what an unfinished build left that does not serve this one, and nothing else that lies in the folder."""
+    read_inputs = {key: value for key, value in inputs.items() if key != "tokenizer"}
+    reading = {"recipe": {key: identity[key] for key in READ_FIELDS}, "inputs": read_inputs, "version": __version__}
+    later = {key: value for key, value in identity.items() if key != "max_drop_share"} | inputs
+    for marker, value, made in (
+        (work / "reading.json", reading, [work]),
+        (work / "later.json", later, [*(work / name for name in LATER), *(out / name for name in MADE)]),
+    ):
+        if not marker.is_file() or run.read_json(marker) != value:
+            for path in made:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            run.write_json(marker, value)
+
+
+# ---------------------------------------------------------------------------------------------------------- stages
+
+
+def reading(recipe: recipes.Corpus) -> Stage:
+    tasks = shards.read_tasks(recipe)
+    work = _work(recipe)
+    function = partial(ingest, recipe, work / "read")
+    return Stage("reading", function, tasks, [task.num_bytes for task in tasks], work / "tasks")
+
+
+def _work(recipe: recipes.Corpus) -> Path:
+    return Path(recipe.out) / "work"
+
+
+def choose_at_once(recipe: recipes.Corpus) -> None:
+    """What concerns all parts: `choose`, and the index of what is held out."""
+    work = _work(recipe)
+    stage = reading(recipe)
+    answers = [run.read_json(answer) for answer in stage.answers()]
+    finished = {name for answer in answers for name in answer["parts"]}
+    for folder in (work / "read").iterdir():  # what a killed task left
+        if folder.name not in finished:
+            shutil.rmtree(folder)
+    parts = open_parts(work / "read")
+    for source in (*recipe.sources, *recipe.general):
+        mine = [answer for answer, task in zip(answers, stage.tasks, strict=True) if task.source == source]
+        if not sum(answer["documents"] for answer in mine):
+            raise ValueError(_nothing_readable(source, [p for p in parts if p.source == source.name]))
+    known = work / "known.npz"  # written last
+    if not known.is_file():
+        choice = choose.choose(recipe, parts)
+        choice.save(work / "choice")
+        settle.Known.gather(parts, choice.outcome, recipe.min_chars).save(known)
+
+
+def settling(recipe: recipes.Corpus) -> Stage:
+    work = _work(recipe)
+    parts = open_parts(work / "read")
+    function = partial(settle.settle, recipe, work, Path(recipe.out) / "documents")
+    return Stage("settling", function, parts, [part.num_candidates for part in parts], work / "settled")
+
+
+def prepare_packing(recipe: recipes.Corpus) -> None:
+    """The ledger without tokens is printed, what is left must be enough, and the tokenizer is put in its place."""
+    out, work = Path(recipe.out), _work(recipe)
+    parts = open_parts(work / "read")
+    choice = choose.Choice.load(work / "choice")
+    summary = ledger.write(out, work, parts, choice, None)
     _print_ledger(summary)
     _require_enough_left(recipe, summary)
-
-    totals = _pack(recipe, out, spools, book)
-    book.write(out, summary)
-    results = _results(recipe, summary, spools, totals, lost)
-    _print_rows(results)
-    shutil.rmtree(work)
-    run.finish(out, "corpus", identity, inputs, results, started)
-    return results
-
-
-def _clear(out: Path) -> None:
-    """Removes what an unfinished build left, and nothing else that may lie in the folder."""
-    for name in MADE:
-        path = out / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    folder = out / "tokenizer"
+    if (folder / "tokenizer.json").is_file():
+        return
+    made = folder.with_suffix(".part")
+    shutil.rmtree(made, ignore_errors=True)
+    if recipe.train_tokenizer:
+        train = (task for task in _pack_tasks(out, work, parts, choice) if task.split == "train")
+        batches = ((task, batch) for task in train for batch in pack.documents_of(task))
+        texts = (text for task, b in batches for text in texts_of(task.phase, b, recipe.min_chars).to_pylist())
+        tokenizer.train_tokenizer(texts, recipe.train_tokenizer.vocab_size, recipe.end_of_text, made)
+    else:
+        tokenizer.save_tokenizer(recipe.tokenizer, made)
+    made.replace(folder)
 
 
-# ------------------------------------------------------------------------------------------------- read and clean
+def packing(recipe: recipes.Corpus) -> Stage:
+    out, work = Path(recipe.out), _work(recipe)
+    tasks = _pack_tasks(out, work, open_parts(work / "read"), choose.Choice.load(work / "choice"))
+    end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(out / "tokenizer")), recipe.end_of_text)
+    sha256 = run.sha256_file(out / "tokenizer" / "tokenizer.json")
+    function = partial(_pack_one, out, sha256, end_of_text_id, recipe.row_tokens, recipe.min_chars)
+    return Stage("packing", function, tasks, [task.num_chars for task in tasks], work / "packed")
 
 
-def _read(
-    recipe: recipes.Corpus, book: ledger.Ledger, found: Candidates, whole: dedup.Shingles, body: dedup.Shingles
-) -> Iterator[Document]:
-    """Cleaned documents of use to some phase; all others end in the ledger here."""
-    for source in (*recipe.sources, *recipe.general):
-        general = source.name in book.general_sources
-        files = sources.files_of(source)
-        start = len(book)
-        num_documents = 0
-        for file in run.progress(len(files), 0, f"reading {source.name}", "file", iterable=files):
-            for record in sources.read(source, file, general):
-                if isinstance(record, Unread):
-                    origin = clean.clean_line(record.origin)
-                    index = book.add(f"{source.name}:{origin}", source.name, origin, 0)
-                    book.drop(index, record.reason, record.message)
-                    continue
-                num_documents += 1
-                document = clean.clean_document(record)
-                index = book.add(document.id, source.name, document.origin, document.num_chars)
-                if _enter(document, index, general, recipe.min_chars, book, found, whole, body):
-                    yield document
-        if not num_documents:
-            raise ValueError(_nothing_readable(source, book, start))
-
-
-def _enter(
-    document: Document,
-    index: int,
-    general: bool,
-    min_chars: int,
-    book: ledger.Ledger,
-    found: Candidates,
-    whole: dedup.Shingles,
-    body: dedup.Shingles,
-) -> bool:
-    """Notes a document among the candidates, or drops it; says which."""
-    texts = {phase: RENDER[phase](document, min_chars) for phase in book.phases(index)}
-    reasons = {phase: reason for phase, (_, reason) in texts.items()}
-    reason = clean.reason_to_drop(document) or ("" if "" in reasons.values() else next(iter(reasons.values())))
-    if reason:
-        book.drop(index, reason, _head(document))
-        return False
-    experiments = "" if general else texts["phase2"][0]
-    text = next(text for text, why in texts.values() if not why)
-    found.entries.append(index)
-    found.ids.append(document.id)
-    found.reasons.append(found.known_reasons.setdefault(tuple(reasons.items()), reasons))
-    found.text_keys.append(dedup.key64(dedup.normalise(text)))
-    whole.add(dedup.shingles_of(text))
-    body.add(dedup.shingles_of(experiments))
-    return True
-
-
-def _head(document: Document) -> str:
-    parts = [document.title, document.abstract, document.text, *(f"{s.heading} {s.text}" for s in document.sections)]
-    return " | ".join(part for part in parts if part)
-
-
-def _nothing_readable(source: recipes.Source, book: ledger.Ledger, start: int) -> str:
-    reasons = Counter(d.reason for i, d in book.decisions["corpus"].items() if i >= start)
+def _nothing_readable(source: recipes.Source, parts: list[Part]) -> str:
+    texts = [(part.folder / "dropped.jsonl").read_text(encoding="utf-8") for part in parts]
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    reasons = Counter(line["reason"] for line in lines)
     counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     return (
         f"Source {source.name!r}: no paper could be read at {source.path} ({counts}; the first: "
-        f"{book.origins[start].removesuffix('#0')}). Needed: {', '.join(sources.READERS)} files, as `format` "
-        f"{source.format!r} finds them by content. Correct `path` or `format`; dropped.jsonl tells what each file is."
+        f"{lines[0]['origin'].removesuffix('#0')}: {lines[0]['text']}). Needed: {', '.join(sources.READERS)} files, as "
+        f"`format` {source.format!r} finds them by content. Correct `path` or `format`."
     )
 
 
-# -------------------------------------------------------------------------------------------- choose what is kept
+def _pack_tasks(out: Path, work: Path, parts: list[Part], choice: choose.Choice) -> list[pack.PackTask]:
+    """Training documents of consecutive parts, a shard or more a task; all held-out ones of a phase in one."""
+    tasks: list[pack.PackTask] = []
+    for phase in RENDER:
+        for split, code in zip(SPLITS, (choose.KEPT, choose.HELDOUT), strict=True):
+            first = len(tasks)
+            files, masks, documents, chars = [], [], 0, 0
+            mine = [part for part in parts if phase in part.phases]
+            for number, part in enumerate(mine):
+                outcome = np.array(choice.outcome[part.span])
+                near = np.load(work / "near" / f"{part.name}.npy") >= 0
+                kept, held = (outcome == choose.KEPT) & ~near, outcome == choose.HELDOUT
+                wanted = (kept if code == choose.KEPT else held) & part.fits(phase)
+                files.append((out / "documents" if code == choose.KEPT else work / "heldout") / f"{part.name}.parquet")
+                masks.append(wanted[kept | held] if code == choose.KEPT else wanted[held])
+                documents, chars = documents + int(wanted.sum()), chars + int(part.keys["chars"][wanted].sum())
+                full = documents >= pack.SHARD_DOCUMENTS or chars >= 4 * pack.SHARD_TOKENS
+                if number == len(mine) - 1 or (full and code == choose.KEPT):
+                    tasks.append(pack.PackTask(phase, split, len(tasks) - first, tuple(files), tuple(masks), chars))
+                    files, masks, documents, chars = [], [], 0, 0
+            if len(tasks) == first:
+                tasks.append(pack.PackTask(phase, split, 0, (), (), 0))
+    return tasks
 
 
-def _find_duplicates(candidates: Candidates, whole: dedup.Shingles, threshold: float) -> dict[int, tuple[int, str]]:
-    """Of each group the first with an experimental section is kept, or else the first."""
-    poor = np.array([reasons.get("phase2", "") != "" for reasons in candidates.reasons], bool)
-    rank = np.empty(len(poor), np.int64)
-    rank[np.argsort(poor, kind="stable")] = np.arange(len(poor))
-    keys = np.array(candidates.text_keys, np.uint64)
-    return dedup.find_duplicates(candidates.ids, keys, whole, rank, threshold)
+def _pack_one(
+    out: Path, sha256: str, end_of_text_id: int, row_tokens: int, min_chars: int, task: pack.PackTask
+) -> dict:
+    encoder = _encoder(out / "tokenizer", sha256)
+    rows = out / "rows" / task.phase / task.split
+    counts = out / "work" / "packed" / task.phase / task.split
+    return pack.pack(task, encoder, end_of_text_id, row_tokens, min_chars, rows, counts)
 
 
-def _hold_out(
+@lru_cache(maxsize=1)
+def _encoder(folder: Path, sha256: str) -> Encoder:
+    """One a process; `sha256` tells two tokenizers of one folder apart."""
+    return Encoder(tokenizer.load_tokenizer(str(folder)))
+
+
+# --------------------------------------------------------------------------------------------------------- results
+
+
+def _finish(
     recipe: recipes.Corpus,
-    book: ledger.Ledger,
-    candidates: Candidates,
-    duplicates: dict[int, tuple[int, str]],
-    whole: dedup.Shingles,
-    body: dedup.Shingles,
-) -> tuple[set[int], dict[int, int]]:
-    """(held-out candidates, {candidate too near to a held-out one: that one}), papers and general text each apart."""
-    groups: dict[str, dict[int, str]] = {"experimental": {}, "other": {}, "general": {}}
-    for number, reasons in enumerate(candidates.reasons):
-        if number not in duplicates:
-            kind = "general" if "general" in reasons else "other" if reasons["phase2"] else "experimental"
-            groups[kind][number] = candidates.ids[number]
-    papers = split.choose_heldout(groups["experimental"], groups["other"], recipe.heldout)
-    for_general = recipe.heldout.model_copy(update={"share": recipe.heldout.general_share})
-    passages = split.choose_heldout({}, groups["general"], for_general)
-    experimental = groups["experimental"].keys()
-    near = {
-        **split.near_heldout(body, papers & experimental, experimental - papers),
-        **split.near_heldout(whole, papers, (experimental | groups["other"].keys()) - papers),
-        **split.near_heldout(whole, passages, groups["general"].keys() - passages),
-    }
-    return papers | passages, near
+    inputs: dict[str, str | None],
+    settled: list[dict],
+    tasks: list[pack.PackTask],
+    packed: list[dict],
+    started: float,
+    workers: int,
+) -> dict:
+    """Rows, ledger and manifest from what the tasks answered."""
+    out, work = Path(recipe.out), _work(recipe)
+    parts = open_parts(work / "read")
+    totals, tokens = _finish_rows(recipe, tasks, packed)
+    summary = ledger.write(out, work, parts, choose.Choice.load(work / "choice"), tokens)
+    run.write_json(out / "ledger.json", summary)
+    plot.draw(summary, out / "ledger.png")
+    lost: Counter[str] = Counter()
+    for part, answer in zip(parts, settled, strict=True):
+        lost[part.source] += answer["lost"]
+    results = _results(recipe, summary, totals, dict(sorted(lost.items())))
+    _print_rows(results)
+    shutil.rmtree(work)
+    measured = {"workers": workers, "tokenised_by": sorted({answer["encoder"] for answer in packed})}
+    run.finish(out, "corpus", recipes.identity(recipe), inputs, results, started, measured)
+    return results
 
 
-def _settle(
-    recipe: recipes.Corpus,
-    book: ledger.Ledger,
-    candidates: Candidates,
-    work: Path,
-    duplicates: dict[int, tuple[int, str]],
-    heldout: set[int],
-    near: dict[int, int],
-    spools: dict[tuple[str, str], Spool],
-    lost: Counter[str],
-) -> Iterator[Document]:
-    """The survivors, each rendered into the spools of its phases; every candidate is settled in the ledger."""
-    documents = read_documents(work / "documents.parquet")
-    bar = run.progress(len(candidates.entries), 0, "rendering", "doc", iterable=documents)
-    for number, document in enumerate(bar):
-        index = candidates.entries[number]
-        if number in duplicates:
-            other, reason = duplicates[number]
-            book.decide(index, "corpus", "duplicate", reason, candidates.entries[other])
-            continue
-        if number in near:
-            book.drop(index, "near_heldout", _head(document), candidates.entries[near[number]])
-            continue
-        part = "heldout" if number in heldout else "train"
-        for phase, reason in candidates.reasons[number].items():
-            if reason:
-                book.decide(index, phase, "dropped", reason)
-                continue
-            book.decide(index, phase, "heldout" if number in heldout else "kept")
-            text, _ = RENDER[phase](document, recipe.min_chars)
-            spools[phase, part].add(pack.Text(index, document.id, document.source, text))
-        lost[document.source] += _head(document).count(clean.LOST)
-        yield document
+def _finish_rows(
+    recipe: recipes.Corpus, tasks: list[pack.PackTask], packed: list[dict]
+) -> tuple[dict[str, RowTotals], ledger.Tokens]:
+    """Of each phase and split the rows' totals, and the tokens of each document in order."""
+    out, work = Path(recipe.out), _work(recipe)
+    end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(out / "tokenizer")), recipe.end_of_text)
+    sha256 = run.sha256_file(out / "tokenizer" / "tokenizer.json")
+    totals, tokens = {}, {}
+    for phase in RENDER:
+        for split in SPLITS:
+            mine = [n for n, task in enumerate(tasks) if (task.phase, task.split) == (phase, split)]
+            made = [shard for n in mine for shard in packed[n]["shards"]]
+            empty = RowTotals(recipe.row_tokens, end_of_text_id, sha256)
+            totals[f"{phase}/{split}"] = finish_rows(out / "rows" / phase / split, made, empty)
+            files = [work / "packed" / phase / split / f"tokens-{tasks[n].number:05d}.npy" for n in mine]
+            tokens[phase, split] = np.concatenate([np.load(file) for file in files])
+    return totals, tokens
 
 
 def _require_enough_left(recipe: recipes.Corpus, summary: dict) -> None:
@@ -273,55 +302,26 @@ def _require_enough_left(recipe: recipes.Corpus, summary: dict) -> None:
         )
 
 
-# ------------------------------------------------------------------------------------------------ tokenise and pack
-
-
-def _pack(
-    recipe: recipes.Corpus, out: Path, spools: dict[tuple[str, str], Spool], book: ledger.Ledger
-) -> dict[str, RowTotals]:
-    """Rows of each phase and split, written with the tokenizer that is saved beside them."""
-    folder = out / "tokenizer"
-    if recipe.train_tokenizer:
-        texts = (text.text for phase in RENDER for text in spools[phase, "train"])
-        tokenizer.train_tokenizer(texts, recipe.train_tokenizer.vocab_size, recipe.end_of_text, folder)
-    else:
-        tokenizer.save_tokenizer(recipe.tokenizer, folder)
-    ours = tokenizer.load_tokenizer(str(folder))
-    end_of_text_id = tokenizer.end_of_text_id(ours, recipe.end_of_text)
-    sha256 = run.sha256_file(folder / "tokenizer.json")
-    totals = {}
-    for (phase, part), spool in spools.items():
-        texts = run.progress(spool.num_texts, 0, f"packing {phase}/{part}", "doc", iterable=spool)
-        count = book.tokens[phase].__setitem__
-        pieces = pack.tokenise(texts, ours, end_of_text_id, recipe.row_tokens, count)
-        rows = pack.pack(pieces, recipe.row_tokens)
-        empty = RowTotals(recipe.row_tokens, end_of_text_id, sha256)
-        totals[f"{phase}/{part}"] = write_rows(out / "rows" / phase / part, rows, empty)
-    return totals
-
-
-def _results(
-    recipe: recipes.Corpus,
-    summary: dict,
-    spools: dict[tuple[str, str], Spool],
-    totals: dict[str, RowTotals],
-    lost: Counter[str],
-) -> dict:
+def _results(recipe: recipes.Corpus, summary: dict, totals: dict[str, RowTotals], lost: dict[str, int]) -> dict:
+    rows = {}
+    for name, total in totals.items():
+        phase, split = name.split("/")
+        outcome = "kept" if split == "train" else "heldout"
+        counts = summary["phases"][phase].values()
+        rows[name] = {
+            "documents": sum(c[outcome] for c in counts),
+            "chars": sum(c["chars"][outcome] for c in counts),
+            "tokens": total.num_tokens,
+            "rows": total.num_rows,
+            "fill": round(total.fill, 4),
+            "source_tokens": total.source_tokens,
+        }
+        assert total.num_tokens == sum(c["tokens"][outcome] for c in counts), "rows and ledger disagree"
     return {
         "documents": summary["documents"],
         "phases": summary["phases"],
-        "rows": {
-            f"{phase}/{part}": {
-                "documents": spool.num_texts,
-                "chars": spool.num_chars,
-                "tokens": totals[f"{phase}/{part}"].num_tokens,
-                "rows": totals[f"{phase}/{part}"].num_rows,
-                "fill": round(totals[f"{phase}/{part}"].fill, 4),
-                "source_tokens": totals[f"{phase}/{part}"].source_tokens,
-            }
-            for (phase, part), spool in spools.items()
-        },
-        "lost_characters": dict(sorted(lost.items())),
+        "rows": rows,
+        "lost_characters": lost,
         "licences": {s.name: s.licence for s in (*recipe.sources, *recipe.general)},
     }
 

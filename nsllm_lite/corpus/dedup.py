@@ -1,18 +1,17 @@
 """Duplicates: the same paper again, the same text again, and near-duplicates by MinHash, verified.
 
-A document is compared by its shingles: the set of its word 5-grams, each a 64-bit hash. Shingles wait on disk; memory
-holds about 200 bytes a document.
+A document is compared by its shingles: the set of its word 5-grams, each a 64-bit hash. MinHash with bands finds
+candidates, and each is then verified by the real Jaccard index of the two shingle sets. Shingles and band keys wait on
+disk; the search reads one band at a time and holds about 60 bytes a document.
 
-MinHash with bands finds candidates, and each is then verified by the real Jaccard index of the two shingle sets.
 Source: Broder, "On the resemblance and containment of documents" (1997); R-MinHash of https://github.com/beowolx/rensa.
 """
 
 import hashlib
 import re
-from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import rensa
@@ -21,20 +20,42 @@ NUM_HASHES = 128
 SHINGLE_WORDS = 5
 MAX_RUN = 40  # within a band, each of more documents than this is compared with the first and the one before only
 SEED = 42
-BATCH = 1_000
+NONE, SAME_ID, SAME_DOI, SAME_TEXT, NEAR_DUPLICATE = range(5)
+REASONS = ("", "same_id", "same_doi", "same_text", "near_duplicate")
 _WORD = re.compile(r"\w+")
+_SEPARATORS = {c: " " for c in range(128) if not _WORD.match(chr(c))}
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5])
 _ODD = _ODD.astype(np.uint64)
 
 
+class Duplicates(NamedTuple):
+    """By document: the one kept in its place (-1 where it is itself kept), and one of the codes of REASONS."""
+
+    other: np.ndarray  # int32
+    reason: np.ndarray  # uint8
+
+
+def words_of(text: str) -> list[str]:
+    """The words of `text` in lower case, as `\\w+` finds them."""
+    lower = text.lower()
+    return lower.translate(_SEPARATORS).split() if lower.isascii() else _WORD.findall(lower)
+
+
 def normalise(text: str) -> str:
     """The words alone, in lower case: equal for texts that differ in punctuation, case or spacing."""
-    return " ".join(_WORD.findall(text.lower()))
+    return " ".join(words_of(text))
+
+
+def key64(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def shingles_of(text: str) -> np.ndarray:
     """Sorted hashes of the distinct word 5-grams of `text`, uint64; the whole text is one where it is shorter."""
-    words = _WORD.findall(text.lower())
+    return shingles_of_words(words_of(text))
+
+
+def shingles_of_words(words: list[str]) -> np.ndarray:
     if not words:
         return np.empty(0, np.uint64)
     if len(words) < SHINGLE_WORDS:
@@ -49,83 +70,14 @@ def shingles_of(text: str) -> np.ndarray:
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    shared = len(np.intersect1d(first, second, assume_unique=True))
-    return shared / max(1, len(first) + len(second) - shared)
+    """Of two arrays that `shingles_of` gave."""
+    both = np.concatenate((first, second))
+    both.sort(kind="stable")  # two sorted runs: a merge
+    shared = int((both[1:] == both[:-1]).sum())
+    return shared / max(1, len(both) - shared)
 
 
-class Shingles:
-    """Shingle sets in a file: `add` in order, then `[i]` memory-mapped."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._file = open(path, "wb")  # noqa: SIM115 (open for as long as documents come)
-        self._starts = array("q", [0])
-        self._map: np.ndarray | None = None
-
-    def add(self, shingles: np.ndarray) -> None:
-        self._file.write(shingles.tobytes())
-        self._starts.append(self._starts[-1] + len(shingles))
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        if self._map is None:
-            self._file.close()
-            empty = self._starts[-1] == 0
-            self._map = np.empty(0, np.uint64) if empty else np.memmap(self._path, np.uint64, "r")
-        return self._map[self._starts[index] : self._starts[index + 1]]
-
-
-def key64(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def find_duplicates(
-    ids: Sequence[str], texts: np.ndarray, shingles: Shingles, rank: np.ndarray, threshold: float
-) -> dict[int, tuple[int, str]]:
-    """{duplicate: (the one kept, reason)} with reason same_id, same_text or near_duplicate.
-
-    Of each group the document of lowest `rank` (a permutation of 0..n-1) is kept. `texts` are 64-bit keys of the
-    normalised texts, 0 for a document that has none to compare.
-    """
-    order = np.argsort(rank)
-    found: dict[int, tuple[int, str]] = {}
-    for keys, reason in ((_keys_of(ids), "same_id"), (texts, "same_text")):
-        seen: dict[int, int] = {}
-        for index in order.tolist():
-            key = int(keys[index])
-            if index not in found and key and seen.setdefault(key, index) != index:
-                found[index] = (seen[key], reason)
-    remaining = np.array([i for i in order.tolist() if i not in found and len(shingles[i])], dtype=np.int64)
-    if len(remaining) > 1 and threshold < 1:
-        _near_duplicates(remaining, shingles, threshold, found)
-    return {index: (_root(found, index), reason) for index, (_, reason) in found.items()}
-
-
-def _keys_of(ids: Sequence[str]) -> np.ndarray:
-    return np.fromiter((key64(name) for name in ids), np.uint64, len(ids))
-
-
-def _root(found: dict[int, tuple[int, str]], index: int) -> int:
-    """The kept document at the end of the chain, since the first of a same-id pair may itself be a near-duplicate."""
-    while index in found:
-        index = found[index][0]
-    return index
-
-
-def _near_duplicates(
-    documents: np.ndarray, shingles: Shingles, threshold: float, found: dict[int, tuple[int, str]]
-) -> None:
-    """Adds to `found`; `documents` stand in order of rank, so that a later one is the duplicate of an earlier."""
-    for later, earlier in _candidate_pairs(documents, shingles, threshold):
-        if later in found:
-            continue
-        kept = _root(found, earlier)
-        for other in dict.fromkeys((kept, earlier)):
-            if other not in found and jaccard(shingles[later], shingles[other]) >= threshold:
-                found[later] = (other, "near_duplicate")
-                break
+# ------------------------------------------------------------------------------------------------------ candidates
 
 
 def rows_per_band(threshold: float, num_hashes: int = NUM_HASHES) -> int:
@@ -134,28 +86,125 @@ def rows_per_band(threshold: float, num_hashes: int = NUM_HASHES) -> int:
     return max(fits, default=1)
 
 
-def _candidate_pairs(documents: np.ndarray, shingles: Shingles, threshold: float) -> list[tuple[int, int]]:
-    """(later, earlier) pairs that agree on a whole band, in order of the later one."""
+def band_keys(batch: Sequence[np.ndarray], threshold: float) -> np.ndarray:
+    """One 64-bit key a band and document, shape (bands, documents): equal keys make two documents candidates."""
     rows = rows_per_band(threshold)
     num_bands = NUM_HASHES // rows
-    bands = np.empty((num_bands, len(documents)), np.uint64)
+    if not batch:
+        return np.empty((num_bands, 0), np.uint64)
     weights = np.array([key64(f"band {r}") | 1 for r in range(rows)], np.uint64)
-    for start in range(0, len(documents), BATCH):
-        batch = [shingles[i] for i in documents[start : start + BATCH].tolist()]
-        starts = np.cumsum([0, *map(len, batch)]).astype(np.uint64)
-        matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(batch), starts, NUM_HASHES, SEED)
-        digests = np.array(matrix.to_rows(), np.uint64)[:, : num_bands * rows].reshape(len(batch), num_bands, rows)
-        bands[:, start : start + len(batch)] = (digests * weights).sum(axis=2, dtype=np.uint64).T
-    pairs: set[tuple[int, int]] = set()  # positions in `documents`
+    starts = np.cumsum([0, *map(len, batch)]).astype(np.uint64)
+    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(batch), starts, NUM_HASHES, SEED)
+    digests = np.array(matrix.to_rows(), np.uint64)[:, : num_bands * rows].reshape(len(batch), num_bands, rows)
+    return np.ascontiguousarray((digests * weights).sum(axis=2, dtype=np.uint64).T)
+
+
+def find_duplicates(
+    keys: dict[int, np.ndarray],
+    bands: Iterable[np.ndarray],
+    shingles: Callable[[int], np.ndarray],
+    rank: np.ndarray,
+    threshold: float,
+) -> Duplicates:
+    """Of each group of duplicates the document of lowest `rank` (a permutation of 0..n-1) is kept.
+
+    `keys` maps SAME_ID and the like to a uint64 a document, 0 where it has none; `bands` gives each band's keys of all
+    documents in turn, and `shingles(i)` the shingles of document i. With `threshold` 1 near-duplicates are not sought.
+    """
+    num = len(rank)
+    found = Duplicates(np.full(num, -1, np.int32), np.zeros(num, np.uint8))
+    for reason, values in keys.items():
+        open_ = np.flatnonzero((found.other < 0) & (values != 0))
+        order = open_[np.lexsort((rank[open_], values[open_]))]
+        first = np.ones(len(order), bool)
+        first[1:] = values[order[1:]] != values[order[:-1]]
+        leader = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]
+        found.other[order[~first]] = leader[~first]
+        found.reason[order[~first]] = reason
+    if threshold < 1:
+        _near_duplicates(found, bands, shingles, rank, threshold)
+    while True:  # the first of a same-id pair may itself be a near-duplicate
+        onward = np.where(found.other >= 0, found.other[found.other], -1)
+        if not (onward >= 0).any():
+            return found
+        np.copyto(found.other, onward, where=onward >= 0)
+
+
+def _near_duplicates(
+    found: Duplicates,
+    bands: Iterable[np.ndarray],
+    shingles: Callable[[int], np.ndarray],
+    rank: np.ndarray,
+    threshold: float,
+) -> None:
+    by_rank = np.argsort(rank)
+    documents = by_rank[found.other[by_rank] < 0]  # a later one is the duplicate of an earlier
+    for later, earlier in _candidate_pairs(documents, bands):
+        if found.other[later] >= 0:
+            continue
+        kept = earlier
+        while found.other[kept] >= 0:
+            kept = int(found.other[kept])
+        own = shingles(later)
+        for other in dict.fromkeys((kept, earlier)):
+            if len(own) and found.other[other] < 0 and jaccard(own, shingles(other)) >= threshold:
+                found.other[later], found.reason[later] = other, NEAR_DUPLICATE
+                break
+
+
+def _candidate_pairs(documents: np.ndarray, bands: Iterable[np.ndarray]) -> Iterable[tuple[int, int]]:
+    """(later, earlier) pairs that agree on a whole band, in order of the later one."""
+    codes = np.empty(0, np.int64)  # later * n + earlier, as places in `documents`
+    num = len(documents)
     for band in bands:
-        order = np.argsort(band, kind="stable")
-        ends = np.flatnonzero(np.diff(band[order])) + 1
-        for run in np.split(order, ends) if len(ends) < len(order) - 1 else ():
-            if len(run) < 2:
-                continue
-            members = run.tolist()
-            if len(members) <= MAX_RUN:
-                pairs.update((later, earlier) for n, later in enumerate(members) for earlier in members[:n])
+        values = band[documents]
+        order = np.argsort(values, kind="stable")
+        values = values[order]
+        starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1]))) if num else np.empty(0, np.int64)
+        sizes = np.diff(np.append(starts, num))
+        twos = starts[sizes == 2]
+        new = [order[twos + 1] * num + order[twos]]
+        for start, size in zip(starts[sizes > 2].tolist(), sizes[sizes > 2].tolist(), strict=True):
+            members = order[start : start + size]
+            if size <= MAX_RUN:
+                earlier, later = np.triu_indices(size, 1)
+                new.append(members[later] * num + members[earlier])
             else:
-                pairs.update((m, e) for p, m in pairwise(members) for e in {p, members[0]})
-    return [(int(documents[later]), int(documents[earlier])) for later, earlier in sorted(pairs)]
+                new.append(np.array([m * num + e for p, m in pairwise(members.tolist()) for e in {p, members[0]}]))
+        codes = np.unique(np.concatenate((codes, *new)))
+    for start in range(0, len(codes), 1 << 20):
+        chunk = codes[start : start + (1 << 20)]
+        yield from zip(documents[chunk // num].tolist(), documents[chunk % num].tolist(), strict=True)
+
+
+# -------------------------------------------------------------------------------------------------- near a known one
+
+
+class NearIndex:
+    """Finds, for a document's shingles, the one of a few known documents that it is near to; exact."""
+
+    def __init__(self, sets: Sequence[np.ndarray], threshold: float):
+        self.threshold = threshold
+        self._sizes = np.array([len(s) for s in sets], np.int64)
+        every = np.concatenate([np.empty(0, np.uint64), *sets])
+        owner = np.repeat(np.arange(len(sets), dtype=np.int32), self._sizes)
+        order = np.argsort(every, kind="stable")
+        self._every, self._owner = every[order], owner[order]
+
+    def find(self, own: np.ndarray) -> int:
+        """The place of the nearest set whose Jaccard index with `own` reaches the threshold, or -1."""
+        if not len(self._every) or not len(own):
+            return -1
+        first = np.searchsorted(self._every, own, "left")
+        hit = self._every[np.minimum(first, len(self._every) - 1)] == own
+        shared_hashes = own[hit]
+        least = self.threshold / (1 + self.threshold)  # shared / (sizes of both): what Jaccard t asks for at least
+        if len(shared_hashes) < least * (len(own) + self._sizes.min()):
+            return -1
+        last = np.searchsorted(self._every, shared_hashes, "right")
+        shared = np.zeros(len(self._sizes), np.int64)
+        for start, end in zip(first[hit].tolist(), last.tolist(), strict=True):
+            shared[self._owner[start:end]] += 1
+        index = shared / np.maximum(1, self._sizes + len(own) - shared)
+        best = int(index.argmax())
+        return best if index[best] >= self.threshold else -1

@@ -1,128 +1,236 @@
-"""Texts to packed rows: best-fit-decreasing per shard, nothing truncated, nothing lost.
+"""The last stage: documents -> texts -> tokens -> packed rows, shard by shard; nothing truncated, nothing lost.
 
 A document of n tokens (its end-of-text token among them) that is longer than a row is cut so that the remainder,
 n mod row_tokens, comes FIRST and the rest fills whole rows. The remainder is then an item like any short document, so
 that documents far longer than a row pack as tightly as short ones, and a continued piece always stands alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from nsllm_lite.rows import Row
+from nsllm_lite.corpus.encoder import Encoder, string_starts
+from nsllm_lite.corpus.phases import COLUMNS, texts_of
+from nsllm_lite.rows import SCHEMA, write_shard
 
 SHARD_DOCUMENTS = 100_000
-SHARD_TOKENS = 1 << 26  # bounds the memory of a shard of full texts: 256 MiB
-BATCH_TEXTS = 512
+SHARD_TOKENS = 1 << 25  # bounds the memory of a shard of full texts
+CHUNK_DOCUMENTS = 8_192
 
 
-class Text(NamedTuple):
-    """What a document says in one phase; `index` is its place in the ledger."""
+class PackTask(NamedTuple):
+    """One set of rows (`phase`/`split`), or a stretch of it: documents of `files`, those where `masks` is true."""
 
-    index: int
-    id: str
-    source: str
-    text: str
-
-
-class Piece(NamedTuple):
-    """A document's tokens, or a row's worth of them. Only the last piece ends with end-of-text."""
-
-    doc_id: str
-    source: str
-    tokens: np.ndarray
-    num_bytes: int
-    continued: bool
+    phase: str
+    split: str
+    number: int
+    files: tuple[Path, ...]
+    masks: tuple[np.ndarray, ...]
+    num_chars: int
 
 
-def tokenise(
-    texts: Iterable[Text],
-    tokenizer: Tokenizer,
-    end_of_text_id: int,
-    row_tokens: int,
-    count: Callable[[int, int], None] = lambda index, tokens: None,
-) -> Iterator[Piece]:
-    """The pieces of each text in order; `count(index, tokens)` hears each document's tokens, end-of-text included."""
-    stream = iter(texts)
-    while batch := list(islice(stream, BATCH_TEXTS)):
-        contents = [text.text for text in batch]
-        long = max(map(len, contents)) > 3 * row_tokens  # offsets cost time; only cuts need them
-        encode = tokenizer.encode_batch if long else tokenizer.encode_batch_fast
-        for text, encoding in zip(batch, encode(contents, add_special_tokens=False), strict=True):
-            tokens = np.array([*encoding.ids, end_of_text_id], np.int32)
-            count(text.index, len(tokens))
-            if len(tokens) <= row_tokens:
-                yield Piece(text.id, text.source, tokens, len(text.text.encode()), False)
-                continue
-            if not long:
-                encoding = tokenizer.encode(text.text, add_special_tokens=False)
-            yield from _cut(text, tokens, encoding, row_tokens)
+class Chunk(NamedTuple):
+    """Tokenised documents: those of document i are ids[starts[i]:starts[i + 1]], without end-of-text."""
+
+    names: pa.Array
+    sources: pa.Array
+    texts: pa.Array
+    ids: np.ndarray
+    starts: np.ndarray
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.ids) + len(self.names)
 
 
-def _cut(text: Text, tokens: np.ndarray, encoding: Encoding, row_tokens: int) -> Iterator[Piece]:
-    first = len(tokens) % row_tokens or row_tokens
-    cuts = list(range(first, len(tokens), row_tokens))
-    # Where a cut falls inside a character of several tokens, the whole character counts for the later piece.
-    chars = [encoding.token_to_chars(c)[0] if c < len(encoding) else len(text.text) for c in cuts]
-    bounds = zip([0, *cuts], [*cuts, len(tokens)], [0, *chars], [*chars, len(text.text)], strict=True)
-    for start, end, first_char, last_char in bounds:
-        num_bytes = len(text.text[first_char:last_char].encode())
-        yield Piece(text.id, text.source, tokens[start:end], num_bytes, start > 0)
+def pack(
+    task: PackTask, encoder: Encoder, end_of_text_id: int, row_tokens: int, min_chars: int, rows: Path, counts: Path
+) -> dict:
+    """Writes ROWS/data-NNNNN-KKK.arrow, and COUNTS/tokens-NNNNN.npy with each document's tokens in order.
 
-
-def pack(pieces: Iterable[Piece], row_tokens: int, shard_documents: int = SHARD_DOCUMENTS) -> Iterator[Row]:
-    """Rows of at most `row_tokens`; shards of pieces are packed one after another, each by itself."""
-    shard: list[Piece] = []
-    num_tokens = 0
-    for piece in pieces:
-        if piece.continued and len(piece.tokens) != row_tokens:
-            raise AssertionError(f"a continued piece of {len(piece.tokens)} tokens does not fill its row")
-        shard.append(piece)
-        num_tokens += len(piece.tokens)
-        if len(shard) >= shard_documents or num_tokens >= SHARD_TOKENS:
-            yield from _pack_shard(shard, row_tokens)
-            shard, num_tokens = [], 0
-    yield from _pack_shard(shard, row_tokens)
-
-
-def _pack_shard(shard: list[Piece], row_tokens: int) -> Iterator[Row]:
-    for members in best_fit_decreasing([len(p.tokens) for p in shard], row_tokens):
-        row = [shard[m] for m in members]
-        yield Row(
-            input_ids=np.concatenate([p.tokens for p in row]),
-            doc_lengths=[len(p.tokens) for p in row],
-            doc_ids=[p.doc_id for p in row],
-            doc_sources=[p.source for p in row],
-            doc_bytes=[p.num_bytes for p in row],
-            continued=row[0].continued,
-        )
-
-
-def best_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:
-    """Bins of item indices: the longest first, each into the bin it leaves the least room in.
-
-    Bit r of `open_rooms` is set where a bin with room r is open, so that the tightest bin is one shift and one
-    lowest-bit away, whatever the number of bins.
+    Returns the shards as `finish_rows` takes them, and the library that tokenised.
     """
-    bins: list[list[int]] = []
+    shards: list[dict] = []
+    tokens: list[np.ndarray] = []
+    rows.mkdir(parents=True, exist_ok=True)
+    counts.mkdir(parents=True, exist_ok=True)
+    for shard in _shards(_chunks(task, encoder, min_chars)):
+        table, num_tokens = rows_of(shard, encoder, end_of_text_id, row_tokens)
+        tokens.append(num_tokens)
+        shards.append(write_shard(rows / f"data-{task.number:05d}-{len(shards):03d}.arrow", table))
+    if not shards:
+        shards.append(write_shard(rows / f"data-{task.number:05d}-000.arrow", SCHEMA.empty_table()))
+    np.save(counts / f"tokens-{task.number:05d}.npy", np.concatenate([np.empty(0, np.int32), *tokens]))
+    return {"shards": shards, "encoder": encoder.name}
+
+
+def documents_of(task: PackTask) -> Iterator[pa.RecordBatch]:
+    """The task's documents, a batch at a time, in order."""
+    for path, mask in zip(task.files, task.masks, strict=True):
+        start = 0
+        with pq.ParquetFile(path) as parquet:
+            for batch in parquet.iter_batches(batch_size=CHUNK_DOCUMENTS, columns=COLUMNS[task.phase]):
+                wanted = batch.filter(pa.array(mask[start : start + batch.num_rows]))
+                start += batch.num_rows
+                if wanted.num_rows:
+                    yield wanted
+
+
+def _chunks(task: PackTask, encoder: Encoder, min_chars: int) -> Iterator[Chunk]:
+    checked: set[str] = set()  # sources of which a sample has been compared with the reference
+    for batch in documents_of(task):
+        texts = texts_of(task.phase, batch, min_chars)
+        sources = set(batch["source"].unique().to_pylist())
+        ids, starts = encoder.encode(texts, check=not sources <= checked)
+        checked |= sources
+        yield Chunk(batch["id"], batch["source"], texts, ids, starts)
+
+
+def _shards(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+    shard: list[Chunk] = []
+    for chunk in chunks:
+        shard.append(chunk)
+        if sum(len(c.names) for c in shard) >= SHARD_DOCUMENTS or sum(c.num_tokens for c in shard) >= SHARD_TOKENS:
+            yield shard
+            shard = []
+    if shard:
+        yield shard
+
+
+def rows_of(shard: list[Chunk], encoder: Encoder, end_of_text_id: int, row_tokens: int) -> tuple[pa.Table, np.ndarray]:
+    """(the shard's documents as packed rows, the number of tokens of each document, end-of-text included)."""
+    num_tokens = np.concatenate([np.diff(chunk.starts) for chunk in shard]) + 1
+    first_tokens = (num_tokens - 1) % row_tokens + 1  # of each document's first piece
+    num_later = (num_tokens - first_tokens) // row_tokens  # whole rows after it
+
+    # Rows of later pieces come first, then the bins of first pieces; `documents` and `lengths` go piece by piece.
+    order, bin_sizes = best_fit_decreasing(first_tokens, row_tokens)
+    later = np.repeat(np.arange(len(num_tokens)), num_later)
+    documents = np.concatenate((later, order))
+    lengths = np.concatenate((np.full(len(later), row_tokens), first_tokens[order]))
+    pieces_a_row = np.concatenate((np.ones(len(later), np.int64), bin_sizes))
+    ends = np.cumsum(lengths)
+    ids = _gather(shard, order, later, num_later, first_tokens, ends, row_tokens, end_of_text_id)
+    num_bytes = _piece_bytes(shard, encoder, order, num_later, first_tokens, row_tokens)
+
+    piece_starts = np.concatenate(([0], np.cumsum(pieces_a_row)))
+    row_starts = np.concatenate(([0], ends))[piece_starts]
+    names = pa.concat_arrays([chunk.names for chunk in shard]).take(pa.array(documents))
+    sources = pa.concat_arrays([chunk.sources for chunk in shard]).take(pa.array(documents))
+    continued = np.arange(len(pieces_a_row)) < len(later)
+
+    def lists(starts: np.ndarray, values: np.ndarray | pa.Array) -> pa.ListArray:
+        values = values if isinstance(values, pa.Array) else pa.array(values, pa.int32())
+        return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values)
+
+    columns = {
+        "input_ids": lists(row_starts, ids),
+        "doc_lengths": lists(piece_starts, lengths),
+        "doc_ids": lists(piece_starts, names),
+        "doc_sources": lists(piece_starts, sources),
+        "doc_bytes": lists(piece_starts, num_bytes),
+        "continued": pa.array(continued),
+    }
+    return pa.table(columns, SCHEMA), num_tokens.astype(np.int32)
+
+
+def _gather(
+    shard: list[Chunk],
+    order: np.ndarray,
+    later: np.ndarray,
+    num_later: np.ndarray,
+    first_tokens: np.ndarray,
+    ends: np.ndarray,
+    row_tokens: int,
+    end_of_text_id: int,
+) -> np.ndarray:
+    """All pieces' tokens end to end; the last piece of each document closes with end-of-text."""
+    out = np.empty(int(ends[-1]) if len(ends) else 0, np.int32)
+    start_of_first = np.empty(len(order), np.int64)  # in `out`, by document
+    start_of_first[order] = ends[len(later) :] - first_tokens[order]
+    start_of_later = np.concatenate(([0], np.cumsum(num_later * row_tokens)))[:-1]
+    document = 0
+    for chunk in shard:
+        bounds = chunk.starts.tolist()
+        places = start_of_first[document : document + len(chunk.names)].tolist()
+        for start, end, place in zip(bounds[:-1], bounds[1:], places, strict=True):
+            if num_later[document]:
+                cut, onward = int(first_tokens[document]), int(start_of_later[document])
+                out[place : place + cut] = chunk.ids[start : start + cut]
+                out[onward : onward + end - start - cut] = chunk.ids[start + cut : end]
+            else:
+                out[place : place + end - start] = chunk.ids[start:end]
+            document += 1
+    closing = np.where(num_later > 0, start_of_later + num_later * row_tokens, start_of_first + first_tokens) - 1
+    out[closing] = end_of_text_id
+    return out
+
+
+def _piece_bytes(
+    shard: list[Chunk],
+    encoder: Encoder,
+    order: np.ndarray,
+    num_later: np.ndarray,
+    first_tokens: np.ndarray,
+    row_tokens: int,
+) -> np.ndarray:
+    """UTF-8 bytes behind each piece, later pieces first, as in `rows_of`."""
+    first = np.concatenate([np.diff(string_starts(chunk.texts)) for chunk in shard])
+    later: list[int] = []
+    document = 0
+    for chunk in shard:
+        for place in np.flatnonzero(num_later[document : document + len(chunk.names)]).tolist():
+            ids = chunk.ids[chunk.starts[place] : chunk.starts[place + 1]]
+            cuts = np.arange(int(num_later[document + place]) + 2) * row_tokens
+            cuts = np.minimum(np.maximum(0, cuts - row_tokens + int(first_tokens[document + place])), len(ids))
+            cuts[0] = 0
+            first[document + place], *others = encoder.bytes_of(ids, cuts, chunk.texts[place].as_py())
+            later += others
+        document += len(chunk.names)
+    return np.concatenate((np.array(later, np.int64), first[order]))
+
+
+def best_fit_decreasing(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+    """(items bin by bin, items a bin): the longest first, each into the bin it leaves the least room in.
+
+    Items of one size are placed together: the tightest bins that have room r take r // size of them each, as placing
+    one by one would do. Bit r of `open_rooms` is set where a bin with room r is open.
+    """
+    by_size = np.argsort(-sizes, kind="stable")
+    bin_of = np.empty(len(sizes), np.int64)  # by place in `by_size`
     with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    open_rooms = 0
-    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        size = sizes[item]
-        fitting = open_rooms >> size
-        if fitting:
-            room = size + (fitting & -fitting).bit_length() - 1
-            number = with_room[room].pop()
-            if not with_room[room]:
-                open_rooms ^= 1 << room
-        else:
-            room, number = capacity, len(bins)
-            bins.append([])
-        bins[number].append(item)
-        if room > size:
-            with_room[room - size].append(number)
-            open_rooms |= 1 << (room - size)
-    return bins
+    open_rooms = num_bins = place = 0
+    for size, count in zip(*_runs(sizes[by_size]), strict=True):
+        while count:
+            fitting = open_rooms >> size
+            room = size + (fitting & -fitting).bit_length() - 1 if fitting else capacity
+            each = room // size
+            wanted = -(-count // each)
+            if fitting:
+                bins = with_room[room][-wanted:]
+                del with_room[room][-wanted:]
+                if not with_room[room]:
+                    open_rooms ^= 1 << room
+            else:
+                bins = list(range(num_bins, num_bins + wanted))
+                num_bins += wanted
+            placed = min(count, each * len(bins))
+            bin_of[place : place + placed] = np.repeat(bins, each)[:placed]
+            place, count = place + placed, count - placed
+            in_last = placed - each * (len(bins) - 1)
+            for left, those in ((room - each * size, bins[:-1]), (room - in_last * size, bins[-1:])):
+                if left and those:
+                    with_room[left] += those
+                    open_rooms |= 1 << left
+    order = np.argsort(bin_of, kind="stable")
+    return by_size[order], np.bincount(bin_of, minlength=num_bins)
+
+
+def _runs(values: np.ndarray) -> tuple[list[int], list[int]]:
+    """The distinct values of a sorted array, and how often each stands there."""
+    starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1]))) if len(values) else np.empty(0, int)
+    return values[starts].tolist(), np.diff(np.append(starts, len(values))).tolist()

@@ -25,7 +25,7 @@ def prose(seed, words=60):
 
 def paper(number, **changes):
     return {
-        "id": f"25{number:02}.00001",
+        "id": f"2501.{number:05}",
         "title": f"Title {prose(number, 4)}",
         "abstract": prose(1000 + number),
         **changes,
@@ -53,10 +53,10 @@ def write_lines(path, records):
 def make(tmp_path):
     """A function from changes to a corpus recipe on small files of two paper sources and one general."""
     papers = [paper(i) for i in range(30)]
-    near = {**papers[3], "id": "2599.00009", "abstract": papers[3]["abstract"] + " Indeed."}
+    near = {**papers[3], "id": "2502.00009", "abstract": papers[3]["abstract"] + " Indeed."}
     faults = [
-        {**papers[0], "id": "2500.00001v7", "abstract": "Changed in the next version. " + prose(77)},
-        {**papers[1], "id": "2599.00001"}, near,
+        {**papers[0], "id": "2501.00000v7", "abstract": "Changed in the next version. " + prose(77)},
+        {**papers[1], "id": "2502.00001"}, near,
         paper(50, title=""), paper(51, abstract=""), paper(52, abstract="Short."),
         paper(53, abstract="This paper has been withdrawn by the authors for a crucial error in equation 4 of it."),
         "{broken",
@@ -80,6 +80,9 @@ def make(tmp_path):
             "row_tokens": 256,
             "heldout": {"share": 0.1, "general_share": 0.25, "max_papers": 10, "seed": 1},
             "near_duplicate_jaccard": 0.8,
+            "languages": [],
+            "decontaminate": [],
+            "balance": "none",
             "min_chars": 60,
             "max_drop_share": 0.2,
         }
@@ -114,9 +117,9 @@ def test_every_record_ends_in_one_outcome(make, tmp_path, capsys):
     }  # fmt: skip
     duplicates = {r["id"]: (r["reason"], r["other_id"]) for r in rows if r["outcome"] == "duplicate"}
     assert duplicates == {
-        "arxiv:2500.00001": ("same_id", "arxiv:2500.00001"),
-        "arxiv:2599.00001": ("same_text", "arxiv:2501.00001"),
-        "arxiv:2599.00009": ("near_duplicate", "arxiv:2503.00001"),
+        "arxiv:2501.00000": ("same_id", "arxiv:2501.00000"),
+        "arxiv:2502.00001": ("same_text", "arxiv:2501.00001"),
+        "arxiv:2502.00009": ("near_duplicate", "arxiv:2501.00003"),
     }
     lines = [json.loads(line) for line in (tmp_path / "out/dropped.jsonl").read_text().splitlines()]
     assert next(x["text"] for x in lines if x["reason"] == "too_short").endswith("| Short.")
@@ -170,7 +173,7 @@ def test_a_full_text_is_kept_before_its_abstract_alone(make, tmp_path):
     corpus = make(max_drop_share=0.5)
     build(corpus)
     (row,) = [r for r in ledger_of(corpus) if r["outcome"] == "duplicate"]
-    assert (row["id"], row["other_id"]) == ("arxiv:2560.00001", "sample:99")
+    assert (row["id"], row["other_id"]) == ("arxiv:2501.00060", "sample:99")
 
 
 def test_training_papers_near_a_held_out_one_are_dropped(make, tmp_path):
@@ -241,7 +244,8 @@ def test_a_source_where_nothing_is_readable(make, tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a.py").write_text("import os")
     with pytest.raises(
-        ValueError, match=r"no paper could be read at .*not_this_format 1; the first: a.py.*Needed: sample, arxiv"
+        ValueError,
+        match=r"no paper could be read at .*not_this_format 1; the first: a.py: plain text.*Needed: sample, .*arxiv",
     ):
         build(make(sources=[{"name": "x", "path": str(tmp_path / "code")}]))
 
@@ -288,6 +292,6 @@ def test_lost_characters_are_counted(make, tmp_path):
 def test_documents_on_disk_are_the_survivors(make):
     corpus = make()
     results = build(corpus)
-    documents = list(read_documents(run.Path(corpus.out) / "documents.parquet"))
+    documents = list(read_documents(run.Path(corpus.out) / "documents"))
     assert len(documents) == sum(c["kept"] + c["heldout"] for c in results["documents"].values())
     assert all(d.text or d.title for d in documents)

@@ -13,18 +13,18 @@ def sentence(seed, count=200):
     return random.Random(seed).choices(WORDS, k=count)
 
 
-def store(tmp_path, texts):
-    shingles = dedup.Shingles(tmp_path / "s")
-    for text in texts:
-        shingles.add(dedup.shingles_of(" ".join(text)))
-    return shingles
-
-
-def find(tmp_path, texts, ids=None, rank=None, threshold=0.8):
-    ids = ids or [str(i) for i in range(len(texts))]
-    keys = np.array([dedup.key64(dedup.normalise(" ".join(t))) for t in texts], np.uint64)
+def find(texts, ids=None, dois=None, rank=None, threshold=0.8):
+    """{duplicate: (the one kept, reason)}"""
+    sets = [dedup.shingles_of(" ".join(text)) for text in texts]
+    named = {
+        dedup.SAME_ID: ids or map(str, range(len(texts))),
+        dedup.SAME_DOI: dois or [""] * len(texts),
+        dedup.SAME_TEXT: [dedup.normalise(" ".join(text)) for text in texts],
+    }
+    keys = {r: np.array([dedup.key64(v) if v else 0 for v in values], np.uint64) for r, values in named.items()}
     rank = np.arange(len(texts)) if rank is None else np.array(rank)
-    return dedup.find_duplicates(ids, keys, store(tmp_path, texts), rank, threshold)
+    found = dedup.find_duplicates(keys, dedup.band_keys(sets, threshold), sets.__getitem__, rank, threshold)
+    return {i: (int(found.other[i]), dedup.REASONS[found.reason[i]]) for i in np.flatnonzero(found.other >= 0).tolist()}
 
 
 def test_shingles_are_the_word_5_grams():
@@ -36,34 +36,66 @@ def test_shingles_are_the_word_5_grams():
     assert dedup.jaccard(dedup.shingles_of("a b c d e"), dedup.shingles_of("b a c d e")) == 0  # order counts
 
 
-def test_each_kind_of_duplicate_names_the_one_kept(tmp_path):
+def test_each_kind_of_duplicate_names_the_one_kept():
     a, b = sentence(1), sentence(2)
     near = [*a[:-3], "x", "y", "z"]
     texts = [a, b, ["A,", *a[1:]] if a[0] == "A" else a, near, sentence(3)]
-    found = find(tmp_path, texts, ids=["p", "q", "r", "s", "q"])
+    found = find(texts, ids=["p", "q", "r", "s", "q"])
     assert found == {2: (0, "same_text"), 3: (0, "near_duplicate"), 4: (1, "same_id")}
+    assert find([a, b, sentence(4)], dois=["10.1/x", "", "10.1/x"]) == {2: (0, "same_doi")}
 
 
-def test_the_document_of_lowest_rank_is_kept(tmp_path):
+def test_a_chain_of_duplicates_ends_at_the_one_kept():
+    a, b, c = sentence(1), sentence(2), sentence(3)
+    found = find([a, a, b, b], ids=["p", "q", "q", "s"])
+    assert {i: kept for i, (kept, _) in found.items()} == {1: 0, 2: 0}  # 3 stays: what it says is nowhere else
+    assert find([a, b, c]) == {}
+
+
+def test_words_are_those_of_the_regular_expression():
+    ascii_, other = "Don't stop_at 10-5 (e.g. x/y)\t\n~", "Größe é 中文 x\u00a0y"
+    assert dedup.words_of(ascii_) == ["don", "t", "stop_at", "10", "5", "e", "g", "x", "y"]
+    assert dedup.words_of(other) == ["größe", "é", "中文", "x", "y"]
+
+
+def test_the_document_of_lowest_rank_is_kept():
     a = sentence(1)
-    assert find(tmp_path, [a, a], rank=[1, 0]) == {0: (1, "same_text")}
+    assert find([a, a], rank=[1, 0]) == {0: (1, "same_text")}
 
 
-def test_candidates_are_verified_by_the_real_jaccard_index(tmp_path):
+def test_candidates_are_verified_by_the_real_jaccard_index():
     a = sentence(1)
     close = [*a[:-13], *sentence(9, 13)]  # 183 shared 5-grams, 209 in all: 0.876
-    found = find(tmp_path, [a, close], threshold=0.85)
+    found = find([a, close], threshold=0.85)
     assert found == {1: (0, "near_duplicate")}
-    assert find(tmp_path, [a, close], threshold=0.9) == {}
+    assert find([a, close], threshold=0.9) == {}
 
 
-def test_planted_near_duplicates_are_found(tmp_path):
+def test_planted_near_duplicates_are_found():
     """Recall of 0.99 at exactly the threshold is the design; these lie above it."""
     texts = [sentence(i) for i in range(400)]
     planted = [[*t[:100], "new", *t[101:]] for t in texts[:200]]
-    found = find(tmp_path, [*texts, *planted], threshold=0.9)
+    found = find([*texts, *planted], threshold=0.9)
     assert len(found) >= 198
     assert all(found[i][0] == i - 400 for i in found)
+
+
+def test_recall_at_just_the_threshold_and_nothing_below_it():
+    """20 of 180 5-grams differ: Jaccard 160 / 200. With 22 of 180 it is 158 / 202."""
+    originals = [random.Random(i).sample(range(100_000), 184) for i in range(500)]
+    at, below = [], []
+    for number, words in enumerate(originals):
+        places = range(60, 76) if number % 2 else (20, 60, 100, 140)
+        at.append([-place if n in places else place for n, place in enumerate(words)])
+        below.append([-place if n in range(60, 78) else place for n, place in enumerate(words)])
+    texts = [[f"w{'x' if w < 0 else ''}{abs(w)}" for w in words] for words in (*originals, *at, *below)]
+    sets = [dedup.shingles_of(" ".join(text)) for text in texts]
+    assert {dedup.jaccard(a, b) for a, b in zip(sets[:500], sets[500:1000], strict=True)} == {0.8}
+    assert {dedup.jaccard(a, b) for a, b in zip(sets[:500], sets[1000:], strict=True)} == {158 / 202}
+    found = find(texts)
+    assert sum(i in found for i in range(500, 1000)) >= 0.98 * 500
+    for duplicate, (kept, _) in found.items():
+        assert dedup.jaccard(sets[duplicate], sets[kept]) >= 0.8
 
 
 def test_bands_keep_their_recall_at_low_thresholds():
@@ -72,32 +104,44 @@ def test_bands_keep_their_recall_at_low_thresholds():
         assert 1 - (1 - threshold**rows) ** (dedup.NUM_HASHES // rows) >= 0.99
 
 
-def test_training_papers_near_a_held_out_one_are_found_exactly(tmp_path):
+def test_a_text_in_very_many_near_copies_keeps_one():
+    a = sentence(1)
+    copies = [[*a[:n], f"copy{n}", *a[n + 1 :]] for n in range(dedup.MAX_RUN * 2)]
+    found = find(copies)
+    assert len(found) == len(copies) - 1
+
+
+def test_training_papers_near_a_held_out_one_are_found_exactly():
     a, b = sentence(1), sentence(2)
     half = [*a[:150], *sentence(5, 50)]  # Jaccard 146 / 246 = 0.59
     third = [*b[:100], *sentence(6, 100)]  # 96 / 296 = 0.32
-    shingles = store(tmp_path, [a, b, half, third, sentence(7)])
-    assert split.near_heldout(shingles, {0, 1}, [2, 3, 4]) == {2: 0}
+    sets = [dedup.shingles_of(" ".join(t)) for t in (a, b, half, third, sentence(7))]
+    near = dedup.NearIndex(sets[:2], 0.5)
+    assert [near.find(s) for s in sets] == [0, 1, 0, -1, -1]
+    assert dedup.NearIndex([], 0.5).find(sets[0]) == -1
+    assert near.find(np.empty(0, np.uint64)) == -1
+
+
+def keys_of(names):
+    return np.array([dedup.key64(name) for name in names], np.uint64)
 
 
 def test_held_out_papers_do_not_depend_on_order_and_come_from_both_groups():
-    first = {i: f"full:{i}" for i in range(20)}
-    second = {i: f"abstract:{i}" for i in range(20, 1000)}
+    names = [*(f"full:{i}" for i in range(20)), *(f"abstract:{i}" for i in range(980))]
     heldout = recipe.HeldOut(share=0.05, general_share=0.05, max_papers=30, seed=1)
-    chosen = split.choose_heldout(first, second, heldout)
+    first, second = np.arange(20), np.arange(20, 1000)
+    chosen = split.choose_heldout(first, second, keys_of(names), heldout)
     assert len(chosen) == 30
-    assert len(chosen & first.keys()) == 1
-    names = {(first | second)[i] for i in chosen}
-    moved = {1000 - i: name for i, name in second.items()}
-    other = split.choose_heldout({-i - 1: n for i, n in first.items()}, moved, heldout)
-    assert {({-i - 1: n for i, n in first.items()} | moved)[i] for i in other} == names
-    assert (
-        split.choose_heldout(first, second, recipe.HeldOut(share=0.05, general_share=0.05, max_papers=30, seed=2))
-        != chosen
-    )
+    assert (chosen < 20).sum() == 1
+    turned = names[::-1]
+    other = split.choose_heldout(np.arange(980, 1000), np.arange(980), keys_of(turned), heldout)
+    assert {turned[i] for i in other} == {names[i] for i in chosen}
+    reseeded = split.choose_heldout(first, second, keys_of(names), heldout.model_copy(update={"seed": 2}))
+    assert set(reseeded) != set(chosen)
 
 
 def test_five_papers_hold_out_one_and_four_none():
-    heldout = recipe.HeldOut(share=0.01, general_share=0.01, max_papers=10, seed=1)
-    assert len(split.choose_heldout({i: str(i) for i in range(5)}, {}, heldout)) == 1
-    assert split.choose_heldout({i: str(i) for i in range(4)}, {}, heldout) == set()
+    heldout, none = recipe.HeldOut(share=0.01, general_share=0.01, max_papers=10, seed=1), np.arange(0)
+    ids = keys_of("abcde")
+    assert len(split.choose_heldout(np.arange(5), none, ids, heldout)) == 1
+    assert len(split.choose_heldout(np.arange(4), none, ids, heldout)) == 0

@@ -2,15 +2,20 @@
 
 import random
 from collections import Counter
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from tokenizers import AddedToken, Tokenizer, normalizers
 
-from nsllm_lite.corpus import pack, tokenizer
+from nsllm_lite.corpus import encoder, pack, tokenizer
+from nsllm_lite.document import Document, DocumentWriter
+from nsllm_lite.rows import Rows, RowTotals, finish_rows
 
 END = "<|endoftext|>"
 LETTERS = "abc déµ±Å⁻⁵ 你好 🧪\n"
+REPEATED_BREAK = "a\n\n\u3000b \r\n\t c  "
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +27,34 @@ def tok(tmp_path_factory):
 
 def texts_of(seed, count, longest):
     rng = random.Random(seed)
-    return [pack.Text(i, f"d{i}", "s", "".join(rng.choices(LETTERS, k=rng.randint(0, longest)))) for i in range(count)]
+    return ["".join(rng.choices(LETTERS, k=rng.randint(1, longest))) for _ in range(count)]
 
 
-def rows_of(texts, tok, row_tokens, shard=7):
-    counts = {}
-    pieces = pack.tokenise(texts, tok, tok.token_to_id(END), row_tokens, counts.__setitem__)
-    return list(pack.pack(pieces, row_tokens, shard)), counts
+def pack_texts(path, texts, tok, row_tokens, wanted=None):
+    """(rows, tokens by document) of general texts named d0, d1, ..."""
+    writer = DocumentWriter(path / "documents.parquet")
+    for number, text in enumerate(texts):
+        writer.add(Document(f"d{number}", "s" if number % 2 else "t", f"f#{number}", text=text))
+    writer.close()
+    mask = np.ones(len(texts), bool) if wanted is None else wanted
+    task = pack.PackTask("general", "train", 0, (path / "documents.parquet",), (mask,), 0)
+    end = tok.token_to_id(END)
+    made = pack.pack(task, encoder.Encoder(tok), end, row_tokens, 1, path / "rows", path / "counts")
+    finish_rows(path / "rows", made["shards"], RowTotals(row_tokens, end, "t"))
+    rows = Rows(path / "rows")
+    return [rows[i] for i in range(len(rows))], np.load(path / "counts/tokens-00000.npy")
 
 
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize(("row_tokens", "longest"), [(16, 60), (64, 400), (128, 30), (33, 33)])
-def test_every_token_and_byte_of_every_document_arrives(tok, row_tokens, longest):
+def test_every_token_and_byte_of_every_document_arrives(tok, tmp_path, monkeypatch, row_tokens, longest, fast):
+    if not fast:
+        monkeypatch.setattr(encoder, "_gigatoken", lambda _: None)
+    monkeypatch.setattr(pack, "SHARD_DOCUMENTS", 7)
+    monkeypatch.setattr(pack, "CHUNK_DOCUMENTS", 5)
     texts = texts_of(row_tokens, 60, longest)
-    rows, counts = rows_of(texts, tok, row_tokens)
+    rows, counts = pack_texts(tmp_path, texts, tok, row_tokens)
+    assert len(list((tmp_path / "rows").glob("*.arrow"))) == 6
     pieces, num_bytes = {}, Counter()
     for row in rows:
         assert len(row.input_ids) <= row_tokens
@@ -44,39 +64,130 @@ def test_every_token_and_byte_of_every_document_arrives(tok, row_tokens, longest
             pieces.setdefault(name, []).append((later, row.input_ids[start : start + length].tolist()))
             start += length
         num_bytes.update(dict(zip(row.doc_ids, row.doc_bytes, strict=True)))
-    for text in texts:
-        expected = [*tok.encode(text.text, add_special_tokens=False).ids, tok.token_to_id(END)]
-        first, *others = sorted(pieces[text.id], key=lambda p: p[0])  # the later pieces keep their order
+        assert row.doc_sources == ["s" if int(name[1:]) % 2 else "t" for name in row.doc_ids]
+    for number, text in enumerate(texts):
+        expected = [*tok.encode(text, add_special_tokens=False).ids, tok.token_to_id(END)]
+        first, *others = sorted(pieces[f"d{number}"], key=lambda p: p[0])  # the later pieces keep their order
         assert not first[0]
         assert all(later for later, _ in others)
         assert list(chain(first[1], *(tokens for _, tokens in others))) == expected
-        assert num_bytes[text.id] == len(text.text.encode())
-        assert counts[text.index] == len(expected)
+        assert num_bytes[f"d{number}"] == len(text.encode())
+        assert counts[number] == len(expected)
 
 
-def test_a_continued_piece_stands_first_and_fills_its_row(tok):
-    rows, _ = rows_of(texts_of(5, 50, 300), tok, 32)
+def test_only_the_wanted_documents_are_packed(tok, tmp_path):
+    rows, counts = pack_texts(tmp_path, ["one", "two", "three"], tok, 16, np.array([True, False, True]))
+    assert [name for row in rows for name in row.doc_ids] == ["d2", "d0"]
+    assert len(counts) == 2
+    (tmp_path / "none").mkdir()
+    assert pack_texts(tmp_path / "none", ["one"], tok, 16, np.array([False]))[0] == []
+
+
+def test_a_continued_piece_stands_first_and_fills_its_row(tok, tmp_path):
+    rows, _ = pack_texts(tmp_path, texts_of(5, 50, 300), tok, 32)
     assert any(row.continued for row in rows)
     assert all(len(row.doc_lengths) == 1 and row.doc_lengths[0] == 32 for row in rows if row.continued)
 
 
-def test_a_special_token_written_in_a_paper_is_text(tok):
-    rows, _ = rows_of([pack.Text(0, "d", "s", f"The token {END} ends it.")], tok, 128)
+def test_bytes_of_pieces_where_a_token_is_not_its_bytes(tok, tmp_path, monkeypatch):
+    """As with a normaliser: the pieces' bytes still add up to the text's."""
+    monkeypatch.setattr(encoder, "_token_bytes", lambda _: None)
+    texts = texts_of(5, 20, 300)
+    rows, _ = pack_texts(tmp_path, texts, tok, 32)
+    by_document = Counter()
+    for row in rows:
+        by_document.update(dict(zip(row.doc_ids, row.doc_bytes, strict=True)))
+    assert dict(by_document) == {f"d{n}": len(text.encode()) for n, text in enumerate(texts)}
+
+
+def test_a_special_token_written_in_a_paper_is_text(tok, tmp_path):
+    rows, _ = pack_texts(tmp_path, [f"The token {END} ends it."], tok, 128)
     assert rows[0].input_ids.tolist().count(tok.token_to_id(END)) == 1
     assert tok.decode(rows[0].input_ids[:-1].tolist(), skip_special_tokens=False) == f"The token {END} ends it."
 
 
-def test_best_fit_decreasing_places_all_and_fills_well():
+def one_by_one(sizes, capacity):
+    """Best-fit-decreasing as it is defined, item by item: the room left in each bin."""
+    rooms = []
+    for size in sorted(sizes, reverse=True):
+        fitting = [room for room in rooms if room >= size]
+        room = min(fitting, default=capacity)
+        if fitting:
+            rooms.remove(room)
+        rooms.append(room - size)
+    return sorted(rooms)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_best_fit_decreasing_is_as_its_definition(seed):
+    rng = np.random.default_rng(seed)
+    capacity = int(rng.choice([7, 64, 300]))
+    sizes = rng.integers(1, rng.integers(2, capacity + 1) + 1, 400)
+    order, bin_sizes = pack.best_fit_decreasing(sizes, capacity)
+    assert sorted(order.tolist()) == list(range(400))
+    loads = [int(sizes[items].sum()) for items in np.split(order, np.cumsum(bin_sizes)[:-1])]
+    assert sorted(capacity - load for load in loads) == one_by_one(sizes.tolist(), capacity)
+
+
+def test_best_fit_decreasing_fills_well():
     rng = np.random.default_rng(1)
-    sizes = np.minimum(1024, rng.lognormal(5.3, 0.5, 20_000).astype(int) + 1).tolist()
-    bins = pack.best_fit_decreasing(sizes, 1024)
-    assert sorted(i for b in bins for i in b) == list(range(len(sizes)))
-    loads = [sum(sizes[i] for i in b) for b in bins]
-    assert max(loads) <= 1024
-    assert sum(loads) / (1024 * len(bins)) > 0.995
-    assert pack.best_fit_decreasing([6, 5, 4, 3, 2], 10) == [[0, 2], [1, 3, 4]]
+    sizes = np.minimum(1024, rng.lognormal(5.3, 0.5, 20_000).astype(int) + 1)
+    _, bin_sizes = pack.best_fit_decreasing(sizes, 1024)
+    assert sizes.sum() / (1024 * len(bin_sizes)) > 0.995
+    assert len(pack.best_fit_decreasing(np.empty(0, np.int64), 10)[1]) == 0
 
 
-def test_documents_longer_than_a_row_pack_as_tightly_as_short_ones(tok):
-    rows, _ = rows_of(texts_of(8, 300, 2000), tok, 128, shard=100_000)
+def test_documents_longer_than_a_row_pack_as_tightly_as_short_ones(tok, tmp_path):
+    rows, _ = pack_texts(tmp_path, texts_of(8, 300, 2000), tok, 128)
     assert sum(len(r.input_ids) for r in rows) / (128 * len(rows)) > 0.98
+
+
+# ---------------------------------------------------------------------------------------------------------- encoder
+
+ADVERSARIAL = (
+    "", " ", "\n\n\n", REPEATED_BREAK, END, f"x{END}y", "<think>", "<|im_start|>user\n", "don't I'LL we'Ve", "a" * 3000,
+    "0123456789" * 50, "١٢٣ ४५६", "e\u0301 \u0065\u0301\u0323", "\ufeff\u200b\u00ad", "\x00\x01\x7f", "𝔄𝕭 🧬🏽‍🔬 👩‍🚀",
+    "Å Å Ω Ω µ μ", "ﬁ ﬂ", "（全角）、。", "\u2028\u2029\x85", "/*--==>>", "10⁻⁵ ± 0.3 µm", "C[C@H](N)C(=O)O",
+    "\t\t\tx\t \t",
+    "한국어 ภาษาไทย हिन्दी עברית العربية", "\U0010ffff\ud7ff\ue000", "https://x.org/a?b=c&d=%20", "$\\frac{a}{b}$",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("normaliser", [None, normalizers.NFC()])
+def test_the_fast_encoder_gives_the_reference_s_ids(tok, normaliser):
+    pytest.importorskip("gigatoken")
+    other = Tokenizer.from_str(tok.to_str())
+    if normaliser:
+        other.normalizer = normaliser
+    ours = encoder.Encoder(other)
+    texts = [*ADVERSARIAL, *texts_of(9, 300, 80), *(a + b for a in ADVERSARIAL for b in ADVERSARIAL)]
+    ids, starts = ours.encode(pa.array(texts), check=True)
+    assert ours.name == "gigatoken"
+    expected = ours.reference.encode_batch(texts, add_special_tokens=False)
+    assert [ids[a:b].tolist() for a, b in pairwise(starts)] == [e.ids for e in expected]
+
+
+def test_ids_that_differ_fall_back_to_the_reference_and_say_so(tok, monkeypatch, caplog):
+    class Wrong:
+        def encode_batch(self, texts):
+            import awkward
+
+            return awkward.Array(awkward.contents.ListOffsetArray(
+                awkward.index.Index64(np.arange(len(texts) + 1)),
+                awkward.contents.NumpyArray(np.zeros(len(texts), np.uint32)),
+            ))  # fmt: skip
+
+    monkeypatch.setattr(encoder, "_gigatoken", lambda _: Wrong())
+    ours = encoder.Encoder(tok)
+    ids, _ = ours.encode(pa.array(["tin", "whiskers"]), check=True)
+    assert ours.name == "tokenizers"
+    assert "ids differ" in caplog.text
+    assert ids.tolist() == [i for text in ("tin", "whiskers") for i in tok.encode(text).ids]
+
+
+def test_an_added_token_that_is_not_special_is_text_too(tok):
+    other = Tokenizer.from_str(tok.to_str())
+    other.add_tokens([AddedToken("<think>", special=False)])
+    ids, _ = encoder.Encoder(other).encode(pa.array(["a <think> b"]))
+    assert other.token_to_id("<think>") not in ids.tolist()
+    assert other.decode(ids.tolist()) == "a <think> b"

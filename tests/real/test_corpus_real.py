@@ -22,6 +22,9 @@ def corpus(out: Path, **changes) -> recipe.Corpus:
         "row_tokens": 1024,
         "heldout": {"share": 0.05, "general_share": 0.05, "max_papers": 150, "seed": 1},
         "near_duplicate_jaccard": 0.8,
+        "languages": [],
+        "decontaminate": [],
+        "balance": "none",
         "min_chars": 200,
         "max_drop_share": 0.1,
     }
@@ -49,7 +52,7 @@ def test_real_dumps_with_the_real_tokenizer(real_data, tmp_path):
     train = Rows(tmp_path / "out/rows/phase1/train")
     assert train.totals.end_of_text_id == 151643
     assert all(train[i].input_ids[-1] == 151643 for i in range(20))
-    plos = {d.id: d for d in read_documents(tmp_path / "out/documents.parquet") if d.source == "plos_jats"}
+    plos = {d.id: d for d in read_documents(tmp_path / "out/documents") if d.source == "plos_jats"}
     assert any("Materials and Methods" in s.heading for d in plos.values() for s in d.sections)
 
 

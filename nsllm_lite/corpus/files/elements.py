@@ -11,6 +11,8 @@ from typing import TextIO
 
 from lxml import etree
 
+from nsllm_lite.corpus.files import citations
+
 CHUNK_CHARS = 1 << 20
 MAX_ELEMENT_CHARS = 1 << 26
 FORMULA = "[formula]"  # stands where a formula was only given as a picture
@@ -19,16 +21,12 @@ _PARSER = etree.XMLParser(
     resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
 )
 _WRAP = (
-    '<wrap xmlns:mml="http://www.w3.org/1998/Math/MathML" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    '<wrap xmlns:tei="http://www.tei-c.org/ns/1.0" '
+    'xmlns:mml="http://www.w3.org/1998/Math/MathML" xmlns:xlink="http://www.w3.org/1999/xlink" '
     'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xmlns:ali="http://www.niso.org/schemas/ali/1.0/">'
 )
 _ENTITY = re.compile(r"&(\w+);")
-# A numbered citation stands between these two until its neighbours and its brackets are known.
-_OPEN, _CLOSE = "\ue000", "\ue001"
-_CITATIONS = re.compile(rf"\s*[\[(]*{_OPEN}[^{_CLOSE}]*{_CLOSE}(?:[\s,;–—\[\]()-]*{_OPEN}[^{_CLOSE}]*{_CLOSE})*[\])]*")
-_NEEDS_CITATION = re.compile(
-    r"\b(in|by|of|from|see|and|to|with|as|than|or|on|via|refs?|references?)\.?$", re.IGNORECASE
-)
+_XML_ID = re.compile(r"""\sxml:id=(?:"[^"<]*"|'[^'<]*')""")  # dropped where it is no name ("0"), which XML forbids
 _SUPERSCRIPTS = str.maketrans("0123456789+-−–=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻⁼⁽⁾ⁿ")
 _SUBSCRIPTS = str.maketrans("0123456789+-−–=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋₌₍₎")
 _ACCENTS = {
@@ -47,27 +45,32 @@ _SPACED = frozenset("=<>≤≥≈∼±→∈×≡∝≪≫≠")
 def iter_elements(stream: TextIO, tags: tuple[str, ...]) -> Iterator[etree._Element | str]:
     """Every element of these tags, tags without namespaces; a message in place of one that cannot be parsed."""
     opening = re.compile(rf"<({'|'.join(tags)})(?=[\s>])")
-    buffer, ended = "", False
+    buffer, place, ended = "", 0, False
+    closings: dict[str, int] = {}  # where the next end tag stands in the buffer, so that it is looked for once
     while True:
-        start = opening.search(buffer)
-        end = buffer.find(f"</{start[1]}>", start.end()) if start else -1
-        if start and end >= 0:
-            end += len(start[1]) + 3
+        start = opening.search(buffer, place)
+        if start and 0 <= closings.get(start[1], 0) < start.end():  # -1: none in all of the buffer
+            closings[start[1]] = buffer.find(f"</{start[1]}>", start.end())
+        end = closings[start[1]] if start else -1
+        if end >= 0:
             again = opening.search(buffer, start.end(), end)
-            if again:
-                yield "the record is cut short: another begins inside it"
-                buffer = buffer[again.start() :]
-                continue
-            yield _parse(buffer[start.start() : end])
-            buffer = buffer[end:]
+            place = again.start() if again else end + len(start[1]) + 3
+            cut = "the record is cut short: another begins inside it"
+            yield cut if again else _parse(buffer[start.start() : place])
             continue
-        if ended or (start and len(buffer) - start.start() > MAX_ELEMENT_CHARS):
-            if start:
-                yield f"the record is cut short: no </{start[1]}> follows"
+        if start and len(buffer) - start.start() > MAX_ELEMENT_CHARS:
+            yield f"no </{start[1]}> within {MAX_ELEMENT_CHARS:,} characters, nothing read from here on"
             return
-        buffer = buffer[start.start() if start else max(0, len(buffer) - 64) :]
+        if ended and start:
+            yield f"the record is cut short: no </{start[1]}> follows"
+            place = start.end()
+            continue
+        if ended:
+            return
+        buffer = buffer[start.start() if start else max(place, len(buffer) - 64) :]
         chunk = stream.read(max(CHUNK_CHARS, len(buffer)))
-        buffer, ended = buffer + chunk, not chunk
+        buffer, place, ended = buffer + chunk, 0, not chunk
+        closings.clear()
 
 
 def _parse(fragment: str) -> etree._Element | str:
@@ -75,6 +78,8 @@ def _parse(fragment: str) -> etree._Element | str:
     try:
         element = etree.fromstring(f"{_WRAP}{fragment}</wrap>", _PARSER)[0]
     except (etree.XMLSyntaxError, ValueError) as error:
+        if "xml:id" in str(error) and _XML_ID.search(fragment):
+            return _parse(_XML_ID.sub("", fragment))
         return f"not well-formed XML: {error}"
     for node in element.iter():
         if isinstance(node.tag, str):
@@ -101,8 +106,7 @@ def text_of(element: etree._Element | None, skip: frozenset[str] = frozenset()) 
         return ""
     parts: list[str] = []
     _collect(element, skip, parts)
-    text = _CITATIONS.sub(_settle_citation, "".join(parts))
-    return re.sub(r"\s+", " ", text).strip()
+    return " ".join(citations.settle("".join(parts)).split())
 
 
 def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) -> None:
@@ -113,8 +117,8 @@ def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) ->
                 inner: list[str] = []
                 _collect(child, skip, inner)
                 parts.append(script("".join(inner), raised=child.tag == "sup"))
-            case "xref" if child.get("ref-type") == "bibr" and re.fullmatch(r"[\s\d,;–—[\]()-]*", _plain(child)):
-                parts.append(f"{_OPEN}{_plain(child)}{_CLOSE}")
+            case "xref" if child.get("ref-type") == "bibr" and citations.is_numbered(_plain(child)):
+                parts.append(citations.mark(_plain(child)))
             case "inline-formula" | "disp-formula" | "math" | "tex-math":
                 parts.append(f" {formula(child)} " if child.tag == "disp-formula" else formula(child))
             case "break" | "p" | "list-item" | "title":
@@ -126,11 +130,6 @@ def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) ->
         parts.append(child.tail or "")
 
 
-def _settle_citation(found: re.Match) -> str:
-    before = found.string[max(0, found.start() - 12) : found.start()]
-    return re.sub(f"[{_OPEN}{_CLOSE}]", "", found[0]) if _NEEDS_CITATION.search(before) else ""
-
-
 def _plain(element: etree._Element) -> str:
     return "".join(element.itertext())
 
@@ -138,7 +137,7 @@ def _plain(element: etree._Element) -> str:
 def script(text: str, raised: bool) -> str:
     """Text set above or below the line."""
     short = "".join(text.split())
-    if not short or _OPEN in text:
+    if not short or citations.OPEN in text:
         return text
     written = _translated(short, _SUPERSCRIPTS if raised else _SUBSCRIPTS)
     if written:
@@ -157,8 +156,8 @@ def formula(element: etree._Element) -> str:
     """A formula as TeX, or MathML on one line, or FORMULA where there is only a picture."""
     tex = element if element.tag == "tex-math" else element.find(".//tex-math")
     if tex is not None:
-        body = re.search(r"\\begin\{document\}(.*?)\\end\{document\}", _plain(tex), re.DOTALL)
-        return " ".join((body[1] if body else _plain(tex)).split())
+        before, begun, body = _plain(tex).partition(r"\begin{document}")
+        return " ".join((body.partition(r"\end{document}")[0] if begun else before).split())
     math = element if element.tag == "math" else element.find(".//math")
     if math is not None:
         return " ".join(_linear(math).split()) or FORMULA
@@ -202,7 +201,7 @@ def _linear(node: etree._Element) -> str:
             return "".join(parts) + " "
     line = ""
     for part in parts:  # a^b c is not a^bc
-        line += f" {part}" if re.search(r"[\^_]\w+$", line) and part[:1].isalnum() else part
+        line += f" {part}" if re.search(r"[\^_]\w+$", line[-64:]) and part[:1].isalnum() else part
     return line
 
 

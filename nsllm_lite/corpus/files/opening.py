@@ -1,18 +1,16 @@
-"""Opening a file of unknown kind: compression, encoding and format are seen from its first bytes, not from its name."""
+"""A file's bytes as text: its encoding is seen from its first bytes."""
 
 import codecs
-import gzip
 import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO, TypeVar
 
 from nsllm_lite.document import Document
 
 HEAD_BYTES = 65_536
+MAX_QUOTED_CHARS = 1 << 26
 NOT_THIS_FORMAT = "not_this_format"
 UNREADABLE_FILE = "unreadable_file"
 UNREADABLE = "unreadable"
@@ -38,16 +36,19 @@ def read_each(
         yield Unread(origin, UNREADABLE, record) if isinstance(record, str) else make(record, origin)
 
 
-@contextmanager
-def _open_bytes(path: Path) -> Iterator[BinaryIO]:
-    with open(path, "rb") as file:
-        magic = file.read(2)
-        file.seek(0)
-        if magic == b"\x1f\x8b":
-            with gzip.open(file) as unpacked:
-                yield unpacked
-        else:
-            yield file
+class Joined(io.TextIOBase):
+    """A stream with what was read of its beginning before it again; not every stream can go back."""
+
+    def __init__(self, begun: str, stream: TextIO):
+        self._begun, self._stream = begun, stream
+
+    def read(self, size: int = -1) -> str:
+        begun, self._begun = self._begun, ""
+        return begun + self._stream.read(size - len(begun) if size > 0 else size)
+
+    def readline(self, size: int = -1) -> str:
+        begun, self._begun = self._begun, ""
+        return begun + self._stream.readline(size - len(begun) if size > 0 else size)
 
 
 def encoding_of(head: bytes) -> str:
@@ -71,17 +72,10 @@ def encoding_of(head: bytes) -> str:
     return "utf-8"
 
 
-@contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
-    """The file's text: gunzipped, decoded, and XML that was saved as one JSON string taken out of it."""
-    with _open_bytes(path) as file:
-        head = file.read(HEAD_BYTES)
-        file.seek(0)
-        with io.TextIOWrapper(file, encoding=encoding_of(head), errors="replace") as stream:
-            if head.lstrip()[:2] in (b'"<', b'"\\'):
-                yield io.StringIO(_unquote(stream.read()))
-            else:
-                yield stream
+def open_text(stream: BinaryIO, head: bytes) -> TextIO:
+    """The text of a file that begins with `head`, "\\n" at its line ends; XML saved as one JSON string is taken out."""
+    text = io.TextIOWrapper(stream, encoding=encoding_of(head), errors="replace")
+    return io.StringIO(_unquote(text.read(MAX_QUOTED_CHARS))) if head.lstrip()[:2] in (b'"<', b'"\\') else text
 
 
 def _unquote(content: str) -> str:
@@ -92,13 +86,11 @@ def _unquote(content: str) -> str:
     return value if isinstance(value, str) else content
 
 
-def head_of(path: Path) -> str | None:
-    """The file's beginning as text, without byte-order mark and white space before it; None where it is binary.
+def head_of(head: bytes) -> str | None:
+    """A file's beginning as text, without byte-order mark and white space before it; None where it is binary.
 
     XML that was saved as one JSON string is taken out of it.
     """
-    with _open_bytes(path) as file:
-        head = file.read(HEAD_BYTES)
     encoding = encoding_of(head)
     if b"\0" in head and encoding != "utf-16":
         return None

@@ -24,7 +24,7 @@ def iter_records(stream: TextIO) -> Iterator[Record]:
 def _load(line: str) -> Record:
     try:
         return _as_record(json.loads(line))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits
         return f"not JSON: {error}"
 
 
@@ -40,13 +40,14 @@ def _iter_values(buffer: str, stream: TextIO) -> Iterator[Record]:
             return
         try:
             value, place = decoder.raw_decode(buffer, place)
-        except (json.JSONDecodeError, RecursionError) as error:
-            chunk = "" if ended or len(buffer) - place > MAX_RECORD_CHARS else stream.read(CHUNK_CHARS)
+        except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits
+            wanted = max(CHUNK_CHARS, len(buffer) - place)  # a long record is tried again but a few times
+            chunk = "" if ended or len(buffer) - place > MAX_RECORD_CHARS else stream.read(wanted)
             if not chunk:
                 if place < len(buffer):
                     yield f"not JSON, nothing read from here on: {error}"
                 return
-            buffer, place, ended = buffer[place:] + chunk, 0, len(chunk) < CHUNK_CHARS
+            buffer, place, ended = buffer[place:] + chunk, 0, len(chunk) < wanted
             continue
         yield _as_record(value)
 

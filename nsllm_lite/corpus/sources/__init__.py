@@ -8,27 +8,84 @@ empty and begins with no white space. `read(stream, source, file)` is a generato
 import difflib
 import hashlib
 import re
-import zlib
 from collections.abc import Iterator
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from nsllm_lite import recipe, run
-from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE_FILE, Unread, head_of, open_text
-from nsllm_lite.corpus.sources import arxiv, jats, pubmed, sample, text
+from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
+from nsllm_lite.corpus.files.opening import (
+    NOT_THIS_FORMAT,
+    UNREADABLE_FILE,
+    Unread,
+    encoding_of,
+    head_of,
+    open_text,
+)
+from nsllm_lite.corpus.sources import (
+    arxiv,
+    atom,
+    bibtex,
+    conference,
+    fields,
+    jats,
+    latex,
+    medline,
+    oai,
+    pubmed,
+    ris,
+    s2orc,
+    sample,
+    table,
+    tei,
+    text,
+    unarxive,
+    wos,
+)
 from nsllm_lite.document import Document
 
 # In the order in which they are asked whether a file is theirs: the narrow before the wide.
-READERS: dict[str, ModuleType] = {"sample": sample, "arxiv": arxiv, "pubmed": pubmed, "jats": jats, "text": text}
+READERS: dict[str, ModuleType] = {
+    "sample": sample,
+    "unarxive": unarxive,
+    "s2orc": s2orc,
+    "arxiv": arxiv,
+    "conference": conference,
+    "oai": oai,
+    "atom": atom,
+    "pubmed": pubmed,
+    "tei": tei,
+    "jats": jats,
+    "wos": wos,
+    "medline": medline,
+    "ris": ris,
+    "bibtex": bibtex,
+    "table": table,
+    "latex": latex,
+    "text": text,
+}
+PACKED_AS = 4
+PARQUET_MAGIC = b"PAR1"
 PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
 BUNDLED = {"bundled:papers": "papers", "bundled:general": "general.jsonl"}
 
 
 class File(NamedTuple):
+    """A file of a source, or the stretch of it from byte `start` to `end`."""
+
     name: str  # relative to the source's folder, with forward slashes: the same on every machine
     path: Path
+    start: int = 0
+    end: int | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of text in it; packed ones are taken as PACKED_AS to one."""
+        end = self.path.stat().st_size if self.end is None else self.end
+        return (end - self.start) * (PACKED_AS if self.name.lower().endswith(NAMES_OF_PACKED) else 1)
 
 
 def files_of(source: recipe.Source) -> list[File]:
@@ -72,47 +129,80 @@ def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Fil
             yield from _walk(top, path, above)
 
 
-def detect(path: Path, origin: str, general: bool) -> str | Unread:
-    """The name of the reader for this file, or why there is none, said of `origin`."""
-    head = head_of(path)
-    if head is None:
+def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
+    """The name of the reader for a file that begins so, or why there is none, said of `origin`."""
+    if head.startswith(PARQUET_MAGIC):
+        return "parquet"
+    text = head_of(head)
+    if text is None:
         return Unread(origin, NOT_THIS_FORMAT, "binary data")
-    if not head:
+    if not text:
         return Unread(origin, UNREADABLE_FILE, "the file is empty")
-    found = next((name for name, reader in READERS.items() if reader.recognise(head)), None)
-    if found is None and path.name.lower().endswith(PLAIN_TEXT_NAMES):
+    found = next((reader for reader, module in READERS.items() if module.recognise(text)), None)
+    if found is None and name.lower().endswith(PLAIN_TEXT_NAMES):
         found = "text"
     if found is None or (found == "text" and not general):
-        kind = "XML of another kind" if head[0] == "<" else "JSON of another kind" if head[0] in "[{" else "plain text"
-        if re.match(r"(?i)<!doctype html|<html", head):
+        kind = "XML of another kind" if text[0] == "<" else "JSON of another kind" if text[0] in "[{" else "plain text"
+        if re.match(r"(?i)<!doctype html|<html", text):
             kind = "an HTML page"
-        return Unread(origin, NOT_THIS_FORMAT, f"{kind}, begins {' '.join(head[:60].split())!r}")
+        return Unread(origin, NOT_THIS_FORMAT, f"{kind}, begins {' '.join(text[:60].split())!r}")
     return found
 
 
 def read(source: recipe.Source, file: File, general: bool) -> Iterator[Document | Unread]:
-    """The records of one file. A file nothing can be read from yields one `Unread` that says why.
+    """The records of one file, or of all files in an archive. What nothing can be read from is one `Unread`.
 
     `general` says that the source is general text, where any plain text is welcome; papers are never plain text.
     """
-    whole = f"{file.name}#0"  # the origin that stands for the file itself
     try:
-        detected = detect(file.path, whole, general)
-        if isinstance(detected, Unread):
-            yield detected
-            return
-        if source.format not in ("auto", detected):
-            yield Unread(whole, NOT_THIS_FORMAT, f"looks like {detected}, the recipe says {source.format}")
-            return
-        empty = True
-        with open_text(file.path) as stream:
-            for record in READERS[detected].read(stream, source.name, file.name):
-                empty = False
-                yield record
-        if empty:
-            yield Unread(whole, UNREADABLE_FILE, f"looks like {detected}, but no record is in it")
-    except (OSError, EOFError, zlib.error) as error:  # a broken gzip stream, a file without permission
+        for opened in open_files(file.path, file.name, file.start, file.end):
+            if isinstance(opened, Unread):
+                yield opened
+            else:
+                yield from _read_opened(source, opened, general)
+    except OSError as error:  # a file without permission, or gone
+        yield Unread(f"{file.name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
+
+
+def _read_opened(source: recipe.Source, opened: Opened, general: bool) -> Iterator[Document | Unread]:
+    whole = f"{opened.name}#0"  # the origin that stands for the file itself
+    found = detect(opened.head, whole, opened.name, general)
+    if isinstance(found, str) and source.format not in ("auto", found) and found != "parquet":
+        found = source.format  # forced
+    if isinstance(found, Unread) and source.format != "auto" and head_of(opened.head):
+        found = source.format
+    if isinstance(found, Unread):
+        yield found
+        return
+    empty = True
+    try:
+        for record in _records(found, source, opened):
+            empty = False
+            yield record
+    except ERRORS as error:  # a broken or bombed stream: what came before it stays
         yield Unread(whole, UNREADABLE_FILE, f"{type(error).__name__}: {error}")
+        return
+    if empty:
+        yield Unread(whole, UNREADABLE_FILE, f"read as {found}, but no record is in it")
+
+
+def _records(found: str, source: recipe.Source, opened: Opened) -> Iterator[Document | Unread]:
+    if found == "parquet":
+        with seekable(opened) as file:
+            yield from fields.read_parquet(file, source.fields, source.name, opened.name)
+        return
+    stream = open_text(opened.stream, opened.head)
+    if found == "fields":
+        yield from fields.read(stream, source.fields, source.name, opened.name)
+    elif found == "latex":
+        yield from latex.read(stream, source.name, opened.name, partial(_sibling_text, opened))
+    else:
+        yield from READERS[found].read(stream, source.name, opened.name)
+
+
+def _sibling_text(opened: Opened, relative: str) -> str | None:
+    content = opened.sibling(relative)
+    return None if content is None else content.decode(encoding_of(content), errors="replace")
 
 
 def sha256_source(source: recipe.Source) -> str:
@@ -126,5 +216,5 @@ def sha256_source(source: recipe.Source) -> str:
 
 
 def bytes_of(source: recipe.Source) -> int:
-    """Bytes of text behind a source, gzip taken as four to one."""
-    return sum(f.path.stat().st_size * (4 if f.name.endswith(".gz") else 1) for f in files_of(source))
+    """Bytes of text behind a source, about."""
+    return sum(file.num_bytes for file in files_of(source))

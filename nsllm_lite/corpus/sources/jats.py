@@ -1,8 +1,11 @@
 """JATS full text, as PMC, PLOS and eLife publish it: title, abstract, and the sections with their headings.
 
-Kept: paragraphs, lists, quotations, formulas as text, citations by name, numbered citations that the sentence needs
-("as in [3]"), "Figure 2" and "Table 1" where the text says so. Left out: figures and tables with their captions,
-footnotes, boxes, supplementary files, appendices, references, other numbered citations, equation numbers.
+Kept: all text of the body that is not named below: paragraphs, lists, quotations, statements, code, formulas as text
+(or `[formula]` where only a picture is given), citations by name, numbered citations that the sentence needs ("as in
+[3]"), "Figure 2" and "Table 1" where the text says so. Left out, always: figures and tables with their captions,
+notes and all, footnotes, boxes, supplementary files, appendices, acknowledgements and other back matter, references,
+other numbered citations, equation numbers; abstracts in other languages, and author summaries, digests, highlights;
+sub-articles (reviews, replies, translations), but where the article has no body of its own and one of them has it.
 """
 
 from collections.abc import Iterator
@@ -10,17 +13,22 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.elements import iter_elements, text_of
+from nsllm_lite.corpus.files import identifiers
+from nsllm_lite.corpus.files.elements import formula, iter_elements, text_of
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.sniff import xml_root
-from nsllm_lite.document import Document, Section
+from nsllm_lite.corpus.sources.arxiv import arxiv_id
+from nsllm_lite.document import Document, Section, as_doi
 
 FIGURES = frozenset(("fig", "fig-group", "table-wrap", "table-wrap-group", "graphic", "inline-graphic", "media"))
 EXTRAS = frozenset(("fn", "fn-group", "supplementary-material", "inline-supplementary-material", "boxed-text"))
 SKIP = FIGURES | EXTRAS | {"object-id", "label", "caption", "sec"}
-BLOCKS = frozenset(
-    ("p", "list", "disp-quote", "disp-formula", "disp-formula-group", "def-list", "statement", "verse-group", "speech")
+NO_BLOCKS = SKIP | {"title", "subtitle", "sec-meta", "ref-list", "sig-block", "permissions", "back", "ack", "app-group"}
+ABSTRACTS = ("", "structured", "unstructured", "main", "abstract", "full", "scientific")  # types of the abstract proper
+REVIEWS = frozenset(
+    ("decision-letter", "reply", "referee-report", "reviewer-report", "editor-report", "author-comment", "response")
 )
+LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 def recognise(head: str) -> bool:
@@ -29,69 +37,94 @@ def recognise(head: str) -> bool:
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
     def make(article: etree._Element, origin: str) -> Document | Unread:
-        meta = article.find("front/article-meta")
-        if meta is None:
-            return Unread(origin, UNREADABLE, "the article has no front matter (article-meta)")
-        moves, abstract = _abstract(meta)
-        body = article.find("body")
-        return Document(
-            id=_name(meta) or f"{source}:{origin}",
-            source=source,
-            origin=origin,
-            title=text_of(meta.find("title-group/article-title"), SKIP | {"xref"}),
-            abstract=abstract,
-            sections=tuple(_sections(body, (), "")) if body is not None else (),
-            moves=moves,
-        )
+        return document_of(article, source, origin)
 
     return read_each(iter_elements(stream, ("article",)), file, make)
 
 
-def _name(meta: etree._Element) -> str:
-    """PMID first, since PubMed's own records of the same paper carry it."""
+def document_of(article: etree._Element, source: str, origin: str) -> Document | Unread:
+    """The paper of one `article`, whatever it was wrapped in."""
+    meta = article.find("front/article-meta")
+    if meta is None:
+        return Unread(origin, UNREADABLE, "the article has no front matter (article-meta)")
+    language = (article.get(LANG) or "").strip().lower()
+    moves, abstract = _abstract(meta, language)
     ids = {e.get("pub-id-type"): (e.text or "").strip() for e in meta.iterfind("article-id")}
-    if ids.get("pmid"):
-        return f"pmid:{ids['pmid']}"
-    if ids.get("doi"):
-        return f"doi:{ids['doi'].lower()}"
-    pmc = ids.get("pmc") or ids.get("pmcid")
-    return f"pmc:{pmc.removeprefix('PMC')}" if pmc else ""
+    doi = as_doi(ids.get("doi", ""))
+    pmc = (ids.get("pmc") or ids.get("pmcid") or "").removeprefix("PMC")
+    return Document(
+        id=identifiers.name(
+            f"{source}:{origin}", arxiv_id(ids.get("arxiv", "")), ids.get("pmid", ""), doi, f"pmc:{pmc}" if pmc else ""
+        ),
+        source=source,
+        origin=origin,
+        title=text_of(meta.find("title-group/article-title"), SKIP | {"xref"}),
+        abstract=abstract,
+        sections=tuple(_sections(_body(article))),
+        moves=moves,
+        doi=doi,
+        language=language,
+    )
 
 
-def _abstract(meta: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:
-    """(moves, text) of the main abstract: the one without a type, so not the author summary or the digest."""
-    main = next((a for a in meta.iterfind("abstract") if not a.get("abstract-type")), None)
-    if main is None:
+def _body(article: etree._Element) -> etree._Element:
+    own = article.find("body")
+    papers = (s for s in article.iterfind("sub-article") if s.get("article-type") not in REVIEWS)
+    bodies = (b for b in (own, *(p.find("body") for p in papers)) if b is not None)
+    return next(bodies, etree.Element("body"))
+
+
+def _abstract(meta: etree._Element, language: str) -> tuple[tuple[tuple[str, str], ...], str]:
+    """(moves, text) of the abstract proper in the article's own language."""
+    found = [a for a in meta.iterfind("abstract") if (a.get("abstract-type") or "").lower() in ABSTRACTS]
+    found.sort(key=lambda a: (bool(a.get("abstract-type")), (a.get(LANG) or language).lower() != language))
+    if not found:
         return (), ""
     moves = []
-    for section in main.iterfind("sec"):
-        text = " ".join(_blocks(section))
+    for section in found[0].iterfind("sec"):
+        text = " ".join(block for part in section.iter("sec") for block in _blocks(part))
         if text:
             moves.append((text_of(section.find("title"), SKIP).rstrip(":"), text))
-    return tuple(moves), "\n\n".join([*_blocks(main), *([" ".join(t for _, t in moves)] if moves else [])])
+    return tuple(moves), "\n\n".join([*_blocks(found[0]), *([" ".join(t for _, t in moves)] if moves else [])])
 
 
-def _sections(parent: etree._Element, path: tuple[str, ...], kind: str) -> Iterator[Section]:
-    """Sections in reading order, each before its own subsections, which inherit its kind (sec-type)."""
-    if parent.tag == "body" and (loose := list(_blocks(parent))):
-        yield Section("", "\n\n".join(loose))
+def _sections(parent: etree._Element, path: tuple[str, ...] = (), kind: str = "") -> Iterator[Section]:
+    """Sections in reading order, each before its own subsections, which inherit its kind (sec-type).
+
+    A title that stands alone among paragraphs begins a section beside the one it stands in.
+    """
+    own_title = parent.find("title") if parent.tag == "sec" else None
+    own_heading = text_of(own_title, SKIP)
+    parts: list[tuple[str, list[str]]] = [(own_heading, [])]
+    for child in parent:
+        if child.tag == "title" and child is not own_title:
+            parts.append((text_of(child, SKIP), []))
+        else:
+            parts[-1][1].extend(_block(child))
+    for number, (heading, blocks) in enumerate(parts):
+        if blocks or (number == 0 and parent.tag == "sec" and parent.find("sec") is not None):
+            yield Section(heading, "\n\n".join(blocks), path, kind)
     for section in parent.iterfind("sec"):
-        heading = text_of(section.find("title"), SKIP)
-        own_kind = section.get("sec-type") or kind
-        text = "\n\n".join(_blocks(section))
-        if text or section.find("sec") is not None:
-            yield Section(heading, text, path, own_kind)
-        yield from _sections(section, (*path, heading), own_kind)
+        above = (*path, own_heading) if parent.tag == "sec" else path
+        yield from _sections(section, above, section.get("sec-type") or kind)
 
 
 def _blocks(parent: etree._Element) -> Iterator[str]:
-    """The paragraphs that stand directly in a section; a list gives one line an item."""
+    """The paragraphs that stand directly in a section."""
     for child in parent:
-        if child.tag not in BLOCKS:
-            continue
-        text = "\n".join(_items(child)) if child.tag == "list" else text_of(child, SKIP)
-        if text:
-            yield text
+        yield from _block(child)
+
+
+def _block(element: etree._Element) -> Iterator[str]:
+    """The text of one block, if it is one and has any; a list gives one line an item."""
+    if element.tag in NO_BLOCKS:
+        return
+    if element.tag == "list":
+        text = "\n".join(_items(element))
+    else:
+        text = formula(element) if element.tag == "disp-formula" else text_of(element, SKIP)
+    if text:
+        yield text
 
 
 def _items(parent: etree._Element) -> Iterator[str]:

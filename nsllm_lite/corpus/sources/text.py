@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.opening import UNREADABLE, Joined, Unread, read_each
 from nsllm_lite.corpus.files.records import as_text, iter_records
 from nsllm_lite.corpus.files.sniff import json_keys
 from nsllm_lite.document import Document
@@ -26,13 +26,14 @@ def recognise(head: str) -> bool:
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
     first = stream.read(1)
+    skipped = ""
     while first and first in " \t\r\n\ufeff":
-        first = stream.read(1)
-    stream.seek(0)
+        skipped, first = skipped + first, stream.read(1)
+    whole = Joined(skipped + first, stream)
     if first == "{":
-        yield from _read_records(stream, source, file)
+        yield from _read_records(whole, source, file)
         return
-    for number, passage in enumerate(_passages(stream), start=1):
+    for number, passage in enumerate(_passages(whole), start=1):
         origin = f"{file}#{number}"
         text = _SPLIT_COMPOUND.sub(r"\1", passage)
         yield Document(id=f"{source}:{origin}", source=source, origin=origin, text=text)

@@ -1,0 +1,111 @@
+"""What publishers and databases set around an abstract: its label, copyright notices, licences, lists of keywords.
+
+A notice is cut only from the end, and only where no word between its first sign and the end can belong to a sentence:
+all are capitalised, numbers, links, or among the words that notices are made of. So "we discuss copyright" stays.
+"""
+
+import re
+
+WINDOW_CHARS = 700  # the longest notice met, a licence in full, has about 500
+MAX_KEYWORD_WORDS = 6
+
+_LABEL = re.compile(
+    r"\s*(?:(?:[Aa]bstract|ABSTRACT|[Ss]ummary|SUMMARY)\s*(?::|\.(?=\s)|[—–]|-(?=\s|[A-Z])|\n)\s*"
+    r"|(?:ABSTRACT|SUMMARY)\s+(?=[A-Z][a-z]|[AI]\s)"
+    r"|Abstract\s+(?=(?:Aims?|Backgrounds?|Objectives?|Purpose|Introduction|Motivation|Context|Methods?|Importance|"
+    r"The|This|These|We|Our|In|A|An|It|As|For|To|There|Here|Although|While|Recent|Recently|Many|Most)\b)"
+    # "Abstract Rheumatoid arthritis is", but not the names that begin so: "Abstract Interpretation is".
+    r"|Abstract\s+(?!Algebra|Argument|Cauchy|Class|Concept|Data|Domain|Harmonic|Interpret|Machine|Meaning|Model|Reason|"
+    r"Simplicial|State|Syntax|Thinking|Type|Visual|Wiener)(?=[A-Z][a-z]+ [a-z]))"
+)
+# In small letters; without one of them there is nothing to cut.
+_HINTS = ("©", "(c)", "copyright", "reserved", "published ", "licen", "open access", "database record", "truncated")
+_HINTS += ("keyword", "key word", "index terms")
+_START = re.compile(
+    r"(?:Crown )?(?:©|\([cC]\)(?=[\s\d])|\[?(?:[Cc]opyright\]|Copyright\b|COPYRIGHT\b))|\((?=©|\([cC]\)|Copyright)"
+    r"|(?:19|20)\d\d (?:Published by|Elsevier\b)|Published (?:by|online|in|here|\d{4})\b|Production and hosting by"
+    r"|All rights reserved|Licensee\b|Open [Aa]ccess|This is an [Oo]pen [Aa]ccess (?:article|paper)"
+    r"|(?:This|The) (?:article|work|paper|manuscript) is (?:protected|licensed|distributed|published|an open)"
+    r"|\(?Psyc(?:INFO|Info|ARTICLES) Database Record|\(?ABSTRACT TRUNCATED|\(?Abstract [Tt]runcated"
+)
+# Words in small letters that a notice is made of.
+_NOTICE_WORDS = """
+a access according al all alliance along an and any are article as association at attribution author authors be been
+behalf by cc cited claim commercial committee commons conditions contact content contributed contributors copyright
+copyrighted creative credit credited database de del der derivatives des di direct distributed distribution do doi
+domain du dx e e-mail e.v email employee employees et etc except exclusive exclusively federal for from full für
+government granted has here holder holders hosted hosting http https im in inc including international is issue it its
+journal la le les licence licences license licensed licensee licenses limited llc ltd made media medium national no
+non non-commercial noncommercial nor not noted of on online open or organizer organizing original other otherwise
+owner paper part peer-review permission permissions permits permitted photocopy please present press produced
+production properly protected provided public publication published publisher publishers publishing record report
+reprint reproduce reproduced reproduction requests requires reserved responsibility responsible rights s sa scientific
+selection society source subject terms that the this to truncated u.s und under unless unported unrestricted use used
+van verlag version views von was where which whole wholly with without words work works worldwide written y
+"""
+_WORDS = frozenset(_NOTICE_WORDS.split())
+_LINK = re.compile(r".*(?:://|@)|www\.|doi:|10\.\d{4,9}/")
+_SMALL_WORD = re.compile(r"(?<![\w.])[^\W\d_A-Z][\w.-]*")
+_OWNER = re.compile(
+    r"(?:19|20)\d\d|Elsevier|Wiley|Springer|Society|Author|Press\b|Publish|Ltd|Inc\b|B\.V\.|GmbH|Verlag|IEEE|ACM\b|AACR|"
+    r"Association|Institut|Universit|Foundation|Academy|AIP\b|Limited|LLC|College|Board|[Rr]ights|MDPI|Karger|BMJ|RSNA|"
+    r"Group\b|Crown|Company|Corporation|Macmillan|Baishideng|CC BY"
+)
+_REFERENCE = re.compile(  # "Cancer Res; 78(5); 1214-24." between the last sentence and the notice
+    r"(?<=[.!?])\s+\(?[A-Z][\w&]*\.?(?: (?:\(?[A-Z][\w&]*\)?\.?,?|of|and|in|the|for|Part)){0,8}[ ;:,.]*"
+    r"(?:(?:19|20)\d\d|\d{1,4}\s*[;:(])[\d\s;:,.()–-]{0,40}(?:[A-Z]?\d{1,6}(?:[–-][A-Z]?\d{1,6})?)?[.)]*$"
+)
+_KEYWORDS = re.compile(
+    r"(?:(?<=[.!?)\]”\"])\s+|\n\s*|^)(?:Key\s?words?(?: and phrases)?|KEY\s?WORDS?|Index [Tt]erms)"
+    r"\s?[:.—–-]\s*(\S[^\0]*)$"
+)
+_SEPARATOR = re.compile(r"[,;:·•.\n/|()]|\s[-–—]\s")
+
+
+def without_label(text: str) -> str:
+    """The abstract without the word "Abstract" or "Summary" before it; the word alone stays."""
+    label = _LABEL.match(text)
+    return text[label.end() :] if label and label.end() < len(text) else text
+
+
+def without_boilerplate(text: str) -> str:
+    """The abstract without a label before it and without notices and keywords after it."""
+    text = without_label(text)
+    end = len(text)
+    while end:
+        cut = _cut(text, max(0, end - WINDOW_CHARS), end)
+        if cut == end:
+            break
+        end = cut
+    return text[:end]
+
+
+def _cut(text: str, start: int, end: int) -> int:
+    """Where text[start:end] ends without its last notice or list of keywords."""
+    window = text[start:end].rstrip()
+    small = window.lower()
+    if not any(hint in small for hint in _HINTS):
+        return end
+    keywords = _KEYWORDS.search(window)
+    if keywords and all(len(item.split()) <= MAX_KEYWORD_WORDS for item in _SEPARATOR.split(keywords[1])):
+        return start + len(window[: keywords.start()].rstrip())
+    for found in _START.finditer(window):
+        before = window[: found.start()].rstrip()
+        if _may_end_here(before, found[0]) and _is_notice(window[found.start() :]):
+            reference = _REFERENCE.search(before[-160:])
+            if reference:
+                before = before[: len(before) - len(before[-160:]) + reference.start()]
+            return start + len(before)
+    return end
+
+
+def _may_end_here(before: str, sign: str) -> bool:
+    """A sentence ends before the sign, or the sign is one that nothing but a notice begins with."""
+    return not before or before[-1] in ".!?)]}>\"'”’%;:,*$" or sign.endswith(("©", "(c)", "(C)"))
+
+
+def _is_notice(text: str) -> bool:
+    if len(text) > 3 and text[:3] in ("(c)", "(C)") and not _OWNER.search(text):
+        return False  # an item of a list: (a) ..., (b) ..., (c) Si
+    text = " ".join(word for word in text.split() if not _LINK.match(word))
+    return all(word.strip(".-").lower() in _WORDS for word in _SMALL_WORD.findall(text) if len(word) > 1)

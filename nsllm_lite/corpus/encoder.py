@@ -1,0 +1,117 @@
+"""Texts to token ids in bulk: gigatoken where it is installed and gives the reference's ids, else `tokenizers`.
+
+Both are made from the same tokenizer.json without its added tokens, so that a special token written in a paper is text.
+"""
+
+import json
+import logging
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+CHECKED_TEXTS = 64
+BATCH_TEXTS = 512
+
+log = logging.getLogger(__name__)
+
+
+class Encoder:
+    """`name` is the library that does the bulk."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        values = _without_added_tokens(json.loads(tokenizer.to_str()))
+        plain = json.dumps(values)
+        self.reference = Tokenizer.from_str(plain)
+        self._fast = _gigatoken(plain)
+        self.name = "gigatoken" if self._fast else "tokenizers"
+        self._token_bytes = _token_bytes(values)
+
+    def encode(self, texts: pa.Array, check: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """(ids, starts): the ids of text i are ids[starts[i]:starts[i + 1]]; no end-of-text among them.
+
+        With `check` the ids of up to CHECKED_TEXTS of the texts, evenly spaced, are compared with the reference's; any
+        difference is said, and the reference does the work from there on.
+        """
+        if self._fast and check and not self._agrees(texts):
+            log.warning("gigatoken's ids differ from those of `tokenizers`: the slower reference is used.")
+            self._fast, self.name = None, "tokenizers"
+        if self._fast:
+            return _encode_fast(self._fast, texts)
+        ids: list[np.ndarray] = []
+        for start in range(0, len(texts), BATCH_TEXTS):
+            batch = texts.slice(start, BATCH_TEXTS).to_pylist()
+            encodings = self.reference.encode_batch_fast(batch, add_special_tokens=False)
+            ids += [np.array(encoding.ids, np.int32) for encoding in encodings]
+        starts = np.cumsum([0, *map(len, ids)])
+        return np.concatenate([np.empty(0, np.int32), *ids]), starts
+
+    def _agrees(self, texts: pa.Array) -> bool:
+        step = max(1, len(texts) // CHECKED_TEXTS)
+        sample = texts.take(pa.array(range(0, len(texts), step)))
+        ids, starts = _encode_fast(self._fast, sample)
+        expected = self.reference.encode_batch_fast(sample.to_pylist(), add_special_tokens=False)
+        return all(ids[a:b].tolist() == e.ids for a, b, e in zip(starts[:-1], starts[1:], expected, strict=True))
+
+    def bytes_of(self, ids: np.ndarray, cuts: np.ndarray, text: str) -> list[int]:
+        """UTF-8 bytes of `text` behind each stretch of its `ids` between `cuts` (0 and len(ids) among them)."""
+        num_bytes = len(text.encode())
+        if self._token_bytes is not None:
+            ends = np.concatenate(([0], np.cumsum(self._token_bytes[ids])))
+            if ends[-1] == num_bytes:
+                return np.diff(ends[cuts]).tolist()
+        # Not one byte a character, or a normaliser at work: where a cut falls inside a character, it counts as later.
+        encoding = self.reference.encode(text, add_special_tokens=False)
+        chars = [encoding.token_to_chars(int(c))[0] if c < len(encoding) else len(text) for c in cuts]
+        chars[0] = 0
+        return [len(text[a:b].encode()) for a, b in pairwise(chars)]
+
+
+def _without_added_tokens(values: dict) -> dict:
+    """White-space tokens stay: some tokenizers write indentation with them."""
+    added = [t for t in values["added_tokens"] if not t["special"] and not t["content"].strip()]
+    return {**values, "added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
+
+
+def _gigatoken(tokenizer_json: str) -> "object | None":
+    try:
+        import gigatoken
+    except ImportError:
+        return None
+    try:
+        return gigatoken.Tokenizer.from_json(tokenizer_json)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        log.warning("gigatoken cannot load this tokenizer (%s): the slower reference is used.", error)
+        return None
+
+
+def _encode_fast(fast: "object", texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    import awkward
+
+    if not len(texts):
+        return np.empty(0, np.int32), np.zeros(1, np.int64)
+    starts = string_starts(texts).astype(np.int64, copy=False)
+    letters = awkward.contents.NumpyArray(np.frombuffer(texts.buffers()[2], np.uint8), parameters={"__array__": "char"})
+    layout = awkward.contents.ListOffsetArray(
+        awkward.index.Index64(starts), letters, parameters={"__array__": "string"}
+    )
+    encoded = fast.encode_batch(awkward.Array(layout)).layout.to_ListOffsetArray64(start_at_zero=True)
+    return np.asarray(encoded.content.data).view(np.int32), np.asarray(encoded.offsets.data)
+
+
+def string_starts(texts: pa.Array) -> np.ndarray:
+    """Where each text begins in the UTF-8 bytes of all, and where the last one ends."""
+    kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    return np.frombuffer(texts.buffers()[1], kind)[texts.offset : texts.offset + len(texts) + 1]
+
+
+def _token_bytes(values: dict) -> np.ndarray | None:
+    """Bytes behind each token of a byte-level vocabulary, whose token strings have one character a byte."""
+    if "ByteLevel" not in json.dumps(values["decoder"]):
+        return None
+    vocab = values["model"]["vocab"]
+    lengths = np.zeros(max(vocab.values()) + 1, np.int64)
+    for token, number in vocab.items():
+        lengths[number] = len(token)
+    return lengths

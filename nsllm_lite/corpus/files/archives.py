@@ -1,0 +1,268 @@
+"""Files out of files: .gz, .bz2, .xz, .zst, .tar and .zip read in place, one in another, and nothing written to disk.
+
+Kinds are seen from the first bytes. A member's name is a label only, so it cannot lead outside; one that tries
+("../x", "/x", a link) is refused with a line. What one file unpacks to is bounded, whatever it holds.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+from nsllm_lite.corpus.files.opening import HEAD_BYTES, UNREADABLE_FILE, Unread
+
+MAX_RATIO = 250  # text packs 3 to 30 to one; deflate can do 1,000, xz far more
+FREE_BYTES = 1 << 26  # whatever the ratio, this much may always be unpacked
+MAX_DEPTH = 6
+MAX_TEX_BYTES = 1 << 25  # the LaTeX files of one archive are held together, since they input each other
+IN_MEMORY_BYTES = 1 << 24
+TEX_NAMES = (".tex", ".ltx", ".latex")
+NAMES_OF_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".zip")
+ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, RuntimeError)
+ERRORS += (NotImplementedError, ValueError, MemoryError)  # what zipfile and tarfile raise on damaged archives
+
+Sibling = Callable[[str], bytes | None]
+
+
+class Opened(NamedTuple):
+    """A file's bytes from their beginning, seekable where `is_seekable`; `sibling` finds another of its folder."""
+
+    name: str
+    head: bytes
+    stream: BinaryIO
+    sibling: Sibling
+
+
+class TooLargeError(OSError):
+    pass
+
+
+class _Budget:
+    """Bytes that may still be unpacked from one file on disk, at all depths together."""
+
+    def __init__(self, packed_bytes: int):
+        self.packed_bytes = packed_bytes
+        self.left = max(FREE_BYTES, MAX_RATIO * packed_bytes)
+
+    def spend(self, num_bytes: int) -> None:
+        self.left -= num_bytes
+        if self.left < 0:
+            raise TooLargeError(f"unpacks to over {MAX_RATIO} times its {self.packed_bytes:,} bytes; refused as a bomb")
+
+
+class _Counted(io.RawIOBase):
+    """An unpacking stream that draws on a budget; `head` is what was read of it before."""
+
+    def __init__(self, stream: BinaryIO, budget: _Budget | None, head: bytes = b""):
+        self._stream, self._budget, self._head = stream, budget, head
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        if self._head:
+            data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+        else:
+            data = self._stream.read(len(buffer))
+            if self._budget:
+                self._budget.spend(len(data))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Stretch(io.RawIOBase):
+    """The bytes of a file from `start` to `end`."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int):
+        self._file, self._left = file, end - start
+        file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self._file.read(min(len(buffer), self._left))
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def open_files(path: Path, name: str, start: int = 0, end: int | None = None) -> Iterator[Opened | Unread]:
+    """The file at `path` if it is a plain one, or else all that it holds; an `Unread` for what cannot be opened.
+
+    With `end`, a stretch of a plain file.
+    """
+    folder = path.parent
+
+    def sibling(relative: str) -> bytes | None:
+        """Only below the file's own folder, and only what is small enough to be a part of a paper."""
+        try:
+            found = (folder / relative).resolve()
+            inside = found.is_relative_to(folder.resolve()) and found.is_file()
+            return found.read_bytes() if inside and found.stat().st_size <= MAX_TEX_BYTES else None
+        except (OSError, ValueError):
+            return None
+
+    with open(path, "rb") as file:
+        stream = file if end is None else io.BufferedReader(_Stretch(file, start, end), 1 << 17)
+        yield from _open(stream, name, sibling, _Budget(path.stat().st_size), 0)
+
+
+def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth: int) -> Iterator[Opened | Unread]:
+    """Never raises for what the bytes are: what fails is one line, and what came before it stays."""
+    try:
+        head = stream.read(HEAD_BYTES)
+        kind = _kind(head)
+        if not kind:
+            if stream.seekable():
+                stream.seek(0)
+            else:
+                stream = io.BufferedReader(_Counted(stream, None, head), 1 << 17)
+            yield Opened(name, head, stream, sibling)
+        elif depth == MAX_DEPTH:
+            yield Unread(f"{name}#0", UNREADABLE_FILE, f"archives in archives, {MAX_DEPTH} deep: refused")
+        elif kind in ("tar", "zip"):
+            with _whole(stream, head, seekable=kind == "zip") as whole:
+                members = _tar_members(whole) if kind == "tar" else _zip_members(whole)
+                yield from _open_members(members, name, budget, depth)
+        else:
+            with _whole(stream, head, seekable=False) as whole:
+                unpacked = io.BufferedReader(_Counted(_UNPACK[kind](whole), budget), 1 << 17)
+                yield from _open(unpacked, name, sibling, budget, depth + 1)
+    except ERRORS as error:
+        yield Unread(f"{name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
+
+
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+}
+_UNPACK: dict[str, Callable[[BinaryIO], BinaryIO]] = {
+    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "bz2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+    "zstd": lambda file: pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"),
+}
+
+
+def _kind(head: bytes) -> str:
+    found = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
+    if not found and len(head) >= 512 and (head[257:262] == b"ustar" or _has_tar_checksum(head[:512])):
+        return "tar"
+    return found
+
+
+def _has_tar_checksum(block: bytes) -> bool:
+    """The mark of a tar from before `ustar`: the sum of its first block, the sum's own place taken as blanks."""
+    try:
+        stated = int(block[148:156].strip(b" \0") or b"x", 8)
+    except ValueError:
+        return False
+    return stated == sum(block) - sum(block[148:156]) + 8 * 32
+
+
+@contextmanager
+def _whole(stream: BinaryIO, head: bytes, seekable: bool) -> Iterator[BinaryIO]:
+    """The stream from its beginning again; copied to a temporary file where it must be seekable and is not."""
+    if stream.seekable():
+        stream.seek(0)
+        yield stream
+    elif not seekable:
+        yield io.BufferedReader(_Counted(stream, None, head), 1 << 17)
+    else:
+        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as copy:
+            copy.write(head)
+            while chunk := stream.read(1 << 20):
+                copy.write(chunk)
+            copy.seek(0)
+            yield copy
+
+
+@contextmanager
+def seekable(opened: Opened) -> Iterator[BinaryIO]:
+    """The opened file where one may go back and forth in it, as Parquet needs."""
+    with _whole(opened.stream, b"", seekable=True) as file:
+        yield file
+
+
+class _Member(NamedTuple):
+    name: str
+    refused: str  # why it is not opened; empty where it is
+    open: Callable[[], BinaryIO]
+
+
+def _tar_members(file: BinaryIO) -> Iterator[_Member]:
+    with tarfile.open(fileobj=file, mode="r|") as archive:
+        for member in archive:
+            if member.isdir():
+                continue
+            refused = "" if member.isreg() else "a link or a device in the archive, not followed"
+            yield _Member(member.name, refused, lambda m=member: archive.extractfile(m))
+
+
+def _zip_members(file: BinaryIO) -> Iterator[_Member]:
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.is_dir():
+                continue
+            refused = "encrypted" if member.flag_bits & 1 else ""
+            yield _Member(member.filename, refused, lambda m=member: archive.open(m))
+
+
+def _open_members(
+    members: Iterator[_Member], archive: str, budget: _Budget, depth: int
+) -> Iterator[Opened | Unread]:
+    """Each member as it comes; LaTeX files last, when all that they may input is known."""
+    tex: dict[str, bytes] = {}
+    for member in members:
+        name = member.name.removeprefix("./")
+        label = f"{_unpacked_name(archive)}/{name}"
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.name.startswith(".") or "__MACOSX" in path.parts:
+            continue
+        refused = member.refused
+        if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
+            refused = "its name leads outside the archive: refused"
+        if refused:
+            yield Unread(f"{label}#0", UNREADABLE_FILE, refused)
+            continue
+        with member.open() as stream:
+            if path.suffix.lower() in TEX_NAMES:
+                content = stream.read(MAX_TEX_BYTES + 1)
+                budget.spend(len(content))
+                if len(content) + sum(map(len, tex.values())) > MAX_TEX_BYTES:
+                    yield Unread(f"{label}#0", UNREADABLE_FILE, f"over {MAX_TEX_BYTES:,} bytes of LaTeX in one archive")
+                else:
+                    tex[path.as_posix()] = content
+            else:
+                counted = io.BufferedReader(_Counted(stream, budget), 1 << 17)
+                yield from _open(counted, label, lambda _: None, budget, depth + 1)
+    for name, content in tex.items():
+        folder = PurePosixPath(name).parent
+
+        def sibling(relative: str, folder: PurePosixPath = folder) -> bytes | None:
+            return tex.get((folder / relative).as_posix())
+
+        stream = io.BytesIO(content)
+        yield Opened(f"{_unpacked_name(archive)}/{name}", content[:HEAD_BYTES], stream, sibling)
+
+
+def _unpacked_name(name: str) -> str:
+    """Without the endings of its packing, so that "2301.00001.tar.gz" names the paper."""
+    while name.lower().endswith(NAMES_OF_PACKED):
+        name = name.rpartition(".")[0]
+    return name

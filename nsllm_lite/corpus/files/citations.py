@@ -1,0 +1,55 @@
+"""Numbered citations: taken out with their brackets, unless the sentence cannot do without them ("as in [3]").
+
+A reader marks each citation as it meets it; what becomes of it is settled when the whole paragraph is known, by the
+words before it and the brackets around it. Citations by name ("Ito, 1998") are words and stay.
+"""
+
+import re
+
+# Stand around a numbered citation between `mark` and `settle`; private characters that no text should hold.
+OPEN, CLOSE = "\ue000", "\ue001"
+_ONE = f"{OPEN}[^{OPEN}{CLOSE}]*{CLOSE}"
+_CITATIONS = re.compile(rf"{_ONE}(?:[\s,;–—\[\]()-]*{_ONE})*[\])]*")
+_MARKS = re.compile(f"[{OPEN}{CLOSE}]")
+_NUMBERS = re.compile(r"[\s\d,;–—[\]()-]*")
+_NEEDS_CITATION = re.compile(
+    r"\b(in|by|of|from|see|and|also|to|with|as|than|or|on|via|refs?|references?|e\.g|i\.e|cf)\.?,?$", re.IGNORECASE
+)
+_SEPARATORS = re.compile(r"[\s,;]*")
+
+
+def is_numbered(citation: str) -> bool:
+    return bool(_NUMBERS.fullmatch(citation))
+
+
+def mark(citation: str) -> str:
+    """A citation as its source prints it, marked for `settle` where it is one of numbers alone."""
+    return f"{OPEN}{citation}{CLOSE}" if is_numbered(citation) else citation
+
+
+def settle(text: str) -> str:
+    """The text with each run of marked citations kept or removed, the brackets and the space before it included."""
+    if OPEN not in text:
+        return text
+    parts, place = [], 0
+    for run in _CITATIONS.finditer(text):
+        before = text[place : run.start()]
+        sentence, place = _without_brackets(before, run)
+        if _NEEDS_CITATION.search(sentence[-12:]):
+            place = run.end()
+            parts.append(before + _MARKS.sub("", run[0]))
+            continue
+        parts.append(sentence.rstrip(",; ") if text.startswith((")", "]"), place) else sentence)
+        if sentence.endswith(".") and text.startswith(".", place):  # "Ito et al. [3]." has one point too many now
+            place += 1
+        elif sentence.endswith(("(", "[")):  # "([3]; Ito, 1998)"
+            place = _SEPARATORS.match(text, place).end()
+    return "".join(parts) + text[place:]
+
+
+def _without_brackets(before: str, run: re.Match) -> tuple[str, int]:
+    """The text before a run of citations and the place after it, without the pairs of brackets that held it alone."""
+    closed = len(run[0]) - len(run[0].rstrip("])"))
+    opened = len(before) - len(before.rstrip("[("))
+    pairs = min(closed, opened)
+    return before[: len(before) - pairs].rstrip(), run.end() - closed + pairs

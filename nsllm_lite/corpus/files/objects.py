@@ -1,0 +1,42 @@
+"""What stands in which object at the beginning of a JSON file: a record's own keys are told from those within it."""
+
+import re
+from typing import NamedTuple
+
+MAX_DEPTH = 32  # what lies deeper is no record
+
+# A string (one cut off by the end of the head too) with its colon and the first sign of its value, or a bracket.
+_TOKEN = re.compile(r'"((?:[^"\\]++|\\.?)*+)(?:"\s*(:)?\s*(?=(\S?))|\Z)|[{}\[\]]', re.DOTALL)
+
+
+class Opened(NamedTuple):
+    """One object of the head; `fields` maps its own keys to the first sign of their values, as `"`, `{` or `4`."""
+
+    depth: int  # brackets open around it, so the records of one file share the depth of the first
+    key: str  # the key it is the value of; empty within a list
+    fields: dict[str, str]
+
+
+def objects_in(head: str) -> list[Opened]:
+    """The objects in the order in which they open; one cut off by the end of the head shows the keys it has so far."""
+    found: list[Opened] = []
+    if head[:1] not in ("{", "["):
+        return found
+    around: list[dict[str, str] | None] = []  # the fields of each open object, None for a list
+    key = ""
+    for token in _TOKEN.finditer(head):
+        if len(around) > MAX_DEPTH:
+            break
+        sign, above, key = token[0][0], key, ""
+        if sign == '"':
+            if token[2] and around and around[-1] is not None:
+                key = token[1]
+                around[-1].setdefault(key, token[3])
+        elif sign == "{":
+            found.append(Opened(len(around), above, {}))
+            around.append(found[-1].fields)
+        elif sign == "[":
+            around.append(None)
+        elif around:
+            around.pop()
+    return found

@@ -1,0 +1,83 @@
+"""The rows of a Parquet file as dicts, a small batch in memory at a time. The file is not trusted.
+
+Only Arrow reads it; pandas' metadata and its pickles are never looked at. A damaged row group costs its rows alone.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+BATCH_ROWS = 64
+MAX_BATCH_BYTES = 1 << 28
+MAX_ROW_BYTES = 1 << 26
+BUFFER_BYTES = 1 << 20
+ERRORS = (pa.ArrowException, OSError, ValueError, NotImplementedError, MemoryError)
+
+
+def open_parquet(file: BinaryIO, dense: bool = True) -> pq.ParquetFile:
+    """The file at hand.
+
+    Raises:
+        one of ERRORS: the footer is damaged, or it is no Parquet file.
+    """
+    options = {"pre_buffer": False, "buffer_size": BUFFER_BYTES, "page_checksum_verification": True}
+    parquet = pq.ParquetFile(file, **options)
+    if dense:
+        return parquet
+    columns = map(parquet.schema.column, range(len(parquet.schema)))
+    texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+    return pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=texts, **options)
+
+
+def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
+    """Rows in order with these top-level columns, a message for a row or a row group that cannot be read."""
+    try:
+        parquet, dictionaries = open_parquet(file), open_parquet(file, dense=False)
+    except ERRORS as error:
+        yield f"damaged Parquet, nothing is read: {type(error).__name__}: {_short(error)}"
+        return
+    columns, total = list(columns), 0
+    for group in range(parquet.num_row_groups):
+        left = parquet.metadata.row_group(group).num_rows
+        total += left
+        try:
+            batch_rows = _batch_rows(dictionaries, group, columns)
+            for batch in parquet.iter_batches(batch_rows, [group], columns, use_threads=False):
+                left -= batch.num_rows
+                yield from _rows(batch)
+            reason = "it ends early"
+        except ERRORS as error:
+            reason = f"{type(error).__name__}: {_short(error)}"
+        if left > 0:
+            yield f"row group {group} is damaged, {left:,} of its rows are not read: {reason}"
+    if total != parquet.metadata.num_rows:
+        yield f"the file says it has {parquet.metadata.num_rows:,} rows, its row groups say {total:,}"
+
+
+def _batch_rows(dictionaries: pq.ParquetFile, group: int, columns: list[str]) -> int:
+    """Fewer rows at a time where a text that is stored once and stands in many rows is large.
+
+    Unpacked into a batch, a file of some kB would else be as large as memory. A group has one dictionary a column,
+    before its first row.
+    """
+    first = next(dictionaries.iter_batches(1, [group], columns, use_threads=False), None)
+    return max(1, min(BATCH_ROWS, MAX_BATCH_BYTES // max(first.nbytes if first else 0, 1)))
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict | str]:
+    names = batch.schema.names
+    has_large = batch.nbytes > MAX_ROW_BYTES
+    for number in range(batch.num_rows):
+        if has_large and batch.slice(number, 1).nbytes > MAX_ROW_BYTES:
+            yield f"the row is longer than {MAX_ROW_BYTES >> 20} MiB"
+            continue
+        try:
+            yield {name: column[number].as_py() for name, column in zip(names, batch.columns, strict=True)}
+        except (ValueError, OverflowError, pa.ArrowException) as error:  # text that is no UTF-8, dates out of range
+            yield f"{type(error).__name__}: {_short(error)}"
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

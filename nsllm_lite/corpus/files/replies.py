@@ -1,0 +1,116 @@
+"""XML as services answer with it: alone, several answers in one file, or kept as a text inside JSON records.
+
+A record is cut out of its answer and parsed alone, but the prefixes of its names are declared at the answer's root. So
+the prefixes are taken off before; names are compared without them anyway.
+"""
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from lxml import etree
+
+from nsllm_lite.corpus.files.elements import iter_elements
+from nsllm_lite.corpus.files.opening import HEAD_BYTES
+from nsllm_lite.corpus.files.records import iter_records
+
+MAX_TAG_CHARS = 4096  # a tag is put together again at the seam of two chunks if it is no longer
+
+_XML_TEXT = re.compile(  # a JSON string that begins with "<", in whole characters, cut where a head suffices
+    r'"(?:\s|\\[nrt])*+((?:<|\\u003[cC])(?:[^"\\]|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt]){0,4000}+)'
+)
+_PREFIX = re.compile(r"(</?)[A-Za-z_][\w.-]{0,60}:(?=[A-Za-z_])")
+
+
+def xml_heads(head: str) -> list[str]:
+    """The beginning of each XML text: `head` itself, or those of the texts in a JSON file."""
+    if head.startswith("<"):
+        return [head]
+    if head[:1] not in ("{", "["):
+        return []
+    return [json.loads(f'"{found[1]}"', strict=False) for found in _XML_TEXT.finditer(head)]
+
+
+def iter_answers(
+    stream: TextIO, tags_of: Callable[[str], tuple[str, ...]], nothing: str
+) -> Iterator[etree._Element | str]:
+    """The elements of all answers in a file, or messages. `tags_of` says by an answer's head which tags to cut out;
+    an answer without any yields the message `nothing`."""
+    head = stream.read(HEAD_BYTES)
+    whole = _Rejoined(head, stream)
+    if not head.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+        yield from _elements(whole, tags_of, nothing)
+        return
+    for record in iter_records(whole):
+        if isinstance(record, str):
+            yield record
+        elif xml := _xml_of(record):
+            yield from _elements(io.StringIO(xml), tags_of, nothing)
+        else:
+            yield "the JSON record holds no XML"
+
+
+def _xml_of(record: dict) -> str:
+    """The record's first text that is XML, its own or one level deeper: {"body": {"string": "<?xml ..."}}."""
+    for value in record.values():
+        for text in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(text, str) and text.lstrip("\ufeff \t\r\n").startswith("<"):
+                return text
+    return ""
+
+
+def _elements(
+    stream: TextIO, tags_of: Callable[[str], tuple[str, ...]], nothing: str
+) -> Iterator[etree._Element | str]:
+    head = stream.read(HEAD_BYTES)
+    tags = tags_of(head)
+    empty = True
+    for element in iter_elements(_Plain(_Rejoined(head, stream), tags), tags):
+        empty = False
+        yield element
+    if empty:
+        yield nothing
+
+
+class _Rejoined(io.TextIOBase):
+    """A stream whose beginning was read already, from its beginning."""
+
+    def __init__(self, head: str, stream: TextIO):
+        self._head, self._stream = head, stream
+
+    def read(self, size: int) -> str:
+        start, self._head = self._head[:size], self._head[size:]
+        return start + self._stream.read(size - len(start)) if len(start) < size else start
+
+    def readline(self) -> str:
+        end = self._head.find("\n") + 1
+        if end:
+            line, self._head = self._head[:end], self._head[end:]
+        else:
+            line, self._head = self._head + self._stream.readline(), ""
+        return line
+
+
+class _Plain(io.TextIOBase):
+    """XML with names without prefixes, and with `<error/>` written `<error></error>` for the tags that are cut out."""
+
+    def __init__(self, stream: TextIO, tags: tuple[str, ...]):
+        self._stream, self._held = stream, ""
+        self._empty = re.compile(rf"<({'|'.join(tags)})(\s[^<>]*)?/>")
+
+    def read(self, size: int) -> str:
+        while chunk := self._stream.read(size):
+            chunk = self._held + chunk
+            cut = chunk.rfind("<")
+            if cut < 0 or ">" in chunk[cut:] or len(chunk) - cut > MAX_TAG_CHARS:
+                cut = len(chunk)
+            self._held = chunk[cut:]
+            if cut:
+                return self._write(chunk[:cut])
+        held, self._held = self._held, ""
+        return self._write(held)
+
+    def _write(self, text: str) -> str:
+        return self._empty.sub(r"<\1\2></\1>", _PREFIX.sub(r"\1", text))

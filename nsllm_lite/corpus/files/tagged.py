@@ -1,0 +1,137 @@
+"""Records of tagged lines ("TI A title", "TI  - A title"), cut out of a stream one at a time.
+
+What holds a record together is its first tag alone: one without its end, or cut into by the next, is read as it
+stands. Only the fields a reader asks for are kept, so memory holds little of one record.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, TextIO
+
+MAX_LINE_CHARS = 1 << 22
+MAX_RECORD_CHARS = 1 << 24
+LINE_CHARS = 100  # what keeping a line costs beside its text: a record of empty lines has its bound too
+
+_NO_ABSTRACT = re.compile(r"\[?no abstract(?: is)?(?: available)?\.?\]?", re.IGNORECASE)
+
+
+class Syntax(NamedTuple):
+    line: re.Pattern[str]  # matches the beginning of a tagged line; groups: the tag, the rest
+    first: str  # the tag that begins a record
+    last: str  # the tag that ends one
+    kept: frozenset[str]  # the fields that are read
+    vital: frozenset[str]  # lines between two records are a record too if one of these is among them
+    last_belongs: bool = False  # the last tag is a field of the record, not a mark of its end
+    glued: re.Pattern[str] | None = None  # a line whose tag runs into its text; group: the tag
+
+
+class Record:
+    """The kept fields of one record, by tag, each time a tag occurs as a list of lines."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, list[list[str]]] = {}
+        self.tags: set[str] = set()
+        self.num_chars = 0
+        self.fault = ""
+
+    def values(self, *tags: str) -> list[str]:
+        """Every value of these tags that says something, each on one line; tags in the order asked for."""
+        lines = (" ".join(" ".join(value).split()) for tag in tags for value in self.fields.get(tag, ()))
+        return [line for line in lines if line]
+
+    def value(self, *tags: str) -> str:
+        """The first value that says something, on one line."""
+        return next(iter(self.values(*tags)), "")
+
+    def text(self, *tags: str) -> str:
+        """All values of the first of these tags that says anything: paragraphs divided by blank lines."""
+        for tag in tags:
+            if self.values(tag):
+                return "\n\n".join(filter(None, map(paragraphs, self.fields[tag])))
+        return ""
+
+
+def paragraphs(lines: list[str]) -> str:
+    """The lines run together, divided where one of them is blank."""
+    blocks: list[list[str]] = [[]]
+    for line in lines:
+        if words := line.split():
+            blocks[-1].extend(words)
+        elif blocks[-1]:
+            blocks.append([])
+    return "\n\n".join(" ".join(words) for words in blocks if words)
+
+
+def stated(abstract: str) -> str:
+    """The abstract; empty where it only says, as Scopus does, that there is none."""
+    return "" if _NO_ABSTRACT.fullmatch(abstract) else abstract
+
+
+def iter_lines(stream: TextIO) -> Iterator[str]:
+    """The lines with their ends, however long a line is: one beyond MAX_LINE_CHARS comes in pieces."""
+    while line := stream.readline(MAX_LINE_CHARS):
+        yield line
+
+
+def iter_records(stream: TextIO, syntax: Syntax) -> Iterator[Record | str]:
+    """Every record, or a message in place of one that is broken. Text between records is passed over."""
+    record, tag, line, gap = None, "", "\n", False
+    for line in iter_lines(stream):
+        line = line.lstrip("\ufeff")
+        found = syntax.line.match(line)
+        if not found:
+            if record:
+                _continue(record, tag, line, syntax)
+            gap = gap or not line.strip()
+            continue
+        tag, rest = found[1], found[2]
+        over = gap and record and syntax.last_belongs and syntax.last in record.tags
+        gap = False
+        if tag == syntax.first or over:
+            yield from _finished(record, syntax)
+            record = Record()
+        elif tag == syntax.last and not syntax.last_belongs:
+            if record:
+                record.tags.add(tag)
+            yield from _finished(record, syntax)
+            record = None
+            continue
+        record = record or Record()
+        _add(record, tag, rest or "", syntax)
+    cut = not line.endswith("\n") and record is not None and syntax.last not in record.tags
+    yield from _finished(record, syntax, "the record is cut short: the file ends inside a line of it" if cut else "")
+
+
+def _add(record: Record, tag: str, value: str, syntax: Syntax) -> None:
+    record.tags.add(tag)
+    if tag in syntax.kept:
+        record.fields.setdefault(tag, []).append([])
+        _extend(record, tag, value)
+
+
+def _continue(record: Record, tag: str, line: str, syntax: Syntax) -> None:
+    """A line without a tag goes on with the field above it, unless its tag is only glued to the text."""
+    glued = syntax.glued.match(line) if syntax.glued else None
+    if glued and (tag in syntax.kept or glued[1] in syntax.kept):
+        record.fault = f"no space follows the tag of the line {line[:40].strip()!r}"
+    elif tag in record.fields:
+        _extend(record, tag, line)
+
+
+def _extend(record: Record, tag: str, line: str) -> None:
+    record.num_chars += len(line) + LINE_CHARS
+    if record.num_chars > MAX_RECORD_CHARS:
+        record.fault = f"the record holds more than {MAX_RECORD_CHARS:,} characters"
+        record.fields.clear()
+    else:
+        record.fields[tag][-1].append(line)
+
+
+def _finished(record: Record | None, syntax: Syntax, fault: str = "") -> Iterator[Record | str]:
+    """The record, unless it is nothing but lines that stand between two records."""
+    if record is None:
+        return
+    begun = syntax.first in record.tags or not record.tags.isdisjoint(syntax.vital)
+    ended = syntax.last in record.tags and len(record.tags) > 1
+    if begun or ended or record.fault:
+        yield record.fault or fault or record

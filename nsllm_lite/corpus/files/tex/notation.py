@@ -1,0 +1,277 @@
+r"""LaTeX notation as plain Unicode: symbols, accents, units (siunitx), chemistry (mhchem); and formulas made tidy."""
+
+import re
+import unicodedata
+
+from nsllm_lite.corpus.files.elements import script
+
+SYMBOLS = {
+    "ss": "ß", "o": "ø", "O": "Ø", "aa": "å", "AA": "Å", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "l": "ł",
+    "L": "Ł", "i": "ı", "j": "ȷ", "dh": "ð", "DH": "Ð", "th": "þ", "TH": "Þ", "dj": "đ", "DJ": "Đ", "ng": "ŋ",
+    "NG": "Ŋ", "S": "§", "P": "¶", "dag": "†", "dagger": "†", "ddag": "‡", "copyright": "©", "textcopyright": "©",
+    "pounds": "£", "textregistered": "®", "texttrademark": "™", "euro": "€", "texteuro": "€", "EUR": "€",
+    "textcent": "¢", "ldots": "…", "dots": "…", "textellipsis": "…", "textendash": "–", "textemdash": "—",
+    "textminus": "−", "textquoteleft": "'", "textquoteright": "'", "textquotedblleft": "“", "textquotedblright": "”",
+    "textquotesingle": "'", "textquotedbl": '"', "lq": "'", "rq": "'", "guillemotleft": "«", "guillemotright": "»",
+    "og": "«\u00a0", "fg": "\u00a0»", "textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^",
+    "textunderscore": "_", "textless": "<", "textgreater": ">", "textbar": "|", "textbraceleft": "{",
+    "textbraceright": "}", "lbrace": "{", "rbrace": "}", "slash": "/", "textbullet": "•", "textperiodcentered": "·",
+    "textasteriskcentered": "*", "textpm": "±", "texttimes": "×", "textdiv": "÷", "textdegree": "°", "degree": "°",
+    "textmu": "µ", "micro": "µ", "textohm": "Ω", "textcelsius": "°C", "celsius": "°C", "degreeCelsius": "°C",
+    "textrightarrow": "→", "textleftarrow": "←", "textonehalf": "½", "textonequarter": "¼", "textperthousand": "‰",
+    "textordfeminine": "ª", "textordmasculine": "º", "textonesuperior": "¹", "texttwosuperior": "²",
+    "textthreesuperior": "³", "textsection": "§", "textparagraph": "¶", "quad": " ", "qquad": " ", "enspace": " ",
+    "thinspace": " ", "space": " ", "enskip": " ", "hspace*": " ", "hfill": " ", "newline": " ", "linebreak": " ",
+    "tabularnewline": " ", "nobreakspace": " ", "TeX": "TeX", "LaTeX": "LaTeX", "LaTeXe": "LaTeX2e",
+    "BibTeX": "BibTeX", "XeTeX": "XeTeX", "AmS": "AMS", "break": " ", "hfil": " ", "hss": " ", "onedot": ".",
+    "degr": "°", "arcdeg": "°", "deg": "°", "arcmin": "′", "arcsec": "″", "farcs": "″.", "farcm": "′.", "fdg": "°.",
+    "micron": "µm", "sun": "⊙", "sq": "□", "textdaggerdbl": "‡", "textdagger": "†", "guilsinglleft": "‹",
+    "guilsinglright": "›", "quotedblbase": "„", "glqq": "„", "grqq": "“", "glq": "‚", "grq": "‘", "flqq": "«",
+    "frqq": "»", "quotesinglbase": "‚",
+}  # fmt: skip
+ABBREVIATIONS = {
+    "etal": "et al.", "eg": "e.g.", "ie": "i.e.", "etc": "etc.", "cf": "cf.", "vs": "vs.", "wrt": "w.r.t.",
+    "aka": "a.k.a.",
+}  # fmt: skip
+_LETTERS = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi"
+)
+GREEK = {
+    n: unicodedata.lookup(f"GREEK SMALL LETTER {n.replace('lambda', 'lamda')}") for n in [*_LETTERS.split(), "omega"]
+}
+GREEK |= {n.capitalize(): letter.upper() for n, letter in GREEK.items()}
+SYMBOLS |= {f"{lead}{n}": letter for n, letter in GREEK.items() for lead in ("", "text", "up")}
+# Signs that stand alone between dollars are text: 5$\pm$2.
+SIGNS = {
+    "\\pm": "±", "\\mp": "∓", "\\times": "×", "\\sim": "∼", "\\approx": "≈", "\\simeq": "≃", "\\leq": "≤", "\\le": "≤",
+    "\\geq": "≥", "\\ge": "≥", "<": "<", ">": ">", "=": "=", "+": "+", "-": "−", "/": "/", "\\rightarrow": "→",
+    "\\to": "→", "\\leftarrow": "←", "\\leftrightarrow": "↔", "\\rightleftharpoons": "⇌", "\\cdot": "·", "\\neq": "≠",
+    "\\degree": "°", "^\\circ": "°", "^{\\circ}": "°", "^\\prime": "′", "^{\\prime}": "′", "^{\\prime\\prime}": "″",
+    "\\ll": "≪", "\\gg": "≫", "\\lesssim": "≲", "\\gtrsim": "≳", "\\infty": "∞", "\\bullet": "•", "\\ast": "*", "*": "*",
+    "\\%": "%", "\\dagger": "†", "\\ddagger": "‡", "\\propto": "∝", "\\equiv": "≡", "|": "|", "\\AA": "Å",
+    "\\mathring{A}": "Å", "\\ldots": "…", "\\dots": "…", "--": "–",
+}  # fmt: skip
+ACCENTS = {
+    "`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", "=": "\u0304", "u": "\u0306", ".": "\u0307",
+    '"': "\u0308", "r": "\u030a", "H": "\u030b", "v": "\u030c", "d": "\u0323", "c": "\u0327", "k": "\u0328",
+    "b": "\u0331", "t": "\u0361",
+}  # fmt: skip
+_PREFIXES = {
+    "yocto": "y", "zepto": "z", "atto": "a", "femto": "f", "pico": "p", "nano": "n", "micro": "µ", "milli": "m",
+    "centi": "c", "deci": "d", "deca": "da", "deka": "da", "hecto": "h", "kilo": "k", "mega": "M", "giga": "G",
+    "tera": "T", "peta": "P", "exa": "E", "zetta": "Z", "yotta": "Y",
+}  # fmt: skip
+_UNITS = {
+    "meter": "m", "metre": "m", "gram": "g", "gramme": "g", "kilogram": "kg", "second": "s", "ampere": "A",
+    "kelvin": "K", "mole": "mol", "candela": "cd", "hertz": "Hz", "newton": "N", "pascal": "Pa", "joule": "J",
+    "watt": "W", "coulomb": "C", "volt": "V", "farad": "F", "ohm": "Ω", "siemens": "S", "weber": "Wb", "tesla": "T",
+    "henry": "H", "lumen": "lm", "lux": "lx", "becquerel": "Bq", "gray": "Gy", "sievert": "Sv", "katal": "kat",
+    "radian": "rad", "steradian": "sr", "celsius": "°C", "degreeCelsius": "°C", "degC": "°C", "degree": "°",
+    "arcminute": "′", "arcmin": "′", "arcsecond": "″", "arcsec": "″", "minute": "min", "hour": "h", "day": "d",
+    "year": "yr", "liter": "L", "litre": "L", "tonne": "t", "electronvolt": "eV", "dalton": "Da", "angstrom": "Å",
+    "barn": "b", "percent": "%", "astronomicalunit": "au", "parsec": "pc", "hectare": "ha", "bel": "B",
+    "decibel": "dB", "neper": "Np", "byte": "B", "atomicmassunit": "u", "micron": "µm", "gauss": "G", "molar": "M",
+    "fahrenheit": "°F",
+}  # fmt: skip
+_POWERS = {"squared": 2, "cubed": 3}
+_POWERS_BEFORE = {"square": 2, "cubic": 3}
+_TIGHT = ("°", "′", "″", "%")
+_UNIT_TOKEN = re.compile(
+    r"\\(?:(tothe|raiseto)\s*\{(-?\d+)\}|(?:of|qualifier)\s*\{[^{}]*\}|([A-Za-z]+))|\^\s*\{?\s*\\?([-+−]?\d+)\}?"
+    r"|([A-Za-zµμΩÅ°%'′″]+)|(/)"
+)
+_ARROWS = {"<=>": "⇌", "<->": "↔", "->": "→", "<-": "←", "<=>>": "⇌", "<<=>": "⇌"}
+_CHEMISTRY = re.compile(
+    r"(\$[^$]*\$)|\s*(<<?=>>?|<->|->|<-)(?:\[[^\]]{0,80}\]){0,2}\s*"
+    r"|\^(?:\{([^{}]*)\}|(\d*[+-]|\w))|_(?:\{([^{}]*)\}|(\d+|\w))"
+    r"|(?<=[A-Za-z)\]}])(\d+)|(?<=[A-Za-z0-9)\]}])([+-])(?=$|[\s)\],;.^]|->)|(?<=\w)([*.])(?=[\dA-Z])|\\([A-Za-z]+)\s*|[{}]"
+)
+_SPACING = re.compile(r"(?:\\[,;: ]|~)*")
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)*(?:\s*\\?%)?")
+_BARE_SCRIPT = re.compile(
+    r"(?:\{\})?\s*([\^_])\s*(?:(\w)|\{\s*(?:\\(?:rm|text|mathrm|textrm|scriptsize)\b\s*\{?)?([^\\{}$^_]{1,12})\}?\s*\})"
+)
+_NO_FORMULA = re.compile(
+    r"\\label\s*\{[^{}]*\}|\\(?:nonumber|notag|xspace|protect|allowbreak|nobreak|noindent|hfill)(?![A-Za-z])"
+    r"|\\tag\*?\s*\{[^{}]*\}|\\l?eqno\s*\([^()]*\)|\\[vh]space\*?\s*\{\s*-[^{}]*\}|\\vspace\*?\s*\{[^{}]*\}"
+)
+_TAIL = re.compile(r"(?:\s|\\quad|\\qquad|\\[,;:!> ]|~|\\\\)*([.,;:]?)(?:\s|\\quad|\\qquad|\\[,;:! ]|~|\\\\)*$")
+_QUANTITY = re.compile(r"\\(SI|qty|num|si|unit)(?![A-Za-z])\s*(?:\[[^\]{}]*\])?\s*\{([^{}]*)\}(?:\s*\{([^{}]*)\})?")
+_CELL = re.compile(r"\\\\(?:\s*\[[^\]]{0,20}\])?|\\(begin|end)(?![A-Za-z])|\\[\s\S]|[{}&]")
+ALIGNED = {"align", "alignat", "flalign", "eqnarray", "IEEEeqnarray", "xalignat", "aligned", "split"}
+GATHERED = {"gather", "multline"}
+
+
+def accent(mark: str, base: str) -> str:
+    """The letter under its accent; with no letter under it, the letter's place is lost with the accent."""
+    base = {"ı": "i", "ȷ": "j"}.get(base[:1], base[:1]) + base[1:]
+    return unicodedata.normalize("NFC", base[:1] + ACCENTS[mark] + base[1:]) if base[:1].strip() else base
+
+
+def number(tex: str) -> str:
+    r"""siunitx's \num: 1.2e-5 is 1.2 × 10⁻⁵."""
+    text = re.sub(r"\\pm|\+-", " ± ", tex.strip())
+    text = re.sub(r"\\times|(?<=[\d\s])x(?=[\s\d])", " × ", text)
+    text = re.sub(r"[eEdD]([-+]?\d+)", lambda e: f" × 10{script(e[1].lstrip('+'), raised=True)}", text)
+    return " ".join(text.replace("\\", "").split()).removeprefix("× ")
+
+
+def _factors(tex: str) -> list[tuple[str, int]]:
+    factors: list[tuple[str, int]] = []
+    prefix, power, sign = "", 1, 1
+    for found in _UNIT_TOKEN.finditer(tex):
+        raised, exponent, word, above, letters, slash = found.groups()
+        if raised == "raiseto":
+            power = int(exponent[:4])
+        elif word in _POWERS_BEFORE:
+            power = _POWERS_BEFORE[word]
+        elif word == "per" or slash:
+            sign = -1
+        elif word in _PREFIXES and not (word == "micro" and not tex[found.end() :].strip()):
+            prefix = _PREFIXES[word]
+        elif factors and (above or exponent or word in _POWERS):
+            value = int((above or exponent or str(_POWERS[word])).replace("−", "-")[:4])
+            factors[-1] = (factors[-1][0], (-1 if factors[-1][1] < 0 else 1) * value)
+        elif letters or word:
+            name = letters or _UNITS.get(word) or re.sub(r"^u(?=[A-Za-z])", "µ", word)
+            if word not in ("mathrm", "text", "rm", "cdot", "highlight", "cancel"):
+                factors.append((prefix + name, sign * power))
+                prefix, power, sign = "", 1, 1
+    return factors
+
+
+def unit(tex: str) -> str:
+    r"""siunitx's \unit: \kilo\meter\per\second is km s⁻¹; units written out ("m/s", "m.s^{-1}") likewise."""
+    return " ".join(n + (script(str(power), raised=True) if power != 1 else "") for n, power in _factors(tex))
+
+
+def quantity(value: str, units: str) -> str:
+    value, units = number(value), unit(units)
+    return f"{value}{'' if units.startswith(_TIGHT) and units != '°C' else ' '}{units}".strip()
+
+
+def siunitx(command: str, values: list[str]) -> str:
+    """What a command of siunitx with these arguments prints."""
+    match command:
+        case "num":
+            return number(values[0])
+        case "si" | "unit":
+            return unit(values[0])
+        case "ang":
+            return _angle(values[0])
+        case "SIrange" | "qtyrange":
+            return f"{number(values[0])}–{quantity(*values[1:])}"
+        case "numrange":
+            return "–".join(map(number, values))
+        case "SIlist" | "qtylist" | "numlist":
+            *most, last = map(number, values[0].split(";"))
+            listed = f"{', '.join(most)} and {last}" if most else last
+            return listed if command == "numlist" else quantity(listed, values[1])
+    return quantity(*values)
+
+
+def _angle(tex: str) -> str:
+    parts = [part.strip() for part in tex.split(";")]
+    return " ".join(f"{number(p)}{sign}" for p, sign in zip(parts, "°′″", strict=False) if p)
+
+
+def chemistry(tex: str) -> str:
+    r"""mhchem's \ce: H2O is H₂O, SO4^2- is SO₄²⁻, ^{13}C is ¹³C, 2H2 + O2 -> 2H2O has its arrow."""
+
+    def written(found: re.Match) -> str:
+        formula, arrow, above, above_short, below, below_short, count, charge, dot, command = found.groups()
+        if formula:
+            return formula
+        if arrow:
+            return f" {_ARROWS[arrow]} "
+        raised = above or above_short or charge
+        if raised:
+            return script(raised.replace("$", ""), raised=True)
+        lowered = below or below_short or count
+        if lowered:
+            return script(lowered.replace("$", ""), raised=False)
+        return "·" if dot else GREEK.get(command, "") if command else ""
+
+    return " ".join(_CHEMISTRY.sub(written, tex).split())
+
+
+def as_text(tex: str, following: str) -> str | None:
+    r"""A formula that is no more than text: a number, a lone sign, scripts on the word before ("10$^{-5}$"); or None."""
+    short = tex.strip()
+    spaced = _SPACING.match(short).end()
+    if spaced:
+        plain = as_text(short[spaced:], following)
+        return None if plain is None else f" {plain}"
+    if short in SIGNS:
+        return SIGNS[short]
+    if short == "\\mu" and following[:1].isalpha():
+        return "µ"
+    if _NUMBER.fullmatch(short):
+        return short.replace("\\", "").replace(" ", "")
+    bare = _BARE_SCRIPT.fullmatch(short)
+    return script(bare[2] or bare[3], raised=bare[1] == "^") if bare else None
+
+
+def formula(tex: str) -> str:
+    """A formula on one line without what numbers it, and without the spaces before its end."""
+    text = _NO_FORMULA.sub("", tex) if "\\" in tex else tex
+    if "\\" in text:
+        text = _QUANTITY.sub(_quantity_in_formula, text)
+    text = " ".join(text.split())
+    tail = _TAIL.search(text, max(0, len(text) - 60))
+    return text[: tail.start()] + tail[1]
+
+
+def _quantity_in_formula(found: re.Match) -> str:
+    kind, first, second = found.groups()
+    if kind in ("SI", "qty") and second is None:
+        return found[0]
+    value = "" if kind in ("si", "unit") else re.sub(r"[eE]([-+]?\d+)$", r" \\times 10^{\1}", first.strip())
+    units = first if kind in ("si", "unit") else second if kind != "num" else ""
+    rest = "" if kind in ("SI", "qty") or second is None else f"{{{second}}}"
+    written = "\\,".join(n + (f"^{{{power}}}" if power != 1 else "") for n, power in _factors(units or ""))
+    return value + ("\\," if value and written else "") + (f"\\mathrm{{{written}}}" if written else "") + rest
+
+
+def display(environment: str, tex: str) -> str:
+    r"""A displayed formula between $$; one of several rows keeps them in `aligned`, so that it stays valid LaTeX."""
+    kind = environment.rstrip("*")
+    if kind in ("alignat", "xalignat", "IEEEeqnarray"):
+        tex = re.sub(r"^\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}", "", tex)
+    if kind not in ALIGNED | GATHERED:
+        body = formula(tex)
+    else:
+        rows = [row for row in map(_row, _rows(tex)) if any(row)]
+        if len(rows) == 1 or kind == "multline":
+            body = " ".join(cell for row in rows for cell in row if cell)
+        else:
+            inner = "aligned" if kind in ALIGNED else "gathered"
+            lines = " \\\\ ".join(f"{row[0]} &{' '.join(row[1:])}" if len(row) > 1 else row[0] for row in rows)
+            body = f"\\begin{{{inner}}} {lines} \\end{{{inner}}}" if rows else ""
+    return f"$$ {body} $$" if body.strip(" .,;") else ""
+
+
+def _row(cells: list[str]) -> list[str]:
+    row = [formula(cell) for cell in cells]
+    while len(row) > 1 and not row[-1]:
+        row.pop()
+    return row
+
+
+def _rows(tex: str) -> list[list[str]]:
+    """Rows and cells, those of matrices and cases within a cell left whole."""
+    rows: list[list[str]] = [[]]
+    depth, start = 0, 0
+    for found in _CELL.finditer(tex):
+        token = found[0]
+        if token == "{" or found[1] == "begin":
+            depth += 1
+        elif token == "}" or found[1] == "end":
+            depth -= 1
+        elif depth <= 0 and (token == "&" or token.startswith("\\\\")):
+            rows[-1].append(tex[start : found.start()])
+            start = found.end()
+            if token != "&":
+                rows.append([])
+    rows[-1].append(tex[start:])
+    return rows

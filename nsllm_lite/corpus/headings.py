@@ -1,0 +1,301 @@
+"""Which sections of a paper are experimental, told from their headings, the headings above them and the source's label.
+
+Experimental: methods, materials, set-up, data, procedures, results (and results with discussion), evaluation, case
+reports. Not: introduction, background, theory and proofs, discussion, conclusions, declarations, supplements. The
+rules are tables of words, in lower case and without accents; `mark` reads one heading, `experimental` a whole paper.
+"""
+
+import enum
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from nsllm_lite.document import Section
+
+
+def _table(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# A heading (or a part of it between joining words) of these words and those of BESIDE names Methods or an experiment,
+METHODS = _table("""
+method methods methodology methodologies material materials procedure procedures experiment experiments experimental
+experimentation evaluation evaluations protocol protocols ablation ablations simulation simulations observation
+observations implementation measurement measurements data dataset datasets methodik methoden methode materialien
+experimente versuche versuchsaufbau versuchsdurchfuhrung auswertung daten methodes materiel materiels methodologie
+protocole donnees mesures metodo metodos metodologia materiales materiais experimento experimentos procedimiento
+procedimientos procedimento procedimentos dados datos metodi materiali esperimenti experimentelle experimenteller
+experimentelles
+""")
+# of these, Results.
+RESULTS = _table("""
+result results finding findings ergebnis ergebnisse resultate befunde resultat resultats resultado resultados
+hallazgos achados risultati
+""")
+BESIDE = _table("""
+theoretical the our a an in for on with of main online star numerical empirical preliminary detailed general
+additional further proposed overall key other quantitative qualitative computational statistical clinical laboratory
+field human animal animals simulated real synthetic case study studies research design setup settings setting up set
+section details detail analysis model models modeling comparison performance validation description participants
+patients subjects population sample samples sampling reagents apparatus equipment instruments metrics baselines
+training test tests reduction processing collection acquisition techniques algorithm teil des les de la los las der
+die aufbau patienten probanden pazienti pacientes participantes sujets sujetos
+""")
+JOINING = _table("""
+and und et y e ed or
+""")  # signs (& / , ;) are read as "and"
+# Words that show a section of another name to be experimental;
+TELLING = (METHODS - {"material", "protocol", "protocols", "evaluation"}) | _table("""
+measuring measured apparatus instruments instrumentation detector detectors sample samples specimen specimens strains
+reagents chemicals assay assays preparation preparations purification syntheses participants subjects patients
+volunteers fabrication recordings imaging microscopy spectroscopy sequencing genotyping questionnaire survey surveys
+scan scans benchmark benchmarks hyperparameters baselines testbed crystallography diffraction chromatography
+spectrometry randomisation randomization blinding intervention interventions stimuli interview interviews simulated
+simulating messungen proben muestras mediciones amostras
+""")
+TELLING_PAIRS = _table("""
+study_design study_population study_area study_site search_strategy literature_search inclusion_criteria
+eligibility_criteria outcome_measures case_report case_reports case_presentation case_presentations case_description
+case_study case_studies case_series patient_information cell_culture cell_lines training_details crystal_growth
+empirical_results numerical_results of_concept of_principle the_case patient_characteristics clinical_presentation
+user_study computational_details quality_assessment meta_analysis robustness_checks caso_clinico cas_clinique
+""")
+# these do so only in a paper that has another experimental section: a proof may hold them too.
+HINTING = _table("""
+results findings setup statistics statistical synthesis calibration calibrations characterization characterisation
+testing tested test tests evaluation protocol protocols metrics numerical empirical comparing comparison example
+examples
+""")
+HINTING_PAIRS = _table("""
+set_up sensitivity_analysis performance_analysis error_analysis quantitative_analysis qualitative_analysis
+performance_of
+""")
+# Alone, or with words of BESIDE, these hint as well.
+HINTING_ALONE = _table("""
+model models modeling modelling analysis analyses performance comparisons validation verification algorithm algorithms
+settings sampling measures calculation calculations case
+""")
+# A heading of these and joining words alone is not experimental, nor is what stands below it.
+OTHER = _table("""
+introduction background motivation motivations preliminaries context related work works literature review prior
+previous discussion discussions interpretation limitation limitations strength strengths weaknesses conclusion
+conclusions concluding closing final remark remarks comments summary outlook future direction directions perspective
+perspectives implication implications recommendation recommendations contribution contributions notation notations
+problem formulation statement definitions open problems questions theory theoretical framework general our the a to of
+further acknowledgement acknowledgements acknowledgment acknowledgments einleitung einfuhrung hintergrund grundlagen
+theorie diskussion zusammenfassung fazit ausblick schlussfolgerung schlussfolgerungen literatur literaturverzeichnis
+contexte discusion conclusiones resumen introduccion antecedentes marco teorico introducao discussao conclusao
+conclusoes consideracoes finais referencias resume introduzione discussione conclusioni bibliografia
+""")
+# A heading that begins with one of these, or holds one of FOREIGN, is so too unless it stands below an experimental one
+# ("Background subtraction" below "Methods").
+OPENING = OTHER - _table("""
+general our the a to of further work works review context strength strengths problem open final previous prior
+statement framework comments questions remark direction contribution literature
+""")
+FOREIGN = _table("""
+theory theories theorem theorems theoretical lemma lemmas proof proofs proposition propositions corollary conjecture
+conjectures derivation derivations formalism notation preliminaries introduction motivation motivating background
+review previous prior related literature future implications limitations appendix appendices anhang anexo annexe
+""")
+APPENDIX = _table("""
+appendix appendices annexe anhang anexo
+""")
+PROOFS = _table("""
+theorem theorems lemma lemmas proof proofs corollary conjecture proposition
+""")
+CLOSING = _table("""
+discussion conclusion conclusions concluding summary outlook acknowledgement acknowledgements acknowledgment
+acknowledgments references appendix appendices diskussion zusammenfassung fazit discusion conclusiones discussao
+conclusao conclusoes
+""")
+_NAMES = METHODS | RESULTS | BESIDE
+_HINTING_BESIDE = HINTING_ALONE | BESIDE | JOINING
+_OTHER_JOINED = OTHER | JOINING
+# Holding one of these, a section is not experimental even below Methods.
+NEVER = re.compile(
+    r"^(acknowledge?ments?|funding|financial (support|disclosure)|declarations?|disclosures?|abbreviations|references|"
+    r"bibliography|supporting information|supplements?|(research )?ethic(s|al)|consent (to|for) publication|"
+    r"highlights|nomenclature|(author|reporting) summary|lead contact|broader impacts?|role of (the )?fund\w*|"
+    r"notes and references|list of (symbols|figures|tables)|related works?|pre publication history|"
+    r"biograph(y|ies)|danksagung|interessenkonflikte?|remerciements|agradecim[ei]+ntos)\b|"
+    r"\b((competing|conflicting|conflicts? of) interests?|acknowledge?ments?|supplementa(ry|l)|"
+    r"(data|code|materials?|software|resource) (and (data|code|materials?) )?(availability|sharing)|"
+    r"availability of (data|code|materials?|software|supporting)|additional (information|files?)|related works?$|"
+    r"relation(ship)? to (previous|prior|other|earlier) work|authors? (s )?(contributions?|information)|"
+    r"contributions? of authors?|contribution statement|accession numbers?|"
+    r"(proofs?|derivations?) (of|for) (?!concept|principle))"
+)
+# Chinese and Japanese have no spaces: these are looked for anywhere in a heading.
+EASTERN_RESULTS = re.compile("[结結]果[与與和及・]")
+EASTERN_OTHER = re.compile(
+    "引言|[绪緒][论論言]|前言|背景|[讨討][论論]|考察|[结結][论論]|[总總][结結]|小结|展望|まとめ|はじめに|おわりに|致[谢謝]|謝辞|"
+    "参考文献|參考文獻|附[录錄]|付録|相关工作|[综綜]述|利益[冲衝]突|作者[贡貢][献獻]|可用性|基金|[声聲]明"
+)
+EASTERN_METHODS = re.compile(
+    "方法|手法|材料|[资資]料|[实實]?[试試][验驗]|[实實][验驗]|実験|[结結]果|[测測][试試量定]|[数數][据據]|データ|[仪儀]器|[样樣]品|"
+    "病例|症例|研究[对對]象|评估|評価"
+)
+# The source's own label (JATS sec-type: one value, or several with bars between).
+KINDS = re.compile(r"method|(?<!supplementary-)material|result|subject|case|procedure|measurement|experiment")
+OTHER_KINDS = re.compile(r"intro|background|discussion|conclusion|supplement|acknowledg|appendix|reference|availab")
+
+_TAKEN_OUT = re.compile(r"\{\{[^{}]*\}\}|\$[^$]*\$")  # formulas, and where a source took something out
+_ROMAN = re.compile(r"\s*[IVX]{1,6}[.):]?\s+(?=\S)")
+_NUMBERING = re.compile(
+    r"\s*(?:(?:section|chapter|part|kapitel|capitulo|chapitre|step) )?\W?"
+    r"(?:\d{1,3}(?:\.\d{1,3}){0,6}[.):、]{0,2}|[ivx]{1,6}[.)]|[a-z][.)]|第?[一二三四五六七八九十]{1,3}[、.)章节部])"
+    r"(?=\s|[\u3040-\u9fff])|\s*(?:\d{1,3}\.){1,6}\d{0,3}(?=[^\W\d])"
+)
+_EASTERN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_SIGNS = str.maketrans(dict.fromkeys("&/,;+", " and "))
+_WORD = re.compile(r"[^\W_]+")
+SURE_TOPS = 3  # so many top sections experimental by a word, and those with names of their own are believed
+MAX_HEADING_CHARS = 400  # a longer one is a paragraph that some converter took for a heading
+
+
+class Mark(enum.Enum):
+    """What a heading says of its section by itself."""
+
+    METHODS = "it names Methods, or an experiment"
+    RESULTS = "it names Results"
+    TELLING = "a word shows it to be experimental"
+    HINTING = "a word shows it to be experimental if the paper is"
+    NEUTRAL = "a name of its own"
+    FOREIGN = "of another kind, unless below an experimental one"
+    OTHER = "of another kind"
+    NEVER = "no part of the work"
+
+
+def plain(heading: str) -> str:
+    """The heading without numbering, accents and capitals; its words between single spaces."""
+    text = _TAKEN_OUT.sub(" ", heading[:MAX_HEADING_CHARS])
+    text = text[found.end() :] if (found := _ROMAN.match(text)) else text
+    if not text.isascii():
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    text = text.casefold()
+    text = text[found.end() :] if (found := _NUMBERING.match(text)) else text
+    words = _WORD.findall(text.translate(_SIGNS))
+    return "".join(words) if _EASTERN.search(text) else " ".join(words)
+
+
+def mark(heading: str) -> Mark:
+    """What the heading says, told from its words alone."""
+    text = plain(heading)
+    if _EASTERN.search(text):
+        return _mark_eastern(text)
+    words = text.split()
+    if not words:
+        return Mark.NEUTRAL
+    if NEVER.search(text):
+        return Mark.NEVER
+    known = set(words)
+    if known <= _OTHER_JOINED:
+        return Mark.OTHER
+    about = words[0] in OPENING and known & {"of", "to", "on"}  # "Introduction to the methods"
+    if not about and (named := _named(words)):
+        return named
+    if "?" in heading or "？" in heading:  # "What data do we need?"
+        return Mark.NEUTRAL
+    pairs = {f"{one}_{two}" for one, two in itertools.pairwise(words)}
+    if words[0] not in OPENING and pairs & TELLING_PAIRS:
+        return Mark.TELLING
+    if words[0] in OPENING or (known & FOREIGN and words[0] not in APPENDIX):
+        return Mark.FOREIGN
+    if known & TELLING:
+        return Mark.TELLING
+    if known & HINTING or pairs & HINTING_PAIRS or (known & HINTING_ALONE and known <= _HINTING_BESIDE):
+        return Mark.HINTING
+    return Mark.FOREIGN if words[0] in APPENDIX else Mark.NEUTRAL
+
+
+def _named(words: list[str]) -> Mark | None:
+    """METHODS or RESULTS where the whole heading is made of such names: "Patients and methods"."""
+    parts: list[set[str]] = [set()]
+    for word in words:
+        if word in JOINING:
+            parts.append(set())
+        else:
+            parts[-1].add(word)
+    if not all(part <= _NAMES or part <= OTHER for part in parts):
+        return None
+    known = set().union(*(part for part in parts if part <= _NAMES))
+    if known & METHODS:
+        return Mark.METHODS
+    return Mark.RESULTS if known & RESULTS and "theoretical" not in known else None
+
+
+def _mark_eastern(text: str) -> Mark:
+    if EASTERN_RESULTS.search(text):
+        return Mark.RESULTS
+    if EASTERN_OTHER.search(text):
+        return Mark.OTHER
+    return Mark.METHODS if EASTERN_METHODS.search(text) else Mark.NEUTRAL
+
+
+def experimental(sections: Sequence[Section]) -> list[bool]:
+    """For each section of one paper, in reading order, whether it is experimental.
+
+    A section is, where its heading or one above says so, or the source's label. In a paper with a section named
+    Methods or Experiments, or with SURE_TOPS such sections by their words, top sections with names of their own ("Our
+    approach") are taken too, until the discussion. What stands below Discussion, Introduction and the like is not, nor
+    are such sections below Methods.
+    """
+    marks = {heading: mark(heading) for s in sections for heading in (*s.parents, s.heading)}
+    paper = _Paper.of(sections, marks)
+    tops = _tops(sections, marks, paper)
+    return [
+        _is_experimental(section, [marks[h] for h in (*section.parents, section.heading)], top, paper)
+        for section, top in zip(sections, tops, strict=True)
+    ]
+
+
+class _Paper(NamedTuple):
+    """What all headings of a paper say together."""
+
+    chosen: frozenset[Mark]  # the marks that make a section experimental
+    own_names: bool  # whether sections with names of their own are taken too
+
+    @classmethod
+    def of(cls, sections: Sequence[Section], marks: dict[str, Mark]) -> "_Paper":
+        labelled = any(KINDS.search(s.kind.lower()) for s in sections)
+        named = labelled or Mark.METHODS in marks.values()
+        if not named and any(
+            PROOFS & set(plain(h).split()) for h, m in marks.items() if m in (Mark.FOREIGN, Mark.NEVER)
+        ):
+            return cls(frozenset(), own_names=False)  # "Results" are theorems
+        found = set(marks.values())
+        chosen = {Mark.METHODS, Mark.RESULTS, Mark.TELLING}
+        if named or found & chosen:
+            chosen.add(Mark.HINTING)
+        telling = {s.heading for s in sections if not s.parents and marks[s.heading] in chosen - {Mark.RESULTS}}
+        return cls(frozenset(chosen), own_names=named or len(telling) >= SURE_TOPS)
+
+
+def _tops(sections: Sequence[Section], marks: dict[str, Mark], paper: _Paper) -> Iterator[bool]:
+    """For each section, whether the top section it belongs to is experimental."""
+    taken = closed = False
+    last = None
+    for section in sections:
+        heading = (*section.parents, section.heading)[0]
+        if not section.parents or heading != last:
+            last, found = heading, marks[heading]
+            if found in paper.chosen:
+                taken, closed = True, False
+            elif found is Mark.NEUTRAL:
+                taken = paper.own_names and not closed and bool(heading)
+            else:
+                taken, closed = False, closed or bool(CLOSING & set(plain(heading).split()))
+        yield taken
+
+
+def _is_experimental(section: Section, path: list[Mark], top: bool, paper: _Paper) -> bool:
+    if Mark.OTHER in path or Mark.NEVER in path:
+        return False
+    if KINDS.search(section.kind.lower()):
+        return True
+    if OTHER_KINDS.search(section.kind.lower()) and not paper.chosen & set(path):
+        return False
+    return top or bool(paper.chosen & set(path[1:]))

@@ -1,0 +1,81 @@
+"""The first stage: files of one task -> cleaned documents in parts, every record accounted for."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from nsllm_lite import recipe as recipes
+from nsllm_lite.corpus import clean, dedup, language, quality, sources
+from nsllm_lite.corpus.decontaminate import Index
+from nsllm_lite.corpus.files.opening import Unread
+from nsllm_lite.corpus.parts import HEAD_CHARS, PartWriter
+from nsllm_lite.corpus.phases import RENDER
+from nsllm_lite.corpus.shards import ReadTask
+from nsllm_lite.document import Document
+
+
+def ingest(recipe: recipes.Corpus, folder: Path, task: ReadTask) -> dict:
+    """Writes FOLDER/NNNNN-KKK, as many parts as the documents fill; returns their names and the counts."""
+    names: list[str] = []
+    counts = {"records": 0, "documents": 0}
+    writer: PartWriter | None = None
+    index = evaluation_index(tuple(recipe.decontaminate))
+    for file in task.files:
+        for record in sources.read(task.source, file, task.general):
+            if writer is None or writer.is_full:
+                if writer:
+                    writer.close()
+                names.append(f"{task.number:05d}-{len(names):03d}")
+                writer = PartWriter(folder / names[-1], task.source.name, task.general, recipe.near_duplicate_jaccard)
+            counts["records"] += 1
+            if isinstance(record, Unread):
+                origin = clean.clean_name(record.origin)
+                writer.drop(f"{task.source.name}:{origin}", origin, 0, record.reason, record.message)
+            else:
+                counts["documents"] += 1
+                _enter(clean.clean_document(record), task.general, recipe, index, writer)
+    if writer:
+        writer.close()
+    return {"parts": names, **counts}
+
+
+@lru_cache(maxsize=1)
+def evaluation_index(paths: tuple[str, ...]) -> Index | None:
+    """The n-grams of the evaluation files; loaded once a process."""
+    return Index.load(paths) if paths else None
+
+
+def _enter(document: Document, general: bool, recipe: recipes.Corpus, index: Index | None, writer: PartWriter) -> None:
+    """Notes a document as a candidate of the phases it is of use to, or drops it."""
+    phases = ("general",) if general else ("phase1", "phase2")
+    texts = {phase: RENDER[phase](document, recipe.min_chars) for phase in phases}
+    why = {phase: reason for phase, (_, reason) in texts.items()}
+    usable = [text for text, reason in texts.values() if not reason]
+    reason, other = quality.reason_to_drop(document) or ("" if usable else next(iter(why.values()))), ""
+    if not reason and recipe.languages:
+        reason = language.reason(usable[0], tuple(recipe.languages))
+    if not reason:
+        words = dedup.words_of(usable[0])
+        shingles = dedup.shingles_of_words(words)
+        if index:
+            all_shingles = (shingles, *(dedup.shingles_of(text) for text in usable[1:]))
+            found = next(filter(None, map(index.find, all_shingles)), None)
+            if found:
+                reason, other = "contaminated", found[0]
+    if reason:
+        writer.drop(document.id, document.origin, document.num_chars, reason, head_of(document), other)
+        return
+    lost = sum(part.count(clean.LOST) for part in texts_in(document))
+    text_key = dedup.key64(" ".join(words)) if words else 0
+    writer.add(document, why, text_key, shingles, lost)
+
+
+def texts_in(document: Document) -> Iterator[str]:
+    yield from (document.title, document.abstract, document.text)
+    for section in document.sections:
+        yield f"{section.heading} {section.text}"
+
+
+def head_of(document: Document) -> str:
+    """The beginning of what a document says, for those who look at what was dropped."""
+    return " | ".join(part[:HEAD_CHARS] for part in texts_in(document) if part)[:HEAD_CHARS]

@@ -1,0 +1,77 @@
+"""The language a paper is written in: English by its function words, the rest by py3langid.
+
+Nearly all papers are English, and a count of "the", "of" and "and" shows it in 20 µs; py3langid, which takes up to 1
+ms, is asked only about the doubtful. It loads one file, its own packaged model (4.6 MB, NumPy arrays without pickle),
+and computes the same for the same text on every machine. lingua, tried beside it, gave the same answers on 88 French
+and 300 English abstracts, but took 7.5 ms for one and 540 MB of memory.
+Source: Lui and Baldwin, "langid.py: An Off-the-shelf Language Identification Tool" (2012); github.com/adbar/py3langid.
+"""
+
+import re
+from functools import cache
+
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+HEAD_CHARS = 2_000  # as much as an abstract has; more text does not change the answer
+MIN_LETTERS = 60  # names and formulas outweigh the words of shorter texts
+# Shares of words. Of 17,000 real English abstracts 99.9 % have at least 0.14 English function words (the median is
+# 0.30) and of 130 others, save bilingual ones, none has more than 0.02; of foreign ones English abstracts hold 0.04 at
+# most (names: "de Broglie", "von der"), the others 0.33.
+ENGLISH_SHARE = 0.12
+FOREIGN_SHARE = 0.05
+MIN_ENGLISH_WORDS = 5
+MIN_CONFIDENCE = 0.8  # below it the answer is a guess, and nothing is dropped on a guess
+
+_ENGLISH = frozenset(
+    """
+    the of and to is are with that this which for from by we our these those between were has have been than using
+    their its it can be at not or there here when where while also such both may each into however more most through
+    other but show shows they thus only how any some whether under over within new one two based results used use
+    """.split()  # noqa: SIM905
+)
+# Function words of the languages in which papers are written most, next to English, that are no English words.
+_FOREIGN = frozenset(
+    """
+    der und das den dem des ein eine einer von zu mit für auf ist im nicht werden wird durch als sich auch
+    le la les un une et du en dans est que qui pour par sur avec nous sont pas cette ces
+    el los las y del con por para una se es como al sus entre lo
+    il di che della delle dei per sono nel gli alla da non
+    o os um uma da do dos das na nos em não ao pela
+    de het een van voor met zijn niet og och att av som för är på det til
+    w z na się oraz jest do przez yang dan dengan untuk dari pada ini dalam
+    """.split()  # noqa: SIM905
+) - {"as", "do", "non", "per"}  # English too
+_MATHS = re.compile(r"\$[^$]*\$|\\[A-Za-z]+")
+_NO_WORD = re.compile(r".*(?:\d|://|@|www\.)")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+def language_of(text: str) -> tuple[str, float]:
+    """(ISO 639-1 code, confidence 0..1) of the text's beginning; ("", 0.0) where too few letters are left to say.
+
+    Formulas, links and numbers are no words of a language and do not count. Of a text in two languages the answer is
+    either one.
+    """
+    head = text[:HEAD_CHARS]
+    words = head.lower().split()
+    num_english = sum(map(_ENGLISH.__contains__, words))
+    if num_english >= max(MIN_ENGLISH_WORDS, ENGLISH_SHARE * len(words)):
+        num_foreign = sum(map(_FOREIGN.__contains__, words))
+        if num_foreign <= FOREIGN_SHARE * len(words):
+            return "en", round(1 - num_foreign / num_english, 4)
+    prose = " ".join(word for word in _MATHS.sub(" ", head).split() if not _NO_WORD.match(word))
+    if len(_LETTER.findall(prose)) < MIN_LETTERS:
+        return "", 0.0
+    language, confidence = _identifier().classify(prose)
+    return language, round(confidence, 4)
+
+
+def reason(document_text: str, allowed: tuple[str, ...]) -> str:
+    """`language:fr` where the text is surely in none of the allowed languages; empty otherwise."""
+    language, confidence = language_of(document_text)
+    return f"language:{language}" if language and confidence >= MIN_CONFIDENCE and language not in allowed else ""

@@ -1,0 +1,228 @@
+"""Markup left in plain text, as exports leave it: HTML entities, HTML and JATS tags, LaTeX accents.
+
+What only looks like markup stays: "a < b", "<10 mm", the mean "<p>" of a momentum p, everything within TeX maths.
+"""
+
+import html
+import io
+import re
+import unicodedata
+from collections.abc import Callable
+
+from lxml import etree
+
+from nsllm_lite.corpus.files.elements import formula, iter_elements, script
+
+# ------------------------------------------------------------------------------------------------------- entities
+
+_ENTITY = re.compile(r"\\?&(?:amp;)*(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+# ISO 8879 names of Greek letters, which HTML has not: "TNF-&agr;".
+_GREEK_NAMES = "agr bgr ggr dgr egr zgr eegr thgr igr kgr lgr mgr ngr xgr ogr pgr rgr sgr tgr ugr phgr khgr psgr ohgr"
+_GREEK = dict(zip(_GREEK_NAMES.split(), "αβγδεζηθικλμνξοπρστυφχψω", strict=True))
+
+
+def decode_entities(text: str) -> str:
+    """`&lt;`, `&amp;lt;`, `&#8722;`, `&beta;`, `&bgr;` as characters; unknown names stay."""
+    return _ENTITY.sub(_entity, text)
+
+
+def _entity(found: re.Match) -> str:
+    name = found[1]
+    if name[0] == "#":
+        return html.unescape(f"&{name};")
+    return html.entities.html5.get(f"{name};") or _GREEK.get(name) or found[0]
+
+
+# ----------------------------------------------------------------------------------------------------------- tags
+
+_SCRIPTS = {"sub": False, "inf": False, "subscript": False, "sup": True, "superscript": True}
+_FORMULAS = "inline-formula|disp-formula|inline-equation|tex-math|mml:math|math"
+# Tags that need no partner to be taken for tags.
+_CERTAIN = f"{'|'.join(_SCRIPTS)}|br|hr|strong|italic|bold|span|font|div|blockquote|abstracttext|{_FORMULAS}"
+# Tags only where both the opening and the closing one occur: physicists write averages as <p>, <B>, <tr>.
+_IN_PAIRS = (
+    "a|b|i|p|q|s|u|em|tt|sc|bf|it|rm|li|ul|ol|h[1-6]|big|small|underline|monospace|roman|emphasis|list|list-item|table|"
+    "tbody|thead|tr|td|th|title|sec|abstract|alternatives|xref|ext-link|named-content|styled-content|sans-serif|img"
+)
+_ATTRIBUTES = r"(?:\s[^<>=]{1,60}=[^<>]{0,500}|\s*/?)"
+_TAG = re.compile(rf"<(/?)((?:jats|mml|xhtml):[a-z-]+|{_CERTAIN}|{_IN_PAIRS}){_ATTRIBUTES}>", re.IGNORECASE)
+_COMMENT = re.compile(r"<!--[^<>]{0,200}-->|<!\[CDATA\[|\]\]>")
+_SCRIPT = re.compile(rf"<({'|'.join(_SCRIPTS)})>([^<>]{{0,100}})</\1>")
+_LONE_SCRIPT = re.compile(rf"</?(?:{'|'.join(_SCRIPTS)})>")
+_FORMULA = re.compile(rf"<({_FORMULAS})(?=[\s>])[^<>]*>")
+_NAME = re.compile(r"(?:jats|mml|xhtml):")
+_PARAGRAPHS = frozenset(("p", "div", "title", "sec", "blockquote", "abstract", "abstracttext", "list", "ul", "ol"))
+_PARAGRAPHS |= {"table", "h1", "h2", "h3", "h4", "h5", "h6"}
+
+
+def resolve_tags(text: str) -> str:
+    """Text without tags: raised and lowered text in Unicode scripts, MathML on one line, paragraphs set apart."""
+    text = _COMMENT.sub("", text)
+    if not _TAG.search(text):
+        return text
+    text = text.replace("<jats:", "<").replace("</jats:", "</")
+    text = _resolve_formulas(text)
+    opened, closed = set(), set()
+    for closing, name in ((m[1], _bare(m[2])) for m in _TAG.finditer(text)):
+        (closed if closing else opened).add(name)
+    text = _TAG.sub(lambda m: _replacement(m, opened & closed), text)
+    for _ in range(3):  # one within another: "e<sup>x<sup>2</sup></sup>"
+        text = _SCRIPT.sub(lambda m: script(m[2], raised=_SCRIPTS[m[1]]), text)
+    return _LONE_SCRIPT.sub("", text)
+
+
+def _bare(name: str) -> str:
+    return _NAME.sub("", name.lower())
+
+
+def _replacement(tag: re.Match, paired: set[str]) -> str:
+    name = _bare(tag[2])
+    if name in _SCRIPTS:
+        return f"<{tag[1]}{name}>"  # resolved when nothing but text is left between the two
+    if re.fullmatch(_IN_PAIRS, name) and name not in paired and ":" not in tag[2] and "=" not in tag[0]:
+        return tag[0]
+    if name in _PARAGRAPHS:
+        return "\n\n"
+    if name in ("li", "list-item"):
+        return "" if tag[1] else "\n- "
+    if name in ("br", "hr", "td", "th", "tr"):
+        return " "
+    before, after = tag.string[tag.start() - 1 : tag.start()], tag.string[tag.end() : tag.end() + 1]
+    return " " if not tag[1] and before in tuple(".!?;") and after.isupper() else ""  # "in mice.<b>Results:</b>"
+
+
+def _resolve_formulas(text: str) -> str:
+    """Elements of formulas that are whole as `files.elements` writes them; of others only the tags go, later."""
+    parts, start, search_from = [], 0, 0
+    unclosed: set[str] = set()
+    while found := _FORMULA.search(text, search_from):
+        search_from = found.end()
+        name = found[1]
+        end = -1 if name in unclosed else text.find(f"</{name}>", found.end())
+        if end < 0:
+            unclosed.add(name)
+            continue
+        end += len(name) + 3
+        element = next(iter_elements(io.StringIO(text[found.start() : end]), (name,)), "")
+        if isinstance(element, etree._Element):
+            parts += [text[start : found.start()], formula(element)]
+            start = search_from = end
+    return "".join((*parts, text[start:]))
+
+
+# -------------------------------------------------------------------------------------------------- LaTeX accents
+
+_PREAMBLE = re.compile(r"\\documentclass\b")
+_BODY = re.compile(r"\\begin\{document\s*\}")
+_BODY_END = re.compile(r"\\end\{document\s*\}")
+
+
+def unwrap_formulas(text: str) -> str:
+    r"""Formulas without the whole LaTeX document (\documentclass ... \begin{document}) of some publishers."""
+    parts, start = [], 0
+    while preamble := _PREAMBLE.search(text, start):
+        body = _BODY.search(text, preamble.end())
+        end = _BODY_END.search(text, body.end()) if body else None
+        if not end:
+            break
+        parts += [text[start : preamble.start()], text[body.end() : end.start()]]
+        start = end.end()
+    return "".join((*parts, text[start:]))
+
+
+_COMBINING = {
+    "`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", "=": "\u0304", "u": "\u0306", ".": "\u0307",
+    '"': "\u0308", "r": "\u030a", "H": "\u030b", "v": "\u030c", "d": "\u0323", "c": "\u0327", "k": "\u0328",
+    "b": "\u0331",
+}  # fmt: skip
+_LETTERS = {
+    "ss": "ß", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł", "aa": "å", "AA": "Å",
+}  # fmt: skip
+_ACCENT = re.compile(
+    r"""(?<!\\)(?:
+    \{\\(?P<a>[`'^"~=.])\s*\{?(?P<A>\\i|[A-Za-z])\}?\}            # {\'e} {\'{e}} {\'\i}
+    | \{\\(?P<b>[uvHcdbkr])(?:\s+(?P<B>[A-Za-z])|\{(?P<B2>\\i|[A-Za-z])\})\}  # {\v c} {\v{c}}
+    | \\(?P<c>[`'^"~=.uvHcdbkr])\s*\{\s*(?P<C>\\i|[A-Za-z])\s*\}  # \'{e} \v{c}
+    | \\(?P<d>[`'^"~])(?P<D>\\i(?![A-Za-z])|[A-Za-z])             # \'e
+    | \\(?P<e>[uvHckr])\s+(?P<E>[A-Za-z])                         # \v c
+    | \{\\(?P<f>ss|[ao]e|AE|OE|[oOlL]|aa|AA)\s*\}                 # {\o}
+    | (?P<h>\\-)                                                  # \- where a word may be broken
+    | \\(?P<g>ss|[ao]e|AE|OE|[oOlL]|aa|AA)(?:\{\}|(?![A-Za-z])(?P<space>\s?))  # \o{} \o
+    )""",
+    re.VERBOSE,
+)
+_MAY_BE_ACCENT = re.compile(r"\\(?:[`'^\"~=.-]|[uvHcdbkr][\s{]|(?:ss|[ao]e|AE|OE|[oOlL]|aa|AA)(?![A-Za-z]))")
+# Letters that take the accent without braces. Others follow a backslash that escapes a quote: it\'s, we\'re.
+_BARE = {"'": "aeiouycnsz", "`": "aeiou", "^": "aeiou", "~": "ano", '"': "aeiouy"}
+_ESCAPED_QUOTE = {mark: re.compile(rf"\\{mark}(?![A-Za-z{{\\])") for mark in "'\""}
+_OPENING = re.compile(
+    r"\\\\|\\\$|\$\$?|\\[(\[]|\\begin\{(equation|align|eqnarray|math|displaymath|gather|multline)(\*?)\}"
+)
+_CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
+
+
+def resolve_accents(text: str) -> str:
+    r"""LaTeX accents and letters outside maths as characters: Schr\"odinger, Erd\H{o}s, {\L}ojasiewicz."""
+    if not _MAY_BE_ACCENT.search(text):
+        return text
+    quoted = "".join(mark for mark, pattern in _ESCAPED_QUOTE.items() if pattern.search(text))
+    return _outside_maths(text, lambda part: _ACCENT.sub(lambda m: _accent(m, quoted), part))
+
+
+def _outside_maths(text: str, rewrite: Callable[[str], str]) -> str:
+    """`rewrite` applied to what lies between formulas; a delimiter that is never closed opens none."""
+    parts, start, search_from = [], 0, 0
+    unclosed: set[str] = set()
+    while found := _OPENING.search(text, search_from):
+        search_from = found.end()
+        if found[0] in ("\\\\", r"\$"):
+            continue
+        closing = f"\\end{{{found[1]}{found[2]}}}" if found[1] else _CLOSING[found[0]]
+        end = -1 if closing in unclosed else text.find(closing, search_from)
+        if end < 0:
+            unclosed.add(closing)
+            continue
+        end += len(closing)
+        parts += [rewrite(text[start : found.start()]), text[found.start() : end]]
+        start = search_from = end
+    return "".join((*parts, rewrite(text[start:])))
+
+
+def _accent(found: re.Match, quoted: str) -> str:
+    before, after = found.string[found.start() - 1 : found.start()], found.string[found.end() : found.end() + 1]
+    if found["h"]:
+        return "" if before.isalpha() and after.isalpha() else found[0]
+    if found["f"] or found["g"]:
+        return _letter(found, before, after)
+    form = next(name for name in "abcde" if found[name])
+    mark = found[form]
+    letter = (found[form.upper()] or found["B2"]).removeprefix("\\")
+    if form == "d" and not _is_accented(mark, letter, before, after, quoted):
+        return found[0]
+    if form == "e" and not (before.isalpha() or letter.isupper()):  # "\v word": a macro, not "Dvo\v rak"
+        return found[0]
+    composed = unicodedata.normalize("NFC", letter + _COMBINING[mark])
+    return composed if len(composed) == 1 else found[0]
+
+
+def _is_accented(mark: str, letter: str, before: str, after: str, quoted: str) -> bool:
+    """Whether an accent without braces is one, or its backslash escapes a quote: it\\'s, a \\"quoted\\" word.
+
+    `quoted` holds the marks that the text sets, escaped, behind a word.
+    """
+    if letter.lower() not in _BARE[mark] or (letter == "s" and not after.isalpha()):
+        return False
+    if before.isalpha():
+        return letter.islower() or before.isupper()
+    return mark not in quoted and (after.isalpha() or mark == "`")  # vis-\\`a-vis
+
+
+def _letter(found: re.Match, before: str, after: str) -> str:
+    r"""Bare \o or \l only as part of a word, where TeX drops the space behind it; \AA also as a unit after a number."""
+    letter = _LETTERS[found["f"] or found["g"]]
+    if found["f"] or found[0].endswith("}") or before.isalpha():
+        return letter
+    unit = letter == "Å" and re.search(r"\d[\s~]?$", found.string[max(0, found.start() - 2) : found.start()])
+    if after.islower() and letter.isupper() and not unit:
+        return letter  # "\L ojasiewicz"
+    return letter + found["space"] if letter == "Å" else found[0]

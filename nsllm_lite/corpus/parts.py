@@ -1,0 +1,217 @@
+"""A part: what one reading of up to PART_DOCUMENTS documents leaves on disk for the stages after it.
+
+    records.parquet    every record read: id, origin, characters, and why it was dropped at once (empty if it was not)
+    dropped.jsonl      the beginning of each dropped record
+    documents.parquet  the others, the candidates, in the same order
+    ids.arrow          their ids
+    keys.npy           one entry a candidate (KEYS)
+    bands.npy          band keys of its near-duplicate search, (bands, candidates)
+    shingles.npy, starts.npy   its word 5-grams
+    part.json          the source, and the tables that codes in keys.npy point into
+
+Texts stay on disk; `Part` maps the arrays.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nsllm_lite import run
+from nsllm_lite.corpus import dedup
+from nsllm_lite.document import Document, DocumentWriter
+
+PART_DOCUMENTS = 100_000
+PART_CHARS = 1 << 30
+BATCH = 1_000
+HEAD_CHARS = 600  # of a dropped record, kept to be read
+KEYS = np.dtype(
+    [("id", "u8"), ("doi", "u8"), ("text", "u8"), ("chars", "u4"), ("why", "u4"), ("discipline", "u4"), ("lost", "u4")]
+)
+_COLUMNS = ("id", "origin", "chars", "reason", "other")
+RECORDS = pa.schema([(name, pa.int64() if name == "chars" else pa.string()) for name in _COLUMNS])
+
+
+IDS = pa.schema([("id", pa.string())])
+
+
+class PartWriter:
+    """Takes records in order; the folder appears under its name when `close` has written everything."""
+
+    def __init__(self, folder: Path, source: str, general: bool, threshold: float):
+        self.folder, self._made = folder, folder.with_name(folder.name + ".part")
+        shutil.rmtree(self._made, ignore_errors=True)
+        self._made.mkdir(parents=True)
+        self._info = {"source": source, "general": general, "why": [], "disciplines": []}
+        self._codes: dict[tuple, int] = {}
+        self._threshold = threshold
+        self._records: list[tuple] = []
+        self._record_writer = pq.ParquetWriter(self._made / "records.parquet", RECORDS, compression="zstd")
+        self._documents = DocumentWriter(self._made / "documents.parquet")
+        self._dropped = open(self._made / "dropped.jsonl", "w", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._shingle_file = open(self._made / "shingles.u64", "wb")  # noqa: SIM115
+        self._ids: list[str] = []
+        self._keys: list[tuple] = []
+        self._key_arrays: list[np.ndarray] = []
+        self._starts = [0]
+        self._pending: list[np.ndarray] = []  # shingles whose bands are not computed yet
+        self._bands: list[np.ndarray] = []
+        self.num_records = 0
+        self.num_candidates = 0
+        self.num_chars = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.num_candidates >= PART_DOCUMENTS or self.num_chars >= PART_CHARS
+
+    def drop(self, name: str, origin: str, chars: int, reason: str, text: str, other: str = "") -> None:
+        self._record(name, origin, chars, reason, other)
+        line = {"id": name, "source": self._info["source"], "origin": origin, "reason": reason}
+        if other:
+            line["other_id"] = other
+        line["text"] = " ".join(text[:HEAD_CHARS].split())
+        self._dropped.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def add(self, document: Document, why: dict[str, str], text_key: int, shingles: np.ndarray, lost: int) -> None:
+        """A candidate; `why` is {phase: why it cannot enter this one, or ""}."""
+        chars = document.num_chars
+        self._record(document.id, document.origin, chars, "", "")
+        self._documents.add(document)
+        self._ids.append(document.id)
+        doi = dedup.key64(document.doi) if document.doi else 0
+        codes = (self._code("why", why), self._code("disciplines", document.discipline))
+        self._keys.append((dedup.key64(document.id), doi, text_key, min(chars, 2**32 - 1), *codes, lost))
+        self._pending.append(shingles)
+        self._starts.append(self._starts[-1] + len(shingles))
+        self.num_candidates += 1
+        self.num_chars += chars
+        if len(self._pending) == BATCH:
+            self._flush_shingles()
+
+    def _code(self, table: str, value: dict[str, str] | str) -> int:
+        key = (table, tuple(value.items()) if isinstance(value, dict) else value)
+        if key not in self._codes:
+            self._codes[key] = len(self._info[table])
+            self._info[table].append(value)
+        return self._codes[key]
+
+    def _record(self, *values: str | int) -> None:
+        self._records.append(values)
+        self.num_records += 1
+        if len(self._records) == BATCH * 10:
+            self._flush_records()
+
+    def _flush_records(self) -> None:
+        columns = zip(*self._records, strict=True) if self._records else [[]] * len(RECORDS.names)
+        self._record_writer.write_table(pa.table(dict(zip(RECORDS.names, columns, strict=True)), RECORDS))
+        self._records = []
+
+    def _flush_shingles(self) -> None:
+        self._bands.append(dedup.band_keys(self._pending, self._threshold))
+        for shingles in self._pending:
+            self._shingle_file.write(shingles.tobytes())
+        self._pending = []
+        self._key_arrays.append(np.array(self._keys, KEYS))
+        self._keys = []
+
+    def close(self) -> None:
+        self._flush_records()
+        self._flush_shingles()
+        self._record_writer.close()
+        self._documents.close()
+        self._dropped.close()
+        self._shingle_file.close()
+        with pa.ipc.new_file(str(self._made / "ids.arrow"), IDS) as file:
+            file.write_table(pa.table({"id": self._ids}, IDS))
+        np.save(self._made / "keys.npy", np.concatenate(self._key_arrays))
+        np.save(self._made / "bands.npy", np.concatenate(self._bands, axis=1))
+        np.save(self._made / "starts.npy", np.array(self._starts, np.int64))
+        counts = {"records": self.num_records, "candidates": self.num_candidates}
+        run.write_json(self._made / "part.json", {**self._info, **counts})
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a task that was killed after this part
+        self._made.replace(self.folder)
+
+
+class Part:
+    """A finished part. `first` is the number of its first candidate among those of all parts."""
+
+    def __init__(self, folder: Path, first: int = 0):
+        self.folder = folder
+        self.first = first
+        info = run.read_json(folder / "part.json")
+        self.source: str = info["source"]
+        self.general: bool = info["general"]
+        self.why: list[dict[str, str]] = info["why"]
+        self.disciplines: list[str] = info["disciplines"]
+        self.num_records: int = info["records"]
+        self.num_candidates: int = info["candidates"]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        return ("general",) if self.general else ("phase1", "phase2")
+
+    @property
+    def span(self) -> slice:
+        """The part's candidates among those of all parts."""
+        return slice(self.first, self.first + self.num_candidates)
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        return np.load(self.folder / "keys.npy", mmap_mode="r" if self.num_candidates else None)
+
+    @cached_property
+    def ids(self) -> pa.ChunkedArray:
+        return pa.ipc.open_file(pa.memory_map(str(self.folder / "ids.arrow"))).read_all()["id"]
+
+    @cached_property
+    def bands(self) -> np.ndarray:
+        return np.load(self.folder / "bands.npy", mmap_mode="r" if self.num_candidates else None)
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.load(self.folder / "starts.npy", mmap_mode="r")
+
+    @cached_property
+    def _shingles(self) -> np.ndarray:
+        empty = self._starts[-1] == 0
+        return np.empty(0, np.uint64) if empty else np.memmap(self.folder / "shingles.u64", np.uint64, "r")
+
+    def shingles(self, index: int) -> np.ndarray:
+        """Of the part's candidate `index`, counted from 0 within the part."""
+        return np.asarray(self._shingles[self._starts[index] : self._starts[index + 1]])
+
+    def documents(self, wanted: np.ndarray) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+        """The candidates of the mask `wanted`, batch by batch, each with their places in the part."""
+        with pq.ParquetFile(self.folder / "documents.parquet") as parquet:
+            start = 0
+            for group in range(parquet.num_row_groups):
+                num = parquet.metadata.row_group(group).num_rows
+                places = start + np.flatnonzero(wanted[start : start + num])
+                if len(places):
+                    rows = pa.array(places - start)
+                    yield parquet.read_row_group(group).combine_chunks().to_batches()[0].take(rows), places
+                start += num
+
+    def fits(self, phase: str) -> np.ndarray:
+        """By candidate: whether its text is of use to `phase`."""
+        of_use = np.array([phase in why and not why[phase] for why in self.why], bool)
+        return of_use[self.keys["why"]] if self.num_candidates else np.empty(0, bool)
+
+
+def open_parts(folder: Path) -> list[Part]:
+    """All parts in order."""
+    found: list[Part] = []
+    first = 0
+    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+        found.append(Part(path, first))
+        first += found[-1].num_candidates
+    return found

@@ -1,0 +1,137 @@
+"""Why a cleaned document is of no use to any phase: rules that each give a reason, measured on real dumps.
+
+The limits stand well apart from what 17,000 real abstracts show, so that a rule drops what is broken and not what is
+merely odd. Repetition and symbols are judged in the spirit of Rae et al., "Scaling Language Models" (Gopher, 2021),
+table A1, loosened for texts of 100 words, where a mathematician's abstract repeats its terms.
+"""
+
+import re
+import string
+
+from nsllm_lite.corpus.clean import LOST
+from nsllm_lite.document import Document
+
+BODY_CHARS = 20_000  # a table, a listing or a list of names shows itself this early
+MIN_WORDS = 20  # shares of fewer words say nothing
+MIN_LETTER_SHARE = 0.5  # of characters that are not white space; the TeX of mathematicians stays above 0.6
+MIN_LATIN_SHARE = 0.3  # of all bytes are ASCII letters, also among the initials and stops of a list of names
+MAX_LOST_SHARE = 0.01  # one character in a hundred is one in each sentence: its formulas are gone
+MAX_UPPER_SHARE = 0.5  # of ASCII letters; 0.2 is the most that a real abstract has
+MIN_SMALL_WORD_SHARE = 0.3  # words in small letters; 0.4 is the least of real abstracts, 0.32 of real prose
+MAX_REPEATED_SHARE = 0.4  # word 5-grams that stood there before; 0.3 is the most that a real abstract has
+MIN_REPEATED_LINES = 4
+MAX_REPEATED_LINE_SHARE = 0.3  # Gopher's limit
+NOTICE_CHARS = 400  # a notice of withdrawal is short; a long abstract may study retracted papers
+
+_NOT_LETTERS = re.compile(r"[\W\d_]+")
+_NO_TITLE = re.compile(
+    r"\W*(not available|title (unknown|not available)|no title( available)?|untitled|n/?a)?\W*", re.I
+)
+_WITHDRAWN_TITLE = re.compile(
+    r"\W*(withdrawn?|retracted)(\W*$|( (article|paper|submission|manuscript|preprint))?\s*[:\]–—-])|"
+    r"\W*retraction( note| notice| statement)?(\s*:|\W*$| to\s*:| to [\"“‘'])|"
+    r"\W*(notice of (retraction|withdrawal)|withdrawal( notice)?\s*:|(editorial )?expression of concern\b)|"
+    r".{0,25}\b(paper|article|submission|manuscript|preprint|work)\b.{0,25}\b(withdrawn|retracted)\b",
+    re.IGNORECASE,
+)
+_WITHDRAWN_ABSTRACT = re.compile(
+    r"\b(paper|article|submission|manuscript|preprint|work)\b.{0,40}\b(withdrawn|retracted)\b|^\W*(withdrawn?|retracted)\b",
+    re.IGNORECASE,
+)
+# Notices and parts of an issue. "Index" is one, "Index theorems" is a paper; so the ambiguous must be the whole title.
+_NOT_RESEARCH = re.compile(
+    r"\W*(?:"
+    r"(?:erratum|errata|corrigendum|corrigenda|(?:author'?s?’?s?|publisher'?s?’?s?) corrections?)\b"
+    r"|corrections?(?: to)?(?:\s*:|\W*$| to [\"“‘'`])"
+    r"|(?:the )?authors?['’]?s?['’]? (?:reply|response)\b|(?:in )?reply\W*$|response\W*$"
+    r"|(?:reply|response) to (?:the )?(?:letters?|editor)\b|letters? to the editors?\W*$"
+    r"|(?:guest |invited )?editorial(?:\s*[:–—]|\W*$| - | board\b| comment\b)|editors?['’]?s?['’]? (?:note|choice)\b"
+    r"|from the editors?\b|(?:front|back) (?:matter|cover)\b|table of contents\b|contents\W*$|masthead\W*$|cover\W*$"
+    r"|(?:(?:author|subject|keyword|volume|name)s? )?index(?:es)?(?: (?:to|of|for) volume.*)?\W*$|title page\W*$"
+    r"|preface\W*$|foreword\W*$|in this issue\b|issue (?:information|highlights)\b|(?:book|media) reviews?(?:\s*:|\W*$)"
+    r"|obituary\b|in memoriam\b|announcements?\W*$|news\W*$|calendar\W*$|call for (?:papers|abstracts)\b|abstracts\W*$"
+    r"|acknowledge?ments?(?: (?:to|of) (?:our )?(?:reviewers|referees))?\W*$|list of (?:reviewers|participants)\b"
+    r"|(?:instructions|information|guidelines) (?:for|to) (?:authors|contributors)\b|correspondence\W*$"
+    r")",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(
+    r"\W*(?:(?:no|without|missing) (?:abstract|summary)(?: (?:is )?(?:available|provided|given|present))?"
+    r"|(?:the )?(?:abstract|summary)(?: (?:is )?(?:not|un) ?(?:available|provided|given))?"
+    r"|abstract (?:is )?(?:missing|unavailable|pending)|not (?:available|applicable|provided)|unavailable|n/?a|none|nil"
+    r"|null|nan|tba|tbd|to be (?:announced|added)|see (?:the )?(?:full )?(?:text|paper|article|pdf)|figure: see text"
+    r"|this article has no abstract|there is no abstract(?: for this (?:article|paper))?|lorem ipsum\b.*)\W*",
+    re.IGNORECASE | re.DOTALL,
+)
+_UPPER, _LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
+
+
+def reason_to_drop(document: Document) -> str:
+    """The first rule that the document breaks; empty where it is of use. Length is `render`'s to judge."""
+    if not document.text:
+        reason = _reason_of_paper(document)
+        if reason:
+            return reason
+    main = document.text or "\n\n".join(section.text for section in document.sections)
+    body = f"{document.abstract}\n\n{main}"[:BODY_CHARS].strip()
+    words = body.split()
+    reason = _reason_of_body(body, words)
+    if reason:
+        return reason
+    if main and document.abstract:  # a paper may say its abstract again
+        body = main[:BODY_CHARS]
+        words = body.split()
+    return "repetition" if _is_repetitive(body, words) else ""
+
+
+def _reason_of_paper(document: Document) -> str:
+    title, abstract = document.title, document.abstract
+    if _NO_TITLE.fullmatch(title):
+        return "no_title"
+    if _WITHDRAWN_TITLE.match(title) or (len(abstract) < NOTICE_CHARS and _WITHDRAWN_ABSTRACT.search(abstract[:200])):
+        return "withdrawn"
+    if _NOT_RESEARCH.match(title):
+        return "not_research"
+    if not document.sections and abstract:
+        if _PLACEHOLDER.fullmatch(abstract):
+            return "placeholder"
+        if len(abstract) < 2 * len(title) and _words(abstract) == _words(title):
+            return "title_is_abstract"
+    return ""
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _reason_of_body(body: str, words: list[str]) -> str:
+    if LOST in body and body.count(LOST) > MAX_LOST_SHARE * len(body):
+        return "lost_characters"
+    encoded = body.encode(errors="replace")
+    num_upper, num_lower = (len(encoded) - len(encoded.translate(None, letters)) for letters in (_UPPER, _LOWER))
+    num_letters = num_upper + num_lower
+    if num_letters <= len(encoded) / 2 and _is_not_text(body):
+        return "not_text"
+    if len(words) < MIN_WORDS:
+        return ""
+    is_latin = num_letters > MIN_LATIN_SHARE * len(encoded)  # what follows asks for small and capital letters
+    if is_latin and num_upper > MAX_UPPER_SHARE * num_letters:
+        return "upper_case"
+    is_list = is_latin and sum(map(str.islower, words)) < MIN_SMALL_WORD_SHARE * len(words)
+    return "list" if is_list else ""
+
+
+def _is_not_text(body: str) -> bool:
+    """Numbers and signs outweigh the letters, of whatever script."""
+    solid = "".join(body.split())
+    return len(_NOT_LETTERS.sub("", solid)) < MIN_LETTER_SHARE * len(solid)
+
+
+def _is_repetitive(body: str, words: list[str]) -> bool:
+    """Whether word 5-grams, or whole lines, stood there before; where most words are new, 5-grams are too."""
+    if len(words) >= MIN_WORDS and len(set(words)) < 0.6 * len(words):
+        fivegrams = list(zip(*(words[n:] for n in range(5)), strict=False))
+        if len(fivegrams) - len(set(fivegrams)) > MAX_REPEATED_SHARE * len(fivegrams):
+            return True
+    lines = [line for line in body.split("\n") if line] if "\n" in body else []
+    return len(lines) >= MIN_REPEATED_LINES and len(lines) - len(set(lines)) > MAX_REPEATED_LINE_SHARE * len(lines)

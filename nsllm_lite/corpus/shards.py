@@ -1,0 +1,153 @@
+"""The corpus cut into tasks, and one way to run them: in this process, in several, or by another engine.
+
+A stage is a function of one task that writes its files by rename and returns what is to be known of it. The answer is
+kept in FOLDER/NNNNN.json, written last, so that after a kill only unfinished tasks are done again. The cutting follows
+from the input alone: the number of workers changes nothing in the result.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nsllm_lite import recipe as recipes
+from nsllm_lite import run
+from nsllm_lite.corpus import sources
+from nsllm_lite.corpus.files.opening import HEAD_BYTES
+from nsllm_lite.corpus.sources import File
+
+TASK_BYTES = 1 << 26
+SMALL_BYTES = 1 << 24  # less input than this is read in this process: starting others takes a second each
+
+
+class ReadTask(NamedTuple):
+    """Consecutive files of one source, or a stretch of one large file."""
+
+    number: int
+    source: recipes.Source
+    general: bool
+    files: tuple[File, ...]
+    num_bytes: int
+
+
+def read_tasks(recipe: recipes.Corpus) -> list[ReadTask]:
+    """All files of all sources in order, in tasks of about TASK_BYTES."""
+    tasks: list[ReadTask] = []
+    for source in (*recipe.sources, *recipe.general):
+        general = source in recipe.general
+        files: list[File] = []
+        num_bytes = 0
+        for file in (piece for whole in sources.files_of(source) for piece in _pieces(whole)):
+            files.append(file)
+            num_bytes += file.num_bytes
+            if num_bytes >= TASK_BYTES:
+                tasks.append(ReadTask(len(tasks), source, general, tuple(files), num_bytes))
+                files, num_bytes = [], 0
+        if files:
+            tasks.append(ReadTask(len(tasks), source, general, tuple(files), num_bytes))
+    return tasks
+
+
+def _pieces(file: File) -> Iterator[File]:
+    """The file, or where it is large and has a record a line, stretches of whole lines."""
+    size = file.path.stat().st_size
+    if size < 2 * TASK_BYTES or not _is_json_lines(file.path):
+        yield file
+        return
+    start = 0
+    with open(file.path, "rb") as stream:
+        while start < size:
+            stream.seek(min(start + TASK_BYTES, size))
+            stream.readline()
+            end = stream.tell()
+            yield file._replace(name=f"{file.name}@{start}" if start else file.name, start=start, end=end)
+            start = end
+
+
+def _is_json_lines(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        lines = [stream.readline(HEAD_BYTES * 16).removeprefix(b"\xef\xbb\xbf").strip() for _ in range(2)]
+    return all(line[:1] == b"{" and line[-1:] == b"}" for line in lines)
+
+
+def num_workers(asked: int | None, num_bytes: int) -> int:
+    """Processes to use: as asked, or one a core for a large input."""
+    if asked:
+        return asked
+    return 1 if num_bytes < SMALL_BYTES else len(os.sched_getaffinity(0))
+
+
+class Stage(NamedTuple):
+    """What `run_stage` runs. Any process can make it from the recipe and what the stages before left on disk.
+
+    `sizes` weigh the tasks for the progress bar; `function` is picklable.
+    """
+
+    what: str
+    function: Callable[[Any], Any]
+    tasks: Sequence[Any]
+    sizes: Sequence[int]
+    folder: Path  # of the answers
+
+    def answers(self) -> list[Path]:
+        return [self.folder / f"{number:05d}.json" for number in range(len(self.tasks))]
+
+
+def run_stage(stage: Stage, workers: int) -> list[Any]:
+    """The answers to all tasks, in order; those that are there from before are not asked again."""
+    what, function, tasks, sizes, folder = stage
+    folder.mkdir(parents=True, exist_ok=True)
+    answers = stage.answers()
+    todo = [number for number, answer in enumerate(answers) if not answer.is_file()]
+    done = sum(sizes) - sum(sizes[number] for number in todo)
+    with run.progress(sum(sizes), done, what, "B", unit_scale=True) as bar:
+        if workers == 1 or len(todo) < 2:
+            for number in todo:
+                run.write_json(answers[number], function(tasks[number]))
+                bar.update(sizes[number])
+        else:
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(min(workers, len(todo)), context, initializer=_be_a_worker)
+            try:
+                with _main_unseen():
+                    numbers = {pool.submit(function, tasks[number]): number for number in todo}
+                for future in as_completed(numbers):
+                    run.write_json(answers[numbers[future]], future.result())
+                    bar.update(sizes[numbers[future]])
+            except BaseException as error:
+                for process in list((pool._processes or {}).values()):
+                    process.kill()
+                pool.shutdown(wait=True, cancel_futures=True)
+                if isinstance(error, BrokenExecutor):
+                    raise RuntimeError(
+                        f"A process died while {what}: killed from outside, perhaps for want of memory. Nothing that "
+                        "was finished is lost: the same command continues; execution.workers=1 needs the least memory."
+                    ) from None
+                raise
+            pool.shutdown()
+    return [run.read_json(answer) for answer in answers]
+
+
+@contextmanager
+def _main_unseen() -> Iterator[None]:
+    """Started processes do not run the caller's script again; all they are asked for can be imported by its name."""
+    main = vars(sys.modules["__main__"])
+    hidden = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.pop("__spec__")
+        main.update(hidden)
+
+
+def _be_a_worker() -> None:
+    """Ctrl-C is the parent's business; and a worker does not outlive a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

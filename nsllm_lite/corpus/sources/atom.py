@@ -1,0 +1,42 @@
+"""Answers of arXiv's API: Atom feeds, as XML or kept inside JSON records."""
+
+from collections.abc import Iterator
+from typing import TextIO
+
+from lxml import etree
+
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
+from nsllm_lite.corpus.files.sniff import xml_root
+from nsllm_lite.corpus.sources import arxiv
+from nsllm_lite.document import Document
+
+NO_ENTRY = "the feed has no entry: the query found nothing"
+
+
+def recognise(head: str) -> bool:
+    """Other feeds (news, blogs) are no papers."""
+    return any("arxiv.org" in xml and xml_root(xml) in ("feed", "entry") for xml in xml_heads(head))
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    def make(entry: etree._Element, origin: str) -> Document | Unread:
+        name, title, summary = (_plain(entry.find(tag)) for tag in ("id", "title", "summary"))
+        if "/api/errors" in name:
+            return Unread(origin, UNREADABLE, f"arXiv answered with an error: {' '.join(summary.split())}")
+        record = {
+            "id": name,
+            "title": title,
+            "abstract": summary,
+            "primary_category": [e.get("term", "") for e in entry.iterfind("primary_category")],
+            "categories": [e.get("term", "") for e in entry.iterfind("category")],
+            "doi": _plain(entry.find("doi")),
+        }
+        return arxiv.document_of(record, source, origin)
+
+    return read_each(iter_answers(stream, lambda head: ("entry",), NO_ENTRY), file, make)
+
+
+def _plain(element: etree._Element | None) -> str:
+    """With its line breaks, by which arXiv marks paragraphs."""
+    return "" if element is None else "".join(element.itertext())

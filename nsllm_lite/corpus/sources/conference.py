@@ -1,0 +1,88 @@
+"""Lists of conference papers as JSON: OpenReview's notes (its API 1 and 2), papers within other objects, and lists that
+give no abstracts. Flat records with title and abstract are read by `arxiv`; both make the same document of a record.
+
+Every paper listed is read, a withdrawn or rejected one too; status, track, keywords and reviews stay out of its text.
+"""
+
+from collections.abc import Iterator
+from typing import TextIO
+
+from nsllm_lite.corpus.files.objects import Opened, objects_in
+from nsllm_lite.corpus.files.opening import Unread, read_each
+from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.sources import arxiv
+from nsllm_lite.document import Document
+
+MAX_DEPTH = 6  # {"message": {"items": [paper]}} has three
+LIST_KEYS = frozenset(("track", "status", "authorids", "venue", "venueid", "forum", "primary_area"))
+
+
+def recognise(head: str) -> bool:
+    if arxiv.recognise(head):
+        return False
+    objects = objects_in(head)
+    return any(_holds_paper(o) or (o.depth == objects[0].depth and _is_listed(o.fields)) for o in objects)
+
+
+def _holds_paper(opened: Opened) -> bool:
+    """Title and abstract in one object, as texts or as {"value": text}."""
+    return all(opened.fields.get(key, "") in tuple('"{[') for key in ("title", "abstract"))
+
+
+def _is_listed(fields: dict[str, str]) -> bool:
+    return fields.get("title") == '"' and len(LIST_KEYS & fields.keys()) >= 2
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    def make(paper: dict, origin: str) -> Document:
+        return arxiv.document_of(_flat(paper), source, origin, _accession(paper))
+
+    def papers() -> Iterator[dict | str]:
+        for record in iter_records(stream):
+            found = False
+            for paper in [record] if isinstance(record, str) else _papers([record], MAX_DEPTH):
+                found = True
+                yield paper
+            if not found:
+                yield f"no title, and no list of papers in it, but {', '.join(list(record)[:5]) or 'nothing'}"
+
+    return read_each(papers(), file, make)
+
+
+def _papers(value: dict | list, depth: int) -> Iterator[dict | str]:
+    """The papers in a list or an object; what stands among papers and holds none is a message."""
+    inner = value if isinstance(value, list) else [v for k, v in value.items() if k != "content"]
+    beside_papers = any(map(_is_paper, inner))
+    for item in inner:
+        found = _is_paper(item)
+        if found:
+            yield item
+            if "abstract" in item or "abstract" in _content(item):
+                continue  # what is within a paper (its reviews) is no paper; what has no abstract may head a list
+        if depth and isinstance(item, dict | list):
+            for paper in _papers(item, depth - 1):
+                found = True
+                yield paper
+        if beside_papers and not found and (isinstance(value, list) or isinstance(item, dict)):
+            yield f"a {type(item).__name__} without a title among the papers"
+
+
+def _is_paper(value: object) -> bool:
+    return isinstance(value, dict) and ("title" in value or "title" in _content(value))
+
+
+def _content(paper: dict) -> dict:
+    content = paper.get("content")
+    return content if isinstance(content, dict) else {}
+
+
+def _flat(paper: dict) -> dict:
+    """The paper's own fields and those of `content`, which API 2 writes as {"value": ...}."""
+    fields = {**paper, **_content(paper)}
+    return {k: v.get("value") if isinstance(v, dict) else v for k, v in fields.items()}
+
+
+def _accession(paper: dict) -> str:
+    """A note's id names its paper at OpenReview; elsewhere `id` is only the list's own."""
+    number = paper.get("id")
+    return f"openreview:{number}" if _content(paper) and isinstance(number, str) and number else ""

@@ -1,0 +1,214 @@
+"""Records of the user's own: JSON lines, a JSON array, CSV, TSV or Parquet with the recipe's map of their fields.
+
+Also the entrance for every Parquet file: without a map its columns are known by their names, as those of `table`.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, BinaryIO, TextIO
+
+from nsllm_lite import recipe
+from nsllm_lite.corpus.files import identifiers, parquet
+from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Joined, Unread, read_each
+from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.files.tables import iter_rows
+from nsllm_lite.corpus.sources import arxiv, table
+from nsllm_lite.document import Document, as_doi
+
+LOOK_RECORDS = 1_000  # in which each mapped field must occur
+LOOK_CHARS = 1 << 24
+MAX_NAMES = 40
+MAX_NAME_CHARS = 80
+MAX_DEPTH = 5  # of lists in lists
+TEXTS = ("title", "abstract", "text")
+_PMID = re.compile(r"pmid:\s*(\d+)", re.IGNORECASE | re.ASCII)
+_ABSENT = object()
+
+
+def read(stream: TextIO, fields: recipe.Fields, source: str, file: str) -> Iterator[Document | Unread]:
+    """One document a record. Where a mapped field is nowhere to be found the file is one `Unread` that says so."""
+    first = stream.read(1)
+    while first and first in " \r\n\ufeff":
+        first = stream.read(1)
+    whole = Joined(first, stream)
+    is_json = first in ("{", "[")
+    records = iter_records(whole) if is_json else iter_rows(whole)
+    yield from _documents(records, fields, source, file, always_whole=not is_json)
+
+
+def read_parquet(
+    file: BinaryIO, fields: recipe.Fields | None, source: str, file_name: str
+) -> Iterator[Document | Unread]:
+    """One document a row of a seekable file, by the map, or without one by the names of the columns."""
+    whole = f"{file_name}#0"
+    try:
+        names = parquet.open_parquet(file).schema_arrow.names
+    except parquet.ERRORS as error:
+        yield Unread(whole, UNREADABLE_FILE, f"damaged Parquet: {type(error).__name__}: {_line(error)}")
+        return
+    if fields is None:
+        columns = table.columns_of(names)
+        if columns is None:
+            needed = "it needs a title and an abstract, or `format: fields` and a map of `fields` in the recipe"
+            yield Unread(whole, NOT_THIS_FORMAT, f"Parquet with the columns {_listed(names)}; {needed}")
+            return
+        wanted = chain.from_iterable(columns.values())
+        yield from table.read_rows(parquet.iter_rows(file, wanted), source, file_name)
+        return
+    paths = _paths(fields)
+    tops = {path: _top(path, names) for path in paths.values()}
+    if absent := [path for path in paths.values() if tops[path] is None]:
+        yield Unread(whole, NOT_THIS_FORMAT, _no_field(absent, names))
+        return
+    rows = parquet.iter_rows(file, dict.fromkeys(tops.values()))
+    yield from _documents(rows, fields, source, file_name, always_whole=True)
+
+
+def _documents(
+    records: Iterator[dict | str], fields: recipe.Fields, source: str, file: str, always_whole: bool
+) -> Iterator[Document | Unread]:
+    paths = _paths(fields)
+    looked, absent, names = _look(records, paths)
+    if not always_whole and len(looked) < LOOK_RECORDS:  # JSON may leave out what is null, and few records say little
+        absent = {role: path for role, path in absent.items() if role in TEXTS}
+    if absent and names:
+        yield Unread(f"{file}#0", NOT_THIS_FORMAT, _no_field(list(absent.values()), names))
+        return
+
+    def make(record: dict, origin: str) -> Document | Unread:
+        try:
+            values = {role: list(_texts(_find(record, path), path)) for role, path in paths.items()}
+        except ValueError as error:
+            return Unread(origin, UNREADABLE, str(error))
+        return _document(values, source, origin)
+
+    yield from read_each(chain(looked, records), file, make)
+
+
+def _paths(fields: recipe.Fields) -> dict[str, str]:
+    return {role: path for role, path in fields if path}
+
+
+def _look(records: Iterator[dict | str], paths: dict[str, str]) -> tuple[list[dict | str], dict[str, str], list[str]]:
+    """(the first records, the mapped fields that none of them has, the fields they have); few where all is found."""
+    looked: list[dict | str] = []
+    absent = dict(paths)
+    names: dict[str, None] = {}
+    chars = 0
+    for record in records:
+        looked.append(record)
+        if isinstance(record, dict):
+            absent = {role: path for role, path in absent.items() if _find(record, path) is _ABSENT}
+            names |= dict.fromkeys(_names(record)) if len(names) < MAX_NAMES else {}
+        if not absent or len(looked) == LOOK_RECORDS:
+            break
+        chars += len(str(record))
+        if chars > LOOK_CHARS:
+            break
+    return looked, absent, list(names)
+
+
+def _document(values: dict[str, list[str]], source: str, origin: str) -> Document:
+    def first(role: str) -> str:
+        return next(iter(values.get(role, ())), "")
+
+    name = first("id")
+    doi = as_doi(first("doi")) or as_doi(name)
+    pmid = _PMID.fullmatch(name)
+    return Document(
+        id=identifiers.name(
+            f"{source}:{origin}",
+            arxiv.arxiv_id(name) or arxiv.arxiv_id(doi),
+            pmid[1] if pmid else "",
+            doi,
+            f"{source}:{name}" if name else "",
+        ),
+        source=source,
+        origin=origin,
+        title=" ".join(values.get("title", ())),
+        abstract="\n\n".join(values.get("abstract", ())),
+        text="\n\n".join(values.get("text", ())),
+        discipline=_discipline(first("discipline")),
+        doi=doi,
+        language=first("language").lower(),
+    )
+
+
+def _discipline(stated: str) -> str:
+    """As stated, but for arXiv's categories, of which there would be hundreds of combinations."""
+    words = stated.split()
+    return arxiv.discipline_of(stated) if all(map(arxiv.discipline_of, words)) else stated
+
+
+def _find(record: Any, path: str) -> Any:
+    """What stands at the path, through lists of objects too; `_ABSENT` where nothing does, None where null does."""
+    if isinstance(record, list):
+        found = [value for item in record if isinstance(item, dict) and (value := _find(item, path)) is not _ABSENT]
+        return found if found or not record else _ABSENT
+    if record is None:
+        return None
+    if not isinstance(record, dict):
+        return _ABSENT
+    if path in record:
+        return record[path]
+    for dot in re.finditer(r"\.", path):
+        if path[: dot.start()] in record:
+            return _find(record[path[: dot.start()]], path[dot.end() :])
+    return _ABSENT
+
+
+def _texts(value: Any, path: str, depth: int = 0) -> Iterator[str]:
+    """The texts of a field that are not empty.
+
+    Raises:
+        ValueError: there is an object where text is needed.
+    """
+    if isinstance(value, str):
+        if value.strip():
+            yield value.strip()
+    elif isinstance(value, dict):
+        raise ValueError(f"{path} holds an object where text is needed; it has {_listed(map(str, value))}")
+    elif isinstance(value, list):
+        if depth == MAX_DEPTH:
+            raise ValueError(f"{path} holds lists in lists, over {MAX_DEPTH} deep, where text is needed")
+        for item in value:
+            yield from _texts(item, path, depth + 1)
+    elif isinstance(value, bytes):
+        yield from _texts(value.decode("utf-8", errors="replace"), path)
+    elif value is not None and value is not _ABSENT and value == value:  # NaN is null, too
+        yield str(value)
+
+
+def _names(record: dict, above: str = "") -> Iterator[str]:
+    """The record's fields, and those one level deeper."""
+    for name, value in record.items():
+        yield f"{above}{name}"
+        inner = next((item for item in value if isinstance(item, dict)), None) if isinstance(value, list) else value
+        if isinstance(inner, dict) and not above:
+            yield from _names(inner, f"{name}.")
+
+
+def _top(path: str, names: list[str]) -> str | None:
+    """The column that holds the path."""
+    parts = path.split(".")
+    return next((top for n in range(len(parts), 0, -1) if (top := ".".join(parts[:n])) in names), None)
+
+
+def _no_field(absent: list[str], names: Iterable[str]) -> str:
+    names = [name for name in names if len(name) <= MAX_NAME_CHARS]
+    plain = {name.lower(): name for name in names[:1000]}
+    near = (difflib.get_close_matches(path.lower(), plain, n=1, cutoff=0.5) for path in absent)
+    hints = " or ".join(plain[match[0]] for match in near if match)
+    hint = f"; did you mean {hints}?" if hints else ""
+    return f"no field {' or '.join(absent)}; the fields are: {_listed(names)}{hint}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = [name[:MAX_NAME_CHARS] for name in names]
+    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,154 @@
+r"""Papers as LaTeX, the way arXiv keeps them: title, abstract, and full text in sections.
+
+Kept: paragraphs, headings, lists (a line an item), theorems under their names, maths as LaTeX (`$..$`, and `$$..$$` on
+one line for what is displayed, rows in `aligned`), chemistry and quantities in Unicode (H₂O, 10 K), bare scripts too
+(10$^{-5}$ is 10⁻⁵). Double quotes and dashes become “ ” – —; single quotes stay ASCII.
+
+Left out: figures, tables and their captions, footnotes, algorithms and listings, authors and affiliations, keywords,
+acknowledgements, the bibliography, equation numbers, and what stands before the abstract or \maketitle.
+
+Citations are removed with their brackets unless the sentence needs them: those in its grammar (\citet, "as in \cite")
+become "Ito et al. (1998)" where the bibliography tells, else "[citation]". Of a reference the word stays and the number
+goes ("Figure shows"), with a parenthesis that held no more. Sections of an appendix have "Appendix" above them.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from nsllm_lite.corpus.files.identifiers import name
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread
+from nsllm_lite.corpus.files.tex.commands import KEEP
+from nsllm_lite.corpus.files.tex.flatten import MAX_CHARS, MAX_STYLE_CHARS, Sibling, flatten
+from nsllm_lite.corpus.files.tex.paper import Paper
+from nsllm_lite.document import Document
+
+LATEX_PART = "latex_part"
+MISSING_INPUT = "missing_input"
+NOT_A_PAPER = "not_a_paper"
+
+_CLASS = re.compile(r"\\document(?:class|style)\s*(?:\[[^\]]{0,500}\])?\s*\{([^{}\n]{0,100})\}")
+_BEGIN = re.compile(r"\\begin\s*\{document\}")
+_PACKAGE = re.compile(r"\\(?:ProvidesPackage|ProvidesClass|NeedsTeXFormat)\b")
+_PLAIN_TEX = re.compile(r"\\(?:bye|magnification|enddocument|endtopmatter|input\s+amstex)\b")
+_NO_PAPER_CLASSES = frozenset(
+    ("beamer", "slides", "seminar", "powerdot", "prosper", "letter", "scrlttr2", "moderncv", "standalone", "a0poster")
+) | {"tikzposter", "beamerposter", "baposter", "exam"}
+_RESPONSE = re.compile(
+    r"\b(?:response|reply|replies|rebuttal|answers?)s?\s+(?:letter\s+)?(?:to|for)\b.{0,40}\b(?:referee|reviewer|editor)|"
+    r"^\W*(?:rebuttal|cover letter)\b|^\W*dear\s+(?:editor|referee|reviewer|sir|dr|prof)",
+    re.IGNORECASE | re.DOTALL,
+)
+_STRUCTURE = re.compile(
+    r"^[ \t]*\\(?:(?:sub)*section|chapter|paragraph|begin|newcommand|renewcommand|def|usepackage|input|include|label|"
+    r"title)\b",
+    re.MULTILINE,
+)
+_FOREIGN = re.compile(r'[<\["@#`]|\{\s*["}]|---\s|import\s|from\s+\w+\s+import')
+_ARCHIVES = (
+    "acc-phys|adap-org|alg-geom|ao-sci|astro-ph|atom-ph|bayes-an|chao-dyn|chem-ph|cmp-lg|comp-gas|cond-mat|cs|dg-ga|"
+    "funct-an|gr-qc|hep-ex|hep-lat|hep-ph|hep-th|math|math-ph|mtrl-th|nlin|nucl-ex|nucl-th|patt-sol|physics|plasm-ph|"
+    "q-alg|q-bio|quant-ph|solv-int|supr-con"
+)
+_NEW_ID = re.compile(r"(?:arxiv[-_:]?)?(\d\d(?:0[1-9]|1[0-2])\.\d{4,5})(?:v\d+)?", re.IGNORECASE)
+_OLD_ID = re.compile(rf"(?:arxiv[-_:]?)?({_ARCHIVES})(?:\.[A-Z]{{2}})?[-_/]?(\d{{7}})(?:v\d+)?", re.IGNORECASE)
+_ENDING = re.compile(r"\.(?:tex|ltx|latex|txt|gz|tgz|tar|zip|bz2|xz|zst|src)$", re.IGNORECASE)
+_ASIDE = re.compile(
+    r"^(?:supp|si$|si[-_]|appendi|response|reply|rebuttal|cover|sm$|esm)|supplement|supporting", re.IGNORECASE
+)
+_BABEL = re.compile(r"\\usepackage\s*\[([^\]{}]{1,200})\]\s*\{babel\}")
+
+
+def recognise(head: str) -> bool:
+    if _FOREIGN.match(head):
+        return False
+    if _stated(_CLASS, head) or _stated(_BEGIN, head) or (head[0] in "\\%" and _stated(_PLAIN_TEX, head)):
+        return True
+    first = next((line for line in head.splitlines() if line.strip() and not line.lstrip().startswith("%")), "")
+    found = _STRUCTURE.findall(head)
+    return bool(found) and (first.lstrip()[:1] in ("\\", "{") or len(found) > 1)
+
+
+def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[Document | Unread]:
+    """One `Document` for a main file and, where inputs of its body are not there, an `Unread` that names them."""
+    origin = f"{file}#1"
+    text = stream.read(MAX_CHARS + 1)
+    refusal = _refusal(text, origin)
+    if refusal:
+        yield refusal
+        return
+    flat = flatten(text, sibling, KEEP)
+    stem = posixpath.splitext(posixpath.basename(file))[0]
+    paper = Paper(flat.text, lambda: sibling(f"{stem}.bbl") or "")
+    if not paper.read():
+        yield Unread(
+            origin, UNREADABLE, "has \\documentclass but no \\begin{document}: cut off, or its body is elsewhere"
+        )
+        return
+    if _RESPONSE.search(paper.title[:120]) or (paper.sections and _RESPONSE.match(paper.sections[0].text[:120])):
+        yield Unread(origin, NOT_A_PAPER, f"a letter to an editor or referees: {paper.title[:60]!r}")
+        return
+    if not paper.abstract and not any(section.text for section in paper.sections):
+        yield Unread(origin, UNREADABLE, f"no text beside commands, figures and tables; title {paper.title[:60]!r}")
+        return
+    languages = [option.strip() for option in (_stated(_BABEL, text) or ("", ""))[1].split(",")]
+    yield Document(
+        id=name(f"{source}:{origin}", arxiv=_arxiv_id(file), doi=paper.doi),
+        source=source,
+        origin=origin,
+        title=paper.title,
+        abstract=paper.abstract,
+        sections=tuple(paper.sections),
+        moves=paper.moves,
+        doi=paper.doi,
+        language=next(
+            (w.removeprefix("main=").lower() for w in reversed(languages) if w.removeprefix("main=").isalpha()), ""
+        ),
+    )
+    if flat.missing:
+        yield Unread(
+            f"{file}#2", MISSING_INPUT, f"its text inputs files that are not there: {', '.join(flat.missing)[:300]}"
+        )
+
+
+def _refusal(text: str, origin: str) -> Unread | None:
+    """Why there is no paper to read here, where its beginning tells."""
+    if len(text) > MAX_CHARS:
+        return Unread(origin, UNREADABLE, f"over {MAX_CHARS:,} characters of LaTeX")
+    if _stated(_PACKAGE, text[:MAX_STYLE_CHARS]):
+        return Unread(origin, LATEX_PART, "a class or style file: its macros are read where a document uses them")
+    stated = _stated(_CLASS, text)
+    kind = stated[1].strip() if stated else ""
+    if (not stated and not _stated(_BEGIN, text)) or kind == "subfiles":
+        if _stated(_PLAIN_TEX, text):
+            return Unread(origin, UNREADABLE, "plain TeX or AMS-TeX, not LaTeX: nothing here reads it")
+        return Unread(origin, LATEX_PART, "a part of a LaTeX document: read where another file inputs it")
+    if kind in _NO_PAPER_CLASSES:
+        return Unread(origin, NOT_A_PAPER, f"a {kind!r} document: slides, a letter or a picture, no paper")
+    return None
+
+
+def _stated(command: re.Pattern, text: str) -> re.Match | None:
+    """The first place where the command stands outside a comment."""
+    for found in command.finditer(text):
+        line = text.rfind("\n", max(0, found.start() - 1_000), found.start())
+        if "%" not in text[max(line, found.start() - 1_000) + 1 : found.start()]:
+            return found
+    return None
+
+
+def _arxiv_id(file: str) -> str:
+    """The arXiv id in the name of the file or of a folder above it; a supplement is not the paper itself."""
+    parts = file.split("/")
+    while _ENDING.search(parts[-1]):
+        parts[-1] = _ENDING.sub("", parts[-1])
+    if len(parts) > 1 and _ASIDE.search(parts[-1]):
+        return ""
+    for n in range(len(parts) - 1, -1, -1):
+        part = _ENDING.sub("", parts[n])
+        new = _NEW_ID.fullmatch(part)
+        old = _OLD_ID.fullmatch(part) or (_OLD_ID.fullmatch(f"{parts[n - 1]}/{part}") if n else None)
+        if new or old:
+            return new[1] if new else f"{old[1].lower()}/{old[2]}"
+    return ""

@@ -1,0 +1,97 @@
+"""MEDLINE text as PubMed saves it (.nbib): "PMID- " begins a record, six blanks go on with the field above.
+
+PubMed writes the labels of a structured abstract into its text. They become moves only where each of them is made of
+words that labels are made of; else they stay where they are. Abstracts in other languages (OAB) and titles as
+transliterated (TT) are left out.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from nsllm_lite.corpus.files import identifiers
+from nsllm_lite.corpus.files.opening import Unread, read_each
+from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
+from nsllm_lite.document import Document, as_doi
+
+SYNTAX = Syntax(
+    line=re.compile(r"([A-Z][A-Z0-9]{1,3}) {0,2}-(?: |(?<=PMID-)|\s*$)(.*)"),
+    first="PMID",
+    last="SO",
+    kept=frozenset(("PMID", "TI", "BTI", "AB", "LA", "LID", "AID")),
+    vital=frozenset(("TI", "BTI", "AB")),
+    last_belongs=True,
+)
+_HEADER = re.compile(r"PMID- ?\d+[ \t]*[\n\r]+[A-Z]{2,4} {0,2}- ")
+# The category NLM gives a frequent label; other labels stay themselves.
+_CATEGORIES = {
+    "BACKGROUND": "background; introduction; context; rationale",
+    "OBJECTIVE": "objective; objectives; aim; aims; purpose; study objective; study objectives",
+    "METHODS": "methods; method; materials and methods; material and methods; patients and methods; "
+    "subjects and methods; design; study design; research design and methods; experimental design; setting; "
+    "participants; patients; subjects; interventions; intervention; measurements; main outcome measures; "
+    "main outcome measure; outcome measures; study selection; data sources; data extraction; methodology; "
+    "design, setting, and participants; design, setting and participants",
+    "RESULTS": "results; result; findings; main results; principal findings",
+    "CONCLUSIONS": "conclusions; conclusion; discussion; interpretation",
+}
+_MOVES = {label: category for category, labels in _CATEGORIES.items() for label in labels.upper().split("; ")}
+_OTHER_WORDS = (
+    "ANALYSIS AREAS AUDIENCE CLINICAL COVERED DATA EVIDENCE EXPERT FOR FUNDING HEALTH HYPOTHESIS IMPLICATIONS "
+    "IMPORTANCE KEY LEVEL LIMITATIONS MEASUREMENT MESSAGE MESSAGES NUMBER OF OPINION OUTCOME OUTCOMES PATIENT PRACTICE "
+    "PRIMARY PROCEDURE PROCEDURES PUBLIC QUESTION REGISTRATION RELEVANCE SECONDARY SIGNIFICANCE STATEMENT STATISTICAL "
+    "SUMMARY SYNTHESIS TARGET TRIAL"
+)
+_LABEL_WORDS = frozenset(re.findall("[A-Z]+", " ".join((*_MOVES, _OTHER_WORDS))))
+_LABEL = re.compile(r"(?:^|(?<=[.?!)\]\"”%] ))([A-Z][A-Z/&,() -]{2,60}):(?: |$)")
+_DOI_MARK = re.compile(r"(\S+) \[doi\]")
+
+
+def recognise(head: str) -> bool:
+    return _HEADER.match(head) is not None
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    def make(record: Record, origin: str) -> Document:
+        marked = (_DOI_MARK.fullmatch(value) for value in record.values("LID", "AID"))
+        doi = next(filter(None, (as_doi(mark[1]) for mark in marked if mark)), "")
+        moves, abstract = moves_of(record.text("AB"))
+        return Document(
+            id=identifiers.name(f"{source}:{origin}", "", record.value("PMID"), doi),
+            source=source,
+            origin=origin,
+            title=bare_title(record.value("TI", "BTI")),
+            abstract=abstract,
+            moves=moves,
+            doi=doi,
+            language=record.value("LA").lower(),
+        )
+
+    return read_each(iter_records(stream, SYNTAX), file, make)
+
+
+def bare_title(title: str) -> str:
+    """Without the brackets PubMed sets around a translated title, and without the full stop it adds to all."""
+    bare = title.removesuffix(".")
+    if bare.startswith("[") and bare.endswith("]"):
+        bare = bare[1:-1].removesuffix(".")
+    return title if bare.endswith("..") or not bare else bare
+
+
+def moves_of(abstract: str) -> tuple[tuple[tuple[str, str], ...], str]:
+    """(moves, text without labels) of an abstract that begins with a label and has two or more of them, each made of
+    words that labels are made of; of any other ((), `abstract`)."""
+    labels = list(_LABEL.finditer(abstract))
+    if len(labels) < 2 or labels[0].start() or not all(_is_known(label[1]) for label in labels):
+        return (), abstract
+    ends = [label.start() for label in labels[1:]] + [len(abstract)]
+    parts = [
+        (_MOVES.get(label[1], label[1]), abstract[label.end() : end].strip())
+        for label, end in zip(labels, ends, strict=True)
+    ]
+    moves = tuple((label, text) for label, text in parts if text)
+    return moves, " ".join(text for _, text in moves)
+
+
+def _is_known(label: str) -> bool:
+    return _LABEL_WORDS.issuperset(re.findall("[A-Z]+", label))

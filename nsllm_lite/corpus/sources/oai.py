@@ -1,0 +1,142 @@
+"""OAI-PMH: what repositories answer to a harvester, in the formats arXiv, arXivRaw, Dublin Core, JATS, and others that
+have a title and an abstract. Read with or without namespaces, envelope and neighbours; also out of JSON records.
+
+Each record is one document or one line in the ledger: deleted records, errors of the service, and answers that hold
+no records (ListIdentifiers, Identify, ListSets, ListMetadataFormats) are named there.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from lxml import etree
+
+from nsllm_lite.corpus.files.elements import text_of
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
+from nsllm_lite.corpus.files.sniff import xml_root
+from nsllm_lite.corpus.sources import arxiv, jats
+from nsllm_lite.document import Document, as_doi
+
+DELETED = "deleted"
+NO_RECORD = "no record is in the answer"
+MARC = "the record's metadata is MARC, which is not read"
+
+NO_RECORD_VERBS = ("ListIdentifiers", "Identify", "ListSets", "ListMetadataFormats")
+ANSWERED = ("record", "error", *NO_RECORD_VERBS)
+BARE = ("arXiv", "arXivRaw", "dc")  # metadata saved without the records around it
+ROOTS = ("OAI-PMH", "ListRecords", "GetRecord", "arXiv", "arXivRaw", *NO_RECORD_VERBS)
+ROOTS_OF_MANY_KINDS = ("record", "records", "metadata", "dc")
+
+_OF_OAI = re.compile(r"openarchives\.org/OAI|arxiv\.org/OAI|<(?:arXiv|arXivRaw)[\s>]|<identifier>\s*oai:")
+_FIRST = re.compile(rf"<(?:[\w.-]{{1,60}}:)?({'|'.join(('record', *BARE))})[\s>]")
+_TITLES = etree.XPath(".//title[not(ancestor::relatedItem)]")
+_ABSTRACTS = [etree.XPath(f".//{tag}[not(ancestor::relatedItem)]") for tag in ("abstract", "description", "summary")]
+_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+
+
+def recognise(head: str) -> bool:
+    return any(_is_oai(xml) for xml in xml_heads(head))
+
+
+def _is_oai(xml: str) -> bool:
+    root = xml_root(xml)
+    return root in ROOTS or (root in ROOTS_OF_MANY_KINDS and _OF_OAI.search(xml) is not None)
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    def make(element: etree._Element, origin: str) -> Document | Unread:
+        if element.tag == "error":
+            told = f"{element.get('code', 'without a code')} {text_of(element)}".strip()
+            return Unread(origin, UNREADABLE, f"the service answered with an error: {told}")
+        if element.tag in NO_RECORD_VERBS:
+            return Unread(origin, UNREADABLE, f"an answer to {element.tag} holds no records")
+        return _document(element, source, origin)
+
+    return read_each(_marc_as_one(iter_answers(stream, _tags_of, NO_RECORD)), file, make)
+
+
+def _tags_of(head: str) -> tuple[str, ...]:
+    first = _FIRST.search(head)
+    return BARE if first and first[1] in BARE else ANSWERED
+
+
+def _marc_as_one(found: Iterator[etree._Element | str]) -> Iterator[etree._Element | str]:
+    """A MARC record is a `record` within the `record` of OAI, which the cutting takes for a cut-off one and a whole."""
+    held = ""
+    for item in found:
+        is_marc = not isinstance(item, str) and item.find("datafield") is not None
+        if held and not is_marc:
+            yield held
+        held = item if isinstance(item, str) else ""
+        if not held:
+            yield MARC if is_marc else item
+    if held:
+        yield held
+
+
+def _document(record: etree._Element, source: str, origin: str) -> Document | Unread:
+    identifier = record.findtext("header/identifier", "").strip()
+    header = record.find("header")
+    if "deleted" in (record.get("status"), header.get("status") if header is not None else None):
+        return Unread(origin, DELETED, f"{identifier or 'a record without identifier'} is marked deleted")
+    metadata = record.find("metadata")
+    if metadata is None and header is not None:
+        return Unread(origin, UNREADABLE, f"{identifier}: the record has no metadata")
+    if metadata is None:
+        metadata = record
+    if not len(metadata):
+        return Unread(origin, UNREADABLE, f"{identifier}: the metadata are empty".removeprefix(": "))
+    article = metadata.find("article")
+    if article is not None:
+        return jats.document_of(article, source, origin)
+    title, abstract = _titled(_TITLES(metadata)), _abstract(metadata)
+    if title is None and abstract is None:
+        return Unread(
+            origin, UNREADABLE, f"{identifier}: neither title nor abstract in the metadata ({metadata[0].tag})"
+        )
+    stated = [identifier, *((e.text or "").strip() for e in metadata.iter("identifier"))]
+    name = arxiv.arxiv_id(metadata.findtext(".//id", "") if metadata.find(".//categories") is not None else "")
+    name = name or next(filter(None, (arxiv.arxiv_id(text, bare=False) for text in stated)), "")
+    fields = {
+        "id": name,
+        "title": text_of(title),
+        "abstract": "".join(abstract.itertext()) if name and abstract is not None else text_of(abstract),
+        "categories": metadata.findtext(".//categories", "") or (_category(header) if name else ""),
+        "doi": metadata.findtext(".//doi", "") or next(filter(None, map(as_doi, stated)), ""),
+        "language": (abstract.get(_LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
+    }
+    accession = f"oai:{identifier.removeprefix('oai:')}" if identifier else ""
+    return arxiv.document_of(fields, source, origin, accession)
+
+
+def _titled(elements: list[etree._Element]) -> etree._Element | None:
+    """The English one where languages are marked, else the first."""
+    return next((e for e in elements if _is_english(e)), elements[0] if elements else None)
+
+
+def _abstract(metadata: etree._Element) -> etree._Element | None:
+    """The English one where languages are marked; among several the longest, since Dublin Core puts notes there too."""
+    for find in _ABSTRACTS:
+        found = [e for e in find(metadata) if e.get("descriptionType", "Abstract") == "Abstract" and _length(e)]
+        found = [e for e in found if not (e.text or "").lstrip().startswith("Comment:")]  # arXiv's, on the files
+        found = [e for e in found if _is_english(e)] or found
+        if found:
+            return max(found, key=_length)
+    return None
+
+
+def _is_english(element: etree._Element) -> bool:
+    return element.get(_LANGUAGE, "").lower().startswith("en")
+
+
+def _length(element: etree._Element) -> int:
+    return len("".join(element.itertext()).strip())
+
+
+def _category(header: etree._Element | None) -> str:
+    """A set the record is in ("physics:hep-ex", "math:math:AG") as a category, where its sets are of one field."""
+    if header is None:
+        return ""
+    sets = [".".join((e.text or "").strip().split(":")[-2:]) for e in header.iterfind("setSpec")]
+    return sets[0] if len(set(map(arxiv.discipline_of, sets))) == 1 else ""

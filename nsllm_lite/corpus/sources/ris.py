@@ -1,0 +1,74 @@
+"""RIS, as reference managers and databases write it: "TY  - JOUR" begins a record, "ER  -" ends it.
+
+Read too: tags with other blanks round their dash, records without TY or ER, values that go on in lines without a tag,
+numbers and links between the records. rispy was tried and not taken: it holds the whole file, and of records without
+TY or ER it loses one or runs two together without a word.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from nsllm_lite.corpus.files import identifiers
+from nsllm_lite.corpus.files.opening import Unread, read_each
+from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
+from nsllm_lite.corpus.sources.arxiv import arxiv_id
+from nsllm_lite.corpus.sources.wos import accession_of
+from nsllm_lite.document import Document, as_doi
+
+# Tags that the format names: only these count where the dash has other blanks than two before it, so that a line of
+# an abstract such as "IL - 6" stays text.
+_TAGS = (
+    "A[1-4BDNU]|C[1-8ANPTY]|D[ABOP]|E[DPRT]|I[DS]|J[12AFO]|KW|L[1-4AKB]|M[1-3]|N[12V]|OP|P[BY]|R[NIP]|S[ENPTV]|T[1-3AITY]|"
+    "U[1-5R]|VL|VO|Y[12]"
+)
+SYNTAX = Syntax(
+    line=re.compile(
+        rf"[ \t]{{0,4}}((?=[A-Z][A-Z0-9] {{2}}-|(?:{_TAGS})[ \t]{{0,3}}-(?:\s|$))[A-Z][A-Z0-9])[ \t]{{0,3}}-(.*)"
+    ),
+    first="TY",
+    last="ER",
+    kept=frozenset(("TI", "T1", "AB", "N2", "LA", "DO", "M3", "UR", "L2", "AN", "DB", "DP")),
+    vital=frozenset(("TI", "T1", "AB", "N2")),
+)
+_BEGINNING = re.compile(r"(?:^|[\n\r])[ \t]{0,4}TY[ \t]{0,3}-[^\n\r]{0,60}[\n\r]+[ \t]{0,4}[A-Z][A-Z0-9][ \t]{0,3}-")
+_STRAY_LINES = 20  # before the first record
+_EID = re.compile(r"[?&]eid=(2-s2\.0-\d+)")
+_PUBMED = ("nlm", "pubmed", "medline")
+
+
+def recognise(head: str) -> bool:
+    """TY near the beginning; further down only where the file begins with tagged lines, so with a broken record."""
+    start = _BEGINNING.search(head)
+    if start is None or head[0] in "<{[":
+        return False
+    return SYNTAX.line.match(head) is not None or head.count("\n", 0, start.start()) < _STRAY_LINES
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    def make(record: Record, origin: str) -> Document:
+        doi = next(filter(None, map(as_doi, record.values("DO", "M3", "UR", "L2"))), "")
+        arxiv = next(filter(None, (arxiv_id(value, bare=False) for value in record.values("DO", "AN", "UR"))), "")
+        pmid, accession = _accession(record)
+        return Document(
+            id=identifiers.name(f"{source}:{origin}", arxiv, pmid, doi, accession),
+            source=source,
+            origin=origin,
+            title=record.value("TI", "T1"),
+            abstract=stated(record.text("AB", "N2")),
+            doi=doi,
+            language=record.value("LA").lower(),
+        )
+
+    return read_each(iter_records(stream, SYNTAX), file, make)
+
+
+def _accession(record: Record) -> tuple[str, str]:
+    """(PMID, accession number) where the record says whose number it is."""
+    number = record.value("AN")
+    if re.match(r"(?:WOS|ISI|MEDLINE):\w", number):
+        return accession_of(number)
+    if any(database.lower() in _PUBMED for database in record.values("DB", "DP")):
+        return number, ""
+    scopus = _EID.search(record.value("UR"))
+    return "", f"scopus:{scopus[1]}" if scopus else ""

@@ -1,0 +1,212 @@
+"""S2ORC full text in its three forms: the releases of 2019 and 2020 and what resembles them (CORD-19, the JSON of
+s2orc-doc2json), where paragraphs name their section; and the present one, where offsets mark one long text.
+
+Kept and left out as in JATS (see `jats`): no captions, references or back matter, no numbered citations that the
+sentence does not need. Of several parses the one from LaTeX is taken, else the first with a body. The `pdf_parses` of
+the 2020 release hold no titles, their `metadata` no text: each is read as it is.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TextIO
+
+from nsllm_lite.corpus.files import citations, identifiers
+from nsllm_lite.corpus.files.objects import objects_in
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.outline import Outline, printed_number
+from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.sources.arxiv import arxiv_id
+from nsllm_lite.document import Document, Section, as_doi
+
+PARSES = ("latex_parse", "grobid_parse", "pdf_parse", "jats_parse")
+OFFSETS = ("content", "body")  # the present form's text, in its first and its second schema
+ANNOTATIONS = ("title", "abstract", "sectionheader", "paragraph", "formula", "bibref")
+MAX_DEPTH = 8
+SIGNS = frozenset((*PARSES, "body_text", "_pdf_hash", "has_pdf_parse", "s2_pdf_hash"))
+_SHA = re.compile(r"[0-9a-f]{40}")
+_OFFSET = re.compile(r"[0-9]{1,12}")
+_ABSTRACT_LABEL = re.compile(r"(?:[Aa]bstract|ABSTRACT|[Ss]ummary|SUMMARY)(?:\s*[:.—–]\s*|\s+(?=[A-Z])|(?=[A-Z]))")
+_STRUCTURE = re.compile(r"(?<!\s)\s*:::\s*")  # between the parts of a structured abstract
+
+
+def recognise(head: str) -> bool:
+    for opened in objects_in(head):
+        keys = opened.fields.keys()
+        if "paper_id" in keys and SIGNS & keys:
+            return True
+        if "corpusid" in keys and any(opened.fields.get(key) == "{" for key in OFFSETS):
+            return True
+    return False
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    def make(record: dict, origin: str) -> Document | Unread:
+        content = next((record[key] for key in OFFSETS if isinstance(record.get(key), dict)), None)
+        if content is not None:
+            return _by_offsets(record, content, source, origin)
+        if not (SIGNS | {"metadata", "title"}) & record.keys():
+            return Unread(origin, UNREADABLE, f"no S2ORC record, but {', '.join(list(record)[:5]) or 'nothing'}")
+        return _by_paragraphs(record, source, origin)
+
+    return read_each(iter_records(stream), file, make)
+
+
+# ------------------------------------------------------------------------------------------- paragraphs with sections
+
+
+def _by_paragraphs(record: dict, source: str, origin: str) -> Document:
+    stated = {**record, **_object(record.get("metadata"))}
+    parses = [_object(record.get(key)) for key in PARSES]
+    parse = next((p for p in (*parses, record) if p.get("body_text")), next(filter(None, parses), record))
+    abstract = _STRUCTURE.sub(" ", _text(stated.get("abstract"))).strip()
+    if not abstract:
+        text = "\n\n".join(filter(None, map(_paragraph, _objects(parse.get("abstract") or record.get("abstract")))))
+        label = _ABSTRACT_LABEL.match(text)
+        abstract = text[label.end() :] if label else text
+    number = "" if "header" in record else _text(record.get("paper_id"))  # doc2json's is the name of a file
+    title = _text(stated.get("title"))
+    return _document(stated, number, source, origin, title, abstract, _sections_of(parse.get("body_text")))
+
+
+def _sections_of(body: object) -> tuple[Section, ...]:
+    outline, before = Outline(), None
+    for paragraph in _objects(body):
+        path, number = _text(paragraph.get("section")).split("::", MAX_DEPTH), _text(paragraph.get("sec_num"))
+        if (path, number) != before:
+            *above, heading = (" ".join(part.split()) for part in path)
+            parents = tuple(above) if above or not heading else None
+            outline.begin(heading, number or printed_number(heading), parents=parents)
+            before = (path, number)
+        outline.add(_paragraph(paragraph))
+    return outline.sections()
+
+
+def _paragraph(paragraph: dict) -> str:
+    """Its text with the formulas in the place of their tokens, and the numbered citations settled."""
+    spans = [_span(span, citations.mark) for span in _objects(paragraph.get("cite_spans"))]
+    for equation in _objects(paragraph.get("eq_spans")):
+        latex = _text(equation.get("latex"))
+        formula = f"${latex}$" if latex else _text(equation.get("raw_str")) or _text(equation.get("text"))
+        spans.append(_span(equation, lambda _, formula=formula: formula))
+    return _rewritten(_text(paragraph.get("text")), spans)
+
+
+# ------------------------------------------------------------------------------------------------ offsets in one text
+
+
+def _by_offsets(record: dict, content: dict, source: str, origin: str) -> Document | Unread:
+    text = _text(content.get("text"))
+    annotations = _object(content.get("annotations"))
+    try:
+        marked = {kind: _spans(annotations.get(kind), len(text)) for kind in ANNOTATIONS}
+    except (ValueError, RecursionError) as error:
+        return Unread(origin, UNREADABLE, f"its annotations cannot be read: {error}")
+    titles, abstracts = ([text[s.start : s.end].strip() for s in _apart(marked[k])] for k in ("title", "abstract"))
+    title = _text(record.get("title")) or next(iter(titles), "")
+    number = str(record.get("corpusid") or "")
+    return _document(record, number, source, origin, title, "\n\n".join(abstracts), _sections_at(text, marked))
+
+
+def _sections_at(text: str, marked: dict[str, list["_Span"]]) -> tuple[Section, ...]:
+    outline, headers = Outline(), set(marked["sectionheader"])
+    cited = _apart(marked["bibref"])[::-1]
+    for block in _apart([*marked["sectionheader"], *marked["paragraph"], *marked["formula"]]):
+        while cited and cited[-1].start < block.start:
+            cited.pop()
+        inside = []
+        while cited and cited[-1].start < block.end:
+            span = cited.pop()
+            inside.append(_Span(span.start - block.start, span.end - block.start, citations.mark))
+        told = _rewritten(text[block.start : block.end], inside)
+        if block in headers:
+            heading = " ".join(told.split())
+            outline.begin(heading, block.number or printed_number(heading))
+        else:
+            outline.add(told)
+    return outline.sections()
+
+
+def _spans(annotation: object, length: int) -> list["_Span"]:
+    """The spans of one kind that lie within the text.
+
+    Raises:
+        ValueError: the annotation is no list, nor a string of JSON that is one.
+    """
+    value = json.loads(annotation) if isinstance(annotation, str) else annotation
+    if not isinstance(value, list | None):
+        raise ValueError(f"a {type(value).__name__} where a list is needed")
+    return [span for span in map(_span, _objects(value)) if 0 <= span.start < span.end <= length]
+
+
+# ---------------------------------------------------------------------------------------------------------- both forms
+
+
+class _Span(NamedTuple):
+    start: int
+    end: int
+    rewrite: Callable[[str], str] = str
+    number: str = ""
+
+
+def _span(span: dict, rewrite: Callable[[str], str] = str) -> _Span:
+    """Offsets are numbers, in some files as strings; what is neither lies outside every text."""
+    start, end = (str(span.get(key)) for key in ("start", "end"))
+    number = _text(_object(span.get("attributes")).get("n"))
+    if not (_OFFSET.fullmatch(start) and _OFFSET.fullmatch(end)):
+        return _Span(-1, -1)
+    return _Span(int(start), int(end), rewrite, number)
+
+
+def _apart(spans: list[_Span]) -> list[_Span]:
+    """In order, without those that begin within another."""
+    kept: list[_Span] = []
+    for span in sorted(spans, key=lambda s: (s.start, s.end)):
+        if not kept or span.start >= kept[-1].end:
+            kept.append(span)
+    return kept
+
+
+def _rewritten(text: str, spans: list[_Span]) -> str:
+    """The text with each span put as it says and citations settled; GROBID's space between span and sign goes."""
+    parts, place = [], 0
+    for span in _apart([s for s in spans if 0 <= s.start < s.end <= len(text)]):
+        parts += [text[place : span.start], span.rewrite(text[span.start : span.end])]
+        place = span.end
+        if text[place : place + 1] == " " and text[place + 1 : place + 2] in tuple(".,;:)]"):
+            place += 1
+    return citations.settle("".join([*parts, text[place:]])).strip()
+
+
+def _document(
+    stated: dict, number: str, source: str, origin: str, title: str, abstract: str, sections: tuple[Section, ...]
+) -> Document:
+    """The paper, named by what is stated of it, or by its number in Semantic Scholar."""
+    opened = _object(stated.get("openaccessinfo"))
+    ids = {**stated, **_object(opened.get("externalids")), **_object(stated.get("externalids"))}
+    ids = {key.lower().removesuffix("_id"): str(value) for key, value in ids.items() if isinstance(value, str | int)}
+    doi, arxiv = as_doi(ids.get("doi", "")), arxiv_id(ids.get("arxiv", ""))
+    accession = f"s2:{number}" if number.isdecimal() or _SHA.fullmatch(number) else ""
+    field = stated.get("mag_field_of_study")
+    return Document(
+        id=identifiers.name(f"{source}:{origin}", arxiv, ids.get("pubmed", ""), doi, accession),
+        source=source,
+        origin=origin,
+        title=title,
+        abstract=abstract,
+        sections=sections,
+        doi=doi,
+        discipline=_text(field[0] if isinstance(field, list) and field else field),
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _object(value: object) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: object) -> list[dict]:
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []

@@ -1,0 +1,116 @@
+"""Tables of papers with a header: PubMed, Scopus, Embase, Ovid, EndNote and ASReview CSV, Web of Science's
+tab-delimited files, arXiv and Semantic Scholar dumps as CSV or Parquet. Columns are known by their names alone, upper
+and lower case, blanks, underscores and signs being equal.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+
+from nsllm_lite.corpus.files import identifiers
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.tables import dialect_of, iter_rows
+from nsllm_lite.corpus.sources import arxiv, wos
+from nsllm_lite.document import Document, as_doi
+
+_NAMES = {  # those that say more first: of several columns that a table has, the first with something in it counts
+    "title": "title titles articletitle papertitle documenttitle primarytitle ti t1",
+    "abstract": "abstract abstracts abstracttext abstractnote summary summaries ab",
+    "arxiv": "arxivid arxiv",
+    "id": "id entryid paperid url link pdfurl",  # an arXiv id if it looks like one
+    "pmid": "pmid pubmedid medlinepmid pm",
+    "doi": "doi dois di do",
+    "ut": "ut utuniquewosid wosid",
+    "eid": "eid",
+    "language": "language languages languageoforiginaldocument publicationlanguage lang la",
+    "area": "sc wc researchareas woscategories webofsciencecategories",
+    "category": "primarycategory categories category terms",
+    "discipline": "discipline fieldsofstudy fieldofstudy",
+    "other": "authors author authornames authornames au firstauthors journal journaltitle sourcetitle citation",
+}
+_ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
+_PLACES = {name: place for place, name in enumerate(_ROLES)}
+_PAPERS = frozenset(("abstract", "arxiv", "pmid", "doi", "ut", "eid", "other"))
+_NO_ABSTRACT = re.compile(r"\[?no abstract(?: is)?(?: available)?\.?\]?", re.IGNORECASE)
+_LIST_SIGNS = " []'\""  # lists are often written as Python or JSON does
+_ITEM_END = re.compile(r"['\"]?\s*[;,]")
+MAX_LISTED = 300
+
+Columns = dict[str, list[str]]  # role -> names of its columns
+
+
+def columns_of(names: Iterable[str]) -> Columns | None:
+    """What the columns with these names hold; None where it is not papers: a title, and an abstract or what names it.
+
+    A table of papers without abstracts is read too, so that each of its papers is counted.
+    """
+    plain = {name: re.sub(r"[\W_]+", "", name).lower() for name in names}
+    columns: Columns = {}
+    for name in sorted(plain, key=lambda name: _PLACES.get(plain[name], 0)):
+        if plain[name] in _ROLES:
+            columns.setdefault(_ROLES[plain[name]], []).append(name)
+    return columns if "title" in columns and not _PAPERS.isdisjoint(columns) else None
+
+
+def recognise(head: str) -> bool:
+    if head[0] in "<{[":
+        return False
+    dialect = dialect_of(head)
+    return dialect is not None and columns_of(dialect.names) is not None
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    return read_rows(iter_rows(stream), source, file)
+
+
+def read_rows(rows: Iterable[dict | str], source: str, file: str) -> Iterator[Document | Unread]:
+    """The papers of rows that all have the same names."""
+    columns: Columns | None = None
+
+    def make(row: dict, origin: str) -> Document | Unread:
+        nonlocal columns
+        if columns is None:
+            columns = columns_of(row) or {}
+        if not columns:
+            return Unread(origin, UNREADABLE, f"no column of titles; the columns are {', '.join(row)[:MAX_LISTED]}")
+        return _document(row, columns, source, origin)
+
+    return read_each(rows, file, make)
+
+
+def _document(row: dict, columns: Columns, source: str, origin: str) -> Document:
+    fields = {role: list(filter(None, (_text(row[name]) for name in names))) for role, names in columns.items()}
+
+    def first(role: str) -> str:
+        return next(iter(fields.get(role, ())), "")
+
+    doi = next(filter(None, map(as_doi, fields.get("doi", ()))), "")
+    arxiv_id = next(filter(None, map(arxiv.arxiv_id, (*fields.get("arxiv", ()), *fields.get("id", ()), doi))), "")
+    pmid, accession = wos.accession_of(first("ut"))
+    pmid = first("pmid").removesuffix(".0") or pmid  # pandas writes 123.0 into a column that has gaps
+    if not accession and first("eid").startswith("2-s2.0-"):
+        accession = f"scopus:{first('eid')}"
+    abstract = "" if _NO_ABSTRACT.fullmatch(first("abstract")) else first("abstract")
+    return Document(
+        id=identifiers.name(f"{source}:{origin}", arxiv_id, pmid, doi, accession),
+        source=source,
+        origin=origin,
+        title=first("title"),
+        abstract=arxiv.paragraphs(abstract) if arxiv_id else abstract,
+        discipline=(
+            arxiv.discipline_of(" ".join((*fields.get("category", ()), arxiv_id)))
+            or next(filter(None, map(wos.discipline_of, fields.get("area", ()))), "")
+            or _ITEM_END.split(first("discipline").strip(_LIST_SIGNS), maxsplit=1)[0]
+        ),
+        doi=doi,
+        language=first("language").lower(),
+    )
+
+
+def _text(value: object) -> str:
+    """A cell as text; one of Parquet may be null, bytes, a number or a list, and what else it holds is no text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace").strip()
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_text, value)))
+    return str(value).strip() if isinstance(value, str | int | float) else ""

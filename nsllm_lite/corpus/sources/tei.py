@@ -1,0 +1,223 @@
+"""TEI full text: GROBID's output and its training files, and papers that archives publish as TEI.
+
+GROBID sets its sections side by side and numbers their headings (`n="2.1"`); its training files and other flat texts
+have the number in the heading or none. Nested divisions nest. Kept and left out as in JATS (see `jats`): no figures,
+tables, notes, references or back matter; formulas stay, as the letters GROBID found or as TeX. Lines of print (`lb`)
+are joined, and paragraphs that a formula, a figure or a page cut in two. A text without a title in its header takes
+the title of its front, or has none.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from lxml import etree
+
+from nsllm_lite.corpus.files import identifiers
+from nsllm_lite.corpus.files.elements import iter_elements, text_of
+from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.outline import Outline, printed_number
+from nsllm_lite.corpus.files.sniff import xml_root
+from nsllm_lite.corpus.sources.arxiv import arxiv_id
+from nsllm_lite.document import Document, Section, as_doi
+
+RECORDS = ("TEI", "tei", "TEI.2")
+ROOTS = (*RECORDS, "teiCorpus", "teiCorpus.2")
+DIVISIONS = frozenset(("div", *(f"div{n}" for n in range(8))))
+CONTAINERS = frozenset(("text", "body", "group", "floatingText"))
+PARAGRAPHS = frozenset(("p", "ab", "formula", "quote", "cit", "lg", "sp", "argument", "epigraph"))
+OUT = frozenset(("figure", "table", "listBibl", "biblStruct", "biblFull", "back", "front", "facsimile"))
+SKIP = OUT | {"note", "label", "fw", "graphic", "figDesc"}
+BLOCKS = DIVISIONS | CONTAINERS | PARAGRAPHS | OUT | {"head", "list", "list-item"}
+RENAMED = {"s": "p", "l": "p", "item": "list-item"}  # as `text_of` sets them apart; GROBID's sentences touch each other
+LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+_EMPTY_BRACKETS = re.compile(r" ?\( ?\) ?[,.]?$")  # where the number of a formula stood
+
+_BULLET = re.compile(r"^[-–—•●▪■◦‣·*] +")
+
+
+def recognise(head: str) -> bool:
+    return xml_root(head) in ROOTS
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    """One document a TEI element, many in a corpus (teiCorpus)."""
+
+    def make(tei: etree._Element, origin: str) -> Document | Unread:
+        return document_of(tei, source, origin)
+
+    tags = tuple(f"{prefix}{tag}".replace(".", r"\.") for tag in RECORDS for prefix in ("", "tei:"))
+    return read_each(iter_elements(stream, tags), file, make)
+
+
+def document_of(tei: etree._Element, source: str, origin: str) -> Document | Unread:
+    header, text = tei.find("teiHeader"), tei.find("text")
+    if header is None and text is None:
+        return Unread(origin, UNREADABLE, "neither a header (teiHeader) nor a text is in the TEI record")
+    header = etree.Element("teiHeader") if header is None else header
+    text = etree.Element("text") if text is None else text
+    _rewrite(tei)
+    lines = Lines("".join(tei.itertext()))
+    language = _language(tei, header, text)
+    moves, abstract = _abstract(header, text, language, lines)
+    ids = {(idno.get("type") or "").lower(): (idno.text or "").strip() for idno in header.iter("idno")}
+    doi = as_doi(ids.get("doi", ""))
+    return Document(
+        id=identifiers.name(f"{source}:{origin}", arxiv_id(ids.get("arxiv", "")), ids.get("pmid", ""), doi),
+        source=source,
+        origin=origin,
+        title=lines.join(_title(header, text, language)),
+        abstract=abstract,
+        sections=_sections(text, lines),
+        moves=moves,
+        doi=doi,
+        language=language,
+    )
+
+
+def _rewrite(tei: etree._Element) -> None:
+    """What JATS names otherwise gets its name there, so that `text_of` writes it; ends of lines become marks."""
+    for node in tei.iter("ref", "hi", "lb", "pb", "cb", "formula", *RENAMED):
+        kind = (node.get("type") or node.get("rend") or "").lower()
+        match node.tag:
+            case "ref":
+                if kind.startswith("bib"):
+                    node.tag = "xref"
+                    node.set("ref-type", "bibr")
+                elif kind.startswith("foot"):
+                    node.tag = "note"
+                if node.tail and node.tail.lstrip()[:1] in tuple(".,;:)]"):
+                    node.tail = node.tail.lstrip()  # GROBID sets a space after each
+            case "hi":
+                node.tag = "sup" if kind.startswith("sup") else "sub" if kind.startswith("sub") else "hi"
+            case "lb" | "pb" | "cb":
+                node.text = NO_BREAK if node.get("break") == "no" else BREAK if node.getparent().tag != "xref" else " "
+            case "formula":
+                tex = " ".join("".join(node.itertext()).split())
+                if (node.get("notation") or "").lower() in ("tex", "latex") and "$" not in tex:
+                    node[:] = []
+                    node.text = f"${tex}$"
+            case tag:
+                node.tag = RENAMED[tag]
+
+
+def _language(tei: etree._Element, header: etree._Element, text: etree._Element) -> str:
+    stated = header.find("profileDesc/langUsage/language")
+    found = (text.get(LANG), tei.get(LANG), stated.get("ident") if stated is not None else "", header.get(LANG))
+    return next(filter(None, found), "").strip().lower()
+
+
+def _in_language(elements: list[etree._Element], language: str) -> etree._Element | None:
+    """The first that is in the paper's language, or states none; else the first."""
+    own = (e for e in elements if (e.get(LANG) or language).lower() == language)
+    return next(own, elements[0] if elements else None)
+
+
+def _title(header: etree._Element, text: etree._Element, language: str) -> str:
+    titles = [t for t in header.iterfind("fileDesc/titleStmt/title") if text_of(t)]
+    main = [t for t in titles if t.get("type") in (None, "main")]
+    front, body = text.find("front"), text.find("body")
+    if not titles and front is not None:
+        titles = [t for t in front.iter("titlePart", "docTitle", "title", "head") if text_of(t)]
+    if not titles and body is not None and body.find("div") is not None:
+        titles = body.findall("head")  # above the divisions, so of the whole
+    return text_of(_in_language(main or titles, language), SKIP | {"xref"})
+
+
+def _abstract(
+    header: etree._Element, text: etree._Element, language: str, lines: Lines
+) -> tuple[tuple[tuple[str, str], ...], str]:
+    """(moves, text); the moves are the parts of an abstract with headings of their own."""
+    found = header.findall("profileDesc/abstract")
+    front = text.find("front")
+    if not found and front is not None:
+        found = [d for d in front.iter("abstract", *DIVISIONS) if "abstract" in (d.tag, d.get("type"))]
+    abstract = _in_language(found, language)
+    parts = _sections(abstract, lines) if abstract is not None else ()
+    if len(parts) > 1 and all(part.heading for part in parts):
+        return tuple((p.heading.rstrip(":"), p.text) for p in parts), " ".join(p.text for p in parts)
+    return (), "\n\n".join(p.text for p in parts)
+
+
+def _sections(parent: etree._Element, lines: Lines) -> tuple[Section, ...]:
+    writer = _Writer(lines)
+    writer.walk(parent, ())
+    writer.flush()
+    return writer.outline.sections()
+
+
+class _Writer:
+    """Walks a text and fills an outline; holds back the last paragraph, which may go on after what cuts it."""
+
+    def __init__(self, lines: Lines):
+        self.outline = Outline()
+        self._lines = lines
+        self._held: list[str] = []
+        self._goes_on = False  # after a formula the sentence does, whatever sign it ends with
+
+    def walk(self, parent: etree._Element, path: tuple[str, ...]) -> None:
+        headed = False
+        for node in _blocks(parent):
+            match node.tag:
+                case "head":
+                    own = self._begin(node, parent, path if not headed else path[:-1])
+                    path, headed = (own, True) if parent.tag in DIVISIONS else (path, False)
+                case "list" | "list-item":
+                    self._add_list(node)
+                case tag if tag in DIVISIONS or tag in CONTAINERS:
+                    self.walk(node, path)
+                case tag if tag in PARAGRAPHS:
+                    self._add(node)
+
+    def flush(self) -> None:
+        if self._held:
+            self.outline.add("\n".join(map(self._lines.join, self._held)))
+        self._held, self._goes_on = [], False
+
+    def _begin(self, head: etree._Element, parent: etree._Element, path: tuple[str, ...]) -> tuple[str, ...]:
+        self.flush()
+        heading = self._lines.join(text_of(head, SKIP))
+        level = head.get("level") or ""
+        number = head.get("n") or parent.get("n") or printed_number(heading)
+        return self.outline.begin(heading, number, int(level) if re.fullmatch("[1-9]", level) else 0, path or None)
+
+    def _add(self, node: etree._Element) -> None:
+        text = text_of(node, SKIP)
+        is_formula = node.tag == "formula"
+        if is_formula and node.find("label") is not None:
+            text = _EMPTY_BRACKETS.sub("", text.rstrip(f" {BREAK}"))
+        if not text.strip(BREAK):
+            return
+        before = self._held[-1].rstrip(f" {BREAK}") if self._held and not self._held[0].startswith("- ") else ""
+        cut = text[0].islower() and (self._goes_on or before[-1:] not in tuple(".!?:;"))
+        if before and (is_formula or cut):
+            self._held[-1] = f"{before}{BREAK} {text}"
+        else:
+            self.flush()
+            self._held = [text]
+        self._goes_on = is_formula
+
+    def _add_list(self, node: etree._Element) -> None:
+        """Each item on a line of its own; items that follow each other without a list around them make one."""
+        if not self._held or not self._held[0].startswith("- "):
+            self.flush()
+        for item in node.iter("list-item"):
+            text = _BULLET.sub("", text_of(item, SKIP | {"list"}))
+            if text.strip(BREAK):
+                self._held.append(f"- {text}")
+
+
+def _blocks(parent: etree._Element) -> Iterator[etree._Element]:
+    """The blocks that stand directly in `parent`; words between them are set in a paragraph."""
+    loose = etree.Element("p")
+    loose.text = parent.text
+    for child in list(parent):
+        if child.tag not in BLOCKS:
+            loose.append(child)
+            continue
+        yield loose
+        loose = etree.Element("p")
+        loose.text, child.tail = child.tail, None
+        yield child
+    yield loose

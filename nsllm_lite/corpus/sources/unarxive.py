@@ -1,0 +1,173 @@
+r"""unarXive 2022: arXiv papers read from their LaTeX, as JSON lines with sections of paragraphs.
+
+A paragraph holds `{{formula:KEY}}` and the like, whose content stands in `ref_entries`. Formulas become $...$, those on
+a line of their own $$...$$; citations are dropped, or become the number of their entry where the sentence needs one
+("as in [3]"); figures and tables are dropped. `REF` stands where a cross-reference was lost, and goes.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby, pairwise
+from typing import NamedTuple, TextIO
+
+from nsllm_lite.corpus.files import citations
+from nsllm_lite.corpus.files.elements import FORMULA
+from nsllm_lite.corpus.files.objects import objects_in
+from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.outline import Outline
+from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.sources import arxiv
+from nsllm_lite.document import Document, Section
+
+LEVELS = {"chapter": 1, "part": 1, "section": 1, "subsection": 2, "subsubsection": 3}
+HEADING = ("section", "sec_number", "sec_type")
+MAX_REPEATS = 4  # of a formula; unarXive refers to each once or twice, and a hostile file may not grow without end
+LOWEST = 4  # headings within a paragraph, whose type unarXive leaves empty
+
+_FORMULA = re.compile(r"(^ ?)?\{\{formula:([^{}\n]*)\}\} ?(?=( *$)?)", re.MULTILINE)  # unarXive adds a space to each
+_OTHER = re.compile(r"\{\{(cite|figure|table|ref):([^{}\n]*)\}\}")
+_TEXT_COMMAND = re.compile(r"\\(?:text\w*|mbox|operatorname\*?|math\w+)\s*\{[^{}]*\}|\\[a-zA-Z]+\*?")
+_WORDS = re.compile(r"(?<![\w{])[A-Za-z]{2,}(?:[ ,.]+[a-z]{2,}){2}")
+_LOST = re.compile(r"\bREF(?= (?:[\s.,;:()\[\]{}–-]|$)) ")
+_BRACKETED = re.compile(r"\s?\([^()\n]{0,120}\)")
+_POINTING = re.compile(
+    r"\b(?:see|cf|e\.?g|also|and|in|the|of|or|from|by|to|figs?|figures?|tabs?|tables?|eqs?|eqns?|equations?|secs?|"
+    r"sections?|appendi(?:x|ces)|app|theorems?|thm|lemmas?|propositions?|corollar(?:y|ies)|definitions?|remarks?|"
+    r"examples?|algorithms?|chapters?|REF)\b|[\s.,;:–-]",
+    re.IGNORECASE,
+)
+_SPACE_BEFORE_SIGN = re.compile(r"(?<=[^\s])[ \xa0]+(?=[.,;:)]{1,3}(?:\s|$))")
+_COMMAS = re.compile(r",(?:[ \xa0]?,)*(?=[.;:)](?:\s|$))|,(?:[ \xa0]?,)+")  # between citations that unarXive lost
+_MARK = "\ue004"  # stands for a lost cross-reference until its brackets are known
+
+
+def recognise(head: str) -> bool:
+    return any(
+        "paper_id" in o.fields and bool({"_source_hash", "_source_name"} & o.fields.keys()) for o in objects_in(head)
+    )
+
+
+def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+    def make(record: dict, origin: str) -> Document | Unread:
+        metadata, body = record.get("metadata"), record.get("body_text")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        if not isinstance(body, list) and not metadata:
+            return Unread(origin, UNREADABLE, "neither metadata nor body_text in the record")
+        own = record.get("abstract")
+        abstract = own.get("text") if isinstance(own, dict) else own
+        stated = {key: value for key, value in metadata.items() if value}
+        paper = arxiv.document_of({"id": record.get("paper_id"), "abstract": abstract, **stated}, source, origin)
+        paragraphs = [p if isinstance(p, dict) else {"text": p} for p in body] if isinstance(body, list) else []
+        return replace(
+            paper,
+            sections=_sections(paragraphs, _Entries(record)),
+            discipline=paper.discipline or _text(record.get("discipline")),
+        )
+
+    return read_each(iter_records(stream), file, make)
+
+
+class _Entries:
+    """What the placeholders of one record stand for."""
+
+    def __init__(self, record: dict):
+        refs, works = record.get("ref_entries"), record.get("bib_entries")
+        self._refs = refs if isinstance(refs, dict) else {}
+        self._chars_left = MAX_REPEATS * sum(
+            len(_text(e.get("latex"))) for e in self._refs.values() if isinstance(e, dict)
+        )
+        self._numbers = {key: n for n, key in enumerate(works, start=1)} if isinstance(works, dict) else {}
+
+    def resolve(self, text: str) -> str:
+        text = citations.settle(_OTHER.sub(self._other, text))
+        text = _BRACKETED.sub(_without_pointers, _LOST.sub(_MARK, text))
+        text = re.sub(f"[ \xa0]?{_MARK}", "", text)
+        text = _COMMAS.sub(_one_comma, _SPACE_BEFORE_SIGN.sub("", text))
+        return _FORMULA.sub(self._formula, text)
+
+    def _other(self, place: re.Match) -> str:
+        number = f"[{self._numbers[place[2]]}]" if place[2] in self._numbers else ""
+        return citations.mark(number) if place[1] == "cite" else ""
+
+    def _formula(self, place: re.Match) -> str:
+        entry = self._refs.get(place[2])
+        latex = _text(entry.get("latex")) if isinstance(entry, dict) else None
+        self._chars_left -= len(latex or "")
+        if self._chars_left < 0:
+            return FORMULA
+        return _formula(latex, display=place[1] is not None and place[3] is not None)
+
+
+def _formula(latex: str | None, display: bool) -> str:
+    """TeX between dollars. Where unarXive took the words between two formulas for one, they are words again."""
+    if latex is None:
+        return FORMULA
+    bare = " ".join(latex.split())
+    if not bare.strip("_^{}"):
+        return ""  # an author's own command that unarXive did not know
+    if _WORDS.search(_TEXT_COMMAND.sub(" ", latex)):
+        return latex
+    return f"$${bare}$$" if display else f"${bare}$"
+
+
+def _without_pointers(bracketed: re.Match) -> str:
+    """A bracket goes where it holds nothing but lost cross-references and the words that introduce them."""
+    inner = bracketed[0].strip()[1:-1]
+    is_lost = _MARK in inner or (not inner and bracketed[0][0].isspace())
+    return "" if is_lost and not _POINTING.sub("", inner.replace(_MARK, " ")) else bracketed[0]
+
+
+def _one_comma(commas: re.Match) -> str:
+    """None before another sign."""
+    return "" if commas.string[commas.end() : commas.end() + 1] in tuple(".;:)") else ","
+
+
+def _sections(paragraphs: list[dict], entries: _Entries) -> tuple[Section, ...]:
+    runs = [(h, list(run)) for h, run in groupby(paragraphs, lambda p: _Heading(*(_text(p.get(k)) for k in HEADING)))]
+    tops = [heading.number for heading, _ in runs if heading.level == 1]
+    followed = dict(pairwise(tops))
+    outline = Outline()
+    around: list[tuple[_Heading, str]] = []
+    for heading, run in runs:
+        title = " ".join(entries.resolve(heading.text).split())
+        while around and around[-1][0].level >= heading.level:
+            around.pop()
+        if around and not heading.lies_under(around[-1][0], followed):
+            around = []
+        outline.begin(title, parents=tuple(text for _, text in around))
+        around.append((heading, title))
+        for paragraph in run:
+            outline.add(_block(paragraph, entries))
+    return outline.sections()
+
+
+class _Heading(NamedTuple):
+    text: str
+    number: str
+    kind: str
+
+    @property
+    def level(self) -> int:
+        return LEVELS.get(self.kind, LOWEST if self.text else 1)
+
+    def lies_under(self, above: "_Heading", followed: dict[str, str]) -> bool:
+        """A section without a text of its own is not listed: its subsections must not go to the one before it."""
+        if "." in self.number:
+            return self.number.rpartition(".")[0] == above.number
+        after = followed.get(above.number, "")
+        gap = above.number.isdecimal() and after.isdecimal() and int(after) != int(above.number) + 1
+        return not (gap and above.level == 1)
+
+
+def _block(paragraph: dict, entries: _Entries) -> str:
+    """A paragraph, or a line for each item of a list."""
+    text = entries.resolve(_text(paragraph.get("text"))).strip()
+    if paragraph.get("content_type") != "list":
+        return text
+    items = (" ".join(item.split()) for item in re.split(r"\n\s*\n", text))
+    return "\n".join(f"- {item}" for item in items if item)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

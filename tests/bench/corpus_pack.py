@@ -1,0 +1,139 @@
+"""Documents on disk -> packed rows on disk, against the bare tokenizers: the same texts, each in a fresh process.
+
+    python tests/bench/corpus_pack.py DATA [--copies N]
+
+DATA is a folder of real files; every distinct text the readers find in it is taken once (`--copies` repeats them with
+other numbers in them, for more tokens). Prints tokens/s, the ratio to the bare tokenizer chosen, peak memory and fill.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+
+def gather(data: Path, copies: int, folder: Path) -> None:
+    """folder/documents.parquet: each distinct text of the readable files, cleaned, as a document."""
+    from nsllm_lite import recipe
+    from nsllm_lite.corpus import clean, sources
+    from nsllm_lite.corpus.phases import RENDER
+    from nsllm_lite.document import Document, DocumentWriter
+
+    texts: dict[str, None] = {}
+    for place in sorted(p for p in data.iterdir() if p.is_dir()):
+        source = recipe.Source(name=place.name, path=str(place))
+        for file in sources.files_of(source):
+            for record in sources.read(source, file, general=place.name.startswith("general")):
+                if isinstance(record, Document):
+                    document = clean.clean_document(record)
+                    for render in RENDER.values():
+                        text, reason = render(document, 100)
+                        if not reason:
+                            texts[text] = None
+    writer = DocumentWriter(folder / "documents.parquet")
+    number = 0
+    for copy in range(copies):
+        for text in texts:
+            changed = re.sub(r"[a-z]{4,}", lambda m, c=copy: m[0] + "abcdefghij"[c % 10], text) if copy else text
+            writer.add(Document(f"doc:{number}", "real", f"f#{number}", text=changed))
+            number += 1
+    writer.close()
+
+
+def tokenizer_of(data: Path) -> str:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(data / "qwen3_tokenizer").backend_tokenizer.to_str()
+
+
+def texts_of(folder: Path) -> list[str]:
+    return pq.read_table(folder / "documents.parquet", columns=["text"])["text"].to_pylist()
+
+
+def bare_gigatoken(folder: Path) -> dict:
+    import gigatoken
+
+    texts = texts_of(folder)
+    tokenizer = gigatoken.Tokenizer.from_json((folder / "plain.json").read_text())
+    started = time.perf_counter()
+    encoded = tokenizer.encode_batch(texts, parallel=True)
+    seconds = time.perf_counter() - started
+    return {"tokens": len(encoded.layout.content), "seconds": seconds}
+
+
+def bare_tokenizers(folder: Path) -> dict:
+    from tokenizers import Tokenizer
+
+    texts = texts_of(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "plain.json"))
+    started = time.perf_counter()
+    num_tokens = 0
+    for start in range(0, len(texts), 512):
+        batch = tokenizer.encode_batch_fast(texts[start : start + 512], add_special_tokens=False)
+        num_tokens += sum(len(encoding.ids) for encoding in batch)
+    return {"tokens": num_tokens, "seconds": time.perf_counter() - started}
+
+
+def ours(folder: Path) -> dict:
+    from tokenizers import Tokenizer
+
+    from nsllm_lite.corpus import pack
+    from nsllm_lite.corpus.encoder import Encoder
+
+    encoder = Encoder(Tokenizer.from_file(str(folder / "full.json")))
+    num = pq.read_metadata(folder / "documents.parquet").num_rows
+    task = pack.PackTask("general", "train", 0, (folder / "documents.parquet",), (np.ones(num, bool),), 0)
+    started = time.perf_counter()
+    made = pack.pack(task, encoder, 151643, 4096, 1, folder / "rows", folder / "counts")
+    seconds = time.perf_counter() - started
+    tokens, rows = (sum(shard[key] for shard in made["shards"]) for key in ("tokens", "rows"))
+    fills = [round(s["tokens"] / s["rows"] / 4096, 4) for s in made["shards"]]
+    return {"tokens": tokens, "seconds": seconds, "by": made["encoder"], "fill": fills, "documents": num, "rows": rows}
+
+
+WAYS = {"bare gigatoken, 2 threads": bare_gigatoken, "bare tokenizers, 2 threads": bare_tokenizers, "ours": ours}
+
+
+def peak_mib() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--copies", type=int, default=1)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.way:
+        print(json.dumps({**WAYS[args.way](args.data), "peak_mib": peak_mib()}))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        gather(args.data, args.copies, folder)
+        full = tokenizer_of(args.data)
+        (folder / "full.json").write_text(full)
+        (folder / "plain.json").write_text(json.dumps(json.loads(full) | {"added_tokens": []}))
+        best: dict[str, dict] = {}
+        for _ in range(3):
+            for way in WAYS:
+                command = [sys.executable, __file__, str(folder), "--way", way]
+                result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+                if way not in best or result["seconds"] < best[way]["seconds"]:
+                    best[way] = result
+        for way, result in best.items():
+            ratio = result["seconds"] / best["bare gigatoken, 2 threads"]["seconds"]
+            speed = result["tokens"] / result["seconds"] / 1e6
+            rest = {k: v for k, v in result.items() if k not in ("seconds", "peak_mib")}
+            print(f"{way:<28} {speed:6.2f} Mtok/s  {ratio:5.2f} x  peak {result['peak_mib']:,.0f} MiB  {rest}")
+
+
+if __name__ == "__main__":
+    main()

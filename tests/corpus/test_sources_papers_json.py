@@ -1,0 +1,180 @@
+"""Papers as JSON: arXiv's ids and categories in all their forms, and the lists of conferences."""
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+
+from nsllm_lite.corpus.files.opening import Unread
+from nsllm_lite.corpus.sources import arxiv, conference
+
+
+def read(reader, content):
+    content = content if isinstance(content, str) else json.dumps(content)
+    return list(reader.read(io.StringIO(content), "s", "f"))
+
+
+def paper(**fields):
+    (document,) = read(arxiv, {"title": "T", "abstract": "A", **fields})
+    return document
+
+
+# ---------------------------------------------------------------------------------------------------------- arXiv
+
+
+@pytest.mark.parametrize(
+    ("stated", "name"),
+    [
+        ("0704.0001", "0704.0001"),
+        ("2501.00001v12", "2501.00001"),
+        (2501.00001, "2501.00001"),
+        ("math.GT/0309136v1", "math/0309136"),
+        ("cond-mat/9901001", "cond-mat/9901001"),
+        ("oai:arXiv.org:quant-ph/9901001", "quant-ph/9901001"),
+        ("arXiv:2501.00001v1 [cs.CL]", "2501.00001"),
+        ("http://export.arxiv.org/abs/hep-th/9901001v2", "hep-th/9901001"),
+        ("https://www.arxiv.org/pdf/2501.00001v1.pdf", "2501.00001"),
+        ("https://doi.org/10.48550/arXiv.2501.00001", "2501.00001"),
+        ("2513.00001", ""),  # there is no thirteenth month
+        ("handle/1234567", ""),
+        ("05PCDMN4Dk", ""),
+        ("x" * 10_000, ""),
+        (None, ""),
+    ],
+)
+def test_arxiv_ids(stated, name):
+    assert paper(id=stated).id == (f"arxiv:{name}" if name else "s:f#1")
+
+
+def test_papers_that_are_not_arxivs_are_named_by_what_they_state():
+    assert paper(id=7, doi="https://doi.org/10.1000/ABC").id == "doi:10.1000/abc"
+    assert paper(id=7, doi="10.48550/arXiv.2501.00001").id == "arxiv:2501.00001"
+    assert paper(id="0704.0001", doi="10.1000/A 10.1000/B").doi == "10.1000/a"
+    assert paper(DOI="10.1000/a", pmid="77").id == "pmid:77"
+    assert paper(id="Bk1", site="https://openreview.net/forum?id=Bk1").id == "openreview:Bk1"
+    assert paper(doi="none", language="EN").language == "en"
+
+
+@pytest.mark.parametrize(
+    ("categories", "discipline"),
+    [
+        ("math.AG hep-th", "Mathematics"),
+        (["68T50", "I.2.7; H.5.2", "cs.CL"], "Computer Science"),
+        ("['physics.med-ph', 'cs.CV']", "Medicine"),
+        ("alg-geom math.AG", "Mathematics"),
+        ("cmp-lg", "Computer Science"),
+        ("chao-dyn nlin.CD", "Physics"),
+        ("Deep Learning; Vision", ""),
+        (None, ""),
+    ],
+)
+def test_the_broad_field_is_that_of_the_first_category_of_arxiv(categories, discipline):
+    assert paper(categories=categories).discipline == discipline
+
+
+def test_a_primary_category_or_an_old_id_states_the_field_too():
+    assert paper(primary_category="q-bio.NC", categories=["cs.LG", "q-bio.NC"]).discipline == "Biology"
+    assert paper(id="astro-ph/9901001").discipline == "Physics"
+
+
+def test_only_arxiv_marks_paragraphs_by_indents_and_cuts_at_hyphens_of_compounds():
+    text = "an x-\nray\n  is seen"
+    assert paper(id="2501.00001", abstract=text).abstract == "an x-ray\n\nis seen"
+    assert paper(id="a1", abstract=text).abstract == text  # a broken line, or a word cut by a PDF: for the cleaning
+
+
+def test_what_is_no_text_is_no_text():
+    assert paper(abstract=float("nan"), summary="S").abstract == "S"
+    assert paper(abstract={"a": 1}).abstract == ""
+    assert paper(title=["One", None, "Two"]).title == "One Two"
+
+
+# ---------------------------------------------------------------------------------------------------------- conferences
+
+V1 = {"id": "n1", "content": {"title": "T", "abstract": "A", "keywords": ["k"]}, "details": {"replies": [{"title": 1}]}}
+V2 = {"id": "n1", "content": {"title": {"value": "T"}, "abstract": {"value": "A"}, "venue": {"value": "Withdrawn"}}}
+FLAT = {"id": "n1", "title": "T", "track": "main", "status": "Reject", "abstract": "A"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"notes": [V1], "count": 1},
+        {"count": 1, "notes": [V2]},
+        [V1],
+        V2,
+        {"2018": {"papers": [V1]}, "meta": {"by": "me"}},
+        {"title": "A list of papers", "papers": [V1]},
+    ],
+    ids=["api1", "api2", "array", "line", "deep", "titled-list"],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_openreview_notes(content, indent):
+    head = json.dumps(content, indent=indent)
+    assert conference.recognise(head)
+    assert not arxiv.recognise(head)
+    *above, document = read(conference, head)
+    assert (document.id, document.title, document.abstract) == ("openreview:n1", "T", "A")
+    assert [d.title for d in above] == (["A list of papers"] if "title" in content else [])
+
+
+def test_papers_under_their_names_and_in_lists_of_other_services():
+    document, other = read(conference, {"p1": FLAT, "p2": {"title": {"value": "U"}, "abstract": None}})
+    assert [(d.id, d.title, d.abstract) for d in (document, other)] == [("s:f#1", "T", "A"), ("s:f#2", "U", "")]
+    nested = {"message": {"items": [{"title": ["T"], "abstract": "A", "DOI": "10.1000/x"}]}}
+    assert conference.recognise(json.dumps(nested))
+    assert [d.id for d in read(conference, nested)] == ["doi:10.1000/x"]
+
+
+def test_a_flat_list_is_arxivs_unless_it_gives_no_abstracts():
+    bare = {k: v for k, v in FLAT.items() if k != "abstract"}
+    for content, own in (([FLAT], arxiv), ([bare, FLAT], arxiv), ([bare, bare], conference)):
+        head = json.dumps(content, indent=4)
+        assert [r for r in (arxiv, conference) if r.recognise(head)] == [own]
+    assert read(arxiv, [FLAT, FLAT]) == read(conference, [FLAT, FLAT])
+    document, _ = read(conference, [bare, bare])
+    assert (document.title, document.abstract) == ("T", "")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"!": 0, "title": 5134, "abstract": 8921},  # the vocabulary of a tokenizer
+        {"metadata": {"title": "T"}, "abstract": {"text": "A"}},  # full text in another form
+        [{"title": "Fix the door", "status": "open"}],
+        {"references": [{"title": "T"}], "text": "x"},
+        {"a": "title", "b": "abstract"},
+    ],
+)
+def test_other_json_is_left_to_others(content):
+    assert not arxiv.recognise(json.dumps(content))
+    assert not conference.recognise(json.dumps(content))
+
+
+def test_every_entry_of_a_list_is_accounted_for():
+    *papers, number, nameless, inner = read(conference, {"notes": [V1, V2, 7, {"id": "x"}, {"papers": [FLAT]}]})
+    assert [p.id for p in papers] == ["openreview:n1", "openreview:n1"]
+    assert number.message == "a int without a title among the papers"
+    assert nameless.message == "a dict without a title among the papers"
+    assert inner.title == "T"
+    (nothing,) = read(conference, {"name": "NotFoundError", "errors": [{"code": 1}]})
+    assert nothing.message == "no title, and no list of papers in it, but name, errors"
+
+
+@given(st.integers(0, 2), st.integers(0, 200), st.integers(0, 40), st.text(max_size=8))
+@hypothesis(max_examples=60, deadline=None)
+def test_a_damaged_line_costs_no_other(line, start, length, put):
+    lines = [json.dumps(r) for r in ({"notes": [V1]}, V2, FLAT)]
+    rest = [n for n in range(3) if n != line]
+    lines[line] = lines[line][:1] + "".join(
+        (lines[line][1 : 1 + start] + put + lines[line][1 + start + length :]).split()
+    )
+    for reader in (conference, arxiv):
+        found = read(reader, "\n".join(lines))
+        assert len(found) >= 3
+        assert sum(not isinstance(r, Unread) and r.title == "T" for r in found) >= (
+            len(rest) if reader is conference else 0
+        )

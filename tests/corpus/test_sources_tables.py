@@ -1,0 +1,365 @@
+"""Tables as their programs and their users really write them, and records with a map of their fields."""
+
+import csv
+import io
+import json
+import random
+import time
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from nsllm_lite import recipe
+from nsllm_lite.corpus.files import parquet, tables
+from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Unread
+from nsllm_lite.corpus.sources import fields, table
+from nsllm_lite.document import Document
+
+WOS = "PT\tAU\tTI\tLA\tAB\tDI\tSC\tUT\tPM"
+PAPERS = recipe.Fields(title="headline", abstract="body.summary", id="uid", doi="doi", discipline="area", language="la")
+
+
+def rows(content):
+    return list(tables.iter_rows(io.StringIO(content)))
+
+
+def cells(content):
+    return [list(row.values()) if isinstance(row, dict) else row for row in rows(content)]
+
+
+def read(content):
+    return list(table.read(io.StringIO(content), "s", "f"))
+
+
+def mapped(content, by=PAPERS):
+    return list(fields.read(io.StringIO(content), by, "s", "f"))
+
+
+def as_parquet(columns, **options):
+    file = io.BytesIO()
+    pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), file, **options)
+    file.seek(0)
+    return file
+
+
+def read_parquet(file, by=None):
+    return list(fields.read_parquet(file, by, "s", "f"))
+
+
+# ------------------------------------------------------------------------------------------------------------ rows
+
+
+@pytest.mark.parametrize("delimiter", list(tables.DELIMITERS))
+def test_the_delimiter_is_found_and_quotes_hold_it_and_line_ends(delimiter):
+    content = f'id{delimiter}"a{delimiter} b, c; d"\n1{delimiter}"x{delimiter}\n\n""y"" | ; ,"\n\n2{delimiter}\n'
+    first, second = rows(content)
+    assert first == {"id": "1", f"a{delimiter} b, c; d": f'x{delimiter}\n\n"y" | ; ,'}
+    assert list(second.values()) == ["2", ""]
+
+
+def test_a_tab_file_without_quoting_keeps_its_quotes_and_all_its_rows():
+    content = 'a\tb\tc\n1\t"Tin" and "lead"\t3\t\n2\t"unclosed\t4\n3\t"whole"\t5\t\n4\t"has ""doubled"" ones"\t6\n'
+    assert [row[1] for row in cells(content)] == ['"Tin" and "lead"', '"unclosed', "whole", 'has "doubled" ones']
+
+
+def test_what_does_not_fit_the_header_is_a_message_and_not_a_guess():
+    assert cells("a,b\n1,2\n3\n4,5,6\n7,8,\n") == [
+        ["1", "2"],
+        "the row at line 3 has 1 cells, the header has 2",
+        "the row at line 4 has 3 cells, the header has 2",
+        "the row at line 5 has 3 cells, the header has 2",  # may be a comma that was not quoted
+    ]
+    assert cells("a,b\n1,2,\n3,4,\n5,6,7\n")[:2] == [["1", "2"], ["3", "4"]]  # here every row ends with a comma
+    assert "has 3 cells" in cells("a,b\n1,2,\n3,4,\n5,6,7\n")[2]
+
+
+def test_an_unclosed_quote_costs_its_row_at_most():
+    after = "".join(f'{n},"good, yes",{n}\n' for n in range(50)) + "".join(f"{n},plain,{n}\n" for n in range(50))
+    lost, *rest = cells(f'a,b,c\n1,"x, y, z\n{after}')
+    assert lost == f"the row at line 2: {tables.BROKEN_QUOTE}"
+    assert len(rest) == 100
+    assert all(isinstance(row, list) for row in rest)
+    kept, *rest = cells(f'a,b,c\n1,"x,y\n{after}')  # without commas in it nothing is lost at all
+    assert (kept, len(rest)) == (["1", '"x', "y"], 100)
+    *rest, lost = cells(f'a,b,c\n{after}1,"x, y, z\nand')
+    assert (len(rest), lost) == (100, f"the row at lines 102 to 103: {tables.BROKEN_QUOTE}")
+    no_quotes = "".join(f"{n},plain,{n}\n" for n in range(99)) + "short,row\n"
+    lost, *rest = cells(f'a,b,c\n1,"x, y, z\n{no_quotes}')
+    assert [isinstance(row, list) for row in rest] == [True] * 99 + [False]
+
+
+def test_quotes_that_were_not_doubled_are_text_where_the_row_still_fits():
+    content = 'a,b,c\n1,"she said "hi, you" there",3\n2,"one\nand "two" and\nthree",4\n'
+    assert cells(content) == [["1", 'she said "hi, you" there', "3"], ["2", 'one\nand "two" and\nthree', "4"]]
+    assert cells('a, b\n1, "x, y" \n') == [["1", "x, y"]]  # blanks around quotes
+
+
+def test_a_row_too_long_is_one_message(monkeypatch):
+    monkeypatch.setattr(tables, "MAX_RECORD_CHARS", 1 << 10)
+    monkeypatch.setattr(tables, "CHUNK_CHARS", 1 << 8)
+    lines = "".join(f"line {n} of a long cell\n" for n in range(500))
+    whole, cell, line, last = cells(f'a,b\n0,1\n1,"{lines}"\n2,{"x" * 9_000}\n3,4\n')
+    assert (whole, last) == (["0", "1"], ["3", "4"])
+    assert cell == "the row at lines 3 to 503 is longer than 0 Mi characters"
+    assert line == "line 504 is longer than 0 Mi characters"
+
+
+def test_headers_as_they_come():
+    assert rows("\ufeff\r\nsep=;\r\na;b\r\n1;2,3\r\n") == [{"a": "1", "b": "2,3"}]
+    assert rows("a,a,\n1,2,3\na,a,\n4,5,6\n") == [
+        {"a": "1", "a (2)": "2", "": "3"}, {"a": "4", "a (2)": "5", "": "6"},
+    ]  # fmt: skip
+    assert rows('text\n"one, two"\nthree\n') == [{"text": "one, two"}, {"text": "three"}]
+    assert rows("") == rows("a,b\n") == []
+    assert "header" in rows('"never closed\n1,2')[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '"' * 200_001, "a,b\n" + '"' * 200_001, "a,b\n" + ' "' * 100_000, "a,b\n" + 'c,""d\n' * 20_000,
+        'a,b\nc,"d\n' + ("e,f\n" * 9 + 'x","y\n') * 2_000, "a,b\n" + 'c,"d\n' * 20_000, "," * 200_000,
+        'a,b\n"' + 'c "d" e\n' * 20_000, "a\tb\n" + '"c\td" e\tf\n' * 20_000, 'a,b\nc,"d\n' + '""""e\n' * 20_000,
+    ],
+)  # fmt: skip
+def test_hostile_quotes_take_linear_time(content):
+    """Each takes many seconds if a quote is looked for again from every line, or every quote."""
+    started = time.perf_counter()
+    rows(content)
+    assert time.perf_counter() - started < 1
+
+
+# ---------------------------------------------------------------------------------------------------------- papers
+
+
+def test_columns_are_known_by_their_names():
+    (pubmed,) = read("PMID,Title,Abstract,Journal\n41.0,T,No abstract available,J\n")
+    assert (pubmed.id, pubmed.title, pubmed.abstract) == ("pmid:41", "T", "")
+    scopus = "Authors,Title,Source title,DOI,Abstract,Language of Original Document,EID\n"
+    plain, nameless = read(f"{scopus}A,T,J,10.1234/X.1,B,English,2-s2.0-1\nA,T,J,,[No abstract available],,2-s2.0-1\n")
+    assert (plain.id, plain.doi, plain.language) == ("doi:10.1234/x.1", "10.1234/x.1", "english")
+    assert (nameless.id, nameless.abstract) == ("scopus:2-s2.0-1", "")
+    (kaggle,) = read("terms,titles,summaries,id\n\"['cs.CV', 'stat.ML']\",T,a x-\\n,2001.00001v2\n")
+    assert (kaggle.id, kaggle.discipline) == ("arxiv:2001.00001", "Computer Science")
+    (semantic,) = read('paper_id;Title;ABSTRACT ;fieldsOfStudy\n1f;T;B;"[""Materials Science"", ""Physics""]"\n')
+    assert (semantic.id, semantic.origin, semantic.discipline) == ("s:f#1", "f#1", "Materials Science")
+
+
+def test_web_of_science_tab_rows():
+    content = f'{WOS}\t\nJ\tIto\t"Tin" and "whiskers"\tEnglish\tThey "grow".\t10.1234/A\tChemistry\tWOS:01\t7\t\n'
+    content += "J\tIto\tLead\t\t\t\t\tWOS:02\t\t\nJ\tIto\tGold\t\t\t\t\tMEDLINE:8\t\nJ\tcut\n"
+    tin, lead, gold, cut = read(content)
+    assert (tin.id, tin.title, tin.discipline) == ("pmid:7", '"Tin" and "whiskers"', "Chemistry")
+    assert (tin.doi, tin.language, tin.abstract) == ("10.1234/a", "english", 'They "grow".')
+    assert (lead.id, gold.id) == ("wos:02", "pmid:8")
+    assert (cut.origin, cut.reason) == ("f#4", UNREADABLE)
+
+
+@pytest.mark.parametrize(
+    ("head", "is_papers"),
+    [
+        ("title,abstract", True), (f"{WOS}\nJ\t", True), ("Title;Authors\na;b", True), ("TITLE|pub_med id\r1|2", True),
+        (",material_id,cif\n1,2,3", False), ("num,name,p_np,smiles\n1,a,b,C", False), ("title,price\na,1", False),
+        ("abstract,authors\na,b", False), ("a1,Tin whiskers,They grow.\na2,b,c", False), ("title", False),
+        ("Title, abstract and more are\nto be given here", False), ("TI  - a, b\nAB  - c, d\n", False),
+        ('{"title": 1,"doi": 2}', False), ("<title>,<abstract>", False), ("@article{a, title={b}, doi={c}}", False),
+    ],
+)  # fmt: skip
+def test_only_tables_of_papers_are_recognised(head, is_papers):
+    assert table.recognise(head) is is_papers
+
+
+def test_a_table_read_by_force_without_titles_counts_its_rows():
+    assert [(r.origin, r.message) for r in read("a,b\n1,2\n3,4\n")] == [
+        (f"f#{n}", "no column of titles; the columns are a, b") for n in (1, 2)
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------- fields
+
+
+def test_a_map_of_fields_reads_json_lines_arrays_and_tables_alike():
+    first = {"uid": "7", "headline": "T", "body": {"summary": ["B", None, "C"]}, "doi": "doi:10.1234/X", "area": ["x"]}
+    second = {"uid": 8, "headline": "U", "body": None, "la": "EN", "body.summary": None}
+    lines = "\n" + json.dumps(first) + "\n" + json.dumps(second) + '\n{"uid": \n'
+    one, two, broken = mapped(lines)
+    assert one == Document(
+        "doi:10.1234/x", "s", "f#1", "T", "B\n\nC", discipline="x", doi="10.1234/x",
+    )  # fmt: skip
+    assert (two.id, two.abstract, two.language, broken.reason) == ("s:8", "", "en", UNREADABLE)
+    assert mapped(json.dumps([first, second], indent=1)) == [one, two]
+    content = 'uid,headline,body.summary,doi,area,la\n7,T,"B\n\nC",doi:10.1234/X,x,\n8,U,,,,EN\n'
+    assert mapped(content) == mapped(content.replace(",", "\t")) == [one, two]
+
+
+def test_ids_of_the_users_own_are_known_for_what_they_are():
+    names = ["arXiv:2001.00001v3", "PMID: 12", "https://doi.org/10.1234/A", "x-1", None]
+    found = mapped(
+        "".join(json.dumps({"t": "text", "i": name}) + "\n" for name in names), recipe.Fields(text="t", id="i")
+    )
+    assert [d.id for d in found] == ["arxiv:2001.00001", "pmid:12", "doi:10.1234/a", "s:x-1", "s:f#5"]
+    assert {d.text for d in found} == {"text"}
+    by = recipe.Fields(text="t", discipline="d")
+    found = mapped("".join(f'{{"t": "text", "d": "{d}"}}\n' for d in ("math.CO cs.CG", "Law", "physics of law")), by)
+    assert [d.discipline for d in found] == ["Mathematics", "Law", "physics of law"]
+
+
+def test_a_field_that_no_record_has_is_named_with_its_nearest():
+    record = '{"Headline": "T", "body": {"sumary": "B"}, "uid": 1}\n'
+    (found,) = mapped(record * 3)
+    assert (found.origin, found.reason) == ("f#0", NOT_THIS_FORMAT)
+    assert found.message == (
+        "no field headline or body.summary; the fields are: Headline, body, body.sumary, uid; "
+        "did you mean Headline or body.sumary?"
+    )
+    (found,) = mapped("uid,headline,body.summary,doi,area,lang\n1,T,B,,,\n")
+    assert found.message.startswith("no field la; the fields are: uid, headline")
+    # JSON may leave out what is null: only many records without a DOI show that there is none
+    text = recipe.Fields(text="t", doi="doi")
+    assert isinstance(mapped('{"t": "a"}\n' * 999, text)[0], Document)
+    assert "no field doi" in mapped('{"t": "a"}\n' * 1000, text)[0].message
+    late = '{"x": 1}\n' * 500 + '{"t": "a", "doi": null}\n' * 500
+    assert [d.text for d in mapped(late, text)] == [""] * 500 + ["a"] * 500
+
+
+def test_objects_and_deep_lists_are_no_text():
+    body, deep, other = mapped(
+        '{"t": {"a": 1}}\n{"t": [[[[[["x"]]]]]]}\n{"t": [["p", 1], "q", NaN]}\n', recipe.Fields(text="t")
+    )
+    assert body.message == "t holds an object where text is needed; it has a"
+    assert "lists in lists" in deep.message
+    assert other.text == "p\n\n1\n\nq"
+    (sections,) = mapped('{"body": [{"t": "one"}, {"x": 1}, {"t": "two"}]}', recipe.Fields(text="body.t"))
+    assert sections.text == "one\n\ntwo"
+
+
+def test_a_map_and_its_format_go_together():
+    for values, message in (
+        ({"format": "fields"}, "`format: fields` without `fields`: it needs to be told .* add e.g."),
+        ({"fields": {"text": "t"}}, "`fields` with `format: auto`: .* set `format: fields`"),
+        ({"format": "fields", "fields": {"title": "t"}}, "fields are mapped: title. Papers need .* add them"),
+        ({"format": "fields", "fields": {}}, "fields are mapped: none"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            recipe.Source(name="n", path="p", **values)
+    assert recipe.Source(name="n", path="p", format="fields", fields={"text": "t"}).fields.text == "t"
+
+
+# --------------------------------------------------------------------------------------------------------- Parquet
+
+
+def test_parquet_by_its_columns_and_by_a_map():
+    columns = {
+        "PMID": [1.0, None], "Title": [b"T", b"U"], "abstract": ["A", None], "authors": [["a", "b"], None],
+        "body": [{"t": ["p", "q"]}, None], "when": [date(2000, 1, 1), None],
+    }  # fmt: skip
+    first, second = read_parquet(as_parquet(columns))
+    assert (first.id, first.title, first.abstract) == ("pmid:1", "T", "A")
+    assert (second.id, second.title, second.abstract) == ("s:f#2", "U", "")
+    by = recipe.Fields(text="body.t", id="when")
+    assert [(d.id, d.text) for d in read_parquet(as_parquet(columns), by)] == [
+        ("s:2000-01-01", "p\n\nq"),
+        ("s:f#2", ""),
+    ]
+    (absent,) = read_parquet(as_parquet(columns), recipe.Fields(text="body.t", id="pmid"))
+    assert absent.message.startswith("no field pmid; the fields are: PMID, Title")
+    assert absent.message.endswith("did you mean PMID?")
+    (inner,) = read_parquet(as_parquet({"body": [{"t": "p"}]}), recipe.Fields(text="body.x"))
+    assert inner.message == "no field body.x; the fields are: body, body.t; did you mean body.t?"
+    (other,) = read_parquet(as_parquet({"smiles": ["C"], "title": ["x"]}))
+    assert (other.origin, other.reason) == ("f#0", NOT_THIS_FORMAT)
+    assert "Parquet with the columns smiles, title; it needs" in other.message
+
+
+def test_damaged_parquet_costs_its_row_group():
+    papers = {"title": [str(n) for n in range(90)], "abstract": [str(random.Random(n).random()) for n in range(90)]}
+    content = bytearray(as_parquet(papers, row_group_size=30).getvalue())
+    place = pq.ParquetFile(io.BytesIO(bytes(content))).metadata.row_group(1).column(1).dictionary_page_offset
+    content[place : place + 200] = bytes(200)
+    found = read_parquet(io.BytesIO(bytes(content)))
+    assert [d.title for d in found if isinstance(d, Document)] == papers["title"][:30] + papers["title"][60:]
+    (lost,) = (r for r in found if isinstance(r, Unread))
+    assert "row group 1 is damaged, 30 of its rows are not read" in lost.message
+    for cut in (content[:50], content[:-9]):
+        (whole,) = read_parquet(io.BytesIO(bytes(cut)))
+        assert (whole.origin, whole.reason) == ("f#0", UNREADABLE_FILE)
+    wrong = pa.StringArray.from_buffers(2, pa.array([0, 2, 4], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfeok"))
+    bad, good = read_parquet(as_parquet({"title": wrong, "abstract": ["a", "b"]}))
+    assert "UnicodeDecodeError" in bad.message
+    assert good.title == "ok"
+
+
+def test_a_large_text_stored_once_is_not_unpacked_for_all_rows_together(monkeypatch):
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 50, pa.int32()), pa.array(["x" * 100_000]))
+    file = as_parquet({"title": text.cast(pa.string()), "abstract": ["a"] * 50}, use_dictionary=["title"])
+    monkeypatch.setattr(parquet, "MAX_BATCH_BYTES", 250_000)
+    sizes = []
+    inner = parquet._rows
+    monkeypatch.setattr(parquet, "_rows", lambda batch: (sizes.append(batch.nbytes), inner(batch))[1])
+    assert len(read_parquet(file)) == 50
+    assert max(sizes) < 250_000
+    monkeypatch.setattr(parquet, "MAX_ROW_BYTES", 50_000)
+    assert {r.message for r in read_parquet(file)} == {"the row is longer than 0 MiB"}
+
+
+# ------------------------------------------------------------------------------------------------------- any input
+
+VALID = 'id,title,abstract\n1,"A, b","c\n""d"""\n2,e,f\n3,"g",h\n'
+mutated = st.lists(
+    st.tuples(st.integers(0, len(VALID)), st.sampled_from(['"', ",", "\n", '""', "\t", "x", ""])), max_size=6
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.text(st.sampled_from('ab,;\t|" \n\r{}[]é\0'), max_size=80), mutated))
+def test_any_text_is_read_and_every_line_accounted_for(content):
+    if isinstance(content, list):
+        text = VALID
+        for place, sign in content:
+            text = text[:place] + sign + text[place + 1 :]
+        content = text
+    for record in (*read(content), *mapped(content), *mapped(content, recipe.Fields(text="a"))):
+        assert isinstance(record, Document | Unread)
+    if content.strip(" \n\r\t,;|"):
+        table.recognise(content.lstrip(" \n\r\t"))
+    found = rows(content)
+    kept = "".join("".join((*row, *row.values())) if isinstance(row, dict) else content for row in found)
+    letters = {c for c in content.split("\n", 1)[-1] if c.isalnum()} if found else set()
+    assert letters <= set(kept)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(tables.DELIMITERS),
+    st.lists(st.lists(st.text(st.sampled_from('ab,;\t|" \né'), max_size=8), min_size=2, max_size=2), max_size=6),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_what_a_program_writes_by_the_rules_is_read_as_it_was(delimiter, body, quoting):
+    body = [[str(n), *row] for n, row in enumerate(body)]
+    file = io.StringIO()
+    csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerows([["n", "x", "y"], *body])
+    if delimiter == "\t" and quoting == csv.QUOTE_MINIMAL:  # as likely not meant as quotes: see Dialect.quoted
+        body = [row for row in body if not set('"\t\n') & set("".join(row))]
+        found = [row for row in cells(file.getvalue()) if not set('"\t\n') & set("".join(row))]
+        assert all(row in found for row in body)
+    else:
+        assert cells(file.getvalue()) == body
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(4, 10**6), st.integers(0, 255)), min_size=1, max_size=3))
+def test_any_damage_to_parquet_is_told(changes):
+    content = bytearray(PARQUET)
+    for place, value in changes:
+        content[4 + place % (len(content) - 4)] = value
+    found = read_parquet(io.BytesIO(bytes(content)))
+    num_read = sum(isinstance(r, Document) for r in found)
+    assert num_read == 60 or any(isinstance(r, Unread) for r in found) or not found
+
+
+PARQUET = as_parquet({"title": list(map(str, range(60))), "abstract": ["a"] * 60}, row_group_size=20).getvalue()
