@@ -249,8 +249,9 @@ def _finish(
     lost: Counter[str] = Counter()
     for part, answer in zip(parts, settled, strict=True):
         lost[part.source] += answer["lost"]
-    results = _results(recipe, summary, totals, dict(sorted(lost.items())))
+    results = _results(recipe, summary, totals, dict(sorted(lost.items())), _formats(recipe))
     _print_rows(results)
+    _print_terms(results)
     shutil.rmtree(work)
     measured = {"workers": workers, "tokenised_by": sorted({answer["encoder"] for answer in packed})}
     run.finish(out, "corpus", recipes.identity(recipe), inputs, results, started, measured)
@@ -302,7 +303,22 @@ def _require_enough_left(recipe: recipes.Corpus, summary: dict) -> None:
         )
 
 
-def _results(recipe: recipes.Corpus, summary: dict, totals: dict[str, RowTotals], lost: dict[str, int]) -> dict:
+def _formats(recipe: recipes.Corpus) -> dict[str, list[str]]:
+    """{source: the formats that were found in it}"""
+    stage = reading(recipe)
+    found: dict[str, set[str]] = {}
+    for task, answer in zip(stage.tasks, stage.answers(), strict=True):
+        found.setdefault(task.source.name, set()).update(run.read_json(answer)["formats"])
+    return {source: sorted(formats) for source, formats in found.items()}
+
+
+def _results(
+    recipe: recipes.Corpus,
+    summary: dict,
+    totals: dict[str, RowTotals],
+    lost: dict[str, int],
+    formats: dict[str, list[str]],
+) -> dict:
     rows = {}
     for name, total in totals.items():
         phase, split = name.split("/")
@@ -323,6 +339,7 @@ def _results(recipe: recipes.Corpus, summary: dict, totals: dict[str, RowTotals]
         "rows": rows,
         "lost_characters": lost,
         "licences": {s.name: s.licence for s in (*recipe.sources, *recipe.general)},
+        "formats": formats,
     }
 
 
@@ -336,3 +353,14 @@ def _print_rows(results: dict) -> None:
     print(f"\n{'rows':<16} {'documents':>10} {'tokens':>14} {'rows':>9}  fill")
     for name, row in results["rows"].items():
         print(f"{name:<16} {row['documents']:>10,} {row['tokens']:>14,} {row['rows']:>9,}  {row['fill']:.4f}")
+
+
+def _print_terms(results: dict) -> None:
+    """Under which licence each source stands, as the recipe states it, and what is known of formats with terms."""
+    print("\nlicences: " + "; ".join(f"{source}: {licence}" for source, licence in results["licences"].items()))
+    of_wos = [source for source, formats in results["formats"].items() if "wos" in formats]
+    if of_wos:
+        print(
+            f"{', '.join(of_wos)}: holds Web of Science exports, which are not free to redistribute. Keep documents/ "
+            "and rows/ to those who have access."
+        )

@@ -15,13 +15,14 @@ from nsllm_lite.document import Document
 
 
 def ingest(recipe: recipes.Corpus, folder: Path, task: ReadTask) -> dict:
-    """Writes FOLDER/NNNNN-KKK, as many parts as the documents fill; returns their names and the counts."""
+    """Writes FOLDER/NNNNN-KKK, as many as the documents fill; returns the parts, counts, and the formats met."""
     names: list[str] = []
     counts = {"records": 0, "documents": 0}
     writer: PartWriter | None = None
     index = evaluation_index(tuple(recipe.decontaminate))
+    formats: set[str] = set()
     for file in task.files:
-        for record in sources.read(task.source, file, task.general):
+        for record in sources.read(task.source, file, task.general, formats):
             if writer is None or writer.is_full:
                 if writer:
                     writer.close()
@@ -36,7 +37,7 @@ def ingest(recipe: recipes.Corpus, folder: Path, task: ReadTask) -> dict:
                 _enter(clean.clean_document(record), task.general, recipe, index, writer)
     if writer:
         writer.close()
-    return {"parts": names, **counts}
+    return {"parts": names, **counts, "formats": sorted(formats)}
 
 
 @lru_cache(maxsize=1)

@@ -38,9 +38,10 @@ class Chunk(NamedTuple):
 
     names: pa.Array
     sources: pa.Array
-    texts: pa.Array
     ids: np.ndarray
     starts: np.ndarray
+    num_bytes: np.ndarray  # UTF-8 bytes of each text
+    long_texts: dict[int, str]  # of the documents that do not fit a row
 
     @property
     def num_tokens(self) -> int:
@@ -58,7 +59,7 @@ def pack(
     tokens: list[np.ndarray] = []
     rows.mkdir(parents=True, exist_ok=True)
     counts.mkdir(parents=True, exist_ok=True)
-    for shard in _shards(_chunks(task, encoder, min_chars)):
+    for shard in _shards(_chunks(task, encoder, row_tokens, min_chars)):
         table, num_tokens = rows_of(shard, encoder, end_of_text_id, row_tokens)
         tokens.append(num_tokens)
         shards.append(write_shard(rows / f"data-{task.number:05d}-{len(shards):03d}.arrow", table))
@@ -80,14 +81,16 @@ def documents_of(task: PackTask) -> Iterator[pa.RecordBatch]:
                     yield wanted
 
 
-def _chunks(task: PackTask, encoder: Encoder, min_chars: int) -> Iterator[Chunk]:
+def _chunks(task: PackTask, encoder: Encoder, row_tokens: int, min_chars: int) -> Iterator[Chunk]:
     checked: set[str] = set()  # sources of which a sample has been compared with the reference
     for batch in documents_of(task):
         texts = texts_of(task.phase, batch, min_chars)
         sources = set(batch["source"].unique().to_pylist())
         ids, starts = encoder.encode(texts, check=not sources <= checked)
         checked |= sources
-        yield Chunk(batch["id"], batch["source"], texts, ids, starts)
+        long = np.flatnonzero(np.diff(starts) >= row_tokens).tolist()
+        long_texts = {place: texts[place].as_py() for place in long}
+        yield Chunk(batch["id"], batch["source"], ids, starts, np.diff(string_starts(texts)), long_texts)
 
 
 def _shards(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
@@ -179,7 +182,7 @@ def _piece_bytes(
     row_tokens: int,
 ) -> np.ndarray:
     """UTF-8 bytes behind each piece, later pieces first, as in `rows_of`."""
-    first = np.concatenate([np.diff(string_starts(chunk.texts)) for chunk in shard])
+    first = np.concatenate([chunk.num_bytes for chunk in shard]).astype(np.int64)
     later: list[int] = []
     document = 0
     for chunk in shard:
@@ -188,7 +191,7 @@ def _piece_bytes(
             cuts = np.arange(int(num_later[document + place]) + 2) * row_tokens
             cuts = np.minimum(np.maximum(0, cuts - row_tokens + int(first_tokens[document + place])), len(ids))
             cuts[0] = 0
-            first[document + place], *others = encoder.bytes_of(ids, cuts, chunk.texts[place].as_py())
+            first[document + place], *others = encoder.bytes_of(ids, cuts, chunk.long_texts[place])
             later += others
         document += len(chunk.names)
     return np.concatenate((np.array(later, np.int64), first[order]))

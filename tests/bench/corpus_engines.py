@@ -61,7 +61,8 @@ def run_way(way: str, workers: int, folder: Path, kill: bool) -> None:
     one = partial(answer, function, tasks, folder)
     (folder / "tasks").mkdir(exist_ok=True)
     if way == "run_stage":
-        shards.run_stage("reading", function, tasks, [t.num_bytes for t in tasks], folder / "tasks", workers)
+        sizes = [task.num_bytes for task in tasks]
+        shards.run_stage(shards.Stage("reading", function, tasks, sizes, folder / "tasks"), workers)
     elif way == "datatrove":
         from datatrove.executor.local import LocalPipelineExecutor
 

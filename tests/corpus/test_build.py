@@ -295,3 +295,63 @@ def test_documents_on_disk_are_the_survivors(make):
     documents = list(read_documents(run.Path(corpus.out) / "documents"))
     assert len(documents) == sum(c["kept"] + c["heldout"] for c in results["documents"].values())
     assert all(d.text or d.title for d in documents)
+
+
+def test_licences_are_told_as_stated_and_those_of_web_of_science_as_known(make, tmp_path, capsys):
+    records = [f"PT J\nTI Title {prose(i, 4)}\nAB {prose(100 + i)}\nUT WOS:{i:015}\nER\n" for i in range(5)]
+    (tmp_path / "savedrecs.txt").write_text("FN Clarivate\nVR 1.0\n" + "\n".join(records) + "\nEF\n")
+    wos = {"name": "mine", "path": str(tmp_path / "savedrecs.txt"), "licence": "by subscription"}
+    results = build(make(sources=[*(s.model_dump() for s in make().sources), wos]))
+    printed = capsys.readouterr().out
+    assert "arxiv: CC0; full: not stated; mine: by subscription" in printed
+    assert "mine: holds Web of Science exports, which are not free to redistribute" in printed
+    assert results["formats"] == {"arxiv": ["arxiv"], "full": ["sample"], "mine": ["wos"], "general": ["text"]}
+
+
+def test_a_balanced_corpus_leaves_the_surplus_unused(make):
+    def kept(results):
+        return {name: results["documents"][name]["chars"]["kept"] for name in ("arxiv", "full")}
+
+    before = kept(build(make()))
+    larger, smaller = sorted(before, key=before.get, reverse=True)
+    assert before[larger] / sum(before.values()) > 0.55
+    even = {"max_source_share": 0.51, "max_discipline_share": None, "seed": 0}
+    results = build(make(balance=even, out=make().out + "1"))
+    after = kept(results)
+    assert after[smaller] == before[smaller]
+    assert 0.4 < after[larger] / sum(after.values()) <= 0.51
+    assert results["documents"][larger]["unused"] > 0
+    unused = [r for r in ledger_of(make(out=make().out + "1")) if r["outcome"] == "unused"]
+    assert {r["reason"] for r in unused} == {"balance_source"}
+    with pytest.raises(ValueError, match=r"balance.max_source_share=0.4 cannot be met: the papers come from 2 sources"):
+        build(make(balance={**even, "max_source_share": 0.4}, out=make().out + "2"))
+
+
+def test_papers_of_evaluation_files_and_of_other_languages_are_dropped(make, tmp_path):
+    lines = (tmp_path / "arxiv" / "one.jsonl").read_text().splitlines()
+    (tmp_path / "eval.json").write_text(json.dumps([{"input": json.loads(lines[4])["abstract"], "output": "x"}]))
+    french = "Nous avons étudié les propriétés de la matière dans le cadre de la théorie. Les résultats sont "
+    english = "We have studied the properties of matter in the framework of the theory. The results are in "
+    texts = [french + "en accord avec les mesures faites au laboratoire.", english + "agreement with those of others."]
+    write_lines(tmp_path / "two.jsonl", [paper(800 + i, abstract=text) for i, text in enumerate(texts)])
+    two = {"name": "two", "path": str(tmp_path / "two.jsonl")}
+    corpus = make(sources=[{"name": "arxiv", "path": str(tmp_path / "arxiv")}, two], max_drop_share=1.0)
+    results = build(recipe.update(corpus, decontaminate=[str(tmp_path / "eval.json")]))
+    assert results["documents"]["arxiv"]["dropped"]["contaminated"] == 1
+    (row,) = [r for r in ledger_of(corpus) if r["reason"] == "contaminated"]
+    assert (row["id"], row["other_id"]) == ("arxiv:2501.00004", "eval.json#1")
+    results = build(recipe.update(corpus, languages=["en"], out=str(tmp_path / "english")))
+    assert results["documents"]["two"]["dropped"] == {"language:fr": 1}
+
+
+def test_later_settings_do_not_read_the_sources_again(make, monkeypatch):
+    """As after a stop for consent: the first stage's answers serve."""
+    with pytest.raises(ValueError, match="of the records were dropped"):
+        build(make(max_drop_share=0.01))
+    from nsllm_lite.corpus import sources
+
+    def refuse(*args):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(sources, "read", refuse)
+    assert build(make(row_tokens=128))["rows"]["phase1/train"]["tokens"] > 0

@@ -223,9 +223,7 @@ def _zip_members(file: BinaryIO) -> Iterator[_Member]:
             yield _Member(member.filename, refused, lambda m=member: archive.open(m))
 
 
-def _open_members(
-    members: Iterator[_Member], archive: str, budget: _Budget, depth: int
-) -> Iterator[Opened | Unread]:
+def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, depth: int) -> Iterator[Opened | Unread]:
     """Each member as it comes; LaTeX files last, when all that they may input is known."""
     tex: dict[str, bytes] = {}
     for member in members:

@@ -149,22 +149,28 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     return found
 
 
-def read(source: recipe.Source, file: File, general: bool) -> Iterator[Document | Unread]:
+def read(
+    source: recipe.Source, file: File, general: bool, formats: set[str] | None = None
+) -> Iterator[Document | Unread]:
     """The records of one file, or of all files in an archive. What nothing can be read from is one `Unread`.
 
     `general` says that the source is general text, where any plain text is welcome; papers are never plain text.
+    `formats` hears the names of the readers used.
     """
+    formats = set() if formats is None else formats
     try:
         for opened in open_files(file.path, file.name, file.start, file.end):
             if isinstance(opened, Unread):
                 yield opened
             else:
-                yield from _read_opened(source, opened, general)
+                yield from _read_opened(source, opened, general, formats)
     except OSError as error:  # a file without permission, or gone
         yield Unread(f"{file.name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
 
-def _read_opened(source: recipe.Source, opened: Opened, general: bool) -> Iterator[Document | Unread]:
+def _read_opened(
+    source: recipe.Source, opened: Opened, general: bool, formats: set[str]
+) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     found = detect(opened.head, whole, opened.name, general)
     if isinstance(found, str) and source.format not in ("auto", found) and found != "parquet":
@@ -174,6 +180,7 @@ def _read_opened(source: recipe.Source, opened: Opened, general: bool) -> Iterat
     if isinstance(found, Unread):
         yield found
         return
+    formats.add(found)
     empty = True
     try:
         for record in _records(found, source, opened):

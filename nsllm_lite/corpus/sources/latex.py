@@ -20,7 +20,7 @@ from typing import TextIO
 from nsllm_lite.corpus.files.identifiers import name
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread
 from nsllm_lite.corpus.files.tex.commands import KEEP
-from nsllm_lite.corpus.files.tex.flatten import MAX_CHARS, MAX_STYLE_CHARS, Sibling, flatten
+from nsllm_lite.corpus.files.tex.flatten import MAX_CHARS, Sibling, flatten
 from nsllm_lite.corpus.files.tex.paper import Paper
 from nsllm_lite.document import Document
 
@@ -36,8 +36,8 @@ _NO_PAPER_CLASSES = frozenset(
     ("beamer", "slides", "seminar", "powerdot", "prosper", "letter", "scrlttr2", "moderncv", "standalone", "a0poster")
 ) | {"tikzposter", "beamerposter", "baposter", "exam"}
 _RESPONSE = re.compile(
-    r"\b(?:response|reply|replies|rebuttal|answers?)s?\s+(?:letter\s+)?(?:to|for)\b.{0,40}\b(?:referee|reviewer|editor)|"
-    r"^\W*(?:rebuttal|cover letter)\b|^\W*dear\s+(?:editor|referee|reviewer|sir|dr|prof)",
+    r"\W*(?:(?:\S+\s+)?(?:response|reply|replies|rebuttal|answers?)s?\s+(?:letter\s+)?(?:to|for)\b.{0,40}"
+    r"\b(?:referee|reviewer|editor)|rebuttal\b|cover letter\b|dear\s+(?:editor|referee|reviewer|sir|dr|prof))",
     re.IGNORECASE | re.DOTALL,
 )
 _STRUCTURE = re.compile(
@@ -63,7 +63,9 @@ _BABEL = re.compile(r"\\usepackage\s*\[([^\]{}]{1,200})\]\s*\{babel\}")
 def recognise(head: str) -> bool:
     if _FOREIGN.match(head):
         return False
-    if _stated(_CLASS, head) or _stated(_BEGIN, head) or (head[0] in "\\%" and _stated(_PLAIN_TEX, head)):
+    if any(_stated(command, head, alone=True) for command in (_CLASS, _BEGIN, _PACKAGE)):
+        return True
+    if head[0] in "\\%" and _stated(_PLAIN_TEX, head):
         return True
     first = next((line for line in head.splitlines() if line.strip() and not line.lstrip().startswith("%")), "")
     found = _STRUCTURE.findall(head)
@@ -86,13 +88,12 @@ def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[D
             origin, UNREADABLE, "has \\documentclass but no \\begin{document}: cut off, or its body is elsewhere"
         )
         return
-    if _RESPONSE.search(paper.title[:120]) or (paper.sections and _RESPONSE.match(paper.sections[0].text[:120])):
+    if _RESPONSE.match(paper.title[:120]) or (paper.sections and _RESPONSE.match(paper.sections[0].text[:120])):
         yield Unread(origin, NOT_A_PAPER, f"a letter to an editor or referees: {paper.title[:60]!r}")
         return
     if not paper.abstract and not any(section.text for section in paper.sections):
         yield Unread(origin, UNREADABLE, f"no text beside commands, figures and tables; title {paper.title[:60]!r}")
         return
-    languages = [option.strip() for option in (_stated(_BABEL, text) or ("", ""))[1].split(",")]
     yield Document(
         id=name(f"{source}:{origin}", arxiv=_arxiv_id(file), doi=paper.doi),
         source=source,
@@ -102,9 +103,7 @@ def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[D
         sections=tuple(paper.sections),
         moves=paper.moves,
         doi=paper.doi,
-        language=next(
-            (w.removeprefix("main=").lower() for w in reversed(languages) if w.removeprefix("main=").isalpha()), ""
-        ),
+        language=_language(text),
     )
     if flat.missing:
         yield Unread(
@@ -116,9 +115,9 @@ def _refusal(text: str, origin: str) -> Unread | None:
     """Why there is no paper to read here, where its beginning tells."""
     if len(text) > MAX_CHARS:
         return Unread(origin, UNREADABLE, f"over {MAX_CHARS:,} characters of LaTeX")
-    if _stated(_PACKAGE, text[:MAX_STYLE_CHARS]):
-        return Unread(origin, LATEX_PART, "a class or style file: its macros are read where a document uses them")
     stated = _stated(_CLASS, text)
+    if not stated and _stated(_PACKAGE, text):
+        return Unread(origin, LATEX_PART, "a class or style file: its macros are read where a document uses them")
     kind = stated[1].strip() if stated else ""
     if (not stated and not _stated(_BEGIN, text)) or kind == "subfiles":
         if _stated(_PLAIN_TEX, text):
@@ -129,13 +128,21 @@ def _refusal(text: str, origin: str) -> Unread | None:
     return None
 
 
-def _stated(command: re.Pattern, text: str) -> re.Match | None:
-    """The first place where the command stands outside a comment."""
+def _stated(command: re.Pattern, text: str, alone: bool = False) -> re.Match | None:
+    """The first place where the command stands outside a comment; if `alone`, on a line that TeX began."""
     for found in command.finditer(text):
-        line = text.rfind("\n", max(0, found.start() - 1_000), found.start())
-        if "%" not in text[max(line, found.start() - 1_000) + 1 : found.start()]:
+        start = max(0, found.start() - 1_000)
+        before = text[max(start, text.rfind("\n", start, found.start()) + 1) : found.start()].strip()
+        if "%" not in before and (not alone or before[:1] in ("", "\\", "}")):
             return found
     return None
+
+
+def _language(text: str) -> str:
+    """Babel's main language, which is the last one named."""
+    stated = _stated(_BABEL, text)
+    options = (option.strip().removeprefix("main=") for option in reversed(stated[1].split(","))) if stated else ()
+    return next((option.lower() for option in options if option.isalpha()), "")
 
 
 def _arxiv_id(file: str) -> str:

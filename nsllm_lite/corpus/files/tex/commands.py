@@ -39,9 +39,9 @@ LEFT_OUT = _words("""
     ack acknowledgement acknowledgements acknowledgment acknowledgments acks addendum affiliations algorithm
     algorithm2e algorithmic algpseudocode alltt AMS asy Author authorlist axis bibdiv biography CCSXML
     circuitikz classification code comment deluxetable feynmandiagram figure floattable forest icmlauthorlist
-    IEEEbiography IEEEbiographynophoto IEEEkeywords interactive key keyword keywords listing longdeluxetable
-    longtable longtabu marginfigure margintable mpxtabular MSCcodes NiceTabular notes overpic PACS pgfpicture
-    picture procedure pspicture refcontext references rotatetable ruledtabular SCfigure scheme SCtable
+    IEEEbiography IEEEbiographynophoto IEEEkeywords interactive keyword keywords listing longdeluxetable
+    longtable longtabu marginfigure margintable mpxtabular MSCcodes NiceTabular overpic PACS pgfpicture
+    picture pspicture refcontext references rotatetable ruledtabular SCfigure scheme SCtable
     sidewaysfigure sidewaystable splitdeluxetable subfigure subtable supertabular tabbing table tabu tabular
     tabularx tabulary tblr teaserfigure theacknowledgments thebibliography thenomenclature threeparttable tikzcd
     tikzpicture wrapfigure wraptable xtabular
@@ -70,6 +70,7 @@ ACRONYMS = _words("gls Gls glspl Glspl ac Ac acs acf acl acp acsp acrshort acrfu
 
 # s: star, o: option, m: argument, g: a length. What follows them is text again: \textcolor{red}{this}.
 SKIPPED = {
+    "twocolumn": "",
     "author": "om", "affiliation": "om", "affil": "om", "address": "om", "email": "om", "thanks": "m", "date": "m",
     "keywords": "om", "keyword": "m", "pacs": "m", "preprint": "m", "institute": "m", "inst": "m", "homepage": "om",
     "altaffiliation": "om", "collaboration": "om", "altaffiltext": "mm", "altaffilmark": "m", "footnotemark": "o",

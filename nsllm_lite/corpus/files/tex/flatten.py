@@ -13,31 +13,32 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from nsllm_lite.corpus.files.tex.reading import COMMAND, ENDS_IN_WORD, PLACE, Macro, Reading, Text, filled
 from nsllm_lite.corpus.files.tex.verbatim import without_comments
 
 MAX_INPUT_DEPTH = 10
 MAX_INPUTS = 1_000
-MAX_CHARS = 1 << 25  # of a paper with all its inputs
+MAX_CHARS = 1 << 23  # of a paper with all its inputs
 MAX_STYLE_CHARS = 200_000  # a longer style file is a publisher's, not the author's macros
 CALL_CHARS = 100_000  # what one call may expand to, beside CALL_GROWTH times its arguments
 CALL_GROWTH = 30
-MAX_OPTION_CHARS = 2_000
 FREE_CHARS, TOTAL_GROWTH = 500_000, 3  # what all calls of one paper may expand to
 
+BEGIN = "begin "  # before an environment's name, among the names of macros
 Sibling = Callable[[str], str | None]
 
-_COMMAND = re.compile(r"\\(?:([A-Za-z@]+)(?:[ \t]*\n(?![ \t]*\n)[ \t]*|[ \t]+)?|[\s\S])")
-_BRACE = re.compile(r"\\[\s\S]|[{}]")
-_SPACE = re.compile(r"[ \t]*(?:\n[ \t]*)?")
 _LINE_END = re.compile(r"(?:[ \t]*\n)?")
-_NAME = re.compile(r"\{?\s*\\([A-Za-z@]+|[^A-Za-z\s])\s*\}?")
-_OPTION = re.compile(r"\\[\s\S]|[{}\]]")
 _PARAMETERS = re.compile(r"\s*((?:#\d)*)\s*(?=\{)")
-_PLACE = re.compile(r"#([1-9])")
-_ENDS_IN_WORD = re.compile(r"\\[A-Za-z@]+$")
 _PROGRAMS = re.compile(r"@[A-Za-z]|[A-Za-z]@|\\(?:csname|expandafter|futurelet|catcode|afterassignment|halign)\b|##")
+_WANTS_ARGUMENT = re.compile(
+    r"\\(?:[dt]?frac|sqrt|(?:wide)?(?:hat|tilde)|bar|vec|d?dot|(?:over|under)line|math[a-z]+|boldsymbol|bm|check|breve)\s*$"
+)
 _BRANCH = re.compile(r"\\(?:(?:newif\s*)?\\?(if[A-Za-z@]*)|(else|fi)(?![A-Za-z@]))")
-_NO_BRANCH = re.compile(r"iff$|if(?:thenelse|toggle|bool|def|undef|cs|blank|str|num|dim|key|package|file|odd$)")
+_NO_BRANCH = re.compile(  # commands of packages that take arguments and have no \\fi
+    r"iff$|if(?:thenelse|toggle|bool|(?:un)?def$|cs(?:un)?def|blank|str|package|class|file|"
+    r"(?:num|dim)(?:comp|equal|greater|less|odd))"
+)
+_MEANING = re.compile(r"\s*=?\s*(?:\\([A-Za-z@]+|[\s\S])|([^\s\\{}]))")
 _FILE = re.compile(r'\{\s*"?([^{}"]{1,300}?)"?\s*\}|"?([^\s{}\\"]{1,300})')
 
 
@@ -46,28 +47,12 @@ class Flat(NamedTuple):
     missing: tuple[str, ...]  # inputs of the body that there is no file for
 
 
-class _Macro(NamedTuple):
-    num: int  # of arguments
-    default: str | None  # of the first, where it is optional
-    body: str
-    is_meaning: bool = False  # \let to a command of LaTeX itself: not looked at again
-
-
-class _Text:
-    """A text being read, the lowest of its stack the paper itself."""
-
-    __slots__ = ("file", "folder", "pos", "text")
-
-    def __init__(self, text: str, file: str | None = None, folder: str = ""):
-        self.text, self.pos, self.file, self.folder = text, 0, file, folder
-
-
 class _Call(NamedTuple):
     """The outermost macro call under way: where to go back to if it grows without bound."""
 
     name: str
     depth: int
-    caller: _Text
+    caller: Text
     pos: int
     num_out: int
     limit: int
@@ -81,17 +66,17 @@ def flatten(text: str, sibling: Sibling, keep: frozenset[str]) -> Flat:
     return _Flattener(sibling, keep).run(text)
 
 
-class _Flattener:
+class _Flattener(Reading):
     def __init__(self, sibling: Sibling, keep: frozenset[str]):
+        super().__init__()
         self.sibling, self.keep = sibling, keep
-        self.macros: dict[str, _Macro] = {}
-        self.environments: dict[str, tuple[_Macro, str]] = {}
+        self.macros: dict[str, Macro] = {}
+        self.environments: dict[str, tuple[Macro, str]] = {}
         self.switches: dict[str, bool] = {"iftrue": True, "iffalse": False}
         self.out: list[str] = []
-        self.stack: list[_Text] = []
         self.call: _Call | None = None
         self.missing: dict[str, int] = {}
-        self.num_inputs, self.call_chars, self.budget, self.num_chars = 0, 0, 0, 0
+        self.num_inputs, self.call_chars, self.num_chars = 0, 0, 0
         define = {"newcommand", "renewcommand", "providecommand", "DeclareRobustCommand", "newcommandx"}
         self.actions: dict[str, Callable[[], None]] = {
             **dict.fromkeys(define, self._newcommand),
@@ -118,20 +103,20 @@ class _Flattener:
     # ---------------------------------------------------------------------------------------------- the stack
 
     def _push(self, text: str, file: str | None = None, folder: str = "") -> None:
-        self.stack.append(_Text(text, file, folder))
+        self.stack.append(Text(text, file, folder))
         if file is not None:
             self.num_chars += len(text)
             self.budget += TOTAL_GROWTH * len(text) + (FREE_CHARS if len(self.stack) == 1 else 0)
             self.call = None
 
-    def _advance(self, top: _Text) -> None:
+    def _advance(self, top: Text) -> None:
         """Copies up to the next command that means something here, and acts on it; or ends this text."""
         text, start = top.text, top.pos
         if start and text[start : start + 1].isspace() and self.out and self.out[-1].rstrip(" \t").endswith("\n"):
             start = _LINE_END.match(text, start).end()  # what stood alone on a line and is gone leaves no blank line
         if self.call and len(self.stack) <= self.call.depth:
             self.call = None
-        for found in _COMMAND.finditer(text, start):
+        for found in COMMAND.finditer(text, start):
             name = found[1]
             if name is None or self.budget < 0:
                 continue
@@ -147,80 +132,28 @@ class _Flattener:
                 else:
                     self._branch(self.switches[name])
                 return
-        self.out.append(text[start:])
+        if start < len(text):
+            self.out.append(text[start:])
         self.stack.pop()
-        if _ENDS_IN_WORD.search(text, max(start, len(text) - 40)) and self._follows_letter():
+        if ENDS_IN_WORD.search(text, max(start, len(text) - 40)) and self.follows_letter():
             self.out.append(" ")  # so that \\alpha does not grow into what follows
-
-    def _follows_letter(self) -> bool:
-        below = next((t for t in reversed(self.stack) if t.pos < len(t.text)), None)
-        return below is not None and (below.text[below.pos] == "\\" or below.text[below.pos].isalpha())
-
-    def _group(self, top: _Text, pos: int) -> tuple[str, int] | None:
-        """The balanced braces that begin at `pos`: what is in them, and where they end."""
-        depth = 0
-        for brace in _BRACE.finditer(top.text, pos):
-            if brace[0] == "{":
-                depth += 1
-            elif brace[0] == "}":
-                depth -= 1
-                if depth == 0:
-                    return top.text[pos + 1 : brace.start()], brace.end()
-        self.budget -= len(top.text) - pos  # looked at in vain
-        return None
-
-    def _argument(self) -> str | None:
-        """The next braces or single character; a macro's text that has none left is closed, never a file."""
-        while True:
-            top = self.stack[-1]
-            pos = _SPACE.match(top.text, top.pos).end()
-            if pos < len(top.text):
-                break
-            if top.file is not None:
-                return None
-            self.stack.pop()
-        if top.text[pos] == "{":
-            found = self._group(top, pos)
-            if found:
-                top.pos = found[1]
-                return found[0]
-            return None
-        if top.text[pos] in "}\n":
-            return None
-        single = _COMMAND.match(top.text, pos)
-        top.pos = single.end() if single else pos + 1
-        return (single[0].rstrip() if single else top.text[pos]) or None
-
-    def _option(self) -> str | None:
-        top = self.stack[-1]
-        pos = _SPACE.match(top.text, top.pos).end()
-        if not top.text.startswith("[", pos):
-            return None
-        depth = 0
-        for found in _OPTION.finditer(top.text, pos, pos + MAX_OPTION_CHARS):
-            depth += (found[0] == "{") - (found[0] == "}")
-            if found[0] == "]" and depth == 0:
-                top.pos = found.end()
-                return top.text[pos + 1 : found.start()]
-        self.budget -= MAX_OPTION_CHARS
-        return None
 
     # ---------------------------------------------------------------------------------------------- expanding
 
-    def _expand(self, name: str, caller: _Text) -> None:
+    def _expand(self, name: str, caller: Text) -> None:
         macro = self.macros[name]
         pos, depth = caller.pos, len(self.stack)
         arguments: list[str] = []
         if macro.default is not None:
-            option = self._option()
+            option = self.option()
             arguments.append(macro.default if option is None else option)
         while len(arguments) < macro.num:
-            argument = self._argument()
+            argument = self.argument()
             if argument is None:
                 break
             arguments.append(argument)
         if len(arguments) < macro.num:
-            self.out.append(f"\\{name} ")
+            self.out.append(_call(name))
             return
         given = sum(map(len, arguments))
         if self.call is None:
@@ -228,15 +161,17 @@ class _Flattener:
             self.call, self.call_chars = _Call(name, depth, caller, pos, len(self.out), limit), 0
         cost = len(macro.body) + 8 + given
         if arguments and len(macro.body) < CALL_CHARS:
-            cost += sum(len(arguments[int(n) - 1]) for n in _PLACE.findall(macro.body) if int(n) <= macro.num)
+            cost += sum(len(arguments[int(n) - 1]) for n in PLACE.findall(macro.body) if int(n) <= macro.num)
         self.call_chars += cost
         self.budget -= cost
         if self.call_chars > self.call.limit or self.budget < 0:
             self._give_up(name)
         elif macro.is_meaning:
             self.out.append(macro.body)
+        elif not macro.num and self.out and _WANTS_ARGUMENT.search(self.out[-1], max(0, len(self.out[-1]) - 20)):
+            self._push(f"{{{macro.body}}}")  # \\hat\\x is \\hat{\\mathbf{x}}
         else:
-            self._push(_filled(macro.body, arguments))
+            self._push(filled(macro.body, arguments))
 
     def _give_up(self, name: str) -> None:
         """Back to before the outermost call, which stays as it was written, as do all later calls."""
@@ -247,19 +182,19 @@ class _Flattener:
             del self.stack[call.depth :]
             del self.out[call.num_out :]
             call.caller.pos = call.pos
-            self.out.append(f"\\{call.name} ")
+            self.out.append(_call(call.name))
 
     def _begin(self) -> None:
-        name = self._argument() or ""
+        name = self.argument() or ""
         if name not in self.environments:
             self.out.append(f"\\begin{{{name}}}")
             return
         macro, _ = self.environments[name]
-        self.macros["begin " + name] = macro
-        self._expand("begin " + name, self.stack[-1])
+        self.macros[f"{BEGIN}{name}"] = macro
+        self._expand(f"{BEGIN}{name}", self.stack[-1])
 
     def _end(self) -> None:
-        name = self._argument() or ""
+        name = self.argument() or ""
         if name in self.environments:
             self.budget -= 8 + len(self.environments[name][1])
             self._push(self.environments[name][1])
@@ -268,7 +203,7 @@ class _Flattener:
 
     # ---------------------------------------------------------------------------------------------- defining
 
-    def _define(self, name: str, macro: _Macro) -> None:
+    def _define(self, name: str, macro: Macro) -> None:
         if name in self.keep or name in self.actions or not name.replace("@", "").isalpha():
             return
         if _PROGRAMS.search(macro.body) or "@" in name:
@@ -276,77 +211,68 @@ class _Flattener:
         else:
             self.macros[name] = macro
 
-    def _defined_name(self) -> str:
-        top = self.stack[-1]
-        if top.text.startswith("*", top.pos):
-            top.pos += 1
-        found = _NAME.match(top.text, _SPACE.match(top.text, top.pos).end())
-        if not found:
-            return ""
-        top.pos = found.end()
-        return found[1]
-
     def _newcommand(self) -> None:
-        name, num, default = self._defined_name(), self._option(), self._option()
-        body = self._argument() if name else None
+        name, num, default = self.defined_name(), self.option(), self.option()
+        body = self.argument() if name else None
         if body is not None:
             num = int(num) if num and num.strip() in tuple("123456789") else 0
-            self._define(name, _Macro(num, default if num else None, body))
+            self._define(name, Macro(num, default if num else None, body))
 
     def _def(self) -> None:
-        name, top = self._defined_name(), self.stack[-1]
+        name, top = self.defined_name(), self.stack[-1]
         plain = _PARAMETERS.match(top.text, top.pos)
         if not plain:  # delimited arguments: passed over with its body
             brace = top.text.find("{", top.pos, top.pos + 200)
             top.pos = brace if brace >= 0 else top.pos
-            self.macros.pop(name, None) if self._argument() is not None else None
+            self.argument()
+            self.macros.pop(name, None)
             return
         top.pos = plain.end()
-        body = self._argument()
+        body = self.argument()
         if body is not None:
-            self._define(name, _Macro(len(plain[1]) // 2, None, body))
+            self._define(name, Macro(len(plain[1]) // 2, None, body))
 
     def _xparse(self) -> None:
-        name, given, body = self._defined_name(), self._argument(), self._argument()
+        name, given, body = self.defined_name(), self.argument(), self.argument()
         if name and body is not None and given is not None and not given.replace(" ", "").strip("m"):
-            self._define(name, _Macro(given.count("m"), None, body))
+            self._define(name, Macro(given.count("m"), None, body))
 
     def _operator(self) -> None:
         top = self.stack[-1]
         star = "*" if top.text.startswith("*", top.pos) else ""
-        name, body = self._defined_name(), self._argument()
+        name, body = self.defined_name(), self.argument()
         if name and body is not None:
-            self._define(name, _Macro(0, None, f"\\operatorname{star}{{{body}}}"))
+            self._define(name, Macro(0, None, f"\\operatorname{star}{{{body}}}"))
 
     def _let(self) -> None:
-        name, top = self._defined_name(), self.stack[-1]
-        found = re.compile(r"\s*=?\s*(?:\\([A-Za-z@]+|[\s\S])|([^\s\\{}]))").match(top.text, top.pos)
+        name, top = self.defined_name(), self.stack[-1]
+        found = _MEANING.match(top.text, top.pos)
         if not name or not found:
             return
         top.pos = found.end()
         if found[1] in self.macros:
             self._define(name, self.macros[found[1]])
         elif found[1] in ("relax", "undefined", "empty"):
-            self._define(name, _Macro(0, None, ""))
+            self._define(name, Macro(0, None, ""))
         elif found[1] != name:
             meaning = f"\\{found[1]}" + " " * found[1].isalpha() if found[1] else found[2]
-            self._define(name, _Macro(0, None, meaning, is_meaning=True))
+            self._define(name, Macro(0, None, meaning, is_meaning=True))
 
     def _newenvironment(self) -> None:
         if self.stack[-1].text.startswith("*", self.stack[-1].pos):
             self.stack[-1].pos += 1
-        name, num, default = self._argument(), self._option(), self._option()
-        begin, end = self._argument(), self._argument()
+        name, num, default = self.argument(), self.option(), self.option()
+        begin, end = self.argument(), self.argument()
         if name and begin is not None and end is not None and name not in self.keep:
             num = int(num) if num and num.strip() in tuple("123456789") else 0
             if not _PROGRAMS.search(begin + end):
-                self.environments[name] = _Macro(num, default if num else None, begin), end
+                self.environments[name] = Macro(num, default if num else None, begin), end
                 self.actions |= {"begin": self._begin, "end": self._end}
 
     # ---------------------------------------------------------------------------------------------- choosing
 
     def _newif(self) -> None:
-        name = self._defined_name()
+        name = self.defined_name()
         if name.startswith("if") and name[2:]:
             self.switches[name] = False
             for value in (True, False):
@@ -376,7 +302,7 @@ class _Flattener:
             top.pos = sides[2]
             self._push(f"\\ensuremath{{{chosen}}}")
 
-    def _sides(self, top: _Text) -> tuple[tuple[int, int], int, int] | None:
+    def _sides(self, top: Text) -> tuple[tuple[int, int], int, int] | None:
         """Where \\else stands, where the \\fi of the conditional that begins here begins, and where it ends."""
         depth, otherwise = 0, None
         for found in _BRANCH.finditer(top.text, top.pos):
@@ -405,7 +331,7 @@ class _Flattener:
     def _import(self) -> None:
         if self.stack[-1].text.startswith("*", self.stack[-1].pos):
             self.stack[-1].pos += 1
-        folder, name = self._argument(), self._argument()
+        folder, name = self.argument(), self.argument()
         if folder is not None and name:
             self._read_in(name, folder)
 
@@ -438,8 +364,8 @@ class _Flattener:
 
     def _style(self) -> None:
         """The author's own macros are often in a style file beside the paper; its text is never the paper's."""
-        self._option()
-        for name in (self._argument() or "").split(","):
+        self.option()
+        for name in (self.argument() or "").split(","):
             text = self.sibling(f"{name.strip()}.sty") if re.fullmatch(r"\s*[\w./-]{1,100}\s*", name) else None
             if text is None or len(text) > MAX_STYLE_CHARS or self.num_inputs >= MAX_INPUTS:
                 continue
@@ -456,15 +382,5 @@ class _Flattener:
             self.stack[-1].pos = len(self.stack[-1].text)
 
 
-def _filled(body: str, arguments: list[str]) -> str:
-    """The macro's body with its arguments in place; `\\alpha` given before a letter keeps a space after it."""
-    if not arguments or "#" not in body:
-        return body
-    pieces = _PLACE.split(body)
-    for n in range(1, len(pieces), 2):
-        number = int(pieces[n])
-        pieces[n] = arguments[number - 1] if number <= len(arguments) else ""
-    for n in range(len(pieces) - 1):
-        if pieces[n + 1][:1].isalpha() and _ENDS_IN_WORD.search(pieces[n], max(0, len(pieces[n]) - 40)):
-            pieces[n] += " "
-    return "".join(pieces)
+def _call(name: str) -> str:
+    return f"\\begin{{{name.removeprefix(BEGIN)}}}" if name.startswith(BEGIN) else f"\\{name} "

@@ -47,8 +47,8 @@ SIGNS = {
     "\\geq": "≥", "\\ge": "≥", "<": "<", ">": ">", "=": "=", "+": "+", "-": "−", "/": "/", "\\rightarrow": "→",
     "\\to": "→", "\\leftarrow": "←", "\\leftrightarrow": "↔", "\\rightleftharpoons": "⇌", "\\cdot": "·", "\\neq": "≠",
     "\\degree": "°", "^\\circ": "°", "^{\\circ}": "°", "^\\prime": "′", "^{\\prime}": "′", "^{\\prime\\prime}": "″",
-    "\\ll": "≪", "\\gg": "≫", "\\lesssim": "≲", "\\gtrsim": "≳", "\\infty": "∞", "\\bullet": "•", "\\ast": "*", "*": "*",
-    "\\%": "%", "\\dagger": "†", "\\ddagger": "‡", "\\propto": "∝", "\\equiv": "≡", "|": "|", "\\AA": "Å",
+    "\\ll": "≪", "\\gg": "≫", "\\lesssim": "≲", "\\gtrsim": "≳", "\\infty": "∞", "\\bullet": "•", "\\ast": "*",
+    "*": "*",    "\\%": "%", "\\dagger": "†", "\\ddagger": "‡", "\\propto": "∝", "\\equiv": "≡", "|": "|", "\\AA": "Å",
     "\\mathring{A}": "Å", "\\ldots": "…", "\\dots": "…", "--": "–",
 }  # fmt: skip
 ACCENTS = {
@@ -196,7 +196,7 @@ def chemistry(tex: str) -> str:
 
 
 def as_text(tex: str, following: str) -> str | None:
-    r"""A formula that is no more than text: a number, a lone sign, scripts on the word before ("10$^{-5}$"); or None."""
+    r"""A formula that is mere text: a number, a lone sign, scripts on the word before ("10$^{-5}$"); else None."""
     short = tex.strip()
     spaced = _SPACING.match(short).end()
     if spaced:

@@ -59,7 +59,7 @@ class Paper(Walker):
         self.out = []
         heading = self.path[-1][1] if self.path else ""
         parents = tuple(h for _, h in self.path[:-1])
-        if self.hidden or not (self.path or re.search(r"\w\w", text)):
+        if self.hidden or not (self.path or re.search(r"\w", text)):
             return
         self.sections.append(Section(heading, text, ("Appendix", *parents) if self.appendix and self.path else parents))
 

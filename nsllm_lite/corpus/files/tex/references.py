@@ -35,14 +35,14 @@ _REF = re.compile(_R)
 _SECTION_SIGN = re.compile(rf"§§?\s*(?={_R})")
 _DROPS = re.compile(rf"{DROP}[ {DROP}]*{DROP}")
 _CITES = re.compile(rf"{CITED}(?:[\s,;–—-]*(?:and\s+)?{CITED})+")
-_REFS = re.compile(rf"({_R})(?:[\s,;–—-]*(?:(?:and|or|to|through|&)\s+)?(?:\(\s*{_R}\s*\)|{_R}))+")
+_REFS = re.compile(rf"({_R})(?:[\s,;–—-]*(?:(?:and|or|to|through|&)\s+)?(?:\(\s*\1\s*\)|\1))+")
 _ENCLOSED_REF = re.compile(rf"[(\[]\s*({_R})\s*[)\]]")
 _PARENTHESIS = re.compile(r"[(\[]([^()\[\]]{0,150})[)\]]")
 _FILLER = re.compile(
-    r"(?:[\s\d.,:;~&§/–—-]|\b(?:see|also|e\.?g|i\.e|cf|compare|for|example|instance|and|or|in|by|from|as|of|the|therein|"
-    r"recent|reviews?|a|refs?|references?|eq|eqs|eqn|eqns|equations?|fig|figs|figures?|sec|secs|sect|sections?|tab|tabs|"
-    r"tables?|app|appendix|appendices|chapters?|algorithms?|alg|theorems?|lemmas?|panels?|left|right|top|bottom|details|"
-    r"more|others|respectively|below|above|here|discussion)\b)*+",
+    r"(?:[\s.,:;~&§/–—-]|\b(?:see|but|also|e\.?g|i\.e|cf|compare|for|example|instance|and|or|in|by|from|as|of|the|therein|"
+    r"recent|reviews?|a|left|right|top|bottom|panels?|details|more|others|respectively|below|above|here|discussion|"
+    r"(?:refs?|references?|eqs?|eqns?|equations?|figs?|figures?|secs?|sect|sections?|tabs?|tables?|apps?|appendix|"
+    r"appendices|chapters?|algorithms?|alg|theorems?|lemmas?|pp?|pages?)\b(?:[.\s~]*\d[\d.–-]*)?)(?!\w))*+",
     re.IGNORECASE,
 )
 _REF_WORD = re.compile(
@@ -54,9 +54,9 @@ _REF_WORD = re.compile(
     re.IGNORECASE,
 )
 _WORD_BEFORE = re.compile(r"(?<![\w§])(?:[A-Za-z]{1,14}\.?|§§?)$")
-_PAGES = re.compile(rf"\s*(?:\bstarting\s)?\s*\b(?:on\s)?(?:pages?|pp?\.)\s*{PAGE}|\s*{PAGE}")
+_PAGES = re.compile(rf",?\s*(?:\bstarting\s)?\s*\b(?:on\s)?(?:pages?|pp?\.)\s*{PAGE}|\s*{PAGE}")
 _NEEDS = re.compile(
-    r"\b(?:in|by|of|from|see|and|to|with|as|than|or|on|via|following|like|per|refs?|references?|(?:eq|fig)s?\.? of)\.?$",
+    r"\b(?:in|by|of|from|see|and|to|with|as|than|or|on|via|following|like|per|refs?|references?)\.?$",
     re.IGNORECASE,
 )
 _BIBITEM = re.compile(r"\\bibitem\s*\[((?:[^\[\]]|\[[^\[\]]{0,200}\]){1,600})\]\s*\{([^{}]{1,100})\}")

@@ -64,7 +64,7 @@ class Walker:
                 pos = handlers[command](self, command, pos if command != "begin" else found.start(), out)
             elif command in SKIPPED:
                 pos = self.skip(pos, SKIPPED[command])
-                out.append(DROP)
+                out.append(" " if command in ("hspace", "hskip") and "-" not in text[found.end() : pos] else DROP)
             elif command in notation.SYMBOLS:
                 out.append(notation.SYMBOLS[command])
             elif text.startswith(("*", "["), pos):
@@ -149,7 +149,7 @@ class Walker:
         return start + 1
 
     def _closing(self, pos: int, token: str) -> int:
-        """Where a formula that is open at `pos` ends; -1 where another begins before, or an inline one's paragraph ends."""
+        """Where a formula open at `pos` ends; -1 where another begins, or an inline one's paragraph ends, before."""
         for found in _DISPLAY.finditer(self.text, pos, pos + 5 * MAX_FORMULA):
             if found[0] == token:
                 return found.start()

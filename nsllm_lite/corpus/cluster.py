@@ -1,0 +1,97 @@
+"""`build` on many machines: its steps as a chain of datatrove executors, on Slurm or in local processes.
+
+    from nsllm_lite import recipe
+    from nsllm_lite.corpus.cluster import executors
+
+    chain = executors(recipe.load("corpus.yaml"), "slurm", num_ranks=500, partition="cpu", time="12:00:00")
+    chain[-1].run()  # submits all of it
+
+A parallel step has `num_ranks` ranks; rank r does the tasks r, r + num_ranks, ... that have no answer yet. So the chain
+can be submitted before it is known how many tasks a stage will have, the result is that of `build` byte for byte, and
+after a failure the same call does what is missing. All machines must see the sources, `recipe.out` and the packages
+under the same paths.
+
+TABLE
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsllm_lite import recipe as recipes
+from nsllm_lite import run
+from nsllm_lite.corpus import build
+
+if TYPE_CHECKING:
+    from datatrove.executor.base import PipelineExecutor
+
+# In the order of `build.build`, which is also the last: it finds all answers there, and finishes.
+AT_ONCE: dict[str, Callable[[recipes.Corpus], object]] = {
+    "begin": build.begin,
+    "choose": build.choose_at_once,
+    "prepare": build.prepare_packing,
+    "finish": build.build,
+}
+STAGES = {"reading": build.reading, "settling": build.settling, "packing": build.packing}
+STEPS = ("begin", "reading", "choose", "settling", "prepare", "packing", "finish")
+
+
+def executors(
+    recipe: recipes.Corpus, engine: str, num_ranks: int, at_once: dict[str, Any] | None = None, **options: Any
+) -> list["PipelineExecutor"]:
+    """One executor a step, each depending on the one before, so that `run()` of the last starts them all.
+
+    `options` are those of datatrove's executor: `workers`, how many ranks run at a time, and for Slurm `partition`,
+    `time`, `mem_per_cpu_gb`, `venv_path`, ...; `at_once` replaces some for the steps that are not divided, which need
+    more memory. Logs go to OUT.logs.
+
+    Raises:
+        ValueError: datatrove is not installed, or there is no such engine.
+    """
+    executor = _executor(engine)
+    logs = Path(f"{Path(recipe.out).absolute()}.logs")  # not in `out`, which holds the result alone
+    chain: list[PipelineExecutor] = []
+    for number, step in enumerate(STEPS):
+        own = {**options, "tasks": num_ranks}
+        if step in AT_ONCE:
+            own |= {"tasks": 1, "workers": 1, **(at_once or {})}
+        if engine == "slurm":
+            own.setdefault("job_name", f"corpus-{step}")
+        chain.append(
+            executor(
+                pipeline=[partial(run_rank, recipe, step)],
+                depends=chain[-1] if chain else None,
+                logging_dir=str(logs / f"{number}-{step}"),
+                skip_completed=False,  # the answers say what is done, and they go when the recipe changes
+                **own,
+            )
+        )
+    return chain
+
+
+def _executor(engine: str) -> type["PipelineExecutor"]:
+    if engine not in ("local", "slurm"):
+        raise ValueError(f"There is no engine {engine!r}. Needed: local or slurm. Name one of these.")
+    try:
+        from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
+    except ImportError:
+        raise ValueError(
+            "datatrove is not installed, which divides a corpus among machines: pip install 'nsllm-lite[cluster]', "
+            "or build on this machine with `nsllm-lite corpus`."
+        ) from None
+    return LocalPipelineExecutor if engine == "local" else SlurmPipelineExecutor
+
+
+def run_rank(recipe: recipes.Corpus, step: str, _: object, rank: int, num_ranks: int) -> None:
+    """A rank's share of a step; what follows `step` is what datatrove passes to a function in a pipeline."""
+    if step != "begin" and run.read_manifest(Path(recipe.out)):  # finished before; `begin` has seen that it is the same
+        return
+    if step in AT_ONCE:
+        AT_ONCE[step](recipe)
+        return
+    stage = STAGES[step](recipe)
+    answers = stage.answers()
+    for number in range(rank, len(answers), num_ranks):
+        if not answers[number].is_file():
+            run.write_json(answers[number], stage.function(stage.tasks[number]))

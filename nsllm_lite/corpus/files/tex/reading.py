@@ -1,0 +1,115 @@
+r"""TeX being read: a stack of texts, each an expansion within the one below, and the arguments taken off its top."""
+
+import re
+from typing import NamedTuple
+
+MAX_OPTION_CHARS = 2_000
+
+COMMAND = re.compile(r"\\(?:([A-Za-z@]+)(?:[ \t]*\n(?![ \t]*\n)[ \t]*|[ \t]+)?|[\s\S])")
+SPACE = re.compile(r"[ \t]*(?:\n[ \t]*)?")
+PLACE = re.compile(r"#([1-9])")
+ENDS_IN_WORD = re.compile(r"\\[A-Za-z@]+$")
+_BRACE = re.compile(r"\\[\s\S]|[{}]")
+_OPTION = re.compile(r"\\[\s\S]|[{}\]]")
+_NAME = re.compile(r"\{?\s*\\([A-Za-z@]+|[^A-Za-z\s])\s*\}?")
+
+
+class Macro(NamedTuple):
+    num: int  # of arguments
+    default: str | None  # of the first, where it is optional
+    body: str
+    is_meaning: bool = False  # \let to a command of LaTeX itself: not looked at again
+
+
+class Text:
+    """A text being read, the lowest of its stack the paper itself."""
+
+    __slots__ = ("file", "folder", "pos", "text")
+
+    def __init__(self, text: str, file: str | None = None, folder: str = ""):
+        self.text, self.pos, self.file, self.folder = text, 0, file, folder
+
+
+class Reading:
+    """The stack, and the budget that looking for what is not there is paid from."""
+
+    def __init__(self):
+        self.stack: list[Text] = []
+        self.budget = 0
+
+    def follows_letter(self) -> bool:
+        below = next((t for t in reversed(self.stack) if t.pos < len(t.text)), None)
+        return below is not None and (below.text[below.pos] == "\\" or below.text[below.pos].isalpha())
+
+    def group(self, top: Text, pos: int) -> tuple[str, int] | None:
+        """The balanced braces that begin at `pos`: what is in them, and where they end."""
+        depth = 0
+        for brace in _BRACE.finditer(top.text, pos):
+            if brace[0] == "{":
+                depth += 1
+            elif brace[0] == "}":
+                depth -= 1
+                if depth == 0:
+                    return top.text[pos + 1 : brace.start()], brace.end()
+        self.budget -= len(top.text) - pos  # looked at in vain
+        return None
+
+    def argument(self) -> str | None:
+        """The next braces or single character; a macro's text that has none left is closed, never a file."""
+        while True:
+            top = self.stack[-1]
+            pos = SPACE.match(top.text, top.pos).end()
+            if pos < len(top.text):
+                break
+            if top.file is not None:
+                return None
+            self.stack.pop()
+        if top.text[pos] == "{":
+            found = self.group(top, pos)
+            if found:
+                top.pos = found[1]
+                return found[0]
+            return None
+        if top.text[pos] in "}\n":
+            return None
+        single = COMMAND.match(top.text, pos)
+        top.pos = single.end() if single else pos + 1
+        return (single[0].rstrip() if single else top.text[pos]) or None
+
+    def option(self) -> str | None:
+        top = self.stack[-1]
+        pos = SPACE.match(top.text, top.pos).end()
+        if not top.text.startswith("[", pos):
+            return None
+        depth = 0
+        for found in _OPTION.finditer(top.text, pos, pos + MAX_OPTION_CHARS):
+            depth += (found[0] == "{") - (found[0] == "}")
+            if found[0] == "]" and depth == 0:
+                top.pos = found.end()
+                return top.text[pos + 1 : found.start()]
+        self.budget -= MAX_OPTION_CHARS
+        return None
+
+    def defined_name(self) -> str:
+        top = self.stack[-1]
+        if top.text.startswith("*", top.pos):
+            top.pos += 1
+        found = _NAME.match(top.text, SPACE.match(top.text, top.pos).end())
+        if not found:
+            return ""
+        top.pos = found.end()
+        return found[1]
+
+
+def filled(body: str, arguments: list[str]) -> str:
+    """The macro's body with its arguments in place; `\\alpha` given before a letter keeps a space after it."""
+    if not arguments or "#" not in body:
+        return body
+    pieces = PLACE.split(body)
+    for n in range(1, len(pieces), 2):
+        number = int(pieces[n])
+        pieces[n] = arguments[number - 1] if number <= len(arguments) else ""
+    for n in range(len(pieces) - 1):
+        if pieces[n + 1][:1].isalpha() and ENDS_IN_WORD.search(pieces[n], max(0, len(pieces[n]) - 40)):
+            pieces[n] += " "
+    return "".join(pieces)

@@ -1,0 +1,211 @@
+"""A corpus divided among processes is the corpus of one process, byte for byte."""
+
+import hashlib
+import json
+import os
+import random
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nsllm_lite import recipe, run
+from nsllm_lite.corpus import build, cluster, shards
+
+NOUNS = [f"{a}{b}" for a in ("al", "be", "cu", "da", "er", "fe", "ga", "ho", "in") for b in ("ro", "sa", "ti", "um")]
+
+
+def prose(seed, words=60):
+    return " ".join(random.Random(seed).choices(NOUNS, k=words)).capitalize() + "."
+
+
+def paper(number, **changes):
+    return {"id": f"2501.{number:05}", "title": f"On {prose(number, 4)}", "abstract": prose(1000 + number), **changes}
+
+
+def full_text(number):
+    sections = [{"heading": h, "text": prose(s + number, 80)} for s, h in ((2000, "Methods"), (3000, "Results"))]
+    abstract = [["Results", prose(1000 + number)]]
+    changes = {"id": f"sample:{number}", "discipline": "Physics", "abstract": abstract, "sections": sections}
+    return paper(number, **changes)
+
+
+def citation(number):
+    abstract = f"<Abstract><AbstractText>{prose(number)}</AbstractText></Abstract>"
+    article = f"<Article><ArticleTitle>On {prose(number, 4)}</ArticleTitle>{abstract}</Article>"
+    return f"<PubmedArticle><MedlineCitation><PMID>{number}</PMID>{article}</MedlineCitation></PubmedArticle>"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A function from a name to the recipe of a corpus so called: three formats, faults, duplicates, held out."""
+    folder = tmp_path_factory.mktemp("cluster")
+    near = paper(90, title=paper(4)["title"], abstract=paper(4)["abstract"] + " Indeed.")
+    faults = [paper(50, title=""), paper(51, abstract="Short."), {**paper(1), "id": "2502.1"}, near]
+    files = {
+        "arxiv.jsonl": [*map(paper, range(25)), *faults],
+        "full.jsonl": list(map(full_text, range(20, 36))),  # of which five repeat an abstract of the file before
+        "general.jsonl": [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(15)],
+    }
+    for name, records in files.items():
+        (folder / name).write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    with open(folder / "arxiv.jsonl", "a") as file:
+        file.write("{broken\n")
+    articles = "".join(map(citation, range(7000, 7020)))
+    (folder / "pubmed.xml").write_text(f"<PubmedArticleSet>{articles}</PubmedArticleSet>")
+    papers = [{"name": n, "path": str(folder / file)} for n, file in
+              (("arxiv", "arxiv.jsonl"), ("full", "full.jsonl"), ("pubmed", "pubmed.xml"))]  # fmt: skip
+
+    def make(name, **changes):
+        values = {
+            "kind": "corpus",
+            "out": str(folder / name),
+            "sources": papers,
+            "general": [{"name": "general", "path": str(folder / "general.jsonl")}],
+            "train_tokenizer": {"vocab_size": 400},
+            "end_of_text": "<|endoftext|>",
+            "row_tokens": 128,
+            "heldout": {"share": 0.1, "general_share": 0.2, "max_papers": 10, "seed": 1},
+            "near_duplicate_jaccard": 0.8,
+            "languages": [],
+            "decontaminate": [],
+            "balance": "none",
+            "min_chars": 60,
+            "max_drop_share": 0.2,
+            "execution": {"workers": 1},
+        }
+        return recipe.validate({**values, **changes}, "test")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def in_one_process(corpus):
+    made = corpus("one")
+    counts = build.build(made)["documents"]
+    assert sum(c["duplicate"] for c in counts.values()) == 7
+    assert all(c["kept"] and c["heldout"] for c in counts.values())
+    return digests(made)
+
+
+def digests(made):
+    files = [path for path in Path(made.out).rglob("*") if path.is_file() and path.name != "times.json"]
+    return {str(path.relative_to(made.out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_two_workers_make_the_same_corpus(corpus, in_one_process):
+    made = corpus("two", execution={"workers": 2})
+    build.build(made)
+    assert len(in_one_process) > 15
+    assert digests(made) == in_one_process
+
+
+def test_a_local_chain_of_two_workers_makes_the_same_corpus_and_goes_on_where_it_ended(corpus, in_one_process):
+    pytest.importorskip("datatrove")
+    made = corpus("chain")
+    chain = cluster.executors(made, "local", num_ranks=3, workers=2)
+    chain[5].run()  # all but the last step
+    answers = sorted((Path(made.out) / "work").glob("*/[0-9]*.json"))
+    assert len(answers) == 4 + 4 + 6  # files read, parts settled, sets of rows
+    written = {path: path.stat().st_mtime_ns for path in answers}
+    answers[1].unlink()
+    cluster.executors(made, "local", num_ranks=2, workers=1)[5].run()  # another division serves as well
+    assert [path for path in answers if path.stat().st_mtime_ns != written[path]] == [answers[1]]
+    chain[6].run()
+    assert digests(made) == in_one_process
+    cluster.executors(made, "local", num_ranks=2, workers=1)[6].run()  # finished: nothing is done again
+    assert digests(made) == in_one_process
+
+
+def test_ranks_divide_the_tasks_among_them_and_pass_over_what_is_done(corpus, monkeypatch):
+    made = corpus("ranks")
+    build.begin(made)
+    asked = []
+    stage = shards.Stage("reading", asked.append, list("abcdefg"), [1] * 7, Path(made.out) / "work/tasks")
+    monkeypatch.setitem(cluster.STAGES, "reading", lambda _: stage)
+    run.write_json(stage.answers()[3], "done before")
+    for rank in (1, 2, 0):
+        cluster.run_rank(made, "reading", None, rank, 3)
+    assert asked == list("becfag")
+    assert run.read_json(stage.answers()[3]) == "done before"
+
+
+def test_an_error_in_a_step_ends_the_chain(corpus):
+    pytest.importorskip("datatrove")
+    made = corpus("strict", max_drop_share=0.01)
+    with pytest.raises(ValueError, match="consent with max_drop_share"):
+        cluster.executors(made, "local", num_ranks=1, workers=1)[-1].run()
+    assert not (Path(made.out) / "rows").exists()
+
+
+def test_without_datatrove_the_error_says_what_to_install(corpus, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datatrove.executor", None)
+    with pytest.raises(ValueError, match=r"pip install 'nsllm-lite\[cluster\]'"):
+        cluster.executors(corpus("none"), "local", num_ranks=1)
+    with pytest.raises(ValueError, match=r"no engine 'spark'.*local or slurm"):
+        cluster.executors(corpus("none"), "spark", num_ranks=1)
+
+
+# ------------------------------------------------------------------------------- Slurm, as far as it can be imitated
+
+SBATCH = """#!{python}
+import os, pathlib, subprocess, sys
+script = open(sys.argv[-1]).read()
+folder = pathlib.Path({folder!r})
+number = len(list(folder.glob("job-*"))) + 1
+(folder / f"job-{{number:02}}").write_text(" ".join(sys.argv[1:-1]) + chr(10) + script)
+if {runs} and "launch_pickled_pipeline" in script:
+    last = int(script.split("--array=0-")[1].split()[0].split("%")[0])
+    for index in range(last + 1):
+        env = {{**os.environ, "SLURM_ARRAY_TASK_ID": str(index), "SLURM_NODELIST": "here"}}
+        subprocess.run(["bash", sys.argv[-1]], env=env, check=True)
+print("Submitted batch job", number)
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A function that puts an `sbatch` in the way that keeps each script, and runs it at once if `runs`."""
+    pytest.importorskip("datatrove")
+
+    def imitate(runs):
+        programs = {
+            "sbatch": SBATCH.format(python=sys.executable, folder=str(tmp_path), runs=runs),
+            "srun": '#!/bin/sh\nshift 3\nexec "$@"\n',
+            "scontrol": "#!/bin/sh\necho here\n",
+        }
+        for name, text in programs.items():
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(stat.S_IRWXU)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+        return lambda: [path.read_text() for path in sorted(tmp_path.glob("job-*"))]
+
+    return imitate
+
+
+OPTIONS = {"num_ranks": 2, "partition": "cpu", "time": "1:00:00", "mem_per_cpu_gb": 4}
+
+
+def test_a_slurm_chain_is_submitted_whole_each_step_after_the_one_before(corpus, slurm):
+    submitted = slurm(runs=False)
+    cluster.executors(corpus("submitted"), "slurm", at_once={"mem_per_cpu_gb": 64}, **OPTIONS)[-1].run()
+    jobs = [job for job in submitted() if "launch_pickled_pipeline" in job]
+    assert [job.split("--job-name=")[1].split()[0] for job in jobs] == [f"corpus-{step}" for step in cluster.STEPS]
+    arrays = [job.split("--array=")[1].split()[0] for job in jobs]
+    assert arrays == ["0-0%1", "0-1", "0-0%1", "0-1", "0-0%1", "0-1", "0-0%1"]
+    assert [job.split("--mem-per-cpu=")[1].split()[0] for job in jobs] == ["64G", "4G", "64G", "4G", "64G", "4G", "64G"]
+    numbers = [submitted().index(job) + 1 for job in jobs]
+    assert ["dependency" in jobs[0].splitlines()[0]] == [False]
+    for number, job in zip(numbers, jobs[1:], strict=False):
+        assert f"--dependency=afterok:{number}\n" in job
+
+
+@pytest.mark.slow
+def test_the_submitted_scripts_make_the_same_corpus(corpus, in_one_process, slurm):
+    slurm(runs=True)
+    made = corpus("slurm")
+    cluster.executors(made, "slurm", **OPTIONS)[-1].run()
+    assert digests(made) == in_one_process
+    assert subprocess.run(["sbatch", "--version"], check=False).returncode  # the imitation, not a real one
