@@ -69,7 +69,7 @@ def _find_duplicates(
     rank[np.argsort(~experimental, kind="stable")] = np.arange(len(ids))
     keys = {dedup.SAME_ID: ids, dedup.SAME_DOI: _gather(parts, "doi"), dedup.SAME_TEXT: _gather(parts, "text")}
     num_bands = dedup.NUM_HASHES // dedup.rows_per_band(recipe.near_duplicate_jaccard)
-    bands = (np.concatenate([np.empty(0, np.uint64), *(p.bands[b] for p in parts)]) for b in range(num_bands))
+    bands = (np.concatenate([np.empty(0, np.uint64), *(p.band(b) for p in parts)]) for b in range(num_bands))
     firsts = np.array([part.first for part in parts])
 
     def shingles(index: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from lxml import etree
 
+from nsllm_lite.corpus.files.accents import COMBINING
 from nsllm_lite.corpus.files.elements import formula, iter_elements, script
 
 # ------------------------------------------------------------------------------------------------------- entities
@@ -130,11 +131,6 @@ def unwrap_formulas(text: str) -> str:
     return "".join((*parts, text[start:]))
 
 
-_COMBINING = {
-    "`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", "=": "\u0304", "u": "\u0306", ".": "\u0307",
-    '"': "\u0308", "r": "\u030a", "H": "\u030b", "v": "\u030c", "d": "\u0323", "c": "\u0327", "k": "\u0328",
-    "b": "\u0331",
-}  # fmt: skip
 _LETTERS = {
     "ss": "ß", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł", "aa": "å", "AA": "Å",
 }  # fmt: skip
@@ -201,7 +197,7 @@ def _accent(found: re.Match, quoted: str) -> str:
         return found[0]
     if form == "e" and not (before.isalpha() or letter.isupper()):  # "\v word": a macro, not "Dvo\v rak"
         return found[0]
-    composed = unicodedata.normalize("NFC", letter + _COMBINING[mark])
+    composed = unicodedata.normalize("NFC", letter + COMBINING[mark])
     return composed if len(composed) == 1 else found[0]
 
 

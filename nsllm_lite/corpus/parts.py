@@ -5,11 +5,11 @@
     documents.parquet  the others, the candidates, in the same order
     ids.arrow          their ids
     keys.npy           one entry a candidate (KEYS)
-    bands.npy          band keys of its near-duplicate search, (bands, candidates)
-    shingles.npy, starts.npy   its word 5-grams
+    bands.u64          band keys of the near-duplicate search, band by band
+    shingles.u64, starts.npy   word 5-grams of each candidate, end to end
     part.json          the source, and the tables that codes in keys.npy point into
 
-Texts stay on disk; `Part` maps the arrays.
+All but keys.npy stays on disk until it is asked for.
 """
 
 import json
@@ -129,7 +129,7 @@ class PartWriter:
         with pa.ipc.new_file(str(self._made / "ids.arrow"), IDS) as file:
             file.write_table(pa.table({"id": self._ids}, IDS))
         np.save(self._made / "keys.npy", np.concatenate(self._key_arrays))
-        np.save(self._made / "bands.npy", np.concatenate(self._bands, axis=1))
+        np.concatenate(self._bands, axis=1).tofile(self._made / "bands.u64")
         np.save(self._made / "starts.npy", np.array(self._starts, np.int64))
         counts = {"records": self.num_records, "candidates": self.num_candidates}
         run.write_json(self._made / "part.json", {**self._info, **counts})
@@ -166,28 +166,36 @@ class Part:
 
     @cached_property
     def keys(self) -> np.ndarray:
-        return np.load(self.folder / "keys.npy", mmap_mode="r" if self.num_candidates else None)
+        return np.load(self.folder / "keys.npy")
 
-    @cached_property
+    @property
     def ids(self) -> pa.ChunkedArray:
+        """Mapped for as long as they are held: pages that stay mapped count as memory."""
         return pa.ipc.open_file(pa.memory_map(str(self.folder / "ids.arrow"))).read_all()["id"]
 
-    @cached_property
-    def bands(self) -> np.ndarray:
-        return np.load(self.folder / "bands.npy", mmap_mode="r" if self.num_candidates else None)
+    def band(self, number: int) -> np.ndarray:
+        """One band's keys of all candidates."""
+        with open(self.folder / "bands.u64", "rb") as file:
+            file.seek(8 * number * self.num_candidates)
+            return np.fromfile(file, np.uint64, self.num_candidates)
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        return np.load(self.folder / "starts.npy", mmap_mode="r")
+        return np.load(self.folder / "starts.npy")
 
-    @cached_property
-    def _shingles(self) -> np.ndarray:
-        empty = self._starts[-1] == 0
-        return np.empty(0, np.uint64) if empty else np.memmap(self.folder / "shingles.u64", np.uint64, "r")
+    def shingles(self, index: int, count: int = 1) -> np.ndarray:
+        """Of the part's candidate `index`, counted from 0 within the part, or of `count` from there end to end."""
+        start, end = self._starts[index], self._starts[index + count]
+        with open(self.folder / "shingles.u64", "rb") as file:
+            file.seek(8 * int(start))
+            return np.fromfile(file, np.uint64, int(end - start))
 
-    def shingles(self, index: int) -> np.ndarray:
-        """Of the part's candidate `index`, counted from 0 within the part."""
-        return np.asarray(self._shingles[self._starts[index] : self._starts[index + 1]])
+    def all_shingles(self) -> Iterator[np.ndarray]:
+        """Of each candidate in order, read many at a time."""
+        for first in range(0, self.num_candidates, BATCH):
+            count = min(BATCH, self.num_candidates - first)
+            cuts = self._starts[first : first + count + 1] - self._starts[first]
+            yield from np.split(self.shingles(first, count), cuts[1:-1])
 
     def documents(self, wanted: np.ndarray) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
         """The candidates of the mask `wanted`, batch by batch, each with their places in the part."""

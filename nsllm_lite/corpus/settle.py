@@ -102,8 +102,9 @@ def _near(recipe: recipes.Corpus, part: Part, kept: np.ndarray, known: Known) ->
                 near[place] = known.find("body", dedup.shingles_of(text))
     kind = "general" if part.general else "whole"
     if known.has(kind):
-        for place in np.flatnonzero(kept & (near < 0)).tolist():
-            near[place] = known.find(kind, part.shingles(place))
+        for place, shingles in enumerate(part.all_shingles()):
+            if kept[place] and near[place] < 0:
+                near[place] = known.find(kind, shingles)
     return near
 
 

@@ -111,8 +111,22 @@ def test_entities_of_a_file_are_never_resolved(tmp_path):
     path = tmp_path / "papers.xml"
     bomb = f'<!DOCTYPE PubmedArticleSet [<!ENTITY a "LOL"><!ENTITY f SYSTEM "file://{secret}">]>'
     path.write_text(f"{bomb}<PubmedArticleSet>{article(1, 'x &a; &f; y')}</PubmedArticleSet>")
-    (document,) = read_path(path)
+    line, document = read_path(path)
     assert document.title == "x &a; &f; y"
+    assert (line.origin, line.reason) == ("papers.xml#0", "entities_refused")
+    assert "declares entities" in line.message
+
+
+def test_an_entity_bomb_ends_in_a_line_at_once(tmp_path):
+    names = "abcdefghij"
+    bomb = "".join(f'<!ENTITY {n} "{("&" + m + ";") * 10}">' for n, m in zip(names[1:], names, strict=False))
+    path = tmp_path / "papers.xml"
+    pubmed_file = f"<PubmedArticleSet>{article(1, '&j;')}</PubmedArticleSet>"
+    for content, form in ((pubmed_file, "PubmedArticleSet"), (JATS.replace("Tin", "&j;"), "article")):
+        path.write_text(f'<!DOCTYPE {form} [<!ENTITY a "LOL">{bomb}]>{content}')
+        line, document = read_path(path)
+        assert line.reason == "entities_refused"
+        assert document.title.startswith(("&j;", "T"))
 
 
 # ---------------------------------------------------------------------------------------------------------- JATS

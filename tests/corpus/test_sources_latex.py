@@ -114,7 +114,8 @@ more of two
 \begin{thm}[Main]\label{x} Tin is good.\end{thm}
 \begin{proof}Trivial.\end{proof}
 """, preamble) == (
-        "Thus:\n\n- one\n- two more of two\n- deep\n\n- Tin: is a metal.\n\nTheorem (Main). Tin is good.\n\nProof. Trivial."
+        "Thus:\n\n- one\n- two more of two\n- deep\n\n- Tin: is a metal.\n\n"
+        "Theorem (Main). Tin is good.\n\nProof. Trivial."
     )  # fmt: skip
 
 
@@ -157,7 +158,8 @@ def test_words(tex, plain):
         (r"Tin grows~\cite{a,b} fast \citep[see][p.~3]{a}, \cite{a}--\cite{b}.", "Tin grows fast."),
         (r"As in \cite{a}, see Ref.~\cite{b}. \cite{a} showed it. Done. \cite{a} Next.",
          "As in [citation], see Ref. [citation]. [citation] showed it. Done. Next."),
-        (r"\citet{ito} and \citeauthor{ito} saw it, unlike \citet{none}.", "Ito & Sato (1998) and Ito & Sato saw it, unlike [citation]."),
+        (r"\citet{ito} and \citeauthor{ito} saw it, unlike \citet{none}.",
+         "Ito & Sato (1998) and Ito & Sato saw it, unlike [citation]."),
         (r"It rose (see \cite{a} and Fig.~\ref{fig:x}) by 2 (left panel of Fig.~\ref{x}).", "It rose by 2."),
         (r"It rose (by 3, \citealt{a}).", "It rose (by 3)."),
         (r"Eqs.~(\ref{eq:a}) and (\ref{eq:b}) give \eqref{c}, \S\ref{d}, \cref{tab:x}, on page~\pageref{p}.",
@@ -181,7 +183,8 @@ def test_citations_and_references(tex, plain):
         (r"\begin{align} a &= b \nonumber\\[2pt] &= \begin{cases}1 & 2\\3\end{cases} \end{align}",
          r"$$ \begin{aligned} a &= b \\ &= \begin{cases}1 & 2\\3\end{cases} \end{aligned} $$"),
         (r"\begin{eqnarray*} a &=& b \end{eqnarray*}", "$$ a = b $$"),
-        (r"\begin{gather}a\\b\end{gather}\begin{multline}c\\d\end{multline}", r"$$ \begin{gathered} a \\ b \end{gathered} $$ $$ c d $$"),
+        (r"\begin{gather}a\\b\end{gather}\begin{multline}c\\d\end{multline}",
+         r"$$ \begin{gathered} a \\ b \end{gathered} $$ $$ c d $$"),
         (r"$T=\SI{1e3}{\m\per\s}$ and $\text{if $x$}$", r"$T=1 \times 10^{3}\,\mathrm{m\,s^{-1}}$ and $\text{if $x$}$"),
         ("It costs $5.\n\nThen $y$.", "It costs $5.\n\nThen $y$."),
     ],
@@ -225,7 +228,8 @@ def test_inputs_are_read_in_place_and_missing_ones_named():
 \begin{document} \section{A} One. \include{parts/b} \import{parts}{c} \input{gone} Last. \end{document}"""
     document, missing = read(
         main,
-        parts_b_tex=r"\documentclass[../main]{subfiles}\begin{document}\section{B} Two \x. \input{main}\input{parts/b}\end{document}",
+        parts_b_tex=r"\documentclass[../main]{subfiles}\begin{document}\section{B} Two \x. \input{main}\input{parts/b}"
+        r"\end{document}",
         parts_c_tex=r"Three \y.",
         macros_tex=r"\newcommand{\x}{tins}",
         own_sty=r"\ProvidesPackage{own}\newcommand{\y}{irons}",
@@ -244,7 +248,8 @@ def test_inputs_are_read_in_place_and_missing_ones_named():
         ("\\NeedsTeXFormat{LaTeX2e}\n\\ProvidesPackage{x}\\newcommand{\\a}{b}", latex.LATEX_PART, "style file"),
         ("\\documentclass[t]{beamer}\n\\begin{document}a\\end{document}", latex.NOT_A_PAPER, "slides"),
         ("\\documentclass{article}\\begin{document}Dear Editor, thanks.\\end{document}", latex.NOT_A_PAPER, "referees"),
-        ("\\documentclass{article}\\title{Response to the referees}\\begin{document}a\\end{document}", latex.NOT_A_PAPER, "referees"),
+        ("\\documentclass{article}\\title{Response to the referees}\\begin{document}a\\end{document}",
+         latex.NOT_A_PAPER, "referees"),
         ("\\documentclass{article}\\begin{document}\\begin{table}a\\end{table}\\end{document}", UNREADABLE, "no text"),
         ("\\documentclass{article}\n\\title{Cut off", UNREADABLE, "no \\begin{document}"),
         ("\\magnification=1200\nHello\n\\bye", UNREADABLE, "plain TeX"),
@@ -260,7 +265,8 @@ def test_what_is_no_paper_says_why(content, reason, said):
 @pytest.mark.parametrize(
     ("file", "arxiv_id"),
     [
-        ("a/2501.01234v2/main.tex", "2501.01234"), ("0704.0001.tex", "0704.0001"), ("x/hep-th9901001/p.tex", "hep-th/9901001"),
+        ("a/2501.01234v2/main.tex", "2501.01234"), ("0704.0001.tex", "0704.0001"),
+        ("x/hep-th9901001/p.tex", "hep-th/9901001"),
         ("math.GT/0309136/p.tex", "math/0309136"), ("2501.01234.gz", "2501.01234"), ("2501.01234/supplement.tex", ""),
         ("2513.01234.tex", ""), ("paper1234567.tex", ""),
     ],
@@ -280,7 +286,8 @@ def test_doi_and_language_as_stated():
 @pytest.mark.parametrize(
     "head",
     [
-        "Once upon a time there was \\emph{tin}.", '{"abstract": "\\\\begin{document} \\\\cite{a}"}', "<p>\\section{a}</p>",
+        "Once upon a time there was \\emph{tin}.",
+        '{"abstract": "\\\\begin{document} \\\\cite{a}"}', "<p>\\section{a}</p>",
         "@article{a, title={\\section{x}}}", "[1]\n", "Write \\documentclass{article} first.", "# Notes\n\\begin{x}",
         "import re\n\\documentclass{a}", "a,b\n\\x,1",
     ],
@@ -311,9 +318,10 @@ def test_a_macro_bomb_stays_unexpanded_and_costs_itself_alone(preamble):
 
 @pytest.mark.parametrize(
     "unit",
-    ["{", "}", "\\a{", "\\cite[", "\\begin{figure}", "\\begin{q}", "${$}", "$$a{", "\\(", "\\[a", "\\verb|a", "\\url{a{b", "\\def\\a{",
-     "\\iffalse ", "\\textsuperscript{", "\\section{a ", "\\ce{", "(a\\cite{b} ", "\\ref{b}, ", "%\n", "\\", "\\usepackage[a",
-     "\\documentclass[", "\\begin{verbatim}", "\\newcommand{\\a}[1]{", "\\begin{a}\\end{a}"],
+    ["{", "}", "\\a{", "\\cite[", "\\begin{figure}", "\\begin{q}", "${$}", "$$a{", "\\(", "\\[a", "\\verb|a",
+     "\\url{a{b", "\\def\\a{", "\\iffalse ", "\\textsuperscript{", "\\section{a ", "\\ce{",
+     "(a\\cite{b} ", "\\ref{b}, ", "%\n", "\\",
+     "\\usepackage[a", "\\documentclass[", "\\begin{verbatim}", "\\newcommand{\\a}[1]{", "\\begin{a}\\end{a}"],
 )  # fmt: skip
 def test_hostile_files_take_no_time(unit):
     """A file sixteen times as long would still be read within two seconds."""
@@ -329,11 +337,14 @@ def test_hostile_files_take_no_time(unit):
 
 VALID = (
     r"\documentclass{article}\newcommand{\x}[1]{a #1}\begin{document}\title{T}\begin{abstract}A.\end{abstract}"
-    "\n\\section{S}\nText $x$ \\x{y} \\cite{k} \\SI{1}{\\m} \\verb|v|.\n\\begin{itemize}\\item i\\end{itemize}\n\\end{document}"
+    "\n\\section{S}\nText $x$ \\x{y} \\cite{k} \\SI{1}{\\m} \\verb|v|.\n"
+    "\\begin{itemize}\\item i\\end{itemize}\n\\end{document}"
 )
 TEX = st.lists(
-    st.sampled_from([*"\\{}$%#&[]()~^_'\"` \n", "\\begin{", "\\end{", "\\def\\x", "\\x", "\\cite", "\\item", "\\fi", "\\ifx", "\\'", "x",
-                     "\\section", "\\ce", "\\SI", "\\ensuremath", "\\input{a}", "\\title", "\\verb", "\ue010", "\ue142"])
+    st.sampled_from([*"\\{}$%#&[]()~^_'\"` \n", "\\begin{", "\\end{", "\\def\\x", "\\x", "\\cite", "\\item",
+                     "\\fi", "\\ifx", "\\'", "x",
+                     "\\section", "\\ce", "\\SI", "\\ensuremath", "\\input{a}", "\\title", "\\verb",
+                     "\ue010", "\ue142"])
 ).map("".join)  # fmt: skip
 
 

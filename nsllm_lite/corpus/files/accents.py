@@ -9,7 +9,7 @@ import unicodedata
 
 from nsllm_lite.corpus.files.elements import script
 
-_COMBINING = dict(zip("\"'`^~=.uvHcdbrk", map(chr, (
+COMBINING = dict(zip("\"'`^~=.uvHcdbrk", map(chr, (
     0x308, 0x301, 0x300, 0x302, 0x303, 0x304, 0x307, 0x306, 0x30C, 0x30B, 0x327, 0x323, 0x331, 0x30A, 0x328,
 )), strict=True))  # fmt: skip
 _GREEK = "Alpha Beta Gamma Delta Epsilon Zeta Eta Theta Iota Kappa Mu Nu Xi Pi Rho Sigma Tau Upsilon Phi Chi Psi Omega"
@@ -61,7 +61,7 @@ def _written(found: re.Match[str]) -> str:
             return inner if inner in ("<", ">", "=", "+", "-", "|") else _WORDS.get(inner.removeprefix("\\"), found[0])
         case "inner" | "letter":
             letter = found["inner"] or found["letter"]
-            composed = unicodedata.normalize("NFC", letter + _COMBINING[found["accent"]])
+            composed = unicodedata.normalize("NFC", letter + COMBINING[found["accent"]])
             return composed if len(composed) == 1 or found["open"] else found[0]
         case "script":
             return script(found["script"], raised=found["raised"] == "super")

@@ -8,6 +8,7 @@ import bz2
 import gzip
 import io
 import lzma
+import posixpath
 import tarfile
 import tempfile
 import zipfile
@@ -27,6 +28,7 @@ MAX_DEPTH = 6
 MAX_TEX_BYTES = 1 << 25  # the LaTeX files of one archive are held together, since they input each other
 IN_MEMORY_BYTES = 1 << 24
 TEX_NAMES = (".tex", ".ltx", ".latex")
+TEX_PARTS = (".bbl", ".sty", ".cls", ".def")  # that LaTeX files of the same archive may read; no papers themselves
 NAMES_OF_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".zip")
 ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, RuntimeError)
 ERRORS += (NotImplementedError, ValueError, MemoryError)  # what zipfile and tarfile raise on damaged archives
@@ -239,7 +241,7 @@ def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, dep
             yield Unread(f"{label}#0", UNREADABLE_FILE, refused)
             continue
         with member.open() as stream:
-            if path.suffix.lower() in TEX_NAMES:
+            if path.suffix.lower() in TEX_NAMES + TEX_PARTS:
                 content = stream.read(MAX_TEX_BYTES + 1)
                 budget.spend(len(content))
                 if len(content) + sum(map(len, tex.values())) > MAX_TEX_BYTES:
@@ -249,11 +251,14 @@ def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, dep
             else:
                 counted = io.BufferedReader(_Counted(stream, budget), 1 << 17)
                 yield from _open(counted, label, lambda _: None, budget, depth + 1)
+    has_tex = any(name.lower().endswith(TEX_NAMES) for name in tex)
     for name, content in tex.items():
-        folder = PurePosixPath(name).parent
+        if has_tex and not name.lower().endswith(TEX_NAMES):
+            continue
+        folder = posixpath.dirname(name)
 
-        def sibling(relative: str, folder: PurePosixPath = folder) -> bytes | None:
-            return tex.get((folder / relative).as_posix())
+        def sibling(relative: str, folder: str = folder) -> bytes | None:
+            return tex.get(posixpath.normpath(posixpath.join(folder, relative)))
 
         stream = io.BytesIO(content)
         yield Opened(f"{_unpacked_name(archive)}/{name}", content[:HEAD_BYTES], stream, sibling)

@@ -14,13 +14,14 @@ MAX_QUOTED_CHARS = 1 << 26
 NOT_THIS_FORMAT = "not_this_format"
 UNREADABLE_FILE = "unreadable_file"
 UNREADABLE = "unreadable"
+ENTITIES_REFUSED = "entities_refused"
 
 
 T = TypeVar("T")
 
 
 class Unread(NamedTuple):
-    """A record or file that could not be read: where, one of the three reasons above, and what was found there."""
+    """A record or file that could not be read: where, one of the reasons above, and what was found there."""
 
     origin: str
     reason: str
@@ -98,3 +99,9 @@ def head_of(head: bytes) -> str | None:
     if text.startswith('"<'):
         text = re.sub(r"\\n|\\t|\\r", " ", text[1:]).replace('\\"', '"').lstrip()
     return text
+
+
+def declares_entities(head: bytes) -> bool:
+    """Whether an XML file's own DOCTYPE declares entities, as bombs and thefts of local files do."""
+    text = head_of(head) or ""
+    return text.startswith("<") and "<!ENTITY" in text

@@ -18,9 +18,11 @@ from typing import NamedTuple
 from nsllm_lite import recipe, run
 from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
 from nsllm_lite.corpus.files.opening import (
+    ENTITIES_REFUSED,
     NOT_THIS_FORMAT,
     UNREADABLE_FILE,
     Unread,
+    declares_entities,
     encoding_of,
     head_of,
     open_text,
@@ -181,6 +183,9 @@ def _read_opened(
         yield found
         return
     formats.add(found)
+    if declares_entities(opened.head):
+        message = "the file declares entities (<!ENTITY ...>): none is resolved, &name; stays text"
+        yield Unread(whole, ENTITIES_REFUSED, message)
     empty = True
     try:
         for record in _records(found, source, opened):

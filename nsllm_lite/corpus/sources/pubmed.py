@@ -9,6 +9,7 @@ from lxml import etree
 from nsllm_lite.corpus.files.elements import iter_elements, text_of
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.sniff import xml_root
+from nsllm_lite.corpus.sources.medline import bare_title
 from nsllm_lite.document import Document
 
 _CITATION = re.compile(r"(?<=[a-z)]) [⁰¹²³⁴⁵⁶⁷⁸⁹]+ ?(?=[.,;])")  # "in cancer ¹ ." cites; " ¹³C" is an isotope
@@ -32,19 +33,15 @@ def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
             return Unread(origin, UNREADABLE, "the record has no PMID")
         moves, abstract = _abstract(citation)
         return Document(
-            id=f"pmid:{pmid}", source=source, origin=origin, title=_title(citation), abstract=abstract, moves=moves
+            id=f"pmid:{pmid}",
+            source=source,
+            origin=origin,
+            title=bare_title(text_of(citation.find(".//ArticleTitle"))),
+            abstract=abstract,
+            moves=moves,
         )
 
     return read_each(iter_elements(stream, RECORDS), file, make)
-
-
-def _title(citation: etree._Element) -> str:
-    """Without the brackets PubMed sets around a translated title, and without the full stop it adds to all."""
-    title = text_of(citation.find(".//ArticleTitle"))
-    bare = title.removesuffix(".")
-    if bare.startswith("[") and bare.endswith("]"):
-        bare = bare[1:-1].removesuffix(".")
-    return title if bare.endswith("..") or not bare else bare
 
 
 def _abstract(citation: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:

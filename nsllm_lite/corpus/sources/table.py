@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files import identifiers
+from nsllm_lite.corpus.files import identifiers, tagged
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.tables import dialect_of, iter_rows
 from nsllm_lite.corpus.sources import arxiv, wos
@@ -31,7 +31,6 @@ _NAMES = {  # those that say more first: of several columns that a table has, th
 _ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
 _PLACES = {name: place for place, name in enumerate(_ROLES)}
 _PAPERS = frozenset(("abstract", "arxiv", "pmid", "doi", "ut", "eid", "other"))
-_NO_ABSTRACT = re.compile(r"\[?no abstract(?: is)?(?: available)?\.?\]?", re.IGNORECASE)
 _LIST_SIGNS = " []'\""  # lists are often written as Python or JSON does
 _ITEM_END = re.compile(r"['\"]?\s*[;,]")
 MAX_LISTED = 300
@@ -90,7 +89,7 @@ def _document(row: dict, columns: Columns, source: str, origin: str) -> Document
     pmid = first("pmid").removesuffix(".0") or pmid  # pandas writes 123.0 into a column that has gaps
     if not accession and first("eid").startswith("2-s2.0-"):
         accession = f"scopus:{first('eid')}"
-    abstract = "" if _NO_ABSTRACT.fullmatch(first("abstract")) else first("abstract")
+    abstract = tagged.stated(first("abstract"))
     return Document(
         id=identifiers.name(f"{source}:{origin}", arxiv_id, pmid, doi, accession),
         source=source,

@@ -34,7 +34,7 @@ _WANTS_ARGUMENT = re.compile(
     r"\\(?:[dt]?frac|sqrt|(?:wide)?(?:hat|tilde)|bar|vec|d?dot|(?:over|under)line|math[a-z]+|boldsymbol|bm|check|breve)\s*$"
 )
 _BRANCH = re.compile(r"\\(?:(?:newif\s*)?\\?(if[A-Za-z@]*)|(else|fi)(?![A-Za-z@]))")
-_NO_BRANCH = re.compile(  # commands of packages that take arguments and have no \\fi
+_NO_BRANCH = re.compile(  # commands of packages that take arguments and have no \fi
     r"iff$|if(?:thenelse|toggle|bool|(?:un)?def$|cs(?:un)?def|blank|str|package|class|file|"
     r"(?:num|dim)(?:comp|equal|greater|less|odd))"
 )
@@ -136,7 +136,7 @@ class _Flattener(Reading):
             self.out.append(text[start:])
         self.stack.pop()
         if ENDS_IN_WORD.search(text, max(start, len(text) - 40)) and self.follows_letter():
-            self.out.append(" ")  # so that \\alpha does not grow into what follows
+            self.out.append(" ")  # so that \alpha does not grow into what follows
 
     # ---------------------------------------------------------------------------------------------- expanding
 
@@ -169,7 +169,7 @@ class _Flattener(Reading):
         elif macro.is_meaning:
             self.out.append(macro.body)
         elif not macro.num and self.out and _WANTS_ARGUMENT.search(self.out[-1], max(0, len(self.out[-1]) - 20)):
-            self._push(f"{{{macro.body}}}")  # \\hat\\x is \\hat{\\mathbf{x}}
+            self._push(f"{{{macro.body}}}")  # \hat\x is \hat{\mathbf{x}}
         else:
             self._push(filled(macro.body, arguments))
 
