@@ -74,15 +74,29 @@ def test_archives_in_archives_of_any_kind(tmp_path):
 
 def test_latex_files_of_an_archive_find_each_other(tmp_path):
     path = tmp_path / "0704.0001.gz"
-    path.write_bytes(
-        gzip.compress(tar_of({"main.tex": b"\\input{parts/one}", "parts/one.tex": b"One", "fig.png": b"\x89P\0"}))
-    )
+    names = ("main.tex", "parts/one.tex", "main.bbl", "fig.png")
+    path.write_bytes(gzip.compress(tar_of({name: name.encode() + b"\0" * name.endswith("png") for name in names})))
     found = {o.name: o for o in open_files(path, path.name)}
-    main = found["0704.0001/main.tex"]
-    assert main.sibling("parts/one.tex") == b"One"
+    assert found.keys() == {f"0704.0001/{name}" for name in names if name != "main.bbl"}  # a part, no paper
+    main, one = found["0704.0001/main.tex"], found["0704.0001/parts/one.tex"]
+    assert main.sibling("parts/one.tex") == b"parts/one.tex"
+    assert main.sibling("main.bbl") == b"main.bbl"
+    assert one.sibling("../main.tex") == b"main.tex"
     assert main.sibling("../main.tex") is None
     assert main.sibling("parts/two.tex") is None
     assert found["0704.0001/fig.png"].sibling("main.tex") is None
+
+
+def test_a_second_file_of_one_name_is_not_lost_silently(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for content in (b"one", b"two"):
+            info = tarfile.TarInfo("main.tex")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    files, (line,) = opened(tmp_path, buffer.getvalue())
+    assert files == {"in/main.tex": b"one"}
+    assert "second file of this name" in line.message
 
 
 def test_siblings_on_disk_stay_below_their_folder(tmp_path):

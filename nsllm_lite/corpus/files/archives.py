@@ -228,6 +228,7 @@ def _zip_members(file: BinaryIO) -> Iterator[_Member]:
 def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, depth: int) -> Iterator[Opened | Unread]:
     """Each member as it comes; LaTeX files last, when all that they may input is known."""
     tex: dict[str, bytes] = {}
+    tex_bytes = 0
     for member in members:
         name = member.name.removeprefix("./")
         label = f"{_unpacked_name(archive)}/{name}"
@@ -244,8 +245,11 @@ def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, dep
             if path.suffix.lower() in TEX_NAMES + TEX_PARTS:
                 content = stream.read(MAX_TEX_BYTES + 1)
                 budget.spend(len(content))
-                if len(content) + sum(map(len, tex.values())) > MAX_TEX_BYTES:
+                tex_bytes += len(content)
+                if tex_bytes > MAX_TEX_BYTES:
                     yield Unread(f"{label}#0", UNREADABLE_FILE, f"over {MAX_TEX_BYTES:,} bytes of LaTeX in one archive")
+                elif path.as_posix() in tex:
+                    yield Unread(f"{label}#0", UNREADABLE_FILE, "a second file of this name in the archive")
                 else:
                     tex[path.as_posix()] = content
             else:
