@@ -57,7 +57,7 @@ def build(recipe: recipes.Corpus) -> dict:
     settled = shards.run_stage(settling(recipe), workers)
     prepare_packing(recipe)
     stage = packing(recipe)
-    packed = shards.run_stage(stage, workers)
+    packed = shards.run_stage(stage, 1)  # the tokenizer's own threads take all cores
     return _finish(recipe, inputs, settled, stage.tasks, packed, started, workers)
 
 

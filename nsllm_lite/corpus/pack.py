@@ -6,8 +6,9 @@ that documents far longer than a row pack as tightly as short ones, and a contin
 """
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +19,10 @@ from nsllm_lite.corpus.phases import COLUMNS, texts_of
 from nsllm_lite.rows import SCHEMA, write_shard
 
 SHARD_DOCUMENTS = 100_000
-SHARD_TOKENS = 1 << 25  # bounds the memory of a shard of full texts
+SHARD_TOKENS = 25 << 20  # bounds the memory of a shard of full texts; 100,000 abstracts are fewer
 CHUNK_DOCUMENTS = 8_192
+
+T = TypeVar("T")
 
 
 class PackTask(NamedTuple):
@@ -55,17 +58,27 @@ def pack(
 
     Returns the shards as `finish_rows` takes them, and the library that tokenised.
     """
-    shards: list[dict] = []
-    tokens: list[np.ndarray] = []
     rows.mkdir(parents=True, exist_ok=True)
     counts.mkdir(parents=True, exist_ok=True)
-    for shard in _shards(_chunks(task, encoder, row_tokens, min_chars)):
+    shards: list[dict] = []
+    tokens: list[np.ndarray] = [np.empty(0, np.int32)]
+
+    def write(shard: list[Chunk]) -> None:
         table, num_tokens = rows_of(shard, encoder, end_of_text_id, row_tokens)
-        tokens.append(num_tokens)
         shards.append(write_shard(rows / f"data-{task.number:05d}-{len(shards):03d}.arrow", table))
+        tokens.append(num_tokens)
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # beside the tokenizer, which holds no lock
+        pending: Future[None] | None = None
+        for shard in _shards(_chunks(_ahead(_texts(task, min_chars), reader), encoder, row_tokens)):
+            if pending:
+                pending.result()
+            pending = writer.submit(write, shard)
+        if pending:
+            pending.result()
     if not shards:
         shards.append(write_shard(rows / f"data-{task.number:05d}-000.arrow", SCHEMA.empty_table()))
-    np.save(counts / f"tokens-{task.number:05d}.npy", np.concatenate([np.empty(0, np.int32), *tokens]))
+    np.save(counts / f"tokens-{task.number:05d}.npy", np.concatenate(tokens))
     return {"shards": shards, "encoder": encoder.name}
 
 
@@ -75,16 +88,27 @@ def documents_of(task: PackTask) -> Iterator[pa.RecordBatch]:
         start = 0
         with pq.ParquetFile(path) as parquet:
             for batch in parquet.iter_batches(batch_size=CHUNK_DOCUMENTS, columns=COLUMNS[task.phase]):
-                wanted = batch.filter(pa.array(mask[start : start + batch.num_rows]))
+                wanted = mask[start : start + batch.num_rows]
                 start += batch.num_rows
-                if wanted.num_rows:
-                    yield wanted
+                if wanted.any():
+                    yield batch if wanted.all() else batch.filter(pa.array(wanted))
 
 
-def _chunks(task: PackTask, encoder: Encoder, row_tokens: int, min_chars: int) -> Iterator[Chunk]:
+def _texts(task: PackTask, min_chars: int) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+    return ((batch, texts_of(task.phase, batch, min_chars)) for batch in documents_of(task))
+
+
+def _ahead(items: Iterator[T], reader: ThreadPoolExecutor) -> Iterator[T]:
+    """The same items, each made by `reader` while the one before is worked on."""
+    coming = reader.submit(next, items, None)
+    while (item := coming.result()) is not None:
+        coming = reader.submit(next, items, None)
+        yield item
+
+
+def _chunks(batches: Iterator[tuple[pa.RecordBatch, pa.Array]], encoder: Encoder, row_tokens: int) -> Iterator[Chunk]:
     checked: set[str] = set()  # sources of which a sample has been compared with the reference
-    for batch in documents_of(task):
-        texts = texts_of(task.phase, batch, min_chars)
+    for batch, texts in batches:
         sources = set(batch["source"].unique().to_pylist())
         ids, starts = encoder.encode(texts, check=not sources <= checked)
         checked |= sources

@@ -18,5 +18,7 @@ def texts_of(phase: str, batch: pa.RecordBatch, min_chars: int) -> pa.Array:
         return pc.binary_join_element_wise(batch["title"], batch["abstract"], "\n\n")
     if phase == "general":
         body = pc.if_else(pc.equal(batch["text"], ""), batch["abstract"], batch["text"])
+        if pc.all(pc.equal(batch["title"], "")).as_py():
+            return body
         return pc.if_else(pc.equal(batch["title"], ""), body, pc.binary_join_element_wise(batch["title"], body, "\n\n"))
     return pa.array([RENDER[phase](document, min_chars)[0] for document in documents_in(batch)], pa.string())

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from nsllm_lite import recipe
 from nsllm_lite.corpus.build import build
 from nsllm_lite.document import read_documents
@@ -56,14 +58,36 @@ def test_real_dumps_with_the_real_tokenizer(real_data, tmp_path):
     assert any("Materials and Methods" in s.heading for d in plos.values() for s in d.sections)
 
 
-def test_a_folder_of_mixed_files(real_data, tmp_path):
-    """Files of other kinds are named, none stops the build."""
-    mixed = tmp_path / "mixed"
-    mixed.mkdir()
-    for folder in sorted([*real_data.glob("arxiv_*"), *real_data.glob("pubmed_*")]):
-        (mixed / folder.name).symlink_to(folder)
-    sources = [{"name": "mixed", "path": str(mixed)}]
-    results = build(corpus(tmp_path / "out", sources=sources, train_tokenizer={"vocab_size": 1000}))
-    assert results["documents"]["mixed"]["kept"] > 6000
-    assert results["documents"]["mixed"]["dropped"]["not_this_format"] == 28
-    assert results["phases"]["phase2"]["mixed"]["kept"] >= 6
+def test_everything_in_one_run(real_data, tmp_path):
+    """All folders as one source: nothing stops the build, the ledger adds up to the last record, and where it must drop
+    it does."""
+    general = [{"name": n, "path": str(real_data / n)} for n in ("general_wikitext2", "general_nltk")]
+    evaluation = [str(real_data / "nsllm" / f"{n}.json") for n in ("Abstract-Classification", "Title-Generation")]
+    recipe_ = corpus(
+        tmp_path / "out",
+        sources=[{"name": "everything", "path": str(real_data)}],
+        general=general,
+        train_tokenizer={"vocab_size": 1000},
+        languages=["en"],
+        decontaminate=evaluation,
+        max_drop_share=0.3,
+    )
+    results = build(recipe_)
+    counts = results["documents"]["everything"]
+    assert counts["in"] > 15_000
+    assert counts["in"] == counts["kept"] + counts["heldout"] + counts["duplicate"] + sum(counts["dropped"].values())
+    assert counts["kept"] > 11_000
+    assert counts["duplicate"] > 1_300
+    assert counts["dropped"]["contaminated"] == 2
+    assert counts["dropped"]["language:fr"] >= 1
+    assert counts["dropped"]["unreadable_file"] == 1
+    assert results["phases"]["phase2"]["everything"]["kept"] >= 50
+    assert set(results["formats"]["everything"]) >= {
+        "arxiv", "atom", "bibtex", "conference", "jats", "latex", "medline", "oai", "pubmed", "ris", "table", "tei",
+        "unarxive", "wos",
+    }  # fmt: skip
+    ledger = pq.read_table(tmp_path / "out/ledger.parquet", columns=["source", "origin", "phase", "outcome", "tokens"])
+    whole = {(r["source"], r["origin"]) for r in ledger.to_pylist()}
+    assert len(whole) == sum(c["in"] for c in results["documents"].values())
+    assert sum(ledger["tokens"].to_pylist()) == sum(row["tokens"] for row in results["rows"].values())
+    assert (tmp_path / "out/ledger.png").stat().st_size > 10_000
