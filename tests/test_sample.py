@@ -7,7 +7,7 @@ import pytest
 
 from nsllm_lite import recipe
 from nsllm_lite.corpus import sources
-from nsllm_lite.corpus.render import experimental_sections, phase2_text
+from nsllm_lite.corpus.texts.render import experimental_sections, phase2_text
 from nsllm_lite.document import Document
 
 DISCIPLINES = {"Computer Science", "Physics", "Chemistry", "Biology", "Medicine"}

@@ -28,9 +28,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nsllm_lite import run
-from nsllm_lite.corpus import clean, dedup
+from nsllm_lite.corpus import dedup
 from nsllm_lite.corpus.files.archives import ERRORS, Opened, open_files, seekable
 from nsllm_lite.corpus.files.opening import Unread, head_of, open_text
+from nsllm_lite.corpus.texts import clean
 
 MIN_WORDS = 8
 MIN_LONG_WORDS = 4  # different ones, in a short item: "x 1 x 2 x 3 x 4" stands in many papers

@@ -5,12 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from nsllm_lite import recipe as recipes
-from nsllm_lite.corpus import clean, dedup, language, quality, sources
+from nsllm_lite.corpus import dedup, sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.parts import HEAD_CHARS, PartWriter
 from nsllm_lite.corpus.phases import RENDER
 from nsllm_lite.corpus.shards import ReadTask
+from nsllm_lite.corpus.texts import clean, language, quality
 from nsllm_lite.document import Document
 
 

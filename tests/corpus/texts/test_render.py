@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from nsllm_lite.corpus import render
+from nsllm_lite.corpus.texts import render
 from nsllm_lite.document import Document, Section
 
 PAPER = Document(

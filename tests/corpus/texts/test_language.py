@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsllm_lite.corpus import language
-from nsllm_lite.corpus.language import language_of, reason
+from nsllm_lite.corpus.texts import language
+from nsllm_lite.corpus.texts.language import language_of, reason
 
 ENGLISH = (
     "We study how thin films of tin grow whiskers when they are kept under stress. The growth rate was "

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsllm_lite.corpus import clean
-from nsllm_lite.corpus.clean import clean_abstract, clean_document, clean_line, clean_text
+from nsllm_lite.corpus.texts import clean
+from nsllm_lite.corpus.texts.clean import clean_abstract, clean_document, clean_line, clean_text
 from nsllm_lite.document import Document, Section
 
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden_clean.jsonl").read_text().splitlines()]

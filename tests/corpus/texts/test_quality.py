@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsllm_lite.corpus import quality
-from nsllm_lite.corpus.quality import reason_to_drop
+from nsllm_lite.corpus.texts import quality
+from nsllm_lite.corpus.texts.quality import reason_to_drop
 from nsllm_lite.document import Document, Section
 
 PROSE = "Thin films of tin grow whiskers when they are kept under stress, and the rate of growth depends on the grains."

@@ -11,9 +11,9 @@ from dataclasses import replace
 import ftfy
 from ftfy.chardata import CHARMAP_ENCODINGS
 
-from nsllm_lite.corpus.boilerplate import without_boilerplate, without_label
-from nsllm_lite.corpus.hyphens import rejoin_broken_lines, rejoin_broken_words
-from nsllm_lite.corpus.markup import decode_entities, resolve_accents, resolve_tags, unwrap_formulas
+from nsllm_lite.corpus.texts.boilerplate import without_boilerplate, without_label
+from nsllm_lite.corpus.texts.hyphens import rejoin_broken_lines, rejoin_broken_words
+from nsllm_lite.corpus.texts.markup import decode_entities, resolve_accents, resolve_tags, unwrap_formulas
 from nsllm_lite.document import Document, Section
 
 LOST = "\ufffd"

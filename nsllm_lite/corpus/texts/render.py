@@ -1,6 +1,6 @@
 """A document as the text that training sees. Each function gives (text, "") or ("", reason to drop it here)."""
 
-from nsllm_lite.corpus import headings
+from nsllm_lite.corpus.texts import headings
 from nsllm_lite.document import Document, Section
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsllm_lite.corpus.headings import Mark, experimental, mark
+from nsllm_lite.corpus.texts.headings import Mark, experimental, mark
 from nsllm_lite.document import Section
 
 NAMES = {

@@ -8,7 +8,7 @@ table A1, loosened for texts of 100 words, where a mathematician's abstract repe
 import re
 import string
 
-from nsllm_lite.corpus.clean import LOST
+from nsllm_lite.corpus.texts.clean import LOST
 from nsllm_lite.document import Document
 
 BODY_CHARS = 20_000  # a table, a listing or a list of names shows itself this early
