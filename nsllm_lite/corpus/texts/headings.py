@@ -239,8 +239,8 @@ def experimental(sections: Sequence[Section]) -> list[bool]:
     """For each section of one paper, in reading order, whether it is experimental.
 
     A section is, where its heading or one above says so, or the source's label. In a paper with a section named
-    Methods or Experiments, or with SURE_TOPS such sections by their words, top sections with names of their own ("Our
-    approach") are taken too, until the discussion. What stands below Discussion, Introduction and the like is not, nor
+    Methods or Experiments, or with SURE_TOPS such sections by their words, or with Results and no introduction, top
+    sections with names of their own ("Our approach") are taken too, until the discussion. What stands below Discussion, Introduction and the like is not, nor
     are such sections below Methods.
     """
     marks = {heading: mark(heading) for s in sections for heading in (*s.parents, s.heading)}
@@ -271,7 +271,9 @@ class _Paper(NamedTuple):
         if named or found & chosen:
             chosen.add(Mark.HINTING)
         telling = {s.heading for s in sections if not s.parents and marks[s.heading] in chosen - {Mark.RESULTS}}
-        return cls(frozenset(chosen), own_names=named or len(telling) >= SURE_TOPS)
+        tops = {marks[(*s.parents, s.heading)[0]] for s in sections}
+        report = Mark.RESULTS in tops and not tops & {Mark.OTHER, Mark.FOREIGN}  # what was done, then what was found
+        return cls(frozenset(chosen), own_names=named or report or len(telling) >= SURE_TOPS)
 
 
 def _tops(sections: Sequence[Section], marks: dict[str, Mark], paper: _Paper) -> Iterator[bool]:

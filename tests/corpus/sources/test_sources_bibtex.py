@@ -235,9 +235,9 @@ def test_any_text_is_read_without_an_error(content):
 )
 @pytest.mark.parametrize("before", ["", "@misc{", "@misc{a, title = {", "@misc{a, title = {b}}"])
 def test_no_input_takes_long(before, unit):
-    started = time.perf_counter()
+    started = time.process_time()
     read(bibtex, before + unit * (60_000 // len(unit)))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5
 
 
 def test_macros_of_macros_fill_no_memory():

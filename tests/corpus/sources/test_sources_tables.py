@@ -129,9 +129,9 @@ def test_headers_as_they_come():
 )  # fmt: skip
 def test_hostile_quotes_take_linear_time(content):
     """Each takes many seconds if a quote is looked for again from every line, or every quote."""
-    started = time.perf_counter()
+    started = time.process_time()
     rows(content)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5
 
 
 # ---------------------------------------------------------------------------------------------------------- papers

@@ -124,4 +124,4 @@ def test_hostile_text_takes_linear_time(piece):
     text = "Abstract " + piece * (30_000 // len(piece)) + " © 2014"
     started = time.process_time()
     clean_abstract(text)
-    assert time.process_time() - started < 1  # a quadratic step takes ten seconds and more
+    assert time.process_time() - started < 5  # a quadratic step takes ten seconds and more

@@ -201,7 +201,7 @@ def test_hostile_titles_and_texts_take_linear_time():
         "abstract is ",
     ):
         reason(title=piece * 20_000, abstract=piece * 20_000)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 5
 
 
 def test_the_limits_are_named():
