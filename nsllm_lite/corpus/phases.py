@@ -1,8 +1,10 @@
 """The phases, and the text of a document in each; a batch of documents at a time where speed asks for it."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nsllm_lite.corpus.encoder import string_starts
 from nsllm_lite.corpus.texts import render
 from nsllm_lite.document import documents_in
 
@@ -17,8 +19,13 @@ def texts_of(phase: str, batch: pa.RecordBatch, min_chars: int) -> pa.Array:
     if phase == "phase1":
         return pc.binary_join_element_wise(batch["title"], batch["abstract"], "\n\n")
     if phase == "general":
-        body = pc.if_else(pc.equal(batch["text"], ""), batch["abstract"], batch["text"])
-        if pc.all(pc.equal(batch["title"], "")).as_py():
+        untitled, own_text = ~_has(batch["title"]), _has(batch["text"])
+        body = batch["text"] if own_text.all() else pc.if_else(own_text, batch["text"], batch["abstract"])
+        if untitled.all():
             return body
-        return pc.if_else(pc.equal(batch["title"], ""), body, pc.binary_join_element_wise(batch["title"], body, "\n\n"))
+        return pc.if_else(untitled, body, pc.binary_join_element_wise(batch["title"], body, "\n\n"))
     return pa.array([RENDER[phase](document, min_chars)[0] for document in documents_in(batch)], pa.string())
+
+
+def _has(texts: pa.Array) -> np.ndarray:
+    return np.diff(string_starts(texts)) > 0

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -197,7 +196,7 @@ def test_a_slurm_chain_is_submitted_whole_each_step_after_the_one_before(corpus,
     assert arrays == ["0-0%1", "0-1", "0-0%1", "0-1", "0-0%1", "0-1", "0-0%1"]
     assert [job.split("--mem-per-cpu=")[1].split()[0] for job in jobs] == ["64G", "4G", "64G", "4G", "64G", "4G", "64G"]
     numbers = [submitted().index(job) + 1 for job in jobs]
-    assert ["dependency" in jobs[0].splitlines()[0]] == [False]
+    assert "dependency" not in jobs[0].splitlines()[0]
     for number, job in zip(numbers, jobs[1:], strict=False):
         assert f"--dependency=afterok:{number}\n" in job
 
@@ -208,4 +207,3 @@ def test_the_submitted_scripts_make_the_same_corpus(corpus, in_one_process, slur
     made = corpus("slurm")
     cluster.executors(made, "slurm", **OPTIONS)[-1].run()
     assert digests(made) == in_one_process
-    assert subprocess.run(["sbatch", "--version"], check=False).returncode  # the imitation, not a real one

@@ -240,8 +240,8 @@ def experimental(sections: Sequence[Section]) -> list[bool]:
 
     A section is, where its heading or one above says so, or the source's label. In a paper with a section named
     Methods or Experiments, or with SURE_TOPS such sections by their words, or with Results and no introduction, top
-    sections with names of their own ("Our approach") are taken too, until the discussion. What stands below Discussion, Introduction and the like is not, nor
-    are such sections below Methods.
+    sections with names of their own ("Our approach") are taken too, until the discussion. What stands below
+    Discussion, Introduction and the like is not, nor are such sections below Methods.
     """
     marks = {heading: mark(heading) for s in sections for heading in (*s.parents, s.heading)}
     paper = _Paper.of(sections, marks)
