@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from nsllm_lite.run import read_json, write_json
 
@@ -85,7 +86,7 @@ def write_shard(path: Path, table: pa.Table) -> dict:
         "pieces": len(lengths),
         "bytes": pc.sum(table["doc_bytes"].combine_chunks().flatten()).as_py() or 0,
         "source_tokens": {row["source"]: row["tokens_sum"] for row in sums},
-        "sha256": hashlib.sha256(np.ascontiguousarray(ids.to_numpy())).hexdigest(),
+        "xxh3": xxhash.xxh3_128_hexdigest(np.ascontiguousarray(ids.to_numpy())),
     }
 
 
@@ -99,7 +100,7 @@ def finish_rows(path: Path, shards: Sequence[dict], totals: RowTotals) -> RowTot
         totals.num_pieces += shard["pieces"]
         totals.num_bytes += shard["bytes"]
     totals.source_tokens = dict(sorted(by_source.items()))
-    digest = hashlib.sha256("".join(shard["sha256"] for shard in shards).encode())
+    digest = hashlib.sha256("".join(shard["xxh3"] for shard in shards).encode())
     _write_datasets_files(path, [shard["file"] for shard in shards], digest.hexdigest())
     write_json(path / "rows.json", asdict(totals))
     return totals

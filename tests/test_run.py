@@ -1,6 +1,7 @@
 import json
 import time
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -74,5 +75,7 @@ def test_documents_come_back_as_they_were(tmp_path):
         writer.add(document)
     writer.close()
     assert list(read_documents(tmp_path / "d.parquet")) == documents
+    group = pq.read_metadata(tmp_path / "d.parquet").row_group(0)
+    assert {group.column(i).compression for i in range(group.num_columns)} == {"LZ4", "ZSTD"}  # none left out
     assert documents[1].file == "a#b.txt"
     assert documents[0].num_chars == len("T µ") + len("A ± b") + len("Methods") + len("m")

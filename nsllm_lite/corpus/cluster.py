@@ -3,7 +3,7 @@
     from nsllm_lite import recipe
     from nsllm_lite.corpus.cluster import executors
 
-    corpus = recipe.load(Path("corpus.yaml"))
+    corpus = recipe.load("corpus.yaml")
     executors(corpus, "slurm", num_ranks=500, partition="cpu", time="4:00:00", mem_per_cpu_gb=4)[-1].run()
 
 A parallel step has `num_ranks` ranks; rank r does the tasks r, r + num_ranks, ... that have no answer yet. So the chain
@@ -19,9 +19,10 @@ cores, the best of three, start-up included, beside `build`'s own processes (11.
     memory of all processes, MiB    330          404         752       1,045          773
     a worker is killed           error, rerun    hangs     repaired   repaired        hangs
 
-datatrove submits the Slurm arrays and their order itself, and is 22 MB with what it needs; Ray is 259 MB, and must first
-be started on the nodes of an allocation. That datatrove's local pool waits for a killed worker without end does not
-concern Slurm, where each rank is a job of its own, but on one machine `build` is the better.
+(Hangs: given up after 60 s; run again, both do only what is missing.) datatrove submits the Slurm arrays and their
+order itself and is 22 MB with what it needs; Ray is 259 MB, and must first be started on the nodes of an allocation.
+That datatrove's local pool waits for a killed worker does not concern Slurm, where each rank is a job of its own; on
+one machine `build` is the better.
 """
 
 from collections.abc import Callable

@@ -9,11 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 CHECKED_TEXTS = 64
-CHECKED_CHARS = 2_000  # of each, from its beginning
+CHECKED_BYTES = 3_000  # at most of each, where there are texts as short
 BATCH_TEXTS = 512
 
 log = logging.getLogger(__name__)
@@ -33,14 +32,15 @@ class Encoder:
     def encode(self, texts: pa.Array, check: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """(ids, starts): the ids of text i are ids[starts[i]:starts[i + 1]]; no end-of-text among them.
 
-        With `check` the ids of up to CHECKED_TEXTS of the texts, evenly spaced, are compared with the reference's; any
+        With `check` the ids of CHECKED_TEXTS of the texts, evenly spaced, are compared with the reference's; any
         difference is said, and the reference does the work from there on.
         """
-        if self._fast and check and not self._agrees(texts):
+        if self._fast:
+            found = self._fast.encode(texts)
+            if not check or self._agrees(texts, *found):
+                return found
             log.warning("gigatoken's ids differ from those of `tokenizers`: the slower reference is used.")
             self._fast, self.name = None, "tokenizers"
-        if self._fast:
-            return self._fast.encode(texts)
         ids: list[np.ndarray] = []
         for start in range(0, len(texts), BATCH_TEXTS):
             batch = texts.slice(start, BATCH_TEXTS).to_pylist()
@@ -49,13 +49,15 @@ class Encoder:
         starts = np.cumsum([0, *map(len, ids)])
         return np.concatenate([np.empty(0, np.int32), *ids]), starts
 
-    def _agrees(self, texts: pa.Array) -> bool:
-        step = max(1, len(texts) // CHECKED_TEXTS)
-        sample = texts.take(pa.array(range(0, len(texts), step)))
-        sample = pc.utf8_slice_codeunits(sample, 0, CHECKED_CHARS)
-        ids, starts = self._fast.encode(sample)
-        expected = self.reference.encode_batch_fast(sample.to_pylist(), add_special_tokens=False)
-        return all(ids[a:b].tolist() == e.ids for (a, b), e in zip(pairwise(starts), expected, strict=True))
+    def _agrees(self, texts: pa.Array, ids: np.ndarray, starts: np.ndarray) -> bool:
+        num_bytes = np.diff(string_starts(texts))
+        short = np.flatnonzero(num_bytes <= max(CHECKED_BYTES, num_bytes.min(initial=CHECKED_BYTES)))
+        places = short[:: max(1, len(short) // CHECKED_TEXTS)]
+        expected = self.reference.encode_batch_fast(
+            texts.take(pa.array(places.tolist())).to_pylist(), add_special_tokens=False
+        )
+        found = (ids[starts[place] : starts[place + 1]].tolist() for place in places)
+        return all(own == encoding.ids for own, encoding in zip(found, expected, strict=True))
 
     def bytes_of(self, ids: np.ndarray, cuts: np.ndarray, text: str) -> list[int]:
         """UTF-8 bytes of `text` behind each stretch of its `ids` between `cuts` (0 and len(ids) among them)."""

@@ -63,8 +63,13 @@ def pack(
     shards: list[dict] = []
     tokens: list[np.ndarray] = [np.empty(0, np.int32)]
 
+    buffer = np.empty(0, np.int32)  # used again by each shard: fresh memory costs more than what is written to it
+
     def write(shard: list[Chunk]) -> None:
-        table, num_tokens = rows_of(shard, encoder, end_of_text_id, row_tokens)
+        nonlocal buffer
+        if sum(chunk.num_tokens for chunk in shard) > len(buffer):
+            buffer = np.empty(sum(chunk.num_tokens for chunk in shard), np.int32)
+        table, num_tokens = rows_of(shard, encoder, end_of_text_id, row_tokens, buffer)
         shards.append(write_shard(rows / f"data-{task.number:05d}-{len(shards):03d}.arrow", table))
         tokens.append(num_tokens)
 
@@ -128,8 +133,13 @@ def _shards(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
         yield shard
 
 
-def rows_of(shard: list[Chunk], encoder: Encoder, end_of_text_id: int, row_tokens: int) -> tuple[pa.Table, np.ndarray]:
-    """(the shard's documents as packed rows, the number of tokens of each document, end-of-text included)."""
+def rows_of(
+    shard: list[Chunk], encoder: Encoder, end_of_text_id: int, row_tokens: int, buffer: np.ndarray
+) -> tuple[pa.Table, np.ndarray]:
+    """(the shard's documents as packed rows, the number of tokens of each document, end-of-text included).
+
+    The rows' tokens lie in `buffer`.
+    """
     num_tokens = np.concatenate([np.diff(chunk.starts) for chunk in shard]) + 1
     first_tokens = (num_tokens - 1) % row_tokens + 1  # of each document's first piece
     num_later = (num_tokens - first_tokens) // row_tokens  # whole rows after it
@@ -141,7 +151,7 @@ def rows_of(shard: list[Chunk], encoder: Encoder, end_of_text_id: int, row_token
     lengths = np.concatenate((np.full(len(later), row_tokens), first_tokens[order]))
     pieces_a_row = np.concatenate((np.ones(len(later), np.int64), bin_sizes))
     ends = np.cumsum(lengths)
-    ids = _gather(shard, order, later, num_later, first_tokens, ends, row_tokens, end_of_text_id)
+    ids = _gather(shard, order, later, num_later, first_tokens, ends, row_tokens, end_of_text_id, buffer)
     num_bytes = _piece_bytes(shard, encoder, order, num_later, first_tokens, row_tokens)
 
     piece_starts = np.concatenate(([0], np.cumsum(pieces_a_row)))
@@ -174,9 +184,10 @@ def _gather(
     ends: np.ndarray,
     row_tokens: int,
     end_of_text_id: int,
+    buffer: np.ndarray,
 ) -> np.ndarray:
     """All pieces' tokens end to end; the last piece of each document closes with end-of-text."""
-    out = np.empty(int(ends[-1]) if len(ends) else 0, np.int32)
+    out = buffer[: int(ends[-1])]
     start_of_first = np.empty(len(order), np.int64)  # in `out`, by document
     start_of_first[order] = ends[len(later) :] - first_tokens[order]
     start_of_later = np.concatenate(([0], np.cumsum(num_later * row_tokens)))[:-1]

@@ -9,14 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite.corpus import choose, dedup
 from nsllm_lite.corpus.ingest import head_of
 from nsllm_lite.corpus.parts import Part
 from nsllm_lite.corpus.texts import render
-from nsllm_lite.document import SCHEMA, documents_in
+from nsllm_lite.document import documents_in, parquet_writer
 
 NEAR = 0.5
 NEAR_REASON = "near_heldout"
@@ -111,7 +110,7 @@ def _near(recipe: recipes.Corpus, part: Part, kept: np.ndarray, known: Known) ->
 
 def _write(path: Path, part: Part, wanted: np.ndarray) -> None:
     made = path.with_suffix(".part")
-    with pq.ParquetWriter(made, SCHEMA, compression="zstd") as writer:
+    with parquet_writer(made) as writer:
         for batch, _ in part.documents(wanted):
             writer.write_batch(batch)
     made.replace(path)

@@ -114,8 +114,10 @@ def test_a_local_chain_of_two_workers_makes_the_same_corpus_and_goes_on_where_it
     assert [path for path in answers if path.stat().st_mtime_ns != written[path]] == [answers[1]]
     chain[6].run()
     assert digests(made) == in_one_process
+    times = Path(made.out, "times.json").stat()
     cluster.executors(made, "local", num_ranks=2, workers=1)[6].run()  # finished: nothing is done again
     assert digests(made) == in_one_process
+    assert Path(made.out, "times.json").stat() == times
 
 
 def test_ranks_divide_the_tasks_among_them_and_pass_over_what_is_done(corpus, monkeypatch):
