@@ -11,6 +11,7 @@ The order of stages, each a function from what the one before left on disk:
 A run that was killed continues where its last finished task ended, and so does one whose later settings were changed.
 """
 
+import errno
 import json
 import shutil
 import time
@@ -30,8 +31,9 @@ from nsllm_lite.corpus.phases import RENDER, SPLITS, texts_of
 from nsllm_lite.corpus.shards import Stage
 from nsllm_lite.rows import RowTotals, finish_rows
 
-# Bytes on disk for one byte of source, work files among them: documents twice, shingles, rows.
-DISK_FACTOR = 5
+# Bytes on disk for one byte of text, work files among them: 3.6 for abstracts as JSON lines, 0.35 for full text as XML.
+# What is certainly not enough is refused; where the disk fills after all, what is finished is kept.
+DISK_FACTOR = 0.35
 READ_FIELDS = ("sources", "general", "near_duplicate_jaccard", "languages", "decontaminate", "min_chars")
 LATER = ("choice", "known.npz", "near", "heldout", "settled", "packed", "later.json")
 MADE = ("tokenizer", "rows", "documents", "dropped.jsonl", "ledger.parquet", "ledger_files.parquet", "ledger.json")
@@ -44,8 +46,20 @@ def build(recipe: recipes.Corpus) -> dict:
     Raises:
         ValueError: a source that is absent or unreadable, a tokenizer without the end-of-text token, too little disk,
             no document left, or a share of dropped records that needs consent.
-        RuntimeError: a worker process died; the same call continues.
+        RuntimeError: a worker process died, or the disk is full; the same call continues.
     """
+    try:
+        return _build(recipe)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise RuntimeError(
+            f"The disk is full at {recipe.out} ({error}). Nothing that was finished is lost: free some space "
+            "(abstracts take four times their bytes, full text less than its own) and run the same command again."
+        ) from None
+
+
+def _build(recipe: recipes.Corpus) -> dict:
     started = time.time()
     inputs = begin(recipe)
     if inputs is None:
@@ -72,7 +86,7 @@ def begin(recipe: recipes.Corpus) -> dict[str, str | None] | None:
         inputs["decontaminate"] = evaluation_index(tuple(recipe.decontaminate)).sha256
     if run.is_finished(out, identity, inputs):
         return None
-    run.require_disk(out, DISK_FACTOR * _num_bytes(recipe) + 2**25, "the corpus")
+    run.require_disk(out, int(DISK_FACTOR * _num_bytes(recipe)) + 2**25, "the corpus")
     if recipe.tokenizer:  # a wrong one is refused before the long work, not after
         tokenizer.end_of_text_id(tokenizer.load_tokenizer(recipe.tokenizer), recipe.end_of_text)
     _clear(out, out / "work", identity, inputs)

@@ -2,7 +2,7 @@
 
 A document is compared by its shingles: the set of its word 5-grams, each a 64-bit hash. MinHash with bands finds
 candidates, and each is then verified by the real Jaccard index of the two shingle sets. Shingles and band keys wait on
-disk; the search reads one band at a time and holds about 60 bytes a document.
+disk; the search reads one band at a time.
 
 Source: Broder, "On the resemblance and containment of documents" (1997); R-MinHash of https://github.com/beowolx/rensa.
 """

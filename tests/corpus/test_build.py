@@ -1,5 +1,6 @@
 """The whole room: sources in, rows out, every record accounted for."""
 
+import errno
 import hashlib
 import json
 import random
@@ -282,6 +283,23 @@ def test_out_of_disk_before_writing(make, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="Not enough disk for the corpus"):
         build(make())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_loses_nothing(make, monkeypatch, tmp_path):
+    from nsllm_lite.corpus import settle
+
+    write = settle._write
+
+    def fail(path, *args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(settle, "_write", fail)
+    with pytest.raises(RuntimeError, match=r"The disk is full at .*run the same command again"):
+        build(make())
+    assert len(list((tmp_path / "out/work/tasks").glob("*.json"))) == 3
+    assert not (tmp_path / "out/manifest.json").exists()
+    monkeypatch.setattr(settle, "_write", write)
+    assert build(make())["rows"]["phase1/train"]["tokens"] > 0
 
 
 def test_lost_characters_are_counted(make, tmp_path):
