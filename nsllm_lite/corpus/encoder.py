@@ -51,11 +51,11 @@ class Encoder:
 
     def _agrees(self, texts: pa.Array, ids: np.ndarray, starts: np.ndarray) -> bool:
         num_bytes = np.diff(string_starts(texts))
-        short = np.flatnonzero(num_bytes <= max(CHECKED_BYTES, num_bytes.min(initial=CHECKED_BYTES)))
-        places = short[:: max(1, len(short) // CHECKED_TEXTS)]
-        expected = self.reference.encode_batch_fast(
-            texts.take(pa.array(places.tolist())).to_pylist(), add_special_tokens=False
-        )
+        shortest = int(num_bytes.min()) if len(num_bytes) else 0
+        short = np.flatnonzero(num_bytes <= max(CHECKED_BYTES, shortest))
+        places = short[:: max(1, len(short) // CHECKED_TEXTS)].tolist()
+        sample = texts.take(pa.array(places, pa.int64())).to_pylist()
+        expected = self.reference.encode_batch_fast(sample, add_special_tokens=False)
         found = (ids[starts[place] : starts[place + 1]].tolist() for place in places)
         return all(own == encoding.ids for own, encoding in zip(found, expected, strict=True))
 

@@ -180,6 +180,22 @@ def test_ids_that_differ_fall_back_to_the_reference_and_say_so(tok, monkeypatch,
     assert ids.tolist() == [i for text in ("tin", "whiskers") for i in tok.encode(text).ids]
 
 
+@pytest.mark.parametrize("texts", [[], ["long " * 2000, "longer " * 2000], [""]])
+def test_texts_of_any_length_can_be_checked(tok, texts):
+    ours = encoder.Encoder(tok)
+    _, starts = ours.encode(pa.array(texts, pa.string()), check=True)
+    assert len(starts) == len(texts) + 1
+
+
+def test_long_texts_are_compared_too(tok, monkeypatch):
+    monkeypatch.setattr(encoder, "_gigatoken", lambda _: None)
+    ours = encoder.Encoder(tok)
+    texts = pa.array(["long " * 2000, "longer " * 2000])
+    ids, starts = ours.encode(texts)
+    assert ours._agrees(texts, ids, starts)
+    assert not ours._agrees(texts, ids + 1, starts)
+
+
 def test_an_added_token_that_is_not_special_is_text_too(tok):
     other = Tokenizer.from_str(tok.to_str())
     other.add_tokens([AddedToken("<think>", special=False)])
