@@ -13,7 +13,7 @@ EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(MODEL),--model '$(MODEL)') \
        $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase plan corpus merge report test test-slow lint format bench clean
+.PHONY: help setup phase1 phase2 two-phase plan corpus merge report doctor test test-slow lint format bench-merge clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -49,6 +49,9 @@ merge: setup  ## merge phase 1's adapter into its base
 report: setup  ## held-out losses after both phases, as table and picture
 	@$(NSLLM) two-phase --only report $(RUN)
 
+doctor: setup  ## does this machine train and merge right? checks on a tiny model
+	@$(NSLLM) doctor
+
 test: setup  ## the tests: CPU, no network, under 3 minutes
 	@$(VENV)/bin/python -m pytest
 
@@ -61,7 +64,7 @@ lint: setup  ## ruff: lint and format check
 format: setup  ## ruff: mend what can be mended
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
-bench: setup  ## merge against PEFT and cp, in one run
+bench-merge: setup  ## merge against PEFT and cp, in one run
 	@$(VENV)/bin/python tests/bench/merge.py
 
 clean:  ## delete .venv and the CPU run (runs/nano); other runs stay

@@ -36,6 +36,8 @@ JOINED |= {
     "abstract_rows",
     "experiment_rows",
     "general_rows",
+    "then_requantize",
+    "heldout_rows",
 }
 """The recipe keys that `load_chain` sets itself."""
 
@@ -146,8 +148,17 @@ def _join(
         phase1 = recipes.update(phase1, model=f"{root}/base/model")
     phase1 = train(phase1, "phase1", "phase1")
     phase2 = train(phase2, "phase2", "phase2", model=f"{root}/model1")
-    merge1 = recipes.update(merge, base=phase1.model, adapter=f"{root}/phase1/adapter", out=f"{root}/model1")
-    merge2 = recipes.update(merge, base=f"{root}/model1", adapter=f"{root}/phase2/adapter", out=f"{root}/model2")
+    merge1, merge2 = (
+        recipes.update(
+            merge,
+            base=phase.model,
+            adapter=f"{phase.out}/adapter",
+            out=f"{root}/model{number}",
+            then_requantize=number == 1,  # phase 2 holds model 1 in NF4
+            heldout_rows=f"{rows}/phase{number}/heldout",
+        )
+        for number, phase in ((1, phase1), (2, phase2))
+    )
     report = recipes.update(
         report,
         base=phase1.model,

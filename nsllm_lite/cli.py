@@ -1,6 +1,7 @@
 """The door: `nsllm-lite VERB ...`. Parses, loads the recipe, calls one function; heavy imports wait for their verb."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
+        require_alone(args.verb)
         args.call(args)
     except ValueError as error:
         print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
@@ -66,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         added.add_argument("recipe", type=Path, help=f"a recipe of kind {name}, e.g. recipes/nano/{name}.yaml")
         added.add_argument("overrides", nargs="*", metavar="key=value", help="recipe values to change, dotted keys")
 
-    def chain_verb(name: str, text: str) -> None:
+    def chain_verb(name: str, text: str) -> argparse.ArgumentParser:
         added = verb(name, run_chain, text)
         added.add_argument("--corpus", metavar="PATH", help="your papers: a file or folder (default: bundled sample)")
         added.add_argument("--general", metavar="PATH", help="general text for replay and the forgetting control")
@@ -78,20 +80,52 @@ def build_parser() -> argparse.ArgumentParser:
         added.add_argument(
             "overrides", nargs="*", metavar="step.key=value", help="e.g. phase1.budget.steps=50, corpus.min_chars=100"
         )
+        return added
 
     chain_verb("phase1", "corpus, phase 1 on titles and abstracts, merge: dumps -> model 1")
     chain_verb("phase2", "phase 2 on experimental sections from model 1, merge: -> model 2")
     chain_verb("two-phase", "both phases and the report")
-    chain_verb("plan", "print the model, memory, disk, download and tokens of a run; start nothing")
+    planning = chain_verb("plan", "print the model, memory, disk, download and tokens of a run; start nothing")
+    planning.add_argument(
+        "--vram", type=float, metavar="GIB", help="plan for a card of so much memory, not for this one"
+    )
+    planning.add_argument("--all", action="store_true", help="list the other ways to run a step as well")
+    planning.add_argument("--price", type=float, metavar="X", help="of an hour of the card: adds what the run costs")
     recipe_verb("corpus", "papers -> clean documents -> packed rows, with a ledger")
     recipe_verb("train", "packed rows -> LoRA adapter (or a model, with adapter: none)")
-    merge_parser = verb("merge", run_merge, "base + adapter -> an ordinary model folder, streamed")
-    merge_parser.add_argument("recipe", nargs="?", type=Path, help="a recipe of kind merge (or give the three folders)")
-    for name, text in (("base", "model folder"), ("adapter", "LoRA adapter folder"), ("out", "folder to write")):
-        merge_parser.add_argument(f"--{name}", metavar="DIR", help=text)
-    merge_parser.add_argument("overrides", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
+    merge_verb(verb("merge", run_merge, "base + adapter -> an ordinary model folder, streamed"))
+    verb("doctor", run_doctor, "does this machine train and merge right? Checks on a tiny model, under two minutes")
     recipe_verb("report", "held-out losses of base, phase 1 and phase 2, as table and picture")
     return parser
+
+
+def require_alone(verb: str) -> None:
+    """Raises ValueError where `accelerate launch` or torchrun started several processes of what one does."""
+    if verb != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "Only training is done by several processes: accelerate launch -m nsllm_lite.cli train RECIPE. Run this "
+            "verb once, without a launcher."
+        )
+
+
+def merge_verb(added: argparse.ArgumentParser) -> None:
+    """Merge is used by hand more than the others, so that its recipe's values have words of their own."""
+    added.add_argument("recipe", nargs="?", type=Path, help="a recipe of kind merge (or give the three folders)")
+    added.add_argument("overrides", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
+    added.add_argument("--base", metavar="DIR", help="model folder or hub id")
+    added.add_argument(
+        "--adapter", action="append", metavar="DIR[:WEIGHT]", help="LoRA adapter folder; several are merged in turn"
+    )
+    added.add_argument("--out", metavar="DIR", help="folder to write")
+    added.add_argument("--base-weights", choices=("original", "dequantized", "auto"), help="see --compare (original)")
+    added.add_argument("--then-requantize", action="store_true", default=None, help="NF4 training will follow")
+    added.add_argument("--heldout-rows", metavar="DIR", help="packed rows that auto and --compare score on")
+    added.add_argument("--max-rows", type=int, metavar="N", help="at most so many of them (64)")
+    added.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="of the result (the base's own)")
+    added.add_argument("--shard-bytes", type=float, metavar="N", help="largest shard, e.g. 5e9 (5e9)")
+    added.add_argument("--trust-base", action="store_true", default=None, help="the adapter may name another base")
+    added.add_argument("--verify", action="store_true", help="load the result and compare it with base + adapter")
+    added.add_argument("--compare", action="store_true", help="print what each base would give; write nothing")
 
 
 def run_recipe(args: argparse.Namespace) -> None:
@@ -106,13 +140,45 @@ def run_recipe(args: argparse.Namespace) -> None:
 def run_merge(args: argparse.Namespace) -> None:
     from nsllm_lite import recipe as recipes
 
-    folders = {name: getattr(args, name) for name in ("base", "adapter", "out") if getattr(args, name)}
+    words = ("base", "out", "base_weights", "then_requantize", "heldout_rows", "max_rows", "dtype", "trust_base")
+    given = {word: getattr(args, word) for word in words if getattr(args, word) is not None}
+    if args.shard_bytes is not None:
+        given["shard_bytes"] = int(args.shard_bytes)
+    if args.adapter:
+        pairs = [parse_adapter(word) for word in args.adapter]
+        given["adapter"] = pairs[0]["path"] if len(pairs) == 1 and pairs[0]["weight"] == 1 else pairs
+    if args.compare:
+        given.setdefault("out", "nowhere")
     if args.recipe:
-        recipe = recipes.load(args.recipe, [*args.overrides, *(f"{key}={value}" for key, value in folders.items())])
+        recipe = recipes.load(args.recipe, args.overrides)
+        recipe = recipes.update(recipe, **given) if given else recipe
     else:
-        defaults = {"kind": "merge", "base_weights": "original", "max_shard_gib": 5}
-        recipe = recipes.validate({**defaults, **folders}, "nsllm-lite merge: --base, --adapter and --out")
-    call_verb(recipe)
+        defaults = {"kind": "merge", "base_weights": "original", "then_requantize": False, "shard_bytes": 5 * 10**9}
+        recipe = recipes.validate({**defaults, **given}, "nsllm-lite merge: --base, --adapter and --out")
+    if args.verify:
+        recipe = recipes.update(recipe, execution={**recipe.execution.model_dump(), "verify": True})
+    if not args.compare:
+        call_verb(recipe)
+        return
+    from nsllm_lite.merge.compare import compare_only
+
+    compare_only(recipe)
+
+
+def parse_adapter(word: str) -> dict:
+    """DIR or DIR:WEIGHT; a colon that no number follows belongs to the path."""
+    path, colon, weight = word.rpartition(":")
+    try:
+        return {"path": path, "weight": float(weight)} if colon else {"path": word, "weight": 1.0}
+    except ValueError:
+        return {"path": word, "weight": 1.0}
+
+
+def run_doctor(args: argparse.Namespace) -> None:
+    from nsllm_lite.doctor import doctor
+
+    if not doctor():
+        raise RuntimeError("something is not right on this machine; see the table above")
 
 
 def call_verb(recipe: "Recipe") -> dict:
@@ -153,10 +219,11 @@ def run_chain(args: argparse.Namespace) -> None:
             f"Phase 2 starts from phase 1's merged model, and {chain.phase2.model} is not there. Run phase 1 first "
             "(`make phase1` with the same CORPUS, MODEL, RECIPES and OUT), or both with `make two-phase`."
         )
-    if not args.only:
-        plan(chain, why, will_start=args.verb != "plan")
     if args.verb == "plan":
+        plan(chain, why, False, args.vram, args.all, args.price)
         return
+    if not args.only:
+        plan(chain, why)
     steps = [chain.corpus]
     if args.verb in ("phase1", "two-phase"):
         steps += [chain.base] if chain.base else []
@@ -190,7 +257,8 @@ def pick_recipes(args: argparse.Namespace) -> tuple[Path, str]:
         return Path(args.recipes), f"{args.model or args.recipes} (as asked)"
     if not args.corpus:
         return Path("recipes/nano"), "nano: a Qwen3-shaped model of a few million parameters, made here on the CPU"
-    _, card_bytes, _ = find_device()
+    vram_gib = getattr(args, "vram", None)
+    card_bytes = int(vram_gib * GIB) if vram_gib else find_device()[1]
     if args.only == "corpus" and not card_bytes:
         return Path("recipes") / REFERENCE, "the reference: rows for Qwen3-8B-Base can be prepared without a card"
     folder, why = choose_recipes(card_bytes / GIB if card_bytes else None)

@@ -4,8 +4,10 @@ The choice (rows a micro-batch, layers recomputed in the backward pass) changes 
 beyond rounding. The constants follow from arithmetic on the architecture; on CUDA they are assumed, not yet measured.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite.run import GIB, read_json
@@ -98,7 +100,7 @@ def memory(recipe: recipes.Train, size: ModelSize, row_tokens: int, execution: r
     """Bytes on the card by what holds them, for a fully specified `execution`."""
     width = 2 if recipe.compute_dtype == "bfloat16" else 4
     weight_bytes = NF4_BYTES[recipe.double_quantisation] if recipe.quantisation == "nf4" else width
-    trained = size.lora_params(recipe.adapter) if recipe.adapter else size.params
+    trained = trained_params(recipe, size)
     tokens = execution.micro_batch_rows * row_tokens
     # residuals and norm outputs, q k v before and after norm and RoPE, attention output, gate, up and their product
     kept = 4 * size.hidden + 2 * size.query + 2 * size.key_value + 2 * size.query + size.key_value
@@ -117,6 +119,12 @@ def memory(recipe: recipes.Train, size: ModelSize, row_tokens: int, execution: r
     }
 
 
+def trained_params(recipe: recipes.Train, size: ModelSize) -> int:
+    if recipe.adapter is None:
+        return size.params
+    return size.lora_params(recipe.adapter) + len(recipe.adapter.modules_to_save) * size.vocab * size.hidden
+
+
 def choose(
     recipe: recipes.Train, size: ModelSize, row_tokens: int, device: str, card_bytes: int | None
 ) -> recipes.Execution:
@@ -126,33 +134,41 @@ def choose(
         ValueError: nothing fits.
     """
     asked = recipe.execution
-    rows_per_step = recipe.budget.tokens_per_step // row_tokens
     if device == "cpu":
+        rows_per_step = recipe.budget.tokens_per_step // row_tokens
         rows = min(rows_per_step, max(1, CPU_MICRO_BATCH_TOKENS // row_tokens))
         return recipes.Execution(
             micro_batch_rows=asked.micro_batch_rows or rows, recompute_layers=asked.recompute_layers or 0, device="cpu"
         )
-    best: tuple[float, recipes.Execution] | None = None
-    smallest = None
-    row_choices = [asked.micro_batch_rows] if asked.micro_batch_rows else _divisors(rows_per_step)
-    layer_choices = range(size.layers + 1) if asked.recompute_layers is None else [asked.recompute_layers]
-    for rows in row_choices:
-        for layers in layer_choices:
-            candidate = recipes.Execution(micro_batch_rows=rows, recompute_layers=layers, device="cuda")
-            need = sum(memory(recipe, size, row_tokens, candidate).values())
-            smallest = min(smallest or need, need)
-            if need > USABLE_SHARE * card_bytes:
-                continue
-            cost = (1 + layers / size.layers / 3) * (1 + LAUNCH_TOKENS / (rows * row_tokens))
-            if best is None or cost < best[0]:
-                best = (cost, candidate)
-    if best is None:
+    ways = list(candidates(recipe, size, row_tokens))
+    fitting = [way for way in ways if way.need_bytes <= USABLE_SHARE * card_bytes]
+    if not fitting:
+        smallest = min(way.need_bytes for way in ways)
         raise ValueError(
             f"This run needs at least {smallest / USABLE_SHARE / GIB:.1f} GiB of GPU memory; the card has "
             f"{card_bytes / GIB:.1f} GiB. Take a smaller model (RECIPES=recipes/qwen3-1.7b), a lower adapter.rank, or "
             "rows of fewer tokens."
         )
-    return best[1]
+    return min(fitting, key=lambda way: way.cost).execution
+
+
+class Way(NamedTuple):
+    """One execution of a step: the memory it is predicted to need, and its time relative to the others'."""
+
+    execution: recipes.Execution
+    need_bytes: int
+    cost: float
+
+
+def candidates(recipe: recipes.Train, size: ModelSize, row_tokens: int) -> Iterator[Way]:
+    """Every execution on a card that the recipe leaves open."""
+    asked = recipe.execution
+    rows_per_step = recipe.budget.tokens_per_step // row_tokens
+    for rows in [asked.micro_batch_rows] if asked.micro_batch_rows else _divisors(rows_per_step):
+        for layers in range(size.layers + 1) if asked.recompute_layers is None else [asked.recompute_layers]:
+            execution = recipes.Execution(micro_batch_rows=rows, recompute_layers=layers, device="cuda")
+            cost = (1 + layers / size.layers / 3) * (1 + LAUNCH_TOKENS / (rows * row_tokens))
+            yield Way(execution, sum(memory(recipe, size, row_tokens, execution).values()), cost)
 
 
 def require_card(recipe: recipes.Train, size: ModelSize, device: str) -> None:

@@ -94,6 +94,8 @@ def load_base(
         **options,
     )
     _keep_nf4_layout(model)
+    if device == "cpu":
+        _require_widths_bitsandbytes_can(model)
     return model.requires_grad_(False)
 
 
@@ -124,10 +126,10 @@ def build_base(shape: recipes.ModelShape, tokenizer_dir: Path, end_of_text_id: i
 
 
 def add_adapter(model: "PreTrainedModel", adapter: recipes.Adapter, base: str, seed: int) -> "PeftModel":
-    """LoRA in fp32 on `adapter.targets`, A drawn from `seed` and B zero.
+    """LoRA in fp32 on `adapter.targets`, A drawn from `seed` and B zero; embeddings and head in fp32 where they train.
 
     Raises:
-        ValueError: a target names no linear layer of the model.
+        ValueError: a target names no linear layer of the model, or the head of tied embeddings is to train alone.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -136,11 +138,20 @@ def add_adapter(model: "PreTrainedModel", adapter: recipes.Adapter, base: str, s
         raise ValueError(
             f"adapter.targets {missing} name no linear layer of this model; it has {sorted(modules - {'lm_head'})}."
         )
+    tied = bool(model.config.tie_word_embeddings)
+    if tied and "lm_head" in adapter.modules_to_save:
+        raise ValueError(
+            "This model ties its head to its embeddings: they are one tensor. To train it, name embed_tokens alone in "
+            "adapter.modules_to_save."
+        )
     torch.manual_seed(seed)
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
+        modules_to_save=list(adapter.modules_to_save) or None,
+        ensure_weight_tying=tied and bool(adapter.modules_to_save),
         target_modules=list(adapter.targets),
         lora_dropout=0.0,
         bias="none",
@@ -148,9 +159,16 @@ def add_adapter(model: "PreTrainedModel", adapter: recipes.Adapter, base: str, s
     )
     peft_model = get_peft_model(model, config)
     config.base_model_name_or_path = base  # the recipe's name for it, not this machine's cache folder
+    for parameter in saved_parameters(peft_model).values():
+        parameter.data = parameter.data.float()
     dtypes = {p.dtype for p in peft_model.parameters() if p.requires_grad}
     assert dtypes == {torch.float32}, f"LoRA parameters must be fp32, found {dtypes}"
     return peft_model
+
+
+def saved_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Of what is trained, the embeddings and the head."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad and ".modules_to_save." in name}
 
 
 def load_adapter(model: "PreTrainedModel", directory: Path) -> "PeftModel":
@@ -164,6 +182,21 @@ def load_adapter(model: "PreTrainedModel", directory: Path) -> "PeftModel":
     if not (Path(directory) / "adapter_model.safetensors").is_file():
         raise ValueError(f"No adapter at {directory}: run its training phase first.")
     return PeftModel.from_pretrained(model, str(directory))
+
+
+def nf4_means(model: nn.Module) -> dict[str, float | None]:
+    """{module: mean of its blocks' absmax} of all that is held in NF4; None without double quantisation.
+
+    The double quantisation is relative to this mean, whose last bits depend on the device and on the number of
+    threads: who wants the same rounding again needs it.
+    """
+    means = {}
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None:
+            short = name.removeprefix("base_model.model.").removesuffix(".base_layer")
+            means[short] = state.offset.item() if state.nested else None
+    return means
 
 
 def recompute_layers(model: "PreTrainedModel", count: int) -> None:
@@ -190,6 +223,21 @@ def _keep_nf4_layout(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def _require_widths_bitsandbytes_can(model: nn.Module) -> None:
+    """Raises ValueError for layers that bitsandbytes restores wrongly on a CPU with AVX-512, without a word.
+
+    Its kernel takes rows whose length is a multiple of 16, and scales them right only where it is one of 64 (seen with
+    bitsandbytes 0.50; every published Qwen3, Llama and Mistral is fine).
+    """
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None and state.shape[-1] % 16 == 0 and state.shape[-1] % 64:
+            raise ValueError(
+                f"{name} has {state.shape[-1]} inputs, for which bitsandbytes' NF4 kernel for CPUs gives wrong weights "
+                "(it needs a multiple of 64). Use quantisation=none here, or a GPU."
+            )
 
 
 # ----------------------------------------------------------------------------------------------------- attention

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nsllm_lite import execution
 from nsllm_lite.chain import QWEN3, REFERENCE, Chain
+from nsllm_lite.recipe import Execution
 from nsllm_lite.run import GIB, read_json
 
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155}
@@ -13,14 +14,31 @@ PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, 
 ASSUMED_MFU = 0.3  # by the 4N convention; assumed, not measured here
 
 
-def plan(chain: Chain, why: str, will_start: bool = True) -> dict:
+BITS_A_PARAMETER = 2  # that a LoRA parameter can take up. Source: Allen-Zhu and Li, arXiv 2404.05405
+BITS_A_TOKEN = 3  # of scientific English to an 8B base model; assumed
+
+
+def plan(
+    chain: Chain,
+    why: str,
+    will_start: bool = True,
+    vram_gib: float | None = None,
+    show_all: bool = False,
+    price: float | None = None,
+) -> dict:
     """Prints the plan of `chain` and returns its figures.
+
+    `vram_gib` plans for a card of so much memory in place of the one here; `show_all` adds the other ways to run a
+    step, `price` (an hour of the card) the money.
 
     Raises:
         ValueError: the run does not fit the card or the disk cannot take its output; or the run `will_start` on a
             machine without a card that it needs.
     """
-    device, card_bytes, card = execution.find_device(chain.phase1.execution.device)
+    if vram_gib:
+        device, card_bytes, card = "cuda", int(vram_gib * GIB), "a card"
+    else:
+        device, card_bytes, card = execution.find_device(chain.phase1.execution.device)
     size, download_bytes = _size_and_download(chain)
     row_tokens = chain.corpus.row_tokens
     how = execution.choose(chain.phase1, size, row_tokens, device, card_bytes)
@@ -32,7 +50,7 @@ def plan(chain: Chain, why: str, will_start: bool = True) -> dict:
     figures = {
         "model": chain.phase1.model,
         "parameters": size.params,
-        "trained_parameters": size.lora_params(chain.phase1.adapter),
+        "trained_parameters": execution.trained_params(chain.phase1, size),
         "card": card,
         "memory_bytes": memory,
         "download_bytes": download_bytes,
@@ -54,13 +72,17 @@ def plan(chain: Chain, why: str, will_start: bool = True) -> dict:
         budget = phase.budget
         lines.append(
             f"{name}    {budget.steps:,} steps = up to {budget.tokens:,} tokens, {phase.schedule.shape} learning rate "
-            f"{phase.optimizer.learning_rate:g}" + _time_words(size, budget.tokens, card if device == "cuda" else "")
+            f"{phase.optimizer.learning_rate:g}"
+            + (_time_words(size, budget.tokens, card, price) if device == "cuda" else "")
         )
+    lines.append(_capacity_words(chain, figures["trained_parameters"]))
     lines += [
         f"Download   {download_bytes / GIB:.1f} GiB" + ("" if download_bytes else " (everything is here)"),
         f"Disk       {disk_bytes / GIB:.2g} GiB for the base and two merged models under {out} "
         f"({free_bytes / GIB:.0f} GiB free)",
     ]
+    if show_all and device == "cuda":
+        lines += ["", *_ways_table(chain, size, row_tokens, card_bytes, how)]
     print("\n".join(lines), flush=True)
     if will_start:
         execution.require_card(chain.phase1, size, device)
@@ -111,10 +133,43 @@ def _fetch_config(hub_id: str) -> str:
         ) from error
 
 
-def _time_words(size: execution.ModelSize, tokens: int, card: str) -> str:
+def _capacity_words(chain: Chain, trained: int) -> str:
+    """Whether the adapter can hold what there is to learn."""
+    room = BITS_A_PARAMETER * trained / 1e6
+    bits = {"Phase 1": BITS_A_TOKEN * chain.phase1.budget.tokens, "Phase 2": BITS_A_TOKEN * chain.phase2.budget.tokens}
+    words = ", ".join(f"{name} brings at most {count / 1e6:,.0f}" for name, count in bits.items())
+    short = max(bits.values()) / 1e6 > room
+    advice = "" if not short else f"; rank {chain.phase1.adapter.rank} is too low to take all of it, raise adapter.rank"
+    holds = f"Capacity   {room:,.0f} Mbit in the adapter (about {BITS_A_PARAMETER} bits a parameter)"
+    return f"{holds}; at {BITS_A_TOKEN} bits a token (assumed) {words}{advice}"
+
+
+def _ways_table(
+    chain: Chain, size: execution.ModelSize, row_tokens: int, card_bytes: int, chosen: Execution
+) -> list[str]:
+    """Of each micro-batch the way that recomputes least, those that recompute all or nothing, and the chosen one."""
+    ways = list(execution.candidates(chain.phase1, size, row_tokens))
+    usable = execution.USABLE_SHARE * card_bytes
+    fastest = min(way.cost for way in ways)
+    lines = [f"{'rows':>5} {'recomputed':>11} {'GiB':>7} {'time':>6}"]
+    for rows in sorted({way.execution.micro_batch_rows for way in ways}):
+        mine = [way for way in ways if way.execution.micro_batch_rows == rows]
+        fitting = [way for way in mine if way.need_bytes <= usable]
+        shown = [mine[0], *([min(fitting, key=lambda way: way.cost)] if fitting else []), mine[-1]]
+        for way in dict.fromkeys(shown):
+            words = "chosen" if way.execution == chosen else "" if way.need_bytes <= usable else "does not fit"
+            lines.append(
+                f"{rows:>5} {way.execution.recompute_layers:>4} of {size.layers:<4} {way.need_bytes / GIB:>7.1f} "
+                f"{way.cost / fastest:>5.2f}x {words}".rstrip()
+            )
+    return lines
+
+
+def _time_words(size: execution.ModelSize, tokens: int, card: str, price: float | None) -> str:
     peak = next((tflops for word, tflops in PEAK_TFLOPS.items() if word in card), None)
     if not peak:
         return ""
     flops = 4 * (size.linear_params + size.vocab * size.hidden) * tokens
     hours = flops / (peak * 1e12 * ASSUMED_MFU) / 3600
-    return f", about {hours:.1f} h at {ASSUMED_MFU:.0%} of the card's peak (assumed)"
+    money = f", {hours * price:,.2f} at {price:g} an hour" if price else ""
+    return f", about {hours:.1f} h at {ASSUMED_MFU:.0%} of the card's peak (assumed){money}"

@@ -167,12 +167,18 @@ class ModelShape(Strict):
 
 
 class Adapter(Strict):
-    """LoRA: y = W x + s B A x with s = alpha / rank, or alpha / sqrt(rank) for rsLoRA. Dropout is 0."""
+    """LoRA: y = W x + s B A x with s = alpha / rank, or alpha / sqrt(rank) for rsLoRA. Dropout is 0.
+
+    With `dora` each row of the sum is scaled to a trained length. The embeddings and the head in `modules_to_save` are
+    trained whole, in fp32.
+    """
 
     rank: Count
     alpha: Annotated[float, Field(gt=0)]
     rslora: bool
     targets: Annotated[list[Name], Field(min_length=1)]
+    dora: bool = False
+    modules_to_save: list[Literal["embed_tokens", "lm_head"]] = []
 
     @model_validator(mode="after")
     def _no_head(self) -> "Adapter":
@@ -185,8 +191,11 @@ class Adapter(Strict):
 
 
 class Optimizer(Strict):
+    """`embedding_learning_rate` is that of `modules_to_save`; None: as the others."""
+
     name: Literal["adamw", "adamw8bit", "paged_adamw8bit"]
     learning_rate: Annotated[float, Field(gt=0, le=1)]
+    embedding_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     betas: tuple[Share, Share]
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
@@ -287,15 +296,55 @@ class Train(Strict):
 # -------------------------------------------------------------------------------------------------------- merge
 
 
+class MergedAdapter(Strict):
+    """An adapter folder, its update taken `weight` times."""
+
+    path: Name
+    weight: float = 1.0
+
+
+class MergeExecution(Strict):
+    """`verify` loads the result again and compares it with base + adapter; `workers` None: one a core, 4 at most."""
+
+    verify: bool = False
+    workers: Count | None = None
+    device: Literal["cpu", "cuda"] | None = None  # of what needs the model in memory: `auto` and `verify`
+
+
 class Merge(Strict):
-    """`base_weights: original` adds the adapter to the 16-bit (or 32-bit) base, not to its NF4 rounding."""
+    """Adds adapters to the weights of a base.
+
+    `base_weights`: to the 16-bit (or 32-bit) weights (original), to what NF4 training saw of them (dequantized), or to
+    whichever of the two has the lower loss on `heldout_rows` (auto). With `then_requantize` another phase of NF4
+    training follows, and the loss compared is that of the merged model in NF4.
+    """
 
     kind: Literal["merge"]
     base: Name
-    adapter: Name
+    adapter: Name | Annotated[list[MergedAdapter], Field(min_length=1)]
     out: Name
-    base_weights: Literal["original"]
-    max_shard_gib: Annotated[float, Field(gt=0)]
+    base_weights: Literal["original", "dequantized", "auto"]
+    then_requantize: bool
+    heldout_rows: Name | None = None
+    max_rows: Count = 64
+    double_quantisation: bool | None = None  # of the training; where the adapter does not tell
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    shard_bytes: Annotated[int, Field(ge=1)]
+    trust_base: bool = False  # the adapter may name another base
+    execution: MergeExecution = MergeExecution()
+
+    @property
+    def adapters(self) -> list[MergedAdapter]:
+        return [MergedAdapter(path=self.adapter)] if isinstance(self.adapter, str) else self.adapter
+
+    @model_validator(mode="after")
+    def _rows_to_choose_by(self) -> "Merge":
+        if self.base_weights == "auto" and not self.heldout_rows:
+            raise ValueError(
+                "`base_weights: auto` chooses by the loss on held-out rows, but `heldout_rows` is not set: give the "
+                "folder of rows that `nsllm-lite corpus` wrote (rows/phase1/heldout), or choose original or dequantized"
+            )
+        return self
 
 
 class Report(Strict):

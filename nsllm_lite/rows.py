@@ -8,7 +8,7 @@ On disk a set of rows is an Arrow dataset that `datasets.load_from_disk` opens, 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import xxhash
 from nsllm_lite.run import read_json, write_json
 
 SHARD_ROWS = 8_192
+BATCH_ROWS = 256
 
 SCHEMA = pa.schema(
     [
@@ -69,25 +70,26 @@ class RowTotals:
         return self.num_tokens / (self.num_rows * self.row_tokens) if self.num_rows else 0.0
 
 
-def write_shard(path: Path, table: pa.Table) -> dict:
+def write_shard(path: Path, batches: Iterable[pa.RecordBatch]) -> dict:
     """Writes rows to one Arrow file, which appears under its name when whole; returns what `finish_rows` adds up."""
     part = path.with_suffix(".part")
+    totals: Counter[str] = Counter()
+    by_source: Counter[str] = Counter()
+    digest = xxhash.xxh3_128()
     with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
-        writer.write_table(table, max_chunksize=256)
+        for batch in batches:
+            writer.write_batch(batch)
+            lengths, ids = batch["doc_lengths"].flatten(), batch["input_ids"].flatten()
+            assert pc.sum(lengths).as_py() in (len(ids), None), "a row's documents are not its tokens"
+            digest.update(np.ascontiguousarray(ids.to_numpy()))
+            num_bytes = pc.sum(batch["doc_bytes"].flatten()).as_py() or 0
+            totals.update(rows=batch.num_rows, tokens=len(ids), pieces=len(lengths), bytes=num_bytes)
+            tokens = pa.table({"source": batch["doc_sources"].flatten(), "tokens": lengths})
+            sums = tokens.group_by("source").aggregate([("tokens", "sum")]).to_pylist()
+            by_source.update({row["source"]: row["tokens_sum"] for row in sums})
     part.replace(path)
-    lengths, ids = table["doc_lengths"].combine_chunks().flatten(), table["input_ids"].combine_chunks().flatten()
-    assert pc.sum(lengths).as_py() in (len(ids), None), "a row's documents are not its tokens"
-    by_source = pa.table({"source": table["doc_sources"].combine_chunks().flatten(), "tokens": lengths})
-    sums = by_source.group_by("source").aggregate([("tokens", "sum")]).to_pylist()
-    return {
-        "file": path.name,
-        "rows": table.num_rows,
-        "tokens": len(ids),
-        "pieces": len(lengths),
-        "bytes": pc.sum(table["doc_bytes"].combine_chunks().flatten()).as_py() or 0,
-        "source_tokens": {row["source"]: row["tokens_sum"] for row in sums},
-        "xxh3": xxhash.xxh3_128_hexdigest(np.ascontiguousarray(ids.to_numpy())),
-    }
+    counts = {key: totals[key] for key in ("rows", "tokens", "pieces", "bytes")}
+    return {"file": path.name, **counts, "source_tokens": dict(by_source), "xxh3": digest.hexdigest()}
 
 
 def finish_rows(path: Path, shards: Sequence[dict], totals: RowTotals) -> RowTotals:
@@ -112,7 +114,8 @@ def write_rows(path: Path, rows: Sequence[Row], totals: RowTotals) -> RowTotals:
     shards = []
     for group in list(in_groups(rows, SHARD_ROWS)) or [[]]:
         columns = {name: [getattr(row, name) for row in group] for name in SCHEMA.names}
-        shards.append(write_shard(path / f"data-{len(shards):05d}.arrow", pa.table(columns, SCHEMA)))
+        batches = pa.table(columns, SCHEMA).to_batches(max_chunksize=BATCH_ROWS)
+        shards.append(write_shard(path / f"data-{len(shards):05d}.arrow", batches))
     return finish_rows(path, shards, totals)
 
 

@@ -83,6 +83,15 @@ def write_atomic(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def sync_folder(path: Path) -> None:
+    """Puts the names in a folder on the disk, such as one just renamed."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 

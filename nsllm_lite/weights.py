@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-SLICE_BYTES = 8 * 2**20  # of fp32; a slice and its temporaries take about four times this
+SLICE_BYTES = 2 * 2**20  # of fp32; a slice and its temporaries take about four times this, and stay in the cache
 SLICE_ROWS = 64  # the least; products of 1 or 7 rows take another path in MKL, whose last bit differs from PEFT's
 
 
@@ -26,12 +26,29 @@ class Stored:
     num_bytes: int
 
     def read(self, first_byte: int = 0, last_byte: int | None = None) -> bytearray:
-        buffer = bytearray((self.num_bytes if last_byte is None else last_byte) - first_byte)
-        with open(self.file, "rb") as file:
-            file.seek(self.start + first_byte)
-            if file.readinto(buffer) != len(buffer):
-                raise RuntimeError(f"{self.file} became shorter while it was read. Run the merge again.")
+        last_byte = self.num_bytes if last_byte is None else last_byte
+        buffer = bytearray(last_byte - first_byte)
+        self.read_into(buffer, first_byte, last_byte)
         return buffer
+
+    def read_into(self, buffer: bytearray, first_byte: int, last_byte: int) -> memoryview:
+        """The bytes first..last, at the beginning of `buffer`."""
+        view = memoryview(buffer)[: last_byte - first_byte]
+        with open(self.file, "rb", buffering=0) as file:
+            file.seek(self.start + first_byte)
+            done = 0
+            while done < len(view):
+                count = file.readinto(view[done:])
+                if not count:
+                    raise RuntimeError(f"{self.file} became shorter while it was read. Run the merge again.")
+                done += count
+        return view
+
+    def rows_into(self, buffer: bytearray, first: int, last: int) -> torch.Tensor:
+        """Rows first..last as a tensor of the stored dtype that lies in `buffer`."""
+        row_bytes = self.num_bytes // self.shape[0]
+        view = self.read_into(buffer, first * row_bytes, last * row_bytes)
+        return torch.frombuffer(view, dtype=DTYPES[self.dtype]).view(-1, *self.shape[1:])
 
     def rows(self, first: int = 0, last: int | None = None) -> torch.Tensor:
         """Rows first..last as a tensor of the stored dtype."""

@@ -90,46 +90,46 @@ def pico(tmp_path_factory) -> Path:
 
 
 SHAPE = {
-    "hidden_size": 64, "intermediate_size": 96, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16,
+    "hidden_size": 64, "intermediate_size": 128, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16,
     "tied_embeddings": False,
 }  # fmt: skip
+
+
+def pico_values(pico: Path, out: Path) -> dict:
+    """A complete QLoRA train recipe on the pico model, as plain values."""
+    rows = pico / "rows"
+    return {
+        "kind": "train",
+        "out": str(out),
+        "model": str(pico / "base"),
+        "rows": str(rows / "papers/train"),
+        "quantisation": "nf4",
+        "double_quantisation": True,
+        "compute_dtype": "float32",
+        "adapter": {
+            "rank": 8, "alpha": 16, "rslora": False,
+            "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        },
+        "optimizer": {
+            "name": "adamw", "learning_rate": 5e-3, "betas": [0.9, 0.999], "weight_decay": 0.01,
+            "max_grad_norm": 1.0,
+        },
+        "schedule": {"shape": "cosine", "warmup_steps": 2, "final_share": 0.1},
+        "budget": {"steps": 12, "tokens_per_step": 4 * ROW_TOKENS, "tokens": 12 * 4 * ROW_TOKENS},
+        "replay": {"rows": str(rows / "general/train"), "share": 0.15, "max_epochs": 4},
+        "evaluation": {
+            "domain_rows": str(rows / "papers/heldout"), "general_rows": str(rows / "general/heldout"),
+            "every_steps": 4, "max_rows": 8,
+        },
+        "samples": {"count": 1, "prompt_tokens": 4, "new_tokens": 4},
+        "checkpoint_steps": 4,
+        "keep_checkpoints": 2,
+        "seed": 3,
+        "execution": {"device": "cpu", "micro_batch_rows": 2},
+    }  # fmt: skip
 
 
 @pytest.fixture
 def pico_recipe(pico, tmp_path):
     """A function from changes to a complete QLoRA train recipe on the pico model."""
-
-    def make(**changes) -> recipe.Train:
-        rows = pico / "rows"
-        values = {
-            "kind": "train",
-            "out": str(tmp_path / "out"),
-            "model": str(pico / "base"),
-            "rows": str(rows / "papers/train"),
-            "quantisation": "nf4",
-            "double_quantisation": True,
-            "compute_dtype": "float32",
-            "adapter": {
-                "rank": 8, "alpha": 16, "rslora": False,
-                "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-            },
-            "optimizer": {
-                "name": "adamw", "learning_rate": 5e-3, "betas": [0.9, 0.999], "weight_decay": 0.01,
-                "max_grad_norm": 1.0,
-            },
-            "schedule": {"shape": "cosine", "warmup_steps": 2, "final_share": 0.1},
-            "budget": {"steps": 12, "tokens_per_step": 4 * ROW_TOKENS, "tokens": 12 * 4 * ROW_TOKENS},
-            "replay": {"rows": str(rows / "general/train"), "share": 0.15, "max_epochs": 4},
-            "evaluation": {
-                "domain_rows": str(rows / "papers/heldout"), "general_rows": str(rows / "general/heldout"),
-                "every_steps": 4, "max_rows": 8,
-            },
-            "samples": {"count": 1, "prompt_tokens": 4, "new_tokens": 4},
-            "checkpoint_steps": 4,
-            "keep_checkpoints": 2,
-            "seed": 3,
-            "execution": {"device": "cpu", "micro_batch_rows": 2},
-        }  # fmt: skip
-        return recipe.validate({**values, **changes}, "pico recipe")
-
-    return make
+    return lambda **changes: recipe.validate({**pico_values(pico, tmp_path / "out"), **changes}, "pico recipe")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nsllm_lite import chain, execution, plan, recipe
+from nsllm_lite import chain, cli, execution, plan, recipe
 from nsllm_lite.run import GIB
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -117,8 +117,6 @@ def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys):
     """`make plan CORPUS=...` chooses by the card; the CPU run ends with the exact command for it."""
     from types import SimpleNamespace
 
-    from nsllm_lite import cli
-
     monkeypatch.chdir(RECIPES.parent)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
     fake_card(monkeypatch, "NVIDIA L4", 22.0)
@@ -136,3 +134,33 @@ def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys):
         "(it asks for 22)",
         "  make phase1 CORPUS=path/to/your/papers",
     ]
+
+
+def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys):
+    words = ["plan", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path / "run")]
+    assert cli.main([*words, "--vram", "24", "--all", "--price", "2.5"]) == 0
+    printed = capsys.readouterr().out
+    assert "a card, 24.0 GiB" in printed
+    assert printed.count("chosen") == 1
+    assert "Capacity   349 Mbit in the adapter" in printed
+    assert "too low" not in printed
+    chosen = next(line for line in printed.splitlines() if line.endswith("chosen"))
+    rows, layers = chosen.split()[:2]
+    assert f"micro-batches of {rows} x 4,096; {layers} of 36 layers recomputed" in printed
+    assert float(chosen.split()[4]) < 24 * execution.USABLE_SHARE
+    faster = [line for line in printed.splitlines() if "x " in line and " of 36 " in line and "fit" in line]
+    assert faster, "ways that do not fit are listed as such"
+    assert cli.main([*words, "phase1.adapter.rank=1"]) == 0
+    assert "rank 1 is too low to take all of it, raise adapter.rank" in capsys.readouterr().out
+    assert cli.main([*words, "--vram", "8"]) == 2
+    assert "needs at least" in capsys.readouterr().err
+    assert cli.main(["plan", "--corpus", str(tmp_path), "--vram", "16", "--out", str(tmp_path / "run")]) == 0
+    assert "Qwen3-4B-Base" in capsys.readouterr().out
+
+
+def test_money_follows_from_the_hours(monkeypatch):
+    size = chain.QWEN3["qwen3-8b"][2]
+    words = plan._time_words(size, 13_107_200, "NVIDIA H100", 2.0)
+    hours = 4 * (size.linear_params + size.vocab * size.hidden) * 13_107_200 / (989e12 * plan.ASSUMED_MFU) / 3600
+    assert f"about {hours:.1f} h" in words
+    assert words.endswith(f", {hours * 2:,.2f} at 2 an hour")

@@ -149,3 +149,19 @@ def test_models_that_cannot_be_used(pico, tmp_path):
         model.add_adapter(load(pico), adapter, "x", seed=0)
     with pytest.raises(ValueError, match="run its training phase first"):
         model.load_adapter(load(pico), tmp_path)
+
+
+def test_widths_that_bitsandbytes_restores_wrongly_on_a_cpu_are_refused(tmp_path):
+    from transformers import AutoModelForCausalLM, Qwen3Config
+
+    config = Qwen3Config(
+        vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    options = {"double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
+    with pytest.raises(
+        ValueError, match=r"down_proj has 96 inputs, for which bitsandbytes' NF4 kernel .*quantisation=none"
+    ):
+        model.load_base(tmp_path, quantisation="nf4", **options)
+    model.load_base(tmp_path, quantisation="none", **options)

@@ -25,6 +25,7 @@ from nsllm_lite import __version__, run
 from nsllm_lite import recipe as recipes
 from nsllm_lite.corpus import choose, ledger, pack, plot, settle, shards, sources, tokenizer
 from nsllm_lite.corpus.encoder import Encoder
+from nsllm_lite.corpus.files.archives import DiskFullError
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
 from nsllm_lite.corpus.phases import RENDER, SPLITS, texts_of
@@ -50,12 +51,12 @@ def build(recipe: recipes.Corpus) -> dict:
     """
     try:
         return _build(recipe)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (OSError, DiskFullError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
             raise
         raise RuntimeError(
-            f"The disk is full at {recipe.out} ({error}). Nothing that was finished is lost: free some space "
-            "(abstracts take four times their bytes, full text less than its own) and run the same command again."
+            f"The disk is full while building {recipe.out} ({error}). Nothing that was finished is lost: free some "
+            "space (abstracts take four times their bytes, full text less than its own) and run the same command again."
         ) from None
 
 
@@ -85,6 +86,7 @@ def begin(recipe: recipes.Corpus) -> dict[str, str | None] | None:
     if recipe.decontaminate:
         inputs["decontaminate"] = evaluation_index(tuple(recipe.decontaminate)).sha256
     if run.is_finished(out, identity, inputs):
+        shutil.rmtree(out / "work", ignore_errors=True)  # a run killed when all but this was done
         return None
     run.require_disk(out, int(DISK_FACTOR * _num_bytes(recipe)) + 2**25, "the corpus")
     if recipe.tokenizer:  # a wrong one is refused before the long work, not after
@@ -147,7 +149,9 @@ def choose_at_once(recipe: recipes.Corpus) -> None:
     if not known.is_file():
         choice = choose.choose(recipe, parts)
         choice.save(work / "choice")
-        settle.Known.gather(parts, choice.outcome, recipe.min_chars).save(known)
+        made = known.with_stem("known-part")
+        settle.Known.gather(parts, choice.outcome, recipe.min_chars).save(made)
+        made.replace(known)
 
 
 def settling(recipe: recipes.Corpus) -> Stage:
@@ -266,9 +270,9 @@ def _finish(
     results = _results(recipe, summary, totals, dict(sorted(lost.items())), _formats(recipe))
     _print_rows(results)
     _print_terms(results)
-    shutil.rmtree(work)
     measured = {"workers": workers, "tokenised_by": sorted({answer["encoder"] for answer in packed})}
     run.finish(out, "corpus", recipes.identity(recipe), inputs, results, started, measured)
+    shutil.rmtree(work)
     return results
 
 

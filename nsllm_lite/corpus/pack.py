@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.corpus.encoder import Encoder, string_starts
 from nsllm_lite.corpus.phases import COLUMNS, texts_of
-from nsllm_lite.rows import SCHEMA, write_shard
+from nsllm_lite.rows import BATCH_ROWS, SCHEMA, write_shard
 
 SHARD_DOCUMENTS = 100_000
 SHARD_TOKENS = 25 << 20  # bounds the memory of a shard of full texts; 100,000 abstracts are fewer
@@ -63,15 +63,12 @@ def pack(
     shards: list[dict] = []
     tokens: list[np.ndarray] = [np.empty(0, np.int32)]
 
-    buffer = np.empty(0, np.int32)  # used again by each shard: fresh memory costs more than what is written to it
-
     def write(shard: list[Chunk]) -> None:
-        nonlocal buffer
-        if sum(chunk.num_tokens for chunk in shard) > len(buffer):
-            buffer = np.empty(sum(chunk.num_tokens for chunk in shard), np.int32)
-        table, num_tokens = rows_of(shard, encoder, end_of_text_id, row_tokens, buffer)
-        shards.append(write_shard(rows / f"data-{task.number:05d}-{len(shards):03d}.arrow", table))
-        tokens.append(num_tokens)
+        num_tokens = np.concatenate([np.diff(chunk.starts) for chunk in shard]) + 1
+        layout = lay_out(shard, num_tokens, encoder, row_tokens)
+        batches = batches_of(layout, shard, end_of_text_id, row_tokens)
+        shards.append(write_shard(rows / f"data-{task.number:05d}-{len(shards):03d}.arrow", batches))
+        tokens.append(num_tokens.astype(np.int32))
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # beside the tokenizer, which holds no lock
         pending: Future[None] | None = None
@@ -82,7 +79,7 @@ def pack(
         if pending:
             pending.result()
     if not shards:
-        shards.append(write_shard(rows / f"data-{task.number:05d}-000.arrow", SCHEMA.empty_table()))
+        shards.append(write_shard(rows / f"data-{task.number:05d}-000.arrow", []))
     np.save(counts / f"tokens-{task.number:05d}.npy", np.concatenate(tokens))
     return {"shards": shards, "encoder": encoder.name}
 
@@ -133,79 +130,72 @@ def _shards(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
         yield shard
 
 
-def rows_of(
-    shard: list[Chunk], encoder: Encoder, end_of_text_id: int, row_tokens: int, buffer: np.ndarray
-) -> tuple[pa.Table, np.ndarray]:
-    """(the shard's documents as packed rows, the number of tokens of each document, end-of-text included).
+class Layout(NamedTuple):
+    """How documents lie in rows, piece by piece: later pieces first, a row each, then the bins of first pieces."""
 
-    The rows' tokens lie in `buffer`.
-    """
-    num_tokens = np.concatenate([np.diff(chunk.starts) for chunk in shard]) + 1
+    documents: np.ndarray
+    skipped: np.ndarray  # tokens of the document before the piece
+    lengths: np.ndarray  # tokens, end-of-text included
+    closes: np.ndarray  # whether the document ends here
+    row_starts: np.ndarray  # the first piece of each row, and the number of pieces
+    num_bytes: np.ndarray
+    num_later: int
+
+
+def batches_of(layout: Layout, shard: list[Chunk], end_of_text_id: int, row_tokens: int) -> Iterator[pa.RecordBatch]:
+    """The shard's documents as packed rows. A batch's tokens lie in memory that the next batch uses again."""
+    names = pa.concat_arrays([chunk.names for chunk in shard]).take(pa.array(layout.documents))
+    sources = pa.concat_arrays([chunk.sources for chunk in shard]).take(pa.array(layout.documents))
+    lengths, num_bytes = (pa.array(values, pa.int32()) for values in (layout.lengths, layout.num_bytes))
+    first_documents = np.cumsum([0, *(len(chunk.names) for chunk in shard)])
+    chunk_of = np.searchsorted(first_documents, layout.documents, side="right") - 1
+    starts = np.concatenate([chunk.starts[:-1] for chunk in shard])[layout.documents] + layout.skipped
+    ends = starts + layout.lengths - layout.closes
+    places = np.cumsum(np.concatenate(([0], layout.lengths)))
+    buffer = np.empty(BATCH_ROWS * row_tokens, np.int32)  # fresh memory costs more than what is written to it
+    for row in range(0, len(layout.row_starts) - 1, BATCH_ROWS):
+        row_starts = layout.row_starts[row : row + BATCH_ROWS + 1]
+        pieces = slice(row_starts[0], row_starts[-1])
+        token_starts = places[row_starts] - places[row_starts[0]]
+        into = (places[pieces] - places[row_starts[0]]).tolist()
+        of = zip(into, chunk_of[pieces].tolist(), starts[pieces].tolist(), ends[pieces].tolist(), strict=True)
+        for place, chunk, start, end in of:
+            buffer[place : place + end - start] = shard[chunk].ids[start:end]
+        closing = places[1:][pieces][layout.closes[pieces]] - places[row_starts[0]] - 1
+        buffer[closing] = end_of_text_id
+
+        def lists(offsets: np.ndarray, values: pa.Array) -> pa.ListArray:
+            return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+
+        in_row, count = row_starts - row_starts[0], int(row_starts[-1] - row_starts[0])
+        start = int(row_starts[0])
+        columns = {
+            "input_ids": lists(token_starts, pa.array(buffer[: token_starts[-1]])),
+            "doc_lengths": lists(in_row, lengths.slice(start, count)),
+            "doc_ids": lists(in_row, names.slice(start, count)),
+            "doc_sources": lists(in_row, sources.slice(start, count)),
+            "doc_bytes": lists(in_row, num_bytes.slice(start, count)),
+            "continued": pa.array(np.arange(row, row + len(row_starts) - 1) < layout.num_later),
+        }
+        yield pa.record_batch(columns, SCHEMA)
+
+
+def lay_out(shard: list[Chunk], num_tokens: np.ndarray, encoder: Encoder, row_tokens: int) -> Layout:
+    """`num_tokens` of each document, end-of-text included."""
     first_tokens = (num_tokens - 1) % row_tokens + 1  # of each document's first piece
     num_later = (num_tokens - first_tokens) // row_tokens  # whole rows after it
-
-    # Rows of later pieces come first, then the bins of first pieces; `documents` and `lengths` go piece by piece.
-    order, bin_sizes = best_fit_decreasing(first_tokens, row_tokens)
     later = np.repeat(np.arange(len(num_tokens)), num_later)
-    documents = np.concatenate((later, order))
-    lengths = np.concatenate((np.full(len(later), row_tokens), first_tokens[order]))
-    pieces_a_row = np.concatenate((np.ones(len(later), np.int64), bin_sizes))
-    ends = np.cumsum(lengths)
-    ids = _gather(shard, order, later, num_later, first_tokens, ends, row_tokens, end_of_text_id, buffer)
-    num_bytes = _piece_bytes(shard, encoder, order, num_later, first_tokens, row_tokens)
-
-    piece_starts = np.concatenate(([0], np.cumsum(pieces_a_row)))
-    row_starts = np.concatenate(([0], ends))[piece_starts]
-    names = pa.concat_arrays([chunk.names for chunk in shard]).take(pa.array(documents))
-    sources = pa.concat_arrays([chunk.sources for chunk in shard]).take(pa.array(documents))
-    continued = np.arange(len(pieces_a_row)) < len(later)
-
-    def lists(starts: np.ndarray, values: np.ndarray | pa.Array) -> pa.ListArray:
-        values = values if isinstance(values, pa.Array) else pa.array(values, pa.int32())
-        return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values)
-
-    columns = {
-        "input_ids": lists(row_starts, ids),
-        "doc_lengths": lists(piece_starts, lengths),
-        "doc_ids": lists(piece_starts, names),
-        "doc_sources": lists(piece_starts, sources),
-        "doc_bytes": lists(piece_starts, num_bytes),
-        "continued": pa.array(continued),
-    }
-    return pa.table(columns, SCHEMA), num_tokens.astype(np.int32)
-
-
-def _gather(
-    shard: list[Chunk],
-    order: np.ndarray,
-    later: np.ndarray,
-    num_later: np.ndarray,
-    first_tokens: np.ndarray,
-    ends: np.ndarray,
-    row_tokens: int,
-    end_of_text_id: int,
-    buffer: np.ndarray,
-) -> np.ndarray:
-    """All pieces' tokens end to end; the last piece of each document closes with end-of-text."""
-    out = buffer[: int(ends[-1])]
-    start_of_first = np.empty(len(order), np.int64)  # in `out`, by document
-    start_of_first[order] = ends[len(later) :] - first_tokens[order]
-    start_of_later = np.concatenate(([0], np.cumsum(num_later * row_tokens)))[:-1]
-    document = 0
-    for chunk in shard:
-        bounds = chunk.starts.tolist()
-        places = start_of_first[document : document + len(chunk.names)].tolist()
-        for start, end, place in zip(bounds[:-1], bounds[1:], places, strict=True):
-            if num_later[document]:
-                cut, onward = int(first_tokens[document]), int(start_of_later[document])
-                out[place : place + cut] = chunk.ids[start : start + cut]
-                out[onward : onward + end - start - cut] = chunk.ids[start + cut : end]
-            else:
-                out[place : place + end - start] = chunk.ids[start:end]
-            document += 1
-    closing = np.where(num_later > 0, start_of_later + num_later * row_tokens, start_of_first + first_tokens) - 1
-    out[closing] = end_of_text_id
-    return out
+    rank = np.arange(len(later)) - np.repeat(np.cumsum(num_later) - num_later, num_later)
+    order, bin_sizes = best_fit_decreasing(first_tokens, row_tokens)
+    return Layout(
+        documents=np.concatenate((later, order)),
+        skipped=np.concatenate((first_tokens[later] + rank * row_tokens, np.zeros(len(order), np.int64))),
+        lengths=np.concatenate((np.full(len(later), row_tokens), first_tokens[order])),
+        closes=np.concatenate((rank == num_later[later] - 1, num_later[order] == 0)),
+        row_starts=np.cumsum(np.concatenate(([0], np.ones(len(later), np.int64), bin_sizes))),
+        num_bytes=_piece_bytes(shard, encoder, order, num_later, first_tokens, row_tokens),
+        num_later=len(later),
+    )
 
 
 def _piece_bytes(
@@ -216,7 +206,7 @@ def _piece_bytes(
     first_tokens: np.ndarray,
     row_tokens: int,
 ) -> np.ndarray:
-    """UTF-8 bytes behind each piece, later pieces first, as in `rows_of`."""
+    """UTF-8 bytes behind each piece, in the order of a `Layout`."""
     first = np.concatenate([chunk.num_bytes for chunk in shard]).astype(np.int64)
     later: list[int] = []
     document = 0

@@ -22,6 +22,7 @@ from nsllm_lite.train import checkpoint, outputs
 from nsllm_lite.train.inputs import Inputs, read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay
 from nsllm_lite.train.plot import plot_losses
+from nsllm_lite.train.team import Team
 
 
 def train(recipe: recipes.Train) -> dict[str, Any]:
@@ -35,25 +36,34 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     out = Path(recipe.out)
     inputs = read_inputs(recipe)
     identity = recipes.identity(recipe)
+    device, card_bytes, card = execution.find_device(recipe.execution.device)
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision(recipe))
+    team = Team(accelerator)
     if run.is_finished(out, identity, inputs.hashes):
-        print(f"{out}: finished, skipped")
+        if team.is_first:
+            print(f"{out}: finished, skipped")
+        team.leave()
         return run.read_manifest(out)["results"]
-    run.begin(out, identity, inputs.hashes)
-    how = choose_execution(recipe, inputs, out)
-    run.require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
+    how = choose_execution(recipe, inputs, device, card_bytes, team.size)
+    if team.is_first:
+        run.begin(out, identity, inputs.hashes)
+        freeze_execution(out, card, how)
+        run.require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
+    team.wait()
 
     # The model and what is trained in it
-    accelerator = Accelerator(cpu=how.device == "cpu", mixed_precision=precision(recipe))
-    if accelerator.num_processes > 1:
-        raise ValueError("Training runs as one process on one GPU: start it without `accelerate launch`.")
     lm = models.PackedLM(make_model(recipe, inputs, how))
     trained = [parameter for parameter in lm.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(recipe.optimizer, trained)
+    team.start_equal(trained)
+    optimizer = make_optimizer(recipe.optimizer, parameter_groups(lm, recipe.optimizer))
     order = step_order(recipe, inputs)
     budget = recipe.budget
-    outputs.print_data(budget, inputs.rows.totals, order)
+    if team.is_first:
+        outputs.print_data(budget, inputs.rows.totals, order)
 
     def evaluate(step: int) -> None:
+        if not team.is_first:
+            return
         with accelerator.autocast():
             scores = {
                 name: heldout.score(lm, rows, how.micro_batch_rows, how.device) for name, rows in inputs.heldout.items()
@@ -67,32 +77,38 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     if latest := checkpoint.newest(out / "checkpoints"):
         first_step, progress = checkpoint.load(latest, lm, optimizer)
         tokens, domain_tokens = progress["tokens"], progress["domain_tokens"]
-        log.keep_until(first_step)
-        print(f"{out}: continuing after step {first_step} of {budget.steps}")
-    else:
+        if team.is_first:
+            log.keep_until(first_step)
+            print(f"{out}: continuing after step {first_step} of {budget.steps}")
+    elif team.is_first:
         log.keep_until(-1)
         evaluate(0)
         outputs.write_before(recipe, inputs, lm, out)
 
     # The loop
     lm.train()
-    progress_bar = run.progress(budget.steps, first_step, str(out), "step")
+    progress_bar = run.progress(budget.steps, first_step, str(out), "step", disable=not team.is_first)
     train_seconds, train_tokens = 0.0, 0
+    unreached = {name: parameter for name, parameter in lm.named_parameters() if parameter.requires_grad}
     for step in range(first_step, budget.steps):
         step_started = time.perf_counter()
         rows = order.rows(step)
         step_targets = sum(row.num_targets for row in rows)
-        learning_rate = recipe.optimizer.learning_rate * lr_factor(recipe.schedule, step, budget.steps)
+        factor = lr_factor(recipe.schedule, step, budget.steps)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = group["peak"] * factor
 
         loss = torch.zeros((), device=how.device)
-        for micro_rows in in_groups(rows, how.micro_batch_rows):
+        for micro_rows in in_groups(team.share(rows), how.micro_batch_rows):
             batch = models.collate(micro_rows, how.device)
             with accelerator.autocast():
                 micro_loss = lm(batch) / step_targets
             accelerator.backward(micro_loss)
             loss += micro_loss.detach()
+        team.add(loss)
+        team.add_gradients(trained)
+        if unreached:
+            unreached = require_reached(unreached, first_step, step)
         grad_norm = nn.utils.clip_grad_norm_(trained, recipe.optimizer.max_grad_norm)
         require_finite(step + 1, float(loss), float(grad_norm), rows, out)
         optimizer.step()
@@ -104,21 +120,16 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         train_tokens += step_tokens
         train_seconds += time.perf_counter() - step_started
         domain_tokens += sum(len(row.input_ids) for row in rows[: len(rows) - order.replay_rows(step)])
-        log.write(
-            {
-                "step": done,
-                "tokens": tokens,
-                "loss": float(loss),
-                "learning_rate": learning_rate,
-                "grad_norm": float(grad_norm),
-            }
-        )
+        line = {"step": done, "tokens": tokens, "loss": float(loss)}
+        line |= {"learning_rate": recipe.optimizer.learning_rate * factor, "grad_norm": float(grad_norm)}
+        if team.is_first:
+            log.write(line)
         speed = train_tokens / train_seconds
         progress_bar.set_postfix_str(f"loss {float(loss):.4f}, {speed:,.0f} tok/s", refresh=False)
         progress_bar.update()
         if done % recipe.evaluation.every_steps == 0 or done == budget.steps:
             evaluate(done)
-        if done % recipe.checkpoint_steps == 0 or done == budget.steps:
+        if team.is_first and (done % recipe.checkpoint_steps == 0 or done == budget.steps):
             log.sync()
             checkpoint.save(
                 out / "checkpoints", done, lm, optimizer, {"tokens": tokens, "domain_tokens": domain_tokens}
@@ -127,6 +138,9 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     progress_bar.close()
 
     # What is left behind
+    if not team.is_first:
+        team.leave()
+        return {}
     outputs.save_result(recipe, inputs, lm, out)
     outputs.write_after(recipe, inputs, lm, out)
     plot_losses(out / "metrics.jsonl", out / "loss.png", f"{out}: {budget.steps} steps")
@@ -135,9 +149,11 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         "train_tokens_per_s": round(train_tokens / train_seconds, 1) if train_tokens else None,
         "peak_memory_gib": round(outputs.peak_memory_bytes(how.device) / run.GIB, 2),
         "execution": how.model_dump(mode="json"),
+        "processes": team.size,
     }
     run.finish(out, "train", identity, inputs.hashes, results, started, measured)
     outputs.print_summary(out, results, measured)
+    team.leave()
     return results
 
 
@@ -163,18 +179,32 @@ def step_order(recipe: recipes.Train, inputs: Inputs) -> StepOrder:
 # ----------------------------------------------------------------------------------------- model, optimizer, rate
 
 
-def choose_execution(recipe: recipes.Train, inputs: Inputs, out: Path) -> recipes.Execution:
-    """The execution for this card, frozen in `out/execution.json`; says so when a resume finds another."""
-    device, card_bytes, card = execution.find_device(recipe.execution.device)
+def choose_execution(
+    recipe: recipes.Train, inputs: Inputs, device: str, card_bytes: int | None, num_processes: int
+) -> recipes.Execution:
+    """The execution for this card.
+
+    Raises:
+        ValueError: the model does not fit, or the step has fewer rows than there are processes.
+    """
     execution.require_card(recipe, inputs.size, device)
-    how = execution.choose(recipe, inputs.size, inputs.rows.totals.row_tokens, device, card_bytes)
+    row_tokens = inputs.rows.totals.row_tokens
+    if recipe.budget.tokens_per_step // row_tokens < num_processes:
+        raise ValueError(
+            f"A step of {recipe.budget.tokens_per_step:,} tokens has fewer rows of {row_tokens:,} than there are "
+            f"processes ({num_processes}): some would have nothing to do. Start fewer, or raise budget.tokens_per_step."
+        )
+    return execution.choose(recipe, inputs.size, row_tokens, device, card_bytes)
+
+
+def freeze_execution(out: Path, card: str, how: recipes.Execution) -> None:
+    """Keeps the execution in `out/execution.json`; says so when a resume finds another."""
     frozen = {"card": card, **how.model_dump(mode="json")}
     path = out / "execution.json"
     if path.is_file() and (before := json.loads(path.read_text())) != frozen:
         changed = [f"{key} {before.get(key)} -> {frozen[key]}" for key in frozen if before.get(key) != frozen[key]]
         print(f"{out}: continuing with another execution ({', '.join(changed)}); losses may differ by rounding")
     run.write_json(path, frozen)
-    return how
 
 
 def precision(recipe: recipes.Train) -> str:
@@ -209,13 +239,24 @@ def make_model(recipe: recipes.Train, inputs: Inputs, how: recipes.Execution) ->
     return model
 
 
-def make_optimizer(recipe: recipes.Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def parameter_groups(lm: nn.Module, recipe: recipes.Optimizer) -> list[dict[str, Any]]:
+    """What is trained, by peak learning rate: the adapter (or the whole model), then embeddings and head."""
+    saved = models.saved_parameters(lm)
+    others = [p for name, p in lm.named_parameters() if p.requires_grad and name not in saved]
+    groups = [{"params": others, "peak": recipe.learning_rate}]
+    if saved:
+        peak = recipe.embedding_learning_rate or recipe.learning_rate
+        groups.append({"params": list(saved.values()), "peak": peak})
+    return groups
+
+
+def make_optimizer(recipe: recipes.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     options = {"lr": recipe.learning_rate, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
     if recipe.name == "adamw":
-        return torch.optim.AdamW(parameters, **options)
+        return torch.optim.AdamW(groups, **options)
     from bitsandbytes import optim
 
-    return {"adamw8bit": optim.AdamW8bit, "paged_adamw8bit": optim.PagedAdamW8bit}[recipe.name](parameters, **options)
+    return {"adamw8bit": optim.AdamW8bit, "paged_adamw8bit": optim.PagedAdamW8bit}[recipe.name](groups, **options)
 
 
 def lr_factor(schedule: recipes.Schedule, step: int, num_steps: int) -> float:
@@ -226,6 +267,22 @@ def lr_factor(schedule: recipes.Schedule, step: int, num_steps: int) -> float:
         return 1.0
     done = (step - schedule.warmup_steps) / max(1, num_steps - schedule.warmup_steps)
     return schedule.final_share + (1 - schedule.final_share) * (1 + math.cos(math.pi * done)) / 2
+
+
+def require_reached(unreached: dict[str, nn.Parameter], first_step: int, step: int) -> dict[str, nn.Parameter]:
+    """Of the trained tensors those that no gradient has reached; LoRA's A has none until its B has moved.
+
+    Raises:
+        RuntimeError: there are such after two steps.
+    """
+    left = {name: p for name, p in unreached.items() if p.grad is None or not bool(p.grad.any())}
+    if left and step > first_step:
+        raise RuntimeError(
+            f"No gradient has reached {', '.join(list(left)[:3])} ({len(left)} of the trained tensors) in two steps: "
+            "they would be saved untrained. Leave them out of adapter.targets or adapter.modules_to_save, or run "
+            "`nsllm-lite doctor` to see whether something else is wrong."
+        )
+    return left
 
 
 def require_finite(step: int, loss: float, grad_norm: float, rows: list[Row], out: Path) -> None:

@@ -68,6 +68,8 @@ def save_result(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out:
                 "compute_dtype": recipe.compute_dtype,
             },
         )
+        if recipe.quantisation == "nf4":
+            run.write_json(part / "nf4.json", models.nf4_means(lm.model))
     else:
         for path in inputs.tokenizer_dir.glob("*.json"):
             if "tokenizer" in path.name:
@@ -90,7 +92,7 @@ def write_after(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out:
 
 def output_bytes(recipe: recipes.Train, size: execution.ModelSize) -> int:
     """Disk a run needs: its checkpoints and the result."""
-    trained = size.lora_params(recipe.adapter) if recipe.adapter else size.params
+    trained = execution.trained_params(recipe, size)
     state_bytes = 4 + execution.OPTIMIZER_BYTES[recipe.optimizer.name]
     return trained * (state_bytes * (recipe.keep_checkpoints + 1) + 4)
 

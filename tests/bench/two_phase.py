@@ -36,8 +36,8 @@ def real_recipes(data: Path, folder: Path) -> Path:
             "heldout": {"share": 0.2, "general_share": 0.2, "max_papers": 200, "seed": 0},
         },
         "base": {
-            "build": {"tokenizer": "x", "hidden_size": 96, "intermediate_size": 256, "num_layers": 4, "num_heads": 3,
-                      "num_kv_heads": 1, "head_dim": 32, "tied_embeddings": True},
+            "build": {"tokenizer": "x", "hidden_size": 128, "intermediate_size": 256, "num_layers": 4, "num_heads": 4,
+                      "num_kv_heads": 2, "head_dim": 32, "tied_embeddings": True},
             "budget": {"steps": 80, "tokens_per_step": 4096, "tokens": 80 * 4096},
             "evaluation": {"domain_rows": "x", "general_rows": "x", "every_steps": 40, "max_rows": 24},
             "checkpoint_steps": 40,

@@ -1,53 +1,26 @@
 """The whole room: sources in, rows out, every record accounted for."""
 
 import errno
-import hashlib
+import gzip
+import io
 import json
-import random
+import shutil
 import sys
+import zipfile
+from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from nsllm_lite import recipe, run
 from nsllm_lite.corpus import tokenizer
 from nsllm_lite.corpus.build import build
+from nsllm_lite.corpus.files import archives
 from nsllm_lite.corpus.ledger import OUTCOMES
 from nsllm_lite.document import read_documents
 from nsllm_lite.rows import Rows
-
-END = "<|endoftext|>"
-NOUNS = [f"{a}{b}" for a in ("al", "be", "cu", "da", "er", "fe", "ga", "ho", "in") for b in ("ro", "sa", "ti", "um")]
-
-
-def prose(seed, words=60):
-    return " ".join(random.Random(seed).choices(NOUNS, k=words)).capitalize() + "."
-
-
-def paper(number, **changes):
-    return {
-        "id": f"2501.{number:05}",
-        "title": f"Title {prose(number, 4)}",
-        "abstract": prose(1000 + number),
-        **changes,
-    }
-
-
-def sample(number):
-    sections = [{"heading": h, "text": prose(s + number, 80)} for s, h in ((2000, "Methods"), (3000, "Discussion"))]
-    abstract = [["Results", prose(4000 + number)]]
-    return {
-        **paper(number),
-        "id": f"sample:{number}",
-        "discipline": "Physics",
-        "abstract": abstract,
-        "sections": sections,
-    }
-
-
-def write_lines(path, records):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in records) + "\n")
+from tests.corpus.small import digests, paper, prose, sample, values, write_lines
 
 
 @pytest.fixture
@@ -68,26 +41,11 @@ def make(tmp_path):
     write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(20)])
 
     def make(**changes):
-        values = {
-            "kind": "corpus",
-            "out": str(tmp_path / "out"),
-            "sources": [
-                {"name": "arxiv", "path": str(tmp_path / "arxiv"), "licence": "CC0"},
-                {"name": "full", "path": str(tmp_path / "full")},
-            ],
-            "general": [{"name": "general", "path": str(tmp_path / "general.jsonl")}],
-            "train_tokenizer": {"vocab_size": 400},
-            "end_of_text": END,
-            "row_tokens": 256,
-            "heldout": {"share": 0.1, "general_share": 0.25, "max_papers": 10, "seed": 1},
-            "near_duplicate_jaccard": 0.8,
-            "languages": [],
-            "decontaminate": [],
-            "balance": "none",
-            "min_chars": 60,
-            "max_drop_share": 0.2,
-        }
-        return recipe.validate({**values, **changes}, "test")
+        sources = [
+            {"name": "arxiv", "path": str(tmp_path / "arxiv"), "licence": "CC0"},
+            {"name": "full", "path": str(tmp_path / "full")},
+        ]
+        return recipe.validate({**values(tmp_path, "out", sources), **changes}, "test")
 
     return make
 
@@ -192,13 +150,6 @@ def test_training_papers_near_a_held_out_one_are_dropped(make, tmp_path):
     assert all(r["other_id"] in held for r in dropped)
 
 
-def digests(folder):
-    return {
-        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("times.json",)
-    }  # fmt: skip
-
-
 def test_a_second_build_is_skipped_and_a_rebuild_is_the_same_byte_for_byte(make, tmp_path, capsys):
     corpus = make()
     results = build(corpus)
@@ -276,7 +227,6 @@ def test_a_tokenizer_without_the_end_of_text_token_is_refused_before_the_work(ma
 
 
 def test_out_of_disk_before_writing(make, monkeypatch, tmp_path):
-    import shutil
 
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
@@ -294,11 +244,52 @@ def test_a_disk_that_fills_loses_nothing(make, monkeypatch, tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(settle, "_write", fail)
-    with pytest.raises(RuntimeError, match=r"The disk is full at .*run the same command again"):
+    with pytest.raises(RuntimeError, match=r"The disk is full while .*run the same command again"):
         build(make())
-    assert len(list((tmp_path / "out/work/tasks").glob("*.json"))) == 3
+    assert len(list((tmp_path / "out" / "work" / "tasks").glob("*.json"))) == 3
     assert not (tmp_path / "out/manifest.json").exists()
     monkeypatch.setattr(settle, "_write", write)
+    assert build(make())["rows"]["phase1/train"]["tokens"] > 0
+
+
+def test_no_room_for_an_archive_s_temporary_copy_is_no_fault_of_the_archive(make, monkeypatch, tmp_path):
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("papers.jsonl", "\n".join(json.dumps(sample(i)) for i in range(12)))
+    (tmp_path / "full" / "papers.jsonl").unlink()
+    (tmp_path / "full" / "papers.zip.gz").write_bytes(gzip.compress(inner.getvalue()))
+
+    class Full(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archives.tempfile, "SpooledTemporaryFile", lambda size: Full())
+        with pytest.raises(RuntimeError, match=r"The disk is full while .*temporary copy"):
+            build(make())
+    assert build(make())["documents"]["full"]["kept"] > 0
+
+
+def test_a_build_killed_when_only_its_work_folder_was_left_is_finished(make, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *args, **options: None)
+        build(make())
+    assert (tmp_path / "out" / "work").is_dir()
+    made = digests(tmp_path / "out")
+    build(make())
+    assert not (tmp_path / "out" / "work").exists()
+    assert digests(tmp_path / "out") == {name: made[name] for name in made if not name.startswith("work/")}
+
+
+def test_an_index_of_heldout_papers_cut_short_is_made_again(make, monkeypatch, tmp_path):
+    def fail(path, **arrays):
+        Path(path).write_bytes(b"PK")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", fail)
+        with pytest.raises(KeyboardInterrupt):
+            build(make())
     assert build(make())["rows"]["phase1/train"]["tokens"] > 0
 
 

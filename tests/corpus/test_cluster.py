@@ -1,9 +1,7 @@
 """A corpus divided among processes is the corpus of one process, byte for byte."""
 
-import hashlib
 import json
 import os
-import random
 import stat
 import sys
 from pathlib import Path
@@ -12,16 +10,7 @@ import pytest
 
 from nsllm_lite import recipe, run
 from nsllm_lite.corpus import build, cluster, shards
-
-NOUNS = [f"{a}{b}" for a in ("al", "be", "cu", "da", "er", "fe", "ga", "ho", "in") for b in ("ro", "sa", "ti", "um")]
-
-
-def prose(seed, words=60):
-    return " ".join(random.Random(seed).choices(NOUNS, k=words)).capitalize() + "."
-
-
-def paper(number, **changes):
-    return {"id": f"2501.{number:05}", "title": f"On {prose(number, 4)}", "abstract": prose(1000 + number), **changes}
+from tests.corpus.small import digests, paper, prose, values
 
 
 def full_text(number):
@@ -58,24 +47,7 @@ def corpus(tmp_path_factory):
               (("arxiv", "arxiv.jsonl"), ("full", "full.jsonl"), ("pubmed", "pubmed.xml"))]  # fmt: skip
 
     def make(name, **changes):
-        values = {
-            "kind": "corpus",
-            "out": str(folder / name),
-            "sources": papers,
-            "general": [{"name": "general", "path": str(folder / "general.jsonl")}],
-            "train_tokenizer": {"vocab_size": 400},
-            "end_of_text": "<|endoftext|>",
-            "row_tokens": 128,
-            "heldout": {"share": 0.1, "general_share": 0.2, "max_papers": 10, "seed": 1},
-            "near_duplicate_jaccard": 0.8,
-            "languages": [],
-            "decontaminate": [],
-            "balance": "none",
-            "min_chars": 60,
-            "max_drop_share": 0.2,
-            "execution": {"workers": 1},
-        }
-        return recipe.validate({**values, **changes}, "test")
+        return recipe.validate({**values(folder, name, papers), "execution": {"workers": 1}, **changes}, "test")
 
     return make
 
@@ -86,19 +58,14 @@ def in_one_process(corpus):
     counts = build.build(made)["documents"]
     assert sum(c["duplicate"] for c in counts.values()) == 7
     assert all(c["kept"] and c["heldout"] for c in counts.values())
-    return digests(made)
-
-
-def digests(made):
-    files = [path for path in Path(made.out).rglob("*") if path.is_file() and path.name != "times.json"]
-    return {str(path.relative_to(made.out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return digests(Path(made.out))
 
 
 def test_two_workers_make_the_same_corpus(corpus, in_one_process):
     made = corpus("two", execution={"workers": 2})
     build.build(made)
     assert len(in_one_process) > 15
-    assert digests(made) == in_one_process
+    assert digests(Path(made.out)) == in_one_process
 
 
 def test_a_local_chain_of_two_workers_makes_the_same_corpus_and_goes_on_where_it_ended(corpus, in_one_process):
@@ -113,10 +80,10 @@ def test_a_local_chain_of_two_workers_makes_the_same_corpus_and_goes_on_where_it
     cluster.executors(made, "local", num_ranks=2, workers=1)[5].run()  # another division serves as well
     assert [path for path in answers if path.stat().st_mtime_ns != written[path]] == [answers[1]]
     chain[6].run()
-    assert digests(made) == in_one_process
+    assert digests(Path(made.out)) == in_one_process
     times = Path(made.out, "times.json").stat()
     cluster.executors(made, "local", num_ranks=2, workers=1)[6].run()  # finished: nothing is done again
-    assert digests(made) == in_one_process
+    assert digests(Path(made.out)) == in_one_process
     assert Path(made.out, "times.json").stat() == times
 
 
@@ -208,4 +175,4 @@ def test_the_submitted_scripts_make_the_same_corpus(corpus, in_one_process, slur
     slurm(runs=True)
     made = corpus("slurm")
     cluster.executors(made, "slurm", **OPTIONS)[-1].run()
-    assert digests(made) == in_one_process
+    assert digests(Path(made.out)) == in_one_process

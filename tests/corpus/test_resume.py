@@ -1,6 +1,5 @@
 """A build that is killed, or done by several processes, ends in the files of one that ran undisturbed in one."""
 
-import hashlib
 import json
 import os
 import random
@@ -11,7 +10,7 @@ import time
 
 import pytest
 
-from tests.corpus.test_build import prose, sample, write_lines
+from tests.corpus.small import digests, prose, sample, values, write_lines
 
 # Small tasks, parts and shards, so that a few hundred papers make many of each; slow enough to be killed in between.
 # Only the first is known to other processes too.
@@ -42,27 +41,9 @@ def recipe_at(tmp_path):
     write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(20)])
 
     def recipe_at(name, workers=1):
-        values = {
-            "kind": "corpus",
-            "out": str(tmp_path / name),
-            "sources": [
-                {"name": n, "path": str(tmp_path / p)} for n, p in (("arxiv", "arxiv"), ("full", "full.jsonl"))
-            ],
-            "general": [{"name": "general", "path": str(tmp_path / "general.jsonl")}],
-            "train_tokenizer": {"vocab_size": 400},
-            "end_of_text": "<|endoftext|>",
-            "row_tokens": 256,
-            "heldout": {"share": 0.05, "general_share": 0.25, "max_papers": 10, "seed": 1},
-            "near_duplicate_jaccard": 0.8,
-            "languages": [],
-            "decontaminate": [],
-            "balance": "none",
-            "min_chars": 60,
-            "max_drop_share": 0.2,
-            "execution": {"workers": workers},
-        }
+        sources = [{"name": n, "path": str(tmp_path / p)} for n, p in (("arxiv", "arxiv"), ("full", "full.jsonl"))]
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(values))
+        path.write_text(json.dumps({**values(tmp_path, name, sources), "execution": {"workers": workers}}))
         return path
 
     return recipe_at
@@ -75,13 +56,6 @@ def start(path, *options):
 def built(path, *options):
     assert start(path, *options).wait() == 0
     return digests(path.with_suffix(""))
-
-
-def digests(folder):
-    return {
-        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "times.json"
-    }  # fmt: skip
 
 
 def test_two_processes_make_the_same_files_as_one(recipe_at):

@@ -22,7 +22,8 @@ def report_recipe(pico, root: Path) -> recipe.Report:
 
 def merge_recipe(base: str, root: Path, number: int) -> recipe.Merge:
     return recipe.Merge(kind="merge", base=base, adapter=str(root / f"phase{number}/adapter"),
-                        out=str(root / f"model{number}"), base_weights="original", max_shard_gib=1)  # fmt: skip
+                        out=str(root / f"model{number}"), base_weights="original",
+                        then_requantize=False, shard_bytes=2**30)  # fmt: skip
 
 
 def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     folder = os.environ.get("NSLLM_REAL_DATA")
     if not folder:

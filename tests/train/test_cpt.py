@@ -16,7 +16,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from nsllm_lite import recipe, run
+from nsllm_lite import model, recipe, run
+from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy_reference
+from nsllm_lite.merge import merge
 from nsllm_lite.rows import Rows, RowTotals, write_rows
 from nsllm_lite.train import checkpoint, cpt
 from nsllm_lite.train.order import StepOrder, plan_replay
@@ -77,12 +79,15 @@ def test_micro_batches_do_not_change_the_losses(pico_recipe, tmp_path):
     assert losses[1] != losses[4]  # they really were computed differently
 
 
+SAVED = {"adamw": {"modules_to_save": ["embed_tokens", "lm_head"]}, "adamw8bit": {"dora": True}}
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "paged_adamw8bit"])
 def test_a_stopped_run_continues_bit_for_bit(pico_recipe, tmp_path, monkeypatch, optimizer):
     changes = {
         "optimizer": pico_recipe().optimizer.model_dump() | {"name": optimizer},
         # from 4,096 elements on, 8-bit states really are 8-bit
-        "adapter": pico_recipe().adapter.model_dump() | {"rank": 64},
+        "adapter": pico_recipe().adapter.model_dump() | {"rank": 64} | SAVED.get(optimizer, {}),
     }
     whole, broken = (pico_recipe(out=str(tmp_path / name), **changes) for name in ("whole", "broken"))
     cpt.train(whole)
@@ -278,3 +283,91 @@ def test_learning_rate():
     assert factors[50] == pytest.approx(0.55)
     assert 0.1 < factors[99] < 0.101
     assert factors == sorted(factors, reverse=True)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_embeddings_and_head_train_whole_with_the_fused_loss(pico, pico_recipe, tmp_path, tied):
+    base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
+    if tied:
+        config = json.loads((base / "config.json").read_text()) | {"tie_word_embeddings": True}
+        (base / "config.json").write_text(json.dumps(config))
+        weights = load_file(base / "model.safetensors")
+        del weights["lm_head.weight"]
+        save_file(weights, base / "model.safetensors", {"format": "pt"})
+    saved = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+    asked = pico_recipe(
+        model=str(base),
+        adapter=pico_recipe().adapter.model_dump() | {"modules_to_save": saved, "rslora": True},
+        optimizer=pico_recipe().optimizer.model_dump() | {"embedding_learning_rate": 1e-4},
+    )
+    cpt.train(asked)
+    trained = load_file(Path(asked.out) / "adapter/adapter_model.safetensors")
+    before = load_file(base / "model.safetensors")
+    for name in ("model.embed_tokens.weight", *([] if tied else ["lm_head.weight"])):
+        change = (trained[f"base_model.model.{name}"] - before[name]).abs().max().item()
+        assert 1e-4 < change < 12 * 1e-4 * 1.5, "twelve steps of AdamW at the embeddings' own rate"
+    merged = merge(
+        recipe.Merge(
+            kind="merge", base=str(base), adapter=f"{asked.out}/adapter", out=str(tmp_path / "merged"),
+            base_weights="original", then_requantize=False, shard_bytes=10**9, execution={"verify": True},
+        )
+    )  # fmt: skip
+    assert not merged["untied_embeddings"]
+    assert merged["num_replaced"] == len(saved)
+
+
+def test_gradients_of_a_trained_head_and_embeddings_are_those_of_the_plain_loss(pico, pico_recipe):
+    adapter = recipe.Adapter(
+        rank=4, alpha=8, rslora=False, targets=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]
+    )
+    options = {"double_quantisation": True, "compute_dtype": "float32", "device": "cpu"}
+    lm = model.PackedLM(
+        model.add_adapter(model.load_base(pico / "base", quantisation="nf4", **options), adapter, "x", 0)
+    )
+    batch = model.collate([Rows(pico / "rows/papers/train")[0]], "cpu")
+
+    def gradients(loss):
+        lm.zero_grad()
+        loss.backward()
+        return {name: p.grad.clone() for name, p in model.saved_parameters(lm).items()}
+
+    fused = gradients(lm(batch))
+    plain = gradients(linear_cross_entropy_reference(lm.hidden(batch), lm.head_VH, batch.targets))
+    assert len(fused) == 2
+    assert all(torch.allclose(fused[name], plain[name], rtol=1e-4, atol=1e-6) for name in fused)
+    assert all(grad.any() for grad in fused.values())
+
+
+def test_dora_trains_and_merges(pico, pico_recipe, tmp_path):
+    asked = pico_recipe(adapter=pico_recipe().adapter.model_dump() | {"dora": True})
+    cpt.train(asked)
+    trained = load_file(Path(asked.out) / "adapter/adapter_model.safetensors")
+    assert sum("magnitude" in name for name in trained) == 14
+    values = {"base": str(pico / "base"), "adapter": f"{asked.out}/adapter", "out": str(tmp_path / "merged")}
+    values |= {"base_weights": "original", "then_requantize": False, "shard_bytes": 10**9}
+    assert merge(recipe.Merge(kind="merge", **values))["num_merged"] == 14
+
+
+def test_the_head_of_tied_embeddings_is_not_trained_alone(pico, pico_recipe, tmp_path):
+    base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (base / "config.json").write_text(json.dumps(config))
+    adapter = pico_recipe().adapter.model_dump() | {"modules_to_save": ["lm_head"]}
+    with pytest.raises(ValueError, match=r"ties its head to its embeddings.* name embed_tokens alone"):
+        cpt.train(pico_recipe(model=str(base), adapter=adapter))
+
+
+def test_a_tensor_that_no_gradient_reaches_stops_the_run(pico_recipe, monkeypatch):
+    """As where a layer is skipped, or a fused kernel forgets one of its inputs."""
+    add = model.add_adapter
+
+    def with_one_loose(*args):
+        peft_model = add(*args)
+        peft_model.loose = torch.nn.Parameter(torch.ones(3))
+        return peft_model
+
+    monkeypatch.setattr(model, "add_adapter", with_one_loose)
+    with pytest.raises(
+        RuntimeError, match=r"No gradient has reached model.loose \(1 of the trained tensors\) in two steps"
+    ):
+        cpt.train(pico_recipe())

@@ -49,6 +49,10 @@ class TooLargeError(OSError):
     pass
 
 
+class DiskFullError(Exception):
+    """No room for a temporary copy: the run's trouble, not the file's, so it is none of ERRORS."""
+
+
 class _Budget:
     """Bytes that may still be unpacked from one file on disk, at all depths together."""
 
@@ -187,11 +191,19 @@ def _whole(stream: BinaryIO, head: bytes, seekable: bool) -> Iterator[BinaryIO]:
         yield io.BufferedReader(_Counted(stream, None, head), 1 << 17)
     else:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as copy:
-            copy.write(head)
-            while chunk := stream.read(1 << 20):
-                copy.write(chunk)
+            _copy(stream, head, copy)
             copy.seek(0)
             yield copy
+
+
+def _copy(stream: BinaryIO, chunk: bytes, copy: BinaryIO) -> None:
+    """`chunk` and all that follows it in `stream`."""
+    while chunk or (chunk := stream.read(1 << 20)):
+        try:
+            copy.write(chunk)
+        except OSError as error:
+            raise DiskFullError(f"no temporary copy of an archive in {tempfile.gettempdir()}: {error}") from None
+        chunk = b""
 
 
 @contextmanager

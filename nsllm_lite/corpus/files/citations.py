@@ -13,9 +13,15 @@ _CITATIONS = re.compile(rf"{_ONE}(?:[\s,;–—\[\]()-]*{_ONE})*[\])]*")
 _MARKS = re.compile(f"[{OPEN}{CLOSE}]")
 _NUMBERS = re.compile(r"[\s\d,;–—[\]()-]*")
 _NEEDS_CITATION = re.compile(
-    r"\b(in|by|of|from|see|and|also|to|with|as|than|or|on|via|refs?|references?|e\.g|i\.e|cf)\.?,?$", re.IGNORECASE
+    r"\b(in|by|of|from|see|and|also|to|with|as|than|or|on|via|following|like|per|refs?|references?|e\.g|i\.e|cf)\.?,?$",
+    re.IGNORECASE,
 )
 _SEPARATORS = re.compile(r"[\s,;]*")
+
+
+def needs_citation(before: str) -> bool:
+    """Whether a sentence that breaks off like this says nothing without the citation that follows."""
+    return bool(_NEEDS_CITATION.search(before[-16:]))
 
 
 def is_numbered(citation: str) -> bool:
@@ -35,7 +41,7 @@ def settle(text: str) -> str:
     for run in _CITATIONS.finditer(text):
         before = text[place : run.start()]
         sentence, place = _without_brackets(before, run)
-        if _NEEDS_CITATION.search(sentence[-12:]):
+        if needs_citation(sentence):
             place = run.end()
             parts.append(before + _MARKS.sub("", run[0]))
             continue

@@ -6,6 +6,8 @@ While a text is collected, each stands in it as one mark; `settle` decides when 
 import re
 from collections.abc import Callable
 
+from nsllm_lite.corpus.files.citations import needs_citation
+
 CITATION = "[citation]"  # stands where a sentence needs a citation whose authors the source does not tell
 CITED, DROP, ITEM, PAGE = "\ue010", "\ue011", "\ue012", "\ue013"
 _WORDS = (
@@ -55,10 +57,6 @@ _REF_WORD = re.compile(
 )
 _WORD_BEFORE = re.compile(r"(?<![\w§])(?:[A-Za-z]{1,14}\.?|§§?)$")
 _PAGES = re.compile(rf",?\s*(?:\bstarting\s)?\s*\b(?:on\s)?(?:pages?|pp?\.)\s*{PAGE}|\s*{PAGE}")
-_NEEDS = re.compile(
-    r"\b(?:in|by|of|from|see|and|to|with|as|than|or|on|via|following|like|per|refs?|references?)\.?$",
-    re.IGNORECASE,
-)
 _BIBITEM = re.compile(r"\\bibitem\s*\[((?:[^\[\]]|\[[^\[\]]{0,200}\]){1,600})\]\s*\{([^{}]{1,100})\}")
 _LABEL = re.compile(r"(\S.{0,100}?)\s*\(([^()]{2,30})\)")
 
@@ -150,6 +148,6 @@ def _citation(found: re.Match) -> str:
     before = text[max(0, found.start() - 16) : found.start()].rstrip()
     after = text[found.end() : found.end() + 2].lstrip()
     opens = not before or before[-1] in ".!?:"
-    if _NEEDS.search(before) or (opens and after[:1].islower()):
+    if needs_citation(before) or (opens and after[:1].islower()):
         return f" {CITATION}" if before else CITATION
     return ""

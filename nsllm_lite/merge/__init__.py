@@ -1,0 +1,3 @@
+from nsllm_lite.merge.merge import merge
+
+__all__ = ["merge"]

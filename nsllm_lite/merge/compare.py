@@ -1,0 +1,134 @@
+"""Into which base? Held-out losses of what each choice gives, in 16 bits and once NF4 rounds it again.
+
+The reference is what training had: the adapter on the NF4 base. Losses decide; how far a model's predictions are from
+the reference's (KL, same first choice) is told beside them.
+"""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nsllm_lite import execution, heldout, model
+from nsllm_lite import recipe as recipes
+from nsllm_lite.merge import loaded
+from nsllm_lite.merge.inputs import Adapter, Base
+from nsllm_lite.merge.plan import EXACT, Plan, on_rounding
+from nsllm_lite.rows import Row, Rows
+
+CHUNK_TOKENS = 256  # whose logits are there at a time
+KL_ROWS = 8  # of the held-out rows, whose logits are compared
+CHOICES = ("original", "dequantized")
+TRAINED = "adapter on NF4(base)"
+
+
+def compare(recipe: recipes.Merge, base: Base, adapters: list[Adapter], plan: Plan) -> dict[str, dict[str, float]]:
+    """{model: loss, kl, top1, tokens} of the base, the adapter on its NF4 base, each merge, and each merge in NF4.
+
+    Raises:
+        ValueError: there are several adapters, or no held-out rows.
+    """
+    if len(adapters) > 1:
+        raise ValueError(
+            f"{len(adapters)} adapters were each trained on a base of their own, so there is no one loss to compare "
+            "with: choose base_weights=original or dequantized."
+        )
+    if not recipe.heldout_rows:
+        raise ValueError(
+            "To compare, held-out rows are needed: --heldout-rows DIR, as `nsllm-lite corpus` writes them "
+            "(rows/phase1/heldout)."
+        )
+    rounded, rounding = on_rounding(plan, adapters, recipe)
+    plans = {"original": (plan, EXACT), "dequantized": (rounded, rounding)}
+    rows = heldout.sample_rows(Rows(Path(recipe.heldout_rows)), recipe.max_rows)
+    device, _, _ = execution.find_device(recipe.execution.device)
+    dtype = adapters[0].training.get("compute_dtype", "bfloat16" if device == "cuda" else "float32")
+    loaded.say_need("compare", base, getattr(torch, dtype))
+    how: dict[str, Any] = {"double_quantisation": rounding.double, "compute_dtype": dtype, "device": device}
+    scorer = Scorer(rows, device, dtype)
+
+    table: dict[str, dict[str, float]] = {}
+    trained = model.load_base(base.folder, quantisation="nf4", **how)
+    table[TRAINED] = scorer.score(model.load_adapter(trained, adapters[0].folder), keep=True)
+    del trained
+    _free(device)
+    names = [name for name, planned in rounded.tensors.items() if planned.rounded]
+    for choice, (chosen, with_rounding) in plans.items():
+        lm = model.load_base(base.folder, quantisation="none", **how)
+        if choice == CHOICES[0]:
+            table["base"] = scorer.score(lm)
+        loaded.fill(lm, chosen, with_rounding)
+        table[choice] = scorer.score(lm)
+        loaded.round_to_nf4(lm, names, lm.dtype, rounding.double)
+        table[f"NF4({choice})"] = scorer.score(lm)
+        del lm
+        _free(device)
+    return table
+
+
+class Scorer:
+    """Scores models on the same rows; the first, kept, is what the others' predictions are compared with."""
+
+    def __init__(self, rows: list[Row], device: str, dtype: str):
+        self.rows, self.device, self.dtype = rows, device, dtype
+        self.reference: list[torch.Tensor] = []
+        self.reference_head = torch.empty(0)
+
+    def score(self, causal_lm: torch.nn.Module, keep: bool = False) -> dict[str, float]:
+        lm = model.PackedLM(causal_lm)
+        bf16 = self.dtype == "bfloat16"
+        kl, same, tokens = 0.0, 0, 0
+        with torch.no_grad(), torch.autocast(self.device, dtype=torch.bfloat16, enabled=bf16), heldout.evaluating(lm):
+            loss = heldout.score(lm, self.rows, 1, self.device)["all"].loss
+            for number, row in enumerate(self.rows[:KL_ROWS]):
+                hidden = lm.hidden(model.collate([row], self.device))
+                if keep:
+                    self.reference.append(hidden.cpu())
+                head = lm.head_VH.detach()
+                if keep and not number:
+                    self.reference_head = head.clone()
+                for first in range(0, len(hidden), CHUNK_TOKENS):
+                    chunk = slice(first, first + CHUNK_TOKENS)
+                    reference = self.reference[number][chunk].to(self.device) @ self.reference_head.T
+                    chunk_kl, chunk_same = loaded.differences(hidden[chunk] @ head.T, reference)
+                    kl, same = kl + chunk_kl, same + chunk_same
+                tokens += len(hidden)
+        return {"loss": loss, "kl": kl / tokens, "top1": same / tokens, "tokens": tokens}
+
+
+def _free(device: str) -> None:
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def lowest(table: dict[str, dict[str, float]], then_requantize: bool) -> str:
+    """The choice with the lowest loss: in 16 bits, or in NF4 where another phase will hold it so."""
+    return min(CHOICES, key=lambda choice: table[f"NF4({choice})" if then_requantize else choice]["loss"])
+
+
+def table(comparison: dict[str, dict[str, float]]) -> str:
+    lines = ["| | held-out loss | KL to the trained | same first choice |", "|---|---:|---:|---:|"]
+    labels = {"base": "base", TRAINED: TRAINED}
+    for choice in CHOICES:
+        labels |= {choice: f"merged into {choice}", f"NF4({choice})": "the same in NF4"}
+    for name, label in labels.items():
+        row = comparison[name]
+        lines.append(f"| {label} | {row['loss']:.4f} | {row['kl']:.4f} | {row['top1']:.1%} |")
+    return "\n".join(lines)
+
+
+def compare_only(recipe: recipes.Merge) -> dict[str, dict[str, float]]:
+    """Prints the table; writes nothing."""
+    from nsllm_lite.merge.merge import open_inputs
+    from nsllm_lite.merge.plan import plan_merge
+
+    base, adapters = open_inputs(recipe)
+    comparison = compare(recipe, base, adapters, plan_merge(base, adapters, recipe.dtype))
+    print(table(comparison))
+    print(
+        f"Lowest loss: to serve in 16 bits, {lowest(comparison, False)}; when NF4 training follows, "
+        f"{lowest(comparison, True)}."
+    )
+    return comparison

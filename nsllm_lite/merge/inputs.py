@@ -1,0 +1,147 @@
+"""What a merge reads: the base's weights and config, the adapters', and the proofs that they belong together."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nsllm_lite import recipe as recipes
+from nsllm_lite import run
+from nsllm_lite.weights import Stored, read_header, slices
+
+# The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
+# key that is set (fan_in_fan_out, target_parameters, layer_replication, ...) changes the formula: refused.
+OBEYED = {"peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save"}
+OBEYED |= {"bias", "lora_bias", "trainable_token_indices", "init_lora_weights", "ensure_weight_tying"}
+ALLOWED = {
+    "peft_type": ("LORA",),
+    "bias": ("none", "all", "lora_only"),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),  # the others (PiSSA, OLoRA) change the base
+}
+SILENT = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
+SILENT |= {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "lora_dropout"}
+SILENT |= {"megatron_core", "qalora_group_size", "runtime_config"}
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    folder: Path
+    tensors: dict[str, Stored]
+    config: dict
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """`tensors` are named as in the base (`base_model.model.` taken off); `training` is {} for others' adapters."""
+
+    folder: Path
+    tensors: dict[str, Stored]
+    settings: dict
+    training: dict
+    weight: float
+    sha256: str
+    nf4_means: dict[str, float]  # of each module that training quantised, where it wrote that down
+
+    @property
+    def obeyed(self) -> dict:
+        """All of the settings that decides what is merged."""
+        return {key: value for key, value in self.settings.items() if value and key in OBEYED} | self.nf4_means
+
+
+def open_base(folder: Path) -> Base:
+    """The tensors and the config of the base, from the files transformers would load."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} is no model directory: it has no config.json. Set base=DIR to one that has.")
+    config = run.read_json(folder / "config.json")
+    if config.get("quantization_config"):
+        raise ValueError(
+            f"{folder} is quantised ({config['quantization_config'].get('quant_method')}). The adapter is added to "
+            "16-bit or 32-bit weights: name the model it was quantised from as base=DIR."
+        )
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        files = ["model.safetensors"]
+    elif index.is_file():
+        files = sorted(set(run.read_json(index)["weight_map"].values()))
+    else:
+        raise ValueError(
+            f"No model.safetensors nor its index in {folder}. The base's weights must be safetensors (pickled *.bin "
+            "weights are never loaded): convert it, or name another base=DIR."
+        )
+    if outside := [name for name in files if Path(name).name != name]:
+        raise ValueError(f"{index} names files outside its folder ({outside[0]!r}). That is refused: fetch it again.")
+    if missing := [name for name in files if not (folder / name).is_file()]:
+        raise ValueError(f"{folder} lacks {', '.join(missing)}, which its index names. Fetch the missing shards.")
+    tensors = {name: stored for file in files for name, stored in read_header(folder / file).items()}
+    return Base(folder, tensors, config, run.fingerprint_weights(folder))
+
+
+def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
+    folder = Path(chosen.path)
+    missing = [n for n in ("adapter_config.json", "adapter_model.safetensors") if not (folder / n).is_file()]
+    if missing:
+        raise ValueError(
+            f"No adapter at {folder}: {' and '.join(missing)} missing. Merging needs what training writes at its "
+            "end (safetensors, never a pickle): run training first, or set adapter=DIR."
+        )
+    settings = run.read_json(folder / "adapter_config.json")
+    refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
+    refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
+    if refused:
+        raise ValueError(
+            f"{folder} was made with {', '.join(f'{key}={settings[key]!r}' for key in sorted(refused))}, for "
+            "which the merged weight is not W + s B A, or was never proved to be. Only LoRA, rsLoRA and DoRA are "
+            "merged here: merge this one with PEFT's merge_and_unload, or train without that setting."
+        )
+    path = folder / "adapter_model.safetensors"
+    tensors = {name.removeprefix("base_model.model."): stored for name, stored in read_header(path).items()}
+    training, means = (
+        run.read_json(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
+    )
+    return Adapter(folder, tensors, settings, training, chosen.weight, run.sha256_file(path), means)
+
+
+def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
+    """Adapters of our own training tell the fingerprint of their base, others its name."""
+    told = adapter.training.get("base_fingerprint")
+    if told == base.fingerprint:
+        return
+    if told:
+        raise ValueError(
+            f"This adapter was trained on another base: {adapter.training.get('base')} (weights {told[:12]}), but "
+            f"base is {base.folder} (weights {base.fingerprint[:12]}). Set base=DIR to the model it was trained on, "
+            "or train again on this one."
+        )
+    name = adapter.settings.get("base_model_name_or_path") or ""
+    names = (base_name, str(base.folder), base.config.get("_name_or_path") or "")
+    hub_folders = [part.removeprefix("models--") for part in base.folder.parts if part.startswith("models--")]
+    known = {last_word(known) for known in (*names, *(folder.replace("--", "/") for folder in hub_folders))}
+    if name and last_word(name) not in known:
+        raise ValueError(
+            f"{adapter.folder} says that it was trained on {name}, but base is {base_name}. Set base=DIR to that "
+            "model; if these are its weights under another name, say so with --trust-base (trust_base=true)."
+        )
+
+
+def last_word(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1].lower()
+
+
+def require_finite(adapter: Adapter) -> None:
+    """Raises ValueError naming the tensors of the adapter that hold NaN or infinity."""
+    broken = []
+    for name, stored in adapter.tensors.items():
+        pieces = (stored.rows(*piece) for piece in slices(stored.shape[0], 4 * math.prod(stored.shape[1:])))
+        if not all(math.isfinite(bound) for rows in pieces for bound in torch.aminmax(rows)):
+            broken.append(name)
+    if broken:
+        raise ValueError(
+            f"{adapter.folder} holds NaN or infinity in {listed(broken)}. A merge needs finite weights: go back to an "
+            "earlier checkpoint, and train on from it with a lower learning rate."
+        )
+
+
+def listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,324 @@
+"""Where every tensor of a merged model comes from, settled before the first byte is written.
+
+Every tensor of an adapter finds its home in the base, or the merge fails naming it.
+"""
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from nsllm_lite import recipe as recipes
+from nsllm_lite.merge.inputs import Adapter, Base, listed
+from nsllm_lite.weights import DTYPES, Stored, same_bytes
+
+DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+HEAD = "lm_head.weight"
+TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
+LINEAR_PARTS, EMBEDDING_PARTS = ("A.weight", "B.weight"), ("embedding_A", "embedding_B")
+MAGNITUDE, LORA_BIAS = "magnitude_vector", "B.bias"
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """One module's update: s B A, and for DoRA the magnitude m_O. On an embedding it is the transposed s (B A)^T."""
+
+    A: Stored
+    B: Stored
+    scale: float
+    magnitude: Stored | None = None
+    on_embedding: bool = False
+
+    @property
+    def inputs(self) -> list[Stored]:
+        return [self.A, self.B, *([self.magnitude] if self.magnitude else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Rows of the embeddings that were trained by themselves (trainable_token_indices): `values` replace them."""
+
+    indices: tuple[int, ...]
+    values: Stored
+
+    @property
+    def inputs(self) -> list[Stored]:
+        return [self.values]
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """The bias of LoRA's B (lora_bias), times the scale."""
+
+    values: Stored
+    scale: float
+
+    @property
+    def inputs(self) -> list[Stored]:
+        return [self.values]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One tensor of the result: `source`, if `rounded` to NF4 first, with `updates` in turn, in `dtype`."""
+
+    source: Stored
+    dtype: str
+    updates: tuple[Lora | TokenRows | Shift, ...] = ()
+    replaced: bool = False  # `source` is an adapter's
+    linear: bool = False  # a weight that QLoRA training holds in NF4
+    rounded: bool = False  # begin with the NF4 rounding of `source`
+
+    @property
+    def touched(self) -> bool:
+        return bool(self.updates or self.replaced or self.rounded)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether its bytes are those of `source`."""
+        return not (self.updates or self.rounded) and self.dtype == self.source.dtype
+
+    @property
+    def inputs(self) -> list[Stored]:
+        return [self.source, *(stored for update in self.updates for stored in update.inputs)]
+
+    @property
+    def num_bytes(self) -> int:
+        if self.dtype == self.source.dtype:
+            return self.source.num_bytes
+        return math.prod(self.source.shape) * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    tensors: dict[str, Planned]
+    untied: bool  # the base ties its embeddings, the result does not
+
+
+def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> Plan:
+    """Every tensor of the result by name, its weights in the dtype of that name or each in the base's own.
+
+    Raises:
+        ValueError: a tensor of an adapter has no home in the base, or does not fit there.
+    """
+    tied = bool(base.config.get("tie_word_embeddings")) or HEAD not in base.tensors
+    dtype = DTYPE_NAMES.get(dtype_name)
+    embedding = next((name for name in base.tensors if name.endswith("embed_tokens.weight")), None)
+    linear = {n for n, t in base.tensors.items() if len(t.shape) == 2 and n.endswith(".weight")} - {HEAD, embedding}
+    plan = {
+        name: Planned(stored, dtype if dtype and stored.dtype in DTYPES else stored.dtype, linear=name in linear)
+        for name, stored in base.tensors.items()
+    }
+    untied = False
+    for adapter in adapters:
+        loras, whole, rows = find_homes(base.tensors, adapter, tied, embedding)
+        require_addable(adapter, [*whole, *rows], alone=len(adapters) == 1)
+        untied |= replace_whole(plan, whole, adapter.settings, embedding if tied else None)
+        for name, update in rows.items():
+            H = plan[name].source.shape[1:]
+            fits = update.values.shape == (len(update.indices), *H) and max(update.indices) < plan[name].source.shape[0]
+            require_fit(name, fits, f"{update.values.shape} for {len(update.indices)} tokens", plan[name].source.shape)
+            plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
+        for module, parts in loras.items():
+            for name, update in lora_updates(module, parts, adapter, plan):
+                plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
+    touched = [(name, p) for name, p in plan.items() if p.touched]
+    if strange := [name for name, p in touched if not {p.dtype, *(t.dtype for t in p.inputs)} <= set(DTYPES)]:
+        raise ValueError(
+            f"{listed(strange)} of the base or of the adapter is neither bf16, fp16 nor fp32, the only types merged. "
+            "Name the model as it was before it was quantised as base=DIR."
+        )
+    return Plan(plan, untied)
+
+
+def require_addable(adapter: Adapter, replaced: list[str], alone: bool) -> None:
+    """Raises ValueError where an adapter that is one of several, or is taken so many times, does not just add."""
+    what = [f"replaces {listed(replaced)} as a whole"] if replaced else []
+    what += ["has DoRA magnitudes, which hold for its own base"] if adapter.settings.get("use_dora") else []
+    if what and not alone:
+        raise ValueError(
+            f"{adapter.folder} {' and '.join(what)}, so that it cannot be one of several. Merge them one after the "
+            "other: the second into the folder that the first merge writes."
+        )
+    if what and adapter.weight != 1:
+        raise ValueError(
+            f"{adapter.folder} is to be merged with weight {adapter.weight}, but it {' and '.join(what)}, for which a "
+            "weight means nothing. Leave the weight out."
+        )
+
+
+class Rounding(NamedTuple):
+    """How training quantised: in which dtype it had the base, whether doubly, and each weight's mean absmax then."""
+
+    dtype: str | None  # None: in that of the base
+    double: bool
+    means: dict[str, float | None]
+
+    def mean(self, name: str) -> float | None:
+        return self.means.get(name.removesuffix(".weight"))
+
+
+EXACT = Rounding(None, False, {})
+
+
+def on_rounding(plan: Plan, adapters: list[Adapter], recipe: recipes.Merge) -> tuple[Plan, Rounding]:
+    """The plan that begins with what training saw: the weights it held in NF4, rounded; only those.
+
+    Raises:
+        ValueError: the training was not in NF4, or nobody tells how it quantised.
+    """
+    adapter = next((adapter for adapter in adapters if adapter.training), adapters[0])
+    quantisation = adapter.training.get("quantisation", "nf4")
+    double = adapter.training.get("double_quantisation", recipe.double_quantisation)
+    if quantisation != "nf4":
+        raise ValueError(
+            f"{adapter.folder} was trained on unrounded weights (quantisation: {quantisation}), so there is no NF4 "
+            "rounding that it saw. Merge it with base_weights=original."
+        )
+    if double is None:
+        raise ValueError(
+            f"{adapter.folder} does not tell how its training quantised (no training.json). To add it to the rounded "
+            "base, say it: double_quantisation=true or false (bnb_4bit_use_double_quant of that training)."
+        )
+    linear = {name for name, planned in plan.tensors.items() if planned.linear}
+    names = {f"{module}.weight" for module in adapter.nf4_means} or linear
+    if strange := names - linear:
+        raise ValueError(
+            f"{adapter.folder}/nf4.json tells of {listed(sorted(strange))}, which the base has not. Set base=DIR to "
+            "the model the adapter was trained on."
+        )
+    tensors = {name: replace(planned, rounded=name in names) for name, planned in plan.tensors.items()}
+    dtype = DTYPE_NAMES.get(adapter.training.get("compute_dtype"))
+    return Plan(tensors, plan.untied), Rounding(dtype, double, adapter.nf4_means)
+
+
+def find_homes(
+    base: dict[str, Stored], adapter: Adapter, tied: bool, embedding: str | None
+) -> tuple[dict[str, dict[str, Stored]], dict[str, Stored], dict[str, TokenRows]]:
+    """LoRA parts by module, whole tensors by the name of the base's they replace, trained rows by the embedding's.
+
+    Raises:
+        ValueError: a tensor finds no home, lacks its partner, or is LoRA on tied embeddings.
+    """
+    tensors, settings = adapter.tensors, adapter.settings
+    if tied and (bad := [n for n in tensors if ".lora_embedding_" in n or n.startswith("lm_head.lora_")]):
+        raise ValueError(
+            f"The adapter holds LoRA on tied embeddings: {listed(bad)}. The update would count in the embedding and "
+            "in the head, which training did not (even PEFT's merge counts it twice): train the embeddings whole, "
+            "with modules_to_save, or leave them out of the targets."
+        )
+    loras, whole, rows, orphans = {}, {}, {}, []
+    for name, stored in tensors.items():
+        module, lora, part = name.partition(".lora_")
+        replaced = name.replace(".base_layer.", ".")  # PEFT saves the head's or the embedding's base beside its LoRA
+        if replaced in base or (replaced == HEAD and tied and embedding):
+            whole[replaced] = stored
+        elif name.endswith(TOKEN_ROWS) and name.removesuffix(TOKEN_ROWS) + ".weight" in base:
+            module = name.removesuffix(TOKEN_ROWS)
+            rows[module + ".weight"] = TokenRows(token_indices(module, settings), stored)
+        elif lora and module + ".weight" in base:
+            loras.setdefault(module, {})[part] = stored
+        else:
+            orphans.append(name)
+    for module, parts in loras.items():
+        on_embedding = EMBEDDING_PARTS[0] in parts
+        needed = set(EMBEDDING_PARTS if on_embedding else LINEAR_PARTS)
+        needed |= {MAGNITUDE} if settings.get("use_dora") and not on_embedding else set()
+        needed |= {LORA_BIAS} if settings.get("lora_bias") and not on_embedding else set()
+        orphans += [f"{module}.lora_{part}" for part in parts if part not in needed or not needed <= set(parts)]
+    if orphans:
+        raise ValueError(
+            f"The adapter holds {listed(orphans)}, which find no home in the base. Every tensor of an adapter must "
+            "meet a weight of the base (and LoRA needs its A and its B): set base=DIR to the model it was trained on."
+        )
+    for saved in settings.get("modules_to_save") or ():
+        if not any(re.match(rf"(.*\.)?{re.escape(saved)}\.", name) for name in whole):
+            raise ValueError(
+                f"adapter_config.json has {saved!r} in modules_to_save, but the adapter holds no such tensor. All that "
+                "was trained must be merged: save the adapter again with PEFT's save_pretrained."
+            )
+    if settings.get("trainable_token_indices") and not rows:
+        raise ValueError(
+            "adapter_config.json has trainable_token_indices, but the adapter holds no rows of embeddings. All that "
+            "was trained must be merged: save the adapter again with PEFT's save_pretrained."
+        )
+    return loras, whole, rows
+
+
+def token_indices(module: str, settings: dict) -> tuple[int, ...]:
+    """PEFT takes a list for the embedding alone, or {module: list}."""
+    stated = settings.get("trainable_token_indices") or {}
+    lists = {"embed_tokens": stated} if isinstance(stated, list) else stated
+    found = next((values for name, values in lists.items() if re.match(rf"(.*\.)?{re.escape(name)}$", module)), None)
+    if not found or min(found) < 0 or len(set(found)) < len(found):
+        raise ValueError(
+            f"{module} has trained rows, but trainable_token_indices in adapter_config.json does not say which: "
+            f"{found}. Save the adapter again with PEFT's save_pretrained."
+        )
+    return tuple(found)
+
+
+def replace_whole(plan: dict[str, Planned], whole: dict[str, Stored], settings: dict, tied_to: str | None) -> bool:
+    """Puts the tensors that were trained whole in their places; whether this unties the embeddings.
+
+    `tied_to` is the name of the embeddings where the base ties them. As in PEFT, training the head or the embeddings
+    (or a copy of each) makes them two, unless ensure_weight_tying kept them one.
+    """
+    parts_ways = tied_to is not None and not {HEAD, tied_to}.isdisjoint(whole)
+    unties = parts_ways and not settings.get("ensure_weight_tying")
+    if unties:
+        plan.setdefault(HEAD, plan[tied_to])
+    for name, stored in whole.items():
+        if name in plan:
+            require_fit(name, stored.shape == plan[name].source.shape, stored.shape, plan[name].source.shape)
+            plan[name] = replace(plan[name], source=stored, replaced=True)
+        elif tied_to not in whole or not same_bytes(whole[tied_to], stored):
+            raise ValueError(
+                f"The adapter's {name} is not its {tied_to}, although ensure_weight_tying keeps them one. They must "
+                "be equal: save the adapter again with PEFT's save_pretrained."
+            )
+    return unties
+
+
+def lora_updates(
+    module: str, parts: dict[str, Stored], adapter: Adapter, plan: dict[str, Planned]
+) -> list[tuple[str, Lora | Shift]]:
+    """(tensor, update) of one module. Rank and alpha by PEFT's rule: the first pattern that matches, else the default.
+
+    Source: peft 0.21 `LoraLayer.update_layer` and `set_scale`.
+    """
+
+    def setting(pattern: str, default: str) -> float:
+        values = adapter.settings.get(pattern) or {}
+        key = next((key for key in values if re.match(rf"(.*\.)?({key})$", module)), None)
+        return adapter.settings[default] if key is None else values[key]
+
+    name, on_embedding = module + ".weight", EMBEDDING_PARTS[0] in parts
+    A, B = (parts[part] for part in (EMBEDDING_PARTS if on_embedding else LINEAR_PARTS))
+    magnitude, bias = parts.get(MAGNITUDE), parts.get(LORA_BIAS)
+    rank, alpha = setting("rank_pattern", "r"), setting("alpha_pattern", "lora_alpha")
+    require_fit(module, A.shape[:1] == (rank,), f"A {A.shape}", f"rank {rank} in adapter_config.json")
+    W = plan[name].source.shape
+    O, I = (W[1], W[0]) if on_embedding and len(W) == 2 else (W[0], W[-1])  # noqa: E741
+    fits = len(W) == len(A.shape) == len(B.shape) == 2 and (O, I, A.shape[0]) == (B.shape[0], A.shape[1], B.shape[1])
+    require_fit(name, fits and (not magnitude or magnitude.shape == W[:1]), f"A {A.shape}, B {B.shape}", W)
+    scale = adapter.weight * alpha / (math.sqrt(rank) if adapter.settings.get("use_rslora") else rank)
+    updates: list[tuple[str, Lora | Shift]] = [(name, Lora(A, B, scale, magnitude, on_embedding))]
+    if bias:
+        if module + ".bias" not in plan:
+            raise ValueError(
+                f"{module} was trained with lora_bias, but the base has no {module}.bias to add it to, and PEFT merges "
+                "no such adapter either: serve it unmerged, or train without lora_bias."
+            )
+        shape = plan[module + ".bias"].source.shape
+        require_fit(module + ".bias", bias.shape == shape, bias.shape, shape)
+        updates.append((module + ".bias", Shift(bias, scale)))
+    return updates
+
+
+def require_fit(name: str, fits: bool, found: object, needed: object) -> None:
+    if not fits:
+        raise ValueError(
+            f"{name}: the adapter has {found}, which does not fit {needed}. Shapes must agree: set base=DIR to the "
+            "model the adapter was trained on."
+        )

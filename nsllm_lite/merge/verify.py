@@ -1,0 +1,82 @@
+"""The written model, loaded again as anyone would, against base + adapter."""
+
+import gc
+from pathlib import Path
+
+import torch
+
+from nsllm_lite import execution, run
+from nsllm_lite import recipe as recipes
+from nsllm_lite.merge import loaded
+from nsllm_lite.merge.inputs import Adapter, Base
+from nsllm_lite.merge.plan import Plan, Rounding
+from nsllm_lite.merge.write import Written
+from nsllm_lite.rows import Rows
+from nsllm_lite.weights import DTYPES
+
+SEQUENCES, TOKENS = 4, 128
+MAX_KL = 1e-3  # nats a token; or
+MAX_KL_SHARE = 0.1  # of the KL that the adapter itself makes: what rounding to 16 bits may do, and no lost update can
+
+
+def verify(
+    recipe: recipes.Merge,
+    base: Base,
+    adapters: list[Adapter],
+    plan: Plan,
+    rounding: Rounding,
+    folder: Path,
+    written: Written,
+) -> dict[str, float]:
+    """{kl, top1, tokens, kl_of_adapter}: the merged model's predictions against base + adapter, unmerged.
+
+    Raises:
+        RuntimeError: a file is not what was written, or the predictions differ by more than rounding.
+    """
+    from transformers import AutoModelForCausalLM
+
+    for name, sha256 in written.sha256.items():
+        if run.sha256_file(folder / name) != sha256:
+            raise RuntimeError(f"{folder / name} is not what was written there: the disk or the memory is broken.")
+    device, _, _ = execution.find_device(recipe.execution.device)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    loaded.say_need("verify", base, dtype)
+    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "device_map": {"": device}}
+    tokens = prompts(recipe, base.config.get("vocab_size") or base.config["text_config"]["vocab_size"]).to(device)
+
+    def logits(model: torch.nn.Module) -> torch.Tensor:
+        with torch.no_grad():
+            return model(input_ids=tokens, use_cache=False).logits.flatten(0, 1)
+
+    theirs = AutoModelForCausalLM.from_pretrained(base.folder, **options).eval()
+    if rounded := {name: planned for name, planned in plan.tensors.items() if planned.rounded}:
+        held_in = rounding.dtype or next(iter(rounded.values())).source.dtype
+        loaded.round_to_nf4(theirs, rounded, DTYPES[held_in], rounding.double)
+    before = logits(theirs)
+    reference = logits(loaded.add_adapters(theirs, adapters))
+    del theirs
+    gc.collect()
+    mine = logits(AutoModelForCausalLM.from_pretrained(folder, **options).eval())
+    kl, same = loaded.differences(mine, reference)
+    effect, _ = loaded.differences(before, reference)
+    count = tokens.numel()
+    figures = {"kl": kl / count, "top1": same / count, "tokens": count, "kl_of_adapter": effect / count}
+    if not figures["kl"] <= max(MAX_KL, MAX_KL_SHARE * figures["kl_of_adapter"]):
+        raise RuntimeError(
+            f"The merged model does not answer as base + adapter do: KL {figures['kl']:.3g} nats a token, where the "
+            f"adapter itself makes {figures['kl_of_adapter']:.3g}. Nothing was left at {recipe.out}. Merge again; if "
+            "it stays so, merge with PEFT and report this."
+        )
+    print(f"verified: KL {figures['kl']:.2e} nats a token, same first choice at {figures['top1']:.2%}")
+    return figures
+
+
+def prompts(recipe: recipes.Merge, vocab_size: int) -> torch.Tensor:
+    """(SEQUENCES, TOKENS) ids: of the held-out rows where there are any so long, else drawn from a fixed seed."""
+    if recipe.heldout_rows:
+        rows = Rows(Path(recipe.heldout_rows))
+        long = [row for row in map(rows.__getitem__, range(min(len(rows), 64))) if len(row.input_ids) >= TOKENS]
+        if len(long) >= SEQUENCES:
+            return torch.stack([torch.from_numpy(row.input_ids[:TOKENS]).long() for row in long[:SEQUENCES]])
+    drawn = torch.Generator().manual_seed(0)
+    return torch.randint(vocab_size, (SEQUENCES, min(TOKENS, 64)), generator=drawn)

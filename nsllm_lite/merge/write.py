@@ -1,0 +1,277 @@
+"""The merged weights, shard by shard: reading and arithmetic in threads, writing and hashing beside them.
+
+Memory does not depend on the model's size: each tensor passes through in slices of rows, by plain reads, because the
+pages of a memory map would count as resident. What no adapter touches is copied as bytes.
+
+`progress.jsonl` says up to where the shards are on the disk. A merge that was killed cuts its last shard there, hashes
+what is left, and goes on with the next tensor.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from nsllm_lite import run
+from nsllm_lite.merge.arithmetic import Figures, Operands, Slot, copy_bytes, merge_rows, prepare
+from nsllm_lite.merge.plan import Planned, Rounding
+from nsllm_lite.weights import SLICE_BYTES, slices
+
+PROGRESS = "progress.jsonl"
+SYNC_BYTES = 256 * 2**20  # so much at the most is done again after a kill
+SAMPLED = 8  # of the slices of a tensor, one in so many is looked at more closely, the first among them
+
+
+class Shard(NamedTuple):
+    file: str
+    tensors: dict[str, Planned]
+
+    @property
+    def header(self) -> bytes:
+        """Source: the format's README, https://github.com/huggingface/safetensors (header length, JSON header)."""
+        header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for name, planned in self.tensors.items():
+            ends = [offset, offset + planned.num_bytes]
+            header[name] = {"dtype": planned.dtype, "shape": planned.source.shape, "data_offsets": ends}
+            offset = ends[1]
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+
+def cut_shards(plan: dict[str, Planned], shard_bytes: int) -> list[Shard]:
+    """Shards of at most `shard_bytes`, unless one tensor alone is larger; wide entries come first: all are aligned."""
+    shards, filled = [[]], 0
+    for name, planned in plan.items():
+        if shards[-1] and filled + planned.num_bytes > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += planned.num_bytes
+
+    def width(name: str) -> int:
+        return plan[name].num_bytes // max(1, math.prod(plan[name].source.shape))
+
+    many = len(shards) > 1
+    files = [
+        f"model-{n:05d}-of-{len(shards):05d}.safetensors" if many else "model.safetensors"
+        for n in range(1, len(shards) + 1)
+    ]
+    return [
+        Shard(file, {name: plan[name] for name in sorted(names, key=lambda name: -width(name))})
+        for file, names in zip(files, shards, strict=True)
+    ]
+
+
+@dataclass(slots=True)
+class Written:
+    """What is known of the weights on the disk: `figures` by tensor, `sha256` by finished shard."""
+
+    figures: dict[str, Figures]
+    sha256: dict[str, str]
+    shard: str = ""  # the one at work, and how much of it is finished
+    num_tensors: int = 0
+    num_bytes: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> "Written":
+        """From the lines of a killed merge; one that was cut short while it was written does not count."""
+        written = cls({}, {})
+        for line in path.read_bytes().splitlines() if path.is_file() else []:
+            try:
+                values = json.loads(line)
+            except ValueError:
+                break
+            written.figures |= {name: Figures(*figures) for name, figures in values["figures"].items()}
+            written.shard, written.num_tensors, written.num_bytes = values["shard"], values["tensors"], values["bytes"]
+            if values["sha256"]:
+                written.sha256[values["shard"]] = values["sha256"]
+                written.num_tensors = written.num_bytes = 0
+        return written
+
+
+def write_weights(
+    folder: Path, plan: dict[str, Planned], shard_bytes: int, rounding: Rounding, workers: int, what: str
+) -> Written:
+    """Writes the shards, and their index where there are several; continues what a killed call left in `folder`."""
+    shards = cut_shards(plan, shard_bytes)
+    written = Written.read(folder / PROGRESS)
+    if any(not _is_there(folder, shard, written) for shard in shards):
+        (folder / PROGRESS).unlink()
+        written = Written({}, {})
+    total = sum(planned.num_bytes for planned in plan.values())
+    done = sum(plan[n].num_bytes for s in shards if s.file in written.sha256 for n in s.tensors) + written.num_bytes
+    for path in set(folder.glob("*.safetensors")) - {folder / shard.file for shard in shards}:
+        path.unlink()
+    largest = max(slice_entries(planned) for planned in plan.values())
+    with (
+        Workers(workers, largest) as pool,
+        open(folder / PROGRESS, "ab", buffering=0) as progress,
+        run.progress(total, done, what, "B", unit_scale=True, unit_divisor=1024) as bar,
+    ):
+        for shard in shards:
+            if shard.file not in written.sha256:
+                write_shard(folder, shard, written, rounding, pool, progress, bar)
+    if len(shards) > 1:
+        weight_map = {name: shard.file for shard in shards for name in shard.tensors}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        run.write_json(folder / "model.safetensors.index.json", index)
+    return written
+
+
+def _is_there(folder: Path, shard: Shard, written: Written) -> bool:
+    """Whether the file holds at least what `written` says of it, which is nothing for those not begun."""
+    path = folder / shard.file
+    size = path.stat().st_size if path.is_file() else 0
+    if shard.file in written.sha256:
+        return size == len(shard.header) + sum(planned.num_bytes for planned in shard.tensors.values())
+    return size >= (written.num_bytes if shard.file == written.shard else 0)
+
+
+def slice_entries(planned: Planned) -> int:
+    """Entries of the largest slice of a tensor, as they lie in a slot."""
+    if planned.is_copy:
+        return SLICE_BYTES // 2
+    columns = math.prod(planned.source.shape[1:])
+    return max((last - first) * columns for first, last in slices(planned.source.shape[0], 4 * columns))
+
+
+class Workers:
+    """Threads with one torch thread each, and the memory of the slices at work."""
+
+    def __init__(self, count: int, slot_entries: int):
+        self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+        self.free = [Slot(slot_entries, 4 * slot_entries) for _ in range(2 * count + 2)]
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def submit(self, function: Callable, *arguments: object) -> Future:
+        return self._pool.submit(function, *arguments)
+
+
+def write_shard(
+    folder: Path, shard: Shard, written: Written, rounding: Rounding, pool: Workers, progress: BinaryIO, bar: tqdm
+) -> None:
+    """One file from the tensor where `written` says that it ends; its hash and figures are added there."""
+    pending: deque[tuple[str, Slot, Future, bool]] = deque()
+    with ShardFile(folder, shard, written, progress) as file:
+
+        def finish_first() -> None:
+            name, slot, future, ends_tensor = pending.popleft()
+            data, figures = future.result()
+            file.add(name, data, figures, ends_tensor)
+            bar.update(len(data))
+            pool.free.append(slot)
+
+        for name, ends_tensor, function, arguments in _jobs(shard, written.num_tensors, rounding, pool):
+            if not pool.free:
+                finish_first()
+            slot = pool.free.pop()
+            pending.append((name, slot, pool.submit(function, *arguments, slot), ends_tensor))
+        while pending:
+            finish_first()
+        file.finish()
+
+
+class ShardFile:
+    """A shard as it grows, with its hash. Beside the writing it is put on the disk, and then said to be there."""
+
+    def __init__(self, folder: Path, shard: Shard, written: Written, progress: BinaryIO):
+        self._name, self._written, self._progress = shard.file, written, progress
+        self._file = open(folder / shard.file, "ab+", buffering=0)  # noqa: SIM115  (closed by __exit__)
+        self._file.truncate(written.num_bytes)
+        self._digest = hashlib.sha256()
+        self._file.seek(0)
+        while block := self._file.read(SLICE_BYTES):
+            self._digest.update(block)
+        self._place, self._num_tensors = written.num_bytes, written.num_tensors
+        self._since_sync: dict[str, Figures] = {}
+        self._unsynced_bytes = 0
+        self._syncing = ThreadPoolExecutor(1)
+        self._synced: list[Future] = []
+        if not self._place:
+            self._write(shard.header)
+
+    def __enter__(self) -> "ShardFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._syncing.shutdown()
+        self._file.close()
+
+    def add(self, name: str, data: memoryview, figures: Figures, ends_tensor: bool) -> None:
+        """The next bytes, of tensor `name`."""
+        self._write(data)
+        total = self._written.figures.get(name, Figures()).plus(figures)
+        self._written.figures[name] = total
+        if ends_tensor:
+            self._num_tensors += 1
+            self._since_sync[name] = total
+            if self._unsynced_bytes >= SYNC_BYTES:
+                self._sync(None)
+
+    def finish(self) -> None:
+        self._sync(self._digest.hexdigest())
+        for done in self._synced:
+            done.result()
+        self._written.sha256[self._name] = self._digest.hexdigest()
+        self._written.num_tensors = self._written.num_bytes = 0
+
+    def _write(self, data: bytes | memoryview) -> None:
+        put(self._file, data)
+        self._digest.update(data)
+        self._place += len(data)
+        self._unsynced_bytes += len(data)
+
+    def _sync(self, sha256: str | None) -> None:
+        values = {"shard": self._name, "tensors": self._num_tensors, "bytes": self._place, "sha256": sha256}
+        line = json.dumps({**values, "figures": self._since_sync}).encode() + b"\n"
+        self._since_sync, self._unsynced_bytes = {}, 0
+
+        def sync() -> None:
+            os.fsync(self._file.fileno())
+            put(self._progress, line)
+            os.fsync(self._progress.fileno())
+
+        self._synced.append(self._syncing.submit(sync))
+
+
+def put(file: BinaryIO, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _jobs(shard: Shard, skip: int, rounding: Rounding, pool: Workers) -> Iterator[tuple[str, bool, Callable, tuple]]:
+    """(tensor, whether its last, function, arguments but for the slot) of each slice from the `skip`th tensor on."""
+    for name, planned in list(shard.tensors.items())[skip:]:
+        source = planned.source
+        if planned.is_copy:
+            for first, last in list(slices(source.num_bytes, 1)) or [(0, 0)]:
+                yield name, last == source.num_bytes, copy_bytes, (name, source, first, last)
+            continue
+        operands = pool.submit(prepare, name, planned, rounding)
+        cut = list(slices(source.shape[0], 4 * math.prod(source.shape[1:])))
+        for number, (first, last) in enumerate(cut):
+            sampled = number % SAMPLED == 0
+            yield name, last == source.shape[0], _merge_job, (name, planned, operands, first, last, sampled)
+
+
+def _merge_job(
+    name: str, planned: Planned, operands: "Future[Operands]", first: int, last: int, sampled: bool, slot: Slot
+) -> tuple[memoryview, Figures]:
+    return merge_rows(name, planned, operands.result(), first, last, slot, sampled)

@@ -1,0 +1,168 @@
+"""Into which base: what `auto` and --compare measure; --verify, which no broken merge passes; the model card."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nsllm_lite import cli, heldout, model, recipe, run
+from nsllm_lite.merge import merge, write
+from nsllm_lite.merge.compare import lowest
+from nsllm_lite.rows import Rows
+from nsllm_lite.train.cpt import train
+from tests.conftest import pico_values
+from tests.merge.make import make_recipe
+
+
+@pytest.fixture(scope="module")
+def trained(pico, tmp_path_factory):
+    """A folder with an adapter trained on the pico base in NF4."""
+    out = tmp_path_factory.mktemp("trained")
+    train(recipe.validate(pico_values(pico, out), "pico recipe"))
+    return out / "adapter"
+
+
+@pytest.fixture
+def choosing(pico, trained, tmp_path):
+    def make(**changes):
+        rows = str(pico / "rows/papers/heldout")
+        return make_recipe(pico / "base", trained, tmp_path / "out", heldout_rows=rows, max_rows=4, **changes)
+
+    return make
+
+
+def loss_of(pico, directory, adapter=None, **how):
+    options = {"double_quantisation": True, "compute_dtype": "float32", "device": "cpu", "quantisation": "none", **how}
+    loaded = model.load_base(directory, **options)
+    lm = model.PackedLM(model.load_adapter(loaded, adapter) if adapter else loaded)
+    rows = heldout.sample_rows(Rows(pico / "rows/papers/heldout"), 4)
+    return heldout.score(lm, rows, 1, "cpu")["all"].loss
+
+
+@pytest.mark.parametrize("then_requantize", [False, True])
+def test_auto_writes_the_choice_with_the_lowest_measured_loss(pico, trained, choosing, tmp_path, then_requantize):
+    results = merge(choosing(base_weights="auto", then_requantize=then_requantize))
+    table = results["comparison"]
+    assert results["base_weights"] == lowest(table, then_requantize)
+    merged = {}
+    for choice in ("original", "dequantized"):
+        chosen = choosing(base_weights=choice).model_copy(update={"out": str(tmp_path / choice)})
+        merge(chosen)
+        merged[choice] = load_file(tmp_path / choice / "model.safetensors")
+        assert table[choice]["loss"] == pytest.approx(loss_of(pico, tmp_path / choice), abs=1e-6)
+        in_nf4 = loss_of(pico, tmp_path / choice, quantisation="nf4")
+        assert table[f"NF4({choice})"]["loss"] == pytest.approx(in_nf4, abs=1e-5)
+    seen = loss_of(pico, pico / "base", trained, quantisation="nf4")
+    assert table["adapter on NF4(base)"]["loss"] == pytest.approx(seen, abs=1e-6)
+    assert table["adapter on NF4(base)"]["kl"] == pytest.approx(0, abs=1e-6)
+    assert table["dequantized"]["loss"] == pytest.approx(seen, abs=1e-4)  # it reproduces training
+    assert table["base"]["loss"] == pytest.approx(loss_of(pico, pico / "base"), abs=1e-6)
+    written = load_file(tmp_path / "out/model.safetensors")
+    assert all(torch.equal(weight, merged[results["base_weights"]][name]) for name, weight in written.items())
+
+
+def test_compare_prints_the_table_and_writes_nothing(pico, trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = str(pico / "rows/papers/heldout")
+    words = ["--base", str(pico / "base"), "--adapter", str(trained), "--heldout-rows", rows, "--max-rows", "2"]
+    assert cli.main(["merge", "--compare", *words]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n| ") == 7
+    assert "merged into dequantized" in printed
+    assert "Lowest loss: to serve in 16 bits, " in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_choosing_needs_rows_one_adapter_and_a_training_in_nf4(pico, trained, choosing, tmp_path, capsys):
+    with pytest.raises(ValueError, match="`heldout_rows` is not set"):
+        choosing(base_weights="auto").model_validate(
+            {**choosing().model_dump(), "base_weights": "auto", "heldout_rows": None}
+        )
+    assert cli.main(["merge", "--compare", "--base", str(pico / "base"), "--adapter", str(trained)]) == 2
+    assert "held-out rows are needed: --heldout-rows DIR" in capsys.readouterr().err
+    several = [{"path": str(trained)}, {"path": str(trained)}]
+    chosen = choosing(base_weights="auto").model_copy(update={"adapter": make_recipe("b", several, "o").adapter})
+    with pytest.raises(ValueError, match="2 adapters were each trained on a base of their own"):
+        merge(chosen)
+    for training, message in (
+        ({"quantisation": "none"}, r"trained on unrounded weights .*base_weights=original"),
+        ({"quantisation": "nf4"}, r"does not tell how its training quantised.*double_quantisation=true or false"),
+    ):
+        copy = tmp_path / training["quantisation"]
+        copy.mkdir()
+        for path in trained.iterdir():
+            (copy / path.name).write_bytes(path.read_bytes())
+        told = {"base_fingerprint": run.fingerprint_weights(pico / "base")}
+        (copy / "training.json").write_text(json.dumps(training | told))
+        with pytest.raises(ValueError, match=message):
+            merge(make_recipe(pico / "base", copy, tmp_path / "out", base_weights="dequantized"))
+    assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("choice", ["original", "dequantized"])
+def test_verify_accepts_what_answers_as_base_and_adapter_do(choosing, choice):
+    chosen = choosing(base_weights=choice, execution={"verify": True})
+    figures = merge(chosen)["verified"]
+    assert figures["kl"] < 1e-5 < figures["kl_of_adapter"]
+    assert figures["top1"] == 1
+    assert "Loaded again by transformers" in (Path(chosen.out) / "README.md").read_text()
+
+
+def test_verify_leaves_nothing_of_a_merge_that_lost_its_update(choosing, monkeypatch, capsys):
+    put = write.merge_rows
+
+    def unmerged(name, planned, operands, first, last, slot, sampled):
+        _, figures = put(name, planned, operands, first, last, slot, sampled)
+        return planned.source.read_into(slot.read, first * 256, last * 256), figures
+
+    chosen = choosing(execution={"verify": True})
+    square = {"self_attn.q_proj.weight", "self_attn.o_proj.weight"}
+    monkeypatch.setattr(
+        write, "merge_rows", lambda name, *rest: (unmerged if name.split(".", 3)[-1] in square else put)(name, *rest)
+    )
+    monkeypatch.setattr("nsllm_lite.merge.verify.MAX_KL", 1e-9)
+    with pytest.raises(RuntimeError, match=r"does not answer as base \+ adapter do: KL"):
+        merge(chosen)
+    assert not Path(chosen.out).exists()
+    assert not Path(chosen.out + ".partial").exists()
+
+
+def test_verify_reads_the_files_again(choosing, monkeypatch):
+    finish = write.write_weights
+
+    def then_flip(folder, *rest):
+        written = finish(folder, *rest)
+        path = folder / "model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+        return written
+
+    monkeypatch.setattr(sys.modules["nsllm_lite.merge.merge"], "write_weights", then_flip)
+    with pytest.raises(RuntimeError, match="is not what was written there"):
+        merge(choosing(execution={"verify": True}))
+
+
+def test_card_tells_base_licence_data_and_losses(pico, trained, choosing, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    for path in (pico / "base").iterdir():
+        (base / path.name).write_bytes(path.read_bytes())
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# the base's own card")
+    chosen = choosing(base_weights="auto").model_copy(update={"base": str(base)})
+    merge(chosen)
+    card = (tmp_path / "out/README.md").read_text()
+    manifest = run.read_manifest(trained.parent)
+    after = manifest["results"]["heldout"]["after"]["domain"]["all"]["loss"]
+    assert card.startswith("---\nbase_model: ")
+    assert "\nlicense: apache-2.0\n" in card
+    for words in (
+        "| licence of the base | apache-2.0 |",
+        manifest["inputs"]["rows"][:12],
+        f"-> {after:.4f}",
+        "| base |",
+    ):
+        assert words in card

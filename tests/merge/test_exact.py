@@ -1,0 +1,131 @@
+"""The merge against PEFT's `merge_and_unload`, bit for bit, for every kind of adapter and base."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from nsllm_lite import weights
+from nsllm_lite.merge import merge
+from tests.merge.make import assert_equals_peft, make_adapter, make_base, make_recipe, merged_by_peft
+
+KINDS = {
+    "plain": {},
+    "rslora": {"use_rslora": True, "init_lora_weights": "gaussian"},
+    "patterns": {
+        "rank_pattern": {"q_proj": 3, r"layers\.1\.mlp\.down_proj": 5, "proj": 100},
+        "alpha_pattern": {"^model.layers.0.self_attn.k_proj": 7, "mlp.gate_proj": 33},
+    },
+    "some_layers": {"layers_to_transform": [1], "target_modules": ["q_proj", "up_proj"]},
+    "dora": {"use_dora": True, "use_rslora": True, "rank_pattern": {"v_proj": 2}},
+    "saved_both": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "saved_head": {"modules_to_save": ["lm_head"]},
+    "saved_embeddings": {"modules_to_save": ["embed_tokens"]},
+    "saved_and_tied": {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+    "lora_head": {"target_modules": ["lm_head", "o_proj"]},
+    "lora_embeddings": {"target_modules": ["embed_tokens", "o_proj"]},
+    "token_rows": {"trainable_token_indices": {"embed_tokens": [3, 170, 0]}},
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_adapter_equals_peft(tmp_path, kind, tied):
+    base = make_base(tmp_path / "base", tied=tied)
+    adapter = make_adapter(base, tmp_path / "adapter", **KINDS[kind])
+    if kind in ("lora_head", "lora_embeddings") and tied:
+        with pytest.raises(ValueError, match=r"holds LoRA on tied embeddings: (lm_head|model\.embed_tokens)"):
+            merge(make_recipe(base, adapter, tmp_path / "out"))
+        return
+    results = assert_equals_peft(base, adapter, tmp_path / "out")
+    num_saved = {"saved_both": 2, "saved_head": 1, "saved_embeddings": 1, "saved_and_tied": 1}.get(kind, 0)
+    assert results["num_replaced"] == num_saved
+    assert results["num_merged"] == {"some_layers": 2, "lora_head": 3, "lora_embeddings": 3, "token_rows": 15}.get(
+        kind, 14
+    )
+    assert results["untied_embeddings"] == (tied and kind in ("saved_both", "saved_head", "saved_embeddings"))
+
+
+@pytest.mark.parametrize("config", [Qwen3Config, Qwen2Config, LlamaConfig, MistralConfig, Gemma2Config])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_every_base_dtype_equals_peft(tmp_path, dtype, config):
+    torch.set_num_threads(2)
+    base = make_base(tmp_path / "base", dtype, config)
+    adapter = make_adapter(base, tmp_path / "adapter", modules_to_save=["lm_head"])
+    path = adapter / "adapter_model.safetensors"  # a head saved in fp32 is cast to the base's dtype
+    save_file({name: tensor.float() for name, tensor in load_file(path).items()}, path)
+    results = assert_equals_peft(base, adapter, tmp_path / "out")
+    assert (results["absorbed_share"] < 1e-4) == (dtype == torch.float32)
+
+
+@pytest.mark.parametrize("bias", [{"bias": "all"}, {"bias": "lora_only"}, {"lora_bias": True}], ids=str)
+def test_biases_equal_peft(tmp_path, bias):
+    base = make_base(tmp_path / "base", config=Qwen2Config)  # its query, key and value projections have biases
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "v_proj"], **bias)
+    results = assert_equals_peft(base, adapter, tmp_path / "out")
+    num_biases = {"all": 6, "lora_only": 4}.get(bias.get("bias"), 0)
+    assert (results["num_replaced"], results["num_merged"]) == (num_biases, 4 if num_biases else 8)
+
+
+def test_several_adapters_in_turn_equal_peft(pair, tmp_path):
+    base, first = pair
+    second = make_adapter(
+        base, tmp_path / "second", r=4, use_rslora=True, target_modules=["q_proj", "down_proj"], seed=2
+    )
+    adapters = [{"path": str(first), "weight": 0.3}, {"path": str(second), "weight": -1.7}]
+    theirs = merged_by_peft(base, [first, second], [0.3, -1.7])
+    assert_equals_peft(base, adapters, tmp_path / "out", theirs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"modules_to_save": ["lm_head"]}, "replaces lm_head.weight as a whole"),
+        ({"use_dora": True}, "has DoRA magnitude"),
+    ],
+)
+def test_what_does_not_add_is_neither_one_of_several_nor_weighted(tmp_path, settings, what):
+    base = make_base(tmp_path / "base")
+    adapter = str(make_adapter(base, tmp_path / "adapter", **settings))
+    with pytest.raises(ValueError, match=rf"{what}.*cannot be one of several\. Merge them one after the other"):
+        merge(make_recipe(base, [{"path": adapter}, {"path": adapter}], tmp_path / "out"))
+    with pytest.raises(ValueError, match=rf"with weight 0\.5, but it {what}.*Leave the weight out"):
+        merge(make_recipe(base, [{"path": adapter, "weight": 0.5}], tmp_path / "out"))
+
+
+@pytest.mark.parametrize("name", ["float16", "float32", "bfloat16"])
+def test_another_dtype_equals_peft_on_a_base_loaded_so(tmp_path, name):
+    stored, dtype = torch.float32 if name != "float32" else torch.bfloat16, getattr(torch, name)
+    base = make_base(tmp_path / "base", stored)
+    adapter = make_adapter(base, tmp_path / "adapter")
+    theirs = merged_by_peft(base, [adapter], dtype=dtype)
+    assert_equals_peft(base, adapter, tmp_path / "out", theirs, dtype=name)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_adapter_stored_in_16_bits_equals_peft(pair, tmp_path, dtype):
+    adapter = make_adapter(pair[0], tmp_path / "adapter", dtype)
+    assert_equals_peft(pair[0], adapter, tmp_path / "out")
+
+
+def test_embedding_saved_without_being_asked_for_is_loaded_as_peft_does(copied, tmp_path):
+    base, adapter, _ = copied
+    path = adapter / "adapter_model.safetensors"
+    weight = torch.randn(203, 64).bfloat16()
+    save_file(load_file(path) | {"base_model.model.model.embed_tokens.weight": weight}, path)
+    assert assert_equals_peft(base, adapter, tmp_path / "out")["num_replaced"] == 1
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 127, 128, 130, 777, 1030])
+@pytest.mark.parametrize("slice_bytes", [1, 500_000])
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_product_in_slices_has_the_bits_of_the_whole(monkeypatch, rows, slice_bytes, num_threads):
+    torch.set_num_threads(num_threads)
+    monkeypatch.setattr(weights, "SLICE_BYTES", slice_bytes)
+    A_RI, B_OR = torch.randn(64, 515), torch.randn(rows, 64)
+    cut = list(weights.slices(rows, 4 * 515))
+    assert [first for first, _ in cut] == [0, *(last for _, last in cut[:-1])]
+    assert all(last - first >= min(rows, 64) for first, last in cut)
+    assert torch.equal(torch.cat([B_OR[first:last] @ A_RI for first, last in cut]), B_OR @ A_RI)

@@ -1,0 +1,267 @@
+"""What a merge leaves on the disk: whole, true, and the same after any kill."""
+
+import errno
+import fcntl
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from nsllm_lite import cli, run
+from nsllm_lite.merge import merge, write
+from nsllm_lite.weights import read_header
+from tests.merge.make import assert_equals_peft, edit_adapter, edit_json, make_adapter, make_base, make_recipe
+
+
+def test_directory_is_whole_and_the_manifest_true(copied, tmp_path):
+    base, adapter, recipe = copied
+    (base / "README.md").write_text("the base's own card")
+    (base / "pytorch_model.bin").write_bytes(b"never copied")
+    results = merge(recipe)
+    out = tmp_path / "out"
+    kept = ["README.md", "config.json", "generation_config.json", "manifest.json", "model.safetensors", "tensors.json"]
+    assert sorted(path.name for path in out.iterdir()) == [*kept, "times.json", "tokenizer.json"]
+    manifest = run.read_manifest(out)
+    assert manifest["results"] == results
+    assert manifest["inputs"]["base"] == run.fingerprint_weights(base)
+    assert manifest["inputs"]["adapter"] == run.sha256_file(adapter / "adapter_model.safetensors")
+    before, after = load_file(base / "model.safetensors"), load_file(out / "model.safetensors")
+    lora = load_file(adapter / "adapter_model.safetensors")
+    deltas, same, entries = [], 0, 0
+    for name, weight in before.items():
+        prefix = f"base_model.model.{name.removesuffix('.weight')}.lora_"
+        if prefix + "A.weight" not in lora:
+            assert torch.equal(weight, after[name])
+            continue
+        deltas.append((lora[prefix + "B.weight"] @ lora[prefix + "A.weight"]).abs().max().item() * 12 / 8)
+        same += (weight == after[name]).sum().item()
+        entries += weight.numel()
+    assert (results["num_merged"], results["num_copied"]) == (14, len(before) - 14)
+    assert results["num_bytes"] == sum(weight.nbytes for weight in before.values())
+    assert math.isclose(results["max_abs_delta"], max(deltas), rel_tol=1e-6)
+    assert results["absorbed_share"] == same / entries > 0
+
+
+def test_sharded_in_and_out(tmp_path):
+    base = make_base(tmp_path / "base", max_shard_size="60KB")
+    assert len(list(base.glob("*.safetensors"))) > 2
+    adapter = make_adapter(base, tmp_path / "adapter")
+    assert_equals_peft(base, adapter, tmp_path / "whole")
+    sharded = tmp_path / "sharded"
+    merge(make_recipe(base, adapter, sharded, shard_bytes=50_000))
+    shards = sorted(sharded.glob("*.safetensors"))
+    assert shards[0].name == f"model-00001-of-{len(shards):05d}.safetensors"
+    assert all(path.stat().st_size < 60_000 for path in shards)
+    one = AutoModelForCausalLM.from_pretrained(tmp_path / "whole").state_dict()
+    many = AutoModelForCausalLM.from_pretrained(sharded).state_dict()
+    assert all(torch.equal(one[name], many[name]) for name in one | many)
+    index = json.loads((sharded / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in one.values())
+
+
+def test_tensors_of_mixed_width_stay_aligned(copied):
+    """Two shards become one: the odd bytes that end the first must not come before the wide entries of the second."""
+    base, _, recipe = copied
+    extra = {"odd": torch.ones(3, dtype=torch.uint8), "wide": torch.ones(5, dtype=torch.float64)}
+    weights = load_file(base / "model.safetensors")
+    save_file({"odd": extra["odd"]} | weights, base / "model-00001-of-00002.safetensors")
+    save_file({"wide": extra["wide"]}, base / "model-00002-of-00002.safetensors")
+    (base / "model.safetensors").unlink()
+    weight_map = dict.fromkeys(["odd", *weights], "model-00001-of-00002.safetensors")
+    weight_map["wide"] = "model-00002-of-00002.safetensors"
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    merge(recipe)
+    merged = load_file(Path(recipe.out) / "model.safetensors")
+    assert all(torch.equal(merged[name], tensor) for name, tensor in extra.items())
+    stored = read_header(Path(recipe.out) / "model.safetensors")
+    assert all(tensor.start % merged[name].element_size() == 0 for name, tensor in stored.items())
+
+
+def test_finished_is_skipped_and_other_inputs_are_refused(copied, capsys):
+    _, adapter, recipe = copied
+    results = merge(recipe)
+    stamp = (Path(recipe.out) / "model.safetensors").stat().st_mtime_ns
+    assert merge(recipe) == results
+    assert capsys.readouterr().out.endswith("out: finished, skipped\n")
+    assert (Path(recipe.out) / "model.safetensors").stat().st_mtime_ns == stamp
+    edit_json(adapter / "adapter_config.json", lora_alpha=13)
+    with pytest.raises(ValueError, match=r"made differently .*adapter settings"):
+        merge(recipe)
+
+
+def test_merge_stopped_half_way_goes_on_to_the_same_bytes(pair, tmp_path, monkeypatch):
+    recipe = make_recipe(*pair, tmp_path / "out", shard_bytes=60_000)
+    whole = make_recipe(*pair, tmp_path / "whole", shard_bytes=60_000)
+    merge(whole)
+    partial = tmp_path / "out.partial"
+    written, put = [], write.put
+
+    def stops(file, data):
+        if sum(written) > 120_000:
+            file.write(bytes(data)[: len(data) // 2])
+            raise KeyboardInterrupt
+        written.append(len(data))
+        return put(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "put", stops)
+        patch.setattr(write, "SYNC_BYTES", 10_000)
+        with pytest.raises(KeyboardInterrupt):
+            merge(recipe)
+    assert not (tmp_path / "out").exists()
+    assert partial.is_dir()
+    (partial / "model-00009-of-00009.safetensors").write_bytes(b"stale")
+    left = list(written)
+    monkeypatch.setattr(write, "put", lambda file, data: written.append(len(data)) or put(file, data))
+    merge(recipe)
+    assert sum(written) - sum(left) < 0.7 * sum(
+        path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors")
+    )
+    assert not partial.exists()
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.generate(torch.arange(1, 9)[None], max_new_tokens=2, do_sample=False).shape == (1, 10)
+
+
+def contents(folder):
+    """All but the times, and the card's title, which is the folder's name."""
+    return {
+        path.name: path.read_bytes().replace(f"# {folder.name}\n".encode(), b"")
+        for path in folder.iterdir() if path.name != "times.json"
+    }  # fmt: skip
+
+
+def test_a_partial_of_other_inputs_or_with_lost_files_is_not_gone_on_with(copied, monkeypatch):
+    _, adapter, recipe = copied
+    partial = Path(recipe.out + ".partial")
+    monkeypatch.setattr(run, "finish", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        merge(recipe)
+    assert (partial / "model.safetensors").is_file()
+    monkeypatch.undo()
+    edit_json(adapter / "adapter_config.json", lora_alpha=13)
+    merge(recipe)
+    expected = contents(Path(recipe.out))
+    Path(recipe.out).rename(recipe.out + ".before")
+    monkeypatch.setattr(run, "finish", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        merge(recipe)
+    monkeypatch.undo()
+    (partial / "model.safetensors").write_bytes(b"cut")
+    merge(recipe)
+    assert contents(Path(recipe.out)) == expected
+
+
+def test_two_merges_do_not_write_one_folder(copied):
+    _, _, recipe = copied
+    partial = Path(recipe.out + ".partial")
+    partial.mkdir()
+    other = os.open(partial, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(ValueError, match=r"Another process is writing .*partial now"):
+        merge(recipe)
+    assert partial.is_dir()
+    os.close(other)
+    merge(recipe)
+
+
+def test_inputs_are_never_written_to(copied):
+    base, _, recipe = copied
+    with pytest.raises(ValueError, match="lies in a folder that is read"):
+        merge(recipe.model_copy(update={"out": str(base / "merged")}))
+    assert not (base / "merged.partial").exists()
+
+
+def test_hashes_are_those_of_the_files(pair, tmp_path):
+    results = merge(make_recipe(*pair, tmp_path / "out", shard_bytes=60_000))
+    files = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert results["sha256"] == {path.name: run.sha256_file(path) for path in files}
+    assert len(files) > 2
+
+
+def test_disk_is_checked_before_the_first_byte(copied, monkeypatch):
+    _, _, recipe = copied
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(ValueError, match="Not enough disk for the merged model"):
+        merge(recipe)
+    assert not Path(recipe.out + ".partial").exists()
+
+
+def test_training_on_this_base_is_accepted(copied):
+    base, adapter, recipe = copied
+    fingerprint = run.fingerprint_weights(base)
+    (adapter / "training.json").write_text(json.dumps({"base": "somewhere else", "base_fingerprint": fingerprint}))
+    assert merge(recipe)["num_merged"] == 14
+
+
+def test_the_words_of_the_command_line_reach_the_merge(pair, tmp_path, capsys):
+    base, adapter = pair
+    second = make_adapter(base, tmp_path / "second", seed=5)
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    words = [
+        "--base",
+        str(base),
+        "--adapter",
+        f"{adapter}:0.5",
+        "--adapter",
+        str(second),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert cli.main(["merge", *words, "--dtype", "float32", "--shard-bytes", "1e5", "--verify"]) == 0
+    asked = run.read_manifest(tmp_path / "out")["recipe"]
+    assert asked["adapter"] == [{"path": str(adapter), "weight": 0.5}, {"path": str(second), "weight": 1.0}]
+    assert (asked["dtype"], asked["shard_bytes"]) == ("float32", 100_000)
+    assert (tmp_path / "out/chat_template.jinja").read_text() == "{{ messages }}"
+    assert run.read_json(tmp_path / "out/config.json")["dtype"] == "float32"
+    assert "verified: KL " in capsys.readouterr().out
+    (base / "chat_template.jinja").unlink()
+    assert cli.parse_adapter("C:/x") == {"path": "C:/x", "weight": 1.0}
+
+
+def test_the_folder_is_loaded_as_any_other(copied):
+    base, _, chosen = copied
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "tin": 1}, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(base)
+    merge(chosen)
+    assert AutoTokenizer.from_pretrained(chosen.out)("tin").input_ids == [1]
+    loaded, told = AutoModelForCausalLM.from_pretrained(chosen.out, output_loading_info=True)
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    assert loaded.generation_config.pad_token_id == 0
+
+
+def test_a_disk_that_fills_keeps_what_is_finished(pair, tmp_path, monkeypatch):
+    chosen = make_recipe(*pair, tmp_path / "out", shard_bytes=60_000)
+    put, count = write.put, []
+
+    def full(file, data):
+        count.append(len(data))
+        if sum(count) > 120_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "put", full)
+        with pytest.raises(
+            RuntimeError, match=r"The disk is full while writing .*kept in .*out\.partial: free some space"
+        ):
+            merge(chosen)
+    assert any(path.stat().st_size for path in (tmp_path / "out.partial").glob("*.safetensors"))
+    assert merge(chosen)["num_merged"] == 14
+
+
+def test_an_update_that_no_entry_shows_is_told(copied, capsys):
+    _, adapter, chosen = copied
+    name = "base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"
+    edit_adapter(adapter, lambda tensors: tensors[name].mul_(1e-12))
+    results = merge(chosen)
+    assert results["unchanged"] == ["model.layers.0.mlp.up_proj.weight"]
+    assert "No entry shows the update of model.layers.0.mlp.up_proj.weight" in capsys.readouterr().out

@@ -1,0 +1,63 @@
+"""Two processes on one CPU train as one does."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from nsllm_lite import cli, run
+from nsllm_lite.train import cpt
+from nsllm_lite.train.team import Team
+from tests.train.test_cpt import metrics, step_losses
+
+# What `accelerate launch` does on a machine with two cards; on a CPU it would want MPI.
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+LAUNCH += ["-m", "nsllm_lite.cli", "train"]
+
+
+def test_two_processes_give_the_losses_of_one(pico_recipe, tmp_path):
+    one, two = (pico_recipe(out=str(tmp_path / name), replay=None) for name in ("one", "two"))
+    cpt.train(one)
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(two.model_dump(mode="json")))
+    done = subprocess.run([*LAUNCH, str(tmp_path / "two.yaml")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("held-out domain") == 1, "one process speaks"
+    assert step_losses(Path(two.out)) == pytest.approx(step_losses(Path(one.out)), rel=2e-5)
+    assert step_losses(Path(two.out)) != step_losses(Path(one.out)), "they really were computed differently"
+    assert run.read_json(Path(two.out) / "times.json")["processes"] == 2
+    last = [metrics(Path(recipe.out))[-1] for recipe in (one, two)]
+    assert last[0]["tokens"] == last[1]["tokens"]
+    adapters = [load_file(Path(recipe.out) / "adapter/adapter_model.safetensors") for recipe in (one, two)]
+    assert all(torch.allclose(adapters[0][n], adapters[1][n], rtol=1e-2, atol=2e-4) for n in adapters[0])
+    results = run.read_manifest(Path(two.out))["results"]
+    assert results["tokens"] == run.read_manifest(Path(one.out))["results"]["tokens"]
+    assert [line["step"] for line in metrics(two.out) if "heldout" in line] == [0, 4, 8, 12]
+
+
+def team_of(rank, size):
+    return Team(SimpleNamespace(process_index=rank, num_processes=size))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_every_row_goes_to_exactly_one_process(size):
+    rows = list(range(8))
+    shares = [team_of(rank, size).share(rows) for rank in range(size)]
+    assert sorted(row for share in shares for row in share) == rows
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_more_processes_than_rows_are_refused(pico_recipe, monkeypatch):
+    monkeypatch.setattr(cpt, "Team", lambda accelerator: team_of(0, 5))
+    with pytest.raises(ValueError, match=r"fewer rows of 64 than there are processes \(5\)"):
+        cpt.train(pico_recipe())
+
+
+def test_only_training_is_started_in_several_processes(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["phase1"]) == 2
+    assert "accelerate launch -m nsllm_lite.cli train RECIPE" in capsys.readouterr().err
