@@ -28,8 +28,8 @@ def plan(
 ) -> dict:
     """Prints the plan of `chain` and returns its figures.
 
-    `vram_gib` plans for a card of so much memory in place of the one here; `show_all` adds the other ways to run a
-    step, `price` (an hour of the card) the money.
+    `vram_gib` plans for a card of so much memory on another machine, so that the disk here decides nothing; `show_all`
+    adds the other ways to run a step, `price` (an hour of the card) the money.
 
     Raises:
         ValueError: the run does not fit the card or the disk cannot take its output; or the run `will_start` on a
@@ -86,7 +86,7 @@ def plan(
     print("\n".join(lines), flush=True)
     if will_start:
         execution.require_card(chain.phase1, size, device)
-    if free_bytes < disk_bytes:
+    if free_bytes < disk_bytes and not vram_gib:
         raise ValueError(
             f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} GiB free at "
             f"{out}. Free some space, or write elsewhere with OUT=DIR."

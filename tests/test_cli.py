@@ -1,15 +1,18 @@
 """The door, as a user meets it."""
 
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 from nsllm_lite import cli
+from nsllm_lite.run import GIB
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,7 +66,8 @@ def test_corpus_without_a_card(capsys, at_root, tmp_path):
     assert "RECIPES=recipes/nano" in text
 
 
-def test_a_large_model_is_not_started_on_a_cpu(capsys, at_root, tmp_path):
+def test_a_large_model_is_not_started_on_a_cpu(capsys, at_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
     text = fails(capsys, "phase1", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path))
     assert "A model of 8.2 B parameters needs an NVIDIA card" in text
     assert cli.main(["plan", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path)]) == 0
