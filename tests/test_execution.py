@@ -1,6 +1,7 @@
 """What is predicted and chosen for a card. The predictions are arithmetic; the choice must respect them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,8 +78,6 @@ def test_cuda_where_there_is_none(monkeypatch):
 
 
 def fake_card(monkeypatch, name: str, gib: float, major: int = 8):
-    from types import SimpleNamespace
-
     card = SimpleNamespace(name=name, total_memory=int(gib * GIB), major=major, minor=0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
@@ -92,8 +91,6 @@ def test_a_card_without_bfloat16_is_refused(monkeypatch):
 
 def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
     """What `make phase1 CORPUS=...` prints on a 4090, without starting anything."""
-    from types import SimpleNamespace
-
     fake_card(monkeypatch, "NVIDIA GeForce RTX 4090", 23.6)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
     folder, why = chain.choose_recipes(23.6, RECIPES)
@@ -115,8 +112,6 @@ def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
 
 def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys):
     """`make plan CORPUS=...` chooses by the card; the CPU run ends with the exact command for it."""
-    from types import SimpleNamespace
-
     monkeypatch.chdir(RECIPES.parent)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
     fake_card(monkeypatch, "NVIDIA L4", 22.0)
