@@ -59,14 +59,23 @@ class Encoder:
         found = (ids[starts[place] : starts[place + 1]].tolist() for place in places)
         return all(own == encoding.ids for own, encoding in zip(found, expected, strict=True))
 
-    def bytes_of(self, ids: np.ndarray, cuts: np.ndarray, text: str) -> list[int]:
-        """UTF-8 bytes of `text` behind each stretch of its `ids` between `cuts` (0 and len(ids) among them)."""
-        num_bytes = len(text.encode())
-        if self._token_bytes is not None:
-            ends = np.concatenate(([0], np.cumsum(self._token_bytes[ids])))
-            if ends[-1] == num_bytes:
-                return np.diff(ends[cuts]).tolist()
-        # Not one byte a character, or a normaliser at work: where a cut falls inside a character, it counts as later.
+    def bytes_between(self, ids: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """UTF-8 bytes behind each of the stretches ids[begins[i]:ends[i]], which are in order and not empty.
+
+        Where a normaliser was at work or a token has other bytes than its letters say they do not add up to the
+        text's; `bytes_of` is for those.
+        """
+        if self._token_bytes is None:
+            return np.zeros(len(begins), np.int64)
+        bounds = np.column_stack((begins, ends)).ravel()  # the sums between stretches are left out
+        inside = bounds[:-1] if bounds[-1] == len(ids) else bounds
+        return np.add.reduceat(self._token_bytes[ids], inside, dtype=np.int64)[::2]
+
+    def bytes_of(self, text: str, cuts: np.ndarray) -> list[int]:
+        """UTF-8 bytes of `text` behind each stretch of its ids between `cuts` (0 and their number among them).
+
+        Where a cut falls inside a character, it counts as later.
+        """
         encoding = self.reference.encode(text, add_special_tokens=False)
         chars = [encoding.token_to_chars(int(c))[0] if c < len(encoding) else len(text) for c in cuts]
         chars[0] = 0
@@ -121,7 +130,10 @@ def _token_bytes(values: dict) -> np.ndarray | None:
     if "ByteLevel" not in json.dumps(values["decoder"]):
         return None
     vocab = values["model"]["vocab"]
-    lengths = np.zeros(max(vocab.values()) + 1, np.int64)
+    added = {token["id"]: len(token["content"].encode()) for token in values["added_tokens"]}
+    lengths = np.zeros(max(*vocab.values(), *added) + 1, np.int32)
     for token, number in vocab.items():
         lengths[number] = len(token)
+    for number, num_bytes in added.items():
+        lengths[number] = num_bytes
     return lengths

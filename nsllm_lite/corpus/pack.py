@@ -21,6 +21,7 @@ from nsllm_lite.rows import BATCH_ROWS, SCHEMA, write_shard
 SHARD_DOCUMENTS = 100_000
 SHARD_TOKENS = 25 << 20  # bounds the memory of a shard of full texts; 100,000 abstracts are fewer
 CHUNK_DOCUMENTS = 8_192
+CHUNK_BYTES = 8 << 20  # of text, about; memory is used again while chunks are small
 
 T = TypeVar("T")
 
@@ -43,8 +44,8 @@ class Chunk(NamedTuple):
     sources: pa.Array
     ids: np.ndarray
     starts: np.ndarray
-    num_bytes: np.ndarray  # UTF-8 bytes of each text
-    long_texts: dict[int, str]  # of the documents that do not fit a row
+    first_bytes: np.ndarray  # UTF-8 bytes behind each document's first piece
+    later_bytes: np.ndarray  # and behind the later pieces, document by document
 
     @property
     def num_tokens(self) -> int:
@@ -65,7 +66,7 @@ def pack(
 
     def write(shard: list[Chunk]) -> None:
         num_tokens = np.concatenate([np.diff(chunk.starts) for chunk in shard]) + 1
-        layout = lay_out(shard, num_tokens, encoder, row_tokens)
+        layout = lay_out(shard, num_tokens, row_tokens)
         batches = batches_of(layout, shard, end_of_text_id, row_tokens)
         shards.append(write_shard(rows / f"data-{task.number:05d}-{len(shards):03d}.arrow", batches))
         tokens.append(num_tokens.astype(np.int32))
@@ -89,7 +90,10 @@ def documents_of(task: PackTask) -> Iterator[pa.RecordBatch]:
     for path, mask in zip(task.files, task.masks, strict=True):
         start = 0
         with pq.ParquetFile(path) as parquet:
-            for batch in parquet.iter_batches(batch_size=CHUNK_DOCUMENTS, columns=COLUMNS[task.phase]):
+            groups = (parquet.metadata.row_group(number) for number in range(parquet.num_row_groups))
+            mean_bytes = sum(group.total_byte_size for group in groups) / max(1, parquet.metadata.num_rows)
+            size = min(CHUNK_DOCUMENTS, int(CHUNK_BYTES / (mean_bytes + 1)) + 1)
+            for batch in parquet.iter_batches(batch_size=size, columns=COLUMNS[task.phase]):
                 wanted = mask[start : start + batch.num_rows]
                 start += batch.num_rows
                 if wanted.any():
@@ -114,9 +118,42 @@ def _chunks(batches: Iterator[tuple[pa.RecordBatch, pa.Array]], encoder: Encoder
         sources = set(batch["source"].unique().to_pylist())
         ids, starts = encoder.encode(texts, check=not sources <= checked)
         checked |= sources
-        long = np.flatnonzero(np.diff(starts) >= row_tokens).tolist()
-        long_texts = {place: texts[place].as_py() for place in long}
-        yield Chunk(batch["id"], batch["source"], ids, starts, np.diff(string_starts(texts)), long_texts)
+        yield Chunk(batch["id"], batch["source"], ids, starts, *_piece_bytes(texts, ids, starts, encoder, row_tokens))
+
+
+def _cut(num_tokens: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens of the first piece, whole rows after it) of documents of `num_tokens`, end-of-text included."""
+    first_tokens = (num_tokens - 1) % row_tokens + 1
+    return first_tokens, (num_tokens - first_tokens) // row_tokens
+
+
+def _places(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... counts[0] - 1, 0, 1, ... counts[1] - 1, and so on."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _piece_bytes(
+    texts: pa.Array, ids: np.ndarray, starts: np.ndarray, encoder: Encoder, row_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`first_bytes` and `later_bytes` of a `Chunk`."""
+    first_bytes = np.diff(string_starts(texts)).astype(np.int64)
+    first_tokens, num_later = _cut(np.diff(starts) + 1, row_tokens)
+    long = np.flatnonzero(num_later)
+    if not len(long):
+        return first_bytes, np.empty(0, np.int64)
+    counts = num_later[long] + 1
+    documents, place = np.repeat(long, counts), _places(counts)
+    begins = starts[documents] + np.where(place, first_tokens[documents] + (place - 1) * row_tokens, 0)
+    last = np.append(place[1:] == 0, True)
+    ends = np.where(last, starts[documents + 1], np.append(begins[1:], 0))
+    sizes = encoder.bytes_between(ids, begins, ends)
+    heads = np.flatnonzero(place == 0)
+    wrong = np.flatnonzero(np.add.reduceat(sizes, heads) != first_bytes[long])
+    for document, head, count in zip(long[wrong].tolist(), heads[wrong].tolist(), counts[wrong].tolist(), strict=True):
+        cuts = np.append(begins[head : head + count], ends[head + count - 1]) - starts[document]
+        sizes[head : head + count] = encoder.bytes_of(texts[document].as_py(), cuts)
+    first_bytes[long] = sizes[heads]
+    return first_bytes, np.delete(sizes, heads)
 
 
 def _shards(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
@@ -138,7 +175,7 @@ class Layout(NamedTuple):
     lengths: np.ndarray  # tokens, end-of-text included
     closes: np.ndarray  # whether the document ends here
     row_starts: np.ndarray  # the first piece of each row, and the number of pieces
-    num_bytes: np.ndarray
+    num_bytes: np.ndarray  # UTF-8 bytes behind the piece
     num_later: int
 
 
@@ -180,46 +217,23 @@ def batches_of(layout: Layout, shard: list[Chunk], end_of_text_id: int, row_toke
         yield pa.record_batch(columns, SCHEMA)
 
 
-def lay_out(shard: list[Chunk], num_tokens: np.ndarray, encoder: Encoder, row_tokens: int) -> Layout:
+def lay_out(shard: list[Chunk], num_tokens: np.ndarray, row_tokens: int) -> Layout:
     """`num_tokens` of each document, end-of-text included."""
-    first_tokens = (num_tokens - 1) % row_tokens + 1  # of each document's first piece
-    num_later = (num_tokens - first_tokens) // row_tokens  # whole rows after it
+    first_tokens, num_later = _cut(num_tokens, row_tokens)
     later = np.repeat(np.arange(len(num_tokens)), num_later)
-    rank = np.arange(len(later)) - np.repeat(np.cumsum(num_later) - num_later, num_later)
+    rank = _places(num_later)
     order, bin_sizes = best_fit_decreasing(first_tokens, row_tokens)
+    first_bytes = np.concatenate([chunk.first_bytes for chunk in shard])
+    later_bytes = np.concatenate([chunk.later_bytes for chunk in shard])
     return Layout(
         documents=np.concatenate((later, order)),
         skipped=np.concatenate((first_tokens[later] + rank * row_tokens, np.zeros(len(order), np.int64))),
         lengths=np.concatenate((np.full(len(later), row_tokens), first_tokens[order])),
         closes=np.concatenate((rank == num_later[later] - 1, num_later[order] == 0)),
         row_starts=np.cumsum(np.concatenate(([0], np.ones(len(later), np.int64), bin_sizes))),
-        num_bytes=_piece_bytes(shard, encoder, order, num_later, first_tokens, row_tokens),
+        num_bytes=np.concatenate((later_bytes, first_bytes[order])),
         num_later=len(later),
     )
-
-
-def _piece_bytes(
-    shard: list[Chunk],
-    encoder: Encoder,
-    order: np.ndarray,
-    num_later: np.ndarray,
-    first_tokens: np.ndarray,
-    row_tokens: int,
-) -> np.ndarray:
-    """UTF-8 bytes behind each piece, in the order of a `Layout`."""
-    first = np.concatenate([chunk.num_bytes for chunk in shard]).astype(np.int64)
-    later: list[int] = []
-    document = 0
-    for chunk in shard:
-        for place in np.flatnonzero(num_later[document : document + len(chunk.names)]).tolist():
-            ids = chunk.ids[chunk.starts[place] : chunk.starts[place + 1]]
-            cuts = np.arange(int(num_later[document + place]) + 2) * row_tokens
-            cuts = np.minimum(np.maximum(0, cuts - row_tokens + int(first_tokens[document + place])), len(ids))
-            cuts[0] = 0
-            first[document + place], *others = encoder.bytes_of(ids, cuts, chunk.long_texts[place])
-            later += others
-        document += len(chunk.names)
-    return np.concatenate((np.array(later, np.int64), first[order]))
 
 
 def best_fit_decreasing(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,28 +1,42 @@
 """Documents on disk -> packed rows on disk, against the bare tokenizers: the same texts, each in a fresh process.
 
-    python tests/bench/corpus_pack.py DATA [--copies N]
+    python tests/bench/corpus_pack.py DATA [--copies N] [--texts FOLDER ...]
 
 DATA is a folder of real files; every distinct text the readers find in it is taken once (`--copies` repeats them with
-other words, for more tokens). Prints tokens/s, the time against that of the bare tokenizer chosen, peak memory and
-fill; best of five, imports apart. "between files" is the bare tokenizer with the same texts read from disk before and
-its ids written to disk after, in one plain file: what any way from documents to tokens on disk must do.
+other words, for more tokens; `--texts` adds each distinct text file below the folders, such as an environment's
+sources and manuals, up to a million bytes each). Prints tokens/s, the time against that of the bare tokenizer chosen,
+peak memory and fill; best of five, imports apart. "between files" is the bare tokenizer with the same texts read from
+disk before and its ids written to disk after, in one plain file: what any way from documents to tokens on disk must do.
 """
 
 import argparse
+import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+TEXT_FILES = {".py", ".md", ".rst", ".txt", ".h", ".hpp", ".js", ".rs", ".c", ".pyi", ".tex", ".pl", ".pm"}
 
-def gather(data: Path, copies: int, folder: Path) -> None:
+
+def text_files(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in TEXT_FILES and path.is_file() and 100 < path.stat().st_size < 1_000_000:
+            with contextlib.suppress(UnicodeDecodeError):
+                yield unicodedata.normalize("NFC", path.read_text("utf-8"))
+
+
+def gather(data: Path, copies: int, folders: list[Path], folder: Path) -> None:
     """folder/documents.parquet: each distinct text of the readable files, cleaned, as a document."""
     from nsllm_lite import recipe
     from nsllm_lite.corpus import sources
@@ -41,6 +55,8 @@ def gather(data: Path, copies: int, folder: Path) -> None:
                         text, reason = render(document, 100)
                         if not reason:
                             texts[text] = None
+    for each in folders:
+        texts |= dict.fromkeys(text_files(each))
     writer = DocumentWriter(folder / "documents.parquet")
     number = 0
     for copy in range(copies):
@@ -79,6 +95,8 @@ def between_files(folder: Path) -> dict:
 
     tokenizer = gigatoken.Tokenizer.from_json((folder / "plain.json").read_text())
     pa.array(np.zeros(1))
+    for made in ("ids.bin", "starts.bin"):
+        (folder / made).unlink(missing_ok=True)
     started = time.perf_counter()
     texts = pq.read_table(folder / "documents.parquet", columns=["id", "source", "text"])["text"]
     encoded = tokenizer.encode_batch(awkward.from_arrow(texts.cast(pa.large_string()).combine_chunks()))
@@ -110,6 +128,8 @@ def ours(folder: Path) -> dict:
     encoder = Encoder(Tokenizer.from_file(str(folder / "full.json")))
     num = pq.read_metadata(folder / "documents.parquet").num_rows
     pa.array(np.zeros(1))  # at the first such call pyarrow imports pandas
+    for made in ("rows", "counts"):  # a corpus is written to an empty folder; ext4 flushes what replaces a file
+        shutil.rmtree(folder / made, ignore_errors=True)
     task = pack.PackTask("general", "train", 0, (folder / "documents.parquet",), (np.ones(num, bool),), 0)
     started = time.perf_counter()
     made = pack.pack(task, encoder, 151643, 4096, 1, folder / "rows", folder / "counts")
@@ -132,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--copies", type=int, default=1)
+    parser.add_argument("--texts", type=Path, nargs="*", default=[])
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way:
@@ -139,7 +160,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        gather(args.data, args.copies, folder)
+        gather(args.data, args.copies, args.texts, folder)
         full = tokenizer_of(args.data)
         (folder / "full.json").write_text(full)
         (folder / "plain.json").write_text(json.dumps(json.loads(full) | {"added_tokens": []}))
