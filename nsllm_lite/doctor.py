@@ -186,6 +186,29 @@ def check_accumulation(patient: Patient) -> str:
     return f"gradients within {error:.0e}"
 
 
+def check_fused_layers(patient: Patient) -> str:
+    from nsllm_lite.kernels.fused_layers import use_fused_layers
+
+    adapter = recipes.Adapter(rank=4, alpha=8, rslora=False, targets=list(ALL_LINEAR))
+    batch = model.collate(patient.some_rows(2), patient.device)
+
+    def gradients(fused: bool) -> torch.Tensor:
+        lm = model.PackedLM(model.add_adapter(patient.load("nf4"), adapter, "doctor", seed=0))
+        for name, parameter in lm.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(parameter, 0.01)
+        if fused and use_fused_layers(lm, recompute_cheap=True) != 2:
+            raise BrokenError("the decoder layers are not recognised", UPGRADE)
+        lm(batch).backward()
+        return torch.cat([p.grad.flatten() for p in lm.parameters() if p.requires_grad])
+
+    theirs, ours = gradients(fused=False), gradients(fused=True)
+    error = ((ours - theirs).norm() / theirs.norm()).item()
+    if not error < 1e-3:
+        raise BrokenError(f"the fused layers' gradients differ from PEFT's by {error:.1e}", UPGRADE)
+    return f"gradients within {error:.0e} of PEFT's"
+
+
 def check_end_of_text(patient: Patient) -> str:
     rows = patient.some_rows(8)
     documents = sum(len(row.doc_lengths) for row in rows)
@@ -318,6 +341,7 @@ CHECKS: dict[str, Callable[[Patient], str]] = {
     "accumulation = batch": check_accumulation,
     "end of text is learned": check_end_of_text,
     "fused cross-entropy = torch": check_cross_entropy,
+    "fused layers = PEFT's": check_fused_layers,
     "Liger kernels = torch": check_liger,
     "NF4 is NF4": check_nf4,
     "evaluation changes nothing": check_evaluation,

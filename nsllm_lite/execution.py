@@ -4,7 +4,8 @@ The choice (rows a micro-batch, layers recomputed in the backward pass) changes 
 beyond rounding. The constants follow from arithmetic on the architecture; on CUDA they are assumed, not yet measured.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +15,13 @@ from nsllm_lite.run import GIB, read_json
 
 USABLE_SHARE = 0.9  # of the card's memory; the rest is left to the driver and to fragmentation
 CONTEXT_BYTES = int(0.8 * GIB)  # CUDA context and library workspaces
-PEFT_OVERHEAD = 1.6  # PEFT's casts and low-rank intermediates, on top of what a fused LoRA would keep
+PEFT_OVERHEAD = 1.6  # where layers are not fused: PEFT's casts and low-rank intermediates, on top of what they keep
 NF4_BYTES = {True: 0.5159, False: 0.5625}  # a weight, with and without double quantisation (blocks of 64)
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 2}
 LAUNCH_TOKENS = 400  # a micro-batch costs about as much as this many tokens before its first token
+DEQUANTISE_TOKENS = 65  # and restoring all NF4 weights once: 17.5 GB of an 8B model at 4.3 TB/s, at 16,000 tokens/s
+RECOMPUTE_COST = 0.44  # of a step, to compute all layers again: 13.9 of 31.2 GFLOP a token of Qwen3-8B
+CHEAP_COST = 0.015  # and norms and SwiGLU only: 3.7 MB a token of memory traffic
 CPU_MICRO_BATCH_TOKENS = 4_096
 CPU_MAX_PARAMS = 300_000_000  # a larger model is not trained on a CPU unless the recipe says so
 
@@ -98,25 +102,36 @@ def read_size(model_dir: Path) -> ModelSize:
 
 def memory(recipe: recipes.Train, size: ModelSize, row_tokens: int, execution: recipes.Execution) -> dict[str, int]:
     """Bytes on the card by what holds them, for a fully specified `execution`."""
-    width = 2 if recipe.compute_dtype == "bfloat16" else 4
-    weight_bytes = NF4_BYTES[recipe.double_quantisation] if recipe.quantisation == "nf4" else width
+    width = 4 if recipe.compute_dtype == "float32" else 2
+    in_nf4 = recipe.quantisation == "nf4" and not execution.dequantised
+    weight_bytes = NF4_BYTES[recipe.double_quantisation] if in_nf4 else width
     trained = trained_params(recipe, size)
     tokens = execution.micro_batch_rows * row_tokens
-    # residuals and norm outputs, q k v before and after norm and RoPE, attention output, gate, up and their product
-    kept = 4 * size.hidden + 2 * size.query + 2 * size.key_value + 2 * size.query + size.key_value
-    layer_bytes = int(width * (kept + 3 * size.intermediate) * PEFT_OVERHEAD) * tokens
+    fused = recipe.adapter is not None and not recipe.adapter.dora
+    low_rank = recipe.adapter.rank * len(recipe.adapter.targets) if recipe.adapter else 0
+    kept = kept_numbers(size, bool(execution.recompute_cheap) and fused, low_rank)
+    layer_bytes = int(width * kept * (1 if fused else PEFT_OVERHEAD)) * tokens
     recomputed = min(execution.recompute_layers, size.layers)
-    kept_layers = size.layers - recomputed
-    working_layers = 2 if recomputed else 1  # the layer being recomputed, and gradients of the layer in hand
+    # of the layer in hand: SwiGLU's output and the gradients around it, beside a weight that is restored
+    working = width * (4 * size.intermediate + 3 * size.hidden) * tokens + size.hidden * size.intermediate * width
     return {
         "weights": int(size.linear_params * weight_bytes) + size.embedding_params * width,
         "adapter and optimizer": trained * (4 + 4 + OPTIMIZER_BYTES[recipe.optimizer.name]),
-        "activations": layer_bytes * kept_layers + recomputed * size.hidden * width * tokens,
-        "working set": layer_bytes * working_layers
-        + size.hidden * size.intermediate * width
-        + 2 * min(tokens, 1024) * size.vocab * 4,
+        "activations": layer_bytes * (size.layers - recomputed) + recomputed * size.hidden * width * tokens,
+        "working set": working + (layer_bytes if recomputed else 0) + 2 * min(tokens, 1024) * size.vocab * 4,
         "CUDA context": CONTEXT_BYTES,
     }
+
+
+def kept_numbers(size: ModelSize, recompute_cheap: bool, low_rank: int) -> int:
+    """What a fused layer keeps of each token for the backward pass (`kernels.fused_layers`).
+
+    Two residuals; q and k before their norm, q and k rotated, v, attention's output; gate and up; the `low_rank`
+    products of its adapters. Without `recompute_cheap` also the norms' outputs and SwiGLU's.
+    """
+    attention = 3 * size.query + 3 * size.key_value
+    cheap = 0 if recompute_cheap else 2 * size.hidden + size.intermediate
+    return 2 * size.hidden + attention + 2 * size.intermediate + low_rank + cheap
 
 
 def trained_params(recipe: recipes.Train, size: ModelSize) -> int:
@@ -138,7 +153,11 @@ def choose(
         rows_per_step = recipe.budget.tokens_per_step // row_tokens
         rows = min(rows_per_step, max(1, CPU_MICRO_BATCH_TOKENS // row_tokens))
         return recipes.Execution(
-            micro_batch_rows=asked.micro_batch_rows or rows, recompute_layers=asked.recompute_layers or 0, device="cpu"
+            micro_batch_rows=asked.micro_batch_rows or rows,
+            recompute_layers=asked.recompute_layers or 0,
+            recompute_cheap=bool(asked.recompute_cheap),
+            dequantised=bool(asked.dequantised) and recipe.quantisation == "nf4",
+            device="cpu",
         )
     ways = list(candidates(recipe, size, row_tokens))
     fitting = [way for way in ways if way.need_bytes <= USABLE_SHARE * card_bytes]
@@ -146,8 +165,7 @@ def choose(
         smallest = min(way.need_bytes for way in ways)
         raise ValueError(
             f"This run needs at least {smallest / USABLE_SHARE / GIB:.1f} GiB of GPU memory; the card has "
-            f"{card_bytes / GIB:.1f} GiB. Take a smaller model (RECIPES=recipes/qwen3-1.7b), a lower adapter.rank, or "
-            "rows of fewer tokens."
+            f"{card_bytes / GIB:.1f} GiB. Take a smaller model, a lower adapter.rank, or rows of fewer tokens."
         )
     return min(fitting, key=lambda way: way.cost).execution
 
@@ -163,12 +181,28 @@ class Way(NamedTuple):
 def candidates(recipe: recipes.Train, size: ModelSize, row_tokens: int) -> Iterator[Way]:
     """Every execution on a card that the recipe leaves open."""
     asked = recipe.execution
-    rows_per_step = recipe.budget.tokens_per_step // row_tokens
-    for rows in [asked.micro_batch_rows] if asked.micro_batch_rows else _divisors(rows_per_step):
-        for layers in range(size.layers + 1) if asked.recompute_layers is None else [asked.recompute_layers]:
-            execution = recipes.Execution(micro_batch_rows=rows, recompute_layers=layers, device="cuda")
-            cost = (1 + layers / size.layers / 3) * (1 + LAUNCH_TOKENS / (rows * row_tokens))
-            yield Way(execution, sum(memory(recipe, size, row_tokens, execution).values()), cost)
+
+    def open_choices(name: str, values: Iterable) -> Iterable:
+        chosen = getattr(asked, name)
+        return values if chosen is None else [chosen]
+
+    nf4 = recipe.quantisation == "nf4"
+    fused = recipe.adapter is not None and not recipe.adapter.dora
+    names = ("micro_batch_rows", "recompute_layers", "recompute_cheap", "dequantised")
+    for values in itertools.product(
+        open_choices(names[0], _divisors(recipe.budget.tokens_per_step // row_tokens)),
+        open_choices(names[1], range(size.layers + 1)),
+        open_choices(names[2], [False, True] if fused else [False]),
+        open_choices(names[3], [False, True] if nf4 else [False]),
+    ):
+        execution = recipes.Execution(**dict(zip(names, values, strict=True)), device="cuda")
+        share = min(1, execution.recompute_layers / size.layers)
+        fixed_tokens = LAUNCH_TOKENS
+        if nf4 and not execution.dequantised:
+            fixed_tokens += (2 + share) * DEQUANTISE_TOKENS
+        recomputing = RECOMPUTE_COST * share + CHEAP_COST * (1 - share) * bool(execution.recompute_cheap)
+        cost = (1 + recomputing) * (1 + fixed_tokens / (execution.micro_batch_rows * row_tokens))
+        yield Way(execution, sum(memory(recipe, size, row_tokens, execution).values()), cost)
 
 
 def require_card(recipe: recipes.Train, size: ModelSize, device: str) -> None:

@@ -59,9 +59,18 @@ def resolve_model(name: str) -> Path:
 
 
 def load_base(
-    directory: Path, *, quantisation: str, double_quantisation: bool, compute_dtype: str, device: str
+    directory: Path,
+    *,
+    quantisation: str,
+    double_quantisation: bool,
+    compute_dtype: str,
+    device: str,
+    dequantised: bool = False,
 ) -> "PreTrainedModel":
     """The base model of `directory` on `device`, frozen; its linear layers in NF4 where `quantisation` says so.
+
+    `dequantised` holds what NF4 made of their weights in `compute_dtype` instead: the same numbers in 3.9 times the
+    memory, for products that need not restore them first.
 
     Raises:
         ValueError: `directory` has no safetensors weights.
@@ -96,6 +105,8 @@ def load_base(
     _keep_nf4_layout(model)
     if device == "cpu":
         _require_widths_bitsandbytes_can(model)
+    if dequantised:
+        _dequantise(model, dtype)
     return model.requires_grad_(False)
 
 
@@ -193,10 +204,26 @@ def nf4_means(model: nn.Module) -> dict[str, float | None]:
     means = {}
     for name, module in model.named_modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
+        short = name.removeprefix("base_model.model.").removesuffix(".base_layer")
         if state is not None:
-            short = name.removeprefix("base_model.model.").removesuffix(".base_layer")
             means[short] = state.offset.item() if state.nested else None
+        elif hasattr(module, "nf4_mean"):
+            means[short] = module.nf4_mean
     return means
+
+
+def _dequantise(model: "PreTrainedModel", dtype: torch.dtype) -> None:
+    """Puts an ordinary linear layer in the place of each NF4 one; its mean stays known to `nf4_means`."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    means = nf4_means(model)
+    for name in means:
+        quantised = model.get_submodule(name)
+        linear = nn.Linear(quantised.in_features, quantised.out_features, bias=False, device="meta")
+        linear.weight = nn.Parameter(dequantize_4bit(quantised.weight.data, quantised.weight.quant_state).to(dtype))
+        linear.bias, linear.nf4_mean = quantised.bias, means[name]
+        model.set_submodule(name, linear)
+    model.quantization_method = model.hf_quantizer = None
 
 
 def recompute_layers(model: "PreTrainedModel", count: int) -> None:
@@ -267,8 +294,9 @@ def _attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling)
     if attention_mask is not None:
         raise AssertionError("a packed forward must not get an attention mask")
+    # Rotation widens q and k where embeddings are trained in fp32; v has the dtype of the products
     out_THD = varlen_attention(
-        *(x[0].transpose(0, 1) for x in (query, key, value)), layout=layout, scale=scaling, causal=True
+        *(x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value)), layout=layout, scale=scaling, causal=True
     )
     return out_THD[None], None
 

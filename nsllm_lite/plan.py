@@ -41,7 +41,10 @@ def plan(
         device, card_bytes, card = execution.find_device(chain.phase1.execution.device)
     size, download_bytes = _size_and_download(chain)
     row_tokens = chain.corpus.row_tokens
-    how = execution.choose(chain.phase1, size, row_tokens, device, card_bytes)
+    try:
+        how = execution.choose(chain.phase1, size, row_tokens, device, card_bytes)
+    except ValueError as error:
+        raise ValueError(f"{error} {_nearest_words(chain, row_tokens, card_bytes)}") from None
     memory = execution.memory(chain.phase1, size, row_tokens, how)
     width = 2 if chain.phase1.compute_dtype == "bfloat16" else 4
     disk_bytes = download_bytes + 2 * size.params * width
@@ -63,7 +66,7 @@ def plan(
         f"(LoRA rank {chain.phase1.adapter.rank} on {chain.phase1.quantisation} weights)",
         f"Machine    {card}" + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else ""),
         f"Step       {chain.phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} x "
-        f"{row_tokens:,}; {how.recompute_layers} of {size.layers} layers recomputed",
+        f"{row_tokens:,}; {_execution_words(how, size)}",
     ]
     if device == "cuda":
         parts = ", ".join(f"{name} {part / GIB:.1f}" for name, part in memory.items())
@@ -92,6 +95,18 @@ def plan(
             f"{out}. Free some space, or write elsewhere with OUT=DIR."
         )
     return figures
+
+
+def _nearest_words(chain: Chain, row_tokens: int, card_bytes: int) -> str:
+    """The largest Qwen3 recipe with the same settings that would fit."""
+    for name, (hub_id, _, size) in QWEN3.items():
+        try:
+            how = execution.choose(chain.phase1, size, row_tokens, "cuda", card_bytes)
+        except ValueError:
+            continue
+        need = sum(execution.memory(chain.phase1, size, row_tokens, how).values()) / GIB
+        return f"The nearest that fits is {hub_id} ({need:.1f} GiB): RECIPES=recipes/{name}."
+    return "No Qwen3 recipe fits it with these settings."
 
 
 def _millions(count: int) -> str:
@@ -147,22 +162,32 @@ def _capacity_words(chain: Chain, trained: int) -> str:
 def _ways_table(
     chain: Chain, size: execution.ModelSize, row_tokens: int, card_bytes: int, chosen: Execution
 ) -> list[str]:
-    """Of each micro-batch the way that recomputes least, those that recompute all or nothing, and the chosen one."""
+    """Of each micro-batch and holding of the weights the fastest way, the fastest that fits, and the leanest."""
     ways = list(execution.candidates(chain.phase1, size, row_tokens))
     usable = execution.USABLE_SHARE * card_bytes
     fastest = min(way.cost for way in ways)
-    lines = [f"{'rows':>5} {'recomputed':>11} {'GiB':>7} {'time':>6}"]
-    for rows in sorted({way.execution.micro_batch_rows for way in ways}):
-        mine = [way for way in ways if way.execution.micro_batch_rows == rows]
+    lines = [f"{'rows':>5} {'recomputed':>19} {'weights':>11} {'GiB':>7} {'time':>6}"]
+    for key in sorted({(way.execution.micro_batch_rows, bool(way.execution.dequantised)) for way in ways}):
+        mine = [way for way in ways if (way.execution.micro_batch_rows, bool(way.execution.dequantised)) == key]
+        mine.sort(key=lambda way: way.cost)
         fitting = [way for way in mine if way.need_bytes <= usable]
-        shown = [mine[0], *([min(fitting, key=lambda way: way.cost)] if fitting else []), mine[-1]]
-        for way in dict.fromkeys(shown):
+        for way in dict.fromkeys([mine[0], *fitting[:1], mine[-1]]):
             words = "chosen" if way.execution == chosen else "" if way.need_bytes <= usable else "does not fit"
+            layers = f"{way.execution.recompute_layers} of {size.layers}"
+            recomputed = layers + (", cheap" if way.execution.recompute_cheap else "")
+            weights = "dequantised" if way.execution.dequantised else chain.phase1.quantisation
             lines.append(
-                f"{rows:>5} {way.execution.recompute_layers:>4} of {size.layers:<4} {way.need_bytes / GIB:>7.1f} "
-                f"{way.cost / fastest:>5.2f}x {words}".rstrip()
+                f"{way.execution.micro_batch_rows:>5} {recomputed:>19} {weights:>11} "
+                f"{way.need_bytes / GIB:>7.1f} {way.cost / fastest:>5.2f}x {words}".rstrip()
             )
     return lines
+
+
+def _execution_words(how: Execution, size: execution.ModelSize) -> str:
+    words = f"{how.recompute_layers} of {size.layers} layers recomputed"
+    if how.recompute_cheap and how.recompute_layers < size.layers:
+        words += ", of the others norms and SwiGLU"
+    return words + (", NF4 weights held dequantised" if how.dequantised else "")
 
 
 def _time_words(size: execution.ModelSize, tokens: int, card: str, price: float | None) -> str:

@@ -255,7 +255,9 @@ class Execution(Strict):
     """How the step is run; None leaves the choice to `nsllm_lite.execution`, by the memory that is there."""
 
     micro_batch_rows: Count | None = None
-    recompute_layers: Annotated[int, Field(ge=0)] | None = None
+    recompute_layers: Annotated[int, Field(ge=0)] | None = None  # that keep their input only
+    recompute_cheap: bool | None = None  # in the other layers: the outputs of norms and SwiGLU
+    dequantised: bool | None = None  # hold what NF4 made of the weights in compute_dtype
     device: Literal["cpu", "cuda"] | None = None
 
 

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from nsllm_lite import cli, doctor, model
+from nsllm_lite.kernels import fused_layers
 from nsllm_lite.merge import nf4, write
 from nsllm_lite.train import checkpoint, cpt
 
@@ -83,6 +84,9 @@ BREAKAGES = {
         lambda p: p.setattr(
             doctor, "linear_cross_entropy", lambda *given: 1.01 * doctor.linear_cross_entropy_reference(*given)
         ),
+    ),
+    "fused layers = PEFT's": (
+        "differ from PEFT's by", lambda p: p.setattr(fused_layers, "_swiglu", lambda gate, up: gate * up),
     ),
     "NF4 is NF4": ("weights are not what", lambda p: p.setattr(nf4, "HIGH", nf4.LOW)),
     "evaluation changes nothing": (

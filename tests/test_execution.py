@@ -61,6 +61,17 @@ def test_a_larger_card_recomputes_less(eight_b):
     assert counts[0] > counts[-1]
 
 
+def test_weights_are_held_dequantised_where_there_is_room(eight_b):
+    asked, size = eight_b
+    held = {gib: execution.choose(asked, size, 4096, "cuda", gib * GIB).dequantised for gib in (24, 141)}
+    assert held == {24: False, 141: True}
+    plain = recipe.update(asked, adapter={**asked.adapter.model_dump(), "dora": True})
+    assert not any(way.execution.recompute_cheap for way in execution.candidates(plain, size, 4096))
+    fixed = recipe.update(asked, execution={"recompute_cheap": False, "dequantised": False})
+    ways = [way.execution for way in execution.candidates(fixed, size, 4096)]
+    assert not any(way.recompute_cheap or way.dequantised for way in ways)
+
+
 def test_too_small_a_card_and_forced_choices(eight_b):
     asked, size = eight_b
     with pytest.raises(ValueError, match=r"needs at least 1\d\.\d GiB of GPU memory; the card has 8\.0 GiB"):
@@ -142,14 +153,20 @@ def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys, monkeypatch):
     assert "too low" not in printed
     chosen = next(line for line in printed.splitlines() if line.endswith("chosen"))
     rows, layers = chosen.split()[:2]
-    assert f"micro-batches of {rows} x 4,096; {layers} of 36 layers recomputed" in printed
-    assert float(chosen.split()[4]) < 24 * execution.USABLE_SHARE
+    assert f"micro-batches of {rows} x 4,096; {layers} of 36 layers recomputed, of the others norms" in printed
+    assert ", cheap         nf4 " in chosen
+    assert float(chosen.split()[6]) < 24 * execution.USABLE_SHARE
     faster = [line for line in printed.splitlines() if "x " in line and " of 36 " in line and "fit" in line]
     assert faster, "ways that do not fit are listed as such"
     assert cli.main([*words, "--vram", "24", "phase1.adapter.rank=1"]) == 0
     assert "rank 1 is too low to take all of it, raise adapter.rank" in capsys.readouterr().out
     assert cli.main([*words, "--vram", "8"]) == 2
-    assert "needs at least" in capsys.readouterr().err
+    text = capsys.readouterr().err
+    assert "needs at least" in text
+    nearest = text.split("RECIPES=")[1].strip(" .\n")
+    assert cli.main(["plan", "--recipes", nearest, "--out", str(tmp_path / "run"), "--vram", "8"]) == 0
+    assert cli.main([*words, "--vram", "2"]) == 2
+    assert "No Qwen3 recipe fits" in capsys.readouterr().err
     assert cli.main(["plan", "--corpus", str(tmp_path), "--vram", "16", "--out", str(tmp_path / "run")]) == 0
     assert "Qwen3-4B-Base" in capsys.readouterr().out
 

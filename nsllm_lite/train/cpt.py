@@ -17,6 +17,7 @@ from torch import nn
 from nsllm_lite import execution, heldout, run
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
+from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.rows import Row, in_groups
 from nsllm_lite.train import checkpoint, outputs
 from nsllm_lite.train.inputs import Inputs, read_inputs
@@ -224,6 +225,7 @@ def make_model(recipe: recipes.Train, inputs: Inputs, how: recipes.Execution) ->
             double_quantisation=recipe.double_quantisation,
             compute_dtype=recipe.compute_dtype if recipe.adapter else "float32",
             device=how.device,
+            dequantised=bool(how.dequantised) and recipe.adapter is not None,
         )
         if recipe.adapter is None:
             model.requires_grad_(True)
@@ -236,6 +238,7 @@ def make_model(recipe: recipes.Train, inputs: Inputs, how: recipes.Execution) ->
         models.recompute_layers(model, how.recompute_layers)
     if recipe.adapter:
         model = models.add_adapter(model, recipe.adapter, recipe.model, recipe.seed)
+        use_fused_layers(model, recompute_cheap=bool(how.recompute_cheap))
     return model
 
 

@@ -1,0 +1,126 @@
+"""The decoder layer of Qwen3, Qwen2, Llama and Mistral as four autograd functions that say what they keep.
+
+PEFT runs each projection as three products with casts between them, and autograd keeps what each of its operations
+happens to need. Here a layer is: norm + q, k, v; attention; o; norm + gate, up; SwiGLU + down (see `lora_linears`).
+With `recompute_cheap` the outputs of the norms and of SwiGLU are not kept but computed again, which costs next to
+nothing beside the products. Kept are then, in numbers a token: two residuals, q and k before and after their norm and
+rotation, v, attention's output, gate and up.
+
+The modules stay as they are, and so do their names; only this instance's layers get a `forward` of their own, which
+packed batches take. Generation, with its cache, goes the model's usual way.
+"""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nsllm_lite.kernels.lora_linears import LoraLinear, lora_linears
+from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
+
+LAYERS = ("Qwen3DecoderLayer", "Qwen2DecoderLayer", "LlamaDecoderLayer", "MistralDecoderLayer")
+PROJECTIONS = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
+
+
+def use_fused_layers(model: nn.Module, recompute_cheap: bool) -> int:
+    """Gives the layers of `model` (with or without PEFT's LoRA on it) their forward; returns how many.
+
+    A layer of another kind, or with an adapter that is no plain LoRA (DoRA, dropout, several at once), stays as it is.
+    """
+    count = 0
+    for layer in model.modules():
+        if type(layer).__name__ not in LAYERS or not _is_silu(layer.mlp):
+            continue
+        linears = {name.split(".")[1]: as_lora_linear(layer.get_submodule(name)) for name in PROJECTIONS}
+        if all(linears.values()):
+            layer.forward = types.MethodType(_forward(layer.forward, linears, recompute_cheap), layer)
+            count += 1
+    return count
+
+
+def as_lora_linear(module: nn.Module) -> LoraLinear | None:
+    """What PEFT makes of `module`, in plain tensors; None where it is more than a plain LoRA."""
+    base = getattr(module, "base_layer", module)
+    A = B = None
+    scale = 1.0
+    if base is not module:
+        active = module.active_adapters
+        plain = len(active) == 1 and active[0] in module.lora_A and not module.disable_adapters and not module.merged
+        if not plain or module.lora_variant or not isinstance(module.lora_dropout[active[0]], nn.Identity):
+            return None
+        if module.lora_A[active[0]].bias is not None or module.lora_B[active[0]].bias is not None:
+            return None
+        A, B = module.lora_A[active[0]].weight, module.lora_B[active[0]].weight
+        scale = module.scaling[active[0]]
+    if getattr(base.weight, "requires_grad", False) or getattr(base.bias, "requires_grad", False):
+        return None
+    return LoraLinear(_frozen(base), base.bias, A, B, scale)
+
+
+def _frozen(linear: nn.Module) -> Callable[[], Tensor]:
+    if getattr(linear.weight, "quant_state", None) is None:
+        return lambda: linear.weight
+    from bitsandbytes.functional import dequantize_4bit
+
+    return lambda: dequantize_4bit(linear.weight.data, linear.weight.quant_state).to(linear.compute_dtype)
+
+
+def _is_silu(mlp: nn.Module) -> bool:
+    return type(getattr(mlp, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
+
+
+def _forward(plain: Callable, linears: dict[str, LoraLinear], recompute_cheap: bool) -> Callable:
+    def several(produce: Callable[..., Tensor] | None, inputs: tuple[Tensor, ...], *names: str) -> tuple[Tensor, ...]:
+        if produce is not None and not recompute_cheap:
+            produce, inputs = None, (produce(*inputs),)
+        return lora_linears(produce, inputs, [linears[name] for name in names])
+
+    def forward(
+        self: nn.Module,
+        hidden_states: Tensor,
+        *args: Any,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        layout: Layout | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        if layout is None:
+            return plain(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
+        x_TH = hidden_states[0]
+        q, k, v = several(self.input_layernorm, (x_TH,), "q_proj", "k_proj", "v_proj")
+        attended = _attend(self.self_attn, q, k, v, position_embeddings, layout)
+        x_TH = x_TH + several(None, (attended,), "o_proj")[0]
+        gate, up = several(self.post_attention_layernorm, (x_TH,), "gate_proj", "up_proj")
+        return (x_TH + several(_swiglu, (gate, up), "down_proj")[0])[None]
+
+    return forward
+
+
+def _attend(
+    attention: nn.Module,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    layout: Layout,
+) -> Tensor:
+    """Of projections (T, heads x D) what the output projection takes, (T, heads x D)."""
+    q, k, v = (x.view(len(x), -1, attention.head_dim) for x in (q, k, v))
+    if hasattr(attention, "q_norm"):
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    rotate = attention.forward.__func__.__globals__["apply_rotary_pos_emb"]
+    q, k = rotate(*(x[None].transpose(1, 2) for x in (q, k)), *position_embeddings)
+    q, k = (x[0].transpose(0, 1).to(v.dtype) for x in (q, k))
+    return varlen_attention(q, k, v, layout=layout, scale=attention.scaling, causal=True).reshape(len(v), -1)
+
+
+def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    if gate.is_cuda:
+        from liger_kernel.transformers.functional import liger_swiglu
+
+        return liger_swiglu(gate, up)
+    return functional.silu(gate) * up

@@ -1,0 +1,167 @@
+"""The fused decoder layer against transformers' and PEFT's."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from nsllm_lite import execution, model, recipe
+from nsllm_lite.kernels import fused_layers
+from nsllm_lite.rows import Row
+
+ALL_LINEAR = [name.split(".")[1] for name in fused_layers.PROJECTIONS]
+FAMILIES = {
+    "Qwen3": transformers.Qwen3Config, "Qwen2": transformers.Qwen2Config, "Llama": transformers.LlamaConfig,
+    "Mistral": transformers.MistralConfig,
+}  # fmt: skip
+SIZES = {
+    "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": False, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def batch():
+    ids = np.random.default_rng(0).integers(1, 50, 24).astype(np.int32)
+    return model.collate([Row(ids, [9, 15], ["a", "b"], ["s", "s"], [9, 9])], "cpu")
+
+
+def adapted(family: str, **changes) -> model.PackedLM:
+    model._register_attention()
+    torch.manual_seed(0)
+    base = transformers.AutoModelForCausalLM.from_config(FAMILIES[family](**SIZES), attn_implementation=model.ATTENTION)
+    values = {"rank": 4, "alpha": 8, "rslora": True, "targets": ALL_LINEAR} | changes
+    peft = model.add_adapter(base.requires_grad_(False), recipe.Adapter(**values), "x", seed=0)
+    for name, parameter in peft.named_parameters():
+        if "lora_B" in name:  # else half of the gradients would be zero
+            torch.nn.init.normal_(parameter, std=0.1)
+        if name.endswith("bias") or "norm" in name:
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.1)
+    return model.PackedLM(peft).train()
+
+
+def loss_and_gradients(lm) -> tuple[float, dict[str, torch.Tensor]]:
+    loss = lm(batch())
+    loss.backward()
+    return loss.item(), {name: p.grad for name, p in lm.named_parameters() if p.requires_grad}
+
+
+def assert_close(found, expected):
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    assert found[1].keys() == expected[1].keys()
+    for name, gradient in found[1].items():
+        assert float((gradient - expected[1][name]).norm() / expected[1][name].norm()) < 1e-4, name
+
+
+@pytest.mark.parametrize("recompute_cheap", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_losses_and_gradients_are_peft_s(family, recompute_cheap):
+    expected = loss_and_gradients(adapted(family))
+    lm = adapted(family)
+    assert fused_layers.use_fused_layers(lm, recompute_cheap) == 2
+    found = loss_and_gradients(lm)
+    assert_close(found, expected)
+    assert all(gradient.any() for gradient in found[1].values())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"targets": ["k_proj", "down_proj"]}, {"modules_to_save": ["embed_tokens", "lm_head"]}]
+)
+def test_other_adapters(changes):
+    expected = loss_and_gradients(adapted("Qwen3", **changes))
+    lm = adapted("Qwen3", **changes)
+    assert fused_layers.use_fused_layers(lm, recompute_cheap=True) == 2
+    assert_close(loss_and_gradients(lm), expected)
+
+
+def on_pico(pico, cheap=True, whole=0, **options) -> model.PackedLM:
+    """NF4 on the CPU, with LoRA that has moved."""
+    base = model.load_base(
+        pico / "base", quantisation="nf4", double_quantisation=True, compute_dtype="float32", device="cpu", **options
+    )
+    if whole:
+        model.recompute_layers(base, whole)
+    adapter = recipe.Adapter(rank=4, alpha=8, rslora=True, targets=ALL_LINEAR)
+    lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0)).train()
+    for name, parameter in lm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    assert fused_layers.use_fused_layers(lm, cheap) == 2
+    return lm
+
+
+def test_what_is_recomputed_changes_nothing_but_rounding(pico):
+    expected = loss_and_gradients(on_pico(pico, cheap=False))
+    for cheap, whole in ((True, 0), (True, 1), (False, 2)):
+        assert_close(loss_and_gradients(on_pico(pico, cheap, whole)), expected)
+
+
+def test_weights_held_dequantised_change_no_bit(pico):
+    held, restored = on_pico(pico, dequantised=True), on_pico(pico)
+    assert model.nf4_means(held.model) == model.nf4_means(restored.model)
+    (loss, gradients), (expected, expected_gradients) = loss_and_gradients(held), loss_and_gradients(restored)
+    assert loss == expected
+    assert all(torch.equal(gradient, expected_gradients[name]) for name, gradient in gradients.items())
+    ids = torch.tensor([[3, 4, 5]])
+    made = [lm.eval().model.generate(input_ids=ids, max_new_tokens=5, do_sample=False) for lm in (held, restored)]
+    assert torch.equal(*made)
+
+
+def test_other_layers_stay_as_they_are():
+    assert fused_layers.use_fused_layers(adapted("Qwen3", dora=True), recompute_cheap=True) == 0
+    config = transformers.Gemma2Config(**SIZES)
+    gemma = transformers.AutoModelForCausalLM.from_config(config).requires_grad_(False)
+    assert fused_layers.use_fused_layers(gemma, recompute_cheap=True) == 0
+
+
+def test_a_base_that_is_trained_itself_stays_as_it_is():
+    base = transformers.AutoModelForCausalLM.from_config(FAMILIES["Qwen3"](**SIZES))
+    assert fused_layers.use_fused_layers(base, recompute_cheap=True) == 0
+
+
+def test_generation_goes_the_usual_way():
+    lm = adapted("Qwen3").eval()
+    ids = torch.tensor([[3, 4, 5]])
+    expected = lm.model.generate(input_ids=ids, max_new_tokens=5, do_sample=False)
+    fused_layers.use_fused_layers(lm, recompute_cheap=True)
+    assert torch.equal(lm.model.generate(input_ids=ids, max_new_tokens=5, do_sample=False), expected)
+
+
+class Lean(torch.autograd.Function):
+    """Keeps what it is given, as Liger's norm and the fused attention do."""
+
+    @staticmethod
+    def forward(ctx, make, *given):
+        ctx.save_for_backward(*given)
+        return make(*given)
+
+
+@pytest.mark.parametrize("recompute_cheap", [True, False])
+def test_what_a_layer_keeps_is_what_the_planner_counts(monkeypatch, recompute_cheap):
+    def attend(q, k, v, **_):
+        out = torch.zeros_like(q)
+        return Lean.apply(lambda *given: out, q, k, v, out)
+
+    lm = adapted("Qwen3")
+    monkeypatch.setattr(fused_layers, "varlen_attention", attend)
+    monkeypatch.setattr(fused_layers, "_swiglu", lambda gate, up: Lean.apply(torch.mul, gate, up))
+    for module in lm.modules():
+        if type(module).__name__ == "Qwen3RMSNorm":
+            module.forward = lambda x: Lean.apply(torch.clone, x)
+    assert fused_layers.use_fused_layers(lm, recompute_cheap) == 2
+    lm.model.enable_input_require_grads()
+    given = batch()
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in lm.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        if len(given.input_ids) in tensor.shape and tensor.is_floating_point():
+            kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        lm.hidden(given)
+    a_token = sum(number for place, number in kept.items() if place not in parameters) / len(given.input_ids)
+    rotation, last_norm = 2 * 8, 32
+    size = execution.ModelSize.of(lm.model.config.to_dict())
+    counted = 2 * execution.kept_numbers(size, recompute_cheap, low_rank=7 * 4)
+    assert a_token - rotation - last_norm == counted

@@ -1,0 +1,90 @@
+"""Linear layers with LoRA as one function: values and gradients against the plain formula."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from nsllm_lite.kernels.lora_linears import LoraLinear, lora_linears, lora_linears_reference
+
+
+def norm(x):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+def swiglu(gate, up):
+    return functional.silu(gate) * up
+
+
+def layers_of(dtype=torch.float64, adapter_dtype=None) -> list[LoraLinear]:
+    """One with bias, one that is not trained, one of another rank."""
+    torch.manual_seed(0)
+
+    def parameter(*shape):
+        return torch.randn(*shape, dtype=adapter_dtype or dtype).requires_grad_()
+
+    weights = [torch.randn(out, 6, dtype=dtype) for out in (5, 4, 7)]
+    return [
+        LoraLinear(lambda: weights[0], torch.randn(5, dtype=dtype), parameter(2, 6), parameter(5, 2), 0.5),
+        LoraLinear(lambda: weights[1], None, None, None, 1.0),
+        LoraLinear(lambda: weights[2], None, parameter(3, 6), parameter(7, 3), 2.0),
+    ]
+
+
+def trained(layers):
+    return [tensor for layer in layers for tensor in (layer.A_RI, layer.B_OR) if tensor is not None]
+
+
+@pytest.mark.parametrize(("produce", "num_inputs"), [(None, 1), (norm, 1), (swiglu, 2)])
+def test_gradients_against_finite_differences(produce, num_inputs):
+    layers = layers_of()
+    inputs = [torch.randn(3, 6, dtype=torch.float64, requires_grad=True) for _ in range(num_inputs)]
+    for given, expected in zip(
+        lora_linears(produce, inputs, layers), lora_linears_reference(produce, inputs, layers), strict=True
+    ):
+        torch.testing.assert_close(given, expected)
+
+    def outputs(*tensors):
+        adapters = iter(tensors[num_inputs:])
+        given = [
+            layer if layer.A_RI is None else layer._replace(A_RI=next(adapters), B_OR=next(adapters))
+            for layer in layers
+        ]
+        return lora_linears(produce, tensors[:num_inputs], given)
+
+    assert torch.autograd.gradcheck(outputs, (*inputs, *trained(layers)))
+
+
+def test_an_input_that_is_not_trained_on_gets_no_gradient_and_the_adapters_do():
+    layers = layers_of()
+    x = torch.randn(3, 6, dtype=torch.float64)
+    found = []
+    for function in (lora_linears, lora_linears_reference):
+        sum(y.square().sum() for y in function(norm, [x], layers)).backward()
+        found.append([tensor.grad for tensor in trained(layers)])
+        for tensor in trained(layers):
+            tensor.grad = None
+    assert x.grad is None
+    for given, expected in zip(*found, strict=True):
+        torch.testing.assert_close(given, expected)
+
+
+def test_fp32_adapters_on_bf16_weights():
+    layers = layers_of(torch.bfloat16, torch.float32)
+    x = torch.randn(3, 6, dtype=torch.bfloat16, requires_grad=True)
+    for given, expected in zip(lora_linears(norm, [x], layers), lora_linears_reference(norm, [x], layers), strict=True):
+        assert given.dtype == torch.bfloat16
+        torch.testing.assert_close(given, expected, rtol=2e-2, atol=5e-2)
+    sum(y.float().square().sum() for y in lora_linears(norm, [x], layers)).backward()
+    assert {tensor.grad.dtype for tensor in trained(layers)} == {torch.float32}
+    assert x.grad.dtype == torch.bfloat16
+
+
+def test_only_the_inputs_and_the_low_rank_product_are_kept():
+    layers = layers_of()
+    inputs = [torch.randn(100, 6, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
+        outputs = lora_linears(swiglu, inputs, layers)
+    sum(y.sum() for y in outputs).backward()
+    of_tokens = [tensor for tensor in kept.values() if tensor.shape[0] == 100]
+    assert sorted(tensor.shape[1] for tensor in of_tokens) == [5, 6, 6]  # ranks 2 + 3, gate, up
