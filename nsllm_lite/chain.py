@@ -6,7 +6,7 @@ or output folder.
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,13 @@ def load_chain(
         phase1 = recipes.update(phase1, model=model)
     root = Path(out) if out else Path(corpus_recipe.out).parent
     return _join(folder, root, corpus_recipe, base, phase1, phase2, merge, report)
+
+
+def without_bfloat16(chain: Chain) -> Chain:
+    """The same chain for a card that computes in fp16 and not in bf16, such as a T4."""
+    phases = {name: getattr(chain, name) for name in ("phase1", "phase2")}
+    bf16 = {name: phase for name, phase in phases.items() if phase.compute_dtype == "bfloat16"}
+    return replace(chain, **{name: recipes.update(phase, compute_dtype="float16") for name, phase in bf16.items()})
 
 
 def _require_heeded(overrides: dict[str, list[str]], has_base: bool) -> None:

@@ -205,7 +205,8 @@ def call_verb(recipe: "Recipe") -> dict:
 
 def run_chain(args: argparse.Namespace) -> None:
     """The steps of a phase, in order; each skips itself when it is finished."""
-    from nsllm_lite.chain import load_chain
+    from nsllm_lite.chain import load_chain, without_bfloat16
+    from nsllm_lite.execution import find_device, has_bfloat16
     from nsllm_lite.plan import plan
 
     folder, why = pick_recipes(args)
@@ -214,6 +215,8 @@ def run_chain(args: argparse.Namespace) -> None:
         step, _, rest = word.partition(".")
         overrides.setdefault(step, []).append(rest)
     chain = load_chain(folder, args.corpus, args.general, args.model, args.out, overrides)
+    if not getattr(args, "vram", None) and not has_bfloat16(find_device(chain.phase1.execution.device)[0]):
+        chain = without_bfloat16(chain)
     if args.verb == "phase2" and not (Path(chain.phase2.model) / "manifest.json").is_file():
         raise ValueError(
             f"Phase 2 starts from phase 1's merged model, and {chain.phase2.model} is not there. Run phase 1 first "

@@ -54,6 +54,12 @@ class Patient:
     folder: Path
     device: str
 
+    @property
+    def compute_dtype(self) -> str:
+        if self.device == "cpu":
+            return "float32"
+        return "bfloat16" if execution.has_bfloat16(self.device) else "float16"
+
     @cached_property
     def base(self) -> Path:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -98,7 +104,7 @@ class Patient:
         values = {
             "kind": "train", "out": str(self.folder / out), "model": str(self.base), "rows": str(self.rows),
             "quantisation": "nf4", "double_quantisation": True,
-            "compute_dtype": "bfloat16" if self.device == "cuda" else "float32",
+            "compute_dtype": self.compute_dtype,
             "adapter": {"rank": 8, "alpha": 16, "rslora": False, "targets": list(ALL_LINEAR)},
             "optimizer": {"name": "adamw8bit", "learning_rate": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.0,
                           "max_grad_norm": 1.0},
@@ -129,9 +135,8 @@ def check_card(patient: Patient) -> str:
     if patient.device == "cpu":
         raise NotHereError("no NVIDIA card visible; the tiny CPU run works, real models need a card")
     card = torch.cuda.get_device_properties(0)
-    if not torch.cuda.is_bf16_supported():
-        raise BrokenError(f"{card.name} has no bfloat16", "use an Ampere or newer card")
-    return f"{card.name}, {card.total_memory / run.GIB:.0f} GiB, CUDA {torch.version.cuda}, bfloat16"
+    words = "bfloat16" if execution.has_bfloat16("cuda") else "no bfloat16: fp16 with a scaled loss"
+    return f"{card.name}, {card.total_memory / run.GIB:.0f} GiB, CUDA {torch.version.cuda}, {words}"
 
 
 def check_room(patient: Patient) -> str:

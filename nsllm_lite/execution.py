@@ -223,7 +223,7 @@ def find_device(asked: str | None = None) -> tuple[str, int | None, str]:
     """(device, memory in bytes, name): the first CUDA card unless `asked` says cpu or there is none.
 
     Raises:
-        ValueError: cuda was asked for and there is none, or the card cannot compute in bfloat16.
+        ValueError: cuda was asked for and there is none, or the card is older than Turing.
     """
     import torch
 
@@ -235,9 +235,24 @@ def find_device(asked: str | None = None) -> tuple[str, int | None, str]:
             "(python -c 'import torch; print(torch.version.cuda)')."
         )
     card = torch.cuda.get_device_properties(0)
-    if card.major < 8:
+    if (card.major, card.minor) < (7, 5):
         raise ValueError(
-            f"{card.name} does not compute in bfloat16 (compute capability {card.major}.{card.minor}; 8.0 is needed). "
-            "Use an Ampere or newer card, or execution.device=cpu."
+            f"{card.name} is too old (compute capability {card.major}.{card.minor}; 7.5 is needed). Use a T4 or newer "
+            "card, or execution.device=cpu."
         )
     return "cuda", card.total_memory, card.name
+
+
+def has_bfloat16(device: str) -> bool:
+    import torch
+
+    return device == "cpu" or torch.cuda.get_device_properties(0).major >= 8
+
+
+def require_dtype(compute_dtype: str, device: str) -> None:
+    """Raises ValueError where the card cannot compute in `compute_dtype`."""
+    if compute_dtype == "bfloat16" and not has_bfloat16(device):
+        raise ValueError(
+            "This card does not compute in bfloat16. Add compute_dtype=float16: the loss is then scaled so that small "
+            "gradients survive, and a step that overflows is done again with a smaller scale."
+        )

@@ -321,6 +321,11 @@ class Batch:
         return len(self.input_ids) - len(self.doc_ids)
 
 
+def autocast(device: str, compute_dtype: str) -> torch.autocast:
+    """The context of every forward: products in `compute_dtype`."""
+    return torch.autocast(device, dtype=getattr(torch, compute_dtype), enabled=compute_dtype != "float32")
+
+
 def collate(rows: Sequence[Row], device: str) -> Batch:
     """Joins rows without padding. A document never continues from one row into the next."""
     lengths = np.concatenate([np.asarray(row.doc_lengths, dtype=np.int64) for row in rows])
@@ -331,7 +336,8 @@ def collate(rows: Sequence[Row], device: str) -> Batch:
     position_ids = np.arange(len(input_ids)) - np.repeat(bounds[:-1], lengths)
 
     def to_device(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
 
     return Batch(
         input_ids=to_device(input_ids),

@@ -46,7 +46,7 @@ def plan(
     except ValueError as error:
         raise ValueError(f"{error} {_nearest_words(chain, row_tokens, card_bytes)}") from None
     memory = execution.memory(chain.phase1, size, row_tokens, how)
-    width = 2 if chain.phase1.compute_dtype == "bfloat16" else 4
+    width = 4 if chain.phase1.compute_dtype == "float32" else 2
     disk_bytes = download_bytes + 2 * size.params * width
     out = Path(chain.corpus.out).parent
     free_bytes = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free

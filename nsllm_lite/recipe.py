@@ -269,7 +269,7 @@ class Train(Strict):
     rows: Name
     quantisation: Literal["nf4", "none"]
     double_quantisation: bool
-    compute_dtype: Literal["float32", "bfloat16"]
+    compute_dtype: Literal["float32", "bfloat16", "float16"]
     adapter: Annotated[Adapter | None, BeforeValidator(_none_word)]
     optimizer: Optimizer
     schedule: Schedule

@@ -88,15 +88,38 @@ def test_cuda_where_there_is_none(monkeypatch):
         execution.find_device("cuda")
 
 
-def fake_card(monkeypatch, name: str, gib: float, major: int = 8):
-    card = SimpleNamespace(name=name, total_memory=int(gib * GIB), major=major, minor=0)
+def fake_card(monkeypatch, name: str, gib: float, major: int = 8, minor: int = 0):
+    card = SimpleNamespace(name=name, total_memory=int(gib * GIB), major=major, minor=minor)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
 
 
-def test_a_card_without_bfloat16_is_refused(monkeypatch):
-    fake_card(monkeypatch, "Tesla T4", 15, major=7)
-    with pytest.raises(ValueError, match="does not compute in bfloat16"):
+def test_a_card_without_bfloat16_trains_in_fp16(monkeypatch):
+    fake_card(monkeypatch, "Tesla T4", 14.6, major=7, minor=5)
+    assert execution.find_device()[0] == "cuda"
+    with pytest.raises(ValueError, match=r"Add compute_dtype=float16"):
+        execution.require_dtype("bfloat16", "cuda")
+    execution.require_dtype("float16", "cuda")
+    asked = chain.load_chain(RECIPES / "qwen3-1.7b")
+    changed = chain.without_bfloat16(asked)
+    assert (changed.phase1.compute_dtype, changed.phase2.compute_dtype) == ("float16", "float16")
+    assert (changed.corpus, changed.merge1) == (asked.corpus, asked.merge1)
+
+
+def test_the_chain_on_a_card_without_bfloat16(monkeypatch, tmp_path):
+    planned = []
+    fake_card(monkeypatch, "Tesla T4", 14.6, major=7, minor=5)
+    monkeypatch.setattr(plan, "plan", lambda chain, *rest: planned.append(chain))
+    monkeypatch.chdir(RECIPES.parent)
+    words = ["plan", "--corpus", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 0
+    assert cli.main([*words, "--vram", "24"]) == 0
+    assert [each.phase1.compute_dtype for each in planned] == ["float16", "bfloat16"]
+
+
+def test_an_old_card_is_refused(monkeypatch):
+    fake_card(monkeypatch, "Tesla V100", 16, major=7)
+    with pytest.raises(ValueError, match="too old"):
         execution.find_device()
 
 

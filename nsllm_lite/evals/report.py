@@ -81,8 +81,7 @@ def _score(
 
     loaded = model.load_base(model.resolve_model(directory), device=device, **options)
     lm = model.PackedLM(model.load_adapter(loaded, Path(adapter)) if adapter else loaded)
-    bf16 = options["compute_dtype"] == "bfloat16"
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+    with model.autocast(device, options["compute_dtype"]):
         figures = {
             name: heldout.score(lm, rows, micro_batch_rows, device)["all"].figures() for name, rows in samples.items()
         }

@@ -27,10 +27,11 @@ class Layout:
 def varlen_attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layout: Layout, scale: float, causal: bool) -> Tensor:
     """Softmax attention within each document, (T, H, D).
 
-    On CUDA with 16-bit inputs `torch.nn.attention.varlen.varlen_attn`; elsewhere scaled-dot-product attention a
-    document at a time.
+    On CUDA (Ampere or newer) with 16-bit inputs `torch.nn.attention.varlen.varlen_attn`; elsewhere scaled-dot-product
+    attention a document at a time.
     """
-    if q_THD.is_cuda and q_THD.dtype in (torch.bfloat16, torch.float16):
+    is_fast = q_THD.is_cuda and q_THD.dtype in (torch.bfloat16, torch.float16)
+    if is_fast and torch.cuda.get_device_capability() >= (8, 0):
         return fused(q_THD, k_TKD, v_TKD, layout, scale, causal)
     return varlen_attention_reference(q_THD, k_TKD, v_TKD, layout, scale, causal)
 

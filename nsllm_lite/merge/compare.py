@@ -77,9 +77,8 @@ class Scorer:
 
     def score(self, causal_lm: torch.nn.Module, keep: bool = False) -> dict[str, float]:
         lm = model.PackedLM(causal_lm)
-        bf16 = self.dtype == "bfloat16"
         kl, same, tokens = 0.0, 0, 0
-        with torch.no_grad(), torch.autocast(self.device, dtype=torch.bfloat16, enabled=bf16), heldout.evaluating(lm):
+        with torch.no_grad(), model.autocast(self.device, self.dtype), heldout.evaluating(lm):
             loss = heldout.score(lm, self.rows, 1, self.device)["all"].loss
             for number, row in enumerate(self.rows[:KL_ROWS]):
                 hidden = lm.hidden(model.collate([row], self.device))

@@ -38,8 +38,8 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     inputs = read_inputs(recipe)
     identity = recipes.identity(recipe)
     device, card_bytes, card = execution.find_device(recipe.execution.device)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision(recipe))
-    team = Team(accelerator)
+    execution.require_dtype(recipe.compute_dtype, device)
+    team = Team(Accelerator(cpu=device == "cpu"))
     if run.is_finished(out, identity, inputs.hashes):
         if team.is_first:
             print(f"{out}: finished, skipped")
@@ -57,6 +57,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     trained = [parameter for parameter in lm.parameters() if parameter.requires_grad]
     team.start_equal(trained)
     optimizer = make_optimizer(recipe.optimizer, parameter_groups(lm, recipe.optimizer))
+    scaler = torch.amp.GradScaler(how.device, enabled=recipe.compute_dtype == "float16")
     order = step_order(recipe, inputs)
     budget = recipe.budget
     if team.is_first:
@@ -65,12 +66,27 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     def evaluate(step: int) -> None:
         if not team.is_first:
             return
-        with accelerator.autocast():
+        with models.autocast(how.device, recipe.compute_dtype):
             scores = {
                 name: heldout.score(lm, rows, how.micro_batch_rows, how.device) for name, rows in inputs.heldout.items()
             }
         figures = {name: {source: score.figures() for source, score in by.items()} for name, by in scores.items()}
         log.write({"step": step, "tokens": tokens, "heldout": figures})
+
+    def compute_gradients(rows: list[Row]) -> tuple[float, float]:
+        """The step's loss and the norm of its gradient, which is then clipped."""
+        targets = sum(row.num_targets for row in rows)
+        loss = torch.zeros((), device=how.device)
+        for micro_rows in in_groups(team.share(rows), how.micro_batch_rows):
+            batch = models.collate(micro_rows, how.device)
+            with models.autocast(how.device, recipe.compute_dtype):
+                micro_loss = lm(batch) / targets
+            scaler.scale(micro_loss).backward()
+            loss += micro_loss.detach()
+        team.add_gradients(trained)
+        scaler.unscale_(optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(trained, recipe.optimizer.max_grad_norm)
+        return float(team.add(loss)), float(grad_norm)
 
     # Resume, or the state before the first step
     log = outputs.Log(out / "metrics.jsonl")
@@ -78,6 +94,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     if latest := checkpoint.newest(out / "checkpoints"):
         first_step, progress = checkpoint.load(latest, lm, optimizer)
         tokens, domain_tokens = progress["tokens"], progress["domain_tokens"]
+        scaler.load_state_dict(progress["scaler"])
         if team.is_first:
             log.keep_until(first_step)
             print(f"{out}: continuing after step {first_step} of {budget.steps}")
@@ -94,25 +111,20 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     for step in range(first_step, budget.steps):
         step_started = time.perf_counter()
         rows = order.rows(step)
-        step_targets = sum(row.num_targets for row in rows)
         factor = lr_factor(recipe.schedule, step, budget.steps)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
 
-        loss = torch.zeros((), device=how.device)
-        for micro_rows in in_groups(team.share(rows), how.micro_batch_rows):
-            batch = models.collate(micro_rows, how.device)
-            with accelerator.autocast():
-                micro_loss = lm(batch) / step_targets
-            accelerator.backward(micro_loss)
-            loss += micro_loss.detach()
-        team.add(loss)
-        team.add_gradients(trained)
+        loss, grad_norm = compute_gradients(rows)
+        while math.isfinite(loss) and not math.isfinite(grad_norm) and scaler.get_scale() > 1:  # fp16 has overflowed
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            loss, grad_norm = compute_gradients(rows)
+        require_finite(step + 1, loss, grad_norm, rows, out)
         if unreached:
             unreached = require_reached(unreached, first_step, step)
-        grad_norm = nn.utils.clip_grad_norm_(trained, recipe.optimizer.max_grad_norm)
-        require_finite(step + 1, float(loss), float(grad_norm), rows, out)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
         done = step + 1
@@ -121,20 +133,19 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         train_tokens += step_tokens
         train_seconds += time.perf_counter() - step_started
         domain_tokens += sum(len(row.input_ids) for row in rows[: len(rows) - order.replay_rows(step)])
-        line = {"step": done, "tokens": tokens, "loss": float(loss)}
-        line |= {"learning_rate": recipe.optimizer.learning_rate * factor, "grad_norm": float(grad_norm)}
+        line = {"step": done, "tokens": tokens, "loss": loss}
+        line |= {"learning_rate": recipe.optimizer.learning_rate * factor, "grad_norm": grad_norm}
         if team.is_first:
             log.write(line)
         speed = train_tokens / train_seconds
-        progress_bar.set_postfix_str(f"loss {float(loss):.4f}, {speed:,.0f} tok/s", refresh=False)
+        progress_bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} tok/s", refresh=False)
         progress_bar.update()
         if done % recipe.evaluation.every_steps == 0 or done == budget.steps:
             evaluate(done)
         if team.is_first and (done % recipe.checkpoint_steps == 0 or done == budget.steps):
             log.sync()
-            checkpoint.save(
-                out / "checkpoints", done, lm, optimizer, {"tokens": tokens, "domain_tokens": domain_tokens}
-            )
+            progress = {"tokens": tokens, "domain_tokens": domain_tokens, "scaler": scaler.state_dict()}
+            checkpoint.save(out / "checkpoints", done, lm, optimizer, progress)
             checkpoint.rotate(out / "checkpoints", recipe.keep_checkpoints)
     progress_bar.close()
 
@@ -206,10 +217,6 @@ def freeze_execution(out: Path, card: str, how: recipes.Execution) -> None:
         changed = [f"{key} {before.get(key)} -> {frozen[key]}" for key in frozen if before.get(key) != frozen[key]]
         print(f"{out}: continuing with another execution ({', '.join(changed)}); losses may differ by rounding")
     run.write_json(path, frozen)
-
-
-def precision(recipe: recipes.Train) -> str:
-    return {"bfloat16": "bf16", "float32": "no"}[recipe.compute_dtype]
 
 
 def make_model(recipe: recipes.Train, inputs: Inputs, how: recipes.Execution) -> nn.Module:

@@ -112,6 +112,41 @@ def test_a_stopped_run_continues_bit_for_bit(pico_recipe, tmp_path, monkeypatch,
     assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
 
 
+def test_fp16_learns_and_resumes_exactly(pico_recipe, tmp_path, monkeypatch):
+    """As on a card without bfloat16. A step that overflows is done again with a smaller scale: none is lost."""
+    scaler = torch.amp.GradScaler
+    scales = []
+
+    class Watched(scaler):
+        def __init__(self, device, enabled):
+            super().__init__(device, init_scale=2.0**30, enabled=enabled)
+
+        def update(self):
+            super().update()
+            scales.append(self.get_scale())
+
+    monkeypatch.setattr(torch.amp, "GradScaler", Watched)
+    steps = {"budget": {"steps": 12, "tokens_per_step": 256, "tokens": 12 * 256}, "checkpoint_steps": 4}
+    whole = pico_recipe(compute_dtype="float16", **steps)
+    cpt.train(whole)
+    lines = [line for line in metrics(whole.out) if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert scales[0] == 2.0**29, "the first scale overflows"
+    assert len(scales) > 12
+    reference = pico_recipe(out=str(tmp_path / "fp32"), **steps)
+    cpt.train(reference)
+    assert step_losses(whole.out) == pytest.approx(step_losses(reference.out), rel=5e-3)
+
+    broken = Path(shutil.copytree(whole.out, tmp_path / "broken"))
+    for path in (broken / "adapter", broken / "checkpoints/step-000012"):
+        shutil.rmtree(path)
+    (broken / "manifest.json").unlink()
+    cpt.train(recipe.update(whole, out=str(broken)))
+    assert step_losses(broken) == step_losses(whole.out)
+    files = [Path(out) / "adapter/adapter_model.safetensors" for out in (broken, whole.out)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_kill_nine_then_the_same_command(pico_recipe, tmp_path):
     """A real process, killed after its first checkpoint; the same command ends as if nothing had happened."""
     steps = {"budget": {"steps": 40, "tokens_per_step": 256, "tokens": 40 * 256}, "checkpoint_steps": 10}
