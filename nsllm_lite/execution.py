@@ -5,13 +5,15 @@ beyond rounding. The constants follow from arithmetic on the architecture; on CU
 """
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 from nsllm_lite import recipe as recipes
-from nsllm_lite.run import GIB, read_json
+from nsllm_lite.run import GIB, read_json, write_json
 
 USABLE_SHARE = 0.9  # of the card's memory; the rest is left to the driver and to fragmentation
 CONTEXT_BYTES = int(0.8 * GIB)  # CUDA context and library workspaces
@@ -213,6 +215,37 @@ def require_card(recipe: recipes.Train, size: ModelSize, device: str) -> None:
             "CPU this run would take weeks. Run it on a machine with a card, take RECIPES=recipes/nano here, or insist "
             "with execution.device=cpu."
         )
+
+
+def flops_per_token(size: ModelSize) -> int:
+    """By the 4N convention: forward and input gradients of the frozen products, recomputation not counted."""
+    return 4 * (size.linear_params + size.vocab * size.hidden)
+
+
+def remember_speed(card: str, size: ModelSize, tokens_per_s: float) -> None:
+    """Keeps what this card has reached, for the plans of later runs."""
+    known = _known_speeds() | {card: {"flops": flops_per_token(size) * tokens_per_s, "on": f"{date.today()}"}}
+    try:
+        _speed_file().parent.mkdir(parents=True, exist_ok=True)
+        write_json(_speed_file(), known)
+    except OSError as error:
+        print(f"{_speed_file()}: the speed of this run is not kept ({error})")
+
+
+def known_speed(card: str) -> dict | None:
+    """{"flops": reached a second, "on": date}; None where no run has ended on such a card."""
+    return _known_speeds().get(card)
+
+
+def _speed_file() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nsllm-lite" / "speed.json"
+
+
+def _known_speeds() -> dict:
+    try:
+        return read_json(_speed_file())
+    except (OSError, ValueError):
+        return {}
 
 
 def _divisors(number: int) -> list[int]:

@@ -85,7 +85,7 @@ def plan(
         f"({free_bytes / GIB:.0f} GiB free)",
     ]
     if show_all and device == "cuda":
-        lines += ["", *_ways_table(chain, size, row_tokens, card_bytes, how)]
+        lines += ["", *_ways_table(chain, size, row_tokens, card_bytes, how, _speed(size, card))]
     print("\n".join(lines), flush=True)
     if will_start:
         execution.require_card(chain.phase1, size, device)
@@ -160,13 +160,18 @@ def _capacity_words(chain: Chain, trained: int) -> str:
 
 
 def _ways_table(
-    chain: Chain, size: execution.ModelSize, row_tokens: int, card_bytes: int, chosen: Execution
+    chain: Chain,
+    size: execution.ModelSize,
+    row_tokens: int,
+    card_bytes: int,
+    chosen: Execution,
+    speed: tuple[float, str] | None,
 ) -> list[str]:
     """Of each micro-batch and holding of the weights the fastest way, the fastest that fits, and the leanest."""
     ways = list(execution.candidates(chain.phase1, size, row_tokens))
     usable = execution.USABLE_SHARE * card_bytes
-    fastest = min(way.cost for way in ways)
-    lines = [f"{'rows':>5} {'recomputed':>19} {'weights':>11} {'GiB':>7} {'time':>6}"]
+    of_chosen = next(way.cost for way in ways if way.execution == chosen)
+    lines = [f"{'rows':>5} {'recomputed':>19} {'weights':>11} {'GiB':>7} {'time':>6} {'tokens/s':>9}"]
     for key in sorted({(way.execution.micro_batch_rows, bool(way.execution.dequantised)) for way in ways}):
         mine = [way for way in ways if (way.execution.micro_batch_rows, bool(way.execution.dequantised)) == key]
         mine.sort(key=lambda way: way.cost)
@@ -178,7 +183,8 @@ def _ways_table(
             weights = "dequantised" if way.execution.dequantised else chain.phase1.quantisation
             lines.append(
                 f"{way.execution.micro_batch_rows:>5} {recomputed:>19} {weights:>11} "
-                f"{way.need_bytes / GIB:>7.1f} {way.cost / fastest:>5.2f}x {words}".rstrip()
+                f"{way.need_bytes / GIB:>7.1f} {way.cost / of_chosen:>5.2f}x "
+                f"{f'{speed[0] * of_chosen / way.cost:,.0f}' if speed else '':>9} {words}".rstrip()
             )
     return lines
 
@@ -190,11 +196,19 @@ def _execution_words(how: Execution, size: execution.ModelSize) -> str:
     return words + (", NF4 weights held dequantised" if how.dequantised else "")
 
 
-def _time_words(size: execution.ModelSize, tokens: int, card: str, price: float | None) -> str:
+def _speed(size: execution.ModelSize, card: str) -> tuple[float, str] | None:
+    """(tokens a second, where the figure comes from), as far as anything is known of the card."""
+    each = execution.flops_per_token(size)
+    if known := execution.known_speed(card):
+        return known["flops"] / each, f"as measured on this card, {known['on']}"
     peak = next((tflops for word, tflops in PEAK_TFLOPS.items() if word in card), None)
-    if not peak:
+    return (peak * 1e12 * ASSUMED_MFU / each, f"{ASSUMED_MFU:.0%} of the card's peak, assumed") if peak else None
+
+
+def _time_words(size: execution.ModelSize, tokens: int, card: str, price: float | None) -> str:
+    if not (speed := _speed(size, card)):
         return ""
-    flops = 4 * (size.linear_params + size.vocab * size.hidden) * tokens
-    hours = flops / (peak * 1e12 * ASSUMED_MFU) / 3600
+    tokens_per_s, source = speed
+    hours = tokens / tokens_per_s / 3600
     money = f", {hours * price:,.2f} at {price:g} an hour" if price else ""
-    return f", about {hours:.1f} h at {ASSUMED_MFU:.0%} of the card's peak (assumed){money}"
+    return f", about {hours:.1f} h at {tokens_per_s:,.0f} tokens/s ({source}){money}"

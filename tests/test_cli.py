@@ -127,4 +127,4 @@ def test_two_hops_from_the_makefile_to_the_optimizer_step():
 
     assert "@$(NSLLM) phase1" in (ROOT / "Makefile").read_text()
     assert "from nsllm_lite.train.cpt import train" in inspect.getsource(cli)
-    assert "optimizer.step()" in inspect.getsource(train)
+    assert "scaler.step(optimizer)" in inspect.getsource(train)

@@ -8,6 +8,7 @@ import torch
 
 from nsllm_lite import chain, cli, execution, plan, recipe
 from nsllm_lite.run import GIB
+from nsllm_lite.train import outputs
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -89,6 +90,7 @@ def test_cuda_where_there_is_none(monkeypatch):
 
 
 def fake_card(monkeypatch, name: str, gib: float, major: int = 8, minor: int = 0):
+    monkeypatch.setattr(execution, "_known_speeds", dict)
     card = SimpleNamespace(name=name, total_memory=int(gib * GIB), major=major, minor=minor)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
@@ -136,7 +138,7 @@ def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
     assert "Download   15.3 GiB" in text
     assert figures["disk_bytes"] == pytest.approx(49e9, rel=0.01)
     assert sum(figures["memory_bytes"].values()) < 23.6 * GIB
-    assert "at 30% of the card's peak (assumed)" in text
+    assert "tokens/s (30% of the card's peak, assumed)" in text
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GIB))
     with pytest.raises(ValueError, match=r"Not enough disk for the run: 45\.8 GiB needed"):
         plan.plan(joined, why)
@@ -194,9 +196,38 @@ def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys, monkeypatch):
     assert "Qwen3-4B-Base" in capsys.readouterr().out
 
 
-def test_money_follows_from_the_hours(monkeypatch):
+def test_money_follows_from_the_hours(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     size = chain.QWEN3["qwen3-8b"][2]
+    speed = 989e12 * plan.ASSUMED_MFU / (4 * (size.linear_params + size.vocab * size.hidden))
+    hours = 13_107_200 / speed / 3600
     words = plan._time_words(size, 13_107_200, "NVIDIA H100", 2.0)
-    hours = 4 * (size.linear_params + size.vocab * size.hidden) * 13_107_200 / (989e12 * plan.ASSUMED_MFU) / 3600
-    assert f"about {hours:.1f} h" in words
+    assert f"about {hours:.1f} h at {speed:,.0f} tokens/s (30% of the card's peak, assumed)" in words
     assert words.endswith(f", {hours * 2:,.2f} at 2 an hour")
+    assert plan._time_words(size, 13_107_200, "some card", 2.0) == ""
+
+
+def test_what_a_run_has_measured_is_what_the_next_plan_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    eight, four = (chain.QWEN3[name][2] for name in ("qwen3-8b", "qwen3-4b"))
+    execution.remember_speed("NVIDIA H100", eight, 9_000.0)
+    execution.remember_speed("another", eight, 100.0)
+    assert " at 9,000 tokens/s (as measured on this card, 20" in plan._time_words(eight, 10**6, "NVIDIA H100", None)
+    ratio = execution.flops_per_token(eight) / execution.flops_per_token(four)
+    assert f" at {9_000 * ratio:,.0f} tokens/s" in plan._time_words(four, 10**6, "NVIDIA H100", None)
+    (tmp_path / "nsllm-lite/speed.json").write_text("{damaged")
+    assert execution.known_speed("NVIDIA H100") is None
+
+
+def test_a_run_on_a_card_tells_how_well_it_was_predicted(monkeypatch, tmp_path, eight_b):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked, size = eight_b
+    how = execution.choose(asked, size, 4096, "cuda", 40 * GIB)
+    need = execution.memory(asked, size, 4096, how)
+    in_torch = sum(need.values()) - execution.CONTEXT_BYTES
+    monkeypatch.setattr(outputs, "peak_memory_bytes", lambda device: in_torch / 1.25)
+    inputs = SimpleNamespace(size=size, rows=SimpleNamespace(totals=SimpleNamespace(row_tokens=4096)))
+    measured = outputs.measure(asked, inputs, how, "a card", 1_000_000, 100.0)
+    assert measured["memory_error"] == pytest.approx(0.25)
+    assert measured["predicted_memory_gib"] == pytest.approx(in_torch / GIB, abs=0.01)
+    assert execution.known_speed("a card")["flops"] == execution.flops_per_token(size) * 10_000

@@ -157,12 +157,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     outputs.write_after(recipe, inputs, lm, out)
     plot_losses(out / "metrics.jsonl", out / "loss.png", f"{out}: {budget.steps} steps")
     results = outputs.summarise(recipe, inputs, log.lines(), domain_tokens, order)
-    measured = {
-        "train_tokens_per_s": round(train_tokens / train_seconds, 1) if train_tokens else None,
-        "peak_memory_gib": round(outputs.peak_memory_bytes(how.device) / run.GIB, 2),
-        "execution": how.model_dump(mode="json"),
-        "processes": team.size,
-    }
+    measured = outputs.measure(recipe, inputs, how, card, train_tokens, train_seconds) | {"processes": team.size}
     run.finish(out, "train", identity, inputs.hashes, results, started, measured)
     outputs.print_summary(out, results, measured)
     team.leave()

@@ -132,6 +132,27 @@ def print_data(budget: recipes.Budget, totals: RowTotals, order: StepOrder) -> N
         )
 
 
+def measure(
+    recipe: recipes.Train, inputs: Inputs, how: recipes.Execution, card: str, tokens: int, seconds: float
+) -> dict[str, Any]:
+    """Speed and memory of the run; on a card beside what was predicted, and kept for later plans."""
+    speed = tokens / seconds if tokens else None
+    peak = peak_memory_bytes(how.device)
+    measured = {
+        "train_tokens_per_s": speed and round(speed, 1),
+        "peak_memory_gib": round(peak / run.GIB, 2),
+        "execution": how.model_dump(mode="json"),
+    }
+    if how.device == "cuda":
+        predicted = execution.memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how)
+        in_torch = sum(predicted.values()) - predicted["CUDA context"]  # which torch does not count
+        measured["predicted_memory_gib"] = round(in_torch / run.GIB, 2)
+        measured["memory_error"] = round(in_torch / peak - 1, 3)
+        if speed:
+            execution.remember_speed(card, inputs.size, speed)
+    return measured
+
+
 def peak_memory_bytes(device: str) -> int:
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
@@ -143,6 +164,7 @@ def print_summary(out: Path, results: dict[str, Any], measured: dict[str, Any]) 
         f"{out}: {results['steps']} steps, {results['tokens']:,} tokens "
         f"({results['coverage']:.2f} x the {results['available_tokens']:,} domain tokens there are), "
         f"{measured['train_tokens_per_s'] or '-'} tokens/s, peak {measured['peak_memory_gib']} GiB"
+        + (f" ({measured['predicted_memory_gib']} predicted)" if "predicted_memory_gib" in measured else "")
     )
     for name in results["heldout"]["before"]:
         before, after = (results["heldout"][when][name].get("all") for when in ("before", "after"))
