@@ -13,7 +13,7 @@ EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(MODEL),--model '$(MODEL)') \
        $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase plan corpus merge report doctor test test-slow lint format bench-merge clean
+.PHONY: help setup phase1 phase2 two-phase plan corpus merge report doctor test test-kernels test-slow lint format bench-merge clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -54,6 +54,11 @@ doctor: setup  ## does this machine train and merge right? checks on a tiny mode
 
 test: setup  ## the tests: CPU, no network, under 3 minutes
 	@$(VENV)/bin/python -m pytest
+
+test-kernels: setup  ## Liger's Triton kernels without a GPU, in Triton's interpreter (fetches triton, 200 MB)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/kernels \
+	  triton==3.7.1 liger-kernel==0.8.5
+	@TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/kernels $(VENV)/bin/python -m pytest tests/kernels
 
 test-slow: setup  ## kills, seeds and other long tests
 	@$(VENV)/bin/python -m pytest -m slow

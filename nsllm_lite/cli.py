@@ -89,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     planning.add_argument(
         "--vram", type=float, metavar="GIB", help="plan for a card of so much memory, not for this one"
     )
+    planning.epilog = "A recipe or its folder may stand first: nsllm-lite plan recipes/qwen3-8b --vram 24 --all"
     planning.add_argument("--all", action="store_true", help="list the other ways to run a step as well")
     planning.add_argument("--price", type=float, metavar="X", help="of an hour of the card: adds what the run costs")
     recipe_verb("corpus", "papers -> clean documents -> packed rows, with a ledger")
@@ -209,6 +210,9 @@ def run_chain(args: argparse.Namespace) -> None:
     from nsllm_lite.execution import find_device, has_bfloat16
     from nsllm_lite.plan import plan
 
+    if args.verb == "plan" and args.overrides and "=" not in args.overrides[0]:
+        asked = Path(args.overrides.pop(0))
+        args.recipes = asked.parent if asked.suffix == ".yaml" else asked
     folder, why = pick_recipes(args)
     overrides: dict[str, list[str]] = {}
     for word in args.overrides:

@@ -169,7 +169,7 @@ def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys):
 
 def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GIB))
-    words = ["plan", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path / "run")]
+    words = ["plan", "recipes/qwen3-8b/phase1.yaml", "--out", str(tmp_path / "run")]
     assert cli.main([*words, "--vram", "24", "--all", "--price", "2.5"]) == 0
     printed = capsys.readouterr().out
     assert "a card, 24.0 GiB" in printed
@@ -183,7 +183,7 @@ def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys, monkeypatch):
     assert float(chosen.split()[6]) < 24 * execution.USABLE_SHARE
     faster = [line for line in printed.splitlines() if "x " in line and " of 36 " in line and "fit" in line]
     assert faster, "ways that do not fit are listed as such"
-    assert cli.main([*words, "--vram", "24", "phase1.adapter.rank=1"]) == 0
+    assert cli.main([*words[:2], "phase1.adapter.rank=1", *words[2:], "--vram", "24"]) == 0
     assert "rank 1 is too low to take all of it, raise adapter.rank" in capsys.readouterr().out
     assert cli.main([*words, "--vram", "8"]) == 2
     text = capsys.readouterr().err

@@ -95,7 +95,8 @@ def _forward(plain: Callable, linears: dict[str, LoraLinear], recompute_cheap: b
         attended = _attend(self.self_attn, q, k, v, position_embeddings, layout)
         x_TH = x_TH + several(None, (attended,), "o_proj")[0]
         gate, up = several(self.post_attention_layernorm, (x_TH,), "gate_proj", "up_proj")
-        return (x_TH + several(_swiglu, (gate, up), "down_proj")[0])[None]
+        swiglu = getattr(self.mlp, "swiglu", _swiglu)
+        return (x_TH + several(swiglu, (gate, up), "down_proj")[0])[None]
 
     return forward
 
@@ -119,8 +120,4 @@ def _attend(
 
 
 def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    if gate.is_cuda:
-        from liger_kernel.transformers.functional import liger_swiglu
-
-        return liger_swiglu(gate, up)
     return functional.silu(gate) * up

@@ -26,7 +26,7 @@ def use_liger_kernels(model: nn.Module) -> Counter[str]:
         return liger_rms_norm(hidden_states, self.weight, self.variance_epsilon, 0.0, "llama", False)
 
     def mlp_forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(liger_swiglu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(self.swiglu(self.gate_proj(x), self.up_proj(x)))
 
     swapped: Counter[str] = Counter()
     for module in model.modules():
@@ -35,6 +35,7 @@ def use_liger_kernels(model: nn.Module) -> Counter[str]:
             module.forward = types.MethodType(norm_forward, module)
             swapped["rms_norm"] += 1
         elif all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and _is_silu(module):
+            module.swiglu = liger_swiglu  # for `fused_layers` too
             module.forward = types.MethodType(mlp_forward, module)
             swapped["swiglu"] += 1
         elif "apply_rotary_pos_emb" in getattr(getattr(forward, "__code__", None), "co_names", ()):

@@ -13,6 +13,7 @@ import torch
 
 from nsllm_lite import model
 from nsllm_lite.rows import Row
+from tests.kernels.test_fused_layers import FAMILIES, adapted, assert_close, loss_and_gradients
 
 pytest.importorskip("liger_kernel", reason="Liger's kernels come with the gpu extra")
 if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
@@ -72,9 +73,11 @@ def test_the_same_loss_and_gradients_and_no_other_model_touched(pico):
 
 
 @pytest.mark.usefixtures("_interpreter")
-def test_together_with_nf4_lora_and_recomputation(pico):
-    """As a run on a GPU puts them together: NF4, Liger, recomputed layers, LoRA."""
+@pytest.mark.parametrize("recompute_cheap", [None, False, True])
+def test_together_with_nf4_lora_and_recomputation(pico, recompute_cheap):
+    """As a run on a GPU puts them together: NF4, Liger, recomputed layers, LoRA; fused layers unless None."""
     from nsllm_lite import recipe
+    from nsllm_lite.kernels.fused_layers import use_fused_layers
     from nsllm_lite.kernels.liger import use_liger_kernels
 
     ids = np.random.default_rng(1).integers(1, 300, 24).astype(np.int32)
@@ -94,12 +97,27 @@ def test_together_with_nf4_lora_and_recomputation(pico):
             for name, parameter in lm.named_parameters():
                 if "lora_B" in name:
                     parameter.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).view_as(parameter))
+        if with_liger and recompute_cheap is not None:
+            assert use_fused_layers(lm, recompute_cheap) == 2
         loss = lm(batch)
         loss.backward()
         found.append((loss.item(), [p.grad for p in lm.parameters() if p.requires_grad]))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
     assert len(found[0][1]) == 2 * 2 * 7
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(found[0][1], found[1][1], strict=True))
+
+
+@pytest.mark.usefixtures("_interpreter")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_families_of_the_fused_layers(family):
+    from nsllm_lite.kernels.fused_layers import use_fused_layers
+    from nsllm_lite.kernels.liger import use_liger_kernels
+
+    expected = loss_and_gradients(adapted(family))
+    lm = adapted(family)
+    assert use_liger_kernels(lm)["rope"] == 2
+    assert use_fused_layers(lm, recompute_cheap=True) == 2
+    assert_close(loss_and_gradients(lm), expected)
 
 
 @pytest.mark.usefixtures("_interpreter")

@@ -79,6 +79,21 @@ def test_micro_batches_do_not_change_the_losses(pico_recipe, tmp_path):
     assert losses[1] != losses[4]  # they really were computed differently
 
 
+def test_execution_does_not_change_the_losses(pico_recipe, tmp_path):
+    """What is recomputed and how the weights are held."""
+    found = {}
+    for change in (None, "recompute_cheap", "recompute_layers", "dequantised"):
+        out = tmp_path / str(change)
+        changes = {change: 1 if change == "recompute_layers" else True} if change else {}
+        cpt.train(pico_recipe(out=str(out), execution={"device": "cpu", "micro_batch_rows": 2, **changes}))
+        found[change] = step_losses(out), (out / "adapter/nf4.json").read_text()
+        frozen = json.loads((out / "execution.json").read_text())
+        assert all(frozen[key] == value for key, value in changes.items())
+    assert found["dequantised"] == found[None]
+    for change in ("recompute_cheap", "recompute_layers"):
+        assert found[change][0] == pytest.approx(found[None][0], rel=2e-5)
+
+
 SAVED = {"adamw": {"modules_to_save": ["embed_tokens", "lm_head"]}, "adamw8bit": {"dora": True}}
 
 
