@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from nsllm_lite import model, recipe
+from nsllm_lite.kernels.fused_layers import use_fused_layers
+from nsllm_lite.kernels.liger import use_liger_kernels
 from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention, varlen_attention_reference
 from nsllm_lite.rows import Row
 from nsllm_lite.train import cpt
@@ -36,33 +38,61 @@ def test_varlen_attention_forward_and_backward(kv_heads):
         assert relative_error(ours, reference) < 2e-2
 
 
-def test_loss_and_gradients_on_cuda_equal_the_cpu(pico):
-    """NF4, LoRA, Liger, varlen attention and fused cross-entropy in bf16 against fp32 on the CPU."""
-    from nsllm_lite.kernels.liger import use_liger_kernels
-
+def loss_and_gradients(pico, device, dtype, recompute_cheap=None, whole=0, dequantised=False):
+    """NF4 and LoRA; on CUDA with Liger, varlen attention and fused cross-entropy; fused layers unless None."""
     ids = np.random.default_rng(0).integers(1, 300, 60).astype(np.int32)
     row = Row(ids, [17, 1, 30, 12], ["a", "b", "c", "d"], ["s"] * 4, [9] * 4)
     adapter = recipe.Adapter(rank=8, alpha=16, rslora=False, targets=["q_proj", "v_proj", "up_proj", "down_proj"])
-    found = {}
-    for device, dtype in (("cpu", "float32"), ("cuda", "bfloat16")):
-        base = model.load_base(
-            pico / "base", quantisation="nf4", double_quantisation=True, compute_dtype=dtype, device=device
-        )
-        if device == "cuda":
-            use_liger_kernels(base)
-        lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0))
-        batch = model.collate([row], device)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = lm(batch) / batch.num_targets
-        loss.backward()
-        found[device] = (loss.item(), [p.grad.cpu() for p in lm.parameters() if p.requires_grad])
-    assert found["cuda"][0] == pytest.approx(found["cpu"][0], rel=1e-2)
-    trained = [(a, b) for a, b in zip(found["cuda"][1], found["cpu"][1], strict=True) if b.abs().max() > 0]
-    assert max(relative_error(a, b) for a, b in trained) < 0.1
+    base = model.load_base(
+        pico / "base", quantisation="nf4", double_quantisation=True, compute_dtype=dtype, device=device,
+        dequantised=dequantised,
+    )  # fmt: skip
+    if device == "cuda":
+        use_liger_kernels(base)
+    if whole:
+        model.recompute_layers(base, whole)
+    lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0)).train()
+    with torch.no_grad():
+        for name, parameter in lm.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).view_as(parameter))
+    if recompute_cheap is not None:
+        assert use_fused_layers(lm, recompute_cheap) == 2
+    batch = model.collate([row], device)
+    with model.autocast(device, dtype):
+        loss = lm(batch) / batch.num_targets
+    loss.backward()
+    return loss.item(), [p.grad.cpu() for p in lm.parameters() if p.requires_grad]
 
 
-def test_a_whole_run_on_cuda(pico_recipe):
-    asked = pico_recipe(compute_dtype="bfloat16", execution={"device": "cuda"}, optimizer={
+@pytest.fixture(scope="module")
+def on_the_cpu(pico):
+    return loss_and_gradients(pico, "cpu", "float32")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("recompute_cheap", "whole", "dequantised"),
+    [(None, 0, False), (False, 0, False), (True, 0, False), (True, 1, False), (True, 0, True)],
+)
+def test_loss_and_gradients_on_cuda_equal_the_cpu(pico, on_the_cpu, dtype, recompute_cheap, whole, dequantised):
+    """Every execution in 16 bits against fp32 on the CPU."""
+    loss, gradients = loss_and_gradients(pico, "cuda", dtype, recompute_cheap, whole, dequantised)
+    assert loss == pytest.approx(on_the_cpu[0], rel=1e-2)
+    for found, expected in zip(gradients, on_the_cpu[1], strict=True):
+        cosine = torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0)
+        assert cosine > 0.99
+        assert relative_error(found, expected) < 0.15
+
+
+def test_weights_held_dequantised_change_no_bit_on_cuda(pico):
+    one, two = (loss_and_gradients(pico, "cuda", "bfloat16", True, 0, held)[0] for held in (False, True))
+    assert one == two
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_whole_run_on_cuda(pico_recipe, dtype):
+    asked = pico_recipe(compute_dtype=dtype, execution={"device": "cuda"}, optimizer={
         "name": "paged_adamw8bit", "learning_rate": 5e-3, "betas": [0.9, 0.999], "weight_decay": 0.0,
         "max_grad_norm": 1.0})  # fmt: skip
     results = cpt.train(asked)

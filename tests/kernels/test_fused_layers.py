@@ -7,6 +7,7 @@ import transformers
 
 from nsllm_lite import execution, model, recipe
 from nsllm_lite.kernels import fused_layers
+from nsllm_lite.kernels.varlen_attention import varlen_attention_reference
 from nsllm_lite.rows import Row
 
 ALL_LINEAR = [name.split(".")[1] for name in fused_layers.PROJECTIONS]
@@ -20,8 +21,8 @@ SIZES = {
 }  # fmt: skip
 
 
-def batch():
-    ids = np.random.default_rng(0).integers(1, 50, 24).astype(np.int32)
+def batch(seed: int = 0):
+    ids = np.random.default_rng(seed).integers(1, 50, 24).astype(np.int32)
     return model.collate([Row(ids, [9, 15], ["a", "b"], ["s", "s"], [9, 9])], "cpu")
 
 
@@ -39,8 +40,9 @@ def adapted(family: str, **changes) -> model.PackedLM:
     return model.PackedLM(peft).train()
 
 
-def loss_and_gradients(lm) -> tuple[float, dict[str, torch.Tensor]]:
-    loss = lm(batch())
+def loss_and_gradients(lm, seed: int = 0) -> tuple[float, dict[str, torch.Tensor]]:
+    lm.zero_grad(set_to_none=True)
+    loss = lm(batch(seed))
     loss.backward()
     return loss.item(), {name: p.grad for name, p in lm.named_parameters() if p.requires_grad}
 
@@ -73,11 +75,10 @@ def test_other_adapters(changes):
     assert_close(loss_and_gradients(lm), expected)
 
 
-def on_pico(pico, cheap=True, whole=0, **options) -> model.PackedLM:
+def on_pico(pico, cheap=True, whole=0, fused=True, **options) -> model.PackedLM:
     """NF4 on the CPU, with LoRA that has moved."""
-    base = model.load_base(
-        pico / "base", quantisation="nf4", double_quantisation=True, compute_dtype="float32", device="cpu", **options
-    )
+    options = {"quantisation": "nf4", "double_quantisation": True, "compute_dtype": "float32", **options}
+    base = model.load_base(pico / "base", device="cpu", **options)
     if whole:
         model.recompute_layers(base, whole)
     adapter = recipe.Adapter(rank=4, alpha=8, rslora=True, targets=ALL_LINEAR)
@@ -85,7 +86,8 @@ def on_pico(pico, cheap=True, whole=0, **options) -> model.PackedLM:
     for name, parameter in lm.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    assert fused_layers.use_fused_layers(lm, cheap) == 2
+    if fused:
+        assert fused_layers.use_fused_layers(lm, cheap) == 2
     return lm
 
 
@@ -93,6 +95,42 @@ def test_what_is_recomputed_changes_nothing_but_rounding(pico):
     expected = loss_and_gradients(on_pico(pico, cheap=False))
     for cheap, whole in ((True, 0), (True, 1), (False, 2)):
         assert_close(loss_and_gradients(on_pico(pico, cheap, whole)), expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_16_bits_no_further_from_fp32_than_peft(pico, dtype):
+    exact, errors = on_pico(pico), {}
+    for fused in (True, False):
+        lm, of_tensors = on_pico(pico, compute_dtype=dtype, fused=fused), []
+        for seed in range(6):
+            expected = loss_and_gradients(exact, seed)[1]
+            with model.autocast("cpu", dtype):
+                gradients = loss_and_gradients(lm, seed)[1]
+            assert {gradient.dtype for gradient in gradients.values()} == {torch.float32}
+            of_tensors += [float((g - expected[name]).norm() / expected[name].norm()) for name, g in gradients.items()]
+        errors[fused] = np.mean(of_tensors)
+    assert errors[True] < 1.1 * errors[False]
+
+
+def test_trained_embeddings_leave_attention_in_16_bits(monkeypatch):
+    """They are fp32, and so are the hidden states after them."""
+    seen = set()
+
+    def attend(q, k, v, **options):
+        seen.update((q.dtype, k.dtype, v.dtype))
+        return varlen_attention_reference(q, k, v, **options)
+
+    for module in (fused_layers, model):
+        monkeypatch.setattr(module, "varlen_attention", attend)
+    for fused in (False, True):
+        lm = adapted("Qwen3", modules_to_save=["embed_tokens"])
+        for parameter in lm.parameters():
+            parameter.data = parameter.data if parameter.requires_grad else parameter.data.bfloat16()
+        if fused:
+            fused_layers.use_fused_layers(lm, recompute_cheap=True)
+        with model.autocast("cpu", "bfloat16"):
+            loss_and_gradients(lm)
+    assert seen == {torch.bfloat16}
 
 
 def test_weights_held_dequantised_change_no_bit(pico):
