@@ -8,6 +8,7 @@ import torch
 
 from nsllm_lite import heldout, model, recipe
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
+from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.rows import Row, Rows
 
 LENGTHS = [17, 1, 30, 6]
@@ -129,6 +130,28 @@ def test_recomputed_layers_give_the_same_gradients(pico):
         found.append([p.grad for p in lm.parameters() if p.requires_grad])
     for other in found[1:]:
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(found[0], other, strict=True))
+
+
+def test_a_micro_batch_never_waits_for_its_numbers(pico):
+    """No tensor is read on the host in forward and backward: on a GPU each such reading would drain its queue."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Readings(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function.overloadpacket is torch.ops.aten._local_scalar_dense
+            return function(*args, **(kwargs or {}))
+
+    adapter = recipe.Adapter(rank=4, alpha=8, rslora=True, targets=["q_proj", "up_proj"])
+    lm = model.PackedLM(model.add_adapter(load(pico), adapter, "x", seed=0)).train()
+    assert use_fused_layers(lm, recompute_cheap=True) == 2
+    with Readings() as readings:
+        loss = lm(model.collate([packed_row()], "cpu"))
+        loss.backward()
+        assert readings.count == 0
+        loss.item()
+        assert readings.count == 1
 
 
 def test_models_that_cannot_be_used(pico, tmp_path):
