@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nsllm_lite import heldout, model, recipe
-from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.kernels.fused_layers import use_fused_layers
+from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.rows import Row, Rows
 
 LENGTHS = [17, 1, 30, 6]

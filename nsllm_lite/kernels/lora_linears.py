@@ -64,7 +64,8 @@ class _LoraLinears(torch.autograd.Function):
         for layer in layers:
             weight = layer.weight()
             x = x.to(weight.dtype)
-            outputs.append(torch.nn.functional.linear(x, weight, layer.bias))
+            bias = None if layer.bias is None else layer.bias.to(x.dtype)
+            outputs.append(torch.nn.functional.linear(x, weight, bias))
             del weight
         every_A = _stacked(adapters, x.dtype)
         low_TR = None if every_A is None else x @ every_A.T
