@@ -96,6 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
     recipe_verb("train", "packed rows -> LoRA adapter (or a model, with adapter: none)")
     merge_verb(verb("merge", run_merge, "base + adapter -> an ordinary model folder, streamed"))
     verb("doctor", run_doctor, "does this machine train and merge right? Checks on a tiny model, under two minutes")
+    auditing = verb("audit", run_audit, "what is wrong with evaluation or instruction files {input, output}")
+    auditing.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a JSON list, or JSON lines")
+    auditing.add_argument("--out", type=Path, metavar="JSON", help="write everything with its row numbers")
     recipe_verb("report", "held-out losses of base, phase 1 and phase 2, as table and picture")
     return parser
 
@@ -173,6 +176,12 @@ def parse_adapter(word: str) -> dict:
         return {"path": path, "weight": float(weight)} if colon else {"path": word, "weight": 1.0}
     except ValueError:
         return {"path": word, "weight": 1.0}
+
+
+def run_audit(args: argparse.Namespace) -> None:
+    from nsllm_lite.evals.audit import audit
+
+    audit(args.files, args.out)
 
 
 def run_doctor(args: argparse.Namespace) -> None:

@@ -1,0 +1,336 @@
+"""`nsllm-lite audit`: what is wrong with an evaluation or instruction file, before anyone believes a score on it.
+
+Looked for, file by file: duplicates and conflicting labels (with the score that no model can exceed), characters that
+are lost, repairable or strange, formulas written twice, answers that stand in the question, labels out of balance,
+labels that the look of a text gives away without a word of it, multiple choice with unbalanced letters, equal options
+or a telling length; and between files, items that stand within items of another.
+"""
+
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import ftfy
+import numpy as np
+
+from nsllm_lite import run
+
+LOST = "\ufffd"
+MAX_LABELS = 20
+MIN_PER_LABEL = 5  # rows on average, for outputs to be labels
+FOLDS = 5
+LEAK_WORDS = 8  # shorter items stand in many texts by chance
+FOREIGN_SCRIPTS = ("CYRILLIC", "ARABIC", "SYRIAC", "HEBREW", "ARMENIAN", "THAANA", "COMBINING", "MODIFIER LETTER")
+RARE_LATIN = re.compile("[\u0166\u0167\u0180-\u01cc\u01dd-\u0217\u021c-\u024f]")  # Extended B, no Pinyin or Romanian
+CHOICE = re.compile(r"^\(?([A-J])[).:][:.]?(.*)$", re.MULTILINE)
+DOUBLED_LETTER = re.compile(r"(?<![A-Za-z])(?!II|mm)(?<!\()([A-Za-z])\1(?![A-Za-z])")  # no numeral, no millimetres
+GLUED_LATEX = re.compile(r"\S\\[a-zA-Z]{2,}")
+URL = re.compile(r"https?://|www\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row; `choices` has the options of a multiple-choice question by letter."""
+
+    number: int  # from 0
+    input: str
+    output: str
+    choices: dict[str, str]
+
+    @property
+    def answer(self) -> str:
+        """The output without the reasoning before it."""
+        return self.output.rpartition("</think>")[2].strip()
+
+
+def read_items(path: Path) -> list[Item]:
+    """The {input, output} records of a JSON list or of JSON lines.
+
+    Raises:
+        ValueError: the file is absent, no such file, or a record lacks one of the two.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+        values = (
+            json.loads(text)
+            if text.lstrip().startswith("[")
+            else [json.loads(x) for x in text.split("\n") if x.strip()]
+        )
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). Needed is a JSON list, or one JSON object a "
+            'line, of records {"input": ..., "output": ...}.'
+        ) from None
+    items = []
+    for number, value in enumerate(values):
+        fields = [value.get(name) for name in ("input", "output")] if isinstance(value, dict) else [None]
+        if not all(isinstance(field, str) for field in fields):
+            raise ValueError(f'{path}: record {number} has no "input" and "output" that are text.')
+        items.append(Item(number, *fields, _choices(fields[0])))
+    if not items:
+        raise ValueError(f"{path} holds no records.")
+    return items
+
+
+def _choices(question: str) -> dict[str, str]:
+    """The last options A, B, C, ... of a question; empty where there are fewer than two."""
+    found = CHOICE.findall(question)
+    first = max((place for place, (letter, _) in enumerate(found) if letter == "A"), default=len(found))
+    options = {
+        letter: option.strip() for place, (letter, option) in enumerate(found[first:]) if letter == "ABCDEFGHIJ"[place]
+    }
+    return options if len(options) > 1 else {}
+
+
+def normal(text: str) -> str:
+    """Letters and digits of a text, in lower case, with single spaces."""
+    return " ".join(re.sub(r"\W+", " ", unicodedata.normalize("NFKC", text).lower()).split())
+
+
+def kind_of(items: Sequence[Item]) -> str:
+    """classification, multiple choice or free text."""
+    answers = {item.answer for item in items}
+    if all(item.answer in item.choices for item in items):
+        return "multiple choice"
+    is_labels = len(answers) <= MAX_LABELS and len(items) >= MIN_PER_LABEL * len(answers) > MIN_PER_LABEL
+    return "classification" if is_labels else "free text"
+
+
+# --------------------------------------------------------------------------------------------------------- checks
+
+
+def duplicates(items: Sequence[Item]) -> dict[str, Any]:
+    """Rows that repeat another's input, as it is and in normal form; and those whose outputs contradict each other.
+
+    `ceiling` is the accuracy of a model that knows, for each input, the output given most often.
+    """
+    exact, groups = Counter(item.input for item in items), defaultdict(list)
+    for item in items:
+        groups[normal(item.input)].append(item)
+    repeated = [group for group in groups.values() if len(group) > 1]
+    conflicting = [group for group in repeated if len({item.answer for item in group}) > 1]
+    right = sum(max(Counter(item.answer for item in group).values()) for group in groups.values())
+    return {
+        "exact": sum(count - 1 for count in exact.values()),
+        "normalised": sum(len(group) - 1 for group in repeated),
+        "rows": [[item.number for item in group] for group in repeated],
+        "conflicting": len(conflicting),
+        "conflicting_rows": sorted(item.number for group in conflicting for item in group),
+        "ceiling": right / len(items),
+    }
+
+
+def characters(items: Sequence[Item]) -> dict[str, Any]:
+    """Lost characters (U+FFFD), text that a repair of its encoding changes, and letters of scripts that stand alone."""
+    both = {item.number: item.input + item.output for item in items}
+    return {
+        "lost_inputs": [item.number for item in items if LOST in item.input],
+        "lost_outputs": [item.number for item in items if LOST in item.output],
+        "lost_characters": sum(text.count(LOST) for text in both.values()),
+        "repairable": [number for number, text in both.items() if ftfy.fix_encoding(text) != text],
+        "strange_letters": [number for number, text in both.items() if strange_letters(text)],
+    }
+
+
+def strange_letters(text: str) -> list[str]:
+    """Letters that a wrong decoding leaves (UTF-8 read as GBK: Ŧ, Ҧ, ئ): single ones, in a text of other letters."""
+    beyond = [letter for letter in text if ord(letter) > 127]
+    odd = [x for x in beyond if RARE_LATIN.match(x) or unicodedata.name(x, "").startswith(FOREIGN_SCRIPTS)]
+    return odd if len(odd) * 20 < sum(map(str.isalpha, text)) else []  # a text in that script is another matter
+
+
+def forms(items: Sequence[Item]) -> dict[str, list[int]]:
+    """Inputs that were badly converted, or that tell the answer."""
+
+    def where(holds: Iterable[bool]) -> list[int]:
+        return [item.number for item, found in zip(items, holds, strict=True) if found]
+
+    return {
+        "doubled_letters": where(bool(DOUBLED_LETTER.search(item.input)) for item in items),
+        "glued_latex": where(
+            "$" not in item.input and bool(GLUED_LATEX.search(item.input))  # between dollars it is as it should be
+            for item in items
+        ),
+        "urls": where(bool(URL.search(item.input)) for item in items),
+        "answer_in_input": where(
+            not item.choices and len(item.answer.split()) > 3 and normal(item.answer) in normal(item.input)
+            for item in items
+        ),
+        "reasoning_in_output": where("<think>" in item.output for item in items),
+    }
+
+
+def multiple_choice(items: Sequence[Item]) -> dict[str, Any]:
+    letters = Counter(item.answer for item in items)
+    longest = 0
+    for item in items:
+        lengths = {letter: len(option) for letter, option in item.choices.items()}
+        top = max(lengths.values())
+        longest += lengths[item.answer] == top and list(lengths.values()).count(top) == 1
+    return {
+        "options": dict(sorted(Counter(len(item.choices) for item in items).items())),
+        "letters": dict(sorted(letters.items())),
+        "majority": max(letters.values()) / len(items),
+        "equal_options": [item.number for item in items if len(set(item.choices.values())) < len(item.choices)],
+        "gold_is_longest": longest / len(items),
+    }
+
+
+def classification(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
+    """Balance, how each label's texts look, and two classifiers by cross-validation inside the file.
+
+    `words` is the floor that a model should beat: naive Bayes on words and pairs of words. `look` sees no word: every
+    letter is masked, so that only case, digits, punctuation and foreign letters are left. What it finds is a shortcut.
+    """
+    labels = [item.answer for item in items]
+    counts = Counter(labels)
+    by_label = {label: [item.input for item in items if item.answer == label] for label in sorted(counts)}
+    found: dict[str, Any] = {
+        "labels": dict(sorted(counts.items())),
+        "majority": max(counts.values()) / len(items),
+        "non_ascii": {label: np.mean([not text.isascii() for text in texts]) for label, texts in by_label.items()},
+    }
+    if min(counts.values()) >= FOLDS:
+        from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.naive_bayes import MultinomialNB
+        from sklearn.pipeline import make_pipeline
+
+        texts = [item.input for item in items]
+        words = make_pipeline(CountVectorizer(ngram_range=(1, 2)), MultinomialNB())
+        look = make_pipeline(
+            TfidfVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False, sublinear_tf=True),
+            LogisticRegression(max_iter=2000, C=10),
+        )
+        found["words"] = _cross_validated(words, texts, labels, seed)
+        found["look"] = _cross_validated(look, [masked(text) for text in texts], labels, seed)
+    return found
+
+
+def masked(text: str) -> str:
+    """Each letter a or A, each digit 0; what is not ASCII stays a class of its own."""
+    ascii_only = re.sub(r"[^\x00-\x7f]", "\x01", text)
+    return re.sub(r"[a-z]", "a", re.sub(r"[A-Z]", "A", re.sub(r"\d", "0", ascii_only)))
+
+
+def _cross_validated(classifier: Any, texts: list[str], labels: list[str], seed: int) -> dict[str, Any]:
+    from sklearn.metrics import f1_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    predicted = cross_val_predict(classifier, texts, labels, cv=folds)
+    names = sorted(set(labels))
+    each = f1_score(labels, predicted, average=None, labels=names)
+    return {"macro_f1": float(each.mean()), "f1": dict(zip(names, each.tolist(), strict=True))}
+
+
+def leaked(items: Sequence[Item], others: Sequence[Item]) -> list[tuple[int, int]]:
+    """(row here, row there) of items whose input stands, in normal form, within an input there."""
+    there = [normal(other.input) for other in others]
+    by_gram: dict[str, list[int]] = defaultdict(list)
+    for number, text in enumerate(there):
+        words = text.split()
+        for gram in {" ".join(words[start : start + LEAK_WORDS - 2]) for start in range(len(words))}:
+            by_gram[gram].append(number)
+    found = []
+    for item in items:
+        text = normal(item.input)
+        words = text.split()
+        if len(words) >= LEAK_WORDS:  # the first and the last word may be cut
+            gram = " ".join(words[1 : LEAK_WORDS - 1])
+            place = next((number for number in by_gram.get(gram, ()) if text in there[number]), None)
+            if place is not None:
+                found.append((item.number, others[place].number))
+    return found
+
+
+def examine(items: Sequence[Item]) -> dict[str, Any]:
+    """Every check that applies to one file."""
+    found = {"rows": len(items), "kind": kind_of(items), "duplicates": duplicates(items)}
+    found |= {"characters": characters(items), "forms": forms(items)}
+    if found["kind"] == "multiple choice":
+        found["choices"] = multiple_choice(items)
+    if found["kind"] == "classification":
+        found["classes"] = classification(items)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- report
+
+
+def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
+    """Prints what was found in each file and between them; with `out` writes it there as JSON, row numbers included.
+
+    Raises:
+        ValueError: a file cannot be read, or two have the same name.
+    """
+    names = [path.name if len({p.name for p in paths}) == len(paths) else str(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise ValueError("A file is named twice: nsllm-lite audit takes each once.")
+    files = {name: read_items(path) for name, path in zip(names, paths, strict=True)}
+    found: dict[str, Any] = {"files": {}, "between": []}
+    for name, items in files.items():
+        found["files"][name] = examine(items)
+        print("\n".join(words_of(name, found["files"][name])) + "\n", flush=True)
+    for here, there in permutations(files, 2):
+        if pairs := leaked(files[here], files[there]):
+            found["between"].append({"of": here, "in": there, "rows": pairs})
+            print(
+                f"{here}: {len(pairs):,} of {len(files[here]):,} inputs stand within {len({b for _, b in pairs}):,} of "
+                f"{there}'s: split by document, never train on one and test on the other"
+            )
+    if out:
+        run.write_json(out, found)
+        print(f"Row numbers of everything above: {out}")
+    return found
+
+
+def words_of(name: str, found: dict[str, Any]) -> list[str]:
+    """What was found in one file, in lines; what is in order is left out."""
+    rows, same, chars, form = found["rows"], found["duplicates"], found["characters"], found["forms"]
+    lines = [f"{name}: {rows:,} rows, {found['kind']}"]
+
+    def say(count: int, words: str) -> None:
+        if count:
+            lines.append(f"  {count:>6,}  {words}")
+
+    say(same["exact"], "rows repeat another's input to the letter")
+    say(same["normalised"], "rows repeat another's input but for case, spaces and punctuation")
+    say(
+        same["conflicting"],
+        f"inputs have different outputs, {len(same['conflicting_rows'])} rows in all: no model can score above "
+        f"{same['ceiling']:.1%}",
+    )
+    say(len(chars["lost_inputs"]), f"inputs with lost characters (U+FFFD), {chars['lost_characters']:,} in the file")
+    say(len(chars["lost_outputs"]), "outputs with lost characters")
+    say(len(chars["repairable"]), "rows whose encoding can be repaired (ftfy)")
+    say(len(chars["strange_letters"]), "rows with single letters of foreign scripts: decoded wrongly, not repairable")
+    say(len(form["doubled_letters"]), "inputs with doubled letters, as where a formula was written twice (nn, tt-PIR)")
+    say(len(form["glued_latex"]), "inputs with LaTeX glued to text (n≥2n\\geq 2)")
+    say(len(form["urls"]), "inputs with web addresses")
+    say(len(form["answer_in_input"]), "inputs hold their answer word for word")
+    say(len(form["reasoning_in_output"]), "outputs with <think> before the answer: to be cut off before scoring")
+    if choices := found.get("choices"):
+        letters = ", ".join(f"{letter} {count:,}" for letter, count in choices["letters"].items())
+        lines.append(f"  letters {letters}: always the commonest scores {choices['majority']:.1%}")
+        lines.append(f"  the answer is the one longest option in {choices['gold_is_longest']:.1%}")
+        say(len(choices["equal_options"]), f"questions with equal options: rows {choices['equal_options'][:8]}")
+    if classes := found.get("classes"):
+        lines.append("  labels " + ", ".join(f"{label} {count:,}" for label, count in classes["labels"].items()))
+        lines.append(f"  always the commonest scores {classes['majority']:.1%}")
+    if classes and "words" in classes:
+        look = max(classes["look"]["f1"], key=classes["look"]["f1"].get)
+        lines += [
+            f"  naive Bayes on words, {FOLDS}-fold: macro-F1 {classes['words']['macro_f1']:.3f}, the floor to beat",
+            f"  case, digits and punctuation alone: macro-F1 {classes['look']['macro_f1']:.3f}, "
+            f"{look} {classes['look']['f1'][look]:.2f}",
+        ]
+        if bare := [label for label, share in classes["non_ascii"].items() if not share]:
+            lines.append(f"  no character beyond ASCII in any text of {', '.join(bare)}: a trace of the source")
+    return lines

@@ -1,0 +1,154 @@
+"""Each finding of the auditor on small files that have it, and on clean ones that have not."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from nsllm_lite import cli
+from nsllm_lite.evals import audit
+
+
+def items(*rows):
+    return [audit.Item(number, text, output, audit._choices(text)) for number, (text, output) in enumerate(rows)]
+
+
+def write(path, rows, lines=False):
+    records = [{"instruction": "x", "input": text, "output": output} for text, output in rows]
+    path.write_text("\n".join(map(json.dumps, records)) if lines else json.dumps(records))
+    return path
+
+
+def test_duplicates_and_what_contradicts_itself():
+    found = audit.duplicates(items(("A b.", "x"), ("a  B", "y"), ("A b.", "x"), ("c", "x"), ("d", "y"), ("D!", "y")))
+    assert (found["exact"], found["normalised"]) == (1, 3)
+    assert found["rows"] == [[0, 1, 2], [4, 5]]
+    assert (found["conflicting"], found["conflicting_rows"]) == (1, [0, 1, 2])
+    assert found["ceiling"] == pytest.approx(5 / 6)
+
+
+def test_characters():
+    rows = items(
+        ("lost \ufffd\ufffd here", "and \ufffd"), ("cafÃ© au lait", "x"),
+        ("a plain text of letters that goes on, Ҧ", "x"),
+        ("Łódź, Ångström, Müller, naïve, α-decay, 5 µm, Târgu Mureș", "x"), ("Это русский текст", "x"),
+    )  # fmt: skip
+    found = audit.characters(rows)
+    assert (found["lost_inputs"], found["lost_outputs"], found["lost_characters"]) == ([0], [0], 3)
+    assert found["repairable"] == [1]
+    assert found["strange_letters"] == [2]
+
+
+def test_forms():
+    rows = items(
+        ("a tt-PIR scheme", "x"), ("phase II of 5 mm (ii), $n\\geq 2$", "x"), ("see https://x.org", "x"),
+        ("We show that the tin whiskers grow fast.", "The tin whiskers grow"), ("2+2?", "<think>so</think>\n4"),
+    )  # fmt: skip
+    found = audit.forms(rows)
+    assert found == {
+        "doubled_letters": [0], "glued_latex": [], "urls": [2], "answer_in_input": [3], "reasoning_in_output": [4],
+    }  # fmt: skip
+    assert audit.forms(items(("for n≥2n\\geq 2 we", "x")))["glued_latex"] == [0]
+    assert rows[4].answer == "4"
+
+
+QUESTION = "Which?\nI. one\nII. two\nChoices:\n(A): I only\n(B): II only\n(C): {}\n(D): {}\n"
+
+
+def test_multiple_choice():
+    rows = items(
+        (QUESTION.format("I and II", "none"), "C"), (QUESTION.format("both", "both"), "D"), ("Q?\nA. x\nB. y", "B"),
+    )  # fmt: skip
+    assert [list(item.choices) for item in rows] == [list("ABCD"), list("ABCD"), ["A", "B"]]
+    assert rows[0].choices["A"] == "I only"
+    assert audit.kind_of(rows) == "multiple choice"
+    found = audit.multiple_choice(rows)
+    assert found["options"] == {2: 1, 4: 2}
+    assert found["letters"] == {"B": 1, "C": 1, "D": 1}
+    assert found["equal_options"] == [1]
+    assert found["gold_is_longest"] == pytest.approx(1 / 3)
+    assert found["majority"] == pytest.approx(1 / 3)
+
+
+def labelled(count=60):
+    """Words tell the one label, the look of the text another, nothing the third."""
+    rows = []
+    for number in range(count):
+        rows.append((f"gold and silver {'abcdefg'[number % 7]} ore", "metal"))
+        rows.append((f"ROCK {number}; ROCK {number + 1}", "stone"))
+        rows.append((f"some café {'abcdefg'[number % 7]} ore", "food"))
+    return rows
+
+
+def test_classes_floor_and_shortcut():
+    rows = items(*labelled())
+    assert audit.kind_of(rows) == "classification"
+    found = audit.classification(rows)
+    assert found["labels"] == {"food": 60, "metal": 60, "stone": 60}
+    assert found["majority"] == pytest.approx(1 / 3)
+    assert found["non_ascii"] == {"food": 1.0, "metal": 0.0, "stone": 0.0}
+    assert found["words"]["macro_f1"] == pytest.approx(1.0)
+    assert found["look"]["f1"]["stone"] == pytest.approx(1.0)
+    letters_only = items(*((f"{'gold' if number % 2 else 'iron'} ore", "ab"[number % 2]) for number in range(80)))
+    found = audit.classification(letters_only)
+    assert found["words"]["macro_f1"] == pytest.approx(1.0)
+    assert found["look"]["macro_f1"] < 0.7
+    few = items(("a", "x"), ("b", "y"), ("c", "x"))
+    assert "words" not in audit.classification(few)
+    assert audit.kind_of(few) == "free text"
+
+
+def test_masking_leaves_the_look_only():
+    assert audit.masked("An Å in 10 µm: (VEGF)") == "Aa \x01 aa 00 \x01a: (AAAA)"
+
+
+ABSTRACT = (
+    "Tin whiskers grow from plated films. They short circuits after years, and nobody knows the exact reason why."
+)
+
+
+def test_leakage_by_sentence():
+    here = items(
+        ("They short circuits after years, and nobody knows the", "x"), ("Tin whiskers", "y"), ("Other words.", "z")
+    )
+    assert audit.leaked(here, items(("nothing", "x"), (ABSTRACT, "x"))) == [(0, 1)]
+    assert audit.leaked(items((ABSTRACT, "x")), here) == []
+
+
+def test_the_command(tmp_path, capsys):
+    one = write(tmp_path / "one.json", [*labelled(), (ABSTRACT, "stone"), (ABSTRACT.upper(), "metal")])
+    two = write(tmp_path / "two.jsonl", [("They short circuits after years, and nobody knows the", "a")], lines=True)
+    assert cli.main(["audit", str(one), str(two), "--out", str(tmp_path / "audit.json")]) == 0
+    text = capsys.readouterr().out
+    assert "one.json: 182 rows, classification" in text
+    assert "1  inputs have different outputs, 2 rows in all: no model can score above 99.5%" in text
+    assert "two.jsonl: 1 of 1 inputs stand within 1 of one.json's" in text
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert found["between"] == [{"in": "one.json", "of": "two.jsonl", "rows": [[0, 180]]}]
+    assert found["files"]["one.json"]["duplicates"]["conflicting_rows"] == [180, 181]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[{", "cannot be read"),
+        ("[]", "no records"),
+        ('[{"input": "x"}]', "record 0"),
+        ("[3]", "record 0"),
+        ("\xff", "cannot"),
+    ],
+)
+def test_files_that_are_none(tmp_path, capsys, content, words):
+    path = tmp_path / "x.json"
+    path.write_bytes(content.encode("latin-1"))
+    assert cli.main(["audit", str(path)]) == 2
+    assert words in capsys.readouterr().err
+    assert cli.main(["audit", str(tmp_path / "absent.json")]) == 2
+    good = write(tmp_path / "good.json", [("a", "b")])
+    assert cli.main(["audit", str(good), str(good)]) == 2
+    assert "named twice" in capsys.readouterr().err
+
+
+def test_the_letters_of_a_balanced_file_are_told_as_such():
+    rows = items(*((QUESTION.format("one", f"two {n}"), "ABCD"[n % 4]) for n in range(40)))
+    assert Counter(audit.multiple_choice(rows)["letters"].values()) == {10: 4}
