@@ -241,6 +241,8 @@ class Evaluation(Strict):
     general_rows: Name
     every_steps: Count
     max_rows: Count
+    max_general_loss_increase: Annotated[float, Field(ge=0)] | None = None  # nats above that of step 0
+    when_forgetting: Literal["stop", "warn"] = "stop"  # where it is exceeded
 
 
 class Samples(Strict):
@@ -412,8 +414,9 @@ def update(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def identity(recipe: Recipe) -> dict:
-    """The part of a recipe that decides its result: all but where it is written and how it is executed."""
-    return recipe.model_dump(mode="json", exclude={"out", "execution"})
+    """The part of a recipe that decides its result: all but where it is written, how it is executed, when it stops."""
+    gate = {"max_general_loss_increase", "when_forgetting"}
+    return recipe.model_dump(mode="json", exclude={"out": True, "execution": True, "evaluation": gate})
 
 
 def _apply_override(values: dict, override: str) -> None:

@@ -19,7 +19,7 @@ from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
 from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.rows import Row, in_groups
-from nsllm_lite.train import checkpoint, outputs
+from nsllm_lite.train import checkpoint, guards, outputs
 from nsllm_lite.train.inputs import Inputs, read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay
 from nsllm_lite.train.plot import plot_losses
@@ -72,6 +72,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
             }
         figures = {name: {source: score.figures() for source, score in by.items()} for name, by in scores.items()}
         log.write({"step": step, "tokens": tokens, "heldout": figures})
+        guards.require_remembered(recipe.evaluation, step, log.lines()[0]["heldout"], figures, out)
 
     def compute_gradients(rows: list[Row]) -> tuple[float, float]:
         """The step's loss and the norm of its gradient, which is then clipped."""
@@ -120,9 +121,9 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             loss, grad_norm = compute_gradients(rows)
-        require_finite(step + 1, loss, grad_norm, rows, out)
+        guards.require_finite(step + 1, loss, grad_norm, rows, out)
         if unreached:
-            unreached = require_reached(unreached, first_step, step)
+            unreached = guards.require_reached(unreached, first_step, step)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -272,34 +273,3 @@ def lr_factor(schedule: recipes.Schedule, step: int, num_steps: int) -> float:
         return 1.0
     done = (step - schedule.warmup_steps) / max(1, num_steps - schedule.warmup_steps)
     return schedule.final_share + (1 - schedule.final_share) * (1 + math.cos(math.pi * done)) / 2
-
-
-def require_reached(unreached: dict[str, nn.Parameter], first_step: int, step: int) -> dict[str, nn.Parameter]:
-    """Of the trained tensors those that no gradient has reached; LoRA's A has none until its B has moved.
-
-    Raises:
-        RuntimeError: there are such after two steps.
-    """
-    left = {name: p for name, p in unreached.items() if p.grad is None or not bool(p.grad.any())}
-    if left and step > first_step:
-        raise RuntimeError(
-            f"No gradient has reached {', '.join(list(left)[:3])} ({len(left)} of the trained tensors) in two steps: "
-            "they would be saved untrained. Leave them out of adapter.targets or adapter.modules_to_save, or run "
-            "`nsllm-lite doctor` to see whether something else is wrong."
-        )
-    return left
-
-
-def require_finite(step: int, loss: float, grad_norm: float, rows: list[Row], out: Path) -> None:
-    """Stops the run before a step that would poison the weights."""
-    if math.isfinite(loss) and math.isfinite(grad_norm):
-        return
-    documents = [name for row in rows for name in row.doc_ids]
-    run.write_json(out / "nonfinite.json", {"step": step, "documents": documents})
-    latest = checkpoint.newest(out / "checkpoints")
-    shown = ", ".join(documents[:8]) + (f" and {len(documents) - 8} more" if len(documents) > 8 else "")
-    raise RuntimeError(
-        f"Step {step}: loss {loss}, gradient norm {grad_norm}. Stopped before the optimizer step; the last good "
-        f"checkpoint is {latest or 'none yet'}. Documents of the batch: {shown} (all in {out / 'nonfinite.json'}). "
-        "Look at those documents; if they are sound, lower optimizer.learning_rate and start into another folder."
-    )

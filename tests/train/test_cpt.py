@@ -127,6 +127,37 @@ def test_a_stopped_run_continues_bit_for_bit(pico_recipe, tmp_path, monkeypatch,
     assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
 
 
+def test_forgetting_stops_the_run_and_a_higher_limit_continues_it(pico_recipe, tmp_path, capsys):
+    evaluation = pico_recipe().evaluation.model_dump() | {"every_steps": 4}
+    optimizer = pico_recipe().optimizer.model_dump() | {"learning_rate": 0.1}
+    changes = {"optimizer": optimizer, "checkpoint_steps": 2}
+
+    def asked(name: str, **gate) -> recipe.Train:
+        return pico_recipe(out=str(tmp_path / name), evaluation={**evaluation, **gate}, **changes)
+
+    whole = asked("whole")
+    cpt.train(whole)
+    losses = [line["heldout"]["general"]["all"]["loss"] for line in metrics(whole.out) if "heldout" in line]
+    limit = (losses[1] - losses[0]) / 2
+    assert limit > 0, "this rate forgets"
+    with pytest.raises(RuntimeError, match=r"Step 4: the loss on general text has risen by .*/step-000002"):
+        cpt.train(asked("gated", max_general_loss_increase=limit))
+    assert not (tmp_path / "gated/manifest.json").exists()
+    cpt.train(asked("gated", max_general_loss_increase=1e6))
+    assert (tmp_path / "gated/metrics.jsonl").read_bytes() == (Path(whole.out) / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    cpt.train(asked("warned", max_general_loss_increase=limit, when_forgetting="warn"))
+    assert "Step 4: the loss on general text has risen by" in capsys.readouterr().out
+
+
+def test_the_limit_on_forgetting_needs_general_rows(pico_recipe, pico, tmp_path):
+    of = Rows(pico / "rows/papers/heldout").totals
+    write_rows(tmp_path / "empty", [], RowTotals(of.row_tokens, of.end_of_text_id, of.tokenizer_sha256))
+    evaluation = pico_recipe().evaluation.model_dump() | {"general_rows": str(tmp_path / "empty")}
+    with pytest.raises(ValueError, match="needs general held-out rows"):
+        cpt.train(pico_recipe(evaluation={**evaluation, "max_general_loss_increase": 0.1}))
+
+
 def test_fp16_learns_and_resumes_exactly(pico_recipe, tmp_path, monkeypatch):
     """As on a card without bfloat16. A step that overflows is done again with a smaller scale: none is lost."""
     scaler = torch.amp.GradScaler
