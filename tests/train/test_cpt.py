@@ -20,7 +20,7 @@ from nsllm_lite import model, recipe, run
 from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy_reference
 from nsllm_lite.merge import merge
 from nsllm_lite.rows import Rows, RowTotals, write_rows
-from nsllm_lite.train import checkpoint, cpt
+from nsllm_lite.train import checkpoint, cpt, guards
 from nsllm_lite.train.order import StepOrder, plan_replay
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"
@@ -107,18 +107,18 @@ def test_a_stopped_run_continues_bit_for_bit(pico_recipe, tmp_path, monkeypatch,
     whole, broken = (pico_recipe(out=str(tmp_path / name), **changes) for name in ("whole", "broken"))
     cpt.train(whole)
 
-    real = cpt.require_finite
+    real = guards.require_finite
 
     def stop_at_seven(step, *args):
         if step == 7:
             raise KeyboardInterrupt
         real(step, *args)
 
-    monkeypatch.setattr(cpt, "require_finite", stop_at_seven)
+    monkeypatch.setattr(guards, "require_finite", stop_at_seven)
     with pytest.raises(KeyboardInterrupt):
         cpt.train(broken)
     assert not (Path(broken.out) / "manifest.json").exists()
-    monkeypatch.setattr(cpt, "require_finite", real)
+    monkeypatch.setattr(guards, "require_finite", real)
     cpt.train(broken)
     state = load_file(Path(whole.out) / "checkpoints/step-000012/optimizer.safetensors")
     assert any(t.dtype == torch.uint8 for t in state.values()) == (optimizer != "adamw")
@@ -321,7 +321,7 @@ def test_an_unfinished_run_is_not_continued_with_another_recipe(pico_recipe, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(cpt, "require_finite", stop)
+        patched.setattr(guards, "require_finite", stop)
         with pytest.raises(KeyboardInterrupt):
             cpt.train(pico_recipe())
     with pytest.raises(ValueError, match=r"unfinished run made differently \(changed: recipe\.seed\)"):
