@@ -14,17 +14,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ftfy
 import numpy as np
 
 from nsllm_lite import run
+from nsllm_lite.tasks import floors
 
 LOST = "\ufffd"
 MAX_LABELS = 20
 MIN_PER_LABEL = 5  # rows on average, for outputs to be labels
-FOLDS = 5
+MIN_TITLE_ROUGE = 0.1  # below, the outputs are no titles
+MIN_PLACED = 50  # sentences found in another file, for their place to be judged
 LEAK_WORDS = 8  # shorter items stand in many texts by chance
 FOREIGN_SCRIPTS = ("CYRILLIC", "ARABIC", "SYRIAC", "HEBREW", "ARMENIAN", "THAANA", "COMBINING", "MODIFIER LETTER")
 RARE_LATIN = re.compile("[\u0166\u0167\u0180-\u01cc\u01dd-\u0217\u021c-\u024f]")  # Extended B, no Pinyin or Romanian
@@ -193,23 +195,24 @@ def classification(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
     by_label = {label: [item.input for item in items if item.answer == label] for label in sorted(counts)}
     found: dict[str, Any] = {
         "labels": dict(sorted(counts.items())),
-        "majority": max(counts.values()) / len(items),
+        "majority": floors.majority(labels),
         "non_ascii": {label: np.mean([not text.isascii() for text in texts]) for label, texts in by_label.items()},
     }
-    if min(counts.values()) >= FOLDS:
-        from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+    if min(counts.values()) >= floors.FOLDS:
+        from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
-        from sklearn.naive_bayes import MultinomialNB
         from sklearn.pipeline import make_pipeline
 
-        texts = [item.input for item in items]
-        words = make_pipeline(CountVectorizer(ngram_range=(1, 2)), MultinomialNB())
         look = make_pipeline(
             TfidfVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False, sublinear_tf=True),
             LogisticRegression(max_iter=2000, C=10),
         )
-        found["words"] = _cross_validated(words, texts, labels, seed)
-        found["look"] = _cross_validated(look, [masked(text) for text in texts], labels, seed)
+        texts = [item.input for item in items]
+        for name, f1 in (
+            ("words", floors.naive_bayes(texts, labels, seed)),
+            ("look", floors.cross_validated(look, [masked(text) for text in texts], labels, seed)),
+        ):
+            found[name] = {"macro_f1": float(np.mean(list(f1.values()))), "f1": f1}
     return found
 
 
@@ -219,19 +222,14 @@ def masked(text: str) -> str:
     return re.sub(r"[a-z]", "a", re.sub(r"[A-Z]", "A", re.sub(r"\d", "0", ascii_only)))
 
 
-def _cross_validated(classifier: Any, texts: list[str], labels: list[str], seed: int) -> dict[str, Any]:
-    from sklearn.metrics import f1_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    predicted = cross_val_predict(classifier, texts, labels, cv=folds)
-    names = sorted(set(labels))
-    each = f1_score(labels, predicted, average=None, labels=names)
-    return {"macro_f1": float(each.mean()), "f1": dict(zip(names, each.tolist(), strict=True))}
+class Leak(NamedTuple):
+    row: int
+    other_row: int
+    place: float  # where in the other's input it stands: 0 at its beginning, 1 at its end
 
 
-def leaked(items: Sequence[Item], others: Sequence[Item]) -> list[tuple[int, int]]:
-    """(row here, row there) of items whose input stands, in normal form, within an input there."""
+def leaked(items: Sequence[Item], others: Sequence[Item]) -> list[Leak]:
+    """The items whose input stands, in normal form, within an input of the others."""
     there = [normal(other.input) for other in others]
     by_gram: dict[str, list[int]] = defaultdict(list)
     for number, text in enumerate(there):
@@ -246,8 +244,21 @@ def leaked(items: Sequence[Item], others: Sequence[Item]) -> list[tuple[int, int
             gram = " ".join(words[1 : LEAK_WORDS - 1])
             place = next((number for number in by_gram.get(gram, ()) if text in there[number]), None)
             if place is not None:
-                found.append((item.number, others[place].number))
+                around = len(there[place]) - len(text)
+                share = there[place].index(text) / around if around else 0.0
+                found.append(Leak(item.number, others[place].number, share))
     return found
+
+
+def by_position(items: Sequence[Item], leaks: Sequence[Leak]) -> dict[str, Any]:
+    """How well the place of a sentence in its text alone tells its label."""
+    from sklearn.metrics import f1_score
+
+    by_number = {item.number: item.answer for item in items}
+    labels = [by_number[leak.row] for leak in leaks]
+    order, predicted = floors.position([leak.place for leak in leaks], labels)
+    right = np.mean([one == other for one, other in zip(labels, predicted, strict=True)])
+    return {"order": order, "accuracy": float(right), "macro_f1": float(f1_score(labels, predicted, average="macro"))}
 
 
 def examine(items: Sequence[Item]) -> dict[str, Any]:
@@ -258,6 +269,11 @@ def examine(items: Sequence[Item]) -> dict[str, Any]:
         found["choices"] = multiple_choice(items)
     if found["kind"] == "classification":
         found["classes"] = classification(items)
+    if found["kind"] == "free text":
+        found["titles"] = {
+            name: float(np.mean([floors.rouge_l(rule(item.input), item.answer) for item in items]))
+            for name, rule in floors.TITLE_RULES.items()
+        }
     return found
 
 
@@ -279,12 +295,22 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
         found["files"][name] = examine(items)
         print("\n".join(words_of(name, found["files"][name])) + "\n", flush=True)
     for here, there in permutations(files, 2):
-        if pairs := leaked(files[here], files[there]):
-            found["between"].append({"of": here, "in": there, "rows": pairs})
+        if not (leaks := leaked(files[here], files[there])):
+            continue
+        about = {"of": here, "in": there, "rows": [[leak.row, leak.other_row] for leak in leaks]}
+        texts = len({leak.other_row for leak in leaks})
+        print(
+            f"{here}: {len(leaks):,} of {len(files[here]):,} inputs stand within {texts:,} of {there}'s: split by "
+            "document, never train on one and test on the other"
+        )
+        classes = found["files"][here].get("classes", {"labels": ()})
+        if 1 < len(classes["labels"]) <= floors.MAX_ORDERED and len(leaks) >= MIN_PLACED:
+            about["position"] = by_position(files[here], leaks)
             print(
-                f"{here}: {len(pairs):,} of {len(files[here]):,} inputs stand within {len({b for _, b in pairs}):,} of "
-                f"{there}'s: split by document, never train on one and test on the other"
+                f"  their place there alone tells the label: accuracy {about['position']['accuracy']:.3f}, macro-F1 "
+                f"{about['position']['macro_f1']:.3f} (at the best thresholds for these rows)"
             )
+        found["between"].append(about)
     if out:
         run.write_json(out, found)
         print(f"Row numbers of everything above: {out}")
@@ -316,6 +342,9 @@ def words_of(name: str, found: dict[str, Any]) -> list[str]:
     say(len(form["urls"]), "inputs with web addresses")
     say(len(form["answer_in_input"]), "inputs hold their answer word for word")
     say(len(form["reasoning_in_output"]), "outputs with <think> before the answer: to be cut off before scoring")
+    if (titles := found.get("titles")) and max(titles.values()) > MIN_TITLE_ROUGE:
+        scores = ", ".join(f"{rule} {score:.3f}" for rule, score in titles.items())
+        lines.append(f"  ROUGE-L of rules that read nothing: {scores}")
     if choices := found.get("choices"):
         letters = ", ".join(f"{letter} {count:,}" for letter, count in choices["letters"].items())
         lines.append(f"  letters {letters}: always the commonest scores {choices['majority']:.1%}")
@@ -327,7 +356,7 @@ def words_of(name: str, found: dict[str, Any]) -> list[str]:
     if classes and "words" in classes:
         look = max(classes["look"]["f1"], key=classes["look"]["f1"].get)
         lines += [
-            f"  naive Bayes on words, {FOLDS}-fold: macro-F1 {classes['words']['macro_f1']:.3f}, the floor to beat",
+            f"  naive Bayes on words, {floors.FOLDS}-fold: macro-F1 {classes['words']['macro_f1']:.3f}, to be beaten",
             f"  case, digits and punctuation alone: macro-F1 {classes['look']['macro_f1']:.3f}, "
             f"{look} {classes['look']['f1'][look]:.2f}",
         ]

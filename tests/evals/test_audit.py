@@ -111,7 +111,7 @@ def test_leakage_by_sentence():
     here = items(
         ("They short circuits after years, and nobody knows the", "x"), ("Tin whiskers", "y"), ("Other words.", "z")
     )
-    assert audit.leaked(here, items(("nothing", "x"), (ABSTRACT, "x"))) == [(0, 1)]
+    assert audit.leaked(here, items(("nothing", "x"), (ABSTRACT, "x"))) == [(0, 1, pytest.approx(38 / 54, abs=0.2))]
     assert audit.leaked(items((ABSTRACT, "x")), here) == []
 
 
@@ -152,3 +152,18 @@ def test_files_that_are_none(tmp_path, capsys, content, words):
 def test_the_letters_of_a_balanced_file_are_told_as_such():
     rows = items(*((QUESTION.format("one", f"two {n}"), "ABCD"[n % 4]) for n in range(40)))
     assert Counter(audit.multiple_choice(rows)["letters"].values()) == {10: 4}
+
+
+def test_the_place_of_sentences_and_the_lead_of_titles_are_floors(tmp_path, capsys):
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
+    abstracts, moves = [], []
+    for number in range(30):
+        sentences = [" ".join(f"{word}{number}{part}" for word in words) for part in "xyz"]
+        abstracts.append((". ".join(sentences), f"{words[0]}{number}x {words[1]}{number}x of {number}"))
+        moves += [(sentence, label) for sentence, label in zip(sentences, ("first", "mid", "last"), strict=True)]
+    titles, labelled_moves = write(tmp_path / "titles.json", abstracts), write(tmp_path / "moves.json", moves)
+    found = audit.audit([titles, labelled_moves], None)
+    assert found["files"]["titles.json"]["titles"]["first 12 words"] == pytest.approx(2 * 2 / 16)
+    assert found["between"][0]["position"]["order"] == ["first", "mid", "last"]
+    assert found["between"][0]["position"]["macro_f1"] == pytest.approx(1.0)
+    assert "their place there alone tells the label: accuracy 1.000" in capsys.readouterr().out
