@@ -120,7 +120,8 @@ def memory(recipe: recipes.Train, size: ModelSize, row_tokens: int, execution: r
         "weights": int(size.linear_params * weight_bytes) + size.embedding_params * width,
         "adapter and optimizer": trained * (4 + 4 + OPTIMIZER_BYTES[recipe.optimizer.name]),
         "activations": layer_bytes * (size.layers - recomputed) + recomputed * size.hidden * width * tokens,
-        "working set": working + (layer_bytes if recomputed else 0) + 2 * min(tokens, 1024) * size.vocab * 4,
+        "working set": working + (layer_bytes if recomputed else 0),
+        "logits": 2 * min(tokens, 1024) * size.vocab * 4,  # a chunk of them and their gradient
         "CUDA context": CONTEXT_BYTES,
     }
 

@@ -70,7 +70,9 @@ def plan(
     ]
     if device == "cuda":
         parts = ", ".join(f"{name} {part / GIB:.1f}" for name, part in memory.items())
-        lines.append(f"Memory     {sum(memory.values()) / GIB:.1f} GiB predicted ({parts})")
+        need = sum(memory.values())
+        left = f"{(card_bytes - need) / GIB:.1f} GiB left of the card"
+        lines.append(f"Memory     {need / GIB:.1f} GiB predicted ({parts}); {left}")
     for name, phase in (("Phase 1", chain.phase1), ("Phase 2", chain.phase2)):
         budget = phase.budget
         lines.append(
@@ -171,7 +173,7 @@ def _ways_table(
     ways = list(execution.candidates(chain.phase1, size, row_tokens))
     usable = execution.USABLE_SHARE * card_bytes
     of_chosen = next(way.cost for way in ways if way.execution == chosen)
-    lines = [f"{'rows':>5} {'recomputed':>19} {'weights':>11} {'GiB':>7} {'time':>6} {'tokens/s':>9}"]
+    lines = [f"{'rows':>5} {'recomputed':>19} {'weights':>11} {'GiB':>7} {'left':>6} {'time':>6} {'tokens/s':>9}"]
     for key in sorted({(way.execution.micro_batch_rows, bool(way.execution.dequantised)) for way in ways}):
         mine = [way for way in ways if (way.execution.micro_batch_rows, bool(way.execution.dequantised)) == key]
         mine.sort(key=lambda way: way.cost)
@@ -181,10 +183,11 @@ def _ways_table(
             layers = f"{way.execution.recompute_layers} of {size.layers}"
             recomputed = layers + (", cheap" if way.execution.recompute_cheap else "")
             weights = "dequantised" if way.execution.dequantised else chain.phase1.quantisation
+            rate = f"{speed[0] * of_chosen / way.cost:,.0f}" if speed else ""
+            left = (card_bytes - way.need_bytes) / GIB
             lines.append(
-                f"{way.execution.micro_batch_rows:>5} {recomputed:>19} {weights:>11} "
-                f"{way.need_bytes / GIB:>7.1f} {way.cost / of_chosen:>5.2f}x "
-                f"{f'{speed[0] * of_chosen / way.cost:,.0f}' if speed else '':>9} {words}".rstrip()
+                f"{way.execution.micro_batch_rows:>5} {recomputed:>19} {weights:>11} {way.need_bytes / GIB:>7.1f} "
+                f"{left:>6.1f} {way.cost / of_chosen:>5.2f}x {rate:>9} {words}".rstrip()
             )
     return lines
 
