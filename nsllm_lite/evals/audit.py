@@ -6,12 +6,10 @@ labels that the look of a text gives away without a word of it, multiple choice 
 or a telling length; and between files, items that stand within items of another.
 """
 
-import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +19,7 @@ import numpy as np
 
 from nsllm_lite import run
 from nsllm_lite.tasks import floors
+from nsllm_lite.tasks.items import Item, read_items
 
 LOST = "\ufffd"
 MAX_LABELS = 20
@@ -30,64 +29,9 @@ MIN_PLACED = 50  # sentences found in another file, for their place to be judged
 LEAK_WORDS = 8  # shorter items stand in many texts by chance
 FOREIGN_SCRIPTS = ("CYRILLIC", "ARABIC", "SYRIAC", "HEBREW", "ARMENIAN", "THAANA", "COMBINING", "MODIFIER LETTER")
 RARE_LATIN = re.compile("[\u0166\u0167\u0180-\u01cc\u01dd-\u0217\u021c-\u024f]")  # Extended B, no Pinyin or Romanian
-CHOICE = re.compile(r"^\(?([A-J])[).:][:.]?(.*)$", re.MULTILINE)
 DOUBLED_LETTER = re.compile(r"(?<![A-Za-z])(?!II|mm)(?<!\()([A-Za-z])\1(?![A-Za-z])")  # no numeral, no millimetres
 GLUED_LATEX = re.compile(r"\S\\[a-zA-Z]{2,}")
 URL = re.compile(r"https?://|www\.")
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One row; `choices` has the options of a multiple-choice question by letter."""
-
-    number: int  # from 0
-    input: str
-    output: str
-    choices: dict[str, str]
-
-    @property
-    def answer(self) -> str:
-        """The output without the reasoning before it."""
-        return self.output.rpartition("</think>")[2].strip()
-
-
-def read_items(path: Path) -> list[Item]:
-    """The {input, output} records of a JSON list or of JSON lines.
-
-    Raises:
-        ValueError: the file is absent, no such file, or a record lacks one of the two.
-    """
-    try:
-        text = path.read_text("utf-8-sig")
-        values = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(x) for x in text.split("\n") if x.strip()]
-        )
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Needed is a JSON list, or one JSON object a "
-            'line, of records {"input": ..., "output": ...}.'
-        ) from None
-    items = []
-    for number, value in enumerate(values):
-        fields = [value.get(name) for name in ("input", "output")] if isinstance(value, dict) else [None]
-        if not all(isinstance(field, str) for field in fields):
-            raise ValueError(f'{path}: record {number} has no "input" and "output" that are text.')
-        items.append(Item(number, *fields, _choices(fields[0])))
-    if not items:
-        raise ValueError(f"{path} holds no records.")
-    return items
-
-
-def _choices(question: str) -> dict[str, str]:
-    """The last options A, B, C, ... of a question; empty where there are fewer than two."""
-    found = CHOICE.findall(question)
-    first = max((place for place, (letter, _) in enumerate(found) if letter == "A"), default=len(found))
-    options = {
-        letter: option.strip() for place, (letter, option) in enumerate(found[first:]) if letter == "ABCDEFGHIJ"[place]
-    }
-    return options if len(options) > 1 else {}
 
 
 def normal(text: str) -> str:

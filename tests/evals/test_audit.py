@@ -7,10 +7,11 @@ import pytest
 
 from nsllm_lite import cli
 from nsllm_lite.evals import audit
+from nsllm_lite.tasks.items import Item, choices_of
 
 
 def items(*rows):
-    return [audit.Item(number, text, output, audit._choices(text)) for number, (text, output) in enumerate(rows)]
+    return [Item(number, text, output, choices_of(text)) for number, (text, output) in enumerate(rows)]
 
 
 def write(path, rows, lines=False):

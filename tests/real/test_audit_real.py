@@ -3,13 +3,14 @@
 import pytest
 
 from nsllm_lite.evals import audit
+from nsllm_lite.tasks.items import read_items
 
 
 @pytest.fixture(scope="module")
 def found(real_data):
     folder = real_data / "nsllm"
     names = ("Abstract-Classification", "Move-Recognition", "Title-Generation", "MMLU-stem", "math500")
-    files = {name: audit.read_items(folder / f"{name}.json") for name in names}
+    files = {name: read_items(folder / f"{name}.json") for name in names}
     leaks = audit.leaked(files["Move-Recognition"], files["Abstract-Classification"])
     by_position = audit.by_position(files["Move-Recognition"], leaks)
     return {name: audit.examine(items) for name, items in files.items()}, leaks, by_position

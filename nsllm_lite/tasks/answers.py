@@ -1,0 +1,139 @@
+"""Reads the answer out of what a model wrote, and compares it with the right one.
+
+Whatever cannot be read is None, which counts as wrong: an item is never dropped because of its answer.
+"""
+
+import logging
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from nsllm_lite.tasks.items import without_thinking
+
+STATED = re.compile(r"\b(?:final\s+)?(?:answer|result|choice|option|title|label|category)\b\s*(?:is|:|=)\s*:?\s*", re.I)
+MARKS = "*_`\"'“”‘’ \t"
+MATHS = re.compile(r"[0-9\\^_+*/=<>|⁰¹²³⁴-⁹]")
+SUPERSCRIPT = re.compile("[⁺⁻⁰¹²³⁴-⁹]+")
+COMPARE_SECONDS = 5
+
+
+def parse_label(text: str, labels: Sequence[str]) -> str | None:
+    """The one label that is named: as the whole answer, after "the answer is", or nowhere another; else None.
+
+    Case does not matter, nor a plural (Conclusion for Conclusions).
+    """
+    text = without_thinking(text)
+    by_form = {_label_form(label): label for label in labels}
+    any_label = re.compile(
+        r"(?<!\w)(?:" + "|".join(sorted(map(re.escape, by_form), key=len, reverse=True)) + r")s?(?!\w)", re.IGNORECASE
+    )
+    stated = [match.end() for match in STATED.finditer(text)]
+    for part in (_boxed(text), _first_line(text), *(_first_line(text[end:]) for end in stated[-1:]), text):
+        named = {by_form[_label_form(found)] for found in any_label.findall(part or "")}
+        if len(named) == 1:
+            return named.pop()
+    return None
+
+
+def _label_form(label: str) -> str:
+    return label.lower().strip().removesuffix("s")
+
+
+def parse_letter(text: str, letters: Sequence[str]) -> str | None:
+    """The letter chosen: in a box, after "the answer is", alone in a line, or the only one in brackets; else None."""
+    text = without_thinking(text)
+    one = f"[{''.join(letters)}]"
+    alone = re.compile(rf"^\W*({one})(?:\W*$|\s*[).:].*$)")
+    stated = [text[match.end() :] for match in STATED.finditer(text)]
+    for part in (_boxed(text), *(_first_line(rest) for rest in stated[-1:])):
+        if part and (found := re.match(rf"\W*(?:option\s+)?({one})(?!\w)", part, re.IGNORECASE)):
+            return found[1].upper()
+    for line in (_first_line(text), text.strip().rpartition("\n")[2]):
+        if found := alone.match(line.strip()):
+            return found[1]
+    named = set(re.findall(rf"\(({one})\)|(?<!\w)({one})\)", text))
+    found_letters = {one or other for one, other in named}
+    return found_letters.pop() if len(found_letters) == 1 else None
+
+
+def parse_line(text: str) -> str | None:
+    """The first line, without "Title:", quotation marks and emphasis; None where it is empty."""
+    line = _first_line(without_thinking(text))
+    if stated := re.match(r"\W*title\W*:\s*", line, re.IGNORECASE):
+        line = line[stated.end() :]
+    return line.strip(MARKS) or None
+
+
+def parse_result(text: str) -> str | None:
+    """What stands in the last box, else after the last "the answer is", else in the last line; None where empty."""
+    text = without_thinking(text)
+    if boxed := _boxed(text):
+        return boxed
+    if stated := list(STATED.finditer(text)):
+        line = _first_line(text[stated[-1].end() :])
+    else:
+        line = text.strip().rpartition("\n")[2]
+    line = line.strip(MARKS)
+    return line.removesuffix(".").strip(MARKS) or None
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0].strip()
+
+
+def _boxed(text: str) -> str | None:
+    """What the last \\boxed{} holds, braces within it included."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth, begin = 0, start + len("\\boxed{")
+    for place in range(begin - 1, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return text[begin:place].strip() or None
+    return None
+
+
+def is_equal(answer: str, right: str) -> bool:
+    """Whether two answers are the same text (but for case, spaces and dollars), or the same mathematics.
+
+    Words are compared as words only: as mathematics "act" would be the product of a, c and t, and so equal "cat".
+    Source of the comparison: math-verify (Hugging Face), which reads LaTeX and lets SymPy decide.
+    """
+    if _plain(answer) == _plain(right):
+        return True
+    if not (MATHS.search(answer) and MATHS.search(right)) or max(len(answer), len(right)) > 500:
+        return False
+    from math_verify import parse as parse_maths
+    from math_verify import verify
+
+    with _quiet():
+        one, other = (
+            parse_maths(f"\\boxed{{{_as_latex(text)}}}", parsing_timeout=COMPARE_SECONDS) for text in (right, answer)
+        )
+        return bool(one and other and verify(one, other, timeout_seconds=COMPARE_SECONDS))
+
+
+def _plain(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text).casefold().strip().removesuffix(".")
+    return re.sub(r"[\s$]+|\\[,;! ]", "", text).replace("−", "-").replace("\\left", "").replace("\\right", "")
+
+
+def _as_latex(text: str) -> str:
+    """1.6e-19, 1.6 × 10⁻¹⁹ and 1.6·10^-19 in the one form that the reader of LaTeX knows."""
+    text = text.strip().strip("$").replace("−", "-").replace("×", r"\times ").replace("·", r"\cdot ")
+    text = SUPERSCRIPT.sub(lambda found: f"^{{{unicodedata.normalize('NFKC', found[0]).replace('−', '-')}}}", text)
+    text = re.sub(r"(?<=\d)[eE]([+-]?\d+)\b", r"\\times 10^{\1}", text)
+    return re.sub(r"\^(-?\d+)", r"^{\1}", text)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines of math-verify about what it cannot read: that is an answer too."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

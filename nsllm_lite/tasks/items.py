@@ -1,0 +1,71 @@
+"""Evaluation and instruction files: records {instruction, input, output}, as a JSON list or as JSON lines."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+CHOICE = re.compile(r"^\(?([A-J])[).:][:.]?(.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One record; `choices` has the options of a multiple-choice question by letter."""
+
+    number: int  # from 0, in its file
+    input: str
+    output: str
+    choices: dict[str, str]
+    instruction: str = ""
+    document: str = ""  # the paper it was made from, where the file says so
+
+    @property
+    def answer(self) -> str:
+        """The output without the reasoning before it."""
+        return without_thinking(self.output)
+
+
+def read_items(path: Path) -> list[Item]:
+    """The records of a JSON list or of JSON lines; `input` and `output` must be there, `instruction` may.
+
+    Raises:
+        ValueError: the file is absent, no such file, or a record lacks one of the two.
+    """
+    try:
+        text = Path(path).read_text("utf-8-sig")
+        values = (
+            json.loads(text)
+            if text.lstrip().startswith("[")
+            else [json.loads(x) for x in text.split("\n") if x.strip()]
+        )
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). Needed is a JSON list, or one JSON object a "
+            'line, of records {"input": ..., "output": ...}.'
+        ) from None
+    items = []
+    for number, value in enumerate(values):
+        fields = [value.get(name) for name in ("input", "output")] if isinstance(value, dict) else [None]
+        if not all(isinstance(field, str) for field in fields):
+            raise ValueError(f'{path}: record {number} has no "input" and "output" that are text.')
+        more = (str(value.get(name) or "") for name in ("instruction", "document"))
+        items.append(Item(number, *fields, choices_of(fields[0]), *more))
+    if not items:
+        raise ValueError(f"{path} holds no records.")
+    return items
+
+
+def choices_of(question: str) -> dict[str, str]:
+    """The last options A, B, C, ... of a question; empty where there are fewer than two."""
+    found = CHOICE.findall(question)
+    first = max((place for place, (letter, _) in enumerate(found) if letter == "A"), default=len(found))
+    options = {
+        letter: option.strip() for place, (letter, option) in enumerate(found[first:]) if letter == "ABCDEFGHIJ"[place]
+    }
+    return options if len(options) > 1 else {}
+
+
+def without_thinking(text: str) -> str:
+    """What a model says after its reasoning; nothing, where the reasoning has no end."""
+    text = text.rpartition("</think>")[2] if "</think>" in text else text
+    return text.partition("<think>")[0].strip()

@@ -1,0 +1,101 @@
+"""Scores over items, how far they may be off, and whether two models differ: plain NumPy, from a seed.
+
+An interval is the middle 95 % of bootstrap resamples of the items; a difference between two models is judged on the
+same items, by a permutation test that exchanges their answers.
+Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993; Noreen, "Computer-intensive methods", 1989.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 1_000
+PERMUTATIONS = 2_000
+LEVEL = 0.95
+
+
+class Estimate(NamedTuple):
+    value: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """Of the second model from the first; `p` is the share of permutations with as large a difference."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+class Results(NamedTuple):
+    """One model on the items of one task: gold and given labels as numbers (-1: none given), or scores of each."""
+
+    gold: np.ndarray | None
+    given: np.ndarray
+
+    def take(self, places: np.ndarray) -> "Results":
+        return Results(None if self.gold is None else self.gold[places], self.given[places])
+
+
+Metric = Callable[[Results], float]
+
+
+def mean(results: Results) -> float:
+    """Of scores; or of labels the share that is right."""
+    return float(np.mean(results.given if results.gold is None else results.gold == results.given))
+
+
+def macro_f1(results: Results, num_labels: int) -> float:
+    """Mean F1 of all labels; one that is neither right nor given anywhere counts 0 only if the items have it.
+
+    An item without an answer is a miss of its own label and of no other.
+    """
+    gold = np.bincount(results.gold, minlength=num_labels)
+    given = np.bincount(results.given[results.given >= 0], minlength=num_labels)
+    right = np.bincount(results.gold[results.gold == results.given], minlength=num_labels)
+    there = gold + given > 0
+    return float(np.mean(2 * right[there] / (gold + given)[there]))
+
+
+def numbered(gold: Sequence[str], given: Sequence[str | None], labels: Sequence[str]) -> Results:
+    """Labels as numbers, in the order of `labels`."""
+    place = {label: number for number, label in enumerate(labels)}
+    numbers = [np.array([place.get(label, -1) for label in row], dtype=np.int64) for row in (gold, given)]
+    return Results(*numbers)
+
+
+def estimate(results: Results, metric: Metric, seed: int) -> Estimate:
+    """The score and its interval over resampled items."""
+    rng = np.random.default_rng(seed)
+    size = len(results.given)
+    values = [metric(results.take(rng.integers(size, size=size))) for _ in range(RESAMPLES)]
+    return Estimate(metric(results), *_middle(values))
+
+
+def compare(one: Results, other: Results, metric: Metric, seed: int) -> Difference:
+    """By how much `other` scores above `one` on the same items.
+
+    Raises:
+        ValueError: they have not the same items.
+    """
+    if len(one.given) != len(other.given) or (one.gold is not None and not np.array_equal(one.gold, other.gold)):
+        raise ValueError("Two models can be compared on the same items only: evaluate both with the same recipe.")
+    rng = np.random.default_rng(seed)
+    size, value = len(one.given), metric(other) - metric(one)
+    draws = (rng.integers(size, size=size) for _ in range(RESAMPLES))
+    values = [metric(other.take(draw)) - metric(one.take(draw)) for draw in draws]
+    beyond = 0
+    for _ in range(PERMUTATIONS):
+        swapped = rng.random(size) < 0.5
+        left = Results(one.gold, np.where(swapped, other.given, one.given))
+        right = Results(one.gold, np.where(swapped, one.given, other.given))
+        beyond += abs(metric(right) - metric(left)) >= abs(value) - 1e-12
+    return Difference(value, *_middle(values), (beyond + 1) / (PERMUTATIONS + 1))
+
+
+def _middle(values: Sequence[float]) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
