@@ -99,6 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
     auditing = verb("audit", run_audit, "what is wrong with evaluation or instruction files {input, output}")
     auditing.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a JSON list, or JSON lines")
     auditing.add_argument("--out", type=Path, metavar="JSON", help="write everything with its row numbers")
+    recipe_verb("tasks", "instruction files of the tasks from a corpus: held-out papers to test, the others to train")
+    recipe_verb("sft", "instruction tuning: records {instruction, input, output} or chats -> LoRA adapter")
     recipe_verb("report", "held-out losses of base, phase 1 and phase 2, as table and picture")
     return parser
 
@@ -210,6 +212,14 @@ def call_verb(recipe: "Recipe") -> dict:
             from nsllm_lite.evals.report import report
 
             return report(recipe)
+        case "tasks":
+            from nsllm_lite.tasks.splits import make_tasks
+
+            return make_tasks(recipe)
+        case "sft":
+            from nsllm_lite.train.sft import sft
+
+            return sft(recipe)
     raise AssertionError(recipe.kind)
 
 

@@ -368,7 +368,75 @@ class Report(Strict):
     execution: Execution = Execution()
 
 
-Recipe = Corpus | Train | Merge | Report
+# ----------------------------------------------------------------------------------------------- tasks and tuning
+
+
+class Tasks(Strict):
+    """Instruction files made from a finished corpus, at most `max_per_task` items of each task in train and in test.
+
+    `questions` are files of questions about the corpus's papers, or `bundled:questions`. A paper's text is cut at
+    `max_paper_chars`.
+    """
+
+    kind: Literal["tasks"]
+    out: Name
+    corpus: Name
+    questions: list[Name]
+    max_per_task: Count
+    max_paper_chars: Count
+    seed: int
+
+
+class Answers(Strict):
+    """Greedy answers to the first held-out prompts, before and after."""
+
+    count: Annotated[int, Field(ge=0, le=20)]
+    new_tokens: Count
+
+
+class Sft(Strict):
+    """Instruction tuning on `data`: files, or folders of *.json and *.jsonl, of records {instruction, input, output}
+    or {messages: [{role, content}, ...]}; the loss is that of the answers.
+
+    `template`: `plain` is our own prompt for base models, `chat` the tokenizer's chat template; `end_of_text` is the
+    token that ends an answer. The length is given either in `steps` or in `epochs`. Examples of more than `max_tokens`
+    tokens are left out and counted; more than `max_left_out_share` of all left out needs consent.
+    """
+
+    kind: Literal["sft"]
+    out: Name
+    model: Name
+    data: Annotated[list[Name], Field(min_length=1)]
+    heldout: list[Name]
+    template: Literal["plain", "chat"]
+    end_of_text: Name
+    max_tokens: Annotated[int, Field(ge=8)]
+    max_left_out_share: Share
+    quantisation: Literal["nf4", "none"]
+    double_quantisation: bool
+    compute_dtype: Literal["float32", "bfloat16", "float16"]
+    adapter: Adapter
+    optimizer: Optimizer
+    schedule: Schedule
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    steps: Count | None = None
+    examples_per_step: Count
+    evaluate_steps: Count
+    max_heldout_examples: Count
+    samples: Answers
+    checkpoint_steps: Count
+    keep_checkpoints: Count
+    seed: int
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Sft":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either `epochs` or `steps`, not both or neither")
+        return self
+
+
+Recipe = Corpus | Train | Merge | Report | Tasks | Sft
 KINDS: dict[str, type[Strict]] = {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in get_args(Recipe)}
 
 
