@@ -101,6 +101,19 @@ def build_parser() -> argparse.ArgumentParser:
     auditing.add_argument("--out", type=Path, metavar="JSON", help="write everything with its row numbers")
     recipe_verb("tasks", "instruction files of the tasks from a corpus: held-out papers to test, the others to train")
     recipe_verb("sft", "instruction tuning: records {instruction, input, output} or chats -> LoRA adapter")
+    evaluating = verb("eval", run_eval, "scores of models on tasks, with intervals, floors, table and pictures")
+    evaluating.add_argument("models", nargs="+", metavar="MODEL", help="model or adapter folders, hub ids; or a recipe")
+    evaluating.add_argument("--tasks", metavar="DIR", help="a folder of `nsllm-lite tasks` (default: bundled)")
+    evaluating.add_argument(
+        "--file", action="append", metavar="TASK=PATH",
+        help="records {instruction, input, output} of your own, asked as classification, moves, title, paper_title, "
+        "multiple_choice or open; several are possible",
+    )  # fmt: skip
+    evaluating.add_argument("--out", metavar="DIR", help="folder to write (runs/eval)")
+    evaluating.add_argument("--max-items", type=int, metavar="N", help="at most so many items of each task")
+    evaluating.add_argument("--encoder", metavar="DIR", help="a local encoder: adds BERTScore to titles")
+    evaluating.add_argument("--seed", type=int, metavar="N", help="of examples and intervals (0)")
+    evaluating.add_argument("--backend", choices=("transformers", "vllm"), help="vllm: where it is installed")
     recipe_verb("report", "held-out losses of base, phase 1 and phase 2, as table and picture")
     return parser
 
@@ -184,6 +197,38 @@ def run_audit(args: argparse.Namespace) -> None:
     from nsllm_lite.evals.audit import audit
 
     audit(args.files, args.out)
+
+
+def run_eval(args: argparse.Namespace) -> None:
+    """Recipe and overrides, or models by name with words of their own."""
+    from nsllm_lite import recipe as recipes
+    from nsllm_lite.evals.evaluate import evaluate
+
+    first, *others = args.models
+    if first.endswith((".yaml", ".yml")):
+        recipe = recipes.load(Path(first), others)
+        if recipe.kind != "eval":
+            raise ValueError(f"{first} is a recipe of kind {recipe.kind}: run `nsllm-lite {recipe.kind}` with it.")
+    else:
+        values = {"kind": "eval", "out": args.out or "runs/eval", "seed": args.seed or 0, "tasks": "bundled"}
+        values["models"] = [{"name": word.rstrip("/"), "path": word} for word in args.models]
+        recipe = recipes.validate(values, "nsllm-lite eval")
+    given = {name: getattr(args, name) for name in ("out", "tasks", "max_items", "encoder", "seed")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.file:
+        files = [parse_task_file(word) for word in args.file]
+        given |= {"files": files} | ({} if args.tasks or first.endswith(".yaml") else {"tasks": None})
+    if args.backend:
+        given["execution"] = {**recipe.execution.model_dump(), "backend": args.backend}
+    evaluate(recipes.update(recipe, **given) if given else recipe)
+
+
+def parse_task_file(word: str) -> dict:
+    """TASK=PATH as an entry of a recipe's `files`, named by its file."""
+    task, equals, path = word.partition("=")
+    if not equals or not path:
+        raise ValueError(f"--file {word}: it needs a task and a path, as in --file multiple_choice=MMLU-stem.json")
+    return {"name": Path(path).stem, "task": task, "path": path}
 
 
 def run_doctor(args: argparse.Namespace) -> None:

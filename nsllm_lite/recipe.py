@@ -436,7 +436,69 @@ class Sft(Strict):
         return self
 
 
-Recipe = Corpus | Train | Merge | Report | Tasks | Sft
+# --------------------------------------------------------------------------------------------------- evaluation
+
+
+class EvaluatedModel(Strict):
+    """A model folder, a hub id, or an adapter's folder, which is evaluated on its base as its training held it.
+
+    `modes` None: few-shot, and instruction where the tokenizer has a chat template.
+    """
+
+    name: Name
+    path: Name
+    quantisation: Literal["nf4", "none"] = "none"
+    modes: Annotated[list[Literal["few-shot", "instruction"]], Field(min_length=1)] | None = None
+
+
+class TaskFile(Strict):
+    """A file of records {instruction, input, output} to be asked as `task`, with examples from the file `shots`.
+
+    Without `shots` they come from the bundled sample where it has the same labels, else from the file itself: those
+    records are then not scored.
+    """
+
+    name: Name
+    task: Literal["classification", "moves", "title", "paper_title", "multiple_choice", "open"]
+    path: Name
+    shots: Name | None = None
+
+
+class EvalExecution(Strict):
+    """`batch_tokens` None: by the memory there is."""
+
+    device: Literal["cpu", "cuda"] | None = None
+    batch_tokens: Count | None = None
+    backend: Literal["transformers", "vllm"] = "transformers"
+
+
+class Eval(Strict):
+    """Scores of models on tasks: those of a folder that `nsllm-lite tasks` wrote, or `bundled`; and on own files.
+
+    `encoder` is the folder of a local encoder model, for BERTScore. `max_items` bounds the items of each task.
+    """
+
+    kind: Literal["eval"]
+    out: Name
+    models: Annotated[list[EvaluatedModel], Field(min_length=1)]
+    tasks: Annotated[Name | None, BeforeValidator(_none_word)]
+    files: list[TaskFile] = []
+    max_items: Count | None = None
+    encoder: Name | None = None
+    seed: int
+    execution: EvalExecution = EvalExecution()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Eval":
+        for what, names in (("model", [m.name for m in self.models]), ("file", [f.name for f in self.files])):
+            if len(set(names)) < len(names):
+                raise ValueError(f"every {what} needs a name of its own, but these repeat: {sorted(names)}")
+        if self.tasks is None and not self.files:
+            raise ValueError("there is nothing to ask: give `tasks` (bundled, or a folder of tasks) or `files`")
+        return self
+
+
+Recipe = Corpus | Train | Merge | Report | Tasks | Sft | Eval
 KINDS: dict[str, type[Strict]] = {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in get_args(Recipe)}
 
 

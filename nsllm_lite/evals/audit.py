@@ -19,7 +19,7 @@ import numpy as np
 
 from nsllm_lite import run
 from nsllm_lite.tasks import floors
-from nsllm_lite.tasks.items import Item, read_items
+from nsllm_lite.tasks.items import Item, normal, read_items
 
 LOST = "\ufffd"
 MAX_LABELS = 20
@@ -32,11 +32,6 @@ RARE_LATIN = re.compile("[\u0166\u0167\u0180-\u01cc\u01dd-\u0217\u021c-\u024f]")
 DOUBLED_LETTER = re.compile(r"(?<![A-Za-z])(?!II|mm)(?<!\()([A-Za-z])\1(?![A-Za-z])")  # no numeral, no millimetres
 GLUED_LATEX = re.compile(r"\S\\[a-zA-Z]{2,}")
 URL = re.compile(r"https?://|www\.")
-
-
-def normal(text: str) -> str:
-    """Letters and digits of a text, in lower case, with single spaces."""
-    return " ".join(re.sub(r"\W+", " ", unicodedata.normalize("NFKC", text).lower()).split())
 
 
 def kind_of(items: Sequence[Item]) -> str:

@@ -15,9 +15,13 @@ import torch
 from torch import Tensor
 
 from nsllm_lite import model as models
+from nsllm_lite import recipe as recipes
+from nsllm_lite import run
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+    from nsllm_lite.evals.vllm_engine import VllmEngine
 
 T = TypeVar("T")
 
@@ -113,11 +117,7 @@ class Engine:
         return self._batches(requests, new_tokens, say)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids with whatever the tokenizer puts before a text, and without an end token behind it."""
-        ids = self.tokenizer(text, add_special_tokens=not text.startswith(self.tokenizer.bos_token or "\0"))[
-            "input_ids"
-        ]
-        return ids[:-1] if len(ids) > 1 and text and ids[-1] == self.tokenizer.eos_token_id else ids
+        return encode(self.tokenizer, text)
 
     def _ranked(self, prompt: str, labels: Sequence[str]) -> Ranked:
         alone = self.encode(prompt)
@@ -249,6 +249,13 @@ class Engine:
         return max(4_096, int(CACHE_SHARE * free_bytes / token_bytes))
 
 
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Token ids with whatever the tokenizer puts before a text, and without an end token behind it."""
+    begun = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)  # as chat templates do
+    ids = tokenizer(text, add_special_tokens=not begun)["input_ids"]
+    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+
+
 def _common(rows: Sequence[Sequence[int]]) -> int:
     """How many first tokens all rows have in common."""
     least, most = min(rows), max(rows)
@@ -260,19 +267,17 @@ def _window(config: object) -> int:
 
 
 def open_engine(
-    path: str, *, device: str, quantisation: str = "none", compute_dtype: str = "", batch_tokens: int | None = None
-) -> Engine:
+    path: str, *, device: str, how: recipes.EvalExecution, quantisation: str = "none"
+) -> "Engine | VllmEngine":
     """The engine of a model folder, a hub id, or an adapter's folder (with its base as its training held it).
 
     Raises:
-        ValueError: there is no such model, or it has no tokenizer.
+        ValueError: there is no such model, or it has no tokenizer, or the backend cannot take it.
     """
     from transformers import AutoTokenizer
 
-    from nsllm_lite import run
-
     folder, adapter = Path(path), None
-    options = {"quantisation": quantisation, "double_quantisation": True, "compute_dtype": compute_dtype}
+    options = {"quantisation": quantisation, "double_quantisation": True, "compute_dtype": ""}
     if (folder / "adapter_config.json").is_file():
         adapter = folder
         if (folder / "training.json").is_file():
@@ -284,8 +289,17 @@ def open_engine(
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         raise ValueError(
-            f"{folder} has no tokenizer: copy tokenizer.json and tokenizer_config.json of its model there."
+            f"{folder} has no tokenizer: copy tokenizer.json and tokenizer_config.json of the model there."
         )
+    if how.backend == "vllm":
+        from nsllm_lite.evals.vllm_engine import open_vllm
+
+        if adapter or options["quantisation"] != "none":
+            raise ValueError(
+                f"{path}: the vLLM backend takes whole 16-bit models. Merge the adapter first (nsllm-lite merge), or "
+                "set execution.backend=transformers."
+            )
+        return open_vllm(folder)
     loaded = models.load_base(folder, device=device, **options)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return Engine(models.load_adapter(loaded, adapter) if adapter else loaded, tokenizer, batch_tokens)
+    return Engine(models.load_adapter(loaded, adapter) if adapter else loaded, tokenizer, how.batch_tokens)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +49,16 @@ def read_items(path: Path) -> list[Item]:
         fields = [value.get(name) for name in ("input", "output")] if isinstance(value, dict) else [None]
         if not all(isinstance(field, str) for field in fields):
             raise ValueError(f'{path}: record {number} has no "input" and "output" that are text.')
-        more = (str(value.get(name) or "") for name in ("instruction", "document"))
-        items.append(Item(number, *fields, choices_of(fields[0]), *more))
+        items.append(item_of(value, number))
     if not items:
         raise ValueError(f"{path} holds no records.")
     return items
+
+
+def item_of(record: dict, number: int) -> Item:
+    """The item of a record that has an input and an output."""
+    more = (str(record.get(name) or "") for name in ("instruction", "document"))
+    return Item(number, record["input"], record["output"], choices_of(record["input"]), *more)
 
 
 def choices_of(question: str) -> dict[str, str]:
@@ -69,3 +75,8 @@ def without_thinking(text: str) -> str:
     """What a model says after its reasoning; nothing, where the reasoning has no end."""
     text = text.rpartition("</think>")[2] if "</think>" in text else text
     return text.partition("<think>")[0].strip()
+
+
+def normal(text: str) -> str:
+    """Letters and digits of a text, in lower case, with single spaces."""
+    return " ".join(re.sub(r"\W+", " ", unicodedata.normalize("NFKC", text).lower()).split())

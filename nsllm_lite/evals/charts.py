@@ -1,0 +1,146 @@
+"""Tables and pictures of an evaluation, all from results.json."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "rouge_l": "ROUGE-L", "bert_score": "BERTScore"}
+ALPHA = 0.05
+
+
+def rows_of(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """(model, mode), in the order of the recipe."""
+    return list(dict.fromkeys((row["model"], row["mode"]) for row in results["scores"]))
+
+
+def score_of(results: dict[str, Any], model: str, mode: str, name: str) -> dict[str, Any]:
+    return next(row for row in results["scores"] if (row["model"], row["mode"], row["set"]) == (model, mode, name))
+
+
+def best_floor(about: dict[str, Any], metric: str) -> tuple[str, float]:
+    """(rule, score) of the highest floor; ("", nan) where there is none."""
+    found = {rule: figures[metric] for rule, figures in about["floors"].items() if metric in figures}
+    best = max(found, key=found.get, default="")
+    return best, found.get(best, float("nan"))
+
+
+# --------------------------------------------------------------------------------------------------------- tables
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The scores, their floors and ceilings, and the differences between models, as Markdown tables."""
+    columns = [(name, metric) for name, about in results["sets"].items() for metric in about["metrics"]]
+    heads = [f"{name}, {NAMES[metric]}" for name, metric in columns]
+    lines = ["# Scores", "", "With the 95 % interval over resampled items; an answer that cannot be read is wrong.", ""]
+    lines += ["| model | asked | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(columns)]
+    for model, mode in rows_of(results):
+        cells = [_cell(score_of(results, model, mode, name)[metric]) for name, metric in columns]
+        lines.append(f"| {model} | {mode} | " + " | ".join(cells) + " |")
+    floors = [best_floor(results["sets"][name], metric) for name, metric in columns]
+    lines.append("| best floor | | " + " | ".join(f"{v:.3f} ({rule})" if rule else "" for rule, v in floors) + " |")
+    ceilings = [f"{results['sets'][name]['ceiling']:.3f}" if metric == "accuracy" else "" for name, metric in columns]
+    lines.append("| ceiling | | " + " | ".join(ceilings) + " |")
+    counts = [f"{results['sets'][name]['items']:,}" for name, _ in columns]
+    lines.append("| items | | " + " | ".join(counts) + " |")
+    unread = [
+        f"{row['model']}, {row['mode']}, {row['set']}: {row['unread']:,}" for row in results["scores"] if row["unread"]
+    ]
+    if unread:
+        lines += ["", "Answers that could not be read (counted as wrong): " + "; ".join(unread) + "."]
+    asked = (
+        f"{name}{'' if name == about['task'] else ' (' + about['task'] + ')'} v{about['version']} with {about['shots']}"
+        for name, about in results["sets"].items()
+    )
+    lines += ["", "Tasks, their versions and examples in a few-shot prompt: " + ", ".join(asked) + "."]
+    if results["differences"]:
+        lines += ["", "# Differences between models, on the same items", ""]
+        lines += ["| set | asked | from | to | score | difference | p |", "|---|---|---|---|---|---:|---:|"]
+        for row in results["differences"]:
+            shown = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+            shown = f"**{shown}**" if row["p"] < ALPHA else shown
+            lines.append(
+                f"| {row['set']} | {row['mode']} | {row['first']} | {row['second']} | {NAMES[row['metric']]} | "
+                f"{shown} | {row['p']:.3f} |"
+            )
+        tests = len(results["differences"])
+        lines += ["", f"p by a permutation test, bold below {ALPHA}; of {tests} differences about {tests * ALPHA:.1f} "
+                  "would be bold by chance alone."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _cell(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+# ------------------------------------------------------------------------------------------------------- pictures
+
+
+def radar(results: dict[str, Any], png: Path) -> None:
+    """The first score of every set on axes from 0 to 1, the same for all; the best floors as a grey field."""
+    from matplotlib.figure import Figure
+
+    names = list(results["sets"])
+    metrics = [results["sets"][name]["metrics"][0] for name in names]
+    angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
+    figure = Figure(figsize=(8.5, 7), layout="constrained")
+    axes = figure.add_subplot(projection="polar")
+    axes.set_theta_offset(np.pi / 2)
+    axes.set_theta_direction(-1)
+    around = np.append(angles, angles[0])
+
+    def closed(values: list[float]) -> np.ndarray:
+        return np.append(values, values[0])
+
+    floors = [best_floor(results["sets"][name], metric)[1] for name, metric in zip(names, metrics, strict=True)]
+    axes.fill(around, closed(np.nan_to_num(floors).tolist()), color="0.85", label="best floor without a model")
+    for number, (model, mode) in enumerate(rows_of(results)):
+        values = [
+            score_of(results, model, mode, name)[metric]["value"] for name, metric in zip(names, metrics, strict=True)
+        ]
+        style = "-" if mode == "few-shot" else "--"
+        axes.plot(around, closed(values), style, marker="o", ms=3, color=f"C{number % 10}", label=f"{model}, {mode}")
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0.2, 0.4, 0.6, 0.8, 1.0])
+    axes.set_xticks(angles, [f"{n}\n{NAMES[m]}" for n, m in zip(names, metrics, strict=True)])
+    axes.set_title("Scores from 0 to 1, the same scale on every axis", pad=24)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.08, 1.0), fontsize="small")
+    _save(figure, png)
+
+
+def bars(results: dict[str, Any], png: Path) -> None:
+    """A panel for each set: its first score of every model with the 95 % interval, and the best floor as a line."""
+    from matplotlib.figure import Figure
+
+    names, rows = list(results["sets"]), rows_of(results)
+    across = min(3, len(names))
+    down = -(-len(names) // across)
+    figure = Figure(figsize=(4.6 * across, (1.5 + 0.32 * len(rows)) * down + 0.5), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        about = results["sets"][name]
+        metric = about["metrics"][0]
+        for place, (model, mode) in enumerate(rows):
+            found = score_of(results, model, mode, name)[metric]
+            off = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
+            axes.barh(place, found["value"], xerr=np.maximum(off, 0), color=f"C{place % 10}", alpha=0.8, capsize=2)
+        rule, floor = best_floor(about, metric)
+        if rule:
+            axes.axvline(floor, color="0.3", linestyle=":", label=f"floor: {rule} {floor:.2f}")
+            axes.legend(fontsize="x-small", loc="lower right")
+        axes.set_yticks(range(len(rows)), [f"{model}, {mode}" for model, mode in rows], fontsize="small")
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.set_title(f"{name}: {NAMES[metric]}, {about['items']:,} items", fontsize="medium")
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    _save(figure, png)
+
+
+def _save(figure: "Figure", png: Path) -> None:
+    part = png.with_suffix(".part")
+    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
+    part.replace(png)

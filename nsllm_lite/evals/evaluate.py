@@ -1,0 +1,253 @@
+"""`nsllm-lite eval`: models on tasks, with intervals, floors and ceilings beside every score.
+
+Each answer goes to `predictions/` as soon as it is there, so that a stopped evaluation goes on where it was; all
+scores are computed from these files at the end.
+"""
+
+import gc
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nsllm_lite import execution, run
+from nsllm_lite import recipe as recipes
+from nsllm_lite.evals import charts
+from nsllm_lite.evals.baselines import ceiling_of, floors_of
+from nsllm_lite.tasks import scores
+from nsllm_lite.tasks.items import Item
+from nsllm_lite.tasks.prompt import plain_prompt
+from nsllm_lite.tasks.sets import TaskSet, load_sets
+from nsllm_lite.tasks.task import Task, chat_prompt, few_shot_prompt, instruction_of, options_of, parse, score
+
+if TYPE_CHECKING:
+    from nsllm_lite.evals.engine import Engine
+
+FEW_SHOT, INSTRUCTION = "few-shot", "instruction"
+
+
+class Asked(NamedTuple):
+    """One model on one set in one mode."""
+
+    model: str
+    mode: str
+    set: TaskSet
+
+    def path(self, out: Path) -> Path:
+        return out / "predictions" / _slug(self.model) / f"{_slug(self.set.name)}.{self.mode}.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one item; None where none could be read from `text`."""
+
+    item: int
+    answer: str | None
+    text: str
+
+
+def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
+    """Asks every model every item; writes results.json, report.md, radar.png and bars.png; returns the results.
+
+    Raises:
+        ValueError: a model or a file is missing, or does not fit.
+    """
+    started = time.time()
+    out = Path(recipe.out)
+    sets = load_sets(recipe)
+    inputs: dict[str, str | None] = {f"set:{one.name}": one.sha256 for one in sets}
+    inputs |= {f"model:{one.name}": _fingerprint(one.path) for one in recipe.models}
+    identity = recipes.identity(recipe)
+    if run.is_finished(out, identity, inputs):
+        print(f"{out}: finished, skipped")
+        print(charts.markdown(run.read_json(out / "results.json")))
+        return run.read_manifest(out)["results"]
+    run.begin(out, identity, inputs)
+
+    device, _, _ = execution.find_device(recipe.execution.device)
+    asked, measured = [], {}
+    for one in recipe.models:
+        done, figures = ask(one, sets, out, device, recipe.execution)
+        asked += done
+        measured[one.name] = figures
+    results = score_all(asked, sets, recipe, out, device)
+    run.write_json(out / "results.json", results)
+    table = charts.markdown(results)
+    run.write_atomic(out / "report.md", table + "\n")
+    charts.radar(results, out / "radar.png")
+    charts.bars(results, out / "bars.png")
+    print(table)
+    print(f"\n{out}: report.md, results.json, radar.png, bars.png")
+    run.finish(out, "eval", identity, inputs, results, started, {"models": measured})
+    return results
+
+
+def _fingerprint(path: str) -> str | None:
+    """Identity of a local model's or adapter's weights; a hub id is taken by its name."""
+    return run.fingerprint_weights(Path(path)) if Path(path).is_dir() else None
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name)
+
+
+# ------------------------------------------------------------------------------------------------------ answers
+
+
+def ask(
+    about: recipes.EvaluatedModel, sets: list[TaskSet], out: Path, device: str, how: recipes.EvalExecution
+) -> tuple[list[Asked], dict[str, Any]]:
+    """Everything that is still to be asked of one model; what it was asked in all, and how fast that went."""
+    from nsllm_lite.evals.engine import open_engine
+
+    engine, started, items = None, time.perf_counter(), 0
+    kept = out / "predictions" / _slug(about.name) / "modes.json"
+    modes = about.modes or (run.read_json(kept) if kept.is_file() else None)
+    if not modes or any(_missing(Asked(about.name, mode, one), out) for mode in modes for one in sets):
+        engine = open_engine(about.path, device=device, how=how, quantisation=about.quantisation)
+        modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
+        run.write_json(kept, modes)
+    done = [Asked(about.name, mode, one) for mode in modes for one in sets]
+    for one in done:
+        if missing := _missing(one, out):
+            items += len(missing)
+            _answer(one, missing, engine, out)
+    figures: dict[str, Any] = {}
+    if engine:
+        seconds = time.perf_counter() - started
+        figures = {"seconds": round(seconds, 1), "items": items, "forward_tokens": engine.forward_tokens}
+        if engine.num_cut:
+            print(f"{about.name}: {engine.num_cut} prompts were longer than its window and lost their beginning")
+    del engine
+    gc.collect()
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    return done, figures
+
+
+def _missing(asked: Asked, out: Path) -> list[int]:
+    """Numbers of the items without an answer yet."""
+    there = {prediction.item for prediction in read_predictions(asked.path(out))}
+    return [number for number in range(len(asked.set.items)) if number not in there]
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The whole lines of a file of predictions; a last one that was cut off is not there."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [Prediction(**json.loads(line)) for line in lines]
+
+
+def _answer(asked: Asked, missing: list[int], engine: "Engine", out: Path) -> None:
+    """Appends a prediction for each missing item."""
+    path = asked.path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run.write_atomic(path, "".join(_line(found) for found in read_predictions(path)))  # without a line cut off
+    what = f"{asked.model}: {asked.set.name}, {asked.mode}"
+    with (
+        open(path, "a", encoding="utf-8") as file,
+        run.progress(len(asked.set.items), len(asked.set.items) - len(missing), what, "item") as bar,
+    ):
+        for prediction in _predict(asked, missing, engine):
+            file.write(_line(prediction))
+            file.flush()
+            bar.update()
+
+
+def _line(prediction: Prediction) -> str:
+    return json.dumps({name: getattr(prediction, name) for name in Prediction.__slots__}, ensure_ascii=False) + "\n"
+
+
+def _predict(asked: Asked, missing: list[int], engine: "Engine") -> Iterator[Prediction]:
+    task, labels, shots = asked.set.task, asked.set.labels, asked.set.shots
+    items = [asked.set.items[number] for number in missing]
+    options = [options_of(item, labels) for item in items]
+    if asked.mode == FEW_SHOT:
+        prompts = [few_shot_prompt(task, item, shots) for item in items]
+        if task.is_ranked:
+            for place, found in engine.rank(prompts, [[f" {option}" for option in row] for row in options]):
+                best = options[place][int(np.argmax(found))]
+                yield Prediction(missing[place], best, " ".join(f"{value:.4f}" for value in found))
+            return
+        answers = engine.generate(prompts, task.new_tokens, ["\n"])
+    else:
+        prompts = [as_told(engine, task, item, labels) for item in items]
+        answers = engine.generate(prompts, task.chat_tokens, [])
+    for place, text in answers:
+        yield Prediction(missing[place], parse(task, text, options[place]), text)
+
+
+def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> str:
+    """The instruction in the model's chat template; where it has none, in the plain form that our tuning uses."""
+    if not engine.tokenizer.chat_template:
+        return plain_prompt(instruction_of(task, item), item.input)
+    told = [{"role": "user", "content": chat_prompt(task, item, labels)}]
+    return engine.tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+
+
+# -------------------------------------------------------------------------------------------------------- scores
+
+
+def score_all(asked: list[Asked], sets: list[TaskSet], recipe: recipes.Eval, out: Path, device: str) -> dict[str, Any]:
+    """Scores with intervals, floors, ceilings and the differences between models, as results.json has them."""
+    results: dict[str, Any] = {"sets": {}, "scores": [], "differences": []}
+    for one in sets:
+        results["sets"][one.name] = {
+            "task": one.task.name,
+            "title": one.task.title,
+            "version": one.task.version,
+            "items": len(one.items),
+            "shots": len(one.shots),
+            "metrics": list(one.metrics()) + (["bert_score"] if recipe.encoder and one.task.kind == "text" else []),
+            "floors": floors_of(one, recipe.seed),
+            "ceiling": ceiling_of(one),
+        }
+    by_item: dict[tuple[str, str, str], dict[str, tuple[scores.Results, scores.Metric]]] = {}
+    bert = None
+    if recipe.encoder and any(one.task.kind == "text" for one in sets):
+        from nsllm_lite.evals.bert_score import BertScore
+
+        bert = BertScore(Path(recipe.encoder), device)
+    for one in asked:
+        predictions = {found.item: found for found in read_predictions(one.path(out))}
+        answers = [predictions[number].answer for number in range(len(one.set.items))]
+        found = _by_item(one.set, answers)
+        if bert and one.set.task.kind == "text":
+            references = [item.answer for item in one.set.items]
+            values = bert.score([answer or "" for answer in answers], references)
+            found["bert_score"] = (scores.Results(None, np.array(values)), scores.mean)
+        by_item[one.model, one.mode, one.set.name] = found
+        figures = {name: scores.estimate(row, metric, recipe.seed)._asdict() for name, (row, metric) in found.items()}
+        results["scores"].append(
+            {"model": one.model, "mode": one.mode, "set": one.set.name, "unread": answers.count(None), **figures}
+        )
+    for one in sets:
+        for mode in (FEW_SHOT, INSTRUCTION):
+            there = [m.name for m in recipe.models if (m.name, mode, one.name) in by_item]
+            for first, second in combinations(there, 2):
+                rows, other = by_item[first, mode, one.name], by_item[second, mode, one.name]
+                results["differences"] += [
+                    {"set": one.name, "mode": mode, "first": first, "second": second, "metric": name}
+                    | scores.compare(row, other[name][0], metric, recipe.seed)._asdict()
+                    for name, (row, metric) in rows.items()
+                ]
+    return results
+
+
+def _by_item(task_set: TaskSet, answers: list[str | None]) -> dict[str, tuple[scores.Results, scores.Metric]]:
+    """{metric: (what it is computed from, item by item, and how)}; an answer that could not be read is wrong."""
+    if task_set.task.kind == "label":
+        rows = scores.numbered([item.answer for item in task_set.items], answers, task_set.labels)
+    else:
+        pairs = zip(answers, task_set.items, strict=True)
+        rows = scores.Results(None, np.array([score(task_set.task, answer, item) for answer, item in pairs]))
+    return {name: (rows, metric) for name, metric in task_set.metrics().items()}

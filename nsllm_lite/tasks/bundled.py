@@ -1,0 +1,58 @@
+"""The bundled task sets: items made from the sample papers, and the questions written about them."""
+
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from nsllm_lite.document import Document, Section
+from nsllm_lite.tasks import splits
+from nsllm_lite.tasks.items import Item, item_of
+
+SHOT_PAPERS = ("01", "02")  # of each discipline: examples come from these, so that no item shares its paper with one
+MAX_PAPER_CHARS = 3_000
+
+
+@cache
+def bundled(task: str) -> dict[str, tuple[Item, ...]]:
+    """{"train": items that examples are taken from, "test": all others} of one task."""
+    records = _records()
+    found: dict[str, list[Item]] = {"train": [], "test": []}
+    for record in records[task]:
+        split = "train" if record["document"].endswith(SHOT_PAPERS) else "test"
+        found[split].append(item_of(record, len(found[split])))
+    return {split: tuple(items) for split, items in found.items()}
+
+
+@cache
+def _records() -> dict[str, list[dict[str, str]]]:
+    """All records of each task, in the order of papers and of questions."""
+    papers = [paper for path in _files("papers") for paper in map(_paper, path.read_text("utf-8").splitlines())]
+    disciplines = sorted({paper.discipline for paper in papers})
+    records: dict[str, list[dict[str, str]]] = {task: [] for task in splits.TASKS}
+    for paper in papers:
+        for task, made in splits.document_items(paper, disciplines, MAX_PAPER_CHARS).items():
+            records[task] += [item for item, _ in made if item]
+    for path in splits.question_files([splits.BUNDLED_QUESTIONS]):
+        for task, item in splits.read_questions(path):
+            records[task].append(item)
+    return records
+
+
+def _files(name: str) -> list[Path]:
+    return sorted(Path(str(resources.files("nsllm_lite") / "sample" / name)).glob("*.jsonl"))
+
+
+def _paper(line: str) -> Document:
+    record = json.loads(line)
+    moves = tuple((label, sentence) for label, sentence in record["abstract"])
+    return Document(
+        id=record["id"],
+        source="sample",
+        origin=record["id"],
+        title=record["title"],
+        abstract=" ".join(sentence for _, sentence in moves),
+        sections=tuple(Section(section["heading"], section["text"]) for section in record["sections"]),
+        discipline=record["discipline"],
+        moves=moves,
+    )

@@ -1,0 +1,110 @@
+"""Task sets: which items are asked, and which examples stand before them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nsllm_lite import recipe as recipes
+from nsllm_lite import run
+from nsllm_lite.tasks import bundled, scores
+from nsllm_lite.tasks.items import Item, normal, read_items
+from nsllm_lite.tasks.task import TASKS, Task, choose_shots, labels_of, require_fit
+
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """The items of one task from one place. `pool` is what examples may be taken from, and floors learn from."""
+
+    name: str
+    task: Task
+    items: tuple[Item, ...]
+    pool: tuple[Item, ...]
+    shots: tuple[Item, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Identity of what is asked: the task's version, items and examples."""
+        rows = [[(item.instruction, item.input, item.output) for item in row] for row in (self.items, self.shots)]
+        return run.sha256_json([self.task.name, self.task.version, rows])
+
+    def metrics(self) -> dict[str, scores.Metric]:
+        """The scores of this set, by name, the first of them for charts."""
+        if self.task.kind == "label":
+            return {"macro_f1": self._macro_f1, "accuracy": scores.mean}
+        return dict.fromkeys(self.task.metrics, scores.mean)
+
+    def _macro_f1(self, results: scores.Results) -> float:
+        return scores.macro_f1(results, len(self.labels))
+
+
+def load_sets(recipe: recipes.Eval) -> list[TaskSet]:
+    """The sets of a recipe, in the order of the tasks and then of its files.
+
+    Raises:
+        ValueError: a folder holds no tasks, or a file does not fit its task.
+    """
+    sets = []
+    for name, task in TASKS.items() if recipe.tasks else ():
+        if recipe.tasks == BUNDLED:
+            found = bundled.bundled(name)
+            test, pool = found["test"], found["train"]
+        else:
+            test, pool = (_items_in(Path(recipe.tasks) / split / f"{name}.jsonl") for split in ("test", "train"))
+        if test:
+            sets.append(make_set(name, task, test, pool, recipe, f"{recipe.tasks}: {name}"))
+        else:
+            print(f"{task.title}: no items in {recipe.tasks}, left out")
+    if recipe.tasks and not sets:
+        raise ValueError(
+            f"{recipe.tasks} holds no tasks. Needed is `bundled`, or the folder that `nsllm-lite tasks RECIPE` wrote, "
+            "with test/classification.jsonl and the like."
+        )
+    if clash := {file.name for file in recipe.files} & {one.name for one in sets}:
+        raise ValueError(f"Own files need names other than the tasks': rename {', '.join(sorted(clash))}.")
+    return sets + [_own_set(file, recipe) for file in recipe.files]
+
+
+def _items_in(path: Path) -> tuple[Item, ...]:
+    return tuple(read_items(path)) if path.is_file() else ()
+
+
+def _own_set(file: recipes.TaskFile, recipe: recipes.Eval) -> TaskSet:
+    task, items = TASKS[file.task], tuple(read_items(Path(file.path)))
+    if file.shots:
+        pool = tuple(read_items(Path(file.shots)))
+        asked = {normal(item.input) for item in items}
+        if doubled := [item.number for item in pool if normal(item.input) in asked]:
+            raise ValueError(
+                f"{file.shots}: record {doubled[0]} and {len(doubled) - 1} more are asked in {file.path} too. Examples "
+                "must be other items: split the data by document."
+            )
+    elif task.kind == "label" and set(labels_of(task, items)) == set(_bundled_labels(file.task)):
+        pool = tuple(choose_shots(task, bundled.bundled(file.task)["train"], recipe.seed))
+    else:
+        shots = choose_shots(task, items, recipe.seed)
+        print(f"{file.name}: {len(shots)} of its {len(items):,} records are the examples and are not scored")
+        chosen = {shot.number for shot in shots}
+        pool = tuple(item for item in items if item.number in chosen)
+        items = tuple(item for item in items if item.number not in chosen)
+    return make_set(file.name, task, items, pool, recipe, file.path)
+
+
+def _bundled_labels(task: str) -> tuple[str, ...]:
+    return labels_of(TASKS[task], bundled.bundled(task)["test"])
+
+
+def make_set(
+    name: str, task: Task, items: tuple[Item, ...], pool: tuple[Item, ...], recipe: recipes.Eval, where: str
+) -> TaskSet:
+    """A checked set of at most `recipe.max_items` items, spread evenly over the file."""
+    require_fit(task, (*items, *pool), where)
+    labels = labels_of(task, items)
+    if recipe.max_items and len(items) > recipe.max_items:
+        places = np.linspace(0, len(items) - 1, recipe.max_items).astype(int)
+        items = tuple(items[place] for place in places)
+    usable = [item for item in pool if not labels or item.answer in labels]
+    return TaskSet(name, task, items, pool, tuple(choose_shots(task, usable, recipe.seed)), labels)
