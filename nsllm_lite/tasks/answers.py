@@ -29,7 +29,7 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
         r"(?<!\w)(?:" + "|".join(sorted(map(re.escape, by_form), key=len, reverse=True)) + r")s?(?!\w)", re.IGNORECASE
     )
     stated = [match.end() for match in STATED.finditer(text)]
-    for part in (_boxed(text), _first_line(text), *(_first_line(text[end:]) for end in stated[-1:]), text):
+    for part in (_boxed(text), *(_first_line(text[end:]) for end in stated[-1:]), _first_line(text), text):
         named = {by_form[_label_form(found)] for found in any_label.findall(part or "")}
         if len(named) == 1:
             return named.pop()

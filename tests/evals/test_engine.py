@@ -1,0 +1,157 @@
+"""Shared beginnings, padding and batches change no likelihood and no answer."""
+
+import pytest
+import torch
+
+from nsllm_lite import recipe
+from nsllm_lite.evals.engine import Engine, encode, open_engine
+
+LABELS = [" Background", " Methods", " A", " Results of all"]
+HEAD = "Which part of an abstract is it?\n\nSentence: Light is fast.\nPart: Background\n\n"
+
+
+@pytest.fixture(scope="module")
+def engine(talker) -> Engine:
+    return open_engine(str(talker), device="cpu", how=recipe.EvalExecution(batch_tokens=600))
+
+
+def prompts(count: int = 7) -> list[str]:
+    words = "the rate of cells was measured at 25 °C with a slope and then ± again".split()  # noqa: SIM905
+        "the",
+        "rate",
+        "of",
+        "cells",
+        "was",
+        "measured",
+        "at",
+        "25",
+        "°C",
+        "with",
+        "a",
+        "slope",
+        "and",
+        "then",
+        "±",
+        "again",
+    ]
+    return [f"{HEAD}Sentence: {' '.join((words * 3)[: 2 + 5 * n])}.\nPart:" for n in range(count)]
+
+
+def likelihood(engine: Engine, prompt: str, label: str) -> float:
+    """By one forward over prompt and label alone."""
+    return of_ids(engine, encode(engine.tokenizer, prompt), encode(engine.tokenizer, prompt + label))
+
+
+def of_ids(engine: Engine, before: list[int], whole: list[int]) -> float:
+    with torch.no_grad():
+        found = engine.model(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
+    return sum(found[place - 1, whole[place]].item() for place in range(len(before), len(whole)))
+
+
+def test_likelihoods_are_those_of_each_label_alone(engine):
+    asked = prompts()
+    found = dict(engine.rank(asked, [LABELS] * len(asked)))
+    assert sorted(found) == list(range(len(asked)))
+    for number, prompt in enumerate(asked):
+        assert found[number] == pytest.approx([likelihood(engine, prompt, label) for label in LABELS], abs=1e-4)
+
+
+def test_items_may_have_different_labels(engine):
+    asked, labels = prompts(3), [LABELS[:2], LABELS[:3], LABELS[2:]]
+    for number, found in engine.rank(asked, labels):
+        assert found == pytest.approx([likelihood(engine, asked[number], x) for x in labels[number]], abs=1e-4)
+
+
+def test_a_label_whose_letters_join_the_prompts_last_token(engine):
+    word = " measurement of concentration"
+    pairs = [(f"{HEAD}The{word[:place]}", word[place:]) for place in range(2, len(word) - 1)]
+    alone = [encode(engine.tokenizer, prompt) for prompt, _ in pairs]
+    wholes = [encode(engine.tokenizer, prompt + label) for prompt, label in pairs]
+    assert sum(whole[: len(ids)] != ids for ids, whole in zip(alone, wholes, strict=True)) > 5
+    found = dict(engine.rank([prompt for prompt, _ in pairs], [[label] for _, label in pairs]))
+    for number, (ids, whole) in enumerate(zip(alone, wholes, strict=True)):
+        if len(whole) > len(ids):
+            assert found[number] == pytest.approx([of_ids(engine, ids, whole)], abs=1e-4)
+
+
+def test_prompts_with_nothing_in_common(engine):
+    asked = ["A b c", "the rate of it", "°"]
+    found = dict(engine.rank(asked, [LABELS] * 3))
+    for number, prompt in enumerate(asked):
+        assert found[number] == pytest.approx([likelihood(engine, prompt, label) for label in LABELS], abs=1e-4)
+
+
+def test_answers_are_those_of_generate(engine):
+    asked = prompts(5)
+    found = dict(engine.generate(asked, 12, []))
+    for number, prompt in enumerate(asked):
+        ids = torch.tensor([encode(engine.tokenizer, prompt)])
+        out = engine.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0
+        )
+        assert found[number] == engine.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_an_answer_ends_before_a_stop(engine):
+    asked = prompts(3)
+    whole = dict(engine.generate(asked, 10, []))
+    stop = whole[0][3:5]
+    for number, text in engine.generate(asked, 10, [stop]):
+        assert text == whole[number].partition(stop)[0]
+
+
+def test_far_fewer_tokens_than_a_forward_for_each_label(engine):
+    asked = prompts()
+    engine.forward_tokens = 0
+    list(engine.rank(asked, [LABELS] * len(asked)))
+    alone = sum(len(encode(engine.tokenizer, prompt + label)) for prompt in asked for label in LABELS)
+    assert engine.forward_tokens * 3 < alone
+
+
+def test_a_prompt_longer_than_the_window_loses_its_beginning(engine, monkeypatch):
+    monkeypatch.setattr(engine, "window", 40)
+    monkeypatch.setattr(engine, "num_cut", 0)
+    long, short = prompts(7)[-1], "It is:"
+    found = dict(engine.rank([long, short], [[" A"], [" A"]]))
+    assert engine.num_cut == 1
+    ids, whole = encode(engine.tokenizer, long), encode(engine.tokenizer, f"{long} A")
+    more = len(whole) - len(ids)
+    assert found[0] == pytest.approx([of_ids(engine, ids[more - 40 :], whole[-40:])], abs=1e-4)
+
+
+def test_a_sliding_window_shares_nothing_beyond_it(engine, monkeypatch):
+    monkeypatch.setattr(engine.config, "sliding_window", 8, raising=False)
+    monkeypatch.setattr(engine.config, "layer_types", ["sliding_attention"] * 2, raising=False)
+    assert not engine._can_share(9)
+    assert engine._can_share(8)
+
+
+def test_a_smaller_batch_after_memory_ran_out(engine, monkeypatch):
+    asked, sizes = prompts(), []
+    whole = dict(engine.rank(asked, [LABELS] * len(asked)))
+    read = engine._read
+
+    def full(rows, cache, past):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.cuda.OutOfMemoryError("full")
+        return read(rows, cache, past)
+
+    monkeypatch.setattr(engine, "_read", full)
+    monkeypatch.setattr(engine, "batch_tokens", 10_000)
+    found = dict(engine.rank(asked, [LABELS] * len(asked)))
+    assert max(sizes) > 2
+    for number, values in whole.items():
+        assert found[number] == pytest.approx(values, abs=1e-4)
+
+
+def test_a_model_without_a_tokenizer_is_refused(talker, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((talker / name).read_bytes())
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        open_engine(str(tmp_path), device="cpu", how=recipe.EvalExecution())
+
+
+def test_without_vllm_its_backend_says_so(talker):
+    with pytest.raises(ValueError, match="needs vLLM, which is not installed"):
+        open_engine(str(talker), device="cpu", how=recipe.EvalExecution(backend="vllm"))

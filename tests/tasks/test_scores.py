@@ -1,0 +1,64 @@
+"""Scores by hand, intervals that cover, differences that are told from chance."""
+
+import numpy as np
+import pytest
+
+from nsllm_lite.tasks import scores
+
+
+def rows(gold: str, given: str) -> scores.Results:
+    return scores.numbered(list(gold), [None if x == "-" else x for x in given], ["a", "b", "c"])
+
+
+def test_macro_f1_by_hand():
+    """a: 2 of 3 found, 1 wrong; b: 1 of 2 found; c: none given, one there; an unread answer is a miss only."""
+    found = rows("aaabbc", "aab-ba")
+    # a: precision 2/3, recall 2/3; b: given b at place 2 (wrong) and 4 (right): 1/2, 1/2; c: 0
+    assert scores.macro_f1(found, 3) == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert scores.mean(found) == pytest.approx(3 / 6)
+
+
+def test_macro_f1_is_that_of_scikit_learn():
+    from sklearn.metrics import f1_score
+
+    rng = np.random.default_rng(0)
+    gold, given = (rng.integers(5, size=300) for _ in range(2))
+    ours = scores.macro_f1(scores.Results(gold, given), 5)
+    assert ours == pytest.approx(f1_score(gold, given, average="macro"))
+
+
+def test_an_interval_covers_the_true_share():
+    """Of 100 samples of 200 items with a true accuracy of 0.7 about 95 intervals hold it."""
+    rng = np.random.default_rng(1)
+    found = 0
+    for seed in range(40):
+        values = (rng.random(200) < 0.7).astype(float)
+        one = scores.estimate(scores.Results(None, values), scores.mean, seed)
+        assert one.low <= one.value <= one.high
+        found += one.low <= 0.7 <= one.high
+    assert found >= 34
+
+
+def test_the_same_seed_gives_the_same_interval():
+    found = rows("abcabc" * 5, "abbacc" * 5)
+    metric = lambda results: scores.macro_f1(results, 3)  # noqa: E731
+    assert scores.estimate(found, metric, 3) == scores.estimate(found, metric, 3)
+    assert scores.estimate(found, metric, 3) != scores.estimate(found, metric, 4)
+
+
+def test_a_true_difference_and_none():
+    rng = np.random.default_rng(2)
+    base = (rng.random(300) < 0.5).astype(float)
+    better = np.where(rng.random(300) < 0.3, 1.0, base)
+    found = scores.compare(scores.Results(None, base), scores.Results(None, better), scores.mean, 0)
+    assert found.p < 0.001
+    assert found.low > 0
+    same = rng.permutation(base)
+    found = scores.compare(scores.Results(None, base), scores.Results(None, same), scores.mean, 0)
+    assert found.value == 0
+    assert found.p == 1
+
+
+def test_models_on_other_items_are_not_compared():
+    with pytest.raises(ValueError, match="on the same items only"):
+        scores.compare(rows("ab", "ab"), rows("ba", "ab"), scores.mean, 0)

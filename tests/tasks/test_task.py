@@ -1,0 +1,108 @@
+"""Prompts, examples and the bundled sets."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from nsllm_lite import recipe
+from nsllm_lite.tasks.bundled import bundled
+from nsllm_lite.tasks.items import Item, choices_of
+from nsllm_lite.tasks.sets import load_sets
+from nsllm_lite.tasks.task import TASKS, chat_prompt, choose_shots, few_shot_prompt, parse, score
+
+
+def item(text: str, answer: str, number: int = 0, instruction: str = "") -> Item:
+    return Item(number, text, answer, choices_of(text), instruction)
+
+
+def test_a_few_shot_prompt_to_the_letter():
+    task = TASKS["classification"]
+    shots = [item("Cells divide.", "Biology")]
+    asked = few_shot_prompt(task, item("Light is fast. ", "Physics"), shots)
+    assert asked == (
+        f"{task.instruction}\n\nAbstract: Cells divide.\nDiscipline: Biology\n\nAbstract: Light is fast.\nDiscipline:"
+    )
+    own = item("Light is fast.", "Physics", instruction="Choose one:\n")
+    assert few_shot_prompt(task, own).startswith("Choose one:\n\nAbstract: Light")
+    assert chat_prompt(task, own, ("Biology", "Physics")) == "Choose one:\n\nLight is fast."
+    asked = chat_prompt(task, item("Light.", "Physics"), ("Biology", "Physics"))
+    assert asked.endswith("Answer with one of: Biology, Physics.")
+
+
+def test_reasoning_of_an_example_is_not_shown():
+    shot = item("1 + 1?", "<think>Two ones.</think>\n2")
+    assert "Answer: 2\n\n" in few_shot_prompt(TASKS["open"], item("2 + 2?", "4"), [shot])
+
+
+def test_examples_hold_every_label_and_come_from_other_papers():
+    for name in ("classification", "moves"):
+        sets = bundled(name)
+        shots = choose_shots(TASKS[name], sets["train"], 0)
+        counts = Counter(shot.answer for shot in shots)
+        assert len(counts) == 5
+        assert max(counts.values()) == min(counts.values())
+        assert not {shot.document for shot in shots} & {asked.document for asked in sets["test"]}
+        assert choose_shots(TASKS[name], sets["train"][::-1], 0) == shots
+        assert choose_shots(TASKS[name], sets["train"], 1) != shots
+
+
+def test_every_task_has_a_bundled_set():
+    sizes = {name: len(bundled(name)["test"]) for name in TASKS}
+    assert sizes["classification"] == sizes["title"] == sizes["paper_title"] == 90
+    assert sizes["moves"] > 600
+    assert sizes["multiple_choice"] == 90
+    assert sizes["open"] >= 40
+
+
+def test_scores_of_one_item():
+    assert score(TASKS["multiple_choice"], "B", item("?\n(A): 1\n(B): 2", "B")) == 1
+    assert score(TASKS["multiple_choice"], None, item("?\n(A): 1\n(B): 2", "B")) == 0
+    assert score(TASKS["title"], "the speed of light", item("x", "The speed of sound")) == pytest.approx(0.75)
+    assert score(TASKS["open"], "0.5", item("x", "\\frac12")) == 1
+    assert parse(TASKS["title"], "Title: A b\nmore", ()) == "A b"
+
+
+def sets_of(tmp_path, rows: list[tuple[str, str]], task: str, **more):
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps([{"input": a, "output": b} for a, b in rows]))
+    values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": None, "seed": 0}
+    file = {"name": "own", "task": task, "path": str(path), **more}
+    return load_sets(recipe.validate({**values, "files": [file]}, "x"))[0]
+
+
+def test_a_file_of_ones_own_gives_its_own_examples_and_does_not_score_them(tmp_path, capsys):
+    rows = [(f"Question {n}?", str(n)) for n in range(10)]
+    found = sets_of(tmp_path, rows, "open")
+    assert len(found.shots) == 4
+    assert len(found.items) == 6
+    assert not {shot.input for shot in found.shots} & {asked.input for asked in found.items}
+    assert "4 of its 10 records are the examples" in capsys.readouterr().out
+
+
+def test_the_samples_labels_take_the_samples_examples(tmp_path):
+    disciplines = ("Biology", "Chemistry", "Computer Science", "Medicine", "Physics")
+    found = sets_of(tmp_path, [(f"Abstract {n}", disciplines[n % 5]) for n in range(10)], "classification")
+    assert len(found.items) == 10
+    assert {shot.document[:7] for shot in found.shots} == {"sample:"}
+
+
+def test_examples_that_are_asked_too_are_refused(tmp_path):
+    path = tmp_path / "shots.jsonl"
+    path.write_text(json.dumps({"input": "question 3", "output": "3"}) + "\n")
+    with pytest.raises(ValueError, match="record 0 and 0 more are asked in"):
+        sets_of(tmp_path, [(f"Question {n}?", str(n)) for n in range(10)], "open", shots=str(path))
+
+
+def test_a_file_that_does_not_fit_its_task(tmp_path):
+    rows = [(f"Question {n}?", str(n)) for n in range(30)]
+    with pytest.raises(ValueError, match="30 different outputs for the task 'classification'"):
+        sets_of(tmp_path, rows, "classification")
+    with pytest.raises(ValueError, match=r"record \d+ has the answer '\d+', and choices"):
+        sets_of(tmp_path, rows, "multiple_choice")
+
+
+def test_a_folder_without_tasks(tmp_path):
+    values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": str(tmp_path), "seed": 0}
+    with pytest.raises(ValueError, match="holds no tasks"):
+        load_sets(recipe.validate(values, "x"))
