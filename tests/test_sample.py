@@ -1,7 +1,9 @@
 """The bundled sample corpus is what README says it is."""
 
+import json
 import re
 from collections import Counter
+from importlib import resources
 
 import pytest
 
@@ -24,9 +26,25 @@ def papers() -> list[Document]:
     return bundled("papers", general=False)
 
 
-def test_ten_papers_of_each_discipline(papers):
-    assert Counter(p.discipline for p in papers) == dict.fromkeys(DISCIPLINES, 10)
-    assert len({p.id for p in papers}) == 50
+@pytest.fixture(scope="module")
+def questions() -> list[dict]:
+    folder = resources.files("nsllm_lite") / "sample/questions"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".jsonl")), key=lambda f: f.name)
+    return [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+
+
+def of_kind(questions: list[dict], kind: str) -> list[dict]:
+    return [q for q in questions if q["kind"] == kind]
+
+
+def word_runs(text: str, num_words: int) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[i : i + num_words]) for i in range(len(words) - num_words + 1)}
+
+
+def test_twenty_papers_of_each_discipline(papers):
+    assert Counter(p.discipline for p in papers) == dict.fromkeys(DISCIPLINES, 20)
+    assert len({p.id for p in papers}) == len({p.title for p in papers}) == 100
 
 
 def test_every_abstract_sentence_is_tagged(papers):
@@ -49,6 +67,49 @@ def test_symbols_of_real_papers_are_there(papers):
     for symbol in ("±", "µ", "Å", "°C", "×", "≤", "≈", "₂", "⁻¹", "$"):
         assert symbol in text or (symbol == "µ" and "μ" in text), symbol
     assert re.search(r"\$[^$]*\\[a-z]+[^$]*\$", text), "LaTeX"
+
+
+def test_questions_of_each_discipline(questions):
+    counts = Counter((q["discipline"], q["kind"]) for q in questions)
+    assert counts == {(d, kind): n for d in DISCIPLINES for kind, n in (("multiple choice", 20), ("open", 10))}
+    assert len({q["id"] for q in questions}) == len({q["question"] for q in questions}) == 150
+
+
+def test_questions_come_from_papers_of_their_discipline(papers, questions):
+    disciplines = {p.id: p.discipline for p in papers}
+    for q in questions:
+        assert disciplines[q["paper"]] == q["discipline"], q["id"]
+    asked = Counter(q["paper"] for q in of_kind(questions, "multiple choice"))
+    assert asked == dict.fromkeys(disciplines, 1)  # one from each paper
+
+
+def test_multiple_choice_does_not_give_itself_away(questions):
+    questions = of_kind(questions, "multiple choice")
+    letters = Counter((q["discipline"], q["answer"]) for q in questions)
+    assert letters == {(d, letter): 5 for d in DISCIPLINES for letter in "ABCD"}
+    longest = Counter()
+    for q in questions:
+        assert len(set(q["choices"])) == len(q["choices"]) == 4, q["id"]
+        right = q["choices"]["ABCD".index(q["answer"])]
+        longest[q["discipline"]] += all(len(right) > len(c) for c in q["choices"] if c != right)
+    assert max(longest.values()) <= 0.3 * 20, longest
+
+
+def test_open_answers_are_short(questions):
+    questions = of_kind(questions, "open")
+    for q in questions:
+        assert set(q) == {"id", "paper", "discipline", "kind", "question", "answer"}, q["id"]
+        assert q["answer"].strip() == q["answer"] != "", q["id"]
+        assert len(q["answer"]) <= 40, q["id"]
+    with_figures = Counter(q["discipline"] for q in questions if re.search(r"\d|\\", q["answer"]))  # numbers, formulas
+    assert min(with_figures[d] for d in DISCIPLINES) >= 7
+
+
+def test_questions_do_not_quote_their_papers(papers, questions):
+    runs = {p.id: word_runs(" ".join([p.title, p.abstract, *(s.text for s in p.sections)]), 8) for p in papers}
+    for q in questions:
+        for text in (q["question"], *q.get("choices", [])):
+            assert not word_runs(text, 8) & runs[q["paper"]], q["id"]
 
 
 def test_general_english():

@@ -55,7 +55,7 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     assert manifests["model1"]["inputs"]["base"] == run.fingerprint_weights(out / "base/model")
     assert manifests["report"]["inputs"]["model1"] == run.manifest_sha256(out / "model1")
     ledger = json.loads((out / "corpus/ledger.json").read_text())["documents"]["sample"]
-    assert ledger["in"] == 50 == ledger["kept"] + ledger["heldout"] + ledger["duplicate"]
+    assert ledger["in"] == 100 == ledger["kept"] + ledger["heldout"] + ledger["duplicate"]
 
     # the same papers are held out of both phases, and none of them is trained on
     from nsllm_lite.rows import Rows
@@ -67,7 +67,7 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
         for rows in [Rows(out / f"corpus/rows/{phase}/{split}")]
     }  # fmt: skip
     assert ids["phase1", "heldout"] == ids["phase2", "heldout"]
-    assert len(ids["phase1", "heldout"]) == 10
+    assert len(ids["phase1", "heldout"]) == 20
     assert not ids["phase1", "heldout"] & (ids["phase1", "train"] | ids["phase2", "train"])
 
     # a plain transformers user opens the result
