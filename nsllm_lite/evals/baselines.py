@@ -42,7 +42,7 @@ def _naive_bayes(task_set: TaskSet, seed: int) -> list[str] | None:
     items, counts = task_set.items, Counter(item.answer for item in task_set.pool)
     texts, labels = [item.input for item in items], [item.answer for item in items]
     if all(counts[label] >= MIN_BAYES for label in task_set.labels):
-        known = [item for item in task_set.pool if item.answer in task_set.labels]
+        known = task_set.pool
         classifier = floors.bayes().fit([item.input for item in known], [item.answer for item in known])
         return list(classifier.predict(texts))
     if min(Counter(labels).values()) < floors.FOLDS:

@@ -12,6 +12,7 @@ from nsllm_lite.tasks.items import Item, normal, read_items
 from nsllm_lite.tasks.task import TASKS, Task, choose_shots, labels_of, require_fit
 
 BUNDLED = "bundled"
+MAX_OWN_SHARE = 0.2  # of a file without examples of its own, to be its examples
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _own_set(file: recipes.TaskFile, recipe: recipes.Eval) -> TaskSet:
     elif task.kind == "label" and set(labels_of(task, items)) == set(_bundled_labels(file.task)):
         pool = tuple(choose_shots(task, bundled.bundled(file.task)["train"], recipe.seed))
     else:
-        shots = choose_shots(task, items, recipe.seed)
+        shots = choose_shots(task, items, recipe.seed)[: int(MAX_OWN_SHARE * len(items))]
         print(f"{file.name}: {len(shots)} of its {len(items):,} records are the examples and are not scored")
         chosen = {shot.number for shot in shots}
         pool = tuple(item for item in items if item.number in chosen)
@@ -102,9 +103,8 @@ def make_set(
 ) -> TaskSet:
     """A checked set of at most `recipe.max_items` items, spread evenly over the file."""
     require_fit(task, (*items, *pool), where)
-    labels = labels_of(task, items)
+    labels = labels_of(task, (*items, *pool))
     if recipe.max_items and len(items) > recipe.max_items:
         places = np.linspace(0, len(items) - 1, recipe.max_items).astype(int)
         items = tuple(items[place] for place in places)
-    usable = [item for item in pool if not labels or item.answer in labels]
-    return TaskSet(name, task, items, pool, tuple(choose_shots(task, usable, recipe.seed)), labels)
+    return TaskSet(name, task, items, pool, tuple(choose_shots(task, pool, recipe.seed)), labels)

