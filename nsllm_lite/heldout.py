@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,17 +43,28 @@ def sample_rows(rows: Rows, max_rows: int) -> list[Row]:
     return [rows[int(i)] for i in np.linspace(0, len(rows) - 1, max_rows)]
 
 
-def score(model: PackedLM, rows: Iterable[Row], micro_batch_rows: int, device: str) -> dict[str, Score]:
-    """The score of each source and of "all", each document counted whole wherever its row lies."""
+def score(
+    model: PackedLM,
+    rows: Iterable[Row],
+    micro_batch_rows: int,
+    device: str,
+    groups: Mapping[str, str] | None = None,
+) -> dict[str, Score]:
+    """The score of each source and of "all", each document counted whole wherever its row lies.
+
+    A document whose id is in `groups` counts for that group, and not for its source.
+    """
+    groups = groups or {}
     scores: dict[str, Score] = defaultdict(Score)
     scores["all"] = Score()
     with evaluating(model):
         for group in in_groups(list(rows), micro_batch_rows):
             batch = collate(group, device)
             losses = model.losses(batch).double().cpu()
-            for number, (source, num_bytes) in enumerate(zip(batch.doc_sources, batch.doc_bytes, strict=True)):
+            documents = zip(batch.doc_ids, batch.doc_sources, batch.doc_bytes, strict=True)
+            for number, (name, source, num_bytes) in enumerate(documents):
                 start, stop = batch.layout.bounds[number : number + 2]
-                for key in (source, "all"):
+                for key in (groups.get(name, source), "all"):
                     scores[key].nats += float(losses[start:stop].sum())
                     scores[key].targets += stop - start - 1
                     scores[key].bytes += num_bytes

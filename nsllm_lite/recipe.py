@@ -352,7 +352,10 @@ class Merge(Strict):
 
 
 class Report(Strict):
-    """The table and picture after two phases; the folders are those the chain wrote."""
+    """The table and picture after two phases; the folders are those the chain wrote.
+
+    With `documents`, a corpus's folder of them, bits per byte are also given by discipline.
+    """
 
     kind: Literal["report"]
     out: Name
@@ -364,6 +367,7 @@ class Report(Strict):
     abstract_rows: Name
     experiment_rows: Name
     general_rows: Name
+    documents: Name | None = None
     max_rows: Count
     execution: Execution = Execution()
 

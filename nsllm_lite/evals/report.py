@@ -9,6 +9,7 @@ from nsllm_lite import execution, heldout, model, run
 from nsllm_lite import recipe as recipes
 from nsllm_lite.rows import Rows
 
+LINE = ("base", "phase 1: merged", "phase 2: merged")
 SETS = {"abstracts": "abstract_rows", "experiments": "experiment_rows", "general": "general_rows"}
 
 
@@ -33,6 +34,7 @@ def report(recipe: recipes.Report) -> dict:
         return run.read_manifest(out)["results"]
     run.begin(out, identity, inputs)
 
+    domains = disciplines_of(Path(recipe.documents)) if recipe.documents else {}
     samples = {name: heldout.sample_rows(rows, recipe.max_rows) for name, rows in row_sets.items()}
     scores_path = out / "scores.json"
     scores = run.read_json(scores_path) if scores_path.is_file() else {}
@@ -42,11 +44,11 @@ def report(recipe: recipes.Report) -> dict:
     with run.progress(len(stages), 0, str(out), "model") as bar:
         for name, how in stages.items():
             if name not in scores:
-                scores[name] = _score(samples, device, micro_batch_rows, **how)
+                scores[name] = _score(samples, device, micro_batch_rows, domains, **how)
                 run.write_json(scores_path, scores)
             bar.update()
     scores = {name: scores[name] for name in stages}  # in the chain's order, also after a resume
-    table = markdown_table(scores)
+    table = f"{markdown_table(scores)}\n\n{forgetting_table(scores)}\n\n{domain_table(scores)}"
     run.write_atomic(out / "report.md", f"# Held-out losses after each step\n\n{table}\n")
     plot(scores, out / "report.png")
     print(table)
@@ -75,21 +77,63 @@ def _stages(recipe: recipes.Report) -> dict[str, dict]:
 
 
 def _score(
-    samples: dict[str, list], device: str, micro_batch_rows: int, directory: str, adapter: str | None, **options: Any
+    samples: dict[str, list],
+    device: str,
+    micro_batch_rows: int,
+    domains: dict[str, str],
+    directory: str,
+    adapter: str | None,
+    **options: Any,
 ) -> dict[str, dict]:
     import torch
 
     loaded = model.load_base(model.resolve_model(directory), device=device, **options)
     lm = model.PackedLM(model.load_adapter(loaded, Path(adapter)) if adapter else loaded)
     with model.autocast(device, options["compute_dtype"]):
-        figures = {
-            name: heldout.score(lm, rows, micro_batch_rows, device)["all"].figures() for name, rows in samples.items()
+        found = {
+            name: heldout.score(lm, rows, micro_batch_rows, device, domains if name != "general" else None)
+            for name, rows in samples.items()
         }
+    figures = {
+        name: by.pop("all").figures() | {"by_domain": {domain: by[domain].figures() for domain in sorted(by)}}
+        for name, by in found.items()
+    }
     del lm, loaded
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
     return figures
+
+
+def disciplines_of(documents: Path) -> dict[str, str]:
+    """{id: discipline} of the papers that state one."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, str] = {}
+    for file in sorted(documents.glob("*.parquet")):
+        table = pq.read_table(file, columns=["id", "discipline"]).to_pydict()
+        found |= {name: label for name, label in zip(*table.values(), strict=True) if label}
+    return found
+
+
+def forgetting_table(scores: dict[str, dict[str, dict]]) -> str:
+    """What each step added to the loss on general English, in nats per token above the base."""
+    base = scores["base"]["general"]["loss"]
+    lines = ["| general English | loss | above the base |", "|---|---:|---:|"]
+    for stage, figures in scores.items():
+        loss = figures["general"]["loss"]
+        lines.append(f"| {stage} | {loss:.4f} | {loss - base:+.4f} |")
+    return "\n".join(lines)
+
+
+def domain_table(scores: dict[str, dict[str, dict]]) -> str:
+    """Bits per byte by discipline (or source, where papers state none), before and after each phase."""
+    lines = ["| bits/byte | " + " | ".join(LINE) + " |", "|---|" + "---:|" * len(LINE)]
+    for name in SETS:
+        for domain in scores["base"][name]["by_domain"]:
+            cells = (f"{scores[stage][name]['by_domain'][domain]['bits_per_byte']:.4f}" for stage in LINE)
+            lines.append(f"| {name}, {domain} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def markdown_table(scores: dict[str, dict[str, dict]]) -> str:
@@ -108,14 +152,13 @@ def plot(scores: dict[str, dict[str, dict]], png: Path) -> None:
     """Two panels of held-out loss and bits per byte over the steps of the chain; merged models as the main line."""
     from matplotlib.figure import Figure
 
-    line = ["base", "phase 1: merged", "phase 2: merged"]
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     for axes, (key, label) in zip(
         figure.subplots(1, 2), (("loss", "loss, nats per token"), ("bits_per_byte", "bits per byte")), strict=True
     ):
         for number, name in enumerate(SETS):
             color = f"C{number}"
-            axes.plot(range(3), [scores[s][name][key] for s in line], marker="o", color=color, label=f"{name}, merged")
+            axes.plot(range(3), [scores[s][name][key] for s in LINE], marker="o", color=color, label=f"{name}, merged")
             adapters = [scores[s][name][key] for s in scores if "adapter on" in s]
             axes.plot((1, 2), adapters, linestyle="", marker="x", color=color)
             requantised = [scores[s][name][key] for s in ("NF4(base)", "phase 1: NF4(merged)", "phase 2: NF4(merged)")]

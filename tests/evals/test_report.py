@@ -52,6 +52,9 @@ def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
     table = (tmp_path / "report/report.md").read_text()
     assert f"| phase 2: merged | {scores['phase 2: merged']['abstracts']['loss']:.4f} |" in table
     assert markdown_table(scores) in capsys.readouterr().out
+    assert "| abstracts, papers | " in table  # no documents, no disciplines: by source
+    forgot = scores["phase 2: merged"]["general"]["loss"] - scores["base"]["general"]["loss"]
+    assert f"| phase 2: merged | {scores['phase 2: merged']['general']['loss']:.4f} | {forgot:+.4f} |" in table
     # lineage: each manifest carries the hash of what it was made from
     manifest = json.loads((tmp_path / "report/manifest.json").read_text())
     assert {"phase1", "model1", "phase2", "model2"} <= set(manifest["inputs"])
@@ -67,3 +70,29 @@ def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
     assert list(again) == list(scores)
     assert again == scores
     assert (tmp_path / "report/report.md").read_text() == table
+
+
+def test_bits_per_byte_by_discipline(pico, tmp_path):
+    """Groups of documents add up to all of them."""
+    from nsllm_lite import heldout, model
+    from nsllm_lite.document import Document, DocumentWriter
+    from nsllm_lite.evals.report import disciplines_of
+    from nsllm_lite.rows import Rows
+
+    rows = heldout.sample_rows(Rows(pico / "rows/papers/heldout"), 8)
+    ids = sorted({name for row in rows for name in row.doc_ids})
+    labels = ["Physics", "Biology", ""]
+    papers = [Document(id=name, source="s", origin="o", discipline=labels[n % 3]) for n, name in enumerate(ids)]
+    writer = DocumentWriter(tmp_path / "00000.parquet")
+    for paper in papers:
+        writer.add(paper)
+    writer.close()
+    domains = disciplines_of(tmp_path)
+    base = model.load_base(pico / "base", quantisation="none", double_quantisation=False, compute_dtype="float32",
+                           device="cpu")  # fmt: skip
+    found = heldout.score(model.PackedLM(base), rows, 2, "cpu", domains)
+    assert set(found) == {"all", "Physics", "Biology", "papers"}
+    parts = [found[name] for name in ("Physics", "Biology", "papers")]
+    assert sum(one.targets for one in parts) == found["all"].targets
+    assert sum(one.nats for one in parts) == pytest.approx(found["all"].nats)
+    assert sum(one.bytes for one in parts) == found["all"].bytes
