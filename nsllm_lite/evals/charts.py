@@ -56,6 +56,7 @@ def markdown(results: dict[str, Any]) -> str:
         for name, about in results["sets"].items()
     )
     lines += ["", "Tasks, their versions and examples in a few-shot prompt: " + ", ".join(asked) + "."]
+    lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])] if results["warnings"] else []
     if results["differences"]:
         lines += ["", "# Differences between models, on the same items", ""]
         lines += ["| set | asked | from | to | score | difference | p |", "|---|---|---|---|---|---:|---:|"]

@@ -20,6 +20,7 @@ from nsllm_lite import execution, run
 from nsllm_lite import recipe as recipes
 from nsllm_lite.evals import charts
 from nsllm_lite.evals.baselines import ceiling_of, floors_of
+from nsllm_lite.evals.lineage import warnings_of
 from nsllm_lite.tasks import scores
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.prompt import plain_prompt
@@ -76,7 +77,7 @@ def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
         done, figures = ask(one, sets, out, device, recipe.execution)
         asked += done
         measured[one.name] = figures
-    results = score_all(asked, sets, recipe, out, device)
+    results = score_all(asked, sets, recipe, out, device) | {"warnings": warnings_of(recipe)}
     run.write_json(out / "results.json", results)
     table = charts.markdown(results)
     run.write_atomic(out / "report.md", table + "\n")

@@ -1,0 +1,73 @@
+"""Was a model trained on what it is asked? Read from the manifests that lead from it back to its corpus."""
+
+from pathlib import Path
+from typing import Any
+
+from nsllm_lite import recipe as recipes
+from nsllm_lite import run
+
+MAX_STEPS = 20  # phases and merges behind one another
+
+
+def corpora_of(model: str) -> list[Path]:
+    """The folders of the corpora whose papers a local model, or an adapter, was trained on, the last one first.
+
+    Empty where nothing is known: a model from elsewhere, or one whose folders are gone.
+    """
+    found: list[Path] = []
+    waiting = [Path(model)]
+    for _ in range(MAX_STEPS):
+        if not waiting:
+            break
+        recipe = _recipe_of(waiting.pop(0))
+        rows = Path(recipe.get("rows") or "x/x/x/x")  # RUN/corpus/rows/PHASE/train
+        if rows.parent.name != "general":  # a base made of general text has seen no paper
+            corpus = rows.parents[2]
+            if corpus not in found and run.read_manifest(corpus):
+                found.append(corpus)
+        adapter = recipe.get("adapter")
+        adapters = [a["path"] for a in adapter] if isinstance(adapter, list) else [adapter]
+        before = [*adapters, recipe.get("base"), recipe.get("model")]
+        waiting += [Path(name) for name in before if isinstance(name, str)]
+    return found
+
+
+def _recipe_of(folder: Path) -> dict[str, Any]:
+    """The recipe that made a folder; an adapter and a built base lie one below it."""
+    for place in (folder, folder.parent):
+        manifest = run.read_manifest(place)
+        if manifest:
+            return manifest["recipe"]
+    return {}
+
+
+def warnings_of(recipe: recipes.Eval) -> list[str]:
+    """What makes a score of the recipe's models doubtful: items that may stand in the papers they were trained on."""
+    found = []
+    for model in recipe.models:
+        for corpus in corpora_of(model.path):
+            manifest = run.read_manifest(corpus)
+            checked = {str(Path(name).resolve()) for name in manifest["recipe"]["decontaminate"]}
+            found += [
+                f"{model.name} was trained on {corpus}, which was not decontaminated against {file.path}: papers in it "
+                "may hold its items. Name the file in that corpus's `decontaminate`, or in the run's eval.yaml before "
+                "the corpus is made."
+                for file in recipe.files
+                if str(Path(file.path).resolve()) not in checked
+            ]
+            made = run.read_manifest(Path(recipe.tasks)) if recipe.tasks else None
+            if made and made["inputs"].get("corpus") != run.manifest_sha256(corpus):
+                found.append(
+                    f"{model.name} was trained on {corpus}, and the tasks of {recipe.tasks} were made from another "
+                    "corpus: papers that it was trained on may be among them."
+                )
+            if recipe.tasks == "bundled" and _is_bundled(manifest):
+                found.append(
+                    f"{model.name} was trained on the bundled sample, of which the bundled tasks are made. Ask what "
+                    "was held out: nsllm-lite tasks recipes/nano/tasks.yaml, then --tasks runs/nano/tasks."
+                )
+    return list(dict.fromkeys(found))
+
+
+def _is_bundled(manifest: dict[str, Any]) -> bool:
+    return any(source["path"] == "bundled:papers" for source in manifest["recipe"]["sources"])

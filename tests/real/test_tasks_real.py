@@ -1,0 +1,58 @@
+"""NSLLM's own evaluation files as task sets: they are read, floored and judged as their makers meant them."""
+
+import pytest
+
+from nsllm_lite import recipe
+from nsllm_lite.evals.baselines import ceiling_of, floors_of
+from nsllm_lite.tasks import answers
+from nsllm_lite.tasks.items import read_items
+from nsllm_lite.tasks.sets import load_sets
+
+FILES = {
+    "Abstract-Classification": "classification", "Move-Recognition": "moves", "Title-Generation": "title",
+    "MMLU-stem": "multiple_choice", "math500": "open",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sets(real_data):
+    files = [{"name": n, "task": t, "path": str(real_data / f"nsllm/{n}.json")} for n, t in FILES.items()]
+    values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": None, "seed": 0}
+    return {one.name: one for one in load_sets(recipe.validate({**values, "files": files}, "x"))}
+
+
+def test_sizes_and_labels(sets):
+    sizes = {
+        name: len(one.items) + (len(one.shots) if name not in list(FILES)[:2] else 0) for name, one in sets.items()
+    }
+    assert sizes == dict(zip(FILES, (1000, 1000, 1000, 3153, 500), strict=True))
+    assert sets["Abstract-Classification"].labels == ("Biology", "Chemistry", "Computer Science", "Medicine", "Physics")
+    assert len(sets["Move-Recognition"].labels) == 5
+
+
+def test_floors_and_ceilings(sets):
+    """Naive Bayes: about the 0.82 and 0.48 that others found with a tokenizer of their own."""
+    found = {name: floors_of(one, 0) for name, one in sets.items()}
+    assert found["Abstract-Classification"]["naive Bayes"]["macro_f1"] == pytest.approx(0.82, abs=0.02)
+    assert found["Move-Recognition"]["naive Bayes"]["macro_f1"] == pytest.approx(0.483, abs=0.02)
+    assert found["Title-Generation"]["first sentence"]["rouge_l"] == pytest.approx(0.176, abs=0.001)
+    assert found["Title-Generation"]["after 'we propose'"]["rouge_l"] == pytest.approx(0.232, abs=0.001)
+    assert found["MMLU-stem"]["always D"]["accuracy"] == pytest.approx(0.286, abs=0.001)
+    assert ceiling_of(sets["Abstract-Classification"]) == pytest.approx(0.981)
+
+
+def test_every_solution_of_math500_is_judged_right(real_data):
+    """The answer at the end of each, and the one in the box within its reasoning."""
+    for item in read_items(real_data / "nsllm/math500.json"):
+        assert answers.is_equal(answers.parse_result(item.output) or "", item.answer), item.number
+        reasoning = item.output.partition("</think>")[0].removeprefix("<think>")
+        assert answers.is_equal(answers.parse_result(reasoning) or "", item.answer), item.number
+
+
+def test_every_answer_of_the_files_is_read_as_itself(sets):
+    from nsllm_lite.tasks.task import options_of, parse
+
+    for one in sets.values():
+        for item in one.items:
+            read = parse(one.task, item.output, options_of(item, one.labels))
+            assert read == item.answer or one.task.kind in ("text", "answer"), (one.name, item.number)
