@@ -86,7 +86,7 @@ def test_a_file_that_is_no_recipe(tmp_path):
     with pytest.raises(ValueError, match="is not YAML"):
         recipe.load(path)
     path.write_text("kind: dance\n")
-    with pytest.raises(ValueError, match="`kind` must be one of corpus, train, merge, report, tasks, sft; found 'dance'"):
+    with pytest.raises(ValueError, match="must be one of corpus, train, merge, report, tasks, sft; found 'dance'"):
         recipe.load(path)
 
 

@@ -169,8 +169,11 @@ def test_what_is_wrong_is_said(corpus, tmp_path):
 
 @pytest.mark.parametrize(
     ("heading", "move"),
-    [("METHODS", "Methods"), ("Materials and methods:", "Methods"), ("Aims", "Objective"), ("CONCLUSION.", "Conclusions"),
-     ("Context", "Background"), ("Main results", "Results"), ("Methods and findings", ""), ("and", ""), ("Funding", "")],
+    [
+        ("METHODS", "Methods"), ("Materials and methods:", "Methods"), ("Aims", "Objective"), ("Context", "Background"),
+        ("CONCLUSION.", "Conclusions"), ("Main results", "Results"), ("Methods and findings", ""), ("and", ""),
+        ("Funding", ""),
+    ],
 )  # fmt: skip
 def test_headings_of_structured_abstracts(heading, move):
     assert splits.move_of(heading) == move
