@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainerCallback
 
 from nsllm_lite import execution, run
 from nsllm_lite import model as models
@@ -46,7 +45,8 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
         print(f"{out}: finished, skipped")
         return run.read_manifest(out)["results"]
     for name, ledger in inputs.ledgers.items():
-        print(f"\n{name}\n{ledger.table()}")
+        if ledger.counts():
+            print(f"\n{name}\n{ledger.table()}")
     require_enough(recipe, inputs)
     num_steps = count_steps(recipe, len(inputs.examples))
     how = choose_execution(recipe, inputs, device, card_bytes)
@@ -84,7 +84,7 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
     return results
 
 
-class Tuning(TrainerCallback):
+class Tuning:
     """One run: what TRL's loop calls after each step, and the state that a checkpoint carries."""
 
     def __init__(
@@ -233,13 +233,19 @@ class Tuning(TrainerCallback):
 def make_trainer(tuning: Tuning) -> "SFTTrainer":
     """TRL's trainer over the steps that are left, with nothing saved, sent or printed by itself."""
     from datasets import Dataset
-    from transformers import PrinterCallback, ProgressCallback
+    from transformers import PrinterCallback, ProgressCallback, TrainerCallback
     from transformers.utils import logging as transformers_logging
     from trl import SFTConfig, SFTTrainer
 
     class Trainer(SFTTrainer):
         def _send_telemetry(self) -> None:
             """Nothing reaches the network."""
+
+    class Calls(TrainerCallback):
+        on_train_begin = staticmethod(tuning.on_train_begin)
+        on_step_begin = staticmethod(tuning.on_step_begin)
+        on_pre_optimizer_step = staticmethod(tuning.on_pre_optimizer_step)
+        on_log = staticmethod(tuning.on_log)
 
     transformers_logging.set_verbosity_error()
     recipe, how = tuning.recipe, tuning.how
@@ -282,7 +288,7 @@ def make_trainer(tuning: Tuning) -> "SFTTrainer":
         data_collator=collate_places,
         train_dataset=Dataset.from_dict({"place": places}),
         processing_class=tuning.inputs.chat_tokenizer,
-        callbacks=[tuning],
+        callbacks=[Calls()],
         optimizers=(tuning.optimizer, torch.optim.lr_scheduler.LambdaLR(tuning.optimizer, tuning.factor)),
     )
     for name, parameter in trained.items():  # TRL has rounded them to bf16 where the base is quantised
@@ -326,9 +332,15 @@ def choose_execution(recipe: recipes.Sft, inputs: SftInputs, device: str, card_b
     """The execution for this card, by the longest example; the examples of a step are cut into equal micro-batches.
 
     Raises:
-        ValueError: the model does not fit, or execution.micro_batch_rows does not divide examples_per_step.
+        ValueError: the model does not fit, it is fp16 on a CPU, or execution.micro_batch_rows does not divide
+            examples_per_step.
     """
     execution.require_card(recipe, inputs.size, device)
+    if device == "cpu" and recipe.compute_dtype == "float16":
+        raise ValueError(
+            "compute_dtype=float16 on the CPU: small gradients would be lost, because the trainer scales the loss on a "
+            "card only. Set compute_dtype=float32 or bfloat16 here."
+        )
     asked, count = recipe.execution.micro_batch_rows, recipe.examples_per_step
     if asked and count % asked:
         raise ValueError(
@@ -400,9 +412,17 @@ def print_summary(tuning: Tuning, results: dict[str, Any], measured: dict[str, A
     before, after = (results["heldout"][when]["answers"] for when in ("before", "after"))
     for source in before:
         print(f"  held-out answers {source:<16} loss {before[source]['loss']:.4f} -> {after[source]['loss']:.4f}")
-    stops = tuning.lm.model.config.eos_token_id
-    if tuning.inputs.end_id not in (stops if isinstance(stops, list) else [stops]):
+    if tuning.inputs.end_id not in stop_ids(tuning.inputs.base_dir):
         print(
-            f"  Answers end with {tuning.recipe.end_of_text!r}, which the model's config.json does not name: give it "
+            f"  Answers end with {tuning.recipe.end_of_text!r}, at which the model does not stop by itself: give it "
             f"as eos_token_id={tuning.inputs.end_id} where answers are generated."
         )
+
+
+def stop_ids(model_dir: Path) -> list[int]:
+    """The tokens at which generation from the model in `model_dir` stops, by its configs."""
+    found: list[int] = []
+    for name in ("generation_config.json", "config.json"):
+        stops = run.read_json(model_dir / name).get("eos_token_id") if (model_dir / name).is_file() else None
+        found += stops if isinstance(stops, list) else [] if stops is None else [stops]
+    return found
