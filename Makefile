@@ -13,7 +13,7 @@ EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(MODEL),--model '$(MODEL)') \
        $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase plan corpus merge report doctor test test-kernels test-slow lint format bench-merge clean
+.PHONY: help setup phase1 phase2 two-phase sft plan corpus merge report doctor test test-kernels test-slow lint format bench-merge clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +36,9 @@ phase2: setup  ## phase 2 from phase 1's merged model, merge
 
 two-phase: setup  ## both phases and the report
 	@$(NSLLM) two-phase $(RUN)
+
+sft: setup  ## instruction tuning of model 2 on the tasks' training items, merge: model-sft
+	@$(NSLLM) instruct $(RUN)
 
 plan: setup  ## what a run will use (memory, disk, download, tokens); starts nothing
 	@$(NSLLM) plan $(RUN)

@@ -1,6 +1,7 @@
 """The recipes of one two-phase run, and how their folders join.
 
-A recipe folder holds corpus, phase1, phase2, merge and report (and `base` where the base model is made on the spot).
+A recipe folder holds corpus, phase1, phase2, merge and report (`base` where the base model is made on the spot, tasks
+and sft where model 2 is to be tuned on instructions).
 Each YAML is complete by itself; `load_chain` only redirects them together when the caller names another corpus, model
 or output folder.
 """
@@ -41,12 +42,16 @@ JOINED |= {
 }
 """The recipe keys that `load_chain` sets itself."""
 
+JOINED_OF_STEP = {"tasks.corpus", "sft.data", "sft.heldout"}
+"""And those that it sets in one step only."""
+
 REFERENCE = "qwen3-8b"  # NSLLM's base: the largest that is taken unasked, whatever more would fit
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """All steps of a run, in order; `base` is None where the base model comes from outside."""
+    """All steps of a run, in order; `base` is None where the base model comes from outside, the last three where the
+    folder has no recipe for them."""
 
     folder: Path
     corpus: recipes.Corpus
@@ -56,6 +61,9 @@ class Chain:
     phase2: recipes.Train
     merge2: recipes.Merge
     report: recipes.Report
+    tasks: recipes.Tasks | None = None
+    sft: recipes.Sft | None = None
+    merge_sft: recipes.Merge | None = None
 
 
 def load_chain(
@@ -74,7 +82,10 @@ def load_chain(
         ValueError: a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
     """
     folder, overrides = Path(folder), overrides or {}
-    _require_heeded(overrides, has_base=(folder / "base.yaml").is_file() and not model)
+    tuned = all((folder / f"{name}.yaml").is_file() for name in ("tasks", "sft"))
+    has_base = (folder / "base.yaml").is_file() and not model
+    steps = ("corpus", *(["base"] if has_base else []), "phase1", "phase2", "merge", "report")
+    _require_heeded(overrides, (*steps, *(("tasks", "sft") if tuned else ())))
     if not (folder / "phase1.yaml").is_file():
         raise ValueError(
             f"No recipes in {folder}: needed are corpus.yaml, phase1.yaml, phase2.yaml, merge.yaml and report.yaml. "
@@ -88,7 +99,7 @@ def load_chain(
         return recipes.load(folder / f"{name}.yaml", overrides.get(name, ()))
 
     corpus_recipe, phase1, phase2, merge, report = map(load, ("corpus", "phase1", "phase2", "merge", "report"))
-    base = load("base") if (folder / "base.yaml").is_file() and not model else None
+    base = load("base") if has_base else None
     if out is None and corpus:
         out = f"{Path(corpus_recipe.out).parent}-{Path(corpus).resolve().stem}"
     if corpus:
@@ -99,27 +110,27 @@ def load_chain(
         corpus_recipe = recipes.update(corpus_recipe, tokenizer=model, train_tokenizer=None)
         phase1 = recipes.update(phase1, model=model)
     root = Path(out) if out else Path(corpus_recipe.out).parent
-    return _join(folder, root, corpus_recipe, base, phase1, phase2, merge, report)
+    chain = _join(folder, root, corpus_recipe, base, phase1, phase2, merge, report)
+    return _join_tuning(chain, root, merge, load("tasks"), load("sft")) if tuned else chain
 
 
 def without_bfloat16(chain: Chain) -> Chain:
     """The same chain for a card that computes in fp16 and not in bf16, such as a T4."""
-    phases = {name: getattr(chain, name) for name in ("phase1", "phase2")}
-    bf16 = {name: phase for name, phase in phases.items() if phase.compute_dtype == "bfloat16"}
+    phases = {name: getattr(chain, name) for name in ("phase1", "phase2", "sft")}
+    bf16 = {name: phase for name, phase in phases.items() if phase and phase.compute_dtype == "bfloat16"}
     return replace(chain, **{name: recipes.update(phase, compute_dtype="float16") for name, phase in bf16.items()})
 
 
-def _require_heeded(overrides: dict[str, list[str]], has_base: bool) -> None:
+def _require_heeded(overrides: dict[str, list[str]], steps: tuple[str, ...]) -> None:
     """Raises ValueError for an override that would change nothing: of no step, or of a path that joining sets."""
-    steps = ("corpus", "base", "phase1", "phase2", "merge", "report")
     for step, words in overrides.items():
-        if step not in steps or (step == "base" and not has_base):
-            known = [name for name in steps if has_base or name != "base"]
-            near = difflib.get_close_matches(step, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the steps of this run are {', '.join(known)}."
+        if step not in steps:
+            near = difflib.get_close_matches(step, steps, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the steps of this run are {', '.join(steps)}."
             raise ValueError(f"Setting {step}.{words[0]}: there is no step {step!r} here; {hint}")
         for word in words:
-            if word.partition("=")[0].strip() in JOINED:
+            key = word.partition("=")[0].strip()
+            if key in JOINED or f"{step}.{key}" in JOINED_OF_STEP:
                 raise ValueError(
                     f"Setting {step}.{word}: in a whole run this path follows from the others. Use OUT=, MODEL=, "
                     "CORPUS= or GENERAL=, or run the single step: nsllm-lite VERB RECIPE key=value."
@@ -177,6 +188,27 @@ def _join(
     )
     corpus = recipes.update(corpus, out=f"{root}/corpus")
     return Chain(folder, corpus, base, phase1, merge1, phase2, merge2, report)
+
+
+def _join_tuning(chain: Chain, root: Path, merge: recipes.Merge, tasks: recipes.Tasks, sft: recipes.Sft) -> Chain:
+    """The chain with instruction tuning behind phase 2: on the tasks' training items, from model 2, merged into it."""
+    tasks = recipes.update(tasks, out=f"{root}/tasks", corpus=chain.corpus.out)
+    sft = recipes.update(
+        sft,
+        out=f"{root}/sft",
+        model=chain.merge2.out,
+        data=[f"{tasks.out}/train"],
+        heldout=[f"{tasks.out}/test"],
+    )
+    merge_sft = recipes.update(
+        merge,
+        base=sft.model,
+        adapter=f"{sft.out}/adapter",
+        out=f"{root}/model-sft",
+        then_requantize=False,
+        heldout_rows=chain.merge2.heldout_rows,
+    )
+    return replace(chain, tasks=tasks, sft=sft, merge_sft=merge_sft)
 
 
 def choose_recipes(card_gib: float | None, recipes_dir: Path = Path("recipes")) -> tuple[Path, str]:

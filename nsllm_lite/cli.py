@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nsllm_lite import __version__
 
 if TYPE_CHECKING:
+    from nsllm_lite.chain import Chain
     from nsllm_lite.recipe import Recipe
 
 EXAMPLES = """examples:
@@ -75,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         added.add_argument("--model", metavar="ID", help="base model: a folder or hub id (default: the recipes' own)")
         added.add_argument("--recipes", metavar="DIR", help="recipe folder (default: by the card; nano without corpus)")
         added.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME)")
-        kinds = ("corpus", "train", "merge", "report")
+        kinds = ("corpus", "train", "merge", "report", "tasks", "sft")
         added.add_argument("--only", choices=kinds, help="of the run's steps, only those of this kind")
         added.add_argument(
             "overrides", nargs="*", metavar="step.key=value", help="e.g. phase1.budget.steps=50, corpus.min_chars=100"
@@ -85,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     chain_verb("phase1", "corpus, phase 1 on titles and abstracts, merge: dumps -> model 1")
     chain_verb("phase2", "phase 2 on experimental sections from model 1, merge: -> model 2")
     chain_verb("two-phase", "both phases and the report")
+    chain_verb("instruct", "instruction tuning of model 2 on the tasks' training items, merge: -> model-sft")
     planning = chain_verb("plan", "print the model, memory, disk, download and tokens of a run; start nothing")
     planning.add_argument(
         "--vram", type=float, metavar="GIB", help="plan for a card of so much memory, not for this one"
@@ -290,12 +292,14 @@ def run_chain(args: argparse.Namespace) -> None:
             f"Phase 2 starts from phase 1's merged model, and {chain.phase2.model} is not there. Run phase 1 first "
             "(`make phase1` with the same CORPUS, MODEL, RECIPES and OUT), or both with `make two-phase`."
         )
+    if args.verb == "instruct":
+        require_model2(chain)
     if args.verb == "plan":
         plan(chain, why, False, args.vram, args.all, args.price)
         return
-    if not args.only:
+    if not args.only and args.verb != "instruct":
         plan(chain, why)
-    steps = [chain.corpus]
+    steps = [] if args.verb == "instruct" else [chain.corpus]
     if args.verb in ("phase1", "two-phase"):
         steps += [chain.base] if chain.base else []
         steps += [chain.phase1, chain.merge1]
@@ -303,6 +307,8 @@ def run_chain(args: argparse.Namespace) -> None:
         steps += [chain.phase2, chain.merge2]
     if args.verb == "two-phase":
         steps += [chain.report]
+    if args.verb == "instruct":
+        steps += [chain.tasks, chain.sft, chain.merge_sft]
     steps = [recipe for recipe in steps if args.only in (None, recipe.kind)]
     if not steps:
         raise ValueError(f"--only {args.only}: {args.verb} has no step of that kind; two-phase has them all.")
@@ -316,6 +322,20 @@ def run_chain(args: argparse.Namespace) -> None:
         print(f"Next: make phase2{make_words(args)}")
     if not args.corpus:
         print(real_command())
+
+
+def require_model2(chain: "Chain") -> None:
+    """Raises ValueError where there is nothing to tune, or no recipe to do it with."""
+    if chain.sft is None:
+        raise ValueError(
+            f"No tasks.yaml and sft.yaml in {chain.folder}. Instruction tuning needs both: copy those of recipes/nano "
+            "and set their values."
+        )
+    if not (Path(chain.sft.model) / "manifest.json").is_file():
+        raise ValueError(
+            f"Instruction tuning starts from phase 2's merged model, and {chain.sft.model} is not there. Run both "
+            "phases first: `make two-phase` with the same CORPUS, MODEL, RECIPES and OUT."
+        )
 
 
 def pick_recipes(args: argparse.Namespace) -> tuple[Path, str]:

@@ -102,7 +102,7 @@ def read_size(model_dir: Path) -> ModelSize:
     return ModelSize.of(read_json(Path(model_dir) / "config.json"))
 
 
-def memory(recipe: recipes.Train, size: ModelSize, row_tokens: int, execution: recipes.Execution) -> dict[str, int]:
+def memory(recipe: recipes.Training, size: ModelSize, row_tokens: int, execution: recipes.Execution) -> dict[str, int]:
     """Bytes on the card by what holds them, for a fully specified `execution`."""
     width = 4 if recipe.compute_dtype == "float32" else 2
     in_nf4 = recipe.quantisation == "nf4" and not execution.dequantised
@@ -137,14 +137,14 @@ def kept_numbers(size: ModelSize, recompute_cheap: bool, low_rank: int) -> int:
     return 2 * size.hidden + attention + 2 * size.intermediate + low_rank + cheap
 
 
-def trained_params(recipe: recipes.Train, size: ModelSize) -> int:
+def trained_params(recipe: recipes.Training, size: ModelSize) -> int:
     if recipe.adapter is None:
         return size.params
     return size.lora_params(recipe.adapter) + len(recipe.adapter.modules_to_save) * size.vocab * size.hidden
 
 
 def choose(
-    recipe: recipes.Train, size: ModelSize, row_tokens: int, device: str, card_bytes: int | None
+    recipe: recipes.Training, size: ModelSize, row_tokens: int, device: str, card_bytes: int | None
 ) -> recipes.Execution:
     """The recipe's `execution` with every open choice made: the fastest predicted that fits `card_bytes`.
 
@@ -153,7 +153,7 @@ def choose(
     """
     asked = recipe.execution
     if device == "cpu":
-        rows_per_step = recipe.budget.tokens_per_step // row_tokens
+        rows_per_step = recipe.rows_per_step(row_tokens)
         rows = min(rows_per_step, max(1, CPU_MICRO_BATCH_TOKENS // row_tokens))
         return recipes.Execution(
             micro_batch_rows=asked.micro_batch_rows or rows,
@@ -181,7 +181,7 @@ class Way(NamedTuple):
     cost: float
 
 
-def candidates(recipe: recipes.Train, size: ModelSize, row_tokens: int) -> Iterator[Way]:
+def candidates(recipe: recipes.Training, size: ModelSize, row_tokens: int) -> Iterator[Way]:
     """Every execution on a card that the recipe leaves open."""
     asked = recipe.execution
 
@@ -193,7 +193,7 @@ def candidates(recipe: recipes.Train, size: ModelSize, row_tokens: int) -> Itera
     fused = recipe.adapter is not None and not recipe.adapter.dora
     names = ("micro_batch_rows", "recompute_layers", "recompute_cheap", "dequantised")
     for values in itertools.product(
-        open_choices(names[0], _divisors(recipe.budget.tokens_per_step // row_tokens)),
+        open_choices(names[0], _divisors(recipe.rows_per_step(row_tokens))),
         open_choices(names[1], range(size.layers + 1)),
         open_choices(names[2], [False, True] if fused else [False]),
         open_choices(names[3], [False, True] if nf4 else [False]),
@@ -208,7 +208,7 @@ def candidates(recipe: recipes.Train, size: ModelSize, row_tokens: int) -> Itera
         yield Way(execution, sum(memory(recipe, size, row_tokens, execution).values()), cost)
 
 
-def require_card(recipe: recipes.Train, size: ModelSize, device: str) -> None:
+def require_card(recipe: recipes.Training, size: ModelSize, device: str) -> None:
     """Raises ValueError where a large model would be trained on a CPU without having been asked to."""
     if device == "cpu" and recipe.execution.device is None and size.params > CPU_MAX_PARAMS:
         raise ValueError(

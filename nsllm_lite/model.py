@@ -224,6 +224,7 @@ def _dequantise(model: "PreTrainedModel", dtype: torch.dtype) -> None:
         linear.bias, linear.nf4_mean = quantised.bias, means[name]
         model.set_submodule(name, linear)
     model.quantization_method = model.hf_quantizer = None
+    model.is_quantized = model.is_loaded_in_4bit = False
 
 
 def recompute_layers(model: "PreTrainedModel", count: int) -> None:

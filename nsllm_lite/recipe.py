@@ -284,6 +284,9 @@ class Train(Strict):
     seed: int
     execution: Execution = Execution()
 
+    def rows_per_step(self, row_tokens: int) -> int:
+        return self.budget.tokens_per_step // row_tokens
+
     @model_validator(mode="after")
     def _consistent(self) -> "Train":
         if (self.model is None) == (self.build is None):
@@ -433,6 +436,10 @@ class Sft(Strict):
     seed: int
     execution: Execution = Execution()
 
+    def rows_per_step(self, row_tokens: int) -> int:
+        """A row is an example, of `row_tokens` at most."""
+        return self.examples_per_step
+
     @model_validator(mode="after")
     def _one_length(self) -> "Sft":
         if (self.epochs is None) == (self.steps is None):
@@ -502,6 +509,7 @@ class Eval(Strict):
         return self
 
 
+Training = Train | Sft
 Recipe = Corpus | Train | Merge | Report | Tasks | Sft | Eval
 KINDS: dict[str, type[Strict]] = {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in get_args(Recipe)}
 

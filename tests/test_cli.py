@@ -38,7 +38,10 @@ def test_help_is_quick():
     assert fastest < 0.3
 
 
-@pytest.mark.parametrize("verb", ["phase1", "phase2", "two-phase", "plan", "corpus", "train", "merge", "report"])
+VERBS = ["phase1", "phase2", "two-phase", "instruct", "plan", "corpus", "train", "tasks", "sft", "merge", "report"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([verb, "--help"])
@@ -78,6 +81,8 @@ def test_settings_that_would_change_nothing_are_refused(capsys, at_root, tmp_pat
     text = fails(capsys, "phase1", "--out", str(tmp_path), "phase_1.budget.steps=5")
     assert "there is no step 'phase_1' here; did you mean phase1?" in text
     assert "in a whole run this path follows" in fails(capsys, "phase1", "--out", str(tmp_path), "phase1.out=x")
+    text = fails(capsys, "instruct", "--out", str(tmp_path), "sft.heldout=[]")
+    assert "Setting sft.heldout=[]: in a whole run this path follows" in text
     text = fails(capsys, "plan", "--model", str(tmp_path), "--out", str(tmp_path), "base.seed=1")
     assert "there is no step 'base' here" in text
     text = fails(capsys, "phase1", "--out", str(tmp_path), "--only", "report")
@@ -89,6 +94,17 @@ def test_phase_2_without_phase_1(capsys, at_root, tmp_path):
     text = fails(capsys, "phase2", "--out", str(tmp_path / "run"))
     assert "Phase 2 starts from phase 1's merged model" in text
     assert "make phase1" in text
+
+
+def test_instruct_without_phase_2(capsys, at_root, tmp_path):
+    text = fails(capsys, "instruct", "--out", str(tmp_path / "run"))
+    assert "Instruction tuning starts from phase 2's merged model" in text
+    assert "make two-phase" in text
+    for path in (ROOT / "recipes/nano").glob("*.yaml"):
+        if path.stem != "sft":
+            (tmp_path / path.name).write_text(path.read_text())
+    text = fails(capsys, "instruct", "--recipes", str(tmp_path), "--out", str(tmp_path / "run"))
+    assert f"No tasks.yaml and sft.yaml in {tmp_path}" in text
 
 
 def test_no_recipes_here(capsys, monkeypatch, tmp_path):

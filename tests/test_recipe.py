@@ -10,10 +10,11 @@ FILES = sorted(RECIPES.rglob("*.yaml"))
 
 
 def test_every_shipped_recipe_loads():
-    assert len(FILES) >= 31
+    assert len(FILES) >= 43
     kinds = {(path.parent.name, path.stem): recipe.load(path).kind for path in FILES}
     for folder in ("nano", *chain.QWEN3):
-        for name, kind in (("corpus", "corpus"), ("phase1", "train"), ("phase2", "train"), ("merge", "merge")):
+        for name, kind in (("corpus", "corpus"), ("phase1", "train"), ("phase2", "train"), ("merge", "merge"),
+                           ("tasks", "tasks"), ("sft", "sft")):  # fmt: skip
             assert kinds[folder, name] == kind
 
 
@@ -22,10 +23,14 @@ def test_a_recipe_folder_joins_as_it_stands(folder):
     """The paths in the YAMLs already lead from corpus to report: joining them changes nothing."""
     joined = chain.load_chain(RECIPES / folder)
     for name, step in (("corpus", joined.corpus), ("phase1", joined.phase1), ("phase2", joined.phase2),
-                       ("merge", joined.merge1), ("report", joined.report), ("base", joined.base)):  # fmt: skip
+                       ("merge", joined.merge1), ("report", joined.report), ("base", joined.base),
+                       ("tasks", joined.tasks), ("sft", joined.sft)):  # fmt: skip
         if step is not None:
             assert step == recipe.load(RECIPES / folder / f"{name}.yaml")
     assert joined.phase2.model == joined.merge1.out == joined.merge2.base
+    assert joined.sft.model == joined.merge_sft.base == joined.merge2.out
+    assert joined.merge_sft.adapter == f"{joined.sft.out}/adapter"
+    assert not joined.merge_sft.then_requantize
     assert joined.phase1.schedule.shape == "constant"
     assert joined.phase1.budget.steps == 200
     assert joined.phase2.schedule.shape == "cosine"
@@ -86,9 +91,7 @@ def test_a_file_that_is_no_recipe(tmp_path):
     with pytest.raises(ValueError, match="is not YAML"):
         recipe.load(path)
     path.write_text("kind: dance\n")
-    with pytest.raises(
-        ValueError, match="`kind` must be one of corpus, train, merge, report, tasks, sft, eval; found 'dance'"
-    ):
+    with pytest.raises(ValueError, match="must be one of corpus, train, merge, report, tasks, sft, eval; found 'dance'"):
         recipe.load(path)
 
 
@@ -102,9 +105,23 @@ def test_redirected_chain(tmp_path):
     assert joined.phase1.out == "runs/qwen3-8b-papers/phase1"
     assert joined.phase1.rows == "runs/qwen3-8b-papers/corpus/rows/phase1/train"
     assert joined.phase2.model == "runs/qwen3-8b-papers/model1"
+    assert joined.tasks.corpus == joined.corpus.out
+    assert joined.sft.data == [f"{joined.tasks.out}/train"] == ["runs/qwen3-8b-papers/tasks/train"]
+    assert joined.merge_sft.out == "runs/qwen3-8b-papers/model-sft"
     assert joined.phase1.seed == 5
     with pytest.raises(ValueError, match=r"CORPUS=.*no such file or folder"):
         chain.load_chain(RECIPES / "nano", corpus=str(tmp_path / "absent"))
+
+
+def test_a_folder_without_recipes_for_tuning(tmp_path):
+    for path in (RECIPES / "nano").glob("*.yaml"):
+        if path.stem not in ("tasks", "sft"):
+            (tmp_path / path.name).write_text(path.read_text())
+    joined = chain.load_chain(tmp_path)
+    assert joined.tasks is joined.sft is joined.merge_sft is None
+    assert chain.without_bfloat16(joined) == joined
+    with pytest.raises(ValueError, match="there is no step 'sft' here"):
+        chain.load_chain(tmp_path, overrides={"sft": ["seed=1"]})
 
 
 def test_the_card_decides():

@@ -19,6 +19,8 @@ FEW = [
     *(f"{phase}.schedule.warmup_steps=1" for phase in ("phase1", "phase2")),
     *(f"{name}.evaluation.max_rows=4" for name in ("base", "phase1", "phase2")),
     *("phase1.samples.count=1", "phase2.samples.count=0", "report.max_rows=4"),
+    *("tasks.max_per_task=12", "sft.epochs=null", "sft.steps=3", "sft.schedule.warmup_steps=1"),
+    *("sft.examples_per_step=4", "sft.max_heldout_examples=4", "sft.samples={count: 1, new_tokens: 4}"),
 ]
 
 
@@ -48,6 +50,15 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     for name in ("corpus", "base", "phase1", "model1", "phase2", "model2"):
         assert f"{out}/{name}: finished, skipped" in text
     assert "| phase 2: NF4(merged) |" in text
+
+    # instruction tuning of model 2 on training papers only
+    status, text = nsllm("instruct", "--out", out, *FEW)
+    assert status == 0, text
+    assert "held-out answers moves" in text
+    assert f"Done: {out}/model-sft" in text
+    tuned = run.read_manifest(out / "model-sft")
+    assert tuned["inputs"]["base"] == run.fingerprint_weights(out / "model2")
+    assert run.fingerprint_weights(out / "model-sft") != tuned["inputs"]["base"]
 
     # the lineage holds from the report down to the corpus
     manifests = {name: run.read_manifest(out / name) for name in ("corpus", "phase1", "model1", "phase2", "report")}

@@ -215,9 +215,9 @@ def freeze_execution(out: Path, card: str, how: recipes.Execution) -> None:
     run.write_json(path, frozen)
 
 
-def make_model(recipe: recipes.Train, inputs: Inputs, how: recipes.Execution) -> nn.Module:
+def make_model(recipe: recipes.Training, inputs: Inputs, how: recipes.Execution) -> nn.Module:
     """The model of the recipe on its device: built, or loaded and given its adapter."""
-    if recipe.build:
+    if recipe.kind == "train" and recipe.build:
         model = models.build_base(
             recipe.build, inputs.tokenizer_dir, inputs.rows.totals.end_of_text_id, recipe.seed
         ).to(how.device)

@@ -36,11 +36,16 @@ class StepOrder:
         return int(step * self.rows_per_step * self.replay_share) if self.replay is not None else 0
 
     def _shuffled(self, count: int, stream: int, first: int, last: int) -> list[int]:
-        indices = []
-        for position in range(first, last):
-            epoch, place = divmod(position, count)
-            indices.append(int(_permutation(count, self.seed, stream, epoch)[place]))
-        return indices
+        return shuffled(count, self.seed, stream, first, last)
+
+
+def shuffled(count: int, seed: int, stream: int, first: int, last: int) -> list[int]:
+    """Places `first` to `last` of 0..count-1 in endless shuffled epochs."""
+    indices = []
+    for position in range(first, last):
+        epoch, place = divmod(position, count)
+        indices.append(int(_permutation(count, seed, stream, epoch)[place]))
+    return indices
 
 
 _LAST: dict[int, tuple[tuple[int, int, int, int], np.ndarray]] = {}  # stream -> (key, permutation): one epoch each

@@ -50,7 +50,7 @@ class Log:
             os.fsync(file.fileno())
 
 
-def save_result(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
+def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
     """The adapter with the identity of its base, or the trained model with its tokenizer; whole or absent."""
     final = out / ("adapter" if recipe.adapter else "model")
     part = final.with_suffix(".part")
@@ -87,10 +87,12 @@ def write_before(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out
 def write_after(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
     saved = json.loads((out / "samples.json").read_text())
     after = samples.continuations(lm, saved["openings"], recipe.samples.new_tokens, inputs.rows.totals.end_of_text_id)
-    samples.write_samples(out / "samples.md", inputs.tokenizer, saved["openings"], saved["before"], after)
+    head = ["# Continuations of held-out papers", "", "Greedy decoding; the papers were not trained on."]
+    columns = {"Prompt": saved["openings"], "Before": saved["before"], "After": after}
+    samples.write_samples(out / "samples.md", inputs.tokenizer, head, columns)
 
 
-def output_bytes(recipe: recipes.Train, size: execution.ModelSize) -> int:
+def output_bytes(recipe: recipes.Training, size: execution.ModelSize) -> int:
     """Disk a run needs: its checkpoints and the result."""
     trained = execution.trained_params(recipe, size)
     state_bytes = 4 + execution.OPTIMIZER_BYTES[recipe.optimizer.name]

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+CURVES = {"domain": "held-out, domain", "general": "held-out, general"}
 
-def plot_losses(metrics: Path, png: Path, title: str) -> None:
-    """Draws `metrics.jsonl` into a PNG."""
+
+def plot_losses(metrics: Path, png: Path, title: str, curves: dict[str, str] = CURVES) -> None:
+    """Draws `metrics.jsonl` into a PNG; `curves` are the held-out losses and their labels."""
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
@@ -14,12 +16,10 @@ def plot_losses(metrics: Path, png: Path, title: str) -> None:
     axes = figure.add_subplot()
     axes.plot([s["tokens"] for s in steps], [s["loss"] for s in steps], color="0.6", linewidth=1, label="training")
     heldout = [line for line in lines if "heldout" in line]
-    for (name, label), color in zip(
-        (("domain", "held-out, domain"), ("general", "held-out, general")), ("C0", "C1"), strict=True
-    ):
+    for color, (name, label) in enumerate(curves.items()):
         points = [(line["tokens"], line["heldout"][name]["all"]["loss"]) for line in heldout if line["heldout"][name]]
         if points:
-            axes.plot(*zip(*points, strict=True), marker="o", color=color, label=label)
+            axes.plot(*zip(*points, strict=True), marker="o", color=f"C{color}", label=label)
     axes.set(xlabel="tokens trained", ylabel="loss, nats per token", title=title)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -44,14 +44,12 @@ def continuations(lm: PackedLM, openings: list[list[int]], new_tokens: int, end_
     return written
 
 
-def write_samples(
-    path: Path, tokenizer: Tokenizer, openings: list[list[int]], before: list[list[int]], after: list[list[int]]
-) -> None:
-    """A Markdown page of prompt, continuation before and continuation after."""
-    lines = ["# Continuations of held-out papers", "", "Greedy decoding; the papers were not trained on."]
-    for number, triple in enumerate(zip(openings, before, after, strict=True), start=1):
-        texts = (tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in triple)
+def write_samples(path: Path, tokenizer: Tokenizer, head: list[str], columns: dict[str, list[list[int]]]) -> None:
+    """A Markdown page of `head`, then of each sample its tokens in every column ("Prompt", "Before", ...) as text."""
+    lines = list(head)
+    for number, row in enumerate(zip(*columns.values(), strict=True), start=1):
         lines += ["", f"## {number}"]
-        for name, text in zip(("Prompt", "Before", "After"), texts, strict=True):
+        for name, ids in zip(columns, row, strict=True):
+            text = tokenizer.decode(ids, skip_special_tokens=True).strip()
             lines += ["", f"**{name}:**", "", *(f"> {line}" for line in text.splitlines() or [""])]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

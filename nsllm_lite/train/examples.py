@@ -1,0 +1,332 @@
+"""Instruction data: records of files -> examples whose answers alone carry a loss, every record accounted for.
+
+A record is {instruction, input, output} (`instruction` or `input` may be missing) or {messages: [{role, content}, ...]}
+with roles system, user and assistant. Its text is cut where an answer begins and behind the token that ends it, and
+each piece is tokenised by itself, so that a prompt has the tokens that it has alone.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nsllm_lite import model as models
+from nsllm_lite.kernels.linear_cross_entropy import IGNORE
+from nsllm_lite.rows import Row
+from nsllm_lite.tasks.prompt import plain_prompt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+ROLES = ("system", "user", "assistant")
+SUFFIXES = (".json", ".jsonl")
+
+NOT_THIS_FORMAT = "not this format"
+EMPTY_PROMPT = "empty prompt"
+EMPTY_ANSWER = "empty answer"
+SEVERAL_TURNS = "several turns, which the plain template has not"
+SPECIAL_TOKEN = "a special token of the template in its text"
+TOO_LONG = "more than max_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One record in tokens; `is_answer` says of each token whether its loss counts."""
+
+    name: str
+    source: str
+    document: str
+    input_ids: np.ndarray  # (T,) int64
+    is_answer: np.ndarray  # (T,) bool
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(T,) int64: the token itself in an answer, else IGNORE; not shifted."""
+        return np.where(self.is_answer, self.input_ids, IGNORE)
+
+    @property
+    def prompt(self) -> list[int]:
+        """The tokens before the first answer."""
+        return self.input_ids[: int(self.is_answer.argmax())].tolist()
+
+    @property
+    def answer(self) -> list[int]:
+        """The tokens of the first answer, its end token among them."""
+        behind = self.is_answer[len(self.prompt) :]
+        length = len(behind) if behind.all() else int(behind.argmin())
+        return self.input_ids[len(self.prompt) :][:length].tolist()
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What became of each record: in = used + left out for a reason, by source."""
+
+    used: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, Counter[str]] = field(default_factory=dict)
+    names: list[dict[str, str]] = field(default_factory=list)  # {"name", "reason"} of each that was left out
+
+    def leave_out(self, source: str, name: str, reason: str) -> None:
+        self.left_out.setdefault(source, Counter())[reason] += 1
+        self.names.append({"name": name, "reason": reason})
+
+    def counts(self) -> dict[str, dict]:
+        """{source: {"in", "used", "left_out": {reason: count}}}"""
+        found = {}
+        for source in sorted({*self.used, *self.left_out}):
+            reasons = self.left_out.get(source, Counter())
+            total = self.used[source] + reasons.total()
+            found[source] = {"in": total, "used": self.used[source], "left_out": dict(sorted(reasons.items()))}
+        return found
+
+    def table(self) -> str:
+        counts = self.counts()
+        width = max(10, *map(len, counts)) if counts else 10
+        lines = [f"{'source':<{width}} {'in':>8} {'used':>8}  left out"]
+        for source, row in counts.items():
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in row["left_out"].items())
+            lines.append(f"{source:<{width}} {row['in']:>8,} {row['used']:>8,}  {reasons}".rstrip())
+        return "\n".join(lines)
+
+    @property
+    def share_left_out(self) -> float:
+        return len(self.names) / max(1, len(self.names) + self.used.total())
+
+
+class LeftOutError(Exception):
+    """Why a record is no example; never leaves this file."""
+
+
+# ---------------------------------------------------------------------------------------------------------- files
+
+
+def files_of(names: Iterable[str], key: str) -> list[Path]:
+    """The data files of `names`, each a file or a folder of *.json and *.jsonl; an existing folder may be empty.
+
+    Raises:
+        ValueError: one does not exist.
+    """
+    files: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            files += sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise ValueError(
+                f"`{key}`: nothing at {name}. Needed are files, or a folder of .json or .jsonl files, of records "
+                "{instruction, input, output} or {messages}. Correct the path; the tasks' own are made by `nsllm-lite "
+                "tasks`."
+            )
+    return files
+
+
+def read_records(path: Path) -> Iterator[object]:
+    """The values of a JSON list, or of JSON lines.
+
+    Raises:
+        ValueError: the file is empty, or is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}). Convert it, or take it out of the recipe.") from None
+    if not text.strip():
+        raise ValueError(f"{path} is empty: there is nothing to train on. Take it out of the recipe, or fill it.")
+    number = 0
+    try:
+        if text.lstrip().startswith("["):
+            yield from json.loads(text)
+            return
+        for line in text.split("\n"):
+            number += 1
+            if line.strip():
+                yield json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f", line {number}" if number else ""
+        raise ValueError(
+            f"{path}{where}: no JSON ({error}). Needed is a JSON list of records, or one record a line: mend it."
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------------------- template
+
+
+class Template:
+    """Turns a record into pieces of text, each a prompt or an answer, and these into tokens.
+
+    Raises:
+        ValueError: the tokenizer has no token `end_of_text`, or no chat template where `kind` is chat.
+    """
+
+    def __init__(self, kind: str, end_of_text: str, tokenizer: "Tokenizer", chat: "PreTrainedTokenizerBase"):
+        self.kind, self.end_of_text, self._chat = kind, end_of_text, chat
+        end_id = tokenizer.token_to_id(end_of_text)
+        special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+        if end_id is None:
+            raise ValueError(
+                f"The tokenizer has no token end_of_text={end_of_text!r}. Needed is the token that ends an answer; it "
+                f"has the special tokens {', '.join(special[:8]) or 'none'}."
+            )
+        if kind == "chat" and not chat.chat_template:
+            raise ValueError(
+                "template: chat, but this model's tokenizer has no chat template. Base models often have none: set "
+                "template: plain, or name a model whose tokenizer_config.json or chat_template.jinja has one."
+            )
+        self.end_id: int = end_id
+        self._special = {*special, end_of_text}
+        self._tokenizer = tokenizer
+
+    def pieces(self, record: object, where: str) -> list[tuple[str, bool]]:
+        """(text, whether it is an answer) in order.
+
+        Raises:
+            LeftOutError: the record is no example.
+            ValueError: it has a role that no template knows, or the chat template cannot be cut into answers.
+        """
+        if not isinstance(record, dict):
+            raise LeftOutError(NOT_THIS_FORMAT)
+        is_chat = "messages" in record
+        messages = _messages(record["messages"], where) if is_chat else _messages_of_alpaca(record)
+        if self.kind == "chat":
+            return self._chat_pieces(messages, where)
+        *system, question, answer = messages
+        if len(system) > 1 or any(message["role"] != "system" for message in system):
+            raise LeftOutError(SEVERAL_TURNS)
+        if is_chat:
+            prompt = plain_prompt(system[0]["content"] if system else "", question["content"])
+        else:
+            prompt = plain_prompt(record.get("instruction") or "", record.get("input") or "")
+        return [(prompt, False), (answer["content"].strip(), True)]
+
+    def encode(self, pieces: list[tuple[str, bool]]) -> tuple[np.ndarray, np.ndarray]:
+        """(input_ids, is_answer). In the plain template a special token's name in a text stays text."""
+        ids: list[int] = []
+        is_answer: list[bool] = []
+        plain = self.kind == "plain"
+        self._tokenizer.encode_special_tokens = plain
+        for text, answers in pieces:
+            piece = self._tokenizer.encode(text, add_special_tokens=False).ids
+            piece += [self.end_id] if plain and answers else []
+            ids += piece
+            is_answer += [answers] * len(piece)
+        return np.array(ids, np.int64), np.array(is_answer, bool)
+
+    def _chat_pieces(self, messages: list[dict[str, str]], where: str) -> list[tuple[str, bool]]:
+        """The chat template's text, cut where it would ask for each answer and behind the end of that answer."""
+        if any(token in message["content"] for message in messages for token in self._special):
+            raise LeftOutError(SPECIAL_TOKEN)
+        whole, pieces, place = self._render(messages, where), [], 0
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            opening = self._render(messages[:number], where, add_generation_prompt=True)
+            if not whole.startswith(opening) or len(opening) < place:
+                raise ValueError(
+                    f"{where}: the chat template writes the beginning of a conversation otherwise when an answer "
+                    "follows, so that its answers cannot be told from its prompts. Set template: plain."
+                )
+            end = whole.find(self.end_of_text, len(opening))
+            if end < 0:
+                raise ValueError(
+                    f"{where}: the chat template ends no answer with end_of_text={self.end_of_text!r}; it writes "
+                    f"{whole[len(opening) :][-80:]!r}. Set end_of_text to the token that it ends them with."
+                )
+            pieces.append((whole[place : len(opening)], False))
+            place = end + len(self.end_of_text)
+            pieces.append((whole[len(opening) : place], True))
+        return pieces
+
+    def _render(self, messages: list[dict[str, str]], where: str, add_generation_prompt: bool = False) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        except TemplateError as error:
+            raise ValueError(
+                f"{where}: the chat template refuses these messages ({error}). Mend the record (many templates know no "
+                "system message), or set template: plain."
+            ) from None
+
+
+def _messages(values: object, where: str) -> list[dict[str, str]]:
+    """[system,] user, assistant, user, assistant, ...; a question without an answer at the end is taken off."""
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise LeftOutError(NOT_THIS_FORMAT)
+    messages = [{"role": value.get("role"), "content": value.get("content")} for value in values]
+    if unknown := [message["role"] for message in messages if message["role"] not in ROLES]:
+        raise ValueError(
+            f"{where}: role {unknown[0]!r} is not known. A message needs one of the roles {', '.join(ROLES)}: rename "
+            "it, or take the record out."
+        )
+    if not all(isinstance(message["content"], str) for message in messages):
+        raise LeftOutError(NOT_THIS_FORMAT)
+    turns = [message["role"] for message in messages]
+    turns = turns[1:] if turns[:1] == ["system"] else turns
+    if not turns or turns != ["user", "assistant"] * (len(turns) // 2) + ["user"] * (len(turns) % 2):
+        raise LeftOutError(NOT_THIS_FORMAT)
+    if turns[-1] == "user":
+        messages.pop()
+    if len(turns) < 2 or not all(m["content"].strip() for m in messages if m["role"] == "assistant"):
+        raise LeftOutError(EMPTY_ANSWER)
+    if not all(message["content"].strip() for message in messages if message["role"] == "user"):
+        raise LeftOutError(EMPTY_PROMPT)
+    return messages
+
+
+def _messages_of_alpaca(record: dict) -> list[dict[str, str]]:
+    """{instruction, input, output} as one question and one answer."""
+    instruction, text, output = (record.get(name) for name in ("instruction", "input", "output"))
+    asked = [part for part in (instruction, text) if part is not None]
+    if not asked or not isinstance(output, str) or not all(isinstance(part, str) for part in asked):
+        raise LeftOutError(NOT_THIS_FORMAT)
+    question = "\n\n".join(part.strip() for part in asked if part.strip())
+    if not question:
+        raise LeftOutError(EMPTY_PROMPT)
+    if not output.strip():
+        raise LeftOutError(EMPTY_ANSWER)
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": output.strip()}]
+
+
+# ------------------------------------------------------------------------------------------------------- examples
+
+
+def read_examples(files: list[Path], template: Template, max_tokens: int) -> tuple[list[Example], Ledger]:
+    """The examples of all files in order, and the ledger of their records. Nothing is cut short.
+
+    Raises:
+        ValueError: a file is empty or no JSON, or a record has an unknown role.
+    """
+    examples, ledger = [], Ledger()
+    for path in files:
+        for number, record in enumerate(read_records(path), start=1):
+            where = f"{path}, record {number}"
+            values = record if isinstance(record, dict) else {}
+            name = str(values.get("id") or f"{path.name}#{number}")
+            try:
+                input_ids, is_answer = template.encode(template.pieces(record, where))
+                if len(input_ids) > max_tokens:
+                    raise LeftOutError(TOO_LONG)
+            except LeftOutError as reason:
+                ledger.leave_out(path.stem, name, str(reason))
+                continue
+            ledger.used[path.stem] += 1
+            examples.append(Example(name, path.stem, str(values.get("document") or ""), input_ids, is_answer))
+    return examples, ledger
+
+
+def collate(examples: list[Example], device: str) -> models.Batch:
+    """Examples laid end to end without padding; none sees another, and the targets are those of answers only."""
+    rows = [
+        Row(e.input_ids.astype(np.int32), [len(e.input_ids)], [e.name], [e.source], [0]) for e in examples
+    ]  # fmt: skip
+    batch = models.collate(rows, device)
+    is_answer = torch.from_numpy(np.concatenate([*(e.is_answer for e in examples), [False]])[1:].copy()).to(device)
+    batch.targets[~is_answer] = IGNORE
+    return batch

@@ -1,0 +1,103 @@
+"""What an instruction-tuning run reads, opened and found to fit together before anything long begins."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from nsllm_lite import execution, run
+from nsllm_lite import model as models
+from nsllm_lite import recipe as recipes
+from nsllm_lite.train.examples import Example, Ledger, Template, files_of, read_examples
+from nsllm_lite.train.inputs import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class SftInputs:
+    """Everything a run reads, found to exist and to fit together."""
+
+    examples: list[Example]
+    heldout: list[Example]
+    ledgers: dict[str, Ledger]  # "data" and "heldout"
+    base_dir: Path
+    tokenizer: Tokenizer
+    chat_tokenizer: "PreTrainedTokenizerBase"
+    end_id: int
+    size: execution.ModelSize
+    hashes: dict[str, str | None]
+
+    @property
+    def longest(self) -> int:
+        return max(len(example.input_ids) for example in (*self.examples, *self.heldout))
+
+
+def read_inputs(recipe: recipes.Sft) -> SftInputs:
+    """Opens and tokenises every input.
+
+    Raises:
+        ValueError: one is missing, empty, or does not fit the model or the template.
+    """
+    from transformers import AutoTokenizer
+
+    files = {"data": files_of(recipe.data, "data"), "heldout": files_of(recipe.heldout, "heldout")}
+    if not files["data"]:
+        raise ValueError(
+            f"`data`: no .json or .jsonl file in {', '.join(recipe.data)}. Needed are files of records {{instruction, "
+            "input, output}} or {messages}; the tasks' own are made by `nsllm-lite tasks`."
+        )
+    base_dir = models.resolve_model(recipe.model)
+    tokenizer = load_tokenizer(base_dir)
+    chat_tokenizer = AutoTokenizer.from_pretrained(base_dir, trust_remote_code=False)
+    template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer)
+    size = execution.read_size(base_dir)
+    if template.end_id >= size.vocab:
+        raise ValueError(
+            f"end_of_text={recipe.end_of_text!r} is token {template.end_id}, but the model at {base_dir} knows "
+            f"{size.vocab}: its tokenizer belongs to another model. Put the right one beside its weights."
+        )
+    examples, ledger = read_examples(files["data"], template, recipe.max_tokens)
+    heldout, heldout_ledger = read_examples(files["heldout"], template, recipe.max_tokens)
+    if len(heldout) > recipe.max_heldout_examples:
+        places = np.linspace(0, len(heldout) - 1, recipe.max_heldout_examples)
+        heldout = [heldout[int(place)] for place in places]
+    in_both = {e.document for e in examples} & {e.document for e in heldout} - {""}
+    if in_both:
+        raise ValueError(
+            f"{len(in_both)} documents stand in `data` and in `heldout` ({', '.join(sorted(in_both)[:3])}): the loss "
+            "on what was trained on says nothing. Split the files by document, as `nsllm-lite tasks` does."
+        )
+    hashes = {"base": run.fingerprint_weights(base_dir)}
+    hashes |= {name: run.sha256_json([run.sha256_file(path) for path in paths]) for name, paths in files.items()}
+    return SftInputs(
+        examples=examples,
+        heldout=heldout,
+        ledgers={"data": ledger, "heldout": heldout_ledger},
+        base_dir=base_dir,
+        tokenizer=tokenizer,
+        chat_tokenizer=chat_tokenizer,
+        end_id=template.end_id,
+        size=size,
+        hashes=hashes,
+    )
+
+
+def require_enough(recipe: recipes.Sft, inputs: SftInputs) -> None:
+    """Raises ValueError where no example is left, or more records were left out than the recipe allows."""
+    ledger = inputs.ledgers["data"]
+    if not inputs.examples:
+        raise ValueError(
+            "No example is left to train on (see the table above). Needed are records {instruction, input, output} or "
+            "{messages} of at most max_tokens tokens: mend the data, or raise max_tokens."
+        )
+    if (share := ledger.share_left_out) > recipe.max_left_out_share:
+        raise ValueError(
+            f"{share:.1%} of the records were left out (see the table above), more than max_left_out_share="
+            f"{recipe.max_left_out_share} allows. Mend them or raise max_tokens; if it is right so, consent with "
+            f"max_left_out_share={math.ceil(share * 100) / 100:.2f}."
+        )

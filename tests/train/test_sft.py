@@ -1,0 +1,470 @@
+"""Instruction tuning on a pico model: whose loss counts, what is left out, TRL's losses, resume, merge, refusals."""
+
+import json
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from nsllm_lite import model, recipe, run
+from nsllm_lite.corpus.tokenizer import train_tokenizer
+from nsllm_lite.merge import merge
+from nsllm_lite.tasks.prompt import plain_prompt
+from nsllm_lite.train import sft as tuning
+from nsllm_lite.train.examples import Example, Template, collate, read_examples
+from nsllm_lite.train.inputs import load_tokenizer
+from tests.conftest import SHAPE, pico_values
+
+END = "<|endoftext|>"
+TURN = "<|im_end|>"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+NOUNS = ("stone", "river", "cloud", "light", "plant", "metal", "sound", "glass", "ocean", "field")
+COLOURS = {"stone": "grey", "river": "blue", "cloud": "white", "light": "yellow", "plant": "green"}
+
+
+def record(number, **changes):
+    noun = NOUNS[number % 5]
+    text = f"The {noun} number {number} lies near the {NOUNS[5 + number % 3]}."
+    values = {"id": f"r{number}", "instruction": "Which colour has it?", "input": text, "output": COLOURS[noun]}
+    return values | changes
+
+
+def chat(*contents, system=None):
+    roles = ("user", "assistant")
+    messages = [{"role": roles[n % 2], "content": content} for n, content in enumerate(contents)]
+    return {"messages": [{"role": "system", "content": system}, *messages] if system else messages}
+
+
+def write_records(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(value) + "\n" for value in records))
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with a base model that reads text, and instruction files train/ and test/."""
+    root = tmp_path_factory.mktemp("sft")
+    texts = [plain_prompt(r["instruction"], r["input"]) + r["output"] for r in map(record, range(60))]
+    train_tokenizer(texts, 350, END, root / "tokenizer")
+    settings = json.loads((root / "tokenizer/tokenizer_config.json").read_text())
+    tokenizer = load_tokenizer(root / "tokenizer")
+    tokenizer.add_special_tokens(["<|im_start|>", TURN])
+    tokenizer.save(str(root / "tokenizer/tokenizer.json"))
+    shape = recipe.ModelShape(**SHAPE, tokenizer=str(root / "tokenizer"))
+    base = model.build_base(shape, root / "tokenizer", tokenizer.token_to_id(END), seed=1)
+    for name, changes in (("base", {}), ("chat", {"chat_template": CHATML})):
+        base.save_pretrained(root / name)
+        (root / name / "tokenizer.json").write_text((root / "tokenizer/tokenizer.json").read_text())
+        (root / name / "tokenizer_config.json").write_text(json.dumps(settings | changes))
+    for split, numbers in (("train", range(40)), ("test", range(40, 50))):
+        made = [record(n, document=f"d{n // 5}") for n in numbers]
+        write_records(root / split / "colours.jsonl", made)
+        write_records(root / split / "places.jsonl", [record(100 + n, output="near the river") for n in numbers][:10])
+    return root
+
+
+@pytest.fixture
+def asked(home, tmp_path):
+    """A function from changes to a complete QLoRA tuning recipe on the pico model."""
+
+    def make(**changes):
+        adopted = pico_values(home, tmp_path / "out")
+        kept = ("quantisation", "double_quantisation", "compute_dtype", "adapter", "optimizer", "schedule", "seed")
+        values = {name: adopted[name] for name in kept} | {
+            "kind": "sft", "out": str(tmp_path / "out"), "model": str(home / "base"), "data": [str(home / "train")],
+            "heldout": [str(home / "test")], "template": "plain", "end_of_text": END, "max_tokens": 200,
+            "max_left_out_share": 0.1, "steps": 12, "examples_per_step": 8, "evaluate_steps": 6,
+            "max_heldout_examples": 100, "samples": {"count": 2, "new_tokens": 4}, "checkpoint_steps": 4,
+            "keep_checkpoints": 2, "execution": {"device": "cpu", "micro_batch_rows": 4},
+        }  # fmt: skip
+        return recipe.validate({**values, **changes}, "pico recipe")
+
+    return make
+
+
+def lines_of(out) -> list[dict]:
+    return [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
+
+
+def step_losses(out) -> list[float]:
+    return [line["loss"] for line in lines_of(out) if "loss" in line]
+
+
+def template_of(home, kind, end=None):
+    from transformers import AutoTokenizer
+
+    folder = home / ("chat" if kind == "chat" else "base")
+    default = TURN if kind == "chat" else END
+    return Template(kind, end or default, load_tokenizer(folder), AutoTokenizer.from_pretrained(folder))
+
+
+def examples_of(home, tmp_path, records, kind="plain", max_tokens=200) -> tuple[list[Example], dict]:
+    path = write_records(tmp_path / "given.jsonl", records)
+    examples, ledger = read_examples([path], template_of(home, kind), max_tokens)
+    return examples, ledger.counts().get("given")
+
+
+# ---------------------------------------------------------------------------------------------------- the whole run
+
+
+def test_a_run_learns_to_answer_and_leaves_everything_it_should(home, asked, monkeypatch, capsys):
+    from trl.trainer import base_trainer
+
+    monkeypatch.delenv("CI", raising=False)  # with it TRL sends nothing anyway
+    sent = []
+    monkeypatch.setattr(base_trainer, "send_telemetry", lambda *args, **kwargs: sent.append(args), raising=False)
+    recipe_ = asked()
+    results = tuning.sft(recipe_)
+    out = Path(recipe_.out)
+    assert not sent
+    before, after = (results["heldout"][when]["answers"] for when in ("before", "after"))
+    assert set(before) == {"all", "colours", "places"}
+    assert all(after[source]["loss"] < before[source]["loss"] - 0.5 for source in before)
+    assert [line["step"] for line in lines_of(out) if "heldout" in line] == [0, 6, 12]
+    steps = [line for line in lines_of(out) if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 13))
+    assert all(a["tokens"] < b["tokens"] for a, b in pairwise(steps))
+    assert results["tokens"] == steps[-1]["tokens"]
+    assert results["epochs"] == pytest.approx(12 * 8 / 50)
+    for name in ("manifest.json", "times.json", "loss.png", "samples.md", "adapter/adapter_model.safetensors"):
+        assert (out / name).stat().st_size > 0, name
+    assert not [p for p in out.rglob("*") if p.suffix in (".pt", ".pth", ".bin", ".pkl")]
+    assert "**Right:**\n\n> grey" in (out / "samples.md").read_text()
+    assert run.read_json(out / "times.json")["train_tokens_per_s"] > 0
+    assert run.read_json(out / "adapter/training.json")["base_fingerprint"] == run.fingerprint_weights(home / "base")
+    tensors = load_file(out / "adapter/adapter_model.safetensors")
+    assert all(t.dtype == torch.float32 and t.abs().max() > 0 for t in tensors.values())
+    assert all(not torch.equal(t, t.bfloat16().float()) for t in tensors.values()), "trained in fp32, not in bf16"
+    assert results["records"]["data"]["colours"] == {"in": 40, "used": 40, "left_out": {}}
+    # a second call does nothing, another recipe is not written over it
+    capsys.readouterr()
+    assert tuning.sft(recipe_) == results
+    assert "finished, skipped" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"made differently \(changed: recipe\.seed\)"):
+        tuning.sft(asked(seed=4))
+
+    # the adapter merges as any other, and the merged model answers as adapter and base do
+    merged = {"kind": "merge", "base": str(home / "base"), "adapter": str(out / "adapter"), "out": str(out / "merged")}
+    merged |= {"base_weights": "dequantized", "then_requantize": False, "shard_bytes": 2**32, "dtype": "float32"}
+    merge(recipe.validate(merged, "test"))
+    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
+    lm = model.PackedLM(model.load_base(out / "merged", **options))
+    scored = tuning.score(lm, tuning.read_inputs(recipe_).heldout, 4, "cpu")
+    assert scored["all"]["loss"] == pytest.approx(after["all"]["loss"], abs=2e-3)
+
+
+def test_the_losses_are_those_of_each_example_alone_and_of_trl_with_padding(home, asked, tmp_path):
+    """The first step by hand, one unpadded example at a time; three steps by TRL's own padded batches."""
+    plain = {"quantisation": "none", "double_quantisation": False, "steps": 3, "heldout": []}
+    for name, rows in (("one", 1), ("four", 4), ("eight", 8)):
+        execution = {"device": "cpu", "micro_batch_rows": rows}
+        tuning.sft(asked(**plain, out=str(tmp_path / name), execution=execution))
+    recipe_ = asked(**plain)
+    inputs = tuning.read_inputs(recipe_)
+    places = [p for step in range(3) for p in tuning.shuffled(len(inputs.examples), 3, 0, 8 * step, 8 * step + 8)]
+    shown = [inputs.examples[place] for place in places]
+    assert len({len(example.input_ids) for example in shown[:8]}) > 2, "of different lengths"
+
+    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
+    base = model.load_base(home / "base", **options)
+    nats = tokens = 0
+    for example in shown[:8]:
+        ids = torch.from_numpy(example.input_ids)
+        logits = base(input_ids=ids[None]).logits[0, :-1]
+        kept = torch.from_numpy(example.is_answer)[1:]
+        nats += functional.cross_entropy(logits[kept], ids[1:][kept], reduction="sum").item()
+        tokens += int(kept.sum())
+    ours = step_losses(tmp_path / "four")
+    assert ours[0] == pytest.approx(nats / tokens, rel=1e-5)
+    assert step_losses(tmp_path / "one") == pytest.approx(ours, rel=2e-5)
+    assert step_losses(tmp_path / "eight") == pytest.approx(ours, rel=2e-5)
+    assert step_losses(tmp_path / "one") != ours  # they really were computed differently
+    assert padded_trl_losses(home, recipe_, inputs, shown, tmp_path / "trl") == pytest.approx(ours, rel=2e-5)
+    assert all(later < earlier for earlier, later in pairwise(ours))
+
+
+def padded_trl_losses(home, recipe_, inputs, shown, folder) -> list[float]:
+    """Three steps of TRL as it is: its collator pads, its mask hides the padding."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
+    adapted = model.add_adapter(model.load_base(home / "base", **options), recipe_.adapter, "x", recipe_.seed)
+    optimizer = torch.optim.AdamW(
+        [p for p in adapted.parameters() if p.requires_grad], lr=5e-3, betas=(0.9, 0.999), weight_decay=0.01
+    )
+    factors = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: tuning.cpt.lr_factor(recipe_.schedule, min(s, 2), 3)
+    )
+    settings = SFTConfig(
+        output_dir=str(folder), per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=3,
+        logging_steps=1, bf16=False, use_cpu=True, gradient_checkpointing=False, report_to="none", save_strategy="no",
+        max_length=None, disable_tqdm=True, train_sampling_strategy="sequential", max_grad_norm=1.0,
+    )  # fmt: skip
+    columns = {"input_ids": [e.input_ids for e in shown], "labels": [e.labels for e in shown]}
+    trainer = SFTTrainer(
+        adapted, args=settings, train_dataset=Dataset.from_dict(columns), processing_class=inputs.chat_tokenizer,
+        optimizers=(optimizer, factors),
+    )  # fmt: skip
+    batch = trainer.data_collator([{"input_ids": e.input_ids, "labels": e.labels} for e in shown[:4]])
+    assert (batch["attention_mask"] == 0).any(), "padding was needed"
+    trainer.train()
+    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+def test_execution_does_not_change_the_losses(asked, tmp_path):
+    """How the weights are held, what is recomputed; in bfloat16 the losses are near, and LoRA stays in fp32."""
+    found = {}
+    for name, execution, dtype in (
+        ("plain", {}, "float32"),
+        ("dequantised", {"dequantised": True}, "float32"),
+        ("recomputed", {"recompute_layers": 1, "recompute_cheap": True}, "float32"),
+        ("bfloat16", {}, "bfloat16"),
+    ):
+        chosen = {"device": "cpu", "micro_batch_rows": 4, **execution}
+        out = tmp_path / name
+        changes = {"steps": 3, "heldout": [], "execution": chosen, "compute_dtype": dtype}
+        tuning.sft(asked(out=str(out), **changes))
+        found[name] = step_losses(out)
+    assert found["dequantised"] == pytest.approx(found["plain"], rel=1e-6)
+    assert found["recomputed"] == pytest.approx(found["plain"], rel=2e-5)
+    assert found["bfloat16"] == pytest.approx(found["plain"], rel=1e-2)
+    assert found["bfloat16"] != found["plain"]
+    tensors = load_file(tmp_path / "bfloat16/adapter/adapter_model.safetensors").values()
+    assert all(t.dtype == torch.float32 and not torch.equal(t, t.bfloat16().float()) for t in tensors)
+
+
+def test_a_stopped_run_continues_bit_for_bit(asked, tmp_path, monkeypatch):
+    whole, broken = (asked(out=str(tmp_path / name)) for name in ("whole", "broken"))
+    tuning.sft(whole)
+    real = tuning.Tuning.on_log
+
+    def stop_at_seven(self, args, state, control, logs=None, **kwargs):
+        if self.first_step + state.global_step == 7:
+            raise KeyboardInterrupt
+        real(self, args, state, control, logs, **kwargs)
+
+    monkeypatch.setattr(tuning.Tuning, "on_log", stop_at_seven)
+    with pytest.raises(KeyboardInterrupt):
+        tuning.sft(broken)
+    assert not (Path(broken.out) / "manifest.json").exists()
+    assert [p.name for p in (Path(broken.out) / "checkpoints").iterdir()] == ["step-000004"]
+    monkeypatch.setattr(tuning.Tuning, "on_log", real)
+    tuning.sft(broken)
+    assert (Path(whole.out) / "metrics.jsonl").read_bytes() == (Path(broken.out) / "metrics.jsonl").read_bytes()
+    adapters = [load_file(Path(r.out) / "adapter/adapter_model.safetensors") for r in (whole, broken)]
+    assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
+
+    # killed between the last checkpoint and the manifest: finished without another step
+    (Path(broken.out) / "manifest.json").unlink()
+    tuning.sft(broken)
+    assert (Path(whole.out) / "metrics.jsonl").read_bytes() == (Path(broken.out) / "metrics.jsonl").read_bytes()
+    assert run.read_manifest(Path(broken.out))["results"] == run.read_manifest(Path(whole.out))["results"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(asked, monkeypatch):
+    recipe_ = asked(checkpoint_steps=1)
+    begin = tuning.Tuning.on_step_begin
+
+    def spoil(self, args, state, *others, **kwargs):
+        if state.global_step == 2:
+            next(p for p in self.lm.parameters() if p.requires_grad).data.fill_(float("nan"))
+        begin(self, args, state, *others, **kwargs)
+
+    monkeypatch.setattr(tuning.Tuning, "on_step_begin", spoil)
+    with pytest.raises(RuntimeError, match=r"Step 3: loss nan.*last good checkpoint is .*/step-000002"):
+        tuning.sft(recipe_)
+    assert len(run.read_json(Path(recipe_.out) / "nonfinite.json")["examples"]) == 8
+    assert not (Path(recipe_.out) / "manifest.json").exists()
+
+
+# ----------------------------------------------------------------------------------------- whose loss counts
+
+
+def test_only_answers_and_their_end_carry_a_loss(home, tmp_path):
+    """Seen in the batch that TRL is given."""
+    records = [record(0), record(7, instruction=None), record(3, input="")]
+    examples, _ = examples_of(home, tmp_path, records)
+    tokenizer = load_tokenizer(home / "base")
+    given = tuning.for_trl(collate(examples, "cpu"))
+    ids, labels = given["input_ids"][0], given["labels"][0]
+    assert len(given["layout"].bounds) == 4
+    for (start, stop), values in zip(pairwise(given["layout"].bounds), records, strict=True):
+        kept = labels[start:stop] != -100
+        assert torch.equal(labels[start:stop][kept], ids[start:stop][kept])
+        answer = ids[start:stop][kept].tolist()
+        assert answer == [*tokenizer.encode(values["output"]).ids, tokenizer.token_to_id(END)]
+        assert tokenizer.decode(ids[start:stop][~kept].tolist()) == plain_prompt(
+            values["instruction"] or "", values["input"] or ""
+        )
+        assert not kept[: len(kept) - len(answer)].any(), "all of the prompt is before all of the answer"
+
+
+def test_the_chat_template_is_cut_at_every_answer(home, tmp_path):
+    tokenizer = load_tokenizer(home / "chat")
+    talk = chat("What is it?", "A stone.", "Which colour?", "Grey.", system="Be brief.")
+    (example, single), counts = examples_of(home, tmp_path, [talk, record(0)], "chat")
+    assert counts["used"] == 2
+    text = tokenizer.decode(example.input_ids.tolist(), skip_special_tokens=False)
+    assert text == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\n"
+        "A stone.<|im_end|>\n<|im_start|>user\nWhich colour?<|im_end|>\n<|im_start|>assistant\nGrey.<|im_end|>"
+    )
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], example.is_answer.astype(int), [0]])))
+    answers = [
+        tokenizer.decode(example.input_ids[a:b].tolist(), skip_special_tokens=False)
+        for a, b in edges.reshape(-1, 2).tolist()
+    ]
+    assert answers == [f"A stone.{TURN}", f"Grey.{TURN}"]
+    assert tokenizer.decode(example.answer, skip_special_tokens=False) == answers[0]
+    # the prompt has the tokens that the chat template gives it alone
+    from transformers import AutoTokenizer
+
+    asked = [{"role": "user", "content": f"{record(0)['instruction']}\n\n{record(0)['input']}"}]
+    alone = AutoTokenizer.from_pretrained(home / "chat").apply_chat_template(asked, add_generation_prompt=True)
+    assert single.prompt == list(alone["input_ids"])
+
+
+def test_an_end_token_written_in_a_text_is_text_and_none_in_a_chat(home, tmp_path):
+    written = record(0, input=f"It says {END} here.", output=f"grey {END} white")
+    (example,), _ = examples_of(home, tmp_path, [written])
+    end_id = load_tokenizer(home / "base").token_to_id(END)
+    assert Counter(example.input_ids.tolist())[end_id] == 1
+    assert example.input_ids[-1] == end_id
+    _, counts = examples_of(home, tmp_path, [written, record(1)], "chat")
+    assert counts == {"in": 2, "used": 1, "left_out": {"a special token of the template in its text": 1}}
+
+
+def test_packed_examples_do_not_see_each_other(home, tmp_path):
+    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
+    lm = model.PackedLM(model.load_base(home / "base", **options))
+    examples, _ = examples_of(home, tmp_path, [record(0), record(7), record(3, input="")])
+    together = tuning.score(lm, examples, 3, "cpu")["all"]
+    alone = [tuning.score(lm, [example], 1, "cpu")["all"] for example in examples]
+    tokens = sum(score["tokens"] for score in alone)
+    assert together["tokens"] == tokens == sum(int(e.is_answer.sum()) for e in examples)
+    assert together["loss"] == pytest.approx(sum(s["loss"] * s["tokens"] for s in alone) / tokens, rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- what is left out
+
+
+def test_every_record_is_used_or_left_out_for_a_reason(home, tmp_path):
+    records = [
+        record(0), record(1, output="  "), record(2, input="word " * 300), record(3, output=None), ["no"],
+        {"text": "x"}, chat("Hello?", "Hi."), chat("Hello?"), chat("Hello?", "Hi.", "And?", "So."),
+        chat("Hello?", "Hi.", "And?"), {"messages": []}, {"messages": [{"role": "assistant", "content": "Hi."}]},
+        record(4, instruction="", input=" "),
+        {"messages": [{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "Hi."}]},
+    ]  # fmt: skip
+    examples, counts = examples_of(home, tmp_path, records)
+    assert counts["in"] == len(records) == counts["used"] + sum(counts["left_out"].values())
+    assert counts["used"] == len(examples) == 3
+    assert counts["left_out"] == {
+        "empty answer": 2,
+        "empty prompt": 1,
+        "more than max_tokens": 1,
+        "not this format": 6,
+        "several turns, which the plain template has not": 1,
+    }
+    _, counts = examples_of(home, tmp_path, records, "chat")
+    assert counts["used"] == 4, "several turns are what a chat template is for"
+
+
+def test_nothing_is_cut_short_at_the_limit(home, tmp_path):
+    (example,), _ = examples_of(home, tmp_path, [record(0)])
+    length = len(example.input_ids)
+    assert len(examples_of(home, tmp_path, [record(0)], max_tokens=length)[0]) == 1
+    assert examples_of(home, tmp_path, [record(0)], max_tokens=length - 1)[0] == []
+
+
+def test_too_many_left_out_need_consent(home, asked, tmp_path, capsys):
+    path = write_records(tmp_path / "data.json", [])
+    path.write_text(json.dumps([record(n) for n in range(8)] + [record(9, output="")] * 2))
+    changes = {"data": [str(path)], "steps": 4, "out": str(tmp_path / "consent")}
+    with pytest.raises(ValueError, match=r"20\.0% of the records were left out .*max_left_out_share=0\.20"):
+        tuning.sft(asked(**changes))
+    assert "empty answer 2" in capsys.readouterr().out
+    assert not (tmp_path / "consent").exists()
+    results = tuning.sft(asked(**changes, max_left_out_share=0.2))
+    assert results["records"]["data"]["data"] == {"in": 10, "used": 8, "left_out": {"empty answer": 2}}
+    left_out = run.read_json(tmp_path / "consent/left_out.json")
+    assert left_out == [{"data": "data", "name": "r9", "reason": "empty answer"}] * 2
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": ["no/such"]}, "`data`: nothing at no/such"),
+        ({"heldout": ["no/such"]}, "`heldout`: nothing at no/such"),
+        ({"template": "chat", "end_of_text": TURN}, "tokenizer has no chat template.*template: plain"),
+        ({"end_of_text": "</s>"}, r"no token end_of_text='</s>'.*special tokens <\|endoftext\|>, <\|im_start\|>"),
+        ({"steps": None, "epochs": 0.2}, "warmup_steps=2 leaves no step of the 1"),
+        ({"execution": {"device": "cpu", "micro_batch_rows": 3}}, "does not divide examples_per_step=8.*1, 2, 4, 8"),
+        ({"max_tokens": 8, "max_left_out_share": 1.0}, "No example is left to train on"),
+        ({"compute_dtype": "float16"}, "compute_dtype=float16 on the CPU"),
+        ({"model": "no/such/model"}, "No model at no/such/model"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(asked, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        tuning.sft(asked(**changes))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"data\.jsonl is empty: there is nothing to train on"),
+        ("{}\n{broken\n", r"data\.jsonl, line 2: no JSON"),
+        ("[1, 2", r"data\.jsonl: no JSON"),
+        ('{"messages": [{"role": "tool", "content": "x"}]}\n', r"data\.jsonl, record 1: role 'tool' is not known"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(asked, tmp_path, text, message):
+    (tmp_path / "data.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        tuning.sft(asked(data=[str(tmp_path / "data.jsonl")]))
+
+
+def test_a_document_in_both_splits_is_refused(home, asked, tmp_path):
+    path = write_records(tmp_path / "leak.jsonl", [record(60, document="d3")])
+    with pytest.raises(ValueError, match=r"1 documents stand in `data` and in `heldout` \(d3\)"):
+        tuning.sft(asked(heldout=[str(path)]))
+
+
+def test_a_folder_without_files(asked, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"`data`: no \.json or \.jsonl file in .*/empty"):
+        tuning.sft(asked(data=[str(tmp_path / "empty")]))
+    assert tuning.read_inputs(asked(heldout=[str(tmp_path / "empty")])).heldout == []
+
+
+def test_chat_templates_that_cannot_be_used(home, tmp_path):
+    with pytest.raises(ValueError, match=rf"ends no answer with end_of_text='{END}'; it writes".replace("|", r"\|")):
+        template_of(home, "chat", END).pieces(record(0), "here")
+    template = template_of(home, "chat")
+    template._chat.chat_template = "{{ messages | length }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    with pytest.raises(ValueError, match="its answers cannot be told from its prompts"):
+        template.pieces(record(0), "here")
+    template._chat.chat_template = "{{ raise_exception('no system message') }}"
+    with pytest.raises(ValueError, match=r"here: the chat template refuses these messages \(no system message"):
+        template.pieces(record(0), "here")
+
+
+def test_length_in_steps_or_epochs(asked):
+    with pytest.raises(ValueError, match="give either `epochs` or `steps`"):
+        asked(epochs=1.0)
+    assert tuning.count_steps(asked(steps=None, epochs=3.0), 50) == 19
