@@ -13,7 +13,7 @@ EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(MODEL),--model '$(MODEL)') \
        $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase sft plan corpus merge report doctor test test-kernels test-slow lint format bench-merge clean
+.PHONY: help setup phase1 phase2 two-phase eval sft plan corpus merge report doctor test test-kernels test-slow lint format bench-merge clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -37,7 +37,10 @@ phase2: setup  ## phase 2 from phase 1's merged model, merge
 two-phase: setup  ## both phases and the report
 	@$(NSLLM) two-phase $(RUN)
 
-sft: setup  ## instruction tuning of model 2 on the tasks' training items, merge: model-sft
+eval: setup  ## scores of base, phase 1 and phase 2 on the run's tasks: table, radar, bars
+	@$(NSLLM) eval-run $(RUN)
+
+sft: setup  ## instruction tuning of model 2 on the tasks' training items, merge, scores: model-sft
 	@$(NSLLM) instruct $(RUN)
 
 plan: setup  ## what a run will use (memory, disk, download, tokens); starts nothing

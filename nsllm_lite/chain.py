@@ -1,7 +1,7 @@
 """The recipes of one two-phase run, and how their folders join.
 
-A recipe folder holds corpus, phase1, phase2, merge and report (`base` where the base model is made on the spot, tasks
-and sft where model 2 is to be tuned on instructions).
+A recipe folder holds corpus, phase1, phase2, merge and report (`base` where the base model is made on the spot; tasks,
+eval and sft where the models are to be scored and model 2 tuned on instructions).
 Each YAML is complete by itself; `load_chain` only redirects them together when the caller names another corpus, model
 or output folder.
 """
@@ -37,21 +37,24 @@ JOINED |= {
     "abstract_rows",
     "experiment_rows",
     "general_rows",
+    "documents",
     "then_requantize",
     "heldout_rows",
 }
 """The recipe keys that `load_chain` sets itself."""
 
-JOINED_OF_STEP = {"tasks.corpus", "sft.data", "sft.heldout"}
+JOINED_OF_STEP = {"tasks.corpus", "sft.data", "sft.heldout", "eval.models", "eval.tasks"}
 """And those that it sets in one step only."""
+
+TUNING = ("tasks", "eval", "sft")  # recipes that a folder has all or none of
 
 REFERENCE = "qwen3-8b"  # NSLLM's base: the largest that is taken unasked, whatever more would fit
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """All steps of a run, in order; `base` is None where the base model comes from outside, the last three where the
-    folder has no recipe for them."""
+    """All steps of a run, in order; `base` is None where the base model comes from outside, the last five where the
+    folder has no recipes for them."""
 
     folder: Path
     corpus: recipes.Corpus
@@ -62,8 +65,10 @@ class Chain:
     merge2: recipes.Merge
     report: recipes.Report
     tasks: recipes.Tasks | None = None
+    eval: recipes.Eval | None = None
     sft: recipes.Sft | None = None
     merge_sft: recipes.Merge | None = None
+    eval_sft: recipes.Eval | None = None
 
 
 def load_chain(
@@ -82,10 +87,10 @@ def load_chain(
         ValueError: a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
     """
     folder, overrides = Path(folder), overrides or {}
-    tuned = all((folder / f"{name}.yaml").is_file() for name in ("tasks", "sft"))
+    tuned = all((folder / f"{name}.yaml").is_file() for name in TUNING)
     has_base = (folder / "base.yaml").is_file() and not model
     steps = ("corpus", *(["base"] if has_base else []), "phase1", "phase2", "merge", "report")
-    _require_heeded(overrides, (*steps, *(("tasks", "sft") if tuned else ())))
+    _require_heeded(overrides, (*steps, *(TUNING if tuned else ())))
     if not (folder / "phase1.yaml").is_file():
         raise ValueError(
             f"No recipes in {folder}: needed are corpus.yaml, phase1.yaml, phase2.yaml, merge.yaml and report.yaml. "
@@ -111,7 +116,7 @@ def load_chain(
         phase1 = recipes.update(phase1, model=model)
     root = Path(out) if out else Path(corpus_recipe.out).parent
     chain = _join(folder, root, corpus_recipe, base, phase1, phase2, merge, report)
-    return _join_tuning(chain, root, merge, load("tasks"), load("sft")) if tuned else chain
+    return _join_tuning(chain, root, merge, *map(load, TUNING)) if tuned else chain
 
 
 def without_bfloat16(chain: Chain) -> Chain:
@@ -185,13 +190,19 @@ def _join(
         abstract_rows=f"{rows}/phase1/heldout",
         experiment_rows=f"{rows}/phase2/heldout",
         general_rows=f"{rows}/general/heldout",
+        documents=f"{root}/corpus/documents",
     )
     corpus = recipes.update(corpus, out=f"{root}/corpus")
     return Chain(folder, corpus, base, phase1, merge1, phase2, merge2, report)
 
 
-def _join_tuning(chain: Chain, root: Path, merge: recipes.Merge, tasks: recipes.Tasks, sft: recipes.Sft) -> Chain:
-    """The chain with instruction tuning behind phase 2: on the tasks' training items, from model 2, merged into it."""
+def _join_tuning(
+    chain: Chain, root: Path, merge: recipes.Merge, tasks: recipes.Tasks, scores: recipes.Eval, sft: recipes.Sft
+) -> Chain:
+    """The chain with scores of its models, and instruction tuning behind phase 2: from model 2, merged into it.
+
+    What the models are scored on is cleared from the corpus before any training.
+    """
     tasks = recipes.update(tasks, out=f"{root}/tasks", corpus=chain.corpus.out)
     sft = recipes.update(
         sft,
@@ -208,7 +219,26 @@ def _join_tuning(chain: Chain, root: Path, merge: recipes.Merge, tasks: recipes.
         then_requantize=False,
         heldout_rows=chain.merge2.heldout_rows,
     )
-    return replace(chain, tasks=tasks, sft=sft, merge_sft=merge_sft)
+    paths = {
+        "base": chain.phase1.model,
+        "phase 1": chain.merge1.out,
+        "phase 2": chain.merge2.out,
+        "phase 2, adapter on NF4": f"{chain.phase2.out}/adapter",
+    }
+    evaluation = recipes.update(
+        scores, out=f"{root}/eval", tasks=tasks.out, models=[{"name": n, "path": p} for n, p in paths.items()]
+    )
+    told = {"modes": ["few-shot", "instruction"]}
+    evaluation_sft = recipes.update(
+        evaluation,
+        out=f"{root}/eval-sft",
+        models=[{"name": "phase 2", "path": sft.model, **told}, {"name": "tuned", "path": merge_sft.out, **told}],
+    )
+    asked = [file.path for file in scores.files if file.path not in chain.corpus.decontaminate]
+    corpus = recipes.update(chain.corpus, decontaminate=[*chain.corpus.decontaminate, *asked])
+    return replace(
+        chain, corpus=corpus, tasks=tasks, eval=evaluation, sft=sft, merge_sft=merge_sft, eval_sft=evaluation_sft
+    )
 
 
 def choose_recipes(card_gib: float | None, recipes_dir: Path = Path("recipes")) -> tuple[Path, str]:

@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         added.add_argument("--model", metavar="ID", help="base model: a folder or hub id (default: the recipes' own)")
         added.add_argument("--recipes", metavar="DIR", help="recipe folder (default: by the card; nano without corpus)")
         added.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME)")
-        kinds = ("corpus", "train", "merge", "report", "tasks", "sft")
+        kinds = ("corpus", "train", "merge", "report", "tasks", "sft", "eval")
         added.add_argument("--only", choices=kinds, help="of the run's steps, only those of this kind")
         added.add_argument(
             "overrides", nargs="*", metavar="step.key=value", help="e.g. phase1.budget.steps=50, corpus.min_chars=100"
@@ -86,7 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
     chain_verb("phase1", "corpus, phase 1 on titles and abstracts, merge: dumps -> model 1")
     chain_verb("phase2", "phase 2 on experimental sections from model 1, merge: -> model 2")
     chain_verb("two-phase", "both phases and the report")
-    chain_verb("instruct", "instruction tuning of model 2 on the tasks' training items, merge: -> model-sft")
+    chain_verb("eval-run", "scores of the run's models on its tasks: base, phase 1, phase 2, merged and adapter")
+    chain_verb("instruct", "instruction tuning of model 2 on the tasks' training items, merge, scores: -> model-sft")
     planning = chain_verb("plan", "print the model, memory, disk, download and tokens of a run; start nothing")
     planning.add_argument(
         "--vram", type=float, metavar="GIB", help="plan for a card of so much memory, not for this one"
@@ -292,14 +293,15 @@ def run_chain(args: argparse.Namespace) -> None:
             f"Phase 2 starts from phase 1's merged model, and {chain.phase2.model} is not there. Run phase 1 first "
             "(`make phase1` with the same CORPUS, MODEL, RECIPES and OUT), or both with `make two-phase`."
         )
-    if args.verb == "instruct":
+    is_after = args.verb in ("eval-run", "instruct")
+    if is_after:
         require_model2(chain)
     if args.verb == "plan":
         plan(chain, why, False, args.vram, args.all, args.price)
         return
-    if not args.only and args.verb != "instruct":
+    if not args.only and not is_after:
         plan(chain, why)
-    steps = [] if args.verb == "instruct" else [chain.corpus]
+    steps = [chain.tasks] if is_after else [chain.corpus]
     if args.verb in ("phase1", "two-phase"):
         steps += [chain.base] if chain.base else []
         steps += [chain.phase1, chain.merge1]
@@ -307,8 +309,10 @@ def run_chain(args: argparse.Namespace) -> None:
         steps += [chain.phase2, chain.merge2]
     if args.verb == "two-phase":
         steps += [chain.report]
+    if args.verb == "eval-run":
+        steps += [chain.eval]
     if args.verb == "instruct":
-        steps += [chain.tasks, chain.sft, chain.merge_sft]
+        steps += [chain.sft, chain.merge_sft, chain.eval_sft]
     steps = [recipe for recipe in steps if args.only in (None, recipe.kind)]
     if not steps:
         raise ValueError(f"--only {args.only}: {args.verb} has no step of that kind; two-phase has them all.")
@@ -325,16 +329,16 @@ def run_chain(args: argparse.Namespace) -> None:
 
 
 def require_model2(chain: "Chain") -> None:
-    """Raises ValueError where there is nothing to tune, or no recipe to do it with."""
+    """Raises ValueError where there is nothing to score or tune, or no recipe to do it with."""
     if chain.sft is None:
         raise ValueError(
-            f"No tasks.yaml and sft.yaml in {chain.folder}. Instruction tuning needs both: copy those of recipes/nano "
-            "and set their values."
+            f"No tasks.yaml, eval.yaml and sft.yaml in {chain.folder}. Scores and instruction tuning need them: copy "
+            "those of recipes/nano and set their values."
         )
     if not (Path(chain.sft.model) / "manifest.json").is_file():
         raise ValueError(
-            f"Instruction tuning starts from phase 2's merged model, and {chain.sft.model} is not there. Run both "
-            "phases first: `make two-phase` with the same CORPUS, MODEL, RECIPES and OUT."
+            f"This starts from phase 2's merged model, and {chain.sft.model} is not there. Run both phases first: "
+            "`make two-phase` with the same CORPUS, MODEL, RECIPES and OUT."
         )
 
 

@@ -98,13 +98,13 @@ def test_phase_2_without_phase_1(capsys, at_root, tmp_path):
 
 def test_instruct_without_phase_2(capsys, at_root, tmp_path):
     text = fails(capsys, "instruct", "--out", str(tmp_path / "run"))
-    assert "Instruction tuning starts from phase 2's merged model" in text
+    assert "This starts from phase 2's merged model" in text
     assert "make two-phase" in text
     for path in (ROOT / "recipes/nano").glob("*.yaml"):
         if path.stem != "sft":
             (tmp_path / path.name).write_text(path.read_text())
     text = fails(capsys, "instruct", "--recipes", str(tmp_path), "--out", str(tmp_path / "run"))
-    assert f"No tasks.yaml and sft.yaml in {tmp_path}" in text
+    assert f"No tasks.yaml, eval.yaml and sft.yaml in {tmp_path}" in text
 
 
 def test_no_recipes_here(capsys, monkeypatch, tmp_path):

@@ -24,7 +24,7 @@ def test_a_recipe_folder_joins_as_it_stands(folder):
     joined = chain.load_chain(RECIPES / folder)
     for name, step in (("corpus", joined.corpus), ("phase1", joined.phase1), ("phase2", joined.phase2),
                        ("merge", joined.merge1), ("report", joined.report), ("base", joined.base),
-                       ("tasks", joined.tasks), ("sft", joined.sft)):  # fmt: skip
+                       ("tasks", joined.tasks), ("eval", joined.eval), ("sft", joined.sft)):  # fmt: skip
         if step is not None:
             assert step == recipe.load(RECIPES / folder / f"{name}.yaml")
     assert joined.phase2.model == joined.merge1.out == joined.merge2.base
@@ -34,6 +34,16 @@ def test_a_recipe_folder_joins_as_it_stands(folder):
     assert joined.phase1.schedule.shape == "constant"
     assert joined.phase1.budget.steps == 200
     assert joined.phase2.schedule.shape == "cosine"
+
+
+def test_what_is_evaluated_is_cleared_from_the_corpus():
+    """One list of files serves both."""
+    asked = "eval", ["files=[{name: M, task: multiple_choice, path: mmlu.json}]"]
+    joined = chain.load_chain(RECIPES / "nano", overrides=dict([asked]))
+    assert joined.corpus.decontaminate == ["mmlu.json"]
+    assert [file.path for file in joined.eval.files] == ["mmlu.json"] == [f.path for f in joined.eval_sft.files]
+    assert joined.eval.tasks == joined.tasks.out
+    assert [model.path for model in joined.eval.models][1:3] == [joined.merge1.out, joined.merge2.out]
 
 
 def test_all_errors_at_once_with_the_nearest_key(tmp_path):
@@ -91,7 +101,7 @@ def test_a_file_that_is_no_recipe(tmp_path):
     with pytest.raises(ValueError, match="is not YAML"):
         recipe.load(path)
     path.write_text("kind: dance\n")
-    with pytest.raises(ValueError, match="must be one of corpus, train, merge, report, tasks, sft, eval; found 'dance'"):
+    with pytest.raises(ValueError, match=r"`kind` must be one of corpus, train, .*, eval; found 'dance'"):
         recipe.load(path)
 
 
