@@ -138,3 +138,51 @@ def test_a_model_without_a_tokenizer_is_refused(talker, tmp_path):
 def test_without_vllm_its_backend_says_so(talker):
     with pytest.raises(ValueError, match="needs vLLM, which is not installed"):
         open_engine(str(talker), device="cpu", how=recipe.EvalExecution(backend="vllm"))
+
+
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Glm", "Qwen2"])
+def test_models_of_other_families(talker, tmp_path, family):
+    """As peers are: Llama-3.1, Mistral, GLM-4; the tokenizer puts a token before each text, as Llama's does."""
+    import transformers
+
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=500, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, bos_token_id=1, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    if family == "Mistral":
+        config.sliding_window = None
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text((talker / name).read_text())
+    engine = open_engine(str(tmp_path), device="cpu", how=recipe.EvalExecution())
+    asked = prompts(4)
+    for number, found in engine.rank(asked, [LABELS] * 4):
+        assert found == pytest.approx([likelihood(engine, asked[number], label) for label in LABELS], abs=1e-4)
+
+
+def test_an_adapter_on_its_base(pico_like, talker):
+    """Given by its folder alone: the base is the one its training named."""
+    engine = open_engine(str(pico_like), device="cpu", how=recipe.EvalExecution())
+    plain = open_engine(str(talker), device="cpu", how=recipe.EvalExecution())
+    asked = prompts(2)
+    with_adapter, without = dict(engine.rank(asked, [LABELS] * 2)), dict(plain.rank(asked, [LABELS] * 2))
+    assert with_adapter[0] != pytest.approx(without[0], abs=1e-3)
+    assert with_adapter[0] == pytest.approx([likelihood(engine, asked[0], label) for label in LABELS], abs=1e-4)
+
+
+@pytest.fixture
+def pico_like(talker, tmp_path):
+    from nsllm_lite import model
+
+    base = model.load_base(
+        talker, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu"
+    )
+    adapter = recipe.Adapter(rank=4, alpha=64, rslora=False, targets=["q_proj", "v_proj", "down_proj"])
+    peft_model = model.add_adapter(base, adapter, str(talker), seed=0)
+    torch.manual_seed(0)
+    for name, parameter in peft_model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn_like(parameter) * 0.3
+    peft_model.save_pretrained(tmp_path)
+    return tmp_path

@@ -106,3 +106,24 @@ def test_a_folder_without_tasks(tmp_path):
     values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": str(tmp_path), "seed": 0}
     with pytest.raises(ValueError, match="holds no tasks"):
         load_sets(recipe.validate(values, "x"))
+
+
+def test_decontamination_sees_every_text_that_is_asked(tmp_path):
+    """What `eval` asks and what clears a corpus is one and the same file."""
+    from nsllm_lite.corpus.decontaminate import Index
+    from nsllm_lite.corpus.dedup import shingles_of
+    from nsllm_lite.tasks.items import read_items
+
+    for name in ("classification", "moves", "multiple_choice"):
+        path = tmp_path / f"{name}.jsonl"
+        asked = bundled(name)["test"]
+        lines = [{"instruction": one.instruction, "input": one.input, "output": one.output} for one in asked]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        index = Index.load([path])
+        for one in read_items(path):
+            question = one.input.partition("\nChoices")[0]
+            if len(question.split()) >= 16:
+                document = f"It rained all day on the hill behind our house. {question} Then the sun came out again."
+                found = index.find(shingles_of(document))
+                assert found, (name, one.number, question)
+                assert found[0] == f"{name}.jsonl#{one.number + 1}" or name == "moves"
