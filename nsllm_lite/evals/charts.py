@@ -17,6 +17,11 @@ def rows_of(results: dict[str, Any]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row["model"], row["mode"]) for row in results["scores"]))
 
 
+def sets_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{name: about it}, in the order of the recipe."""
+    return {about["name"]: about for about in results["sets"]}
+
+
 def score_of(results: dict[str, Any], model: str, mode: str, name: str) -> dict[str, Any]:
     return next(row for row in results["scores"] if (row["model"], row["mode"], row["set"]) == (model, mode, name))
 
@@ -33,18 +38,18 @@ def best_floor(about: dict[str, Any], metric: str) -> tuple[str, float]:
 
 def markdown(results: dict[str, Any]) -> str:
     """The scores, their floors and ceilings, and the differences between models, as Markdown tables."""
-    columns = [(name, metric) for name, about in results["sets"].items() for metric in about["metrics"]]
+    columns = [(name, metric) for name, about in sets_of(results).items() for metric in about["metrics"]]
     heads = [f"{name}, {NAMES[metric]}" for name, metric in columns]
     lines = ["# Scores", "", "With the 95 % interval over resampled items; an answer that cannot be read is wrong.", ""]
     lines += ["| model | asked | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(columns)]
     for model, mode in rows_of(results):
         cells = [_cell(score_of(results, model, mode, name)[metric]) for name, metric in columns]
         lines.append(f"| {model} | {mode} | " + " | ".join(cells) + " |")
-    floors = [best_floor(results["sets"][name], metric) for name, metric in columns]
+    floors = [best_floor(sets_of(results)[name], metric) for name, metric in columns]
     lines.append("| best floor | | " + " | ".join(f"{v:.3f} ({rule})" if rule else "" for rule, v in floors) + " |")
-    ceilings = [f"{results['sets'][name]['ceiling']:.3f}" if metric == "accuracy" else "" for name, metric in columns]
+    ceilings = [f"{sets_of(results)[name]['ceiling']:.3f}" if metric == "accuracy" else "" for name, metric in columns]
     lines.append("| ceiling | | " + " | ".join(ceilings) + " |")
-    counts = [f"{results['sets'][name]['items']:,}" for name, _ in columns]
+    counts = [f"{sets_of(results)[name]['items']:,}" for name, _ in columns]
     lines.append("| items | | " + " | ".join(counts) + " |")
     unread = [
         f"{row['model']}, {row['mode']}, {row['set']}: {row['unread']:,}" for row in results["scores"] if row["unread"]
@@ -53,7 +58,7 @@ def markdown(results: dict[str, Any]) -> str:
         lines += ["", "Answers that could not be read (counted as wrong): " + "; ".join(unread) + "."]
     asked = (
         f"{name}{'' if name == about['task'] else ' (' + about['task'] + ')'} v{about['version']} with {about['shots']}"
-        for name, about in results["sets"].items()
+        for name, about in sets_of(results).items()
     )
     lines += ["", "Tasks, their versions and examples in a few-shot prompt: " + ", ".join(asked) + "."]
     lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])] if results["warnings"] else []
@@ -84,10 +89,10 @@ def radar(results: dict[str, Any], png: Path) -> None:
     """The first score of every set on axes from 0 to 1, the same for all; the best floors as a grey field."""
     from matplotlib.figure import Figure
 
-    names = list(results["sets"])
-    metrics = [results["sets"][name]["metrics"][0] for name in names]
+    names = list(sets_of(results))
+    metrics = [sets_of(results)[name]["metrics"][0] for name in names]
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
-    figure = Figure(figsize=(8.5, 7), layout="constrained")
+    figure = Figure(figsize=(7.5, 8), layout="constrained")
     axes = figure.add_subplot(projection="polar")
     axes.set_theta_offset(np.pi / 2)
     axes.set_theta_direction(-1)
@@ -96,7 +101,7 @@ def radar(results: dict[str, Any], png: Path) -> None:
     def closed(values: list[float]) -> np.ndarray:
         return np.append(values, values[0])
 
-    floors = [best_floor(results["sets"][name], metric)[1] for name, metric in zip(names, metrics, strict=True)]
+    floors = [best_floor(sets_of(results)[name], metric)[1] for name, metric in zip(names, metrics, strict=True)]
     axes.fill(around, closed(np.nan_to_num(floors).tolist()), color="0.85", label="best floor without a model")
     for number, (model, mode) in enumerate(rows_of(results)):
         values = [
@@ -108,7 +113,8 @@ def radar(results: dict[str, Any], png: Path) -> None:
     axes.set_yticks([0.2, 0.4, 0.6, 0.8, 1.0])
     axes.set_xticks(angles, [f"{n}\n{NAMES[m]}" for n, m in zip(names, metrics, strict=True)])
     axes.set_title("Scores from 0 to 1, the same scale on every axis", pad=24)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.08, 1.0), fontsize="small")
+    axes.tick_params(axis="x", pad=18)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     _save(figure, png)
 
 
@@ -116,13 +122,13 @@ def bars(results: dict[str, Any], png: Path) -> None:
     """A panel for each set: its first score of every model with the 95 % interval, and the best floor as a line."""
     from matplotlib.figure import Figure
 
-    names, rows = list(results["sets"]), rows_of(results)
+    names, rows = list(sets_of(results)), rows_of(results)
     across = min(3, len(names))
     down = -(-len(names) // across)
     figure = Figure(figsize=(4.6 * across, (1.5 + 0.32 * len(rows)) * down + 0.5), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
-        about = results["sets"][name]
+        about = sets_of(results)[name]
         metric = about["metrics"][0]
         for place, (model, mode) in enumerate(rows):
             found = score_of(results, model, mode, name)[metric]
@@ -143,5 +149,5 @@ def bars(results: dict[str, Any], png: Path) -> None:
 
 def _save(figure: "Figure", png: Path) -> None:
     part = png.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
+    figure.savefig(part, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
     part.replace(png)

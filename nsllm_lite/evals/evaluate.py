@@ -200,9 +200,10 @@ def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> 
 
 def score_all(asked: list[Asked], sets: list[TaskSet], recipe: recipes.Eval, out: Path, device: str) -> dict[str, Any]:
     """Scores with intervals, floors, ceilings and the differences between models, as results.json has them."""
-    results: dict[str, Any] = {"sets": {}, "scores": [], "differences": []}
+    results: dict[str, Any] = {"sets": [], "scores": [], "differences": []}
     for one in sets:
-        results["sets"][one.name] = {
+        about = {
+            "name": one.name,
             "task": one.task.name,
             "title": one.task.title,
             "version": one.task.version,
@@ -212,6 +213,7 @@ def score_all(asked: list[Asked], sets: list[TaskSet], recipe: recipes.Eval, out
             "floors": floors_of(one, recipe.seed),
             "ceiling": ceiling_of(one),
         }
+        results["sets"].append(about)
     by_item: dict[tuple[str, str, str], dict[str, tuple[scores.Results, scores.Metric]]] = {}
     bert = None
     if recipe.encoder and any(one.task.kind == "text" for one in sets):

@@ -169,7 +169,7 @@ def test_by_words_on_the_command_line(talker, tmp_path, capsys, monkeypatch):
     words = ["eval", str(talker), "--file", "open=open.json", "--file", "moves=moves.json", "--out", "here"]
     assert cli.main([*words, "--max-items", "3"]) == 0
     results = run.read_json(tmp_path / "here/results.json")
-    assert {name: about["items"] for name, about in results["sets"].items()} == {"open": 3, "moves": 3}
+    assert {about["name"]: about["items"] for about in results["sets"]} == {"open": 3, "moves": 3}
     assert cli.main(["eval", str(talker), "--file", "open.json"]) == 2
     assert "it needs a task and a path" in capsys.readouterr().err
     assert cli.main(["eval", str(tmp_path / "absent"), "--file", "open=open.json", "--out", "there"]) == 2

@@ -85,9 +85,10 @@ def test_the_same_prompts_and_answers(theirs, ours, task):
 
 def test_the_same_scores(theirs, ours):
     rows = {row["set"]: row for row in ours[1]["scores"]}
+    metrics = {about["name"]: about["metrics"] for about in ours[1]["sets"]}
     for task in TASKS:
         found = theirs[0]["results"][f"nsllm_{task}"]
-        for metric in ours[1]["sets"][task]["metrics"]:
+        for metric in metrics[task]:
             assert found[f"{metric},none"] == pytest.approx(rows[task][metric]["value"], abs=1e-6), (task, metric)
 
 
