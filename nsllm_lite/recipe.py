@@ -264,6 +264,9 @@ class Execution(Strict):
 
 
 class Train(Strict):
+    """`report_to` names trackers that follow the run; W&B sends it over the network. `overlay` is the log of another
+    run (metrics.jsonl, or trainer_log.jsonl as LLaMA-Factory writes it), drawn into loss.png beside this one's."""
+
     kind: Literal["train"]
     out: Name
     model: str | None = None
@@ -282,6 +285,8 @@ class Train(Strict):
     checkpoint_steps: Count
     keep_checkpoints: Count
     seed: int
+    report_to: list[Literal["tensorboard", "wandb"]] = []
+    overlay: Annotated[Name | None, BeforeValidator(_none_word)] = None
     execution: Execution = Execution()
 
     def rows_per_step(self, row_tokens: int) -> int:
@@ -556,9 +561,11 @@ def update(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def identity(recipe: Recipe) -> dict:
-    """The part of a recipe that decides its result: all but where it is written, how it is executed, when it stops."""
+    """The part of a recipe that decides its result: all but where it is written and shown, how it is executed, when it
+    stops."""
     gate = {"max_general_loss_increase", "when_forgetting"}
-    return recipe.model_dump(mode="json", exclude={"out": True, "execution": True, "evaluation": gate})
+    shown = {"out": True, "report_to": True, "overlay": True}
+    return recipe.model_dump(mode="json", exclude={**shown, "execution": True, "evaluation": gate})
 
 
 def _apply_override(values: dict, override: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from nsllm_lite import execution, heldout, run
@@ -22,8 +21,9 @@ from nsllm_lite.rows import Row, in_groups
 from nsllm_lite.train import checkpoint, guards, outputs
 from nsllm_lite.train.inputs import Inputs, read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay
-from nsllm_lite.train.plot import plot_losses
+from nsllm_lite.train.plot import plot_losses, read_curve
 from nsllm_lite.train.team import Team
+from nsllm_lite.train.tracking import Trackers, TrainerLog, make_accelerator
 
 
 def train(recipe: recipes.Train) -> dict[str, Any]:
@@ -39,10 +39,18 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     identity = recipes.identity(recipe)
     device, card_bytes, card = execution.find_device(recipe.execution.device)
     execution.require_dtype(recipe.compute_dtype, device)
-    team = Team(Accelerator(cpu=device == "cpu"))
+    accelerator = make_accelerator(recipe, device)
+    team = Team(accelerator)
+    overlay = read_curve(Path(recipe.overlay)) if recipe.overlay else None
+
+    def plot() -> None:
+        plot_losses(out / "metrics.jsonl", out / "loss.png", f"{out}: {recipe.budget.steps} steps", overlay=overlay)
+
     if run.is_finished(out, identity, inputs.hashes):
         if team.is_first:
-            print(f"{out}: finished, skipped")
+            print(f"{out}: finished, skipped" + (f"; loss.png drawn again over {recipe.overlay}" if overlay else ""))
+            if overlay:
+                plot()
         team.leave()
         return run.read_manifest(out)["results"]
     how = choose_execution(recipe, inputs, device, card_bytes, team.size)
@@ -50,6 +58,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         run.begin(out, identity, inputs.hashes)
         freeze_execution(out, card, how)
         run.require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
+        trackers = Trackers(accelerator, recipe)
     team.wait()
 
     # The model and what is trained in it
@@ -90,7 +99,8 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         return float(team.add(loss)), float(grad_norm)
 
     # Resume, or the state before the first step
-    log = outputs.Log(out / "metrics.jsonl")
+    views = [TrainerLog(out / "trainer_log.jsonl", budget.steps, order.epochs), trackers] if team.is_first else []
+    log = outputs.Log(out / "metrics.jsonl", views)
     first_step, tokens, domain_tokens = 0, 0, 0
     if latest := checkpoint.newest(out / "checkpoints"):
         first_step, progress = checkpoint.load(latest, lm, optimizer)
@@ -156,7 +166,8 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         return {}
     outputs.save_result(recipe, inputs, lm, out)
     outputs.write_after(recipe, inputs, lm, out)
-    plot_losses(out / "metrics.jsonl", out / "loss.png", f"{out}: {budget.steps} steps")
+    plot()
+    trackers.finish()
     results = outputs.summarise(recipe, inputs, log.lines(), domain_tokens, order)
     measured = outputs.measure(recipe, inputs, how, card, train_tokens, train_seconds) | {"processes": team.size}
     run.finish(out, "train", identity, inputs.hashes, results, started, measured)

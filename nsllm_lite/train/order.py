@@ -32,6 +32,10 @@ class StepOrder:
         """How many of the rows of `step`, its last ones, are replay."""
         return self._replay_before(step + 1) - self._replay_before(step)
 
+    def epochs(self, steps: int) -> float:
+        """How often `steps` steps show the domain rows."""
+        return (steps * self.rows_per_step - self._replay_before(steps)) / len(self.domain)
+
     def _replay_before(self, step: int) -> int:
         return int(step * self.rows_per_step * self.replay_share) if self.replay is not None else 0
 

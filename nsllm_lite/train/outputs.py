@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,20 @@ from nsllm_lite.rows import RowTotals
 from nsllm_lite.train import samples
 from nsllm_lite.train.inputs import Inputs
 from nsllm_lite.train.order import StepOrder
+from nsllm_lite.train.tracking import Trackers, TrainerLog
 
 MAX_EPOCHS_UNREMARKED = 4  # beyond it repetition gains little. Source: Muennighoff et al., arXiv 2305.16264
 
 
 class Log:
     """`metrics.jsonl`: one line a step {step, tokens, loss, learning_rate, grad_norm} and one an evaluation
-    {step, tokens, heldout: {domain|general: {source: {loss, bits_per_byte, tokens}}}}; the same in every run."""
+    {step, tokens, heldout: {domain|general: {source: {loss, bits_per_byte, tokens}}}}; the same in every run.
 
-    def __init__(self, path: Path):
-        self.path = path
+    `views` show the same lines elsewhere (`tracking.py`).
+    """
+
+    def __init__(self, path: Path, views: Sequence[Trackers | TrainerLog] = ()):
+        self.path, self.views = path, views
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.path.read_text().splitlines()]
@@ -39,10 +44,14 @@ class Log:
             except json.JSONDecodeError:
                 break
         run.write_atomic(self.path, "".join(line + "\n" for line in kept))
+        for view in self.views:
+            view.restart(self.lines())
 
     def write(self, line: dict[str, Any]) -> None:
         with open(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
+        for view in self.views:
+            view.write(line)
 
     def sync(self) -> None:
         """Puts all lines on the disk: a checkpoint must not outlive the lines before it."""

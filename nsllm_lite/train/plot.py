@@ -1,13 +1,59 @@
 """The run's picture: training loss and held-out losses over tokens."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 CURVES = {"domain": "held-out, domain", "general": "held-out, general"}
 
 
-def plot_losses(metrics: Path, png: Path, title: str, curves: dict[str, str] = CURVES) -> None:
-    """Draws `metrics.jsonl` into a PNG; `curves` are the held-out losses and their labels."""
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The training loss of another run, in nats per token.
+
+    `places` are tokens trained, or shares of the run's length (0 to 1) where its log does not tell tokens.
+    """
+
+    label: str
+    places: list[float]
+    losses: list[float]
+    in_tokens: bool
+
+
+def read_curve(log: Path) -> Curve:
+    """The loss in a `metrics.jsonl` of ours, or in a `trainer_log.jsonl` of LLaMA-Factory's fields.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+        ours = [(line["tokens"], line["loss"]) for line in lines if "loss" in line and "tokens" in line]
+        theirs = [
+            (line["current_steps"] / line["total_steps"], line["loss"])
+            for line in lines
+            if line.get("loss") is not None and "current_steps" in line
+        ]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+        ours, theirs, lines, why = [], [], [], f"{type(error).__name__}: {error}"
+    else:
+        why = f"{len(lines)} lines, none with a training loss"
+    if not ours and not theirs:
+        raise ValueError(
+            f"overlay: {log} holds no curve ({why}). Needed is the log of a run: metrics.jsonl, or trainer_log.jsonl "
+            "with current_steps, total_steps and loss in each line. Correct the path, or set overlay=none."
+        )
+    places, losses = map(list, zip(*(ours or theirs), strict=True))
+    name = f"{log.parent.name}/{log.name}".removeprefix("/")
+    if ours:
+        return Curve(name, places, losses, True)
+    return Curve(f"{name}, {lines[-1]['total_steps']:,} steps drawn to this run's length", places, losses, False)
+
+
+def plot_losses(
+    metrics: Path, png: Path, title: str, curves: dict[str, str] = CURVES, overlay: Curve | None = None
+) -> None:
+    """Draws `metrics.jsonl` into a PNG; `curves` are the held-out losses and their labels, `overlay` another run's."""
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
@@ -20,6 +66,10 @@ def plot_losses(metrics: Path, png: Path, title: str, curves: dict[str, str] = C
         points = [(line["tokens"], line["heldout"][name]["all"]["loss"]) for line in heldout if line["heldout"][name]]
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", color=f"C{color}", label=label)
+    if overlay:
+        scale = 1 if overlay.in_tokens else steps[-1]["tokens"]
+        places = [scale * place for place in overlay.places]
+        axes.plot(places, overlay.losses, color="C3", linewidth=1, linestyle="--", label=overlay.label)
     axes.set(xlabel="tokens trained", ylabel="loss, nats per token", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
