@@ -24,6 +24,8 @@ OUT_OF_MEMORY = """the card ran out of memory. Close what else uses it (nvidia-s
   execution.micro_batch_rows=1 execution.recompute_layers=999   (with make: SET="phase1.execution....")
 The run continues from its last checkpoint."""
 
+NO_TORCH = """torch is not installed. This verb needs it (corpus and audit do not): pip install 'torch>=2.10'"""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 wrong input (nothing lost), 3 the run stopped itself, 130 interrupted."""
@@ -43,6 +45,11 @@ def main(argv: list[str] | None = None) -> int:
         else:
             raise
         return 3
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print(f"nsllm-lite {args.verb}: {NO_TORCH}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"nsllm-lite {args.verb}: interrupted; the same command continues", file=sys.stderr)
         return 130
@@ -148,6 +155,9 @@ def merge_verb(added: argparse.ArgumentParser) -> None:
     added.add_argument("--trust-base", action="store_true", default=None, help="the adapter may name another base")
     added.add_argument("--verify", action="store_true", help="load the result and compare it with base + adapter")
     added.add_argument("--compare", action="store_true", help="print what each base would give; write nothing")
+    added.add_argument(
+        "--push-to-hub", metavar="ID", help="send the result to this repository of the hub, a private one if new"
+    )
 
 
 def run_recipe(args: argparse.Namespace) -> None:
@@ -179,8 +189,14 @@ def run_merge(args: argparse.Namespace) -> None:
         recipe = recipes.validate({**defaults, **given}, "nsllm-lite merge: --base, --adapter and --out")
     if args.verify:
         recipe = recipes.update(recipe, execution={**recipe.execution.model_dump(), "verify": True})
+    if args.push_to_hub:
+        from nsllm_lite.merge.push import push, require_push
+
+        require_push(args.push_to_hub, bool(args.compare))
     if not args.compare:
         call_verb(recipe)
+        if args.push_to_hub:
+            print(f"Sent to {push(Path(recipe.out), args.push_to_hub)}")
         return
     from nsllm_lite.merge.compare import compare_only
 

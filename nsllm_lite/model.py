@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ATTENTION = "nsllm_packed"
-LOADED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")  # all that is ever fetched from a hub
+LOADED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
+"""All that is ever fetched from a hub; the card tells the licence."""
 
 
 # ------------------------------------------------------------------------------------------------------- weights

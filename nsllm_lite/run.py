@@ -1,7 +1,8 @@
 """Output directories: finished or absent, and traceable.
 
 Every verb writes one directory. Its `manifest.json` is written last, by rename, so a directory without one is
-unfinished. Dates and durations live in `times.json`, so that all else is the same byte for byte when run again.
+unfinished. Dates and durations live in `times.json` (and a training's in `trainer_log.jsonl`), so that all else is the
+same byte for byte when run again.
 """
 
 import hashlib

@@ -5,40 +5,7 @@ from typing import Any
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
-
-MAX_STEPS = 20  # phases and merges behind one another
-
-
-def corpora_of(model: str) -> list[Path]:
-    """The folders of the corpora whose papers a local model, or an adapter, was trained on, the last one first.
-
-    Empty where nothing is known: a model from elsewhere, or one whose folders are gone.
-    """
-    found: list[Path] = []
-    waiting = [Path(model)]
-    for _ in range(MAX_STEPS):
-        if not waiting:
-            break
-        recipe = _recipe_of(waiting.pop(0))
-        rows = Path(recipe.get("rows") or "x/x/x/x")  # RUN/corpus/rows/PHASE/train
-        if rows.parent.name != "general":  # a base made of general text has seen no paper
-            corpus = rows.parents[2]
-            if corpus not in found and run.read_manifest(corpus):
-                found.append(corpus)
-        adapter = recipe.get("adapter")
-        adapters = [a["path"] for a in adapter] if isinstance(adapter, list) else [adapter]
-        before = [*adapters, recipe.get("base"), recipe.get("model")]
-        waiting += [Path(name) for name in before if isinstance(name, str)]
-    return found
-
-
-def _recipe_of(folder: Path) -> dict[str, Any]:
-    """The recipe that made a folder; an adapter and a built base lie one below it."""
-    for place in (folder, folder.parent):
-        manifest = run.read_manifest(place)
-        if manifest:
-            return manifest["recipe"]
-    return {}
+from nsllm_lite.lineage import corpora_of
 
 
 def warnings_of(recipe: recipes.Eval) -> list[str]:

@@ -73,6 +73,7 @@ def _merge(recipe: recipes.Merge) -> dict:
         what = f"merge {recipe.out}"
         written = write_weights(partial, plan.tensors, recipe.shard_bytes, rounding, workers, what)
         results = {"base_weights": chosen, **summarise(plan, written), "comparison": comparison}
+        results["base_model"] = card.base_model_of(recipe.base, base.folder)
         write_other_files(partial, base, plan, recipe, written)
         if recipe.execution.verify:
             from nsllm_lite.merge.verify import verify

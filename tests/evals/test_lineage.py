@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nsllm_lite import recipe, run
-from nsllm_lite.evals.lineage import corpora_of, warnings_of
+from nsllm_lite.evals.lineage import warnings_of
+from nsllm_lite.lineage import corpora_of
 
 
 def manifest(folder: Path, made_by: dict, inputs: dict | None = None) -> None:

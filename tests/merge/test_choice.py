@@ -157,7 +157,6 @@ def test_card_tells_base_licence_data_and_losses(pico, trained, choosing, tmp_pa
     card = (tmp_path / "out/README.md").read_text()
     manifest = run.read_manifest(trained.parent)
     after = manifest["results"]["heldout"]["after"]["domain"]["all"]["loss"]
-    assert card.startswith("---\nbase_model: ")
     assert "\nlicense: apache-2.0\n" in card
     for words in (
         "| licence of the base | apache-2.0 |",

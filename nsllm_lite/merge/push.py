@@ -1,0 +1,60 @@
+"""A finished merge on the Hugging Face Hub, for those who ask for it."""
+
+from pathlib import Path
+
+import httpx
+from huggingface_hub import HfApi
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from nsllm_lite import run
+
+NETWORK_ERRORS = (httpx.HTTPError, OSError)  # the hub's own errors are of these kinds
+
+
+def require_push(repo_id: str, only_compares: bool = False) -> None:
+    """Asks the hub who we are, before anything long begins; the token is huggingface_hub's own and is never shown.
+
+    Raises:
+        ValueError: `repo_id` is no id, or there is no login that the hub takes.
+    """
+    if only_compares:
+        raise ValueError("--compare writes nothing that could be sent. Leave out one of --compare and --push-to-hub.")
+    try:
+        validate_repo_id(repo_id)
+        is_id = repo_id.count("/") == 1
+    except HFValidationError:
+        is_id = False
+    if not is_id:
+        raise ValueError(
+            f"--push-to-hub {repo_id!r} is no id of a model. It needs the form OWNER/NAME, such as my-group/nsllm-8b."
+        )
+    try:
+        HfApi().whoami()
+    except NETWORK_ERRORS as error:
+        raise ValueError(
+            f"The hub does not take this login ({type(error).__name__}). Needed is a token that may write: set "
+            "HF_TOKEN, or run `hf auth login`; with HF_HUB_OFFLINE nothing can be sent. Or leave out --push-to-hub."
+        ) from None
+
+
+def push(folder: Path, repo_id: str) -> str:
+    """Sends a finished model folder to its repository on the hub, a private one where it is new; returns the address.
+
+    Raises:
+        ValueError: `folder` is no finished merge.
+        RuntimeError: the hub refused, or could not be reached; what was sent is not sent again.
+    """
+    if run.read_manifest(folder) is None:
+        raise ValueError(f"{folder} holds no finished merge. Only whole models are sent: run the merge first.")
+    api = HfApi()
+    try:
+        url = api.create_repo(repo_id, repo_type="model", private=True, exist_ok=True)
+        api.upload_folder(
+            folder_path=folder, repo_id=repo_id, repo_type="model", commit_message="Upload a merged model"
+        )
+    except NETWORK_ERRORS as error:
+        raise RuntimeError(
+            f"{folder} is finished, but sending it to {repo_id} failed ({type(error).__name__}). Check that the token "
+            "may write there and that the network is up, and run the same command again."
+        ) from None
+    return str(url)
