@@ -3,8 +3,15 @@
 PYTHON ?= python3
 VENV   := .venv
 NSLLM  := $(VENV)/bin/nsllm-lite
+PIP    := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 comma  := ,
 EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
+WHEELHOUSE := wheelhouse
+
+# Another build of torch than the newest, for an older driver; it is remembered. `make doctor` tells when that is needed.
+#   make setup TORCH='torch>=2.10 --index-url https://download.pytorch.org/whl/cu126'
+TORCH ?= $(shell cat $(VENV)/torch 2>/dev/null)
+export TORCH
 
 # What a run is about; each is optional:
 #   CORPUS=path   your papers          GENERAL=path  your general text (replay, forgetting control)
@@ -14,19 +21,50 @@ RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL
        $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
 
 .PHONY: help setup phase1 phase2 two-phase eval sft plan corpus merge report doctor test test-kernels test-slow lint format bench-merge clean
+.PHONY: dist wheelhouse install-offline torch-asked
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 17
 
 setup: $(VENV)/ready  ## make .venv with everything installed (the other commands do it by themselves)
 
-$(VENV)/ready: pyproject.toml constraints.txt
+$(VENV)/made:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	  "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is %d.%d. Name one with: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
+
+$(VENV)/ready: pyproject.toml constraints.txt $(if $(filter command environment,$(origin TORCH)),torch-asked) | $(VENV)/made
+	@cp constraints.txt $(VENV)/constraints.txt
+	@set -ef; [ -n "$$TORCH" ] || exit 0; \
+	if [ "$$(cat $(VENV)/torch 2>/dev/null)" != "$$TORCH" ]; then \
+	  $(PIP) uninstall -y torch; $(PIP) install $$TORCH; printf '%s' "$$TORCH" > $(VENV)/torch; fi; \
+	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt; \
+	$(VENV)/bin/python -c 'from importlib.metadata import version as v; print("torch==" + v("torch"))' >> $(VENV)/constraints.txt
+	$(PIP) install -c $(VENV)/constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+torch-asked:
+
+wheelhouse: | $(VENV)/made  ## collect all packages for a machine without network (TORCH= for its driver)
+	rm -f $(WHEELHOUSE)/*.whl
+	@set -ef; $(PIP) wheel --wheel-dir $(WHEELHOUSE) $${TORCH:--c constraints.txt torch}; \
+	grep -v '^torch==' constraints.txt > $(WHEELHOUSE)/constraints.txt; set +f; \
+	ls $(WHEELHOUSE)/torch-*.whl | sed -E 's,.*/torch-([^-]+)-.*,torch==\1,' >> $(WHEELHOUSE)/constraints.txt
+	$(PIP) wheel --wheel-dir $(WHEELHOUSE) --find-links $(WHEELHOUSE) -c $(WHEELHOUSE)/constraints.txt \
+	  '.[dev,gpu]' 'setuptools>=77'
+	@echo "Copy this folder with $(WHEELHOUSE)/ to the other machine (same Python version) and: make install-offline"
+
+install-offline: | $(VENV)/made  ## make .venv from wheelhouse/ alone, without network
+	@ls $(WHEELHOUSE)/torch-*.whl > /dev/null 2>&1 || { echo "No $(WHEELHOUSE)/ with torch in it: run make wheelhouse \
+	where there is a network, and copy it here." >&2; exit 2; }
+	$(PIP) install --no-index --find-links $(WHEELHOUSE) -c $(WHEELHOUSE)/constraints.txt -e '.[dev,gpu]'
+	@touch $(VENV)/ready
+
+dist: setup  ## wheel and sdist, in dist/
+	rm -rf dist build
+	@$(VENV)/bin/python -m build --outdir dist .
 
 phase1: setup  ## corpus, phase 1, merge (the CPU sample; with CORPUS=path the real run)
 	@$(NSLLM) phase1 $(RUN)

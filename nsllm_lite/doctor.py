@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nsllm_lite import __version__, execution, heldout, model, run
+from nsllm_lite import __version__, driver, execution, heldout, model, run
 from nsllm_lite import recipe as recipes
 from nsllm_lite.chain import QWEN3
 from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
@@ -133,6 +133,8 @@ class Patient:
 
 def check_card(patient: Patient) -> str:
     if patient.device == "cpu":
+        if not torch.cuda.is_available() and (problem := driver.why_no_card(torch.__version__, torch.version.cuda)):
+            raise BrokenError(*problem)
         raise NotHereError("no NVIDIA card visible; the tiny CPU run works, real models need a card")
     card = torch.cuda.get_device_properties(0)
     words = "bfloat16" if execution.has_bfloat16("cuda") else "no bfloat16: fp16 with a scaled loss"

@@ -22,14 +22,18 @@ COUNTS = {"in": "in", "kept": "kept", "duplicate": "duplicates", "heldout": "hel
 USE = """## Intended use
 
 Research on language models for the natural sciences: continuing, classifying and questioning scientific text, comparing
-ways of training, and as the start of further training. It is a base model unless its recipe below ends in instruction
-tuning: it continues text, and does not follow instructions or refuse any."""
+ways of training, and as the start of further training."""
+
+TUNED = (
+    "It was tuned to answer the kinds of instruction named above; of others, and of refusing any, nothing was learnt."
+)
+UNTUNED = "No training named here taught it to follow instructions, or to refuse any: it continues text."
 
 LIMITS = """## Limits
 
 - Losses are those of held-out papers of the same sources. They say that the model predicts such text better, not that
   what it states is true.
-- It knows nothing newer than its base and the papers below, has no means of checking a source, and may invent results,
+- It knows nothing newer than its base and the papers above, has no means of checking a source, and may invent results,
   numbers, references and formulas that read well.
 - Errors, biases and retracted findings of the papers, and of what the base was trained on, may come back in its text.
 - Training on one kind of text costs others: see the loss on general text, where it was measured.
@@ -56,7 +60,7 @@ def write(path: Path, recipe: recipes.Merge, base: Base, adapters: list[Adapter]
         *([losses_table(trainings)] if any(losses_of(step) for step in trainings) else []),
         *measured(results),
         tasks_section(corpora),
-        USE,
+        f"{USE} {TUNED if trainings and trainings[-1].manifest['verb'] == 'sft' else UNTUNED}",
         LIMITS,
         "SHA-256 of each shard and all settings: `manifest.json`; each tensor's update: `tensors.json`.",
     ]
@@ -122,10 +126,10 @@ def licence_of(folder: Path) -> dict[str, str]:
 
 
 def opening(recipe: recipes.Merge, results: dict, trainings: list[Step], num_adapters: int) -> str:
-    origin = results.get("base_model") or recipe.base
     phases = sum(step.manifest["verb"] == "train" and bool(step.recipe.get("adapter")) for step in trainings)
     how = f" by {phases} phase{'s' * (phases > 1)} of continued pretraining with LoRA" if phases else ""
-    words = f"`{origin}`, adapted to natural science{how}" if phases else f"`{recipe.base}`"
+    origin = f"`{results['base_model']}`" if results.get("base_model") else "A model"
+    words = f"{origin}, adapted to natural science{how}" if phases else f"`{recipe.base}`"
     later = " Another phase of training was meant to follow." if recipe.then_requantize else ""
     return f"{words}; {num_adapters} LoRA adapter{'s' * (num_adapters > 1)} merged in by nsllm-lite.{later}"
 
@@ -157,7 +161,8 @@ def recipe_table(trainings: list[Step]) -> str:
         for name, value in recipe_rows(step):
             rows.setdefault(name, [""] * len(trainings))[number] = value
     lines = [table_row("", *(step.folder.name for step in trainings)), "|---|" + "---|" * len(trainings)]
-    return "\n".join(["## Recipe", "", *lines, *(table_row(name, *values) for name, values in rows.items())])
+    names = sorted(rows, key=lambda name: name.startswith("data: "))
+    return "\n".join(["## Recipe", "", *lines, *(table_row(name, *rows[name]) for name in names)])
 
 
 def recipe_rows(step: Step) -> list[tuple[str, str]]:
@@ -230,7 +235,7 @@ def losses_table(trainings: list[Step]) -> str:
     lines = [
         "## Held-out losses",
         "",
-        "Before and after each training, of the adapter on its base, in nats per token:",
+        "Before and after each training, in nats per token; of an adapter, on the base as it was trained on:",
         "",
     ]
     lines += [table_row("", "held out", "loss", "bits per byte"), "|---|---|---:|---:|"]

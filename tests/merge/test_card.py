@@ -117,6 +117,17 @@ def test_a_card_says_less_where_less_is_known(copied):
     sections = re.findall(r"^## (.*)$", found.text, re.MULTILINE)
     assert sections == ["Tasks", "Intended use", "Limits", "Disclaimer"]
     assert "science" not in found.text.split("## Tasks")[0]
+    assert "No training named here taught it to follow instructions" in found.text
+
+
+def test_a_card_after_instruction_tuning(run_folder, hub_base):
+    manifest = run.read_json(run_folder / "phase1/manifest.json") | {"verb": "sft"}
+    manifest["results"]["heldout"] = {when: {"answers": losses(1, 1)["domain"]} for when in ("before", "after")}
+    run.write_json(run_folder / "phase1/manifest.json", manifest)
+    found = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
+    assert "| kind | instruction tuning |" in found.text
+    assert "| phase1 | answers | 1.0000 -> 1.0000 |" in found.text
+    assert "It was tuned to answer the kinds of instruction" in found.text
 
 
 def test_a_corpus_that_was_made_anew_is_not_told_of(run_folder, hub_base):
