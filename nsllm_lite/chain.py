@@ -249,9 +249,9 @@ def choose_recipes(card_gib: float | None, recipes_dir: Path = Path("recipes")) 
     """
     if card_gib is None:
         raise ValueError(
-            "CORPUS= starts the real run, which needs an NVIDIA card, and torch sees none here. On such a machine this "
-            "command chooses the model by itself (22 GiB or more: Qwen3-8B-Base). To try your corpus here with the "
-            "tiny CPU model, add RECIPES=recipes/nano."
+            "CORPUS= starts the real run, which needs an NVIDIA card, and torch sees none here (if there is one, "
+            "`nsllm-lite doctor` tells why). On such a machine this command chooses the model by itself (22 GiB or "
+            "more: Qwen3-8B-Base). To try your corpus here with the tiny CPU model, add RECIPES=recipes/nano."
         )
     names = list(QWEN3)
     for name in names[names.index(REFERENCE) :]:

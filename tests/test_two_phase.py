@@ -60,6 +60,12 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     assert tuned["inputs"]["base"] == run.fingerprint_weights(out / "model2")
     assert run.fingerprint_weights(out / "model-sft") != tuned["inputs"]["base"]
 
+    # and the last card tells of all before it
+    card = (out / "model-sft/README.md").read_text()
+    kinds = ("a model made from nothing", "continued pretraining", "continued pretraining", "instruction tuning")
+    assert f"| kind | {' | '.join(kinds)} |" in card
+    assert "| sample | Apache-2.0 | 100 | 80 |" in card
+
     # the lineage holds from the report down to the corpus
     manifests = {name: run.read_manifest(out / name) for name in ("corpus", "phase1", "model1", "phase2", "report")}
     assert manifests["phase2"]["inputs"]["base"] == run.fingerprint_weights(out / "model1")

@@ -179,7 +179,7 @@ def recipe_rows(step: Step) -> list[tuple[str, str]]:
     if optimizer := recipe.get("optimizer"):
         rows.append(("optimizer", f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}"))
     if schedule := recipe.get("schedule"):
-        rows.append(("schedule", f"{schedule['shape']}, {schedule['warmup_steps']} steps of warm-up"))
+        rows.append(("schedule", f"{schedule['shape']}, warm-up {schedule['warmup_steps']} steps"))
     if results.get("tokens"):
         rows.append(("trained on", f"{results['tokens']:,} tokens in {results['steps']:,} steps"))
     if results.get("coverage") is not None:
