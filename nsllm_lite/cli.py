@@ -268,6 +268,10 @@ def call_verb(recipe: "Recipe") -> dict:
             from nsllm_lite.train.sft import sft
 
             return sft(recipe)
+        case "eval":
+            from nsllm_lite.evals.evaluate import evaluate
+
+            return evaluate(recipe)
     raise AssertionError(recipe.kind)
 
 
