@@ -67,7 +67,7 @@ def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
     identity = recipes.identity(recipe)
     if run.is_finished(out, identity, inputs):
         print(f"{out}: finished, skipped")
-        print(charts.markdown(run.read_json(out / "results.json")))
+        print(charts.markdown(run.read_json(out / "results.json"), all_differences=False))
         return run.read_manifest(out)["results"]
     run.begin(out, identity, inputs)
 
@@ -79,11 +79,10 @@ def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
         measured[one.name] = figures
     results = score_all(asked, sets, recipe, out, device) | {"warnings": warnings_of(recipe)}
     run.write_json(out / "results.json", results)
-    table = charts.markdown(results)
-    run.write_atomic(out / "report.md", table + "\n")
+    run.write_atomic(out / "report.md", charts.markdown(results) + "\n")
     charts.radar(results, out / "radar.png")
     charts.bars(results, out / "bars.png")
-    print(table)
+    print(charts.markdown(results, all_differences=False))
     print(f"\n{out}: report.md, results.json, radar.png, bars.png")
     run.finish(out, "eval", identity, inputs, results, started, {"models": measured})
     return results
