@@ -7,7 +7,7 @@ a cache or with an attention mask, transformers lets documents see each other.
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -320,6 +320,15 @@ class Batch:
     def num_targets(self) -> int:
         return len(self.input_ids) - len(self.doc_ids)
 
+    def to(self, device: str) -> "Batch":
+        """The same on `device`; what is pinned is copied without waiting for it."""
+        if device == "cpu":
+            return self
+        names = ("input_ids", "position_ids", "targets")
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        bounds = self.layout.bounds_tensor.to(device, non_blocking=True)
+        return replace(self, **moved, layout=replace(self.layout, bounds_tensor=bounds))
+
 
 def autocast(device: str, compute_dtype: str) -> torch.autocast:
     """The context of every forward: products in `compute_dtype`."""
@@ -327,7 +336,12 @@ def autocast(device: str, compute_dtype: str) -> torch.autocast:
 
 
 def collate(rows: Sequence[Row], device: str) -> Batch:
-    """Joins rows without padding. A document never continues from one row into the next."""
+    """`lay_out` on `device`."""
+    return lay_out(rows, pinned=device == "cuda").to(device)
+
+
+def lay_out(rows: Sequence[Row], pinned: bool) -> Batch:
+    """Joins rows without padding, in host memory. A document never continues from one row into the next."""
     lengths = np.concatenate([np.asarray(row.doc_lengths, dtype=np.int64) for row in rows])
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     input_ids = np.concatenate([row.input_ids for row in rows]).astype(np.int64)
@@ -335,15 +349,14 @@ def collate(rows: Sequence[Row], device: str) -> Batch:
     targets[bounds[1:] - 1] = IGNORE
     position_ids = np.arange(len(input_ids)) - np.repeat(bounds[:-1], lengths)
 
-    def to_device(array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).pin_memory() if pinned else torch.from_numpy(array)
 
     return Batch(
-        input_ids=to_device(input_ids),
-        position_ids=to_device(position_ids),
-        targets=to_device(targets),
-        layout=Layout(tuple(bounds.tolist()), to_device(bounds.astype(np.int32))),
+        input_ids=tensor(input_ids),
+        position_ids=tensor(position_ids),
+        targets=tensor(targets),
+        layout=Layout(tuple(bounds.tolist()), tensor(bounds.astype(np.int32))),
         doc_ids=[name for row in rows for name in row.doc_ids],
         doc_sources=[name for row in rows for name in row.doc_sources],
         doc_bytes=[count for row in rows for count in row.doc_bytes],
