@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -364,11 +364,15 @@ def lay_out(rows: Sequence[Row], pinned: bool) -> Batch:
 
 
 class PackedLM(nn.Module):
-    """A causal language model over packed batches. `forward` gives the summed loss, so that DDP's hooks see it."""
+    """A causal language model over packed batches. `forward` gives the summed loss, so that DDP's hooks see it.
 
-    def __init__(self, model: "PreTrainedModel | PeftModel"):
+    `head` computes that loss (see `linear_cross_entropy`).
+    """
+
+    def __init__(self, model: "PreTrainedModel | PeftModel", head: Literal["liger", "chunked"] | None = None):
         super().__init__()
         self.model = model
+        self.head = head
 
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states after the last norm, (T, H)."""
@@ -387,7 +391,7 @@ class PackedLM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy in nats, summed over `batch.num_targets` tokens, fp32."""
-        return linear_cross_entropy(self.hidden(batch), self.head_VH, batch.targets)
+        return linear_cross_entropy(self.hidden(batch), self.head_VH, batch.targets, self.head)
 
     def losses(self, batch: Batch) -> Tensor:
         """Loss of each token, (T,), 0 at the last of each document; no gradient."""

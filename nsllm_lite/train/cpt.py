@@ -56,7 +56,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     team.wait()
 
     # The model and what is trained in it
-    lm = models.PackedLM(make_model(recipe, inputs, how))
+    lm = models.PackedLM(make_model(recipe, inputs, how), how.head)
     trained = [parameter for parameter in lm.parameters() if parameter.requires_grad]
     team.start_equal(trained)
     optimizer = make_optimizer(recipe.optimizer, parameter_groups(lm, recipe.optimizer))
@@ -219,8 +219,9 @@ def freeze_execution(out: Path, card: str, how: recipes.Execution) -> None:
     """Keeps the execution in `out/execution.json`; says so when a resume finds another."""
     frozen = {"card": card, **how.model_dump(mode="json")}
     path = out / "execution.json"
-    if path.is_file() and (before := json.loads(path.read_text())) != frozen:
-        changed = [f"{key} {before.get(key)} -> {frozen[key]}" for key in frozen if before.get(key) != frozen[key]]
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    old = {key: before.get(key, value) for key, value in frozen.items()}
+    if changed := [f"{key} {old[key]} -> {value}" for key, value in frozen.items() if old[key] != value]:
         print(f"{out}: continuing with another execution ({', '.join(changed)}); losses may differ by rounding")
     run.write_json(path, frozen)
 
@@ -242,7 +243,7 @@ def make_model(recipe: recipes.Train, inputs: Inputs, how: recipes.Execution) ->
         )
         if recipe.adapter is None:
             model.requires_grad_(True)
-    if how.device == "cuda":
+    if how.device == "cuda" and not how.compile:
         from nsllm_lite.kernels.liger import use_liger_kernels
 
         swapped = use_liger_kernels(model)
@@ -251,7 +252,12 @@ def make_model(recipe: recipes.Train, inputs: Inputs, how: recipes.Execution) ->
         models.recompute_layers(model, how.recompute_layers)
     if recipe.adapter:
         model = models.add_adapter(model, recipe.adapter, recipe.model, recipe.seed)
-        use_fused_layers(model, recompute_cheap=bool(how.recompute_cheap))
+        num_fused = use_fused_layers(model, recompute_cheap=bool(how.recompute_cheap), compiled=bool(how.compile))
+        if how.compile and not num_fused:
+            raise ValueError(
+                f"execution.compile=true, but no layer of {type(model.get_base_model()).__name__} can be compiled: "
+                "Qwen3, Qwen2, Llama and Mistral with a plain LoRA can. Leave execution.compile out."
+            )
     return model
 
 
