@@ -196,7 +196,8 @@ def _execution_words(how: Execution, size: execution.ModelSize) -> str:
     words = f"{how.recompute_layers} of {size.layers} layers recomputed"
     if how.recompute_cheap and how.recompute_layers < size.layers:
         words += ", of the others norms and SwiGLU"
-    return words + (", NF4 weights held dequantised" if how.dequantised else "")
+    words += ", NF4 weights held dequantised" if how.dequantised else ""
+    return words + (", layers compiled" if how.compile else "")
 
 
 def _speed(size: execution.ModelSize, card: str) -> tuple[float, str] | None:
