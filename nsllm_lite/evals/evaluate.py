@@ -181,7 +181,8 @@ def _predict(asked: Asked, missing: list[int], engine: "Engine") -> Iterator[Pre
         answers = engine.generate(prompts, task.new_tokens, ["\n"])
     else:
         prompts = [as_told(engine, task, item, labels) for item in items]
-        answers = engine.generate(prompts, task.chat_tokens, [])
+        room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # tuned on answers alone
+        answers = engine.generate(prompts, room, [])
     for place, text in answers:
         yield Prediction(missing[place], parse(task, text, options[place]), text)
 
