@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nsllm_lite import execution, run
+from nsllm_lite import execution, run, tables
 from nsllm_lite import recipe as recipes
 from nsllm_lite.evals import charts
 from nsllm_lite.evals.baselines import ceiling_of, floors_of
@@ -67,7 +67,7 @@ def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
     identity = recipes.identity(recipe)
     if run.is_finished(out, identity, inputs):
         print(f"{out}: finished, skipped")
-        print(charts.markdown(run.read_json(out / "results.json"), all_differences=False))
+        tables.markdown(charts.markdown(run.read_json(out / "results.json"), all_differences=False))
         return run.read_manifest(out)["results"]
     run.begin(out, identity, inputs)
 
@@ -82,7 +82,7 @@ def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
     run.write_atomic(out / "report.md", charts.markdown(results) + "\n")
     charts.radar(results, out / "radar.png")
     charts.bars(results, out / "bars.png")
-    print(charts.markdown(results, all_differences=False))
+    tables.markdown(charts.markdown(results, all_differences=False))
     print(f"\n{out}: report.md, results.json, radar.png, bars.png")
     run.finish(out, "eval", identity, inputs, results, started, {"models": measured})
     return results
