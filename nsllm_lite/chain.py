@@ -94,7 +94,7 @@ def load_chain(
     if not (folder / "phase1.yaml").is_file():
         raise ValueError(
             f"No recipes in {folder}: needed are corpus.yaml, phase1.yaml, phase2.yaml, merge.yaml and report.yaml. "
-            "Run from the project's folder, or set RECIPES=recipes/NAME."
+            "Run from the project's folder, set RECIPES=recipes/NAME, or write a project with `nsllm-lite init DIR`."
         )
     for path, word in ((corpus, "CORPUS"), (general, "GENERAL")):
         if path and not Path(path).exists():

@@ -1,24 +1,20 @@
 """The door: `nsllm-lite VERB ...`. Parses, loads the recipe, calls one function; heavy imports wait for their verb."""
 
 import argparse
+import contextlib
+import json
+import math
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nsllm_lite import __version__
+from nsllm_lite.arguments import CHAIN_VERBS, RECIPE_VERBS, build_parser, print_completion
 
 if TYPE_CHECKING:
     from nsllm_lite.chain import Chain
     from nsllm_lite.recipe import Recipe
-
-EXAMPLES = """examples:
-  nsllm-lite phase1                                   the tiny CPU run: corpus, base, phase 1, merge
-  nsllm-lite phase1 --corpus papers/                  the real run, model chosen by the card
-  nsllm-lite train recipes/nano/phase1.yaml budget.steps=50 budget.tokens=102400
-  nsllm-lite merge --base DIR --adapter DIR --out DIR
-"""
 
 OUT_OF_MEMORY = """the card ran out of memory. Close what else uses it (nvidia-smi), or ask for the leanest execution:
   execution.micro_batch_rows=1 execution.recompute_layers=999   (with make: SET="phase1.execution....")
@@ -33,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         require_alone(args.verb)
-        args.call(args)
+        call(args)
     except ValueError as error:
         print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
         return 2
@@ -56,76 +52,25 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nsllm-lite",
-        description="Adapt an open LLM to natural science by two-phase continued pretraining on one GPU.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"nsllm-lite {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+def call(args: argparse.Namespace) -> None:
+    """Calls the verb; with --json all it prints goes to stderr, and what it returns to stdout, as one object."""
+    if not getattr(args, "json", False):
+        found = CALLS[args.verb](args)
+    else:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = CALLS[args.verb](args)
+        print(json.dumps(without_nan(found), ensure_ascii=False, allow_nan=False))
+    if args.verb == "doctor" and found["failed"]:
+        raise RuntimeError("something is not right on this machine; see the table above")
 
-    def verb(name: str, call: Callable[[argparse.Namespace], object], text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        added.set_defaults(call=call)
-        return added
 
-    def recipe_verb(name: str, text: str) -> None:
-        added = verb(name, run_recipe, text)
-        added.add_argument("recipe", type=Path, help=f"a recipe of kind {name}, e.g. recipes/nano/{name}.yaml")
-        added.add_argument("overrides", nargs="*", metavar="key=value", help="recipe values to change, dotted keys")
-
-    def chain_verb(name: str, text: str) -> argparse.ArgumentParser:
-        added = verb(name, run_chain, text)
-        added.add_argument("--corpus", metavar="PATH", help="your papers: a file or folder (default: bundled sample)")
-        added.add_argument("--general", metavar="PATH", help="general text for replay and the forgetting control")
-        added.add_argument("--model", metavar="ID", help="base model: a folder or hub id (default: the recipes' own)")
-        added.add_argument("--recipes", metavar="DIR", help="recipe folder (default: by the card; nano without corpus)")
-        added.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/NAME)")
-        kinds = ("corpus", "train", "merge", "report", "tasks", "sft", "eval")
-        added.add_argument("--only", choices=kinds, help="of the run's steps, only those of this kind")
-        added.add_argument(
-            "overrides", nargs="*", metavar="step.key=value", help="e.g. phase1.budget.steps=50, corpus.min_chars=100"
-        )
-        return added
-
-    chain_verb("phase1", "corpus, phase 1 on titles and abstracts, merge: dumps -> model 1")
-    chain_verb("phase2", "phase 2 on experimental sections from model 1, merge: -> model 2")
-    chain_verb("two-phase", "both phases and the report")
-    chain_verb("eval-run", "scores of the run's models on its tasks: base, phase 1, phase 2, merged and adapter")
-    chain_verb("instruct", "instruction tuning of model 2 on the tasks' training items, merge, scores: -> model-sft")
-    planning = chain_verb("plan", "print the model, memory, disk, download and tokens of a run; start nothing")
-    planning.add_argument(
-        "--vram", type=float, metavar="GIB", help="plan for a card of so much memory, not for this one"
-    )
-    planning.epilog = "A recipe or its folder may stand first: nsllm-lite plan recipes/qwen3-8b --vram 24 --all"
-    planning.add_argument("--all", action="store_true", help="list the other ways to run a step as well")
-    planning.add_argument("--price", type=float, metavar="X", help="of an hour of the card: adds what the run costs")
-    recipe_verb("corpus", "papers -> clean documents -> packed rows, with a ledger")
-    recipe_verb("train", "packed rows -> LoRA adapter (or a model, with adapter: none)")
-    merge_verb(verb("merge", run_merge, "base + adapter -> an ordinary model folder, streamed"))
-    verb("doctor", run_doctor, "does this machine train and merge right? Checks on a tiny model, under two minutes")
-    auditing = verb("audit", run_audit, "what is wrong with evaluation or instruction files {input, output}")
-    auditing.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a JSON list, or JSON lines")
-    auditing.add_argument("--out", type=Path, metavar="JSON", help="write everything with its row numbers")
-    recipe_verb("tasks", "instruction files of the tasks from a corpus: held-out papers to test, the others to train")
-    recipe_verb("sft", "instruction tuning: records {instruction, input, output} or chats -> LoRA adapter")
-    evaluating = verb("eval", run_eval, "scores of models on tasks, with intervals, floors, table and pictures")
-    evaluating.add_argument("models", nargs="+", metavar="MODEL", help="model or adapter folders, hub ids; or a recipe")
-    evaluating.add_argument("--tasks", metavar="DIR", help="a folder of `nsllm-lite tasks` (default: bundled)")
-    evaluating.add_argument(
-        "--file", action="append", metavar="TASK=PATH",
-        help="records {instruction, input, output} of your own, asked as classification, moves, title, paper_title, "
-        "multiple_choice or open; several are possible",
-    )  # fmt: skip
-    evaluating.add_argument("--out", metavar="DIR", help="folder to write (runs/eval)")
-    evaluating.add_argument("--max-items", type=int, metavar="N", help="at most so many items of each task")
-    evaluating.add_argument("--encoder", metavar="DIR", help="a local encoder: adds BERTScore to titles")
-    evaluating.add_argument("--seed", type=int, metavar="N", help="of examples and intervals (0)")
-    evaluating.add_argument("--backend", choices=("transformers", "vllm"), help="vllm: where it is installed")
-    recipe_verb("report", "held-out losses of base, phase 1 and phase 2, as table and picture")
-    return parser
+def without_nan(value: Any) -> Any:
+    """`value` with null where a number is not finite: JSON knows neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def require_alone(verb: str) -> None:
@@ -137,40 +82,19 @@ def require_alone(verb: str) -> None:
         )
 
 
-def merge_verb(added: argparse.ArgumentParser) -> None:
-    """Merge is used by hand more than the others, so that its recipe's values have words of their own."""
-    added.add_argument("recipe", nargs="?", type=Path, help="a recipe of kind merge (or give the three folders)")
-    added.add_argument("overrides", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
-    added.add_argument("--base", metavar="DIR", help="model folder or hub id")
-    added.add_argument(
-        "--adapter", action="append", metavar="DIR[:WEIGHT]", help="LoRA adapter folder; several are merged in turn"
-    )
-    added.add_argument("--out", metavar="DIR", help="folder to write")
-    added.add_argument("--base-weights", choices=("original", "dequantized", "auto"), help="see --compare (original)")
-    added.add_argument("--then-requantize", action="store_true", default=None, help="NF4 training will follow")
-    added.add_argument("--heldout-rows", metavar="DIR", help="packed rows that auto and --compare score on")
-    added.add_argument("--max-rows", type=int, metavar="N", help="at most so many of them (64)")
-    added.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="of the result (the base's own)")
-    added.add_argument("--shard-bytes", type=float, metavar="N", help="largest shard, e.g. 5e9 (5e9)")
-    added.add_argument("--trust-base", action="store_true", default=None, help="the adapter may name another base")
-    added.add_argument("--verify", action="store_true", help="load the result and compare it with base + adapter")
-    added.add_argument("--compare", action="store_true", help="print what each base would give; write nothing")
-    added.add_argument(
-        "--push-to-hub", metavar="ID", help="send the result to this repository of the hub, a private one if new"
-    )
-
-
-def run_recipe(args: argparse.Namespace) -> None:
+def run_recipe(args: argparse.Namespace) -> dict:
     from nsllm_lite import recipe as recipes
+    from nsllm_lite.starter import located
 
-    recipe = recipes.load(args.recipe, args.overrides)
+    recipe = recipes.load(located(args.recipe), args.overrides)
     if recipe.kind != args.verb:
         raise ValueError(f"{args.recipe} is a recipe of kind {recipe.kind}: run `nsllm-lite {recipe.kind}` with it.")
-    call_verb(recipe)
+    return call_verb(recipe)
 
 
-def run_merge(args: argparse.Namespace) -> None:
+def run_merge(args: argparse.Namespace) -> dict:
     from nsllm_lite import recipe as recipes
+    from nsllm_lite.starter import located
 
     words = ("base", "out", "base_weights", "then_requantize", "heldout_rows", "max_rows", "dtype", "trust_base")
     given = {word: getattr(args, word) for word in words if getattr(args, word) is not None}
@@ -182,7 +106,7 @@ def run_merge(args: argparse.Namespace) -> None:
     if args.compare:
         given.setdefault("out", "nowhere")
     if args.recipe:
-        recipe = recipes.load(args.recipe, args.overrides)
+        recipe = recipes.load(located(args.recipe), args.overrides)
         recipe = recipes.update(recipe, **given) if given else recipe
     else:
         defaults = {"kind": "merge", "base_weights": "original", "then_requantize": False, "shard_bytes": 5 * 10**9}
@@ -194,13 +118,14 @@ def run_merge(args: argparse.Namespace) -> None:
 
         require_push(args.push_to_hub, bool(args.compare))
     if not args.compare:
-        call_verb(recipe)
+        results = call_verb(recipe)
         if args.push_to_hub:
-            print(f"Sent to {push(Path(recipe.out), args.push_to_hub)}")
-        return
+            results = {**results, "sent_to": push(Path(recipe.out), args.push_to_hub)}
+            print(f"Sent to {results['sent_to']}")
+        return results
     from nsllm_lite.merge.compare import compare_only
 
-    compare_only(recipe)
+    return compare_only(recipe)
 
 
 def parse_adapter(word: str) -> dict:
@@ -212,20 +137,21 @@ def parse_adapter(word: str) -> dict:
         return {"path": word, "weight": 1.0}
 
 
-def run_audit(args: argparse.Namespace) -> None:
+def run_audit(args: argparse.Namespace) -> dict:
     from nsllm_lite.evals.audit import audit
 
-    audit(args.files, args.out)
+    return audit(args.files, args.out)
 
 
-def run_eval(args: argparse.Namespace) -> None:
+def run_eval(args: argparse.Namespace) -> dict:
     """Recipe and overrides, or models by name with words of their own."""
     from nsllm_lite import recipe as recipes
     from nsllm_lite.evals.evaluate import evaluate
+    from nsllm_lite.starter import located
 
     first, *others = args.models
     if first.endswith((".yaml", ".yml")):
-        recipe = recipes.load(Path(first), others)
+        recipe = recipes.load(located(Path(first)), others)
         if recipe.kind != "eval":
             raise ValueError(f"{first} is a recipe of kind {recipe.kind}: run `nsllm-lite {recipe.kind}` with it.")
     else:
@@ -239,7 +165,7 @@ def run_eval(args: argparse.Namespace) -> None:
         given |= {"files": files} | ({} if args.tasks or first.endswith(".yaml") else {"tasks": None})
     if args.backend:
         given["execution"] = {**recipe.execution.model_dump(), "backend": args.backend}
-    evaluate(recipes.update(recipe, **given) if given else recipe)
+    return evaluate(recipes.update(recipe, **given) if given else recipe)
 
 
 def parse_task_file(word: str) -> dict:
@@ -250,11 +176,28 @@ def parse_task_file(word: str) -> dict:
     return {"name": Path(path).stem, "task": task, "path": path}
 
 
-def run_doctor(args: argparse.Namespace) -> None:
+def run_doctor(args: argparse.Namespace) -> dict:
     from nsllm_lite.doctor import doctor
 
-    if not doctor():
-        raise RuntimeError("something is not right on this machine; see the table above")
+    return doctor()
+
+
+def run_runs(args: argparse.Namespace) -> dict:
+    from nsllm_lite.runs import list_runs
+
+    return list_runs(args.folder)
+
+
+def run_show(args: argparse.Namespace) -> dict:
+    from nsllm_lite.runs import show
+
+    return show(args.run, args.out)
+
+
+def run_init(args: argparse.Namespace) -> None:
+    from nsllm_lite.starter import init
+
+    init(args.folder, args.recipe)
 
 
 def call_verb(recipe: "Recipe") -> dict:
@@ -284,10 +227,14 @@ def call_verb(recipe: "Recipe") -> dict:
             from nsllm_lite.train.sft import sft
 
             return sft(recipe)
+        case "eval":
+            from nsllm_lite.evals.evaluate import evaluate
+
+            return evaluate(recipe)
     raise AssertionError(recipe.kind)
 
 
-def run_chain(args: argparse.Namespace) -> None:
+def run_chain(args: argparse.Namespace) -> dict | None:
     """The steps of a phase, in order; each skips itself when it is finished."""
     from nsllm_lite.chain import load_chain, without_bfloat16
     from nsllm_lite.execution import find_device, has_bfloat16
@@ -313,8 +260,7 @@ def run_chain(args: argparse.Namespace) -> None:
     if is_after:
         require_model2(chain)
     if args.verb == "plan":
-        plan(chain, why, False, args.vram, args.all, args.price)
-        return
+        return plan(chain, why, False, args.vram, args.all, args.price)
     if not args.only and not is_after:
         plan(chain, why)
     steps = [chain.tasks] if is_after else [chain.corpus]
@@ -336,12 +282,14 @@ def run_chain(args: argparse.Namespace) -> None:
         print(f"\n== {recipe.out}", flush=True)
         call_verb(recipe)
     if args.only:
-        return
+        return None
     print(f"\nDone: {steps[-1].out}")
     if args.verb == "phase1":
-        print(f"Next: make phase2{make_words(args)}")
+        given = {name: getattr(args, name) for name in ("corpus", "general", "model", "recipes", "out")}
+        print(f"Next: {command('phase2', {name: value for name, value in given.items() if value})}")
     if not args.corpus:
         print(real_command())
+    return None
 
 
 def require_model2(chain: "Chain") -> None:
@@ -359,27 +307,31 @@ def require_model2(chain: "Chain") -> None:
 
 
 def pick_recipes(args: argparse.Namespace) -> tuple[Path, str]:
-    """The recipe folder and why: as asked, nano without a corpus, else by the card."""
+    """The recipe folder and why: as asked, nano without a corpus, else by the card. Here, or as installed."""
     from nsllm_lite.chain import REFERENCE, choose_recipes
     from nsllm_lite.execution import find_device
     from nsllm_lite.run import GIB
+    from nsllm_lite.starter import located
 
     if args.recipes:
-        return Path(args.recipes), f"{args.model or args.recipes} (as asked)"
+        return located(Path(args.recipes)), f"{args.model or args.recipes} (as asked)"
     if not args.corpus:
-        return Path("recipes/nano"), "nano: a Qwen3-shaped model of a few million parameters, made here on the CPU"
+        why = "nano: a Qwen3-shaped model of a few million parameters, made here on the CPU"
+        return located(Path("recipes/nano")), why
     vram_gib = getattr(args, "vram", None)
     card_bytes = int(vram_gib * GIB) if vram_gib else find_device()[1]
     if args.only == "corpus" and not card_bytes:
-        return Path("recipes") / REFERENCE, "the reference: rows for Qwen3-8B-Base can be prepared without a card"
+        why = "the reference: rows for Qwen3-8B-Base can be prepared without a card"
+        return located(Path("recipes") / REFERENCE), why
     folder, why = choose_recipes(card_bytes / GIB if card_bytes else None)
-    return folder, f"{args.model} (as asked, with the recipe of {folder.name})" if args.model else why
+    return located(folder), f"{args.model} (as asked, with the recipe of {folder.name})" if args.model else why
 
 
-def make_words(args: argparse.Namespace) -> str:
-    """The make variables that name the same run again."""
-    names = ("corpus", "general", "model", "recipes", "out")
-    return "".join(f" {name.upper()}={getattr(args, name)}" for name in names if getattr(args, name))
+def command(verb: str, given: dict[str, str]) -> str:
+    """What to type: with make where its file is, else without."""
+    if Path("Makefile").is_file():
+        return f"make {verb}" + "".join(f" {name.upper()}={value}" for name, value in given.items())
+    return f"nsllm-lite {verb}" + "".join(f" --{name} {value}" for name, value in given.items())
 
 
 def real_command() -> str:
@@ -388,15 +340,30 @@ def real_command() -> str:
     from nsllm_lite.execution import find_device
     from nsllm_lite.run import GIB
 
+    words = command("phase1", {"corpus": "path/to/your/papers"})
     try:
         _, card_bytes, card = find_device()
         _, why = choose_recipes(card_bytes / GIB if card_bytes else None)
     except ValueError:
         return (
             "The real run: no NVIDIA card that can do it is visible here. On a machine with one (22 GiB or more for "
-            "Qwen3-8B-Base):\n  make phase1 CORPUS=path/to/your/papers"
+            f"Qwen3-8B-Base):\n  {words}"
         )
-    return f"The real run on this {card}: {why}\n  make phase1 CORPUS=path/to/your/papers"
+    return f"The real run on this {card}: {why}\n  {words}"
+
+
+CALLS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    **dict.fromkeys(CHAIN_VERBS, run_chain),
+    **dict.fromkeys(RECIPE_VERBS, run_recipe),
+    "merge": run_merge,
+    "eval": run_eval,
+    "audit": run_audit,
+    "doctor": run_doctor,
+    "runs": run_runs,
+    "show": run_show,
+    "init": run_init,
+    "completion": lambda args: print_completion(args.shell),
+}
 
 
 def leave(status: int) -> None:

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from nsllm_lite import __version__, driver, execution, heldout, model, run
+from nsllm_lite import __version__, driver, execution, heldout, model, run, tables
 from nsllm_lite import recipe as recipes
 from nsllm_lite.chain import QWEN3
 from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
@@ -32,6 +33,7 @@ VOCAB, END_OF_TEXT, ROW_TOKENS, STEPS = 300, 0, 64, 4
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NEED_DISK_GIB, NEED_MEMORY_GIB = 4, 3  # of the CPU sample, environment included
 DISK_A_PARAMETER, MEMORY_A_PARAMETER = 6, 1.5  # bytes: a download and two merged models; a shard of them at a time
+STYLES = {"pass": "green", "FAIL": "bold red", "n/a": "dim"}
 UPGRADE = "install the versions of constraints.txt: python -m pip install -c constraints.txt -e '.[gpu]'"
 
 
@@ -361,22 +363,25 @@ CHECKS: dict[str, Callable[[Patient], str]] = {
 # --------------------------------------------------------------------------------------------------------- report
 
 
-def doctor() -> bool:
-    """Prints versions and a table; True where nothing failed."""
-    print(versions())
+def doctor() -> dict[str, Any]:
+    """Prints versions and a table; returns both, and the names of the checks that failed."""
+    about = versions()
+    tables.row((", ".join(f"{name} {number}" for name, number in about.items()),), (), style="")
+    print()
     device, _, _ = execution.find_device()
-    failed = []
+    checks: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as name:
         patient = Patient(Path(name), device)
         for label, check in CHECKS.items():
             with quiet() as printed:
                 verdict, seen, to_do = examine(check, patient)
-            print(f"{verdict:<5} {label:<32} {seen}", flush=True)
+            tables.row((verdict, label, seen), (5, 32), style=STYLES[verdict])
+            checks.append({"check": label, "verdict": verdict, "seen": seen, "to_do": to_do})
             if verdict == "FAIL":
-                failed.append(label)
                 print(f"      -> {to_do}\n{printed.getvalue()[-2000:]}")
+    failed = [found["check"] for found in checks if found["verdict"] == "FAIL"]
     print(f"\n{len(failed)} failed: {', '.join(failed)}" if failed else "\nNothing failed.")
-    return not failed
+    return {"versions": about, "device": device, "checks": checks, "failed": failed}
 
 
 def examine(check: Callable[[Patient], str], patient: Patient) -> tuple[str, str, str]:
@@ -400,11 +405,12 @@ def quiet():  # noqa: ANN201
         yield printed
 
 
-def versions() -> str:
-    words = [f"nsllm-lite {__version__}", f"Python {platform.python_version()}", f"{sys.platform} {platform.machine()}"]
+def versions() -> dict[str, str]:
+    found = {"nsllm-lite": __version__, "Python": platform.python_version()}
+    found["platform"] = f"{sys.platform} {platform.machine()}"
     for package in PACKAGES:
         try:
-            words.append(f"{package} {importlib.metadata.version(package)}")
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            words.append(f"{package} absent")
-    return ", ".join(words) + "\n"
+            found[package] = "absent"
+    return found

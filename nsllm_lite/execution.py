@@ -148,18 +148,28 @@ def choose(
 ) -> recipes.Execution:
     """The recipe's `execution` with every open choice made: the fastest predicted that fits `card_bytes`.
 
+    Layers are compiled, and the head is ours on a card, only where that is asked for: what it brings is not measured.
+
     Raises:
-        ValueError: nothing fits.
+        ValueError: nothing fits, or what is asked for does not go together.
     """
     asked = recipe.execution
+    if asked.compile:
+        _require_compilable(recipe)
     if device == "cpu":
+        if asked.head == "liger":
+            raise ValueError(
+                "execution.head=liger, but the device is the CPU: Liger's kernels need a card. Leave it out."
+            )
         rows_per_step = recipe.rows_per_step(row_tokens)
         rows = min(rows_per_step, max(1, CPU_MICRO_BATCH_TOKENS // row_tokens))
         return recipes.Execution(
             micro_batch_rows=asked.micro_batch_rows or rows,
             recompute_layers=asked.recompute_layers or 0,
             recompute_cheap=bool(asked.recompute_cheap),
-            dequantised=bool(asked.dequantised) and recipe.quantisation == "nf4",
+            dequantised=bool(asked.dequantised or asked.compile) and recipe.quantisation == "nf4",
+            compile=bool(asked.compile),
+            head="chunked",
             device="cpu",
         )
     ways = list(candidates(recipe, size, row_tokens))
@@ -171,6 +181,22 @@ def choose(
             f"{card_bytes / GIB:.1f} GiB. Take a smaller model, a lower adapter.rank, or rows of fewer tokens."
         )
     return min(fitting, key=lambda way: way.cost).execution
+
+
+def _require_compilable(recipe: recipes.Train) -> None:
+    """Raises ValueError where the layers cannot be compiled, or not with what else is asked for."""
+    asked = recipe.execution
+    problems = {
+        "there is no adapter": recipe.adapter is None,
+        "adapter.dora=true": recipe.adapter is not None and recipe.adapter.dora,
+        "execution.dequantised=false on NF4 weights": recipe.quantisation == "nf4" and asked.dequantised is False,
+        "execution.recompute_cheap=true": asked.recompute_cheap,
+    }
+    if found := [words for words, is_so in problems.items() if is_so]:
+        raise ValueError(
+            f"execution.compile=true, but {' and '.join(found)}. Compiled are layers with a plain LoRA whose weights "
+            "are held dequantised, and torch.compile chooses itself what it recomputes. Leave one or the other out."
+        )
 
 
 class Way(NamedTuple):
@@ -195,10 +221,11 @@ def candidates(recipe: recipes.Training, size: ModelSize, row_tokens: int) -> It
     for values in itertools.product(
         open_choices(names[0], _divisors(recipe.rows_per_step(row_tokens))),
         open_choices(names[1], range(size.layers + 1)),
-        open_choices(names[2], [False, True] if fused else [False]),
-        open_choices(names[3], [False, True] if nf4 else [False]),
+        open_choices(names[2], [False, True] if fused and not asked.compile else [False]),
+        open_choices(names[3], [False, True][bool(asked.compile) :] if nf4 else [False]),
     ):
-        execution = recipes.Execution(**dict(zip(names, values, strict=True)), device="cuda")
+        chosen = dict(zip(names, values, strict=True))
+        execution = recipes.Execution(**chosen, compile=bool(asked.compile), head=asked.head or "liger", device="cuda")
         share = min(1, execution.recompute_layers / size.layers)
         fixed_tokens = LAUNCH_TOKENS
         if nf4 and not execution.dequantised:

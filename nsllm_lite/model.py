@@ -7,9 +7,9 @@ a cache or with an attention mask, transformers lets documents see each other.
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -322,6 +322,15 @@ class Batch:
     def num_targets(self) -> int:
         return len(self.input_ids) - len(self.doc_ids)
 
+    def to(self, device: str) -> "Batch":
+        """The same on `device`; what is pinned is copied without waiting for it."""
+        if device == "cpu":
+            return self
+        names = ("input_ids", "position_ids", "targets")
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        bounds = self.layout.bounds_tensor.to(device, non_blocking=True)
+        return replace(self, **moved, layout=replace(self.layout, bounds_tensor=bounds))
+
 
 def autocast(device: str, compute_dtype: str) -> torch.autocast:
     """The context of every forward: products in `compute_dtype`."""
@@ -329,7 +338,12 @@ def autocast(device: str, compute_dtype: str) -> torch.autocast:
 
 
 def collate(rows: Sequence[Row], device: str) -> Batch:
-    """Joins rows without padding. A document never continues from one row into the next."""
+    """`lay_out` on `device`."""
+    return lay_out(rows, pinned=device == "cuda").to(device)
+
+
+def lay_out(rows: Sequence[Row], pinned: bool) -> Batch:
+    """Joins rows without padding, in host memory. A document never continues from one row into the next."""
     lengths = np.concatenate([np.asarray(row.doc_lengths, dtype=np.int64) for row in rows])
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     input_ids = np.concatenate([row.input_ids for row in rows]).astype(np.int64)
@@ -337,15 +351,14 @@ def collate(rows: Sequence[Row], device: str) -> Batch:
     targets[bounds[1:] - 1] = IGNORE
     position_ids = np.arange(len(input_ids)) - np.repeat(bounds[:-1], lengths)
 
-    def to_device(array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).pin_memory() if pinned else torch.from_numpy(array)
 
     return Batch(
-        input_ids=to_device(input_ids),
-        position_ids=to_device(position_ids),
-        targets=to_device(targets),
-        layout=Layout(tuple(bounds.tolist()), to_device(bounds.astype(np.int32))),
+        input_ids=tensor(input_ids),
+        position_ids=tensor(position_ids),
+        targets=tensor(targets),
+        layout=Layout(tuple(bounds.tolist()), tensor(bounds.astype(np.int32))),
         doc_ids=[name for row in rows for name in row.doc_ids],
         doc_sources=[name for row in rows for name in row.doc_sources],
         doc_bytes=[count for row in rows for count in row.doc_bytes],
@@ -353,11 +366,15 @@ def collate(rows: Sequence[Row], device: str) -> Batch:
 
 
 class PackedLM(nn.Module):
-    """A causal language model over packed batches. `forward` gives the summed loss, so that DDP's hooks see it."""
+    """A causal language model over packed batches. `forward` gives the summed loss, so that DDP's hooks see it.
 
-    def __init__(self, model: "PreTrainedModel | PeftModel"):
+    `head` computes that loss (see `linear_cross_entropy`).
+    """
+
+    def __init__(self, model: "PreTrainedModel | PeftModel", head: Literal["liger", "chunked"] | None = None):
         super().__init__()
         self.model = model
+        self.head = head
 
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states after the last norm, (T, H)."""
@@ -376,7 +393,7 @@ class PackedLM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy in nats, summed over `batch.num_targets` tokens, fp32."""
-        return linear_cross_entropy(self.hidden(batch), self.head_VH, batch.targets)
+        return linear_cross_entropy(self.hidden(batch), self.head_VH, batch.targets, self.head)
 
     def losses(self, batch: Batch) -> Tensor:
         """Loss of each token, (T,), 0 at the last of each document; no gradient."""

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from nsllm_lite import execution
+from nsllm_lite import execution, tables
 from nsllm_lite.chain import QWEN3, REFERENCE, Chain
 from nsllm_lite.recipe import Execution
 from nsllm_lite.run import GIB, read_json
@@ -50,45 +50,61 @@ def plan(
     disk_bytes = download_bytes + 2 * size.params * width
     out = Path(chain.corpus.out).parent
     free_bytes = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
+    phases = {"Phase 1": chain.phase1, "Phase 2": chain.phase2}
+    speed = _speed(size, card) if device == "cuda" else None
     figures = {
         "model": chain.phase1.model,
         "parameters": size.params,
         "trained_parameters": execution.trained_params(chain.phase1, size),
         "card": card,
+        "card_bytes": card_bytes,
         "memory_bytes": memory,
+        "execution": how.model_dump(mode="json"),
         "download_bytes": download_bytes,
         "disk_bytes": disk_bytes,
-        "tokens": {phase.out: phase.budget.tokens for phase in (chain.phase1, chain.phase2)},
+        "free_disk_bytes": free_bytes,
+        "tokens": {phase.out: phase.budget.tokens for phase in phases.values()},
+        "hours": {phase.out: phase.budget.tokens / speed[0] / 3600 if speed else None for phase in phases.values()},
     }
     lines = [
-        f"Model      {why}",
-        f"           {_millions(size.params)} parameters, {_millions(figures['trained_parameters'])} trained "
-        f"(LoRA rank {chain.phase1.adapter.rank} on {chain.phase1.quantisation} weights)",
-        f"Machine    {card}" + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else ""),
-        f"Step       {chain.phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} x "
-        f"{row_tokens:,}; {_execution_words(how, size)}",
+        ("Model", why),
+        (
+            "",
+            f"{_millions(size.params)} parameters, {_millions(figures['trained_parameters'])} trained "
+            f"(LoRA rank {chain.phase1.adapter.rank} on {chain.phase1.quantisation} weights)",
+        ),
+        ("Machine", card + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else "")),
+        (
+            "Step",
+            f"{chain.phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} x "
+            f"{row_tokens:,}; {_execution_words(how, size)}",
+        ),
     ]
     if device == "cuda":
         parts = ", ".join(f"{name} {part / GIB:.1f}" for name, part in memory.items())
         need = sum(memory.values())
         left = f"{(card_bytes - need) / GIB:.1f} GiB left of the card"
-        lines.append(f"Memory     {need / GIB:.1f} GiB predicted ({parts}); {left}")
-    for name, phase in (("Phase 1", chain.phase1), ("Phase 2", chain.phase2)):
+        lines.append(("Memory", f"{need / GIB:.1f} GiB predicted ({parts}); {left}"))
+    for name, phase in phases.items():
         budget = phase.budget
-        lines.append(
-            f"{name}    {budget.steps:,} steps = up to {budget.tokens:,} tokens, {phase.schedule.shape} learning rate "
-            f"{phase.optimizer.learning_rate:g}"
-            + (_time_words(size, budget.tokens, card, price) if device == "cuda" else "")
-        )
-    lines.append(_capacity_words(chain, figures["trained_parameters"]))
+        words = f"{budget.steps:,} steps = up to {budget.tokens:,} tokens, {phase.schedule.shape} learning rate "
+        words += f"{phase.optimizer.learning_rate:g}"
+        lines.append((name, words + (_time_words(size, budget.tokens, card, price) if speed else "")))
     lines += [
-        f"Download   {download_bytes / GIB:.1f} GiB" + ("" if download_bytes else " (everything is here)"),
-        f"Disk       {disk_bytes / GIB:.2g} GiB for the base and two merged models under {out} "
-        f"({free_bytes / GIB:.0f} GiB free)",
+        ("Capacity", _capacity_words(chain, figures["trained_parameters"])),
+        ("Download", f"{download_bytes / GIB:.1f} GiB" + ("" if download_bytes else " (everything is here)")),
+        (
+            "Disk",
+            f"{disk_bytes / GIB:.2g} GiB for the base and two merged models under {out} "
+            f"({free_bytes / GIB:.0f} GiB free)",
+        ),
     ]
+    for label, words in lines:
+        tables.row((label, words), (10,))
     if show_all and device == "cuda":
-        lines += ["", *_ways_table(chain, size, row_tokens, card_bytes, how, _speed(size, card))]
-    print("\n".join(lines), flush=True)
+        print()
+        ways = _ways(chain, size, row_tokens, card_bytes, how, speed)
+        tables.table(list(ways[0]), [list(way.values()) for way in ways], right=tuple(ways[0])[:-1])
     if will_start:
         execution.require_card(chain.phase1, size, device)
     if free_bytes < disk_bytes and not vram_gib:
@@ -157,37 +173,40 @@ def _capacity_words(chain: Chain, trained: int) -> str:
     words = ", ".join(f"{name} brings at most {count / 1e6:,.0f}" for name, count in bits.items())
     short = max(bits.values()) / 1e6 > room
     advice = "" if not short else f"; rank {chain.phase1.adapter.rank} is too low to take all of it, raise adapter.rank"
-    holds = f"Capacity   {room:,.0f} Mbit in the adapter (about {BITS_A_PARAMETER} bits a parameter)"
+    holds = f"{room:,.0f} Mbit in the adapter (about {BITS_A_PARAMETER} bits a parameter)"
     return f"{holds}; at {BITS_A_TOKEN} bits a token (assumed) {words}{advice}"
 
 
-def _ways_table(
+def _ways(
     chain: Chain,
     size: execution.ModelSize,
     row_tokens: int,
     card_bytes: int,
     chosen: Execution,
     speed: tuple[float, str] | None,
-) -> list[str]:
+) -> list[dict[str, str]]:
     """Of each micro-batch and holding of the weights the fastest way, the fastest that fits, and the leanest."""
     ways = list(execution.candidates(chain.phase1, size, row_tokens))
     usable = execution.USABLE_SHARE * card_bytes
     of_chosen = next(way.cost for way in ways if way.execution == chosen)
-    lines = [f"{'rows':>5} {'recomputed':>19} {'weights':>11} {'GiB':>7} {'left':>6} {'time':>6} {'tokens/s':>9}"]
+    lines = []
     for key in sorted({(way.execution.micro_batch_rows, bool(way.execution.dequantised)) for way in ways}):
         mine = [way for way in ways if (way.execution.micro_batch_rows, bool(way.execution.dequantised)) == key]
         mine.sort(key=lambda way: way.cost)
         fitting = [way for way in mine if way.need_bytes <= usable]
         for way in dict.fromkeys([mine[0], *fitting[:1], mine[-1]]):
-            words = "chosen" if way.execution == chosen else "" if way.need_bytes <= usable else "does not fit"
             layers = f"{way.execution.recompute_layers} of {size.layers}"
-            recomputed = layers + (", cheap" if way.execution.recompute_cheap else "")
-            weights = "dequantised" if way.execution.dequantised else chain.phase1.quantisation
-            rate = f"{speed[0] * of_chosen / way.cost:,.0f}" if speed else ""
-            left = (card_bytes - way.need_bytes) / GIB
             lines.append(
-                f"{way.execution.micro_batch_rows:>5} {recomputed:>19} {weights:>11} {way.need_bytes / GIB:>7.1f} "
-                f"{left:>6.1f} {way.cost / of_chosen:>5.2f}x {rate:>9} {words}".rstrip()
+                {
+                    "rows": str(way.execution.micro_batch_rows),
+                    "recomputed": layers + (", cheap" if way.execution.recompute_cheap else ""),
+                    "weights": "dequantised" if way.execution.dequantised else chain.phase1.quantisation,
+                    "GiB": f"{way.need_bytes / GIB:.1f}",
+                    "left": f"{(card_bytes - way.need_bytes) / GIB:.1f}",
+                    "time": f"{way.cost / of_chosen:.2f}x",
+                    "tokens/s": f"{speed[0] * of_chosen / way.cost:,.0f}" if speed else "",
+                    "": "chosen" if way.execution == chosen else "" if way.need_bytes <= usable else "does not fit",
+                }
             )
     return lines
 
@@ -196,7 +215,8 @@ def _execution_words(how: Execution, size: execution.ModelSize) -> str:
     words = f"{how.recompute_layers} of {size.layers} layers recomputed"
     if how.recompute_cheap and how.recompute_layers < size.layers:
         words += ", of the others norms and SwiGLU"
-    return words + (", NF4 weights held dequantised" if how.dequantised else "")
+    words += ", NF4 weights held dequantised" if how.dequantised else ""
+    return words + (", layers compiled" if how.compile else "")
 
 
 def _speed(size: execution.ModelSize, card: str) -> tuple[float, str] | None:

@@ -260,6 +260,8 @@ class Execution(Strict):
     recompute_layers: Annotated[int, Field(ge=0)] | None = None  # that keep their input only
     recompute_cheap: bool | None = None  # in the other layers: the outputs of norms and SwiGLU
     dequantised: bool | None = None  # hold what NF4 made of the weights in compute_dtype
+    compile: bool | None = None  # the layers, by torch.compile
+    head: Literal["liger", "chunked"] | None = None  # what computes the loss from the last hidden states
     device: Literal["cpu", "cuda"] | None = None
 
 

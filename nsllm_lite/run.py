@@ -179,8 +179,8 @@ def finish(
     write_json(
         out / "times.json",
         {
-            "started": _utc(started),
-            "finished": _utc(time.time()),
+            "started": utc(started),
+            "finished": utc(time.time()),
             "seconds": round(time.time() - started, 1),
             **(measured or {}),
         },
@@ -190,12 +190,24 @@ def finish(
 
 
 def progress(total: int, done: int, what: str, unit: str, **options: Any) -> tqdm:
-    """A progress bar with time left; on a terminal it moves, in a log it adds to a line every half minute."""
-    shown = (
-        {"mininterval": 0.1} if sys.stderr.isatty() else {"mininterval": 30, "delay": 5, "ncols": 100, "ascii": True}
-    )
+    """A progress bar with time left; on a terminal it moves, in a log it is a line every half minute."""
+    if sys.stderr.isatty():
+        shown = {"mininterval": 0.1}
+    else:
+        shown = {"mininterval": 30, "delay": 5, "ncols": 100, "ascii": True, "file": _LogLines()}
     return tqdm(total=total, initial=done, desc=what, unit=unit, **shown, **options)
 
 
-def _utc(seconds: float) -> str:
+class _LogLines:
+    """Standard error for a bar of tqdm: each state a line of its own, without the carriage returns."""
+
+    def write(self, text: str) -> None:
+        if state := text.strip():
+            sys.stderr.write(state + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -27,7 +27,7 @@ def test_every_command_named_parses():
     lines += re.findall(r"`(nsllm-lite [^`]*)`", README)
     assert len(lines) > 10
     for line in lines:
-        build_parser().parse_args(shlex.split(line)[1:])
+        build_parser().parse_args(shlex.split(re.split(r" [>|] ", line)[0])[1:])
 
 
 def test_every_file_named_exists():

@@ -73,6 +73,35 @@ def test_weights_are_held_dequantised_where_there_is_room(eight_b):
     assert not any(way.recompute_cheap or way.dequantised for way in ways)
 
 
+def test_compilation_and_the_head_are_chosen_by_the_recipe_alone(eight_b):
+    asked, size = eight_b
+
+    def choose(device="cuda", gib=141, changed=asked, **execution_):
+        return execution.choose(recipe.update(changed, execution=execution_), size, 4096, device, gib * GIB)
+
+    assert (choose().compile, choose().head) == (False, "liger")
+    assert (choose("cpu").compile, choose("cpu").head) == (False, "chunked")
+    assert choose(head="chunked").head == "chunked"
+    for how in (choose(compile=True), choose("cpu", compile=True)):
+        assert (how.compile, how.dequantised, how.recompute_cheap) == (True, True, False)
+    leanest = execution.memory(asked, size, 4096, choose(gib=40, compile=True))
+    assert sum(leanest.values()) <= execution.USABLE_SHARE * 40 * GIB
+    with pytest.raises(ValueError, match="needs at least"):
+        choose(gib=20, compile=True)  # weights in 16 bits do not fit, and in NF4 they would not stay so
+    for wrong, found in {"dequantised": False, "recompute_cheap": True}.items():
+        with pytest.raises(ValueError, match=f"execution.compile=true, but execution.{wrong}=.* one or the other out"):
+            choose(compile=True, **{wrong: found})
+    plain = recipe.update(asked, adapter="none", quantisation="none")
+    with pytest.raises(ValueError, match="there is no adapter"):
+        choose(changed=plain, compile=True)
+    dora = recipe.update(asked, adapter={**asked.adapter.model_dump(), "dora": True})
+    with pytest.raises(ValueError, match=r"adapter\.dora=true"):
+        choose(changed=dora, compile=True)
+    with pytest.raises(ValueError, match=r"head=liger, but the device is the CPU.* Leave it out"):
+        choose("cpu", head="liger")
+    assert plan._execution_words(choose(compile=True), size).endswith(", layers compiled")
+
+
 def test_too_small_a_card_and_forced_choices(eight_b):
     asked, size = eight_b
     with pytest.raises(ValueError, match=r"needs at least 1\d\.\d GiB of GPU memory; the card has 8\.0 GiB"):
@@ -179,7 +208,8 @@ def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys, monkeypatch):
     chosen = next(line for line in printed.splitlines() if line.endswith("chosen"))
     rows, layers = chosen.split()[:2]
     assert f"micro-batches of {rows} x 4,096; {layers} of 36 layers recomputed, of the others norms" in printed
-    assert ", cheap         nf4 " in chosen
+    assert ", cheap " in chosen
+    assert " nf4 " in chosen
     assert float(chosen.split()[6]) < 24 * execution.USABLE_SHARE
     faster = [line for line in printed.splitlines() if "x " in line and " of 36 " in line and "fit" in line]
     assert faster, "ways that do not fit are listed as such"

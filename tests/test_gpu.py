@@ -38,7 +38,9 @@ def test_varlen_attention_forward_and_backward(kv_heads):
         assert relative_error(ours, reference) < 2e-2
 
 
-def loss_and_gradients(pico, device, dtype, recompute_cheap=None, whole=0, dequantised=False):
+def loss_and_gradients(
+    pico, device, dtype, recompute_cheap=None, whole=0, dequantised=False, compiled=False, head=None
+):
     """NF4 and LoRA; on CUDA with Liger, varlen attention and fused cross-entropy; fused layers unless None."""
     ids = np.random.default_rng(0).integers(1, 300, 60).astype(np.int32)
     row = Row(ids, [17, 1, 30, 12], ["a", "b", "c", "d"], ["s"] * 4, [9] * 4)
@@ -47,17 +49,17 @@ def loss_and_gradients(pico, device, dtype, recompute_cheap=None, whole=0, dequa
         pico / "base", quantisation="nf4", double_quantisation=True, compute_dtype=dtype, device=device,
         dequantised=dequantised,
     )  # fmt: skip
-    if device == "cuda":
+    if device == "cuda" and not compiled:
         use_liger_kernels(base)
     if whole:
         model.recompute_layers(base, whole)
-    lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0)).train()
+    lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0), head).train()
     with torch.no_grad():
         for name, parameter in lm.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).view_as(parameter))
     if recompute_cheap is not None:
-        assert use_fused_layers(lm, recompute_cheap) == 2
+        assert use_fused_layers(lm, recompute_cheap, compiled) == 2
     batch = model.collate([row], device)
     with model.autocast(device, dtype):
         loss = lm(batch) / batch.num_targets
@@ -72,12 +74,17 @@ def on_the_cpu(pico):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize(
-    ("recompute_cheap", "whole", "dequantised"),
-    [(None, 0, False), (False, 0, False), (True, 0, False), (True, 1, False), (True, 0, True)],
-)
-def test_loss_and_gradients_on_cuda_equal_the_cpu(pico, on_the_cpu, dtype, recompute_cheap, whole, dequantised):
+    "how",
+    [
+        {}, {"recompute_cheap": False}, {"recompute_cheap": True}, {"recompute_cheap": True, "whole": 1},
+        {"recompute_cheap": True, "dequantised": True}, {"recompute_cheap": True, "head": "chunked"},
+        {"recompute_cheap": False, "whole": 1, "dequantised": True, "compiled": True},
+    ],
+    ids=lambda how: ", ".join(how) or "PEFT",
+)  # fmt: skip
+def test_loss_and_gradients_on_cuda_equal_the_cpu(pico, on_the_cpu, dtype, how):
     """Every execution in 16 bits against fp32 on the CPU."""
-    loss, gradients = loss_and_gradients(pico, "cuda", dtype, recompute_cheap, whole, dequantised)
+    loss, gradients = loss_and_gradients(pico, "cuda", dtype, **how)
     assert loss == pytest.approx(on_the_cpu[0], rel=1e-2)
     for found, expected in zip(gradients, on_the_cpu[1], strict=True):
         cosine = torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0)

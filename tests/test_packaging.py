@@ -120,7 +120,9 @@ def wheel(tmp_path_factory) -> Path:
     source, work = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "nsllm_lite", source / "nsllm_lite", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("nsllm_lite", "recipes"):
+        left_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=left_out)
     build = "from setuptools import build_meta; print(build_meta.build_{}(r'{}'))"
     sdist = call(sys.executable, "-c", build.format("sdist", work), cwd=source, check=True).stdout.split()[-1]
     with tarfile.open(work / sdist) as archive:
@@ -136,7 +138,9 @@ def test_the_wheel_holds_the_package_and_its_data(wheel):
         names = set(archive.namelist())
         metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
     tracked = call("git", "ls-files", "nsllm_lite", cwd=ROOT, check=True).stdout.split()
-    assert set(tracked) <= names
+    recipes = [f"nsllm_lite/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").glob("*/*.yaml")]
+    assert {*tracked, *recipes} - {"nsllm_lite/recipes"} <= names  # which is a link here
+    assert len(recipes) > 40
     assert not [name for name in names if name.startswith("tests")]
     assert "Provides-Extra: notebooks" in metadata
     assert "License-Expression: Apache-2.0" in metadata
@@ -161,7 +165,6 @@ def test_the_wheel_works_outside_the_clone(wheel, tmp_path):
 
     where = there(venv / "bin/python", "-c", "import nsllm_lite; print(nsllm_lite.__file__)")
     assert Path(where.strip()).is_relative_to(venv)
-    shutil.copy(CORPUS, tmp_path / "corpus.yaml")
-    there(venv / "bin/nsllm-lite", "corpus", "corpus.yaml", "out=made/corpus")
+    there(venv / "bin/nsllm-lite", "phase1", "--only", "corpus", "--out", "made")
     assert (tmp_path / "made/corpus/manifest.json").is_file()
     assert "Nothing failed." in there(venv / "bin/nsllm-lite", "doctor")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import ftfy
 import numpy as np
 
-from nsllm_lite import run
+from nsllm_lite import run, tables
 from nsllm_lite.tasks import floors
 from nsllm_lite.tasks.items import Item, normal, read_items
 
@@ -231,8 +231,8 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     files = {name: read_items(path) for name, path in zip(names, paths, strict=True)}
     found: dict[str, Any] = {"files": {}, "between": []}
     for name, items in files.items():
-        found["files"][name] = examine(items)
-        print("\n".join(words_of(name, found["files"][name])) + "\n", flush=True)
+        about = found["files"][name] = examine(items)
+        tell(f"{name}: {about['rows']:,} rows, {about['kind']}", words_of(about))
     for here, there in permutations(files, 2):
         if not (leaks := leaked(files[here], files[there])):
             continue
@@ -256,14 +256,24 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     return found
 
 
-def words_of(name: str, found: dict[str, Any]) -> list[str]:
-    """What was found in one file, in lines; what is in order is left out."""
-    rows, same, chars, form = found["rows"], found["duplicates"], found["characters"], found["forms"]
-    lines = [f"{name}: {rows:,} rows, {found['kind']}"]
+def tell(heading: str, lines: list[tuple[str, str]]) -> None:
+    tables.row((heading,), ())
+    for count, words in lines:
+        if count:
+            tables.row((f"  {count:>6} ", words), (9,))
+        else:
+            tables.row(("", words), (1,))
+    print(flush=True)
+
+
+def words_of(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """(count or nothing, words) of what was found in one file; what is in order is left out."""
+    same, chars, form = found["duplicates"], found["characters"], found["forms"]
+    lines: list[tuple[str, str]] = []
 
     def say(count: int, words: str) -> None:
         if count:
-            lines.append(f"  {count:>6,}  {words}")
+            lines.append((f"{count:,}", words))
 
     say(same["exact"], "rows repeat another's input to the letter")
     say(same["normalised"], "rows repeat another's input but for case, spaces and punctuation")
@@ -283,22 +293,28 @@ def words_of(name: str, found: dict[str, Any]) -> list[str]:
     say(len(form["reasoning_in_output"]), "outputs with <think> before the answer: to be cut off before scoring")
     if (titles := found.get("titles")) and max(titles.values()) > MIN_TITLE_ROUGE:
         scores = ", ".join(f"{rule} {score:.3f}" for rule, score in titles.items())
-        lines.append(f"  ROUGE-L of rules that read nothing: {scores}")
+        lines.append(("", f"ROUGE-L of rules that read nothing: {scores}"))
     if choices := found.get("choices"):
         letters = ", ".join(f"{letter} {count:,}" for letter, count in choices["letters"].items())
-        lines.append(f"  letters {letters}: always the commonest scores {choices['majority']:.1%}")
-        lines.append(f"  the answer is the one longest option in {choices['gold_is_longest']:.1%}")
+        lines.append(("", f"letters {letters}: always the commonest scores {choices['majority']:.1%}"))
+        lines.append(("", f"the answer is the one longest option in {choices['gold_is_longest']:.1%}"))
         say(len(choices["equal_options"]), f"questions with equal options: rows {choices['equal_options'][:8]}")
     if classes := found.get("classes"):
-        lines.append("  labels " + ", ".join(f"{label} {count:,}" for label, count in classes["labels"].items()))
-        lines.append(f"  always the commonest scores {classes['majority']:.1%}")
+        lines.append(("", "labels " + ", ".join(f"{label} {count:,}" for label, count in classes["labels"].items())))
+        lines.append(("", f"always the commonest scores {classes['majority']:.1%}"))
     if classes and "words" in classes:
         look = max(classes["look"]["f1"], key=classes["look"]["f1"].get)
         lines += [
-            f"  naive Bayes on words, {floors.FOLDS}-fold: macro-F1 {classes['words']['macro_f1']:.3f}, to be beaten",
-            f"  case, digits and punctuation alone: macro-F1 {classes['look']['macro_f1']:.3f}, "
-            f"{look} {classes['look']['f1'][look]:.2f}",
+            (
+                "",
+                f"naive Bayes on words, {floors.FOLDS}-fold: macro-F1 {classes['words']['macro_f1']:.3f}, to be beaten",
+            ),
+            (
+                "",
+                f"case, digits and punctuation alone: macro-F1 {classes['look']['macro_f1']:.3f}, "
+                f"{look} {classes['look']['f1'][look]:.2f}",
+            ),
         ]
         if bare := [label for label, share in classes["non_ascii"].items() if not share]:
-            lines.append(f"  no character beyond ASCII in any text of {', '.join(bare)}: a trace of the source")
+            lines.append(("", f"no character beyond ASCII in any text of {', '.join(bare)}: a trace of the source"))
     return lines

@@ -21,7 +21,8 @@ def floors_of(task_set: TaskSet, seed: int) -> dict[str, dict[str, float]]:
         return {rule: {"rouge_l": float(np.mean(values))} for rule, values in found.items()}
     answers = [item.answer for item in items]
     common = Counter(answers).most_common(1)[0][0]
-    given: dict[str, list[str] | None] = {f"always {common}": [common] * len(items)}
+    rule = "commonest answer" if task.kind == "answer" else f"always {common}"
+    given: dict[str, list[str] | None] = {rule: [common] * len(items)}
     if task.kind == "letter":
         given["longest choice"] = [max(item.choices, key=lambda x: len(item.choices[x])) for item in items]
     if task.kind == "label":

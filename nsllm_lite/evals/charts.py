@@ -36,8 +36,11 @@ def best_floor(about: dict[str, Any], metric: str) -> tuple[str, float]:
 # --------------------------------------------------------------------------------------------------------- tables
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The scores, their floors and ceilings, and the differences between models, as Markdown tables."""
+def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
+    """The scores, their floors and ceilings, and the differences between models, as Markdown tables.
+
+    Without `all_differences` only those beyond chance are listed.
+    """
     columns = [(name, metric) for name, about in sets_of(results).items() for metric in about["metrics"]]
     heads = [f"{name}, {NAMES[metric]}" for name, metric in columns]
     lines = ["# Scores", "", "With the 95 % interval over resampled items; an answer that cannot be read is wrong.", ""]
@@ -66,6 +69,8 @@ def markdown(results: dict[str, Any]) -> str:
         lines += ["", "# Differences between models, on the same items", ""]
         lines += ["| set | asked | from | to | score | difference | p |", "|---|---|---|---|---|---:|---:|"]
         for row in results["differences"]:
+            if not all_differences and row["p"] >= ALPHA:
+                continue
             shown = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
             shown = f"**{shown}**" if row["p"] < ALPHA else shown
             lines.append(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nsllm_lite import execution, run
+from nsllm_lite import execution, run, tables
 from nsllm_lite import recipe as recipes
 from nsllm_lite.evals import charts
 from nsllm_lite.evals.baselines import ceiling_of, floors_of
@@ -67,7 +67,7 @@ def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
     identity = recipes.identity(recipe)
     if run.is_finished(out, identity, inputs):
         print(f"{out}: finished, skipped")
-        print(charts.markdown(run.read_json(out / "results.json")))
+        tables.markdown(charts.markdown(run.read_json(out / "results.json"), all_differences=False))
         return run.read_manifest(out)["results"]
     run.begin(out, identity, inputs)
 
@@ -79,11 +79,10 @@ def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
         measured[one.name] = figures
     results = score_all(asked, sets, recipe, out, device) | {"warnings": warnings_of(recipe)}
     run.write_json(out / "results.json", results)
-    table = charts.markdown(results)
-    run.write_atomic(out / "report.md", table + "\n")
+    run.write_atomic(out / "report.md", charts.markdown(results) + "\n")
     charts.radar(results, out / "radar.png")
     charts.bars(results, out / "bars.png")
-    print(table)
+    tables.markdown(charts.markdown(results, all_differences=False))
     print(f"\n{out}: report.md, results.json, radar.png, bars.png")
     run.finish(out, "eval", identity, inputs, results, started, {"models": measured})
     return results
@@ -182,7 +181,8 @@ def _predict(asked: Asked, missing: list[int], engine: "Engine") -> Iterator[Pre
         answers = engine.generate(prompts, task.new_tokens, ["\n"])
     else:
         prompts = [as_told(engine, task, item, labels) for item in items]
-        answers = engine.generate(prompts, task.chat_tokens, [])
+        room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # tuned on answers alone
+        answers = engine.generate(prompts, room, [])
     for place, text in answers:
         yield Prediction(missing[place], parse(task, text, options[place]), text)
 

@@ -15,13 +15,13 @@ def warnings_of(recipe: recipes.Eval) -> list[str]:
         for corpus in corpora_of(model.path):
             manifest = run.read_manifest(corpus)
             checked = {str(Path(name).resolve()) for name in manifest["recipe"]["decontaminate"]}
-            found += [
-                f"{model.name} was trained on {corpus}, which was not decontaminated against {file.path}: papers in it "
-                "may hold its items. Name the file in that corpus's `decontaminate`, or in the run's eval.yaml before "
-                "the corpus is made."
-                for file in recipe.files
-                if str(Path(file.path).resolve()) not in checked
-            ]
+            unchecked = [file.path for file in recipe.files if str(Path(file.path).resolve()) not in checked]
+            if unchecked:
+                found.append(
+                    f"{model.name} was trained on {corpus}, which was not decontaminated against "
+                    f"{', '.join(unchecked)}: papers in it may hold their items. Name such files in the corpus's "
+                    "`decontaminate`, or in the run's eval.yaml before the corpus is made."
+                )
             made = run.read_manifest(Path(recipe.tasks)) if recipe.tasks else None
             if made and made["inputs"].get("corpus") != run.manifest_sha256(corpus):
                 found.append(

@@ -14,6 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,10 +28,15 @@ PROJECTIONS = (
 )  # fmt: skip
 
 
-def use_fused_layers(model: nn.Module, recompute_cheap: bool) -> int:
+def use_fused_layers(model: nn.Module, recompute_cheap: bool, compiled: bool = False) -> int:
     """Gives the layers of `model` (with or without PEFT's LoRA on it) their forward; returns how many.
 
     A layer of another kind, or with an adapter that is no plain LoRA (DoRA, dropout, several at once), stays as it is.
+
+    With `compiled`, torch.compile makes one graph of what is before attention and one of what is after, which all
+    layers share and which take any number of tokens. It keeps no more than is kept without `recompute_cheap`. NF4
+    weights must be held dequantised: in a graph, restoring one in the forward and in the backward pass is the same
+    expression, so all would be restored once and kept (seen with torch 2.13).
     """
     count = 0
     for layer in model.modules():
@@ -38,7 +44,8 @@ def use_fused_layers(model: nn.Module, recompute_cheap: bool) -> int:
             continue
         linears = {name.split(".")[1]: as_lora_linear(layer.get_submodule(name)) for name in PROJECTIONS}
         if all(linears.values()):
-            layer.forward = types.MethodType(_forward(layer.forward, linears, recompute_cheap), layer)
+            assert not (compiled and _is_nf4(layer)), "compiled layers need weights that are not in NF4"
+            layer.forward = types.MethodType(_forward(layer, linears, recompute_cheap, compiled), layer)
             count += 1
     return count
 
@@ -70,15 +77,44 @@ def _frozen(linear: nn.Module) -> Callable[[], Tensor]:
     return lambda: dequantize_4bit(linear.weight.data, linear.weight.quant_state).to(linear.compute_dtype)
 
 
+def _is_nf4(layer: nn.Module) -> bool:
+    return any(getattr(getattr(module, "weight", None), "quant_state", None) for module in layer.modules())
+
+
 def _is_silu(mlp: nn.Module) -> bool:
     return type(getattr(mlp, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
 
 
-def _forward(plain: Callable, linears: dict[str, LoraLinear], recompute_cheap: bool) -> Callable:
+def _forward(layer: nn.Module, linears: dict[str, LoraLinear], recompute_cheap: bool, compiled: bool) -> Callable:
+    plain = layer.forward
+    rotate = layer.self_attn.forward.__func__.__globals__["apply_rotary_pos_emb"]
+
     def several(produce: Callable[..., Tensor] | None, inputs: tuple[Tensor, ...], *names: str) -> tuple[Tensor, ...]:
-        if produce is not None and not recompute_cheap:
+        if produce is not None and (compiled or not recompute_cheap):
             produce, inputs = None, (produce(*inputs),)
         return lora_linears(produce, inputs, [linears[name] for name in names])
+
+    def before_attention(layer: nn.Module, x_TH: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """q, k and v, (T, heads, D) each."""
+        attention = layer.self_attn
+        q, k, v = several(layer.input_layernorm, (x_TH,), "q_proj", "k_proj", "v_proj")
+        q, k, v = (x.view(len(x), -1, attention.head_dim) for x in (q, k, v))
+        if hasattr(attention, "q_norm"):
+            q, k = attention.q_norm(q), attention.k_norm(k)
+        q, k = rotate(*(x[None].transpose(1, 2) for x in (q, k)), *rotation)
+        q, k = (x[0].transpose(0, 1).to(v.dtype) for x in (q, k))
+        return q, k, v
+
+    def after_attention(layer: nn.Module, x_TH: Tensor, attended: Tensor) -> Tensor:
+        """`attended` is (T, heads x D)."""
+        x_TH = x_TH + several(None, (attended,), "o_proj")[0]
+        gate, up = several(layer.post_attention_layernorm, (x_TH,), "gate_proj", "up_proj")
+        swiglu = getattr(layer.mlp, "swiglu", _swiglu)
+        return x_TH + several(swiglu, (gate, up), "down_proj")[0]
+
+    if compiled:  # fullgraph: an error, rather than pieces that run slowly without a word
+        options = {"fullgraph": True, "dynamic": True}
+        before_attention, after_attention = (torch.compile(f, **options) for f in (before_attention, after_attention))
 
     def forward(
         self: nn.Module,
@@ -91,32 +127,11 @@ def _forward(plain: Callable, linears: dict[str, LoraLinear], recompute_cheap: b
         if layout is None:
             return plain(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
         x_TH = hidden_states[0]
-        q, k, v = several(self.input_layernorm, (x_TH,), "q_proj", "k_proj", "v_proj")
-        attended = _attend(self.self_attn, q, k, v, position_embeddings, layout)
-        x_TH = x_TH + several(None, (attended,), "o_proj")[0]
-        gate, up = several(self.post_attention_layernorm, (x_TH,), "gate_proj", "up_proj")
-        swiglu = getattr(self.mlp, "swiglu", _swiglu)
-        return (x_TH + several(swiglu, (gate, up), "down_proj")[0])[None]
+        q, k, v = before_attention(self, x_TH, position_embeddings)
+        attended = varlen_attention(q, k, v, layout=layout, scale=self.self_attn.scaling, causal=True)
+        return after_attention(self, x_TH, attended.reshape(len(v), -1))[None]
 
     return forward
-
-
-def _attend(
-    attention: nn.Module,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    position_embeddings: tuple[Tensor, Tensor],
-    layout: Layout,
-) -> Tensor:
-    """Of projections (T, heads x D) what the output projection takes, (T, heads x D)."""
-    q, k, v = (x.view(len(x), -1, attention.head_dim) for x in (q, k, v))
-    if hasattr(attention, "q_norm"):
-        q, k = attention.q_norm(q), attention.k_norm(k)
-    rotate = attention.forward.__func__.__globals__["apply_rotary_pos_emb"]
-    q, k = rotate(*(x[None].transpose(1, 2) for x in (q, k)), *position_embeddings)
-    q, k = (x[0].transpose(0, 1).to(v.dtype) for x in (q, k))
-    return varlen_attention(q, k, v, layout=layout, scale=attention.scaling, causal=True).reshape(len(v), -1)
 
 
 def _swiglu(gate: Tensor, up: Tensor) -> Tensor:

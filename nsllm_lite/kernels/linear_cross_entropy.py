@@ -4,10 +4,11 @@ Letters: N tokens, H hidden size, V vocabulary.
 loss = -sum_n log softmax(hidden_n W^T)[target_n], over the n whose target is not IGNORE.
 With V = 151,936 the fp32 logits of one row of 4,096 tokens take 2.5 GB, and their gradient as much again; here a chunk
 of tokens at a time is scored and its gradient taken at once, as in Liger-Kernel's fused linear cross-entropy (which is
-used on CUDA). Source of the idea: https://github.com/linkedin/Liger-Kernel, ops/fused_linear_cross_entropy.py.
+used on CUDA unless "chunked" is asked for; which is faster is not measured yet: tests/bench/gpu.py --only head).
+Source of the idea: https://github.com/linkedin/Liger-Kernel, ops/fused_linear_cross_entropy.py.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,15 +18,25 @@ IGNORE = -100
 CHUNK_BYTES = 2**25  # of fp32 logits at a time; measured best of 2**22..2**27 on a CPU at V = 151,936
 
 
-def linear_cross_entropy(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
-    """The summed loss, a scalar in fp32; gradients reach `hidden_NH` and, if it asks for them, `weight_VH`."""
-    if hidden_NH.is_cuda:
+def linear_cross_entropy(
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    targets_N: Tensor,
+    head: Literal["liger", "chunked"] | None = None,
+    chunk_tokens: int | None = None,
+) -> Tensor:
+    """The summed loss, a scalar in fp32; gradients reach `hidden_NH` and, if it asks for them, `weight_VH`.
+
+    `head` None takes Liger's on CUDA and ours elsewhere. `chunk_tokens` is of ours; None: by the size of the logits.
+    """
+    if head == "liger" or (head is None and hidden_NH.is_cuda):
         from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
         return liger_fused_linear_cross_entropy(
             hidden_NH.to(weight_VH.dtype), weight_VH, targets_N, ignore_index=IGNORE, reduction="sum"
         )
-    return _LinearCrossEntropy.apply(hidden_NH, weight_VH, targets_N)
+    chunk_tokens = chunk_tokens or _chunk_tokens(weight_VH)
+    return _LinearCrossEntropy.apply(hidden_NH, weight_VH, targets_N, chunk_tokens)
 
 
 def linear_cross_entropy_reference(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
@@ -38,7 +49,7 @@ def token_losses(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Ten
     """Loss of each token, (N,) in fp32, 0 where ignored; no gradient (evaluation), chunked likewise."""
     losses = []
     with torch.no_grad():
-        for start, stop in _chunks(hidden_NH, weight_VH):
+        for start, stop in _chunks(len(hidden_NH), _chunk_tokens(weight_VH)):
             logits = (hidden_NH[start:stop].to(weight_VH.dtype) @ weight_VH.T).float()
             losses.append(
                 functional.cross_entropy(logits, targets_N[start:stop], ignore_index=IGNORE, reduction="none")
@@ -46,20 +57,23 @@ def token_losses(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Ten
     return torch.cat(losses)
 
 
-def _chunks(hidden_NH: Tensor, weight_VH: Tensor) -> list[tuple[int, int]]:
-    chunk_bytes = CHUNK_BYTES * (8 if hidden_NH.is_cuda else 1)  # each chunk reads the whole head again
-    size = max(1, chunk_bytes // (4 * weight_VH.shape[0]))
-    return [(start, start + size) for start in range(0, hidden_NH.shape[0], size)]
+def _chunk_tokens(weight_VH: Tensor) -> int:
+    chunk_bytes = CHUNK_BYTES * (8 if weight_VH.is_cuda else 1)  # each chunk reads the whole head again
+    return max(1, chunk_bytes // (4 * weight_VH.shape[0]))
+
+
+def _chunks(num_tokens: int, chunk_tokens: int) -> list[tuple[int, int]]:
+    return [(start, start + chunk_tokens) for start in range(0, num_tokens, chunk_tokens)]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
-        loss = torch.zeros((), dtype=torch.float32)
-        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, chunk_tokens: int) -> Tensor:
+        loss = torch.zeros((), dtype=torch.float32, device=hidden_NH.device)
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden_NH) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
-        for start, stop in _chunks(hidden_NH, weight_VH):
+        for start, stop in _chunks(len(hidden_NH), chunk_tokens):
             hidden, targets = hidden_NH[start:stop], targets_N[start:stop]
             kept = targets != IGNORE
             logits = (hidden.to(weight_VH.dtype) @ weight_VH.T).float()
@@ -80,8 +94,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         saved = list(ctx.saved_tensors)
         grad_hidden = saved.pop(0) * grad_loss if ctx.needs_input_grad[0] else None
         grad_weight = (saved.pop(0) * grad_loss).to(ctx.weight_dtype) if ctx.needs_input_grad[1] else None
-        return grad_hidden, grad_weight, None
+        return grad_hidden, grad_weight, None, None

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nsllm_lite import execution, heldout, model
+from nsllm_lite import execution, heldout, model, tables
 from nsllm_lite import recipe as recipes
 from nsllm_lite.merge import loaded
 from nsllm_lite.merge.inputs import Adapter, Base
@@ -118,16 +118,17 @@ def table(comparison: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def compare_only(recipe: recipes.Merge) -> dict[str, dict[str, float]]:
-    """Prints the table; writes nothing."""
+def compare_only(recipe: recipes.Merge) -> dict[str, Any]:
+    """Prints the table and returns it, with the lowest choice for either use; writes nothing."""
     from nsllm_lite.merge.merge import open_inputs
     from nsllm_lite.merge.plan import plan_merge
 
     base, adapters = open_inputs(recipe)
     comparison = compare(recipe, base, adapters, plan_merge(base, adapters, recipe.dtype))
-    print(table(comparison))
+    best = {"to_serve_in_16_bits": lowest(comparison, False), "then_requantize": lowest(comparison, True)}
+    tables.markdown(table(comparison))
     print(
-        f"Lowest loss: to serve in 16 bits, {lowest(comparison, False)}; when NF4 training follows, "
-        f"{lowest(comparison, True)}."
+        f"Lowest loss: to serve in 16 bits, {best['to_serve_in_16_bits']}; when NF4 training follows, "
+        f"{best['then_requantize']}."
     )
-    return comparison
+    return {"comparison": comparison, "lowest": best}

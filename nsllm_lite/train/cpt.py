@@ -7,6 +7,8 @@ loss is the sum over all its target tokens divided by their number, however its 
 import json
 import math
 import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from nsllm_lite.train import checkpoint, guards, outputs
 from nsllm_lite.train.inputs import Inputs, read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay
 from nsllm_lite.train.plot import plot_losses, read_curve
+from nsllm_lite.train.prefetch import steps_ahead
 from nsllm_lite.train.team import Team
 from nsllm_lite.train.tracking import Trackers, TrainerLog, make_accelerator
 
@@ -62,7 +65,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     team.wait()
 
     # The model and what is trained in it
-    lm = models.PackedLM(make_model(recipe, inputs, how))
+    lm = models.PackedLM(make_model(recipe, inputs, how), how.head)
     trained = [parameter for parameter in lm.parameters() if parameter.requires_grad]
     team.start_equal(trained)
     optimizer = make_optimizer(recipe.optimizer, parameter_groups(lm, recipe.optimizer))
@@ -83,14 +86,17 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         log.write({"step": step, "tokens": tokens, "heldout": figures})
         guards.require_remembered(recipe.evaluation, step, log.lines()[0]["heldout"], figures, out)
 
-    def compute_gradients(rows: list[Row]) -> tuple[float, float]:
+    def micro_batches(rows: list[Row]) -> list[Sequence[Row]]:
+        """This process's part of a step's rows."""
+        return list(in_groups(team.share(rows), how.micro_batch_rows))
+
+    def compute_gradients(rows: list[Row], batches: Iterable[models.Batch]) -> tuple[float, float]:
         """The step's loss and the norm of its gradient, which is then clipped."""
         targets = sum(row.num_targets for row in rows)
         loss = torch.zeros((), device=how.device)
-        for micro_rows in in_groups(team.share(rows), how.micro_batch_rows):
-            batch = models.collate(micro_rows, how.device)
+        for batch in batches:
             with models.autocast(how.device, recipe.compute_dtype):
-                micro_loss = lm(batch) / targets
+                micro_loss = lm(batch.to(how.device)) / targets
             scaler.scale(micro_loss).backward()
             loss += micro_loss.detach()
         team.add_gradients(trained)
@@ -119,45 +125,49 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     progress_bar = run.progress(budget.steps, first_step, str(out), "step", disable=not team.is_first)
     train_seconds, train_tokens = 0.0, 0
     unreached = {name: parameter for name, parameter in lm.named_parameters() if parameter.requires_grad}
-    for step in range(first_step, budget.steps):
-        step_started = time.perf_counter()
-        rows = order.rows(step)
-        factor = lr_factor(recipe.schedule, step, budget.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
+    steps = range(first_step, budget.steps)
+    with closing(steps_ahead(steps, order.rows, micro_batches, how.device)) as ahead:
+        for step in steps:
+            step_started = time.perf_counter()
+            rows, batches = next(ahead)
+            factor = lr_factor(recipe.schedule, step, budget.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
 
-        loss, grad_norm = compute_gradients(rows)
-        while math.isfinite(loss) and not math.isfinite(grad_norm) and scaler.get_scale() > 1:  # fp16 has overflowed
+            loss, grad_norm = compute_gradients(rows, batches)
+            # fp16 has overflowed: again with a smaller scale
+            while math.isfinite(loss) and not math.isfinite(grad_norm) and scaler.get_scale() > 1:
+                scaler.update()
+                optimizer.zero_grad(set_to_none=True)
+                again = (models.collate(micro_rows, how.device) for micro_rows in micro_batches(rows))
+                loss, grad_norm = compute_gradients(rows, again)
+            guards.require_finite(step + 1, loss, grad_norm, rows, out)
+            if unreached:
+                unreached = guards.require_reached(unreached, first_step, step)
+            scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
-            loss, grad_norm = compute_gradients(rows)
-        guards.require_finite(step + 1, loss, grad_norm, rows, out)
-        if unreached:
-            unreached = guards.require_reached(unreached, first_step, step)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
 
-        done = step + 1
-        step_tokens = sum(len(row.input_ids) for row in rows)
-        tokens += step_tokens
-        train_tokens += step_tokens
-        train_seconds += time.perf_counter() - step_started
-        domain_tokens += sum(len(row.input_ids) for row in rows[: len(rows) - order.replay_rows(step)])
-        line = {"step": done, "tokens": tokens, "loss": loss}
-        line |= {"learning_rate": recipe.optimizer.learning_rate * factor, "grad_norm": grad_norm}
-        if team.is_first:
-            log.write(line)
-        speed = train_tokens / train_seconds
-        progress_bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} tok/s", refresh=False)
-        progress_bar.update()
-        if done % recipe.evaluation.every_steps == 0 or done == budget.steps:
-            evaluate(done)
-        if team.is_first and (done % recipe.checkpoint_steps == 0 or done == budget.steps):
-            log.sync()
-            progress = {"tokens": tokens, "domain_tokens": domain_tokens, "scaler": scaler.state_dict()}
-            checkpoint.save(out / "checkpoints", done, lm, optimizer, progress)
-            checkpoint.rotate(out / "checkpoints", recipe.keep_checkpoints)
+            done = step + 1
+            step_tokens = sum(len(row.input_ids) for row in rows)
+            tokens += step_tokens
+            train_tokens += step_tokens
+            train_seconds += time.perf_counter() - step_started
+            domain_tokens += sum(len(row.input_ids) for row in rows[: len(rows) - order.replay_rows(step)])
+            line = {"step": done, "tokens": tokens, "loss": loss}
+            line |= {"learning_rate": recipe.optimizer.learning_rate * factor, "grad_norm": grad_norm}
+            if team.is_first:
+                log.write(line)
+            speed = train_tokens / train_seconds
+            progress_bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} tok/s", refresh=False)
+            progress_bar.update()
+            if done % recipe.evaluation.every_steps == 0 or done == budget.steps:
+                evaluate(done)
+            if team.is_first and (done % recipe.checkpoint_steps == 0 or done == budget.steps):
+                log.sync()
+                progress = {"tokens": tokens, "domain_tokens": domain_tokens, "scaler": scaler.state_dict()}
+                checkpoint.save(out / "checkpoints", done, lm, optimizer, progress)
+                checkpoint.rotate(out / "checkpoints", recipe.keep_checkpoints)
     progress_bar.close()
 
     # What is left behind
@@ -220,8 +230,9 @@ def freeze_execution(out: Path, card: str, how: recipes.Execution) -> None:
     """Keeps the execution in `out/execution.json`; says so when a resume finds another."""
     frozen = {"card": card, **how.model_dump(mode="json")}
     path = out / "execution.json"
-    if path.is_file() and (before := json.loads(path.read_text())) != frozen:
-        changed = [f"{key} {before.get(key)} -> {frozen[key]}" for key in frozen if before.get(key) != frozen[key]]
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    old = {key: before.get(key, value) for key, value in frozen.items()}
+    if changed := [f"{key} {old[key]} -> {value}" for key, value in frozen.items() if old[key] != value]:
         print(f"{out}: continuing with another execution ({', '.join(changed)}); losses may differ by rounding")
     run.write_json(path, frozen)
 
@@ -243,7 +254,7 @@ def make_model(recipe: recipes.Training, inputs: Inputs, how: recipes.Execution)
         )
         if recipe.adapter is None:
             model.requires_grad_(True)
-    if how.device == "cuda":
+    if how.device == "cuda" and not how.compile:
         from nsllm_lite.kernels.liger import use_liger_kernels
 
         swapped = use_liger_kernels(model)
@@ -252,7 +263,12 @@ def make_model(recipe: recipes.Training, inputs: Inputs, how: recipes.Execution)
         models.recompute_layers(model, how.recompute_layers)
     if recipe.adapter:
         model = models.add_adapter(model, recipe.adapter, recipe.model, recipe.seed)
-        use_fused_layers(model, recompute_cheap=bool(how.recompute_cheap))
+        num_fused = use_fused_layers(model, recompute_cheap=bool(how.recompute_cheap), compiled=bool(how.compile))
+        if how.compile and not num_fused:
+            raise ValueError(
+                f"execution.compile=true, but no layer of {type(model.get_base_model()).__name__} can be compiled: "
+                "Qwen3, Qwen2, Llama and Mistral with a plain LoRA can. Leave execution.compile out."
+            )
     return model
 
 

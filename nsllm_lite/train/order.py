@@ -57,9 +57,11 @@ _LAST: dict[int, tuple[tuple[int, int, int, int], np.ndarray]] = {}  # stream ->
 
 def _permutation(count: int, seed: int, stream: int, epoch: int) -> np.ndarray:
     key = (count, seed, stream, epoch)
-    if stream not in _LAST or _LAST[stream][0] != key:
-        _LAST[stream] = (key, np.random.default_rng([seed, stream, epoch]).permutation(count))
-    return _LAST[stream][1]
+    known, permutation = _LAST.get(stream, (None, None))
+    if known != key:
+        permutation = np.random.default_rng([seed, stream, epoch]).permutation(count)
+        _LAST[stream] = (key, permutation)
+    return permutation
 
 
 def plan_replay(share: float, max_epochs: float, replay: Rows, total_rows: int) -> Fraction:

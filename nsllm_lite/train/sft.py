@@ -241,6 +241,10 @@ def make_trainer(tuning: Tuning) -> "SFTTrainer":
         def _send_telemetry(self) -> None:
             """Nothing reaches the network."""
 
+        def _get_train_sampler(self, *args: Any) -> torch.utils.data.Sampler:
+            """The order is that of `places`."""
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
     class Calls(TrainerCallback):
         on_train_begin = staticmethod(tuning.on_train_begin)
         on_step_begin = staticmethod(tuning.on_step_begin)
@@ -259,7 +263,6 @@ def make_trainer(tuning: Tuning) -> "SFTTrainer":
         max_steps=tuning.num_steps - tuning.first_step,
         per_device_train_batch_size=how.micro_batch_rows,
         gradient_accumulation_steps=recipe.examples_per_step // how.micro_batch_rows,
-        train_sampling_strategy="sequential",
         max_length=None,
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},

@@ -63,15 +63,15 @@ def read_inputs(recipe: recipes.Sft) -> SftInputs:
         )
     examples, ledger = read_examples(files["data"], template, recipe.max_tokens)
     heldout, heldout_ledger = read_examples(files["heldout"], template, recipe.max_tokens)
-    if len(heldout) > recipe.max_heldout_examples:
-        places = np.linspace(0, len(heldout) - 1, recipe.max_heldout_examples)
-        heldout = [heldout[int(place)] for place in places]
     in_both = {e.document for e in examples} & {e.document for e in heldout} - {""}
     if in_both:
         raise ValueError(
             f"{len(in_both)} documents stand in `data` and in `heldout` ({', '.join(sorted(in_both)[:3])}): the loss "
             "on what was trained on says nothing. Split the files by document, as `nsllm-lite tasks` does."
         )
+    if len(heldout) > recipe.max_heldout_examples:
+        places = np.linspace(0, len(heldout) - 1, recipe.max_heldout_examples)
+        heldout = [heldout[int(place)] for place in places]
     hashes = {"base": run.fingerprint_weights(base_dir)}
     hashes |= {name: run.sha256_json([run.sha256_file(path) for path in paths]) for name, paths in files.items()}
     return SftInputs(

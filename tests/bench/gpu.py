@@ -3,14 +3,19 @@
     python tests/bench/gpu.py --json OUT.json                        all sections, as far as nine minutes go (--minutes)
     python tests/bench/gpu.py --only step caps --base FOLDER         some; the base stays in FOLDER for the next time
     python tests/bench/gpu.py --wheels FOLDER --only peers           packages from wheels, where there is no network
+    python tests/bench/gpu.py --rows FOLDER --only agreement         packed rows of one's own, in place of the sample's
     python tests/bench/gpu.py --device cpu --tiny                    the script itself, on a pico model
 
 ceilings   matrix product and copy: the most that this card does. Always measured.
 step       Qwen3-8B's shape (random weights: speed does not depend on them) in NF4 with LoRA of rank 64, rows of 4,096,
-           as `execution` would have it and in other ways. Tokens are real: rows are full, nothing is padded.
+           as `execution` would have it and in other ways; compiled, and the same not compiled. Rows are full, nothing
+           is padded; their tokens are random, which speed does not depend on.
 profile    the kernels that take most time in one step, and how often the host waits for the card.
-agreement  LoRA's gradients, and 60 steps on the same 8 rows, of a small model, beside transformers and PEFT with each
-           document alone, and beside the peers. The exit status is 1 where they differ, or where something fails.
+head       the loss from the last hidden states and back: Liger's and ours in chunks of several sizes, and the share of
+           the chosen step that each would be.
+agreement  LoRA's gradients, and 60 steps on the same 8 rows of real text, of a small model, beside transformers and
+           PEFT with each document alone, and beside the peers. The exit status is 1 where they differ, or where
+           something fails.
 caps       what would be chosen for a smaller card, with torch held to that card's memory.
 peers      TRL's SFTTrainer and Unsloth on the same base and rows.
 
@@ -43,15 +48,18 @@ import argparse
 import gc
 import importlib.metadata
 import importlib.util
+import inspect
 import json
+import re
 import statistics
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from itertools import pairwise
+from itertools import compress, cycle, pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,19 +72,25 @@ from torch.profiler import profile
 from nsllm_lite import chain, execution
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
+from nsllm_lite.corpus import sources
+from nsllm_lite.corpus.texts.render import phase1_text
+from nsllm_lite.corpus.tokenizer import load_tokenizer
+from nsllm_lite.heldout import sample_rows
+from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy
 from nsllm_lite.plan import PEAK_TFLOPS
-from nsllm_lite.rows import Row, in_groups
+from nsllm_lite.rows import Row, Rows, in_groups
 from nsllm_lite.run import GIB, write_json
 from nsllm_lite.train import cpt
 from nsllm_lite.train.outputs import peak_memory_bytes
 
 RECIPE = Path(__file__).parents[2] / "recipes/qwen3-8b/phase1.yaml"
-SECTIONS = ("ceilings", "step", "profile", "agreement", "caps", "peers")
+SECTIONS = ("ceilings", "step", "profile", "head", "agreement", "caps", "peers")
 PACKAGES = ("torch", "triton", "transformers", "peft", "bitsandbytes", "liger-kernel", "trl", "unsloth")
 STEP_ROWS = 8
 CAPS = ((21.5, 23.6), (37, 40), (74, 80))  # GiB: what torch may take, and the card that is planned for
 SMALL = execution.ModelSize(layers=4, hidden=512, intermediate=1536, query=512, key_value=256, vocab=4096, tied=False)
 PICO = execution.ModelSize(layers=2, hidden=128, intermediate=256, query=128, key_value=64, vocab=512, tied=False)
+HEAD_TOKENS, HEAD_CHUNKS = (4096, 8192, 16384, 32768), (512, 1024, 2048, 4096, 8192)
 SMALLEST_COSINE, FURTHEST_END = 0.999, 0.02
 COLUMNS = {"section": "", "what": "", "tokens_per_s": ",.0f", "ms_per_step": ",.0f", "mfu": ".1%", "of_ceiling": ".1%"}
 COLUMNS |= {"peak_gib": ".2f", "predicted_gib": ".2f", "note": ""}
@@ -101,6 +115,24 @@ class Bench:
         recipe = self.recipe.model_copy(update={"execution": recipes.Execution(**asked)})
         return execution.choose(recipe, self.size, self.row_tokens, self.device, card_bytes or self.card_bytes)
 
+    def real_rows(self) -> list[Row]:
+        """Rows of text, no longer than `row_tokens`: of the folder that was named, or beginnings of sample papers.
+
+        Text becomes tokens by the tokenizer beside the base if that knows its characters; else each word is hashed.
+        """
+        if self.options.rows:
+            given = Rows(self.options.rows)
+            rows = sample_rows(given, STEP_ROWS)
+            if len(rows) < STEP_ROWS:
+                raise ValueError(f"{given.path} holds {len(rows)} rows; {STEP_ROWS} are needed. Name another --rows.")
+            return [begin_of(row, self.row_tokens, self.size.vocab) for row in rows]
+        papers, rows = sample_tokens(self.base, self.size.vocab), []
+        for row in self.rows(self.row_tokens // 2):
+            documents = [next(papers)[:length] for length in row.doc_lengths]
+            ids, lengths = np.concatenate(documents), [len(each) for each in documents]
+            rows.append(Row(ids, lengths, row.doc_ids, row.doc_sources, row.doc_bytes))
+        return rows
+
     def rows(self, doc_tokens: int) -> list[Row]:
         """Full rows of random tokens; documents are of about `doc_tokens`, half as many more or less."""
         rng, rows = np.random.default_rng(0), []
@@ -110,6 +142,30 @@ class Bench:
             ids, names = rng.integers(0, self.size.vocab, self.row_tokens).astype(np.int32), ["bench"] * len(lengths)
             rows.append(Row(ids, lengths, names, names, [4 * n for n in lengths]))
         return rows
+
+
+def begin_of(row: Row, row_tokens: int, vocab: int) -> Row:
+    """Its first `row_tokens` tokens, without documents of one token; ids that the model lacks are folded in."""
+    ends = np.minimum(np.cumsum(row.doc_lengths), row_tokens)
+    lengths = [int(n) for n in np.diff(ends, prepend=0) if n > 0]
+    ids = row.input_ids[: sum(lengths)]
+    long = [n > 1 for n in lengths]
+    ids, lengths = ids[np.repeat(long, lengths)], list(compress(lengths, long))
+    return Row(
+        ids % vocab, lengths, *(list(compress(names, long)) for names in (row.doc_ids, row.doc_sources)), lengths
+    )
+
+
+def sample_tokens(base: Path, vocab: int) -> Iterator[np.ndarray]:
+    """The ids of each of the bundled sample papers in turn, over and over."""
+    source = recipes.Source(name="sample", path="bundled:papers")
+    papers = [paper for file in sources.files_of(source) for paper in sources.read(source, file, False)]
+    tokenizer = load_tokenizer(str(base))
+    for paper in cycle(papers):
+        text, _ = phase1_text(paper, min_chars=0)
+        words = re.findall(r"\s?\w+|[^\w\s]|\s+", text)
+        ids = tokenizer.encode(text, add_special_tokens=False).ids or [zlib.crc32(w.encode()) for w in words]
+        yield (np.array(ids) % vocab).astype(np.int32)
 
 
 def make_bench(options: argparse.Namespace, small: bool = False) -> Bench:
@@ -242,7 +298,8 @@ class Step:
 
     def __init__(self, bench: Bench, how: recipes.Execution):
         self.bench, self.how, self.settings = bench, how, bench.recipe.optimizer
-        self.lm = models.PackedLM(cpt.make_model(bench.recipe, SimpleNamespace(base_dir=bench.base), how)).train()
+        model = cpt.make_model(bench.recipe, SimpleNamespace(base_dir=bench.base), how)
+        self.lm = models.PackedLM(model, how.head).train()
         self.optimizer = cpt.make_optimizer(self.settings, cpt.parameter_groups(self.lm, self.settings))
 
     def add_gradients(self, rows: list[Row]) -> Tensor:
@@ -332,9 +389,15 @@ def measurements(bench: Bench, small: Bench, report: Report) -> Iterator[tuple[s
     """Everything that is measured: its section, what it is, and the function that does it."""
     yield "ceilings", "matrix product, copy", partial(find_ceilings, bench)
 
-    kinds = {"chosen": (None, None, None), "NF4, all recomputed": (bench.size.layers, None, False)}
-    kinds |= {"NF4, norms and SwiGLU recomputed": (0, True, False), "NF4, nothing recomputed": (0, False, False)}
-    kinds |= {"dequantised, norms and SwiGLU recomputed": (0, True, True)}
+    kinds: dict[str, dict] = {"chosen": {}}
+    kinds["NF4, all recomputed"] = {"recompute_layers": bench.size.layers, "dequantised": False}
+    kinds["NF4, norms and SwiGLU recomputed"] = {"recompute_layers": 0, "recompute_cheap": True, "dequantised": False}
+    kinds["NF4, nothing recomputed"] = {"recompute_layers": 0, "recompute_cheap": False, "dequantised": False}
+    kinds["dequantised, norms and SwiGLU recomputed"] = {
+        "recompute_layers": 0,
+        "recompute_cheap": True,
+        "dequantised": True,
+    }
     for name, asked in kinds.items():
         loaded: list[Step] = []  # once for all that is measured of it
         for parts in (4, 16, 1) if name == "chosen" else (4,):
@@ -343,12 +406,20 @@ def measurements(bench: Bench, small: Bench, report: Report) -> Iterator[tuple[s
         if name == "chosen":
             yield "profile", "one step of the chosen", partial(profile_step, bench, loaded)
         loaded.clear()
+    yield "step", f"compiled, documents of {bench.row_tokens // 4:,}", partial(time_compiled, bench)
+
+    first: dict[int, tuple[float, Tensor]] = {}
+    for num_tokens in (64, 256) if bench.options.tiny else HEAD_TOKENS:
+        for name, head in heads((16, 64) if bench.options.tiny else HEAD_CHUNKS).items():
+            what = f"{name}, {num_tokens:,} tokens"
+            yield "head", what, partial(time_head, bench, report, num_tokens, head, first)
 
     for dtype, steps in ({"float32": 60} if bench.device == "cpu" else {"float32": 1, "bfloat16": 60}).items():
         # one step in fp32 shows the arithmetic, bf16 is what is trained in
         run = Overfit(replace(small, recipe=small.recipe.model_copy(update={"compute_dtype": dtype})), steps)
         yield "agreement", f"transformers and PEFT, a document at a time, {dtype}", partial(run.compare, run.plain)
-        yield "agreement", f"ours dequantised, nothing recomputed, {dtype}", partial(run.compare, run.dequantised)
+        for name, how in run.others.items():
+            yield "agreement", f"ours {name}, {dtype}", partial(run.compare, partial(run.ours, **how))
         for peer in ("trl", "unsloth") if steps > 1 else ():
             yield "agreement", f"{peer}, {dtype}", partial(run.compare, partial(run.peer, peer))
 
@@ -372,22 +443,89 @@ def find_ceilings(bench: Bench) -> dict:
     return {"matmul_flops": flops, "copy_bytes_per_s": speed, "note": f"{note} read and written"}
 
 
-def time_step(bench: Bench, asked: tuple, loaded: list[Step], doc_tokens: int) -> dict:
-    """By the fastest execution that fits of those with (recompute_layers, recompute_cheap, dequantised) as `asked`."""
+def time_step(bench: Bench, asked: dict, loaded: list[Step], doc_tokens: int) -> dict:
+    """By the fastest execution that fits of those that are as `asked`."""
     try:
-        how = bench.choose(**dict(zip(("recompute_layers", "recompute_cheap", "dequantised"), asked, strict=True)))
+        how = bench.choose(**asked)
     except ValueError:
         return {"note": "does not fit"}
-    if asked != (None, None, None) and how == bench.choose():
+    if asked and how == bench.choose():
         return {"note": "is the chosen"}
     loaded += [] if loaded else [Step(bench, how)]
     return loaded[0].time(doc_tokens)
 
 
+def time_compiled(bench: Bench) -> dict:
+    """The step with compiled layers, beside the same that is not compiled."""
+    try:
+        how = bench.choose(compile=True)
+    except ValueError:
+        return {"note": "does not fit"}
+    doc_tokens = bench.row_tokens // 4
+    plain = Step(bench, how.model_copy(update={"compile": False})).time(doc_tokens)
+    release()
+    step, started = Step(bench, how), time.perf_counter()
+    step.train(bench.rows(doc_tokens))
+    found = {"not_compiled": plain, "first_step_s": time.perf_counter() - started} | step.time(doc_tokens)
+    found["of_not_compiled"] = found["tokens_per_s"] / plain["tokens_per_s"]
+    words = f"{found['of_not_compiled']:.2f} x the same not compiled ({plain['tokens_per_s']:,.0f} tokens/s)"
+    return found | {"note": f"{words}, first step {found['first_step_s']:.0f} s; {found['note']}"}
+
+
+def heads(chunks: tuple[int, ...]) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    """What is compared: name -> function from hidden states, head and targets to the loss."""
+    found = {"Liger's": partial(linear_cross_entropy, head="liger")}
+    if has_package("liger_kernel"):
+        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy as liger
+
+        if "chunk_mem_const" in inspect.signature(liger).parameters:
+            settings = {"ignore_index": IGNORE, "reduction": "sum", "chunk_mem_const": 8}
+            found["Liger's, chunks of 8 times the size"] = partial(liger, **settings)
+    for size in chunks:
+        found[f"ours, chunks of {size:,}"] = partial(linear_cross_entropy, head="chunked", chunk_tokens=size)
+    return found
+
+
+def time_head(bench: Bench, report: Report, num_tokens: int, head: Callable, first: dict) -> dict:
+    """Forward and backward with a frozen head. The loss and its gradient are compared with those of the first one."""
+    if bench.device == "cpu" and head.keywords.get("head") == "liger":
+        return {"note": "left out: Liger's kernels need a card"}
+    torch.manual_seed(0)
+    options = {"device": bench.device, "dtype": dtype_of(bench)}
+    hidden = torch.randn(num_tokens, bench.size.hidden, **options).requires_grad_()
+    weight = torch.randn(bench.size.vocab, bench.size.hidden, **options).mul_(bench.size.hidden**-0.5)
+    targets = torch.randint(bench.size.vocab, (num_tokens,), device=bench.device)
+    targets[:: num_tokens // 8] = IGNORE
+    held = torch.cuda.memory_allocated() if bench.device == "cuda" else 0
+
+    def run() -> Tensor:
+        hidden.grad = None
+        loss = head(hidden, weight, targets)
+        loss.backward()
+        return loss.detach()
+
+    ms = 1000 * statistics.median(seconds_of(run, bench.options.steps, bench.device))
+    peak = (peak_memory_bytes(bench.device) - held) / GIB
+    loss, gradient = run().item(), hidden.grad.flatten().float().cpu()
+    loss_first, gradient_first = first.setdefault(num_tokens, (loss, gradient))
+    cosine = float(nn.functional.cosine_similarity(gradient, gradient_first, dim=0))
+    found = {"ms": ms, "peak_gib": peak, "loss": loss, "cosine": cosine}
+    found["failed"] = not (cosine > SMALLEST_COSINE and abs(loss / loss_first - 1) < 1e-3)
+    note = f"{ms:.2f} ms, {'DIFFERS' if found['failed'] else 'agrees'} with the first"
+    steps_ms = [
+        e["ms_per_step"] for e in report.found["entries"] if e["what"].startswith("chosen, ") and "ms_per_step" in e
+    ]
+    if steps_ms:
+        found["of_step"] = ms / num_tokens * STEP_ROWS * bench.row_tokens / steps_ms[0]
+        note += f", {found['of_step']:.1%} of the chosen step"
+    return found | {"note": note}
+
+
 def words_of(how: recipes.Execution) -> str:
     cheap = ", of the others norms and SwiGLU" if how.recompute_cheap else ""
     held = ", dequantised" if how.dequantised else ""
-    return f"micro-batches of {how.micro_batch_rows}, {how.recompute_layers} layers recomputed{cheap}{held}"
+    made = f"{', compiled' if how.compile else ''}, {how.head} head"
+    return f"micro-batches of {how.micro_batch_rows}, {how.recompute_layers} layers recomputed{cheap}{held}{made}"
 
 
 def profile_step(bench: Bench, loaded: list[Step]) -> dict:
@@ -439,30 +577,31 @@ class Overfit:
     """The same rows `steps` times from the same adapter: the gradients of the first step, the losses of all."""
 
     def __init__(self, bench: Bench, steps: int):
-        self.bench, self.steps, self.doc_tokens = bench, steps, bench.row_tokens // 2
+        self.bench, self.steps = bench, steps
         self.folder = bench.options.scratch / bench.recipe.compute_dtype
         self.found: dict = {}
+        nothing = {"recompute_layers": 0, "recompute_cheap": False, "dequantised": True}
+        self.others = {"dequantised, nothing recomputed": nothing, "compiled": {**nothing, "compile": True}}
+        if bench.device == "cuda":
+            self.others["with the chunked head"] = {"head": "chunked"}
 
-    def ours(self, recompute_layers: int = 1, recompute_cheap: bool = True, dequantised: bool = False) -> dict:
+    def ours(self, **asked: object) -> dict:
         """By default with all kinds of layers in one model."""
-        how = {"recompute_layers": recompute_layers, "recompute_cheap": recompute_cheap, "dequantised": dequantised}
+        how = {"recompute_layers": 1, "recompute_cheap": True, "dequantised": False} | asked
         return self.train(Step(self.bench, recipes.Execution(**how, micro_batch_rows=4, device=self.bench.device)))
-
-    def dequantised(self) -> dict:
-        return self.ours(recompute_layers=0, recompute_cheap=False, dequantised=True)
 
     def plain(self) -> dict:
         return self.train(PlainStep(self.bench))
 
     def peer(self, peer: str) -> dict:
         job = {"peer": peer, "checkpointing": False, "optim": "adamw_torch", "folder": str(self.folder)}
-        job |= {"function": "train_peer", "doc_tokens": self.doc_tokens, "steps": self.steps}
+        job |= {"function": "train_peer", "steps": self.steps}
         found = run_fresh(self.bench, job)
         return found | {"gradients": load_file(self.folder / f"{peer}.safetensors")} if "losses" in found else found
 
     def train(self, step: Step) -> dict:
         start_equal(step.lm, self.folder)
-        rows = self.bench.rows(self.doc_tokens)
+        rows = self.bench.real_rows()
         step.add_gradients(rows)
         gradients = {name: p.grad.float().cpu() for name, p in trained(step.lm).items()}
         step.optimizer.zero_grad()
@@ -539,7 +678,7 @@ def train_peer(bench: Bench, job: dict) -> dict:
     varlen = has_package("flash_attn") or (peer == "unsloth" and has_package("xformers"))
     micro_batch_rows = STEP_ROWS if folder else 4 if varlen else 1  # a mask grows with the square of the rows
     liger = peer == "trl" and on_card and has_package("liger_kernel")
-    rows, settings = bench.rows(job["doc_tokens"]), bench.recipe.optimizer
+    rows, settings = bench.real_rows() if folder else bench.rows(job["doc_tokens"]), bench.recipe.optimizer
     data = Dataset.from_list([{"input_ids": row.input_ids.tolist(), "seq_lengths": row.doc_lengths} for row in rows])
     with tempfile.TemporaryDirectory() as out:
         config = SFTConfig(
@@ -573,7 +712,8 @@ def run_fresh(bench: Bench, job: dict) -> dict:
     """What the function that `job` names gives in a process of its own, or {"note": the first line of its error}."""
     options, site = bench.options, Path(os.environ.get("BENCH_SITES", "/nowhere"), job.get("peer", "none"))
     words = ["--device", bench.device, "--base", str(options.base), "--steps", str(options.steps)]
-    words += [*["--tiny"] * options.tiny, "--job", json.dumps(job)]
+    words += [*["--tiny"] * options.tiny, *(["--rows", str(options.rows)] if options.rows else [])]
+    words += ["--job", json.dumps(job)]
     paths = f"{site}{os.pathsep}" * site.is_dir() + os.environ.get("PYTHONPATH", "")
     limit = max(30.0, bench.deadline - time.monotonic())
     how = {"env": os.environ | {"PYTHONPATH": paths}, "capture_output": True, "text": True, "timeout": limit}
@@ -594,6 +734,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--wheels", type=Path, help="a folder of wheels, installed for this run only")
     parser.add_argument("--base", type=Path, help="where the models are made and kept (default: a temporary folder)")
+    parser.add_argument("--rows", type=Path, help="packed rows for agreement (default: from the bundled sample papers)")
     parser.add_argument("--device", choices=("cuda", "cpu"))
     parser.add_argument("--tiny", action="store_true", help="a pico model")
     parser.add_argument("--steps", type=int, default=3, help="timed, after the first")

@@ -1,4 +1,7 @@
-"""The fused decoder layer against transformers' and PEFT's."""
+"""The fused decoder layer against transformers' and PEFT's, and compiled against itself."""
+
+import functools
+import shutil
 
 import numpy as np
 import pytest
@@ -22,8 +25,10 @@ SIZES = {
 
 
 def batch(seed: int = 0):
-    ids = np.random.default_rng(seed).integers(1, 50, 24).astype(np.int32)
-    return model.collate([Row(ids, [9, 15], ["a", "b"], ["s", "s"], [9, 9])], "cpu")
+    """Of seed 0 24 tokens in two documents, of others a few more of both."""
+    lengths = [9, 15, *[seed + 1] * seed]
+    ids = np.random.default_rng(seed).integers(1, 50, sum(lengths)).astype(np.int32)
+    return model.collate([Row(ids, lengths, ["a"] * len(lengths), ["s"] * len(lengths), lengths)], "cpu")
 
 
 def adapted(family: str, **changes) -> model.PackedLM:
@@ -75,7 +80,7 @@ def test_other_adapters(changes):
     assert_close(loss_and_gradients(lm), expected)
 
 
-def on_pico(pico, cheap=True, whole=0, fused=True, **options) -> model.PackedLM:
+def on_pico(pico, cheap=True, whole=0, fused=True, compiled=False, **options) -> model.PackedLM:
     """NF4 on the CPU, with LoRA that has moved."""
     options = {"quantisation": "nf4", "double_quantisation": True, "compute_dtype": "float32", **options}
     base = model.load_base(pico / "base", device="cpu", **options)
@@ -87,7 +92,7 @@ def on_pico(pico, cheap=True, whole=0, fused=True, **options) -> model.PackedLM:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     if fused:
-        assert fused_layers.use_fused_layers(lm, cheap) == 2
+        assert fused_layers.use_fused_layers(lm, cheap, compiled) == 2
     return lm
 
 
@@ -131,6 +136,61 @@ def test_trained_embeddings_leave_attention_in_16_bits(monkeypatch):
         with model.autocast("cpu", "bfloat16"):
             loss_and_gradients(lm)
     assert seen == {torch.bfloat16}
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """torch.compile by a given backend, with counters from zero."""
+
+    def use(backend: str) -> dict:
+        torch.compiler.reset()
+        torch._dynamo.utils.counters.clear()
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+        return torch._dynamo.utils.counters
+
+    yield use
+    torch.compiler.reset()
+
+
+def test_compiled_layers_change_nothing_but_rounding(pico, compiler):
+    """Graphs as they are captured and divided, but not turned into C++: that takes a minute."""
+    counters, graphs = compiler("aot_eager_decomp_partition"), []
+    plain, lm = (on_pico(pico, cheap=False, whole=1, compiled=compiled, dequantised=True) for compiled in (False, True))
+    for seed in range(3):
+        assert_close(loss_and_gradients(lm, seed), loss_and_gradients(plain, seed))
+        graphs.append(counters["stats"]["unique_graphs"])
+    # Two, and again for the first layer, whose input has no gradient; none for other numbers of tokens and documents
+    assert graphs == [4, 4, 4]
+    assert not counters["graph_break"]
+    kept = [numbers_kept(each) for each in (lm, plain)]
+    assert kept[0] <= kept[1]
+    with pytest.raises(AssertionError, match="not in NF4"):
+        on_pico(pico, compiled=True)
+
+
+def numbers_kept(lm) -> int:
+    """For the backward pass, parameters not among them."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in lm.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        lm(batch(2))
+    return sum(number for place, number in kept.items() if place not in parameters)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_compiled_to_machine_code(family, compiler):
+    compiler("inductor")
+    plain, lm = adapted(family), adapted(family)
+    assert fused_layers.use_fused_layers(lm, recompute_cheap=False, compiled=True) == 2
+    for seed in range(2):
+        assert_close(loss_and_gradients(lm, seed), loss_and_gradients(plain, seed))
 
 
 def test_weights_held_dequantised_change_no_bit(pico):

@@ -94,6 +94,48 @@ def test_execution_does_not_change_the_losses(pico_recipe, tmp_path):
         assert found[change][0] == pytest.approx(found[None][0], rel=2e-5)
 
 
+def test_a_run_with_compiled_layers(pico_recipe, tmp_path, monkeypatch, capsys):
+    """That they are, and what goes with it; what compiling changes is seen in tests/kernels/test_fused_layers.py."""
+    compiled, compiler = [], torch.compile
+
+    def watched(function=None, **options):
+        if getattr(function, "__module__", None) != "nsllm_lite.kernels.fused_layers":
+            return compiler(function, **options)  # of bitsandbytes
+        compiled.append(function.__name__)
+        return function
+
+    monkeypatch.setattr(torch, "compile", watched)
+    losses = {}
+    for asked in (None, True):
+        out, budget = tmp_path / str(asked), {"steps": 3, "tokens_per_step": 256, "tokens": 768}
+        values = {"device": "cpu", "micro_batch_rows": 2, "compile": asked}
+        run_recipe = pico_recipe(out=str(out), budget=budget, execution=values)
+        cpt.train(run_recipe)
+        losses[asked] = step_losses(out)
+        frozen = json.loads((out / "execution.json").read_text())
+        assert (frozen["compile"], frozen["dequantised"]) == (bool(asked), bool(asked))
+    assert compiled == ["before_attention", "after_attention"] * 2, "of two layers, in the second run only"
+    assert losses[True] == pytest.approx(losses[None], rel=2e-5)
+
+    frozen.pop("compile")  # as an earlier version wrote it
+    (out / "execution.json").write_text(json.dumps(frozen))
+    capsys.readouterr()
+    cpt.freeze_execution(out, "CPU", recipe.Execution(**frozen_of(frozen) | {"compile": True}))
+    assert not capsys.readouterr().out
+    cpt.freeze_execution(out, "CPU", recipe.Execution(**frozen_of(frozen) | {"compile": False}))
+    assert "another execution (compile True -> False)" in capsys.readouterr().out
+
+    monkeypatch.setattr(cpt, "use_fused_layers", lambda *args, **options: 0)
+    with pytest.raises(
+        ValueError, match=r"no layer of Qwen3ForCausalLM can be compiled.* Leave execution\.compile out"
+    ):
+        cpt.train(recipe.update(run_recipe, out=str(tmp_path / "other")))
+
+
+def frozen_of(values: dict) -> dict:
+    return {name: value for name, value in values.items() if name != "card"}
+
+
 SAVED = {"adamw": {"modules_to_save": ["embed_tokens", "lm_head"]}, "adamw8bit": {"dora": True}}
 
 

@@ -1,0 +1,285 @@
+"""What can be typed: the verbs of `nsllm-lite`, their options, and the help they give. Only parses; cli.py calls."""
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nsllm_lite import __version__
+
+DESCRIPTION = "Adapt an open LLM to natural science by two-phase continued pretraining on one GPU."
+
+EPILOG = """examples:
+  nsllm-lite phase1                                   the tiny CPU run: corpus, base, phase 1, merge
+  nsllm-lite phase1 --corpus papers/                  the real run, model chosen by the card
+  nsllm-lite train recipes/nano/phase1.yaml budget.steps=50 budget.tokens=51200
+  nsllm-lite merge --base DIR --adapter DIR --out DIR
+`nsllm-lite VERB --help` has each verb's own, with the units and defaults of its options.
+
+exit status:
+  0    done, or it was done already
+  2    wrong input: nothing was lost, the message says what to do
+  3    the run stopped itself (a non-finite loss, out of memory), or a check of `doctor` failed
+  130  interrupted; the same command continues
+"""
+
+
+class Verb(NamedTuple):
+    """`does` is a sentence without its stop, `examples` are whole commands."""
+
+    does: str
+    examples: tuple[str, ...]
+
+
+VERBS = {
+    "phase1": Verb(
+        "corpus, phase 1 on titles and abstracts, merge: dumps -> model 1",
+        (
+            "nsllm-lite phase1",
+            "nsllm-lite phase1 --corpus papers/ --general wikitext/ --out runs/first",
+            "nsllm-lite phase1 phase1.budget.steps=50 phase1.budget.tokens=51200 corpus.min_chars=100",
+            "nsllm-lite phase1 --only corpus --recipes recipes/nano",
+        ),
+    ),
+    "phase2": Verb(
+        "phase 2 on experimental sections from model 1, merge: -> model 2",
+        ("nsllm-lite phase2", "nsllm-lite phase2 --corpus papers/ --out runs/first phase2.adapter.rank=128"),
+    ),
+    "two-phase": Verb(
+        "both phases and the report",
+        ("nsllm-lite two-phase", "nsllm-lite two-phase --corpus papers/ --model Qwen/Qwen3-4B-Base"),
+    ),
+    "eval-run": Verb(
+        "scores of the run's models on its tasks: base, phase 1, phase 2, merged and adapter",
+        ("nsllm-lite eval-run", "nsllm-lite eval-run --out runs/first eval.max_items=100"),
+    ),
+    "instruct": Verb(
+        "instruction tuning of model 2 on the tasks' training items, merge, scores: -> model-sft",
+        ("nsllm-lite instruct", "nsllm-lite instruct --out runs/first sft.adapter.rank=32"),
+    ),
+    "plan": Verb(
+        "print the model, memory, disk, download and tokens of a run; start nothing",
+        (
+            "nsllm-lite plan --corpus papers/ --vram 24",
+            "nsllm-lite plan recipes/qwen3-8b --vram 24 --all --price 2.5",
+            "nsllm-lite plan recipes/qwen3-4b phase1.adapter.rank=128 --vram 16 --json",
+        ),
+    ),
+    "corpus": Verb(
+        "papers -> clean documents -> packed rows, with a ledger",
+        ("nsllm-lite corpus recipes/nano/corpus.yaml", "nsllm-lite corpus recipes/nano/corpus.yaml min_chars=100"),
+    ),
+    "train": Verb(
+        "packed rows -> LoRA adapter (or a model, with adapter: none)",
+        (
+            "nsllm-lite train recipes/nano/phase1.yaml",
+            "nsllm-lite train recipes/nano/phase1.yaml out=runs/slow optimizer.learning_rate=1e-4",
+        ),
+    ),
+    "merge": Verb(
+        "base + adapter -> an ordinary model folder, streamed",
+        (
+            "nsllm-lite merge --base Qwen/Qwen3-8B-Base --adapter runs/first/phase1/adapter --out merged --verify",
+            "nsllm-lite merge --base DIR --adapter A:0.7 --adapter B:0.3 --out DIR --dtype bfloat16 --shard-bytes 2e9",
+            "nsllm-lite merge --base DIR --adapter DIR --heldout-rows runs/first/corpus/rows/phase1/heldout --compare",
+            "nsllm-lite merge recipes/nano/merge.yaml base_weights=dequantized",
+        ),
+    ),
+    "tasks": Verb(
+        "instruction files of the tasks from a corpus: held-out papers to test, the others to train",
+        ("nsllm-lite tasks recipes/nano/tasks.yaml", "nsllm-lite tasks recipes/nano/tasks.yaml max_per_task=200"),
+    ),
+    "sft": Verb(
+        "instruction tuning: records {instruction, input, output} or chats -> LoRA adapter",
+        ("nsllm-lite sft recipes/nano/sft.yaml", "nsllm-lite sft recipes/nano/sft.yaml 'data=[my.json]' out=runs/mine"),
+    ),
+    "eval": Verb(
+        "scores of models on tasks, with intervals, floors, table and pictures",
+        (
+            "nsllm-lite eval Qwen/Qwen3-8B-Base runs/first/model2 --out runs/scores",
+            "nsllm-lite eval DIR --file multiple_choice=MMLU-stem.json --file open=math500.json --max-items 500",
+            "nsllm-lite eval recipes/nano/eval.yaml max_items=20 --json",
+        ),
+    ),
+    "report": Verb(
+        "held-out losses of base, phase 1 and phase 2, as table and picture",
+        ("nsllm-lite report recipes/nano/report.yaml",),
+    ),
+    "audit": Verb(
+        "what is wrong with evaluation or instruction files {input, output}",
+        ("nsllm-lite audit test.json train.json --out audit.json", "nsllm-lite audit test.json --json"),
+    ),
+    "doctor": Verb(
+        "does this machine train and merge right? Checks on a tiny model, under two minutes",
+        ("nsllm-lite doctor", "nsllm-lite doctor --json"),
+    ),
+    "runs": Verb(
+        "list the steps found in a folder: tokens, losses before and after, what each was made from",
+        ("nsllm-lite runs", "nsllm-lite runs runs/first --json"),
+    ),
+    "show": Verb(
+        "where a model comes from, back to its raw sources, with the curves of all its training as one PNG",
+        (
+            "nsllm-lite show runs/first",
+            "nsllm-lite show runs/first/model2 --out lineage.png",
+            "nsllm-lite show DIR --json",
+        ),
+    ),
+    "init": Verb(
+        "write a starter project: recipes, Makefile, .gitignore and README",
+        ("nsllm-lite init my-run", "nsllm-lite init my-run --recipe qwen3-4b"),
+    ),
+    "completion": Verb(
+        "print a script that completes verbs, options and paths in a shell",
+        (
+            "nsllm-lite completion bash > ~/.local/share/bash-completion/completions/nsllm-lite",
+            "nsllm-lite completion zsh > ~/.zfunc/_nsllm-lite",
+            "nsllm-lite completion fish > ~/.config/fish/completions/nsllm-lite.fish",
+        ),
+    ),
+}
+CHAIN_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
+RECIPE_VERBS = ("corpus", "train", "tasks", "sft", "report")
+
+PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG")
+"""What stands for a path in the help; there a shell completes names of files."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nsllm-lite",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"nsllm-lite {__version__}")
+    added = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = {}
+    for name, verb in VERBS.items():
+        verbs[name] = added.add_parser(
+            name,
+            help=verb.does,
+            description=verb.does[0].upper() + verb.does[1:] + ".",
+            epilog="\n".join(("examples:", *(f"  {example}" for example in verb.examples))),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    for name in CHAIN_VERBS:
+        _chain(verbs[name])
+    for name in RECIPE_VERBS:
+        _recipe(verbs[name], name)
+    _plan(verbs["plan"])
+    _merge(verbs["merge"])
+    _eval(verbs["eval"])
+    _small(verbs)
+    for name in ("plan", "merge", "eval", "audit", "doctor", "runs", "show"):
+        words = "print one JSON object on stdout and nothing else there; messages go to stderr"
+        verbs[name].add_argument("--json", action="store_true", help=words)
+    return parser
+
+
+def _recipe(added: argparse.ArgumentParser, name: str) -> None:
+    added.add_argument("recipe", type=Path, metavar="RECIPE", help=f"a YAML of kind {name}, as in recipes/nano")
+    added.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="values of the recipe to change; dotted keys, YAML values"
+    )
+
+
+def _chain(added: argparse.ArgumentParser) -> None:
+    add = added.add_argument
+    add("--corpus", metavar="PATH", help="your papers: a file or folder (default: the bundled sample)")
+    add("--general", metavar="PATH", help="general text for replay and the forgetting control (default: bundled)")
+    add("--model", metavar="MODEL", help="base model: a folder or hub id (default: the recipes' own)")
+    add(
+        "--recipes", metavar="DIR",
+        help="recipe folder (default: recipes/nano; with --corpus the largest Qwen3 up to 8B that the card takes)",
+    )  # fmt: skip
+    add("--out", metavar="DIR", help="folder of the run (default: runs/RECIPES, with --corpus runs/RECIPES-CORPUS)")
+    add(
+        "--only", choices=("corpus", "train", "merge", "report", "tasks", "sft", "eval"),
+        help="of the run's steps, only those of this kind (default: all)",
+    )  # fmt: skip
+    add(
+        "overrides", nargs="*", metavar="step.key=value",
+        help="recipe values to change, e.g. phase1.budget.steps=50 (optimizer steps), corpus.row_tokens=2048 (tokens)",
+    )  # fmt: skip
+
+
+def _plan(added: argparse.ArgumentParser) -> None:
+    add = added.add_argument
+    add("--vram", type=float, metavar="GIB", help="plan for a card of so much memory, in GiB (default: this card)")
+    add("--all", action="store_true", help="list the other ways to run a step as well")
+    add("--price", type=float, metavar="X", help="of an hour of the card, in your money: adds what the run costs")
+    added.epilog += "\nA recipe or its folder may stand first, in place of --recipes."
+
+
+def _merge(added: argparse.ArgumentParser) -> None:
+    """Merge is used by hand more than the others, so that its recipe's values have words of their own."""
+    add = added.add_argument
+    add("recipe", nargs="?", type=Path, metavar="RECIPE", help="a YAML of kind merge (or give the three folders)")
+    add("overrides", nargs="*", metavar="key=value", help="values of the recipe to change")
+    add("--base", metavar="MODEL", help="the model that the adapter was trained on: a folder or hub id")
+    add(
+        "--adapter", action="append", metavar="DIR[:WEIGHT]",
+        help="LoRA adapter folder, times a weight (default: 1); several are merged in turn",
+    )  # fmt: skip
+    add("--out", metavar="DIR", help="folder to write; it must not be there")
+    add(
+        "--base-weights", choices=("original", "dequantized", "auto"),
+        help="add the adapter to the 16-bit weights, to their NF4 rounding, or to what scores better on --heldout-rows "
+        "(default: original)",
+    )  # fmt: skip
+    add("--then-requantize", action="store_true", default=None, help="NF4 training will follow: auto scores in NF4")
+    add("--heldout-rows", metavar="DIR", help="packed rows that auto and --compare score on (default: none)")
+    add("--max-rows", type=int, metavar="N", help="at most so many of these rows (default: 64)")
+    add("--dtype", choices=("bfloat16", "float16", "float32"), help="of the result (default: the base's own)")
+    add("--shard-bytes", type=float, metavar="N", help="largest file of weights, in bytes (default: 5e9)")
+    add("--trust-base", action="store_true", default=None, help="also where the adapter names another base")
+    add("--verify", action="store_true", help="load the result and compare it with base + adapter")
+    add("--compare", action="store_true", help="print what each --base-weights would give; write nothing")
+    add("--push-to-hub", metavar="ID", help="send the result to this repository of the hub, a private one if new")
+
+
+def _eval(added: argparse.ArgumentParser) -> None:
+    add = added.add_argument
+    add("models", nargs="+", metavar="MODEL", help="model or adapter folders, hub ids; or a recipe and key=value words")
+    add("--tasks", metavar="DIR", help="a folder of `nsllm-lite tasks` (default: the bundled items, or the recipe's)")
+    add(
+        "--file", action="append", metavar="TASK=PATH",
+        help="records {instruction, input, output} of your own, asked as classification, moves, title, paper_title, "
+        "multiple_choice or open; several are possible",
+    )  # fmt: skip
+    add("--out", metavar="DIR", help="folder to write (default: runs/eval, or the recipe's)")
+    add("--max-items", type=int, metavar="N", help="at most so many items of each task (default: all)")
+    add("--encoder", metavar="DIR", help="a local encoder: adds BERTScore to titles (default: none)")
+    add("--seed", type=int, metavar="N", help="of examples and intervals (default: 0)")
+    add("--backend", choices=("transformers", "vllm"), help="vllm: where it is installed (default: transformers)")
+
+
+def _small(verbs: dict[str, argparse.ArgumentParser]) -> None:
+    add = verbs["audit"].add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="a JSON list, or JSON lines")
+    add("--out", type=Path, metavar="JSON", help="write everything with its row numbers there (default: nowhere)")
+    add = verbs["runs"].add_argument
+    add("folder", nargs="?", type=Path, default=Path("runs"), metavar="DIR", help="where to look (default: runs)")
+    add = verbs["show"].add_argument
+    add("run", type=Path, metavar="RUN", help="the folder of a step, such as runs/NAME/model2, or of a whole run")
+    add("--out", type=Path, metavar="PNG", help="picture of the losses (default: RUN/curves.png)")
+    add = verbs["init"].add_argument
+    add("folder", type=Path, metavar="DIR", help="the project's folder; files that are there are not overwritten")
+    add(
+        "--recipe", default="qwen3-8b", metavar="NAME",
+        help="recipe folder to copy beside nano: qwen3-14b, qwen3-8b, qwen3-4b, qwen3-1.7b, qwen3-0.6b or nano "
+        "(default: qwen3-8b)",
+    )  # fmt: skip
+    verbs["completion"].add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell it is for")
+
+
+def print_completion(shell: str) -> None:
+    import shtab
+
+    parser = build_parser()
+    verbs: Any = next(action for action in parser._actions if action.dest == "verb")
+    for verb in verbs.choices.values():
+        for action in verb._actions:
+            if action.metavar in PATHS:
+                action.complete = shtab.FILE
+    print(shtab.complete(parser, shell=shell))

@@ -1,0 +1,227 @@
+"""The steps of runs, read from what they left on disk, and what each was made from.
+
+A step is a directory that a verb writes. Its inputs are found by the paths in its recipe, and where the manifest has
+their hash it is taken again: what was made anew since is said to have changed.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nsllm_lite import run
+
+BEGUN = ("run.json", "merging.json", "work/reading.json")  # what an unfinished train, merge and corpus leave
+FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
+AS_USED, CHANGED, ABSENT, UNCHECKED = "as used", "changed since", "not here", "not checked"
+LEVELS = 3  # that a step may lie above what it hands on: corpus/rows/phase1/train
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the files of an output directory tell."""
+
+    folder: Path
+    kind: str
+    state: str
+    recipe: dict[str, Any]
+    inputs: dict[str, str | None]
+    results: dict[str, Any]
+    times: dict[str, Any]
+
+    @property
+    def rows(self) -> str:
+        """phase1, phase2 or general, of a training on rows of a corpus."""
+        path = Path(self.recipe.get("rows") or "")
+        return path.parent.name if path.name == "train" else path.name
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, without one that is being written."""
+        path, lines = self.folder / "metrics.jsonl", []
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def tokens(self) -> int | None:
+        """Tokens trained on; of a corpus, those to train on."""
+        if rows := self.results.get("rows"):
+            return sum(found["tokens"] for name, found in rows.items() if name.endswith("/train"))
+        metrics = self.metrics() if self.state == UNFINISHED else []
+        return metrics[-1]["tokens"] if metrics else self.results.get("tokens")
+
+    def losses(self) -> dict[str, tuple[dict, dict]]:
+        """{domain, general or answers: held-out figures before and after}; of an unfinished run, so far."""
+        heldout = self.results.get("heldout")
+        if self.state == UNFINISHED:
+            found = [line["heldout"] for line in self.metrics() if "heldout" in line]
+            heldout = {"before": found[0], "after": found[-1]} if found else None
+        if not heldout or "before" not in heldout:
+            return {}
+        before, after = heldout["before"], heldout["after"]
+        both = {name: (before[name].get("all"), after[name].get("all")) for name in after}
+        return {name: pair for name, pair in both.items() if all(pair)}
+
+    def dates(self) -> tuple[str, str]:
+        """When it was started and finished, in UTC; of an unfinished one, when it was first and last written to."""
+        if self.times:
+            return self.times["started"], self.times["finished"]
+        written = [path.stat().st_mtime for path in self.folder.iterdir()]
+        return run.utc(min(written)), run.utc(max(written))
+
+    def num_bytes(self) -> int:
+        files = (Path(here) / name for here, _, names in os.walk(self.folder) for name in names)
+        return sum(path.lstat().st_size for path in files if path.exists())
+
+
+class Input(NamedTuple):
+    """One thing a step was made from; `step` is None where no manifest tells who made it."""
+
+    label: str
+    path: str
+    step: Step | None
+    state: str
+    words: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------------- finding
+
+
+def read_step(folder: Path) -> Step | None:
+    """What lies in `folder`; None where no verb wrote it.
+
+    Raises:
+        ValueError: its manifest is damaged.
+    """
+    manifest = run.read_manifest(folder)
+    if isinstance(manifest, dict) and {"verb", "recipe", "inputs", "results"} <= manifest.keys():
+        times = run.read_json(folder / "times.json") if (folder / "times.json").is_file() else {}
+        parts = (manifest["recipe"], manifest["inputs"], manifest["results"])
+        return Step(folder, manifest["verb"], FINISHED, *parts, times)
+    for name in BEGUN:
+        begun = run.read_json(folder / name) if (folder / name).is_file() else None
+        if isinstance(begun, dict) and {"recipe", "inputs"} <= begun.keys():
+            kind = begun["recipe"].get("kind", "corpus")
+            return Step(folder, kind, UNFINISHED, begun["recipe"], begun["inputs"], {}, {})
+    return None
+
+
+def find_steps(root: Path) -> list[Step]:
+    """All steps in `root` and below, by run and then by date; a damaged one is among them.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise ValueError(f"No folder {root}. It must be one that runs were written to, such as runs or runs/NAME.")
+    found = []
+    for here, folders, _ in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        try:
+            step = read_step(Path(here))
+        except ValueError:
+            step = Step(Path(here), "?", DAMAGED, {}, {}, {}, {})
+        found += [step] if step else []
+    return sorted(found, key=lambda step: (str(step.folder.parent), *step.dates(), str(step.folder)))
+
+
+def inputs_of(step: Step) -> list[Input]:
+    """What a step was made from, the model before the rows."""
+    found = []
+    for label, path, key, sha256 in named_inputs(step):
+        place = _here(path, step)
+        maker = _maker(place, step) if place else None
+        if place is None:
+            state = UNCHECKED if path.startswith("bundled") else ABSENT
+        else:
+            state = _compare(step.inputs.get(key), place, sha256)
+        found.append(Input(label, path, maker, state, _source_words(step, key) if label == "source" else ""))
+    return found
+
+
+def named_inputs(step: Step) -> Iterator[tuple[str, str, str, Callable[[Path], str | None] | None]]:
+    """(what it is, its path, the name of its hash in the manifest, how to take that hash)"""
+    recipe = step.recipe
+    if step.kind == "corpus":
+        for source in (*recipe.get("sources", ()), *recipe.get("general", ())):
+            yield "source", source["path"], f"source:{source['name']}", None  # dumps are too large to be read again
+    if recipe.get("model"):
+        yield "model", recipe["model"], "base", run.fingerprint_weights
+    if step.kind == "train":
+        yield "rows", recipe["rows"], "rows", _sha256_rows
+        if recipe.get("replay"):
+            yield "replay", recipe["replay"]["rows"], "replay_rows", _sha256_rows
+    if step.kind == "sft":
+        for name in recipe["data"]:
+            yield "data", name, "data", partial(_sha256_data, recipe["data"], step)
+    if step.kind == "merge":
+        adapters = recipe["adapter"] if isinstance(recipe["adapter"], list) else [{"path": recipe["adapter"]}]
+        for number, adapter in enumerate(adapters, 1):
+            yield "adapter", adapter["path"], "adapter" if len(adapters) == 1 else f"adapter {number}", _sha256_adapter
+        yield "base", recipe["base"], "base", run.fingerprint_weights
+    if step.kind == "report":
+        for name in ("model2", "phase2", "model1", "phase1"):
+            yield name, recipe[name], name, run.manifest_sha256
+    if step.kind == "eval":
+        for model in recipe["models"]:
+            yield model["name"], model["path"], f"model:{model['name']}", run.fingerprint_weights
+        if recipe.get("tasks"):
+            yield "tasks", recipe["tasks"], "", None
+    if step.kind == "tasks":
+        yield "corpus", recipe["corpus"], "corpus", run.manifest_sha256
+
+
+def _here(path: str, step: Step) -> Path | None:
+    """Where `path` is: recipes are written for the folder that the run was started in, one above the step's."""
+    for start in (Path(), *step.folder.resolve().parents):
+        if (start / path).exists():
+            return start / path
+    return None
+
+
+def _maker(place: Path, step: Step) -> Step | None:
+    place, own = place.resolve(), step.folder.resolve()
+    for folder in (place, *place.parents[:LEVELS]):
+        if folder != own and (found := read_step(folder)):
+            return replace(found, folder=folder)
+    return None
+
+
+def _compare(known: str | None, place: Path, sha256: Callable[[Path], str | None] | None) -> str:
+    if known is None or sha256 is None:
+        return UNCHECKED
+    try:
+        return AS_USED if sha256(place) == known else CHANGED
+    except (ValueError, OSError):
+        return CHANGED
+
+
+def _sha256_rows(place: Path) -> str:
+    from nsllm_lite.rows import Rows
+
+    return Rows(place).sha256
+
+
+def _sha256_adapter(place: Path) -> str:
+    return run.sha256_file(place / "adapter_model.safetensors")
+
+
+def _sha256_data(names: list[str], step: Step, place: Path) -> str:
+    """Of all data files of an instruction tuning, as it takes them."""
+    files: list[Path] = []
+    for path in (_here(name, step) for name in names):
+        if path:
+            files += sorted(p for p in path.iterdir() if p.suffix in (".json", ".jsonl")) if path.is_dir() else [path]
+    return run.sha256_json([run.sha256_file(path) for path in files])
+
+
+def _source_words(step: Step, key: str) -> str:
+    name = key.removeprefix("source:")
+    words = step.results.get("licences", {}).get(name) or "no licence stated"
+    counts = step.results.get("documents", {}).get(name)
+    return words + (f", {counts['in']:,} records, {counts['kept']:,} kept" if counts else "")

@@ -1,0 +1,115 @@
+"""Without a clone: the recipes in the wheel, a starter project, and the verbs that find both."""
+
+import filecmp
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from nsllm_lite import arguments, chain, cli, starter
+
+ROOT = Path(__file__).parents[1]
+NAMES = sorted(path.name for path in (ROOT / "recipes").iterdir())
+
+
+def test_the_package_holds_the_recipes_of_the_repository():
+    assert sorted(path.name for path in starter.INSTALLED.iterdir()) == NAMES
+    assert set(NAMES) == {"nano", *chain.QWEN3}
+
+
+def test_the_wheel_holds_every_recipe(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    left_out = shutil.ignore_patterns("__pycache__", ".git", "runs", ".venv", "tests", "build", "*.egg-info")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)
+    monkeypatch.chdir(source)
+    name = importlib.import_module("setuptools.build_meta").build_wheel(str(tmp_path))
+    files = set(zipfile.ZipFile(tmp_path / name).namelist())
+    recipes = {f"nsllm_lite/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
+    assert len(recipes) > 40
+    assert recipes <= files
+
+
+def commands(folder: Path, *words: str) -> list[list[str]]:
+    """What make would run."""
+    done = subprocess.run(["make", "-n", *words], cwd=folder, check=True, capture_output=True, text=True)
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def test_a_starter_project(tmp_path, capsys):
+    folder = tmp_path / "project"
+    assert cli.main(["init", str(folder), "--recipe", "qwen3-4b"]) == 0
+    assert f"cd {folder} && make phase1" in capsys.readouterr().out
+    for name in ("nano", "qwen3-4b"):
+        files = sorted(path.name for path in (ROOT / "recipes" / name).iterdir())
+        same, *others = filecmp.cmpfiles(ROOT / "recipes" / name, folder / "recipes" / name, files, shallow=False)
+        assert (same, others) == (files, [[], []])
+    assert sorted(os.listdir(folder / "recipes")) == ["nano", "qwen3-4b"]
+    assert "runs/" in (folder / ".gitignore").read_text().split()
+    readme = (folder / "README.md").read_text()
+    assert "recipes/qwen3-4b" in readme
+    assert len(readme.splitlines()) <= 12
+    targets = set(re.findall(r"^([a-z0-9-]+):", (folder / "Makefile").read_text(), re.MULTILINE))
+    assert targets == {"help", "phase1", "phase2", "two-phase", "eval", "sft", "plan", "doctor"}
+    assert set(re.findall(r"make ([a-z0-9-]+)", readme)) <= targets
+    listed = subprocess.run(["make", "help"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    assert len(listed.splitlines()) == len(targets)
+    for target in targets - {"help"}:
+        (words,) = commands(folder, target)
+        assert words[0] == "nsllm-lite"
+        args = arguments.build_parser().parse_args(words[1:])
+        assert target == "doctor" or args.recipes == "recipes/nano"
+    (words,) = commands(folder, "two-phase", "CORPUS=my papers", "OUT=runs/x", "SET=phase1.seed=1 corpus.min_chars=9")
+    args = arguments.build_parser().parse_args(words[1:])
+    assert (args.verb, args.recipes, args.corpus, args.out) == ("two-phase", "recipes/qwen3-4b", "my papers", "runs/x")
+    assert args.overrides == ["phase1.seed=1", "corpus.min_chars=9"]
+
+
+def test_nothing_is_overwritten(tmp_path, capsys):
+    (tmp_path / "Makefile").write_text("mine")
+    assert cli.main(["init", str(tmp_path)]) == 2
+    assert "Makefile already, and nothing is overwritten: name a new folder" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["Makefile"]
+    assert (tmp_path / "Makefile").read_text() == "mine"
+    assert cli.main(["init", str(tmp_path / "new"), "--recipe", "qwen3-8"]) == 2
+    assert "--recipe qwen3-8: no recipe folder of that name; did you mean qwen3-8b?" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--recipes", "recipes/nano"], ["recipes/nano"]])
+def test_in_an_empty_folder_the_installed_recipes_are_taken(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", *words]) == 0
+    text = capsys.readouterr().out
+    assert f"No recipes/nano here: taking the installed {starter.INSTALLED}/nano" in text
+    assert "Machine    CPU" in text
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    assert cli.main(["plan", *words]) == 0
+    assert "taking the installed" not in capsys.readouterr().out
+
+
+def test_single_recipes_are_found_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(cli, "call_verb", seen.append)
+    assert cli.main(["train", "recipes/nano/phase1.yaml", "seed=7"]) == 0
+    assert (seen[0].kind, seen[0].seed, seen[0].out) == ("train", 7, "runs/nano/phase1")
+    assert cli.main(["merge", "recipes/nano/merge.yaml"]) == 0
+    assert capsys.readouterr().out.count("taking the installed") == 2
+    assert cli.main(["train", "recipes/nano/none.yaml"]) == 2
+    assert "No recipe at recipes/nano/none.yaml" in capsys.readouterr().err
+
+
+def test_the_card_chooses_among_the_installed_recipes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", "--corpus", str(tmp_path), "--vram", "24"]) == 0
+    text = capsys.readouterr().out
+    assert "No recipes/qwen3-8b here" in text
+    assert "Qwen/Qwen3-8B-Base: the largest" in text
