@@ -55,7 +55,7 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     status, text = nsllm("instruct", "--out", out, *FEW)
     assert status == 0, text
     assert "held-out answers moves" in text
-    assert f"Done: {out}/model-sft" in text
+    assert f"Done: {out}/eval-sft" in text
     tuned = run.read_manifest(out / "model-sft")
     assert tuned["inputs"]["base"] == run.fingerprint_weights(out / "model2")
     assert run.fingerprint_weights(out / "model-sft") != tuned["inputs"]["base"]
