@@ -235,7 +235,11 @@ def _merge(added: argparse.ArgumentParser) -> None:
     add("--trust-base", action="store_true", default=None, help="also where the adapter names another base")
     add("--verify", action="store_true", help="load the result and compare it with base + adapter")
     add("--compare", action="store_true", help="print what each --base-weights would give; write nothing")
-    add("--push-to-hub", metavar="ID", help="send the result to this repository of the hub, a private one if new")
+    add(
+        "--push-to-hub",
+        metavar="ID",
+        help="send the result to this repository of the hub, a private one if new (default: nothing is sent)",
+    )
 
 
 def _eval(added: argparse.ArgumentParser) -> None:
