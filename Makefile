@@ -12,12 +12,14 @@ EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 #   SET="phase1.seed=1 corpus.min_chars=100"         single recipe values
 RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(MODEL),--model '$(MODEL)') \
        $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
+ABLATION := $(if $(REAL),--real '$(REAL)') $(if $(SEEDS),--seeds $(SEEDS)) $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase plan corpus merge report doctor test test-kernels test-slow lint format bench-merge clean
+.PHONY: help setup phase1 phase2 two-phase plan corpus merge report doctor test test-kernels test-slow lint format bench-merge \
+        ablate-replay ablate-phases clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 setup: $(VENV)/ready  ## make .venv with everything installed (the other commands do it by themselves)
 
@@ -71,6 +73,12 @@ format: setup  ## ruff: mend what can be mended
 
 bench-merge: setup  ## merge against PEFT and cp, in one run
 	@$(VENV)/bin/python tests/bench/merge.py
+
+ablate-replay: setup  ## phase 1 with 0, 1, 5 and 20 % replay; REAL=path takes real files, SEEDS=3 how many seeds
+	@$(VENV)/bin/python tests/bench/ablations.py replay $(ABLATION)
+
+ablate-phases: setup  ## two phases against one mixed phase on the same rows; REAL=path, SEEDS=3 as above
+	@$(VENV)/bin/python tests/bench/ablations.py phases $(ABLATION)
 
 clean:  ## delete .venv and the CPU run (runs/nano); other runs stay
 	rm -rf $(VENV) runs/nano
