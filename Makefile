@@ -19,9 +19,10 @@ export TORCH
 #   SET="phase1.seed=1 corpus.min_chars=100"         single recipe values
 RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(MODEL),--model '$(MODEL)') \
        $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
+ABLATION := $(if $(REAL),--real '$(REAL)') $(if $(SEEDS),--seeds $(SEEDS)) $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase eval sft plan corpus merge report doctor test test-kernels test-slow lint format bench-merge clean
-.PHONY: dist wheelhouse install-offline torch-asked
+.PHONY: help setup phase1 phase2 two-phase eval sft plan corpus merge report doctor test test-kernels test-slow lint format bench-merge \
+        ablate-replay ablate-phases clean dist wheelhouse install-offline torch-asked
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -97,7 +98,7 @@ doctor: setup  ## does this machine train and merge right? checks on a tiny mode
 	@$(NSLLM) doctor
 
 test: setup  ## the tests: CPU, no network, under 3 minutes
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -n auto --maxprocesses 4
 
 test-kernels: setup  ## Liger's Triton kernels without a GPU, in Triton's interpreter (fetches triton, 200 MB)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/kernels \
@@ -115,6 +116,12 @@ format: setup  ## ruff: mend what can be mended
 
 bench-merge: setup  ## merge against PEFT and cp, in one run
 	@$(VENV)/bin/python tests/bench/merge.py
+
+ablate-replay: setup  ## phase 1 with 0, 1, 5 and 20 % replay; REAL=path takes real files, SEEDS=3 how many seeds
+	@$(VENV)/bin/python tests/bench/ablations.py replay $(ABLATION)
+
+ablate-phases: setup  ## two phases against one mixed phase on the same rows; REAL=path, SEEDS=3 as above
+	@$(VENV)/bin/python tests/bench/ablations.py phases $(ABLATION)
 
 clean:  ## delete .venv and the CPU run (runs/nano); other runs stay
 	rm -rf $(VENV) runs/nano

@@ -19,7 +19,7 @@ FEW = [
     *(f"{phase}.schedule.warmup_steps=1" for phase in ("phase1", "phase2")),
     *(f"{name}.evaluation.max_rows=4" for name in ("base", "phase1", "phase2")),
     *("phase1.samples.count=1", "phase2.samples.count=0", "report.max_rows=4"),
-    *("tasks.max_per_task=12", "sft.steps=3", "sft.schedule.warmup_steps=1"),
+    *("tasks.max_per_task=12", "eval.max_items=1", "sft.steps=3", "sft.schedule.warmup_steps=1"),
     *("sft.examples_per_step=4", "sft.max_heldout_examples=4", "sft.samples={count: 1, new_tokens: 4}"),
 ]
 
