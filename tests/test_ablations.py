@@ -89,7 +89,7 @@ def test_shares_are_trained_as_asked(ablations, tmp_path, capsys):
     result = json.loads((tmp_path / "replay.json").read_text())
     arms = ["0%", "1%", "5%", "20%"]
     replayed = [result["trained"][arm]["replayed"][0] for arm in arms]
-    assert replayed == pytest.approx([0, 0, 1 / 32, 6 / 32], abs=0.01)  # of 32 rows
+    assert replayed == pytest.approx([0, 0, 1 / 32, 6 / 32], abs=0.02)  # of 32 rows, by tokens
     losses = [result["found"][arm]["general"][0] for arm in arms]
     assert losses[0] == losses[1] != losses[2] != losses[3]
     assert (tmp_path / "replay.png").stat().st_size > 10_000
