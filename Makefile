@@ -13,7 +13,7 @@ EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(MODEL),--model '$(MODEL)') \
        $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase eval sft plan corpus merge report doctor test test-kernels test-slow lint format bench-merge clean
+.PHONY: help setup phase1 phase2 two-phase eval sft plan corpus merge report doctor test test-kernels test-slow test-notebooks lint format bench-merge clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -68,6 +68,9 @@ test-kernels: setup  ## Liger's Triton kernels without a GPU, in Triton's interp
 
 test-slow: setup  ## kills, seeds and other long tests
 	@$(VENV)/bin/python -m pytest -m slow
+
+test-notebooks: setup  ## the four notebooks from top to bottom, with few steps
+	@$(VENV)/bin/python -m pytest -m slow tests/test_notebooks.py
 
 lint: setup  ## ruff: lint and format check
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
