@@ -21,7 +21,7 @@ RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL
        $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
 ABLATION := $(if $(REAL),--real '$(REAL)') $(if $(SEEDS),--seeds $(SEEDS)) $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase eval sft plan corpus merge report doctor test test-kernels test-slow lint format bench-merge \
+.PHONY: help setup phase1 phase2 two-phase eval sft plan corpus merge report doctor test test-kernels test-slow test-notebooks lint format bench-merge \
         ablate-replay ablate-phases clean dist wheelhouse install-offline torch-asked
 .DEFAULT_GOAL := help
 
@@ -107,6 +107,9 @@ test-kernels: setup  ## Liger's Triton kernels without a GPU, in Triton's interp
 
 test-slow: setup  ## kills, seeds and other long tests
 	@$(VENV)/bin/python -m pytest -m slow
+
+test-notebooks: setup  ## the four notebooks from top to bottom, with few steps
+	@$(VENV)/bin/python -m pytest -m slow tests/test_notebooks.py
 
 lint: setup  ## ruff: lint and format check
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

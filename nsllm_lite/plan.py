@@ -1,5 +1,6 @@
 """What a run will use, before it starts: the model, memory, disk, download and tokens."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,10 @@ from nsllm_lite.chain import QWEN3, REFERENCE, Chain
 from nsllm_lite.recipe import Execution
 from nsllm_lite.run import GIB, read_json
 
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155}
-"""Dense bf16 datasheet peaks, by a word of the card's name."""
+PEAK_TFLOPS = {
+    "H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155, "T4": 65,
+}  # fmt: skip
+"""Dense bf16 datasheet peaks (of the T4, which has no bf16, fp16), by a word of the card's name."""
 
 ASSUMED_MFU = 0.3  # by the 4N convention; assumed, not measured here
 
@@ -73,7 +76,10 @@ def plan(
             f"{_millions(size.params)} parameters, {_millions(figures['trained_parameters'])} trained "
             f"(LoRA rank {chain.phase1.adapter.rank} on {chain.phase1.quantisation} weights)",
         ),
-        ("Machine", card + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else "")),
+        (
+            "Machine",
+            card + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else "") + ("" if vram_gib else f"; {_host_words()}"),
+        ),
         (
             "Step",
             f"{chain.phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} x "
@@ -125,6 +131,12 @@ def _nearest_words(chain: Chain, row_tokens: int, card_bytes: int) -> str:
         need = sum(execution.memory(chain.phase1, size, row_tokens, how).values()) / GIB
         return f"The nearest that fits is {hub_id} ({need:.1f} GiB): RECIPES=recipes/{name}."
     return "No Qwen3 recipe fits it with these settings."
+
+
+def _host_words() -> str:
+    """The machine around the card."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"{len(os.sched_getaffinity(0))} CPU cores, {memory_bytes / GIB:.1f} GiB of memory"
 
 
 def _millions(count: int) -> str:
