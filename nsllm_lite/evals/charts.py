@@ -67,20 +67,23 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
     lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])] if results["warnings"] else []
     if results["differences"]:
         lines += ["", "# Differences between models, on the same items", ""]
-        lines += ["| set | asked | from | to | score | difference | p |", "|---|---|---|---|---|---:|---:|"]
-        for row in results["differences"]:
-            if not all_differences and row["p"] >= ALPHA:
-                continue
-            shown = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-            shown = f"**{shown}**" if row["p"] < ALPHA else shown
-            lines.append(
-                f"| {row['set']} | {row['mode']} | {row['first']} | {row['second']} | {NAMES[row['metric']]} | "
-                f"{shown} | {row['p']:.3f} |"
-            )
+        shown = [row for row in results["differences"] if all_differences or row["p"] < ALPHA]
+        if shown:
+            lines += ["| set | asked | from | to | score | difference | p |", "|---|---|---|---|---|---:|---:|"]
+            lines += map(_difference_line, shown)
+        else:
+            lines.append("None is beyond chance.")
         tests = len(results["differences"])
         lines += ["", f"p by a permutation test, bold below {ALPHA}; of {tests} differences about {tests * ALPHA:.1f} "
                   "would be bold by chance alone."]  # fmt: skip
     return "\n".join(lines)
+
+
+def _difference_line(row: dict[str, Any]) -> str:
+    value = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+    value = f"**{value}**" if row["p"] < ALPHA else value
+    cells = (row["set"], row["mode"], row["first"], row["second"], NAMES[row["metric"]], value, f"{row['p']:.3f}")
+    return f"| {' | '.join(cells)} |"
 
 
 def _cell(estimate: dict[str, float]) -> str:
