@@ -36,10 +36,18 @@ def test_the_wheel_holds_every_recipe(tmp_path, monkeypatch):
     assert recipes <= files
 
 
+def make(folder: Path, *words: str) -> list[str]:
+    """The lines that make prints, also where these tests are run by make."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    done = subprocess.run(["make", *words], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()
+
+
 def commands(folder: Path, *words: str) -> list[list[str]]:
     """What make would run."""
-    done = subprocess.run(["make", "-n", *words], cwd=folder, check=True, capture_output=True, text=True)
-    return [shlex.split(line) for line in done.stdout.splitlines()]
+    return [shlex.split(line) for line in make(folder, "-n", *words)]
 
 
 def test_a_starter_project(tmp_path, capsys):
@@ -58,8 +66,7 @@ def test_a_starter_project(tmp_path, capsys):
     targets = set(re.findall(r"^([a-z0-9-]+):", (folder / "Makefile").read_text(), re.MULTILINE))
     assert targets == {"help", "phase1", "phase2", "two-phase", "eval", "sft", "plan", "doctor"}
     assert set(re.findall(r"make ([a-z0-9-]+)", readme)) <= targets
-    listed = subprocess.run(["make", "help"], cwd=folder, check=True, capture_output=True, text=True).stdout
-    assert len(listed.splitlines()) == len(targets)
+    assert len(make(folder, "help")) == len(targets)
     for target in targets - {"help"}:
         (words,) = commands(folder, target)
         assert words[0] == "nsllm-lite"
