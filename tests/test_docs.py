@@ -1,12 +1,15 @@
 """What README and the recipes' heads tell a user to type exists."""
 
+import ast
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from nsllm_lite import recipe
+from nsllm_lite import cli, plan, recipe
+from nsllm_lite.chain import QWEN3
 from nsllm_lite.cli import build_parser
 
 ROOT = Path(__file__).parents[1]
@@ -42,3 +45,72 @@ def test_every_setting_named_is_one(step):
     for part in key.split("."):
         assert part in values
         values = values[part]
+
+
+def test_every_link_inside_the_readme_leads_to_a_heading():
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.+)$", README, re.M)
+    }
+    links = set(re.findall(r"\]\(#([^)]+)\)", README))
+    assert {"your-gpu", "what-it-does-not-do-yet"} <= links
+    assert links <= headings
+
+
+def said() -> list[str]:
+    """All that the package's code and the Makefile can say; a NUL stands for what is filled in."""
+    texts = [(ROOT / "Makefile").read_text()]
+    for path in (ROOT / "nsllm_lite").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                texts.append(
+                    "".join(
+                        str(getattr(part, "value", "")) if isinstance(part, ast.Constant) else "\0"
+                        for part in node.values
+                    )
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return texts
+
+
+def test_every_message_explained_is_one_that_is_said():
+    section = README.split("## When something goes wrong")[1].split("\n## ")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    assert len(messages) > 40
+    texts = said()
+    for message in messages:
+        pieces = [piece.strip() for piece in message.split("...") if piece.strip(" .,%=")]
+        pattern = re.compile(".*".join(map(re.escape, pieces)))
+        assert any(pattern.search(text) for text in texts), message
+
+
+def test_the_table_of_cards_is_what_the_planner_says(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no speed measured on the machine at hand
+    table = README.split("## Your GPU")[1].split("\n## ")[0]
+    lines = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| (qwen3-[^|]+) \| (.+) \|$", table, re.MULTILINE)
+    assert len(lines) > 12
+    for card, vram_gib, name, rest in lines:
+        words = ["plan", str(ROOT / "recipes" / name), "--vram", vram_gib, "--json", "--out", str(tmp_path / "run")]
+        assert cli.main(words) == 0
+        told = json.loads(capsys.readouterr().out)
+        how, size = told["execution"], QWEN3[name][2]
+        recomputed = f"{how['recompute_layers']} of {size.layers}" + (", cheap" if how["recompute_cheap"] else "")
+        held = "dequantised" if how["dequantised"] else "as NF4"
+        memory = f"{sum(told['memory_bytes'].values()) / 2**30:.1f}"
+        speed = plan._speed(size, card)
+        hours = " + ".join(f"{tokens / speed[0] / 3600:.1f}" for tokens in told["tokens"].values()) if speed else "—"
+        assert rest.split(" | ") == [str(how["micro_batch_rows"]), recomputed, held, memory, hours], (card, name)
+
+
+def test_the_table_of_models_is_what_the_planner_says(tmp_path, capsys):
+    table = README.split("## Your model")[1].split("\n## ")[0]
+    lines = re.findall(r"^\| `(recipes/qwen3-.+?)` \| (.+) \|$", table, re.MULTILINE)
+    assert len(lines) == len(QWEN3)
+    for name, rest in lines:
+        hub_id, least_gib, _ = QWEN3[Path(name).name]
+        assert cli.main(["plan", str(ROOT / name), "--vram", "139", "--out", str(tmp_path / "run")]) == 0
+        printed = capsys.readouterr().out
+        download = re.search(r"^Download +([\d.]+ GiB)", printed, re.MULTILINE)[1]
+        disk = re.search(r"^Disk +([\d.]+ GiB)", printed, re.MULTILINE)[1]
+        asked = "only where asked" if name.endswith("14b") else f"{least_gib} GiB"
+        assert rest.split(" | ") == [hub_id, asked, download, disk]
