@@ -30,6 +30,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         require_alone(args.verb)
         call(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except ValueError as error:
         print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
         return 2

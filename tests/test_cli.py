@@ -235,3 +235,13 @@ def test_wrong_input_leaves_stdout_empty(capsys, tmp_path):
     told = capsys.readouterr()
     assert told.out == ""
     assert "No folder" in told.err
+
+
+def test_a_reader_that_goes_away():
+    """As with `| head`: no traceback, and the status a shell gives for it."""
+    command = [sys.executable, "-m", "nsllm_lite.cli", "plan", "recipes/nano"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        process.wait(60)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 141
