@@ -13,7 +13,8 @@ FOLDED = 12  # letters: longer words of a table, such as paths, may be folded
 
 
 def on_terminal() -> bool:
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    in_notebook = "JPY_PARENT_PID" in os.environ  # its cells pass for terminals of 80 columns
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not in_notebook
 
 
 def row(cells: Sequence[str], widths: Sequence[int], style: str = "bold") -> None:
