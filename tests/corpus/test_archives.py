@@ -211,3 +211,15 @@ def test_a_stretch_of_a_file(tmp_path):
     cut = LINES.index(b"\n", 1000) + 1
     stretches = ((0, cut), (cut, len(LINES)))
     assert b"".join(found.stream.read() for a, b in stretches for found in open_files(path, "in", a, b)) == LINES
+
+
+def test_an_archive_whose_list_of_files_is_empty_is_one_line(tmp_path):
+    """As damage to its last bytes leaves it: what it held must not vanish without a word."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "Once upon a time.")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"PK\x01\x02")] + b"PK\x05\x06" + bytes(18))
+    (found,) = open_files(path, "x.zip")
+    assert isinstance(found, Unread)
+    assert "lists no file" in found.message

@@ -140,7 +140,12 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
         elif kind in ("tar", "zip"):
             with _whole(stream, head, seekable=kind == "zip") as whole:
                 members = _tar_members(whole) if kind == "tar" else _zip_members(whole)
-                yield from _open_members(members, name, budget, depth)
+                is_empty = True
+                for found in _open_members(members, name, budget, depth):
+                    is_empty = False
+                    yield found
+                if is_empty:  # or its list of files is damaged
+                    yield Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read")
         else:
             with _whole(stream, head, seekable=False) as whole:
                 unpacked = io.BufferedReader(_Counted(_UNPACK[kind](whole), budget), 1 << 17)
