@@ -17,6 +17,7 @@ from nsllm_lite import run
 BEGUN = ("run.json", "merging.json", "work/reading.json")  # what an unfinished train, merge and corpus leave
 FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
 AS_USED, CHANGED, ABSENT, UNCHECKED = "as used", "changed since", "not here", "not checked"
+MAX_BEHIND = 20  # phases and merges behind one another
 LEVELS = 3  # that a step may lie above what it hands on: corpus/rows/phase1/train
 
 
@@ -64,7 +65,7 @@ class Step:
         if not heldout or "before" not in heldout:
             return {}
         before, after = heldout["before"], heldout["after"]
-        both = {name: (before[name].get("all"), after[name].get("all")) for name in after}
+        both = {name: (before.get(name, {}).get("all"), after[name].get("all")) for name in after}
         return {name: pair for name, pair in both.items() if all(pair)}
 
     def dates(self) -> tuple[str, str]:
@@ -99,7 +100,8 @@ def read_step(folder: Path) -> Step | None:
         ValueError: its manifest is damaged.
     """
     manifest = run.read_manifest(folder)
-    if isinstance(manifest, dict) and {"verb", "recipe", "inputs", "results"} <= manifest.keys():
+    known = isinstance(manifest, dict) and {"verb", "recipe", "inputs", "results"} <= manifest.keys()
+    if known and isinstance(manifest["recipe"], dict):
         times = run.read_json(folder / "times.json") if (folder / "times.json").is_file() else {}
         parts = (manifest["recipe"], manifest["inputs"], manifest["results"])
         return Step(folder, manifest["verb"], FINISHED, *parts, times)
@@ -128,6 +130,51 @@ def find_steps(root: Path) -> list[Step]:
             step = Step(Path(here), "?", DAMAGED, {}, {}, {}, {})
         found += [step] if step else []
     return sorted(found, key=lambda step: (str(step.folder.parent), *step.dates(), str(step.folder)))
+
+
+def steps_behind(*folders: str | Path) -> list[Step]:
+    """The finished trainings and merges behind local models and adapters, the last one first.
+
+    Empty where nothing is known: a model from elsewhere, or one whose folders are gone or damaged.
+    """
+    found: list[Step] = []
+    waiting = [Path(folder) for folder in folders]
+    while waiting and len(found) < MAX_BEHIND:
+        folder = waiting.pop(0)
+        places = [folder, folder.parent] if folder.name in ("adapter", "model") else [folder]
+        step = next(filter(None, map(_finished, places)), None)
+        if step is None or step.folder in [known.folder for known in found]:
+            continue
+        found.append(step)
+        adapter = step.recipe.get("adapter")
+        adapters = [one["path"] for one in adapter] if isinstance(adapter, list) else [adapter]
+        before = (*adapters, step.recipe.get("base"), step.recipe.get("model"))
+        waiting += [_here(path, step) or Path(path) for path in before if isinstance(path, str)]
+    return found
+
+
+def corpus_of(step: Step) -> Step | None:
+    """The finished corpus that a training's rows lie in, as RUN/corpus/rows/PHASE/train.
+
+    None for a base made of general text, which has seen no paper.
+    """
+    rows = Path(step.recipe.get("rows") or "")
+    here = _here(str(rows.parents[2]), step) if len(rows.parents) > 2 and step.rows != "general" else None
+    return _finished(here) if here else None
+
+
+def corpora_behind(model: str) -> list[Step]:
+    """The corpora whose papers a local model, or an adapter, was trained on, the last one first."""
+    found = {corpus.folder.resolve(): corpus for step in steps_behind(model) if (corpus := corpus_of(step))}
+    return list(found.values())
+
+
+def _finished(folder: Path) -> Step | None:
+    try:
+        step = read_step(folder)
+    except ValueError:
+        return None
+    return step if step and step.state == FINISHED else None
 
 
 def inputs_of(step: Step) -> list[Input]:

@@ -143,7 +143,7 @@ def test_unfinished_and_damaged_runs_are_said_to_be_so(chain, capsys):
     run.write_json(chain / "model2.partial/merging.json", {"recipe": {"kind": "merge", "base": "B", "adapter": "A"},
                                                            "inputs": {}, "version": "1"})  # fmt: skip
     run.write_json(
-        chain.parent / "y/corpus/work/reading.json", {"recipe": {"sources": []}, "inputs": {}, "version": "1"}
+        chain.parent / "y/corpus" / "work" / "reading.json", {"recipe": {"sources": []}, "inputs": {}, "version": "1"}
     )
     (chain / "base/manifest.json").write_text("{")
     run.write_json(chain / "wandb/manifest.json", {"of": "something else"})

@@ -1,34 +1,32 @@
 """Was a model trained on what it is asked? Read from the manifests that lead from it back to its corpus."""
 
 from pathlib import Path
-from typing import Any
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
-from nsllm_lite.lineage import corpora_of
+from nsllm_lite.steps import Step, corpora_behind
 
 
 def warnings_of(recipe: recipes.Eval) -> list[str]:
     """What makes a score of the recipe's models doubtful: items that may stand in the papers they were trained on."""
     found = []
     for model in recipe.models:
-        for corpus in corpora_of(model.path):
-            manifest = run.read_manifest(corpus)
-            checked = {str(Path(name).resolve()) for name in manifest["recipe"]["decontaminate"]}
+        for corpus in corpora_behind(model.path):
+            checked = {str(Path(name).resolve()) for name in corpus.recipe["decontaminate"]}
             unchecked = [file.path for file in recipe.files if str(Path(file.path).resolve()) not in checked]
             if unchecked:
                 found.append(
-                    f"{model.name} was trained on {corpus}, which was not decontaminated against "
+                    f"{model.name} was trained on {corpus.folder}, which was not decontaminated against "
                     f"{', '.join(unchecked)}: papers in it may hold their items. Name such files in the corpus's "
                     "`decontaminate`, or in the run's eval.yaml before the corpus is made."
                 )
             made = run.read_manifest(Path(recipe.tasks)) if recipe.tasks else None
-            if made and made["inputs"].get("corpus") != run.manifest_sha256(corpus):
+            if made and made["inputs"].get("corpus") != run.manifest_sha256(corpus.folder):
                 found.append(
-                    f"{model.name} was trained on {corpus}, and the tasks of {recipe.tasks} were made from another "
-                    "corpus: papers that it was trained on may be among them."
+                    f"{model.name} was trained on {corpus.folder}, and the tasks of {recipe.tasks} were made from "
+                    "another corpus: papers that it was trained on may be among them."
                 )
-            if recipe.tasks == "bundled" and _is_bundled(manifest):
+            if recipe.tasks == "bundled" and _is_bundled(corpus):
                 found.append(
                     f"{model.name} was trained on the bundled sample, of which the bundled tasks are made. Ask what "
                     "was held out: nsllm-lite tasks recipes/nano/tasks.yaml, then --tasks runs/nano/tasks."
@@ -36,5 +34,5 @@ def warnings_of(recipe: recipes.Eval) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _is_bundled(manifest: dict[str, Any]) -> bool:
-    return any(source["path"] == "bundled:papers" for source in manifest["recipe"]["sources"])
+def _is_bundled(corpus: Step) -> bool:
+    return any(source["path"] == "bundled:papers" for source in corpus.recipe["sources"])

@@ -12,9 +12,9 @@ import yaml
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
-from nsllm_lite.lineage import Step, corpus_of, steps_of
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.rows import Rows
+from nsllm_lite.steps import Step, corpus_of, steps_behind
 
 UNKNOWN = "unknown"  # the hub's own word
 COUNTS = {"in": "in", "kept": "kept", "duplicate": "duplicates", "heldout": "held out", "unused": "unused"}
@@ -47,9 +47,9 @@ and for keeping to the licences of the base and of the sources."""
 
 
 def write(path: Path, recipe: recipes.Merge, base: Base, adapters: list[Adapter], results: dict) -> None:
-    steps = steps_of(*(adapter.folder for adapter in adapters), recipe.base)[::-1]
-    trainings = [step for step in steps if step.manifest.get("verb") in ("train", "sft")]
-    corpora = corpora_behind(trainings)
+    steps = steps_behind(*(adapter.folder for adapter in adapters), recipe.base)[::-1]
+    trainings = [step for step in steps if step.kind in ("train", "sft")]
+    corpora = corpora_of(trainings)
     parts = [
         "---\n" + yaml.safe_dump(metadata(recipe, base, adapters, results, trainings, corpora)).strip() + "\n---",
         f"# {Path(recipe.out).name}",
@@ -57,10 +57,10 @@ def write(path: Path, recipe: recipes.Merge, base: Base, adapters: list[Adapter]
         made_of(recipe, base, adapters, results),
         *([recipe_table(trainings)] if trainings else []),
         *(data_section(corpus) for corpus in corpora),
-        *([losses_table(trainings)] if any(losses_of(step) for step in trainings) else []),
+        *([losses_table(trainings)] if any(step.losses() for step in trainings) else []),
         *measured(results),
         tasks_section(corpora),
-        f"{USE} {TUNED if trainings and trainings[-1].manifest['verb'] == 'sft' else UNTUNED}",
+        f"{USE} {TUNED if trainings and trainings[-1].kind == 'sft' else UNTUNED}",
         LIMITS,
         "SHA-256 of each shard and all settings: `manifest.json`; each tensor's update: `tensors.json`.",
     ]
@@ -99,8 +99,8 @@ def base_model_of(name: str, folder: Path) -> str | None:
     """
     if not Path(name).is_dir():
         return name
-    if manifest := next(iter(steps_of(name)), None):
-        before = manifest.manifest.get("results", {}).get("base_model")
+    if step := next(iter(steps_behind(name)), None):
+        before = step.results.get("base_model")
         return before if isinstance(before, str) else None
     cached = next((part for part in reversed(folder.resolve().parts) if part.startswith("models--")), None)
     return cached.removeprefix("models--").replace("--", "/", 1) if cached else None
@@ -126,7 +126,7 @@ def licence_of(folder: Path) -> dict[str, str]:
 
 
 def opening(recipe: recipes.Merge, results: dict, trainings: list[Step], num_adapters: int) -> str:
-    phases = sum(step.manifest["verb"] == "train" and bool(step.recipe.get("adapter")) for step in trainings)
+    phases = sum(step.kind == "train" and bool(step.recipe.get("adapter")) for step in trainings)
     how = f" by {phases} phase{'s' * (phases > 1)} of continued pretraining with LoRA" if phases else ""
     origin = f"`{results['base_model']}`" if results.get("base_model") else "A model"
     words = f"{origin}, adapted to natural science{how}" if phases else f"`{recipe.base}`"
@@ -166,8 +166,8 @@ def recipe_table(trainings: list[Step]) -> str:
 
 
 def recipe_rows(step: Step) -> list[tuple[str, str]]:
-    recipe, results, inputs = step.recipe, step.manifest.get("results", {}), step.manifest.get("inputs", {})
-    rows = [("kind", "instruction tuning" if step.manifest["verb"] == "sft" else "continued pretraining")]
+    recipe, results, inputs = step.recipe, step.results, step.inputs
+    rows = [("kind", "instruction tuning" if step.kind == "sft" else "continued pretraining")]
     if recipe.get("build"):
         rows = [("kind", "a model made from nothing")]
     if adapter := recipe.get("adapter"):
@@ -192,23 +192,23 @@ def recipe_rows(step: Step) -> list[tuple[str, str]]:
     return rows
 
 
-def corpora_behind(trainings: list[Step]) -> list[Step]:
+def corpora_of(trainings: list[Step]) -> list[Step]:
     """The corpora whose rows are still those that were trained on."""
     found: dict[Path, Step] = {}
     for step in trainings:
         corpus = corpus_of(step)
         try:
-            same = corpus and Rows(Path(step.recipe["rows"])).sha256 == step.manifest.get("inputs", {}).get("rows")
+            same = corpus and Rows(Path(step.recipe["rows"])).sha256 == step.inputs.get("rows")
         except ValueError:
             same = False
         if corpus and same:
-            found[corpus] = Step(corpus, run.read_manifest(corpus))
-    return [step for step in found.values() if "documents" in step.manifest.get("results", {})]
+            found[corpus.folder] = corpus
+    return [corpus for corpus in found.values() if "documents" in corpus.results]
 
 
 def data_section(corpus: Step) -> str:
     """The ledger's summary: records by source, tokens by phase."""
-    results = corpus.manifest["results"]
+    results = corpus.results
     lines = ["## Data", "", "Records of each source, and what became of them:", ""]
     lines += [table_row("source", "licence", *COUNTS.values(), "dropped"), "|---|---|" + "---:|" * (len(COUNTS) + 1)]
     for name, counts in results["documents"].items():
@@ -224,13 +224,6 @@ def data_section(corpus: Step) -> str:
     return "\n".join(lines)
 
 
-def losses_of(step: Step) -> list[tuple[str, dict, dict]]:
-    """(name, before, after) of the held-out sets that a training was measured on."""
-    losses = step.manifest.get("results", {}).get("heldout") or {}
-    before, after = losses.get("before") or {}, losses.get("after") or {}
-    return [(n, before[n]["all"], after[n]["all"]) for n in before if "all" in before[n] and "all" in after.get(n, {})]
-
-
 def losses_table(trainings: list[Step]) -> str:
     lines = [
         "## Held-out losses",
@@ -240,7 +233,7 @@ def losses_table(trainings: list[Step]) -> str:
     ]
     lines += [table_row("", "held out", "loss", "bits per byte"), "|---|---|---:|---:|"]
     for step in trainings:
-        for name, before, after in losses_of(step):
+        for name, (before, after) in step.losses().items():
             cells = []
             for figure in ("loss", "bits_per_byte"):
                 known = before.get(figure) is not None and after.get(figure) is not None

@@ -6,11 +6,14 @@ import pytest
 
 from nsllm_lite import recipe, run
 from nsllm_lite.evals.lineage import warnings_of
-from nsllm_lite.lineage import corpora_of
+from nsllm_lite.steps import corpora_behind
 
 
 def manifest(folder: Path, made_by: dict, inputs: dict | None = None) -> None:
-    run.write_json(folder / "manifest.json", {"recipe": made_by, "inputs": inputs or {}})
+    verb = next(
+        (v for v, key in (("train", "rows"), ("merge", "adapter"), ("corpus", "sources")) if key in made_by), "tasks"
+    )
+    run.write_json(folder / "manifest.json", {"verb": verb, "recipe": made_by, "inputs": inputs or {}, "results": {}})
 
 
 @pytest.fixture
@@ -34,10 +37,13 @@ def asked(folder: Path, model: str, tasks: str | None = None, *files: str) -> re
 
 
 def test_the_corpora_behind_a_model(chain):
-    assert corpora_of(str(chain / "phase2/adapter")) == [chain / "corpus"]
-    assert corpora_of(str(chain / "model1")) == [chain / "corpus"]
-    assert corpora_of(str(chain / "base/model")) == []  # it read no paper
-    assert corpora_of("Qwen/Qwen3-8B") == []
+    def corpora(model: str) -> list[Path]:
+        return [corpus.folder for corpus in corpora_behind(model)]
+
+    assert corpora(str(chain / "phase2/adapter")) == [chain / "corpus"]
+    assert corpora(str(chain / "model1")) == [chain / "corpus"]
+    assert corpora(str(chain / "base/model")) == []  # it read no paper
+    assert corpora("Qwen/Qwen3-8B") == []
 
 
 def test_a_file_that_the_corpus_was_not_cleared_of(chain):
