@@ -8,7 +8,6 @@ and whether every answer is the same. Without --model a small model with random 
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -22,30 +21,11 @@ from nsllm_lite import recipe
 from nsllm_lite.evals.engine import open_engine
 from nsllm_lite.tasks.bundled import bundled
 from nsllm_lite.tasks.task import TASKS, choose_shots, few_shot_prompt, labels_of
+from tests.evals.conftest import make_talker
 
-
-def small_model(folder: Path) -> Path:
-    """4 layers of 256, and a byte-level tokenizer of 4,000 tokens trained on the bundled sample."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    from nsllm_lite.model import build_base
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=4000, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator([item.input for name in TASKS for item in bundled(name)["test"]], trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    shape = recipe.ModelShape(
-        tokenizer=str(folder), hidden_size=256, intermediate_size=768, num_layers=4, num_heads=4, num_kv_heads=2,
-        head_dim=64, tied_embeddings=True,
-    )  # fmt: skip
-    build_base(shape, folder, 0, seed=0).save_pretrained(folder)
-    return folder
+SHAPE = {
+    "hidden_size": 256, "intermediate_size": 768, "num_layers": 4, "num_heads": 4, "num_kv_heads": 2, "head_dim": 64,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -54,7 +34,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=40)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        compare(args.model or small_model(Path(scratch)), args.items)
+        compare(args.model or make_talker(Path(scratch), vocab_size=4000, **SHAPE), args.items)
 
 
 def compare(model: Path, num_items: int) -> None:

@@ -1,4 +1,4 @@
-"""A tiny untrained model that reads text: a byte-level tokenizer of 500 tokens, trained on the sample's own words."""
+"""A tiny untrained model that reads text: a byte-level tokenizer trained on the sample's own words."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ def talker(tmp_path_factory) -> Path:
     return make_talker(tmp_path_factory.mktemp("talker"))
 
 
-def make_talker(folder: Path, seed: int = 1) -> Path:
+def make_talker(folder: Path, seed: int = 1, vocab_size: int = 500, **shape: int) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     from nsllm_lite.model import build_base
@@ -23,16 +23,15 @@ def make_talker(folder: Path, seed: int = 1) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=vocab_size, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     tokenizer.train_from_iterator([item.input for item in bundled("classification")["test"]], trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    shape = recipe.ModelShape(
-        tokenizer=str(folder), hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, num_kv_heads=1,
-        head_dim=16, tied_embeddings=False,
-    )  # fmt: skip
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1}
+    values = small | {"head_dim": 16, "tied_embeddings": False} | shape
+    shape = recipe.ModelShape(tokenizer=str(folder), **values)
     model = build_base(shape, folder, 0, seed=seed)
     for parameter in model.parameters():
         parameter.data *= 3  # so that its answers differ from item to item
