@@ -1,6 +1,7 @@
 """What can be typed: the verbs of `nsllm-lite`, their options, and the help they give. Only parses; cli.py calls."""
 
 import argparse
+import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ exit status:
   0    done, or it was done already
   2    wrong input: nothing was lost, the message says what to do
   3    the run stopped itself (a non-finite loss, out of memory), or a check of `doctor` failed
-  130  interrupted; the same command continues
+  75   the time of --max-hours is up; the same command continues
+  130  interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; the same command continues
 """
 
 
@@ -140,6 +142,7 @@ VERBS = {
 CHAIN_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
 RECIPE_VERBS = ("corpus", "train", "tasks", "sft", "report")
 
+SAVE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG")
 """What stands for a path in the help; there a shell completes names of files."""
 
@@ -170,6 +173,9 @@ def build_parser() -> argparse.ArgumentParser:
     _merge(verbs["merge"])
     _eval(verbs["eval"])
     _small(verbs)
+    for name in (*CHAIN_VERBS, "train", "sft"):
+        if name != "plan":
+            _stopping(verbs[name])
     for name in ("plan", "merge", "eval", "audit", "doctor", "runs", "show"):
         words = "print one JSON object on stdout and nothing else there; messages go to stderr"
         verbs[name].add_argument("--json", action="store_true", help=words)
@@ -200,6 +206,18 @@ def _chain(added: argparse.ArgumentParser) -> None:
     add(
         "overrides", nargs="*", metavar="step.key=value",
         help="recipe values to change, e.g. phase1.budget.steps=50 (optimizer steps), corpus.row_tokens=2048 (tokens)",
+    )  # fmt: skip
+
+
+def _stopping(added: argparse.ArgumentParser) -> None:
+    add = added.add_argument
+    add(
+        "--max-hours", type=float, metavar="H",
+        help="after so many hours save a checkpoint and end with status 75 (default: no limit)",
+    )  # fmt: skip
+    add(
+        "--save-on-signal", type=lambda word: signal.Signals[f"SIG{word}"], choices=SAVE_SIGNALS, metavar="USR1|USR2",
+        help="at this signal save a checkpoint and go on (default: none); SIGTERM and Ctrl-C save and end",
     )  # fmt: skip
 
 

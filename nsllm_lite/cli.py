@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsllm_lite import stop
 from nsllm_lite.arguments import CHAIN_VERBS, RECIPE_VERBS, build_parser, print_completion
 
 if TYPE_CHECKING:
@@ -24,13 +25,14 @@ NO_TORCH = """torch is not installed. This verb needs it (corpus and audit do no
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 wrong input (nothing lost), 3 the run stopped itself, 130 interrupted."""
+    """Exit status: 0 done, 2 wrong input (nothing lost), 3 the run stopped itself, more as `stop.Stop` says."""
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
-        require_alone(args.verb)
-        call(args)
-        sys.stdout.flush()
+        with stop.listening(getattr(args, "max_hours", None), getattr(args, "save_on_signal", None)):
+            require_alone(args.verb)
+            call(args)
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -50,9 +52,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"nsllm-lite {args.verb}: {NO_TORCH}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"nsllm-lite {args.verb}: interrupted; the same command continues", file=sys.stderr)
-        return 130
+    except stop.Stop as stopped:
+        print(f"nsllm-lite {args.verb}: {stopped}; the same command continues", file=sys.stderr)
+        return stopped.status
     return 0
 
 
@@ -150,7 +152,6 @@ def run_audit(args: argparse.Namespace) -> dict:
 def run_eval(args: argparse.Namespace) -> dict:
     """Recipe and overrides, or models by name with words of their own."""
     from nsllm_lite import recipe as recipes
-    from nsllm_lite.evals.evaluate import evaluate
     from nsllm_lite.starter import located
 
     first, *others = args.models
@@ -169,7 +170,7 @@ def run_eval(args: argparse.Namespace) -> dict:
         given |= {"files": files} | ({} if args.tasks or first.endswith(".yaml") else {"tasks": None})
     if args.backend:
         given["execution"] = {**recipe.execution.model_dump(), "backend": args.backend}
-    return evaluate(recipes.update(recipe, **given) if given else recipe)
+    return call_verb(recipes.update(recipe, **given) if given else recipe)
 
 
 def parse_task_file(word: str) -> dict:
@@ -205,6 +206,28 @@ def run_init(args: argparse.Namespace) -> None:
 
 
 def call_verb(recipe: "Recipe") -> dict:
+    """Runs a recipe, while nobody else writes into its folder.
+
+    Raises:
+        ValueError: somebody does.
+        RuntimeError: the disk is full.
+    """
+    from nsllm_lite import lock, run
+
+    alone = lock.held(Path(recipe.out)) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
+    try:
+        with alone:
+            return verb_of(recipe)
+    except Exception as error:
+        if not run.is_disk_full(error):
+            raise
+        raise RuntimeError(
+            f"The disk is full while writing {recipe.out} ({error}). What was finished is kept: free some space and "
+            "run the same command again."
+        ) from None
+
+
+def verb_of(recipe: "Recipe") -> dict:
     """The one function behind each kind of recipe."""
     match recipe.kind:
         case "corpus":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from nsllm_lite import stop
 from nsllm_lite.model import PackedLM, collate
 from nsllm_lite.rows import Row, Rows, in_groups
 
@@ -61,12 +62,13 @@ def score(
         for group in in_groups(list(rows), micro_batch_rows):
             batch = collate(group, device)
             losses = model.losses(batch).double().cpu()
+            stop.here()
             documents = zip(batch.doc_ids, batch.doc_sources, batch.doc_bytes, strict=True)
             for number, (name, source, num_bytes) in enumerate(documents):
-                start, stop = batch.layout.bounds[number : number + 2]
+                start, end = batch.layout.bounds[number : number + 2]
                 for key in (groups.get(name, source), "all"):
-                    scores[key].nats += float(losses[start:stop].sum())
-                    scores[key].targets += stop - start - 1
+                    scores[key].nats += float(losses[start:end].sum())
+                    scores[key].targets += end - start - 1
                     scores[key].bytes += num_bytes
     return dict(scores)
 

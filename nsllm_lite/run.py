@@ -5,6 +5,7 @@ unfinished. Dates and durations live in `times.json` (and a training's in `train
 same byte for byte when run again.
 """
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -71,6 +72,14 @@ def require_disk(path: Path, need_bytes: int, what: str) -> None:
             f"Not enough disk for {what}: {need_bytes / GIB:.1f} GiB needed at {path}, {free_bytes / GIB:.1f} GiB "
             "free. Free some space, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite)."
         )
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Of any library's error: Rust's, as safetensors and tokenizers have them, carry the number in their words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return (isinstance(error, OSError) and error.errno in full) or any(
+        words in str(error) for number in full for words in (f"os error {number}", os.strerror(number))
+    )
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -1,7 +1,9 @@
 """The door, as a user meets it."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -114,11 +116,8 @@ def test_without_a_makefile_the_next_command_is_one_of_its_own(monkeypatch, tmp_
 
 
 def test_an_interrupted_run_exits_with_130(capsys, monkeypatch):
-    def interrupted(args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(cli.CALLS, "doctor", interrupted)
-    assert "the same command continues" in fails(capsys, "doctor", code=130)
+    monkeypatch.setitem(cli.CALLS, "doctor", lambda args: os.kill(os.getpid(), signal.SIGINT))
+    assert "stopped by SIGINT; the same command continues" in fails(capsys, "doctor", code=130)
 
 
 def test_merge_asks_for_its_folders(capsys):

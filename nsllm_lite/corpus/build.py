@@ -11,7 +11,6 @@ The order of stages, each a function from what the one before left on disk:
 A run that was killed continues where its last finished task ended, and so does one whose later settings were changed.
 """
 
-import errno
 import json
 import shutil
 import time
@@ -25,7 +24,6 @@ from nsllm_lite import __version__, run
 from nsllm_lite import recipe as recipes
 from nsllm_lite.corpus import choose, ledger, pack, plot, settle, shards, sources, tokenizer
 from nsllm_lite.corpus.encoder import Encoder
-from nsllm_lite.corpus.files.archives import DiskFullError
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
 from nsllm_lite.corpus.phases import RENDER, SPLITS, texts_of
@@ -47,20 +45,8 @@ def build(recipe: recipes.Corpus) -> dict:
     Raises:
         ValueError: a source that is absent or unreadable, a tokenizer without the end-of-text token, too little disk,
             no document left, or a share of dropped records that needs consent.
-        RuntimeError: a worker process died, or the disk is full; the same call continues.
+        RuntimeError: a worker process died; the same call continues.
     """
-    try:
-        return _build(recipe)
-    except (OSError, DiskFullError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
-            raise
-        raise RuntimeError(
-            f"The disk is full while building {recipe.out} ({error}). Nothing that was finished is lost: free some "
-            "space (abstracts take four times their bytes, full text less than its own) and run the same command again."
-        ) from None
-
-
-def _build(recipe: recipes.Corpus) -> dict:
     started = time.time()
     inputs = begin(recipe)
     if inputs is None:

@@ -8,8 +8,6 @@ reproduces training exactly; but NF4 codes sit at bin centres, so when the next 
 updates are rounded away, while on the original weights they survive on average. `auto` measures (`compare.py`).
 """
 
-import errno
-import fcntl
 import json
 import os
 import shutil
@@ -37,21 +35,8 @@ def merge(recipe: recipes.Merge) -> dict:
 
     Raises:
         ValueError: an input is missing, damaged or does not fit the other, or asks for what is not supported.
-        RuntimeError: the result is not what it should be, and nothing is left; or the disk is full, and the same call
-            continues.
+        RuntimeError: the result is not what it should be, and nothing is left.
     """
-    try:
-        return _merge(recipe)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise RuntimeError(
-            f"The disk is full while writing {recipe.out} ({error}). What is finished is kept in {recipe.out}.partial: "
-            "free some space and run the same command again."
-        ) from None
-
-
-def _merge(recipe: recipes.Merge) -> dict:
     started = time.time()
     out = Path(recipe.out).absolute()
     base, adapters = open_inputs(recipe)
@@ -129,40 +114,25 @@ def partial_of(out: Path) -> Path:
 
 @contextmanager
 def partial_folder(out: Path, identity: dict) -> Iterator[Path]:
-    """`OUT.partial`, with what a killed merge of the same inputs left in it; renamed to `out` at the end.
-
-    Raises:
-        ValueError: another process is merging there.
-    """
+    """`OUT.partial`, with what a killed merge of the same inputs left in it; renamed to `out` at the end."""
     partial = partial_of(out)
     partial.mkdir(parents=True, exist_ok=True)
-    folder = os.open(partial, os.O_RDONLY)
+    marker = partial / "merging.json"
+    if not marker.is_file() or marker.read_text() != json.dumps(identity, sort_keys=True):
+        for path in partial.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        run.write_atomic(marker, json.dumps(identity, sort_keys=True))
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"Another process is writing {partial} now. One merge writes a folder: wait for it, or choose another "
-                "out."
-            ) from None
-        marker = partial / "merging.json"
-        if not marker.is_file() or marker.read_text() != json.dumps(identity, sort_keys=True):
-            for path in partial.iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            run.write_atomic(marker, json.dumps(identity, sort_keys=True))
-        try:
-            yield partial
-        except (ValueError, RuntimeError) as error:
-            if type(error) in (ValueError, RuntimeError):  # the inputs or the result are bad: nothing to go on from
-                shutil.rmtree(partial)
-            raise
-        (partial / PROGRESS).unlink()
-        marker.unlink()
-        os.fsync(folder)
-        partial.rename(out)
-        run.sync_folder(out.parent)
-    finally:
-        os.close(folder)
+        yield partial
+    except (ValueError, RuntimeError) as error:
+        if type(error) in (ValueError, RuntimeError):  # the inputs or the result are bad: nothing to go on from
+            shutil.rmtree(partial)
+        raise
+    (partial / PROGRESS).unlink()
+    marker.unlink()
+    run.sync_folder(partial)
+    partial.rename(out)
+    run.sync_folder(out.parent)
 
 
 def used_bytes(folder: Path) -> int:

@@ -15,10 +15,14 @@ from torch.optim import Optimizer
 from nsllm_lite import run
 
 
+def name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
 def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progress: dict) -> Path:
     """Writes `folder/step-NNNNNN`, whole or not at all; `progress` is JSON carried along."""
-    final = folder / f"step-{step:06d}"
-    part = folder / f"step-{step:06d}.part"
+    final = folder / name(step)
+    part = folder / f"{name(step)}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     save_file(_trained(model), part / "trained.safetensors")

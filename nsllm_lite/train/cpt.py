@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nsllm_lite import execution, heldout, run
+from nsllm_lite import execution, heldout, run, stop
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
 from nsllm_lite.kernels.fused_layers import use_fused_layers
@@ -35,6 +35,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     Raises:
         ValueError: an input is missing or does not fit the others.
         RuntimeError: the loss or the gradient is not finite; the last good checkpoint stays.
+        stop.Stop: a signal, or time that is up; a checkpoint holds the last whole step.
     """
     started = time.time()
     out = Path(recipe.out)
@@ -86,6 +87,21 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         log.write({"step": step, "tokens": tokens, "heldout": figures})
         guards.require_remembered(recipe.evaluation, step, log.lines()[0]["heldout"], figures, out)
 
+    def is_due(every_steps: int) -> bool:
+        return done % every_steps == 0 or done == budget.steps
+
+    def save() -> None:
+        if team.is_first:
+            log.sync()
+            progress = {"tokens": tokens, "domain_tokens": domain_tokens, "scaler": scaler.state_dict()}
+            checkpoint.save(out / "checkpoints", done, lm, optimizer, progress)
+            checkpoint.rotate(out / "checkpoints", recipe.keep_checkpoints)
+
+    def save_last_step() -> None:
+        """For a stop within a step."""
+        if done > first_step and not (out / "checkpoints" / checkpoint.name(done)).is_dir():
+            save()
+
     def micro_batches(rows: list[Row]) -> list[Sequence[Row]]:
         """This process's part of a step's rows."""
         return list(in_groups(team.share(rows), how.micro_batch_rows))
@@ -99,6 +115,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
                 micro_loss = lm(batch.to(how.device)) / targets
             scaler.scale(micro_loss).backward()
             loss += micro_loss.detach()
+            stop.here()
         team.add_gradients(trained)
         scaler.unscale_(optimizer)
         grad_norm = nn.utils.clip_grad_norm_(trained, recipe.optimizer.max_grad_norm)
@@ -107,14 +124,17 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     # Resume, or the state before the first step
     views = [TrainerLog(out / "trainer_log.jsonl", budget.steps, order.epochs), trackers] if team.is_first else []
     log = outputs.Log(out / "metrics.jsonl", views)
-    first_step, tokens, domain_tokens = 0, 0, 0
+    first_step = done = tokens = domain_tokens = 0
     if latest := checkpoint.newest(out / "checkpoints"):
         first_step, progress = checkpoint.load(latest, lm, optimizer)
+        done = first_step
         tokens, domain_tokens = progress["tokens"], progress["domain_tokens"]
         scaler.load_state_dict(progress["scaler"])
         if team.is_first:
             log.keep_until(first_step)
             print(f"{out}: continuing after step {first_step} of {budget.steps}")
+            if is_due(recipe.evaluation.every_steps) and not log.has_heldout(done):  # stopped before its end
+                evaluate(done)
     elif team.is_first:
         log.keep_until(-1)
         evaluate(0)
@@ -126,7 +146,8 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     train_seconds, train_tokens = 0.0, 0
     unreached = {name: parameter for name, parameter in lm.named_parameters() if parameter.requires_grad}
     steps = range(first_step, budget.steps)
-    with closing(steps_ahead(steps, order.rows, micro_batches, how.device)) as ahead:
+    ahead = steps_ahead(steps, order.rows, micro_batches, how.device)
+    with closing(ahead), stop.patiently(save_last_step, alone=team.size == 1):
         for step in steps:
             step_started = time.perf_counter()
             rows, batches = next(ahead)
@@ -161,13 +182,11 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
             speed = train_tokens / train_seconds
             progress_bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} tok/s", refresh=False)
             progress_bar.update()
-            if done % recipe.evaluation.every_steps == 0 or done == budget.steps:
+            if is_due(recipe.evaluation.every_steps):
                 evaluate(done)
-            if team.is_first and (done % recipe.checkpoint_steps == 0 or done == budget.steps):
-                log.sync()
-                progress = {"tokens": tokens, "domain_tokens": domain_tokens, "scaler": scaler.state_dict()}
-                checkpoint.save(out / "checkpoints", done, lm, optimizer, progress)
-                checkpoint.rotate(out / "checkpoints", recipe.keep_checkpoints)
+            if is_due(recipe.checkpoint_steps) or stop.take_save():
+                save()
+            team.stop_if_asked()
     progress_bar.close()
 
     # What is left behind

@@ -53,6 +53,9 @@ class Log:
         for view in self.views:
             view.write(line)
 
+    def has_heldout(self, step: int) -> bool:
+        return any("heldout" in line and line["step"] == step for line in self.lines())
+
     def sync(self) -> None:
         """Puts all lines on the disk: a checkpoint must not outlive the lines before it."""
         with open(self.path, "a") as file:

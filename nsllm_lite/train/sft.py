@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nsllm_lite import execution, run
+from nsllm_lite import execution, run, stop
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
 from nsllm_lite.heldout import evaluating
@@ -65,7 +65,8 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
     tuning.resume()
 
     if tuning.first_step < num_steps:
-        make_trainer(tuning).train()
+        with stop.patiently(tuning.save_last_step):
+            make_trainer(tuning).train()
     tuning.progress_bar.close()
 
     # What is left behind
@@ -100,7 +101,7 @@ class Tuning:
         self.how, self.num_steps = how, num_steps
         self.out = Path(recipe.out)
         self.log = outputs.Log(self.out / "metrics.jsonl")
-        self.first_step, self.lost_steps = 0, 0
+        self.first_step, self.done, self.lost_steps = 0, 0, 0
         self.trainer: SFTTrainer | None = None
         self.progress_bar = None
         self._unreached = {name: p for name, p in lm.named_parameters() if p.requires_grad}
@@ -131,8 +132,11 @@ class Tuning:
             self.first_step, progress = checkpoint.load(latest, self.lm, self.optimizer)
             self.lost_steps = progress["lost_steps"]
             self.scaler_state = progress["scaler"]
-            self.log.keep_until(self.first_step)
-            print(f"{self.out}: continuing after step {self.first_step} of {self.num_steps}")
+            self.done = self.first_step
+            self.log.keep_until(self.done)
+            print(f"{self.out}: continuing after step {self.done} of {self.num_steps}")
+            if self._is_due(self.recipe.evaluate_steps) and not self.log.has_heldout(self.done):
+                self.evaluate(self.done, self.tokens_until(self.done))
         else:
             self.scaler_state = {}
             self.log.keep_until(-1)
@@ -150,6 +154,9 @@ class Tuning:
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self._step_started = time.perf_counter()
+
+    def on_substep_end(self, *args: Any, **kwargs: Any) -> None:
+        stop.here()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, *others: Any, **kwargs: Any) -> None:
         if self._unreached:
@@ -173,14 +180,27 @@ class Tuning:
         self.log.write(line | {"grad_norm": None if skipped else float(logs["grad_norm"])})
         self.progress_bar.set_postfix_str(f"loss {logs['loss']:.4f}, {self.speed:,.0f} tok/s", refresh=False)
         self.progress_bar.update()
-        if done % self.recipe.evaluate_steps == 0 or done == self.num_steps:
+        self.done = done
+        if self._is_due(self.recipe.evaluate_steps):
             self.evaluate(done, tokens)
-        if done % self.recipe.checkpoint_steps == 0 or done == self.num_steps:
-            self.log.sync()
-            scaler = self.trainer.accelerator.scaler
-            progress = {"lost_steps": self.lost_steps, "scaler": scaler.state_dict() if scaler is not None else {}}
-            checkpoint.save(self.out / "checkpoints", done, self.lm, self.optimizer, progress)
-            checkpoint.rotate(self.out / "checkpoints", self.recipe.keep_checkpoints)
+        if self._is_due(self.recipe.checkpoint_steps) or stop.take_save():
+            self.save()
+        stop.here()
+
+    def _is_due(self, every_steps: int) -> bool:
+        return self.done % every_steps == 0 or self.done == self.num_steps
+
+    def save(self) -> None:
+        self.log.sync()
+        scaler = self.trainer.accelerator.scaler
+        progress = {"lost_steps": self.lost_steps, "scaler": scaler.state_dict() if scaler is not None else {}}
+        checkpoint.save(self.out / "checkpoints", self.done, self.lm, self.optimizer, progress)
+        checkpoint.rotate(self.out / "checkpoints", self.recipe.keep_checkpoints)
+
+    def save_last_step(self) -> None:
+        """For a stop within a step."""
+        if self.done > self.first_step and not (self.out / "checkpoints" / checkpoint.name(self.done)).is_dir():
+            self.save()
 
     def _require_finite(self, step: int, loss: float, grad_norm: float, batch: list[Example]) -> None:
         if math.isfinite(loss) and math.isfinite(grad_norm):
@@ -248,6 +268,7 @@ def make_trainer(tuning: Tuning) -> "SFTTrainer":
     class Calls(TrainerCallback):
         on_train_begin = staticmethod(tuning.on_train_begin)
         on_step_begin = staticmethod(tuning.on_step_begin)
+        on_substep_end = staticmethod(tuning.on_substep_end)
         on_pre_optimizer_step = staticmethod(tuning.on_pre_optimizer_step)
         on_log = staticmethod(tuning.on_log)
 
@@ -368,10 +389,11 @@ def score(
         for group in in_groups(examples, micro_batch_rows):
             batch = collate(group, device)
             losses = lm.losses(batch).double().cpu()
+            stop.here()
             for number, example in enumerate(group):
-                start, stop = batch.layout.bounds[number : number + 2]
+                start, end = batch.layout.bounds[number : number + 2]
                 for key in ("all", example.source):
-                    nats[key] += float(losses[start:stop].sum())
+                    nats[key] += float(losses[start:end].sum())
                     tokens[key] += int(example.is_answer.sum())
     return {key: {"loss": nats[key] / tokens[key], "tokens": tokens[key]} for key in nats}
 

@@ -12,6 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, distributed, nn
 
+from nsllm_lite import stop
+
 T = TypeVar("T")
 
 
@@ -35,6 +37,16 @@ class Team:
         """Nobody leaves before all are done."""
         if self.size > 1:
             self.wait()
+
+    def stop_if_asked(self) -> None:
+        """Between steps, when all can agree: raises stop.Stop in every process where a signal has come to one."""
+        signum = stop.asked()
+        if self.size > 1:
+            told = torch.tensor(signum, device=self._accelerator.device)
+            distributed.all_reduce(told, distributed.ReduceOp.MAX)
+            signum = int(told)
+        if signum:
+            raise stop.Stop(signum)
 
     def add(self, number: Tensor) -> Tensor:
         """The sum over all processes, in place."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nsllm_lite import recipe, run
+from nsllm_lite.cli import call_verb
 from nsllm_lite.corpus import tokenizer
 from nsllm_lite.corpus.build import build
 from nsllm_lite.corpus.files import archives
@@ -245,7 +246,7 @@ def test_a_disk_that_fills_loses_nothing(make, monkeypatch, tmp_path):
 
     monkeypatch.setattr(settle, "_write", fail)
     with pytest.raises(RuntimeError, match=r"The disk is full while .*run the same command again"):
-        build(make())
+        call_verb(make())
     assert len(list((tmp_path / "out" / "work" / "tasks").glob("*.json"))) == 3
     assert not (tmp_path / "out/manifest.json").exists()
     monkeypatch.setattr(settle, "_write", write)
@@ -266,7 +267,7 @@ def test_no_room_for_an_archive_s_temporary_copy_is_no_fault_of_the_archive(make
     with monkeypatch.context() as patch:
         patch.setattr(archives.tempfile, "SpooledTemporaryFile", lambda size: Full())
         with pytest.raises(RuntimeError, match=r"The disk is full while .*temporary copy"):
-            build(make())
+            call_verb(make())
     assert build(make())["documents"]["full"]["kept"] > 0
 
 

@@ -1,6 +1,8 @@
 """Instruction tuning on a pico model: whose loss counts, what is left out, TRL's losses, resume, merge, refusals."""
 
 import json
+import os
+import signal
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from nsllm_lite import model, recipe, run
+from nsllm_lite import model, recipe, run, stop
 from nsllm_lite.corpus.tokenizer import train_tokenizer
 from nsllm_lite.merge import merge
 from nsllm_lite.tasks.prompt import plain_prompt
@@ -271,6 +273,31 @@ def test_a_stopped_run_continues_bit_for_bit(asked, tmp_path, monkeypatch):
     assert run.read_manifest(Path(broken.out))["results"] == run.read_manifest(Path(whole.out))["results"]
 
 
+def test_a_signal_within_a_step_keeps_the_last_whole_one(asked, tmp_path, monkeypatch):
+    whole, stopped = (asked(out=str(tmp_path / name)) for name in ("whole", "stopped"))
+    tuning.sft(whole)
+    reached, here = [], tuning.Tuning.on_substep_end
+
+    def signalled(self, *args, **kwargs):
+        reached.append(1)
+        if len(reached) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        here(self, *args, **kwargs)
+
+    def work():
+        with stop.listening():
+            tuning.sft(stopped)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning.Tuning, "on_substep_end", signalled)
+        with pytest.raises(stop.Stop):
+            work()
+    assert [p.name for p in (Path(stopped.out) / "checkpoints").iterdir()] == ["step-000004", "step-000005"]
+    tuning.sft(stopped)
+    for name in ("metrics.jsonl", "adapter/adapter_model.safetensors"):
+        assert (Path(stopped.out) / name).read_bytes() == (Path(whole.out) / name).read_bytes()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(asked, monkeypatch):
     recipe_ = asked(checkpoint_steps=1)
     begin = tuning.Tuning.on_step_begin
@@ -298,12 +325,12 @@ def test_only_answers_and_their_end_carry_a_loss(home, tmp_path):
     given = tuning.for_trl(collate(examples, "cpu"))
     ids, labels = given["input_ids"][0], given["labels"][0]
     assert len(given["layout"].bounds) == 4
-    for (start, stop), values in zip(pairwise(given["layout"].bounds), records, strict=True):
-        kept = labels[start:stop] != -100
-        assert torch.equal(labels[start:stop][kept], ids[start:stop][kept])
-        answer = ids[start:stop][kept].tolist()
+    for (start, end), values in zip(pairwise(given["layout"].bounds), records, strict=True):
+        kept = labels[start:end] != -100
+        assert torch.equal(labels[start:end][kept], ids[start:end][kept])
+        answer = ids[start:end][kept].tolist()
         assert answer == [*tokenizer.encode(values["output"]).ids, tokenizer.token_to_id(END)]
-        assert tokenizer.decode(ids[start:stop][~kept].tolist()) == plain_prompt(
+        assert tokenizer.decode(ids[start:end][~kept].tolist()) == plain_prompt(
             values["instruction"] or "", values["input"] or ""
         )
         assert not kept[: len(kept) - len(answer)].any(), "all of the prompt is before all of the answer"

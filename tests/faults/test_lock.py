@@ -1,0 +1,175 @@
+"""Two runs into one directory: the second refuses and names the first; a lock whose holder is gone is passed over."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from nsllm_lite import cli, lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from nsllm_lite import lock
+with lock.held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def another_process(out):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def sign(path, **changes):
+    holder = {"pid": 4321, "host": "node7", "since": "2026-01-01T00:00:00Z", "beat": 3} | changes
+    path.write_text(json.dumps(holder))
+
+
+def take(out):
+    with lock.held(out):
+        return json.loads((out.parent / f".{out.name}.lock").read_text())
+
+
+def test_the_second_run_refuses_and_names_the_first(tmp_path, pico_recipe, capsys):
+    asked = pico_recipe()
+    out = tmp_path / "out"
+    with another_process(out) as process:
+        with pytest.raises(ValueError, match=rf"is being written by process {process.pid} on .*, since 20.*OUT=DIR"):
+            cli.call_verb(asked)
+        assert not out.exists()
+    assert "gone without giving up its lock" not in capsys.readouterr().out
+    cli.call_verb(asked)
+    assert "gone without giving up its lock; going on" in capsys.readouterr().out  # it was killed
+    assert (out / "manifest.json").is_file()
+    assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_every_verb_holds_what_it_writes(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "verb_of", lambda recipe: seen.append(take_refused(recipe.out)))
+    for kind in ("corpus", "train", "merge", "tasks", "sft", "eval", "report"):
+        out = tmp_path / kind
+        cli.call_verb(type("Recipe", (), {"kind": kind, "out": str(out)}))
+    assert seen == [True] * 7
+
+
+def take_refused(out):
+    with pytest.raises(ValueError, match=f"process {os.getpid()} on"), lock.held(out):
+        pass
+    return True
+
+
+def test_of_many_at_once_one_gets_it(tmp_path):
+    held, refused, together = [], [], threading.Barrier(8)
+
+    def run():
+        together.wait()
+        for _ in range(20):
+            try:
+                with lock.held(tmp_path / "new/out"):
+                    held.append(1)
+                    assert len(held) == 1
+                    held.pop()
+            except ValueError:
+                refused.append(1)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert held == []
+    assert len(refused) < 160
+
+
+def test_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
+    take(tmp_path / "new/run/out")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_lock_of_another_machine_that_still_counts_is_respected(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "WATCH_S", 1.0)
+    path = tmp_path / ".out.lock"
+    sign(path)
+
+    def beat():
+        time.sleep(0.3)
+        sign(path, beat=4)
+
+    counting = threading.Thread(target=beat)
+    counting.start()
+    with pytest.raises(ValueError, match=r"process 4321 on node7, since 2026-01-01.*certainly gone, delete"):
+        take(tmp_path / "out")
+    counting.join()
+    assert json.loads(path.read_text())["beat"] == 4
+
+
+def test_one_that_stands_still_is_stale(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "WATCH_S", 0.3)
+    sign(tmp_path / ".out.lock")
+    assert take(tmp_path / "out")["pid"] == os.getpid()
+    said = capsys.readouterr().out
+    assert "watching for 0 s whether it still does" in said
+    assert "process 4321 on node7, which wrote here, is gone" in said
+
+
+@pytest.mark.parametrize("pid", [os.getppid(), 2**22 + 1])
+def test_without_flock_the_process_itself_is_looked_for(tmp_path, monkeypatch, pid):
+    def none(*args):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(lock.fcntl, "flock", none)
+    sign(tmp_path / ".out.lock", pid=pid, host=lock.socket.gethostname())
+    if pid == os.getppid():
+        with pytest.raises(ValueError, match=f"process {pid} on"):
+            take(tmp_path / "out")
+    else:
+        assert take(tmp_path / "out")["pid"] == os.getpid()
+
+
+def test_the_holder_counts_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT_S", 0.02)
+    path = tmp_path / ".out.lock"
+    with lock.held(tmp_path / "out"):
+        first = json.loads(path.read_text())["beat"]
+        time.sleep(0.3)
+        assert json.loads(path.read_text())["beat"] > first
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff" * 400])
+def test_a_lock_file_with_anything_in_it(tmp_path, content):
+    (tmp_path / ".out.lock").write_bytes(content)
+    assert take(tmp_path / "out")["pid"] == os.getpid()
+
+
+def test_a_finished_result_can_be_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(lock.os, "open", refuse)
+    with lock.held(tmp_path / "out"):
+        pass
+
+
+def test_a_signal_gives_the_lock_back(tmp_path, pico_recipe, monkeypatch):
+    import yaml
+
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
+    monkeypatch.setattr(cli, "verb_of", lambda recipe: os.kill(os.getpid(), signal.SIGTERM))
+    assert cli.main(["train", str(path)]) == 143
+    assert not list(tmp_path.glob(".*.lock"))

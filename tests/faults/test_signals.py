@@ -1,0 +1,171 @@
+"""Ctrl-C, SIGTERM, SIGHUP and time that is up: what was done is kept, and the same command ends as if undisturbed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from nsllm_lite import cli, heldout, model, run, stop
+from tests.corpus.small import digests, prose, sample, values, write_lines
+
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGALRM: 75}
+
+
+def left(out: Path) -> dict[str, bytes]:
+    """What must not differ: metrics, the adapter, the manifest."""
+    names = ("metrics.jsonl", "adapter/adapter_model.safetensors", "manifest.json", "samples.md")
+    return {name: (out / name).read_bytes() for name in names}
+
+
+@pytest.fixture
+def command(pico_recipe, tmp_path):
+    """Writes a recipe; returns the words that train it."""
+
+    def command(out: str, **changes) -> list[str]:
+        asked = pico_recipe(out=str(tmp_path / out), **changes)
+        path = tmp_path / f"{out}.yaml"
+        path.write_text(yaml.safe_dump(asked.model_dump(mode="json", exclude_none=True)))
+        return ["train", str(path)]
+
+    return command
+
+
+def send_at(monkeypatch, place, count: int, signum: int):
+    """`signum` during the `count`th call of `place`, a class and the name of its method."""
+    owner, name = place
+    method, calls = getattr(owner, name), []
+
+    def calling(*args, **options):
+        calls.append(1)
+        found = method(*args, **options)
+        if len(calls) == count:
+            os.kill(os.getpid(), signum)
+        return found
+
+    monkeypatch.setattr(owner, name, calling)
+
+
+def newest_step(out: Path) -> int | None:
+    """None without a checkpoint."""
+    found = [int(path.name.removeprefix("step-")) for path in (out / "checkpoints").glob("step-*")]
+    return max(found, default=None)
+
+
+# 12 steps of two micro-batches; evaluations at 0, 4, 8 and 12 of eight; checkpoints at 4, 8 and 12
+FORWARD, EVALUATED, STEPPED = (model.PackedLM, "forward"), (heldout, "collate"), (torch.optim.AdamW, "step")
+
+
+@pytest.mark.parametrize(
+    ("signum", "place", "count", "step"),
+    [
+        (signal.SIGTERM, FORWARD, 13, 6),  # in the first half of step 7
+        (signal.SIGINT, FORWARD, 14, 6),  # in the second half
+        (signal.SIGHUP, STEPPED, 7, 7),
+        (signal.SIGTERM, FORWARD, 2, None),  # before anything was done
+        (signal.SIGALRM, EVALUATED, 11, 4),  # after step 4, before its checkpoint
+        (signal.SIGTERM, STEPPED, 12, 12),
+    ],
+)
+def test_training_stops_within_the_step_and_keeps_the_last_one(
+    command, tmp_path, monkeypatch, capsys, signum, place, count, step
+):
+    assert cli.main(command("whole")) == 0
+    words = command("stopped")
+    with monkeypatch.context() as patch:
+        send_at(patch, place, count, signum)
+        assert cli.main(words) == STATUS[signum]
+    assert "; the same command continues" in capsys.readouterr().err
+    assert newest_step(tmp_path / "stopped") == step
+    assert not (tmp_path / "stopped/manifest.json").exists()
+    assert cli.main(words) == 0
+    whole, again = left(tmp_path / "whole"), left(tmp_path / "stopped")
+    whole["manifest.json"] = whole["manifest.json"].replace(b"/whole", b"/stopped")
+    assert again == whole
+
+
+def test_a_signal_may_ask_for_a_checkpoint_and_no_more(command, tmp_path, monkeypatch):
+    words = command("whole", keep_checkpoints=9)
+    with monkeypatch.context() as patch:
+        send_at(patch, FORWARD, 13, signal.SIGUSR1)
+        assert cli.main([*words, "--save-on-signal", "USR1"]) == 0
+    assert {path.name for path in (tmp_path / "whole/checkpoints").iterdir()} == {
+        f"step-{step:06d}" for step in (4, 7, 8, 12)
+    }
+
+
+def test_hours_that_are_up_end_a_run_that_goes_on(command, tmp_path, monkeypatch):
+    """In the recipe's own time: a step takes a tenth of a second, there are 1,000, and two seconds are given."""
+    forward = model.PackedLM.forward
+    monkeypatch.setattr(model.PackedLM, "forward", lambda *args: (time.sleep(0.05), forward(*args))[1])
+    budget = {"steps": 1000, "tokens_per_step": 256, "tokens": 256_000}
+    assert cli.main([*command("out", budget=budget), "--max-hours", f"{3 / 3600}"]) == 75
+    assert 1 < newest_step(tmp_path / "out") < 40
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_other_work_is_cut_at_once_and_continues(tmp_path, monkeypatch, capsys):
+    write_lines(tmp_path / "papers.jsonl", [sample(number) for number in range(40)])
+    write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(20)])
+    sources = [{"name": "papers", "path": str(tmp_path / "papers.jsonl")}]
+    for out in ("whole", "cut"):
+        (tmp_path / f"{out}.yaml").write_text(yaml.safe_dump(values(tmp_path, out, sources)))
+    assert cli.main(["corpus", str(tmp_path / "whole.yaml")]) == 0
+    with monkeypatch.context() as patch:
+        send_at(patch, (run, "write_json"), 6, signal.SIGTERM)
+        assert cli.main(["corpus", str(tmp_path / "cut.yaml")]) == 143
+    assert "stopped by SIGTERM; the same command continues" in capsys.readouterr().err
+    assert not (tmp_path / "cut/manifest.json").exists()
+    assert cli.main(["corpus", str(tmp_path / "cut.yaml")]) == 0
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+
+
+PATIENT = """
+import sys, time
+from nsllm_lite import stop
+with stop.listening(), stop.patiently(lambda: None):
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(signum):
+    process = subprocess.Popen([sys.executable, "-c", PATIENT], stdout=subprocess.PIPE)
+    assert process.stdout.readline()
+    process.send_signal(signum)
+    time.sleep(stop.SAME_S + 0.2)
+    assert process.poll() is None
+    process.send_signal(signum)
+    assert process.wait(5) == -signum
+
+
+def test_one_signal_that_two_pass_on_is_one(monkeypatch):
+    reached = []
+
+    def work():
+        with stop.listening(), stop.patiently(lambda: reached.append("kept")):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("on")
+            stop.here()
+            reached.append("further")
+
+    with pytest.raises(stop.Stop, match="SIGINT"):
+        work()
+    assert reached == ["on", "kept"]
+
+
+def test_an_ignored_signal_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
