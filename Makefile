@@ -19,9 +19,15 @@ export TORCH
 #   SET="phase1.seed=1 corpus.min_chars=100"         single recipe values
 RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(MODEL),--model '$(MODEL)') \
        $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
+# `make real`: the nano recipes with the real tokenizer, of whose 151,936 tokens the embeddings are nearly all weights
+REAL_OUT := $(or $(OUT),runs/real)
+TOKENIZER ?= $(or $(firstword $(wildcard $(DATA)/qwen3_tokenizer)),Qwen/Qwen3-0.6B-Base)
+REAL_RUN := --corpus '$(DATA)' $(if $(GENERAL),--general '$(GENERAL)') --recipes recipes/nano --out '$(REAL_OUT)'
+REAL_SET := corpus.tokenizer='$(TOKENIZER)' corpus.train_tokenizer=null corpus.max_drop_share=1 \
+            base.build.hidden_size=64 base.build.intermediate_size=192 base.build.head_dim=16 base.build.tied_embeddings=true
 ABLATION := $(if $(REAL),--real '$(REAL)') $(if $(SEEDS),--seeds $(SEEDS)) $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase eval sft plan corpus merge report doctor test test-kernels test-slow test-notebooks lint format bench-merge \
+.PHONY: help setup phase1 phase2 two-phase real eval sft plan corpus merge report doctor test test-kernels test-slow test-notebooks lint format bench-merge \
         ablate-replay ablate-phases clean dist wheelhouse install-offline torch-asked
 .DEFAULT_GOAL := help
 
@@ -75,6 +81,11 @@ phase2: setup  ## phase 2 from phase 1's merged model, merge
 
 two-phase: setup  ## both phases and the report
 	@$(NSLLM) two-phase $(RUN)
+
+real: setup  ## everything on a folder of real files, on the CPU, ending in one page (DATA=path, TOKENIZER=dir|id)
+	@$(NSLLM) two-phase $(REAL_RUN) $(REAL_SET) $(SET)
+	@$(NSLLM) eval-run $(REAL_RUN) $(REAL_SET) $(SET)
+	@$(NSLLM) show $(REAL_OUT) --html $(REAL_OUT)/report.html
 
 eval: setup  ## scores of base, phase 1 and phase 2 on the run's tasks: table, radar, bars
 	@$(NSLLM) eval-run $(RUN)

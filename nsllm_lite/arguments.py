@@ -123,6 +123,7 @@ VERBS = {
         (
             "nsllm-lite show runs/first",
             "nsllm-lite show runs/first/model2 --out lineage.png",
+            "nsllm-lite show runs/first --html report.html",
             "nsllm-lite show DIR --json",
         ),
     ),
@@ -143,7 +144,7 @@ CHAIN_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
 RECIPE_VERBS = ("corpus", "train", "tasks", "sft", "report")
 
 SAVE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
-PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG")
+PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG", "PAGE")
 """What stands for a path in the help; there a shell completes names of files."""
 
 
@@ -285,6 +286,7 @@ def _small(verbs: dict[str, argparse.ArgumentParser]) -> None:
     add = verbs["show"].add_argument
     add("run", type=Path, metavar="RUN", help="the folder of a step, such as runs/NAME/model2, or of a whole run")
     add("--out", type=Path, metavar="PNG", help="picture of the losses (default: RUN/curves.png)")
+    add("--html", type=Path, metavar="PAGE", help="write ledger, curves, losses and scores as one page (default: none)")
     add = verbs["init"].add_argument
     add("folder", type=Path, metavar="DIR", help="the project's folder; files that are there are not overwritten")
     add(

@@ -196,7 +196,7 @@ def run_runs(args: argparse.Namespace) -> dict:
 def run_show(args: argparse.Namespace) -> dict:
     from nsllm_lite.runs import show
 
-    return show(args.run, args.out)
+    return show(args.run, args.out, args.html)
 
 
 def run_init(args: argparse.Namespace) -> None:

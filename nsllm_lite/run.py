@@ -13,12 +13,17 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from nsllm_lite import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "pyarrow", "numpy")
 GIB = 2**30
@@ -85,12 +90,27 @@ def is_disk_full(error: Exception) -> bool:
 def write_atomic(path: Path, text: str) -> None:
     """Writes `text` to a neighbour, then renames it: `path` is whole or as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as file:
+    with whole_file(path) as part, open(part, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to, which becomes `path` at the end; where that is not reached, nothing does."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_picture(figure: "Figure", png: Path, **options: Any) -> None:
+    """The same bytes for the same picture."""
+    with whole_file(png) as part:
+        figure.savefig(part, format="png", metadata={"Software": None}, **({"dpi": 120} | options))
 
 
 def sync_folder(path: Path) -> None:

@@ -1,11 +1,12 @@
 """`nsllm-lite runs` and `nsllm-lite show`: what was run, and where a model comes from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nsllm_lite import run, tables
+from nsllm_lite.page import write_page
 from nsllm_lite.steps import (
     ABSENT,
     AS_USED,
@@ -21,6 +22,7 @@ from nsllm_lite.steps import (
 )  # fmt: skip
 
 CURVES = {"train": {"domain": "held-out, domain", "general": "held-out, general"}, "sft": {"answers": "held-out"}}
+HEADS = ("training", "tokens", "of its data", "held-out", "loss", "bits per byte", "tokens/s", "GiB")
 Graph = dict[Path, tuple[Step, list[Input]]]
 
 
@@ -88,8 +90,10 @@ def size_words(num_bytes: int) -> str:
 # ------------------------------------------------------------------------------------------------------------- show
 
 
-def show(folder: Path, png: Path | None = None) -> dict[str, Any]:
+def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dict[str, Any]:
     """Prints the lineage of a step, or of a whole run, as a tree and its phases as a table; draws their curves.
+
+    `html` gets all of it as one page, with the ledger, the held-out losses and the scores that were found.
 
     Raises:
         ValueError: there is no run in `folder`.
@@ -108,18 +112,22 @@ def show(folder: Path, png: Path | None = None) -> dict[str, Any]:
     ends = [step.folder.resolve() for step in steps if step.folder.resolve() in graph.keys() - used]
     root = folder.resolve() if len(steps) > 1 else folder.resolve().parent
     seen: set[Path] = set()
-    for end in ends:
-        print("\n".join(_tree(end, graph, root, seen)))
+    tree = "\n".join(line for end in ends for line in _tree(end, graph, root, seen))
+    print(tree)
     _print_checks([one.state for _, inputs in graph.values() for one in inputs])
     phases = [step for step, _ in graph.values() if step.kind in CURVES]
+    trained = (HEADS, list(_lines_of(phases, root)))
     if phases:
         print()
-        _print_phases(phases, root)
+        tables.table(*trained, right=("tokens", "of its data", "tokens/s", "GiB"))
     drawn = [step for step in phases if step.metrics()]
     if drawn:
         png = png or folder / "curves.png"
         draw_curves(drawn, png, root)
         print(f"\n{png}: losses of {', '.join(_short(str(step.folder), root) for step in drawn)}")
+    if html:
+        write_page(html, f"{folder}", tree, trained, png if drawn else None, [step for step, _ in graph.values()])
+        print(f"{html}: all of it as one page")
     lineage = [
         figures_of(step)
         | {
@@ -135,7 +143,7 @@ def show(folder: Path, png: Path | None = None) -> dict[str, Any]:
         }
         for step, inputs in graph.values()
     ]
-    return {"run": str(folder), "lineage": lineage, "curves": str(png) if drawn else None}
+    return {"run": str(folder), "lineage": lineage, "curves": str(png) if drawn else None, "page": html and str(html)}
 
 
 def _trace(step: Step, graph: Graph, waiting: tuple[Path, ...] = ()) -> None:
@@ -228,9 +236,8 @@ def _print_checks(states: list[str]) -> None:
         print(f"\nOf {len(states)} inputs {checked} were hashed again: they are what was read.")
 
 
-def _print_phases(phases: Iterable[Step], root: Path) -> None:
-    heads = ("training", "tokens", "of its data", "held-out", "loss", "bits per byte", "tokens/s", "GiB")
-    lines = []
+def _lines_of(phases: Iterable[Step], root: Path) -> Iterator[tuple[str, ...]]:
+    """Of each training a line a held-out set, with the columns of HEADS."""
     for step in phases:
         share = step.results.get("coverage") or step.results.get("epochs")
         speed, memory = (step.times.get(name) for name in ("train_tokens_per_s", "peak_memory_gib"))
@@ -241,8 +248,7 @@ def _print_phases(phases: Iterable[Step], root: Path) -> None:
                 " -> ".join(f"{figures[key]:.4f}" for figures in pair if key in figures)
                 for key in ("loss", "bits_per_byte")
             )
-            lines.append((_short(str(step.folder), root), *about, name, loss, bits, *measured))
-    tables.table(heads, lines, right=("tokens", "of its data", "tokens/s", "GiB"))
+            yield (_short(str(step.folder), root), *about, name, loss, bits, *measured)
 
 
 def draw_curves(steps: list[Step], png: Path, root: Path) -> None:
@@ -266,6 +272,4 @@ def draw_curves(steps: list[Step], png: Path, root: Path) -> None:
     for axes in panels[:, 0]:
         axes.set_ylabel("loss, nats per token")
     png.parent.mkdir(parents=True, exist_ok=True)
-    part = png.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
-    part.replace(png)
+    run.save_picture(figure, png)

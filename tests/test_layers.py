@@ -13,7 +13,7 @@ FLOORS = {
     | {"run", "stop", "lock", "driver", "tables", "__init__"},
     "shared": {"tasks", "model", "execution", "heldout", "chain", "steps"},
     "verb": {"corpus", "train", "evals", "merge", "plan", "sample", "starter"},
-    "door": {"cli", "arguments", "doctor", "runs"},
+    "door": {"cli", "arguments", "doctor", "runs", "page"},
 }
 ORDER = list(FLOORS)
 

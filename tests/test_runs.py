@@ -239,6 +239,28 @@ def test_instruction_tuning_with_its_data(chain, capsys):
     assert "(data changed since)" in told(capsys, "show", str(chain / "sft"))
 
 
+def test_a_run_as_one_page(chain, tmp_path, capsys):
+    dropped = {"not an article": 2, "too short": 30}
+    counts = {"in": 1040, "kept": 1000, "heldout": 8, "duplicate": 0, "unused": 0, "dropped": dropped, "chars": {}}
+    run.write_json(chain / "corpus/ledger.json", {"documents": {"<script>mine</script>": counts}})
+    finish(chain / "eval", "eval", {"models": [{"name": "a", "path": "runs/x/model1"}]}, {}, {}, 7)
+    scores = "# Scores\n\n| model | title |\n|---|---:|\n| <b>base</b> | 0.51 |\n\n![x](http://y/z.png) [l](http://y)\n"
+    (chain / "eval/report.md").write_text(scores)
+    page = tmp_path / "new/page.html"
+    assert f"{page}: all of it as one page" in told(capsys, "show", str(chain), "--html", str(page))
+    text = page.read_text()
+    assert "<td>1,040</td><td>1,000</td><td>8</td><td>0</td><td>32</td><td>0</td>" in text
+    assert "<td>too short 30, not an article 2</td>" in text
+    assert "<td>phase1</td>" in text
+    assert "train on phase1, LoRA rank 16 on nf4" in text
+    assert '<td style="text-align:right">0.51</td>' in text
+    assert text.count("<img ") == 1  # the curves; nothing is fetched from elsewhere
+    assert 'src="data:image/png;base64,iVBOR' in text
+    assert "&lt;script&gt;mine" in text
+    for unsafe in ("<script", "<b>", 'src="http', 'href="http'):
+        assert unsafe not in text
+
+
 def test_what_is_no_run(tmp_path, capsys):
     assert "is no run: neither it nor a folder in it" in told(capsys, "show", str(tmp_path), code=2)
     assert "No folder" in told(capsys, "show", str(tmp_path / "none"), code=2)

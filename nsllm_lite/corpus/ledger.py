@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nsllm_lite import run
 from nsllm_lite.corpus.choose import DROPPED, HELDOUT, KEPT, OUTCOMES, REASONS, Choice
 from nsllm_lite.corpus.parts import Part
 from nsllm_lite.corpus.settle import NEAR_REASON
@@ -65,9 +66,12 @@ def write(folder: Path, work: Path, parts: list[Part], choice: Choice, tokens: T
     taken: Counter[tuple[str, str]] = Counter()
     sums: Counter[tuple] = Counter()
     with (
-        pq.ParquetWriter(folder / "ledger.parquet", SCHEMA, compression="zstd") as writer,
-        pq.ParquetWriter(folder / "ledger_files.parquet", FILE_SCHEMA, compression="zstd") as by_file,
-        open(folder / "dropped.jsonl", "w", encoding="utf-8") as dropped,
+        run.whole_file(folder / "ledger.parquet") as records_file,
+        run.whole_file(folder / "ledger_files.parquet") as files_file,
+        run.whole_file(folder / "dropped.jsonl") as dropped_file,
+        pq.ParquetWriter(records_file, SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(files_file, FILE_SCHEMA, compression="zstd") as by_file,
+        open(dropped_file, "w", encoding="utf-8") as dropped,
     ):
         for part in parts:
             table, whole = _entries(part, choice, work, names, tokens, taken)

@@ -1,12 +1,11 @@
 """Tables and pictures of an evaluation, all from results.json."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from nsllm_lite import run
 
 NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "rouge_l": "ROUGE-L", "bert_score": "BERTScore"}
 ALPHA = 0.05
@@ -123,7 +122,7 @@ def radar(results: dict[str, Any], png: Path) -> None:
     axes.set_title("Scores from 0 to 1, the same scale on every axis", pad=24)
     axes.tick_params(axis="x", pad=18)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    _save(figure, png)
+    run.save_picture(figure, png, bbox_inches="tight")
 
 
 def bars(results: dict[str, Any], png: Path) -> None:
@@ -152,10 +151,4 @@ def bars(results: dict[str, Any], png: Path) -> None:
         axes.set_title(f"{name}: {NAMES[metric]}, {about['items']:,} items", fontsize="medium")
     for axes in panels[len(names) :]:
         axes.set_visible(False)
-    _save(figure, png)
-
-
-def _save(figure: "Figure", png: Path) -> None:
-    part = png.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
-    part.replace(png)
+    run.save_picture(figure, png, bbox_inches="tight")

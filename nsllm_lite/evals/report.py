@@ -170,6 +170,4 @@ def plot(scores: dict[str, dict[str, dict]], png: Path) -> None:
     axes.plot([], [], linestyle="", marker="v", mfc="none", color="0.3", label="NF4 of the model")
     axes.legend(fontsize="small")
     figure.suptitle("Held-out papers and general English, before and after each phase")
-    part = png.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
-    part.replace(png)
+    run.save_picture(figure, png)

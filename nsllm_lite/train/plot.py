@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsllm_lite import run
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -70,9 +72,7 @@ def plot_losses(
         axes.plot(places, overlay.losses, color="C3", linewidth=1, linestyle="--", label=overlay.label)
         axes.legend()
     axes.set(xlabel="tokens trained", ylabel="loss, nats per token", title=title)
-    part = png.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
-    part.replace(png)
+    run.save_picture(figure, png)
 
 
 def draw_losses(axes: "Axes", lines: list[dict[str, Any]], curves: dict[str, str]) -> None:
