@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -80,11 +81,11 @@ def require_disk(path: Path, need_bytes: int, what: str) -> None:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Of any library's error: Rust's, as safetensors and tokenizers have them, carry the number in their words."""
+    """Of any library's error: those of Rust (safetensors, tokenizers) and NumPy tell it in words only."""
     full = (errno.ENOSPC, errno.EDQUOT)
-    return (isinstance(error, OSError) and error.errno in full) or any(
-        words in str(error) for number in full for words in (f"os error {number}", os.strerror(number))
-    )
+    words = [f"os error {number}" for number in full] + [os.strerror(number) for number in full]
+    in_words = any(one in str(error) for one in words) or re.fullmatch(r"\d+ requested and \d+ written", str(error))
+    return bool(in_words) or (isinstance(error, OSError) and error.errno in full)
 
 
 def write_atomic(path: Path, text: str) -> None:
