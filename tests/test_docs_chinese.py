@@ -111,7 +111,7 @@ def read_inline(token: Token, kind: str, row: str) -> Block:
 def read(name: str) -> list[Section]:
     """The sections of a README; the line that leads to the other language is left out."""
     text = (ROOT / name).read_text()
-    text = text.replace(SWITCH[name] + "\n\n", "", 1).replace("\n+ adapter;", " + adapter;")  # wrapped there, no list
+    text = text.replace(SWITCH[name] + "\n\n", "", 1)
     sections, inside, row = [], [], ""
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         if token.nesting == 1:

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from nsllm_lite import cli, recipe, run
 from tests.corpus.small import prose, sample, values, write_lines
 from tests.evals.conftest import make_talker
+from tests.faults.tell import tell
 from tests.merge.make import make_adapter, make_base
 
 PAGE = 4096
@@ -43,13 +44,6 @@ def disk(tmp_path):
     disk = Disk(tmp_path / "disk")
     yield disk
     disk.close()
-
-
-def tell(what: str, tries: int) -> None:
-    """A line for README's table of faults."""
-    if path := os.environ.get("NSLLM_FAULTS_OUT"):
-        with open(path, "a") as file:
-            file.write(json.dumps({"fault": what, "tries": tries}) + "\n")
 
 
 def require_whole(out) -> int:

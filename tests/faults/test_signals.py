@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM, SIGHUP and time that is up: what was done is kept, and the same command ends as if undisturbed."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import yaml
 
 from nsllm_lite import cli, heldout, model, run, stop
 from tests.corpus.small import digests, prose, sample, values, write_lines
+from tests.faults.tell import tell
 
+ROOT = Path(__file__).parents[2]
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGALRM: 75}
 
 
@@ -169,3 +172,40 @@ def test_an_ignored_signal_stays_ignored(monkeypatch):
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.slow
+def test_signals_at_random_moments_of_the_chain(tmp_path):
+    """`make phase1` as it is on the CPU, ten signals on its way: out within 30 s each time, and the end is the same."""
+    command = [sys.executable, "-m", "nsllm_lite.cli", "phase1", "--out", "run"]
+
+    def start(name: str) -> subprocess.Popen:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        recipes = ["--recipes", str(ROOT / "recipes/nano")]
+        return subprocess.Popen([*command, *recipes], cwd=folder, **quiet, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+    began = time.monotonic()
+    assert start("whole").wait() == 0
+    whole_seconds = time.monotonic() - began
+    moments, longest, stopped = random.Random(5), 0.0, 0
+    for number in range(10):
+        process = start("stopped")
+        time.sleep(6 + moments.random() * whole_seconds / 4)  # imports take five
+        signum = (signal.SIGTERM, signal.SIGINT)[number % 2]
+        process.send_signal(signum)
+        sent = time.monotonic()
+        status = process.wait(30)
+        longest = max(longest, time.monotonic() - sent)
+        assert status in (0, STATUS[signum])
+        stopped += status != 0
+    assert start("stopped").wait() == 0
+    tell("SIGTERM and Ctrl-C, phase1", stopped, f"longest {longest:.1f} s")
+    assert stopped >= 5
+    for step in ("base", "phase1", "model1"):
+        for path in (tmp_path / "whole/run" / step).rglob("*"):
+            if path.suffix in (".safetensors", ".jsonl") and path.name != "trainer_log.jsonl":
+                name = path.relative_to(tmp_path / "whole")
+                if "checkpoints" not in path.parts:
+                    assert path.read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name

@@ -1,0 +1,10 @@
+"""What README's table of faults quotes: each slow test appends what it did to the file that NSLLM_FAULTS_OUT names."""
+
+import json
+import os
+
+
+def tell(fault: str, tries: int, words: str = "") -> None:
+    if path := os.environ.get("NSLLM_FAULTS_OUT"):
+        with open(path, "a") as file:
+            file.write(json.dumps({"fault": fault, "tries": tries, "words": words}) + "\n")
