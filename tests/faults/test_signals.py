@@ -182,9 +182,18 @@ def test_signals_at_random_moments_of_the_chain(tmp_path):
     def start(name: str) -> subprocess.Popen:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         recipes = ["--recipes", str(ROOT / "recipes/nano")]
-        return subprocess.Popen([*command, *recipes], cwd=folder, **quiet, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+        log = open(folder / "log", "w")  # noqa: SIM115 (the process holds it)
+        return subprocess.Popen([*command, *recipes], cwd=folder, stdout=log, stderr=log, env=environment)
+
+    def wait(process: subprocess.Popen) -> int:
+        try:
+            return process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # tells where it is
+            process.wait()
+            pytest.fail((tmp_path / "stopped/log").read_text()[-6000:])
 
     began = time.monotonic()
     assert start("whole").wait() == 0
@@ -196,7 +205,7 @@ def test_signals_at_random_moments_of_the_chain(tmp_path):
         signum = (signal.SIGTERM, signal.SIGINT)[number % 2]
         process.send_signal(signum)
         sent = time.monotonic()
-        status = process.wait(30)
+        status = wait(process)
         longest = max(longest, time.monotonic() - sent)
         assert status in (0, STATUS[signum])
         stopped += status != 0
