@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsllm_lite.arguments import CHAIN_VERBS, RECIPE_VERBS, build_parser, print_completion
+from nsllm_lite.untrusted import printable
 
 if TYPE_CHECKING:
     from nsllm_lite.chain import Chain
@@ -35,13 +36,13 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except ValueError as error:
-        print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
+        complain(args.verb, error)
         return 2
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
             print(f"nsllm-lite {args.verb}: {OUT_OF_MEMORY}\n({error})", file=sys.stderr)
         elif type(error) is RuntimeError:
-            print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
+            complain(args.verb, error)
         else:
             raise
         return 3
@@ -54,6 +55,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"nsllm-lite {args.verb}: interrupted; the same command continues", file=sys.stderr)
         return 130
     return 0
+
+
+def complain(verb: str, error: Exception) -> None:
+    """An error may quote what a corpus or a model holds, which is not to command the terminal."""
+    print(f"nsllm-lite {verb}: {printable(str(error))}", file=sys.stderr)
 
 
 def call(args: argparse.Namespace) -> None:
