@@ -1,14 +1,20 @@
-"""What is not taken on trust from a corpus, a model folder or an adapter: links, names of files, settings, characters."""
+"""What is not taken on trust of corpora, model folders and adapters: links, names of files, settings, characters."""
 
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from nsllm_lite import run
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _HEAVY_PATTERN = re.compile(r"\)\s*[*+?{]|(?:[*+{].*){4}", re.DOTALL)  # may take a regular expression years
 MAX_PATTERN_CHARS = 500
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".keras", ".msgpack")
-CODE = (".py", ".pyc", ".so", ".sh", ".ipynb")
+CHAT_SECONDS = 10.0
+MAX_CHAT_CHARS = 1 << 24
 
 
 def printable(text: str) -> str:
@@ -37,17 +43,48 @@ def require_inside(path: Path, top: Path) -> None:
         )
 
 
-def weight_files(folder: Path, index: dict[str, Any] | None) -> list[str]:
+def require_plain_model(folder: Path) -> dict[str, Any]:
+    """Refuses a model folder that would have transformers read more than its weights; returns its config.
+
+    Raises:
+        ValueError: it has no safetensors, or its config or an adapter beside it asks for other files or for code.
+    """
+    config = run.read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder}/config.json holds no settings of a model. Fetch it again, or name another MODEL.")
+    weight_files(folder)
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder} holds a model and an adapter (adapter_config.json), which transformers would put on whatever "
+            "base it names. Needed is one of the two: move the adapter's files to a folder of their own."
+        )
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        kernels = [part.get(key) for key in ("attn_implementation", "_attn_implementation", "experts_implementation")]
+        if remote := [value for value in kernels if "/" in str(value)]:
+            raise ValueError(
+                f"{folder}/config.json asks for attention from {remote[0]!r}, code of others. A model may not name "
+                "code to run: remove that setting, and the model is read without it."
+            )
+    return config
+
+
+def weight_files(folder: Path) -> list[str]:
     """Names of the safetensors files of a model: model.safetensors, or the shards that its index names.
 
     Raises:
-        ValueError: the index names no files, or files that lie elsewhere or are no safetensors.
+        ValueError: there are none, or the index names files that lie elsewhere, or are no safetensors, or not there.
     """
+    where = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         return ["model.safetensors"]
+    if not where.is_file():
+        raise ValueError(
+            f"No *.safetensors in {folder}: neither model.safetensors nor its index. Weights are only ever read from "
+            "safetensors (pickled *.bin files can run code): convert them, or name another MODEL."
+        )
+    index = run.read_json(where)
     named = index.get("weight_map") if isinstance(index, dict) else None
     files = sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
-    where = folder / "model.safetensors.index.json"
     if not files:
         raise ValueError(f"{where} names no files of weights (weight_map). A whole one is needed: fetch it again.")
     if outside := [name for name in files if Path(name).name != name]:
@@ -55,8 +92,10 @@ def weight_files(folder: Path, index: dict[str, Any] | None) -> list[str]:
     if others := [name for name in files if not name.endswith(".safetensors")]:
         raise ValueError(
             f"{where} names {others[0]!r}, which is no *.safetensors. Weights are only ever read from safetensors "
-            "(pickles can run code): convert them, or name another MODEL."
+            "(pickled files can run code): convert them, or name another MODEL."
         )
+    if missing := [name for name in files if not (folder / name).is_file()]:
+        raise ValueError(f"{folder} lacks {', '.join(missing)}, which its index names. Fetch the missing shards.")
     return files
 
 
@@ -82,3 +121,50 @@ def require_lora(settings: object, where: Path) -> None:
                     f"{where}: the pattern {str(pattern)[:80]!r} of {key} may take for ever to match. Repeated groups "
                     f"and more than three repetitions in one pattern of {key} are refused: name the modules instead."
                 )
+
+
+def render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
+    """The messages in a tokenizer's chat template: a program that came with the model, run by jinja2 in a sandbox.
+
+    Raises:
+        ValueError: the template refuses, fails, takes too long or writes too much.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        with _seconds(CHAT_SECONDS):
+            text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except (
+        TemplateError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        MemoryError,
+    ) as error:
+        raise ValueError(f"the chat template refuses these messages ({type(error).__name__}: {error})") from None
+    except TimeoutError:
+        raise ValueError(f"the chat template takes over {CHAT_SECONDS:g} s") from None
+    if len(text) > MAX_CHAT_CHARS:
+        raise ValueError(f"the chat template writes {len(text):,} characters")
+    return text
+
+
+@contextmanager
+def _seconds(limit: float) -> Iterator[None]:
+    """Raises TimeoutError when time is up; only the main thread can be stopped so."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

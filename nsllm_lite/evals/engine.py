@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
-from nsllm_lite import run
+from nsllm_lite import run, untrusted
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
@@ -283,7 +283,9 @@ def open_engine(
         if (folder / "training.json").is_file():
             training = run.read_json(folder / "training.json")
             options = {name: training[name] for name in options}
-        folder = models.resolve_model(run.read_json(adapter / "adapter_config.json")["base_model_name_or_path"])
+        settings = run.read_json(adapter / "adapter_config.json")
+        untrusted.require_lora(settings, adapter)
+        folder = models.resolve_model(str(settings.get("base_model_name_or_path")), adapter / "adapter_config.json")
     else:
         folder = models.resolve_model(path)
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")

@@ -1,4 +1,4 @@
-"""Hostile corpora: XML that asks for files, bombs, archives and links that lead outside, names that command terminals."""
+"""Hostile corpora: XML that asks for files, bombs, archives and links that lead outside, commands to terminals."""
 
 import bz2
 import gzip
@@ -45,15 +45,18 @@ XML = {
     "oai": """<OAI-PMH xmlns="http://www.openarchives.org/OAI/2.0/"><ListRecords><record><header><identifier>oai:arXiv.org:2501.00001
 </identifier></header><metadata><arXiv xmlns="http://arxiv.org/OAI/arXiv/"><id>2501.00001</id><title>Tin {0}</title>
 <abstract>Whiskers {0}</abstract></arXiv></metadata></record></ListRecords></OAI-PMH>""",
-    "atom": """<feed xmlns="http://www.w3.org/2005/Atom"><entry><id>http://arxiv.org/abs/2501.00001v1</id><title>Tin {0}</title>
+    "atom": """<feed xmlns="http://www.w3.org/2005/Atom">
+<entry><id>http://arxiv.org/abs/2501.00001v1</id><title>Tin {0}</title>
 <summary>Whiskers {0}</summary></entry></feed>""",
-    "pubmed": """<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>Tin {0}</ArticleTitle>
+    "pubmed": """<PubmedArticleSet>
+<PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>Tin {0}</ArticleTitle>
 <Abstract><AbstractText>Whiskers {0}</AbstractText></Abstract></Article></MedlineCitation></PubmedArticle>
 </PubmedArticleSet>""",
     "jats": """<article><front><article-meta><article-id pub-id-type="doi">10.1234/abc</article-id><title-group>
 <article-title>Tin {0}</article-title></title-group><abstract><p>Whiskers {0}</p></abstract></article-meta></front>
 <body><sec><title>Methods</title><p>We watched {0}</p></sec></body></article>""",
-    "tei": """<TEI xmlns="http://www.tei-c.org/ns/1.0"><teiHeader><fileDesc><titleStmt><title level="a" type="main">Tin {0}</title>
+    "tei": """<TEI xmlns="http://www.tei-c.org/ns/1.0">
+<teiHeader><fileDesc><titleStmt><title level="a" type="main">Tin {0}</title>
 </titleStmt><sourceDesc><biblStruct><analytic><title level="a" type="main">Tin {0}</title></analytic></biblStruct>
 </sourceDesc></fileDesc><profileDesc><abstract><p>Whiskers {0}</p></abstract></profileDesc></teiHeader><text><body><div>
 <head>Methods</head><p>We watched {0}</p></div></body></text></TEI>""",
@@ -255,9 +258,8 @@ def test_a_bomb_takes_little_memory_and_is_one_line(tmp_path, attack):
     (folder / "a.txt").write_bytes(BOMBS[attack]())
     root = str(Path(__file__).parents[2])
     general = ["general"] * attack.endswith("text")
-    done = subprocess.run(
-        [sys.executable, "-c", BOMB, str(folder), root, *general], capture_output=True, text=True, timeout=300, check=True
-    )
+    words = [sys.executable, "-c", BOMB, str(folder), root, *general]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
     assert int(re.search(r"grew (\d+) MiB", done.stdout)[1]) < 600, done.stdout
     assert "Unread(origin='a.txt#" in done.stdout
 
@@ -391,7 +393,7 @@ def test_a_corpus_of_attacks_is_built_and_each_is_one_line_of_the_ledger(tmp_pat
     assert after - before == {tmp_path / "corpus.yaml"}  # nothing is written outside OUT
     lines = [json.loads(line) for line in (tmp_path / "out/dropped.jsonl").read_text().splitlines()]
     said = {(line["origin"].rsplit("#")[0].split("/")[0], line["reason"]) for line in lines}
-    assert {("links", "unreadable_file"), ("quine", "unreadable_file"), ("passwd", "unreadable_file"), ("slip", "unreadable_file")} <= said
+    assert {(name, "unreadable_file") for name in ("links", "quine", "passwd", "slip")} <= said
     assert ("xxe.xml", "entities_refused") in said
     assert sum(line["origin"].startswith("slip/") for line in lines) == 4
     everything = b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file())

@@ -133,7 +133,8 @@ def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Fil
             continue
         try:
             if path.is_symlink() and leads_outside(path, top):
-                yield File(name, path, refused=f"a link that leads out of the folder, to {path.resolve()}: not followed")
+                away = f"a link that leads out of the folder, to {path.resolve()}: not followed"
+                yield File(name, path, refused=away)
                 continue
         except (OSError, RuntimeError):  # a link to itself
             yield File(name, path, refused="no file, but a link that leads nowhere")
