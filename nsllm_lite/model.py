@@ -5,7 +5,6 @@ a cache or with an attention mask, transformers lets documents see each other.
 """
 
 import logging
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 ATTENTION = "nsllm_packed"
 LOADED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
 """All that is ever fetched from a hub; the card tells the licence."""
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 # ------------------------------------------------------------------------------------------------------- weights
@@ -47,7 +45,7 @@ def resolve_model(name: str, named_by: Path | None = None) -> Path:
         if not (Path(name) / "config.json").is_file():
             raise ValueError(f"{name} is no model directory: it has no config.json. Name one that has, or a hub id.")
         return Path(name)
-    if name.startswith("runs/") or not HUB_ID.fullmatch(name):
+    if name.startswith("runs/") or not untrusted.HUB_ID.fullmatch(name):
         raise ValueError(
             f"No model at {name!r}. Needed is a Hugging Face model directory or a hub id such as Qwen/Qwen3-8B-Base. "
             "If an earlier step should have written it, run that first (`make phase1` before `make phase2`)."

@@ -13,6 +13,7 @@ from nsllm_lite import run
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _HEAVY_PATTERN = re.compile(r"\)\s*[*+?{]|(?:[*+{].*){4}", re.DOTALL)  # may take a regular expression years
 MAX_PATTERN_CHARS = 500
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 CHAT_SECONDS = 10.0
 MAX_CHAT_CHARS = 1 << 24
 
@@ -74,9 +75,17 @@ def weight_files(folder: Path) -> list[str]:
     Raises:
         ValueError: there are none, or the index names files that lie elsewhere, or are no safetensors, or not there.
     """
+    files = ["model.safetensors"] if (folder / "model.safetensors").is_file() else _indexed(folder)
+    for name in files:
+        with open(folder / name, "rb") as file:
+            header_bytes, begin = int.from_bytes(file.read(8), "little"), file.read(1)
+        if begin != b"{" or header_bytes > (folder / name).stat().st_size - 8:
+            raise ValueError(f"{folder / name} is not a safetensors file: fetch or copy it again, whole.")
+    return files
+
+
+def _indexed(folder: Path) -> list[str]:
     where = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        return ["model.safetensors"]
     if not where.is_file():
         raise ValueError(
             f"No *.safetensors in {folder}: neither model.safetensors nor its index. Weights are only ever read from "

@@ -13,10 +13,9 @@ import yaml
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
 from nsllm_lite.merge.inputs import Adapter, Base
-from nsllm_lite.model import HUB_ID
 from nsllm_lite.rows import Rows
 from nsllm_lite.steps import Step, corpus_of, steps_behind
-from nsllm_lite.untrusted import printable
+from nsllm_lite.untrusted import HUB_ID, printable
 
 MAX_CARD_CHARS = 1 << 20
 UNKNOWN = "unknown"  # the hub's own word
