@@ -63,7 +63,7 @@ install-offline: | $(VENV)/made  ## make .venv from wheelhouse/ alone, without n
 	@ls $(WHEELHOUSE)/torch-*.whl > /dev/null 2>&1 || { echo "No $(WHEELHOUSE)/ with torch in it: run make wheelhouse \
 	where there is a network, and copy it here." >&2; exit 2; }
 	@cd $(WHEELHOUSE) && sha256sum --quiet --strict --check SHA256SUMS >&2 && \
-	  [ "$$(ls *.whl constraints.txt | sort)" = "$$(cut -c 67- SHA256SUMS | sort)" ] || { \
+	  [ "$$(ls -A | grep -vx SHA256SUMS | sort)" = "$$(cut -c 67- SHA256SUMS | sort)" ] || { \
 	  echo "$(WHEELHOUSE)/ is not what make wheelhouse wrote: copy it again. Nothing was installed." >&2; exit 2; }
 	@echo "SHA256SUMS has $$(sha256sum < $(WHEELHOUSE)/SHA256SUMS | cut -c 1-64)"
 	$(PIP) install --no-index --find-links $(WHEELHOUSE) -c $(WHEELHOUSE)/constraints.txt -e '.[dev,gpu]'

@@ -47,7 +47,7 @@ def resolve_model(name: str, named_by: Path | None = None) -> Path:
         return Path(name)
     if name.startswith("runs/") or not untrusted.HUB_ID.fullmatch(name):
         raise ValueError(
-            f"No model at {name!r}. Needed is a Hugging Face model directory or a hub id such as Qwen/Qwen3-8B-Base. "
+            f"No model at {name}. Needed is a Hugging Face model directory or a hub id such as Qwen/Qwen3-8B-Base. "
             "If an earlier step should have written it, run that first (`make phase1` before `make phase2`)."
         )
     from huggingface_hub import snapshot_download

@@ -11,8 +11,8 @@ from typing import Any
 from nsllm_lite import run
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_HEAVY_PATTERN = re.compile(r"\)\s*[*+?{]|(?:[*+{].*){4}", re.DOTALL)  # may take a regular expression years
-MAX_PATTERN_CHARS = 500
+_HEAVY_PATTERN = re.compile(r"\)[*+{]|(?:[*+{].*){7}", re.DOTALL)  # may take a regular expression years
+MAX_PATTERN_CHARS = 2_000
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 CHAT_SECONDS = 10.0
 MAX_CHAT_CHARS = 1 << 24
@@ -128,7 +128,7 @@ def require_lora(settings: object, where: Path) -> None:
             if _HEAVY_PATTERN.search(str(pattern)) or len(str(pattern)) > MAX_PATTERN_CHARS:
                 raise ValueError(
                     f"{where}: the pattern {str(pattern)[:80]!r} of {key} may take for ever to match. Repeated groups "
-                    f"and more than three repetitions in one pattern of {key} are refused: name the modules instead."
+                    f"and more than six repetitions in one pattern of {key} are refused: name the modules instead."
                 )
 
 
@@ -152,7 +152,8 @@ def render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) 
         RecursionError,
         MemoryError,
     ) as error:
-        raise ValueError(f"the chat template refuses these messages ({type(error).__name__}: {error})") from None
+        words = str(error) if type(error) is TemplateError else f"{type(error).__name__}: {error}"
+        raise ValueError(f"the chat template refuses these messages ({words})") from None
     except TimeoutError:
         raise ValueError(f"the chat template takes over {CHAT_SECONDS:g} s") from None
     if len(text) > MAX_CHAT_CHARS:

@@ -284,8 +284,8 @@ def open_engine(
             training = run.read_json(folder / "training.json")
             options = {name: training[name] for name in options}
         settings = run.read_json(adapter / "adapter_config.json")
-        untrusted.require_lora(settings, adapter)
-        folder = models.resolve_model(str(settings.get("base_model_name_or_path")), adapter / "adapter_config.json")
+        named = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+        folder = models.resolve_model(str(named), adapter / "adapter_config.json")
     else:
         folder = models.resolve_model(path)
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
@@ -302,6 +302,8 @@ def open_engine(
                 "set execution.backend=transformers."
             )
         return open_vllm(folder)
+    if adapter:
+        untrusted.require_lora(run.read_json(adapter / "adapter_config.json"), adapter)
     loaded = models.load_base(folder, device=device, **options)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return Engine(models.load_adapter(loaded, adapter) if adapter else loaded, tokenizer, how.batch_tokens)

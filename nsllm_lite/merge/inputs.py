@@ -75,7 +75,8 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             "end (safetensors, never a pickle): run training first, or set adapter=DIR."
         )
     settings = run.read_json(folder / "adapter_config.json")
-    untrusted.require_lora(settings, folder)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{folder}/adapter_config.json holds no settings. Save the adapter again, or fetch it again.")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
     if refused:
@@ -84,6 +85,7 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             "which the merged weight is not W + s B A, or was never proved to be. Only LoRA, rsLoRA and DoRA are "
             "merged here: merge this one with PEFT's merge_and_unload, or train without that setting."
         )
+    untrusted.require_lora(settings, folder)
     path = folder / "adapter_model.safetensors"
     tensors = {name.removeprefix("base_model.model."): stored for name, stored in read_header(path).items()}
     training, means = (

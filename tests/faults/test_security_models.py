@@ -214,6 +214,7 @@ def test_pickles_beside_good_files_are_not_opened_in_training_resuming_and_scori
     assert engine.model(input_ids=torch.tensor([[1, 2]])).logits.isfinite().all()
 
 
+@pytest.mark.slow
 def test_checkpoints_that_are_pickles_in_truth_are_passed_over(pico, tmp_path, capsys):
     words = train_words(pico, pico / "base", tmp_path)
     assert cli.main(words) == 0
@@ -254,8 +255,7 @@ EVIL_SETTINGS = {
     },
     "a pattern without end": {"rank_pattern": {"(a+)+$": 8}},
     "targets without end": {"target_modules": "(([a-z._0-9])+)+!"},
-    "a polynomial": {"target_modules": ".*a.*b.*c.*d.*e"},
-    "no settings": None,
+    "a polynomial": {"target_modules": ".*a.*b.*c.*d.*e.*f.*g"},
 }  # fmt: skip
 
 
@@ -264,10 +264,7 @@ def test_settings_of_an_adapter_fetch_import_and_hang_nothing(pair, tmp_path, mo
     base, adapter = pair
     (tmp_path / "evil_module.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
-    if EVIL_SETTINGS[attack] is None:
-        (adapter / "adapter_config.json").write_text("[]")
-    else:
-        edit_json(adapter / "adapter_config.json", **EVIL_SETTINGS[attack])
+    edit_json(adapter / "adapter_config.json", **EVIL_SETTINGS[attack])
     started = time.process_time()
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
     model = load_base(base, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
@@ -309,6 +306,15 @@ def test_an_adapter_beside_a_model_does_not_put_another_in_its_place(pair, tmp_p
         load_base(base, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
     assert "holds a model and an adapter" in capsys.readouterr().err
+
+
+def test_patterns_that_others_train_with_are_read(pair):
+    """Among them what Unsloth writes."""
+    names, words = "q_proj|k_proj|v_proj|o_proj", "self_attn|attention|attn|mlp"
+    whole = rf"(?:.*?(?:language|text).*?(?:{words}).*?(?:{names}).*?)"
+    whole += rf"|(?:\bmodel\.layers\.[\d]{{1,}}\.(?:{words})\.(?:{names}))"
+    for pattern in (whole, r".*\.layers\.(0|1|2)\.self_attn\.(q|k)_proj", ["q_proj"], "all-linear", None):
+        untrusted.require_lora({"peft_type": "LORA", "target_modules": pattern}, pair[1])
 
 
 # -------------------------------------------------------------------------------------------------- code of the model

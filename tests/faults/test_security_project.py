@@ -250,6 +250,7 @@ def test_a_wheelhouse_is_checked_before_anything_of_it_is_installed(make, tmp_pa
             lambda: (wheels / "numpy-99-py3-none-any.whl").touch(),
             lambda: (wheels / "numpy-99-py3-none-any.whl").unlink(),
         ),
+        (lambda: (wheels / "six-99.tar.gz").touch(), lambda: (wheels / "six-99.tar.gz").unlink()),  # would run setup.py
         (lambda: (wheels / "constraints.txt").write_text("x"), lambda: make("wheelhouse")),
         (lambda: (wheels / "SHA256SUMS").unlink(), lambda: make("wheelhouse")),
         (lambda: (wheels / "SHA256SUMS").write_text("no sums\n"), lambda: make("wheelhouse")),
