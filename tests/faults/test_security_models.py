@@ -1,74 +1,25 @@
-"""Hostile model folders and adapters: pickles, code, files named elsewhere, templates. Nothing of them may run."""
+"""Hostile model folders and adapters: pickles, code, files named elsewhere. Nothing of them may run."""
 
 import io
 import json
-import os
 import pickle
 import shutil
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from safetensors.torch import save_file
 
 from nsllm_lite import cli, recipe, untrusted
 from nsllm_lite.evals.bert_score import BertScore
 from nsllm_lite.evals.engine import open_engine
-from nsllm_lite.evals.evaluate import as_told
-from nsllm_lite.model import load_adapter, load_base, resolve_model
-from nsllm_lite.tasks.items import Item
-from nsllm_lite.tasks.task import TASKS
-from tests.conftest import pico_values
-from tests.evals.conftest import make_talker
-from tests.merge.make import edit_json, make_adapter, make_base
+from nsllm_lite.model import load_adapter, load_base
+from tests.faults import hostile
+from tests.faults.hostile import CODE, litter, merge_words, pickled, torch_file, train_words, with_code, zipped
+from tests.merge.make import edit_json
 
-RAN = []  # what a pickle or a template has had called
-SECRET = "xyzzy-secret-7481"
-
-
-def ran(*words):
-    RAN.append(words)
-
-
-class Evil:
-    def __reduce__(self):
-        return os.mkdir, (os.environ["MARKER"],)
-
-
-@pytest.fixture(autouse=True)
-def marker(tmp_path, monkeypatch):
-    """A folder that appears when anything hostile runs; it must not."""
-    path = tmp_path / "it-ran"
-    monkeypatch.setenv("MARKER", str(path))
-    RAN.clear()
-    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
-    yield path
-    assert not path.exists()
-    assert not RAN
-
-
-def pickled() -> bytes:
-    return pickle.dumps({"model.norm.weight": Evil()})
-
-
-def torch_file() -> bytes:
-    buffer = io.BytesIO()
-    torch.save({"model.norm.weight": Evil()}, buffer)
-    return buffer.getvalue()
-
-
-def zipped() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("data.pkl", pickled())
-    return buffer.getvalue()
-
-
-CODE = "import os\nos.mkdir(os.environ['MARKER'])\nclass Evil: pass\n"
+marker, made, pair = hostile.marker, hostile.made, hostile.pair
 
 
 def test_the_attacks_do_harm_where_nobody_looks(marker):
@@ -80,30 +31,7 @@ def test_the_attacks_do_harm_where_nobody_looks(marker):
     marker.rmdir()
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("made")
-    base = make_base(folder / "base")
-    return base, make_adapter(base, folder / "adapter")
-
-
-@pytest.fixture
-def pair(made, tmp_path) -> tuple[Path, Path]:
-    """A base and an adapter to spoil."""
-    return tuple(Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in made)
-
-
-def merge_words(base, adapter, out):
-    return ["merge", "--base", str(base), "--adapter", str(adapter), "--out", str(out)]
-
-
-def train_words(pico, base, tmp_path, **changes):
-    path = tmp_path / "train.yaml"
-    path.write_text(yaml.safe_dump({**pico_values(pico, tmp_path / "run"), "model": str(base), **changes}))
-    return ["train", str(path)]
-
-
-# ---------------------------------------------------------------------------------------------------------- weights
+# -------------------------------------------------------------------------------------------------------------- weights
 
 INDEX = {"metadata": {}, "weight_map": {"model.norm.weight": "evil"}}
 NO_WEIGHTS = {
@@ -185,16 +113,6 @@ def test_forged_headers_of_safetensors_are_refused(pair, tmp_path, capsys, conte
     assert "safetensors" in capsys.readouterr().err
 
 
-PICKLES = ("pytorch_model.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "model.pkl")
-PICKLES += ("adapter_model.bin", "trainer_state.pt", "dataset.pkl", "state.pickle", "arrays.npy", "vocab.pkl")
-PICKLES += ("tokenizer.pkl", "scaler.pt", "tf_model.h5", "consolidated.00.pth", "arrays.npz", "tokenizer.joblib")
-
-
-def litter(folder):
-    for name in PICKLES:
-        (folder / name).write_bytes(torch_file() if name.endswith((".bin", ".pt", ".pth")) else pickled())
-
-
 def test_pickles_beside_good_files_are_not_opened_in_training_resuming_and_scoring(pico, tmp_path, capsys):
     base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
     rows = Path(shutil.copytree(pico / "rows", tmp_path / "rows"))
@@ -228,7 +146,7 @@ def test_checkpoints_that_are_pickles_in_truth_are_passed_over(pico, tmp_path, c
     assert "damaged (optimizer.safetensors, rng.safetensors, trained.safetensors), passed over" in told
 
 
-# ---------------------------------------------------------------------------------------------------------- adapters
+# ------------------------------------------------------------------------------------------------------------- adapters
 
 
 @pytest.mark.parametrize("content", [pickled, torch_file, zipped])
@@ -317,23 +235,7 @@ def test_patterns_that_others_train_with_are_read(pair):
         untrusted.require_lora({"peft_type": "LORA", "target_modules": pattern}, pair[1])
 
 
-# -------------------------------------------------------------------------------------------------- code of the model
-
-
-def with_code(base: Path, **config) -> Path:
-    """Every place where transformers and PEFT look for a model's own code."""
-    for name in ("modeling_evil", "configuration_evil", "tokenization_evil", "tokenizer_evil", "__init__"):
-        (base / f"{name}.py").write_text(CODE)
-    (base / "custom_generate").mkdir()
-    (base / "custom_generate/generate.py").write_text(CODE + "def generate(*a, **k): pass\n")
-    autos = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
-    edit_json(base / "config.json", auto_map={a: f"modeling_evil.Evil{a}" for a in autos}, **config)
-    edit_json(
-        base / "tokenizer_config.json",
-        auto_map={"AutoTokenizer": ["tokenization_evil.Evil", "tokenization_evil.Evil"]},
-    )
-    (base / "generation_config.json").write_text(json.dumps({"custom_generate": ".", "trust_remote_code": True}))
-    return base
+# ---------------------------------------------------------------------------------------------------- code of the model
 
 
 def test_code_that_comes_with_a_model_is_never_imported(pico, tmp_path, capsys):
@@ -374,190 +276,3 @@ def test_attention_from_elsewhere_is_refused(pico, tmp_path):
             open_engine(str(base), device="cpu", how=recipe.EvalExecution())
         with pytest.raises(ValueError, match="asks for attention from 'evil/kernel"):
             BertScore(base, "cpu")
-
-
-# ---------------------------------------------------------------------------------------------------- chat templates
-
-
-@pytest.fixture(scope="module")
-def talker(tmp_path_factory) -> Path:
-    return make_talker(tmp_path_factory.mktemp("talker"))
-
-
-TEMPLATES = {
-    "os by attributes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "os by globals": "{{ raise_exception.__globals__['os'].mkdir(MARKER) }}",
-    "os by init": "{{ cycler.__init__.__globals__.os.mkdir(MARKER) }}",
-    "os by self": "{{ self._TemplateReference__context.environment.loader.x }}",
-    "os by lipsum": "{{ lipsum.__globals__['os'].mkdir(MARKER) }}",
-    "os by attr": "{{ messages|attr('__class__')|attr('__base__')|attr('__subclasses__')() }}",
-    "os by format": "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}",
-    "os by map": "{{ ['x']|map(attribute='__class__.__mro__')|list|string|upper }}{{ cycler.__init__.x.y }}",
-    "an import": "{% import 'os' as os %}{{ os.mkdir(MARKER) }}",
-    "an include": "{% include '/etc/passwd' %}",
-    "a long range": "{% for i in range(10**9) %}x{% endfor %}",
-    "loops in loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-    "a power": "{{ 10 ** 10 ** 3 }}{{ ('x' * 50000000) }}",
-    "itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "no template": "{% for %}",
-    "nothing known": "{{ nothing.at.all }}",
-    "changes its input": "{{ messages.append(1) }}",
-}
-
-
-@pytest.mark.parametrize("attack", TEMPLATES)
-def test_a_chat_template_can_neither_leave_its_sandbox_nor_run_for_ever(talker, monkeypatch, marker, attack):
-    monkeypatch.setattr(untrusted, "CHAT_SECONDS", 0.5)
-    engine = open_engine(str(talker), device="cpu", how=recipe.EvalExecution())
-    engine.tokenizer.chat_template = TEMPLATES[attack].replace("MARKER", repr(str(marker)))
-    started = time.monotonic()
-    with pytest.raises(ValueError, match=r"the chat template (refuses|takes|writes).* set modes: \[few-shot\]"):
-        as_told(engine, TASKS["open"], Item(0, "Is it?", "yes", {}), ())
-    assert time.monotonic() - started < 20
-
-
-# ------------------------------------------------------------------------------------------------- what a merge takes
-
-
-def test_a_merge_takes_over_neither_code_nor_pickles_nor_their_names(pair, tmp_path, capsys):
-    base, adapter = pair
-    (base / "tokenizer_config.json").write_text('{"eos_token": "x"}')
-    with_code(base, custom_pipelines={"evil": {"impl": "evil.Evil"}})
-    litter(base)
-    (base / "LICENSE.py").write_text(CODE)
-    (base / "LICENSE").write_text("Free.")
-    assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 0
-    out = tmp_path / "out"
-    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".json", ".safetensors", ".md", ""}
-    assert (out / "LICENSE").read_text() == "Free."
-    for path in out.glob("*.json"):
-        if path.name != "manifest.json":
-            assert "evil" not in path.read_text().lower(), path
-    said = capsys.readouterr().out
-    for name in ("tokenizer_evil.py", "vocab.pkl", "tokenizer.joblib", "LICENSE.py", "auto_map of config.json"):
-        assert name in said.split("is left behind")[1]
-        assert name in json.loads((out / "manifest.json").read_text())["results"]["left_behind"]
-
-
-@pytest.mark.parametrize("name", ["LICENSE", "tokenizer.json", "config.json", "chat_template.jinja"])
-def test_a_link_out_of_the_base_is_not_copied_into_the_merged_model(pair, tmp_path, capsys, name):
-    """Which could be sent to the hub with a key of yours in it."""
-    base, adapter = pair
-    content = (base / name).read_text() if (base / name).is_file() else SECRET
-    (tmp_path / "secret").write_text(content)
-    (base / name).unlink(missing_ok=True)
-    (base / name).symlink_to("../secret")
-    assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
-    assert "is a link that leads out of its folder" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_cache_of_the_hub_is_merged_through_its_links(pair, tmp_path):
-    base, adapter = pair
-    snapshot = tmp_path / "models--org--base/snapshots/0123"
-    (tmp_path / "models--org--base/blobs").mkdir(parents=True)
-    snapshot.mkdir(parents=True)
-    for number, path in enumerate(sorted(base.iterdir())):
-        path.rename(tmp_path / f"models--org--base/blobs/{number}")
-        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
-    assert cli.main([*merge_words(snapshot, adapter, tmp_path / "out"), "--trust-base"]) == 0
-    copied = (tmp_path / "out/tokenizer.json", tmp_path / "out/config.json")
-    assert all(path.is_file() and not path.is_symlink() for path in copied)
-
-
-HOSTILE = "evil\n---\nlicense: mit\n---\n# Owned <script>alert(1)</script> | x | `y` \x1b[2J"
-
-
-def test_the_card_cannot_be_written_by_the_base(pair, tmp_path):
-    base, adapter = pair
-    front = {"license": HOSTILE, "license_name": HOSTILE, "license_link": "javascript:alert(1)", "tags": [HOSTILE]}
-    (base / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n")
-    manifest = {"verb": "merge", "recipe": {}, "inputs": {}, "results": {"base_model": HOSTILE}, "versions": {}}
-    (base / "manifest.json").write_text(json.dumps(manifest))
-    assert cli.main([*merge_words(base, adapter, tmp_path / "out"), "--trust-base"]) == 0
-    text = (tmp_path / "out/README.md").read_text()
-    _, head, body = text.split("---\n", 2)
-    values = yaml.safe_load(head)
-    assert values["tags"] == ["nsllm-lite"]
-    assert values["license"] == HOSTILE  # as data; the hub knows no such licence
-    assert "base_model" not in values
-    assert "<script" not in body
-    assert "\x1b" not in text
-    assert next(line for line in body.splitlines() if line.startswith("#")) == "# out"
-    assert "# Owned" not in body.splitlines()
-
-
-FRONTS = [
-    "a: &a [x]\nb: &b [*a,*a]\nlicense: mit",
-    "d: 2001-99-99",
-    "[" * 5_000,
-    "a: !!python/object/apply:os.mkdir [x]",
-]
-
-
-@pytest.mark.parametrize("front", FRONTS)
-def test_front_matter_of_a_hostile_card_ends_in_no_licence(pair, tmp_path, front):
-    base, adapter = pair
-    (base / "README.md").write_text(f"---\n{front}\n---\n")
-    assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 0
-    head = (tmp_path / "out/README.md").read_text().split("---\n")[1]
-    assert yaml.safe_load(head)["license"] == ("mit" if "mit" in front else "unknown")
-
-
-# ------------------------------------------------------------------------------------------------------------- names
-
-NAMES = ["https://evil.example/m", "http://evil/m", "file:///etc/passwd", "hf://evil/m", "-rf/x", "--out/x", "a/b\nc"]
-NAMES += ["../../etc/passwd", "/etc/passwd", "~/x/y", "a/../b", "evil/..", "a\\b/c", "a/b@main", "a b/c", "s3:x/y", ""]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_models_name_is_a_folder_or_a_hub_id_and_nothing_else(monkeypatch, tmp_path, capsys, name):
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", ran)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", ran)
-    assert not untrusted.HUB_ID.fullmatch(name)
-    with pytest.raises(ValueError, match=r"No model at|is no model directory"):
-        resolve_model(name)
-    words = [f"--model={name}", f"--out={tmp_path / 'run'}", "--recipes=recipes/nano"]
-    if name:
-        assert cli.main(["plan", *words]) == 2
-        assert "\n" not in capsys.readouterr().err.strip()
-
-
-@pytest.mark.parametrize("name", [*NAMES, "a", "a/b/c", "-a/b"])
-def test_models_are_sent_to_a_hub_id_and_nowhere_else(pair, tmp_path, capsys, name):
-    base, adapter = pair
-    if name:
-        assert cli.main([*merge_words(base, adapter, tmp_path / "out"), f"--push-to-hub={name}"]) == 2
-        assert "is no id of a model" in capsys.readouterr().err
-        assert not (tmp_path / "out").exists()
-
-
-def test_an_extension_type_with_a_pickle_in_it_is_not_unpickled(tmp_path):
-    """As Arrow once did of itself (CVE-2023-47248)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from nsllm_lite.corpus import sources
-
-    extension = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": pickled()}
-    fields = [pa.field(name, pa.string(), metadata=extension) for name in ("title", "abstract")]
-    table = pa.table({"title": ["Tin"], "abstract": ["Whiskers"]}, schema=pa.schema(fields, {"pandas": pickled()}))
-    (tmp_path / "in").mkdir()
-    pq.write_table(table, tmp_path / "in/a.parquet")
-    names = {"title": "title", "abstract": "abstract"}
-    source = recipe.Source(name="s", path=str(tmp_path / "in"), format="fields", fields=names)
-    (document,) = (record for file in sources.files_of(source) for record in sources.read(source, file, False))
-    assert document.title == "Tin"
-
-
-def test_a_good_model_stays_good(pico, tmp_path):
-    """The refusals above are not refusals of everything."""
-    base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
-    untrusted.require_plain_model(base)
-    tensors = {"a": torch.zeros(2)}
-    (base / "model.safetensors").unlink()
-    save_file(tensors, base / "model-1.safetensors")
-    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
-    assert untrusted.weight_files(base) == ["model-1.safetensors"]
