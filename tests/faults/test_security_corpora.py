@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
+from lxml import etree
 
 from nsllm_lite import cli, recipe
 from nsllm_lite.corpus import sources
@@ -73,6 +74,17 @@ DOCTYPES = {
     "xinclude": ("", '<xi:include xmlns:xi="http://www.w3.org/2001/XInclude" href="file://{0}" parse="text"/>'),
     "stylesheet": ('<?xml-stylesheet type="text/xsl" href="file://{0}"?>', ""),
 }
+
+
+def test_the_entities_do_harm_to_a_parser_that_resolves_them(tmp_path):
+    """Else the test below shows nothing."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    careless = etree.XMLParser(resolve_entities=True, load_dtd=True)
+    for kind, xml in XML.items():
+        doctype, use = (part.replace("{0}", str(secret)) for part in DOCTYPES["file"])
+        read_by_it = etree.fromstring(doctype + xml.replace("{0}", use), careless)
+        assert SECRET in "".join(read_by_it.itertext()), kind
 
 
 @pytest.mark.parametrize("attack", DOCTYPES)

@@ -276,3 +276,22 @@ def test_attention_from_elsewhere_is_refused(pico, tmp_path):
             open_engine(str(base), device="cpu", how=recipe.EvalExecution())
         with pytest.raises(ValueError, match="asks for attention from 'evil/kernel"):
             BertScore(base, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../good.safetensors", "outside its folder"),
+        ("ROOT/good.safetensors", "outside"),
+        ("good.bin", "no [*].safetens"),
+    ],
+)
+def test_an_index_may_not_even_name_good_files_elsewhere(pair, tmp_path, name, message):
+    base, adapter = pair
+    (base / "model.safetensors").rename(tmp_path / "good.safetensors")
+    shutil.copy(tmp_path / "good.safetensors", base / "good.bin")
+    weight_map = {"model.norm.weight": name.replace("ROOT", str(tmp_path))}
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ValueError, match=message):
+        load_base(base, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
+    assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
