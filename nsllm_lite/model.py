@@ -55,7 +55,8 @@ def resolve_model(name: str, named_by: Path | None = None) -> Path:
 
     try:
         options = {"local_files_only": True} if named_by else {}
-        return Path(snapshot_download(name, allow_patterns=list(LOADED_FILES), **options))
+        kept = {"allow_patterns": list(LOADED_FILES), "ignore_patterns": "adapter_*"}  # that some leave with a model
+        return Path(snapshot_download(name, **kept, **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if named_by:
             raise ValueError(

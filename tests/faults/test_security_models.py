@@ -14,7 +14,7 @@ import torch
 from nsllm_lite import cli, recipe, untrusted
 from nsllm_lite.evals.bert_score import BertScore
 from nsllm_lite.evals.engine import open_engine
-from nsllm_lite.model import load_adapter, load_base
+from nsllm_lite.model import load_adapter, load_base, resolve_model
 from tests.faults import hostile
 from tests.faults.hostile import CODE, litter, merge_words, pickled, torch_file, train_words, with_code, zipped
 from tests.merge.make import edit_json
@@ -212,6 +212,20 @@ def test_the_base_that_an_adapter_names_is_not_fetched(pair, monkeypatch, name):
     with pytest.raises(ValueError, match=r"No model at|is not on this machine. Nothing is fetched"):
         open_engine(str(adapter), device="cpu", how=recipe.EvalExecution())
     assert all(options["local_files_only"] for options in asked)
+
+
+def test_what_is_fetched_of_a_hub_id_is_no_code_and_no_pickle(monkeypatch, tmp_path):
+    """By the patterns that the hub's library is given, applied by that library."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **words: asked.append(words) or str(tmp_path))
+    assert resolve_model("org/name") == tmp_path
+    there = [*hostile.PICKLES, "modeling_evil.py", "custom_generate/generate.py", "adapter_config.json", "x.ipynb"]
+    good = ["model-1-of-2.safetensors", "config.json", "tokenizer.json", "merges.txt", "LICENSE", "tokenizer.model"]
+    patterns = {key: asked[0][key] for key in ("allow_patterns", "ignore_patterns")}
+    assert list(filter_repo_objects([*there, *good], **patterns)) == good
 
 
 def test_an_adapter_beside_a_model_does_not_put_another_in_its_place(pair, tmp_path, capsys):
