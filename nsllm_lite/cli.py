@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsllm_lite.arguments import CHAIN_VERBS, RECIPE_VERBS, build_parser, print_completion
-from nsllm_lite.untrusted import printable
 
 if TYPE_CHECKING:
     from nsllm_lite.chain import Chain
@@ -59,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def complain(verb: str, error: Exception) -> None:
     """An error may quote what a corpus or a model holds, which is not to command the terminal."""
+    from nsllm_lite.untrusted import printable
+
     print(f"nsllm-lite {verb}: {printable(str(error))}", file=sys.stderr)
 
 
