@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from nsllm_lite import cli, recipe, untrusted
+from nsllm_lite.corpus.tokenizer import save_tokenizer
 from nsllm_lite.evals.engine import open_engine
 from nsllm_lite.evals.evaluate import as_told
 from nsllm_lite.model import resolve_model
@@ -225,3 +226,11 @@ def test_what_a_model_answers_is_read_as_mathematics_and_never_as_python(marker,
     for right in ("1", "x^2"):
         assert not is_equal(answer.replace("MARKER", repr(str(marker))), right)
     assert time.monotonic() - started < 20
+
+
+def test_a_link_out_of_the_model_is_not_copied_beside_the_rows(tmp_path):
+    (tmp_path / "secret").write_text("{}")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/tokenizer.json").symlink_to("../secret")
+    with pytest.raises(ValueError, match="is a link that leads out of its folder"):
+        save_tokenizer(str(tmp_path / "model"), tmp_path / "out")
