@@ -28,8 +28,8 @@ REAL_SET := corpus.tokenizer='$(TOKENIZER)' corpus.train_tokenizer=null corpus.m
             $(foreach phase,base phase1 phase2,$(phase).budget.steps=80 $(phase).budget.tokens=81920) base.budget.tokens_per_step=1024
 ABLATION := $(if $(REAL),--real '$(REAL)') $(if $(SEEDS),--seeds $(SEEDS)) $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase real eval sft plan corpus merge report doctor test test-kernels test-slow test-notebooks lint format bench-merge \
-        ablate-replay ablate-phases clean dist wheelhouse install-offline torch-asked
+.PHONY: help setup phase1 phase2 two-phase real eval sft plan corpus merge report doctor test test-kernels test-slow \
+        test-notebooks lint format bench-merge ablate-replay ablate-phases audit clean dist wheelhouse install-offline torch-asked
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -62,11 +62,17 @@ wheelhouse: | $(VENV)/made  ## collect all packages for a machine without networ
 	ls $(WHEELHOUSE)/torch-*.whl | sed -E 's,.*/torch-([^-]+)-.*,torch==\1,' >> $(WHEELHOUSE)/constraints.txt
 	$(PIP) wheel --wheel-dir $(WHEELHOUSE) --find-links $(WHEELHOUSE) -c $(WHEELHOUSE)/constraints.txt \
 	  '.[dev,gpu]' 'setuptools>=77'
+	@cd $(WHEELHOUSE) && sha256sum *.whl constraints.txt > SHA256SUMS
 	@echo "Copy this folder with $(WHEELHOUSE)/ to the other machine (same Python version) and: make install-offline"
+	@echo "There it should say the same: SHA256SUMS has $$(sha256sum < $(WHEELHOUSE)/SHA256SUMS | cut -c 1-64)"
 
 install-offline: | $(VENV)/made  ## make .venv from wheelhouse/ alone, without network
 	@ls $(WHEELHOUSE)/torch-*.whl > /dev/null 2>&1 || { echo "No $(WHEELHOUSE)/ with torch in it: run make wheelhouse \
 	where there is a network, and copy it here." >&2; exit 2; }
+	@cd $(WHEELHOUSE) && sha256sum --quiet --strict --check SHA256SUMS >&2 && \
+	  [ "$$(ls -A | grep -vx SHA256SUMS | sort)" = "$$(cut -c 67- SHA256SUMS | sort)" ] || { \
+	  echo "$(WHEELHOUSE)/ is not what make wheelhouse wrote: copy it again. Nothing was installed." >&2; exit 2; }
+	@echo "SHA256SUMS has $$(sha256sum < $(WHEELHOUSE)/SHA256SUMS | cut -c 1-64)"
 	$(PIP) install --no-index --find-links $(WHEELHOUSE) -c $(WHEELHOUSE)/constraints.txt -e '.[dev,gpu]'
 	@touch $(VENV)/ready
 
@@ -122,6 +128,10 @@ test-slow: setup  ## kills, seeds and other long tests
 
 test-notebooks: setup  ## the four notebooks from top to bottom, with few steps
 	@$(VENV)/bin/python -m pytest -m slow tests/test_notebooks.py
+
+audit: setup  ## known holes in the pinned packages, by pip-audit (asks PyPI); fails also where it could not be asked
+	@$(PIP) install --upgrade --target $(VENV)/audit pip-audit==2.10.1
+	@PYTHONPATH=$(VENV)/audit $(VENV)/bin/python -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
 
 lint: setup  ## ruff: lint and format check
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -37,13 +37,13 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except ValueError as error:
-        print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
+        complain(args.verb, error)
         return 2
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
             print(f"nsllm-lite {args.verb}: {OUT_OF_MEMORY}\n({error})", file=sys.stderr)
         elif type(error) is RuntimeError:
-            print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
+            complain(args.verb, error)
         else:
             raise
         return 3
@@ -56,6 +56,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"nsllm-lite {args.verb}: {stopped}; the same command continues", file=sys.stderr)
         return stopped.status
     return 0
+
+
+def complain(verb: str, error: Exception) -> None:
+    """An error may quote what a corpus or a model holds, which is not to command the terminal."""
+    from nsllm_lite.untrusted import printable
+
+    print(f"nsllm-lite {verb}: {printable(str(error))}", file=sys.stderr)
 
 
 def call(args: argparse.Namespace) -> None:

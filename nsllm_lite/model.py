@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nsllm_lite import recipe as recipes
+from nsllm_lite import run, untrusted
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, token_losses
 from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
 from nsllm_lite.rows import Row
@@ -32,8 +33,10 @@ LOADED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "READM
 # ------------------------------------------------------------------------------------------------------- weights
 
 
-def resolve_model(name: str) -> Path:
+def resolve_model(name: str, named_by: Path | None = None) -> Path:
     """The directory of a model: `name` itself, or the hub's files in the local cache (fetched if need be).
+
+    With `named_by`, a file that names the model, nothing is fetched: only the user's own word has that done.
 
     Raises:
         ValueError: `name` is neither a directory nor a hub id ("owner/name") that can be had.
@@ -42,17 +45,24 @@ def resolve_model(name: str) -> Path:
         if not (Path(name) / "config.json").is_file():
             raise ValueError(f"{name} is no model directory: it has no config.json. Name one that has, or a hub id.")
         return Path(name)
-    if name.startswith((".", "/", "~", "runs/")) or name.count("/") != 1:
+    if name.startswith("runs/") or not untrusted.HUB_ID.fullmatch(name):
         raise ValueError(
             f"No model at {name}. Needed is a Hugging Face model directory or a hub id such as Qwen/Qwen3-8B-Base. "
             "If an earlier step should have written it, run that first (`make phase1` before `make phase2`)."
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(LOADED_FILES)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        options = {"local_files_only": True} if named_by else {}
+        kept = {"allow_patterns": list(LOADED_FILES), "ignore_patterns": "adapter_*"}  # that some leave with a model
+        return Path(snapshot_download(name, **kept, **options))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if named_by:
+            raise ValueError(
+                f"{named_by} names {name} as its base, which is not on this machine. Nothing is fetched because a file "
+                f"names it: fetch it yourself (hf download {name}) if you trust it, and run the same command again."
+            ) from None
         raise ValueError(
             f"Model {name} could not be fetched from the hub ({type(error).__name__}). Check the id and the network; "
             "HF_ENDPOINT sets a mirror, HF_TOKEN a login, and MODEL=DIR takes a local copy."
@@ -79,11 +89,7 @@ def load_base(
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     _quiet_libraries()
-    if not list(Path(directory).glob("*.safetensors")):
-        raise ValueError(
-            f"No *.safetensors in {directory}. Weights are only ever read from safetensors (pickled *.bin files can "
-            "run code): convert them, or name another MODEL."
-        )
+    untrusted.require_plain_model(Path(directory))
     dtype = getattr(torch, compute_dtype)
     options: dict = {}
     if quantisation == "nf4":
@@ -193,6 +199,7 @@ def load_adapter(model: "PreTrainedModel", directory: Path) -> "PeftModel":
 
     if not (Path(directory) / "adapter_model.safetensors").is_file():
         raise ValueError(f"No adapter at {directory}: run its training phase first.")
+    untrusted.require_lora(run.read_json(Path(directory) / "adapter_config.json"), Path(directory))
     return PeftModel.from_pretrained(model, str(directory))
 
 

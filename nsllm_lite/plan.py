@@ -8,6 +8,7 @@ from nsllm_lite import execution, tables
 from nsllm_lite.chain import QWEN3, REFERENCE, Chain
 from nsllm_lite.recipe import Execution
 from nsllm_lite.run import GIB, read_json
+from nsllm_lite.untrusted import HUB_ID
 
 PEAK_TFLOPS = {
     "H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155, "T4": 65,
@@ -170,10 +171,12 @@ def _fetch_config(hub_id: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
+        if not HUB_ID.fullmatch(hub_id):
+            raise HFValidationError
         return hf_hub_download(hub_id, "config.json")
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
-            f"MODEL={hub_id} is neither a model folder nor a hub id that can be had ({type(error).__name__}). Check "
+            f"MODEL={hub_id!r} is neither a model folder nor a hub id that can be had ({type(error).__name__}). Check "
             "the name and the network; HF_ENDPOINT sets a mirror, and MODEL=DIR takes a local copy."
         ) from error
 

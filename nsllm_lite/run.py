@@ -137,7 +137,7 @@ def read_json(path: Path) -> Any:
     """Raises ValueError naming the file where it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON or not UTF-8, numbers or nesting beyond all bounds
         raise ValueError(
             f"{path} is damaged ({error}). It was written whole once: restore it from a copy, or delete its folder and "
             "run the same command again."

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from nsllm_lite.untrusted import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -20,6 +22,7 @@ def on_terminal() -> bool:
 def row(cells: Sequence[str], widths: Sequence[int], style: str = "bold") -> None:
     """One line whose first cells are `widths` wide; on a terminal the last one is folded within its column, and the
     first has a `style` of rich."""
+    cells = [printable(cell) for cell in cells]
     if not on_terminal():
         padded = [f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)]
         print(" ".join([*padded, *cells[len(widths) :]]).rstrip(), flush=True)
@@ -40,6 +43,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection
 
     A terminal too narrow for it gets each row as a block, a cell a line.
     """
+    rows = [[printable(cell) for cell in cells] for cells in rows]
     sides = ["right" if head in right else "left" for head in heads]
     if on_terminal():
         _draw(heads, rows, sides)
@@ -53,6 +57,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection
 
 def markdown(text: str) -> None:
     """Markdown as it is; on a terminal its tables are drawn, and bold words and headings are bold."""
+    text = printable(text)
     if not on_terminal():
         print(text, flush=True)
         return

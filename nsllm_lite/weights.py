@@ -4,6 +4,7 @@ Plain reads, because the pages of a memory map would count as resident.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,12 @@ def read_header(path: Path) -> dict[str, Stored]:
         tensors = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             first, last = entry["data_offsets"]
+            itemsize = DTYPES[entry["dtype"]].itemsize if entry["dtype"] in DTYPES else None
+            whole = math.prod(entry["shape"]) * (itemsize or 0)
+            if not 0 <= first <= last or min(entry["shape"], default=0) < 0 or (itemsize and whole != last - first):
+                raise ValueError
             tensors[name] = Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + first, last - first)
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path} is not a safetensors file. Whole files are needed: fetch or copy it again.") from None
     if any(stored.start + stored.num_bytes > size for stored in tensors.values()):
         raise ValueError(f"{path} is cut short at {size} bytes. Whole files are needed: fetch or copy it again.")

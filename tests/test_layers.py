@@ -9,8 +9,8 @@ import nsllm_lite
 
 ROOT = Path(nsllm_lite.__file__).parent
 FLOORS = {
-    "ground": {"recipe", "weights", "document", "rows", "kernels"}
-    | {"run", "stop", "lock", "driver", "tables", "__init__"},
+    "ground": {"recipe", "weights", "document", "rows", "kernels", "__init__"}
+    | {"run", "stop", "lock", "driver", "tables", "untrusted"},
     "shared": {"tasks", "model", "execution", "heldout", "chain", "steps"},
     "verb": {"corpus", "train", "evals", "merge", "plan", "sample", "starter"},
     "door": {"cli", "arguments", "doctor", "runs", "page"},

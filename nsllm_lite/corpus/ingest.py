@@ -32,7 +32,8 @@ def ingest(recipe: recipes.Corpus, folder: Path, task: ReadTask) -> dict:
             counts["records"] += 1
             if isinstance(record, Unread):
                 origin = clean.clean_name(record.origin)
-                writer.drop(f"{task.source.name}:{origin}", origin, 0, record.reason, record.message)
+                message = clean.clean_name(" ".join(record.message.split()))
+                writer.drop(f"{task.source.name}:{origin}", origin, 0, record.reason, message)
             else:
                 counts["documents"] += 1
                 _enter(clean.clean_document(record), task.general, recipe, index, writer)

@@ -56,7 +56,7 @@ def read_tasks(recipe: recipes.Corpus) -> list[ReadTask]:
 
 def _pieces(file: File) -> Iterator[File]:
     """The file, or where it is large and has a record a line, stretches of whole lines."""
-    size = file.path.stat().st_size
+    size = 0 if file.refused else file.path.stat().st_size
     if size < 2 * TASK_BYTES or not _is_json_lines(file.path):
         yield file
         return
@@ -64,7 +64,8 @@ def _pieces(file: File) -> Iterator[File]:
     with open(file.path, "rb") as stream:
         while start < size:
             stream.seek(min(start + TASK_BYTES, size))
-            stream.readline()
+            while (rest := stream.readline(HEAD_BYTES * 16)) and not rest.endswith(b"\n"):
+                pass  # a line without end must not fill the memory
             end = stream.tell()
             yield file._replace(name=f"{file.name}@{start}" if start else file.name, start=start, end=end)
             start = end

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from nsllm_lite import run
+from nsllm_lite.untrusted import require_inside
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +58,7 @@ def save_tokenizer(name: str, folder: Path) -> None:
     if (source / "tokenizer.json").is_file():
         for file in FILES:
             if (source / file).is_file():
+                require_inside(source / file, source)
                 shutil.copyfile(source / file, folder / file)
     else:
         _from_transformers(name).save_pretrained(folder)

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nsllm_lite import untrusted
+
 BATCH_TEXTS = 32
 
 
@@ -31,8 +33,7 @@ class BertScore:
                 f"{folder} is no encoder for BERTScore: it has no {' and no '.join(missing)}. Name the folder of a "
                 "model such as microsoft/deberta-v3-base or allenai/scibert_scivocab_uncased that lies on this machine."
             )
-        if not list(folder.glob("*.safetensors")):
-            raise ValueError(f"{folder} has no *.safetensors: convert the encoder's weights (pickles are never read).")
+        untrusted.require_plain_model(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self.model = AutoModel.from_pretrained(
             folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32

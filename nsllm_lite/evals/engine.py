@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
-from nsllm_lite import run
+from nsllm_lite import run, untrusted
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
@@ -283,7 +283,9 @@ def open_engine(
         if (folder / "training.json").is_file():
             training = run.read_json(folder / "training.json")
             options = {name: training[name] for name in options}
-        folder = models.resolve_model(run.read_json(adapter / "adapter_config.json")["base_model_name_or_path"])
+        settings = run.read_json(adapter / "adapter_config.json")
+        named = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+        folder = models.resolve_model(str(named), adapter / "adapter_config.json")
     else:
         folder = models.resolve_model(path)
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
@@ -300,6 +302,8 @@ def open_engine(
                 "set execution.backend=transformers."
             )
         return open_vllm(folder)
+    if adapter:
+        untrusted.require_lora(run.read_json(adapter / "adapter_config.json"), adapter)
     loaded = models.load_base(folder, device=device, **options)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return Engine(models.load_adapter(loaded, adapter) if adapter else loaded, tokenizer, how.batch_tokens)

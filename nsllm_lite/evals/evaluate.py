@@ -26,6 +26,7 @@ from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.prompt import plain_prompt
 from nsllm_lite.tasks.sets import TaskSet, load_sets
 from nsllm_lite.tasks.task import Task, chat_prompt, few_shot_prompt, instruction_of, options_of, parse, score
+from nsllm_lite.untrusted import render_chat
 
 if TYPE_CHECKING:
     from nsllm_lite.evals.engine import Engine
@@ -192,7 +193,10 @@ def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> 
     if not engine.tokenizer.chat_template:
         return plain_prompt(instruction_of(task, item), item.input)
     told = [{"role": "user", "content": chat_prompt(task, item, labels)}]
-    return engine.tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    try:
+        return render_chat(engine.tokenizer, told, add_generation_prompt=True, enable_thinking=False)
+    except ValueError as error:
+        raise ValueError(f"{error}. Take out chat_template of that model, or set modes: [{FEW_SHOT}] for it.") from None
 
 
 # -------------------------------------------------------------------------------------------------------- scores

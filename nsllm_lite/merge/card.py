@@ -15,7 +15,9 @@ from nsllm_lite import run
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.rows import Rows
 from nsllm_lite.steps import Step, corpus_of, steps_behind
+from nsllm_lite.untrusted import HUB_ID, printable
 
+MAX_CARD_CHARS = 1 << 20
 UNKNOWN = "unknown"  # the hub's own word
 COUNTS = {"in": "in", "kept": "kept", "duplicate": "duplicates", "heldout": "held out", "unused": "unused"}
 
@@ -101,7 +103,7 @@ def base_model_of(name: str, folder: Path) -> str | None:
         return name
     if step := next(iter(steps_behind(name)), None):
         before = step.results.get("base_model")
-        return before if isinstance(before, str) else None
+        return before if isinstance(before, str) and HUB_ID.fullmatch(before) else None
     cached = next((part for part in reversed(folder.resolve().parts) if part.startswith("models--")), None)
     return cached.removeprefix("models--").replace("--", "/", 1) if cached else None
 
@@ -109,11 +111,11 @@ def base_model_of(name: str, folder: Path) -> str | None:
 def licence_of(folder: Path) -> dict[str, str]:
     """`license` as the base's own card states it, with name and link where it has one of its own; else `unknown`."""
     path = folder / "README.md"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    text = path.read_text(encoding="utf-8", errors="replace")[:MAX_CARD_CHARS] if path.is_file() else ""
     front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
     try:
         values = yaml.safe_load(front[1]) if front else {}
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that is none
         values = {}
     stated = values if isinstance(values, dict) else {}
     found = {
@@ -269,4 +271,11 @@ def tasks_section(corpora: list[Step]) -> str:
 
 
 def table_row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    """One row whatever the cells hold: no line, column or HTML of their own, as a base's card may ask for."""
+    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+
+
+def _plain(cell: str) -> str:
+    text = printable(" ".join(cell.split())).replace("|", "\\|")
+    is_code = len(text) > 2 and text[0] == text[-1] == "`"
+    return "`" + text[1:-1].replace("`", "'") + "`" if is_code else text.replace("<", "&lt;")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from nsllm_lite import recipe as recipes
-from nsllm_lite import run
+from nsllm_lite import run, untrusted
 from nsllm_lite.weights import Stored, read_header, slices
 
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
@@ -54,27 +54,15 @@ def open_base(folder: Path) -> Base:
     """The tensors and the config of the base, from the files transformers would load."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is no model directory: it has no config.json. Set base=DIR to one that has.")
-    config = run.read_json(folder / "config.json")
+    config = untrusted.require_plain_model(folder)
     if config.get("quantization_config"):
         raise ValueError(
             f"{folder} is quantised ({config['quantization_config'].get('quant_method')}). The adapter is added to "
             "16-bit or 32-bit weights: name the model it was quantised from as base=DIR."
         )
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        files = ["model.safetensors"]
-    elif index.is_file():
-        files = sorted(set(run.read_json(index)["weight_map"].values()))
-    else:
-        raise ValueError(
-            f"No model.safetensors nor its index in {folder}. The base's weights must be safetensors (pickled *.bin "
-            "weights are never loaded): convert it, or name another base=DIR."
-        )
-    if outside := [name for name in files if Path(name).name != name]:
-        raise ValueError(f"{index} names files outside its folder ({outside[0]!r}). That is refused: fetch it again.")
-    if missing := [name for name in files if not (folder / name).is_file()]:
-        raise ValueError(f"{folder} lacks {', '.join(missing)}, which its index names. Fetch the missing shards.")
-    tensors = {name: stored for file in files for name, stored in read_header(folder / file).items()}
+    tensors = {
+        name: stored for file in untrusted.weight_files(folder) for name, stored in read_header(folder / file).items()
+    }
     return Base(folder, tensors, config, run.fingerprint_weights(folder))
 
 
@@ -87,6 +75,8 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             "end (safetensors, never a pickle): run training first, or set adapter=DIR."
         )
     settings = run.read_json(folder / "adapter_config.json")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{folder}/adapter_config.json holds no settings. Save the adapter again, or fetch it again.")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
     if refused:
@@ -95,6 +85,7 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             "which the merged weight is not W + s B A, or was never proved to be. Only LoRA, rsLoRA and DoRA are "
             "merged here: merge this one with PEFT's merge_and_unload, or train without that setting."
         )
+    untrusted.require_lora(settings, folder)
     path = folder / "adapter_model.safetensors"
     tensors = {name.removeprefix("base_model.model."): stored for name, stored in read_header(path).items()}
     training, means = (

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nsllm_lite import __version__, run
+from nsllm_lite import __version__, run, untrusted
 from nsllm_lite import recipe as recipes
 from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
@@ -27,6 +27,8 @@ from nsllm_lite.model import resolve_model
 
 COPIED = ("generation_config.json", "tokenizer*", "vocab*", "merges.txt", "added_tokens.json")
 COPIED += ("special_tokens_map.json", "chat_template*", "*processor_config.json", "LICENSE*", "NOTICE*")
+TAKEN_OVER = (".json", ".jinja", ".txt", ".model", ".md", "")  # of those; neither code nor pickles
+REMOTE_CODE = ("auto_map", "custom_pipelines")  # settings that name code, which a merge cannot vouch for
 MAX_WORKERS = 4  # more wait for the disk
 
 
@@ -59,7 +61,7 @@ def merge(recipe: recipes.Merge) -> dict:
         written = write_weights(partial, plan.tensors, recipe.shard_bytes, rounding, workers, what)
         results = {"base_weights": chosen, **summarise(plan, written), "comparison": comparison}
         results["base_model"] = card.base_model_of(recipe.base, base.folder)
-        write_other_files(partial, base, plan, recipe, written)
+        results["left_behind"] = write_other_files(partial, base, plan, recipe, written)
         if recipe.execution.verify:
             from nsllm_lite.merge.verify import verify
 
@@ -157,10 +159,23 @@ def choose_base_weights(
 # ----------------------------------------------------------------------------------------------------------- after
 
 
-def write_other_files(partial: Path, base: Base, plan: Plan, recipe: recipes.Merge, written: Written) -> None:
+def write_other_files(partial: Path, base: Base, plan: Plan, recipe: recipes.Merge, written: Written) -> list[str]:
+    """Tokenizer, licence and config; what of them is code, a pickle or names code stays behind, and is returned."""
+    left = []
     for path in sorted({path for pattern in COPIED for path in base.folder.glob(pattern) if path.is_file()}):
-        shutil.copyfile(path, partial / path.name)
-    config = dict(base.config)
+        if path.suffix.lower() not in TAKEN_OVER:
+            left.append(path.name)
+            continue
+        untrusted.require_inside(path, base.folder)
+        settings = run.read_json(path) if path.name == "tokenizer_config.json" else {}
+        if named := [key for key in REMOTE_CODE if key in settings]:
+            run.write_json(partial / path.name, {key: value for key, value in settings.items() if key not in named})
+            left += [f"{key} of {path.name}" for key in named]
+        else:
+            shutil.copyfile(path, partial / path.name)
+    untrusted.require_inside(base.folder / "config.json", base.folder)
+    config = {key: value for key, value in base.config.items() if key not in REMOTE_CODE}
+    left += [f"{key} of config.json" for key in REMOTE_CODE if key in base.config]
     if plan.untied:
         config["tie_word_embeddings"] = False
     if recipe.dtype:
@@ -173,6 +188,9 @@ def write_other_files(partial: Path, base: Base, plan: Plan, recipe: recipes.Mer
         partial / "tensors.json",
         {name: shares(figures) for name, figures in written.figures.items() if figures.num_entries},
     )
+    if left:
+        print(f"Of {base.folder} this is left behind, since it is code, a pickle, or names code: {', '.join(left)}")
+    return left
 
 
 def shares(figures: Figures) -> dict[str, float]:

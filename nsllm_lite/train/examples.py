@@ -19,6 +19,7 @@ from nsllm_lite import model as models
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.rows import Row
 from nsllm_lite.tasks.prompt import plain_prompt
+from nsllm_lite.untrusted import render_chat
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -244,14 +245,11 @@ class Template:
         return pieces
 
     def _render(self, messages: list[dict[str, str]], where: str, add_generation_prompt: bool = False) -> str:
-        from jinja2 import TemplateError
-
         try:
-            return self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-        except TemplateError as error:
+            return render_chat(self._chat, messages, add_generation_prompt=add_generation_prompt)
+        except ValueError as error:
             raise ValueError(
-                f"{where}: the chat template refuses these messages ({error}). Mend the record (many templates know no "
-                "system message), or set template: plain."
+                f"{where}: {error}. Mend the record (many templates know no system message), or set template: plain."
             ) from None
 
 

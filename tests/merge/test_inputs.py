@@ -34,7 +34,7 @@ BREAKAGES = {
     "no base": (lambda b, a: shutil.rmtree(b), "No model at .* Hugging Face model directory or a hub id"),
     "no safetensors": (
         lambda b, a: (b / "model.safetensors").unlink(),
-        "No model.safetensors nor its index .* convert",
+        "neither model.safetensors nor its index.* convert",
     ),
     "cut short": (
         lambda b, a: (b / "model.safetensors").write_bytes((b / "model.safetensors").read_bytes()[:-9]),

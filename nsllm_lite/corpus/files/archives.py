@@ -25,6 +25,8 @@ from nsllm_lite.corpus.files.opening import HEAD_BYTES, UNREADABLE_FILE, Unread
 MAX_RATIO = 250  # text packs 3 to 30 to one; deflate can do 1,000, xz far more
 FREE_BYTES = 1 << 26  # whatever the ratio, this much may always be unpacked
 MAX_DEPTH = 6
+MAX_LIST_BYTES = 1 << 25  # of a zip, held in memory at 15 times that; its smallest entry takes 46
+MAX_HEADER_BYTES = 1 << 14  # of a tar: long names and the like; forged ones take time and memory
 MAX_TEX_BYTES = 1 << 25  # the LaTeX files of one archive are held together, since they input each other
 IN_MEMORY_BYTES = 1 << 24
 TEX_NAMES = (".tex", ".ltx", ".latex")
@@ -224,9 +226,42 @@ class _Member(NamedTuple):
     open: Callable[[], BinaryIO]
 
 
+class _TarInfo(tarfile.TarInfo):
+    """A header that says what cannot be is an error, where tarfile would take it for the archive's end, or loop."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        try:
+            info = super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
+            raise tarfile.ReadError(f"a damaged header ({error}), nothing is read from here on") from None
+        about_next = info.type in (*tarfile.GNU_TYPES, *_PAX_TYPES) and info.type != tarfile.GNUTYPE_SPARSE
+        if info.size < 0 or (about_next and info.size > MAX_HEADER_BYTES):
+            raise tarfile.ReadError(f"a header states {info.size:,} bytes, nothing is read from here on")
+        return info
+
+
+_PAX_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+
+
+class _Ending:
+    """A stream that says when it has ended: tarfile skips a member of stated size however many bytes there are."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream, self._left = stream, 8
+
+    def read(self, num_bytes: int) -> bytes:
+        data = self._stream.read(num_bytes)
+        self._left -= not data
+        if not self._left:
+            raise tarfile.ReadError("the archive is cut short, or a header states more bytes than there are")
+        return data
+
+
 def _tar_members(file: BinaryIO) -> Iterator[_Member]:
-    with tarfile.open(fileobj=file, mode="r|") as archive:
-        for member in archive:
+    with tarfile.open(fileobj=_Ending(file), mode="r|", tarinfo=_TarInfo) as archive:
+        while member := archive.next():
+            archive.members.clear()  # which would be all of a large archive's in the end
             if member.isdir():
                 continue
             refused = "" if member.isreg() else "a link or a device in the archive, not followed"
@@ -234,6 +269,11 @@ def _tar_members(file: BinaryIO) -> Iterator[_Member]:
 
 
 def _zip_members(file: BinaryIO) -> Iterator[_Member]:
+    end = zipfile._EndRecData(file)
+    if end and end[zipfile._ECD_SIZE] > MAX_LIST_BYTES:
+        raise zipfile.BadZipFile(
+            f"its list of files takes {end[zipfile._ECD_SIZE]:,} bytes, over {MAX_LIST_BYTES:,}: unpack it yourself"
+        )
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             if member.is_dir():

@@ -11,6 +11,7 @@ from nsllm_lite.document import Document
 
 HEAD_BYTES = 65_536
 MAX_QUOTED_CHARS = 1 << 26
+MAX_LINE_CHARS = 1 << 26
 NOT_THIS_FORMAT = "not_this_format"
 UNREADABLE_FILE = "unreadable_file"
 UNREADABLE = "unreadable"
@@ -35,6 +36,16 @@ def read_each(
     for number, record in enumerate(records, start=1):
         origin = f"{file}#{number}"
         yield Unread(origin, UNREADABLE, record) if isinstance(record, str) else make(record, origin)
+
+
+class _Text(io.TextIOWrapper):
+    """Text whose lines have a bound: one without end would fill the memory."""
+
+    def readline(self, size: int = -1) -> str:
+        line = super().readline(size if size >= 0 else MAX_LINE_CHARS + 1)
+        if size < 0 and len(line) > MAX_LINE_CHARS:
+            raise ValueError(f"a line of over {MAX_LINE_CHARS:,} characters, nothing is read from here on")
+        return line
 
 
 class Joined(io.TextIOBase):
@@ -75,7 +86,7 @@ def encoding_of(head: bytes) -> str:
 
 def open_text(stream: BinaryIO, head: bytes) -> TextIO:
     """The text of a file that begins with `head`, "\\n" at its line ends; XML saved as one JSON string is taken out."""
-    text = io.TextIOWrapper(stream, encoding=encoding_of(head), errors="replace")
+    text = _Text(stream, encoding=encoding_of(head), errors="replace")
     return io.StringIO(_unquote(text.read(MAX_QUOTED_CHARS))) if head.lstrip()[:2] in (b'"<', b'"\\') else text
 
 

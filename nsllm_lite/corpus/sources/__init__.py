@@ -48,6 +48,7 @@ from nsllm_lite.corpus.sources import (
     wos,
 )
 from nsllm_lite.document import Document
+from nsllm_lite.untrusted import leads_outside
 
 # In the order in which they are asked whether a file is theirs: the narrow before the wide.
 READERS: dict[str, ModuleType] = {
@@ -82,10 +83,13 @@ class File(NamedTuple):
     path: Path
     start: int = 0
     end: int | None = None
+    refused: str = ""  # why it is not opened; empty where it is
 
     @property
     def num_bytes(self) -> int:
         """Bytes of text in it; packed ones are taken as PACKED_AS to one."""
+        if self.refused:
+            return 0
         end = self.path.stat().st_size if self.end is None else self.end
         return (end - self.start) * (PACKED_AS if self.name.lower().endswith(NAMES_OF_PACKED) else 1)
 
@@ -120,14 +124,26 @@ def files_of(source: recipe.Source) -> list[File]:
 
 
 def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[File]:
-    """Files below `folder`, through links to folders too, but never round in a circle."""
+    """Files below `folder`, through links within `top` too, but never round in a circle. A corpus is not trusted: a
+    link out of it could be to anything that you can read."""
     above = (*above, folder.resolve())
     for path in folder.iterdir():
+        name = path.relative_to(top).as_posix()
         if path.name.startswith("."):
             continue
+        try:
+            if path.is_symlink() and leads_outside(path, top):
+                away = f"a link that leads out of the folder, to {path.resolve()}: not followed"
+                yield File(name, path, refused=away)
+                continue
+        except (OSError, RuntimeError):  # a link to itself
+            yield File(name, path, refused="no file, but a link that leads nowhere")
+            continue
         if path.is_file():
-            yield File(path.relative_to(top).as_posix(), path)
-        elif path.is_dir() and path.resolve() not in above:
+            yield File(name, path)
+        elif not path.is_dir():
+            yield File(name, path, refused="no file, but a pipe, a device, or a link that leads nowhere")
+        elif path.resolve() not in above:
             yield from _walk(top, path, above)
 
 
@@ -160,6 +176,9 @@ def read(
     `formats` hears the names of the readers used.
     """
     formats = set() if formats is None else formats
+    if file.refused:
+        yield Unread(f"{file.name}#0", UNREADABLE_FILE, file.refused)
+        return
     try:
         for opened in open_files(file.path, file.name, file.start, file.end):
             if isinstance(opened, Unread):
@@ -221,9 +240,8 @@ def sha256_source(source: recipe.Source) -> str:
     """One hash over the names, sizes and contents of all files of a source."""
     digest = hashlib.sha256()
     for file in files_of(source):
-        digest.update(
-            f"{file.name}\0{file.path.stat().st_size}\0{run.sha256_file(file.path)}\n".encode(errors="replace")
-        )
+        content = file.refused or f"{file.path.stat().st_size}\0{run.sha256_file(file.path)}"
+        digest.update(f"{file.name}\0{content}\n".encode(errors="replace"))
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ from typing import TextIO
 from nsllm_lite.corpus.files.opening import UNREADABLE, Joined, Unread, read_each
 from nsllm_lite.corpus.files.records import as_text, iter_records
 from nsllm_lite.corpus.files.sniff import json_keys
+from nsllm_lite.corpus.files.tagged import iter_lines
 from nsllm_lite.document import Document
 
 PASSAGE_CHARS = 4_000
@@ -51,7 +52,7 @@ def _read_records(stream: TextIO, source: str, file: str) -> Iterator[Document |
 
 def _passages(stream: TextIO) -> Iterator[str]:
     buffer = ""
-    for line in stream:
+    for line in iter_lines(stream):
         if _TOP_HEADING.fullmatch(line) and buffer.strip():
             yield from _cut(buffer, to_the_end=True)
             buffer = ""

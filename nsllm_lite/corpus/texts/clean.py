@@ -61,6 +61,7 @@ _SYMBOL |= dict(zip("\xa3\xa5\xae\xb0\xb1\xb3\xb4\xb6\xb7\xb9\xbb\xd1\xd6\xe5\xf
 _PRIVATE_USE = {chr(0xF000 + ord(c)): sign for c, sign in _SYMBOL.items()}
 _PRIVATE_USE |= dict(zip("\uf6d9\uf8e9\uf6da\uf8e8\uf6db\uf8ea", "©©®®™™", strict=True))
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_IN_NAMES = re.compile("[\ud800-\udfff\x00-\x1f\x7f-\x9f]")
 _NO_MEANING = re.compile("[\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010ffff]")
 
 # C1 controls are Windows-1252 read as Latin-1. Letters, quotes and dashes may stand between two letters; another sign
@@ -120,8 +121,8 @@ def clean_abstract(text: str, evidence: str = "") -> str:
 
 
 def clean_name(text: str) -> str:
-    """An id or an origin: nothing changed but what cannot be written as UTF-8."""
-    return text if text.isascii() else _SURROGATE.sub(LOST, text)
+    """An id or an origin: nothing changed but what cannot be written as UTF-8, or commands a terminal."""
+    return text if text.isascii() and text.isprintable() else _NOT_IN_NAMES.sub(LOST, text)
 
 
 def clean_document(document: Document) -> Document:

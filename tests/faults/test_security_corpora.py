@@ -1,0 +1,436 @@
+"""Hostile corpora: XML that asks for files, bombs, archives and links that lead outside, commands to terminals."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import re
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+from lxml import etree
+
+from nsllm_lite import cli, recipe
+from nsllm_lite.corpus import sources
+from nsllm_lite.corpus.files import archives, tagged
+from nsllm_lite.corpus.files.opening import Unread
+from nsllm_lite.document import Document
+from tests.corpus.small import paper, prose, values, write_lines
+
+SECRET = "xyzzy-secret-7481"
+
+
+def read(path, format="auto", general=False):
+    source = recipe.Source(name="s", path=str(path), format=format)
+    return [r for file in sources.files_of(source) for r in sources.read(source, file, general)]
+
+
+def shown(records) -> str:
+    """All that is kept of what was read, and all that is said of what was not."""
+    return " ".join(map(repr, records))
+
+
+# -------------------------------------------------------------------------------------------------------------- XML
+
+XML = {
+    "oai": """<OAI-PMH xmlns="http://www.openarchives.org/OAI/2.0/"><ListRecords><record><header><identifier>oai:arXiv.org:2501.00001
+</identifier></header><metadata><arXiv xmlns="http://arxiv.org/OAI/arXiv/"><id>2501.00001</id><title>Tin {0}</title>
+<abstract>Whiskers {0}</abstract></arXiv></metadata></record></ListRecords></OAI-PMH>""",
+    "atom": """<feed xmlns="http://www.w3.org/2005/Atom">
+<entry><id>http://arxiv.org/abs/2501.00001v1</id><title>Tin {0}</title>
+<summary>Whiskers {0}</summary></entry></feed>""",
+    "pubmed": """<PubmedArticleSet>
+<PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>Tin {0}</ArticleTitle>
+<Abstract><AbstractText>Whiskers {0}</AbstractText></Abstract></Article></MedlineCitation></PubmedArticle>
+</PubmedArticleSet>""",
+    "jats": """<article><front><article-meta><article-id pub-id-type="doi">10.1234/abc</article-id><title-group>
+<article-title>Tin {0}</article-title></title-group><abstract><p>Whiskers {0}</p></abstract></article-meta></front>
+<body><sec><title>Methods</title><p>We watched {0}</p></sec></body></article>""",
+    "tei": """<TEI xmlns="http://www.tei-c.org/ns/1.0">
+<teiHeader><fileDesc><titleStmt><title level="a" type="main">Tin {0}</title>
+</titleStmt><sourceDesc><biblStruct><analytic><title level="a" type="main">Tin {0}</title></analytic></biblStruct>
+</sourceDesc></fileDesc><profileDesc><abstract><p>Whiskers {0}</p></abstract></profileDesc></teiHeader><text><body><div>
+<head>Methods</head><p>We watched {0}</p></div></body></text></TEI>""",
+}
+LAUGHS = '<!ENTITY l0 "lol">' + "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 11))
+DOCTYPES = {
+    "file": ('<!DOCTYPE r [<!ENTITY x SYSTEM "file://{0}">]>', "&x;"),
+    "http": ('<!DOCTYPE r [<!ENTITY x SYSTEM "http://192.0.2.1/{0}">]>', "&x;"),
+    "parameter": ('<!DOCTYPE r [<!ENTITY % p SYSTEM "file://{0}"> %p; <!ENTITY x "%p;">]>', "&x;"),
+    "external DTD": ('<!DOCTYPE r SYSTEM "http://192.0.2.1/evil.dtd">', "&x;"),
+    "local DTD": ('<!DOCTYPE r SYSTEM "file://{0}">', "&x;"),
+    "laughs": (f"<!DOCTYPE r [{LAUGHS}]>", "&l10;"),
+    "quadratic": (f'<!DOCTYPE r [<!ENTITY x "{"A" * 30_000}">]>', "&x;" * 20_000),
+    "xinclude": ("", '<xi:include xmlns:xi="http://www.w3.org/2001/XInclude" href="file://{0}" parse="text"/>'),
+    "stylesheet": ('<?xml-stylesheet type="text/xsl" href="file://{0}"?>', ""),
+}
+
+
+def test_the_entities_do_harm_to_a_parser_that_resolves_them(tmp_path):
+    """Else the test below shows nothing."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    careless = etree.XMLParser(resolve_entities=True, load_dtd=True)
+    for kind, xml in XML.items():
+        doctype, use = (part.replace("{0}", str(secret)) for part in DOCTYPES["file"])
+        read_by_it = etree.fromstring(doctype + xml.replace("{0}", use), careless)
+        assert SECRET in "".join(read_by_it.itertext()), kind
+
+
+@pytest.mark.parametrize("attack", DOCTYPES)
+@pytest.mark.parametrize("kind", XML)
+def test_xml_reads_no_other_file_reaches_no_network_and_does_not_grow(tmp_path, monkeypatch, kind, attack):
+    def refuse(*_):
+        raise AssertionError("XML reached for the network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    doctype, use = (part.replace("{0}", str(secret)) for part in DOCTYPES[attack])
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    (folder / "a.xml").write_text(f'<?xml version="1.0"?>{doctype}{XML[kind].replace("{0}", use)}')
+    started = time.process_time()
+    records = read(folder)
+    assert time.process_time() - started < 10
+    assert SECRET not in shown(records)
+    (document,) = [record for record in records if isinstance(record, Document)]
+    assert document.title.startswith("Tin")
+    assert len(shown(records)) < 600_000  # "quadratic" would be 600 MB, "laughs" 30 GB
+    refused = [record for record in records if isinstance(record, Unread)]
+    assert [record.reason for record in refused] == ["entities_refused"] * ("<!ENTITY" in doctype)
+
+
+# --------------------------------------------------------------------------------------------------------- archives
+
+
+def tar_with(*members, mode="w"):
+    """Each (name, type, target of a link, content)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode, format=tarfile.GNU_FORMAT) as archive:
+        for name, kind, target, content in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, target, len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+GOOD = ("good.json", tarfile.REGTYPE, "", json.dumps(paper(1)).encode())
+
+
+@pytest.mark.parametrize("kind", ["SYMTYPE", "LNKTYPE", "CHRTYPE", "BLKTYPE", "FIFOTYPE"])
+def test_members_of_a_tar_that_are_no_files_are_refused_and_the_rest_is_read(tmp_path, kind):
+    (tmp_path / "secret.json").write_text(json.dumps(paper(2, title=SECRET)))
+    evil = ("evil.json", getattr(tarfile, kind), str(tmp_path / "secret.json"), b"")
+    up = ("up.json", getattr(tarfile, kind), "../secret.json", b"")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.tar").write_bytes(tar_with(evil, up, GOOD))
+    records = read(folder)
+    assert [type(r) for r in records] == [Unread, Unread, Document]
+    assert all("a link or a device" in r.message for r in records[:2])
+    assert SECRET not in shown(records)
+
+
+def tar_header(size, kind=b"0", name=b"x.json", rest=b""):
+    """A tar's first block with a stated size, as no writer would make it."""
+    info = tarfile.TarInfo(name.decode())
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT)[:512])
+    number = size.to_bytes(12, "big", signed=True)
+    block[124:136] = (b"\x80" + number[1:]) if size >= 0 else (b"\xff" + number[1:])
+    block[156:157] = kind
+    block[345 : 345 + len(rest)] = rest
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+SPARSE = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
+TARS = {
+    "negative size": tar_header(-512) + b"\0" * 4096,
+    "negative size of a long name": tar_header(-512, b"L") + b"\0" * 4096,
+    "endless size": tar_header(1 << 62) + b"{}",
+    "endless long name": tar_header(1 << 62, b"L") + b"a" * 4096,
+    "endless extended header": tar_header(1 << 62, b"x") + b"9" * 65_536,
+    "sparse map without end": tar_header(len(SPARSE), b"x") + SPARSE.ljust(512, b"\0") + tar_header(512) + b"9" * 512,
+    "digits": tar_header(100_000, b"x") + b"9" * 100_000,
+}
+
+
+def test_forged_headers_of_a_tar_end(tmp_path):
+    """In a process of its own, which a loop without end cannot keep."""
+    for name, content in TARS.items():
+        (tmp_path / f"{name}.tar").write_bytes(content)
+    root = str(Path(__file__).parents[2])
+    ask = "import sys; sys.path.insert(0, sys.argv[2]); from tests.faults.test_security_corpora import read, shown\n"
+    words = [sys.executable, "-c", ask + "print(shown(read(sys.argv[1])))", str(tmp_path), root]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in TARS:
+        assert f"Unread(origin='{name}" in done.stdout
+    assert done.stdout.count("nothing is read from here on") >= 4
+
+
+def quine_like(depth):
+    content = json.dumps(paper(1)).encode()
+    for number in range(depth):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"{number}.zip" if number else "a.json", content)
+        content = buffer.getvalue()
+    return content
+
+
+def overlapping_zip():
+    """Two entries of the list share one member's bytes, as in the bombs of D. Fifield (2019)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.json", json.dumps(paper(1)) * 20)
+        archive.filelist.extend(archive.filelist * 50)
+        archive._didModify = True
+    return buffer.getvalue()
+
+
+def test_archives_in_archives_are_opened_to_a_depth(tmp_path):
+    (tmp_path / "quine.zip").write_bytes(quine_like(40))
+    (record,) = read(tmp_path)
+    assert "archives in archives, 6 deep: refused" in record.message
+
+
+def test_entries_of_a_zip_that_share_bytes_are_paid_for_each_time(tmp_path, monkeypatch):
+    (tmp_path / "overlap.zip").write_bytes(overlapping_zip())
+    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 10)
+    monkeypatch.setattr(archives, "MAX_RATIO", 2)
+    records = read(tmp_path)
+    assert isinstance(records[-1], Unread)
+    assert re.search("refused as a bomb|Overlapped", records[-1].message)
+
+
+def test_the_list_of_an_archive_is_not_held_in_memory_and_has_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_LIST_BYTES", 4_000)
+    many = [(f"{n}.json", tarfile.REGTYPE, "", b"") for n in range(80)]
+    (tmp_path / "a.tar").write_bytes(tar_with(*many))
+    opened = []
+    monkeypatch.setattr(tarfile, "open", lambda *_, open=tarfile.open, **o: opened.append(open(**o)) or opened[-1])
+    assert [r.message for r in read(tmp_path)] == ["the file is empty"] * 80
+    assert len(opened[0].members) <= 1
+    (tmp_path / "a.tar").unlink()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for n in range(80):
+            archive.writestr(f"{n}.json", "")
+    (record,) = read(tmp_path)
+    assert "list of files takes 4,230 bytes, over 4,000" in record.message
+
+
+BOMB = """
+import resource, sys
+sys.path.insert(0, sys.argv[2])
+import nsllm_lite.corpus.sources
+from nsllm_lite import recipe
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+source = recipe.Source(name="s", path=sys.argv[1])
+for file in nsllm_lite.corpus.sources.files_of(source):
+    for record in nsllm_lite.corpus.sources.read(source, file, len(sys.argv) > 3):
+        pass
+print(repr(record)[:2000])
+print("grew", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, "MiB")
+"""
+
+
+def zeros(pack, num_mib, begin=b"", byte=b"\0"):
+    chunk = byte * (1 << 20)
+    return pack(begin + chunk * num_mib)
+
+
+BOMBS = {
+    "gz": lambda: zeros(lambda c: gzip.compress(c, 9), 700),
+    "bz2": lambda: zeros(bz2.compress, 150),
+    "xz": lambda: zeros(lambda c: lzma.compress(c, preset=0), 150),
+    "zst": lambda: zeros(lambda c: pa.Codec("zstd").compress(c, asbytes=True), 700),
+    "one line of JSON": lambda: zeros(lambda c: gzip.compress(c, 1), 700, b'{"id": "2501.00001", "title": "', b"a"),
+    "one line of text": lambda: zeros(lambda c: gzip.compress(c, 9), 700, b"Once upon a time", b"a"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", BOMBS)
+def test_a_bomb_takes_little_memory_and_is_one_line(tmp_path, attack):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(BOMBS[attack]())
+    root = str(Path(__file__).parents[2])
+    general = ["general"] * attack.endswith("text")
+    words = [sys.executable, "-c", BOMB, str(folder), root, *general]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
+    assert int(re.search(r"grew (\d+) MiB", done.stdout)[1]) < 600, done.stdout
+    assert "Unread(origin='a.txt#" in done.stdout
+
+
+@pytest.mark.parametrize("general", [False, True])
+def test_a_line_without_end_is_refused_where_its_bound_is(tmp_path, monkeypatch, general):
+    monkeypatch.setattr("nsllm_lite.corpus.files.opening.MAX_LINE_CHARS", 5_000)
+    good, endless = json.dumps(paper(1) | {"text": "a"}), '{"id": "2501.00009", "text": "' + "a" * 9_000 + '"}'
+    (tmp_path / "a.jsonl").write_text(f"{good}\n{good}\n{endless}\n{good}\n")
+    first, second, refused = read(tmp_path, general=general)
+    assert isinstance(first, Document)
+    assert isinstance(second, Document)
+    assert "a line of over 5,000 characters" in refused.message
+
+
+# -------------------------------------------------------------------------------------------------------- own macros
+
+
+def test_latex_inputs_nothing_from_outside_and_runs_nothing(tmp_path):
+    (tmp_path / "secret.tex").write_text(SECRET)
+    (tmp_path / "in").mkdir()
+    marker = tmp_path / "ran"
+    body = rf"""\documentclass{{article}}\title{{Tin}}\begin{{document}}\begin{{abstract}}Whiskers grow.\end{{abstract}}
+\section{{Methods}} We watched. \input{{/etc/passwd}} \input{{../secret}} \input{{{tmp_path}/secret.tex}} \input{{a}}
+\include{{a.tex}} \import{{../}}{{secret}} \input|"touch {marker}" \write18{{touch {marker}}}
+\immediate\write18{{touch {marker}}} \openin1=/etc/passwd \read1 to \x \x \InputIfFileExists{{/etc/passwd}}{{}}{{}}
+\verbatiminput{{/etc/passwd}} \lstinputlisting{{../secret.tex}} \directlua{{os.execute("touch {marker}")}}
+\end{{document}}"""
+    (tmp_path / "in" / "a.tex").write_text(body)
+    records = read(tmp_path / "in")
+    assert [r.title for r in records if isinstance(r, Document)] == ["Tin"]
+    assert SECRET not in shown(records)
+    assert "root:" not in shown(records)
+    assert not marker.exists()
+
+
+def test_macros_that_double_end(tmp_path):
+    doubling = "".join(rf"\newcommand{{\{chr(98 + n)}}}{{\{chr(97 + n)}\{chr(97 + n)}}}" for n in range(25))
+    (tmp_path / "a.tex").write_text(
+        rf"\documentclass{{article}}\newcommand{{\a}}{{lol}}{doubling}\title{{Tin}}\begin{{document}}"
+        r"\begin{abstract}Whiskers grow \z.\end{abstract}\section{Methods} We watched \z\end{document}"
+    )
+    strings = "@string{s0 = {lol}}\n" + "".join(
+        f"@string{{s{n} = {' # '.join([f's{n - 1}'] * 10)}}}\n" for n in range(1, 12)
+    )
+    (tmp_path / "b.bib").write_text(strings + "@article{k, title = s11 # s11, abstract = {Whiskers grow.}}\n")
+    started = time.process_time()
+    records = read(tmp_path)
+    assert time.process_time() - started < 10
+    assert len(shown(records)) < 100_000_000
+    assert sum(isinstance(r, Document) for r in records) == 2
+
+
+# ------------------------------------------------------------------------------------------------------------- links
+
+
+def test_links_out_of_the_corpus_folder_are_not_followed_and_are_told(tmp_path):
+    outside = tmp_path / "outside"
+    write_lines(outside / "secret.jsonl", [paper(9, title=SECRET)])
+    corpus = tmp_path / "corpus"
+    write_lines(corpus / "deep" / "good.jsonl", [paper(1)])
+    (corpus / "file").symlink_to(outside / "secret.jsonl")
+    (corpus / "folder").symlink_to(outside)
+    (corpus / "up").symlink_to("..")
+    (corpus / "loop").symlink_to("loop")
+    (corpus / "zero").symlink_to("/dev/zero")
+    (corpus / "gone").symlink_to("nothing")
+    (corpus / "again.jsonl").symlink_to("deep/good.jsonl")
+    os.mkfifo(corpus / "pipe")
+    (corpus / "to_pipe").symlink_to("pipe")
+    found = {r.origin.rsplit("#")[0]: getattr(r, "message", "read") for r in read(corpus)}
+    assert found.pop("deep/good.jsonl") == found.pop("again.jsonl") == "read"
+    for name in ("file", "folder", "up", "zero"):
+        assert "leads out of the folder" in found.pop(name), name
+    assert {"loop", "gone", "pipe", "to_pipe"} == found.keys()
+    assert all("no file" in message for message in found.values()), found
+    (tmp_path / "named").symlink_to(corpus)  # what the user names may be a link itself
+    assert len(read(tmp_path / "named")) == 10
+    (record,) = read(tmp_path / "named" / "deep" / "good.jsonl")
+    assert isinstance(record, Document)
+
+
+def test_the_cache_of_the_hub_is_links_to_its_blobs_and_is_read(tmp_path):
+    cache = tmp_path / "datasets--org--papers"
+    write_lines(cache / "blobs" / "0a1b", [paper(1)])
+    snapshot = cache / "snapshots" / "main" / "data"
+    snapshot.mkdir(parents=True)
+    (snapshot / "papers.jsonl").symlink_to("../../../blobs/0a1b")
+    write_lines(tmp_path / "secret.jsonl", [paper(9, title=SECRET)])
+    (snapshot / "secret.jsonl").symlink_to("../../../../secret.jsonl")
+    for named in (snapshot, snapshot.parent):
+        document, refused = read(named)
+        assert document.title.startswith("Title")
+        assert "leads out of the folder" in refused.message
+
+
+# ---------------------------------------------------------------------------------------------------- the whole verb
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r"
+
+
+def build(folder, recipe_values):
+    path = folder / "corpus.yaml"
+    path.write_text(yaml.safe_dump(recipe_values))
+    return cli.main(["corpus", str(path)])
+
+
+def test_a_corpus_of_attacks_is_built_and_each_is_one_line_of_the_ledger(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    corpus = tmp_path / "papers"
+    write_lines(corpus / "good.jsonl", [paper(n) for n in range(60)])
+    write_lines(corpus / "terminal.jsonl", [paper(70, title=f"{ESCAPE}Tin"), paper(71, id=f"{ESCAPE}x")])
+    (corpus / f"name{ESCAPE}.bin").write_bytes(b"\0\1\2")
+    (corpus / "slip.zip").write_bytes(b"")
+    with zipfile.ZipFile(corpus / "slip.zip", "w") as archive:
+        for name in ("../../slip.json", "/slip.json", "..\\slip.json", "C:\\slip.json"):
+            archive.writestr(name, json.dumps(paper(90, title=SECRET)))
+    (corpus / "quine.zip").write_bytes(quine_like(12))
+    (corpus / "links.tar").write_bytes(tar_with(("evil.json", tarfile.SYMTYPE, "/etc/passwd", b"")))
+    (corpus / "passwd").symlink_to("/etc/passwd")
+    (corpus / "xxe.xml").write_text(
+        DOCTYPES["file"][0].replace("{0}", "/etc/passwd") + XML["jats"].replace("{0}", f"&x; {prose(77)}")
+    )
+    write_lines(tmp_path / "general.jsonl", [{"text": prose(n)} for n in range(8)])
+    before = {p for p in tmp_path.rglob("*") if not p.is_relative_to(tmp_path / "out")}
+    source = {"name": "s", "path": str(corpus)}
+    assert build(tmp_path, values(tmp_path, "out", [source]) | {"max_drop_share": 0.5}) == 0
+    printed = capsys.readouterr()
+    after = {p for p in tmp_path.rglob("*") if not p.is_relative_to(tmp_path / "out")}
+    assert after - before == {tmp_path / "corpus.yaml"}  # nothing is written outside OUT
+    lines = [json.loads(line) for line in (tmp_path / "out/dropped.jsonl").read_text().splitlines()]
+    said = {(line["origin"].rsplit("#")[0].split("/")[0], line["reason"]) for line in lines}
+    assert {(name, "unreadable_file") for name in ("links", "quine", "passwd", "slip")} <= said
+    assert ("xxe.xml", "entities_refused") in said
+    assert sum(line["origin"].startswith("slip/") for line in lines) == 4
+    everything = b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert b"root:" not in everything
+    assert SECRET.encode() not in everything
+    for text in (printed.out, printed.err, (tmp_path / "out/dropped.jsonl").read_text()):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text.replace("\r\n", "\n"))
+
+
+def test_what_an_error_quotes_of_a_hostile_corpus_cannot_command_the_terminal(tmp_path, capsys):
+    corpus = tmp_path / "papers"
+    corpus.mkdir()
+    (corpus / f"x{ESCAPE}.json").write_text(f"{ESCAPE} not a paper")
+    write_lines(tmp_path / "general.jsonl", [{"text": prose(n)} for n in range(8)])
+    assert build(tmp_path, values(tmp_path, "out", [{"name": "s", "path": str(corpus)}])) == 2
+    error = capsys.readouterr().err
+    assert "no paper could be read" in error
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", error)
+    assert cli.main(["corpus", f"{ESCAPE}.yaml"]) == 2
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", capsys.readouterr().err)
+
+
+def test_lines_of_a_tagged_file_have_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(tagged, "MAX_LINE_CHARS", 1_000)
+    (tmp_path / "a.ris").write_text("TY  - JOUR\nTI  - Tin\nAB  - " + "Whiskers " * 1_000 + "\nER  - \n")
+    (document,) = read(tmp_path)
+    assert document.title == "Tin"

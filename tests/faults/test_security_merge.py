@@ -1,0 +1,236 @@
+"""Hostile templates, names and folders to merge: what is passed on is what was looked at."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from nsllm_lite import cli, recipe, untrusted
+from nsllm_lite.corpus.tokenizer import save_tokenizer
+from nsllm_lite.evals.engine import open_engine
+from nsllm_lite.evals.evaluate import as_told
+from nsllm_lite.model import resolve_model
+from nsllm_lite.tasks.answers import is_equal
+from nsllm_lite.tasks.items import Item
+from nsllm_lite.tasks.task import TASKS
+from tests.evals.conftest import make_talker
+from tests.faults import hostile
+from tests.faults.hostile import CODE, SECRET, litter, merge_words, pickled, ran, with_code
+
+marker, made, pair = hostile.marker, hostile.made, hostile.pair
+
+# ------------------------------------------------------------------------------------------------------- chat templates
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory) -> Path:
+    return make_talker(tmp_path_factory.mktemp("talker"))
+
+
+TEMPLATES = {
+    "os by attributes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "os by globals": "{{ raise_exception.__globals__['os'].mkdir(MARKER) }}",
+    "os by init": "{{ cycler.__init__.__globals__.os.mkdir(MARKER) }}",
+    "os by self": "{{ self._TemplateReference__context.environment.loader.x }}",
+    "os by lipsum": "{{ lipsum.__globals__['os'].mkdir(MARKER) }}",
+    "os by attr": "{{ messages|attr('__class__')|attr('__base__')|attr('__subclasses__')() }}",
+    "os by format": "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}",
+    "os by map": "{{ ['x']|map(attribute='__class__.__mro__')|list|string|upper }}{{ cycler.__init__.x.y }}",
+    "an import": "{% import 'os' as os %}{{ os.mkdir(MARKER) }}",
+    "an include": "{% include '/etc/passwd' %}",
+    "a long range": "{% for i in range(10**9) %}x{% endfor %}",
+    "loops in loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "a power": "{{ 10 ** 10 ** 3 }}{{ ('x' * 50000000) }}",
+    "itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "no template": "{% for %}",
+    "nothing known": "{{ nothing.at.all }}",
+    "changes its input": "{{ messages.append(1) }}",
+}
+
+
+@pytest.mark.parametrize("attack", TEMPLATES)
+def test_a_chat_template_can_neither_leave_its_sandbox_nor_run_for_ever(talker, monkeypatch, marker, attack):
+    monkeypatch.setattr(untrusted, "CHAT_SECONDS", 0.5)
+    engine = open_engine(str(talker), device="cpu", how=recipe.EvalExecution())
+    engine.tokenizer.chat_template = TEMPLATES[attack].replace("MARKER", repr(str(marker)))
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"the chat template (refuses|takes|writes).* set modes: \[few-shot\]"):
+        as_told(engine, TASKS["open"], Item(0, "Is it?", "yes", {}), ())
+    assert time.monotonic() - started < 20
+
+
+# --------------------------------------------------------------------------------------------------- what a merge takes
+
+
+def test_a_merge_takes_over_neither_code_nor_pickles_nor_their_names(pair, tmp_path, capsys):
+    base, adapter = pair
+    (base / "tokenizer_config.json").write_text('{"eos_token": "x"}')
+    with_code(base, custom_pipelines={"evil": {"impl": "evil.Evil"}})
+    litter(base)
+    (base / "LICENSE.py").write_text(CODE)
+    (base / "LICENSE").write_text("Free.")
+    assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 0
+    out = tmp_path / "out"
+    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".json", ".safetensors", ".md", ""}
+    assert (out / "LICENSE").read_text() == "Free."
+    for path in out.glob("*.json"):
+        if path.name != "manifest.json":
+            assert "evil" not in path.read_text().lower(), path
+    said = capsys.readouterr().out
+    for name in ("tokenizer_evil.py", "vocab.pkl", "tokenizer.joblib", "LICENSE.py", "auto_map of config.json"):
+        assert name in said.split("is left behind")[1]
+        assert name in json.loads((out / "manifest.json").read_text())["results"]["left_behind"]
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "tokenizer.json", "config.json", "chat_template.jinja"])
+def test_a_link_out_of_the_base_is_not_copied_into_the_merged_model(pair, tmp_path, capsys, name):
+    """Which could be sent to the hub with a key of yours in it."""
+    base, adapter = pair
+    content = (base / name).read_text() if (base / name).is_file() else SECRET
+    (tmp_path / "secret").write_text(content)
+    (base / name).unlink(missing_ok=True)
+    (base / name).symlink_to("../secret")
+    assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
+    assert "is a link that leads out of its folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_cache_of_the_hub_is_merged_through_its_links(pair, tmp_path):
+    base, adapter = pair
+    snapshot = tmp_path / "models--org--base/snapshots/0123"
+    (tmp_path / "models--org--base/blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, path in enumerate(sorted(base.iterdir())):
+        path.rename(tmp_path / f"models--org--base/blobs/{number}")
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+    assert cli.main([*merge_words(snapshot, adapter, tmp_path / "out"), "--trust-base"]) == 0
+    copied = (tmp_path / "out/tokenizer.json", tmp_path / "out/config.json")
+    assert all(path.is_file() and not path.is_symlink() for path in copied)
+
+
+HOSTILE = "evil\n---\nlicense: mit\n---\n# Owned <script>alert(1)</script> | x | `y` \x1b[2J"
+
+
+def test_the_card_cannot_be_written_by_the_base(pair, tmp_path):
+    base, adapter = pair
+    front = {"license": HOSTILE, "license_name": HOSTILE, "license_link": "javascript:alert(1)", "tags": [HOSTILE]}
+    (base / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n")
+    manifest = {"verb": "merge", "recipe": {}, "inputs": {}, "results": {"base_model": HOSTILE}, "versions": {}}
+    (base / "manifest.json").write_text(json.dumps(manifest))
+    assert cli.main([*merge_words(base, adapter, tmp_path / "out"), "--trust-base"]) == 0
+    text = (tmp_path / "out/README.md").read_text()
+    _, head, body = text.split("---\n", 2)
+    values = yaml.safe_load(head)
+    assert values["tags"] == ["nsllm-lite"]
+    assert values["license"] == HOSTILE  # as data; the hub knows no such licence
+    assert "base_model" not in values
+    assert "<script" not in body
+    assert "\x1b" not in text
+    assert next(line for line in body.splitlines() if line.startswith("#")) == "# out"
+    assert "# Owned" not in body.splitlines()
+
+
+FRONTS = [
+    "a: &a [x]\nb: &b [*a,*a]\nlicense: mit",
+    "d: 2001-99-99",
+    "[" * 600,
+    "a: !!python/object/apply:os.mkdir [x]",
+]
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_front_matter_of_a_hostile_card_ends_in_no_licence(pair, tmp_path, front):
+    base, adapter = pair
+    (base / "README.md").write_text(f"---\n{front}\n---\n")
+    assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 0
+    head = (tmp_path / "out/README.md").read_text().split("---\n")[1]
+    assert yaml.safe_load(head)["license"] == ("mit" if "mit" in front else "unknown")
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
+
+NAMES = ["https://evil.example/m", "http://evil/m", "file:///etc/passwd", "hf://evil/m", "-rf/x", "--out/x", "a/b\nc"]
+NAMES += ["../../etc/passwd", "/etc/passwd", "~/x/y", "a/../b", "evil/..", "a\\b/c", "a/b@main", "a b/c", "s3:x/y", ""]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_models_name_is_a_folder_or_a_hub_id_and_nothing_else(monkeypatch, tmp_path, capsys, name):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", ran)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", ran)
+    assert not untrusted.HUB_ID.fullmatch(name)
+    with pytest.raises(ValueError, match=r"No model at|is no model directory"):
+        resolve_model(name)
+    words = [f"--model={name}", f"--out={tmp_path / 'run'}", "--recipes=recipes/nano"]
+    if name:
+        assert cli.main(["plan", *words]) == 2
+        assert "\n" not in capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize("name", [*NAMES, "a", "a/b/c", "-a/b"])
+def test_models_are_sent_to_a_hub_id_and_nowhere_else(pair, tmp_path, capsys, name):
+    base, adapter = pair
+    if name:
+        assert cli.main([*merge_words(base, adapter, tmp_path / "out"), f"--push-to-hub={name}"]) == 2
+        assert "is no id of a model" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_extension_type_with_a_pickle_in_it_is_not_unpickled(tmp_path):
+    """As Arrow once did of itself (CVE-2023-47248)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from nsllm_lite.corpus import sources
+
+    extension = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": pickled()}
+    fields = [pa.field(name, pa.string(), metadata=extension) for name in ("title", "abstract")]
+    table = pa.table({"title": ["Tin"], "abstract": ["Whiskers"]}, schema=pa.schema(fields, {"pandas": pickled()}))
+    (tmp_path / "in").mkdir()
+    pq.write_table(table, tmp_path / "in/a.parquet")
+    names = {"title": "title", "abstract": "abstract"}
+    source = recipe.Source(name="s", path=str(tmp_path / "in"), format="fields", fields=names)
+    (document,) = (record for file in sources.files_of(source) for record in sources.read(source, file, False))
+    assert document.title == "Tin"
+
+
+def test_a_good_model_stays_good(pico, tmp_path):
+    """The refusals above are not refusals of everything."""
+    base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
+    untrusted.require_plain_model(base)
+    tensors = {"a": torch.zeros(2)}
+    (base / "model.safetensors").unlink()
+    save_file(tensors, base / "model-1.safetensors")
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    assert untrusted.weight_files(base) == ["model-1.safetensors"]
+
+
+# ------------------------------------------------------------------------------------------------------------ answers
+
+PYTHON = "__import__('os').mkdir(MARKER)"
+ANSWERS = [PYTHON, f"1+{PYTHON}", f"${PYTHON}$", f"\\frac{{1}}{{{PYTHON}}}", f"\\mathrm{{{PYTHON}}}^2", f"1=({PYTHON})"]
+ANSWERS += [f"\\boxed{{1+{PYTHON}}}", f"(1).__class__.__base__+{PYTHON}", "9**9**9**9"]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_what_a_model_answers_is_read_as_mathematics_and_never_as_python(marker, monkeypatch, answer):
+    """SymPy's own parser evaluates Python; nothing of a model's answer may come to it."""
+    monkeypatch.setattr("nsllm_lite.tasks.answers.COMPARE_SECONDS", 1)
+    started = time.monotonic()
+    for right in ("1", "x^2"):
+        assert not is_equal(answer.replace("MARKER", repr(str(marker))), right)
+    assert time.monotonic() - started < 20
+
+
+def test_a_link_out_of_the_model_is_not_copied_beside_the_rows(tmp_path):
+    (tmp_path / "secret").write_text("{}")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/tokenizer.json").symlink_to("../secret")
+    with pytest.raises(ValueError, match="is a link that leads out of its folder"):
+        save_tokenizer(str(tmp_path / "model"), tmp_path / "out")
