@@ -49,9 +49,12 @@ def test_the_exit_status_is_documented(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     text = capsys.readouterr().out
-    for code, words in ((0, "done"), (2, "wrong input"), (3, "the run stopped itself"), (130, "interrupted")):
+    for code, words in (
+        (0, "done"), (2, "wrong input"), (3, "the run stopped itself"), (75, "the time of"), (130, "interrupted by"),
+    ):  # fmt: skip
         assert re.search(rf"^  {code} +{words}", text, re.MULTILINE)
         assert re.search(rf"`{code}` +{words}", (ROOT / "README.md").read_text()), code
+    assert {"143", "129"} <= set(re.findall(r"\d+", text))
 
 
 def test_the_examples_are_real_commands(monkeypatch):
