@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from nsllm_lite.run import read_json, write_json
+from nsllm_lite.run import read_json, write_atomic, write_json
 
 SHARD_ROWS = 8_192
 BATCH_ROWS = 256
@@ -140,8 +140,8 @@ def _write_datasets_files(path: Path, files: list[str], fingerprint: str) -> Non
         return {"dtype": str(kind), "_type": "Value"}
 
     info = {"features": {column.name: feature(column.type) for column in SCHEMA}}
-    (path / "state.json").write_text(json.dumps(state, indent=2) + "\n")
-    (path / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n")
+    write_atomic(path / "state.json", json.dumps(state, indent=2) + "\n")
+    write_atomic(path / "dataset_info.json", json.dumps(info, indent=2) + "\n")
 
 
 class Rows:

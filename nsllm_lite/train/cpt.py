@@ -114,6 +114,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         scaler.load_state_dict(progress["scaler"])
         if team.is_first:
             log.keep_until(first_step)
+            checkpoint.rotate(out / "checkpoints", first_step, recipe.keep_checkpoints)
             print(f"{out}: continuing after step {first_step} of {budget.steps}")
     elif team.is_first:
         log.keep_until(-1)
@@ -167,7 +168,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
                 log.sync()
                 progress = {"tokens": tokens, "domain_tokens": domain_tokens, "scaler": scaler.state_dict()}
                 checkpoint.save(out / "checkpoints", done, lm, optimizer, progress)
-                checkpoint.rotate(out / "checkpoints", recipe.keep_checkpoints)
+                checkpoint.rotate(out / "checkpoints", done, recipe.keep_checkpoints)
     progress_bar.close()
 
     # What is left behind

@@ -132,6 +132,7 @@ class Tuning:
             self.lost_steps = progress["lost_steps"]
             self.scaler_state = progress["scaler"]
             self.log.keep_until(self.first_step)
+            checkpoint.rotate(self.out / "checkpoints", self.first_step, self.recipe.keep_checkpoints)
             print(f"{self.out}: continuing after step {self.first_step} of {self.num_steps}")
         else:
             self.scaler_state = {}
@@ -180,7 +181,7 @@ class Tuning:
             scaler = self.trainer.accelerator.scaler
             progress = {"lost_steps": self.lost_steps, "scaler": scaler.state_dict() if scaler is not None else {}}
             checkpoint.save(self.out / "checkpoints", done, self.lm, self.optimizer, progress)
-            checkpoint.rotate(self.out / "checkpoints", self.recipe.keep_checkpoints)
+            checkpoint.rotate(self.out / "checkpoints", done, self.recipe.keep_checkpoints)
 
     def _require_finite(self, step: int, loss: float, grad_norm: float, batch: list[Example]) -> None:
         if math.isfinite(loss) and math.isfinite(grad_norm):

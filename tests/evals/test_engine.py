@@ -186,3 +186,14 @@ def pico_like(talker, tmp_path):
             parameter.data = torch.randn_like(parameter) * 0.3
     peft_model.save_pretrained(tmp_path)
     return tmp_path
+
+
+def test_what_is_asked_again_gets_the_same_numbers(engine):
+    """To the last bit, because the same prompts go through the model together, whichever are done."""
+    asked = [f"{'word ' * (n % 5)}Question {n}:" for n in range(30)]
+    whole = list(engine.rank(asked, [LABELS] * len(asked)))
+    said = list(engine.generate(asked, 6, []))
+    for number in (1, 7, 20, 29, 30):
+        done = {place for place, _ in whole[:number]}
+        assert list(engine.rank(asked, [LABELS] * len(asked), done)) == whole[number:]
+        assert list(engine.generate(asked, 6, [], {place for place, _ in said[:number]})) == said[number:]
