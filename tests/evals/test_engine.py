@@ -192,7 +192,7 @@ def test_what_is_asked_again_goes_through_the_model_in_the_same_company(engine, 
     """Then it gets the same numbers to the last bit, which the lengths of others and of what all share would change."""
     read, groups = engine._read, []
     monkeypatch.setattr(engine, "_read", lambda rows, *others: groups.append(rows) or read(rows, *others))
-    asked = [f"{'word ' * (n % 5)}Question {n}:" for n in range(30)]
+    asked = [f"Answer this. {'word ' * (n % 5)}Question {n}:" for n in range(30)]
     for question in (
         lambda done: engine.rank(asked, [LABELS] * 30, done),
         lambda done: engine.generate(asked, 6, [], done),
