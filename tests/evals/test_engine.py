@@ -190,6 +190,7 @@ def pico_like(talker, tmp_path):
 
 def test_what_is_asked_again_goes_through_the_model_in_the_same_company(engine, monkeypatch):
     """Then it gets the same numbers to the last bit, which the lengths of others and of what all share would change."""
+    monkeypatch.setattr(engine, "batch_tokens", 250)
     read, groups = engine._read, []
     monkeypatch.setattr(engine, "_read", lambda rows, *others: groups.append(rows) or read(rows, *others))
     asked = [f"Answer this. {'word ' * (n % 5)}Question {n}:" for n in range(30)]
