@@ -56,7 +56,7 @@ def killed(cases: list[dict], folder: Path) -> list[dict]:
     environment = {**os.environ, **one_thread, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     root = Path(__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, __file__, str(folder / "cases.json"), str(folder / "results.json")]
+    command = [sys.executable, "-P", __file__, str(folder / "cases.json"), str(folder / "results.json")]
     with open(folder / "log.txt", "w") as log:
         status = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
     assert status == 0, (folder / "log.txt").read_text()[-5000:]
