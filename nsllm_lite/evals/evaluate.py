@@ -139,10 +139,10 @@ def _missing(asked: Asked, out: Path) -> int:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The whole lines of a file of predictions; a last one that was cut off is not there."""
+    """The whole lines of a file of predictions; a last one that was cut off, perhaps within a letter, is not there."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    lines = path.read_bytes().split(b"\n")[:-1]
     return [Prediction(**json.loads(line)) for line in lines]
 
 

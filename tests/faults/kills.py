@@ -263,7 +263,7 @@ class Runs:
         deadline = time.monotonic() + 20
         while (lingering := [p for p in processes() if p[1] in self.groups]) and time.monotonic() < deadline:
             time.sleep(0.05)
-        log_lines = sum(text.count("\n") for text in self.logs.values())
+        log_lines = sum(text.count(b"\n") for text in self.logs.values())
         return {"name": self.case["name"], "tries": tries, "lingering": len(lingering), "log_lines": log_lines,
                 "seconds": round(time.monotonic() - began, 1), "events": self.events}  # fmt: skip
 
@@ -296,7 +296,7 @@ class Runs:
                 found = self.attempt(kill)
             if not found["was_killed"]:
                 break  # to its end, before the kill came
-            lines = sum(text.count("\n") for text in logs(self.out).values())
+            lines = sum(text.count(b"\n") for text in logs(self.out).values())
             made.append({**kill, "is_between": found["is_between"], "left": left(self.out), "log_lines": lines})
             wrong += [f"{kill}: {line}" for line in self.not_whole()]
         if found["status"]:
@@ -339,9 +339,9 @@ def is_log(name: str) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in LOGS)
 
 
-def logs(out: Path) -> dict[str, str]:
+def logs(out: Path) -> dict[str, bytes]:
     names = [path.relative_to(out).as_posix() for path in out.rglob("*.jsonl")]
-    return {name: (out / name).read_text() for name in names if is_log(name)}
+    return {name: (out / name).read_bytes() for name in names if is_log(name)}
 
 
 def left(out: Path) -> str:
