@@ -138,7 +138,7 @@ class Said:
         assert options == {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
         return f"<user>{messages[0]['content']}<answer>"
 
-    def generate(self, prompts, new_tokens, stops):
+    def generate(self, prompts, new_tokens, stops, done=()):
         self.asked += prompts
         yield from enumerate(self.texts[: len(prompts)])
 
