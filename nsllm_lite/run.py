@@ -123,6 +123,16 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
+def replace_folder(part: Path, final: Path) -> None:
+    """Gives the folder `part` the name `final`. What has that name goes first, at once: a kill never leaves half."""
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    part.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 

@@ -1,11 +1,7 @@
 """The front door end to end: bundled corpus, base, two phases, merges and report, with a few steps each."""
 
 import json
-import os
-import random
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -147,32 +143,3 @@ def test_each_phase_helps_by_more_than_chance(tmp_path):
         sys.path.pop(0)
     losses = two_phase.run_seeds(ROOT / "recipes/nano", tmp_path / "runs", [0, 1, 2])
     assert two_phase.verdict(losses)
-
-
-@pytest.mark.slow
-def test_kills_at_random_moments_of_the_chain(tmp_path):
-    """`phase1` killed eight times, wherever it happens to be; then the same command ends as if undisturbed."""
-    command = [sys.executable, "-m", "nsllm_lite.cli", "phase1", *FEW, "phase1.checkpoint_steps=1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def start(out: Path) -> subprocess.Popen:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, env=environment, **quiet)
-
-    began = time.monotonic()
-    assert start(tmp_path / "whole").wait() == 0
-    seconds = time.monotonic() - began
-    moments = random.Random(0)
-    for _ in range(8):
-        process = start(tmp_path / "killed")
-        time.sleep(moments.uniform(0.15, 1.0) * seconds)
-        process.kill()
-        process.wait()
-    assert start(tmp_path / "killed").wait() == 0
-    compared = 0
-    for path in sorted((tmp_path / "whole").rglob("*")):
-        name = path.relative_to(tmp_path / "whole")
-        if path.suffix in (".arrow", ".safetensors", ".jsonl", ".parquet") and "checkpoints" not in path.parts:
-            assert path.read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
-            compared += 1
-    assert compared >= 14

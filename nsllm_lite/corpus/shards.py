@@ -114,7 +114,7 @@ def run_stage(stage: Stage, workers: int) -> list[Any]:
                 bar.update(sizes[number])
         else:
             context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(min(workers, len(todo)), context, initializer=_be_a_worker)
+            pool = ProcessPoolExecutor(min(workers, len(todo)), context, _be_a_worker, (os.getpid(),))
             try:
                 with _main_unseen():
                     numbers = {pool.submit(function, tasks[number]): number for number in todo}
@@ -148,7 +148,9 @@ def _main_unseen() -> Iterator[None]:
         main.update(hidden)
 
 
-def _be_a_worker() -> None:
+def _be_a_worker(parent: int) -> None:
     """Ctrl-C is the parent's business; and a worker does not outlive a parent that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # killed before that: the tasks that still wait in the pipe are the next run's
+        os._exit(1)

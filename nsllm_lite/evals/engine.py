@@ -6,8 +6,9 @@ first token of every label is read from the item's own forward: on five-shot cla
 the tokens of scoring each label by itself.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -45,6 +46,9 @@ class Ranked:
 class Engine:
     """A model with its tokenizer. `forward_tokens` counts every token that went through it, padding included.
 
+    Which prompts go through it together depends on all of them, also on those that are `done`: the last digits of a
+    likelihood do too, so that what is asked again after a kill gets the answers of a run that was not killed.
+
     Args:
         batch_tokens: Tokens of a forward, the shared beginning counted once for each row; None: by the memory there is.
     """
@@ -63,8 +67,10 @@ class Engine:
 
     # -------------------------------------------------------------------------------------------------- requests
 
-    def rank(self, prompts: Sequence[str], labels: Sequence[Sequence[str]]) -> Iterator[tuple[int, list[float]]]:
-        """(number of the prompt, log-likelihood of each of its labels), the longest prompts first.
+    def rank(
+        self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()
+    ) -> Iterator[tuple[int, list[float]]]:
+        """(number of the prompt, log-likelihood of each of its labels) of those not `done`, the longest prompts first.
 
         A label is the text that follows: " Physics". Its tokens are those that it has after its prompt.
         """
@@ -89,32 +95,37 @@ class Engine:
                         found[row][place] = float(picked.double().sum())
             return found
 
-        return self._batches([request.prompt for request in requests], 0, score)
+        return self._batches([request.prompt for request in requests], 0, score, done)
 
-    def generate(self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str]) -> Iterator[tuple[int, str]]:
-        """(number of the prompt, what the model says next), greedy, up to an end token, a stop or `new_tokens`."""
+    def generate(
+        self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
+    ) -> Iterator[tuple[int, str]]:
+        """(number of the prompt, what the model says next) of those not `done`, the longest prompts first.
+
+        Greedy, up to an end token, a stop or `new_tokens`.
+        """
         ends = self._end_ids()
         requests = [tuple(self._cut(self.encode(prompt), new_tokens)) for prompt in prompts]
 
         def say(group: list[int], cache: "DynamicCache", past: int) -> list[str]:
             logits, mask, last = self._read([requests[n][past:] for n in group], cache, past)
             said: list[list[int]] = [[] for _ in group]
-            done = [False] * len(group)
+            ended = [False] * len(group)
             for step in range(new_tokens):
                 chosen = logits[:, -1].argmax(-1).tolist()
                 for row, token in enumerate(chosen):
-                    if not done[row]:
-                        done[row] = token in ends
-                        said[row] += [] if done[row] else [token]
-                        done[row] |= any(stop in self.tokenizer.decode(said[row]) for stop in stops)
-                if all(done) or step + 1 == new_tokens:
+                    if not ended[row]:
+                        ended[row] = token in ends
+                        said[row] += [] if ended[row] else [token]
+                        ended[row] |= any(stop in self.tokenizer.decode(said[row]) for stop in stops)
+                if all(ended) or step + 1 == new_tokens:
                     break
                 last = last + 1
                 logits, mask = self._forward([[token] for token in chosen], cache, mask, last[:, None])
             texts = [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in said]
             return [min((text.partition(stop)[0] for stop in stops), key=len, default=text) for text in texts]
 
-        return self._batches(requests, new_tokens, say)
+        return self._batches(requests, new_tokens, say, done)
 
     def encode(self, text: str) -> list[int]:
         return encode(self.tokenizer, text)
@@ -142,8 +153,9 @@ class Engine:
         prompts: Sequence[tuple[int, ...]],
         new_tokens: int,
         answer: Callable[[list[int], "DynamicCache", int], list[T]],
+        done: Container[int],
     ) -> Iterator[tuple[int, T]]:
-        """(number of a prompt, its answer), the longest prompts first.
+        """(number of a prompt, its answer) of those not `done`, the longest prompts first.
 
         `answer` gets the numbers of some prompts, the keys and values of what all prompts share, a row for each, and
         how many tokens that are. The last token of a prompt is never among them, since its logits are wanted.
@@ -160,6 +172,10 @@ class Engine:
             length = len(prompts[order[start]]) + new_tokens + 8
             count = max(1, batch_tokens // length) if shared else 1  # where nothing is shared, a pad would see nothing
             group = order[start : start + count]
+            left = [n not in done for n in group]
+            if not any(left):
+                start += len(group)
+                continue
             try:
                 answers = answer(group, self._copies(head, len(group)), shared)
             except torch.cuda.OutOfMemoryError:
@@ -168,7 +184,7 @@ class Engine:
                 batch_tokens = len(group) * length // 2
                 torch.cuda.empty_cache()
                 continue
-            yield from zip(group, answers, strict=True)
+            yield from compress(zip(group, answers, strict=True), left)
             start += len(group)
 
     def _can_share(self, length: int) -> bool:

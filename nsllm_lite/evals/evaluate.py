@@ -117,8 +117,8 @@ def ask(
     done = [Asked(about.name, mode, one) for mode in modes for one in sets]
     for one in done:
         if missing := _missing(one, out):
-            items += len(missing)
-            _answer(one, missing, engine, out)
+            items += missing
+            _answer(one, engine, out)
     figures: dict[str, Any] = {}
     if engine:
         seconds = time.perf_counter() - started
@@ -134,31 +134,32 @@ def ask(
     return done, figures
 
 
-def _missing(asked: Asked, out: Path) -> list[int]:
-    """Numbers of the items without an answer yet."""
-    there = {prediction.item for prediction in read_predictions(asked.path(out))}
-    return [number for number in range(len(asked.set.items)) if number not in there]
+def _missing(asked: Asked, out: Path) -> int:
+    """How many items have no answer yet."""
+    return len(asked.set.items) - len({prediction.item for prediction in read_predictions(asked.path(out))})
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The whole lines of a file of predictions; a last one that was cut off is not there."""
+    """The whole lines of a file of predictions; a last one that was cut off, perhaps within a letter, is not there."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    lines = path.read_bytes().split(b"\n")[:-1]
     return [Prediction(**json.loads(line)) for line in lines]
 
 
-def _answer(asked: Asked, missing: list[int], engine: "Engine", out: Path) -> None:
+def _answer(asked: Asked, engine: "Engine", out: Path) -> None:
     """Appends a prediction for each missing item."""
     path = asked.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    run.write_atomic(path, "".join(_line(found) for found in read_predictions(path)))  # without a line cut off
+    there = read_predictions(path)
+    run.write_atomic(path, "".join(map(_line, there)))  # without a line cut off
+    done = {found.item for found in there}
     what = f"{asked.model}: {asked.set.name}, {asked.mode}"
     with (
         open(path, "a", encoding="utf-8") as file,
-        run.progress(len(asked.set.items), len(asked.set.items) - len(missing), what, "item") as bar,
+        run.progress(len(asked.set.items), len(done), what, "item") as bar,
     ):
-        for prediction in _predict(asked, missing, engine):
+        for prediction in _predict(asked, done, engine):
             file.write(_line(prediction))
             file.flush()
             bar.update()
@@ -168,24 +169,24 @@ def _line(prediction: Prediction) -> str:
     return json.dumps({name: getattr(prediction, name) for name in Prediction.__slots__}, ensure_ascii=False) + "\n"
 
 
-def _predict(asked: Asked, missing: list[int], engine: "Engine") -> Iterator[Prediction]:
-    task, labels, shots = asked.set.task, asked.set.labels, asked.set.shots
-    items = [asked.set.items[number] for number in missing]
+def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Prediction]:
+    """Of the items that are not `done`."""
+    task, labels, shots, items = asked.set.task, asked.set.labels, asked.set.shots, asked.set.items
     options = [options_of(item, labels) for item in items]
     if asked.mode == FEW_SHOT:
         prompts = [few_shot_prompt(task, item, shots) for item in items]
         if task.is_ranked:
-            for place, found in engine.rank(prompts, [[f" {option}" for option in row] for row in options]):
-                best = options[place][int(np.argmax(found))]
-                yield Prediction(missing[place], best, " ".join(f"{value:.4f}" for value in found))
+            for number, found in engine.rank(prompts, [[f" {option}" for option in row] for row in options], done):
+                best = options[number][int(np.argmax(found))]
+                yield Prediction(number, best, " ".join(f"{value:.4f}" for value in found))
             return
-        answers = engine.generate(prompts, task.new_tokens, ["\n"])
+        answers = engine.generate(prompts, task.new_tokens, ["\n"], done)
     else:
         prompts = [as_told(engine, task, item, labels) for item in items]
         room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # tuned on answers alone
-        answers = engine.generate(prompts, room, [])
-    for place, text in answers:
-        yield Prediction(missing[place], parse(task, text, options[place]), text)
+        answers = engine.generate(prompts, room, [], done)
+    for number, text in answers:
+        yield Prediction(number, parse(task, text, options[number]), text)
 
 
 def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """The same two questions as `engine.Engine`, answered by vLLM, which keeps what prompts share by itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +18,38 @@ class VllmEngine:
         self.forward_tokens = 0  # of prompts; what the prefix cache saves is not told
         self.num_cut = 0
 
-    def rank(self, prompts: Sequence[str], labels: Sequence[Sequence[str]]) -> Iterator[tuple[int, list[float]]]:
-        """(number of the prompt, log-likelihood of each of its labels)."""
+    def rank(
+        self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()
+    ) -> Iterator[tuple[int, list[float]]]:
+        """(number of the prompt, log-likelihood of each of its labels) of those not `done`."""
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
         for start in range(0, len(prompts), CHUNK):
-            numbers = range(start, min(start + CHUNK, len(prompts)))
+            numbers = [n for n in range(start, min(start + CHUNK, len(prompts))) if n not in done]
             wholes = [self._encode(prompts[n] + label) for n in numbers for label in labels[n]]
             outputs = iter(self._run(wholes, params))
             for number in numbers:
                 before = len(self._encode(prompts[number]))
                 yield number, [_tail_log_likelihood(next(outputs), before) for _ in labels[number]]
 
-    def generate(self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str]) -> Iterator[tuple[int, str]]:
-        """(number of the prompt, what the model says next), greedy."""
+    def generate(
+        self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
+    ) -> Iterator[tuple[int, str]]:
+        """(number of the prompt, what the model says next) of those not `done`, greedy."""
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=new_tokens, temperature=0.0, stop=list(stops) or None)
         for start in range(0, len(prompts), CHUNK):
-            group = [self._encode(prompt) for prompt in prompts[start : start + CHUNK]]
-            for number, output in enumerate(self._run(group, params), start):
+            numbers = [n for n in range(start, min(start + CHUNK, len(prompts))) if n not in done]
+            group = [self._encode(prompts[n]) for n in numbers]
+            for number, output in zip(numbers, self._run(group, params), strict=True):
                 yield number, output.outputs[0].text
 
     def _run(self, token_lists: list[list[int]], params: Any) -> list[Any]:
         self.forward_tokens += sum(map(len, token_lists))
-        return self.llm.generate([{"prompt_token_ids": ids} for ids in token_lists], params, use_tqdm=False)
+        given = [{"prompt_token_ids": ids} for ids in token_lists]
+        return self.llm.generate(given, params, use_tqdm=False) if given else []
 
     def _encode(self, text: str) -> list[int]:
         from nsllm_lite.evals.engine import encode

@@ -4,6 +4,7 @@ The learning rate and the data order are functions of the step, so the step is t
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -31,14 +32,19 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progre
     save_file(_rng_state(), part / "rng.safetensors")
     hashes = {path.name: run.sha256_file(path) for path in sorted(part.iterdir())}
     run.write_json(part / "state.json", {"step": step, "optimizer": scalars, "progress": progress, "sha256": hashes})
-    shutil.rmtree(final, ignore_errors=True)
-    part.rename(final)
+    run.replace_folder(part, final)  # one that is there already was damaged, and passed over
     return final
 
 
-def rotate(folder: Path, keep: int) -> None:
-    """Deletes all but the newest `keep` checkpoints."""
-    for path in _newest_first(folder)[keep:]:
+def rotate(folder: Path, step: int, keep: int) -> None:
+    """Deletes all but the newest `keep` checkpoints up to `step`, and what a killed run left half made or deleted.
+
+    Later ones are damaged, and do not count: they are made again when the run comes to them.
+    """
+    own = [path for path in _newest_first(folder) if path.name <= name(step)]
+    for path in own[keep:]:
+        path.rename(path.with_suffix(".old"))  # no checkpoint any more, however much of it is still there
+    for path in (*folder.glob("step-*.part"), *folder.glob("step-*.old")):
         shutil.rmtree(path)
 
 
@@ -78,7 +84,8 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.glob("step-*") if (p / "state.json").is_file()), reverse=True)
+    there = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted((path for path in there if (path / "state.json").is_file()), reverse=True)
 
 
 def _is_intact(path: Path, sha256: str) -> bool:

@@ -91,15 +91,17 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         return done % every_steps == 0 or done == budget.steps
 
     def save() -> None:
+        nonlocal saved
         if team.is_first:
             log.sync()
             progress = {"tokens": tokens, "domain_tokens": domain_tokens, "scaler": scaler.state_dict()}
             checkpoint.save(out / "checkpoints", done, lm, optimizer, progress)
-            checkpoint.rotate(out / "checkpoints", recipe.keep_checkpoints)
+            checkpoint.rotate(out / "checkpoints", done, recipe.keep_checkpoints)
+            saved = done
 
     def save_last_step() -> None:
         """For a stop within a step."""
-        if done > first_step and not (out / "checkpoints" / checkpoint.name(done)).is_dir():
+        if done > saved:
             save()
 
     def micro_batches(rows: list[Row]) -> list[Sequence[Row]]:
@@ -124,14 +126,15 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     # Resume, or the state before the first step
     views = [TrainerLog(out / "trainer_log.jsonl", budget.steps, order.epochs), trackers] if team.is_first else []
     log = outputs.Log(out / "metrics.jsonl", views)
-    first_step = done = tokens = domain_tokens = 0
+    first_step = done = saved = tokens = domain_tokens = 0
     if latest := checkpoint.newest(out / "checkpoints"):
         first_step, progress = checkpoint.load(latest, lm, optimizer)
-        done = first_step
+        done = saved = first_step
         tokens, domain_tokens = progress["tokens"], progress["domain_tokens"]
         scaler.load_state_dict(progress["scaler"])
         if team.is_first:
             log.keep_until(first_step)
+            checkpoint.rotate(out / "checkpoints", first_step, recipe.keep_checkpoints)
             print(f"{out}: continuing after step {first_step} of {budget.steps}")
             if is_due(recipe.evaluation.every_steps) and not log.has_heldout(done):  # stopped before its end
                 evaluate(done)

@@ -86,8 +86,7 @@ def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, o
         for path in inputs.tokenizer_dir.glob("*.json"):
             if "tokenizer" in path.name:
                 shutil.copy(path, part / path.name)
-    shutil.rmtree(final, ignore_errors=True)
-    part.rename(final)
+    run.replace_folder(part, final)
 
 
 def write_before(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from nsllm_lite import run
 from nsllm_lite.heldout import evaluating
 from nsllm_lite.model import PackedLM
 from nsllm_lite.rows import Rows
@@ -52,4 +53,4 @@ def write_samples(path: Path, tokenizer: Tokenizer, head: list[str], columns: di
         for name, ids in zip(columns, row, strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True).strip()
             lines += ["", f"**{name}:**", "", *(f"> {line}" for line in text.splitlines() or [""])]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    run.write_atomic(path, "\n".join(lines) + "\n")

@@ -101,7 +101,7 @@ class Tuning:
         self.how, self.num_steps = how, num_steps
         self.out = Path(recipe.out)
         self.log = outputs.Log(self.out / "metrics.jsonl")
-        self.first_step, self.done, self.lost_steps = 0, 0, 0
+        self.first_step = self.done = self.saved = self.lost_steps = 0
         self.trainer: SFTTrainer | None = None
         self.progress_bar = None
         self._unreached = {name: p for name, p in lm.named_parameters() if p.requires_grad}
@@ -132,8 +132,9 @@ class Tuning:
             self.first_step, progress = checkpoint.load(latest, self.lm, self.optimizer)
             self.lost_steps = progress["lost_steps"]
             self.scaler_state = progress["scaler"]
-            self.done = self.first_step
+            self.done = self.saved = self.first_step
             self.log.keep_until(self.done)
+            checkpoint.rotate(self.out / "checkpoints", self.done, self.recipe.keep_checkpoints)
             print(f"{self.out}: continuing after step {self.done} of {self.num_steps}")
             if self._is_due(self.recipe.evaluate_steps) and not self.log.has_heldout(self.done):
                 self.evaluate(self.done, self.tokens_until(self.done))
@@ -195,11 +196,12 @@ class Tuning:
         scaler = self.trainer.accelerator.scaler
         progress = {"lost_steps": self.lost_steps, "scaler": scaler.state_dict() if scaler is not None else {}}
         checkpoint.save(self.out / "checkpoints", self.done, self.lm, self.optimizer, progress)
-        checkpoint.rotate(self.out / "checkpoints", self.recipe.keep_checkpoints)
+        checkpoint.rotate(self.out / "checkpoints", self.done, self.recipe.keep_checkpoints)
+        self.saved = self.done
 
     def save_last_step(self) -> None:
         """For a stop within a step."""
-        if self.done > self.first_step and not (self.out / "checkpoints" / checkpoint.name(self.done)).is_dir():
+        if self.done > self.saved:
             self.save()
 
     def _require_finite(self, step: int, loss: float, grad_norm: float, batch: list[Example]) -> None:

@@ -58,6 +58,19 @@ def values(folder, out, sources):
     }
 
 
+def make_papers(folder):
+    """Files of a few hundred papers, some of them near duplicates, and general text; their sources."""
+    records = [{"id": f"2501.{i:05}", "title": prose(i, 5), "abstract": prose(500 + i)} for i in range(300)]
+    records += [
+        {**records[i], "id": f"2502.{i:05}", "abstract": records[i]["abstract"] + " Indeed."} for i in range(30)
+    ]
+    for number in range(8):
+        write_lines(folder / "arxiv" / f"{number}.jsonl", records[number::8])
+    write_lines(folder / "full.jsonl", [sample(i) for i in range(12)])
+    write_lines(folder / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(20)])
+    return [{"name": n, "path": str(folder / p)} for n, p in (("arxiv", "arxiv"), ("full", "full.jsonl"))]
+
+
 def digests(folder):
     """{file: hash} of all that is there, but for the one file that tells of time."""
     return {

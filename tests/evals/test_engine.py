@@ -186,3 +186,24 @@ def pico_like(talker, tmp_path):
             parameter.data = torch.randn_like(parameter) * 0.3
     peft_model.save_pretrained(tmp_path)
     return tmp_path
+
+
+def test_what_is_asked_again_goes_through_the_model_in_the_same_company(engine, monkeypatch):
+    """Then it gets the same numbers to the last bit, which the lengths of others and of what all share would change."""
+    monkeypatch.setattr(engine, "batch_tokens", 250)
+    read, groups = engine._read, []
+    monkeypatch.setattr(engine, "_read", lambda rows, *others: groups.append(rows) or read(rows, *others))
+    asked = [f"Answer this. {'word ' * (n % 5)}Question {n}:" for n in range(30)]
+    for question in (
+        lambda done: engine.rank(asked, [LABELS] * 30, done),
+        lambda done: engine.generate(asked, 6, [], done),
+    ):
+        groups.clear()
+        whole = list(question(()))
+        all_groups = list(groups)
+        assert 2 < len(all_groups) < 30
+        for number in (1, 7, 20, 29, 30):
+            groups.clear()
+            assert list(question({place for place, _ in whole[:number]})) == whole[number:]
+            assert groups == all_groups[len(all_groups) - len(groups) :]
+            assert sum(map(len, groups)) >= 30 - number

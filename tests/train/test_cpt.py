@@ -1,19 +1,13 @@
 """The run as a whole, on a pico model: losses, resume, accounting, and its refusals."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 
 from nsllm_lite import model, recipe, run
@@ -235,31 +229,6 @@ def test_fp16_learns_and_resumes_exactly(pico_recipe, tmp_path, monkeypatch):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_kill_nine_then_the_same_command(pico_recipe, tmp_path):
-    """A real process, killed after its first checkpoint; the same command ends as if nothing had happened."""
-    steps = {"budget": {"steps": 40, "tokens_per_step": 256, "tokens": 40 * 256}, "checkpoint_steps": 10}
-
-    def command(name: str) -> list[str]:
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(pico_recipe(out=str(tmp_path / name), **steps).model_dump(mode="json")))
-        return [sys.executable, "-m", "nsllm_lite.cli", "train", str(path)]
-
-    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
-    while not list((tmp_path / "killed").glob("checkpoints/step-000010/state.json")):
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    time.sleep(0.03)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed/manifest.json").exists()
-    again = subprocess.run(command("killed"), capture_output=True, text=True, check=True)
-    assert "continuing after step" in again.stdout
-    cpt.train(recipe.load(tmp_path / "killed.yaml", [f"out={tmp_path / 'whole'}"]))
-    assert (tmp_path / "killed/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
-
-
 def test_a_model_built_from_nothing(pico, pico_recipe):
     asked = pico_recipe(
         model=None,
@@ -288,6 +257,26 @@ def test_a_damaged_checkpoint_is_passed_over(pico_recipe, capsys):
     (folder / "step-000008" / "state.json").write_text('{"sha2')
     assert checkpoint.newest(folder) is None
     assert "damaged (state.json), passed over" in capsys.readouterr().out
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_the_good_ones(tmp_path):
+    lm = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(lm.parameters())
+    lm(torch.ones(2)).sum().backward()
+    optimizer.step()
+    for step in (2, 4, 6):
+        checkpoint.save(tmp_path, step, lm, optimizer, {})
+    (tmp_path / "step-000006/rng.safetensors").write_bytes(b"")
+    (tmp_path / "step-000008.part").mkdir()
+    checkpoint.rotate(tmp_path, 4, keep=1)
+    assert checkpoint.newest(tmp_path) == tmp_path / "step-000004"
+    checkpoint.save(tmp_path, 5, lm, optimizer, {})
+    checkpoint.rotate(tmp_path, 5, keep=1)
+    assert checkpoint.newest(tmp_path) == tmp_path / "step-000005"
+    checkpoint.save(tmp_path, 6, lm, optimizer, {})  # in the damaged one's place
+    checkpoint.rotate(tmp_path, 6, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000006"]
+    assert checkpoint.newest(tmp_path) == tmp_path / "step-000006"
 
 
 def test_a_non_finite_loss_stops_before_the_step(pico, pico_recipe, tmp_path):

@@ -53,8 +53,11 @@ def write_records(path, records):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A folder with a base model that reads text, and instruction files train/ and test/."""
-    root = tmp_path_factory.mktemp("sft")
+    return make_home(tmp_path_factory.mktemp("sft"))
+
+
+def make_home(root: Path) -> Path:
+    """A base model that reads text, and instruction files train/ and test/, in the folder `root`."""
     texts = [plain_prompt(r["instruction"], r["input"]) + r["output"] for r in map(record, range(60))]
     train_tokenizer(texts, 350, END, root / "tokenizer")
     settings = json.loads((root / "tokenizer/tokenizer_config.json").read_text())
@@ -74,23 +77,23 @@ def home(tmp_path_factory) -> Path:
     return root
 
 
+def sft_values(home: Path, out: Path) -> dict:
+    """A complete QLoRA tuning recipe on the pico model, as plain values."""
+    adopted = pico_values(home, out)
+    kept = ("quantisation", "double_quantisation", "compute_dtype", "adapter", "optimizer", "schedule", "seed")
+    return {name: adopted[name] for name in kept} | {
+        "kind": "sft", "out": str(out), "model": str(home / "base"), "data": [str(home / "train")],
+        "heldout": [str(home / "test")], "template": "plain", "end_of_text": END, "max_tokens": 200,
+        "max_left_out_share": 0.1, "steps": 12, "examples_per_step": 8, "evaluate_steps": 6,
+        "max_heldout_examples": 100, "samples": {"count": 2, "new_tokens": 4}, "checkpoint_steps": 4,
+        "keep_checkpoints": 2, "execution": {"device": "cpu", "micro_batch_rows": 4},
+    }  # fmt: skip
+
+
 @pytest.fixture
 def asked(home, tmp_path):
     """A function from changes to a complete QLoRA tuning recipe on the pico model."""
-
-    def make(**changes):
-        adopted = pico_values(home, tmp_path / "out")
-        kept = ("quantisation", "double_quantisation", "compute_dtype", "adapter", "optimizer", "schedule", "seed")
-        values = {name: adopted[name] for name in kept} | {
-            "kind": "sft", "out": str(tmp_path / "out"), "model": str(home / "base"), "data": [str(home / "train")],
-            "heldout": [str(home / "test")], "template": "plain", "end_of_text": END, "max_tokens": 200,
-            "max_left_out_share": 0.1, "steps": 12, "examples_per_step": 8, "evaluate_steps": 6,
-            "max_heldout_examples": 100, "samples": {"count": 2, "new_tokens": 4}, "checkpoint_steps": 4,
-            "keep_checkpoints": 2, "execution": {"device": "cpu", "micro_batch_rows": 4},
-        }  # fmt: skip
-        return recipe.validate({**values, **changes}, "pico recipe")
-
-    return make
+    return lambda **changes: recipe.validate({**sft_values(home, tmp_path / "out"), **changes}, "pico recipe")
 
 
 def lines_of(out) -> list[dict]:
