@@ -87,7 +87,7 @@ class Disk:
         self.out, self.shared, self.at = out, shared, at
         self.named, self.half, self.remembers = kill.get("named"), kill.get("half", False), not kill
         self.names: list[str] = []
-        self.named_whole: dict[str, dict[str, str]] = {}  # by name that a rename gave: the files there and their hashes
+        self.named_whole: dict[str, list[dict[str, str]]] = {}  # by name, what renames gave it: files and their hashes
         self.lock = threading.RLock()
 
     def is_inside(self, path: str) -> bool:
@@ -156,7 +156,7 @@ class Disk:
             whole = hashes(Path(source)) if self.remembers else {}
             self.event("rename", target, lambda: halve(source))
             call(source, target, **options)
-            self.named_whole.setdefault(os.path.relpath(target, self.out), whole)
+            self.named_whole.setdefault(os.path.relpath(target, self.out), []).append(whole)
             if target in (str(self.out), str(self.out / "manifest.json")):
                 self.shared[ENDED] = 1
             return None
@@ -317,7 +317,7 @@ class Runs:
             is_aside = name.startswith(("work/", "..")) or ".part" in name or name.endswith(".old")
             if is_aside or is_log(name) or Path(name).name in TELL_TIME or not (self.out / name).exists():
                 continue
-            if hashes(self.out / name) != files:
+            if hashes(self.out / name) not in files:
                 found.append(f"{name} is there and not whole")
         for name, text in logs(self.out).items():
             if not self.logs[name].startswith(text):
