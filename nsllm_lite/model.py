@@ -19,6 +19,7 @@ from nsllm_lite import recipe as recipes
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, token_losses
 from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
 from nsllm_lite.rows import Row
+from nsllm_lite.weights import model_files, require_sound
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -74,16 +75,12 @@ def load_base(
     memory, for products that need not restore them first.
 
     Raises:
-        ValueError: `directory` has no safetensors weights.
+        ValueError: `directory` has no safetensors weights, or they are damaged, not finite, or not all there.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     _quiet_libraries()
-    if not list(Path(directory).glob("*.safetensors")):
-        raise ValueError(
-            f"No *.safetensors in {directory}. Weights are only ever read from safetensors (pickled *.bin files can "
-            "run code): convert them, or name another MODEL."
-        )
+    require_sound(Path(directory), model_files(Path(directory)))
     dtype = getattr(torch, compute_dtype)
     options: dict = {}
     if quantisation == "nf4":
@@ -94,8 +91,9 @@ def load_base(
             bnb_4bit_compute_dtype=dtype,
         )
     _register_attention()
-    model = AutoModelForCausalLM.from_pretrained(
+    model, loading = AutoModelForCausalLM.from_pretrained(
         directory,
+        output_loading_info=True,
         dtype=dtype,
         device_map={"": device},
         attn_implementation=ATTENTION,
@@ -103,6 +101,11 @@ def load_base(
         trust_remote_code=False,
         **options,
     )
+    if missing := sorted(loading["missing_keys"]):
+        raise ValueError(
+            f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors): they would be drawn "
+            "at random. Fetch or copy its weights again, or correct its config.json."
+        )
     _keep_nf4_layout(model)
     if device == "cpu":
         _require_widths_bitsandbytes_can(model)
@@ -193,6 +196,7 @@ def load_adapter(model: "PreTrainedModel", directory: Path) -> "PeftModel":
 
     if not (Path(directory) / "adapter_model.safetensors").is_file():
         raise ValueError(f"No adapter at {directory}: run its training phase first.")
+    require_sound(Path(directory), ["adapter_model.safetensors"])
     return PeftModel.from_pretrained(model, str(directory))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nsllm_lite import run
+from nsllm_lite import intact, run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,8 +27,13 @@ def load_tokenizer(name: str) -> Tokenizer:
         ValueError: no tokenizer can be loaded from there.
     """
     path = Path(name).expanduser() / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else _from_transformers(name).backend_tokenizer
-    return _plain(tokenizer)
+    if not path.is_file():
+        return _plain(_from_transformers(name).backend_tokenizer)
+    intact.require_intact(path.parent, ["tokenizer.json"])
+    try:
+        return _plain(Tokenizer.from_file(str(path)))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f"{path} is no tokenizer, or is damaged ({error}). Fetch or copy it again.") from None
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:

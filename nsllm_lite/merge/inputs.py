@@ -1,14 +1,11 @@
 """What a merge reads: the base's weights and config, the adapters', and the proofs that they belong together."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from nsllm_lite import intact, run
 from nsllm_lite import recipe as recipes
-from nsllm_lite import run
-from nsllm_lite.weights import Stored, read_header, slices
+from nsllm_lite.weights import Stored, model_files, read_header, require_sound
 
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
 # key that is set (fan_in_fan_out, target_parameters, layer_replication, ...) changes the formula: refused.
@@ -60,20 +57,7 @@ def open_base(folder: Path) -> Base:
             f"{folder} is quantised ({config['quantization_config'].get('quant_method')}). The adapter is added to "
             "16-bit or 32-bit weights: name the model it was quantised from as base=DIR."
         )
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        files = ["model.safetensors"]
-    elif index.is_file():
-        files = sorted(set(run.read_json(index)["weight_map"].values()))
-    else:
-        raise ValueError(
-            f"No model.safetensors nor its index in {folder}. The base's weights must be safetensors (pickled *.bin "
-            "weights are never loaded): convert it, or name another base=DIR."
-        )
-    if outside := [name for name in files if Path(name).name != name]:
-        raise ValueError(f"{index} names files outside its folder ({outside[0]!r}). That is refused: fetch it again.")
-    if missing := [name for name in files if not (folder / name).is_file()]:
-        raise ValueError(f"{folder} lacks {', '.join(missing)}, which its index names. Fetch the missing shards.")
+    files = model_files(folder)
     tensors = {name: stored for file in files for name, stored in read_header(folder / file).items()}
     return Base(folder, tensors, config, run.fingerprint_weights(folder))
 
@@ -86,6 +70,7 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             f"No adapter at {folder}: {' and '.join(missing)} missing. Merging needs what training writes at its "
             "end (safetensors, never a pickle): run training first, or set adapter=DIR."
         )
+    intact.require_intact(folder)
     settings = run.read_json(folder / "adapter_config.json")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
@@ -129,18 +114,18 @@ def last_word(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
-def require_finite(adapter: Adapter) -> None:
-    """Raises ValueError naming the tensors of the adapter that hold NaN or infinity."""
-    broken = []
-    for name, stored in adapter.tensors.items():
-        pieces = (stored.rows(*piece) for piece in slices(stored.shape[0], 4 * math.prod(stored.shape[1:])))
-        if not all(math.isfinite(bound) for rows in pieces for bound in torch.aminmax(rows)):
-            broken.append(name)
-    if broken:
-        raise ValueError(
-            f"{adapter.folder} holds NaN or infinity in {listed(broken)}. A merge needs finite weights: go back to an "
-            "earlier checkpoint, and train on from it with a lower learning rate."
-        )
+def require_sound_inputs(base: Base, adapters: list[Adapter], trust_base: bool) -> None:
+    """Raises ValueError where a file is not what was written, or not what the adapter was trained on, or not finite."""
+    found = require_sound(base.folder, sorted({stored.file.name for stored in base.tensors.values()}))
+    for adapter in adapters:
+        require_sound(adapter.folder, ["adapter_model.safetensors"])
+        trained_on = {} if trust_base else adapter.training.get("base_files", {})
+        for name in sorted(found.keys() & trained_on.keys()):
+            if found[name]["sha256"] != trained_on[name]["sha256"]:
+                raise ValueError(
+                    f"{base.folder / name} is not what {adapter.folder} was trained on: a part of it has changed since "
+                    "or is damaged. Fetch or copy it again, or set base=DIR to the model that it was."
+                )
 
 
 def listed(names: list[str]) -> str:

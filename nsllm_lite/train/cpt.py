@@ -4,7 +4,6 @@ Read `train` from the top: inputs, model, optimizer, resume, then the loop with 
 loss is the sum over all its target tokens divided by their number, however its rows are cut into micro-batches.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -56,10 +55,12 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
                 plot()
         team.leave()
         return run.read_manifest(out)["results"]
+    inputs.require_sound_rows()
     how = choose_execution(recipe, inputs, device, card_bytes, team.size)
     if team.is_first:
         run.begin(out, identity, inputs.hashes)
         freeze_execution(out, card, how)
+        outputs.keep_base(out, inputs.base_dir)
         run.require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
         trackers = Trackers(accelerator, recipe)
     team.wait()
@@ -230,7 +231,7 @@ def freeze_execution(out: Path, card: str, how: recipes.Execution) -> None:
     """Keeps the execution in `out/execution.json`; says so when a resume finds another."""
     frozen = {"card": card, **how.model_dump(mode="json")}
     path = out / "execution.json"
-    before = json.loads(path.read_text()) if path.is_file() else {}
+    before = run.read_json(path) if path.is_file() else {}
     old = {key: before.get(key, value) for key, value in frozen.items()}
     if changed := [f"{key} {old[key]} -> {value}" for key, value in frozen.items() if old[key] != value]:
         print(f"{out}: continuing with another execution ({', '.join(changed)}); losses may differ by rounding")

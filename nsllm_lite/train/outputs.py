@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nsllm_lite import execution, run
+from nsllm_lite import execution, intact, run
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
 from nsllm_lite.rows import RowTotals
@@ -18,7 +18,9 @@ from nsllm_lite.train import samples
 from nsllm_lite.train.inputs import Inputs
 from nsllm_lite.train.order import StepOrder
 from nsllm_lite.train.tracking import Trackers, TrainerLog
+from nsllm_lite.weights import model_files, require_sound
 
+BASE_FILES = "base_files.json"
 MAX_EPOCHS_UNREMARKED = 4  # beyond it repetition gains little. Source: Muennighoff et al., arXiv 2305.16264
 
 
@@ -59,6 +61,25 @@ class Log:
             os.fsync(file.fileno())
 
 
+def keep_base(out: Path, base_dir: Path | None) -> None:
+    """Writes down the files of the base, read through once; a run is continued on the very same ones.
+
+    Raises:
+        ValueError: they are damaged, or not those that this run began with.
+    """
+    if base_dir is None:
+        return
+    found = require_sound(base_dir, model_files(base_dir))
+    path = out / BASE_FILES
+    before = run.read_json(path) if path.is_file() else found
+    if changed := sorted(name for name in {*found, *before} if found.get(name) != before.get(name)):
+        raise ValueError(
+            f"{base_dir / changed[0]} is not the file that {out} began with: it has changed since or is damaged. Fetch "
+            "or copy it again to continue, or start into another folder with OUT=DIR (make) or out=DIR (nsllm-lite)."
+        )
+    run.write_sealed(path, found)
+
+
 def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
     """The adapter with the identity of its base, or the trained model with its tokenizer; whole or absent."""
     final = out / ("adapter" if recipe.adapter else "model")
@@ -75,6 +96,7 @@ def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, o
                 "quantisation": recipe.quantisation,
                 "double_quantisation": recipe.double_quantisation,
                 "compute_dtype": recipe.compute_dtype,
+                "base_files": run.read_json(out / BASE_FILES),
             },
         )
         if recipe.quantisation == "nf4":
@@ -83,6 +105,11 @@ def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, o
         for path in inputs.tokenizer_dir.glob("*.json"):
             if "tokenizer" in path.name:
                 shutil.copy(path, part / path.name)
+    files = [path.name for path in part.iterdir()]
+    intact.record(
+        part,
+        files if recipe.adapter else [n for n in files if n in intact.BESIDE_WEIGHTS or n.endswith(".safetensors")],
+    )
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
 
@@ -94,7 +121,7 @@ def write_before(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out
 
 
 def write_after(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
-    saved = json.loads((out / "samples.json").read_text())
+    saved = run.read_json(out / "samples.json")
     after = samples.continuations(lm, saved["openings"], recipe.samples.new_tokens, inputs.rows.totals.end_of_text_id)
     head = ["# Continuations of held-out papers", "", "Greedy decoding; the papers were not trained on."]
     columns = {"Prompt": saved["openings"], "Before": saved["before"], "After": after}

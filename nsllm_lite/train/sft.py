@@ -52,6 +52,7 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
     how = choose_execution(recipe, inputs, device, card_bytes)
     run.begin(out, identity, inputs.hashes)
     cpt.freeze_execution(out, card, how)
+    outputs.keep_base(out, inputs.base_dir)
     run.require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
     left_out = [{"data": name, **line} for name, ledger in inputs.ledgers.items() for line in ledger.names]
     run.write_json(out / "left_out.json", left_out)
