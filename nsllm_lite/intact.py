@@ -8,8 +8,12 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nsllm_lite import run
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 FILES = "files.json"
 BESIDE_WEIGHTS = ("config.json", "model.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt")
@@ -28,7 +32,7 @@ def describe(path: Path) -> Entry:
 
 def record(folder: Path, names: Iterable[str], known: Mapping[str, Entry] | None = None) -> None:
     """Writes down files as they now are, those that exist, and `known` ones as they were described when written."""
-    found = {name: describe(folder / name) for name in names if (folder / name).is_file()}
+    found = {name: describe(folder / name) for name in sorted(names) if (folder / name).is_file()}
     run.write_sealed(folder / FILES, {"files": found | dict(known or {})})
 
 
@@ -98,6 +102,22 @@ def fault_in_bytes(folder: Path, known: Mapping[str, Entry]) -> str:
     return ""
 
 
+def read_tokenizer(folder: Path) -> "Tokenizer":
+    """`folder/tokenizer.json`.
+
+    Raises:
+        ValueError: it is not what was written, or no tokenizer at all.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    require_intact(folder, [path.name])
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
+        raise ValueError(f"{path} is no tokenizer, or is damaged ({error}). Fetch or copy it again.") from None
+
+
 def remember(path: Path, entry: Entry) -> None:
     """`path` has been read in full by other means."""
     _SEEN[_key(path)] = entry
@@ -124,6 +144,6 @@ def _damaged(path: Path) -> str:
 
 def _to_do(folder: Path) -> str:
     return (
-        "Copy it again from where it is whole, or delete its folder and run the command that made it. If it was changed "
-        f"on purpose, delete {folder / FILES}."
+        "Copy it again from where it is whole, or delete its folder and run the command that made it. If it was "
+        f"changed on purpose, delete {folder / FILES}."
     )

@@ -23,7 +23,7 @@ from nsllm_lite.weights import model_files, require_sound
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ATTENTION = "nsllm_packed"
 LOADED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
@@ -103,8 +103,8 @@ def load_base(
     )
     if missing := sorted(loading["missing_keys"]):
         raise ValueError(
-            f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors): they would be drawn "
-            "at random. Fetch or copy its weights again, or correct its config.json."
+            f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors): they would be "
+            "drawn at random. Fetch or copy its weights again, or correct its config.json."
         )
     _keep_nf4_layout(model)
     if device == "cpu":
@@ -198,6 +198,18 @@ def load_adapter(model: "PreTrainedModel", directory: Path) -> "PeftModel":
         raise ValueError(f"No adapter at {directory}: run its training phase first.")
     require_sound(Path(directory), ["adapter_model.safetensors"])
     return PeftModel.from_pretrained(model, str(directory))
+
+
+def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
+    """Raises ValueError where the tokenizer of a model's directory is damaged."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
+        raise ValueError(
+            f"The tokenizer in {directory} cannot be read: {error}. Fetch or copy its files again."
+        ) from None
 
 
 def nf4_means(model: nn.Module) -> dict[str, float | None]:

@@ -227,9 +227,7 @@ class Rows:
 
 
 def _unreadable(path: Path, why: str) -> str:
-    return (
-        f"{path} is damaged, or holds no rows ({why}). Copy it again, or delete the folder and build the corpus again."
-    )
+    return f"{path} is damaged, or holds no rows ({why}). Copy it again, or delete its folder and build it again."
 
 
 def in_groups(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:

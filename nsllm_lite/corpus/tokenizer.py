@@ -29,11 +29,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     path = Path(name).expanduser() / "tokenizer.json"
     if not path.is_file():
         return _plain(_from_transformers(name).backend_tokenizer)
-    intact.require_intact(path.parent, ["tokenizer.json"])
-    try:
-        return _plain(Tokenizer.from_file(str(path)))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(f"{path} is no tokenizer, or is damaged ({error}). Fetch or copy it again.") from None
+    return _plain(intact.read_tokenizer(path.parent))
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:

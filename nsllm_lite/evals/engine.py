@@ -274,8 +274,6 @@ def open_engine(
     Raises:
         ValueError: there is no such model, or it has no tokenizer, or the backend cannot take it.
     """
-    from transformers import AutoTokenizer
-
     folder, adapter = Path(path), None
     options = {"quantisation": quantisation, "double_quantisation": True, "compute_dtype": ""}
     if (folder / "adapter_config.json").is_file():
@@ -301,5 +299,5 @@ def open_engine(
             )
         return open_vllm(folder)
     loaded = models.load_base(folder, device=device, **options)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = models.load_tokenizer(folder)
     return Engine(models.load_adapter(loaded, adapter) if adapter else loaded, tokenizer, how.batch_tokens)

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nsllm_lite import intact, run
+from nsllm_lite import intact, run, weights
 from nsllm_lite import recipe as recipes
-from nsllm_lite.weights import Stored, model_files, read_header, require_sound
 
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
 # key that is set (fan_in_fan_out, target_parameters, layer_replication, ...) changes the formula: refused.
@@ -24,7 +23,7 @@ SILENT |= {"megatron_core", "qalora_group_size", "runtime_config"}
 @dataclass(frozen=True, slots=True)
 class Base:
     folder: Path
-    tensors: dict[str, Stored]
+    tensors: dict[str, weights.Stored]
     config: dict
     fingerprint: str
 
@@ -34,7 +33,7 @@ class Adapter:
     """`tensors` are named as in the base (`base_model.model.` taken off); `training` is {} for others' adapters."""
 
     folder: Path
-    tensors: dict[str, Stored]
+    tensors: dict[str, weights.Stored]
     settings: dict
     training: dict
     weight: float
@@ -57,8 +56,8 @@ def open_base(folder: Path) -> Base:
             f"{folder} is quantised ({config['quantization_config'].get('quant_method')}). The adapter is added to "
             "16-bit or 32-bit weights: name the model it was quantised from as base=DIR."
         )
-    files = model_files(folder)
-    tensors = {name: stored for file in files for name, stored in read_header(folder / file).items()}
+    files = weights.model_files(folder)
+    tensors = {name: stored for file in files for name, stored in weights.read_header(folder / file).items()}
     return Base(folder, tensors, config, run.fingerprint_weights(folder))
 
 
@@ -81,7 +80,7 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             "merged here: merge this one with PEFT's merge_and_unload, or train without that setting."
         )
     path = folder / "adapter_model.safetensors"
-    tensors = {name.removeprefix("base_model.model."): stored for name, stored in read_header(path).items()}
+    tensors = {name.removeprefix("base_model.model."): stored for name, stored in weights.read_header(path).items()}
     training, means = (
         run.read_json(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
     )
@@ -114,11 +113,11 @@ def last_word(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
-def require_sound_inputs(base: Base, adapters: list[Adapter], trust_base: bool) -> None:
+def require_sound(base: Base, adapters: list[Adapter], trust_base: bool) -> None:
     """Raises ValueError where a file is not what was written, or not what the adapter was trained on, or not finite."""
-    found = require_sound(base.folder, sorted({stored.file.name for stored in base.tensors.values()}))
+    found = weights.require_sound(base.folder, sorted({stored.file.name for stored in base.tensors.values()}))
     for adapter in adapters:
-        require_sound(adapter.folder, ["adapter_model.safetensors"])
+        weights.require_sound(adapter.folder, ["adapter_model.safetensors"])
         trained_on = {} if trust_base else adapter.training.get("base_files", {})
         for name in sorted(found.keys() & trained_on.keys()):
             if found[name]["sha256"] != trained_on[name]["sha256"]:

@@ -22,15 +22,7 @@ from nsllm_lite import __version__, intact, run
 from nsllm_lite import recipe as recipes
 from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
-from nsllm_lite.merge.inputs import (
-    Adapter,
-    Base,
-    listed,
-    open_adapter,
-    open_base,
-    require_same_base,
-    require_sound_inputs,
-)
+from nsllm_lite.merge.inputs import Adapter, Base, listed, open_adapter, open_base, require_same_base, require_sound
 from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
 from nsllm_lite.merge.write import PROGRESS, Written, write_weights
 from nsllm_lite.model import resolve_model
@@ -71,7 +63,7 @@ def _merge(recipe: recipes.Merge) -> dict:
     require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))
     num_bytes = sum(planned.num_bytes for planned in plan.tensors.values())
     run.require_disk(out, num_bytes - used_bytes(partial_of(out)) + 64 * 2**20, "the merged model")
-    require_sound_inputs(base, adapters, recipe.trust_base)
+    require_sound(base, adapters, recipe.trust_base)
 
     with partial_folder(out, {"recipe": recipes.identity(recipe), "inputs": inputs, "version": __version__}) as partial:
         chosen, comparison = choose_base_weights(recipe, base, adapters, plan, partial)

@@ -112,13 +112,7 @@ def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Raises ValueError where there is none, or it is damaged."""
     if (directory / "tokenizer.json").is_file():
-        intact.require_intact(directory, ["tokenizer.json"])
-        try:
-            return Tokenizer.from_file(str(directory / "tokenizer.json"))
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise ValueError(
-                f"{directory / 'tokenizer.json'} is no tokenizer, or is damaged ({error}). Fetch or copy it again."
-            ) from None
+        return intact.read_tokenizer(directory)
     if not [*directory.glob("tokenizer.*"), *directory.glob("vocab.*")]:  # transformers would make an empty one
         raise ValueError(
             f"No tokenizer in {directory}. A base model needs one beside its weights: copy its tokenizer files there."

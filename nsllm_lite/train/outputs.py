@@ -105,11 +105,9 @@ def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, o
         for path in inputs.tokenizer_dir.glob("*.json"):
             if "tokenizer" in path.name:
                 shutil.copy(path, part / path.name)
-    files = [path.name for path in part.iterdir()]
-    intact.record(
-        part,
-        files if recipe.adapter else [n for n in files if n in intact.BESIDE_WEIGHTS or n.endswith(".safetensors")],
-    )
+    files = {path.name for path in part.iterdir()}
+    weights = {name for name in files if name.endswith(".safetensors")}
+    intact.record(part, files if recipe.adapter else weights.union(intact.BESIDE_WEIGHTS))
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite import recipe, run
+from nsllm_lite import recipe
 from nsllm_lite.corpus import build, cluster, shards
 from tests.corpus.small import digests, paper, prose, values
 
