@@ -24,6 +24,7 @@ from nsllm_lite.train.inputs import Inputs, read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay
 from nsllm_lite.train.plot import plot_losses, read_curve
 from nsllm_lite.train.prefetch import steps_ahead
+from nsllm_lite.train.spikes import LossWatch
 from nsllm_lite.train.team import Team
 from nsllm_lite.train.tracking import Trackers, TrainerLog, make_accelerator
 
@@ -122,6 +123,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         outputs.write_before(recipe, inputs, lm, out)
 
     # The loop
+    watch = LossWatch(out, recipe, log.lines()) if team.is_first else None
     lm.train()
     progress_bar = run.progress(budget.steps, first_step, str(out), "step", disable=not team.is_first)
     train_seconds, train_tokens = 0.0, 0
@@ -159,6 +161,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
             line |= {"learning_rate": recipe.optimizer.learning_rate * factor, "grad_norm": grad_norm}
             if team.is_first:
                 log.write(line)
+                watch.see(done, loss, [name for row in rows for name in row.doc_ids])
             speed = train_tokens / train_seconds
             progress_bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} tok/s", refresh=False)
             progress_bar.update()
@@ -182,7 +185,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     results = outputs.summarise(recipe, inputs, log.lines(), domain_tokens, order)
     measured = outputs.measure(recipe, inputs, how, card, train_tokens, train_seconds) | {"processes": team.size}
     run.finish(out, "train", identity, inputs.hashes, results, started, measured)
-    outputs.print_summary(out, results, measured)
+    outputs.print_summary(recipe, results, measured)
     team.leave()
     return results
 

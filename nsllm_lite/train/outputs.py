@@ -17,6 +17,7 @@ from nsllm_lite.rows import RowTotals
 from nsllm_lite.train import samples
 from nsllm_lite.train.inputs import Inputs
 from nsllm_lite.train.order import StepOrder
+from nsllm_lite.train.spikes import judge
 from nsllm_lite.train.tracking import Trackers, TrainerLog
 from nsllm_lite.weights import model_files, require_sound
 
@@ -45,6 +46,11 @@ class Log:
                 kept += [line] if json.loads(line)["step"] <= step else []
             except json.JSONDecodeError:
                 break
+        if step > 0 and not (kept and json.loads(kept[-1])["step"] == step):
+            raise ValueError(
+                f"{self.path} is damaged: it does not reach step {step}, of which there is a checkpoint. Restore it "
+                f"from a copy, or delete {self.path.parent} and run the same command again."
+            )
         run.write_atomic(self.path, "".join(line + "\n" for line in kept))
         for view in self.views:
             view.restart(self.lines())
@@ -149,8 +155,26 @@ def summarise(
         "replay_share": float(order.replay_share),
         "first_loss": losses[0],
         "last_loss": sum(tail) / len(tail),
+        **warnings_of(lines),
         "heldout": {"before": evaluations[0]["heldout"], "after": evaluations[-1]["heldout"]},
     }
+
+
+def warnings_of(lines: list[dict]) -> dict[str, Any]:
+    """What the training loss told: how many spikes, and whether the learning rate seemed too high."""
+    found = judge(lines)
+    too_high = {"step": found.too_high_step, "why": found.too_high} if found.too_high else None
+    return {"spikes": len(found.spikes), "learning_rate_too_high": too_high}
+
+
+def print_warnings(results: dict[str, Any], recipe: recipes.Training) -> None:
+    if results["spikes"]:
+        print(f"  {results['spikes']} spikes of the loss, named in {recipe.out}/spikes.jsonl")
+    if too_high := results["learning_rate_too_high"]:
+        print(
+            f"  The learning rate seems too high (optimizer.learning_rate={recipe.optimizer.learning_rate:g}): at step "
+            f"{too_high['step']}, {too_high['why']}"
+        )
 
 
 def print_data(budget: recipes.Budget, totals: RowTotals, order: StepOrder) -> None:
@@ -195,13 +219,14 @@ def peak_memory_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def print_summary(out: Path, results: dict[str, Any], measured: dict[str, Any]) -> None:
+def print_summary(recipe: recipes.Train, results: dict[str, Any], measured: dict[str, Any]) -> None:
     print(
-        f"{out}: {results['steps']} steps, {results['tokens']:,} tokens "
+        f"{recipe.out}: {results['steps']} steps, {results['tokens']:,} tokens "
         f"({results['coverage']:.2f} x the {results['available_tokens']:,} domain tokens there are), "
         f"{measured['train_tokens_per_s'] or '-'} tokens/s, peak {measured['peak_memory_gib']} GiB"
         + (f" ({measured['predicted_memory_gib']} predicted)" if "predicted_memory_gib" in measured else "")
     )
+    print_warnings(results, recipe)
     for name in results["heldout"]["before"]:
         before, after = (results["heldout"][when][name].get("all") for when in ("before", "after"))
         if before and before["tokens"]:
