@@ -19,7 +19,7 @@ from nsllm_lite import recipe as recipes
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, token_losses
 from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
 from nsllm_lite.rows import Row
-from nsllm_lite.weights import model_files, require_sound
+from nsllm_lite.weights import require_sound
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -80,7 +80,7 @@ def load_base(
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     _quiet_libraries()
-    require_sound(Path(directory), model_files(Path(directory)))
+    require_sound(Path(directory))
     dtype = getattr(torch, compute_dtype)
     options: dict = {}
     if quantisation == "nf4":
@@ -196,7 +196,7 @@ def load_adapter(model: "PreTrainedModel", directory: Path) -> "PeftModel":
 
     if not (Path(directory) / "adapter_model.safetensors").is_file():
         raise ValueError(f"No adapter at {directory}: run its training phase first.")
-    require_sound(Path(directory), ["adapter_model.safetensors"])
+    require_sound(Path(directory))
     return PeftModel.from_pretrained(model, str(directory))
 
 

@@ -53,7 +53,7 @@ def fingerprint_weights(model_dir: Path) -> str:
         size = path.stat().st_size
         with open(path, "rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
-            if header_bytes > min(size, 2**27):
+            if size < 8 or header_bytes > min(size, 2**27):
                 raise ValueError(f"{path} is not a safetensors file, or is cut short. Fetch or copy it again.")
             digest.update(file.read(header_bytes))
             for place in range(16):

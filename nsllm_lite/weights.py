@@ -6,7 +6,7 @@ Plain reads, because the pages of a memory map would count as resident.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ import torch
 from nsllm_lite import intact, run
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4}
+OTHERS |= {"F64": 8, "I64": 8, "U64": 8, "C64": 8}
+ITEM_BYTES = {name: dtype.itemsize for name, dtype in DTYPES.items()} | OTHERS
 SLICE_BYTES = 2 * 2**20  # of fp32; a slice and its temporaries take about four times this, and stay in the cache
 READ_BYTES = 8 * 2**20
 SLICE_ROWS = 64  # the least; products of 1 or 7 rows take another path in MKL, whose last bit differs from PEFT's
@@ -79,8 +82,7 @@ def read_header(path: Path) -> dict[str, Stored]:
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             first, last = entry["data_offsets"]
             stored = Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + first, last - first)
-            item_bytes = DTYPES[stored.dtype].itemsize if stored.dtype in DTYPES else None
-            if stored.start != end or (item_bytes and item_bytes * math.prod(stored.shape) != stored.num_bytes):
+            if stored.start != end or ITEM_BYTES[stored.dtype] * math.prod(stored.shape) != stored.num_bytes:
                 raise ValueError(f"{name} has no place of its size")
             tensors[name], end = stored, stored.start + stored.num_bytes
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
@@ -118,13 +120,15 @@ def model_files(folder: Path) -> list[str]:
         raise ValueError(f"{folder} lacks {', '.join(missing)}, which its index names. Fetch the missing shards.")
     held = {name: file for file in files for name in read_header(folder / file)}
     if held != weight_map:
-        odd = sorted(name for name in {*held, *weight_map} if held.get(name) != weight_map.get(name))
-        raise ValueError(f"{index} and the files it names differ at {odd[0]!r}. Fetch or copy them again.")
+        odd = min(name for name in {*held, *weight_map} if held.get(name) != weight_map.get(name))
+        file = held.get(odd) or weight_map[odd]
+        raise ValueError(f"{index} and {file} differ at {odd!r}: one is damaged. Fetch or copy both again.")
     return files
 
 
-def require_sound(folder: Path, files: Sequence[str]) -> dict[str, intact.Entry]:
-    """Reads weights through once: each file is whole, is what was written where that is known, and is finite.
+def require_sound(folder: Path) -> dict[str, intact.Entry]:
+    """Reads the weights of a model or an adapter through once: each file is whole and finite, and where it is known
+    what was written, it is that.
 
     Returns:
         {file: its length and SHA-256}. A file that this process has read through before is not read again.
@@ -132,6 +136,8 @@ def require_sound(folder: Path, files: Sequence[str]) -> dict[str, intact.Entry]
     Raises:
         ValueError: naming the file, and the tensors that hold NaN or infinity.
     """
+    is_adapter = (folder / "adapter_config.json").is_file()
+    files = ["adapter_model.safetensors"] if is_adapter else model_files(folder)
     intact.require_lengths(folder)
     total = sum((folder / name).stat().st_size for name in files)
     hidden = total < intact.SHOWN_BYTES

@@ -171,6 +171,7 @@ def prepare_packing(recipe: recipes.Corpus) -> None:
     _require_enough_left(recipe, summary)
     folder = out / "tokenizer"
     if (folder / "tokenizer.json").is_file():
+        intact.require_intact(folder)
         return
     made = folder.with_suffix(".part")
     shutil.rmtree(made, ignore_errors=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsllm_lite.weights import model_files, require_sound
+from nsllm_lite.weights import require_sound
 
 CHUNK = 256  # prompts handed over at once, so that answers are written down as they come
 
@@ -66,5 +66,5 @@ def open_vllm(folder: Path) -> VllmEngine:
             "execution.backend=vllm needs vLLM, which is not installed here: pip install vllm (NVIDIA cards), or leave "
             "the backend at transformers."
         ) from None
-    require_sound(folder, model_files(folder))
+    require_sound(folder)
     return VllmEngine(LLM(str(folder), enable_prefix_caching=True, trust_remote_code=False, load_format="safetensors"))

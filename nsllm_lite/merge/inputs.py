@@ -93,6 +93,7 @@ def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
     if told == base.fingerprint:
         return
     if told:
+        intact.require_intact(base.folder)
         raise ValueError(
             f"This adapter was trained on another base: {adapter.training.get('base')} (weights {told[:12]}), but "
             f"base is {base.folder} (weights {base.fingerprint[:12]}). Set base=DIR to the model it was trained on, "
@@ -115,9 +116,9 @@ def last_word(name: str) -> str:
 
 def require_sound(base: Base, adapters: list[Adapter], trust_base: bool) -> None:
     """Raises ValueError where a file is not what was written, or not what the adapter was trained on, or not finite."""
-    found = weights.require_sound(base.folder, sorted({stored.file.name for stored in base.tensors.values()}))
+    found = weights.require_sound(base.folder)
     for adapter in adapters:
-        weights.require_sound(adapter.folder, ["adapter_model.safetensors"])
+        weights.require_sound(adapter.folder)
         trained_on = {} if trust_base else adapter.training.get("base_files", {})
         for name in sorted(found.keys() & trained_on.keys()):
             if found[name]["sha256"] != trained_on[name]["sha256"]:

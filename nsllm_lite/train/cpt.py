@@ -56,7 +56,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
                 plot()
         team.leave()
         return run.read_manifest(out)["results"]
-    inputs.require_sound_rows()
+    inputs.require_sound()
     how = choose_execution(recipe, inputs, device, card_bytes, team.size)
     if team.is_first:
         run.begin(out, identity, inputs.hashes)

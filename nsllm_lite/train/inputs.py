@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from nsllm_lite import execution, heldout, intact, run
+from nsllm_lite import execution, heldout, intact, run, weights
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
 from nsllm_lite.rows import Row, Rows
@@ -24,12 +24,14 @@ class Inputs:
     size: execution.ModelSize
     hashes: dict[str, str | None]
 
-    def require_sound_rows(self) -> None:
-        """Raises ValueError where what is trained on is not what was written, or holds a token that the model has not.
+    def require_sound(self) -> None:
+        """Raises ValueError where rows or base are not what was written, or hold a token or a number they must not.
 
         One pass over all of it before the first step, at about 2 GiB/s a core: rows are shuffled, so that a check of a
         file at its first row would read them all in the first steps, and stop a run that has begun.
         """
+        if self.base_dir:
+            weights.require_sound(self.base_dir)
         for rows in filter(None, (self.rows, self.replay)):
             rows.require_sound(self.size.vocab)
 

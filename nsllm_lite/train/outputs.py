@@ -19,7 +19,7 @@ from nsllm_lite.train.inputs import Inputs
 from nsllm_lite.train.order import StepOrder
 from nsllm_lite.train.spikes import judge
 from nsllm_lite.train.tracking import Trackers, TrainerLog
-from nsllm_lite.weights import model_files, require_sound
+from nsllm_lite.weights import require_sound
 
 BASE_FILES = "base_files.json"
 MAX_EPOCHS_UNREMARKED = 4  # beyond it repetition gains little. Source: Muennighoff et al., arXiv 2305.16264
@@ -75,7 +75,7 @@ def keep_base(out: Path, base_dir: Path | None) -> None:
     """
     if base_dir is None:
         return
-    found = require_sound(base_dir, model_files(base_dir))
+    found = require_sound(base_dir)
     path = out / BASE_FILES
     before = run.read_json(path) if path.is_file() else found
     if changed := sorted(name for name in {*found, *before} if found.get(name) != before.get(name)):

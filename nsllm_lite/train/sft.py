@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nsllm_lite import execution, run
+from nsllm_lite import execution, run, weights
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
 from nsllm_lite.heldout import evaluating
@@ -51,6 +51,7 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
     require_enough(recipe, inputs)
     num_steps = count_steps(recipe, len(inputs.examples))
     how = choose_execution(recipe, inputs, device, card_bytes)
+    weights.require_sound(inputs.base_dir)
     run.begin(out, identity, inputs.hashes)
     cpt.freeze_execution(out, card, how)
     outputs.keep_base(out, inputs.base_dir)

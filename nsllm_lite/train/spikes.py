@@ -3,12 +3,14 @@
 All is a function of the losses so far, so that a continued run sees what an unbroken one sees.
 
 A step is a spike where its loss is above the median of the last 50 steps by 8 robust deviations (1.4826 x the median
-absolute deviation) and by a twentieth of it. On Gaussian noise of 1 to 10 % of the loss that was never true in 480,000
-steps; on noise with heavy tails (Student's t with 5 degrees of freedom, 3 %) about once in 4,000.
+absolute deviation) and by a twentieth of it. On Gaussian noise of 1 to 10 % of the loss that was never true in 120,000
+steps; on noise with heavy tails (Student's t with 5 degrees of freedom) about once in 5,000.
 
 The learning rate is called too high where the median of the last 10 steps is above the lowest such median by a tenth of
-it and by 4 robust deviations of the steps around that lowest; in the first 20 steps, where it is above the first three
-by a quarter and by 2 robust deviations; and where there were 3 spikes in 50 steps.
+it and by 4 robust deviations of the steps around that lowest; where there were 3 spikes in 50 steps; and, in the first
+20 steps, where that median is above the first loss by a quarter and by 5 robust deviations, or two of the losses are
+above the first by 15 % and above their median by 5. A rate that wipes the model out does it at the end of the warm-up:
+the loss jumps, and stays at or falls to that of guessing by frequency, which may be where it began.
 """
 
 import json
@@ -27,7 +29,7 @@ WINDOW, LEAST = 50, 20  # steps that a spike is measured by, and how many there 
 SPIKE_DEVIATIONS, SPIKE_SHARE = 8.0, 0.05
 SMOOTHED = 10  # steps of a level
 RISE_DEVIATIONS, RISE_SHARE = 4.0, 0.1
-EARLY_DEVIATIONS, EARLY_SHARE = 2.0, 0.25
+EARLY_DEVIATIONS, JUMP_SHARE, HUMP_SHARE = 5.0, 0.25, 0.15
 MANY_SPIKES = 3
 MAX_LINES, MAX_DOCUMENTS, MAX_SAID = 100, 1_000, 20  # kept in spikes.jsonl, in a line of it, and printed
 
@@ -42,7 +44,6 @@ class Judge:
     usual: tuple[float, float] = (0.0, 0.0)  # 5th to 95th percentile of the steps before the last
     _step: int = 0
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _first: list[float] = field(default_factory=list)
     _lowest: tuple[float, float, int] | None = None  # level, deviation and step
 
     def take(self, loss: float) -> bool:
@@ -50,8 +51,6 @@ class Judge:
         self._step += 1
         before = np.array(self._recent)
         self._recent.append(loss)
-        if len(self._first) < 3:
-            self._first.append(loss)
         is_spike = False
         if len(before) >= LEAST:
             middle, deviation = _spread(before)
@@ -69,11 +68,14 @@ class Judge:
         if len(self._recent) < SMOOTHED:
             return ""
         recent = np.array(self._recent)
-        level, deviation = _spread(recent[-SMOOTHED:])
+        level = float(np.median(recent[-SMOOTHED:]))
         if self._step <= LEAST:
-            start = float(np.median(self._first))
-            if level - start > max(EARLY_DEVIATIONS * deviation, EARLY_SHARE * start):
-                return f"the loss has risen to {level:.3f} from the {start:.3f} that it began with"
+            first, second = recent[0], np.sort(recent[1:])[-2]
+            jump = max(JUMP_SHARE * first, EARLY_DEVIATIONS * _spread(recent[-SMOOTHED:])[1])
+            middle, deviation = _spread(recent)
+            hump = max(first * (1 + HUMP_SHARE), middle + EARLY_DEVIATIONS * deviation)
+            if level > first + jump or second > hump:
+                return f"the loss has risen to {recent.max():.3f} from the {first:.3f} that it began with"
         if self._lowest:
             lowest, around, at = self._lowest
             if level - lowest > max(RISE_DEVIATIONS * around, RISE_SHARE * lowest):
