@@ -8,8 +8,8 @@ steps; on noise with heavy tails (Student's t with 5 degrees of freedom) about o
 
 The learning rate is called too high where the median of the last 10 steps is above the lowest such median by a tenth of
 it and by 4 robust deviations of the steps around that lowest; where there were 3 spikes in 50 steps; and, in the first
-20 steps, where that median is above the first loss by a quarter and by 5 robust deviations, or two of the losses are
-above the first by 15 % and above their median by 5. A rate that wipes the model out does it at the end of the warm-up:
+20 steps, where that median is above the first loss by a quarter and by 7 robust deviations, or two of the losses are
+above the first by 15 % and above their median by 7. A rate that wipes the model out does it at the end of the warm-up:
 the loss jumps, and stays at or falls to that of guessing by frequency, which may be where it began.
 """
 
@@ -29,7 +29,7 @@ WINDOW, LEAST = 50, 20  # steps that a spike is measured by, and how many there 
 SPIKE_DEVIATIONS, SPIKE_SHARE = 8.0, 0.05
 SMOOTHED = 10  # steps of a level
 RISE_DEVIATIONS, RISE_SHARE = 4.0, 0.1
-EARLY_DEVIATIONS, JUMP_SHARE, HUMP_SHARE = 5.0, 0.25, 0.15
+EARLY_DEVIATIONS, JUMP_SHARE, HUMP_SHARE = 7.0, 0.25, 0.15
 MANY_SPIKES = 3
 MAX_LINES, MAX_DOCUMENTS, MAX_SAID = 100, 1_000, 20  # kept in spikes.jsonl, in a line of it, and printed
 
