@@ -8,6 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nsllm_lite import intact
+
 BATCH_DOCUMENTS = 1_000
 
 
@@ -116,7 +118,13 @@ class DocumentWriter:
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """Streams the documents of one Parquet file, or of a folder of them in order, a batch in memory at a time."""
+    """Streams the documents of one Parquet file, or of a folder of them in order, a batch in memory at a time.
+
+    Raises:
+        ValueError: a file of the folder is not what was written.
+    """
+    if path.is_dir():
+        intact.require_intact(path)
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
         with pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(batch_size=BATCH_DOCUMENTS):

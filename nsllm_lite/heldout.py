@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -38,7 +38,12 @@ class Score:
 
 
 def sample_rows(rows: Rows, max_rows: int) -> list[Row]:
-    """At most `max_rows` rows, spread evenly and the same in every call."""
+    """At most `max_rows` rows, spread evenly and the same in every call.
+
+    Raises:
+        ValueError: the files are not what was written.
+    """
+    rows.require_sound()
     if len(rows) <= max_rows:
         return [rows[i] for i in range(len(rows))]
     return [rows[int(i)] for i in np.linspace(0, len(rows) - 1, max_rows)]
@@ -60,6 +65,7 @@ def score(
     scores["all"] = Score()
     with evaluating(model):
         for group in in_groups(list(rows), micro_batch_rows):
+            _require_known(group, len(model.head_VH))
             batch = collate(group, device)
             losses = model.losses(batch).double().cpu()
             stop.here()
@@ -71,6 +77,15 @@ def score(
                     scores[key].targets += end - start - 1
                     scores[key].bytes += num_bytes
     return dict(scores)
+
+
+def _require_known(rows: Sequence[Row], vocab: int) -> None:
+    for row in rows:
+        if (highest := int(row.input_ids.max(initial=0))) >= vocab:
+            raise ValueError(
+                f"A row of {', '.join(row.doc_ids[:3])} holds token {highest}, but the model knows {vocab}: the rows "
+                "were tokenised for another model. Name rows of this model's corpus."
+            )
 
 
 @contextmanager

@@ -20,10 +20,11 @@ from nsllm_lite import run, untrusted
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, token_losses
 from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
 from nsllm_lite.rows import Row
+from nsllm_lite.weights import require_sound
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ATTENTION = "nsllm_packed"
 LOADED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
@@ -84,12 +85,13 @@ def load_base(
     memory, for products that need not restore them first.
 
     Raises:
-        ValueError: `directory` has no safetensors weights.
+        ValueError: `directory` has no safetensors weights, or they are damaged, not finite, or not all there.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     _quiet_libraries()
     untrusted.require_plain_model(Path(directory))
+    require_sound(Path(directory))
     dtype = getattr(torch, compute_dtype)
     options: dict = {}
     if quantisation == "nf4":
@@ -100,8 +102,9 @@ def load_base(
             bnb_4bit_compute_dtype=dtype,
         )
     _register_attention()
-    model = AutoModelForCausalLM.from_pretrained(
+    model, loading = AutoModelForCausalLM.from_pretrained(
         directory,
+        output_loading_info=True,
         dtype=dtype,
         device_map={"": device},
         attn_implementation=ATTENTION,
@@ -109,6 +112,11 @@ def load_base(
         trust_remote_code=False,
         **options,
     )
+    if missing := sorted(loading["missing_keys"]):
+        raise ValueError(
+            f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors): they would be "
+            "drawn at random. Fetch or copy its weights again, or correct its config.json."
+        )
     _keep_nf4_layout(model)
     if device == "cpu":
         _require_widths_bitsandbytes_can(model)
@@ -200,7 +208,20 @@ def load_adapter(model: "PreTrainedModel", directory: Path) -> "PeftModel":
     if not (Path(directory) / "adapter_model.safetensors").is_file():
         raise ValueError(f"No adapter at {directory}: run its training phase first.")
     untrusted.require_lora(run.read_json(Path(directory) / "adapter_config.json"), Path(directory))
+    require_sound(Path(directory))
     return PeftModel.from_pretrained(model, str(directory))
+
+
+def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
+    """Raises ValueError where the tokenizer of a model's directory is damaged."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
+        raise ValueError(
+            f"The tokenizer in {directory} cannot be read: {error}. Fetch or copy its files again."
+        ) from None
 
 
 def nf4_means(model: nn.Module) -> dict[str, float | None]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from nsllm_lite import intact
 from nsllm_lite.run import read_json, write_atomic, write_json
 
 SHARD_ROWS = 8_192
@@ -87,13 +88,16 @@ def write_shard(path: Path, batches: Iterable[pa.RecordBatch]) -> dict:
             tokens = pa.table({"source": batch["doc_sources"].flatten(), "tokens": lengths})
             sums = tokens.group_by("source").aggregate([("tokens", "sum")]).to_pylist()
             by_source.update({row["source"]: row["tokens_sum"] for row in sums})
+    entry = intact.describe(part)
     part.replace(path)
     counts = {key: totals[key] for key in ("rows", "tokens", "pieces", "bytes")}
-    return {"file": path.name, **counts, "source_tokens": dict(by_source), "xxh3": digest.hexdigest()}
+    return {
+        "file": path.name, **counts, "source_tokens": dict(by_source), "xxh3": digest.hexdigest(), "entry": entry,
+    }  # fmt: skip
 
 
 def finish_rows(path: Path, shards: Sequence[dict], totals: RowTotals) -> RowTotals:
-    """Adds up the shards in `path` in `totals`, and writes what makes a dataset of them; `rows.json` is the last."""
+    """Adds up the shards in `path` in `totals`, and writes what makes a dataset of them; `files.json` is the last."""
     by_source: Counter[str] = Counter()
     for shard in shards:
         by_source.update(shard["source_tokens"])
@@ -105,6 +109,8 @@ def finish_rows(path: Path, shards: Sequence[dict], totals: RowTotals) -> RowTot
     digest = hashlib.sha256("".join(shard["xxh3"] for shard in shards).encode())
     _write_datasets_files(path, [shard["file"] for shard in shards], digest.hexdigest())
     write_json(path / "rows.json", asdict(totals))
+    entries = {shard["file"]: shard["entry"] for shard in shards}
+    intact.record(path, ("dataset_info.json", "rows.json", "state.json"), entries)
     return totals
 
 
@@ -148,19 +154,23 @@ class Rows:
     """Rows on disk, memory-mapped: `rows[i]` is O(1) wherever i is."""
 
     def __init__(self, path: Path):
-        """Raises ValueError where `path` holds no finished rows."""
+        """Raises ValueError where `path` holds no finished rows, or files of another length than were written."""
         self.path = Path(path)
         if not (self.path / "rows.json").is_file():
             raise ValueError(
                 f"No packed rows at {self.path}. Training needs rows made by `nsllm-lite corpus`: run it first, "
                 "or set `rows=` to where they are."
             )
+        intact.require_intact(self.path, ("rows.json", "state.json"))
         self.totals = RowTotals(**read_json(self.path / "rows.json"))
         state = read_json(self.path / "state.json")
         self._batches: list[pa.RecordBatch] = []
         for file in state["_data_files"]:
-            with pa.memory_map(str(self.path / file["filename"])) as source:
-                self._batches += pa.ipc.open_stream(source).read_all().to_batches()
+            try:
+                with pa.memory_map(str(self.path / file["filename"])) as source:
+                    self._batches += pa.ipc.open_stream(source).read_all().to_batches()
+            except (pa.ArrowException, OSError) as error:
+                raise ValueError(_unreadable(self.path / file["filename"], str(error))) from None
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
         if self._starts[-1] != self.totals.num_rows:
             raise ValueError(
@@ -180,11 +190,44 @@ class Rows:
         input_ids = values.pop("input_ids").values.to_numpy(zero_copy_only=False).astype(np.int32)
         return Row(input_ids=input_ids, **{name: value.as_py() for name, value in values.items()})
 
+    def require_sound(self, vocab: int = 2**31) -> None:
+        """Reads all rows through once: the files are what was written, and every token is below `vocab`.
+
+        Raises:
+            ValueError: naming the file, or the document of the token.
+        """
+        intact.require_intact(self.path)
+        for first, batch in zip(self._starts, self._batches, strict=False):
+            try:
+                batch.validate(full=True)  # what others have written
+            except pa.ArrowInvalid as error:
+                raise ValueError(_unreadable(self.path, f"the rows from {first} on: {error}")) from None
+            ids = batch["input_ids"].flatten()
+            bounds = pc.min_max(ids).as_py()
+            if len(ids) and not 0 <= bounds["min"] <= bounds["max"] < vocab:
+                self._name_wrong_token(int(first), batch.num_rows, vocab)
+
+    def _name_wrong_token(self, first: int, count: int, vocab: int) -> None:
+        for index in range(first, first + count):
+            row = self[index]
+            wrong = np.flatnonzero((row.input_ids < 0) | (row.input_ids >= vocab))
+            if len(wrong):
+                number = int(np.searchsorted(np.cumsum(row.doc_lengths), wrong[0], side="right"))
+                raise ValueError(
+                    f"{self.path} holds token {row.input_ids[wrong[0]]}, but the model knows {vocab} (row {index}, "
+                    f"document {row.doc_ids[number]}): the corpus was tokenised for another model, or was damaged. "
+                    "Build it again with `tokenizer=` set to this model."
+                )
+
     @property
     def sha256(self) -> str:
         """Identity of these rows: state.json holds the digest of all token ids, rows.json the totals."""
         text = (self.path / "rows.json").read_text() + (self.path / "state.json").read_text()
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unreadable(path: Path, why: str) -> str:
+    return f"{path} is damaged, or holds no rows ({why}). Copy it again, or delete its folder and build it again."
 
 
 def in_groups(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:

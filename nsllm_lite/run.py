@@ -60,7 +60,7 @@ def fingerprint_weights(model_dir: Path) -> str:
         size = path.stat().st_size
         with open(path, "rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
-            if header_bytes > min(size, 2**27):
+            if size < 8 or header_bytes > min(size, 2**27):
                 raise ValueError(f"{path} is not a safetensors file, or is cut short. Fetch or copy it again.")
             digest.update(file.read(header_bytes))
             for place in range(16):
@@ -137,6 +137,11 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def write_sealed(path: Path, value: dict) -> None:
+    """`write_json` with a hash of the rest in it, which `read_json` checks and takes off."""
+    write_json(path, value | {"seal": sha256_json(json.loads(json.dumps(value)))})
+
+
 def read_manifest(out: Path) -> dict | None:
     """The manifest of `out`, or None where the directory is absent or unfinished."""
     path = Path(out) / "manifest.json"
@@ -144,14 +149,18 @@ def read_manifest(out: Path) -> dict | None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises ValueError naming the file where it is not JSON."""
+    """Raises ValueError naming the file where it is not JSON, or not what `write_sealed` wrote."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        seal = value.pop("seal", None) if isinstance(value, dict) else None
+        if seal is not None and seal != sha256_json(value):
+            raise ValueError("its values are not those that were written; if you changed them, take out its `seal`")
     except (ValueError, RecursionError) as error:  # not JSON or not UTF-8, numbers or nesting beyond all bounds
         raise ValueError(
             f"{path} is damaged ({error}). It was written whole once: restore it from a copy, or delete its folder and "
             "run the same command again."
         ) from None
+    return value
 
 
 def manifest_sha256(out: Path) -> str | None:
@@ -226,7 +235,7 @@ def finish(
         },
     )
     manifest = {"verb": verb, "recipe": recipe, "inputs": inputs, "versions": versions, "results": results}
-    write_json(out / "manifest.json", manifest)
+    write_sealed(out / "manifest.json", manifest)
 
 
 def progress(total: int, done: int, what: str, unit: str, **options: Any) -> tqdm:

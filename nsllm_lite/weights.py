@@ -3,16 +3,24 @@
 Plain reads, because the pages of a memory map would count as resident.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from nsllm_lite import intact, run, untrusted
+
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4}
+OTHERS |= {"F64": 8, "I64": 8, "U64": 8, "C64": 8}
+ITEM_BYTES = {name: dtype.itemsize for name, dtype in DTYPES.items()} | OTHERS
 SLICE_BYTES = 2 * 2**20  # of fp32; a slice and its temporaries take about four times this, and stay in the cache
+READ_BYTES = 8 * 2**20
 SLICE_ROWS = 64  # the least; products of 1 or 7 rows take another path in MKL, whose last bit differs from PEFT's
 
 
@@ -59,26 +67,117 @@ class Stored:
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """The tensors of a safetensors file, by name, in the order they lie in it."""
+    """The tensors of a safetensors file, by name, in the order they lie in it.
+
+    Raises:
+        ValueError: it is none, or its header and its length do not agree.
+    """
     size = path.stat().st_size
     try:
         with open(path, "rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(header_bytes)) if header_bytes < size else None
         header.pop("__metadata__", None)
-        tensors = {}
+        tensors, end = {}, 8 + header_bytes
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             first, last = entry["data_offsets"]
-            itemsize = DTYPES[entry["dtype"]].itemsize if entry["dtype"] in DTYPES else None
-            whole = math.prod(entry["shape"]) * (itemsize or 0)
-            if not 0 <= first <= last or min(entry["shape"], default=0) < 0 or (itemsize and whole != last - first):
-                raise ValueError
-            tensors[name] = Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + first, last - first)
+            sizes = (first, last, *entry["shape"])
+            stored = Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + first, last - first)
+            if not all(type(size) is int and size >= 0 for size in sizes) or stored.start != end:
+                raise ValueError(f"{name} has no place")
+            if ITEM_BYTES[stored.dtype] * math.prod(stored.shape) != stored.num_bytes:
+                raise ValueError(f"{name} has not its size")
+            tensors[name], end = stored, stored.start + stored.num_bytes
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"{path} is not a safetensors file. Whole files are needed: fetch or copy it again.") from None
-    if any(stored.start + stored.num_bytes > size for stored in tensors.values()):
-        raise ValueError(f"{path} is cut short at {size} bytes. Whole files are needed: fetch or copy it again.")
+        raise ValueError(
+            f"{path} is not a safetensors file, or is damaged. Whole files are needed: fetch or copy it again."
+        ) from None
+    if end != size:
+        what = "is cut short" if end > size else "has bytes too many"
+        raise ValueError(f"{path} {what} at {size:,} bytes of {end:,}. Whole files are needed: fetch or copy it again.")
     return tensors
+
+
+def model_files(folder: Path) -> list[str]:
+    """The names of the weights that transformers would load from a model's directory.
+
+    Raises:
+        ValueError: there are none, one is missing or lies elsewhere, or the index tells other tensors than they hold.
+    """
+    files = untrusted.weight_files(folder)
+    if files == ["model.safetensors"]:
+        return files
+    index = folder / "model.safetensors.index.json"
+    weight_map = run.read_json(index)["weight_map"]
+    held = {name: file for file in files for name in read_header(folder / file)}
+    if held != weight_map:
+        odd = min(name for name in {*held, *weight_map} if held.get(name) != weight_map.get(name))
+        file = held.get(odd) or weight_map[odd]
+        raise ValueError(f"{index} and {file} differ at {odd!r}: one is damaged. Fetch or copy both again.")
+    return files
+
+
+def require_sound(folder: Path) -> dict[str, intact.Entry]:
+    """Reads the weights of a model or an adapter through once: each file is whole and finite, and where it is known
+    what was written, it is that.
+
+    Returns:
+        {file: its length and SHA-256}. A file that this process has read through before is not read again.
+
+    Raises:
+        ValueError: naming the file, and the tensors that hold NaN or infinity.
+    """
+    is_adapter = (folder / "adapter_config.json").is_file()
+    files = ["adapter_model.safetensors"] if is_adapter else model_files(folder)
+    intact.require_lengths(folder)
+    total = sum((folder / name).stat().st_size for name in files)
+    hidden = total < intact.SHOWN_BYTES
+    found: dict[str, intact.Entry] = {}
+    with (
+        ThreadPoolExecutor(intact.READERS) as pool,
+        run.progress(total, 0, f"checking {folder}", "B", unit_scale=True, leave=False, disable=hidden) as bar,
+    ):
+        for name, entry in zip(files, pool.map(_read_through, (folder / name for name in files)), strict=True):
+            intact.require_same(folder, name, entry["sha256"])
+            if broken := entry["not finite"]:
+                raise ValueError(
+                    f"{broken} holds NaN or infinity in {folder / name}. Weights must be finite: fetch or make that "
+                    "file again; where training made it, go back to an earlier checkpoint and train on with a lower "
+                    "learning rate."
+                )
+            found[name] = {key: entry[key] for key in ("bytes", "sha256")}
+            bar.update(int(entry["bytes"]))
+    intact.require_intact(folder)
+    return found
+
+
+def _read_through(path: Path) -> intact.Entry:
+    """`intact.describe`, and "not finite": the tensors that are not."""
+    entry = intact.recall(path)
+    if entry and "not finite" in entry:
+        return entry
+    tensors = read_header(path)
+    digest, broken, size = hashlib.sha256(), [], path.stat().st_size
+    buffer = memoryview(bytearray(min(READ_BYTES, size)))
+    with open(path, "rb", buffering=0) as file:
+        first = next(iter(tensors.values())).start if tensors else size
+        digest.update(file.read(first))
+        for name, stored in tensors.items():
+            left, finite = stored.num_bytes, True
+            while left:
+                piece = buffer[: min(left, READ_BYTES)]
+                if file.readinto(piece) != len(piece):
+                    raise RuntimeError(f"{path} became shorter while it was read. Run the same command again.")
+                digest.update(piece)
+                left -= len(piece)
+                if stored.dtype in DTYPES:
+                    bounds = torch.aminmax(torch.frombuffer(piece, dtype=DTYPES[stored.dtype]))
+                    finite &= all(math.isfinite(bound) for bound in bounds)
+            broken += [] if finite else [name]
+    shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+    entry = {"bytes": size, "sha256": digest.hexdigest(), "not finite": shown}
+    intact.remember(path, entry)
+    return entry
 
 
 def slices(num_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:

@@ -72,6 +72,9 @@ def test_absent_and_damaged_rows(tmp_path):
     write_rows(tmp_path / "rows", some_rows(5), RowTotals(16, 0, "t"))
     totals = json.loads((tmp_path / "rows/rows.json").read_text())
     (tmp_path / "rows/rows.json").write_text(json.dumps(totals | {"num_rows": 6}))
+    with pytest.raises(ValueError, match=r"rows\.json is damaged"):
+        Rows(tmp_path / "rows")
+    (tmp_path / "rows/files.json").unlink()
     with pytest.raises(ValueError, match=r"holds 5 rows where rows\.json says 6"):
         Rows(tmp_path / "rows")
 

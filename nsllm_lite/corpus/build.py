@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nsllm_lite import __version__, run
+from nsllm_lite import __version__, intact, run
 from nsllm_lite import recipe as recipes
 from nsllm_lite.corpus import choose, ledger, pack, plot, settle, shards, sources, tokenizer
 from nsllm_lite.corpus.encoder import Encoder
@@ -34,9 +34,9 @@ from nsllm_lite.rows import RowTotals, finish_rows
 # What is certainly not enough is refused; where the disk fills after all, what is finished is kept.
 DISK_FACTOR = 0.35
 READ_FIELDS = ("sources", "general", "near_duplicate_jaccard", "languages", "decontaminate", "min_chars")
-LATER = ("choice", "known.npz", "near", "heldout", "settled", "packed", "later.json")
+LATER = ("choice", "known.npz", "chosen.json", "near", "heldout", "settled", "packed", "later.json")
 MADE = ("tokenizer", "rows", "documents", "dropped.jsonl", "ledger.parquet", "ledger_files.parquet", "ledger.json")
-MADE += ("ledger.png", "times.json")
+MADE += ("ledger.png", "times.json", intact.FILES)
 
 
 def build(recipe: recipes.Corpus) -> dict:
@@ -121,7 +121,7 @@ def choose_at_once(recipe: recipes.Corpus) -> None:
     """What concerns all parts: `choose`, and the index of what is held out."""
     work = _work(recipe)
     stage = reading(recipe)
-    answers = [run.read_json(answer) for answer in stage.answers()]
+    answers = [shards.read_answer(answer) for answer in stage.answers()]
     finished = {name for answer in answers for name in answer["parts"]}
     for folder in (work / "read").iterdir():  # what a killed task left
         if folder.name not in finished:
@@ -131,13 +131,13 @@ def choose_at_once(recipe: recipes.Corpus) -> None:
         mine = [answer for answer, task in zip(answers, stage.tasks, strict=True) if task.source == source]
         if not sum(answer["documents"] for answer in mine):
             raise ValueError(_nothing_readable(source, [p for p in parts if p.source == source.name]))
-    known = work / "known.npz"  # written last
-    if not known.is_file():
+    answer = work / "chosen.json"
+    if not shards.is_done(answer):
         choice = choose.choose(recipe, parts)
         choice.save(work / "choice")
-        made = known.with_stem("known-part")
-        settle.Known.gather(parts, choice.outcome, recipe.min_chars).save(made)
-        made.replace(known)
+        settle.Known.gather(parts, choice.outcome, recipe.min_chars).save(work / "known.npz")
+        made = [*sorted((work / "choice").iterdir()), work / "known.npz"]
+        shards.write_answer(answer, {"files": intact.describe_all(work.parent, made)})
 
 
 def settling(recipe: recipes.Corpus) -> Stage:
@@ -157,6 +157,7 @@ def prepare_packing(recipe: recipes.Corpus) -> None:
     _require_enough_left(recipe, summary)
     folder = out / "tokenizer"
     if (folder / "tokenizer.json").is_file():
+        intact.require_intact(folder)
         return
     made = folder.with_suffix(".part")
     shutil.rmtree(made, ignore_errors=True)
@@ -167,6 +168,7 @@ def prepare_packing(recipe: recipes.Corpus) -> None:
         tokenizer.train_tokenizer(texts, recipe.train_tokenizer.vocab_size, recipe.end_of_text, made)
     else:
         tokenizer.save_tokenizer(recipe.tokenizer, made)
+    intact.record(made, [path.name for path in made.iterdir()])
     made.replace(folder)
 
 
@@ -250,6 +252,10 @@ def _finish(
     summary = ledger.write(out, work, parts, choose.Choice.load(work / "choice"), tokens)
     run.write_json(out / "ledger.json", summary)
     plot.draw(summary, out / "ledger.png")
+    documents = {Path(name).name: entry for answer in settled for name, entry in answer["files"].items()
+                 if Path(name).parent.name == "documents"}  # fmt: skip
+    intact.record(out / "documents", (), documents)
+    intact.record(out, ("ledger.parquet", "ledger_files.parquet", "ledger.json"))
     lost: Counter[str] = Counter()
     for part, answer in zip(parts, settled, strict=True):
         lost[part.source] += answer["lost"]
@@ -312,7 +318,7 @@ def _formats(recipe: recipes.Corpus) -> dict[str, list[str]]:
     stage = reading(recipe)
     found: dict[str, set[str]] = {}
     for task, answer in zip(stage.tasks, stage.answers(), strict=True):
-        found.setdefault(task.source.name, set()).update(run.read_json(answer)["formats"])
+        found.setdefault(task.source.name, set()).update(shards.read_answer(answer)["formats"])
     return {source: sorted(formats) for source, formats in found.items()}
 
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
-from nsllm_lite.corpus import build
+from nsllm_lite.corpus import build, shards
 
 if TYPE_CHECKING:
     from datatrove.executor.base import PipelineExecutor
@@ -104,5 +104,5 @@ def run_rank(recipe: recipes.Corpus, step: str, _: object, rank: int, num_ranks:
     stage = STAGES[step](recipe)
     answers = stage.answers()
     for number in range(rank, len(answers), num_ranks):
-        if not answers[number].is_file():
-            run.write_json(answers[number], stage.function(stage.tasks[number]))
+        if not shards.is_done(answers[number]):
+            shards.write_answer(answers[number], stage.function(stage.tasks[number]))

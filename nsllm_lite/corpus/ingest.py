@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from nsllm_lite import intact
 from nsllm_lite import recipe as recipes
 from nsllm_lite.corpus import dedup, sources
 from nsllm_lite.corpus.decontaminate import Index
@@ -39,7 +40,8 @@ def ingest(recipe: recipes.Corpus, folder: Path, task: ReadTask) -> dict:
                 _enter(clean.clean_document(record), task.general, recipe, index, writer)
     if writer:
         writer.close()
-    return {"parts": names, **counts, "formats": sorted(formats)}
+    files = intact.describe_all(folder.parent, (path for name in names for path in sorted((folder / name).iterdir())))
+    return {"parts": names, **counts, "formats": sorted(formats), "files": files}
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ n mod row_tokens, comes FIRST and the rest fills whole rows. The remainder is th
 that documents far longer than a row pack as tightly as short ones, and a continued piece always stands alone.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nsllm_lite import intact
 from nsllm_lite.corpus.encoder import Encoder, string_starts
 from nsllm_lite.corpus.phases import COLUMNS, texts_of
 from nsllm_lite.rows import BATCH_ROWS, SCHEMA, write_shard
@@ -81,8 +83,11 @@ def pack(
             pending.result()
     if not shards:
         shards.append(write_shard(rows / f"data-{task.number:05d}-000.arrow", []))
-    np.save(counts / f"tokens-{task.number:05d}.npy", np.concatenate(tokens))
-    return {"shards": shards, "encoder": encoder.name}
+    lengths = counts / f"tokens-{task.number:05d}.npy"
+    np.save(lengths, np.concatenate(tokens))
+    work = counts.parents[2]
+    files = {os.path.relpath(rows / shard["file"], work): shard["entry"] for shard in shards}
+    return {"shards": shards, "encoder": encoder.name, "files": files | intact.describe_all(work, [lengths])}
 
 
 def documents_of(task: PackTask) -> Iterator[pa.RecordBatch]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nsllm_lite import intact
 from nsllm_lite import recipe as recipes
 from nsllm_lite.corpus import choose, dedup
 from nsllm_lite.corpus.ingest import head_of
@@ -89,7 +90,13 @@ def settle(recipe: recipes.Corpus, work: Path, documents: Path, part: Part) -> d
     _write(work / "heldout" / f"{part.name}.parquet", part, held)
     _write_dropped(work / "near" / f"{part.name}.jsonl", part, near)
     np.save(work / "near" / f"{part.name}.npy", near)
-    return {"lost": int(part.keys["lost"][survives].sum()), "survivors": int(survives.sum())}
+    made = [folder / f"{part.name}.parquet" for folder in (documents, work / "heldout")]
+    made += [work / "near" / f"{part.name}{suffix}" for suffix in (".jsonl", ".npy")]
+    return {
+        "lost": int(part.keys["lost"][survives].sum()),
+        "survivors": int(survives.sum()),
+        "files": intact.describe_all(work, made),
+    }
 
 
 def _near(recipe: recipes.Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndarray:

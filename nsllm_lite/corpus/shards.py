@@ -1,7 +1,8 @@
 """The corpus cut into tasks, and one way to run them: in this process, in several, or by another engine.
 
 A stage is a function of one task that writes its files by rename and returns what is to be known of it. The answer is
-kept in FOLDER/NNNNN.json, written last, so that after a kill only unfinished tasks are done again. The cutting follows
+kept in FOLDER/NNNNN.json, written last and with the hashes of those files, so that after a kill only tasks that are
+unfinished, or of which something is damaged, are done again. The cutting follows
 from the input alone: the number of workers changes nothing in the result.
 """
 
@@ -16,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nsllm_lite import intact, run
 from nsllm_lite import recipe as recipes
-from nsllm_lite import run
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files.opening import HEAD_BYTES
 from nsllm_lite.corpus.sources import File
@@ -100,17 +101,44 @@ class Stage(NamedTuple):
         return [self.folder / f"{number:05d}.json" for number in range(len(self.tasks))]
 
 
+def write_answer(path: Path, answer: Any) -> None:
+    """Keeps what a task returned; where it says "files" these are paths, as seen from the answers' parent folder."""
+    run.write_sealed(path, {"answer": answer})
+
+
+def read_answer(path: Path) -> Any:
+    return run.read_json(path)["answer"]
+
+
+def is_done(path: Path) -> bool:
+    """Whether the answer is there from before, and all the files that it tells of are as they were written."""
+    if not path.is_file():
+        return False
+    folder = path.parent.parent
+    try:
+        answer = read_answer(path)
+    except ValueError:
+        fault = f"{path} is damaged"
+    else:
+        files = answer.get("files", {}) if isinstance(answer, dict) else {}
+        fault = intact.fault_in_lengths(folder, files) or intact.fault_in_bytes(folder, files)
+    if fault:
+        print(f"{fault}. What made it is done again.")
+        path.unlink()
+    return not fault
+
+
 def run_stage(stage: Stage, workers: int) -> list[Any]:
     """The answers to all tasks, in order; those that are there from before are not asked again."""
     what, function, tasks, sizes, folder = stage
     folder.mkdir(parents=True, exist_ok=True)
     answers = stage.answers()
-    todo = [number for number, answer in enumerate(answers) if not answer.is_file()]
+    todo = [number for number, answer in enumerate(answers) if not is_done(answer)]
     done = sum(sizes) - sum(sizes[number] for number in todo)
     with run.progress(sum(sizes), done, what, "B", unit_scale=True) as bar:
         if workers == 1 or len(todo) < 2:
             for number in todo:
-                run.write_json(answers[number], function(tasks[number]))
+                write_answer(answers[number], function(tasks[number]))
                 bar.update(sizes[number])
         else:
             context = multiprocessing.get_context("spawn")
@@ -119,7 +147,7 @@ def run_stage(stage: Stage, workers: int) -> list[Any]:
                 with _main_unseen():
                     numbers = {pool.submit(function, tasks[number]): number for number in todo}
                 for future in as_completed(numbers):
-                    run.write_json(answers[numbers[future]], future.result())
+                    write_answer(answers[numbers[future]], future.result())
                     bar.update(sizes[numbers[future]])
             except BaseException as error:
                 for process in list((pool._processes or {}).values()):
@@ -132,7 +160,7 @@ def run_stage(stage: Stage, workers: int) -> list[Any]:
                     ) from None
                 raise
             pool.shutdown()
-    return [run.read_json(answer) for answer in answers]
+    return [read_answer(answer) for answer in answers]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nsllm_lite import run
+from nsllm_lite import intact, run
 from nsllm_lite.untrusted import require_inside
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ def load_tokenizer(name: str) -> Tokenizer:
         ValueError: no tokenizer can be loaded from there.
     """
     path = Path(name).expanduser() / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else _from_transformers(name).backend_tokenizer
-    return _plain(tokenizer)
+    if not path.is_file():
+        return _plain(_from_transformers(name).backend_tokenizer)
+    return _plain(intact.read_tokenizer(path.parent))
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:

@@ -290,8 +290,6 @@ def open_engine(
     Raises:
         ValueError: there is no such model, or it has no tokenizer, or the backend cannot take it.
     """
-    from transformers import AutoTokenizer
-
     folder, adapter = Path(path), None
     options = {"quantisation": quantisation, "double_quantisation": True, "compute_dtype": ""}
     if (folder / "adapter_config.json").is_file():
@@ -321,5 +319,5 @@ def open_engine(
     if adapter:
         untrusted.require_lora(run.read_json(adapter / "adapter_config.json"), adapter)
     loaded = models.load_base(folder, device=device, **options)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = models.load_tokenizer(folder)
     return Engine(models.load_adapter(loaded, adapter) if adapter else loaded, tokenizer, how.batch_tokens)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nsllm_lite import execution, run, tables
+from nsllm_lite import execution, run, tables, weights
 from nsllm_lite import recipe as recipes
 from nsllm_lite.evals import charts
 from nsllm_lite.evals.baselines import ceiling_of, floors_of
@@ -70,6 +70,9 @@ def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
         print(f"{out}: finished, skipped")
         tables.markdown(charts.markdown(run.read_json(out / "results.json"), all_differences=False))
         return run.read_manifest(out)["results"]
+    for one in recipe.models:
+        if Path(one.path).is_dir():
+            weights.require_sound(Path(one.path))
     run.begin(out, identity, inputs)
 
     device, _, _ = execution.find_device(recipe.execution.device)

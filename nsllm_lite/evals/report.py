@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nsllm_lite import execution, heldout, model, run
+from nsllm_lite import execution, heldout, intact, model, run
 from nsllm_lite import recipe as recipes
 from nsllm_lite.rows import Rows
 
@@ -109,6 +109,7 @@ def disciplines_of(documents: Path) -> dict[str, str]:
     """{id: discipline} of the papers that state one."""
     import pyarrow.parquet as pq
 
+    intact.require_intact(documents)
     found: dict[str, str] = {}
     for file in sorted(documents.glob("*.parquet")):
         table = pq.read_table(file, columns=["id", "discipline"]).to_pydict()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nsllm_lite import untrusted
+from nsllm_lite.weights import require_sound
 
 CHUNK = 256  # prompts handed over at once, so that answers are written down as they come
 
@@ -73,4 +74,5 @@ def open_vllm(folder: Path) -> VllmEngine:
             "the backend at transformers."
         ) from None
     untrusted.require_plain_model(folder)
+    require_sound(folder)
     return VllmEngine(LLM(str(folder), enable_prefix_caching=True, trust_remote_code=False, load_format="safetensors"))

@@ -1,14 +1,10 @@
 """What a merge reads: the base's weights and config, the adapters', and the proofs that they belong together."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from nsllm_lite import intact, run, untrusted, weights
 from nsllm_lite import recipe as recipes
-from nsllm_lite import run, untrusted
-from nsllm_lite.weights import Stored, read_header, slices
 
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
 # key that is set (fan_in_fan_out, target_parameters, layer_replication, ...) changes the formula: refused.
@@ -27,7 +23,7 @@ SILENT |= {"megatron_core", "qalora_group_size", "runtime_config"}
 @dataclass(frozen=True, slots=True)
 class Base:
     folder: Path
-    tensors: dict[str, Stored]
+    tensors: dict[str, weights.Stored]
     config: dict
     fingerprint: str
 
@@ -37,7 +33,7 @@ class Adapter:
     """`tensors` are named as in the base (`base_model.model.` taken off); `training` is {} for others' adapters."""
 
     folder: Path
-    tensors: dict[str, Stored]
+    tensors: dict[str, weights.Stored]
     settings: dict
     training: dict
     weight: float
@@ -60,9 +56,8 @@ def open_base(folder: Path) -> Base:
             f"{folder} is quantised ({config['quantization_config'].get('quant_method')}). The adapter is added to "
             "16-bit or 32-bit weights: name the model it was quantised from as base=DIR."
         )
-    tensors = {
-        name: stored for file in untrusted.weight_files(folder) for name, stored in read_header(folder / file).items()
-    }
+    files = weights.model_files(folder)
+    tensors = {name: stored for file in files for name, stored in weights.read_header(folder / file).items()}
     return Base(folder, tensors, config, run.fingerprint_weights(folder))
 
 
@@ -74,6 +69,7 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             f"No adapter at {folder}: {' and '.join(missing)} missing. Merging needs what training writes at its "
             "end (safetensors, never a pickle): run training first, or set adapter=DIR."
         )
+    intact.require_intact(folder)
     settings = run.read_json(folder / "adapter_config.json")
     if not isinstance(settings, dict):
         raise ValueError(f"{folder}/adapter_config.json holds no settings. Save the adapter again, or fetch it again.")
@@ -87,7 +83,7 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
         )
     untrusted.require_lora(settings, folder)
     path = folder / "adapter_model.safetensors"
-    tensors = {name.removeprefix("base_model.model."): stored for name, stored in read_header(path).items()}
+    tensors = {name.removeprefix("base_model.model."): stored for name, stored in weights.read_header(path).items()}
     training, means = (
         run.read_json(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
     )
@@ -100,6 +96,7 @@ def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
     if told == base.fingerprint:
         return
     if told:
+        intact.require_intact(base.folder)
         raise ValueError(
             f"This adapter was trained on another base: {adapter.training.get('base')} (weights {told[:12]}), but "
             f"base is {base.folder} (weights {base.fingerprint[:12]}). Set base=DIR to the model it was trained on, "
@@ -120,18 +117,18 @@ def last_word(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
-def require_finite(adapter: Adapter) -> None:
-    """Raises ValueError naming the tensors of the adapter that hold NaN or infinity."""
-    broken = []
-    for name, stored in adapter.tensors.items():
-        pieces = (stored.rows(*piece) for piece in slices(stored.shape[0], 4 * math.prod(stored.shape[1:])))
-        if not all(math.isfinite(bound) for rows in pieces for bound in torch.aminmax(rows)):
-            broken.append(name)
-    if broken:
-        raise ValueError(
-            f"{adapter.folder} holds NaN or infinity in {listed(broken)}. A merge needs finite weights: go back to an "
-            "earlier checkpoint, and train on from it with a lower learning rate."
-        )
+def require_sound(base: Base, adapters: list[Adapter], trust_base: bool) -> None:
+    """Raises ValueError where a file is not what was written, or not what the adapter was trained on, or not finite."""
+    found = weights.require_sound(base.folder)
+    for adapter in adapters:
+        weights.require_sound(adapter.folder)
+        trained_on = {} if trust_base else adapter.training.get("base_files", {})
+        for name in sorted(found.keys() & trained_on.keys()):
+            if found[name]["sha256"] != trained_on[name]["sha256"]:
+                raise ValueError(
+                    f"{base.folder / name} is not what {adapter.folder} was trained on: a part of it has changed since "
+                    "or is damaged. Fetch or copy it again, or set base=DIR to the model that it was."
+                )
 
 
 def listed(names: list[str]) -> str:

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nsllm_lite import __version__, run, untrusted
+from nsllm_lite import __version__, intact, run, untrusted
 from nsllm_lite import recipe as recipes
 from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
-from nsllm_lite.merge.inputs import Adapter, Base, listed, open_adapter, open_base, require_finite, require_same_base
+from nsllm_lite.merge.inputs import Adapter, Base, listed, open_adapter, open_base, require_same_base, require_sound
 from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
 from nsllm_lite.merge.write import PROGRESS, Written, write_weights
 from nsllm_lite.model import resolve_model
@@ -50,8 +50,7 @@ def merge(recipe: recipes.Merge) -> dict:
     require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))
     num_bytes = sum(planned.num_bytes for planned in plan.tensors.values())
     run.require_disk(out, num_bytes - used_bytes(partial_of(out)) + 64 * 2**20, "the merged model")
-    for adapter in adapters:
-        require_finite(adapter)
+    require_sound(base, adapters, recipe.trust_base)
 
     with partial_folder(out, {"recipe": recipes.identity(recipe), "inputs": inputs, "version": __version__}) as partial:
         chosen, comparison = choose_base_weights(recipe, base, adapters, plan, partial)
@@ -184,6 +183,8 @@ def write_other_files(partial: Path, base: Base, plan: Plan, recipe: recipes.Mer
         shutil.copyfile(base.folder / "config.json", partial / "config.json")
     else:
         run.write_json(partial / "config.json", config)
+    weights = {n: {"bytes": (partial / n).stat().st_size, "sha256": sha256} for n, sha256 in written.sha256.items()}
+    intact.record(partial, intact.BESIDE_WEIGHTS, weights)
     run.write_json(
         partial / "tensors.json",
         {name: shares(figures) for name, figures in written.figures.items() if figures.num_entries},

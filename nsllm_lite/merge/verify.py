@@ -75,6 +75,7 @@ def prompts(recipe: recipes.Merge, vocab_size: int) -> torch.Tensor:
     """(SEQUENCES, TOKENS) ids: of the held-out rows where there are any so long, else drawn from a fixed seed."""
     if recipe.heldout_rows:
         rows = Rows(Path(recipe.heldout_rows))
+        rows.require_sound(vocab_size)
         long = [row for row in map(rows.__getitem__, range(min(len(rows), 64))) if len(row.input_ids) >= TOKENS]
         if len(long) >= SEQUENCES:
             return torch.stack([torch.from_numpy(row.input_ids[:TOKENS]).long() for row in long[:SEQUENCES]])

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nsllm_lite import intact, run
 from nsllm_lite import recipe as recipes
-from nsllm_lite import run
 from nsllm_lite.document import Document, read_documents
 
 SPLITS = ("train", "test")
@@ -209,6 +209,8 @@ class Papers:
                 f"No finished corpus at {folder}. Tasks are made from what `nsllm-lite corpus` wrote: run it first, or "
                 "name its folder with corpus=DIR."
             )
+        intact.require_intact(folder)
+        intact.require_intact(folder / "documents")
         self._documents = folder / "documents"
         self._sources = {source["name"] for source in manifest["recipe"]["sources"]}
         ledger = pq.read_table(folder / "ledger.parquet", columns=["id", "phase", "outcome"])

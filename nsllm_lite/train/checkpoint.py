@@ -3,7 +3,8 @@
 The learning rate and the data order are functions of the step, so the step is their whole state.
 """
 
-import json
+import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -21,29 +22,48 @@ def name(step: int) -> str:
 
 
 def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progress: dict) -> Path:
-    """Writes `folder/step-NNNNNN`, whole or not at all; `progress` is JSON carried along."""
+    """Writes `folder/step-NNNNNN`, whole or not at all; `progress` is JSON carried along.
+
+    Raises:
+        RuntimeError: the optimizer's last steps have made NaN or infinity; nothing is written.
+    """
+    trained = _trained(model)
+    if broken := _not_finite(trained):
+        raise RuntimeError(
+            f"Step {step} has made {broken} NaN or infinite, so it is not kept; the last good checkpoint is "
+            f"{newest(folder) or 'none yet'}. Lower optimizer.learning_rate and start into another folder."
+        )
     final = folder / name(step)
     part = folder / f"{name(step)}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file(_trained(model), part / "trained.safetensors")
+    save_file(trained, part / "trained.safetensors")
     tensors, scalars = _split(optimizer.state_dict()["state"])
     save_file(tensors, part / "optimizer.safetensors")
     save_file(_rng_state(), part / "rng.safetensors")
+    for path in part.iterdir():  # older ones are deleted after this
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
     hashes = {path.name: run.sha256_file(path) for path in sorted(part.iterdir())}
-    run.write_json(part / "state.json", {"step": step, "optimizer": scalars, "progress": progress, "sha256": hashes})
+    run.write_sealed(part / "state.json", {"step": step, "optimizer": scalars, "progress": progress, "sha256": hashes})
+    run.sync_folder(part)
     run.replace_folder(part, final)  # one that is there already was damaged, and passed over
+    run.sync_folder(folder)
     return final
 
 
 def rotate(folder: Path, step: int, keep: int) -> None:
-    """Deletes all but the newest `keep` checkpoints up to `step`, and what a killed run left half made or deleted.
+    """Deletes what is older than the newest `keep` good checkpoints up to `step`, and what a kill left half made.
 
-    Later ones are damaged, and do not count: they are made again when the run comes to them.
+    Damaged ones do not count. Later ones are damaged: they are made again when the run comes to them.
     """
     own = [path for path in _newest_first(folder) if path.name <= name(step)]
-    for path in own[keep:]:
-        path.rename(path.with_suffix(".old"))  # no checkpoint any more, however much of it is still there
+    num_good = 0
+    for path in own if len(own) > keep else ():
+        if num_good == keep:
+            path.rename(path.with_suffix(".old"))  # no checkpoint any more, however much of it is still there
+        else:
+            num_good += not faults(path)
     for path in (*folder.glob("step-*.part"), *folder.glob("step-*.old")):
         shutil.rmtree(path)
 
@@ -51,20 +71,28 @@ def rotate(folder: Path, step: int, keep: int) -> None:
 def newest(folder: Path) -> Path | None:
     """The newest checkpoint whose files are all as they were written; damaged ones are named and passed over."""
     for path in _newest_first(folder):
-        try:
-            hashes = json.loads((path / "state.json").read_text())["sha256"]
-            damaged = [name for name, sha in hashes.items() if not _is_intact(path / name, sha)]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError):
-            damaged = ["state.json"]
-        if not damaged:
+        if not (damaged := faults(path)):
             return path
         print(f"{path}: damaged ({', '.join(damaged)}), passed over")
     return None
 
 
+def faults(path: Path) -> list[str]:
+    """The files of a checkpoint that are not what was written, or what of them is not finite."""
+    try:
+        hashes = run.read_json(path / "state.json")["sha256"]
+        damaged = [name for name, sha in hashes.items() if not _is_intact(path / name, sha)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ["state.json"]
+    if damaged:
+        return damaged
+    broken = _not_finite(load_file(path / "trained.safetensors"))
+    return [f"trained.safetensors: {broken} is not finite"] if broken else []
+
+
 def load(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]:
     """Puts the checkpoint's state into `model` and `optimizer` and the RNG; returns (step, progress)."""
-    state = json.loads((path / "state.json").read_text())
+    state = run.read_json(path / "state.json")
     saved, current = load_file(path / "trained.safetensors"), _trained(model)
     if saved.keys() != current.keys():
         odd = sorted(saved.keys() ^ current.keys())[:3]
@@ -81,6 +109,12 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> str:
+    """The first of the tensors that holds NaN or infinity, or nothing."""
+    bounds = ((name, torch.aminmax(tensor)) for name, tensor in tensors.items() if tensor.numel())
+    return next((name for name, both in bounds if not all(map(math.isfinite, both))), "")
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -4,7 +4,6 @@ Read `train` from the top: inputs, model, optimizer, resume, then the loop with 
 loss is the sum over all its target tokens divided by their number, however its rows are cut into micro-batches.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -25,6 +24,7 @@ from nsllm_lite.train.inputs import Inputs, read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay
 from nsllm_lite.train.plot import plot_losses, read_curve
 from nsllm_lite.train.prefetch import steps_ahead
+from nsllm_lite.train.spikes import LossWatch
 from nsllm_lite.train.team import Team
 from nsllm_lite.train.tracking import Trackers, TrainerLog, make_accelerator
 
@@ -57,10 +57,12 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
                 plot()
         team.leave()
         return run.read_manifest(out)["results"]
+    inputs.require_sound()
     how = choose_execution(recipe, inputs, device, card_bytes, team.size)
     if team.is_first:
         run.begin(out, identity, inputs.hashes)
         freeze_execution(out, card, how)
+        outputs.keep_base(out, inputs.base_dir)
         run.require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
         trackers = Trackers(accelerator, recipe)
     team.wait()
@@ -144,6 +146,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         outputs.write_before(recipe, inputs, lm, out)
 
     # The loop
+    watch = LossWatch(out, recipe, log.lines()) if team.is_first else None
     lm.train()
     progress_bar = run.progress(budget.steps, first_step, str(out), "step", disable=not team.is_first)
     train_seconds, train_tokens = 0.0, 0
@@ -182,6 +185,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
             line |= {"learning_rate": recipe.optimizer.learning_rate * factor, "grad_norm": grad_norm}
             if team.is_first:
                 log.write(line)
+                watch.see(done, loss, [name for row in rows for name in row.doc_ids])
             speed = train_tokens / train_seconds
             progress_bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} tok/s", refresh=False)
             progress_bar.update()
@@ -203,7 +207,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     results = outputs.summarise(recipe, inputs, log.lines(), domain_tokens, order)
     measured = outputs.measure(recipe, inputs, how, card, train_tokens, train_seconds) | {"processes": team.size}
     run.finish(out, "train", identity, inputs.hashes, results, started, measured)
-    outputs.print_summary(out, results, measured)
+    outputs.print_summary(recipe, results, measured)
     team.leave()
     return results
 
@@ -252,7 +256,7 @@ def freeze_execution(out: Path, card: str, how: recipes.Execution) -> None:
     """Keeps the execution in `out/execution.json`; says so when a resume finds another."""
     frozen = {"card": card, **how.model_dump(mode="json")}
     path = out / "execution.json"
-    before = json.loads(path.read_text()) if path.is_file() else {}
+    before = run.read_json(path) if path.is_file() else {}
     old = {key: before.get(key, value) for key, value in frozen.items()}
     if changed := [f"{key} {old[key]} -> {value}" for key, value in frozen.items() if old[key] != value]:
         print(f"{out}: continuing with another execution ({', '.join(changed)}); losses may differ by rounding")

@@ -63,9 +63,11 @@ def require_finite(step: int, loss: float, grad_norm: float, rows: list[Row], ou
     documents = [name for row in rows for name in row.doc_ids]
     run.write_json(out / "nonfinite.json", {"step": step, "documents": documents})
     latest = checkpoint.newest(out / "checkpoints")
+    rate = run.read_json(out / "run.json")["recipe"]["optimizer"]["learning_rate"]
     shown = ", ".join(documents[:8]) + (f" and {len(documents) - 8} more" if len(documents) > 8 else "")
     raise RuntimeError(
         f"Step {step}: loss {loss}, gradient norm {grad_norm}. Stopped before the optimizer step; the last good "
         f"checkpoint is {latest or 'none yet'}. Documents of the batch: {shown} (all in {out / 'nonfinite.json'}). "
-        "Look at those documents; if they are sound, lower optimizer.learning_rate and start into another folder."
+        "Look at those documents; if they are sound, the learning rate is too high: lower "
+        f"optimizer.learning_rate={rate:g} and start into another folder."
     )

@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 
-from nsllm_lite import execution, run
+from nsllm_lite import execution, intact, run
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
 from nsllm_lite.rows import RowTotals
 from nsllm_lite.train import samples
 from nsllm_lite.train.inputs import Inputs
 from nsllm_lite.train.order import StepOrder
+from nsllm_lite.train.spikes import judge
 from nsllm_lite.train.tracking import Trackers, TrainerLog
+from nsllm_lite.weights import require_sound
 
+BASE_FILES = "base_files.json"
 MAX_EPOCHS_UNREMARKED = 4  # beyond it repetition gains little. Source: Muennighoff et al., arXiv 2305.16264
 
 
@@ -43,6 +46,11 @@ class Log:
                 kept += [line] if json.loads(line)["step"] <= step else []
             except json.JSONDecodeError:
                 break
+        if step > 0 and not (kept and json.loads(kept[-1])["step"] == step):
+            raise ValueError(
+                f"{self.path} is damaged: it does not reach step {step}, of which there is a checkpoint. Restore it "
+                f"from a copy, or delete {self.path.parent} and run the same command again."
+            )
         run.write_atomic(self.path, "".join(line + "\n" for line in kept))
         for view in self.views:
             view.restart(self.lines())
@@ -62,6 +70,25 @@ class Log:
             os.fsync(file.fileno())
 
 
+def keep_base(out: Path, base_dir: Path | None) -> None:
+    """Writes down the files of the base, read through once; a run is continued on the very same ones.
+
+    Raises:
+        ValueError: they are damaged, or not those that this run began with.
+    """
+    if base_dir is None:
+        return
+    found = require_sound(base_dir)
+    path = out / BASE_FILES
+    before = run.read_json(path) if path.is_file() else found
+    if changed := sorted(name for name in {*found, *before} if found.get(name) != before.get(name)):
+        raise ValueError(
+            f"{base_dir / changed[0]} is not the file that {out} began with: it has changed since or is damaged. Fetch "
+            "or copy it again to continue, or start into another folder with OUT=DIR (make) or out=DIR (nsllm-lite)."
+        )
+    run.write_sealed(path, found)
+
+
 def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
     """The adapter with the identity of its base, or the trained model with its tokenizer; whole or absent."""
     final = out / ("adapter" if recipe.adapter else "model")
@@ -78,6 +105,7 @@ def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, o
                 "quantisation": recipe.quantisation,
                 "double_quantisation": recipe.double_quantisation,
                 "compute_dtype": recipe.compute_dtype,
+                "base_files": run.read_json(out / BASE_FILES),
             },
         )
         if recipe.quantisation == "nf4":
@@ -86,6 +114,9 @@ def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, o
         for path in inputs.tokenizer_dir.glob("*.json"):
             if "tokenizer" in path.name:
                 shutil.copy(path, part / path.name)
+    files = {path.name for path in part.iterdir()}
+    weights = {name for name in files if name.endswith(".safetensors")}
+    intact.record(part, files if recipe.adapter else weights.union(intact.BESIDE_WEIGHTS))
     run.replace_folder(part, final)
 
 
@@ -96,7 +127,7 @@ def write_before(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out
 
 
 def write_after(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
-    saved = json.loads((out / "samples.json").read_text())
+    saved = run.read_json(out / "samples.json")
     after = samples.continuations(lm, saved["openings"], recipe.samples.new_tokens, inputs.rows.totals.end_of_text_id)
     head = ["# Continuations of held-out papers", "", "Greedy decoding; the papers were not trained on."]
     columns = {"Prompt": saved["openings"], "Before": saved["before"], "After": after}
@@ -126,8 +157,26 @@ def summarise(
         "replay_share": float(order.replay_share),
         "first_loss": losses[0],
         "last_loss": sum(tail) / len(tail),
+        **warnings_of(lines),
         "heldout": {"before": evaluations[0]["heldout"], "after": evaluations[-1]["heldout"]},
     }
+
+
+def warnings_of(lines: list[dict]) -> dict[str, Any]:
+    """What the training loss told: how many spikes, and whether the learning rate seemed too high."""
+    found = judge(lines)
+    too_high = {"step": found.too_high_step, "why": found.too_high} if found.too_high else None
+    return {"spikes": len(found.spikes), "learning_rate_too_high": too_high}
+
+
+def print_warnings(results: dict[str, Any], recipe: recipes.Training) -> None:
+    if results["spikes"]:
+        print(f"  {results['spikes']} spikes of the loss, named in {recipe.out}/spikes.jsonl")
+    if too_high := results["learning_rate_too_high"]:
+        print(
+            f"  The learning rate seems too high (optimizer.learning_rate={recipe.optimizer.learning_rate:g}): at step "
+            f"{too_high['step']}, {too_high['why']}"
+        )
 
 
 def print_data(budget: recipes.Budget, totals: RowTotals, order: StepOrder) -> None:
@@ -172,13 +221,14 @@ def peak_memory_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def print_summary(out: Path, results: dict[str, Any], measured: dict[str, Any]) -> None:
+def print_summary(recipe: recipes.Train, results: dict[str, Any], measured: dict[str, Any]) -> None:
     print(
-        f"{out}: {results['steps']} steps, {results['tokens']:,} tokens "
+        f"{recipe.out}: {results['steps']} steps, {results['tokens']:,} tokens "
         f"({results['coverage']:.2f} x the {results['available_tokens']:,} domain tokens there are), "
         f"{measured['train_tokens_per_s'] or '-'} tokens/s, peak {measured['peak_memory_gib']} GiB"
         + (f" ({measured['predicted_memory_gib']} predicted)" if "predicted_memory_gib" in measured else "")
     )
+    print_warnings(results, recipe)
     for name in results["heldout"]["before"]:
         before, after = (results["heldout"][when][name].get("all") for when in ("before", "after"))
         if before and before["tokens"]:

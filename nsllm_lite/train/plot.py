@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsllm_lite import run
+from nsllm_lite.train.spikes import judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,6 +80,9 @@ def draw_losses(axes: "Axes", lines: list[dict[str, Any]], curves: dict[str, str
     """The lines of a `metrics.jsonl` over tokens: training in grey, each held-out loss in a colour of its own."""
     steps = [line for line in lines if "loss" in line]
     axes.plot([s["tokens"] for s in steps], [s["loss"] for s in steps], color="0.6", linewidth=1, label="training")
+    if spikes := judge(lines).spikes:
+        marked = [steps[number - 1] for number in spikes]
+        axes.plot([s["tokens"] for s in marked], [s["loss"] for s in marked], "x", color="C3", label="spikes")
     heldout = [line for line in lines if "heldout" in line]
     for color, (name, label) in enumerate(curves.items()):
         points = [(line["tokens"], line["heldout"][name]["all"]["loss"]) for line in heldout if line["heldout"][name]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nsllm_lite import execution, run, stop
+from nsllm_lite import execution, run, stop, weights
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
 from nsllm_lite.heldout import evaluating
@@ -23,6 +23,7 @@ from nsllm_lite.train.examples import Example, collate
 from nsllm_lite.train.order import shuffled
 from nsllm_lite.train.plot import plot_losses
 from nsllm_lite.train.sft_inputs import SftInputs, read_inputs, require_enough
+from nsllm_lite.train.spikes import LossWatch
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -50,8 +51,10 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
     require_enough(recipe, inputs)
     num_steps = count_steps(recipe, len(inputs.examples))
     how = choose_execution(recipe, inputs, device, card_bytes)
+    weights.require_sound(inputs.base_dir)
     run.begin(out, identity, inputs.hashes)
     cpt.freeze_execution(out, card, how)
+    outputs.keep_base(out, inputs.base_dir)
     run.require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
     left_out = [{"data": name, **line} for name, ledger in inputs.ledgers.items() for line in ledger.names]
     run.write_json(out / "left_out.json", left_out)
@@ -144,6 +147,7 @@ class Tuning:
             self.evaluate(0, 0)
             self.write_prompts()
         self.progress_bar = run.progress(self.num_steps, self.first_step, str(self.out), "step")
+        self._watch = LossWatch(self.out, self.recipe, self.log.lines())
         self._tokens_before = self.tokens_until(self.first_step)
 
     # Called by TRL's loop
@@ -179,6 +183,7 @@ class Tuning:
         self._require_finite(done, logs["loss"], 0.0 if skipped else logs["grad_norm"], batch)
         line = {"step": done, "tokens": tokens, "loss": logs["loss"], "learning_rate": logs["learning_rate"]}
         self.log.write(line | {"grad_norm": None if skipped else float(logs["grad_norm"])})
+        self._watch.see(done, logs["loss"], [example.name for example in batch])
         self.progress_bar.set_postfix_str(f"loss {logs['loss']:.4f}, {self.speed:,.0f} tok/s", refresh=False)
         self.progress_bar.update()
         self.done = done
@@ -425,6 +430,7 @@ def summarise(tuning: Tuning) -> dict[str, Any]:
         "records": {name: ledger.counts() for name, ledger in tuning.inputs.ledgers.items()},
         "first_loss": losses[0],
         "last_loss": sum(tail) / len(tail),
+        **outputs.warnings_of(lines),
         "heldout": {"before": evaluations[0], "after": evaluations[-1]},
     }
 
@@ -434,6 +440,7 @@ def print_summary(tuning: Tuning, results: dict[str, Any], measured: dict[str, A
         f"{tuning.out}: {results['steps']} steps, {results['tokens']:,} tokens, {results['answer_tokens']:,} of them "
         f"in answers, {measured['train_tokens_per_s'] or '-'} tokens/s, peak {measured['peak_memory_gib']} GiB"
     )
+    outputs.print_warnings(results, tuning.recipe)
     if results["lost_steps"]:
         print(f"  {results['lost_steps']} steps overflowed in fp16 and changed nothing")
     before, after = (results["heldout"][when]["answers"] for when in ("before", "after"))

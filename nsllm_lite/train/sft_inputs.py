@@ -43,8 +43,6 @@ def read_inputs(recipe: recipes.Sft) -> SftInputs:
     Raises:
         ValueError: one is missing, empty, or does not fit the model or the template.
     """
-    from transformers import AutoTokenizer
-
     files = {"data": files_of(recipe.data, "data"), "heldout": files_of(recipe.heldout, "heldout")}
     if not files["data"]:
         raise ValueError(
@@ -53,7 +51,7 @@ def read_inputs(recipe: recipes.Sft) -> SftInputs:
         )
     base_dir = models.resolve_model(recipe.model)
     tokenizer = load_tokenizer(base_dir)
-    chat_tokenizer = AutoTokenizer.from_pretrained(base_dir, trust_remote_code=False)
+    chat_tokenizer = models.load_tokenizer(base_dir)
     template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer)
     size = execution.read_size(base_dir)
     if template.end_id >= size.vocab:
@@ -63,6 +61,12 @@ def read_inputs(recipe: recipes.Sft) -> SftInputs:
         )
     examples, ledger = read_examples(files["data"], template, recipe.max_tokens)
     heldout, heldout_ledger = read_examples(files["heldout"], template, recipe.max_tokens)
+    for example in (*examples, *heldout):
+        if (highest := int(example.input_ids.max())) >= size.vocab:
+            raise ValueError(
+                f"{example.name} holds token {highest}, but the model at {base_dir} knows {size.vocab}: its tokenizer "
+                "belongs to another model. Put the right one beside its weights."
+            )
     in_both = {e.document for e in examples} & {e.document for e in heldout} - {""}
     if in_both:
         raise ValueError(

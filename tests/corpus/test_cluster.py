@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite import recipe, run
+from nsllm_lite import recipe
 from nsllm_lite.corpus import build, cluster, shards
 from tests.corpus.small import digests, paper, prose, values
 
@@ -93,11 +93,11 @@ def test_ranks_divide_the_tasks_among_them_and_pass_over_what_is_done(corpus, mo
     asked = []
     stage = shards.Stage("reading", asked.append, list("abcdefg"), [1] * 7, Path(made.out) / "work/tasks")
     monkeypatch.setitem(cluster.STAGES, "reading", lambda _: stage)
-    run.write_json(stage.answers()[3], "done before")
+    shards.write_answer(stage.answers()[3], "done before")
     for rank in (1, 2, 0):
         cluster.run_rank(made, "reading", None, rank, 3)
     assert asked == list("becfag")
-    assert run.read_json(stage.answers()[3]) == "done before"
+    assert shards.read_answer(stage.answers()[3]) == "done before"
 
 
 def test_an_error_in_a_step_ends_the_chain(corpus):

@@ -68,7 +68,7 @@ BREAKAGES = {
     "rank": (lambda b, a: edit_json(a / "adapter_config.json", r=9), "does not fit rank 9 in adapter_config.json"),
     "not finite": (
         lambda b, a: edit_adapter(a, lambda t: t[Q + "B.weight"].view(-1)[7].fill_(math.nan)),
-        r"NaN or infinity in model.layers.0.self_attn.q_proj.lora_B.weight\. .* earlier checkpoint",
+        "q_proj.lora_B.weight holds NaN or infinity in .*adapter_model.safetensors.* earlier checkpoint",
     ),
     "saved module absent": (
         lambda b, a: edit_json(a / "adapter_config.json", modules_to_save=["lm_head"]),

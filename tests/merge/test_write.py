@@ -24,8 +24,8 @@ def test_directory_is_whole_and_the_manifest_true(copied, tmp_path):
     (base / "pytorch_model.bin").write_bytes(b"never copied")
     results = merge(recipe)
     out = tmp_path / "out"
-    kept = ["README.md", "config.json", "generation_config.json", "manifest.json", "model.safetensors", "tensors.json"]
-    assert sorted(path.name for path in out.iterdir()) == [*kept, "times.json", "tokenizer.json"]
+    kept = ["README.md", "config.json", "files.json", "generation_config.json", "manifest.json", "model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == [*kept, "tensors.json", "times.json", "tokenizer.json"]
     manifest = run.read_manifest(out)
     assert manifest["results"] == results
     assert manifest["inputs"]["base"] == run.fingerprint_weights(base)

@@ -1,0 +1,341 @@
+"""Files cut short or with a bit turned over: the command that reads them says which, or takes a good copy."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+from nsllm_lite import cli, intact, model, recipe, run, weights
+from nsllm_lite.corpus import build
+from nsllm_lite.evals.engine import open_engine
+from nsllm_lite.rows import Rows
+from nsllm_lite.tasks.splits import make_tasks
+from nsllm_lite.train import checkpoint, cpt
+from tests.conftest import SHAPE, pico_values
+from tests.corpus.small import digests, paper, prose, sample, values, write_lines
+
+PLAIN = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
+
+
+def damages(path: Path, flips: int, seed: int = 0, within: int | None = None) -> Iterator[str]:
+    """Each damage in turn lies in `path`, told in words; then the file is whole again.
+
+    Bits are turned in the first `within` bytes. The last byte of JSON is a line end, without which it says the same;
+    and without the name of its seal there is nothing to check, and nothing else is wrong.
+    """
+    whole = path.read_bytes()
+    rng = random.Random(seed)
+    name_of_seal = range(whole.find(b'"seal"'), whole.find(b'"seal"') + len('"seal"')) if b'"seal"' in whole else ()
+    places = [place for place in range(within or len(whole)) if place not in name_of_seal]
+    try:
+        for cut in (2 if path.suffix == ".json" else 1, len(whole) // 2, len(whole)):
+            path.write_bytes(whole[: len(whole) - cut])
+            yield f"{path}: {cut} bytes cut off"
+        for _ in range(flips):
+            place, bit = rng.choice(places), rng.randrange(8)
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            yield f"{path}: bit {bit} of byte {place} turned over"
+    finally:
+        if path.parent.is_dir():
+            path.write_bytes(whole)
+
+
+def refused(command: Callable[[], int | None], capsys: pytest.CaptureFixture, path: Path, what: str) -> None:
+    """The command ends with status 2, or with ValueError, and one error that names the file."""
+    capsys.readouterr()
+    try:
+        status = command()
+    except ValueError as error:
+        status, said = 2 if type(error) is ValueError else repr(error), str(error)
+    else:
+        said = capsys.readouterr().err
+    assert status == 2, what
+    assert path.name in said, f"{what}: {said}"
+    assert "Traceback" not in said, what
+
+
+@pytest.fixture(scope="module")
+def chain(pico, tmp_path_factory) -> Path:
+    """base/model made by training from nothing, phase/adapter trained on it, merged; and their recipes."""
+    root = tmp_path_factory.mktemp("chain")
+    shutil.copytree(pico, root / "pico")
+    budget = {"steps": 3, "tokens_per_step": 256, "tokens": 768}
+    common = {"budget": budget, "checkpoint_steps": 1, "keep_checkpoints": 3}
+    base = {**pico_values(root / "pico", root / "base"), **common, "model": None, "adapter": "none"}
+    base |= {"build": {**SHAPE, "tokenizer": str(root / "pico/tokenizer")}, "quantisation": "none", "replay": "none"}
+    cpt.train(recipe.validate(base, "base"))
+    phase = {**pico_values(root / "pico", root / "phase"), **common, "model": str(root / "base/model")}
+    cpt.train(recipe.validate(phase, "phase"))
+    (root / "phase.yaml").write_text(yaml.safe_dump(phase))
+    assert cli.main(merge_words(root, "merged")) == 0
+    return root
+
+
+def train_words(root: Path, out: str, **changes: str) -> list[str]:
+    return [
+        "train",
+        str(root / "phase.yaml"),
+        f"out={root / out}",
+        *(f"{key}={value}" for key, value in changes.items()),
+    ]
+
+
+def merge_words(root: Path, out: str, base: str = "base/model") -> list[str]:
+    return ["merge", "--base", str(root / base), "--adapter", str(root / "phase/adapter"), "--out", str(root / out)]
+
+
+READ_BY_TRAIN = ["base/model/model.safetensors", "base/model/config.json", "base/model/tokenizer.json"]
+READ_BY_TRAIN += [f"pico/rows/papers/{split}/data-00000.arrow" for split in ("train", "heldout")]
+READ_BY_TRAIN += ["pico/rows/general/train/data-00000.arrow", "pico/rows/papers/train/rows.json"]
+READ_BY_TRAIN += ["pico/rows/papers/train/state.json", "phase/manifest.json"]
+READ_BY_MERGE = [f"phase/adapter/{name}" for name in ("adapter_model.safetensors", "adapter_config.json")]
+READ_BY_MERGE += ["phase/adapter/training.json", "phase/adapter/nf4.json", "base/model/model.safetensors"]
+READ_BY_EVAL = [f"merged/{name}" for name in ("model.safetensors", "config.json", "tokenizer.json")]
+
+
+def open_merged(root: Path) -> None:
+    open_engine(str(root / "merged"), device="cpu", how=recipe.EvalExecution())
+
+
+def check_all(root: Path, capsys: pytest.CaptureFixture, flips: int) -> int:
+    tries = 0
+    for name in READ_BY_TRAIN:
+        words = train_words(root, "phase" if "manifest" in name else "again")
+        for what in damages(root / name, flips):
+            refused(lambda words=words: cli.main(words), capsys, root / name, what)
+            tries += 1
+    for name in READ_BY_MERGE:
+        for what in damages(root / name, flips):
+            refused(lambda: cli.main(merge_words(root, "merged-again")), capsys, root / name, what)
+            tries += 1
+    for name in READ_BY_EVAL:
+        for what in damages(root / name, flips):
+            refused(lambda: open_merged(root), capsys, root / name, what)
+            tries += 1
+    assert not list(root.glob("merged-again*/*.safetensors"))
+    return tries
+
+
+def test_what_we_wrote_is_checked_by_whoever_reads_it(chain, capsys):
+    assert check_all(chain, capsys, flips=2) == 5 * (len(READ_BY_TRAIN) + len(READ_BY_MERGE) + len(READ_BY_EVAL))
+    assert cli.main(train_words(chain, "whole")) == 0, "nothing is damaged any more"
+
+
+@pytest.mark.slow
+def test_what_we_wrote_is_checked_wherever_the_bit_lies(chain, capsys):
+    check_all(chain, capsys, flips=60)
+
+
+def test_files_changed_on_purpose_are_used_once_that_is_said(chain):
+    folder = Path(shutil.copytree(chain / "merged", chain / "changed"))
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        text.replace('"max_position_embeddings": 32768', '"max_position_embeddings": 64')
+    )
+    with pytest.raises(ValueError, match=r"config\.json is damaged.*on purpose, delete .*files\.json"):
+        model.load_base(folder, **PLAIN)
+    (folder / "files.json").unlink()
+    assert model.load_base(folder, **PLAIN).config.max_position_embeddings == 64
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_weights_of_others_are_whole_or_refused(pico, chain, capsys, tmp_path, shards):
+    """Nobody tells their hashes: cut files and damaged headers are seen, and a tensor that is not there."""
+    base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
+    if shards > 1:
+        model.load_base(base, **PLAIN).save_pretrained(base, max_shard_size="200KB")
+        (base / "model.safetensors").unlink()
+    files = sorted(base.glob("*.safetensors"))
+    assert len(files) >= shards
+    words = train_words(chain, "foreign", model=str(base))
+    header_bytes = int.from_bytes(files[0].read_bytes()[:8], "little")
+    said, harmless = {}, []
+    for what in damages(files[0], 40, within=8 + header_bytes):
+        try:
+            loaded = model.load_base(base, **PLAIN)
+        except ValueError as error:
+            said[what] = str(error)
+        else:
+            harmless.append((what, {name: tensor.sum().item() for name, tensor in loaded.named_parameters()}))
+    assert len(said) > 20
+    assert {what: words for what, words in said.items() if files[0].name not in words and "holds no" not in words} == {}
+    whole = {name: tensor.sum().item() for name, tensor in model.load_base(base, **PLAIN).named_parameters()}
+    assert all(sums == whole for _, sums in harmless), "as where a bit of the metadata is turned over"
+    for path in [base / "tokenizer.json", base / "config.json", *base.glob("*.index.json")]:
+        for what in damages(path, 0):
+            refused(lambda: cli.main(words), capsys, path, what)
+    files[0].unlink()
+    refused(lambda: cli.main(words), capsys, base, "a file that is missing")
+
+
+def test_a_base_that_changed_after_training_is_not_merged_into(chain, capsys, tmp_path):
+    """A base from elsewhere, one bit of which is turned over where its fingerprint does not look."""
+    root = tmp_path / "foreign"
+    base = Path(shutil.copytree(chain / "base/model", root / "base"))
+    (base / "files.json").unlink()
+    tensors = load_file(base / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["lm_head.weight"].repeat(200, 1)[:300].contiguous()
+    embeddings = tensors["model.embed_tokens.weight"]
+    padding = {f"padding.{n}": embeddings.repeat(20, 1) for n in range(3)}  # beyond 16 x 64 KiB
+    save_file(tensors | padding, base / "model.safetensors", {"format": "pt"})
+    values = yaml.safe_load((chain / "phase.yaml").read_text()) | {"model": str(base), "out": str(root / "phase")}
+    (root / "phase.yaml").write_text(yaml.safe_dump(values))
+    assert cli.main(["train", str(root / "phase.yaml")]) == 0
+    before = run.fingerprint_weights(base)
+    place = weights.read_header(base / "model.safetensors")["padding.1"].start + 7
+    whole = bytearray((base / "model.safetensors").read_bytes())
+    whole[place] ^= 1
+    (base / "model.safetensors").write_bytes(whole)
+    assert run.fingerprint_weights(base) == before
+    refused(lambda: cli.main(merge_words(root, "merged", "base")), capsys, base / "model.safetensors", "changed")
+    (root / "phase/manifest.json").unlink()  # as if it had been killed
+    refused(lambda: cli.main(["train", str(root / "phase.yaml")]), capsys, base / "model.safetensors", "changed")
+
+
+# ----------------------------------------------------------------------------------------------------- checkpoints
+
+
+def check_checkpoints(root: Path, out: Path, capsys: pytest.CaptureFixture, flips: int) -> int:
+    """Whatever is done to the newest checkpoint, the run goes on from the one before and ends as if unbroken."""
+    unbroken = {
+        name: (root / "phase" / name).read_bytes() for name in ("metrics.jsonl", "adapter/adapter_model.safetensors")
+    }
+    tries = 0
+    for name in ("trained.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json"):
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(root / "phase", out)
+        newest = out / "checkpoints/step-000003"
+        for what in damages(newest / name, flips):
+            assert checkpoint.newest(out / "checkpoints").name == "step-000002", what
+            assert f"step-000003: damaged ({name}" in capsys.readouterr().out, what
+            tries += 1
+        state = (newest / name).read_bytes()
+        (newest / name).write_bytes(state[:-2])
+        (out / "manifest.json").unlink()
+        assert cli.main(train_words(root, str(out))) == 0
+        assert "continuing after step 2" in capsys.readouterr().out
+        assert {name: (out / name).read_bytes() for name in unbroken} == unbroken
+        assert not checkpoint.faults(newest)
+    return tries
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(chain, tmp_path, capsys):
+    assert check_checkpoints(chain, tmp_path / "out", capsys, flips=5) == 4 * 8
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_passed_over_wherever_the_bit_lies(chain, tmp_path, capsys):
+    check_checkpoints(chain, tmp_path / "out", capsys, flips=200)
+
+
+def test_rotation_keeps_good_checkpoints_and_never_deletes_the_only_one(chain, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(chain / "phase/checkpoints", folder)
+    names = [f"step-00000{number}" for number in (1, 2, 3)]
+    for name in names[1:]:
+        path = folder / name / "optimizer.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+    checkpoint.rotate(folder, 1)
+    assert sorted(path.name for path in folder.iterdir()) == names, "two damaged ones do not count"
+    assert checkpoint.newest(folder).name == "step-000001"
+    shutil.copytree(folder / names[0], folder / "step-000004")
+    checkpoint.rotate(folder, 1)
+    assert [path.name for path in folder.iterdir()] == ["step-000004"]
+
+
+def test_a_log_that_lost_lines_is_not_continued(chain, tmp_path, capsys):
+    shutil.copytree(chain / "phase", tmp_path / "out")
+    (tmp_path / "out/manifest.json").unlink()
+    log = tmp_path / "out/metrics.jsonl"
+    log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
+    refused(lambda: cli.main(train_words(chain, str(tmp_path / "out"))), capsys, log, "half a log")
+
+
+# ---------------------------------------------------------------------------------------------------------- corpus
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Callable[[str], recipe.Corpus]:
+    write_lines(tmp_path / "arxiv.jsonl", [paper(i) for i in range(40)])
+    write_lines(tmp_path / "full.jsonl", [sample(i) for i in range(12)])
+    write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(10)])
+    sources = [{"name": name, "path": str(tmp_path / f"{name}.jsonl")} for name in ("arxiv", "full")]
+    return lambda out: recipe.validate(values(tmp_path, out, sources), "corpus")
+
+
+def check_work(corpus: Callable, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, every: int) -> int:
+    """An unfinished build that is continued with one of its files damaged ends in the same corpus, or names the file.
+
+    Tries one damage of each `every`th file, or with 1 all of all.
+    """
+    seed, flips = 2, 4
+    build.build(corpus("whole"))
+    whole = digests(Path(corpus("whole").out))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build.build(corpus("stopped"))
+    stopped, out = Path(corpus("stopped").out), Path(corpus("broken").out)
+    names = [p.relative_to(stopped) for p in sorted(stopped.rglob("*")) if p.is_file() and p.stat().st_size]
+    # but what decides which work can be used again, and what is written anew at the end
+    left_out = {"reading.json", "later.json", "dropped.jsonl", "ledger.parquet", "ledger_files.parquet"}
+    names = [name for name in names if name.name not in left_out or name.parent.name == "00000-000"]
+    tries = 0
+    for name in names[seed % every :: every]:
+        for what in range(3 + flips) if every == 1 else [random.Random(f"{seed}{name}").randrange(3 + flips)]:
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(stopped, out)
+            for marker in ("reading.json", "later.json"):
+                path = out / "work" / marker
+                path.write_text(path.read_text().replace("/stopped", "/broken"))
+            made = damages(out / name, flips, seed=tries)  # held, because it mends the file when it is let go
+            words = [next(made) for _ in range(what + 1)][-1]
+            capsys.readouterr()
+            refusal = ""
+            try:
+                build.build(corpus("broken"))
+            except ValueError as error:
+                refusal = str(error)
+            assert name.name in refusal or (digests(out) == whole and "is damaged" in capsys.readouterr().out), words
+            tries += 1
+    return tries
+
+
+def test_a_build_continues_over_damaged_work(corpus, capsys, monkeypatch):
+    assert check_work(corpus, capsys, monkeypatch, every=6) >= 8
+
+
+@pytest.mark.slow
+def test_a_build_continues_over_any_damaged_work(corpus, capsys, monkeypatch):
+    assert check_work(corpus, capsys, monkeypatch, every=1) > 300
+
+
+def test_documents_and_ledger_are_checked_by_what_reads_them(corpus, tmp_path, capsys):
+    made = corpus("out")
+    build.build(made)
+    tasks = yaml.safe_load(Path("recipes/nano/tasks.yaml").read_text())
+    asked = recipe.validate(tasks | {"corpus": made.out, "out": str(tmp_path / "tasks")}, "tasks")
+    for path in [*sorted(Path(made.out).glob("documents/*.parquet")), Path(made.out) / "ledger.parquet"]:
+        for what in damages(path, 3):
+            refused(lambda: make_tasks(asked), capsys, path, what)
+    rows = Path(made.out) / "rows/phase1/train"
+    for path in rows.iterdir():
+        for what in damages(path, 3):
+            refused(lambda: Rows(rows).require_sound(), capsys, path, what)
+
+
+def test_every_name_that_is_written_down_is_there(chain):
+    """And all that decides numbers is among them."""
+    for folder, least in (("base/model", 3), ("phase/adapter", 4), ("merged", 3), ("pico/rows/papers/train", 4)):
+        known = json.loads((chain / folder / intact.FILES).read_text())["files"]
+        assert len(known) >= least
+        assert all((chain / folder / name).stat().st_size == entry["bytes"] for name, entry in known.items())
