@@ -7,7 +7,7 @@ from pathlib import Path
 from nsllm_lite import execution, tables
 from nsllm_lite.chain import QWEN3, REFERENCE, Chain
 from nsllm_lite.recipe import Execution
-from nsllm_lite.run import GIB, read_json
+from nsllm_lite.run import GIB, read_object
 
 PEAK_TFLOPS = {
     "H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155, "T4": 65,
@@ -154,7 +154,7 @@ def _size_and_download(chain: Chain) -> tuple[execution.ModelSize, int]:
         return execution.read_size(Path(model)), 0
     if known := next((size for hub_id, _, size in QWEN3.values() if hub_id == model), None):
         return known, 0 if _is_cached(model) else known.params * 2
-    size = execution.ModelSize.of(read_json(Path(_fetch_config(model))))
+    size = execution.ModelSize.of(read_object(Path(_fetch_config(model))))
     return size, 0 if _is_cached(model) else size.params * 2
 
 

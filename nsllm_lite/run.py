@@ -98,20 +98,45 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_manifest(out: Path) -> dict | None:
-    """The manifest of `out`, or None where the directory is absent or unfinished."""
+    """The manifest of `out`, or None where the directory is absent or unfinished.
+
+    Raises:
+        ValueError: it is damaged, or none that `finish` writes.
+    """
     path = Path(out) / "manifest.json"
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    manifest = read_object(path, recipe=dict, inputs=dict, results=dict)
+    if not isinstance(manifest.get("verb"), str):
+        raise damaged(path, "no verb is named in it")
+    return manifest
 
 
 def read_json(path: Path) -> Any:
     """Raises ValueError naming the file where it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}). It was written whole once: restore it from a copy, or delete its folder and "
-            "run the same command again."
-        ) from None
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError too
+        raise damaged(path, error) from None
+
+
+def read_object(path: Path, **needed: type) -> dict[str, Any]:
+    """The JSON object in `path`, with a value of these types under these names; ValueError naming the file if not."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise damaged(path, f"a JSON object is needed, found {type(value).__name__}")
+    for name, kind in needed.items():
+        if not isinstance(value.get(name), kind):
+            raise damaged(path, f"{name!r} is {'not in it' if name not in value else 'of another kind'}")
+    return value
+
+
+def damaged(path: Path, what: object) -> ValueError:
+    """What to raise where a file that a run left is not as it was left."""
+    return ValueError(
+        f"{path} is damaged ({what}). It was written whole once: restore it from a copy, or delete its folder and "
+        "run the same command again."
+    )
 
 
 def manifest_sha256(out: Path) -> str | None:
@@ -132,7 +157,7 @@ def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
         ValueError: `out` holds an unfinished run of another recipe or of other inputs.
     """
     path = out / "run.json"
-    if path.is_file() and (changed := _changes(recipe, inputs, read_json(path))):
+    if path.is_file() and (changed := _changes(recipe, inputs, read_object(path, recipe=dict, inputs=dict))):
         raise ValueError(
             f"{out} holds an unfinished run made differently (changed: {', '.join(changed)}). Undo the change to "
             "continue it, write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder."

@@ -4,6 +4,7 @@ Plain reads, because the pages of a memory map would count as resident.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,22 +59,35 @@ class Stored:
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """The tensors of a safetensors file, by name, in the order they lie in it."""
+    """The tensors of a safetensors file, by name, in the order they lie in it.
+
+    Raises:
+        ValueError: it is no such file, is cut short, or says of a tensor what cannot be.
+    """
     size = path.stat().st_size
     try:
         with open(path, "rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(header_bytes)) if header_bytes < size else None
         header.pop("__metadata__", None)
-        tensors = {}
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            first, last = entry["data_offsets"]
-            tensors[name] = Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + first, last - first)
-    except (ValueError, AttributeError, KeyError, TypeError):
+        entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+        tensors = {name: _stored(path, 8 + header_bytes, entry) for name, entry in entries}
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path} is not a safetensors file. Whole files are needed: fetch or copy it again.") from None
     if any(stored.start + stored.num_bytes > size for stored in tensors.values()):
         raise ValueError(f"{path} is cut short at {size} bytes. Whole files are needed: fetch or copy it again.")
     return tensors
+
+
+def _stored(path: Path, data_start: int, entry: dict) -> Stored:
+    """The tensor of a header's entry. Raises ValueError, KeyError or TypeError where it is none."""
+    (first, last), dtype, shape = entry["data_offsets"], entry["dtype"], tuple(entry["shape"])
+    numbers = (first, last, *shape)
+    if not isinstance(dtype, str) or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise TypeError("a type is a name, offsets and sizes are whole numbers")
+    if last < first or (dtype in DTYPES and last - first != math.prod(shape) * DTYPES[dtype].itemsize):
+        raise ValueError("its bytes are not those of its shape")
+    return Stored(path, dtype, shape, data_start + first, last - first)
 
 
 def slices(num_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:

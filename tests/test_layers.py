@@ -9,7 +9,7 @@ import nsllm_lite
 
 ROOT = Path(nsllm_lite.__file__).parent
 FLOORS = {
-    "ground": {"recipe", "weights", "document", "rows", "run", "driver", "tables", "kernels", "__init__"},
+    "ground": {"recipe", "weights", "document", "rows", "run", "manifests", "driver", "tables", "kernels", "__init__"},
     "shared": {"tasks", "model", "execution", "heldout", "chain", "steps"},
     "verb": {"corpus", "train", "evals", "merge", "plan", "sample", "starter"},
     "door": {"cli", "arguments", "doctor", "runs"},

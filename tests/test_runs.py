@@ -52,7 +52,7 @@ def chain(tmp_path) -> Path:
     hashes = {
         name: make_rows(root / f"corpus/rows/{name}/train", seed) for seed, name in enumerate(("general", "phase1"))
     }
-    counts = {"in": 100, "kept": 80}
+    counts = {"in": 100, "kept": 80, "heldout": 0, "duplicate": 0, "unused": 0, "dropped": {"too_short": 20}}
     finish(
         root / "corpus",
         "corpus",
@@ -80,7 +80,7 @@ def chain(tmp_path) -> Path:
     made = {
         "model": "runs/x/base/model",
         "rows": f"{rows}/phase1/train",
-        "adapter": {"rank": 16},
+        "adapter": {"rank": 16, "alpha": 32, "targets": ["q_proj"]},
         "quantisation": "nf4",
     }
     made["replay"] = {"rows": f"{rows}/general/train"}
@@ -197,7 +197,7 @@ def test_a_base_from_elsewhere_and_a_corpus_that_is_gone(chain, capsys):
     recipe = {
         "model": "Qwen/Qwen3-8B-Base",
         "rows": "runs/gone/rows/phase1/train",
-        "adapter": {"rank": 4},
+        "adapter": {"rank": 4, "alpha": 8, "targets": ["q_proj"]},
         "quantisation": "nf4",
     }
     trained(chain / "phase1", recipe, {"rows": "x", "base": "y"}, heldout(6, 5), heldout(4, 5), 3)

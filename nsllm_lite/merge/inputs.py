@@ -1,14 +1,17 @@
 """What a merge reads: the base's weights and config, the adapters', and the proofs that they belong together."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator, BaseModel, Field, RootModel, ValidationError
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
-from nsllm_lite.weights import Stored, read_header, slices
+from nsllm_lite.weights import DTYPES, Stored, read_header, slices
 
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
 # key that is set (fan_in_fan_out, target_parameters, layer_replication, ...) changes the formula: refused.
@@ -22,6 +25,52 @@ ALLOWED = {
 SILENT = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 SILENT |= {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "lora_dropout"}
 SILENT |= {"megatron_core", "qalora_group_size", "runtime_config"}
+
+
+def _is_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    return text
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Pattern = Annotated[str, AfterValidator(_is_pattern)]  # of a module's name
+
+
+class _Obeyed(BaseModel, strict=True):
+    """Of which kind the values in adapter_config.json are that are more than a word."""
+
+    r: Count
+    lora_alpha: Number
+    rank_pattern: dict[Pattern, Count] | None = None
+    alpha_pattern: dict[Pattern, Number] | None = None
+    modules_to_save: list[str] | None = None
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    base_model_name_or_path: str | None = None
+
+
+class _Training(BaseModel, strict=True):
+    """And in training.json, as our own training writes it."""
+
+    base_fingerprint: str | None = None
+    compute_dtype: str | None = None
+    double_quantisation: bool | None = None
+
+
+class _Means(RootModel, strict=True):
+    root: dict[str, Number]
+
+
+def require_kinds(kinds: type[BaseModel], values: dict, path: Path) -> None:
+    """Raises ValueError naming `path` and each value in it that is of another kind."""
+    try:
+        kinds.model_validate(values)
+    except ValidationError as error:
+        what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise run.damaged(path, what) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +103,21 @@ def open_base(folder: Path) -> Base:
     """The tensors and the config of the base, from the files transformers would load."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is no model directory: it has no config.json. Set base=DIR to one that has.")
-    config = run.read_json(folder / "config.json")
-    if config.get("quantization_config"):
+    config = run.read_object(folder / "config.json")
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
         raise ValueError(
-            f"{folder} is quantised ({config['quantization_config'].get('quant_method')}). The adapter is added to "
+            f"{folder} is quantised ({method}). The adapter is added to "
             "16-bit or 32-bit weights: name the model it was quantised from as base=DIR."
         )
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         files = ["model.safetensors"]
     elif index.is_file():
-        files = sorted(set(run.read_json(index)["weight_map"].values()))
+        files = list(run.read_object(index, weight_map=dict)["weight_map"].values())
+        if not files or not all(isinstance(name, str) for name in files):
+            raise run.damaged(index, "its weight_map does not name a file for each tensor")
+        files = sorted(set(files))
     else:
         raise ValueError(
             f"No model.safetensors nor its index in {folder}. The base's weights must be safetensors (pickled *.bin "
@@ -86,7 +139,7 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             f"No adapter at {folder}: {' and '.join(missing)} missing. Merging needs what training writes at its "
             "end (safetensors, never a pickle): run training first, or set adapter=DIR."
         )
-    settings = run.read_json(folder / "adapter_config.json")
+    settings = run.read_object(folder / "adapter_config.json")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
     if refused:
@@ -95,11 +148,14 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             "which the merged weight is not W + s B A, or was never proved to be. Only LoRA, rsLoRA and DoRA are "
             "merged here: merge this one with PEFT's merge_and_unload, or train without that setting."
         )
+    require_kinds(_Obeyed, settings, folder / "adapter_config.json")
     path = folder / "adapter_model.safetensors"
     tensors = {name.removeprefix("base_model.model."): stored for name, stored in read_header(path).items()}
     training, means = (
-        run.read_json(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
+        run.read_object(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
     )
+    require_kinds(_Training, training, folder / "training.json")
+    require_kinds(_Means, means, folder / "nf4.json")
     return Adapter(folder, tensors, settings, training, chosen.weight, run.sha256_file(path), means)
 
 
@@ -133,6 +189,11 @@ def require_finite(adapter: Adapter) -> None:
     """Raises ValueError naming the tensors of the adapter that hold NaN or infinity."""
     broken = []
     for name, stored in adapter.tensors.items():
+        if stored.dtype not in DTYPES or not math.prod(stored.shape) or not stored.shape:
+            raise ValueError(
+                f"{adapter.folder} holds {name} of type {stored.dtype} and shape {stored.shape}. Adapters are bf16, "
+                "fp16 or fp32, and none of their tensors is empty: save it again with PEFT's save_pretrained."
+            )
         pieces = (stored.rows(*piece) for piece in slices(stored.shape[0], 4 * math.prod(stored.shape[1:])))
         if not all(math.isfinite(bound) for rows in pieces for bound in torch.aminmax(rows)):
             broken.append(name)

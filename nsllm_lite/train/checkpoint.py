@@ -3,7 +3,6 @@
 The learning rate and the data order are functions of the step, so the step is their whole state.
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -26,7 +25,8 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progre
     save_file(tensors, part / "optimizer.safetensors")
     save_file(_rng_state(), part / "rng.safetensors")
     hashes = {path.name: run.sha256_file(path) for path in sorted(part.iterdir())}
-    run.write_json(part / "state.json", {"step": step, "optimizer": scalars, "progress": progress, "sha256": hashes})
+    state = {"step": step, "optimizer": scalars, "progress": progress, "sha256": hashes}
+    run.write_json(part / "state.json", state | {"sha256_of_this": run.sha256_json(state)})
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
     return final
@@ -41,11 +41,11 @@ def rotate(folder: Path, keep: int) -> None:
 def newest(folder: Path) -> Path | None:
     """The newest checkpoint whose files are all as they were written; damaged ones are named and passed over."""
     for path in _newest_first(folder):
-        try:
-            hashes = json.loads((path / "state.json").read_text())["sha256"]
-            damaged = [name for name, sha in hashes.items() if not _is_intact(path / name, sha)]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError):
+        state = _read_state(path)
+        if state is None:
             damaged = ["state.json"]
+        else:
+            damaged = [name for name, sha in state["sha256"].items() if not _is_intact(path / name, sha)]
         if not damaged:
             return path
         print(f"{path}: damaged ({', '.join(damaged)}), passed over")
@@ -54,7 +54,7 @@ def newest(folder: Path) -> Path | None:
 
 def load(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]:
     """Puts the checkpoint's state into `model` and `optimizer` and the RNG; returns (step, progress)."""
-    state = json.loads((path / "state.json").read_text())
+    state = run.read_json(path / "state.json")
     saved, current = load_file(path / "trained.safetensors"), _trained(model)
     if saved.keys() != current.keys():
         odd = sorted(saved.keys() ^ current.keys())[:3]
@@ -67,6 +67,15 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]
     optimizer.load_state_dict({"state": _join(tensors, state["optimizer"]), "param_groups": groups})
     _restore_rng(load_file(path / "rng.safetensors"))
     return state["step"], state["progress"]
+
+
+def _read_state(path: Path) -> dict | None:
+    """state.json of a checkpoint as it was written; None where it is not."""
+    try:
+        state = run.read_json(path / "state.json")
+        return state if state.pop("sha256_of_this") == run.sha256_json(state) else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:
