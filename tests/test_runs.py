@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 
 from nsllm_lite import cli, run
 from nsllm_lite.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite.steps import read_step
 
 
 def make_rows(folder: Path, seed: int) -> str:
@@ -237,6 +239,33 @@ def test_instruction_tuning_with_its_data(chain, capsys):
     assert "instruction tuning: 70 tokens, answers 3.000 -> 1.500" in told(capsys, "show", str(chain / "sft"))
     run.write_atomic(data, "{}\n{}\n")
     assert "(data changed since)" in told(capsys, "show", str(chain / "sft"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("manifest.json", {"recipe": {"kind": "train"}}, r"recipe\.rows: Field required"),
+        ("manifest.json", {"results": []}, r"results\.: Input should be"),
+        ("manifest.json", {"inputs": {"base": 1}}, "inputs: a hash is needed for each"),
+        ("manifest.json", {"verb": ["train"]}, "does not tell of which kind it is"),
+        ("times.json", {"started": 5}, r"times\.started: Input should be a valid string"),
+    ],
+)
+def test_a_manifest_that_tells_something_else_is_damaged(chain, capsys, name, change, message):
+    path = chain / "phase1" / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    found = told(capsys, "show", str(chain / "phase1"), code=2)
+    assert "is damaged" in found
+    assert re.search(message, found), found
+    assert "damaged" in told(capsys, "runs", str(chain))
+
+
+def test_metrics_end_where_a_line_is_none(chain):
+    path = chain / "phase1/metrics.jsonl"
+    whole = path.read_text().split("\n")
+    for line in ('{"step": 1, "tok', "[1]", '{"step": "1", "tokens": 2}', '{"step": 1, "tokens": 2, "heldout": {"domain": 1}}'):
+        path.write_text("\n".join([whole[0], line, *whole[1:]]))
+        assert [found["step"] for found in read_step(chain / "phase1").metrics()] == [0]
 
 
 def test_what_is_no_run(tmp_path, capsys):

@@ -281,9 +281,11 @@ def open_engine(
     if (folder / "adapter_config.json").is_file():
         adapter = folder
         if (folder / "training.json").is_file():
-            training = run.read_json(folder / "training.json")
+            kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
+            training = run.read_object(folder / "training.json", **kinds)
             options = {name: training[name] for name in options}
-        folder = models.resolve_model(run.read_json(adapter / "adapter_config.json")["base_model_name_or_path"])
+        settings = run.read_object(adapter / "adapter_config.json", base_model_name_or_path=str)
+        folder = models.resolve_model(settings["base_model_name_or_path"])
     else:
         folder = models.resolve_model(path)
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")

@@ -12,9 +12,11 @@ write elsewhere; what else it promises stands in its function. Inputs that broke
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -27,9 +29,9 @@ from random import Random
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", MPLCONFIGDIR=tempfile.gettempdir(), TQDM_DISABLE="1")
-sys.dont_write_bytecode = True
-sys.path[0] = str(ROOT)  # instead of this file's folder
+if __name__ == "__main__":
+    os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", MPLCONFIGDIR=tempfile.gettempdir(), TQDM_DISABLE="1")
+    sys.path[0] = str(ROOT)  # instead of this file's folder
 
 from tests.faults.fuzz_guard import CPU_SECONDS, Broken, guarded  # noqa: E402
 from tests.faults.fuzz_mutate import WORDS, mutate, smallest  # noqa: E402
@@ -72,14 +74,16 @@ def place_of(error: BaseException) -> str:
 def run_mutated(name: str, target: Target, seed: str, runs: int, seconds: float, folder: Path, found: Path) -> dict:
     """Seeds, then mutations of them. The number of an input and `seed` decide it."""
     seeds = list(seeds_of(target).values())
-    started, count = time.monotonic(), 0
+    started, count, hangs, slowest = time.process_time(), 0, 0, 0.0
     broken: Counter[str] = Counter()
-    hangs = 0
-    while count < runs and time.monotonic() - started < seconds:
+    while count < runs and time.process_time() - started < seconds:
         content = seeds[count] if count < len(seeds) else mutate(Random(f"{seed}/{name}/{count}"), seeds)
         (folder.parent / "current").write_bytes(content)
+        begun = time.process_time()
+        error = broken_by(target, content, folder)
+        slowest = max(slowest, (time.process_time() - begun) * (count >= len(seeds)))  # the seeds also import
         count += 1
-        if error := broken_by(target, content, folder):
+        if error:
             hangs += is_hang(error)
             broken[place := place_of(error)] += 1
             if broken[place] == 1:
@@ -87,8 +91,9 @@ def run_mutated(name: str, target: Target, seed: str, runs: int, seconds: float,
                     content = smallest(content, lambda c, place=place: _breaks(target, c, folder, place))
                 keep(found, target, content)
                 print(f"{name}: {place}: {str(error)[:300]}", file=sys.stderr, flush=True)
-    total = broken.total()
-    return {"inputs": count * target.inputs_each, "crashes": total - hangs, "hangs": hangs, "seconds": time.monotonic() - started}
+    seconds = time.process_time() - started
+    figures = {"inputs": count * target.inputs_each, "crashes": broken.total() - hangs, "hangs": hangs}
+    return figures | {"seconds": seconds, "slowest": slowest}
 
 
 def _breaks(target: Target, content: bytes, folder: Path, place: str) -> bool:
@@ -119,7 +124,7 @@ def guide(name: str, runs: int, seconds: float, seed: str, folder: Path) -> None
     corpus = folder.parent / "corpus"
     corpus.mkdir()
     options = {
-        "runs": runs, "max_total_time": int(seconds), "seed": int(hashlib.sha256(seed.encode()).hexdigest()[:7], 16),
+        "runs": runs, "max_total_time": int(4 * seconds), "seed": int(hashlib.sha256(seed.encode()).hexdigest()[:7], 16),
         "timeout": int(3 * CPU_SECONDS), "rss_limit_mb": 4096, "max_len": MAX_GUIDED_BYTES, "dict": words,
         "artifact_prefix": f"{folder.parent}/artifact-", "print_final_stats": 1, "close_fd_mask": 1,
     }  # fmt: skip
@@ -147,7 +152,7 @@ def mutated_lines(names: list[str], asked: argparse.Namespace) -> Iterator[dict[
                 target = everything()[name]
                 content = (Path(work) / "current").read_bytes()
                 print(f"{name}: the process ended with {worker.returncode}: {keep(asked.found, target, content)}", file=sys.stderr)
-                yield {"target": name, "by": "mutation", "inputs": 0, "crashes": 1, "hangs": 0, "seconds": 0.0}
+                yield {"target": name, "by": "mutation", "inputs": 0, "crashes": 1, "hangs": 0, "seconds": 0.0, "slowest": None}
 
 
 def work_through(asked: argparse.Namespace) -> None:
@@ -158,7 +163,7 @@ def work_through(asked: argparse.Namespace) -> None:
         target = targets[name]
         folder = Path(asked.worker) / "scratch"
         folder.mkdir(exist_ok=True)
-        runs = target.num_mutated if asked.runs is None else asked.runs
+        runs = target.num_mutated + (0 if has_atheris() else target.num_guided) if asked.runs is None else asked.runs
         line = run_mutated(name, target, asked.seed, runs, asked.seconds, folder, asked.found)
         print(json.dumps({"target": name, "by": "mutation", **line}), file=out, flush=True)
 
@@ -169,9 +174,10 @@ def guided_line(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:
         (Path(work) / "scratch").mkdir()
         words = ["--guide", work, "--seed", asked.seed, "--runs", str(runs), "--seconds", str(asked.seconds), name]
-        started = time.monotonic()
+        started = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, errors="replace")
-        seconds = time.monotonic() - started
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = ended.ru_utime + ended.ru_stime - started.ru_utime - started.ru_stime
         artifacts = sorted(Path(work).glob("artifact-*"))
         for path in artifacts:
             print(f"{name}: {keep(asked.found, target, path.read_bytes())}", file=sys.stderr)
@@ -183,7 +189,8 @@ def guided_line(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     if crashes or hangs:
         print(done.stderr[-3000:], file=sys.stderr)
     inputs = int(counted[1]) if counted else 0
-    return {"target": name, "by": "coverage", "inputs": inputs, "crashes": crashes, "hangs": hangs, "seconds": seconds}
+    figures = {"inputs": inputs, "crashes": crashes, "hangs": hangs, "seconds": seconds, "slowest": None}
+    return {"target": name, "by": "coverage", **figures}
 
 
 def everything() -> dict[str, Target]:
@@ -201,14 +208,18 @@ def has_atheris() -> bool:
 # ------------------------------------------------------------------------------------------------------- the table
 
 
-def table(lines: list[dict[str, Any]]) -> str:
-    total = {key: sum(line[key] for line in lines) for key in ("inputs", "crashes", "hangs", "seconds")}
-    rows = [*lines, {"target": "all", "by": "", **total}]
-    heads = f"{'target':<18} {'by':<9} {'inputs':>9} {'crashes':>8} {'hangs':>6} {'seconds':>8}"
-    return "\n".join((heads, *(
-        f"{row['target']:<18} {row['by']:<9} {row['inputs']:>9,} {row['crashes']:>8} {row['hangs']:>6} {row['seconds']:>8.1f}"
-        for row in rows
-    )))  # fmt: skip
+HEADS = f"{'target':<18} {'by':<9} {'inputs':>9} {'crashes':>8} {'hangs':>6} {'CPU s':>8}  slowest"
+
+
+def row(line: dict[str, Any]) -> str:
+    slowest = "" if line["slowest"] is None else f"{line['slowest']:.2f}"
+    counts = f"{line['inputs']:>9,} {line['crashes']:>8} {line['hangs']:>6} {line['seconds']:>8.1f}"
+    return f"{line['target']:<18} {line['by']:<9} {counts}  {slowest}"
+
+
+def total(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    sums = {key: sum(line[key] for line in lines) for key in ("inputs", "crashes", "hangs", "seconds")}
+    return {"target": "all", "by": "", **sums, "slowest": max((line["slowest"] or 0 for line in lines), default=0)}
 
 
 def main() -> int:
@@ -217,7 +228,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="the targets, with the inputs of a whole run")
     parser.add_argument("--by", choices=("mutation", "coverage"), help="one of the two ways (default: both)")
     parser.add_argument("--runs", type=int, help="inputs of each target and way (default: as --list says)")
-    parser.add_argument("--seconds", type=float, default=600, help="of each target and way at most (default: 600)")
+    parser.add_argument("--seconds", type=float, default=600, help="of CPU, of each target and way at most (default: 600)")
     parser.add_argument("--seed", default="0", help="other inputs (default: 0)")
     parser.add_argument("--found", type=Path, default=Path("found"), help="where inputs that broke a promise go (default: found)")
     parser.add_argument("--input", type=Path, help="try this file alone on the one TARGET")
@@ -243,13 +254,17 @@ def main() -> int:
         work_through(asked)
         return 0
     names = asked.targets or list(targets)
-    lines = list(mutated_lines(list(names), asked)) if asked.by != "coverage" else []
     guided = [name for name in names if targets[name].num_guided] if asked.by != "mutation" else []
     if guided and not has_atheris():
-        print("atheris is not installed: nothing is guided by coverage", file=sys.stderr)
+        print("atheris is not installed: nothing is guided by coverage, more is mutated", file=sys.stderr)
         guided = []
-    lines += [guided_line(name, asked) for name in guided]
-    print(table(lines))
+    lines = []
+    print(HEADS, flush=True)
+    mutated = mutated_lines(list(names), asked) if asked.by != "coverage" else ()
+    for line in itertools.chain(mutated, (guided_line(name, asked) for name in guided)):
+        lines.append(line)
+        print(row(line), flush=True)
+    print(row(total(lines)))
     if asked.json:
         asked.json.write_text(json.dumps(lines))
     return int(any(line["crashes"] or line["hangs"] for line in lines))

@@ -134,9 +134,10 @@ def plan_on(base: object, folder: Path) -> None:
     values = {"base": str(base.folder), "adapter": str(folder), "out": "out", "base_weights": "dequantized"}
     chosen = recipe.Merge(kind="merge", **values, then_requantize=False, shard_bytes=1000)
     opened = open_adapter(chosen.adapters[0])
-    require_finite(opened)
     require_same_base(base, opened, chosen.base)
-    planned, rounding = on_rounding(plan_merge(base, [opened], None), [opened], chosen)
+    plan = plan_merge(base, [opened], None)
+    require_finite(opened)
+    planned, rounding = on_rounding(plan, [opened], chosen)
     for name, one in planned.tensors.items():
         assert one.num_bytes >= 0
         mean = rounding.mean(name)
