@@ -48,7 +48,9 @@ class ModelSize:
                 f"The model's config.json has no {', '.join(missing)}. Needed is a decoder-only language model of the "
                 "Qwen or Llama kind."
             )
-        sizes = {key: config[key] for key in (*needed, "head_dim", "num_key_value_heads") if config.get(key) is not None}
+        sizes = {
+            key: config[key] for key in (*needed, "head_dim", "num_key_value_heads") if config.get(key) is not None
+        }
         if wrong := [f"{key}: {size!r}" for key, size in sizes.items() if type(size) is not int or size < 1]:
             raise ValueError(f"The model's config.json has {', '.join(wrong)}. Needed are whole numbers above 0.")
         heads = config["num_attention_heads"]

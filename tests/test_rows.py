@@ -80,7 +80,11 @@ def test_absent_and_damaged_rows(tmp_path):
     ("file", "content", "message"),
     [
         ("rows.json", b'{"num_rows": 5}', r"rows\.json is damaged \(needed are row_tokens, "),
-        ("state.json", b'{"_data_files": [{"filename": "../rows.arrow"}]}', r"'\.\./rows\.arrow' is no file of its folder"),
+        (
+            "state.json",
+            b'{"_data_files": [{"filename": "../rows.arrow"}]}',
+            r"'\.\./rows\.arrow' is no file of its folder",
+        ),
         ("state.json", b"[" * 100_000, r"state\.json is damaged"),
         ("data-00000.arrow", b"\xff\xff\xff\xff\x10\0\0\0" + bytes(40), r"data-00000\.arrow is damaged"),
     ],

@@ -263,7 +263,12 @@ def test_a_manifest_that_tells_something_else_is_damaged(chain, capsys, name, ch
 def test_metrics_end_where_a_line_is_none(chain):
     path = chain / "phase1/metrics.jsonl"
     whole = path.read_text().split("\n")
-    for line in ('{"step": 1, "tok', "[1]", '{"step": "1", "tokens": 2}', '{"step": 1, "tokens": 2, "heldout": {"domain": 1}}'):
+    for line in (
+        '{"step": 1, "tok',
+        "[1]",
+        '{"step": "1", "tokens": 2}',
+        '{"step": 1, "tokens": 2, "heldout": {"domain": 1}}',
+    ):
         path.write_text("\n".join([whole[0], line, *whole[1:]]))
         assert [found["step"] for found in read_step(chain / "phase1").metrics()] == [0]
 

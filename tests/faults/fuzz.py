@@ -6,7 +6,7 @@
     python tests/faults/fuzz.py rows --input FILE     one input again, with its traceback
 
 A target promises that no bytes crash it, hang it, take much memory, unpickle, start a process, reach the network or
-write elsewhere; what else it promises stands in its function. Inputs that broke one are made small and put into --found.
+write elsewhere; what else it promises stands in its function. Inputs that break one are made small and go to --found.
 """
 
 import argparse
@@ -120,11 +120,13 @@ def guide(name: str, runs: int, seconds: float, seed: str, folder: Path) -> None
             target.check(content, folder)
 
     words = folder.parent / "words"
-    words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in WORDS if len(word) < 30))
+    words.write_text(
+        "".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in WORDS if len(word) < 30)
+    )
     corpus = folder.parent / "corpus"
     corpus.mkdir()
     options = {
-        "runs": runs, "max_total_time": int(4 * seconds), "seed": int(hashlib.sha256(seed.encode()).hexdigest()[:7], 16),
+        "runs": runs, "max_total_time": int(4 * seconds), "seed": int.from_bytes(seed.encode()[:3]) + 1,
         "timeout": int(3 * CPU_SECONDS), "rss_limit_mb": 4096, "max_len": MAX_GUIDED_BYTES, "dict": words,
         "artifact_prefix": f"{folder.parent}/artifact-", "print_final_stats": 1, "close_fd_mask": 1,
     }  # fmt: skip
@@ -140,7 +142,16 @@ def mutated_lines(names: list[str], asked: argparse.Namespace) -> Iterator[dict[
     """A line of figures for each target; one that ends its process counts as a crash, and the rest go on in another."""
     while names:
         with tempfile.TemporaryDirectory() as work:
-            words = ["--worker", work, "--seed", asked.seed, "--found", str(asked.found), "--seconds", str(asked.seconds)]
+            words = [
+                "--worker",
+                work,
+                "--seed",
+                asked.seed,
+                "--found",
+                str(asked.found),
+                "--seconds",
+                str(asked.seconds),
+            ]
             words += ["--runs", str(asked.runs)] if asked.runs is not None else []
             command = [sys.executable, __file__, *words, *names]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
@@ -151,8 +162,19 @@ def mutated_lines(names: list[str], asked: argparse.Namespace) -> Iterator[dict[
                 name = names.pop(0)
                 target = everything()[name]
                 content = (Path(work) / "current").read_bytes()
-                print(f"{name}: the process ended with {worker.returncode}: {keep(asked.found, target, content)}", file=sys.stderr)
-                yield {"target": name, "by": "mutation", "inputs": 0, "crashes": 1, "hangs": 0, "seconds": 0.0, "slowest": None}
+                print(
+                    f"{name}: the process ended with {worker.returncode}: {keep(asked.found, target, content)}",
+                    file=sys.stderr,
+                )
+                yield {
+                    "target": name,
+                    "by": "mutation",
+                    "inputs": 0,
+                    "crashes": 1,
+                    "hangs": 0,
+                    "seconds": 0.0,
+                    "slowest": None,
+                }
 
 
 def work_through(asked: argparse.Namespace) -> None:
@@ -228,9 +250,13 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="the targets, with the inputs of a whole run")
     parser.add_argument("--by", choices=("mutation", "coverage"), help="one of the two ways (default: both)")
     parser.add_argument("--runs", type=int, help="inputs of each target and way (default: as --list says)")
-    parser.add_argument("--seconds", type=float, default=600, help="of CPU, of each target and way at most (default: 600)")
+    parser.add_argument(
+        "--seconds", type=float, default=600, help="of CPU, of each target and way at most (default: 600)"
+    )
     parser.add_argument("--seed", default="0", help="other inputs (default: 0)")
-    parser.add_argument("--found", type=Path, default=Path("found"), help="where inputs that broke a promise go (default: found)")
+    parser.add_argument(
+        "--found", type=Path, default=Path("found"), help="where inputs that broke a promise go (default: found)"
+    )
     parser.add_argument("--input", type=Path, help="try this file alone on the one TARGET")
     parser.add_argument("--json", type=Path, help="write the table's figures there")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -243,7 +269,8 @@ def main() -> int:
         parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(targets)}")
     if asked.list:
         for name, target in targets.items():
-            print(f"{name:<18} {target.num_mutated * target.inputs_each:>8,} by mutation {target.num_guided:>8,} by coverage")
+            mutated = target.num_mutated * target.inputs_each
+            print(f"{name:<18} {mutated:>8,} by mutation {target.num_guided:>8,} by coverage")
         return 0
     if asked.input:
         with tempfile.TemporaryDirectory() as work, guarded(Path(work)):

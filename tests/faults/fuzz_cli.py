@@ -27,9 +27,16 @@ LEADS_OUTSIDE = re.compile(r"\.\.|~|(^|[^\w.-])/|\0|://")
 @cache
 def _files() -> dict[str, bytes]:
     """What the words may name: whole and damaged, in one folder."""
-    recipes = {f"{path.stem.removeprefix('valid-')}.yaml": path.read_bytes() for path in (SEEDS / "recipes").glob("valid-*")}
+    recipes = {
+        f"{path.stem.removeprefix('valid-')}.yaml": path.read_bytes() for path in (SEEDS / "recipes").glob("valid-*")
+    }
     folders = {"base": model(), "adapter": adapter(), "rows": rows(), "runs": steps_of_a_run()}
-    damaged = {"base": "config.json", "adapter": "adapter_model.safetensors", "rows": "state.json", "runs": "half/run.json"}
+    damaged = {
+        "base": "config.json",
+        "adapter": "adapter_model.safetensors",
+        "rows": "state.json",
+        "runs": "half/run.json",
+    }
     files = {f"{folder}/{name}": content for folder, inner in folders.items() for name, content in inner.items()}
     for folder, name in damaged.items():
         inner = folders[folder] | {name: folders[folder][name][:40]}
@@ -76,4 +83,4 @@ def _inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-TARGETS = {"command line": Target(check_words, "command_line", 1_000)}
+TARGETS = {"command line": Target(check_words, "command_line", 200)}

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
-import pyarrow as pa
 import torch
 from safetensors.torch import save
 
@@ -93,7 +92,13 @@ def model() -> Files:
     names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
     parts = ({n: t for n, t in weights.items() if n != "lm_head.weight"}, {"lm_head.weight": weights["lm_head.weight"]})
     index = {"metadata": {}, "weight_map": {name: names[name == "lm_head.weight"] for name in weights}}
-    shape = {"hidden_size": 4, "intermediate_size": 5, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 6}
+    shape = {
+        "hidden_size": 4,
+        "intermediate_size": 5,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 6,
+    }
     config = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_key_value_heads": 1, "head_dim": 2}
     return {
         "config.json": json.dumps(config | shape | {"tie_word_embeddings": False}).encode(),
@@ -330,15 +335,15 @@ def check_equal(content: bytes, folder: Path) -> None:
 
 TARGETS: dict[str, Target] = {
     "recipes": Target(check_recipe, "recipes", 3_000),
-    "overrides": Target(check_overrides, "overrides", 1_500),
-    "bases": Target(in_folder(model, check_base), "bases", 6_000),
-    "adapters": Target(in_folder(adapter, check_adapter), "adapters", 6_000),
-    "rows": Target(in_folder(rows, check_rows), "rows", 6_000),
-    "manifests": Target(in_folder(steps_of_a_run, check_steps), "manifests", 1_000),
-    "checkpoints": Target(in_folder(checkpoints, check_checkpoints), "checkpoints", 2_000),
-    "items": Target(check_items, "items", 3_000),
-    "examples": Target(check_examples, "examples", 8_000),
-    "curves": Target(check_curve, "curves", 10_000),
-    "answers": Target(check_answer, "answers", 20_000, 10_000),
-    "equality": Target(check_equal, "equality", 400),
+    "overrides": Target(check_overrides, "overrides", 300),
+    "bases": Target(in_folder(model, check_base), "bases", 5_000),
+    "adapters": Target(in_folder(adapter, check_adapter), "adapters", 5_000),
+    "rows": Target(in_folder(rows, check_rows), "rows", 4_000),
+    "manifests": Target(in_folder(steps_of_a_run, check_steps), "manifests", 300),
+    "checkpoints": Target(in_folder(checkpoints, check_checkpoints), "checkpoints", 1_500),
+    "items": Target(check_items, "items", 2_000),
+    "examples": Target(check_examples, "examples", 10_000),
+    "curves": Target(check_curve, "curves", 20_000),
+    "answers": Target(check_answer, "answers", 15_000, 10_000),
+    "equality": Target(check_equal, "equality", 200),
 }

@@ -1,6 +1,6 @@
 """Damage as files really have it: bytes cut, lost, doubled and swapped, values of JSON that are of another kind.
 
-All is drawn from the `random.Random` that is given, so an input can be made again; hypothesis may be the one that draws.
+All is drawn from the `random.Random` that is given, so an input can be made again; it may be hypothesis that draws.
 """
 
 import json
@@ -12,14 +12,15 @@ MAX_BYTES = 1 << 17
 JSON_SHARE = 0.4  # of the inputs that hold JSON get a value changed instead of bytes
 
 WORDS = [
-    *(b'"', b"'", b"\\", b"{", b"}", b"[", b"]", b"<", b">", b"</", b"/>", b"&", b"&#0;", b"&amp;", b"<!--", b"<![CDATA["),
-    *(b"\n", b"\r\n", b"\t", b"\0", b"\x0b", b"\x85", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80"),
-    *(b"null", b"true", b"NaN", b"-Infinity", b"1e999", b"-1", b"0", b"9" * 30, b"9" * 5000, b"1.5", b"\\ud800", b"\\u0000"),
-    *(b"$", b"$$", b"%", b"#1", b"~", b"^", b"_", b"\\begin{a}", b"\\end{a}", b"\\def\\a{\\a\\a}\\a", b"\\newcommand{\\x}[9]{#9}"),
-    *(b"@article{", b"TY  - ", b"ER  - ", b"PT ", b"PMID- ", b",", b";", b"|", b"=", b":", b"- ", b"# ", b"&a ", b"*a ", b"!!"),
-    *(b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"xml:id='0'", b"PK\x03\x04", b"\x1f\x8b", b"BZh9", b"PAR1", b"../", b"/", b"\xcc\x81"),
+    *(b'"', b"'", b"\\", b"{", b"}", b"[", b"]", b"<", b">", b"</", b"/>", b"&", b"&#0;", b"&amp;", b"<!--", b"\t", b"\0"),
+    *(b"\n", b"\r\n", b"\x0b", b"\x85", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"<![CDATA["),
+    *(b"null", b"true", b"NaN", b"-Infinity", b"1e999", b"-1", b"0", b"1.5", b"9" * 30, b"9" * 5000, b"xml:id='0'"),
+    *(b"$", b"$$", b"%", b"#1", b"~", b"^", b"_", b"\\begin{a}", b"\\end{a}", b"\\def\\a{\\a\\a}\\a", b"\\ud800", b"\\u0000"),
+    *(b"\\newcommand{\\x}[9]{#9}", b"@article{", b"TY  - ", b"ER  - ", b"PT ", b"PMID- ", b"- ", b"# ", b"&a ", b"*a "),
+    *(b",", b";", b"|", b"=", b":", b"../", b"/", b"!!", b"\xcc\x81", b"PK\x03\x04", b"\x1f\x8b", b"BZh9", b"PAR1"),
+    b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
 ]  # fmt: skip
-DEEP = [b"[", b"{", b'{"a":', b"<a>", b"<sec>", b"(", b"\\begin{a}", b"{\\bf ", b"$", b"- ", b"a", b"\n", b" ", b"\\", b"%"]
+DEEP = [b"[", b"{", b'{"a":', b"<a>", b"<sec>", b"(", b"\\begin{a}", b"{\\bf ", b"$", b"- ", b"a", b"\n", b" ", b"\\"]  # fmt: skip
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf")),
     *("", " ", "x", "0", "NaN", "\ud800", "\0", "../x", "/etc/passwd", "a" * 300, "é\u0301", "true"),
@@ -56,7 +57,9 @@ def drop(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
 
 def flip(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
     place = _place(random, content)
-    return content[:place] + bytes(b ^ random.randint(1, 255) for b in content[place : place + 1]) + content[place + 1 :]
+    return (
+        content[:place] + bytes(b ^ random.randint(1, 255) for b in content[place : place + 1]) + content[place + 1 :]
+    )
 
 
 def add(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
@@ -95,7 +98,9 @@ def join(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
 def change_line(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
     lines = content.split(b"\n")
     place = random.randrange(len(lines))
-    lines[place : place + 1] = random.choice(([], [lines[place]] * 2, [lines[place] + b"\r"], [b" " + lines[place]], [b""]))
+    lines[place : place + 1] = random.choice(
+        ([], [lines[place]] * 2, [lines[place] + b"\r"], [b" " + lines[place]], [b""])
+    )
     return b"\n".join(lines)
 
 

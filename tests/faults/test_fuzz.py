@@ -63,7 +63,7 @@ def test_a_build_of_all_seeds_accounts_for_each(tmp_path):
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda folder: [number for number in iter(int, 1)], "of CPU"),
+        (lambda folder: list(iter(int, 1)), "of CPU"),
         (lambda folder: __import__("pickle").loads(b"cos\nsystem\n."), r"pickle\.find_class"),
         (lambda folder: (folder.parent / "outside").write_text(""), "outside"),
         (lambda folder: subprocess.run(["true"]), r"subprocess\.Popen"),
@@ -111,7 +111,9 @@ def test_at_least_200_000_inputs_break_no_promise(tmp_path):
 @pytest.mark.slow
 def test_coverage_guides_the_pure_python_parsers(tmp_path):
     pytest.importorskip("atheris", reason="atheris has wheels for Linux on x86-64 alone: nothing is guided by coverage")
-    done = call("read bibtex", "--by", "coverage", "--runs", 500, "--found", tmp_path / "found", "--json", tmp_path / "t")
+    done = call(
+        "read bibtex", "--by", "coverage", "--runs", 500, "--found", tmp_path / "found", "--json", tmp_path / "t"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = json.loads((tmp_path / "t").read_text())
     assert line["inputs"] >= 500
