@@ -61,7 +61,7 @@ class _Training(BaseModel, strict=True):
 
 
 class _Means(RootModel, strict=True):
-    root: dict[str, Number]
+    root: dict[str, Number | None]  # None: without double quantisation
 
 
 def require_kinds(kinds: type[BaseModel], values: dict, path: Path) -> None:
