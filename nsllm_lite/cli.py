@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import json
 import math
 import os
@@ -21,6 +22,8 @@ OUT_OF_MEMORY = """the card ran out of memory. Close what else uses it (nvidia-s
   execution.micro_batch_rows=1 execution.recompute_layers=999   (with make: SET="phase1.execution....")
 The run continues from its last checkpoint."""
 
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
 NO_TORCH = """torch is not installed. This verb needs it (corpus and audit do not): pip install 'torch>=2.10'"""
 
 
@@ -39,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         complain(args.verb, error)
         return 2
+    except OSError as error:  # a file or folder that is absent, locked or no such thing; a disk that is full or broken
+        print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
+        return 3 if error.errno in OF_THE_DISK else 2
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
             print(f"nsllm-lite {args.verb}: {OUT_OF_MEMORY}\n({error})", file=sys.stderr)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nsllm_lite import recipe as recipes
-from nsllm_lite.run import GIB, read_json, write_json
+from nsllm_lite.run import GIB, read_json, read_object, write_json
 
 USABLE_SHARE = 0.9  # of the card's memory; the rest is left to the driver and to fragmentation
 CONTEXT_BYTES = int(0.8 * GIB)  # CUDA context and library workspaces
@@ -43,11 +43,16 @@ class ModelSize:
     @classmethod
     def of(cls, config: dict) -> "ModelSize":
         needed = ("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
-        if missing := [key for key in needed if key not in config]:
+        if missing := [key for key in needed if config.get(key) is None]:
             raise ValueError(
                 f"The model's config.json has no {', '.join(missing)}. Needed is a decoder-only language model of the "
                 "Qwen or Llama kind."
             )
+        sizes = {
+            key: config[key] for key in (*needed, "head_dim", "num_key_value_heads") if config.get(key) is not None
+        }
+        if wrong := [f"{key}: {size!r}" for key, size in sizes.items() if type(size) is not int or size < 1]:
+            raise ValueError(f"The model's config.json has {', '.join(wrong)}. Needed are whole numbers above 0.")
         heads = config["num_attention_heads"]
         head_dim = config.get("head_dim") or config["hidden_size"] // heads
         return cls(
@@ -55,9 +60,9 @@ class ModelSize:
             hidden=config["hidden_size"],
             intermediate=config["intermediate_size"],
             query=heads * head_dim,
-            key_value=config.get("num_key_value_heads", heads) * head_dim,
+            key_value=(config.get("num_key_value_heads") or heads) * head_dim,
             vocab=config["vocab_size"],
-            tied=config.get("tie_word_embeddings", False),
+            tied=bool(config.get("tie_word_embeddings")),
         )
 
     @classmethod
@@ -99,7 +104,7 @@ class ModelSize:
 
 
 def read_size(model_dir: Path) -> ModelSize:
-    return ModelSize.of(read_json(Path(model_dir) / "config.json"))
+    return ModelSize.of(read_object(Path(model_dir) / "config.json"))
 
 
 def memory(recipe: recipes.Training, size: ModelSize, row_tokens: int, execution: recipes.Execution) -> dict[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from nsllm_lite import execution, tables
 from nsllm_lite.chain import QWEN3, REFERENCE, Chain
 from nsllm_lite.recipe import Execution
-from nsllm_lite.run import GIB, read_json
+from nsllm_lite.run import GIB, read_object
 from nsllm_lite.untrusted import HUB_ID
 
 PEAK_TFLOPS = {
@@ -155,7 +155,7 @@ def _size_and_download(chain: Chain) -> tuple[execution.ModelSize, int]:
         return execution.read_size(Path(model)), 0
     if known := next((size for hub_id, _, size in QWEN3.values() if hub_id == model), None):
         return known, 0 if _is_cached(model) else known.params * 2
-    size = execution.ModelSize.of(read_json(Path(_fetch_config(model))))
+    size = execution.ModelSize.of(read_object(Path(_fetch_config(model))))
     return size, 0 if _is_cached(model) else size.params * 2
 
 

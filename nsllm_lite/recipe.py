@@ -537,11 +537,10 @@ def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
         raise ValueError(f"No recipe at {path}. A recipe is a YAML file such as recipes/nano/phase1.yaml.{hint}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
-    if not isinstance(values, dict) or values.get("kind") not in KINDS:
-        found = values.get("kind") if isinstance(values, dict) else type(values).__name__
-        raise ValueError(f"{path}: `kind` must be one of {', '.join(KINDS)}; found {found!r}.")
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a recipe is a list of keys with values; found {type(values).__name__}.")
     for override in overrides:
         _apply_override(values, override)
     return validate(values, str(path))
@@ -549,7 +548,10 @@ def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
 
 def validate(values: dict, where: str) -> Recipe:
     """`values` as the recipe type its `kind` names; ValueError lists every problem with `where` it stands."""
-    cls = KINDS[values["kind"]]
+    kind = values.get("kind")
+    cls = KINDS.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise ValueError(f"{where}: `kind` must be one of {', '.join(KINDS)}; found {kind!r}.")
     try:
         return cls.model_validate(values)
     except ValidationError as error:
@@ -580,7 +582,12 @@ def _apply_override(values: dict, override: str) -> None:
         place = place.setdefault(parent, {}) if isinstance(place, dict) else None
         if not isinstance(place, dict):
             raise ValueError(f"Override {override!r}: {parent!r} holds no keys of its own.")
-    place[last] = yaml.safe_load(text)
+    try:
+        place[last] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Override {override!r}: what stands after = is not YAML ({error}). Quote it as YAML does: key='\"a: b\"'."
+        ) from None
 
 
 def _explain(cls: type[Strict], problem: dict) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from nsllm_lite import intact
-from nsllm_lite.run import read_json, write_atomic, write_json
+from nsllm_lite.run import damaged, read_object, write_atomic, write_json
 
 SHARD_ROWS = 8_192
 BATCH_ROWS = 256
@@ -154,7 +154,7 @@ class Rows:
     """Rows on disk, memory-mapped: `rows[i]` is O(1) wherever i is."""
 
     def __init__(self, path: Path):
-        """Raises ValueError where `path` holds no finished rows, or files of another length than were written."""
+        """Raises ValueError where `path` holds no finished rows, or damaged ones."""
         self.path = Path(path)
         if not (self.path / "rows.json").is_file():
             raise ValueError(
@@ -162,15 +162,18 @@ class Rows:
                 "or set `rows=` to where they are."
             )
         intact.require_intact(self.path, ("rows.json", "state.json"))
-        self.totals = RowTotals(**read_json(self.path / "rows.json"))
-        state = read_json(self.path / "state.json")
+        self.totals = _totals(self.path / "rows.json")
         self._batches: list[pa.RecordBatch] = []
-        for file in state["_data_files"]:
+        self._whole: set[int] = set()  # the batches that were looked through
+        for file in _data_files(self.path / "state.json"):
             try:
-                with pa.memory_map(str(self.path / file["filename"])) as source:
-                    self._batches += pa.ipc.open_stream(source).read_all().to_batches()
+                with pa.memory_map(str(file)) as source:
+                    batches = pa.ipc.open_stream(source).read_all().to_batches()
             except (pa.ArrowException, OSError) as error:
-                raise ValueError(_unreadable(self.path / file["filename"], str(error))) from None
+                raise damaged(file, error) from None
+            if batches and not batches[0].schema.equals(SCHEMA):
+                raise damaged(file, f"its columns are {', '.join(batches[0].schema.names)}")
+            self._batches += batches
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
         if self._starts[-1] != self.totals.num_rows:
             raise ValueError(
@@ -185,10 +188,29 @@ class Rows:
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        self._require_whole(number)
         columns = self._batches[number].slice(index - self._starts[number], 1)
         values = {name: columns[name][0] for name in SCHEMA.names}
         input_ids = values.pop("input_ids").values.to_numpy(zero_copy_only=False).astype(np.int32)
-        return Row(input_ids=input_ids, **{name: value.as_py() for name, value in values.items()})
+        row = Row(input_ids=input_ids, **{name: value.as_py() for name, value in values.items()})
+        if sum(row.doc_lengths) != len(row.input_ids):
+            raise damaged(
+                self.path, f"row {index} has {len(row.input_ids)} tokens, its documents {sum(row.doc_lengths)}"
+            )
+        return row
+
+    def _require_whole(self, number: int) -> None:
+        """Raises ValueError where a batch, when it is first read from, points outside itself: Arrow would abort."""
+        if number in self._whole:
+            return
+        batch = self._batches[number]
+        try:
+            batch.validate(full=True)
+        except pa.ArrowException as error:
+            raise damaged(self.path, f"rows {self._starts[number]} to {self._starts[number + 1]}: {error}") from None
+        if any(column.null_count or _values(column).null_count for column in batch.columns):
+            raise damaged(self.path, f"values are missing in rows {self._starts[number]} to {self._starts[number + 1]}")
+        self._whole.add(number)
 
     def require_sound(self, vocab: int = 2**31) -> None:
         """Reads all rows through once: the files are what was written, and every token is below `vocab`.
@@ -197,11 +219,8 @@ class Rows:
             ValueError: naming the file, or the document of the token.
         """
         intact.require_intact(self.path)
-        for first, batch in zip(self._starts, self._batches, strict=False):
-            try:
-                batch.validate(full=True)  # what others have written
-            except pa.ArrowInvalid as error:
-                raise ValueError(_unreadable(self.path, f"the rows from {first} on: {error}")) from None
+        for number, (first, batch) in enumerate(zip(self._starts, self._batches, strict=False)):
+            self._require_whole(number)
             ids = batch["input_ids"].flatten()
             bounds = pc.min_max(ids).as_py()
             if len(ids) and not 0 <= bounds["min"] <= bounds["max"] < vocab:
@@ -226,8 +245,27 @@ class Rows:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _unreadable(path: Path, why: str) -> str:
-    return f"{path} is damaged, or holds no rows ({why}). Copy it again, or delete its folder and build it again."
+def _values(column: pa.Array) -> pa.Array:
+    return column.flatten() if pa.types.is_list(column.type) else column
+
+
+def _totals(path: Path) -> RowTotals:
+    """What rows.json tells; ValueError where it does not tell it."""
+    found = read_object(path)
+    kinds = {"tokenizer_sha256": str, "source_tokens": dict}
+    names = [field.name for field in fields(RowTotals)]
+    if sorted(found) != sorted(names) or not all(type(found[name]) is kinds.get(name, int) for name in names):
+        raise damaged(path, f"needed are {', '.join(names)}, numbers all but the last and the hash")
+    return RowTotals(**found)
+
+
+def _data_files(path: Path) -> list[Path]:
+    """The Arrow files that state.json names, each in its own folder; ValueError where it names none so."""
+    files = read_object(path, _data_files=list)["_data_files"]
+    names = [file.get("filename") if isinstance(file, dict) else None for file in files]
+    if odd := [name for name in names if not isinstance(name, str) or Path(name).name != name or "\0" in name]:
+        raise damaged(path, f"{odd[0]!r} is no file of its folder")
+    return [path.parent / name for name in names]
 
 
 def in_groups(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:

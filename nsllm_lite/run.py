@@ -143,24 +143,54 @@ def write_sealed(path: Path, value: dict) -> None:
 
 
 def read_manifest(out: Path) -> dict | None:
-    """The manifest of `out`, or None where the directory is absent or unfinished."""
+    """The manifest of `out`, or None where the directory is absent or unfinished.
+
+    Raises:
+        ValueError: it is damaged, or none that `finish` writes.
+    """
     path = Path(out) / "manifest.json"
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    manifest = read_object(path, recipe=dict, inputs=dict, results=dict)
+    if not isinstance(manifest.get("verb"), str):
+        raise damaged(path, "no verb is named in it")
+    return manifest
 
 
-def read_json(path: Path) -> Any:
-    """Raises ValueError naming the file where it is not JSON, or not what `write_sealed` wrote."""
+def read_json(path: Path, sealed: bool = False) -> Any:
+    """Raises ValueError naming the file where it is not JSON, or not what `write_sealed` wrote.
+
+    With `sealed`, one without a seal is none that was.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         seal = value.pop("seal", None) if isinstance(value, dict) else None
+        if seal is None and sealed:
+            raise ValueError("its `seal` is not in it")
         if seal is not None and seal != sha256_json(value):
             raise ValueError("its values are not those that were written; if you changed them, take out its `seal`")
     except (ValueError, RecursionError) as error:  # not JSON or not UTF-8, numbers or nesting beyond all bounds
-        raise ValueError(
-            f"{path} is damaged ({error}). It was written whole once: restore it from a copy, or delete its folder and "
-            "run the same command again."
-        ) from None
+        raise damaged(path, error) from None
     return value
+
+
+def read_object(path: Path, **needed: type) -> dict[str, Any]:
+    """The JSON object in `path`, with a value of these types under these names; ValueError naming the file if not."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise damaged(path, f"a JSON object is needed, found {type(value).__name__}")
+    for name, kind in needed.items():
+        if not isinstance(value.get(name), kind):
+            raise damaged(path, f"{name!r} is {'not in it' if name not in value else 'of another kind'}")
+    return value
+
+
+def damaged(path: Path, what: object) -> ValueError:
+    """What to raise where a file that a run left is not as it was left."""
+    return ValueError(
+        f"{path} is damaged ({what}). It was written whole once: restore it from a copy, or delete its folder and "
+        "run the same command again."
+    )
 
 
 def manifest_sha256(out: Path) -> str | None:
@@ -181,7 +211,7 @@ def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
         ValueError: `out` holds an unfinished run of another recipe or of other inputs.
     """
     path = out / "run.json"
-    if path.is_file() and (changed := _changes(recipe, inputs, read_json(path))):
+    if path.is_file() and (changed := _changes(recipe, inputs, read_object(path, recipe=dict, inputs=dict))):
         raise ValueError(
             f"{out} holds an unfinished run made differently (changed: {', '.join(changed)}). Undo the change to "
             "continue it, write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder."

@@ -208,12 +208,12 @@ def words_of(step: Step) -> str:
             words = f"corpus: tokens of {', '.join(counts)}" if rows else "corpus"
         case "train":
             adapter = recipe.get("adapter")
-            how = f"LoRA rank {adapter['rank']} on {recipe['quantisation']}" if adapter else "all weights"
+            how = f"LoRA rank {adapter['rank']} on {recipe.get('quantisation')}" if adapter else "all weights"
             words = f"train on {step.rows}, {how}: {tokens}" + (f", {losses}" if losses else "")
         case "sft":
             words = f"instruction tuning: {tokens}" + (f", {losses}" if losses else "")
         case "merge":
-            words = f"merge into {results.get('base_weights', recipe['base_weights'])} weights"
+            words = f"merge into {results.get('base_weights') or recipe.get('base_weights')} weights"
         case "tasks":
             counts = results.get("tasks", {}).values()
             words = (

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nsllm_lite import run
+from nsllm_lite import manifests, run
 
 BEGUN = ("run.json", "merging.json", "work/reading.json")  # what an unfinished train, merge and corpus leave
 FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
@@ -40,13 +40,16 @@ class Step:
         return path.parent.name if path.name == "train" else path.name
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, without one that is being written."""
+        """The lines of metrics.jsonl, up to one that is being written, or is none."""
         path, lines = self.folder / "metrics.jsonl", []
-        for line in path.read_text().splitlines() if path.is_file() else []:
+        for line in path.read_text(errors="replace").split("\n") if path.is_file() else []:
             try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not manifests.is_line(value):
+                break
+            lines.append(value)
         return lines
 
     def tokens(self) -> int | None:
@@ -60,7 +63,7 @@ class Step:
         """{domain, general or answers: held-out figures before and after}; of an unfinished run, so far."""
         heldout = self.results.get("heldout")
         if self.state == UNFINISHED:
-            found = [line["heldout"] for line in self.metrics() if "heldout" in line]
+            found = [line["heldout"] for line in self.metrics() if line.get("heldout")]
             heldout = {"before": found[0], "after": found[-1]} if found else None
         if not heldout or "before" not in heldout:
             return {}
@@ -99,18 +102,27 @@ def read_step(folder: Path) -> Step | None:
     Raises:
         ValueError: its manifest is damaged.
     """
-    manifest = run.read_manifest(folder)
-    known = isinstance(manifest, dict) and {"verb", "recipe", "inputs", "results"} <= manifest.keys()
-    if known and isinstance(manifest["recipe"], dict):
+    path = folder / "manifest.json"
+    manifest = run.read_json(path) if path.is_file() else None
+    if isinstance(manifest, dict) and {"verb", "recipe", "inputs", "results"} <= manifest.keys():
         times = run.read_json(folder / "times.json") if (folder / "times.json").is_file() else {}
-        parts = (manifest["recipe"], manifest["inputs"], manifest["results"])
-        return Step(folder, manifest["verb"], FINISHED, *parts, times)
-    for name in BEGUN:
-        begun = run.read_json(folder / name) if (folder / name).is_file() else None
+        parts = (manifest["recipe"], manifest["inputs"], manifest["results"], times)
+        return _whole(folder, path, manifest["verb"], FINISHED, *parts)
+    for path in (folder / name for name in BEGUN):
+        begun = run.read_json(path) if path.is_file() else None
         if isinstance(begun, dict) and {"recipe", "inputs"} <= begun.keys():
-            kind = begun["recipe"].get("kind", "corpus")
-            return Step(folder, kind, UNFINISHED, begun["recipe"], begun["inputs"], {}, {})
+            kind = begun["recipe"].get("kind", "corpus") if isinstance(begun["recipe"], dict) else None
+            return _whole(folder, path, kind, UNFINISHED, begun["recipe"], begun["inputs"], {}, {})
     return None
+
+
+def _whole(folder: Path, path: Path, kind: Any, state: str, *parts: Any) -> Step:
+    """The step that the file at `path` tells of; ValueError where a part of it is not what such a step has."""
+    if not isinstance(kind, str):
+        raise run.damaged(path, "it does not tell of which kind it is")
+    if wrong := manifests.wrong_in(kind, *parts):
+        raise run.damaged(path, wrong)
+    return Step(folder, kind, state, *parts)
 
 
 def find_steps(root: Path) -> list[Step]:

@@ -83,7 +83,7 @@ def read_header(path: Path) -> dict[str, Stored]:
             first, last = entry["data_offsets"]
             sizes = (first, last, *entry["shape"])
             stored = Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + first, last - first)
-            if not all(type(size) is int and size >= 0 for size in sizes) or stored.start != end:
+            if not all(type(size) is int and 0 <= size < 2**63 for size in sizes) or stored.start != end:
                 raise ValueError(f"{name} has no place")
             if ITEM_BYTES[stored.dtype] * math.prod(stored.shape) != stored.num_bytes:
                 raise ValueError(f"{name} has not its size")

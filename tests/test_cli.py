@@ -229,6 +229,18 @@ def test_merge_compare_as_json(capsys, monkeypatch):
     assert "| merged into dequantized | 2.0000 | 0.1000 | 90.0% |" in found["stderr"]
 
 
+def test_files_that_cannot_be_opened_are_wrong_input_and_a_full_disk_is_not(capsys, monkeypatch, tmp_path):
+    assert cli.main(["show", str(tmp_path / ("x" * 300))]) == 2
+    assert "File name too long" in capsys.readouterr().err
+
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nsllm_lite.runs.list_runs", full)
+    assert cli.main(["runs", str(tmp_path)]) == 3
+    assert "nsllm-lite runs: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
 def test_wrong_input_leaves_stdout_empty(capsys, tmp_path):
     assert cli.main(["runs", str(tmp_path / "none"), "--json"]) == 2
     told = capsys.readouterr()

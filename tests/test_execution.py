@@ -262,3 +262,10 @@ def test_a_run_on_a_card_tells_how_well_it_was_predicted(monkeypatch, tmp_path, 
     assert measured["memory_error"] == pytest.approx(0.25)
     assert measured["predicted_memory_gib"] == pytest.approx(in_torch / GIB, abs=0.01)
     assert execution.known_speed("a card")["flops"] == execution.flops_per_token(size) * 10_000
+
+
+@pytest.mark.parametrize("value", [0, -1, "8", 2.5, [8]])
+def test_a_config_whose_sizes_are_none(value):
+    config = dict.fromkeys(("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size"), 8)
+    with pytest.raises(ValueError, match=r"config\.json has vocab_size: .* Needed are whole numbers above 0"):
+        execution.ModelSize.of(config | {"vocab_size": value})

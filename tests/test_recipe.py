@@ -89,6 +89,12 @@ def test_contradictions_are_refused(overrides, message):
         recipe.load(RECIPES / "nano/phase1.yaml", overrides)
 
 
+@pytest.mark.parametrize("text", ["[1", "a: b: c", "!!python/object:os.system x", "\x01", "[" * 5000])
+def test_an_override_that_is_no_yaml(text):
+    with pytest.raises(ValueError, match=r"^Override 'seed=[^\0]*: what stands after = is not YAML"):
+        recipe.load(RECIPES / "nano/phase1.yaml", [f"seed={text}"])
+
+
 def test_a_missing_recipe_names_the_nearest(monkeypatch):
     monkeypatch.chdir(RECIPES.parent)
     with pytest.raises(ValueError, match=r"Did you mean recipes/nano/phase1\.yaml\?"):
@@ -99,6 +105,15 @@ def test_a_file_that_is_no_recipe(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("a: [1\n")
     with pytest.raises(ValueError, match="is not YAML"):
+        recipe.load(path)
+    path.write_text("[" * 5000)
+    with pytest.raises(ValueError, match="is not YAML"):
+        recipe.load(path)
+    path.write_text("- a\n")
+    with pytest.raises(ValueError, match="a recipe is a list of keys with values; found list"):
+        recipe.load(path)
+    path.write_text("kind: [train]\n")
+    with pytest.raises(ValueError, match=r"`kind` must be one of corpus, train, .*, eval; found \['train'\]"):
         recipe.load(path)
     path.write_text("kind: dance\n")
     with pytest.raises(ValueError, match=r"`kind` must be one of corpus, train, .*, eval; found 'dance'"):

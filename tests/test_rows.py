@@ -79,6 +79,38 @@ def test_absent_and_damaged_rows(tmp_path):
         Rows(tmp_path / "rows")
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("rows.json", b'{"num_rows": 5}', r"rows\.json is damaged \(needed are row_tokens, "),
+        (
+            "state.json",
+            b'{"_data_files": [{"filename": "../rows.arrow"}]}',
+            r"'\.\./rows\.arrow' is no file of its folder",
+        ),
+        ("state.json", b"[" * 100_000, r"state\.json is damaged"),
+        ("data-00000.arrow", b"\xff\xff\xff\xff\x10\0\0\0" + bytes(40), r"data-00000\.arrow is damaged"),
+    ],
+)
+def test_damaged_files_of_rows(tmp_path, file, content, message):
+    write_rows(tmp_path / "rows", some_rows(5), RowTotals(16, 0, "t"))
+    (tmp_path / "rows" / file).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        Rows(tmp_path / "rows")
+
+
+def test_a_row_that_points_outside_its_file_is_no_abort(tmp_path):
+    """Arrow itself ends the process on such offsets."""
+    write_rows(tmp_path / "rows", some_rows(5), RowTotals(16, 0, "t"))
+    path = tmp_path / "rows/data-00000.arrow"
+    content = path.read_bytes()
+    ends = np.cumsum([0, *(len(row.input_ids) for row in some_rows(5))]).astype(np.int32).tobytes()
+    assert content.count(ends) == 1
+    path.write_bytes(content.replace(ends, ends[:8] + np.int32(25_185).tobytes() + ends[12:]))
+    with pytest.raises(ValueError, match=r"rows is damaged \(rows 0 to 5: "):
+        Rows(tmp_path / "rows")[1]
+
+
 def test_no_rows_is_a_set_of_rows(tmp_path):
     write_rows(tmp_path / "rows", [], RowTotals(16, 0, "t"))
     assert len(Rows(tmp_path / "rows")) == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 
 from nsllm_lite import cli, run
 from nsllm_lite.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite.steps import read_step
 
 
 def make_rows(folder: Path, seed: int) -> str:
@@ -52,7 +54,7 @@ def chain(tmp_path) -> Path:
     hashes = {
         name: make_rows(root / f"corpus/rows/{name}/train", seed) for seed, name in enumerate(("general", "phase1"))
     }
-    counts = {"in": 100, "kept": 80}
+    counts = {"in": 100, "kept": 80, "heldout": 0, "duplicate": 0, "unused": 0, "dropped": {"too_short": 20}}
     finish(
         root / "corpus",
         "corpus",
@@ -80,7 +82,7 @@ def chain(tmp_path) -> Path:
     made = {
         "model": "runs/x/base/model",
         "rows": f"{rows}/phase1/train",
-        "adapter": {"rank": 16},
+        "adapter": {"rank": 16, "alpha": 32, "targets": ["q_proj"]},
         "quantisation": "nf4",
     }
     made["replay"] = {"rows": f"{rows}/general/train"}
@@ -197,7 +199,7 @@ def test_a_base_from_elsewhere_and_a_corpus_that_is_gone(chain, capsys):
     recipe = {
         "model": "Qwen/Qwen3-8B-Base",
         "rows": "runs/gone/rows/phase1/train",
-        "adapter": {"rank": 4},
+        "adapter": {"rank": 4, "alpha": 8, "targets": ["q_proj"]},
         "quantisation": "nf4",
     }
     trained(chain / "phase1", recipe, {"rows": "x", "base": "y"}, heldout(6, 5), heldout(4, 5), 3)
@@ -259,6 +261,40 @@ def test_a_run_as_one_page(chain, tmp_path, capsys):
     assert "&lt;script&gt;mine" in text
     for unsafe in ("<script", "<b>", 'src="http', 'href="http'):
         assert unsafe not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("manifest.json", {"recipe": {"kind": "train"}}, r"recipe\.rows: Field required"),
+        ("manifest.json", {"results": []}, r"results\.: Input should be"),
+        ("manifest.json", {"inputs": {"base": 1}}, "inputs: a hash is needed for each"),
+        ("manifest.json", {"verb": ["train"]}, "does not tell of which kind it is"),
+        ("times.json", {"started": 5}, r"times\.started: Input should be a valid string"),
+    ],
+)
+def test_a_manifest_that_tells_something_else_is_damaged(chain, capsys, name, change, message):
+    path = chain / "phase1" / name
+    values = json.loads(path.read_text()) | change
+    values.pop("seal", None)  # as somebody would who changes it by hand
+    path.write_text(json.dumps(values))
+    found = told(capsys, "show", str(chain / "phase1"), code=2)
+    assert "is damaged" in found
+    assert re.search(message, found), found
+    assert "damaged" in told(capsys, "runs", str(chain))
+
+
+def test_metrics_end_where_a_line_is_none(chain):
+    path = chain / "phase1/metrics.jsonl"
+    whole = path.read_text().split("\n")
+    for line in (
+        '{"step": 1, "tok',
+        "[1]",
+        '{"step": "1", "tokens": 2}',
+        '{"step": 1, "tokens": 2, "heldout": {"domain": 1}}',
+    ):
+        path.write_text("\n".join([whole[0], line, *whole[1:]]))
+        assert [found["step"] for found in read_step(chain / "phase1").metrics()] == [0]
 
 
 def test_what_is_no_run(tmp_path, capsys):

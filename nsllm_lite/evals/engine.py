@@ -295,11 +295,11 @@ def open_engine(
     if (folder / "adapter_config.json").is_file():
         adapter = folder
         if (folder / "training.json").is_file():
-            training = run.read_json(folder / "training.json")
+            kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
+            training = run.read_object(folder / "training.json", **kinds)
             options = {name: training[name] for name in options}
-        settings = run.read_json(adapter / "adapter_config.json")
-        named = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
-        folder = models.resolve_model(str(named), adapter / "adapter_config.json")
+        settings = run.read_object(adapter / "adapter_config.json", base_model_name_or_path=str)
+        folder = models.resolve_model(settings["base_model_name_or_path"], adapter / "adapter_config.json")
     else:
         folder = models.resolve_model(path)
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")

@@ -61,7 +61,8 @@ def _stages(recipe: recipes.Report) -> dict[str, dict]:
     stages: dict[str, dict] = {}
     base, label = recipe.base, "base"
     for number, phase, merged in ((1, recipe.phase1, recipe.model1), (2, recipe.phase2, recipe.model2)):
-        training = run.read_json(Path(phase) / "adapter" / "training.json")
+        kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
+        training = run.read_object(Path(phase) / "adapter" / "training.json", **kinds)
         options = {key: training[key] for key in ("quantisation", "double_quantisation", "compute_dtype")}
         plain = {**options, "quantisation": "none"}
         if number == 1:

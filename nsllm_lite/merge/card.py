@@ -182,9 +182,9 @@ def recipe_rows(step: Step) -> list[tuple[str, str]]:
         rows.append(("optimizer", f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}"))
     if schedule := recipe.get("schedule"):
         rows.append(("schedule", f"{schedule['shape']}, warm-up {schedule['warmup_steps']} steps"))
-    if results.get("tokens"):
+    if results.get("tokens") and results.get("steps"):
         rows.append(("trained on", f"{results['tokens']:,} tokens in {results['steps']:,} steps"))
-    if results.get("coverage") is not None:
+    if None not in map(results.get, ("coverage", "available_tokens", "domain_tokens")):
         share = f"{results['coverage']:.2f} x the {results['available_tokens']:,} there are"
         rows.append(("of domain text", f"{results['domain_tokens']:,} tokens: {share}"))
     if results.get("replay_share") is not None:

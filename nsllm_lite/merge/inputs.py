@@ -1,7 +1,11 @@
 """What a merge reads: the base's weights and config, the adapters', and the proofs that they belong together."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field, RootModel, ValidationError
 
 from nsllm_lite import intact, run, untrusted, weights
 from nsllm_lite import recipe as recipes
@@ -18,6 +22,52 @@ ALLOWED = {
 SILENT = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 SILENT |= {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "lora_dropout"}
 SILENT |= {"megatron_core", "qalora_group_size", "runtime_config"}
+
+
+def _is_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    return text
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Pattern = Annotated[str, AfterValidator(_is_pattern)]  # of a module's name
+
+
+class _Obeyed(BaseModel, strict=True):
+    """Of which kind the values in adapter_config.json are that are more than a word."""
+
+    r: Count
+    lora_alpha: Number
+    rank_pattern: dict[Pattern, Count] | None = None
+    alpha_pattern: dict[Pattern, Number] | None = None
+    modules_to_save: list[str] | None = None
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    base_model_name_or_path: str | None = None
+
+
+class _Training(BaseModel, strict=True):
+    """And in training.json, as our own training writes it."""
+
+    base_fingerprint: str | None = None
+    compute_dtype: str | None = None
+    double_quantisation: bool | None = None
+
+
+class _Means(RootModel, strict=True):
+    root: dict[str, Number | None]  # None: without double quantisation
+
+
+def require_kinds(kinds: type[BaseModel], values: dict, path: Path) -> None:
+    """Raises ValueError naming `path` and each value in it that is of another kind."""
+    try:
+        kinds.model_validate(values)
+    except ValidationError as error:
+        what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise run.damaged(path, what) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +101,10 @@ def open_base(folder: Path) -> Base:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is no model directory: it has no config.json. Set base=DIR to one that has.")
     config = untrusted.require_plain_model(folder)
-    if config.get("quantization_config"):
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
         raise ValueError(
-            f"{folder} is quantised ({config['quantization_config'].get('quant_method')}). The adapter is added to "
+            f"{folder} is quantised ({method}). The adapter is added to "
             "16-bit or 32-bit weights: name the model it was quantised from as base=DIR."
         )
     files = weights.model_files(folder)
@@ -70,9 +121,7 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             "end (safetensors, never a pickle): run training first, or set adapter=DIR."
         )
     intact.require_intact(folder)
-    settings = run.read_json(folder / "adapter_config.json")
-    if not isinstance(settings, dict):
-        raise ValueError(f"{folder}/adapter_config.json holds no settings. Save the adapter again, or fetch it again.")
+    settings = run.read_object(folder / "adapter_config.json")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
     if refused:
@@ -82,11 +131,14 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             "merged here: merge this one with PEFT's merge_and_unload, or train without that setting."
         )
     untrusted.require_lora(settings, folder)
+    require_kinds(_Obeyed, settings, folder / "adapter_config.json")
     path = folder / "adapter_model.safetensors"
     tensors = {name.removeprefix("base_model.model."): stored for name, stored in weights.read_header(path).items()}
     training, means = (
-        run.read_json(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
+        run.read_object(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
     )
+    require_kinds(_Training, training, folder / "training.json")
+    require_kinds(_Means, means, folder / "nf4.json")
     return Adapter(folder, tensors, settings, training, chosen.weight, run.sha256_file(path), means)
 
 

@@ -80,7 +80,7 @@ def newest(folder: Path) -> Path | None:
 def faults(path: Path) -> list[str]:
     """The files of a checkpoint that are not what was written, or what of them is not finite."""
     try:
-        hashes = run.read_json(path / "state.json")["sha256"]
+        hashes = run.read_json(path / "state.json", sealed=True)["sha256"]
         damaged = [name for name, sha in hashes.items() if not _is_intact(path / name, sha)]
     except (ValueError, KeyError, TypeError, AttributeError):
         return ["state.json"]

@@ -35,13 +35,15 @@ def read_curve(log: Path) -> Curve:
     """
     try:
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-        ours = [(line["tokens"], line["loss"]) for line in lines if "loss" in line and "tokens" in line]
+        told = [line for line in lines if line.get("loss") is not None]
+        ours = [(_number(line["tokens"]), _number(line["loss"])) for line in told if "tokens" in line]
+        their_lines = [line for line in told if "current_steps" in line]
+        totals = [_number(line["total_steps"]) for line in their_lines]
         theirs = [
-            (line["current_steps"] / line["total_steps"], line["loss"])
-            for line in lines
-            if line.get("loss") is not None and "current_steps" in line
+            (_number(line["current_steps"]) / total, _number(line["loss"]))
+            for line, total in zip(their_lines, totals, strict=True)
         ]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         ours, theirs, lines, why = [], [], [], f"{type(error).__name__}: {error}"
     else:
         why = f"{len(lines)} lines, none with a training loss"
@@ -54,7 +56,13 @@ def read_curve(log: Path) -> Curve:
     name = f"{log.parent.name}/{log.name}".removeprefix("/")
     if ours:
         return Curve(name, places, losses, True)
-    return Curve(f"{name}, {lines[-1]['total_steps']:,} steps drawn to this run's length", places, losses, False)
+    return Curve(f"{name}, {totals[-1]:,} steps drawn to this run's length", places, losses, False)
+
+
+def _number(value: object) -> int | float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} where a number is needed")
+    return value
 
 
 def plot_losses(

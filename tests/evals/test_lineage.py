@@ -63,5 +63,5 @@ def test_tasks_of_another_corpus(chain):
 
 def test_the_bundled_tasks_for_a_model_of_the_bundled_papers(chain):
     assert warnings_of(asked(chain, "model1", "bundled")) == []
-    manifest(chain / "corpus", {"sources": [{"path": "bundled:papers"}], "decontaminate": []})
+    manifest(chain / "corpus", {"sources": [{"name": "s", "path": "bundled:papers"}], "decontaminate": []})
     assert "trained on the bundled sample" in warnings_of(asked(chain, "model1", "bundled"))[0]

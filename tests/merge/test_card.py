@@ -122,6 +122,7 @@ def test_a_card_says_less_where_less_is_known(copied):
 
 def test_a_card_after_instruction_tuning(run_folder, hub_base):
     manifest = run.read_json(run_folder / "phase1/manifest.json") | {"verb": "sft"}
+    manifest["recipe"]["data"] = ["questions.jsonl"]
     manifest["results"]["heldout"] = {when: {"answers": losses(1, 1)["domain"]} for when in ("before", "after")}
     run.write_json(run_folder / "phase1/manifest.json", manifest)
     found = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")

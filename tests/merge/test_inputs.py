@@ -28,6 +28,12 @@ def index(base, name):
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
 
 
+def safetensors_of(shape):
+    """A file of one tensor of 32 bytes."""
+    header = json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 32]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(32)
+
+
 TOKEN_ROWS = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
 Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
 BREAKAGES = {
@@ -43,6 +49,26 @@ BREAKAGES = {
     "not safetensors": (
         lambda b, a: (a / "adapter_model.safetensors").write_bytes(b"PK pickled, in truth"),
         "adapter_model.safetensors is not a safetensors file.* fetch or copy",
+    ),
+    "an impossible shape": (
+        lambda b, a: (a / "adapter_model.safetensors").write_bytes(safetensors_of([-2, -4])),
+        "adapter_model.safetensors is not a safetensors file.* fetch or copy",
+    ),
+    "an index of nothing": (
+        lambda b, a: (index(b, "x"), (b / "model.safetensors.index.json").write_text('{"weight_map": {"x": 1}}')),
+        "index.json is damaged .its weight_map does not name a file for each tensor",
+    ),
+    "settings of another kind": (
+        lambda b, a: edit_json(a / "adapter_config.json", r="8", rank_pattern={"(": 4}),
+        r"adapter_config.json is damaged .r: .*rank_pattern.*no regular expression",
+    ),
+    "means that are none": (
+        lambda b, a: (a / "nf4.json").write_text('{"model.layers.0.mlp.up_proj": "x"}'),
+        "nf4.json is damaged .model.layers.0.mlp.up_proj: ",
+    ),
+    "training of another kind": (
+        lambda b, a: (a / "training.json").write_text('{"base_fingerprint": 7}'),
+        "training.json is damaged .base_fingerprint: ",
     ),
     "quantised base": (
         lambda b, a: edit_json(b / "config.json", quantization_config={"quant_method": "bitsandbytes"}),

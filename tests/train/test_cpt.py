@@ -254,7 +254,11 @@ def test_a_damaged_checkpoint_is_passed_over(pico_recipe, capsys):
     newest.write_bytes(newest.read_bytes()[:-8])
     assert checkpoint.newest(folder).name == "step-000008"
     assert "damaged (trained.safetensors), passed over" in capsys.readouterr().out
-    (folder / "step-000008" / "state.json").write_text('{"sha2')
+    state = folder / "step-000008" / "state.json"
+    state.write_text(state.read_text().replace('"step": 8', '"step": 9'))
+    assert checkpoint.newest(folder) is None
+    assert "damaged (state.json), passed over" in capsys.readouterr().out
+    state.write_text('{"sha2')
     assert checkpoint.newest(folder) is None
     assert "damaged (state.json), passed over" in capsys.readouterr().out
 

@@ -4,7 +4,7 @@ import re
 
 MAX_PROLOGUE = 100  # comments, instructions and a DOCTYPE before the root; more is no file of ours
 _ROOT = re.compile(r"<(?![?!])(?:[\w.-]+:)?([\w.-]+)")
-_DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*(?:\[[^\]]*\])?[^>]*>")
+_DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*+(?:\[[^\]]*+\])?[^>]*+>")
 _KEY = re.compile(r'"([A-Za-z_][\w .:-]*)"\s*:')
 
 

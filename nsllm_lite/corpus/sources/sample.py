@@ -16,18 +16,27 @@ def recognise(head: str) -> bool:
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
     def make(record: dict, origin: str) -> Document | Unread:
         try:
-            moves = tuple((str(label), str(sentence)) for label, sentence in record["abstract"])
+            name, title, discipline = (_text(record[key]) for key in ("id", "title", "discipline"))
+            if not name.strip():
+                raise ValueError("the id is empty")
+            moves = tuple((_text(label), _text(sentence)) for label, sentence in record["abstract"])
             return Document(
-                id=record["id"],
+                id=name,
                 source=source,
                 origin=origin,
-                title=record["title"],
+                title=title,
                 abstract=" ".join(sentence for _, sentence in moves),
-                sections=tuple(Section(s["heading"], s["text"]) for s in record["sections"]),
-                discipline=record["discipline"],
+                sections=tuple(Section(_text(s["heading"]), _text(s["text"])) for s in record["sections"]),
+                discipline=discipline,
                 moves=moves,
             )
         except (KeyError, TypeError, ValueError) as error:
             return Unread(origin, UNREADABLE, f"not a sample record: {type(error).__name__} {error}")
 
     return read_each(iter_records(stream), file, make)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where text is needed")
+    return value

@@ -25,12 +25,12 @@ NOTICE_CHARS = 400  # a notice of withdrawal is short; a long abstract may study
 
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
 _NO_TITLE = re.compile(
-    r"\W*(not available|title (unknown|not available)|no title( available)?|untitled|n/?a)?\W*", re.I
+    r"\W*+(not available|title (unknown|not available)|no title( available)?|untitled|n/?a)?\W*+", re.I
 )
 _WITHDRAWN_TITLE = re.compile(
-    r"\W*(withdrawn?|retracted)(\W*$|( (article|paper|submission|manuscript|preprint))?\s*[:\]–—-])|"
-    r"\W*retraction( note| notice| statement)?(\s*:|\W*$| to\s*:| to [\"“‘'])|"
-    r"\W*(notice of (retraction|withdrawal)|withdrawal( notice)?\s*:|(editorial )?expression of concern\b)|"
+    r"\W*+(withdrawn?|retracted)(\W*$|( (article|paper|submission|manuscript|preprint))?\s*[:\]–—-])|"
+    r"\W*+retraction( note| notice| statement)?(\s*:|\W*$| to\s*:| to [\"“‘'])|"
+    r"\W*+(notice of (retraction|withdrawal)|withdrawal( notice)?\s*:|(editorial )?expression of concern\b)|"
     r".{0,25}\b(paper|article|submission|manuscript|preprint|work)\b.{0,25}\b(withdrawn|retracted)\b",
     re.IGNORECASE,
 )
@@ -40,7 +40,7 @@ _WITHDRAWN_ABSTRACT = re.compile(
 )
 # Notices and parts of an issue. "Index" is one, "Index theorems" is a paper; so the ambiguous must be the whole title.
 _NOT_RESEARCH = re.compile(
-    r"\W*(?:"
+    r"\W*+(?:"
     r"(?:erratum|errata|corrigendum|corrigenda|(?:author'?s?’?s?|publisher'?s?’?s?) corrections?)\b"
     r"|corrections?(?: to)?(?:\s*:|\W*$| to [\"“‘'`])"
     r"|(?:the )?authors?['’]?s?['’]? (?:reply|response)\b|(?:in )?reply\W*$|response\W*$"
@@ -56,7 +56,7 @@ _NOT_RESEARCH = re.compile(
     re.IGNORECASE,
 )
 _PLACEHOLDER = re.compile(
-    r"\W*(?:(?:no|without|missing) (?:abstract|summary)(?: (?:is )?(?:available|provided|given|present))?"
+    r"\W*+(?:(?:no|without|missing) (?:abstract|summary)(?: (?:is )?(?:available|provided|given|present))?"
     r"|(?:the )?(?:abstract|summary)(?: (?:is )?(?:not|un) ?(?:available|provided|given))?"
     r"|abstract (?:is )?(?:missing|unavailable|pending)|not (?:available|applicable|provided)|unavailable|n/?a|none|nil"
     r"|null|nan|tba|tbd|to be (?:announced|added)|see (?:the )?(?:full )?(?:text|paper|article|pdf)|figure: see text"

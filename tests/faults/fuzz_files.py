@@ -1,0 +1,349 @@
+"""Targets beyond the corpus: recipes, weights, adapters, rows, manifests, checkpoints, items, logs and answers.
+
+An input of a target of folders is a line with a file's name, and that file's content: the folder is whole but for it.
+What may be raised is ValueError alone (and RuntimeError where the verb says so): what a user reads in one line.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from nsllm_lite import recipe, run, runs, steps
+from nsllm_lite.evals import audit
+from nsllm_lite.execution import read_size
+from nsllm_lite.merge.inputs import open_adapter, open_base, require_finite, require_same_base
+from nsllm_lite.merge.plan import on_rounding, plan_merge
+from nsllm_lite.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite.tasks import answers, sets
+from nsllm_lite.tasks.items import read_items
+from nsllm_lite.tasks.splits import read_questions
+from nsllm_lite.train import checkpoint
+from nsllm_lite.train.examples import Template, read_examples
+from nsllm_lite.train.plot import read_curve
+from tests.faults.fuzz_target import SEEDS, Target, put
+
+Files = dict[str, bytes]
+HEADER = ":header"  # after a name: the JSON header alone, whose length is written before it
+
+
+def in_folder(whole: Callable[[], Files], check: Callable[[Path], object]) -> Callable[[bytes, Path], None]:
+    """A target: `check` of the whole folder, one file of which is the input."""
+
+    def target(content: bytes, folder: Path) -> None:
+        files = dict(whole())
+        line, _, rest = content.partition(b"\n")
+        name = line.decode("ascii", "replace")
+        if name.endswith(HEADER) and name.removesuffix(HEADER) in files:
+            name, rest = name.removesuffix(HEADER), len(rest).to_bytes(8, "little") + rest + bytes(4096)
+        files[name if name in files else next(iter(files))] = rest
+        shutil.rmtree(folder / "whole", ignore_errors=True)
+        refuses(check, put(folder / "whole", files))
+
+    return target
+
+
+def refuses(check: Callable[[Path], object], path: Path) -> None:
+    """ValueError, and a message, is all that may be raised."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            check(path)
+    except ValueError as error:
+        assert str(error), "an error without a word"  # noqa: PT017
+
+
+# --------------------------------------------------------------------------------------------------------- recipes
+
+
+def check_recipe(content: bytes, folder: Path) -> None:
+    (folder / "x.yaml").write_bytes(content)
+    refuses(recipe.load, folder / "x.yaml")
+
+
+def check_overrides(content: bytes, folder: Path) -> None:
+    """A line an override, of each kind of recipe."""
+    words = content.decode("utf-8", "surrogateescape").split("\n")
+    for path in sorted((SEEDS / "recipes").glob("valid-*.yaml")):
+        refuses(lambda file: recipe.load(file, words), path)
+
+
+# --------------------------------------------------------------------------------------------------------- weights
+
+LAYER = "model.layers.0.mlp.up_proj"
+
+
+@cache
+def model() -> Files:
+    """A base of three tensors in two files, and its config."""
+    weights = {
+        "model.embed_tokens.weight": torch.ones(6, 4).bfloat16(),
+        f"{LAYER}.weight": torch.ones(5, 4).bfloat16(),
+        "lm_head.weight": torch.ones(6, 4).bfloat16(),
+    }
+    names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    parts = ({n: t for n, t in weights.items() if n != "lm_head.weight"}, {"lm_head.weight": weights["lm_head.weight"]})
+    index = {"metadata": {}, "weight_map": {name: names[name == "lm_head.weight"] for name in weights}}
+    shape = {
+        "hidden_size": 4,
+        "intermediate_size": 5,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 6,
+    }
+    config = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_key_value_heads": 1, "head_dim": 2}
+    return {
+        "config.json": json.dumps(config | shape | {"tie_word_embeddings": False}).encode(),
+        "model.safetensors.index.json": json.dumps(index).encode(),
+        **{name: save(part) for name, part in zip(names, parts, strict=True)},
+    }
+
+
+@cache
+def adapter() -> Files:
+    base = "base_model.model."
+    weights = {f"{base}{LAYER}.lora_A.weight": torch.ones(2, 4), f"{base}{LAYER}.lora_B.weight": torch.ones(5, 2)}
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["up_proj"], "bias": "none"}
+    settings |= {"rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None, "base_model_name_or_path": "base"}
+    training = {"base": "base", "quantisation": "nf4", "double_quantisation": True, "compute_dtype": "bfloat16"}
+    return {
+        "adapter_config.json": json.dumps(settings).encode(),
+        "adapter_model.safetensors": save(weights),
+        "training.json": json.dumps(training).encode(),
+        "nf4.json": json.dumps({LAYER: 0.5}).encode(),
+    }
+
+
+def check_base(folder: Path) -> None:
+    read_size(folder)
+    base = open_base(folder)
+    for stored in base.tensors.values():
+        assert len(stored.read()) == stored.num_bytes
+    plan_on(base, put(folder.parent / "adapter", adapter()))
+
+
+def check_adapter(folder: Path) -> None:
+    base = open_base(put(folder.parent / "base", model()))
+    plan_on(base, folder)
+
+
+def plan_on(base: object, folder: Path) -> None:
+    values = {"base": str(base.folder), "adapter": str(folder), "out": "out", "base_weights": "dequantized"}
+    chosen = recipe.Merge(kind="merge", **values, then_requantize=False, shard_bytes=1000)
+    opened = open_adapter(chosen.adapters[0])
+    require_same_base(base, opened, chosen.base)
+    plan = plan_merge(base, [opened], None)
+    require_finite(opened)
+    planned, rounding = on_rounding(plan, [opened], chosen)
+    for name, one in planned.tensors.items():
+        assert one.num_bytes >= 0
+        mean = rounding.mean(name)
+        assert mean is None or isinstance(mean, float | int)
+
+
+# ------------------------------------------------------------------------------------------------------------ rows
+
+
+@cache
+def rows() -> Files:
+    made = [Row(np.arange(6, dtype=np.int32), [4, 2], ["a", "b"], ["s", "s"], [9, 5]) for _ in range(3)]
+    with TemporaryDirectory() as folder:
+        write_rows(Path(folder), made, RowTotals(8, 0, "sha"))
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def check_rows(folder: Path) -> None:
+    found = Rows(folder)
+    assert len(found.sha256) == 64
+    for number in range(min(len(found), 5)):
+        row = found[number]
+        assert sum(row.doc_lengths) == len(row.input_ids)
+
+
+# ------------------------------------------------------------------------------------------------------- manifests
+
+
+@cache
+def steps_of_a_run() -> Files:
+    """A corpus, a training on its rows with an unfinished twin, and a merge: what `runs` and `show` walk through."""
+    figures = {"in": 9, "kept": 8, "heldout": 1, "duplicate": 0, "dropped": {}, "unused": 0}
+    sources = [{"name": "papers", "path": "papers"}]
+    losses = {"domain": {"all": {"loss": 2.5, "bits_per_byte": 0.9, "tokens": 8}}, "general": {}}
+    times = {"started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:01:00Z", "seconds": 60.0}
+    corpus = {
+        "recipe": {"kind": "corpus", "sources": sources, "general": []}, "verb": "corpus",
+        "inputs": {"source:papers": "sha"}, "versions": {},
+        "results": {"documents": {"papers": figures}, "licences": {"papers": "CC0"},
+                    "rows": {"phase1/train": {"tokens": 100}, "phase1/heldout": {"tokens": 10}}},
+    }  # fmt: skip
+    train = {
+        "recipe": {"kind": "train", "model": "base", "rows": "corpus/rows/phase1/train", "replay": None,
+                   "adapter": {"rank": 2}, "quantisation": "nf4"},
+        "verb": "train", "inputs": {"base": "sha", "rows": "sha"}, "versions": {},
+        "results": {"tokens": 100, "coverage": 1.0, "heldout": {"before": losses, "after": losses}},
+    }  # fmt: skip
+    merge = {
+        "recipe": {"kind": "merge", "base": "base", "adapter": "phase1/adapter", "base_weights": "original"},
+        "verb": "merge", "inputs": {"base": "sha", "adapter": "sha"}, "versions": {}, "results": {"num_merged": 1},
+    }  # fmt: skip
+    lines = [{"step": 0, "tokens": 0, "heldout": losses}, {"step": 1, "tokens": 50, "loss": 2.4, "learning_rate": 1e-4}]
+    return {
+        "phase1/manifest.json": json.dumps(train).encode(),
+        "phase1/times.json": json.dumps(times | {"train_tokens_per_s": 9.5, "peak_memory_gib": 1.5}).encode(),
+        "phase1/metrics.jsonl": "\n".join(map(json.dumps, lines)).encode(),
+        "corpus/manifest.json": json.dumps(corpus).encode(),
+        "model1/manifest.json": json.dumps(merge).encode(),
+        "half/run.json": json.dumps({"recipe": train["recipe"], "inputs": train["inputs"]}).encode(),
+        "half/metrics.jsonl": "\n".join(map(json.dumps, lines)).encode(),
+    }
+
+
+def check_steps(folder: Path) -> None:
+    """Each alone, then all of them listed, then one with all behind it."""
+    for place in sorted(folder.iterdir()):
+        refuses(run.read_manifest, place)
+        refuses(steps.read_step, place)
+        refuses(lambda path: run.is_finished(path, {"kind": "train"}, {"rows": "sha"}), place)
+        refuses(lambda path: run.begin(path, {"kind": "train"}, {"rows": "sha"}), place / "new")
+    steps.corpora_behind(str(folder / "model1"))
+    refuses(runs.list_runs, folder)
+    refuses(lambda path: runs.show(path, path / "x.png"), folder / "model1")
+    with patch.object(runs, "draw_curves"):  # once is slow enough
+        runs.show(folder, folder / "y.png")
+
+
+# ----------------------------------------------------------------------------------------------------- checkpoints
+
+
+@cache
+def checkpoints() -> Files:
+    """Two of a linear layer of two weights."""
+    module, optimizer = _trained()
+    with TemporaryDirectory() as folder:
+        saved = [checkpoint.save(Path(folder), step, module, optimizer, {"tokens": step}) for step in (1, 2)]
+        return {f"{place.name}/{path.name}": path.read_bytes() for place in saved for path in sorted(place.iterdir())}
+
+
+def _trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    module = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return module, optimizer
+
+
+def check_checkpoints(folder: Path) -> None:
+    """A damaged one is passed over for the one before it."""
+    found = checkpoint.newest(folder)
+    assert found is not None, "the other checkpoint is whole"
+    module, optimizer = _trained()
+    step, progress = checkpoint.load(found, module, optimizer)
+    assert found.name == f"step-{step:06d}"
+    assert progress == {"tokens": step}
+
+
+# ------------------------------------------------------------------------------------------ items, logs and answers
+
+
+def check_items(content: bytes, folder: Path) -> None:
+    """As evaluation items, examined and put into a set of each task; as records to tune on; as questions."""
+    path = folder / "x.jsonl"
+    path.write_bytes(content)
+
+    def check_questions(path: Path) -> None:
+        list(read_questions(path))
+
+    def check_audit(path: Path) -> None:
+        audit.audit([path])
+
+    def check_own_sets(path: Path) -> None:
+        items = read_items(path)
+        assert all(item.input is not None for item in items)
+        for task in ("multiple_choice", "open", "title", "classification"):
+            refuses(lambda path, task=task: _load_set(path, task), path)
+
+    for check in (check_questions, check_audit, check_own_sets):
+        refuses(check, path)
+
+
+def _load_set(path: Path, task: str) -> None:
+    values = {"kind": "eval", "out": "out", "seed": 0, "tasks": "none", "models": [{"name": "m", "path": "m"}]}
+    chosen = recipe.Eval(**values, files=[{"name": "own", "task": task, "path": str(path)}])
+    for one in sets.load_sets(chosen):
+        assert one.items or one.pool
+
+
+class Characters:
+    """A tokenizer of characters, with what `Template` asks of one."""
+
+    encode_special_tokens = False
+
+    def token_to_id(self, token: str) -> int | None:
+        return 0 if token == "<end>" else None
+
+    def get_added_tokens_decoder(self) -> dict:
+        return {}
+
+    def encode(self, text: str, add_special_tokens: bool) -> "Characters":
+        text.encode()  # as a tokenizer in Rust does: no lone surrogates
+        self.ids = [ord(character) for character in text]
+        return self
+
+
+def check_examples(content: bytes, folder: Path) -> None:
+    """Every record of a file to tune on is used or left out for a reason."""
+    path = folder / "x.jsonl"
+    path.write_bytes(content)
+
+    def check(path: Path) -> None:
+        examples, ledger = read_examples([path], Template("plain", "<end>", Characters(), None), 10_000)
+        assert len(examples) == sum(row["used"] for row in ledger.counts().values())
+        assert all(row["in"] == row["used"] + sum(row["left_out"].values()) for row in ledger.counts().values())
+
+    refuses(check, path)
+
+
+def check_curve(content: bytes, folder: Path) -> None:
+    (folder / "trainer_log.jsonl").write_bytes(content)
+    refuses(lambda path: len(read_curve(path).losses), folder / "trainer_log.jsonl")
+
+
+def check_answer(content: bytes, folder: Path) -> None:
+    """Nothing that a model writes may raise: what cannot be read is None."""
+    text = content.decode("utf-8", "replace")
+    labels = ("Methods", "Results", "Conclusion")
+    assert answers.parse_label(text, labels) in (None, *labels)
+    assert answers.parse_letter(text, "ABCD") in (None, *"ABCD")
+    for parse in (answers.parse_line, answers.parse_result):
+        assert parse(text) is None or parse(text)
+
+
+def check_equal(content: bytes, folder: Path) -> None:
+    """Two lines, compared as mathematics."""
+    one, _, other = content.decode("utf-8", "replace").partition("\n")
+    assert answers.is_equal(one, one)
+    assert answers.is_equal(one, other) in (True, False)
+
+
+TARGETS: dict[str, Target] = {
+    "recipes": Target(check_recipe, "recipes", 3_000),
+    "overrides": Target(check_overrides, "overrides", 300),
+    "bases": Target(in_folder(model, check_base), "bases", 5_000),
+    "adapters": Target(in_folder(adapter, check_adapter), "adapters", 5_000),
+    "rows": Target(in_folder(rows, check_rows), "rows", 4_000),
+    "manifests": Target(in_folder(steps_of_a_run, check_steps), "manifests", 300),
+    "checkpoints": Target(in_folder(checkpoints, check_checkpoints), "checkpoints", 1_500),
+    "items": Target(check_items, "items", 2_000),
+    "examples": Target(check_examples, "examples", 10_000),
+    "curves": Target(check_curve, "curves", 20_000),
+    "answers": Target(check_answer, "answers", 15_000, 10_000),
+    "equality": Target(check_equal, "equality", 200),
+}
