@@ -163,7 +163,7 @@ def test_models_that_cannot_be_used(pico, tmp_path):
     (tmp_path / "empty/config.json").write_text((pico / "base/config.json").read_text())
     (tmp_path / "empty/pytorch_model.bin").write_bytes(b"pickle")
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    with pytest.raises(ValueError, match=r"No model\.safetensors nor its index"):
+    with pytest.raises(ValueError, match=r"neither model\.safetensors nor its index"):
         model.load_base(tmp_path / "empty", **options)
     with pytest.raises(ValueError, match="could not be fetched from the hub"):
         model.resolve_model("nobody/no-such-model")

@@ -95,6 +95,7 @@ def test_absent_and_damaged_rows(tmp_path):
 def test_damaged_files_of_rows(tmp_path, file, content, message):
     write_rows(tmp_path / "rows", some_rows(5), RowTotals(16, 0, "t"))
     (tmp_path / "rows" / file).write_bytes(content)
+    (tmp_path / "rows/files.json").unlink()  # which would tell that it was changed
     with pytest.raises(ValueError, match=message):
         Rows(tmp_path / "rows")
 

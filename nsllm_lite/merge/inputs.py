@@ -49,12 +49,17 @@ class _Obeyed(BaseModel, strict=True):
     base_model_name_or_path: str | None = None
 
 
+class _File(BaseModel, strict=True):
+    sha256: str
+
+
 class _Training(BaseModel, strict=True):
     """And in training.json, as our own training writes it."""
 
     base_fingerprint: str | None = None
     compute_dtype: str | None = None
     double_quantisation: bool | None = None
+    base_files: dict[str, _File] = {}
 
 
 class _Means(RootModel, strict=True):

@@ -240,11 +240,11 @@ def test_rotation_keeps_good_checkpoints_and_never_deletes_the_only_one(chain, t
     for name in names[1:]:
         path = folder / name / "optimizer.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
-    checkpoint.rotate(folder, 1)
+    checkpoint.rotate(folder, 3, 1)
     assert sorted(path.name for path in folder.iterdir()) == names, "two damaged ones do not count"
     assert checkpoint.newest(folder).name == "step-000001"
     shutil.copytree(folder / names[0], folder / "step-000004")
-    checkpoint.rotate(folder, 1)
+    checkpoint.rotate(folder, 4, 1)
     assert [path.name for path in folder.iterdir()] == ["step-000004"]
 
 

@@ -94,7 +94,7 @@ def test_a_checkpoint_that_holds_what_is_not_finite_is_passed_over(tmp_path, cap
         checkpoint.save(tmp_path, 2, lm, optimizer, {})
     assert checkpoint.newest(tmp_path).name == "step-000001"
     assert "step-000002: damaged (trained.safetensors: weight is not finite), passed over" in capsys.readouterr().out
-    checkpoint.rotate(tmp_path, 1)
+    checkpoint.rotate(tmp_path, 2, 1)
     assert checkpoint.newest(tmp_path).name == "step-000001"
 
 

@@ -56,7 +56,7 @@ BREAKAGES = {
     ),
     "an index of nothing": (
         lambda b, a: (index(b, "x"), (b / "model.safetensors.index.json").write_text('{"weight_map": {"x": 1}}')),
-        "index.json is damaged .its weight_map does not name a file for each tensor",
+        "index.json names '1', which is no .*safetensors",
     ),
     "settings of another kind": (
         lambda b, a: edit_json(a / "adapter_config.json", r="8", rank_pattern={"(": 4}),
