@@ -123,8 +123,8 @@ test-kernels: setup  ## Liger's Triton kernels without a GPU, in Triton's interp
 	  triton==3.7.1 liger-kernel==0.8.5
 	@TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/kernels $(VENV)/bin/python -m pytest tests/kernels
 
-test-slow: setup  ## kills, seeds and other long tests
-	@$(VENV)/bin/python -m pytest -m slow
+test-slow: setup  ## kills, full disks, fuzzing, half an hour of soak, seeds: about an hour
+	@$(VENV)/bin/python -m pytest -m slow -n 2
 
 test-notebooks: setup  ## the four notebooks from top to bottom, with few steps
 	@$(VENV)/bin/python -m pytest -m slow tests/test_notebooks.py
