@@ -39,6 +39,24 @@ def test_two_processes_give_the_losses_of_one(pico_recipe, tmp_path):
     assert [line["step"] for line in metrics(two.out) if "heldout" in line] == [0, 4, 8, 12]
 
 
+@pytest.mark.slow
+def test_two_processes_agree_on_where_to_stop(pico_recipe, tmp_path):
+    """Each has its own clock; both leave after the same step, and the next launch goes on from it."""
+    budget = {"steps": 5000, "tokens_per_step": 256, "tokens": 5000 * 256}
+    asked = pico_recipe(out=str(tmp_path / "two"), replay=None, budget=budget, checkpoint_steps=1000)
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json")))
+    words = [*LAUNCH, str(tmp_path / "two.yaml"), "--max-hours", str(20 / 3600)]
+    for launch in (1, 2):
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode != 0
+        assert done.stderr.count("the time of --max-hours is up; the same command continues") == 2, done.stderr[-3000:]
+        steps = [line["step"] for line in metrics(Path(asked.out))]
+        newest = max(path.name for path in (tmp_path / "two/checkpoints").iterdir())
+        assert newest == f"step-{max(steps):06d}"
+        assert 0 < max(steps) < 5000
+        assert ("continuing after step" in done.stdout) == (launch == 2)
+
+
 def team_of(rank, size):
     return Team(SimpleNamespace(process_index=rank, num_processes=size))
 
