@@ -14,6 +14,7 @@ from nsllm_lite import run
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _HEAVY_PATTERN = re.compile(r"\)[*+{]|(?:[*+{].*){7}", re.DOTALL)  # may take a regular expression years
 MAX_PATTERN_CHARS = 2_000
+MAX_NAME_BYTES = 255  # that a file system takes
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 CHAT_SECONDS = 10.0
 MAX_CHAT_CHARS = 1 << 24
@@ -97,7 +98,7 @@ def _indexed(folder: Path) -> list[str]:
     files = sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
     if not files:
         raise ValueError(f"{where} names no files of weights (weight_map). A whole one is needed: fetch it again.")
-    if outside := [name for name in files if Path(name).name != name]:
+    if outside := [name for name in files if Path(name).name != name or len(name.encode()) > MAX_NAME_BYTES]:
         raise ValueError(f"{where} names files outside its folder ({outside[0]!r}). That is refused: fetch it again.")
     if others := [name for name in files if not name.endswith(".safetensors")]:
         raise ValueError(
@@ -125,6 +126,8 @@ def require_lora(settings: object, where: Path) -> None:
         )
     for key in ("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "layers_pattern"):
         patterns = settings.get(key) or []
+        if not isinstance(patterns, str | list | dict):
+            raise ValueError(f"{where}: {key} is {patterns!r}, where names or patterns of modules are needed.")
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             if _HEAVY_PATTERN.search(str(pattern)) or len(str(pattern)) > MAX_PATTERN_CHARS:
                 raise ValueError(

@@ -20,6 +20,11 @@ ROOT = Path(__file__).parents[2]
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGALRM: 75}
 
 
+def popen(command: list[str], **options) -> subprocess.Popen:
+    """As at a terminal: what a script starts in the background has Ctrl-C ignored, and its children inherit that."""
+    return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
+
+
 def left(out: Path) -> dict[str, bytes]:
     """What must not differ: metrics, the adapter, the manifest."""
     names = ("metrics.jsonl", "adapter/adapter_model.safetensors", "manifest.json", "samples.md")
@@ -139,7 +144,7 @@ with stop.listening(), stop.patiently(lambda: None):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once(signum):
-    process = subprocess.Popen([sys.executable, "-c", PATIENT], stdout=subprocess.PIPE)
+    process = popen([sys.executable, "-c", PATIENT], stdout=subprocess.PIPE)
     assert process.stdout.readline()
     process.send_signal(signum)
     time.sleep(stop.SAME_S + 0.2)
@@ -185,7 +190,7 @@ def test_signals_at_random_moments_of_the_chain(tmp_path):
         recipes = ["--recipes", str(ROOT / "recipes/nano")]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
         log = open(folder / "log", "w")  # noqa: SIM115 (the process holds it)
-        return subprocess.Popen([*command, *recipes], cwd=folder, stdout=log, stderr=log, env=environment)
+        return popen([*command, *recipes], cwd=folder, stdout=log, stderr=log, env=environment)
 
     def wait(process: subprocess.Popen) -> int:
         try:

@@ -276,7 +276,7 @@ def _zip_members(file: BinaryIO) -> Iterator[_Member]:
         )
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
-            if member.is_dir():
+            if member.filename.endswith("/"):
                 continue
             refused = "encrypted" if member.flag_bits & 1 else ""
             yield _Member(member.filename, refused, lambda m=member: archive.open(m))
