@@ -25,7 +25,8 @@ TOKENIZER ?= $(or $(firstword $(wildcard $(DATA)/qwen3_tokenizer)),Qwen/Qwen3-0.
 REAL_RUN := --corpus '$(DATA)' $(if $(GENERAL),--general '$(GENERAL)') --recipes recipes/nano --out '$(REAL_OUT)'
 REAL_SET := corpus.tokenizer='$(TOKENIZER)' corpus.train_tokenizer=null corpus.max_drop_share=1 \
             base.build.hidden_size=64 base.build.intermediate_size=192 base.build.head_dim=16 base.build.tied_embeddings=true \
-            $(foreach phase,base phase1 phase2,$(phase).budget.steps=80 $(phase).budget.tokens=81920) base.budget.tokens_per_step=1024
+            $(foreach phase,base phase1 phase2,$(phase).budget.steps=80 $(phase).budget.tokens=81920) base.budget.tokens_per_step=1024 \
+            report.max_rows=12 eval.max_items=12
 ABLATION := $(if $(REAL),--real '$(REAL)') $(if $(SEEDS),--seeds $(SEEDS)) $(if $(OUT),--out '$(OUT)') $(SET)
 
 .PHONY: help setup phase1 phase2 two-phase real eval sft plan corpus merge report doctor test test-kernels test-slow \

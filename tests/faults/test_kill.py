@@ -117,7 +117,8 @@ def test_kills_of_the_chain_at_random_moments(tmp_path):
     compared = 0
     for path in sorted((tmp_path / "whole").rglob("*")):
         name = path.relative_to(tmp_path / "whole")
-        if path.suffix in (".arrow", ".safetensors", ".jsonl", ".parquet") and "checkpoints" not in path.parts:
+        tells_time = path.name == "trainer_log.jsonl"
+        if path.suffix in (".arrow", ".safetensors", ".jsonl", ".parquet") and not tells_time:
             assert path.read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
             compared += 1
     assert compared >= 14
