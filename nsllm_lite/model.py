@@ -20,6 +20,7 @@ from nsllm_lite import run, untrusted
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, token_losses
 from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
 from nsllm_lite.rows import Row
+from nsllm_lite.tables import on_terminal
 from nsllm_lite.weights import require_sound
 
 if TYPE_CHECKING:
@@ -264,11 +265,11 @@ def recompute_layers(model: "PreTrainedModel", count: int) -> None:
 
 
 def _quiet_libraries() -> None:
-    """No bars in logs, and no warning about a CPU kernel that bitsandbytes would like to download."""
+    """No bars in logs and notebooks, and no warning about a CPU kernel that bitsandbytes would like to download."""
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    if not sys.stderr.isatty():
+    if not (sys.stderr.isatty() and on_terminal()):
         transformers_logging.disable_progress_bar()
 
 

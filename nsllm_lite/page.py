@@ -13,6 +13,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto }
 td, th { border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: left; white-space: nowrap }
+td.long { white-space: normal; min-width: 24rem }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 13px } img { max-width: 100% }
 h2 { margin-top: 2.5rem; border-bottom: 2px solid #2a7f62 }"""
 OUTCOMES = ("in", "kept", "heldout", "duplicate", "dropped", "unused")
@@ -55,7 +56,7 @@ def _ledger(corpus: Step) -> str:
 
 
 def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = ["".join(f"<td>{escape(cell)}</td>" for cell in line) for line in lines]
+    rows = ["".join(f"<td{' class=long' * (len(cell) > 60)}>{escape(cell)}</td>" for cell in line) for line in lines]
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
     return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
 
