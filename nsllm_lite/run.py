@@ -211,7 +211,8 @@ def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
         ValueError: `out` holds an unfinished run of another recipe or of other inputs.
     """
     path = out / "run.json"
-    if path.is_file() and (changed := _changes(recipe, inputs, read_object(path, recipe=dict, inputs=dict))):
+    is_begun = path.is_file() and len(os.listdir(out)) > 1  # alone it is of a run that failed at once
+    if is_begun and (changed := _changes(recipe, inputs, read_object(path, recipe=dict, inputs=dict))):
         raise ValueError(
             f"{out} holds an unfinished run made differently (changed: {', '.join(changed)}). Undo the change to "
             "continue it, write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder."

@@ -50,7 +50,7 @@ COMPARED = (
 )
 RULES = (
     Rule(r"make test$", 0, "pytest -n auto", SHOWN_ONLY),  # it would run itself
-    Rule(r"make setup TORCH=", 0, "whl/cu126", SHOWN_ONLY),  # fetches another torch
+    Rule(r"make setup TORCH=", 0, "install $TORCH", SHOWN_ONLY),  # fetches another torch
     Rule(r"make \S+ CORPUS=\S+( MODEL=\S+)?$", 2, NO_CARD),
     Rule(r"make phase1$", 0, "Done: runs/nano/report", (("phase1", "phase1 && make two-phase"),)),
     Rule(r"make (eval|sft)$", 0, "Done: runs/nano/"),
@@ -60,14 +60,14 @@ RULES = (
     Rule(r"nsllm-lite completion ", 0, "", ((r"> \S+", "> completed"),)),
     Rule(r"nsllm-lite init ", 0, "my-run"),
     Rule(r"nsllm-lite (eval|merge --base) Qwen/", 2, "could not be fetched from the hub"),
-    Rule(r"nsllm-lite eval DIR", 0, "own/", MINE),
+    Rule(r"nsllm-lite eval DIR", 0, "own: report.md", MINE),
     Rule(r"nsllm-lite eval recipes/nano", 0, "| base | few-shot |", (("$", " out=runs/scores"),)),
     Rule(r"lm_eval run", 0, "nsllm_title", (("DIR", "runs/nano/model2"), ("--tasks", "--limit 1 --tasks"))),
     Rule(r"nsllm-lite merge .*auto.*--verify", 0, "tensors merged", AUTO),
     Rule(r"nsllm-lite merge .*--compare", 0, "dequantized", COMPARED),
     Rule(r"nsllm-lite merge .*A:0.7", 0, "tensors merged", TWO),
     Rule(r"nsllm-lite tasks recipes/nano", 0, "finished, skipped"),
-    Rule(r"nsllm-lite sft recipes/nano", 2, "has no chat template", (("my.jsonl,more/", "mine.json"),)),
+    Rule(r"nsllm-lite sft recipes/nano", 2, "has no token end_of_text", (("my.jsonl,more/", "mine.json"),)),
 )
 
 

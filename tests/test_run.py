@@ -79,3 +79,12 @@ def test_documents_come_back_as_they_were(tmp_path):
     assert {group.column(i).compression for i in range(group.num_columns)} == {"LZ4", "ZSTD"}  # none left out
     assert documents[1].file == "a#b.txt"
     assert documents[0].num_chars == len("T µ") + len("A ± b") + len("Methods") + len("m")
+
+
+def test_a_run_that_failed_at_once_binds_nobody(tmp_path):
+    run.begin(tmp_path / "out", {"seed": 1}, {})
+    run.begin(tmp_path / "out", {"seed": 2}, {})
+    assert run.read_json(tmp_path / "out/run.json")["recipe"] == {"seed": 2}
+    (tmp_path / "out/metrics.jsonl").touch()
+    with pytest.raises(ValueError, match=r"unfinished run made differently \(changed: recipe\.seed\)"):
+        run.begin(tmp_path / "out", {"seed": 3}, {})

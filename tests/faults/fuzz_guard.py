@@ -65,7 +65,7 @@ def _require_inside(path: Any, event: str, seen_from: int = -1) -> None:
     folder = _Watch.folder
     start = os.getcwd() if seen_from < 0 else os.readlink(f"/proc/self/fd/{seen_from}")
     place = os.path.realpath(os.path.join(start, os.fsdecode(path)))
-    allowed = (folder, "/dev/null", "/proc/")
+    allowed = (folder, "/dev/null", "/proc/", f"{tempfile.gettempdir()}/torchinductor_")  # torch's own cache
     if not place.startswith(allowed) and "__pycache__" not in place:
         _refuse(f"{event} {place}, outside {folder}")
 

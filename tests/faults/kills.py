@@ -231,7 +231,7 @@ class Runs:
         assert seconds < LIMIT_SECONDS, f"{self.case['name']}: an attempt hangs"
         return {"was_killed": ended[1] == signal.SIGKILL, "status": ended[1], "num_events": shared[EVENTS],
                 "is_between": bool(shared[BEGUN] and not shared[ENDED]), "seconds": seconds,
-                "saw": pickle.loads(text) if text else None}  # fmt: skip
+                "saw": pickle.loads(text) if ended[1] == 0 else None}  # fmt: skip
 
     def _run(self, shared: memoryview, at: int, kill: dict, recipe: object, told: io.BufferedRandom) -> None:
         status = 1
