@@ -22,7 +22,7 @@ SHOWN_BYTES = 2**30  # a check of more than this gets a progress bar
 READERS = 4  # files at a time; SHA-256 is 1.5 to 2 GiB/s on one core
 
 Entry = dict[str, int | str]
-_SEEN: dict[tuple[Path, int, int, int], Entry] = {}  # what this process has read in full, by `_key`
+_SEEN: dict[Path, tuple[tuple[int, int, int], Entry]] = {}  # what this process has read in full, with its `_state`
 
 
 def describe(path: Path) -> Entry:
@@ -120,11 +120,12 @@ def read_tokenizer(folder: Path) -> "Tokenizer":
 
 def remember(path: Path, entry: Entry) -> None:
     """`path` has been read in full by other means."""
-    _SEEN[_key(path)] = entry
+    _SEEN[path.resolve()] = _state(path), entry
 
 
 def recall(path: Path) -> Entry | None:
-    return _SEEN.get(_key(path))
+    state, entry = _SEEN.get(path.resolve(), (None, None))
+    return entry if state == _state(path) else None
 
 
 def _once(path: Path) -> Entry:
@@ -133,9 +134,9 @@ def _once(path: Path) -> Entry:
     return entry
 
 
-def _key(path: Path) -> tuple[Path, int, int, int]:
+def _state(path: Path) -> tuple[int, int, int]:
     status = path.stat()
-    return path.resolve(), status.st_ino, status.st_size, status.st_ctime_ns
+    return status.st_ino, status.st_size, status.st_ctime_ns
 
 
 def _damaged(path: Path) -> str:

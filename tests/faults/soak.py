@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from nsllm_lite import cli
 
@@ -70,6 +71,7 @@ def digest_of(out: Path) -> str:
 def resident_mib() -> float:
     """After giving back what is free: what the allocator only keeps for later is no leak."""
     gc.collect()
+    pa.default_memory_pool().release_unused()
     ctypes.CDLL(None).malloc_trim(0)
     text = Path("/proc/self/status").read_text()
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
