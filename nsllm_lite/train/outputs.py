@@ -94,6 +94,8 @@ def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, o
     final = out / ("adapter" if recipe.adapter else "model")
     part = final.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
+    for config in lm.model.peft_config.values() if recipe.adapter else ():
+        config.target_modules = sorted(config.target_modules)  # a set, whose order differs from process to process
     lm.model.save_pretrained(part)
     if recipe.adapter:
         (part / "README.md").unlink(missing_ok=True)

@@ -206,7 +206,7 @@ def test_signals_at_random_moments_of_the_chain(tmp_path):
     moments, longest, stopped = random.Random(5), 0.0, 0
     for number in range(10):
         process = start("stopped")
-        time.sleep(6 + moments.random() * whole_seconds / 4)  # imports take five
+        time.sleep(5 + moments.random() * whole_seconds / 20)  # imports take about five; what was done is kept
         signum = (signal.SIGTERM, signal.SIGINT)[number % 2]
         process.send_signal(signum)
         sent = time.monotonic()
@@ -219,7 +219,7 @@ def test_signals_at_random_moments_of_the_chain(tmp_path):
     assert stopped >= 5
     for step in ("base", "phase1", "model1"):
         for path in (tmp_path / "whole/run" / step).rglob("*"):
-            if path.suffix in (".safetensors", ".jsonl") and path.name != "trainer_log.jsonl":
+            if path.is_file() and path.name not in ("trainer_log.jsonl", "times.json"):
                 name = path.relative_to(tmp_path / "whole")
                 if "checkpoints" not in path.parts:
                     assert path.read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name

@@ -42,6 +42,8 @@ def test_a_run_learns_and_leaves_everything_it_should(pico, pico_recipe):
         assert (out / name).stat().st_size > 0, name
     training = json.loads((out / "adapter/training.json").read_text())
     assert training["base_fingerprint"] == run.fingerprint_weights(pico / "base")
+    targets = json.loads((out / "adapter/adapter_config.json").read_text())["target_modules"]
+    assert targets == sorted(targets), "the same bytes in every process"
     tensors = load_file(out / "adapter/adapter_model.safetensors")
     assert {t.dtype for t in tensors.values()} == {torch.float32}
     assert all(t.abs().max() > 0 for t in tensors.values()), "every LoRA tensor has moved"
