@@ -22,8 +22,8 @@ def test_what_does_not_stay_flat_is_seen():
     assert verdict(loops())["passed"]
     for changes in ({"digest": "b"}, {"files": 12}, {"threads": 3}):
         assert not verdict([*loops()[:-1], *loops(**changes)[:1]])["passed"], changes
-    growing = [loop._replace(resident_mib=900 + 5.0 * number) for number, loop in enumerate(loops())]
-    assert verdict(growing)["mib_a_loop"] == pytest.approx(5)
+    growing = [loop._replace(resident_mib=900 + 6.0 * number) for number, loop in enumerate(loops())]
+    assert verdict(growing)["mib_a_loop"] == pytest.approx(6)
     assert not verdict(growing)["passed"]
     filling = [loop._replace(resident_mib=900 + 50 * min(number, 4)) for number, loop in enumerate(loops())]
     assert verdict(filling)["passed"]  # caches fill at first
