@@ -1,6 +1,7 @@
 """Pico models and rows, made in a second from nothing; no test reaches the network."""
 
 import os
+import signal
 import socket
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,6 +32,16 @@ def _no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def signals_heeded():
+    """As at a terminal: what a script starts in the background has Ctrl-C (and under nohup SIGHUP) ignored."""
+    heard = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {one: signal.signal(one, handler) for one, handler in heard.items()}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
 def text_like_row(rng: np.random.Generator, lengths: list[int], source: str, first_id: int) -> Row:

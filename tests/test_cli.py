@@ -115,7 +115,7 @@ def test_without_a_makefile_the_next_command_is_one_of_its_own(monkeypatch, tmp_
     assert cli.real_command().endswith("\n  nsllm-lite phase1 --corpus path/to/your/papers")
 
 
-def test_an_interrupted_run_exits_with_130(capsys, monkeypatch):
+def test_an_interrupted_run_exits_with_130(capsys, monkeypatch, signals_heeded):
     monkeypatch.setitem(cli.CALLS, "doctor", lambda args: os.kill(os.getpid(), signal.SIGINT))
     assert "stopped by SIGINT; the same command continues" in fails(capsys, "doctor", code=130)
 

@@ -17,6 +17,7 @@ from tests.corpus.small import digests, prose, sample, values, write_lines
 from tests.faults.tell import tell
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("signals_heeded")
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGALRM: 75}
 
 
