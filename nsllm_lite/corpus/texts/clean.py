@@ -19,6 +19,7 @@ from nsllm_lite.document import Document, Section
 LOST = "\ufffd"
 MAX_PASSES = 8  # a repair may uncover the next ("&amp;#38;lt;i&gt;"); real text needs two, only a contrived one more
 
+_SEPARATORS = dict.fromkeys(range(0x1C, 0x20), " ")  # of files and records: white space to Python, to no pattern here
 _LINE_BREAK = re.compile("\r\n?|[\u2028\u2029\x0b\x0c]")
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _CID = re.compile(r"\(cid:\d{1,6}\)")  # a glyph whose character a PDF did not tell
@@ -89,6 +90,7 @@ def clean_text(text: str, evidence: str = "") -> str:
         return ""
     if "\r" in text or "\x0b" in text or "\x0c" in text or "\u2028" in text or "\u2029" in text:
         text = _LINE_BREAK.sub("\n", text)
+    text = text.translate(_SEPARATORS)
     text = rejoin_broken_lines(text, evidence)
     if not text.isascii():
         text = _characters(text)
