@@ -18,7 +18,7 @@ EPILOG = """examples:
 
 exit status:
   0    done, or it was done already
-  2    wrong input: nothing was lost, the message says what to do
+  2    wrong input: nothing was lost, the message says what to do and ends with its [code]
   3    the run stopped itself (a non-finite loss, out of memory), or a check of `doctor` failed
   75   the time of --max-hours is up; the same command continues
   130  interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; the same command continues

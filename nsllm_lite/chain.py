@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 from nsllm_lite.execution import ModelSize
 
 QWEN3 = {
@@ -84,7 +85,7 @@ def load_chain(
     `overrides` maps a step ("phase1") to `key=value` words for its recipe.
 
     Raises:
-        ValueError: a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
+        UserError: a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
     """
     folder, overrides = Path(folder), overrides or {}
     tuned = all((folder / f"{name}.yaml").is_file() for name in TUNING)
@@ -92,13 +93,20 @@ def load_chain(
     steps = ("corpus", *(["base"] if has_base else []), "phase1", "phase2", "merge", "report")
     _require_heeded(overrides, (*steps, *(TUNING if tuned else ())))
     if not (folder / "phase1.yaml").is_file():
-        raise ValueError(
-            f"No recipes in {folder}: needed are corpus.yaml, phase1.yaml, phase2.yaml, merge.yaml and report.yaml. "
-            "Run from the project's folder, set RECIPES=recipes/NAME, or write a project with `nsllm-lite init DIR`."
+        raise UserError(
+            "recipes-missing",
+            f"No recipes in {folder}:",
+            "needed are corpus.yaml, phase1.yaml, phase2.yaml, merge.yaml and report.yaml.",
+            "Run from the project's folder, set RECIPES=recipes/NAME, or write a project with `nsllm-lite init DIR`.",
         )
     for path, word in ((corpus, "CORPUS"), (general, "GENERAL")):
         if path and not Path(path).exists():
-            raise ValueError(f"{word}={path}: no such file or folder. It must be the path of your papers or texts.")
+            raise UserError(
+                "input-path-missing",
+                f"{word}={path}: no such file or folder. It must be the path of your papers or texts.",
+                "",
+                "Correct the path.",
+            )
 
     def load(name: str) -> recipes.Recipe:
         return recipes.load(folder / f"{name}.yaml", overrides.get(name, ()))
@@ -127,18 +135,22 @@ def without_bfloat16(chain: Chain) -> Chain:
 
 
 def _require_heeded(overrides: dict[str, list[str]], steps: tuple[str, ...]) -> None:
-    """Raises ValueError for an override that would change nothing: of no step, or of a path that joining sets."""
+    """Raises UserError for an override that would change nothing: of no step, or of a path that joining sets."""
     for step, words in overrides.items():
         if step not in steps:
             near = difflib.get_close_matches(step, steps, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the steps of this run are {', '.join(steps)}."
-            raise ValueError(f"Setting {step}.{words[0]}: there is no step {step!r} here; {hint}")
+            todo = f"Did you mean {near[0]}?" if near else f"Name one of {', '.join(steps)}."
+            raise UserError(
+                "setting-step-unknown", f"Setting {step}.{words[0]}: there is no step {step!r} here.", "", todo
+            )
         for word in words:
             key = word.partition("=")[0].strip()
             if key in JOINED or f"{step}.{key}" in JOINED_OF_STEP:
-                raise ValueError(
-                    f"Setting {step}.{word}: in a whole run this path follows from the others. Use OUT=, MODEL=, "
-                    "CORPUS= or GENERAL=, or run the single step: nsllm-lite VERB RECIPE key=value."
+                raise UserError(
+                    "setting-path-derived",
+                    f"Setting {step}.{word}: in a whole run this path follows from the others.",
+                    "",
+                    "Use OUT=, MODEL=, CORPUS= or GENERAL=, or run the single step: nsllm-lite VERB RECIPE key=value.",
                 )
 
 
@@ -245,13 +257,15 @@ def choose_recipes(card_gib: float | None, recipes_dir: Path = Path("recipes")) 
     """The recipe folder for a card of `card_gib` (None: no card), and the reason in words.
 
     Raises:
-        ValueError: there is no card, or it is too small for every recipe.
+        UserError: there is no card, or it is too small for every recipe.
     """
     if card_gib is None:
-        raise ValueError(
+        raise UserError(
+            "card-missing",
             "CORPUS= starts the real run, which needs an NVIDIA card, and torch sees none here (if there is one, "
-            "`nsllm-lite doctor` tells why). On such a machine this command chooses the model by itself (22 GiB or "
-            "more: Qwen3-8B-Base). To try your corpus here with the tiny CPU model, add RECIPES=recipes/nano."
+            "`nsllm-lite doctor` tells why).",
+            "With a card of 22 GiB or more this command chooses Qwen3-8B-Base, with a smaller one a smaller model.",
+            "To try your corpus here with the tiny CPU model, add RECIPES=recipes/nano.",
         )
     names = list(QWEN3)
     for name in names[names.index(REFERENCE) :]:
@@ -262,7 +276,9 @@ def choose_recipes(card_gib: float | None, recipes_dir: Path = Path("recipes")) 
                 reason += "; it is NSLLM's base and the reference here, RECIPES=recipes/qwen3-14b would fit too"
             return recipes_dir / name, reason
     smallest = QWEN3[names[-1]]
-    raise ValueError(
-        f"The card has {card_gib:.1f} GiB; the smallest recipe ({smallest[0]}) asks for {smallest[1]} GiB. Use a "
-        "larger card, or try the chain on the CPU with RECIPES=recipes/nano."
+    raise UserError(
+        "card-below-smallest-recipe",
+        f"The card has {card_gib:.1f} GiB; the smallest recipe ({smallest[0]}) needs {smallest[1]} GiB.",
+        "",
+        "Use a larger card, or try the chain on the CPU with RECIPES=recipes/nano.",
     )

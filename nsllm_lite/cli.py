@@ -13,18 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from nsllm_lite import stop
 from nsllm_lite.arguments import CHAIN_VERBS, RECIPE_VERBS, build_parser, print_completion
+from nsllm_lite.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from nsllm_lite.chain import Chain
     from nsllm_lite.recipe import Recipe
 
-OUT_OF_MEMORY = """the card ran out of memory. Close what else uses it (nvidia-smi), or ask for the leanest execution:
-  execution.micro_batch_rows=1 execution.recompute_layers=999   (with make: SET="phase1.execution....")
-The run continues from its last checkpoint."""
-
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
-
-NO_TORCH = """torch is not installed. This verb needs it (corpus and audit do not): pip install 'torch>=2.10'"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,20 +38,19 @@ def main(argv: list[str] | None = None) -> int:
         complain(args.verb, error)
         return 2
     except OSError as error:  # a file or folder that is absent, locked or no such thing; a disk that is full or broken
-        print(f"nsllm-lite {args.verb}: {error}", file=sys.stderr)
+        complain(args.verb, disk_full("the output", error) if error.errno in (errno.ENOSPC, errno.EDQUOT) else error)
         return 3 if error.errno in OF_THE_DISK else 2
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
-            print(f"nsllm-lite {args.verb}: {OUT_OF_MEMORY}\n({error})", file=sys.stderr)
-        elif type(error) is RuntimeError:
-            complain(args.verb, error)
-        else:
+            error = out_of_memory(error)
+        elif type(error) not in (RunError, RuntimeError):
             raise
+        complain(args.verb, error)
         return 3
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        print(f"nsllm-lite {args.verb}: {NO_TORCH}", file=sys.stderr)
+        complain(args.verb, no_torch())
         return 2
     except stop.Stop as stopped:
         print(f"nsllm-lite {args.verb}: {stopped}; the same command continues", file=sys.stderr)
@@ -65,10 +59,31 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def complain(verb: str, error: Exception) -> None:
-    """An error may quote what a corpus or a model holds, which is not to command the terminal."""
+    """An error may quote what a corpus or a model contains, which is not to command the terminal."""
     from nsllm_lite.untrusted import printable
 
-    print(f"nsllm-lite {verb}: {printable(str(error))}", file=sys.stderr)
+    code = f" [{error.code}]" if isinstance(error, UserError | RunError) else ""
+    print(f"nsllm-lite {verb}: {printable(str(error))}{code}", file=sys.stderr)
+
+
+def out_of_memory(error: Exception) -> RunError:
+    return RunError(
+        "card-out-of-memory",
+        f"the card ran out of memory ({error}). The run continues from its last checkpoint.",
+        "",
+        "Close what else uses the card (nvidia-smi), or request the leanest execution:\n"
+        '  execution.micro_batch_rows=1 execution.recompute_layers=999   (with make: SET="phase1.execution....")',
+    )
+
+
+def disk_full(writing: str, error: Exception) -> RunError:
+    found = f"The disk is full while writing {writing} ({error}). What was finished is kept."
+    return RunError("disk-full", found, "", "Free some space and run the same command again.")
+
+
+def no_torch() -> UserError:
+    found = "torch is not installed. This verb needs it (corpus and audit do not)."
+    return UserError("torch-missing", found, "", "Install it: pip install 'torch>=2.10'")
 
 
 def call(args: argparse.Namespace) -> None:
@@ -80,7 +95,8 @@ def call(args: argparse.Namespace) -> None:
             found = CALLS[args.verb](args)
         print(json.dumps(without_nan(found), ensure_ascii=False, allow_nan=False))
     if args.verb == "doctor" and found["failed"]:
-        raise RuntimeError("something is not right on this machine; see the table above")
+        failed = ", ".join(found["failed"])
+        raise RunError("doctor-checks-failed", f"{failed}: not right on this machine.", "", "See the table above.")
 
 
 def without_nan(value: Any) -> Any:
@@ -93,11 +109,14 @@ def without_nan(value: Any) -> Any:
 
 
 def require_alone(verb: str) -> None:
-    """Raises ValueError where `accelerate launch` or torchrun started several processes of what one does."""
+    """Raises UserError where `accelerate launch` or torchrun started several processes of what one does."""
     if verb != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            "Only training is done by several processes: accelerate launch -m nsllm_lite.cli train RECIPE. Run this "
-            "verb once, without a launcher."
+        raise UserError(
+            "verb-not-distributed",
+            f"{verb} was started by a launcher of several processes, which only training uses "
+            "(accelerate launch -m nsllm_lite.cli train RECIPE).",
+            "",
+            "Run this verb once, without a launcher.",
         )
 
 
@@ -107,8 +126,13 @@ def run_recipe(args: argparse.Namespace) -> dict:
 
     recipe = recipes.load(located(args.recipe), args.overrides)
     if recipe.kind != args.verb:
-        raise ValueError(f"{args.recipe} is a recipe of kind {recipe.kind}: run `nsllm-lite {recipe.kind}` with it.")
+        raise other_kind(args.recipe, recipe)
     return call_verb(recipe)
+
+
+def other_kind(path: str | Path, recipe: "Recipe") -> UserError:
+    kind = recipe.kind
+    return UserError("recipe-of-other-kind", f"{path} is a recipe of kind {kind}:", "", f"run `nsllm-lite {kind}`.")
 
 
 def run_merge(args: argparse.Namespace) -> dict:
@@ -171,7 +195,7 @@ def run_eval(args: argparse.Namespace) -> dict:
     if first.endswith((".yaml", ".yml")):
         recipe = recipes.load(located(Path(first)), others)
         if recipe.kind != "eval":
-            raise ValueError(f"{first} is a recipe of kind {recipe.kind}: run `nsllm-lite {recipe.kind}` with it.")
+            raise other_kind(first, recipe)
     else:
         values = {"kind": "eval", "out": args.out or "runs/eval", "seed": args.seed or 0, "tasks": "bundled"}
         values["models"] = [{"name": word.rstrip("/"), "path": word} for word in args.models]
@@ -190,7 +214,8 @@ def parse_task_file(word: str) -> dict:
     """TASK=PATH as an entry of a recipe's `files`, named by its file."""
     task, equals, path = word.partition("=")
     if not equals or not path:
-        raise ValueError(f"--file {word}: it needs a task and a path, as in --file multiple_choice=MMLU-stem.json")
+        todo = "Write it like --file multiple_choice=MMLU-stem.json"
+        raise UserError("task-file-form", f"--file {word}", "needs a task and a path.", todo)
     return {"name": Path(path).stem, "task": task, "path": path}
 
 
@@ -222,8 +247,8 @@ def call_verb(recipe: "Recipe") -> dict:
     """Runs a recipe, while nobody else writes into its folder.
 
     Raises:
-        ValueError: somebody does.
-        RuntimeError: the disk is full.
+        UserError: somebody does.
+        RunError: the disk is full.
     """
     from nsllm_lite import lock, run
 
@@ -234,10 +259,7 @@ def call_verb(recipe: "Recipe") -> dict:
     except Exception as error:
         if not run.is_disk_full(error):
             raise
-        raise RuntimeError(
-            f"The disk is full while writing {recipe.out} ({error}). What was finished is kept: free some space and "
-            "run the same command again."
-        ) from None
+        raise disk_full(recipe.out, error) from None
 
 
 def verb_of(recipe: "Recipe") -> dict:
@@ -292,9 +314,12 @@ def run_chain(args: argparse.Namespace) -> dict | None:
     if not getattr(args, "vram", None) and not has_bfloat16(find_device(chain.phase1.execution.device)[0]):
         chain = without_bfloat16(chain)
     if args.verb == "phase2" and not (Path(chain.phase2.model) / "manifest.json").is_file():
-        raise ValueError(
-            f"Phase 2 starts from phase 1's merged model, and {chain.phase2.model} is not there. Run phase 1 first "
-            "(`make phase1` with the same CORPUS, MODEL, RECIPES and OUT), or both with `make two-phase`."
+        raise UserError(
+            "model1-missing",
+            f"Phase 2 starts from phase 1's merged model, and {chain.phase2.model} is not there.",
+            "",
+            "Run phase 1 first (`make phase1` with the same CORPUS, MODEL, RECIPES and OUT), or both with "
+            "`make two-phase`.",
         )
     is_after = args.verb in ("eval-run", "instruct")
     if is_after:
@@ -317,7 +342,12 @@ def run_chain(args: argparse.Namespace) -> dict | None:
         steps += [chain.sft, chain.merge_sft, chain.eval_sft]
     steps = [recipe for recipe in steps if args.only in (None, recipe.kind)]
     if not steps:
-        raise ValueError(f"--only {args.only}: {args.verb} has no step of that kind; two-phase has them all.")
+        raise UserError(
+            "only-matches-no-step",
+            f"--only {args.only}: {args.verb} has no step of that kind;",
+            "",
+            "use two-phase, which has them all.",
+        )
     for recipe in steps:
         print(f"\n== {recipe.out}", flush=True)
         call_verb(recipe)
@@ -333,16 +363,20 @@ def run_chain(args: argparse.Namespace) -> dict | None:
 
 
 def require_model2(chain: "Chain") -> None:
-    """Raises ValueError where there is nothing to score or tune, or no recipe to do it with."""
+    """Raises UserError where there is nothing to score or tune, or no recipe to do it with."""
     if chain.sft is None:
-        raise ValueError(
-            f"No tasks.yaml, eval.yaml and sft.yaml in {chain.folder}. Scores and instruction tuning need them: copy "
-            "those of recipes/nano and set their values."
+        raise UserError(
+            "tuning-recipes-missing",
+            f"No tasks.yaml, eval.yaml and sft.yaml in {chain.folder}.",
+            "Scores and instruction tuning need them:",
+            "copy those of recipes/nano and set their values.",
         )
     if not (Path(chain.sft.model) / "manifest.json").is_file():
-        raise ValueError(
-            f"This starts from phase 2's merged model, and {chain.sft.model} is not there. Run both phases first: "
-            "`make two-phase` with the same CORPUS, MODEL, RECIPES and OUT."
+        raise UserError(
+            "model2-missing",
+            f"This starts from phase 2's merged model, and {chain.sft.model} is not there.",
+            "",
+            "Run both phases first: `make two-phase` with the same CORPUS, MODEL, RECIPES and OUT.",
         )
 
 

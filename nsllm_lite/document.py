@@ -121,7 +121,7 @@ def read_documents(path: Path) -> Iterator[Document]:
     """Streams the documents of one Parquet file, or of a folder of them in order, a batch in memory at a time.
 
     Raises:
-        ValueError: a file of the folder is not what was written.
+        UserError: a file of the folder is not what was written.
     """
     if path.is_dir():
         intact.require_intact(path)

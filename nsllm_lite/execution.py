@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 from nsllm_lite.run import GIB, read_json, read_object, write_json
 
 USABLE_SHARE = 0.9  # of the card's memory; the rest is left to the driver and to fragmentation
@@ -44,15 +45,22 @@ class ModelSize:
     def of(cls, config: dict) -> "ModelSize":
         needed = ("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
         if missing := [key for key in needed if config.get(key) is None]:
-            raise ValueError(
-                f"The model's config.json has no {', '.join(missing)}. Needed is a decoder-only language model of the "
-                "Qwen or Llama kind."
+            raise UserError(
+                "config-sizes-missing",
+                f"The model's config.json has no {', '.join(missing)}.",
+                "Needed is a decoder-only language model of the Qwen or Llama kind.",
+                "Name another model.",
             )
         sizes = {
             key: config[key] for key in (*needed, "head_dim", "num_key_value_heads") if config.get(key) is not None
         }
         if wrong := [f"{key}: {size!r}" for key, size in sizes.items() if type(size) is not int or size < 1]:
-            raise ValueError(f"The model's config.json has {', '.join(wrong)}. Needed are whole numbers above 0.")
+            raise UserError(
+                "config-sizes-invalid",
+                f"The model's config.json has {', '.join(wrong)}.",
+                "Needed are whole numbers above 0.",
+                "Correct it, or fetch the model again.",
+            )
         heads = config["num_attention_heads"]
         head_dim = config.get("head_dim") or config["hidden_size"] // heads
         return cls(
@@ -156,15 +164,18 @@ def choose(
     Layers are compiled, and the head is ours on a card, only where that is asked for: what it brings is not measured.
 
     Raises:
-        ValueError: nothing fits, or what is asked for does not go together.
+        UserError: nothing fits, or what is asked for does not go together.
     """
     asked = recipe.execution
     if asked.compile:
         _require_compilable(recipe)
     if device == "cpu":
         if asked.head == "liger":
-            raise ValueError(
-                "execution.head=liger, but the device is the CPU: Liger's kernels need a card. Leave it out."
+            raise UserError(
+                "execution-liger-on-cpu",
+                "execution.head=liger, but the device is the CPU.",
+                "Liger's kernels need a card.",
+                "Leave execution.head out.",
             )
         rows_per_step = recipe.rows_per_step(row_tokens)
         rows = min(rows_per_step, max(1, CPU_MICRO_BATCH_TOKENS // row_tokens))
@@ -181,15 +192,18 @@ def choose(
     fitting = [way for way in ways if way.need_bytes <= USABLE_SHARE * card_bytes]
     if not fitting:
         smallest = min(way.need_bytes for way in ways)
-        raise ValueError(
+        raise UserError(
+            "execution-memory-too-small",
             f"This run needs at least {smallest / USABLE_SHARE / GIB:.1f} GiB of GPU memory; the card has "
-            f"{card_bytes / GIB:.1f} GiB. Take a smaller model, a lower adapter.rank, or rows of fewer tokens."
+            f"{card_bytes / GIB:.1f} GiB.",
+            "",
+            "Take a smaller model, a lower adapter.rank, or rows of fewer tokens.",
         )
     return min(fitting, key=lambda way: way.cost).execution
 
 
 def _require_compilable(recipe: recipes.Train) -> None:
-    """Raises ValueError where the layers cannot be compiled, or not with what else is asked for."""
+    """Raises UserError where the layers cannot be compiled, or not with what else is asked for."""
     asked = recipe.execution
     problems = {
         "there is no adapter": recipe.adapter is None,
@@ -198,9 +212,11 @@ def _require_compilable(recipe: recipes.Train) -> None:
         "execution.recompute_cheap=true": asked.recompute_cheap,
     }
     if found := [words for words, is_so in problems.items() if is_so]:
-        raise ValueError(
-            f"execution.compile=true, but {' and '.join(found)}. Compiled are layers with a plain LoRA whose weights "
-            "are held dequantised, and torch.compile chooses itself what it recomputes. Leave one or the other out."
+        raise UserError(
+            "execution-not-compilable",
+            f"execution.compile=true, but {' and '.join(found)}.",
+            "Compiling needs a plain LoRA on dequantised weights, and chooses itself what is recomputed.",
+            "Leave out execution.compile or the other.",
         )
 
 
@@ -241,12 +257,13 @@ def candidates(recipe: recipes.Training, size: ModelSize, row_tokens: int) -> It
 
 
 def require_card(recipe: recipes.Training, size: ModelSize, device: str) -> None:
-    """Raises ValueError where a large model would be trained on a CPU without having been asked to."""
+    """Raises UserError where a large model would be trained on a CPU without having been asked to."""
     if device == "cpu" and recipe.execution.device is None and size.params > CPU_MAX_PARAMS:
-        raise ValueError(
-            f"A model of {size.params / 1e9:.1f} B parameters needs an NVIDIA card, and torch sees none here: on the "
-            "CPU this run would take weeks. Run it on a machine with a card, take RECIPES=recipes/nano here, or insist "
-            "with execution.device=cpu."
+        raise UserError(
+            "execution-needs-card",
+            f"A model of {size.params / 1e9:.1f} B parameters needs an NVIDIA card, and torch sees none here.",
+            "On the CPU this run would take weeks.",
+            "Run it on a machine with a card, take RECIPES=recipes/nano here, or insist with execution.device=cpu.",
         )
 
 
@@ -289,22 +306,26 @@ def find_device(asked: str | None = None) -> tuple[str, int | None, str]:
     """(device, memory in bytes, name): the first CUDA card unless `asked` says cpu or there is none.
 
     Raises:
-        ValueError: cuda was asked for and there is none, or the card is older than Turing.
+        UserError: cuda was asked for and there is none, or the card is older than Turing.
     """
     import torch
 
     if asked == "cpu" or (asked is None and not torch.cuda.is_available()):
         return "cpu", None, "CPU"
     if not torch.cuda.is_available():
-        raise ValueError(
-            "execution.device=cuda, but torch sees no CUDA card. Check nvidia-smi and that torch is a CUDA build "
-            "(python -c 'import torch; print(torch.version.cuda)')."
+        raise UserError(
+            "device-no-cuda",
+            "execution.device=cuda, but torch sees no CUDA card.",
+            "",
+            "Check nvidia-smi and that torch is a CUDA build (python -c 'import torch; print(torch.version.cuda)').",
         )
     card = torch.cuda.get_device_properties(0)
     if (card.major, card.minor) < (7, 5):
-        raise ValueError(
-            f"{card.name} is too old (compute capability {card.major}.{card.minor}; 7.5 is needed). Use a T4 or newer "
-            "card, or execution.device=cpu."
+        raise UserError(
+            "device-too-old",
+            f"{card.name} is too old (compute capability {card.major}.{card.minor}; 7.5 is needed).",
+            "",
+            "Use a T4 or newer card, or execution.device=cpu.",
         )
     return "cuda", card.total_memory, card.name
 
@@ -316,9 +337,11 @@ def has_bfloat16(device: str) -> bool:
 
 
 def require_dtype(compute_dtype: str, device: str) -> None:
-    """Raises ValueError where the card cannot compute in `compute_dtype`."""
+    """Raises UserError where the card cannot compute in `compute_dtype`."""
     if compute_dtype == "bfloat16" and not has_bfloat16(device):
-        raise ValueError(
-            "This card does not compute in bfloat16. Add compute_dtype=float16: the loss is then scaled so that small "
-            "gradients survive, and a step that overflows is done again with a smaller scale."
+        raise UserError(
+            "device-no-bfloat16",
+            "This card does not compute in bfloat16.",
+            "",
+            "Add compute_dtype=float16: the loss is then scaled, and a step that overflows is done again.",
         )

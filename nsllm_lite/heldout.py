@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from nsllm_lite import stop
+from nsllm_lite.errors import UserError
 from nsllm_lite.model import PackedLM, collate
 from nsllm_lite.rows import Row, Rows, in_groups
 
@@ -41,7 +42,7 @@ def sample_rows(rows: Rows, max_rows: int) -> list[Row]:
     """At most `max_rows` rows, spread evenly and the same in every call.
 
     Raises:
-        ValueError: the files are not what was written.
+        UserError: the files are not what was written.
     """
     rows.require_sound()
     if len(rows) <= max_rows:
@@ -82,9 +83,11 @@ def score(
 def _require_known(rows: Sequence[Row], vocab: int) -> None:
     for row in rows:
         if (highest := int(row.input_ids.max(initial=0))) >= vocab:
-            raise ValueError(
-                f"A row of {', '.join(row.doc_ids[:3])} holds token {highest}, but the model knows {vocab}: the rows "
-                "were tokenised for another model. Name rows of this model's corpus."
+            raise UserError(
+                "heldout-token-unknown",
+                f"A row of {', '.join(row.doc_ids[:3])} holds token {highest}, but the model knows {vocab}.",
+                "Rows and model need the same tokenizer.",
+                "Name rows of this model's corpus.",
             )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsllm_lite import run
+from nsllm_lite.errors import UserError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -51,7 +52,7 @@ def require_lengths(folder: Path) -> dict[str, Entry]:
     """The cheap part of `require_intact`; returns `entries`."""
     known = entries(folder)
     if found := fault_in_lengths(folder, known):
-        raise ValueError(f"{found}. {_to_do(folder)}")
+        raise _changed(found, folder)
     return known
 
 
@@ -61,19 +62,19 @@ def require_intact(folder: Path, names: Iterable[str] | None = None) -> None:
     Files are read in full, once a process as long as they stay as they are.
 
     Raises:
-        ValueError: naming the first that is not.
+        UserError: naming the first that is not.
     """
     wanted = None if names is None else set(names)
     known = {name: entry for name, entry in entries(folder).items() if wanted is None or name in wanted}
     if found := fault_in_lengths(folder, known) or fault_in_bytes(folder, known):
-        raise ValueError(f"{found}. {_to_do(folder)}")
+        raise _changed(found, folder)
 
 
 def require_same(folder: Path, name: str, sha256: str) -> None:
     """`require_intact` for a file that the caller has hashed."""
     known = entries(folder)
     if name in known and known[name]["sha256"] != sha256:
-        raise ValueError(f"{_damaged(folder / name)}. {_to_do(folder)}")
+        raise _changed(_damaged(folder / name), folder)
 
 
 def fault_in_lengths(folder: Path, known: Mapping[str, Entry]) -> str:
@@ -106,7 +107,7 @@ def read_tokenizer(folder: Path) -> "Tokenizer":
     """`folder/tokenizer.json`.
 
     Raises:
-        ValueError: it is not what was written, or no tokenizer at all.
+        UserError: it is not what was written, or no tokenizer at all.
     """
     from tokenizers import Tokenizer
 
@@ -115,7 +116,8 @@ def read_tokenizer(folder: Path) -> "Tokenizer":
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
-        raise ValueError(f"{path} is no tokenizer, or is damaged ({error}). Fetch or copy it again.") from None
+        found = f"{path} is no tokenizer, or is damaged ({error})."
+        raise UserError("tokenizer-damaged", found, "", "Fetch or copy it again.") from None
 
 
 def remember(path: Path, entry: Entry) -> None:
@@ -143,8 +145,11 @@ def _damaged(path: Path) -> str:
     return f"{path} is damaged: its bytes are not those that were written"
 
 
-def _to_do(folder: Path) -> str:
-    return (
+def _changed(found: str, folder: Path) -> UserError:
+    return UserError(
+        "file-changed",
+        f"{found}.",
+        "",
         "Copy it again from where it is whole, or delete its folder and run the command that made it. If it was "
-        f"changed on purpose, delete {folder / FILES}."
+        f"changed on purpose, delete {folder / FILES}.",
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nsllm_lite import run
+from nsllm_lite.errors import UserError
 
 BEAT_S = 5.0
 WATCH_S = 30.0
@@ -30,7 +31,7 @@ def held(out: Path) -> Iterator[None]:
     """Holds `out` for this process.
 
     Raises:
-        ValueError: another process holds it.
+        UserError: another process holds it.
     """
     out = Path(out).absolute()
     made = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
@@ -95,7 +96,7 @@ def _flock(file: int) -> bool | None:
 
 
 def _require_gone(path: Path, out: Path, holder: dict[str, Any], locked: bool) -> None:
-    """Raises ValueError where the one who signed the lock, which is not locked, is alive."""
+    """Raises UserError where the one who signed the lock, which is not locked, is alive."""
     who = f"process {holder['pid']} on {holder['host']}"
     if holder["host"] == socket.gethostname():
         if not locked and Path(f"/proc/{holder['pid']}").exists():
@@ -110,11 +111,13 @@ def _require_gone(path: Path, out: Path, holder: dict[str, Any], locked: bool) -
     print(f"{out}: {who}, which wrote here, is gone without giving up its lock; going on in its place")
 
 
-def _refusal(out: Path, path: Path, holder: dict[str, Any]) -> ValueError:
-    return ValueError(
-        f"{out} is being written by process {holder['pid']} on {holder['host']}, since {holder['since']}. Wait for it, "
-        f"stop it, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite). If it is certainly gone, delete "
-        f"{path}."
+def _refusal(out: Path, path: Path, holder: dict[str, Any]) -> UserError:
+    return UserError(
+        "run-locked",
+        f"{out} is being written by process {holder['pid']} on {holder['host']}, since {holder['since']}.",
+        "",
+        "Wait for it, stop it, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite). If it is certainly "
+        f"gone, delete {path}.",
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run, untrusted
+from nsllm_lite.errors import UserError
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, token_losses
 from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
 from nsllm_lite.rows import Row
@@ -41,16 +42,23 @@ def resolve_model(name: str, named_by: Path | None = None) -> Path:
     With `named_by`, a file that names the model, nothing is fetched: only the user's own word has that done.
 
     Raises:
-        ValueError: `name` is neither a directory nor a hub id ("owner/name") that can be had.
+        UserError: `name` is neither a directory nor a hub id ("owner/name") that can be had.
     """
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
-            raise ValueError(f"{name} is no model directory: it has no config.json. Name one that has, or a hub id.")
+            raise UserError(
+                "model-no-config",
+                f"{name} is no model directory: it has no config.json.",
+                "",
+                "Name one that has, or a hub id.",
+            )
         return Path(name)
     if name.startswith("runs/") or not untrusted.HUB_ID.fullmatch(name):
-        raise ValueError(
-            f"No model at {name}. Needed is a Hugging Face model directory or a hub id such as Qwen/Qwen3-8B-Base. "
-            "If an earlier step should have written it, run that first (`make phase1` before `make phase2`)."
+        raise UserError(
+            "model-not-found",
+            f"No model at {name}.",
+            "Needed is a Hugging Face model directory or a hub id such as Qwen/Qwen3-8B-Base.",
+            "If an earlier step should have written it, run that first (`make phase1` before `make phase2`).",
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -61,13 +69,17 @@ def resolve_model(name: str, named_by: Path | None = None) -> Path:
         return Path(snapshot_download(name, **kept, **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if named_by:
-            raise ValueError(
-                f"{named_by} names {name} as its base, which is not on this machine. Nothing is fetched because a file "
-                f"names it: fetch it yourself (hf download {name}) if you trust it, and run the same command again."
+            raise UserError(
+                "model-base-not-local",
+                f"{named_by} names {name} as its base, which is not on this machine.",
+                "A model is downloaded only where you name it yourself, not because a file names it.",
+                f"If you trust it, fetch it (hf download {name}) and run the same command again.",
             ) from None
-        raise ValueError(
-            f"Model {name} could not be fetched from the hub ({type(error).__name__}). Check the id and the network; "
-            "HF_ENDPOINT sets a mirror, HF_TOKEN a login, and MODEL=DIR takes a local copy."
+        raise UserError(
+            "model-not-fetched",
+            f"Model {name} could not be fetched from the hub ({type(error).__name__}).",
+            "",
+            "Check the id and the network; HF_ENDPOINT sets a mirror, HF_TOKEN a login, MODEL=DIR takes a local copy.",
         ) from error
 
 
@@ -86,7 +98,7 @@ def load_base(
     memory, for products that need not restore them first.
 
     Raises:
-        ValueError: `directory` has no safetensors weights, or they are damaged, not finite, or not all there.
+        UserError: `directory` has no safetensors weights, or they are damaged, not finite, or not all there.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -114,9 +126,11 @@ def load_base(
         **options,
     )
     if missing := sorted(loading["missing_keys"]):
-        raise ValueError(
-            f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors): they would be "
-            "drawn at random. Fetch or copy its weights again, or correct its config.json."
+        raise UserError(
+            "model-tensors-missing",
+            f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors).",
+            "Missing tensors would be drawn at random.",
+            "Fetch or copy its weights again, or correct its config.json.",
         )
     _keep_nf4_layout(model)
     if device == "cpu":
@@ -156,20 +170,25 @@ def add_adapter(model: "PreTrainedModel", adapter: recipes.Adapter, base: str, s
     """LoRA in fp32 on `adapter.targets`, A drawn from `seed` and B zero; embeddings and head in fp32 where they train.
 
     Raises:
-        ValueError: a target names no linear layer of the model, or the head of tied embeddings is to train alone.
+        UserError: a target names no linear layer of the model, or the head of tied embeddings is to train alone.
     """
     from peft import LoraConfig, get_peft_model
 
     modules = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if missing := sorted(set(adapter.targets) - modules):
-        raise ValueError(
-            f"adapter.targets {missing} name no linear layer of this model; it has {sorted(modules - {'lm_head'})}."
+        raise UserError(
+            "adapter-targets-unknown",
+            f"adapter.targets {missing} name no linear layer of this model.",
+            f"It has {sorted(modules - {'lm_head'})}.",
+            "Correct adapter.targets.",
         )
     tied = bool(model.config.tie_word_embeddings)
     if tied and "lm_head" in adapter.modules_to_save:
-        raise ValueError(
-            "This model ties its head to its embeddings: they are one tensor. To train it, name embed_tokens alone in "
-            "adapter.modules_to_save."
+        raise UserError(
+            "adapter-head-tied",
+            "This model ties its head to its embeddings: they are one tensor.",
+            "",
+            "To train it, name embed_tokens alone in adapter.modules_to_save.",
         )
     torch.manual_seed(seed)
     config = LoraConfig(
@@ -202,26 +221,29 @@ def load_adapter(model: "PreTrainedModel", directory: Path) -> "PeftModel":
     """A saved adapter on its base, for evaluation.
 
     Raises:
-        ValueError: `directory` holds no finished adapter.
+        UserError: `directory` holds no finished adapter.
     """
     from peft import PeftModel
 
     if not (Path(directory) / "adapter_model.safetensors").is_file():
-        raise ValueError(f"No adapter at {directory}: run its training phase first.")
+        raise UserError("model-adapter-missing", f"No adapter at {directory}.", "", "Run its training phase first.")
     untrusted.require_lora(run.read_json(Path(directory) / "adapter_config.json"), Path(directory))
     require_sound(Path(directory))
     return PeftModel.from_pretrained(model, str(directory))
 
 
 def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
-    """Raises ValueError where the tokenizer of a model's directory is damaged."""
+    """Raises UserError where the tokenizer of a model's directory is damaged."""
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
-        raise ValueError(
-            f"The tokenizer in {directory} cannot be read: {error}. Fetch or copy its files again."
+        raise UserError(
+            "model-tokenizer-unreadable",
+            f"The tokenizer in {directory} cannot be read: {error}.",
+            "",
+            "Fetch or copy its files again.",
         ) from None
 
 
@@ -284,7 +306,7 @@ def _keep_nf4_layout(model: nn.Module) -> None:
 
 
 def _require_widths_bitsandbytes_can(model: nn.Module) -> None:
-    """Raises ValueError for layers that bitsandbytes restores wrongly on a CPU with AVX-512, without a word.
+    """Raises UserError for layers that bitsandbytes restores wrongly on a CPU with AVX-512, without a word.
 
     Its kernel takes rows whose length is a multiple of 16, and scales them right only where it is one of 64 (seen with
     bitsandbytes 0.50; every published Qwen3, Llama and Mistral is fine).
@@ -292,9 +314,11 @@ def _require_widths_bitsandbytes_can(model: nn.Module) -> None:
     for name, module in model.named_modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None and state.shape[-1] % 16 == 0 and state.shape[-1] % 64:
-            raise ValueError(
-                f"{name} has {state.shape[-1]} inputs, for which bitsandbytes' NF4 kernel for CPUs gives wrong weights "
-                "(it needs a multiple of 64). Use quantisation=none here, or a GPU."
+            raise UserError(
+                "nf4-width-on-cpu",
+                f"{name} has {state.shape[-1]} inputs, for which bitsandbytes' NF4 kernel for CPUs gives wrong weights",
+                "(it needs a multiple of 64).",
+                "Use quantisation=none here, or a GPU.",
             )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nsllm_lite import execution, tables
 from nsllm_lite.chain import QWEN3, REFERENCE, Chain
+from nsllm_lite.errors import UserError
 from nsllm_lite.recipe import Execution
 from nsllm_lite.run import GIB, read_object
 from nsllm_lite.untrusted import HUB_ID
@@ -36,7 +37,7 @@ def plan(
     adds the other ways to run a step, `price` (an hour of the card) the money.
 
     Raises:
-        ValueError: the run does not fit the card or the disk cannot take its output; or the run `will_start` on a
+        UserError: the run does not fit the card or the disk cannot take its output; or the run `will_start` on a
             machine without a card that it needs.
     """
     if vram_gib:
@@ -47,8 +48,10 @@ def plan(
     row_tokens = chain.corpus.row_tokens
     try:
         how = execution.choose(chain.phase1, size, row_tokens, device, card_bytes)
-    except ValueError as error:
-        raise ValueError(f"{error} {_nearest_words(chain, row_tokens, card_bytes)}") from None
+    except UserError as error:
+        if error.code != "execution-memory-too-small":
+            raise
+        raise UserError("run-does-not-fit", str(error), "", _nearest_words(chain, row_tokens, card_bytes)) from None
     memory = execution.memory(chain.phase1, size, row_tokens, how)
     width = 4 if chain.phase1.compute_dtype == "float32" else 2
     disk_bytes = download_bytes + 2 * size.params * width
@@ -115,9 +118,11 @@ def plan(
     if will_start:
         execution.require_card(chain.phase1, size, device)
     if free_bytes < disk_bytes and not vram_gib:
-        raise ValueError(
-            f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} GiB free at "
-            f"{out}. Free some space, or write elsewhere with OUT=DIR."
+        raise UserError(
+            "run-disk-too-small",
+            f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} free at {out}.",
+            "",
+            "Free some space, or write elsewhere with OUT=DIR.",
         )
     return figures
 
@@ -175,9 +180,11 @@ def _fetch_config(hub_id: str) -> str:
             raise HFValidationError
         return hf_hub_download(hub_id, "config.json")
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(
-            f"MODEL={hub_id!r} is neither a model folder nor a hub id that can be had ({type(error).__name__}). Check "
-            "the name and the network; HF_ENDPOINT sets a mirror, and MODEL=DIR takes a local copy."
+        raise UserError(
+            "plan-model-not-found",
+            f"MODEL={hub_id!r} is neither a model folder nor a hub id that can be had ({type(error).__name__}).",
+            "",
+            "Check the name and the network; HF_ENDPOINT sets a mirror, and MODEL=DIR takes a local copy.",
         ) from error
 
 

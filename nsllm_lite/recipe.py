@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from nsllm_lite.errors import UserError
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -18,6 +20,19 @@ class Strict(BaseModel):
 
 def _none_word(value: Any) -> Any:
     return None if value == "none" else value
+
+
+def _require_one(**given: Any) -> None:
+    if sum(value is not None for value in given.values()) != 1:
+        one, other = given
+        raise UserError("key-not-one", f"both or neither of `{one}` and `{other}` are given:", "", "give one of them")
+
+
+def _require_different(names: list[str], what: str) -> None:
+    if len(set(names)) < len(names):
+        raise UserError(
+            "names-repeat", f"the names of the {what} repeat: {sorted(names)}:", "", "name each differently"
+        )
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -45,9 +60,11 @@ class Fields(Strict):
     def _enough(self) -> "Fields":
         if not (self.text or (self.title and self.abstract)):
             given = ", ".join(name for name, path in self if path) or "none"
-            raise ValueError(
-                f"these fields are mapped: {given}. Papers need `title` and `abstract`, general text needs `text`; "
-                "add them, as in {title: headline, abstract: body.summary}"
+            raise UserError(
+                "fields-incomplete",
+                f"these fields are mapped: {given}.",
+                "Papers need `title` and `abstract`, general text needs `text`:",
+                "add them, as in {title: headline, abstract: body.summary}",
             )
         return self
 
@@ -70,14 +87,18 @@ class Source(Strict):
     @model_validator(mode="after")
     def _fields_with_their_format(self) -> "Source":
         if self.format == "fields" and self.fields is None:
-            raise ValueError(
-                "`format: fields` without `fields`: it needs to be told which field of a record holds what; "
-                "add e.g. fields: {title: headline, abstract: body.summary}"
+            raise UserError(
+                "fields-missing",
+                "`format: fields` without `fields`,",
+                "which say what each field of a record contains:",
+                "add e.g. fields: {title: headline, abstract: body.summary}",
             )
         if self.format != "fields" and self.fields is not None:
-            raise ValueError(
-                f"`fields` with `format: {self.format}`: a field map is read for no format but `fields`; "
-                "set `format: fields`, or remove `fields`"
+            raise UserError(
+                "fields-unused",
+                f"`fields` with `format: {self.format}`:",
+                "a field map is only read with `format: fields`;",
+                "set `format: fields`, or remove `fields`",
             )
         return self
 
@@ -142,11 +163,8 @@ class Corpus(Strict):
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "Corpus":
-        if (self.tokenizer is None) == (self.train_tokenizer is None):
-            raise ValueError("give either `tokenizer` (a model id or folder) or `train_tokenizer`, not both or neither")
-        names = [source.name for source in (*self.sources, *self.general)]
-        if len(set(names)) < len(names):
-            raise ValueError(f"every source needs a name of its own, but these repeat: {sorted(names)}")
+        _require_one(tokenizer=self.tokenizer, train_tokenizer=self.train_tokenizer)
+        _require_different([source.name for source in (*self.sources, *self.general)], "sources")
         return self
 
 
@@ -183,9 +201,12 @@ class Adapter(Strict):
     @model_validator(mode="after")
     def _no_head(self) -> "Adapter":
         if refused := sorted({"lm_head", "embed_tokens"} & set(self.targets)):
-            raise ValueError(
+            raise UserError(
+                "lora-on-head",
                 f"LoRA on {' and '.join(refused)} is refused: the fused cross-entropy reads the head's own weight, so "
-                "its LoRA would silently not be trained, and on tied embeddings a merge counts it twice"
+                "its LoRA would silently not be trained, and on tied embeddings a merge counts it twice;",
+                "",
+                "remove it from `targets`, or train it whole with `modules_to_save`",
             )
         return self
 
@@ -219,9 +240,11 @@ class Budget(Strict):
     @model_validator(mode="after")
     def _agree(self) -> "Budget":
         if self.steps * self.tokens_per_step != self.tokens:
-            raise ValueError(
-                f"steps x tokens_per_step = {self.steps * self.tokens_per_step}, but tokens says {self.tokens}: "
-                "change them together"
+            raise UserError(
+                "budget-disagrees",
+                f"steps x tokens_per_step = {self.steps * self.tokens_per_step}, but tokens says {self.tokens}:",
+                "",
+                "change them together",
             )
         return self
 
@@ -296,14 +319,21 @@ class Train(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Train":
-        if (self.model is None) == (self.build is None):
-            raise ValueError("give either `model` (a folder or hub id) or `build` (a shape), not both or neither")
+        _require_one(model=self.model, build=self.build)
         if self.quantisation == "nf4" and self.adapter is None:
-            raise ValueError("an NF4 base cannot be trained itself: give an `adapter`, or set quantisation to none")
+            raise UserError(
+                "nf4-without-adapter",
+                "an NF4 base cannot be trained itself:",
+                "",
+                "set `adapter`, or quantisation: none",
+            )
         if self.build is not None and self.adapter is not None:
-            raise ValueError("a model built from nothing has nothing to adapt: set `adapter: none`")
+            raise UserError(
+                "adapter-on-build", "a model built from nothing has nothing to adapt:", "", "set `adapter: none`"
+            )
         if self.schedule.warmup_steps >= self.budget.steps:
-            raise ValueError(f"warmup_steps {self.schedule.warmup_steps} leaves no step of {self.budget.steps}")
+            found = f"warmup_steps {self.schedule.warmup_steps} leaves no step of {self.budget.steps}:"
+            raise UserError("warmup-too-long", found, "", "lower warmup_steps")
         return self
 
 
@@ -354,9 +384,11 @@ class Merge(Strict):
     @model_validator(mode="after")
     def _rows_to_choose_by(self) -> "Merge":
         if self.base_weights == "auto" and not self.heldout_rows:
-            raise ValueError(
-                "`base_weights: auto` chooses by the loss on held-out rows, but `heldout_rows` is not set: give the "
-                "folder of rows that `nsllm-lite corpus` wrote (rows/phase1/heldout), or choose original or dequantized"
+            raise UserError(
+                "auto-without-rows",
+                "`base_weights: auto` chooses by the loss on held-out rows, but `heldout_rows` is not set:",
+                "",
+                "set rows that `nsllm-lite corpus` wrote (rows/phase1/heldout), or choose original or dequantized",
             )
         return self
 
@@ -449,8 +481,7 @@ class Sft(Strict):
 
     @model_validator(mode="after")
     def _one_length(self) -> "Sft":
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either `epochs` or `steps`, not both or neither")
+        _require_one(epochs=self.epochs, steps=self.steps)
         return self
 
 
@@ -508,11 +539,11 @@ class Eval(Strict):
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Eval":
-        for what, names in (("model", [m.name for m in self.models]), ("file", [f.name for f in self.files])):
-            if len(set(names)) < len(names):
-                raise ValueError(f"every {what} needs a name of its own, but these repeat: {sorted(names)}")
+        _require_different([model.name for model in self.models], "models")
+        _require_different([file.name for file in self.files], "files")
         if self.tasks is None and not self.files:
-            raise ValueError("there is nothing to ask: give `tasks` (bundled, or a folder of tasks) or `files`")
+            todo = "give `tasks` (bundled, or a folder of tasks) or `files`"
+            raise UserError("eval-without-tasks", "neither `tasks` nor `files` are given:", "", todo)
         return self
 
 
@@ -528,35 +559,40 @@ def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """The recipe at `path` with `key=value` overrides (dotted keys, YAML values) applied.
 
     Raises:
-        ValueError: naming every wrong key and value at once, with the nearest known key.
+        UserError: naming every wrong key and value at once, with the nearest known key.
     """
     path = Path(path)
     if not path.is_file():
         near = difflib.get_close_matches(str(path), [str(p) for p in Path("recipes").glob("*/*.yaml")], n=1, cutoff=0.3)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"No recipe at {path}. A recipe is a YAML file such as recipes/nano/phase1.yaml.{hint}")
+        todo = f"Did you mean {near[0]}?" if near else "Check the path."
+        raise UserError(
+            "recipe-missing", f"No recipe at {path}.", "A recipe is a YAML file such as recipes/nano/phase1.yaml.", todo
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+        raise UserError("recipe-not-yaml", f"{path} is not YAML: {error}.", "", "Correct it there.") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: a recipe is a list of keys with values; found {type(values).__name__}.")
+        found = f"{path} contains a {type(values).__name__};"
+        raise UserError("recipe-not-keys", found, "a recipe is a list of keys with values.", "See recipes/nano.")
     for override in overrides:
         _apply_override(values, override)
     return validate(values, str(path))
 
 
 def validate(values: dict, where: str) -> Recipe:
-    """`values` as the recipe type its `kind` names; ValueError lists every problem with `where` it stands."""
+    """`values` as the recipe type its `kind` names; UserError lists every problem with `where` it stands."""
     kind = values.get("kind")
     cls = KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise ValueError(f"{where}: `kind` must be one of {', '.join(KINDS)}; found {kind!r}.")
+        raise UserError("recipe-kind-unknown", f"{where}: `kind` is {kind!r};", "", f"set one of {', '.join(KINDS)}.")
     try:
         return cls.model_validate(values)
     except ValidationError as error:
         problems = "\n".join(f"  - {_explain(cls, problem)}" for problem in error.errors())
-        raise ValueError(f"{where} has {error.error_count()} problem(s):\n{problems}") from None
+        raise UserError(
+            "recipe-invalid", f"{where} has {error.error_count()} problem(s).", "", f"Correct them:\n{problems}"
+        ) from None
 
 
 def update(recipe: Recipe, **changes: Any) -> Recipe:
@@ -575,19 +611,20 @@ def identity(recipe: Recipe) -> dict:
 def _apply_override(values: dict, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ValueError(f"Override {override!r} is not of the form key=value, e.g. optimizer.learning_rate=1e-4.")
+        found = f"Override {override!r} is not of the form key=value."
+        raise UserError("override-form", found, "", "Write it like optimizer.learning_rate=1e-4.")
     *parents, last = key.strip().split(".")
     place: Any = values
     for parent in parents:
         place = place.setdefault(parent, {}) if isinstance(place, dict) else None
         if not isinstance(place, dict):
-            raise ValueError(f"Override {override!r}: {parent!r} holds no keys of its own.")
+            found = f"Override {override!r}: {parent!r} is a value and has no keys."
+            raise UserError("override-of-value", found, "", "Set a key that the recipe has.")
     try:
         place[last] = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"Override {override!r}: what stands after = is not YAML ({error}). Quote it as YAML does: key='\"a: b\"'."
-        ) from None
+        found = f"Override {override!r}: the value after = is not YAML ({error})."
+        raise UserError("override-not-yaml", found, "", "Quote it as YAML does: key='\"a: b\"'.") from None
 
 
 def _explain(cls: type[Strict], problem: dict) -> str:
@@ -600,13 +637,15 @@ def _explain(cls: type[Strict], problem: dict) -> str:
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(place[-1], fields, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(fields)}"
-        return f"{'.'.join(place)}: unknown key; {hint}"
-    message = problem["msg"].removeprefix("Value error, ")
+        return f"{'.'.join(place)}: unknown key; {hint} [key-unknown]"
+    message, code = problem["msg"].removeprefix("Value error, "), "value-wrong"
     if problem["type"] == "missing":
-        message = "is missing"
+        message, code = "is missing", "key-missing"
+    elif problem["type"] == "value_error":
+        code = problem["ctx"]["error"].code
     elif place and not isinstance(problem["input"], dict | list):
         message += f" (found {problem['input']!r})"
-    return f"{'.'.join(place) or 'recipe'}: {message}"
+    return f"{'.'.join(place) or 'recipe'}: {message} [{code}]"
 
 
 def _model_in(annotation: Any) -> type[Strict] | None:

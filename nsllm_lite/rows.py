@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from nsllm_lite import intact
+from nsllm_lite.errors import UserError
 from nsllm_lite.run import damaged, read_object, write_atomic, write_json
 
 SHARD_ROWS = 8_192
@@ -154,12 +155,14 @@ class Rows:
     """Rows on disk, memory-mapped: `rows[i]` is O(1) wherever i is."""
 
     def __init__(self, path: Path):
-        """Raises ValueError where `path` holds no finished rows, or damaged ones."""
+        """Raises UserError where `path` holds no finished rows, or damaged ones."""
         self.path = Path(path)
         if not (self.path / "rows.json").is_file():
-            raise ValueError(
-                f"No packed rows at {self.path}. Training needs rows made by `nsllm-lite corpus`: run it first, "
-                "or set `rows=` to where they are."
+            raise UserError(
+                "rows-missing",
+                f"No packed rows at {self.path}.",
+                "Training needs rows made by `nsllm-lite corpus`.",
+                "Run it first, or set `rows=` to where they are.",
             )
         intact.require_intact(self.path, ("rows.json", "state.json"))
         self.totals = _totals(self.path / "rows.json")
@@ -176,9 +179,11 @@ class Rows:
             self._batches += batches
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
         if self._starts[-1] != self.totals.num_rows:
-            raise ValueError(
-                f"{self.path} holds {self._starts[-1]} rows where rows.json says {self.totals.num_rows}: the files "
-                "were damaged or mixed. Delete the folder and run `nsllm-lite corpus` again."
+            raise UserError(
+                "rows-count-differs",
+                f"{self.path} holds {self._starts[-1]} rows where rows.json says {self.totals.num_rows}.",
+                "The files were damaged or mixed.",
+                "Delete the folder and run `nsllm-lite corpus` again.",
             )
 
     def __len__(self) -> int:
@@ -200,7 +205,7 @@ class Rows:
         return row
 
     def _require_whole(self, number: int) -> None:
-        """Raises ValueError where a batch, when it is first read from, points outside itself: Arrow would abort."""
+        """Raises UserError where a batch, when it is first read from, points outside itself: Arrow would abort."""
         if number in self._whole:
             return
         batch = self._batches[number]
@@ -216,7 +221,7 @@ class Rows:
         """Reads all rows through once: the files are what was written, and every token is below `vocab`.
 
         Raises:
-            ValueError: naming the file, or the document of the token.
+            UserError: naming the file, or the document of the token.
         """
         intact.require_intact(self.path)
         for number, (first, batch) in enumerate(zip(self._starts, self._batches, strict=False)):
@@ -232,10 +237,12 @@ class Rows:
             wrong = np.flatnonzero((row.input_ids < 0) | (row.input_ids >= vocab))
             if len(wrong):
                 number = int(np.searchsorted(np.cumsum(row.doc_lengths), wrong[0], side="right"))
-                raise ValueError(
+                raise UserError(
+                    "rows-token-unknown",
                     f"{self.path} holds token {row.input_ids[wrong[0]]}, but the model knows {vocab} (row {index}, "
-                    f"document {row.doc_ids[number]}): the corpus was tokenised for another model, or was damaged. "
-                    "Build it again with `tokenizer=` set to this model."
+                    f"document {row.doc_ids[number]}).",
+                    "The corpus was tokenised for another model, or was damaged.",
+                    "Build it again with `tokenizer=` set to this model.",
                 )
 
     @property
@@ -250,7 +257,7 @@ def _values(column: pa.Array) -> pa.Array:
 
 
 def _totals(path: Path) -> RowTotals:
-    """What rows.json tells; ValueError where it does not tell it."""
+    """What rows.json tells; UserError where it does not tell it."""
     found = read_object(path)
     kinds = {"tokenizer_sha256": str, "source_tokens": dict}
     names = [field.name for field in fields(RowTotals)]
@@ -260,7 +267,7 @@ def _totals(path: Path) -> RowTotals:
 
 
 def _data_files(path: Path) -> list[Path]:
-    """The Arrow files that state.json names, each in its own folder; ValueError where it names none so."""
+    """The Arrow files that state.json names, each in its own folder; UserError where it names none so."""
     files = read_object(path, _data_files=list)["_data_files"]
     names = [file.get("filename") if isinstance(file, dict) else None for file in files]
     if odd := [name for name in names if not isinstance(name, str) or Path(name).name != name or "\0" in name]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from nsllm_lite import __version__
+from nsllm_lite.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,21 +48,18 @@ def fingerprint_weights(model_dir: Path) -> str:
     apart, which a merge or a training step (both touch every layer) cannot produce.
 
     Raises:
-        ValueError: the directory holds no safetensors.
+        UserError: the directory holds no safetensors.
     """
     files = sorted(Path(model_dir).glob("*.safetensors"))
     if not files:
-        raise ValueError(
-            f"No *.safetensors in {model_dir}. A base model is a Hugging Face directory whose weights are safetensors "
-            "(pickled *.bin weights are never loaded): convert it, or name another MODEL."
-        )
+        raise no_safetensors(model_dir)
     digest = hashlib.sha256()
     for path in files:
         size = path.stat().st_size
         with open(path, "rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             if size < 8 or header_bytes > min(size, 2**27):
-                raise ValueError(f"{path} is not a safetensors file, or is cut short. Fetch or copy it again.")
+                raise not_safetensors(path)
             digest.update(file.read(header_bytes))
             for place in range(16):
                 file.seek(max(0, (size - 65_536) * place // 15))
@@ -69,14 +67,31 @@ def fingerprint_weights(model_dir: Path) -> str:
     return digest.hexdigest()
 
 
+def no_safetensors(folder: Path) -> UserError:
+    return UserError(
+        "weights-absent",
+        f"No *.safetensors in {folder}: neither model.safetensors nor its index.",
+        "Weights are only ever read from safetensors (pickled *.bin files can run code):",
+        "convert them, or name another MODEL.",
+    )
+
+
+def not_safetensors(path: Path) -> UserError:
+    found = f"{path} is not a safetensors file, or is damaged."
+    return UserError("weights-not-safetensors", found, "Whole files are needed:", "fetch or copy it again.")
+
+
 def require_disk(path: Path, need_bytes: int, what: str) -> None:
-    """Raises ValueError when the file system of `path` has fewer than `need_bytes` free."""
+    """Raises UserError when the file system of `path` has fewer than `need_bytes` free."""
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < need_bytes:
-        raise ValueError(
+        raise UserError(
+            "disk-too-small",
             f"Not enough disk for {what}: {need_bytes / GIB:.1f} GiB needed at {path}, {free_bytes / GIB:.1f} GiB "
-            "free. Free some space, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite)."
+            "free.",
+            "",
+            "Free some space, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite).",
         )
 
 
@@ -146,7 +161,7 @@ def read_manifest(out: Path) -> dict | None:
     """The manifest of `out`, or None where the directory is absent or unfinished.
 
     Raises:
-        ValueError: it is damaged, or none that `finish` writes.
+        UserError: it is damaged, or none that `finish` writes.
     """
     path = Path(out) / "manifest.json"
     if not path.is_file():
@@ -158,7 +173,7 @@ def read_manifest(out: Path) -> dict | None:
 
 
 def read_json(path: Path, sealed: bool = False) -> Any:
-    """Raises ValueError naming the file where it is not JSON, or not what `write_sealed` wrote.
+    """Raises UserError naming the file where it is not JSON, or not what `write_sealed` wrote.
 
     With `sealed`, one without a seal is none that was.
     """
@@ -166,16 +181,17 @@ def read_json(path: Path, sealed: bool = False) -> Any:
         value = json.loads(path.read_text(encoding="utf-8"))
         seal = value.pop("seal", None) if isinstance(value, dict) else None
         if seal is None and sealed:
-            raise ValueError("its `seal` is not in it")
+            raise ValueError("its `seal` is not in it")  # caught below
         if seal is not None and seal != sha256_json(value):
-            raise ValueError("its values are not those that were written; if you changed them, take out its `seal`")
+            what = "its values are not those that were written; if you changed them, take out its `seal`"
+            raise ValueError(what)  # caught below
     except (ValueError, RecursionError) as error:  # not JSON or not UTF-8, numbers or nesting beyond all bounds
         raise damaged(path, error) from None
     return value
 
 
 def read_object(path: Path, **needed: type) -> dict[str, Any]:
-    """The JSON object in `path`, with a value of these types under these names; ValueError naming the file if not."""
+    """The JSON object in `path`, with a value of these types under these names; UserError naming the file if not."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise damaged(path, f"a JSON object is needed, found {type(value).__name__}")
@@ -185,11 +201,13 @@ def read_object(path: Path, **needed: type) -> dict[str, Any]:
     return value
 
 
-def damaged(path: Path, what: object) -> ValueError:
+def damaged(path: Path, what: object) -> UserError:
     """What to raise where a file that a run left is not as it was left."""
-    return ValueError(
-        f"{path} is damaged ({what}). It was written whole once: restore it from a copy, or delete its folder and "
-        "run the same command again."
+    return UserError(
+        "file-damaged",
+        f"{path} is damaged ({what}).",
+        "It was written whole once:",
+        "restore it from a copy, or delete its folder and run the same command again.",
     )
 
 
@@ -208,14 +226,17 @@ def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
     """Marks `out` as this run's: `run.json` says what is being made, so that only the same run continues it.
 
     Raises:
-        ValueError: `out` holds an unfinished run of another recipe or of other inputs.
+        UserError: `out` holds an unfinished run of another recipe or of other inputs.
     """
     path = out / "run.json"
     is_begun = path.is_file() and len(os.listdir(out)) > 1  # alone it is of a run that failed at once
     if is_begun and (changed := _changes(recipe, inputs, read_object(path, recipe=dict, inputs=dict))):
-        raise ValueError(
-            f"{out} holds an unfinished run made differently (changed: {', '.join(changed)}). Undo the change to "
-            "continue it, write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder."
+        raise UserError(
+            "unfinished-run-differs",
+            f"{out} holds an unfinished run made differently (changed: {', '.join(changed)}).",
+            "",
+            "Undo the change to continue it, write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete "
+            "that folder.",
         )
     write_json(path, {"recipe": recipe, "inputs": inputs})
 
@@ -224,15 +245,17 @@ def is_finished(out: Path, recipe: dict, inputs: dict[str, str | None]) -> bool:
     """Whether `out` already holds the result of this recipe on these inputs (label -> hash).
 
     Raises:
-        ValueError: it holds the finished result of another recipe or of other inputs, which is never overwritten.
+        UserError: it holds the finished result of another recipe or of other inputs, which is never overwritten.
     """
     manifest = read_manifest(out)
     if manifest is None:
         return False
     if changed := _changes(recipe, inputs, manifest):
-        raise ValueError(
-            f"{out} holds a finished result made differently (changed: {', '.join(changed)}). It is not overwritten: "
-            "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder to make it anew."
+        raise UserError(
+            "finished-result-differs",
+            f"{out} holds a finished result made differently (changed: {', '.join(changed)}).",
+            "It is not overwritten:",
+            "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder to make it anew.",
         )
     return True
 

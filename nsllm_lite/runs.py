@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nsllm_lite import run, tables
+from nsllm_lite.errors import UserError
 from nsllm_lite.page import write_page
 from nsllm_lite.steps import (
     ABSENT,
@@ -96,13 +97,15 @@ def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dic
     `html` gets all of it as one page, with the ledger, the held-out losses and the scores that were found.
 
     Raises:
-        ValueError: there is no run in `folder`.
+        UserError: there is no run in `folder`.
     """
     steps = [found] if folder.is_dir() and (found := read_step(folder)) else find_steps(folder)
     if not steps or all(step.state == DAMAGED for step in steps):
-        raise ValueError(
-            f"{folder} is no run: neither it nor a folder in it has a manifest.json or run.json that can be read. Name "
-            "a folder that `nsllm-lite runs` lists, or one that holds such."
+        raise UserError(
+            "run-not-found",
+            f"{folder} is no run: neither it nor a folder in it has a manifest.json or run.json that can be read.",
+            "",
+            "Name a folder that `nsllm-lite runs` lists, or one that holds such.",
         )
     graph: Graph = {}
     for step in steps:

@@ -7,6 +7,8 @@ import difflib
 import shutil
 from pathlib import Path
 
+from nsllm_lite.errors import UserError
+
 INSTALLED = Path(__file__).parent / "recipes"
 NANO = "nano"
 
@@ -56,21 +58,23 @@ def init(folder: Path, recipe: str) -> list[Path]:
     """Writes recipes, Makefile, .gitignore and README into `folder`; returns what was written.
 
     Raises:
-        ValueError: there is no recipe folder of that name, or a file is there already (then nothing is written).
+        UserError: there is no recipe folder of that name, or a file is there already (then nothing is written).
     """
     known = sorted(path.name for path in INSTALLED.iterdir() if path.is_dir())
     if recipe not in known:
         near = difflib.get_close_matches(recipe, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
-        raise ValueError(f"--recipe {recipe}: no recipe folder of that name; {hint}")
+        todo = f"Did you mean {near[0]}?" if near else f"Name one of {', '.join(known)}."
+        raise UserError("init-recipe-unknown", f"--recipe {recipe}: no recipe folder of that name.", "", todo)
     sources = [path for name in dict.fromkeys((recipe, NANO)) for path in sorted((INSTALLED / name).glob("*.yaml"))]
     copies = {folder / "recipes" / path.relative_to(INSTALLED): path for path in sources}
     texts = {folder / "Makefile": MAKEFILE, folder / ".gitignore": GITIGNORE, folder / "README.md": README}
     there = [str(path) for path in (*texts, *copies) if path.exists()]
     if there:
-        raise ValueError(
-            f"{folder} holds {', '.join(there[:4])}{', ...' if there[4:] else ''} already, and nothing is overwritten: "
-            "name a new folder."
+        raise UserError(
+            "init-file-exists",
+            f"{', '.join(there[:4])}{', ...' if there[4:] else ''} exist already, and nothing is overwritten:",
+            "",
+            "name a new folder.",
         )
     for path, source in copies.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nsllm_lite import manifests, run
+from nsllm_lite.errors import UserError
 
 BEGUN = ("run.json", "merging.json", "work/reading.json")  # what an unfinished train, merge and corpus leave
 FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
@@ -100,7 +101,7 @@ def read_step(folder: Path) -> Step | None:
     """What lies in `folder`; None where no verb wrote it.
 
     Raises:
-        ValueError: its manifest is damaged.
+        UserError: its manifest is damaged.
     """
     path = folder / "manifest.json"
     manifest = run.read_json(path) if path.is_file() else None
@@ -117,7 +118,7 @@ def read_step(folder: Path) -> Step | None:
 
 
 def _whole(folder: Path, path: Path, kind: Any, state: str, *parts: Any) -> Step:
-    """The step that the file at `path` tells of; ValueError where a part of it is not what such a step has."""
+    """The step that the file at `path` tells of; UserError where a part of it is not what such a step has."""
     if not isinstance(kind, str):
         raise run.damaged(path, "it does not tell of which kind it is")
     if wrong := manifests.wrong_in(kind, *parts):
@@ -129,10 +130,15 @@ def find_steps(root: Path) -> list[Step]:
     """All steps in `root` and below, by run and then by date; a damaged one is among them.
 
     Raises:
-        ValueError: there is no such folder.
+        UserError: there is no such folder.
     """
     if not root.is_dir():
-        raise ValueError(f"No folder {root}. It must be one that runs were written to, such as runs or runs/NAME.")
+        raise UserError(
+            "runs-folder-absent",
+            f"No folder {root}.",
+            "",
+            "Name one that runs were written to, such as runs or runs/NAME.",
+        )
     found = []
     for here, folders, _ in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nsllm_lite import run
+from nsllm_lite.errors import UserError
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _HEAVY_PATTERN = re.compile(r"\)[*+{]|(?:[*+{].*){7}", re.DOTALL)  # may take a regular expression years
@@ -38,11 +39,13 @@ def leads_outside(path: Path, top: Path) -> bool:
 
 
 def require_inside(path: Path, top: Path) -> None:
-    """Raises ValueError where a file of a model folder is a link that leads out of it, to a file of yours perhaps."""
+    """Raises UserError where a file of a model folder is a link that leads out of it, to a file of yours perhaps."""
     if leads_outside(path, top):
-        raise ValueError(
-            f"{path} is a link that leads out of its folder, to {path.resolve()}. Of a model only files in its folder "
-            "are passed on: put a copy of that file there if it belongs to the model, or remove the link."
+        raise UserError(
+            "model-link-outside",
+            f"{path} is a link that leads out of its folder, to {path.resolve()}.",
+            "Of a model only files in its folder are passed on:",
+            "put a copy of that file there if it belongs to the model, or remove the link.",
         )
 
 
@@ -50,23 +53,29 @@ def require_plain_model(folder: Path) -> dict[str, Any]:
     """Refuses a model folder that would have transformers read more than its weights; returns its config.
 
     Raises:
-        ValueError: it has no safetensors, or its config or an adapter beside it asks for other files or for code.
+        UserError: it has no safetensors, or its config or an adapter beside it asks for other files or for code.
     """
     config = run.read_json(folder / "config.json")
     if not isinstance(config, dict):
-        raise ValueError(f"{folder}/config.json holds no settings of a model. Fetch it again, or name another MODEL.")
+        found = f"{folder}/config.json holds no settings of a model."
+        raise UserError("model-config-wrong", found, "", "Fetch it again, or name another MODEL.")
     weight_files(folder)
     if (folder / "adapter_config.json").is_file():
-        raise ValueError(
+        raise UserError(
+            "model-with-adapter",
             f"{folder} holds a model and an adapter (adapter_config.json), which transformers would put on whatever "
-            "base it names. Needed is one of the two: move the adapter's files to a folder of their own."
+            "base it names.",
+            "Needed is one of the two:",
+            "move the adapter's files to a folder of their own.",
         )
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         kernels = [part.get(key) for key in ("attn_implementation", "_attn_implementation", "experts_implementation")]
         if remote := [value for value in kernels if "/" in str(value)]:
-            raise ValueError(
-                f"{folder}/config.json asks for attention from {remote[0]!r}, code of others. A model may not name "
-                "code to run: remove that setting, and the model is read without it."
+            raise UserError(
+                "model-names-code",
+                f"{folder}/config.json requests attention from {remote[0]!r}, code of others.",
+                "A model may not name code to run:",
+                "remove that setting, and the model is read without it.",
             )
     return config
 
@@ -75,38 +84,40 @@ def weight_files(folder: Path) -> list[str]:
     """Names of the safetensors files of a model: model.safetensors, or the shards that its index names.
 
     Raises:
-        ValueError: there are none, or the index names files that lie elsewhere, or are no safetensors, or not there.
+        UserError: there are none, or the index names files that lie elsewhere, or are no safetensors, or not there.
     """
     files = ["model.safetensors"] if (folder / "model.safetensors").is_file() else _indexed(folder)
     for name in files:
         with open(folder / name, "rb") as file:
             header_bytes, begin = int.from_bytes(file.read(8), "little"), file.read(1)
         if begin != b"{" or header_bytes > (folder / name).stat().st_size - 8:
-            raise ValueError(f"{folder / name} is not a safetensors file: fetch or copy it again, whole.")
+            raise run.not_safetensors(folder / name)
     return files
 
 
 def _indexed(folder: Path) -> list[str]:
     where = folder / "model.safetensors.index.json"
     if not where.is_file():
-        raise ValueError(
-            f"No *.safetensors in {folder}: neither model.safetensors nor its index. Weights are only ever read from "
-            "safetensors (pickled *.bin files can run code): convert them, or name another MODEL."
-        )
+        raise run.no_safetensors(folder)
     index = run.read_json(where)
     named = index.get("weight_map") if isinstance(index, dict) else None
     files = sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
     if not files:
-        raise ValueError(f"{where} names no files of weights (weight_map). A whole one is needed: fetch it again.")
+        found = f"{where} names no files of weights (weight_map)."
+        raise UserError("weights-index-empty", found, "A whole one is needed:", "fetch it again.")
     if outside := [name for name in files if Path(name).name != name or len(name.encode()) > MAX_NAME_BYTES]:
-        raise ValueError(f"{where} names files outside its folder ({outside[0]!r}). That is refused: fetch it again.")
+        found = f"{where} names files outside its folder ({outside[0]!r})."
+        raise UserError("weights-index-outside", found, "That is refused:", "fetch it again.")
     if others := [name for name in files if not name.endswith(".safetensors")]:
-        raise ValueError(
-            f"{where} names {others[0]!r}, which is no *.safetensors. Weights are only ever read from safetensors "
-            "(pickled files can run code): convert them, or name another MODEL."
+        raise UserError(
+            "weights-index-names-others",
+            f"{where} names {others[0]!r}, which is no *.safetensors.",
+            "Weights are only ever read from safetensors (pickled files can run code):",
+            "convert them, or name another MODEL.",
         )
     if missing := [name for name in files if not (folder / name).is_file()]:
-        raise ValueError(f"{folder} lacks {', '.join(missing)}, which its index names. Fetch the missing shards.")
+        found = f"{folder} lacks {', '.join(missing)}, which its index names."
+        raise UserError("weights-shard-absent", found, "", "Fetch the missing shards.")
     return files
 
 
@@ -114,25 +125,31 @@ def require_lora(settings: object, where: Path) -> None:
     """Refuses what an adapter's config could make PEFT do beside LoRA: fetch other adapters, import modules, hang.
 
     Raises:
-        ValueError: it is no LoRA, asks for Megatron's modules, or holds a pattern that may match for ever.
+        UserError: it is no LoRA, asks for Megatron's modules, or holds a pattern that may match for ever.
     """
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         kind = settings.get("peft_type") if isinstance(settings, dict) else type(settings).__name__
-        raise ValueError(f"{where} is an adapter of type {kind!r}. Only LoRA (peft_type LORA) is read here.")
+        found = f"{where} is an adapter of type {kind!r}."
+        raise UserError("adapter-not-lora", found, "Only LoRA (peft_type LORA) is read here:", "name such an adapter.")
     if settings.get("megatron_config"):
-        raise ValueError(
-            f"{where} sets megatron_config, which has PEFT import the module {settings.get('megatron_core')!r}. "
-            "An adapter may not name code to run: remove that setting, and the adapter is read without it."
+        raise UserError(
+            "adapter-names-code",
+            f"{where} sets megatron_config, which has PEFT import the module {settings.get('megatron_core')!r}.",
+            "An adapter may not name code to run:",
+            "remove that setting, and the adapter is read without it.",
         )
     for key in ("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "layers_pattern"):
         patterns = settings.get(key) or []
         if not isinstance(patterns, str | list | dict):
-            raise ValueError(f"{where}: {key} is {patterns!r}, where names or patterns of modules are needed.")
+            found = f"{where}: {key} is {patterns!r}, where names or patterns of modules are needed."
+            raise UserError("adapter-pattern-wrong", found, "", "Fetch or save the adapter again.")
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             if _HEAVY_PATTERN.search(str(pattern)) or len(str(pattern)) > MAX_PATTERN_CHARS:
-                raise ValueError(
-                    f"{where}: the pattern {str(pattern)[:80]!r} of {key} may take for ever to match. Repeated groups "
-                    f"and more than six repetitions in one pattern of {key} are refused: name the modules instead."
+                raise UserError(
+                    "adapter-pattern-endless",
+                    f"{where}: the pattern {str(pattern)[:80]!r} of {key} may take for ever to match.",
+                    f"Repeated groups and more than six repetitions in one pattern of {key} are refused:",
+                    "name the modules instead.",
                 )
 
 
@@ -157,11 +174,11 @@ def render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) 
         MemoryError,
     ) as error:
         words = str(error) if type(error) is TemplateError else f"{type(error).__name__}: {error}"
-        raise ValueError(f"the chat template refuses these messages ({words})") from None
+        raise ValueError(f"the chat template refuses these messages ({words})") from None  # caught by every caller
     except TimeoutError:
-        raise ValueError(f"the chat template takes over {CHAT_SECONDS:g} s") from None
+        raise ValueError(f"the chat template takes over {CHAT_SECONDS:g} s") from None  # caught by every caller
     if len(text) > MAX_CHAT_CHARS:
-        raise ValueError(f"the chat template writes {len(text):,} characters")
+        raise ValueError(f"the chat template writes {len(text):,} characters")  # caught by every caller
     return text
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from nsllm_lite import intact, run, untrusted
+from nsllm_lite.errors import RunError, UserError
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4}
@@ -49,7 +50,7 @@ class Stored:
             while done < len(view):
                 count = file.readinto(view[done:])
                 if not count:
-                    raise RuntimeError(f"{self.file} became shorter while it was read. Run the merge again.")
+                    raise shrank(self.file)
                 done += count
         return view
 
@@ -66,11 +67,25 @@ class Stored:
         return torch.frombuffer(buffer, dtype=DTYPES[self.dtype]).view(-1, *self.shape[1:])
 
 
+def shrank(path: Path) -> RunError:
+    return RunError("file-shrank", f"{path} became shorter while it was read.", "", "Run the same command again.")
+
+
+def not_finite(names: object, path: Path) -> UserError:
+    return UserError(
+        "weights-not-finite",
+        f"{names} holds NaN or infinity in {path}.",
+        "Weights must be finite:",
+        "fetch or make that file again; where training made it, go back to an earlier checkpoint and train on with a "
+        "lower learning rate.",
+    )
+
+
 def read_header(path: Path) -> dict[str, Stored]:
     """The tensors of a safetensors file, by name, in the order they lie in it.
 
     Raises:
-        ValueError: it is none, or its header and its length do not agree.
+        UserError: it is none, or its header and its length do not agree.
     """
     size = path.stat().st_size
     try:
@@ -84,17 +99,16 @@ def read_header(path: Path) -> dict[str, Stored]:
             sizes = (first, last, *entry["shape"])
             stored = Stored(path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + first, last - first)
             if not all(type(size) is int and 0 <= size < 2**63 for size in sizes) or stored.start != end:
-                raise ValueError(f"{name} has no place")
+                raise ValueError(f"{name} has no place")  # caught below
             if ITEM_BYTES[stored.dtype] * math.prod(stored.shape) != stored.num_bytes:
-                raise ValueError(f"{name} has not its size")
+                raise ValueError(f"{name} has not its size")  # caught below
             tensors[name], end = stored, stored.start + stored.num_bytes
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-        raise ValueError(
-            f"{path} is not a safetensors file, or is damaged. Whole files are needed: fetch or copy it again."
-        ) from None
+        raise run.not_safetensors(path) from None
     if end != size:
         what = "is cut short" if end > size else "has bytes too many"
-        raise ValueError(f"{path} {what} at {size:,} bytes of {end:,}. Whole files are needed: fetch or copy it again.")
+        found = f"{path} {what} at {size:,} bytes of {end:,}."
+        raise UserError("weights-size-wrong", found, "Whole files are needed:", "fetch or copy it again.")
     return tensors
 
 
@@ -102,7 +116,7 @@ def model_files(folder: Path) -> list[str]:
     """The names of the weights that transformers would load from a model's directory.
 
     Raises:
-        ValueError: there are none, one is missing or lies elsewhere, or the index tells other tensors than they hold.
+        UserError: there are none, one is missing or lies elsewhere, or the index tells other tensors than they hold.
     """
     files = untrusted.weight_files(folder)
     if files == ["model.safetensors"]:
@@ -113,7 +127,8 @@ def model_files(folder: Path) -> list[str]:
     if held != weight_map:
         odd = min(name for name in {*held, *weight_map} if held.get(name) != weight_map.get(name))
         file = held.get(odd) or weight_map[odd]
-        raise ValueError(f"{index} and {file} differ at {odd!r}: one is damaged. Fetch or copy both again.")
+        found = f"{index} and {file} differ at {odd!r}: one is damaged."
+        raise UserError("weights-index-differs", found, "", "Fetch or copy both again.")
     return files
 
 
@@ -125,7 +140,7 @@ def require_sound(folder: Path) -> dict[str, intact.Entry]:
         {file: its length and SHA-256}. A file that this process has read through before is not read again.
 
     Raises:
-        ValueError: naming the file, and the tensors that hold NaN or infinity.
+        UserError: naming the file, and the tensors that hold NaN or infinity.
     """
     is_adapter = (folder / "adapter_config.json").is_file()
     files = ["adapter_model.safetensors"] if is_adapter else model_files(folder)
@@ -140,11 +155,7 @@ def require_sound(folder: Path) -> dict[str, intact.Entry]:
         for name, entry in zip(files, pool.map(_read_through, (folder / name for name in files)), strict=True):
             intact.require_same(folder, name, entry["sha256"])
             if broken := entry["not finite"]:
-                raise ValueError(
-                    f"{broken} holds NaN or infinity in {folder / name}. Weights must be finite: fetch or make that "
-                    "file again; where training made it, go back to an earlier checkpoint and train on with a lower "
-                    "learning rate."
-                )
+                raise not_finite(broken, folder / name)
             found[name] = {key: entry[key] for key in ("bytes", "sha256")}
             bar.update(int(entry["bytes"]))
     intact.require_intact(folder)
@@ -167,7 +178,7 @@ def _read_through(path: Path) -> intact.Entry:
             while left:
                 piece = buffer[: min(left, READ_BYTES)]
                 if file.readinto(piece) != len(piece):
-                    raise RuntimeError(f"{path} became shorter while it was read. Run the same command again.")
+                    raise shrank(path)
                 digest.update(piece)
                 left -= len(piece)
                 if stored.dtype in DTYPES:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import torch
 import yaml
 
 from nsllm_lite import cli
+from nsllm_lite.errors import RunError
 from nsllm_lite.run import GIB
 
 ROOT = Path(__file__).parents[1]
@@ -26,9 +28,12 @@ def at_root(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def fails(capsys, *words: str, code: int = 2) -> str:
-    assert cli.main(list(words)) == code
-    return capsys.readouterr().err
+def fails(capsys, code: str, *words: str, status: int = 2) -> str:
+    """What is printed to stderr by a command that ends with `status` and the error `code`."""
+    assert cli.main(list(words)) == status
+    text = capsys.readouterr().err
+    assert f" [{code}]" in text
+    return text
 
 
 def test_help_is_quick():
@@ -42,67 +47,92 @@ def test_help_is_quick():
 
 
 def test_unknown_recipe_key(capsys, at_root):
-    text = fails(capsys, "train", "recipes/nano/phase1.yaml", "optimizer.lerning_rate=1e-4")
-    assert "optimizer.lerning_rate: unknown key; did you mean `learning_rate`?" in text
+    text = fails(capsys, "recipe-invalid", "train", "recipes/nano/phase1.yaml", "optimizer.lerning_rate=1e-4")
+    assert re.search(r"optimizer\.lerning_rate: .*`learning_rate`.* \[key-unknown\]", text)
 
 
 def test_recipe_of_another_kind(capsys, at_root):
-    assert "is a recipe of kind train: run `nsllm-lite train`" in fails(capsys, "corpus", "recipes/nano/phase1.yaml")
+    for verb in ("corpus", "eval"):
+        text = fails(capsys, "recipe-of-other-kind", verb, "recipes/nano/phase1.yaml")
+        assert "recipes/nano/phase1.yaml" in text
+        assert "`nsllm-lite train`" in text
+
+
+def test_a_task_file_without_its_task(capsys):
+    assert "--file mine.json" in fails(capsys, "task-file-form", "eval", "DIR", "--file", "mine.json")
+
+
+def test_a_launcher_of_several_processes(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    fails(capsys, "verb-not-distributed", "runs")
 
 
 def test_missing_corpus(capsys, at_root):
-    text = fails(capsys, "phase1", "--corpus", "no/such/papers", "--recipes", "recipes/nano")
-    assert "CORPUS=no/such/papers: no such file or folder" in text
+    text = fails(capsys, "input-path-missing", "phase1", "--corpus", "no/such/papers", "--recipes", "recipes/nano")
+    assert "CORPUS=no/such/papers" in text
 
 
 def test_corpus_without_a_card(capsys, at_root, tmp_path):
-    text = fails(capsys, "phase1", "--corpus", str(tmp_path))
-    assert "needs an NVIDIA card" in text
-    assert "RECIPES=recipes/nano" in text
+    assert "RECIPES=recipes/nano" in fails(capsys, "card-missing", "phase1", "--corpus", str(tmp_path))
 
 
 def test_a_large_model_is_not_started_on_a_cpu(capsys, at_root, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
-    text = fails(capsys, "phase1", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path))
-    assert "A model of 8.2 B parameters needs an NVIDIA card" in text
+    text = fails(capsys, "execution-needs-card", "phase1", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path))
+    assert "8.2 B" in text
     assert cli.main(["plan", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path)]) == 0
     assert "Download   15.3 GiB" in capsys.readouterr().out
 
 
-def test_settings_that_would_change_nothing_are_refused(capsys, at_root, tmp_path):
-    text = fails(capsys, "phase1", "--out", str(tmp_path), "phase_1.budget.steps=5")
-    assert "there is no step 'phase_1' here; did you mean phase1?" in text
-    assert "in a whole run this path follows" in fails(capsys, "phase1", "--out", str(tmp_path), "phase1.out=x")
-    text = fails(capsys, "instruct", "--out", str(tmp_path), "sft.heldout=[]")
-    assert "Setting sft.heldout=[]: in a whole run this path follows" in text
-    text = fails(capsys, "plan", "--model", str(tmp_path), "--out", str(tmp_path), "base.seed=1")
-    assert "there is no step 'base' here" in text
-    text = fails(capsys, "phase1", "--out", str(tmp_path), "--only", "report")
-    assert "phase1 has no step of that kind" in text
+def test_a_plan_that_does_not_fit(capsys, at_root, tmp_path, monkeypatch):
+    """The nearest recipe that fits is named where memory is short, and only there."""
+    words = ("plan", "recipes/qwen3-8b", "--out", str(tmp_path))
+    assert "RECIPES=recipes/qwen3-" in fails(capsys, "run-does-not-fit", *words, "--vram", "8")
+    compiled = ("phase1.execution.compile=true", "phase1.execution.dequantised=false")
+    text = fails(capsys, "execution-not-compilable", *words[:2], *compiled, *words[2:], "--vram", "24")
+    assert "recipes/" not in text
+    assert "'no/such'" in fails(capsys, "plan-model-not-found", *words, "--model", "no/such")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GIB))
+    assert "5.0 free" in fails(capsys, "run-disk-too-small", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "quoted"),
+    [
+        (("phase1", "phase_1.budget.steps=5"), "setting-step-unknown", ("'phase_1'", "mean phase1?")),
+        (("phase1", "phase1.out=x"), "setting-path-derived", ("phase1.out=x",)),
+        (("instruct", "sft.heldout=[]"), "setting-path-derived", ("sft.heldout=[]",)),
+        (("plan", "--model", ".", "base.seed=1"), "setting-step-unknown", ("'base'",)),
+        (("phase1", "--only", "report"), "only-matches-no-step", ("report", "phase1")),
+    ],
+)
+def test_settings_that_would_change_nothing_are_refused(capsys, at_root, tmp_path, words, code, quoted):
+    text = fails(capsys, code, *words, "--out", str(tmp_path))
+    assert all(value in text for value in quoted)
     assert not list(tmp_path.iterdir())
 
 
 def test_phase_2_without_phase_1(capsys, at_root, tmp_path):
-    text = fails(capsys, "phase2", "--out", str(tmp_path / "run"))
-    assert "Phase 2 starts from phase 1's merged model" in text
+    text = fails(capsys, "model1-missing", "phase2", "--out", str(tmp_path / "run"))
+    assert f"{tmp_path}/run/model1" in text
     assert "make phase1" in text
 
 
 def test_instruct_without_phase_2(capsys, at_root, tmp_path):
-    text = fails(capsys, "instruct", "--out", str(tmp_path / "run"))
-    assert "This starts from phase 2's merged model" in text
+    text = fails(capsys, "model2-missing", "instruct", "--out", str(tmp_path / "run"))
+    assert f"{tmp_path}/run/model2" in text
     assert "make two-phase" in text
     for path in (ROOT / "recipes/nano").glob("*.yaml"):
         if path.stem != "sft":
             (tmp_path / path.name).write_text(path.read_text())
-    text = fails(capsys, "instruct", "--recipes", str(tmp_path), "--out", str(tmp_path / "run"))
-    assert f"No tasks.yaml, eval.yaml and sft.yaml in {tmp_path}" in text
+    words = ("instruct", "--recipes", str(tmp_path), "--out", str(tmp_path / "run"))
+    assert f"{tmp_path}." in fails(capsys, "tuning-recipes-missing", *words)
 
 
 def test_no_such_recipes(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    text = fails(capsys, "phase1", "--recipes", "recipes/none")
-    assert "No recipes in recipes/none" in text
+    text = fails(capsys, "recipes-missing", "phase1", "--recipes", "recipes/none")
+    assert "recipes/none:" in text
     assert "nsllm-lite init DIR" in text
 
 
@@ -117,20 +147,20 @@ def test_without_a_makefile_the_next_command_is_one_of_its_own(monkeypatch, tmp_
 
 def test_an_interrupted_run_exits_with_130(capsys, monkeypatch, signals_heeded):
     monkeypatch.setitem(cli.CALLS, "doctor", lambda args: os.kill(os.getpid(), signal.SIGINT))
-    assert "stopped by SIGINT; the same command continues" in fails(capsys, "doctor", code=130)
+    assert cli.main(["doctor"]) == 130
+    assert "SIGINT" in capsys.readouterr().err
 
 
 def test_merge_asks_for_its_folders(capsys):
-    text = fails(capsys, "merge", "--base", "x")
-    assert "adapter: is missing" in text
-    assert "out: is missing" in text
+    text = fails(capsys, "recipe-invalid", "merge", "--base", "x")
+    assert re.findall(r"- (\w+): .* \[key-missing\]", text) == ["adapter", "out"]
 
 
 def test_a_stopped_run_exits_with_3(capsys, monkeypatch, tmp_path, pico_recipe):
     from nsllm_lite.train import cpt
 
     def stops(recipe):
-        raise RuntimeError("Step 7: loss nan")
+        raise RunError("loss-not-finite", "Step 7: loss nan")
 
     def runs_out(recipe):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -138,9 +168,9 @@ def test_a_stopped_run_exits_with_3(capsys, monkeypatch, tmp_path, pico_recipe):
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json")))
     monkeypatch.setattr(cpt, "train", stops)
-    assert "Step 7: loss nan" in fails(capsys, "train", str(path), code=3)
+    assert "Step 7: loss nan" in fails(capsys, "loss-not-finite", "train", str(path), status=3)
     monkeypatch.setattr(cpt, "train", runs_out)
-    assert "execution.micro_batch_rows=1" in fails(capsys, "train", str(path), code=3)
+    assert "execution.micro_batch_rows=1" in fails(capsys, "card-out-of-memory", "train", str(path), status=3)
 
 
 def test_two_hops_from_the_makefile_to_the_optimizer_step():
@@ -181,7 +211,7 @@ def test_audit_as_json(capsys, tmp_path):
     )
     found = as_json(capsys, "audit", str(path))
     assert found["files"]["file.json"]["duplicates"]["conflicting_rows"] == [0, 1]
-    assert "1  rows repeat another's input to the letter" in found["stderr"]
+    assert "1  rows repeat " in found["stderr"]
 
 
 def test_doctor_as_json_also_where_a_check_fails(capsys, monkeypatch):
@@ -199,7 +229,8 @@ def test_doctor_as_json_also_where_a_check_fails(capsys, monkeypatch):
     found = as_json(capsys, "doctor", code=3)
     assert found["checks"] == [{"check": "ill", "verdict": "FAIL", "seen": "a broken thing", "to_do": "mend it"}]
     assert found["failed"] == ["ill"]
-    assert "something is not right on this machine" in found["stderr"]
+    assert "ill" in found["stderr"]
+    assert "[doctor-checks-failed]" in found["stderr"]
 
 
 def test_eval_as_json(capsys, monkeypatch):
@@ -238,14 +269,17 @@ def test_files_that_cannot_be_opened_are_wrong_input_and_a_full_disk_is_not(caps
 
     monkeypatch.setattr("nsllm_lite.runs.list_runs", full)
     assert cli.main(["runs", str(tmp_path)]) == 3
-    assert "nsllm-lite runs: [Errno 28] No space left on device" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("nsllm-lite runs: ")
+    assert "[Errno 28]" in told
+    assert told.endswith(" [disk-full]\n")
 
 
 def test_wrong_input_leaves_stdout_empty(capsys, tmp_path):
     assert cli.main(["runs", str(tmp_path / "none"), "--json"]) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert "No folder" in told.err
+    assert str(tmp_path / "none") in told.err
 
 
 def test_a_reader_that_goes_away():

@@ -10,7 +10,7 @@ import nsllm_lite
 ROOT = Path(nsllm_lite.__file__).parent
 FLOORS = {
     "ground": {"recipe", "weights", "document", "rows", "kernels", "__init__"}
-    | {"run", "stop", "lock", "intact", "manifests", "driver", "tables", "untrusted"},
+    | {"run", "stop", "lock", "intact", "manifests", "driver", "tables", "untrusted", "errors"},
     "shared": {"tasks", "model", "execution", "heldout", "chain", "steps"},
     "verb": {"corpus", "train", "evals", "merge", "plan", "sample", "starter"},
     "door": {"cli", "arguments", "doctor", "runs", "page"},

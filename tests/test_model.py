@@ -1,15 +1,19 @@
 """The packed forward: no document sees another, and NF4 stays right after an evaluation."""
 
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from nsllm_lite import heldout, model, recipe
 from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.rows import Row, Rows
+from tests.raising import raises
 
 LENGTHS = [17, 1, 30, 6]
 
@@ -155,23 +159,38 @@ def test_a_micro_batch_never_waits_for_its_numbers(pico):
 
 
 def test_models_that_cannot_be_used(pico, tmp_path):
-    with pytest.raises(ValueError, match=r"No model at .*model1.*make phase1"):
+    with raises("model-not-found", tmp_path / "model1", "make phase1"):
         model.resolve_model(str(tmp_path / "model1"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"no config\.json"):
+    with raises("model-no-config", tmp_path / "empty"):
         model.resolve_model(str(tmp_path / "empty"))
     (tmp_path / "empty/config.json").write_text((pico / "base/config.json").read_text())
     (tmp_path / "empty/pytorch_model.bin").write_bytes(b"pickle")
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    with pytest.raises(ValueError, match=r"neither model\.safetensors nor its index"):
+    with raises("weights-absent", tmp_path / "empty"):
         model.load_base(tmp_path / "empty", **options)
-    with pytest.raises(ValueError, match="could not be fetched from the hub"):
+    with raises("model-not-fetched", "nobody/no-such-model"):
         model.resolve_model("nobody/no-such-model")
+    with raises("model-base-not-local", tmp_path / "adapter_config.json", "hf download nobody/no-such-model"):
+        model.resolve_model("nobody/no-such-model", tmp_path / "adapter_config.json")
     adapter = recipe.Adapter(rank=4, alpha=8, rslora=False, targets=["q_porj"])
-    with pytest.raises(ValueError, match="name no linear layer"):
+    with raises("adapter-targets-unknown", "q_porj", "q_proj"):
         model.add_adapter(load(pico), adapter, "x", seed=0)
-    with pytest.raises(ValueError, match="run its training phase first"):
+    with raises("model-adapter-missing", tmp_path):
         model.load_adapter(load(pico), tmp_path)
+
+
+def test_a_model_that_is_not_all_there(pico, tmp_path):
+    base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
+    tensors = load_file(base / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
+    with raises("model-tensors-missing", base, "model.norm.weight (1 "):
+        model.load_base(base, **options)
+    (base / "tokenizer.json").write_text("{")
+    with raises("model-tokenizer-unreadable", base):
+        model.load_tokenizer(base)
 
 
 def test_widths_that_bitsandbytes_restores_wrongly_on_a_cpu_are_refused(tmp_path):
@@ -183,8 +202,6 @@ def test_widths_that_bitsandbytes_restores_wrongly_on_a_cpu_are_refused(tmp_path
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     options = {"double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    with pytest.raises(
-        ValueError, match=r"down_proj has 96 inputs, for which bitsandbytes' NF4 kernel .*quantisation=none"
-    ):
+    with raises("nf4-width-on-cpu", "down_proj", 96, "quantisation=none"):
         model.load_base(tmp_path, quantisation="nf4", **options)
     model.load_base(tmp_path, quantisation="none", **options)

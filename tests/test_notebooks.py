@@ -212,7 +212,7 @@ def test_04_scores_and_merge(execute, project):
     cells = execute("04")
     text = printed(flat(cells))
     assert "Done: runs/nano/report" in printed(cells[1])
-    assert "1  inputs have different outputs, 2 rows in all" in text
+    assert "1  inputs have different outputs" in text
     assert "1 of 15 inputs stand within 1 of training.jsonl's" in text
     assert len(shown(flat(cells), "png")) == 2
     table = shown(flat(cells), "markdown")[0]

@@ -34,7 +34,7 @@ def test_the_corpus_needs_no_torch(tmp_path):
     assert (tmp_path / "corpus/rows/phase1/train/rows.json").is_file()
     done = call(sys.executable, "-c", WITHOUT_TORCH, "train", ROOT / "recipes/nano/phase1.yaml")
     assert done.returncode == 2
-    assert "torch is not installed. This verb needs it" in done.stderr
+    assert "[torch-missing]" in done.stderr
 
 
 def test_extras():
@@ -108,7 +108,7 @@ def test_a_wheelhouse_for_an_older_driver(make, tmp_path):
 
 def test_no_wheelhouse_is_said(make):
     (told,) = make("install-offline", status=2)
-    assert "with torch in it: run make wheelhouse where there is a network" in " ".join(told.split())
+    assert "run make wheelhouse" in " ".join(told.split())
 
 
 # ----------------------------------------------------------------------------------------------------------- wheel

@@ -1,6 +1,6 @@
 """Every command that README shows in a block is run, in README's order, in a copy of the project without a GPU.
 
-What needs a card, a model of the hub or another machine must end in the message that says so.
+What needs a card, a model of the hub or another machine must end in the error that says so.
 """
 
 import os
@@ -40,7 +40,6 @@ class Rule(NamedTuple):
 
 
 BASE, ADAPTER, ROWS = "runs/nano/base/model", "runs/nano/phase1/adapter", "runs/nano/corpus/rows/phase1/heldout"
-NO_CARD = "needs an NVIDIA card, and torch sees none here"
 SHOWN_ONLY = (("make", "make -n"),)
 MINE = (("DIR .*", "runs/nano/model2 --file open=mine.json --out own --max-items 2"),)
 TWO = (("A:", f"{ADAPTER}:"), ("B:", f"{ADAPTER}:"), ("--base DIR", f"--base {BASE}"), ("--out DIR", "--out two"))
@@ -51,7 +50,7 @@ COMPARED = (
 RULES = (
     Rule(r"make test$", 0, "pytest -n auto", SHOWN_ONLY),  # it would run itself
     Rule(r"make setup TORCH=", 0, "install $TORCH", SHOWN_ONLY),  # fetches another torch
-    Rule(r"make \S+ CORPUS=\S+( MODEL=\S+)?$", 2, NO_CARD),
+    Rule(r"make \S+ CORPUS=\S+( MODEL=\S+)?$", 2, "[card-missing]"),
     Rule(r"make phase1$", 0, "Done: runs/nano/report", (("phase1", "phase1 && make two-phase"),)),
     Rule(r"make (eval|sft)$", 0, "Done: runs/nano/"),
     Rule(r"nsllm-lite plan .*--json$", 0, '"memory_bytes"'),
@@ -59,7 +58,7 @@ RULES = (
     Rule(r"nsllm-lite runs --json", 0, "runs/nano/model1", (("jq -r .*", "grep -o 'runs/nano/model1' | head -1"),)),
     Rule(r"nsllm-lite completion ", 0, "", ((r"> \S+", "> completed"),)),
     Rule(r"nsllm-lite init ", 0, "my-run"),
-    Rule(r"nsllm-lite (eval|merge --base) Qwen/", 2, "could not be fetched from the hub"),
+    Rule(r"nsllm-lite (eval|merge --base) Qwen/", 2, "[model-not-fetched]"),
     Rule(r"nsllm-lite eval DIR", 0, "own: report.md", MINE),
     Rule(r"nsllm-lite eval recipes/nano", 0, "| base | few-shot |", (("$", " out=runs/scores"),)),
     Rule(r"lm_eval run", 0, "nsllm_title", (("DIR", "runs/nano/model2"), ("--tasks", "--limit 1 --tasks"))),
@@ -67,7 +66,7 @@ RULES = (
     Rule(r"nsllm-lite merge .*--compare", 0, "dequantized", COMPARED),
     Rule(r"nsllm-lite merge .*A:0.7", 0, "tensors merged", TWO),
     Rule(r"nsllm-lite tasks recipes/nano", 0, "finished, skipped"),
-    Rule(r"nsllm-lite sft recipes/nano", 2, "has no token end_of_text", (("my.jsonl,more/", "mine.json"),)),
+    Rule(r"nsllm-lite sft recipes/nano", 2, "[template-end-token-missing]", (("my.jsonl,more/", "mine.json"),)),
 )
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from nsllm_lite import run
 from nsllm_lite.document import Document, DocumentWriter, Section, read_documents
+from tests.raising import raises
 
 
 def test_a_directory_is_finished_by_its_manifest_alone(tmp_path):
@@ -23,15 +24,15 @@ def test_a_directory_is_finished_by_its_manifest_alone(tmp_path):
     assert manifest["versions"]["torch"].startswith("2.")
     assert "started" not in json.dumps(manifest)  # times are elsewhere: the manifest is reproducible
     assert json.loads((out / "times.json").read_text())["peak_memory_gib"] == 2
-    with pytest.raises(ValueError, match=r"made differently \(changed: recipe\.seed, rows\)"):
+    with raises("finished-result-differs", out, "recipe.seed, rows"):
         run.is_finished(out, {"seed": 2}, {"rows": "abd"})
-    with pytest.raises(ValueError, match=r"unfinished run made differently \(changed: rows\)"):
+    with raises("unfinished-run-differs", out, ": rows)"):
         run.begin(out, recipe, {"rows": "abd"})
 
 
 def test_a_damaged_manifest_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text('{"recipe": {')
-    with pytest.raises(ValueError, match=r"manifest\.json is damaged .*delete its folder"):
+    with raises("file-damaged", tmp_path / "manifest.json"):
         run.is_finished(tmp_path, {}, {})
 
 
@@ -51,16 +52,16 @@ def test_weights_have_an_identity(tmp_path):
         save_file({"w": weight}, tmp_path / name / "model.safetensors")
     prints = [run.fingerprint_weights(tmp_path / name) for name in "abc"]
     assert prints[0] == prints[1] != prints[2]
-    with pytest.raises(ValueError, match=r"No \*\.safetensors in"):
+    with raises("weights-absent", tmp_path):
         run.fingerprint_weights(tmp_path)
     (tmp_path / "a/model.safetensors").write_bytes(b"\xff" * 40)
-    with pytest.raises(ValueError, match="is not a safetensors file, or is cut short"):
+    with raises("weights-not-safetensors", tmp_path / "a/model.safetensors"):
         run.fingerprint_weights(tmp_path / "a")
 
 
 def test_disk_is_asked_before_a_long_write(tmp_path):
     run.require_disk(tmp_path / "not" / "yet", 1000, "x")
-    with pytest.raises(ValueError, match=r"Not enough disk for the merged model: .* GiB needed .*OUT=DIR"):
+    with raises("disk-too-small", "the merged model", tmp_path, f"{2**30:.1f} GiB"):
         run.require_disk(tmp_path, 2**60, "the merged model")
 
 
@@ -86,5 +87,5 @@ def test_a_run_that_failed_at_once_binds_nobody(tmp_path):
     run.begin(tmp_path / "out", {"seed": 2}, {})
     assert run.read_json(tmp_path / "out/run.json")["recipe"] == {"seed": 2}
     (tmp_path / "out/metrics.jsonl").touch()
-    with pytest.raises(ValueError, match=r"unfinished run made differently \(changed: recipe\.seed\)"):
+    with raises("unfinished-run-differs", ": recipe.seed)"):
         run.begin(tmp_path / "out", {"seed": 3}, {})

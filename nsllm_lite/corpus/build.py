@@ -28,6 +28,7 @@ from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
 from nsllm_lite.corpus.phases import RENDER, SPLITS, texts_of
 from nsllm_lite.corpus.shards import Stage
+from nsllm_lite.errors import UserError
 from nsllm_lite.rows import RowTotals, finish_rows
 
 # Bytes on disk for one byte of text, work files among them: 3.6 for abstracts as JSON lines, 0.35 for full text as XML.
@@ -43,9 +44,9 @@ def build(recipe: recipes.Corpus) -> dict:
     """Builds the corpus in `recipe.out`, or finds it finished; returns the results that its manifest holds.
 
     Raises:
-        ValueError: a source that is absent or unreadable, a tokenizer without the end-of-text token, too little disk,
+        UserError: a source that is absent or unreadable, a tokenizer without the end-of-text token, too little disk,
             no document left, or a share of dropped records that needs consent.
-        RuntimeError: a worker process died; the same call continues.
+        RunError: a worker process died; the same call continues.
     """
     started = time.time()
     inputs = begin(recipe)
@@ -130,7 +131,7 @@ def choose_at_once(recipe: recipes.Corpus) -> None:
     for source in (*recipe.sources, *recipe.general):
         mine = [answer for answer, task in zip(answers, stage.tasks, strict=True) if task.source == source]
         if not sum(answer["documents"] for answer in mine):
-            raise ValueError(_nothing_readable(source, [p for p in parts if p.source == source.name]))
+            raise _nothing_readable(source, [p for p in parts if p.source == source.name])
     answer = work / "chosen.json"
     if not shards.is_done(answer):
         choice = choose.choose(recipe, parts)
@@ -181,15 +182,17 @@ def packing(recipe: recipes.Corpus) -> Stage:
     return Stage("packing", function, tasks, [task.num_chars for task in tasks], work / "packed")
 
 
-def _nothing_readable(source: recipes.Source, parts: list[Part]) -> str:
+def _nothing_readable(source: recipes.Source, parts: list[Part]) -> UserError:
     texts = [(part.folder / "dropped.jsonl").read_text(encoding="utf-8") for part in parts]
     lines = [json.loads(line) for text in texts for line in text.splitlines()]
     reasons = Counter(line["reason"] for line in lines)
     counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-    return (
+    return UserError(
+        "source-unreadable",
         f"Source {source.name!r}: no paper could be read at {source.path} ({counts}; the first: "
-        f"{lines[0]['origin'].removesuffix('#0')}: {lines[0]['text']}). Needed: {', '.join(sources.READERS)} files, as "
-        f"`format` {source.format!r} finds them by content. Correct `path` or `format`."
+        f"{lines[0]['origin'].removesuffix('#0')}: {lines[0]['text']}).",
+        f"Needed: {', '.join(sources.READERS)} files, as `format` {source.format!r} finds them by content.",
+        "Correct `path` or `format`.",
     )
 
 
@@ -288,7 +291,7 @@ def _finish_rows(
 
 
 def _require_enough_left(recipe: recipes.Corpus, summary: dict) -> None:
-    """Raises ValueError where no paper is left, or more were dropped than the recipe allows."""
+    """Raises UserError where no paper is left, or more were dropped than the recipe allows."""
     reasons: Counter[str] = Counter()
     total = left = 0
     for counts in summary["documents"].values():
@@ -299,17 +302,21 @@ def _require_enough_left(recipe: recipes.Corpus, summary: dict) -> None:
         left += counts["kept"] + counts["heldout"]
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     if not left:
-        raise ValueError(
-            f"Every document was dropped: of {total} records none is left ({listed}). Training needs papers with a "
-            f"title and an abstract or experimental sections; see {recipe.out}/dropped.jsonl for what was found, then "
-            "correct the sources, or lower `min_chars`."
+        raise UserError(
+            "corpus-all-dropped",
+            f"Every document was dropped: of {total} records none is left ({listed}).",
+            "Training needs papers with a title and an abstract or experimental sections.",
+            f"See {recipe.out}/dropped.jsonl for what was found, then correct the sources, or lower `min_chars`.",
         )
     share = reasons.total() / total
     if share > recipe.max_drop_share:
-        raise ValueError(
+        raise UserError(
+            "corpus-many-dropped",
             f"{share:.1%} of the records were dropped ({reasons.total()} of {total}: {listed}), more than "
-            f"max_drop_share={recipe.max_drop_share} allows. Look at {recipe.out}/dropped.jsonl; if the drops are "
-            f"right, consent with max_drop_share={min(1.0, np.ceil(share * 100) / 100):.2f}."
+            f"max_drop_share={recipe.max_drop_share} allows.",
+            "",
+            f"Look at {recipe.out}/dropped.jsonl; if the drops are right, consent with "
+            f"max_drop_share={min(1.0, np.ceil(share * 100) / 100):.2f}.",
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from nsllm_lite import recipe as recipes
 from nsllm_lite.corpus import dedup, split
 from nsllm_lite.corpus.parts import Part
+from nsllm_lite.errors import UserError
 
 KEPT, HELDOUT, DUPLICATE, DROPPED, UNUSED = range(5)
 OUTCOMES = ("kept", "heldout", "duplicate", "dropped", "unused")
@@ -36,7 +37,7 @@ class Choice(NamedTuple):
 
 
 def choose(recipe: recipes.Corpus, parts: list[Part]) -> Choice:
-    """Raises ValueError where the caps of `balance` cannot be met."""
+    """Raises UserError where the caps of `balance` cannot be met."""
     ids = _gather(parts, "id")
     experimental = np.concatenate([np.empty(0, bool), *(part.fits("phase2") for part in parts)])
     general = np.concatenate([np.empty(0, bool), *(np.full(p.num_candidates, p.general) for p in parts)])
@@ -105,10 +106,13 @@ def _balance(
             what = "sources" if code == BALANCE_SOURCE else "disciplines"
             key = "max_source_share" if code == BALANCE_SOURCE else "max_discipline_share"
             present = [name for name, size in zip(names, sizes[1:], strict=True) if size]
-            raise ValueError(
+            raise UserError(
+                "balance-not-met",
                 f"balance.{key}={share} cannot be met: the papers come from {len(present)} {what} "
                 f"({', '.join(present) or 'none is stated'}), so that one of them has at least "
-                f"{1 / max(1, len(present)):.2f}. Raise it, or leave it out (balance: none)."
+                f"{1 / max(1, len(present)):.2f}.",
+                "",
+                "Raise it, or leave it out (balance: none).",
             )
         for place in np.flatnonzero(sizes[1:] > limit).tolist():
             members = split.in_hash_order(papers[group[papers] == place], ids, balance.seed)

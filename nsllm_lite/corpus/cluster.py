@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
 from nsllm_lite.corpus import build, shards
+from nsllm_lite.errors import UserError
 
 if TYPE_CHECKING:
     from datatrove.executor.base import PipelineExecutor
@@ -58,7 +59,7 @@ def executors(
     more memory. Logs go to OUT.logs.
 
     Raises:
-        ValueError: datatrove is not installed, or there is no such engine.
+        UserError: datatrove is not installed, or there is no such engine.
     """
     executor = _executor(engine)
     logs = Path(f"{Path(recipe.out).absolute()}.logs")  # not in `out`, which holds the result alone
@@ -83,13 +84,17 @@ def executors(
 
 def _executor(engine: str) -> type["PipelineExecutor"]:
     if engine not in ("local", "slurm"):
-        raise ValueError(f"There is no engine {engine!r}. Needed: local or slurm. Name one of these.")
+        raise UserError(
+            "cluster-engine-unknown", f"There is no engine {engine!r}.", "Needed: local or slurm.", "Name one of these."
+        )
     try:
         from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
     except ImportError:
-        raise ValueError(
-            "datatrove is not installed, which divides a corpus among machines: pip install 'nsllm-lite[cluster]', "
-            "or build on this machine with `nsllm-lite corpus`."
+        raise UserError(
+            "cluster-not-installed",
+            "datatrove is not installed, which divides a corpus among machines.",
+            "",
+            "Run pip install 'nsllm-lite[cluster]', or build on this machine with `nsllm-lite corpus`.",
         ) from None
     return LocalPipelineExecutor if engine == "local" else SlurmPipelineExecutor
 

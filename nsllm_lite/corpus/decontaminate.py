@@ -32,6 +32,7 @@ from nsllm_lite.corpus import dedup
 from nsllm_lite.corpus.files.archives import ERRORS, Opened, open_files, seekable
 from nsllm_lite.corpus.files.opening import Unread, head_of, open_text
 from nsllm_lite.corpus.texts import clean
+from nsllm_lite.errors import UserError
 
 MIN_WORDS = 8
 MIN_LONG_WORDS = 4  # different ones, in a short item: "x 1 x 2 x 3 x 4" stands in many papers
@@ -96,7 +97,7 @@ class Index:
         """The items of evaluation files: JSON, JSON lines, Parquet, CSV, TSV or plain text, packed or not.
 
         Raises:
-            ValueError: a file is absent, unreadable, empty, or without an item.
+            UserError: a file is absent, unreadable, empty, or without an item.
         """
         names = _names([Path(path).expanduser() for path in paths])
         texts = (found for name, path in sorted(names.items()) for found in _texts_of(path, name))
@@ -133,16 +134,17 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         if not path.is_file():
             found = "is a folder" if path.is_dir() else "does not exist"
-            raise ValueError(_refused(path, found, "a file", "Name the evaluation files one by one in the recipe."))
+            raise UserError(
+                "decontaminate-file-absent",
+                f"Evaluation file {path} {found}.",
+                "Decontamination needs a file.",
+                "Name the evaluation files one by one in the recipe.",
+            )
     for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
         names = {"/".join(path.parts[-depth:]): path for path in paths}
         if len(names) == len(paths):
             return names
     return {}
-
-
-def _refused(path: str | Path, found: str, needed: str, advice: str) -> str:
-    return f"Evaluation file {path} {found}. Decontamination needs {needed}. {advice}"
 
 
 # ---------------------------------------------------------------------------------------------- texts of a file
@@ -152,19 +154,25 @@ def _texts_of(path: Path, name: str) -> Iterator[tuple[str, Texts]]:
     """(name, texts) of the file, or of each file in it where it is an archive.
 
     Raises:
-        ValueError: it is empty or cannot be read. No record is passed over: its item would go unseen.
+        UserError: it is empty or cannot be read. No record is passed over: its item would go unseen.
     """
     for opened in open_files(path, name):
         if isinstance(opened, Unread):
-            raise ValueError(
-                _refused(path, f"cannot be read ({opened.message})", "it whole", "Fetch or copy it again.")
-            )
+            raise _unreadable(path, f"({opened.message})")
         try:
             texts = list(read_texts(opened))
         except (*ERRORS, RecursionError, csv.Error, pa.ArrowException) as error:
-            found = f"cannot be read as {FORMATS} ({type(error).__name__}: {error})"
-            raise ValueError(_refused(path, found, "every record of it", "Correct it, or fetch it again.")) from error
+            raise _unreadable(path, f"as {FORMATS} ({type(error).__name__}: {error})") from error
         yield opened.name, texts
+
+
+def _unreadable(path: Path, why: str) -> UserError:
+    return UserError(
+        "decontaminate-file-unreadable",
+        f"Evaluation file {path} cannot be read {why}.",
+        "Decontamination needs every record of it.",
+        "Correct it, or fetch it again.",
+    )
 
 
 def read_texts(opened: Opened) -> Texts:
@@ -174,7 +182,7 @@ def read_texts(opened: Opened) -> Texts:
             return _json_texts(pq.read_table(file).to_pylist())
     head = head_of(opened.head)
     if not head:
-        raise ValueError("the file is empty" if head == "" else "binary data")
+        raise ValueError("the file is empty" if head == "" else "binary data")  # caught by _texts_of
     content = open_text(opened.stream, opened.head).read().lstrip("\ufeff")
     name = opened.name.lower()
     if head[0] in "[{" and (value := _json(content, ".json" in name)) is not None:
@@ -198,7 +206,7 @@ def _json(content: str, sure: bool) -> Any:
         try:
             values.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise ValueError(f"line {number} is not JSON: {error}") from error
+            raise ValueError(f"line {number} is not JSON: {error}") from error  # caught by _texts_of
     return values
 
 
@@ -298,8 +306,12 @@ def _items(texts: Texts, name: str) -> list[Item]:
         if len(shingles) >= MIN_SHARED or is_phrase:
             items.setdefault(shingles.tobytes(), Item(first[line], shingles))
     if not items:
-        needed = f"texts of at least {MIN_WORDS} words that are not the same in all records"
-        raise ValueError(_refused(name, f"holds no item in {len(records)} records", needed, "Name another file."))
+        raise UserError(
+            "decontaminate-file-no-item",
+            f"Evaluation file {name} holds no item in {len(records)} records.",
+            f"Decontamination needs texts of at least {MIN_WORDS} words that are not the same in all records.",
+            "Name another file.",
+        )
     return [*items.values()]
 
 

@@ -22,6 +22,7 @@ from nsllm_lite import recipe as recipes
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files.opening import HEAD_BYTES
 from nsllm_lite.corpus.sources import File
+from nsllm_lite.errors import RunError
 
 TASK_BYTES = 1 << 26
 SMALL_BYTES = 1 << 24  # less input than this is read in this process: starting others takes a second each
@@ -154,9 +155,11 @@ def run_stage(stage: Stage, workers: int) -> list[Any]:
                     process.kill()
                 pool.shutdown(wait=True, cancel_futures=True)
                 if isinstance(error, BrokenExecutor):
-                    raise RuntimeError(
-                        f"A process died while {what}: killed from outside, perhaps for want of memory. Nothing that "
-                        "was finished is lost: the same command continues; execution.workers=1 needs the least memory."
+                    raise RunError(
+                        "corpus-process-died",
+                        f"A process died while {what}: killed from outside, perhaps for lack of memory.",
+                        "Nothing that was finished is lost.",
+                        "Run the same command again to continue; execution.workers=1 needs the least memory.",
                     ) from None
                 raise
             pool.shutdown()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from nsllm_lite import intact, run
+from nsllm_lite.errors import UserError
 from nsllm_lite.untrusted import require_inside
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     """The tokenizer of a model folder or hub id, set so that special tokens written in a text are plain text.
 
     Raises:
-        ValueError: no tokenizer can be loaded from there.
+        UserError: no tokenizer can be loaded from there.
     """
     path = Path(name).expanduser() / "tokenizer.json"
     if not path.is_file():
@@ -46,9 +47,11 @@ def _from_transformers(name: str) -> "PreTrainedTokenizerBase":
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"No tokenizer could be loaded from {name!r} ({str(error).splitlines()[0]}). Packing needs the tokenizer "
-            "of the model that will be trained: give its folder or hub id as `tokenizer`, or use `train_tokenizer`."
+        raise UserError(
+            "tokenizer-not-loaded",
+            f"No tokenizer could be loaded from {name!r} ({str(error).splitlines()[0]}).",
+            "Packing needs the tokenizer of the model that will be trained.",
+            "Give its folder or hub id as `tokenizer`, or use `train_tokenizer`.",
         ) from None
 
 
@@ -94,13 +97,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, end_of_text: str, fol
 
 
 def end_of_text_id(tokenizer: Tokenizer, end_of_text: str) -> int:
-    """Raises ValueError where the tokenizer has no such token."""
+    """Raises UserError where the tokenizer has no such token."""
     found = tokenizer.token_to_id(end_of_text)
     if found is None:
         added = ", ".join(t.content for t in tokenizer.get_added_tokens_decoder().values()) or "none"
-        raise ValueError(
-            f"The tokenizer has no token {end_of_text!r}, which has to close every document; its added tokens are: "
-            f"{added}. Set `end_of_text` in the recipe to the one that ends a text in the base model's pretraining."
+        raise UserError(
+            "tokenizer-no-end-of-text",
+            f"The tokenizer has no token {end_of_text!r}, which has to close every document.",
+            f"Its added tokens are: {added}.",
+            "Set `end_of_text` in the recipe to the one that ends a text in the base model's pretraining.",
         )
     return found
 

@@ -18,6 +18,7 @@ import ftfy
 import numpy as np
 
 from nsllm_lite import run, tables
+from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import floors
 from nsllm_lite.tasks.items import Item, normal, read_items
 
@@ -223,11 +224,11 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     """Prints what was found in each file and between them; with `out` writes it there as JSON, row numbers included.
 
     Raises:
-        ValueError: a file cannot be read, or two have the same name.
+        UserError: a file cannot be read, or two have the same name.
     """
     names = [path.name if len({p.name for p in paths}) == len(paths) else str(path) for path in paths]
     if len(set(names)) < len(names):
-        raise ValueError("A file is named twice: nsllm-lite audit takes each once.")
+        raise UserError("audit-file-repeated", "A file is named twice.", "", "Name each file once.")
     files = {name: read_items(path) for name, path in zip(names, paths, strict=True)}
     found: dict[str, Any] = {"files": {}, "between": []}
     for name, items in files.items():

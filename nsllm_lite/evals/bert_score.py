@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nsllm_lite import untrusted
+from nsllm_lite.errors import UserError
 
 BATCH_TEXTS = 32
 
@@ -21,7 +22,7 @@ class BertScore:
     """An encoder from a local folder; nothing is ever downloaded.
 
     Raises:
-        ValueError: the folder holds no encoder with safetensors and a tokenizer.
+        UserError: the folder holds no encoder with safetensors and a tokenizer.
     """
 
     def __init__(self, folder: Path, device: str):
@@ -29,9 +30,12 @@ class BertScore:
 
         files = ("config.json", "tokenizer_config.json")
         if missing := [name for name in files if not (folder / name).is_file()]:
-            raise ValueError(
-                f"{folder} is no encoder for BERTScore: it has no {' and no '.join(missing)}. Name the folder of a "
-                "model such as microsoft/deberta-v3-base or allenai/scibert_scivocab_uncased that lies on this machine."
+            raise UserError(
+                "bert-score-no-encoder",
+                f"{folder} is no encoder for BERTScore: it has no {' and no '.join(missing)}.",
+                "",
+                "Name the folder of a model such as microsoft/deberta-v3-base or allenai/scibert_scivocab_uncased "
+                "that lies on this machine.",
             )
         untrusted.require_plain_model(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -18,6 +18,7 @@ from torch import Tensor
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run, untrusted
+from nsllm_lite.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
@@ -288,7 +289,7 @@ def open_engine(
     """The engine of a model folder, a hub id, or an adapter's folder (with its base as its training held it).
 
     Raises:
-        ValueError: there is no such model, or it has no tokenizer, or the backend cannot take it.
+        UserError: there is no such model, or it has no tokenizer, or the backend cannot take it.
     """
     folder, adapter = Path(path), None
     options = {"quantisation": quantisation, "double_quantisation": True, "compute_dtype": ""}
@@ -304,16 +305,21 @@ def open_engine(
         folder = models.resolve_model(path)
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
-        raise ValueError(
-            f"{folder} has no tokenizer: copy tokenizer.json and tokenizer_config.json of the model there."
+        raise UserError(
+            "eval-tokenizer-absent",
+            f"{folder} has no tokenizer.",
+            "",
+            "Copy tokenizer.json and tokenizer_config.json of the model there.",
         )
     if how.backend == "vllm":
         from nsllm_lite.evals.vllm_engine import open_vllm
 
         if adapter or options["quantisation"] != "none":
-            raise ValueError(
-                f"{path}: the vLLM backend takes whole 16-bit models. Merge the adapter first (nsllm-lite merge), or "
-                "set execution.backend=transformers."
+            raise UserError(
+                "vllm-not-whole",
+                f"{path} is an adapter, or its weights are to be quantised.",
+                "The vLLM backend takes whole 16-bit models.",
+                "Merge the adapter first (nsllm-lite merge), or set execution.backend=transformers.",
             )
         return open_vllm(folder)
     if adapter:

@@ -18,6 +18,7 @@ import numpy as np
 
 from nsllm_lite import execution, run, tables, weights
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 from nsllm_lite.evals import charts
 from nsllm_lite.evals.baselines import ceiling_of, floors_of
 from nsllm_lite.evals.lineage import warnings_of
@@ -58,7 +59,7 @@ def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
     """Asks every model every item; writes results.json, report.md, radar.png and bars.png; returns the results.
 
     Raises:
-        ValueError: a model or a file is missing, or does not fit.
+        UserError: a model or a file is missing, or does not fit.
     """
     started = time.time()
     out = Path(recipe.out)
@@ -200,7 +201,12 @@ def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> 
     try:
         return render_chat(engine.tokenizer, told, add_generation_prompt=True, enable_thinking=False)
     except ValueError as error:
-        raise ValueError(f"{error}. Take out chat_template of that model, or set modes: [{FEW_SHOT}] for it.") from None
+        raise UserError(
+            "eval-chat-template-refused",
+            f"{error}.",
+            "",
+            f"Remove chat_template of that model, or set modes: [{FEW_SHOT}] for it.",
+        ) from None
 
 
 # -------------------------------------------------------------------------------------------------------- scores

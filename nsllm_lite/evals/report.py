@@ -7,6 +7,7 @@ from typing import Any
 
 from nsllm_lite import execution, heldout, intact, model, run
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 from nsllm_lite.rows import Rows
 
 LINE = ("base", "phase 1: merged", "phase 2: merged")
@@ -17,7 +18,7 @@ def report(recipe: recipes.Report) -> dict:
     """Scores every stage on the held-out rows; writes scores.json, report.md and report.png.
 
     Raises:
-        ValueError: a phase is not finished.
+        UserError: a phase is not finished.
     """
     started = time.time()
     out = Path(recipe.out)
@@ -26,7 +27,12 @@ def report(recipe: recipes.Report) -> dict:
     for name in ("phase1", "model1", "phase2", "model2"):
         folder = Path(getattr(recipe, name))
         if run.read_manifest(folder) is None:
-            raise ValueError(f"The report needs both phases, and {folder} is not finished: run `make two-phase` first.")
+            raise UserError(
+                "report-phase-unfinished",
+                f"{folder} is not finished.",
+                "The report needs both phases.",
+                "Run `make two-phase` first.",
+            )
         inputs[name] = run.manifest_sha256(folder)
     identity = recipes.identity(recipe)
     if run.is_finished(out, identity, inputs):

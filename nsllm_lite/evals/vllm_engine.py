@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nsllm_lite import untrusted
+from nsllm_lite.errors import UserError
 from nsllm_lite.weights import require_sound
 
 CHUNK = 256  # prompts handed over at once, so that answers are written down as they come
@@ -65,13 +66,15 @@ def _tail_log_likelihood(output: Any, before: int) -> float:
 
 
 def open_vllm(folder: Path) -> VllmEngine:
-    """Raises ValueError where vLLM is not installed."""
+    """Raises UserError where vLLM is not installed."""
     try:
         from vllm import LLM
     except ImportError:
-        raise ValueError(
-            "execution.backend=vllm needs vLLM, which is not installed here: pip install vllm (NVIDIA cards), or leave "
-            "the backend at transformers."
+        raise UserError(
+            "vllm-not-installed",
+            "execution.backend=vllm needs vLLM, which is not installed here.",
+            "",
+            "Run pip install vllm (NVIDIA cards), or leave the backend at transformers.",
         ) from None
     untrusted.require_plain_model(folder)
     require_sound(folder)

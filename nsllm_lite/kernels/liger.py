@@ -11,12 +11,14 @@ from collections import Counter
 import torch
 from torch import nn
 
+from nsllm_lite.errors import UserError
+
 
 def use_liger_kernels(model: nn.Module) -> Counter[str]:
     """Swaps the kernels in; returns how many modules of each sort now use them.
 
     Raises:
-        ValueError: nothing in the model has a shape these kernels know.
+        UserError: nothing in the model has a shape these kernels know.
     """
     from liger_kernel.transformers.functional import liger_rms_norm, liger_swiglu
     from liger_kernel.transformers.rope import liger_rotary_pos_emb
@@ -48,7 +50,12 @@ def use_liger_kernels(model: nn.Module) -> Counter[str]:
             module.forward = types.MethodType(own, module)
             swapped["rope"] += 1
     if not swapped:
-        raise ValueError(f"{type(model).__name__} has no module that Liger's kernels know; run without them.")
+        raise UserError(
+            "liger-no-modules",
+            f"{type(model).__name__} has no module that Liger's kernels know.",
+            "",
+            "Run without them.",
+        )
     return swapped
 
 

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.merge import nf4
 from nsllm_lite.merge.plan import Lora, Planned, Rounding, Shift, TokenRows
-from nsllm_lite.weights import DTYPES, Stored
+from nsllm_lite.weights import DTYPES, Stored, not_finite
 
 NF4_ROWS = 64  # of a sampled slice
 
@@ -72,7 +73,7 @@ def merge_rows(
     """The bytes of rows first..last, which lie in `slot`, and what they show.
 
     Raises:
-        ValueError: the result is not finite.
+        UserError: the result is not finite.
     """
     shape = (last - first, *planned.source.shape[1:])
     count, dtype = math.prod(shape), DTYPES[planned.dtype]
@@ -143,9 +144,11 @@ def require_finite(name: str, planned: Planned, out: Tensor) -> float:
     """The largest magnitude in `out`; NaN passes through max, so two looks suffice."""
     largest = max(abs(out.max().item()), abs(out.min().item()))
     if not math.isfinite(largest):
-        raise ValueError(
-            f"{name} is not finite once merged into {planned.dtype}. The base or the update is out of that range: "
-            "check the adapter's held-out loss, or use a bf16 base in place of an fp16 one."
+        raise UserError(
+            "merge-not-finite",
+            f"{name} is not finite once merged into {planned.dtype}.",
+            "The base or the update is out of that range:",
+            "check the adapter's held-out loss, or use a bf16 base in place of an fp16 one.",
         )
     return largest
 
@@ -156,7 +159,7 @@ def measure(
     """Figures of one slice; `scratch` is overwritten. What costs more is done where the slice is `sampled`.
 
     Raises:
-        RuntimeError: the change that is written is not the update but for the rounding of its dtype.
+        RunError: the change that is written is not the update but for the rounding of its dtype.
     """
     flat = delta.view(-1)
     changed = scratch.copy_(out).sub_(W).view(-1)
@@ -168,7 +171,8 @@ def measure(
         return figures
     error = max(abs(bound.item()) for bound in torch.aminmax(changed.sub_(flat)))
     if not error <= largest * torch.finfo(out.dtype).eps * 2:
-        raise RuntimeError(f"a slice differs from W + s B A by {error:.3g}, more than rounding does. Run it again.")
+        found = f"A slice differs from W + s B A by {error:.3g}, more than rounding does."
+        raise RunError("merge-slice-wrong", found, "", "Run the merge again.")
     rounded = [weight[:NF4_ROWS].to(torch.float32, copy=True).view(-1) for weight in (W, out)]
     for weight in rounded:
         absmax = nf4.absmax_of(weight)
@@ -185,7 +189,7 @@ def copy_bytes(name: str, stored: Stored, first: int, last: int, slot: Slot) -> 
     """Bytes first..last as they are; that no entry is infinite or NaN is seen at the bits of their exponents.
 
     Raises:
-        ValueError: one is.
+        UserError: one is.
     """
     data = stored.read_into(slot.read, first, last)
     if stored.dtype in EXPONENTS and data:
@@ -193,8 +197,5 @@ def copy_bytes(name: str, stored: Stored, first: int, last: int, slot: Slot) -> 
         bits = np.frombuffer(data, kind)
         masked = np.bitwise_and(bits, kind(mask), out=slot.written.numpy()[: len(data)].view(kind))
         if masked.max() == mask:
-            raise ValueError(
-                f"{name} holds NaN or infinity in {stored.file}. A merged model would answer nonsense: fetch or make "
-                "that file again."
-            )
+            raise not_finite(name, stored.file)
     return data, Figures()

@@ -12,6 +12,7 @@ import torch
 
 from nsllm_lite import execution, heldout, model, tables
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 from nsllm_lite.merge import loaded
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.merge.plan import EXACT, Plan, on_rounding
@@ -27,17 +28,22 @@ def compare(recipe: recipes.Merge, base: Base, adapters: list[Adapter], plan: Pl
     """{model: loss, kl, top1, tokens} of the base, the adapter on its NF4 base, each merge, and each merge in NF4.
 
     Raises:
-        ValueError: there are several adapters, or no held-out rows.
+        UserError: there are several adapters, or no held-out rows.
     """
     if len(adapters) > 1:
-        raise ValueError(
+        raise UserError(
+            "compare-several-adapters",
             f"{len(adapters)} adapters were each trained on a base of their own, so there is no one loss to compare "
-            "with: choose base_weights=original or dequantized."
+            "with:",
+            "",
+            "choose base_weights=original or dequantized.",
         )
     if not recipe.heldout_rows:
-        raise ValueError(
-            "To compare, held-out rows are needed: --heldout-rows DIR, as `nsllm-lite corpus` writes them "
-            "(rows/phase1/heldout)."
+        raise UserError(
+            "compare-no-rows",
+            "No held-out rows are given, which a comparison needs.",
+            "",
+            "Set --heldout-rows DIR, as `nsllm-lite corpus` writes them (rows/phase1/heldout).",
         )
     rounded, rounding = on_rounding(plan, adapters, recipe)
     plans = {"original": (plan, EXACT), "dequantized": (rounded, rounding)}

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, RootModel, ValidationErro
 
 from nsllm_lite import intact, run, untrusted, weights
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
 # key that is set (fan_in_fan_out, target_parameters, layer_replication, ...) changes the formula: refused.
@@ -28,7 +29,7 @@ def _is_pattern(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from None
+        raise ValueError(f"no regular expression: {error}") from None  # caught by pydantic
     return text
 
 
@@ -67,7 +68,7 @@ class _Means(RootModel, strict=True):
 
 
 def require_kinds(kinds: type[BaseModel], values: dict, path: Path) -> None:
-    """Raises ValueError naming `path` and each value in it that is of another kind."""
+    """Raises UserError naming `path` and each value in it that is of another kind."""
     try:
         kinds.model_validate(values)
     except ValidationError as error:
@@ -104,13 +105,16 @@ class Adapter:
 def open_base(folder: Path) -> Base:
     """The tensors and the config of the base, from the files transformers would load."""
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} is no model directory: it has no config.json. Set base=DIR to one that has.")
+        found = f"{folder} is no model directory: it has no config.json."
+        raise UserError("merge-base-no-config", found, "", "Set base=DIR to one that has.")
     config = untrusted.require_plain_model(folder)
     if quantised := config.get("quantization_config"):
         method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
-        raise ValueError(
-            f"{folder} is quantised ({method}). The adapter is added to "
-            "16-bit or 32-bit weights: name the model it was quantised from as base=DIR."
+        raise UserError(
+            "merge-base-quantised",
+            f"{folder} is quantised ({method}). The adapter is added to 16-bit or 32-bit weights:",
+            "",
+            "name the model it was quantised from as base=DIR.",
         )
     files = weights.model_files(folder)
     tensors = {name: stored for file in files for name, stored in weights.read_header(folder / file).items()}
@@ -121,19 +125,23 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
     folder = Path(chosen.path)
     missing = [n for n in ("adapter_config.json", "adapter_model.safetensors") if not (folder / n).is_file()]
     if missing:
-        raise ValueError(
-            f"No adapter at {folder}: {' and '.join(missing)} missing. Merging needs what training writes at its "
-            "end (safetensors, never a pickle): run training first, or set adapter=DIR."
+        raise UserError(
+            "merge-no-adapter",
+            f"No adapter at {folder}: {' and '.join(missing)} missing.",
+            "Merging needs what training writes at its end (safetensors, never a pickle):",
+            "run training first, or set adapter=DIR.",
         )
     intact.require_intact(folder)
     settings = run.read_object(folder / "adapter_config.json")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
     if refused:
-        raise ValueError(
+        raise UserError(
+            "merge-adapter-unsupported",
             f"{folder} was made with {', '.join(f'{key}={settings[key]!r}' for key in sorted(refused))}, for "
-            "which the merged weight is not W + s B A, or was never proved to be. Only LoRA, rsLoRA and DoRA are "
-            "merged here: merge this one with PEFT's merge_and_unload, or train without that setting."
+            "which the merged weight is not W + s B A, or was never proved to be.",
+            "Only LoRA, rsLoRA and DoRA are merged here:",
+            "merge this one with PEFT's merge_and_unload, or train without that setting.",
         )
     untrusted.require_lora(settings, folder)
     require_kinds(_Obeyed, settings, folder / "adapter_config.json")
@@ -154,19 +162,24 @@ def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
         return
     if told:
         intact.require_intact(base.folder)
-        raise ValueError(
+        raise UserError(
+            "merge-base-differs",
             f"This adapter was trained on another base: {adapter.training.get('base')} (weights {told[:12]}), but "
-            f"base is {base.folder} (weights {base.fingerprint[:12]}). Set base=DIR to the model it was trained on, "
-            "or train again on this one."
+            f"base is {base.folder} (weights {base.fingerprint[:12]}).",
+            "",
+            "Set base=DIR to the model it was trained on, or train again on this one.",
         )
     name = adapter.settings.get("base_model_name_or_path") or ""
     names = (base_name, str(base.folder), base.config.get("_name_or_path") or "")
     hub_folders = [part.removeprefix("models--") for part in base.folder.parts if part.startswith("models--")]
     known = {last_word(known) for known in (*names, *(folder.replace("--", "/") for folder in hub_folders))}
     if name and last_word(name) not in known:
-        raise ValueError(
-            f"{adapter.folder} says that it was trained on {name}, but base is {base_name}. Set base=DIR to that "
-            "model; if these are its weights under another name, say so with --trust-base (trust_base=true)."
+        raise UserError(
+            "merge-base-name-differs",
+            f"{adapter.folder} says that it was trained on {name}, but base is {base_name}.",
+            "",
+            "Set base=DIR to that model; if these are its weights under another name, say so with --trust-base "
+            "(trust_base=true).",
         )
 
 
@@ -175,16 +188,19 @@ def last_word(name: str) -> str:
 
 
 def require_sound(base: Base, adapters: list[Adapter], trust_base: bool) -> None:
-    """Raises ValueError where a file is not what was written, or not what the adapter was trained on, or not finite."""
+    """Raises UserError where a file is not what was written, or not what the adapter was trained on, or not finite."""
     found = weights.require_sound(base.folder)
     for adapter in adapters:
         weights.require_sound(adapter.folder)
         trained_on = {} if trust_base else adapter.training.get("base_files", {})
         for name in sorted(found.keys() & trained_on.keys()):
             if found[name]["sha256"] != trained_on[name]["sha256"]:
-                raise ValueError(
+                raise UserError(
+                    "merge-base-changed",
                     f"{base.folder / name} is not what {adapter.folder} was trained on: a part of it has changed since "
-                    "or is damaged. Fetch or copy it again, or set base=DIR to the model that it was."
+                    "or is damaged.",
+                    "",
+                    "Fetch or copy it again, or set base=DIR to the model that it was.",
                 )
 
 

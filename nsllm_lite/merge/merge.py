@@ -18,6 +18,7 @@ from pathlib import Path
 
 from nsllm_lite import __version__, intact, run, untrusted
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
 from nsllm_lite.merge.inputs import Adapter, Base, listed, open_adapter, open_base, require_same_base, require_sound
@@ -36,8 +37,8 @@ def merge(recipe: recipes.Merge) -> dict:
     """Writes `recipe.out` and returns the manifest's results.
 
     Raises:
-        ValueError: an input is missing, damaged or does not fit the other, or asks for what is not supported.
-        RuntimeError: the result is not what it should be, and nothing is left.
+        UserError: an input is missing, damaged or does not fit the other, or asks for what is not supported.
+        RunError: the result is not what it should be, and nothing is left.
     """
     started = time.time()
     out = Path(recipe.out).absolute()
@@ -99,13 +100,14 @@ def hash_inputs(recipe: recipes.Merge, base: Base, adapters: list[Adapter]) -> d
 
 def require_free(recipe: recipes.Merge, out: Path, inputs: tuple[Path, ...]) -> None:
     if any(out.is_relative_to(folder.absolute()) for folder in inputs):
-        raise ValueError(
-            f"{recipe.out} lies in a folder that is read. Inputs are never written to: choose another out."
-        )
+        found = f"{recipe.out} lies in a folder that is read."
+        raise UserError("merge-out-in-input", found, "Inputs are never written to:", "choose another out.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
-            f"{recipe.out} exists and was not made by a finished merge. Merging writes a new folder and never "
-            "overwrites: write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or remove it."
+        raise UserError(
+            "merge-out-exists",
+            f"{recipe.out} exists and was not made by a finished merge.",
+            "Merging writes a new folder and never overwrites:",
+            "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or remove it.",
         )
 
 
@@ -125,9 +127,8 @@ def partial_folder(out: Path, identity: dict) -> Iterator[Path]:
         run.write_atomic(marker, json.dumps(identity, sort_keys=True))
     try:
         yield partial
-    except (ValueError, RuntimeError) as error:
-        if type(error) in (ValueError, RuntimeError):  # the inputs or the result are bad: nothing to go on from
-            shutil.rmtree(partial)
+    except (UserError, RunError):  # the inputs or the result are bad: nothing to go on from
+        shutil.rmtree(partial)
         raise
     (partial / PROGRESS).unlink()
     marker.unlink()
@@ -209,7 +210,7 @@ def summarise(plan: Plan, written: Written) -> dict:
     """The manifest's figures.
 
     Raises:
-        ValueError: no update changes anything.
+        UserError: no update changes anything.
     """
     total = Figures()
     for name, figures in written.figures.items():
@@ -217,9 +218,11 @@ def summarise(plan: Plan, written: Written) -> dict:
         total = total.plus(figures if held_in_nf4 else figures._replace(nf4_energy=0.0, nf4_kept=0.0))
     tensors = plan.tensors.values()
     if not total.energy and not any(planned.replaced for planned in tensors):
-        raise ValueError(
-            "The adapter changes nothing: every B A is zero. An adapter that was trained is needed: set adapter=DIR to "
-            "the result of a training, not to one that was only begun."
+        raise UserError(
+            "merge-changes-nothing",
+            "The adapter changes nothing: every B A is zero.",
+            "An adapter that was trained is needed:",
+            "set adapter=DIR to the result of a training, not to one that was only begun.",
         )
     return {
         "num_merged": sum(bool(planned.updates) for planned in tensors),

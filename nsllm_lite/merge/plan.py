@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 from nsllm_lite.merge.inputs import Adapter, Base, listed
 from nsllm_lite.weights import DTYPES, Stored, same_bytes
 
@@ -17,6 +18,7 @@ HEAD = "lm_head.weight"
 TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 LINEAR_PARTS, EMBEDDING_PARTS = ("A.weight", "B.weight"), ("embedding_A", "embedding_B")
 MAGNITUDE, LORA_BIAS = "magnitude_vector", "B.bias"
+SAVE_AGAIN = "save the adapter again with PEFT's save_pretrained."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
     """Every tensor of the result by name, its weights in the dtype of that name or each in the base's own.
 
     Raises:
-        ValueError: a tensor of an adapter has no home in the base, or does not fit there.
+        UserError: a tensor of an adapter has no home in the base, or does not fit there.
     """
     tied = bool(base.config.get("tie_word_embeddings")) or HEAD not in base.tensors
     dtype = DTYPE_NAMES.get(dtype_name)
@@ -124,26 +126,33 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
                 plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
     touched = [(name, p) for name, p in plan.items() if p.touched]
     if strange := [name for name, p in touched if not {p.dtype, *(t.dtype for t in p.inputs)} <= set(DTYPES)]:
-        raise ValueError(
-            f"{listed(strange)} of the base or of the adapter is neither bf16, fp16 nor fp32, the only types merged. "
-            "Name the model as it was before it was quantised as base=DIR."
+        raise UserError(
+            "merge-dtype-unsupported",
+            f"{listed(strange)} of the base or of the adapter is neither bf16, fp16 nor fp32, the only types merged.",
+            "",
+            "Name the model as it was before it was quantised as base=DIR.",
         )
     return Plan(plan, untied)
 
 
 def require_addable(adapter: Adapter, replaced: list[str], alone: bool) -> None:
-    """Raises ValueError where an adapter that is one of several, or is taken so many times, does not just add."""
+    """Raises UserError where an adapter that is one of several, or is taken so many times, does not just add."""
     what = [f"replaces {listed(replaced)} as a whole"] if replaced else []
     what += ["has DoRA magnitudes, which hold for its own base"] if adapter.settings.get("use_dora") else []
     if what and not alone:
-        raise ValueError(
-            f"{adapter.folder} {' and '.join(what)}, so that it cannot be one of several. Merge them one after the "
-            "other: the second into the folder that the first merge writes."
+        raise UserError(
+            "merge-not-one-of-several",
+            f"{adapter.folder} {' and '.join(what)}, so that it cannot be one of several.",
+            "",
+            "Merge them one after the other: the second into the folder that the first merge writes.",
         )
     if what and adapter.weight != 1:
-        raise ValueError(
+        raise UserError(
+            "merge-weight-meaningless",
             f"{adapter.folder} is to be merged with weight {adapter.weight}, but it {' and '.join(what)}, for which a "
-            "weight means nothing. Leave the weight out."
+            "weight means nothing.",
+            "",
+            "Leave the weight out.",
         )
 
 
@@ -165,27 +174,34 @@ def on_rounding(plan: Plan, adapters: list[Adapter], recipe: recipes.Merge) -> t
     """The plan that begins with what training saw: the weights it held in NF4, rounded; only those.
 
     Raises:
-        ValueError: the training was not in NF4, or nobody tells how it quantised.
+        UserError: the training was not in NF4, or nobody tells how it quantised.
     """
     adapter = next((adapter for adapter in adapters if adapter.training), adapters[0])
     quantisation = adapter.training.get("quantisation", "nf4")
     double = adapter.training.get("double_quantisation", recipe.double_quantisation)
     if quantisation != "nf4":
-        raise ValueError(
+        raise UserError(
+            "merge-not-trained-in-nf4",
             f"{adapter.folder} was trained on unrounded weights (quantisation: {quantisation}), so there is no NF4 "
-            "rounding that it saw. Merge it with base_weights=original."
+            "rounding that it saw.",
+            "",
+            "Merge it with base_weights=original.",
         )
     if double is None:
-        raise ValueError(
-            f"{adapter.folder} does not tell how its training quantised (no training.json). To add it to the rounded "
-            "base, say it: double_quantisation=true or false (bnb_4bit_use_double_quant of that training)."
+        raise UserError(
+            "merge-quantisation-not-stated",
+            f"{adapter.folder} does not state how its training quantised (no training.json).",
+            "To add it to the rounded base, state it:",
+            "double_quantisation=true or false (bnb_4bit_use_double_quant of that training).",
         )
     linear = {name for name, planned in plan.tensors.items() if planned.linear}
     names = {f"{module}.weight" for module in adapter.nf4_means} or linear
     if strange := names - linear:
-        raise ValueError(
-            f"{adapter.folder}/nf4.json tells of {listed(sorted(strange))}, which the base has not. Set base=DIR to "
-            "the model the adapter was trained on."
+        raise UserError(
+            "merge-nf4-names-unknown",
+            f"{adapter.folder}/nf4.json names {listed(sorted(strange))}, which the base does not have.",
+            "",
+            "Set base=DIR to the model the adapter was trained on.",
         )
     tensors = {name: replace(planned, rounded=name in names) for name, planned in plan.tensors.items()}
     dtype = DTYPE_NAMES.get(adapter.training.get("compute_dtype"))
@@ -198,14 +214,16 @@ def find_homes(
     """LoRA parts by module, whole tensors by the name of the base's they replace, trained rows by the embedding's.
 
     Raises:
-        ValueError: a tensor finds no home, lacks its partner, or is LoRA on tied embeddings.
+        UserError: a tensor finds no home, lacks its partner, or is LoRA on tied embeddings.
     """
     tensors, settings = adapter.tensors, adapter.settings
     if tied and (bad := [n for n in tensors if ".lora_embedding_" in n or n.startswith("lm_head.lora_")]):
-        raise ValueError(
-            f"The adapter holds LoRA on tied embeddings: {listed(bad)}. The update would count in the embedding and "
-            "in the head, which training did not (even PEFT's merge counts it twice): train the embeddings whole, "
-            "with modules_to_save, or leave them out of the targets."
+        raise UserError(
+            "merge-lora-on-tied-embeddings",
+            f"The adapter holds LoRA on tied embeddings: {listed(bad)}.",
+            "The update would count in the embedding and in the head, which training did not (even PEFT's merge counts "
+            "it twice):",
+            "train the embeddings whole, with modules_to_save, or leave them out of the targets.",
         )
     loras, whole, rows, orphans = {}, {}, {}, []
     for name, stored in tensors.items():
@@ -227,21 +245,19 @@ def find_homes(
         needed |= {LORA_BIAS} if settings.get("lora_bias") and not on_embedding else set()
         orphans += [f"{module}.lora_{part}" for part in parts if part not in needed or not needed <= set(parts)]
     if orphans:
-        raise ValueError(
-            f"The adapter holds {listed(orphans)}, which find no home in the base. Every tensor of an adapter must "
-            "meet a weight of the base (and LoRA needs its A and its B): set base=DIR to the model it was trained on."
+        raise UserError(
+            "merge-no-place-in-base",
+            f"The adapter holds {listed(orphans)}, for which the base has no place.",
+            "Every tensor of an adapter must fit a weight of the base (and LoRA needs its A and its B):",
+            "set base=DIR to the model it was trained on.",
         )
     for saved in settings.get("modules_to_save") or ():
         if not any(re.match(rf"(.*\.)?{re.escape(saved)}\.", name) for name in whole):
-            raise ValueError(
-                f"adapter_config.json has {saved!r} in modules_to_save, but the adapter holds no such tensor. All that "
-                "was trained must be merged: save the adapter again with PEFT's save_pretrained."
-            )
+            found = f"adapter_config.json has {saved!r} in modules_to_save, but the adapter holds no such tensor."
+            raise UserError("merge-saved-module-absent", found, "All that was trained must be merged:", SAVE_AGAIN)
     if settings.get("trainable_token_indices") and not rows:
-        raise ValueError(
-            "adapter_config.json has trainable_token_indices, but the adapter holds no rows of embeddings. All that "
-            "was trained must be merged: save the adapter again with PEFT's save_pretrained."
-        )
+        found = "adapter_config.json has trainable_token_indices, but the adapter holds no rows of embeddings."
+        raise UserError("merge-token-rows-absent", found, "All that was trained must be merged:", SAVE_AGAIN)
     return loras, whole, rows
 
 
@@ -251,9 +267,11 @@ def token_indices(module: str, settings: dict) -> tuple[int, ...]:
     lists = {"embed_tokens": stated} if isinstance(stated, list) else stated
     found = next((values for name, values in lists.items() if re.match(rf"(.*\.)?{re.escape(name)}$", module)), None)
     if not found or min(found) < 0 or len(set(found)) < len(found):
-        raise ValueError(
-            f"{module} has trained rows, but trainable_token_indices in adapter_config.json does not say which: "
-            f"{found}. Save the adapter again with PEFT's save_pretrained."
+        raise UserError(
+            "merge-token-indices-wrong",
+            f"{module} has trained rows, but trainable_token_indices in adapter_config.json is {found}.",
+            "It must state which rows they are:",
+            SAVE_AGAIN,
         )
     return tuple(found)
 
@@ -273,10 +291,8 @@ def replace_whole(plan: dict[str, Planned], whole: dict[str, Stored], settings: 
             require_fit(name, stored.shape == plan[name].source.shape, stored.shape, plan[name].source.shape)
             plan[name] = replace(plan[name], source=stored, replaced=True)
         elif tied_to not in whole or not same_bytes(whole[tied_to], stored):
-            raise ValueError(
-                f"The adapter's {name} is not its {tied_to}, although ensure_weight_tying keeps them one. They must "
-                "be equal: save the adapter again with PEFT's save_pretrained."
-            )
+            found = f"The adapter's {name} is not its {tied_to}, although ensure_weight_tying keeps them one."
+            raise UserError("merge-tied-weights-differ", found, "They must be equal:", SAVE_AGAIN)
     return unties
 
 
@@ -306,9 +322,12 @@ def lora_updates(
     updates: list[tuple[str, Lora | Shift]] = [(name, Lora(A, B, scale, magnitude, on_embedding))]
     if bias:
         if module + ".bias" not in plan:
-            raise ValueError(
+            raise UserError(
+                "merge-bias-absent",
                 f"{module} was trained with lora_bias, but the base has no {module}.bias to add it to, and PEFT merges "
-                "no such adapter either: serve it unmerged, or train without lora_bias."
+                "no such adapter either:",
+                "",
+                "serve it unmerged, or train without lora_bias.",
             )
         shape = plan[module + ".bias"].source.shape
         require_fit(module + ".bias", bias.shape == shape, bias.shape, shape)
@@ -318,7 +337,9 @@ def lora_updates(
 
 def require_fit(name: str, fits: bool, found: object, needed: object) -> None:
     if not fits:
-        raise ValueError(
-            f"{name}: the adapter has {found}, which does not fit {needed}. Shapes must agree: set base=DIR to the "
-            "model the adapter was trained on."
+        raise UserError(
+            "merge-shape-differs",
+            f"{name}: the adapter has {found}, which does not fit {needed}.",
+            "Shapes must agree:",
+            "set base=DIR to the model the adapter was trained on.",
         )

@@ -7,6 +7,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from nsllm_lite import run
+from nsllm_lite.errors import RunError, UserError
 
 NETWORK_ERRORS = (httpx.HTTPError, OSError)  # the hub's own errors are of these kinds
 
@@ -15,25 +16,28 @@ def require_push(repo_id: str, only_compares: bool = False) -> None:
     """Asks the hub who we are, before anything long begins; the token is huggingface_hub's own and is never shown.
 
     Raises:
-        ValueError: `repo_id` is no id, or there is no login that the hub takes.
+        UserError: `repo_id` is no id, or there is no login that the hub takes.
     """
     if only_compares:
-        raise ValueError("--compare writes nothing that could be sent. Leave out one of --compare and --push-to-hub.")
+        found = "--compare writes nothing that could be sent."
+        raise UserError("push-with-compare", found, "", "Leave out one of --compare and --push-to-hub.")
     try:
         validate_repo_id(repo_id)
         is_id = repo_id.count("/") == 1
     except HFValidationError:
         is_id = False
     if not is_id:
-        raise ValueError(
-            f"--push-to-hub {repo_id!r} is no id of a model. It needs the form OWNER/NAME, such as my-group/nsllm-8b."
-        )
+        found = f"--push-to-hub {repo_id!r} is no id of a model."
+        raise UserError("push-id-invalid", found, "", "Write it in the form OWNER/NAME, such as my-group/nsllm-8b.")
     try:
         HfApi().whoami()
     except NETWORK_ERRORS as error:
-        raise ValueError(
-            f"The hub does not take this login ({type(error).__name__}). Needed is a token that may write: set "
-            "HF_TOKEN, or run `hf auth login`; with HF_HUB_OFFLINE nothing can be sent. Or leave out --push-to-hub."
+        raise UserError(
+            "push-no-login",
+            f"The hub does not take this login ({type(error).__name__}).",
+            "Needed is a token that may write:",
+            "set HF_TOKEN, or run `hf auth login`; with HF_HUB_OFFLINE nothing can be sent. Or leave out "
+            "--push-to-hub.",
         ) from None
 
 
@@ -41,11 +45,12 @@ def push(folder: Path, repo_id: str) -> str:
     """Sends a finished model folder to its repository on the hub, a private one where it is new; returns the address.
 
     Raises:
-        ValueError: `folder` is no finished merge.
-        RuntimeError: the hub refused, or could not be reached; what was sent is not sent again.
+        UserError: `folder` is no finished merge.
+        RunError: the hub refused, or could not be reached; what was sent is not sent again.
     """
     if run.read_manifest(folder) is None:
-        raise ValueError(f"{folder} holds no finished merge. Only whole models are sent: run the merge first.")
+        found = f"{folder} holds no finished merge."
+        raise UserError("push-unfinished", found, "Only whole models are sent:", "run the merge first.")
     api = HfApi()
     try:
         url = api.create_repo(repo_id, repo_type="model", private=True, exist_ok=True)
@@ -53,8 +58,10 @@ def push(folder: Path, repo_id: str) -> str:
             folder_path=folder, repo_id=repo_id, repo_type="model", commit_message="Upload a merged model"
         )
     except NETWORK_ERRORS as error:
-        raise RuntimeError(
-            f"{folder} is finished, but sending it to {repo_id} failed ({type(error).__name__}). Check that the token "
-            "may write there and that the network is up, and run the same command again."
+        raise RunError(
+            "push-failed",
+            f"{folder} is finished, but sending it to {repo_id} failed ({type(error).__name__}).",
+            "",
+            "Check that the token may write there and that the network is up, and run the same command again.",
         ) from None
     return str(url)

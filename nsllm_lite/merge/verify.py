@@ -7,6 +7,7 @@ import torch
 
 from nsllm_lite import execution, run
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import RunError
 from nsllm_lite.merge import loaded
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.merge.plan import Plan, Rounding
@@ -31,13 +32,14 @@ def verify(
     """{kl, top1, tokens, kl_of_adapter}: the merged model's predictions against base + adapter, unmerged.
 
     Raises:
-        RuntimeError: a file is not what was written, or the predictions differ by more than rounding.
+        RunError: a file is not what was written, or the predictions differ by more than rounding.
     """
     from transformers import AutoModelForCausalLM
 
     for name, sha256 in written.sha256.items():
         if run.sha256_file(folder / name) != sha256:
-            raise RuntimeError(f"{folder / name} is not what was written there: the disk or the memory is broken.")
+            found = f"{folder / name} is not what was written there: the disk or the memory is broken."
+            raise RunError("merge-file-differs", found, "", "Check both, and run the merge again.")
     device, _, _ = execution.find_device(recipe.execution.device)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     loaded.say_need("verify", base, dtype)
@@ -62,10 +64,12 @@ def verify(
     count = tokens.numel()
     figures = {"kl": kl / count, "top1": same / count, "tokens": count, "kl_of_adapter": effect / count}
     if not figures["kl"] <= max(MAX_KL, MAX_KL_SHARE * figures["kl_of_adapter"]):
-        raise RuntimeError(
+        raise RunError(
+            "merge-verify-failed",
             f"The merged model does not answer as base + adapter do: KL {figures['kl']:.3g} nats a token, where the "
-            f"adapter itself makes {figures['kl_of_adapter']:.3g}. Nothing was left at {recipe.out}. Merge again; if "
-            "it stays so, merge with PEFT and report this."
+            f"adapter itself makes {figures['kl_of_adapter']:.3g}. Nothing was left at {recipe.out}.",
+            "",
+            "Merge again; if it stays so, merge with PEFT and report this.",
         )
     print(f"verified: KL {figures['kl']:.2e} nats a token, same first choice at {figures['top1']:.2%}")
     return figures

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nsllm_lite.errors import UserError
+
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
@@ -32,7 +34,7 @@ def naive_bayes(texts: Sequence[str], labels: Sequence[str], seed: int = 0) -> d
     """F1 of each label, by 5-fold cross-validation of multinomial naive Bayes on words and pairs of words.
 
     Raises:
-        ValueError: a label has fewer than 5 texts.
+        UserError: a label has fewer than 5 texts.
     """
     return cross_validated(bayes(), texts, labels, seed)
 
@@ -60,7 +62,9 @@ def cross_predicted(classifier: "Pipeline", texts: Sequence[str], labels: Sequen
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     if min(Counter(labels).values()) < FOLDS:
-        raise ValueError(f"A label has fewer than {FOLDS} texts: there is nothing to cross-validate.")
+        raise UserError(
+            "floors-few-texts", f"A label has fewer than {FOLDS} texts for cross-validation.", "", "Add texts of it."
+        )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     return cross_val_predict(classifier, list(texts), list(labels), cv=folds).tolist()
 
@@ -72,11 +76,16 @@ def position(places: Sequence[float], labels: Sequence[str]) -> tuple[list[str],
     highest accuracy on these very items: an upper bound of what a place tells.
 
     Raises:
-        ValueError: there are more than 6 labels, too many orders to try.
+        UserError: there are more than 6 labels, too many orders to try.
     """
     names = sorted(set(labels))
     if len(names) > MAX_ORDERED:
-        raise ValueError(f"{len(names)} labels: at most {MAX_ORDERED} can be put in order.")
+        raise UserError(
+            "floors-many-labels",
+            f"There are {len(names)} labels.",
+            f"At most {MAX_ORDERED} can be put in order.",
+            "Merge some, or give no places.",
+        )
     by_place = np.argsort(places, kind="stable")
     here = np.array(labels)[by_place]
     counts = {name: np.concatenate(([0], np.cumsum(here == name))) for name in names}

@@ -6,6 +6,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from nsllm_lite.errors import UserError
+
 CHOICE = re.compile(r"^\(?([A-J])[).:][:.]?(.*)$", re.MULTILINE)
 
 
@@ -30,7 +32,7 @@ def read_items(path: Path) -> list[Item]:
     """The records of a JSON list or of JSON lines; `input` and `output` must be there, `instruction` may.
 
     Raises:
-        ValueError: the file is absent, no such file, or a record lacks one of the two.
+        UserError: the file is absent, no such file, or a record lacks one of the two.
     """
     try:
         text = Path(path).read_text("utf-8-sig")
@@ -40,18 +42,25 @@ def read_items(path: Path) -> list[Item]:
             else [json.loads(x) for x in text.split("\n") if x.strip()]
         )
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Needed is a JSON list, or one JSON object a "
-            'line, of records {"input": ..., "output": ...}.'
+        raise UserError(
+            "items-file-unreadable",
+            f"{path} cannot be read ({type(error).__name__}: {error}).",
+            'Needed is a JSON list, or one JSON object a line, of records {"input": ..., "output": ...}.',
+            "Correct the path, or the file.",
         ) from None
     items = []
     for number, value in enumerate(values):
         fields = [value.get(name) for name in ("input", "output")] if isinstance(value, dict) else [None]
         if not all(isinstance(field, str) for field in fields):
-            raise ValueError(f'{path}: record {number} has no "input" and "output" that are text.')
+            raise UserError(
+                "items-record-unfit",
+                f'{path}: record {number} has no "input" and "output" that are text.',
+                "",
+                "Correct that record, or remove it.",
+            )
         items.append(item_of(value, number))
     if not items:
-        raise ValueError(f"{path} holds no records.")
+        raise UserError("items-file-empty", f"{path} holds no records.", "", "Name a file that has some.")
     return items
 
 

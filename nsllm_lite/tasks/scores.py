@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nsllm_lite.errors import UserError
+
 RESAMPLES = 1_000
 PERMUTATIONS = 2_000
 LEVEL = 0.95
@@ -79,10 +81,15 @@ def compare(one: Results, other: Results, metric: Metric, seed: int) -> Differen
     """By how much `other` scores above `one` on the same items.
 
     Raises:
-        ValueError: they have not the same items.
+        UserError: they have not the same items.
     """
     if len(one.given) != len(other.given) or (one.gold is not None and not np.array_equal(one.gold, other.gold)):
-        raise ValueError("Two models can be compared on the same items only: evaluate both with the same recipe.")
+        raise UserError(
+            "scores-items-differ",
+            "The two models were scored on different items.",
+            "Only scores on the same items can be compared.",
+            "Evaluate both with the same recipe.",
+        )
     rng = np.random.default_rng(seed)
     size, value = len(one.given), metric(other) - metric(one)
     draws = (rng.integers(size, size=size) for _ in range(RESAMPLES))

@@ -7,6 +7,7 @@ import numpy as np
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
+from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import bundled, scores
 from nsllm_lite.tasks.items import Item, normal, read_items
 from nsllm_lite.tasks.task import TASKS, Task, choose_shots, labels_of, require_fit
@@ -46,7 +47,7 @@ def load_sets(recipe: recipes.Eval) -> list[TaskSet]:
     """The sets of a recipe, in the order of the tasks and then of its files.
 
     Raises:
-        ValueError: a folder holds no tasks, or a file does not fit its task.
+        UserError: a folder holds no tasks, or a file does not fit its task.
     """
     sets = []
     for name, task in TASKS.items() if recipe.tasks else ():
@@ -60,12 +61,19 @@ def load_sets(recipe: recipes.Eval) -> list[TaskSet]:
         else:
             print(f"{task.title}: no items in {recipe.tasks}, left out")
     if recipe.tasks and not sets:
-        raise ValueError(
-            f"{recipe.tasks} holds no tasks. Needed is `bundled`, or the folder that `nsllm-lite tasks RECIPE` wrote, "
-            "with test/classification.jsonl and the like."
+        raise UserError(
+            "tasks-folder-empty",
+            f"{recipe.tasks} holds no tasks.",
+            "Needed is a folder with test/classification.jsonl and the like.",
+            "Set `tasks` to `bundled`, or to the folder that `nsllm-lite tasks RECIPE` wrote.",
         )
     if clash := {file.name for file in recipe.files} & {one.name for one in sets}:
-        raise ValueError(f"Own files need names other than the tasks': rename {', '.join(sorted(clash))}.")
+        raise UserError(
+            "eval-file-name-taken",
+            f"Own files have the names of tasks: {', '.join(sorted(clash))}.",
+            "",
+            "Give them other names in the recipe.",
+        )
     return sets + [_own_set(file, recipe) for file in recipe.files]
 
 
@@ -79,9 +87,11 @@ def _own_set(file: recipes.TaskFile, recipe: recipes.Eval) -> TaskSet:
         pool = tuple(read_items(Path(file.shots)))
         asked = {normal(item.input) for item in items}
         if doubled := [item.number for item in pool if normal(item.input) in asked]:
-            raise ValueError(
-                f"{file.shots}: record {doubled[0]} and {len(doubled) - 1} more are asked in {file.path} too. Examples "
-                "must be other items: split the data by document."
+            raise UserError(
+                "eval-examples-scored",
+                f"{file.shots}: record {doubled[0]} and {len(doubled) - 1} more are in {file.path} too.",
+                "Examples must be other items than those that are scored.",
+                "Split the data by document.",
             )
     elif task.kind == "label" and set(labels_of(task, items)) == set(_bundled_labels(file.task)):
         pool = tuple(choose_shots(task, bundled.bundled(file.task)["train"], recipe.seed))

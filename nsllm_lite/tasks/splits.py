@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from nsllm_lite import intact, run
 from nsllm_lite import recipe as recipes
 from nsllm_lite.document import Document, read_documents
+from nsllm_lite.errors import UserError
 
 SPLITS = ("train", "test")
 TASKS = ("classification", "moves", "title", "paper_title", "multiple_choice", "open")
@@ -136,7 +137,7 @@ def question_files(names: Iterable[str]) -> list[Path]:
     """The files of `names`, each a file of questions or `bundled:questions`.
 
     Raises:
-        ValueError: one does not exist.
+        UserError: one does not exist.
     """
     files: list[Path] = []
     for name in names:
@@ -146,9 +147,11 @@ def question_files(names: Iterable[str]) -> list[Path]:
         elif Path(name).is_file():
             files.append(Path(name))
         else:
-            raise ValueError(
-                f"No questions at {name}. `questions` needs files of JSON lines, or {BUNDLED_QUESTIONS}; correct the "
-                "path, or give questions: []."
+            raise UserError(
+                "questions-absent",
+                f"No questions at {name}.",
+                f"`questions` needs files of JSON lines, or {BUNDLED_QUESTIONS}.",
+                "Correct the path, or give questions: [].",
             )
     return files
 
@@ -157,17 +160,19 @@ def read_questions(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """(task, item) of each line {id, paper, kind, question, choices, answer}; choices are lettered A, B, C, ...
 
     Raises:
-        ValueError: a line is no such question.
+        UserError: a line is no such question.
     """
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
             try:
                 yield question_item(json.loads(line))
             except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{path}, line {number}: no question ({type(error).__name__}: {error}). Needed are id, paper, kind "
-                    '("multiple choice" or "open"), question and answer, and for multiple choice a list of choices and '
-                    "as answer the letter of one; mend the line or take it out."
+                raise UserError(
+                    "questions-line-unfit",
+                    f"{path}, line {number}: no question ({type(error).__name__}: {error}).",
+                    'Needed are id, paper, kind ("multiple choice" or "open"), question and answer, and for multiple '
+                    "choice a list of choices and as answer the letter of one.",
+                    "Correct the line, or remove it.",
                 ) from None
 
 
@@ -180,15 +185,16 @@ def question_item(record: dict) -> tuple[str, dict[str, str]]:
     elif record["kind"] == "multiple choice":
         letters = "ABCDEFGHIJ"[: len(record["choices"])]
         if record["answer"] not in list(letters):
-            raise ValueError(f"the answer is {record['answer']!r}, the choices are {', '.join(letters)}")
+            found = f"the answer is {record['answer']!r}, the choices are {', '.join(letters)}"
+            raise ValueError(found)  # caught by read_questions
         choices = "\n".join(f"({letter}): {choice}" for letter, choice in zip(letters, record["choices"], strict=True))
         question = f"{record['question']}\nChoices:\n{choices}"
         values |= {"instruction": MULTIPLE_CHOICE, "input": question, "output": record["answer"]}
         task = "multiple_choice"
     else:
-        raise ValueError(f"kind is {record['kind']!r}")
+        raise ValueError(f"kind is {record['kind']!r}")  # caught by read_questions
     if odd := [name for name, value in values.items() if not isinstance(value, str) or not value.strip()]:
-        raise ValueError(f"{', '.join(odd)} is no text")
+        raise ValueError(f"{', '.join(odd)} is no text")  # caught by read_questions
     return task, values
 
 
@@ -199,15 +205,17 @@ class Papers:
     """The papers of a finished corpus by split, general text left out.
 
     Raises:
-        ValueError: the folder holds no finished corpus.
+        UserError: the folder holds no finished corpus.
     """
 
     def __init__(self, folder: Path):
         manifest = run.read_manifest(folder)
         if manifest is None or manifest["verb"] != "corpus":
-            raise ValueError(
-                f"No finished corpus at {folder}. Tasks are made from what `nsllm-lite corpus` wrote: run it first, or "
-                "name its folder with corpus=DIR."
+            raise UserError(
+                "tasks-no-corpus",
+                f"No finished corpus at {folder}.",
+                "Tasks are made from what `nsllm-lite corpus` wrote.",
+                "Run it first, or name its folder with corpus=DIR.",
             )
         intact.require_intact(folder)
         intact.require_intact(folder / "documents")
@@ -262,7 +270,7 @@ def make_tasks(recipe: recipes.Tasks) -> dict[str, Any]:
     """Writes OUT/{train,test}/TASK.jsonl; returns the manifest's results, in which every item is accounted for.
 
     Raises:
-        ValueError: there is no finished corpus, a file of questions is wrong, or no task can be made.
+        UserError: there is no finished corpus, a file of questions is wrong, or no task can be made.
     """
     started, out = time.time(), Path(recipe.out)
     papers, files = Papers(Path(recipe.corpus)), question_files(recipe.questions)
@@ -309,9 +317,11 @@ def make_tasks(recipe: recipes.Tasks) -> dict[str, Any]:
                 run.write_atomic(path, lines)
     print("\n".join(words_of(tasks)))
     if not any(counts[split] for counts in tasks.values() for split in SPLITS):
-        raise ValueError(
-            f"No task can be made from {recipe.corpus}: its papers have neither titles nor disciplines, nor moves, nor "
-            "questions. Needed are papers with titles and abstracts; look at its ledger.json."
+        raise UserError(
+            "tasks-none-made",
+            f"No task can be made from {recipe.corpus}: its papers have no titles, disciplines, moves or questions.",
+            "Needed are papers with titles and abstracts.",
+            "Look at its ledger.json.",
         )
     results = {"tasks": tasks, "disciplines": disciplines}
     run.finish(out, "tasks", identity, inputs, results, started)

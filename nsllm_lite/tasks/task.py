@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import answers, floors
 from nsllm_lite.tasks.items import Item
 
@@ -90,15 +91,17 @@ def labels_of(task: Task, items: Sequence[Item]) -> tuple[str, ...]:
     """The labels of a label task: every output that the items have, in order of the alphabet; else nothing.
 
     Raises:
-        ValueError: there is but one, or more than 20.
+        UserError: there is but one, or more than 20.
     """
     if task.kind != "label":
         return ()
     labels = tuple(sorted({item.answer for item in items}))
     if not 1 < len(labels) <= MAX_LABELS:
-        raise ValueError(
-            f"{len(labels)} different outputs for the task {task.name!r}, as in {labels[0]!r}. A label task has 2 to "
-            f"{MAX_LABELS}: name the file for another task ({', '.join(TASKS)})."
+        raise UserError(
+            "task-labels-unfit",
+            f"{len(labels)} different outputs for the task {task.name!r}, as in {labels[0]!r}.",
+            f"A label task has 2 to {MAX_LABELS}.",
+            f"Name the file for another task ({', '.join(TASKS)}).",
         )
     return labels
 
@@ -109,15 +112,17 @@ def options_of(item: Item, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def require_fit(task: Task, items: Sequence[Item], where: str) -> None:
-    """Raises ValueError where a multiple-choice item has no choices, or an answer that is none of them."""
+    """Raises UserError where a multiple-choice item has no choices, or an answer that is none of them."""
     if task.kind != "letter":
         return
     for item in items:
         if item.answer not in item.choices:
-            raise ValueError(
-                f"{where}: record {item.number} has the answer {item.answer[:20]!r}, and choices "
-                f"{list(item.choices)}. A question for {task.name!r} lists its choices in lines such as (A): ..., and "
-                "its output is the letter of one."
+            raise UserError(
+                "task-answer-unfit",
+                f"{where}: record {item.number} has the answer {item.answer[:20]!r}, and choices {list(item.choices)}.",
+                f"A question for {task.name!r} lists its choices in lines such as (A): ..., and its output is the "
+                "letter of one.",
+                "Correct that record, or name the file for another task.",
             )
 
 

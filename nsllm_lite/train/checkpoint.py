@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nsllm_lite import run
+from nsllm_lite.errors import RunError, UserError
 
 
 def name(step: int) -> str:
@@ -25,13 +26,16 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progre
     """Writes `folder/step-NNNNNN`, whole or not at all; `progress` is JSON carried along.
 
     Raises:
-        RuntimeError: the optimizer's last steps have made NaN or infinity; nothing is written.
+        RunError: the optimizer's last steps have made NaN or infinity; nothing is written.
     """
     trained = _trained(model)
     if broken := _not_finite(trained):
-        raise RuntimeError(
+        raise RunError(
+            "checkpoint-not-finite",
             f"Step {step} has made {broken} NaN or infinite, so it is not kept; the last good checkpoint is "
-            f"{newest(folder) or 'none yet'}. Lower optimizer.learning_rate and start into another folder."
+            f"{newest(folder) or 'none yet'}.",
+            "",
+            "Lower optimizer.learning_rate and start into another folder.",
         )
     final = folder / name(step)
     part = folder / f"{name(step)}.part"
@@ -96,7 +100,12 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]
     saved, current = load_file(path / "trained.safetensors"), _trained(model)
     if saved.keys() != current.keys():
         odd = sorted(saved.keys() ^ current.keys())[:3]
-        raise ValueError(f"{path} is a checkpoint of another model (differs at {odd}). Delete it or write elsewhere.")
+        raise UserError(
+            "checkpoint-of-another-model",
+            f"{path} is a checkpoint of another model (differs at {odd}).",
+            "",
+            "Delete it or write elsewhere.",
+        )
     with torch.no_grad():
         for name, tensor in current.items():
             tensor.copy_(saved[name])

@@ -17,6 +17,7 @@ from torch import nn
 from nsllm_lite import execution, heldout, run, stop
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.rows import Row, in_groups
 from nsllm_lite.train import checkpoint, guards, outputs
@@ -33,8 +34,8 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results.
 
     Raises:
-        ValueError: an input is missing or does not fit the others.
-        RuntimeError: the loss or the gradient is not finite; the last good checkpoint stays.
+        UserError: an input is missing or does not fit the others.
+        RunError: the loss or the gradient is not finite; the last good checkpoint stays.
         stop.Stop: a signal, or time that is up; a checkpoint holds the last whole step.
     """
     started = time.time()
@@ -240,14 +241,17 @@ def choose_execution(
     """The execution for this card.
 
     Raises:
-        ValueError: the model does not fit, or the step has fewer rows than there are processes.
+        UserError: the model does not fit, or the step has fewer rows than there are processes.
     """
     execution.require_card(recipe, inputs.size, device)
     row_tokens = inputs.rows.totals.row_tokens
     if recipe.budget.tokens_per_step // row_tokens < num_processes:
-        raise ValueError(
+        raise UserError(
+            "train-too-many-processes",
             f"A step of {recipe.budget.tokens_per_step:,} tokens has fewer rows of {row_tokens:,} than there are "
-            f"processes ({num_processes}): some would have nothing to do. Start fewer, or raise budget.tokens_per_step."
+            f"processes ({num_processes}).",
+            "Every process needs a row.",
+            "Start fewer, or raise budget.tokens_per_step.",
         )
     return execution.choose(recipe, inputs.size, row_tokens, device, card_bytes)
 
@@ -291,9 +295,11 @@ def make_model(recipe: recipes.Training, inputs: Inputs, how: recipes.Execution)
         model = models.add_adapter(model, recipe.adapter, recipe.model, recipe.seed)
         num_fused = use_fused_layers(model, recompute_cheap=bool(how.recompute_cheap), compiled=bool(how.compile))
         if how.compile and not num_fused:
-            raise ValueError(
-                f"execution.compile=true, but no layer of {type(model.get_base_model()).__name__} can be compiled: "
-                "Qwen3, Qwen2, Llama and Mistral with a plain LoRA can. Leave execution.compile out."
+            raise UserError(
+                "train-layers-not-compilable",
+                f"execution.compile=true, but no layer of {type(model.get_base_model()).__name__} can be compiled.",
+                "Qwen3, Qwen2, Llama and Mistral with a plain LoRA can.",
+                "Leave execution.compile out.",
             )
     return model
 

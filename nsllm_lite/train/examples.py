@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from nsllm_lite import model as models
+from nsllm_lite.errors import UserError
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.rows import Row
 from nsllm_lite.tasks.prompt import plain_prompt
@@ -110,7 +111,7 @@ def files_of(names: Iterable[str], key: str) -> list[Path]:
     """The data files of `names`, each a file or a folder of *.json and *.jsonl; an existing folder may be empty.
 
     Raises:
-        ValueError: one does not exist.
+        UserError: one does not exist.
     """
     files: list[Path] = []
     for name in names:
@@ -120,10 +121,12 @@ def files_of(names: Iterable[str], key: str) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise ValueError(
-                f"`{key}`: nothing at {name}. Needed are files, or a folder of .json or .jsonl files, of records "
-                "{instruction, input, output} or {messages}. Correct the path; the tasks' own are made by `nsllm-lite "
-                "tasks`."
+            raise UserError(
+                "sft-data-missing",
+                f"`{key}`: nothing at {name}.",
+                "Needed are files, or a folder of .json or .jsonl files, of records {instruction, input, output} or "
+                "{messages}.",
+                "Correct the path; the tasks' own are made by `nsllm-lite tasks`.",
             )
     return files
 
@@ -132,14 +135,21 @@ def read_records(path: Path) -> Iterator[object]:
     """The values of a JSON list, or of JSON lines.
 
     Raises:
-        ValueError: the file is empty, or is neither.
+        UserError: the file is empty, or is neither.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}). Convert it, or take it out of the recipe.") from None
+        raise UserError(
+            "sft-file-not-utf8", f"{path} is not UTF-8 ({error}).", "", "Convert it, or take it out of the recipe."
+        ) from None
     if not text.strip():
-        raise ValueError(f"{path} is empty: there is nothing to train on. Take it out of the recipe, or fill it.")
+        raise UserError(
+            "sft-file-empty",
+            f"{path} is empty: there is nothing to train on.",
+            "",
+            "Fill it, or take it out of the recipe.",
+        )
     number = 0
     try:
         if text.lstrip().startswith("["):
@@ -151,8 +161,11 @@ def read_records(path: Path) -> Iterator[object]:
                 yield json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
         where = f", line {number}" if number else ""
-        raise ValueError(
-            f"{path}{where}: no JSON ({error}). Needed is a JSON list of records, or one record a line: mend it."
+        raise UserError(
+            "sft-file-not-json",
+            f"{path}{where}: no JSON ({error}).",
+            "Needed is a JSON list of records, or one record a line.",
+            "Correct the file.",
         ) from None
 
 
@@ -163,7 +176,7 @@ class Template:
     """Turns a record into pieces of text, each a prompt or an answer, and these into tokens.
 
     Raises:
-        ValueError: the tokenizer has no token `end_of_text`, or no chat template where `kind` is chat.
+        UserError: the tokenizer has no token `end_of_text`, or no chat template where `kind` is chat.
     """
 
     def __init__(self, kind: str, end_of_text: str, tokenizer: "Tokenizer", chat: "PreTrainedTokenizerBase"):
@@ -171,14 +184,18 @@ class Template:
         end_id = tokenizer.token_to_id(end_of_text)
         special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
         if end_id is None:
-            raise ValueError(
-                f"The tokenizer has no token end_of_text={end_of_text!r}. Needed is the token that ends an answer; it "
-                f"has the special tokens {', '.join(special[:8]) or 'none'}."
+            raise UserError(
+                "template-end-token-missing",
+                f"The tokenizer has no token end_of_text={end_of_text!r}.",
+                "Needed is the token that ends an answer.",
+                f"Set end_of_text to one of its special tokens: {', '.join(special[:8]) or 'none'}.",
             )
         if kind == "chat" and not chat.chat_template:
-            raise ValueError(
-                "template: chat, but this model's tokenizer has no chat template. Base models often have none: set "
-                "template: plain, or name a model whose tokenizer_config.json or chat_template.jinja has one."
+            raise UserError(
+                "template-chat-missing",
+                "template: chat, but this model's tokenizer has no chat template.",
+                "Base models often have none.",
+                "Set template: plain, or name a model whose tokenizer_config.json or chat_template.jinja has one.",
             )
         self.end_id: int = end_id
         self._special = {*special, end_of_text}
@@ -189,7 +206,7 @@ class Template:
 
         Raises:
             LeftOutError: the record is no example.
-            ValueError: it has a role that no template knows, or the chat template cannot be cut into answers.
+            UserError: it has a role that no template knows, or the chat template cannot be cut into answers.
         """
         if not isinstance(record, dict):
             raise LeftOutError(NOT_THIS_FORMAT)
@@ -229,15 +246,19 @@ class Template:
                 continue
             opening = self._render(messages[:number], where, add_generation_prompt=True)
             if not whole.startswith(opening) or len(opening) < place:
-                raise ValueError(
-                    f"{where}: the chat template writes the beginning of a conversation otherwise when an answer "
-                    "follows, so that its answers cannot be told from its prompts. Set template: plain."
+                raise UserError(
+                    "template-answers-not-separable",
+                    f"{where}: the chat template begins a conversation differently when an answer follows.",
+                    "Its answers cannot be told from its prompts.",
+                    "Set template: plain.",
                 )
             end = whole.find(self.end_of_text, len(opening))
             if end < 0:
-                raise ValueError(
-                    f"{where}: the chat template ends no answer with end_of_text={self.end_of_text!r}; it writes "
-                    f"{whole[len(opening) :][-80:]!r}. Set end_of_text to the token that it ends them with."
+                raise UserError(
+                    "template-end-token-unused",
+                    f"{where}: the chat template ends no answer with end_of_text={self.end_of_text!r}.",
+                    f"It writes {whole[len(opening) :][-80:]!r}.",
+                    "Set end_of_text to the token that it ends them with.",
                 )
             pieces.append((whole[place : len(opening)], False))
             place = end + len(self.end_of_text)
@@ -248,8 +269,11 @@ class Template:
         try:
             return render_chat(self._chat, messages, add_generation_prompt=add_generation_prompt)
         except ValueError as error:
-            raise ValueError(
-                f"{where}: {error}. Mend the record (many templates know no system message), or set template: plain."
+            raise UserError(
+                "template-refuses-record",
+                f"{where}: {error}.",
+                "Many templates know no system message.",
+                "Change the record, or set template: plain.",
             ) from None
 
 
@@ -259,9 +283,11 @@ def _messages(values: object, where: str) -> list[dict[str, str]]:
         raise LeftOutError(NOT_THIS_FORMAT)
     messages = [{"role": value.get("role"), "content": value.get("content")} for value in values]
     if unknown := [message["role"] for message in messages if message["role"] not in ROLES]:
-        raise ValueError(
-            f"{where}: role {unknown[0]!r} is not known. A message needs one of the roles {', '.join(ROLES)}: rename "
-            "it, or take the record out."
+        raise UserError(
+            "sft-role-unknown",
+            f"{where}: role {unknown[0]!r} is not known.",
+            f"A message needs one of the roles {', '.join(ROLES)}.",
+            "Rename it, or take the record out.",
         )
     if not all(isinstance(message["content"], str) for message in messages):
         raise LeftOutError(NOT_THIS_FORMAT)
@@ -299,7 +325,7 @@ def read_examples(files: list[Path], template: Template, max_tokens: int) -> tup
     """The examples of all files in order, and the ledger of their records. Nothing is cut short.
 
     Raises:
-        ValueError: a file is empty or no JSON, or a record has an unknown role.
+        UserError: a file is empty or no JSON, or a record has an unknown role.
     """
     examples, ledger = [], Ledger()
     for path in files:

@@ -7,6 +7,7 @@ from torch import nn
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
+from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.rows import Row
 from nsllm_lite.train import checkpoint
 
@@ -15,14 +16,16 @@ def require_reached(unreached: dict[str, nn.Parameter], first_step: int, step: i
     """Of the trained tensors those that no gradient has reached; LoRA's A has none until its B has moved.
 
     Raises:
-        RuntimeError: there are such after two steps.
+        RunError: there are such after two steps.
     """
     left = {name: p for name, p in unreached.items() if p.grad is None or not bool(p.grad.any())}
     if left and step > first_step:
-        raise RuntimeError(
-            f"No gradient has reached {', '.join(list(left)[:3])} ({len(left)} of the trained tensors) in two steps: "
-            "they would be saved untrained. Leave them out of adapter.targets or adapter.modules_to_save, or run "
-            "`nsllm-lite doctor` to see whether something else is wrong."
+        raise RunError(
+            "train-no-gradient",
+            f"No gradient has reached {', '.join(list(left)[:3])} ({len(left)} of the trained tensors) in two steps.",
+            "They would be saved untrained.",
+            "Leave them out of adapter.targets or adapter.modules_to_save, or run `nsllm-lite doctor` to see whether "
+            "something else is wrong.",
         )
     return left
 
@@ -31,15 +34,17 @@ def require_remembered(asked: recipes.Evaluation, step: int, before: dict, now: 
     """Stops or warns where the loss on general text has risen by more than the recipe allows.
 
     Raises:
-        ValueError: there are no general held-out rows to judge by.
-        RuntimeError: it has, and the recipe says stop.
+        UserError: there are no general held-out rows to judge by.
+        RunError: it has, and the recipe says stop.
     """
     if (limit := asked.max_general_loss_increase) is None:
         return
     if not now["general"].get("all", {}).get("tokens"):
-        raise ValueError(
-            f"evaluation.max_general_loss_increase={limit:g} needs general held-out rows, and {asked.general_rows} has "
-            "none. Give general text (GENERAL=PATH), or leave the limit out."
+        raise UserError(
+            "forgetting-no-general-rows",
+            f"evaluation.max_general_loss_increase={limit:g}, but {asked.general_rows} holds no rows.",
+            "The limit needs general held-out rows.",
+            "Give general text (GENERAL=PATH), or leave the limit out.",
         )
     rise = now["general"]["all"]["loss"] - before["general"]["all"]["loss"]
     if rise <= limit:
@@ -49,10 +54,12 @@ def require_remembered(asked: recipes.Evaluation, step: int, before: dict, now: 
         print(f"\n{words}.")
         return
     latest = checkpoint.newest(out / "checkpoints") or "none yet"
-    raise RuntimeError(
-        f"{words} (evaluation.max_general_loss_increase). Stopped; the last checkpoint is {latest}. More replay.share "
-        "or a lower optimizer.learning_rate, in another folder, forgets less; the same command with a higher limit "
-        "continues this run."
+    raise RunError(
+        "forgetting-above-limit",
+        f"{words} (evaluation.max_general_loss_increase). Stopped; the last checkpoint is {latest}.",
+        "",
+        "A higher replay.share or a lower optimizer.learning_rate, in another folder, forgets less; to continue this "
+        "run, set a higher limit.",
     )
 
 
@@ -65,9 +72,11 @@ def require_finite(step: int, loss: float, grad_norm: float, rows: list[Row], ou
     latest = checkpoint.newest(out / "checkpoints")
     rate = run.read_json(out / "run.json")["recipe"]["optimizer"]["learning_rate"]
     shown = ", ".join(documents[:8]) + (f" and {len(documents) - 8} more" if len(documents) > 8 else "")
-    raise RuntimeError(
+    raise RunError(
+        "train-loss-not-finite",
         f"Step {step}: loss {loss}, gradient norm {grad_norm}. Stopped before the optimizer step; the last good "
-        f"checkpoint is {latest or 'none yet'}. Documents of the batch: {shown} (all in {out / 'nonfinite.json'}). "
+        f"checkpoint is {latest or 'none yet'}.",
+        f"Documents of the batch: {shown} (all in {out / 'nonfinite.json'}).",
         "Look at those documents; if they are sound, the learning rate is too high: lower "
-        f"optimizer.learning_rate={rate:g} and start into another folder."
+        f"optimizer.learning_rate={rate:g} and start into another folder.",
     )

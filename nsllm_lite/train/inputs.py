@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 from nsllm_lite import execution, heldout, intact, run, weights
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 from nsllm_lite.rows import Row, Rows
 
 
@@ -25,7 +26,7 @@ class Inputs:
     hashes: dict[str, str | None]
 
     def require_sound(self) -> None:
-        """Raises ValueError where rows or base are not what was written, or hold a token or a number they must not.
+        """Raises UserError where rows or base are not what was written, or hold a token or a number they must not.
 
         One pass over all of it before the first step, at about 2 GiB/s a core: rows are shuffled, so that a check of a
         file at its first row would read them all in the first steps, and stop a run that has begun.
@@ -44,24 +45,33 @@ def read_inputs(recipe: recipes.Train) -> Inputs:
     """Opens every input.
 
     Raises:
-        ValueError: one is missing, empty, or belongs to another tokenizer.
+        UserError: one is missing, empty, or belongs to another tokenizer.
     """
     rows = Rows(Path(recipe.rows))
     domain, general = Rows(Path(recipe.evaluation.domain_rows)), Rows(Path(recipe.evaluation.general_rows))
     replay = Rows(Path(recipe.replay.rows)) if recipe.replay else None
     if not len(rows):
-        raise ValueError(f"{rows.path} holds no rows: nothing to train on. Look at ledger.json of its corpus.")
+        raise UserError(
+            "train-rows-empty",
+            f"{rows.path} holds no rows.",
+            "There is nothing to train on.",
+            "Look at ledger.json of its corpus.",
+        )
     all_rows = [opened for opened in (rows, domain, general, replay) if opened is not None]
     if len({opened.totals.tokenizer_sha256 for opened in all_rows}) > 1:
-        raise ValueError(
-            f"Rows of different tokenizers: {', '.join(str(r.path) for r in all_rows)}. Make them in one "
-            "`nsllm-lite corpus` run."
+        raise UserError(
+            "train-tokenizers-differ",
+            f"Rows of different tokenizers: {', '.join(str(r.path) for r in all_rows)}.",
+            "",
+            "Make them in one `nsllm-lite corpus` run.",
         )
     row_tokens = rows.totals.row_tokens
     if recipe.budget.tokens_per_step % row_tokens:
-        raise ValueError(
-            f"budget.tokens_per_step {recipe.budget.tokens_per_step} is not a multiple of the rows' {row_tokens} "
-            f"tokens. Take {max(1, recipe.budget.tokens_per_step // row_tokens) * row_tokens}."
+        raise UserError(
+            "train-tokens-per-step",
+            f"budget.tokens_per_step={recipe.budget.tokens_per_step}, but a row has {row_tokens} tokens.",
+            "Needed is a multiple of them.",
+            f"Take {max(1, recipe.budget.tokens_per_step // row_tokens) * row_tokens}.",
         )
     hashes: dict[str, str | None] = {"rows": rows.sha256, "domain_rows": domain.sha256, "general_rows": general.sha256}
     if replay is not None:
@@ -95,7 +105,7 @@ def read_inputs(recipe: recipes.Train) -> Inputs:
 
 
 def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:
-    """Raises ValueError where the corpus was tokenised with another vocabulary than the model's.
+    """Raises UserError where the corpus was tokenised with another vocabulary than the model's.
 
     The corpus keeps its tokenizer beside its rows; rows that were moved away from it cannot be checked so.
     """
@@ -104,20 +114,25 @@ def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:
     if not made_with.is_file() or (own.is_file() and run.sha256_file(own) == run.sha256_file(made_with)):
         return
     if load_tokenizer(made_with.parent).get_vocab() != load_tokenizer(tokenizer_dir).get_vocab():
-        raise ValueError(
+        raise UserError(
+            "train-vocabulary-differs",
             f"{rows.path} was tokenised with {made_with.parent}, whose vocabulary is not that of the model at "
-            f"{tokenizer_dir}: every token would mean another word. Build the corpus again with `tokenizer=` set to "
-            "this model (MODEL= does both)."
+            f"{tokenizer_dir}.",
+            "Every token would mean another word.",
+            "Build the corpus again with `tokenizer=` set to this model (MODEL= does both).",
         )
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """Raises ValueError where there is none, or it is damaged."""
+    """Raises UserError where there is none, or it is damaged."""
     if (directory / "tokenizer.json").is_file():
         return intact.read_tokenizer(directory)
     if not [*directory.glob("tokenizer.*"), *directory.glob("vocab.*")]:  # transformers would make an empty one
-        raise ValueError(
-            f"No tokenizer in {directory}. A base model needs one beside its weights: copy its tokenizer files there."
+        raise UserError(
+            "tokenizer-missing",
+            f"No tokenizer in {directory}.",
+            "A base model needs one beside its weights.",
+            "Copy its tokenizer files there.",
         )
     from transformers import AutoTokenizer
 

@@ -13,6 +13,7 @@ import torch
 from nsllm_lite import execution, intact, run
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 from nsllm_lite.rows import RowTotals
 from nsllm_lite.train import samples
 from nsllm_lite.train.inputs import Inputs
@@ -47,9 +48,11 @@ class Log:
             except json.JSONDecodeError:
                 break
         if step > 0 and not (kept and json.loads(kept[-1])["step"] == step):
-            raise ValueError(
-                f"{self.path} is damaged: it does not reach step {step}, of which there is a checkpoint. Restore it "
-                f"from a copy, or delete {self.path.parent} and run the same command again."
+            raise UserError(
+                "log-behind-checkpoint",
+                f"{self.path} is damaged: it does not reach step {step}, of which there is a checkpoint.",
+                "",
+                f"Restore it from a copy, or delete {self.path.parent} and run the same command again.",
             )
         run.write_atomic(self.path, "".join(line + "\n" for line in kept))
         for view in self.views:
@@ -74,7 +77,7 @@ def keep_base(out: Path, base_dir: Path | None) -> None:
     """Writes down the files of the base, read through once; a run is continued on the very same ones.
 
     Raises:
-        ValueError: they are damaged, or not those that this run began with.
+        UserError: they are damaged, or not those that this run began with.
     """
     if base_dir is None:
         return
@@ -82,9 +85,11 @@ def keep_base(out: Path, base_dir: Path | None) -> None:
     path = out / BASE_FILES
     before = run.read_json(path) if path.is_file() else found
     if changed := sorted(name for name in {*found, *before} if found.get(name) != before.get(name)):
-        raise ValueError(
-            f"{base_dir / changed[0]} is not the file that {out} began with: it has changed since or is damaged. Fetch "
-            "or copy it again to continue, or start into another folder with OUT=DIR (make) or out=DIR (nsllm-lite)."
+        raise UserError(
+            "base-changed-in-run",
+            f"{base_dir / changed[0]} is not the file that {out} began with.",
+            "It has changed since or is damaged.",
+            "Fetch or copy it again to continue, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite).",
         )
     run.write_sealed(path, found)
 

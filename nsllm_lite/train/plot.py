@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsllm_lite import run
+from nsllm_lite.errors import UserError
 from nsllm_lite.train.spikes import judge
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def read_curve(log: Path) -> Curve:
     """The loss in a `metrics.jsonl` of ours, or in a `trainer_log.jsonl` of LLaMA-Factory's fields.
 
     Raises:
-        ValueError: it is neither.
+        UserError: it is neither.
     """
     try:
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -48,9 +49,11 @@ def read_curve(log: Path) -> Curve:
     else:
         why = f"{len(lines)} lines, none with a training loss"
     if not ours and not theirs:
-        raise ValueError(
-            f"overlay: {log} holds no curve ({why}). Needed is the log of a run: metrics.jsonl, or trainer_log.jsonl "
-            "with current_steps, total_steps and loss in each line. Correct the path, or set overlay=none."
+        raise UserError(
+            "overlay-no-curve",
+            f"overlay: {log} holds no curve ({why}).",
+            "Needed is a run's metrics.jsonl, or trainer_log.jsonl with current_steps, total_steps and loss.",
+            "Correct the path, or set overlay=none.",
         )
     places, losses = map(list, zip(*(ours or theirs), strict=True))
     name = f"{log.parent.name}/{log.name}".removeprefix("/")

@@ -16,6 +16,7 @@ import torch
 from nsllm_lite import execution, run, stop, weights
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.heldout import evaluating
 from nsllm_lite.rows import in_groups
 from nsllm_lite.train import checkpoint, cpt, guards, outputs, samples
@@ -33,8 +34,8 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
     """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results.
 
     Raises:
-        ValueError: an input is missing or does not fit the others, or too much of the data had to be left out.
-        RuntimeError: the loss or the gradient is not finite; the last good checkpoint stays.
+        UserError: an input is missing or does not fit the others, or too much of the data had to be left out.
+        RunError: the loss or the gradient is not finite; the last good checkpoint stays.
     """
     started = time.time()
     out = Path(recipe.out)
@@ -215,10 +216,12 @@ class Tuning:
         names = [example.name for example in batch]
         run.write_json(self.out / "nonfinite.json", {"step": step, "examples": names})
         latest = checkpoint.newest(self.out / "checkpoints")
-        raise RuntimeError(
+        raise RunError(
+            "sft-loss-not-finite",
             f"Step {step}: loss {loss}, gradient norm {grad_norm}. Stopped; the last good checkpoint is "
-            f"{latest or 'none yet'}. The step's examples are named in {self.out / 'nonfinite.json'}: look at them; if "
-            "they are sound, lower optimizer.learning_rate and start into another folder."
+            f"{latest or 'none yet'}.",
+            f"The step's examples are named in {self.out / 'nonfinite.json'}.",
+            "Look at them; if they are sound, lower optimizer.learning_rate and start into another folder.",
         )
 
     # Held-out answers
@@ -347,14 +350,16 @@ def for_trl(batch: models.Batch) -> dict[str, Any]:
 
 
 def count_steps(recipe: recipes.Sft, num_examples: int) -> int:
-    """Raises ValueError where the warm-up takes all of them."""
+    """Raises UserError where the warm-up takes all of them."""
     steps = recipe.steps or max(1, round(recipe.epochs * num_examples / recipe.examples_per_step))
     epochs = steps * recipe.examples_per_step / num_examples
     print(f"Data: {num_examples:,} examples; {steps} steps of {recipe.examples_per_step} show them {epochs:.2f} times")
     if recipe.schedule.warmup_steps >= steps:
-        raise ValueError(
-            f"schedule.warmup_steps={recipe.schedule.warmup_steps} leaves no step of the {steps} that this data makes. "
-            "Lower it, or give more epochs."
+        raise UserError(
+            "sft-warmup-too-long",
+            f"schedule.warmup_steps={recipe.schedule.warmup_steps} leaves no step of the {steps} that this data makes.",
+            "",
+            "Lower it, or give more epochs.",
         )
     return steps
 
@@ -363,20 +368,24 @@ def choose_execution(recipe: recipes.Sft, inputs: SftInputs, device: str, card_b
     """The execution for this card, by the longest example; the examples of a step are cut into equal micro-batches.
 
     Raises:
-        ValueError: the model does not fit, it is fp16 on a CPU, or execution.micro_batch_rows does not divide
+        UserError: the model does not fit, it is fp16 on a CPU, or execution.micro_batch_rows does not divide
             examples_per_step.
     """
     execution.require_card(recipe, inputs.size, device)
     if device == "cpu" and recipe.compute_dtype == "float16":
-        raise ValueError(
-            "compute_dtype=float16 on the CPU: small gradients would be lost, because the trainer scales the loss on a "
-            "card only. Set compute_dtype=float32 or bfloat16 here."
+        raise UserError(
+            "sft-float16-on-cpu",
+            "compute_dtype=float16 on the CPU: small gradients would be lost.",
+            "The trainer scales the loss on a card only.",
+            "Set compute_dtype=float32 or bfloat16 here.",
         )
     asked, count = recipe.execution.micro_batch_rows, recipe.examples_per_step
     if asked and count % asked:
-        raise ValueError(
-            f"execution.micro_batch_rows={asked} does not divide examples_per_step={count}. Take one of "
-            f"{', '.join(str(d) for d in range(1, count + 1) if count % d == 0)}."
+        raise UserError(
+            "sft-micro-batch-rows",
+            f"execution.micro_batch_rows={asked} does not divide examples_per_step={count}.",
+            "",
+            f"Take one of {', '.join(str(d) for d in range(1, count + 1) if count % d == 0)}.",
         )
     how = execution.choose(recipe, inputs.size, inputs.longest, device, card_bytes)
     rows = max(divisor for divisor in range(1, how.micro_batch_rows + 1) if count % divisor == 0)

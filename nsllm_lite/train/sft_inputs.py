@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from nsllm_lite import execution, run
 from nsllm_lite import model as models
 from nsllm_lite import recipe as recipes
+from nsllm_lite.errors import UserError
 from nsllm_lite.train.examples import Example, Ledger, Template, files_of, read_examples
 from nsllm_lite.train.inputs import load_tokenizer
 
@@ -41,13 +42,15 @@ def read_inputs(recipe: recipes.Sft) -> SftInputs:
     """Opens and tokenises every input.
 
     Raises:
-        ValueError: one is missing, empty, or does not fit the model or the template.
+        UserError: one is missing, empty, or does not fit the model or the template.
     """
     files = {"data": files_of(recipe.data, "data"), "heldout": files_of(recipe.heldout, "heldout")}
     if not files["data"]:
-        raise ValueError(
-            f"`data`: no .json or .jsonl file in {', '.join(recipe.data)}. Needed are files of records {{instruction, "
-            "input, output}} or {messages}; the tasks' own are made by `nsllm-lite tasks`."
+        raise UserError(
+            "sft-data-without-files",
+            f"`data`: no .json or .jsonl file in {', '.join(recipe.data)}.",
+            "Needed are files of records {instruction, input, output} or {messages}.",
+            "Correct the path; the tasks' own are made by `nsllm-lite tasks`.",
         )
     base_dir = models.resolve_model(recipe.model)
     tokenizer = load_tokenizer(base_dir)
@@ -55,23 +58,29 @@ def read_inputs(recipe: recipes.Sft) -> SftInputs:
     template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer)
     size = execution.read_size(base_dir)
     if template.end_id >= size.vocab:
-        raise ValueError(
-            f"end_of_text={recipe.end_of_text!r} is token {template.end_id}, but the model at {base_dir} knows "
-            f"{size.vocab}: its tokenizer belongs to another model. Put the right one beside its weights."
+        raise UserError(
+            "sft-end-token-not-in-model",
+            f"end_of_text={recipe.end_of_text!r} is token {template.end_id}, but model {base_dir} knows {size.vocab}.",
+            "Its tokenizer belongs to another model.",
+            "Put the right one beside its weights.",
         )
     examples, ledger = read_examples(files["data"], template, recipe.max_tokens)
     heldout, heldout_ledger = read_examples(files["heldout"], template, recipe.max_tokens)
     for example in (*examples, *heldout):
         if (highest := int(example.input_ids.max())) >= size.vocab:
-            raise ValueError(
-                f"{example.name} holds token {highest}, but the model at {base_dir} knows {size.vocab}: its tokenizer "
-                "belongs to another model. Put the right one beside its weights."
+            raise UserError(
+                "sft-token-not-in-model",
+                f"{example.name} holds token {highest}, but model {base_dir} knows {size.vocab}.",
+                "Its tokenizer belongs to another model.",
+                "Put the right one beside its weights.",
             )
     in_both = {e.document for e in examples} & {e.document for e in heldout} - {""}
     if in_both:
-        raise ValueError(
-            f"{len(in_both)} documents stand in `data` and in `heldout` ({', '.join(sorted(in_both)[:3])}): the loss "
-            "on what was trained on says nothing. Split the files by document, as `nsllm-lite tasks` does."
+        raise UserError(
+            "sft-documents-in-both",
+            f"{len(in_both)} documents stand in `data` and in `heldout` ({', '.join(sorted(in_both)[:3])}).",
+            "The loss on what was trained on says nothing.",
+            "Split the files by document, as `nsllm-lite tasks` does.",
         )
     if len(heldout) > recipe.max_heldout_examples:
         places = np.linspace(0, len(heldout) - 1, recipe.max_heldout_examples)
@@ -92,16 +101,20 @@ def read_inputs(recipe: recipes.Sft) -> SftInputs:
 
 
 def require_enough(recipe: recipes.Sft, inputs: SftInputs) -> None:
-    """Raises ValueError where no example is left, or more records were left out than the recipe allows."""
+    """Raises UserError where no example is left, or more records were left out than the recipe allows."""
     ledger = inputs.ledgers["data"]
     if not inputs.examples:
-        raise ValueError(
-            "No example is left to train on (see the table above). Needed are records {instruction, input, output} or "
-            "{messages} of at most max_tokens tokens: mend the data, or raise max_tokens."
+        raise UserError(
+            "sft-no-examples",
+            "No example is left to train on (see the table above).",
+            "Needed are records {instruction, input, output} or {messages} of at most max_tokens tokens.",
+            "Correct the data, or raise max_tokens.",
         )
     if (share := ledger.share_left_out) > recipe.max_left_out_share:
-        raise ValueError(
-            f"{share:.1%} of the records were left out (see the table above), more than max_left_out_share="
-            f"{recipe.max_left_out_share} allows. Mend them or raise max_tokens; if it is right so, consent with "
-            f"max_left_out_share={math.ceil(share * 100) / 100:.2f}."
+        raise UserError(
+            "sft-too-many-left-out",
+            f"{share:.1%} of the records were left out (see the table above).",
+            f"max_left_out_share={recipe.max_left_out_share} allows no more.",
+            "Correct them or raise max_tokens; to train on the rest as it is, set "
+            f"max_left_out_share={math.ceil(share * 100) / 100:.2f}.",
         )

@@ -20,6 +20,7 @@ from accelerate.utils import ProjectConfiguration
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite import run
+from nsllm_lite.errors import RunError, UserError
 
 PROJECT = "nsllm-lite"  # W&B's own WANDB_PROJECT takes another
 PACKAGES = {"tensorboard": ("tensorboard", "tracking"), "wandb": ("wandb", "wandb")}  # tracker -> module, extra
@@ -29,14 +30,16 @@ def make_accelerator(recipe: recipes.Train, device: str) -> Accelerator:
     """accelerate with the trackers of `report_to`, none of them started.
 
     Raises:
-        ValueError: the package of one is not installed; accelerate itself would leave it out in silence.
+        UserError: the package of one is not installed; accelerate itself would leave it out in silence.
     """
     for name in recipe.report_to:
         module, extra = PACKAGES[name]
         if importlib.util.find_spec(module) is None:
-            raise ValueError(
-                f"report_to: {name} is asked for, but the package {module} is not installed. Install it with "
-                f"pip install 'nsllm-lite[{extra}]' (from a clone: make setup EXTRAS=dev,{extra}), or set report_to=[]."
+            raise UserError(
+                "tracker-not-installed",
+                f"report_to: {name} is asked for, but the package {module} is not installed.",
+                f"It comes with pip install 'nsllm-lite[{extra}]' (from a clone: make setup EXTRAS=dev,{extra}).",
+                "Install it, or set report_to=[].",
             )
     folders = ProjectConfiguration(project_dir=recipe.out, logging_dir=str(Path(recipe.out) / "tensorboard"))
     return Accelerator(cpu=device == "cpu", log_with=recipe.report_to or None, project_config=folders)
@@ -46,7 +49,7 @@ class Trackers:
     """TensorBoard in `OUT/tensorboard`, and W&B, through accelerate; nothing at all with an empty `report_to`."""
 
     def __init__(self, accelerator: Accelerator, recipe: recipes.Train):
-        """Raises RuntimeError where W&B cannot be started."""
+        """Raises RunError where W&B cannot be started."""
         self._accelerator = accelerator
         if not recipe.report_to:
             return
@@ -67,9 +70,11 @@ class Trackers:
         except Exception as error:
             if type(error).__module__.partition(".")[0] != "wandb":
                 raise
-            raise RuntimeError(
-                f"W&B could not be started ({type(error).__name__}: {error}). It needs a login (wandb login) and the "
-                "network; WANDB_MODE=offline keeps the run on this disk for `wandb sync`. Or set report_to=[]."
+            raise RunError(
+                "wandb-not-started",
+                f"W&B could not be started ({type(error).__name__}: {error}).",
+                "It needs a login (wandb login) and the network.",
+                "WANDB_MODE=offline keeps the run on this disk for `wandb sync`; or set report_to=[].",
             ) from None
 
     def restart(self, lines: list[dict[str, Any]]) -> None:

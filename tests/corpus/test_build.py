@@ -22,6 +22,7 @@ from nsllm_lite.corpus.ledger import OUTCOMES
 from nsllm_lite.document import read_documents
 from nsllm_lite.rows import Rows
 from tests.corpus.small import digests, paper, prose, sample, values, write_lines
+from tests.raising import raises
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_a_second_build_is_skipped_and_a_rebuild_is_the_same_byte_for_byte(make,
 def test_changed_sources_are_not_taken_for_finished(make, tmp_path):
     build(make())
     write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(7000 + i)} for i in range(20)])
-    with pytest.raises(ValueError, match=r"made differently .*source:general"):
+    with raises("finished-result-differs", "source:general"):
         build(make())
 
 
@@ -189,31 +190,24 @@ def test_the_corpus_room_does_not_import_torch(make, tmp_path):
 
 
 def test_a_source_that_does_not_exist(make, tmp_path):
-    with pytest.raises(ValueError, match=r"Source 'x': nothing exists at .*nowhere"):
+    with raises("source-absent", "'x'", tmp_path / "nowhere"):
         build(make(sources=[{"name": "x", "path": str(tmp_path / "nowhere")}]))
 
 
 def test_a_source_where_nothing_is_readable(make, tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a.py").write_text("import os")
-    with pytest.raises(
-        ValueError,
-        match=r"no paper could be read at .*not_this_format 1; the first: a.py: plain text.*Needed: sample, .*arxiv",
-    ):
+    with raises("source-unreadable", tmp_path / "code", "not_this_format 1", " a.py: plain text", " sample, ", "arxiv"):
         build(make(sources=[{"name": "x", "path": str(tmp_path / "code")}]))
 
 
 def test_a_corpus_whose_every_document_was_dropped(make):
-    with pytest.raises(
-        ValueError, match=r"Every document was dropped: of 71 records none is left \(too_short 66, .*min_chars"
-    ):
+    with raises("corpus-all-dropped", " 71 ", "(too_short 66, ", "`min_chars`"):
         build(make(min_chars=100_000, max_drop_share=1.0))
 
 
 def test_a_drop_share_above_the_limit_needs_consent(make):
-    with pytest.raises(
-        ValueError, match=r"8.5% of the records were dropped \(6 of 71: .*consent with max_drop_share=0.09"
-    ):
+    with raises("corpus-many-dropped", "8.5%", "(6 of 71: ", "max_drop_share=0.05", "max_drop_share=0.09"):
         build(make(max_drop_share=0.05))
     assert build(make(max_drop_share=0.09))
 
@@ -222,7 +216,7 @@ def test_a_tokenizer_without_the_end_of_text_token_is_refused_before_the_work(ma
     build(make())
     other = make(out=str(tmp_path / "other"), train_tokenizer=None, tokenizer=str(tmp_path / "out/tokenizer"))
     assert build(other)["rows"]["phase1/train"]["tokens"] > 0
-    with pytest.raises(ValueError, match="no token '</s>'"):
+    with raises("tokenizer-no-end-of-text", "'</s>'"):
         build(recipe.update(other, out=str(tmp_path / "third"), end_of_text="</s>"))
     assert not (tmp_path / "third").exists()
 
@@ -231,7 +225,7 @@ def test_out_of_disk_before_writing(make, monkeypatch, tmp_path):
 
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(ValueError, match="Not enough disk for the corpus"):
+    with raises("disk-too-small", "the corpus"):
         build(make())
     assert not (tmp_path / "out").exists()
 
@@ -245,7 +239,7 @@ def test_a_disk_that_fills_loses_nothing(make, monkeypatch, tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(settle, "_write", fail)
-    with pytest.raises(RuntimeError, match=r"The disk is full while .*run the same command again"):
+    with raises("disk-full", make().out):
         call_verb(make())
     assert len(list((tmp_path / "out" / "work" / "tasks").glob("*.json"))) == 3
     assert not (tmp_path / "out/manifest.json").exists()
@@ -266,7 +260,7 @@ def test_no_room_for_an_archive_s_temporary_copy_is_no_fault_of_the_archive(make
 
     with monkeypatch.context() as patch:
         patch.setattr(archives.tempfile, "SpooledTemporaryFile", lambda size: Full())
-        with pytest.raises(RuntimeError, match=r"The disk is full while .*temporary copy"):
+        with raises("disk-full", "temporary copy"):
             call_verb(make())
     assert build(make())["documents"]["full"]["kept"] > 0
 
@@ -313,8 +307,11 @@ def test_licences_are_told_as_stated_and_those_of_web_of_science_as_known(make, 
     wos = {"name": "mine", "path": str(tmp_path / "savedrecs.txt"), "licence": "by subscription"}
     results = build(make(sources=[*(s.model_dump() for s in make().sources), wos]))
     printed = capsys.readouterr().out
-    assert "arxiv: CC0; full: not stated; mine: by subscription" in printed
-    assert "mine: holds Web of Science exports, which are not free to redistribute" in printed
+    assert results["licences"] == {"arxiv": "CC0", "full": "not stated", "mine": "by subscription"} | {
+        "general": "not stated"
+    }
+    assert all(f"{source}: {licence}" in printed for source, licence in results["licences"].items())
+    assert "mine: holds Web of Science" in printed
     assert results["formats"] == {"arxiv": ["arxiv"], "full": ["sample"], "mine": ["wos"], "general": ["text"]}
 
 
@@ -333,7 +330,7 @@ def test_a_balanced_corpus_leaves_the_surplus_unused(make):
     assert results["documents"][larger]["unused"] > 0
     unused = [r for r in ledger_of(make(out=make().out + "1")) if r["outcome"] == "unused"]
     assert {r["reason"] for r in unused} == {"balance_source"}
-    with pytest.raises(ValueError, match=r"balance.max_source_share=0.4 cannot be met: the papers come from 2 sources"):
+    with raises("balance-not-met", "balance.max_source_share=0.4", " 2 sources (arxiv, full)", " 0.50."):
         build(make(balance={**even, "max_source_share": 0.4}, out=make().out + "2"))
 
 
@@ -356,7 +353,7 @@ def test_papers_of_evaluation_files_and_of_other_languages_are_dropped(make, tmp
 
 def test_later_settings_do_not_read_the_sources_again(make, monkeypatch):
     """As after a stop for consent: the first stage's answers serve."""
-    with pytest.raises(ValueError, match="of the records were dropped"):
+    with raises("corpus-many-dropped"):
         build(make(max_drop_share=0.01))
     from nsllm_lite.corpus import sources
 

@@ -11,6 +11,7 @@ import pytest
 from nsllm_lite import recipe
 from nsllm_lite.corpus import build, cluster, shards
 from tests.corpus.small import digests, paper, prose, values
+from tests.raising import raises
 
 
 def full_text(number):
@@ -103,16 +104,16 @@ def test_ranks_divide_the_tasks_among_them_and_pass_over_what_is_done(corpus, mo
 def test_an_error_in_a_step_ends_the_chain(corpus):
     pytest.importorskip("datatrove")
     made = corpus("strict", max_drop_share=0.01)
-    with pytest.raises(ValueError, match="consent with max_drop_share"):
+    with raises("corpus-many-dropped", "max_drop_share=0.01", f"{made.out}/dropped.jsonl"):
         cluster.executors(made, "local", num_ranks=1, workers=1)[-1].run()
     assert not (Path(made.out) / "rows").exists()
 
 
 def test_without_datatrove_the_error_says_what_to_install(corpus, monkeypatch):
     monkeypatch.setitem(sys.modules, "datatrove.executor", None)
-    with pytest.raises(ValueError, match=r"pip install 'nsllm-lite\[cluster\]'"):
+    with raises("cluster-not-installed", "'nsllm-lite[cluster]'"):
         cluster.executors(corpus("none"), "local", num_ranks=1)
-    with pytest.raises(ValueError, match=r"no engine 'spark'.*local or slurm"):
+    with raises("cluster-engine-unknown", "'spark'", "local", "slurm"):
         cluster.executors(corpus("none"), "spark", num_ranks=1)
 
 

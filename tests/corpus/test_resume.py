@@ -1,10 +1,16 @@
 """A build done by several processes ends in the files of one that ran in one, and none of them outlives the build."""
 
 import json
+import os
 import subprocess
 import sys
 
+import pytest
+
+from nsllm_lite import recipe
+from nsllm_lite.corpus import shards, sources
 from tests.corpus.small import digests, make_papers, values
+from tests.raising import raises
 
 # Small tasks, so that a few hundred papers make many.
 BUILD = """
@@ -35,3 +41,16 @@ def test_a_process_that_lost_its_parent_takes_no_task(tmp_path):
     for parent, output in (("__import__('os').getppid()", "takes tasks\n"), ("1 << 30", "")):
         done = subprocess.run([sys.executable, "-c", lines.format(parent)], capture_output=True, text=True, check=False)
         assert done.stdout == output, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("function", "task", "code", "quoted"),
+    [
+        (os._exit, 1, "corpus-process-died", "reading"),
+        (sources.files_of, recipe.Source(name="s", path="no/such"), "source-absent", "no/such"),
+    ],
+)
+def test_the_death_and_the_error_of_a_worker_are_told_apart(tmp_path, function, task, code, quoted):
+    stage = shards.Stage("reading", function, [task, task], [1, 1], tmp_path / "tasks")
+    with raises(code, quoted):
+        shards.run_stage(stage, 2)

@@ -1,8 +1,7 @@
 import json
 
-import pytest
-
 from nsllm_lite.corpus import tokenizer
+from tests.raising import raises
 
 END = "<|endoftext|>"
 TEXTS = ["Tin grows whiskers under compressive stress at 25 °C.", "The rate was 1.5 ± 0.2 µm per day."] * 5
@@ -43,10 +42,10 @@ def test_truncation_in_the_file_is_switched_off(tmp_path):
 
 def test_a_missing_end_of_text_token_is_named(tmp_path):
     tokenizer.train_tokenizer(TEXTS, 400, "</s>", tmp_path)
-    with pytest.raises(ValueError, match=r"no token '<\|endoftext\|>'.*added tokens are: </s>.*Set `end_of_text`"):
+    with raises("tokenizer-no-end-of-text", repr(END), " </s>", "`end_of_text`"):
         tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(tmp_path)), END)
 
 
 def test_a_tokenizer_that_cannot_be_loaded(tmp_path):
-    with pytest.raises(ValueError, match=r"No tokenizer could be loaded from .* Packing needs the tokenizer"):
+    with raises("tokenizer-not-loaded", tmp_path):
         tokenizer.load_tokenizer(str(tmp_path))

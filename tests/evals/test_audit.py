@@ -121,33 +121,37 @@ def test_the_command(tmp_path, capsys):
     two = write(tmp_path / "two.jsonl", [("They short circuits after years, and nobody knows the", "a")], lines=True)
     assert cli.main(["audit", str(one), str(two), "--out", str(tmp_path / "audit.json")]) == 0
     text = capsys.readouterr().out
-    assert "one.json: 182 rows, classification" in text
-    assert "1  inputs have different outputs, 2 rows in all: no model can score above 99.5%" in text
-    assert "two.jsonl: 1 of 1 inputs stand within 1 of one.json's" in text
+    lines = text.splitlines()
+    assert any(line.startswith("one.json: 182 rows") for line in lines)
+    assert any(line.strip().startswith("1 ") and "2 rows" in line and "99.5%" in line for line in lines)
+    assert any(line.startswith("two.jsonl: 1 of 1 ") and "one.json" in line for line in lines)
     found = json.loads((tmp_path / "audit.json").read_text())
     assert found["between"] == [{"in": "one.json", "of": "two.jsonl", "rows": [[0, 180]]}]
     assert found["files"]["one.json"]["duplicates"]["conflicting_rows"] == [180, 181]
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "code"),
     [
-        ("[{", "cannot be read"),
-        ("[]", "no records"),
-        ('[{"input": "x"}]', "record 0"),
-        ("[3]", "record 0"),
-        ("\xff", "cannot"),
+        ("[{", "[items-file-unreadable]"),
+        ("[]", "[items-file-empty]"),
+        ('[{"input": "x"}]', "[items-record-unfit]"),
+        ("[3]", "[items-record-unfit]"),
+        ("\xff", "[items-file-unreadable]"),
     ],
 )
-def test_files_that_are_none(tmp_path, capsys, content, words):
+def test_files_that_are_none(tmp_path, capsys, content, code):
     path = tmp_path / "x.json"
     path.write_bytes(content.encode("latin-1"))
     assert cli.main(["audit", str(path)]) == 2
-    assert words in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert code in said
+    assert str(path) in said
     assert cli.main(["audit", str(tmp_path / "absent.json")]) == 2
+    assert "[items-file-unreadable]" in capsys.readouterr().err
     good = write(tmp_path / "good.json", [("a", "b")])
     assert cli.main(["audit", str(good), str(good)]) == 2
-    assert "named twice" in capsys.readouterr().err
+    assert "[audit-file-repeated]" in capsys.readouterr().err
 
 
 def test_the_letters_of_a_balanced_file_are_told_as_such():
@@ -167,4 +171,4 @@ def test_the_place_of_sentences_and_the_lead_of_titles_are_floors(tmp_path, caps
     assert found["files"]["titles.json"]["titles"]["first 12 words"] == pytest.approx(2 * 2 / 16)
     assert found["between"][0]["position"]["order"] == ["first", "mid", "last"]
     assert found["between"][0]["position"]["macro_f1"] == pytest.approx(1.0)
-    assert "their place there alone tells the label: accuracy 1.000" in capsys.readouterr().out
+    assert "accuracy 1.000" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import torch
 
 from nsllm_lite import recipe
 from nsllm_lite.evals.engine import Engine, encode, open_engine
+from tests.raising import raises
 
 LABELS = [" Background", " Methods", " A", " Results of all"]
 HEAD = "Which part of an abstract is it?\n\nSentence: Light is fast.\nPart: Background\n\n"
@@ -131,12 +132,12 @@ def test_a_smaller_batch_after_memory_ran_out(engine, monkeypatch):
 def test_a_model_without_a_tokenizer_is_refused(talker, tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((talker / name).read_bytes())
-    with pytest.raises(ValueError, match="has no tokenizer"):
+    with raises("eval-tokenizer-absent", tmp_path):
         open_engine(str(tmp_path), device="cpu", how=recipe.EvalExecution())
 
 
 def test_without_vllm_its_backend_says_so(talker):
-    with pytest.raises(ValueError, match="needs vLLM, which is not installed"):
+    with raises("vllm-not-installed"):
         open_engine(str(talker), device="cpu", how=recipe.EvalExecution(backend="vllm"))
 
 

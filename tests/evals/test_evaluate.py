@@ -9,6 +9,7 @@ from nsllm_lite import cli, recipe, run
 from nsllm_lite.evals import evaluate as evaluating
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
 from nsllm_lite.tasks.items import Item, choices_of
+from tests.raising import raises
 
 from .conftest import make_talker
 
@@ -120,7 +121,7 @@ def test_only_what_is_missing_is_asked(two, talker, other_talker, monkeypatch):
 
 def test_another_recipe_does_not_overwrite(two, talker):
     folder, _ = two
-    with pytest.raises(ValueError, match="finished result made differently"):
+    with raises("finished-result-differs", folder / "eval", "models"):
         evaluate(eval_recipe(folder, {"one": talker}))
 
 
@@ -161,7 +162,7 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch
     assert row["unread"] == answers[: len(items)].count(None)
     right = sum(a == item.answer for a, item in zip(answers, items, strict=False))
     assert row["accuracy"]["value"] == pytest.approx(right / len(items))
-    assert engine.asked[0].startswith("<user>Which part of a structured abstract")
+    assert engine.asked[0].startswith("<user>Which part of a ")
     assert "Answer with one of: Methods, Objective, Results.<answer>" in engine.asked[0]
     assert "could not be read" in (tmp_path / "eval/report.md").read_text()
 
@@ -172,6 +173,14 @@ def test_without_a_chat_template_the_prompt_is_that_of_tuning():
     assert evaluating.as_told(Said([], None), task, item, ()) == "Write a title.\n\nLight.\n\nAnswer:\n"
 
 
+def test_a_chat_template_that_refuses_ends_the_evaluation(monkeypatch):
+    engine = Said([])
+    monkeypatch.setattr(engine, "apply_chat_template", lambda *_, **__: {}["roles"])
+    task = evaluating.load_sets.__globals__["TASKS"]["title"]
+    with raises("eval-chat-template-refused", "KeyError: 'roles'", "modes: [few-shot]"):
+        evaluating.as_told(engine, task, Item(0, "Light.", "x", {}), ())
+
+
 def test_by_words_on_the_command_line(talker, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own_files(tmp_path)
@@ -180,6 +189,8 @@ def test_by_words_on_the_command_line(talker, tmp_path, capsys, monkeypatch):
     results = run.read_json(tmp_path / "here/results.json")
     assert {about["name"]: about["items"] for about in results["sets"]} == {"open": 3, "moves": 3}
     assert cli.main(["eval", str(talker), "--file", "open.json"]) == 2
-    assert "it needs a task and a path" in capsys.readouterr().err
+    assert "[task-file-form]" in capsys.readouterr().err
     assert cli.main(["eval", str(tmp_path / "absent"), "--file", "open=open.json", "--out", "there"]) == 2
-    assert "No model at" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "[model-not-found]" in said
+    assert str(tmp_path / "absent") in said

@@ -9,6 +9,7 @@ import nsllm_lite.tasks
 from nsllm_lite import recipe
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
 from nsllm_lite.tasks.task import TASKS
+from tests.raising import raises
 
 YAMLS = Path(nsllm_lite.tasks.__file__).parent / "lm_eval"
 lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is in the dev extra")
@@ -90,6 +91,15 @@ def test_the_same_scores(theirs, ours):
         found = theirs[0]["results"][f"nsllm_{task}"]
         for metric in metrics[task]:
             assert found[f"{metric},none"] == pytest.approx(rows[task][metric]["value"], abs=1e-6), (task, metric)
+
+
+def test_a_folder_without_the_tasks_items_is_refused(tmp_path):
+    from nsllm_lite.tasks.lm_eval import functions
+
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/open.jsonl").write_text('{"input": "1 + 1?", "output": "2"}\n')
+    with raises("lm-eval-no-items", tmp_path, "'title'"):
+        functions.title(tasks=str(tmp_path))
 
 
 def test_versions_and_examples_of_the_yamls_are_those_of_the_tasks(theirs):

@@ -9,6 +9,7 @@ from nsllm_lite import recipe
 from nsllm_lite.evals.report import markdown_table, report
 from nsllm_lite.merge import merge
 from nsllm_lite.train.cpt import train
+from tests.raising import raises
 
 
 def report_recipe(pico, root: Path) -> recipe.Report:
@@ -27,7 +28,7 @@ def merge_recipe(base: str, root: Path, number: int) -> recipe.Merge:
 
 
 def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
-    with pytest.raises(ValueError, match=r"phase1 is not finished: run `make two-phase` first"):
+    with raises("report-phase-unfinished", tmp_path / "phase1"):
         report(report_recipe(pico, tmp_path))
     samples = {"count": 0, "prompt_tokens": 4, "new_tokens": 4}
     first = train(pico_recipe(out=str(tmp_path / "phase1"), samples=samples))

@@ -8,6 +8,7 @@ import torch
 
 from nsllm_lite import recipe
 from nsllm_lite.evals.engine import open_engine
+from tests.raising import raises
 
 
 class StandIn:
@@ -65,5 +66,5 @@ def test_it_agrees_with_the_other_engine(vllm, talker):
 
 def test_an_adapter_is_refused(vllm, talker, tmp_path):
     (tmp_path / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{talker}"}}')
-    with pytest.raises(ValueError, match="takes whole 16-bit models"):
+    with raises("vllm-not-whole", tmp_path):
         open_engine(str(tmp_path), device="cpu", how=recipe.EvalExecution(backend="vllm"))

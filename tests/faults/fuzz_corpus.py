@@ -20,6 +20,7 @@ from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.phases import RENDER
 from nsllm_lite.corpus.texts import clean, language, quality
 from nsllm_lite.document import Document, Section, read_documents
+from nsllm_lite.errors import UserError
 from tests.corpus.small import values, write_lines
 from tests.faults.fuzz_mutate import mutate
 from tests.faults.fuzz_target import Target, seeds_of
@@ -90,7 +91,7 @@ def check_texts(content: bytes, folder: Path) -> None:
 
 
 def check_evaluation_file(content: bytes, folder: Path) -> None:
-    """An index of items, or ValueError: none may be passed over unseen."""
+    """An index of items, or UserError: none may be passed over unseen."""
     name, _, rest = content.partition(b"\n")
     path = (
         folder / f"x.{name.decode('ascii', 'ignore')}" if name in (b"json", b"jsonl", b"csv", b"txt") else folder / "x"
@@ -98,7 +99,7 @@ def check_evaluation_file(content: bytes, folder: Path) -> None:
     path.write_bytes(rest)
     try:
         index = Index.load([path])
-    except ValueError as error:
+    except UserError as error:
         assert str(path.name) in str(error), error  # noqa: PT017
     else:
         assert len(index), "no item, and no word"
@@ -138,8 +139,8 @@ def account(files: dict[str, bytes], folder: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
             build.build(chosen)
-        except ValueError as error:
-            assert "no paper could be read" in str(error), error  # noqa: PT017  # all of `fuzzed` is damaged
+        except UserError as error:
+            assert error.code == "source-unreadable", error  # noqa: PT017  # all of `fuzzed` is damaged
             return
     expected: Counter[str] = Counter()
     for file in sources.files_of(chosen.sources[0]):

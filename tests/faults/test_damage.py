@@ -12,12 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from nsllm_lite import cli, intact, model, recipe, run, weights
 from nsllm_lite.corpus import build
+from nsllm_lite.errors import UserError
 from nsllm_lite.evals.engine import open_engine
 from nsllm_lite.rows import Rows
 from nsllm_lite.tasks.splits import make_tasks
 from nsllm_lite.train import checkpoint, cpt
 from tests.conftest import SHAPE, pico_values
 from tests.corpus.small import digests, paper, prose, sample, values, write_lines
+from tests.raising import raises
 
 PLAIN = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
 
@@ -45,17 +47,20 @@ def damages(path: Path, flips: int, seed: int = 0, within: int | None = None) ->
             path.write_bytes(whole)
 
 
-def refused(command: Callable[[], int | None], capsys: pytest.CaptureFixture, path: Path, what: str) -> None:
-    """The command ends with status 2, or with ValueError, and one error that names the file."""
+def refused(
+    command: Callable[[], int | None], capsys: pytest.CaptureFixture, path: Path, what: str, code: str = ""
+) -> None:
+    """The command ends with status 2, or with UserError, and one error that names the file and has that code."""
     capsys.readouterr()
     try:
         status = command()
-    except ValueError as error:
-        status, said = 2 if type(error) is ValueError else repr(error), str(error)
+    except UserError as error:
+        status, said = 2, f"{error} [{error.code}]"
     else:
         said = capsys.readouterr().err
     assert status == 2, what
     assert path.name in said, f"{what}: {said}"
+    assert not code or f"[{code}]" in said, f"{what}: {said}"
     assert "Traceback" not in said, what
 
 
@@ -137,7 +142,7 @@ def test_files_changed_on_purpose_are_used_once_that_is_said(chain):
     (folder / "config.json").write_text(
         text.replace('"max_position_embeddings": 32768', '"max_position_embeddings": 64')
     )
-    with pytest.raises(ValueError, match=r"config\.json is damaged.*on purpose, delete .*files\.json"):
+    with raises("file-changed", folder / "config.json", folder / "files.json"):
         model.load_base(folder, **PLAIN)
     (folder / "files.json").unlink()
     assert model.load_base(folder, **PLAIN).config.max_position_embeddings == 64
@@ -158,7 +163,7 @@ def test_weights_of_others_are_whole_or_refused(pico, chain, capsys, tmp_path, s
     for what in damages(files[0], 40, within=8 + header_bytes):
         try:
             loaded = model.load_base(base, **PLAIN)
-        except ValueError as error:
+        except UserError as error:
             said[what] = str(error)
         else:
             harmless.append((what, {name: tensor.sum().item() for name, tensor in loaded.named_parameters()}))
@@ -167,8 +172,9 @@ def test_weights_of_others_are_whole_or_refused(pico, chain, capsys, tmp_path, s
     whole = {name: tensor.sum().item() for name, tensor in model.load_base(base, **PLAIN).named_parameters()}
     assert all(sums == whole for _, sums in harmless), "as where a bit of the metadata is turned over"
     for path in [base / "tokenizer.json", base / "config.json", *base.glob("*.index.json")]:
+        code = "tokenizer-damaged" if path.name == "tokenizer.json" else "file-damaged"
         for what in damages(path, 0):
-            refused(lambda: cli.main(words), capsys, path, what)
+            refused(lambda: cli.main(words), capsys, path, what, code)
     files[0].unlink()
     refused(lambda: cli.main(words), capsys, base, "a file that is missing")
 
@@ -192,7 +198,8 @@ def test_a_base_that_changed_after_training_is_not_merged_into(chain, capsys, tm
     whole[place] ^= 1
     (base / "model.safetensors").write_bytes(whole)
     assert run.fingerprint_weights(base) == before
-    refused(lambda: cli.main(merge_words(root, "merged", "base")), capsys, base / "model.safetensors", "changed")
+    words = merge_words(root, "merged", "base")
+    refused(lambda: cli.main(words), capsys, base / "model.safetensors", "changed", "merge-base-changed")
     (root / "phase/manifest.json").unlink()  # as if it had been killed
     refused(lambda: cli.main(["train", str(root / "phase.yaml")]), capsys, base / "model.safetensors", "changed")
 
@@ -303,7 +310,7 @@ def check_work(corpus: Callable, capsys: pytest.CaptureFixture, monkeypatch: pyt
             refusal = ""
             try:
                 build.build(corpus("broken"))
-            except ValueError as error:
+            except UserError as error:
                 refusal = str(error)
             assert name.name in refusal or (digests(out) == whole and "is damaged" in capsys.readouterr().out), words
             tries += 1

@@ -15,10 +15,12 @@ from PIL import Image
 from safetensors import safe_open
 
 from nsllm_lite import cli, recipe, run
+from nsllm_lite.errors import RunError
 from tests.corpus.small import prose, sample, values, write_lines
 from tests.evals.conftest import make_talker
 from tests.faults.tell import tell
 from tests.merge.make import make_adapter, make_base
+from tests.raising import assert_error
 
 PAGE = 4096
 mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
@@ -73,12 +75,12 @@ def contents(folder):
     }
 
 
-def complaint_of(asked) -> str | None:
+def complaint_of(asked) -> RunError | None:
     """None where the verb got to its end."""
     try:
         cli.call_verb(asked)
-    except RuntimeError as error:
-        return str(error)
+    except RunError as error:
+        return error
     return None
 
 
@@ -89,8 +91,7 @@ def grow_until_it_fits(disk, asked, step_bytes, monkeypatch) -> int:
     while True:
         disk.resize(size)
         if complaint := complaint_of(asked):
-            assert "The disk is full while writing" in complaint
-            assert "run the same command again" in complaint
+            assert_error(complaint, "disk-full", asked.out)
         else:
             return tries
         assert not os.path.exists(f"{asked.out}/manifest.json")

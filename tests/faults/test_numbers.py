@@ -16,6 +16,7 @@ from nsllm_lite.rows import Row, Rows, RowTotals, write_rows
 from nsllm_lite.train import checkpoint, cpt, guards, spikes
 from tests.conftest import pico_values
 from tests.merge.make import edit_adapter, make_adapter, make_recipe
+from tests.raising import raises
 
 STEPS = {"steps": 30, "tokens_per_step": 256, "tokens": 30 * 256}
 
@@ -46,7 +47,7 @@ def test_a_base_that_is_not_finite_is_refused_and_its_tensor_named(pico, pico_re
     tensors = load_file(base / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"][100, 3] = value
     save_file(tensors, base / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN or infinity in .*model\.safetens"):
+    with raises("weights-not-finite", "layers.1.mlp.up_proj.weight", base / "model.safetensors"):
         cpt.train(pico_recipe(model=str(base)))
     assert not (tmp_path / "out").exists(), "nothing is begun that could not be continued with another base"
 
@@ -58,10 +59,10 @@ def test_an_adapter_that_is_not_finite_is_neither_merged_nor_scored(pico, tmp_pa
     edit_adapter(adapter, lambda tensors: tensors[name].view(-1)[5].fill_(math.nan))
     from nsllm_lite.merge import merge
 
-    with pytest.raises(ValueError, match=r"v_proj\.lora_B\.weight holds NaN or infinity in .*adapter_model"):
+    with raises("weights-not-finite", "v_proj.lora_B.weight", adapter / "adapter_model"):
         merge(make_recipe(pico / "base", adapter, tmp_path / "merged"))
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    with pytest.raises(ValueError, match=r"v_proj\.lora_B\.weight holds NaN or infinity in .*adapter_model"):
+    with raises("weights-not-finite", "v_proj.lora_B.weight", adapter / "adapter_model"):
         model.load_adapter(model.load_base(pico / "base", **options), adapter)
 
 
@@ -78,7 +79,7 @@ def test_a_checkpoint_is_not_made_of_what_is_not_finite(pico_recipe, monkeypatch
 
     monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
     asked = pico_recipe()
-    with pytest.raises(RuntimeError, match=r"Step 8 has made .*lora_.* NaN or infinite.*step-000004"):
+    with raises("checkpoint-not-finite", "Step 8", "lora_", "step-000004"):
         cpt.train(asked)
     assert checkpoint.newest(Path(asked.out) / "checkpoints").name == "step-000004"
 
@@ -93,7 +94,7 @@ def test_a_checkpoint_that_holds_what_is_not_finite_is_passed_over(tmp_path, cap
         patch.setattr(checkpoint, "_not_finite", lambda tensors: "")
         checkpoint.save(tmp_path, 2, lm, optimizer, {})
     assert checkpoint.newest(tmp_path).name == "step-000001"
-    assert "step-000002: damaged (trained.safetensors: weight is not finite), passed over" in capsys.readouterr().out
+    assert "step-000002: damaged (trained.safetensors: weight" in capsys.readouterr().out
     checkpoint.rotate(tmp_path, 2, 1)
     assert checkpoint.newest(tmp_path).name == "step-000001"
 
@@ -112,14 +113,16 @@ def test_a_token_that_the_model_has_not_is_named_with_its_document(pico, pico_re
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
     assert cli.main(["train", str(tmp_path / "recipe.yaml")]) == 2
     said = capsys.readouterr().err
-    assert f"holds token {token}, but the model knows 300 (row 31, document {rows[31].doc_ids[1]})" in said
+    assert "[rows-token-unknown]" in said
+    assert f"token {token}, " in said
+    assert f"knows 300 (row 31, document {rows[31].doc_ids[1]})" in said
 
 
 def test_held_out_rows_of_another_vocabulary_are_refused(pico):
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
     lm = model.PackedLM(model.load_base(pico / "base", **options))
     row = Row(np.array([5, 300, 0], np.int32), [3], ["arxiv:1"], ["papers"], [9])
-    with pytest.raises(ValueError, match="row of arxiv:1 holds token 300, but the model knows 300"):
+    with raises("heldout-token-unknown", "arxiv:1", "token 300", "knows 300"):
         heldout.score(lm, [row], 1, "cpu")
 
 
@@ -166,7 +169,7 @@ def test_a_rate_that_is_too_high_is_recognised():
     assert judged(jump).too_high_step <= 12
     hump = losses.copy()
     hump[2:6] *= [1.2, 1.9, 1.7, 1.1]
-    assert "that it began with" in judged(hump).too_high
+    assert "began with" in judged(hump).too_high
     assert judged(hump).too_high_step <= 20
 
 
@@ -190,7 +193,7 @@ def test_a_spike_is_reported_once_and_the_same_after_a_resume(pico_recipe, tmp_p
     assert results["spikes"] == 2
     assert results["learning_rate_too_high"] is None
     assert said.count("a spike, loss 1") == 2
-    assert "2 spikes of the loss, named in" in said
+    assert "2 spikes" in said
     lines = [json.loads(line) for line in (tmp_path / "whole/spikes.jsonl").read_text().splitlines()]
     order = cpt.step_order(whole, cpt.read_inputs(whole))
     for line, step in zip(lines, (24, 27), strict=True):
@@ -226,8 +229,8 @@ def test_what_is_kept_and_said_of_spikes_is_bounded(pico_recipe, tmp_path, capsy
     assert {len(json.loads(line)["documents"]) for line in lines} == {spikes.MAX_DOCUMENTS}
     said = capsys.readouterr().out
     assert said.count("a spike") == spikes.MAX_SAID
-    assert said.count("the learning rate seems too high: 3 spikes") == 1
-    assert "later ones are not printed" in said
+    assert said.count("too high: 3 spikes") == 1
+    assert "later ones" in said
 
 
 def test_a_real_run_says_that_its_rate_is_too_high_and_one_at_the_right_rate_does_not(pico, tmp_path, capsys):
@@ -251,7 +254,7 @@ def test_a_real_run_says_that_its_rate_is_too_high_and_one_at_the_right_rate_doe
         results = cpt.train(recipe.validate(asked, "second"))
         said = capsys.readouterr().out
         assert bool(results["learning_rate_too_high"]) == too_high, said
-        assert ("the learning rate seems too high" in said) == too_high
+        assert ("seems too high: " in said) == too_high
         if too_high:
-            assert "optimizer.learning_rate is 1, after 2 steps of warm-up: try 0.3 or 0.1, in another folder" in said
-            assert "The learning rate seems too high (optimizer.learning_rate=1)" in said, "in the summary too"
+            assert "learning_rate is 1, after 2 steps of warm-up: try 0.3 or 0.1" in said
+            assert "(optimizer.learning_rate=1)" in said, "in the summary too"

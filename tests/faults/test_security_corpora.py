@@ -205,7 +205,7 @@ def overlapping_zip():
 def test_archives_in_archives_are_opened_to_a_depth(tmp_path):
     (tmp_path / "quine.zip").write_bytes(quine_like(40))
     (record,) = read(tmp_path)
-    assert "archives in archives, 6 deep: refused" in record.message
+    assert "6 deep" in record.message
 
 
 def test_entries_of_a_zip_that_share_bytes_are_paid_for_each_time(tmp_path, monkeypatch):
@@ -230,7 +230,7 @@ def test_the_list_of_an_archive_is_not_held_in_memory_and_has_a_bound(tmp_path, 
         for n in range(80):
             archive.writestr(f"{n}.json", "")
     (record,) = read(tmp_path)
-    assert "list of files takes 4,230 bytes, over 4,000" in record.message
+    assert "4,230 bytes, over 4,000" in record.message
 
 
 BOMB = """
@@ -285,7 +285,7 @@ def test_a_line_without_end_is_refused_where_its_bound_is(tmp_path, monkeypatch,
     first, second, refused = read(tmp_path, general=general)
     assert isinstance(first, Document)
     assert isinstance(second, Document)
-    assert "a line of over 5,000 characters" in refused.message
+    assert "over 5,000 characters" in refused.message
 
 
 # -------------------------------------------------------------------------------------------------------- own macros
@@ -423,7 +423,7 @@ def test_what_an_error_quotes_of_a_hostile_corpus_cannot_command_the_terminal(tm
     write_lines(tmp_path / "general.jsonl", [{"text": prose(n)} for n in range(8)])
     assert build(tmp_path, values(tmp_path, "out", [{"name": "s", "path": str(corpus)}])) == 2
     error = capsys.readouterr().err
-    assert "no paper could be read" in error
+    assert "[source-unreadable]" in error
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", error)
     assert cli.main(["corpus", f"{ESCAPE}.yaml"]) == 2
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", capsys.readouterr().err)

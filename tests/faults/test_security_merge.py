@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from nsllm_lite import cli, recipe, untrusted
 from nsllm_lite.corpus.tokenizer import save_tokenizer
+from nsllm_lite.errors import UserError
 from nsllm_lite.evals.engine import open_engine
 from nsllm_lite.evals.evaluate import as_told
 from nsllm_lite.model import resolve_model
@@ -21,6 +22,7 @@ from nsllm_lite.tasks.task import TASKS
 from tests.evals.conftest import make_talker
 from tests.faults import hostile
 from tests.faults.hostile import CODE, SECRET, litter, merge_words, pickled, ran, with_code
+from tests.raising import raises
 
 marker, made, pair = hostile.marker, hostile.made, hostile.pair
 
@@ -59,7 +61,7 @@ def test_a_chat_template_can_neither_leave_its_sandbox_nor_run_for_ever(talker, 
     engine = open_engine(str(talker), device="cpu", how=recipe.EvalExecution())
     engine.tokenizer.chat_template = TEMPLATES[attack].replace("MARKER", repr(str(marker)))
     started = time.monotonic()
-    with pytest.raises(ValueError, match=r"the chat template (refuses|takes|writes).* set modes: \[few-shot\]"):
+    with raises("eval-chat-template-refused", "few-shot"):
         as_told(engine, TASKS["open"], Item(0, "Is it?", "yes", {}), ())
     assert time.monotonic() - started < 20
 
@@ -83,7 +85,7 @@ def test_a_merge_takes_over_neither_code_nor_pickles_nor_their_names(pair, tmp_p
             assert "evil" not in path.read_text().lower(), path
     said = capsys.readouterr().out
     for name in ("tokenizer_evil.py", "vocab.pkl", "tokenizer.joblib", "LICENSE.py", "auto_map of config.json"):
-        assert name in said.split("is left behind")[1]
+        assert name in said
         assert name in json.loads((out / "manifest.json").read_text())["results"]["left_behind"]
 
 
@@ -96,7 +98,9 @@ def test_a_link_out_of_the_base_is_not_copied_into_the_merged_model(pair, tmp_pa
     (base / name).unlink(missing_ok=True)
     (base / name).symlink_to("../secret")
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
-    assert "is a link that leads out of its folder" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "[model-link-outside]" in told
+    assert str(tmp_path / "secret") in told
     assert not (tmp_path / "out").exists()
 
 
@@ -165,8 +169,9 @@ def test_a_models_name_is_a_folder_or_a_hub_id_and_nothing_else(monkeypatch, tmp
     monkeypatch.setattr(huggingface_hub, "snapshot_download", ran)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", ran)
     assert not untrusted.HUB_ID.fullmatch(name)
-    with pytest.raises(ValueError, match=r"No model at|is no model directory"):
+    with pytest.raises(UserError) as caught:
         resolve_model(name)
+    assert caught.value.code in ("model-not-found", "model-no-config")
     words = [f"--model={name}", f"--out={tmp_path / 'run'}", "--recipes=recipes/nano"]
     if name:
         assert cli.main(["plan", *words]) == 2
@@ -178,7 +183,7 @@ def test_models_are_sent_to_a_hub_id_and_nowhere_else(pair, tmp_path, capsys, na
     base, adapter = pair
     if name:
         assert cli.main([*merge_words(base, adapter, tmp_path / "out"), f"--push-to-hub={name}"]) == 2
-        assert "is no id of a model" in capsys.readouterr().err
+        assert "[push-id-invalid]" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
 
 
@@ -232,5 +237,5 @@ def test_a_link_out_of_the_model_is_not_copied_beside_the_rows(tmp_path):
     (tmp_path / "secret").write_text("{}")
     (tmp_path / "model").mkdir()
     (tmp_path / "model/tokenizer.json").symlink_to("../secret")
-    with pytest.raises(ValueError, match="is a link that leads out of its folder"):
+    with raises("model-link-outside", tmp_path / "model/tokenizer.json", tmp_path / "secret"):
         save_tokenizer(str(tmp_path / "model"), tmp_path / "out")

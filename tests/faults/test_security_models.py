@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 import shutil
 import sys
 import time
@@ -18,6 +19,7 @@ from nsllm_lite.model import load_adapter, load_base, resolve_model
 from tests.faults import hostile
 from tests.faults.hostile import CODE, litter, merge_words, pickled, torch_file, train_words, with_code, zipped
 from tests.merge.make import edit_json
+from tests.raising import raises
 
 marker, made, pair = hostile.marker, hostile.made, hostile.pair
 
@@ -34,31 +36,37 @@ def test_the_attacks_do_harm_where_nobody_looks(marker):
 # -------------------------------------------------------------------------------------------------------------- weights
 
 INDEX = {"metadata": {}, "weight_map": {"model.norm.weight": "evil"}}
+NOT_SAFETENSORS, ABSENT, INDEX_FILE = "weights-not-safetensors", "weights-absent", "model.safetensors.index.json"
 NO_WEIGHTS = {
-    "pytorch_model.bin": {"pytorch_model.bin": torch_file},
-    "pickle in shards": {
+    "pytorch_model.bin": (ABSENT, {"pytorch_model.bin": torch_file}),
+    "pickle in shards": (ABSENT, {
         "pytorch_model-00001-of-00001.bin": torch_file,
         "pytorch_model.bin.index.json": lambda: json.dumps(INDEX).replace("evil", "pytorch_model-00001-of-00001.bin"),
-    },
-    "index names a pickle": {
-        "evil.bin": torch_file,
-        "model.safetensors.index.json": lambda: json.dumps(INDEX).replace("evil", "evil.bin"),
-    },
-    "index leads up": {"model.safetensors.index.json": lambda: json.dumps(INDEX).replace("evil", "../x.safetensors")},
-    "index leads to root": {"model.safetensors.index.json": lambda: json.dumps(INDEX).replace("evil", "/etc/passwd")},
-    "index names nothing": {"model.safetensors.index.json": lambda: '{"weight_map": ["evil"]}'},
-    "index without end": {"model.safetensors.index.json": lambda: "[" * 100_000},
-    "another name": {"other.safetensors": torch_file, "pytorch_model.bin": torch_file},
-    "safetensors is a pickle": {"model.safetensors": pickled},
-    "safetensors is torch's": {"model.safetensors": torch_file},
-    "safetensors is a zip": {"model.safetensors": zipped},
-    "safetensors of no bytes": {"model.safetensors": lambda: b""},
-    "safetensors of endless head": {"model.safetensors": lambda: b"\xff" * 64},
-    "config without end": {"config.json": lambda: '{"a":' * 100_000},
-    "config is a list": {"config.json": lambda: "[]"},
-    "config of long numbers": {"config.json": lambda: '{"vocab_size": ' + "9" * 10_000 + "}"},
-    "keras and flax": {"tf_model.h5": pickled, "flax_model.msgpack": pickled, "consolidated.00.pth": torch_file},
-}
+    }),
+    "index names a pickle": ("weights-index-names-others", {
+        "evil.bin": torch_file, INDEX_FILE: lambda: json.dumps(INDEX).replace("evil", "evil.bin"),
+    }),
+    "index leads up": (
+        "weights-index-outside", {INDEX_FILE: lambda: json.dumps(INDEX).replace("evil", "../x.safetensors")},
+    ),
+    "index leads to root": (
+        "weights-index-outside", {INDEX_FILE: lambda: json.dumps(INDEX).replace("evil", "/etc/passwd")},
+    ),
+    "index names nothing": ("weights-index-empty", {INDEX_FILE: lambda: '{"weight_map": ["evil"]}'}),
+    "index without end": ("file-damaged", {INDEX_FILE: lambda: "[" * 100_000}),
+    "another name": (ABSENT, {"other.safetensors": torch_file, "pytorch_model.bin": torch_file}),
+    "safetensors is a pickle": (NOT_SAFETENSORS, {"model.safetensors": pickled}),
+    "safetensors is torch's": (NOT_SAFETENSORS, {"model.safetensors": torch_file}),
+    "safetensors is a zip": (NOT_SAFETENSORS, {"model.safetensors": zipped}),
+    "safetensors of no bytes": (NOT_SAFETENSORS, {"model.safetensors": lambda: b""}),
+    "safetensors of endless head": (NOT_SAFETENSORS, {"model.safetensors": lambda: b"\xff" * 64}),
+    "config without end": ("file-damaged", {"config.json": lambda: '{"a":' * 100_000}),
+    "config is a list": ("model-config-wrong", {"config.json": lambda: "[]"}),
+    "config of long numbers": ("file-damaged", {"config.json": lambda: '{"vocab_size": ' + "9" * 10_000 + "}"}),
+    "keras and flax": (
+        ABSENT, {"tf_model.h5": pickled, "flax_model.msgpack": pickled, "consolidated.00.pth": torch_file},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("attack", NO_WEIGHTS)
@@ -67,7 +75,8 @@ def test_weights_that_are_no_safetensors_are_refused_by_every_verb(pico, pair, t
     base = Path(shutil.copytree(pico / "base", tmp_path / "spoilt"))
     if not attack.startswith("config"):
         (base / "model.safetensors").unlink()
-    for name, content in NO_WEIGHTS[attack].items():
+    code, files = NO_WEIGHTS[attack]
+    for name, content in files.items():
         data = content()
         (base / name).write_bytes(data if isinstance(data, bytes) else data.encode())
     for words in (
@@ -77,8 +86,9 @@ def test_weights_that_are_no_safetensors_are_refused_by_every_verb(pico, pair, t
     ):
         assert cli.main(words) == 2
         said = capsys.readouterr().err
-        assert "safetensors" in said or "config.json" in said
-    with pytest.raises(ValueError, match=r"safetensors|config\.json"):
+        # training takes the fingerprint first
+        assert any(f"[{one}]" in said for one in (code, ABSENT, NOT_SAFETENSORS, "file-damaged")), said
+    with raises(code, base):
         BertScore(base, "cpu")
     assert not (tmp_path / "out").exists()
 
@@ -110,7 +120,7 @@ def test_forged_headers_of_safetensors_are_refused(pair, tmp_path, capsys, conte
     base, adapter = pair
     (base / "model.safetensors").write_bytes(content)
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
-    assert "safetensors" in capsys.readouterr().err
+    assert re.search(r"\[weights-(not-safetensors|size-wrong)\]", capsys.readouterr().err)
 
 
 def test_pickles_beside_good_files_are_not_opened_in_training_resuming_and_scoring(pico, tmp_path, capsys):
@@ -143,7 +153,7 @@ def test_checkpoints_that_are_pickles_in_truth_are_passed_over(pico, tmp_path, c
     capsys.readouterr()
     assert cli.main(words) == 0
     told = capsys.readouterr().out
-    assert "damaged (optimizer.safetensors, rng.safetensors, trained.safetensors), passed over" in told
+    assert "(optimizer.safetensors, rng.safetensors, trained.safetensors)" in told
 
 
 # ------------------------------------------------------------------------------------------------------------- adapters
@@ -160,20 +170,23 @@ def test_an_adapter_that_is_a_pickle_is_refused(pair, tmp_path, capsys, content)
         assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
         assert "safetensors" in capsys.readouterr().err
     model = load_base(base, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
-    with pytest.raises(ValueError, match="No adapter at"):
+    with raises("model-adapter-missing", adapter):
         load_adapter(model, adapter)
 
 
 EVIL_SETTINGS = {
-    "modules of Megatron": {"megatron_config": {"a": 1}, "megatron_core": "evil_module"},
-    "adapters of the hub": {"peft_type": "XLORA", "adapters": {"0": "evil/adapter"}, "hidden_size": 64},
-    "a tokenizer with code": {
+    "modules of Megatron": ("adapter-names-code", {"megatron_config": {"a": 1}, "megatron_core": "evil_module"}),
+    "adapters of the hub": (
+        "adapter-not-lora", {"peft_type": "XLORA", "adapters": {"0": "evil/adapter"}, "hidden_size": 64},
+    ),
+    "a tokenizer with code": ("adapter-not-lora", {
         "peft_type": "PROMPT_TUNING", "prompt_tuning_init": "TEXT", "tokenizer_name_or_path": "evil/tokenizer",
         "tokenizer_kwargs": {"trust_remote_code": True}, "inference_mode": False, "num_virtual_tokens": 4,
-    },
-    "a pattern without end": {"rank_pattern": {"(a+)+$": 8}},
-    "targets without end": {"target_modules": "(([a-z._0-9])+)+!"},
-    "a polynomial": {"target_modules": ".*a.*b.*c.*d.*e.*f.*g"},
+    }),
+    "a pattern without end": ("adapter-pattern-endless", {"rank_pattern": {"(a+)+$": 8}}),
+    "targets without end": ("adapter-pattern-endless", {"target_modules": "(([a-z._0-9])+)+!"}),
+    "a polynomial": ("adapter-pattern-endless", {"target_modules": ".*a.*b.*c.*d.*e.*f.*g"}),
+    "a number": ("adapter-pattern-wrong", {"target_modules": 7}),
 }  # fmt: skip
 
 
@@ -182,13 +195,14 @@ def test_settings_of_an_adapter_fetch_import_and_hang_nothing(pair, tmp_path, mo
     base, adapter = pair
     (tmp_path / "evil_module.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
-    edit_json(adapter / "adapter_config.json", **EVIL_SETTINGS[attack])
+    code, settings = EVIL_SETTINGS[attack]
+    edit_json(adapter / "adapter_config.json", **settings)
     started = time.process_time()
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
     model = load_base(base, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
-    with pytest.raises(ValueError, match=r"Only LoRA|may not name code|may take for ever"):
+    with raises(code, adapter):
         load_adapter(model, adapter)
-    with pytest.raises(ValueError, match=r"Only LoRA|may not name code|may take for ever"):
+    with raises(code, adapter):
         open_engine(str(adapter), device="cpu", how=recipe.EvalExecution())
     assert time.process_time() - started < 20
     assert "evil_module" not in sys.modules
@@ -209,7 +223,7 @@ def test_the_base_that_an_adapter_names_is_not_fetched(pair, monkeypatch, name):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     _, adapter = pair
     edit_json(adapter / "adapter_config.json", base_model_name_or_path=name)
-    with pytest.raises(ValueError, match=r"No model at|is not on this machine. Nothing is fetched"):
+    with raises("model-base-not-local" if name == "evil/base" else "model-not-found", name):
         open_engine(str(adapter), device="cpu", how=recipe.EvalExecution())
     assert all(options["local_files_only"] for options in asked)
 
@@ -234,10 +248,10 @@ def test_an_adapter_beside_a_model_does_not_put_another_in_its_place(pair, tmp_p
     for path in adapter.iterdir():
         shutil.copy(path, base)
     edit_json(base / "adapter_config.json", base_model_name_or_path="evil/base")
-    with pytest.raises(ValueError, match="holds a model and an adapter"):
+    with raises("model-with-adapter", base):
         load_base(base, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
-    assert "holds a model and an adapter" in capsys.readouterr().err
+    assert "[model-with-adapter]" in capsys.readouterr().err
 
 
 def test_patterns_that_others_train_with_are_read(pair):
@@ -287,26 +301,26 @@ def test_attention_from_elsewhere_is_refused(pico, tmp_path):
     for changes in ({"attn_implementation": "evil/kernel"}, {"text_config": {"_attn_implementation": "evil/kernel:f"}}):
         shutil.copy(pico / "base/config.json", base)
         edit_json(base / "config.json", **changes)
-        with pytest.raises(ValueError, match="asks for attention from 'evil/kernel"):
+        with raises("model-names-code", base, "evil/kernel"):
             open_engine(str(base), device="cpu", how=recipe.EvalExecution())
-        with pytest.raises(ValueError, match="asks for attention from 'evil/kernel"):
+        with raises("model-names-code", base, "evil/kernel"):
             BertScore(base, "cpu")
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "code"),
     [
-        ("../good.safetensors", "outside its folder"),
-        ("ROOT/good.safetensors", "outside"),
-        ("good.bin", "no [*].safetens"),
+        ("../good.safetensors", "weights-index-outside"),
+        ("ROOT/good.safetensors", "weights-index-outside"),
+        ("good.bin", "weights-index-names-others"),
     ],
 )
-def test_an_index_may_not_even_name_good_files_elsewhere(pair, tmp_path, name, message):
+def test_an_index_may_not_even_name_good_files_elsewhere(pair, tmp_path, name, code):
     base, adapter = pair
     (base / "model.safetensors").rename(tmp_path / "good.safetensors")
     shutil.copy(tmp_path / "good.safetensors", base / "good.bin")
-    weight_map = {"model.norm.weight": name.replace("ROOT", str(tmp_path))}
-    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ValueError, match=message):
+    name = name.replace("ROOT", str(tmp_path))
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
+    with raises(code, base, repr(name)):
         load_base(base, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2

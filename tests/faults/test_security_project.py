@@ -188,7 +188,7 @@ def test_no_password_is_told_when_the_network_fails(tmp_path):
         [sys.executable, "-m", "nsllm_lite.cli", *words], env=environment, capture_output=True, timeout=300, check=False
     )
     assert done.returncode == 2, done.stderr
-    assert b"neither a model folder nor a hub id that can be had" in done.stderr
+    assert b"[plan-model-not-found]" in done.stderr
     assert not TELLS.search(done.stdout + done.stderr)
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or not TELLS.search(path.read_bytes()), path
@@ -257,7 +257,7 @@ def test_a_wheelhouse_is_checked_before_anything_of_it_is_installed(make, tmp_pa
     ):
         spoil()
         (told,) = make("install-offline", status=2)
-        assert "is not what make wheelhouse wrote" in told
+        assert "make wheelhouse wrote" in told
         mend()
         assert any("install --no-index" in line for line in make("install-offline"))
 

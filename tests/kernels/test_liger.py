@@ -14,6 +14,7 @@ import torch
 from nsllm_lite import model
 from nsllm_lite.rows import Row
 from tests.kernels.test_fused_layers import FAMILIES, adapted, assert_close, loss_and_gradients
+from tests.raising import raises
 
 pytest.importorskip("liger_kernel", reason="Liger's kernels come with the gpu extra")
 if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
@@ -70,6 +71,13 @@ def test_the_same_loss_and_gradients_and_no_other_model_touched(pico):
         assert torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5), name
     assert "forward" not in vars(plain.model.layers[0].mlp)
     assert "forward" not in vars(load().model.norm)
+
+
+def test_a_model_without_such_modules_is_refused():
+    from nsllm_lite.kernels.liger import use_liger_kernels
+
+    with raises("liger-no-modules", "Linear"):
+        use_liger_kernels(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.usefixtures("_interpreter")

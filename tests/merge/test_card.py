@@ -16,6 +16,7 @@ from nsllm_lite.merge import card, merge, push
 from nsllm_lite.rows import Rows
 from tests.conftest import make_rows
 from tests.merge.make import make_recipe
+from tests.raising import raises
 
 COUNTS = {"in": 12_345, "kept": 10_000, "duplicate": 2_000, "heldout": 100, "unused": 5}
 CORPUS = {
@@ -75,19 +76,19 @@ def test_a_card_after_two_phases(run_folder, hub_base, pair):
         "tags": ["nsllm-lite", "continued-pretraining", "science"],
     }  # fmt: skip
     for words in (
-        "`Qwen/Qwen3-8B-Base`, adapted to natural science by 1 phase of continued pretraining",
-        "Another phase of training was meant to follow.",
+        "`Qwen/Qwen3-8B-Base`, adapted to natural science by 1 phase",
+        "Another phase",
         "| licence of the base | apache-2.0 |",
         "| arxiv | CC0-1.0 | 12,345 | 10,000 | 2,000 | 100 | 5 | 240 |",
         "| phase1 | arxiv | 7,654,321 |",
-        "The licence of ours|theirs was not stated",
+        "licence of ours|theirs",
         "| adapter | rsLoRA, rank 8, alpha 12 |",
         "| optimizer | adamw8bit, learning rate 0.0002 |",
         "| trained on | 65,536 tokens in 4 steps |",
         "| of domain text | 60,000 tokens: 0.25 x the 240,000 there are |",
         "| phase1 | domain | 2.5000 -> 2.2500 | 0.6250 -> 0.5625 |",
         "| phase1 | general | 2.0000 -> 2.1000 | 0.5000 -> 0.5250 |",
-        "Papers that hold an item of known.json were kept out",
+        "item of known.json",
         "## Intended use",
         "medical, legal",
     ):
@@ -100,7 +101,7 @@ def test_a_card_after_two_phases(run_folder, hub_base, pair):
     second = make_card(run_folder / "model1", run_folder / "phase2/adapter", run_folder / "model2")
     assert second.data.base_model == hub_base
     assert second.data.license == "apache-2.0"
-    assert "by 2 phases of continued pretraining" in second.text
+    assert "by 2 phases of" in second.text
     assert "|  | phase1 | phase2 |" in second.text
     assert "| phase2 | domain | 2.5000 -> 2.2500 |" in second.text
     assert second.text.count("12,345") == 1  # one corpus
@@ -117,7 +118,7 @@ def test_a_card_says_less_where_less_is_known(copied):
     sections = re.findall(r"^## (.*)$", found.text, re.MULTILINE)
     assert sections == ["Tasks", "Intended use", "Limits", "Disclaimer"]
     assert "science" not in found.text.split("## Tasks")[0]
-    assert "No training named here taught it to follow instructions" in found.text
+    assert "No training named here" in found.text
 
 
 def test_a_card_after_instruction_tuning(run_folder, hub_base):
@@ -128,7 +129,7 @@ def test_a_card_after_instruction_tuning(run_folder, hub_base):
     found = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
     assert "| kind | instruction tuning |" in found.text
     assert "| phase1 | answers | 1.0000 -> 1.0000 |" in found.text
-    assert "It was tuned to answer the kinds of instruction" in found.text
+    assert "It was tuned to answer" in found.text
 
 
 def test_a_corpus_that_was_made_anew_is_not_told_of(run_folder, hub_base):
@@ -224,7 +225,9 @@ def test_a_merge_is_sent_when_it_is_whole(copied, hub, capsys):
 @pytest.mark.parametrize("name", ["model", "a/b/c", "../x", "group/my model"])
 def test_a_wrong_id_is_refused_before_the_merge(copied, hub, capsys, name):
     assert cli.main([*words_of(copied[2]), "--push-to-hub", name]) == 2
-    assert "It needs the form OWNER/NAME" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "[push-id-invalid]" in told
+    assert repr(name) in told
     assert not Path(copied[2].out).exists()
     assert hub.calls == []
 
@@ -234,7 +237,8 @@ def test_a_login_is_asked_for_before_the_merge_and_never_shown(copied, hub, caps
     hub.error = error
     assert cli.main([*words_of(copied[2]), "--push-to-hub", "group/model"]) == 2
     told = capsys.readouterr()
-    assert "The hub does not take this login" in told.err
+    assert "[push-no-login]" in told.err
+    assert type(error).__name__ in told.err
     assert "hf_secret" not in told.out + told.err
     assert not Path(copied[2].out).exists()
 
@@ -244,13 +248,14 @@ def test_a_push_that_fails_leaves_the_merge(copied, hub, capsys, monkeypatch):
     hub.error = httpx.ConnectError("hf_secret refused")
     assert cli.main([*words_of(copied[2]), "--push-to-hub", "group/model"]) == 3
     told = capsys.readouterr()
-    assert "is finished, but sending it to group/model failed (ConnectError)" in told.err
+    assert "[push-failed]" in told.err
+    assert "group/model failed (ConnectError)" in told.err
     assert "hf_secret" not in told.out + told.err
     assert json.loads((Path(copied[2].out) / "manifest.json").read_text())["verb"] == "merge"
-    with pytest.raises(ValueError, match="holds no finished merge"):
+    with raises("push-unfinished", copied[0]):
         push.push(copied[0], "group/model")
 
 
 def test_a_comparison_has_nothing_to_send(copied, hub, capsys):
     assert cli.main([*words_of(copied[2]), "--compare", "--push-to-hub", "group/model"]) == 2
-    assert "--compare writes nothing that could be sent" in capsys.readouterr().err
+    assert "[push-with-compare]" in capsys.readouterr().err

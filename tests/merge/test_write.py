@@ -16,6 +16,7 @@ from nsllm_lite import cli, run
 from nsllm_lite.merge import merge, write
 from nsllm_lite.weights import read_header
 from tests.merge.make import assert_equals_peft, edit_adapter, edit_json, make_adapter, make_base, make_recipe
+from tests.raising import raises
 
 
 def test_directory_is_whole_and_the_manifest_true(copied, tmp_path):
@@ -90,7 +91,7 @@ def test_finished_is_skipped_and_other_inputs_are_refused(copied, capsys):
     assert capsys.readouterr().out.endswith("out: finished, skipped\n")
     assert (Path(recipe.out) / "model.safetensors").stat().st_mtime_ns == stamp
     edit_json(adapter / "adapter_config.json", lora_alpha=13)
-    with pytest.raises(ValueError, match=r"made differently .*adapter settings"):
+    with raises("finished-result-differs", recipe.out, "adapter settings"):
         merge(recipe)
 
 
@@ -159,7 +160,7 @@ def test_a_partial_of_other_inputs_or_with_lost_files_is_not_gone_on_with(copied
 
 def test_inputs_are_never_written_to(copied):
     base, _, recipe = copied
-    with pytest.raises(ValueError, match="lies in a folder that is read"):
+    with raises("merge-out-in-input", base / "merged"):
         merge(recipe.model_copy(update={"out": str(base / "merged")}))
     assert not (base / "merged.partial").exists()
 
@@ -174,7 +175,7 @@ def test_hashes_are_those_of_the_files(pair, tmp_path):
 def test_disk_is_checked_before_the_first_byte(copied, monkeypatch):
     _, _, recipe = copied
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(ValueError, match="Not enough disk for the merged model"):
+    with raises("disk-too-small", recipe.out):
         merge(recipe)
     assert not Path(recipe.out + ".partial").exists()
 
@@ -235,7 +236,7 @@ def test_a_disk_that_fills_keeps_what_is_finished(pair, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(write, "put", full)
-        with pytest.raises(RuntimeError, match=r"The disk is full while writing .*is kept: free some space"):
+        with raises("disk-full", chosen.out):
             cli.call_verb(chosen)
     assert any(path.stat().st_size for path in (tmp_path / "out.partial").glob("*.safetensors"))
     assert merge(chosen)["num_merged"] == 14
@@ -247,4 +248,4 @@ def test_an_update_that_no_entry_shows_is_told(copied, capsys):
     edit_adapter(adapter, lambda tensors: tensors[name].mul_(1e-12))
     results = merge(chosen)
     assert results["unchanged"] == ["model.layers.0.mlp.up_proj.weight"]
-    assert "No entry shows the update of model.layers.0.mlp.up_proj.weight" in capsys.readouterr().out
+    assert "of model.layers.0.mlp.up_proj.weight" in capsys.readouterr().out

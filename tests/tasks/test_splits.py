@@ -12,6 +12,7 @@ from nsllm_lite.document import Document, Section
 from nsllm_lite.tasks import splits
 from nsllm_lite.tasks.prompt import plain_prompt
 from tests.corpus.small import paper, prose, sample, values, write_lines
+from tests.raising import raises
 
 LABELS = ["Background", "Objective", "Methods", "Results", "Conclusions"]
 
@@ -78,12 +79,12 @@ def test_each_paper_stands_in_one_split_and_every_item_is_accounted_for(corpus, 
     }.items():
         assert (len(train[task]), len(test[task])) == (train_count, test_count), task
     reasons = {task: counts["left_out"] for task, counts in results["tasks"].items()}
+    assert list(reasons.pop("multiple_choice").values()) == [1]  # its paper was dropped
     assert reasons == {
         "classification": {"no discipline": 8},
         "moves": {"no moves": 8},
         "title": {},
         "paper_title": {"no sections": 8},
-        "multiple_choice": {"its paper is not in this corpus": 1},
         "open": {},
     }
     for task, counts in results["tasks"].items():
@@ -149,21 +150,25 @@ def test_a_task_that_cannot_be_made_is_absent_and_said_to_be(tmp_path, capsys):
     assert set(items_in(tmp_path / "out", "train")) == {"title"}
 
 
-def test_what_is_wrong_is_said(corpus, tmp_path):
-    with pytest.raises(ValueError, match=r"No finished corpus at .*/nowhere.*run it first"):
+def test_what_is_wrong_is_said(corpus, tmp_path, monkeypatch):
+    with raises("tasks-no-corpus", tmp_path / "nowhere"):
         splits.make_tasks(tasks_of(tmp_path / "nowhere", tmp_path / "out"))
-    with pytest.raises(ValueError, match="No questions at no/such"):
+    with raises("questions-absent", "no/such"):
         splits.make_tasks(tasks_of(corpus, tmp_path / "out", ["no/such"]))
-    for broken, message in (
-        (question(0, "p", answer="E"), "the answer is 'E', the choices are A, B, C, D"),
+    for broken, found in (
+        (question(0, "p", answer="E"), "'E', the choices are A, B, C, D"),
         (question(0, "p", kind="essay"), "kind is 'essay'"),
         (question(0, "p", kind="open", answer=0.5), "output is no text"),
         ({"id": "x"}, "KeyError: 'paper'"),
         ("{", "JSONDecodeError"),
     ):
         write_lines(tmp_path / "q.jsonl", [question(1, "p"), broken])
-        with pytest.raises(ValueError, match=rf"q\.jsonl, line 2: no question \(.*{message}"):
+        with raises("questions-line-unfit", f"{tmp_path}/q.jsonl, line 2:", found):
             splits.make_tasks(tasks_of(corpus, tmp_path / "out", [tmp_path / "q.jsonl"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(splits, "document_items", lambda *_: {})
+        with raises("tasks-none-made", corpus):
+            splits.make_tasks(tasks_of(corpus, tmp_path / "out"))
     assert not (tmp_path / "out/manifest.json").exists()
 
 

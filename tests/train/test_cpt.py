@@ -16,6 +16,7 @@ from nsllm_lite.merge import merge
 from nsllm_lite.rows import Rows, RowTotals, write_rows
 from nsllm_lite.train import checkpoint, cpt, guards
 from nsllm_lite.train.order import StepOrder, plan_replay
+from tests.raising import raises
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"
 
@@ -58,7 +59,7 @@ def test_a_run_learns_and_leaves_everything_it_should(pico, pico_recipe):
     stamp = (out / "manifest.json").stat().st_mtime_ns
     assert cpt.train(asked) == results
     assert (out / "manifest.json").stat().st_mtime_ns == stamp
-    with pytest.raises(ValueError, match=r"made differently \(changed: recipe\.seed\)"):
+    with raises("finished-result-differs", out, "recipe.seed"):
         cpt.train(pico_recipe(seed=4))
 
 
@@ -119,12 +120,10 @@ def test_a_run_with_compiled_layers(pico_recipe, tmp_path, monkeypatch, capsys):
     cpt.freeze_execution(out, "CPU", recipe.Execution(**frozen_of(frozen) | {"compile": True}))
     assert not capsys.readouterr().out
     cpt.freeze_execution(out, "CPU", recipe.Execution(**frozen_of(frozen) | {"compile": False}))
-    assert "another execution (compile True -> False)" in capsys.readouterr().out
+    assert "compile True -> False" in capsys.readouterr().out
 
     monkeypatch.setattr(cpt, "use_fused_layers", lambda *args, **options: 0)
-    with pytest.raises(
-        ValueError, match=r"no layer of Qwen3ForCausalLM can be compiled.* Leave execution\.compile out"
-    ):
+    with raises("train-layers-not-compilable", "Qwen3ForCausalLM"):
         cpt.train(recipe.update(run_recipe, out=str(tmp_path / "other")))
 
 
@@ -178,21 +177,21 @@ def test_forgetting_stops_the_run_and_a_higher_limit_continues_it(pico_recipe, t
     losses = [line["heldout"]["general"]["all"]["loss"] for line in metrics(whole.out) if "heldout" in line]
     limit = (losses[1] - losses[0]) / 2
     assert limit > 0, "this rate forgets"
-    with pytest.raises(RuntimeError, match=r"Step 4: the loss on general text has risen by .*/step-000002"):
+    with raises("forgetting-above-limit", "Step 4", f"{limit:g}", "step-000002"):
         cpt.train(asked("gated", max_general_loss_increase=limit))
     assert not (tmp_path / "gated/manifest.json").exists()
     cpt.train(asked("gated", max_general_loss_increase=1e6))
     assert (tmp_path / "gated/metrics.jsonl").read_bytes() == (Path(whole.out) / "metrics.jsonl").read_bytes()
     capsys.readouterr()
     cpt.train(asked("warned", max_general_loss_increase=limit, when_forgetting="warn"))
-    assert "Step 4: the loss on general text has risen by" in capsys.readouterr().out
+    assert f"{losses[1] - losses[0]:.3f} nats, more than the {limit:g}" in capsys.readouterr().out
 
 
 def test_the_limit_on_forgetting_needs_general_rows(pico_recipe, pico, tmp_path):
     of = Rows(pico / "rows/papers/heldout").totals
     write_rows(tmp_path / "empty", [], RowTotals(of.row_tokens, of.end_of_text_id, of.tokenizer_sha256))
     evaluation = pico_recipe().evaluation.model_dump() | {"general_rows": str(tmp_path / "empty")}
-    with pytest.raises(ValueError, match="needs general held-out rows"):
+    with raises("forgetting-no-general-rows", tmp_path / "empty"):
         cpt.train(pico_recipe(evaluation={**evaluation, "max_general_loss_increase": 0.1}))
 
 
@@ -255,14 +254,14 @@ def test_a_damaged_checkpoint_is_passed_over(pico_recipe, capsys):
     newest = folder / "step-000012" / "trained.safetensors"
     newest.write_bytes(newest.read_bytes()[:-8])
     assert checkpoint.newest(folder).name == "step-000008"
-    assert "damaged (trained.safetensors), passed over" in capsys.readouterr().out
+    assert "damaged (trained.safetensors)" in capsys.readouterr().out
     state = folder / "step-000008" / "state.json"
     state.write_text(state.read_text().replace('"step": 8', '"step": 9'))
     assert checkpoint.newest(folder) is None
-    assert "damaged (state.json), passed over" in capsys.readouterr().out
+    assert "damaged (state.json)" in capsys.readouterr().out
     state.write_text('{"sha2')
     assert checkpoint.newest(folder) is None
-    assert "damaged (state.json), passed over" in capsys.readouterr().out
+    assert "damaged (state.json)" in capsys.readouterr().out
 
 
 def test_a_damaged_later_checkpoint_does_not_push_out_the_good_ones(tmp_path):
@@ -304,9 +303,8 @@ def test_a_non_finite_loss_stops_before_the_step(pico, pico_recipe, tmp_path, mo
 
     monkeypatch.setattr(model, "load_base", poisoned)
     asked = pico_recipe(compute_dtype=dtype)
-    with pytest.raises(RuntimeError, match=rf"Step {late[0] + 1}: loss nan.*step-000004.*papers-") as caught:
+    with raises("train-loss-not-finite", f"Step {late[0] + 1}: loss nan", "step-000004", "papers-"):
         cpt.train(asked)
-    assert "lower optimizer.learning_rate" in str(caught.value)
     named = json.loads((Path(asked.out) / "nonfinite.json").read_text())
     assert set(late[1].doc_ids) <= set(named["documents"])
     kept = load_file(checkpoint.newest(Path(asked.out) / "checkpoints") / "trained.safetensors")
@@ -315,28 +313,28 @@ def test_a_non_finite_loss_stops_before_the_step(pico, pico_recipe, tmp_path, mo
 
 
 def test_inputs_that_do_not_fit(pico, pico_recipe, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"No packed rows at .*absent.*nsllm-lite corpus"):
+    with raises("rows-missing", tmp_path / "absent"):
         cpt.train(pico_recipe(rows=str(tmp_path / "absent")))
     write_rows(tmp_path / "empty", [], RowTotals(64, 0, "tokenizer-hash"))
-    with pytest.raises(ValueError, match="holds no rows: nothing to train on"):
+    with raises("train-rows-empty", tmp_path / "empty"):
         cpt.train(pico_recipe(rows=str(tmp_path / "empty")))
     row = Rows(pico / "rows/papers/train")[0]
     write_rows(tmp_path / "other", [row], RowTotals(64, 0, "another-tokenizer"))
-    with pytest.raises(ValueError, match="Rows of different tokenizers"):
+    with raises("train-tokenizers-differ", tmp_path / "other"):
         cpt.train(pico_recipe(rows=str(tmp_path / "other")))
     row.input_ids[0] = 5000
     for name in ("papers/heldout", "general/heldout"):
         write_rows(tmp_path / "big" / name, [row], RowTotals(64, 0, "another"))
     evaluation = {"domain_rows": str(tmp_path / "big/papers/heldout"), "every_steps": 4, "max_rows": 8,
                   "general_rows": str(tmp_path / "big/general/heldout")}  # fmt: skip
-    with pytest.raises(ValueError, match="holds token 5000, but the model knows 300"):
+    with raises("rows-token-unknown", 5000, 300):
         cpt.train(pico_recipe(rows=str(tmp_path / "big/papers/heldout"), evaluation=evaluation, replay="none"))
-    with pytest.raises(ValueError, match="not a multiple of the rows' 64 tokens"):
+    with raises("train-tokens-per-step", 100, 64):
         cpt.train(pico_recipe(budget={"steps": 3, "tokens_per_step": 100, "tokens": 300}))
-    with pytest.raises(ValueError, match="No model at"):
+    with raises("model-not-found", tmp_path / "model1"):
         cpt.train(pico_recipe(model=str(tmp_path / "model1")))
     monkeypatch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
-    with pytest.raises(ValueError, match="Not enough disk for checkpoints and the result"):
+    with raises("disk-too-small", "checkpoints and the result"):
         cpt.train(pico_recipe())
 
 
@@ -347,11 +345,11 @@ def test_a_corpus_of_another_vocabulary_is_refused(pico, pico_recipe, tmp_path):
     text = (other / "tokenizer.json").read_text()
     (other / "tokenizer.json").write_text(text.replace('"<7>": 7', '"<7>": 8').replace('"<8>": 8', '"<8>": 7'))
     assert (other / "tokenizer.json").read_text() != text
-    with pytest.raises(ValueError, match="every token would mean another word"):
+    with raises("train-vocabulary-differs", other):
         cpt.train(pico_recipe(model=str(other)))
     (other / "tokenizer.json").unlink()
     (other / "tokenizer_config.json").unlink()
-    with pytest.raises(ValueError, match="No tokenizer in"):
+    with raises("tokenizer-missing", other):
         cpt.train(pico_recipe(model=str(other)))
 
 
@@ -363,7 +361,7 @@ def test_an_unfinished_run_is_not_continued_with_another_recipe(pico_recipe, mon
         patched.setattr(guards, "require_finite", stop)
         with pytest.raises(KeyboardInterrupt):
             cpt.train(pico_recipe())
-    with pytest.raises(ValueError, match=r"unfinished run made differently \(changed: recipe\.seed\)"):
+    with raises("unfinished-run-differs", "recipe.seed"):
         cpt.train(pico_recipe(seed=9))
 
 
@@ -391,7 +389,7 @@ def test_replay_does_not_repeat_too_often(pico, pico_recipe, capsys):
     assert plan_replay(0.5, 1, general, 1000) == Fraction(20, 1000)
     asked = pico_recipe(replay={"rows": str(general.path), "share": 0.5, "max_epochs": 0.5})
     cpt.step_order(asked, cpt.read_inputs(asked))
-    assert "Replay: lowered from 50.0% to 20.83%" in capsys.readouterr().out
+    assert "from 50.0% to 20.83%" in capsys.readouterr().out
 
 
 def test_learning_rate():
@@ -473,7 +471,7 @@ def test_the_head_of_tied_embeddings_is_not_trained_alone(pico, pico_recipe, tmp
     config = json.loads((base / "config.json").read_text()) | {"tie_word_embeddings": True}
     (base / "config.json").write_text(json.dumps(config))
     adapter = pico_recipe().adapter.model_dump() | {"modules_to_save": ["lm_head"]}
-    with pytest.raises(ValueError, match=r"ties its head to its embeddings.* name embed_tokens alone"):
+    with raises("adapter-head-tied", "embed_tokens"):
         cpt.train(pico_recipe(model=str(base), adapter=adapter))
 
 
@@ -487,7 +485,5 @@ def test_a_tensor_that_no_gradient_reaches_stops_the_run(pico_recipe, monkeypatc
         return peft_model
 
     monkeypatch.setattr(model, "add_adapter", with_one_loose)
-    with pytest.raises(
-        RuntimeError, match=r"No gradient has reached model.loose \(1 of the trained tensors\) in two steps"
-    ):
+    with raises("train-no-gradient", "model.loose (1 "):
         cpt.train(pico_recipe())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections import Counter
 from itertools import pairwise
@@ -21,6 +22,7 @@ from nsllm_lite.train import sft as tuning
 from nsllm_lite.train.examples import Example, Template, collate, read_examples
 from nsllm_lite.train.inputs import load_tokenizer
 from tests.conftest import SHAPE, pico_values
+from tests.raising import raises
 
 END = "<|endoftext|>"
 TURN = "<|im_end|>"
@@ -153,8 +155,8 @@ def test_a_run_learns_to_answer_and_leaves_everything_it_should(home, asked, mon
     # a second call does nothing, another recipe is not written over it
     capsys.readouterr()
     assert tuning.sft(recipe_) == results
-    assert "finished, skipped" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"made differently \(changed: recipe\.seed\)"):
+    assert f"{out}: finished" in capsys.readouterr().out
+    with raises("finished-result-differs", recipe_.out, "recipe.seed"):
         tuning.sft(asked(seed=4))
 
     # the adapter merges as any other, and the merged model answers as adapter and base do
@@ -311,7 +313,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(asked, monkeypatch):
         begin(self, args, state, *others, **kwargs)
 
     monkeypatch.setattr(tuning.Tuning, "on_step_begin", spoil)
-    with pytest.raises(RuntimeError, match=r"Step 3: loss nan.*last good checkpoint is .*/step-000002"):
+    with raises("sft-loss-not-finite", "Step 3: loss nan", f"{recipe_.out}/checkpoints/step-000002"):
         tuning.sft(recipe_)
     assert len(run.read_json(Path(recipe_.out) / "nonfinite.json")["examples"]) == 8
     assert not (Path(recipe_.out) / "manifest.json").exists()
@@ -421,7 +423,7 @@ def test_too_many_left_out_need_consent(home, asked, tmp_path, capsys):
     path = write_records(tmp_path / "data.json", [])
     path.write_text(json.dumps([record(n) for n in range(8)] + [record(9, output="")] * 2))
     changes = {"data": [str(path)], "steps": 4, "out": str(tmp_path / "consent")}
-    with pytest.raises(ValueError, match=r"20\.0% of the records were left out .*max_left_out_share=0\.20"):
+    with raises("sft-too-many-left-out", "20.0%", "max_left_out_share=0.20"):
         tuning.sft(asked(**changes))
     assert "empty answer 2" in capsys.readouterr().out
     assert not (tmp_path / "consent").exists()
@@ -435,66 +437,84 @@ def test_too_many_left_out_need_consent(home, asked, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "code", "quoted"),
     [
-        ({"data": ["no/such"]}, "`data`: nothing at no/such"),
-        ({"heldout": ["no/such"]}, "`heldout`: nothing at no/such"),
-        ({"template": "chat", "end_of_text": TURN}, "tokenizer has no chat template.*template: plain"),
-        ({"end_of_text": "</s>"}, r"no token end_of_text='</s>'.*special tokens <\|endoftext\|>, <\|im_start\|>"),
-        ({"steps": None, "epochs": 0.2}, "warmup_steps=2 leaves no step of the 1"),
-        ({"execution": {"device": "cpu", "micro_batch_rows": 3}}, "does not divide examples_per_step=8.*1, 2, 4, 8"),
-        ({"max_tokens": 8, "max_left_out_share": 1.0}, "No example is left to train on"),
-        ({"compute_dtype": "float16"}, "compute_dtype=float16 on the CPU"),
-        ({"model": "no/such/model"}, "No model at no/such/model"),
+        ({"data": ["no/such"]}, "sft-data-missing", ["`data`", "no/such"]),
+        ({"heldout": ["no/such"]}, "sft-data-missing", ["`heldout`", "no/such"]),
+        ({"template": "chat", "end_of_text": TURN}, "template-chat-missing", ["template: plain"]),
+        ({"end_of_text": "</s>"}, "template-end-token-missing", ["'</s>'", "<|endoftext|>, <|im_start|>"]),
+        ({"steps": None, "epochs": 0.2}, "sft-warmup-too-long", ["warmup_steps=2", "the 1 "]),
+        ({"execution": {"device": "cpu", "micro_batch_rows": 3}}, "sft-micro-batch-rows", [3, "1, 2, 4, 8"]),
+        ({"max_tokens": 8, "max_left_out_share": 1.0}, "sft-no-examples", ["max_tokens"]),
+        ({"compute_dtype": "float16"}, "sft-float16-on-cpu", ["compute_dtype=float16"]),
+        ({"model": "no/such/model"}, "model-not-found", ["no/such/model"]),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_is_written(asked, tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_does_not_fit_is_refused_before_anything_is_written(asked, tmp_path, changes, code, quoted):
+    with raises(code, *quoted):
         tuning.sft(asked(**changes))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "code", "quoted"),
     [
-        ("", r"data\.jsonl is empty: there is nothing to train on"),
-        ("{}\n{broken\n", r"data\.jsonl, line 2: no JSON"),
-        ("[1, 2", r"data\.jsonl: no JSON"),
-        ('{"messages": [{"role": "tool", "content": "x"}]}\n', r"data\.jsonl, record 1: role 'tool' is not known"),
+        (b"", "sft-file-empty", ""),
+        (b"{}\n{broken\n", "sft-file-not-json", "line 2"),
+        (b"[1, 2", "sft-file-not-json", "line 1"),
+        (b'{"id": "\xff"}\n', "sft-file-not-utf8", "0xff"),
+        (b'{"messages": [{"role": "tool", "content": "x"}]}\n', "sft-role-unknown", "record 1: role 'tool'"),
     ],
 )
-def test_files_that_cannot_be_read_are_named(asked, tmp_path, text, message):
-    (tmp_path / "data.jsonl").write_text(text)
-    with pytest.raises(ValueError, match=message):
+def test_files_that_cannot_be_read_are_named(asked, tmp_path, content, code, quoted):
+    (tmp_path / "data.jsonl").write_bytes(content)
+    with raises(code, tmp_path / "data.jsonl", quoted):
         tuning.sft(asked(data=[str(tmp_path / "data.jsonl")]))
+
+
+@pytest.mark.parametrize(
+    ("added", "changes", "code"),
+    [
+        ("</s>", {"end_of_text": "</s>"}, "sft-end-token-not-in-model"),
+        ("Which colour has it?", {}, "sft-token-not-in-model"),
+    ],
+)
+def test_a_tokenizer_with_tokens_that_the_model_has_not(home, asked, tmp_path, added, changes, code):
+    base = Path(shutil.copytree(home / "base", tmp_path / "base"))
+    tokenizer = load_tokenizer(base)
+    size = tokenizer.get_vocab_size()
+    tokenizer.add_tokens([added])
+    tokenizer.save(str(base / "tokenizer.json"))
+    with raises(code, f"token {size},", f"{base} knows {size}"):
+        tuning.read_inputs(asked(model=str(base), **changes))
 
 
 def test_a_document_in_both_splits_is_refused(home, asked, tmp_path):
     path = write_records(tmp_path / "leak.jsonl", [record(60, document="d3")])
-    with pytest.raises(ValueError, match=r"1 documents stand in `data` and in `heldout` \(d3\)"):
+    with raises("sft-documents-in-both", 1, "d3"):
         tuning.sft(asked(heldout=[str(path)]))
 
 
 def test_a_folder_without_files(asked, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"`data`: no \.json or \.jsonl file in .*/empty"):
+    with raises("sft-data-without-files", tmp_path / "empty"):
         tuning.sft(asked(data=[str(tmp_path / "empty")]))
     assert tuning.read_inputs(asked(heldout=[str(tmp_path / "empty")])).heldout == []
 
 
 def test_chat_templates_that_cannot_be_used(home, tmp_path):
-    with pytest.raises(ValueError, match=rf"ends no answer with end_of_text='{END}'; it writes".replace("|", r"\|")):
+    with raises("template-end-token-unused", "here", END, TURN):
         template_of(home, "chat", END).pieces(record(0), "here")
     template = template_of(home, "chat")
     template._chat.chat_template = "{{ messages | length }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
-    with pytest.raises(ValueError, match="its answers cannot be told from its prompts"):
+    with raises("template-answers-not-separable", "here"):
         template.pieces(record(0), "here")
     template._chat.chat_template = "{{ raise_exception('no system message') }}"
-    with pytest.raises(ValueError, match=r"here: the chat template refuses these messages \(no system message"):
+    with raises("template-refuses-record", "here", "(no system message)"):
         template.pieces(record(0), "here")
 
 
 def test_length_in_steps_or_epochs(asked):
-    with pytest.raises(ValueError, match="give either `epochs` or `steps`"):
+    with raises("recipe-invalid", "`epochs`", "[key-not-one]"):
         asked(epochs=1.0)
     assert tuning.count_steps(asked(steps=None, epochs=3.0), 50) == 19

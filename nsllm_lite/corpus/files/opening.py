@@ -44,7 +44,8 @@ class _Text(io.TextIOWrapper):
     def readline(self, size: int = -1) -> str:
         line = super().readline(size if size >= 0 else MAX_LINE_CHARS + 1)
         if size < 0 and len(line) > MAX_LINE_CHARS:
-            raise ValueError(f"a line of over {MAX_LINE_CHARS:,} characters, nothing is read from here on")
+            found = f"a line of over {MAX_LINE_CHARS:,} characters, nothing is read from here on"
+            raise ValueError(found)  # caught by sources.read
         return line
 
 

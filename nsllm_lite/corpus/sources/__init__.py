@@ -48,6 +48,7 @@ from nsllm_lite.corpus.sources import (
     wos,
 )
 from nsllm_lite.document import Document
+from nsllm_lite.errors import UserError
 from nsllm_lite.untrusted import leads_outside
 
 # In the order in which they are asked whether a file is theirs: the narrow before the wide.
@@ -98,7 +99,7 @@ def files_of(source: recipe.Source) -> list[File]:
     """The files of a source in sorted order; hidden files and folders are passed over.
 
     Raises:
-        ValueError: the path does not exist, or is a folder without files.
+        UserError: the path does not exist, or is a folder without files.
     """
     if source.path in BUNDLED:
         path = Path(str(resources.files("nsllm_lite") / "sample" / BUNDLED[source.path]))
@@ -110,15 +111,19 @@ def files_of(source: recipe.Source) -> list[File]:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
         hint = f" Did you mean {path.parent / near[0]}?" if near else ""
-        raise ValueError(
-            f"Source {source.name!r}: nothing exists at {source.path}. A source needs a file or a folder, or one of "
-            f"{', '.join(BUNDLED)}. Correct its `path` in the recipe (or CORPUS=...).{hint}"
+        raise UserError(
+            "source-absent",
+            f"Source {source.name!r}: nothing exists at {source.path}.",
+            f"A source needs a file or a folder, or one of {', '.join(BUNDLED)}.",
+            f"Correct its `path` in the recipe (or CORPUS=...).{hint}",
         )
     files = sorted(_walk(path, path))
     if not files:
-        raise ValueError(
-            f"Source {source.name!r}: the folder {source.path} holds no files. A source needs files of papers; "
-            "correct its `path` in the recipe (or CORPUS=...)."
+        raise UserError(
+            "source-empty",
+            f"Source {source.name!r}: the folder {source.path} holds no files.",
+            "A source needs files of papers.",
+            "Correct its `path` in the recipe (or CORPUS=...).",
         )
     return files
 

@@ -169,10 +169,11 @@ def _texts(value: Any, path: str, depth: int = 0) -> Iterator[str]:
         if value.strip():
             yield value.strip()
     elif isinstance(value, dict):
-        raise ValueError(f"{path} holds an object where text is needed; it has {_listed(map(str, value))}")
+        names = _listed(map(str, value))
+        raise ValueError(f"{path} holds an object where text is needed; it has {names}")  # caught by make
     elif isinstance(value, list):
         if depth == MAX_DEPTH:
-            raise ValueError(f"{path} holds lists in lists, over {MAX_DEPTH} deep, where text is needed")
+            raise ValueError(f"{path} holds lists over {MAX_DEPTH} deep where text is needed")  # caught by make
         for item in value:
             yield from _texts(item, path, depth + 1)
     elif isinstance(value, bytes):

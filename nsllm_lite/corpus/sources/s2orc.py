@@ -135,7 +135,7 @@ def _spans(annotation: object, length: int) -> list["_Span"]:
     """
     value = json.loads(annotation) if isinstance(annotation, str) else annotation
     if not isinstance(value, list | None):
-        raise ValueError(f"a {type(value).__name__} where a list is needed")
+        raise ValueError(f"a {type(value).__name__} where a list is needed")  # caught by _by_offsets
     return [span for span in map(_span, _objects(value)) if 0 <= span.start < span.end <= length]
 
 

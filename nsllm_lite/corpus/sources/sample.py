@@ -18,7 +18,7 @@ def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
         try:
             name, title, discipline = (_text(record[key]) for key in ("id", "title", "discipline"))
             if not name.strip():
-                raise ValueError("the id is empty")
+                raise ValueError("the id is empty")  # caught below
             moves = tuple((_text(label), _text(sentence)) for label, sentence in record["abstract"])
             return Document(
                 id=name,

@@ -243,7 +243,7 @@ def test_inputs_are_read_in_place_and_missing_ones_named():
 @pytest.mark.parametrize(
     ("content", "reason", "said"),
     [
-        ("% a part\n\\section{A}\nb", latex.LATEX_PART, "read where another file inputs it"),
+        ("% a part\n\\section{A}\nb", latex.LATEX_PART, "another file inputs it"),
         ("\\documentclass[main]{subfiles}\\begin{document}a\\end{document}", latex.LATEX_PART, "inputs it"),
         ("\\NeedsTeXFormat{LaTeX2e}\n\\ProvidesPackage{x}\\newcommand{\\a}{b}", latex.LATEX_PART, "style file"),
         ("\\documentclass[t]{beamer}\n\\begin{document}a\\end{document}", latex.NOT_A_PAPER, "slides"),

@@ -94,19 +94,12 @@ def test_every_answer_of_a_file_is_accounted_for():
         + answer(record(ARXIV).removesuffix("</record>") + record(ARXIV) + "<record/>"),
     )
     told = [r.message if isinstance(r, Unread) else r.id for r in found]
-    assert told == [
-        "oai:x:1 is marked deleted",
-        "a record without identifier is marked deleted",
-        "oai:x:3: the record has no metadata",
-        "the service answered with an error: noRecordsMatch",
-        "the service answered with an error: badArgument No such date",
-        "an answer to ListIdentifiers holds no records",
-        "an answer to Identify holds no records",
-        "an answer to ListSets holds no records",
-        "the record is cut short: another begins inside it",
-        "arxiv:math/0309001",
-        "the metadata are empty",
-    ]
+    words = (
+        "oai:x:1", "without identifier", "oai:x:3", "error: noRecordsMatch", "error: badArgument No such date",
+        " ListIdentifiers ", " Identify ", " ListSets ", "cut short", "arxiv:math/0309001", "empty",
+    )  # fmt: skip
+    for said, expected in zip(told, words, strict=True):
+        assert expected in said
     assert [r.reason for r in found if isinstance(r, Unread)][:3] == ["deleted", "deleted", "unreadable"]
     assert [r.origin for r in found] == [f"f#{n}" for n in range(1, 12)]
     assert [r.message for r in read(oai, answer(""))] == [oai.NO_RECORD]
@@ -163,7 +156,10 @@ def test_metadata_of_other_kinds():
         ("oai:x:9", "Tin", "Soft."), ("doi:10.1000/z", "Tin", "Soft."), ("pmid:5", "Tin", "Soft."),
     ]  # fmt: skip
     assert [s.heading for s in found[2].sections] == ["Methods"]
-    assert [r.message for r in found[3:]] == [oai.MARC, "oai:x:9: neither title nor abstract in the metadata (epicur)"]
+    marc, other = found[3:]
+    assert marc.message == oai.MARC
+    assert other.message.startswith("oai:x:9: ")
+    assert other.message.endswith(" (epicur)")
 
 
 # ---------------------------------------------------------------------------------------------------------- Atom
@@ -192,13 +188,13 @@ def test_a_feed_its_errors_and_its_replies():
         paper, error = read(atom, content)
         assert (paper.id, paper.title, paper.doi) == ("arxiv:cond-mat/0101001", "Tin & lead", "10.1000/q")
         assert (paper.abstract, paper.discipline) == ("One line\nand more.\n\nTwo.", "Chemistry")
-        assert error.message == "arXiv answered with an error: bad id"
+        assert error.message.endswith(" error: bad id")
     lines = [{"body": feed()}, {"status_code": 500}, {"body": feed(ENTRY)}, {"body": feed(ENTRY[:90])}]
     found = read(atom, "\n".join(map(json.dumps, lines)))
-    assert [r.message if isinstance(r, Unread) else r.id for r in found] == [
-        atom.NO_ENTRY, "the JSON record holds no XML", "arxiv:cond-mat/0101001",
-        "the record is cut short: no </entry> follows",
-    ]  # fmt: skip
+    empty, not_xml, paper, cut = (r.message if isinstance(r, Unread) else r.id for r in found)
+    assert (empty, paper) == (atom.NO_ENTRY, "arxiv:cond-mat/0101001")
+    assert "no XML" in not_xml
+    assert "no </entry>" in cut
 
 
 def test_escapes_of_other_json_writers_and_feeds_of_others():

