@@ -15,10 +15,10 @@ export TORCH
 
 # What a run is about; each is optional:
 #   CORPUS=path   your papers          GENERAL=path  your general text (replay, forgetting control)
-#   MODEL=id|dir  another base model   RECIPES=dir   another recipe folder     OUT=dir  where the run is written
-#   SET="phase1.seed=1 corpus.min_chars=100"         single recipe values
-RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(MODEL),--model '$(MODEL)') \
-       $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
+#   SIZE=8b       that size of Qwen3   MODEL=id|dir  another base model     RECIPES=dir  another recipe folder
+#   OUT=dir       where the run is written           SET="phase1.seed=1 corpus.min_chars=100"  single recipe values
+RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') $(if $(SIZE),--size '$(SIZE)') \
+       $(if $(MODEL),--model '$(MODEL)') $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
 # `make real`: the nano recipes with the real tokenizer, of whose 151,936 tokens the embeddings are nearly all weights
 REAL_OUT := $(or $(OUT),runs/real)
 TOKENIZER ?= $(or $(firstword $(wildcard $(DATA)/qwen3_tokenizer)),Qwen/Qwen3-0.6B-Base)

@@ -32,8 +32,8 @@ SETTINGS = [
     )),
 ]  # fmt: skip
 TUNING = [
-    "eval.max_items=6", "sft.steps=30", "sft.evaluate_steps=15", "sft.checkpoint_steps=15",
-    "sft.max_heldout_examples=20",
+    "tasks.max_per_task=30", "eval.max_items=3", "sft.steps=30", "sft.evaluate_steps=15",
+    "sft.checkpoint_steps=15", "sft.max_heldout_examples=20",
 ]  # fmt: skip
 CORPUS = {
     "kind": "corpus", "out": f"{RUN}-real", "general": [], "train_tokenizer": {"vocab_size": 2000},

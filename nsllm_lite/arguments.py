@@ -48,7 +48,7 @@ VERBS = {
     ),
     "two-phase": Verb(
         "both phases and the report",
-        ("nsllm-lite two-phase", "nsllm-lite two-phase --corpus papers/ --model Qwen/Qwen3-4B-Base"),
+        ("nsllm-lite two-phase", "nsllm-lite two-phase --corpus papers/ --size 4b"),
     ),
     "eval-run": Verb(
         "scores of the run's models on its tasks: base, phase 1, phase 2, merged and adapter",
@@ -62,8 +62,8 @@ VERBS = {
         "print the model, memory, disk, download and tokens of a run; start nothing",
         (
             "nsllm-lite plan --corpus papers/ --vram 24",
-            "nsllm-lite plan recipes/qwen3-8b --vram 24 --all --price 2.5",
-            "nsllm-lite plan recipes/qwen3-4b phase1.adapter.rank=128 --vram 16 --json",
+            "nsllm-lite plan --size 8b --vram 24 --all --price 2.5",
+            "nsllm-lite plan --size 4b phase1.adapter.rank=128 --vram 16 --json",
         ),
     ),
     "corpus": Verb(
@@ -129,7 +129,7 @@ VERBS = {
     ),
     "init": Verb(
         "write a starter project: recipes, Makefile, .gitignore and README",
-        ("nsllm-lite init my-run", "nsllm-lite init my-run --recipe qwen3-4b"),
+        ("nsllm-lite init my-run", "nsllm-lite init my-run --recipe nano"),
     ),
     "completion": Verb(
         "print a script that completes verbs, options and paths in a shell",
@@ -196,10 +196,15 @@ def _chain(added: argparse.ArgumentParser) -> None:
     add("--general", metavar="PATH", help="general text for replay and the forgetting control (default: bundled)")
     add("--model", metavar="MODEL", help="base model: a folder or hub id (default: the recipes' own)")
     add(
-        "--recipes", metavar="DIR",
-        help="recipe folder (default: recipes/nano; with --corpus the largest Qwen3 up to 8B that the card takes)",
+        "--size", metavar="SIZE",
+        help="size of Qwen3, for recipes/qwen3: 14b, 8b, 4b, 1.7b or 0.6b (default: that of --model, else the largest "
+        "up to 8b that the card takes)",
     )  # fmt: skip
-    add("--out", metavar="DIR", help="folder of the run (default: runs/RECIPES, with --corpus runs/RECIPES-CORPUS)")
+    add("--recipes", metavar="DIR", help="recipe folder (default: recipes/nano; with --corpus or --size recipes/qwen3)")
+    add(
+        "--out", metavar="DIR",
+        help="folder of the run (default: runs/RECIPES or runs/RECIPES-SIZE, with --corpus and -CORPUS behind it)",
+    )  # fmt: skip
     add(
         "--only", choices=("corpus", "train", "merge", "report", "tasks", "sft", "eval"),
         help="of the run's steps, only those of this kind (default: all)",
@@ -290,9 +295,8 @@ def _small(verbs: dict[str, argparse.ArgumentParser]) -> None:
     add = verbs["init"].add_argument
     add("folder", type=Path, metavar="DIR", help="the project's folder; files that are there are not overwritten")
     add(
-        "--recipe", default="qwen3-8b", metavar="NAME",
-        help="recipe folder to copy beside nano: qwen3-14b, qwen3-8b, qwen3-4b, qwen3-1.7b, qwen3-0.6b or nano "
-        "(default: qwen3-8b)",
+        "--recipe", default="qwen3", metavar="NAME",
+        help="recipe folder to copy beside nano: qwen3 or nano (default: qwen3)",
     )  # fmt: skip
     verbs["completion"].add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell it is for")
 

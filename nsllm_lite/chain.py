@@ -2,30 +2,35 @@
 
 A recipe folder holds corpus, phase1, phase2, merge and report (`base` where the base model is made on the spot; tasks,
 eval and sft where the models are to be scored and model 2 tuned on instructions).
-Each YAML is complete by itself; `load_chain` only redirects them together when the caller names another corpus, model
-or output folder.
+Each YAML is complete by itself; `load_chain` only redirects them together when the caller names another corpus, model,
+size or output folder.
 """
 
 import difflib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nsllm_lite import recipe as recipes
 from nsllm_lite.errors import UserError
-from nsllm_lite.execution import ModelSize
+from nsllm_lite.execution import ModelSize, read_size
 
 QWEN3 = {
-    name: (f"Qwen/Qwen3-{label}-Base", min_gib, ModelSize(layers, hidden, intermediate, query, 1024, 151_936, tied))
-    for name, label, min_gib, layers, hidden, intermediate, query, tied in (
-        ("qwen3-14b", "14B", 40, 40, 5120, 17_408, 5120, False),
-        ("qwen3-8b", "8B", 22, 36, 4096, 12_288, 4096, False),
-        ("qwen3-4b", "4B", 15, 36, 2560, 9728, 4096, True),
-        ("qwen3-1.7b", "1.7B", 10, 28, 2048, 6144, 2048, True),
-        ("qwen3-0.6b", "0.6B", 6, 28, 1024, 3072, 2048, True),
+    name: (f"Qwen/Qwen3-{name.upper()}-Base", min_gib, ModelSize(layers, hidden, inner, query, 1024, 151_936, tied))
+    for name, min_gib, layers, hidden, inner, query, tied in (
+        ("14b", 40, 40, 5120, 17_408, 5120, False),
+        ("8b", 22, 36, 4096, 12_288, 4096, False),
+        ("4b", 15, 36, 2560, 9728, 4096, True),
+        ("1.7b", 10, 28, 2048, 6144, 2048, True),
+        ("0.6b", 6, 28, 1024, 3072, 2048, True),
     )
 }
-"""Recipe folder -> (hub id, GiB of GPU memory it asks for, widths). Source: the models' config.json on the hub."""
+"""Size -> (hub id, GiB of GPU memory it asks for, widths). Source: the models' config.json on the hub."""
+
+REFERENCE = "8b"  # NSLLM's base: the largest that is taken unasked, whatever more would fit
+
+SIZED = "qwen3"  # the recipe folder that serves all sizes; its files state the reference
 
 JOINED = {"out", "model", "rows", "replay.rows", "evaluation.domain_rows", "evaluation.general_rows", "build.tokenizer"}
 JOINED |= {
@@ -48,8 +53,6 @@ JOINED_OF_STEP = {"tasks.corpus", "sft.data", "sft.heldout", "eval.models", "eva
 """And those that it sets in one step only."""
 
 TUNING = ("tasks", "eval", "sft")  # recipes that a folder has all or none of
-
-REFERENCE = "qwen3-8b"  # NSLLM's base: the largest that is taken unasked, whatever more would fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +82,18 @@ def load_chain(
     model: str | None = None,
     out: str | None = None,
     overrides: dict[str, list[str]] | None = None,
+    size: str | None = None,
 ) -> Chain:
     """The chain of a recipe folder, redirected to another corpus path, general text, base model or output folder.
 
-    `overrides` maps a step ("phase1") to `key=value` words for its recipe.
+    `overrides` maps a step ("phase1") to `key=value` words for its recipe. `size`, one of QWEN3, gives the model where
+    none is named; a recipe such as phase1-0.6b.yaml is taken in place of phase1.yaml when the size is 0.6b.
 
     Raises:
         UserError: a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
     """
     folder, overrides = Path(folder), overrides or {}
+    model = model or (QWEN3[size][0] if size else None)
     tuned = all((folder / f"{name}.yaml").is_file() for name in TUNING)
     has_base = (folder / "base.yaml").is_file() and not model
     steps = ("corpus", *(["base"] if has_base else []), "phase1", "phase2", "merge", "report")
@@ -109,12 +115,15 @@ def load_chain(
             )
 
     def load(name: str) -> recipes.Recipe:
-        return recipes.load(folder / f"{name}.yaml", overrides.get(name, ()))
+        of_size = folder / f"{name}-{size}.yaml"
+        return recipes.load(of_size if of_size.is_file() else folder / f"{name}.yaml", overrides.get(name, ()))
 
     corpus_recipe, phase1, phase2, merge, report = map(load, ("corpus", "phase1", "phase2", "merge", "report"))
     base = load("base") if has_base else None
-    if out is None and corpus:
-        out = f"{Path(corpus_recipe.out).parent}-{Path(corpus).resolve().stem}"
+    if not out:
+        of_reference = str(Path(corpus_recipe.out).parent)
+        out = re.sub(f"{SIZED}-{REFERENCE}$", f"{SIZED}-{size}", of_reference) if size else of_reference
+        out += f"-{Path(corpus).resolve().stem}" if corpus else ""
     if corpus:
         corpus_recipe = recipes.update(corpus_recipe, sources=[{"name": "corpus", "path": corpus}])
     if general:
@@ -122,9 +131,8 @@ def load_chain(
     if model:
         corpus_recipe = recipes.update(corpus_recipe, tokenizer=model, train_tokenizer=None)
         phase1 = recipes.update(phase1, model=model)
-    root = Path(out) if out else Path(corpus_recipe.out).parent
-    chain = _join(folder, root, corpus_recipe, base, phase1, phase2, merge, report)
-    return _join_tuning(chain, root, merge, *map(load, TUNING)) if tuned else chain
+    chain = _join(folder, Path(out), corpus_recipe, base, phase1, phase2, merge, report)
+    return _join_tuning(chain, Path(out), merge, *map(load, TUNING)) if tuned else chain
 
 
 def without_bfloat16(chain: Chain) -> Chain:
@@ -253,8 +261,41 @@ def _join_tuning(
     )
 
 
-def choose_recipes(card_gib: float | None, recipes_dir: Path = Path("recipes")) -> tuple[Path, str]:
-    """The recipe folder for a card of `card_gib` (None: no card), and the reason in words.
+def sized(folder: Path) -> tuple[Path, str | None]:
+    """recipes/qwen3 and 8b of recipes/qwen3-8b, a former folder of one size; of one that is there, itself and None."""
+    name, _, size = folder.name.partition("-")
+    is_former = name == SIZED and size in QWEN3 and not folder.exists()
+    return (folder.with_name(SIZED), size) if is_former else (folder, None)
+
+
+def pick_size(asked: Path, size: str | None = None, model: str | None = None) -> tuple[Path, str | None]:
+    """The recipe folder and the size that RECIPES=, SIZE= and MODEL= ask for; None: the card decides, or no size does.
+
+    Raises:
+        UserError: there is no such size, or two of them disagree.
+    """
+    folder, former = sized(asked)
+    if former:
+        print(f"{asked} is now {folder} with SIZE={former}")
+    if size and size not in QWEN3:
+        near = difflib.get_close_matches(size.lower(), QWEN3, n=1)
+        todo = f"Did you mean {near[0]}?" if near else f"Name one of {', '.join(QWEN3)}."
+        raise UserError("size-unknown", f"SIZE={size}: no such size.", "", todo)
+    if size and (folder.name != SIZED or former not in (None, size)):
+        todo = f"Leave one of them out, or set RECIPES=recipes/{SIZED}."
+        raise UserError("size-not-of-recipes", f"SIZE={size}: {asked} has no recipes for it.", "", todo)
+    of_model = next((word for word, (hub_id, _, _) in QWEN3.items() if hub_id == model), None)
+    if model and size and not of_model and (Path(model) / "config.json").is_file():
+        of_model = next((word for word, (_, _, widths) in QWEN3.items() if widths == read_size(Path(model))), None)
+    taken = size or former
+    if model and taken and of_model != taken and (size or of_model):
+        found = f"MODEL={model} is not of SIZE={taken}, which is {QWEN3[taken][0]}."
+        raise UserError("size-not-of-model", found, "", "Leave one of them out.")
+    return folder, (of_model or taken) if folder.name == SIZED else None
+
+
+def choose_size(card_gib: float | None) -> tuple[str, str]:
+    """The size for a card of `card_gib` (None: no card), and the reason in words.
 
     Raises:
         UserError: there is no card, or it is too small for every recipe.
@@ -271,10 +312,10 @@ def choose_recipes(card_gib: float | None, recipes_dir: Path = Path("recipes")) 
     for name in names[names.index(REFERENCE) :]:
         hub_id, min_gib, _ = QWEN3[name]
         if card_gib >= min_gib:
-            reason = f"{hub_id}: the largest Qwen3 base recipe for a card of {card_gib:.1f} GiB (it asks for {min_gib})"
-            if name == REFERENCE and card_gib >= QWEN3["qwen3-14b"][1]:
-                reason += "; it is NSLLM's base and the reference here, RECIPES=recipes/qwen3-14b would fit too"
-            return recipes_dir / name, reason
+            reason = f"{hub_id}: the largest Qwen3 base model for a card of {card_gib:.1f} GiB (it asks for {min_gib})"
+            if name == REFERENCE and card_gib >= QWEN3["14b"][1]:
+                reason += "; it is NSLLM's base and the reference here, SIZE=14b would fit too"
+            return name, reason
     smallest = QWEN3[names[-1]]
     raise UserError(
         "card-below-smallest-recipe",

@@ -305,12 +305,12 @@ def run_chain(args: argparse.Namespace) -> dict | None:
     if args.verb == "plan" and args.overrides and "=" not in args.overrides[0]:
         asked = Path(args.overrides.pop(0))
         args.recipes = asked.parent if asked.suffix == ".yaml" else asked
-    folder, why = pick_recipes(args)
+    folder, size, why = pick_recipes(args)
     overrides: dict[str, list[str]] = {}
     for word in args.overrides:
         step, _, rest = word.partition(".")
         overrides.setdefault(step, []).append(rest)
-    chain = load_chain(folder, args.corpus, args.general, args.model, args.out, overrides)
+    chain = load_chain(folder, args.corpus, args.general, args.model, args.out, overrides, size)
     if not getattr(args, "vram", None) and not has_bfloat16(find_device(chain.phase1.execution.device)[0]):
         chain = without_bfloat16(chain)
     if args.verb == "phase2" and not (Path(chain.phase2.model) / "manifest.json").is_file():
@@ -318,7 +318,7 @@ def run_chain(args: argparse.Namespace) -> dict | None:
             "model1-missing",
             f"Phase 2 starts from phase 1's merged model, and {chain.phase2.model} is not there.",
             "",
-            "Run phase 1 first (`make phase1` with the same CORPUS, MODEL, RECIPES and OUT), or both with "
+            "Run phase 1 first (`make phase1` with the same CORPUS, MODEL, SIZE, RECIPES and OUT), or both with "
             "`make two-phase`.",
         )
     is_after = args.verb in ("eval-run", "instruct")
@@ -355,7 +355,7 @@ def run_chain(args: argparse.Namespace) -> dict | None:
         return None
     print(f"\nDone: {steps[-1].out}")
     if args.verb == "phase1":
-        given = {name: getattr(args, name) for name in ("corpus", "general", "model", "recipes", "out")}
+        given = {name: getattr(args, name) for name in ("corpus", "general", "model", "size", "recipes", "out")}
         print(f"Next: {command('phase2', {name: value for name, value in given.items() if value})}")
     if not args.corpus:
         print(real_command())
@@ -376,29 +376,32 @@ def require_model2(chain: "Chain") -> None:
             "model2-missing",
             f"This starts from phase 2's merged model, and {chain.sft.model} is not there.",
             "",
-            "Run both phases first: `make two-phase` with the same CORPUS, MODEL, RECIPES and OUT.",
+            "Run both phases first: `make two-phase` with the same CORPUS, MODEL, SIZE, RECIPES and OUT.",
         )
 
 
-def pick_recipes(args: argparse.Namespace) -> tuple[Path, str]:
-    """The recipe folder and why: as asked, nano without a corpus, else by the card. Here, or as installed."""
-    from nsllm_lite.chain import REFERENCE, choose_recipes
+def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
+    """Recipe folder (here, or as installed), size and why: as asked, nano without a corpus, else by the card."""
+    from nsllm_lite.chain import QWEN3, REFERENCE, SIZED, choose_size, pick_size
     from nsllm_lite.execution import find_device
     from nsllm_lite.run import GIB
     from nsllm_lite.starter import located
 
-    if args.recipes:
-        return located(Path(args.recipes)), f"{args.model or args.recipes} (as asked)"
-    if not args.corpus:
-        why = "nano: a Qwen3-shaped model of a few million parameters, made here on the CPU"
-        return located(Path("recipes/nano")), why
+    asked = Path(args.recipes or f"recipes/{SIZED if args.corpus or args.size else 'nano'}")
+    folder, size = pick_size(asked, args.size, args.model)
+    folder = located(folder)
+    if folder.name != SIZED:
+        nano = "nano: a Qwen3-shaped model of a few million parameters, made here on the CPU"
+        return folder, None, f"{args.model or asked} (as asked)" if args.recipes else nano
+    if size:
+        return folder, size, f"{args.model or QWEN3[size][0]} (as asked)"
     vram_gib = getattr(args, "vram", None)
     card_bytes = int(vram_gib * GIB) if vram_gib else find_device()[1]
-    if args.only == "corpus" and not card_bytes:
-        why = "the reference: rows for Qwen3-8B-Base can be prepared without a card"
-        return located(Path("recipes") / REFERENCE), why
-    folder, why = choose_recipes(card_bytes / GIB if card_bytes else None)
-    return located(folder), f"{args.model} (as asked, with the recipe of {folder.name})" if args.model else why
+    if not card_bytes and (args.recipes or args.only == "corpus"):
+        model = args.model or QWEN3[REFERENCE][0]
+        return folder, REFERENCE, f"{model} (with the recipes of {REFERENCE}, as no card is here to choose by)"
+    size, why = choose_size(card_bytes / GIB if card_bytes else None)
+    return folder, size, f"{args.model} (as asked, with the recipes of {size})" if args.model else why
 
 
 def command(verb: str, given: dict[str, str]) -> str:
@@ -410,14 +413,14 @@ def command(verb: str, given: dict[str, str]) -> str:
 
 def real_command() -> str:
     """The exact command of the real run on the card of this machine."""
-    from nsllm_lite.chain import choose_recipes
+    from nsllm_lite.chain import choose_size
     from nsllm_lite.execution import find_device
     from nsllm_lite.run import GIB
 
     words = command("phase1", {"corpus": "path/to/your/papers"})
     try:
         _, card_bytes, card = find_device()
-        _, why = choose_recipes(card_bytes / GIB if card_bytes else None)
+        _, why = choose_size(card_bytes / GIB if card_bytes else None)
     except ValueError:
         return (
             "The real run: no NVIDIA card that can do it is visible here. On a machine with one (22 GiB or more for "

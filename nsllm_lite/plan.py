@@ -128,15 +128,15 @@ def plan(
 
 
 def _nearest_words(chain: Chain, row_tokens: int, card_bytes: int) -> str:
-    """The largest Qwen3 recipe with the same settings that would fit."""
+    """The largest Qwen3 with the same settings that would fit."""
     for name, (hub_id, _, size) in QWEN3.items():
         try:
             how = execution.choose(chain.phase1, size, row_tokens, "cuda", card_bytes)
         except ValueError:
             continue
         need = sum(execution.memory(chain.phase1, size, row_tokens, how).values()) / GIB
-        return f"The nearest that fits is {hub_id} ({need:.1f} GiB): RECIPES=recipes/{name}."
-    return "No Qwen3 recipe fits it with these settings."
+        return f"The nearest that fits is {hub_id} ({need:.1f} GiB): SIZE={name}, or MODEL= with other recipes."
+    return "No Qwen3 fits it with these settings."
 
 
 def _host_words() -> str:

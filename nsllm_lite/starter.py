@@ -7,6 +7,7 @@ import difflib
 import shutil
 from pathlib import Path
 
+from nsllm_lite.chain import QWEN3, REFERENCE, pick_size, sized
 from nsllm_lite.errors import UserError
 
 INSTALLED = Path(__file__).parent / "recipes"
@@ -27,12 +28,12 @@ one comes from. A command run again skips what is finished and continues what wa
 """
 
 MAKEFILE = """# make phase1 tries the chain on the CPU; with CORPUS=path/to/papers it is recipes/{recipe}, the real run.
-#   GENERAL=path  your general text   MODEL=id|dir  another base model   RECIPES=dir  another recipe folder
-#   OUT=dir  where the run is written   SET="phase1.seed=1 corpus.min_chars=100"  single recipe values
+#   GENERAL=path  your general text   SIZE=8b  the size of Qwen3 (unset: by the card)   MODEL=id|dir  another base model
+#   RECIPES=dir  another recipe folder   OUT=dir  where the run is written   SET="phase1.seed=1"  single recipe values
 NSLLM   ?= nsllm-lite
 RECIPES ?= $(if $(CORPUS),recipes/{recipe},recipes/nano)
-RUN := --recipes '$(RECIPES)' $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') \\
-       $(if $(MODEL),--model '$(MODEL)') $(if $(OUT),--out '$(OUT)') $(SET)
+{size}RUN := --recipes '$(RECIPES)' $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') \\
+       $(if $(SIZE),--size '$(SIZE)') $(if $(MODEL),--model '$(MODEL)') $(if $(OUT),--out '$(OUT)') $(SET)
 
 .PHONY: help phase1 phase2 two-phase eval sft plan doctor
 help:  ## this list
@@ -60,6 +61,8 @@ def init(folder: Path, recipe: str) -> list[Path]:
     Raises:
         UserError: there is no recipe folder of that name, or a file is there already (then nothing is written).
     """
+    taken, size = pick_size(Path(recipe))
+    recipe = str(taken)
     known = sorted(path.name for path in INSTALLED.iterdir() if path.is_dir())
     if recipe not in known:
         near = difflib.get_close_matches(recipe, known, n=1)
@@ -79,15 +82,29 @@ def init(folder: Path, recipe: str) -> list[Path]:
     for path, source in copies.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, path)
+    size_line = f"SIZE    ?= $(if $(filter recipes/{recipe},$(RECIPES)$(MODEL)),{size})\n" if size else ""
     for path, text in texts.items():
-        path.write_text(text.replace("{recipe}", recipe))
+        path.write_text(text.replace("{recipe}", recipe).replace("{size}", size_line))
     print(f"{folder}: {', '.join(path.name for path in texts)}, recipes/{recipe}" + ", recipes/nano" * (recipe != NANO))
     print(f"Next: cd {folder} && make phase1")
     return [*texts, *copies]
 
 
 def located(path: Path) -> Path:
-    """`path`; where there is no such recipe here, the one of that name that came with the package, and says so."""
+    """`path`; where there is no such recipe here, the one of that name that came with the package, and says so.
+
+    Raises:
+        UserError: it is a file of a former folder of one size.
+    """
+    folder, size = sized(path.parent)
+    if size:
+        changes = f"model={QWEN3[size][0]}, or paths in runs/qwen3-{size} for those in runs/qwen3-{REFERENCE}"
+        raise UserError(
+            "recipe-of-one-size",
+            f"{path} is no more: the recipes of all sizes are in {folder} and state {REFERENCE}.",
+            "",
+            f"Take {folder / path.name} and change what names the size ({changes}), or a whole run with --size {size}.",
+        )
     if path.exists() or path.is_absolute() or path.parts[:1] != ("recipes",):
         return path
     installed = INSTALLED.joinpath(*path.parts[1:])

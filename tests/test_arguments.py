@@ -68,13 +68,14 @@ def test_the_examples_are_real_commands(monkeypatch):
         if args.verb == "eval" and args.models[0].endswith(".yaml"):
             assert recipe.load(args.models[0], args.models[1:]).kind == "eval"
         if args.verb in arguments.CHAIN_VERBS:
-            folders = [Path(word) for word in (args.recipes, *args.overrides) if word and word.startswith("recipes/")]
+            folder, size = chain.pick_size(
+                Path(args.recipes or f"recipes/{'qwen3' if args.size else 'nano'}"), args.size
+            )
             overrides: dict[str, list[str]] = {}
             for word in args.overrides:
-                if "=" in word:
-                    step, _, rest = word.partition(".")
-                    overrides.setdefault(step, []).append(rest)
-            chain.load_chain(*(folders or [Path("recipes/nano")]), overrides=overrides)
+                step, _, rest = word.partition(".")
+                overrides.setdefault(step, []).append(rest)
+            chain.load_chain(folder, overrides=overrides, size=size)
 
 
 def stated(verb: str, option: str) -> str:
@@ -108,9 +109,11 @@ def test_the_defaults_of_eval(monkeypatch):
 
 def test_the_defaults_of_the_others():
     assert parsed("nsllm-lite runs").folder == Path("runs")
-    assert stated("init", "--recipe") == parsed("nsllm-lite init x").recipe == chain.REFERENCE
+    assert stated("init", "--recipe") == parsed("nsllm-lite init x").recipe == chain.SIZED
     named = next(a for a in parsers()["init"]._actions if a.dest == "recipe").help
     assert all(path.name in named for path in INSTALLED.iterdir())
+    named = next(a for a in parsers()["plan"]._actions if a.dest == "size").help
+    assert re.findall(r"[\d.]+b\b", named) == [*chain.QWEN3, chain.REFERENCE]
     taken = chain.load_chain(ROOT / "recipes/nano", corpus=str(ROOT / "tests"))
     assert taken.corpus.out == "runs/nano-tests/corpus"  # runs/RECIPES-CORPUS
 

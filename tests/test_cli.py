@@ -78,19 +78,19 @@ def test_corpus_without_a_card(capsys, at_root, tmp_path):
 
 def test_a_large_model_is_not_started_on_a_cpu(capsys, at_root, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
-    text = fails(capsys, "execution-needs-card", "phase1", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path))
+    text = fails(capsys, "execution-needs-card", "phase1", "--recipes", "recipes/qwen3", "--out", str(tmp_path))
     assert "8.2 B" in text
-    assert cli.main(["plan", "--recipes", "recipes/qwen3-8b", "--out", str(tmp_path)]) == 0
+    assert cli.main(["plan", "--recipes", "recipes/qwen3", "--out", str(tmp_path)]) == 0
     assert "Download   15.3 GiB" in capsys.readouterr().out
 
 
 def test_a_plan_that_does_not_fit(capsys, at_root, tmp_path, monkeypatch):
-    """The nearest recipe that fits is named where memory is short, and only there."""
-    words = ("plan", "recipes/qwen3-8b", "--out", str(tmp_path))
-    assert "RECIPES=recipes/qwen3-" in fails(capsys, "run-does-not-fit", *words, "--vram", "8")
+    """The nearest size that fits is named where memory is short, and only there."""
+    words = ("plan", "recipes/qwen3", "--out", str(tmp_path))
+    assert "SIZE=4b" in fails(capsys, "run-does-not-fit", *words, "--size", "8b", "--vram", "8")
     compiled = ("phase1.execution.compile=true", "phase1.execution.dequantised=false")
     text = fails(capsys, "execution-not-compilable", *words[:2], *compiled, *words[2:], "--vram", "24")
-    assert "recipes/" not in text
+    assert "SIZE=" not in text
     assert "'no/such'" in fails(capsys, "plan-model-not-found", *words, "--model", "no/such")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GIB))
     assert "5.0 free" in fails(capsys, "run-disk-too-small", *words)
@@ -195,7 +195,7 @@ def as_json(capsys, *words: str, code: int = 0) -> dict:
 
 
 def test_plan_as_json(capsys, at_root, tmp_path):
-    found = as_json(capsys, "plan", "recipes/qwen3-8b", "--vram", "24", "--all", "--out", str(tmp_path / "run"))
+    found = as_json(capsys, "plan", "recipes/qwen3", "--vram", "24", "--all", "--out", str(tmp_path / "run"))
     assert found["model"] == "Qwen/Qwen3-8B-Base"
     assert found["card_bytes"] == 24 * GIB > sum(found["memory_bytes"].values())
     assert found["execution"]["micro_batch_rows"] >= 1

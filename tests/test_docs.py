@@ -41,7 +41,7 @@ def test_every_file_named_exists():
 @pytest.mark.parametrize("step", re.findall(r"SET=\"?([\w.]+)", README))
 def test_every_setting_named_is_one(step):
     name, key = step.split(".", 1)
-    values = recipe.load(ROOT / "recipes/qwen3-8b" / f"{name}.yaml").model_dump()
+    values = recipe.load(ROOT / "recipes/qwen3" / f"{name}.yaml").model_dump()
     for part in key.split("."):
         assert part in values
         values = values[part]
@@ -87,10 +87,12 @@ def test_every_message_explained_is_one_that_is_said():
 def test_the_table_of_cards_is_what_the_planner_says(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no speed measured on the machine at hand
     table = README.split("## Your GPU")[1].split("\n## ")[0]
-    lines = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| (qwen3-[^|]+) \| (.+) \|$", table, re.MULTILINE)
+    lines = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| ([\d.]+b) \| (.+) \|$", table, re.MULTILINE)
     assert len(lines) > 12
+    assert {name for _, _, name, _ in lines} == set(QWEN3)
+    monkeypatch.chdir(ROOT)
     for card, vram_gib, name, rest in lines:
-        words = ["plan", str(ROOT / "recipes" / name), "--vram", vram_gib, "--json", "--out", str(tmp_path / "run")]
+        words = ["plan", "--size", name, "--vram", vram_gib, "--json", "--out", str(tmp_path / "run")]
         assert cli.main(words) == 0
         told = json.loads(capsys.readouterr().out)
         how, size = told["execution"], QWEN3[name][2]
@@ -102,15 +104,16 @@ def test_the_table_of_cards_is_what_the_planner_says(monkeypatch, tmp_path, caps
         assert rest.split(" | ") == [str(how["micro_batch_rows"]), recomputed, held, memory, hours], (card, name)
 
 
-def test_the_table_of_models_is_what_the_planner_says(tmp_path, capsys):
+def test_the_table_of_models_is_what_the_planner_says(monkeypatch, tmp_path, capsys):
     table = README.split("## Your model")[1].split("\n## ")[0]
-    lines = re.findall(r"^\| `(recipes/qwen3-.+?)` \| (.+) \|$", table, re.MULTILINE)
-    assert len(lines) == len(QWEN3)
+    lines = re.findall(r"^\| `recipes/qwen3`, ([\d.]+b) \| (.+) \|$", table, re.MULTILINE)
+    assert {name for name, _ in lines} == set(QWEN3)
+    monkeypatch.chdir(ROOT)
     for name, rest in lines:
-        hub_id, least_gib, _ = QWEN3[Path(name).name]
-        assert cli.main(["plan", str(ROOT / name), "--vram", "139", "--out", str(tmp_path / "run")]) == 0
+        hub_id, least_gib, _ = QWEN3[name]
+        assert cli.main(["plan", "--size", name, "--vram", "139", "--out", str(tmp_path / "run")]) == 0
         printed = capsys.readouterr().out
         download = re.search(r"^Download +([\d.]+ GiB)", printed, re.MULTILINE)[1]
         disk = re.search(r"^Disk +([\d.]+ GiB)", printed, re.MULTILINE)[1]
-        asked = "only where asked" if name.endswith("14b") else f"{least_gib} GiB"
+        asked = "only where asked" if name == "14b" else f"{least_gib} GiB"
         assert rest.split(" | ") == [hub_id, asked, download, disk]

@@ -17,15 +17,15 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 @pytest.fixture
 def eight_b():
-    return recipe.load(RECIPES / "qwen3-8b/phase1.yaml"), chain.QWEN3["qwen3-8b"][2]
+    return recipe.load(RECIPES / "qwen3/phase1.yaml"), chain.QWEN3["8b"][2]
 
 
 def test_sizes_match_the_published_models(eight_b):
     asked, size = eight_b
     assert size.linear_params + size.vocab * size.hidden == pytest.approx(7.568e9, rel=1e-3)
     assert size.lora_params(asked.adapter) == pytest.approx(174.6e6, rel=1e-3)
-    assert chain.QWEN3["qwen3-0.6b"][2].params == pytest.approx(0.596e9, rel=1e-2)
-    assert chain.QWEN3["qwen3-14b"][2].params == pytest.approx(14.77e9, rel=1e-2)
+    assert chain.QWEN3["0.6b"][2].params == pytest.approx(0.596e9, rel=1e-2)
+    assert chain.QWEN3["14b"][2].params == pytest.approx(14.77e9, rel=1e-2)
 
 
 def test_size_is_read_from_a_config(pico):
@@ -141,7 +141,7 @@ def test_a_card_without_bfloat16_trains_in_fp16(monkeypatch):
     with raises("device-no-bfloat16", "compute_dtype=float16"):
         execution.require_dtype("bfloat16", "cuda")
     execution.require_dtype("float16", "cuda")
-    asked = chain.load_chain(RECIPES / "qwen3-1.7b")
+    asked = chain.load_chain(RECIPES / "qwen3", size="1.7b")
     changed = chain.without_bfloat16(asked)
     assert (changed.phase1.compute_dtype, changed.phase2.compute_dtype) == ("float16", "float16")
     assert (changed.corpus, changed.merge1) == (asked.corpus, asked.merge1)
@@ -168,11 +168,11 @@ def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
     """What `make phase1 CORPUS=...` prints on a 4090, without starting anything."""
     fake_card(monkeypatch, "NVIDIA GeForce RTX 4090", 23.6)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
-    folder, why = chain.choose_recipes(23.6, RECIPES)
-    joined = chain.load_chain(folder, corpus=str(tmp_path), out=str(tmp_path / "out"))
+    size, why = chain.choose_size(23.6)
+    joined = chain.load_chain(RECIPES / "qwen3", corpus=str(tmp_path), out=str(tmp_path / "out"), size=size)
     figures = plan.plan(joined, why)
     text = capsys.readouterr().out
-    assert "Qwen/Qwen3-8B-Base: the largest Qwen3 base recipe for a card of 23.6 GiB" in text
+    assert "Qwen/Qwen3-8B-Base: the largest Qwen3 base model for a card of 23.6 GiB" in text
     assert "200 steps = up to 13,107,200 tokens, constant learning rate" in text
     assert "Download   15.3 GiB" in text
     assert figures["disk_bytes"] == pytest.approx(49e9, rel=0.01)
@@ -182,10 +182,10 @@ def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
     with raises("run-disk-too-small", "45.8 GiB", "5.0 free"):
         plan.plan(joined, why)
     with raises("plan-model-not-found", "nobody/nothing"):
-        plan.plan(chain.load_chain(folder, corpus=str(tmp_path), model="nobody/nothing"), why)
+        plan.plan(chain.load_chain(RECIPES / "qwen3", corpus=str(tmp_path), model="nobody/nothing"), why)
 
 
-def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys):
+def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys, pico):
     """`make plan CORPUS=...` chooses by the card; the CPU run ends with the exact command for it."""
     monkeypatch.chdir(RECIPES.parent)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
@@ -194,13 +194,13 @@ def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "Qwen/Qwen3-8B-Base: the largest" in text
     assert re.search(r"Machine    NVIDIA L4, 22\.0 GiB; \d+ CPU cores, [\d.]+ GiB of memory\n", text)
-    words = ["plan", "--corpus", str(tmp_path), "--out", str(tmp_path / "run"), "--model", "Qwen/Qwen3-1.7B-Base"]
+    words = ["plan", "--corpus", str(tmp_path), "--out", str(tmp_path / "run"), "--model", str(pico / "base")]
     assert cli.main(words) == 0
-    assert "Qwen/Qwen3-1.7B-Base (as asked, with the recipe of qwen3-8b)" in capsys.readouterr().out
+    assert f"{pico}/base (as asked, with the recipes of 8b)" in capsys.readouterr().out
     assert cli.main(["plan"]) == 0  # without a corpus the CPU run, card or not
     assert "Machine    CPU" in capsys.readouterr().out
     assert cli.real_command().splitlines() == [
-        "The real run on this NVIDIA L4: Qwen/Qwen3-8B-Base: the largest Qwen3 base recipe for a card of 22.0 GiB "
+        "The real run on this NVIDIA L4: Qwen/Qwen3-8B-Base: the largest Qwen3 base model for a card of 22.0 GiB "
         "(it asks for 22)",
         "  make phase1 CORPUS=path/to/your/papers",
     ]
@@ -208,7 +208,8 @@ def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys):
 
 def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GIB))
-    words = ["plan", "recipes/qwen3-8b/phase1.yaml", "--out", str(tmp_path / "run")]
+    monkeypatch.chdir(RECIPES.parent)
+    words = ["plan", "recipes/qwen3/phase1.yaml", "--out", str(tmp_path / "run")]
     assert cli.main([*words, "--vram", "24", "--all", "--price", "2.5"]) == 0
     printed = capsys.readouterr().out
     assert "a card, 24.0 GiB" in printed
@@ -225,22 +226,22 @@ def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys, monkeypatch):
     assert faster, "ways that do not fit are listed as such"
     assert cli.main([*words[:2], "phase1.adapter.rank=1", *words[2:], "--vram", "24"]) == 0
     assert "rank 1 is too low" in capsys.readouterr().out
-    assert cli.main([*words, "--vram", "8"]) == 2
+    assert cli.main([*words, "--size", "8b", "--vram", "8"]) == 2
     text = capsys.readouterr().err
     assert "[run-does-not-fit]" in text
-    nearest = re.search(r"RECIPES=([\w/.-]+)\.", text)[1]
-    assert cli.main(["plan", "--recipes", nearest, "--out", str(tmp_path / "run"), "--vram", "8"]) == 0
-    assert cli.main([*words, "--vram", "2"]) == 2
+    nearest = re.search(r"SIZE=([\w.]+),", text)[1]
+    assert cli.main([*words, "--size", nearest, "--vram", "8"]) == 0
+    assert cli.main([*words, "--size", "8b", "--vram", "2"]) == 2
     text = capsys.readouterr().err
     assert "[run-does-not-fit]" in text
-    assert "RECIPES=" not in text
+    assert "SIZE=" not in text
     assert cli.main(["plan", "--corpus", str(tmp_path), "--vram", "16", "--out", str(tmp_path / "run")]) == 0
     assert "Qwen3-4B-Base" in capsys.readouterr().out
 
 
 def test_money_follows_from_the_hours(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    size = chain.QWEN3["qwen3-8b"][2]
+    size = chain.QWEN3["8b"][2]
     speed = 989e12 * plan.ASSUMED_MFU / (4 * (size.linear_params + size.vocab * size.hidden))
     hours = 13_107_200 / speed / 3600
     words = plan._time_words(size, 13_107_200, "NVIDIA H100", 2.0)
@@ -251,7 +252,7 @@ def test_money_follows_from_the_hours(monkeypatch, tmp_path):
 
 def test_what_a_run_has_measured_is_what_the_next_plan_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    eight, four = (chain.QWEN3[name][2] for name in ("qwen3-8b", "qwen3-4b"))
+    eight, four = (chain.QWEN3[name][2] for name in ("8b", "4b"))
     execution.remember_speed("NVIDIA H100", eight, 9_000.0)
     execution.remember_speed("another", eight, 100.0)
     assert " at 9,000 tokens/s (as measured on this card, 20" in plan._time_words(eight, 10**6, "NVIDIA H100", None)

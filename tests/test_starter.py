@@ -21,7 +21,7 @@ NAMES = sorted(path.name for path in (ROOT / "recipes").iterdir())
 
 def test_the_package_holds_the_recipes_of_the_repository():
     assert sorted(path.name for path in starter.INSTALLED.iterdir()) == NAMES
-    assert set(NAMES) == {"nano", *chain.QWEN3}
+    assert set(NAMES) == {"nano", chain.SIZED}
 
 
 def test_the_wheel_holds_every_recipe(tmp_path, monkeypatch):
@@ -32,7 +32,7 @@ def test_the_wheel_holds_every_recipe(tmp_path, monkeypatch):
     name = importlib.import_module("setuptools.build_meta").build_wheel(str(tmp_path))
     files = set(zipfile.ZipFile(tmp_path / name).namelist())
     recipes = {f"nsllm_lite/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
-    assert len(recipes) > 40
+    assert len(recipes) >= 17
     assert recipes <= files
 
 
@@ -52,16 +52,16 @@ def commands(folder: Path, *words: str) -> list[list[str]]:
 
 def test_a_starter_project(tmp_path, capsys):
     folder = tmp_path / "project"
-    assert cli.main(["init", str(folder), "--recipe", "qwen3-4b"]) == 0
+    assert cli.main(["init", str(folder), "--recipe", "qwen3"]) == 0
     assert f"cd {folder} && make phase1" in capsys.readouterr().out
-    for name in ("nano", "qwen3-4b"):
+    for name in ("nano", "qwen3"):
         files = sorted(path.name for path in (ROOT / "recipes" / name).iterdir())
         same, *others = filecmp.cmpfiles(ROOT / "recipes" / name, folder / "recipes" / name, files, shallow=False)
         assert (same, others) == (files, [[], []])
-    assert sorted(os.listdir(folder / "recipes")) == ["nano", "qwen3-4b"]
+    assert sorted(os.listdir(folder / "recipes")) == ["nano", "qwen3"]
     assert "runs/" in (folder / ".gitignore").read_text().split()
     readme = (folder / "README.md").read_text()
-    assert "recipes/qwen3-4b" in readme
+    assert "recipes/qwen3`" in readme
     assert len(readme.splitlines()) <= 12
     targets = set(re.findall(r"^([a-z0-9-]+):", (folder / "Makefile").read_text(), re.MULTILINE))
     assert targets == {"help", "phase1", "phase2", "two-phase", "eval", "sft", "plan", "doctor"}
@@ -72,10 +72,34 @@ def test_a_starter_project(tmp_path, capsys):
         assert words[0] == "nsllm-lite"
         args = arguments.build_parser().parse_args(words[1:])
         assert target == "doctor" or args.recipes == "recipes/nano"
-    (words,) = commands(folder, "two-phase", "CORPUS=my papers", "OUT=runs/x", "SET=phase1.seed=1 corpus.min_chars=9")
+    given = ("CORPUS=my papers", "OUT=runs/x", "SIZE=14b", "SET=phase1.seed=1 corpus.min_chars=9")
+    (words,) = commands(folder, "two-phase", *given)
     args = arguments.build_parser().parse_args(words[1:])
-    assert (args.verb, args.recipes, args.corpus, args.out) == ("two-phase", "recipes/qwen3-4b", "my papers", "runs/x")
+    assert (args.verb, args.recipes, args.corpus, args.out) == ("two-phase", "recipes/qwen3", "my papers", "runs/x")
+    assert args.size == "14b"
+    (words,) = commands(folder, "plan", "CORPUS=papers")
+    assert arguments.build_parser().parse_args(words[1:]).size is None
+    assert "SIZE=8b" in (folder / "Makefile").read_text()
     assert args.overrides == ["phase1.seed=1", "corpus.min_chars=9"]
+
+
+def test_a_starter_project_of_one_size(tmp_path, capsys, monkeypatch):
+    """By the name of its former folder: the size is set in the Makefile, where nothing else is asked for."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init", "project", "--recipe", "qwen3-4b"]) == 0
+    assert "qwen3-4b is now qwen3 with SIZE=4b\n" in capsys.readouterr().out
+    assert sorted(os.listdir("project/recipes")) == ["nano", "qwen3"]
+
+    def asked(*words: str) -> tuple[str, str | None]:
+        (line,) = commands(tmp_path / "project", "phase1", *words)
+        args = arguments.build_parser().parse_args(line[1:])
+        return args.recipes, args.size
+
+    assert asked() == ("recipes/nano", None)
+    assert asked("CORPUS=p") == ("recipes/qwen3", "4b")
+    assert asked("CORPUS=p", "SIZE=14b") == ("recipes/qwen3", "14b")
+    assert asked("CORPUS=p", "MODEL=m") == ("recipes/qwen3", None)
+    assert asked("CORPUS=p", "RECIPES=recipes/nano") == ("recipes/nano", None)
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):
@@ -90,7 +114,7 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "[init-recipe-unknown]" in told
     assert "--recipe qwen3-8:" in told
-    assert "mean qwen3-8b?" in told
+    assert "mean qwen3?" in told
     assert not (tmp_path / "new").exists()
 
 
@@ -121,9 +145,30 @@ def test_single_recipes_are_found_too(tmp_path, monkeypatch, capsys):
     assert "recipes/nano/none.yaml." in told
 
 
+def test_a_recipe_of_a_former_folder(tmp_path, monkeypatch, capsys):
+    """It names the file to take; where the folder still is, the file is taken as it is."""
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(cli, "call_verb", seen.append)
+    for folder in ("recipes/qwen3-4b", f"{tmp_path}/recipes/qwen3-4b"):
+        assert cli.main(["train", f"{folder}/phase1.yaml", "seed=7"]) == 2
+        told = capsys.readouterr().err
+        assert "[recipe-of-one-size]" in told
+        assert f"{folder}/phase1.yaml" in told
+        assert f"{folder.removesuffix('-4b')}/phase1.yaml" in told
+        assert "model=Qwen/Qwen3-4B-Base" in told
+        assert "--size 4b" in told
+    assert cli.main(["eval", "recipes/qwen3-4b/eval.yaml"]) == 2
+    assert "[recipe-of-one-size]" in capsys.readouterr().err
+    assert not seen
+    shutil.copytree(ROOT / "recipes/qwen3", tmp_path / "recipes/qwen3-4b")
+    assert cli.main(["train", "recipes/qwen3-4b/phase1.yaml", "seed=7"]) == 0
+    assert seen[0].seed == 7
+
+
 def test_the_card_chooses_among_the_installed_recipes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["plan", "--corpus", str(tmp_path), "--vram", "24"]) == 0
     text = capsys.readouterr().out
-    assert f"{starter.INSTALLED}/qwen3-8b" in text
+    assert f"{starter.INSTALLED}/qwen3 " in text
     assert "Model      Qwen/Qwen3-8B-Base" in text

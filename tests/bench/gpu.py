@@ -83,7 +83,7 @@ from nsllm_lite.run import GIB, write_json
 from nsllm_lite.train import cpt
 from nsllm_lite.train.outputs import peak_memory_bytes
 
-RECIPE = Path(__file__).parents[2] / "recipes/qwen3-8b/phase1.yaml"
+RECIPE = Path(__file__).parents[2] / "recipes/qwen3/phase1.yaml"
 SECTIONS = ("ceilings", "step", "profile", "head", "agreement", "caps", "peers")
 PACKAGES = ("torch", "triton", "transformers", "peft", "bitsandbytes", "liger-kernel", "trl", "unsloth")
 STEP_ROWS = 8
@@ -171,7 +171,7 @@ def sample_tokens(base: Path, vocab: int) -> Iterator[np.ndarray]:
 def make_bench(options: argparse.Namespace, small: bool = False) -> Bench:
     """Of the 8B model, or of the small one for agreement; with `--tiny` either is a pico model."""
     device, card_bytes, card = execution.find_device(options.device)
-    size, head_dim, row_tokens = (SMALL, 128, 256) if small else (chain.QWEN3["qwen3-8b"][2], 128, 4096)
+    size, head_dim, row_tokens = (SMALL, 128, 256) if small else (chain.QWEN3[chain.REFERENCE][2], 128, 4096)
     if options.tiny:
         size, head_dim, row_tokens = PICO, 64, 64
     recipe, step_tokens = recipes.load(RECIPE), STEP_ROWS * row_tokens
