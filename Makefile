@@ -141,13 +141,13 @@ format: setup  ## ruff: mend what can be mended
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
 bench-merge: setup  ## merge against PEFT and cp, in one run
-	@$(VENV)/bin/python tests/bench/merge.py
+	@$(VENV)/bin/python bench/merge.py
 
 ablate-replay: setup  ## phase 1 with 0, 1, 5 and 20 % replay; REAL=path takes real files, SEEDS=3 how many seeds
-	@$(VENV)/bin/python tests/bench/ablations.py replay $(ABLATION)
+	@$(VENV)/bin/python bench/ablations.py replay $(ABLATION)
 
 ablate-phases: setup  ## two phases against one mixed phase on the same rows; REAL=path, SEEDS=3 as above
-	@$(VENV)/bin/python tests/bench/ablations.py phases $(ABLATION)
+	@$(VENV)/bin/python bench/ablations.py phases $(ABLATION)
 
 clean:  ## delete .venv and the CPU run (runs/nano); other runs stay
 	rm -rf $(VENV) runs/nano

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsllm_lite import stop
-from nsllm_lite.arguments import CHAIN_VERBS, RECIPE_VERBS, build_parser, print_completion
+from nsllm_lite.artifact import interrupts
+from nsllm_lite.commands.arguments import CHAIN_VERBS, RECIPE_VERBS, build_parser, print_completion
 from nsllm_lite.errors import RunError, UserError
 
 if TYPE_CHECKING:
-    from nsllm_lite.chain import Chain
-    from nsllm_lite.recipe import Recipe
+    from nsllm_lite.commands.stories import Chain
+    from nsllm_lite.recipe.kinds import Recipe
 
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
-        with stop.listening(getattr(args, "max_hours", None), getattr(args, "save_on_signal", None)):
+        with interrupts.listening(getattr(args, "max_hours", None), getattr(args, "save_on_signal", None)):
             require_alone(args.verb)
             call(args)
             sys.stdout.flush()
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         complain(args.verb, no_torch())
         return 2
-    except stop.Stop as stopped:
+    except interrupts.Stop as stopped:
         print(f"nsllm-lite {args.verb}: {stopped}; the same command continues", file=sys.stderr)
         return stopped.status
     return 0
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def complain(verb: str, error: Exception) -> None:
     """An error may quote what a corpus or a model contains, which is not to command the terminal."""
-    from nsllm_lite.untrusted import printable
+    from nsllm_lite.safety import printable
 
     code = f" [{error.code}]" if isinstance(error, UserError | RunError) else ""
     print(f"nsllm-lite {verb}: {printable(str(error))}{code}", file=sys.stderr)
@@ -70,7 +70,6 @@ def out_of_memory(error: Exception) -> RunError:
     return RunError(
         "card-out-of-memory",
         f"the card ran out of memory ({error}). The run continues from its last checkpoint.",
-        "",
         "Close what else uses the card (nvidia-smi), or request the leanest execution:\n"
         '  execution.micro_batch_rows=1 execution.recompute_layers=999   (with make: SET="phase1.execution....")',
     )
@@ -78,12 +77,12 @@ def out_of_memory(error: Exception) -> RunError:
 
 def disk_full(writing: str, error: Exception) -> RunError:
     found = f"The disk is full while writing {writing} ({error}). What was finished is kept."
-    return RunError("disk-full", found, "", "Free some space and run the same command again.")
+    return RunError("disk-full", found, "Free some space and run the same command again.")
 
 
 def no_torch() -> UserError:
     found = "torch is not installed. This verb needs it (corpus and audit do not)."
-    return UserError("torch-missing", found, "", "Install it: pip install 'torch>=2.10'")
+    return UserError("torch-missing", found, "Install it: pip install 'torch>=2.10'")
 
 
 def call(args: argparse.Namespace) -> None:
@@ -96,7 +95,7 @@ def call(args: argparse.Namespace) -> None:
         print(json.dumps(without_nan(found), ensure_ascii=False, allow_nan=False))
     if args.verb == "doctor" and found["failed"]:
         failed = ", ".join(found["failed"])
-        raise RunError("doctor-checks-failed", f"{failed}: not right on this machine.", "", "See the table above.")
+        raise RunError("doctor-checks-failed", f"{failed}: not right on this machine.", "See the table above.")
 
 
 def without_nan(value: Any) -> Any:
@@ -115,14 +114,13 @@ def require_alone(verb: str) -> None:
             "verb-not-distributed",
             f"{verb} was started by a launcher of several processes, which only training uses "
             "(accelerate launch -m nsllm_lite.cli train RECIPE).",
-            "",
             "Run this verb once, without a launcher.",
         )
 
 
 def run_recipe(args: argparse.Namespace) -> dict:
-    from nsllm_lite import recipe as recipes
-    from nsllm_lite.starter import located
+    from nsllm_lite.commands.init import located
+    from nsllm_lite.recipe import load as recipes
 
     recipe = recipes.load(located(args.recipe), args.overrides)
     if recipe.kind != args.verb:
@@ -132,12 +130,12 @@ def run_recipe(args: argparse.Namespace) -> dict:
 
 def other_kind(path: str | Path, recipe: "Recipe") -> UserError:
     kind = recipe.kind
-    return UserError("recipe-of-other-kind", f"{path} is a recipe of kind {kind}:", "", f"run `nsllm-lite {kind}`.")
+    return UserError("recipe-of-other-kind", f"{path} is a recipe of kind {kind}:", f"run `nsllm-lite {kind}`.")
 
 
 def run_merge(args: argparse.Namespace) -> dict:
-    from nsllm_lite import recipe as recipes
-    from nsllm_lite.starter import located
+    from nsllm_lite.commands.init import located
+    from nsllm_lite.recipe import load as recipes
 
     words = ("base", "out", "base_weights", "then_requantize", "heldout_rows", "max_rows", "dtype", "trust_base")
     given = {word: getattr(args, word) for word in words if getattr(args, word) is not None}
@@ -188,8 +186,8 @@ def run_audit(args: argparse.Namespace) -> dict:
 
 def run_eval(args: argparse.Namespace) -> dict:
     """Recipe and overrides, or models by name with words of their own."""
-    from nsllm_lite import recipe as recipes
-    from nsllm_lite.starter import located
+    from nsllm_lite.commands.init import located
+    from nsllm_lite.recipe import load as recipes
 
     first, *others = args.models
     if first.endswith((".yaml", ".yml")):
@@ -220,25 +218,25 @@ def parse_task_file(word: str) -> dict:
 
 
 def run_doctor(args: argparse.Namespace) -> dict:
-    from nsllm_lite.doctor import doctor
+    from nsllm_lite.commands.doctor import doctor
 
     return doctor()
 
 
 def run_runs(args: argparse.Namespace) -> dict:
-    from nsllm_lite.runs import list_runs
+    from nsllm_lite.commands.show import list_runs
 
     return list_runs(args.folder)
 
 
 def run_show(args: argparse.Namespace) -> dict:
-    from nsllm_lite.runs import show
+    from nsllm_lite.commands.show import show
 
     return show(args.run, args.out, args.html)
 
 
 def run_init(args: argparse.Namespace) -> None:
-    from nsllm_lite.starter import init
+    from nsllm_lite.commands.init import init
 
     init(args.folder, args.recipe)
 
@@ -250,14 +248,15 @@ def call_verb(recipe: "Recipe") -> dict:
         UserError: somebody does.
         RunError: the disk is full.
     """
-    from nsllm_lite import lock, run
+    from nsllm_lite.artifact import lock
+    from nsllm_lite.artifact.disk import is_disk_full
 
     alone = lock.held(Path(recipe.out)) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
     try:
         with alone:
             return verb_of(recipe)
     except Exception as error:
-        if not run.is_disk_full(error):
+        if not is_disk_full(error):
             raise
         raise disk_full(recipe.out, error) from None
 
@@ -274,7 +273,7 @@ def verb_of(recipe: "Recipe") -> dict:
 
             return train(recipe)
         case "merge":
-            from nsllm_lite.merge import merge
+            from nsllm_lite.merge.write_model import merge
 
             return merge(recipe)
         case "report":
@@ -282,7 +281,7 @@ def verb_of(recipe: "Recipe") -> dict:
 
             return report(recipe)
         case "tasks":
-            from nsllm_lite.tasks.splits import make_tasks
+            from nsllm_lite.evals.instruct_files import make_tasks
 
             return make_tasks(recipe)
         case "sft":
@@ -298,9 +297,9 @@ def verb_of(recipe: "Recipe") -> dict:
 
 def run_chain(args: argparse.Namespace) -> dict | None:
     """The steps of a phase, in order; each skips itself when it is finished."""
-    from nsllm_lite.chain import load_chain, without_bfloat16
-    from nsllm_lite.execution import find_device, has_bfloat16
-    from nsllm_lite.plan import plan
+    from nsllm_lite.commands.plan import plan
+    from nsllm_lite.commands.stories import load_chain, without_bfloat16
+    from nsllm_lite.models.device import find_device, has_bfloat16
 
     if args.verb == "plan" and args.overrides and "=" not in args.overrides[0]:
         asked = Path(args.overrides.pop(0))
@@ -317,7 +316,6 @@ def run_chain(args: argparse.Namespace) -> dict | None:
         raise UserError(
             "model1-missing",
             f"Phase 2 starts from phase 1's merged model, and {chain.phase2.model} is not there.",
-            "",
             "Run phase 1 first (`make phase1` with the same CORPUS, MODEL, SIZE, RECIPES and OUT), or both with "
             "`make two-phase`.",
         )
@@ -345,7 +343,6 @@ def run_chain(args: argparse.Namespace) -> dict | None:
         raise UserError(
             "only-matches-no-step",
             f"--only {args.only}: {args.verb} has no step of that kind;",
-            "",
             "use two-phase, which has them all.",
         )
     for recipe in steps:
@@ -375,17 +372,17 @@ def require_model2(chain: "Chain") -> None:
         raise UserError(
             "model2-missing",
             f"This starts from phase 2's merged model, and {chain.sft.model} is not there.",
-            "",
             "Run both phases first: `make two-phase` with the same CORPUS, MODEL, SIZE, RECIPES and OUT.",
         )
 
 
 def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
     """Recipe folder (here, or as installed), size and why: as asked, nano without a corpus, else by the card."""
-    from nsllm_lite.chain import QWEN3, REFERENCE, SIZED, choose_size, pick_size
-    from nsllm_lite.execution import find_device
-    from nsllm_lite.run import GIB
-    from nsllm_lite.starter import located
+    from nsllm_lite.artifact.disk import GIB
+    from nsllm_lite.commands.init import located
+    from nsllm_lite.commands.recipe_folder import choose_size, pick_size
+    from nsllm_lite.models.device import find_device
+    from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 
     asked = Path(args.recipes or f"recipes/{SIZED if args.corpus or args.size else 'nano'}")
     folder, size = pick_size(asked, args.size, args.model)
@@ -413,9 +410,9 @@ def command(verb: str, given: dict[str, str]) -> str:
 
 def real_command() -> str:
     """The exact command of the real run on the card of this machine."""
-    from nsllm_lite.chain import choose_size
-    from nsllm_lite.execution import find_device
-    from nsllm_lite.run import GIB
+    from nsllm_lite.artifact.disk import GIB
+    from nsllm_lite.commands.recipe_folder import choose_size
+    from nsllm_lite.models.device import find_device
 
     words = command("phase1", {"corpus": "path/to/your/papers"})
     try:

@@ -2,11 +2,15 @@
 
 
 class _Coded:
-    """`code` is in kebab-case and does not change; the words may. What was found, what is needed, what to do."""
+    """`code` is in kebab-case and does not change; the words may.
 
-    def __init__(self, code: str, found: str, needed: str = "", todo: str = ""):
-        self.code, self.found, self.needed, self.todo = code, found, needed, todo
-        super().__init__(" ".join(part for part in (found, needed, todo) if part))
+    After it come what was found, what is needed (left out where that is plain), and what to do.
+    """
+
+    def __init__(self, code: str, found: str, *rest: str):
+        *needed, self.todo = rest
+        self.code, self.found, self.needed = code, found, " ".join(needed)
+        super().__init__(" ".join(part for part in (found, self.needed, self.todo) if part))
 
     def __reduce__(self) -> tuple:
         """Errors cross from worker processes, which pickles them."""

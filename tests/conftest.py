@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsllm_lite import recipe
-from nsllm_lite.rows import Row, RowTotals, write_rows
+from nsllm_lite.formats.rows import Row, RowTotals, write_rows
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.train import ModelShape
 
 VOCAB = 300
 ROW_TOKENS = 64
@@ -78,7 +79,7 @@ def pico(tmp_path_factory) -> Path:
     """A folder with a tokenizer, rows/{papers,general}/{train,heldout} and an untrained base model."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    from nsllm_lite.model import build_base
+    from nsllm_lite.models.loading import build_base
 
     root = tmp_path_factory.mktemp("pico")
     tokenizer = Tokenizer(models.BPE({f"<{i}>": i for i in range(VOCAB)}, []))
@@ -93,7 +94,7 @@ def pico(tmp_path_factory) -> Path:
         (("papers", "train", 40), ("papers", "heldout", 8), ("general", "train", 20), ("general", "heldout", 8))
     ):
         make_rows(root / "rows" / source / split, count, source, seed)
-    base = build_base(recipe.ModelShape(**SHAPE, tokenizer=str(root / "tokenizer")), root / "tokenizer", 0, seed=1)
+    base = build_base(ModelShape(**SHAPE, tokenizer=str(root / "tokenizer")), root / "tokenizer", 0, seed=1)
     base.save_pretrained(root / "base")
     for path in (root / "tokenizer").iterdir():
         (root / "base" / path.name).write_text(path.read_text())
@@ -143,4 +144,4 @@ def pico_values(pico: Path, out: Path) -> dict:
 @pytest.fixture
 def pico_recipe(pico, tmp_path):
     """A function from changes to a complete QLoRA train recipe on the pico model."""
-    return lambda **changes: recipe.validate({**pico_values(pico, tmp_path / "out"), **changes}, "pico recipe")
+    return lambda **changes: recipes.validate({**pico_values(pico, tmp_path / "out"), **changes}, "pico recipe")

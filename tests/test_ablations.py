@@ -1,4 +1,4 @@
-"""The ablations of tests/bench: what they compare is what they say, and a killed run continues."""
+"""The ablations of bench: what they compare is what they say, and a killed run continues."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite import recipe
-from nsllm_lite.chain import Chain
-from nsllm_lite.rows import Row, Rows
+from nsllm_lite.commands.stories import Chain
+from nsllm_lite.formats.rows import Row, Rows
+from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train.order import StepOrder
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +28,7 @@ FEW = [
 
 @pytest.fixture(scope="module")
 def ablations():
-    sys.path.insert(0, str(ROOT / "tests/bench"))
+    sys.path.insert(0, str(ROOT / "bench"))
     try:
         import ablations
     finally:
@@ -43,7 +43,7 @@ def counted(rows: list[Row]) -> Counter:
 def test_every_arm_trains_on_the_very_rows_of_both_phases(ablations, pico, pico_recipe, tmp_path):
     phase1 = pico_recipe(seed=5)
     other = {"steps": 5, "tokens_per_step": 256, "tokens": 5 * 256}
-    phase2 = recipe.update(phase1, rows=str(pico / "rows/papers/heldout"), budget=other, model="made later")
+    phase2 = recipes.update(phase1, rows=str(pico / "rows/papers/heldout"), budget=other, model="made later")
     chain = Chain(tmp_path, None, None, phase1, None, phase2, None, None)
     arms = ablations.phase_arms(chain, tmp_path / "run", seed=5)
     assert list(arms) == ["two phases", "mixed, rank 8", "mixed, rank 16", "mixed, in two phases"]
@@ -56,7 +56,7 @@ def test_every_arm_trains_on_the_very_rows_of_both_phases(ablations, pico, pico_
     assert both.total() == 68
     assert max(both.values()) == 3  # the second phase's 8 rows are shown twice and more
     for name, phases in list(arms.items())[1:]:
-        taken = [ablations.seen_rows(recipe.update(phase, model=str(pico / "base"))) for phase in phases]
+        taken = [ablations.seen_rows(recipes.update(phase, model=str(pico / "base"))) for phase in phases]
         assert counted([row for rows in taken for row in rows]) == both, name
         assert [len(rows) for rows in taken] == ([68] if len(phases) == 1 else [48, 20])
     one, wide = arms["mixed, rank 8"][0], arms["mixed, rank 16"][0]
@@ -66,7 +66,7 @@ def test_every_arm_trains_on_the_very_rows_of_both_phases(ablations, pico, pico_
     # mixed: a step of the mixed run takes rows of both phases
     assert counted(taken[0]) & counted([order2.domain[i] for i in range(8)])
 
-    uneven = recipe.update(phase2, budget={"steps": 5, "tokens_per_step": 512, "tokens": 5 * 512})
+    uneven = recipes.update(phase2, budget={"steps": 5, "tokens_per_step": 512, "tokens": 5 * 512})
     with pytest.raises(ValueError, match=r"phase 1 takes 256 tokens a step and phase 2 512: .*alike"):
         ablations.phase_arms(Chain(tmp_path, None, None, phase1, None, uneven, None, None), tmp_path / "run", 5)
 
@@ -99,7 +99,7 @@ def test_shares_are_trained_as_asked(ablations, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_killed_command_continues(tmp_path):
     """`phases` killed in the middle of its second arm ends with the figures of a run that was not."""
-    script = ROOT / "tests/bench/ablations.py"
+    script = ROOT / "bench/ablations.py"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
     def start(out: Path) -> subprocess.Popen:

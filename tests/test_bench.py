@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from nsllm_lite.rows import RowTotals, write_rows
-from tests.bench import gpu
+from bench import gpu
+from nsllm_lite.formats.rows import RowTotals, write_rows
 from tests.conftest import text_like_row
 
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +15,8 @@ import torch
 import yaml
 
 from nsllm_lite import cli
+from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.errors import RunError
-from nsllm_lite.run import GIB
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,16 +33,6 @@ def fails(capsys, code: str, *words: str, status: int = 2) -> str:
     text = capsys.readouterr().err
     assert f" [{code}]" in text
     return text
-
-
-def test_help_is_quick():
-    command = [sys.executable, "-m", "nsllm_lite.cli", "--help"]
-    fastest = 9.0
-    for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        fastest = min(fastest, time.perf_counter() - started)
-    assert fastest < 0.3
 
 
 def test_unknown_recipe_key(capsys, at_root):
@@ -215,7 +204,7 @@ def test_audit_as_json(capsys, tmp_path):
 
 
 def test_doctor_as_json_also_where_a_check_fails(capsys, monkeypatch):
-    from nsllm_lite import doctor
+    from nsllm_lite.commands import doctor
 
     def ill(patient):
         raise doctor.BrokenError("a broken thing", "mend it")
@@ -246,10 +235,10 @@ def test_eval_as_json(capsys, monkeypatch):
 
 
 def test_merge_compare_as_json(capsys, monkeypatch):
-    from nsllm_lite.merge import compare, plan
+    from nsllm_lite.merge import compare
 
-    monkeypatch.setattr(sys.modules["nsllm_lite.merge.merge"], "open_inputs", lambda recipe: (None, []))
-    monkeypatch.setattr(plan, "plan_merge", lambda *given: None)
+    monkeypatch.setattr(compare, "open_inputs", lambda recipe: (None, []))
+    monkeypatch.setattr(compare, "plan_merge", lambda *given: None)
     figures = {"loss": 2.0, "kl": 0.1, "top1": 0.9, "tokens": 10}
     names = ("base", compare.TRAINED, "original", "NF4(original)", "dequantized", "NF4(dequantized)")
     table = {name: figures | {"loss": loss} for name, loss in zip(names, (3, 2, 2.1, 2.2, 2, 2.5), strict=True)}
@@ -267,7 +256,7 @@ def test_files_that_cannot_be_opened_are_wrong_input_and_a_full_disk_is_not(caps
     def full(folder):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nsllm_lite.runs.list_runs", full)
+    monkeypatch.setattr("nsllm_lite.commands.show.list_runs", full)
     assert cli.main(["runs", str(tmp_path)]) == 3
     told = capsys.readouterr().err
     assert told.startswith("nsllm-lite runs: ")

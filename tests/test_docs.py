@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite import cli, plan, recipe
-from nsllm_lite.chain import QWEN3
+from nsllm_lite import cli
 from nsllm_lite.cli import build_parser
+from nsllm_lite.commands import plan
+from nsllm_lite.models.sizes import QWEN3
+from nsllm_lite.recipe import load as recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -41,7 +43,7 @@ def test_every_file_named_exists():
 @pytest.mark.parametrize("step", re.findall(r"SET=\"?([\w.]+)", README))
 def test_every_setting_named_is_one(step):
     name, key = step.split(".", 1)
-    values = recipe.load(ROOT / "recipes/qwen3" / f"{name}.yaml").model_dump()
+    values = recipes.load(ROOT / "recipes/qwen3" / f"{name}.yaml").model_dump()
     for part in key.split("."):
         assert part in values
         values = values[part]

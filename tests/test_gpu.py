@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from nsllm_lite import model, recipe
+from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.kernels.liger import use_liger_kernels
 from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention, varlen_attention_reference
-from nsllm_lite.rows import Row
+from nsllm_lite.models.causal import PackedLM, autocast, collate
+from nsllm_lite.models.loading import load_base, recompute_layers
+from nsllm_lite.models.lora import add_adapter
+from nsllm_lite.recipe.train import Adapter
 from nsllm_lite.train import cpt
 
 pytestmark = [
@@ -44,24 +47,24 @@ def loss_and_gradients(
     """NF4 and LoRA; on CUDA with Liger, varlen attention and fused cross-entropy; fused layers unless None."""
     ids = np.random.default_rng(0).integers(1, 300, 60).astype(np.int32)
     row = Row(ids, [17, 1, 30, 12], ["a", "b", "c", "d"], ["s"] * 4, [9] * 4)
-    adapter = recipe.Adapter(rank=8, alpha=16, rslora=False, targets=["q_proj", "v_proj", "up_proj", "down_proj"])
-    base = model.load_base(
+    adapter = Adapter(rank=8, alpha=16, rslora=False, targets=["q_proj", "v_proj", "up_proj", "down_proj"])
+    base = load_base(
         pico / "base", quantisation="nf4", double_quantisation=True, compute_dtype=dtype, device=device,
         dequantised=dequantised,
     )  # fmt: skip
     if device == "cuda" and not compiled:
         use_liger_kernels(base)
     if whole:
-        model.recompute_layers(base, whole)
-    lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0), head).train()
+        recompute_layers(base, whole)
+    lm = PackedLM(add_adapter(base, adapter, "x", seed=0), head).train()
     with torch.no_grad():
         for name, parameter in lm.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).view_as(parameter))
     if recompute_cheap is not None:
         assert use_fused_layers(lm, recompute_cheap, compiled) == 2
-    batch = model.collate([row], device)
-    with model.autocast(device, dtype):
+    batch = collate([row], device)
+    with autocast(device, dtype):
         loss = lm(batch) / batch.num_targets
     loss.backward()
     return loss.item(), [p.grad.cpu() for p in lm.parameters() if p.requires_grad]

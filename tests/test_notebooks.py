@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nsllm_lite import plan
 from nsllm_lite.cli import build_parser, main
+from nsllm_lite.commands import plan
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -7,17 +7,17 @@ from importlib import resources
 
 import pytest
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.texts.render import experimental_sections, phase2_text
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
+from nsllm_lite.recipe.corpus import Source
 
 DISCIPLINES = {"Computer Science", "Physics", "Chemistry", "Biology", "Medicine"}
 MOVES = {"Background", "Objective", "Methods", "Results", "Conclusions"}
 
 
 def bundled(name: str, general: bool) -> list[Document]:
-    source = recipe.Source(name="s", path=f"bundled:{name}")
+    source = Source(name="s", path=f"bundled:{name}")
     return [d for file in sources.files_of(source) for d in sources.read(source, file, general)]
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite import cli, run
+from nsllm_lite import cli
+from nsllm_lite.artifact.step import manifest_sha256, read_manifest
+from nsllm_lite.formats.weights import fingerprint_weights
 
 ROOT = Path(__file__).parents[1]
 FEW = [
@@ -52,9 +54,9 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     assert status == 0, text
     assert "held-out answers moves" in text
     assert f"Done: {out}/eval-sft" in text
-    tuned = run.read_manifest(out / "model-sft")
-    assert tuned["inputs"]["base"] == run.fingerprint_weights(out / "model2")
-    assert run.fingerprint_weights(out / "model-sft") != tuned["inputs"]["base"]
+    tuned = read_manifest(out / "model-sft")
+    assert tuned["inputs"]["base"] == fingerprint_weights(out / "model2")
+    assert fingerprint_weights(out / "model-sft") != tuned["inputs"]["base"]
 
     # and the last card tells of all before it
     card = (out / "model-sft/README.md").read_text()
@@ -63,15 +65,15 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     assert "| sample | Apache-2.0 | 100 | 80 |" in card
 
     # the lineage holds from the report down to the corpus
-    manifests = {name: run.read_manifest(out / name) for name in ("corpus", "phase1", "model1", "phase2", "report")}
-    assert manifests["phase2"]["inputs"]["base"] == run.fingerprint_weights(out / "model1")
-    assert manifests["model1"]["inputs"]["base"] == run.fingerprint_weights(out / "base/model")
-    assert manifests["report"]["inputs"]["model1"] == run.manifest_sha256(out / "model1")
+    manifests = {name: read_manifest(out / name) for name in ("corpus", "phase1", "model1", "phase2", "report")}
+    assert manifests["phase2"]["inputs"]["base"] == fingerprint_weights(out / "model1")
+    assert manifests["model1"]["inputs"]["base"] == fingerprint_weights(out / "base/model")
+    assert manifests["report"]["inputs"]["model1"] == manifest_sha256(out / "model1")
     ledger = json.loads((out / "corpus/ledger.json").read_text())["documents"]["sample"]
     assert ledger["in"] == 100 == ledger["kept"] + ledger["heldout"] + ledger["duplicate"]
 
     # the same papers are held out of both phases, and none of them is trained on
-    from nsllm_lite.rows import Rows
+    from nsllm_lite.formats.rows import Rows
 
     ids = {
         (phase, split): {
@@ -126,7 +128,7 @@ def test_a_users_papers_and_model(nsllm, tmp_path, monkeypatch):
     words = ["--corpus", papers, "--recipes", "recipes/nano", "--model", first / "model1", "--out", tmp_path / "second"]
     status, text = nsllm("phase1", *words, *(word for word in few if not word.startswith("base")))
     assert status == 0, text
-    assert run.read_manifest(tmp_path / "second/phase1")["inputs"]["base"] == run.fingerprint_weights(first / "model1")
+    assert read_manifest(tmp_path / "second/phase1")["inputs"]["base"] == fingerprint_weights(first / "model1")
     # phase 2: no paper has full text, and it says so before anything long begins
     status, text = nsllm("phase2", *words, *(word for word in FEW if not word.startswith("base")))
     assert status == 2
@@ -136,7 +138,7 @@ def test_a_users_papers_and_model(nsllm, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_each_phase_helps_by_more_than_chance(tmp_path):
     """The full CPU recipe over three seeds: held-out domain loss falls by more than twice the spread, in each phase."""
-    sys.path.insert(0, str(ROOT / "tests/bench"))
+    sys.path.insert(0, str(ROOT / "bench"))
     try:
         import two_phase
     finally:

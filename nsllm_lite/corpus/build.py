@@ -20,16 +20,22 @@ from pathlib import Path
 
 import numpy as np
 
-from nsllm_lite import __version__, intact, run
-from nsllm_lite import recipe as recipes
-from nsllm_lite.corpus import choose, ledger, pack, plot, settle, shards, sources, tokenizer
+from nsllm_lite import __version__
+from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.disk import require_disk
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.artifact.step import finish, is_finished, read_manifest
+from nsllm_lite.corpus import assign, ledger, near_heldout, pack, plot, shards, sources, tokenizer
 from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
 from nsllm_lite.corpus.phases import RENDER, SPLITS, texts_of
 from nsllm_lite.corpus.shards import Stage
 from nsllm_lite.errors import UserError
-from nsllm_lite.rows import RowTotals, finish_rows
+from nsllm_lite.formats.rows import RowTotals, finish_rows
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.corpus import Corpus, Source
 
 # Bytes on disk for one byte of text, work files among them: 3.6 for abstracts as JSON lines, 0.35 for full text as XML.
 # What is certainly not enough is refused; where the disk fills after all, what is finished is kept.
@@ -37,10 +43,10 @@ DISK_FACTOR = 0.35
 READ_FIELDS = ("sources", "general", "near_duplicate_jaccard", "languages", "decontaminate", "min_chars")
 LATER = ("choice", "known.npz", "chosen.json", "near", "heldout", "settled", "packed", "later.json")
 MADE = ("tokenizer", "rows", "documents", "dropped.jsonl", "ledger.parquet", "ledger_files.parquet", "ledger.json")
-MADE += ("ledger.png", "times.json", intact.FILES)
+MADE += ("ledger.png", "times.json", integrity.FILES)
 
 
-def build(recipe: recipes.Corpus) -> dict:
+def build(recipe: Corpus) -> dict:
     """Builds the corpus in `recipe.out`, or finds it finished; returns the results that its manifest holds.
 
     Raises:
@@ -52,7 +58,7 @@ def build(recipe: recipes.Corpus) -> dict:
     inputs = begin(recipe)
     if inputs is None:
         print(f"{recipe.out}: finished, skipped")
-        return run.read_manifest(Path(recipe.out))["results"]
+        return read_manifest(Path(recipe.out))["results"]
     workers = shards.num_workers(recipe.execution.workers, _num_bytes(recipe))
     shards.run_stage(reading(recipe), workers)
     choose_at_once(recipe)
@@ -63,7 +69,7 @@ def build(recipe: recipes.Corpus) -> dict:
     return _finish(recipe, inputs, settled, stage.tasks, packed, started, workers)
 
 
-def begin(recipe: recipes.Corpus) -> dict[str, str | None] | None:
+def begin(recipe: Corpus) -> dict[str, str | None] | None:
     """The hashes of all inputs, with `recipe.out` ready for this build; None where it is finished."""
     out = Path(recipe.out)
     identity = recipes.identity(recipe)
@@ -72,17 +78,17 @@ def begin(recipe: recipes.Corpus) -> dict[str, str | None] | None:
         inputs["tokenizer"] = tokenizer.sha256_tokenizer(recipe.tokenizer)
     if recipe.decontaminate:
         inputs["decontaminate"] = evaluation_index(tuple(recipe.decontaminate)).sha256
-    if run.is_finished(out, identity, inputs):
+    if is_finished(out, identity, inputs):
         shutil.rmtree(out / "work", ignore_errors=True)  # a run killed when all but this was done
         return None
-    run.require_disk(out, int(DISK_FACTOR * _num_bytes(recipe)) + 2**25, "the corpus")
+    require_disk(out, int(DISK_FACTOR * _num_bytes(recipe)) + 2**25, "the corpus")
     if recipe.tokenizer:  # a wrong one is refused before the long work, not after
         tokenizer.end_of_text_id(tokenizer.load_tokenizer(recipe.tokenizer), recipe.end_of_text)
     _clear(out, out / "work", identity, inputs)
     return inputs
 
 
-def _num_bytes(recipe: recipes.Corpus) -> int:
+def _num_bytes(recipe: Corpus) -> int:
     return sum(map(sources.bytes_of, (*recipe.sources, *recipe.general)))
 
 
@@ -95,30 +101,30 @@ def _clear(out: Path, work: Path, identity: dict, inputs: dict[str, str | None])
         (work / "reading.json", reading, [work]),
         (work / "later.json", later, [*(work / name for name in LATER), *(out / name for name in MADE)]),
     ):
-        if not marker.is_file() or run.read_json(marker) != value:
+        if not marker.is_file() or read_json(marker) != value:
             for path in made:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-            run.write_json(marker, value)
+            write_json(marker, value)
 
 
 # ---------------------------------------------------------------------------------------------------------- stages
 
 
-def reading(recipe: recipes.Corpus) -> Stage:
+def reading(recipe: Corpus) -> Stage:
     tasks = shards.read_tasks(recipe)
     work = _work(recipe)
     function = partial(ingest, recipe, work / "read")
     return Stage("reading", function, tasks, [task.num_bytes for task in tasks], work / "tasks")
 
 
-def _work(recipe: recipes.Corpus) -> Path:
+def _work(recipe: Corpus) -> Path:
     return Path(recipe.out) / "work"
 
 
-def choose_at_once(recipe: recipes.Corpus) -> None:
+def choose_at_once(recipe: Corpus) -> None:
     """What concerns all parts: `choose`, and the index of what is held out."""
     work = _work(recipe)
     stage = reading(recipe)
@@ -134,31 +140,31 @@ def choose_at_once(recipe: recipes.Corpus) -> None:
             raise _nothing_readable(source, [p for p in parts if p.source == source.name])
     answer = work / "chosen.json"
     if not shards.is_done(answer):
-        choice = choose.choose(recipe, parts)
+        choice = assign.choose(recipe, parts)
         choice.save(work / "choice")
-        settle.Known.gather(parts, choice.outcome, recipe.min_chars).save(work / "known.npz")
+        near_heldout.Known.gather(parts, choice.outcome, recipe.min_chars).save(work / "known.npz")
         made = [*sorted((work / "choice").iterdir()), work / "known.npz"]
-        shards.write_answer(answer, {"files": intact.describe_all(work.parent, made)})
+        shards.write_answer(answer, {"files": integrity.describe_all(work.parent, made)})
 
 
-def settling(recipe: recipes.Corpus) -> Stage:
+def settling(recipe: Corpus) -> Stage:
     work = _work(recipe)
     parts = open_parts(work / "read")
-    function = partial(settle.settle, recipe, work, Path(recipe.out) / "documents")
+    function = partial(near_heldout.settle, recipe, work, Path(recipe.out) / "documents")
     return Stage("settling", function, parts, [part.num_candidates for part in parts], work / "settled")
 
 
-def prepare_packing(recipe: recipes.Corpus) -> None:
+def prepare_packing(recipe: Corpus) -> None:
     """The ledger without tokens is printed, what is left must be enough, and the tokenizer is put in its place."""
     out, work = Path(recipe.out), _work(recipe)
     parts = open_parts(work / "read")
-    choice = choose.Choice.load(work / "choice")
+    choice = assign.Choice.load(work / "choice")
     summary = ledger.write(out, work, parts, choice, None)
     _print_ledger(summary)
     _require_enough_left(recipe, summary)
     folder = out / "tokenizer"
     if (folder / "tokenizer.json").is_file():
-        intact.require_intact(folder)
+        integrity.require_intact(folder)
         return
     made = folder.with_suffix(".part")
     shutil.rmtree(made, ignore_errors=True)
@@ -169,20 +175,20 @@ def prepare_packing(recipe: recipes.Corpus) -> None:
         tokenizer.train_tokenizer(texts, recipe.train_tokenizer.vocab_size, recipe.end_of_text, made)
     else:
         tokenizer.save_tokenizer(recipe.tokenizer, made)
-    intact.record(made, [path.name for path in made.iterdir()])
+    integrity.record(made, [path.name for path in made.iterdir()])
     made.replace(folder)
 
 
-def packing(recipe: recipes.Corpus) -> Stage:
+def packing(recipe: Corpus) -> Stage:
     out, work = Path(recipe.out), _work(recipe)
-    tasks = _pack_tasks(out, work, open_parts(work / "read"), choose.Choice.load(work / "choice"))
+    tasks = _pack_tasks(out, work, open_parts(work / "read"), assign.Choice.load(work / "choice"))
     end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(out / "tokenizer")), recipe.end_of_text)
-    sha256 = run.sha256_file(out / "tokenizer" / "tokenizer.json")
+    sha256 = sha256_file(out / "tokenizer" / "tokenizer.json")
     function = partial(_pack_one, out, sha256, end_of_text_id, recipe.row_tokens, recipe.min_chars)
     return Stage("packing", function, tasks, [task.num_chars for task in tasks], work / "packed")
 
 
-def _nothing_readable(source: recipes.Source, parts: list[Part]) -> UserError:
+def _nothing_readable(source: Source, parts: list[Part]) -> UserError:
     texts = [(part.folder / "dropped.jsonl").read_text(encoding="utf-8") for part in parts]
     lines = [json.loads(line) for text in texts for line in text.splitlines()]
     reasons = Counter(line["reason"] for line in lines)
@@ -196,24 +202,24 @@ def _nothing_readable(source: recipes.Source, parts: list[Part]) -> UserError:
     )
 
 
-def _pack_tasks(out: Path, work: Path, parts: list[Part], choice: choose.Choice) -> list[pack.PackTask]:
+def _pack_tasks(out: Path, work: Path, parts: list[Part], choice: assign.Choice) -> list[pack.PackTask]:
     """Training documents of consecutive parts, a shard or more a task; all held-out ones of a phase in one."""
     tasks: list[pack.PackTask] = []
     for phase in RENDER:
-        for split, code in zip(SPLITS, (choose.KEPT, choose.HELDOUT), strict=True):
+        for split, code in zip(SPLITS, (assign.KEPT, assign.HELDOUT), strict=True):
             first = len(tasks)
             files, masks, documents, chars = [], [], 0, 0
             mine = [part for part in parts if phase in part.phases]
             for number, part in enumerate(mine):
                 outcome = np.array(choice.outcome[part.span])
                 near = np.load(work / "near" / f"{part.name}.npy") >= 0
-                kept, held = (outcome == choose.KEPT) & ~near, outcome == choose.HELDOUT
-                wanted = (kept if code == choose.KEPT else held) & part.fits(phase)
-                files.append((out / "documents" if code == choose.KEPT else work / "heldout") / f"{part.name}.parquet")
-                masks.append(wanted[kept | held] if code == choose.KEPT else wanted[held])
+                kept, held = (outcome == assign.KEPT) & ~near, outcome == assign.HELDOUT
+                wanted = (kept if code == assign.KEPT else held) & part.fits(phase)
+                files.append((out / "documents" if code == assign.KEPT else work / "heldout") / f"{part.name}.parquet")
+                masks.append(wanted[kept | held] if code == assign.KEPT else wanted[held])
                 documents, chars = documents + int(wanted.sum()), chars + int(part.keys["chars"][wanted].sum())
                 full = documents >= pack.SHARD_DOCUMENTS or chars >= 4 * pack.SHARD_TOKENS
-                if number == len(mine) - 1 or (full and code == choose.KEPT):
+                if number == len(mine) - 1 or (full and code == assign.KEPT):
                     tasks.append(pack.PackTask(phase, split, len(tasks) - first, tuple(files), tuple(masks), chars))
                     files, masks, documents, chars = [], [], 0, 0
             if len(tasks) == first:
@@ -240,7 +246,7 @@ def _encoder(folder: Path, sha256: str) -> Encoder:
 
 
 def _finish(
-    recipe: recipes.Corpus,
+    recipe: Corpus,
     inputs: dict[str, str | None],
     settled: list[dict],
     tasks: list[pack.PackTask],
@@ -252,13 +258,13 @@ def _finish(
     out, work = Path(recipe.out), _work(recipe)
     parts = open_parts(work / "read")
     totals, tokens = _finish_rows(recipe, tasks, packed)
-    summary = ledger.write(out, work, parts, choose.Choice.load(work / "choice"), tokens)
-    run.write_json(out / "ledger.json", summary)
+    summary = ledger.write(out, work, parts, assign.Choice.load(work / "choice"), tokens)
+    write_json(out / "ledger.json", summary)
     plot.draw(summary, out / "ledger.png")
     documents = {Path(name).name: entry for answer in settled for name, entry in answer["files"].items()
                  if Path(name).parent.name == "documents"}  # fmt: skip
-    intact.record(out / "documents", (), documents)
-    intact.record(out, ("ledger.parquet", "ledger_files.parquet", "ledger.json"))
+    integrity.record(out / "documents", (), documents)
+    integrity.record(out, ("ledger.parquet", "ledger_files.parquet", "ledger.json"))
     lost: Counter[str] = Counter()
     for part, answer in zip(parts, settled, strict=True):
         lost[part.source] += answer["lost"]
@@ -266,18 +272,18 @@ def _finish(
     _print_rows(results)
     _print_terms(results)
     measured = {"workers": workers, "tokenised_by": sorted({answer["encoder"] for answer in packed})}
-    run.finish(out, "corpus", recipes.identity(recipe), inputs, results, started, measured)
+    finish(out, "corpus", recipes.identity(recipe), inputs, results, started, measured)
     shutil.rmtree(work)
     return results
 
 
 def _finish_rows(
-    recipe: recipes.Corpus, tasks: list[pack.PackTask], packed: list[dict]
+    recipe: Corpus, tasks: list[pack.PackTask], packed: list[dict]
 ) -> tuple[dict[str, RowTotals], ledger.Tokens]:
     """Of each phase and split the rows' totals, and the tokens of each document in order."""
     out, work = Path(recipe.out), _work(recipe)
     end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(out / "tokenizer")), recipe.end_of_text)
-    sha256 = run.sha256_file(out / "tokenizer" / "tokenizer.json")
+    sha256 = sha256_file(out / "tokenizer" / "tokenizer.json")
     totals, tokens = {}, {}
     for phase in RENDER:
         for split in SPLITS:
@@ -290,7 +296,7 @@ def _finish_rows(
     return totals, tokens
 
 
-def _require_enough_left(recipe: recipes.Corpus, summary: dict) -> None:
+def _require_enough_left(recipe: Corpus, summary: dict) -> None:
     """Raises UserError where no paper is left, or more were dropped than the recipe allows."""
     reasons: Counter[str] = Counter()
     total = left = 0
@@ -314,13 +320,12 @@ def _require_enough_left(recipe: recipes.Corpus, summary: dict) -> None:
             "corpus-many-dropped",
             f"{share:.1%} of the records were dropped ({reasons.total()} of {total}: {listed}), more than "
             f"max_drop_share={recipe.max_drop_share} allows.",
-            "",
             f"Look at {recipe.out}/dropped.jsonl; if the drops are right, consent with "
             f"max_drop_share={min(1.0, np.ceil(share * 100) / 100):.2f}.",
         )
 
 
-def _formats(recipe: recipes.Corpus) -> dict[str, list[str]]:
+def _formats(recipe: Corpus) -> dict[str, list[str]]:
     """{source: the formats that were found in it}"""
     stage = reading(recipe)
     found: dict[str, set[str]] = {}
@@ -330,7 +335,7 @@ def _formats(recipe: recipes.Corpus) -> dict[str, list[str]]:
 
 
 def _results(
-    recipe: recipes.Corpus,
+    recipe: Corpus,
     summary: dict,
     totals: dict[str, RowTotals],
     lost: dict[str, int],

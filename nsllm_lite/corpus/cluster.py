@@ -1,9 +1,9 @@
 """`build` on many machines: its steps as a chain of datatrove executors, on Slurm or in local processes.
 
-    from nsllm_lite import recipe
     from nsllm_lite.corpus.cluster import executors
+    from nsllm_lite.recipe.load import load
 
-    corpus = recipe.load("corpus.yaml")
+    corpus = load("corpus.yaml")
     executors(corpus, "slurm", num_ranks=500, partition="cpu", time="4:00:00", mem_per_cpu_gb=4)[-1].run()
 
 A parallel step has `num_ranks` ranks; rank r does the tasks r, r + num_ranks, ... that have no answer yet. So the chain
@@ -11,7 +11,7 @@ can be submitted before it is known how many tasks a stage will have, the result
 after a failure the same call does what is missing. All machines must see the sources, `recipe.out` and the packages
 under the same paths. It has not been run on a real Slurm cluster: the tests run its scripts with an imitated `sbatch`.
 
-Why datatrove 0.10.1 and not Ray 2.60.0: tests/bench/corpus_engines.py, reading 100,000 abstracts in 16 tasks on two
+Why datatrove 0.10.1 and not Ray 2.60.0: bench/corpus_engines.py, reading 100,000 abstracts in 16 tasks on two
 cores, the best of three, start-up included, beside `build`'s own processes (11.1 s):
 
     two workers                 build's own   datatrove   Ray tasks   Ray Data   datatrove on Ray
@@ -30,16 +30,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsllm_lite import recipe as recipes
-from nsllm_lite import run
+from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.corpus import build, shards
 from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.corpus import Corpus
 
 if TYPE_CHECKING:
     from datatrove.executor.base import PipelineExecutor
 
 # In the order of `build.build`, which is also the last: it finds all answers there, and finishes.
-AT_ONCE: dict[str, Callable[[recipes.Corpus], object]] = {
+AT_ONCE: dict[str, Callable[[Corpus], object]] = {
     "begin": build.begin,
     "choose": build.choose_at_once,
     "prepare": build.prepare_packing,
@@ -50,7 +50,7 @@ STEPS = ("begin", "reading", "choose", "settling", "prepare", "packing", "finish
 
 
 def executors(
-    recipe: recipes.Corpus, engine: str, num_ranks: int, at_once: dict[str, Any] | None = None, **options: Any
+    recipe: Corpus, engine: str, num_ranks: int, at_once: dict[str, Any] | None = None, **options: Any
 ) -> list["PipelineExecutor"]:
     """One executor a step, each depending on the one before, so that `run()` of the last starts them all.
 
@@ -93,15 +93,14 @@ def _executor(engine: str) -> type["PipelineExecutor"]:
         raise UserError(
             "cluster-not-installed",
             "datatrove is not installed, which divides a corpus among machines.",
-            "",
             "Run pip install 'nsllm-lite[cluster]', or build on this machine with `nsllm-lite corpus`.",
         ) from None
     return LocalPipelineExecutor if engine == "local" else SlurmPipelineExecutor
 
 
-def run_rank(recipe: recipes.Corpus, step: str, _: object, rank: int, num_ranks: int) -> None:
+def run_rank(recipe: Corpus, step: str, _: object, rank: int, num_ranks: int) -> None:
     """A rank's share of a step; what follows `step` is what datatrove passes to a function in a pipeline."""
-    if step != "begin" and run.read_manifest(Path(recipe.out)):  # finished before; `begin` has seen that it is the same
+    if step != "begin" and read_manifest(Path(recipe.out)):  # finished before; `begin` has seen that it is the same
         return
     if step in AT_ONCE:
         AT_ONCE[step](recipe)

@@ -27,7 +27,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nsllm_lite import run
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.corpus import dedup
 from nsllm_lite.corpus.files.archives import ERRORS, Opened, open_files, seekable
 from nsllm_lite.corpus.files.opening import Unread, head_of, open_text
@@ -102,7 +103,7 @@ class Index:
         names = _names([Path(path).expanduser() for path in paths])
         texts = (found for name, path in sorted(names.items()) for found in _texts_of(path, name))
         items = {name: _items(found, name) for name, found in texts}
-        return cls(items, run.sha256_json({name: run.sha256_file(path) for name, path in names.items()}))
+        return cls(items, sha256_json({name: sha256_file(path) for name, path in names.items()}))
 
     def find(self, shingles: np.ndarray) -> tuple[str, float] | None:
         """The item that a document holds most of, as "FILE#RECORD", and the share of its 5-grams; or None.

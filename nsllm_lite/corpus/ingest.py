@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from nsllm_lite import intact
-from nsllm_lite import recipe as recipes
+from nsllm_lite.artifact import integrity
 from nsllm_lite.corpus import dedup, sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
@@ -13,10 +12,11 @@ from nsllm_lite.corpus.parts import HEAD_CHARS, PartWriter
 from nsllm_lite.corpus.phases import RENDER
 from nsllm_lite.corpus.shards import ReadTask
 from nsllm_lite.corpus.texts import clean, language, quality
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
+from nsllm_lite.recipe.corpus import Corpus
 
 
-def ingest(recipe: recipes.Corpus, folder: Path, task: ReadTask) -> dict:
+def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
     """Writes FOLDER/NNNNN-KKK, as many as the documents fill; returns the parts, counts, and the formats met."""
     names: list[str] = []
     counts = {"records": 0, "documents": 0}
@@ -40,7 +40,9 @@ def ingest(recipe: recipes.Corpus, folder: Path, task: ReadTask) -> dict:
                 _enter(clean.clean_document(record), task.general, recipe, index, writer)
     if writer:
         writer.close()
-    files = intact.describe_all(folder.parent, (path for name in names for path in sorted((folder / name).iterdir())))
+    files = integrity.describe_all(
+        folder.parent, (path for name in names for path in sorted((folder / name).iterdir()))
+    )
     return {"parts": names, **counts, "formats": sorted(formats), "files": files}
 
 
@@ -50,7 +52,7 @@ def evaluation_index(paths: tuple[str, ...]) -> Index | None:
     return Index.load(paths) if paths else None
 
 
-def _enter(document: Document, general: bool, recipe: recipes.Corpus, index: Index | None, writer: PartWriter) -> None:
+def _enter(document: Document, general: bool, recipe: Corpus, index: Index | None, writer: PartWriter) -> None:
     """Notes a document as a candidate of the phases it is of use to, or drops it."""
     phases = ("general",) if general else ("phase1", "phase2")
     texts = {phase: RENDER[phase](document, recipe.min_chars) for phase in phases}

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nsllm_lite import run
-from nsllm_lite.corpus.choose import DROPPED, HELDOUT, KEPT, OUTCOMES, REASONS, Choice
+from nsllm_lite.artifact.disk import whole_file
+from nsllm_lite.corpus.assign import DROPPED, HELDOUT, KEPT, OUTCOMES, REASONS, Choice
+from nsllm_lite.corpus.near_heldout import NEAR_REASON
 from nsllm_lite.corpus.parts import Part
-from nsllm_lite.corpus.settle import NEAR_REASON
 
 PHASES = ("phase1", "phase2", "general")
 SCHEMA = pa.schema(
@@ -66,9 +66,9 @@ def write(folder: Path, work: Path, parts: list[Part], choice: Choice, tokens: T
     taken: Counter[tuple[str, str]] = Counter()
     sums: Counter[tuple] = Counter()
     with (
-        run.whole_file(folder / "ledger.parquet") as records_file,
-        run.whole_file(folder / "ledger_files.parquet") as files_file,
-        run.whole_file(folder / "dropped.jsonl") as dropped_file,
+        whole_file(folder / "ledger.parquet") as records_file,
+        whole_file(folder / "ledger_files.parquet") as files_file,
+        whole_file(folder / "dropped.jsonl") as dropped_file,
         pq.ParquetWriter(records_file, SCHEMA, compression="zstd") as writer,
         pq.ParquetWriter(files_file, FILE_SCHEMA, compression="zstd") as by_file,
         open(dropped_file, "w", encoding="utf-8") as dropped,

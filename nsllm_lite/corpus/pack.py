@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nsllm_lite import intact
+from nsllm_lite.artifact import integrity
 from nsllm_lite.corpus.encoder import Encoder, string_starts
 from nsllm_lite.corpus.phases import COLUMNS, texts_of
-from nsllm_lite.rows import BATCH_ROWS, SCHEMA, write_shard
+from nsllm_lite.formats.rows import BATCH_ROWS, SCHEMA, write_shard
 
 SHARD_DOCUMENTS = 100_000
 SHARD_TOKENS = 25 << 20  # bounds the memory of a shard of full texts; 100,000 abstracts are fewer
@@ -87,7 +87,7 @@ def pack(
     np.save(lengths, np.concatenate(tokens))
     work = counts.parents[2]
     files = {os.path.relpath(rows / shard["file"], work): shard["entry"] for shard in shards}
-    return {"shards": shards, "encoder": encoder.name, "files": files | intact.describe_all(work, [lengths])}
+    return {"shards": shards, "encoder": encoder.name, "files": files | integrity.describe_all(work, [lengths])}
 
 
 def documents_of(task: PackTask) -> Iterator[pa.RecordBatch]:

@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nsllm_lite import run
+from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.corpus import dedup
-from nsllm_lite.document import Document, DocumentWriter
+from nsllm_lite.formats.documents import Document, DocumentWriter
 
 PART_DOCUMENTS = 100_000
 PART_CHARS = 1 << 30
@@ -132,7 +132,7 @@ class PartWriter:
         np.concatenate(self._bands, axis=1).tofile(self._made / "bands.u64")
         np.save(self._made / "starts.npy", np.array(self._starts, np.int64))
         counts = {"records": self.num_records, "candidates": self.num_candidates}
-        run.write_json(self._made / "part.json", {**self._info, **counts})
+        write_json(self._made / "part.json", {**self._info, **counts})
         shutil.rmtree(self.folder, ignore_errors=True)  # of a task that was killed after this part
         self._made.replace(self.folder)
 
@@ -143,7 +143,7 @@ class Part:
     def __init__(self, folder: Path, first: int = 0):
         self.folder = folder
         self.first = first
-        info = run.read_json(folder / "part.json")
+        info = read_json(folder / "part.json")
         self.source: str = info["source"]
         self.general: bool = info["general"]
         self.why: list[dict[str, str]] = info["why"]

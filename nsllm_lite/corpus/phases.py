@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from nsllm_lite.corpus.encoder import string_starts
 from nsllm_lite.corpus.texts import render
-from nsllm_lite.document import documents_in
+from nsllm_lite.formats.documents import documents_in
 
 RENDER = {"phase1": render.phase1_text, "phase2": render.phase2_text, "general": render.general_text}
 SPLITS = ("train", "heldout")

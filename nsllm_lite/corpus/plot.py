@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from nsllm_lite import run
+from nsllm_lite.artifact.disk import save_picture
 
 COLOURS = {"kept": "#2a7f62", "heldout": "#8fc1a9", "duplicate": "#c9b458", "unused": "#b0b0b0"}
 DROPPED = ("#a83232", "#c75b4a", "#de8a6a", "#edb99a", "#7a2e4e", "#955980", "#b58bb0", "#5c4033")
@@ -44,5 +44,5 @@ def draw(summary: dict, path: Path) -> None:
         axes.text(1.01, place, f"{table[name]['in']:,}", va="center", fontsize=8)
     axes.set(xlim=(0, 1), xlabel="share of the records that came in", title="What became of every record")
     figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False)
-    run.save_picture(figure, path, dpi=130)
+    save_picture(figure, path, dpi=130)
     plt.close(figure)

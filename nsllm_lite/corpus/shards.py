@@ -17,12 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nsllm_lite import intact, run
-from nsllm_lite import recipe as recipes
+from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.json_files import read_json, write_sealed
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files.opening import HEAD_BYTES
 from nsllm_lite.corpus.sources import File
 from nsllm_lite.errors import RunError
+from nsllm_lite.recipe.corpus import Corpus, Source
+from nsllm_lite.terminal import progress
 
 TASK_BYTES = 1 << 26
 SMALL_BYTES = 1 << 24  # less input than this is read in this process: starting others takes a second each
@@ -32,13 +34,13 @@ class ReadTask(NamedTuple):
     """Consecutive files of one source, or a stretch of one large file."""
 
     number: int
-    source: recipes.Source
+    source: Source
     general: bool
     files: tuple[File, ...]
     num_bytes: int
 
 
-def read_tasks(recipe: recipes.Corpus) -> list[ReadTask]:
+def read_tasks(recipe: Corpus) -> list[ReadTask]:
     """All files of all sources in order, in tasks of about TASK_BYTES."""
     tasks: list[ReadTask] = []
     for source in (*recipe.sources, *recipe.general):
@@ -104,11 +106,11 @@ class Stage(NamedTuple):
 
 def write_answer(path: Path, answer: Any) -> None:
     """Keeps what a task returned; where it says "files" these are paths, as seen from the answers' parent folder."""
-    run.write_sealed(path, {"answer": answer})
+    write_sealed(path, {"answer": answer})
 
 
 def read_answer(path: Path) -> Any:
-    return run.read_json(path)["answer"]
+    return read_json(path)["answer"]
 
 
 def is_done(path: Path) -> bool:
@@ -122,7 +124,7 @@ def is_done(path: Path) -> bool:
         fault = f"{path} is damaged"
     else:
         files = answer.get("files", {}) if isinstance(answer, dict) else {}
-        fault = intact.fault_in_lengths(folder, files) or intact.fault_in_bytes(folder, files)
+        fault = integrity.fault_in_lengths(folder, files) or integrity.fault_in_bytes(folder, files)
     if fault:
         print(f"{fault}. What made it is done again.")
         path.unlink()
@@ -136,7 +138,7 @@ def run_stage(stage: Stage, workers: int) -> list[Any]:
     answers = stage.answers()
     todo = [number for number, answer in enumerate(answers) if not is_done(answer)]
     done = sum(sizes) - sum(sizes[number] for number in todo)
-    with run.progress(sum(sizes), done, what, "B", unit_scale=True) as bar:
+    with progress(sum(sizes), done, what, "B", unit_scale=True) as bar:
         if workers == 1 or len(todo) < 2:
             for number in todo:
                 write_answer(answers[number], function(tasks[number]))

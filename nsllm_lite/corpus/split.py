@@ -6,13 +6,13 @@ and the order of files does not change it at all.
 
 import numpy as np
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus.dedup import key64
+from nsllm_lite.recipe.corpus import HeldOut
 
 MIN_PAPERS = 5  # with fewer, none is held out
 
 
-def choose_heldout(first: np.ndarray, second: np.ndarray, ids: np.ndarray, heldout: recipe.HeldOut) -> np.ndarray:
+def choose_heldout(first: np.ndarray, second: np.ndarray, ids: np.ndarray, heldout: HeldOut) -> np.ndarray:
     """Indices of the held-out papers, drawn from two groups of indices, from each its own share, at least 1 of 5.
 
     `ids` are the 64-bit keys of all ids. The first group are the papers with an experimental section, which may take
@@ -26,7 +26,7 @@ def choose_heldout(first: np.ndarray, second: np.ndarray, ids: np.ndarray, heldo
     return np.sort(np.concatenate(drawn))
 
 
-def _num_wanted(size: int, heldout: recipe.HeldOut) -> int:
+def _num_wanted(size: int, heldout: HeldOut) -> int:
     if heldout.share == 0 or size < MIN_PAPERS:
         return 0
     return min(heldout.max_papers, max(1, round(heldout.share * size)))

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nsllm_lite import intact, run
+from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.errors import UserError
-from nsllm_lite.untrusted import require_inside
+from nsllm_lite.safety import require_inside
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +33,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     path = Path(name).expanduser() / "tokenizer.json"
     if not path.is_file():
         return _plain(_from_transformers(name).backend_tokenizer)
-    return _plain(intact.read_tokenizer(path.parent))
+    return _plain(integrity.read_tokenizer(path.parent))
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:
@@ -114,4 +116,4 @@ def sha256_tokenizer(name: str) -> str:
     """Identity of a tokenizer before it is loaded: its files, or the hub id where it is not a folder."""
     folder = Path(name).expanduser()
     files = [folder / file for file in (*FILES, "vocab.json", "merges.txt") if (folder / file).is_file()]
-    return run.sha256_json({f.name: run.sha256_file(f) for f in files} if files else name)
+    return sha256_json({f.name: sha256_file(f) for f in files} if files else name)

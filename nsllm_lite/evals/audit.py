@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import ftfy
 import numpy as np
 
-from nsllm_lite import run, tables
+from nsllm_lite import terminal
+from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import floors
 from nsllm_lite.tasks.items import Item, normal, read_items
@@ -228,7 +229,7 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     """
     names = [path.name if len({p.name for p in paths}) == len(paths) else str(path) for path in paths]
     if len(set(names)) < len(names):
-        raise UserError("audit-file-repeated", "A file is named twice.", "", "Name each file once.")
+        raise UserError("audit-file-repeated", "A file is named twice.", "Name each file once.")
     files = {name: read_items(path) for name, path in zip(names, paths, strict=True)}
     found: dict[str, Any] = {"files": {}, "between": []}
     for name, items in files.items():
@@ -252,18 +253,18 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
             )
         found["between"].append(about)
     if out:
-        run.write_json(out, found)
+        write_json(out, found)
         print(f"Row numbers of everything above: {out}")
     return found
 
 
 def tell(heading: str, lines: list[tuple[str, str]]) -> None:
-    tables.row((heading,), ())
+    terminal.row((heading,), ())
     for count, words in lines:
         if count:
-            tables.row((f"  {count:>6} ", words), (9,))
+            terminal.row((f"  {count:>6} ", words), (9,))
         else:
-            tables.row(("", words), (1,))
+            terminal.row(("", words), (1,))
     print(flush=True)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nsllm_lite import untrusted
+from nsllm_lite import safety
 from nsllm_lite.errors import UserError
 
 BATCH_TEXTS = 32
@@ -33,11 +33,10 @@ class BertScore:
             raise UserError(
                 "bert-score-no-encoder",
                 f"{folder} is no encoder for BERTScore: it has no {' and no '.join(missing)}.",
-                "",
                 "Name the folder of a model such as microsoft/deberta-v3-base or allenai/scibert_scivocab_uncased "
                 "that lies on this machine.",
             )
-        untrusted.require_plain_model(folder)
+        safety.require_plain_model(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self.model = AutoModel.from_pretrained(
             folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32

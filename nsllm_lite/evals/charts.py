@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nsllm_lite import run
+from nsllm_lite.artifact.disk import save_picture
 
 NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "rouge_l": "ROUGE-L", "bert_score": "BERTScore"}
 ALPHA = 0.05
@@ -122,7 +122,7 @@ def radar(results: dict[str, Any], png: Path) -> None:
     axes.set_title("Scores from 0 to 1, the same scale on every axis", pad=24)
     axes.tick_params(axis="x", pad=18)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    run.save_picture(figure, png, bbox_inches="tight")
+    save_picture(figure, png, bbox_inches="tight")
 
 
 def bars(results: dict[str, Any], png: Path) -> None:
@@ -151,4 +151,4 @@ def bars(results: dict[str, Any], png: Path) -> None:
         axes.set_title(f"{name}: {NAMES[metric]}, {about['items']:,} items", fontsize="medium")
     for axes in panels[len(names) :]:
         axes.set_visible(False)
-    run.save_picture(figure, png, bbox_inches="tight")
+    save_picture(figure, png, bbox_inches="tight")

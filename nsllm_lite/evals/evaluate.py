@@ -16,21 +16,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nsllm_lite import execution, run, tables, weights
-from nsllm_lite import recipe as recipes
+from nsllm_lite import terminal
+from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.artifact.step import begin, finish, is_finished, read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals import charts
-from nsllm_lite.evals.baselines import ceiling_of, floors_of
-from nsllm_lite.evals.lineage import warnings_of
+from nsllm_lite.evals.contamination import warnings_of
+from nsllm_lite.evals.floors import ceiling_of, floors_of
+from nsllm_lite.formats import weights
+from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.models.device import find_device
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.evals import Eval, EvalExecution, EvaluatedModel
+from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks import scores
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.prompt import plain_prompt
 from nsllm_lite.tasks.sets import TaskSet, load_sets
 from nsllm_lite.tasks.task import Task, chat_prompt, few_shot_prompt, instruction_of, options_of, parse, score
-from nsllm_lite.untrusted import render_chat
+from nsllm_lite.terminal import progress
 
 if TYPE_CHECKING:
-    from nsllm_lite.evals.engine import Engine
+    from nsllm_lite.models.generate import Engine
 
 FEW_SHOT, INSTRUCTION = "few-shot", "instruction"
 
@@ -55,7 +63,7 @@ class Prediction:
     text: str
 
 
-def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
+def evaluate(recipe: Eval) -> dict[str, Any]:
     """Asks every model every item; writes results.json, report.md, radar.png and bars.png; returns the results.
 
     Raises:
@@ -67,35 +75,35 @@ def evaluate(recipe: recipes.Eval) -> dict[str, Any]:
     inputs: dict[str, str | None] = {f"set:{one.name}": one.sha256 for one in sets}
     inputs |= {f"model:{one.name}": _fingerprint(one.path) for one in recipe.models}
     identity = recipes.identity(recipe)
-    if run.is_finished(out, identity, inputs):
+    if is_finished(out, identity, inputs):
         print(f"{out}: finished, skipped")
-        tables.markdown(charts.markdown(run.read_json(out / "results.json"), all_differences=False))
-        return run.read_manifest(out)["results"]
+        terminal.markdown(charts.markdown(read_json(out / "results.json"), all_differences=False))
+        return read_manifest(out)["results"]
     for one in recipe.models:
         if Path(one.path).is_dir():
             weights.require_sound(Path(one.path))
-    run.begin(out, identity, inputs)
+    begin(out, identity, inputs)
 
-    device, _, _ = execution.find_device(recipe.execution.device)
+    device, _, _ = find_device(recipe.execution.device)
     asked, measured = [], {}
     for one in recipe.models:
         done, figures = ask(one, sets, out, device, recipe.execution)
         asked += done
         measured[one.name] = figures
     results = score_all(asked, sets, recipe, out, device) | {"warnings": warnings_of(recipe)}
-    run.write_json(out / "results.json", results)
-    run.write_atomic(out / "report.md", charts.markdown(results) + "\n")
+    write_json(out / "results.json", results)
+    write_atomic(out / "report.md", charts.markdown(results) + "\n")
     charts.radar(results, out / "radar.png")
     charts.bars(results, out / "bars.png")
-    tables.markdown(charts.markdown(results, all_differences=False))
+    terminal.markdown(charts.markdown(results, all_differences=False))
     print(f"\n{out}: report.md, results.json, radar.png, bars.png")
-    run.finish(out, "eval", identity, inputs, results, started, {"models": measured})
+    finish(out, "eval", identity, inputs, results, started, {"models": measured})
     return results
 
 
 def _fingerprint(path: str) -> str | None:
     """Identity of a local model's or adapter's weights; a hub id is taken by its name."""
-    return run.fingerprint_weights(Path(path)) if Path(path).is_dir() else None
+    return fingerprint_weights(Path(path)) if Path(path).is_dir() else None
 
 
 def _slug(name: str) -> str:
@@ -106,18 +114,18 @@ def _slug(name: str) -> str:
 
 
 def ask(
-    about: recipes.EvaluatedModel, sets: list[TaskSet], out: Path, device: str, how: recipes.EvalExecution
+    about: EvaluatedModel, sets: list[TaskSet], out: Path, device: str, how: EvalExecution
 ) -> tuple[list[Asked], dict[str, Any]]:
     """Everything that is still to be asked of one model; what it was asked in all, and how fast that went."""
-    from nsllm_lite.evals.engine import open_engine
+    from nsllm_lite.models.engines import open_engine
 
     engine, started, items = None, time.perf_counter(), 0
     kept = out / "predictions" / _slug(about.name) / "modes.json"
-    modes = about.modes or (run.read_json(kept) if kept.is_file() else None)
+    modes = about.modes or (read_json(kept) if kept.is_file() else None)
     if not modes or any(_missing(Asked(about.name, mode, one), out) for mode in modes for one in sets):
         engine = open_engine(about.path, device=device, how=how, quantisation=about.quantisation)
         modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
-        run.write_json(kept, modes)
+        write_json(kept, modes)
     done = [Asked(about.name, mode, one) for mode in modes for one in sets]
     for one in done:
         if missing := _missing(one, out):
@@ -156,12 +164,12 @@ def _answer(asked: Asked, engine: "Engine", out: Path) -> None:
     path = asked.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     there = read_predictions(path)
-    run.write_atomic(path, "".join(map(_line, there)))  # without a line cut off
+    write_atomic(path, "".join(map(_line, there)))  # without a line cut off
     done = {found.item for found in there}
     what = f"{asked.model}: {asked.set.name}, {asked.mode}"
     with (
         open(path, "a", encoding="utf-8") as file,
-        run.progress(len(asked.set.items), len(done), what, "item") as bar,
+        progress(len(asked.set.items), len(done), what, "item") as bar,
     ):
         for prediction in _predict(asked, done, engine):
             file.write(_line(prediction))
@@ -204,7 +212,6 @@ def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> 
         raise UserError(
             "eval-chat-template-refused",
             f"{error}.",
-            "",
             f"Remove chat_template of that model, or set modes: [{FEW_SHOT}] for it.",
         ) from None
 
@@ -212,7 +219,7 @@ def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> 
 # -------------------------------------------------------------------------------------------------------- scores
 
 
-def score_all(asked: list[Asked], sets: list[TaskSet], recipe: recipes.Eval, out: Path, device: str) -> dict[str, Any]:
+def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, device: str) -> dict[str, Any]:
     """Scores with intervals, floors, ceilings and the differences between models, as results.json has them."""
     results: dict[str, Any] = {"sets": [], "scores": [], "differences": []}
     for one in sets:

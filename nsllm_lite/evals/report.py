@@ -5,16 +5,27 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nsllm_lite import execution, heldout, intact, model, run
-from nsllm_lite import recipe as recipes
+from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.disk import save_picture, write_atomic
+from nsllm_lite.artifact.json_files import read_json, read_object, write_json
+from nsllm_lite.artifact.step import begin, finish, is_finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
-from nsllm_lite.rows import Rows
+from nsllm_lite.formats.rows import Rows
+from nsllm_lite.models import heldout
+from nsllm_lite.models.causal import PackedLM, autocast
+from nsllm_lite.models.device import find_device
+from nsllm_lite.models.hub import resolve_model
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.models.lora import load_adapter
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.evals import Report
+from nsllm_lite.terminal import progress
 
 LINE = ("base", "phase 1: merged", "phase 2: merged")
 SETS = {"abstracts": "abstract_rows", "experiments": "experiment_rows", "general": "general_rows"}
 
 
-def report(recipe: recipes.Report) -> dict:
+def report(recipe: Report) -> dict:
     """Scores every stage on the held-out rows; writes scores.json, report.md and report.png.
 
     Raises:
@@ -26,49 +37,49 @@ def report(recipe: recipes.Report) -> dict:
     inputs = {name: rows.sha256 for name, rows in row_sets.items()}
     for name in ("phase1", "model1", "phase2", "model2"):
         folder = Path(getattr(recipe, name))
-        if run.read_manifest(folder) is None:
+        if read_manifest(folder) is None:
             raise UserError(
                 "report-phase-unfinished",
                 f"{folder} is not finished.",
                 "The report needs both phases.",
                 "Run `make two-phase` first.",
             )
-        inputs[name] = run.manifest_sha256(folder)
+        inputs[name] = manifest_sha256(folder)
     identity = recipes.identity(recipe)
-    if run.is_finished(out, identity, inputs):
+    if is_finished(out, identity, inputs):
         print(f"{out}: finished, skipped")
-        return run.read_manifest(out)["results"]
-    run.begin(out, identity, inputs)
+        return read_manifest(out)["results"]
+    begin(out, identity, inputs)
 
     domains = disciplines_of(Path(recipe.documents)) if recipe.documents else {}
     samples = {name: heldout.sample_rows(rows, recipe.max_rows) for name, rows in row_sets.items()}
     scores_path = out / "scores.json"
-    scores = run.read_json(scores_path) if scores_path.is_file() else {}
+    scores = read_json(scores_path) if scores_path.is_file() else {}
     stages = _stages(recipe)
-    device, _, _ = execution.find_device(recipe.execution.device)
+    device, _, _ = find_device(recipe.execution.device)
     micro_batch_rows = recipe.execution.micro_batch_rows or (4 if device == "cpu" else 1)
-    with run.progress(len(stages), 0, str(out), "model") as bar:
+    with progress(len(stages), 0, str(out), "model") as bar:
         for name, how in stages.items():
             if name not in scores:
                 scores[name] = _score(samples, device, micro_batch_rows, domains, **how)
-                run.write_json(scores_path, scores)
+                write_json(scores_path, scores)
             bar.update()
     scores = {name: scores[name] for name in stages}  # in the chain's order, also after a resume
     table = f"{markdown_table(scores)}\n\n{forgetting_table(scores)}\n\n{domain_table(scores)}"
-    run.write_atomic(out / "report.md", f"# Held-out losses after each step\n\n{table}\n")
+    write_atomic(out / "report.md", f"# Held-out losses after each step\n\n{table}\n")
     plot(scores, out / "report.png")
     print(table)
-    run.finish(out, "report", identity, inputs, scores, started)
+    finish(out, "report", identity, inputs, scores, started)
     return scores
 
 
-def _stages(recipe: recipes.Report) -> dict[str, dict]:
+def _stages(recipe: Report) -> dict[str, dict]:
     """Name -> what to load: the base, each adapter on the NF4 base it was trained on, each merge as is and in NF4."""
     stages: dict[str, dict] = {}
     base, label = recipe.base, "base"
     for number, phase, merged in ((1, recipe.phase1, recipe.model1), (2, recipe.phase2, recipe.model2)):
         kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
-        training = run.read_object(Path(phase) / "adapter" / "training.json", **kinds)
+        training = read_object(Path(phase) / "adapter" / "training.json", **kinds)
         options = {key: training[key] for key in ("quantisation", "double_quantisation", "compute_dtype")}
         plain = {**options, "quantisation": "none"}
         if number == 1:
@@ -94,9 +105,9 @@ def _score(
 ) -> dict[str, dict]:
     import torch
 
-    loaded = model.load_base(model.resolve_model(directory), device=device, **options)
-    lm = model.PackedLM(model.load_adapter(loaded, Path(adapter)) if adapter else loaded)
-    with model.autocast(device, options["compute_dtype"]):
+    loaded = load_base(resolve_model(directory), device=device, **options)
+    lm = PackedLM(load_adapter(loaded, Path(adapter)) if adapter else loaded)
+    with autocast(device, options["compute_dtype"]):
         found = {
             name: heldout.score(lm, rows, micro_batch_rows, device, domains if name != "general" else None)
             for name, rows in samples.items()
@@ -116,7 +127,7 @@ def disciplines_of(documents: Path) -> dict[str, str]:
     """{id: discipline} of the papers that state one."""
     import pyarrow.parquet as pq
 
-    intact.require_intact(documents)
+    integrity.require_intact(documents)
     found: dict[str, str] = {}
     for file in sorted(documents.glob("*.parquet")):
         table = pq.read_table(file, columns=["id", "discipline"]).to_pydict()
@@ -178,4 +189,4 @@ def plot(scores: dict[str, dict[str, dict]], png: Path) -> None:
     axes.plot([], [], linestyle="", marker="v", mfc="none", color="0.3", label="NF4 of the model")
     axes.legend(fontsize="small")
     figure.suptitle("Held-out papers and general English, before and after each phase")
-    run.save_picture(figure, png)
+    save_picture(figure, png)

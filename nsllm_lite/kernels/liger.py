@@ -51,10 +51,7 @@ def use_liger_kernels(model: nn.Module) -> Counter[str]:
             swapped["rope"] += 1
     if not swapped:
         raise UserError(
-            "liger-no-modules",
-            f"{type(model).__name__} has no module that Liger's kernels know.",
-            "",
-            "Run without them.",
+            "liger-no-modules", f"{type(model).__name__} has no module that Liger's kernels know.", "Run without them."
         )
     return swapped
 

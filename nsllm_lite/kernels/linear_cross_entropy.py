@@ -4,7 +4,7 @@ Letters: N tokens, H hidden size, V vocabulary.
 loss = -sum_n log softmax(hidden_n W^T)[target_n], over the n whose target is not IGNORE.
 With V = 151,936 the fp32 logits of one row of 4,096 tokens take 2.5 GB, and their gradient as much again; here a chunk
 of tokens at a time is scored and its gradient taken at once, as in Liger-Kernel's fused linear cross-entropy (which is
-used on CUDA unless "chunked" is asked for; which is faster is not measured yet: tests/bench/gpu.py --only head).
+used on CUDA unless "chunked" is asked for; which is faster is not measured yet: bench/gpu.py --only head).
 Source of the idea: https://github.com/linkedin/Liger-Kernel, ops/fused_linear_cross_entropy.py.
 """
 

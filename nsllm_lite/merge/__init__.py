@@ -1,3 +1,0 @@
-from nsllm_lite.merge.merge import merge
-
-__all__ = ["merge"]

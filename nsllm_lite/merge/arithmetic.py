@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.formats.weights import DTYPES, TensorOnDisk, not_finite
 from nsllm_lite.merge import nf4
-from nsllm_lite.merge.plan import Lora, Planned, Rounding, Shift, TokenRows
-from nsllm_lite.weights import DTYPES, Stored, not_finite
+from nsllm_lite.merge.plan import BiasUpdate, Lora, PlannedTensor, Rounding, TokenRows
 
 NF4_ROWS = 64  # of a sampled slice
 
@@ -50,7 +50,7 @@ class Operands(NamedTuple):
     held_in: torch.dtype  # what was rounded to NF4
 
 
-class Slot:
+class Buffers:
     """The memory of one slice at work, used again by later ones: fresh pages cost more than the arithmetic on them."""
 
     def __init__(self, num_entries: int, num_bytes: int):
@@ -60,7 +60,7 @@ class Slot:
         self.same = np.empty(num_entries, bool)
 
 
-def prepare(name: str, planned: Planned, rounding: Rounding) -> Operands:
+def prepare(name: str, planned: PlannedTensor, rounding: Rounding) -> Operands:
     A = tuple(update.A.rows().float() if isinstance(update, Lora) else None for update in planned.updates)
     held_in = DTYPES.get(rounding.dtype or planned.source.dtype, torch.float32)
     scales = nf4.scales_of(planned.source, held_in, rounding.double, rounding.mean(name)) if planned.rounded else None
@@ -68,7 +68,7 @@ def prepare(name: str, planned: Planned, rounding: Rounding) -> Operands:
 
 
 def merge_rows(
-    name: str, planned: Planned, operands: Operands, first: int, last: int, slot: Slot, sampled: bool
+    name: str, planned: PlannedTensor, operands: Operands, first: int, last: int, slot: Buffers, sampled: bool
 ) -> tuple[memoryview, Figures]:
     """The bytes of rows first..last, which lie in `slot`, and what they show.
 
@@ -109,7 +109,7 @@ def add_update(
     total: Tensor,
     before: Tensor,
     step: Tensor,
-    update: Lora | TokenRows | Shift,
+    update: Lora | TokenRows | BiasUpdate,
     A: Tensor | None,
     first: int,
     last: int,
@@ -135,12 +135,12 @@ def add_update(
                 rows, places = map(list, zip(*mine, strict=True))
                 total[rows] = update.values.rows()[places].float()
                 step[rows] = total[rows] - before[rows]
-        case Shift():
+        case BiasUpdate():
             torch.mul(update.values.rows(first, last).float(), update.scale, out=step)
             torch.add(before, step, out=total)
 
 
-def require_finite(name: str, planned: Planned, out: Tensor) -> float:
+def require_finite(name: str, planned: PlannedTensor, out: Tensor) -> float:
     """The largest magnitude in `out`; NaN passes through max, so two looks suffice."""
     largest = max(abs(out.max().item()), abs(out.min().item()))
     if not math.isfinite(largest):
@@ -172,7 +172,7 @@ def measure(
     error = max(abs(bound.item()) for bound in torch.aminmax(changed.sub_(flat)))
     if not error <= largest * torch.finfo(out.dtype).eps * 2:
         found = f"A slice differs from W + s B A by {error:.3g}, more than rounding does."
-        raise RunError("merge-slice-wrong", found, "", "Run the merge again.")
+        raise RunError("merge-slice-wrong", found, "Run the merge again.")
     rounded = [weight[:NF4_ROWS].to(torch.float32, copy=True).view(-1) for weight in (W, out)]
     for weight in rounded:
         absmax = nf4.absmax_of(weight)
@@ -185,7 +185,7 @@ def measure(
 EXPONENTS = {"BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np.uint32, 0x7F800000)}
 
 
-def copy_bytes(name: str, stored: Stored, first: int, last: int, slot: Slot) -> tuple[memoryview, Figures]:
+def copy_bytes(name: str, stored: TensorOnDisk, first: int, last: int, slot: Buffers) -> tuple[memoryview, Figures]:
     """Bytes first..last as they are; that no entry is infinite or NaN is seen at the bits of their exponents.
 
     Raises:

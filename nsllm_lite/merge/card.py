@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from nsllm_lite import recipe as recipes
-from nsllm_lite import run
+from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.lineage import Step, corpus_of, steps_behind
+from nsllm_lite.formats.rows import Rows
 from nsllm_lite.merge.inputs import Adapter, Base
-from nsllm_lite.rows import Rows
-from nsllm_lite.steps import Step, corpus_of, steps_behind
-from nsllm_lite.untrusted import HUB_ID, printable
+from nsllm_lite.recipe.merge import Merge
+from nsllm_lite.safety import HUB_ID, printable
 
 MAX_CARD_CHARS = 1 << 20
 UNKNOWN = "unknown"  # the hub's own word
@@ -48,7 +48,7 @@ primary source before you use it, and name the model where its text is published
 and for keeping to the licences of the base and of the sources."""
 
 
-def write(path: Path, recipe: recipes.Merge, base: Base, adapters: list[Adapter], results: dict) -> None:
+def write(path: Path, recipe: Merge, base: Base, adapters: list[Adapter], results: dict) -> None:
     steps = steps_behind(*(adapter.folder for adapter in adapters), recipe.base)[::-1]
     trainings = [step for step in steps if step.kind in ("train", "sft")]
     corpora = corpora_of(trainings)
@@ -66,14 +66,14 @@ def write(path: Path, recipe: recipes.Merge, base: Base, adapters: list[Adapter]
         LIMITS,
         "SHA-256 of each shard and all settings: `manifest.json`; each tensor's update: `tensors.json`.",
     ]
-    run.write_atomic(path, "\n\n".join(parts) + "\n")
+    write_atomic(path, "\n\n".join(parts) + "\n")
 
 
 # -------------------------------------------------------------------------------------------------------- metadata
 
 
 def metadata(
-    recipe: recipes.Merge,
+    recipe: Merge,
     base: Base,
     adapters: list[Adapter],
     results: dict,
@@ -127,7 +127,7 @@ def licence_of(folder: Path) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------------------- sections
 
 
-def opening(recipe: recipes.Merge, results: dict, trainings: list[Step], num_adapters: int) -> str:
+def opening(recipe: Merge, results: dict, trainings: list[Step], num_adapters: int) -> str:
     phases = sum(step.kind == "train" and bool(step.recipe.get("adapter")) for step in trainings)
     how = f" by {phases} phase{'s' * (phases > 1)} of continued pretraining with LoRA" if phases else ""
     origin = f"`{results['base_model']}`" if results.get("base_model") else "A model"
@@ -136,7 +136,7 @@ def opening(recipe: recipes.Merge, results: dict, trainings: list[Step], num_ada
     return f"{words}; {num_adapters} LoRA adapter{'s' * (num_adapters > 1)} merged in by nsllm-lite.{later}"
 
 
-def made_of(recipe: recipes.Merge, base: Base, adapters: list[Adapter], results: dict) -> str:
+def made_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict) -> str:
     licence = licence_of(base.folder)
     named = " ".join(licence[key] for key in ("license_name", "license_link") if key in licence)
     stated = licence["license"] + (f" ({named})" if named else "")

@@ -10,13 +10,18 @@ from typing import Any
 
 import torch
 
-from nsllm_lite import execution, heldout, model, tables
-from nsllm_lite import recipe as recipes
+from nsllm_lite import terminal
 from nsllm_lite.errors import UserError
-from nsllm_lite.merge import loaded
-from nsllm_lite.merge.inputs import Adapter, Base
-from nsllm_lite.merge.plan import EXACT, Plan, on_rounding
-from nsllm_lite.rows import Row, Rows
+from nsllm_lite.formats.rows import Row, Rows
+from nsllm_lite.merge import in_memory
+from nsllm_lite.merge.inputs import Adapter, Base, open_inputs
+from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
+from nsllm_lite.models import heldout
+from nsllm_lite.models.causal import PackedLM, autocast, collate
+from nsllm_lite.models.device import find_device
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.models.lora import load_adapter
+from nsllm_lite.recipe.merge import Merge
 
 CHUNK_TOKENS = 256  # whose logits are there at a time
 KL_ROWS = 8  # of the held-out rows, whose logits are compared
@@ -24,7 +29,7 @@ CHOICES = ("original", "dequantized")
 TRAINED = "adapter on NF4(base)"
 
 
-def compare(recipe: recipes.Merge, base: Base, adapters: list[Adapter], plan: Plan) -> dict[str, dict[str, float]]:
+def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> dict[str, dict[str, float]]:
     """{model: loss, kl, top1, tokens} of the base, the adapter on its NF4 base, each merge, and each merge in NF4.
 
     Raises:
@@ -35,38 +40,36 @@ def compare(recipe: recipes.Merge, base: Base, adapters: list[Adapter], plan: Pl
             "compare-several-adapters",
             f"{len(adapters)} adapters were each trained on a base of their own, so there is no one loss to compare "
             "with:",
-            "",
             "choose base_weights=original or dequantized.",
         )
     if not recipe.heldout_rows:
         raise UserError(
             "compare-no-rows",
             "No held-out rows are given, which a comparison needs.",
-            "",
             "Set --heldout-rows DIR, as `nsllm-lite corpus` writes them (rows/phase1/heldout).",
         )
     rounded, rounding = on_rounding(plan, adapters, recipe)
     plans = {"original": (plan, EXACT), "dequantized": (rounded, rounding)}
     rows = heldout.sample_rows(Rows(Path(recipe.heldout_rows)), recipe.max_rows)
-    device, _, _ = execution.find_device(recipe.execution.device)
+    device, _, _ = find_device(recipe.execution.device)
     dtype = adapters[0].training.get("compute_dtype", "bfloat16" if device == "cuda" else "float32")
-    loaded.say_need("compare", base, getattr(torch, dtype))
+    in_memory.say_need("compare", base, getattr(torch, dtype))
     how: dict[str, Any] = {"double_quantisation": rounding.double, "compute_dtype": dtype, "device": device}
     scorer = Scorer(rows, device, dtype)
 
     table: dict[str, dict[str, float]] = {}
-    trained = model.load_base(base.folder, quantisation="nf4", **how)
-    table[TRAINED] = scorer.score(model.load_adapter(trained, adapters[0].folder), keep=True)
+    trained = load_base(base.folder, quantisation="nf4", **how)
+    table[TRAINED] = scorer.score(load_adapter(trained, adapters[0].folder), keep=True)
     del trained
     _free(device)
     names = [name for name, planned in rounded.tensors.items() if planned.rounded]
     for choice, (chosen, with_rounding) in plans.items():
-        lm = model.load_base(base.folder, quantisation="none", **how)
+        lm = load_base(base.folder, quantisation="none", **how)
         if choice == CHOICES[0]:
             table["base"] = scorer.score(lm)
-        loaded.fill(lm, chosen, with_rounding)
+        in_memory.fill(lm, chosen, with_rounding)
         table[choice] = scorer.score(lm)
-        loaded.round_to_nf4(lm, names, lm.dtype, rounding.double)
+        in_memory.round_to_nf4(lm, names, lm.dtype, rounding.double)
         table[f"NF4({choice})"] = scorer.score(lm)
         del lm
         _free(device)
@@ -82,12 +85,12 @@ class Scorer:
         self.reference_head = torch.empty(0)
 
     def score(self, causal_lm: torch.nn.Module, keep: bool = False) -> dict[str, float]:
-        lm = model.PackedLM(causal_lm)
+        lm = PackedLM(causal_lm)
         kl, same, tokens = 0.0, 0, 0
-        with torch.no_grad(), model.autocast(self.device, self.dtype), heldout.evaluating(lm):
+        with torch.no_grad(), autocast(self.device, self.dtype), heldout.evaluating(lm):
             loss = heldout.score(lm, self.rows, 1, self.device)["all"].loss
             for number, row in enumerate(self.rows[:KL_ROWS]):
-                hidden = lm.hidden(model.collate([row], self.device))
+                hidden = lm.hidden(collate([row], self.device))
                 if keep:
                     self.reference.append(hidden.cpu())
                 head = lm.head_VH.detach()
@@ -96,7 +99,7 @@ class Scorer:
                 for first in range(0, len(hidden), CHUNK_TOKENS):
                     chunk = slice(first, first + CHUNK_TOKENS)
                     reference = self.reference[number][chunk].to(self.device) @ self.reference_head.T
-                    chunk_kl, chunk_same = loaded.differences(hidden[chunk] @ head.T, reference)
+                    chunk_kl, chunk_same = in_memory.differences(hidden[chunk] @ head.T, reference)
                     kl, same = kl + chunk_kl, same + chunk_same
                 tokens += len(hidden)
         return {"loss": loss, "kl": kl / tokens, "top1": same / tokens, "tokens": tokens}
@@ -124,15 +127,12 @@ def table(comparison: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def compare_only(recipe: recipes.Merge) -> dict[str, Any]:
+def compare_only(recipe: Merge) -> dict[str, Any]:
     """Prints the table and returns it, with the lowest choice for either use; writes nothing."""
-    from nsllm_lite.merge.merge import open_inputs
-    from nsllm_lite.merge.plan import plan_merge
-
     base, adapters = open_inputs(recipe)
     comparison = compare(recipe, base, adapters, plan_merge(base, adapters, recipe.dtype))
     best = {"to_serve_in_16_bits": lowest(comparison, False), "then_requantize": lowest(comparison, True)}
-    tables.markdown(table(comparison))
+    terminal.markdown(table(comparison))
     print(
         f"Lowest loss: to serve in 16 bits, {best['to_serve_in_16_bits']}; when NF4 training follows, "
         f"{best['then_requantize']}."

@@ -7,9 +7,15 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, RootModel, ValidationError
 
-from nsllm_lite import intact, run, untrusted, weights
-from nsllm_lite import recipe as recipes
+from nsllm_lite import safety
+from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.json_files import damaged, read_object
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats import weights
+from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.models.hub import resolve_model
+from nsllm_lite.recipe.merge import Merge, MergedAdapter
 
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
 # key that is set (fan_in_fan_out, target_parameters, layer_replication, ...) changes the formula: refused.
@@ -73,13 +79,13 @@ def require_kinds(kinds: type[BaseModel], values: dict, path: Path) -> None:
         kinds.model_validate(values)
     except ValidationError as error:
         what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise run.damaged(path, what) from None
+        raise damaged(path, what) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
     folder: Path
-    tensors: dict[str, weights.Stored]
+    tensors: dict[str, weights.TensorOnDisk]
     config: dict
     fingerprint: str
 
@@ -89,7 +95,7 @@ class Adapter:
     """`tensors` are named as in the base (`base_model.model.` taken off); `training` is {} for others' adapters."""
 
     folder: Path
-    tensors: dict[str, weights.Stored]
+    tensors: dict[str, weights.TensorOnDisk]
     settings: dict
     training: dict
     weight: float
@@ -102,26 +108,34 @@ class Adapter:
         return {key: value for key, value in self.settings.items() if value and key in OBEYED} | self.nf4_means
 
 
+def open_inputs(recipe: Merge) -> tuple[Base, list[Adapter]]:
+    base = open_base(Path(recipe.base) if Path(recipe.base).is_dir() else resolve_model(recipe.base))
+    adapters = [open_adapter(chosen) for chosen in recipe.adapters]
+    if not recipe.trust_base:
+        for adapter in adapters:
+            require_same_base(base, adapter, recipe.base)
+    return base, adapters
+
+
 def open_base(folder: Path) -> Base:
     """The tensors and the config of the base, from the files transformers would load."""
     if not (folder / "config.json").is_file():
         found = f"{folder} is no model directory: it has no config.json."
-        raise UserError("merge-base-no-config", found, "", "Set base=DIR to one that has.")
-    config = untrusted.require_plain_model(folder)
+        raise UserError("merge-base-no-config", found, "Set base=DIR to one that has.")
+    config = safety.require_plain_model(folder)
     if quantised := config.get("quantization_config"):
         method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
         raise UserError(
             "merge-base-quantised",
             f"{folder} is quantised ({method}). The adapter is added to 16-bit or 32-bit weights:",
-            "",
             "name the model it was quantised from as base=DIR.",
         )
     files = weights.model_files(folder)
     tensors = {name: stored for file in files for name, stored in weights.read_header(folder / file).items()}
-    return Base(folder, tensors, config, run.fingerprint_weights(folder))
+    return Base(folder, tensors, config, fingerprint_weights(folder))
 
 
-def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
+def open_adapter(chosen: MergedAdapter) -> Adapter:
     folder = Path(chosen.path)
     missing = [n for n in ("adapter_config.json", "adapter_model.safetensors") if not (folder / n).is_file()]
     if missing:
@@ -131,8 +145,8 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             "Merging needs what training writes at its end (safetensors, never a pickle):",
             "run training first, or set adapter=DIR.",
         )
-    intact.require_intact(folder)
-    settings = run.read_object(folder / "adapter_config.json")
+    integrity.require_intact(folder)
+    settings = read_object(folder / "adapter_config.json")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
     if refused:
@@ -143,16 +157,16 @@ def open_adapter(chosen: recipes.MergedAdapter) -> Adapter:
             "Only LoRA, rsLoRA and DoRA are merged here:",
             "merge this one with PEFT's merge_and_unload, or train without that setting.",
         )
-    untrusted.require_lora(settings, folder)
+    safety.require_lora(settings, folder)
     require_kinds(_Obeyed, settings, folder / "adapter_config.json")
     path = folder / "adapter_model.safetensors"
     tensors = {name.removeprefix("base_model.model."): stored for name, stored in weights.read_header(path).items()}
     training, means = (
-        run.read_object(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
+        read_object(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
     )
     require_kinds(_Training, training, folder / "training.json")
     require_kinds(_Means, means, folder / "nf4.json")
-    return Adapter(folder, tensors, settings, training, chosen.weight, run.sha256_file(path), means)
+    return Adapter(folder, tensors, settings, training, chosen.weight, sha256_file(path), means)
 
 
 def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
@@ -161,12 +175,11 @@ def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
     if told == base.fingerprint:
         return
     if told:
-        intact.require_intact(base.folder)
+        integrity.require_intact(base.folder)
         raise UserError(
             "merge-base-differs",
             f"This adapter was trained on another base: {adapter.training.get('base')} (weights {told[:12]}), but "
             f"base is {base.folder} (weights {base.fingerprint[:12]}).",
-            "",
             "Set base=DIR to the model it was trained on, or train again on this one.",
         )
     name = adapter.settings.get("base_model_name_or_path") or ""
@@ -177,7 +190,6 @@ def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
         raise UserError(
             "merge-base-name-differs",
             f"{adapter.folder} says that it was trained on {name}, but base is {base_name}.",
-            "",
             "Set base=DIR to that model; if these are its weights under another name, say so with --trust-base "
             "(trust_base=true).",
         )
@@ -199,7 +211,6 @@ def require_sound(base: Base, adapters: list[Adapter], trust_base: bool) -> None
                     "merge-base-changed",
                     f"{base.folder / name} is not what {adapter.folder} was trained on: a part of it has changed since "
                     "or is damaged.",
-                    "",
                     "Fetch or copy it again, or set base=DIR to the model that it was.",
                 )
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nsllm_lite.weights import Stored, slices
+from nsllm_lite.formats.weights import TensorOnDisk, slices
 
 BLOCK = 64
 PIECE = 1024 * BLOCK  # rounded at a time: its temporaries stay in the cache
@@ -60,7 +60,7 @@ def absmax_of(flat: Tensor) -> Tensor:
     return absmax
 
 
-def scales_of(weight: Stored, dtype: torch.dtype, double_quantisation: bool, mean: float | None = None) -> Scales:
+def scales_of(weight: TensorOnDisk, dtype: torch.dtype, double_quantisation: bool, mean: float | None = None) -> Scales:
     """Of `weight` held in `dtype`; reads it once. `mean` of its absmax, as training had it; else it is taken here."""
     absmax = torch.cat(
         [

@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from nsllm_lite import recipe as recipes
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.weights import DTYPES, TensorOnDisk, same_bytes
 from nsllm_lite.merge.inputs import Adapter, Base, listed
-from nsllm_lite.weights import DTYPES, Stored, same_bytes
+from nsllm_lite.recipe.merge import Merge
 
 DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 HEAD = "lm_head.weight"
@@ -25,14 +25,14 @@ SAVE_AGAIN = "save the adapter again with PEFT's save_pretrained."
 class Lora:
     """One module's update: s B A, and for DoRA the magnitude m_O. On an embedding it is the transposed s (B A)^T."""
 
-    A: Stored
-    B: Stored
+    A: TensorOnDisk
+    B: TensorOnDisk
     scale: float
-    magnitude: Stored | None = None
+    magnitude: TensorOnDisk | None = None
     on_embedding: bool = False
 
     @property
-    def inputs(self) -> list[Stored]:
+    def inputs(self) -> list[TensorOnDisk]:
         return [self.A, self.B, *([self.magnitude] if self.magnitude else [])]
 
 
@@ -41,32 +41,32 @@ class TokenRows:
     """Rows of the embeddings that were trained by themselves (trainable_token_indices): `values` replace them."""
 
     indices: tuple[int, ...]
-    values: Stored
+    values: TensorOnDisk
 
     @property
-    def inputs(self) -> list[Stored]:
+    def inputs(self) -> list[TensorOnDisk]:
         return [self.values]
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class BiasUpdate:
     """The bias of LoRA's B (lora_bias), times the scale."""
 
-    values: Stored
+    values: TensorOnDisk
     scale: float
 
     @property
-    def inputs(self) -> list[Stored]:
+    def inputs(self) -> list[TensorOnDisk]:
         return [self.values]
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedTensor:
     """One tensor of the result: `source`, if `rounded` to NF4 first, with `updates` in turn, in `dtype`."""
 
-    source: Stored
+    source: TensorOnDisk
     dtype: str
-    updates: tuple[Lora | TokenRows | Shift, ...] = ()
+    updates: tuple[Lora | TokenRows | BiasUpdate, ...] = ()
     replaced: bool = False  # `source` is an adapter's
     linear: bool = False  # a weight that QLoRA training holds in NF4
     rounded: bool = False  # begin with the NF4 rounding of `source`
@@ -81,7 +81,7 @@ class Planned:
         return not (self.updates or self.rounded) and self.dtype == self.source.dtype
 
     @property
-    def inputs(self) -> list[Stored]:
+    def inputs(self) -> list[TensorOnDisk]:
         return [self.source, *(stored for update in self.updates for stored in update.inputs)]
 
     @property
@@ -93,7 +93,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    tensors: dict[str, Planned]
+    tensors: dict[str, PlannedTensor]
     untied: bool  # the base ties its embeddings, the result does not
 
 
@@ -108,7 +108,7 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
     embedding = next((name for name in base.tensors if name.endswith("embed_tokens.weight")), None)
     linear = {n for n, t in base.tensors.items() if len(t.shape) == 2 and n.endswith(".weight")} - {HEAD, embedding}
     plan = {
-        name: Planned(stored, dtype if dtype and stored.dtype in DTYPES else stored.dtype, linear=name in linear)
+        name: PlannedTensor(stored, dtype if dtype and stored.dtype in DTYPES else stored.dtype, linear=name in linear)
         for name, stored in base.tensors.items()
     }
     untied = False
@@ -129,7 +129,6 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
         raise UserError(
             "merge-dtype-unsupported",
             f"{listed(strange)} of the base or of the adapter is neither bf16, fp16 nor fp32, the only types merged.",
-            "",
             "Name the model as it was before it was quantised as base=DIR.",
         )
     return Plan(plan, untied)
@@ -143,7 +142,6 @@ def require_addable(adapter: Adapter, replaced: list[str], alone: bool) -> None:
         raise UserError(
             "merge-not-one-of-several",
             f"{adapter.folder} {' and '.join(what)}, so that it cannot be one of several.",
-            "",
             "Merge them one after the other: the second into the folder that the first merge writes.",
         )
     if what and adapter.weight != 1:
@@ -151,7 +149,6 @@ def require_addable(adapter: Adapter, replaced: list[str], alone: bool) -> None:
             "merge-weight-meaningless",
             f"{adapter.folder} is to be merged with weight {adapter.weight}, but it {' and '.join(what)}, for which a "
             "weight means nothing.",
-            "",
             "Leave the weight out.",
         )
 
@@ -170,7 +167,7 @@ class Rounding(NamedTuple):
 EXACT = Rounding(None, False, {})
 
 
-def on_rounding(plan: Plan, adapters: list[Adapter], recipe: recipes.Merge) -> tuple[Plan, Rounding]:
+def on_rounding(plan: Plan, adapters: list[Adapter], recipe: Merge) -> tuple[Plan, Rounding]:
     """The plan that begins with what training saw: the weights it held in NF4, rounded; only those.
 
     Raises:
@@ -184,7 +181,6 @@ def on_rounding(plan: Plan, adapters: list[Adapter], recipe: recipes.Merge) -> t
             "merge-not-trained-in-nf4",
             f"{adapter.folder} was trained on unrounded weights (quantisation: {quantisation}), so there is no NF4 "
             "rounding that it saw.",
-            "",
             "Merge it with base_weights=original.",
         )
     if double is None:
@@ -200,7 +196,6 @@ def on_rounding(plan: Plan, adapters: list[Adapter], recipe: recipes.Merge) -> t
         raise UserError(
             "merge-nf4-names-unknown",
             f"{adapter.folder}/nf4.json names {listed(sorted(strange))}, which the base does not have.",
-            "",
             "Set base=DIR to the model the adapter was trained on.",
         )
     tensors = {name: replace(planned, rounded=name in names) for name, planned in plan.tensors.items()}
@@ -209,8 +204,8 @@ def on_rounding(plan: Plan, adapters: list[Adapter], recipe: recipes.Merge) -> t
 
 
 def find_homes(
-    base: dict[str, Stored], adapter: Adapter, tied: bool, embedding: str | None
-) -> tuple[dict[str, dict[str, Stored]], dict[str, Stored], dict[str, TokenRows]]:
+    base: dict[str, TensorOnDisk], adapter: Adapter, tied: bool, embedding: str | None
+) -> tuple[dict[str, dict[str, TensorOnDisk]], dict[str, TensorOnDisk], dict[str, TokenRows]]:
     """LoRA parts by module, whole tensors by the name of the base's they replace, trained rows by the embedding's.
 
     Raises:
@@ -276,7 +271,9 @@ def token_indices(module: str, settings: dict) -> tuple[int, ...]:
     return tuple(found)
 
 
-def replace_whole(plan: dict[str, Planned], whole: dict[str, Stored], settings: dict, tied_to: str | None) -> bool:
+def replace_whole(
+    plan: dict[str, PlannedTensor], whole: dict[str, TensorOnDisk], settings: dict, tied_to: str | None
+) -> bool:
     """Puts the tensors that were trained whole in their places; whether this unties the embeddings.
 
     `tied_to` is the name of the embeddings where the base ties them. As in PEFT, training the head or the embeddings
@@ -297,8 +294,8 @@ def replace_whole(plan: dict[str, Planned], whole: dict[str, Stored], settings: 
 
 
 def lora_updates(
-    module: str, parts: dict[str, Stored], adapter: Adapter, plan: dict[str, Planned]
-) -> list[tuple[str, Lora | Shift]]:
+    module: str, parts: dict[str, TensorOnDisk], adapter: Adapter, plan: dict[str, PlannedTensor]
+) -> list[tuple[str, Lora | BiasUpdate]]:
     """(tensor, update) of one module. Rank and alpha by PEFT's rule: the first pattern that matches, else the default.
 
     Source: peft 0.21 `LoraLayer.update_layer` and `set_scale`.
@@ -319,19 +316,18 @@ def lora_updates(
     fits = len(W) == len(A.shape) == len(B.shape) == 2 and (O, I, A.shape[0]) == (B.shape[0], A.shape[1], B.shape[1])
     require_fit(name, fits and (not magnitude or magnitude.shape == W[:1]), f"A {A.shape}, B {B.shape}", W)
     scale = adapter.weight * alpha / (math.sqrt(rank) if adapter.settings.get("use_rslora") else rank)
-    updates: list[tuple[str, Lora | Shift]] = [(name, Lora(A, B, scale, magnitude, on_embedding))]
+    updates: list[tuple[str, Lora | BiasUpdate]] = [(name, Lora(A, B, scale, magnitude, on_embedding))]
     if bias:
         if module + ".bias" not in plan:
             raise UserError(
                 "merge-bias-absent",
                 f"{module} was trained with lora_bias, but the base has no {module}.bias to add it to, and PEFT merges "
                 "no such adapter either:",
-                "",
                 "serve it unmerged, or train without lora_bias.",
             )
         shape = plan[module + ".bias"].source.shape
         require_fit(module + ".bias", bias.shape == shape, bias.shape, shape)
-        updates.append((module + ".bias", Shift(bias, scale)))
+        updates.append((module + ".bias", BiasUpdate(bias, scale)))
     return updates
 
 

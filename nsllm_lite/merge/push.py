@@ -6,7 +6,7 @@ import httpx
 from huggingface_hub import HfApi
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from nsllm_lite import run
+from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.errors import RunError, UserError
 
 NETWORK_ERRORS = (httpx.HTTPError, OSError)  # the hub's own errors are of these kinds
@@ -20,7 +20,7 @@ def require_push(repo_id: str, only_compares: bool = False) -> None:
     """
     if only_compares:
         found = "--compare writes nothing that could be sent."
-        raise UserError("push-with-compare", found, "", "Leave out one of --compare and --push-to-hub.")
+        raise UserError("push-with-compare", found, "Leave out one of --compare and --push-to-hub.")
     try:
         validate_repo_id(repo_id)
         is_id = repo_id.count("/") == 1
@@ -28,7 +28,7 @@ def require_push(repo_id: str, only_compares: bool = False) -> None:
         is_id = False
     if not is_id:
         found = f"--push-to-hub {repo_id!r} is no id of a model."
-        raise UserError("push-id-invalid", found, "", "Write it in the form OWNER/NAME, such as my-group/nsllm-8b.")
+        raise UserError("push-id-invalid", found, "Write it in the form OWNER/NAME, such as my-group/nsllm-8b.")
     try:
         HfApi().whoami()
     except NETWORK_ERRORS as error:
@@ -48,7 +48,7 @@ def push(folder: Path, repo_id: str) -> str:
         UserError: `folder` is no finished merge.
         RunError: the hub refused, or could not be reached; what was sent is not sent again.
     """
-    if run.read_manifest(folder) is None:
+    if read_manifest(folder) is None:
         found = f"{folder} holds no finished merge."
         raise UserError("push-unfinished", found, "Only whole models are sent:", "run the merge first.")
     api = HfApi()
@@ -61,7 +61,6 @@ def push(folder: Path, repo_id: str) -> str:
         raise RunError(
             "push-failed",
             f"{folder} is finished, but sending it to {repo_id} failed ({type(error).__name__}).",
-            "",
             "Check that the token may write there and that the network is up, and run the same command again.",
         ) from None
     return str(url)

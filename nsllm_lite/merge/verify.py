@@ -5,15 +5,16 @@ from pathlib import Path
 
 import torch
 
-from nsllm_lite import execution, run
-from nsllm_lite import recipe as recipes
+from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.errors import RunError
-from nsllm_lite.merge import loaded
+from nsllm_lite.formats.rows import Rows
+from nsllm_lite.formats.weights import DTYPES
+from nsllm_lite.merge import in_memory
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.merge.plan import Plan, Rounding
 from nsllm_lite.merge.write import Written
-from nsllm_lite.rows import Rows
-from nsllm_lite.weights import DTYPES
+from nsllm_lite.models.device import find_device
+from nsllm_lite.recipe.merge import Merge
 
 SEQUENCES, TOKENS = 4, 128
 MAX_KL = 1e-3  # nats a token; or
@@ -21,7 +22,7 @@ MAX_KL_SHARE = 0.1  # of the KL that the adapter itself makes: what rounding to 
 
 
 def verify(
-    recipe: recipes.Merge,
+    recipe: Merge,
     base: Base,
     adapters: list[Adapter],
     plan: Plan,
@@ -37,12 +38,12 @@ def verify(
     from transformers import AutoModelForCausalLM
 
     for name, sha256 in written.sha256.items():
-        if run.sha256_file(folder / name) != sha256:
+        if sha256_file(folder / name) != sha256:
             found = f"{folder / name} is not what was written there: the disk or the memory is broken."
-            raise RunError("merge-file-differs", found, "", "Check both, and run the merge again.")
-    device, _, _ = execution.find_device(recipe.execution.device)
+            raise RunError("merge-file-differs", found, "Check both, and run the merge again.")
+    device, _, _ = find_device(recipe.execution.device)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    loaded.say_need("verify", base, dtype)
+    in_memory.say_need("verify", base, dtype)
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "device_map": {"": device}}
     tokens = prompts(recipe, base.config.get("vocab_size") or base.config["text_config"]["vocab_size"]).to(device)
 
@@ -53,14 +54,14 @@ def verify(
     theirs = AutoModelForCausalLM.from_pretrained(base.folder, **options).eval()
     if rounded := {name: planned for name, planned in plan.tensors.items() if planned.rounded}:
         held_in = rounding.dtype or next(iter(rounded.values())).source.dtype
-        loaded.round_to_nf4(theirs, rounded, DTYPES[held_in], rounding.double)
+        in_memory.round_to_nf4(theirs, rounded, DTYPES[held_in], rounding.double)
     before = logits(theirs)
-    reference = logits(loaded.add_adapters(theirs, adapters))
+    reference = logits(in_memory.add_adapters(theirs, adapters))
     del theirs
     gc.collect()
     mine = logits(AutoModelForCausalLM.from_pretrained(folder, **options).eval())
-    kl, same = loaded.differences(mine, reference)
-    effect, _ = loaded.differences(before, reference)
+    kl, same = in_memory.differences(mine, reference)
+    effect, _ = in_memory.differences(before, reference)
     count = tokens.numel()
     figures = {"kl": kl / count, "top1": same / count, "tokens": count, "kl_of_adapter": effect / count}
     if not figures["kl"] <= max(MAX_KL, MAX_KL_SHARE * figures["kl_of_adapter"]):
@@ -68,14 +69,13 @@ def verify(
             "merge-verify-failed",
             f"The merged model does not answer as base + adapter do: KL {figures['kl']:.3g} nats a token, where the "
             f"adapter itself makes {figures['kl_of_adapter']:.3g}. Nothing was left at {recipe.out}.",
-            "",
             "Merge again; if it stays so, merge with PEFT and report this.",
         )
     print(f"verified: KL {figures['kl']:.2e} nats a token, same first choice at {figures['top1']:.2%}")
     return figures
 
 
-def prompts(recipe: recipes.Merge, vocab_size: int) -> torch.Tensor:
+def prompts(recipe: Merge, vocab_size: int) -> torch.Tensor:
     """(SEQUENCES, TOKENS) ids: of the held-out rows where there are any so long, else drawn from a fixed seed."""
     if recipe.heldout_rows:
         rows = Rows(Path(recipe.heldout_rows))

@@ -21,10 +21,11 @@ from typing import BinaryIO, NamedTuple
 import torch
 from tqdm import tqdm
 
-from nsllm_lite import run
-from nsllm_lite.merge.arithmetic import Figures, Operands, Slot, copy_bytes, merge_rows, prepare
-from nsllm_lite.merge.plan import Planned, Rounding
-from nsllm_lite.weights import SLICE_BYTES, slices
+from nsllm_lite import terminal
+from nsllm_lite.artifact.json_files import write_json
+from nsllm_lite.formats.weights import SLICE_BYTES, slices
+from nsllm_lite.merge.arithmetic import Buffers, Figures, Operands, copy_bytes, merge_rows, prepare
+from nsllm_lite.merge.plan import PlannedTensor, Rounding
 
 PROGRESS = "progress.jsonl"
 SYNC_BYTES = 256 * 2**20  # so much at the most is done again after a kill
@@ -33,7 +34,7 @@ SAMPLED = 8  # of the slices of a tensor, one in so many is looked at more close
 
 class Shard(NamedTuple):
     file: str
-    tensors: dict[str, Planned]
+    tensors: dict[str, PlannedTensor]
 
     @property
     def header(self) -> bytes:
@@ -49,7 +50,7 @@ class Shard(NamedTuple):
         return len(text).to_bytes(8, "little") + text
 
 
-def cut_shards(plan: dict[str, Planned], shard_bytes: int) -> list[Shard]:
+def cut_shards(plan: dict[str, PlannedTensor], shard_bytes: int) -> list[Shard]:
     """Shards of at most `shard_bytes`, unless one tensor alone is larger; wide entries come first: all are aligned."""
     shards, filled = [[]], 0
     for name, planned in plan.items():
@@ -101,7 +102,7 @@ class Written:
 
 
 def write_weights(
-    folder: Path, plan: dict[str, Planned], shard_bytes: int, rounding: Rounding, workers: int, what: str
+    folder: Path, plan: dict[str, PlannedTensor], shard_bytes: int, rounding: Rounding, workers: int, what: str
 ) -> Written:
     """Writes the shards, and their index where there are several; continues what a killed call left in `folder`."""
     shards = cut_shards(plan, shard_bytes)
@@ -117,7 +118,7 @@ def write_weights(
     with (
         Workers(workers, largest) as pool,
         open(folder / PROGRESS, "ab", buffering=0) as progress,
-        run.progress(total, done, what, "B", unit_scale=True, unit_divisor=1024) as bar,
+        terminal.progress(total, done, what, "B", unit_scale=True, unit_divisor=1024) as bar,
     ):
         for shard in shards:
             if shard.file not in written.sha256:
@@ -125,7 +126,7 @@ def write_weights(
     if len(shards) > 1:
         weight_map = {name: shard.file for shard in shards for name in shard.tensors}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        run.write_json(folder / "model.safetensors.index.json", index)
+        write_json(folder / "model.safetensors.index.json", index)
     return written
 
 
@@ -138,7 +139,7 @@ def _is_there(folder: Path, shard: Shard, written: Written) -> bool:
     return size >= (written.num_bytes if shard.file == written.shard else 0)
 
 
-def slice_entries(planned: Planned) -> int:
+def slice_entries(planned: PlannedTensor) -> int:
     """Entries of the largest slice of a tensor, as they lie in a slot."""
     if planned.is_copy:
         return SLICE_BYTES // 2
@@ -151,7 +152,7 @@ class Workers:
 
     def __init__(self, count: int, slot_entries: int):
         self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-        self.free = [Slot(slot_entries, 4 * slot_entries) for _ in range(2 * count + 2)]
+        self.free = [Buffers(slot_entries, 4 * slot_entries) for _ in range(2 * count + 2)]
 
     def __enter__(self) -> "Workers":
         return self
@@ -167,7 +168,7 @@ def write_shard(
     folder: Path, shard: Shard, written: Written, rounding: Rounding, pool: Workers, progress: BinaryIO, bar: tqdm
 ) -> None:
     """One file from the tensor where `written` says that it ends; its hash and figures are added there."""
-    pending: deque[tuple[str, Slot, Future, bool]] = deque()
+    pending: deque[tuple[str, Buffers, Future, bool]] = deque()
     with ShardFile(folder, shard, written, progress) as file:
 
         def finish_first() -> None:
@@ -272,6 +273,6 @@ def _jobs(shard: Shard, skip: int, rounding: Rounding, pool: Workers) -> Iterato
 
 
 def _merge_job(
-    name: str, planned: Planned, operands: "Future[Operands]", first: int, last: int, sampled: bool, slot: Slot
+    name: str, planned: PlannedTensor, operands: "Future[Operands]", first: int, last: int, sampled: bool, slot: Buffers
 ) -> tuple[memoryview, Figures]:
     return merge_rows(name, planned, operands.result(), first, last, slot, sampled)

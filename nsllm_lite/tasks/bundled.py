@@ -5,8 +5,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from nsllm_lite.document import Document, Section
-from nsllm_lite.tasks import splits
+from nsllm_lite.formats.documents import Document, Section
+from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, TASKS, document_items, question_files, read_questions
 from nsllm_lite.tasks.items import Item, item_of
 
 SHOT_PAPERS = ("01", "02")  # of each discipline: examples come from these, so that no item shares its paper with one
@@ -29,12 +29,12 @@ def _records() -> dict[str, list[dict[str, str]]]:
     """All records of each task, in the order of papers and of questions."""
     papers = [paper for path in _files("papers") for paper in map(_paper, path.read_text("utf-8").splitlines())]
     disciplines = sorted({paper.discipline for paper in papers})
-    records: dict[str, list[dict[str, str]]] = {task: [] for task in splits.TASKS}
+    records: dict[str, list[dict[str, str]]] = {task: [] for task in TASKS}
     for paper in papers:
-        for task, made in splits.document_items(paper, disciplines, MAX_PAPER_CHARS).items():
+        for task, made in document_items(paper, disciplines, MAX_PAPER_CHARS).items():
             records[task] += [item for item, _ in made if item]
-    for path in splits.question_files([splits.BUNDLED_QUESTIONS]):
-        for task, item in splits.read_questions(path):
+    for path in question_files([BUNDLED_QUESTIONS]):
+        for task, item in read_questions(path):
             records[task].append(item)
     return records
 

@@ -63,7 +63,7 @@ def cross_predicted(classifier: "Pipeline", texts: Sequence[str], labels: Sequen
 
     if min(Counter(labels).values()) < FOLDS:
         raise UserError(
-            "floors-few-texts", f"A label has fewer than {FOLDS} texts for cross-validation.", "", "Add texts of it."
+            "floors-few-texts", f"A label has fewer than {FOLDS} texts for cross-validation.", "Add texts of it."
         )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     return cross_val_predict(classifier, list(texts), list(labels), cv=folds).tolist()

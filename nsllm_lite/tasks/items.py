@@ -55,12 +55,11 @@ def read_items(path: Path) -> list[Item]:
             raise UserError(
                 "items-record-unfit",
                 f'{path}: record {number} has no "input" and "output" that are text.',
-                "",
                 "Correct that record, or remove it.",
             )
         items.append(item_of(value, number))
     if not items:
-        raise UserError("items-file-empty", f"{path} holds no records.", "", "Name a file that has some.")
+        raise UserError("items-file-empty", f"{path} holds no records.", "Name a file that has some.")
     return items
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nsllm_lite import recipe as recipes
-from nsllm_lite import run
+from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.evals import Eval, TaskFile
 from nsllm_lite.tasks import bundled, scores
 from nsllm_lite.tasks.items import Item, normal, read_items
 from nsllm_lite.tasks.task import TASKS, Task, choose_shots, labels_of, require_fit
@@ -31,7 +31,7 @@ class TaskSet:
     def sha256(self) -> str:
         """Identity of what is asked: the task's version, items and examples."""
         rows = [[(item.instruction, item.input, item.output) for item in row] for row in (self.items, self.shots)]
-        return run.sha256_json([self.task.name, self.task.version, rows])
+        return sha256_json([self.task.name, self.task.version, rows])
 
     def metrics(self) -> dict[str, scores.Metric]:
         """The scores of this set, by name, the first of them for charts."""
@@ -43,7 +43,7 @@ class TaskSet:
         return scores.macro_f1(results, len(self.labels))
 
 
-def load_sets(recipe: recipes.Eval) -> list[TaskSet]:
+def load_sets(recipe: Eval) -> list[TaskSet]:
     """The sets of a recipe, in the order of the tasks and then of its files.
 
     Raises:
@@ -71,7 +71,6 @@ def load_sets(recipe: recipes.Eval) -> list[TaskSet]:
         raise UserError(
             "eval-file-name-taken",
             f"Own files have the names of tasks: {', '.join(sorted(clash))}.",
-            "",
             "Give them other names in the recipe.",
         )
     return sets + [_own_set(file, recipe) for file in recipe.files]
@@ -81,7 +80,7 @@ def _items_in(path: Path) -> tuple[Item, ...]:
     return tuple(read_items(path)) if path.is_file() else ()
 
 
-def _own_set(file: recipes.TaskFile, recipe: recipes.Eval) -> TaskSet:
+def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
     task, items = TASKS[file.task], tuple(read_items(Path(file.path)))
     if file.shots:
         pool = tuple(read_items(Path(file.shots)))
@@ -109,7 +108,7 @@ def _bundled_labels(task: str) -> tuple[str, ...]:
 
 
 def make_set(
-    name: str, task: Task, items: tuple[Item, ...], pool: tuple[Item, ...], recipe: recipes.Eval, where: str
+    name: str, task: Task, items: tuple[Item, ...], pool: tuple[Item, ...], recipe: Eval, where: str
 ) -> TaskSet:
     """A checked set of at most `recipe.max_items` items, spread evenly over the file."""
     require_fit(task, (*items, *pool), where)

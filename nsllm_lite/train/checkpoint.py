@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nsllm_lite import run
+from nsllm_lite.artifact.disk import replace_folder, sync_folder
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.json_files import read_json, write_sealed
 from nsllm_lite.errors import RunError, UserError
 
 
@@ -34,7 +36,6 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progre
             "checkpoint-not-finite",
             f"Step {step} has made {broken} NaN or infinite, so it is not kept; the last good checkpoint is "
             f"{newest(folder) or 'none yet'}.",
-            "",
             "Lower optimizer.learning_rate and start into another folder.",
         )
     final = folder / name(step)
@@ -48,11 +49,11 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progre
     for path in part.iterdir():  # older ones are deleted after this
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-    hashes = {path.name: run.sha256_file(path) for path in sorted(part.iterdir())}
-    run.write_sealed(part / "state.json", {"step": step, "optimizer": scalars, "progress": progress, "sha256": hashes})
-    run.sync_folder(part)
-    run.replace_folder(part, final)  # one that is there already was damaged, and passed over
-    run.sync_folder(folder)
+    hashes = {path.name: sha256_file(path) for path in sorted(part.iterdir())}
+    write_sealed(part / "state.json", {"step": step, "optimizer": scalars, "progress": progress, "sha256": hashes})
+    sync_folder(part)
+    replace_folder(part, final)  # one that is there already was damaged, and passed over
+    sync_folder(folder)
     return final
 
 
@@ -84,7 +85,7 @@ def newest(folder: Path) -> Path | None:
 def faults(path: Path) -> list[str]:
     """The files of a checkpoint that are not what was written, or what of them is not finite."""
     try:
-        hashes = run.read_json(path / "state.json", sealed=True)["sha256"]
+        hashes = read_json(path / "state.json", sealed=True)["sha256"]
         damaged = [name for name, sha in hashes.items() if not _is_intact(path / name, sha)]
     except (ValueError, KeyError, TypeError, AttributeError):
         return ["state.json"]
@@ -96,14 +97,13 @@ def faults(path: Path) -> list[str]:
 
 def load(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]:
     """Puts the checkpoint's state into `model` and `optimizer` and the RNG; returns (step, progress)."""
-    state = run.read_json(path / "state.json")
+    state = read_json(path / "state.json")
     saved, current = load_file(path / "trained.safetensors"), _trained(model)
     if saved.keys() != current.keys():
         odd = sorted(saved.keys() ^ current.keys())[:3]
         raise UserError(
             "checkpoint-of-another-model",
             f"{path} is a checkpoint of another model (differs at {odd}).",
-            "",
             "Delete it or write elsewhere.",
         )
     with torch.no_grad():
@@ -132,7 +132,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _is_intact(path: Path, sha256: str) -> bool:
-    return path.is_file() and run.sha256_file(path) == sha256
+    return path.is_file() and sha256_file(path) == sha256
 
 
 def _split(state: dict, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, float | int]]:

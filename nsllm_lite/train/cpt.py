@@ -14,23 +14,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from nsllm_lite import execution, heldout, run, stop
-from nsllm_lite import model as models
-from nsllm_lite import recipe as recipes
+from nsllm_lite import terminal
+from nsllm_lite.artifact import interrupts
+from nsllm_lite.artifact.disk import require_disk
+from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.artifact.step import begin, finish, is_finished, read_manifest
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.rows import Row, in_groups
 from nsllm_lite.kernels.fused_layers import use_fused_layers
-from nsllm_lite.rows import Row, in_groups
+from nsllm_lite.models import heldout
+from nsllm_lite.models.causal import Batch, PackedLM, autocast, collate
+from nsllm_lite.models.device import find_device, require_dtype
+from nsllm_lite.models.execution import choose, require_card
+from nsllm_lite.models.loading import build_base, load_base, recompute_layers
+from nsllm_lite.models.lora import add_adapter, saved_parameters
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.train import Execution, Optimizer, Schedule, Train, Training
 from nsllm_lite.train import checkpoint, guards, outputs
 from nsllm_lite.train.inputs import Inputs, read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay
 from nsllm_lite.train.plot import plot_losses, read_curve
 from nsllm_lite.train.prefetch import steps_ahead
-from nsllm_lite.train.spikes import LossWatch
-from nsllm_lite.train.team import Team
+from nsllm_lite.train.processes import Processes
+from nsllm_lite.train.spikes import SpikeLog
 from nsllm_lite.train.tracking import Trackers, TrainerLog, make_accelerator
 
 
-def train(recipe: recipes.Train) -> dict[str, Any]:
+def train(recipe: Train) -> dict[str, Any]:
     """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results.
 
     Raises:
@@ -42,34 +52,34 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     out = Path(recipe.out)
     inputs = read_inputs(recipe)
     identity = recipes.identity(recipe)
-    device, card_bytes, card = execution.find_device(recipe.execution.device)
-    execution.require_dtype(recipe.compute_dtype, device)
+    device, card_bytes, card = find_device(recipe.execution.device)
+    require_dtype(recipe.compute_dtype, device)
     accelerator = make_accelerator(recipe, device)
-    team = Team(accelerator)
+    team = Processes(accelerator)
     overlay = read_curve(Path(recipe.overlay)) if recipe.overlay else None
 
     def plot() -> None:
         plot_losses(out / "metrics.jsonl", out / "loss.png", f"{out}: {recipe.budget.steps} steps", overlay=overlay)
 
-    if run.is_finished(out, identity, inputs.hashes):
+    if is_finished(out, identity, inputs.hashes):
         if team.is_first:
             print(f"{out}: finished, skipped" + (f"; loss.png drawn again over {recipe.overlay}" if overlay else ""))
             if overlay:
                 plot()
         team.leave()
-        return run.read_manifest(out)["results"]
+        return read_manifest(out)["results"]
     inputs.require_sound()
     how = choose_execution(recipe, inputs, device, card_bytes, team.size)
     if team.is_first:
-        run.begin(out, identity, inputs.hashes)
+        begin(out, identity, inputs.hashes)
         freeze_execution(out, card, how)
         outputs.keep_base(out, inputs.base_dir)
-        run.require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
+        require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
         trackers = Trackers(accelerator, recipe)
     team.wait()
 
     # The model and what is trained in it
-    lm = models.PackedLM(make_model(recipe, inputs, how), how.head)
+    lm = PackedLM(make_model(recipe, inputs, how), how.head)
     trained = [parameter for parameter in lm.parameters() if parameter.requires_grad]
     team.start_equal(trained)
     optimizer = make_optimizer(recipe.optimizer, parameter_groups(lm, recipe.optimizer))
@@ -82,13 +92,13 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     def evaluate(step: int) -> None:
         if not team.is_first:
             return
-        with models.autocast(how.device, recipe.compute_dtype):
+        with autocast(how.device, recipe.compute_dtype):
             scores = {
                 name: heldout.score(lm, rows, how.micro_batch_rows, how.device) for name, rows in inputs.heldout.items()
             }
         figures = {name: {source: score.figures() for source, score in by.items()} for name, by in scores.items()}
         log.write({"step": step, "tokens": tokens, "heldout": figures})
-        guards.require_remembered(recipe.evaluation, step, log.lines()[0]["heldout"], figures, out)
+        guards.check_forgetting(recipe.evaluation, step, log.lines()[0]["heldout"], figures, out)
 
     def is_due(every_steps: int) -> bool:
         return done % every_steps == 0 or done == budget.steps
@@ -111,16 +121,16 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         """This process's part of a step's rows."""
         return list(in_groups(team.share(rows), how.micro_batch_rows))
 
-    def compute_gradients(rows: list[Row], batches: Iterable[models.Batch]) -> tuple[float, float]:
+    def compute_gradients(rows: list[Row], batches: Iterable[Batch]) -> tuple[float, float]:
         """The step's loss and the norm of its gradient, which is then clipped."""
         targets = sum(row.num_targets for row in rows)
         loss = torch.zeros((), device=how.device)
         for batch in batches:
-            with models.autocast(how.device, recipe.compute_dtype):
+            with autocast(how.device, recipe.compute_dtype):
                 micro_loss = lm(batch.to(how.device)) / targets
             scaler.scale(micro_loss).backward()
             loss += micro_loss.detach()
-            stop.here()
+            interrupts.raise_if_requested()
         team.add_gradients(trained)
         scaler.unscale_(optimizer)
         grad_norm = nn.utils.clip_grad_norm_(trained, recipe.optimizer.max_grad_norm)
@@ -147,14 +157,14 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
         outputs.write_before(recipe, inputs, lm, out)
 
     # The loop
-    watch = LossWatch(out, recipe, log.lines()) if team.is_first else None
+    watch = SpikeLog(out, recipe, log.lines()) if team.is_first else None
     lm.train()
-    progress_bar = run.progress(budget.steps, first_step, str(out), "step", disable=not team.is_first)
+    progress_bar = terminal.progress(budget.steps, first_step, str(out), "step", disable=not team.is_first)
     train_seconds, train_tokens = 0.0, 0
     unreached = {name: parameter for name, parameter in lm.named_parameters() if parameter.requires_grad}
     steps = range(first_step, budget.steps)
     ahead = steps_ahead(steps, order.rows, micro_batches, how.device)
-    with closing(ahead), stop.patiently(save_last_step, alone=team.size == 1):
+    with closing(ahead), interrupts.deferred(save_last_step, alone=team.size == 1):
         for step in steps:
             step_started = time.perf_counter()
             rows, batches = next(ahead)
@@ -167,11 +177,11 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
             while math.isfinite(loss) and not math.isfinite(grad_norm) and scaler.get_scale() > 1:
                 scaler.update()
                 optimizer.zero_grad(set_to_none=True)
-                again = (models.collate(micro_rows, how.device) for micro_rows in micro_batches(rows))
+                again = (collate(micro_rows, how.device) for micro_rows in micro_batches(rows))
                 loss, grad_norm = compute_gradients(rows, again)
             guards.require_finite(step + 1, loss, grad_norm, rows, out)
             if unreached:
-                unreached = guards.require_reached(unreached, first_step, step)
+                unreached = guards.check_gradients_reach(unreached, first_step, step)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
@@ -192,7 +202,7 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
             progress_bar.update()
             if is_due(recipe.evaluation.every_steps):
                 evaluate(done)
-            if is_due(recipe.checkpoint_steps) or stop.take_save():
+            if is_due(recipe.checkpoint_steps) or interrupts.take_save():
                 save()
             team.stop_if_asked()
     progress_bar.close()
@@ -207,13 +217,13 @@ def train(recipe: recipes.Train) -> dict[str, Any]:
     trackers.finish()
     results = outputs.summarise(recipe, inputs, log.lines(), domain_tokens, order)
     measured = outputs.measure(recipe, inputs, how, card, train_tokens, train_seconds) | {"processes": team.size}
-    run.finish(out, "train", identity, inputs.hashes, results, started, measured)
+    finish(out, "train", identity, inputs.hashes, results, started, measured)
     outputs.print_summary(recipe, results, measured)
     team.leave()
     return results
 
 
-def step_order(recipe: recipes.Train, inputs: Inputs) -> StepOrder:
+def step_order(recipe: Train, inputs: Inputs) -> StepOrder:
     """The data order, with the replay share lowered where the replay text would repeat too often."""
     rows_per_step = recipe.budget.tokens_per_step // inputs.rows.totals.row_tokens
     share = plan_replay(0, 1, inputs.rows, 1)
@@ -236,14 +246,14 @@ def step_order(recipe: recipes.Train, inputs: Inputs) -> StepOrder:
 
 
 def choose_execution(
-    recipe: recipes.Train, inputs: Inputs, device: str, card_bytes: int | None, num_processes: int
-) -> recipes.Execution:
+    recipe: Train, inputs: Inputs, device: str, card_bytes: int | None, num_processes: int
+) -> Execution:
     """The execution for this card.
 
     Raises:
         UserError: the model does not fit, or the step has fewer rows than there are processes.
     """
-    execution.require_card(recipe, inputs.size, device)
+    require_card(recipe, inputs.size, device)
     row_tokens = inputs.rows.totals.row_tokens
     if recipe.budget.tokens_per_step // row_tokens < num_processes:
         raise UserError(
@@ -253,28 +263,28 @@ def choose_execution(
             "Every process needs a row.",
             "Start fewer, or raise budget.tokens_per_step.",
         )
-    return execution.choose(recipe, inputs.size, row_tokens, device, card_bytes)
+    return choose(recipe, inputs.size, row_tokens, device, card_bytes)
 
 
-def freeze_execution(out: Path, card: str, how: recipes.Execution) -> None:
+def freeze_execution(out: Path, card: str, how: Execution) -> None:
     """Keeps the execution in `out/execution.json`; says so when a resume finds another."""
     frozen = {"card": card, **how.model_dump(mode="json")}
     path = out / "execution.json"
-    before = run.read_json(path) if path.is_file() else {}
+    before = read_json(path) if path.is_file() else {}
     old = {key: before.get(key, value) for key, value in frozen.items()}
     if changed := [f"{key} {old[key]} -> {value}" for key, value in frozen.items() if old[key] != value]:
         print(f"{out}: continuing with another execution ({', '.join(changed)}); losses may differ by rounding")
-    run.write_json(path, frozen)
+    write_json(path, frozen)
 
 
-def make_model(recipe: recipes.Training, inputs: Inputs, how: recipes.Execution) -> nn.Module:
+def make_model(recipe: Training, inputs: Inputs, how: Execution) -> nn.Module:
     """The model of the recipe on its device: built, or loaded and given its adapter."""
     if recipe.kind == "train" and recipe.build:
-        model = models.build_base(
-            recipe.build, inputs.tokenizer_dir, inputs.rows.totals.end_of_text_id, recipe.seed
-        ).to(how.device)
+        model = build_base(recipe.build, inputs.tokenizer_dir, inputs.rows.totals.end_of_text_id, recipe.seed).to(
+            how.device
+        )
     else:
-        model = models.load_base(
+        model = load_base(
             inputs.base_dir,
             quantisation=recipe.quantisation,
             double_quantisation=recipe.double_quantisation,
@@ -290,9 +300,9 @@ def make_model(recipe: recipes.Training, inputs: Inputs, how: recipes.Execution)
         swapped = use_liger_kernels(model)
         print(f"Liger kernels in {', '.join(f'{count} {name}' for name, count in sorted(swapped.items()))} modules")
     if how.recompute_layers:
-        models.recompute_layers(model, how.recompute_layers)
+        recompute_layers(model, how.recompute_layers)
     if recipe.adapter:
-        model = models.add_adapter(model, recipe.adapter, recipe.model, recipe.seed)
+        model = add_adapter(model, recipe.adapter, recipe.model, recipe.seed)
         num_fused = use_fused_layers(model, recompute_cheap=bool(how.recompute_cheap), compiled=bool(how.compile))
         if how.compile and not num_fused:
             raise UserError(
@@ -304,9 +314,9 @@ def make_model(recipe: recipes.Training, inputs: Inputs, how: recipes.Execution)
     return model
 
 
-def parameter_groups(lm: nn.Module, recipe: recipes.Optimizer) -> list[dict[str, Any]]:
+def parameter_groups(lm: nn.Module, recipe: Optimizer) -> list[dict[str, Any]]:
     """What is trained, by peak learning rate: the adapter (or the whole model), then embeddings and head."""
-    saved = models.saved_parameters(lm)
+    saved = saved_parameters(lm)
     others = [p for name, p in lm.named_parameters() if p.requires_grad and name not in saved]
     groups = [{"params": others, "peak": recipe.learning_rate}]
     if saved:
@@ -315,7 +325,7 @@ def parameter_groups(lm: nn.Module, recipe: recipes.Optimizer) -> list[dict[str,
     return groups
 
 
-def make_optimizer(recipe: recipes.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     options = {"lr": recipe.learning_rate, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
     if recipe.name == "adamw":
         return torch.optim.AdamW(groups, **options)
@@ -324,7 +334,7 @@ def make_optimizer(recipe: recipes.Optimizer, groups: list[dict[str, Any]]) -> t
     return {"adamw8bit": optim.AdamW8bit, "paged_adamw8bit": optim.PagedAdamW8bit}[recipe.name](groups, **options)
 
 
-def lr_factor(schedule: recipes.Schedule, step: int, num_steps: int) -> float:
+def lr_factor(schedule: Schedule, step: int, num_steps: int) -> float:
     """The learning rate of `step` (from 0) as a share of the peak: linear warm-up, then constant or cosine."""
     if step < schedule.warmup_steps:
         return (step + 1) / (schedule.warmup_steps + 1)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nsllm_lite import model as models
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
-from nsllm_lite.rows import Row
+from nsllm_lite.models import causal
+from nsllm_lite.models.causal import Batch
+from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks.prompt import plain_prompt
-from nsllm_lite.untrusted import render_chat
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -141,13 +142,12 @@ def read_records(path: Path) -> Iterator[object]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            "sft-file-not-utf8", f"{path} is not UTF-8 ({error}).", "", "Convert it, or take it out of the recipe."
+            "sft-file-not-utf8", f"{path} is not UTF-8 ({error}).", "Convert it, or take it out of the recipe."
         ) from None
     if not text.strip():
         raise UserError(
             "sft-file-empty",
             f"{path} is empty: there is nothing to train on.",
-            "",
             "Fill it, or take it out of the recipe.",
         )
     number = 0
@@ -345,12 +345,12 @@ def read_examples(files: list[Path], template: Template, max_tokens: int) -> tup
     return examples, ledger
 
 
-def collate(examples: list[Example], device: str) -> models.Batch:
+def collate(examples: list[Example], device: str) -> Batch:
     """Examples laid end to end without padding; none sees another, and the targets are those of answers only."""
     rows = [
         Row(e.input_ids.astype(np.int32), [len(e.input_ids)], [e.name], [e.source], [0]) for e in examples
     ]  # fmt: skip
-    batch = models.collate(rows, device)
+    batch = causal.collate(rows, device)
     is_answer = torch.from_numpy(np.concatenate([*(e.is_answer for e in examples), [False]])[1:].copy()).to(device)
     batch.targets[~is_answer] = IGNORE
     return batch

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from torch import nn
 
-from nsllm_lite import recipe as recipes
-from nsllm_lite import run
+from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.errors import RunError, UserError
-from nsllm_lite.rows import Row
+from nsllm_lite.formats.rows import Row
+from nsllm_lite.recipe.train import Evaluation
 from nsllm_lite.train import checkpoint
 
 
-def require_reached(unreached: dict[str, nn.Parameter], first_step: int, step: int) -> dict[str, nn.Parameter]:
+def check_gradients_reach(unreached: dict[str, nn.Parameter], first_step: int, step: int) -> dict[str, nn.Parameter]:
     """Of the trained tensors those that no gradient has reached; LoRA's A has none until its B has moved.
 
     Raises:
@@ -30,7 +30,7 @@ def require_reached(unreached: dict[str, nn.Parameter], first_step: int, step: i
     return left
 
 
-def require_remembered(asked: recipes.Evaluation, step: int, before: dict, now: dict, out: Path) -> None:
+def check_forgetting(asked: Evaluation, step: int, before: dict, now: dict, out: Path) -> None:
     """Stops or warns where the loss on general text has risen by more than the recipe allows.
 
     Raises:
@@ -57,7 +57,6 @@ def require_remembered(asked: recipes.Evaluation, step: int, before: dict, now: 
     raise RunError(
         "forgetting-above-limit",
         f"{words} (evaluation.max_general_loss_increase). Stopped; the last checkpoint is {latest}.",
-        "",
         "A higher replay.share or a lower optimizer.learning_rate, in another folder, forgets less; to continue this "
         "run, set a higher limit.",
     )
@@ -68,9 +67,9 @@ def require_finite(step: int, loss: float, grad_norm: float, rows: list[Row], ou
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
     documents = [name for row in rows for name in row.doc_ids]
-    run.write_json(out / "nonfinite.json", {"step": step, "documents": documents})
+    write_json(out / "nonfinite.json", {"step": step, "documents": documents})
     latest = checkpoint.newest(out / "checkpoints")
-    rate = run.read_json(out / "run.json")["recipe"]["optimizer"]["learning_rate"]
+    rate = read_json(out / "run.json")["recipe"]["optimizer"]["learning_rate"]
     shown = ", ".join(documents[:8]) + (f" and {len(documents) - 8} more" if len(documents) > 8 else "")
     raise RunError(
         "train-loss-not-finite",

@@ -5,11 +5,16 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from nsllm_lite import execution, heldout, intact, run, weights
-from nsllm_lite import model as models
-from nsllm_lite import recipe as recipes
+from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.errors import UserError
-from nsllm_lite.rows import Row, Rows
+from nsllm_lite.formats import weights
+from nsllm_lite.formats.rows import Row, Rows
+from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.models import heldout
+from nsllm_lite.models.hub import resolve_model
+from nsllm_lite.models.sizes import ModelSize, read_size
+from nsllm_lite.recipe.train import Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,7 @@ class Inputs:
     heldout_rows: Rows
     base_dir: Path | None  # None: the model is built from nothing
     tokenizer_dir: Path
-    size: execution.ModelSize
+    size: ModelSize
     hashes: dict[str, str | None]
 
     def require_sound(self) -> None:
@@ -41,7 +46,7 @@ class Inputs:
         return load_tokenizer(self.tokenizer_dir)
 
 
-def read_inputs(recipe: recipes.Train) -> Inputs:
+def read_inputs(recipe: Train) -> Inputs:
     """Opens every input.
 
     Raises:
@@ -62,7 +67,6 @@ def read_inputs(recipe: recipes.Train) -> Inputs:
         raise UserError(
             "train-tokenizers-differ",
             f"Rows of different tokenizers: {', '.join(str(r.path) for r in all_rows)}.",
-            "",
             "Make them in one `nsllm-lite corpus` run.",
         )
     row_tokens = rows.totals.row_tokens
@@ -78,13 +82,13 @@ def read_inputs(recipe: recipes.Train) -> Inputs:
         hashes["replay_rows"] = replay.sha256
     if recipe.build:
         base_dir, tokenizer_dir = None, Path(recipe.build.tokenizer)
-        hashes["tokenizer"] = run.sha256_file(tokenizer_dir / "tokenizer.json")
+        hashes["tokenizer"] = sha256_file(tokenizer_dir / "tokenizer.json")
         vocab = load_tokenizer(tokenizer_dir).get_vocab_size()
-        size = execution.ModelSize.of_shape(recipe.build, vocab)
+        size = ModelSize.of_shape(recipe.build, vocab)
     else:
-        base_dir = tokenizer_dir = models.resolve_model(recipe.model)
-        hashes["base"] = run.fingerprint_weights(base_dir)
-        size = execution.read_size(base_dir)
+        base_dir = tokenizer_dir = resolve_model(recipe.model)
+        hashes["base"] = fingerprint_weights(base_dir)
+        size = read_size(base_dir)
     for opened in (domain, general):  # the others are long, and read through when it is known that there is work
         opened.require_sound(size.vocab)
     require_same_tokenizer(rows, tokenizer_dir)
@@ -110,8 +114,8 @@ def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:
     The corpus keeps its tokenizer beside its rows; rows that were moved away from it cannot be checked so.
     """
     made_with, own = (folder / "tokenizer.json" for folder in (rows.path.parents[2] / "tokenizer", tokenizer_dir))
-    intact.require_intact(made_with.parent)
-    if not made_with.is_file() or (own.is_file() and run.sha256_file(own) == run.sha256_file(made_with)):
+    integrity.require_intact(made_with.parent)
+    if not made_with.is_file() or (own.is_file() and sha256_file(own) == sha256_file(made_with)):
         return
     if load_tokenizer(made_with.parent).get_vocab() != load_tokenizer(tokenizer_dir).get_vocab():
         raise UserError(
@@ -126,7 +130,7 @@ def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Raises UserError where there is none, or it is damaged."""
     if (directory / "tokenizer.json").is_file():
-        return intact.read_tokenizer(directory)
+        return integrity.read_tokenizer(directory)
     if not [*directory.glob("tokenizer.*"), *directory.glob("vocab.*")]:  # transformers would make an empty one
         raise UserError(
             "tokenizer-missing",

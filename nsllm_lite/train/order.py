@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from nsllm_lite.rows import Row, Rows
+from nsllm_lite.formats.rows import Row, Rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,23 @@ from typing import Any
 
 import torch
 
-from nsllm_lite import execution, intact, run
-from nsllm_lite import model as models
-from nsllm_lite import recipe as recipes
+from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.disk import GIB, replace_folder, write_atomic
+from nsllm_lite.artifact.json_files import read_json, write_json, write_sealed
 from nsllm_lite.errors import UserError
-from nsllm_lite.rows import RowTotals
+from nsllm_lite.formats.rows import RowTotals
+from nsllm_lite.formats.weights import require_sound
+from nsllm_lite.models.causal import PackedLM
+from nsllm_lite.models.device import remember_speed
+from nsllm_lite.models.execution import OPTIMIZER_BYTES, memory, trained_params
+from nsllm_lite.models.loading import nf4_means
+from nsllm_lite.models.sizes import ModelSize
+from nsllm_lite.recipe.train import Budget, Execution, Train, Training
 from nsllm_lite.train import samples
 from nsllm_lite.train.inputs import Inputs
 from nsllm_lite.train.order import StepOrder
 from nsllm_lite.train.spikes import judge
 from nsllm_lite.train.tracking import Trackers, TrainerLog
-from nsllm_lite.weights import require_sound
 
 BASE_FILES = "base_files.json"
 MAX_EPOCHS_UNREMARKED = 4  # beyond it repetition gains little. Source: Muennighoff et al., arXiv 2305.16264
@@ -51,10 +57,9 @@ class Log:
             raise UserError(
                 "log-behind-checkpoint",
                 f"{self.path} is damaged: it does not reach step {step}, of which there is a checkpoint.",
-                "",
                 f"Restore it from a copy, or delete {self.path.parent} and run the same command again.",
             )
-        run.write_atomic(self.path, "".join(line + "\n" for line in kept))
+        write_atomic(self.path, "".join(line + "\n" for line in kept))
         for view in self.views:
             view.restart(self.lines())
 
@@ -83,7 +88,7 @@ def keep_base(out: Path, base_dir: Path | None) -> None:
         return
     found = require_sound(base_dir)
     path = out / BASE_FILES
-    before = run.read_json(path) if path.is_file() else found
+    before = read_json(path) if path.is_file() else found
     if changed := sorted(name for name in {*found, *before} if found.get(name) != before.get(name)):
         raise UserError(
             "base-changed-in-run",
@@ -91,10 +96,10 @@ def keep_base(out: Path, base_dir: Path | None) -> None:
             "It has changed since or is damaged.",
             "Fetch or copy it again to continue, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite).",
         )
-    run.write_sealed(path, found)
+    write_sealed(path, found)
 
 
-def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
+def save_result(recipe: Training, inputs: Inputs, lm: PackedLM, out: Path) -> None:
     """The adapter with the identity of its base, or the trained model with its tokenizer; whole or absent."""
     final = out / ("adapter" if recipe.adapter else "model")
     part = final.with_suffix(".part")
@@ -104,7 +109,7 @@ def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, o
     lm.model.save_pretrained(part)
     if recipe.adapter:
         (part / "README.md").unlink(missing_ok=True)
-        run.write_json(
+        write_json(
             part / "training.json",
             {
                 "base": recipe.model,
@@ -112,45 +117,43 @@ def save_result(recipe: recipes.Training, inputs: Inputs, lm: models.PackedLM, o
                 "quantisation": recipe.quantisation,
                 "double_quantisation": recipe.double_quantisation,
                 "compute_dtype": recipe.compute_dtype,
-                "base_files": run.read_json(out / BASE_FILES),
+                "base_files": read_json(out / BASE_FILES),
             },
         )
         if recipe.quantisation == "nf4":
-            run.write_json(part / "nf4.json", models.nf4_means(lm.model))
+            write_json(part / "nf4.json", nf4_means(lm.model))
     else:
         for path in inputs.tokenizer_dir.glob("*.json"):
             if "tokenizer" in path.name:
                 shutil.copy(path, part / path.name)
     files = {path.name for path in part.iterdir()}
     weights = {name for name in files if name.endswith(".safetensors")}
-    intact.record(part, files if recipe.adapter else weights.union(intact.BESIDE_WEIGHTS))
-    run.replace_folder(part, final)
+    integrity.record(part, files if recipe.adapter else weights.union(integrity.BESIDE_WEIGHTS))
+    replace_folder(part, final)
 
 
-def write_before(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
+def write_before(recipe: Train, inputs: Inputs, lm: PackedLM, out: Path) -> None:
     openings = samples.prompts(inputs.heldout_rows, recipe.samples.count, recipe.samples.prompt_tokens)
     before = samples.continuations(lm, openings, recipe.samples.new_tokens, inputs.rows.totals.end_of_text_id)
-    run.write_json(out / "samples.json", {"openings": openings, "before": before})
+    write_json(out / "samples.json", {"openings": openings, "before": before})
 
 
-def write_after(recipe: recipes.Train, inputs: Inputs, lm: models.PackedLM, out: Path) -> None:
-    saved = run.read_json(out / "samples.json")
+def write_after(recipe: Train, inputs: Inputs, lm: PackedLM, out: Path) -> None:
+    saved = read_json(out / "samples.json")
     after = samples.continuations(lm, saved["openings"], recipe.samples.new_tokens, inputs.rows.totals.end_of_text_id)
     head = ["# Continuations of held-out papers", "", "Greedy decoding; the papers were not trained on."]
     columns = {"Prompt": saved["openings"], "Before": saved["before"], "After": after}
     samples.write_samples(out / "samples.md", inputs.tokenizer, head, columns)
 
 
-def output_bytes(recipe: recipes.Training, size: execution.ModelSize) -> int:
+def output_bytes(recipe: Training, size: ModelSize) -> int:
     """Disk a run needs: its checkpoints and the result."""
-    trained = execution.trained_params(recipe, size)
-    state_bytes = 4 + execution.OPTIMIZER_BYTES[recipe.optimizer.name]
+    trained = trained_params(recipe, size)
+    state_bytes = 4 + OPTIMIZER_BYTES[recipe.optimizer.name]
     return trained * (state_bytes * (recipe.keep_checkpoints + 1) + 4)
 
 
-def summarise(
-    recipe: recipes.Train, inputs: Inputs, lines: list[dict], domain_tokens: int, order: StepOrder
-) -> dict[str, Any]:
+def summarise(recipe: Train, inputs: Inputs, lines: list[dict], domain_tokens: int, order: StepOrder) -> dict[str, Any]:
     losses = [line["loss"] for line in lines if "loss" in line]
     evaluations = [line for line in lines if "heldout" in line]
     available = inputs.rows.totals.num_tokens
@@ -176,7 +179,7 @@ def warnings_of(lines: list[dict]) -> dict[str, Any]:
     return {"spikes": len(found.spikes), "learning_rate_too_high": too_high}
 
 
-def print_warnings(results: dict[str, Any], recipe: recipes.Training) -> None:
+def print_warnings(results: dict[str, Any], recipe: Training) -> None:
     if results["spikes"]:
         print(f"  {results['spikes']} spikes of the loss, named in {recipe.out}/spikes.jsonl")
     if too_high := results["learning_rate_too_high"]:
@@ -186,7 +189,7 @@ def print_warnings(results: dict[str, Any], recipe: recipes.Training) -> None:
         )
 
 
-def print_data(budget: recipes.Budget, totals: RowTotals, order: StepOrder) -> None:
+def print_data(budget: Budget, totals: RowTotals, order: StepOrder) -> None:
     """What the run will see, before it starts."""
     domain_rows = budget.steps * order.rows_per_step * (1 - order.replay_share)
     epochs = float(domain_rows / totals.num_rows)
@@ -201,24 +204,22 @@ def print_data(budget: recipes.Budget, totals: RowTotals, order: StepOrder) -> N
         )
 
 
-def measure(
-    recipe: recipes.Train, inputs: Inputs, how: recipes.Execution, card: str, tokens: int, seconds: float
-) -> dict[str, Any]:
+def measure(recipe: Train, inputs: Inputs, how: Execution, card: str, tokens: int, seconds: float) -> dict[str, Any]:
     """Speed and memory of the run; on a card beside what was predicted, and kept for later plans."""
     speed = tokens / seconds if tokens else None
     peak = peak_memory_bytes(how.device)
     measured = {
         "train_tokens_per_s": speed and round(speed, 1),
-        "peak_memory_gib": round(peak / run.GIB, 2),
+        "peak_memory_gib": round(peak / GIB, 2),
         "execution": how.model_dump(mode="json"),
     }
     if how.device == "cuda":
-        predicted = execution.memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how)
+        predicted = memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how)
         in_torch = sum(predicted.values()) - predicted["CUDA context"]  # which torch does not count
-        measured["predicted_memory_gib"] = round(in_torch / run.GIB, 2)
+        measured["predicted_memory_gib"] = round(in_torch / GIB, 2)
         measured["memory_error"] = round(in_torch / peak - 1, 3)
         if speed:
-            execution.remember_speed(card, inputs.size, speed)
+            remember_speed(card, inputs.size, speed)
     return measured
 
 
@@ -228,7 +229,7 @@ def peak_memory_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def print_summary(recipe: recipes.Train, results: dict[str, Any], measured: dict[str, Any]) -> None:
+def print_summary(recipe: Train, results: dict[str, Any], measured: dict[str, Any]) -> None:
     print(
         f"{recipe.out}: {results['steps']} steps, {results['tokens']:,} tokens "
         f"({results['coverage']:.2f} x the {results['available_tokens']:,} domain tokens there are), "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsllm_lite import run
+from nsllm_lite.artifact.disk import save_picture
 from nsllm_lite.errors import UserError
 from nsllm_lite.train.spikes import judge
 
@@ -84,7 +84,7 @@ def plot_losses(
         axes.plot(places, overlay.losses, color="C3", linewidth=1, linestyle="--", label=overlay.label)
         axes.legend()
     axes.set(xlabel="tokens trained", ylabel="loss, nats per token", title=title)
-    run.save_picture(figure, png)
+    save_picture(figure, png)
 
 
 def draw_losses(axes: "Axes", lines: list[dict[str, Any]], curves: dict[str, str]) -> None:

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import torch
 
-from nsllm_lite import model as models
-from nsllm_lite.rows import Row
+from nsllm_lite.formats.rows import Row
+from nsllm_lite.models.causal import Batch, lay_out
 
 AHEAD = 2  # micro-batches that are made or being made while one is in use
 
@@ -27,19 +27,19 @@ def steps_ahead(
     read: Callable[[int], list[Row]],
     cut: Callable[[list[Row]], Sequence[Sequence[Row]]],
     device: str,
-) -> Iterator[tuple[list[Row], Iterator[models.Batch]]]:
+) -> Iterator[tuple[list[Row], Iterator[Batch]]]:
     """Of each step in turn its rows, as `read` gives them, and a batch on the host for each part that `cut` makes.
 
     The batches of a step are to be taken before the next step is asked for. Close the iterator to end its thread.
     An exception of `read` or `cut` is raised, with its traceback, where the first batch that it prevents is taken.
     """
 
-    def parts() -> Iterator[tuple[list[Row], models.Batch, int, int]]:
+    def parts() -> Iterator[tuple[list[Row], Batch, int, int]]:
         for step in steps:
             rows = read(step)
             micro_batches = cut(rows)
             for number, micro_rows in enumerate(micro_batches):
-                yield rows, models.lay_out(micro_rows, pinned=device == "cuda"), number, len(micro_batches)
+                yield rows, lay_out(micro_rows, pinned=device == "cuda"), number, len(micro_batches)
 
     # A new thread would otherwise use the first card, whichever is this process's own
     begin = partial(torch.cuda.set_device, torch.cuda.current_device()) if device == "cuda" else None

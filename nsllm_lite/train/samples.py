@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from nsllm_lite import run
-from nsllm_lite.heldout import evaluating
-from nsllm_lite.model import PackedLM
-from nsllm_lite.rows import Rows
+from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.formats.rows import Rows
+from nsllm_lite.models.causal import PackedLM
+from nsllm_lite.models.heldout import evaluating
 
 
 def prompts(rows: Rows, count: int, prompt_tokens: int) -> list[list[int]]:
@@ -53,4 +53,4 @@ def write_samples(path: Path, tokenizer: Tokenizer, head: list[str], columns: di
         for name, ids in zip(columns, row, strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True).strip()
             lines += ["", f"**{name}:**", "", *(f"> {line}" for line in text.splitlines() or [""])]
-    run.write_atomic(path, "\n".join(lines) + "\n")
+    write_atomic(path, "\n".join(lines) + "\n")

@@ -13,24 +13,32 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nsllm_lite import execution, run, stop, weights
-from nsllm_lite import model as models
-from nsllm_lite import recipe as recipes
+from nsllm_lite import terminal
+from nsllm_lite.artifact import interrupts
+from nsllm_lite.artifact.disk import GIB, require_disk
+from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.artifact.step import begin, finish, is_finished, read_manifest
 from nsllm_lite.errors import RunError, UserError
-from nsllm_lite.heldout import evaluating
-from nsllm_lite.rows import in_groups
+from nsllm_lite.formats import weights
+from nsllm_lite.formats.rows import in_groups
+from nsllm_lite.models.causal import Batch, PackedLM, autocast
+from nsllm_lite.models.device import find_device, require_dtype
+from nsllm_lite.models.execution import choose, require_card
+from nsllm_lite.models.heldout import evaluating
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.train import Execution, Sft
 from nsllm_lite.train import checkpoint, cpt, guards, outputs, samples
 from nsllm_lite.train.examples import Example, collate
 from nsllm_lite.train.order import shuffled
 from nsllm_lite.train.plot import plot_losses
 from nsllm_lite.train.sft_inputs import SftInputs, read_inputs, require_enough
-from nsllm_lite.train.spikes import LossWatch
+from nsllm_lite.train.spikes import SpikeLog
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
 
 
-def sft(recipe: recipes.Sft) -> dict[str, Any]:
+def sft(recipe: Sft) -> dict[str, Any]:
     """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results.
 
     Raises:
@@ -41,11 +49,11 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
     out = Path(recipe.out)
     inputs = read_inputs(recipe)
     identity = recipes.identity(recipe)
-    device, card_bytes, card = execution.find_device(recipe.execution.device)
-    execution.require_dtype(recipe.compute_dtype, device)
-    if run.is_finished(out, identity, inputs.hashes):
+    device, card_bytes, card = find_device(recipe.execution.device)
+    require_dtype(recipe.compute_dtype, device)
+    if is_finished(out, identity, inputs.hashes):
         print(f"{out}: finished, skipped")
-        return run.read_manifest(out)["results"]
+        return read_manifest(out)["results"]
     for name, ledger in inputs.ledgers.items():
         if ledger.counts():
             print(f"\n{name}\n{ledger.table()}")
@@ -53,15 +61,15 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
     num_steps = count_steps(recipe, len(inputs.examples))
     how = choose_execution(recipe, inputs, device, card_bytes)
     weights.require_sound(inputs.base_dir)
-    run.begin(out, identity, inputs.hashes)
+    begin(out, identity, inputs.hashes)
     cpt.freeze_execution(out, card, how)
     outputs.keep_base(out, inputs.base_dir)
-    run.require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
+    require_disk(out, outputs.output_bytes(recipe, inputs.size), "checkpoints and the result")
     left_out = [{"data": name, **line} for name, ledger in inputs.ledgers.items() for line in ledger.names]
-    run.write_json(out / "left_out.json", left_out)
+    write_json(out / "left_out.json", left_out)
 
     # The model and what is trained in it
-    lm = models.PackedLM(cpt.make_model(recipe, inputs, how))
+    lm = PackedLM(cpt.make_model(recipe, inputs, how))
     optimizer = cpt.make_optimizer(recipe.optimizer, cpt.parameter_groups(lm, recipe.optimizer))
     for group in optimizer.param_groups:
         group["lr"] = group["peak"]
@@ -69,7 +77,7 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
     tuning.resume()
 
     if tuning.first_step < num_steps:
-        with stop.patiently(tuning.save_last_step):
+        with interrupts.deferred(tuning.save_last_step):
             make_trainer(tuning).train()
     tuning.progress_bar.close()
 
@@ -81,10 +89,10 @@ def sft(recipe: recipes.Sft) -> dict[str, Any]:
     results = summarise(tuning)
     measured = {
         "train_tokens_per_s": tuning.speed and round(tuning.speed, 1),
-        "peak_memory_gib": round(outputs.peak_memory_bytes(how.device) / run.GIB, 2),
+        "peak_memory_gib": round(outputs.peak_memory_bytes(how.device) / GIB, 2),
         "execution": how.model_dump(mode="json"),
     }
-    run.finish(out, "sft", identity, inputs.hashes, results, started, measured)
+    finish(out, "sft", identity, inputs.hashes, results, started, measured)
     print_summary(tuning, results, measured)
     return results
 
@@ -94,11 +102,11 @@ class Tuning:
 
     def __init__(
         self,
-        recipe: recipes.Sft,
+        recipe: Sft,
         inputs: SftInputs,
-        lm: models.PackedLM,
+        lm: PackedLM,
         optimizer: torch.optim.Optimizer,
-        how: recipes.Execution,
+        how: Execution,
         num_steps: int,
     ):
         self.recipe, self.inputs, self.lm, self.optimizer = recipe, inputs, lm, optimizer
@@ -147,8 +155,8 @@ class Tuning:
             self.log.keep_until(-1)
             self.evaluate(0, 0)
             self.write_prompts()
-        self.progress_bar = run.progress(self.num_steps, self.first_step, str(self.out), "step")
-        self._watch = LossWatch(self.out, self.recipe, self.log.lines())
+        self.progress_bar = terminal.progress(self.num_steps, self.first_step, str(self.out), "step")
+        self._watch = SpikeLog(self.out, self.recipe, self.log.lines())
         self._tokens_before = self.tokens_until(self.first_step)
 
     # Called by TRL's loop
@@ -162,12 +170,12 @@ class Tuning:
         self._step_started = time.perf_counter()
 
     def on_substep_end(self, *args: Any, **kwargs: Any) -> None:
-        stop.here()
+        interrupts.raise_if_requested()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, *others: Any, **kwargs: Any) -> None:
         if self._unreached:
             step = self.first_step + state.global_step
-            self._unreached = guards.require_reached(self._unreached, self.first_step, step)
+            self._unreached = guards.check_gradients_reach(self._unreached, self.first_step, step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Once a step, after it: its line, then evaluation and checkpoint where they are due."""
@@ -190,9 +198,9 @@ class Tuning:
         self.done = done
         if self._is_due(self.recipe.evaluate_steps):
             self.evaluate(done, tokens)
-        if self._is_due(self.recipe.checkpoint_steps) or stop.take_save():
+        if self._is_due(self.recipe.checkpoint_steps) or interrupts.take_save():
             self.save()
-        stop.here()
+        interrupts.raise_if_requested()
 
     def _is_due(self, every_steps: int) -> bool:
         return self.done % every_steps == 0 or self.done == self.num_steps
@@ -214,7 +222,7 @@ class Tuning:
         if math.isfinite(loss) and math.isfinite(grad_norm):
             return
         names = [example.name for example in batch]
-        run.write_json(self.out / "nonfinite.json", {"step": step, "examples": names})
+        write_json(self.out / "nonfinite.json", {"step": step, "examples": names})
         latest = checkpoint.newest(self.out / "checkpoints")
         raise RunError(
             "sft-loss-not-finite",
@@ -229,7 +237,7 @@ class Tuning:
     def evaluate(self, step: int, tokens: int) -> None:
         figures = {}
         if self.inputs.heldout:
-            with models.autocast(self.how.device, self.recipe.compute_dtype):
+            with autocast(self.how.device, self.recipe.compute_dtype):
                 figures = score(self.lm, self.inputs.heldout, self.how.micro_batch_rows, self.how.device)
         self.log.write({"step": step, "tokens": tokens, "heldout": {"answers": figures}})
 
@@ -238,17 +246,17 @@ class Tuning:
         shown = in_turn(self.inputs.heldout, self.recipe.samples.count)
         prompts = [example.prompt for example in shown]
         values = {"prompts": prompts, "right": [example.answer for example in shown], "before": self._answer(prompts)}
-        run.write_json(self.out / "samples.json", values)
+        write_json(self.out / "samples.json", values)
 
     def write_answers(self) -> None:
-        saved = run.read_json(self.out / "samples.json")
+        saved = read_json(self.out / "samples.json")
         head = ["# Answers to held-out prompts", "", "Greedy decoding; the prompts were not trained on."]
         after = self._answer(saved["prompts"])
         columns = {"Prompt": saved["prompts"], "Right": saved["right"], "Before": saved["before"], "After": after}
         samples.write_samples(self.out / "samples.md", self.inputs.tokenizer, head, columns)
 
     def _answer(self, prompts: list[list[int]]) -> list[list[int]]:
-        with models.autocast(self.how.device, self.recipe.compute_dtype):
+        with autocast(self.how.device, self.recipe.compute_dtype):
             return samples.continuations(self.lm, prompts, self.recipe.samples.new_tokens, self.inputs.end_id)
 
     @property
@@ -335,7 +343,7 @@ def make_trainer(tuning: Tuning) -> "SFTTrainer":
     return trainer
 
 
-def for_trl(batch: models.Batch) -> dict[str, Any]:
+def for_trl(batch: Batch) -> dict[str, Any]:
     """A packed batch in TRL's words: one row, labels unshifted, and the layout that our attention goes by."""
     labels = torch.roll(batch.targets, 1)
     return {
@@ -349,7 +357,7 @@ def for_trl(batch: models.Batch) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------- length, execution
 
 
-def count_steps(recipe: recipes.Sft, num_examples: int) -> int:
+def count_steps(recipe: Sft, num_examples: int) -> int:
     """Raises UserError where the warm-up takes all of them."""
     steps = recipe.steps or max(1, round(recipe.epochs * num_examples / recipe.examples_per_step))
     epochs = steps * recipe.examples_per_step / num_examples
@@ -358,20 +366,19 @@ def count_steps(recipe: recipes.Sft, num_examples: int) -> int:
         raise UserError(
             "sft-warmup-too-long",
             f"schedule.warmup_steps={recipe.schedule.warmup_steps} leaves no step of the {steps} that this data makes.",
-            "",
             "Lower it, or give more epochs.",
         )
     return steps
 
 
-def choose_execution(recipe: recipes.Sft, inputs: SftInputs, device: str, card_bytes: int | None) -> recipes.Execution:
+def choose_execution(recipe: Sft, inputs: SftInputs, device: str, card_bytes: int | None) -> Execution:
     """The execution for this card, by the longest example; the examples of a step are cut into equal micro-batches.
 
     Raises:
         UserError: the model does not fit, it is fp16 on a CPU, or execution.micro_batch_rows does not divide
             examples_per_step.
     """
-    execution.require_card(recipe, inputs.size, device)
+    require_card(recipe, inputs.size, device)
     if device == "cpu" and recipe.compute_dtype == "float16":
         raise UserError(
             "sft-float16-on-cpu",
@@ -384,10 +391,9 @@ def choose_execution(recipe: recipes.Sft, inputs: SftInputs, device: str, card_b
         raise UserError(
             "sft-micro-batch-rows",
             f"execution.micro_batch_rows={asked} does not divide examples_per_step={count}.",
-            "",
             f"Take one of {', '.join(str(d) for d in range(1, count + 1) if count % d == 0)}.",
         )
-    how = execution.choose(recipe, inputs.size, inputs.longest, device, card_bytes)
+    how = choose(recipe, inputs.size, inputs.longest, device, card_bytes)
     rows = max(divisor for divisor in range(1, how.micro_batch_rows + 1) if count % divisor == 0)
     return how.model_copy(update={"micro_batch_rows": rows})
 
@@ -396,7 +402,7 @@ def choose_execution(recipe: recipes.Sft, inputs: SftInputs, device: str, card_b
 
 
 def score(
-    lm: models.PackedLM, examples: list[Example], micro_batch_rows: int, device: str
+    lm: PackedLM, examples: list[Example], micro_batch_rows: int, device: str
 ) -> dict[str, dict[str, float | int]]:
     """{source or "all": {"loss": nats a token of the answers, "tokens"}}."""
     nats: dict[str, float] = defaultdict(float)
@@ -405,7 +411,7 @@ def score(
         for group in in_groups(examples, micro_batch_rows):
             batch = collate(group, device)
             losses = lm.losses(batch).double().cpu()
-            stop.here()
+            interrupts.raise_if_requested()
             for number, example in enumerate(group):
                 start, end = batch.layout.bounds[number : number + 2]
                 for key in ("all", example.source):
@@ -466,6 +472,6 @@ def stop_ids(model_dir: Path) -> list[int]:
     """The tokens at which generation from the model in `model_dir` stops, by its configs."""
     found: list[int] = []
     for name in ("generation_config.json", "config.json"):
-        stops = run.read_json(model_dir / name).get("eos_token_id") if (model_dir / name).is_file() else None
+        stops = read_json(model_dir / name).get("eos_token_id") if (model_dir / name).is_file() else None
         found += stops if isinstance(stops, list) else [] if stops is None else [stops]
     return found

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Tokenizer
 
-from nsllm_lite import execution, run
-from nsllm_lite import model as models
-from nsllm_lite import recipe as recipes
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.models.hub import load_auto_tokenizer, resolve_model
+from nsllm_lite.models.sizes import ModelSize, read_size
+from nsllm_lite.recipe.train import Sft
 from nsllm_lite.train.examples import Example, Ledger, Template, files_of, read_examples
 from nsllm_lite.train.inputs import load_tokenizer
 
@@ -30,7 +33,7 @@ class SftInputs:
     tokenizer: Tokenizer
     chat_tokenizer: "PreTrainedTokenizerBase"
     end_id: int
-    size: execution.ModelSize
+    size: ModelSize
     hashes: dict[str, str | None]
 
     @property
@@ -38,7 +41,7 @@ class SftInputs:
         return max(len(example.input_ids) for example in (*self.examples, *self.heldout))
 
 
-def read_inputs(recipe: recipes.Sft) -> SftInputs:
+def read_inputs(recipe: Sft) -> SftInputs:
     """Opens and tokenises every input.
 
     Raises:
@@ -52,11 +55,11 @@ def read_inputs(recipe: recipes.Sft) -> SftInputs:
             "Needed are files of records {instruction, input, output} or {messages}.",
             "Correct the path; the tasks' own are made by `nsllm-lite tasks`.",
         )
-    base_dir = models.resolve_model(recipe.model)
+    base_dir = resolve_model(recipe.model)
     tokenizer = load_tokenizer(base_dir)
-    chat_tokenizer = models.load_tokenizer(base_dir)
+    chat_tokenizer = load_auto_tokenizer(base_dir)
     template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer)
-    size = execution.read_size(base_dir)
+    size = read_size(base_dir)
     if template.end_id >= size.vocab:
         raise UserError(
             "sft-end-token-not-in-model",
@@ -85,8 +88,8 @@ def read_inputs(recipe: recipes.Sft) -> SftInputs:
     if len(heldout) > recipe.max_heldout_examples:
         places = np.linspace(0, len(heldout) - 1, recipe.max_heldout_examples)
         heldout = [heldout[int(place)] for place in places]
-    hashes = {"base": run.fingerprint_weights(base_dir)}
-    hashes |= {name: run.sha256_json([run.sha256_file(path) for path in paths]) for name, paths in files.items()}
+    hashes = {"base": fingerprint_weights(base_dir)}
+    hashes |= {name: sha256_json([sha256_file(path) for path in paths]) for name, paths in files.items()}
     return SftInputs(
         examples=examples,
         heldout=heldout,
@@ -100,7 +103,7 @@ def read_inputs(recipe: recipes.Sft) -> SftInputs:
     )
 
 
-def require_enough(recipe: recipes.Sft, inputs: SftInputs) -> None:
+def require_enough(recipe: Sft, inputs: SftInputs) -> None:
     """Raises UserError where no example is left, or more records were left out than the recipe allows."""
     ledger = inputs.ledgers["data"]
     if not inputs.examples:

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from nsllm_lite import recipe as recipes
-from nsllm_lite import run
+from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.recipe.train import Training
 
 WINDOW, LEAST = 50, 20  # steps that a spike is measured by, and how many there must be
 SPIKE_DEVIATIONS, SPIKE_SHARE = 8.0, 0.05
@@ -35,7 +35,7 @@ MAX_LINES, MAX_DOCUMENTS, MAX_SAID = 100, 1_000, 20  # kept in spikes.jsonl, in 
 
 
 @dataclass(slots=True)
-class Judge:
+class SpikeDetector:
     """Takes the losses one by one; `spikes` are the steps so far, counted from 1, `too_high` the reason once known."""
 
     spikes: list[int] = field(default_factory=list)
@@ -85,9 +85,9 @@ class Judge:
         return ""
 
 
-def judge(lines: Iterable[dict[str, Any]]) -> Judge:
+def judge(lines: Iterable[dict[str, Any]]) -> SpikeDetector:
     """The judge after the lines of a `metrics.jsonl`."""
-    found = Judge()
+    found = SpikeDetector()
     for line in lines:
         if "loss" in line:
             found.take(line["loss"])
@@ -100,10 +100,10 @@ def _spread(values: np.ndarray) -> tuple[float, float]:
     return middle, 1.4826 * float(np.median(np.abs(values - middle)))
 
 
-class LossWatch:
-    """Says at once what a `Judge` finds, and names the documents of a spike's batch in `spikes.jsonl`."""
+class SpikeLog:
+    """Says at once what a `SpikeDetector` finds, and names the documents of a spike's batch in `spikes.jsonl`."""
 
-    def __init__(self, out: Path, recipe: recipes.Training, lines: Sequence[dict[str, Any]]):
+    def __init__(self, out: Path, recipe: Training, lines: Sequence[dict[str, Any]]):
         """`lines` are those of metrics.jsonl so far; what a killed run said of later steps is taken back."""
         self._out, self._recipe, self._judge = out, recipe, judge(lines)
         path, last = out / "spikes.jsonl", max((line["step"] for line in lines), default=0)
@@ -114,7 +114,7 @@ class LossWatch:
             except (ValueError, KeyError, TypeError):
                 break
         if path.is_file():
-            run.write_atomic(path, "".join(text + "\n" for text in self._kept))
+            write_atomic(path, "".join(text + "\n" for text in self._kept))
 
     def see(self, step: int, loss: float, documents: Sequence[str]) -> None:
         known = self._judge.too_high

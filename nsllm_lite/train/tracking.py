@@ -18,15 +18,16 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
-from nsllm_lite import recipe as recipes
-from nsllm_lite import run
+from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.train import Train
 
 PROJECT = "nsllm-lite"  # W&B's own WANDB_PROJECT takes another
 PACKAGES = {"tensorboard": ("tensorboard", "tracking"), "wandb": ("wandb", "wandb")}  # tracker -> module, extra
 
 
-def make_accelerator(recipe: recipes.Train, device: str) -> Accelerator:
+def make_accelerator(recipe: Train, device: str) -> Accelerator:
     """accelerate with the trackers of `report_to`, none of them started.
 
     Raises:
@@ -48,7 +49,7 @@ def make_accelerator(recipe: recipes.Train, device: str) -> Accelerator:
 class Trackers:
     """TensorBoard in `OUT/tensorboard`, and W&B, through accelerate; nothing at all with an empty `report_to`."""
 
-    def __init__(self, accelerator: Accelerator, recipe: recipes.Train):
+    def __init__(self, accelerator: Accelerator, recipe: Train):
         """Raises RunError where W&B cannot be started."""
         self._accelerator = accelerator
         if not recipe.report_to:
@@ -127,7 +128,7 @@ class TrainerLog:
             if line["current_steps"] <= last:
                 kept.append(text)
                 seconds = parse_time(line["elapsed_time"])
-        run.write_atomic(self.path, "".join(text + "\n" for text in kept))
+        write_atomic(self.path, "".join(text + "\n" for text in kept))
         self._started = time.monotonic() - seconds
 
     def write(self, line: dict[str, Any]) -> None:

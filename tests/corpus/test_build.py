@@ -13,14 +13,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from nsllm_lite import recipe, run
+from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.cli import call_verb
 from nsllm_lite.corpus import tokenizer
 from nsllm_lite.corpus.build import build
 from nsllm_lite.corpus.files import archives
 from nsllm_lite.corpus.ledger import OUTCOMES
-from nsllm_lite.document import read_documents
-from nsllm_lite.rows import Rows
+from nsllm_lite.formats.documents import read_documents
+from nsllm_lite.formats.rows import Rows
+from nsllm_lite.recipe import load as recipes
 from tests.corpus.small import digests, paper, prose, sample, values, write_lines
 from tests.raising import raises
 
@@ -47,7 +48,7 @@ def make(tmp_path):
             {"name": "arxiv", "path": str(tmp_path / "arxiv"), "licence": "CC0"},
             {"name": "full", "path": str(tmp_path / "full")},
         ]
-        return recipe.validate({**values(tmp_path, "out", sources), **changes}, "test")
+        return recipes.validate({**values(tmp_path, "out", sources), **changes}, "test")
 
     return make
 
@@ -107,9 +108,7 @@ def test_rows_hold_what_the_ledger_says(make):
             if (phase, part) == ("general", "heldout"):
                 assert len(found) == 5  # a share of its own: 0.25 of 20, where papers have 0.1
             assert packed.totals.num_tokens == results["rows"][f"{phase}/{part}"]["tokens"]
-            assert packed.totals.tokenizer_sha256 == run.sha256_file(
-                packed.path.parents[2] / "tokenizer/tokenizer.json"
-            )
+            assert packed.totals.tokenizer_sha256 == sha256_file(packed.path.parents[2] / "tokenizer/tokenizer.json")
 
 
 def test_held_out_papers_are_the_same_in_both_phases_and_unseen_by_the_tokenizer(make, monkeypatch):
@@ -179,7 +178,7 @@ def test_the_corpus_room_does_not_import_torch(make, tmp_path):
     import subprocess
 
     code = (
-        "import sys, json; from nsllm_lite import recipe; from nsllm_lite.corpus.build import build; "
+        "import sys, json; from nsllm_lite.recipe import load as recipe; from nsllm_lite.corpus.build import build; "
         "build(recipe.validate(json.load(open(sys.argv[1])), 't')); assert 'torch' not in sys.modules"
     )
     (tmp_path / "recipe.json").write_text(json.dumps(make().model_dump(mode="json")))
@@ -217,7 +216,7 @@ def test_a_tokenizer_without_the_end_of_text_token_is_refused_before_the_work(ma
     other = make(out=str(tmp_path / "other"), train_tokenizer=None, tokenizer=str(tmp_path / "out/tokenizer"))
     assert build(other)["rows"]["phase1/train"]["tokens"] > 0
     with raises("tokenizer-no-end-of-text", "'</s>'"):
-        build(recipe.update(other, out=str(tmp_path / "third"), end_of_text="</s>"))
+        build(recipes.update(other, out=str(tmp_path / "third"), end_of_text="</s>"))
     assert not (tmp_path / "third").exists()
 
 
@@ -231,19 +230,19 @@ def test_out_of_disk_before_writing(make, monkeypatch, tmp_path):
 
 
 def test_a_disk_that_fills_loses_nothing(make, monkeypatch, tmp_path):
-    from nsllm_lite.corpus import settle
+    from nsllm_lite.corpus import near_heldout
 
-    write = settle._write
+    write = near_heldout._write
 
     def fail(path, *args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(settle, "_write", fail)
+    monkeypatch.setattr(near_heldout, "_write", fail)
     with raises("disk-full", make().out):
         call_verb(make())
     assert len(list((tmp_path / "out" / "work" / "tasks").glob("*.json"))) == 3
     assert not (tmp_path / "out/manifest.json").exists()
-    monkeypatch.setattr(settle, "_write", write)
+    monkeypatch.setattr(near_heldout, "_write", write)
     assert build(make())["rows"]["phase1/train"]["tokens"] > 0
 
 
@@ -296,7 +295,7 @@ def test_lost_characters_are_counted(make, tmp_path):
 def test_documents_on_disk_are_the_survivors(make):
     corpus = make()
     results = build(corpus)
-    documents = list(read_documents(run.Path(corpus.out) / "documents"))
+    documents = list(read_documents(Path(corpus.out) / "documents"))
     assert len(documents) == sum(c["kept"] + c["heldout"] for c in results["documents"].values())
     assert all(d.text or d.title for d in documents)
 
@@ -343,11 +342,11 @@ def test_papers_of_evaluation_files_and_of_other_languages_are_dropped(make, tmp
     write_lines(tmp_path / "two.jsonl", [paper(800 + i, abstract=text) for i, text in enumerate(texts)])
     two = {"name": "two", "path": str(tmp_path / "two.jsonl")}
     corpus = make(sources=[{"name": "arxiv", "path": str(tmp_path / "arxiv")}, two], max_drop_share=1.0)
-    results = build(recipe.update(corpus, decontaminate=[str(tmp_path / "eval.json")]))
+    results = build(recipes.update(corpus, decontaminate=[str(tmp_path / "eval.json")]))
     assert results["documents"]["arxiv"]["dropped"]["contaminated"] == 1
     (row,) = [r for r in ledger_of(corpus) if r["reason"] == "contaminated"]
     assert (row["id"], row["other_id"]) == ("arxiv:2501.00004", "eval.json#1")
-    results = build(recipe.update(corpus, languages=["en"], out=str(tmp_path / "english")))
+    results = build(recipes.update(corpus, languages=["en"], out=str(tmp_path / "english")))
     assert results["documents"]["two"]["dropped"] == {"language:fr": 1}
 
 

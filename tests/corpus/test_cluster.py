@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus import build, cluster, shards
+from nsllm_lite.recipe import load as recipes
 from tests.corpus.small import digests, paper, prose, values
 from tests.raising import raises
 
@@ -48,7 +48,7 @@ def corpus(tmp_path_factory):
               (("arxiv", "arxiv.jsonl"), ("full", "full.jsonl"), ("pubmed", "pubmed.xml"))]  # fmt: skip
 
     def make(name, **changes):
-        return recipe.validate({**values(folder, name, papers), "execution": {"workers": 1}, **changes}, "test")
+        return recipes.validate({**values(folder, name, papers), "execution": {"workers": 1}, **changes}, "test")
 
     return make
 

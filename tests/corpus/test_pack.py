@@ -10,8 +10,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, normalizers
 
 from nsllm_lite.corpus import encoder, pack, tokenizer
-from nsllm_lite.document import Document, DocumentWriter
-from nsllm_lite.rows import Rows, RowTotals, finish_rows
+from nsllm_lite.formats.documents import Document, DocumentWriter
+from nsllm_lite.formats.rows import Rows, RowTotals, finish_rows
 
 END = "<|endoftext|>"
 LETTERS = "abc déµ±Å⁻⁵ 你好 🧪\n"

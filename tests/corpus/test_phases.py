@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nsllm_lite.corpus.phases import COLUMNS, RENDER, texts_of
-from nsllm_lite.document import Document, DocumentWriter, Section, read_documents
+from nsllm_lite.formats.documents import Document, DocumentWriter, Section, read_documents
 
 DOCUMENTS = [
     Document("a", "s", "f#1", "Títle", "Abstract ± 1", (Section("Methods", "We did."),)),

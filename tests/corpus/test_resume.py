@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus import shards, sources
+from nsllm_lite.recipe.corpus import Source
 from tests.corpus.small import digests, make_papers, values
 from tests.raising import raises
 
 # Small tasks, so that a few hundred papers make many.
 BUILD = """
 import json, sys
-from nsllm_lite import recipe
+from nsllm_lite.recipe import load as recipe
 from nsllm_lite.corpus import build, shards
 shards.TASK_BYTES = 20_000
 build.build(recipe.validate(json.load(open(sys.argv[1])), "test"))
@@ -47,7 +47,7 @@ def test_a_process_that_lost_its_parent_takes_no_task(tmp_path):
     ("function", "task", "code", "quoted"),
     [
         (os._exit, 1, "corpus-process-died", "reading"),
-        (sources.files_of, recipe.Source(name="s", path="no/such"), "source-absent", "no/such"),
+        (sources.files_of, Source(name="s", path="no/such"), "source-absent", "no/such"),
     ],
 )
 def test_the_death_and_the_error_of_a_worker_are_told_apart(tmp_path, function, task, code, quoted):

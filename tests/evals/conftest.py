@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite import recipe
+from nsllm_lite.recipe.train import ModelShape
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def talker(tmp_path_factory) -> Path:
 def make_talker(folder: Path, seed: int = 1, vocab_size: int = 500, **shape: int) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from nsllm_lite.model import build_base
+    from nsllm_lite.models.loading import build_base
     from nsllm_lite.tasks.bundled import bundled
 
     tokenizer = Tokenizer(models.BPE())
@@ -31,7 +31,7 @@ def make_talker(folder: Path, seed: int = 1, vocab_size: int = 500, **shape: int
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     small = {"hidden_size": 32, "intermediate_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1}
     values = small | {"head_dim": 16, "tied_embeddings": False} | shape
-    shape = recipe.ModelShape(tokenizer=str(folder), **values)
+    shape = ModelShape(tokenizer=str(folder), **values)
     model = build_base(shape, folder, 0, seed=seed)
     for parameter in model.parameters():
         parameter.data *= 3  # so that its answers differ from item to item

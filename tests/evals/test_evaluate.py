@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite import cli, recipe, run
+from nsllm_lite import cli
+from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.evals import evaluate as evaluating
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.evals import Eval
 from nsllm_lite.tasks.items import Item, choices_of
 from tests.raising import raises
 
@@ -33,13 +36,13 @@ def own_files(folder: Path) -> list[dict]:
     return [{"name": f"own {task}", "task": task, "path": str(folder / f"{task}.json")} for task in rows]
 
 
-def eval_recipe(folder: Path, models: dict[str, Path], **more) -> recipe.Eval:
+def eval_recipe(folder: Path, models: dict[str, Path], **more) -> Eval:
     values = {
         "kind": "eval", "out": str(folder / "eval"), "tasks": None, "files": own_files(folder), "seed": 0,
         "models": [{"name": name, "path": str(path)} for name, path in models.items()],
         "execution": {"device": "cpu", "batch_tokens": 2000},
     }  # fmt: skip
-    return recipe.validate({**values, **more}, "eval")
+    return recipes.validate({**values, **more}, "eval")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_everything_is_there_and_said(two):
     assert {path.name for path in (folder / "eval").iterdir()} == {
         "run.json", "manifest.json", "times.json", "results.json", "report.md", "radar.png", "bars.png", "predictions",
     }  # fmt: skip
-    assert results == run.read_json(folder / "eval/results.json")
+    assert results == read_json(folder / "eval/results.json")
     assert len(results["scores"]) == 8
     assert {row["set"] for row in results["differences"]} == {
         "own moves",
@@ -71,7 +74,7 @@ def test_everything_is_there_and_said(two):
         "p by a",
     ):
         assert words in report
-    times = run.read_json(folder / "eval/times.json")
+    times = read_json(folder / "eval/times.json")
     assert times["models"]["one"]["forward_tokens"] > 0
 
 
@@ -115,7 +118,7 @@ def test_a_line_that_was_cut_off_anywhere_is_not_there(tmp_path):
 def test_only_what_is_missing_is_asked(two, talker, other_talker, monkeypatch):
     folder, results = two
     (folder / "eval/manifest.json").unlink()
-    monkeypatch.setattr("nsllm_lite.evals.engine.open_engine", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("nsllm_lite.models.engines.open_engine", lambda *_, **__: pytest.fail("a model was loaded"))
     assert evaluate(eval_recipe(folder, {"one": talker, "two": other_talker})) == results
 
 
@@ -148,9 +151,9 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch
     """Of 12 sentences 10 are scored by hand: the denominator stays, whatever the model says."""
     texts = ["Results", "objective", "no idea", "", "Methods or Results", "<think>Methods", "Methods", "Methods"] * 2
     engine = Said(texts)
-    monkeypatch.setattr("nsllm_lite.evals.engine.open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr("nsllm_lite.models.engines.open_engine", lambda *_, **__: engine)
     one = eval_recipe(tmp_path, {"one": tmp_path})
-    one = recipe.update(
+    one = recipes.update(
         one, files=[one.model_dump()["files"][0]],
         models=[{"name": "one", "path": "some/hub", "modes": ["instruction"]}],
     )  # fmt: skip
@@ -186,7 +189,7 @@ def test_by_words_on_the_command_line(talker, tmp_path, capsys, monkeypatch):
     own_files(tmp_path)
     words = ["eval", str(talker), "--file", "open=open.json", "--file", "moves=moves.json", "--out", "here"]
     assert cli.main([*words, "--max-items", "3"]) == 0
-    results = run.read_json(tmp_path / "here/results.json")
+    results = read_json(tmp_path / "here/results.json")
     assert {about["name"]: about["items"] for about in results["sets"]} == {"open": 3, "moves": 3}
     assert cli.main(["eval", str(talker), "--file", "open.json"]) == 2
     assert "[task-file-form]" in capsys.readouterr().err

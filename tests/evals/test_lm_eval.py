@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import nsllm_lite.tasks
-from nsllm_lite import recipe
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
+from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks.task import TASKS
 from tests.raising import raises
 
@@ -67,7 +67,7 @@ def ours(talker, small_tasks, tmp_path_factory):
         "kind": "eval", "out": str(out), "models": [{"name": "one", "path": str(talker)}], "tasks": str(small_tasks),
         "seed": 0, "execution": {"device": "cpu"},
     }  # fmt: skip
-    return out, evaluate(recipe.validate(values, "eval"))
+    return out, evaluate(recipes.validate(values, "eval"))
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -5,24 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite import recipe
 from nsllm_lite.evals.report import markdown_table, report
-from nsllm_lite.merge import merge
+from nsllm_lite.merge.write_model import merge
+from nsllm_lite.recipe.evals import Report
+from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.train.cpt import train
 from tests.raising import raises
 
 
-def report_recipe(pico, root: Path) -> recipe.Report:
+def report_recipe(pico, root: Path) -> Report:
     rows = str(pico / "rows/papers/heldout")
-    return recipe.Report(
+    return Report(
         kind="report", out=str(root / "report"), base=str(pico / "base"), phase1=str(root / "phase1"),
         model1=str(root / "model1"), phase2=str(root / "phase2"), model2=str(root / "model2"), abstract_rows=rows,
         experiment_rows=rows, general_rows=str(pico / "rows/general/heldout"), max_rows=8,
     )  # fmt: skip
 
 
-def merge_recipe(base: str, root: Path, number: int) -> recipe.Merge:
-    return recipe.Merge(kind="merge", base=base, adapter=str(root / f"phase{number}/adapter"),
+def merge_recipe(base: str, root: Path, number: int) -> Merge:
+    return Merge(kind="merge", base=base, adapter=str(root / f"phase{number}/adapter"),
                         out=str(root / f"model{number}"), base_weights="original",
                         then_requantize=False, shard_bytes=2**30)  # fmt: skip
 
@@ -75,10 +76,12 @@ def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
 
 def test_bits_per_byte_by_discipline(pico, tmp_path):
     """Groups of documents add up to all of them."""
-    from nsllm_lite import heldout, model
-    from nsllm_lite.document import Document, DocumentWriter
     from nsllm_lite.evals.report import disciplines_of
-    from nsllm_lite.rows import Rows
+    from nsllm_lite.formats.documents import Document, DocumentWriter
+    from nsllm_lite.formats.rows import Rows
+    from nsllm_lite.models import heldout
+    from nsllm_lite.models.causal import PackedLM
+    from nsllm_lite.models.loading import load_base
 
     rows = heldout.sample_rows(Rows(pico / "rows/papers/heldout"), 8)
     ids = sorted({name for row in rows for name in row.doc_ids})
@@ -89,9 +92,9 @@ def test_bits_per_byte_by_discipline(pico, tmp_path):
         writer.add(paper)
     writer.close()
     domains = disciplines_of(tmp_path)
-    base = model.load_base(pico / "base", quantisation="none", double_quantisation=False, compute_dtype="float32",
+    base = load_base(pico / "base", quantisation="none", double_quantisation=False, compute_dtype="float32",
                            device="cpu")  # fmt: skip
-    found = heldout.score(model.PackedLM(base), rows, 2, "cpu", domains)
+    found = heldout.score(PackedLM(base), rows, 2, "cpu", domains)
     assert set(found) == {"all", "Physics", "Biology", "papers"}
     parts = [found[name] for name in ("Physics", "Biology", "papers")]
     assert sum(one.targets for one in parts) == found["all"].targets

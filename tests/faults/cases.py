@@ -54,7 +54,7 @@ def merge(folder: Path, pico: Path) -> dict:
         "out": str(folder / "out"), "base_weights": "dequantized", "double_quantisation": True,
         "then_requantize": True, "shard_bytes": 60_000,
     }  # fmt: skip
-    small = {"nsllm_lite.weights.SLICE_BYTES": 4096, "nsllm_lite.merge.write.SLICE_BYTES": 4096}
+    small = {"nsllm_lite.formats.weights.SLICE_BYTES": 4096, "nsllm_lite.merge.write.SLICE_BYTES": 4096}
     return {"recipe": recipe, "set": {**small, "nsllm_lite.merge.write.SYNC_BYTES": 20_000}}
 
 

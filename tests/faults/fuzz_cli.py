@@ -15,7 +15,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from nsllm_lite import cli
-from nsllm_lite.arguments import CHAIN_VERBS
+from nsllm_lite.commands.arguments import CHAIN_VERBS
 from tests.faults.fuzz_files import adapter, model, rows, steps_of_a_run
 from tests.faults.fuzz_target import SEEDS, Target, put
 

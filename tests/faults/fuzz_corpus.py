@@ -13,14 +13,14 @@ from random import Random
 
 import pyarrow.parquet as pq
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus import build, ingest, sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.phases import RENDER
 from nsllm_lite.corpus.texts import clean, language, quality
-from nsllm_lite.document import Document, Section, read_documents
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.documents import Document, Section, read_documents
+from nsllm_lite.recipe.corpus import Corpus, Source
 from tests.corpus.small import values, write_lines
 from tests.faults.fuzz_mutate import mutate
 from tests.faults.fuzz_target import Target, seeds_of
@@ -33,7 +33,7 @@ FIELDS = {"title": "title", "abstract": "body.summary", "text": "text", "id": "i
 def read(path: Path, general: bool = False, form: str = "auto") -> list[Document | Unread]:
     """All records of a file, each as it must be."""
     fields = FIELDS if form == "fields" else None
-    source = recipe.Source(name="s", path=str(path), format=form, fields=fields)
+    source = Source(name="s", path=str(path), format=form, fields=fields)
     found = [record for file in sources.files_of(source) for record in sources.read(source, file, general)]
     assert found, "a file without a line"
     for record in found:
@@ -135,7 +135,7 @@ def account(files: dict[str, bytes], folder: Path) -> None:
     write_lines(folder / "general.jsonl", [{"text": words.format(n, n + 2)} for n in range(8)])
     fuzzed = {"name": "fuzzed", "path": str(folder / "papers")}
     own = [fuzzed, {"name": "own", "path": "bundled:papers"}]
-    chosen = recipe.Corpus(**{**values(folder, "out", own), "max_drop_share": 1, "execution": {"workers": 1}})
+    chosen = Corpus(**{**values(folder, "out", own), "max_drop_share": 1, "execution": {"workers": 1}})
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
             build.build(chosen)

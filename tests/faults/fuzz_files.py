@@ -18,15 +18,20 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from nsllm_lite import recipe, run, runs, steps
+from nsllm_lite.artifact import lineage
+from nsllm_lite.artifact.step import begin, is_finished, read_manifest
+from nsllm_lite.commands import show
 from nsllm_lite.evals import audit
-from nsllm_lite.execution import read_size
+from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
 from nsllm_lite.merge.inputs import open_adapter, open_base, require_same_base, require_sound
 from nsllm_lite.merge.plan import on_rounding, plan_merge
-from nsllm_lite.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite.models.sizes import read_size
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.evals import Eval
+from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.tasks import answers, sets
+from nsllm_lite.tasks.from_papers import read_questions
 from nsllm_lite.tasks.items import read_items
-from nsllm_lite.tasks.splits import read_questions
 from nsllm_lite.train import checkpoint
 from nsllm_lite.train.examples import Template, read_examples
 from nsllm_lite.train.plot import read_curve
@@ -66,14 +71,14 @@ def refuses(check: Callable[[Path], object], path: Path) -> None:
 
 def check_recipe(content: bytes, folder: Path) -> None:
     (folder / "x.yaml").write_bytes(content)
-    refuses(recipe.load, folder / "x.yaml")
+    refuses(recipes.load, folder / "x.yaml")
 
 
 def check_overrides(content: bytes, folder: Path) -> None:
     """A line an override, of each kind of recipe."""
     words = content.decode("utf-8", "surrogateescape").split("\n")
     for path in sorted((SEEDS / "recipes").glob("valid-*.yaml")):
-        refuses(lambda file: recipe.load(file, words), path)
+        refuses(lambda file: recipes.load(file, words), path)
 
 
 # --------------------------------------------------------------------------------------------------------- weights
@@ -137,7 +142,7 @@ def check_adapter(folder: Path) -> None:
 
 def plan_on(base: object, folder: Path) -> None:
     values = {"base": str(base.folder), "adapter": str(folder), "out": "out", "base_weights": "dequantized"}
-    chosen = recipe.Merge(kind="merge", **values, then_requantize=False, shard_bytes=1000)
+    chosen = Merge(kind="merge", **values, then_requantize=False, shard_bytes=1000)
     opened = open_adapter(chosen.adapters[0])
     require_same_base(base, opened, chosen.base)
     plan = plan_merge(base, [opened], None)
@@ -210,15 +215,15 @@ def steps_of_a_run() -> Files:
 def check_steps(folder: Path) -> None:
     """Each alone, then all of them listed, then one with all behind it."""
     for place in sorted(folder.iterdir()):
-        refuses(run.read_manifest, place)
-        refuses(steps.read_step, place)
-        refuses(lambda path: run.is_finished(path, {"kind": "train"}, {"rows": "sha"}), place)
-        refuses(lambda path: run.begin(path, {"kind": "train"}, {"rows": "sha"}), place / "new")
-    steps.corpora_behind(str(folder / "model1"))
-    refuses(runs.list_runs, folder)
-    refuses(lambda path: runs.show(path, path / "x.png"), folder / "model1")
-    with patch.object(runs, "draw_curves"):  # once is slow enough
-        runs.show(folder, folder / "y.png")
+        refuses(read_manifest, place)
+        refuses(lineage.read_step, place)
+        refuses(lambda path: is_finished(path, {"kind": "train"}, {"rows": "sha"}), place)
+        refuses(lambda path: begin(path, {"kind": "train"}, {"rows": "sha"}), place / "new")
+    lineage.corpora_behind(str(folder / "model1"))
+    refuses(show.list_runs, folder)
+    refuses(lambda path: show.show(path, path / "x.png"), folder / "model1")
+    with patch.object(show, "draw_curves"):  # once is slow enough
+        show.show(folder, folder / "y.png")
 
 
 # ----------------------------------------------------------------------------------------------------- checkpoints
@@ -277,7 +282,7 @@ def check_items(content: bytes, folder: Path) -> None:
 
 def _load_set(path: Path, task: str) -> None:
     values = {"kind": "eval", "out": "out", "seed": 0, "tasks": "none", "models": [{"name": "m", "path": "m"}]}
-    chosen = recipe.Eval(**values, files=[{"name": "own", "task": task, "path": str(path)}])
+    chosen = Eval(**values, files=[{"name": "own", "task": task, "path": str(path)}])
     for one in sets.load_sets(chosen):
         assert one.items or one.pool
 

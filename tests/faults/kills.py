@@ -38,7 +38,7 @@ VERBS = {
     "train": ("nsllm_lite.train.cpt", "train"),
     "sft": ("nsllm_lite.train.sft", "sft"),
     "eval": ("nsllm_lite.evals.evaluate", "evaluate"),
-    "merge": ("nsllm_lite.merge.merge", "merge"),
+    "merge": ("nsllm_lite.merge.write_model", "merge"),
 }
 HEAVY = ("bitsandbytes", "peft", "transformers.models.qwen3.modeling_qwen3")  # imported only when they are used
 TELL_TIME = ("times.json", "trainer_log.jsonl")  # the files that tell of time
@@ -193,15 +193,15 @@ class Runs:
     """The attempts of one case."""
 
     def __init__(self, case: dict):
-        from nsllm_lite import recipe
+        from nsllm_lite.recipe import load as recipes
 
         self.case = case
         module, name = VERBS[case["recipe"]["kind"]]
         self.call = getattr(importlib.import_module(module), name)
         for module in () if case["recipe"]["kind"] == "corpus" else HEAVY:
             importlib.import_module(module)
-        self.recipe = recipe.validate(case["recipe"], "recipe")
-        self.whole_recipe = recipe.validate(case.get("whole", case["recipe"]), "recipe")
+        self.recipe = recipes.validate(case["recipe"], "recipe")
+        self.whole_recipe = recipes.validate(case.get("whole", case["recipe"]), "recipe")
         self.out = Path(self.recipe.out).absolute()
         for path, value in case.get("set", {}).items():
             module, _, constant = path.rpartition(".")

@@ -10,12 +10,19 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from nsllm_lite import cli, intact, model, recipe, run, weights
+from nsllm_lite import cli
+from nsllm_lite.artifact import integrity
 from nsllm_lite.corpus import build
 from nsllm_lite.errors import UserError
-from nsllm_lite.evals.engine import open_engine
-from nsllm_lite.rows import Rows
-from nsllm_lite.tasks.splits import make_tasks
+from nsllm_lite.evals.instruct_files import make_tasks
+from nsllm_lite.formats import weights
+from nsllm_lite.formats.rows import Rows
+from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.models.engines import open_engine
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.corpus import Corpus
+from nsllm_lite.recipe.evals import EvalExecution
 from nsllm_lite.train import checkpoint, cpt
 from tests.conftest import SHAPE, pico_values
 from tests.corpus.small import digests, paper, prose, sample, values, write_lines
@@ -73,9 +80,9 @@ def chain(pico, tmp_path_factory) -> Path:
     common = {"budget": budget, "checkpoint_steps": 1, "keep_checkpoints": 3}
     base = {**pico_values(root / "pico", root / "base"), **common, "model": None, "adapter": "none"}
     base |= {"build": {**SHAPE, "tokenizer": str(root / "pico/tokenizer")}, "quantisation": "none", "replay": "none"}
-    cpt.train(recipe.validate(base, "base"))
+    cpt.train(recipes.validate(base, "base"))
     phase = {**pico_values(root / "pico", root / "phase"), **common, "model": str(root / "base/model")}
-    cpt.train(recipe.validate(phase, "phase"))
+    cpt.train(recipes.validate(phase, "phase"))
     (root / "phase.yaml").write_text(yaml.safe_dump(phase))
     assert cli.main(merge_words(root, "merged")) == 0
     return root
@@ -104,7 +111,7 @@ READ_BY_EVAL = [f"merged/{name}" for name in ("model.safetensors", "config.json"
 
 
 def open_merged(root: Path) -> None:
-    open_engine(str(root / "merged"), device="cpu", how=recipe.EvalExecution())
+    open_engine(str(root / "merged"), device="cpu", how=EvalExecution())
 
 
 def check_all(root: Path, capsys: pytest.CaptureFixture, flips: int) -> int:
@@ -143,9 +150,9 @@ def test_files_changed_on_purpose_are_used_once_that_is_said(chain):
         text.replace('"max_position_embeddings": 32768', '"max_position_embeddings": 64')
     )
     with raises("file-changed", folder / "config.json", folder / "files.json"):
-        model.load_base(folder, **PLAIN)
+        load_base(folder, **PLAIN)
     (folder / "files.json").unlink()
-    assert model.load_base(folder, **PLAIN).config.max_position_embeddings == 64
+    assert load_base(folder, **PLAIN).config.max_position_embeddings == 64
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -153,7 +160,7 @@ def test_weights_of_others_are_whole_or_refused(pico, chain, capsys, tmp_path, s
     """Nobody tells their hashes: cut files and damaged headers are seen, and a tensor that is not there."""
     base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
     if shards > 1:
-        model.load_base(base, **PLAIN).save_pretrained(base, max_shard_size="200KB")
+        load_base(base, **PLAIN).save_pretrained(base, max_shard_size="200KB")
         (base / "model.safetensors").unlink()
     files = sorted(base.glob("*.safetensors"))
     assert len(files) >= shards
@@ -162,14 +169,14 @@ def test_weights_of_others_are_whole_or_refused(pico, chain, capsys, tmp_path, s
     said, harmless = {}, []
     for what in damages(files[0], 40, within=8 + header_bytes):
         try:
-            loaded = model.load_base(base, **PLAIN)
+            loaded = load_base(base, **PLAIN)
         except UserError as error:
             said[what] = str(error)
         else:
             harmless.append((what, {name: tensor.sum().item() for name, tensor in loaded.named_parameters()}))
     assert len(said) > 20
     assert {what: words for what, words in said.items() if files[0].name not in words and "holds no" not in words} == {}
-    whole = {name: tensor.sum().item() for name, tensor in model.load_base(base, **PLAIN).named_parameters()}
+    whole = {name: tensor.sum().item() for name, tensor in load_base(base, **PLAIN).named_parameters()}
     assert all(sums == whole for _, sums in harmless), "as where a bit of the metadata is turned over"
     for path in [base / "tokenizer.json", base / "config.json", *base.glob("*.index.json")]:
         code = "tokenizer-damaged" if path.name == "tokenizer.json" else "file-damaged"
@@ -192,12 +199,12 @@ def test_a_base_that_changed_after_training_is_not_merged_into(chain, capsys, tm
     values = yaml.safe_load((chain / "phase.yaml").read_text()) | {"model": str(base), "out": str(root / "phase")}
     (root / "phase.yaml").write_text(yaml.safe_dump(values))
     assert cli.main(["train", str(root / "phase.yaml")]) == 0
-    before = run.fingerprint_weights(base)
+    before = fingerprint_weights(base)
     place = weights.read_header(base / "model.safetensors")["padding.1"].start + 7
     whole = bytearray((base / "model.safetensors").read_bytes())
     whole[place] ^= 1
     (base / "model.safetensors").write_bytes(whole)
-    assert run.fingerprint_weights(base) == before
+    assert fingerprint_weights(base) == before
     words = merge_words(root, "merged", "base")
     refused(lambda: cli.main(words), capsys, base / "model.safetensors", "changed", "merge-base-changed")
     (root / "phase/manifest.json").unlink()  # as if it had been killed
@@ -267,12 +274,12 @@ def test_a_log_that_lost_lines_is_not_continued(chain, tmp_path, capsys):
 
 
 @pytest.fixture
-def corpus(tmp_path) -> Callable[[str], recipe.Corpus]:
+def corpus(tmp_path) -> Callable[[str], Corpus]:
     write_lines(tmp_path / "arxiv.jsonl", [paper(i) for i in range(40)])
     write_lines(tmp_path / "full.jsonl", [sample(i) for i in range(12)])
     write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(10)])
     sources = [{"name": name, "path": str(tmp_path / f"{name}.jsonl")} for name in ("arxiv", "full")]
-    return lambda out: recipe.validate(values(tmp_path, out, sources), "corpus")
+    return lambda out: recipes.validate(values(tmp_path, out, sources), "corpus")
 
 
 def check_work(corpus: Callable, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, every: int) -> int:
@@ -330,7 +337,7 @@ def test_documents_and_ledger_are_checked_by_what_reads_them(corpus, tmp_path, c
     made = corpus("out")
     build.build(made)
     tasks = yaml.safe_load(Path("recipes/nano/tasks.yaml").read_text())
-    asked = recipe.validate(tasks | {"corpus": made.out, "out": str(tmp_path / "tasks")}, "tasks")
+    asked = recipes.validate(tasks | {"corpus": made.out, "out": str(tmp_path / "tasks")}, "tasks")
     for path in [*sorted(Path(made.out).glob("documents/*.parquet")), Path(made.out) / "ledger.parquet"]:
         for what in damages(path, 3):
             refused(lambda: make_tasks(asked), capsys, path, what)
@@ -343,6 +350,6 @@ def test_documents_and_ledger_are_checked_by_what_reads_them(corpus, tmp_path, c
 def test_every_name_that_is_written_down_is_there(chain):
     """And all that decides numbers is among them."""
     for folder, least in (("base/model", 3), ("phase/adapter", 4), ("merged", 3), ("pico/rows/papers/train", 4)):
-        known = json.loads((chain / folder / intact.FILES).read_text())["files"]
+        known = json.loads((chain / folder / integrity.FILES).read_text())["files"]
         assert len(known) >= least
         assert all((chain / folder / name).stat().st_size == entry["bytes"] for name, entry in known.items())

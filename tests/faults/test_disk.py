@@ -14,12 +14,15 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from nsllm_lite import cli, recipe, run
+from nsllm_lite import cli
+from nsllm_lite.artifact import disk as disks
 from nsllm_lite.errors import RunError
+from nsllm_lite.recipe import load as recipes
 from tests.corpus.small import prose, sample, values, write_lines
 from tests.evals.conftest import make_talker
 from tests.faults.tell import tell
 from tests.merge.make import make_adapter, make_base
+from tests.patching import patch_uses
 from tests.raising import assert_error
 
 PAGE = 4096
@@ -86,7 +89,7 @@ def complaint_of(asked) -> RunError | None:
 
 def grow_until_it_fits(disk, asked, step_bytes, monkeypatch) -> int:
     """How many tries ended in the error."""
-    monkeypatch.setattr(run, "require_disk", lambda *args: None)
+    patch_uses(monkeypatch, disks.require_disk, lambda *args: None)
     tries, size = 0, PAGE
     while True:
         disk.resize(size)
@@ -138,7 +141,7 @@ def asked(pico, pico_recipe, tmp_path):
         }  # fmt: skip
 
     made = {"corpus": corpus, "train": lambda: pico_recipe().model_dump(), "merge": merge, "eval": scores}
-    return lambda verb: recipe.validate(made[verb](), "test")
+    return lambda verb: recipes.validate(made[verb](), "test")
 
 
 # The pages by which the disk grows: a few tries each, and in the slow ring a try for every page or two

@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from nsllm_lite import cli, lock
+from nsllm_lite import cli
+from nsllm_lite.artifact import lock
 from nsllm_lite.errors import UserError
 from tests.raising import raises
 

@@ -11,8 +11,14 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from nsllm_lite import cli, heldout, model, recipe
-from nsllm_lite.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite import cli
+from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite.models import heldout
+from nsllm_lite.models.causal import PackedLM
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.models.lora import load_adapter
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.train import Train
 from nsllm_lite.train import checkpoint, cpt, guards, spikes
 from tests.conftest import pico_values
 from tests.merge.make import edit_adapter, make_adapter, make_recipe
@@ -21,7 +27,7 @@ from tests.raising import raises
 STEPS = {"steps": 30, "tokens_per_step": 256, "tokens": 30 * 256}
 
 
-def say_after(pico_recipe, monkeypatch, change, **changes) -> recipe.Train:
+def say_after(pico_recipe, monkeypatch, change, **changes) -> Train:
     """A recipe whose training reports `change(step, loss)` in the place of each loss; the weights are untouched."""
     real = guards.require_finite
 
@@ -29,12 +35,12 @@ def say_after(pico_recipe, monkeypatch, change, **changes) -> recipe.Train:
         real(step, loss, *args)
 
     monkeypatch.setattr(guards, "require_finite", watch)
-    see = spikes.LossWatch.see
+    see = spikes.SpikeLog.see
 
     def seen(self, step, loss, documents):
         return see(self, step, change(step, loss), documents)
 
-    monkeypatch.setattr(spikes.LossWatch, "see", seen)
+    monkeypatch.setattr(spikes.SpikeLog, "see", seen)
     return pico_recipe(**changes)
 
 
@@ -57,13 +63,13 @@ def test_an_adapter_that_is_not_finite_is_neither_merged_nor_scored(pico, tmp_pa
     adapter = make_adapter(pico / "base", tmp_path / "adapter", dtype=dtype)
     name = next(name for name in load_file(adapter / "adapter_model.safetensors") if "v_proj.lora_B" in name)
     edit_adapter(adapter, lambda tensors: tensors[name].view(-1)[5].fill_(math.nan))
-    from nsllm_lite.merge import merge
+    from nsllm_lite.merge.write_model import merge
 
     with raises("weights-not-finite", "v_proj.lora_B.weight", adapter / "adapter_model"):
         merge(make_recipe(pico / "base", adapter, tmp_path / "merged"))
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
     with raises("weights-not-finite", "v_proj.lora_B.weight", adapter / "adapter_model"):
-        model.load_adapter(model.load_base(pico / "base", **options), adapter)
+        load_adapter(load_base(pico / "base", **options), adapter)
 
 
 def test_a_checkpoint_is_not_made_of_what_is_not_finite(pico_recipe, monkeypatch):
@@ -120,7 +126,7 @@ def test_a_token_that_the_model_has_not_is_named_with_its_document(pico, pico_re
 
 def test_held_out_rows_of_another_vocabulary_are_refused(pico):
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    lm = model.PackedLM(model.load_base(pico / "base", **options))
+    lm = PackedLM(load_base(pico / "base", **options))
     row = Row(np.array([5, 300, 0], np.int32), [3], ["arxiv:1"], ["papers"], [9])
     with raises("heldout-token-unknown", "arxiv:1", "token 300", "knows 300"):
         heldout.score(lm, [row], 1, "cpu")
@@ -129,7 +135,7 @@ def test_held_out_rows_of_another_vocabulary_are_refused(pico):
 # ------------------------------------------------------------------------------------------ spikes, learning rate
 
 
-def judged(losses) -> spikes.Judge:
+def judged(losses) -> spikes.SpikeDetector:
     return spikes.judge({"loss": float(loss)} for loss in losses)
 
 
@@ -201,7 +207,7 @@ def test_a_spike_is_reported_once_and_the_same_after_a_resume(pico_recipe, tmp_p
         assert (line["step"], line["documents"], line["num_documents"]) == (step, documents, len(documents))
         assert line["usual"][0] < line["usual"][1] < line["loss"]
 
-    killed = recipe.update(whole, out=str(tmp_path / "killed"))
+    killed = recipes.update(whole, out=str(tmp_path / "killed"))
     real = guards.require_finite
 
     def stop(step, *args):
@@ -221,7 +227,7 @@ def test_a_spike_is_reported_once_and_the_same_after_a_resume(pico_recipe, tmp_p
 
 
 def test_what_is_kept_and_said_of_spikes_is_bounded(pico_recipe, tmp_path, capsys):
-    watch = spikes.LossWatch(tmp_path, pico_recipe(), [])
+    watch = spikes.SpikeLog(tmp_path, pico_recipe(), [])
     for step in range(1, 3_001):
         watch.see(step, 9.0 if step > 30 and step % 10 == 0 else 2.0 + 0.01 * (step % 7), ["name"] * 5_000)
     lines = (tmp_path / "spikes.jsonl").read_text().splitlines()
@@ -245,13 +251,13 @@ def test_a_real_run_says_that_its_rate_is_too_high_and_one_at_the_right_rate_doe
     first["budget"] = {"steps": 60, "tokens_per_step": 256, "tokens": 60 * 256}
     first["optimizer"] = first["optimizer"] | {"learning_rate": 1e-2}
     first["evaluation"] = first["evaluation"] | {"every_steps": 60}
-    learned = cpt.train(recipe.validate(first, "first"))
+    learned = cpt.train(recipes.validate(first, "first"))
     assert learned["last_loss"] < learned["first_loss"] - 1.5
     for rate, too_high in ((1e-3, False), (1.0, True)):
         capsys.readouterr()
         asked = {**pico_values(pico, tmp_path / str(rate)), **common, "model": str(tmp_path / "learned/model")}
         asked["optimizer"] = asked["optimizer"] | {"learning_rate": rate}
-        results = cpt.train(recipe.validate(asked, "second"))
+        results = cpt.train(recipes.validate(asked, "second"))
         said = capsys.readouterr().out
         assert bool(results["learning_rate_too_high"]) == too_high, said
         assert ("seems too high: " in said) == too_high

@@ -20,18 +20,19 @@ import pytest
 import yaml
 from lxml import etree
 
-from nsllm_lite import cli, recipe
+from nsllm_lite import cli
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files import archives, tagged
 from nsllm_lite.corpus.files.opening import Unread
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
+from nsllm_lite.recipe.corpus import Source
 from tests.corpus.small import paper, prose, values, write_lines
 
 SECRET = "xyzzy-secret-7481"
 
 
 def read(path, format="auto", general=False):
-    source = recipe.Source(name="s", path=str(path), format=format)
+    source = Source(name="s", path=str(path), format=format)
     return [r for file in sources.files_of(source) for r in sources.read(source, file, general)]
 
 
@@ -237,9 +238,9 @@ BOMB = """
 import resource, sys
 sys.path.insert(0, sys.argv[2])
 import nsllm_lite.corpus.sources
-from nsllm_lite import recipe
+from nsllm_lite.recipe.corpus import Source
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-source = recipe.Source(name="s", path=sys.argv[1])
+source = Source(name="s", path=sys.argv[1])
 for file in nsllm_lite.corpus.sources.files_of(source):
     for record in nsllm_lite.corpus.sources.read(source, file, len(sys.argv) > 3):
         pass

@@ -10,12 +10,14 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from nsllm_lite import cli, recipe, untrusted
+from nsllm_lite import cli, safety
 from nsllm_lite.corpus.tokenizer import save_tokenizer
 from nsllm_lite.errors import UserError
-from nsllm_lite.evals.engine import open_engine
 from nsllm_lite.evals.evaluate import as_told
-from nsllm_lite.model import resolve_model
+from nsllm_lite.models.engines import open_engine
+from nsllm_lite.models.hub import resolve_model
+from nsllm_lite.recipe.corpus import Source
+from nsllm_lite.recipe.evals import EvalExecution
 from nsllm_lite.tasks.answers import is_equal
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.task import TASKS
@@ -57,8 +59,8 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("attack", TEMPLATES)
 def test_a_chat_template_can_neither_leave_its_sandbox_nor_run_for_ever(talker, monkeypatch, marker, attack):
-    monkeypatch.setattr(untrusted, "CHAT_SECONDS", 0.5)
-    engine = open_engine(str(talker), device="cpu", how=recipe.EvalExecution())
+    monkeypatch.setattr(safety, "CHAT_SECONDS", 0.5)
+    engine = open_engine(str(talker), device="cpu", how=EvalExecution())
     engine.tokenizer.chat_template = TEMPLATES[attack].replace("MARKER", repr(str(marker)))
     started = time.monotonic()
     with raises("eval-chat-template-refused", "few-shot"):
@@ -168,7 +170,7 @@ def test_a_models_name_is_a_folder_or_a_hub_id_and_nothing_else(monkeypatch, tmp
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", ran)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", ran)
-    assert not untrusted.HUB_ID.fullmatch(name)
+    assert not safety.HUB_ID.fullmatch(name)
     with pytest.raises(UserError) as caught:
         resolve_model(name)
     assert caught.value.code in ("model-not-found", "model-no-config")
@@ -200,7 +202,7 @@ def test_an_extension_type_with_a_pickle_in_it_is_not_unpickled(tmp_path):
     (tmp_path / "in").mkdir()
     pq.write_table(table, tmp_path / "in/a.parquet")
     names = {"title": "title", "abstract": "abstract"}
-    source = recipe.Source(name="s", path=str(tmp_path / "in"), format="fields", fields=names)
+    source = Source(name="s", path=str(tmp_path / "in"), format="fields", fields=names)
     (document,) = (record for file in sources.files_of(source) for record in sources.read(source, file, False))
     assert document.title == "Tin"
 
@@ -208,12 +210,12 @@ def test_an_extension_type_with_a_pickle_in_it_is_not_unpickled(tmp_path):
 def test_a_good_model_stays_good(pico, tmp_path):
     """The refusals above are not refusals of everything."""
     base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
-    untrusted.require_plain_model(base)
+    safety.require_plain_model(base)
     tensors = {"a": torch.zeros(2)}
     (base / "model.safetensors").unlink()
     save_file(tensors, base / "model-1.safetensors")
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
-    assert untrusted.weight_files(base) == ["model-1.safetensors"]
+    assert safety.weight_files(base) == ["model-1.safetensors"]
 
 
 # ------------------------------------------------------------------------------------------------------------ answers

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nsllm_lite import cli, recipe, untrusted
+from nsllm_lite import cli, safety
 from nsllm_lite.evals.bert_score import BertScore
-from nsllm_lite.evals.engine import open_engine
-from nsllm_lite.model import load_adapter, load_base, resolve_model
+from nsllm_lite.models.engines import open_engine
+from nsllm_lite.models.hub import resolve_model
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.models.lora import load_adapter
+from nsllm_lite.recipe.evals import EvalExecution
 from tests.faults import hostile
 from tests.faults.hostile import CODE, litter, merge_words, pickled, torch_file, train_words, with_code, zipped
 from tests.merge.make import edit_json
@@ -138,7 +141,7 @@ def test_pickles_beside_good_files_are_not_opened_in_training_resuming_and_scori
     capsys.readouterr()
     assert cli.main(words) == 0
     assert "continuing after step" in capsys.readouterr().out
-    engine = open_engine(str(run_folder / "adapter"), device="cpu", how=recipe.EvalExecution())
+    engine = open_engine(str(run_folder / "adapter"), device="cpu", how=EvalExecution())
     assert engine.model(input_ids=torch.tensor([[1, 2]])).logits.isfinite().all()
 
 
@@ -203,7 +206,7 @@ def test_settings_of_an_adapter_fetch_import_and_hang_nothing(pair, tmp_path, mo
     with raises(code, adapter):
         load_adapter(model, adapter)
     with raises(code, adapter):
-        open_engine(str(adapter), device="cpu", how=recipe.EvalExecution())
+        open_engine(str(adapter), device="cpu", how=EvalExecution())
     assert time.process_time() - started < 20
     assert "evil_module" not in sys.modules
 
@@ -224,7 +227,7 @@ def test_the_base_that_an_adapter_names_is_not_fetched(pair, monkeypatch, name):
     _, adapter = pair
     edit_json(adapter / "adapter_config.json", base_model_name_or_path=name)
     with raises("model-base-not-local" if name == "evil/base" else "model-not-found", name):
-        open_engine(str(adapter), device="cpu", how=recipe.EvalExecution())
+        open_engine(str(adapter), device="cpu", how=EvalExecution())
     assert all(options["local_files_only"] for options in asked)
 
 
@@ -260,7 +263,7 @@ def test_patterns_that_others_train_with_are_read(pair):
     whole = rf"(?:.*?(?:language|text).*?(?:{words}).*?(?:{names}).*?)"
     whole += rf"|(?:\bmodel\.layers\.[\d]{{1,}}\.(?:{words})\.(?:{names}))"
     for pattern in (whole, r".*\.layers\.(0|1|2)\.self_attn\.(q|k)_proj", ["q_proj"], "all-linear", None):
-        untrusted.require_lora({"peft_type": "LORA", "target_modules": pattern}, pair[1])
+        safety.require_lora({"peft_type": "LORA", "target_modules": pattern}, pair[1])
 
 
 # ---------------------------------------------------------------------------------------------------- code of the model
@@ -278,7 +281,7 @@ def test_code_that_comes_with_a_model_is_never_imported(pico, tmp_path, capsys):
     words = merge_words(base, adapter, tmp_path / "out")
     assert cli.main([*words, "--verify"]) == 0
     for folder in (base, adapter):
-        engine = open_engine(str(folder), device="cpu", how=recipe.EvalExecution())
+        engine = open_engine(str(folder), device="cpu", how=EvalExecution())
         assert engine.model(input_ids=torch.tensor([[1, 2]])).logits.isfinite().all()
     assert not (tmp_path / "modules").exists() or not list((tmp_path / "modules").rglob("*evil*"))
 
@@ -302,7 +305,7 @@ def test_attention_from_elsewhere_is_refused(pico, tmp_path):
         shutil.copy(pico / "base/config.json", base)
         edit_json(base / "config.json", **changes)
         with raises("model-names-code", base, "evil/kernel"):
-            open_engine(str(base), device="cpu", how=recipe.EvalExecution())
+            open_engine(str(base), device="cpu", how=EvalExecution())
         with raises("model-names-code", base, "evil/kernel"):
             BertScore(base, "cpu")
 

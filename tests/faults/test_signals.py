@@ -12,7 +12,11 @@ import pytest
 import torch
 import yaml
 
-from nsllm_lite import cli, heldout, model, run, stop
+from nsllm_lite import cli
+from nsllm_lite.artifact import interrupts
+from nsllm_lite.corpus import build
+from nsllm_lite.models import heldout
+from nsllm_lite.models.causal import PackedLM
 from tests.corpus.small import digests, prose, sample, values, write_lines
 from tests.faults.tell import tell
 
@@ -67,7 +71,7 @@ def newest_step(out: Path) -> int | None:
 
 
 # 12 steps of two micro-batches; evaluations at 0, 4, 8 and 12 of eight; checkpoints at 4, 8 and 12
-FORWARD, EVALUATED, STEPPED = (model.PackedLM, "forward"), (heldout, "collate"), (torch.optim.AdamW, "step")
+FORWARD, EVALUATED, STEPPED = (PackedLM, "forward"), (heldout, "collate"), (torch.optim.AdamW, "step")
 
 
 @pytest.mark.parametrize(
@@ -110,8 +114,8 @@ def test_a_signal_may_ask_for_a_checkpoint_and_no_more(command, tmp_path, monkey
 
 def test_hours_that_are_up_end_a_run_that_goes_on(command, tmp_path, monkeypatch):
     """In the recipe's own time: a step takes a tenth of a second, there are 1,000, and two seconds are given."""
-    forward = model.PackedLM.forward
-    monkeypatch.setattr(model.PackedLM, "forward", lambda *args: (time.sleep(0.05), forward(*args))[1])
+    forward = PackedLM.forward
+    monkeypatch.setattr(PackedLM, "forward", lambda *args: (time.sleep(0.05), forward(*args))[1])
     budget = {"steps": 1000, "tokens_per_step": 256, "tokens": 256_000}
     assert cli.main([*command("out", budget=budget), "--max-hours", f"{3 / 3600}"]) == 75
     assert 1 < newest_step(tmp_path / "out") < 40
@@ -126,7 +130,7 @@ def test_other_work_is_cut_at_once_and_continues(tmp_path, monkeypatch, capsys):
         (tmp_path / f"{out}.yaml").write_text(yaml.safe_dump(values(tmp_path, out, sources)))
     assert cli.main(["corpus", str(tmp_path / "whole.yaml")]) == 0
     with monkeypatch.context() as patch:
-        send_at(patch, (run, "write_json"), 6, signal.SIGTERM)
+        send_at(patch, (build, "write_json"), 6, signal.SIGTERM)
         assert cli.main(["corpus", str(tmp_path / "cut.yaml")]) == 143
     assert "by SIGTERM; the same command continues" in capsys.readouterr().err
     assert not (tmp_path / "cut/manifest.json").exists()
@@ -136,8 +140,8 @@ def test_other_work_is_cut_at_once_and_continues(tmp_path, monkeypatch, capsys):
 
 PATIENT = """
 import sys, time
-from nsllm_lite import stop
-with stop.listening(), stop.patiently(lambda: None):
+from nsllm_lite.artifact import interrupts
+with interrupts.listening(), interrupts.deferred(lambda: None):
     print("begun", flush=True)
     time.sleep(60)
 """
@@ -148,7 +152,7 @@ def test_a_second_signal_ends_at_once(signum):
     process = popen([sys.executable, "-c", PATIENT], stdout=subprocess.PIPE)
     assert process.stdout.readline()
     process.send_signal(signum)
-    time.sleep(stop.SAME_S + 0.2)
+    time.sleep(interrupts.SAME_S + 0.2)
     assert process.poll() is None
     process.send_signal(signum)
     assert process.wait(5) == -signum
@@ -158,14 +162,14 @@ def test_one_signal_that_two_pass_on_is_one(monkeypatch):
     reached = []
 
     def work():
-        with stop.listening(), stop.patiently(lambda: reached.append("kept")):
+        with interrupts.listening(), interrupts.deferred(lambda: reached.append("kept")):
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
             reached.append("on")
-            stop.here()
+            interrupts.raise_if_requested()
             reached.append("further")
 
-    with pytest.raises(stop.Stop, match="SIGINT"):
+    with pytest.raises(interrupts.Stop, match="SIGINT"):
         work()
     assert reached == ["on", "kept"]
 
@@ -173,7 +177,7 @@ def test_one_signal_that_two_pass_on_is_one(monkeypatch):
 def test_an_ignored_signal_stays_ignored(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with stop.listening():
+        with interrupts.listening():
             os.kill(os.getpid(), signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:

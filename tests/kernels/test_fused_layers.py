@@ -8,10 +8,17 @@ import pytest
 import torch
 import transformers
 
-from nsllm_lite import execution, model, recipe
+from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels import fused_layers
 from nsllm_lite.kernels.varlen_attention import varlen_attention_reference
-from nsllm_lite.rows import Row
+from nsllm_lite.models import attention
+from nsllm_lite.models.attention import ATTENTION, register_attention
+from nsllm_lite.models.causal import PackedLM, autocast, collate
+from nsllm_lite.models.execution import kept_numbers
+from nsllm_lite.models.loading import load_base, nf4_means, recompute_layers
+from nsllm_lite.models.lora import add_adapter
+from nsllm_lite.models.sizes import ModelSize
+from nsllm_lite.recipe.train import Adapter
 
 ALL_LINEAR = [name.split(".")[1] for name in fused_layers.PROJECTIONS]
 FAMILIES = {
@@ -28,21 +35,21 @@ def batch(seed: int = 0):
     """Of seed 0 24 tokens in two documents, of others a few more of both."""
     lengths = [9, 15, *[seed + 1] * seed]
     ids = np.random.default_rng(seed).integers(1, 50, sum(lengths)).astype(np.int32)
-    return model.collate([Row(ids, lengths, ["a"] * len(lengths), ["s"] * len(lengths), lengths)], "cpu")
+    return collate([Row(ids, lengths, ["a"] * len(lengths), ["s"] * len(lengths), lengths)], "cpu")
 
 
-def adapted(family: str, **changes) -> model.PackedLM:
-    model._register_attention()
+def adapted(family: str, **changes) -> PackedLM:
+    register_attention()
     torch.manual_seed(0)
-    base = transformers.AutoModelForCausalLM.from_config(FAMILIES[family](**SIZES), attn_implementation=model.ATTENTION)
+    base = transformers.AutoModelForCausalLM.from_config(FAMILIES[family](**SIZES), attn_implementation=ATTENTION)
     values = {"rank": 4, "alpha": 8, "rslora": True, "targets": ALL_LINEAR} | changes
-    peft = model.add_adapter(base.requires_grad_(False), recipe.Adapter(**values), "x", seed=0)
+    peft = add_adapter(base.requires_grad_(False), Adapter(**values), "x", seed=0)
     for name, parameter in peft.named_parameters():
         if "lora_B" in name:  # else half of the gradients would be zero
             torch.nn.init.normal_(parameter, std=0.1)
         if name.endswith("bias") or "norm" in name:
             torch.nn.init.normal_(parameter, mean=1.0, std=0.1)
-    return model.PackedLM(peft).train()
+    return PackedLM(peft).train()
 
 
 def loss_and_gradients(lm, seed: int = 0) -> tuple[float, dict[str, torch.Tensor]]:
@@ -80,14 +87,14 @@ def test_other_adapters(changes):
     assert_close(loss_and_gradients(lm), expected)
 
 
-def on_pico(pico, cheap=True, whole=0, fused=True, compiled=False, **options) -> model.PackedLM:
+def on_pico(pico, cheap=True, whole=0, fused=True, compiled=False, **options) -> PackedLM:
     """NF4 on the CPU, with LoRA that has moved."""
     options = {"quantisation": "nf4", "double_quantisation": True, "compute_dtype": "float32", **options}
-    base = model.load_base(pico / "base", device="cpu", **options)
+    base = load_base(pico / "base", device="cpu", **options)
     if whole:
-        model.recompute_layers(base, whole)
-    adapter = recipe.Adapter(rank=4, alpha=8, rslora=True, targets=ALL_LINEAR)
-    lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0)).train()
+        recompute_layers(base, whole)
+    adapter = Adapter(rank=4, alpha=8, rslora=True, targets=ALL_LINEAR)
+    lm = PackedLM(add_adapter(base, adapter, "x", seed=0)).train()
     for name, parameter in lm.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -109,7 +116,7 @@ def test_in_16_bits_no_further_from_fp32_than_peft(pico, dtype):
         lm, of_tensors = on_pico(pico, compute_dtype=dtype, fused=fused), []
         for seed in range(6):
             expected = loss_and_gradients(exact, seed)[1]
-            with model.autocast("cpu", dtype):
+            with autocast("cpu", dtype):
                 gradients = loss_and_gradients(lm, seed)[1]
             assert {gradient.dtype for gradient in gradients.values()} == {torch.float32}
             of_tensors += [float((g - expected[name]).norm() / expected[name].norm()) for name, g in gradients.items()]
@@ -125,7 +132,7 @@ def test_trained_embeddings_leave_attention_in_16_bits(monkeypatch):
         seen.update((q.dtype, k.dtype, v.dtype))
         return varlen_attention_reference(q, k, v, **options)
 
-    for module in (fused_layers, model):
+    for module in (fused_layers, attention):
         monkeypatch.setattr(module, "varlen_attention", attend)
     for fused in (False, True):
         lm = adapted("Qwen3", modules_to_save=["embed_tokens"])
@@ -133,7 +140,7 @@ def test_trained_embeddings_leave_attention_in_16_bits(monkeypatch):
             parameter.data = parameter.data if parameter.requires_grad else parameter.data.bfloat16()
         if fused:
             fused_layers.use_fused_layers(lm, recompute_cheap=True)
-        with model.autocast("cpu", "bfloat16"):
+        with autocast("cpu", "bfloat16"):
             loss_and_gradients(lm)
     assert seen == {torch.bfloat16}
 
@@ -195,7 +202,7 @@ def test_layers_compiled_to_machine_code(family, compiler):
 
 def test_weights_held_dequantised_change_no_bit(pico):
     held, restored = on_pico(pico, dequantised=True), on_pico(pico)
-    assert model.nf4_means(held.model) == model.nf4_means(restored.model)
+    assert nf4_means(held.model) == nf4_means(restored.model)
     (loss, gradients), (expected, expected_gradients) = loss_and_gradients(held), loss_and_gradients(restored)
     assert loss == expected
     assert all(torch.equal(gradient, expected_gradients[name]) for name, gradient in gradients.items())
@@ -260,6 +267,6 @@ def test_what_a_layer_keeps_is_what_the_planner_counts(monkeypatch, recompute_ch
         lm.hidden(given)
     a_token = sum(number for place, number in kept.items() if place not in parameters) / len(given.input_ids)
     rotation, last_norm = 2 * 8, 32
-    size = execution.ModelSize.of(lm.model.config.to_dict())
-    counted = 2 * execution.kept_numbers(size, recompute_cheap, low_rank=7 * 4)
+    size = ModelSize.of(lm.model.config.to_dict())
+    counted = 2 * kept_numbers(size, recompute_cheap, low_rank=7 * 4)
     assert a_token - rotation - last_norm == counted

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from nsllm_lite import model
-from nsllm_lite.rows import Row
+from nsllm_lite.formats.rows import Row
+from nsllm_lite.models.causal import PackedLM, collate
+from nsllm_lite.models.loading import load_base, recompute_layers
+from nsllm_lite.models.lora import add_adapter
 from tests.kernels.test_fused_layers import FAMILIES, adapted, assert_close, loss_and_gradients
 from tests.raising import raises
 
@@ -52,18 +54,18 @@ def test_the_same_loss_and_gradients_and_no_other_model_touched(pico):
     from nsllm_lite.kernels.liger import use_liger_kernels
 
     def load():
-        return model.load_base(
+        return load_base(
             pico / "base", quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu"
         ).requires_grad_(True)
 
     ids = np.random.default_rng(0).integers(1, 300, 24).astype(np.int32)
-    batch = model.collate([Row(ids, [10, 14], ["a", "b"], ["s", "s"], [9, 9])], "cpu")
+    batch = collate([Row(ids, [10, 14], ["a", "b"], ["s", "s"], [9, 9])], "cpu")
     plain, swapped = load(), load()
     counts = use_liger_kernels(swapped)
     assert counts == {"rms_norm": 2 * 4 + 1, "swiglu": 2, "rope": 2}  # two layers: two norms and QK-norm each
     losses = {}
     for name, instance in (("plain", plain), ("swapped", swapped)):
-        loss = model.PackedLM(instance)(batch)
+        loss = PackedLM(instance)(batch)
         loss.backward()
         losses[name] = loss.item()
     assert losses["swapped"] == pytest.approx(losses["plain"], rel=1e-6)
@@ -84,23 +86,23 @@ def test_a_model_without_such_modules_is_refused():
 @pytest.mark.parametrize("recompute_cheap", [None, False, True])
 def test_together_with_nf4_lora_and_recomputation(pico, recompute_cheap):
     """As a run on a GPU puts them together: NF4, Liger, recomputed layers, LoRA; fused layers unless None."""
-    from nsllm_lite import recipe
     from nsllm_lite.kernels.fused_layers import use_fused_layers
     from nsllm_lite.kernels.liger import use_liger_kernels
+    from nsllm_lite.recipe.train import Adapter
 
     ids = np.random.default_rng(1).integers(1, 300, 24).astype(np.int32)
-    batch = model.collate([Row(ids, [10, 14], ["a", "b"], ["s", "s"], [9, 9])], "cpu")
+    batch = collate([Row(ids, [10, 14], ["a", "b"], ["s", "s"], [9, 9])], "cpu")
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     found = []
     for with_liger in (False, True):
-        base = model.load_base(
+        base = load_base(
             pico / "base", quantisation="nf4", double_quantisation=True, compute_dtype="float32", device="cpu"
         )
         if with_liger:
             use_liger_kernels(base)
-            model.recompute_layers(base, 1)
-        adapter = recipe.Adapter(rank=4, alpha=8, rslora=False, targets=targets)
-        lm = model.PackedLM(model.add_adapter(base, adapter, "x", seed=0)).train()
+            recompute_layers(base, 1)
+        adapter = Adapter(rank=4, alpha=8, rslora=False, targets=targets)
+        lm = PackedLM(add_adapter(base, adapter, "x", seed=0)).train()
         with torch.no_grad():
             for name, parameter in lm.named_parameters():
                 if "lora_B" in name:

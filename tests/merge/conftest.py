@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nsllm_lite import recipe as recipes
-from nsllm_lite import weights
+from nsllm_lite.formats import weights
+from nsllm_lite.recipe.merge import Merge
 from tests.merge.make import make_adapter, make_base, make_recipe
 
 
@@ -20,7 +20,7 @@ def pair(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def copied(pair, tmp_path) -> tuple[Path, Path, recipes.Merge]:
+def copied(pair, tmp_path) -> tuple[Path, Path, Merge]:
     base, adapter = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in pair)
     return base, adapter, make_recipe(base, adapter, tmp_path / "out")
 

@@ -9,8 +9,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma2Config, Qwen3Config
 
-from nsllm_lite import recipe as recipes
-from nsllm_lite.merge import merge
+from nsllm_lite.merge.write_model import merge
+from nsllm_lite.recipe.merge import Merge
 
 # 130 rows leave a remainder behind slices of 64; 96 x 64 head rows are whole slices.
 SHAPE = {"hidden_size": 64, "intermediate_size": 130, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -45,10 +45,10 @@ def make_adapter(base: Path, folder: Path, dtype=None, seed=1, **lora) -> Path:
     return folder
 
 
-def make_recipe(base: Path, adapter: Path | list[dict], out: Path, **changes) -> recipes.Merge:
+def make_recipe(base: Path, adapter: Path | list[dict], out: Path, **changes) -> Merge:
     adapter = adapter if isinstance(adapter, list) else str(adapter)
     values = {"base": str(base), "adapter": adapter, "out": str(out), "base_weights": "original"}
-    return recipes.Merge(kind="merge", **{**values, "then_requantize": False, "shard_bytes": 2**32, **changes})
+    return Merge(kind="merge", **{**values, "then_requantize": False, "shard_bytes": 2**32, **changes})
 
 
 def merged_by_peft(base: Path, adapters: list[Path], weights: list[float] | None = None, dtype=None):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import httpx
@@ -11,9 +10,11 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import LocalTokenNotFoundError
 
-from nsllm_lite import cli, run
-from nsllm_lite.merge import card, merge, push
-from nsllm_lite.rows import Rows
+from nsllm_lite import cli
+from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.formats.rows import Rows
+from nsllm_lite.merge import card, inputs, push
+from nsllm_lite.merge.write_model import merge
 from tests.conftest import make_rows
 from tests.merge.make import make_recipe
 from tests.raising import raises
@@ -40,7 +41,7 @@ def losses(domain: float, general: float) -> dict:
 def run_folder(tmp_path, pair) -> Path:
     """corpus -> phase 1 on a hub model, as the verbs leave them; the adapter is that of `pair`."""
     rows = make_rows(tmp_path / "corpus/rows/phase1/train", 3, "arxiv", 0)
-    run.write_json(tmp_path / "corpus/manifest.json", {"verb": "corpus", "inputs": {}, **CORPUS})
+    write_json(tmp_path / "corpus/manifest.json", {"verb": "corpus", "inputs": {}, **CORPUS})
     training = {
         "adapter": {"rank": 8, "alpha": 12.0, "rslora": True, "targets": ["q_proj"]}, "rows": str(rows), "seed": 7,
         "model": "Qwen/Qwen3-8B-Base", "quantisation": "nf4", "compute_dtype": "bfloat16",
@@ -49,7 +50,7 @@ def run_folder(tmp_path, pair) -> Path:
     results = {"tokens": 65_536, "steps": 4, "coverage": 0.25, "domain_tokens": 60_000, "available_tokens": 240_000}
     results |= {"replay_share": 0.05, "heldout": {"before": losses(2.5, 2.0), "after": losses(2.25, 2.1)}}
     manifest = {"verb": "train", "recipe": training, "inputs": {"rows": Rows(rows).sha256}, "results": results}
-    run.write_json(tmp_path / "phase1/manifest.json", manifest)
+    write_json(tmp_path / "phase1/manifest.json", manifest)
     (tmp_path / "phase1/adapter").symlink_to(pair[1])
     return tmp_path
 
@@ -58,7 +59,7 @@ def run_folder(tmp_path, pair) -> Path:
 def hub_base(pair, monkeypatch):
     """The base of `pair`, as if it had come from the hub under an id, with a card of its own."""
     (pair[0] / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: zh\n---\n# Qwen3-8B-Base\n")
-    monkeypatch.setattr(sys.modules["nsllm_lite.merge.merge"], "resolve_model", lambda name: pair[0])
+    monkeypatch.setattr(inputs, "resolve_model", lambda name: pair[0])
     yield "Qwen/Qwen3-8B-Base"
     (pair[0] / "README.md").unlink()
 
@@ -94,9 +95,9 @@ def test_a_card_after_two_phases(run_folder, hub_base, pair):
     ):
         assert words in first.text, words
     # the second merge knows base and licence from the first one's folder, and both phases
-    manifest = run.read_json(run_folder / "phase1/manifest.json")
+    manifest = read_json(run_folder / "phase1/manifest.json")
     manifest["recipe"] |= {"model": str(run_folder / "model1")}
-    run.write_json(run_folder / "phase2/manifest.json", manifest)
+    write_json(run_folder / "phase2/manifest.json", manifest)
     (run_folder / "phase2/adapter").symlink_to(pair[1])
     second = make_card(run_folder / "model1", run_folder / "phase2/adapter", run_folder / "model2")
     assert second.data.base_model == hub_base
@@ -122,10 +123,10 @@ def test_a_card_says_less_where_less_is_known(copied):
 
 
 def test_a_card_after_instruction_tuning(run_folder, hub_base):
-    manifest = run.read_json(run_folder / "phase1/manifest.json") | {"verb": "sft"}
+    manifest = read_json(run_folder / "phase1/manifest.json") | {"verb": "sft"}
     manifest["recipe"]["data"] = ["questions.jsonl"]
     manifest["results"]["heldout"] = {when: {"answers": losses(1, 1)["domain"]} for when in ("before", "after")}
-    run.write_json(run_folder / "phase1/manifest.json", manifest)
+    write_json(run_folder / "phase1/manifest.json", manifest)
     found = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
     assert "| kind | instruction tuning |" in found.text
     assert "| phase1 | answers | 1.0000 -> 1.0000 |" in found.text

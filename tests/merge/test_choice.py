@@ -1,7 +1,6 @@
 """Into which base: what `auto` and --compare measure; --verify, which no broken merge passes; the model card."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,18 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from nsllm_lite import cli, heldout, model, recipe, run
-from nsllm_lite.merge import merge, write
+from nsllm_lite import cli
+from nsllm_lite.artifact.step import read_manifest
+from nsllm_lite.formats.rows import Rows
+from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.merge import write, write_model
 from nsllm_lite.merge.compare import lowest
-from nsllm_lite.rows import Rows
+from nsllm_lite.merge.write_model import merge
+from nsllm_lite.models import heldout
+from nsllm_lite.models.causal import PackedLM
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.models.lora import load_adapter
+from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train.cpt import train
 from tests.conftest import pico_values
 from tests.merge.make import make_recipe
@@ -23,7 +30,7 @@ from tests.raising import assert_error, raises
 def trained(pico, tmp_path_factory):
     """A folder with an adapter trained on the pico base in NF4."""
     out = tmp_path_factory.mktemp("trained")
-    train(recipe.validate(pico_values(pico, out), "pico recipe"))
+    train(recipes.validate(pico_values(pico, out), "pico recipe"))
     return out / "adapter"
 
 
@@ -38,8 +45,8 @@ def choosing(pico, trained, tmp_path):
 
 def loss_of(pico, directory, adapter=None, **how):
     options = {"double_quantisation": True, "compute_dtype": "float32", "device": "cpu", "quantisation": "none", **how}
-    loaded = model.load_base(directory, **options)
-    lm = model.PackedLM(model.load_adapter(loaded, adapter) if adapter else loaded)
+    loaded = load_base(directory, **options)
+    lm = PackedLM(load_adapter(loaded, adapter) if adapter else loaded)
     rows = heldout.sample_rows(Rows(pico / "rows/papers/heldout"), 4)
     return heldout.score(lm, rows, 1, "cpu")["all"].loss
 
@@ -96,7 +103,7 @@ def test_choosing_needs_rows_one_adapter_and_a_training_in_nf4(pico, trained, ch
         copy.mkdir()
         for path in set(trained.iterdir()) - {trained / "files.json"}:
             (copy / path.name).write_bytes(path.read_bytes())
-        told = {"base_fingerprint": run.fingerprint_weights(pico / "base")}
+        told = {"base_fingerprint": fingerprint_weights(pico / "base")}
         (copy / "training.json").write_text(json.dumps(training | told))
         with raises(code, copy):
             merge(make_recipe(pico / "base", copy, tmp_path / "out", base_weights="dequantized"))
@@ -142,7 +149,7 @@ def test_verify_reads_the_files_again(choosing, monkeypatch):
         path.write_bytes(content)
         return written
 
-    monkeypatch.setattr(sys.modules["nsllm_lite.merge.merge"], "write_weights", then_flip)
+    monkeypatch.setattr(write_model, "write_weights", then_flip)
     with raises("merge-file-differs", "model.safetensors"):
         merge(choosing(execution={"verify": True}))
 
@@ -156,7 +163,7 @@ def test_card_tells_base_licence_data_and_losses(pico, trained, choosing, tmp_pa
     chosen = choosing(base_weights="auto").model_copy(update={"base": str(base)})
     merge(chosen)
     card = (tmp_path / "out/README.md").read_text()
-    manifest = run.read_manifest(trained.parent)
+    manifest = read_manifest(trained.parent)
     after = manifest["results"]["heldout"]["after"]["domain"]["all"]["loss"]
     assert "\nlicense: apache-2.0\n" in card
     for words in (

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from nsllm_lite import weights
-from nsllm_lite.merge import merge
+from nsllm_lite.formats import weights
+from nsllm_lite.merge.write_model import merge
 from tests.merge.make import assert_equals_peft, make_adapter, make_base, make_recipe, merged_by_peft
 from tests.raising import raises
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nsllm_lite.merge import arithmetic, merge
-from nsllm_lite.weights import Stored
+from nsllm_lite.formats.weights import TensorOnDisk
+from nsllm_lite.merge import arithmetic
+from nsllm_lite.merge.write_model import merge
 from tests.merge.make import edit_adapter, edit_json, make_adapter, make_base, make_recipe
 from tests.raising import raises
 
@@ -233,7 +234,7 @@ def test_errors_say_what_was_found(copied, name):
 
 
 def test_neither_peft_nor_transformers_is_imported():
-    code = "import sys, nsllm_lite.merge; print([m for m in ('peft', 'transformers') if m in sys.modules])"
+    code = "import sys, nsllm_lite.merge.write_model; print([m for m in ('peft', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -289,4 +290,4 @@ def test_a_file_that_becomes_shorter_stops_the_run(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(bytes(8))
     with raises("file-shrank", path):
-        Stored(path, "F32", (4,), 0, 16).read()
+        TensorOnDisk(path, "F32", (4,), 0, 16).read()

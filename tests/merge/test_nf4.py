@@ -10,9 +10,10 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from nsllm_lite import model
-from nsllm_lite.merge import merge, nf4
-from nsllm_lite.weights import read_header
+from nsllm_lite.formats.weights import read_header
+from nsllm_lite.merge import nf4
+from nsllm_lite.merge.write_model import merge
+from nsllm_lite.models.loading import load_base, nf4_means
 from tests.merge.make import make_adapter, make_base, make_recipe
 
 
@@ -57,11 +58,11 @@ def test_entries_on_and_next_to_every_bound_are_rounded_as_by_bitsandbytes():
 def test_merge_into_the_rounded_base_is_what_training_saw(tmp_path, told, stored, compute, double):
     base = make_base(tmp_path / "base", getattr(torch, stored))
     adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "down_proj"])
-    trained = model.load_base(base, quantisation="nf4", double_quantisation=double, compute_dtype=compute, device="cpu")
+    trained = load_base(base, quantisation="nf4", double_quantisation=double, compute_dtype=compute, device="cpu")
     if told:
         training = {"quantisation": "nf4", "double_quantisation": double, "compute_dtype": compute}
         (adapter / "training.json").write_text(json.dumps(training))
-        (adapter / "nf4.json").write_text(json.dumps(model.nf4_means(trained)))
+        (adapter / "nf4.json").write_text(json.dumps(nf4_means(trained)))
     merge(make_recipe(base, adapter, tmp_path / "out", base_weights="dequantized", double_quantisation=double))
 
     seen = AutoModelForCausalLM.from_pretrained(base)

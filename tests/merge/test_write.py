@@ -12,9 +12,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from nsllm_lite import cli, run
-from nsllm_lite.merge import merge, write
-from nsllm_lite.weights import read_header
+from nsllm_lite import cli
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.artifact.step import read_manifest
+from nsllm_lite.formats.weights import fingerprint_weights, read_header
+from nsllm_lite.merge import write, write_model
+from nsllm_lite.merge.write_model import merge
 from tests.merge.make import assert_equals_peft, edit_adapter, edit_json, make_adapter, make_base, make_recipe
 from tests.raising import raises
 
@@ -27,10 +31,10 @@ def test_directory_is_whole_and_the_manifest_true(copied, tmp_path):
     out = tmp_path / "out"
     kept = ["README.md", "config.json", "files.json", "generation_config.json", "manifest.json", "model.safetensors"]
     assert sorted(path.name for path in out.iterdir()) == [*kept, "tensors.json", "times.json", "tokenizer.json"]
-    manifest = run.read_manifest(out)
+    manifest = read_manifest(out)
     assert manifest["results"] == results
-    assert manifest["inputs"]["base"] == run.fingerprint_weights(base)
-    assert manifest["inputs"]["adapter"] == run.sha256_file(adapter / "adapter_model.safetensors")
+    assert manifest["inputs"]["base"] == fingerprint_weights(base)
+    assert manifest["inputs"]["adapter"] == sha256_file(adapter / "adapter_model.safetensors")
     before, after = load_file(base / "model.safetensors"), load_file(out / "model.safetensors")
     lora = load_file(adapter / "adapter_model.safetensors")
     deltas, same, entries = [], 0, 0
@@ -140,7 +144,7 @@ def contents(folder):
 def test_a_partial_of_other_inputs_or_with_lost_files_is_not_gone_on_with(copied, monkeypatch):
     _, adapter, recipe = copied
     partial = Path(recipe.out + ".partial")
-    monkeypatch.setattr(run, "finish", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(write_model, "finish", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         merge(recipe)
     assert (partial / "model.safetensors").is_file()
@@ -149,7 +153,7 @@ def test_a_partial_of_other_inputs_or_with_lost_files_is_not_gone_on_with(copied
     merge(recipe)
     expected = contents(Path(recipe.out))
     Path(recipe.out).rename(recipe.out + ".before")
-    monkeypatch.setattr(run, "finish", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(write_model, "finish", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         merge(recipe)
     monkeypatch.undo()
@@ -168,7 +172,7 @@ def test_inputs_are_never_written_to(copied):
 def test_hashes_are_those_of_the_files(pair, tmp_path):
     results = merge(make_recipe(*pair, tmp_path / "out", shard_bytes=60_000))
     files = sorted((tmp_path / "out").glob("*.safetensors"))
-    assert results["sha256"] == {path.name: run.sha256_file(path) for path in files}
+    assert results["sha256"] == {path.name: sha256_file(path) for path in files}
     assert len(files) > 2
 
 
@@ -182,7 +186,7 @@ def test_disk_is_checked_before_the_first_byte(copied, monkeypatch):
 
 def test_training_on_this_base_is_accepted(copied):
     base, adapter, recipe = copied
-    fingerprint = run.fingerprint_weights(base)
+    fingerprint = fingerprint_weights(base)
     (adapter / "training.json").write_text(json.dumps({"base": "somewhere else", "base_fingerprint": fingerprint}))
     assert merge(recipe)["num_merged"] == 14
 
@@ -202,11 +206,11 @@ def test_the_words_of_the_command_line_reach_the_merge(pair, tmp_path, capsys):
         str(tmp_path / "out"),
     ]
     assert cli.main(["merge", *words, "--dtype", "float32", "--shard-bytes", "1e5", "--verify"]) == 0
-    asked = run.read_manifest(tmp_path / "out")["recipe"]
+    asked = read_manifest(tmp_path / "out")["recipe"]
     assert asked["adapter"] == [{"path": str(adapter), "weight": 0.5}, {"path": str(second), "weight": 1.0}]
     assert (asked["dtype"], asked["shard_bytes"]) == ("float32", 100_000)
     assert (tmp_path / "out/chat_template.jinja").read_text() == "{{ messages }}"
-    assert run.read_json(tmp_path / "out/config.json")["dtype"] == "float32"
+    assert read_json(tmp_path / "out/config.json")["dtype"] == "float32"
     assert "verified: KL " in capsys.readouterr().out
     (base / "chat_template.jinja").unlink()
     assert cli.parse_adapter("C:/x") == {"path": "C:/x", "weight": 1.0}

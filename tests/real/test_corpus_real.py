@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus.build import build
-from nsllm_lite.document import read_documents
-from nsllm_lite.rows import Rows
+from nsllm_lite.formats.documents import read_documents
+from nsllm_lite.formats.rows import Rows
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.corpus import Corpus
 
 SOURCES = (
     "arxiv_kaggle_snapshot", "arxiv_daily_jsonl", "arxiv_daily_peiyade", "pubmed_xml_jmjamison", "pubmed_xml_mokztk",
@@ -15,7 +16,7 @@ SOURCES = (
 )  # fmt: skip
 
 
-def corpus(out: Path, **changes) -> recipe.Corpus:
+def corpus(out: Path, **changes) -> Corpus:
     values = {
         "kind": "corpus",
         "out": str(out),
@@ -30,7 +31,7 @@ def corpus(out: Path, **changes) -> recipe.Corpus:
         "min_chars": 200,
         "max_drop_share": 0.1,
     }
-    return recipe.validate({**values, **changes}, "real files")
+    return recipes.validate({**values, **changes}, "real files")
 
 
 def test_real_dumps_with_the_real_tokenizer(real_data, tmp_path):

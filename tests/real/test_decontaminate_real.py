@@ -1,11 +1,11 @@
 """Decontamination on real evaluation files and real papers: two of them are known to be in both."""
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.dedup import shingles_of
 from nsllm_lite.corpus.texts import clean
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
+from nsllm_lite.recipe.corpus import Source
 
 EVALUATION = ("Abstract-Classification", "Move-Recognition", "Title-Generation", "MMLU-stem", "math500")
 SOURCES = (
@@ -20,7 +20,7 @@ def test_the_two_papers_known_to_be_in_the_evaluation_files_are_found_and_no_oth
     assert index.num_items["MMLU-stem.json"] > 3100
     found, by_abstract, count = {}, {}, 0
     for name in SOURCES:
-        source = recipe.Source(name=name, path=str(real_data / name))
+        source = Source(name=name, path=str(real_data / name))
         for file in sources.files_of(source):
             for record in sources.read(source, file, general=False):
                 if isinstance(record, Document):

@@ -20,10 +20,10 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.texts import headings
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
+from nsllm_lite.recipe.corpus import Source
 
 LABELS = Path(__file__).parents[1] / "corpus" / "texts" / "heading_labels.jsonl"
 FOLDERS = (
@@ -67,7 +67,7 @@ def keys(document: Document) -> list[str]:
 def documents(real_data: Path) -> list[Document]:
     found = {}
     for folder in FOLDERS:
-        source = recipe.Source(name=folder, path=str(real_data / folder))
+        source = Source(name=folder, path=str(real_data / folder))
         for file in sources.files_of(source):
             for record in sources.read(source, file, general=False):
                 if isinstance(record, Document) and record.sections:

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nsllm_lite.merge import merge
-from tests.bench.drift import convert_stories
+from bench.drift import convert_stories
+from nsllm_lite.merge.write_model import merge
 from tests.merge.make import assert_equals_peft, make_adapter, make_recipe
 
 STORY = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."

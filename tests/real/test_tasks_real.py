@@ -2,8 +2,8 @@
 
 import pytest
 
-from nsllm_lite import recipe
-from nsllm_lite.evals.baselines import ceiling_of, floors_of
+from nsllm_lite.evals.floors import ceiling_of, floors_of
+from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks import answers
 from nsllm_lite.tasks.items import read_items
 from nsllm_lite.tasks.sets import load_sets
@@ -18,7 +18,7 @@ FILES = {
 def sets(real_data):
     files = [{"name": n, "task": t, "path": str(real_data / f"nsllm/{n}.json")} for n, t in FILES.items()]
     values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": None, "seed": 0}
-    return {one.name: one for one in load_sets(recipe.validate({**values, "files": files}, "x"))}
+    return {one.name: one for one in load_sets(recipes.validate({**values, "files": files}, "x"))}
 
 
 def test_sizes_and_labels(sets):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from nsllm_lite import recipe
+from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks.bundled import bundled
 from nsllm_lite.tasks.items import Item, choices_of
 from nsllm_lite.tasks.sets import load_sets
@@ -69,7 +69,7 @@ def sets_of(tmp_path, rows: list[tuple[str, str]], task: str, tasks: str | None 
     path.write_text(json.dumps([{"input": a, "output": b} for a, b in rows]))
     values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": tasks, "seed": 0}
     file = {"name": "own", "task": task, "path": str(path), **more}
-    return load_sets(recipe.validate({**values, "files": [file]}, "x"))[0]
+    return load_sets(recipes.validate({**values, "files": [file]}, "x"))[0]
 
 
 def test_a_file_of_ones_own_gives_its_own_examples_and_does_not_score_them(tmp_path, capsys):
@@ -111,7 +111,7 @@ def test_a_file_may_not_have_the_name_of_a_task(tmp_path):
 def test_a_folder_without_tasks(tmp_path):
     values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": str(tmp_path), "seed": 0}
     with raises("tasks-folder-empty", tmp_path):
-        load_sets(recipe.validate(values, "x"))
+        load_sets(recipes.validate(values, "x"))
 
 
 def test_decontamination_sees_every_text_that_is_asked(tmp_path):

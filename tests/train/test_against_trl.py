@@ -5,8 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from nsllm_lite import model, recipe
-from nsllm_lite.rows import Rows
+from nsllm_lite.formats.rows import Rows
+from nsllm_lite.models.causal import PackedLM, collate
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.models.lora import add_adapter
+from nsllm_lite.recipe.train import Adapter, Optimizer
 from nsllm_lite.train import cpt
 
 STEPS = 3
@@ -19,21 +22,19 @@ def rows(pico):
 
 
 def adapted(pico):
-    base = model.load_base(
+    base = load_base(
         pico / "base", quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu"
     )
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    return model.add_adapter(base, recipe.Adapter(rank=8, alpha=16, rslora=False, targets=targets), "x", seed=0)
+    return add_adapter(base, Adapter(rank=8, alpha=16, rslora=False, targets=targets), "x", seed=0)
 
 
 def our_losses(pico, rows) -> list[float]:
-    lm = model.PackedLM(adapted(pico)).train()
+    lm = PackedLM(adapted(pico)).train()
     trained = [p for p in lm.parameters() if p.requires_grad]
-    settings = recipe.Optimizer(
-        name="adamw", learning_rate=5e-3, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1e9
-    )
+    settings = Optimizer(name="adamw", learning_rate=5e-3, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1e9)
     optimizer, losses = cpt.make_optimizer(settings, trained), []
-    batch = model.collate(rows, "cpu")
+    batch = collate(rows, "cpu")
     for _ in range(STEPS):
         loss = lm(batch) / batch.num_targets
         loss.backward()

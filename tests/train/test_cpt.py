@@ -10,10 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nsllm_lite import model, recipe, run
+from nsllm_lite.formats.rows import Rows, RowTotals, write_rows
+from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy_reference
-from nsllm_lite.merge import merge
-from nsllm_lite.rows import Rows, RowTotals, write_rows
+from nsllm_lite.merge.write_model import merge
+from nsllm_lite.models.causal import PackedLM, collate
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.models.lora import add_adapter, saved_parameters
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.merge import Merge
+from nsllm_lite.recipe.train import Adapter, Execution, Schedule, Train
 from nsllm_lite.train import checkpoint, cpt, guards
 from nsllm_lite.train.order import StepOrder, plan_replay
 from tests.raising import raises
@@ -42,7 +48,7 @@ def test_a_run_learns_and_leaves_everything_it_should(pico, pico_recipe):
     for name in ("manifest.json", "times.json", "loss.png", "samples.md", "adapter/adapter_model.safetensors"):
         assert (out / name).stat().st_size > 0, name
     training = json.loads((out / "adapter/training.json").read_text())
-    assert training["base_fingerprint"] == run.fingerprint_weights(pico / "base")
+    assert training["base_fingerprint"] == fingerprint_weights(pico / "base")
     targets = json.loads((out / "adapter/adapter_config.json").read_text())["target_modules"]
     assert targets == sorted(targets), "the same bytes in every process"
     tensors = load_file(out / "adapter/adapter_model.safetensors")
@@ -117,14 +123,14 @@ def test_a_run_with_compiled_layers(pico_recipe, tmp_path, monkeypatch, capsys):
     frozen.pop("compile")  # as an earlier version wrote it
     (out / "execution.json").write_text(json.dumps(frozen))
     capsys.readouterr()
-    cpt.freeze_execution(out, "CPU", recipe.Execution(**frozen_of(frozen) | {"compile": True}))
+    cpt.freeze_execution(out, "CPU", Execution(**frozen_of(frozen) | {"compile": True}))
     assert not capsys.readouterr().out
-    cpt.freeze_execution(out, "CPU", recipe.Execution(**frozen_of(frozen) | {"compile": False}))
+    cpt.freeze_execution(out, "CPU", Execution(**frozen_of(frozen) | {"compile": False}))
     assert "compile True -> False" in capsys.readouterr().out
 
     monkeypatch.setattr(cpt, "use_fused_layers", lambda *args, **options: 0)
     with raises("train-layers-not-compilable", "Qwen3ForCausalLM"):
-        cpt.train(recipe.update(run_recipe, out=str(tmp_path / "other")))
+        cpt.train(recipes.update(run_recipe, out=str(tmp_path / "other")))
 
 
 def frozen_of(values: dict) -> dict:
@@ -169,7 +175,7 @@ def test_forgetting_stops_the_run_and_a_higher_limit_continues_it(pico_recipe, t
     optimizer = pico_recipe().optimizer.model_dump() | {"learning_rate": 0.1}
     changes = {"optimizer": optimizer, "checkpoint_steps": 2}
 
-    def asked(name: str, **gate) -> recipe.Train:
+    def asked(name: str, **gate) -> Train:
         return pico_recipe(out=str(tmp_path / name), evaluation={**evaluation, **gate}, **changes)
 
     whole = asked("whole")
@@ -224,7 +230,7 @@ def test_fp16_learns_and_resumes_exactly(pico_recipe, tmp_path, monkeypatch):
     for path in (broken / "adapter", broken / "checkpoints/step-000012"):
         shutil.rmtree(path)
     (broken / "manifest.json").unlink()
-    cpt.train(recipe.update(whole, out=str(broken)))
+    cpt.train(recipes.update(whole, out=str(broken)))
     assert step_losses(broken) == step_losses(whole.out)
     files = [Path(out) / "adapter/adapter_model.safetensors" for out in (broken, whole.out)]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -294,14 +300,14 @@ def test_a_non_finite_loss_stops_before_the_step(pico, pico_recipe, tmp_path, mo
               for i in row.input_ids}  # fmt: skip
     late = next((step, row, int(i)) for step in range(5, 12) for row in order.rows(step) for i in row.input_ids
                 if int(i) not in early)  # fmt: skip
-    load = model.load_base
+    load = load_base
 
     def poisoned(*args, **options):
         loaded = load(*args, **options)
         loaded.get_input_embeddings().weight.data[late[2]] = float("nan")
         return loaded
 
-    monkeypatch.setattr(model, "load_base", poisoned)
+    monkeypatch.setattr(cpt, "load_base", poisoned)
     asked = pico_recipe(compute_dtype=dtype)
     with raises("train-loss-not-finite", f"Step {late[0] + 1}: loss nan", "step-000004", "papers-"):
         cpt.train(asked)
@@ -333,7 +339,7 @@ def test_inputs_that_do_not_fit(pico, pico_recipe, tmp_path, monkeypatch):
         cpt.train(pico_recipe(budget={"steps": 3, "tokens_per_step": 100, "tokens": 300}))
     with raises("model-not-found", tmp_path / "model1"):
         cpt.train(pico_recipe(model=str(tmp_path / "model1")))
-    monkeypatch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
     with raises("disk-too-small", "checkpoints and the result"):
         cpt.train(pico_recipe())
 
@@ -393,9 +399,9 @@ def test_replay_does_not_repeat_too_often(pico, pico_recipe, capsys):
 
 
 def test_learning_rate():
-    constant = recipe.Schedule(shape="constant", warmup_steps=4)
+    constant = Schedule(shape="constant", warmup_steps=4)
     assert [cpt.lr_factor(constant, step, 10) for step in range(6)] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
-    cosine = recipe.Schedule(shape="cosine", warmup_steps=0, final_share=0.1)
+    cosine = Schedule(shape="cosine", warmup_steps=0, final_share=0.1)
     factors = [cpt.lr_factor(cosine, step, 100) for step in range(100)]
     assert factors[0] == 1.0
     assert factors[50] == pytest.approx(0.55)
@@ -425,7 +431,7 @@ def test_embeddings_and_head_train_whole_with_the_fused_loss(pico, pico_recipe, 
         change = (trained[f"base_model.model.{name}"] - before[name]).abs().max().item()
         assert 1e-4 < change < 12 * 1e-4 * 1.5, "twelve steps of AdamW at the embeddings' own rate"
     merged = merge(
-        recipe.Merge(
+        Merge(
             kind="merge", base=str(base), adapter=f"{asked.out}/adapter", out=str(tmp_path / "merged"),
             base_weights="original", then_requantize=False, shard_bytes=10**9, execution={"verify": True},
         )
@@ -435,19 +441,15 @@ def test_embeddings_and_head_train_whole_with_the_fused_loss(pico, pico_recipe, 
 
 
 def test_gradients_of_a_trained_head_and_embeddings_are_those_of_the_plain_loss(pico, pico_recipe):
-    adapter = recipe.Adapter(
-        rank=4, alpha=8, rslora=False, targets=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]
-    )
+    adapter = Adapter(rank=4, alpha=8, rslora=False, targets=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
     options = {"double_quantisation": True, "compute_dtype": "float32", "device": "cpu"}
-    lm = model.PackedLM(
-        model.add_adapter(model.load_base(pico / "base", quantisation="nf4", **options), adapter, "x", 0)
-    )
-    batch = model.collate([Rows(pico / "rows/papers/train")[0]], "cpu")
+    lm = PackedLM(add_adapter(load_base(pico / "base", quantisation="nf4", **options), adapter, "x", 0))
+    batch = collate([Rows(pico / "rows/papers/train")[0]], "cpu")
 
     def gradients(loss):
         lm.zero_grad()
         loss.backward()
-        return {name: p.grad.clone() for name, p in model.saved_parameters(lm).items()}
+        return {name: p.grad.clone() for name, p in saved_parameters(lm).items()}
 
     fused = gradients(lm(batch))
     plain = gradients(linear_cross_entropy_reference(lm.hidden(batch), lm.head_VH, batch.targets))
@@ -463,7 +465,7 @@ def test_dora_trains_and_merges(pico, pico_recipe, tmp_path):
     assert sum("magnitude" in name for name in trained) == 14
     values = {"base": str(pico / "base"), "adapter": f"{asked.out}/adapter", "out": str(tmp_path / "merged")}
     values |= {"base_weights": "original", "then_requantize": False, "shard_bytes": 10**9}
-    assert merge(recipe.Merge(kind="merge", **values))["num_merged"] == 14
+    assert merge(Merge(kind="merge", **values))["num_merged"] == 14
 
 
 def test_the_head_of_tied_embeddings_is_not_trained_alone(pico, pico_recipe, tmp_path):
@@ -477,13 +479,13 @@ def test_the_head_of_tied_embeddings_is_not_trained_alone(pico, pico_recipe, tmp
 
 def test_a_tensor_that_no_gradient_reaches_stops_the_run(pico_recipe, monkeypatch):
     """As where a layer is skipped, or a fused kernel forgets one of its inputs."""
-    add = model.add_adapter
+    add = add_adapter
 
     def with_one_loose(*args):
         peft_model = add(*args)
         peft_model.loose = torch.nn.Parameter(torch.ones(3))
         return peft_model
 
-    monkeypatch.setattr(model, "add_adapter", with_one_loose)
+    monkeypatch.setattr(cpt, "add_adapter", with_one_loose)
     with raises("train-no-gradient", "model.loose (1 "):
         cpt.train(pico_recipe())

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from nsllm_lite import model
-from nsllm_lite.rows import Row, in_groups
+from nsllm_lite.formats.rows import Row, in_groups
+from nsllm_lite.models import causal
+from nsllm_lite.models.causal import collate
 from nsllm_lite.train import cpt, guards, prefetch
 from tests.train.test_cpt import step_losses
 
@@ -39,7 +40,7 @@ def test_the_same_batches_in_the_same_order():
             rows, batches = next(ahead)
             assert [row.doc_ids[0] for row in rows] == [f"{step}-{n}" for n in range(3)]
             for batch, part in zip(batches, cut(read(step)), strict=True):
-                expected = model.collate(part, "cpu")
+                expected = collate(part, "cpu")
                 assert torch.equal(batch.input_ids, expected.input_ids)
                 assert torch.equal(batch.targets, expected.targets)
                 assert batch.layout.bounds == expected.layout.bounds
@@ -50,7 +51,7 @@ def test_the_same_batches_in_the_same_order():
 
 def test_two_are_ready_also_of_the_next_step_and_no_more(monkeypatch):
     made = []
-    monkeypatch.setattr(model, "lay_out", lambda rows, pinned: made.append(rows[0].doc_ids[0]))
+    monkeypatch.setattr(prefetch, "lay_out", lambda rows, pinned: made.append(rows[0].doc_ids[0]))
 
     def settled(count: int) -> bool:
         deadline = time.monotonic() + 10
@@ -94,7 +95,7 @@ def test_batches_left_out_are_noticed():
 
 def test_a_run_reads_ahead_and_leaves_no_thread(pico_recipe, tmp_path, monkeypatch):
     """Also where it is interrupted, or where reading fails; then it continues as if nothing had been."""
-    by, lay_out = [], model.lay_out
+    by, lay_out = [], causal.lay_out
 
     def watched(rows, pinned):
         by.append(threading.current_thread().name)
@@ -102,7 +103,7 @@ def test_a_run_reads_ahead_and_leaves_no_thread(pico_recipe, tmp_path, monkeypat
 
     whole, broken = (pico_recipe(out=str(tmp_path / name)) for name in ("whole", "broken"))
     with monkeypatch.context() as patched:
-        patched.setattr(model, "lay_out", watched)
+        patched.setattr(prefetch, "lay_out", watched)
         cpt.train(whole)
     assert sum(name.startswith("prefetch") for name in by) == 12 * 2
     assert not threads()
@@ -118,7 +119,7 @@ def test_a_run_reads_ahead_and_leaves_no_thread(pico_recipe, tmp_path, monkeypat
 
     for error, (module, name, replacement) in {
         KeyboardInterrupt: (guards, "require_finite", interrupted),
-        OSError: (model, "lay_out", unreadable),
+        OSError: (prefetch, "lay_out", unreadable),
     }.items():
         by.clear()
         with monkeypatch.context() as patched:

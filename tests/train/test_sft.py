@@ -14,9 +14,17 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from nsllm_lite import model, recipe, run, stop
+from nsllm_lite.artifact import interrupts
+from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.corpus.tokenizer import train_tokenizer
-from nsllm_lite.merge import merge
+from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.merge.write_model import merge
+from nsllm_lite.models.causal import PackedLM
+from nsllm_lite.models.loading import build_base, load_base
+from nsllm_lite.models.lora import add_adapter
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.train import ModelShape
 from nsllm_lite.tasks.prompt import plain_prompt
 from nsllm_lite.train import sft as tuning
 from nsllm_lite.train.examples import Example, Template, collate, read_examples
@@ -66,8 +74,8 @@ def make_home(root: Path) -> Path:
     tokenizer = load_tokenizer(root / "tokenizer")
     tokenizer.add_special_tokens(["<|im_start|>", TURN])
     tokenizer.save(str(root / "tokenizer/tokenizer.json"))
-    shape = recipe.ModelShape(**SHAPE, tokenizer=str(root / "tokenizer"))
-    base = model.build_base(shape, root / "tokenizer", tokenizer.token_to_id(END), seed=1)
+    shape = ModelShape(**SHAPE, tokenizer=str(root / "tokenizer"))
+    base = build_base(shape, root / "tokenizer", tokenizer.token_to_id(END), seed=1)
     for name, changes in (("base", {}), ("chat", {"chat_template": CHATML})):
         base.save_pretrained(root / name)
         (root / name / "tokenizer.json").write_text((root / "tokenizer/tokenizer.json").read_text())
@@ -95,7 +103,7 @@ def sft_values(home: Path, out: Path) -> dict:
 @pytest.fixture
 def asked(home, tmp_path):
     """A function from changes to a complete QLoRA tuning recipe on the pico model."""
-    return lambda **changes: recipe.validate({**sft_values(home, tmp_path / "out"), **changes}, "pico recipe")
+    return lambda **changes: recipes.validate({**sft_values(home, tmp_path / "out"), **changes}, "pico recipe")
 
 
 def lines_of(out) -> list[dict]:
@@ -146,8 +154,8 @@ def test_a_run_learns_to_answer_and_leaves_everything_it_should(home, asked, mon
         assert (out / name).stat().st_size > 0, name
     assert not [p for p in out.rglob("*") if p.suffix in (".pt", ".pth", ".bin", ".pkl")]
     assert "**Right:**\n\n> grey" in (out / "samples.md").read_text()
-    assert run.read_json(out / "times.json")["train_tokens_per_s"] > 0
-    assert run.read_json(out / "adapter/training.json")["base_fingerprint"] == run.fingerprint_weights(home / "base")
+    assert read_json(out / "times.json")["train_tokens_per_s"] > 0
+    assert read_json(out / "adapter/training.json")["base_fingerprint"] == fingerprint_weights(home / "base")
     tensors = load_file(out / "adapter/adapter_model.safetensors")
     assert all(t.dtype == torch.float32 and t.abs().max() > 0 for t in tensors.values())
     assert all(not torch.equal(t, t.bfloat16().float()) for t in tensors.values()), "trained in fp32, not in bf16"
@@ -162,9 +170,9 @@ def test_a_run_learns_to_answer_and_leaves_everything_it_should(home, asked, mon
     # the adapter merges as any other, and the merged model answers as adapter and base do
     merged = {"kind": "merge", "base": str(home / "base"), "adapter": str(out / "adapter"), "out": str(out / "merged")}
     merged |= {"base_weights": "dequantized", "then_requantize": False, "shard_bytes": 2**32, "dtype": "float32"}
-    merge(recipe.validate(merged, "test"))
+    merge(recipes.validate(merged, "test"))
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    lm = model.PackedLM(model.load_base(out / "merged", **options))
+    lm = PackedLM(load_base(out / "merged", **options))
     scored = tuning.score(lm, tuning.read_inputs(recipe_).heldout, 4, "cpu")
     assert scored["all"]["loss"] == pytest.approx(after["all"]["loss"], abs=2e-3)
 
@@ -182,7 +190,7 @@ def test_the_losses_are_those_of_each_example_alone_and_of_trl_with_padding(home
     assert len({len(example.input_ids) for example in shown[:8]}) > 2, "of different lengths"
 
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    base = model.load_base(home / "base", **options)
+    base = load_base(home / "base", **options)
     nats = tokens = 0
     for example in shown[:8]:
         ids = torch.from_numpy(example.input_ids)
@@ -205,7 +213,7 @@ def padded_trl_losses(home, recipe_, inputs, shown, folder) -> list[float]:
     from trl import SFTConfig, SFTTrainer
 
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    adapted = model.add_adapter(model.load_base(home / "base", **options), recipe_.adapter, "x", recipe_.seed)
+    adapted = add_adapter(load_base(home / "base", **options), recipe_.adapter, "x", recipe_.seed)
     optimizer = torch.optim.AdamW(
         [p for p in adapted.parameters() if p.requires_grad], lr=5e-3, betas=(0.9, 0.999), weight_decay=0.01
     )
@@ -275,7 +283,7 @@ def test_a_stopped_run_continues_bit_for_bit(asked, tmp_path, monkeypatch):
     (Path(broken.out) / "manifest.json").unlink()
     tuning.sft(broken)
     assert (Path(whole.out) / "metrics.jsonl").read_bytes() == (Path(broken.out) / "metrics.jsonl").read_bytes()
-    assert run.read_manifest(Path(broken.out))["results"] == run.read_manifest(Path(whole.out))["results"]
+    assert read_manifest(Path(broken.out))["results"] == read_manifest(Path(whole.out))["results"]
 
 
 def test_a_signal_within_a_step_keeps_the_last_whole_one(asked, tmp_path, monkeypatch):
@@ -290,12 +298,12 @@ def test_a_signal_within_a_step_keeps_the_last_whole_one(asked, tmp_path, monkey
         here(self, *args, **kwargs)
 
     def work():
-        with stop.listening():
+        with interrupts.listening():
             tuning.sft(stopped)
 
     with monkeypatch.context() as patch:
         patch.setattr(tuning.Tuning, "on_substep_end", signalled)
-        with pytest.raises(stop.Stop):
+        with pytest.raises(interrupts.Stop):
             work()
     assert [p.name for p in (Path(stopped.out) / "checkpoints").iterdir()] == ["step-000004", "step-000005"]
     tuning.sft(stopped)
@@ -315,7 +323,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(asked, monkeypatch):
     monkeypatch.setattr(tuning.Tuning, "on_step_begin", spoil)
     with raises("sft-loss-not-finite", "Step 3: loss nan", f"{recipe_.out}/checkpoints/step-000002"):
         tuning.sft(recipe_)
-    assert len(run.read_json(Path(recipe_.out) / "nonfinite.json")["examples"]) == 8
+    assert len(read_json(Path(recipe_.out) / "nonfinite.json")["examples"]) == 8
     assert not (Path(recipe_.out) / "manifest.json").exists()
 
 
@@ -378,7 +386,7 @@ def test_an_end_token_written_in_a_text_is_text_and_none_in_a_chat(home, tmp_pat
 
 def test_packed_examples_do_not_see_each_other(home, tmp_path):
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    lm = model.PackedLM(model.load_base(home / "base", **options))
+    lm = PackedLM(load_base(home / "base", **options))
     examples, _ = examples_of(home, tmp_path, [record(0), record(7), record(3, input="")])
     together = tuning.score(lm, examples, 3, "cpu")["all"]
     alone = [tuning.score(lm, [example], 1, "cpu")["all"] for example in examples]
@@ -429,7 +437,7 @@ def test_too_many_left_out_need_consent(home, asked, tmp_path, capsys):
     assert not (tmp_path / "consent").exists()
     results = tuning.sft(asked(**changes, max_left_out_share=0.2))
     assert results["records"]["data"]["data"] == {"in": 10, "used": 8, "left_out": {"empty answer": 2}}
-    left_out = run.read_json(tmp_path / "consent/left_out.json")
+    left_out = read_json(tmp_path / "consent/left_out.json")
     assert left_out == [{"data": "data", "name": "r9", "reason": "empty answer"}] * 2
 
 

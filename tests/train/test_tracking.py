@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import accelerate.tracking
 import pytest
 
-from nsllm_lite import recipe as recipes
+from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train import cpt, guards, tracking
 from nsllm_lite.train.plot import read_curve
 from tests.raising import raises

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple, TextIO, TypeVar
 
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 HEAD_BYTES = 65_536
 MAX_QUOTED_CHARS = 1 << 26

@@ -4,7 +4,7 @@ their numbers ("2.1" under "2", "A" under "III") or by their levels.
 
 import re
 
-from nsllm_lite.document import Section
+from nsllm_lite.formats.documents import Section
 
 MAX_NUMBER_CHARS = 24
 # Headings of a paper's top level by their names. One without a text stands above what follows it, up to the next.

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from nsllm_lite import recipe, run
+from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
 from nsllm_lite.corpus.files.opening import (
     ENTITIES_REFUSED,
@@ -47,9 +47,10 @@ from nsllm_lite.corpus.sources import (
     unarxive,
     wos,
 )
-from nsllm_lite.document import Document
 from nsllm_lite.errors import UserError
-from nsllm_lite.untrusted import leads_outside
+from nsllm_lite.formats.documents import Document
+from nsllm_lite.recipe.corpus import Source
+from nsllm_lite.safety import leads_outside
 
 # In the order in which they are asked whether a file is theirs: the narrow before the wide.
 READERS: dict[str, ModuleType] = {
@@ -95,7 +96,7 @@ class File(NamedTuple):
         return (end - self.start) * (PACKED_AS if self.name.lower().endswith(NAMES_OF_PACKED) else 1)
 
 
-def files_of(source: recipe.Source) -> list[File]:
+def files_of(source: Source) -> list[File]:
     """The files of a source in sorted order; hidden files and folders are passed over.
 
     Raises:
@@ -172,9 +173,7 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     return found
 
 
-def read(
-    source: recipe.Source, file: File, general: bool, formats: set[str] | None = None
-) -> Iterator[Document | Unread]:
+def read(source: Source, file: File, general: bool, formats: set[str] | None = None) -> Iterator[Document | Unread]:
     """The records of one file, or of all files in an archive. What nothing can be read from is one `Unread`.
 
     `general` says that the source is general text, where any plain text is welcome; papers are never plain text.
@@ -194,9 +193,7 @@ def read(
         yield Unread(f"{file.name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
 
-def _read_opened(
-    source: recipe.Source, opened: Opened, general: bool, formats: set[str]
-) -> Iterator[Document | Unread]:
+def _read_opened(source: Source, opened: Opened, general: bool, formats: set[str]) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     found = detect(opened.head, whole, opened.name, general)
     if isinstance(found, str) and source.format not in ("auto", found) and found != "parquet":
@@ -222,7 +219,7 @@ def _read_opened(
         yield Unread(whole, UNREADABLE_FILE, f"read as {found}, but no record is in it")
 
 
-def _records(found: str, source: recipe.Source, opened: Opened) -> Iterator[Document | Unread]:
+def _records(found: str, source: Source, opened: Opened) -> Iterator[Document | Unread]:
     if found == "parquet":
         with seekable(opened) as file:
             yield from fields.read_parquet(file, source.fields, source.name, opened.name)
@@ -241,15 +238,15 @@ def _sibling_text(opened: Opened, relative: str) -> str | None:
     return None if content is None else content.decode(encoding_of(content), errors="replace")
 
 
-def sha256_source(source: recipe.Source) -> str:
+def sha256_source(source: Source) -> str:
     """One hash over the names, sizes and contents of all files of a source."""
     digest = hashlib.sha256()
     for file in files_of(source):
-        content = file.refused or f"{file.path.stat().st_size}\0{run.sha256_file(file.path)}"
+        content = file.refused or f"{file.path.stat().st_size}\0{sha256_file(file.path)}"
         digest.update(f"{file.name}\0{content}\n".encode(errors="replace"))
     return digest.hexdigest()
 
 
-def bytes_of(source: recipe.Source) -> int:
+def bytes_of(source: Source) -> int:
     """Bytes of text behind a source, about."""
     return sum(file.num_bytes for file in files_of(source))

@@ -13,7 +13,7 @@ from nsllm_lite.corpus.files import identifiers
 from nsllm_lite.corpus.files.objects import objects_in
 from nsllm_lite.corpus.files.opening import Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
-from nsllm_lite.document import Document, as_doi
+from nsllm_lite.formats.documents import Document, as_doi
 
 MAX_ID_CHARS = 300
 ID_KEYS = ("id", "arxiv_id", "paper_id", "entry_id", "url", "doi", "DOI")

@@ -9,7 +9,7 @@ from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.sources import arxiv
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 NO_ENTRY = "the feed has no entry: the query found nothing"
 

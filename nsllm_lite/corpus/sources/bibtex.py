@@ -15,7 +15,7 @@ from nsllm_lite.corpus.files.opening import Unread, read_each
 from nsllm_lite.corpus.files.tagged import iter_lines, paragraphs, stated
 from nsllm_lite.corpus.sources import arxiv
 from nsllm_lite.corpus.sources.wos import accession_of, discipline_of
-from nsllm_lite.document import Document, as_doi
+from nsllm_lite.formats.documents import Document, as_doi
 
 MAX_ENTRY_CHARS = 1 << 24
 MAX_COMMENT_CHARS = 1 << 20  # an @comment that is not closed by then ends with its line

@@ -11,7 +11,7 @@ from nsllm_lite.corpus.files.objects import Opened, objects_in
 from nsllm_lite.corpus.files.opening import Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources import arxiv
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 MAX_DEPTH = 6  # {"message": {"items": [paper]}} has three
 LIST_KEYS = frozenset(("track", "status", "authorids", "venue", "venueid", "forum", "primary_area"))

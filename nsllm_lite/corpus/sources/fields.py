@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO, TextIO
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus.files import identifiers, parquet
 from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Joined, Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.tables import iter_rows
 from nsllm_lite.corpus.sources import arxiv, table
-from nsllm_lite.document import Document, as_doi
+from nsllm_lite.formats.documents import Document, as_doi
+from nsllm_lite.recipe.corpus import Fields
 
 LOOK_RECORDS = 1_000  # in which each mapped field must occur
 LOOK_CHARS = 1 << 24
@@ -27,7 +27,7 @@ _PMID = re.compile(r"pmid:\s*(\d+)", re.IGNORECASE | re.ASCII)
 _ABSENT = object()
 
 
-def read(stream: TextIO, fields: recipe.Fields, source: str, file: str) -> Iterator[Document | Unread]:
+def read(stream: TextIO, fields: Fields, source: str, file: str) -> Iterator[Document | Unread]:
     """One document a record. Where a mapped field is nowhere to be found the file is one `Unread` that says so."""
     first = stream.read(1)
     while first and first in " \r\n\ufeff":
@@ -38,9 +38,7 @@ def read(stream: TextIO, fields: recipe.Fields, source: str, file: str) -> Itera
     yield from _documents(records, fields, source, file, always_whole=not is_json)
 
 
-def read_parquet(
-    file: BinaryIO, fields: recipe.Fields | None, source: str, file_name: str
-) -> Iterator[Document | Unread]:
+def read_parquet(file: BinaryIO, fields: Fields | None, source: str, file_name: str) -> Iterator[Document | Unread]:
     """One document a row of a seekable file, by the map, or without one by the names of the columns."""
     whole = f"{file_name}#0"
     try:
@@ -67,7 +65,7 @@ def read_parquet(
 
 
 def _documents(
-    records: Iterator[dict | str], fields: recipe.Fields, source: str, file: str, always_whole: bool
+    records: Iterator[dict | str], fields: Fields, source: str, file: str, always_whole: bool
 ) -> Iterator[Document | Unread]:
     paths = _paths(fields)
     looked, absent, names = _look(records, paths)
@@ -87,7 +85,7 @@ def _documents(
     yield from read_each(chain(looked, records), file, make)
 
 
-def _paths(fields: recipe.Fields) -> dict[str, str]:
+def _paths(fields: Fields) -> dict[str, str]:
     return {role: path for role, path in fields if path}
 
 

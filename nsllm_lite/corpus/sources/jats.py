@@ -18,7 +18,7 @@ from nsllm_lite.corpus.files.elements import formula, iter_elements, text_of
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.sources.arxiv import arxiv_id
-from nsllm_lite.document import Document, Section, as_doi
+from nsllm_lite.formats.documents import Document, Section, as_doi
 
 FIGURES = frozenset(("fig", "fig-group", "table-wrap", "table-wrap-group", "graphic", "inline-graphic", "media"))
 EXTRAS = frozenset(("fn", "fn-group", "supplementary-material", "inline-supplementary-material", "boxed-text"))

@@ -19,10 +19,10 @@ from typing import TextIO
 
 from nsllm_lite.corpus.files.identifiers import name
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread
-from nsllm_lite.corpus.files.tex.commands import KEEP
-from nsllm_lite.corpus.files.tex.flatten import MAX_CHARS, Sibling, flatten
-from nsllm_lite.corpus.files.tex.paper import Paper
-from nsllm_lite.document import Document
+from nsllm_lite.corpus.latex.commands import KEEP
+from nsllm_lite.corpus.latex.flatten import MAX_CHARS, Sibling, flatten
+from nsllm_lite.corpus.latex.paper import Paper
+from nsllm_lite.formats.documents import Document
 
 LATEX_PART = "latex_part"
 MISSING_INPUT = "missing_input"

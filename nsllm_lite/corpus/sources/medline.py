@@ -12,7 +12,7 @@ from typing import TextIO
 from nsllm_lite.corpus.files import identifiers
 from nsllm_lite.corpus.files.opening import Unread, read_each
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
-from nsllm_lite.document import Document, as_doi
+from nsllm_lite.formats.documents import Document, as_doi
 
 SYNTAX = Syntax(
     line=re.compile(r"([A-Z][A-Z0-9]{1,3}) {0,2}-(?: |(?<=PMID-)|\s*$)(.*)"),

@@ -16,7 +16,7 @@ from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.sources import arxiv, jats
-from nsllm_lite.document import Document, as_doi
+from nsllm_lite.formats.documents import Document, as_doi
 
 DELETED = "deleted"
 NO_RECORD = "no record is in the answer"

@@ -10,7 +10,7 @@ from nsllm_lite.corpus.files.elements import iter_elements, text_of
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.sources.medline import bare_title
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 _CITATION = re.compile(r"(?<=[a-z)]) [⁰¹²³⁴⁵⁶⁷⁸⁹]+ ?(?=[.,;])")  # "in cancer ¹ ." cites; " ¹³C" is an isotope
 RECORDS = ("PubmedArticle", "PubmedBookArticle")

@@ -14,7 +14,7 @@ from nsllm_lite.corpus.files.opening import Unread, read_each
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
 from nsllm_lite.corpus.sources.arxiv import arxiv_id
 from nsllm_lite.corpus.sources.wos import accession_of
-from nsllm_lite.document import Document, as_doi
+from nsllm_lite.formats.documents import Document, as_doi
 
 # Tags that the format names: only these count where the dash has other blanks than two before it, so that a line of
 # an abstract such as "IL - 6" stays text.

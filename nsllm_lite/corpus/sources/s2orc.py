@@ -17,7 +17,7 @@ from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources.arxiv import arxiv_id
-from nsllm_lite.document import Document, Section, as_doi
+from nsllm_lite.formats.documents import Document, Section, as_doi
 
 PARSES = ("latex_parse", "grobid_parse", "pdf_parse", "jats_parse")
 OFFSETS = ("content", "body")  # the present form's text, in its first and its second schema

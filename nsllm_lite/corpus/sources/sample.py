@@ -6,7 +6,7 @@ from typing import TextIO
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.sniff import json_keys
-from nsllm_lite.document import Document, Section
+from nsllm_lite.formats.documents import Document, Section
 
 
 def recognise(head: str) -> bool:

@@ -11,7 +11,7 @@ from nsllm_lite.corpus.files import identifiers, tagged
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.tables import dialect_of, iter_rows
 from nsllm_lite.corpus.sources import arxiv, wos
-from nsllm_lite.document import Document, as_doi
+from nsllm_lite.formats.documents import Document, as_doi
 
 _NAMES = {  # those that say more first: of several columns that a table has, the first with something in it counts
     "title": "title titles articletitle papertitle documenttitle primarytitle ti t1",

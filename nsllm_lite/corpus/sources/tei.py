@@ -20,7 +20,7 @@ from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.sources.arxiv import arxiv_id
-from nsllm_lite.document import Document, Section, as_doi
+from nsllm_lite.formats.documents import Document, Section, as_doi
 
 RECORDS = ("TEI", "tei", "TEI.2")
 ROOTS = (*RECORDS, "teiCorpus", "teiCorpus.2")

@@ -13,7 +13,7 @@ from nsllm_lite.corpus.files.opening import UNREADABLE, Joined, Unread, read_eac
 from nsllm_lite.corpus.files.records import as_text, iter_records
 from nsllm_lite.corpus.files.sniff import json_keys
 from nsllm_lite.corpus.files.tagged import iter_lines
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 PASSAGE_CHARS = 4_000
 _SPLIT_COMPOUND = re.compile(r" @([-,.])@ ")  # WikiText writes "twenty-one" and "1,000" so

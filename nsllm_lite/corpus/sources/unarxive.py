@@ -18,7 +18,7 @@ from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources import arxiv
-from nsllm_lite.document import Document, Section
+from nsllm_lite.formats.documents import Document, Section
 
 LEVELS = {"chapter": 1, "part": 1, "section": 1, "subsection": 2, "subsubsection": 3}
 HEADING = ("section", "sec_number", "sec_type")

@@ -12,7 +12,7 @@ from nsllm_lite.corpus.files import identifiers
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
 from nsllm_lite.corpus.sources.arxiv import arxiv_id
-from nsllm_lite.document import Document, as_doi
+from nsllm_lite.formats.documents import Document, as_doi
 
 _TAGS = (
     "AB|AE|AF|AN|AR|AU|BA|BE|BF|BN|BP|BS|C1|C3|CA|CL|CR|CT|CY|D2|DA|DE|DI|DT|EA|ED|EI|EM|EP|FU|FX|GA|GP|HO|ID|IS|J9|JI|"

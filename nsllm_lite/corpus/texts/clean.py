@@ -14,7 +14,7 @@ from ftfy.chardata import CHARMAP_ENCODINGS
 from nsllm_lite.corpus.texts.boilerplate import without_boilerplate, without_label
 from nsllm_lite.corpus.texts.hyphens import rejoin_broken_lines, rejoin_broken_words
 from nsllm_lite.corpus.texts.markup import decode_entities, resolve_accents, resolve_tags, unwrap_formulas
-from nsllm_lite.document import Document, Section
+from nsllm_lite.formats.documents import Document, Section
 
 LOST = "\ufffd"
 MAX_PASSES = 8  # a repair may uncover the next ("&amp;#38;lt;i&gt;"); real text needs two, only a contrived one more

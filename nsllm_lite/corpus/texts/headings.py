@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nsllm_lite.document import Section
+from nsllm_lite.formats.documents import Section
 
 
 def _table(words: str) -> frozenset[str]:

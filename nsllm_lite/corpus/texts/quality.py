@@ -9,7 +9,7 @@ import re
 import string
 
 from nsllm_lite.corpus.texts.clean import LOST
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 BODY_CHARS = 20_000  # a table, a listing or a list of names shows itself this early
 MIN_WORDS = 20  # shares of fewer words say nothing

@@ -1,7 +1,7 @@
 """A document as the text that training sees. Each function gives (text, "") or ("", reason to drop it here)."""
 
 from nsllm_lite.corpus.texts import headings
-from nsllm_lite.document import Document, Section
+from nsllm_lite.formats.documents import Document, Section
 
 
 def phase1_text(document: Document, min_chars: int) -> tuple[str, str]:

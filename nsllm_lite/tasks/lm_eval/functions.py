@@ -12,8 +12,8 @@ from functools import partial
 
 from datasets import Dataset
 
-from nsllm_lite import recipe as recipes
 from nsllm_lite.errors import UserError
+from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks import scores
 from nsllm_lite.tasks.items import item_of
 from nsllm_lite.tasks.sets import BUNDLED, TaskSet, load_sets
@@ -30,7 +30,6 @@ def _dataset(task: str, tasks: str = BUNDLED, files: dict[str, str] | None = Non
         raise UserError(
             "lm-eval-no-items",
             f"{tasks} holds no items for {task!r}.",
-            "",
             "Give --metadata with `tasks` or `files` that have some.",
         )
     return {"test": Dataset.from_list(_records(found, "items")), "shots": Dataset.from_list(_records(found, "shots"))}

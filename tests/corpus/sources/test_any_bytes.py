@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 from tests.faults.fuzz_corpus import PACKED, TARGETS, read
 from tests.faults.fuzz_mutate import mutate
 from tests.faults.fuzz_target import seeds_of

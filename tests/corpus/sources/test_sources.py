@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files import elements
 from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, Unread
 from nsllm_lite.corpus.sources import arxiv, detect, jats, pubmed, text
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
+from nsllm_lite.recipe.corpus import Source
 from tests.raising import raises
 
 ARTICLE = """<PubmedArticle><MedlineCitation><PMID Version="1">{pmid}</PMID>
@@ -38,7 +38,7 @@ def read(reader, content):
 
 
 def read_path(path, format="auto", general=False):
-    source = recipe.Source(name="s", path=str(path), format=format)
+    source = Source(name="s", path=str(path), format=format)
     return [r for file in sources.files_of(source) for r in sources.read(source, file, general)]
 
 

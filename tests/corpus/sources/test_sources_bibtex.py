@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nsllm_lite.corpus.files.accents import plain
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.sources import bibtex, ris, wos
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 SAME_WOS = """FN Clarivate Analytics Web of Science
 VR 1.0

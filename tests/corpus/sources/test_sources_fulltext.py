@@ -14,7 +14,7 @@ from nsllm_lite.corpus.files.elements import iter_elements
 from nsllm_lite.corpus.files.linebreaks import BREAK, Lines
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.sources import jats, s2orc, tei, unarxive
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 GROBID = """<?xml version="1.0" encoding="UTF-8"?>
 <TEI xml:space="preserve" xmlns="http://www.tei-c.org/ns/1.0"><teiHeader xml:lang="en"><fileDesc><titleStmt>

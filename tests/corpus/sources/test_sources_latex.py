@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread
 from nsllm_lite.corpus.sources import latex
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 
 def read(content, file="f.tex", **files):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nsllm_lite.corpus.files import elements, replies
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.sources import arxiv, atom, conference, jats, oai, pubmed
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 OAI = "http://www.openarchives.org/OAI/2.0/"
 HEADER = "<header><identifier>{id}</identifier><setSpec>physics:hep-ex</setSpec></header>"

@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nsllm_lite import recipe
 from nsllm_lite.corpus.files import parquet, tables
 from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Unread
 from nsllm_lite.corpus.sources import fields, table
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
+from nsllm_lite.recipe.corpus import Fields, Source
 from tests.raising import assert_error
 
 WOS = "PT\tAU\tTI\tLA\tAB\tDI\tSC\tUT\tPM"
-PAPERS = recipe.Fields(title="headline", abstract="body.summary", id="uid", doi="doi", discipline="area", language="la")
+PAPERS = Fields(title="headline", abstract="body.summary", id="uid", doi="doi", discipline="area", language="la")
 
 
 def rows(content):
@@ -200,12 +200,10 @@ def test_a_map_of_fields_reads_json_lines_arrays_and_tables_alike():
 
 def test_ids_of_the_users_own_are_known_for_what_they_are():
     names = ["arXiv:2001.00001v3", "PMID: 12", "https://doi.org/10.1234/A", "x-1", None]
-    found = mapped(
-        "".join(json.dumps({"t": "text", "i": name}) + "\n" for name in names), recipe.Fields(text="t", id="i")
-    )
+    found = mapped("".join(json.dumps({"t": "text", "i": name}) + "\n" for name in names), Fields(text="t", id="i"))
     assert [d.id for d in found] == ["arxiv:2001.00001", "pmid:12", "doi:10.1234/a", "s:x-1", "s:f#5"]
     assert {d.text for d in found} == {"text"}
-    by = recipe.Fields(text="t", discipline="d")
+    by = Fields(text="t", discipline="d")
     found = mapped("".join(f'{{"t": "text", "d": "{d}"}}\n' for d in ("math.CO cs.CG", "Law", "physics of law")), by)
     assert [d.discipline for d in found] == ["Mathematics", "Law", "physics of law"]
 
@@ -224,7 +222,7 @@ def test_a_field_that_no_record_has_is_named_with_its_nearest():
     assert found.message.startswith("no field la;")
     assert ": uid, headline," in found.message
     # JSON may leave out what is null: only many records without a DOI show that there is none
-    text = recipe.Fields(text="t", doi="doi")
+    text = Fields(text="t", doi="doi")
     assert isinstance(mapped('{"t": "a"}\n' * 999, text)[0], Document)
     assert "no field doi" in mapped('{"t": "a"}\n' * 1000, text)[0].message
     late = '{"x": 1}\n' * 500 + '{"t": "a", "doi": null}\n' * 500
@@ -233,13 +231,13 @@ def test_a_field_that_no_record_has_is_named_with_its_nearest():
 
 def test_objects_and_deep_lists_are_no_text():
     body, deep, other = mapped(
-        '{"t": {"a": 1}}\n{"t": [[[[[["x"]]]]]]}\n{"t": [["p", 1], "q", NaN]}\n', recipe.Fields(text="t")
+        '{"t": {"a": 1}}\n{"t": [[[[[["x"]]]]]]}\n{"t": [["p", 1], "q", NaN]}\n', Fields(text="t")
     )
     assert body.message.startswith("t holds an object")
     assert body.message.endswith(" a")
     assert deep.message.startswith("t holds lists")
     assert other.text == "p\n\n1\n\nq"
-    (sections,) = mapped('{"body": [{"t": "one"}, {"x": 1}, {"t": "two"}]}', recipe.Fields(text="body.t"))
+    (sections,) = mapped('{"body": [{"t": "one"}, {"x": 1}, {"t": "two"}]}', Fields(text="body.t"))
     assert sections.text == "one\n\ntwo"
 
 
@@ -251,10 +249,10 @@ def test_a_map_and_its_format_go_together():
         ({"format": "fields", "fields": {}}, "fields-incomplete", "none"),
     ):
         with pytest.raises(ValidationError) as caught:
-            recipe.Source(name="n", path="p", **values)
+            Source(name="n", path="p", **values)
         (problem,) = caught.value.errors()
         assert_error(problem["ctx"]["error"], code, quoted)
-    assert recipe.Source(name="n", path="p", format="fields", fields={"text": "t"}).fields.text == "t"
+    assert Source(name="n", path="p", format="fields", fields={"text": "t"}).fields.text == "t"
 
 
 # --------------------------------------------------------------------------------------------------------- Parquet
@@ -268,15 +266,15 @@ def test_parquet_by_its_columns_and_by_a_map():
     first, second = read_parquet(as_parquet(columns))
     assert (first.id, first.title, first.abstract) == ("pmid:1", "T", "A")
     assert (second.id, second.title, second.abstract) == ("s:f#2", "U", "")
-    by = recipe.Fields(text="body.t", id="when")
+    by = Fields(text="body.t", id="when")
     assert [(d.id, d.text) for d in read_parquet(as_parquet(columns), by)] == [
         ("s:2000-01-01", "p\n\nq"),
         ("s:f#2", ""),
     ]
-    (absent,) = read_parquet(as_parquet(columns), recipe.Fields(text="body.t", id="pmid"))
+    (absent,) = read_parquet(as_parquet(columns), Fields(text="body.t", id="pmid"))
     assert absent.message.startswith("no field pmid;")
     assert absent.message.endswith(" PMID?")
-    (inner,) = read_parquet(as_parquet({"body": [{"t": "p"}]}), recipe.Fields(text="body.x"))
+    (inner,) = read_parquet(as_parquet({"body": [{"t": "p"}]}), Fields(text="body.x"))
     assert inner.message.startswith("no field body.x;")
     assert ": body, body.t;" in inner.message
     (other,) = read_parquet(as_parquet({"smiles": ["C"], "title": ["x"]}))
@@ -332,7 +330,7 @@ def test_any_text_is_read_and_every_line_accounted_for(content):
         for place, sign in content:
             text = text[:place] + sign + text[place + 1 :]
         content = text
-    for record in (*read(content), *mapped(content), *mapped(content, recipe.Fields(text="a"))):
+    for record in (*read(content), *mapped(content), *mapped(content, Fields(text="a"))):
         assert isinstance(record, Document | Unread)
     if content.strip(" \n\r\t,;|"):
         table.recognise(content.lstrip(" \n\r\t"))

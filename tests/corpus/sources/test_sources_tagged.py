@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nsllm_lite.corpus.files import tagged
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.sources import medline, ris, wos
-from nsllm_lite.document import Document
+from nsllm_lite.formats.documents import Document
 
 WOS = """FN Clarivate Analytics Web of Science
 VR 1.0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts import clean
 from nsllm_lite.corpus.texts.clean import clean_abstract, clean_document, clean_line, clean_text
-from nsllm_lite.document import Document, Section
+from nsllm_lite.formats.documents import Document, Section
 
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden_clean.jsonl").read_text().splitlines()]
 GROUPS = defaultdict(list)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts.headings import Mark, experimental, mark
-from nsllm_lite.document import Section
+from nsllm_lite.formats.documents import Section
 
 NAMES = {
     Mark.METHODS: (

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts import quality
 from nsllm_lite.corpus.texts.quality import reason_to_drop
-from nsllm_lite.document import Document, Section
+from nsllm_lite.formats.documents import Document, Section
 
 PROSE = "Thin films of tin grow whiskers when they are kept under stress, and the rate of growth depends on the grains."
 PAPER = Document("a", "s", "f#1", title="On the growth of tin", abstract=PROSE)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from nsllm_lite.corpus.texts import render
-from nsllm_lite.document import Document, Section
+from nsllm_lite.formats.documents import Document, Section
 
 PAPER = Document(
     "a", "s", "f#1", title="On tin", abstract="Tin grows.",

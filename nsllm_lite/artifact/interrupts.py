@@ -1,0 +1,114 @@
+"""Ending early without loss: Ctrl-C, SIGTERM (Slurm, Colab, `kill`), SIGHUP, or time that is up.
+
+Most work can be cut anywhere, because what is unfinished is done again: there `Stop` is raised where the signal meets
+it. Training has in memory what no file has yet: within `deferred` the first signal is only noted, until
+`raise_if_requested` is called where nothing is half-done. A second signal ends the process at once.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+TIME_IS_UP = 75  # sysexits' EX_TEMPFAIL: try again later
+SAME_S = 0.5  # a terminal and `make` or `accelerate` may each pass on one and the same Ctrl-C
+
+
+class Stop(BaseException):
+    """Not an Exception, so that nothing takes it for a failure of its own. `status` is the process's exit status."""
+
+    def __init__(self, signum: int):
+        is_time = signum == signal.SIGALRM
+        self.status = TIME_IS_UP if is_time else 128 + signum
+        reason = "the time of --max-hours is up" if is_time else f"stopped by {signal.Signals(signum).name}"
+        super().__init__(reason)
+
+
+class _Requested:
+    """What the signals have said so far; of the process, as signals are."""
+
+    signum = 0
+    when = 0.0
+    is_patient = False
+    is_alone = True
+    to_save = False
+
+
+@contextmanager
+def listening(max_hours: float | None = None, save_on: signal.Signals | None = None) -> Iterator[None]:
+    """Within it signals end the work as above, and so does the clock after `max_hours`; `save_on` asks to be saved.
+
+    A signal that is ignored (SIGHUP under nohup) stays so. In a thread other than the main one this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = dict.fromkeys(SIGNALS, _stop) | ({save_on: _save} if save_on else {})
+    before = {one: signal.getsignal(one) for one in handlers}
+    for one, handler in handlers.items():
+        if before[one] is not signal.SIG_IGN:
+            signal.signal(one, handler)
+    signal.setitimer(signal.ITIMER_REAL, (max_hours or 0) * 3600)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        _Requested.signum, _Requested.to_save = 0, False
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    now = time.monotonic()
+    if _Requested.signum:
+        if now - _Requested.when > SAME_S:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        return
+    _Requested.signum, _Requested.when = signum, now
+    if not _Requested.is_patient:
+        raise Stop(signum)
+
+
+def _save(signum: int, frame: FrameType | None) -> None:
+    _Requested.to_save = True
+
+
+@contextmanager
+def deferred(on_stop: Callable[[], None], alone: bool = True) -> Iterator[None]:
+    """Within it a signal waits for `raise_if_requested`; then `on_stop` is called on the way out. A signal that arrived
+    after the last check is raised on exit.
+
+    Of several processes that work together none may leave by itself (`alone` False): `raise_if_requested` does nothing,
+    and they are to agree on `requested`.
+    """
+    _Requested.is_patient, _Requested.is_alone = True, alone
+    try:
+        yield
+        raise_if_requested()
+    except Stop:
+        on_stop()
+        raise
+    finally:
+        _Requested.is_patient = False
+
+
+def requested() -> int:
+    """The signal that has come, or 0."""
+    return _Requested.signum
+
+
+def raise_if_requested() -> None:
+    """Raises `Stop` if a signal has come: nothing is half-done here."""
+    if _Requested.signum and _Requested.is_alone:
+        raise Stop(_Requested.signum)
+
+
+def take_save() -> bool:
+    """Whether a checkpoint was asked for since the last call."""
+    wanted, _Requested.to_save = _Requested.to_save, False
+    return wanted

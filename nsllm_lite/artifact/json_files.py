@@ -1,0 +1,62 @@
+"""JSON files that are whole, and say when they were changed."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.errors import UserError
+
+
+def sha256_json(value: Any) -> str:
+    """Hash of a JSON-able value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_sealed(path: Path, value: dict) -> None:
+    """`write_json` with a hash of the rest in it, which `read_json` checks and takes off."""
+    write_json(path, value | {"seal": sha256_json(json.loads(json.dumps(value)))})
+
+
+def read_json(path: Path, sealed: bool = False) -> Any:
+    """Raises UserError naming the file where it is not JSON, or not what `write_sealed` wrote.
+
+    With `sealed`, one without a seal is none that was.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        seal = value.pop("seal", None) if isinstance(value, dict) else None
+        if seal is None and sealed:
+            raise ValueError("its `seal` is not in it")  # caught below
+        if seal is not None and seal != sha256_json(value):
+            what = "its values are not those that were written; if you changed them, take out its `seal`"
+            raise ValueError(what)  # caught below
+    except (ValueError, RecursionError) as error:  # not JSON or not UTF-8, numbers or nesting beyond all bounds
+        raise damaged(path, error) from None
+    return value
+
+
+def read_object(path: Path, **needed: type) -> dict[str, Any]:
+    """The JSON object in `path`, with a value of these types under these names; UserError naming the file if not."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise damaged(path, f"a JSON object is needed, found {type(value).__name__}")
+    for name, kind in needed.items():
+        if not isinstance(value.get(name), kind):
+            raise damaged(path, f"{name!r} is {'not in it' if name not in value else 'of another kind'}")
+    return value
+
+
+def damaged(path: Path, what: object) -> UserError:
+    """What to raise where a file that a run left is not as it was left."""
+    return UserError(
+        "file-damaged",
+        f"{path} is damaged ({what}).",
+        "It was written whole once:",
+        "restore it from a copy, or delete its folder and run the same command again.",
+    )

@@ -1,0 +1,118 @@
+"""A step's output folder: begun, finished, or absent.
+
+Every verb writes one folder. Its `manifest.json` is written last, by rename, so a folder without one is unfinished.
+Dates and durations are in `times.json` (and a training's in `trainer_log.jsonl`), so that all else is the same byte for
+byte when run again.
+"""
+
+import importlib.metadata
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from nsllm_lite import __version__
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.json_files import damaged, read_object, write_json, write_sealed
+from nsllm_lite.errors import UserError
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "pyarrow", "numpy")
+
+
+def read_manifest(out: Path) -> dict | None:
+    """The manifest of `out`, or None where the directory is absent or unfinished.
+
+    Raises:
+        UserError: it is damaged, or none that `finish` writes.
+    """
+    path = Path(out) / "manifest.json"
+    if not path.is_file():
+        return None
+    manifest = read_object(path, recipe=dict, inputs=dict, results=dict)
+    if not isinstance(manifest.get("verb"), str):
+        raise damaged(path, "no verb is named in it")
+    return manifest
+
+
+def manifest_sha256(out: Path) -> str | None:
+    """Hash of an input directory's manifest: one link of the lineage. None where it has none (a plain model)."""
+    path = Path(out) / "manifest.json"
+    return sha256_file(path) if path.is_file() else None
+
+
+def _changes(recipe: dict, inputs: dict[str, str | None], before: dict) -> list[str]:
+    changed = [f"recipe.{key}" for key in sorted(recipe) if recipe[key] != before["recipe"].get(key)]
+    return changed + [key for key in sorted(inputs) if inputs[key] != before["inputs"].get(key)]
+
+
+def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
+    """Marks `out` as this run's: `run.json` says what is being made, so that only the same run continues it.
+
+    Raises:
+        UserError: `out` holds an unfinished run of another recipe or of other inputs.
+    """
+    path = out / "run.json"
+    is_begun = path.is_file() and len(os.listdir(out)) > 1  # alone it is of a run that failed at once
+    if is_begun and (changed := _changes(recipe, inputs, read_object(path, recipe=dict, inputs=dict))):
+        raise UserError(
+            "unfinished-run-differs",
+            f"{out} holds an unfinished run made differently (changed: {', '.join(changed)}).",
+            "Undo the change to continue it, write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete "
+            "that folder.",
+        )
+    write_json(path, {"recipe": recipe, "inputs": inputs})
+
+
+def is_finished(out: Path, recipe: dict, inputs: dict[str, str | None]) -> bool:
+    """Whether `out` already holds the result of this recipe on these inputs (label -> hash).
+
+    Raises:
+        UserError: it holds the finished result of another recipe or of other inputs, which is never overwritten.
+    """
+    manifest = read_manifest(out)
+    if manifest is None:
+        return False
+    if changed := _changes(recipe, inputs, manifest):
+        raise UserError(
+            "finished-result-differs",
+            f"{out} holds a finished result made differently (changed: {', '.join(changed)}).",
+            "It is not overwritten:",
+            "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder to make it anew.",
+        )
+    return True
+
+
+def finish(
+    out: Path,
+    verb: str,
+    recipe: dict,
+    inputs: dict[str, str | None],
+    results: dict[str, Any],
+    started: float,
+    measured: dict[str, Any] | None = None,
+) -> None:
+    """Writes `times.json`, then `manifest.json`: from here on `out` is finished.
+
+    `started` is the run's `time.time()`; `measured` holds what differs from machine to machine (speed, memory).
+    """
+    versions = {"nsllm-lite": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    write_json(
+        out / "times.json",
+        {
+            "started": utc(started),
+            "finished": utc(time.time()),
+            "seconds": round(time.time() - started, 1),
+            **(measured or {}),
+        },
+    )
+    manifest = {"verb": verb, "recipe": recipe, "inputs": inputs, "versions": versions, "results": results}
+    write_sealed(out / "manifest.json", manifest)
+
+
+def utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

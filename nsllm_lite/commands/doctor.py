@@ -1,0 +1,340 @@
+"""`nsllm-lite doctor`: does this machine train and merge right? Every check runs the real code on a tiny model.
+
+A check returns what it saw, or raises: `BrokenError` with what to do, `NotHereError` where there is nothing to check.
+Anything else that is raised counts as a failure too, with its own words.
+"""
+
+import copy
+import importlib.metadata
+import platform
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nsllm_lite import __version__, terminal
+from nsllm_lite.artifact.disk import GIB
+from nsllm_lite.commands import nvidia_driver
+from nsllm_lite.commands.tiny_run import ALL_LINEAR, END_OF_TEXT, STEPS, VOCAB, TinyRun
+from nsllm_lite.formats.rows import Row
+from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
+from nsllm_lite.models import heldout
+from nsllm_lite.models.causal import PackedLM, collate
+from nsllm_lite.models.device import find_device, has_bfloat16
+from nsllm_lite.models.loading import nf4_means
+from nsllm_lite.models.lora import add_adapter
+from nsllm_lite.models.sizes import QWEN3
+from nsllm_lite.recipe.merge import Merge
+from nsllm_lite.recipe.train import Adapter
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "liger-kernel", "triton", "accelerate", "safetensors")
+NEED_DISK_GIB, NEED_MEMORY_GIB = 4, 3  # of the CPU sample, environment included
+DISK_A_PARAMETER, MEMORY_A_PARAMETER = 6, 1.5  # bytes: a download and two merged models; a shard of them at a time
+STYLES = {"pass": "green", "FAIL": "bold red", "n/a": "dim"}
+UPGRADE = "install the versions of constraints.txt: python -m pip install -c constraints.txt -e '.[gpu]'"
+
+
+class BrokenError(Exception):
+    """What was seen, and what to do."""
+
+    def __init__(self, seen: str, to_do: str):
+        super().__init__(seen)
+        self.to_do = to_do
+
+
+class NotHereError(Exception):
+    """Why the check does not apply."""
+
+
+# --------------------------------------------------------------------------------------------------------- checks
+
+
+def check_card(patient: TinyRun) -> str:
+    if patient.device == "cpu":
+        if not torch.cuda.is_available() and (
+            problem := nvidia_driver.why_no_card(torch.__version__, torch.version.cuda)
+        ):
+            raise BrokenError(*problem)
+        raise NotHereError("no NVIDIA card visible; the tiny CPU run works, real models need a card")
+    card = torch.cuda.get_device_properties(0)
+    words = "bfloat16" if has_bfloat16("cuda") else "no bfloat16: fp16 with a scaled loss"
+    return f"{card.name}, {card.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}, {words}"
+
+
+def check_room(patient: TinyRun) -> str:
+    free_gib = shutil.disk_usage(Path.cwd()).free / GIB
+    with open("/proc/meminfo") as file:
+        memory_gib = int(next(line for line in file if line.startswith("MemAvailable")).split()[1]) / 2**20
+    seen = f"{free_gib:.0f} GiB of disk here, {memory_gib:.0f} GiB of memory"
+    if free_gib < NEED_DISK_GIB or memory_gib < NEED_MEMORY_GIB:
+        raise BrokenError(
+            seen,
+            f"even the CPU sample wants {NEED_DISK_GIB} GiB of disk and {NEED_MEMORY_GIB} GiB of memory: free some, or "
+            "set OUT= to another disk",
+        )
+    largest = next(
+        hub_id
+        for hub_id, _, size in QWEN3.values()
+        if size.params * DISK_A_PARAMETER < free_gib * GIB and size.params * MEMORY_A_PARAMETER < memory_gib * GIB
+    )
+    return f"{seen}: enough for a run of {largest}"
+
+
+def check_packing(patient: TinyRun) -> str:
+    lm = PackedLM(patient.load("none")).eval()
+    row = patient.some_rows(1)[0]
+    packed = lm.logits(collate([row], patient.device))
+    start, worst = 0, 0.0
+    for length in row.doc_lengths:
+        alone = Row(row.input_ids[start : start + length], [length], ["x"], ["x"], [1])
+        difference = packed[start : start + length] - lm.logits(collate([alone], patient.device))
+        start, worst = start + length, max(worst, difference.abs().max().item())
+    if not worst < 1e-4:
+        raise BrokenError(f"logits of packed documents differ by {worst:.1e}", UPGRADE)
+    return f"logits within {worst:.0e}"
+
+
+def check_accumulation(patient: TinyRun) -> str:
+    lm = PackedLM(patient.load("none").requires_grad_(True))
+    rows = patient.some_rows(4)
+    targets = sum(row.num_targets for row in rows)
+
+    def gradient(groups: list[list[Row]]) -> torch.Tensor:
+        lm.zero_grad()
+        for group in groups:
+            (lm(collate(group, patient.device)) / targets).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in lm.parameters()])
+
+    whole, parts = gradient([rows]), gradient([[row] for row in rows])
+    error = ((whole - parts).norm() / whole.norm()).item()
+    if not error < 1e-4:
+        raise BrokenError(f"4 rows at once and one by one give gradients that differ by {error:.1e}", UPGRADE)
+    return f"gradients within {error:.0e}"
+
+
+def check_fused_layers(patient: TinyRun) -> str:
+    from nsllm_lite.kernels.fused_layers import use_fused_layers
+
+    adapter = Adapter(rank=4, alpha=8, rslora=False, targets=list(ALL_LINEAR))
+    batch = collate(patient.some_rows(2), patient.device)
+
+    def gradients(fused: bool) -> torch.Tensor:
+        lm = PackedLM(add_adapter(patient.load("nf4"), adapter, "doctor", seed=0))
+        for name, parameter in lm.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(parameter, 0.01)
+        if fused and use_fused_layers(lm, recompute_cheap=True) != 2:
+            raise BrokenError("the decoder layers are not recognised", UPGRADE)
+        lm(batch).backward()
+        return torch.cat([p.grad.flatten() for p in lm.parameters() if p.requires_grad])
+
+    theirs, ours = gradients(fused=False), gradients(fused=True)
+    error = ((ours - theirs).norm() / theirs.norm()).item()
+    if not error < 1e-3:
+        raise BrokenError(f"the fused layers' gradients differ from PEFT's by {error:.1e}", UPGRADE)
+    return f"gradients within {error:.0e} of PEFT's"
+
+
+def check_end_of_text(patient: TinyRun) -> str:
+    rows = patient.some_rows(8)
+    documents = sum(len(row.doc_lengths) for row in rows)
+    batch = collate(rows, patient.device)
+    learned = int((batch.targets == END_OF_TEXT).sum())
+    if learned != documents:
+        raise BrokenError(f"{learned} end-of-text targets for {documents} documents", UPGRADE)
+    return f"{documents} documents, {learned} end-of-text targets"
+
+
+def check_nf4(patient: TinyRun) -> str:
+    from bitsandbytes import functional
+
+    from nsllm_lite.merge import nf4
+
+    base, plain = patient.load("nf4"), patient.load("none")
+    means = nf4_means(base)
+    different = total = 0
+    for name, mean in means.items():
+        module = base.get_submodule(name)
+        seen = functional.dequantize_4bit(module.weight.data, module.weight.quant_state).float().cpu()
+        flat = plain.get_submodule(name).weight.detach().float().cpu().flatten()
+        absmax = nf4.absmax_of(flat)
+        own = nf4.round_(flat, nf4.Scales(absmax, nf4.restored(absmax, mean))).view(seen.shape)
+        different, total = different + int((own != seen).sum()), total + own.numel()
+    if different > total * 1e-4:  # between a card and the CPU a few ties may fall the other way
+        raise BrokenError(f"{different:,} of {total:,} weights are not what NF4 says", UPGRADE)
+    return f"{total:,} weights, {different:,} different from NF4 done by hand"
+
+
+def check_evaluation(patient: TinyRun) -> str:
+    adapter = Adapter(rank=4, alpha=8, rslora=False, targets=list(ALL_LINEAR))
+    lm = PackedLM(add_adapter(patient.load("nf4"), adapter, "doctor", seed=0))
+    batch = collate(patient.some_rows(1), patient.device)
+
+    def gradients() -> list[torch.Tensor]:
+        lm.zero_grad()
+        lm(batch).backward()
+        return [p.grad.clone() for p in lm.parameters() if p.requires_grad]
+
+    before = gradients()
+    heldout.score(lm, patient.some_rows(1), 1, patient.device)
+    if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(before, gradients(), strict=True)):
+        raise BrokenError("evaluating the NF4 model changed its gradients", UPGRADE)
+    return "an evaluation in between leaves the gradients as they were"
+
+
+def check_moved(patient: TinyRun) -> str:
+    from safetensors.torch import load_file
+
+    tensors = load_file(patient.trained / "adapter/adapter_model.safetensors")
+    still = [name for name, tensor in tensors.items() if "lora_B" in name and not tensor.any()]
+    if still or len(tensors) != 2 * 2 * len(ALL_LINEAR):
+        raise BrokenError(f"{len(still)} of {len(tensors)} trained tensors did not move, {still[:1]}", UPGRADE)
+    return f"all {len(tensors)} tensors of the adapter have moved"
+
+
+def check_resume(patient: TinyRun) -> str:
+    from nsllm_lite.train.cpt import train
+
+    whole, broken = patient.trained, patient.folder / "broken"
+    shutil.copytree(whole, broken)
+    for path in (broken / "manifest.json", broken / "loss.png", broken / "samples.md"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(broken / "adapter")
+    shutil.rmtree(broken / f"checkpoints/step-{STEPS:06d}")
+    train(patient.recipe("broken"))
+    one, two = ((folder / "adapter/adapter_model.safetensors").read_bytes() for folder in (whole, broken))
+    if one == two:
+        return "bit for bit the same after a stop in the middle"
+    if patient.device == "cuda":
+        return "a resumed run differs in bits; GPU kernels add in any order"
+    raise BrokenError("a resumed run ends in other weights than an unbroken one", UPGRADE)
+
+
+def check_cross_entropy(patient: TinyRun) -> str:
+    torch.manual_seed(0)
+    hidden = torch.randn(200, 64, device=patient.device, requires_grad=True)
+    head, targets = torch.randn(VOCAB, 64, device=patient.device), torch.randint(VOCAB, (200,), device=patient.device)
+    found = []
+    for function in (linear_cross_entropy, linear_cross_entropy_reference):
+        hidden.grad = None
+        loss = function(hidden, head, targets)
+        loss.backward()
+        found.append((loss.item(), hidden.grad.clone()))
+    (loss, grad), (expected, expected_grad) = found
+    error = max(abs(loss / expected - 1), ((grad - expected_grad).norm() / expected_grad.norm()).item())
+    if not error < 1e-3:
+        raise BrokenError(f"the fused cross-entropy differs from torch's by {error:.1e}", UPGRADE)
+    return f"loss and gradient within {error:.0e} of torch's"
+
+
+def check_liger(patient: TinyRun) -> str:
+    if patient.device == "cpu":
+        raise NotHereError("Triton kernels need a card")
+    from nsllm_lite.kernels.liger import use_liger_kernels
+
+    plain = patient.load("none")
+    batch = collate(patient.some_rows(2), patient.device)
+    expected = PackedLM(plain).losses(batch)
+    swapped = use_liger_kernels(with_liger := copy.deepcopy(plain))
+    worst = (PackedLM(with_liger).losses(batch) - expected).abs().max().item()
+    if not worst < 1e-3:
+        raise BrokenError(f"Liger's kernels change token losses by {worst:.1e}", UPGRADE)
+    return f"{sum(swapped.values())} modules, token losses within {worst:.0e}"
+
+
+def check_merge(patient: TinyRun) -> str:
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    from nsllm_lite.merge.write_model import merge
+
+    adapter, out = patient.trained / "adapter", patient.folder / "merged"
+    values = {"base": str(patient.base), "adapter": str(adapter), "out": str(out), "base_weights": "original"}
+    merge(Merge(kind="merge", then_requantize=True, shard_bytes=10**9, **values))
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(patient.base), adapter).merge_and_unload()
+    ours = load_file(out / "model.safetensors")
+    different = [name for name, weight in theirs.state_dict().items() if not torch.equal(weight, ours[name])]
+    if different:
+        raise BrokenError(f"{len(different)} tensors differ from PEFT's merge, {different[:1]}", UPGRADE)
+    return f"{len(ours)} tensors, bit for bit PEFT's"
+
+
+CHECKS: dict[str, Callable[[TinyRun], str]] = {
+    "card": check_card,
+    "disk and memory": check_room,
+    "packed documents = each alone": check_packing,
+    "accumulation = batch": check_accumulation,
+    "end of text is learned": check_end_of_text,
+    "fused cross-entropy = torch": check_cross_entropy,
+    "fused layers = PEFT's": check_fused_layers,
+    "Liger kernels = torch": check_liger,
+    "NF4 is NF4": check_nf4,
+    "evaluation changes nothing": check_evaluation,
+    "training moves every tensor": check_moved,
+    "resumed run = unbroken run": check_resume,
+    "merge = PEFT's": check_merge,
+}
+
+
+# --------------------------------------------------------------------------------------------------------- report
+
+
+def doctor() -> dict[str, Any]:
+    """Prints versions and a table; returns both, and the names of the checks that failed."""
+    about = versions()
+    terminal.row((", ".join(f"{name} {number}" for name, number in about.items()),), (), style="")
+    print()
+    device, _, _ = find_device()
+    checks: list[dict[str, str]] = []
+    with tempfile.TemporaryDirectory() as name:
+        patient = TinyRun(Path(name), device)
+        for label, check in CHECKS.items():
+            with quiet() as printed:
+                verdict, seen, to_do = examine(check, patient)
+            terminal.row((verdict, label, seen), (5, 32), style=STYLES[verdict])
+            checks.append({"check": label, "verdict": verdict, "seen": seen, "to_do": to_do})
+            if verdict == "FAIL":
+                print(f"      -> {to_do}\n{printed.getvalue()[-2000:]}")
+    failed = [found["check"] for found in checks if found["verdict"] == "FAIL"]
+    print(f"\n{len(failed)} failed: {', '.join(failed)}" if failed else "\nNothing failed.")
+    return {"versions": about, "device": device, "checks": checks, "failed": failed}
+
+
+def examine(check: Callable[[TinyRun], str], patient: TinyRun) -> tuple[str, str, str]:
+    """(pass, FAIL or n/a; what was seen; what to do)"""
+    try:
+        return "pass", check(patient), ""
+    except NotHereError as reason:
+        return "n/a", str(reason), ""
+    except BrokenError as broken:
+        return "FAIL", str(broken), broken.to_do
+    except Exception as error:  # noqa: BLE001  (a check that cannot even run is what this verb is for)
+        traceback.print_exc()
+        return "FAIL", f"{type(error).__name__}: {error}".split("\n")[0], UPGRADE
+
+
+@contextmanager
+def quiet():  # noqa: ANN201
+    """What the checks print is kept for those that fail."""
+    printed = StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        yield printed
+
+
+def versions() -> dict[str, str]:
+    found = {"nsllm-lite": __version__, "Python": platform.python_version()}
+    found["platform"] = f"{sys.platform} {platform.machine()}"
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found

@@ -1,0 +1,262 @@
+"""What a run will use, before it starts: the model, memory, disk, download and tokens."""
+
+import os
+import shutil
+from pathlib import Path
+
+from nsllm_lite import terminal
+from nsllm_lite.artifact.disk import GIB
+from nsllm_lite.artifact.json_files import read_object
+from nsllm_lite.commands.stories import Chain
+from nsllm_lite.errors import UserError
+from nsllm_lite.models import execution
+from nsllm_lite.models.device import find_device, known_speed
+from nsllm_lite.models.execution import USABLE_SHARE, candidates, choose, require_card, trained_params
+from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token, read_size
+from nsllm_lite.recipe.train import Execution
+from nsllm_lite.safety import HUB_ID
+
+PEAK_TFLOPS = {
+    "H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155, "T4": 65,
+}  # fmt: skip
+"""Dense bf16 datasheet peaks (of the T4, which has no bf16, fp16), by a word of the card's name."""
+
+ASSUMED_MFU = 0.3  # by the 4N convention; assumed, not measured here
+
+
+BITS_A_PARAMETER = 2  # that a LoRA parameter can take up. Source: Allen-Zhu and Li, arXiv 2404.05405
+BITS_A_TOKEN = 3  # of scientific English to an 8B base model; assumed
+
+
+def plan(
+    chain: Chain,
+    why: str,
+    will_start: bool = True,
+    vram_gib: float | None = None,
+    show_all: bool = False,
+    price: float | None = None,
+) -> dict:
+    """Prints the plan of `chain` and returns its figures.
+
+    `vram_gib` plans for a card of so much memory on another machine, so that the disk here decides nothing; `show_all`
+    adds the other ways to run a step, `price` (an hour of the card) the money.
+
+    Raises:
+        UserError: the run does not fit the card or the disk cannot take its output; or the run `will_start` on a
+            machine without a card that it needs.
+    """
+    if vram_gib:
+        device, card_bytes, card = "cuda", int(vram_gib * GIB), "a card"
+    else:
+        device, card_bytes, card = find_device(chain.phase1.execution.device)
+    size, download_bytes = _size_and_download(chain)
+    row_tokens = chain.corpus.row_tokens
+    try:
+        how = choose(chain.phase1, size, row_tokens, device, card_bytes)
+    except UserError as error:
+        if error.code != "execution-memory-too-small":
+            raise
+        raise UserError("run-does-not-fit", str(error), _nearest_words(chain, row_tokens, card_bytes)) from None
+    memory = execution.memory(chain.phase1, size, row_tokens, how)
+    width = 4 if chain.phase1.compute_dtype == "float32" else 2
+    disk_bytes = download_bytes + 2 * size.params * width
+    out = Path(chain.corpus.out).parent
+    free_bytes = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
+    phases = {"Phase 1": chain.phase1, "Phase 2": chain.phase2}
+    speed = _speed(size, card) if device == "cuda" else None
+    figures = {
+        "model": chain.phase1.model,
+        "parameters": size.params,
+        "trained_parameters": trained_params(chain.phase1, size),
+        "card": card,
+        "card_bytes": card_bytes,
+        "memory_bytes": memory,
+        "execution": how.model_dump(mode="json"),
+        "download_bytes": download_bytes,
+        "disk_bytes": disk_bytes,
+        "free_disk_bytes": free_bytes,
+        "tokens": {phase.out: phase.budget.tokens for phase in phases.values()},
+        "hours": {phase.out: phase.budget.tokens / speed[0] / 3600 if speed else None for phase in phases.values()},
+    }
+    lines = [
+        ("Model", why),
+        (
+            "",
+            f"{_millions(size.params)} parameters, {_millions(figures['trained_parameters'])} trained "
+            f"(LoRA rank {chain.phase1.adapter.rank} on {chain.phase1.quantisation} weights)",
+        ),
+        (
+            "Machine",
+            card + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else "") + ("" if vram_gib else f"; {_host_words()}"),
+        ),
+        (
+            "Step",
+            f"{chain.phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} x "
+            f"{row_tokens:,}; {_execution_words(how, size)}",
+        ),
+    ]
+    if device == "cuda":
+        parts = ", ".join(f"{name} {part / GIB:.1f}" for name, part in memory.items())
+        need = sum(memory.values())
+        left = f"{(card_bytes - need) / GIB:.1f} GiB left of the card"
+        lines.append(("Memory", f"{need / GIB:.1f} GiB predicted ({parts}); {left}"))
+    for name, phase in phases.items():
+        budget = phase.budget
+        words = f"{budget.steps:,} steps = up to {budget.tokens:,} tokens, {phase.schedule.shape} learning rate "
+        words += f"{phase.optimizer.learning_rate:g}"
+        lines.append((name, words + (_time_words(size, budget.tokens, card, price) if speed else "")))
+    lines += [
+        ("Capacity", _capacity_words(chain, figures["trained_parameters"])),
+        ("Download", f"{download_bytes / GIB:.1f} GiB" + ("" if download_bytes else " (everything is here)")),
+        (
+            "Disk",
+            f"{disk_bytes / GIB:.2g} GiB for the base and two merged models under {out} "
+            f"({free_bytes / GIB:.0f} GiB free)",
+        ),
+    ]
+    for label, words in lines:
+        terminal.row((label, words), (10,))
+    if show_all and device == "cuda":
+        print()
+        ways = _ways(chain, size, row_tokens, card_bytes, how, speed)
+        terminal.table(list(ways[0]), [list(way.values()) for way in ways], right=tuple(ways[0])[:-1])
+    if will_start:
+        require_card(chain.phase1, size, device)
+    if free_bytes < disk_bytes and not vram_gib:
+        raise UserError(
+            "run-disk-too-small",
+            f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} free at {out}.",
+            "Free some space, or write elsewhere with OUT=DIR.",
+        )
+    return figures
+
+
+def _nearest_words(chain: Chain, row_tokens: int, card_bytes: int) -> str:
+    """The largest Qwen3 with the same settings that would fit."""
+    for name, (hub_id, _, size) in QWEN3.items():
+        try:
+            how = choose(chain.phase1, size, row_tokens, "cuda", card_bytes)
+        except ValueError:
+            continue
+        need = sum(execution.memory(chain.phase1, size, row_tokens, how).values()) / GIB
+        return f"The nearest that fits is {hub_id} ({need:.1f} GiB): SIZE={name}, or MODEL= with other recipes."
+    return "No Qwen3 fits it with these settings."
+
+
+def _host_words() -> str:
+    """The machine around the card."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"{len(os.sched_getaffinity(0))} CPU cores, {memory_bytes / GIB:.1f} GiB of memory"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
+
+
+def _size_and_download(chain: Chain) -> tuple[ModelSize, int]:
+    """The base's widths and the bytes still to be fetched."""
+    if chain.base:
+        trained = chain.corpus.train_tokenizer
+        vocab = trained.vocab_size if trained else QWEN3[REFERENCE][2].vocab
+        return ModelSize.of_shape(chain.base.build, vocab), 0
+    model = chain.phase1.model
+    if (Path(model) / "config.json").is_file():
+        return read_size(Path(model)), 0
+    if known := next((size for hub_id, _, size in QWEN3.values() if hub_id == model), None):
+        return known, 0 if _is_cached(model) else known.params * 2
+    size = ModelSize.of(read_object(Path(_fetch_config(model))))
+    return size, 0 if _is_cached(model) else size.params * 2
+
+
+def _is_cached(hub_id: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names)
+
+
+def _fetch_config(hub_id: str) -> str:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        if not HUB_ID.fullmatch(hub_id):
+            raise HFValidationError
+        return hf_hub_download(hub_id, "config.json")
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            "plan-model-not-found",
+            f"MODEL={hub_id!r} is neither a model folder nor a hub id that can be had ({type(error).__name__}).",
+            "Check the name and the network; HF_ENDPOINT sets a mirror, and MODEL=DIR takes a local copy.",
+        ) from error
+
+
+def _capacity_words(chain: Chain, trained: int) -> str:
+    """Whether the adapter can hold what there is to learn."""
+    room = BITS_A_PARAMETER * trained / 1e6
+    bits = {"Phase 1": BITS_A_TOKEN * chain.phase1.budget.tokens, "Phase 2": BITS_A_TOKEN * chain.phase2.budget.tokens}
+    words = ", ".join(f"{name} brings at most {count / 1e6:,.0f}" for name, count in bits.items())
+    short = max(bits.values()) / 1e6 > room
+    advice = "" if not short else f"; rank {chain.phase1.adapter.rank} is too low to take all of it, raise adapter.rank"
+    holds = f"{room:,.0f} Mbit in the adapter (about {BITS_A_PARAMETER} bits a parameter)"
+    return f"{holds}; at {BITS_A_TOKEN} bits a token (assumed) {words}{advice}"
+
+
+def _ways(
+    chain: Chain,
+    size: ModelSize,
+    row_tokens: int,
+    card_bytes: int,
+    chosen: Execution,
+    speed: tuple[float, str] | None,
+) -> list[dict[str, str]]:
+    """Of each micro-batch and holding of the weights the fastest way, the fastest that fits, and the leanest."""
+    ways = list(candidates(chain.phase1, size, row_tokens))
+    usable = USABLE_SHARE * card_bytes
+    of_chosen = next(way.cost for way in ways if way.execution == chosen)
+    lines = []
+    for key in sorted({(way.execution.micro_batch_rows, bool(way.execution.dequantised)) for way in ways}):
+        mine = [way for way in ways if (way.execution.micro_batch_rows, bool(way.execution.dequantised)) == key]
+        mine.sort(key=lambda way: way.cost)
+        fitting = [way for way in mine if way.need_bytes <= usable]
+        for way in dict.fromkeys([mine[0], *fitting[:1], mine[-1]]):
+            layers = f"{way.execution.recompute_layers} of {size.layers}"
+            lines.append(
+                {
+                    "rows": str(way.execution.micro_batch_rows),
+                    "recomputed": layers + (", cheap" if way.execution.recompute_cheap else ""),
+                    "weights": "dequantised" if way.execution.dequantised else chain.phase1.quantisation,
+                    "GiB": f"{way.need_bytes / GIB:.1f}",
+                    "left": f"{(card_bytes - way.need_bytes) / GIB:.1f}",
+                    "time": f"{way.cost / of_chosen:.2f}x",
+                    "tokens/s": f"{speed[0] * of_chosen / way.cost:,.0f}" if speed else "",
+                    "": "chosen" if way.execution == chosen else "" if way.need_bytes <= usable else "does not fit",
+                }
+            )
+    return lines
+
+
+def _execution_words(how: Execution, size: ModelSize) -> str:
+    words = f"{how.recompute_layers} of {size.layers} layers recomputed"
+    if how.recompute_cheap and how.recompute_layers < size.layers:
+        words += ", of the others norms and SwiGLU"
+    words += ", NF4 weights held dequantised" if how.dequantised else ""
+    return words + (", layers compiled" if how.compile else "")
+
+
+def _speed(size: ModelSize, card: str) -> tuple[float, str] | None:
+    """(tokens a second, where the figure comes from), as far as anything is known of the card."""
+    each = flops_per_token(size)
+    if known := known_speed(card):
+        return known["flops"] / each, f"as measured on this card, {known['on']}"
+    peak = next((tflops for word, tflops in PEAK_TFLOPS.items() if word in card), None)
+    return (peak * 1e12 * ASSUMED_MFU / each, f"{ASSUMED_MFU:.0%} of the card's peak, assumed") if peak else None
+
+
+def _time_words(size: ModelSize, tokens: int, card: str, price: float | None) -> str:
+    if not (speed := _speed(size, card)):
+        return ""
+    tokens_per_s, source = speed
+    hours = tokens / tokens_per_s / 3600
+    money = f", {hours * price:,.2f} at {price:g} an hour" if price else ""
+    return f", about {hours:.1f} h at {tokens_per_s:,.0f} tokens/s ({source}){money}"

@@ -1,0 +1,70 @@
+"""Which recipe folder and which size of Qwen3 a run takes."""
+
+import difflib
+from pathlib import Path
+
+from nsllm_lite.errors import UserError
+from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED, read_size
+
+
+def sized(folder: Path) -> tuple[Path, str | None]:
+    """recipes/qwen3 and 8b of recipes/qwen3-8b, a former folder of one size; of one that is there, itself and None."""
+    name, _, size = folder.name.partition("-")
+    is_former = name == SIZED and size in QWEN3 and not folder.exists()
+    return (folder.with_name(SIZED), size) if is_former else (folder, None)
+
+
+def pick_size(asked: Path, size: str | None = None, model: str | None = None) -> tuple[Path, str | None]:
+    """The recipe folder and the size that RECIPES=, SIZE= and MODEL= ask for; None: the card decides, or no size does.
+
+    Raises:
+        UserError: there is no such size, or two of them disagree.
+    """
+    folder, former = sized(asked)
+    if former:
+        print(f"{asked} is now {folder} with SIZE={former}")
+    if size and size not in QWEN3:
+        near = difflib.get_close_matches(size.lower(), QWEN3, n=1)
+        todo = f"Did you mean {near[0]}?" if near else f"Name one of {', '.join(QWEN3)}."
+        raise UserError("size-unknown", f"SIZE={size}: no such size.", todo)
+    if size and (folder.name != SIZED or former not in (None, size)):
+        todo = f"Leave one of them out, or set RECIPES=recipes/{SIZED}."
+        raise UserError("size-not-of-recipes", f"SIZE={size}: {asked} has no recipes for it.", todo)
+    of_model = next((word for word, (hub_id, _, _) in QWEN3.items() if hub_id == model), None)
+    if model and size and not of_model and (Path(model) / "config.json").is_file():
+        of_model = next((word for word, (_, _, widths) in QWEN3.items() if widths == read_size(Path(model))), None)
+    taken = size or former
+    if model and taken and of_model != taken and (size or of_model):
+        found = f"MODEL={model} is not of SIZE={taken}, which is {QWEN3[taken][0]}."
+        raise UserError("size-not-of-model", found, "Leave one of them out.")
+    return folder, (of_model or taken) if folder.name == SIZED else None
+
+
+def choose_size(card_gib: float | None) -> tuple[str, str]:
+    """The size for a card of `card_gib` (None: no card), and the reason in words.
+
+    Raises:
+        UserError: there is no card, or it is too small for every recipe.
+    """
+    if card_gib is None:
+        raise UserError(
+            "card-missing",
+            "CORPUS= starts the real run, which needs an NVIDIA card, and torch sees none here (if there is one, "
+            "`nsllm-lite doctor` tells why).",
+            "With a card of 22 GiB or more this command chooses Qwen3-8B-Base, with a smaller one a smaller model.",
+            "To try your corpus here with the tiny CPU model, add RECIPES=recipes/nano.",
+        )
+    names = list(QWEN3)
+    for name in names[names.index(REFERENCE) :]:
+        hub_id, min_gib, _ = QWEN3[name]
+        if card_gib >= min_gib:
+            reason = f"{hub_id}: the largest Qwen3 base model for a card of {card_gib:.1f} GiB (it asks for {min_gib})"
+            if name == REFERENCE and card_gib >= QWEN3["14b"][1]:
+                reason += "; it is NSLLM's base and the reference here, SIZE=14b would fit too"
+            return name, reason
+    smallest = QWEN3[names[-1]]
+    raise UserError(
+        "card-below-smallest-recipe",
+        f"The card has {card_gib:.1f} GiB; the smallest recipe ({smallest[0]}) needs {smallest[1]} GiB.",
+        "Use a larger card, or try the chain on the CPU with RECIPES=recipes/nano.",
+    )

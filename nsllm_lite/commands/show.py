@@ -1,0 +1,278 @@
+"""`nsllm-lite runs` and `nsllm-lite show`: what was run, and where a model comes from."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nsllm_lite import terminal
+from nsllm_lite.artifact.disk import GIB, save_picture
+from nsllm_lite.artifact.lineage import (  # fmt: skip
+    ABSENT,
+    AS_USED,
+    CHANGED,
+    DAMAGED,
+    FINISHED,
+    Input,
+    Step,
+    find_steps,
+    inputs_of,
+    named_inputs,
+    read_step,
+)
+from nsllm_lite.commands.html_report import write_page
+from nsllm_lite.errors import UserError
+
+CURVES = {"train": {"domain": "held-out, domain", "general": "held-out, general"}, "sft": {"answers": "held-out"}}
+HEADS = ("training", "tokens", "of its data", "held-out", "loss", "bits per byte", "tokens/s", "GiB")
+Graph = dict[Path, tuple[Step, list[Input]]]
+
+
+def list_runs(folder: Path) -> dict[str, Any]:
+    """Prints a line a step under `folder`; returns the same as figures."""
+    steps = find_steps(folder)
+    if not steps:
+        print(f"No run in {folder}: no folder in it has a manifest.json or run.json.")
+        return {"folder": str(folder), "runs": []}
+    found = [figures_of(step) for step in steps]
+    heads = ("run", "step", "made from", "finished (UTC)", "tokens", "loss, domain", "loss, general", "size", "state")
+    lines = [
+        (
+            row["run"],
+            f"{row['step']} {row['rows']}".strip(),
+            ", ".join(_short(path, folder) for path in row["made_from"]),
+            row["finished"].replace("T", " ")[:16],
+            "" if row["tokens"] is None else f"{row['tokens']:,}",
+            _arrow(row["loss"], "domain") or _arrow(row["loss"], "answers", "answers "),
+            _arrow(row["loss"], "general"),
+            size_words(row["bytes"]),
+            row["state"],
+        )
+        for row in found
+    ]
+    terminal.table(heads, lines, right=("tokens", "size"))
+    return {"folder": str(folder), "runs": found}
+
+
+def figures_of(step: Step) -> dict[str, Any]:
+    """What is known of one step; losses in nats per token on held-out rows, sizes in bytes."""
+    started, finished = step.dates()
+    main = {"corpus": "source", "merge": "adapter", "train": "model", "sft": "model", "tasks": "corpus"}.get(step.kind)
+    inputs = [(label, path) for label, path, _, _ in named_inputs(step)]
+    named = [path for label, path in inputs if label == main] or [path for _, path in inputs]
+    return {
+        "run": str(step.folder),
+        "step": step.kind,
+        "rows": step.rows,
+        "state": step.state,
+        "started": started,
+        "finished": finished,
+        "seconds": step.times.get("seconds"),
+        "tokens": step.tokens(),
+        "loss": {name: {"before": a["loss"], "after": b["loss"]} for name, (a, b) in step.losses().items()},
+        "bytes": step.num_bytes(),
+        "made_from": list(dict.fromkeys(named)),
+    }
+
+
+def _arrow(losses: dict[str, dict[str, float]], name: str, words: str = "") -> str:
+    return f"{words}{losses[name]['before']:.3f} -> {losses[name]['after']:.3f}" if name in losses else ""
+
+
+def _short(path: str, root: Path) -> str:
+    """`path` as seen from `root`; as it is where it lies elsewhere, or nowhere here."""
+    inside = Path(path).resolve()
+    return str(inside.relative_to(root.resolve())) if inside.is_relative_to(root.resolve()) else path
+
+
+def size_words(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB / 10 else f"{num_bytes / 2**20:.1f} MiB"
+
+
+# ------------------------------------------------------------------------------------------------------------- show
+
+
+def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dict[str, Any]:
+    """Prints the lineage of a step, or of a whole run, as a tree and its phases as a table; draws their curves.
+
+    `html` gets all of it as one page, with the ledger, the held-out losses and the scores that were found.
+
+    Raises:
+        UserError: there is no run in `folder`.
+    """
+    steps = [found] if folder.is_dir() and (found := read_step(folder)) else find_steps(folder)
+    if not steps or all(step.state == DAMAGED for step in steps):
+        raise UserError(
+            "run-not-found",
+            f"{folder} is no run: neither it nor a folder in it has a manifest.json or run.json that can be read.",
+            "Name a folder that `nsllm-lite runs` lists, or one that holds such.",
+        )
+    graph: Graph = {}
+    for step in steps:
+        if step.state != DAMAGED:
+            _trace(replace(step, folder=step.folder.resolve()), graph)
+    used = {one.step.folder for _, inputs in graph.values() for one in inputs if one.step}
+    ends = [step.folder.resolve() for step in steps if step.folder.resolve() in graph.keys() - used]
+    root = folder.resolve() if len(steps) > 1 else folder.resolve().parent
+    seen: set[Path] = set()
+    tree = "\n".join(line for end in ends for line in _tree(end, graph, root, seen))
+    print(tree)
+    _print_checks([one.state for _, inputs in graph.values() for one in inputs])
+    phases = [step for step, _ in graph.values() if step.kind in CURVES]
+    trained = (HEADS, list(_lines_of(phases, root)))
+    if phases:
+        print()
+        terminal.table(*trained, right=("tokens", "of its data", "tokens/s", "GiB"))
+    drawn = [step for step in phases if step.metrics()]
+    if drawn:
+        png = png or folder / "curves.png"
+        draw_curves(drawn, png, root)
+        print(f"\n{png}: losses of {', '.join(_short(str(step.folder), root) for step in drawn)}")
+    if html:
+        write_page(html, f"{folder}", tree, trained, png if drawn else None, [step for step, _ in graph.values()])
+        print(f"{html}: all of it as one page")
+    lineage = [
+        figures_of(step)
+        | {
+            "inputs": [
+                {
+                    "label": one.label,
+                    "path": one.path,
+                    "state": one.state,
+                    "made_by": str(one.step.folder) if one.step else None,
+                }
+                for one in inputs
+            ]
+        }
+        for step, inputs in graph.values()
+    ]
+    return {"run": str(folder), "lineage": lineage, "curves": str(png) if drawn else None, "page": html and str(html)}
+
+
+def _trace(step: Step, graph: Graph, waiting: tuple[Path, ...] = ()) -> None:
+    """Adds a step to `graph` behind all that it was made from: the oldest comes first."""
+    if step.folder in graph or step.folder in waiting:
+        return
+    inputs = inputs_of(step)
+    for one in inputs:
+        if one.step:
+            _trace(one.step, graph, (*waiting, step.folder))
+    graph[step.folder] = (step, inputs)
+
+
+def _behind(folder: Path, graph: Graph) -> set[Path | str]:
+    """All that a step was made from, at any distance: folders of steps, and paths of what no step made."""
+    found: set[Path | str] = set()
+    for one in graph[folder][1] if folder in graph else ():
+        place = one.step.folder if one.step else one.path
+        found |= {place} | (_behind(place, graph) if one.step else set())
+    return found
+
+
+def _tree(folder: Path, graph: Graph, root: Path, seen: set[Path], lead: str = "") -> list[str]:
+    """A line for the step, and under it what it was made from; what stands further below already is not repeated."""
+    step, inputs = graph[folder]
+    lines = [f"{_short(str(folder), root)}  {words_of(step)}" + (" (above)" if folder in seen else "")]
+    if folder in seen:
+        return lines
+    seen.add(folder)
+    grouped: dict[Path | str, list[Input]] = {}
+    for one in inputs:
+        grouped.setdefault(one.step.folder if one.step else one.path, []).append(one)
+    deeper = set().union(*(_behind(place, graph) for place in grouped if isinstance(place, Path)))
+    shown = [
+        (place, group)
+        for place, group in grouped.items()
+        if place not in deeper or any(one.state == CHANGED for one in group)
+    ]
+    for number, (place, group) in enumerate(shown):
+        is_last = number == len(shown) - 1
+        states = ", ".join(f"{one.label} {one.state}" for one in group if one.state == CHANGED)
+        if isinstance(place, Path):
+            below = _tree(place, graph, root, seen)
+        else:
+            absent = "a hub id, or not here any more" if group[0].state == ABSENT else ""
+            below = ["  ".join(filter(None, (place, group[0].words or absent)))]
+        below[0] += f"  ({states})" if states else ""
+        lines += [("└─ " if is_last else "├─ ") + below[0]]
+        lines += [("   " if is_last else "│  ") + line for line in below[1:]]
+    return lines
+
+
+def words_of(step: Step) -> str:
+    """What a step did, with its key figures, in one line."""
+    recipe, results = step.recipe, step.results
+    losses = ", ".join(f"{name} {a['loss']:.3f} -> {b['loss']:.3f}" for name, (a, b) in step.losses().items())
+    tokens = f"{step.tokens() or 0:,} tokens"
+    match step.kind:
+        case "corpus":
+            rows = {tuple(name.split("/")): found for name, found in results.get("rows", {}).items()}
+            counts = (f"{name} {found['tokens']:,}" for (name, split), found in rows.items() if split == "train")
+            words = f"corpus: tokens of {', '.join(counts)}" if rows else "corpus"
+        case "train":
+            adapter = recipe.get("adapter")
+            how = f"LoRA rank {adapter['rank']} on {recipe.get('quantisation')}" if adapter else "all weights"
+            words = f"train on {step.rows}, {how}: {tokens}" + (f", {losses}" if losses else "")
+        case "sft":
+            words = f"instruction tuning: {tokens}" + (f", {losses}" if losses else "")
+        case "merge":
+            words = f"merge into {results.get('base_weights') or recipe.get('base_weights')} weights"
+        case "tasks":
+            counts = results.get("tasks", {}).values()
+            words = (
+                f"tasks: {sum(c['train'] for c in counts):,} items to train, {sum(c['test'] for c in counts):,} to test"
+            )
+        case "eval":
+            words = f"scores of {len(recipe['models'])} models"
+        case "report":
+            words = "held-out losses of base, phase 1 and phase 2"
+        case _:
+            words = step.kind
+    return words + ("" if step.state == FINISHED else f" ({step.state})")
+
+
+def _print_checks(states: list[str]) -> None:
+    checked = sum(state in (AS_USED, CHANGED) for state in states)
+    if changed := states.count(CHANGED):
+        print(f"\n{changed} of {checked} inputs have changed since: what stands there now is not what was read.")
+    elif checked:
+        print(f"\nOf {len(states)} inputs {checked} were hashed again: they are what was read.")
+
+
+def _lines_of(phases: Iterable[Step], root: Path) -> Iterator[tuple[str, ...]]:
+    """Of each training a line a held-out set, with the columns of HEADS."""
+    for step in phases:
+        share = step.results.get("coverage") or step.results.get("epochs")
+        speed, memory = (step.times.get(name) for name in ("train_tokens_per_s", "peak_memory_gib"))
+        about = (f"{step.tokens() or 0:,}", f"{share:.2f} x" if share else "")
+        measured = (f"{speed:,.0f}" if speed else "", f"{memory:.2f}" if memory else "")
+        for name, pair in (step.losses() or {"": ()}).items():
+            loss, bits = (
+                " -> ".join(f"{figures[key]:.4f}" for figures in pair if key in figures)
+                for key in ("loss", "bits_per_byte")
+            )
+            yield (_short(str(step.folder), root), *about, name, loss, bits, *measured)
+
+
+def draw_curves(steps: list[Step], png: Path, root: Path) -> None:
+    """One PNG, a panel a training: its loss and held-out losses over tokens, each on its own scale."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    from nsllm_lite.train.plot import draw_losses
+
+    across = min(4, len(steps))
+    down = -(-len(steps) // across)
+    figure = Figure(figsize=(1 + 4 * across, 4.5 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False)
+    for axes, step in zip(panels.flat, steps, strict=False):
+        draw_losses(axes, step.metrics(), CURVES[step.kind])
+        axes.set(xlabel="tokens trained", title=_short(str(step.folder), root))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(EngFormatter())
+    for axes in panels.flat[len(steps) :]:
+        axes.set_visible(False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("loss, nats per token")
+    png.parent.mkdir(parents=True, exist_ok=True)
+    save_picture(figure, png)

@@ -1,0 +1,99 @@
+"""A tiny model, its rows and a short training of it, for the checks of `doctor`."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nsllm_lite.artifact.json_files import write_json
+from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite.models.device import has_bfloat16
+from nsllm_lite.models.loading import build_base, load_base
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.train import ModelShape, Train
+
+VOCAB, END_OF_TEXT, ROW_TOKENS, STEPS = 300, 0, 64, 4
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass
+class TinyRun:
+    """A tiny model with its rows, in a folder that goes away."""
+
+    folder: Path
+    device: str
+
+    @property
+    def compute_dtype(self) -> str:
+        if self.device == "cpu":
+            return "float32"
+        return "bfloat16" if has_bfloat16(self.device) else "float16"
+
+    @cached_property
+    def base(self) -> Path:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+        folder = self.folder / "base"
+        folder.mkdir()
+        tokenizer = Tokenizer(models.BPE({f"<{i}>": i for i in range(VOCAB)}, []))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.save(str(folder / "tokenizer.json"))
+        write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+        shape = ModelShape(
+            tokenizer=str(folder), hidden_size=128, intermediate_size=256, num_layers=2, num_heads=4, num_kv_heads=2,
+            head_dim=32, tied_embeddings=False,
+        )  # fmt: skip
+        build_base(shape, folder, END_OF_TEXT, seed=1).save_pretrained(folder)
+        return folder
+
+    @cached_property
+    def rows(self) -> Path:
+        folder = self.folder / "rows"
+        draw = np.random.default_rng(0)
+        rows = []
+        for number in range(24):
+            cut = int(draw.integers(8, ROW_TOKENS - 8))
+            ids = draw.integers(1, VOCAB, ROW_TOKENS).astype(np.int32)
+            ids[[cut - 1, ROW_TOKENS - 1]] = END_OF_TEXT
+            names = [f"doc-{number}-{part}" for part in range(2)]
+            rows.append(Row(ids, [cut, ROW_TOKENS - cut], names, ["doctor"] * 2, [cut * 4, (ROW_TOKENS - cut) * 4]))
+        write_rows(folder, rows, RowTotals(ROW_TOKENS, END_OF_TEXT, "doctor"))
+        return folder
+
+    def some_rows(self, count: int) -> list[Row]:
+        rows = Rows(self.rows)
+        return [rows[number] for number in range(count)]
+
+    def load(self, quantisation: str, dtype: str = "float32") -> torch.nn.Module:
+        options = {"double_quantisation": True, "compute_dtype": dtype, "device": self.device}
+        return load_base(self.base, quantisation=quantisation, **options)
+
+    def recipe(self, out: str, **changes: object) -> Train:
+        values = {
+            "kind": "train", "out": str(self.folder / out), "model": str(self.base), "rows": str(self.rows),
+            "quantisation": "nf4", "double_quantisation": True,
+            "compute_dtype": self.compute_dtype,
+            "adapter": {"rank": 8, "alpha": 16, "rslora": False, "targets": list(ALL_LINEAR)},
+            "optimizer": {"name": "adamw8bit", "learning_rate": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.0,
+                          "max_grad_norm": 1.0},
+            "schedule": {"shape": "constant", "warmup_steps": 1},
+            "budget": {"steps": STEPS, "tokens_per_step": 4 * ROW_TOKENS, "tokens": STEPS * 4 * ROW_TOKENS},
+            "replay": None,
+            "evaluation": {"domain_rows": str(self.rows), "general_rows": str(self.rows), "every_steps": 2,
+                           "max_rows": 2},
+            "samples": {"count": 0, "prompt_tokens": 4, "new_tokens": 4},
+            "checkpoint_steps": 2, "keep_checkpoints": 2, "seed": 0,
+            "execution": {"device": self.device, "micro_batch_rows": 2},
+        }  # fmt: skip
+        return recipes.validate({**values, **changes}, "doctor")
+
+    @cached_property
+    def trained(self) -> Path:
+        """The folder of a short run."""
+        from nsllm_lite.train.cpt import train
+
+        train(self.recipe("trained"))
+        return self.folder / "trained"

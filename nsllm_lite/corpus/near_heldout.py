@@ -1,0 +1,132 @@
+"""The third stage, part by part: training documents too near to a held-out one go, the survivors are written.
+
+What a held-out paper says must not be learnt from another paper: Jaccard NEAR of word 5-grams, of title and abstract or
+of the experimental sections, is too near. Exact: every pair is compared.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from nsllm_lite.artifact import integrity
+from nsllm_lite.corpus import assign, dedup
+from nsllm_lite.corpus.ingest import head_of
+from nsllm_lite.corpus.parts import Part
+from nsllm_lite.corpus.texts import render
+from nsllm_lite.formats.documents import documents_in, parquet_writer
+from nsllm_lite.recipe.corpus import Corpus
+
+NEAR = 0.5
+NEAR_REASON = "near_heldout"
+KINDS = ("body", "whole", "general")  # of known texts: experimental sections, title + abstract, general passages
+
+
+class Known:
+    """The held-out documents, searchable by what they say."""
+
+    def __init__(self, sets: dict[str, list[np.ndarray]], owners: dict[str, list[int]]):
+        self._owners = owners
+        self._indexes = {kind: dedup.NearIndex(sets[kind], NEAR) for kind in KINDS}
+        self._sets = sets
+
+    @classmethod
+    def gather(cls, parts: list[Part], outcome: np.ndarray, min_chars: int) -> "Known":
+        sets: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+        owners: dict[str, list[int]] = {kind: [] for kind in KINDS}
+        for part in parts:
+            held = outcome[part.span] == assign.HELDOUT
+            for index in np.flatnonzero(held).tolist():
+                kind = "general" if part.general else "whole"
+                sets[kind].append(part.shingles(index))
+                owners[kind].append(part.first + index)
+            for batch, places in part.documents(held & part.fits("phase2")):
+                for place, document in zip(places.tolist(), documents_in(batch), strict=True):
+                    sets["body"].append(dedup.shingles_of(render.phase2_text(document, min_chars)[0]))
+                    owners["body"].append(part.first + place)
+        return cls(sets, owners)
+
+    def save(self, path: Path) -> None:
+        arrays = {}
+        for kind in KINDS:
+            arrays[f"{kind}_sizes"] = np.array([len(s) for s in self._sets[kind]], np.int64)
+            arrays[f"{kind}_shingles"] = np.concatenate([np.empty(0, np.uint64), *self._sets[kind]])
+            arrays[f"{kind}_owners"] = np.array(self._owners[kind], np.int64)
+        np.savez(path, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Known":
+        with np.load(path) as arrays:
+            cuts = {kind: np.cumsum(arrays[f"{kind}_sizes"])[:-1] for kind in KINDS}
+            sets = {k: np.split(arrays[f"{k}_shingles"], cuts[k]) if len(arrays[f"{k}_sizes"]) else [] for k in KINDS}
+            return cls(sets, {kind: arrays[f"{kind}_owners"].tolist() for kind in KINDS})
+
+    def has(self, kind: str) -> bool:
+        return bool(self._owners[kind])
+
+    def find(self, kind: str, shingles: np.ndarray) -> int:
+        """The number of the held-out candidate that these are near to, or -1."""
+        place = self._indexes[kind].find(shingles)
+        return self._owners[kind][place] if place >= 0 else -1
+
+
+@lru_cache(maxsize=1)
+def _known(path: Path) -> Known:
+    return Known.load(path)
+
+
+def settle(recipe: Corpus, work: Path, documents: Path, part: Part) -> dict:
+    """Writes the part's survivors to DOCUMENTS/part.parquet, the held-out ones also to WORK/heldout, and a line for
+    each that was too near; WORK/near/part.npy says by candidate which held-out one it is near to, or -1."""
+    known = _known(work / "known.npz")
+    outcome = np.asarray(assign.Choice.load(work / "choice").outcome[part.span])
+    near = _near(recipe, part, outcome == assign.KEPT, known)
+    for folder in (work / "near", work / "heldout", documents):
+        folder.mkdir(parents=True, exist_ok=True)
+    held = outcome == assign.HELDOUT
+    survives = ((outcome == assign.KEPT) & (near < 0)) | held
+    _write(documents / f"{part.name}.parquet", part, survives)
+    _write(work / "heldout" / f"{part.name}.parquet", part, held)
+    _write_dropped(work / "near" / f"{part.name}.jsonl", part, near)
+    np.save(work / "near" / f"{part.name}.npy", near)
+    made = [folder / f"{part.name}.parquet" for folder in (documents, work / "heldout")]
+    made += [work / "near" / f"{part.name}{suffix}" for suffix in (".jsonl", ".npy")]
+    return {
+        "lost": int(part.keys["lost"][survives].sum()),
+        "survivors": int(survives.sum()),
+        "files": integrity.describe_all(work, made),
+    }
+
+
+def _near(recipe: Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndarray:
+    near = np.full(part.num_candidates, -1, np.int32)
+    bodies = kept & part.fits("phase2")
+    if known.has("body"):
+        for batch, places in part.documents(bodies):
+            for place, document in zip(places.tolist(), documents_in(batch), strict=True):
+                text, _ = render.phase2_text(document, recipe.min_chars)
+                near[place] = known.find("body", dedup.shingles_of(text))
+    kind = "general" if part.general else "whole"
+    if known.has(kind):
+        for place, shingles in enumerate(part.all_shingles()):
+            if kept[place] and near[place] < 0:
+                near[place] = known.find(kind, shingles)
+    return near
+
+
+def _write(path: Path, part: Part, wanted: np.ndarray) -> None:
+    made = path.with_suffix(".part")
+    with parquet_writer(made) as writer:
+        for batch, _ in part.documents(wanted):
+            writer.write_batch(batch)
+    made.replace(path)
+
+
+def _write_dropped(path: Path, part: Part, near: np.ndarray) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for batch, places in part.documents(near >= 0):
+            for place, document in zip(places.tolist(), documents_in(batch), strict=True):
+                line = {"id": document.id, "source": document.source, "origin": document.origin, "reason": NEAR_REASON}
+                line["other"] = int(near[place])
+                file.write(json.dumps({**line, "text": " ".join(head_of(document).split())}, ensure_ascii=False) + "\n")

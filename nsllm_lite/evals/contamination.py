@@ -1,0 +1,38 @@
+"""Was a model trained on what it is asked? Read from the manifests that lead from it back to its corpus."""
+
+from pathlib import Path
+
+from nsllm_lite.artifact.lineage import Step, corpora_behind
+from nsllm_lite.artifact.step import manifest_sha256, read_manifest
+from nsllm_lite.recipe.evals import Eval
+
+
+def warnings_of(recipe: Eval) -> list[str]:
+    """What makes a score of the recipe's models doubtful: items that may stand in the papers they were trained on."""
+    found = []
+    for model in recipe.models:
+        for corpus in corpora_behind(model.path):
+            checked = {str(Path(name).resolve()) for name in corpus.recipe.get("decontaminate", ())}
+            unchecked = [file.path for file in recipe.files if str(Path(file.path).resolve()) not in checked]
+            if unchecked:
+                found.append(
+                    f"{model.name} was trained on {corpus.folder}, which was not decontaminated against "
+                    f"{', '.join(unchecked)}: papers in it may hold their items. Name such files in the corpus's "
+                    "`decontaminate`, or in the run's eval.yaml before the corpus is made."
+                )
+            made = read_manifest(Path(recipe.tasks)) if recipe.tasks else None
+            if made and made["inputs"].get("corpus") != manifest_sha256(corpus.folder):
+                found.append(
+                    f"{model.name} was trained on {corpus.folder}, and the tasks of {recipe.tasks} were made from "
+                    "another corpus: papers that it was trained on may be among them."
+                )
+            if recipe.tasks == "bundled" and _is_bundled(corpus):
+                found.append(
+                    f"{model.name} was trained on the bundled sample, of which the bundled tasks are made. Ask what "
+                    "was held out: nsllm-lite tasks recipes/nano/tasks.yaml, then --tasks runs/nano/tasks."
+                )
+    return list(dict.fromkeys(found))
+
+
+def _is_bundled(corpus: Step) -> bool:
+    return any(source["path"] == "bundled:papers" for source in corpus.recipe.get("sources", ()))

@@ -1,0 +1,175 @@
+"""`nsllm-lite tasks`: instruction files {id, document, instruction, input, output} made from a finished corpus.
+
+    classification   abstract -> discipline         moves   sentence of an abstract -> its move
+    title            abstract -> title              paper_title   text of a paper -> its title
+    multiple_choice, open   questions written about the corpus's papers
+
+All that is made of one paper stands in one split: test where the corpus held the paper out of training, else train. A
+paper that the corpus dropped (a duplicate, or too near to a held-out one) is in neither.
+"""
+
+import hashlib
+import heapq
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.step import begin, finish, is_finished, manifest_sha256, read_manifest
+from nsllm_lite.errors import UserError
+from nsllm_lite.formats.documents import Document, read_documents
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.evals import Tasks
+from nsllm_lite.tasks.from_papers import MAX_LABELS, TASKS, document_items, question_files, read_questions
+
+SPLITS = ("train", "test")
+
+
+# ----------------------------------------------------------------------------------------------------- the corpus
+
+
+class CorpusPapers:
+    """The papers of a finished corpus by split, general text left out.
+
+    Raises:
+        UserError: the folder holds no finished corpus.
+    """
+
+    def __init__(self, folder: Path):
+        manifest = read_manifest(folder)
+        if manifest is None or manifest["verb"] != "corpus":
+            raise UserError(
+                "tasks-no-corpus",
+                f"No finished corpus at {folder}.",
+                "Tasks are made from what `nsllm-lite corpus` wrote.",
+                "Run it first, or name its folder with corpus=DIR.",
+            )
+        integrity.require_intact(folder)
+        integrity.require_intact(folder / "documents")
+        self._documents = folder / "documents"
+        self._sources = {source["name"] for source in manifest["recipe"]["sources"]}
+        ledger = pq.read_table(folder / "ledger.parquet", columns=["id", "phase", "outcome"])
+        held = ledger.filter(pc.and_(pc.equal(ledger["outcome"], "heldout"), pc.not_equal(ledger["phase"], "general")))
+        self._held = set(held["id"].to_pylist())
+
+    def split(self, name: str) -> str:
+        return "test" if name in self._held else "train"
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in read_documents(self._documents):
+            if document.source in self._sources:
+                yield document
+
+    def disciplines(self) -> list[str]:
+        """The commonest MAX_LABELS disciplines, in alphabetic order; none where all papers have the same."""
+        counts: Counter[str] = Counter()
+        for file in sorted(self._documents.glob("*.parquet")):
+            table = pq.read_table(file, columns=["source", "discipline"])
+            for row in table.group_by(["source", "discipline"]).aggregate([("source", "count")]).to_pylist():
+                if row["source"] in self._sources and row["discipline"]:
+                    counts[row["discipline"]] += row["source_count"]
+        ranked = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_LABELS]
+        return sorted(ranked) if len(ranked) > 1 else []
+
+
+class HashSample:
+    """At most `most` items of one task and split, whichever a hash of (seed, id) puts first; in order of arrival."""
+
+    def __init__(self, most: int, seed: int):
+        self._most, self._seed = most, seed
+        self._heap: list[tuple[int, int, dict[str, str]]] = []  # (-hash, place of arrival, item): the worst first
+        self.num_seen = 0
+
+    def add(self, item: dict[str, str]) -> None:
+        key = hashlib.blake2b(f"{self._seed} {item['id']}".encode(), digest_size=8).digest()
+        entry = (-int.from_bytes(key, "big"), self.num_seen, item)
+        self.num_seen += 1
+        if len(self._heap) < self._most:
+            heapq.heappush(self._heap, entry)
+        else:
+            heapq.heappushpop(self._heap, entry)
+
+    def items(self) -> list[dict[str, str]]:
+        return [item for _, _, item in sorted(self._heap, key=lambda entry: entry[1])]
+
+
+def make_tasks(recipe: Tasks) -> dict[str, Any]:
+    """Writes OUT/{train,test}/TASK.jsonl; returns the manifest's results, in which every item is accounted for.
+
+    Raises:
+        UserError: there is no finished corpus, a file of questions is wrong, or no task can be made.
+    """
+    started, out = time.time(), Path(recipe.out)
+    papers, files = CorpusPapers(Path(recipe.corpus)), question_files(recipe.questions)
+    questions = [question for path in files for question in read_questions(path)]
+    identity = recipes.identity(recipe)
+    inputs = {"corpus": manifest_sha256(Path(recipe.corpus))}
+    inputs |= {f"questions:{path.name}": sha256_file(path) for path in files}
+    if is_finished(out, identity, inputs):
+        print(f"{out}: finished, skipped")
+        return read_manifest(out)["results"]
+    begin(out, identity, inputs)
+    chosen = {(task, split): HashSample(recipe.max_per_task, recipe.seed) for task in TASKS for split in SPLITS}
+    left_out: dict[str, Counter[str]] = {task: Counter() for task in TASKS}
+
+    disciplines, splits = papers.disciplines(), {}
+    about = {item["document"] for _, item in questions}
+    for document in papers:
+        split = papers.split(document.id)
+        if document.id in about:
+            splits[document.id] = split
+        for task, made in document_items(document, disciplines, recipe.max_paper_chars).items():
+            for item, reason in made:
+                if item:
+                    chosen[task, split].add(item)
+                else:
+                    left_out[task][reason] += 1
+    for task, item in questions:
+        if item["document"] in splits:
+            chosen[task, splits[item["document"]]].add(item)
+        else:
+            left_out[task]["its paper is not in this corpus"] += 1
+
+    tasks = {}
+    for task in TASKS:
+        items = {split: chosen[task, split].items() for split in SPLITS}
+        surplus = sum(chosen[task, split].num_seen - len(items[split]) for split in SPLITS)
+        reasons = dict(sorted(left_out[task].items())) | ({"max_per_task": surplus} if surplus else {})
+        tasks[task] = {split: len(items[split]) for split in SPLITS} | {"left_out": reasons}
+        for split in SPLITS:
+            lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items[split])
+            path = out / split / f"{task}.jsonl"
+            path.unlink(missing_ok=True)
+            if lines:
+                write_atomic(path, lines)
+    print("\n".join(words_of(tasks)))
+    if not any(counts[split] for counts in tasks.values() for split in SPLITS):
+        raise UserError(
+            "tasks-none-made",
+            f"No task can be made from {recipe.corpus}: its papers have no titles, disciplines, moves or questions.",
+            "Needed are papers with titles and abstracts.",
+            "Look at its ledger.json.",
+        )
+    results = {"tasks": tasks, "disciplines": disciplines}
+    finish(out, "tasks", identity, inputs, results, started)
+    return results
+
+
+def words_of(tasks: dict[str, dict]) -> list[str]:
+    """The counts as a table; a task without items is said to be absent, and why."""
+    lines = [f"{'task':<16} {'train':>7} {'test':>7}  left out"]
+    for task, counts in tasks.items():
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts["left_out"].items())
+        if counts["train"] + counts["test"]:
+            lines.append(f"{task:<16} {counts['train']:>7,} {counts['test']:>7,}  {reasons}".rstrip())
+        else:
+            lines.append(f"{task:<16} absent: {reasons or 'there are no questions'}")
+    return lines

@@ -1,0 +1,138 @@
+"""A paper (or a piece of general text) as every stage of the corpus sees it, and its Parquet form."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nsllm_lite.artifact import integrity
+
+BATCH_DOCUMENTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section of a paper: its heading as printed, its text, and the heading path above it."""
+
+    heading: str
+    text: str
+    parents: tuple[str, ...] = ()
+    kind: str = ""  # the source's own label, e.g. JATS sec-type "materials|methods"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One record of one source file.
+
+    `id` names the paper across files ("arxiv:0704.0001", "pmid:123", "doi:10..."); `origin` names the place it was
+    read from ("FILE#RECORD"). A paper fills title, abstract and sections; general text fills `text` alone.
+    """
+
+    id: str
+    source: str
+    origin: str
+    title: str = ""
+    abstract: str = ""
+    sections: tuple[Section, ...] = ()
+    text: str = ""
+    discipline: str = ""
+    moves: tuple[tuple[str, str], ...] = ()  # (label, sentence) where the source tags its abstract
+    doi: str = ""  # as `as_doi` gives it
+    language: str = ""  # as the source states it, lower case: "en", "eng", "french"
+
+    @property
+    def file(self) -> str:
+        return self.origin.rsplit("#", 1)[0]
+
+    @property
+    def num_chars(self) -> int:
+        """Characters of all text fields, the ledger's unit until tokenising."""
+        parts = [self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections)]
+        return sum(map(len, parts))
+
+
+_DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:?\s*)?(10\.\d{4,9}(?:\.\d+)*/\S+)", re.IGNORECASE)
+
+
+def as_doi(text: str) -> str:
+    """The DOI in `text` (bare, with `doi:`, or as a URL) in lower case; empty where it is none."""
+    found = _DOI.fullmatch(text.strip())
+    return found[1].lower() if found else ""
+
+
+_SECTION = pa.struct(
+    [("heading", pa.string()), ("text", pa.string()), ("parents", pa.list_(pa.string())), ("kind", pa.string())]
+)
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "source", "origin", "title", "abstract")),
+        ("sections", pa.list_(_SECTION)),
+        ("text", pa.string()),
+        ("discipline", pa.string()),
+        ("moves", pa.list_(pa.list_(pa.string()))),
+        *((name, pa.string()) for name in ("doi", "language")),
+    ]
+)
+
+
+# Sections are most of the bytes; what phase 1 and general text read in bulk unpacks three times as fast.
+_SLOW, _FAST = "zstd", "lz4"
+COMPRESSION = dict.fromkeys(("id", "source", "origin", "title", "abstract", "text"), _FAST) | dict.fromkeys(
+    (
+        *(f"sections.list.element.{name}" for name in ("heading", "text", "parents.list.element", "kind")),
+        *("discipline", "moves.list.element.list.element", "doi", "language"),
+    ),
+    _SLOW,
+)
+
+
+def parquet_writer(path: Path) -> pq.ParquetWriter:
+    """For a file of SCHEMA."""
+    return pq.ParquetWriter(path, SCHEMA, compression=COMPRESSION)
+
+
+class DocumentWriter:
+    """Writes documents into one Parquet file as they come, a batch in memory at a time."""
+
+    def __init__(self, path: Path):
+        self._writer = parquet_writer(path)
+        self._batch: list[Document] = []
+
+    def add(self, document: Document) -> None:
+        self._batch.append(document)
+        if len(self._batch) == BATCH_DOCUMENTS:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = {name: [getattr(d, name) for d in self._batch] for name in SCHEMA.names}
+        columns["sections"] = [[asdict(s) for s in sections] for sections in columns["sections"]]
+        self._writer.write_table(pa.table(columns, SCHEMA))
+        self._batch = []
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """Streams the documents of one Parquet file, or of a folder of them in order, a batch in memory at a time.
+
+    Raises:
+        UserError: a file of the folder is not what was written.
+    """
+    if path.is_dir():
+        integrity.require_intact(path)
+    for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=BATCH_DOCUMENTS):
+                yield from documents_in(batch)
+
+
+def documents_in(batch: pa.RecordBatch) -> Iterator[Document]:
+    for row in batch.to_pylist():
+        row["sections"] = tuple(Section(**{**s, "parents": tuple(s["parents"])}) for s in row["sections"])
+        row["moves"] = tuple((label, sentence) for label, sentence in row["moves"])
+        yield Document(**row)

@@ -1,0 +1,83 @@
+"""The merged weights in a model in memory, for what must be measured before or after they are written."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nsllm_lite.formats.weights import DTYPES, slices
+from nsllm_lite.merge import nf4
+from nsllm_lite.merge.arithmetic import Buffers, merge_rows, prepare
+from nsllm_lite.merge.inputs import Adapter, Base
+from nsllm_lite.merge.plan import Plan, PlannedTensor, Rounding
+from nsllm_lite.merge.write import slice_entries
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def fill(model: "PreTrainedModel", plan: Plan, rounding: Rounding) -> None:
+    """Gives `model`, made from the base, the weights that the merge would write."""
+    if plan.untied:
+        head = model.get_output_embeddings()
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    parameters = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    for name, planned in plan.tensors.items():
+        for first, last, rows in _rows(name, planned, rounding):
+            parameters[name].data[first:last].copy_(rows)
+
+
+def _rows(name: str, planned: PlannedTensor, rounding: Rounding) -> Iterator[tuple[int, int, Tensor]]:
+    source = planned.source
+    cut = list(slices(source.shape[0], 4 * math.prod(source.shape[1:])))
+    if planned.is_copy:
+        yield from ((first, last, source.rows(first, last)) for first, last in cut)
+        return
+    slot = Buffers(slice_entries(planned), 4 * slice_entries(planned))
+    operands = prepare(name, planned, rounding)
+    for first, last in cut:
+        data, _ = merge_rows(name, planned, operands, first, last, slot, sampled=False)
+        yield first, last, torch.frombuffer(data, dtype=DTYPES[planned.dtype]).view(-1, *source.shape[1:])
+
+
+def round_to_nf4(model: nn.Module, names: Iterable[str], dtype: torch.dtype, double_quantisation: bool) -> None:
+    """Rounds the named weights in place, as NF4 training of a model stored in `dtype` would see them."""
+    parameters = dict(model.named_parameters())
+    for name in names:
+        weight = parameters[name].data
+        flat = weight.to(dtype).float().cpu().view(-1)
+        absmax = nf4.absmax_of(flat)
+        scales = nf4.Scales(absmax, nf4.restored(absmax) if double_quantisation else absmax)
+        weight.copy_(nf4.round_(flat.clone(), scales).view(weight.shape).to(dtype))
+
+
+def add_adapters(model: "PreTrainedModel", adapters: list[Adapter]) -> nn.Module:
+    """`model` with all adapters at work beside it, by PEFT, each with its weight."""
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+
+    names = [f"adapter_{number}" for number in range(len(adapters))]
+    peft_model = PeftModel.from_pretrained(model, str(adapters[0].folder), adapter_name=names[0])
+    for name, adapter in zip(names[1:], adapters[1:], strict=True):
+        peft_model.load_adapter(str(adapter.folder), adapter_name=name)
+    peft_model.base_model.set_adapter(names)
+    for module in peft_model.modules():
+        if isinstance(module, LoraLayer):
+            for name, adapter in zip(names, adapters, strict=True):
+                if name in module.scaling:
+                    module.set_scale(name, adapter.weight)
+    return peft_model.eval()
+
+
+def differences(logits: Tensor, reference: Tensor) -> tuple[float, int]:
+    """Of (T, V) each: KL(reference || model) in nats, summed over tokens, and how many have the same first choice."""
+    mine, theirs = (torch.log_softmax(of.float(), -1) for of in (logits, reference))
+    return (theirs.exp() * (theirs - mine)).sum().item(), int((mine.argmax(-1) == theirs.argmax(-1)).sum())
+
+
+def say_need(what: str, base: Base, dtype: torch.dtype) -> None:
+    """The memory that `what` needs, before it is taken."""
+    num_bytes = sum(math.prod(stored.shape) for stored in base.tensors.values()) * dtype.itemsize
+    print(f"{what}: loads the model, about {num_bytes / 2**30:.1f} GiB of memory in {dtype}", flush=True)

@@ -1,0 +1,245 @@
+"""`nsllm-lite merge`: base + LoRA adapters -> an ordinary Hugging Face model directory.
+
+The result is bit for bit what PEFT's `merge_and_unload(safe_merge=False)` gives on a CPU (`arithmetic.py`), written in
+slices (`write.py`) to `OUT.partial`, which is renamed when its manifest is there. A killed merge continues.
+
+Into which base? QLoRA trained the adapter on the base's NF4 rounding. Adding it to that rounding (`dequantized`)
+reproduces training exactly; but NF4 codes sit at bin centres, so when the next phase quantises that model again, small
+updates are rounded away, while on the original weights they survive on average. `auto` measures (`compare.py`).
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nsllm_lite import __version__, safety
+from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.disk import GIB, require_disk, sync_folder, write_atomic
+from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
+from nsllm_lite.artifact.step import finish, is_finished, read_manifest
+from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.merge import card
+from nsllm_lite.merge.arithmetic import Figures
+from nsllm_lite.merge.inputs import Adapter, Base, listed, open_inputs, require_sound
+from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
+from nsllm_lite.merge.write import PROGRESS, Written, write_weights
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.merge import Merge
+
+COPIED = ("generation_config.json", "tokenizer*", "vocab*", "merges.txt", "added_tokens.json")
+COPIED += ("special_tokens_map.json", "chat_template*", "*processor_config.json", "LICENSE*", "NOTICE*")
+TAKEN_OVER = (".json", ".jinja", ".txt", ".model", ".md", "")  # of those; neither code nor pickles
+REMOTE_CODE = ("auto_map", "custom_pipelines")  # settings that name code, which a merge cannot vouch for
+MAX_WORKERS = 4  # more wait for the disk
+
+
+def merge(recipe: Merge) -> dict:
+    """Writes `recipe.out` and returns the manifest's results.
+
+    Raises:
+        UserError: an input is missing, damaged or does not fit the other, or asks for what is not supported.
+        RunError: the result is not what it should be, and nothing is left.
+    """
+    started = time.time()
+    out = Path(recipe.out).absolute()
+    base, adapters = open_inputs(recipe)
+    plan = plan_merge(base, adapters, recipe.dtype)
+    inputs = hash_inputs(recipe, base, adapters)
+    if is_finished(out, recipes.identity(recipe), inputs):
+        print(f"{recipe.out}: finished, skipped")
+        return read_manifest(out)["results"]
+    require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))
+    num_bytes = sum(planned.num_bytes for planned in plan.tensors.values())
+    require_disk(out, num_bytes - used_bytes(partial_of(out)) + 64 * 2**20, "the merged model")
+    require_sound(base, adapters, recipe.trust_base)
+
+    with partial_folder(out, {"recipe": recipes.identity(recipe), "inputs": inputs, "version": __version__}) as partial:
+        chosen, comparison = choose_base_weights(recipe, base, adapters, plan, partial)
+        plan, rounding = (plan, EXACT) if chosen == "original" else on_rounding(plan, adapters, recipe)
+        workers = recipe.execution.workers or min(MAX_WORKERS, os.cpu_count() or 1)
+        what = f"merge {recipe.out}"
+        written = write_weights(partial, plan.tensors, recipe.shard_bytes, rounding, workers, what)
+        results = {"base_weights": chosen, **summarise(plan, written), "comparison": comparison}
+        results["base_model"] = card.base_model_of(recipe.base, base.folder)
+        results["left_behind"] = write_other_files(partial, base, plan, recipe, written)
+        if recipe.execution.verify:
+            from nsllm_lite.merge.verify import verify
+
+            results["verified"] = verify(recipe, base, adapters, plan, rounding, partial, written)
+        card.write(partial / "README.md", recipe, base, adapters, results)
+        finish(partial, "merge", recipes.identity(recipe), inputs, results, started)
+    print(summary_line(recipe, results, time.time() - started))
+    return results
+
+
+# ---------------------------------------------------------------------------------------------------------- before
+
+
+def hash_inputs(recipe: Merge, base: Base, adapters: list[Adapter]) -> dict[str, str | None]:
+    """What decides the result: the weights, and of each adapter's config all that the merge obeys."""
+    inputs: dict[str, str | None] = {"base": base.fingerprint}
+    for number, adapter in enumerate(adapters, 1):
+        label = "adapter" if len(adapters) == 1 else f"adapter {number}"
+        inputs[label] = adapter.sha256
+        inputs[f"{label} settings"] = sha256_json(adapter.obeyed)
+    if recipe.base_weights == "auto":
+        from nsllm_lite.formats.rows import Rows
+
+        inputs["heldout"] = Rows(Path(recipe.heldout_rows)).sha256
+    return inputs
+
+
+def require_free(recipe: Merge, out: Path, inputs: tuple[Path, ...]) -> None:
+    if any(out.is_relative_to(folder.absolute()) for folder in inputs):
+        found = f"{recipe.out} lies in a folder that is read."
+        raise UserError("merge-out-in-input", found, "Inputs are never written to:", "choose another out.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            "merge-out-exists",
+            f"{recipe.out} exists and was not made by a finished merge.",
+            "Merging writes a new folder and never overwrites:",
+            "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or remove it.",
+        )
+
+
+def partial_of(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+@contextmanager
+def partial_folder(out: Path, identity: dict) -> Iterator[Path]:
+    """`OUT.partial`, with what a killed merge of the same inputs left in it; renamed to `out` at the end."""
+    partial = partial_of(out)
+    partial.mkdir(parents=True, exist_ok=True)
+    marker = partial / "merging.json"
+    if not marker.is_file() or marker.read_text() != json.dumps(identity, sort_keys=True):
+        for path in partial.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        write_atomic(marker, json.dumps(identity, sort_keys=True))
+    try:
+        yield partial
+    except (UserError, RunError):  # the inputs or the result are bad: nothing to go on from
+        shutil.rmtree(partial)
+        raise
+    (partial / PROGRESS).unlink()
+    marker.unlink()
+    sync_folder(partial)
+    partial.rename(out)
+    sync_folder(out.parent)
+
+
+def used_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def choose_base_weights(
+    recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan, partial: Path
+) -> tuple[str, dict | None]:
+    """`original` or `dequantized`, and the table it was chosen by; the table of a killed run is taken up again."""
+    if recipe.base_weights != "auto":
+        return recipe.base_weights, None
+    from nsllm_lite.merge.compare import compare, lowest
+
+    path = partial / "comparison.json"
+    if not path.is_file():
+        write_json(path, compare(recipe, base, adapters, plan))
+    comparison = read_json(path)
+    return lowest(comparison, recipe.then_requantize), comparison
+
+
+# ----------------------------------------------------------------------------------------------------------- after
+
+
+def write_other_files(partial: Path, base: Base, plan: Plan, recipe: Merge, written: Written) -> list[str]:
+    """Tokenizer, licence and config; what of them is code, a pickle or names code stays behind, and is returned."""
+    left = []
+    for path in sorted({path for pattern in COPIED for path in base.folder.glob(pattern) if path.is_file()}):
+        if path.suffix.lower() not in TAKEN_OVER:
+            left.append(path.name)
+            continue
+        safety.require_inside(path, base.folder)
+        settings = read_json(path) if path.name == "tokenizer_config.json" else {}
+        if named := [key for key in REMOTE_CODE if key in settings]:
+            write_json(partial / path.name, {key: value for key, value in settings.items() if key not in named})
+            left += [f"{key} of {path.name}" for key in named]
+        else:
+            shutil.copyfile(path, partial / path.name)
+    safety.require_inside(base.folder / "config.json", base.folder)
+    config = {key: value for key, value in base.config.items() if key not in REMOTE_CODE}
+    left += [f"{key} of config.json" for key in REMOTE_CODE if key in base.config]
+    if plan.untied:
+        config["tie_word_embeddings"] = False
+    if recipe.dtype:
+        config |= {key: recipe.dtype for key in ("dtype", "torch_dtype") if key in config} or {"dtype": recipe.dtype}
+    if config == base.config:
+        shutil.copyfile(base.folder / "config.json", partial / "config.json")
+    else:
+        write_json(partial / "config.json", config)
+    weights = {n: {"bytes": (partial / n).stat().st_size, "sha256": sha256} for n, sha256 in written.sha256.items()}
+    integrity.record(partial, integrity.BESIDE_WEIGHTS, weights)
+    write_json(
+        partial / "tensors.json",
+        {name: shares(figures) for name, figures in written.figures.items() if figures.num_entries},
+    )
+    if left:
+        print(f"Of {base.folder} this is left behind, since it is code, a pickle, or names code: {', '.join(left)}")
+    return left
+
+
+def shares(figures: Figures) -> dict[str, float]:
+    """Of an update D, in shares of 1: see `Figures`. NF4 is measured on 64 rows of every eighth slice."""
+    return {
+        "max_abs_delta": figures.max_abs_delta,
+        "delta_norm": figures.energy**0.5,
+        "absorbed_share": figures.num_absorbed / figures.num_entries if figures.num_entries else 0.0,
+        "kept_share": figures.kept / figures.energy if figures.energy else 1.0,
+        "nf4_kept_share": figures.nf4_kept / figures.nf4_energy if figures.nf4_energy else 1.0,
+    }
+
+
+def summarise(plan: Plan, written: Written) -> dict:
+    """The manifest's figures.
+
+    Raises:
+        UserError: no update changes anything.
+    """
+    total = Figures()
+    for name, figures in written.figures.items():
+        held_in_nf4 = plan.tensors[name].linear
+        total = total.plus(figures if held_in_nf4 else figures._replace(nf4_energy=0.0, nf4_kept=0.0))
+    tensors = plan.tensors.values()
+    if not total.energy and not any(planned.replaced for planned in tensors):
+        raise UserError(
+            "merge-changes-nothing",
+            "The adapter changes nothing: every B A is zero.",
+            "An adapter that was trained is needed:",
+            "set adapter=DIR to the result of a training, not to one that was only begun.",
+        )
+    return {
+        "num_merged": sum(bool(planned.updates) for planned in tensors),
+        "num_replaced": sum(planned.replaced and not planned.updates for planned in tensors),
+        "num_copied": sum(not planned.touched for planned in tensors),
+        "num_bytes": sum(planned.num_bytes for planned in tensors),
+        **shares(total),
+        "unchanged": [name for name, of in written.figures.items() if of.energy and of.num_absorbed == of.num_entries],
+        "untied_embeddings": plan.untied,
+        "sha256": written.sha256,
+    }
+
+
+def summary_line(recipe: Merge, results: dict, seconds: float) -> str:
+    unchanged = results["unchanged"]
+    warning = (
+        f". No entry shows the update of {listed(unchanged)}: it is too small for their dtype" if unchanged else ""
+    )
+    return (
+        f"{recipe.out}: {results['num_merged']} tensors merged into the {results['base_weights']} weights, "
+        f"{results['num_replaced']} replaced, {results['num_copied']} copied; {results['num_bytes'] / GIB:.2f} GiB "
+        f"in {seconds:.0f} s. Of the update {results['kept_share']:.1%} is in the result "
+        f"({results['absorbed_share']:.1%} of the entries were changed by too little for their dtype to show it), "
+        f"{results['nf4_kept_share']:.1%} after rounding to NF4{warning}"
+    )

@@ -1,0 +1,59 @@
+"""The engine that answers for a model: transformers on this machine, or vLLM."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nsllm_lite import safety
+from nsllm_lite.artifact.json_files import read_json, read_object
+from nsllm_lite.errors import UserError
+from nsllm_lite.models.generate import Engine
+from nsllm_lite.models.hub import load_auto_tokenizer, resolve_model
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.models.lora import load_adapter
+from nsllm_lite.recipe.evals import EvalExecution
+
+if TYPE_CHECKING:
+    from nsllm_lite.models.vllm_engine import VllmEngine
+
+
+def open_engine(path: str, *, device: str, how: EvalExecution, quantisation: str = "none") -> "Engine | VllmEngine":
+    """The engine of a model folder, a hub id, or an adapter's folder (with its base as its training held it).
+
+    Raises:
+        UserError: there is no such model, or it has no tokenizer, or the backend cannot take it.
+    """
+    folder, adapter = Path(path), None
+    options = {"quantisation": quantisation, "double_quantisation": True, "compute_dtype": ""}
+    if (folder / "adapter_config.json").is_file():
+        adapter = folder
+        if (folder / "training.json").is_file():
+            kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
+            training = read_object(folder / "training.json", **kinds)
+            options = {name: training[name] for name in options}
+        settings = read_object(adapter / "adapter_config.json", base_model_name_or_path=str)
+        folder = resolve_model(settings["base_model_name_or_path"], adapter / "adapter_config.json")
+    else:
+        folder = resolve_model(path)
+    options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+        raise UserError(
+            "eval-tokenizer-absent",
+            f"{folder} has no tokenizer.",
+            "Copy tokenizer.json and tokenizer_config.json of the model there.",
+        )
+    if how.backend == "vllm":
+        from nsllm_lite.models.vllm_engine import open_vllm
+
+        if adapter or options["quantisation"] != "none":
+            raise UserError(
+                "vllm-not-whole",
+                f"{path} is an adapter, or its weights are to be quantised.",
+                "The vLLM backend takes whole 16-bit models.",
+                "Merge the adapter first (nsllm-lite merge), or set execution.backend=transformers.",
+            )
+        return open_vllm(folder)
+    if adapter:
+        safety.require_lora(read_json(adapter / "adapter_config.json"), adapter)
+    loaded = load_base(folder, device=device, **options)
+    tokenizer = load_auto_tokenizer(folder)
+    return Engine(load_adapter(loaded, adapter) if adapter else loaded, tokenizer, how.batch_tokens)

@@ -1,0 +1,276 @@
+"""Likelihoods of labels and greedy answers of one model, with every shared token computed once.
+
+All prompts of a task begin alike (instruction and examples), and all labels of an item follow the same prompt. So the
+keys and values of the common beginning are computed once for the task, those of an item once for its labels, and the
+first token of every label is read from the item's own forward: on five-shot classification that is a small part of
+the tokens of scoring each label by itself.
+"""
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+
+T = TypeVar("T")
+
+CPU_BATCH_TOKENS = 8_192
+CACHE_SHARE = 0.5  # of the free memory of a card, for keys and values
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A prompt and the labels that may follow it, as tokens.
+
+    Where a label's first letters join the prompt's last token, that token stands in `tails`, and `skip` says how many
+    of their first tokens are the prompt's.
+    """
+
+    prompt: tuple[int, ...]
+    tails: tuple[tuple[int, ...], ...]
+    skip: tuple[int, ...]
+
+
+class Engine:
+    """A model with its tokenizer. `forward_tokens` counts every token that went through it, padding included.
+
+    Which prompts go through it together depends on all of them, also on those that are `done`: the last digits of a
+    likelihood do too, so that what is asked again after a kill gets the answers of a run that was not killed.
+
+    Args:
+        batch_tokens: Tokens of a forward, the shared beginning counted once for each row; None: by the memory there is.
+    """
+
+    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_tokens: int | None = None):
+        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        causal.set_attn_implementation("sdpa")  # it heeds the mask of a padded batch, which packed rows do without
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.config = causal.config.get_text_config()
+        self.device = next(model.parameters()).device
+        self.window = _window(self.config)
+        self.batch_tokens = batch_tokens or self._affordable_tokens()
+        self.forward_tokens = 0
+        self.num_cut = 0  # prompts that lost their beginning, because the model's window is shorter
+
+    # -------------------------------------------------------------------------------------------------- requests
+
+    def rank(
+        self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()
+    ) -> Iterator[tuple[int, list[float]]]:
+        """(number of the prompt, log-likelihood of each of its labels) of those not `done`, the longest prompts first.
+
+        A label is the text that follows: " Physics". Its tokens are those that it has after its prompt.
+        """
+        requests = [self._ranked(prompt, row) for prompt, row in zip(prompts, labels, strict=True)]
+
+        def score(group: list[int], cache: "DynamicCache", past: int) -> list[list[float]]:
+            logits, mask, last = self._read([requests[n].prompt[past:] for n in group], cache, past)
+            firsts = torch.log_softmax(logits[:, -1:].float(), -1)
+            found = [[0.0] * len(requests[n].tails) for n in group]
+            for place in range(max(map(len, found))):
+                tails = [tail for n in group for tail in requests[n].tails[place : place + 1] or ((),)]
+                scored, width = firsts, max(map(len, tails)) - 1
+                if width:
+                    rows = [[*tail[:-1], *[0] * (width - len(tail[:-1]))] for tail in tails]
+                    more, _ = self._forward(rows, cache, mask, last[:, None] + 1)
+                    scored = torch.cat([firsts, torch.log_softmax(more.float(), -1)], 1)
+                    cache.crop(-width)
+                for row, (number, tail) in enumerate(zip(group, tails, strict=True)):
+                    if tail:
+                        own = torch.arange(requests[number].skip[place], len(tail), device=self.device)
+                        picked = scored[row, own, torch.tensor(tail, device=self.device)[own]]
+                        found[row][place] = float(picked.double().sum())
+            return found
+
+        return self._batches([request.prompt for request in requests], 0, score, done)
+
+    def generate(
+        self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
+    ) -> Iterator[tuple[int, str]]:
+        """(number of the prompt, what the model says next) of those not `done`, the longest prompts first.
+
+        Greedy, up to an end token, a stop or `new_tokens`.
+        """
+        ends = self._end_ids()
+        requests = [tuple(self._cut(self.encode(prompt), new_tokens)) for prompt in prompts]
+
+        def say(group: list[int], cache: "DynamicCache", past: int) -> list[str]:
+            logits, mask, last = self._read([requests[n][past:] for n in group], cache, past)
+            said: list[list[int]] = [[] for _ in group]
+            ended = [False] * len(group)
+            for step in range(new_tokens):
+                chosen = logits[:, -1].argmax(-1).tolist()
+                for row, token in enumerate(chosen):
+                    if not ended[row]:
+                        ended[row] = token in ends
+                        said[row] += [] if ended[row] else [token]
+                        ended[row] |= any(stop in self.tokenizer.decode(said[row]) for stop in stops)
+                if all(ended) or step + 1 == new_tokens:
+                    break
+                last = last + 1
+                logits, mask = self._forward([[token] for token in chosen], cache, mask, last[:, None])
+            texts = [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in said]
+            return [min((text.partition(stop)[0] for stop in stops), key=len, default=text) for text in texts]
+
+        return self._batches(requests, new_tokens, say, done)
+
+    def encode(self, text: str) -> list[int]:
+        return encode(self.tokenizer, text)
+
+    def _ranked(self, prompt: str, labels: Sequence[str]) -> Ranked:
+        alone = self.encode(prompt)
+        wholes = [self.encode(prompt + label) for label in labels]
+        shared = _common([alone, *wholes])
+        shared = max(1, shared - (shared == min(map(len, wholes))))
+        head = self._cut(alone[:shared], max(map(len, wholes)) - shared)
+        tails = tuple(tuple(whole[shared:]) for whole in wholes)
+        skips = tuple(min(len(alone), len(whole) - 1) - shared for whole in wholes)
+        return Ranked(tuple(head), tails, skips)
+
+    def _cut(self, ids: list[int], more: int) -> list[int]:
+        """The end of a prompt that is longer than the model's window allows with `more` tokens after it."""
+        room = self.window - more
+        self.num_cut += len(ids) > room
+        return ids[-room:]
+
+    # -------------------------------------------------------------------------------------------------- forwards
+
+    def _batches(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        new_tokens: int,
+        answer: Callable[[list[int], "DynamicCache", int], list[T]],
+        done: Container[int],
+    ) -> Iterator[tuple[int, T]]:
+        """(number of a prompt, its answer) of those not `done`, the longest prompts first.
+
+        `answer` gets the numbers of some prompts, the keys and values of what all prompts share, a row for each, and
+        how many tokens that are. The last token of a prompt is never among them, since its logits are wanted.
+        """
+        if not prompts:
+            return
+        shared = min(_common(prompts), min(map(len, prompts)) - 1)
+        if not self._can_share(max(map(len, prompts)) + new_tokens):
+            shared = 0
+        head = self._prefill(prompts[0][:shared]) if shared else None
+        order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
+        start, batch_tokens = 0, self.batch_tokens
+        while start < len(order):
+            length = len(prompts[order[start]]) + new_tokens + 8
+            count = max(1, batch_tokens // length) if shared else 1  # where nothing is shared, a pad would see nothing
+            group = order[start : start + count]
+            left = [n not in done for n in group]
+            if not any(left):
+                start += len(group)
+                continue
+            try:
+                answers = answer(group, self._copies(head, len(group)), shared)
+            except torch.cuda.OutOfMemoryError:
+                if len(group) == 1:
+                    raise
+                batch_tokens = len(group) * length // 2
+                torch.cuda.empty_cache()
+                continue
+            yield from compress(zip(group, answers, strict=True), left)
+            start += len(group)
+
+    def _can_share(self, length: int) -> bool:
+        """Whether keys and values of all earlier tokens are kept: not with attention over a sliding window."""
+        kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
+        slides = kinds != {"full_attention"} or getattr(self.config, "sliding_window", None)
+        return not slides or length <= (getattr(self.config, "sliding_window", None) or 0)
+
+    @torch.no_grad()
+    def _prefill(self, ids: Sequence[int]) -> "DynamicCache":
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        self.forward_tokens += len(ids)
+        self.model(
+            input_ids=torch.tensor([ids], device=self.device), past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        return cache
+
+    def _copies(self, head: "DynamicCache | None", count: int) -> "DynamicCache":
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for number, layer in enumerate(head.layers if head else ()):
+            cache.update(layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1), number)
+        return cache
+
+    def _read(self, rows: list[tuple[int, ...]], cache: "DynamicCache", past: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits after each prompt (R, 1, V), the mask of all columns (R, C) and each row's last position (R,).
+
+        Rows are padded on the left, so that the last column is the last token of each.
+        """
+        longest = max(map(len, rows))
+        padded = [[0] * (longest - len(row)) + list(row) for row in rows]
+        real = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.device)
+        positions = past + (real.cumsum(1) - 1).clamp(min=0)
+        logits, mask = self._forward(padded, cache, real.new_ones(len(rows), past), positions, real)
+        return logits, mask, positions[:, -1]
+
+    @torch.no_grad()
+    def _forward(
+        self, rows: list[list[int]], cache: "DynamicCache", mask: Tensor, positions: Tensor, real: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of new columns, and the mask with them.
+
+        `positions` are those of all new columns, or of the first alone. With `real` (1 for a token, 0 for a pad) the
+        logits are those of the last column.
+        """
+        ids = torch.tensor(rows, device=self.device)
+        self.forward_tokens += ids.numel()
+        if positions.shape != ids.shape:
+            positions = positions + torch.arange(ids.shape[1], device=self.device)
+        mask = torch.cat([mask, torch.ones_like(ids) if real is None else real], 1)
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=0 if real is None else 1,
+        ).logits
+        return logits, mask
+
+    def _end_ids(self) -> set[int]:
+        """Every id that ends a text for this model: the tokenizer's, and those its generation settings name."""
+        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        named = [self.tokenizer.eos_token_id, causal.generation_config.eos_token_id, self.config.eos_token_id]
+        flat = [x for value in named for x in (value if isinstance(value, list) else [value])]
+        return {x for x in flat if x is not None}
+
+    def _affordable_tokens(self) -> int:
+        if self.device.type == "cpu":
+            return CPU_BATCH_TOKENS
+        heads = getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads
+        width = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
+        token_bytes = 2 * self.config.num_hidden_layers * heads * width * 2
+        free_bytes, _ = torch.cuda.mem_get_info(self.device)
+        return max(4_096, int(CACHE_SHARE * free_bytes / token_bytes))
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Token ids with whatever the tokenizer puts before a text, and without an end token behind it."""
+    begun = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)  # as chat templates do
+    ids = tokenizer(text, add_special_tokens=not begun)["input_ids"]
+    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all rows have in common."""
+    least, most = min(rows), max(rows)
+    return next((n for n, (one, other) in enumerate(zip(least, most, strict=False)) if one != other), len(least))
+
+
+def _window(config: object) -> int:
+    return getattr(config, "max_position_embeddings", None) or 2_048

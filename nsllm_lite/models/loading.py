@@ -1,0 +1,177 @@
+"""A base model in memory: loaded in 16 bits or NF4, or built from nothing."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from nsllm_lite import safety
+from nsllm_lite.errors import UserError
+from nsllm_lite.formats.weights import require_sound
+from nsllm_lite.models.attention import ATTENTION, register_attention
+from nsllm_lite.recipe.train import ModelShape
+from nsllm_lite.terminal import on_terminal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_base(
+    directory: Path,
+    *,
+    quantisation: str,
+    double_quantisation: bool,
+    compute_dtype: str,
+    device: str,
+    dequantised: bool = False,
+) -> "PreTrainedModel":
+    """The base model of `directory` on `device`, frozen; its linear layers in NF4 where `quantisation` says so.
+
+    `dequantised` holds what NF4 made of their weights in `compute_dtype` instead: the same numbers in 3.9 times the
+    memory, for products that need not restore them first.
+
+    Raises:
+        UserError: `directory` has no safetensors weights, or they are damaged, not finite, or not all there.
+    """
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    quiet_libraries()
+    safety.require_plain_model(Path(directory))
+    require_sound(Path(directory))
+    dtype = getattr(torch, compute_dtype)
+    options: dict = {}
+    if quantisation == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=double_quantisation,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    register_attention()
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        directory,
+        output_loading_info=True,
+        dtype=dtype,
+        device_map={"": device},
+        attn_implementation=ATTENTION,
+        use_safetensors=True,
+        trust_remote_code=False,
+        **options,
+    )
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(
+            "model-tensors-missing",
+            f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors).",
+            "Missing tensors would be drawn at random.",
+            "Fetch or copy its weights again, or correct its config.json.",
+        )
+    _keep_nf4_layout(model)
+    if device == "cpu":
+        _require_widths_bitsandbytes_can(model)
+    if dequantised:
+        _dequantise(model, dtype)
+    return model.requires_grad_(False)
+
+
+def build_base(shape: ModelShape, tokenizer_dir: Path, end_of_text_id: int, seed: int) -> "PreTrainedModel":
+    """A Qwen3-architecture model with random weights, drawn from `seed`, in fp32 on the CPU."""
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM, Qwen3Config
+
+    vocab_size = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json")).get_vocab_size()
+    config = Qwen3Config(
+        vocab_size=vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        tie_word_embeddings=shape.tied_embeddings,
+        max_position_embeddings=32_768,
+        bos_token_id=end_of_text_id,
+        eos_token_id=end_of_text_id,
+        pad_token_id=end_of_text_id,
+    )
+    quiet_libraries()
+    register_attention()
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
+
+
+def nf4_means(model: nn.Module) -> dict[str, float | None]:
+    """{module: mean of its blocks' absmax} of all that is held in NF4; None without double quantisation.
+
+    The double quantisation is relative to this mean, whose last bits depend on the device and on the number of
+    threads: who wants the same rounding again needs it.
+    """
+    means = {}
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        short = name.removeprefix("base_model.model.").removesuffix(".base_layer")
+        if state is not None:
+            means[short] = state.offset.item() if state.nested else None
+        elif hasattr(module, "nf4_mean"):
+            means[short] = module.nf4_mean
+    return means
+
+
+def _dequantise(model: "PreTrainedModel", dtype: torch.dtype) -> None:
+    """Puts an ordinary linear layer in the place of each NF4 one; its mean stays known to `nf4_means`."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    means = nf4_means(model)
+    for name in means:
+        quantised = model.get_submodule(name)
+        linear = nn.Linear(quantised.in_features, quantised.out_features, bias=False, device="meta")
+        linear.weight = nn.Parameter(dequantize_4bit(quantised.weight.data, quantised.weight.quant_state).to(dtype))
+        linear.bias, linear.nf4_mean = quantised.bias, means[name]
+        model.set_submodule(name, linear)
+    model.quantization_method = model.hf_quantizer = None
+    model.is_quantized = model.is_loaded_in_4bit = False
+
+
+def recompute_layers(model: "PreTrainedModel", count: int) -> None:
+    """The first `count` layers keep only their input for the backward pass and are computed again there."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for layer in model.base_model.layers[count:]:
+        layer.gradient_checkpointing = False
+
+
+def quiet_libraries() -> None:
+    """No bars in logs and notebooks, and no warning about a CPU kernel that bitsandbytes would like to download."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    if not (sys.stderr.isatty() and on_terminal()):
+        transformers_logging.disable_progress_bar()
+
+
+def _keep_nf4_layout(model: nn.Module) -> None:
+    """Forbids bitsandbytes to repack NF4 weights for AVX512-BF16 at the first evaluation.
+
+    The packed form has no backward: after one evaluation gradients, merges and saves go silently wrong.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _require_widths_bitsandbytes_can(model: nn.Module) -> None:
+    """Raises UserError for layers that bitsandbytes restores wrongly on a CPU with AVX-512, without a word.
+
+    Its kernel takes rows whose length is a multiple of 16, and scales them right only where it is one of 64 (seen with
+    bitsandbytes 0.50; every published Qwen3, Llama and Mistral is fine).
+    """
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None and state.shape[-1] % 16 == 0 and state.shape[-1] % 64:
+            raise UserError(
+                "nf4-width-on-cpu",
+                f"{name} has {state.shape[-1]} inputs, for which bitsandbytes' NF4 kernel for CPUs gives wrong weights",
+                "(it needs a multiple of 64).",
+                "Use quantisation=none here, or a GPU.",
+            )

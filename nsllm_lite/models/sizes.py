@@ -1,0 +1,116 @@
+"""The widths of a decoder, and those of the Qwen3 bases."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nsllm_lite.artifact.json_files import read_object
+from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.train import Adapter, ModelShape
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """The widths of a decoder, read from its config.json."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    query: int  # heads x head_dim
+    key_value: int
+    vocab: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: dict) -> "ModelSize":
+        needed = ("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
+        if missing := [key for key in needed if config.get(key) is None]:
+            raise UserError(
+                "config-sizes-missing",
+                f"The model's config.json has no {', '.join(missing)}.",
+                "Needed is a decoder-only language model of the Qwen or Llama kind.",
+                "Name another model.",
+            )
+        sizes = {
+            key: config[key] for key in (*needed, "head_dim", "num_key_value_heads") if config.get(key) is not None
+        }
+        if wrong := [f"{key}: {size!r}" for key, size in sizes.items() if type(size) is not int or size < 1]:
+            raise UserError(
+                "config-sizes-invalid",
+                f"The model's config.json has {', '.join(wrong)}.",
+                "Needed are whole numbers above 0.",
+                "Correct it, or fetch the model again.",
+            )
+        heads = config["num_attention_heads"]
+        head_dim = config.get("head_dim") or config["hidden_size"] // heads
+        return cls(
+            layers=config["num_hidden_layers"],
+            hidden=config["hidden_size"],
+            intermediate=config["intermediate_size"],
+            query=heads * head_dim,
+            key_value=(config.get("num_key_value_heads") or heads) * head_dim,
+            vocab=config["vocab_size"],
+            tied=bool(config.get("tie_word_embeddings")),
+        )
+
+    @classmethod
+    def of_shape(cls, shape: ModelShape, vocab: int) -> "ModelSize":
+        return cls(
+            layers=shape.num_layers,
+            hidden=shape.hidden_size,
+            intermediate=shape.intermediate_size,
+            query=shape.num_heads * shape.head_dim,
+            key_value=shape.num_kv_heads * shape.head_dim,
+            vocab=vocab,
+            tied=shape.tied_embeddings,
+        )
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """The linear modules of one layer: name -> (in, out)."""
+        h, i, q, kv = self.hidden, self.intermediate, self.query, self.key_value
+        return {
+            "q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h),
+            "gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h),
+        }  # fmt: skip
+
+    @property
+    def linear_params(self) -> int:
+        return self.layers * sum(fan_in * fan_out for fan_in, fan_out in self.linears.values())
+
+    @property
+    def embedding_params(self) -> int:
+        return self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def params(self) -> int:
+        return self.linear_params + self.embedding_params
+
+    def lora_params(self, adapter: Adapter) -> int:
+        fans = [self.linears[name] for name in adapter.targets if name in self.linears]
+        return self.layers * adapter.rank * sum(fan_in + fan_out for fan_in, fan_out in fans)
+
+
+def read_size(model_dir: Path) -> ModelSize:
+    return ModelSize.of(read_object(Path(model_dir) / "config.json"))
+
+
+def flops_per_token(size: ModelSize) -> int:
+    """By the 4N convention: forward and input gradients of the frozen products, recomputation not counted."""
+    return 4 * (size.linear_params + size.vocab * size.hidden)
+
+
+QWEN3 = {
+    name: (f"Qwen/Qwen3-{name.upper()}-Base", min_gib, ModelSize(layers, hidden, inner, query, 1024, 151_936, tied))
+    for name, min_gib, layers, hidden, inner, query, tied in (
+        ("14b", 40, 40, 5120, 17_408, 5120, False),
+        ("8b", 22, 36, 4096, 12_288, 4096, False),
+        ("4b", 15, 36, 2560, 9728, 4096, True),
+        ("1.7b", 10, 28, 2048, 6144, 2048, True),
+        ("0.6b", 6, 28, 1024, 3072, 2048, True),
+    )
+}
+"""Size -> (hub id, GiB of GPU memory it asks for, widths). Source: the models' config.json on the hub."""
+
+REFERENCE = "8b"  # NSLLM's base: the largest that is taken unasked, whatever more would fit
+
+SIZED = "qwen3"  # the recipe folder that serves all sizes; its files state the reference

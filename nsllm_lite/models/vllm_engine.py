@@ -1,0 +1,80 @@
+"""The same two questions as `engine.Engine`, answered by vLLM, which keeps what prompts share by itself."""
+
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nsllm_lite import safety
+from nsllm_lite.errors import UserError
+from nsllm_lite.formats.weights import require_sound
+
+CHUNK = 256  # prompts handed over at once, so that answers are written down as they come
+
+
+class VllmEngine:
+    """`llm` is a vllm.LLM with prefix caching."""
+
+    def __init__(self, llm: Any):
+        self.llm = llm
+        self.tokenizer = llm.get_tokenizer()
+        self.forward_tokens = 0  # of prompts; what the prefix cache saves is not told
+        self.num_cut = 0
+
+    def rank(
+        self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()
+    ) -> Iterator[tuple[int, list[float]]]:
+        """(number of the prompt, log-likelihood of each of its labels) of those not `done`."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        for start in range(0, len(prompts), CHUNK):
+            numbers = [n for n in range(start, min(start + CHUNK, len(prompts))) if n not in done]
+            wholes = [self._encode(prompts[n] + label) for n in numbers for label in labels[n]]
+            outputs = iter(self._run(wholes, params))
+            for number in numbers:
+                before = len(self._encode(prompts[number]))
+                yield number, [_tail_log_likelihood(next(outputs), before) for _ in labels[number]]
+
+    def generate(
+        self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
+    ) -> Iterator[tuple[int, str]]:
+        """(number of the prompt, what the model says next) of those not `done`, greedy."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=new_tokens, temperature=0.0, stop=list(stops) or None)
+        for start in range(0, len(prompts), CHUNK):
+            numbers = [n for n in range(start, min(start + CHUNK, len(prompts))) if n not in done]
+            group = [self._encode(prompts[n]) for n in numbers]
+            for number, output in zip(numbers, self._run(group, params), strict=True):
+                yield number, output.outputs[0].text
+
+    def _run(self, token_lists: list[list[int]], params: Any) -> list[Any]:
+        self.forward_tokens += sum(map(len, token_lists))
+        given = [{"prompt_token_ids": ids} for ids in token_lists]
+        return self.llm.generate(given, params, use_tqdm=False) if given else []
+
+    def _encode(self, text: str) -> list[int]:
+        from nsllm_lite.models.generate import encode
+
+        return encode(self.tokenizer, text)
+
+
+def _tail_log_likelihood(output: Any, before: int) -> float:
+    """Sum over the tokens of a prompt from number `before` on; vLLM gives each as {token: its logprob}."""
+    pairs = zip(output.prompt_token_ids[before:], output.prompt_logprobs[before:], strict=True)
+    return float(sum(of[token].logprob for token, of in pairs))
+
+
+def open_vllm(folder: Path) -> VllmEngine:
+    """Raises UserError where vLLM is not installed."""
+    try:
+        from vllm import LLM
+    except ImportError:
+        raise UserError(
+            "vllm-not-installed",
+            "execution.backend=vllm needs vLLM, which is not installed here.",
+            "Run pip install vllm (NVIDIA cards), or leave the backend at transformers.",
+        ) from None
+    safety.require_plain_model(folder)
+    require_sound(folder)
+    return VllmEngine(LLM(str(folder), enable_prefix_caching=True, trust_remote_code=False, load_format="safetensors"))

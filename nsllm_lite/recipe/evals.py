@@ -1,0 +1,111 @@
+"""The recipes of what judges: tasks, scores and the report."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.train import Execution
+from nsllm_lite.recipe.values import Count, Name, Strict, none_word, require_different
+
+
+class Report(Strict):
+    """The table and picture after two phases; the folders are those the chain wrote.
+
+    With `documents`, a corpus's folder of them, bits per byte are also given by discipline.
+    """
+
+    kind: Literal["report"]
+    out: Name
+    base: Name
+    phase1: Name
+    model1: Name
+    phase2: Name
+    model2: Name
+    abstract_rows: Name
+    experiment_rows: Name
+    general_rows: Name
+    documents: Name | None = None
+    max_rows: Count
+    execution: Execution = Execution()
+
+
+# ----------------------------------------------------------------------------------------------- tasks and tuning
+
+
+class Tasks(Strict):
+    """Instruction files made from a finished corpus, at most `max_per_task` items of each task in train and in test.
+
+    `questions` are files of questions about the corpus's papers, or `bundled:questions`. A paper's text is cut at
+    `max_paper_chars`.
+    """
+
+    kind: Literal["tasks"]
+    out: Name
+    corpus: Name
+    questions: list[Name]
+    max_per_task: Count
+    max_paper_chars: Count
+    seed: int
+
+
+# --------------------------------------------------------------------------------------------------- evaluation
+
+
+class EvaluatedModel(Strict):
+    """A model folder, a hub id, or an adapter's folder, which is evaluated on its base as its training held it.
+
+    `modes` None: few-shot, and instruction where the tokenizer has a chat template.
+    """
+
+    name: Name
+    path: Name
+    quantisation: Literal["nf4", "none"] = "none"
+    modes: Annotated[list[Literal["few-shot", "instruction"]], Field(min_length=1)] | None = None
+
+
+class TaskFile(Strict):
+    """A file of records {instruction, input, output} to be asked as `task`, with examples from the file `shots`.
+
+    Without `shots` they come from the bundled sample where it has the same labels, else from the file itself: those
+    records are then not scored.
+    """
+
+    name: Name
+    task: Literal["classification", "moves", "title", "paper_title", "multiple_choice", "open"]
+    path: Name
+    shots: Name | None = None
+
+
+class EvalExecution(Strict):
+    """`batch_tokens` None: by the memory there is."""
+
+    device: Literal["cpu", "cuda"] | None = None
+    batch_tokens: Count | None = None
+    backend: Literal["transformers", "vllm"] = "transformers"
+
+
+class Eval(Strict):
+    """Scores of models on tasks: those of a folder that `nsllm-lite tasks` wrote, or `bundled`; and on own files.
+
+    `encoder` is the folder of a local encoder model, for BERTScore. `max_items` bounds the items of each task.
+    """
+
+    kind: Literal["eval"]
+    out: Name
+    models: Annotated[list[EvaluatedModel], Field(min_length=1)]
+    tasks: Annotated[Name | None, BeforeValidator(none_word)]
+    files: list[TaskFile] = []
+    max_items: Count | None = None
+    encoder: Name | None = None
+    seed: int
+    execution: EvalExecution = EvalExecution()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Eval":
+        require_different([model.name for model in self.models], "models")
+        require_different([file.name for file in self.files], "files")
+        if self.tasks is None and not self.files:
+            todo = "give `tasks` (bundled, or a folder of tasks) or `files`"
+            raise UserError("eval-without-tasks", "neither `tasks` nor `files` are given:", todo)
+        return self

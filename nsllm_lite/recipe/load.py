@@ -1,0 +1,118 @@
+"""Recipes: one complete YAML a run, saying WHAT is computed.
+
+How a run fits the card (micro-batch, recomputation) is not here but under `execution:`, which
+`nsllm_lite.models.execution` fills in and which never changes the result beyond rounding.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.kinds import KINDS, Recipe
+from nsllm_lite.recipe.values import Strict
+
+# ---------------------------------------------------------------------------------------------------------- load
+
+
+def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The recipe at `path` with `key=value` overrides (dotted keys, YAML values) applied.
+
+    Raises:
+        UserError: naming every wrong key and value at once, with the nearest known key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), [str(p) for p in Path("recipes").glob("*/*.yaml")], n=1, cutoff=0.3)
+        todo = f"Did you mean {near[0]}?" if near else "Check the path."
+        raise UserError(
+            "recipe-missing", f"No recipe at {path}.", "A recipe is a YAML file such as recipes/nano/phase1.yaml.", todo
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError("recipe-not-yaml", f"{path} is not YAML: {error}.", "Correct it there.") from None
+    if not isinstance(values, dict):
+        found = f"{path} contains a {type(values).__name__};"
+        raise UserError("recipe-not-keys", found, "a recipe is a list of keys with values.", "See recipes/nano.")
+    for override in overrides:
+        _apply_override(values, override)
+    return validate(values, str(path))
+
+
+def validate(values: dict, where: str) -> Recipe:
+    """`values` as the recipe type its `kind` names; UserError lists every problem with `where` it stands."""
+    kind = values.get("kind")
+    cls = KINDS.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise UserError("recipe-kind-unknown", f"{where}: `kind` is {kind!r};", f"set one of {', '.join(KINDS)}.")
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {_explain(cls, problem)}" for problem in error.errors())
+        raise UserError(
+            "recipe-invalid", f"{where} has {error.error_count()} problem(s).", f"Correct them:\n{problems}"
+        ) from None
+
+
+def update(recipe: Recipe, **changes: Any) -> Recipe:
+    """A copy of `recipe` with top-level fields replaced, validated again."""
+    return validate({**recipe.model_dump(mode="json"), **changes}, f"{recipe.kind} recipe")
+
+
+def identity(recipe: Recipe) -> dict:
+    """The part of a recipe that decides its result: all but where it is written and shown, how it is executed, when it
+    stops."""
+    gate = {"max_general_loss_increase", "when_forgetting"}
+    shown = {"out": True, "report_to": True, "overlay": True}
+    return recipe.model_dump(mode="json", exclude={**shown, "execution": True, "evaluation": gate})
+
+
+def _apply_override(values: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        found = f"Override {override!r} is not of the form key=value."
+        raise UserError("override-form", found, "Write it like optimizer.learning_rate=1e-4.")
+    *parents, last = key.strip().split(".")
+    place: Any = values
+    for parent in parents:
+        place = place.setdefault(parent, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            found = f"Override {override!r}: {parent!r} is a value and has no keys."
+            raise UserError("override-of-value", found, "Set a key that the recipe has.")
+    try:
+        place[last] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        found = f"Override {override!r}: the value after = is not YAML ({error})."
+        raise UserError("override-not-yaml", found, "Quote it as YAML does: key='\"a: b\"'.") from None
+
+
+def _explain(cls: type[Strict], problem: dict) -> str:
+    fields, place = cls.model_fields, []
+    for part in problem["loc"]:
+        place.append(str(part))
+        if isinstance(part, str) and part in fields:
+            inner = _model_in(fields[part].annotation)
+            fields = inner.model_fields if inner else {}
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place[-1], fields, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(fields)}"
+        return f"{'.'.join(place)}: unknown key; {hint} [key-unknown]"
+    message, code = problem["msg"].removeprefix("Value error, "), "value-wrong"
+    if problem["type"] == "missing":
+        message, code = "is missing", "key-missing"
+    elif problem["type"] == "value_error":
+        code = problem["ctx"]["error"].code
+    elif place and not isinstance(problem["input"], dict | list):
+        message += f" (found {problem['input']!r})"
+    return f"{'.'.join(place) or 'recipe'}: {message} [{code}]"
+
+
+def _model_in(annotation: Any) -> type[Strict] | None:
+    """The recipe type inside `X`, `X | None` or `list[X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)

@@ -1,0 +1,226 @@
+"""The recipes of trainings: continued pretraining and instruction tuning."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.values import Count, Name, Share, Strict, none_word, require_one
+
+# -------------------------------------------------------------------------------------------------------- train
+
+
+class ModelShape(Strict):
+    """A Qwen3-architecture model built from nothing (`adapter: none`), sized by these and by a tokenizer folder."""
+
+    tokenizer: Name
+    hidden_size: Count
+    intermediate_size: Count
+    num_layers: Count
+    num_heads: Count
+    num_kv_heads: Count
+    head_dim: Count
+    tied_embeddings: bool
+
+
+class Adapter(Strict):
+    """LoRA: y = W x + s B A x with s = alpha / rank, or alpha / sqrt(rank) for rsLoRA. Dropout is 0.
+
+    With `dora` each row of the sum is scaled to a trained length. The embeddings and the head in `modules_to_save` are
+    trained whole, in fp32.
+    """
+
+    rank: Count
+    alpha: Annotated[float, Field(gt=0)]
+    rslora: bool
+    targets: Annotated[list[Name], Field(min_length=1)]
+    dora: bool = False
+    modules_to_save: list[Literal["embed_tokens", "lm_head"]] = []
+
+    @model_validator(mode="after")
+    def _no_head(self) -> "Adapter":
+        if refused := sorted({"lm_head", "embed_tokens"} & set(self.targets)):
+            raise UserError(
+                "lora-on-head",
+                f"LoRA on {' and '.join(refused)} is refused: the fused cross-entropy reads the head's own weight, so "
+                "its LoRA would silently not be trained, and on tied embeddings a merge counts it twice;",
+                "remove it from `targets`, or train it whole with `modules_to_save`",
+            )
+        return self
+
+
+class Optimizer(Strict):
+    """`embedding_learning_rate` is that of `modules_to_save`; None: as the others."""
+
+    name: Literal["adamw", "adamw8bit", "paged_adamw8bit"]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    embedding_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    betas: tuple[Share, Share]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+
+
+class Schedule(Strict):
+    """Linear warm-up, then constant, or a cosine down to `final_share` of the peak."""
+
+    shape: Literal["constant", "cosine"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    final_share: Share = 1.0
+
+
+class Budget(Strict):
+    """The length of the run, in steps and in tokens; the two must agree."""
+
+    steps: Count
+    tokens_per_step: Count
+    tokens: Count
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Budget":
+        if self.steps * self.tokens_per_step != self.tokens:
+            raise UserError(
+                "budget-disagrees",
+                f"steps x tokens_per_step = {self.steps * self.tokens_per_step}, but tokens says {self.tokens}:",
+                "change them together",
+            )
+        return self
+
+
+class Replay(Strict):
+    """General text mixed into each step against forgetting; `max_epochs` bounds how often it may repeat."""
+
+    rows: Name
+    share: Annotated[float, Field(ge=0, lt=1)]
+    max_epochs: Annotated[float, Field(gt=0)]
+
+
+class Evaluation(Strict):
+    """Held-out losses at step 0, every `every_steps`, and at the end; by source."""
+
+    domain_rows: Name
+    general_rows: Name
+    every_steps: Count
+    max_rows: Count
+    max_general_loss_increase: Annotated[float, Field(ge=0)] | None = None  # nats above that of step 0
+    when_forgetting: Literal["stop", "warn"] = "stop"  # where it is exceeded
+
+
+class Samples(Strict):
+    """Greedy continuations of held-out papers, before and after."""
+
+    count: Annotated[int, Field(ge=0, le=20)]
+    prompt_tokens: Count
+    new_tokens: Count
+
+
+class Execution(Strict):
+    """How the step is run; None leaves the choice to `nsllm_lite.models.execution`, by the memory that is there."""
+
+    micro_batch_rows: Count | None = None
+    recompute_layers: Annotated[int, Field(ge=0)] | None = None  # that keep their input only
+    recompute_cheap: bool | None = None  # in the other layers: the outputs of norms and SwiGLU
+    dequantised: bool | None = None  # hold what NF4 made of the weights in compute_dtype
+    compile: bool | None = None  # the layers, by torch.compile
+    head: Literal["liger", "chunked"] | None = None  # what computes the loss from the last hidden states
+    device: Literal["cpu", "cuda"] | None = None
+
+
+class Train(Strict):
+    """`report_to` names trackers that follow the run; W&B sends it over the network. `overlay` is the log of another
+    run (metrics.jsonl, or trainer_log.jsonl as LLaMA-Factory writes it), drawn into loss.png beside this one's."""
+
+    kind: Literal["train"]
+    out: Name
+    model: str | None = None
+    build: ModelShape | None = None
+    rows: Name
+    quantisation: Literal["nf4", "none"]
+    double_quantisation: bool
+    compute_dtype: Literal["float32", "bfloat16", "float16"]
+    adapter: Annotated[Adapter | None, BeforeValidator(none_word)]
+    optimizer: Optimizer
+    schedule: Schedule
+    budget: Budget
+    replay: Annotated[Replay | None, BeforeValidator(none_word)]
+    evaluation: Evaluation
+    samples: Samples
+    checkpoint_steps: Count
+    keep_checkpoints: Count
+    seed: int
+    report_to: list[Literal["tensorboard", "wandb"]] = []
+    overlay: Annotated[Name | None, BeforeValidator(none_word)] = None
+    execution: Execution = Execution()
+
+    def rows_per_step(self, row_tokens: int) -> int:
+        return self.budget.tokens_per_step // row_tokens
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Train":
+        require_one(model=self.model, build=self.build)
+        if self.quantisation == "nf4" and self.adapter is None:
+            raise UserError(
+                "nf4-without-adapter", "an NF4 base cannot be trained itself:", "set `adapter`, or quantisation: none"
+            )
+        if self.build is not None and self.adapter is not None:
+            raise UserError(
+                "adapter-on-build", "a model built from nothing has nothing to adapt:", "set `adapter: none`"
+            )
+        if self.schedule.warmup_steps >= self.budget.steps:
+            found = f"warmup_steps {self.schedule.warmup_steps} leaves no step of {self.budget.steps}:"
+            raise UserError("warmup-too-long", found, "lower warmup_steps")
+        return self
+
+
+class Answers(Strict):
+    """Greedy answers to the first held-out prompts, before and after."""
+
+    count: Annotated[int, Field(ge=0, le=20)]
+    new_tokens: Count
+
+
+class Sft(Strict):
+    """Instruction tuning on `data`: files, or folders of *.json and *.jsonl, of records {instruction, input, output}
+    or {messages: [{role, content}, ...]}; the loss is that of the answers.
+
+    `template`: `plain` is our own prompt for base models, `chat` the tokenizer's chat template; `end_of_text` is the
+    token that ends an answer. The length is given either in `steps` or in `epochs`. Examples of more than `max_tokens`
+    tokens are left out and counted; more than `max_left_out_share` of all left out needs consent.
+    """
+
+    kind: Literal["sft"]
+    out: Name
+    model: Name
+    data: Annotated[list[Name], Field(min_length=1)]
+    heldout: list[Name]
+    template: Literal["plain", "chat"]
+    end_of_text: Name
+    max_tokens: Annotated[int, Field(ge=8)]
+    max_left_out_share: Share
+    quantisation: Literal["nf4", "none"]
+    double_quantisation: bool
+    compute_dtype: Literal["float32", "bfloat16", "float16"]
+    adapter: Adapter
+    optimizer: Optimizer
+    schedule: Schedule
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    steps: Count | None = None
+    examples_per_step: Count
+    evaluate_steps: Count
+    max_heldout_examples: Count
+    samples: Answers
+    checkpoint_steps: Count
+    keep_checkpoints: Count
+    seed: int
+    execution: Execution = Execution()
+
+    def rows_per_step(self, row_tokens: int) -> int:
+        """A row is an example, of `row_tokens` at most."""
+        return self.examples_per_step
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Sft":
+        require_one(epochs=self.epochs, steps=self.steps)
+        return self
+
+
+Training = Train | Sft

@@ -1,0 +1,134 @@
+"""What a verb tells: tables on a terminal, and in pipes and logs the same as plain lines, whole and uncoloured."""
+
+import os
+import sys
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from nsllm_lite.safety import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+
+FOLDED = 12  # letters: longer words of a table, such as paths, may be folded
+
+
+def on_terminal() -> bool:
+    in_notebook = "JPY_PARENT_PID" in os.environ  # its cells pass for terminals of 80 columns
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not in_notebook
+
+
+def row(cells: Sequence[str], widths: Sequence[int], style: str = "bold") -> None:
+    """One line whose first cells are `widths` wide; on a terminal the last one is folded within its column, and the
+    first has a `style` of rich."""
+    cells = [printable(cell) for cell in cells]
+    if not on_terminal():
+        padded = [f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)]
+        print(" ".join([*padded, *cells[len(widths) :]]).rstrip(), flush=True)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for number in range(len(cells)):
+        width = widths[number] if number < len(widths) else None
+        grid.add_column(min_width=width, max_width=width, overflow="fold", style="" if number else style)
+    grid.add_row(*map(Text, cells))
+    _console().print(grid)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> None:
+    """A head and rows; the columns named in `right` are aligned there.
+
+    A terminal too narrow for it gets each row as a block, a cell a line.
+    """
+    rows = [[printable(cell) for cell in cells] for cells in rows]
+    sides = ["right" if head in right else "left" for head in heads]
+    if on_terminal():
+        _draw(heads, rows, sides)
+        return
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for line in (heads, *rows):
+        columns = zip(line, widths, sides, strict=True)
+        print("  ".join(f"{cell:{'>' if side == 'right' else '<'}{width}}" for cell, width, side in columns).rstrip())
+    sys.stdout.flush()
+
+
+def markdown(text: str) -> None:
+    """Markdown as it is; on a terminal its tables are drawn, and bold words and headings are bold."""
+    text = printable(text)
+    if not on_terminal():
+        print(text, flush=True)
+        return
+    console, waiting = _console(), []
+    for line in [*text.split("\n"), ""]:
+        if line.startswith("|"):
+            waiting.append([cell.strip() for cell in line[1:-1].split("|")])
+            continue
+        if waiting:
+            heads, rules, *rows = waiting
+            _draw(heads, rows, ["right" if rule.endswith(":") else "left" for rule in rules])
+            waiting = []
+        console.print(_text(f"**{line.lstrip('# ')}**" if line.startswith("#") else line))
+
+
+def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[str]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console()
+    whole = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head, side in zip(heads, sides, strict=True):
+        whole.add_column(Text(head), justify=side, overflow="fold")
+    for cells in rows:
+        whole.add_row(*map(_text, cells))
+    columns = zip(heads, *rows, strict=True)
+    narrowest = sum(max(min(len(word), FOLDED) for cell in cells for word in [*cell.split(), ""]) for cells in columns)
+    if narrowest + 3 * len(heads) <= console.width:
+        console.print(whole)
+        return
+    for first, *rest in rows:
+        block = Table.grid(padding=(0, 2))
+        for head, cell in zip(heads[1:], rest, strict=True):
+            if cell:
+                block.add_row("", Text(head), _text(cell))
+        console.print(_text(first), block, sep="\n")
+
+
+def _text(line: str) -> "Text":
+    """**Bold** words of Markdown in bold, and nothing else of it heeded."""
+    from rich.text import Text
+
+    parts = line.split("**")
+    return Text.assemble(*((part, "bold" if number % 2 else "") for number, part in enumerate(parts)))
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def progress(total: int, done: int, what: str, unit: str, **options: Any) -> tqdm:
+    """A progress bar with time left; on a terminal it moves, in a log it is a line every half minute."""
+    if sys.stderr.isatty():
+        shown = {"mininterval": 0.1}
+    else:
+        shown = {"mininterval": 30, "delay": 5, "ncols": 100, "ascii": True, "file": _LogLines()}
+    return tqdm(total=total, initial=done, desc=what, unit=unit, **shown, **options)
+
+
+class _LogLines:
+    """Standard error for a bar of tqdm: each state a line of its own, without the carriage returns."""
+
+    def write(self, text: str) -> None:
+        if state := text.strip():
+            sys.stderr.write(state + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()

@@ -1,0 +1,94 @@
+import json
+import time
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nsllm_lite.artifact.disk import require_disk
+from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.artifact.step import begin, finish, is_finished, read_manifest
+from nsllm_lite.formats.documents import Document, DocumentWriter, Section, read_documents
+from nsllm_lite.formats.weights import fingerprint_weights
+from tests.raising import raises
+
+
+def test_a_directory_is_finished_by_its_manifest_alone(tmp_path):
+    out = tmp_path / "out"
+    recipe, inputs = {"seed": 1}, {"rows": "abc"}
+    assert not is_finished(out, recipe, inputs)
+    begin(out, recipe, inputs)
+    assert not is_finished(out, recipe, inputs)
+    finish(out, "train", recipe, inputs, {"loss": 1.5}, time.time(), {"peak_memory_gib": 2})
+    assert is_finished(out, recipe, inputs)
+    manifest = read_manifest(out)
+    assert manifest["results"] == {"loss": 1.5}
+    assert manifest["versions"]["torch"].startswith("2.")
+    assert "started" not in json.dumps(manifest)  # times are elsewhere: the manifest is reproducible
+    assert json.loads((out / "times.json").read_text())["peak_memory_gib"] == 2
+    with raises("finished-result-differs", out, "recipe.seed, rows"):
+        is_finished(out, {"seed": 2}, {"rows": "abd"})
+    with raises("unfinished-run-differs", out, ": rows)"):
+        begin(out, recipe, {"rows": "abd"})
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"recipe": {')
+    with raises("file-damaged", tmp_path / "manifest.json"):
+        is_finished(tmp_path, {}, {})
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_weights_have_an_identity(tmp_path):
+    for name, value in (("a", 1.0), ("b", 1.0), ("c", 1.001)):
+        (tmp_path / name).mkdir()
+        weight = torch.ones(700, 300)
+        weight[350:] = value
+        save_file({"w": weight}, tmp_path / name / "model.safetensors")
+    prints = [fingerprint_weights(tmp_path / name) for name in "abc"]
+    assert prints[0] == prints[1] != prints[2]
+    with raises("weights-absent", tmp_path):
+        fingerprint_weights(tmp_path)
+    (tmp_path / "a/model.safetensors").write_bytes(b"\xff" * 40)
+    with raises("weights-not-safetensors", tmp_path / "a/model.safetensors"):
+        fingerprint_weights(tmp_path / "a")
+
+
+def test_disk_is_asked_before_a_long_write(tmp_path):
+    require_disk(tmp_path / "not" / "yet", 1000, "x")
+    with raises("disk-too-small", "the merged model", tmp_path, f"{2**30:.1f} GiB"):
+        require_disk(tmp_path, 2**60, "the merged model")
+
+
+def test_documents_come_back_as_they_were(tmp_path):
+    documents = [
+        Document("pmid:1", "s", "f.xml#1", "T µ", "A ± b", (Section("Methods", "m", ("Top",), "methods"),), "", "",
+                 (("Results", "r."),)),
+        Document("x", "s", "a#b.txt#2", text="plain"),
+    ]  # fmt: skip
+    writer = DocumentWriter(tmp_path / "d.parquet")
+    for document in documents:
+        writer.add(document)
+    writer.close()
+    assert list(read_documents(tmp_path / "d.parquet")) == documents
+    group = pq.read_metadata(tmp_path / "d.parquet").row_group(0)
+    assert {group.column(i).compression for i in range(group.num_columns)} == {"LZ4", "ZSTD"}  # none left out
+    assert documents[1].file == "a#b.txt"
+    assert documents[0].num_chars == len("T µ") + len("A ± b") + len("Methods") + len("m")
+
+
+def test_a_run_that_failed_at_once_binds_nobody(tmp_path):
+    begin(tmp_path / "out", {"seed": 1}, {})
+    begin(tmp_path / "out", {"seed": 2}, {})
+    assert read_json(tmp_path / "out/run.json")["recipe"] == {"seed": 2}
+    (tmp_path / "out/metrics.jsonl").touch()
+    with raises("unfinished-run-differs", ": recipe.seed)"):
+        begin(tmp_path / "out", {"seed": 3}, {})

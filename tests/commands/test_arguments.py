@@ -1,0 +1,147 @@
+"""The help tells the truth: every example parses, every option is explained, every default is the one that is taken."""
+
+import argparse
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nsllm_lite import cli
+from nsllm_lite.commands import arguments
+from nsllm_lite.commands.init import INSTALLED
+from nsllm_lite.commands.recipe_folder import pick_size
+from nsllm_lite.commands.stories import load_chain
+from nsllm_lite.evals import evaluate
+from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
+from nsllm_lite.recipe import load as recipes
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = [example for verb in arguments.VERBS.values() for example in verb.examples]
+EXAMPLES += re.findall(r"^  (nsllm-lite .*?)(?:   .*)?$", arguments.EPILOG, re.MULTILINE)
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    return next(a for a in arguments.build_parser()._actions if a.dest == "verb").choices
+
+
+def parsed(line: str) -> argparse.Namespace:
+    return arguments.build_parser().parse_args(shlex.split(line.partition(" > ")[0])[1:])
+
+
+def test_every_verb_is_called():
+    assert set(arguments.VERBS) == set(cli.CALLS) == set(parsers())
+
+
+@pytest.mark.parametrize("name", arguments.VERBS)
+def test_each_verb_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([name, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    verb = arguments.VERBS[name]
+    assert text.count(f"  nsllm-lite {name}") == len(verb.examples) > 0
+    for action in parsers()[name]._actions:
+        assert action.help, f"{name} {action.dest}"
+        takes_value = action.option_strings and action.nargs != 0
+        is_needed = action.dest in ("base", "adapter", "file") or (name, action.dest) == ("merge", "out")
+        if takes_value and not is_needed and action.dest != "price":
+            assert "(default: " in action.help, f"{name} {action.dest}"
+
+
+def test_the_exit_status_is_documented(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    for code, words in (
+        (0, "done"), (2, "wrong input"), (3, "the run stopped itself"), (75, "the time of"), (130, "interrupted by"),
+    ):  # fmt: skip
+        assert re.search(rf"^  {code} +{words}", text, re.MULTILINE)
+        assert re.search(rf"`{code}` +{words}", (ROOT / "README.md").read_text()), code
+    assert {"143", "129"} <= set(re.findall(r"\d+", text))
+
+
+def test_the_examples_are_real_commands(monkeypatch):
+    """They parse, their recipes are there, and the values they change are values of these."""
+    monkeypatch.chdir(ROOT)
+    assert len(EXAMPLES) > 35
+    for line in EXAMPLES:
+        args = parsed(line)
+        if args.verb in arguments.RECIPE_VERBS or (args.verb == "merge" and args.recipe):
+            assert recipes.load(args.recipe, args.overrides).kind == args.verb
+        if args.verb == "eval" and args.models[0].endswith(".yaml"):
+            assert recipes.load(args.models[0], args.models[1:]).kind == "eval"
+        if args.verb in arguments.CHAIN_VERBS:
+            folder, size = pick_size(Path(args.recipes or f"recipes/{'qwen3' if args.size else 'nano'}"), args.size)
+            overrides: dict[str, list[str]] = {}
+            for word in args.overrides:
+                step, _, rest = word.partition(".")
+                overrides.setdefault(step, []).append(rest)
+            load_chain(folder, overrides=overrides, size=size)
+
+
+def stated(verb: str, option: str) -> str:
+    action = next(a for a in parsers()[verb]._actions if option in a.option_strings)
+    return re.search(r"\(default: ([^),]+)", action.help).group(1)
+
+
+def test_the_defaults_of_merge(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "call_verb", seen.append)
+    assert cli.main(["merge", "--base", "B", "--adapter", "A", "--out", "O"]) == 0
+    (taken,) = seen
+    assert stated("merge", "--base-weights") == taken.base_weights
+    assert int(stated("merge", "--max-rows")) == taken.max_rows
+    assert float(stated("merge", "--shard-bytes")) == taken.shard_bytes
+    assert float(stated("merge", "--adapter")) == taken.adapters[0].weight
+    assert taken.heldout_rows is taken.dtype is None
+
+
+def test_the_defaults_of_eval(monkeypatch):
+    seen = []
+    monkeypatch.setattr(evaluate, "evaluate", seen.append)
+    assert cli.main(["eval", "B"]) == 0
+    (taken,) = seen
+    assert stated("eval", "--out") == taken.out
+    assert int(stated("eval", "--seed")) == taken.seed
+    assert stated("eval", "--backend") == taken.execution.backend
+    assert taken.tasks == "bundled"
+    assert taken.max_items is taken.encoder is None
+
+
+def test_the_defaults_of_the_others():
+    assert parsed("nsllm-lite runs").folder == Path("runs")
+    assert stated("init", "--recipe") == parsed("nsllm-lite init x").recipe == SIZED
+    named = next(a for a in parsers()["init"]._actions if a.dest == "recipe").help
+    assert all(path.name in named for path in INSTALLED.iterdir())
+    named = next(a for a in parsers()["plan"]._actions if a.dest == "size").help
+    assert re.findall(r"[\d.]+b\b", named) == [*QWEN3, REFERENCE]
+    taken = load_chain(ROOT / "recipes/nano", corpus=str(ROOT / "tests"))
+    assert taken.corpus.out == "runs/nano-tests/corpus"  # runs/RECIPES-CORPUS
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_verbs_options_and_paths(shell, capsys, tmp_path):
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(verb in script for verb in arguments.VERBS)
+    assert "base-weights" in script
+    assert "dequantized" in script
+    if shell == "bash":
+        path = tmp_path / "nsllm-lite"
+        path.write_text(script)
+        subprocess.run(["bash", "-n", str(path)], check=True)
+        assert complete(path, "nsllm-lite", "inst") == ["instruct"]
+        assert complete(path, "nsllm-lite", "completion", "") == ["bash", "zsh", "fish"]
+        (tmp_path / "models").mkdir()
+        assert complete(path, "nsllm-lite", "show", f"{tmp_path}/mod") == [f"{tmp_path}/models"]
+
+
+def complete(script: Path, *words: str) -> list[str]:
+    """What bash offers for the last of `words`."""
+    line = f"""source {script}
+      COMP_WORDS=({" ".join(word or "''" for word in words)}); COMP_CWORD={len(words) - 1}
+      $(complete -p nsllm-lite | grep -o '_shtab_[a-z_]*'); printf '%s\\n' "${{COMPREPLY[@]}}" """
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    return [word.strip().rstrip("/") for word in done.stdout.split("\n") if word.strip()]

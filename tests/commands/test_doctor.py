@@ -1,0 +1,152 @@
+"""Every check of the doctor passes here, and fails where what it checks is broken."""
+
+import shutil
+
+import pytest
+
+from nsllm_lite import cli
+from nsllm_lite.commands import doctor
+from nsllm_lite.kernels import fused_layers
+from nsllm_lite.merge import nf4, write
+from nsllm_lite.models import attention, causal
+from nsllm_lite.models.causal import PackedLM
+from nsllm_lite.train import checkpoint, cpt
+from tests.patching import patch_uses
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    return doctor.TinyRun(tmp_path_factory.mktemp("doctor"), "cpu")
+
+
+HERE = [label for label in doctor.CHECKS if label != "disk and memory"]  # how much is free is the machine's
+
+
+@pytest.mark.parametrize("label", HERE)
+def test_the_check_passes(patient, label):
+    verdict, seen, to_do = doctor.examine(doctor.CHECKS[label], patient)
+    assert (verdict, to_do) == ("n/a" if label in ("card", "Liger kernels = torch") else "pass", ""), seen
+
+
+def see_all(module, query, key, value, attention_mask, *, scaling, **kwargs):
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, is_causal=True)
+
+
+def forget_the_optimizer(load):
+    def loading(path, lm, optimizer):
+        found = load(path, lm, optimizer)
+        optimizer.state.clear()
+        return found
+
+    return loading
+
+
+def damage(score):
+    def scoring(lm, *rest):
+        found = score(lm, *rest)
+        next(p for p in lm.parameters() if p.requires_grad).data.add_(1)
+        return found
+
+    return scoring
+
+
+def hide_ends(collate):
+    def collating(rows, device):
+        batch = collate(rows, device)
+        batch.targets[batch.targets == doctor.END_OF_TEXT] = -100
+        return batch
+
+    return collating
+
+
+def averaged(forward):
+    return lambda lm, batch: forward(lm, batch) / batch.num_targets
+
+
+def forget_the_last(make_optimizer):
+    return lambda recipe, groups: make_optimizer(recipe, [{**groups[0], "params": groups[0]["params"][:-1]}])
+
+
+def transposed(merge_rows):
+    def merging(name, planned, *rest):
+        data, figures = merge_rows(name, planned, *rest)
+        return memoryview(bytes(data)[::-1]), figures
+
+    return merging
+
+
+BREAKAGES = {
+    "packed documents = each alone": ("logits of packed", lambda p: p.setattr(attention, "_attention", see_all)),
+    "accumulation = batch": (
+        "one by one give", lambda p: p.setattr(PackedLM, "forward", averaged(PackedLM.forward)),
+    ),
+    "end of text is learned": ("0 end-of-text", lambda p: patch_uses(p, causal.collate, hide_ends(causal.collate))),
+    "fused cross-entropy = torch": (
+        "differs from torch's by 1",
+        lambda p: p.setattr(
+            doctor, "linear_cross_entropy", lambda *given: 1.01 * doctor.linear_cross_entropy_reference(*given)
+        ),
+    ),
+    "fused layers = PEFT's": (
+        "differ from PEFT's by", lambda p: p.setattr(fused_layers, "_swiglu", lambda gate, up: gate * up),
+    ),
+    "NF4 is NF4": ("weights are not what", lambda p: p.setattr(nf4, "HIGH", nf4.LOW)),
+    "evaluation changes nothing": (
+        "changed its gradients", lambda p: p.setattr(doctor.heldout, "score", damage(doctor.heldout.score)),
+    ),
+    "training moves every tensor": (
+        "model.base_model.model.model.layers.1.mlp.down_proj.lora_A",
+        lambda p: p.setattr(cpt, "make_optimizer", forget_the_last(cpt.make_optimizer)),
+    ),
+    "resumed run = unbroken run": (
+        "ends in other weights", lambda p: p.setattr(checkpoint, "load", forget_the_optimizer(checkpoint.load)),
+    ),
+    "merge = PEFT's": ("differ from PEFT", lambda p: p.setattr(write, "merge_rows", transposed(write.merge_rows))),
+    "disk and memory": (
+        "0 GiB of disk", lambda p: p.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", BREAKAGES)
+def test_the_check_fails_where_things_are_broken(patient, tmp_path, monkeypatch, label):
+    words, breaks = BREAKAGES[label]
+    broken = doctor.TinyRun(tmp_path, "cpu")
+    broken.base, broken.rows = patient.base, patient.rows
+    if label != "training moves every tensor":
+        broken.trained = patient.trained
+    breaks(monkeypatch)
+    verdict, seen, to_do = doctor.examine(doctor.CHECKS[label], broken)
+    assert verdict == "FAIL"
+    assert words in seen
+    assert len(to_do) > 20
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "words"),
+    [(500, "for a run of Qwen/Qwen3-14B-Base"), (40, "Qwen/Qwen3-4B-Base"), (4.5, "Qwen/Qwen3-0.6B-Base")],
+)
+def test_room_is_told_in_models(patient, monkeypatch, free_gib, words):
+    free = int(free_gib * 2**30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(free, 0, free))
+    monkeypatch.setattr(doctor, "MEMORY_A_PARAMETER", 0)
+    assert words in doctor.check_room(patient)
+
+
+def test_the_command_tells_and_its_status_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "CHECKS", {"fine": lambda patient: "as it should be"})
+    assert cli.main(["doctor"]) == 0
+    assert "pass  fine " in capsys.readouterr().out
+
+    def ill(patient):
+        print("what it printed")
+        raise doctor.BrokenError("a broken thing", "mend it")
+
+    monkeypatch.setattr(doctor, "CHECKS", {"ill": ill})
+    assert cli.main(["doctor"]) == 3
+    told = capsys.readouterr()
+    assert "FAIL  ill " in told.out
+    assert "-> mend it\nwhat it printed" in told.out
+    assert "[doctor-checks-failed]" in told.err

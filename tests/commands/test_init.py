@@ -1,0 +1,176 @@
+"""Without a clone: the recipes in the wheel, a starter project, and the verbs that find both."""
+
+import filecmp
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from nsllm_lite import cli
+from nsllm_lite.commands import arguments, init
+from nsllm_lite.models.sizes import SIZED
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(path.name for path in (ROOT / "recipes").iterdir())
+
+
+def test_the_package_holds_the_recipes_of_the_repository():
+    assert sorted(path.name for path in init.INSTALLED.iterdir()) == NAMES
+    assert set(NAMES) == {"nano", SIZED}
+
+
+def test_the_wheel_holds_every_recipe(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    left_out = shutil.ignore_patterns("__pycache__", ".git", "runs", ".venv", "tests", "build", "*.egg-info")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)
+    monkeypatch.chdir(source)
+    name = importlib.import_module("setuptools.build_meta").build_wheel(str(tmp_path))
+    files = set(zipfile.ZipFile(tmp_path / name).namelist())
+    recipes = {f"nsllm_lite/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
+    assert len(recipes) >= 17
+    assert recipes <= files
+
+
+def make(folder: Path, *words: str) -> list[str]:
+    """The lines that make prints, also where these tests are run by make."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    done = subprocess.run(["make", *words], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()
+
+
+def commands(folder: Path, *words: str) -> list[list[str]]:
+    """What make would run."""
+    return [shlex.split(line) for line in make(folder, "-n", *words)]
+
+
+def test_a_starter_project(tmp_path, capsys):
+    folder = tmp_path / "project"
+    assert cli.main(["init", str(folder), "--recipe", "qwen3"]) == 0
+    assert f"cd {folder} && make phase1" in capsys.readouterr().out
+    for name in ("nano", "qwen3"):
+        files = sorted(path.name for path in (ROOT / "recipes" / name).iterdir())
+        same, *others = filecmp.cmpfiles(ROOT / "recipes" / name, folder / "recipes" / name, files, shallow=False)
+        assert (same, others) == (files, [[], []])
+    assert sorted(os.listdir(folder / "recipes")) == ["nano", "qwen3"]
+    assert "runs/" in (folder / ".gitignore").read_text().split()
+    readme = (folder / "README.md").read_text()
+    assert "recipes/qwen3`" in readme
+    assert len(readme.splitlines()) <= 12
+    targets = set(re.findall(r"^([a-z0-9-]+):", (folder / "Makefile").read_text(), re.MULTILINE))
+    assert targets == {"help", "phase1", "phase2", "two-phase", "eval", "sft", "plan", "doctor"}
+    assert set(re.findall(r"make ([a-z0-9-]+)", readme)) <= targets
+    assert len(make(folder, "help")) == len(targets)
+    for target in targets - {"help"}:
+        (words,) = commands(folder, target)
+        assert words[0] == "nsllm-lite"
+        args = arguments.build_parser().parse_args(words[1:])
+        assert target == "doctor" or args.recipes == "recipes/nano"
+    given = ("CORPUS=my papers", "OUT=runs/x", "SIZE=14b", "SET=phase1.seed=1 corpus.min_chars=9")
+    (words,) = commands(folder, "two-phase", *given)
+    args = arguments.build_parser().parse_args(words[1:])
+    assert (args.verb, args.recipes, args.corpus, args.out) == ("two-phase", "recipes/qwen3", "my papers", "runs/x")
+    assert args.size == "14b"
+    (words,) = commands(folder, "plan", "CORPUS=papers")
+    assert arguments.build_parser().parse_args(words[1:]).size is None
+    assert "SIZE=8b" in (folder / "Makefile").read_text()
+    assert args.overrides == ["phase1.seed=1", "corpus.min_chars=9"]
+
+
+def test_a_starter_project_of_one_size(tmp_path, capsys, monkeypatch):
+    """By the name of its former folder: the size is set in the Makefile, where nothing else is asked for."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init", "project", "--recipe", "qwen3-4b"]) == 0
+    assert "qwen3-4b is now qwen3 with SIZE=4b\n" in capsys.readouterr().out
+    assert sorted(os.listdir("project/recipes")) == ["nano", "qwen3"]
+
+    def asked(*words: str) -> tuple[str, str | None]:
+        (line,) = commands(tmp_path / "project", "phase1", *words)
+        args = arguments.build_parser().parse_args(line[1:])
+        return args.recipes, args.size
+
+    assert asked() == ("recipes/nano", None)
+    assert asked("CORPUS=p") == ("recipes/qwen3", "4b")
+    assert asked("CORPUS=p", "SIZE=14b") == ("recipes/qwen3", "14b")
+    assert asked("CORPUS=p", "MODEL=m") == ("recipes/qwen3", None)
+    assert asked("CORPUS=p", "RECIPES=recipes/nano") == ("recipes/nano", None)
+
+
+def test_nothing_is_overwritten(tmp_path, capsys):
+    (tmp_path / "Makefile").write_text("mine")
+    assert cli.main(["init", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "[init-file-exists]" in told
+    assert str(tmp_path / "Makefile") in told
+    assert os.listdir(tmp_path) == ["Makefile"]
+    assert (tmp_path / "Makefile").read_text() == "mine"
+    assert cli.main(["init", str(tmp_path / "new"), "--recipe", "qwen3-8"]) == 2
+    told = capsys.readouterr().err
+    assert "[init-recipe-unknown]" in told
+    assert "--recipe qwen3-8:" in told
+    assert "mean qwen3?" in told
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--recipes", "recipes/nano"], ["recipes/nano"]])
+def test_in_an_empty_folder_the_installed_recipes_are_taken(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", *words]) == 0
+    text = capsys.readouterr().out
+    assert f"installed {init.INSTALLED}/nano" in text
+    assert "Machine    CPU" in text
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    assert cli.main(["plan", *words]) == 0
+    assert str(init.INSTALLED) not in capsys.readouterr().out
+
+
+def test_single_recipes_are_found_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(cli, "call_verb", seen.append)
+    assert cli.main(["train", "recipes/nano/phase1.yaml", "seed=7"]) == 0
+    assert (seen[0].kind, seen[0].seed, seen[0].out) == ("train", 7, "runs/nano/phase1")
+    assert cli.main(["merge", "recipes/nano/merge.yaml"]) == 0
+    assert capsys.readouterr().out.count(f"{init.INSTALLED}/nano/") == 2
+    assert cli.main(["train", "recipes/nano/none.yaml"]) == 2
+    told = capsys.readouterr().err
+    assert "[recipe-missing]" in told
+    assert "recipes/nano/none.yaml." in told
+
+
+def test_a_recipe_of_a_former_folder(tmp_path, monkeypatch, capsys):
+    """It names the file to take; where the folder still is, the file is taken as it is."""
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(cli, "call_verb", seen.append)
+    for folder in ("recipes/qwen3-4b", f"{tmp_path}/recipes/qwen3-4b"):
+        assert cli.main(["train", f"{folder}/phase1.yaml", "seed=7"]) == 2
+        told = capsys.readouterr().err
+        assert "[recipe-of-one-size]" in told
+        assert f"{folder}/phase1.yaml" in told
+        assert f"{folder.removesuffix('-4b')}/phase1.yaml" in told
+        assert "model=Qwen/Qwen3-4B-Base" in told
+        assert "--size 4b" in told
+    assert cli.main(["eval", "recipes/qwen3-4b/eval.yaml"]) == 2
+    assert "[recipe-of-one-size]" in capsys.readouterr().err
+    assert not seen
+    shutil.copytree(ROOT / "recipes/qwen3", tmp_path / "recipes/qwen3-4b")
+    assert cli.main(["train", "recipes/qwen3-4b/phase1.yaml", "seed=7"]) == 0
+    assert seen[0].seed == 7
+
+
+def test_the_card_chooses_among_the_installed_recipes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", "--corpus", str(tmp_path), "--vram", "24"]) == 0
+    text = capsys.readouterr().out
+    assert f"{init.INSTALLED}/qwen3 " in text
+    assert "Model      Qwen/Qwen3-8B-Base" in text

@@ -1,0 +1,309 @@
+"""Runs and where they come from, from the files of a chain made by hand."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from safetensors.numpy import save_file
+
+from nsllm_lite import cli
+from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.json_files import sha256_json, write_json
+from nsllm_lite.artifact.lineage import read_step
+from nsllm_lite.artifact.step import manifest_sha256
+from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite.formats.weights import fingerprint_weights
+
+
+def make_rows(folder: Path, seed: int) -> str:
+    ids = np.random.default_rng(seed).integers(1, 9, 8).astype(np.int32)
+    write_rows(folder, [Row(ids, [8], ["doc"], ["s"], [30])], RowTotals(8, 0, "tokenizer"))
+    return Rows(folder).sha256
+
+
+def weights(folder: Path, name: str, value: float) -> Path:
+    folder.mkdir(parents=True)
+    save_file({"w": np.full((2, 2), value, np.float32)}, folder / name)
+    return folder / name
+
+
+def finish(folder: Path, verb: str, recipe: dict, inputs: dict, results: dict, minute: int, **measured: object) -> None:
+    times = {"started": f"2026-01-02T03:{minute:02}:00Z", "finished": f"2026-01-02T03:{minute:02}:30Z", "seconds": 30.0}
+    write_json(folder / "times.json", times | measured)
+    manifest = {"verb": verb, "recipe": {"kind": verb} | recipe, "inputs": inputs, "versions": {}, "results": results}
+    write_json(folder / "manifest.json", manifest)
+
+
+def heldout(domain: float, general: float) -> dict:
+    losses = {"domain": domain, "general": general}
+    return {name: {"all": {"loss": loss, "bits_per_byte": loss / 2, "tokens": 9}} for name, loss in losses.items()}
+
+
+def trained(folder: Path, recipe: dict, inputs: dict, before: dict, after: dict, minute: int) -> None:
+    lines = [{"step": 0, "tokens": 0, "heldout": before}, {"step": 1, "tokens": 1000, "loss": 2.5}]
+    lines += [{"step": 1, "tokens": 1000, "heldout": after}]
+    write_atomic(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    results = {"tokens": 1000, "coverage": 0.5, "heldout": {"before": before, "after": after}}
+    finish(folder, "train", recipe, inputs, results, minute, train_tokens_per_s=123.4, peak_memory_gib=1.5)
+
+
+@pytest.fixture
+def chain(tmp_path) -> Path:
+    """project/runs/x: sources -> corpus -> base -> phase1 -> model1; the recipes' paths start at the project."""
+    root = tmp_path / "project/runs/x"
+    hashes = {
+        name: make_rows(root / f"corpus/rows/{name}/train", seed) for seed, name in enumerate(("general", "phase1"))
+    }
+    counts = {"in": 100, "kept": 80, "heldout": 0, "duplicate": 0, "unused": 0, "dropped": {"too_short": 20}}
+    finish(
+        root / "corpus",
+        "corpus",
+        {
+            "sources": [{"name": "arxiv", "path": "dumps/arxiv.json"}],
+            "general": [{"name": "g", "path": "bundled:general"}],
+        },
+        {"source:arxiv": "abc", "source:g": "def"},
+        {
+            "rows": {
+                "general/train": {"tokens": 200},
+                "phase1/train": {"tokens": 1234},
+                "phase1/heldout": {"tokens": 9},
+            },
+            "licences": {"arxiv": "CC0-1.0"},
+            "documents": {"arxiv": counts},
+        },
+        1,
+    )
+    rows = "runs/x/corpus/rows"
+    made = {"model": None, "rows": f"{rows}/general/train", "adapter": None, "quantisation": "none"}
+    trained(root / "base", made, {"rows": hashes["general"]}, heldout(7, 6.5), heldout(6, 5), 2)
+    weights(root / "base/model", "model.safetensors", 1)
+    base = fingerprint_weights(root / "base/model")
+    made = {
+        "model": "runs/x/base/model",
+        "rows": f"{rows}/phase1/train",
+        "adapter": {"rank": 16, "alpha": 32, "targets": ["q_proj"]},
+        "quantisation": "nf4",
+    }
+    made["replay"] = {"rows": f"{rows}/general/train"}
+    inputs = {"rows": hashes["phase1"], "replay_rows": hashes["general"], "base": base}
+    trained(root / "phase1", made, inputs, heldout(6, 5), heldout(4.25, 5.125), 3)
+    adapter = weights(root / "phase1/adapter", "adapter_model.safetensors", 2)
+    weights(root / "model1", "model.safetensors", 3)
+    made = {"base": "runs/x/base/model", "adapter": "runs/x/phase1/adapter", "base_weights": "auto"}
+    inputs = {"adapter": sha256_file(adapter), "adapter settings": "x", "base": base}
+    finish(root / "model1", "merge", made, inputs, {"base_weights": "original"}, 4)
+    return root
+
+
+TREE = """\
+model1  merge into original weights
+└─ phase1  train on phase1, LoRA rank 16 on nf4: 1,000 tokens, domain 6.000 -> 4.250, general 5.000 -> 5.125
+   └─ base  train on general, all weights: 1,000 tokens, domain 7.000 -> 6.000, general 6.500 -> 5.000
+      └─ corpus  corpus: tokens of general 200, phase1 1,234
+         ├─ dumps/arxiv.json  CC0-1.0, 100 records, 80 kept
+         └─ bundled:general  no licence stated
+"""
+
+
+def told(capsys, *words: str, code: int = 0) -> str:
+    assert cli.main(list(words)) == code
+    found = capsys.readouterr()
+    return found.err if code else found.out
+
+
+def test_the_list(chain, capsys, monkeypatch):
+    monkeypatch.chdir(chain.parents[1])
+    lines = told(capsys, "runs").splitlines()
+    assert lines[0].split("  ")[0] == "run"
+    cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[1:]]
+    assert [row[:2] for row in cells] == [
+        ["runs/x/corpus", "corpus"], ["runs/x/base", "train general"], ["runs/x/phase1", "train phase1"],
+        ["runs/x/model1", "merge"],
+    ]  # fmt: skip
+    assert cells[0][2:5] == ["dumps/arxiv.json, bundled:general", "2026-01-02 03:01", "1,434"]
+    assert cells[2][2:7] == ["x/base/model", "2026-01-02 03:03", "1,000", "6.000 -> 4.250", "5.000 -> 5.125"]
+    assert cells[3][2:4] == ["x/phase1/adapter", "2026-01-02 03:04"]
+    assert {row[-1] for row in cells} == {"finished"}
+
+
+def test_the_list_as_json(chain, capsys):
+    found = json.loads(told(capsys, "runs", str(chain), "--json"))["runs"]
+    phase1 = found[2]
+    assert phase1["run"] == str(chain / "phase1")
+    assert (phase1["step"], phase1["rows"], phase1["state"], phase1["tokens"]) == ("train", "phase1", "finished", 1000)
+    assert phase1["loss"] == {"domain": {"before": 6, "after": 4.25}, "general": {"before": 5, "after": 5.125}}
+    assert phase1["made_from"] == ["runs/x/base/model"]
+    assert phase1["bytes"] == sum(path.stat().st_size for path in (chain / "phase1").rglob("*") if path.is_file())
+
+
+def test_unfinished_and_damaged_runs_are_said_to_be_so(chain, capsys):
+    (chain / "phase1/manifest.json").rename(chain / "phase1/run.json")
+    (chain / "phase1/times.json").unlink()
+    with open(chain / "phase1/metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "tok')  # being written
+    write_json(chain / "model2.partial/merging.json", {"recipe": {"kind": "merge", "base": "B", "adapter": "A"},
+                                                           "inputs": {}, "version": "1"})  # fmt: skip
+    write_json(
+        chain.parent / "y/corpus" / "work" / "reading.json", {"recipe": {"sources": []}, "inputs": {}, "version": "1"}
+    )
+    (chain / "base/manifest.json").write_text("{")
+    write_json(chain / "wandb/manifest.json", {"of": "something else"})
+    found = json.loads(told(capsys, "runs", str(chain.parent), "--json"))["runs"]
+    states = {Path(row["run"]).name: row["state"] for row in found if "/x/" in row["run"]}
+    assert states == {"corpus": "finished", "base": "damaged", "phase1": "unfinished", "model1": "finished",
+                      "model2.partial": "unfinished"}  # fmt: skip
+    begun = next(row for row in found if row["run"].endswith("phase1"))
+    assert (begun["tokens"], begun["loss"]["domain"]["after"]) == (1000, 4.25)
+    assert found[-1]["run"].endswith("y/corpus")
+    assert (found[-1]["step"], found[-1]["state"]) == ("corpus", "unfinished")
+    ends = [line.split()[-1] for line in told(capsys, "runs", str(chain)).splitlines()]
+    assert (ends.count("unfinished"), ends.count("damaged"), ends.count("finished")) == (2, 1, 2)
+
+
+def test_the_lineage_of_a_model_from_any_folder(chain, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # not the folder that the paths in the recipes start from
+    text = told(capsys, "show", str(chain / "model1"))
+    assert text.startswith(TREE)
+    assert "Of 8 inputs 6 were hashed" in text
+    line = next(line for line in text.splitlines() if line.startswith("phase1") and " domain " in line)
+    assert " ".join(line.split()) == "phase1 1,000 0.50 x domain 6.0000 -> 4.2500 3.0000 -> 2.1250 123 1.50"
+    assert f"{chain}/model1/curves.png: " in text
+
+
+def test_the_curves_are_one_picture_with_a_panel_a_phase(chain, capsys, tmp_path):
+    pictures = {}
+    for name in ("model1", "base"):
+        told(capsys, "show", str(chain / name), "--out", str(tmp_path / f"{name}.png"))
+        pictures[name] = imread(tmp_path / f"{name}.png")
+    assert pictures["model1"].shape[1] == (1 + 4 * 2) * 120
+    assert pictures["base"].shape[1] == (1 + 4) * 120
+    for picture in pictures.values():  # the curves of the held-out losses are there
+        blue, orange = (abs(picture[..., :3] - colour).max(-1) < 0.02 for colour in ((0.122, 0.467, 0.706),
+                                                                                    (1, 0.498, 0.055)))  # fmt: skip
+        assert blue.sum() > 200
+        assert orange.sum() > 200
+
+
+def test_what_was_made_anew_since_is_told(chain, capsys):
+    make_rows(chain / "corpus/rows/phase1/train", 9)
+    text = told(capsys, "show", str(chain / "model1"))
+    assert "├─ base  train on general" in text
+    assert "corpus  corpus: tokens of general 200, phase1 1,234 (above)  (rows changed since)" in text
+    assert "1 of 6 inputs" in text
+    weights(chain / "other", "adapter_model.safetensors", 5).replace(chain / "phase1/adapter/adapter_model.safetensors")
+    assert "(adapter changed since)" in told(capsys, "show", str(chain / "model1"))
+
+
+def test_a_base_from_elsewhere_and_a_corpus_that_is_gone(chain, capsys):
+    recipe = {
+        "model": "Qwen/Qwen3-8B-Base",
+        "rows": "runs/gone/rows/phase1/train",
+        "adapter": {"rank": 4, "alpha": 8, "targets": ["q_proj"]},
+        "quantisation": "nf4",
+    }
+    trained(chain / "phase1", recipe, {"rows": "x", "base": "y"}, heldout(6, 5), heldout(4, 5), 3)
+    text = told(capsys, "show", str(chain / "phase1"))
+    assert "├─ Qwen/Qwen3-8B-Base  a hub id" in text
+    assert "└─ runs/gone/rows/phase1/train  a hub id" in text
+    assert "hashed again" not in text
+
+
+def test_a_whole_run_shows_each_end_once(chain, capsys):
+    finish(chain / "tasks", "tasks", {"corpus": "runs/x/corpus"}, {"corpus": manifest_sha256(chain / "corpus")},
+           {"tasks": {"title": {"train": 5, "test": 2}, "open": {"train": 1, "test": 1}}}, 5)  # fmt: skip
+    text = told(capsys, "show", str(chain))
+    assert text.startswith(TREE)
+    assert (
+        "tasks  tasks: 6 items to train, 3 to test\n└─ corpus  corpus: tokens of general 200, phase1 1,234 (above)"
+        in text
+    )
+    assert (chain / "curves.png").stat().st_size > 5000
+
+
+def test_instruction_tuning_with_its_data(chain, capsys):
+    data = chain / "tasks/train/title.jsonl"
+    write_atomic(data, "{}\n")
+    finish(chain / "tasks", "tasks", {"corpus": "runs/x/corpus"}, {"corpus": manifest_sha256(chain / "corpus")},
+           {"tasks": {}}, 5)  # fmt: skip
+    answers = [{"answers": {"all": {"loss": loss, "tokens": 3}}} for loss in (3.0, 1.5)]
+    recipe = {"model": "runs/x/model1", "data": ["runs/x/tasks/train"]}
+    inputs = {"base": fingerprint_weights(chain / "model1"), "data": sha256_json([sha256_file(data)])}
+    results = {"tokens": 70, "epochs": 2, "heldout": {"before": answers[0], "after": answers[1]}}
+    finish(chain / "sft", "sft", recipe, inputs, results, 6)
+    found = json.loads(told(capsys, "show", str(chain / "sft"), "--json"))
+    last = found["lineage"][-1]
+    assert {one["label"]: one["state"] for one in last["inputs"]} == {"model": "as used", "data": "as used"}
+    assert [one["made_by"] for one in last["inputs"]] == [str(chain / "model1"), str(chain / "tasks")]
+    assert last["loss"] == {"answers": {"before": 3.0, "after": 1.5}}
+    assert "instruction tuning: 70 tokens, answers 3.000 -> 1.500" in told(capsys, "show", str(chain / "sft"))
+    write_atomic(data, "{}\n{}\n")
+    assert "(data changed since)" in told(capsys, "show", str(chain / "sft"))
+
+
+def test_a_run_as_one_page(chain, tmp_path, capsys):
+    dropped = {"not an article": 2, "too short": 30}
+    counts = {"in": 1040, "kept": 1000, "heldout": 8, "duplicate": 0, "unused": 0, "dropped": dropped, "chars": {}}
+    write_json(chain / "corpus/ledger.json", {"documents": {"<script>mine</script>": counts}})
+    finish(chain / "eval", "eval", {"models": [{"name": "a", "path": "runs/x/model1"}]}, {}, {}, 7)
+    scores = "# Scores\n\n| model | title |\n|---|---:|\n| <b>base</b> | 0.51 |\n\n![x](http://y/z.png) [l](http://y)\n"
+    (chain / "eval/report.md").write_text(scores)
+    page = tmp_path / "new/page.html"
+    assert f"{page}: " in told(capsys, "show", str(chain), "--html", str(page))
+    text = page.read_text()
+    assert "<td>1,040</td><td>1,000</td><td>8</td><td>0</td><td>32</td><td>0</td>" in text
+    assert "<td>too short 30, not an article 2</td>" in text
+    assert "<td>phase1</td>" in text
+    assert "train on phase1, LoRA rank 16 on nf4" in text
+    assert '<td style="text-align:right">0.51</td>' in text
+    assert text.count("<img ") == 1  # the curves; nothing is fetched from elsewhere
+    assert 'src="data:image/png;base64,iVBOR' in text
+    assert "&lt;script&gt;mine" in text
+    for unsafe in ("<script", "<b>", 'src="http', 'href="http'):
+        assert unsafe not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "where"),
+    [
+        ("manifest.json", {"recipe": {"kind": "train"}}, "recipe.rows: "),
+        ("manifest.json", {"results": []}, "results.: "),
+        ("manifest.json", {"inputs": {"base": 1}}, "inputs: "),
+        ("manifest.json", {"verb": ["train"]}, "kind"),
+        ("times.json", {"started": 5}, "times.started: "),
+    ],
+)
+def test_a_manifest_that_tells_something_else_is_damaged(chain, capsys, name, change, where):
+    path = chain / "phase1" / name
+    values = json.loads(path.read_text()) | change
+    values.pop("seal", None)  # as somebody would who changes it by hand
+    path.write_text(json.dumps(values))
+    found = told(capsys, "show", str(chain / "phase1"), code=2)
+    assert "[file-damaged]" in found
+    assert str(chain / "phase1/manifest.json") in found
+    assert where in found, found
+    assert "damaged" in told(capsys, "runs", str(chain))
+
+
+def test_metrics_end_where_a_line_is_none(chain):
+    path = chain / "phase1/metrics.jsonl"
+    whole = path.read_text().split("\n")
+    for line in (
+        '{"step": 1, "tok',
+        "[1]",
+        '{"step": "1", "tokens": 2}',
+        '{"step": 1, "tokens": 2, "heldout": {"domain": 1}}',
+    ):
+        path.write_text("\n".join([whole[0], line, *whole[1:]]))
+        assert [found["step"] for found in read_step(chain / "phase1").metrics()] == [0]
+
+
+def test_what_is_no_run(tmp_path, capsys):
+    assert "[run-not-found]" in told(capsys, "show", str(tmp_path), code=2)
+    assert "[runs-folder-absent]" in told(capsys, "show", str(tmp_path / "none"), code=2)
+    assert str(tmp_path) in told(capsys, "runs", str(tmp_path))
+    assert os.listdir(tmp_path) == []

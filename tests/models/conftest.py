@@ -1,0 +1,1 @@
+from tests.evals.conftest import talker  # noqa: F401 (a fixture)

@@ -1,0 +1,291 @@
+"""What is predicted and chosen for a card. The predictions are arithmetic; the choice must respect them."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nsllm_lite import cli
+from nsllm_lite.artifact.disk import GIB
+from nsllm_lite.commands import plan
+from nsllm_lite.commands.recipe_folder import choose_size
+from nsllm_lite.commands.stories import load_chain, without_bfloat16
+from nsllm_lite.models import device, execution
+from nsllm_lite.models.device import find_device, known_speed, remember_speed, require_dtype
+from nsllm_lite.models.execution import CONTEXT_BYTES, USABLE_SHARE, candidates, memory, require_card
+from nsllm_lite.models.sizes import QWEN3, ModelSize, flops_per_token, read_size
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.train import outputs
+from tests.raising import raises
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture
+def eight_b():
+    return recipes.load(RECIPES / "qwen3/phase1.yaml"), QWEN3["8b"][2]
+
+
+def test_sizes_match_the_published_models(eight_b):
+    asked, size = eight_b
+    assert size.linear_params + size.vocab * size.hidden == pytest.approx(7.568e9, rel=1e-3)
+    assert size.lora_params(asked.adapter) == pytest.approx(174.6e6, rel=1e-3)
+    assert QWEN3["0.6b"][2].params == pytest.approx(0.596e9, rel=1e-2)
+    assert QWEN3["14b"][2].params == pytest.approx(14.77e9, rel=1e-2)
+
+
+def test_size_is_read_from_a_config(pico):
+    size = read_size(pico / "base")
+    from safetensors.torch import load_file
+
+    tensors = load_file(pico / "base/model.safetensors")
+    assert size.params == sum(t.numel() for t in tensors.values() if t.ndim == 2)
+
+
+def test_a_config_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_size": 64, "vocab_size": 9}')
+    with raises("config-sizes-missing", "num_attention_heads, num_hidden_layers"):
+        read_size(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with raises("file-damaged", tmp_path / "config.json"):
+        read_size(tmp_path)
+
+
+@pytest.mark.parametrize("gib", [22, 24, 40, 80, 141])
+def test_the_choice_fits_the_card(eight_b, gib):
+    asked, size = eight_b
+    how = execution.choose(asked, size, 4096, "cuda", gib * GIB)
+    need = sum(memory(asked, size, 4096, how).values())
+    assert need <= USABLE_SHARE * gib * GIB
+    assert 16 % how.micro_batch_rows == 0
+    if how.recompute_layers:  # one layer less would not have fitted
+        less = how.model_copy(update={"recompute_layers": how.recompute_layers - 1})
+        assert sum(memory(asked, size, 4096, less).values()) > USABLE_SHARE * gib * GIB
+
+
+def test_a_larger_card_recomputes_less(eight_b):
+    asked, size = eight_b
+    counts = [execution.choose(asked, size, 4096, "cuda", g * GIB).recompute_layers for g in (22, 40, 80)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[-1]
+
+
+def test_weights_are_held_dequantised_where_there_is_room(eight_b):
+    asked, size = eight_b
+    held = {gib: execution.choose(asked, size, 4096, "cuda", gib * GIB).dequantised for gib in (24, 141)}
+    assert held == {24: False, 141: True}
+    plain = recipes.update(asked, adapter={**asked.adapter.model_dump(), "dora": True})
+    assert not any(way.execution.recompute_cheap for way in candidates(plain, size, 4096))
+    fixed = recipes.update(asked, execution={"recompute_cheap": False, "dequantised": False})
+    ways = [way.execution for way in candidates(fixed, size, 4096)]
+    assert not any(way.recompute_cheap or way.dequantised for way in ways)
+
+
+def test_compilation_and_the_head_are_chosen_by_the_recipe_alone(eight_b):
+    asked, size = eight_b
+
+    def choose(device="cuda", gib=141, changed=asked, **execution_):
+        return execution.choose(recipes.update(changed, execution=execution_), size, 4096, device, gib * GIB)
+
+    assert (choose().compile, choose().head) == (False, "liger")
+    assert (choose("cpu").compile, choose("cpu").head) == (False, "chunked")
+    assert choose(head="chunked").head == "chunked"
+    for how in (choose(compile=True), choose("cpu", compile=True)):
+        assert (how.compile, how.dequantised, how.recompute_cheap) == (True, True, False)
+    leanest = memory(asked, size, 4096, choose(gib=40, compile=True))
+    assert sum(leanest.values()) <= USABLE_SHARE * 40 * GIB
+    with raises("execution-memory-too-small", "20.0 GiB"):
+        choose(gib=20, compile=True)  # weights in 16 bits do not fit, and in NF4 they would not stay so
+    for wrong, found in {"dequantised": False, "recompute_cheap": True}.items():
+        with raises("execution-not-compilable", f"execution.{wrong}={found}".lower()):
+            choose(compile=True, **{wrong: found})
+    plain = recipes.update(asked, adapter="none", quantisation="none")
+    with raises("execution-not-compilable", "no adapter"):
+        choose(changed=plain, compile=True)
+    dora = recipes.update(asked, adapter={**asked.adapter.model_dump(), "dora": True})
+    with raises("execution-not-compilable", "adapter.dora=true"):
+        choose(changed=dora, compile=True)
+    with raises("execution-liger-on-cpu", "execution.head=liger"):
+        choose("cpu", head="liger")
+    assert plan._execution_words(choose(compile=True), size).endswith(", layers compiled")
+
+
+def test_too_small_a_card_and_forced_choices(eight_b):
+    asked, size = eight_b
+    with raises("execution-memory-too-small", "8.0 GiB") as caught:
+        execution.choose(asked, size, 4096, "cuda", 8 * GIB)
+    assert 10 < float(re.search(r"([\d.]+) GiB", str(caught.value))[1]) < 20
+    forced = recipes.update(asked, execution={"micro_batch_rows": 2, "recompute_layers": 36})
+    how = execution.choose(forced, size, 4096, "cuda", 80 * GIB)
+    assert (how.micro_batch_rows, how.recompute_layers) == (2, 36)
+
+
+def test_cuda_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device()[0] == "cpu"
+    with raises("device-no-cuda", "execution.device=cuda"):
+        find_device("cuda")
+
+
+def test_a_large_model_trains_on_a_cpu_only_where_that_is_requested(eight_b):
+    asked, size = eight_b
+    with raises("execution-needs-card", "8.2 B"):
+        require_card(asked, size, "cpu")
+    require_card(recipes.update(asked, execution={"device": "cpu"}), size, "cpu")
+
+
+def fake_card(monkeypatch, name: str, gib: float, major: int = 8, minor: int = 0):
+    monkeypatch.setattr(device, "_known_speeds", dict)
+    card = SimpleNamespace(name=name, total_memory=int(gib * GIB), major=major, minor=minor)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+
+
+def test_a_card_without_bfloat16_trains_in_fp16(monkeypatch):
+    fake_card(monkeypatch, "Tesla T4", 14.6, major=7, minor=5)
+    assert find_device()[0] == "cuda"
+    with raises("device-no-bfloat16", "compute_dtype=float16"):
+        require_dtype("bfloat16", "cuda")
+    require_dtype("float16", "cuda")
+    asked = load_chain(RECIPES / "qwen3", size="1.7b")
+    changed = without_bfloat16(asked)
+    assert (changed.phase1.compute_dtype, changed.phase2.compute_dtype) == ("float16", "float16")
+    assert (changed.corpus, changed.merge1) == (asked.corpus, asked.merge1)
+
+
+def test_the_chain_on_a_card_without_bfloat16(monkeypatch, tmp_path):
+    planned = []
+    fake_card(monkeypatch, "Tesla T4", 14.6, major=7, minor=5)
+    monkeypatch.setattr(plan, "plan", lambda chain, *rest: planned.append(chain))
+    monkeypatch.chdir(RECIPES.parent)
+    words = ["plan", "--corpus", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 0
+    assert cli.main([*words, "--vram", "24"]) == 0
+    assert [each.phase1.compute_dtype for each in planned] == ["float16", "bfloat16"]
+
+
+def test_an_old_card_is_refused(monkeypatch):
+    fake_card(monkeypatch, "Tesla V100", 16, major=7)
+    with raises("device-too-old", "Tesla V100", "7.0"):
+        find_device()
+
+
+def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
+    """What `make phase1 CORPUS=...` prints on a 4090, without starting anything."""
+    fake_card(monkeypatch, "NVIDIA GeForce RTX 4090", 23.6)
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
+    size, why = choose_size(23.6)
+    joined = load_chain(RECIPES / "qwen3", corpus=str(tmp_path), out=str(tmp_path / "out"), size=size)
+    figures = plan.plan(joined, why)
+    text = capsys.readouterr().out
+    assert "Qwen/Qwen3-8B-Base: the largest Qwen3 base model for a card of 23.6 GiB" in text
+    assert "200 steps = up to 13,107,200 tokens, constant learning rate" in text
+    assert "Download   15.3 GiB" in text
+    assert figures["disk_bytes"] == pytest.approx(49e9, rel=0.01)
+    assert sum(figures["memory_bytes"].values()) < 23.6 * GIB
+    assert "tokens/s (30% of the card's peak, assumed)" in text
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GIB))
+    with raises("run-disk-too-small", "45.8 GiB", "5.0 free"):
+        plan.plan(joined, why)
+    with raises("plan-model-not-found", "nobody/nothing"):
+        plan.plan(load_chain(RECIPES / "qwen3", corpus=str(tmp_path), model="nobody/nothing"), why)
+
+
+def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys, pico):
+    """`make plan CORPUS=...` chooses by the card; the CPU run ends with the exact command for it."""
+    monkeypatch.chdir(RECIPES.parent)
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
+    fake_card(monkeypatch, "NVIDIA L4", 22.0)
+    assert cli.main(["plan", "--corpus", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
+    text = capsys.readouterr().out
+    assert "Qwen/Qwen3-8B-Base: the largest" in text
+    assert re.search(r"Machine    NVIDIA L4, 22\.0 GiB; \d+ CPU cores, [\d.]+ GiB of memory\n", text)
+    words = ["plan", "--corpus", str(tmp_path), "--out", str(tmp_path / "run"), "--model", str(pico / "base")]
+    assert cli.main(words) == 0
+    assert f"{pico}/base (as asked, with the recipes of 8b)" in capsys.readouterr().out
+    assert cli.main(["plan"]) == 0  # without a corpus the CPU run, card or not
+    assert "Machine    CPU" in capsys.readouterr().out
+    assert cli.real_command().splitlines() == [
+        "The real run on this NVIDIA L4: Qwen/Qwen3-8B-Base: the largest Qwen3 base model for a card of 22.0 GiB "
+        "(it asks for 22)",
+        "  make phase1 CORPUS=path/to/your/papers",
+    ]
+
+
+def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GIB))
+    monkeypatch.chdir(RECIPES.parent)
+    words = ["plan", "recipes/qwen3/phase1.yaml", "--out", str(tmp_path / "run")]
+    assert cli.main([*words, "--vram", "24", "--all", "--price", "2.5"]) == 0
+    printed = capsys.readouterr().out
+    assert "a card, 24.0 GiB" in printed
+    assert printed.count("chosen") == 1
+    assert "Capacity   349 Mbit in the adapter" in printed
+    assert "too low" not in printed
+    chosen = next(line for line in printed.splitlines() if line.endswith("chosen"))
+    rows, layers = chosen.split()[:2]
+    assert f"micro-batches of {rows} x 4,096; {layers} of 36 layers recomputed, of the others norms" in printed
+    assert ", cheap " in chosen
+    assert " nf4 " in chosen
+    assert float(chosen.split()[6]) < 24 * USABLE_SHARE
+    faster = [line for line in printed.splitlines() if "x " in line and " of 36 " in line and "fit" in line]
+    assert faster, "ways that do not fit are listed as such"
+    assert cli.main([*words[:2], "phase1.adapter.rank=1", *words[2:], "--vram", "24"]) == 0
+    assert "rank 1 is too low" in capsys.readouterr().out
+    assert cli.main([*words, "--size", "8b", "--vram", "8"]) == 2
+    text = capsys.readouterr().err
+    assert "[run-does-not-fit]" in text
+    nearest = re.search(r"SIZE=([\w.]+),", text)[1]
+    assert cli.main([*words, "--size", nearest, "--vram", "8"]) == 0
+    assert cli.main([*words, "--size", "8b", "--vram", "2"]) == 2
+    text = capsys.readouterr().err
+    assert "[run-does-not-fit]" in text
+    assert "SIZE=" not in text
+    assert cli.main(["plan", "--corpus", str(tmp_path), "--vram", "16", "--out", str(tmp_path / "run")]) == 0
+    assert "Qwen3-4B-Base" in capsys.readouterr().out
+
+
+def test_money_follows_from_the_hours(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    size = QWEN3["8b"][2]
+    speed = 989e12 * plan.ASSUMED_MFU / (4 * (size.linear_params + size.vocab * size.hidden))
+    hours = 13_107_200 / speed / 3600
+    words = plan._time_words(size, 13_107_200, "NVIDIA H100", 2.0)
+    assert f"about {hours:.1f} h at {speed:,.0f} tokens/s (30% of the card's peak, assumed)" in words
+    assert words.endswith(f", {hours * 2:,.2f} at 2 an hour")
+    assert plan._time_words(size, 13_107_200, "some card", 2.0) == ""
+
+
+def test_what_a_run_has_measured_is_what_the_next_plan_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    eight, four = (QWEN3[name][2] for name in ("8b", "4b"))
+    remember_speed("NVIDIA H100", eight, 9_000.0)
+    remember_speed("another", eight, 100.0)
+    assert " at 9,000 tokens/s (as measured on this card, 20" in plan._time_words(eight, 10**6, "NVIDIA H100", None)
+    ratio = flops_per_token(eight) / flops_per_token(four)
+    assert f" at {9_000 * ratio:,.0f} tokens/s" in plan._time_words(four, 10**6, "NVIDIA H100", None)
+    (tmp_path / "nsllm-lite/speed.json").write_text("{damaged")
+    assert known_speed("NVIDIA H100") is None
+
+
+def test_a_run_on_a_card_tells_how_well_it_was_predicted(monkeypatch, tmp_path, eight_b):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked, size = eight_b
+    how = execution.choose(asked, size, 4096, "cuda", 40 * GIB)
+    need = memory(asked, size, 4096, how)
+    in_torch = sum(need.values()) - CONTEXT_BYTES
+    monkeypatch.setattr(outputs, "peak_memory_bytes", lambda device: in_torch / 1.25)
+    inputs = SimpleNamespace(size=size, rows=SimpleNamespace(totals=SimpleNamespace(row_tokens=4096)))
+    measured = outputs.measure(asked, inputs, how, "a card", 1_000_000, 100.0)
+    assert measured["memory_error"] == pytest.approx(0.25)
+    assert measured["predicted_memory_gib"] == pytest.approx(in_torch / GIB, abs=0.01)
+    assert known_speed("a card")["flops"] == flops_per_token(size) * 10_000
+
+
+@pytest.mark.parametrize("value", [0, -1, "8", 2.5, [8]])
+def test_a_config_whose_sizes_are_none(value):
+    config = dict.fromkeys(("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size"), 8)
+    with raises("config-sizes-invalid", f"vocab_size: {value!r}"):
+        ModelSize.of(config | {"vocab_size": value})

@@ -1,0 +1,211 @@
+"""Shared beginnings, padding and batches change no likelihood and no answer."""
+
+import pytest
+import torch
+
+from nsllm_lite.models.engines import open_engine
+from nsllm_lite.models.generate import Engine, encode
+from nsllm_lite.recipe.evals import EvalExecution
+from nsllm_lite.recipe.train import Adapter
+from tests.raising import raises
+
+LABELS = [" Background", " Methods", " A", " Results of all"]
+HEAD = "Which part of an abstract is it?\n\nSentence: Light is fast.\nPart: Background\n\n"
+
+
+@pytest.fixture(scope="module")
+def engine(talker) -> Engine:
+    return open_engine(str(talker), device="cpu", how=EvalExecution(batch_tokens=600))
+
+
+def prompts(count: int = 7) -> list[str]:
+    words = "the rate of cells was measured at 25 °C with a slope and then ± again".split()  # noqa: SIM905
+    return [f"{HEAD}Sentence: {' '.join((words * 3)[: 2 + 5 * n])}.\nPart:" for n in range(count)]
+
+
+def likelihood(engine: Engine, prompt: str, label: str) -> float:
+    """By one forward over prompt and label alone."""
+    return of_ids(engine, encode(engine.tokenizer, prompt), encode(engine.tokenizer, prompt + label))
+
+
+def of_ids(engine: Engine, before: list[int], whole: list[int]) -> float:
+    with torch.no_grad():
+        found = engine.model(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
+    return sum(found[place - 1, whole[place]].item() for place in range(len(before), len(whole)))
+
+
+def test_likelihoods_are_those_of_each_label_alone(engine):
+    asked = prompts()
+    found = dict(engine.rank(asked, [LABELS] * len(asked)))
+    assert sorted(found) == list(range(len(asked)))
+    for number, prompt in enumerate(asked):
+        assert found[number] == pytest.approx([likelihood(engine, prompt, label) for label in LABELS], abs=1e-4)
+
+
+def test_items_may_have_different_labels(engine):
+    asked, labels = prompts(3), [LABELS[:2], LABELS[:3], LABELS[2:]]
+    for number, found in engine.rank(asked, labels):
+        assert found == pytest.approx([likelihood(engine, asked[number], x) for x in labels[number]], abs=1e-4)
+
+
+def test_a_label_whose_letters_join_the_prompts_last_token(engine):
+    word = " measurement of concentration"
+    pairs = [(f"{HEAD}The{word[:place]}", word[place:]) for place in range(2, len(word) - 1)]
+    alone = [encode(engine.tokenizer, prompt) for prompt, _ in pairs]
+    wholes = [encode(engine.tokenizer, prompt + label) for prompt, label in pairs]
+    assert sum(whole[: len(ids)] != ids for ids, whole in zip(alone, wholes, strict=True)) > 5
+    found = dict(engine.rank([prompt for prompt, _ in pairs], [[label] for _, label in pairs]))
+    for number, (ids, whole) in enumerate(zip(alone, wholes, strict=True)):
+        if len(whole) > len(ids):
+            assert found[number] == pytest.approx([of_ids(engine, ids, whole)], abs=1e-4)
+
+
+def test_prompts_with_nothing_in_common(engine):
+    asked = ["A b c", "the rate of it", "°"]
+    found = dict(engine.rank(asked, [LABELS] * 3))
+    for number, prompt in enumerate(asked):
+        assert found[number] == pytest.approx([likelihood(engine, prompt, label) for label in LABELS], abs=1e-4)
+
+
+def test_answers_are_those_of_generate(engine):
+    asked = prompts(5)
+    found = dict(engine.generate(asked, 12, []))
+    for number, prompt in enumerate(asked):
+        ids = torch.tensor([encode(engine.tokenizer, prompt)])
+        out = engine.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0
+        )
+        assert found[number] == engine.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_an_answer_ends_before_a_stop(engine):
+    asked = prompts(3)
+    whole = dict(engine.generate(asked, 10, []))
+    stop = whole[0][3:5]
+    for number, text in engine.generate(asked, 10, [stop]):
+        assert text == whole[number].partition(stop)[0]
+
+
+def test_far_fewer_tokens_than_a_forward_for_each_label(engine):
+    asked = prompts()
+    engine.forward_tokens = 0
+    list(engine.rank(asked, [LABELS] * len(asked)))
+    alone = sum(len(encode(engine.tokenizer, prompt + label)) for prompt in asked for label in LABELS)
+    assert engine.forward_tokens * 3 < alone
+
+
+def test_a_prompt_longer_than_the_window_loses_its_beginning(engine, monkeypatch):
+    monkeypatch.setattr(engine, "window", 40)
+    monkeypatch.setattr(engine, "num_cut", 0)
+    long, short = prompts(7)[-1], "It is:"
+    found = dict(engine.rank([long, short], [[" A"], [" A"]]))
+    assert engine.num_cut == 1
+    ids, whole = encode(engine.tokenizer, long), encode(engine.tokenizer, f"{long} A")
+    more = len(whole) - len(ids)
+    assert found[0] == pytest.approx([of_ids(engine, ids[more - 40 :], whole[-40:])], abs=1e-4)
+
+
+def test_a_sliding_window_shares_nothing_beyond_it(engine, monkeypatch):
+    monkeypatch.setattr(engine.config, "sliding_window", 8, raising=False)
+    monkeypatch.setattr(engine.config, "layer_types", ["sliding_attention"] * 2, raising=False)
+    assert not engine._can_share(9)
+    assert engine._can_share(8)
+
+
+def test_a_smaller_batch_after_memory_ran_out(engine, monkeypatch):
+    asked, sizes = prompts(), []
+    whole = dict(engine.rank(asked, [LABELS] * len(asked)))
+    read = engine._read
+
+    def full(rows, cache, past):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.cuda.OutOfMemoryError("full")
+        return read(rows, cache, past)
+
+    monkeypatch.setattr(engine, "_read", full)
+    monkeypatch.setattr(engine, "batch_tokens", 10_000)
+    found = dict(engine.rank(asked, [LABELS] * len(asked)))
+    assert max(sizes) > 2
+    for number, values in whole.items():
+        assert found[number] == pytest.approx(values, abs=1e-4)
+
+
+def test_a_model_without_a_tokenizer_is_refused(talker, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((talker / name).read_bytes())
+    with raises("eval-tokenizer-absent", tmp_path):
+        open_engine(str(tmp_path), device="cpu", how=EvalExecution())
+
+
+def test_without_vllm_its_backend_says_so(talker):
+    with raises("vllm-not-installed"):
+        open_engine(str(talker), device="cpu", how=EvalExecution(backend="vllm"))
+
+
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Glm", "Qwen2"])
+def test_models_of_other_families(talker, tmp_path, family):
+    """As peers are: Llama-3.1, Mistral, GLM-4; the tokenizer puts a token before each text, as Llama's does."""
+    import transformers
+
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=500, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, bos_token_id=1, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    if family == "Mistral":
+        config.sliding_window = None
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text((talker / name).read_text())
+    engine = open_engine(str(tmp_path), device="cpu", how=EvalExecution())
+    asked = prompts(4)
+    for number, found in engine.rank(asked, [LABELS] * 4):
+        assert found == pytest.approx([likelihood(engine, asked[number], label) for label in LABELS], abs=1e-4)
+
+
+def test_an_adapter_on_its_base(pico_like, talker):
+    """Given by its folder alone: the base is the one its training named."""
+    engine = open_engine(str(pico_like), device="cpu", how=EvalExecution())
+    plain = open_engine(str(talker), device="cpu", how=EvalExecution())
+    asked = prompts(2)
+    with_adapter, without = dict(engine.rank(asked, [LABELS] * 2)), dict(plain.rank(asked, [LABELS] * 2))
+    assert with_adapter[0] != pytest.approx(without[0], abs=1e-3)
+    assert with_adapter[0] == pytest.approx([likelihood(engine, asked[0], label) for label in LABELS], abs=1e-4)
+
+
+@pytest.fixture
+def pico_like(talker, tmp_path):
+    from nsllm_lite.models.loading import load_base
+    from nsllm_lite.models.lora import add_adapter
+
+    base = load_base(talker, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
+    adapter = Adapter(rank=4, alpha=64, rslora=False, targets=["q_proj", "v_proj", "down_proj"])
+    peft_model = add_adapter(base, adapter, str(talker), seed=0)
+    torch.manual_seed(0)
+    for name, parameter in peft_model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn_like(parameter) * 0.3
+    peft_model.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_what_is_asked_again_goes_through_the_model_in_the_same_company(engine, monkeypatch):
+    """Then it gets the same numbers to the last bit, which the lengths of others and of what all share would change."""
+    monkeypatch.setattr(engine, "batch_tokens", 250)
+    read, groups = engine._read, []
+    monkeypatch.setattr(engine, "_read", lambda rows, *others: groups.append(rows) or read(rows, *others))
+    asked = [f"Answer this. {'word ' * (n % 5)}Question {n}:" for n in range(30)]
+    for question in (
+        lambda done: engine.rank(asked, [LABELS] * 30, done),
+        lambda done: engine.generate(asked, 6, [], done),
+    ):
+        groups.clear()
+        whole = list(question(()))
+        all_groups = list(groups)
+        assert 2 < len(all_groups) < 30
+        for number in (1, 7, 20, 29, 30):
+            groups.clear()
+            assert list(question({place for place, _ in whole[:number]})) == whole[number:]
+            assert groups == all_groups[len(all_groups) - len(groups) :]
+            assert sum(map(len, groups)) >= 30 - number

@@ -1,0 +1,184 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nsllm_lite.commands.recipe_folder import choose_size
+from nsllm_lite.commands.stories import load_chain, without_bfloat16
+from nsllm_lite.models.sizes import SIZED
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.kinds import KINDS
+from tests.raising import raises
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FILES = sorted(RECIPES.rglob("*.yaml"))
+
+
+def test_every_shipped_recipe_loads():
+    assert 17 <= len(FILES) <= len([path for path in RECIPES.rglob("*") if path.is_file()]) <= 22
+    kinds = {(path.parent.name, path.stem): recipes.load(path).kind for path in FILES}
+    for folder in ("nano", SIZED):
+        for name, kind in (("corpus", "corpus"), ("phase1", "train"), ("phase2", "train"), ("merge", "merge"),
+                           ("tasks", "tasks"), ("sft", "sft")):  # fmt: skip
+            assert kinds[folder, name] == kind
+
+
+@pytest.mark.parametrize("folder", ["nano", SIZED])
+def test_a_recipe_folder_joins_as_it_stands(folder):
+    """The paths in the YAMLs already lead from corpus to report: joining them changes nothing."""
+    joined = load_chain(RECIPES / folder)
+    for name, step in (("corpus", joined.corpus), ("phase1", joined.phase1), ("phase2", joined.phase2),
+                       ("merge", joined.merge1), ("report", joined.report), ("base", joined.base),
+                       ("tasks", joined.tasks), ("eval", joined.eval), ("sft", joined.sft)):  # fmt: skip
+        if step is not None:
+            assert step == recipes.load(RECIPES / folder / f"{name}.yaml")
+    assert joined.phase2.model == joined.merge1.out == joined.merge2.base
+    assert joined.sft.model == joined.merge_sft.base == joined.merge2.out
+    assert joined.merge_sft.adapter == f"{joined.sft.out}/adapter"
+    assert not joined.merge_sft.then_requantize
+    assert joined.phase1.schedule.shape == "constant"
+    assert joined.phase1.budget.steps == 200
+    assert joined.phase2.schedule.shape == "cosine"
+
+
+def test_what_is_evaluated_is_cleared_from_the_corpus():
+    """One list of files serves both."""
+    asked = "eval", ["files=[{name: M, task: multiple_choice, path: mmlu.json}]"]
+    joined = load_chain(RECIPES / "nano", overrides=dict([asked]))
+    assert joined.corpus.decontaminate == ["mmlu.json"]
+    assert [file.path for file in joined.eval.files] == ["mmlu.json"] == [f.path for f in joined.eval_sft.files]
+    assert joined.eval.tasks == joined.tasks.out
+    assert [model.path for model in joined.eval.models][1:3] == [joined.merge1.out, joined.merge2.out]
+
+
+def test_all_errors_at_once_with_the_nearest_key(tmp_path):
+    values = yaml.safe_load((RECIPES / "nano/phase1.yaml").read_text())
+    values["adapter"]["rnk"] = values["adapter"].pop("rank")
+    values["modle"] = values.pop("model")
+    values["optimizer"]["learning_rate"] = "fast"
+    values["budget"]["tokens"] = 7
+    path = tmp_path / "broken.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with raises("recipe-invalid", path, "5 problem") as caught:
+        recipes.load(path)
+    told = {line.removeprefix("  - ").split(":")[0]: line for line in str(caught.value).splitlines()[1:]}
+    for key, quoted, code in (
+        ("adapter.rnk", "`rank`", "key-unknown"), ("modle", "`model`", "key-unknown"),
+        ("adapter.rank", "", "key-missing"), ("optimizer.learning_rate", "'fast'", "value-wrong"),
+        ("budget", "= 204800, but tokens says 7:", "budget-disagrees"),
+    ):  # fmt: skip
+        assert quoted in told[key]
+        assert told[key].endswith(f" [{code}]")
+    assert len(told) == 5
+
+
+def test_overrides_are_typed_and_dotted():
+    loaded = recipes.load(RECIPES / "nano/phase1.yaml", ["optimizer.learning_rate=3e-4", "adapter.rank=8", "out=/x/y"])
+    assert (loaded.optimizer.learning_rate, loaded.adapter.rank, loaded.out) == (3e-4, 8, "/x/y")
+    with raises("override-form", "'rank'"):
+        recipes.load(RECIPES / "nano/phase1.yaml", ["rank"])
+    with raises("override-of-value", "'seed.x=1'", "'seed'"):
+        recipes.load(RECIPES / "nano/phase1.yaml", ["seed.x=1"])
+
+
+SHAPE = (
+    "build={tokenizer: t, hidden_size: 8, intermediate_size: 8, num_layers: 1, num_heads: 1, num_kv_heads: 1, "
+    "head_dim: 8, tied_embeddings: true}"
+)
+SOURCE = "sources=[{name: s, path: p, %s}]"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "code", "quoted"),
+    [
+        ("phase1", [SHAPE], "key-not-one", "`model`"),
+        ("phase1", ["model=null"], "key-not-one", "`build`"),
+        ("phase1", ["model=null", SHAPE], "adapter-on-build", "`adapter: none`"),
+        ("phase1", ["adapter=none"], "nf4-without-adapter", "`adapter`"),
+        ("phase1", ["schedule.warmup_steps=200"], "warmup-too-long", "200"),
+        ("phase1", ["adapter.targets=[q_proj, lm_head]"], "lora-on-head", "lm_head"),
+        ("corpus", ["tokenizer=t"], "key-not-one", "`train_tokenizer`"),
+        ("corpus", ["general=[{name: s, path: p}]", SOURCE % "format: text"], "names-repeat", "['s', 's']"),
+        ("corpus", [SOURCE % "format: fields"], "fields-missing", "`fields`"),
+        ("corpus", [SOURCE % "fields: {text: t}"], "fields-unused", "`format: auto`"),
+        ("corpus", [SOURCE % "format: fields, fields: {title: t}"], "fields-incomplete", "mapped: title."),
+        ("merge", ["base_weights=auto", "heldout_rows=null"], "auto-without-rows", "`heldout_rows`"),
+        ("sft", ["steps=1", "epochs=1"], "key-not-one", "`epochs`"),
+        ("eval", ["models=[{name: m, path: a}, {name: m, path: b}]"], "names-repeat", "models repeat: ['m', 'm']"),
+        ("eval", ["tasks=none"], "eval-without-tasks", "`files`"),
+    ],
+)  # fmt: skip
+def test_contradictions_are_refused(name, overrides, code, quoted):
+    with raises("recipe-invalid", "1 problem", f" [{code}]", quoted):
+        recipes.load(RECIPES / f"nano/{name}.yaml", overrides)
+
+
+@pytest.mark.parametrize("text", ["[1", "a: b: c", "!!python/object:os.system x", "\x01", "[" * 5000])
+def test_an_override_that_is_no_yaml(text):
+    with raises("override-not-yaml", repr(f"seed={text}")):
+        recipes.load(RECIPES / "nano/phase1.yaml", [f"seed={text}"])
+
+
+def test_a_missing_recipe_names_the_nearest(monkeypatch):
+    monkeypatch.chdir(RECIPES.parent)
+    with raises("recipe-missing", "recipes/nano/phase_1.yaml.", "mean recipes/nano/phase1.yaml?"):
+        recipes.load(Path("recipes/nano/phase_1.yaml"))
+
+
+def test_a_file_that_is_no_recipe(tmp_path):
+    path = tmp_path / "x.yaml"
+    for text, code, quoted in (
+        ("a: [1\n", "recipe-not-yaml", ""),
+        ("[" * 5000, "recipe-not-yaml", ""),
+        ("- a\n", "recipe-not-keys", "a list"),
+        ("kind: [train]\n", "recipe-kind-unknown", "['train']"),
+        ("kind: dance\n", "recipe-kind-unknown", "'dance'"),
+    ):
+        path.write_text(text)
+        with raises(code, path, quoted) as caught:
+            recipes.load(path)
+        assert code != "recipe-kind-unknown" or all(kind in str(caught.value) for kind in KINDS)
+
+
+def test_redirected_chain(tmp_path):
+    papers = tmp_path / "papers.v2"
+    papers.mkdir()
+    joined = load_chain(RECIPES / "qwen3", corpus=str(papers), model="some/model", overrides={
+        "phase1": ["seed=5"]})  # fmt: skip
+    assert joined.corpus.sources[0].path == str(papers)
+    assert joined.corpus.tokenizer == joined.phase1.model == joined.merge1.base == joined.report.base == "some/model"
+    assert joined.phase1.out == "runs/qwen3-8b-papers/phase1"
+    assert joined.phase1.rows == "runs/qwen3-8b-papers/corpus/rows/phase1/train"
+    assert joined.phase2.model == "runs/qwen3-8b-papers/model1"
+    assert joined.tasks.corpus == joined.corpus.out
+    assert joined.sft.data == [f"{joined.tasks.out}/train"] == ["runs/qwen3-8b-papers/tasks/train"]
+    assert joined.merge_sft.out == "runs/qwen3-8b-papers/model-sft"
+    assert joined.phase1.seed == 5
+    with raises("input-path-missing", f"CORPUS={tmp_path / 'absent'}"):
+        load_chain(RECIPES / "nano", corpus=str(tmp_path / "absent"))
+
+
+def test_a_folder_without_recipes_for_tuning(tmp_path):
+    for path in (RECIPES / "nano").glob("*.yaml"):
+        if path.stem not in ("tasks", "sft"):
+            (tmp_path / path.name).write_text(path.read_text())
+    joined = load_chain(tmp_path)
+    assert joined.tasks is joined.sft is joined.merge_sft is None
+    assert without_bfloat16(joined) == joined
+    with raises("setting-step-unknown", "sft.seed=1", "'sft'"):
+        load_chain(tmp_path, overrides={"sft": ["seed=1"]})
+
+
+def test_the_card_decides():
+    assert choose_size(23.6)[0] == "8b"
+    assert choose_size(22.0)[0] == "8b"
+    size, why = choose_size(79.2)
+    assert size == "8b"
+    assert "SIZE=14b" in why
+    assert choose_size(15.9)[0] == "4b"
+    assert choose_size(11.0)[0] == "1.7b"
+    assert choose_size(8.0)[0] == "0.6b"
+    with raises("card-below-smallest-recipe", "4.0 GiB", "6 GiB"):
+        choose_size(4.0)
+    with raises("card-missing", "recipes/nano"):
+        choose_size(None)
