@@ -26,8 +26,8 @@ from chains import prepare, recipe_folder
 
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import read_json, write_json
-from nsllm_lite.cli import call_verb
-from nsllm_lite.commands.stories import Chain, load_chain
+from nsllm_lite.cli import run_step
+from nsllm_lite.commands.stories import Run, load_run
 from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models import heldout
@@ -58,7 +58,7 @@ LEGEND = {
 }
 
 
-def seeded(folder: Path, out: Path, settings: list[str], seed: int, *more: str) -> Chain:
+def seeded(folder: Path, out: Path, settings: list[str], seed: int, *more: str) -> Run:
     """The chain of `seed` with corpus and base made; `settings` are words for any step, `more` for both phases."""
     words: dict[str, list[str]] = {phase: list(QUIET) for phase in ("phase1", "phase2")}
     for setting in settings:
@@ -66,7 +66,7 @@ def seeded(folder: Path, out: Path, settings: list[str], seed: int, *more: str) 
         words.setdefault(step, []).append(word)
     for phase in ("phase1", "phase2"):
         words[phase] += [f"seed={seed}", *more]
-    return prepare(load_chain(folder, out=str(out), overrides=words))
+    return prepare(load_run(folder, out=str(out), overrides=words))
 
 
 # -------------------------------------------------------------------------------------------------------- replay
@@ -82,7 +82,7 @@ def run_replay(folder: Path, out: Path, settings: list[str], seeds: range) -> tu
             words = (f"replay.share={share}", "replay.max_epochs=1000000")
             phase1 = seeded(folder, out, settings, seed, *words).phase1
             phase1 = recipes.update(phase1, out=f"{out}/replay/seed-{seed}/share-{share:g}")
-            results = call_verb(phase1)
+            results = run_step(phase1)
             before, after = (results["heldout"][when] for when in ("before", "after"))
             for measure, name in (("abstracts", "domain"), ("general", "general")):
                 found[arm].setdefault(measure, []).append(after[name]["all"]["loss"] - before[name]["all"]["loss"])
@@ -114,50 +114,50 @@ def write_mixed(rows: list[Row], like: Path, to: Path) -> str:
     return str(to)
 
 
-def phase_arms(chain: Chain, to: Path, seed: int) -> dict[str, list[Train]]:
+def phase_arms(chain: Run, to: Path, seed: int) -> dict[str, list[Train]]:
     """Arm -> its training runs, each starting from the merge of the one before.
 
     Raises:
         ValueError: the phases take steps of different sizes.
     """
-    first, second = chain.phase1.budget, chain.phase2.budget
+    first, second = chain["phase1"].budget, chain["phase2"].budget
     if first.tokens_per_step != second.tokens_per_step:
         raise ValueError(
             f"phase 1 takes {first.tokens_per_step} tokens a step and phase 2 {second.tokens_per_step}: one phase for "
             "both needs one size. Set phase1.budget.tokens_per_step and phase2.budget.tokens_per_step alike."
         )
-    starts_at_base = recipes.update(chain.phase2, model=chain.phase1.model)
-    seen = [*seen_rows(chain.phase1), *seen_rows(starts_at_base)]
-    num_first = first.steps * first.tokens_per_step // Rows(Path(chain.phase1.rows)).totals.row_tokens
+    starts_at_base = recipes.update(chain["phase2"], model=chain["phase1"].model)
+    seen = [*seen_rows(chain["phase1"]), *seen_rows(starts_at_base)]
+    num_first = first.steps * first.tokens_per_step // Rows(Path(chain["phase1"].rows)).totals.row_tokens
     dealt = np.random.default_rng([seed, 2]).permutation(len(seen))
     parts = {"all": seen, "first": [seen[i] for i in dealt[:num_first]], "second": [seen[i] for i in dealt[num_first:]]}
-    rows = {name: write_mixed(part, Path(chain.phase1.rows), to / "rows" / name) for name, part in parts.items()}
+    rows = {name: write_mixed(part, Path(chain["phase1"].rows), to / "rows" / name) for name, part in parts.items()}
 
     steps = first.steps + second.steps
     budget = {"steps": steps, "tokens_per_step": first.tokens_per_step, "tokens": first.tokens + second.tokens}
     mixed = recipes.update(starts_at_base, rows=rows["all"], budget=budget, replay=None)
-    rank, alpha = chain.phase2.adapter.rank, chain.phase2.adapter.alpha
-    wide = {**chain.phase2.adapter.model_dump(), "rank": 2 * rank, "alpha": 2 * alpha}  # the same alpha / rank
+    rank, alpha = chain["phase2"].adapter.rank, chain["phase2"].adapter.alpha
+    wide = {**chain["phase2"].adapter.model_dump(), "rank": 2 * rank, "alpha": 2 * alpha}  # the same alpha / rank
     return {
-        TWO: [chain.phase1, chain.phase2],
+        TWO: [chain["phase1"], chain["phase2"]],
         f"mixed, rank {rank}": [mixed],
         f"mixed, rank {2 * rank}": [recipes.update(mixed, adapter=wide)],
         "mixed, in two phases": [
             recipes.update(phase, rows=rows[part], replay=None)
-            for phase, part in ((chain.phase1, "first"), (chain.phase2, "second"))
+            for phase, part in ((chain["phase1"], "first"), (chain["phase2"], "second"))
         ],
     }
 
 
-def train_and_merge(chain: Chain, phases: list[Train], to: Path) -> tuple[str, int]:
+def train_and_merge(chain: Run, phases: list[Train], to: Path) -> tuple[str, int]:
     """(the last merged model, tokens trained in all)."""
-    model, tokens = chain.phase1.model, 0
+    model, tokens = chain["phase1"].model, 0
     for number, phase in enumerate(phases, 1):
         train = recipes.update(phase, model=model, out=f"{to}/phase{number}")
-        tokens += call_verb(train)["tokens"]
-        merge = chain.merge2 if number == len(phases) else chain.merge1
+        tokens += run_step(train)["tokens"]
+        merge = chain["model2"] if number == len(phases) else chain["model1"]
         model = f"{to}/model{number}"
-        call_verb(recipes.update(merge, base=train.model, adapter=f"{train.out}/adapter", out=model))
+        run_step(recipes.update(merge, base=train.model, adapter=f"{train.out}/adapter", out=model))
     return model, tokens
 
 
@@ -191,12 +191,12 @@ def run_phases(folder: Path, out: Path, settings: list[str], seeds: range) -> tu
 
     for seed in seeds:
         chain = seeded(folder, out, settings, seed)
-        root, max_rows = out / f"phases/seed-{seed}", chain.phase2.evaluation.max_rows
-        add("base", 0, score(chain.phase1.model, chain.corpus.out, max_rows, out / "phases/base.json"))
+        root, max_rows = out / f"phases/seed-{seed}", chain["phase2"].evaluation.max_rows
+        add("base", 0, score(chain["phase1"].model, chain["corpus"].out, max_rows, out / "phases/base.json"))
         for arm, phases in phase_arms(chain, root, seed).items():
             to = root / arm.replace(", ", "-").replace(" ", "-")
             model, tokens = train_and_merge(chain, phases, to)
-            add(arm, tokens, score(model, chain.corpus.out, max_rows, to / "scores.json"))
+            add(arm, tokens, score(model, chain["corpus"].out, max_rows, to / "scores.json"))
             assert tokens == trained[TWO]["tokens"][seed], f"{to} trained {tokens} tokens: {trained[TWO]}"
     return found, trained
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from nsllm_lite.cli import call_verb
-from nsllm_lite.commands.stories import Chain
+from nsllm_lite.cli import run_step
+from nsllm_lite.commands.stories import Run
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import Recipe
 
@@ -30,16 +30,16 @@ def real_recipes(data: Path, folder: Path) -> Path:
             "heldout": {"share": 0.2, "general_share": 0.2, "max_papers": 200, "seed": 0},
         },
         "base": {
-            "build": {"tokenizer": "x", "hidden_size": 128, "intermediate_size": 256, "num_layers": 4, "num_heads": 4,
+            "build": {"hidden_size": 128, "intermediate_size": 256, "num_layers": 4, "num_heads": 4,
                       "num_kv_heads": 2, "head_dim": 32, "tied_embeddings": True},
             "budget": {"steps": 80, "tokens_per_step": 4096, "tokens": 80 * 4096},
-            "evaluation": {"domain_rows": "x", "general_rows": "x", "every_steps": 40, "max_rows": 24},
+            "evaluation": {"every_steps": 40, "max_rows": 24},
             "checkpoint_steps": 40,
         },
         **{
             phase: {
                 "budget": {"steps": 200, "tokens_per_step": 1024, "tokens": 200 * 1024},
-                "evaluation": {"domain_rows": "x", "general_rows": "x", "every_steps": 100, "max_rows": 12},
+                "evaluation": {"every_steps": 100, "max_rows": 12},
                 "checkpoint_steps": 100,
                 "optimizer": {"name": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.0,
                               "max_grad_norm": 1.0},
@@ -55,7 +55,7 @@ def real_recipes(data: Path, folder: Path) -> Path:
     return folder
 
 
-def moved(joined: Chain, root: Path, to: Path) -> Chain:
+def moved(joined: Run, root: Path, to: Path) -> Run:
     """The chain with phases, merges and report under `to`; corpus and base stay at `root`."""
 
     def move(recipe: Recipe) -> Recipe:
@@ -64,8 +64,8 @@ def moved(joined: Chain, root: Path, to: Path) -> Chain:
             text = text.replace(f'"{root}/{name}', f'"{to}/{name}')
         return recipes.validate(json.loads(text), "moved recipe")
 
-    steps = {name: move(getattr(joined, name)) for name in ("phase1", "merge1", "phase2", "merge2", "report")}
-    return Chain(joined.folder, joined.corpus, joined.base, **steps)
+    names = ("phase1", "model1", "phase2", "model2", "report")
+    return joined | {name: move(joined[name]) for name in names}
 
 
 @contextmanager
@@ -78,9 +78,9 @@ def recipe_folder(real: Path | None) -> Iterator[Path]:
         yield real_recipes(real.resolve(), Path(folder))
 
 
-def prepare(joined: Chain) -> Chain:
+def prepare(joined: Run) -> Run:
     """The same chain, its corpus and base made or found finished."""
-    call_verb(joined.corpus)
-    if joined.base:
-        call_verb(joined.base)
+    run_step(joined["corpus"])
+    if "base" in joined:
+        run_step(joined["base"])
     return joined

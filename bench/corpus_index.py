@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=17_000_000)
     num = parser.parse_args().num
-    recipe = recipes.load(Path(__file__).parents[1] / "recipes/nano/corpus.yaml")
+    recipe = recipes.load(Path(__file__).parents[1] / "recipes/nano/corpus.yaml", ["out=unused"])
     num_bands = dedup.NUM_HASHES // dedup.rows_per_band(recipe.near_duplicate_jaccard)
     with tempfile.TemporaryDirectory() as name:
         rng = np.random.default_rng(0)

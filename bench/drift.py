@@ -25,8 +25,8 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from nsllm_lite.cli import call_verb
-from nsllm_lite.commands.stories import Chain, load_chain
+from nsllm_lite.cli import run_step
+from nsllm_lite.commands.stories import Run, load_run
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM
@@ -166,12 +166,12 @@ def losses(
     return {name: heldout.score(lm, rows, 4, "cpu")["all"].loss for name, rows in sets.items()}
 
 
-def run_seed(chain: Chain, root: Path, sets: dict[str, list]) -> dict[tuple[str, str], dict[str, float]]:
+def run_seed(chain: Run, root: Path, sets: dict[str, list]) -> dict[tuple[str, str], dict[str, float]]:
     """{(way, moment): losses by set}"""
     found = {}
-    call_verb(chain.phase1)
-    adapter1 = Path(chain.phase1.out) / "adapter"
-    base = chain.phase1.model
+    run_step(chain["phase1"])
+    adapter1 = Path(chain["phase1"].out) / "adapter"
+    base = chain["phase1"].model
     found["", "base"] = losses(sets, base, None, "none")
     found["", "adapter 1 on NF4(base)"] = losses(sets, base, str(adapter1), "nf4")
 
@@ -181,7 +181,7 @@ def run_seed(chain: Chain, root: Path, sets: dict[str, list]) -> dict[tuple[str,
         for choice in ("original", "dequantized"):
             out = f"{root}/{way}-{choice}"
             changes = {"base": base, "adapter": adapters, "out": out, "base_weights": choice, "then_requantize": False}
-            call_verb(recipes.update(chain.merge2, **changes))
+            run_step(recipes.update(chain["model2"], **changes))
             scored.append(losses(sets, out, None, "none"))
         return min(scored, key=lambda by_set: by_set["experiments"])
 
@@ -189,12 +189,12 @@ def run_seed(chain: Chain, root: Path, sets: dict[str, list]) -> dict[tuple[str,
         out, model1 = f"{root}/{way}", base
         if way != "kept":
             model1 = f"{out}/model1"
-            call_verb(recipes.update(chain.merge1, out=model1, base_weights=way))
-        phase2 = recipes.update(chain.phase2, model=model1, out=f"{out}/phase2")
+            run_step(recipes.update(chain["model1"], out=model1, base_weights=way))
+        phase2 = recipes.update(chain["phase2"], model=model1, out=f"{out}/phase2")
         kept = adapter1 if way == "kept" else None
         found[way, "begins"] = losses(sets, model1, None, "nf4", kept)
         with mock.patch.object(cpt, "load_base", partial(load_beside, kept) if kept else load_base):
-            call_verb(phase2)
+            run_step(phase2)
         adapter2 = f"{phase2.out}/adapter"
         found[way, "trained"] = losses(sets, model1, adapter2, "nf4", kept)
         adapters = [{"path": str(adapter1)}] if kept else []
@@ -217,14 +217,13 @@ def main() -> None:
         found = defaultdict(list)
         for seed in args.seeds:
             words = {phase: [f"seed={seed}"] for phase in ("phase1", "phase2")}
-            chain = load_chain(folder, model=model, out=str(root / "run"), overrides=words)
-            call_verb(chain.corpus)
-            if chain.base:
-                call_verb(chain.base)
-            chain = Chain(**{**vars_of(chain), "phase1": recipes.update(chain.phase1, out=f"{root}/{seed}/phase1")})
-            chain = Chain(
-                **{**vars_of(chain), "merge1": recipes.update(chain.merge1, adapter=f"{root}/{seed}/phase1/adapter")}
-            )
+            chain = load_run(folder, model=model, out=str(root / "run"), overrides=words)
+            run_step(chain["corpus"])
+            if "base" in chain:
+                run_step(chain["base"])
+            adapter = f"{root}/{seed}/phase1/adapter"
+            chain["phase1"] = recipes.update(chain["phase1"], out=f"{root}/{seed}/phase1")
+            chain["model1"] = recipes.update(chain["model1"], adapter=adapter)
             rows = {"abstracts": "phase1", "experiments": "phase2"}
             sets = {
                 label: heldout.sample_rows(Rows(root / f"run/corpus/rows/{phase}/heldout"), 200)
@@ -239,10 +238,6 @@ def main() -> None:
             of = [by_set[label] for by_set in scores]
             cells.append(f"{np.mean(of):.4f} ({max(of) - min(of):.4f})")
         print(f"| {way} | {moment} | {' | '.join(cells)} |")
-
-
-def vars_of(chain: Chain) -> dict:
-    return {name: getattr(chain, name) for name in chain.__slots__}
 
 
 if __name__ == "__main__":

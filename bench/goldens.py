@@ -78,6 +78,7 @@ def results_of(state: str, data: Path | None) -> Path:
     KEPT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=KEPT, prefix="state-") as folder:
         export(commit, Path(folder))
+        settings = {"PYTHONPATH": folder, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         words = list(COMMANDS)
         if data:
             sources = [{"name": path.name, "path": str(path)} for path in sorted(data.iterdir()) if path.is_dir()]
@@ -87,7 +88,7 @@ def results_of(state: str, data: Path | None) -> Path:
             print(f"{state}: nsllm-lite {' '.join(each[:2])} ...", file=sys.stderr, flush=True)
             ran = subprocess.run(
                 [sys.executable, "-m", "nsllm_lite.cli", *each],
-                cwd=folder, env=os.environ | {"PYTHONPATH": folder, "HF_HUB_OFFLINE": "1"}, text=True,
+                cwd=folder, env=os.environ | settings, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
             if ran.returncode:

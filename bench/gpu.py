@@ -72,6 +72,7 @@ from torch.profiler import profile
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.commands.plan import PEAK_TFLOPS
+from nsllm_lite.commands.stories import load_run
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.texts.render import phase1_text
 from nsllm_lite.corpus.tokenizer import load_tokenizer
@@ -89,7 +90,7 @@ from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.train import cpt
 from nsllm_lite.train.outputs import peak_memory_bytes
 
-RECIPE = Path(__file__).parents[1] / "recipes/qwen3/phase1.yaml"
+RECIPES = Path(__file__).parents[1] / "recipes/qwen3"
 SECTIONS = ("ceilings", "step", "profile", "head", "agreement", "caps", "peers")
 PACKAGES = ("torch", "triton", "transformers", "peft", "bitsandbytes", "liger-kernel", "trl", "unsloth")
 STEP_ROWS = 8
@@ -180,7 +181,7 @@ def make_bench(options: argparse.Namespace, small: bool = False) -> Bench:
     size, head_dim, row_tokens = (SMALL, 128, 256) if small else (QWEN3[REFERENCE][2], 128, 4096)
     if options.tiny:
         size, head_dim, row_tokens = PICO, 64, 64
-    recipe, step_tokens = recipes.load(RECIPE), STEP_ROWS * row_tokens
+    recipe, step_tokens = load_run(RECIPES)["phase1"], STEP_ROWS * row_tokens
     optimizer = {"name": "adamw", "learning_rate": 1e-3} if small else {"name": "adamw8bit"}
     changes = {"optimizer": recipe.optimizer.model_dump() | optimizer}
     changes["budget"] = {"steps": 200, "tokens_per_step": step_tokens, "tokens": 200 * step_tokens}

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 
 from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.commands.stories import load_run
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.models.loading import _keep_nf4_layout
 from nsllm_lite.recipe import load as recipes
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=25)
     args = parser.parse_args()
-    phase1 = recipes.load(ROOT / "recipes/nano/phase1.yaml")
+    phase1 = load_run(ROOT / "recipes/nano")["phase1"]
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
         for pair in range(args.pairs):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from chains import moved, prepare, recipe_folder
 
-from nsllm_lite.cli import call_verb
-from nsllm_lite.commands.stories import load_chain
+from nsllm_lite.cli import run_step
+from nsllm_lite.commands.stories import load_run
 
 
 def run_seeds(folder: Path, out: Path, seeds: list[int]) -> dict[str, list[tuple[float, float]]]:
@@ -23,15 +23,15 @@ def run_seeds(folder: Path, out: Path, seeds: list[int]) -> dict[str, list[tuple
     losses: dict[str, list[tuple[float, float]]] = {"phase1": [], "phase2": []}
     for seed in seeds:
         words = {phase: [f"seed={seed}"] for phase in losses}
-        joined = moved(prepare(load_chain(folder, out=str(out), overrides=words)), out, out / f"seed-{seed}")
-        for train, merge in ((joined.phase1, joined.merge1), (joined.phase2, joined.merge2)):
-            heldout = call_verb(train)["heldout"]
+        joined = moved(prepare(load_run(folder, out=str(out), overrides=words)), out, out / f"seed-{seed}")
+        for train, merge in ((joined["phase1"], joined["model1"]), (joined["phase2"], joined["model2"])):
+            heldout = run_step(train)["heldout"]
             losses[Path(train.out).name].append(
                 tuple(heldout[when]["domain"]["all"]["loss"] for when in ("before", "after"))
             )
-            call_verb(merge)
+            run_step(merge)
         if seed == seeds[0]:
-            call_verb(joined.report)
+            run_step(joined["report"])
     return losses
 
 

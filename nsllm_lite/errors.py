@@ -8,7 +8,7 @@ class _Coded:
     """
 
     def __init__(self, code: str, found: str, *rest: str):
-        *needed, self.todo = rest
+        *needed, self.todo = rest or [""]
         self.code, self.found, self.needed = code, found, " ".join(needed)
         super().__init__(" ".join(part for part in (found, self.needed, self.todo) if part))
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite.commands.stories import Chain
 from nsllm_lite.formats.rows import Row, Rows
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train.order import StepOrder
@@ -44,7 +43,7 @@ def test_every_arm_trains_on_the_very_rows_of_both_phases(ablations, pico, pico_
     phase1 = pico_recipe(seed=5)
     other = {"steps": 5, "tokens_per_step": 256, "tokens": 5 * 256}
     phase2 = recipes.update(phase1, rows=str(pico / "rows/papers/heldout"), budget=other, model="made later")
-    chain = Chain(tmp_path, None, None, phase1, None, phase2, None, None)
+    chain = {"phase1": phase1, "phase2": phase2}
     arms = ablations.phase_arms(chain, tmp_path / "run", seed=5)
     assert list(arms) == ["two phases", "mixed, rank 8", "mixed, rank 16", "mixed, in two phases"]
 
@@ -68,7 +67,7 @@ def test_every_arm_trains_on_the_very_rows_of_both_phases(ablations, pico, pico_
 
     uneven = recipes.update(phase2, budget={"steps": 5, "tokens_per_step": 512, "tokens": 5 * 512})
     with pytest.raises(ValueError, match=r"phase 1 takes 256 tokens a step and phase 2 512: .*alike"):
-        ablations.phase_arms(Chain(tmp_path, None, None, phase1, None, uneven, None, None), tmp_path / "run", 5)
+        ablations.phase_arms({"phase1": phase1, "phase2": uneven}, tmp_path / "run", 5)
 
 
 def test_the_verdict_is_paired_by_seed(ablations):

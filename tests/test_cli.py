@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import yaml
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.disk import GIB
+from nsllm_lite.commands import stories
 from nsllm_lite.errors import RunError
 
 ROOT = Path(__file__).parents[1]
@@ -102,13 +104,13 @@ def test_settings_that_would_change_nothing_are_refused(capsys, at_root, tmp_pat
 
 
 def test_phase_2_without_phase_1(capsys, at_root, tmp_path):
-    text = fails(capsys, "model1-missing", "phase2", "--out", str(tmp_path / "run"))
+    text = fails(capsys, "run-model-missing", "phase2", "--out", str(tmp_path / "run"))
     assert f"{tmp_path}/run/model1" in text
     assert "make phase1" in text
 
 
 def test_instruct_without_phase_2(capsys, at_root, tmp_path):
-    text = fails(capsys, "model2-missing", "instruct", "--out", str(tmp_path / "run"))
+    text = fails(capsys, "run-model-missing", "instruct", "--out", str(tmp_path / "run"))
     assert f"{tmp_path}/run/model2" in text
     assert "make two-phase" in text
     for path in (ROOT / "recipes/nano").glob("*.yaml"):
@@ -128,14 +130,14 @@ def test_no_such_recipes(capsys, monkeypatch, tmp_path):
 def test_without_a_makefile_the_next_command_is_one_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.chdir(ROOT)
-    assert cli.command("phase2", {"corpus": "p"}) == "make phase2 CORPUS=p"
+    assert stories.command("phase2", {"corpus": "p"}) == "make phase2 CORPUS=p"
     monkeypatch.chdir(tmp_path)
-    assert cli.command("phase2", {"corpus": "p", "out": "o"}) == "nsllm-lite phase2 --corpus p --out o"
-    assert cli.real_command().endswith("\n  nsllm-lite phase1 --corpus path/to/your/papers")
+    assert stories.command("phase2", {"corpus": "p", "out": "o"}) == "nsllm-lite phase2 --corpus p --out o"
+    assert stories.real_command().endswith("\n  nsllm-lite phase1 --corpus path/to/your/papers")
 
 
 def test_an_interrupted_run_exits_with_130(capsys, monkeypatch, signals_heeded):
-    monkeypatch.setitem(cli.CALLS, "doctor", lambda args: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(cli, "run_tool", lambda args: os.kill(os.getpid(), signal.SIGINT))
     assert cli.main(["doctor"]) == 130
     assert "SIGINT" in capsys.readouterr().err
 
@@ -162,15 +164,22 @@ def test_a_stopped_run_exits_with_3(capsys, monkeypatch, tmp_path, pico_recipe):
     assert "execution.micro_batch_rows=1" in fails(capsys, "card-out-of-memory", "train", str(path), status=3)
 
 
-def test_two_hops_from_the_makefile_to_the_optimizer_step():
-    """Makefile -> cli.py -> train(), whose body holds the step."""
-    import inspect
-
-    from nsllm_lite.train.cpt import train
-
+def test_two_files_and_four_frames_to_the_optimizer_step(pico_recipe, tmp_path, monkeypatch):
+    """Makefile -> cli.py -> train(), whose body has the step."""
     assert "@$(NSLLM) phase1" in (ROOT / "Makefile").read_text()
-    assert "from nsllm_lite.train.cpt import train" in inspect.getsource(cli)
-    assert "scaler.step(optimizer)" in inspect.getsource(train)
+    found, take = [], torch.optim.AdamW.step
+
+    def step(*args, **options):
+        found.append([frame.filename for frame in traceback.extract_stack() if "/nsllm_lite/" in frame.filename])
+        return take(*args, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
+    assert cli.main(["train", str(path)]) == 0
+    ours = found[0]
+    assert len(ours) <= 4, ours
+    assert [Path(name).name for name in dict.fromkeys(ours)] == ["cli.py", "cpt.py"]
 
 
 def as_json(capsys, *words: str, code: int = 0) -> dict:

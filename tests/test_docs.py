@@ -12,7 +12,7 @@ from nsllm_lite import cli
 from nsllm_lite.cli import build_parser
 from nsllm_lite.commands import plan
 from nsllm_lite.models.sizes import QWEN3
-from nsllm_lite.recipe import load as recipes
+from tests.paths import load_whole
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -43,7 +43,7 @@ def test_every_file_named_exists():
 @pytest.mark.parametrize("step", re.findall(r"SET=\"?([\w.]+)", README))
 def test_every_setting_named_is_one(step):
     name, key = step.split(".", 1)
-    values = recipes.load(ROOT / "recipes/qwen3" / f"{name}.yaml").model_dump()
+    values = load_whole(ROOT / "recipes/qwen3" / f"{name}.yaml", base="Qwen/Qwen3-8B-Base").model_dump()
     for part in key.split("."):
         assert part in values
         values = values[part]

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nsllm_lite import __version__
+from nsllm_lite.recipe.kinds import KINDS
 
 DESCRIPTION = "Adapt an open LLM to natural science by two-phase continued pretraining on one GPU."
 
 EPILOG = """examples:
   nsllm-lite phase1                                   the tiny CPU run: corpus, base, phase 1, merge
   nsllm-lite phase1 --corpus papers/                  the real run, model chosen by the card
-  nsllm-lite train recipes/nano/phase1.yaml budget.steps=50 budget.tokens=51200
+  nsllm-lite train recipes/nano/phase1.yaml out=runs/short budget.steps=50 budget.tokens=51200 --run runs/nano
   nsllm-lite merge --base DIR --adapter DIR --out DIR
 `nsllm-lite VERB --help` has each verb's own, with the units and defaults of its options.
 
@@ -32,7 +33,7 @@ class Verb(NamedTuple):
     examples: tuple[str, ...]
 
 
-VERBS = {
+WORDS = {
     "phase1": Verb(
         "corpus, phase 1 on titles and abstracts, merge: dumps -> model 1",
         (
@@ -65,46 +66,6 @@ VERBS = {
             "nsllm-lite plan --size 8b --vram 24 --all --price 2.5",
             "nsllm-lite plan --size 4b phase1.adapter.rank=128 --vram 16 --json",
         ),
-    ),
-    "corpus": Verb(
-        "papers -> clean documents -> packed rows, with a ledger",
-        ("nsllm-lite corpus recipes/nano/corpus.yaml", "nsllm-lite corpus recipes/nano/corpus.yaml min_chars=100"),
-    ),
-    "train": Verb(
-        "packed rows -> LoRA adapter (or a model, with adapter: none)",
-        (
-            "nsllm-lite train recipes/nano/phase1.yaml",
-            "nsllm-lite train recipes/nano/phase1.yaml out=runs/slow optimizer.learning_rate=1e-4",
-        ),
-    ),
-    "merge": Verb(
-        "base + adapter -> an ordinary model folder, streamed",
-        (
-            "nsllm-lite merge --base Qwen/Qwen3-8B-Base --adapter runs/first/phase1/adapter --out merged --verify",
-            "nsllm-lite merge --base DIR --adapter A:0.7 --adapter B:0.3 --out DIR --dtype bfloat16 --shard-bytes 2e9",
-            "nsllm-lite merge --base DIR --adapter DIR --heldout-rows runs/first/corpus/rows/phase1/heldout --compare",
-            "nsllm-lite merge recipes/nano/merge.yaml base_weights=dequantized",
-        ),
-    ),
-    "tasks": Verb(
-        "instruction files of the tasks from a corpus: held-out papers to test, the others to train",
-        ("nsllm-lite tasks recipes/nano/tasks.yaml", "nsllm-lite tasks recipes/nano/tasks.yaml max_per_task=200"),
-    ),
-    "sft": Verb(
-        "instruction tuning: records {instruction, input, output} or chats -> LoRA adapter",
-        ("nsllm-lite sft recipes/nano/sft.yaml", "nsllm-lite sft recipes/nano/sft.yaml 'data=[my.json]' out=runs/mine"),
-    ),
-    "eval": Verb(
-        "scores of models on tasks, with intervals, floors, table and pictures",
-        (
-            "nsllm-lite eval Qwen/Qwen3-8B-Base runs/first/model2 --out runs/scores",
-            "nsllm-lite eval DIR --file multiple_choice=MMLU-stem.json --file open=math500.json --max-items 500",
-            "nsllm-lite eval recipes/nano/eval.yaml max_items=20 --json",
-        ),
-    ),
-    "report": Verb(
-        "held-out losses of base, phase 1 and phase 2, as table and picture",
-        ("nsllm-lite report recipes/nano/report.yaml",),
     ),
     "audit": Verb(
         "what is wrong with evaluation or instruction files {input, output}",
@@ -141,7 +102,6 @@ VERBS = {
     ),
 }
 CHAIN_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
-RECIPE_VERBS = ("corpus", "train", "tasks", "sft", "report")
 
 SAVE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG", "PAGE")
@@ -158,29 +118,39 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nsllm-lite {__version__}")
     added = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs = {}
-    for name, verb in VERBS.items():
+    for name, verb in verbs_in_order().items():
         verbs[name] = added.add_parser(
             name,
             help=verb.does,
             description=verb.does[0].upper() + verb.does[1:] + ".",
-            epilog="\n".join(("examples:", *(f"  {example}" for example in verb.examples))),
+            epilog="\n".join(("examples:", *(f"  {example}" for example in verb.examples))) if verb.examples else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     for name in CHAIN_VERBS:
         _chain(verbs[name])
-    for name in RECIPE_VERBS:
-        _recipe(verbs[name], name)
+    words = "take the paths that the recipe does not state from the run in this folder (default: each is given)"
+    for name in KINDS:
+        if name not in ("merge", "eval"):
+            _recipe(verbs[name], name)
+        verbs[name].add_argument("--run", metavar="DIR", help=words)
     _plan(verbs["plan"])
     _merge(verbs["merge"])
     _eval(verbs["eval"])
     _small(verbs)
-    for name in (*CHAIN_VERBS, "train", "sft"):
+    for name in (*CHAIN_VERBS, *(kind for kind, about in KINDS.items() if about.curves)):
         if name != "plan":
             _stopping(verbs[name])
     for name in ("plan", "merge", "eval", "audit", "doctor", "runs", "show"):
         words = "print one JSON object on stdout and nothing else there; messages go to stderr"
         verbs[name].add_argument("--json", action="store_true", help=words)
     return parser
+
+
+def verbs_in_order() -> dict[str, Verb]:
+    """Stories, then kinds of steps (`recipe.kinds`), then the rest."""
+    stories = {name: verb for name, verb in WORDS.items() if name in CHAIN_VERBS}
+    kinds = {name: Verb(about.summary, about.examples) for name, about in KINDS.items()}
+    return stories | kinds | WORDS
 
 
 def _recipe(added: argparse.ArgumentParser, name: str) -> None:
@@ -206,7 +176,7 @@ def _chain(added: argparse.ArgumentParser) -> None:
         help="folder of the run (default: runs/RECIPES or runs/RECIPES-SIZE, with --corpus and -CORPUS behind it)",
     )  # fmt: skip
     add(
-        "--only", choices=("corpus", "train", "merge", "report", "tasks", "sft", "eval"),
+        "--only", choices=tuple(KINDS),
         help="of the run's steps, only those of this kind (default: all)",
     )  # fmt: skip
     add(

@@ -26,27 +26,29 @@ def write_page(
 ) -> None:  # fmt: skip
     """`tree` is the lineage as text, `trained` the heads and lines of the trainings' table, `curves` their picture."""
     parts = [f"<h1>{escape(title)}</h1>", "<h2>Where it comes from</h2>", f"<pre>{escape(tree)}</pre>"]
-    done = {step.kind: step for step in steps}  # of several of a kind the last
-    if corpus := done.get("corpus"):
-        parts += ["<h2>What became of every record</h2>", _ledger(corpus), *_picture(corpus.folder / "ledger.png")]
-    heads, lines = trained
-    if lines := list(lines):
-        parts += ["<h2>Training</h2>", _table(heads, lines), *(_picture(curves) if curves else ())]
-    if report := done.get("report"):
-        parts += ["<h2>Held-out losses</h2>", _markdown(report.folder / "report.md")]
-        parts += _picture(report.folder / "report.png")
-    for scores in (step for step in steps if step.kind == "eval"):
-        parts += [f"<h2>Scores: {escape(scores.folder.name)}</h2>", _markdown(scores.folder / "report.md")]
-        parts += [*_picture(scores.folder / "radar.png"), *_picture(scores.folder / "bars.png")]
+    heads, lines = trained[0], list(trained[1])
+    if lines:
+        parts += ["<h2>Training</h2>", _table(heads, lines), *([_picture(curves)] if curves else ())]
+    shown = [step for step in steps if step.about.shown]
+    for step in shown:
+        is_one = sum(other.kind == step.kind for other in shown) == 1
+        parts += [f"<h2>{escape(step.about.title)}{'' if is_one else escape(f': {step.folder.name}')}</h2>"]
+        parts += [_shown(step.folder / name) for name in step.about.shown]
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
     body = "\n".join(parts)
     html.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(html, f"{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n")
 
 
-def _ledger(corpus: Step) -> str:
-    path = corpus.folder / "ledger.json"
-    documents: dict[str, dict[str, Any]] = read_json(path)["documents"] if path.is_file() else {}
+def _shown(path: Path) -> str:
+    """A file that a step left, as it looks best; empty where there is none."""
+    if not path.is_file():
+        return ""
+    return {".md": _markdown, ".png": _picture, ".json": _ledger}[path.suffix](path)
+
+
+def _ledger(path: Path) -> str:
+    documents: dict[str, dict[str, Any]] = read_json(path)["documents"]
     lines = []
     for source, counts in documents.items():
         dropped = counts["dropped"]
@@ -66,13 +68,9 @@ def _markdown(path: Path) -> str:
     """What a step wrote as Markdown; HTML within it is shown, not obeyed."""
     from markdown_it import MarkdownIt
 
-    if not path.is_file():
-        return ""
     text = "\n".join(line for line in path.read_text(encoding="utf-8").split("\n") if not line.startswith("# "))
     return MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link"]).render(text)
 
 
-def _picture(png: Path) -> list[str]:
-    if not png.is_file():
-        return []
-    return [f'<img alt="{escape(png.stem)}" src="data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}">']
+def _picture(png: Path) -> str:
+    return f'<img alt="{escape(png.stem)}" src="data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}">'

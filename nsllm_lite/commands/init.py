@@ -7,11 +7,9 @@ import difflib
 import shutil
 from pathlib import Path
 
-from nsllm_lite.commands.recipe_folder import pick_size, sized
+from nsllm_lite.commands.recipe_folder import INSTALLED, pick_size
 from nsllm_lite.errors import UserError
-from nsllm_lite.models.sizes import QWEN3, REFERENCE
 
-INSTALLED = Path(__file__).parents[1] / "recipes"
 NANO = "nano"
 
 GITIGNORE = "runs/\n*.part\n"
@@ -88,26 +86,3 @@ def init(folder: Path, recipe: str) -> list[Path]:
     print(f"{folder}: {', '.join(path.name for path in texts)}, recipes/{recipe}" + ", recipes/nano" * (recipe != NANO))
     print(f"Next: cd {folder} && make phase1")
     return [*texts, *copies]
-
-
-def located(path: Path) -> Path:
-    """`path`; where there is no such recipe here, the one of that name that came with the package, and says so.
-
-    Raises:
-        UserError: it is a file of a former folder of one size.
-    """
-    folder, size = sized(path.parent)
-    if size:
-        changes = f"model={QWEN3[size][0]}, or paths in runs/qwen3-{size} for those in runs/qwen3-{REFERENCE}"
-        raise UserError(
-            "recipe-of-one-size",
-            f"{path} is no more: the recipes of all sizes are in {folder} and state {REFERENCE}.",
-            f"Take {folder / path.name} and change what names the size ({changes}), or a whole run with --size {size}.",
-        )
-    if path.exists() or path.is_absolute() or path.parts[:1] != ("recipes",):
-        return path
-    installed = INSTALLED.joinpath(*path.parts[1:])
-    if not installed.exists():
-        return path
-    print(f"No {path} here: taking the installed {installed} (nsllm-lite init DIR copies recipes to edit)")
-    return installed

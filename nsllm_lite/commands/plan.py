@@ -7,14 +7,16 @@ from pathlib import Path
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_object
-from nsllm_lite.commands.stories import Chain
 from nsllm_lite.errors import UserError
 from nsllm_lite.models import execution
 from nsllm_lite.models.device import find_device, known_speed
 from nsllm_lite.models.execution import USABLE_SHARE, candidates, choose, require_card, trained_params
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token, read_size
+from nsllm_lite.recipe.kinds import Recipe
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.safety import HUB_ID
+
+Run = dict[str, Recipe]  # name of a step -> its recipe
 
 PEAK_TFLOPS = {
     "H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155, "T4": 65,
@@ -29,14 +31,14 @@ BITS_A_TOKEN = 3  # of scientific English to an 8B base model; assumed
 
 
 def plan(
-    chain: Chain,
+    run: Run,
     why: str,
     will_start: bool = True,
     vram_gib: float | None = None,
     show_all: bool = False,
     price: float | None = None,
 ) -> dict:
-    """Prints the plan of `chain` and returns its figures.
+    """Prints the plan of `run` and returns its figures.
 
     `vram_gib` plans for a card of so much memory on another machine, so that the disk here decides nothing; `show_all`
     adds the other ways to run a step, `price` (an hour of the card) the money.
@@ -45,100 +47,117 @@ def plan(
         UserError: the run does not fit the card or the disk cannot take its output; or the run `will_start` on a
             machine without a card that it needs.
     """
+    phase1, row_tokens = run["phase1"], run["corpus"].row_tokens
     if vram_gib:
         device, card_bytes, card = "cuda", int(vram_gib * GIB), "a card"
     else:
-        device, card_bytes, card = find_device(chain.phase1.execution.device)
-    size, download_bytes = _size_and_download(chain)
-    row_tokens = chain.corpus.row_tokens
-    try:
-        how = choose(chain.phase1, size, row_tokens, device, card_bytes)
-    except UserError as error:
-        if error.code != "execution-memory-too-small":
-            raise
-        raise UserError("run-does-not-fit", str(error), _nearest_words(chain, row_tokens, card_bytes)) from None
-    memory = execution.memory(chain.phase1, size, row_tokens, how)
-    width = 4 if chain.phase1.compute_dtype == "float32" else 2
-    disk_bytes = download_bytes + 2 * size.params * width
-    out = Path(chain.corpus.out).parent
+        device, card_bytes, card = find_device(phase1.execution.device)
+    size, download_bytes = _size_and_download(run)
+    how = _choose(run, size, device, card_bytes)
+    disk_bytes = download_bytes + 2 * size.params * (4 if phase1.compute_dtype == "float32" else 2)
+    out = Path(run["corpus"].out).parent
     free_bytes = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
-    phases = {"Phase 1": chain.phase1, "Phase 2": chain.phase2}
     speed = _speed(size, card) if device == "cuda" else None
+    tokens = {phase.out: phase.budget.tokens for phase in (phase1, run["phase2"])}
     figures = {
-        "model": chain.phase1.model,
+        "model": phase1.model,
         "parameters": size.params,
-        "trained_parameters": trained_params(chain.phase1, size),
+        "trained_parameters": trained_params(phase1, size),
         "card": card,
         "card_bytes": card_bytes,
-        "memory_bytes": memory,
+        "memory_bytes": execution.memory(phase1, size, row_tokens, how),
         "execution": how.model_dump(mode="json"),
         "download_bytes": download_bytes,
         "disk_bytes": disk_bytes,
         "free_disk_bytes": free_bytes,
-        "tokens": {phase.out: phase.budget.tokens for phase in phases.values()},
-        "hours": {phase.out: phase.budget.tokens / speed[0] / 3600 if speed else None for phase in phases.values()},
+        "tokens": tokens,
+        "hours": {name: count / speed[0] / 3600 if speed else None for name, count in tokens.items()},
     }
-    lines = [
+    machine = card + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else "")
+    heads = [
         ("Model", why),
+        *_step_lines(run, figures, size, how, machine + ("" if vram_gib else f"; {_host_words()}")),
+    ]
+    for line in (*heads, *_length_lines(run, figures, size, price), *_disk_lines(figures, out)):
+        terminal.row(line, (10,))
+    if show_all and device == "cuda":
+        print()
+        ways = _ways(run, size, row_tokens, card_bytes, how, speed)
+        terminal.table(list(ways[0]), [list(way.values()) for way in ways], right=tuple(ways[0])[:-1])
+    if will_start:
+        require_card(phase1, size, device)
+    if free_bytes < disk_bytes and not vram_gib:
+        found = f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} free at {out}."
+        raise UserError("run-disk-too-small", found, "Free some space, or write elsewhere with OUT=DIR.")
+    return figures
+
+
+def _choose(run: Run, size: ModelSize, device: str, card_bytes: int | None) -> Execution:
+    phase1, row_tokens = run["phase1"], run["corpus"].row_tokens
+    try:
+        return choose(phase1, size, row_tokens, device, card_bytes)
+    except UserError as error:
+        if error.code != "execution-memory-too-small":
+            raise
+        raise UserError("run-does-not-fit", str(error), _nearest_words(run, row_tokens, card_bytes)) from None
+
+
+Lines = list[tuple[str, str]]
+
+
+def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machine: str) -> Lines:
+    """What is trained, on what, in which steps, in how much memory."""
+    phase1, memory, card_bytes = run["phase1"], figures["memory_bytes"], figures["card_bytes"]
+    lines = [
         (
             "",
             f"{_millions(size.params)} parameters, {_millions(figures['trained_parameters'])} trained "
-            f"(LoRA rank {chain.phase1.adapter.rank} on {chain.phase1.quantisation} weights)",
+            f"(LoRA rank {phase1.adapter.rank} on {phase1.quantisation} weights)",
         ),
-        (
-            "Machine",
-            card + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else "") + ("" if vram_gib else f"; {_host_words()}"),
-        ),
+        ("Machine", machine),
         (
             "Step",
-            f"{chain.phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} x "
-            f"{row_tokens:,}; {_execution_words(how, size)}",
+            f"{phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} x "
+            f"{run['corpus'].row_tokens:,}; {_execution_words(how, size)}",
         ),
     ]
-    if device == "cuda":
+    if how.device == "cuda":
         parts = ", ".join(f"{name} {part / GIB:.1f}" for name, part in memory.items())
         need = sum(memory.values())
         left = f"{(card_bytes - need) / GIB:.1f} GiB left of the card"
         lines.append(("Memory", f"{need / GIB:.1f} GiB predicted ({parts}); {left}"))
-    for name, phase in phases.items():
+    return lines
+
+
+def _length_lines(run: Run, figures: dict, size: ModelSize, price: float | None) -> Lines:
+    """Of each phase its length, and what the adapter can take up of it."""
+    lines = []
+    for name, phase in (("Phase 1", run["phase1"]), ("Phase 2", run["phase2"])):
         budget = phase.budget
         words = f"{budget.steps:,} steps = up to {budget.tokens:,} tokens, {phase.schedule.shape} learning rate "
         words += f"{phase.optimizer.learning_rate:g}"
-        lines.append((name, words + (_time_words(size, budget.tokens, card, price) if speed else "")))
-    lines += [
-        ("Capacity", _capacity_words(chain, figures["trained_parameters"])),
-        ("Download", f"{download_bytes / GIB:.1f} GiB" + ("" if download_bytes else " (everything is here)")),
-        (
-            "Disk",
-            f"{disk_bytes / GIB:.2g} GiB for the base and two merged models under {out} "
-            f"({free_bytes / GIB:.0f} GiB free)",
-        ),
+        is_known = figures["hours"][phase.out] is not None
+        lines.append((name, words + (_time_words(size, budget.tokens, figures["card"], price) if is_known else "")))
+    return [*lines, ("Capacity", _capacity_words(run, figures["trained_parameters"]))]
+
+
+def _disk_lines(figures: dict, out: Path) -> Lines:
+    download_gib, disk_gib, free_gib = (figures[f"{name}_bytes"] / GIB for name in ("download", "disk", "free_disk"))
+    return [
+        ("Download", f"{download_gib:.1f} GiB" + ("" if download_gib else " (everything is here)")),
+        ("Disk", f"{disk_gib:.2g} GiB for the base and two merged models under {out} ({free_gib:.0f} GiB free)"),
     ]
-    for label, words in lines:
-        terminal.row((label, words), (10,))
-    if show_all and device == "cuda":
-        print()
-        ways = _ways(chain, size, row_tokens, card_bytes, how, speed)
-        terminal.table(list(ways[0]), [list(way.values()) for way in ways], right=tuple(ways[0])[:-1])
-    if will_start:
-        require_card(chain.phase1, size, device)
-    if free_bytes < disk_bytes and not vram_gib:
-        raise UserError(
-            "run-disk-too-small",
-            f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} free at {out}.",
-            "Free some space, or write elsewhere with OUT=DIR.",
-        )
-    return figures
 
 
-def _nearest_words(chain: Chain, row_tokens: int, card_bytes: int) -> str:
+def _nearest_words(run: Run, row_tokens: int, card_bytes: int) -> str:
     """The largest Qwen3 with the same settings that would fit."""
+    phase1 = run["phase1"]
     for name, (hub_id, _, size) in QWEN3.items():
         try:
-            how = choose(chain.phase1, size, row_tokens, "cuda", card_bytes)
+            how = choose(phase1, size, row_tokens, "cuda", card_bytes)
         except ValueError:
             continue
-        need = sum(execution.memory(chain.phase1, size, row_tokens, how).values()) / GIB
+        need = sum(execution.memory(phase1, size, row_tokens, how).values()) / GIB
         return f"The nearest that fits is {hub_id} ({need:.1f} GiB): SIZE={name}, or MODEL= with other recipes."
     return "No Qwen3 fits it with these settings."
 
@@ -153,13 +172,13 @@ def _millions(count: int) -> str:
     return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
 
 
-def _size_and_download(chain: Chain) -> tuple[ModelSize, int]:
+def _size_and_download(run: Run) -> tuple[ModelSize, int]:
     """The base's widths and the bytes still to be fetched."""
-    if chain.base:
-        trained = chain.corpus.train_tokenizer
+    if "base" in run:
+        trained = run["corpus"].train_tokenizer
         vocab = trained.vocab_size if trained else QWEN3[REFERENCE][2].vocab
-        return ModelSize.of_shape(chain.base.build, vocab), 0
-    model = chain.phase1.model
+        return ModelSize.of_shape(run["base"].build, vocab), 0
+    model = run["phase1"].model
     if (Path(model) / "config.json").is_file():
         return read_size(Path(model)), 0
     if known := next((size for hub_id, _, size in QWEN3.values() if hub_id == model), None):
@@ -191,19 +210,20 @@ def _fetch_config(hub_id: str) -> str:
         ) from error
 
 
-def _capacity_words(chain: Chain, trained: int) -> str:
+def _capacity_words(run: Run, trained: int) -> str:
     """Whether the adapter can hold what there is to learn."""
+    phase1 = run["phase1"]
     room = BITS_A_PARAMETER * trained / 1e6
-    bits = {"Phase 1": BITS_A_TOKEN * chain.phase1.budget.tokens, "Phase 2": BITS_A_TOKEN * chain.phase2.budget.tokens}
+    bits = {"Phase 1": BITS_A_TOKEN * phase1.budget.tokens, "Phase 2": BITS_A_TOKEN * run["phase2"].budget.tokens}
     words = ", ".join(f"{name} brings at most {count / 1e6:,.0f}" for name, count in bits.items())
     short = max(bits.values()) / 1e6 > room
-    advice = "" if not short else f"; rank {chain.phase1.adapter.rank} is too low to take all of it, raise adapter.rank"
+    advice = "" if not short else f"; rank {phase1.adapter.rank} is too low to take all of it, raise adapter.rank"
     holds = f"{room:,.0f} Mbit in the adapter (about {BITS_A_PARAMETER} bits a parameter)"
     return f"{holds}; at {BITS_A_TOKEN} bits a token (assumed) {words}{advice}"
 
 
 def _ways(
-    chain: Chain,
+    run: Run,
     size: ModelSize,
     row_tokens: int,
     card_bytes: int,
@@ -211,7 +231,8 @@ def _ways(
     speed: tuple[float, str] | None,
 ) -> list[dict[str, str]]:
     """Of each micro-batch and holding of the weights the fastest way, the fastest that fits, and the leanest."""
-    ways = list(candidates(chain.phase1, size, row_tokens))
+    phase1 = run["phase1"]
+    ways = list(candidates(phase1, size, row_tokens))
     usable = USABLE_SHARE * card_bytes
     of_chosen = next(way.cost for way in ways if way.execution == chosen)
     lines = []
@@ -225,7 +246,7 @@ def _ways(
                 {
                     "rows": str(way.execution.micro_batch_rows),
                     "recomputed": layers + (", cheap" if way.execution.recompute_cheap else ""),
-                    "weights": "dequantised" if way.execution.dequantised else chain.phase1.quantisation,
+                    "weights": "dequantised" if way.execution.dequantised else phase1.quantisation,
                     "GiB": f"{way.need_bytes / GIB:.1f}",
                     "left": f"{(card_bytes - way.need_bytes) / GIB:.1f}",
                     "time": f"{way.cost / of_chosen:.2f}x",

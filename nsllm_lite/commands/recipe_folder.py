@@ -1,10 +1,16 @@
 """Which recipe folder and which size of Qwen3 a run takes."""
 
+import argparse
 import difflib
 from pathlib import Path
 
+import nsllm_lite
+from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.errors import UserError
+from nsllm_lite.models.device import find_device
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED, read_size
+
+INSTALLED = Path(nsllm_lite.__file__).parent / "recipes"  # a link in a clone, a copy in a wheel
 
 
 def sized(folder: Path) -> tuple[Path, str | None]:
@@ -68,3 +74,45 @@ def choose_size(card_gib: float | None) -> tuple[str, str]:
         f"The card has {card_gib:.1f} GiB; the smallest recipe ({smallest[0]}) needs {smallest[1]} GiB.",
         "Use a larger card, or try the chain on the CPU with RECIPES=recipes/nano.",
     )
+
+
+def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
+    """Recipe folder (here, or as installed), size and why: as asked, nano without a corpus, else by the card."""
+
+    asked = Path(args.recipes or f"recipes/{SIZED if args.corpus or args.size else 'nano'}")
+    folder, size = pick_size(asked, args.size, args.model)
+    folder = located(folder)
+    if folder.name != SIZED:
+        nano = "nano: a Qwen3-shaped model of a few million parameters, made here on the CPU"
+        return folder, None, f"{args.model or asked} (as asked)" if args.recipes else nano
+    if size:
+        return folder, size, f"{args.model or QWEN3[size][0]} (as asked)"
+    vram_gib = getattr(args, "vram", None)
+    card_bytes = int(vram_gib * GIB) if vram_gib else find_device()[1]
+    if not card_bytes and (args.recipes or args.only == "corpus"):
+        model = args.model or QWEN3[REFERENCE][0]
+        return folder, REFERENCE, f"{model} (with the recipes of {REFERENCE}, as no card is here to choose by)"
+    size, why = choose_size(card_bytes / GIB if card_bytes else None)
+    return folder, size, f"{args.model} (as asked, with the recipes of {size})" if args.model else why
+
+
+def located(path: Path) -> Path:
+    """`path`; where there is no such recipe here, the one of that name that came with the package, and says so.
+
+    Raises:
+        UserError: it is a file of a former folder of one size.
+    """
+    folder, size = sized(path.parent)
+    if size:
+        raise UserError(
+            "recipe-of-one-size",
+            f"{path} is no more: the recipes of all sizes are in {folder} and state {REFERENCE}.",
+            f"Take {folder / path.name} with model={QWEN3[size][0]}, or a whole run with --size {size}.",
+        )
+    if path.exists() or path.is_absolute() or path.parts[:1] != ("recipes",):
+        return path
+    installed = INSTALLED.joinpath(*path.parts[1:])
+    if not installed.exists():
+        return path
+    print(f"No {path} here: taking the installed {installed} (nsllm-lite init DIR copies recipes to edit)")
+    return installed

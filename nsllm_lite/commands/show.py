@@ -7,25 +7,13 @@ from typing import Any
 
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import GIB, save_picture
-from nsllm_lite.artifact.lineage import (  # fmt: skip
-    ABSENT,
-    AS_USED,
-    CHANGED,
-    DAMAGED,
-    FINISHED,
-    Input,
-    Step,
-    find_steps,
-    inputs_of,
-    named_inputs,
-    read_step,
-)
+from nsllm_lite.artifact.lineage import DAMAGED, FINISHED, Step, find_steps, read_step
+from nsllm_lite.commands.checks import ABSENT, AS_USED, CHANGED, Checked, checked_inputs
 from nsllm_lite.commands.html_report import write_page
 from nsllm_lite.errors import UserError
 
-CURVES = {"train": {"domain": "held-out, domain", "general": "held-out, general"}, "sft": {"answers": "held-out"}}
 HEADS = ("training", "tokens", "of its data", "held-out", "loss", "bits per byte", "tokens/s", "GiB")
-Graph = dict[Path, tuple[Step, list[Input]]]
+Graph = dict[Path, tuple[Step, list[Checked]]]
 
 
 def list_runs(folder: Path) -> dict[str, Any]:
@@ -57,9 +45,8 @@ def list_runs(folder: Path) -> dict[str, Any]:
 def figures_of(step: Step) -> dict[str, Any]:
     """What is known of one step; losses in nats per token on held-out rows, sizes in bytes."""
     started, finished = step.dates()
-    main = {"corpus": "source", "merge": "adapter", "train": "model", "sft": "model", "tasks": "corpus"}.get(step.kind)
-    inputs = [(label, path) for label, path, _, _ in named_inputs(step)]
-    named = [path for label, path in inputs if label == main] or [path for _, path in inputs]
+    inputs = step.made_from()
+    named = [one.path for one in inputs if one.label == step.about.main] or [one.path for one in inputs]
     return {
         "run": str(step.folder),
         "step": step.kind,
@@ -118,7 +105,7 @@ def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dic
     tree = "\n".join(line for end in ends for line in _tree(end, graph, root, seen))
     print(tree)
     _print_checks([one.state for _, inputs in graph.values() for one in inputs])
-    phases = [step for step, _ in graph.values() if step.kind in CURVES]
+    phases = [step for step, _ in graph.values() if step.about.curves]
     trained = (HEADS, list(_lines_of(phases, root)))
     if phases:
         print()
@@ -153,7 +140,7 @@ def _trace(step: Step, graph: Graph, waiting: tuple[Path, ...] = ()) -> None:
     """Adds a step to `graph` behind all that it was made from: the oldest comes first."""
     if step.folder in graph or step.folder in waiting:
         return
-    inputs = inputs_of(step)
+    inputs = checked_inputs(step)
     for one in inputs:
         if one.step:
             _trace(one.step, graph, (*waiting, step.folder))
@@ -176,7 +163,7 @@ def _tree(folder: Path, graph: Graph, root: Path, seen: set[Path], lead: str = "
     if folder in seen:
         return lines
     seen.add(folder)
-    grouped: dict[Path | str, list[Input]] = {}
+    grouped: dict[Path | str, list[Checked]] = {}
     for one in inputs:
         grouped.setdefault(one.step.folder if one.step else one.path, []).append(one)
     deeper = set().union(*(_behind(place, graph) for place in grouped if isinstance(place, Path)))
@@ -201,33 +188,10 @@ def _tree(folder: Path, graph: Graph, root: Path, seen: set[Path], lead: str = "
 
 def words_of(step: Step) -> str:
     """What a step did, with its key figures, in one line."""
-    recipe, results = step.recipe, step.results
-    losses = ", ".join(f"{name} {a['loss']:.3f} -> {b['loss']:.3f}" for name, (a, b) in step.losses().items())
     tokens = f"{step.tokens() or 0:,} tokens"
-    match step.kind:
-        case "corpus":
-            rows = {tuple(name.split("/")): found for name, found in results.get("rows", {}).items()}
-            counts = (f"{name} {found['tokens']:,}" for (name, split), found in rows.items() if split == "train")
-            words = f"corpus: tokens of {', '.join(counts)}" if rows else "corpus"
-        case "train":
-            adapter = recipe.get("adapter")
-            how = f"LoRA rank {adapter['rank']} on {recipe.get('quantisation')}" if adapter else "all weights"
-            words = f"train on {step.rows}, {how}: {tokens}" + (f", {losses}" if losses else "")
-        case "sft":
-            words = f"instruction tuning: {tokens}" + (f", {losses}" if losses else "")
-        case "merge":
-            words = f"merge into {results.get('base_weights') or recipe.get('base_weights')} weights"
-        case "tasks":
-            counts = results.get("tasks", {}).values()
-            words = (
-                f"tasks: {sum(c['train'] for c in counts):,} items to train, {sum(c['test'] for c in counts):,} to test"
-            )
-        case "eval":
-            words = f"scores of {len(recipe['models'])} models"
-        case "report":
-            words = "held-out losses of base, phase 1 and phase 2"
-        case _:
-            words = step.kind
+    words = step.about.did(step.recipe, step.results, step.rows, tokens) if step.about.did else step.kind
+    losses = (f"{name} {a['loss']:.3f} -> {b['loss']:.3f}" for name, (a, b) in step.losses().items())
+    words = ", ".join((words, *losses))
     return words + ("" if step.state == FINISHED else f" ({step.state})")
 
 
@@ -266,7 +230,7 @@ def draw_curves(steps: list[Step], png: Path, root: Path) -> None:
     figure = Figure(figsize=(1 + 4 * across, 4.5 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False)
     for axes, step in zip(panels.flat, steps, strict=False):
-        draw_losses(axes, step.metrics(), CURVES[step.kind])
+        draw_losses(axes, step.metrics(), step.about.curves)
         axes.set(xlabel="tokens trained", title=_short(str(step.folder), root))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(EngFormatter())

@@ -1,70 +1,97 @@
-"""The recipes of one two-phase run, and how their folders join.
+"""Stories: the steps of a run, in order, each with its recipe and the paths that follow from where the run is written.
 
-A recipe folder holds corpus, phase1, phase2, merge and report (`base` where the base model is made on the spot; tasks,
-eval and sft where the models are to be scored and model 2 tuned on instructions).
-Each YAML is complete by itself; `load_chain` only redirects them together when the caller names another corpus, model,
-size or output folder.
+A recipe folder has corpus, phase1, phase2, merge and report (`base` where the base model is made on the spot; tasks,
+eval and sft where models are scored and model 2 is tuned on instructions). Each YAML is complete but for those paths.
 """
 
+import argparse
 import difflib
-import re
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from nsllm_lite.artifact.disk import GIB
+from nsllm_lite.artifact.layout import Layout
+from nsllm_lite.commands.plan import plan
+from nsllm_lite.commands.recipe_folder import choose_size, pick_recipes
 from nsllm_lite.errors import UserError
+from nsllm_lite.models.device import find_device, has_bfloat16
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.corpus import Corpus
-from nsllm_lite.recipe.evals import Eval, Report, Tasks
 from nsllm_lite.recipe.kinds import Recipe
-from nsllm_lite.recipe.merge import Merge
-from nsllm_lite.recipe.train import Sft, Train
 
-JOINED = {"out", "model", "rows", "replay.rows", "evaluation.domain_rows", "evaluation.general_rows", "build.tokenizer"}
-JOINED |= {
-    "base",
-    "adapter",
-    "phase1",
-    "model1",
-    "phase2",
-    "model2",
-    "abstract_rows",
-    "experiment_rows",
-    "general_rows",
-    "documents",
-    "then_requantize",
-    "heldout_rows",
+Run = dict[str, Recipe]  # name of a step -> its recipe, in order
+
+STORIES = {
+    "phase1": ("corpus", "base", "phase1", "model1"),
+    "phase2": ("corpus", "phase2", "model2"),
+    "two-phase": ("corpus", "base", "phase1", "model1", "phase2", "model2", "report"),
+    "eval-run": ("tasks", "eval"),
+    "instruct": ("tasks", "sft", "model-sft", "eval-sft"),
 }
-"""The recipe keys that `load_chain` sets itself."""
+"""What is typed -> the steps it runs; `base` only where the folder has a recipe for it."""
 
-JOINED_OF_STEP = {"tasks.corpus", "sft.data", "sft.heldout", "eval.models", "eval.tasks"}
-"""And those that it sets in one step only."""
-
-TUNING = ("tasks", "eval", "sft")  # recipes that a folder has all or none of
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """All steps of a run, in order; `base` is None where the base model comes from outside, the last five where the
-    folder has no recipes for them."""
-
-    folder: Path
-    corpus: Corpus
-    base: Train | None
-    phase1: Train
-    merge1: Merge
-    phase2: Train
-    merge2: Merge
-    report: Report
-    tasks: Tasks | None = None
-    eval: Eval | None = None
-    sft: Sft | None = None
-    merge_sft: Merge | None = None
-    eval_sft: Eval | None = None
+AFTER = ("eval-run", "instruct")  # stories that begin where two-phase ends
+TUNED = {step for story in AFTER for step in STORIES[story]}
+NEEDED, TUNING = ("corpus", "phase1", "phase2", "merge", "report"), ("tasks", "eval", "sft")
 
 
-def load_chain(
+class Planned(NamedTuple):
+    """A step: its name, its kind, its recipe file, and what of the recipe follows from the run (dotted keys)."""
+
+    step: str
+    kind: str
+    recipe: str
+    changes: dict[str, Any]
+
+
+def planned_steps(at: Layout, base: str) -> list[Planned]:
+    """All steps there can be, in order; `base` is the model that phase 1 begins with."""
+
+    def train(name: str, rows: str, **more: str) -> Planned:
+        shared = {"out": at.step(name), "rows": at.rows(rows, "train"), "replay.rows": at.rows("general", "train")}
+        domain = at.rows("phase1" if rows == "general" else rows, "heldout")
+        heldout = {"evaluation.domain_rows": domain, "evaluation.general_rows": at.rows("general", "heldout")}
+        return Planned(name, "train", name, shared | heldout | more)
+
+    def merge(name: str, model: str, trained: str, rows: str, then_requantize: bool = False) -> Planned:
+        paths = {"base": model, "adapter": at.adapter(trained), "out": at.step(name)}
+        return Planned(
+            name, "merge", "merge",
+            paths | {"then_requantize": then_requantize, "heldout_rows": at.rows(rows, "heldout")},
+        )  # fmt: skip
+
+    def scores(name: str, models: dict[str, str], **more: Any) -> Planned:
+        listed = [{"name": called, "path": path, **more} for called, path in models.items()]
+        return Planned(name, "eval", "eval", {"out": at.step(name), "tasks": at.step("tasks"), "models": listed})
+
+    model1, model2, tuned = map(at.step, ("model1", "model2", "model-sft"))
+    phases = {"phase 1": model1, "phase 2": model2, "phase 2, adapter on NF4": at.adapter("phase2")}
+    rows = {"abstract_rows": "phase1", "experiment_rows": "phase2", "general_rows": "general"}
+    return [
+        Planned("corpus", "corpus", "corpus", {"out": at.step("corpus")}),
+        train("base", "general", **{"build.tokenizer": at.tokenizer}),
+        train("phase1", "phase1", model=base),
+        merge("model1", base, "phase1", "phase1", then_requantize=True),  # phase 2 loads model 1 in NF4
+        train("phase2", "phase2", model=model1),
+        merge("model2", model1, "phase2", "phase2"),
+        Planned(
+            "report", "report", "report",
+            {"base": base, "out": at.step("report"), "documents": at.documents}
+            | {name: at.step(name) for name in ("phase1", "model1", "phase2", "model2")}
+            | {name: at.rows(phase, "heldout") for name, phase in rows.items()},
+        ),
+        Planned("tasks", "tasks", "tasks", {"out": at.step("tasks"), "corpus": at.step("corpus")}),
+        scores("eval", {"base": base, **phases}),
+        Planned(
+            "sft", "sft", "sft",
+            {"out": at.step("sft"), "model": model2, "data": [at.tasks("train")], "heldout": [at.tasks("test")]},
+        ),
+        merge("model-sft", model2, "sft", "phase2"),
+        scores("eval-sft", {"phase 2": model2, "tuned": tuned}, modes=["few-shot", "instruction"]),
+    ]  # fmt: skip
+
+
+def load_run(
     folder: Path,
     corpus: str | None = None,
     general: str | None = None,
@@ -72,173 +99,204 @@ def load_chain(
     out: str | None = None,
     overrides: dict[str, list[str]] | None = None,
     size: str | None = None,
-) -> Chain:
-    """The chain of a recipe folder, redirected to another corpus path, general text, base model or output folder.
+) -> Run:
+    """The recipes of all steps that a recipe folder has, for this corpus path, general text, base model and folder.
 
-    `overrides` maps a step ("phase1") to `key=value` words for its recipe. `size`, one of QWEN3, gives the model where
-    none is named; a recipe such as phase1-0.6b.yaml is taken in place of phase1.yaml when the size is 0.6b.
+    `overrides` maps a recipe ("phase1") to `key=value` words for it. `size`, one of QWEN3, gives the model where none
+    is named; a recipe such as phase1-0.6b.yaml is taken in place of phase1.yaml when the size is 0.6b.
 
     Raises:
         UserError: a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
     """
     folder, overrides = Path(folder), overrides or {}
-    model = model or (QWEN3[size][0] if size else None)
+    size = size or (REFERENCE if folder.name == SIZED else None)
+    is_chosen, model = not model, model or (QWEN3[size][0] if size else None)
+    require_recipes(folder)
+    for path, word in ((corpus, "CORPUS"), (general, "GENERAL")):
+        if path and not Path(path).exists():
+            found = f"{word}={path}: no such file or folder. It must be the path of your papers or texts."
+            raise UserError("input-path-missing", found, "Correct the path.")
     tuned = all((folder / f"{name}.yaml").is_file() for name in TUNING)
     has_base = (folder / "base.yaml").is_file() and not model
-    steps = ("corpus", *(["base"] if has_base else []), "phase1", "phase2", "merge", "report")
-    _require_heeded(overrides, (*steps, *(TUNING if tuned else ())))
-    if not (folder / "phase1.yaml").is_file():
+    files = {
+        name: next(path for path in (folder / f"{name}-{size}.yaml", folder / f"{name}.yaml") if path.is_file())
+        for name in (*NEEDED, *(["base"] if has_base else []), *(TUNING if tuned else ()))
+    }
+    require_known_steps(overrides, list(files))
+    values = {name: recipes.read(path, overrides.get(name, ())) for name, path in files.items()}
+    if size and is_chosen:
+        require_reference(values["phase1"].get("model"), size, files["phase1"])
+    at = Layout(str(Path(out)) if out else root_of(folder, values["corpus"], corpus, size))
+    begins_with = model or (at.base if has_base else values["phase1"].get("model"))
+    run: Run = {}
+    unread: dict[str, list[str]] = {}
+    for step in planned_steps(at, begins_with):
+        if step.recipe not in files or (step.step in TUNED and not tuned):
+            continue
+        changes = dict(step.changes)
+        unread.setdefault(step.recipe, []).extend(stated(values[step.recipe], step, corpus_out=not out))
+        if step.kind == "corpus":
+            changes |= {"sources": [{"name": "corpus", "path": corpus}]} if corpus else {}
+            changes |= {"general": [{"name": "general", "path": general}]} if general else {}
+            changes |= {"tokenizer": model, "train_tokenizer": None} if model else {}
+        require_free(overrides.get(step.recipe, ()), step.recipe, changes)
+        run[step.step] = recipes.validate(recipes.changed(values[step.recipe], changes), str(files[step.recipe]))
+    for name, keys in unread.items():
+        if keys:
+            listed = ", ".join(dict.fromkeys(keys))
+            print(f"{files[name]}: {listed} not read, since in a whole run they follow from where it is written (OUT=)")
+    cleared = run["corpus"].decontaminate  # of what the models are scored on, before any training
+    added = [file.path for file in (run["eval"].files if tuned else ()) if file.path not in cleared]
+    return run | {"corpus": recipes.update(run["corpus"], decontaminate=[*cleared, *added])}
+
+
+def stated(values: dict, step: Planned, corpus_out: bool) -> list[str]:
+    """The paths that a recipe states although they follow from the run; the corpus's `out` may say where that is."""
+    heeded = {"model"} if step.step == "phase1" else {"out"} if step.kind == "corpus" and corpus_out else set()
+    return [key for key in step.changes if key not in heeded and recipes.has(values, key)]
+
+
+def require_recipes(folder: Path) -> None:
+    if not all((folder / f"{name}.yaml").is_file() for name in NEEDED):
         raise UserError(
             "recipes-missing",
             f"No recipes in {folder}:",
-            "needed are corpus.yaml, phase1.yaml, phase2.yaml, merge.yaml and report.yaml.",
+            f"needed are {', '.join(f'{name}.yaml' for name in NEEDED)}.",
             "Run from the project's folder, set RECIPES=recipes/NAME, or write a project with `nsllm-lite init DIR`.",
         )
-    for path, word in ((corpus, "CORPUS"), (general, "GENERAL")):
-        if path and not Path(path).exists():
+
+
+def require_reference(stated: Any, size: str, path: Path) -> None:
+    """Raises UserError where the model that a recipe of all sizes states was changed: the size would hide it."""
+    if stated not in (None, QWEN3[REFERENCE][0], QWEN3[size][0]):
+        found = f"{path} states the model {stated}, but the size {size} takes {QWEN3[size][0]}."
+        todo = f"Say which: MODEL={stated}, or model: {QWEN3[REFERENCE][0]} in that file again."
+        raise UserError("model-of-recipe-changed", found, todo)
+
+
+def root_of(folder: Path, stated: dict, corpus: str | None, size: str | None) -> str:
+    """Where a run is written unless OUT= says it: by the recipes' name, their size, and that of the corpus."""
+    root = f"runs/{folder.name}" + (f"-{size}" if size else "")
+    if isinstance(stated.get("out"), str):  # of a folder that names it
+        root = str(Path(stated["out"]).parent)
+    return root + (f"-{Path(corpus).resolve().stem}" if corpus else "")
+
+
+def require_known_steps(overrides: dict[str, list[str]], names: list[str]) -> None:
+    for name, words in overrides.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            todo = f"Did you mean {near[0]}?" if near else f"The steps of this run are {', '.join(names)}."
+            raise UserError("setting-step-unknown", f"Setting {name}.{words[0]}: there is no step {name!r} here.", todo)
+
+
+def require_free(words: list[str] | tuple[str, ...], name: str, changes: dict[str, Any]) -> None:
+    """Raises UserError for an override of a value that follows from the run: it would change nothing."""
+    for word in words:
+        if word.partition("=")[0].strip() in changes:
             raise UserError(
-                "input-path-missing",
-                f"{word}={path}: no such file or folder. It must be the path of your papers or texts.",
-                "Correct the path.",
+                "setting-path-derived",
+                f"Setting {name}.{word}: in a whole run this path follows from the others.",
+                "Use OUT=, MODEL=, CORPUS= or GENERAL=, or run the single step: nsllm-lite VERB RECIPE key=value.",
             )
 
-    def load(name: str) -> Recipe:
-        of_size = folder / f"{name}-{size}.yaml"
-        return recipes.load(of_size if of_size.is_file() else folder / f"{name}.yaml", overrides.get(name, ()))
 
-    corpus_recipe, phase1, phase2, merge, report = map(load, ("corpus", "phase1", "phase2", "merge", "report"))
-    base = load("base") if has_base else None
-    if not out:
-        of_reference = str(Path(corpus_recipe.out).parent)
-        out = re.sub(f"{SIZED}-{REFERENCE}$", f"{SIZED}-{size}", of_reference) if size else of_reference
-        out += f"-{Path(corpus).resolve().stem}" if corpus else ""
-    if corpus:
-        corpus_recipe = recipes.update(corpus_recipe, sources=[{"name": "corpus", "path": corpus}])
-    if general:
-        corpus_recipe = recipes.update(corpus_recipe, general=[{"name": "general", "path": general}])
-    if model:
-        corpus_recipe = recipes.update(corpus_recipe, tokenizer=model, train_tokenizer=None)
-        phase1 = recipes.update(phase1, model=model)
-    chain = _join(folder, Path(out), corpus_recipe, base, phase1, phase2, merge, report)
-    return _join_tuning(chain, Path(out), merge, *map(load, TUNING)) if tuned else chain
-
-
-def without_bfloat16(chain: Chain) -> Chain:
-    """The same chain for a card that computes in fp16 and not in bf16, such as a T4."""
-    phases = {name: getattr(chain, name) for name in ("phase1", "phase2", "sft")}
-    bf16 = {name: phase for name, phase in phases.items() if phase and phase.compute_dtype == "bfloat16"}
-    return replace(chain, **{name: recipes.update(phase, compute_dtype="float16") for name, phase in bf16.items()})
-
-
-def _require_heeded(overrides: dict[str, list[str]], steps: tuple[str, ...]) -> None:
-    """Raises UserError for an override that would change nothing: of no step, or of a path that joining sets."""
-    for step, words in overrides.items():
-        if step not in steps:
-            near = difflib.get_close_matches(step, steps, n=1)
-            todo = f"Did you mean {near[0]}?" if near else f"Name one of {', '.join(steps)}."
-            raise UserError("setting-step-unknown", f"Setting {step}.{words[0]}: there is no step {step!r} here.", todo)
-        for word in words:
-            key = word.partition("=")[0].strip()
-            if key in JOINED or f"{step}.{key}" in JOINED_OF_STEP:
-                raise UserError(
-                    "setting-path-derived",
-                    f"Setting {step}.{word}: in a whole run this path follows from the others.",
-                    "Use OUT=, MODEL=, CORPUS= or GENERAL=, or run the single step: nsllm-lite VERB RECIPE key=value.",
-                )
-
-
-def _join(
-    folder: Path,
-    root: Path,
-    corpus: Corpus,
-    base: Train | None,
-    phase1: Train,
-    phase2: Train,
-    merge: Merge,
-    report: Report,
-) -> Chain:
-    """The same recipes with every path under `root`."""
-    rows = f"{root}/corpus/rows"
-
-    def train(recipe: Train, name: str, rows_name: str, **changes: Any) -> Train:
-        changes["evaluation"] = {
-            **recipe.evaluation.model_dump(),
-            "domain_rows": f"{rows}/{'phase1' if rows_name == 'general' else rows_name}/heldout",
-            "general_rows": f"{rows}/general/heldout",
-        }
-        if recipe.replay:
-            changes["replay"] = {**recipe.replay.model_dump(), "rows": f"{rows}/general/train"}
-        return recipes.update(recipe, out=f"{root}/{name}", rows=f"{rows}/{rows_name}/train", **changes)
-
-    if base:
-        shape = {**base.build.model_dump(), "tokenizer": f"{root}/corpus/tokenizer"}
-        base = train(base, "base", "general", build=shape)
-        phase1 = recipes.update(phase1, model=f"{root}/base/model")
-    phase1 = train(phase1, "phase1", "phase1")
-    phase2 = train(phase2, "phase2", "phase2", model=f"{root}/model1")
-    merge1, merge2 = (
-        recipes.update(
-            merge,
-            base=phase.model,
-            adapter=f"{phase.out}/adapter",
-            out=f"{root}/model{number}",
-            then_requantize=number == 1,  # phase 2 holds model 1 in NF4
-            heldout_rows=f"{rows}/phase{number}/heldout",
-        )
-        for number, phase in ((1, phase1), (2, phase2))
-    )
-    report = recipes.update(
-        report,
-        base=phase1.model,
-        **{name: f"{root}/{name}" for name in ("phase1", "model1", "phase2", "model2")},
-        out=f"{root}/report",
-        abstract_rows=f"{rows}/phase1/heldout",
-        experiment_rows=f"{rows}/phase2/heldout",
-        general_rows=f"{rows}/general/heldout",
-        documents=f"{root}/corpus/documents",
-    )
-    corpus = recipes.update(corpus, out=f"{root}/corpus")
-    return Chain(folder, corpus, base, phase1, merge1, phase2, merge2, report)
-
-
-def _join_tuning(chain: Chain, root: Path, merge: Merge, tasks: Tasks, scores: Eval, sft: Sft) -> Chain:
-    """The chain with scores of its models, and instruction tuning behind phase 2: from model 2, merged into it.
-
-    What the models are scored on is cleared from the corpus before any training.
-    """
-    tasks = recipes.update(tasks, out=f"{root}/tasks", corpus=chain.corpus.out)
-    sft = recipes.update(
-        sft,
-        out=f"{root}/sft",
-        model=chain.merge2.out,
-        data=[f"{tasks.out}/train"],
-        heldout=[f"{tasks.out}/test"],
-    )
-    merge_sft = recipes.update(
-        merge,
-        base=sft.model,
-        adapter=f"{sft.out}/adapter",
-        out=f"{root}/model-sft",
-        then_requantize=False,
-        heldout_rows=chain.merge2.heldout_rows,
-    )
-    paths = {
-        "base": chain.phase1.model,
-        "phase 1": chain.merge1.out,
-        "phase 2": chain.merge2.out,
-        "phase 2, adapter on NF4": f"{chain.phase2.out}/adapter",
+def without_bfloat16(run: Run) -> Run:
+    """The same run for a card that computes in fp16 and not in bf16, such as a T4."""
+    changed = {
+        name: recipes.update(recipe, compute_dtype="float16")
+        for name, recipe in run.items()
+        if getattr(recipe, "compute_dtype", None) == "bfloat16"
     }
-    evaluation = recipes.update(
-        scores, out=f"{root}/eval", tasks=tasks.out, models=[{"name": n, "path": p} for n, p in paths.items()]
-    )
-    told = {"modes": ["few-shot", "instruction"]}
-    evaluation_sft = recipes.update(
-        evaluation,
-        out=f"{root}/eval-sft",
-        models=[{"name": "phase 2", "path": sft.model, **told}, {"name": "tuned", "path": merge_sft.out, **told}],
-    )
-    asked = [file.path for file in scores.files if file.path not in chain.corpus.decontaminate]
-    corpus = recipes.update(chain.corpus, decontaminate=[*chain.corpus.decontaminate, *asked])
-    return replace(
-        chain, corpus=corpus, tasks=tasks, eval=evaluation, sft=sft, merge_sft=merge_sft, eval_sft=evaluation_sft
-    )
+    return run | changed
+
+
+# ------------------------------------------------------------------------------------------------- what is typed
+
+
+def open_run(args: argparse.Namespace) -> tuple[Run, str]:
+    """The recipes that the words of a story ask for, and in words why this model."""
+    if args.verb == "plan" and args.overrides and "=" not in args.overrides[0]:
+        named = Path(args.overrides.pop(0))
+        args.recipes = named.parent if named.suffix == ".yaml" else named
+    folder, size, why = pick_recipes(args)
+    overrides: dict[str, list[str]] = {}
+    for word in args.overrides:
+        step, _, rest = word.partition(".")
+        overrides.setdefault(step, []).append(rest)
+    run = load_run(folder, args.corpus, args.general, args.model, args.out, overrides, size)
+    if not getattr(args, "vram", None) and not has_bfloat16(find_device(run["phase1"].execution.device)[0]):
+        run = without_bfloat16(run)
+    if args.verb in AFTER and "sft" not in run:
+        raise UserError(
+            "tuning-recipes-missing",
+            f"No tasks.yaml, eval.yaml and sft.yaml in {folder}.",
+            "Scores and instruction tuning need them:",
+            "copy those of recipes/nano and set their values.",
+        )
+    return run, why
+
+
+def plan_run(args: argparse.Namespace) -> dict[str, Any]:
+    """`nsllm-lite plan`: what the run will use; starts nothing."""
+    run, why = open_run(args)
+    return plan(run, why, False, args.vram, args.all, args.price)
+
+
+def steps_to_run(args: argparse.Namespace) -> list[Recipe]:
+    """The recipes of a story, in order, with the plan printed where a whole one begins.
+
+    Raises:
+        UserError: what it starts from is not there, or it has no step of the kind that --only names.
+    """
+    run, why = open_run(args)
+    if args.verb == "phase2":
+        require_made(run["phase2"].model, "phase 1's", "phase1")
+    if args.verb in AFTER:
+        require_made(run["sft"].model, "phase 2's", "two-phase")
+    elif not args.only:
+        plan(run, why)
+    steps = [run[name] for name in STORIES[args.verb] if name in run]
+    steps = [recipe for recipe in steps if args.only in (None, recipe.kind)]
+    if not steps:
+        found = f"--only {args.only}: {args.verb} has no step of that kind;"
+        raise UserError("only-matches-no-step", found, "use two-phase, which has them all.")
+    return steps
+
+
+def require_made(model: str, whose: str, before: str) -> None:
+    if not (Path(model) / "manifest.json").is_file():
+        todo = f"Run `make {before}` first, with the same CORPUS, MODEL, SIZE, RECIPES and OUT."
+        raise UserError("run-model-missing", f"This starts from {whose} merged model, and {model} is not there.", todo)
+
+
+def closing_words(args: argparse.Namespace, last: Recipe) -> str:
+    """What a story that is done says, with what to type next."""
+    lines = [f"\nDone: {last.out}"]
+    if args.verb == "phase1":
+        given = {name: getattr(args, name) for name in ("corpus", "general", "model", "size", "recipes", "out")}
+        lines.append(f"Next: {command('phase2', {name: value for name, value in given.items() if value})}")
+    if not args.corpus:
+        lines.append(real_command())
+    return "\n".join(lines)
+
+
+def command(verb: str, given: dict[str, str]) -> str:
+    """What to type: with make where its file is, else without."""
+    if Path("Makefile").is_file():
+        return f"make {verb}" + "".join(f" {name.upper()}={value}" for name, value in given.items())
+    return f"nsllm-lite {verb}" + "".join(f" --{name} {value}" for name, value in given.items())
+
+
+def real_command() -> str:
+    """The exact command of the real run on the card of this machine."""
+    words = command("phase1", {"corpus": "path/to/your/papers"})
+    try:
+        _, card_bytes, card = find_device()
+        _, why = choose_size(card_bytes / GIB if card_bytes else None)
+    except UserError:
+        return (
+            "The real run: no NVIDIA card that can do it is visible here. On a machine with one (22 GiB or more for "
+            f"Qwen3-8B-Base):\n  {words}"
+        )
+    return f"The real run on this {card}: {why}\n  {words}"

@@ -12,7 +12,7 @@ def warnings_of(recipe: Eval) -> list[str]:
     found = []
     for model in recipe.models:
         for corpus in corpora_behind(model.path):
-            checked = {str(Path(name).resolve()) for name in corpus.recipe.get("decontaminate", ())}
+            checked = {str(Path(name).resolve()) for name in corpus.recipe.decontaminate or ()}
             unchecked = [file.path for file in recipe.files if str(Path(file.path).resolve()) not in checked]
             if unchecked:
                 found.append(
@@ -35,4 +35,4 @@ def warnings_of(recipe: Eval) -> list[str]:
 
 
 def _is_bundled(corpus: Step) -> bool:
-    return any(source["path"] == "bundled:papers" for source in corpus.recipe.get("sources", ()))
+    return any(source.path == "bundled:papers" for source in corpus.recipe.sources or ())

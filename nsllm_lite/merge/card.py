@@ -50,7 +50,7 @@ and for keeping to the licences of the base and of the sources."""
 
 def write(path: Path, recipe: Merge, base: Base, adapters: list[Adapter], results: dict) -> None:
     steps = steps_behind(*(adapter.folder for adapter in adapters), recipe.base)[::-1]
-    trainings = [step for step in steps if step.kind in ("train", "sft")]
+    trainings = [step for step in steps if step.about.curves]
     corpora = corpora_of(trainings)
     parts = [
         "---\n" + yaml.safe_dump(metadata(recipe, base, adapters, results, trainings, corpora)).strip() + "\n---",
@@ -62,7 +62,7 @@ def write(path: Path, recipe: Merge, base: Base, adapters: list[Adapter], result
         *([losses_table(trainings)] if any(step.losses() for step in trainings) else []),
         *measured(results),
         tasks_section(corpora),
-        f"{USE} {TUNED if trainings and trainings[-1].kind == 'sft' else UNTUNED}",
+        f"{USE} {TUNED if trainings and 'answers' in trainings[-1].about.curves else UNTUNED}",
         LIMITS,
         "SHA-256 of each shard and all settings: `manifest.json`; each tensor's update: `tensors.json`.",
     ]
@@ -87,7 +87,7 @@ def metadata(
         front |= {"base_model": results["base_model"], "base_model_relation": relation}
     if trainings:
         front["tags"] += ["continued-pretraining", "science"]
-    if languages := sorted({language for corpus in corpora for language in corpus.recipe.get("languages") or []}):
+    if languages := sorted({language for corpus in corpora for language in corpus.recipe.languages or []}):
         front["language"] = languages
     if any(name.endswith("ForCausalLM") for name in base.config.get("architectures") or []):
         front["pipeline_tag"] = "text-generation"
@@ -128,7 +128,7 @@ def licence_of(folder: Path) -> dict[str, str]:
 
 
 def opening(recipe: Merge, results: dict, trainings: list[Step], num_adapters: int) -> str:
-    phases = sum(step.kind == "train" and bool(step.recipe.get("adapter")) for step in trainings)
+    phases = sum(step.kind == "train" and bool(step.recipe.adapter) for step in trainings)
     how = f" by {phases} phase{'s' * (phases > 1)} of continued pretraining with LoRA" if phases else ""
     origin = f"`{results['base_model']}`" if results.get("base_model") else "A model"
     words = f"{origin}, adapted to natural science{how}" if phases else f"`{recipe.base}`"
@@ -169,19 +169,19 @@ def recipe_table(trainings: list[Step]) -> str:
 
 def recipe_rows(step: Step) -> list[tuple[str, str]]:
     recipe, results, inputs = step.recipe, step.results, step.inputs
-    rows = [("kind", "instruction tuning" if step.kind == "sft" else "continued pretraining")]
-    if recipe.get("build"):
+    rows = [("kind", step.about.title)]
+    if getattr(recipe, "build", None):
         rows = [("kind", "a model made from nothing")]
-    if adapter := recipe.get("adapter"):
-        kind = "DoRA" if adapter.get("dora") else "rsLoRA" if adapter.get("rslora") else "LoRA"
-        rows.append(("adapter", f"{kind}, rank {adapter['rank']}, alpha {adapter['alpha']:g}"))
-        rows.append(("on", ", ".join([*adapter["targets"], *adapter.get("modules_to_save", [])])))
-    held = "NF4" if recipe.get("quantisation") == "nf4" else "unquantised"
-    rows.append(("weights", f"{held}, computed in {recipe.get('compute_dtype')}"))
-    if optimizer := recipe.get("optimizer"):
-        rows.append(("optimizer", f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}"))
-    if schedule := recipe.get("schedule"):
-        rows.append(("schedule", f"{schedule['shape']}, warm-up {schedule['warmup_steps']} steps"))
+    if adapter := recipe.adapter:
+        kind = "DoRA" if adapter.dora else "rsLoRA" if adapter.rslora else "LoRA"
+        rows.append(("adapter", f"{kind}, rank {adapter.rank}, alpha {adapter.alpha:g}"))
+        rows.append(("on", ", ".join([*adapter.targets, *(adapter.modules_to_save or [])])))
+    held = "NF4" if recipe.quantisation == "nf4" else "unquantised"
+    rows.append(("weights", f"{held}, computed in {recipe.compute_dtype}"))
+    if optimizer := recipe.optimizer:
+        rows.append(("optimizer", f"{optimizer.name}, learning rate {optimizer.learning_rate:g}"))
+    if schedule := recipe.schedule:
+        rows.append(("schedule", f"{schedule.shape}, warm-up {schedule.warmup_steps} steps"))
     if results.get("tokens") and results.get("steps"):
         rows.append(("trained on", f"{results['tokens']:,} tokens in {results['steps']:,} steps"))
     if None not in map(results.get, ("coverage", "available_tokens", "domain_tokens")):
@@ -189,7 +189,7 @@ def recipe_rows(step: Step) -> list[tuple[str, str]]:
         rows.append(("of domain text", f"{results['domain_tokens']:,} tokens: {share}"))
     if results.get("replay_share") is not None:
         rows.append(("replay of general text", f"{results['replay_share']:.1%}"))
-    rows.append(("seed", str(recipe.get("seed"))))
+    rows.append(("seed", str(recipe.seed)))
     rows += [(f"data: {name}", f"`{value[:12]}`") for name, value in inputs.items() if value and name != "base"]
     return rows
 
@@ -200,7 +200,7 @@ def corpora_of(trainings: list[Step]) -> list[Step]:
     for step in trainings:
         corpus = corpus_of(step)
         try:
-            same = corpus and Rows(Path(step.recipe["rows"])).sha256 == step.inputs.get("rows")
+            same = corpus and Rows(Path(step.recipe.rows)).sha256 == step.inputs.get("rows")
         except ValueError:
             same = False
         if corpus and same:
@@ -261,7 +261,7 @@ def measured(results: dict) -> list[str]:
 
 
 def tasks_section(corpora: list[Step]) -> str:
-    cleared = sorted({Path(name).name for corpus in corpora for name in corpus.recipe.get("decontaminate") or []})
+    cleared = sorted({Path(name).name for corpus in corpora for name in corpus.recipe.decontaminate or []})
     words = "No task was scored when this card was written: `nsllm-lite eval` with this folder does it."
     if cleared:
         words += f" Papers that hold an item of {', '.join(cleared)} were kept out of the training."

@@ -4,6 +4,7 @@ How a run fits the card (micro-batch, recomputation) is not here but under `exec
 `nsllm_lite.models.execution` fills in and which never changes the result beyond rounding.
 """
 
+import copy
 import difflib
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +25,15 @@ def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     Raises:
         UserError: naming every wrong key and value at once, with the nearest known key.
     """
+    return validate(read(path, overrides), str(path))
+
+
+def read(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of the YAML file at `path` with overrides applied, not validated yet.
+
+    Raises:
+        UserError: there is no such file, it is no YAML mapping, or an override is not of its form.
+    """
     path = Path(path)
     if not path.is_file():
         near = difflib.get_close_matches(str(path), [str(p) for p in Path("recipes").glob("*/*.yaml")], n=1, cutoff=0.3)
@@ -40,22 +50,46 @@ def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
         raise UserError("recipe-not-keys", found, "a recipe is a list of keys with values.", "See recipes/nano.")
     for override in overrides:
         _apply_override(values, override)
-    return validate(values, str(path))
+    return values
+
+
+def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a recipe's values with dotted keys set; one within a part that is not there (`replay: none`) is not."""
+    result = copy.deepcopy(values)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        place: Any = result
+        for parent in parents:
+            place = place.get(parent) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place[last] = value
+    return result
+
+
+def has(values: dict[str, Any], key: str) -> bool:
+    """Whether a recipe's values state the dotted `key`."""
+    place: Any = values
+    for part in key.split("."):
+        if not isinstance(place, dict) or part not in place:
+            return False
+        place = place[part]
+    return True
 
 
 def validate(values: dict, where: str) -> Recipe:
     """`values` as the recipe type its `kind` names; UserError lists every problem with `where` it stands."""
     kind = values.get("kind")
-    cls = KINDS.get(kind) if isinstance(kind, str) else None
-    if cls is None:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UserError("recipe-kind-unknown", f"{where}: `kind` is {kind!r};", f"set one of {', '.join(KINDS)}.")
+    cls = KINDS[kind].recipe
     try:
         return cls.model_validate(values)
     except ValidationError as error:
         problems = "\n".join(f"  - {_explain(cls, problem)}" for problem in error.errors())
-        raise UserError(
-            "recipe-invalid", f"{where} has {error.error_count()} problem(s).", f"Correct them:\n{problems}"
-        ) from None
+        found = f"{where} has {error.error_count()} problem(s)."
+        lacks = any(problem["type"] == "missing" for problem in error.errors())
+        hint = " (a whole run, such as make phase1, sets the paths; for one step give them, or --run DIR)" * lacks
+        raise UserError("recipe-invalid", found, f"Correct them{hint}:\n{problems}") from None
 
 
 def update(recipe: Recipe, **changes: Any) -> Recipe:

@@ -38,7 +38,7 @@ class Merge(Strict):
     adapter: Name | Annotated[list[MergedAdapter], Field(min_length=1)]
     out: Name
     base_weights: Literal["original", "dequantized", "auto"]
-    then_requantize: bool
+    then_requantize: bool = False
     heldout_rows: Name | None = None
     max_rows: Count = 64
     double_quantisation: bool | None = None  # of the training; where the adapter does not tell

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 
 from nsllm_lite import cli
-from nsllm_lite.commands import arguments
-from nsllm_lite.commands.init import INSTALLED
-from nsllm_lite.commands.recipe_folder import pick_size
-from nsllm_lite.commands.stories import load_chain
+from nsllm_lite.commands import arguments, typed
+from nsllm_lite.commands.recipe_folder import INSTALLED, pick_size
+from nsllm_lite.commands.stories import STORIES, load_run
 from nsllm_lite.evals import evaluate
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
-from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.kinds import KINDS
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = [example for verb in arguments.VERBS.values() for example in verb.examples]
+EXAMPLES = [example for verb in arguments.verbs_in_order().values() for example in verb.examples]
 EXAMPLES += re.findall(r"^  (nsllm-lite .*?)(?:   .*)?$", arguments.EPILOG, re.MULTILINE)
 
 
@@ -31,16 +30,17 @@ def parsed(line: str) -> argparse.Namespace:
 
 
 def test_every_verb_is_called():
-    assert set(arguments.VERBS) == set(cli.CALLS) == set(parsers())
+    assert set(arguments.verbs_in_order()) == {*cli.VERBS, *cli.TOOLS, *STORIES} == set(parsers())
+    assert set(cli.VERBS) == set(KINDS)
 
 
-@pytest.mark.parametrize("name", arguments.VERBS)
+@pytest.mark.parametrize("name", arguments.verbs_in_order())
 def test_each_verb_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([name, "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    verb = arguments.VERBS[name]
+    verb = arguments.verbs_in_order()[name]
     assert text.count(f"  nsllm-lite {name}") == len(verb.examples) > 0
     for action in parsers()[name]._actions:
         assert action.help, f"{name} {action.dest}"
@@ -68,17 +68,15 @@ def test_the_examples_are_real_commands(monkeypatch):
     assert len(EXAMPLES) > 35
     for line in EXAMPLES:
         args = parsed(line)
-        if args.verb in arguments.RECIPE_VERBS or (args.verb == "merge" and args.recipe):
-            assert recipes.load(args.recipe, args.overrides).kind == args.verb
-        if args.verb == "eval" and args.models[0].endswith(".yaml"):
-            assert recipes.load(args.models[0], args.models[1:]).kind == "eval"
+        if args.verb in KINDS and not getattr(args, "compare", False):
+            assert typed.recipe_of(args).kind == args.verb
         if args.verb in arguments.CHAIN_VERBS:
             folder, size = pick_size(Path(args.recipes or f"recipes/{'qwen3' if args.size else 'nano'}"), args.size)
             overrides: dict[str, list[str]] = {}
             for word in args.overrides:
                 step, _, rest = word.partition(".")
                 overrides.setdefault(step, []).append(rest)
-            load_chain(folder, overrides=overrides, size=size)
+            load_run(folder, overrides=overrides, size=size)
 
 
 def stated(verb: str, option: str) -> str:
@@ -88,7 +86,7 @@ def stated(verb: str, option: str) -> str:
 
 def test_the_defaults_of_merge(monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "call_verb", seen.append)
+    monkeypatch.setattr(cli, "run_step", seen.append)
     assert cli.main(["merge", "--base", "B", "--adapter", "A", "--out", "O"]) == 0
     (taken,) = seen
     assert stated("merge", "--base-weights") == taken.base_weights
@@ -117,15 +115,15 @@ def test_the_defaults_of_the_others():
     assert all(path.name in named for path in INSTALLED.iterdir())
     named = next(a for a in parsers()["plan"]._actions if a.dest == "size").help
     assert re.findall(r"[\d.]+b\b", named) == [*QWEN3, REFERENCE]
-    taken = load_chain(ROOT / "recipes/nano", corpus=str(ROOT / "tests"))
-    assert taken.corpus.out == "runs/nano-tests/corpus"  # runs/RECIPES-CORPUS
+    taken = load_run(ROOT / "recipes/nano", corpus=str(ROOT / "tests"))
+    assert taken["corpus"].out == "runs/nano-tests/corpus"  # runs/RECIPES-CORPUS
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_verbs_options_and_paths(shell, capsys, tmp_path):
     assert cli.main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    assert all(verb in script for verb in arguments.VERBS)
+    assert all(verb in script for verb in arguments.verbs_in_order())
     assert "base-weights" in script
     assert "dequantized" in script
     if shell == "bash":

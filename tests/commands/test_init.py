@@ -14,15 +14,17 @@ import pytest
 import torch
 
 from nsllm_lite import cli
-from nsllm_lite.commands import arguments, init
+from nsllm_lite.commands import arguments
+from nsllm_lite.commands.recipe_folder import INSTALLED
 from nsllm_lite.models.sizes import SIZED
+from tests.paths import paths_of
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.name for path in (ROOT / "recipes").iterdir())
 
 
 def test_the_package_holds_the_recipes_of_the_repository():
-    assert sorted(path.name for path in init.INSTALLED.iterdir()) == NAMES
+    assert sorted(path.name for path in INSTALLED.iterdir()) == NAMES
     assert set(NAMES) == {"nano", SIZED}
 
 
@@ -126,21 +128,21 @@ def test_in_an_empty_folder_the_installed_recipes_are_taken(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert cli.main(["plan", *words]) == 0
     text = capsys.readouterr().out
-    assert f"installed {init.INSTALLED}/nano" in text
+    assert f"installed {INSTALLED}/nano" in text
     assert "Machine    CPU" in text
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     assert cli.main(["plan", *words]) == 0
-    assert str(init.INSTALLED) not in capsys.readouterr().out
+    assert str(INSTALLED) not in capsys.readouterr().out
 
 
 def test_single_recipes_are_found_too(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     seen = []
-    monkeypatch.setattr(cli, "call_verb", seen.append)
-    assert cli.main(["train", "recipes/nano/phase1.yaml", "seed=7"]) == 0
+    monkeypatch.setattr(cli, "run_step", seen.append)
+    assert cli.main(["train", "recipes/nano/phase1.yaml", *paths_of("phase1"), "seed=7"]) == 0
     assert (seen[0].kind, seen[0].seed, seen[0].out) == ("train", 7, "runs/nano/phase1")
-    assert cli.main(["merge", "recipes/nano/merge.yaml"]) == 0
-    assert capsys.readouterr().out.count(f"{init.INSTALLED}/nano/") == 2
+    assert cli.main(["merge", "recipes/nano/merge.yaml", *paths_of("merge")]) == 0
+    assert capsys.readouterr().out.count(f"{INSTALLED}/nano/") == 2
     assert cli.main(["train", "recipes/nano/none.yaml"]) == 2
     told = capsys.readouterr().err
     assert "[recipe-missing]" in told
@@ -151,7 +153,7 @@ def test_a_recipe_of_a_former_folder(tmp_path, monkeypatch, capsys):
     """It names the file to take; where the folder still is, the file is taken as it is."""
     monkeypatch.chdir(tmp_path)
     seen = []
-    monkeypatch.setattr(cli, "call_verb", seen.append)
+    monkeypatch.setattr(cli, "run_step", seen.append)
     for folder in ("recipes/qwen3-4b", f"{tmp_path}/recipes/qwen3-4b"):
         assert cli.main(["train", f"{folder}/phase1.yaml", "seed=7"]) == 2
         told = capsys.readouterr().err
@@ -164,7 +166,7 @@ def test_a_recipe_of_a_former_folder(tmp_path, monkeypatch, capsys):
     assert "[recipe-of-one-size]" in capsys.readouterr().err
     assert not seen
     shutil.copytree(ROOT / "recipes/qwen3", tmp_path / "recipes/qwen3-4b")
-    assert cli.main(["train", "recipes/qwen3-4b/phase1.yaml", "seed=7"]) == 0
+    assert cli.main(["train", "recipes/qwen3-4b/phase1.yaml", *paths_of("phase1"), "seed=7"]) == 0
     assert seen[0].seed == 7
 
 
@@ -172,5 +174,5 @@ def test_the_card_chooses_among_the_installed_recipes(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     assert cli.main(["plan", "--corpus", str(tmp_path), "--vram", "24"]) == 0
     text = capsys.readouterr().out
-    assert f"{init.INSTALLED}/qwen3 " in text
+    assert f"{INSTALLED}/qwen3 " in text
     assert "Model      Qwen/Qwen3-8B-Base" in text

@@ -10,7 +10,8 @@ import torch
 
 from nsllm_lite import cli
 from nsllm_lite.commands.arguments import build_parser
-from nsllm_lite.commands.stories import load_chain
+from nsllm_lite.commands.recipe_folder import pick_recipes
+from nsllm_lite.commands.stories import load_run
 from nsllm_lite.models import sizes
 from nsllm_lite.models.sizes import REFERENCE
 from tests.commands.test_init import make
@@ -29,25 +30,23 @@ def at_root(monkeypatch):
 
 def picked(*words: str) -> tuple[str, str | None]:
     """The name of the recipe folder, and the size."""
-    folder, size, _ = cli.pick_recipes(build_parser().parse_args(["plan", *words]))
+    folder, size, _ = pick_recipes(build_parser().parse_args(["plan", *words]))
     return folder.name, size
 
 
 @pytest.mark.parametrize("size", sizes.QWEN3)
 def test_a_size_sets_model_tokenizer_and_folder(size):
-    joined = load_chain(QWEN3, size=size)
+    joined = load_run(QWEN3, size=size)
     hub_id = f"Qwen/Qwen3-{size.upper()}-Base"
-    named = (joined.corpus.tokenizer, joined.phase1.model, joined.merge1.base, joined.report.base)
-    assert {*named, joined.eval.models[0].path} == {hub_id}
-    assert joined.corpus.out == f"runs/qwen3-{size}/corpus"
-    told = json.dumps(
-        [getattr(joined, name).model_dump(mode="json") for name in ("phase2", "tasks", "sft", "merge_sft")]
-    )
+    named = (joined["corpus"].tokenizer, joined["phase1"].model, joined["model1"].base, joined["report"].base)
+    assert {*named, joined["eval"].models[0].path} == {hub_id}
+    assert joined["corpus"].out == f"runs/qwen3-{size}/corpus"
+    told = json.dumps([joined[name].model_dump(mode="json") for name in ("phase2", "tasks", "sft", "model-sft")])
     assert told.count("runs/qwen3-") == told.count(f"runs/qwen3-{size}/") > 8
-    assert load_chain(QWEN3, corpus=CORPUS, size=size).phase1.out == f"runs/qwen3-{size}-corpus/phase1"
-    assert load_chain(QWEN3, out="runs/mine", size=size).phase1.out == "runs/mine/phase1"
-    assert load_chain(QWEN3, model="my/own", size=size).phase1.model == "my/own"
-    assert (joined == load_chain(QWEN3)) == (size == REFERENCE)
+    assert load_run(QWEN3, corpus=CORPUS, size=size)["phase1"].out == f"runs/qwen3-{size}-corpus/phase1"
+    assert load_run(QWEN3, out="runs/mine", size=size)["phase1"].out == "runs/mine/phase1"
+    assert load_run(QWEN3, model="my/own", size=size)["phase1"].model == "my/own"
+    assert (joined == load_run(QWEN3)) == (size == REFERENCE)
 
 
 def test_the_size_is_that_of_the_model_else_as_asked_else_by_the_card():
@@ -125,15 +124,15 @@ def test_a_size_may_have_recipes_of_its_own(tmp_path):
     shutil.copytree(QWEN3, folder)
     text = (QWEN3 / "phase1.yaml").read_text()
     (folder / "phase1-0.6b.yaml").write_text(text.replace("learning_rate: 2e-4", "learning_rate: 5e-4"))
-    rates = {size: load_chain(folder, size=size).phase1.optimizer.learning_rate for size in sizes.QWEN3}
+    rates = {size: load_run(folder, size=size)["phase1"].optimizer.learning_rate for size in sizes.QWEN3}
     assert rates == dict.fromkeys(sizes.QWEN3, 2e-4) | {"0.6b": 5e-4}
-    changed = load_chain(folder, size="0.6b", overrides={"phase1": ["seed=3"]}).phase1
+    changed = load_run(folder, size="0.6b", overrides={"phase1": ["seed=3"]})["phase1"]
     assert (changed.seed, changed.model, changed.out) == (3, "Qwen/Qwen3-0.6B-Base", "runs/qwen3-0.6b/phase1")
 
 
 def test_the_next_command_keeps_the_size(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(cli, "call_verb", lambda recipe: {})
-    monkeypatch.setattr("nsllm_lite.commands.plan.plan", lambda *given: {})
+    monkeypatch.setattr(cli, "run_step", lambda recipe: {})
+    monkeypatch.setattr("nsllm_lite.commands.stories.plan", lambda *given: {})
     assert cli.main(["phase1", "--size", "4b", "--out", str(tmp_path)]) == 0
     assert f"Next: make phase2 SIZE=4b OUT={tmp_path}\n" in capsys.readouterr().out
 
@@ -142,3 +141,26 @@ def test_make_passes_the_size_on():
     *_, line = make(RECIPES.parent, "-n", "plan", "SIZE=4b", "CORPUS=papers")
     args = build_parser().parse_args(shlex.split(line)[1:])
     assert (args.verb, args.size, args.corpus) == ("plan", "4b", "papers")
+
+
+def test_a_changed_model_of_the_reference_is_not_hidden_by_a_size(tmp_path):
+    folder = tmp_path / "qwen3"
+    shutil.copytree(QWEN3, folder)
+    path = folder / "phase1.yaml"
+    path.write_text(path.read_text().replace("model: Qwen/Qwen3-8B-Base", "model: my/own"))
+    with raises("model-of-recipe-changed", path, "my/own", "Qwen/Qwen3-4B-Base"):
+        load_run(folder, size="4b")
+    assert load_run(folder, model="my/own", size="4b")["phase1"].model == "my/own"
+
+
+def test_paths_that_a_recipe_states_are_said_not_to_be_read(tmp_path, capsys):
+    """As those of a folder written for an earlier version do; its corpus says where the run is written."""
+    for path in (RECIPES / "nano").glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    load_run(tmp_path)
+    assert capsys.readouterr().out == ""
+    for name, line in (("corpus", "out: runs/old/corpus"), ("phase1", "rows: elsewhere\nmodel: x")):
+        (tmp_path / f"{name}.yaml").write_text((tmp_path / f"{name}.yaml").read_text() + line + "\n")
+    assert load_run(tmp_path)["phase1"].rows == "runs/old/corpus/rows/phase1/train"
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{tmp_path}/phase1.yaml: rows ")

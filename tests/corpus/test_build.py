@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nsllm_lite.artifact.integrity import sha256_file
-from nsllm_lite.cli import call_verb
+from nsllm_lite.cli import run_step
 from nsllm_lite.corpus import tokenizer
 from nsllm_lite.corpus.build import build
 from nsllm_lite.corpus.files import archives
@@ -239,7 +239,7 @@ def test_a_disk_that_fills_loses_nothing(make, monkeypatch, tmp_path):
 
     monkeypatch.setattr(near_heldout, "_write", fail)
     with raises("disk-full", make().out):
-        call_verb(make())
+        run_step(make())
     assert len(list((tmp_path / "out" / "work" / "tasks").glob("*.json"))) == 3
     assert not (tmp_path / "out/manifest.json").exists()
     monkeypatch.setattr(near_heldout, "_write", write)
@@ -260,7 +260,7 @@ def test_no_room_for_an_archive_s_temporary_copy_is_no_fault_of_the_archive(make
     with monkeypatch.context() as patch:
         patch.setattr(archives.tempfile, "SpooledTemporaryFile", lambda size: Full())
         with raises("disk-full", "temporary copy"):
-            call_verb(make())
+            run_step(make())
     assert build(make())["documents"]["full"]["kept"] > 0
 
 

@@ -81,7 +81,7 @@ def contents(folder):
 def complaint_of(asked) -> RunError | None:
     """None where the verb got to its end."""
     try:
-        cli.call_verb(asked)
+        cli.run_step(asked)
     except RunError as error:
         return error
     return None
@@ -107,7 +107,7 @@ def grow_until_it_fits(disk, asked, step_bytes, monkeypatch) -> int:
 
 def as_on_a_large_disk(disk, asked, monkeypatch, tmp_path, step_bytes) -> int:
     large = asked.model_copy(update={"out": str(tmp_path / "large/out")})
-    cli.call_verb(large)
+    cli.run_step(large)
     small = asked.model_copy(update={"out": str(disk.folder / "out")})
     tries = grow_until_it_fits(disk, small, step_bytes, monkeypatch)
     assert contents(disk.folder / "out") == contents(tmp_path / "large/out")

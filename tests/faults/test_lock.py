@@ -15,6 +15,7 @@ import pytest
 from nsllm_lite import cli
 from nsllm_lite.artifact import lock
 from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.kinds import KINDS
 from tests.raising import raises
 
 HOLD = """
@@ -53,11 +54,11 @@ def test_the_second_run_refuses_and_names_the_first(tmp_path, pico_recipe, capsy
     out = tmp_path / "out"
     with another_process(out) as process:
         with raises("run-locked", out, f"process {process.pid} on {socket.gethostname()}", "since 20"):
-            cli.call_verb(asked)
+            cli.run_step(asked)
         assert not out.exists()
     gone = f"process {process.pid} on {socket.gethostname()}, which"
     assert gone not in capsys.readouterr().out
-    cli.call_verb(asked)
+    cli.run_step(asked)
     assert gone in capsys.readouterr().out  # it was killed
     assert (out / "manifest.json").is_file()
     assert not list(tmp_path.glob(".*.lock"))
@@ -65,11 +66,11 @@ def test_the_second_run_refuses_and_names_the_first(tmp_path, pico_recipe, capsy
 
 def test_every_verb_holds_what_it_writes(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "verb_of", lambda recipe: seen.append(take_refused(recipe.out)))
-    for kind in ("corpus", "train", "merge", "tasks", "sft", "eval", "report"):
+    monkeypatch.setattr(cli, "function", lambda name: lambda recipe: seen.append(take_refused(recipe.out)))
+    for kind in KINDS:
         out = tmp_path / kind
-        cli.call_verb(type("Recipe", (), {"kind": kind, "out": str(out)}))
-    assert seen == [True] * 7
+        cli.run_step(type("Recipe", (), {"kind": kind, "out": str(out)}))
+    assert seen == [True] * len(KINDS)
 
 
 def take_refused(out):
@@ -175,6 +176,6 @@ def test_a_signal_gives_the_lock_back(tmp_path, pico_recipe, monkeypatch):
 
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
-    monkeypatch.setattr(cli, "verb_of", lambda recipe: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(cli, "function", lambda name: lambda recipe: os.kill(os.getpid(), signal.SIGTERM))
     assert cli.main(["train", str(path)]) == 143
     assert not list(tmp_path.glob(".*.lock"))

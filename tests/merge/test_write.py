@@ -241,7 +241,7 @@ def test_a_disk_that_fills_keeps_what_is_finished(pair, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(write, "put", full)
         with raises("disk-full", chosen.out):
-            cli.call_verb(chosen)
+            cli.run_step(chosen)
     assert any(path.stat().st_size for path in (tmp_path / "out.partial").glob("*.safetensors"))
     assert merge(chosen)["num_merged"] == 14
 

@@ -9,15 +9,16 @@ import torch
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.disk import GIB
-from nsllm_lite.commands import plan
+from nsllm_lite.commands import plan, stories
 from nsllm_lite.commands.recipe_folder import choose_size
-from nsllm_lite.commands.stories import load_chain, without_bfloat16
+from nsllm_lite.commands.stories import load_run, without_bfloat16
 from nsllm_lite.models import device, execution
 from nsllm_lite.models.device import find_device, known_speed, remember_speed, require_dtype
 from nsllm_lite.models.execution import CONTEXT_BYTES, USABLE_SHARE, candidates, memory, require_card
 from nsllm_lite.models.sizes import QWEN3, ModelSize, flops_per_token, read_size
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train import outputs
+from tests.paths import load_whole
 from tests.raising import raises
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -25,7 +26,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 @pytest.fixture
 def eight_b():
-    return recipes.load(RECIPES / "qwen3/phase1.yaml"), QWEN3["8b"][2]
+    return load_whole(RECIPES / "qwen3/phase1.yaml", base="Qwen/Qwen3-8B-Base"), QWEN3["8b"][2]
 
 
 def test_sizes_match_the_published_models(eight_b):
@@ -149,21 +150,21 @@ def test_a_card_without_bfloat16_trains_in_fp16(monkeypatch):
     with raises("device-no-bfloat16", "compute_dtype=float16"):
         require_dtype("bfloat16", "cuda")
     require_dtype("float16", "cuda")
-    asked = load_chain(RECIPES / "qwen3", size="1.7b")
+    asked = load_run(RECIPES / "qwen3", size="1.7b")
     changed = without_bfloat16(asked)
-    assert (changed.phase1.compute_dtype, changed.phase2.compute_dtype) == ("float16", "float16")
-    assert (changed.corpus, changed.merge1) == (asked.corpus, asked.merge1)
+    assert (changed["phase1"].compute_dtype, changed["phase2"].compute_dtype) == ("float16", "float16")
+    assert (changed["corpus"], changed["model1"]) == (asked["corpus"], asked["model1"])
 
 
 def test_the_chain_on_a_card_without_bfloat16(monkeypatch, tmp_path):
     planned = []
     fake_card(monkeypatch, "Tesla T4", 14.6, major=7, minor=5)
-    monkeypatch.setattr(plan, "plan", lambda chain, *rest: planned.append(chain))
+    monkeypatch.setattr(stories, "plan", lambda run, *rest: planned.append(run))
     monkeypatch.chdir(RECIPES.parent)
     words = ["plan", "--corpus", str(tmp_path), "--out", str(tmp_path / "run")]
     assert cli.main(words) == 0
     assert cli.main([*words, "--vram", "24"]) == 0
-    assert [each.phase1.compute_dtype for each in planned] == ["float16", "bfloat16"]
+    assert [each["phase1"].compute_dtype for each in planned] == ["float16", "bfloat16"]
 
 
 def test_an_old_card_is_refused(monkeypatch):
@@ -177,7 +178,7 @@ def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
     fake_card(monkeypatch, "NVIDIA GeForce RTX 4090", 23.6)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
     size, why = choose_size(23.6)
-    joined = load_chain(RECIPES / "qwen3", corpus=str(tmp_path), out=str(tmp_path / "out"), size=size)
+    joined = load_run(RECIPES / "qwen3", corpus=str(tmp_path), out=str(tmp_path / "out"), size=size)
     figures = plan.plan(joined, why)
     text = capsys.readouterr().out
     assert "Qwen/Qwen3-8B-Base: the largest Qwen3 base model for a card of 23.6 GiB" in text
@@ -190,7 +191,7 @@ def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
     with raises("run-disk-too-small", "45.8 GiB", "5.0 free"):
         plan.plan(joined, why)
     with raises("plan-model-not-found", "nobody/nothing"):
-        plan.plan(load_chain(RECIPES / "qwen3", corpus=str(tmp_path), model="nobody/nothing"), why)
+        plan.plan(load_run(RECIPES / "qwen3", corpus=str(tmp_path), model="nobody/nothing"), why)
 
 
 def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys, pico):
@@ -207,7 +208,7 @@ def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys, 
     assert f"{pico}/base (as asked, with the recipes of 8b)" in capsys.readouterr().out
     assert cli.main(["plan"]) == 0  # without a corpus the CPU run, card or not
     assert "Machine    CPU" in capsys.readouterr().out
-    assert cli.real_command().splitlines() == [
+    assert stories.real_command().splitlines() == [
         "The real run on this NVIDIA L4: Qwen/Qwen3-8B-Base: the largest Qwen3 base model for a card of 22.0 GiB "
         "(it asks for 22)",
         "  make phase1 CORPUS=path/to/your/papers",

@@ -3,11 +3,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nsllm_lite.artifact.layout import Layout
 from nsllm_lite.commands.recipe_folder import choose_size
-from nsllm_lite.commands.stories import load_chain, without_bfloat16
+from nsllm_lite.commands.stories import load_run, planned_steps, without_bfloat16
 from nsllm_lite.models.sizes import SIZED
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import KINDS
+from tests.paths import load_whole
 from tests.raising import raises
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -16,7 +18,8 @@ FILES = sorted(RECIPES.rglob("*.yaml"))
 
 def test_every_shipped_recipe_loads():
     assert 17 <= len(FILES) <= len([path for path in RECIPES.rglob("*") if path.is_file()]) <= 22
-    kinds = {(path.parent.name, path.stem): recipes.load(path).kind for path in FILES}
+    kinds = {(path.parent.name, path.stem): recipes.read(path)["kind"] for path in FILES}
+    assert {*kinds.values()} == {"corpus", "train", "merge", "tasks", "sft", "eval", "report"}
     for folder in ("nano", SIZED):
         for name, kind in (("corpus", "corpus"), ("phase1", "train"), ("phase2", "train"), ("merge", "merge"),
                            ("tasks", "tasks"), ("sft", "sft")):  # fmt: skip
@@ -25,34 +28,35 @@ def test_every_shipped_recipe_loads():
 
 @pytest.mark.parametrize("folder", ["nano", SIZED])
 def test_a_recipe_folder_joins_as_it_stands(folder):
-    """The paths in the YAMLs already lead from corpus to report: joining them changes nothing."""
-    joined = load_chain(RECIPES / folder)
-    for name, step in (("corpus", joined.corpus), ("phase1", joined.phase1), ("phase2", joined.phase2),
-                       ("merge", joined.merge1), ("report", joined.report), ("base", joined.base),
-                       ("tasks", joined.tasks), ("eval", joined.eval), ("sft", joined.sft)):  # fmt: skip
-        if step is not None:
-            assert step == recipes.load(RECIPES / folder / f"{name}.yaml")
-    assert joined.phase2.model == joined.merge1.out == joined.merge2.base
-    assert joined.sft.model == joined.merge_sft.base == joined.merge2.out
-    assert joined.merge_sft.adapter == f"{joined.sft.out}/adapter"
-    assert not joined.merge_sft.then_requantize
-    assert joined.phase1.schedule.shape == "constant"
-    assert joined.phase1.budget.steps == 200
-    assert joined.phase2.schedule.shape == "cosine"
+    """No YAML states a path that follows from the run; together they lead from corpus to report."""
+    joined = load_run(RECIPES / folder)
+    for step in planned_steps(Layout("x"), "base"):
+        path = RECIPES / folder / f"{step.recipe}.yaml"
+        values = yaml.safe_load(path.read_text()) if path.is_file() else {}
+        stated = [key for key in step.changes if recipes.has(values, key)]
+        assert stated == (["model"] if (folder, step.step) == (SIZED, "phase1") else []), step.step
+        assert not values or joined[step.step].kind == step.kind
+    assert joined["phase2"].model == joined["model1"].out == joined["model2"].base
+    assert joined["sft"].model == joined["model-sft"].base == joined["model2"].out
+    assert joined["model-sft"].adapter == f"{joined['sft'].out}/adapter"
+    assert not joined["model-sft"].then_requantize
+    assert joined["phase1"].schedule.shape == "constant"
+    assert joined["phase1"].budget.steps == 200
+    assert joined["phase2"].schedule.shape == "cosine"
 
 
 def test_what_is_evaluated_is_cleared_from_the_corpus():
     """One list of files serves both."""
     asked = "eval", ["files=[{name: M, task: multiple_choice, path: mmlu.json}]"]
-    joined = load_chain(RECIPES / "nano", overrides=dict([asked]))
-    assert joined.corpus.decontaminate == ["mmlu.json"]
-    assert [file.path for file in joined.eval.files] == ["mmlu.json"] == [f.path for f in joined.eval_sft.files]
-    assert joined.eval.tasks == joined.tasks.out
-    assert [model.path for model in joined.eval.models][1:3] == [joined.merge1.out, joined.merge2.out]
+    joined = load_run(RECIPES / "nano", overrides=dict([asked]))
+    assert joined["corpus"].decontaminate == ["mmlu.json"]
+    assert [file.path for file in joined["eval"].files] == ["mmlu.json"] == [f.path for f in joined["eval-sft"].files]
+    assert joined["eval"].tasks == joined["tasks"].out
+    assert [model.path for model in joined["eval"].models][1:3] == [joined["model1"].out, joined["model2"].out]
 
 
 def test_all_errors_at_once_with_the_nearest_key(tmp_path):
-    values = yaml.safe_load((RECIPES / "nano/phase1.yaml").read_text())
+    values = load_whole(RECIPES / "nano/phase1.yaml").model_dump(mode="json")
     values["adapter"]["rnk"] = values["adapter"].pop("rank")
     values["modle"] = values.pop("model")
     values["optimizer"]["learning_rate"] = "fast"
@@ -73,7 +77,7 @@ def test_all_errors_at_once_with_the_nearest_key(tmp_path):
 
 
 def test_overrides_are_typed_and_dotted():
-    loaded = recipes.load(RECIPES / "nano/phase1.yaml", ["optimizer.learning_rate=3e-4", "adapter.rank=8", "out=/x/y"])
+    loaded = load_whole(RECIPES / "nano/phase1.yaml", ["optimizer.learning_rate=3e-4", "adapter.rank=8", "out=/x/y"])
     assert (loaded.optimizer.learning_rate, loaded.adapter.rank, loaded.out) == (3e-4, 8, "/x/y")
     with raises("override-form", "'rank'"):
         recipes.load(RECIPES / "nano/phase1.yaml", ["rank"])
@@ -110,7 +114,7 @@ SOURCE = "sources=[{name: s, path: p, %s}]"
 )  # fmt: skip
 def test_contradictions_are_refused(name, overrides, code, quoted):
     with raises("recipe-invalid", "1 problem", f" [{code}]", quoted):
-        recipes.load(RECIPES / f"nano/{name}.yaml", overrides)
+        load_whole(RECIPES / f"nano/{name}.yaml", overrides)
 
 
 @pytest.mark.parametrize("text", ["[1", "a: b: c", "!!python/object:os.system x", "\x01", "[" * 5000])
@@ -143,30 +147,36 @@ def test_a_file_that_is_no_recipe(tmp_path):
 def test_redirected_chain(tmp_path):
     papers = tmp_path / "papers.v2"
     papers.mkdir()
-    joined = load_chain(RECIPES / "qwen3", corpus=str(papers), model="some/model", overrides={
+    joined = load_run(RECIPES / "qwen3", corpus=str(papers), model="some/model", overrides={
         "phase1": ["seed=5"]})  # fmt: skip
-    assert joined.corpus.sources[0].path == str(papers)
-    assert joined.corpus.tokenizer == joined.phase1.model == joined.merge1.base == joined.report.base == "some/model"
-    assert joined.phase1.out == "runs/qwen3-8b-papers/phase1"
-    assert joined.phase1.rows == "runs/qwen3-8b-papers/corpus/rows/phase1/train"
-    assert joined.phase2.model == "runs/qwen3-8b-papers/model1"
-    assert joined.tasks.corpus == joined.corpus.out
-    assert joined.sft.data == [f"{joined.tasks.out}/train"] == ["runs/qwen3-8b-papers/tasks/train"]
-    assert joined.merge_sft.out == "runs/qwen3-8b-papers/model-sft"
-    assert joined.phase1.seed == 5
+    assert joined["corpus"].sources[0].path == str(papers)
+    assert (
+        joined["corpus"].tokenizer
+        == joined["phase1"].model
+        == joined["model1"].base
+        == joined["report"].base
+        == "some/model"
+    )
+    assert joined["phase1"].out == "runs/qwen3-8b-papers/phase1"
+    assert joined["phase1"].rows == "runs/qwen3-8b-papers/corpus/rows/phase1/train"
+    assert joined["phase2"].model == "runs/qwen3-8b-papers/model1"
+    assert joined["tasks"].corpus == joined["corpus"].out
+    assert joined["sft"].data == [f"{joined['tasks'].out}/train"] == ["runs/qwen3-8b-papers/tasks/train"]
+    assert joined["model-sft"].out == "runs/qwen3-8b-papers/model-sft"
+    assert joined["phase1"].seed == 5
     with raises("input-path-missing", f"CORPUS={tmp_path / 'absent'}"):
-        load_chain(RECIPES / "nano", corpus=str(tmp_path / "absent"))
+        load_run(RECIPES / "nano", corpus=str(tmp_path / "absent"))
 
 
 def test_a_folder_without_recipes_for_tuning(tmp_path):
     for path in (RECIPES / "nano").glob("*.yaml"):
         if path.stem not in ("tasks", "sft"):
             (tmp_path / path.name).write_text(path.read_text())
-    joined = load_chain(tmp_path)
-    assert joined.tasks is joined.sft is joined.merge_sft is None
+    joined = load_run(tmp_path)
+    assert not joined.keys() & {"tasks", "eval", "sft", "model-sft", "eval-sft"}
     assert without_bfloat16(joined) == joined
     with raises("setting-step-unknown", "sft.seed=1", "'sft'"):
-        load_chain(tmp_path, overrides={"sft": ["seed=1"]})
+        load_run(tmp_path, overrides={"sft": ["seed=1"]})
 
 
 def test_the_card_decides():

@@ -1,0 +1,96 @@
+"""Recipes from what is typed: a file with `key=value` words, or the own words of merge and eval."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from nsllm_lite.artifact.layout import Layout
+from nsllm_lite.commands.recipe_folder import located
+from nsllm_lite.commands.stories import planned_steps
+from nsllm_lite.errors import UserError
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.kinds import KINDS, Recipe
+
+MERGE_WORDS = ("base", "out", "base_weights", "then_requantize", "heldout_rows", "max_rows", "dtype", "trust_base")
+EVAL_WORDS = ("out", "tasks", "max_items", "encoder", "seed")
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """Raises UserError where the recipe is wrong, or of another kind than the verb."""
+    return {"merge": merge_recipe, "eval": eval_recipe}.get(args.verb, file_recipe)(args)
+
+
+def read_kind(kind: str, path: Path, words: list[str], run: str | None = None) -> dict[str, Any]:
+    """The values of a recipe file of this kind; the paths that it does not state from the `run` in that folder."""
+    values = recipes.read(located(path), words)
+    if isinstance(found := values.get("kind"), str) and found in KINDS and found != kind:
+        todo = f"Run `nsllm-lite {found}`."
+        raise UserError("recipe-of-other-kind", f"{path} is a recipe of kind {found}.", todo)
+    if not run:
+        return values
+    at = Layout(run.rstrip("/"))
+    steps = {step.recipe: step for step in reversed(planned_steps(at, at.base))}  # of several the first
+    if path.stem not in steps:
+        todo = "Leave --run out, and give its paths as key=value."
+        raise UserError("run-without-step", f"A run has no step of the recipe {path.name}.", todo)
+    changes = steps[path.stem].changes
+    return recipes.changed(values, {key: changes[key] for key in changes if not recipes.has(values, key)})
+
+
+def file_recipe(args: argparse.Namespace) -> Recipe:
+    return recipes.validate(read_kind(args.verb, args.recipe, args.overrides, args.run), str(args.recipe))
+
+
+def merge_recipe(args: argparse.Namespace) -> Recipe:
+    given = {word: getattr(args, word) for word in MERGE_WORDS if getattr(args, word) is not None}
+    if args.shard_bytes is not None:
+        given["shard_bytes"] = int(args.shard_bytes)
+    if args.adapter:
+        pairs = [parse_adapter(word) for word in args.adapter]
+        given["adapter"] = pairs[0]["path"] if len(pairs) == 1 and pairs[0]["weight"] == 1 else pairs
+    if args.compare:
+        given.setdefault("out", "nowhere")
+    if args.recipe:
+        values = read_kind("merge", args.recipe, args.overrides, args.run)
+        recipe = recipes.validate(values | given, str(args.recipe))
+    else:
+        defaults = {"kind": "merge", "base_weights": "original", "then_requantize": False, "shard_bytes": 5 * 10**9}
+        recipe = recipes.validate({**defaults, **given}, "nsllm-lite merge: --base, --adapter and --out")
+    if args.verify:
+        recipe = recipes.update(recipe, execution={**recipe.execution.model_dump(), "verify": True})
+    return recipe
+
+
+def parse_adapter(word: str) -> dict:
+    """DIR or DIR:WEIGHT; a colon that no number follows belongs to the path."""
+    path, colon, weight = word.rpartition(":")
+    try:
+        return {"path": path, "weight": float(weight)} if colon else {"path": word, "weight": 1.0}
+    except ValueError:
+        return {"path": word, "weight": 1.0}
+
+
+def eval_recipe(args: argparse.Namespace) -> Recipe:
+    """Recipe and overrides, or models by name with words of their own."""
+    first, *others = args.models
+    given = {name: getattr(args, name) for name in EVAL_WORDS if getattr(args, name) is not None}
+    if first.endswith((".yaml", ".yml")):
+        values = read_kind("eval", Path(first), others, args.run)
+    else:
+        values = {"kind": "eval", "out": "runs/eval", "seed": 0, "tasks": "bundled"}
+        values["models"] = [{"name": word.rstrip("/"), "path": word} for word in args.models]
+    if args.file:
+        files = [parse_task_file(word) for word in args.file]
+        given |= {"files": files} | ({} if args.tasks or first.endswith(".yaml") else {"tasks": None})
+    if args.backend:
+        given["execution"] = {**values.get("execution", {}), "backend": args.backend}
+    return recipes.validate(values | given, first if first.endswith((".yaml", ".yml")) else "nsllm-lite eval")
+
+
+def parse_task_file(word: str) -> dict:
+    """TASK=PATH as an entry of a recipe's `files`, named by its file."""
+    task, equals, path = word.partition("=")
+    if not equals or not path:
+        todo = "Write it like --file multiple_choice=MMLU-stem.json"
+        raise UserError("task-file-form", f"--file {word}", "needs a task and a path.", todo)
+    return {"name": Path(path).stem, "task": task, "path": path}

@@ -1,0 +1,37 @@
+"""A single step from its recipe, with paths that are given or taken from a run."""
+
+from pathlib import Path
+
+from nsllm_lite.commands import typed
+from nsllm_lite.commands.arguments import build_parser
+from nsllm_lite.commands.stories import load_run
+from tests.raising import raises
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def recipe_of(*words: str):
+    return typed.recipe_of(build_parser().parse_args([str(word) for word in words]))
+
+
+def test_paths_of_a_run_are_taken_where_none_is_stated():
+    run = load_run(RECIPES / "nano", out="runs/mine")
+    for verb, name, step in (
+        ("corpus", "corpus", "corpus"), ("train", "phase1", "phase1"), ("train", "phase2", "phase2"),
+        ("merge", "merge", "model1"), ("report", "report", "report"), ("tasks", "tasks", "tasks"),
+        ("sft", "sft", "sft"), ("eval", "eval", "eval"),
+    ):  # fmt: skip
+        assert recipe_of(verb, RECIPES / f"nano/{name}.yaml", "--run", "runs/mine/") == run[step]
+    again = recipe_of(
+        "train", RECIPES / "nano/phase1.yaml", "out=runs/slow", "rows=mine", "seed=9", "--run", "runs/mine"
+    )
+    assert (again.out, again.rows, again.seed, again.model) == ("runs/slow", "mine", 9, "runs/mine/base/model")
+
+
+def test_a_recipe_that_is_no_step_of_a_run(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text((RECIPES / "nano/phase1.yaml").read_text())
+    with raises("run-without-step", "own.yaml"):
+        recipe_of("train", path, "--run", "runs/mine")
+    with raises("recipe-invalid", "out: ", "rows: ", "--run"):
+        recipe_of("train", path)

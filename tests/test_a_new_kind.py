@@ -1,0 +1,134 @@
+"""A new kind of step is one file, one recipe type and a line in each of two tables: nothing else knows of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.raising import raises
+
+TOY = '''
+"""Counts the letters of a text, one a moment."""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.artifact.step import begin, finish, is_finished
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.kinds import Input, Kind
+from nsllm_lite.recipe.values import Name, Strict
+
+
+class Letters(Strict):
+    kind: Literal["letters"]
+    out: Name
+    text: Name
+    wait_s: float = 0.0
+    execution: None = None
+
+
+def count(recipe: Letters) -> dict:
+    out, identity = Path(recipe.out), recipes.identity(recipe)
+    inputs = {"text": sha256_file(Path(recipe.text) / "manifest.json")}
+    if is_finished(out, identity, inputs):
+        print(f"{out}: finished, skipped")
+        return {}
+    out.mkdir(parents=True, exist_ok=True)
+    begin(out, identity, inputs)
+    done = out / "done.txt"
+    so_far = done.read_text() if done.is_file() else ""
+    for letter in "abcdefgh"[len(so_far):]:
+        time.sleep(recipe.wait_s)
+        so_far += letter
+        write_atomic(done, so_far)
+        print(so_far, flush=True)
+    finish(out, "letters", identity, inputs, {"letters": len(so_far)}, time.time())
+    return {"letters": len(so_far)}
+
+
+KIND = Kind(Letters, "count the letters of a text", lambda recipe: [Input("text", recipe.text, "text", "manifest")])
+'''
+START = """
+import sys
+import toy
+from nsllm_lite import cli
+from nsllm_lite.recipe.kinds import KINDS
+
+KINDS["letters"] = toy.KIND
+cli.VERBS["letters"] = "toy:count"
+sys.exit(cli.main())
+"""
+
+
+@pytest.fixture
+def nsllm(tmp_path):
+    """Starts the command line of a package that has the toy kind; returns the process."""
+    (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "start.py").write_text(START)
+    (tmp_path / "letters.yaml").write_text("kind: letters\nout: runs/x/letters\ntext: runs/x/text\n")
+    before = tmp_path / "runs/x/text"
+    before.mkdir(parents=True)
+    manifest = {"verb": "letters", "recipe": {"kind": "letters"}, "inputs": {}, "versions": {}, "results": {}}
+    (before / "manifest.json").write_text(json.dumps(manifest))
+    (before / "times.json").write_text('{"started": "2026-01-02T03:04:05Z", "finished": "2026-01-02T03:04:06Z"}')
+    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[1])))
+
+    def start(*words: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "start.py", *words], cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    return start
+
+
+def output(process: subprocess.Popen, status: int = 0) -> str:
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == status, err
+    return out + err
+
+
+def test_a_new_kind(nsllm, tmp_path):
+    assert "count the letters of a text" in output(nsllm("--help"))
+    assert "--run DIR" in output(nsllm("letters", "--help"))
+    assert "- text: " in output(nsllm("letters", "letters.yaml", "text=null"), 2)
+
+    # killed in the middle, while nobody else may write there; then it continues, and then it is finished
+    slow = nsllm("letters", "letters.yaml", "wait_s=0.3")
+    assert [slow.stdout.readline() for _ in range(3)][-1] == "abc\n"
+    assert "[run-locked]" in output(nsllm("letters", "letters.yaml"), 2)
+    slow.send_signal(signal.SIGKILL)
+    slow.communicate()
+    begun = json.JSONDecoder().raw_decode(output(nsllm("runs", "runs", "--json")))[0]["runs"]
+    assert [(row["step"], row["state"]) for row in begun] == [("letters", "finished"), ("letters", "unfinished")]
+    printed = output(nsllm("letters", "letters.yaml", "wait_s=0.3"))
+    assert "abcdefgh\n" in printed
+    assert not printed.startswith("a\n")
+    assert "finished, skipped" in output(nsllm("letters", "letters.yaml", "wait_s=0.3"))
+    assert "[finished-result-differs]" in output(nsllm("letters", "letters.yaml"), 2)
+
+    # it has a place in the lineage, with its input hashed again
+    shown = output(nsllm("show", "runs/x/letters", "--html", "page.html"))
+    assert shown.startswith("letters  letters\n└─ text  letters\n")
+    assert "Of 1 inputs 1 were hashed" in shown
+    assert "text  letters" in (tmp_path / "page.html").read_text()
+    manifest = json.loads((tmp_path / "runs/x/letters/manifest.json").read_text())
+    assert (manifest["results"], list(manifest["inputs"])) == ({"letters": 8}, ["text"])
+    damaged = {**manifest, "recipe": {"kind": "letters", "text": 5}}
+    damaged.pop("seal")
+    (tmp_path / "runs/x/letters/manifest.json").write_text(json.dumps(damaged))
+    assert "[file-damaged]" in output(nsllm("show", "runs/x/letters"), 2)
+
+
+def test_a_kind_that_is_in_no_table():
+    from nsllm_lite.recipe import load as recipes
+
+    with raises("recipe-kind-unknown", "'letters'"):
+        recipes.validate({"kind": "letters"}, "test")
