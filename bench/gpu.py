@@ -87,7 +87,7 @@ from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.recipe.train import Execution, Train
-from nsllm_lite.train import cpt
+from nsllm_lite.train import setup
 from nsllm_lite.train.outputs import peak_memory_bytes
 
 RECIPES = Path(__file__).parents[1] / "recipes/qwen3"
@@ -305,9 +305,9 @@ class Step:
 
     def __init__(self, bench: Bench, how: Execution):
         self.bench, self.how, self.settings = bench, how, bench.recipe.optimizer
-        model = cpt.make_model(bench.recipe, SimpleNamespace(base_dir=bench.base), how)
+        model = setup.make_model(bench.recipe, SimpleNamespace(base_dir=bench.base), how)
         self.lm = PackedLM(model, how.head).train()
-        self.optimizer = cpt.make_optimizer(self.settings, cpt.parameter_groups(self.lm, self.settings))
+        self.optimizer = setup.make_optimizer(self.settings, setup.parameter_groups(self.lm, self.settings))
 
     def add_gradients(self, rows: list[Row]) -> Tensor:
         """The loss."""
@@ -343,7 +343,7 @@ class PlainStep(Step):
 
     def __init__(self, bench: Bench):
         self.bench, self.settings, self.lm = bench, bench.recipe.optimizer, plain_model(bench)
-        self.optimizer = cpt.make_optimizer(self.settings, [{"params": list(trained(self.lm).values())}])
+        self.optimizer = setup.make_optimizer(self.settings, [{"params": list(trained(self.lm).values())}])
 
     def add_gradients(self, rows: list[Row]) -> Tensor:
         targets, total = sum(row.num_targets for row in rows), torch.zeros((), device=self.bench.device)

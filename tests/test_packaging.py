@@ -32,7 +32,7 @@ def test_the_corpus_needs_no_torch(tmp_path):
     done = call(sys.executable, "-c", WITHOUT_TORCH, "corpus", CORPUS, f"out={tmp_path / 'corpus'}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "corpus/rows/phase1/train/rows.json").is_file()
-    done = call(sys.executable, "-c", WITHOUT_TORCH, "train", ROOT / "recipes/nano/phase1.yaml")
+    done = call(sys.executable, "-c", WITHOUT_TORCH, "train", ROOT / "recipes/nano/phase1.yaml", "--run", "runs/nano")
     assert done.returncode == 2
     assert "[torch-missing]" in done.stderr
 

@@ -7,7 +7,6 @@ from torch import nn
 
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.errors import RunError, UserError
-from nsllm_lite.formats.rows import Row
 from nsllm_lite.recipe.train import Evaluation
 from nsllm_lite.train import checkpoint
 
@@ -30,19 +29,19 @@ def check_gradients_reach(unreached: dict[str, nn.Parameter], first_step: int, s
     return left
 
 
-def check_forgetting(asked: Evaluation, step: int, before: dict, now: dict, out: Path) -> None:
+def check_forgetting(evaluation: Evaluation, step: int, before: dict, now: dict, out: Path) -> None:
     """Stops or warns where the loss on general text has risen by more than the recipe allows.
 
     Raises:
         UserError: there are no general held-out rows to judge by.
         RunError: it has, and the recipe says stop.
     """
-    if (limit := asked.max_general_loss_increase) is None:
+    if (limit := evaluation.max_general_loss_increase) is None:
         return
     if not now["general"].get("all", {}).get("tokens"):
         raise UserError(
             "forgetting-no-general-rows",
-            f"evaluation.max_general_loss_increase={limit:g}, but {asked.general_rows} holds no rows.",
+            f"evaluation.max_general_loss_increase={limit:g}, but {evaluation.general_rows} holds no rows.",
             "The limit needs general held-out rows.",
             "Give general text (GENERAL=PATH), or leave the limit out.",
         )
@@ -50,7 +49,7 @@ def check_forgetting(asked: Evaluation, step: int, before: dict, now: dict, out:
     if rise <= limit:
         return
     words = f"Step {step}: the loss on general text has risen by {rise:.3f} nats, more than the {limit:g} allowed"
-    if asked.when_forgetting == "warn":
+    if evaluation.when_forgetting == "warn":
         print(f"\n{words}.")
         return
     latest = checkpoint.newest(out / "checkpoints") or "none yet"
@@ -62,20 +61,19 @@ def check_forgetting(asked: Evaluation, step: int, before: dict, now: dict, out:
     )
 
 
-def require_finite(step: int, loss: float, grad_norm: float, rows: list[Row], out: Path) -> None:
-    """Stops the run before a step that would poison the weights."""
+def require_finite(step: int, loss: float, grad_norm: float, what: str, names: list[str], out: Path) -> None:
+    """Stops the run on a loss or gradient that poisons the weights; `names` are those of its batch's `what`."""
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
-    documents = [name for row in rows for name in row.doc_ids]
-    write_json(out / "nonfinite.json", {"step": step, "documents": documents})
+    write_json(out / "nonfinite.json", {"step": step, what: names})
     latest = checkpoint.newest(out / "checkpoints")
     rate = read_json(out / "run.json")["recipe"]["optimizer"]["learning_rate"]
-    shown = ", ".join(documents[:8]) + (f" and {len(documents) - 8} more" if len(documents) > 8 else "")
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     raise RunError(
         "train-loss-not-finite",
-        f"Step {step}: loss {loss}, gradient norm {grad_norm}. Stopped before the optimizer step; the last good "
-        f"checkpoint is {latest or 'none yet'}.",
-        f"Documents of the batch: {shown} (all in {out / 'nonfinite.json'}).",
-        "Look at those documents; if they are sound, the learning rate is too high: lower "
+        f"Step {step}: loss {loss}, gradient norm {grad_norm}. Stopped; the last good checkpoint is "
+        f"{latest or 'none yet'}.",
+        f"The {what} of the batch: {shown} (all in {out / 'nonfinite.json'}).",
+        f"Look at those {what}; if they are sound, the learning rate is too high: lower "
         f"optimizer.learning_rate={rate:g} and start into another folder.",
     )

@@ -15,6 +15,7 @@ from nsllm_lite.models import heldout
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.sizes import ModelSize, read_size
 from nsllm_lite.recipe.train import Train
+from nsllm_lite.train.plot import Curve, read_curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Inputs:
     base_dir: Path | None  # None: the model is built from nothing
     tokenizer_dir: Path
     size: ModelSize
+    overlay: Curve | None  # of another run, for the picture
     hashes: dict[str, str | None]
 
     def require_sound(self) -> None:
@@ -96,14 +98,12 @@ def read_inputs(recipe: Train) -> Inputs:
     return Inputs(
         rows=rows,
         replay=replay if replay is not None and len(replay) else None,
-        heldout={
-            "domain": heldout.sample_rows(domain, max_rows),
-            "general": heldout.sample_rows(general, max_rows),
-        },
+        heldout={"domain": heldout.sample_rows(domain, max_rows), "general": heldout.sample_rows(general, max_rows)},
         heldout_rows=domain,
         base_dir=base_dir,
         tokenizer_dir=tokenizer_dir,
         size=size,
+        overlay=read_curve(Path(recipe.overlay)) if recipe.overlay else None,
         hashes=hashes,
     )
 

@@ -154,10 +154,7 @@ def output_bytes(recipe: Training, size: ModelSize) -> int:
 
 
 def summarise(recipe: Train, inputs: Inputs, lines: list[dict], domain_tokens: int, order: StepOrder) -> dict[str, Any]:
-    losses = [line["loss"] for line in lines if "loss" in line]
-    evaluations = [line for line in lines if "heldout" in line]
     available = inputs.rows.totals.num_tokens
-    tail = losses[-max(1, len(losses) // 20) :]
     return {
         "steps": recipe.budget.steps,
         "tokens": lines[-1]["tokens"],
@@ -165,18 +162,23 @@ def summarise(recipe: Train, inputs: Inputs, lines: list[dict], domain_tokens: i
         "available_tokens": available,
         "coverage": domain_tokens / available,
         "replay_share": float(order.replay_share),
-        "first_loss": losses[0],
-        "last_loss": sum(tail) / len(tail),
-        **warnings_of(lines),
-        "heldout": {"before": evaluations[0]["heldout"], "after": evaluations[-1]["heldout"]},
+        **summarise_losses(lines),
     }
 
 
-def warnings_of(lines: list[dict]) -> dict[str, Any]:
-    """What the training loss told: how many spikes, and whether the learning rate seemed too high."""
+def summarise_losses(lines: list[dict]) -> dict[str, Any]:
+    """First loss and last (the mean of the last twentieth), spikes and high-rate warning, held-out losses."""
+    losses = [line["loss"] for line in lines if "loss" in line]
+    evaluations = [line["heldout"] for line in lines if "heldout" in line]
+    tail = losses[-max(1, len(losses) // 20) :]
     found = judge(lines)
-    too_high = {"step": found.too_high_step, "why": found.too_high} if found.too_high else None
-    return {"spikes": len(found.spikes), "learning_rate_too_high": too_high}
+    return {
+        "first_loss": losses[0],
+        "last_loss": sum(tail) / len(tail),
+        "spikes": len(found.spikes),
+        "learning_rate_too_high": {"step": found.too_high_step, "why": found.too_high} if found.too_high else None,
+        "heldout": {"before": evaluations[0], "after": evaluations[-1]},
+    }
 
 
 def print_warnings(results: dict[str, Any], recipe: Training) -> None:
@@ -189,37 +191,41 @@ def print_warnings(results: dict[str, Any], recipe: Training) -> None:
         )
 
 
-def print_data(budget: Budget, totals: RowTotals, order: StepOrder) -> None:
-    """What the run will see, before it starts."""
+def data_words(budget: Budget, totals: RowTotals, order: StepOrder) -> str:
+    """What the run will see."""
     domain_rows = budget.steps * order.rows_per_step * (1 - order.replay_share)
     epochs = float(domain_rows / totals.num_rows)
-    print(
+    words = (
         f"Data: {totals.num_tokens:,} domain tokens in {totals.num_rows:,} rows ({totals.fill:.1%} full); "
         f"{budget.steps} steps show them {epochs:.2f} times, with {float(order.replay_share):.1%} replay"
     )
     if epochs > MAX_EPOCHS_UNREMARKED:
-        print(
-            f"  More than {MAX_EPOCHS_UNREMARKED} times: watch the held-out loss; fewer budget.steps or more papers "
+        words += (
+            f"\n  More than {MAX_EPOCHS_UNREMARKED} times: watch the held-out loss; fewer budget.steps or more papers "
             "would be better used."
         )
+    return words
+
+
+def speed_and_memory(how: Execution, tokens: int, seconds: float) -> dict[str, Any]:
+    return {
+        "train_tokens_per_s": round(tokens / seconds, 1) if tokens else None,
+        "peak_memory_gib": round(peak_memory_bytes(how.device) / GIB, 2),
+        "execution": how.model_dump(mode="json"),
+    }
 
 
 def measure(recipe: Train, inputs: Inputs, how: Execution, card: str, tokens: int, seconds: float) -> dict[str, Any]:
-    """Speed and memory of the run; on a card beside what was predicted, and kept for later plans."""
-    speed = tokens / seconds if tokens else None
-    peak = peak_memory_bytes(how.device)
-    measured = {
-        "train_tokens_per_s": speed and round(speed, 1),
-        "peak_memory_gib": round(peak / GIB, 2),
-        "execution": how.model_dump(mode="json"),
-    }
+    """Speed and memory of the run; on a GPU also the memory that was predicted, and the speed is stored for plans."""
+    measured = speed_and_memory(how, tokens, seconds)
     if how.device == "cuda":
+        peak = peak_memory_bytes(how.device)
         predicted = memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how)
         in_torch = sum(predicted.values()) - predicted["CUDA context"]  # which torch does not count
         measured["predicted_memory_gib"] = round(in_torch / GIB, 2)
         measured["memory_error"] = round(in_torch / peak - 1, 3)
-        if speed:
-            remember_speed(card, inputs.size, speed)
+        if tokens:
+            remember_speed(card, inputs.size, tokens / seconds)
     return measured
 
 

@@ -68,13 +68,11 @@ def _number(value: object) -> int | float:
     return value
 
 
-def plot_losses(
-    metrics: Path, png: Path, title: str, curves: dict[str, str] = CURVES, overlay: Curve | None = None
-) -> None:
-    """Draws `metrics.jsonl` into a PNG; `curves` are the held-out losses and their labels, `overlay` another run's."""
+def plot_losses(out: Path, num_steps: int, curves: dict[str, str] = CURVES, overlay: Curve | None = None) -> None:
+    """Draws metrics.jsonl into loss.png; `curves` are the held-out losses and their labels, `overlay` another run's."""
     from matplotlib.figure import Figure
 
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     draw_losses(axes, lines, curves)
@@ -83,8 +81,8 @@ def plot_losses(
         places = [scale * place for place in overlay.places]
         axes.plot(places, overlay.losses, color="C3", linewidth=1, linestyle="--", label=overlay.label)
         axes.legend()
-    axes.set(xlabel="tokens trained", ylabel="loss, nats per token", title=title)
-    save_picture(figure, png)
+    axes.set(xlabel="tokens trained", ylabel="loss, nats per token", title=f"{out}: {num_steps} steps")
+    save_picture(figure, out / "loss.png")
 
 
 def draw_losses(axes: "Axes", lines: list[dict[str, Any]], curves: dict[str, str]) -> None:

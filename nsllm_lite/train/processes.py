@@ -18,9 +18,10 @@ T = TypeVar("T")
 
 
 class Processes:
-    def __init__(self, accelerator: Accelerator):
-        self.rank, self.size = accelerator.process_index, accelerator.num_processes
-        self._accelerator = accelerator
+    def __init__(self, accelerator: Accelerator | None = None):
+        """Without `accelerator`: this process alone."""
+        self.rank, self.size = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+        self.accelerator = accelerator
 
     @property
     def is_first(self) -> bool:
@@ -30,21 +31,23 @@ class Processes:
         """This process's part: each item goes to exactly one."""
         return items[self.rank :: self.size]
 
+    def print(self, text: str) -> None:
+        """Once, however many processes there are."""
+        if self.is_first:
+            print(text)
+
     def wait(self) -> None:
-        self._accelerator.wait_for_everyone()
-
-    def leave(self) -> None:
-        """Nobody leaves before all are done."""
+        """Until all processes have come here."""
         if self.size > 1:
-            self.wait()
+            self.accelerator.wait_for_everyone()
 
-    def stop_if_asked(self) -> None:
-        """Between steps, when all can agree: raises stop.Stop in every process where a signal has come to one."""
+    def stop_if_requested(self) -> None:
+        """Between steps, when all can agree: raises interrupts.Stop in every process when a signal has come to one."""
         signum = interrupts.requested()
         if self.size > 1:
-            told = torch.tensor(signum, device=self._accelerator.device)
-            distributed.all_reduce(told, distributed.ReduceOp.MAX)
-            signum = int(told)
+            highest = torch.tensor(signum, device=self.accelerator.device)
+            distributed.all_reduce(highest, distributed.ReduceOp.MAX)
+            signum = int(highest)
         if signum:
             raise interrupts.Stop(signum)
 
@@ -63,8 +66,9 @@ class Processes:
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)
 
-    def start_equal(self, parameters: Sequence[nn.Parameter]) -> None:
-        """What process 0 begins with."""
+    def start_equal(self, parameters: Sequence[nn.Parameter]) -> Sequence[nn.Parameter]:
+        """Returns `parameters`, which every process now has as process 0 has them."""
         if self.size > 1:
             for parameter in parameters:
                 distributed.broadcast(parameter.data, 0)
+        return parameters

@@ -50,9 +50,9 @@ class Trackers:
     """TensorBoard in `OUT/tensorboard`, and W&B, through accelerate; nothing at all with an empty `report_to`."""
 
     def __init__(self, accelerator: Accelerator, recipe: Train):
-        """Raises RunError where W&B cannot be started."""
+        """Of several processes only the first has any. Raises RunError where W&B cannot be started."""
         self._accelerator = accelerator
-        if not recipe.report_to:
+        if not recipe.report_to or not accelerator.is_main_process:
             return
         folder = Path(recipe.out) / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)  # written again from the log

@@ -10,7 +10,7 @@ from nsllm_lite.kernels import fused_layers
 from nsllm_lite.merge import nf4, write
 from nsllm_lite.models import attention, causal
 from nsllm_lite.models.causal import PackedLM
-from nsllm_lite.train import checkpoint, cpt
+from nsllm_lite.train import checkpoint, setup
 from tests.patching import patch_uses
 
 
@@ -98,7 +98,7 @@ BREAKAGES = {
     ),
     "training moves every tensor": (
         "model.base_model.model.model.layers.1.mlp.down_proj.lora_A",
-        lambda p: p.setattr(cpt, "make_optimizer", forget_the_last(cpt.make_optimizer)),
+        lambda p: p.setattr(setup, "make_optimizer", forget_the_last(setup.make_optimizer)),
     ),
     "resumed run = unbroken run": (
         "ends in other weights", lambda p: p.setattr(checkpoint, "load", forget_the_optimizer(checkpoint.load)),

@@ -10,7 +10,7 @@ from nsllm_lite.models.causal import PackedLM, collate
 from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import add_adapter
 from nsllm_lite.recipe.train import Adapter, Optimizer
-from nsllm_lite.train import cpt
+from nsllm_lite.train import setup
 
 STEPS = 3
 
@@ -33,7 +33,7 @@ def our_losses(pico, rows) -> list[float]:
     lm = PackedLM(adapted(pico)).train()
     trained = [p for p in lm.parameters() if p.requires_grad]
     settings = Optimizer(name="adamw", learning_rate=5e-3, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1e9)
-    optimizer, losses = cpt.make_optimizer(settings, trained), []
+    optimizer, losses = setup.make_optimizer(settings, trained), []
     batch = collate(rows, "cpu")
     for _ in range(STEPS):
         loss = lm(batch) / batch.num_targets

@@ -20,7 +20,7 @@ from nsllm_lite.models.lora import add_adapter, saved_parameters
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.train import Adapter, Execution, Schedule, Train
-from nsllm_lite.train import checkpoint, cpt, guards
+from nsllm_lite.train import checkpoint, cpt, guards, setup
 from nsllm_lite.train.order import StepOrder, plan_replay
 from tests.raising import raises
 
@@ -123,12 +123,12 @@ def test_a_run_with_compiled_layers(pico_recipe, tmp_path, monkeypatch, capsys):
     frozen.pop("compile")  # as an earlier version wrote it
     (out / "execution.json").write_text(json.dumps(frozen))
     capsys.readouterr()
-    cpt.freeze_execution(out, "CPU", Execution(**frozen_of(frozen) | {"compile": True}))
+    setup.freeze_execution(out, "CPU", Execution(**frozen_of(frozen) | {"compile": True}))
     assert not capsys.readouterr().out
-    cpt.freeze_execution(out, "CPU", Execution(**frozen_of(frozen) | {"compile": False}))
+    setup.freeze_execution(out, "CPU", Execution(**frozen_of(frozen) | {"compile": False}))
     assert "compile True -> False" in capsys.readouterr().out
 
-    monkeypatch.setattr(cpt, "use_fused_layers", lambda *args, **options: 0)
+    monkeypatch.setattr(setup, "use_fused_layers", lambda *args, **options: 0)
     with raises("train-layers-not-compilable", "Qwen3ForCausalLM"):
         cpt.train(recipes.update(run_recipe, out=str(tmp_path / "other")))
 
@@ -168,6 +168,57 @@ def test_a_stopped_run_continues_bit_for_bit(pico_recipe, tmp_path, monkeypatch,
     assert (Path(whole.out) / "metrics.jsonl").read_bytes() == (Path(broken.out) / "metrics.jsonl").read_bytes()
     adapters = [load_file(Path(r.out) / "adapter/adapter_model.safetensors") for r in (whole, broken)]
     assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
+
+
+ONE_STEP = {
+    "budget": {"steps": 1, "tokens_per_step": 256, "tokens": 256},
+    "schedule": {"shape": "constant", "warmup_steps": 0},
+}
+
+
+def grad_norm_and_change(out: Path) -> tuple[float, dict[str, torch.Tensor]]:
+    """Of a run of one step: the logged norm of its gradient, and LoRA's B, which was zero before."""
+    (norm,) = (line["grad_norm"] for line in metrics(out) if "loss" in line)
+    trained = load_file(out / "checkpoints/step-000001/trained.safetensors")
+    return norm, {name: tensor for name, tensor in trained.items() if "lora_B" in name}
+
+
+def use_sgd(monkeypatch) -> None:
+    """Whose step is as long as the gradient; Adam's is as long whatever the gradient is multiplied by."""
+    monkeypatch.setattr(setup, "make_optimizer", lambda recipe, groups: torch.optim.SGD(groups))
+
+
+def assert_clipped(whole: Path, clipped: Path, share: float) -> None:
+    norm, change = grad_norm_and_change(whole)
+    same_norm, clipped_change = grad_norm_and_change(clipped)
+    assert same_norm == norm, "the log tells the norm before clipping"
+    assert len(change) == 14
+    assert all(tensor.any() for tensor in change.values())
+    assert all(torch.allclose(clipped_change[n], share * change[n], rtol=1e-4, atol=0) for n in change)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_long_gradient_is_clipped_and_its_norm_logged_as_it_was(pico_recipe, tmp_path, monkeypatch, dtype):
+    """fp16 multiplies its losses: the norm is that of the gradient itself."""
+
+    def one_step(name: str, max_grad_norm: float, **changes) -> Path:
+        optimizer = pico_recipe().optimizer.model_dump() | {"max_grad_norm": max_grad_norm}
+        cpt.train(pico_recipe(out=str(tmp_path / name), optimizer=optimizer, **ONE_STEP, **changes))
+        return tmp_path / name
+
+    adam = one_step("adam", 1e-7, compute_dtype=dtype)  # at which the epsilon of Adam, 1e-8, counts
+    use_sgd(monkeypatch)
+    whole = one_step("whole", 1e9, compute_dtype=dtype)
+    norm, change = grad_norm_and_change(whole)
+    assert norm == pytest.approx(grad_norm_and_change(one_step("fp32", 1e9))[0], rel=1e-2)
+    assert_clipped(whole, one_step("clipped", norm / 1000, compute_dtype=dtype), 1 / 1000)
+
+    settings = pico_recipe().optimizer
+    for name, found in grad_norm_and_change(adam)[1].items():
+        expected = torch.nn.Parameter(torch.zeros_like(found))
+        expected.grad = change[name] / -settings.learning_rate * (1e-7 / norm)
+        torch.optim.AdamW([expected], lr=settings.learning_rate, betas=settings.betas).step()
+        assert torch.allclose(found, expected, rtol=1e-3, atol=0)
 
 
 def test_forgetting_stops_the_run_and_a_higher_limit_continues_it(pico_recipe, tmp_path, capsys):
@@ -307,7 +358,7 @@ def test_a_non_finite_loss_stops_before_the_step(pico, pico_recipe, tmp_path, mo
         loaded.get_input_embeddings().weight.data[late[2]] = float("nan")
         return loaded
 
-    monkeypatch.setattr(cpt, "load_base", poisoned)
+    monkeypatch.setattr(setup, "load_base", poisoned)
     asked = pico_recipe(compute_dtype=dtype)
     with raises("train-loss-not-finite", f"Step {late[0] + 1}: loss nan", "step-000004", "papers-"):
         cpt.train(asked)
@@ -400,9 +451,9 @@ def test_replay_does_not_repeat_too_often(pico, pico_recipe, capsys):
 
 def test_learning_rate():
     constant = Schedule(shape="constant", warmup_steps=4)
-    assert [cpt.lr_factor(constant, step, 10) for step in range(6)] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
+    assert [setup.lr_factor(constant, step, 10) for step in range(6)] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
     cosine = Schedule(shape="cosine", warmup_steps=0, final_share=0.1)
-    factors = [cpt.lr_factor(cosine, step, 100) for step in range(100)]
+    factors = [setup.lr_factor(cosine, step, 100) for step in range(100)]
     assert factors[0] == 1.0
     assert factors[50] == pytest.approx(0.55)
     assert 0.1 < factors[99] < 0.101
@@ -486,6 +537,6 @@ def test_a_tensor_that_no_gradient_reaches_stops_the_run(pico_recipe, monkeypatc
         peft_model.loose = torch.nn.Parameter(torch.ones(3))
         return peft_model
 
-    monkeypatch.setattr(cpt, "add_adapter", with_one_loose)
+    monkeypatch.setattr(setup, "add_adapter", with_one_loose)
     with raises("train-no-gradient", "model.loose (1 "):
         cpt.train(pico_recipe())

@@ -31,6 +31,7 @@ from nsllm_lite.train.examples import Example, Template, collate, read_examples
 from nsllm_lite.train.inputs import load_tokenizer
 from tests.conftest import SHAPE, pico_values
 from tests.raising import raises
+from tests.train.test_cpt import assert_clipped, grad_norm_and_change, use_sgd
 
 END = "<|endoftext|>"
 TURN = "<|im_end|>"
@@ -218,7 +219,7 @@ def padded_trl_losses(home, recipe_, inputs, shown, folder) -> list[float]:
         [p for p in adapted.parameters() if p.requires_grad], lr=5e-3, betas=(0.9, 0.999), weight_decay=0.01
     )
     factors = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: tuning.cpt.lr_factor(recipe_.schedule, min(s, 2), 3)
+        optimizer, lambda s: tuning.setup.lr_factor(recipe_.schedule, min(s, 2), 3)
     )
     settings = SFTConfig(
         output_dir=str(folder), per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=3,
@@ -264,7 +265,7 @@ def test_a_stopped_run_continues_bit_for_bit(asked, tmp_path, monkeypatch):
     real = tuning.Tuning.on_log
 
     def stop_at_seven(self, args, state, control, logs=None, **kwargs):
-        if self.first_step + state.global_step == 7:
+        if self.run.first_step + state.global_step == 7:
             raise KeyboardInterrupt
         real(self, args, state, control, logs, **kwargs)
 
@@ -311,6 +312,19 @@ def test_a_signal_within_a_step_keeps_the_last_whole_one(asked, tmp_path, monkey
         assert (Path(stopped.out) / name).read_bytes() == (Path(whole.out) / name).read_bytes()
 
 
+def test_a_long_gradient_is_clipped_and_its_norm_logged_as_it_was(asked, tmp_path, monkeypatch):
+    use_sgd(monkeypatch)
+    one_step = {"steps": 1, "schedule": {"shape": "constant", "warmup_steps": 0}, "heldout": []}
+
+    def tuned(name: str, max_grad_norm: float) -> Path:
+        optimizer = asked().optimizer.model_dump() | {"max_grad_norm": max_grad_norm}
+        tuning.sft(asked(out=str(tmp_path / name), optimizer=optimizer, **one_step))
+        return tmp_path / name
+
+    whole = tuned("whole", 1e9)
+    assert_clipped(whole, tuned("clipped", grad_norm_and_change(whole)[0] / 1000), 1 / 1000)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(asked, monkeypatch):
     recipe_ = asked(checkpoint_steps=1)
     begin = tuning.Tuning.on_step_begin
@@ -321,7 +335,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(asked, monkeypatch):
         begin(self, args, state, *others, **kwargs)
 
     monkeypatch.setattr(tuning.Tuning, "on_step_begin", spoil)
-    with raises("sft-loss-not-finite", "Step 3: loss nan", f"{recipe_.out}/checkpoints/step-000002"):
+    with raises("train-loss-not-finite", "Step 3: loss nan", f"{recipe_.out}/checkpoints/step-000002"):
         tuning.sft(recipe_)
     assert len(read_json(Path(recipe_.out) / "nonfinite.json")["examples"]) == 8
     assert not (Path(recipe_.out) / "manifest.json").exists()

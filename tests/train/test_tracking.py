@@ -10,7 +10,7 @@ import accelerate.tracking
 import pytest
 
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.train import cpt, guards, tracking
+from nsllm_lite.train import cpt, guards, setup, tracking
 from nsllm_lite.train.plot import read_curve
 from tests.raising import raises
 
@@ -126,7 +126,7 @@ def test_wandb_without_a_login_stops_before_the_training(pico_recipe, wandb, mon
         raise refusal("No API key configured")
 
     monkeypatch.setattr(wandb, "init", init)
-    monkeypatch.setattr(cpt, "make_model", None)  # nothing long has begun
+    monkeypatch.setattr(setup, "make_model", None)  # nothing long has begun
     with raises("wandb-not-started", "UsageError: No API key configured"):
         cpt.train(pico_recipe(report_to=["wandb"]))
 
