@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ import pytest
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.cli import run_step
-from nsllm_lite.corpus import tokenizer
+from nsllm_lite.corpus import shards, tokenizer
 from nsllm_lite.corpus.build import build
 from nsllm_lite.corpus.files import archives
+from nsllm_lite.corpus.ingest import evaluation_index
 from nsllm_lite.corpus.ledger import OUTCOMES
 from nsllm_lite.formats.documents import read_documents
 from nsllm_lite.formats.rows import Rows
@@ -29,7 +31,7 @@ from tests.raising import raises
 @pytest.fixture
 def make(tmp_path):
     """A function from changes to a corpus recipe on small files of two paper sources and one general."""
-    papers = [paper(i) for i in range(30)]
+    papers = [paper(i, abstract=prose(1000 + i, 50 + i)) for i in range(30)]  # of as many lengths
     near = {**papers[3], "id": "2502.00009", "abstract": papers[3]["abstract"] + " Indeed."}
     faults = [
         {**papers[0], "id": "2501.00000v7", "abstract": "Changed in the next version. " + prose(77)},
@@ -109,6 +111,22 @@ def test_rows_hold_what_the_ledger_says(make):
                 assert len(found) == 5  # a share of its own: 0.25 of 20, where papers have 0.1
             assert packed.totals.num_tokens == results["rows"][f"{phase}/{part}"]["tokens"]
             assert packed.totals.tokenizer_sha256 == sha256_file(packed.path.parents[2] / "tokenizer/tokenizer.json")
+
+
+def test_the_ledger_s_counts_are_those_of_its_lines(make, monkeypatch):
+    monkeypatch.setattr(shards, "TASK_BYTES", 4_000)  # so that files are read in stretches
+    corpus = make()
+    results = build(corpus)
+    lines, files = ledger_of(corpus), pq.read_table(f"{corpus.out}/ledger_files.parquet").to_pylist()
+    assert any("one.jsonl@" in line["origin"] for line in lines)
+    assert {row["file"] for row in files if row["source"] == "arxiv"} == {"one.jsonl", "README.md"}
+    assert sum(row["records"] for row in files) == len(lines)
+    for unit in ("chars", "tokens"):
+        assert sum(row[unit] for row in files) == sum(line[unit] for line in lines) > 0
+        for phase, counts in results["phases"].items():
+            for source, outcome in product(counts, ("kept", "heldout")):
+                mine = [x[unit] for x in lines if (x["phase"], x["source"], x["outcome"]) == (phase, source, outcome)]
+                assert (counts[source][outcome], counts[source][unit][outcome]) == (len(mine), sum(mine))
 
 
 def test_held_out_papers_are_the_same_in_both_phases_and_unseen_by_the_tokenizer(make, monkeypatch):
@@ -208,7 +226,7 @@ def test_a_corpus_whose_every_document_was_dropped(make):
 def test_a_drop_share_above_the_limit_needs_consent(make):
     with raises("corpus-many-dropped", "8.5%", "(6 of 71: ", "max_drop_share=0.05", "max_drop_share=0.09"):
         build(make(max_drop_share=0.05))
-    assert build(make(max_drop_share=0.09))
+    assert build(make(max_drop_share=6 / 71)), "just what is allowed"
 
 
 def test_a_tokenizer_without_the_end_of_text_token_is_refused_before_the_work(make, tmp_path):
@@ -350,6 +368,18 @@ def test_papers_of_evaluation_files_and_of_other_languages_are_dropped(make, tmp
     assert results["documents"]["two"]["dropped"] == {"language:fr": 1}
 
 
+def test_methods_are_compared_with_evaluation_files_too(make, tmp_path):
+    lines = (tmp_path / "full" / "papers.jsonl").read_text().splitlines()
+    methods = json.loads(lines[3])["sections"][0]["text"]
+    (tmp_path / "eval.json").write_text(json.dumps([{"input": methods, "output": "x"}]))
+    corpus = make(decontaminate=[str(tmp_path / "eval.json")], max_drop_share=1.0)
+    assert build(corpus)["documents"]["full"]["dropped"] == {"contaminated": 1}
+    (tmp_path / "eval.json").write_text(json.dumps([{"input": prose(9), "output": "x"}]))
+    evaluation_index.cache_clear()  # as in another process
+    with raises("finished-result-differs", "(changed: decontaminate)"):
+        build(corpus)
+
+
 def test_later_settings_do_not_read_the_sources_again(make, monkeypatch):
     """As after a stop for consent: the first stage's answers serve."""
     with raises("corpus-many-dropped"):
@@ -361,3 +391,17 @@ def test_later_settings_do_not_read_the_sources_again(make, monkeypatch):
 
     monkeypatch.setattr(sources, "read", refuse)
     assert build(make(row_tokens=128))["rows"]["phase1/train"]["tokens"] > 0
+
+
+def test_settings_that_reading_obeys_read_the_sources_again(make, monkeypatch):
+    with raises("corpus-many-dropped"):
+        build(make(max_drop_share=0.01))
+    from nsllm_lite.corpus import sources
+
+    def refuse(*args):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(sources, "read", refuse)
+    for change in ({"languages": ["de"]}, {"min_chars": 500}, {"near_duplicate_jaccard": 0.7}):
+        with pytest.raises(AssertionError, match="read again"):
+            build(make(**change))

@@ -116,7 +116,7 @@ def test_training_papers_near_a_held_out_one_are_found_exactly():
     half = [*a[:150], *sentence(5, 50)]  # Jaccard 146 / 246 = 0.59
     third = [*b[:100], *sentence(6, 100)]  # 96 / 296 = 0.32
     sets = [dedup.shingles_of(" ".join(t)) for t in (a, b, half, third, sentence(7))]
-    near = dedup.NearIndex(sets[:2], 0.5)
+    near = dedup.NearIndex([*sets[:2], dedup.shingles_of(" ".join(sentence(8, 5000)))], 0.5)
     assert [near.find(s) for s in sets] == [0, 1, 0, -1, -1]
     assert dedup.NearIndex([], 0.5).find(sets[0]) == -1
     assert near.find(np.empty(0, np.uint64)) == -1

@@ -21,7 +21,7 @@ from tests.raising import raises
 HOLD = """
 import sys, time
 from pathlib import Path
-from nsllm_lite import lock
+from nsllm_lite.artifact import lock
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

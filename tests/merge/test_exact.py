@@ -15,7 +15,8 @@ KINDS = {
     "rslora": {"use_rslora": True, "init_lora_weights": "gaussian"},
     "patterns": {
         "rank_pattern": {"q_proj": 3, r"layers\.1\.mlp\.down_proj": 5, "proj": 100},
-        "alpha_pattern": {"^model.layers.0.self_attn.k_proj": 7, "mlp.gate_proj": 33},
+        # the last is the beginning of a module's name only
+        "alpha_pattern": {"^model.layers.0.self_attn.k_proj": 7, "mlp.gate_proj": 33, "mlp.up": 99},
     },
     "some_layers": {"layers_to_transform": [1], "target_modules": ["q_proj", "up_proj"]},
     "dora": {"use_dora": True, "use_rslora": True, "rank_pattern": {"v_proj": 2}},

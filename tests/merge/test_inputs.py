@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nsllm_lite.formats.weights import TensorOnDisk
+from nsllm_lite.formats.weights import TensorOnDisk, read_header
 from nsllm_lite.merge import arithmetic
 from nsllm_lite.merge.write_model import merge
 from tests.merge.make import edit_adapter, edit_json, make_adapter, make_base, make_recipe
@@ -276,14 +276,24 @@ def test_a_slice_that_is_not_what_it_should_be_stops_the_merge(copied, monkeypat
     _, _, chosen = copied
     add = arithmetic.add_update
 
-    def wrong(total, before, step, *rest):
-        add(total, before, step, *rest)
-        total[0] += 1
+    def wrong(total, before, step, update, A, first, *rest):
+        add(total, before, step, update, A, first, *rest)
+        if first == 0:  # of all slices the first is looked at in any case
+            total[0] += 1
 
     monkeypatch.setattr(arithmetic, "add_update", wrong)
     with raises("merge-slice-wrong"):
         merge(chosen)
     assert not Path(chosen.out + ".partial").exists()
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_what_is_copied_must_be_finite_too(tmp_path, dtype, value):
+    save_file({"w": torch.tensor([1.0, value, 2.0], dtype=dtype)}, tmp_path / "w.safetensors")
+    stored = read_header(tmp_path / "w.safetensors")["w"]
+    with raises("weights-not-finite", "w holds", tmp_path / "w.safetensors"):
+        arithmetic.copy_bytes("w", stored, 0, stored.num_bytes, arithmetic.Buffers(3, 12))
 
 
 def test_a_file_that_becomes_shorter_stops_the_run(tmp_path):

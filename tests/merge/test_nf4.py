@@ -25,7 +25,8 @@ def by_bitsandbytes(weight, double):
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("shape", [(64, 64), (130, 64), (7, 9), (200, 515), (1030, 64), (300, 1024)])
-def test_rounding_has_the_bits_of_bitsandbytes(tmp_path, shape, dtype, double):
+def test_rounding_has_the_bits_of_bitsandbytes(tmp_path, monkeypatch, shape, dtype, double):
+    monkeypatch.setattr(nf4, "PIECE", 16 * 64)  # so that a slice is rounded in several
     torch.manual_seed(shape[0])
     weight = (torch.randn(shape) * torch.rand(shape[0], 1) ** 4).to(dtype)
     weight[0] = 0
@@ -78,6 +79,18 @@ def test_merge_into_the_rounded_base_is_what_training_saw(tmp_path, told, stored
     assert all(torch.equal(merged[name], weight) for name, weight in expected.items())
     changed = {name.removesuffix(".weight") for name in merged if not torch.equal(merged[name], before[name])}
     assert changed == set(quantised)
+
+
+def test_only_what_training_held_in_nf4_is_rounded(tmp_path):
+    base = make_base(tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    (adapter / "nf4.json").write_text('{"model.layers.0.mlp.up_proj": null}')
+    chosen = make_recipe(base, adapter, tmp_path / "out", base_weights="dequantized", double_quantisation=False)
+    merge(chosen)
+    merged, before = load_file(tmp_path / "out/model.safetensors"), load_file(base / "model.safetensors")
+    changed = {name for name in merged if not torch.equal(merged[name], before[name])}
+    adapted = {f"model.layers.{n}.self_attn.q_proj.weight" for n in (0, 1)}
+    assert changed == {"model.layers.0.mlp.up_proj.weight", *adapted}
 
 
 def test_the_mean_that_training_wrote_down_is_used(tmp_path):

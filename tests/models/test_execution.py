@@ -17,6 +17,7 @@ from nsllm_lite.models.device import find_device, known_speed, remember_speed, r
 from nsllm_lite.models.execution import CONTEXT_BYTES, USABLE_SHARE, candidates, memory, require_card
 from nsllm_lite.models.sizes import QWEN3, ModelSize, flops_per_token, read_size
 from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.train import Execution
 from nsllm_lite.train import outputs
 from tests.paths import load_whole
 from tests.raising import raises
@@ -64,6 +65,29 @@ def test_the_choice_fits_the_card(eight_b, gib):
     if how.recompute_layers:  # one layer less would not have fitted
         less = how.model_copy(update={"recompute_layers": how.recompute_layers - 1})
         assert sum(memory(asked, size, 4096, less).values()) > USABLE_SHARE * gib * GIB
+
+
+def test_memory_is_what_the_architecture_asks_for(eight_b):
+    """By hand: a micro-batch of one row of 4,096 tokens, all 36 layers recomputed."""
+    asked, size = eight_b
+    how = Execution(micro_batch_rows=1, recompute_layers=36, recompute_cheap=False, dequantised=False)
+    need = memory(asked, size, 4096, how)
+    embedding_bytes = 2 * 2 * 151_936 * 4096
+    bits = 4 + 8 / 64 + 32 / (64 * 256)  # with a scale of 8 bits a block, and one of 32 bits for 256 blocks
+    assert need["weights"] == pytest.approx(6.946e9 * bits / 8 + embedding_bytes, rel=1e-3)
+    singly = memory(recipes.update(asked, double_quantisation=False), size, 4096, how)
+    assert singly["weights"] == pytest.approx(6.946e9 * (4 + 32 / 64) / 8 + embedding_bytes, rel=1e-3)
+    assert need["adapter and optimizer"] == pytest.approx(174.6e6 * (4 + 4 + 2), rel=1e-3)  # gradients in fp32 too
+    assert need["activations"] == 36 * 4096 * 4096 * 2, "what enters each layer"
+    assert need["logits"] == 2 * 1024 * 151_936 * 4
+    half = memory(asked, size, 4096, how.model_copy(update={"recompute_layers": 18}))["activations"]
+    none = memory(asked, size, 4096, how.model_copy(update={"recompute_layers": 0}))["activations"]
+    assert 2 * half == none + need["activations"]
+
+
+def test_every_way_to_cut_a_step_is_tried(eight_b):
+    asked, size = eight_b
+    assert {way.execution.micro_batch_rows for way in candidates(asked, size, 4096)} == {1, 2, 4, 8, 16}
 
 
 def test_a_larger_card_recomputes_less(eight_b):

@@ -114,9 +114,14 @@ def test_evaluation_leaves_nf4_gradients_and_weights_as_they_were(pico):
     assert lm.training
 
 
+def test_a_sample_of_rows_is_spread_over_all(pico):
+    rows = Rows(pico / "rows/papers/heldout")  # 8 of them
+    for most, places in ((3, (0, 3, 7)), (8, range(8)), (9, range(8))):
+        assert [row.doc_ids for row in heldout.sample_rows(rows, most)] == [rows[i].doc_ids for i in places]
+
+
 def test_score_counts_tokens_and_bytes_by_source(lm, pico):
     rows = heldout.sample_rows(Rows(pico / "rows/papers/heldout"), 5)
-    assert len(rows) == 5
     scores = heldout.score(lm, rows, 2, "cpu")
     assert set(scores) == {"papers", "all"}
     total = sum(float(lm(collate([row], "cpu"))) for row in rows)

@@ -435,8 +435,10 @@ def test_the_order_is_a_function_of_seed_and_step(pico):
     rows = [row for step in range(50) for row in order.rows(step)]
     domain = [row.doc_ids[0] for row in rows if row.doc_sources[0] == "papers"]
     assert len(rows) - len(domain) == 40  # a tenth of 400
-    for epoch in range(len(domain) // 40):  # each epoch shows every row once
-        assert len(set(domain[40 * epoch : 40 * (epoch + 1)])) == 40
+    epochs = [domain[start : start + 40] for start in range(0, 360, 40)]
+    assert {len(set(epoch)) for epoch in epochs} == {40}, "each shows every row once"
+    assert len(set(map(tuple, epochs))) == 9, "in an order of its own"
+    assert order.epochs(50) == 9
     assert sum(order.replay_rows(step) for step in range(50)) == 40
 
 
