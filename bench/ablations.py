@@ -80,7 +80,7 @@ def run_replay(folder: Path, out: Path, settings: list[str], seeds: range) -> tu
         for share, arm in zip(SHARES, found, strict=True):
             # max_epochs would lower the share where the general text is short: as asked here, and repetition is told
             words = (f"replay.share={share}", "replay.max_epochs=1000000")
-            phase1 = seeded(folder, out, settings, seed, *words).phase1
+            phase1 = seeded(folder, out, settings, seed, *words)["phase1"]
             phase1 = recipes.update(phase1, out=f"{out}/replay/seed-{seed}/share-{share:g}")
             results = run_step(phase1)
             before, after = (results["heldout"][when] for when in ("before", "after"))

@@ -13,8 +13,7 @@ import torch
 import yaml
 
 from nsllm_lite import cli
-from nsllm_lite.artifact import interrupts
-from nsllm_lite.corpus import build
+from nsllm_lite.artifact import interrupts, json_files
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM
 from tests.corpus.small import digests, prose, sample, values, write_lines
@@ -130,7 +129,7 @@ def test_other_work_is_cut_at_once_and_continues(tmp_path, monkeypatch, capsys):
         (tmp_path / f"{out}.yaml").write_text(yaml.safe_dump(values(tmp_path, out, sources)))
     assert cli.main(["corpus", str(tmp_path / "whole.yaml")]) == 0
     with monkeypatch.context() as patch:
-        send_at(patch, (build, "write_json"), 6, signal.SIGTERM)
+        send_at(patch, (json_files, "write_atomic"), 6, signal.SIGTERM)
         assert cli.main(["corpus", str(tmp_path / "cut.yaml")]) == 143
     assert "by SIGTERM; the same command continues" in capsys.readouterr().err
     assert not (tmp_path / "cut/manifest.json").exists()

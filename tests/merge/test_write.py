@@ -16,6 +16,7 @@ from nsllm_lite import cli
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.artifact.step import read_manifest
+from nsllm_lite.commands import typed
 from nsllm_lite.formats.weights import fingerprint_weights, read_header
 from nsllm_lite.merge import write, write_model
 from nsllm_lite.merge.write_model import merge
@@ -228,7 +229,7 @@ def test_the_words_of_the_command_line_reach_the_merge(pair, tmp_path, capsys):
     assert read_json(tmp_path / "out/config.json")["dtype"] == "float32"
     assert "verified: KL " in capsys.readouterr().out
     (base / "chat_template.jinja").unlink()
-    assert cli.parse_adapter("C:/x") == {"path": "C:/x", "weight": 1.0}
+    assert typed.parse_adapter("C:/x") == {"path": "C:/x", "weight": 1.0}
 
 
 def test_the_folder_is_loaded_as_any_other(copied):

@@ -2,12 +2,10 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from nsllm_lite.artifact.json_files import write_json
-from nsllm_lite.formats.rows import Row
 from nsllm_lite.train import guards
 from tests.raising import raises
 
@@ -24,7 +22,6 @@ def test_a_gradient_of_nothing_but_zeros_reaches_nobody():
 @pytest.mark.parametrize(("loss", "grad_norm"), [(math.nan, 1.0), (1.0, math.inf), (1.0, math.nan)])
 def test_either_loss_or_gradient_stops_the_run_where_it_is_not_finite(tmp_path, loss, grad_norm):
     write_json(tmp_path / "run.json", {"recipe": {"optimizer": {"learning_rate": 0.25}}})
-    rows = [Row(np.array([5, 0], np.int32), [2], ["arxiv:1"], ["papers"], [4])]
-    guards.require_finite(2, 1.0, 1.0, rows, tmp_path)
+    guards.require_finite(2, 1.0, 1.0, "documents", ["arxiv:1"], tmp_path)
     with raises("train-loss-not-finite", f"loss {loss}, gradient norm {grad_norm}", "arxiv:1", "0.25"):
-        guards.require_finite(3, loss, grad_norm, rows, tmp_path)
+        guards.require_finite(3, loss, grad_norm, "documents", ["arxiv:1"], tmp_path)
