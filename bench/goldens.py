@@ -81,7 +81,7 @@ def results_of(state: str, data: Path | None) -> Path:
         settings = {"PYTHONPATH": folder, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         words = list(COMMANDS)
         if data:
-            sources = [{"name": path.name, "path": str(path)} for path in sorted(data.iterdir()) if path.is_dir()]
+            sources = [{"name": "everything", "path": str(data)}]  # a folder of its own need not have a paper
             (Path(folder) / "real.yaml").write_text(json.dumps(CORPUS | {"sources": sources}))
             words.append(["corpus", "real.yaml"])
         for each in words:
