@@ -113,9 +113,9 @@ def run_recipe(args: argparse.Namespace) -> dict[str, Any]:
 
 def run_merge(args: argparse.Namespace, recipe: "Recipe") -> dict[str, Any]:
     """The merge; or only what each choice would give, or with the result sent to the hub."""
-    from nsllm_lite.merge.push import push, require_push
-
     if args.push_to_hub:
+        from nsllm_lite.merge.push import push, require_push
+
         require_push(args.push_to_hub, bool(args.compare))
     if args.compare:
         from nsllm_lite.merge.compare import compare_only

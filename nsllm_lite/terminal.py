@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-
 FOLDED = 12  # letters: longer words of a table, such as paths, may be folded
 
 

@@ -4,6 +4,7 @@ import ast
 import pickle
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from nsllm_lite.errors import RunError, UserError
@@ -13,37 +14,45 @@ ERRORS = ("UserError", "RunError")
 MAX_WORDING_CHARS = 30
 
 
-def words_of(node: ast.AST) -> str:
-    """A text as it stands in the source, with {...} for what is filled in."""
+def words_of(node: ast.AST, known: dict[str, str]) -> str:
+    """A text as it stands in the source, with {...} for what is filled in; `known` are the texts of local names."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id, "{...}")
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
         return "".join(part.value if isinstance(part, ast.Constant) else "{...}" for part in node.values)
+    if isinstance(node, ast.IfExp):
+        return words_of(node.body, known) + "\0" + words_of(node.orelse, known)
     if isinstance(node, ast.BinOp):
-        return words_of(node.left) + words_of(node.right)
+        return words_of(node.left, known) + words_of(node.right, known)
     return "{...}"
 
 
-def calls(*names: str) -> list[tuple[Path, ast.Call]]:
-    """All calls of these names in the package, with the file."""
-    found = []
-    for path in sorted((ROOT / "nsllm_lite").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", None) in names:
-                found.append((path, node))
-    return found
+def errors_of(tree: ast.Module) -> Iterator[tuple[ast.Call, dict[str, str]]]:
+    """Each call that makes an error, with the texts that the names of its function hold."""
+    within = {}  # the innermost function comes last
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        known: dict[str, str] = {}
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name, text = node.targets[0].id, words_of(node.value, known)
+                known[name] = known[name] + "\0" + text if name in known else text
+        within |= {id(node): known for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) in ERRORS:
+            yield node, within.get(id(node), {})
 
 
 def messages() -> list[tuple[Path, int, str, list[str]]]:
     """(file, line, code, [found, needed, to do]) of each error that the package raises."""
     found = []
-    for path, call in calls(*ERRORS):
-        assert isinstance(call.args[0], ast.Constant), f"{path}:{call.lineno}: the code must be a plain text"
-        parts = [words_of(arg) for arg in call.args[1:]]
-        assert len(parts) in (2, 3), (
-            f"{path}:{call.lineno}: what was found, what is needed where it is not plain, to do"
-        )
-        found.append((path, call.lineno, call.args[0].value, parts))
+    for path in sorted((ROOT / "nsllm_lite").rglob("*.py")):
+        for call, known in errors_of(ast.parse(path.read_text())):
+            assert isinstance(call.args[0], ast.Constant), f"{path}:{call.lineno}: the code must be a plain text"
+            parts = [words_of(arg, known) for arg in call.args[1:]]
+            assert len(parts) in (2, 3), f"{path}:{call.lineno}: found, needed where that is not plain, to do"
+            found.append((path, call.lineno, call.args[0].value, parts))
     return found
 
 

@@ -13,6 +13,7 @@ from nsllm_lite.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 GIB = 2**30
 
 

@@ -18,7 +18,6 @@ from nsllm_lite.terminal import progress
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-
 FILES = "files.json"
 BESIDE_WEIGHTS = ("config.json", "model.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt")
 """Of a model's directory, what decides its numbers; a generation config or a chat template may be changed by hand."""

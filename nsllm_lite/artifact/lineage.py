@@ -6,6 +6,7 @@ A step is a directory that a verb writes; what it was made from follows from its
 import json
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from nsllm_lite.recipe.values import Strict
 FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
 MAX_BEHIND = 20  # phases and merges behind one another
 WEIGHTS = ("weights", "adapter")  # inputs that the weights of a step's result come from
-HASHES = TypeAdapter(dict[str, str | None])
+_adapter = cache(TypeAdapter)
+HASHES = dict[str, str | None]  # of a step's inputs, by label
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,10 @@ class Step:
         path, lines = self.folder / "metrics.jsonl", []
         for line in path.read_text(errors="replace").split("\n") if path.is_file() else []:
             try:
-                value = json.loads(line)
+                Line.model_validate_json(line)
+                lines.append(json.loads(line))
             except (ValueError, RecursionError):
                 break
-            if _problems(Line, value):
-                break
-            lines.append(value)
         return lines
 
     def tokens(self) -> int | None:
@@ -111,8 +111,8 @@ def read_step(folder: Path) -> Step | None:
     manifest = read_json(path) if path.is_file() else None
     if isinstance(manifest, dict) and {"verb", "recipe", "inputs", "results"} <= manifest.keys():
         times = read_json(folder / "times.json") if (folder / "times.json").is_file() else {}
-        if times and (wrong := _problems(Times, times)):
-            raise damaged(folder / "times.json", "; ".join(wrong[:5]))
+        if times:
+            _validated(folder / "times.json", times=(Times, times))
         parts = (manifest["recipe"], manifest["inputs"], manifest["results"])
         return _whole(folder, path, manifest["verb"], FINISHED, *parts, times)
     for path in dict.fromkeys(folder / kind.begun for kind in KINDS.values()):
@@ -128,23 +128,21 @@ def _whole(folder: Path, path: Path, kind: Any, state: str, recipe: Any, inputs:
     if not isinstance(kind, str):
         raise damaged(path, "it does not tell of which kind it is")
     about = KINDS.get(kind, _UNKNOWN)
-    loosened = lenient(about.recipe)
-    wrong = [f"recipe.{problem}" for problem in _problems(loosened, recipe)]
-    wrong += [f"results.{problem}" for problem in _problems(about.leaves, results)]
-    wrong += [f"inputs.{problem}" for problem in _problems(HASHES, inputs)]
+    parts = {"recipe": (lenient(about.recipe), recipe), "results": (about.leaves, results), "inputs": (HASHES, inputs)}
+    return Step(folder, kind, state, _validated(path, **parts)["recipe"], inputs, results, times)
+
+
+def _validated(path: Path, **parts: tuple[Any, Any]) -> dict[str, Any]:
+    """The parts of a file, each a type and a value from JSON, as that type has it; UserError where one is not of it."""
+    valid, wrong = {}, []
+    for name, (kind, value) in parts.items():
+        try:
+            valid[name] = _adapter(kind).validate_json(json.dumps(value))
+        except ValidationError as error:
+            wrong += [f"{'.'.join(map(str, (name, *problem['loc'])))}: {problem['msg']}" for problem in error.errors()]
     if wrong:
         raise damaged(path, "; ".join(wrong[:5]))
-    return Step(folder, kind, state, loosened.model_validate_json(json.dumps(recipe)), inputs, results, times)
-
-
-def _problems(asked: type[Lenient] | TypeAdapter, value: Any) -> list[str]:
-    """What in a value from JSON is not of its type."""
-    check = asked.validate_json if isinstance(asked, TypeAdapter) else asked.model_validate_json
-    try:
-        check(json.dumps(value))
-    except ValidationError as error:
-        return [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-    return []
+    return valid
 
 
 def find_steps(root: Path) -> list[Step]:

@@ -78,7 +78,6 @@ def choose_size(card_gib: float | None) -> tuple[str, str]:
 
 def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
     """Recipe folder (here, or as installed), size and why: as asked, nano without a corpus, else by the card."""
-
     asked = Path(args.recipes or f"recipes/{SIZED if args.corpus or args.size else 'nano'}")
     folder, size = pick_size(asked, args.size, args.model)
     folder = located(folder)

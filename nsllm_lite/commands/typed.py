@@ -12,11 +12,16 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import KINDS, Recipe
 
 MERGE_WORDS = ("base", "out", "base_weights", "then_requantize", "heldout_rows", "max_rows", "dtype", "trust_base")
+YAML = (".yaml", ".yml")
 EVAL_WORDS = ("out", "tasks", "max_items", "encoder", "seed")
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """Raises UserError where the recipe is wrong, or of another kind than the verb."""
+    has_file = str(args.models[0]).endswith(YAML) if args.verb == "eval" else args.recipe is not None
+    if args.run and not has_file:
+        todo = f"Name one (nsllm-lite {args.verb} RECIPE --run {args.run}), or leave --run out."
+        raise UserError("run-without-recipe", f"--run {args.run}, but no recipe has paths to fill in.", todo)
     return {"merge": merge_recipe, "eval": eval_recipe}.get(args.verb, file_recipe)(args)
 
 
@@ -74,17 +79,17 @@ def eval_recipe(args: argparse.Namespace) -> Recipe:
     """Recipe and overrides, or models by name with words of their own."""
     first, *others = args.models
     given = {name: getattr(args, name) for name in EVAL_WORDS if getattr(args, name) is not None}
-    if first.endswith((".yaml", ".yml")):
+    if first.endswith(YAML):
         values = read_kind("eval", Path(first), others, args.run)
     else:
         values = {"kind": "eval", "out": "runs/eval", "seed": 0, "tasks": "bundled"}
         values["models"] = [{"name": word.rstrip("/"), "path": word} for word in args.models]
     if args.file:
         files = [parse_task_file(word) for word in args.file]
-        given |= {"files": files} | ({} if args.tasks or first.endswith(".yaml") else {"tasks": None})
+        given |= {"files": files} | ({} if args.tasks or first.endswith(YAML) else {"tasks": None})
     if args.backend:
         given["execution"] = {**values.get("execution", {}), "backend": args.backend}
-    return recipes.validate(values | given, first if first.endswith((".yaml", ".yml")) else "nsllm-lite eval")
+    return recipes.validate(values | given, first if first.endswith(YAML) else "nsllm-lite eval")
 
 
 def parse_task_file(word: str) -> dict:

@@ -9,9 +9,6 @@ from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
 ATTENTION = "nsllm_packed"
 
 
-# ----------------------------------------------------------------------------------------------------- attention
-
-
 def register_attention() -> None:
     from transformers import AttentionInterface
 

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-# --------------------------------------------------------------------------------------------------- the forward
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rows laid end to end: T tokens of several documents."""

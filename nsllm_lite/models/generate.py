@@ -17,7 +17,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-
 T = TypeVar("T")
 
 CPU_BATCH_TOKENS = 8_192

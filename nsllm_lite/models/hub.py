@@ -8,11 +8,9 @@ from nsllm_lite.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
 LOADED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
 """All that is ever fetched from a hub; the card tells the licence."""
-
-
-# ------------------------------------------------------------------------------------------------------- weights
 
 
 def resolve_model(name: str, named_by: Path | None = None) -> Path:

@@ -7,8 +7,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.values import Count, Name, Share, Strict, none_word, require_different, require_one
 
-# ------------------------------------------------------------------------------------------------------- corpus
-
 
 class Fields(Strict):
     """Where records of the user's own have what. Each is a field or column, or a path into inner ones: `body.summary`.

@@ -16,8 +16,6 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.kinds import KINDS, Recipe
 from nsllm_lite.recipe.values import Strict
 
-# ---------------------------------------------------------------------------------------------------------- load
-
 
 def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """The recipe at `path` with `key=value` overrides (dotted keys, YAML values) applied.

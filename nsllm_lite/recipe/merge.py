@@ -7,8 +7,6 @@ from pydantic import Field, model_validator
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.values import Count, Name, Strict
 
-# -------------------------------------------------------------------------------------------------------- merge
-
 
 class MergedAdapter(Strict):
     """An adapter folder, its update taken `weight` times."""

@@ -144,13 +144,13 @@ def read_questions(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """(task, item) of each line {id, paper, kind, question, choices, answer}; choices are lettered A, B, C, ...
 
     Raises:
-        UserError: a line is no such question.
+        UserError: a line is no such question, or no UTF-8.
     """
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
             try:
-                yield question_item(json.loads(line))
-            except (KeyError, TypeError, ValueError) as error:
+                yield question_item(json.loads(line.decode()))
+            except (KeyError, TypeError, ValueError, RecursionError) as error:
                 raise UserError(
                     "questions-line-unfit",
                     f"{path}, line {number}: no question ({type(error).__name__}: {error}).",

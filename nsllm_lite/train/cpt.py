@@ -44,7 +44,7 @@ def train(recipe: Train) -> dict[str, Any]:
     device, card_bytes, card = setup.choose_card(recipe)
     team = Processes(make_accelerator(recipe, device))
     run = TrainingRun(recipe, inputs.hashes, recipe.evaluation.every_steps, started, team)
-    if results := run.finished():
+    if (results := run.finished()) is not None:
         if inputs.overlay and team.is_first:
             plot_losses(run.out, budget.steps, overlay=inputs.overlay)
             print(f"{run.out}: loss.png drawn again over {recipe.overlay}")

@@ -36,6 +36,7 @@ EMPTY_ANSWER = "empty answer"
 SEVERAL_TURNS = "several turns, which the plain template has not"
 SPECIAL_TOKEN = "a special token of the template in its text"
 TOO_LONG = "more than max_tokens"
+NOT_UNICODE = "half a character (a lone surrogate)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,8 @@ class Template:
         plain = self.kind == "plain"
         self._tokenizer.encode_special_tokens = plain
         for text, answers in pieces:
+            if not text.isascii() and text != text.encode(errors="ignore").decode():
+                raise LeftOutError(NOT_UNICODE)
             piece = self._tokenizer.encode(text, add_special_tokens=False).ids
             piece += [self.end_id] if plain and answers else []
             ids += piece

@@ -45,7 +45,7 @@ def sft(recipe: Sft) -> dict[str, Any]:
     inputs = read_inputs(recipe)
     device, card_bytes, card = setup.choose_card(recipe)
     run = TrainingRun(recipe, inputs.hashes, recipe.evaluate_steps, started, Processes())
-    if results := run.finished():
+    if (results := run.finished()) is not None:
         return results
     for name, ledger in inputs.ledgers.items():
         if ledger.counts():

@@ -170,6 +170,10 @@ def test_what_is_wrong_is_said(corpus, tmp_path, monkeypatch):
         write_lines(tmp_path / "q.jsonl", [question(1, "p"), broken])
         with raises("questions-line-unfit", f"{tmp_path}/q.jsonl, line 2:", found):
             make_tasks(tasks_of(corpus, tmp_path / "out", [tmp_path / "q.jsonl"]))
+    for content, found in ((b"\xff\n", "UnicodeDecodeError"), (b"[" * 100_000 + b"\n", "RecursionError")):
+        (tmp_path / "q.jsonl").write_bytes(content)
+        with raises("questions-line-unfit", f"{tmp_path}/q.jsonl, line 1:", found):
+            make_tasks(tasks_of(corpus, tmp_path / "out", [tmp_path / "q.jsonl"]))
     with monkeypatch.context() as patch:
         patch.setattr(instruct_files, "document_items", lambda *_: {})
         with raises("tasks-none-made", corpus):

@@ -417,7 +417,7 @@ def test_every_record_is_used_or_left_out_for_a_reason(home, tmp_path):
         record(0), record(1, output="  "), record(2, input="word " * 300), record(3, output=None), ["no"],
         {"text": "x"}, chat("Hello?", "Hi."), chat("Hello?"), chat("Hello?", "Hi.", "And?", "So."),
         chat("Hello?", "Hi.", "And?"), {"messages": []}, {"messages": [{"role": "assistant", "content": "Hi."}]},
-        record(4, instruction="", input=" "),
+        record(4, instruction="", input=" "), record(5, input="half \ud800 a character"),
         {"messages": [{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "Hi."}]},
     ]  # fmt: skip
     examples, counts = examples_of(home, tmp_path, records)
@@ -426,6 +426,7 @@ def test_every_record_is_used_or_left_out_for_a_reason(home, tmp_path):
     assert counts["left_out"] == {
         "empty answer": 2,
         "empty prompt": 1,
+        "half a character (a lone surrogate)": 1,
         "more than max_tokens": 1,
         "not this format": 6,
         "several turns, which the plain template has not": 1,
