@@ -1,4 +1,4 @@
-"""The door: `nsllm-lite VERB ...`. Parses, loads the recipe, calls one function; heavy imports wait for their verb."""
+"""Entry point of `nsllm-lite VERB ...`: parses, loads the recipe, calls one function. Heavy imports are lazy."""
 
 import argparse
 import contextlib
@@ -112,7 +112,7 @@ def run_recipe(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_merge(args: argparse.Namespace, recipe: "Recipe") -> dict[str, Any]:
-    """The merge; or only what each choice would give, or with the result sent to the hub."""
+    """The merge; with --compare only the comparison, with --push-to-hub also the upload."""
     if args.push_to_hub:
         from nsllm_lite.merge.push import push, require_push
 
@@ -134,7 +134,7 @@ def run_tool(args: argparse.Namespace) -> Any:
 
 
 def run_step(recipe: "Recipe") -> dict[str, Any]:
-    """Runs a recipe, while nobody else writes into its folder.
+    """Runs a recipe, holding the lock of its output folder.
 
     Raises:
         UserError: another process holds the output folder.

@@ -1,4 +1,4 @@
-"""What ends a verb: errors with a stable code, so that tests and scripts do not depend on their wording."""
+"""Errors that end a verb, with a stable code, so that tests and scripts do not depend on the wording."""
 
 
 class _Coded:

@@ -44,7 +44,7 @@ def require_inside(path: Path, top: Path) -> None:
         raise UserError(
             "model-link-outside",
             f"{path} is a link that leads out of its folder, to {path.resolve()}.",
-            "Of a model only files in its folder are passed on:",
+            "Only files inside the model's folder are copied:",
             "put a copy of that file there if it belongs to the model, or remove the link.",
         )
 
@@ -57,7 +57,7 @@ def require_plain_model(folder: Path) -> dict[str, Any]:
     """
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
-        found = f"{folder}/config.json holds no settings of a model."
+        found = f"{folder}/config.json is not a model config."
         raise UserError("model-config-wrong", found, "Fetch it again, or name another MODEL.")
     weight_files(folder)
     if (folder / "adapter_config.json").is_file():
@@ -147,7 +147,7 @@ def require_lora(settings: object, where: Path) -> None:
             if _HEAVY_PATTERN.search(str(pattern)) or len(str(pattern)) > MAX_PATTERN_CHARS:
                 raise UserError(
                     "adapter-pattern-endless",
-                    f"{where}: the pattern {str(pattern)[:80]!r} of {key} may take for ever to match.",
+                    f"{where}: the pattern {str(pattern)[:80]!r} of {key} may take forever to match.",
                     f"Repeated groups and more than six repetitions in one pattern of {key} are refused:",
                     "name the modules instead.",
                 )

@@ -1,5 +1,7 @@
 """Pico models and rows, made in a second from nothing; no test reaches the network."""
 
+import base64
+import gc
 import os
 import signal
 import socket
@@ -20,6 +22,9 @@ from nsllm_lite.recipe.train import ModelShape
 VOCAB = 300
 ROW_TOKENS = 64
 END_OF_TEXT = 0
+BLANK_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +38,21 @@ def _no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def _pictures_are_blank(request, monkeypatch):
+    """Drawing a picture takes longer than training a pico model: only tests marked `pictures` do it."""
+    if not request.node.get_closest_marker("pictures"):
+        from matplotlib.figure import Figure
+
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).write_bytes(BLANK_PNG))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen_heap():
+    """TRL and accelerate collect garbage after each training, over all that the libraries hold."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -82,6 +82,8 @@ def test_the_verdict_is_paired_by_seed(ablations):
     assert ablations.judge([0.2]) == "one seed, no spread to compare with"
 
 
+@pytest.mark.slow
+@pytest.mark.pictures
 def test_shares_are_trained_as_asked(ablations, tmp_path, capsys):
     """Also where the recipe would repeat the general text too often and lower them."""
     ablations.main(["replay", "--seeds", "1", "--out", str(tmp_path), *FEW, "phase1.replay.max_epochs=0.01"])

@@ -17,6 +17,7 @@ import yaml
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.disk import GIB
+from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.commands import stories
 from nsllm_lite.errors import RunError
 
@@ -280,9 +281,10 @@ def test_wrong_input_leaves_stdout_empty(capsys, tmp_path):
     assert str(tmp_path / "none") in told.err
 
 
-def test_a_reader_that_goes_away():
+def test_a_reader_that_goes_away(tmp_path):
     """As with `| head`: no traceback, and the status a shell gives for it."""
-    command = [sys.executable, "-m", "nsllm_lite.cli", "plan", "recipes/nano"]
+    write_json(tmp_path / "merged/manifest.json", {"verb": "merge", "recipe": {}, "inputs": {}, "results": {}})
+    command = [sys.executable, "-m", "nsllm_lite.cli", "runs", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         process.wait(60)

@@ -1,6 +1,7 @@
 """Every error has a code that a test matches; to read all messages: pytest -s tests/test_messages.py."""
 
 import ast
+import functools
 import pickle
 import re
 from collections import defaultdict
@@ -44,6 +45,7 @@ def errors_of(tree: ast.Module) -> Iterator[tuple[ast.Call, dict[str, str]]]:
             yield node, within.get(id(node), {})
 
 
+@functools.cache
 def messages() -> list[tuple[Path, int, str, list[str]]]:
     """(file, line, code, [found, needed, to do]) of each error that the package raises."""
     found = []

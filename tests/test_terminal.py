@@ -1,13 +1,12 @@
 """Tables on a terminal; in pipes and logs the same as plain lines, whole, and without a control character."""
 
+import contextlib
 import os
 import pty
-import subprocess
-import sys
 
 import pytest
 
-from nsllm_lite import terminal
+from nsllm_lite import cli, terminal
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.terminal import progress
 
@@ -79,20 +78,21 @@ def test_markdown_is_itself_in_a_pipe_and_drawn_on_a_terminal(capsys, columns):
         assert word in drawn
 
 
-def test_colours_are_for_terminals_only(tmp_path):
+def test_colours_are_for_terminals_only(tmp_path, capfd, monkeypatch):
     """The command itself, in a pipe and in a terminal."""
     write_json(tmp_path / "merged/manifest.json", {
         "verb": "merge", "recipe": {"base": "B", "adapter": "A"}, "inputs": {}, "results": {},
     })  # fmt: skip
-    command = [sys.executable, "-m", "nsllm_lite.cli", "runs", str(tmp_path)]
-    env = os.environ | {"TERM": "xterm", "COLUMNS": "200"}
-    piped = subprocess.run(command, check=True, capture_output=True, env=env).stdout.decode()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["runs", str(tmp_path)]) == 0
+    piped = capfd.readouterr().out
     assert [line.split()[:2] for line in piped.splitlines()] == [["run", "step"], [f"{tmp_path}/merged", "merge"]]
     assert "\x1b" not in piped
     assert "\r" not in piped
     ours, theirs = pty.openpty()
-    subprocess.run(command, check=True, stdout=theirs, env=env)
-    os.close(theirs)
+    with open(theirs, "w") as screen, contextlib.redirect_stdout(screen):
+        assert cli.main(["runs", str(tmp_path)]) == 0
     assert b"\x1b[1m" in os.read(ours, 10_000)
     os.close(ours)
 

@@ -35,6 +35,7 @@ def nsllm(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.pictures
 def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     out = tmp_path / "run"
     status, text = nsllm("phase1", "--out", out, *FEW)
@@ -104,7 +105,7 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     assert f"{out}/corpus" in text
 
 
-def test_a_users_papers_and_model(nsllm, tmp_path, monkeypatch):
+def test_a_users_papers_and_model(nsllm, pico, tmp_path):
     """CORPUS= and MODEL= on the CPU recipes: arXiv JSON lines, and a base model in a folder."""
     papers = tmp_path / "arxiv.jsonl"
     words = ("phonon", "lattice", "quark", "enzyme", "galaxy", "tensor", "laser", "protein", "neuron", "plasma")
@@ -121,14 +122,11 @@ def test_a_users_papers_and_model(nsllm, tmp_path, monkeypatch):
                 "categories": "q-bio.NC",
             }
             file.write(json.dumps(record) + "\n")
-    first = tmp_path / "first"
-    few = [word for word in FEW if not word.startswith("phase2")]
-    status, text = nsllm("phase1", "--out", first, *few)
+    base = pico / "base"
+    words = ["--corpus", papers, "--recipes", "recipes/nano", "--model", base, "--out", tmp_path / "run"]
+    status, text = nsllm("phase1", *words, *(word for word in FEW if not word.startswith(("base", "phase2"))))
     assert status == 0, text
-    words = ["--corpus", papers, "--recipes", "recipes/nano", "--model", first / "model1", "--out", tmp_path / "second"]
-    status, text = nsllm("phase1", *words, *(word for word in few if not word.startswith("base")))
-    assert status == 0, text
-    assert read_manifest(tmp_path / "second/phase1")["inputs"]["base"] == fingerprint_weights(first / "model1")
+    assert read_manifest(tmp_path / "run/phase1")["inputs"]["base"] == fingerprint_weights(base)
     # phase 2: no paper has full text, and it says so before anything long begins
     status, text = nsllm("phase2", *words, *(word for word in FEW if not word.startswith("base")))
     assert status == 2

@@ -1,4 +1,4 @@
-"""Is what a step was made from still there, and still what it was? Found by the paths in its recipe, hashed again."""
+"""Checks a step's inputs: whether each still exists at the path in the recipe, with the hash in the manifest."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ HASHED = {
 
 
 class Checked(NamedTuple):
-    """One thing a step was made from; `step` is None where no manifest tells who made it."""
+    """One input of a step; `step` is None where no manifest names the step that made it."""
 
     label: str
     path: str
@@ -34,7 +34,7 @@ class Checked(NamedTuple):
 
 
 def checked_inputs(step: Step) -> list[Checked]:
-    """What a step was made from, the model before the rows."""
+    """The inputs of a step, the model before the rows."""
     found = []
     for label, path, key, hashed in step.made_from():
         place = here(path, step)
@@ -66,7 +66,7 @@ def _compare(step: Step, place: Path, known: str | None, hashed: str) -> str:
 
 
 def _sha256_data(step: Step) -> str:
-    """Of all data files of a step, as it takes them."""
+    """Hash over all data files of a step, computed as the step computes it."""
     files: list[Path] = []
     for path in (here(one.path, step) for one in step.made_from() if one.hashed == "files"):
         if path:

@@ -1,7 +1,7 @@
 """`nsllm-lite doctor`: does this machine train and merge right? Every check runs the real code on a tiny model.
 
 A check returns what it saw, or raises: `BrokenError` with what to do, `NotHereError` where there is nothing to check.
-Anything else that is raised counts as a failure too, with its own words.
+Any other exception counts as a failure with its own message.
 """
 
 import copy
@@ -42,7 +42,7 @@ UPGRADE = "install the versions of constraints.txt: python -m pip install -c con
 
 
 class BrokenError(Exception):
-    """What was seen, and what to do."""
+    """What the check saw, and what to do."""
 
     def __init__(self, seen: str, to_do: str):
         super().__init__(seen)
@@ -50,14 +50,14 @@ class BrokenError(Exception):
 
 
 class NotHereError(Exception):
-    """Why the check does not apply."""
+    """The check does not apply to this machine; the message says why."""
 
 
 # --------------------------------------------------------------------------------------------------------- checks
 
 
-def check_card(patient: TinyRun) -> str:
-    if patient.device == "cpu":
+def check_card(tiny: TinyRun) -> str:
+    if tiny.device == "cpu":
         if not torch.cuda.is_available() and (
             problem := nvidia_driver.why_no_card(torch.__version__, torch.version.cuda)
         ):
@@ -68,7 +68,7 @@ def check_card(patient: TinyRun) -> str:
     return f"{card.name}, {card.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}, {words}"
 
 
-def check_room(patient: TinyRun) -> str:
+def check_room(tiny: TinyRun) -> str:
     free_gib = shutil.disk_usage(Path.cwd()).free / GIB
     with open("/proc/meminfo") as file:
         memory_gib = int(next(line for line in file if line.startswith("MemAvailable")).split()[1]) / 2**20
@@ -87,29 +87,29 @@ def check_room(patient: TinyRun) -> str:
     return f"{seen}: enough for a run of {largest}"
 
 
-def check_packing(patient: TinyRun) -> str:
-    lm = PackedLM(patient.load("none")).eval()
-    row = patient.some_rows(1)[0]
-    packed = lm.logits(collate([row], patient.device))
+def check_packing(tiny: TinyRun) -> str:
+    lm = PackedLM(tiny.load("none")).eval()
+    row = tiny.some_rows(1)[0]
+    packed = lm.logits(collate([row], tiny.device))
     start, worst = 0, 0.0
     for length in row.doc_lengths:
         alone = Row(row.input_ids[start : start + length], [length], ["x"], ["x"], [1])
-        difference = packed[start : start + length] - lm.logits(collate([alone], patient.device))
+        difference = packed[start : start + length] - lm.logits(collate([alone], tiny.device))
         start, worst = start + length, max(worst, difference.abs().max().item())
     if not worst < 1e-4:
         raise BrokenError(f"logits of packed documents differ by {worst:.1e}", UPGRADE)
     return f"logits within {worst:.0e}"
 
 
-def check_accumulation(patient: TinyRun) -> str:
-    lm = PackedLM(patient.load("none").requires_grad_(True))
-    rows = patient.some_rows(4)
+def check_accumulation(tiny: TinyRun) -> str:
+    lm = PackedLM(tiny.load("none").requires_grad_(True))
+    rows = tiny.some_rows(4)
     targets = sum(row.num_targets for row in rows)
 
     def gradient(groups: list[list[Row]]) -> torch.Tensor:
         lm.zero_grad()
         for group in groups:
-            (lm(collate(group, patient.device)) / targets).backward()
+            (lm(collate(group, tiny.device)) / targets).backward()
         return torch.cat([parameter.grad.flatten() for parameter in lm.parameters()])
 
     whole, parts = gradient([rows]), gradient([[row] for row in rows])
@@ -119,14 +119,14 @@ def check_accumulation(patient: TinyRun) -> str:
     return f"gradients within {error:.0e}"
 
 
-def check_fused_layers(patient: TinyRun) -> str:
+def check_fused_layers(tiny: TinyRun) -> str:
     from nsllm_lite.kernels.fused_layers import use_fused_layers
 
     adapter = Adapter(rank=4, alpha=8, rslora=False, targets=list(ALL_LINEAR))
-    batch = collate(patient.some_rows(2), patient.device)
+    batch = collate(tiny.some_rows(2), tiny.device)
 
     def gradients(fused: bool) -> torch.Tensor:
-        lm = PackedLM(add_adapter(patient.load("nf4"), adapter, "doctor", seed=0))
+        lm = PackedLM(add_adapter(tiny.load("nf4"), adapter, "doctor", seed=0))
         for name, parameter in lm.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.constant_(parameter, 0.01)
@@ -142,22 +142,22 @@ def check_fused_layers(patient: TinyRun) -> str:
     return f"gradients within {error:.0e} of PEFT's"
 
 
-def check_end_of_text(patient: TinyRun) -> str:
-    rows = patient.some_rows(8)
+def check_end_of_text(tiny: TinyRun) -> str:
+    rows = tiny.some_rows(8)
     documents = sum(len(row.doc_lengths) for row in rows)
-    batch = collate(rows, patient.device)
+    batch = collate(rows, tiny.device)
     learned = int((batch.targets == END_OF_TEXT).sum())
     if learned != documents:
         raise BrokenError(f"{learned} end-of-text targets for {documents} documents", UPGRADE)
     return f"{documents} documents, {learned} end-of-text targets"
 
 
-def check_nf4(patient: TinyRun) -> str:
+def check_nf4(tiny: TinyRun) -> str:
     from bitsandbytes import functional
 
     from nsllm_lite.merge import nf4
 
-    base, plain = patient.load("nf4"), patient.load("none")
+    base, plain = tiny.load("nf4"), tiny.load("none")
     means = nf4_means(base)
     different = total = 0
     for name, mean in means.items():
@@ -172,10 +172,10 @@ def check_nf4(patient: TinyRun) -> str:
     return f"{total:,} weights, {different:,} different from NF4 done by hand"
 
 
-def check_evaluation(patient: TinyRun) -> str:
+def check_evaluation(tiny: TinyRun) -> str:
     adapter = Adapter(rank=4, alpha=8, rslora=False, targets=list(ALL_LINEAR))
-    lm = PackedLM(add_adapter(patient.load("nf4"), adapter, "doctor", seed=0))
-    batch = collate(patient.some_rows(1), patient.device)
+    lm = PackedLM(add_adapter(tiny.load("nf4"), adapter, "doctor", seed=0))
+    batch = collate(tiny.some_rows(1), tiny.device)
 
     def gradients() -> list[torch.Tensor]:
         lm.zero_grad()
@@ -183,44 +183,44 @@ def check_evaluation(patient: TinyRun) -> str:
         return [p.grad.clone() for p in lm.parameters() if p.requires_grad]
 
     before = gradients()
-    heldout.score(lm, patient.some_rows(1), 1, patient.device)
+    heldout.score(lm, tiny.some_rows(1), 1, tiny.device)
     if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(before, gradients(), strict=True)):
         raise BrokenError("evaluating the NF4 model changed its gradients", UPGRADE)
     return "an evaluation in between leaves the gradients as they were"
 
 
-def check_moved(patient: TinyRun) -> str:
+def check_moved(tiny: TinyRun) -> str:
     from safetensors.torch import load_file
 
-    tensors = load_file(patient.trained / "adapter/adapter_model.safetensors")
+    tensors = load_file(tiny.trained / "adapter/adapter_model.safetensors")
     still = [name for name, tensor in tensors.items() if "lora_B" in name and not tensor.any()]
     if still or len(tensors) != 2 * 2 * len(ALL_LINEAR):
         raise BrokenError(f"{len(still)} of {len(tensors)} trained tensors did not move, {still[:1]}", UPGRADE)
     return f"all {len(tensors)} tensors of the adapter have moved"
 
 
-def check_resume(patient: TinyRun) -> str:
+def check_resume(tiny: TinyRun) -> str:
     from nsllm_lite.train.cpt import train
 
-    whole, broken = patient.trained, patient.folder / "broken"
+    whole, broken = tiny.trained, tiny.folder / "broken"
     shutil.copytree(whole, broken)
     for path in (broken / "manifest.json", broken / "loss.png", broken / "samples.md"):
         path.unlink(missing_ok=True)
     shutil.rmtree(broken / "adapter")
     shutil.rmtree(broken / f"checkpoints/step-{STEPS:06d}")
-    train(patient.recipe("broken"))
+    train(tiny.recipe("broken"))
     one, two = ((folder / "adapter/adapter_model.safetensors").read_bytes() for folder in (whole, broken))
     if one == two:
         return "bit for bit the same after a stop in the middle"
-    if patient.device == "cuda":
+    if tiny.device == "cuda":
         return "a resumed run differs in bits; GPU kernels add in any order"
     raise BrokenError("a resumed run ends in other weights than an unbroken one", UPGRADE)
 
 
-def check_cross_entropy(patient: TinyRun) -> str:
+def check_cross_entropy(tiny: TinyRun) -> str:
     torch.manual_seed(0)
-    hidden = torch.randn(200, 64, device=patient.device, requires_grad=True)
-    head, targets = torch.randn(VOCAB, 64, device=patient.device), torch.randint(VOCAB, (200,), device=patient.device)
+    hidden = torch.randn(200, 64, device=tiny.device, requires_grad=True)
+    head, targets = torch.randn(VOCAB, 64, device=tiny.device), torch.randint(VOCAB, (200,), device=tiny.device)
     found = []
     for function in (linear_cross_entropy, linear_cross_entropy_reference):
         hidden.grad = None
@@ -234,13 +234,13 @@ def check_cross_entropy(patient: TinyRun) -> str:
     return f"loss and gradient within {error:.0e} of torch's"
 
 
-def check_liger(patient: TinyRun) -> str:
-    if patient.device == "cpu":
+def check_liger(tiny: TinyRun) -> str:
+    if tiny.device == "cpu":
         raise NotHereError("Triton kernels need a card")
     from nsllm_lite.kernels.liger import use_liger_kernels
 
-    plain = patient.load("none")
-    batch = collate(patient.some_rows(2), patient.device)
+    plain = tiny.load("none")
+    batch = collate(tiny.some_rows(2), tiny.device)
     expected = PackedLM(plain).losses(batch)
     swapped = use_liger_kernels(with_liger := copy.deepcopy(plain))
     worst = (PackedLM(with_liger).losses(batch) - expected).abs().max().item()
@@ -249,17 +249,17 @@ def check_liger(patient: TinyRun) -> str:
     return f"{sum(swapped.values())} modules, token losses within {worst:.0e}"
 
 
-def check_merge(patient: TinyRun) -> str:
+def check_merge(tiny: TinyRun) -> str:
     from peft import PeftModel
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
     from nsllm_lite.merge.write_model import merge
 
-    adapter, out = patient.trained / "adapter", patient.folder / "merged"
-    values = {"base": str(patient.base), "adapter": str(adapter), "out": str(out), "base_weights": "original"}
+    adapter, out = tiny.trained / "adapter", tiny.folder / "merged"
+    values = {"base": str(tiny.base), "adapter": str(adapter), "out": str(out), "base_weights": "original"}
     merge(Merge(kind="merge", then_requantize=True, shard_bytes=10**9, **values))
-    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(patient.base), adapter).merge_and_unload()
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny.base), adapter).merge_and_unload()
     ours = load_file(out / "model.safetensors")
     different = [name for name, weight in theirs.state_dict().items() if not torch.equal(weight, ours[name])]
     if different:
@@ -295,10 +295,10 @@ def doctor() -> dict[str, Any]:
     device, _, _ = find_device()
     checks: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as name:
-        patient = TinyRun(Path(name), device)
+        tiny = TinyRun(Path(name), device)
         for label, check in CHECKS.items():
             with quiet() as printed:
-                verdict, seen, to_do = examine(check, patient)
+                verdict, seen, to_do = examine(check, tiny)
             terminal.row((verdict, label, seen), (5, 32), style=STYLES[verdict])
             checks.append({"check": label, "verdict": verdict, "seen": seen, "to_do": to_do})
             if verdict == "FAIL":
@@ -308,10 +308,10 @@ def doctor() -> dict[str, Any]:
     return {"versions": about, "device": device, "checks": checks, "failed": failed}
 
 
-def examine(check: Callable[[TinyRun], str], patient: TinyRun) -> tuple[str, str, str]:
+def examine(check: Callable[[TinyRun], str], tiny: TinyRun) -> tuple[str, str, str]:
     """(pass, FAIL or n/a; what was seen; what to do)"""
     try:
-        return "pass", check(patient), ""
+        return "pass", check(tiny), ""
     except NotHereError as reason:
         return "n/a", str(reason), ""
     except BrokenError as broken:
@@ -323,7 +323,7 @@ def examine(check: Callable[[TinyRun], str], patient: TinyRun) -> tuple[str, str
 
 @contextmanager
 def quiet():  # noqa: ANN201
-    """What the checks print is kept for those that fail."""
+    """Captures what a check prints, to be shown if it fails."""
     printed = StringIO()
     with redirect_stdout(printed), redirect_stderr(printed):
         yield printed

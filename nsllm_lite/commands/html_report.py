@@ -41,7 +41,7 @@ def write_page(
 
 
 def _shown(path: Path) -> str:
-    """A file that a step left, as it looks best; empty where there is none."""
+    """A file of a step as HTML, by its extension; empty where there is none."""
     if not path.is_file():
         return ""
     return {".md": _markdown, ".png": _picture, ".json": _ledger}[path.suffix](path)
@@ -65,7 +65,7 @@ def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def _markdown(path: Path) -> str:
-    """What a step wrote as Markdown; HTML within it is shown, not obeyed."""
+    """A step's Markdown rendered; HTML in it is escaped."""
     from markdown_it import MarkdownIt
 
     text = "\n".join(line for line in path.read_text(encoding="utf-8").split("\n") if not line.startswith("# "))

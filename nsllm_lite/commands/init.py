@@ -1,4 +1,4 @@
-"""`nsllm-lite init DIR`: a starter project for who installed the package and has no clone of it.
+"""`nsllm-lite init DIR`: a starter project for users who installed the package without a clone.
 
 The recipes lie at the top of the repository; a link in the package carries them into the wheel.
 """

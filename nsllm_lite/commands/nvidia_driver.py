@@ -1,4 +1,4 @@
-"""The NVIDIA driver of this machine, and whether the torch that is installed can use it."""
+"""The NVIDIA driver of this machine, and whether the installed torch can use it."""
 
 import os
 import re

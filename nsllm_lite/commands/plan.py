@@ -163,7 +163,7 @@ def _nearest_words(run: Run, row_tokens: int, card_bytes: int) -> str:
 
 
 def _host_words() -> str:
-    """The machine around the card."""
+    """Disk and memory of the host."""
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return f"{len(os.sched_getaffinity(0))} CPU cores, {memory_bytes / GIB:.1f} GiB of memory"
 
@@ -205,13 +205,13 @@ def _fetch_config(hub_id: str) -> str:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             "plan-model-not-found",
-            f"MODEL={hub_id!r} is neither a model folder nor a hub id that can be had ({type(error).__name__}).",
+            f"MODEL={hub_id!r} is neither a model folder nor an available hub id ({type(error).__name__}).",
             "Check the name and the network; HF_ENDPOINT sets a mirror, and MODEL=DIR takes a local copy.",
         ) from error
 
 
 def _capacity_words(run: Run, trained: int) -> str:
-    """Whether the adapter can hold what there is to learn."""
+    """Adapter capacity against the information in the data."""
     phase1 = run["phase1"]
     room = BITS_A_PARAMETER * trained / 1e6
     bits = {"Phase 1": BITS_A_TOKEN * phase1.budget.tokens, "Phase 2": BITS_A_TOKEN * run["phase2"].budget.tokens}
@@ -230,7 +230,7 @@ def _ways(
     chosen: Execution,
     speed: tuple[float, str] | None,
 ) -> list[dict[str, str]]:
-    """Of each micro-batch and holding of the weights the fastest way, the fastest that fits, and the leanest."""
+    """For each micro-batch and weight storage the fastest execution; the fastest that fits; the leanest."""
     phase1 = run["phase1"]
     ways = list(candidates(phase1, size, row_tokens))
     usable = USABLE_SHARE * card_bytes
@@ -266,7 +266,7 @@ def _execution_words(how: Execution, size: ModelSize) -> str:
 
 
 def _speed(size: ModelSize, card: str) -> tuple[float, str] | None:
-    """(tokens a second, where the figure comes from), as far as anything is known of the card."""
+    """(tokens/s, source of the figure), where something is known about the card."""
     each = flops_per_token(size)
     if known := known_speed(card):
         return known["flops"] / each, f"as measured on this card, {known['on']}"

@@ -14,14 +14,14 @@ INSTALLED = Path(nsllm_lite.__file__).parent / "recipes"  # a link in a clone, a
 
 
 def sized(folder: Path) -> tuple[Path, str | None]:
-    """recipes/qwen3 and 8b of recipes/qwen3-8b, a former folder of one size; of one that is there, itself and None."""
+    """(recipes/qwen3, 8b) for recipes/qwen3-8b, a former folder of one size; (itself, None) for an existing one."""
     name, _, size = folder.name.partition("-")
     is_former = name == SIZED and size in QWEN3 and not folder.exists()
     return (folder.with_name(SIZED), size) if is_former else (folder, None)
 
 
 def pick_size(asked: Path, size: str | None = None, model: str | None = None) -> tuple[Path, str | None]:
-    """The recipe folder and the size that RECIPES=, SIZE= and MODEL= ask for; None: the card decides, or no size does.
+    """Recipe folder and size from RECIPES=, SIZE= and MODEL=; size None: the card decides, or there are no sizes.
 
     Raises:
         UserError: there is no such size, or two of them disagree.
@@ -56,7 +56,7 @@ def choose_size(card_gib: float | None) -> tuple[str, str]:
         raise UserError(
             "card-missing",
             "CORPUS= starts the real run, which needs an NVIDIA card, and torch sees none here (if there is one, "
-            "`nsllm-lite doctor` tells why).",
+            "`nsllm-lite doctor` says why).",
             "With a card of 22 GiB or more this command chooses Qwen3-8B-Base, with a smaller one a smaller model.",
             "To try your corpus here with the tiny CPU model, add RECIPES=recipes/nano.",
         )
@@ -96,7 +96,7 @@ def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
 
 
 def located(path: Path) -> Path:
-    """`path`; where there is no such recipe here, the one of that name that came with the package, and says so.
+    """`path`, or where it does not exist here the installed recipe of that name (which is printed).
 
     Raises:
         UserError: it is a file of a former folder of one size.
@@ -105,7 +105,7 @@ def located(path: Path) -> Path:
     if size:
         raise UserError(
             "recipe-of-one-size",
-            f"{path} is no more: the recipes of all sizes are in {folder} and state {REFERENCE}.",
+            f"{path} no longer exists: the recipes of all sizes are in {folder} and state {REFERENCE}.",
             f"Take {folder / path.name} with model={QWEN3[size][0]}, or a whole run with --size {size}.",
         )
     if path.exists() or path.is_absolute() or path.parts[:1] != ("recipes",):

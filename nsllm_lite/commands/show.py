@@ -43,7 +43,7 @@ def list_runs(folder: Path) -> dict[str, Any]:
 
 
 def figures_of(step: Step) -> dict[str, Any]:
-    """What is known of one step; losses in nats per token on held-out rows, sizes in bytes."""
+    """Figures of one step; losses in nats per token on held-out rows, sizes in bytes."""
     started, finished = step.dates()
     inputs = step.made_from()
     named = [one.path for one in inputs if one.label == step.about.main] or [one.path for one in inputs]
@@ -67,7 +67,7 @@ def _arrow(losses: dict[str, dict[str, float]], name: str, words: str = "") -> s
 
 
 def _short(path: str, root: Path) -> str:
-    """`path` as seen from `root`; as it is where it lies elsewhere, or nowhere here."""
+    """`path` relative to `root`; unchanged where it lies outside, or does not exist."""
     inside = Path(path).resolve()
     return str(inside.relative_to(root.resolve())) if inside.is_relative_to(root.resolve()) else path
 
@@ -148,7 +148,7 @@ def _trace(step: Step, graph: Graph, waiting: tuple[Path, ...] = ()) -> None:
 
 
 def _behind(folder: Path, graph: Graph) -> set[Path | str]:
-    """All that a step was made from, at any distance: folders of steps, and paths of what no step made."""
+    """All inputs of a step, transitively: folders of steps, and paths that no step made."""
     found: set[Path | str] = set()
     for one in graph[folder][1] if folder in graph else ():
         place = one.step.folder if one.step else one.path
@@ -157,7 +157,7 @@ def _behind(folder: Path, graph: Graph) -> set[Path | str]:
 
 
 def _tree(folder: Path, graph: Graph, root: Path, seen: set[Path], lead: str = "") -> list[str]:
-    """A line for the step, and under it what it was made from; what stands further below already is not repeated."""
+    """A line for the step, and below it its inputs; a step already shown is printed once."""
     step, inputs = graph[folder]
     lines = [f"{_short(str(folder), root)}  {words_of(step)}" + (" (above)" if folder in seen else "")]
     if folder in seen:

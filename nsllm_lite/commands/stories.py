@@ -100,7 +100,7 @@ def load_run(
     overrides: dict[str, list[str]] | None = None,
     size: str | None = None,
 ) -> Run:
-    """The recipes of all steps that a recipe folder has, for this corpus path, general text, base model and folder.
+    """The recipes of all steps of a recipe folder, with corpus, general text, base model and output folder filled in.
 
     `overrides` maps a recipe ("phase1") to `key=value` words for it. `size`, one of QWEN3, gives the model where none
     is named; a recipe such as phase1-0.6b.yaml is taken in place of phase1.yaml when the size is 0.6b.
@@ -151,7 +151,7 @@ def load_run(
 
 
 def stated(values: dict, step: Planned, corpus_out: bool) -> list[str]:
-    """The paths that a recipe states although they follow from the run; the corpus's `out` may say where that is."""
+    """Paths that a recipe states although they follow from the run; the corpus's `out` may name the run's folder."""
     heeded = {"model"} if step.step == "phase1" else {"out"} if step.kind == "corpus" and corpus_out else set()
     return [key for key in step.changes if key not in heeded and recipes.has(values, key)]
 
@@ -175,7 +175,7 @@ def require_reference(stated: Any, size: str, path: Path) -> None:
 
 
 def root_of(folder: Path, stated: dict, corpus: str | None, size: str | None) -> str:
-    """Where a run is written unless OUT= says it: by the recipes' name, their size, and that of the corpus."""
+    """Output folder of a run without OUT=: from the names of the recipes, the size and the corpus."""
     root = f"runs/{folder.name}" + (f"-{size}" if size else "")
     if isinstance(stated.get("out"), str):  # of a folder that names it
         root = str(Path(stated["out"]).parent)
@@ -215,7 +215,7 @@ def without_bfloat16(run: Run) -> Run:
 
 
 def open_run(args: argparse.Namespace) -> tuple[Run, str]:
-    """The recipes that the words of a story ask for, and in words why this model."""
+    """The recipes of a story as typed, and why this model was chosen, in words."""
     if args.verb == "plan" and args.overrides and "=" not in args.overrides[0]:
         named = Path(args.overrides.pop(0))
         args.recipes = named.parent if named.suffix == ".yaml" else named
@@ -271,7 +271,7 @@ def require_made(model: str, whose: str, before: str) -> None:
 
 
 def closing_words(args: argparse.Namespace, last: Recipe) -> str:
-    """What a story that is done says, with what to type next."""
+    """What is printed at the end of a story, with the next command."""
     lines = [f"\nDone: {last.out}"]
     if args.verb == "phase1":
         given = {name: getattr(args, name) for name in ("corpus", "general", "model", "size", "recipes", "out")}
@@ -282,7 +282,7 @@ def closing_words(args: argparse.Namespace, last: Recipe) -> str:
 
 
 def command(verb: str, given: dict[str, str]) -> str:
-    """What to type: with make where its file is, else without."""
+    """The command to type: `make` where there is a Makefile, else `nsllm-lite`."""
     if Path("Makefile").is_file():
         return f"make {verb}" + "".join(f" {name.upper()}={value}" for name, value in given.items())
     return f"nsllm-lite {verb}" + "".join(f" --{name} {value}" for name, value in given.items())

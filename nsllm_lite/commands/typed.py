@@ -1,4 +1,4 @@
-"""Recipes from what is typed: a file with `key=value` words, or the own words of merge and eval."""
+"""Recipes from the command line: a file with `key=value` words, or the options of merge and eval."""
 
 import argparse
 from pathlib import Path

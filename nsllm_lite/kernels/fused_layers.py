@@ -51,7 +51,7 @@ def use_fused_layers(model: nn.Module, recompute_cheap: bool, compiled: bool = F
 
 
 def as_lora_linear(module: nn.Module) -> LoraLinear | None:
-    """What PEFT makes of `module`, in plain tensors; None where it is more than a plain LoRA."""
+    """PEFT's wrapped `module` as plain tensors; None where it is more than a plain LoRA."""
     base = getattr(module, "base_layer", module)
     A = B = None
     scale = 1.0

@@ -4,8 +4,8 @@ Letters: T tokens, I inputs, O outputs, R rank.
 x = produce(*inputs), a cheap function such as a norm; y = x W^T + bias + s (x A^T) B^T for each layer.
 
 Kept for the backward pass are the inputs of `produce` and x A^T, a few numbers a token; x itself is computed again.
-Layers on the same input (q, k and v; gate and up) share one product with all their A. The frozen weight is asked for
-anew in the backward pass, so that a dequantised one lives as long as its product only. A and B may be held in fp32:
+Layers on the same input (q, k and v; gate and up) share one product with all their A. The frozen weight is fetched
+again in the backward pass, so that a dequantised one lives only as long as its product. A and B may be stored in fp32:
 products are taken in the frozen weights' dtype, as autocast would.
 """
 

@@ -1,4 +1,4 @@
-"""Attention within documents, in transformers' own seam."""
+"""Attention within documents, registered as an attention implementation of transformers."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def _attention(
     scaling: float,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention seam: (1, heads, T, D) each; `layout` comes from `PackedLM`, absent in `generate`."""
+    """Called by transformers; q, k, v are (1, heads, T, D); `layout` comes from `PackedLM`, absent in `generate`."""
     layout: Layout | None = kwargs.get("layout")
     if layout is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward

@@ -81,7 +81,7 @@ def lay_out(rows: Sequence[Row], pinned: bool) -> Batch:
 
 
 class PackedLM(nn.Module):
-    """A causal language model over packed batches. `forward` gives the summed loss, so that DDP's hooks see it.
+    """A causal language model over packed batches. `forward` returns the loss in nats, summed over the target tokens.
 
     `head` computes that loss (see `linear_cross_entropy`).
     """

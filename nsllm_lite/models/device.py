@@ -73,5 +73,5 @@ def require_dtype(compute_dtype: str, device: str) -> None:
         raise UserError(
             "device-no-bfloat16",
             "This card does not compute in bfloat16.",
-            "Add compute_dtype=float16: the loss is then scaled, and a step that overflows is done again.",
+            "Add compute_dtype=float16: the loss is then scaled, and a step that overflows is retried.",
         )

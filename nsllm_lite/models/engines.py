@@ -1,4 +1,4 @@
-"""The engine that answers for a model: transformers on this machine, or vLLM."""
+"""Opens the generation engine of a model: transformers, or vLLM."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

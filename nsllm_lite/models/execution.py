@@ -111,7 +111,7 @@ def choose(recipe: Training, size: ModelSize, row_tokens: int, device: str, card
 
 
 def _require_compilable(recipe: Train) -> None:
-    """Raises UserError where the layers cannot be compiled, or not with what else is asked for."""
+    """Raises UserError where the layers cannot be compiled, or not with the other settings."""
     asked = recipe.execution
     problems = {
         "there is no adapter": recipe.adapter is None,
@@ -165,13 +165,13 @@ def candidates(recipe: Training, size: ModelSize, row_tokens: int) -> Iterator[C
 
 
 def require_card(recipe: Training, size: ModelSize, device: str) -> None:
-    """Raises UserError where a large model would be trained on a CPU without having been asked to."""
+    """Raises UserError where a large model would be trained on a CPU, unless the recipe requests the CPU."""
     if device == "cpu" and recipe.execution.device is None and size.params > CPU_MAX_PARAMS:
         raise UserError(
             "execution-needs-card",
             f"A model of {size.params / 1e9:.1f} B parameters needs an NVIDIA card, and torch sees none here.",
             "On the CPU this run would take weeks.",
-            "Run it on a machine with a card, take RECIPES=recipes/nano here, or insist with execution.device=cpu.",
+            "Run it on a machine with a card, take RECIPES=recipes/nano here, or override with execution.device=cpu.",
         )
 
 

@@ -93,7 +93,7 @@ class Engine:
     def generate(
         self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
     ) -> Iterator[tuple[int, str]]:
-        """(number of the prompt, what the model says next) of those not `done`, the longest prompts first.
+        """(number of the prompt, the model's answer) of those not `done`, the longest prompts first.
 
         Greedy, up to an end token, a stop or `new_tokens`.
         """

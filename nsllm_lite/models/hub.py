@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, or the hub's files in the local cache."""
+"""Resolves a model name: a folder, or the hub's files in the local cache."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

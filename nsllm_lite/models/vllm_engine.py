@@ -1,4 +1,4 @@
-"""The same two questions as `engine.Engine`, answered by vLLM, which keeps what prompts share by itself."""
+"""`generate.Engine`'s two methods through vLLM, whose prefix cache shares common prompt beginnings."""
 
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ class VllmEngine:
     def __init__(self, llm: Any):
         self.llm = llm
         self.tokenizer = llm.get_tokenizer()
-        self.forward_tokens = 0  # of prompts; what the prefix cache saves is not told
+        self.forward_tokens = 0  # of prompts; savings of the prefix cache are not reported by vLLM
         self.num_cut = 0
 
     def rank(
@@ -38,7 +38,7 @@ class VllmEngine:
     def generate(
         self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
     ) -> Iterator[tuple[int, str]]:
-        """(number of the prompt, what the model says next) of those not `done`, greedy."""
+        """(number of the prompt, the model's answer) of those not `done`, greedy."""
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=new_tokens, temperature=0.0, stop=list(stops) or None)

@@ -9,7 +9,7 @@ from nsllm_lite.recipe.values import Count, Name, Share, Strict, none_word, requ
 
 
 class Fields(Strict):
-    """Where records of the user's own have what. Each is a field or column, or a path into inner ones: `body.summary`.
+    """Maps the user's field names to ours: each is a field, a column, or a path to an inner field (`body.summary`).
 
     Papers have a title and an abstract, general text has a `text`.
     """
@@ -105,7 +105,7 @@ class CorpusExecution(Strict):
 
 
 class Corpus(Strict):
-    """`languages` are ISO 639-1 codes, of which a text must be one (empty: any).
+    """`languages` are ISO 639-1 codes: a text must be in one of these languages (empty: any).
 
     `decontaminate` names evaluation files: a paper that holds an item of them is dropped.
     """

@@ -1,4 +1,4 @@
-"""The recipes of what judges: tasks, scores and the report."""
+"""The recipes of evaluation: tasks, scores and the report."""
 
 from typing import Annotated, Literal
 
@@ -78,7 +78,7 @@ class TaskFile(Strict):
 
 
 class EvalExecution(Strict):
-    """`batch_tokens` None: by the memory there is."""
+    """`batch_tokens` None: chosen from the available memory."""
 
     device: Literal["cpu", "cuda"] | None = None
     batch_tokens: Count | None = None

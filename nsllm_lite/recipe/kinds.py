@@ -1,4 +1,4 @@
-"""The kinds of steps: what each is written as, made of and leaves. The functions behind them are `cli.VERBS`.
+"""The kinds of steps: recipe type, inputs and results of each. `cli.VERBS` names the function of each kind.
 
 A new kind is a file in its verb's room, a recipe type, a line here and one in `cli.VERBS`. The parser, manifests,
 lineage, `runs`, `show`, its page and the model card read this table.
@@ -42,8 +42,8 @@ class Kind:
     leaves: type[Lenient] = Lenient
     examples: tuple[str, ...] = ()  # whole commands, for help
     title: str = ""  # of what it does, where a model card or a page names it
-    main: str = ""  # the label of the input that `runs` says it was made from; all where empty
-    begun: str = "run.json"  # the file in its folder that tells that it was begun
+    main: str = ""  # label of the input that `runs` shows as its origin; empty: all inputs
+    begun: str = "run.json"  # the file whose presence marks a begun step
     curves: dict[str, str] = field(default_factory=dict)  # of a training: held-out losses and their names in pictures
     shown: tuple[str, ...] = ()  # files in its folder that go on the page
     did: Callable[[Any, dict[str, Any], str, str], str] | None = None  # (recipe, results, rows, tokens) -> words

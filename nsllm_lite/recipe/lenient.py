@@ -1,4 +1,4 @@
-"""Recipes as manifests hold them: every field optional, of its type, unknown ones ignored, bounds and rules not asked.
+"""Recipes as stored in manifests: fields are optional but typed, unknown ones ignored, bounds and rules not checked.
 
 A manifest outlives the version that wrote it, so its recipe is read by the recipe type's fields and not by its rules.
 """

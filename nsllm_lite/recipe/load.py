@@ -65,7 +65,7 @@ def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def has(values: dict[str, Any], key: str) -> bool:
-    """Whether a recipe's values state the dotted `key`."""
+    """Whether a recipe's values contain the dotted `key`."""
     place: Any = values
     for part in key.split("."):
         if not isinstance(place, dict) or part not in place:

@@ -9,7 +9,7 @@ from nsllm_lite.recipe.values import Count, Name, Strict
 
 
 class MergedAdapter(Strict):
-    """An adapter folder, its update taken `weight` times."""
+    """An adapter folder; its update is multiplied by `weight`."""
 
     path: Name
     weight: float = 1.0

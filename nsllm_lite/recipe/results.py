@@ -1,4 +1,4 @@
-"""What steps leave in manifest.json, times.json and metrics.jsonl, as far as others rely on it.
+"""Schema of manifest.json, times.json and metrics.jsonl: the fields that other steps read.
 
 Manifests outlive versions and are copied and edited, so they are validated once, where they are read. Fields are
 optional but typed; unknown fields are ignored. A file that holds something else is damaged.

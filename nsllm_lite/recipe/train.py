@@ -114,7 +114,7 @@ class Samples(Strict):
 
 
 class Execution(Strict):
-    """How the step is run; None leaves the choice to `nsllm_lite.models.execution`, by the memory that is there."""
+    """How the step is run; None leaves the choice to `nsllm_lite.models.execution`, from the available GPU memory."""
 
     micro_batch_rows: Count | None = None
     recompute_layers: Annotated[int, Field(ge=0)] | None = None  # that keep their input only

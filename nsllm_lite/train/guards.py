@@ -1,4 +1,4 @@
-"""What stops a run: tensors that are not trained, numbers that are not finite, general text that is forgotten."""
+"""Checks that stop a run: a tensor without gradient, a non-finite loss or gradient, forgetting of general text."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ from nsllm_lite.train import checkpoint
 
 
 def check_gradients_reach(unreached: dict[str, nn.Parameter], first_step: int, step: int) -> dict[str, nn.Parameter]:
-    """Of the trained tensors those that no gradient has reached; LoRA's A has none until its B has moved.
+    """The trained tensors without a gradient so far; LoRA's A gets one only after B has moved.
 
     Raises:
         RunError: there are such after two steps.

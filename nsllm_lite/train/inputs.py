@@ -1,4 +1,4 @@
-"""What a training run reads, opened and found to fit together before anything long begins."""
+"""The inputs of a training run, opened and checked against each other before anything long begins."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from nsllm_lite.train.plot import Curve, read_curve
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything a run reads, found to exist and to fit together."""
+    """Everything a run reads, checked to exist and to fit together."""
 
     rows: Rows
     replay: Rows | None
@@ -122,7 +122,7 @@ def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:
             "train-vocabulary-differs",
             f"{rows.path} was tokenised with {made_with.parent}, whose vocabulary is not that of the model at "
             f"{tokenizer_dir}.",
-            "Every token would mean another word.",
+            "Token ids would stand for other tokens.",
             "Build the corpus again with `tokenizer=` set to this model (MODEL= does both).",
         )
 

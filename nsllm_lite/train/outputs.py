@@ -73,13 +73,13 @@ class Log:
         return any("heldout" in line and line["step"] == step for line in self.lines())
 
     def sync(self) -> None:
-        """Puts all lines on the disk: a checkpoint must not outlive the lines before it."""
+        """fsync: the log must be on disk before a checkpoint is written."""
         with open(self.path, "a") as file:
             os.fsync(file.fileno())
 
 
 def keep_base(out: Path, base_dir: Path | None) -> None:
-    """Writes down the files of the base, read through once; a run is continued on the very same ones.
+    """Records the hashes of the base's files; a continued run needs the same files.
 
     Raises:
         UserError: they are damaged, or not those that this run began with.
@@ -192,7 +192,7 @@ def print_warnings(results: dict[str, Any], recipe: Training) -> None:
 
 
 def data_words(budget: Budget, totals: RowTotals, order: StepOrder) -> str:
-    """What the run will see."""
+    """Tokens, rows, epochs and replay share of the run, in words."""
     domain_rows = budget.steps * order.rows_per_step * (1 - order.replay_share)
     epochs = float(domain_rows / totals.num_rows)
     words = (

@@ -1,4 +1,4 @@
-"""Micro-batches that are ready before they are asked for.
+"""Micro-batches prepared ahead in a thread.
 
 A thread reads rows, lays them out and pins them while the card (or the CPU) computes the micro-batch before. It runs on
 into the next step, so that a step does not begin with waiting. Copying to the card is left to the main thread, on whose

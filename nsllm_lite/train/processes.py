@@ -28,16 +28,16 @@ class Processes:
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's part: each item goes to exactly one."""
+        """This process's part; each item goes to exactly one process."""
         return items[self.rank :: self.size]
 
     def print(self, text: str) -> None:
-        """Once, however many processes there are."""
+        """Prints in process 0 only."""
         if self.is_first:
             print(text)
 
     def wait(self) -> None:
-        """Until all processes have come here."""
+        """Barrier."""
         if self.size > 1:
             self.accelerator.wait_for_everyone()
 

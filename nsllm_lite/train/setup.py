@@ -1,4 +1,4 @@
-"""What every training sets up: card, model and adapter, optimizer, and the learning rate of a step."""
+"""Setup shared by all trainings: card, model and adapter, optimizer, learning rate of a step."""
 
 import math
 from pathlib import Path

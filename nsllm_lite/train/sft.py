@@ -240,7 +240,7 @@ def trl_settings(tuning: Tuning) -> "SFTConfig":
 
 
 def for_trl(batch: Batch) -> dict[str, Any]:
-    """A packed batch in TRL's words: one row, labels unshifted, and the layout that our attention goes by."""
+    """A packed batch as TRL expects it: one row, labels unshifted, and the layout for our attention."""
     labels = torch.roll(batch.targets, 1)
     return {
         "input_ids": batch.input_ids[None],

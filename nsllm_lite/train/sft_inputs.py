@@ -1,4 +1,4 @@
-"""What an instruction-tuning run reads, opened and found to fit together before anything long begins."""
+"""The inputs of an instruction-tuning run, opened and checked against each other before anything long begins."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SftInputs:
-    """Everything a run reads, found to exist and to fit together."""
+    """Everything a run reads, checked to exist and to fit together."""
 
     examples: list[Example]
     heldout: list[Example]
@@ -82,7 +82,7 @@ def read_inputs(recipe: Sft) -> SftInputs:
         raise UserError(
             "sft-documents-in-both",
             f"{len(in_both)} documents stand in `data` and in `heldout` ({', '.join(sorted(in_both)[:3])}).",
-            "The loss on what was trained on says nothing.",
+            "A loss on training data says nothing about held-out data.",
             "Split the files by document, as `nsllm-lite tasks` does.",
         )
     if len(heldout) > recipe.max_heldout_examples:

@@ -1,6 +1,6 @@
-"""What the training loss tells while it runs: steps that stand out, and a learning rate that is too high.
+"""Spikes of the training loss, and a warning where the learning rate is too high.
 
-All is a function of the losses so far, so that a continued run sees what an unbroken one sees.
+Everything is a function of the losses so far, so that a continued run reports what an unbroken one reports.
 
 A step is a spike where its loss is above the median of the last 50 steps by 8 robust deviations (1.4826 x the median
 absolute deviation) and by a twentieth of it. On Gaussian noise of 1 to 10 % of the loss that was never true in 120,000
@@ -86,7 +86,7 @@ class SpikeDetector:
 
 
 def judge(lines: Iterable[dict[str, Any]]) -> SpikeDetector:
-    """The judge after the lines of a `metrics.jsonl`."""
+    """The detector after the lines of a `metrics.jsonl`."""
     found = SpikeDetector()
     for line in lines:
         if "loss" in line:
@@ -101,10 +101,10 @@ def _spread(values: np.ndarray) -> tuple[float, float]:
 
 
 class SpikeLog:
-    """Says at once what a `SpikeDetector` finds, and names the documents of a spike's batch in `spikes.jsonl`."""
+    """Prints what a `SpikeDetector` finds, and writes the documents of a spike's batch to `spikes.jsonl`."""
 
     def __init__(self, out: Path, recipe: Training, lines: Sequence[dict[str, Any]]):
-        """`lines` are those of metrics.jsonl so far; what a killed run said of later steps is taken back."""
+        """`lines` are those of metrics.jsonl so far; entries of later steps, left by a killed run, are removed."""
         self._out, self._recipe, self._judge = out, recipe, judge(lines)
         path, last = out / "spikes.jsonl", max((line["step"] for line in lines), default=0)
         self._path, self._kept = path, []

@@ -1,4 +1,4 @@
-"""The life of one training in its folder, alike whatever is trained and for one process or several.
+"""The life of one training in its folder, the same for every kind of training and any number of processes.
 
 A verb (`cpt.train`, `sft.sft`) owns model, data and loop. `TrainingRun` owns the folder `recipe.out`: where the run is
 continued, a line for each step, evaluations and checkpoints when they are due, and the manifest at the end. Every
@@ -53,7 +53,7 @@ class TrainingRun:
         return step.read_manifest(self.out)["results"]
 
     def begin(self, num_steps: int, base_dir: Path | None, size: ModelSize, card: str, how: Execution) -> None:
-        """Marks the folder as this run's. Raises UserError where it is another's, or the disk is too small."""
+        """Marks the folder as this run's. Raises UserError where another run owns it, or the disk is too small."""
         self.num_steps = num_steps
         if self.team.is_first:
             step.begin(self.out, *self._what)
@@ -92,7 +92,7 @@ class TrainingRun:
 
     @contextmanager
     def steps(self) -> Iterator[range]:
-        """The steps that are left. A signal is heeded where nothing is half-done, and the last whole step saved."""
+        """The remaining steps. A signal takes effect between steps, after the last whole step is saved."""
         with interrupts.deferred(self.save, alone=self.team.size == 1):
             yield range(self.first_step, self.num_steps)
         self._bar.close()

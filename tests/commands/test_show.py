@@ -175,6 +175,7 @@ def test_the_lineage_of_a_model_from_any_folder(chain, capsys, monkeypatch, tmp_
     assert f"{chain}/model1/curves.png: " in text
 
 
+@pytest.mark.pictures
 def test_the_curves_are_one_picture_with_a_panel_a_phase(chain, capsys, tmp_path):
     pictures = {}
     for name in ("model1", "base"):
@@ -213,6 +214,7 @@ def test_a_base_from_elsewhere_and_a_corpus_that_is_gone(chain, capsys):
     assert "hashed again" not in text
 
 
+@pytest.mark.pictures
 def test_a_whole_run_shows_each_end_once(chain, capsys):
     finish(chain / "tasks", "tasks", {"corpus": "runs/x/corpus"}, {"corpus": manifest_sha256(chain / "corpus")},
            {"tasks": {"title": {"train": 5, "test": 2}, "open": {"train": 1, "test": 1}}}, 5)  # fmt: skip
@@ -271,7 +273,7 @@ def test_a_run_as_one_page(chain, tmp_path, capsys):
     ("name", "change", "where"),
     [
         ("manifest.json", {"recipe": {"kind": "train", "rows": 5}}, "recipe.rows: "),
-        ("manifest.json", {"results": []}, "results.: "),
+        ("manifest.json", {"results": []}, "results: "),
         ("manifest.json", {"inputs": {"base": 1}}, "inputs.base: "),
         ("manifest.json", {"verb": ["train"]}, "kind"),
         ("times.json", {"started": 5}, "started: "),

@@ -28,6 +28,7 @@ def merge_recipe(base: str, root: Path, number: int) -> Merge:
                         then_requantize=False, shard_bytes=2**30)  # fmt: skip
 
 
+@pytest.mark.pictures
 def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
     with raises("report-phase-unfinished", tmp_path / "phase1"):
         report(report_recipe(pico, tmp_path))

@@ -55,9 +55,12 @@ def require_unharmed(result: dict) -> None:
     assert not result["lingering"], f"{result['name']}: {result['lingering']} processes outlive the killed one"
 
 
-def test_kills_where_two_steps_of_the_writing_could_come_apart(pico, tmp_path):
-    kills = {name: [{"named": pattern, "half": True} for pattern in windows] for name, windows in WINDOWS.items()}
-    asked = [cases.make(name, tmp_path / name, pico, [kills[name]]) for name in WINDOWS]
+@pytest.mark.parametrize(
+    "names", [("train",), pytest.param(("corpus", "eval", "merge"), marks=pytest.mark.slow)], ids=" ".join
+)
+def test_kills_where_two_steps_of_the_writing_could_come_apart(pico, tmp_path, names):
+    kills = {name: [{"named": pattern, "half": True} for pattern in WINDOWS[name]] for name in names}
+    asked = [cases.make(name, tmp_path / name, pico, [kills[name]]) for name in names]
     for result in killed(asked, tmp_path / "kills"):
         require_unharmed(result)
         came = [kill["named"] for kill in result["tries"][0]["kills"]]

@@ -159,6 +159,7 @@ def compiler(monkeypatch):
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_compiled_layers_change_nothing_but_rounding(pico, compiler):
     """Graphs as they are captured and divided, but not turned into C++: that takes a minute."""
     counters, graphs = compiler("aot_eager_decomp_partition"), []

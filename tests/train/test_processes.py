@@ -23,6 +23,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 LAUNCH += ["-m", "nsllm_lite.cli", "train"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(pico_recipe, tmp_path):
     one, two = (pico_recipe(out=str(tmp_path / name), replay=None) for name in ("one", "two"))
     cpt.train(one)
