@@ -9,9 +9,11 @@ import pytest
 from nsllm_lite import cli
 from nsllm_lite.artifact.step import manifest_sha256, read_manifest
 from nsllm_lite.formats.weights import fingerprint_weights
+from tests.train.test_sft import make_home
 
 ROOT = Path(__file__).parents[1]
 FEW = [
+    *(f"base.build.{word}" for word in ("num_layers=2", "hidden_size=64", "intermediate_size=128", "head_dim=16")),
     *("base.budget.steps=6", "base.budget.tokens=12288", "base.schedule.warmup_steps=1"),
     *(f"{phase}.budget.{key}" for phase in ("phase1", "phase2") for key in ("steps=4", "tokens=4096")),
     *(f"{phase}.schedule.warmup_steps=1" for phase in ("phase1", "phase2")),
@@ -105,7 +107,7 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     assert f"{out}/corpus" in text
 
 
-def test_a_users_papers_and_model(nsllm, pico, tmp_path):
+def test_a_users_papers_and_model(nsllm, tmp_path):
     """CORPUS= and MODEL= on the CPU recipes: arXiv JSON lines, and a base model in a folder."""
     papers = tmp_path / "arxiv.jsonl"
     words = ("phonon", "lattice", "quark", "enzyme", "galaxy", "tensor", "laser", "protein", "neuron", "plasma")
@@ -122,7 +124,7 @@ def test_a_users_papers_and_model(nsllm, pico, tmp_path):
                 "categories": "q-bio.NC",
             }
             file.write(json.dumps(record) + "\n")
-    base = pico / "base"
+    base = make_home(tmp_path / "home") / "base"
     words = ["--corpus", papers, "--recipes", "recipes/nano", "--model", base, "--out", tmp_path / "run"]
     status, text = nsllm("phase1", *words, *(word for word in FEW if not word.startswith(("base", "phase2"))))
     assert status == 0, text

@@ -142,7 +142,7 @@ KINDS = {
         Sft, "instruction tuning: records {instruction, input, output} or chats -> LoRA adapter",
         sft_inputs, TrainResults,
         ("nsllm-lite sft recipes/nano/sft.yaml 'data=[my.json]' 'heldout=[]' out=runs/mine --run runs/nano",),
-        title="instruction tuning", main="model", curves={"answers": "held-out"},
+        title="instruction tuning", main="model", curves={"answers": "held-out answers"},
         did=lambda recipe, results, rows, tokens: f"instruction tuning: {tokens}",
     ),
     "eval": Kind(

@@ -24,6 +24,10 @@ def name(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
 def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progress: dict) -> Path:
     """Writes `folder/step-NNNNNN`, whole or not at all; `progress` is JSON carried along.
 
@@ -62,7 +66,7 @@ def rotate(folder: Path, step: int, keep: int) -> None:
 
     Damaged ones do not count. Later ones are damaged: they are made again when the run comes to them.
     """
-    own = [path for path in _newest_first(folder) if path.name <= name(step)]
+    own = [path for path in _newest_first(folder) if step_of(path) <= step]
     num_good = 0
     for path in own if len(own) > keep else ():
         if num_good == keep:
@@ -128,7 +132,7 @@ def _not_finite(tensors: dict[str, Tensor]) -> str:
 
 def _newest_first(folder: Path) -> list[Path]:
     there = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return sorted((path for path in there if (path / "state.json").is_file()), reverse=True)
+    return sorted((path for path in there if (path / "state.json").is_file()), key=step_of, reverse=True)
 
 
 def _is_intact(path: Path, sha256: str) -> bool:

@@ -46,7 +46,7 @@ def train(recipe: Train) -> dict[str, Any]:
     run = TrainingRun(recipe, inputs.hashes, recipe.evaluation.every_steps, started, team)
     if (results := run.finished()) is not None:
         if inputs.overlay and team.is_first:
-            plot_losses(run.out, budget.steps, overlay=inputs.overlay)
+            plot_losses(recipe, budget.steps, inputs.overlay)
             print(f"{run.out}: loss.png drawn again over {recipe.overlay}")
         return results
     inputs.require_sound()
@@ -107,7 +107,7 @@ def train(recipe: Train) -> dict[str, Any]:
         return {}
     outputs.save_result(recipe, inputs, lm, run.out)
     outputs.write_after(recipe, inputs, lm, run.out)
-    plot_losses(run.out, budget.steps, overlay=inputs.overlay)
+    plot_losses(recipe, budget.steps, inputs.overlay)
     trackers.finish()
     results = outputs.summarise(recipe, inputs, run.lines(), domain_tokens, order)
     measured = outputs.measure(recipe, inputs, how, card, run.own_tokens, run.own_seconds)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from nsllm_lite.artifact.disk import save_picture
 from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.kinds import KINDS
+from nsllm_lite.recipe.train import Training
 from nsllm_lite.train.spikes import judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-CURVES = {"domain": "held-out, domain", "general": "held-out, general"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,15 @@ def _number(value: object) -> int | float:
     return value
 
 
-def plot_losses(out: Path, num_steps: int, curves: dict[str, str] = CURVES, overlay: Curve | None = None) -> None:
-    """Draws metrics.jsonl into loss.png; `curves` are the held-out losses and their labels, `overlay` another run's."""
+def plot_losses(recipe: Training, num_steps: int, overlay: Curve | None = None) -> None:
+    """Draws metrics.jsonl into loss.png; `overlay` is the curve of another run."""
     from matplotlib.figure import Figure
 
+    out = Path(recipe.out)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    draw_losses(axes, lines, curves)
+    draw_losses(axes, lines, KINDS[recipe.kind].curves)
     if overlay:
         scale = 1 if overlay.in_tokens else max(line["tokens"] for line in lines)
         places = [scale * place for place in overlay.places]

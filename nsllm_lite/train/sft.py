@@ -70,7 +70,7 @@ def sft(recipe: Sft) -> dict[str, Any]:
     # What is left behind
     outputs.save_result(recipe, inputs, lm, run.out)
     tuning.write_answers()
-    plot_losses(run.out, num_steps, {"answers": "held-out answers"})
+    plot_losses(recipe, num_steps)
     results = summarise(tuning)
     measured = outputs.speed_and_memory(how, run.own_tokens, run.own_seconds)
     run.finish(results, measured)

@@ -339,6 +339,10 @@ def test_a_damaged_later_checkpoint_does_not_push_out_the_good_ones(tmp_path):
     checkpoint.rotate(tmp_path, 6, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000006"]
     assert checkpoint.newest(tmp_path) == tmp_path / "step-000006"
+    for step in (999_999, 1_000_000):  # one digit more
+        checkpoint.save(tmp_path, step, lm, optimizer, {})
+    checkpoint.rotate(tmp_path, 1_000_000, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1000000"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
