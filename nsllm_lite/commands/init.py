@@ -12,46 +12,7 @@ from nsllm_lite.errors import UserError
 
 NANO = "nano"
 
-GITIGNORE = "runs/\n*.part\n"
-
-README = """# A run of nsllm-lite
-
-`recipes/{recipe}` says what is trained, `recipes/nano` is the same chain for a CPU in minutes; edit either.
-
-    make phase1                          # tries everything with the tiny CPU model
-    make plan CORPUS=path/to/papers      # memory, time, disk and download of the real run; starts nothing
-    make two-phase CORPUS=path/to/papers # the real run: both phases and the report; then make eval, make sft
-
-Results go to `runs/`, which git ignores: `nsllm-lite runs` lists them, `nsllm-lite show RUN` tells where
-one comes from. A command run again skips what is finished and continues what was stopped.
-"""
-
-MAKEFILE = """# make phase1 tries the chain on the CPU; with CORPUS=path/to/papers it is recipes/{recipe}, the real run.
-#   GENERAL=path  your general text   SIZE=8b  the size of Qwen3 (unset: by the card)   MODEL=id|dir  another base model
-#   RECIPES=dir  another recipe folder   OUT=dir  where the run is written   SET="phase1.seed=1"  single recipe values
-NSLLM   ?= nsllm-lite
-RECIPES ?= $(if $(CORPUS),recipes/{recipe},recipes/nano)
-{size}RUN := --recipes '$(RECIPES)' $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') \\
-       $(if $(SIZE),--size '$(SIZE)') $(if $(MODEL),--model '$(MODEL)') $(if $(OUT),--out '$(OUT)') $(SET)
-
-.PHONY: help phase1 phase2 two-phase eval sft plan doctor
-help:  ## this list
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\\t/' | expand -t 12
-phase1:  ## corpus, phase 1, merge
-	@$(NSLLM) phase1 $(RUN)
-phase2:  ## phase 2 from phase 1's merged model, merge
-	@$(NSLLM) phase2 $(RUN)
-two-phase:  ## both phases and the report
-	@$(NSLLM) two-phase $(RUN)
-eval:  ## scores of base, phase 1 and phase 2
-	@$(NSLLM) eval-run $(RUN)
-sft:  ## instruction tuning of model 2, merge, scores
-	@$(NSLLM) instruct $(RUN)
-plan:  ## what a run will use; starts nothing
-	@$(NSLLM) plan $(RUN)
-doctor:  ## does this machine train and merge right?
-	@$(NSLLM) doctor
-"""
+STARTER = INSTALLED.parent / "starter"
 
 
 def init(folder: Path, recipe: str) -> list[Path]:
@@ -69,7 +30,10 @@ def init(folder: Path, recipe: str) -> list[Path]:
         raise UserError("init-recipe-unknown", f"--recipe {recipe}: no recipe folder of that name.", todo)
     sources = [path for name in dict.fromkeys((recipe, NANO)) for path in sorted((INSTALLED / name).glob("*.yaml"))]
     copies = {folder / "recipes" / path.relative_to(INSTALLED): path for path in sources}
-    texts = {folder / "Makefile": MAKEFILE, folder / ".gitignore": GITIGNORE, folder / "README.md": README}
+    texts = {
+        folder / name: (STARTER / name.removeprefix(".")).read_text()
+        for name in ("Makefile", ".gitignore", "README.md")
+    }
     there = [str(path) for path in (*texts, *copies) if path.exists()]
     if there:
         raise UserError(
