@@ -40,3 +40,13 @@ def objects_in(head: str) -> list[Opened]:
         elif around:
             around.pop()
     return found
+
+
+def text_in(value: object) -> str:
+    """A field where it is a text, else ""."""
+    return value if isinstance(value, str) else ""
+
+
+def object_in(value: object) -> dict:
+    """A field where it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}

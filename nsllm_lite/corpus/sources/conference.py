@@ -4,11 +4,11 @@ give no abstracts. Flat records with title and abstract are read by `arxiv`; bot
 Every paper listed is read, a withdrawn or rejected one too; status, track, keywords and reviews stay out of its text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.objects import Opened, objects_in
-from nsllm_lite.corpus.files.opening import Unread, read_each
+from nsllm_lite.corpus.files.objects import Opened, object_in, objects_in
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources import arxiv
 from nsllm_lite.formats.documents import Document
@@ -34,19 +34,21 @@ def _is_listed(fields: dict[str, str]) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(paper: dict, origin: str) -> Document:
-        return arxiv.document_of(_flat(paper), source, origin, _accession(paper))
+    return read_each(_papers_of(iter_records(stream)), source, file, _document)
 
-    def papers() -> Iterator[dict | str]:
-        for record in iter_records(stream):
-            found = False
-            for paper in [record] if isinstance(record, str) else _papers([record], MAX_DEPTH):
-                found = True
-                yield paper
-            if not found:
-                yield f"no title, and no list of papers in it, but {', '.join(list(record)[:5]) or 'nothing'}"
 
-    return read_each(papers(), file, make)
+def _document(paper: dict, place: Place) -> Document:
+    return arxiv.document_of(_flat(paper), place, _accession(paper))
+
+
+def _papers_of(records: Iterable[dict | str]) -> Iterator[dict | str]:
+    for record in records:
+        found = False
+        for paper in [record] if isinstance(record, str) else _papers([record], MAX_DEPTH):
+            found = True
+            yield paper
+        if not found:
+            yield f"no title, and no list of papers in it, but {', '.join(list(record)[:5]) or 'nothing'}"
 
 
 def _papers(value: dict | list, depth: int) -> Iterator[dict | str]:
@@ -72,8 +74,7 @@ def _is_paper(value: object) -> bool:
 
 
 def _content(paper: dict) -> dict:
-    content = paper.get("content")
-    return content if isinstance(content, dict) else {}
+    return object_in(paper.get("content"))
 
 
 def _flat(paper: dict) -> dict:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO, TextIO
 
-from nsllm_lite.corpus.files import identifiers, parquet
-from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Joined, Unread, read_each
+from nsllm_lite.corpus import identity
+from nsllm_lite.corpus.files import parquet
+from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE_FILE, Joined, Place, Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.tables import iter_rows
-from nsllm_lite.corpus.sources import arxiv, table
+from nsllm_lite.corpus.sources import table
 from nsllm_lite.formats.documents import Document, as_doi
 from nsllm_lite.recipe.corpus import Fields
 
@@ -75,14 +76,14 @@ def _documents(
         yield Unread(f"{file}#0", NOT_THIS_FORMAT, _no_field(list(absent.values()), names))
         return
 
-    def make(record: dict, origin: str) -> Document | Unread:
+    def make(record: dict, place: Place) -> Document | Unread:
         try:
             values = {role: list(_texts(_find(record, path), path)) for role, path in paths.items()}
         except ValueError as error:
-            return Unread(origin, UNREADABLE, str(error))
-        return _document(values, source, origin)
+            return place.unread(str(error))
+        return _document(values, place)
 
-    yield from read_each(chain(looked, records), file, make)
+    yield from read_each(chain(looked, records), source, file, make)
 
 
 def _paths(fields: Fields) -> dict[str, str]:
@@ -108,28 +109,22 @@ def _look(records: Iterator[dict | str], paths: dict[str, str]) -> tuple[list[di
     return looked, absent, list(names)
 
 
-def _document(values: dict[str, list[str]], source: str, origin: str) -> Document:
+def _document(values: dict[str, list[str]], place: Place) -> Document:
     def first(role: str) -> str:
         return next(iter(values.get(role, ())), "")
 
     name = first("id")
     doi = as_doi(first("doi")) or as_doi(name)
     pmid = _PMID.fullmatch(name)
-    return Document(
-        id=identifiers.name(
-            f"{source}:{origin}",
-            arxiv.arxiv_id(name) or arxiv.arxiv_id(doi),
-            pmid[1] if pmid else "",
-            doi,
-            f"{source}:{name}" if name else "",
-        ),
-        source=source,
-        origin=origin,
+    return place.paper(
+        arxiv=identity.first(identity.arxiv_id, (name, doi)),
+        pmid=pmid[1] if pmid else "",
+        doi=doi,
+        accession=f"{place.source}:{name}" if name else "",
         title=" ".join(values.get("title", ())),
         abstract="\n\n".join(values.get("abstract", ())),
         text="\n\n".join(values.get("text", ())),
         discipline=_discipline(first("discipline")),
-        doi=doi,
         language=first("language").lower(),
     )
 
@@ -137,7 +132,7 @@ def _document(values: dict[str, list[str]], source: str, origin: str) -> Documen
 def _discipline(stated: str) -> str:
     """As stated, but for arXiv's categories, of which there would be hundreds of combinations."""
     words = stated.split()
-    return arxiv.discipline_of(stated) if all(map(arxiv.discipline_of, words)) else stated
+    return identity.discipline_of(stated) if all(map(identity.discipline_of, words)) else stated
 
 
 def _find(record: Any, path: str) -> Any:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files import identifiers
-from nsllm_lite.corpus.files.opening import Unread, read_each
+from nsllm_lite.corpus import identity
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.formats.documents import Document, as_doi
 
@@ -52,22 +52,20 @@ def recognise(head: str) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(record: Record, origin: str) -> Document:
-        marked = (_DOI_MARK.fullmatch(value) for value in record.values("LID", "AID"))
-        doi = next(filter(None, (as_doi(mark[1]) for mark in marked if mark)), "")
-        moves, abstract = moves_of(record.text("AB"))
-        return Document(
-            id=identifiers.name(f"{source}:{origin}", "", record.value("PMID"), doi),
-            source=source,
-            origin=origin,
-            title=bare_title(record.value("TI", "BTI")),
-            abstract=abstract,
-            moves=moves,
-            doi=doi,
-            language=record.value("LA").lower(),
-        )
+    return read_each(iter_records(stream, SYNTAX), source, file, _document)
 
-    return read_each(iter_records(stream, SYNTAX), file, make)
+
+def _document(record: Record, place: Place) -> Document:
+    marked = (_DOI_MARK.fullmatch(value) for value in record.values("LID", "AID"))
+    moves, abstract = moves_of(record.text("AB"))
+    return place.paper(
+        pmid=record.value("PMID"),
+        doi=identity.first(as_doi, (mark[1] for mark in marked if mark)),
+        title=bare_title(record.value("TI", "BTI")),
+        abstract=abstract,
+        moves=moves,
+        language=record.value("LA").lower(),
+    )
 
 
 def bare_title(title: str) -> str:

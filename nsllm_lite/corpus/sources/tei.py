@@ -13,13 +13,12 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files import identifiers
 from nsllm_lite.corpus.files.elements import iter_elements, text_of
 from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.files.sniff import xml_root
-from nsllm_lite.corpus.sources.arxiv import arxiv_id
+from nsllm_lite.corpus.identity import arxiv_id
 from nsllm_lite.formats.documents import Document, Section, as_doi
 
 RECORDS = ("TEI", "tei", "TEI.2")
@@ -43,18 +42,14 @@ def recognise(head: str) -> bool:
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
     """One document a TEI element, many in a corpus (teiCorpus)."""
-
-    def make(tei: etree._Element, origin: str) -> Document | Unread:
-        return document_of(tei, source, origin)
-
     tags = tuple(f"{prefix}{tag}".replace(".", r"\.") for tag in RECORDS for prefix in ("", "tei:"))
-    return read_each(iter_elements(stream, tags), file, make)
+    return read_each(iter_elements(stream, tags), source, file, document_of)
 
 
-def document_of(tei: etree._Element, source: str, origin: str) -> Document | Unread:
+def document_of(tei: etree._Element, place: Place) -> Document | Unread:
     header, text = tei.find("teiHeader"), tei.find("text")
     if header is None and text is None:
-        return Unread(origin, UNREADABLE, "neither a header (teiHeader) nor a text is in the TEI record")
+        return place.unread("neither a header (teiHeader) nor a text is in the TEI record")
     header = etree.Element("teiHeader") if header is None else header
     text = etree.Element("text") if text is None else text
     _rewrite(tei)
@@ -62,16 +57,14 @@ def document_of(tei: etree._Element, source: str, origin: str) -> Document | Unr
     language = _language(tei, header, text)
     moves, abstract = _abstract(header, text, language, lines)
     ids = {(idno.get("type") or "").lower(): (idno.text or "").strip() for idno in header.iter("idno")}
-    doi = as_doi(ids.get("doi", ""))
-    return Document(
-        id=identifiers.name(f"{source}:{origin}", arxiv_id(ids.get("arxiv", "")), ids.get("pmid", ""), doi),
-        source=source,
-        origin=origin,
+    return place.paper(
+        arxiv=arxiv_id(ids.get("arxiv", "")),
+        pmid=ids.get("pmid", ""),
+        doi=as_doi(ids.get("doi", "")),
         title=lines.join(_title(header, text, language)),
         abstract=abstract,
         sections=_sections(text, lines),
         moves=moves,
-        doi=doi,
         language=language,
     )
 
