@@ -16,6 +16,7 @@ import shutil
 import time
 from collections import Counter
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ from nsllm_lite.corpus import assign, ledger, near_heldout, pack, plot, shards, 
 from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
-from nsllm_lite.corpus.phases import RENDER, SPLITS, texts_of
 from nsllm_lite.corpus.shards import Stage
+from nsllm_lite.corpus.texts.render import RENDER, texts_of
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import RowTotals, finish_rows
 from nsllm_lite.recipe import load as recipes
@@ -41,7 +42,7 @@ from nsllm_lite.recipe.corpus import Corpus, Source
 # What is certainly not enough is refused; where the disk fills after all, what is finished is kept.
 DISK_FACTOR = 0.35
 READ_FIELDS = ("sources", "general", "near_duplicate_jaccard", "languages", "decontaminate", "min_chars")
-LATER = ("choice", "known.npz", "chosen.json", "near", "heldout", "settled", "packed", "later.json")
+LATER = ("choice.npy", "known.npz", "chosen.json", "near", "heldout", "final", "settled", "packed", "later.json")
 MADE = ("tokenizer", "rows", "documents", "dropped.jsonl", "ledger.parquet", "ledger_files.parquet", "ledger.json")
 MADE += ("ledger.png", "times.json", integrity.FILES)
 
@@ -141,9 +142,9 @@ def choose_at_once(recipe: Corpus) -> None:
     answer = work / "chosen.json"
     if not shards.is_done(answer):
         choice = assign.choose(recipe, parts)
-        choice.save(work / "choice")
-        near_heldout.Known.gather(parts, choice.outcome, recipe.min_chars).save(work / "known.npz")
-        made = [*sorted((work / "choice").iterdir()), work / "known.npz"]
+        np.save(work / "choice.npy", choice)
+        near_heldout.Known.gather(parts, choice["outcome"], recipe.min_chars).save(work / "known.npz")
+        made = [work / "choice.npy", work / "known.npz"]
         shards.write_answer(answer, {"files": integrity.describe_all(work.parent, made)})
 
 
@@ -155,11 +156,11 @@ def settling(recipe: Corpus) -> Stage:
 
 
 def prepare_packing(recipe: Corpus) -> None:
-    """The ledger without tokens is printed, what is left must be enough, and the tokenizer is put in its place."""
+    """Prints the counts of the ledger, requires that enough is left, and puts the tokenizer in its place."""
     out, work = Path(recipe.out), _work(recipe)
     parts = open_parts(work / "read")
-    choice = assign.Choice.load(work / "choice")
-    summary = ledger.write(out, work, parts, choice, None)
+    ledger.write_dropped(out, work, parts)
+    summary = ledger.count(work, parts)
     _print_ledger(summary)
     _require_enough_left(recipe, summary)
     folder = out / "tokenizer"
@@ -169,7 +170,7 @@ def prepare_packing(recipe: Corpus) -> None:
     made = folder.with_suffix(".part")
     shutil.rmtree(made, ignore_errors=True)
     if recipe.train_tokenizer:
-        train = (task for task in _pack_tasks(out, work, parts, choice) if task.split == "train")
+        train = (task for task in _pack_tasks(out, work, parts) if task.split == "train")
         batches = ((task, batch) for task in train for batch in pack.documents_of(task))
         texts = (text for task, b in batches for text in texts_of(task.phase, b, recipe.min_chars).to_pylist())
         tokenizer.train_tokenizer(texts, recipe.train_tokenizer.vocab_size, recipe.end_of_text, made)
@@ -181,7 +182,7 @@ def prepare_packing(recipe: Corpus) -> None:
 
 def packing(recipe: Corpus) -> Stage:
     out, work = Path(recipe.out), _work(recipe)
-    tasks = _pack_tasks(out, work, open_parts(work / "read"), assign.Choice.load(work / "choice"))
+    tasks = _pack_tasks(out, work, open_parts(work / "read"))
     end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(out / "tokenizer")), recipe.end_of_text)
     sha256 = sha256_file(out / "tokenizer" / "tokenizer.json")
     function = partial(_pack_one, out, sha256, end_of_text_id, recipe.row_tokens, recipe.min_chars)
@@ -202,28 +203,27 @@ def _nothing_readable(source: Source, parts: list[Part]) -> UserError:
     )
 
 
-def _pack_tasks(out: Path, work: Path, parts: list[Part], choice: assign.Choice) -> list[pack.PackTask]:
+def _pack_tasks(out: Path, work: Path, parts: list[Part]) -> list[pack.PackTask]:
     """Training documents of consecutive parts, a shard or more a task; all held-out ones of a phase in one."""
     tasks: list[pack.PackTask] = []
-    for phase in RENDER:
-        for split, code in zip(SPLITS, (assign.KEPT, assign.HELDOUT), strict=True):
-            first = len(tasks)
-            files, masks, documents, chars = [], [], 0, 0
-            mine = [part for part in parts if phase in part.phases]
-            for number, part in enumerate(mine):
-                outcome = np.array(choice.outcome[part.span])
-                near = np.load(work / "near" / f"{part.name}.npy") >= 0
-                kept, held = (outcome == assign.KEPT) & ~near, outcome == assign.HELDOUT
-                wanted = (kept if code == assign.KEPT else held) & part.fits(phase)
-                files.append((out / "documents" if code == assign.KEPT else work / "heldout") / f"{part.name}.parquet")
-                masks.append(wanted[kept | held] if code == assign.KEPT else wanted[held])
-                documents, chars = documents + int(wanted.sum()), chars + int(part.keys["chars"][wanted].sum())
-                full = documents >= pack.SHARD_DOCUMENTS or chars >= 4 * pack.SHARD_TOKENS
-                if number == len(mine) - 1 or (full and code == assign.KEPT):
-                    tasks.append(pack.PackTask(phase, split, len(tasks) - first, tuple(files), tuple(masks), chars))
-                    files, masks, documents, chars = [], [], 0, 0
-            if len(tasks) == first:
-                tasks.append(pack.PackTask(phase, split, 0, (), (), 0))
+    for phase, split in product(RENDER, assign.SPLITS):
+        folder = out / "documents" if split == "train" else work / "heldout"
+        first = len(tasks)
+        files, masks, documents, chars = [], [], 0, 0
+        mine = [part for part in parts if phase in part.phases]
+        for number, part in enumerate(mine):
+            outcome = np.load(near_heldout.final_choice(work, part))["outcome"]
+            wanted = (outcome == assign.SPLITS[split]) & part.fits(phase)
+            written = (assign.KEPT, assign.HELDOUT) if split == "train" else (assign.HELDOUT,)
+            files.append(folder / f"{part.name}.parquet")
+            masks.append(wanted[np.isin(outcome, written)])
+            documents, chars = documents + int(wanted.sum()), chars + int(part.keys["chars"][wanted].sum())
+            full = documents >= pack.SHARD_DOCUMENTS or chars >= 4 * pack.SHARD_TOKENS
+            if number == len(mine) - 1 or (full and split == "train"):
+                tasks.append(pack.PackTask(phase, split, len(tasks) - first, tuple(files), tuple(masks), chars))
+                files, masks, documents, chars = [], [], 0, 0
+        if len(tasks) == first:
+            tasks.append(pack.PackTask(phase, split, 0, (), (), 0))
     return tasks
 
 
@@ -258,7 +258,7 @@ def _finish(
     out, work = Path(recipe.out), _work(recipe)
     parts = open_parts(work / "read")
     totals, tokens = _finish_rows(recipe, tasks, packed)
-    summary = ledger.write(out, work, parts, assign.Choice.load(work / "choice"), tokens)
+    summary = ledger.write(out, work, parts, tokens)
     write_json(out / "ledger.json", summary)
     plot.draw(summary, out / "ledger.png")
     documents = {Path(name).name: entry for answer in settled for name, entry in answer["files"].items()
@@ -285,14 +285,13 @@ def _finish_rows(
     end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(out / "tokenizer")), recipe.end_of_text)
     sha256 = sha256_file(out / "tokenizer" / "tokenizer.json")
     totals, tokens = {}, {}
-    for phase in RENDER:
-        for split in SPLITS:
-            mine = [n for n, task in enumerate(tasks) if (task.phase, task.split) == (phase, split)]
-            made = [shard for n in mine for shard in packed[n]["shards"]]
-            empty = RowTotals(recipe.row_tokens, end_of_text_id, sha256)
-            totals[f"{phase}/{split}"] = finish_rows(out / "rows" / phase / split, made, empty)
-            files = [work / "packed" / phase / split / f"tokens-{tasks[n].number:05d}.npy" for n in mine]
-            tokens[phase, split] = np.concatenate([np.load(file) for file in files])
+    for phase, split in product(RENDER, assign.SPLITS):
+        mine = [n for n, task in enumerate(tasks) if (task.phase, task.split) == (phase, split)]
+        made = [shard for n in mine for shard in packed[n]["shards"]]
+        empty = RowTotals(recipe.row_tokens, end_of_text_id, sha256)
+        totals[f"{phase}/{split}"] = finish_rows(out / "rows" / phase / split, made, empty)
+        files = [work / "packed" / phase / split / f"tokens-{tasks[n].number:05d}.npy" for n in mine]
+        tokens[phase, split] = np.concatenate([np.load(file) for file in files])
     return totals, tokens
 
 

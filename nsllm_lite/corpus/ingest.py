@@ -9,9 +9,9 @@ from nsllm_lite.corpus import dedup, sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.parts import HEAD_CHARS, PartWriter
-from nsllm_lite.corpus.phases import RENDER
 from nsllm_lite.corpus.shards import ReadTask
 from nsllm_lite.corpus.texts import clean, language, quality
+from nsllm_lite.corpus.texts.render import RENDER
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Corpus
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.artifact import integrity
 from nsllm_lite.corpus.encoder import Encoder, string_starts
-from nsllm_lite.corpus.phases import COLUMNS, texts_of
+from nsllm_lite.corpus.texts.render import COLUMNS, texts_of
 from nsllm_lite.formats.rows import BATCH_ROWS, SCHEMA, write_shard
 
 SHARD_DOCUMENTS = 100_000
