@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import NamedTuple, TextIO
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.accents import plain
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.tagged import iter_lines, paragraphs, stated
+from nsllm_lite.corpus.latex.plain import plain
 from nsllm_lite.formats.documents import Document, as_doi
 
 MAX_ENTRY_CHARS = 1 << 24

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.accents import COMBINING
 from nsllm_lite.corpus.files.elements import formula, iter_elements, script
+from nsllm_lite.corpus.latex.notation import ACCENTS, SYMBOLS
 
 # ------------------------------------------------------------------------------------------------------- entities
 
@@ -131,9 +131,6 @@ def unwrap_formulas(text: str) -> str:
     return "".join((*parts, text[start:]))
 
 
-_LETTERS = {
-    "ss": "ß", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł", "aa": "å", "AA": "Å",
-}  # fmt: skip
 _ACCENT = re.compile(
     r"""(?<!\\)(?:
     \{\\(?P<a>[`'^"~=.])\s*\{?(?P<A>\\i|[A-Za-z])\}?\}            # {\'e} {\'{e}} {\'\i}
@@ -197,7 +194,7 @@ def _accent(found: re.Match, quoted: str) -> str:
         return found[0]
     if form == "e" and not (before.isalpha() or letter.isupper()):  # "\v word": a macro, not "Dvo\v rak"
         return found[0]
-    composed = unicodedata.normalize("NFC", letter + COMBINING[mark])
+    composed = unicodedata.normalize("NFC", letter + ACCENTS[mark])
     return composed if len(composed) == 1 else found[0]
 
 
@@ -215,7 +212,7 @@ def _is_accented(mark: str, letter: str, before: str, after: str, quoted: str) -
 
 def _letter(found: re.Match, before: str, after: str) -> str:
     r"""Bare \o or \l only as part of a word, where TeX drops the space behind it; \AA also as a unit after a number."""
-    letter = _LETTERS[found["f"] or found["g"]]
+    letter = SYMBOLS[found["f"] or found["g"]]
     if found["f"] or found[0].endswith("}") or before.isalpha():
         return letter
     unit = letter == "Å" and re.search(r"\d[\s~]?$", found.string[max(0, found.start() - 2) : found.start()])
