@@ -1,7 +1,9 @@
 """Facts about the identity of papers: ids of arXiv, numbers in databases, and the disciplines of their categories."""
 
 import re
+import tomllib
 from collections.abc import Callable, Iterable
+from importlib import resources
 
 from nsllm_lite.formats.documents import as_doi
 
@@ -20,43 +22,11 @@ _SCOPUS = re.compile(r"[?&]eid=(2-s2\.0-\d+)")
 _ACCESSION = re.compile(r"(?:WOS|ISI|MEDLINE):\w")
 _CATEGORY = re.compile(r"\b[a-z][\w.-]*")
 
-_ARCHIVES = {  # those that arXiv closed in the nineties too: old papers still carry them
-    "Computer Science": "cs stat eess cmp-lg",
-    "Mathematics": "math alg-geom dg-ga funct-an q-alg",
-    "Biology": "q-bio",
-    "Economics": "q-fin econ",
-    "Chemistry": "chem-ph",
-    "Physics": "astro-ph cond-mat gr-qc hep-ex hep-lat hep-ph hep-th math-ph nlin nucl-ex nucl-th physics quant-ph "
-    "acc-phys adap-org ao-sci atom-ph bayes-an chao-dyn comp-gas mtrl-th patt-sol plasm-ph solv-int supr-con",
+_DISCIPLINES = tomllib.loads(resources.files(__package__).joinpath("disciplines.toml").read_text(encoding="utf-8"))
+_OF_ARCHIVES = {archive: field for field, names in _DISCIPLINES["archives"].items() for archive in names.split()}
+_OF_AREAS = {
+    area: field for field, names in _DISCIPLINES["areas"].items() for area in " ".join(names.split()).split("; ")
 }
-_OF_ARCHIVES = {archive: field for field, archives in _ARCHIVES.items() for archive in archives.split()}
-_OF_ARCHIVES |= {"physics.chem-ph": "Chemistry", "physics.bio-ph": "Biology", "physics.med-ph": "Medicine"}
-
-_AREAS = {
-    "Biology": "anatomy & morphology; behavioral sciences; biochemistry & molecular biology; "
-    "biodiversity & conservation; biology; biophysics; biotechnology & applied microbiology; cell biology; "
-    "developmental biology; ecology; "
-    "entomology; evolutionary biology; genetics & heredity; life sciences & biomedicine - other topics; "
-    "marine & freshwater biology; mathematical & computational biology; microbiology; mycology; ornithology; "
-    "parasitology; physiology; plant sciences; reproductive biology; virology; zoology",
-    "Chemistry": "chemistry; crystallography; electrochemistry; polymer science",
-    "Computer Science": "computer science; robotics",
-    "Economics": "business & economics; economics",
-    "Mathematics": "mathematics; statistics & probability",
-    "Medicine": "allergy; anesthesiology; cardiac & cardiovascular systems; cardiovascular system & cardiology; "
-    "clinical neurology; critical care medicine; dentistry, oral surgery & medicine; dermatology; emergency medicine; "
-    "endocrinology & metabolism; gastroenterology & hepatology; general & internal medicine; "
-    "geriatrics & gerontology; health care sciences & services; hematology; immunology; infectious diseases; "
-    "integrative & complementary medicine; legal medicine; medical informatics; medical laboratory technology; "
-    "medicine; neurosciences; neurosciences & neurology; nursing; nutrition & dietetics; obstetrics & gynecology; "
-    "oncology; ophthalmology; orthopedics; otorhinolaryngology; pathology; pediatrics; peripheral vascular disease; "
-    "pharmacology & pharmacy; psychiatry; public, environmental & occupational health; "
-    "radiology, nuclear medicine & medical imaging; rehabilitation; research & experimental medicine; "
-    "respiratory system; rheumatology; substance abuse; surgery; toxicology; transplantation; tropical medicine; "
-    "urology & nephrology",
-    "Physics": "acoustics; astronomy & astrophysics; mechanics; optics; physics; thermodynamics",
-}
-_OF_AREAS = {area: field for field, areas in _AREAS.items() for area in areas.split("; ")}
 
 
 def first(read: Callable[[str], str], texts: Iterable[str]) -> str:

@@ -12,16 +12,7 @@ CITATION = "[citation]"  # stands where a sentence needs a citation whose author
 CITED, DROP, ITEM, PAGE = "\ue010", "\ue011", "\ue012", "\ue013"
 _WORDS = (
     "",
-    "Equation",
-    "Figure",
-    "Table",
-    "Section",
-    "Appendix",
-    "Algorithm",
-    "Theorem",
-    "Lemma",
-    "Definition",
-    "Chapter",
+    *["Equation", "Figure", "Table", "Section", "Appendix", "Algorithm", "Theorem", "Lemma", "Definition", "Chapter"],
 )
 _MARKS = {word: chr(0xE020 + n) for n, word in enumerate(_WORDS)}
 _PREFIXES = {
