@@ -69,10 +69,10 @@ class _Budget:
 
 
 class _Counted(io.RawIOBase):
-    """An unpacking stream that draws on a budget; `head` is what was read of it before."""
+    """A stream that draws on a budget, and ends after `left` bytes; `head` is what was read of it before."""
 
-    def __init__(self, stream: BinaryIO, budget: _Budget | None, head: bytes = b""):
-        self._stream, self._budget, self._head = stream, budget, head
+    def __init__(self, stream: BinaryIO, head: bytes, budget: _Budget | None, left: int | None):
+        self._stream, self._head, self._budget, self._left = stream, head, budget, left
 
     def readable(self) -> bool:
         return True
@@ -81,28 +81,19 @@ class _Counted(io.RawIOBase):
         if self._head:
             data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
         else:
-            data = self._stream.read(len(buffer))
+            data = self._stream.read(len(buffer) if self._left is None else min(len(buffer), self._left))
+            if self._left is not None:
+                self._left -= len(data)
             if self._budget:
                 self._budget.spend(len(data))
         buffer[: len(data)] = data
         return len(data)
 
 
-class _Stretch(io.RawIOBase):
-    """The bytes of a file from `start` to `end`."""
-
-    def __init__(self, file: BinaryIO, start: int, end: int):
-        self._file, self._left = file, end - start
-        file.seek(start)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        data = self._file.read(min(len(buffer), self._left))
-        self._left -= len(data)
-        buffer[: len(data)] = data
-        return len(data)
+def _counted(
+    stream: BinaryIO, head: bytes = b"", budget: _Budget | None = None, left: int | None = None
+) -> io.BufferedReader:
+    return io.BufferedReader(_Counted(stream, head, budget, left), 1 << 17)
 
 
 def open_files(path: Path, name: str, start: int = 0, end: int | None = None) -> Iterator[Opened | Unread]:
@@ -122,7 +113,8 @@ def open_files(path: Path, name: str, start: int = 0, end: int | None = None) ->
             return None
 
     with open(path, "rb") as file:
-        stream = file if end is None else io.BufferedReader(_Stretch(file, start, end), 1 << 17)
+        file.seek(start)
+        stream = file if end is None else _counted(file, left=end - start)
         yield from _open(stream, name, sibling, _Budget(path.stat().st_size), 0)
 
 
@@ -135,7 +127,7 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
             if stream.seekable():
                 stream.seek(0)
             else:
-                stream = io.BufferedReader(_Counted(stream, None, head), 1 << 17)
+                stream = _counted(stream, head)
             yield Opened(name, head, stream, sibling)
         elif depth == MAX_DEPTH:
             yield Unread(f"{name}#0", UNREADABLE_FILE, f"archives in archives, {MAX_DEPTH} deep: refused")
@@ -150,8 +142,7 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
                     yield Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read")
         else:
             with _whole(stream, head, seekable=False) as whole:
-                unpacked = io.BufferedReader(_Counted(_UNPACK[kind](whole), budget), 1 << 17)
-                yield from _open(unpacked, name, sibling, budget, depth + 1)
+                yield from _open(_counted(_UNPACK[kind](whole), budget=budget), name, sibling, budget, depth + 1)
     except ERRORS as error:
         yield Unread(f"{name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
@@ -195,7 +186,7 @@ def _whole(stream: BinaryIO, head: bytes, seekable: bool) -> Iterator[BinaryIO]:
         stream.seek(0)
         yield stream
     elif not seekable:
-        yield io.BufferedReader(_Counted(stream, None, head), 1 << 17)
+        yield _counted(stream, head)
     else:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as copy:
             _copy(stream, head, copy)
@@ -310,8 +301,7 @@ def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, dep
                 else:
                     tex[path.as_posix()] = content
             else:
-                counted = io.BufferedReader(_Counted(stream, budget), 1 << 17)
-                yield from _open(counted, label, lambda _: None, budget, depth + 1)
+                yield from _open(_counted(stream, budget=budget), label, lambda _: None, budget, depth + 1)
     has_tex = any(name.lower().endswith(TEX_NAMES) for name in tex)
     for name, content in tex.items():
         if has_tex and not name.lower().endswith(TEX_NAMES):

@@ -36,7 +36,7 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
     try:
         parquet, dictionaries = open_parquet(file), open_parquet(file, dense=False)
     except ERRORS as error:
-        yield f"damaged Parquet, nothing is read: {type(error).__name__}: {_short(error)}"
+        yield f"damaged Parquet, nothing is read: {named(error)}"
         return
     columns, total = list(columns), 0
     for group in range(parquet.num_row_groups):
@@ -49,7 +49,7 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
                 yield from _rows(batch)
             reason = "it ends early"
         except ERRORS as error:
-            reason = f"{type(error).__name__}: {_short(error)}"
+            reason = f"{named(error)}"
         if left > 0:
             yield f"row group {group} is damaged, {left:,} of its rows are not read: {reason}"
     if total != parquet.metadata.num_rows:
@@ -76,8 +76,8 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict | str]:
         try:
             yield {name: column[number].as_py() for name, column in zip(names, batch.columns, strict=True)}
         except (ValueError, OverflowError, pa.ArrowException) as error:  # text that is no UTF-8, dates out of range
-            yield f"{type(error).__name__}: {_short(error)}"
+            yield f"{named(error)}"
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def named(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -215,8 +215,7 @@ class _Flattener(Reading):
         name, num, default = self.defined_name(), self.option(), self.option()
         body = self.argument() if name else None
         if body is not None:
-            num = int(num) if num and num.strip() in tuple("123456789") else 0
-            self._define(name, Macro(num, default if num else None, body))
+            self._define(name, _macro(num, default, body))
 
     def _def(self) -> None:
         name, top = self.defined_name(), self.stack[-1]
@@ -238,8 +237,7 @@ class _Flattener(Reading):
             self._define(name, Macro(given.count("m"), None, body))
 
     def _operator(self) -> None:
-        top = self.stack[-1]
-        star = "*" if top.text.startswith("*", top.pos) else ""
+        star = self.star()
         name, body = self.defined_name(), self.argument()
         if name and body is not None:
             self._define(name, Macro(0, None, f"\\operatorname{star}{{{body}}}"))
@@ -259,15 +257,13 @@ class _Flattener(Reading):
             self._define(name, Macro(0, None, meaning, is_meaning=True))
 
     def _newenvironment(self) -> None:
-        if self.stack[-1].text.startswith("*", self.stack[-1].pos):
-            self.stack[-1].pos += 1
+        self.star()
         name, num, default = self.argument(), self.option(), self.option()
         begin, end = self.argument(), self.argument()
-        if name and begin is not None and end is not None and name not in self.keep:
-            num = int(num) if num and num.strip() in tuple("123456789") else 0
-            if not _PROGRAMS.search(begin + end):
-                self.environments[name] = Macro(num, default if num else None, begin), end
-                self.actions |= {"begin": self._begin, "end": self._end}
+        whole = name and begin is not None and end is not None
+        if whole and name not in self.keep and not _PROGRAMS.search(begin + end):
+            self.environments[name] = _macro(num, default, begin), end
+            self.actions |= {"begin": self._begin, "end": self._end}
 
     # ---------------------------------------------------------------------------------------------- choosing
 
@@ -329,8 +325,7 @@ class _Flattener(Reading):
             self._read_in((found[1] or found[2]).strip(), "")
 
     def _import(self) -> None:
-        if self.stack[-1].text.startswith("*", self.stack[-1].pos):
-            self.stack[-1].pos += 1
+        self.star()
         folder, name = self.argument(), self.argument()
         if folder is not None and name:
             self._read_in(name, folder)
@@ -384,3 +379,9 @@ class _Flattener(Reading):
 
 def _call(name: str) -> str:
     return f"\\begin{{{name.removeprefix(BEGIN)}}}" if name.startswith(BEGIN) else f"\\{name} "
+
+
+def _macro(num: str | None, default: str | None, body: str) -> Macro:
+    """Of the options and the body that \\newcommand gives it."""
+    num_arguments = int(num) if num and num.strip() in tuple("123456789") else 0
+    return Macro(num_arguments, default if num_arguments else None, body)

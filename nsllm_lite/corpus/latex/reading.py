@@ -90,10 +90,16 @@ class Reading:
         self.budget -= MAX_OPTION_CHARS
         return None
 
-    def defined_name(self) -> str:
+    def star(self) -> str:
+        """The star after a command's name, or ""."""
         top = self.stack[-1]
-        if top.text.startswith("*", top.pos):
-            top.pos += 1
+        found = top.text.startswith("*", top.pos)
+        top.pos += found
+        return "*" * found
+
+    def defined_name(self) -> str:
+        self.star()
+        top = self.stack[-1]
         found = _NAME.match(top.text, SPACE.match(top.text, top.pos).end())
         if not found:
             return ""

@@ -45,7 +45,7 @@ def read_parquet(file: BinaryIO, fields: Fields | None, source: str, file_name: 
     try:
         names = parquet.open_parquet(file).schema_arrow.names
     except parquet.ERRORS as error:
-        yield Unread(whole, UNREADABLE_FILE, f"damaged Parquet: {type(error).__name__}: {_line(error)}")
+        yield Unread(whole, UNREADABLE_FILE, f"damaged Parquet: {parquet.named(error)}")
         return
     if fields is None:
         columns = table.columns_of(names)
@@ -202,7 +202,3 @@ def _no_field(absent: list[str], names: Iterable[str]) -> str:
 def _listed(names: Iterable[str]) -> str:
     names = [name[:MAX_NAME_CHARS] for name in names]
     return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import TextIO
 
+from nsllm_lite.corpus.files.objects import objects_in
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
-from nsllm_lite.corpus.files.sniff import json_keys
 from nsllm_lite.formats.documents import Document, Section
 
 
 def recognise(head: str) -> bool:
-    return {"title", "sections", "discipline"} <= json_keys(head)
+    return any({"title", "sections", "discipline"} <= opened.fields.keys() for opened in objects_in(head)[:1])
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:

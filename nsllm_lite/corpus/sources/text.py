@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
+from nsllm_lite.corpus.files.objects import objects_in
 from nsllm_lite.corpus.files.opening import Joined, Place, Unread, read_each
 from nsllm_lite.corpus.files.records import as_text, iter_records
-from nsllm_lite.corpus.files.sniff import json_keys
 from nsllm_lite.corpus.files.tagged import iter_lines
 from nsllm_lite.formats.documents import Document
 
@@ -22,7 +22,7 @@ _TOP_HEADING = re.compile(r"\s?= [^=].* =\s*")
 
 def recognise(head: str) -> bool:
     """Any plain text, and JSON records with a `text`. Asked last, and only of general sources."""
-    return "text" in json_keys(head) or head[0] not in "<[{"
+    return head[0] not in "<[{" or any("text" in opened.fields for opened in objects_in(head))
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:

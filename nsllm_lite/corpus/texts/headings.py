@@ -8,20 +8,14 @@ rules are the tables of words in headings.toml; `mark` reads one heading, `exper
 import enum
 import itertools
 import re
-import tomllib
 import unicodedata
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from typing import NamedTuple
 
+from nsllm_lite.corpus.texts.words import word_sets
 from nsllm_lite.formats.documents import Section
 
-_TABLES = {
-    name: frozenset(words.split())
-    for name, words in tomllib.loads(
-        resources.files(__package__).joinpath("headings.toml").read_text(encoding="utf-8")
-    ).items()
-}
+_TABLES = word_sets("headings.toml")
 METHODS, RESULTS, BESIDE, JOINING = (_TABLES[name] for name in ("methods", "results", "beside", "joining"))
 TELLING, TELLING_PAIRS = (METHODS - _TABLES["not_telling"]) | _TABLES["telling"], _TABLES["telling_pairs"]
 HINTING, HINTING_PAIRS, HINTING_ALONE = (_TABLES[name] for name in ("hinting", "hinting_pairs", "hinting_alone"))
