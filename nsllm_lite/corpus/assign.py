@@ -1,6 +1,6 @@
 """The second stage, over all parts at once: which candidates are duplicates, held out, or too many of their kind.
 
-It reads keys only, never texts, and holds under 200 bytes a document: 17 million papers take 3.2 GB.
+It reads keys only, never texts, and needs under 200 bytes of memory a document: 17 million papers take 3.2 GB.
 """
 
 import numpy as np
@@ -68,7 +68,7 @@ def _find_duplicates(recipe: Corpus, parts: list[Part], ids: np.ndarray, experim
 
 
 def _balance(balance: Balance, parts: list[Part], ids: np.ndarray, general: np.ndarray, choice: np.ndarray) -> None:
-    """Sets surplus papers to UNUSED. Papers of no stated discipline count in the whole but are not capped."""
+    """Sets surplus papers to UNUSED. Papers without a discipline count towards the total but are not capped."""
     chars = _gather(parts, "chars").astype(np.int64)
     sources = sorted({part.source for part in parts})
     disciplines = sorted({name for part in parts for name in part.disciplines} - {""})
@@ -108,9 +108,9 @@ def _groups(part: Part, names: list[str], code: int) -> np.ndarray:
 
 
 def cap(sizes: np.ndarray, uncapped: float, share: float) -> float | None:
-    """The size L to which groups must be cut so that each is at most `share` of all that is then left.
+    """The size L to which groups must be cut so that each is at most `share` of the remaining total.
 
-    `uncapped` is what counts in the whole besides the groups. None where no L > 0 does it.
+    `uncapped` counts towards the total besides the groups. None where no L > 0 satisfies this.
     """
     ordered = np.sort(sizes[sizes > 0])[::-1]
     if not len(ordered) or ordered[0] <= share * (ordered.sum() + uncapped):

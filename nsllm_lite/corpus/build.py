@@ -2,9 +2,9 @@
 
 The order of stages, each a function from what the one before left on disk:
 
-    ingest    task by task   files -> cleaned documents in parts, with the keys of each; useless records end here
+    ingest    task by task   files -> cleaned documents in parts, with the keys of each; unusable records are dropped
     choose    at once        keys -> duplicates, held-out papers, surplus of one kind
-    settle    part by part   training documents too near to a held-out one go; the survivors are written
+    settle    part by part   training documents too near to a held-out one are dropped; the others are written
     pack      task by task   documents -> the texts of each phase -> tokens -> packed rows
     ledger    part by part   what became of each record
 
@@ -39,7 +39,7 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Corpus, Source
 
 # Bytes on disk for one byte of text, work files among them: 3.6 for abstracts as JSON lines, 0.35 for full text as XML.
-# What is certainly not enough is refused; where the disk fills after all, what is finished is kept.
+# A disk that is certainly too small is refused; if it fills up later, finished tasks are kept.
 DISK_FACTOR = 0.35
 READ_FIELDS = ("sources", "general", "near_duplicate_jaccard", "languages", "decontaminate", "min_chars")
 LATER = ("choice.npy", "known.npz", "chosen.json", "near", "heldout", "final", "settled", "packed", "later.json")
@@ -48,11 +48,11 @@ MADE += ("ledger.png", "times.json", integrity.FILES)
 
 
 def build(recipe: Corpus) -> dict:
-    """Builds the corpus in `recipe.out`, or finds it finished; returns the results that its manifest holds.
+    """Builds the corpus in `recipe.out` unless it is finished there; returns the results in its manifest.
 
     Raises:
         UserError: a source that is absent or unreadable, a tokenizer without the end-of-text token, too little disk,
-            no document left, or a share of dropped records that needs consent.
+            no document left, or a larger share of dropped records than `max_drop_share`.
         RunError: a worker process died; the same call continues.
     """
     started = time.time()
@@ -80,10 +80,10 @@ def begin(recipe: Corpus) -> dict[str, str | None] | None:
     if recipe.decontaminate:
         inputs["decontaminate"] = evaluation_index(tuple(recipe.decontaminate)).sha256
     if is_finished(out, identity, inputs):
-        shutil.rmtree(out / "work", ignore_errors=True)  # a run killed when all but this was done
+        shutil.rmtree(out / "work", ignore_errors=True)  # left by a run that was killed before this last step
         return None
     require_disk(out, int(DISK_FACTOR * _num_bytes(recipe)) + 2**25, "the corpus")
-    if recipe.tokenizer:  # a wrong one is refused before the long work, not after
+    if recipe.tokenizer:  # a wrong tokenizer is refused before the long work
         tokenizer.end_of_text_id(tokenizer.load_tokenizer(recipe.tokenizer), recipe.end_of_text)
     _clear(out, out / "work", identity, inputs)
     return inputs
@@ -94,7 +94,7 @@ def _num_bytes(recipe: Corpus) -> int:
 
 
 def _clear(out: Path, work: Path, identity: dict, inputs: dict[str, str | None]) -> None:
-    """Removes what an unfinished build left that does not serve this one, and nothing else that lies in the folder."""
+    """Removes the files of an unfinished build with other settings or inputs, and nothing else in the folder."""
     read_inputs = {key: value for key, value in inputs.items() if key != "tokenizer"}
     reading = {"recipe": {key: identity[key] for key in READ_FIELDS}, "inputs": read_inputs, "version": __version__}
     later = {key: value for key, value in identity.items() if key != "max_drop_share"} | inputs
@@ -126,12 +126,12 @@ def _work(recipe: Corpus) -> Path:
 
 
 def choose_at_once(recipe: Corpus) -> None:
-    """What concerns all parts: `choose`, and the index of what is held out."""
+    """The one stage that sees all parts: `choose`, and the index of the held-out documents."""
     work = _work(recipe)
     stage = reading(recipe)
     answers = [shards.read_answer(answer) for answer in stage.answers()]
     finished = {name for answer in answers for name in answer["parts"]}
-    for folder in (work / "read").iterdir():  # what a killed task left
+    for folder in (work / "read").iterdir():  # left by a killed task
         if folder.name not in finished:
             shutil.rmtree(folder)
     parts = open_parts(work / "read")
@@ -238,7 +238,7 @@ def _pack_one(
 
 @lru_cache(maxsize=1)
 def _encoder(folder: Path, sha256: str) -> Encoder:
-    """One a process; `sha256` tells two tokenizers of one folder apart."""
+    """One a process; `sha256` distinguishes two tokenizers that were in the same folder."""
     return Encoder(tokenizer.load_tokenizer(str(folder)))
 
 
@@ -254,7 +254,7 @@ def _finish(
     started: float,
     workers: int,
 ) -> dict:
-    """Rows, ledger and manifest from what the tasks answered."""
+    """Writes ledger and manifest and finishes the rows, from the answers of the tasks."""
     out, work = Path(recipe.out), _work(recipe)
     parts = open_parts(work / "read")
     totals, tokens = _finish_rows(recipe, tasks, packed)
@@ -325,7 +325,7 @@ def _require_enough_left(recipe: Corpus, summary: dict) -> None:
 
 
 def _formats(recipe: Corpus) -> dict[str, list[str]]:
-    """{source: the formats that were found in it}"""
+    """{source: the formats of its files}"""
     stage = reading(recipe)
     found: dict[str, set[str]] = {}
     for task, answer in zip(stage.tasks, stage.answers(), strict=True):
@@ -377,7 +377,7 @@ def _print_rows(results: dict) -> None:
 
 
 def _print_terms(results: dict) -> None:
-    """Under which licence each source stands, as the recipe states it, and what is known of formats with terms."""
+    """Prints the licence of each source, as the recipe states it, and a warning for formats with terms of use."""
     print("\nlicences: " + "; ".join(f"{source}: {licence}" for source, licence in results["licences"].items()))
     of_wos = [source for source, formats in results["formats"].items() if "wos" in formats]
     if of_wos:

@@ -1,4 +1,4 @@
-"""Facts about the identity of papers: ids of arXiv, numbers in databases, and the disciplines of their categories."""
+"""Identifiers of papers (arXiv, PubMed, Web of Science, Scopus), and the disciplines of their categories."""
 
 import re
 import tomllib
@@ -30,7 +30,7 @@ _OF_AREAS = {
 
 
 def first(read: Callable[[str], str], texts: Iterable[str]) -> str:
-    """What `read` gives of the first text of which it gives anything, or ""."""
+    """The first result of `read` on `texts` that is not empty, or ""."""
     return next(filter(None, map(read, texts)), "")
 
 
@@ -46,7 +46,7 @@ def arxiv_id(text: str) -> str:
 
 
 def marked_arxiv_id(text: str) -> str:
-    """The same, but of a number alone "": where ids of others may stand too."""
+    """`arxiv_id`, but "" for a number alone: for fields that contain other ids too."""
     return _arxiv_id(text, bare=False)
 
 

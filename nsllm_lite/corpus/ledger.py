@@ -4,7 +4,7 @@ One that is dropped for all phases, a duplicate, or unused has one line, of phas
 each phase it could enter: phase1 and phase2 for a paper, general for general text. So for each source, file and phase,
 with the lines of "corpus" counted in: in = kept + heldout + duplicate + dropped + unused, in records and characters.
 
-It is put together part by part from what the stages left; memory holds one part and the counts.
+It is built part by part from the files of the stages; memory holds one part and the counts.
 """
 
 import json
@@ -74,7 +74,7 @@ def write(folder: Path, work: Path, parts: list[Part], tokens: Tokens) -> dict:
 
 
 def write_dropped(folder: Path, work: Path, parts: list[Part]) -> None:
-    """Writes dropped.jsonl: the beginning of every record that was dropped, but for one phase alone."""
+    """Writes dropped.jsonl: the beginning of every record that was dropped for all phases."""
     names = Names(parts)
     with whole_file(folder / "dropped.jsonl") as made, open(made, "w", encoding="utf-8") as file:
         for part in parts:
@@ -89,7 +89,7 @@ def count(
 ) -> dict:
     """{"documents": {source: counts}, "phases": {phase: {source: counts}}}; `tokens` is None before packing.
 
-    `keep` is given each part's lines, and these added up by file.
+    `keep` is called with each part's lines, and with their sums by file.
     """
     names = Names(parts)
     taken: Counter[tuple[str, str]] = Counter()

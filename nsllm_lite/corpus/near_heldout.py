@@ -1,7 +1,7 @@
-"""The third stage, part by part: training documents too near to a held-out one go, the survivors are written.
+"""The third stage: drops training documents whose 5-gram Jaccard with a held-out one is >= NEAR, and writes the rest.
 
-What a held-out paper says must not be learnt from another paper: Jaccard NEAR of word 5-grams, of title and abstract or
-of the experimental sections, is too near. Exact: every pair is compared.
+The text of a held-out paper must not be learnt from another paper. Title and abstract, and the experimental sections,
+are compared, exactly and for every pair.
 """
 
 import json
@@ -23,7 +23,7 @@ KINDS = ("body", "whole", "general")  # of known texts: experimental sections, t
 
 
 class Known:
-    """The held-out documents, searchable by what they say."""
+    """The held-out documents, searchable by their text."""
 
     def __init__(self, sets: dict[str, list[np.ndarray]], owners: dict[str, list[int]]):
         self._owners = owners

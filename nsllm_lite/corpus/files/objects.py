@@ -1,4 +1,4 @@
-"""What stands in which object at the beginning of a JSON file: a record's own keys are told from those within it."""
+"""The objects at the beginning of a JSON file, each with its own keys, without those of the objects in it."""
 
 import re
 from typing import NamedTuple

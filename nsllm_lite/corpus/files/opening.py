@@ -1,4 +1,4 @@
-"""A file's bytes as text: its encoding is seen from its first bytes."""
+"""A file's bytes as text, with the encoding detected from its first bytes; and the place of a record."""
 
 import codecs
 import io
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Unread(NamedTuple):
-    """A record or file that could not be read: where, one of the reasons above, and what stands there."""
+    """A record or file that could not be read: where, one of the reasons above, and what was found."""
 
     origin: str
     reason: str
@@ -62,7 +62,7 @@ def read_each(
 
 
 class _Text(io.TextIOWrapper):
-    """Text whose lines have a bound: one without end would fill the memory."""
+    """Text with a maximal line length: an endless line would fill the memory."""
 
     def readline(self, size: int = -1) -> str:
         line = super().readline(size if size >= 0 else MAX_LINE_CHARS + 1)
@@ -73,7 +73,7 @@ class _Text(io.TextIOWrapper):
 
 
 class Joined(io.TextIOBase):
-    """A stream from its beginning again, of which `begun` was read already: not every stream can go back."""
+    """A stream read again from its beginning, of which `begun` was read already: not every stream can seek."""
 
     def __init__(self, begun: str, stream: TextIO):
         self._begun, self._stream = begun, stream
@@ -142,6 +142,6 @@ def head_of(head: bytes) -> str | None:
 
 
 def declares_entities(head: bytes) -> bool:
-    """Whether an XML file's own DOCTYPE declares entities, as bombs and thefts of local files do."""
+    """Whether an XML file's DOCTYPE declares entities, as entity bombs and attacks on local files do."""
     text = head_of(head) or ""
     return text.startswith("<") and "<!ENTITY" in text

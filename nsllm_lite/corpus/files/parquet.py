@@ -1,6 +1,6 @@
 """The rows of a Parquet file as dicts, a small batch in memory at a time. The file is not trusted.
 
-Only Arrow reads it; pandas' metadata and its pickles are never looked at. A damaged row group costs its rows alone.
+Only Arrow reads it; pandas' metadata and its pickles are never read. A damaged row group loses only its own rows.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ ERRORS = (pa.ArrowException, OSError, ValueError, NotImplementedError, MemoryErr
 
 
 def open_parquet(file: BinaryIO, dense: bool = True) -> pq.ParquetFile:
-    """The file at hand.
+    """The file as Arrow opens it; `dense` is false where repeated texts stay dictionary-encoded.
 
     Raises:
         one of ERRORS: the footer is damaged, or it is no Parquet file.
@@ -57,7 +57,7 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
 
 
 def _batch_rows(dictionaries: pq.ParquetFile, group: int, columns: list[str]) -> int:
-    """Fewer rows at a time where a text that is stored once and stands in many rows is large.
+    """Rows a batch: fewer where a large text is stored once and used in many rows.
 
     Unpacked into a batch, a file of some kB would else be as large as memory. A group has one dictionary a column,
     before its first row.

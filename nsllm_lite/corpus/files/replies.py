@@ -1,7 +1,7 @@
-"""XML as services answer with it: alone, several answers in one file, or kept as a text inside JSON records.
+"""XML answers of services: one or several in a file, or stored as text inside JSON records.
 
-A record is cut out of its answer and parsed alone, but the prefixes of its names are declared at the answer's root. So
-the prefixes are taken off before; names are compared without them anyway.
+A record is parsed alone, without its answer's root, which declares the namespace prefixes. So the prefixes are removed
+first; names are compared without them anyway.
 """
 
 import io
@@ -36,8 +36,8 @@ def xml_heads(head: str) -> list[str]:
 def iter_answers(
     stream: TextIO, tags_of: Callable[[str], tuple[str, ...]], nothing: str
 ) -> Iterator[etree._Element | str]:
-    """The elements of all answers in a file, or messages. `tags_of` says by an answer's head which tags to cut out;
-    an answer without any yields the message `nothing`."""
+    """The elements of all answers in a file, or messages. `tags_of` gives the tags of records by an answer's
+    head; an answer without any yields the message `nothing`."""
     head = stream.read(HEAD_BYTES)
     whole = Joined(head, stream)
     if not head.lstrip("\ufeff \t\r\n").startswith(("{", "[")):

@@ -1,8 +1,8 @@
-"""The root element of an XML file, from its beginning. Each pass is linear: no head, however odd, takes long."""
+"""The root element of an XML file, from its beginning. Takes linear time for any input."""
 
 import re
 
-MAX_PROLOGUE = 100  # comments, instructions and a DOCTYPE before the root; more is no file of ours
+MAX_PROLOGUE = 100  # comments, instructions and a DOCTYPE before the root
 _ROOT = re.compile(r"<(?![?!])(?:[\w.-]+:)?([\w.-]+)")
 _DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*+(?:\[[^\]]*+\])?[^>]*+>")
 

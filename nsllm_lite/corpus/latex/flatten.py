@@ -1,11 +1,11 @@
-r"""A LaTeX paper as one flat text: comments and listings gone, inputs in place, the author's own macros expanded.
+r"""A LaTeX paper as one flat text: comments and listings removed, inputs inserted, the author's own macros expanded.
 
 What is expanded: \newcommand and its kin with plain or one optional argument, \def with #1#2, \let, \newif,
 \DeclareMathOperator and \newenvironment. Not expanded, so that the command stays for the caller to judge: delimited
 arguments, xparse beyond "m", and bodies that program TeX (\csname, \expandafter, names with @).
 
-Everything is a loop over a stack of texts, so depth costs no recursion, and all work is paid from a budget: a macro
-whose expansion grows without bound is left unexpanded, and when a file has spent its budget nothing more is expanded.
+A loop over a stack of texts, so depth needs no recursion. All work spends a budget: a macro whose expansion grows
+without bound stays unexpanded, and when the budget is spent nothing more is expanded.
 """
 
 import posixpath
@@ -59,7 +59,7 @@ class _Call(NamedTuple):
 
 
 def flatten(text: str, sibling: Sibling, keep: frozenset[str]) -> Flat:
-    r"""One text of a paper. Redefinitions of the commands in `keep` are passed over: "\\section" stays what it is.
+    r"""One text of a paper. Redefinitions of the commands in `keep` are ignored: "\\section" keeps its meaning.
 
     `sibling(name)` gives the text of a file by its path from the paper's folder, or None.
     """
@@ -110,10 +110,10 @@ class _Flattener(Reading):
             self.call = None
 
     def _advance(self, top: Text) -> None:
-        """Copies up to the next command that means something here, and acts on it; or ends this text."""
+        """Copies up to the next command with an action, and executes it; or ends this text."""
         text, start = top.text, top.pos
         if start and text[start : start + 1].isspace() and self.out and self.out[-1].rstrip(" \t").endswith("\n"):
-            start = _LINE_END.match(text, start).end()  # what stood alone on a line and is gone leaves no blank line
+            start = _LINE_END.match(text, start).end()  # a removed command alone on its line leaves no blank line
         if self.call and len(self.stack) <= self.call.depth:
             self.call = None
         for found in COMMAND.finditer(text, start):
@@ -136,7 +136,7 @@ class _Flattener(Reading):
             self.out.append(text[start:])
         self.stack.pop()
         if ENDS_IN_WORD.search(text, max(start, len(text) - 40)) and self.follows_letter():
-            self.out.append(" ")  # so that \alpha does not grow into what follows
+            self.out.append(" ")  # so that \alpha does not join with the letters after it
 
     # ---------------------------------------------------------------------------------------------- expanding
 

@@ -51,7 +51,7 @@ GATHERED = {"gather", "multline"}
 
 
 def accent(mark: str, base: str) -> str:
-    """The letter under its accent; with no letter under it, the letter's place is lost with the accent."""
+    """The letter with its accent; an accent without a letter is removed."""
     base = {"ı": "i", "ȷ": "j"}.get(base[:1], base[:1]) + base[1:]
     return unicodedata.normalize("NFC", base[:1] + ACCENTS[mark] + base[1:]) if base[:1].strip() else base
 
@@ -161,7 +161,7 @@ def as_text(tex: str, following: str) -> str | None:
 
 
 def formula(tex: str) -> str:
-    """A formula on one line without what numbers it, and without the spaces before its end."""
+    """A formula on one line, without its label and number and without trailing space."""
     text = _NO_FORMULA.sub("", tex) if "\\" in tex else tex
     if "\\" in text:
         text = _QUANTITY.sub(_quantity_in_formula, text)

@@ -2,7 +2,7 @@
 
 Any flat JSON record with a title and an abstract is read; one whose id is not arXiv's is named by its PMID, its DOI,
 its OpenReview forum, or its place. The readers of other forms of the same metadata (`oai`, `atom`, `conference`) make
-such a record of theirs and give it to `document_of`, so that a paper is the same in all of them.
+such a record and pass it to `document_of`, so that a paper is the same in all of them.
 """
 
 import re
@@ -28,7 +28,7 @@ def recognise(head: str) -> bool:
 
 
 def _is_flat(fields: dict[str, str]) -> bool:
-    """Null (`n`, NaN) is a text too; a number is not: a vocabulary has the words as keys."""
+    """Null (`n`, NaN) counts as text; a number does not: in a vocabulary file "title" is a word with a number."""
     abstract = fields.get("abstract", "") + fields.get("summary", "")
     return fields.get("title", "") in tuple('"[nN') and any(sign in abstract for sign in '"[nN')
 
@@ -55,7 +55,7 @@ def document_of(record: dict, place: Place, accession: str = "") -> Document:
 
 
 def paragraphs(abstract: str) -> str:
-    """An abstract as arXiv breaks its lines: indented paragraphs set apart, compounds cut at their hyphen joined."""
+    """An abstract with arXiv's line breaks resolved: indented paragraphs separated, hyphenated compounds joined."""
     return _CUT_COMPOUND.sub("-", _INDENT.sub("\n\n", abstract.strip()))
 
 

@@ -1,8 +1,13 @@
 """BibTeX, as databases, anthologies and people write it: a document an entry, LaTeX turned into characters.
 
-@string is resolved, @comment and @preamble are no records. An entry that cannot be read, most often for its braces,
-costs itself alone: the next begins at the next line with "@type{". bibtexparser 1.4 was measured and not
-taken: it puts such entries among its comments, holds the whole file, and reads 0.2 to 0.6 MB/s, this 6 to 13.
+@string is resolved, @comment and @preamble are no records. An entry that cannot be read, most often because of its
+braces, does not affect others: the next begins at the next line with "@type{".
+
+bibtexparser 2.1.0 was measured and is not used. It reads the same fields of 240 real entries, in three times the time
+(20,000 entries of 15 MB: 3.0 s, here 1.0 s) and with the whole file in memory. But it does not read entries without a
+key ("@misc{title = ...") or with two backslashes before a closing brace; it joins the fields on both sides of a missing
+comma into one value, leaves "a # b" unresolved, reads the entries in an @comment, and silently loses an entry that
+begins on the line of a broken one.
 """
 
 import re

@@ -52,7 +52,7 @@ def _papers_of(records: Iterable[dict | str]) -> Iterator[dict | str]:
 
 
 def _papers(value: dict | list, depth: int) -> Iterator[dict | str]:
-    """The papers in a list or an object; what stands among papers and holds none is a message."""
+    """The papers in a list or an object; an item among papers that contains none is a message."""
     inner = value if isinstance(value, list) else [v for k, v in value.items() if k != "content"]
     beside_papers = any(map(_is_paper, inner))
     for item in inner:
@@ -60,7 +60,7 @@ def _papers(value: dict | list, depth: int) -> Iterator[dict | str]:
         if found:
             yield item
             if "abstract" in item or "abstract" in _content(item):
-                continue  # what is within a paper (its reviews) is no paper; what has no abstract may head a list
+                continue  # items in a paper (its reviews) are no papers; one without an abstract may head a list
         if depth and isinstance(item, dict | list):
             for paper in _papers(item, depth - 1):
                 found = True

@@ -1,6 +1,6 @@
 """Records of the user's own: JSON lines, a JSON array, CSV, TSV or Parquet with the recipe's map of their fields.
 
-Also the entrance for every Parquet file: without a map its columns are known by their names, as those of `table`.
+Reads every Parquet file too: without a map its columns are recognised by their names, as those of `table`.
 """
 
 import difflib
@@ -29,7 +29,7 @@ _ABSENT = object()
 
 
 def read(stream: TextIO, fields: Fields, source: str, file: str) -> Iterator[Document | Unread]:
-    """One document a record. Where a mapped field is nowhere to be found the file is one `Unread` that says so."""
+    """One document a record. Where no record has a mapped field the file is one `Unread`."""
     first = stream.read(1)
     while first and first in " \r\n\ufeff":
         first = stream.read(1)
@@ -91,7 +91,7 @@ def _paths(fields: Fields) -> dict[str, str]:
 
 
 def _look(records: Iterator[dict | str], paths: dict[str, str]) -> tuple[list[dict | str], dict[str, str], list[str]]:
-    """(the first records, the mapped fields that none of them has, the fields they have); few where all is found."""
+    """(the first records, the mapped fields that none of them has, the fields they have)."""
     looked: list[dict | str] = []
     absent = dict(paths)
     names: dict[str, None] = {}
@@ -130,13 +130,13 @@ def _document(values: dict[str, list[str]], place: Place) -> Document:
 
 
 def _discipline(stated: str) -> str:
-    """As stated, but for arXiv's categories, of which there would be hundreds of combinations."""
+    """As stated, except arXiv's categories, which become their broad field: there are hundreds of combinations."""
     words = stated.split()
     return identity.discipline_of(stated) if all(map(identity.discipline_of, words)) else stated
 
 
 def _find(record: Any, path: str) -> Any:
-    """What stands at the path, through lists of objects too; `_ABSENT` where nothing does, None where null does."""
+    """The value at the path, also through lists of objects; `_ABSENT` where there is none, None where it is null."""
     if isinstance(record, list):
         found = [value for item in record if isinstance(item, dict) and (value := _find(item, path)) is not _ABSENT]
         return found if found or not record else _ABSENT

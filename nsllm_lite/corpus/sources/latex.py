@@ -8,8 +8,9 @@ Left out: figures, tables and their captions, footnotes, algorithms and listings
 acknowledgements, the bibliography, equation numbers, and what stands before the abstract or \maketitle.
 
 Citations are removed with their brackets unless the sentence needs them: those in its grammar (\citet, "as in \cite")
-become "Ito et al. (1998)" where the bibliography tells, else "[citation]". Of a reference the word stays and the number
-goes ("Figure shows"), with a parenthesis that held no more. Sections of an appendix have "Appendix" above them.
+become "Ito et al. (1998)" where the bibliography states it, else "[citation]". Of a reference the word stays and the
+number is removed ("Figure shows"), also a parenthesis with nothing else in it. Sections of an appendix have "Appendix"
+above them.
 """
 
 import posixpath
@@ -66,7 +67,7 @@ def recognise(head: str) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[Document | Unread]:
-    """One `Document` for a main file and, where inputs of its body are not there, an `Unread` that names them."""
+    """One `Document` for a main file and, where inputs of its body are missing, an `Unread` that names them."""
     place = Place(source, f"{file}#1")
     text = stream.read(MAX_CHARS + 1)
     reason, why = _refusal(text)

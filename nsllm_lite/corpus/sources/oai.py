@@ -55,7 +55,7 @@ def _tags_of(head: str) -> tuple[str, ...]:
 
 
 def _marc_as_one(found: Iterator[etree._Element | str]) -> Iterator[etree._Element | str]:
-    """A MARC record is a `record` within the `record` of OAI, which the cutting takes for a cut-off one and a whole."""
+    """A MARC record is a `record` within the `record` of OAI: `iter_elements` gives a truncated one and a whole."""
     held = ""
     for item in found:
         is_marc = not isinstance(item, str) and item.find("datafield") is not None

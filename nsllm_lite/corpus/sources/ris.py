@@ -1,8 +1,8 @@
 """RIS, as reference managers and databases write it: "TY  - JOUR" begins a record, "ER  -" ends it.
 
-Read too: tags with other blanks round their dash, records without TY or ER, values that go on in lines without a tag,
-numbers and links between the records. rispy was tried and not taken: it holds the whole file, and of records without
-TY or ER it loses one or runs two together without a word.
+Also read: tags with other blanks around their dash, records without TY or ER, values that go on in lines without a tag,
+numbers and links between the records. rispy 0.10.0 is not used: it reads the whole file into memory, and silently loses
+or joins records without TY or ER.
 """
 
 import re

@@ -2,8 +2,8 @@
 s2orc-doc2json), where paragraphs name their section; and the present one, where offsets mark one long text.
 
 Kept and left out as in JATS (see `jats`): no captions, references or back matter, no numbered citations that the
-sentence does not need. Of several parses the one from LaTeX is taken, else the first with a body. The `pdf_parses` of
-the 2020 release hold no titles, their `metadata` no text: each is read as it is.
+sentence does not need. Of several parses the one from LaTeX is used, else the first with a body. In the 2020 release
+`pdf_parses` have no titles and `metadata` have no text: each is read as it is.
 """
 
 import json
@@ -169,7 +169,7 @@ def _apart(spans: list[_Span]) -> list[_Span]:
 
 
 def _rewritten(text: str, spans: list[_Span]) -> str:
-    """The text with each span put as it says and citations settled; GROBID's space between span and sign goes."""
+    """The text with each span rewritten and citations settled; GROBID's space between span and sign is removed."""
     parts, place = [], 0
     for span in _apart([s for s in spans if 0 <= s.start < s.end <= len(text)]):
         parts += [text[place : span.start], span.rewrite(text[span.start : span.end])]
@@ -182,7 +182,7 @@ def _rewritten(text: str, spans: list[_Span]) -> str:
 def _document(
     stated: dict, number: str, place: Place, title: str, abstract: str, sections: tuple[Section, ...]
 ) -> Document:
-    """The paper, named by what is stated of it, or by its number in Semantic Scholar."""
+    """The paper, named by its identifiers, or by its number in Semantic Scholar."""
     opened = object_in(stated.get("openaccessinfo"))
     ids = {**stated, **object_in(opened.get("externalids")), **object_in(stated.get("externalids"))}
     ids = {key.lower().removesuffix("_id"): str(value) for key, value in ids.items() if isinstance(value, str | int)}

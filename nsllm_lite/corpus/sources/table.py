@@ -1,6 +1,6 @@
 """Tables of papers with a header: PubMed, Scopus, Embase, Ovid, EndNote and ASReview CSV, Web of Science's
-tab-delimited files, arXiv and Semantic Scholar dumps as CSV or Parquet. Columns are known by their names alone, upper
-and lower case, blanks, underscores and signs being equal.
+tab-delimited files, arXiv and Semantic Scholar dumps as CSV or Parquet. Columns are recognised by their
+names alone, without regard to case, blanks, underscores and signs.
 """
 
 import re
@@ -14,7 +14,7 @@ from nsllm_lite.corpus.files.tables import dialect_of, iter_rows
 from nsllm_lite.corpus.sources import arxiv
 from nsllm_lite.formats.documents import Document, as_doi
 
-_NAMES = {  # those that say more first: of several columns that a table has, the first with something in it counts
+_NAMES = {  # in order of preference: of several columns with a role, the first that is not empty counts
     "title": "title titles articletitle papertitle documenttitle primarytitle ti t1",
     "abstract": "abstract abstracts abstracttext abstractnote summary summaries ab",
     "arxiv": "arxivid arxiv",
@@ -40,7 +40,7 @@ Columns = dict[str, list[str]]  # role -> names of its columns
 
 
 def columns_of(names: Iterable[str]) -> Columns | None:
-    """What the columns with these names hold; None where it is not papers: a title, and an abstract or what names it.
+    """The role of each column by its name; None where they are not papers: a title, and an abstract or an identifier.
 
     A table of papers without abstracts is read too, so that each of its papers is counted.
     """

@@ -70,7 +70,7 @@ def document_of(tei: etree._Element, place: Place) -> Document | Unread:
 
 
 def _rewrite(tei: etree._Element) -> None:
-    """What JATS names otherwise gets its name there, so that `text_of` writes it; ends of lines become marks."""
+    """Renames elements as in JATS, so that `text_of` writes them; ends of lines become marks."""
     for node in tei.iter("ref", "hi", "lb", "pb", "cb", "formula", *RENAMED):
         kind = (node.get("type") or node.get("rend") or "").lower()
         match node.tag:
@@ -141,7 +141,7 @@ def _sections(parent: etree._Element, lines: Lines) -> tuple[Section, ...]:
 
 
 class _Writer:
-    """Walks a text and fills an outline; holds back the last paragraph, which may go on after what cuts it."""
+    """Walks a text and fills an outline; holds back the last paragraph, which may continue after an interruption."""
 
     def __init__(self, lines: Lines):
         self.outline = Outline()

@@ -21,7 +21,7 @@ _TOP_HEADING = re.compile(r"\s?= [^=].* =\s*")
 
 
 def recognise(head: str) -> bool:
-    """Any plain text, and JSON records with a `text`. Asked last, and only of general sources."""
+    """Any plain text, and JSON records with a `text`; the last in the order of detection, for general sources only."""
     return head[0] not in "<[{" or any("text" in opened.fields for opened in objects_in(head))
 
 

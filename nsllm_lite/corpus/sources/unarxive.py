@@ -2,7 +2,7 @@ r"""unarXive 2022: arXiv papers read from their LaTeX, as JSON lines with sectio
 
 A paragraph holds `{{formula:KEY}}` and the like, whose content stands in `ref_entries`. Formulas become $...$, those on
 a line of their own $$...$$; citations are dropped, or become the number of their entry where the sentence needs one
-("as in [3]"); figures and tables are dropped. `REF` stands where a cross-reference was lost, and goes.
+("as in [3]"); figures and tables are dropped. `REF`, in the place of a lost cross-reference, is removed.
 """
 
 import re
@@ -99,7 +99,7 @@ class _Entries:
 
 
 def _formula(latex: str | None, display: bool) -> str:
-    """TeX between dollars. Where unarXive took the words between two formulas for one, they are words again."""
+    """TeX between dollars. Words between two formulas that unarXive took for a formula become words again."""
     if latex is None:
         return FORMULA
     bare = " ".join(latex.split())
@@ -111,7 +111,7 @@ def _formula(latex: str | None, display: bool) -> str:
 
 
 def _without_pointers(bracketed: re.Match) -> str:
-    """A bracket goes where it holds nothing but lost cross-references and the words that introduce them."""
+    """A bracket is removed where it contains only lost cross-references and the words that introduce them."""
     inner = bracketed[0].strip()[1:-1]
     is_lost = _MARK in inner or (not inner and bracketed[0][0].isspace())
     return "" if is_lost and not _POINTING.sub("", inner.replace(_MARK, " ")) else bracketed[0]

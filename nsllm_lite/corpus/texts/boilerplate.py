@@ -1,4 +1,4 @@
-"""What publishers and databases set around an abstract: its label, copyright notices, licences, lists of keywords.
+"""Removes what publishers and databases add to an abstract: its label, copyright notices, licences, lists of keywords.
 
 A notice is cut only from the end, and only where no word between its first sign and the end can belong to a sentence:
 all are capitalised, numbers, links, or among the words that notices are made of. So "we discuss copyright" stays.

@@ -1,7 +1,7 @@
-"""Text to text: characters repaired and white space settled, symbols of science left as they are.
+"""Text to text: repairs characters and normalises white space, and leaves scientific symbols as they are.
 
-Every function here is idempotent and takes linear time. What costs (ftfy, the tables) runs only where a cheap look
-shows that it could change something.
+Every function here is idempotent and takes linear time. Slow steps (ftfy, the tables) run only where a cheap test
+shows that they could change something.
 """
 
 import re
@@ -22,13 +22,13 @@ MAX_PASSES = 8  # a repair may uncover the next ("&amp;#38;lt;i&gt;"); real text
 _SEPARATORS = dict.fromkeys(range(0x1C, 0x20), " ")  # of files and records: white space to Python, to no pattern here
 _LINE_BREAK = re.compile("\r\n?|[\u2028\u2029\x0b\x0c]")
 _PARAGRAPH = re.compile(r"\n\s*\n")
-_CID = re.compile(r"\(cid:\d{1,6}\)")  # a glyph whose character a PDF did not tell
+_CID = re.compile(r"\(cid:\d{1,6}\)")  # a glyph whose character the PDF does not define
 
 
 def _mojibake() -> re.Pattern:
     """Finds every text that ftfy could change by reading it as UTF-8: a lead byte and what may follow it.
 
-    ftfy's own test (`is_bad`) takes 200 µs on an abstract, this one 4. It asks for less, so it misses nothing.
+    ftfy's own test (`is_bad`) takes 200 µs on an abstract, this one 4. It accepts more, so it misses nothing.
     """
 
     def characters(first: int, last: int, encodings: list[str]) -> str:
@@ -123,7 +123,7 @@ def clean_abstract(text: str, evidence: str = "") -> str:
 
 
 def clean_name(text: str) -> str:
-    """An id or an origin: nothing changed but what cannot be written as UTF-8, or commands a terminal."""
+    """An id or an origin, with characters replaced that UTF-8 cannot encode or that control a terminal."""
     return text if text.isascii() and text.isprintable() else _NOT_IN_NAMES.sub(LOST, text)
 
 

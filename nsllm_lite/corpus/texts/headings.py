@@ -1,4 +1,4 @@
-"""Which sections of a paper are experimental, told from their headings, the headings above them and the source's label.
+"""Which sections of a paper are experimental, by their headings, the headings above them and the source's label.
 
 Experimental: methods, materials, set-up, data, procedures, results (and results with discussion), evaluation, case
 reports. Not: introduction, background, theory and proofs, discussion, conclusions, declarations, supplements. The
@@ -93,7 +93,7 @@ def plain(heading: str) -> str:
 
 
 def mark(heading: str) -> Mark:
-    """What the heading says, told from its words alone."""
+    """What the words of the heading alone say of its section."""
     text = plain(heading)
     if _EASTERN.search(text):
         return _mark_eastern(text)

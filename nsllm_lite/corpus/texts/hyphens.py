@@ -1,7 +1,7 @@
 """Words that a line's end broke in two: "experi-\\nment" is one word, "x-\\nray" and "high-\\nenergy" are compounds.
 
-No list of words is at hand, so the paper itself decides: where the joined word occurs elsewhere in it, the hyphen was
-the line's; where the hyphenated word does, it is the compound's. Without evidence the word is joined only if one half
+There is no list of words, so the paper itself decides: where the joined word occurs elsewhere in it, the hyphen is
+removed; where the hyphenated word does, it stays. Without evidence the word is joined only if one half
 can be no word ("-tion", "con-"), and else kept as a compound: a wrong join makes a word that does not exist.
 """
 

@@ -1,7 +1,7 @@
 """The language a paper is written in: English by its function words, the rest by py3langid.
 
 Nearly all papers are English, and a count of "the", "of" and "and" shows it in 20 µs; py3langid, which takes up to 1
-ms, is asked only about the doubtful. It loads one file, its own packaged model (4.6 MB, NumPy arrays without pickle),
+ms, runs only on doubtful texts. It loads one file, its own packaged model (4.6 MB, NumPy arrays without pickle),
 and computes the same for the same text on every machine. lingua, tried beside it, gave the same answers on 88 French
 and 300 English abstracts, but took 7.5 ms for one and 540 MB of memory.
 Source: Lui and Baldwin, "langid.py: An Off-the-shelf Language Identification Tool" (2012); github.com/adbar/py3langid.

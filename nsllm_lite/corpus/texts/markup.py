@@ -1,4 +1,4 @@
-"""Markup left in plain text, as exports leave it: HTML entities, HTML and JATS tags, LaTeX accents.
+"""Resolves markup that exports leave in plain text: HTML entities, HTML and JATS tags, LaTeX accents.
 
 What only looks like markup stays: "a < b", "<10 mm", the mean "<p>" of a momentum p, everything within TeX maths.
 """
@@ -93,7 +93,7 @@ def _replacement(tag: re.Match, paired: set[str]) -> str:
 
 
 def _resolve_formulas(text: str) -> str:
-    """Elements of formulas that are whole as `files.elements` writes them; of others only the tags go, later."""
+    """Complete elements of formulas as `files.elements` writes them; of others only the tags are removed, later."""
     parts, start, search_from = [], 0, 0
     unclosed: set[str] = set()
     while found := _FORMULA.search(text, search_from):

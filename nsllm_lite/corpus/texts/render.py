@@ -26,12 +26,12 @@ BODIES = {
 
 
 def phase1_text(document: Document, min_chars: int) -> tuple[str, str]:
-    """Title, blank line, abstract. `min_chars` is asked of the abstract."""
+    """Title, blank line, abstract, which has at least `min_chars`."""
     return _titled_text(document, "phase1", min_chars) if document.abstract else ("", "no_abstract")
 
 
 def phase2_text(document: Document, min_chars: int) -> tuple[str, str]:
-    """Title, then each experimental section under its heading. `min_chars` is asked of the sections' text."""
+    """Title, then each experimental section under its heading. The sections' text has at least `min_chars`."""
     sections = experimental_sections(document)
     num_chars = sum(len(s.text) for s in sections)
     if not num_chars:
@@ -77,7 +77,7 @@ RENDER = {"phase1": phase1_text, "phase2": phase2_text, "general": general_text}
 
 
 def texts_of(phase: str, batch: pa.RecordBatch, min_chars: int) -> pa.Array:
-    """The texts that RENDER gives, of a batch of documents that are of use to `phase`."""
+    """The texts that RENDER gives, of a batch of documents that `phase` can use."""
     if phase in BODIES:
         columns = SimpleNamespace(**{name: batch[name] for name in batch.schema.names})
         return _titled(columns.title, BODIES[phase](columns))
