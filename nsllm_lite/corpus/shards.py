@@ -80,10 +80,10 @@ def _is_json_lines(path: Path) -> bool:
     return all(line[:1] == b"{" and line[-1:] == b"}" for line in lines)
 
 
-def num_workers(asked: int | None, num_bytes: int) -> int:
-    """Processes to use: `asked`, or one a core for a large input."""
-    if asked:
-        return asked
+def num_workers(requested: int | None, num_bytes: int) -> int:
+    """Processes to use: `requested`, or one a core for a large input."""
+    if requested:
+        return requested
     return 1 if num_bytes < SMALL_BYTES else len(os.sched_getaffinity(0))
 
 

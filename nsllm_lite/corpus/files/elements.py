@@ -15,6 +15,7 @@ from nsllm_lite.corpus.files import citations
 
 CHUNK_CHARS = 1 << 20
 MAX_ELEMENT_CHARS = 1 << 26
+LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"  # the attribute xml:lang
 FORMULA = "[formula]"  # stands where a formula was only given as a picture
 
 _PARSER = etree.XMLParser(

@@ -176,10 +176,10 @@ def _fitting(lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:
         if not quoted:
             yield _misfit(lines.number, line.count(delimiter) + 1, dialect)
             continue
-        yield from _settled(line, lines, dialect)
+        yield from _quoted_rows(line, lines, dialect)
 
 
-def _settled(first: str, lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:
+def _quoted_rows(first: str, lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:
     """A row with quotes. If these are broken, the lines that they swallowed are rows if nearly all of them fit."""
     number = lines.number
     cells, swallowed, stopper = _cells(first, lines, dialect.delimiter)

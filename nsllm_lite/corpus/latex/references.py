@@ -7,21 +7,13 @@ import re
 from collections.abc import Callable
 
 from nsllm_lite.corpus.files.citations import needs_citation
+from nsllm_lite.corpus.latex.commands import TABLES
 
 CITATION = "[citation]"  # stands where a sentence needs a citation whose authors the source does not state
 CITED, DROP, ITEM, PAGE = "\ue010", "\ue011", "\ue012", "\ue013"
-_WORDS = (
-    "",
-    *["Equation", "Figure", "Table", "Section", "Appendix", "Algorithm", "Theorem", "Lemma", "Definition", "Chapter"],
-)
+_WORDS = ("", *TABLES["reference_prefixes"])
 _MARKS = {word: chr(0xE020 + n) for n, word in enumerate(_WORDS)}
-_PREFIXES = {
-    "eq": "Equation", "eqn": "Equation", "equ": "Equation", "fig": "Figure", "f": "Figure", "tab": "Table",
-    "tbl": "Table", "table": "Table", "figure": "Figure", "equation": "Equation", "t": "Table", "sec": "Section",
-    "sect": "Section", "section": "Section", "ss": "Section", "subsec": "Section", "s": "Section", "app": "Appendix",
-    "appendix": "Appendix", "alg": "Algorithm", "algo": "Algorithm", "thm": "Theorem", "theorem": "Theorem",
-    "lem": "Lemma", "lemma": "Lemma", "def": "Definition", "ch": "Chapter", "chap": "Chapter", "chapter": "Chapter",
-}  # fmt: skip
+_PREFIXES = {prefix: word for word, prefixes in TABLES["reference_prefixes"].items() for prefix in prefixes.split()}
 MARK = re.compile("[\ue010-\ue013\ue020-\ue02f]")
 _R = "[\ue020-\ue02f]"
 _REF = re.compile(_R)

@@ -7,7 +7,7 @@ Every paper listed is read, a withdrawn or rejected one too; status, track, keyw
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.objects import Opened, object_in, objects_in
+from nsllm_lite.corpus.files.objects import HeadObject, object_in, objects_in
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources import arxiv
@@ -24,7 +24,7 @@ def recognise(head: str) -> bool:
     return any(_holds_paper(o) or (o.depth == objects[0].depth and _is_listed(o.fields)) for o in objects)
 
 
-def _holds_paper(opened: Opened) -> bool:
+def _holds_paper(opened: HeadObject) -> bool:
     """Title and abstract in one object, as texts or as {"value": text}."""
     return all(opened.fields.get(key, "") in tuple('"{[') for key in ("title", "abstract"))
 

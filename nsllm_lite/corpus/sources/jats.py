@@ -13,7 +13,7 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.elements import formula, iter_elements, text_of
+from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, text_of
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.identity import arxiv_id
@@ -27,7 +27,6 @@ ABSTRACTS = ("", "structured", "unstructured", "main", "abstract", "full", "scie
 REVIEWS = frozenset(
     ("decision-letter", "reply", "referee-report", "reviewer-report", "editor-report", "author-comment", "response")
 )
-LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 def recognise(head: str) -> bool:
@@ -43,7 +42,7 @@ def document_of(article: etree._Element, place: Place) -> Document | Unread:
     meta = article.find("front/article-meta")
     if meta is None:
         return place.unread("the article has no front matter (article-meta)")
-    language = (article.get(LANG) or "").strip().lower()
+    language = (article.get(LANGUAGE) or "").strip().lower()
     moves, abstract = _abstract(meta, language)
     ids = {e.get("pub-id-type"): (e.text or "").strip() for e in meta.iterfind("article-id")}
     pmc = (ids.get("pmc") or ids.get("pmcid") or "").removeprefix("PMC")
@@ -70,7 +69,7 @@ def _body(article: etree._Element) -> etree._Element:
 def _abstract(meta: etree._Element, language: str) -> tuple[tuple[tuple[str, str], ...], str]:
     """(moves, text) of the abstract proper in the article's own language."""
     found = [a for a in meta.iterfind("abstract") if (a.get("abstract-type") or "").lower() in ABSTRACTS]
-    found.sort(key=lambda a: (bool(a.get("abstract-type")), (a.get(LANG) or language).lower() != language))
+    found.sort(key=lambda a: (bool(a.get("abstract-type")), (a.get(LANGUAGE) or language).lower() != language))
     if not found:
         return (), ""
     moves = []

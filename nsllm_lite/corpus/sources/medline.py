@@ -6,7 +6,9 @@ transliterated (TT) are left out.
 """
 
 import re
+import tomllib
 from collections.abc import Iterator
+from importlib import resources
 from typing import TextIO
 
 from nsllm_lite.corpus import identity
@@ -23,26 +25,13 @@ SYNTAX = Syntax(
     last_belongs=True,
 )
 _HEADER = re.compile(r"PMID- ?\d+[ \t]*[\n\r]+[A-Z]{2,4} {0,2}- ")
-# The category NLM gives a frequent label; other labels stay themselves.
-_CATEGORIES = {
-    "BACKGROUND": "background; introduction; context; rationale",
-    "OBJECTIVE": "objective; objectives; aim; aims; purpose; study objective; study objectives",
-    "METHODS": "methods; method; materials and methods; material and methods; patients and methods; "
-    "subjects and methods; design; study design; research design and methods; experimental design; setting; "
-    "participants; patients; subjects; interventions; intervention; measurements; main outcome measures; "
-    "main outcome measure; outcome measures; study selection; data sources; data extraction; methodology; "
-    "design, setting, and participants; design, setting and participants",
-    "RESULTS": "results; result; findings; main results; principal findings",
-    "CONCLUSIONS": "conclusions; conclusion; discussion; interpretation",
+_LABELS = tomllib.loads(resources.files(__package__).joinpath("medline.toml").read_text(encoding="utf-8"))
+_MOVES = {
+    label: category
+    for category, labels in _LABELS["categories"].items()
+    for label in " ".join(labels.upper().split()).split("; ")
 }
-_MOVES = {label: category for category, labels in _CATEGORIES.items() for label in labels.upper().split("; ")}
-_OTHER_WORDS = (
-    "ANALYSIS AREAS AUDIENCE CLINICAL COVERED DATA EVIDENCE EXPERT FOR FUNDING HEALTH HYPOTHESIS IMPLICATIONS "
-    "IMPORTANCE KEY LEVEL LIMITATIONS MEASUREMENT MESSAGE MESSAGES NUMBER OF OPINION OUTCOME OUTCOMES PATIENT PRACTICE "
-    "PRIMARY PROCEDURE PROCEDURES PUBLIC QUESTION REGISTRATION RELEVANCE SECONDARY SIGNIFICANCE STATEMENT STATISTICAL "
-    "SUMMARY SYNTHESIS TARGET TRIAL"
-)
-_LABEL_WORDS = frozenset(re.findall("[A-Z]+", " ".join((*_MOVES, _OTHER_WORDS))))
+_LABEL_WORDS = frozenset(re.findall("[A-Z]+", " ".join((*_MOVES, _LABELS["other_words"]))))
 _LABEL = re.compile(r"(?:^|(?<=[.?!)\]\"”%] ))([A-Z][A-Z/&,() -]{2,60}):(?: |$)")
 _DOI_MARK = re.compile(r"(\S+) \[doi\]")
 

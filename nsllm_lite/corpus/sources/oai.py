@@ -12,7 +12,7 @@ from typing import TextIO
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import text_of
+from nsllm_lite.corpus.files.elements import LANGUAGE, text_of
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.files.sniff import xml_root
@@ -33,7 +33,6 @@ _OF_OAI = re.compile(r"openarchives\.org/OAI|arxiv\.org/OAI|<(?:arXiv|arXivRaw)[
 _FIRST = re.compile(rf"<(?:[\w.-]{{1,60}}:)?({'|'.join(('record', *BARE))})[\s>]")
 _TITLES = etree.XPath(".//title[not(ancestor::relatedItem)]")
 _ABSTRACTS = [etree.XPath(f".//{tag}[not(ancestor::relatedItem)]") for tag in ("abstract", "description", "summary")]
-_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 def recognise(head: str) -> bool:
@@ -100,7 +99,7 @@ def _document(record: etree._Element, place: Place) -> Document | Unread:
         "abstract": "".join(abstract.itertext()) if name and abstract is not None else text_of(abstract),
         "categories": metadata.findtext(".//categories", "") or (_category(header) if name else ""),
         "doi": metadata.findtext(".//doi", "") or identity.first(as_doi, stated),
-        "language": (abstract.get(_LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
+        "language": (abstract.get(LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
     }
     accession = f"oai:{identifier.removeprefix('oai:')}" if identifier else ""
     return arxiv.document_of(fields, place, accession)
@@ -123,7 +122,7 @@ def _abstract(metadata: etree._Element) -> etree._Element | None:
 
 
 def _is_english(element: etree._Element) -> bool:
-    return element.get(_LANGUAGE, "").lower().startswith("en")
+    return element.get(LANGUAGE, "").lower().startswith("en")
 
 
 def _length(element: etree._Element) -> int:

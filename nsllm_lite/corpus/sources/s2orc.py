@@ -119,12 +119,12 @@ def _sections_at(text: str, marked: dict[str, list["_Span"]]) -> tuple[Section, 
         while cited and cited[-1].start < block.end:
             span = cited.pop()
             inside.append(_Span(span.start - block.start, span.end - block.start, citations.mark))
-        told = _rewritten(text[block.start : block.end], inside)
+        written = _rewritten(text[block.start : block.end], inside)
         if block in headers:
-            heading = " ".join(told.split())
+            heading = " ".join(written.split())
             outline.begin(heading, block.number or printed_number(heading))
         else:
-            outline.add(told)
+            outline.add(written)
     return outline.sections()
 
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.elements import iter_elements, text_of
+from nsllm_lite.corpus.files.elements import LANGUAGE, iter_elements, text_of
 from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.outline import Outline, printed_number
@@ -30,7 +30,6 @@ OUT = frozenset(("figure", "table", "listBibl", "biblStruct", "biblFull", "back"
 SKIP = OUT | {"note", "label", "fw", "graphic", "figDesc"}
 BLOCKS = DIVISIONS | CONTAINERS | PARAGRAPHS | OUT | {"head", "list", "list-item"}
 RENAMED = {"s": "p", "l": "p", "item": "list-item"}  # as `text_of` sets them apart; GROBID's sentences touch each other
-LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _EMPTY_BRACKETS = re.compile(r" ?\( ?\) ?[,.]?$")  # where the number of a formula stood
 
 _BULLET = re.compile(r"^[-–—•●▪■◦‣·*] +")
@@ -97,13 +96,18 @@ def _rewrite(tei: etree._Element) -> None:
 
 def _language(tei: etree._Element, header: etree._Element, text: etree._Element) -> str:
     stated = header.find("profileDesc/langUsage/language")
-    found = (text.get(LANG), tei.get(LANG), stated.get("ident") if stated is not None else "", header.get(LANG))
+    found = (
+        text.get(LANGUAGE),
+        tei.get(LANGUAGE),
+        stated.get("ident") if stated is not None else "",
+        header.get(LANGUAGE),
+    )
     return next(filter(None, found), "").strip().lower()
 
 
 def _in_language(elements: list[etree._Element], language: str) -> etree._Element | None:
     """The first that is in the paper's language, or states none; else the first."""
-    own = (e for e in elements if (e.get(LANG) or language).lower() == language)
+    own = (e for e in elements if (e.get(LANGUAGE) or language).lower() == language)
     return next(own, elements[0] if elements else None)
 
 

@@ -95,12 +95,12 @@ def clean_text(text: str, evidence: str = "") -> str:
     if not text.isascii():
         text = _characters(text)
     for _ in range(MAX_PASSES):
-        text = _settle(text)
+        text = _collapse_space(text)
         repaired = _repair(text, evidence)
         if repaired == text:
             return text
         text = repaired
-    return _settle(text)
+    return _collapse_space(text)
 
 
 def clean_line(text: str, evidence: str = "") -> str:
@@ -155,15 +155,15 @@ def _may_be_broken(text: str) -> bool:
     return "-\n" in text or "- " in text or "‐" in text
 
 
-def _settle(text: str) -> str:
+def _collapse_space(text: str) -> str:
     """White space alone: paragraphs, lines of lists, single spaces."""
     if "\n" not in text:
         return " ".join(text.split())
-    paragraphs = (_settle_paragraph(p) for p in _PARAGRAPH.split(text))
+    paragraphs = (_collapse_paragraph(p) for p in _PARAGRAPH.split(text))
     return "\n\n".join(p for p in paragraphs if p)
 
 
-def _settle_paragraph(paragraph: str) -> str:
+def _collapse_paragraph(paragraph: str) -> str:
     if "- " not in paragraph:
         return " ".join(paragraph.split())
     lines: list[list[str]] = []
@@ -177,7 +177,7 @@ def _settle_paragraph(paragraph: str) -> str:
 
 
 def _repair(text: str, evidence: str) -> str:
-    """All but white space, on settled text. What is plain already comes back as it is."""
+    """All but white space, on text of collapsed space. What is plain already comes back as it is."""
     if "&" in text:
         text = decode_entities(text)
     if "<" in text:
