@@ -64,8 +64,8 @@ def main() -> None:
         choice = assign.choose(recipe, parts)
         seconds = time.perf_counter() - started
         total = sum(part.num_candidates for part in parts)
-        found = int((choice.outcome == assign.DUPLICATE).sum())
-        held = int((choice.outcome == assign.HELDOUT).sum())
+        found = int((choice["outcome"] == assign.DUPLICATE).sum())
+        held = int((choice["outcome"] == assign.HELDOUT).sum())
     print(
         f"{total:,} documents in {len(parts)} parts: {found:,} duplicates of {total // 20:,} planted, {held} held out"
     )

@@ -39,8 +39,8 @@ def text_files(folder: Path) -> Iterator[str]:
 def gather(data: Path, copies: int, folders: list[Path], folder: Path) -> None:
     """folder/documents.parquet: each distinct text of the readable files, cleaned, as a document."""
     from nsllm_lite.corpus import sources
-    from nsllm_lite.corpus.phases import RENDER
     from nsllm_lite.corpus.texts import clean
+    from nsllm_lite.corpus.texts.render import RENDER
     from nsllm_lite.formats.documents import Document, DocumentWriter
     from nsllm_lite.recipe.corpus import Source
 

@@ -1,10 +1,7 @@
 """The second stage, over all parts at once: which candidates are duplicates, held out, or too many of their kind.
 
-It reads keys only, never texts, and holds under 200 bytes a document: 17 million papers take 3.2 GB.
+It reads keys only, never texts, and needs under 200 bytes of memory a document: 17 million papers take 3.2 GB.
 """
-
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,36 +12,28 @@ from nsllm_lite.recipe.corpus import Balance, Corpus
 
 KEPT, HELDOUT, DUPLICATE, DROPPED, UNUSED = range(5)
 OUTCOMES = ("kept", "heldout", "duplicate", "dropped", "unused")
-REASONS = (*dedup.REASONS, "balance_source", "balance_discipline")
-BALANCE_SOURCE, BALANCE_DISCIPLINE = len(dedup.REASONS), len(dedup.REASONS) + 1
+SPLITS = {"train": KEPT, "heldout": HELDOUT}
+REASONS = (*dedup.REASONS, "balance_source", "balance_discipline", "near_heldout")
+BALANCE_SOURCE, BALANCE_DISCIPLINE, NEAR_HELDOUT = range(len(dedup.REASONS), len(REASONS))
+# Of a candidate: places in OUTCOMES and REASONS, and the number of the candidate it repeats or is too near to, or -1.
+CHOICE = np.dtype([("outcome", "u1"), ("reason", "u1"), ("other", "i4")])
 
 
-class Choice(NamedTuple):
-    """By candidate of all parts: a place in OUTCOMES, one in REASONS, and the candidate it repeats (or -1)."""
+def choose(recipe: Corpus, parts: list[Part]) -> np.ndarray:
+    """A CHOICE for each candidate of all parts.
 
-    outcome: np.ndarray  # uint8
-    reason: np.ndarray  # uint8
-    other: np.ndarray  # int32
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in self._asdict().items():
-            np.save(folder / f"{name}.npy", array)
-
-    @classmethod
-    def load(cls, folder: Path) -> "Choice":
-        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls._fields))
-
-
-def choose(recipe: Corpus, parts: list[Part]) -> Choice:
-    """Raises UserError where the caps of `balance` cannot be met."""
+    Raises:
+        UserError: the caps of `balance` cannot be met.
+    """
     ids = _gather(parts, "id")
     experimental = np.concatenate([np.empty(0, bool), *(part.fits("phase2") for part in parts)])
     general = np.concatenate([np.empty(0, bool), *(np.full(p.num_candidates, p.general) for p in parts)])
 
     found = _find_duplicates(recipe, parts, ids, experimental)
-    outcome = np.where(found.other >= 0, DUPLICATE, KEPT).astype(np.uint8)
-    reason = found.reason
+    choice = np.empty(len(ids), CHOICE)
+    outcome = choice["outcome"]
+    choice["other"], choice["reason"] = found.other, found.reason
+    outcome[:] = np.where(found.other >= 0, DUPLICATE, KEPT)
 
     left = found.other < 0
     groups = [np.flatnonzero(left & which) for which in (experimental, ~experimental & ~general, general)]
@@ -54,8 +43,8 @@ def choose(recipe: Corpus, parts: list[Part]) -> Choice:
     outcome[papers] = outcome[passages] = HELDOUT
 
     if recipe.balance:
-        _balance(recipe.balance, parts, ids, general, outcome, reason)
-    return Choice(outcome, reason, found.other)
+        _balance(recipe.balance, parts, ids, general, choice)
+    return choice
 
 
 def _gather(parts: list[Part], field: str) -> np.ndarray:
@@ -78,15 +67,8 @@ def _find_duplicates(recipe: Corpus, parts: list[Part], ids: np.ndarray, experim
     return dedup.find_duplicates(keys, bands, shingles, rank, recipe.near_duplicate_jaccard)
 
 
-def _balance(
-    balance: Balance,
-    parts: list[Part],
-    ids: np.ndarray,
-    general: np.ndarray,
-    outcome: np.ndarray,
-    reason: np.ndarray,
-) -> None:
-    """Sets surplus papers to UNUSED. Papers of no stated discipline count in the whole but are not capped."""
+def _balance(balance: Balance, parts: list[Part], ids: np.ndarray, general: np.ndarray, choice: np.ndarray) -> None:
+    """Sets surplus papers to UNUSED. Papers without a discipline count towards the total but are not capped."""
     chars = _gather(parts, "chars").astype(np.int64)
     sources = sorted({part.source for part in parts})
     disciplines = sorted({name for part in parts for name in part.disciplines} - {""})
@@ -97,7 +79,7 @@ def _balance(
         if share is None:
             continue
         group = np.concatenate([np.empty(0, np.int64), *(_groups(part, names, code) for part in parts)])
-        papers = np.flatnonzero((outcome == KEPT) & ~general)
+        papers = np.flatnonzero((choice["outcome"] == KEPT) & ~general)
         sizes = np.bincount(group[papers] + 1, chars[papers], len(names) + 1)
         limit = cap(sizes[1:], float(sizes[0]), share)
         if limit is None:
@@ -114,7 +96,7 @@ def _balance(
         for place in np.flatnonzero(sizes[1:] > limit).tolist():
             members = split.in_hash_order(papers[group[papers] == place], ids, balance.seed)
             surplus = members[np.cumsum(chars[members]) > limit]
-            outcome[surplus], reason[surplus] = UNUSED, code
+            choice["outcome"][surplus], choice["reason"][surplus] = UNUSED, code
 
 
 def _groups(part: Part, names: list[str], code: int) -> np.ndarray:
@@ -126,9 +108,9 @@ def _groups(part: Part, names: list[str], code: int) -> np.ndarray:
 
 
 def cap(sizes: np.ndarray, uncapped: float, share: float) -> float | None:
-    """The size L to which groups must be cut so that each is at most `share` of all that is then left.
+    """The size L to which groups must be cut so that each is at most `share` of the remaining total.
 
-    `uncapped` is what counts in the whole besides the groups. None where no L > 0 does it.
+    `uncapped` counts towards the total besides the groups. None where no L > 0 satisfies this.
     """
     ordered = np.sort(sizes[sizes > 0])[::-1]
     if not len(ordered) or ordered[0] <= share * (ordered.sum() + uncapped):

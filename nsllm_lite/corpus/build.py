@@ -2,9 +2,9 @@
 
 The order of stages, each a function from what the one before left on disk:
 
-    ingest    task by task   files -> cleaned documents in parts, with the keys of each; useless records end here
+    ingest    task by task   files -> cleaned documents in parts, with the keys of each; unusable records are dropped
     choose    at once        keys -> duplicates, held-out papers, surplus of one kind
-    settle    part by part   training documents too near to a held-out one go; the survivors are written
+    settle    part by part   training documents too near to a held-out one are dropped; the others are written
     pack      task by task   documents -> the texts of each phase -> tokens -> packed rows
     ledger    part by part   what became of each record
 
@@ -16,6 +16,7 @@ import shutil
 import time
 from collections import Counter
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,28 +31,28 @@ from nsllm_lite.corpus import assign, ledger, near_heldout, pack, plot, shards, 
 from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
-from nsllm_lite.corpus.phases import RENDER, SPLITS, texts_of
 from nsllm_lite.corpus.shards import Stage
+from nsllm_lite.corpus.texts.render import RENDER, texts_of
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import RowTotals, finish_rows
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Corpus, Source
 
 # Bytes on disk for one byte of text, work files among them: 3.6 for abstracts as JSON lines, 0.35 for full text as XML.
-# What is certainly not enough is refused; where the disk fills after all, what is finished is kept.
+# A disk that is certainly too small is refused; if it fills up later, finished tasks are kept.
 DISK_FACTOR = 0.35
 READ_FIELDS = ("sources", "general", "near_duplicate_jaccard", "languages", "decontaminate", "min_chars")
-LATER = ("choice", "known.npz", "chosen.json", "near", "heldout", "settled", "packed", "later.json")
+LATER = ("choice.npy", "known.npz", "chosen.json", "near", "heldout", "final", "settled", "packed", "later.json")
 MADE = ("tokenizer", "rows", "documents", "dropped.jsonl", "ledger.parquet", "ledger_files.parquet", "ledger.json")
 MADE += ("ledger.png", "times.json", integrity.FILES)
 
 
 def build(recipe: Corpus) -> dict:
-    """Builds the corpus in `recipe.out`, or finds it finished; returns the results that its manifest holds.
+    """Builds the corpus in `recipe.out` unless it is finished there; returns the results in its manifest.
 
     Raises:
         UserError: a source that is absent or unreadable, a tokenizer without the end-of-text token, too little disk,
-            no document left, or a share of dropped records that needs consent.
+            no document left, or a larger share of dropped records than `max_drop_share`.
         RunError: a worker process died; the same call continues.
     """
     started = time.time()
@@ -79,10 +80,10 @@ def begin(recipe: Corpus) -> dict[str, str | None] | None:
     if recipe.decontaminate:
         inputs["decontaminate"] = evaluation_index(tuple(recipe.decontaminate)).sha256
     if is_finished(out, identity, inputs):
-        shutil.rmtree(out / "work", ignore_errors=True)  # a run killed when all but this was done
+        shutil.rmtree(out / "work", ignore_errors=True)  # left by a run that was killed before this last step
         return None
     require_disk(out, int(DISK_FACTOR * _num_bytes(recipe)) + 2**25, "the corpus")
-    if recipe.tokenizer:  # a wrong one is refused before the long work, not after
+    if recipe.tokenizer:  # a wrong tokenizer is refused before the long work
         tokenizer.end_of_text_id(tokenizer.load_tokenizer(recipe.tokenizer), recipe.end_of_text)
     _clear(out, out / "work", identity, inputs)
     return inputs
@@ -93,7 +94,7 @@ def _num_bytes(recipe: Corpus) -> int:
 
 
 def _clear(out: Path, work: Path, identity: dict, inputs: dict[str, str | None]) -> None:
-    """Removes what an unfinished build left that does not serve this one, and nothing else that lies in the folder."""
+    """Removes the files of an unfinished build with other settings or inputs, and nothing else in the folder."""
     read_inputs = {key: value for key, value in inputs.items() if key != "tokenizer"}
     reading = {"recipe": {key: identity[key] for key in READ_FIELDS}, "inputs": read_inputs, "version": __version__}
     later = {key: value for key, value in identity.items() if key != "max_drop_share"} | inputs
@@ -125,12 +126,12 @@ def _work(recipe: Corpus) -> Path:
 
 
 def choose_at_once(recipe: Corpus) -> None:
-    """What concerns all parts: `choose`, and the index of what is held out."""
+    """The one stage that sees all parts: `choose`, and the index of the held-out documents."""
     work = _work(recipe)
     stage = reading(recipe)
     answers = [shards.read_answer(answer) for answer in stage.answers()]
     finished = {name for answer in answers for name in answer["parts"]}
-    for folder in (work / "read").iterdir():  # what a killed task left
+    for folder in (work / "read").iterdir():  # left by a killed task
         if folder.name not in finished:
             shutil.rmtree(folder)
     parts = open_parts(work / "read")
@@ -141,9 +142,9 @@ def choose_at_once(recipe: Corpus) -> None:
     answer = work / "chosen.json"
     if not shards.is_done(answer):
         choice = assign.choose(recipe, parts)
-        choice.save(work / "choice")
-        near_heldout.Known.gather(parts, choice.outcome, recipe.min_chars).save(work / "known.npz")
-        made = [*sorted((work / "choice").iterdir()), work / "known.npz"]
+        np.save(work / "choice.npy", choice)
+        near_heldout.Known.gather(parts, choice["outcome"], recipe.min_chars).save(work / "known.npz")
+        made = [work / "choice.npy", work / "known.npz"]
         shards.write_answer(answer, {"files": integrity.describe_all(work.parent, made)})
 
 
@@ -155,11 +156,11 @@ def settling(recipe: Corpus) -> Stage:
 
 
 def prepare_packing(recipe: Corpus) -> None:
-    """The ledger without tokens is printed, what is left must be enough, and the tokenizer is put in its place."""
+    """Prints the counts of the ledger, requires that enough is left, and puts the tokenizer in its place."""
     out, work = Path(recipe.out), _work(recipe)
     parts = open_parts(work / "read")
-    choice = assign.Choice.load(work / "choice")
-    summary = ledger.write(out, work, parts, choice, None)
+    ledger.write_dropped(out, work, parts)
+    summary = ledger.count(work, parts)
     _print_ledger(summary)
     _require_enough_left(recipe, summary)
     folder = out / "tokenizer"
@@ -169,7 +170,7 @@ def prepare_packing(recipe: Corpus) -> None:
     made = folder.with_suffix(".part")
     shutil.rmtree(made, ignore_errors=True)
     if recipe.train_tokenizer:
-        train = (task for task in _pack_tasks(out, work, parts, choice) if task.split == "train")
+        train = (task for task in _pack_tasks(out, work, parts) if task.split == "train")
         batches = ((task, batch) for task in train for batch in pack.documents_of(task))
         texts = (text for task, b in batches for text in texts_of(task.phase, b, recipe.min_chars).to_pylist())
         tokenizer.train_tokenizer(texts, recipe.train_tokenizer.vocab_size, recipe.end_of_text, made)
@@ -181,7 +182,7 @@ def prepare_packing(recipe: Corpus) -> None:
 
 def packing(recipe: Corpus) -> Stage:
     out, work = Path(recipe.out), _work(recipe)
-    tasks = _pack_tasks(out, work, open_parts(work / "read"), assign.Choice.load(work / "choice"))
+    tasks = _pack_tasks(out, work, open_parts(work / "read"))
     end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(out / "tokenizer")), recipe.end_of_text)
     sha256 = sha256_file(out / "tokenizer" / "tokenizer.json")
     function = partial(_pack_one, out, sha256, end_of_text_id, recipe.row_tokens, recipe.min_chars)
@@ -202,28 +203,27 @@ def _nothing_readable(source: Source, parts: list[Part]) -> UserError:
     )
 
 
-def _pack_tasks(out: Path, work: Path, parts: list[Part], choice: assign.Choice) -> list[pack.PackTask]:
+def _pack_tasks(out: Path, work: Path, parts: list[Part]) -> list[pack.PackTask]:
     """Training documents of consecutive parts, a shard or more a task; all held-out ones of a phase in one."""
     tasks: list[pack.PackTask] = []
-    for phase in RENDER:
-        for split, code in zip(SPLITS, (assign.KEPT, assign.HELDOUT), strict=True):
-            first = len(tasks)
-            files, masks, documents, chars = [], [], 0, 0
-            mine = [part for part in parts if phase in part.phases]
-            for number, part in enumerate(mine):
-                outcome = np.array(choice.outcome[part.span])
-                near = np.load(work / "near" / f"{part.name}.npy") >= 0
-                kept, held = (outcome == assign.KEPT) & ~near, outcome == assign.HELDOUT
-                wanted = (kept if code == assign.KEPT else held) & part.fits(phase)
-                files.append((out / "documents" if code == assign.KEPT else work / "heldout") / f"{part.name}.parquet")
-                masks.append(wanted[kept | held] if code == assign.KEPT else wanted[held])
-                documents, chars = documents + int(wanted.sum()), chars + int(part.keys["chars"][wanted].sum())
-                full = documents >= pack.SHARD_DOCUMENTS or chars >= 4 * pack.SHARD_TOKENS
-                if number == len(mine) - 1 or (full and code == assign.KEPT):
-                    tasks.append(pack.PackTask(phase, split, len(tasks) - first, tuple(files), tuple(masks), chars))
-                    files, masks, documents, chars = [], [], 0, 0
-            if len(tasks) == first:
-                tasks.append(pack.PackTask(phase, split, 0, (), (), 0))
+    for phase, split in product(RENDER, assign.SPLITS):
+        folder = out / "documents" if split == "train" else work / "heldout"
+        first = len(tasks)
+        files, masks, documents, chars = [], [], 0, 0
+        mine = [part for part in parts if phase in part.phases]
+        for number, part in enumerate(mine):
+            outcome = np.load(near_heldout.final_choice(work, part))["outcome"]
+            wanted = (outcome == assign.SPLITS[split]) & part.fits(phase)
+            written = (assign.KEPT, assign.HELDOUT) if split == "train" else (assign.HELDOUT,)
+            files.append(folder / f"{part.name}.parquet")
+            masks.append(wanted[np.isin(outcome, written)])
+            documents, chars = documents + int(wanted.sum()), chars + int(part.keys["chars"][wanted].sum())
+            full = documents >= pack.SHARD_DOCUMENTS or chars >= 4 * pack.SHARD_TOKENS
+            if number == len(mine) - 1 or (full and split == "train"):
+                tasks.append(pack.PackTask(phase, split, len(tasks) - first, tuple(files), tuple(masks), chars))
+                files, masks, documents, chars = [], [], 0, 0
+        if len(tasks) == first:
+            tasks.append(pack.PackTask(phase, split, 0, (), (), 0))
     return tasks
 
 
@@ -238,7 +238,7 @@ def _pack_one(
 
 @lru_cache(maxsize=1)
 def _encoder(folder: Path, sha256: str) -> Encoder:
-    """One a process; `sha256` tells two tokenizers of one folder apart."""
+    """One a process; `sha256` distinguishes two tokenizers that were in the same folder."""
     return Encoder(tokenizer.load_tokenizer(str(folder)))
 
 
@@ -254,11 +254,11 @@ def _finish(
     started: float,
     workers: int,
 ) -> dict:
-    """Rows, ledger and manifest from what the tasks answered."""
+    """Writes ledger and manifest and finishes the rows, from the answers of the tasks."""
     out, work = Path(recipe.out), _work(recipe)
     parts = open_parts(work / "read")
     totals, tokens = _finish_rows(recipe, tasks, packed)
-    summary = ledger.write(out, work, parts, assign.Choice.load(work / "choice"), tokens)
+    summary = ledger.write(out, work, parts, tokens)
     write_json(out / "ledger.json", summary)
     plot.draw(summary, out / "ledger.png")
     documents = {Path(name).name: entry for answer in settled for name, entry in answer["files"].items()
@@ -285,14 +285,13 @@ def _finish_rows(
     end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(out / "tokenizer")), recipe.end_of_text)
     sha256 = sha256_file(out / "tokenizer" / "tokenizer.json")
     totals, tokens = {}, {}
-    for phase in RENDER:
-        for split in SPLITS:
-            mine = [n for n, task in enumerate(tasks) if (task.phase, task.split) == (phase, split)]
-            made = [shard for n in mine for shard in packed[n]["shards"]]
-            empty = RowTotals(recipe.row_tokens, end_of_text_id, sha256)
-            totals[f"{phase}/{split}"] = finish_rows(out / "rows" / phase / split, made, empty)
-            files = [work / "packed" / phase / split / f"tokens-{tasks[n].number:05d}.npy" for n in mine]
-            tokens[phase, split] = np.concatenate([np.load(file) for file in files])
+    for phase, split in product(RENDER, assign.SPLITS):
+        mine = [n for n, task in enumerate(tasks) if (task.phase, task.split) == (phase, split)]
+        made = [shard for n in mine for shard in packed[n]["shards"]]
+        empty = RowTotals(recipe.row_tokens, end_of_text_id, sha256)
+        totals[f"{phase}/{split}"] = finish_rows(out / "rows" / phase / split, made, empty)
+        files = [work / "packed" / phase / split / f"tokens-{tasks[n].number:05d}.npy" for n in mine]
+        tokens[phase, split] = np.concatenate([np.load(file) for file in files])
     return totals, tokens
 
 
@@ -326,7 +325,7 @@ def _require_enough_left(recipe: Corpus, summary: dict) -> None:
 
 
 def _formats(recipe: Corpus) -> dict[str, list[str]]:
-    """{source: the formats that were found in it}"""
+    """{source: the formats of its files}"""
     stage = reading(recipe)
     found: dict[str, set[str]] = {}
     for task, answer in zip(stage.tasks, stage.answers(), strict=True):
@@ -378,7 +377,7 @@ def _print_rows(results: dict) -> None:
 
 
 def _print_terms(results: dict) -> None:
-    """Under which licence each source stands, as the recipe states it, and what is known of formats with terms."""
+    """Prints the licence of each source, as the recipe states it, and a warning for formats with terms of use."""
     print("\nlicences: " + "; ".join(f"{source}: {licence}" for source, licence in results["licences"].items()))
     of_wos = [source for source, formats in results["formats"].items() if "wos" in formats]
     if of_wos:

@@ -7,22 +7,14 @@
     executors(corpus, "slurm", num_ranks=500, partition="cpu", time="4:00:00", mem_per_cpu_gb=4)[-1].run()
 
 A parallel step has `num_ranks` ranks; rank r does the tasks r, r + num_ranks, ... that have no answer yet. So the chain
-can be submitted before it is known how many tasks a stage will have, the result is that of `build` byte for byte, and
-after a failure the same call does what is missing. All machines must see the sources, `recipe.out` and the packages
+can be submitted before the number of tasks of a stage is known, the result is that of `build` byte for byte, and
+after a failure the same call does the missing tasks. All machines must see the sources, `recipe.out` and the packages
 under the same paths. It has not been run on a real Slurm cluster: the tests run its scripts with an imitated `sbatch`.
 
-Why datatrove 0.10.1 and not Ray 2.60.0: bench/corpus_engines.py, reading 100,000 abstracts in 16 tasks on two
-cores, the best of three, start-up included, beside `build`'s own processes (11.1 s):
-
-    two workers                 build's own   datatrove   Ray tasks   Ray Data   datatrove on Ray
-    seconds / build's own            1           1.02        1.41       1.85          2.72
-    memory of all processes, MiB    330          404         752       1,045          773
-    a worker is killed           error, rerun    hangs     repaired   repaired        hangs
-
-(Hangs: given up after 60 s; run again, both do only what is missing.) datatrove submits the Slurm arrays and their
-order itself and is 22 MB with what it needs; Ray is 259 MB, and must first be started on the nodes of an allocation.
-That datatrove's local pool waits for a killed worker does not concern Slurm, where each rank is a job of its own; on
-one machine `build` is the better.
+Why datatrove 0.10.1 and not Ray 2.60.0 (bench/corpus_engines.py, 100,000 abstracts on two cores): it takes 1.02 times
+the time of `build`'s own processes, Ray 1.41 to 2.72 times with about twice the memory; it submits the Slurm arrays in
+their order itself, and is 22 MB with its dependencies (Ray 259 MB, to be started on the nodes first). Its local pool
+hangs when a worker is killed, so on one machine `build` is better; on Slurm each rank is a job of its own.
 """
 
 from collections.abc import Callable
@@ -38,7 +30,7 @@ from nsllm_lite.recipe.corpus import Corpus
 if TYPE_CHECKING:
     from datatrove.executor.base import PipelineExecutor
 
-# In the order of `build.build`, which is also the last: it finds all answers there, and finishes.
+# In the order of `build.build`, which is also the last step: it reads all answers and finishes.
 AT_ONCE: dict[str, Callable[[Corpus], object]] = {
     "begin": build.begin,
     "choose": build.choose_at_once,
@@ -54,7 +46,7 @@ def executors(
 ) -> list["PipelineExecutor"]:
     """One executor a step, each depending on the one before, so that `run()` of the last starts them all.
 
-    `options` are those of datatrove's executor: `workers`, how many ranks run at a time, and for Slurm `partition`,
+    `options` are those of datatrove's executor: `workers`, the ranks that run at a time, and for Slurm `partition`,
     `time`, `mem_per_cpu_gb`, `venv_path`, ...; `at_once` replaces some for the steps that are not divided, which need
     more memory. Logs go to OUT.logs.
 
@@ -62,7 +54,7 @@ def executors(
         UserError: datatrove is not installed, or there is no such engine.
     """
     executor = _executor(engine)
-    logs = Path(f"{Path(recipe.out).absolute()}.logs")  # not in `out`, which holds the result alone
+    logs = Path(f"{Path(recipe.out).absolute()}.logs")  # not in `out`, which contains only the result
     chain: list[PipelineExecutor] = []
     for number, step in enumerate(STEPS):
         own = {**options, "tasks": num_ranks}
@@ -75,7 +67,7 @@ def executors(
                 pipeline=[partial(run_rank, recipe, step)],
                 depends=chain[-1] if chain else None,
                 logging_dir=str(logs / f"{number}-{step}"),
-                skip_completed=False,  # the answers say what is done, and they go when the recipe changes
+                skip_completed=False,  # the answers say what is done; a change of the recipe deletes them
                 **own,
             )
         )
@@ -100,7 +92,7 @@ def _executor(engine: str) -> type["PipelineExecutor"]:
 
 def run_rank(recipe: Corpus, step: str, _: object, rank: int, num_ranks: int) -> None:
     """A rank's share of a step; what follows `step` is what datatrove passes to a function in a pipeline."""
-    if step != "begin" and read_manifest(Path(recipe.out)):  # finished before; `begin` has seen that it is the same
+    if step != "begin" and read_manifest(Path(recipe.out)):  # finished before: `begin` has checked recipe and inputs
         return
     if step in AT_ONCE:
         AT_ONCE[step](recipe)

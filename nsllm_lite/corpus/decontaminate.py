@@ -61,8 +61,7 @@ class Item(NamedTuple):
 class Index:
     """Items by their 5-grams: about 22 bytes for each 5-gram of an item, so 4 to 5 KB for an abstract.
 
-    Plain arrays, which pickle at once. `sha256` is the identity of the evaluation files, and
-    `num_items` says how many items each of them gave.
+    Plain arrays, which pickle fast. `sha256` identifies the evaluation files, `num_items` counts the items of each.
     """
 
     def __init__(self, items: dict[str, list[Item]], sha256: str):
@@ -78,10 +77,11 @@ class Index:
         every = np.concatenate([*(item.shingles for item in flat), np.empty(0, np.uint64)])
         order = np.argsort(every, kind="stable")
         hashes, starts = np.unique(every[order], return_index=True)
-        self._hashes = np.append(hashes, np.uint64(2**64 - 1))  # the last stands for no item: every search ends
+        self._hashes = np.append(hashes, np.uint64(2**64 - 1))  # a sentinel that belongs to no item: every search ends
         self._starts = np.append(starts, [len(every)] * 2).astype(np.int32)
         self._owners = np.repeat(np.arange(len(flat), dtype=np.int32), self._sizes)[order]
-        # How much of an item's need this 5-gram may meet: where those of a document sum to less than 1, none is found.
+        # The largest share of an item's needed 5-grams that this 5-gram is: where the shares of a document sum to less
+        # than 1, no item is in it.
         self._meets = np.zeros(len(self._hashes), np.float32)
         self._meets[:-1] = np.maximum.reduceat(1 / self._needed[self._owners], starts) if len(flat) else 0
         bits = max(3, int(np.ceil(np.log2(FILTER_BITS * len(self._hashes)))))
@@ -130,7 +130,7 @@ class Index:
 
 
 def _names(paths: Sequence[Path]) -> dict[str, Path]:
-    """{name: path}, a name being as much of the end of a path as tells it from the others."""
+    """{name: path}; a name is the shortest end of its path that no other path has."""
     paths = sorted({path.absolute() for path in paths})
     for path in paths:
         if not path.is_file():
@@ -177,7 +177,7 @@ def _unreadable(path: Path, why: str) -> UserError:
 
 
 def read_texts(opened: Opened) -> Texts:
-    """All texts of a file that has been opened. What is wrong with it raises, mostly ValueError."""
+    """All texts of a file that has been opened. Damage raises an exception, mostly ValueError."""
     if opened.head.startswith(b"PAR1"):
         with seekable(opened) as file:
             return _json_texts(pq.read_table(file).to_pylist())

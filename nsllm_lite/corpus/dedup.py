@@ -1,8 +1,8 @@
 """Duplicates: the same paper again, the same text again, and near-duplicates by MinHash, verified.
 
 A document is compared by its shingles: the set of its word 5-grams, each a 64-bit hash. MinHash with bands finds
-candidates, and each is then verified by the real Jaccard index of the two shingle sets. Shingles and band keys wait on
-disk; the search reads one band at a time.
+candidates, and each is then verified by the real Jaccard index of the two shingle sets. Shingles and band keys are
+on disk; the search reads one band at a time.
 
 Source: Broder, "On the resemblance and containment of documents" (1997); R-MinHash of https://github.com/beowolx/rensa.
 """
@@ -29,7 +29,7 @@ _ODD = _ODD.astype(np.uint64)
 
 
 class Duplicates(NamedTuple):
-    """By document: the one kept in its place (-1 where it is itself kept), and one of the codes of REASONS."""
+    """By document: the document kept instead (-1 where it is itself kept), and one of the codes of REASONS."""
 
     other: np.ndarray  # int32
     reason: np.ndarray  # uint8
@@ -81,7 +81,7 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def rows_per_band(threshold: float, num_hashes: int = NUM_HASHES) -> int:
-    """The longest bands whose chance to show a pair of just that Jaccard index is still 0.99."""
+    """The longest bands that still make a pair of exactly that Jaccard index candidates with probability 0.99."""
     fits = [r for r in range(1, 17) if 1 - (1 - threshold**r) ** (num_hashes // r) >= 0.99]
     return max(fits, default=1)
 
@@ -109,7 +109,7 @@ def find_duplicates(
     """Of each group of duplicates the document of lowest `rank` (a permutation of 0..n-1) is kept.
 
     `keys` maps SAME_ID and the like to a uint64 a document, 0 where it has none; `bands` gives each band's keys of all
-    documents in turn, and `shingles(i)` the shingles of document i. With `threshold` 1 near-duplicates are not sought.
+    documents in turn, and `shingles(i)` the shingles of document i. With `threshold` 1 no near-duplicate is looked for.
     """
     num = len(rank)
     found = Duplicates(np.full(num, -1, np.int32), np.zeros(num, np.uint8))
@@ -181,7 +181,7 @@ def _candidate_pairs(documents: np.ndarray, bands: Iterable[np.ndarray]) -> Iter
 
 
 class NearIndex:
-    """Finds, for a document's shingles, the one of a few known documents that it is near to; exact."""
+    """The nearest of a few known documents to a document's shingles; exact."""
 
     def __init__(self, sets: Sequence[np.ndarray], threshold: float):
         self.threshold = threshold

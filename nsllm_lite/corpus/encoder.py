@@ -1,4 +1,4 @@
-"""Texts to token ids in bulk: gigatoken where it is installed and gives the reference's ids, else `tokenizers`.
+"""Texts to token ids in bulk, by gigatoken where it is installed and its ids are the reference's, else by `tokenizers`.
 
 Both are made from the same tokenizer.json without its added tokens, so that a special token written in a paper is text.
 """
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Encoder:
-    """`name` is the library that does the bulk."""
+    """`name` is the library that does the work."""
 
     def __init__(self, tokenizer: Tokenizer):
         values = _without_added_tokens(json.loads(tokenizer.to_str()))
@@ -33,7 +33,7 @@ class Encoder:
         """(ids, starts): the ids of text i are ids[starts[i]:starts[i + 1]]; no end-of-text among them.
 
         With `check` the ids of CHECKED_TEXTS of the texts, evenly spaced, are compared with the reference's; any
-        difference is said, and the reference does the work from there on.
+        difference is logged, and the reference does the work from then on.
         """
         if self._fast:
             found = self._fast.encode(texts)
@@ -62,8 +62,8 @@ class Encoder:
     def bytes_between(self, ids: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """UTF-8 bytes behind each of the stretches ids[begins[i]:ends[i]], which are in order and not empty.
 
-        Where a normaliser was at work or a token has other bytes than its letters say they do not add up to the
-        text's; `bytes_of` is for those.
+        Where the tokenizer normalises, or a token's bytes are not those of its letters, they do not add up to the
+        bytes of the text; `bytes_of` is for those texts.
         """
         if self._token_bytes is None:
             return np.zeros(len(begins), np.int64)
@@ -74,7 +74,7 @@ class Encoder:
     def bytes_of(self, text: str, cuts: np.ndarray) -> list[int]:
         """UTF-8 bytes of `text` behind each stretch of its ids between `cuts` (0 and their number among them).
 
-        Where a cut falls inside a character, it counts as later.
+        A character that a cut divides counts to the later stretch.
         """
         encoding = self.reference.encode(text, add_special_tokens=False)
         chars = [encoding.token_to_chars(int(c))[0] if c < len(encoding) else len(text) for c in cuts]
@@ -99,7 +99,7 @@ def _gigatoken(tokenizer_json: str) -> "_Fast | None":
 
 
 class _Fast:
-    """gigatoken, given and giving arrays without a copy."""
+    """gigatoken on arrays, without a copy in or out."""
 
     def __init__(self, tokenizer_json: str):
         import awkward

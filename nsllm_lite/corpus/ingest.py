@@ -9,15 +9,15 @@ from nsllm_lite.corpus import dedup, sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.parts import HEAD_CHARS, PartWriter
-from nsllm_lite.corpus.phases import RENDER
 from nsllm_lite.corpus.shards import ReadTask
 from nsllm_lite.corpus.texts import clean, language, quality
+from nsllm_lite.corpus.texts.render import RENDER
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Corpus
 
 
 def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
-    """Writes FOLDER/NNNNN-KKK, as many as the documents fill; returns the parts, counts, and the formats met."""
+    """Writes FOLDER/NNNNN-KKK, as many as needed; returns the parts, counts, and the formats of the files."""
     names: list[str] = []
     counts = {"records": 0, "documents": 0}
     writer: PartWriter | None = None
@@ -53,7 +53,7 @@ def evaluation_index(paths: tuple[str, ...]) -> Index | None:
 
 
 def _enter(document: Document, general: bool, recipe: Corpus, index: Index | None, writer: PartWriter) -> None:
-    """Notes a document as a candidate of the phases it is of use to, or drops it."""
+    """Adds a document as a candidate for the phases that can use it, or drops it."""
     phases = ("general",) if general else ("phase1", "phase2")
     texts = {phase: RENDER[phase](document, recipe.min_chars) for phase in phases}
     why = {phase: reason for phase, (_, reason) in texts.items()}
@@ -84,5 +84,5 @@ def texts_in(document: Document) -> Iterator[str]:
 
 
 def head_of(document: Document) -> str:
-    """The beginning of what a document says, for those who look at what was dropped."""
+    """The beginning of a document's text, for dropped.jsonl."""
     return " | ".join(part[:HEAD_CHARS] for part in texts_in(document) if part)[:HEAD_CHARS]

@@ -4,12 +4,12 @@ One that is dropped for all phases, a duplicate, or unused has one line, of phas
 each phase it could enter: phase1 and phase2 for a paper, general for general text. So for each source, file and phase,
 with the lines of "corpus" counted in: in = kept + heldout + duplicate + dropped + unused, in records and characters.
 
-It is put together part by part from what the stages left; memory holds one part and the counts.
+It is built part by part from the files of the stages; memory holds one part and the counts.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nsllm_lite.artifact.disk import whole_file
-from nsllm_lite.corpus.assign import DROPPED, HELDOUT, KEPT, OUTCOMES, REASONS, Choice
-from nsllm_lite.corpus.near_heldout import NEAR_REASON
+from nsllm_lite.corpus.assign import DROPPED, HELDOUT, KEPT, OUTCOMES, REASONS, SPLITS
+from nsllm_lite.corpus.near_heldout import final_choice
 from nsllm_lite.corpus.parts import Part
+from nsllm_lite.corpus.texts.render import RENDER
 
-PHASES = ("phase1", "phase2", "general")
+UNITS = ("records", "chars", "tokens")
+FILE_KEYS = ["source", "file", "phase", "outcome", "reason"]
 SCHEMA = pa.schema(
     [
         *((c, pa.string()) for c in ("id", "source", "file", "origin", "phase", "outcome", "reason", "other_id")),
@@ -30,12 +32,10 @@ SCHEMA = pa.schema(
         ("tokens", pa.int64()),
     ]
 )
-FILE_SCHEMA = pa.schema(
-    [*((c, pa.string()) for c in ("source", "file", "phase", "outcome", "reason")), ("records", pa.int64())]
-    + [(c, pa.int64()) for c in ("chars", "tokens")]
-)
+FILE_SCHEMA = pa.schema([*((c, pa.string()) for c in FILE_KEYS), *((c, pa.int64()) for c in UNITS)])
 STRETCH = r"@\d+$"  # a large file is read in stretches, each named by its first byte
 
+_WORDS = np.array(OUTCOMES, object)
 Tokens = dict[tuple[str, str], np.ndarray]  # by phase and split: of each document in order
 
 
@@ -57,28 +57,52 @@ class Names:
         return found
 
 
-def write(folder: Path, work: Path, parts: list[Part], choice: Choice, tokens: Tokens | None) -> dict:
-    """Writes ledger.parquet (a line a record and phase), ledger_files.parquet (counts by file) and dropped.jsonl.
+def write(folder: Path, work: Path, parts: list[Part], tokens: Tokens) -> dict:
+    """Writes ledger.parquet (a line a record and phase) and ledger_files.parquet (by file), and returns the counts."""
+    with (
+        whole_file(folder / "ledger.parquet") as records_file,
+        whole_file(folder / "ledger_files.parquet") as files_file,
+        pq.ParquetWriter(records_file, SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(files_file, FILE_SCHEMA, compression="zstd") as by_file,
+    ):
 
-    Returns {"documents": {source: counts}, "phases": {phase: {source: counts}}}. Before packing `tokens` is None.
+        def keep(lines: pa.Table, groups: pa.Table) -> None:
+            writer.write_table(lines)
+            by_file.write_table(groups.select(FILE_SCHEMA.names).cast(FILE_SCHEMA))
+
+        return count(work, parts, tokens, keep)
+
+
+def write_dropped(folder: Path, work: Path, parts: list[Part]) -> None:
+    """Writes dropped.jsonl: the beginning of every record that was dropped for all phases."""
+    names = Names(parts)
+    with whole_file(folder / "dropped.jsonl") as made, open(made, "w", encoding="utf-8") as file:
+        for part in parts:
+            file.writelines(_dropped_lines(part, work, names))
+
+
+def count(
+    work: Path,
+    parts: list[Part],
+    tokens: Tokens | None = None,
+    keep: Callable[[pa.Table, pa.Table], None] = lambda lines, groups: None,
+) -> dict:
+    """{"documents": {source: counts}, "phases": {phase: {source: counts}}}; `tokens` is None before packing.
+
+    `keep` is called with each part's lines, and with their sums by file.
     """
     names = Names(parts)
     taken: Counter[tuple[str, str]] = Counter()
     sums: Counter[tuple] = Counter()
-    with (
-        whole_file(folder / "ledger.parquet") as records_file,
-        whole_file(folder / "ledger_files.parquet") as files_file,
-        whole_file(folder / "dropped.jsonl") as dropped_file,
-        pq.ParquetWriter(records_file, SCHEMA, compression="zstd") as writer,
-        pq.ParquetWriter(files_file, FILE_SCHEMA, compression="zstd") as by_file,
-        open(dropped_file, "w", encoding="utf-8") as dropped,
-    ):
-        for part in parts:
-            table, whole = _entries(part, choice, work, names, tokens, taken)
-            writer.write_table(table)
-            _count(table, by_file, sums)
-            _count_whole(whole, part.source, sums)
-            dropped.writelines(_dropped_lines(part, work, names))
+    for part in parts:
+        lines, whole = _entries(part, work, names, tokens, taken)
+        groups = lines.group_by(FILE_KEYS).aggregate([("id", "count"), ("chars", "sum"), ("tokens", "sum")])
+        groups = groups.rename_columns([*FILE_KEYS, *UNITS]).sort_by([(key, "ascending") for key in FILE_KEYS])
+        for row in groups.to_pylist():
+            for unit in UNITS:
+                sums[row["phase"], row["source"], row["outcome"], row["reason"], unit] += row[unit]
+        _count_whole(whole, part.source, sums)
+        keep(lines, groups)
     summary = _summary(sums, {part.source: part.phases for part in parts})
     for table in (summary["documents"], *summary["phases"].values()):
         for counts in table.values():
@@ -89,7 +113,7 @@ def write(folder: Path, work: Path, parts: list[Part], choice: Choice, tokens: T
 
 
 def _entries(
-    part: Part, choice: Choice, work: Path, names: Names, tokens: Tokens | None, taken: Counter[tuple[str, str]]
+    part: Part, work: Path, names: Names, tokens: Tokens | None, taken: Counter[tuple[str, str]]
 ) -> tuple[pa.Table, pa.Table]:
     """A part's lines of the ledger (those of records dropped at once, then of candidates phase by phase), and what
     became of each record as a whole: kept or held out if it was in any phase."""
@@ -97,62 +121,44 @@ def _entries(
     origins = pc.split_pattern(records["origin"], "#", max_splits=1, reverse=True)
     records = records.append_column("file", pc.replace_substring_regex(pc.list_element(origins, 0), STRETCH, ""))
     is_candidate = pc.equal(records["reason"], "")
-    at_once = records.filter(pc.invert(is_candidate))
-    lines = [_lines(at_once, part, "corpus", ["dropped"] * len(at_once), at_once["reason"], at_once["other"], 0)]
+    at_once, candidates = records.filter(pc.invert(is_candidate)), records.filter(is_candidate)
+    dropped = np.full(len(at_once), "dropped", object)
 
-    candidates = records.filter(is_candidate)
-    near = np.load(work / "near" / f"{part.name}.npy")
-    outcome, other = np.array(choice.outcome[part.span]), np.array(choice.other[part.span])
-    outcome[near >= 0], other[near >= 0] = DROPPED, near[near >= 0]
-    reason = np.array([*REASONS, NEAR_REASON])[np.where(near >= 0, len(REASONS), choice.reason[part.span])]
-    other_names = names.of(other)
-    others = np.array([other_names.get(number, "") for number in other.tolist()], object)
-
+    final = np.load(final_choice(work, part))
+    outcome, reason = final["outcome"], np.array(REASONS, object)[final["reason"]]
+    other_names = names.of(final["other"])
+    others = np.array([other_names.get(number, "") for number in final["other"].tolist()], object)
     enters = np.isin(outcome, (KEPT, HELDOUT))
-    lines.append(_chosen(candidates, ~enters, part, "corpus", outcome, reason, others, np.zeros(len(near), int)))
+
+    lines = [_lines(at_once, part, "corpus", dropped, at_once["reason"], at_once["other"], 0)]
+    lines.append(_lines(candidates, part, "corpus", _WORDS[outcome], reason, others, 0).filter(pa.array(~enters)))
     for phase in part.phases:
         fits = part.fits(phase)
         why = np.array([reasons[phase] for reasons in part.why] or [""], object)[part.keys["why"]]
-        in_phase = np.where(fits, outcome, DROPPED)
-        num_tokens = np.zeros(len(near), np.int64)
-        for split, code in (("train", KEPT), ("heldout", HELDOUT)):
-            here = np.flatnonzero((in_phase == code) & enters)
+        num_tokens = np.zeros(len(final), np.int64)
+        for split, code in SPLITS.items() if tokens else ():
+            here = np.flatnonzero(fits & (outcome == code))
             start = taken[phase, split]
-            if tokens:
-                num_tokens[here] = tokens[phase, split][start : start + len(here)]
+            num_tokens[here] = tokens[phase, split][start : start + len(here)]
             taken[phase, split] += len(here)
-        lines.append(_chosen(candidates, enters, part, phase, in_phase, np.where(fits, "", why), others, num_tokens))
+        in_phase = _WORDS[np.where(fits, outcome, DROPPED)]
+        own = _lines(candidates, part, phase, in_phase, np.where(fits, "", why), others, num_tokens)
+        lines.append(own.filter(pa.array(enters)))
     whole = {
-        "outcome": np.concatenate((["dropped"] * len(at_once), np.array(OUTCOMES)[outcome])),
+        "outcome": np.concatenate((dropped, _WORDS[outcome])),
         "reason": np.concatenate((at_once["reason"].to_pylist(), reason)),
         "chars": pa.concat_arrays([*at_once["chars"].chunks, *candidates["chars"].chunks]),
     }
     return pa.concat_tables(lines), pa.table(whole)
 
 
-def _chosen(
-    candidates: pa.Table,
-    mask: np.ndarray,
-    part: Part,
-    phase: str,
-    outcome: np.ndarray,
-    reason: np.ndarray,
-    others: np.ndarray,
-    tokens: np.ndarray,
-) -> pa.Table:
-    """The lines of the candidates of `mask` in one phase."""
-    words = np.array(OUTCOMES)[outcome[mask]].tolist()
-    chosen = candidates.filter(pa.array(mask))
-    return _lines(chosen, part, phase, words, reason[mask].tolist(), others[mask].tolist(), tokens[mask])
-
-
 def _lines(
     records: pa.Table,
     part: Part,
     phase: str,
-    outcome: list[str],
-    reason: list[str] | pa.ChunkedArray,
-    other: list[str] | pa.ChunkedArray,
+    outcome: np.ndarray,
+    reason: np.ndarray | pa.ChunkedArray,
+    other: np.ndarray | pa.ChunkedArray,
     tokens: np.ndarray | int,
 ) -> pa.Table:
     columns = {
@@ -170,17 +176,6 @@ def _lines(
     return pa.table({name: columns[name] for name in SCHEMA.names}, SCHEMA)
 
 
-def _count(table: pa.Table, by_file: pq.ParquetWriter, sums: Counter[tuple]) -> None:
-    """Adds a part's lines up by file, and what they come to in each source and phase."""
-    keys = ["source", "file", "phase", "outcome", "reason"]
-    groups = table.group_by(keys).aggregate([("id", "count"), ("chars", "sum"), ("tokens", "sum")])
-    groups = groups.rename_columns([*keys, "records", "chars", "tokens"]).sort_by([(k, "ascending") for k in keys])
-    by_file.write_table(groups.select(FILE_SCHEMA.names).cast(FILE_SCHEMA))
-    for row in groups.to_pylist():
-        for unit in ("records", "chars", "tokens"):
-            sums[row["phase"], row["source"], row["outcome"], row["reason"], unit] += row[unit]
-
-
 def _count_whole(whole: pa.Table, source: str, sums: Counter[tuple]) -> None:
     groups = whole.group_by(["outcome", "reason"]).aggregate([("chars", "count"), ("chars", "sum")])
     for row in groups.to_pylist():
@@ -191,7 +186,7 @@ def _count_whole(whole: pa.Table, source: str, sums: Counter[tuple]) -> None:
 def _summary(sums: Counter[tuple], phases_of: dict[str, tuple[str, ...]]) -> dict:
     """{"documents": {source: counts}, "phases": {phase: {source: counts}}}, counts in records, chars and tokens."""
     documents: dict[str, dict] = {source: _empty() for source in phases_of}
-    phases: dict[str, dict] = {p: {s: _empty() for s, own in phases_of.items() if p in own} for p in PHASES}
+    phases: dict[str, dict] = {p: {s: _empty() for s, own in phases_of.items() if p in own} for p in RENDER}
     for (phase, source, outcome, reason, unit), number in sorted(sums.items()):
         if phase == "all":
             tables = [documents]

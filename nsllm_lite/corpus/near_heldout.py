@@ -1,7 +1,7 @@
-"""The third stage, part by part: training documents too near to a held-out one go, the survivors are written.
+"""The third stage: drops training documents whose 5-gram Jaccard with a held-out one is >= NEAR, and writes the rest.
 
-What a held-out paper says must not be learnt from another paper: Jaccard NEAR of word 5-grams, of title and abstract or
-of the experimental sections, is too near. Exact: every pair is compared.
+The text of a held-out paper must not be learnt from another paper. Title and abstract, and the experimental sections,
+are compared, exactly and for every pair.
 """
 
 import json
@@ -19,12 +19,11 @@ from nsllm_lite.formats.documents import documents_in, parquet_writer
 from nsllm_lite.recipe.corpus import Corpus
 
 NEAR = 0.5
-NEAR_REASON = "near_heldout"
 KINDS = ("body", "whole", "general")  # of known texts: experimental sections, title + abstract, general passages
 
 
 class Known:
-    """The held-out documents, searchable by what they say."""
+    """The held-out documents, searchable by their text."""
 
     def __init__(self, sets: dict[str, list[np.ndarray]], owners: dict[str, list[int]]):
         self._owners = owners
@@ -78,25 +77,32 @@ def _known(path: Path) -> Known:
 
 def settle(recipe: Corpus, work: Path, documents: Path, part: Part) -> dict:
     """Writes the part's survivors to DOCUMENTS/part.parquet, the held-out ones also to WORK/heldout, and a line for
-    each that was too near; WORK/near/part.npy says by candidate which held-out one it is near to, or -1."""
+    each that was too near to WORK/near; WORK/final/part.npy is the final CHOICE by candidate."""
     known = _known(work / "known.npz")
-    outcome = np.asarray(assign.Choice.load(work / "choice").outcome[part.span])
-    near = _near(recipe, part, outcome == assign.KEPT, known)
-    for folder in (work / "near", work / "heldout", documents):
-        folder.mkdir(parents=True, exist_ok=True)
-    held = outcome == assign.HELDOUT
-    survives = ((outcome == assign.KEPT) & (near < 0)) | held
-    _write(documents / f"{part.name}.parquet", part, survives)
-    _write(work / "heldout" / f"{part.name}.parquet", part, held)
-    _write_dropped(work / "near" / f"{part.name}.jsonl", part, near)
-    np.save(work / "near" / f"{part.name}.npy", near)
-    made = [folder / f"{part.name}.parquet" for folder in (documents, work / "heldout")]
-    made += [work / "near" / f"{part.name}{suffix}" for suffix in (".jsonl", ".npy")]
+    final = np.array(np.load(work / "choice.npy", mmap_mode="r")[part.span])
+    near = _near(recipe, part, final["outcome"] == assign.KEPT, known)
+    final["outcome"][near >= 0], final["reason"][near >= 0] = assign.DROPPED, assign.NEAR_HELDOUT
+    final["other"] = np.where(near >= 0, near, final["other"])
+    held = final["outcome"] == assign.HELDOUT
+    survives = held | (final["outcome"] == assign.KEPT)
+    made = [documents / f"{part.name}.parquet", work / "heldout" / f"{part.name}.parquet"]
+    made += [work / "near" / f"{part.name}.jsonl", final_choice(work, part)]
+    for path in made:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _write(made[0], part, survives)
+    _write(made[1], part, held)
+    _write_dropped(made[2], part, near)
+    np.save(made[3], final)
     return {
         "lost": int(part.keys["lost"][survives].sum()),
         "survivors": int(survives.sum()),
         "files": integrity.describe_all(work, made),
     }
+
+
+def final_choice(work: Path, part: Part) -> Path:
+    """Where `settle` leaves the CHOICE of a part's candidates."""
+    return work / "final" / f"{part.name}.npy"
 
 
 def _near(recipe: Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndarray:
@@ -124,9 +130,10 @@ def _write(path: Path, part: Part, wanted: np.ndarray) -> None:
 
 
 def _write_dropped(path: Path, part: Part, near: np.ndarray) -> None:
+    reason = assign.REASONS[assign.NEAR_HELDOUT]
     with open(path, "w", encoding="utf-8") as file:
         for batch, places in part.documents(near >= 0):
             for place, document in zip(places.tolist(), documents_in(batch), strict=True):
-                line = {"id": document.id, "source": document.source, "origin": document.origin, "reason": NEAR_REASON}
+                line = {"id": document.id, "source": document.source, "origin": document.origin, "reason": reason}
                 line["other"] = int(near[place])
                 file.write(json.dumps({**line, "text": " ".join(head_of(document).split())}, ensure_ascii=False) + "\n")

@@ -2,7 +2,7 @@
 
 A document of n tokens (its end-of-text token among them) that is longer than a row is cut so that the remainder,
 n mod row_tokens, comes FIRST and the rest fills whole rows. The remainder is then an item like any short document, so
-that documents far longer than a row pack as tightly as short ones, and a continued piece always stands alone.
+that documents far longer than a row pack as tightly as short ones, and a continued piece always has a row of its own.
 """
 
 import os
@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.artifact import integrity
 from nsllm_lite.corpus.encoder import Encoder, string_starts
-from nsllm_lite.corpus.phases import COLUMNS, texts_of
+from nsllm_lite.corpus.texts.render import COLUMNS, texts_of
 from nsllm_lite.formats.rows import BATCH_ROWS, SCHEMA, write_shard
 
 SHARD_DOCUMENTS = 100_000
 SHARD_TOKENS = 25 << 20  # bounds the memory of a shard of full texts; 100,000 abstracts are fewer
 CHUNK_DOCUMENTS = 8_192
-CHUNK_BYTES = 8 << 20  # of text, about; memory is used again while chunks are small
+CHUNK_BYTES = 8 << 20  # of text, about; small chunks reuse memory
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ def pack(
         shards.append(write_shard(rows / f"data-{task.number:05d}-{len(shards):03d}.arrow", batches))
         tokens.append(num_tokens.astype(np.int32))
 
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # beside the tokenizer, which holds no lock
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # the tokenizer releases the GIL
         pending: Future[None] | None = None
         for shard in _shards(_chunks(_ahead(_texts(task, min_chars), reader), encoder, row_tokens)):
             if pending:
@@ -110,7 +110,7 @@ def _texts(task: PackTask, min_chars: int) -> Iterator[tuple[pa.RecordBatch, pa.
 
 
 def _ahead(items: Iterator[T], reader: ThreadPoolExecutor) -> Iterator[T]:
-    """The same items, each made by `reader` while the one before is worked on."""
+    """The same items, each made by the thread `reader` while the one before is processed."""
     coming = reader.submit(next, items, None)
     while (item := coming.result()) is not None:
         coming = reader.submit(next, items, None)
@@ -185,7 +185,7 @@ class Layout(NamedTuple):
 
 
 def batches_of(layout: Layout, shard: list[Chunk], end_of_text_id: int, row_tokens: int) -> Iterator[pa.RecordBatch]:
-    """The shard's documents as packed rows. A batch's tokens lie in memory that the next batch uses again."""
+    """The shard's documents as packed rows. A batch's tokens are in memory that the next batch overwrites."""
     names = pa.concat_arrays([chunk.names for chunk in shard]).take(pa.array(layout.documents))
     sources = pa.concat_arrays([chunk.sources for chunk in shard]).take(pa.array(layout.documents))
     lengths, num_bytes = (pa.array(values, pa.int32()) for values in (layout.lengths, layout.num_bytes))
@@ -194,7 +194,7 @@ def batches_of(layout: Layout, shard: list[Chunk], end_of_text_id: int, row_toke
     starts = np.concatenate([chunk.starts[:-1] for chunk in shard])[layout.documents] + layout.skipped
     ends = starts + layout.lengths - layout.closes
     places = np.cumsum(np.concatenate(([0], layout.lengths)))
-    buffer = np.empty(BATCH_ROWS * row_tokens, np.int32)  # fresh memory costs more than what is written to it
+    buffer = np.empty(BATCH_ROWS * row_tokens, np.int32)  # reused: fresh memory is slower than writing to it
     for row in range(0, len(layout.row_starts) - 1, BATCH_ROWS):
         row_starts = layout.row_starts[row : row + BATCH_ROWS + 1]
         pieces = slice(row_starts[0], row_starts[-1])
@@ -278,6 +278,6 @@ def best_fit_decreasing(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, n
 
 
 def _runs(values: np.ndarray) -> tuple[list[int], list[int]]:
-    """The distinct values of a sorted array, and how often each stands there."""
+    """The distinct values of a sorted array, and the number of each."""
     starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1]))) if len(values) else np.empty(0, int)
     return values[starts].tolist(), np.diff(np.append(starts, len(values))).tolist()

@@ -1,4 +1,4 @@
-"""A part: what one reading of up to PART_DOCUMENTS documents leaves on disk for the stages after it.
+"""A part: up to PART_DOCUMENTS documents on disk, as the reading stage leaves them for the later stages.
 
     records.parquet    every record read: id, origin, characters, and why it was dropped at once (empty if it was not)
     dropped.jsonl      the beginning of each dropped record
@@ -9,7 +9,7 @@
     shingles.u64, starts.npy   word 5-grams of each candidate, end to end
     part.json          the source, and the tables that codes in keys.npy point into
 
-All but keys.npy stays on disk until it is asked for.
+All but keys.npy is read only when used.
 """
 
 import json
@@ -29,7 +29,7 @@ from nsllm_lite.formats.documents import Document, DocumentWriter
 PART_DOCUMENTS = 100_000
 PART_CHARS = 1 << 30
 BATCH = 1_000
-HEAD_CHARS = 600  # of a dropped record, kept to be read
+HEAD_CHARS = 600  # of a dropped record, for dropped.jsonl
 KEYS = np.dtype(
     [("id", "u8"), ("doi", "u8"), ("text", "u8"), ("chars", "u4"), ("why", "u4"), ("discipline", "u4"), ("lost", "u4")]
 )
@@ -133,7 +133,7 @@ class PartWriter:
         np.save(self._made / "starts.npy", np.array(self._starts, np.int64))
         counts = {"records": self.num_records, "candidates": self.num_candidates}
         write_json(self._made / "part.json", {**self._info, **counts})
-        shutil.rmtree(self.folder, ignore_errors=True)  # of a task that was killed after this part
+        shutil.rmtree(self.folder, ignore_errors=True)  # left by a task that was killed after this part
         self._made.replace(self.folder)
 
 
@@ -170,7 +170,7 @@ class Part:
 
     @property
     def ids(self) -> pa.ChunkedArray:
-        """Mapped for as long as they are held: pages that stay mapped count as memory."""
+        """Memory-mapped while referenced, not cached: mapped pages count as memory."""
         return pa.ipc.open_file(pa.memory_map(str(self.folder / "ids.arrow"))).read_all()["id"]
 
     def band(self, number: int) -> np.ndarray:
@@ -210,7 +210,7 @@ class Part:
                 start += num
 
     def fits(self, phase: str) -> np.ndarray:
-        """By candidate: whether its text is of use to `phase`."""
+        """By candidate: whether `phase` can use its text."""
         of_use = np.array([phase in why and not why[phase] for why in self.why], bool)
         return of_use[self.keys["why"]] if self.num_candidates else np.empty(0, bool)
 

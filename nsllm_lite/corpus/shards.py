@@ -1,9 +1,8 @@
 """The corpus cut into tasks, and one way to run them: in this process, in several, or by another engine.
 
-A stage is a function of one task that writes its files by rename and returns what is to be known of it. The answer is
-kept in FOLDER/NNNNN.json, written last and with the hashes of those files, so that after a kill only tasks that are
-unfinished, or of which something is damaged, are done again. The cutting follows
-from the input alone: the number of workers changes nothing in the result.
+A stage is a function of one task that writes its files by rename and returns an answer: counts, and the hashes of those
+files. The answer is written last, to FOLDER/NNNNN.json, so that after a kill only unfinished and damaged tasks are done
+again. The division into tasks depends on the input alone: the number of workers does not change the result.
 """
 
 import ctypes
@@ -27,7 +26,7 @@ from nsllm_lite.recipe.corpus import Corpus, Source
 from nsllm_lite.terminal import progress
 
 TASK_BYTES = 1 << 26
-SMALL_BYTES = 1 << 24  # less input than this is read in this process: starting others takes a second each
+SMALL_BYTES = 1 << 24  # less input is read in this process: starting others takes a second each
 
 
 class ReadTask(NamedTuple):
@@ -81,15 +80,15 @@ def _is_json_lines(path: Path) -> bool:
     return all(line[:1] == b"{" and line[-1:] == b"}" for line in lines)
 
 
-def num_workers(asked: int | None, num_bytes: int) -> int:
-    """Processes to use: as asked, or one a core for a large input."""
-    if asked:
-        return asked
+def num_workers(requested: int | None, num_bytes: int) -> int:
+    """Processes to use: `requested`, or one a core for a large input."""
+    if requested:
+        return requested
     return 1 if num_bytes < SMALL_BYTES else len(os.sched_getaffinity(0))
 
 
 class Stage(NamedTuple):
-    """What `run_stage` runs. Any process can make it from the recipe and what the stages before left on disk.
+    """What `run_stage` runs. Any process can make it from the recipe and the files of the earlier stages.
 
     `sizes` weigh the tasks for the progress bar; `function` is picklable.
     """
@@ -105,7 +104,7 @@ class Stage(NamedTuple):
 
 
 def write_answer(path: Path, answer: Any) -> None:
-    """Keeps what a task returned; where it says "files" these are paths, as seen from the answers' parent folder."""
+    """Keeps what a task returned; paths under "files" are relative to the parent folder of the answers."""
     write_sealed(path, {"answer": answer})
 
 
@@ -114,7 +113,7 @@ def read_answer(path: Path) -> Any:
 
 
 def is_done(path: Path) -> bool:
-    """Whether the answer is there from before, and all the files that it tells of are as they were written."""
+    """Whether the answer exists and all files listed in it are intact."""
     if not path.is_file():
         return False
     folder = path.parent.parent
@@ -132,7 +131,7 @@ def is_done(path: Path) -> bool:
 
 
 def run_stage(stage: Stage, workers: int) -> list[Any]:
-    """The answers to all tasks, in order; those that are there from before are not asked again."""
+    """The answers to all tasks, in order; finished tasks are not run again."""
     what, function, tasks, sizes, folder = stage
     folder.mkdir(parents=True, exist_ok=True)
     answers = stage.answers()
@@ -170,7 +169,7 @@ def run_stage(stage: Stage, workers: int) -> list[Any]:
 
 @contextmanager
 def _main_unseen() -> Iterator[None]:
-    """Started processes do not run the caller's script again; all they are asked for can be imported by its name."""
+    """Keeps new processes from running the caller's script again; all that they need can be imported by name."""
     main = vars(sys.modules["__main__"])
     hidden = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
     main["__spec__"] = None
@@ -182,8 +181,8 @@ def _main_unseen() -> Iterator[None]:
 
 
 def _be_a_worker(parent: int) -> None:
-    """Ctrl-C is the parent's business; and a worker does not outlive a parent that was killed."""
+    """Leaves Ctrl-C to the parent, and makes the worker die with a parent that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # killed before that: the tasks that still wait in the pipe are the next run's
+    if os.getppid() != parent:  # killed before that: the tasks in the pipe are left to the next run
         os._exit(1)

@@ -1,7 +1,7 @@
 """Which papers are held out. The same for phase 1 and phase 2.
 
-They are drawn after duplicates are gone, by a hash of (seed, id): adding papers to a corpus changes the draw little,
-and the order of files does not change it at all.
+They are drawn after the removal of duplicates, by a hash of (seed, id): adding papers to a corpus changes the draw
+little, and the order of files does not change it.
 """
 
 import numpy as np

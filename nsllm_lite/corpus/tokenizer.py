@@ -1,4 +1,4 @@
-"""The tokenizer of a corpus: the model's own, or one trained on the corpus; written beside the rows it made."""
+"""The tokenizer of a corpus, the model's own or one trained on the corpus, saved beside its rows."""
 
 import json
 import shutil

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from nsllm_lite.corpus import build, ingest, sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
-from nsllm_lite.corpus.phases import RENDER
 from nsllm_lite.corpus.texts import clean, language, quality
+from nsllm_lite.corpus.texts.render import RENDER
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.documents import Document, Section, read_documents
 from nsllm_lite.recipe.corpus import Corpus, Source

@@ -1,7 +1,7 @@
-"""Files out of files: .gz, .bz2, .xz, .zst, .tar and .zip read in place, one in another, and nothing written to disk.
+"""Packed files and archives (.gz, .bz2, .xz, .zst, .tar, .zip), also nested, read in place without writing to disk.
 
-Kinds are seen from the first bytes. A member's name is a label only, so it cannot lead outside; one that tries
-("../x", "/x", a link) is refused with a line. What one file unpacks to is bounded, whatever it holds.
+The kind is detected from the first bytes. A member's name is only a label, so it cannot lead outside; one that tries
+("../x", "/x", a link) is refused with a line in the ledger. The bytes that one file unpacks to are bounded.
 """
 
 import bz2
@@ -23,14 +23,14 @@ import pyarrow as pa
 from nsllm_lite.corpus.files.opening import HEAD_BYTES, UNREADABLE_FILE, Unread
 
 MAX_RATIO = 250  # text packs 3 to 30 to one; deflate can do 1,000, xz far more
-FREE_BYTES = 1 << 26  # whatever the ratio, this much may always be unpacked
+FREE_BYTES = 1 << 26  # this much may always be unpacked
 MAX_DEPTH = 6
 MAX_LIST_BYTES = 1 << 25  # of a zip, held in memory at 15 times that; its smallest entry takes 46
 MAX_HEADER_BYTES = 1 << 14  # of a tar: long names and the like; forged ones take time and memory
 MAX_TEX_BYTES = 1 << 25  # the LaTeX files of one archive are held together, since they input each other
 IN_MEMORY_BYTES = 1 << 24
 TEX_NAMES = (".tex", ".ltx", ".latex")
-TEX_PARTS = (".bbl", ".sty", ".cls", ".def")  # that LaTeX files of the same archive may read; no papers themselves
+TEX_PARTS = (".bbl", ".sty", ".cls", ".def")  # that LaTeX files of the same archive may input; not papers themselves
 NAMES_OF_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".zip")
 ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, RuntimeError)
 ERRORS += (NotImplementedError, ValueError, MemoryError)  # what zipfile and tarfile raise on damaged archives
@@ -39,7 +39,7 @@ Sibling = Callable[[str], bytes | None]
 
 
 class Opened(NamedTuple):
-    """A file's bytes from their beginning, seekable where `is_seekable`; `sibling` finds another of its folder."""
+    """A file as a stream at its beginning, not always seekable; `sibling` reads another file of its folder."""
 
     name: str
     head: bytes
@@ -52,7 +52,7 @@ class TooLargeError(OSError):
 
 
 class DiskFullError(Exception):
-    """No room for a temporary copy: the run's trouble, not the file's, so it is none of ERRORS."""
+    """No room for a temporary copy: a fault of the run, not of the file, so it is none of ERRORS."""
 
 
 class _Budget:
@@ -69,10 +69,10 @@ class _Budget:
 
 
 class _Counted(io.RawIOBase):
-    """An unpacking stream that draws on a budget; `head` is what was read of it before."""
+    """A stream that spends a budget and ends after `left` bytes; `head` was read from it before."""
 
-    def __init__(self, stream: BinaryIO, budget: _Budget | None, head: bytes = b""):
-        self._stream, self._budget, self._head = stream, budget, head
+    def __init__(self, stream: BinaryIO, head: bytes, budget: _Budget | None, left: int | None):
+        self._stream, self._head, self._budget, self._left = stream, head, budget, left
 
     def readable(self) -> bool:
         return True
@@ -81,39 +81,30 @@ class _Counted(io.RawIOBase):
         if self._head:
             data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
         else:
-            data = self._stream.read(len(buffer))
+            data = self._stream.read(len(buffer) if self._left is None else min(len(buffer), self._left))
+            if self._left is not None:
+                self._left -= len(data)
             if self._budget:
                 self._budget.spend(len(data))
         buffer[: len(data)] = data
         return len(data)
 
 
-class _Stretch(io.RawIOBase):
-    """The bytes of a file from `start` to `end`."""
-
-    def __init__(self, file: BinaryIO, start: int, end: int):
-        self._file, self._left = file, end - start
-        file.seek(start)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        data = self._file.read(min(len(buffer), self._left))
-        self._left -= len(data)
-        buffer[: len(data)] = data
-        return len(data)
+def _counted(
+    stream: BinaryIO, head: bytes = b"", budget: _Budget | None = None, left: int | None = None
+) -> io.BufferedReader:
+    return io.BufferedReader(_Counted(stream, head, budget, left), 1 << 17)
 
 
 def open_files(path: Path, name: str, start: int = 0, end: int | None = None) -> Iterator[Opened | Unread]:
-    """The file at `path` if it is a plain one, or else all that it holds; an `Unread` for what cannot be opened.
+    """The file at `path` if it is a plain one, else all files in it; an `Unread` for each that cannot be opened.
 
     With `end`, a stretch of a plain file.
     """
     folder = path.parent
 
     def sibling(relative: str) -> bytes | None:
-        """Only below the file's own folder, and only what is small enough to be a part of a paper."""
+        """A file below the file's own folder, if it is small enough to be a part of a paper."""
         try:
             found = (folder / relative).resolve()
             inside = found.is_relative_to(folder.resolve()) and found.is_file()
@@ -122,12 +113,13 @@ def open_files(path: Path, name: str, start: int = 0, end: int | None = None) ->
             return None
 
     with open(path, "rb") as file:
-        stream = file if end is None else io.BufferedReader(_Stretch(file, start, end), 1 << 17)
+        file.seek(start)
+        stream = file if end is None else _counted(file, left=end - start)
         yield from _open(stream, name, sibling, _Budget(path.stat().st_size), 0)
 
 
 def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth: int) -> Iterator[Opened | Unread]:
-    """Never raises for what the bytes are: what fails is one line, and what came before it stays."""
+    """Never raises because of a file's content: a fault is one `Unread`, after what was read before it."""
     try:
         head = stream.read(HEAD_BYTES)
         kind = _kind(head)
@@ -135,7 +127,7 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
             if stream.seekable():
                 stream.seek(0)
             else:
-                stream = io.BufferedReader(_Counted(stream, None, head), 1 << 17)
+                stream = _counted(stream, head)
             yield Opened(name, head, stream, sibling)
         elif depth == MAX_DEPTH:
             yield Unread(f"{name}#0", UNREADABLE_FILE, f"archives in archives, {MAX_DEPTH} deep: refused")
@@ -150,8 +142,7 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
                     yield Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read")
         else:
             with _whole(stream, head, seekable=False) as whole:
-                unpacked = io.BufferedReader(_Counted(_UNPACK[kind](whole), budget), 1 << 17)
-                yield from _open(unpacked, name, sibling, budget, depth + 1)
+                yield from _open(_counted(_UNPACK[kind](whole), budget=budget), name, sibling, budget, depth + 1)
     except ERRORS as error:
         yield Unread(f"{name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
@@ -180,7 +171,7 @@ def _kind(head: bytes) -> str:
 
 
 def _has_tar_checksum(block: bytes) -> bool:
-    """The mark of a tar from before `ustar`: the sum of its first block, the sum's own place taken as blanks."""
+    """Whether it is a tar older than `ustar`, by the checksum of its first block (its own field read as blanks)."""
     try:
         stated = int(block[148:156].strip(b" \0") or b"x", 8)
     except ValueError:
@@ -195,7 +186,7 @@ def _whole(stream: BinaryIO, head: bytes, seekable: bool) -> Iterator[BinaryIO]:
         stream.seek(0)
         yield stream
     elif not seekable:
-        yield io.BufferedReader(_Counted(stream, None, head), 1 << 17)
+        yield _counted(stream, head)
     else:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as copy:
             _copy(stream, head, copy)
@@ -215,7 +206,7 @@ def _copy(stream: BinaryIO, chunk: bytes, copy: BinaryIO) -> None:
 
 @contextmanager
 def seekable(opened: Opened) -> Iterator[BinaryIO]:
-    """The opened file where one may go back and forth in it, as Parquet needs."""
+    """The opened file as a seekable one, as Parquet needs."""
     with _whole(opened.stream, b"", seekable=True) as file:
         yield file
 
@@ -227,7 +218,7 @@ class _Member(NamedTuple):
 
 
 class _TarInfo(tarfile.TarInfo):
-    """A header that says what cannot be is an error, where tarfile would take it for the archive's end, or loop."""
+    """An impossible header is an error, where tarfile would take it for the archive's end, or loop."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
@@ -245,7 +236,7 @@ _PAX_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
 class _Ending:
-    """A stream that says when it has ended: tarfile skips a member of stated size however many bytes there are."""
+    """A stream that raises at its end: tarfile skips a member of the stated size even if it is incomplete."""
 
     def __init__(self, stream: BinaryIO):
         self._stream, self._left = stream, 8
@@ -283,7 +274,7 @@ def _zip_members(file: BinaryIO) -> Iterator[_Member]:
 
 
 def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, depth: int) -> Iterator[Opened | Unread]:
-    """Each member as it comes; LaTeX files last, when all that they may input is known."""
+    """Each member in order; LaTeX files last, when all files that they may input are read."""
     tex: dict[str, bytes] = {}
     tex_bytes = 0
     for member in members:
@@ -310,8 +301,7 @@ def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, dep
                 else:
                     tex[path.as_posix()] = content
             else:
-                counted = io.BufferedReader(_Counted(stream, budget), 1 << 17)
-                yield from _open(counted, label, lambda _: None, budget, depth + 1)
+                yield from _open(_counted(stream, budget=budget), label, lambda _: None, budget, depth + 1)
     has_tex = any(name.lower().endswith(TEX_NAMES) for name in tex)
     for name, content in tex.items():
         if has_tex and not name.lower().endswith(TEX_NAMES):
@@ -326,7 +316,7 @@ def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, dep
 
 
 def _unpacked_name(name: str) -> str:
-    """Without the endings of its packing, so that "2301.00001.tar.gz" names the paper."""
+    """The name without the suffixes of packing, so that "2301.00001.tar.gz" names the paper."""
     while name.lower().endswith(NAMES_OF_PACKED):
         name = name.rpartition(".")[0]
     return name

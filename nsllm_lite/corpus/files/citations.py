@@ -1,7 +1,7 @@
-"""Numbered citations: taken out with their brackets, unless the sentence cannot do without them ("as in [3]").
+"""Numbered citations: removed with their brackets, unless the sentence needs them ("as in [3]").
 
-A reader marks each citation as it meets it; what becomes of it is settled when the whole paragraph is known, by the
-words before it and the brackets around it. Citations by name ("Ito, 1998") are words and stay.
+A reader marks each citation; `settle` keeps or removes it when the whole paragraph is known, by the words before it and
+the brackets around it. Citations by name ("Ito, 1998") are words and stay.
 """
 
 import re
@@ -20,7 +20,7 @@ _SEPARATORS = re.compile(r"[\s,;]*")
 
 
 def needs_citation(before: str) -> bool:
-    """Whether a sentence that breaks off like this says nothing without the citation that follows."""
+    """Whether a sentence that ends like this is incomplete without the citation that follows."""
     return bool(_NEEDS_CITATION.search(before[-16:]))
 
 

@@ -1,7 +1,7 @@
-"""XML as text: elements cut out of a stream one at a time, and what they say written in plain Unicode.
+"""XML as text: elements are cut out of a stream one at a time, and their content is written in plain Unicode.
 
-Each element is parsed alone, without its file's DOCTYPE. So one broken record costs itself alone, several roots or a
-cut-off file are read as far as they go, memory holds one record, and no entity can be declared by a file.
+Each element is parsed alone, without its file's DOCTYPE. So a broken record does not affect others, several
+roots or a truncated file are read to their end, memory holds one record, and a file cannot declare entities.
 """
 
 import html
@@ -15,6 +15,7 @@ from nsllm_lite.corpus.files import citations
 
 CHUNK_CHARS = 1 << 20
 MAX_ELEMENT_CHARS = 1 << 26
+LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"  # the attribute xml:lang
 FORMULA = "[formula]"  # stands where a formula was only given as a picture
 
 _PARSER = etree.XMLParser(

@@ -1,4 +1,4 @@
-"""Text broken into the lines of its printed page, put together again: words cut at a line's end are made whole."""
+"""Joins text that is broken into the lines of its printed page, words hyphenated at a line's end included."""
 
 import re
 from collections import Counter
@@ -21,7 +21,7 @@ class Lines:
         self._words = Counter(word.lower() for word in whole)
 
     def join(self, text: str) -> str:
-        """The text on one line. A hyphen at a line's end goes, save in a compound; a drop cap returns to its word."""
+        """The text on one line: hyphens at ends of lines removed, except in compounds, and drop caps joined."""
         if BREAK not in text and NO_BREAK not in text:
             return text
         text = re.sub(f"-?{NO_BREAK} ?", "", text)

@@ -1,4 +1,4 @@
-"""What stands in which object at the beginning of a JSON file: a record's own keys are told from those within it."""
+"""The objects at the beginning of a JSON file, each with its own keys, without those of the objects in it."""
 
 import re
 from typing import NamedTuple
@@ -9,7 +9,7 @@ MAX_DEPTH = 32  # what lies deeper is no record
 _TOKEN = re.compile(r'"((?:[^"\\]++|\\.?)*+)(?:"\s*(:)?\s*(?=(\S?))|\Z)|[{}\[\]]', re.DOTALL)
 
 
-class Opened(NamedTuple):
+class HeadObject(NamedTuple):
     """One object of the head; `fields` maps its own keys to the first sign of their values, as `"`, `{` or `4`."""
 
     depth: int  # brackets open around it, so the records of one file share the depth of the first
@@ -17,9 +17,9 @@ class Opened(NamedTuple):
     fields: dict[str, str]
 
 
-def objects_in(head: str) -> list[Opened]:
+def objects_in(head: str) -> list[HeadObject]:
     """The objects in the order in which they open; one cut off by the end of the head shows the keys it has so far."""
-    found: list[Opened] = []
+    found: list[HeadObject] = []
     if head[:1] not in ("{", "["):
         return found
     around: list[dict[str, str] | None] = []  # the fields of each open object, None for a list
@@ -33,10 +33,20 @@ def objects_in(head: str) -> list[Opened]:
                 key = token[1]
                 around[-1].setdefault(key, token[3])
         elif sign == "{":
-            found.append(Opened(len(around), above, {}))
+            found.append(HeadObject(len(around), above, {}))
             around.append(found[-1].fields)
         elif sign == "[":
             around.append(None)
         elif around:
             around.pop()
     return found
+
+
+def text_in(value: object) -> str:
+    """A field where it is a text, else ""."""
+    return value if isinstance(value, str) else ""
+
+
+def object_in(value: object) -> dict:
+    """A field where it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}

@@ -1,11 +1,11 @@
-"""A file's bytes as text: its encoding is seen from its first bytes."""
+"""A file's bytes as text, with the encoding detected from its first bytes; and the place of a record."""
 
 import codecs
 import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple, TextIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TextIO, TypeVar
 
 from nsllm_lite.formats.documents import Document
 
@@ -22,24 +22,47 @@ T = TypeVar("T")
 
 
 class Unread(NamedTuple):
-    """A record or file that could not be read: where, one of the reasons above, and what was found there."""
+    """A record or file that could not be read: where, one of the reasons above, and what was found."""
 
     origin: str
     reason: str
     message: str
 
 
+class Place(NamedTuple):
+    """Where a record stands: in which source of the recipe, and FILE#RECORD."""
+
+    source: str
+    origin: str
+
+    def paper(self, *, arxiv: str = "", pmid: str = "", doi: str = "", accession: str = "", **fields: Any) -> Document:
+        """The document of a record, with these fields and named by the first identifier that the record states.
+
+        `doi` is as `as_doi` gives it, `accession` begins with its database ("wos:000123"). A PMID that is no number is
+        passed over. Where no identifier is stated the place is the name, "SOURCE:FILE#RECORD".
+        """
+        name = f"doi:{doi}" if doi else accession or f"{self.source}:{self.origin}"
+        if arxiv:
+            name = f"arxiv:{arxiv}"
+        elif pmid.isascii() and pmid.isdigit():
+            name = f"pmid:{pmid}"
+        return Document(id=name, source=self.source, origin=self.origin, doi=doi, **fields)
+
+    def unread(self, message: str, reason: str = UNREADABLE) -> Unread:
+        return Unread(self.origin, reason, message)
+
+
 def read_each(
-    records: Iterable[T | str], file: str, make: Callable[[T, str], Document | Unread]
+    records: Iterable[T | str], source: str, file: str, make: Callable[[T, Place], Document | Unread]
 ) -> Iterator[Document | Unread]:
-    """`make(record, origin)` of each record; where one could not be read its place holds a message instead."""
+    """`make(record, place)` of each record; a message stands for one that could not be read."""
     for number, record in enumerate(records, start=1):
-        origin = f"{file}#{number}"
-        yield Unread(origin, UNREADABLE, record) if isinstance(record, str) else make(record, origin)
+        place = Place(source, f"{file}#{number}")
+        yield place.unread(record) if isinstance(record, str) else make(record, place)
 
 
 class _Text(io.TextIOWrapper):
-    """Text whose lines have a bound: one without end would fill the memory."""
+    """Text with a maximal line length: an endless line would fill the memory."""
 
     def readline(self, size: int = -1) -> str:
         line = super().readline(size if size >= 0 else MAX_LINE_CHARS + 1)
@@ -50,18 +73,23 @@ class _Text(io.TextIOWrapper):
 
 
 class Joined(io.TextIOBase):
-    """A stream with what was read of its beginning before it again; not every stream can go back."""
+    """A stream read again from its beginning, of which `begun` was read already: not every stream can seek."""
 
     def __init__(self, begun: str, stream: TextIO):
         self._begun, self._stream = begun, stream
 
     def read(self, size: int = -1) -> str:
-        begun, self._begun = self._begun, ""
-        return begun + self._stream.read(size - len(begun) if size > 0 else size)
+        return self._rest(len(self._begun), size, self._stream.read)
 
     def readline(self, size: int = -1) -> str:
-        begun, self._begun = self._begun, ""
-        return begun + self._stream.readline(size - len(begun) if size > 0 else size)
+        line = self._begun.find("\n") + 1
+        return self._rest(line or len(self._begun), size, self._stream.readline if not line else None)
+
+    def _rest(self, end: int, size: int, read_on: Callable[[int], str] | None) -> str:
+        """`begun` up to `end`, and what `read_on` gives after it; `size` characters at most, or any number if < 0."""
+        end = end if size < 0 else min(end, size)
+        start, self._begun = self._begun[:end], self._begun[end:]
+        return start if read_on is None or end == size else start + read_on(size - end if size >= 0 else -1)
 
 
 def encoding_of(head: bytes) -> str:
@@ -114,6 +142,6 @@ def head_of(head: bytes) -> str | None:
 
 
 def declares_entities(head: bytes) -> bool:
-    """Whether an XML file's own DOCTYPE declares entities, as bombs and thefts of local files do."""
+    """Whether an XML file's DOCTYPE declares entities, as entity bombs and attacks on local files do."""
     text = head_of(head) or ""
     return text.startswith("<") and "<!ENTITY" in text

@@ -1,5 +1,5 @@
-"""Sections made of a run of headings and paragraphs, where a source lists them flat: what lies under what is told by
-their numbers ("2.1" under "2", "A" under "III") or by their levels.
+"""Sections from a flat list of headings and paragraphs. Their nesting follows from the numbers of headings ("2.1" under
+"2", "A" under "III") or from their levels.
 """
 
 import re
@@ -29,7 +29,7 @@ def printed_number(heading: str) -> str:
 
 
 class Outline:
-    """Takes headings and paragraphs in reading order; `sections` gives what they make.
+    """Takes headings and paragraphs in reading order; `sections` returns the sections.
 
     A heading without a text of its own becomes a section only where another lies under it.
     """
@@ -50,7 +50,7 @@ class Outline:
         parents: tuple[str, ...] | None = None,
         kind: str = "",
     ) -> tuple[str, ...]:
-        """Opens a section and gives its path. Its parents are those given, or told by `level` (1 is the top), or by
+        """Opens a section and returns its path. Its parents are `parents`, or follow from `level` (1 is the top) or
         `number`."""
         if parents is None and level:
             self._levels = [open_ for open_ in self._levels if open_[0] < level]

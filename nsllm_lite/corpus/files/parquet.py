@@ -1,6 +1,6 @@
 """The rows of a Parquet file as dicts, a small batch in memory at a time. The file is not trusted.
 
-Only Arrow reads it; pandas' metadata and its pickles are never looked at. A damaged row group costs its rows alone.
+Only Arrow reads it; pandas' metadata and its pickles are never read. A damaged row group loses only its own rows.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ ERRORS = (pa.ArrowException, OSError, ValueError, NotImplementedError, MemoryErr
 
 
 def open_parquet(file: BinaryIO, dense: bool = True) -> pq.ParquetFile:
-    """The file at hand.
+    """The file as Arrow opens it; `dense` is false where repeated texts stay dictionary-encoded.
 
     Raises:
         one of ERRORS: the footer is damaged, or it is no Parquet file.
@@ -36,7 +36,7 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
     try:
         parquet, dictionaries = open_parquet(file), open_parquet(file, dense=False)
     except ERRORS as error:
-        yield f"damaged Parquet, nothing is read: {type(error).__name__}: {_short(error)}"
+        yield f"damaged Parquet, nothing is read: {named(error)}"
         return
     columns, total = list(columns), 0
     for group in range(parquet.num_row_groups):
@@ -49,7 +49,7 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
                 yield from _rows(batch)
             reason = "it ends early"
         except ERRORS as error:
-            reason = f"{type(error).__name__}: {_short(error)}"
+            reason = f"{named(error)}"
         if left > 0:
             yield f"row group {group} is damaged, {left:,} of its rows are not read: {reason}"
     if total != parquet.metadata.num_rows:
@@ -57,7 +57,7 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
 
 
 def _batch_rows(dictionaries: pq.ParquetFile, group: int, columns: list[str]) -> int:
-    """Fewer rows at a time where a text that is stored once and stands in many rows is large.
+    """Rows a batch: fewer where a large text is stored once and used in many rows.
 
     Unpacked into a batch, a file of some kB would else be as large as memory. A group has one dictionary a column,
     before its first row.
@@ -76,8 +76,8 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict | str]:
         try:
             yield {name: column[number].as_py() for name, column in zip(names, batch.columns, strict=True)}
         except (ValueError, OverflowError, pa.ArrowException) as error:  # text that is no UTF-8, dates out of range
-            yield f"{type(error).__name__}: {_short(error)}"
+            yield f"{named(error)}"
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def named(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,7 +1,7 @@
-"""XML as services answer with it: alone, several answers in one file, or kept as a text inside JSON records.
+"""XML answers of services: one or several in a file, or stored as text inside JSON records.
 
-A record is cut out of its answer and parsed alone, but the prefixes of its names are declared at the answer's root. So
-the prefixes are taken off before; names are compared without them anyway.
+A record is parsed alone, without its answer's root, which declares the namespace prefixes. So the prefixes are removed
+first; names are compared without them anyway.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import TextIO
 from lxml import etree
 
 from nsllm_lite.corpus.files.elements import iter_elements
-from nsllm_lite.corpus.files.opening import HEAD_BYTES
+from nsllm_lite.corpus.files.opening import HEAD_BYTES, Joined
 from nsllm_lite.corpus.files.records import iter_records
 
 MAX_TAG_CHARS = 4096  # a tag is put together again at the seam of two chunks if it is no longer
@@ -36,10 +36,10 @@ def xml_heads(head: str) -> list[str]:
 def iter_answers(
     stream: TextIO, tags_of: Callable[[str], tuple[str, ...]], nothing: str
 ) -> Iterator[etree._Element | str]:
-    """The elements of all answers in a file, or messages. `tags_of` says by an answer's head which tags to cut out;
-    an answer without any yields the message `nothing`."""
+    """The elements of all answers in a file, or messages. `tags_of` gives the tags of records by an answer's
+    head; an answer without any yields the message `nothing`."""
     head = stream.read(HEAD_BYTES)
-    whole = _Rejoined(head, stream)
+    whole = Joined(head, stream)
     if not head.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
         yield from _elements(whole, tags_of, nothing)
         return
@@ -67,30 +67,11 @@ def _elements(
     head = stream.read(HEAD_BYTES)
     tags = tags_of(head)
     empty = True
-    for element in iter_elements(_Plain(_Rejoined(head, stream), tags), tags):
+    for element in iter_elements(_Plain(Joined(head, stream), tags), tags):
         empty = False
         yield element
     if empty:
         yield nothing
-
-
-class _Rejoined(io.TextIOBase):
-    """A stream whose beginning was read already, from its beginning."""
-
-    def __init__(self, head: str, stream: TextIO):
-        self._head, self._stream = head, stream
-
-    def read(self, size: int) -> str:
-        start, self._head = self._head[:size], self._head[size:]
-        return start + self._stream.read(size - len(start)) if len(start) < size else start
-
-    def readline(self) -> str:
-        end = self._head.find("\n") + 1
-        if end:
-            line, self._head = self._head[:end], self._head[end:]
-        else:
-            line, self._head = self._head + self._stream.readline(), ""
-        return line
 
 
 class _Plain(io.TextIOBase):

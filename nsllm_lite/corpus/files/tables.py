@@ -1,8 +1,8 @@
 """The rows of a delimited text (CSV, TSV and their kin) as dicts, read as a stream.
 
-The csv module of the standard library is not used: there one unclosed quote silently swallows the rows up to the
-next quote, and its limit on the length of a cell holds for the whole process. Here a row must fit the header. One that
-does not is a message, and what a broken quote had swallowed is read again line by line.
+The csv module of the standard library is not used: there an unclosed quote silently swallows the rows up to the next
+quote, and its limit on the length of a cell is global to the process. Here a row must fit the header. One that does not
+is a message, and the lines that a broken quote swallowed are read again one by one.
 """
 
 import io
@@ -176,11 +176,11 @@ def _fitting(lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:
         if not quoted:
             yield _misfit(lines.number, line.count(delimiter) + 1, dialect)
             continue
-        yield from _settled(line, lines, dialect)
+        yield from _quoted_rows(line, lines, dialect)
 
 
-def _settled(first: str, lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:
-    """A row with quotes. Where they prove broken, the lines they swallowed are rows themselves if nearly all fit."""
+def _quoted_rows(first: str, lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:
+    """A row with quotes. If these are broken, the lines that they swallowed are rows if nearly all of them fit."""
     number = lines.number
     cells, swallowed, stopper = _cells(first, lines, dialect.delimiter)
     row = dialect.fit(cells) if cells else None
@@ -206,7 +206,7 @@ def _settled(first: str, lines: _Lines, dialect: Dialect) -> Iterator[list[str] 
 
 
 def _alone(line: str, number: int, dialect: Dialect) -> list[str] | str:
-    """The row that this line is by itself; a quote that does not close in it is a sign like any other."""
+    """The line as a row; a quote that does not close in it is an ordinary character."""
     cells = _cells(line, iter(()), dialect.delimiter)[0]
     row = dialect.fit(cells or line.split(dialect.delimiter))
     return row or (_misfit(number, len(cells), dialect) if cells else f"the row at line {number}: {BROKEN_QUOTE}")
@@ -217,7 +217,7 @@ def _misfit(number: int, found: int, dialect: Dialect) -> str:
 
 
 def _skip_quote(lines: _Lines, delimiter: str) -> None:
-    """Past the end of the quoted cell in whose midst `lines` stand."""
+    """Skips to the end of the quoted cell that `lines` are in."""
     for line in lines:
         closing, _ = (_UNCLOSED, 0) if line is None else _closing(line, 0, delimiter)
         if closing == _BROKEN:
@@ -276,7 +276,7 @@ def _cells(
 
 
 def _closing(text: str, at: int, delimiter: str) -> tuple[int, int]:
-    """(where the quoted text that stands at `at` ends, where the next cell begins); or why it does not end here."""
+    """(end of the quoted text at `at`, beginning of the next cell); or why it does not end in this line."""
     for run in _QUOTES.finditer(text, at):
         if len(run[0]) % 2 == 0:
             continue

@@ -1,7 +1,7 @@
 """Records of tagged lines ("TI A title", "TI  - A title"), cut out of a stream one at a time.
 
-What holds a record together is its first tag alone: one without its end, or cut into by the next, is read as it
-stands. Only the fields a reader asks for are kept, so memory holds little of one record.
+A record begins at its first tag: one without its end tag, or cut off by the next record, is read up to there. Only the
+fields that a reader uses are kept in memory.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import NamedTuple, TextIO
 
 MAX_LINE_CHARS = 1 << 22
 MAX_RECORD_CHARS = 1 << 24
-LINE_CHARS = 100  # what keeping a line costs beside its text: a record of empty lines has its bound too
+LINE_CHARS = 100  # memory of a line beside its text: a record of empty lines is bounded too
 
 _NO_ABSTRACT = re.compile(r"\[?no abstract(?: is)?(?: available)?\.?\]?", re.IGNORECASE)
 
@@ -35,16 +35,16 @@ class Record:
         self.fault = ""
 
     def values(self, *tags: str) -> list[str]:
-        """Every value of these tags that says something, each on one line; tags in the order asked for."""
+        """Every value of these tags that is not empty, each on one line, in the order of `tags`."""
         lines = (" ".join(" ".join(value).split()) for tag in tags for value in self.fields.get(tag, ()))
         return [line for line in lines if line]
 
     def value(self, *tags: str) -> str:
-        """The first value that says something, on one line."""
+        """The first value that is not empty, on one line."""
         return next(iter(self.values(*tags)), "")
 
     def text(self, *tags: str) -> str:
-        """All values of the first of these tags that says anything: paragraphs divided by blank lines."""
+        """All values of the first of these tags that is not empty: paragraphs separated by blank lines."""
         for tag in tags:
             if self.values(tag):
                 return "\n\n".join(filter(None, map(paragraphs, self.fields[tag])))

@@ -1,11 +1,11 @@
-r"""A LaTeX paper as one flat text: comments and listings gone, inputs in place, the author's own macros expanded.
+r"""A LaTeX paper as one flat text: comments and listings removed, inputs inserted, the author's own macros expanded.
 
 What is expanded: \newcommand and its kin with plain or one optional argument, \def with #1#2, \let, \newif,
 \DeclareMathOperator and \newenvironment. Not expanded, so that the command stays for the caller to judge: delimited
 arguments, xparse beyond "m", and bodies that program TeX (\csname, \expandafter, names with @).
 
-Everything is a loop over a stack of texts, so depth costs no recursion, and all work is paid from a budget: a macro
-whose expansion grows without bound is left unexpanded, and when a file has spent its budget nothing more is expanded.
+A loop over a stack of texts, so depth needs no recursion. All work spends a budget: a macro whose expansion grows
+without bound stays unexpanded, and when the budget is spent nothing more is expanded.
 """
 
 import posixpath
@@ -59,7 +59,7 @@ class _Call(NamedTuple):
 
 
 def flatten(text: str, sibling: Sibling, keep: frozenset[str]) -> Flat:
-    r"""One text of a paper. Redefinitions of the commands in `keep` are passed over: "\\section" stays what it is.
+    r"""One text of a paper. Redefinitions of the commands in `keep` are ignored: "\\section" keeps its meaning.
 
     `sibling(name)` gives the text of a file by its path from the paper's folder, or None.
     """
@@ -110,10 +110,10 @@ class _Flattener(Reading):
             self.call = None
 
     def _advance(self, top: Text) -> None:
-        """Copies up to the next command that means something here, and acts on it; or ends this text."""
+        """Copies up to the next command with an action, and executes it; or ends this text."""
         text, start = top.text, top.pos
         if start and text[start : start + 1].isspace() and self.out and self.out[-1].rstrip(" \t").endswith("\n"):
-            start = _LINE_END.match(text, start).end()  # what stood alone on a line and is gone leaves no blank line
+            start = _LINE_END.match(text, start).end()  # a removed command alone on its line leaves no blank line
         if self.call and len(self.stack) <= self.call.depth:
             self.call = None
         for found in COMMAND.finditer(text, start):
@@ -136,7 +136,7 @@ class _Flattener(Reading):
             self.out.append(text[start:])
         self.stack.pop()
         if ENDS_IN_WORD.search(text, max(start, len(text) - 40)) and self.follows_letter():
-            self.out.append(" ")  # so that \alpha does not grow into what follows
+            self.out.append(" ")  # so that \alpha does not join with the letters after it
 
     # ---------------------------------------------------------------------------------------------- expanding
 
@@ -215,8 +215,7 @@ class _Flattener(Reading):
         name, num, default = self.defined_name(), self.option(), self.option()
         body = self.argument() if name else None
         if body is not None:
-            num = int(num) if num and num.strip() in tuple("123456789") else 0
-            self._define(name, Macro(num, default if num else None, body))
+            self._define(name, _macro(num, default, body))
 
     def _def(self) -> None:
         name, top = self.defined_name(), self.stack[-1]
@@ -238,8 +237,7 @@ class _Flattener(Reading):
             self._define(name, Macro(given.count("m"), None, body))
 
     def _operator(self) -> None:
-        top = self.stack[-1]
-        star = "*" if top.text.startswith("*", top.pos) else ""
+        star = self.star()
         name, body = self.defined_name(), self.argument()
         if name and body is not None:
             self._define(name, Macro(0, None, f"\\operatorname{star}{{{body}}}"))
@@ -259,15 +257,13 @@ class _Flattener(Reading):
             self._define(name, Macro(0, None, meaning, is_meaning=True))
 
     def _newenvironment(self) -> None:
-        if self.stack[-1].text.startswith("*", self.stack[-1].pos):
-            self.stack[-1].pos += 1
+        self.star()
         name, num, default = self.argument(), self.option(), self.option()
         begin, end = self.argument(), self.argument()
-        if name and begin is not None and end is not None and name not in self.keep:
-            num = int(num) if num and num.strip() in tuple("123456789") else 0
-            if not _PROGRAMS.search(begin + end):
-                self.environments[name] = Macro(num, default if num else None, begin), end
-                self.actions |= {"begin": self._begin, "end": self._end}
+        whole = name and begin is not None and end is not None
+        if whole and name not in self.keep and not _PROGRAMS.search(begin + end):
+            self.environments[name] = _macro(num, default, begin), end
+            self.actions |= {"begin": self._begin, "end": self._end}
 
     # ---------------------------------------------------------------------------------------------- choosing
 
@@ -329,8 +325,7 @@ class _Flattener(Reading):
             self._read_in((found[1] or found[2]).strip(), "")
 
     def _import(self) -> None:
-        if self.stack[-1].text.startswith("*", self.stack[-1].pos):
-            self.stack[-1].pos += 1
+        self.star()
         folder, name = self.argument(), self.argument()
         if folder is not None and name:
             self._read_in(name, folder)
@@ -384,3 +379,9 @@ class _Flattener(Reading):
 
 def _call(name: str) -> str:
     return f"\\begin{{{name.removeprefix(BEGIN)}}}" if name.startswith(BEGIN) else f"\\{name} "
+
+
+def _macro(num: str | None, default: str | None, body: str) -> Macro:
+    """Of the options and the body that \\newcommand gives it."""
+    num_arguments = int(num) if num and num.strip() in tuple("123456789") else 0
+    return Macro(num_arguments, default if num_arguments else None, body)

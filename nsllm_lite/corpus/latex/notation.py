@@ -4,35 +4,9 @@ import re
 import unicodedata
 
 from nsllm_lite.corpus.files.elements import script
+from nsllm_lite.corpus.latex.commands import TABLES
 
-SYMBOLS = {
-    "ss": "ß", "o": "ø", "O": "Ø", "aa": "å", "AA": "Å", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "l": "ł",
-    "L": "Ł", "i": "ı", "j": "ȷ", "dh": "ð", "DH": "Ð", "th": "þ", "TH": "Þ", "dj": "đ", "DJ": "Đ", "ng": "ŋ",
-    "NG": "Ŋ", "S": "§", "P": "¶", "dag": "†", "dagger": "†", "ddag": "‡", "copyright": "©", "textcopyright": "©",
-    "pounds": "£", "textregistered": "®", "texttrademark": "™", "euro": "€", "texteuro": "€", "EUR": "€",
-    "textcent": "¢", "ldots": "…", "dots": "…", "textellipsis": "…", "textendash": "–", "textemdash": "—",
-    "textminus": "−", "textquoteleft": "'", "textquoteright": "'", "textquotedblleft": "“", "textquotedblright": "”",
-    "textquotesingle": "'", "textquotedbl": '"', "lq": "'", "rq": "'", "guillemotleft": "«", "guillemotright": "»",
-    "og": "«\u00a0", "fg": "\u00a0»", "textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^",
-    "textunderscore": "_", "textless": "<", "textgreater": ">", "textbar": "|", "textbraceleft": "{",
-    "textbraceright": "}", "lbrace": "{", "rbrace": "}", "slash": "/", "textbullet": "•", "textperiodcentered": "·",
-    "textasteriskcentered": "*", "textpm": "±", "texttimes": "×", "textdiv": "÷", "textdegree": "°", "degree": "°",
-    "textmu": "µ", "micro": "µ", "textohm": "Ω", "textcelsius": "°C", "celsius": "°C", "degreeCelsius": "°C",
-    "textrightarrow": "→", "textleftarrow": "←", "textonehalf": "½", "textonequarter": "¼", "textperthousand": "‰",
-    "textordfeminine": "ª", "textordmasculine": "º", "textonesuperior": "¹", "texttwosuperior": "²",
-    "textthreesuperior": "³", "textsection": "§", "textparagraph": "¶", "quad": " ", "qquad": " ", "enspace": " ",
-    "thinspace": " ", "space": " ", "enskip": " ", "hspace*": " ", "hfill": " ", "newline": " ", "linebreak": " ",
-    "tabularnewline": " ", "nobreakspace": " ", "TeX": "TeX", "LaTeX": "LaTeX", "LaTeXe": "LaTeX2e",
-    "BibTeX": "BibTeX", "XeTeX": "XeTeX", "AmS": "AMS", "break": " ", "hfil": " ", "hss": " ", "onedot": ".",
-    "degr": "°", "arcdeg": "°", "deg": "°", "arcmin": "′", "arcsec": "″", "farcs": "″.", "farcm": "′.", "fdg": "°.",
-    "micron": "µm", "sun": "⊙", "sq": "□", "textdaggerdbl": "‡", "textdagger": "†", "guilsinglleft": "‹",
-    "guilsinglright": "›", "quotedblbase": "„", "glqq": "„", "grqq": "“", "glq": "‚", "grq": "‘", "flqq": "«",
-    "frqq": "»", "quotesinglbase": "‚",
-}  # fmt: skip
-ABBREVIATIONS = {
-    "etal": "et al.", "eg": "e.g.", "ie": "i.e.", "etc": "etc.", "cf": "cf.", "vs": "vs.", "wrt": "w.r.t.",
-    "aka": "a.k.a.",
-}  # fmt: skip
+SYMBOLS, ABBREVIATIONS, SIGNS = (dict(TABLES[name]) for name in ("symbols", "abbreviations", "signs"))
 _LETTERS = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi"
 )
@@ -41,38 +15,12 @@ GREEK = {
 }
 GREEK |= {n.capitalize(): letter.upper() for n, letter in GREEK.items()}
 SYMBOLS |= {f"{lead}{n}": letter for n, letter in GREEK.items() for lead in ("", "text", "up")}
-# Signs that stand alone between dollars are text: 5$\pm$2.
-SIGNS = {
-    "\\pm": "±", "\\mp": "∓", "\\times": "×", "\\sim": "∼", "\\approx": "≈", "\\simeq": "≃", "\\leq": "≤", "\\le": "≤",
-    "\\geq": "≥", "\\ge": "≥", "<": "<", ">": ">", "=": "=", "+": "+", "-": "−", "/": "/", "\\rightarrow": "→",
-    "\\to": "→", "\\leftarrow": "←", "\\leftrightarrow": "↔", "\\rightleftharpoons": "⇌", "\\cdot": "·", "\\neq": "≠",
-    "\\degree": "°", "^\\circ": "°", "^{\\circ}": "°", "^\\prime": "′", "^{\\prime}": "′", "^{\\prime\\prime}": "″",
-    "\\ll": "≪", "\\gg": "≫", "\\lesssim": "≲", "\\gtrsim": "≳", "\\infty": "∞", "\\bullet": "•", "\\ast": "*",
-    "*": "*",    "\\%": "%", "\\dagger": "†", "\\ddagger": "‡", "\\propto": "∝", "\\equiv": "≡", "|": "|", "\\AA": "Å",
-    "\\mathring{A}": "Å", "\\ldots": "…", "\\dots": "…", "--": "–",
-}  # fmt: skip
 ACCENTS = {
     "`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", "=": "\u0304", "u": "\u0306", ".": "\u0307",
     '"': "\u0308", "r": "\u030a", "H": "\u030b", "v": "\u030c", "d": "\u0323", "c": "\u0327", "k": "\u0328",
     "b": "\u0331", "t": "\u0361",
 }  # fmt: skip
-_PREFIXES = {
-    "yocto": "y", "zepto": "z", "atto": "a", "femto": "f", "pico": "p", "nano": "n", "micro": "µ", "milli": "m",
-    "centi": "c", "deci": "d", "deca": "da", "deka": "da", "hecto": "h", "kilo": "k", "mega": "M", "giga": "G",
-    "tera": "T", "peta": "P", "exa": "E", "zetta": "Z", "yotta": "Y",
-}  # fmt: skip
-_UNITS = {
-    "meter": "m", "metre": "m", "gram": "g", "gramme": "g", "kilogram": "kg", "second": "s", "ampere": "A",
-    "kelvin": "K", "mole": "mol", "candela": "cd", "hertz": "Hz", "newton": "N", "pascal": "Pa", "joule": "J",
-    "watt": "W", "coulomb": "C", "volt": "V", "farad": "F", "ohm": "Ω", "siemens": "S", "weber": "Wb", "tesla": "T",
-    "henry": "H", "lumen": "lm", "lux": "lx", "becquerel": "Bq", "gray": "Gy", "sievert": "Sv", "katal": "kat",
-    "radian": "rad", "steradian": "sr", "celsius": "°C", "degreeCelsius": "°C", "degC": "°C", "degree": "°",
-    "arcminute": "′", "arcmin": "′", "arcsecond": "″", "arcsec": "″", "minute": "min", "hour": "h", "day": "d",
-    "year": "yr", "liter": "L", "litre": "L", "tonne": "t", "electronvolt": "eV", "dalton": "Da", "angstrom": "Å",
-    "barn": "b", "percent": "%", "astronomicalunit": "au", "parsec": "pc", "hectare": "ha", "bel": "B",
-    "decibel": "dB", "neper": "Np", "byte": "B", "atomicmassunit": "u", "micron": "µm", "gauss": "G", "molar": "M",
-    "fahrenheit": "°F",
-}  # fmt: skip
+_PREFIXES, _UNITS = TABLES["prefixes"], TABLES["units"]
 _POWERS = {"squared": 2, "cubed": 3}
 _POWERS_BEFORE = {"square": 2, "cubic": 3}
 _TIGHT = ("°", "′", "″", "%")
@@ -103,7 +51,7 @@ GATHERED = {"gather", "multline"}
 
 
 def accent(mark: str, base: str) -> str:
-    """The letter under its accent; with no letter under it, the letter's place is lost with the accent."""
+    """The letter with its accent; an accent without a letter is removed."""
     base = {"ı": "i", "ȷ": "j"}.get(base[:1], base[:1]) + base[1:]
     return unicodedata.normalize("NFC", base[:1] + ACCENTS[mark] + base[1:]) if base[:1].strip() else base
 
@@ -213,7 +161,7 @@ def as_text(tex: str, following: str) -> str | None:
 
 
 def formula(tex: str) -> str:
-    """A formula on one line without what numbers it, and without the spaces before its end."""
+    """A formula on one line, without its label and number and without trailing space."""
     text = _NO_FORMULA.sub("", tex) if "\\" in tex else tex
     if "\\" in text:
         text = _QUANTITY.sub(_quantity_in_formula, text)

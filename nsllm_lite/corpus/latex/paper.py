@@ -19,10 +19,7 @@ _PREAMBLE = re.compile(
 
 
 class Paper(Citing):
-    """A flat text walked through once, from its beginning to its end.
-
-    After `read`, the fields say what was found.
-    """
+    """A flat text, walked through once from beginning to end. `read` fills the fields."""
 
     def __init__(self, text: str, bibliography: Callable[[], str]):
         super().__init__(text, bibliography)

@@ -1,4 +1,4 @@
-r"""TeX being read: a stack of texts, each an expansion within the one below, and the arguments taken off its top."""
+r"""TeX's reading state: a stack of texts, each an expansion within the one below; arguments are read from its top."""
 
 import re
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Macro(NamedTuple):
 
 
 class Text:
-    """A text being read, the lowest of its stack the paper itself."""
+    """A text being read; the lowest of the stack is the paper."""
 
     __slots__ = ("file", "folder", "pos", "text")
 
@@ -31,7 +31,7 @@ class Text:
 
 
 class Reading:
-    """The stack, and the budget that looking for what is not there is paid from."""
+    """The stack, and the budget that a search without result spends."""
 
     def __init__(self):
         self.stack: list[Text] = []
@@ -51,11 +51,11 @@ class Reading:
                 depth -= 1
                 if depth == 0:
                     return top.text[pos + 1 : brace.start()], brace.end()
-        self.budget -= len(top.text) - pos  # looked at in vain
+        self.budget -= len(top.text) - pos  # searched without result
         return None
 
     def argument(self) -> str | None:
-        """The next braces or single character; a macro's text that has none left is closed, never a file."""
+        """The next braces or single character; a macro's text without one left is popped, a file's is not."""
         while True:
             top = self.stack[-1]
             pos = SPACE.match(top.text, top.pos).end()
@@ -90,10 +90,16 @@ class Reading:
         self.budget -= MAX_OPTION_CHARS
         return None
 
-    def defined_name(self) -> str:
+    def star(self) -> str:
+        """The star after a command's name, or ""."""
         top = self.stack[-1]
-        if top.text.startswith("*", top.pos):
-            top.pos += 1
+        found = top.text.startswith("*", top.pos)
+        top.pos += found
+        return "*" * found
+
+    def defined_name(self) -> str:
+        self.star()
+        top = self.stack[-1]
         found = _NAME.match(top.text, SPACE.match(top.text, top.pos).end())
         if not found:
             return ""

@@ -1,36 +1,19 @@
-"""Citations and references as prose: removed where the sentence stands without them, put in words where it does not.
+"""Citations and references as prose: removed where the sentence is complete without them, else put in words.
 
-While a text is collected, each stands in it as one mark; `settle` decides when their neighbours are known.
+While a text is collected each is one marker character; `settle` decides when the neighbours are known.
 """
 
 import re
 from collections.abc import Callable
 
 from nsllm_lite.corpus.files.citations import needs_citation
+from nsllm_lite.corpus.latex.commands import TABLES
 
-CITATION = "[citation]"  # stands where a sentence needs a citation whose authors the source does not tell
+CITATION = "[citation]"  # stands where a sentence needs a citation whose authors the source does not state
 CITED, DROP, ITEM, PAGE = "\ue010", "\ue011", "\ue012", "\ue013"
-_WORDS = (
-    "",
-    "Equation",
-    "Figure",
-    "Table",
-    "Section",
-    "Appendix",
-    "Algorithm",
-    "Theorem",
-    "Lemma",
-    "Definition",
-    "Chapter",
-)
+_WORDS = ("", *TABLES["reference_prefixes"])
 _MARKS = {word: chr(0xE020 + n) for n, word in enumerate(_WORDS)}
-_PREFIXES = {
-    "eq": "Equation", "eqn": "Equation", "equ": "Equation", "fig": "Figure", "f": "Figure", "tab": "Table",
-    "tbl": "Table", "table": "Table", "figure": "Figure", "equation": "Equation", "t": "Table", "sec": "Section",
-    "sect": "Section", "section": "Section", "ss": "Section", "subsec": "Section", "s": "Section", "app": "Appendix",
-    "appendix": "Appendix", "alg": "Algorithm", "algo": "Algorithm", "thm": "Theorem", "theorem": "Theorem",
-    "lem": "Lemma", "lemma": "Lemma", "def": "Definition", "ch": "Chapter", "chap": "Chapter", "chapter": "Chapter",
-}  # fmt: skip
+_PREFIXES = {prefix: word for word, prefixes in TABLES["reference_prefixes"].items() for prefix in prefixes.split()}
 MARK = re.compile("[\ue010-\ue013\ue020-\ue02f]")
 _R = "[\ue020-\ue02f]"
 _REF = re.compile(_R)
@@ -62,7 +45,7 @@ _LABEL = re.compile(r"(\S.{0,100}?)\s*\(([^()]{2,30})\)")
 
 
 def kind_of(label: str, command: str) -> str:
-    """The mark for a reference; its label's prefix tells the word that is needed where the source writes none."""
+    """The mark for a reference; the prefix of its label gives the word that is needed where the source writes none."""
     if command in ("eqref", "secref", "figref", "tabref"):
         return _MARKS[_PREFIXES[command.removesuffix("ref")]]
     prefix = re.match(r"\s*([A-Za-z]+)[\d*]*[:_.-]", label)
@@ -115,7 +98,7 @@ def settle(paragraph: str) -> str:
 
 
 def _without_drops(text: str) -> str:
-    """Where something was left out before a full stop or its like, the space before it goes too."""
+    """Where something was removed before a full stop or its like, the space before it is removed too."""
     first, *rest = _DROPS.sub(DROP, text).split(DROP)
     parts = [first]
     for part in rest:

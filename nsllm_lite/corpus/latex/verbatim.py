@@ -1,4 +1,4 @@
-r"""Comments and listings out of LaTeX, and what is verbatim within a line made safe from being read as commands."""
+r"""Removes comments and listings from LaTeX, and shields verbatim text within a line from being read as commands."""
 
 import re
 

@@ -1,7 +1,7 @@
 r"""LaTeX as text: words, accents, formulas and the arguments of commands, walked through from left to right.
 
-Commands of more than a word's reach are left to handlers. A handler is given the place behind its command (\\begin its
-own place) and gives the place to go on at; it may append to `out`, or take arguments apart by `line` and `text_of`.
+Commands with a meaning of their own have handlers. A handler takes the position after its command (for \\begin its own)
+and returns the position to continue at; it may append to `out`, and read arguments by `line` and `text_of`.
 """
 
 import re
@@ -126,7 +126,7 @@ class Walker:
     # ---------------------------------------------------------------------------------------------- formulas
 
     def _dollar(self, start: int, out: list[str]) -> int:
-        """A formula between dollars; a dollar that nothing closes in its paragraph is a dollar."""
+        """A formula between dollars; a dollar that is not closed within its paragraph is text."""
         text = self.text
         if text.startswith("$$", start):
             close = self._closing(start + 2, "$$")
@@ -212,7 +212,7 @@ class Walker:
         return start + 1, close, close + 1
 
     def skip(self, pos: int, arguments: str) -> int:
-        """Past a star (s), options (o), arguments (m), or a length (g) where they are there."""
+        """The position after a star (s), options (o), arguments (m), or a length (g), where present."""
         for kind in arguments:
             if kind == "s":
                 pos += self.text.startswith("*", pos)

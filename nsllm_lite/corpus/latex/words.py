@@ -12,7 +12,10 @@ from nsllm_lite.corpus.latex.walk import Handler, Walker
 from nsllm_lite.formats.documents import as_doi
 
 _ROMAN = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "XIV", "XV", "XVI")
-_NUM_VALUES = {"num": 1, "si": 1, "unit": 1, "ang": 1, "numlist": 1, "SIrange": 3, "qtyrange": 3}  # of siunitx; else 2
+# Commands of siunitx, by the number of their arguments.
+_OF_THREE = ("SIrange", "qtyrange")
+_OF_TWO = ("SI", "qty", "numrange", "SIlist", "qtylist")
+_OF_ONE = ("num", "si", "unit", "ang", "numlist")
 
 
 class Citing(Walker):
@@ -28,15 +31,23 @@ class Citing(Walker):
         self.citations = Citations(lambda: f"{text}\n{bibliography()}", lambda label: Walker(label).line(0, len(label)))
 
 
-def _of_argument(written: Callable[[Citing, str, str], str]) -> Handler:
-    """The handler of a command with one argument, star and options aside: `written(paper, command, argument)`."""
+def _taking(num: int, written: Callable[..., str], before: str = "", as_text: bool = False) -> Handler:
+    """The handler of a command that stands for `written(paper, command, *arguments)` of its `num` arguments.
+
+    `before` are the stars and options that may stand before each argument, as `Walker.skip` has them; the arguments are
+    LaTeX as it stands, or `as_text`. A command that lacks one is left out.
+    """
 
     def handle(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-        found = paper.argument(paper.skip(pos, "soo"))
-        if not found:
-            return pos
-        out.append(written(paper, command, paper.text[found[0] : found[1]]))
-        return found[2]
+        start, values = pos, []
+        for _ in range(num):
+            found = paper.argument(paper.skip(pos, before))
+            if not found:
+                return start
+            values.append(paper.line(*found[:2]) if as_text else paper.text[found[0] : found[1]])
+            pos = found[2]
+        out.append(written(paper, command, *values))
+        return pos
 
     return handle
 
@@ -62,12 +73,8 @@ def _doi(paper: Citing, command: str, doi: str) -> str:
     return ""
 
 
-def _script(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    found = paper.argument(pos)
-    if not found:
-        return pos
-    out.append(script(paper.line(*found[:2]), raised=command != "textsubscript"))
-    return found[2]
+def _script(paper: Citing, command: str, text: str) -> str:
+    return script(text, raised=command != "textsubscript")
 
 
 def _ensuremath(paper: Citing, command: str, pos: int, out: list[str]) -> int:
@@ -78,50 +85,18 @@ def _ensuremath(paper: Citing, command: str, pos: int, out: list[str]) -> int:
     return found[2]
 
 
-def _two_lines(paper: Citing, pos: int) -> tuple[str, str, int] | None:
-    """Two arguments as text, and the place after them."""
-    first = paper.argument(pos)
-    second = paper.argument(first[2]) if first else None
-    return (paper.line(*first[:2]), paper.line(*second[:2]), second[2]) if second else None
-
-
-def _first_only(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    r"""Of the two versions in \texorpdfstring, TeX's."""
-    found = _two_lines(paper, pos)
-    if not found:
-        return pos
-    out.append(found[0])
-    return found[2]
-
-
-def _ion(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    found = _two_lines(paper, pos)
-    if not found:
-        return pos
-    element, stage, pos = found
+def _ion(paper: Citing, command: str, element: str, stage: str) -> str:
     is_number = stage.isascii() and stage.isdigit() and 0 < int(stage[:4]) < len(_ROMAN)
-    out.append(f"{element} {_ROMAN[int(stage)] if is_number else stage.upper()}")
-    return pos
+    return f"{element} {_ROMAN[int(stage)] if is_number else stage.upper()}"
 
 
-def _citation_alias(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    found = _two_lines(paper, pos)
-    if not found:
-        return pos
-    paper.citations.aliases[found[0]] = found[1]
-    return found[2]
+def _citation_alias(paper: Citing, command: str, key: str, alias: str) -> str:
+    paper.citations.aliases[key] = alias
+    return ""
 
 
-def _quantity(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    start, values = pos, []
-    for _ in range(_NUM_VALUES.get(command, 2)):
-        found = paper.argument(paper.skip(pos, "o"))
-        if not found:
-            return start
-        values.append(paper.text[found[0] : found[1]])
-        pos = found[2]
-    out.append(notation.siunitx(command, values))
-    return pos
+def _quantity(paper: Citing, command: str, *values: str) -> str:
+    return notation.siunitx(command, list(values))
 
 
 def _new_acronym(paper: Citing, command: str, pos: int, out: list[str]) -> int:
@@ -153,20 +128,21 @@ def _letter_accent(paper: Citing, command: str, pos: int, out: list[str]) -> int
 
 
 WORDS: dict[str, Handler] = {
-    **dict.fromkeys((*CITES, *TEXTUAL_CITES, "citepalias"), _of_argument(_citation)),
-    **dict.fromkeys((*REFERENCES, "pageref"), _of_argument(_reference)),
-    **dict.fromkeys(ACRONYMS, _of_argument(_acronym_in_text)),
+    **dict.fromkeys((*CITES, *TEXTUAL_CITES, "citepalias"), _taking(1, _citation, "soo")),
+    **dict.fromkeys((*REFERENCES, "pageref"), _taking(1, _reference, "soo")),
+    **dict.fromkeys(ACRONYMS, _taking(1, _acronym_in_text, "soo")),
     **dict.fromkeys(("newacronym", "acrodef", "newacro"), _new_acronym),
-    **dict.fromkeys(("ce", "ch", "chem", "cee"), _of_argument(lambda _, __, tex: notation.chemistry(tex))),
-    **dict.fromkeys(("SI", "qty", "num", "si", "unit", "ang", "SIrange", "qtyrange", "numrange"), _quantity),
-    **dict.fromkeys(("SIlist", "qtylist", "numlist"), _quantity),
-    **dict.fromkeys(("textsuperscript", "textsubscript"), _script),
+    **dict.fromkeys(("ce", "ch", "chem", "cee"), _taking(1, lambda _, __, tex: notation.chemistry(tex), "soo")),
+    **dict.fromkeys(_OF_ONE, _taking(1, _quantity, "o")),
+    **dict.fromkeys(_OF_TWO, _taking(2, _quantity, "o")),
+    **dict.fromkeys(_OF_THREE, _taking(3, _quantity, "o")),
+    **dict.fromkeys(("textsuperscript", "textsubscript"), _taking(1, _script, as_text=True)),
     **dict.fromkeys((mark for mark in notation.ACCENTS if mark.isalpha()), _letter_accent),
     **dict.fromkeys(notation.ABBREVIATIONS, _abbreviation),
     "ensuremath": _ensuremath,
-    "texorpdfstring": _first_only,
-    "ion": _ion,
+    "texorpdfstring": _taking(2, lambda _, __, for_tex, ___: for_tex, as_text=True),
+    "ion": _taking(2, _ion, as_text=True),
     "xspace": _xspace,
-    "defcitealias": _citation_alias,
-    "acmDOI": _of_argument(_doi),
+    "defcitealias": _taking(2, _citation_alias, as_text=True),
+    "acmDOI": _taking(1, _doi, "soo"),
 }

@@ -52,7 +52,7 @@ from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
 
-# In the order in which they are asked whether a file is theirs: the narrow before the wide.
+# In the order of detection: specific formats before general ones.
 READERS: dict[str, ModuleType] = {
     "sample": sample,
     "unarxive": unarxive,
@@ -130,8 +130,8 @@ def files_of(source: Source) -> list[File]:
 
 
 def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[File]:
-    """Files below `folder`, through links within `top` too, but never round in a circle. A corpus is not trusted: a
-    link out of it could be to anything that you can read."""
+    """Files below `folder`, also through links within `top`, without following cycles. A corpus is not trusted: a
+    link out of it could lead to any file that the user can read."""
     above = (*above, folder.resolve())
     for path in folder.iterdir():
         name = path.relative_to(top).as_posix()
@@ -154,7 +154,7 @@ def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Fil
 
 
 def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
-    """The name of the reader for a file that begins so, or why there is none, said of `origin`."""
+    """The name of the reader for a file that begins so, or an `Unread` of `origin`."""
     if head.startswith(PARQUET_MAGIC):
         return "parquet"
     text = head_of(head)
@@ -176,8 +176,8 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
 def read(source: Source, file: File, general: bool, formats: set[str] | None = None) -> Iterator[Document | Unread]:
     """The records of one file, or of all files in an archive. What nothing can be read from is one `Unread`.
 
-    `general` says that the source is general text, where any plain text is welcome; papers are never plain text.
-    `formats` hears the names of the readers used.
+    With `general` the source is general text, where any plain text is accepted; papers are never plain text.
+    `formats` collects the names of the readers used.
     """
     formats = set() if formats is None else formats
     if file.refused:
@@ -248,5 +248,5 @@ def sha256_source(source: Source) -> str:
 
 
 def bytes_of(source: Source) -> int:
-    """Bytes of text behind a source, about."""
+    """Approximate bytes of text in a source."""
     return sum(file.num_bytes for file in files_of(source))

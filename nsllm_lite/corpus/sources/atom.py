@@ -5,7 +5,7 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.sources import arxiv
@@ -20,21 +20,22 @@ def recognise(head: str) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(entry: etree._Element, origin: str) -> Document | Unread:
-        name, title, summary = (_plain(entry.find(tag)) for tag in ("id", "title", "summary"))
-        if "/api/errors" in name:
-            return Unread(origin, UNREADABLE, f"arXiv answered with an error: {' '.join(summary.split())}")
-        record = {
-            "id": name,
-            "title": title,
-            "abstract": summary,
-            "primary_category": [e.get("term", "") for e in entry.iterfind("primary_category")],
-            "categories": [e.get("term", "") for e in entry.iterfind("category")],
-            "doi": _plain(entry.find("doi")),
-        }
-        return arxiv.document_of(record, source, origin)
+    return read_each(iter_answers(stream, lambda head: ("entry",), NO_ENTRY), source, file, _document)
 
-    return read_each(iter_answers(stream, lambda head: ("entry",), NO_ENTRY), file, make)
+
+def _document(entry: etree._Element, place: Place) -> Document | Unread:
+    name, title, summary = (_plain(entry.find(tag)) for tag in ("id", "title", "summary"))
+    if "/api/errors" in name:
+        return place.unread(f"arXiv answered with an error: {' '.join(summary.split())}")
+    record = {
+        "id": name,
+        "title": title,
+        "abstract": summary,
+        "primary_category": [e.get("term", "") for e in entry.iterfind("primary_category")],
+        "categories": [e.get("term", "") for e in entry.iterfind("category")],
+        "doi": _plain(entry.find("doi")),
+    }
+    return arxiv.document_of(record, place)
 
 
 def _plain(element: etree._Element | None) -> str:

@@ -4,11 +4,11 @@ give no abstracts. Flat records with title and abstract are read by `arxiv`; bot
 Every paper listed is read, a withdrawn or rejected one too; status, track, keywords and reviews stay out of its text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.objects import Opened, objects_in
-from nsllm_lite.corpus.files.opening import Unread, read_each
+from nsllm_lite.corpus.files.objects import HeadObject, object_in, objects_in
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources import arxiv
 from nsllm_lite.formats.documents import Document
@@ -24,7 +24,7 @@ def recognise(head: str) -> bool:
     return any(_holds_paper(o) or (o.depth == objects[0].depth and _is_listed(o.fields)) for o in objects)
 
 
-def _holds_paper(opened: Opened) -> bool:
+def _holds_paper(opened: HeadObject) -> bool:
     """Title and abstract in one object, as texts or as {"value": text}."""
     return all(opened.fields.get(key, "") in tuple('"{[') for key in ("title", "abstract"))
 
@@ -34,23 +34,25 @@ def _is_listed(fields: dict[str, str]) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(paper: dict, origin: str) -> Document:
-        return arxiv.document_of(_flat(paper), source, origin, _accession(paper))
+    return read_each(_papers_of(iter_records(stream)), source, file, _document)
 
-    def papers() -> Iterator[dict | str]:
-        for record in iter_records(stream):
-            found = False
-            for paper in [record] if isinstance(record, str) else _papers([record], MAX_DEPTH):
-                found = True
-                yield paper
-            if not found:
-                yield f"no title, and no list of papers in it, but {', '.join(list(record)[:5]) or 'nothing'}"
 
-    return read_each(papers(), file, make)
+def _document(paper: dict, place: Place) -> Document:
+    return arxiv.document_of(_flat(paper), place, _accession(paper))
+
+
+def _papers_of(records: Iterable[dict | str]) -> Iterator[dict | str]:
+    for record in records:
+        found = False
+        for paper in [record] if isinstance(record, str) else _papers([record], MAX_DEPTH):
+            found = True
+            yield paper
+        if not found:
+            yield f"no title, and no list of papers in it, but {', '.join(list(record)[:5]) or 'nothing'}"
 
 
 def _papers(value: dict | list, depth: int) -> Iterator[dict | str]:
-    """The papers in a list or an object; what stands among papers and holds none is a message."""
+    """The papers in a list or an object; an item among papers that contains none is a message."""
     inner = value if isinstance(value, list) else [v for k, v in value.items() if k != "content"]
     beside_papers = any(map(_is_paper, inner))
     for item in inner:
@@ -58,7 +60,7 @@ def _papers(value: dict | list, depth: int) -> Iterator[dict | str]:
         if found:
             yield item
             if "abstract" in item or "abstract" in _content(item):
-                continue  # what is within a paper (its reviews) is no paper; what has no abstract may head a list
+                continue  # items in a paper (its reviews) are no papers; one without an abstract may head a list
         if depth and isinstance(item, dict | list):
             for paper in _papers(item, depth - 1):
                 found = True
@@ -72,8 +74,7 @@ def _is_paper(value: object) -> bool:
 
 
 def _content(paper: dict) -> dict:
-    content = paper.get("content")
-    return content if isinstance(content, dict) else {}
+    return object_in(paper.get("content"))
 
 
 def _flat(paper: dict) -> dict:

@@ -1,6 +1,6 @@
 """Records of the user's own: JSON lines, a JSON array, CSV, TSV or Parquet with the recipe's map of their fields.
 
-Also the entrance for every Parquet file: without a map its columns are known by their names, as those of `table`.
+Reads every Parquet file too: without a map its columns are recognised by their names, as those of `table`.
 """
 
 import difflib
@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO, TextIO
 
-from nsllm_lite.corpus.files import identifiers, parquet
-from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Joined, Unread, read_each
+from nsllm_lite.corpus import identity
+from nsllm_lite.corpus.files import parquet
+from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE_FILE, Joined, Place, Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.tables import iter_rows
-from nsllm_lite.corpus.sources import arxiv, table
+from nsllm_lite.corpus.sources import table
 from nsllm_lite.formats.documents import Document, as_doi
 from nsllm_lite.recipe.corpus import Fields
 
@@ -28,7 +29,7 @@ _ABSENT = object()
 
 
 def read(stream: TextIO, fields: Fields, source: str, file: str) -> Iterator[Document | Unread]:
-    """One document a record. Where a mapped field is nowhere to be found the file is one `Unread` that says so."""
+    """One document a record. Where no record has a mapped field the file is one `Unread`."""
     first = stream.read(1)
     while first and first in " \r\n\ufeff":
         first = stream.read(1)
@@ -44,7 +45,7 @@ def read_parquet(file: BinaryIO, fields: Fields | None, source: str, file_name: 
     try:
         names = parquet.open_parquet(file).schema_arrow.names
     except parquet.ERRORS as error:
-        yield Unread(whole, UNREADABLE_FILE, f"damaged Parquet: {type(error).__name__}: {_line(error)}")
+        yield Unread(whole, UNREADABLE_FILE, f"damaged Parquet: {parquet.named(error)}")
         return
     if fields is None:
         columns = table.columns_of(names)
@@ -75,14 +76,14 @@ def _documents(
         yield Unread(f"{file}#0", NOT_THIS_FORMAT, _no_field(list(absent.values()), names))
         return
 
-    def make(record: dict, origin: str) -> Document | Unread:
+    def make(record: dict, place: Place) -> Document | Unread:
         try:
             values = {role: list(_texts(_find(record, path), path)) for role, path in paths.items()}
         except ValueError as error:
-            return Unread(origin, UNREADABLE, str(error))
-        return _document(values, source, origin)
+            return place.unread(str(error))
+        return _document(values, place)
 
-    yield from read_each(chain(looked, records), file, make)
+    yield from read_each(chain(looked, records), source, file, make)
 
 
 def _paths(fields: Fields) -> dict[str, str]:
@@ -90,7 +91,7 @@ def _paths(fields: Fields) -> dict[str, str]:
 
 
 def _look(records: Iterator[dict | str], paths: dict[str, str]) -> tuple[list[dict | str], dict[str, str], list[str]]:
-    """(the first records, the mapped fields that none of them has, the fields they have); few where all is found."""
+    """(the first records, the mapped fields that none of them has, the fields they have)."""
     looked: list[dict | str] = []
     absent = dict(paths)
     names: dict[str, None] = {}
@@ -108,40 +109,34 @@ def _look(records: Iterator[dict | str], paths: dict[str, str]) -> tuple[list[di
     return looked, absent, list(names)
 
 
-def _document(values: dict[str, list[str]], source: str, origin: str) -> Document:
+def _document(values: dict[str, list[str]], place: Place) -> Document:
     def first(role: str) -> str:
         return next(iter(values.get(role, ())), "")
 
     name = first("id")
     doi = as_doi(first("doi")) or as_doi(name)
     pmid = _PMID.fullmatch(name)
-    return Document(
-        id=identifiers.name(
-            f"{source}:{origin}",
-            arxiv.arxiv_id(name) or arxiv.arxiv_id(doi),
-            pmid[1] if pmid else "",
-            doi,
-            f"{source}:{name}" if name else "",
-        ),
-        source=source,
-        origin=origin,
+    return place.paper(
+        arxiv=identity.first(identity.arxiv_id, (name, doi)),
+        pmid=pmid[1] if pmid else "",
+        doi=doi,
+        accession=f"{place.source}:{name}" if name else "",
         title=" ".join(values.get("title", ())),
         abstract="\n\n".join(values.get("abstract", ())),
         text="\n\n".join(values.get("text", ())),
         discipline=_discipline(first("discipline")),
-        doi=doi,
         language=first("language").lower(),
     )
 
 
 def _discipline(stated: str) -> str:
-    """As stated, but for arXiv's categories, of which there would be hundreds of combinations."""
+    """As stated, except arXiv's categories, which become their broad field: there are hundreds of combinations."""
     words = stated.split()
-    return arxiv.discipline_of(stated) if all(map(arxiv.discipline_of, words)) else stated
+    return identity.discipline_of(stated) if all(map(identity.discipline_of, words)) else stated
 
 
 def _find(record: Any, path: str) -> Any:
-    """What stands at the path, through lists of objects too; `_ABSENT` where nothing does, None where null does."""
+    """The value at the path, also through lists of objects; `_ABSENT` where there is none, None where it is null."""
     if isinstance(record, list):
         found = [value for item in record if isinstance(item, dict) and (value := _find(item, path)) is not _ABSENT]
         return found if found or not record else _ABSENT
@@ -207,7 +202,3 @@ def _no_field(absent: list[str], names: Iterable[str]) -> str:
 def _listed(names: Iterable[str]) -> str:
     names = [name[:MAX_NAME_CHARS] for name in names]
     return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -13,11 +13,10 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files import identifiers
-from nsllm_lite.corpus.files.elements import formula, iter_elements, text_of
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, text_of
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.sniff import xml_root
-from nsllm_lite.corpus.sources.arxiv import arxiv_id
+from nsllm_lite.corpus.identity import arxiv_id
 from nsllm_lite.formats.documents import Document, Section, as_doi
 
 FIGURES = frozenset(("fig", "fig-group", "table-wrap", "table-wrap-group", "graphic", "inline-graphic", "media"))
@@ -28,7 +27,6 @@ ABSTRACTS = ("", "structured", "unstructured", "main", "abstract", "full", "scie
 REVIEWS = frozenset(
     ("decision-letter", "reply", "referee-report", "reviewer-report", "editor-report", "author-comment", "response")
 )
-LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 def recognise(head: str) -> bool:
@@ -36,33 +34,27 @@ def recognise(head: str) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(article: etree._Element, origin: str) -> Document | Unread:
-        return document_of(article, source, origin)
-
-    return read_each(iter_elements(stream, ("article",)), file, make)
+    return read_each(iter_elements(stream, ("article",)), source, file, document_of)
 
 
-def document_of(article: etree._Element, source: str, origin: str) -> Document | Unread:
+def document_of(article: etree._Element, place: Place) -> Document | Unread:
     """The paper of one `article`, whatever it was wrapped in."""
     meta = article.find("front/article-meta")
     if meta is None:
-        return Unread(origin, UNREADABLE, "the article has no front matter (article-meta)")
-    language = (article.get(LANG) or "").strip().lower()
+        return place.unread("the article has no front matter (article-meta)")
+    language = (article.get(LANGUAGE) or "").strip().lower()
     moves, abstract = _abstract(meta, language)
     ids = {e.get("pub-id-type"): (e.text or "").strip() for e in meta.iterfind("article-id")}
-    doi = as_doi(ids.get("doi", ""))
     pmc = (ids.get("pmc") or ids.get("pmcid") or "").removeprefix("PMC")
-    return Document(
-        id=identifiers.name(
-            f"{source}:{origin}", arxiv_id(ids.get("arxiv", "")), ids.get("pmid", ""), doi, f"pmc:{pmc}" if pmc else ""
-        ),
-        source=source,
-        origin=origin,
+    return place.paper(
+        arxiv=arxiv_id(ids.get("arxiv", "")),
+        pmid=ids.get("pmid", ""),
+        doi=as_doi(ids.get("doi", "")),
+        accession=f"pmc:{pmc}" if pmc else "",
         title=text_of(meta.find("title-group/article-title"), SKIP | {"xref"}),
         abstract=abstract,
         sections=tuple(_sections(_body(article))),
         moves=moves,
-        doi=doi,
         language=language,
     )
 
@@ -77,7 +69,7 @@ def _body(article: etree._Element) -> etree._Element:
 def _abstract(meta: etree._Element, language: str) -> tuple[tuple[tuple[str, str], ...], str]:
     """(moves, text) of the abstract proper in the article's own language."""
     found = [a for a in meta.iterfind("abstract") if (a.get("abstract-type") or "").lower() in ABSTRACTS]
-    found.sort(key=lambda a: (bool(a.get("abstract-type")), (a.get(LANG) or language).lower() != language))
+    found.sort(key=lambda a: (bool(a.get("abstract-type")), (a.get(LANGUAGE) or language).lower() != language))
     if not found:
         return (), ""
     moves = []

@@ -8,8 +8,9 @@ Left out: figures, tables and their captions, footnotes, algorithms and listings
 acknowledgements, the bibliography, equation numbers, and what stands before the abstract or \maketitle.
 
 Citations are removed with their brackets unless the sentence needs them: those in its grammar (\citet, "as in \cite")
-become "Ito et al. (1998)" where the bibliography tells, else "[citation]". Of a reference the word stays and the number
-goes ("Figure shows"), with a parenthesis that held no more. Sections of an appendix have "Appendix" above them.
+become "Ito et al. (1998)" where the bibliography states it, else "[citation]". Of a reference the word stays and the
+number is removed ("Figure shows"), also a parenthesis with nothing else in it. Sections of an appendix have "Appendix"
+above them.
 """
 
 import posixpath
@@ -17,8 +18,8 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.identifiers import name
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread
+from nsllm_lite.corpus.files.opening import UNREADABLE, Place, Unread
+from nsllm_lite.corpus.identity import arxiv_id_in_name
 from nsllm_lite.corpus.latex.commands import KEEP
 from nsllm_lite.corpus.latex.flatten import MAX_CHARS, Sibling, flatten
 from nsllm_lite.corpus.latex.paper import Paper
@@ -46,13 +47,6 @@ _STRUCTURE = re.compile(
     re.MULTILINE,
 )
 _FOREIGN = re.compile(r'[<\["@#`]|\{\s*["}]|---\s|import\s|from\s+\w+\s+import')
-_ARCHIVES = (
-    "acc-phys|adap-org|alg-geom|ao-sci|astro-ph|atom-ph|bayes-an|chao-dyn|chem-ph|cmp-lg|comp-gas|cond-mat|cs|dg-ga|"
-    "funct-an|gr-qc|hep-ex|hep-lat|hep-ph|hep-th|math|math-ph|mtrl-th|nlin|nucl-ex|nucl-th|patt-sol|physics|plasm-ph|"
-    "q-alg|q-bio|quant-ph|solv-int|supr-con"
-)
-_NEW_ID = re.compile(r"(?:arxiv[-_:]?)?(\d\d(?:0[1-9]|1[0-2])\.\d{4,5})(?:v\d+)?", re.IGNORECASE)
-_OLD_ID = re.compile(rf"(?:arxiv[-_:]?)?({_ARCHIVES})(?:\.[A-Z]{{2}})?[-_/]?(\d{{7}})(?:v\d+)?", re.IGNORECASE)
 _ENDING = re.compile(r"\.(?:tex|ltx|latex|txt|gz|tgz|tar|zip|bz2|xz|zst|src)$", re.IGNORECASE)
 _ASIDE = re.compile(
     r"^(?:supp|si$|si[-_]|appendi|response|reply|rebuttal|cover|sm$|esm)|supplement|supporting", re.IGNORECASE
@@ -73,36 +67,32 @@ def recognise(head: str) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[Document | Unread]:
-    """One `Document` for a main file and, where inputs of its body are not there, an `Unread` that names them."""
-    origin = f"{file}#1"
+    """One `Document` for a main file and, where inputs of its body are missing, an `Unread` that names them."""
+    place = Place(source, f"{file}#1")
     text = stream.read(MAX_CHARS + 1)
-    refusal = _refusal(text, origin)
-    if refusal:
-        yield refusal
+    reason, why = _refusal(text)
+    if why:
+        yield place.unread(why, reason)
         return
     flat = flatten(text, sibling, KEEP)
     stem = posixpath.splitext(posixpath.basename(file))[0]
     paper = Paper(flat.text, lambda: sibling(f"{stem}.bbl") or "")
     if not paper.read():
-        yield Unread(
-            origin, UNREADABLE, "has \\documentclass but no \\begin{document}: cut off, or its body is elsewhere"
-        )
+        yield place.unread("has \\documentclass but no \\begin{document}: cut off, or its body is elsewhere")
         return
     if _RESPONSE.match(paper.title[:120]) or (paper.sections and _RESPONSE.match(paper.sections[0].text[:120])):
-        yield Unread(origin, NOT_A_PAPER, f"a letter to an editor or referees: {paper.title[:60]!r}")
+        yield place.unread(f"a letter to an editor or referees: {paper.title[:60]!r}", NOT_A_PAPER)
         return
     if not paper.abstract and not any(section.text for section in paper.sections):
-        yield Unread(origin, UNREADABLE, f"no text beside commands, figures and tables; title {paper.title[:60]!r}")
+        yield place.unread(f"no text beside commands, figures and tables; title {paper.title[:60]!r}")
         return
-    yield Document(
-        id=name(f"{source}:{origin}", arxiv=_arxiv_id(file), doi=paper.doi),
-        source=source,
-        origin=origin,
+    yield place.paper(
+        arxiv=_arxiv_id(file),
+        doi=paper.doi,
         title=paper.title,
         abstract=paper.abstract,
         sections=tuple(paper.sections),
         moves=paper.moves,
-        doi=paper.doi,
         language=_language(text),
     )
     if flat.missing:
@@ -111,21 +101,21 @@ def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[D
         )
 
 
-def _refusal(text: str, origin: str) -> Unread | None:
-    """Why there is no paper to read here, where its beginning tells."""
+def _refusal(text: str) -> tuple[str, str]:
+    """(reason, message) where the beginning shows that there is no paper to read here, else two empty texts."""
     if len(text) > MAX_CHARS:
-        return Unread(origin, UNREADABLE, f"over {MAX_CHARS:,} characters of LaTeX")
+        return UNREADABLE, f"over {MAX_CHARS:,} characters of LaTeX"
     stated = _stated(_CLASS, text)
     if not stated and _stated(_PACKAGE, text):
-        return Unread(origin, LATEX_PART, "a class or style file: its macros are read where a document uses them")
+        return LATEX_PART, "a class or style file: its macros are read where a document uses them"
     kind = stated[1].strip() if stated else ""
     if (not stated and not _stated(_BEGIN, text)) or kind == "subfiles":
         if _stated(_PLAIN_TEX, text):
-            return Unread(origin, UNREADABLE, "plain TeX or AMS-TeX, not LaTeX: nothing here reads it")
-        return Unread(origin, LATEX_PART, "a part of a LaTeX document: read where another file inputs it")
+            return UNREADABLE, "plain TeX or AMS-TeX, not LaTeX: nothing here reads it"
+        return LATEX_PART, "a part of a LaTeX document: read where another file inputs it"
     if kind in _NO_PAPER_CLASSES:
-        return Unread(origin, NOT_A_PAPER, f"a {kind!r} document: slides, a letter or a picture, no paper")
-    return None
+        return NOT_A_PAPER, f"a {kind!r} document: slides, a letter or a picture, no paper"
+    return "", ""
 
 
 def _stated(command: re.Pattern, text: str, alone: bool = False) -> re.Match | None:
@@ -152,10 +142,6 @@ def _arxiv_id(file: str) -> str:
         parts[-1] = _ENDING.sub("", parts[-1])
     if len(parts) > 1 and _ASIDE.search(parts[-1]):
         return ""
-    for n in range(len(parts) - 1, -1, -1):
-        part = _ENDING.sub("", parts[n])
-        new = _NEW_ID.fullmatch(part)
-        old = _OLD_ID.fullmatch(part) or (_OLD_ID.fullmatch(f"{parts[n - 1]}/{part}") if n else None)
-        if new or old:
-            return new[1] if new else f"{old[1].lower()}/{old[2]}"
-    return ""
+    names = [_ENDING.sub("", part) for part in parts]
+    folders = ("", *parts)
+    return next(filter(None, map(arxiv_id_in_name, reversed(names), reversed(folders[:-1]))), "")

@@ -6,11 +6,13 @@ transliterated (TT) are left out.
 """
 
 import re
+import tomllib
 from collections.abc import Iterator
+from importlib import resources
 from typing import TextIO
 
-from nsllm_lite.corpus.files import identifiers
-from nsllm_lite.corpus.files.opening import Unread, read_each
+from nsllm_lite.corpus import identity
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.formats.documents import Document, as_doi
 
@@ -23,26 +25,13 @@ SYNTAX = Syntax(
     last_belongs=True,
 )
 _HEADER = re.compile(r"PMID- ?\d+[ \t]*[\n\r]+[A-Z]{2,4} {0,2}- ")
-# The category NLM gives a frequent label; other labels stay themselves.
-_CATEGORIES = {
-    "BACKGROUND": "background; introduction; context; rationale",
-    "OBJECTIVE": "objective; objectives; aim; aims; purpose; study objective; study objectives",
-    "METHODS": "methods; method; materials and methods; material and methods; patients and methods; "
-    "subjects and methods; design; study design; research design and methods; experimental design; setting; "
-    "participants; patients; subjects; interventions; intervention; measurements; main outcome measures; "
-    "main outcome measure; outcome measures; study selection; data sources; data extraction; methodology; "
-    "design, setting, and participants; design, setting and participants",
-    "RESULTS": "results; result; findings; main results; principal findings",
-    "CONCLUSIONS": "conclusions; conclusion; discussion; interpretation",
+_LABELS = tomllib.loads(resources.files(__package__).joinpath("medline.toml").read_text(encoding="utf-8"))
+_MOVES = {
+    label: category
+    for category, labels in _LABELS["categories"].items()
+    for label in " ".join(labels.upper().split()).split("; ")
 }
-_MOVES = {label: category for category, labels in _CATEGORIES.items() for label in labels.upper().split("; ")}
-_OTHER_WORDS = (
-    "ANALYSIS AREAS AUDIENCE CLINICAL COVERED DATA EVIDENCE EXPERT FOR FUNDING HEALTH HYPOTHESIS IMPLICATIONS "
-    "IMPORTANCE KEY LEVEL LIMITATIONS MEASUREMENT MESSAGE MESSAGES NUMBER OF OPINION OUTCOME OUTCOMES PATIENT PRACTICE "
-    "PRIMARY PROCEDURE PROCEDURES PUBLIC QUESTION REGISTRATION RELEVANCE SECONDARY SIGNIFICANCE STATEMENT STATISTICAL "
-    "SUMMARY SYNTHESIS TARGET TRIAL"
-)
-_LABEL_WORDS = frozenset(re.findall("[A-Z]+", " ".join((*_MOVES, _OTHER_WORDS))))
+_LABEL_WORDS = frozenset(re.findall("[A-Z]+", " ".join((*_MOVES, _LABELS["other_words"]))))
 _LABEL = re.compile(r"(?:^|(?<=[.?!)\]\"”%] ))([A-Z][A-Z/&,() -]{2,60}):(?: |$)")
 _DOI_MARK = re.compile(r"(\S+) \[doi\]")
 
@@ -52,22 +41,20 @@ def recognise(head: str) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(record: Record, origin: str) -> Document:
-        marked = (_DOI_MARK.fullmatch(value) for value in record.values("LID", "AID"))
-        doi = next(filter(None, (as_doi(mark[1]) for mark in marked if mark)), "")
-        moves, abstract = moves_of(record.text("AB"))
-        return Document(
-            id=identifiers.name(f"{source}:{origin}", "", record.value("PMID"), doi),
-            source=source,
-            origin=origin,
-            title=bare_title(record.value("TI", "BTI")),
-            abstract=abstract,
-            moves=moves,
-            doi=doi,
-            language=record.value("LA").lower(),
-        )
+    return read_each(iter_records(stream, SYNTAX), source, file, _document)
 
-    return read_each(iter_records(stream, SYNTAX), file, make)
+
+def _document(record: Record, place: Place) -> Document:
+    marked = (_DOI_MARK.fullmatch(value) for value in record.values("LID", "AID"))
+    moves, abstract = moves_of(record.text("AB"))
+    return place.paper(
+        pmid=record.value("PMID"),
+        doi=identity.first(as_doi, (mark[1] for mark in marked if mark)),
+        title=bare_title(record.value("TI", "BTI")),
+        abstract=abstract,
+        moves=moves,
+        language=record.value("LA").lower(),
+    )
 
 
 def bare_title(title: str) -> str:

@@ -11,8 +11,9 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.elements import text_of
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus import identity
+from nsllm_lite.corpus.files.elements import LANGUAGE, text_of
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.sources import arxiv, jats
@@ -32,7 +33,6 @@ _OF_OAI = re.compile(r"openarchives\.org/OAI|arxiv\.org/OAI|<(?:arXiv|arXivRaw)[
 _FIRST = re.compile(rf"<(?:[\w.-]{{1,60}}:)?({'|'.join(('record', *BARE))})[\s>]")
 _TITLES = etree.XPath(".//title[not(ancestor::relatedItem)]")
 _ABSTRACTS = [etree.XPath(f".//{tag}[not(ancestor::relatedItem)]") for tag in ("abstract", "description", "summary")]
-_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 def recognise(head: str) -> bool:
@@ -45,15 +45,7 @@ def _is_oai(xml: str) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(element: etree._Element, origin: str) -> Document | Unread:
-        if element.tag == "error":
-            told = f"{element.get('code', 'without a code')} {text_of(element)}".strip()
-            return Unread(origin, UNREADABLE, f"the service answered with an error: {told}")
-        if element.tag in NO_RECORD_VERBS:
-            return Unread(origin, UNREADABLE, f"an answer to {element.tag} holds no records")
-        return _document(element, source, origin)
-
-    return read_each(_marc_as_one(iter_answers(stream, _tags_of, NO_RECORD)), file, make)
+    return read_each(_marc_as_one(iter_answers(stream, _tags_of, NO_RECORD)), source, file, _document)
 
 
 def _tags_of(head: str) -> tuple[str, ...]:
@@ -62,7 +54,7 @@ def _tags_of(head: str) -> tuple[str, ...]:
 
 
 def _marc_as_one(found: Iterator[etree._Element | str]) -> Iterator[etree._Element | str]:
-    """A MARC record is a `record` within the `record` of OAI, which the cutting takes for a cut-off one and a whole."""
+    """A MARC record is a `record` within the `record` of OAI: `iter_elements` gives a truncated one and a whole."""
     held = ""
     for item in found:
         is_marc = not isinstance(item, str) and item.find("datafield") is not None
@@ -75,39 +67,42 @@ def _marc_as_one(found: Iterator[etree._Element | str]) -> Iterator[etree._Eleme
         yield held
 
 
-def _document(record: etree._Element, source: str, origin: str) -> Document | Unread:
+def _document(record: etree._Element, place: Place) -> Document | Unread:
+    if record.tag == "error":
+        error = f"{record.get('code', 'without a code')} {text_of(record)}".strip()
+        return place.unread(f"the service answered with an error: {error}")
+    if record.tag in NO_RECORD_VERBS:
+        return place.unread(f"an answer to {record.tag} holds no records")
     identifier = record.findtext("header/identifier", "").strip()
     header = record.find("header")
     if "deleted" in (record.get("status"), header.get("status") if header is not None else None):
-        return Unread(origin, DELETED, f"{identifier or 'a record without identifier'} is marked deleted")
+        return place.unread(f"{identifier or 'a record without identifier'} is marked deleted", DELETED)
     metadata = record.find("metadata")
     if metadata is None and header is not None:
-        return Unread(origin, UNREADABLE, f"{identifier}: the record has no metadata")
+        return place.unread(f"{identifier}: the record has no metadata")
     if metadata is None:
         metadata = record
     if not len(metadata):
-        return Unread(origin, UNREADABLE, f"{identifier}: the metadata are empty".removeprefix(": "))
+        return place.unread(f"{identifier}: the metadata are empty".removeprefix(": "))
     article = metadata.find("article")
     if article is not None:
-        return jats.document_of(article, source, origin)
+        return jats.document_of(article, place)
     title, abstract = _titled(_TITLES(metadata)), _abstract(metadata)
     if title is None and abstract is None:
-        return Unread(
-            origin, UNREADABLE, f"{identifier}: neither title nor abstract in the metadata ({metadata[0].tag})"
-        )
+        return place.unread(f"{identifier}: neither title nor abstract in the metadata ({metadata[0].tag})")
     stated = [identifier, *((e.text or "").strip() for e in metadata.iter("identifier"))]
-    name = arxiv.arxiv_id(metadata.findtext(".//id", "") if metadata.find(".//categories") is not None else "")
-    name = name or next(filter(None, (arxiv.arxiv_id(text, bare=False) for text in stated)), "")
+    name = identity.arxiv_id(metadata.findtext(".//id", "") if metadata.find(".//categories") is not None else "")
+    name = name or identity.first(identity.marked_arxiv_id, stated)
     fields = {
         "id": name,
         "title": text_of(title),
         "abstract": "".join(abstract.itertext()) if name and abstract is not None else text_of(abstract),
         "categories": metadata.findtext(".//categories", "") or (_category(header) if name else ""),
-        "doi": metadata.findtext(".//doi", "") or next(filter(None, map(as_doi, stated)), ""),
-        "language": (abstract.get(_LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
+        "doi": metadata.findtext(".//doi", "") or identity.first(as_doi, stated),
+        "language": (abstract.get(LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
     }
     accession = f"oai:{identifier.removeprefix('oai:')}" if identifier else ""
-    return arxiv.document_of(fields, source, origin, accession)
+    return arxiv.document_of(fields, place, accession)
 
 
 def _titled(elements: list[etree._Element]) -> etree._Element | None:
@@ -127,7 +122,7 @@ def _abstract(metadata: etree._Element) -> etree._Element | None:
 
 
 def _is_english(element: etree._Element) -> bool:
-    return element.get(_LANGUAGE, "").lower().startswith("en")
+    return element.get(LANGUAGE, "").lower().startswith("en")
 
 
 def _length(element: etree._Element) -> int:
@@ -139,4 +134,4 @@ def _category(header: etree._Element | None) -> str:
     if header is None:
         return ""
     sets = [".".join((e.text or "").strip().split(":")[-2:]) for e in header.iterfind("setSpec")]
-    return sets[0] if len(set(map(arxiv.discipline_of, sets))) == 1 else ""
+    return sets[0] if len(set(map(identity.discipline_of, sets))) == 1 else ""

@@ -7,7 +7,7 @@ from typing import TextIO
 from lxml import etree
 
 from nsllm_lite.corpus.files.elements import iter_elements, text_of
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.sources.medline import bare_title
 from nsllm_lite.formats.documents import Document
@@ -23,25 +23,23 @@ def recognise(head: str) -> bool:
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
     """One document a PubmedArticle or PubmedBookArticle; abstracts in other languages (OtherAbstract) are left out."""
+    return read_each(iter_elements(stream, RECORDS), source, file, _document)
 
-    def make(article: etree._Element, origin: str) -> Document | Unread:
-        citation = article.find("MedlineCitation")
-        if citation is None:
-            citation = article.find("BookDocument")
-        pmid = citation.findtext("PMID", "").strip() if citation is not None else ""
-        if citation is None or not pmid:
-            return Unread(origin, UNREADABLE, "the record has no PMID")
-        moves, abstract = _abstract(citation)
-        return Document(
-            id=f"pmid:{pmid}",
-            source=source,
-            origin=origin,
-            title=bare_title(text_of(citation.find(".//ArticleTitle"))),
-            abstract=abstract,
-            moves=moves,
-        )
 
-    return read_each(iter_elements(stream, RECORDS), file, make)
+def _document(article: etree._Element, place: Place) -> Document | Unread:
+    citation = article.find("MedlineCitation")
+    if citation is None:
+        citation = article.find("BookDocument")
+    pmid = citation.findtext("PMID", "").strip() if citation is not None else ""
+    if citation is None or not pmid:
+        return place.unread("the record has no PMID")
+    moves, abstract = _abstract(citation)
+    return place.paper(
+        pmid=pmid,
+        title=bare_title(text_of(citation.find(".//ArticleTitle"))),
+        abstract=abstract,
+        moves=moves,
+    )
 
 
 def _abstract(citation: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:

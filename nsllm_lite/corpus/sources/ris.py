@@ -1,19 +1,17 @@
 """RIS, as reference managers and databases write it: "TY  - JOUR" begins a record, "ER  -" ends it.
 
-Read too: tags with other blanks round their dash, records without TY or ER, values that go on in lines without a tag,
-numbers and links between the records. rispy was tried and not taken: it holds the whole file, and of records without
-TY or ER it loses one or runs two together without a word.
+Also read: tags with other blanks around their dash, records without TY or ER, values that go on in lines without a tag,
+numbers and links between the records. rispy 0.10.0 is not used: it reads the whole file into memory, and silently loses
+or joins records without TY or ER.
 """
 
 import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files import identifiers
-from nsllm_lite.corpus.files.opening import Unread, read_each
+from nsllm_lite.corpus import identity
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
-from nsllm_lite.corpus.sources.arxiv import arxiv_id
-from nsllm_lite.corpus.sources.wos import accession_of
 from nsllm_lite.formats.documents import Document, as_doi
 
 # Tags that the format names: only these count where the dash has other blanks than two before it, so that a line of
@@ -33,7 +31,6 @@ SYNTAX = Syntax(
 )
 _BEGINNING = re.compile(r"(?:^|[\n\r])[ \t]{0,4}TY[ \t]{0,3}-[^\n\r]{0,60}[\n\r]+[ \t]{0,4}[A-Z][A-Z0-9][ \t]{0,3}-")
 _STRAY_LINES = 20  # before the first record
-_EID = re.compile(r"[?&]eid=(2-s2\.0-\d+)")
 _PUBMED = ("nlm", "pubmed", "medline")
 
 
@@ -46,29 +43,18 @@ def recognise(head: str) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(record: Record, origin: str) -> Document:
-        doi = next(filter(None, map(as_doi, record.values("DO", "M3", "UR", "L2"))), "")
-        arxiv = next(filter(None, (arxiv_id(value, bare=False) for value in record.values("DO", "AN", "UR"))), "")
-        pmid, accession = _accession(record)
-        return Document(
-            id=identifiers.name(f"{source}:{origin}", arxiv, pmid, doi, accession),
-            source=source,
-            origin=origin,
-            title=record.value("TI", "T1"),
-            abstract=stated(record.text("AB", "N2")),
-            doi=doi,
-            language=record.value("LA").lower(),
-        )
-
-    return read_each(iter_records(stream, SYNTAX), file, make)
+    return read_each(iter_records(stream, SYNTAX), source, file, _document)
 
 
-def _accession(record: Record) -> tuple[str, str]:
-    """(PMID, accession number) where the record says whose number it is."""
-    number = record.value("AN")
-    if re.match(r"(?:WOS|ISI|MEDLINE):\w", number):
-        return accession_of(number)
-    if any(database.lower() in _PUBMED for database in record.values("DB", "DP")):
-        return number, ""
-    scopus = _EID.search(record.value("UR"))
-    return "", f"scopus:{scopus[1]}" if scopus else ""
+def _document(record: Record, place: Place) -> Document:
+    pmid, accession = identity.stated_accession(record.value("AN"), record.value("UR"))
+    is_pubmed = any(database.lower() in _PUBMED for database in record.values("DB", "DP"))
+    return place.paper(
+        arxiv=identity.first(identity.marked_arxiv_id, record.values("DO", "AN", "UR")),
+        pmid=pmid or (record.value("AN") if is_pubmed else ""),
+        doi=identity.first(as_doi, record.values("DO", "M3", "UR", "L2")),
+        accession=accession,
+        title=record.value("TI", "T1"),
+        abstract=stated(record.text("AB", "N2")),
+        language=record.value("LA").lower(),
+    )

@@ -2,8 +2,8 @@
 s2orc-doc2json), where paragraphs name their section; and the present one, where offsets mark one long text.
 
 Kept and left out as in JATS (see `jats`): no captions, references or back matter, no numbered citations that the
-sentence does not need. Of several parses the one from LaTeX is taken, else the first with a body. The `pdf_parses` of
-the 2020 release hold no titles, their `metadata` no text: each is read as it is.
+sentence does not need. Of several parses the one from LaTeX is used, else the first with a body. In the 2020 release
+`pdf_parses` have no titles and `metadata` have no text: each is read as it is.
 """
 
 import json
@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TextIO
 
-from nsllm_lite.corpus.files import citations, identifiers
-from nsllm_lite.corpus.files.objects import objects_in
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files import citations
+from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.files.records import iter_records
-from nsllm_lite.corpus.sources.arxiv import arxiv_id
+from nsllm_lite.corpus.identity import arxiv_id
 from nsllm_lite.formats.documents import Document, Section, as_doi
 
 PARSES = ("latex_parse", "grobid_parse", "pdf_parse", "jats_parse")
@@ -41,38 +41,39 @@ def recognise(head: str) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(record: dict, origin: str) -> Document | Unread:
-        content = next((record[key] for key in OFFSETS if isinstance(record.get(key), dict)), None)
-        if content is not None:
-            return _by_offsets(record, content, source, origin)
-        if not (SIGNS | {"metadata", "title"}) & record.keys():
-            return Unread(origin, UNREADABLE, f"no S2ORC record, but {', '.join(list(record)[:5]) or 'nothing'}")
-        return _by_paragraphs(record, source, origin)
+    return read_each(iter_records(stream), source, file, _read_one)
 
-    return read_each(iter_records(stream), file, make)
+
+def _read_one(record: dict, place: Place) -> Document | Unread:
+    content = next((record[key] for key in OFFSETS if isinstance(record.get(key), dict)), None)
+    if content is not None:
+        return _by_offsets(record, content, place)
+    if not (SIGNS | {"metadata", "title"}) & record.keys():
+        return place.unread(f"no S2ORC record, but {', '.join(list(record)[:5]) or 'nothing'}")
+    return _by_paragraphs(record, place)
 
 
 # ------------------------------------------------------------------------------------------- paragraphs with sections
 
 
-def _by_paragraphs(record: dict, source: str, origin: str) -> Document:
-    stated = {**record, **_object(record.get("metadata"))}
-    parses = [_object(record.get(key)) for key in PARSES]
+def _by_paragraphs(record: dict, place: Place) -> Document:
+    stated = {**record, **object_in(record.get("metadata"))}
+    parses = [object_in(record.get(key)) for key in PARSES]
     parse = next((p for p in (*parses, record) if p.get("body_text")), next(filter(None, parses), record))
-    abstract = _STRUCTURE.sub(" ", _text(stated.get("abstract"))).strip()
+    abstract = _STRUCTURE.sub(" ", text_in(stated.get("abstract"))).strip()
     if not abstract:
         text = "\n\n".join(filter(None, map(_paragraph, _objects(parse.get("abstract") or record.get("abstract")))))
         label = _ABSTRACT_LABEL.match(text)
         abstract = text[label.end() :] if label else text
-    number = "" if "header" in record else _text(record.get("paper_id"))  # doc2json's is the name of a file
-    title = _text(stated.get("title"))
-    return _document(stated, number, source, origin, title, abstract, _sections_of(parse.get("body_text")))
+    number = "" if "header" in record else text_in(record.get("paper_id"))  # doc2json's is the name of a file
+    title = text_in(stated.get("title"))
+    return _document(stated, number, place, title, abstract, _sections_of(parse.get("body_text")))
 
 
 def _sections_of(body: object) -> tuple[Section, ...]:
     outline, before = Outline(), None
     for paragraph in _objects(body):
-        path, number = _text(paragraph.get("section")).split("::", MAX_DEPTH), _text(paragraph.get("sec_num"))
+        path, number = text_in(paragraph.get("section")).split("::", MAX_DEPTH), text_in(paragraph.get("sec_num"))
         if (path, number) != before:
             *above, heading = (" ".join(part.split()) for part in path)
             parents = tuple(above) if above or not heading else None
@@ -86,26 +87,26 @@ def _paragraph(paragraph: dict) -> str:
     """Its text with the formulas in the place of their tokens, and the numbered citations settled."""
     spans = [_span(span, citations.mark) for span in _objects(paragraph.get("cite_spans"))]
     for equation in _objects(paragraph.get("eq_spans")):
-        latex = _text(equation.get("latex"))
-        formula = f"${latex}$" if latex else _text(equation.get("raw_str")) or _text(equation.get("text"))
+        latex = text_in(equation.get("latex"))
+        formula = f"${latex}$" if latex else text_in(equation.get("raw_str")) or text_in(equation.get("text"))
         spans.append(_span(equation, lambda _, formula=formula: formula))
-    return _rewritten(_text(paragraph.get("text")), spans)
+    return _rewritten(text_in(paragraph.get("text")), spans)
 
 
 # ------------------------------------------------------------------------------------------------ offsets in one text
 
 
-def _by_offsets(record: dict, content: dict, source: str, origin: str) -> Document | Unread:
-    text = _text(content.get("text"))
-    annotations = _object(content.get("annotations"))
+def _by_offsets(record: dict, content: dict, place: Place) -> Document | Unread:
+    text = text_in(content.get("text"))
+    annotations = object_in(content.get("annotations"))
     try:
         marked = {kind: _spans(annotations.get(kind), len(text)) for kind in ANNOTATIONS}
     except (ValueError, RecursionError) as error:
-        return Unread(origin, UNREADABLE, f"its annotations cannot be read: {error}")
+        return place.unread(f"its annotations cannot be read: {error}")
     titles, abstracts = ([text[s.start : s.end].strip() for s in _apart(marked[k])] for k in ("title", "abstract"))
-    title = _text(record.get("title")) or next(iter(titles), "")
+    title = text_in(record.get("title")) or next(iter(titles), "")
     number = str(record.get("corpusid") or "")
-    return _document(record, number, source, origin, title, "\n\n".join(abstracts), _sections_at(text, marked))
+    return _document(record, number, place, title, "\n\n".join(abstracts), _sections_at(text, marked))
 
 
 def _sections_at(text: str, marked: dict[str, list["_Span"]]) -> tuple[Section, ...]:
@@ -118,12 +119,12 @@ def _sections_at(text: str, marked: dict[str, list["_Span"]]) -> tuple[Section, 
         while cited and cited[-1].start < block.end:
             span = cited.pop()
             inside.append(_Span(span.start - block.start, span.end - block.start, citations.mark))
-        told = _rewritten(text[block.start : block.end], inside)
+        written = _rewritten(text[block.start : block.end], inside)
         if block in headers:
-            heading = " ".join(told.split())
+            heading = " ".join(written.split())
             outline.begin(heading, block.number or printed_number(heading))
         else:
-            outline.add(told)
+            outline.add(written)
     return outline.sections()
 
 
@@ -152,7 +153,7 @@ class _Span(NamedTuple):
 def _span(span: dict, rewrite: Callable[[str], str] = str) -> _Span:
     """Offsets are numbers, in some files as strings; what is neither lies outside every text."""
     start, end = (str(span.get(key)) for key in ("start", "end"))
-    number = _text(_object(span.get("attributes")).get("n"))
+    number = text_in(object_in(span.get("attributes")).get("n"))
     if not (_OFFSET.fullmatch(start) and _OFFSET.fullmatch(end)):
         return _Span(-1, -1)
     return _Span(int(start), int(end), rewrite, number)
@@ -168,7 +169,7 @@ def _apart(spans: list[_Span]) -> list[_Span]:
 
 
 def _rewritten(text: str, spans: list[_Span]) -> str:
-    """The text with each span put as it says and citations settled; GROBID's space between span and sign goes."""
+    """The text with each span rewritten and citations settled; GROBID's space between span and sign is removed."""
     parts, place = [], 0
     for span in _apart([s for s in spans if 0 <= s.start < s.end <= len(text)]):
         parts += [text[place : span.start], span.rewrite(text[span.start : span.end])]
@@ -179,33 +180,23 @@ def _rewritten(text: str, spans: list[_Span]) -> str:
 
 
 def _document(
-    stated: dict, number: str, source: str, origin: str, title: str, abstract: str, sections: tuple[Section, ...]
+    stated: dict, number: str, place: Place, title: str, abstract: str, sections: tuple[Section, ...]
 ) -> Document:
-    """The paper, named by what is stated of it, or by its number in Semantic Scholar."""
-    opened = _object(stated.get("openaccessinfo"))
-    ids = {**stated, **_object(opened.get("externalids")), **_object(stated.get("externalids"))}
+    """The paper, named by its identifiers, or by its number in Semantic Scholar."""
+    opened = object_in(stated.get("openaccessinfo"))
+    ids = {**stated, **object_in(opened.get("externalids")), **object_in(stated.get("externalids"))}
     ids = {key.lower().removesuffix("_id"): str(value) for key, value in ids.items() if isinstance(value, str | int)}
-    doi, arxiv = as_doi(ids.get("doi", "")), arxiv_id(ids.get("arxiv", ""))
-    accession = f"s2:{number}" if number.isdecimal() or _SHA.fullmatch(number) else ""
     field = stated.get("mag_field_of_study")
-    return Document(
-        id=identifiers.name(f"{source}:{origin}", arxiv, ids.get("pubmed", ""), doi, accession),
-        source=source,
-        origin=origin,
+    return place.paper(
+        arxiv=arxiv_id(ids.get("arxiv", "")),
+        pmid=ids.get("pubmed", ""),
+        doi=as_doi(ids.get("doi", "")),
+        accession=f"s2:{number}" if number.isdecimal() or _SHA.fullmatch(number) else "",
         title=title,
         abstract=abstract,
         sections=sections,
-        doi=doi,
-        discipline=_text(field[0] if isinstance(field, list) and field else field),
+        discipline=text_in(field[0] if isinstance(field, list) and field else field),
     )
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _object(value: object) -> dict:
-    return value if isinstance(value, dict) else {}
 
 
 def _objects(value: object) -> list[dict]:

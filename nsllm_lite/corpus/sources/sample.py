@@ -3,37 +3,38 @@
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.objects import objects_in
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.records import iter_records
-from nsllm_lite.corpus.files.sniff import json_keys
 from nsllm_lite.formats.documents import Document, Section
 
 
 def recognise(head: str) -> bool:
-    return {"title", "sections", "discipline"} <= json_keys(head)
+    return any({"title", "sections", "discipline"} <= opened.fields.keys() for opened in objects_in(head)[:1])
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(record: dict, origin: str) -> Document | Unread:
-        try:
-            name, title, discipline = (_text(record[key]) for key in ("id", "title", "discipline"))
-            if not name.strip():
-                raise ValueError("the id is empty")  # caught below
-            moves = tuple((_text(label), _text(sentence)) for label, sentence in record["abstract"])
-            return Document(
-                id=name,
-                source=source,
-                origin=origin,
-                title=title,
-                abstract=" ".join(sentence for _, sentence in moves),
-                sections=tuple(Section(_text(s["heading"]), _text(s["text"])) for s in record["sections"]),
-                discipline=discipline,
-                moves=moves,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            return Unread(origin, UNREADABLE, f"not a sample record: {type(error).__name__} {error}")
+    return read_each(iter_records(stream), source, file, _document)
 
-    return read_each(iter_records(stream), file, make)
+
+def _document(record: dict, place: Place) -> Document | Unread:
+    try:
+        name, title, discipline = (_text(record[key]) for key in ("id", "title", "discipline"))
+        if not name.strip():
+            raise ValueError("the id is empty")  # caught below
+        moves = tuple((_text(label), _text(sentence)) for label, sentence in record["abstract"])
+        return Document(
+            id=name,
+            source=place.source,
+            origin=place.origin,
+            title=title,
+            abstract=" ".join(sentence for _, sentence in moves),
+            sections=tuple(Section(_text(s["heading"]), _text(s["text"])) for s in record["sections"]),
+            discipline=discipline,
+            moves=moves,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        return place.unread(f"not a sample record: {type(error).__name__} {error}")
 
 
 def _text(value: object) -> str:

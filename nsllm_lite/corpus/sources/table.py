@@ -1,19 +1,20 @@
 """Tables of papers with a header: PubMed, Scopus, Embase, Ovid, EndNote and ASReview CSV, Web of Science's
-tab-delimited files, arXiv and Semantic Scholar dumps as CSV or Parquet. Columns are known by their names alone, upper
-and lower case, blanks, underscores and signs being equal.
+tab-delimited files, arXiv and Semantic Scholar dumps as CSV or Parquet. Columns are recognised by their
+names alone, without regard to case, blanks, underscores and signs.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files import identifiers, tagged
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus import identity
+from nsllm_lite.corpus.files import tagged
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.tables import dialect_of, iter_rows
-from nsllm_lite.corpus.sources import arxiv, wos
+from nsllm_lite.corpus.sources import arxiv
 from nsllm_lite.formats.documents import Document, as_doi
 
-_NAMES = {  # those that say more first: of several columns that a table has, the first with something in it counts
+_NAMES = {  # in order of preference: of several columns with a role, the first that is not empty counts
     "title": "title titles articletitle papertitle documenttitle primarytitle ti t1",
     "abstract": "abstract abstracts abstracttext abstractnote summary summaries ab",
     "arxiv": "arxivid arxiv",
@@ -39,7 +40,7 @@ Columns = dict[str, list[str]]  # role -> names of its columns
 
 
 def columns_of(names: Iterable[str]) -> Columns | None:
-    """What the columns with these names hold; None where it is not papers: a title, and an abstract or what names it.
+    """The role of each column by its name; None where they are not papers: a title, and an abstract or an identifier.
 
     A table of papers without abstracts is read too, so that each of its papers is counted.
     """
@@ -66,42 +67,41 @@ def read_rows(rows: Iterable[dict | str], source: str, file: str) -> Iterator[Do
     """The papers of rows that all have the same names."""
     columns: Columns | None = None
 
-    def make(row: dict, origin: str) -> Document | Unread:
+    def make(row: dict, place: Place) -> Document | Unread:
         nonlocal columns
         if columns is None:
             columns = columns_of(row) or {}
         if not columns:
-            return Unread(origin, UNREADABLE, f"no column of titles; the columns are {', '.join(row)[:MAX_LISTED]}")
-        return _document(row, columns, source, origin)
+            return place.unread(f"no column of titles; the columns are {', '.join(row)[:MAX_LISTED]}")
+        return _document(row, columns, place)
 
-    return read_each(rows, file, make)
+    return read_each(rows, source, file, make)
 
 
-def _document(row: dict, columns: Columns, source: str, origin: str) -> Document:
+def _document(row: dict, columns: Columns, place: Place) -> Document:
     fields = {role: list(filter(None, (_text(row[name]) for name in names))) for role, names in columns.items()}
 
     def first(role: str) -> str:
         return next(iter(fields.get(role, ())), "")
 
-    doi = next(filter(None, map(as_doi, fields.get("doi", ()))), "")
-    arxiv_id = next(filter(None, map(arxiv.arxiv_id, (*fields.get("arxiv", ()), *fields.get("id", ()), doi))), "")
-    pmid, accession = wos.accession_of(first("ut"))
-    pmid = first("pmid").removesuffix(".0") or pmid  # pandas writes 123.0 into a column that has gaps
+    doi = identity.first(as_doi, fields.get("doi", ()))
+    arxiv_id = identity.first(identity.arxiv_id, (*fields.get("arxiv", ()), *fields.get("id", ()), doi))
+    pmid, accession = identity.accession_of(first("ut"))
     if not accession and first("eid").startswith("2-s2.0-"):
         accession = f"scopus:{first('eid')}"
     abstract = tagged.stated(first("abstract"))
-    return Document(
-        id=identifiers.name(f"{source}:{origin}", arxiv_id, pmid, doi, accession),
-        source=source,
-        origin=origin,
+    return place.paper(
+        arxiv=arxiv_id,
+        pmid=first("pmid").removesuffix(".0") or pmid,  # pandas writes 123.0 into a column that has gaps
+        doi=doi,
+        accession=accession,
         title=first("title"),
         abstract=arxiv.paragraphs(abstract) if arxiv_id else abstract,
         discipline=(
-            arxiv.discipline_of(" ".join((*fields.get("category", ()), arxiv_id)))
-            or next(filter(None, map(wos.discipline_of, fields.get("area", ()))), "")
+            identity.discipline_of(" ".join((*fields.get("category", ()), arxiv_id)))
+            or identity.first(identity.discipline_of_areas, fields.get("area", ()))
             or _ITEM_END.split(first("discipline").strip(_LIST_SIGNS), maxsplit=1)[0]
         ),
-        doi=doi,
         language=first("language").lower(),
     )
 

@@ -13,13 +13,12 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files import identifiers
-from nsllm_lite.corpus.files.elements import iter_elements, text_of
+from nsllm_lite.corpus.files.elements import LANGUAGE, iter_elements, text_of
 from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.files.sniff import xml_root
-from nsllm_lite.corpus.sources.arxiv import arxiv_id
+from nsllm_lite.corpus.identity import arxiv_id
 from nsllm_lite.formats.documents import Document, Section, as_doi
 
 RECORDS = ("TEI", "tei", "TEI.2")
@@ -31,7 +30,6 @@ OUT = frozenset(("figure", "table", "listBibl", "biblStruct", "biblFull", "back"
 SKIP = OUT | {"note", "label", "fw", "graphic", "figDesc"}
 BLOCKS = DIVISIONS | CONTAINERS | PARAGRAPHS | OUT | {"head", "list", "list-item"}
 RENAMED = {"s": "p", "l": "p", "item": "list-item"}  # as `text_of` sets them apart; GROBID's sentences touch each other
-LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _EMPTY_BRACKETS = re.compile(r" ?\( ?\) ?[,.]?$")  # where the number of a formula stood
 
 _BULLET = re.compile(r"^[-–—•●▪■◦‣·*] +")
@@ -43,18 +41,14 @@ def recognise(head: str) -> bool:
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
     """One document a TEI element, many in a corpus (teiCorpus)."""
-
-    def make(tei: etree._Element, origin: str) -> Document | Unread:
-        return document_of(tei, source, origin)
-
     tags = tuple(f"{prefix}{tag}".replace(".", r"\.") for tag in RECORDS for prefix in ("", "tei:"))
-    return read_each(iter_elements(stream, tags), file, make)
+    return read_each(iter_elements(stream, tags), source, file, document_of)
 
 
-def document_of(tei: etree._Element, source: str, origin: str) -> Document | Unread:
+def document_of(tei: etree._Element, place: Place) -> Document | Unread:
     header, text = tei.find("teiHeader"), tei.find("text")
     if header is None and text is None:
-        return Unread(origin, UNREADABLE, "neither a header (teiHeader) nor a text is in the TEI record")
+        return place.unread("neither a header (teiHeader) nor a text is in the TEI record")
     header = etree.Element("teiHeader") if header is None else header
     text = etree.Element("text") if text is None else text
     _rewrite(tei)
@@ -62,22 +56,20 @@ def document_of(tei: etree._Element, source: str, origin: str) -> Document | Unr
     language = _language(tei, header, text)
     moves, abstract = _abstract(header, text, language, lines)
     ids = {(idno.get("type") or "").lower(): (idno.text or "").strip() for idno in header.iter("idno")}
-    doi = as_doi(ids.get("doi", ""))
-    return Document(
-        id=identifiers.name(f"{source}:{origin}", arxiv_id(ids.get("arxiv", "")), ids.get("pmid", ""), doi),
-        source=source,
-        origin=origin,
+    return place.paper(
+        arxiv=arxiv_id(ids.get("arxiv", "")),
+        pmid=ids.get("pmid", ""),
+        doi=as_doi(ids.get("doi", "")),
         title=lines.join(_title(header, text, language)),
         abstract=abstract,
         sections=_sections(text, lines),
         moves=moves,
-        doi=doi,
         language=language,
     )
 
 
 def _rewrite(tei: etree._Element) -> None:
-    """What JATS names otherwise gets its name there, so that `text_of` writes it; ends of lines become marks."""
+    """Renames elements as in JATS, so that `text_of` writes them; ends of lines become marks."""
     for node in tei.iter("ref", "hi", "lb", "pb", "cb", "formula", *RENAMED):
         kind = (node.get("type") or node.get("rend") or "").lower()
         match node.tag:
@@ -104,13 +96,18 @@ def _rewrite(tei: etree._Element) -> None:
 
 def _language(tei: etree._Element, header: etree._Element, text: etree._Element) -> str:
     stated = header.find("profileDesc/langUsage/language")
-    found = (text.get(LANG), tei.get(LANG), stated.get("ident") if stated is not None else "", header.get(LANG))
+    found = (
+        text.get(LANGUAGE),
+        tei.get(LANGUAGE),
+        stated.get("ident") if stated is not None else "",
+        header.get(LANGUAGE),
+    )
     return next(filter(None, found), "").strip().lower()
 
 
 def _in_language(elements: list[etree._Element], language: str) -> etree._Element | None:
     """The first that is in the paper's language, or states none; else the first."""
-    own = (e for e in elements if (e.get(LANG) or language).lower() == language)
+    own = (e for e in elements if (e.get(LANGUAGE) or language).lower() == language)
     return next(own, elements[0] if elements else None)
 
 
@@ -148,7 +145,7 @@ def _sections(parent: etree._Element, lines: Lines) -> tuple[Section, ...]:
 
 
 class _Writer:
-    """Walks a text and fills an outline; holds back the last paragraph, which may go on after what cuts it."""
+    """Walks a text and fills an outline; holds back the last paragraph, which may continue after an interruption."""
 
     def __init__(self, lines: Lines):
         self.outline = Outline()

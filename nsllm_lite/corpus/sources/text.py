@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.opening import UNREADABLE, Joined, Unread, read_each
+from nsllm_lite.corpus.files.objects import objects_in
+from nsllm_lite.corpus.files.opening import Joined, Place, Unread, read_each
 from nsllm_lite.corpus.files.records import as_text, iter_records
-from nsllm_lite.corpus.files.sniff import json_keys
 from nsllm_lite.corpus.files.tagged import iter_lines
 from nsllm_lite.formats.documents import Document
 
@@ -21,8 +21,8 @@ _TOP_HEADING = re.compile(r"\s?= [^=].* =\s*")
 
 
 def recognise(head: str) -> bool:
-    """Any plain text, and JSON records with a `text`. Asked last, and only of general sources."""
-    return "text" in json_keys(head) or head[0] not in "<[{"
+    """Any plain text, and JSON records with a `text`; the last in the order of detection, for general sources only."""
+    return head[0] not in "<[{" or any("text" in opened.fields for opened in objects_in(head))
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
@@ -32,22 +32,16 @@ def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
         skipped, first = skipped + first, stream.read(1)
     whole = Joined(skipped + first, stream)
     if first == "{":
-        yield from _read_records(whole, source, file)
+        yield from read_each(iter_records(whole), source, file, _document)
         return
     for number, passage in enumerate(_passages(whole), start=1):
-        origin = f"{file}#{number}"
-        text = _SPLIT_COMPOUND.sub(r"\1", passage)
-        yield Document(id=f"{source}:{origin}", source=source, origin=origin, text=text)
+        yield Place(source, f"{file}#{number}").paper(text=_SPLIT_COMPOUND.sub(r"\1", passage))
 
 
-def _read_records(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(record: dict, origin: str) -> Document | Unread:
-        if not isinstance(record.get("text"), str):
-            return Unread(origin, UNREADABLE, "no `text` in the record")
-        name = as_text(record.get("id")) or f"{source}:{origin}"
-        return Document(name, source, origin, title=as_text(record.get("title")), text=record["text"])
-
-    return read_each(iter_records(stream), file, make)
+def _document(record: dict, place: Place) -> Document | Unread:
+    if not isinstance(record.get("text"), str):
+        return place.unread("no `text` in the record")
+    return place.paper(accession=as_text(record.get("id")), title=as_text(record.get("title")), text=record["text"])
 
 
 def _passages(stream: TextIO) -> Iterator[str]:

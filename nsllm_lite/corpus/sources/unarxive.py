@@ -2,7 +2,7 @@ r"""unarXive 2022: arXiv papers read from their LaTeX, as JSON lines with sectio
 
 A paragraph holds `{{formula:KEY}}` and the like, whose content stands in `ref_entries`. Formulas become $...$, those on
 a line of their own $$...$$; citations are dropped, or become the number of their entry where the sentence needs one
-("as in [3]"); figures and tables are dropped. `REF` stands where a cross-reference was lost, and goes.
+("as in [3]"); figures and tables are dropped. `REF`, in the place of a lost cross-reference, is removed.
 """
 
 import re
@@ -13,8 +13,8 @@ from typing import NamedTuple, TextIO
 
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.elements import FORMULA
-from nsllm_lite.corpus.files.objects import objects_in
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources import arxiv
@@ -49,35 +49,34 @@ def recognise(head: str) -> bool:
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(record: dict, origin: str) -> Document | Unread:
-        metadata, body = record.get("metadata"), record.get("body_text")
-        metadata = metadata if isinstance(metadata, dict) else {}
-        if not isinstance(body, list) and not metadata:
-            return Unread(origin, UNREADABLE, "neither metadata nor body_text in the record")
-        own = record.get("abstract")
-        abstract = own.get("text") if isinstance(own, dict) else own
-        stated = {key: value for key, value in metadata.items() if value}
-        paper = arxiv.document_of({"id": record.get("paper_id"), "abstract": abstract, **stated}, source, origin)
-        paragraphs = [p if isinstance(p, dict) else {"text": p} for p in body] if isinstance(body, list) else []
-        return replace(
-            paper,
-            sections=_sections(paragraphs, _Entries(record)),
-            discipline=paper.discipline or _text(record.get("discipline")),
-        )
+    return read_each(iter_records(stream), source, file, _document)
 
-    return read_each(iter_records(stream), file, make)
+
+def _document(record: dict, place: Place) -> Document | Unread:
+    metadata, body = object_in(record.get("metadata")), record.get("body_text")
+    if not isinstance(body, list) and not metadata:
+        return place.unread("neither metadata nor body_text in the record")
+    own = record.get("abstract")
+    abstract = own.get("text") if isinstance(own, dict) else own
+    stated = {key: value for key, value in metadata.items() if value}
+    paper = arxiv.document_of({"id": record.get("paper_id"), "abstract": abstract, **stated}, place)
+    paragraphs = [p if isinstance(p, dict) else {"text": p} for p in body] if isinstance(body, list) else []
+    return replace(
+        paper,
+        sections=_sections(paragraphs, _Entries(record)),
+        discipline=paper.discipline or text_in(record.get("discipline")),
+    )
 
 
 class _Entries:
     """What the placeholders of one record stand for."""
 
     def __init__(self, record: dict):
-        refs, works = record.get("ref_entries"), record.get("bib_entries")
-        self._refs = refs if isinstance(refs, dict) else {}
+        self._refs = object_in(record.get("ref_entries"))
         self._chars_left = MAX_REPEATS * sum(
-            len(_text(e.get("latex"))) for e in self._refs.values() if isinstance(e, dict)
+            len(text_in(e.get("latex"))) for e in self._refs.values() if isinstance(e, dict)
         )
-        self._numbers = {key: n for n, key in enumerate(works, start=1)} if isinstance(works, dict) else {}
+        self._numbers = {key: n for n, key in enumerate(object_in(record.get("bib_entries")), start=1)}
 
     def resolve(self, text: str) -> str:
         text = citations.settle(_OTHER.sub(self._other, text))
@@ -92,7 +91,7 @@ class _Entries:
 
     def _formula(self, place: re.Match) -> str:
         entry = self._refs.get(place[2])
-        latex = _text(entry.get("latex")) if isinstance(entry, dict) else None
+        latex = text_in(entry.get("latex")) if isinstance(entry, dict) else None
         self._chars_left -= len(latex or "")
         if self._chars_left < 0:
             return FORMULA
@@ -100,7 +99,7 @@ class _Entries:
 
 
 def _formula(latex: str | None, display: bool) -> str:
-    """TeX between dollars. Where unarXive took the words between two formulas for one, they are words again."""
+    """TeX between dollars. Words between two formulas that unarXive took for a formula become words again."""
     if latex is None:
         return FORMULA
     bare = " ".join(latex.split())
@@ -112,7 +111,7 @@ def _formula(latex: str | None, display: bool) -> str:
 
 
 def _without_pointers(bracketed: re.Match) -> str:
-    """A bracket goes where it holds nothing but lost cross-references and the words that introduce them."""
+    """A bracket is removed where it contains only lost cross-references and the words that introduce them."""
     inner = bracketed[0].strip()[1:-1]
     is_lost = _MARK in inner or (not inner and bracketed[0][0].isspace())
     return "" if is_lost and not _POINTING.sub("", inner.replace(_MARK, " ")) else bracketed[0]
@@ -124,7 +123,7 @@ def _one_comma(commas: re.Match) -> str:
 
 
 def _sections(paragraphs: list[dict], entries: _Entries) -> tuple[Section, ...]:
-    runs = [(h, list(run)) for h, run in groupby(paragraphs, lambda p: _Heading(*(_text(p.get(k)) for k in HEADING)))]
+    runs = [(h, list(run)) for h, run in groupby(paragraphs, lambda p: _Heading(*(text_in(p.get(k)) for k in HEADING)))]
     tops = [heading.number for heading, _ in runs if heading.level == 1]
     followed = dict(pairwise(tops))
     outline = Outline()
@@ -162,12 +161,8 @@ class _Heading(NamedTuple):
 
 def _block(paragraph: dict, entries: _Entries) -> str:
     """A paragraph, or a line for each item of a list."""
-    text = entries.resolve(_text(paragraph.get("text"))).strip()
+    text = entries.resolve(text_in(paragraph.get("text"))).strip()
     if paragraph.get("content_type") != "list":
         return text
     items = (" ".join(item.split()) for item in re.split(r"\n\s*\n", text))
     return "\n".join(f"- {item}" for item in items if item)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

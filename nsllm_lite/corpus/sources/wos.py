@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files import identifiers
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread, read_each
+from nsllm_lite.corpus import identity
+from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
-from nsllm_lite.corpus.sources.arxiv import arxiv_id
 from nsllm_lite.formats.documents import Document, as_doi
 
 _TAGS = (
@@ -28,73 +27,27 @@ SYNTAX = Syntax(
 )
 _HEADER = re.compile(r"FN [^\n\r]*[\n\r]+(?:VR|PT) |(?:VR [^\n\r]*[\n\r]+)?PT [A-Z][ \t]*[\n\r]+(?:[A-Z][A-Z0-9] |ER)")
 
-_FIELDS = {
-    "Biology": "anatomy & morphology; behavioral sciences; biochemistry & molecular biology; "
-    "biodiversity & conservation; biology; biophysics; biotechnology & applied microbiology; cell biology; "
-    "developmental biology; ecology; "
-    "entomology; evolutionary biology; genetics & heredity; life sciences & biomedicine - other topics; "
-    "marine & freshwater biology; mathematical & computational biology; microbiology; mycology; ornithology; "
-    "parasitology; physiology; plant sciences; reproductive biology; virology; zoology",
-    "Chemistry": "chemistry; crystallography; electrochemistry; polymer science",
-    "Computer Science": "computer science; robotics",
-    "Economics": "business & economics; economics",
-    "Mathematics": "mathematics; statistics & probability",
-    "Medicine": "allergy; anesthesiology; cardiac & cardiovascular systems; cardiovascular system & cardiology; "
-    "clinical neurology; critical care medicine; dentistry, oral surgery & medicine; dermatology; emergency medicine; "
-    "endocrinology & metabolism; gastroenterology & hepatology; general & internal medicine; "
-    "geriatrics & gerontology; health care sciences & services; hematology; immunology; infectious diseases; "
-    "integrative & complementary medicine; legal medicine; medical informatics; medical laboratory technology; "
-    "medicine; neurosciences; neurosciences & neurology; nursing; nutrition & dietetics; obstetrics & gynecology; "
-    "oncology; ophthalmology; orthopedics; otorhinolaryngology; pathology; pediatrics; peripheral vascular disease; "
-    "pharmacology & pharmacy; psychiatry; public, environmental & occupational health; "
-    "radiology, nuclear medicine & medical imaging; rehabilitation; research & experimental medicine; "
-    "respiratory system; rheumatology; substance abuse; surgery; toxicology; transplantation; tropical medicine; "
-    "urology & nephrology",
-    "Physics": "acoustics; astronomy & astrophysics; mechanics; optics; physics; thermodynamics",
-}
-_DISCIPLINES = {area: field for field, areas in _FIELDS.items() for area in areas.split("; ")}
-
 
 def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
 def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    def make(record: Record, origin: str) -> Document | Unread:
-        if len(record.fields.get("TI", ())) > 1:
-            return Unread(origin, UNREADABLE, "two titles in one record: the mark between two records is missing")
-        doi = next(filter(None, map(as_doi, record.values("DI", "D2"))), "")
-        pmid, accession = accession_of(record.value("UT", "AN"))
-        return Document(
-            id=identifiers.name(
-                f"{source}:{origin}", arxiv_id(doi, bare=False), record.value("PM") or pmid, doi, accession
-            ),
-            source=source,
-            origin=origin,
-            title=record.value("TI"),
-            abstract=stated(record.text("AB")),
-            discipline=discipline_of(record.value("SC")) or discipline_of(record.value("WC")),
-            doi=doi,
-            language=record.value("LA").lower(),
-        )
-
-    return read_each(iter_records(stream, SYNTAX), file, make)
+    return read_each(iter_records(stream, SYNTAX), source, file, _document)
 
 
-def accession_of(number: str) -> tuple[str, str]:
-    """(PMID, accession number with its database): "ISI:0001" is "wos:0001" of old, "MEDLINE:12" is PMID 12."""
-    database, colon, rest = number.partition(":")
-    if not colon:
-        return "", f"wos:{number}" if number else ""
-    database = database.lower()
-    return (rest, "") if database == "medline" else ("", f"{'wos' if database == 'isi' else database}:{rest}")
-
-
-def discipline_of(areas: str) -> str:
-    """The broad field of the first area that has one; "Physics, Applied" counts as physics, engineering has none."""
-    for area in areas.lower().split(";"):
-        whole = area.strip()
-        field = _DISCIPLINES.get(whole) or _DISCIPLINES.get(whole.partition(",")[0])
-        if field:
-            return field
-    return ""
+def _document(record: Record, place: Place) -> Document | Unread:
+    if len(record.fields.get("TI", ())) > 1:
+        return place.unread("two titles in one record: the mark between two records is missing")
+    doi = identity.first(as_doi, record.values("DI", "D2"))
+    pmid, accession = identity.accession_of(record.value("UT", "AN"))
+    return place.paper(
+        arxiv=identity.marked_arxiv_id(doi),
+        pmid=record.value("PM") or pmid,
+        doi=doi,
+        accession=accession,
+        title=record.value("TI"),
+        abstract=stated(record.text("AB")),
+        discipline=identity.first(identity.discipline_of_areas, (record.value("SC"), record.value("WC"))),
+        language=record.value("LA").lower(),
+    )

@@ -1,10 +1,12 @@
-"""What publishers and databases set around an abstract: its label, copyright notices, licences, lists of keywords.
+"""Removes what publishers and databases add to an abstract: its label, copyright notices, licences, lists of keywords.
 
 A notice is cut only from the end, and only where no word between its first sign and the end can belong to a sentence:
 all are capitalised, numbers, links, or among the words that notices are made of. So "we discuss copyright" stays.
 """
 
 import re
+
+from nsllm_lite.corpus.texts.words import WORDS
 
 WINDOW_CHARS = 700  # the longest notice met, a licence in full, has about 500
 MAX_KEYWORD_WORDS = 6
@@ -28,22 +30,6 @@ _START = re.compile(
     r"|(?:This|The) (?:article|work|paper|manuscript) is (?:protected|licensed|distributed|published|an open)"
     r"|\(?Psyc(?:INFO|Info|ARTICLES) Database Record|\(?ABSTRACT TRUNCATED|\(?Abstract [Tt]runcated"
 )
-# Words in small letters that a notice is made of.
-_NOTICE_WORDS = """
-a access according al all alliance along an and any are article as association at attribution author authors be been
-behalf by cc cited claim commercial committee commons conditions contact content contributed contributors copyright
-copyrighted creative credit credited database de del der derivatives des di direct distributed distribution do doi
-domain du dx e e-mail e.v email employee employees et etc except exclusive exclusively federal for from full für
-government granted has here holder holders hosted hosting http https im in inc including international is issue it its
-journal la le les licence licences license licensed licensee licenses limited llc ltd made media medium national no
-non non-commercial noncommercial nor not noted of on online open or organizer organizing original other otherwise
-owner paper part peer-review permission permissions permits permitted photocopy please present press produced
-production properly protected provided public publication published publisher publishers publishing record report
-reprint reproduce reproduced reproduction requests requires reserved responsibility responsible rights s sa scientific
-selection society source subject terms that the this to truncated u.s und under unless unported unrestricted use used
-van verlag version views von was where which whole wholly with without words work works worldwide written y
-"""
-_WORDS = frozenset(_NOTICE_WORDS.split())
 _LINK = re.compile(r".*(?:://|@)|www\.|doi:|10\.\d{4,9}/")
 _SMALL_WORD = re.compile(r"(?<![\w.])[^\W\d_A-Z][\w.-]*")
 _OWNER = re.compile(
@@ -108,4 +94,4 @@ def _is_notice(text: str) -> bool:
     if len(text) > 3 and text[:3] in ("(c)", "(C)") and not _OWNER.search(text):
         return False  # an item of a list: (a) ..., (b) ..., (c) Si
     text = " ".join(word for word in text.split() if not _LINK.match(word))
-    return all(word.strip(".-").lower() in _WORDS for word in _SMALL_WORD.findall(text) if len(word) > 1)
+    return all(word.strip(".-").lower() in WORDS["notices"] for word in _SMALL_WORD.findall(text) if len(word) > 1)

@@ -1,7 +1,7 @@
-"""Text to text: characters repaired and white space settled, symbols of science left as they are.
+"""Text to text: repairs characters and normalises white space, and leaves scientific symbols as they are.
 
-Every function here is idempotent and takes linear time. What costs (ftfy, the tables) runs only where a cheap look
-shows that it could change something.
+Every function here is idempotent and takes linear time. Slow steps (ftfy, the tables) run only where a cheap test
+shows that they could change something.
 """
 
 import re
@@ -22,13 +22,13 @@ MAX_PASSES = 8  # a repair may uncover the next ("&amp;#38;lt;i&gt;"); real text
 _SEPARATORS = dict.fromkeys(range(0x1C, 0x20), " ")  # of files and records: white space to Python, to no pattern here
 _LINE_BREAK = re.compile("\r\n?|[\u2028\u2029\x0b\x0c]")
 _PARAGRAPH = re.compile(r"\n\s*\n")
-_CID = re.compile(r"\(cid:\d{1,6}\)")  # a glyph whose character a PDF did not tell
+_CID = re.compile(r"\(cid:\d{1,6}\)")  # a glyph whose character the PDF does not define
 
 
 def _mojibake() -> re.Pattern:
     """Finds every text that ftfy could change by reading it as UTF-8: a lead byte and what may follow it.
 
-    ftfy's own test (`is_bad`) takes 200 µs on an abstract, this one 4. It asks for less, so it misses nothing.
+    ftfy's own test (`is_bad`) takes 200 µs on an abstract, this one 4. It accepts more, so it misses nothing.
     """
 
     def characters(first: int, last: int, encodings: list[str]) -> str:
@@ -95,12 +95,12 @@ def clean_text(text: str, evidence: str = "") -> str:
     if not text.isascii():
         text = _characters(text)
     for _ in range(MAX_PASSES):
-        text = _settle(text)
+        text = _collapse_space(text)
         repaired = _repair(text, evidence)
         if repaired == text:
             return text
         text = repaired
-    return _settle(text)
+    return _collapse_space(text)
 
 
 def clean_line(text: str, evidence: str = "") -> str:
@@ -123,7 +123,7 @@ def clean_abstract(text: str, evidence: str = "") -> str:
 
 
 def clean_name(text: str) -> str:
-    """An id or an origin: nothing changed but what cannot be written as UTF-8, or commands a terminal."""
+    """An id or an origin, with characters replaced that UTF-8 cannot encode or that control a terminal."""
     return text if text.isascii() and text.isprintable() else _NOT_IN_NAMES.sub(LOST, text)
 
 
@@ -155,15 +155,15 @@ def _may_be_broken(text: str) -> bool:
     return "-\n" in text or "- " in text or "‐" in text
 
 
-def _settle(text: str) -> str:
+def _collapse_space(text: str) -> str:
     """White space alone: paragraphs, lines of lists, single spaces."""
     if "\n" not in text:
         return " ".join(text.split())
-    paragraphs = (_settle_paragraph(p) for p in _PARAGRAPH.split(text))
+    paragraphs = (_collapse_paragraph(p) for p in _PARAGRAPH.split(text))
     return "\n\n".join(p for p in paragraphs if p)
 
 
-def _settle_paragraph(paragraph: str) -> str:
+def _collapse_paragraph(paragraph: str) -> str:
     if "- " not in paragraph:
         return " ".join(paragraph.split())
     lines: list[list[str]] = []
@@ -177,7 +177,7 @@ def _settle_paragraph(paragraph: str) -> str:
 
 
 def _repair(text: str, evidence: str) -> str:
-    """All but white space, on settled text. What is plain already comes back as it is."""
+    """All but white space, on text of collapsed space. What is plain already comes back as it is."""
     if "&" in text:
         text = decode_entities(text)
     if "<" in text:

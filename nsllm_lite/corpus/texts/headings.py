@@ -1,8 +1,8 @@
-"""Which sections of a paper are experimental, told from their headings, the headings above them and the source's label.
+"""Which sections of a paper are experimental, by their headings, the headings above them and the source's label.
 
 Experimental: methods, materials, set-up, data, procedures, results (and results with discussion), evaluation, case
 reports. Not: introduction, background, theory and proofs, discussion, conclusions, declarations, supplements. The
-rules are tables of words, in lower case and without accents; `mark` reads one heading, `experimental` a whole paper.
+rules are the tables of words in headings.toml; `mark` reads one heading, `experimental` a whole paper.
 """
 
 import enum
@@ -12,105 +12,16 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from nsllm_lite.corpus.texts.words import word_sets
 from nsllm_lite.formats.documents import Section
 
-
-def _table(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-# A heading (or a part of it between joining words) of these words and those of BESIDE names Methods or an experiment,
-METHODS = _table("""
-method methods methodology methodologies material materials procedure procedures experiment experiments experimental
-experimentation evaluation evaluations protocol protocols ablation ablations simulation simulations observation
-observations implementation measurement measurements data dataset datasets methodik methoden methode materialien
-experimente versuche versuchsaufbau versuchsdurchfuhrung auswertung daten methodes materiel materiels methodologie
-protocole donnees mesures metodo metodos metodologia materiales materiais experimento experimentos procedimiento
-procedimientos procedimento procedimentos dados datos metodi materiali esperimenti experimentelle experimenteller
-experimentelles
-""")
-# of these, Results.
-RESULTS = _table("""
-result results finding findings ergebnis ergebnisse resultate befunde resultat resultats resultado resultados
-hallazgos achados risultati
-""")
-BESIDE = _table("""
-theoretical the our a an in for on with of main online star numerical empirical preliminary detailed general
-additional further proposed overall key other quantitative qualitative computational statistical clinical laboratory
-field human animal animals simulated real synthetic case study studies research design setup settings setting up set
-section details detail analysis model models modeling comparison performance validation description participants
-patients subjects population sample samples sampling reagents apparatus equipment instruments metrics baselines
-training test tests reduction processing collection acquisition techniques algorithm teil des les de la los las der
-die aufbau patienten probanden pazienti pacientes participantes sujets sujetos
-""")
-JOINING = _table("""
-and und et y e ed or
-""")  # signs (& / , ;) are read as "and"
-# Words that show a section of another name to be experimental;
-TELLING = (METHODS - {"material", "protocol", "protocols", "evaluation"}) | _table("""
-measuring measured apparatus instruments instrumentation detector detectors sample samples specimen specimens strains
-reagents chemicals assay assays preparation preparations purification syntheses participants subjects patients
-volunteers fabrication recordings imaging microscopy spectroscopy sequencing genotyping questionnaire survey surveys
-scan scans benchmark benchmarks hyperparameters baselines testbed crystallography diffraction chromatography
-spectrometry randomisation randomization blinding intervention interventions stimuli interview interviews simulated
-simulating messungen proben muestras mediciones amostras
-""")
-TELLING_PAIRS = _table("""
-study_design study_population study_area study_site search_strategy literature_search inclusion_criteria
-eligibility_criteria outcome_measures case_report case_reports case_presentation case_presentations case_description
-case_study case_studies case_series patient_information cell_culture cell_lines training_details crystal_growth
-empirical_results numerical_results of_concept of_principle the_case patient_characteristics clinical_presentation
-user_study computational_details quality_assessment meta_analysis robustness_checks caso_clinico cas_clinique
-""")
-# these do so only in a paper that has another experimental section: a proof may hold them too.
-HINTING = _table("""
-results findings setup statistics statistical synthesis calibration calibrations characterization characterisation
-testing tested test tests evaluation protocol protocols metrics numerical empirical comparing comparison example
-examples
-""")
-HINTING_PAIRS = _table("""
-set_up sensitivity_analysis performance_analysis error_analysis quantitative_analysis qualitative_analysis
-performance_of
-""")
-# Alone, or with words of BESIDE, these hint as well.
-HINTING_ALONE = _table("""
-model models modeling modelling analysis analyses performance comparisons validation verification algorithm algorithms
-settings sampling measures calculation calculations case
-""")
-# A heading of these and joining words alone is not experimental, nor is what stands below it.
-OTHER = _table("""
-introduction background motivation motivations preliminaries context related work works literature review prior
-previous discussion discussions interpretation limitation limitations strength strengths weaknesses conclusion
-conclusions concluding closing final remark remarks comments summary outlook future direction directions perspective
-perspectives implication implications recommendation recommendations contribution contributions notation notations
-problem formulation statement definitions open problems questions theory theoretical framework general our the a to of
-further acknowledgement acknowledgements acknowledgment acknowledgments einleitung einfuhrung hintergrund grundlagen
-theorie diskussion zusammenfassung fazit ausblick schlussfolgerung schlussfolgerungen literatur literaturverzeichnis
-contexte discusion conclusiones resumen introduccion antecedentes marco teorico introducao discussao conclusao
-conclusoes consideracoes finais referencias resume introduzione discussione conclusioni bibliografia
-""")
-# A heading that begins with one of these, or holds one of FOREIGN, is so too unless it stands below an experimental one
-# ("Background subtraction" below "Methods").
-OPENING = OTHER - _table("""
-general our the a to of further work works review context strength strengths problem open final previous prior
-statement framework comments questions remark direction contribution literature
-""")
-FOREIGN = _table("""
-theory theories theorem theorems theoretical lemma lemmas proof proofs proposition propositions corollary conjecture
-conjectures derivation derivations formalism notation preliminaries introduction motivation motivating background
-review previous prior related literature future implications limitations appendix appendices anhang anexo annexe
-""")
-APPENDIX = _table("""
-appendix appendices annexe anhang anexo
-""")
-PROOFS = _table("""
-theorem theorems lemma lemmas proof proofs corollary conjecture proposition
-""")
-CLOSING = _table("""
-discussion conclusion conclusions concluding summary outlook acknowledgement acknowledgements acknowledgment
-acknowledgments references appendix appendices diskussion zusammenfassung fazit discusion conclusiones discussao
-conclusao conclusoes
-""")
+_TABLES = word_sets("headings.toml")
+METHODS, RESULTS, BESIDE, JOINING = (_TABLES[name] for name in ("methods", "results", "beside", "joining"))
+TELLING, TELLING_PAIRS = (METHODS - _TABLES["not_telling"]) | _TABLES["telling"], _TABLES["telling_pairs"]
+HINTING, HINTING_PAIRS, HINTING_ALONE = (_TABLES[name] for name in ("hinting", "hinting_pairs", "hinting_alone"))
+OTHER, FOREIGN, APPENDIX = (_TABLES[name] for name in ("other", "foreign", "appendix"))
+PROOFS, CLOSING = _TABLES["proofs"], _TABLES["closing"]
+OPENING = OTHER - _TABLES["not_opening"]
 _NAMES = METHODS | RESULTS | BESIDE
 _HINTING_BESIDE = HINTING_ALONE | BESIDE | JOINING
 _OTHER_JOINED = OTHER | JOINING
@@ -182,7 +93,7 @@ def plain(heading: str) -> str:
 
 
 def mark(heading: str) -> Mark:
-    """What the heading says, told from its words alone."""
+    """What the words of the heading alone say of its section."""
     text = plain(heading)
     if _EASTERN.search(text):
         return _mark_eastern(text)

@@ -1,11 +1,13 @@
 """Words that a line's end broke in two: "experi-\\nment" is one word, "x-\\nray" and "high-\\nenergy" are compounds.
 
-No list of words is at hand, so the paper itself decides: where the joined word occurs elsewhere in it, the hyphen was
-the line's; where the hyphenated word does, it is the compound's. Without evidence the word is joined only if one half
+There is no list of words, so the paper itself decides: where the joined word occurs elsewhere in it, the hyphen is
+removed; where the hyphenated word does, it stays. Without evidence the word is joined only if one half
 can be no word ("-tion", "con-"), and else kept as a compound: a wrong join makes a word that does not exist.
 """
 
 import re
+
+from nsllm_lite.corpus.texts.words import WORDS
 
 _LINE_END = re.compile(r"-[ \t]*\n")
 _BREAK = re.compile(r"([-‐])(?<=\w[-‐])[ \t]*\n[ \t]*(\w+)")
@@ -15,17 +17,7 @@ _LAST_WORD = re.compile(r"\w+$")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _MAX_WORD = 40
 _SUSPENDED = frozenset(("and", "or", "to", "versus", "vs", "nor", "but", "than", "as", "und", "et", "ou", "y"))
-# Second halves that are no words by themselves. Not "able", "less", "like" or "ness", which form compounds.
-_ENDINGS = """
-tion tions tional tionally sion sions sional cation cations zation zations sation ization isation ations ment ments
-mental mentally ity ities ical ically ture tures tural ing ings tive tives tively sive sively ence ences ency encies
-ance ances ously cally tically ular ularly eous tial tially cial cially ified ifies
-"""
-# First halves that are neither words nor prefixes set off by a hyphen.
-_BEGINNINGS = """
-con com dif suf ef ap ac oc sug sup tem prob algo experi exper obser func sys oper gener dis im il cor col
-"""
-_NO_SECOND_WORD, _NO_FIRST_WORD = frozenset(_ENDINGS.split()), frozenset(_BEGINNINGS.split())
+_NO_SECOND_WORD, _NO_FIRST_WORD = WORDS["endings"], WORDS["beginnings"]
 
 
 def rejoin_broken_lines(text: str, evidence: str = "") -> str:

@@ -1,7 +1,7 @@
 """The language a paper is written in: English by its function words, the rest by py3langid.
 
 Nearly all papers are English, and a count of "the", "of" and "and" shows it in 20 µs; py3langid, which takes up to 1
-ms, is asked only about the doubtful. It loads one file, its own packaged model (4.6 MB, NumPy arrays without pickle),
+ms, runs only on doubtful texts. It loads one file, its own packaged model (4.6 MB, NumPy arrays without pickle),
 and computes the same for the same text on every machine. lingua, tried beside it, gave the same answers on 88 French
 and 300 English abstracts, but took 7.5 ms for one and 540 MB of memory.
 Source: Lui and Baldwin, "langid.py: An Off-the-shelf Language Identification Tool" (2012); github.com/adbar/py3langid.
@@ -11,6 +11,8 @@ import re
 from functools import cache
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+from nsllm_lite.corpus.texts.words import WORDS
 
 HEAD_CHARS = 2_000  # as much as an abstract has; more text does not change the answer
 MIN_LETTERS = 60  # names and formulas outweigh the words of shorter texts
@@ -22,25 +24,8 @@ FOREIGN_SHARE = 0.05
 MIN_ENGLISH_WORDS = 5
 MIN_CONFIDENCE = 0.8  # below it the answer is a guess, and nothing is dropped on a guess
 
-_ENGLISH = frozenset(
-    """
-    the of and to is are with that this which for from by we our these those between were has have been than using
-    their its it can be at not or there here when where while also such both may each into however more most through
-    other but show shows they thus only how any some whether under over within new one two based results used use
-    """.split()  # noqa: SIM905
-)
-# Function words of the languages in which papers are written most, next to English, that are no English words.
-_FOREIGN = frozenset(
-    """
-    der und das den dem des ein eine einer von zu mit für auf ist im nicht werden wird durch als sich auch
-    le la les un une et du en dans est que qui pour par sur avec nous sont pas cette ces
-    el los las y del con por para una se es como al sus entre lo
-    il di che della delle dei per sono nel gli alla da non
-    o os um uma da do dos das na nos em não ao pela
-    de het een van voor met zijn niet og och att av som för är på det til
-    w z na się oraz jest do przez yang dan dengan untuk dari pada ini dalam
-    """.split()  # noqa: SIM905
-) - {"as", "do", "non", "per"}  # English too
+_ENGLISH = WORDS["english"]
+_FOREIGN = WORDS["foreign"] - {"as", "do", "non", "per"}  # English too
 _MATHS = re.compile(r"\$[^$]*\$|\\[A-Za-z]+")
 _NO_WORD = re.compile(r".*(?:\d|://|@|www\.)")
 _LETTER = re.compile(r"[^\W\d_]")

@@ -1,4 +1,4 @@
-"""Markup left in plain text, as exports leave it: HTML entities, HTML and JATS tags, LaTeX accents.
+"""Resolves markup that exports leave in plain text: HTML entities, HTML and JATS tags, LaTeX accents.
 
 What only looks like markup stays: "a < b", "<10 mm", the mean "<p>" of a momentum p, everything within TeX maths.
 """
@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.accents import COMBINING
 from nsllm_lite.corpus.files.elements import formula, iter_elements, script
+from nsllm_lite.corpus.latex.notation import ACCENTS, SYMBOLS
 
 # ------------------------------------------------------------------------------------------------------- entities
 
@@ -93,7 +93,7 @@ def _replacement(tag: re.Match, paired: set[str]) -> str:
 
 
 def _resolve_formulas(text: str) -> str:
-    """Elements of formulas that are whole as `files.elements` writes them; of others only the tags go, later."""
+    """Complete elements of formulas as `files.elements` writes them; of others only the tags are removed, later."""
     parts, start, search_from = [], 0, 0
     unclosed: set[str] = set()
     while found := _FORMULA.search(text, search_from):
@@ -131,9 +131,6 @@ def unwrap_formulas(text: str) -> str:
     return "".join((*parts, text[start:]))
 
 
-_LETTERS = {
-    "ss": "ß", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł", "aa": "å", "AA": "Å",
-}  # fmt: skip
 _ACCENT = re.compile(
     r"""(?<!\\)(?:
     \{\\(?P<a>[`'^"~=.])\s*\{?(?P<A>\\i|[A-Za-z])\}?\}            # {\'e} {\'{e}} {\'\i}
@@ -197,7 +194,7 @@ def _accent(found: re.Match, quoted: str) -> str:
         return found[0]
     if form == "e" and not (before.isalpha() or letter.isupper()):  # "\v word": a macro, not "Dvo\v rak"
         return found[0]
-    composed = unicodedata.normalize("NFC", letter + COMBINING[mark])
+    composed = unicodedata.normalize("NFC", letter + ACCENTS[mark])
     return composed if len(composed) == 1 else found[0]
 
 
@@ -215,7 +212,7 @@ def _is_accented(mark: str, letter: str, before: str, after: str, quoted: str) -
 
 def _letter(found: re.Match, before: str, after: str) -> str:
     r"""Bare \o or \l only as part of a word, where TeX drops the space behind it; \AA also as a unit after a number."""
-    letter = _LETTERS[found["f"] or found["g"]]
+    letter = SYMBOLS[found["f"] or found["g"]]
     if found["f"] or found[0].endswith("}") or before.isalpha():
         return letter
     unit = letter == "Å" and re.search(r"\d[\s~]?$", found.string[max(0, found.start() - 2) : found.start()])

@@ -1,7 +1,7 @@
-"""Why a cleaned document is of no use to any phase: rules that each give a reason, measured on real dumps.
+"""Rules that drop a cleaned document from all phases, each with a reason, measured on real dumps.
 
-The limits stand well apart from what 17,000 real abstracts show, so that a rule drops what is broken and not what is
-merely odd. Repetition and symbols are judged in the spirit of Rae et al., "Scaling Language Models" (Gopher, 2021),
+The limits have a margin to the values of 17,000 real abstracts, so that a rule drops broken documents and not unusual
+ones. Repetition and symbols are judged in the spirit of Rae et al., "Scaling Language Models" (Gopher, 2021),
 table A1, loosened for texts of 100 words, where a mathematician's abstract repeats its terms.
 """
 
@@ -11,7 +11,7 @@ import string
 from nsllm_lite.corpus.texts.clean import LOST
 from nsllm_lite.formats.documents import Document
 
-BODY_CHARS = 20_000  # a table, a listing or a list of names shows itself this early
+BODY_CHARS = 20_000  # enough to recognise a table, a listing or a list of names
 MIN_WORDS = 20  # shares of fewer words say nothing
 MIN_LETTER_SHARE = 0.5  # of characters that are not white space; the TeX of mathematicians stays above 0.6
 MIN_LATIN_SHARE = 0.3  # of all bytes are ASCII letters, also among the initials and stops of a list of names
@@ -67,7 +67,7 @@ _UPPER, _LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode(
 
 
 def reason_to_drop(document: Document) -> str:
-    """The first rule that the document breaks; empty where it is of use. Length is `render`'s to judge."""
+    """The first rule that the document breaks; empty where it breaks none. `render` checks the length."""
     if not document.text:
         reason = _reason_of_paper(document)
         if reason:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsllm_lite.corpus.files.accents import plain
 from nsllm_lite.corpus.files.opening import Unread
+from nsllm_lite.corpus.latex.plain import plain
 from nsllm_lite.corpus.sources import bibtex, ris, wos
 from nsllm_lite.formats.documents import Document
 
@@ -182,7 +182,8 @@ def test_discipline_from_research_areas():
         (r"{\O}rsted \o re stra{\ss}e \L{}\'od\'z \aa{}ngstr\"om", "Ørsted øre straße Łódź ångström"),
         (r"a \& b 50\% \#1 \$5 x\_y \{z\}", "a & b 50% #1 $5 x_y {z}"),
         (r"M.~P. costs ~5, 1--2 --- ``so''", "M. P. costs ~5, 1–2 — “so”"),
-        (r"$\frac{a}{b}$ at $>$ 3 $\alpha$ and \textbeta", r"$\frac{a}{b}$ at > 3 α and \textbeta"),
+        (r"$\frac{a}{b}$ at $>$ 3 $\alpha$, \textbeta{} and \textfoo", r"$\frac{a}{b}$ at > 3 α, β and \textfoo"),
+        (r"the $S$ matrix in $O(n)$, $i$ of $\beta$", r"the $S$ matrix in $O(n)$, $i$ of β"),
         (r"\emph{In situ} {\it x} H\textsubscript{2}O 10\textsuperscript{-5}", "In situ x H₂O 10⁻⁵"),
         (r"Mathematica{\textregistered} \textquotesingle{}s", "Mathematica® 's"),
         ("nothing to do - at all", "nothing to do - at all"),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files import tagged
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.sources import medline, ris, wos
@@ -91,8 +92,8 @@ def test_wos_fields_and_names():
     assert (first.id, first.doi, first.origin) == ("doi:10.1000/tin.1", "10.1000/tin.1", "f#1")
     assert first.discipline == "Physics"  # engineering is none of the broad fields
     assert (second.id, second.discipline) == ("wos:000000000000002", "Physics")
-    assert wos.accession_of("MEDLINE:12") == ("12", "")
-    assert wos.accession_of("ZOOREC:ZOOR1") == ("", "zoorec:ZOOR1")
+    assert identity.accession_of("MEDLINE:12") == ("12", "")
+    assert identity.accession_of("ZOOREC:ZOOR1") == ("", "zoorec:ZOOR1")
     assert read(wos, WOS.replace("UT WOS:", "PM 77\nUT WOS:"))[0].id == "pmid:77"
 
 

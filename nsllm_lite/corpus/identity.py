@@ -1,0 +1,109 @@
+"""Identifiers of papers (arXiv, PubMed, Web of Science, Scopus), and the disciplines of their categories."""
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable
+from importlib import resources
+
+from nsllm_lite.formats.documents import as_doi
+
+MAX_ID_CHARS = 300
+ARXIV_DOI = "10.48550/arxiv."
+
+_ARXIV_ID = re.compile(
+    r"(?P<prefix>(?:https?://)?(?:\w+\.)?arxiv\.org/(?:abs|pdf|html)/|(?:oai:)?arxiv(?:\.org)?:\s*)?"
+    r"(?:(?P<new>[0-9]{2}(?:0[1-9]|1[0-2])\.[0-9]{4,5})|(?P<archive>[a-z-]+)(?:\.[a-z-]+)?/(?P<old>[0-9]{7}))"
+    r"(?:v[0-9]+)?(?:\.pdf)?(?:\s*\[[\w.-]+\])?",
+    re.IGNORECASE | re.ASCII,
+)
+_LEAD = re.compile(r"\Aarxiv[-_:]?", re.IGNORECASE)
+_BEFORE_NUMBER = re.compile(r"(?<=[A-Za-z])[-_]?(?=[0-9]{7}(?:v[0-9]+)?$)")  # a file name cannot hold "hep-th/9901001"
+_SCOPUS = re.compile(r"[?&]eid=(2-s2\.0-\d+)")
+_ACCESSION = re.compile(r"(?:WOS|ISI|MEDLINE):\w")
+_CATEGORY = re.compile(r"\b[a-z][\w.-]*")
+
+_DISCIPLINES = tomllib.loads(resources.files(__package__).joinpath("disciplines.toml").read_text(encoding="utf-8"))
+_OF_ARCHIVES = {archive: field for field, names in _DISCIPLINES["archives"].items() for archive in names.split()}
+_OF_AREAS = {
+    area: field for field, names in _DISCIPLINES["areas"].items() for area in " ".join(names.split()).split("; ")
+}
+
+
+def first(read: Callable[[str], str], texts: Iterable[str]) -> str:
+    """The first result of `read` on `texts` that is not empty, or ""."""
+    return next(filter(None, map(read, texts)), "")
+
+
+# ------------------------------------------------------------------------------------------------------ identifiers
+
+
+def arxiv_id(text: str) -> str:
+    """The arXiv id in `text` (a number alone, a URL, after `arXiv:`, arXiv's own DOI), or "".
+
+    Without version and subject class, so that v1 in one file and v3 in another are the same paper.
+    """
+    return _arxiv_id(text, bare=True)
+
+
+def marked_arxiv_id(text: str) -> str:
+    """`arxiv_id`, but "" for a number alone: for fields that contain other ids too."""
+    return _arxiv_id(text, bare=False)
+
+
+def _arxiv_id(text: str, bare: bool) -> str:
+    text = text[: MAX_ID_CHARS + 1].strip()
+    doi = as_doi(text)
+    found = _ARXIV_ID.fullmatch(f"arXiv:{doi.removeprefix(ARXIV_DOI)}" if doi.startswith(ARXIV_DOI) else text)
+    if not found or not (bare or found["prefix"]):
+        return ""
+    if found["new"]:
+        return found["new"]
+    archive = found["archive"].lower()
+    return f"{archive}/{found['old']}" if archive in _OF_ARCHIVES else ""
+
+
+def arxiv_id_in_name(name: str, folder: str) -> str:
+    """The arXiv id in the name of a file without its ending, alone ("hep-th9901001") or with that of its folder."""
+    return arxiv_id(_BEFORE_NUMBER.sub("/", _LEAD.sub("", name))) or arxiv_id(f"{folder}/{name}")
+
+
+def accession_of(number: str) -> tuple[str, str]:
+    """(PMID, accession number with its database): "ISI:0001" is "wos:0001" of old, "MEDLINE:12" is PMID 12."""
+    database, colon, rest = number.partition(":")
+    if not colon:
+        return "", f"wos:{number}" if number else ""
+    database = database.lower()
+    return (rest, "") if database == "medline" else ("", f"{'wos' if database == 'isi' else database}:{rest}")
+
+
+def stated_accession(number: str, url: str) -> tuple[str, str]:
+    """(PMID, accession number) where `number` says whose it is, or `url` leads to the paper's page at Scopus."""
+    if _ACCESSION.match(number):
+        return accession_of(number)
+    scopus = _SCOPUS.search(url)
+    return "", f"scopus:{scopus[1]}" if scopus else ""
+
+
+# ------------------------------------------------------------------------------------------------------ disciplines
+
+
+def discipline_of(categories: str) -> str:
+    """The broad field of the first word that is a category or an archive of arXiv, or ""."""
+    for word in _CATEGORY.findall(categories[:1000]):
+        field = _OF_ARCHIVES.get(word) or _OF_ARCHIVES.get(word.split(".")[0])
+        if field:
+            return field
+    return ""
+
+
+def discipline_of_areas(areas: str) -> str:
+    """The broad field of the first of Web of Science's areas that has one, or "".
+
+    "Physics, Applied" counts as physics, engineering has none.
+    """
+    for area in areas.lower().split(";"):
+        whole = area.strip()
+        field = _OF_AREAS.get(whole) or _OF_AREAS.get(whole.partition(",")[0])
+        if field:
+            return field
+    return ""
