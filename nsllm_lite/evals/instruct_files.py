@@ -27,8 +27,9 @@ from nsllm_lite.artifact.step import begin, finish, is_finished, manifest_sha256
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.documents import Document, read_documents
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.evals import Tasks
-from nsllm_lite.tasks.from_papers import MAX_LABELS, TASKS, document_items, question_files, read_questions
+from nsllm_lite.recipe.evals import TASKS, Tasks
+from nsllm_lite.tasks.from_papers import document_items, question_files, read_questions
+from nsllm_lite.tasks.labels import MAX_LABELS
 
 SPLITS = ("train", "test")
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.train import Execution
@@ -51,6 +51,23 @@ class Tasks(Strict):
 
 # --------------------------------------------------------------------------------------------------- evaluation
 
+TASKS = {
+    "classification": "nsllm_lite.tasks.classification:TASK",
+    "moves": "nsllm_lite.tasks.moves:TASK",
+    "title": "nsllm_lite.tasks.title:TASK",
+    "paper_title": "nsllm_lite.tasks.paper_title:TASK",
+    "multiple_choice": "nsllm_lite.tasks.multiple_choice:TASK",
+    "open": "nsllm_lite.tasks.open:TASK",
+}
+"""The tasks, in the order of NSLLM's radar chart: the name and the object of `tasks.task.Task`. A new task is its file
+and a line here."""
+
+
+def _known_task(name: str) -> str:
+    if name not in TASKS:
+        raise UserError("task-unknown", f"{name!r} is no task:", f"give one of {', '.join(TASKS)}")
+    return name
+
 
 class EvaluatedModel(Strict):
     """A model folder, a hub id, or an adapter's folder, which is evaluated on its base as its training held it.
@@ -72,7 +89,7 @@ class TaskFile(Strict):
     """
 
     name: Name
-    task: Literal["classification", "moves", "title", "paper_title", "multiple_choice", "open"]
+    task: Annotated[Name, AfterValidator(_known_task)]
     path: Name
     shots: Name | None = None
 

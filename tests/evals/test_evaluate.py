@@ -12,6 +12,7 @@ from nsllm_lite.evals.evaluate import evaluate, read_predictions
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval
 from nsllm_lite.tasks.items import Item, choices_of
+from nsllm_lite.tasks.task import all_tasks
 from tests.raising import raises
 
 from .conftest import make_talker
@@ -172,14 +173,14 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch
 
 def test_without_a_chat_template_the_prompt_is_that_of_tuning():
     item = Item(0, "Light.", "x", choices_of(""), "Write a title.")
-    task = evaluating.load_sets.__globals__["TASKS"]["title"]
+    task = all_tasks()["title"]
     assert evaluating.as_told(Said([], None), task, item, ()) == "Write a title.\n\nLight.\n\nAnswer:\n"
 
 
 def test_a_chat_template_that_refuses_ends_the_evaluation(monkeypatch):
     engine = Said([])
     monkeypatch.setattr(engine, "apply_chat_template", lambda *_, **__: {}["roles"])
-    task = evaluating.load_sets.__globals__["TASKS"]["title"]
+    task = all_tasks()["title"]
     with raises("eval-chat-template-refused", "KeyError: 'roles'", "modes: [few-shot]"):
         evaluating.as_told(engine, task, Item(0, "Light.", "x", {}), ())
 
