@@ -1,12 +1,12 @@
 """Records of the tasks' instruction files, made from papers and from questions about papers."""
 
-import json
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.documents import Document
+from nsllm_lite.formats.records import RecordError, read_records
 from nsllm_lite.tasks.task import ItemOrReason, Making, all_tasks
 
 BUNDLED_QUESTIONS = "bundled:questions"
@@ -47,18 +47,20 @@ def read_questions(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     Raises:
         UserError: a line is no such question, or no UTF-8.
     """
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
+    try:
+        for line, record in read_records(path):
             try:
-                yield question_item(json.loads(line.decode()))
-            except (KeyError, TypeError, ValueError, RecursionError) as error:
-                raise UserError(
-                    "questions-line-unfit",
-                    f"{path}, line {number}: no question ({type(error).__name__}: {error}).",
-                    'Needed are id, paper, kind ("multiple choice" or "open"), question and answer, and for multiple '
-                    "choice a list of choices and as answer the letter of one.",
-                    "Correct the line, or remove it.",
-                ) from None
+                yield question_item(record)
+            except (KeyError, TypeError, ValueError) as error:
+                raise RecordError(line, error) from None
+    except RecordError as error:
+        raise UserError(
+            "questions-line-unfit",
+            f"{path}, {error}: this is no question.",
+            'Needed are id, paper, kind ("multiple choice" or "open"), question and answer, and for multiple choice '
+            "a list of choices and as answer the letter of one.",
+            "Correct the line, or remove it.",
+        ) from None
 
 
 def question_item(record: dict) -> tuple[str, dict[str, str]]:
