@@ -22,10 +22,9 @@ class Classification(LabelTask):
 
 TASK = Classification(
     name="classification",
-    version=1,
+    version=2,
     title="Discipline of an abstract",
     instruction="To which discipline does the research in this abstract belong?",
-    tuning_instruction="Which discipline does the paper with this abstract belong to?",
     lead="Abstract",
     cue="Discipline",
     shots=5,

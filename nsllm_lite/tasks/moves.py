@@ -47,11 +47,10 @@ def move_of(heading: str) -> str:
 
 TASK = Moves(
     name="moves",
-    version=1,
+    version=2,
     title="Move of an abstract's sentence",
     instruction="Which part of a structured abstract is this sentence: its background, its objective, its methods, its "
     "results or its conclusions?",
-    tuning_instruction="What does this sentence do in the abstract it is taken from?",
     lead="Sentence",
     cue="Part",
     shots=10,

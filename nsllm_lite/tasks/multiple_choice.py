@@ -56,10 +56,9 @@ class MultipleChoice(Task):
 
 TASK = MultipleChoice(
     name="multiple_choice",
-    version=1,
+    version=2,
     title="Multiple choice",
     instruction="Answer the question with the letter of the right choice.",
-    tuning_instruction="Answer the question with the letter of the one right choice.",
     lead="Question",
     cue="Answer",
     shots=5,

@@ -26,10 +26,9 @@ class Open(Task):
 
 TASK = Open(
     name="open",
-    version=1,
+    version=2,
     title="Open questions",
     instruction="Answer the question with the result alone: a number, a formula or a few words.",
-    tuning_instruction="Answer the question with a number, a formula or a few words.",
     lead="Question",
     cue="Answer",
     shots=4,

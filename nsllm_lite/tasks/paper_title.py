@@ -27,10 +27,9 @@ def paper_text(paper: Document, max_chars: int) -> str:
 
 TASK = PaperTitle(
     name="paper_title",
-    version=1,
+    version=2,
     title="Title from a paper's text",
     instruction="Write the title of the paper that this text is taken from.",
-    tuning_instruction="Write the title of this paper.",
     lead="Text",
     cue="Title",
     shots=2,

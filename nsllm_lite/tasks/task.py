@@ -68,8 +68,7 @@ class Task:
     name: str
     version: int
     title: str
-    instruction: str  # where an item has none of its own
-    tuning_instruction: str
+    instruction: str  # of the records made, and in prompts where an item has none of its own
     lead: str  # before the input, and
     cue: str  # before the answer of a few-shot prompt
     shots: int
@@ -179,7 +178,7 @@ class Task:
 
     def record(self, name: str, document: str, text: str, answer: str, labels: Sequence[str] = ()) -> dict[str, str]:
         """A record of an instruction file."""
-        instruction = f"{self.tuning_instruction} {one_of(labels)}" if labels else self.tuning_instruction
+        instruction = f"{self.instruction} {one_of(labels)}" if labels else self.instruction
         return {"id": name, "document": document, "instruction": instruction, "input": text, "output": answer}
 
 

@@ -42,10 +42,9 @@ class AbstractTitle(TitleTask):
 
 TASK = AbstractTitle(
     name="title",
-    version=1,
+    version=2,
     title="Title from an abstract",
     instruction="Write the title of the paper that has this abstract.",
-    tuning_instruction="Write the title of the paper with this abstract.",
     lead="Abstract",
     cue="Title",
     shots=3,

@@ -45,8 +45,7 @@ class Words(Task):
 
 TASK = Words(
     name="words", version=3, title="Words of a title", instruction="How many words has this title?",
-    tuning_instruction="How many words has this title?", lead="Title", cue="Words", shots=2, new_tokens=4,
-    chat_tokens=64,
+    lead="Title", cue="Words", shots=2, new_tokens=4, chat_tokens=64,
 )
 '''
 

@@ -71,7 +71,7 @@ def test_everything_is_there_and_said(two):
         "| best floor |",
         "| ceiling |",
         "own moves, macro-F1",
-        "own moves (moves) v1 with 2",
+        "own moves (moves) v2 with 2",
         "p by a",
     ):
         assert words in report

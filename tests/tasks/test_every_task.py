@@ -1,6 +1,7 @@
 """What holds of every task in TASKS: its gold answers score 1, no answer 0, and no mutilation of one ever more."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -63,3 +64,14 @@ def test_gold_scores_one_in_every_metric_and_no_floor_does(sets, name):
 def test_a_task_that_is_not_there_is_named():
     with raises("recipe-invalid", "[task-unknown]", "'titel'", "title"):
         recipes.validate(EVAL | {"files": [{"name": "x", "task": "titel", "path": "x"}]}, "x")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_instruction_of_tuning_is_that_of_scoring(sets, name):
+    one = sets[name]
+    records = [one.task.record("id", "paper", item.input, item.answer, one.labels) for item in one.items]
+    asked = [one.task.chat_prompt(replace(item, instruction=""), one.labels) for item in one.items]
+    for record, item, prompt in zip(records, one.items, asked, strict=True):
+        assert record["instruction"].startswith(one.task.instruction)
+        assert sorted(prompt.split()) == sorted(f"{record['instruction']} {record['input']}".split())
+        assert item.instruction.startswith(one.task.instruction), "the bundled items are such records"
