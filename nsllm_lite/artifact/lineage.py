@@ -7,12 +7,13 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from nsllm_lite.artifact.json_files import damaged, read_json
+from nsllm_lite.artifact.json_files import damaged, read_json, read_lines
 from nsllm_lite.artifact.step import utc
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.kinds import KINDS, Input, Kind
@@ -54,15 +55,8 @@ class Step:
         return path.parent.name if path.name == "train" else path.name
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, up to one that is being written, or is none."""
-        path, lines = self.folder / "metrics.jsonl", []
-        for line in path.read_text(errors="replace").split("\n") if path.is_file() else []:
-            try:
-                Line.model_validate_json(line)
-                lines.append(json.loads(line))
-            except (ValueError, RecursionError):
-                break
-        return lines
+        """The lines of metrics.jsonl, up to one that is being written or damaged."""
+        return list(takewhile(_is_metrics, read_lines(self.folder / "metrics.jsonl")))
 
     def tokens(self) -> int | None:
         """Tokens trained on; of a corpus, those to train on."""
@@ -93,6 +87,13 @@ class Step:
     def num_bytes(self) -> int:
         files = (Path(here) / name for here, _, names in os.walk(self.folder) for name in names)
         return sum(path.lstat().st_size for path in files if path.exists())
+
+
+def _is_metrics(line: dict[str, Any]) -> bool:
+    try:
+        return bool(Line.model_validate(line))
+    except ValidationError:
+        return False
 
 
 _UNKNOWN = Kind(Strict, "", lambda recipe: ())  # of a later version, say

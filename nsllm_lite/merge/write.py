@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from nsllm_lite import terminal
-from nsllm_lite.artifact.json_files import write_json
+from nsllm_lite.artifact.json_files import cut_lines, write_json
 from nsllm_lite.formats.weights import SLICE_BYTES, slices
 from nsllm_lite.merge.arithmetic import Buffers, Figures, Operands, copy_bytes, merge_rows, prepare
 from nsllm_lite.merge.plan import PlannedTensor, Rounding
@@ -86,13 +86,9 @@ class Written:
 
     @classmethod
     def read(cls, path: Path) -> "Written":
-        """From the lines of a killed merge; one that was cut short while it was written does not count."""
+        """From the lines of a killed merge."""
         written = cls({}, {})
-        for line in path.read_bytes().splitlines() if path.is_file() else []:
-            try:
-                values = json.loads(line)
-            except ValueError:
-                break
+        for values in cut_lines(path):
             written.figures |= {name: Figures(*figures) for name, figures in values["figures"].items()}
             written.shard, written.num_tensors, written.num_bytes = values["shard"], values["tensors"], values["bytes"]
             if values["sha256"]:
