@@ -164,7 +164,7 @@ def prepare_packing(recipe: Corpus) -> None:
     _require_enough_left(recipe, summary)
     folder = out / "tokenizer"
     if (folder / "tokenizer.json").is_file():
-        integrity.require_intact(folder)
+        integrity.verify(folder)
         return
     made = folder.with_suffix(".part")
     shutil.rmtree(made, ignore_errors=True)

@@ -52,8 +52,8 @@ class CorpusPapers:
                 "Tasks are made from what `nsllm-lite corpus` wrote.",
                 "Run it first, or name its folder with corpus=DIR.",
             )
-        integrity.require_intact(folder)
-        integrity.require_intact(folder / "documents")
+        integrity.verify(folder)
+        integrity.verify(folder / "documents")
         self._documents = folder / "documents"
         self._sources = {source["name"] for source in manifest["recipe"]["sources"]}
         ledger = pq.read_table(folder / "ledger.parquet", columns=["id", "phase", "outcome"])

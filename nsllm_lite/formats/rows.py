@@ -165,7 +165,7 @@ class Rows:
                 "Training needs rows made by `nsllm-lite corpus`.",
                 "Run it first, or set `rows=` to where they are.",
             )
-        integrity.require_intact(self.path, ("rows.json", "state.json"))
+        integrity.verify(self.path, ("rows.json", "state.json"))
         self.totals = _totals(self.path / "rows.json")
         self._batches: list[pa.RecordBatch] = []
         self._whole: set[int] = set()  # the batches that were looked through
@@ -224,7 +224,7 @@ class Rows:
         Raises:
             UserError: naming the file, or the document of the token.
         """
-        integrity.require_intact(self.path)
+        integrity.verify(self.path)
         for number, (first, batch) in enumerate(zip(self._starts, self._batches, strict=False)):
             self._require_whole(number)
             ids = batch["input_ids"].flatten()

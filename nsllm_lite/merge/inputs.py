@@ -145,7 +145,7 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
             "Merging needs what training writes at its end (safetensors, never a pickle):",
             "run training first, or set adapter=DIR.",
         )
-    integrity.require_intact(folder)
+    integrity.verify(folder)
     settings = read_object(folder / "adapter_config.json")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
@@ -175,7 +175,7 @@ def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
     if told == base.fingerprint:
         return
     if told:
-        integrity.require_intact(base.folder)
+        integrity.verify(base.folder)
         raise UserError(
             "merge-base-differs",
             f"This adapter was trained on another base: {adapter.training.get('base')} (weights {told[:12]}), but "
@@ -213,7 +213,3 @@ def require_sound(base: Base, adapters: list[Adapter], trust_base: bool) -> None
                     "or is damaged.",
                     "Fetch or copy it again, or set base=DIR to the model that it was.",
                 )
-
-
-def listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.weights import DTYPES, TensorOnDisk, same_bytes
-from nsllm_lite.merge.inputs import Adapter, Base, listed
+from nsllm_lite.formats.weights import DTYPES, TensorOnDisk, listed, same_bytes
+from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.recipe.merge import Merge
 
 DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}

@@ -22,9 +22,10 @@ from nsllm_lite.artifact.disk import GIB, require_disk, sync_folder, write_atomi
 from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
 from nsllm_lite.artifact.step import finish, is_finished, read_manifest
 from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.formats.weights import listed
 from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
-from nsllm_lite.merge.inputs import Adapter, Base, listed, open_inputs, require_sound
+from nsllm_lite.merge.inputs import Adapter, Base, open_inputs, require_sound
 from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
 from nsllm_lite.merge.write import PROGRESS, Written, write_weights
 from nsllm_lite.recipe import load as recipes
