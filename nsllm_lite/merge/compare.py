@@ -117,14 +117,13 @@ def lowest(table: dict[str, dict[str, float]], then_requantize: bool) -> str:
 
 
 def table(comparison: dict[str, dict[str, float]]) -> str:
-    lines = ["| | held-out loss | KL to the trained | same first choice |", "|---|---:|---:|---:|"]
     labels = {"base": "base", TRAINED: TRAINED}
     for choice in CHOICES:
         labels |= {choice: f"merged into {choice}", f"NF4({choice})": "the same in NF4"}
-    for name, label in labels.items():
-        row = comparison[name]
-        lines.append(f"| {label} | {row['loss']:.4f} | {row['kl']:.4f} | {row['top1']:.1%} |")
-    return "\n".join(lines)
+    heads = ("", "held-out loss", "KL to the trained", "same first choice")
+    rows = ((label, comparison[name]) for name, label in labels.items())
+    lines = ((label, f"{row['loss']:.4f}", f"{row['kl']:.4f}", f"{row['top1']:.1%}") for label, row in rows)
+    return terminal.as_markdown(heads, lines, right=heads[1:])
 
 
 def compare_only(recipe: Merge) -> dict[str, Any]:
