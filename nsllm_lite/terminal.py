@@ -64,12 +64,13 @@ def as_text(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collecti
 
 def as_markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> str:
     """A table of Markdown whose cells cannot hold a line, a column or HTML of their own."""
-    lines = ["|" + "|".join(f" {_cell(cell)} " if cell else " " for cell in cells) + "|" for cells in (heads, *rows)]
+    lines = ["|" + "|".join(f" {as_cell(cell)} " if cell else " " for cell in cells) + "|" for cells in (heads, *rows)]
     rule = "|".join("---:" if head in right else "---" for head in heads)
     return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
 
 
-def _cell(text: str) -> str:
+def as_cell(text: str) -> str:
+    """`text` as a cell of Markdown: of several lines one, and nothing in it ends the cell or is HTML."""
     text = printable(" ".join(text.split())).replace("|", "\\|")
     is_code = len(text) > 2 and text[0] == text[-1] == "`"
     return "`" + text[1:-1].replace("`", "'") + "`" if is_code else text.replace("<", "&lt;")

@@ -177,7 +177,7 @@ def steps_behind(*folders: str | Path) -> list[Step]:
     while waiting and len(found) < MAX_BEHIND:
         folder = waiting.pop(0)
         places = [folder, folder.parent] if folder.name in ("adapter", "model") else [folder]
-        step = next(filter(None, map(_finished, places)), None)
+        step = next(filter(None, map(finished_step, places)), None)
         if step is None or step.folder in [known.folder for known in found]:
             continue
         found.append(step)
@@ -193,7 +193,7 @@ def corpus_of(step: Step) -> Step | None:
     """
     rows = Path(getattr(step.recipe, "rows", None) or "")
     place = here(str(rows.parents[2]), step) if len(rows.parents) > 2 and step.rows != "general" else None
-    return _finished(place) if place else None
+    return finished_step(place) if place else None
 
 
 def corpora_behind(model: str) -> list[Step]:
@@ -202,10 +202,11 @@ def corpora_behind(model: str) -> list[Step]:
     return list(found.values())
 
 
-def _finished(folder: Path) -> Step | None:
+def finished_step(folder: Path) -> Step | None:
+    """The finished step in `folder`; None where there is none that can be read."""
     try:
         step = read_step(folder)
-    except ValueError:
+    except (ValueError, OSError):
         return None
     return step if step and step.state == FINISHED else None
 

@@ -52,7 +52,9 @@ def merge(recipe: Merge) -> dict:
     inputs = hash_inputs(recipe, base, adapters)
     if is_finished(out, recipes.identity(recipe), inputs):
         print(f"{recipe.out}: finished, skipped")
-        return read_manifest(out)["results"]
+        results = read_manifest(out)["results"]
+        card.add_scores(out, recipe, base, adapters, results)
+        return results
     require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))
     num_bytes = sum(planned.num_bytes for planned in plan.tensors.values())
     require_disk(out, num_bytes - used_bytes(partial_of(out)) + 64 * 2**20, "the merged model")
@@ -71,7 +73,7 @@ def merge(recipe: Merge) -> dict:
             from nsllm_lite.merge.verify import verify
 
             results["verified"] = verify(recipe, base, adapters, plan, rounding, partial, written)
-        card.write(partial / "README.md", recipe, base, adapters, results)
+        card.write(partial, recipe, base, adapters, results)
         finish(partial, "merge", recipes.identity(recipe), inputs, results, started)
     print(summary_line(recipe, results, time.time() - started))
     return results
