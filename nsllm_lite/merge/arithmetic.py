@@ -22,7 +22,7 @@ from torch import Tensor
 from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.formats.weights import DTYPES, TensorOnDisk, not_finite
 from nsllm_lite.merge import nf4
-from nsllm_lite.merge.plan import BiasUpdate, Lora, PlannedTensor, Rounding, TokenRows
+from nsllm_lite.merge.plan import Lora, PlannedTensor, Rounding, TokenRows
 
 NF4_ROWS = 64  # of a sampled slice
 
@@ -109,7 +109,7 @@ def add_update(
     total: Tensor,
     before: Tensor,
     step: Tensor,
-    update: Lora | TokenRows | BiasUpdate,
+    update: Lora | TokenRows,
     A: Tensor | None,
     first: int,
     last: int,
@@ -135,9 +135,6 @@ def add_update(
                 rows, places = map(list, zip(*mine, strict=True))
                 total[rows] = update.values.rows()[places].float()
                 step[rows] = total[rows] - before[rows]
-        case BiasUpdate():
-            torch.mul(update.values.rows(first, last).float(), update.scale, out=step)
-            torch.add(before, step, out=total)
 
 
 def require_finite(name: str, planned: PlannedTensor, out: Tensor) -> float:

@@ -20,7 +20,7 @@ from nsllm_lite.recipe.merge import Merge, MergedAdapter
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
 # key that is set (fan_in_fan_out, target_parameters, layer_replication, ...) changes the formula: refused.
 OBEYED = {"peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save"}
-OBEYED |= {"bias", "lora_bias", "trainable_token_indices", "init_lora_weights", "ensure_weight_tying"}
+OBEYED |= {"bias", "trainable_token_indices", "init_lora_weights", "ensure_weight_tying"}
 ALLOWED = {
     "peft_type": ("LORA",),
     "bias": ("none", "all", "lora_only"),

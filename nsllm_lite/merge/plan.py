@@ -17,7 +17,7 @@ DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 HEAD = "lm_head.weight"
 TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 LINEAR_PARTS, EMBEDDING_PARTS = ("A.weight", "B.weight"), ("embedding_A", "embedding_B")
-MAGNITUDE, LORA_BIAS = "magnitude_vector", "B.bias"
+MAGNITUDE = "magnitude_vector"
 SAVE_AGAIN = "save the adapter again with PEFT's save_pretrained."
 
 
@@ -49,24 +49,12 @@ class TokenRows:
 
 
 @dataclass(frozen=True, slots=True)
-class BiasUpdate:
-    """The bias of LoRA's B (lora_bias), times the scale."""
-
-    values: TensorOnDisk
-    scale: float
-
-    @property
-    def inputs(self) -> list[TensorOnDisk]:
-        return [self.values]
-
-
-@dataclass(frozen=True, slots=True)
 class PlannedTensor:
     """One tensor of the result: `source`, if `rounded` to NF4 first, with `updates` in turn, in `dtype`."""
 
     source: TensorOnDisk
     dtype: str
-    updates: tuple[Lora | TokenRows | BiasUpdate, ...] = ()
+    updates: tuple[Lora | TokenRows, ...] = ()
     replaced: bool = False  # `source` is an adapter's
     linear: bool = False  # a weight that QLoRA training holds in NF4
     rounded: bool = False  # begin with the NF4 rounding of `source`
@@ -117,13 +105,14 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
         require_addable(adapter, [*whole, *rows], alone=len(adapters) == 1)
         untied |= replace_whole(plan, whole, adapter.settings, embedding if tied else None)
         for name, update in rows.items():
-            H = plan[name].source.shape[1:]
-            fits = update.values.shape == (len(update.indices), *H) and max(update.indices) < plan[name].source.shape[0]
-            require_fit(name, fits, f"{update.values.shape} for {len(update.indices)} tokens", plan[name].source.shape)
+            V, *H = plan[name].source.shape
+            fits = update.values.shape == (len(update.indices), *H) and max(update.indices) < V
+            require_fit(name, fits, f"{update.values.shape} for {len(update.indices)} tokens", (V, *H))
             plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
         for module, parts in loras.items():
-            for name, update in lora_updates(module, parts, adapter, plan):
-                plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
+            name = f"{module}.weight"
+            update = lora_update(module, parts, adapter, plan[name].source.shape)
+            plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
     touched = [(name, p) for name, p in plan.items() if p.touched]
     if strange := [name for name, p in touched if not {p.dtype, *(t.dtype for t in p.inputs)} <= set(DTYPES)]:
         raise UserError(
@@ -237,7 +226,6 @@ def find_homes(
         on_embedding = EMBEDDING_PARTS[0] in parts
         needed = set(EMBEDDING_PARTS if on_embedding else LINEAR_PARTS)
         needed |= {MAGNITUDE} if settings.get("use_dora") and not on_embedding else set()
-        needed |= {LORA_BIAS} if settings.get("lora_bias") and not on_embedding else set()
         orphans += [f"{module}.lora_{part}" for part in parts if part not in needed or not needed <= set(parts)]
     if orphans:
         raise UserError(
@@ -293,10 +281,9 @@ def replace_whole(
     return unties
 
 
-def lora_updates(
-    module: str, parts: dict[str, TensorOnDisk], adapter: Adapter, plan: dict[str, PlannedTensor]
-) -> list[tuple[str, Lora | BiasUpdate]]:
-    """(tensor, update) of one module. Rank and alpha by PEFT's rule: the first pattern that matches, else the default.
+def lora_update(module: str, parts: dict[str, TensorOnDisk], adapter: Adapter, W: tuple[int, ...]) -> Lora:
+    """The update of one module, whose weight has the shape `W`. Rank and alpha are those of the first pattern that
+    matches, else the default.
 
     Source: peft 0.21 `LoraLayer.update_layer` and `set_scale`.
     """
@@ -306,29 +293,18 @@ def lora_updates(
         key = next((key for key in values if re.match(rf"(.*\.)?({key})$", module)), None)
         return adapter.settings[default] if key is None else values[key]
 
-    name, on_embedding = module + ".weight", EMBEDDING_PARTS[0] in parts
+    on_embedding = EMBEDDING_PARTS[0] in parts
     A, B = (parts[part] for part in (EMBEDDING_PARTS if on_embedding else LINEAR_PARTS))
-    magnitude, bias = parts.get(MAGNITUDE), parts.get(LORA_BIAS)
+    magnitude = parts.get(MAGNITUDE)
     rank, alpha = setting("rank_pattern", "r"), setting("alpha_pattern", "lora_alpha")
     require_fit(module, A.shape[:1] == (rank,), f"A {A.shape}", f"rank {rank} in adapter_config.json")
-    W = plan[name].source.shape
     O, I = (W[1], W[0]) if on_embedding and len(W) == 2 else (W[0], W[-1])  # noqa: E741
     fits = len(W) == len(A.shape) == len(B.shape) == 2 and (O, I, A.shape[0]) == (B.shape[0], A.shape[1], B.shape[1])
-    require_fit(name, fits and (not magnitude or magnitude.shape == W[:1]), f"A {A.shape}, B {B.shape}", W)
+    require_fit(
+        f"{module}.weight", fits and (not magnitude or magnitude.shape == W[:1]), f"A {A.shape}, B {B.shape}", W
+    )
     scale = adapter.weight * alpha / (math.sqrt(rank) if adapter.settings.get("use_rslora") else rank)
-    updates: list[tuple[str, Lora | BiasUpdate]] = [(name, Lora(A, B, scale, magnitude, on_embedding))]
-    if bias:
-        if module + ".bias" not in plan:
-            raise UserError(
-                "merge-bias-absent",
-                f"{module} was trained with lora_bias, but the base has no {module}.bias to add it to, and PEFT merges "
-                "no such adapter either:",
-                "serve it unmerged, or train without lora_bias.",
-            )
-        shape = plan[module + ".bias"].source.shape
-        require_fit(module + ".bias", bias.shape == shape, bias.shape, shape)
-        updates.append((module + ".bias", BiasUpdate(bias, scale)))
-    return updates
+    return Lora(A, B, scale, magnitude, on_embedding)
 
 
 def require_fit(name: str, fits: bool, found: object, needed: object) -> None:
