@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-FOLDED = 12  # letters: longer words of a table, such as paths, may be folded
+FOLDED = 12  # letters; longer words in a table, such as paths, may be folded
 
 
 def on_terminal() -> bool:

@@ -27,7 +27,7 @@ def write_sealed(path: Path, value: dict) -> None:
 def read_json(path: Path, sealed: bool = False) -> Any:
     """Raises UserError naming the file where it is not JSON, or not what `write_sealed` wrote.
 
-    With `sealed`, one without a seal is none that was.
+    With `sealed`, a file without a seal is refused too.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def damaged(path: Path, what: object) -> UserError:
-    """What to raise where a file that a run left is not as it was left."""
+    """The error for a file of a run that is not as it was written."""
     return UserError(
         "file-damaged",
         f"{path} is damaged ({what}).",

@@ -30,7 +30,7 @@ HASHES = dict[str, str | None]  # of a step's inputs, by label
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the files of an output directory tell."""
+    """One step, from the files in its folder."""
 
     folder: Path
     kind: str
@@ -45,7 +45,7 @@ class Step:
         return KINDS.get(self.kind, _UNKNOWN)
 
     def made_from(self) -> list[Input]:
-        """Its inputs; those that its manifest does not name are left out."""
+        """Its inputs that its recipe names."""
         return [one for one in self.about.inputs(self.recipe) if one.path]
 
     @property
@@ -103,7 +103,7 @@ _UNKNOWN = Kind(Strict, "", lambda recipe: ())  # of a later version, say
 
 
 def read_step(folder: Path) -> Step | None:
-    """What lies in `folder`; None where no verb wrote it.
+    """The step in `folder`; None where no verb wrote one.
 
     Raises:
         UserError: its manifest is damaged.
@@ -125,16 +125,16 @@ def read_step(folder: Path) -> Step | None:
 
 
 def _whole(folder: Path, path: Path, kind: Any, state: str, recipe: Any, inputs: Any, results: Any, times: Any) -> Step:
-    """The step that the file at `path` tells of; UserError where a part of it is not what such a step has."""
+    """The step that the file at `path` describes; UserError where a part is not of its type."""
     if not isinstance(kind, str):
-        raise damaged(path, "it does not tell of which kind it is")
+        raise damaged(path, "it does not state its kind")
     about = KINDS.get(kind, _UNKNOWN)
     parts = {"recipe": (lenient(about.recipe), recipe), "results": (about.leaves, results), "inputs": (HASHES, inputs)}
     return Step(folder, kind, state, _validated(path, **parts)["recipe"], inputs, results, times)
 
 
 def _validated(path: Path, **parts: tuple[Any, Any]) -> dict[str, Any]:
-    """The parts of a file, each a type and a value from JSON, as that type has it; UserError where one is not of it."""
+    """The parts of a file, each given as (type, value from JSON), validated; UserError names those of another type."""
     valid, wrong = {}, []
     for name, (kind, value) in parts.items():
         try:

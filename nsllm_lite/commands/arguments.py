@@ -1,4 +1,4 @@
-"""What can be typed: the verbs of `nsllm-lite`, their options, and the help they give. Only parses; cli.py calls."""
+"""The command line: the verbs of `nsllm-lite`, their options and help. It only parses; cli.py calls."""
 
 import argparse
 import signal
@@ -110,7 +110,7 @@ CHAIN_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
 
 SAVE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG", "PAGE")
-"""What stands for a path in the help; there a shell completes names of files."""
+"""Metavars of paths, for which a shell completes file names."""
 
 
 def build_parser() -> argparse.ArgumentParser:

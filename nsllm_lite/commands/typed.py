@@ -1,4 +1,4 @@
-"""Recipes from what is typed: a file with `key=value` words, or the own words of merge and eval."""
+"""Recipes from the command line: a file with `key=value` words, or the options of merge and eval."""
 
 import argparse
 from pathlib import Path
@@ -81,7 +81,7 @@ def parse_adapter(word: str) -> dict:
 
 
 def eval_recipe(args: argparse.Namespace) -> Recipe:
-    """Recipe and overrides, or models by name with words of their own."""
+    """A recipe file with overrides, or models with the options of eval."""
     first, *others = args.models
     is_file = first.endswith(YAML)
     given: dict[str, Any] = {"files": [parse_task_file(word) for word in args.file]} if args.file else {}

@@ -1,4 +1,4 @@
-"""Weights as they lie on disk: safetensors files read by slices, so that no model need fit in memory.
+"""Safetensors files read by slices, so that no model has to fit in memory.
 
 Plain reads, because the pages of a memory map would count as resident.
 """
@@ -118,7 +118,7 @@ def model_files(folder: Path) -> list[str]:
     """The names of the weights that transformers would load from a model's directory.
 
     Raises:
-        UserError: there are none, one is missing or lies elsewhere, or the index tells other tensors than they hold.
+        UserError: there are none, one is missing or lies elsewhere, or the index lists other tensors than they hold.
     """
     files = safety.weight_files(folder)
     if files == ["model.safetensors"]:
@@ -199,15 +199,11 @@ def same_bytes(one: TensorOnDisk, other: TensorOnDisk) -> bool:
     return alike and all(one.read(*piece) == other.read(*piece) for piece in slices(one.num_bytes, 1))
 
 
-def as_bytes(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
-
-
 def fingerprint_weights(model_dir: Path) -> str:
     """Identity of a model directory's weights: every safetensors header, and 64 KiB at 16 places of each file.
 
-    Reading all of an 8B model takes a minute; two models that differ only outside the sampled bytes are not told
-    apart, which a merge or a training step (both touch every layer) cannot produce.
+    Reading all of an 8B model takes a minute. Models that differ only outside the sampled bytes get the same identity;
+    a merge or a training step, which touch every layer, cannot produce such.
 
     Raises:
         UserError: the directory holds no safetensors.

@@ -1,7 +1,7 @@
-"""Into which base? Held-out losses of what each choice gives, in 16 bits and once NF4 rounds it again.
+"""Held-out losses of a merge into each base (original, dequantized), in 16 bits and rounded to NF4 again.
 
-The reference is what training had: the adapter on the NF4 base. Losses decide; how far a model's predictions are from
-the reference's (KL, same first choice) is told beside them.
+The reference is the model that was trained: the adapter on the NF4 base. Losses decide; the distance of the predictions
+from the reference's (KL, same first choice) is reported beside them.
 """
 
 import gc
@@ -23,7 +23,7 @@ from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
 from nsllm_lite.recipe.merge import Merge
 
-CHUNK_TOKENS = 256  # whose logits are there at a time
+CHUNK_TOKENS = 256  # whose logits are in memory at a time
 KL_ROWS = 8  # of the held-out rows, whose logits are compared
 CHOICES = ("original", "dequantized")
 TRAINED = "adapter on NF4(base)"

@@ -1,4 +1,4 @@
-"""What a merge reads: the base's weights and config, the adapters', and the proofs that they belong together."""
+"""What a merge reads: weights and configs of the base and the adapters, and checks that they belong together."""
 
 import re
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ Pattern = Annotated[str, AfterValidator(_is_pattern)]  # of a module's name
 
 
 class _Obeyed(BaseModel, strict=True):
-    """Of which kind the values in adapter_config.json are that are more than a word."""
+    """Types of the values in adapter_config.json that the merge uses."""
 
     r: Count
     lora_alpha: Number
@@ -61,7 +61,7 @@ class _File(BaseModel, strict=True):
 
 
 class _Training(BaseModel, strict=True):
-    """And in training.json, as our own training writes it."""
+    """Types of the values in training.json, which our own training writes."""
 
     base_fingerprint: str | None = None
     compute_dtype: str | None = None
@@ -104,7 +104,7 @@ class Adapter:
 
     @property
     def obeyed(self) -> dict:
-        """All of the settings that decides what is merged."""
+        """The settings that decide the merged weights."""
         return {key: value for key, value in self.settings.items() if value and key in OBEYED} | self.nf4_means
 
 
@@ -153,7 +153,7 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
         raise UserError(
             "merge-adapter-unsupported",
             f"{folder} was made with {', '.join(f'{key}={settings[key]!r}' for key in sorted(refused))}, for "
-            "which the merged weight is not W + s B A, or was never proved to be.",
+            "which the merged weight is not W + s B A, or is not tested to be.",
             "Only LoRA, rsLoRA and DoRA are merged here:",
             "merge this one with PEFT's merge_and_unload, or train without that setting.",
         )
@@ -170,7 +170,7 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
 
 
 def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
-    """Adapters of our own training tell the fingerprint of their base, others its name."""
+    """Adapters of our own training state the fingerprint of their base, others its name."""
     told = adapter.training.get("base_fingerprint")
     if told == base.fingerprint:
         return

@@ -1,6 +1,6 @@
-"""Where every tensor of a merged model comes from, settled before the first byte is written.
+"""Where every tensor of a merged model comes from, decided before the first byte is written.
 
-Every tensor of an adapter finds its home in the base, or the merge fails naming it.
+Every tensor of an adapter has a place in the base, or the merge fails and names it.
 """
 
 import math
@@ -89,7 +89,7 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
     """Every tensor of the result by name, its weights in the dtype of that name or each in the base's own.
 
     Raises:
-        UserError: a tensor of an adapter has no home in the base, or does not fit there.
+        UserError: a tensor of an adapter has no place in the base, or does not fit there.
     """
     tied = bool(base.config.get("tie_word_embeddings")) or HEAD not in base.tensors
     dtype = DTYPE_NAMES.get(dtype_name)
@@ -124,7 +124,7 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
 
 
 def require_addable(adapter: Adapter, replaced: list[str], alone: bool) -> None:
-    """Raises UserError where an adapter that is one of several, or is taken so many times, does not just add."""
+    """Raises UserError where an adapter that is one of several, or has a weight, is more than an added update."""
     what = [f"replaces {listed(replaced)} as a whole"] if replaced else []
     what += ["has DoRA magnitudes, which hold for its own base"] if adapter.settings.get("use_dora") else []
     if what and not alone:
@@ -157,10 +157,10 @@ EXACT = Rounding(None, False, {})
 
 
 def on_rounding(plan: Plan, adapters: list[Adapter], recipe: Merge) -> tuple[Plan, Rounding]:
-    """The plan that begins with what training saw: the weights it held in NF4, rounded; only those.
+    """The plan on the weights that training saw: those it held in NF4 are rounded first, and only those.
 
     Raises:
-        UserError: the training was not in NF4, or nobody tells how it quantised.
+        UserError: the training was not in NF4, or it is not stated how it quantised.
     """
     adapter = next((adapter for adapter in adapters if adapter.training), adapters[0])
     quantisation = adapter.training.get("quantisation", "nf4")
@@ -198,7 +198,7 @@ def find_homes(
     """LoRA parts by module, whole tensors by the name of the base's they replace, trained rows by the embedding's.
 
     Raises:
-        UserError: a tensor finds no home, lacks its partner, or is LoRA on tied embeddings.
+        UserError: a tensor has no place, lacks its partner, or is LoRA on tied embeddings.
     """
     tensors, settings = adapter.tensors, adapter.settings
     if tied and (bad := [n for n in tensors if ".lora_embedding_" in n or n.startswith("lm_head.lora_")]):

@@ -29,7 +29,7 @@ from nsllm_lite.merge.plan import PlannedTensor, Rounding
 
 PROGRESS = "progress.jsonl"
 SYNC_BYTES = 256 * 2**20  # so much at the most is done again after a kill
-SAMPLED = 8  # of the slices of a tensor, one in so many is looked at more closely, the first among them
+SAMPLED = 8  # one slice in so many of a tensor, its first included, is checked more closely
 
 
 class Shard(NamedTuple):
@@ -127,7 +127,7 @@ def write_weights(
 
 
 def _is_there(folder: Path, shard: Shard, written: Written) -> bool:
-    """Whether the file holds at least what `written` says of it, which is nothing for those not begun."""
+    """Whether the file holds at least what `written` records of it."""
     path = folder / shard.file
     size = path.stat().st_size if path.is_file() else 0
     if shard.file in written.sha256:
@@ -185,7 +185,7 @@ def write_shard(
 
 
 class ShardFile:
-    """A shard as it grows, with its hash. Beside the writing it is put on the disk, and then said to be there."""
+    """A shard as it is written, with its hash. A thread fsyncs it meanwhile, and then records it in `progress`."""
 
     def __init__(self, folder: Path, shard: Shard, written: Written, progress: BinaryIO):
         self._name, self._written, self._progress = shard.file, written, progress

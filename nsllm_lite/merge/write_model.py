@@ -142,7 +142,7 @@ def used_bytes(folder: Path) -> int:
 def choose_base_weights(
     recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan, partial: Path
 ) -> tuple[str, dict | None]:
-    """`original` or `dequantized`, and the table it was chosen by; the table of a killed run is taken up again."""
+    """`original` or `dequantized`, and the table it was chosen by; a killed run's table is read again."""
     if recipe.base_weights != "auto":
         return recipe.base_weights, None
     from nsllm_lite.merge.compare import compare, lowest
@@ -158,7 +158,7 @@ def choose_base_weights(
 
 
 def write_other_files(partial: Path, base: Base, plan: Plan, recipe: Merge, written: Written) -> list[str]:
-    """Tokenizer, licence and config; what of them is code, a pickle or names code stays behind, and is returned."""
+    """Copies tokenizer, licence and config; returns what is left out: code, pickles, and settings that name code."""
     left = []
     for path in sorted({path for pattern in COPIED for path in base.folder.glob(pattern) if path.is_file()}):
         if path.suffix.lower() not in TAKEN_OVER:
@@ -189,12 +189,12 @@ def write_other_files(partial: Path, base: Base, plan: Plan, recipe: Merge, writ
         {name: shares(figures) for name, figures in written.figures.items() if figures.num_entries},
     )
     if left:
-        print(f"Of {base.folder} this is left behind, since it is code, a pickle, or names code: {', '.join(left)}")
+        print(f"Not copied from {base.folder}: {', '.join(left)} (code, a pickle, or a setting that names code)")
     return left
 
 
 def shares(figures: Figures) -> dict[str, float]:
-    """Of an update D, in shares of 1: see `Figures`. NF4 is measured on 64 rows of every eighth slice."""
+    """Of an update D, as shares from 0 to 1 (see `Figures`). NF4 is measured on 64 rows of every eighth slice."""
     return {
         "max_abs_delta": figures.max_abs_delta,
         "delta_norm": figures.energy**0.5,
