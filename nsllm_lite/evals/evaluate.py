@@ -18,7 +18,7 @@ import numpy as np
 
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import write_atomic
-from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, write_json
 from nsllm_lite.artifact.step import begin, finish, is_finished, read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals import charts
@@ -152,20 +152,15 @@ def _missing(asked: Asked, out: Path) -> int:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The whole lines of a file of predictions; a last one that was cut off, perhaps within a letter, is not there."""
-    if not path.is_file():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [Prediction(**json.loads(line)) for line in lines]
+    """Those that are there; one that was cut off is not, and its item is asked again."""
+    return [Prediction(**line) for line in read_lines(path)]
 
 
 def _answer(asked: Asked, engine: "Engine", out: Path) -> None:
     """Appends a prediction for each missing item."""
     path = asked.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    there = read_predictions(path)
-    write_atomic(path, "".join(map(_line, there)))  # without a line cut off
-    done = {found.item for found in there}
+    done = {line["item"] for line in cut_lines(path)}
     what = f"{asked.model}: {asked.set.name}, {asked.mode}"
     with (
         open(path, "a", encoding="utf-8") as file,

@@ -22,6 +22,7 @@ from nsllm_lite.models import causal
 from nsllm_lite.models.causal import Batch
 from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks.prompt import plain_prompt
+from nsllm_lite.terminal import as_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -89,13 +90,11 @@ class Ledger:
         return found
 
     def table(self) -> str:
-        counts = self.counts()
-        width = max(10, *map(len, counts)) if counts else 10
-        lines = [f"{'source':<{width}} {'in':>8} {'used':>8}  left out"]
-        for source, row in counts.items():
+        lines = []
+        for source, row in self.counts().items():
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in row["left_out"].items())
-            lines.append(f"{source:<{width}} {row['in']:>8,} {row['used']:>8,}  {reasons}".rstrip())
-        return "\n".join(lines)
+            lines.append((source, f"{row['in']:,}", f"{row['used']:,}", reasons))
+        return as_text(("source", "in", "used", "left out"), lines, right=("in", "used"))
 
     @property
     def share_left_out(self) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsllm_lite.artifact.disk import save_picture
+from nsllm_lite.artifact.json_files import read_lines
 from nsllm_lite.errors import UserError
 from nsllm_lite.train.spikes import judge
 
@@ -72,7 +73,7 @@ def plot_losses(out: Path, num_steps: int, curves: dict[str, str] = CURVES, over
     """Draws metrics.jsonl into loss.png; `curves` are the held-out losses and their labels, `overlay` another run's."""
     from matplotlib.figure import Figure
 
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(out / "metrics.jsonl")
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     draw_losses(axes, lines, curves)

@@ -271,7 +271,7 @@ def test_a_run_as_one_page(chain, tmp_path, capsys):
     ("name", "change", "where"),
     [
         ("manifest.json", {"recipe": {"kind": "train", "rows": 5}}, "recipe.rows: "),
-        ("manifest.json", {"results": []}, "results.: "),
+        ("manifest.json", {"results": []}, "results: "),
         ("manifest.json", {"inputs": {"base": 1}}, "inputs.base: "),
         ("manifest.json", {"verb": ["train"]}, "kind"),
         ("times.json", {"started": 5}, "started: "),

@@ -107,15 +107,6 @@ def test_a_stopped_evaluation_goes_on(two, talker, other_talker, capsys):
     assert "finished, skipped" in capsys.readouterr().out
 
 
-def test_a_line_that_was_cut_off_anywhere_is_not_there(tmp_path):
-    lines = ['{"item": 0, "answer": "α", "text": "α"}\n', '{"item": 1, "answer": null, "text": "é µm"}\n']
-    whole = "".join(lines).encode()
-    for size in range(len(whole) + 1):
-        (tmp_path / "cut.jsonl").write_bytes(whole[:size])
-        there = [found.item for found in read_predictions(tmp_path / "cut.jsonl")]
-        assert there == list(range((size >= len(lines[0].encode())) + (size == len(whole))))
-
-
 def test_only_what_is_missing_is_asked(two, talker, other_talker, monkeypatch):
     folder, results = two
     (folder / "eval/manifest.json").unlink()

@@ -151,9 +151,9 @@ def test_a_task_that_cannot_be_made_is_absent_and_said_to_be(tmp_path, capsys):
     capsys.readouterr()
     make_tasks(tasks_of(tmp_path / "corpus", tmp_path / "out", [BUNDLED_QUESTIONS]))
     text = capsys.readouterr().out
-    assert "classification   absent: no discipline 12" in text
-    assert "moves            absent: no moves 12" in text
-    assert "multiple_choice  absent: " in text
+    assert "absent: no discipline 12" in text
+    assert "absent: no moves 12" in text
+    assert "absent: its paper" in text
     assert set(items_in(tmp_path / "out", "train")) == {"title"}
 
 

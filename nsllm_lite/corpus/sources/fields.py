@@ -3,7 +3,6 @@
 Also the entrance for every Parquet file: without a map its columns are known by their names, as those of `table`.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -14,6 +13,7 @@ from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADA
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.tables import iter_rows
 from nsllm_lite.corpus.sources import arxiv, table
+from nsllm_lite.errors import nearest
 from nsllm_lite.formats.documents import Document, as_doi
 from nsllm_lite.recipe.corpus import Fields
 
@@ -198,8 +198,7 @@ def _top(path: str, names: list[str]) -> str | None:
 def _no_field(absent: list[str], names: Iterable[str]) -> str:
     names = [name for name in names if len(name) <= MAX_NAME_CHARS]
     plain = {name.lower(): name for name in names[:1000]}
-    near = (difflib.get_close_matches(path.lower(), plain, n=1, cutoff=0.5) for path in absent)
-    hints = " or ".join(plain[match[0]] for match in near if match)
+    hints = " or ".join(plain[near] for path in absent if (near := nearest(path.lower(), plain, 0.5)))
     hint = f"; did you mean {hints}?" if hints else ""
     return f"no field {' or '.join(absent)}; the fields are: {_listed(names)}{hint}"
 
