@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from nsllm_lite.models.engines import open_engine
 from nsllm_lite.recipe.evals import EvalExecution
 from nsllm_lite.tasks.bundled import bundled
-from nsllm_lite.tasks.task import TASKS, choose_shots, few_shot_prompt, labels_of
+from nsllm_lite.tasks.task import all_tasks
 from tests.evals.conftest import make_talker
 
 SHAPE = {
@@ -41,12 +41,12 @@ def compare(model: Path, num_items: int) -> None:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    task = TASKS["classification"]
+    task = all_tasks()["classification"]
     sets = bundled(task.name)
     items = sets["test"][:: max(1, len(sets["test"]) // num_items)][:num_items]
-    labels = [f" {label}" for label in labels_of(task, sets["test"])]
-    shots = choose_shots(task, sets["train"], 0)
-    prompts = [few_shot_prompt(task, item, shots) for item in items]
+    labels = [f" {label}" for label in task.labels_of(sets["test"])]
+    shots = task.choose_shots(sets["train"], 0)
+    prompts = [task.few_shot_prompt(item, shots) for item in items]
 
     engine = open_engine(str(model), device="cpu", how=EvalExecution())
     started = time.perf_counter()

@@ -1,5 +1,8 @@
 """Errors that end a verb, with a stable code, so that tests and scripts do not depend on the wording."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class _Coded:
     """`code` is in kebab-case and does not change; the words may.
@@ -23,3 +26,14 @@ class UserError(_Coded, ValueError):
 
 class RunError(_Coded, RuntimeError):
     """The run stopped itself; what it finished is kept."""
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word that is most like `word`; `cutoff`, from 0 to 1, is how like it must be."""
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
+    """A question that names the nearest known word; `otherwise` where none is like it."""
+    near = nearest(word, known, cutoff)
+    return f"Did you mean {near}?" if near else otherwise

@@ -1,4 +1,4 @@
-"""What is not taken on trust of corpora, model folders and adapters: links, names of files, settings, characters."""
+"""Checks on untrusted corpora, model folders and adapters: links, file names, settings, control characters."""
 
 import re
 import signal
@@ -13,7 +13,7 @@ from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.errors import UserError
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_HEAVY_PATTERN = re.compile(r"\)[*+{]|(?:[*+{].*){7}", re.DOTALL)  # may take a regular expression years
+_HEAVY_PATTERN = re.compile(r"\)[*+{]|(?:[*+{].*){7}", re.DOTALL)  # such a pattern can take exponential time
 MAX_PATTERN_CHARS = 2_000
 MAX_NAME_BYTES = 255  # that a file system takes
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -22,7 +22,7 @@ MAX_CHAT_CHARS = 1 << 24
 
 
 def printable(text: str) -> str:
-    r"""`text` with the characters that command a terminal written out (\x1b); line ends and tabs stay."""
+    r"""`text` with terminal control characters escaped (\x1b); line ends and tabs stay."""
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\u0100" else "\ufffd", text)
 
 
@@ -39,7 +39,7 @@ def leads_outside(path: Path, top: Path) -> bool:
 
 
 def require_inside(path: Path, top: Path) -> None:
-    """Raises UserError where a file of a model folder is a link that leads out of it, to a file of yours perhaps."""
+    """Raises UserError where a file of a model folder is a link that leads out of it, perhaps to a private file."""
     if leads_outside(path, top):
         raise UserError(
             "model-link-outside",
@@ -73,7 +73,7 @@ def require_plain_model(folder: Path) -> dict[str, Any]:
         if remote := [value for value in kernels if "/" in str(value)]:
             raise UserError(
                 "model-names-code",
-                f"{folder}/config.json requests attention from {remote[0]!r}, code of others.",
+                f"{folder}/config.json requests attention from {remote[0]!r}, which is code.",
                 "A model may not name code to run:",
                 "remove that setting, and the model is read without it.",
             )
@@ -122,10 +122,10 @@ def _indexed(folder: Path) -> list[str]:
 
 
 def require_lora(settings: object, where: Path) -> None:
-    """Refuses what an adapter's config could make PEFT do beside LoRA: fetch other adapters, import modules, hang.
+    """Refuses an adapter config that makes PEFT do more than LoRA: fetch other adapters, import modules, or hang.
 
     Raises:
-        UserError: it is no LoRA, asks for Megatron's modules, or holds a pattern that may match for ever.
+        UserError: it is no LoRA, names Megatron's modules, or contains a pattern that may not end.
     """
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         kind = settings.get("peft_type") if isinstance(settings, dict) else type(settings).__name__
@@ -147,7 +147,7 @@ def require_lora(settings: object, where: Path) -> None:
             if _HEAVY_PATTERN.search(str(pattern)) or len(str(pattern)) > MAX_PATTERN_CHARS:
                 raise UserError(
                     "adapter-pattern-endless",
-                    f"{where}: the pattern {str(pattern)[:80]!r} of {key} may take forever to match.",
+                    f"{where}: the pattern {str(pattern)[:80]!r} of {key} may take exponential time to match.",
                     f"Repeated groups and more than six repetitions in one pattern of {key} are refused:",
                     "name the modules instead.",
                 )

@@ -1,8 +1,10 @@
-"""What a verb tells: tables on a terminal, and in pipes and logs the same as plain lines, whole and uncoloured."""
+"""What a verb prints: tables drawn by rich on a terminal, plain text elsewhere; the same as Markdown and as HTML."""
 
+import html
 import os
+import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-FOLDED = 12  # letters: longer words of a table, such as paths, may be folded
+FOLDED = 12  # letters; longer words in a table, such as paths, may be folded
 
 
 def on_terminal() -> bool:
@@ -41,24 +43,48 @@ def row(cells: Sequence[str], widths: Sequence[int], style: str = "bold") -> Non
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> None:
-    """A head and rows; the columns named in `right` are aligned there.
+    """Prints a head and rows; the columns named in `right` are aligned there.
 
     A terminal too narrow for it gets each row as a block, a cell a line.
     """
-    rows = [[printable(cell) for cell in cells] for cells in rows]
-    sides = ["right" if head in right else "left" for head in heads]
     if on_terminal():
-        _draw(heads, rows, sides)
-        return
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for line in (heads, *rows):
-        columns = zip(line, widths, sides, strict=True)
-        print("  ".join(f"{cell:{'>' if side == 'right' else '<'}{width}}" for cell, width, side in columns).rstrip())
-    sys.stdout.flush()
+        rows = [[printable(cell) for cell in cells] for cells in rows]
+        _draw(heads, rows, ["right" if head in right else "left" for head in heads])
+    else:
+        print(as_text(heads, rows, right), flush=True)
+
+
+def as_text(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> str:
+    """A table as lines of text, each column as wide as its longest cell."""
+    lines = [heads, *([printable(cell) for cell in cells] for cells in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    forms = [f"{'>' if head in right else '<'}{width}" for head, width in zip(heads, widths, strict=True)]
+    return "\n".join("  ".join(map(format, line, forms)).rstrip() for line in lines)
+
+
+def as_markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> str:
+    """A table of Markdown whose cells cannot hold a line, a column or HTML of their own."""
+    lines = ["|" + "|".join(f" {as_cell(cell)} " if cell else " " for cell in cells) + "|" for cells in (heads, *rows)]
+    rule = "|".join("---:" if head in right else "---" for head in heads)
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
+
+
+def as_cell(text: str) -> str:
+    """`text` as a cell of Markdown: of several lines one, and nothing in it ends the cell or is HTML."""
+    text = printable(" ".join(text.split())).replace("|", "\\|")
+    is_code = len(text) > 2 and text[0] == text[-1] == "`"
+    return "`" + text[1:-1].replace("`", "'") + "`" if is_code else text.replace("<", "&lt;")
+
+
+def as_html(heads: Sequence[str], rows: Iterable[Sequence[str]], long: int = 60) -> str:
+    """A table of HTML; cells of more than `long` characters have the class `long`."""
+    lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in heads)]
+    lines += ["".join(f"<td{' class=long' * (len(c) > long)}>{html.escape(c)}</td>" for c in cells) for cells in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def markdown(text: str) -> None:
-    """Markdown as it is; on a terminal its tables are drawn, and bold words and headings are bold."""
+    """Prints Markdown as it is; on a terminal its tables are drawn, and bold words and headings are bold."""
     text = printable(text)
     if not on_terminal():
         print(text, flush=True)
@@ -66,7 +92,7 @@ def markdown(text: str) -> None:
     console, waiting = _console(), []
     for line in [*text.split("\n"), ""]:
         if line.startswith("|"):
-            waiting.append([cell.strip() for cell in line[1:-1].split("|")])
+            waiting.append([cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line[1:-1])])
             continue
         if waiting:
             heads, rules, *rows = waiting
@@ -100,7 +126,7 @@ def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: Sequence[s
 
 
 def _text(line: str) -> "Text":
-    """**Bold** words of Markdown in bold, and nothing else of it heeded."""
+    """`line` with **bold** words in bold; other Markdown stays as it is."""
     from rich.text import Text
 
     parts = line.split("**")

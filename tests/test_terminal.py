@@ -78,6 +78,22 @@ def test_markdown_is_itself_in_a_pipe_and_drawn_on_a_terminal(capsys, columns):
         assert word in drawn
 
 
+def test_one_table_as_markdown_and_html(capsys, columns):
+    rows = [("a|b", "1", "<i>\n`x`"), ("`c<|`'`", "", "\x1b[2J")]
+    text = terminal.as_markdown(("", "n", "what"), rows, right=("n",))
+    assert text.split("\n") == [
+        "| | n | what |", "|---|---:|---|", r"| a\|b | 1 | &lt;i> `x` |", r"| `c<\|''` | | \x1b[2J |",
+    ]  # fmt: skip
+    columns(80)
+    terminal.markdown(text)
+    assert ["a|b", "1", "&lt;i>", "`x`"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    page = terminal.as_html(("a & b", "n"), [("<script>", "x" * 61)])
+    assert page == (
+        "<table><tr><th>a &amp; b</th><th>n</th></tr><tr><td>&lt;script&gt;</td><td class=long>" + "x" * 61
+        + "</td></tr></table>"
+    )  # fmt: skip
+
+
 def test_colours_are_for_terminals_only(tmp_path, capfd, monkeypatch):
     """The command itself, in a pipe and in a terminal."""
     write_json(tmp_path / "merged/manifest.json", {

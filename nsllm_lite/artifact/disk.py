@@ -31,7 +31,7 @@ def require_disk(path: Path, need_bytes: int, what: str) -> None:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Of any library's error: those of Rust (safetensors, tokenizers) and NumPy tell it in words only."""
+    """Of any library's error; those of Rust (safetensors, tokenizers) and NumPy say it in words only."""
     full = (errno.ENOSPC, errno.EDQUOT)
     words = [f"os error {number}" for number in full] + [os.strerror(number) for number in full]
     in_words = any(one in str(error) for one in words) or re.fullmatch(r"\d+ requested and \d+ written", str(error))
@@ -49,7 +49,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, which becomes `path` at the end; where that is not reached, nothing does."""
+    """Yields a name beside `path` to write to; it is renamed to `path` at the end, or deleted on an error."""
     part = path.with_name(path.name + ".part")
     try:
         yield part
@@ -59,13 +59,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def save_picture(figure: "Figure", png: Path, **options: Any) -> None:
-    """The same bytes for the same picture."""
+    """Writes a PNG without version or date, so that the same picture gives the same bytes."""
     with whole_file(png) as part:
         figure.savefig(part, format="png", metadata={"Software": None}, **({"dpi": 120} | options))
 
 
 def sync_folder(path: Path) -> None:
-    """Puts the names in a folder on the disk, such as one just renamed."""
+    """fsyncs a folder, so that renames within it survive a crash."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -74,7 +74,7 @@ def sync_folder(path: Path) -> None:
 
 
 def replace_folder(part: Path, final: Path) -> None:
-    """Gives the folder `part` the name `final`. What has that name goes first, at once: a kill never leaves half."""
+    """Renames the folder `part` to `final`; an older `final` is renamed before it is deleted."""
     old = final.with_name(final.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():

@@ -1,8 +1,8 @@
 """Ending early without loss: Ctrl-C, SIGTERM (Slurm, Colab, `kill`), SIGHUP, or time that is up.
 
-Most work can be cut anywhere, because what is unfinished is done again: there `Stop` is raised where the signal meets
-it. Training has in memory what no file has yet: within `deferred` the first signal is only noted, until
-`raise_if_requested` is called where nothing is half-done. A second signal ends the process at once.
+Most work can stop anywhere, because unfinished work is done again: there a signal raises `Stop` at once. Training holds
+state that is in no file yet: within `deferred` the first signal is only recorded, until `raise_if_requested` is called
+between two steps. A second signal ends the process at once.
 """
 
 import os
@@ -29,7 +29,7 @@ class Stop(BaseException):
 
 
 class _Requested:
-    """What the signals have said so far; of the process, as signals are."""
+    """The signals received so far; one state a process, as signal handlers have."""
 
     signum = 0
     when = 0.0
@@ -40,7 +40,7 @@ class _Requested:
 
 @contextmanager
 def listening(max_hours: float | None = None, save_on: signal.Signals | None = None) -> Iterator[None]:
-    """Within it signals end the work as above, and so does the clock after `max_hours`; `save_on` asks to be saved.
+    """Signals, and the clock after `max_hours`, end the work as above; the signal `save_on` requests a checkpoint.
 
     A signal that is ignored (SIGHUP under nohup) stays so. In a thread other than the main one this does nothing.
     """
@@ -80,11 +80,10 @@ def _save(signum: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def deferred(on_stop: Callable[[], None], alone: bool = True) -> Iterator[None]:
-    """Within it a signal waits for `raise_if_requested`; then `on_stop` is called on the way out. A signal that arrived
-    after the last check is raised on exit.
+    """A signal waits for `raise_if_requested`; `on_stop` is then called before the exit. A signal that arrived after
+    the last check is raised on exit.
 
-    Of several processes that work together none may leave by itself (`alone` False): `raise_if_requested` does nothing,
-    and they are to agree on `requested`.
+    With several processes (`alone` False) `raise_if_requested` does nothing: they first have to agree on `requested`.
     """
     _Requested.is_patient, _Requested.is_alone = True, alone
     try:
@@ -103,7 +102,7 @@ def requested() -> int:
 
 
 def raise_if_requested() -> None:
-    """Raises `Stop` if a signal has come: nothing is half-done here."""
+    """Raises `Stop` if a signal has come; called where no step is half done."""
     if _Requested.signum and _Requested.is_alone:
         raise Stop(_Requested.signum)
 

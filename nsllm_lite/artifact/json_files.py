@@ -1,7 +1,8 @@
-"""JSON files that are whole, and say when they were changed."""
+"""JSON files that are whole and show when they were changed, and files of JSON lines that a kill may cut off."""
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def write_sealed(path: Path, value: dict) -> None:
 def read_json(path: Path, sealed: bool = False) -> Any:
     """Raises UserError naming the file where it is not JSON, or not what `write_sealed` wrote.
 
-    With `sealed`, one without a seal is none that was.
+    With `sealed`, a file without a seal is refused too.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -52,8 +53,41 @@ def read_object(path: Path, **needed: type) -> dict[str, Any]:
     return value
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects in the lines of a file, up to the first line that is none; [] where there is no file.
+
+    A process that was killed while it wrote leaves its last line cut off, perhaps within a letter. Nothing behind a
+    damaged line is used either: what follows was written by a run that counted on it.
+    """
+    return [value for _, value in _whole_lines(path)]
+
+
+def cut_lines(path: Path, last: int | None = None, key: str = "step") -> list[dict[str, Any]]:
+    """`read_lines` with `key` at most `last`; a file that is there then holds these lines alone, as they were."""
+    kept = []
+    for text, value in _whole_lines(path):
+        if last is not None and type(value.get(key)) is not int:
+            break
+        kept += [(text, value)] if last is None or value[key] <= last else []
+    if path.is_file():
+        write_atomic(path, "".join(text + "\n" for text, _ in kept))
+    return [value for _, value in kept]
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        try:
+            text = line.decode()
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(value, dict):
+            return
+        yield text, value
+
+
 def damaged(path: Path, what: object) -> UserError:
-    """What to raise where a file that a run left is not as it was left."""
+    """The error for a file of a run that is not as it was written."""
     return UserError(
         "file-damaged",
         f"{path} is damaged ({what}).",

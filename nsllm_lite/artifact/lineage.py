@@ -7,12 +7,13 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from nsllm_lite.artifact.json_files import damaged, read_json
+from nsllm_lite.artifact.json_files import damaged, read_json, read_lines
 from nsllm_lite.artifact.step import utc
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.kinds import KINDS, Input, Kind
@@ -29,7 +30,7 @@ HASHES = dict[str, str | None]  # of a step's inputs, by label
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the files of an output directory tell."""
+    """One step, from the files in its folder."""
 
     folder: Path
     kind: str
@@ -44,7 +45,7 @@ class Step:
         return KINDS.get(self.kind, _UNKNOWN)
 
     def made_from(self) -> list[Input]:
-        """Its inputs; those that its manifest does not name are left out."""
+        """Its inputs that its recipe names."""
         return [one for one in self.about.inputs(self.recipe) if one.path]
 
     @property
@@ -54,15 +55,8 @@ class Step:
         return path.parent.name if path.name == "train" else path.name
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, up to one that is being written, or is none."""
-        path, lines = self.folder / "metrics.jsonl", []
-        for line in path.read_text(errors="replace").split("\n") if path.is_file() else []:
-            try:
-                Line.model_validate_json(line)
-                lines.append(json.loads(line))
-            except (ValueError, RecursionError):
-                break
-        return lines
+        """The lines of metrics.jsonl, up to one that is being written or damaged."""
+        return list(takewhile(_is_metrics, read_lines(self.folder / "metrics.jsonl")))
 
     def tokens(self) -> int | None:
         """Tokens trained on; of a corpus, those to train on."""
@@ -95,6 +89,13 @@ class Step:
         return sum(path.lstat().st_size for path in files if path.exists())
 
 
+def _is_metrics(line: dict[str, Any]) -> bool:
+    try:
+        return bool(Line.model_validate(line))
+    except ValidationError:
+        return False
+
+
 _UNKNOWN = Kind(Strict, "", lambda recipe: ())  # of a later version, say
 
 
@@ -102,7 +103,7 @@ _UNKNOWN = Kind(Strict, "", lambda recipe: ())  # of a later version, say
 
 
 def read_step(folder: Path) -> Step | None:
-    """What lies in `folder`; None where no verb wrote it.
+    """The step in `folder`; None where no verb wrote one.
 
     Raises:
         UserError: its manifest is damaged.
@@ -124,16 +125,16 @@ def read_step(folder: Path) -> Step | None:
 
 
 def _whole(folder: Path, path: Path, kind: Any, state: str, recipe: Any, inputs: Any, results: Any, times: Any) -> Step:
-    """The step that the file at `path` tells of; UserError where a part of it is not what such a step has."""
+    """The step that the file at `path` describes; UserError where a part is not of its type."""
     if not isinstance(kind, str):
-        raise damaged(path, "it does not tell of which kind it is")
+        raise damaged(path, "it does not state its kind")
     about = KINDS.get(kind, _UNKNOWN)
     parts = {"recipe": (lenient(about.recipe), recipe), "results": (about.leaves, results), "inputs": (HASHES, inputs)}
     return Step(folder, kind, state, _validated(path, **parts)["recipe"], inputs, results, times)
 
 
 def _validated(path: Path, **parts: tuple[Any, Any]) -> dict[str, Any]:
-    """The parts of a file, each a type and a value from JSON, as that type has it; UserError where one is not of it."""
+    """The parts of a file, each given as (type, value from JSON), validated; UserError names those of another type."""
     valid, wrong = {}, []
     for name, (kind, value) in parts.items():
         try:
@@ -176,7 +177,7 @@ def steps_behind(*folders: str | Path) -> list[Step]:
     while waiting and len(found) < MAX_BEHIND:
         folder = waiting.pop(0)
         places = [folder, folder.parent] if folder.name in ("adapter", "model") else [folder]
-        step = next(filter(None, map(_finished, places)), None)
+        step = next(filter(None, map(finished_step, places)), None)
         if step is None or step.folder in [known.folder for known in found]:
             continue
         found.append(step)
@@ -192,7 +193,7 @@ def corpus_of(step: Step) -> Step | None:
     """
     rows = Path(getattr(step.recipe, "rows", None) or "")
     place = here(str(rows.parents[2]), step) if len(rows.parents) > 2 and step.rows != "general" else None
-    return _finished(place) if place else None
+    return finished_step(place) if place else None
 
 
 def corpora_behind(model: str) -> list[Step]:
@@ -201,10 +202,11 @@ def corpora_behind(model: str) -> list[Step]:
     return list(found.values())
 
 
-def _finished(folder: Path) -> Step | None:
+def finished_step(folder: Path) -> Step | None:
+    """The finished step in `folder`; None where there is none that can be read."""
     try:
         step = read_step(folder)
-    except ValueError:
+    except (ValueError, OSError):
         return None
     return step if step and step.state == FINISHED else None
 

@@ -64,7 +64,7 @@ def _take(path: Path, out: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # the folder has just been removed by one who gave up
+        except FileNotFoundError:  # another process that gave up has just removed the folder
             continue
         try:
             locked = _flock(file)
@@ -96,7 +96,7 @@ def _flock(file: int) -> bool | None:
 
 
 def _require_gone(path: Path, out: Path, holder: dict[str, Any], locked: bool) -> None:
-    """Raises UserError where the one who signed the lock, which is not locked, is alive."""
+    """Raises UserError where the process that signed the lock, which is not locked now, is alive."""
     who = f"process {holder['pid']} on {holder['host']}"
     if holder["host"] == socket.gethostname():
         if not locked and Path(f"/proc/{holder['pid']}").exists():
@@ -121,7 +121,7 @@ def _refusal(out: Path, path: Path, holder: dict[str, Any]) -> UserError:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Who signed the lock; None where nobody has, or it cannot be read. Opened anew each time, as NFS needs it."""
+    """Who signed the lock; None where it is unsigned or unreadable. It is opened anew each time, which NFS requires."""
     try:
         found = json.loads(path.read_text())
         return found if {"pid", "host", "since", "beat"} <= found.keys() else None
@@ -144,5 +144,5 @@ def _beat(file: int, over: threading.Event) -> None:
     beat = 0
     while not over.wait(BEAT_S):
         beat += 1
-        with contextlib.suppress(OSError):  # a full disk, say: the run itself will tell
+        with contextlib.suppress(OSError):  # such as a full disk, which the run itself reports
             _sign(file, beat)

@@ -23,7 +23,7 @@ def read_manifest(out: Path) -> dict | None:
     """The manifest of `out`, or None where the directory is absent or unfinished.
 
     Raises:
-        UserError: it is damaged, or none that `finish` writes.
+        UserError: it is damaged, or was not written by `finish`.
     """
     path = Path(out) / "manifest.json"
     if not path.is_file():
@@ -46,13 +46,13 @@ def _changes(recipe: dict, inputs: dict[str, str | None], before: dict) -> list[
 
 
 def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
-    """Marks `out` as this run's: `run.json` says what is being made, so that only the same run continues it.
+    """Writes `run.json`, the recipe and inputs of this run, so that only the same run continues in `out`.
 
     Raises:
         UserError: `out` holds an unfinished run of another recipe or of other inputs.
     """
     path = out / "run.json"
-    is_begun = path.is_file() and len(os.listdir(out)) > 1  # alone it is of a run that failed at once
+    is_begun = path.is_file() and len(os.listdir(out)) > 1  # run.json alone is left by a run that failed at once
     if is_begun and (changed := _changes(recipe, inputs, read_object(path, recipe=dict, inputs=dict))):
         raise UserError(
             "unfinished-run-differs",

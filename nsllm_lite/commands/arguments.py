@@ -1,12 +1,17 @@
-"""What can be typed: the verbs of `nsllm-lite`, their options, and the help they give. Only parses; cli.py calls."""
+"""The command line: the verbs of `nsllm-lite`, their options and help. It only parses; cli.py calls."""
 
 import argparse
 import signal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic_core import PydanticUndefined
 
 from nsllm_lite import __version__
+from nsllm_lite.recipe.evals import Eval
 from nsllm_lite.recipe.kinds import KINDS
+from nsllm_lite.recipe.merge import Merge
+from nsllm_lite.recipe.values import Strict, options_of
 
 DESCRIPTION = "Adapt an open LLM to natural science by two-phase continued pretraining on one GPU."
 
@@ -105,7 +110,7 @@ CHAIN_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
 
 SAVE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG", "PAGE")
-"""What stands for a path in the help; there a shell completes names of files."""
+"""Metavars of paths, for which a shell completes file names."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -206,28 +211,14 @@ def _plan(added: argparse.ArgumentParser) -> None:
 
 
 def _merge(added: argparse.ArgumentParser) -> None:
-    """Merge is used by hand more than the others, so that its recipe's values have words of their own."""
     add = added.add_argument
     add("recipe", nargs="?", type=Path, metavar="RECIPE", help="a YAML of kind merge (or give the three folders)")
     add("overrides", nargs="*", metavar="key=value", help="values of the recipe to change")
-    add("--base", metavar="MODEL", help="the model that the adapter was trained on: a folder or hub id")
     add(
         "--adapter", action="append", metavar="DIR[:WEIGHT]",
         help="LoRA adapter folder, times a weight (default: 1); several are merged in turn",
     )  # fmt: skip
-    add("--out", metavar="DIR", help="folder to write; it must not be there")
-    add(
-        "--base-weights", choices=("original", "dequantized", "auto"),
-        help="add the adapter to the 16-bit weights, to their NF4 rounding, or to what scores better on --heldout-rows "
-        "(default: original)",
-    )  # fmt: skip
-    add("--then-requantize", action="store_true", default=None, help="NF4 training will follow: auto scores in NF4")
-    add("--heldout-rows", metavar="DIR", help="packed rows that auto and --compare score on (default: none)")
-    add("--max-rows", type=int, metavar="N", help="at most so many of these rows (default: 64)")
-    add("--dtype", choices=("bfloat16", "float16", "float32"), help="of the result (default: the base's own)")
-    add("--shard-bytes", type=float, metavar="N", help="largest file of weights, in bytes (default: 5e9)")
-    add("--trust-base", action="store_true", default=None, help="also where the adapter names another base")
-    add("--verify", action="store_true", help="load the result and compare it with base + adapter")
+    _options(added, Merge)
     add("--compare", action="store_true", help="print what each --base-weights would give; write nothing")
     add(
         "--push-to-hub",
@@ -239,17 +230,27 @@ def _merge(added: argparse.ArgumentParser) -> None:
 def _eval(added: argparse.ArgumentParser) -> None:
     add = added.add_argument
     add("models", nargs="+", metavar="MODEL", help="model or adapter folders, hub ids; or a recipe and key=value words")
-    add("--tasks", metavar="DIR", help="a folder of `nsllm-lite tasks` (default: the bundled items, or the recipe's)")
     add(
         "--file", action="append", metavar="TASK=PATH",
         help="records {instruction, input, output} of your own, asked as classification, moves, title, paper_title, "
         "multiple_choice or open; several are possible",
     )  # fmt: skip
-    add("--out", metavar="DIR", help="folder to write (default: runs/eval, or the recipe's)")
-    add("--max-items", type=int, metavar="N", help="at most so many items of each task (default: all)")
-    add("--encoder", metavar="DIR", help="a local encoder: adds BERTScore to titles (default: none)")
-    add("--seed", type=int, metavar="N", help="of examples and intervals (default: 0)")
-    add("--backend", choices=("transformers", "vllm"), help="vllm: where it is installed (default: transformers)")
+    _options(added, Eval)
+
+
+def _options(added: argparse.ArgumentParser, recipe: type[Strict]) -> None:
+    """An option for each field of a recipe that is declared as one; pydantic converts its word."""
+    for key, field in options_of(recipe):
+        about, words = field.json_schema_extra, field.description
+        choices = [
+            get_args(one) for one in (field.annotation, *get_args(field.annotation)) if get_origin(one) is Literal
+        ]
+        how: dict[str, Any] = {"metavar": about["metavar"], "choices": choices[0] if choices else None}
+        if field.annotation is bool:
+            how = {"action": "store_true", "default": None}
+        elif (default := field.default if about["typed"] is None else about["typed"]) not in (None, PydanticUndefined):
+            words += "" if "(default: " in words else f" (default: {default})"
+        added.add_argument("--" + key.rpartition(".")[2].replace("_", "-"), help=words, **how)
 
 
 def _small(verbs: dict[str, argparse.ArgumentParser]) -> None:

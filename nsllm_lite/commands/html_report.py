@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.artifact.lineage import Step
@@ -28,7 +29,7 @@ def write_page(
     parts = [f"<h1>{escape(title)}</h1>", "<h2>Where it comes from</h2>", f"<pre>{escape(tree)}</pre>"]
     heads, lines = trained[0], list(trained[1])
     if lines:
-        parts += ["<h2>Training</h2>", _table(heads, lines), *([_picture(curves)] if curves else ())]
+        parts += ["<h2>Training</h2>", terminal.as_html(heads, lines), *([_picture(curves)] if curves else ())]
     shown = [step for step in steps if step.about.shown]
     for step in shown:
         is_one = sum(other.kind == step.kind for other in shown) == 1
@@ -55,13 +56,7 @@ def _ledger(path: Path) -> str:
         numbers = counts | {"dropped": sum(dropped.values())}
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(dropped.items(), key=lambda item: -item[1]))
         lines.append((source, *(f"{numbers[name]:,}" for name in OUTCOMES), reasons))
-    return _table(("source", *OUTCOMES, "dropped for"), lines)
-
-
-def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = ["".join(f"<td{' class=long' * (len(cell) > 60)}>{escape(cell)}</td>" for cell in line) for line in lines]
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
-    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+    return terminal.as_html(("source", *OUTCOMES, "dropped for"), lines)
 
 
 def _markdown(path: Path) -> str:

@@ -3,12 +3,11 @@
 The recipes lie at the top of the repository; a link in the package carries them into the wheel.
 """
 
-import difflib
 import shutil
 from pathlib import Path
 
 from nsllm_lite.commands.recipe_folder import INSTALLED, pick_size
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import UserError, did_you_mean
 
 NANO = "nano"
 
@@ -25,8 +24,7 @@ def init(folder: Path, recipe: str) -> list[Path]:
     recipe = str(taken)
     known = sorted(path.name for path in INSTALLED.iterdir() if path.is_dir())
     if recipe not in known:
-        near = difflib.get_close_matches(recipe, known, n=1)
-        todo = f"Did you mean {near[0]}?" if near else f"Name one of {', '.join(known)}."
+        todo = did_you_mean(recipe, known, f"Name one of {', '.join(known)}.")
         raise UserError("init-recipe-unknown", f"--recipe {recipe}: no recipe folder of that name.", todo)
     sources = [path for name in dict.fromkeys((recipe, NANO)) for path in sorted((INSTALLED / name).glob("*.yaml"))]
     copies = {folder / "recipes" / path.relative_to(INSTALLED): path for path in sources}

@@ -1,12 +1,11 @@
 """Which recipe folder and which size of Qwen3 a run takes."""
 
 import argparse
-import difflib
 from pathlib import Path
 
 import nsllm_lite
 from nsllm_lite.artifact.disk import GIB
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import UserError, did_you_mean
 from nsllm_lite.models.device import find_device
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED, read_size
 
@@ -30,8 +29,7 @@ def pick_size(asked: Path, size: str | None = None, model: str | None = None) ->
     if former:
         print(f"{asked} is now {folder} with SIZE={former}")
     if size and size not in QWEN3:
-        near = difflib.get_close_matches(size.lower(), QWEN3, n=1)
-        todo = f"Did you mean {near[0]}?" if near else f"Name one of {', '.join(QWEN3)}."
+        todo = did_you_mean(size.lower(), QWEN3, f"Name one of {', '.join(QWEN3)}.")
         raise UserError("size-unknown", f"SIZE={size}: no such size.", todo)
     if size and (folder.name != SIZED or former not in (None, size)):
         todo = f"Leave one of them out, or set RECIPES=recipes/{SIZED}."

@@ -5,7 +5,6 @@ eval and sft where models are scored and model 2 is tuned on instructions). Each
 """
 
 import argparse
-import difflib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.layout import Layout
 from nsllm_lite.commands.plan import plan
 from nsllm_lite.commands.recipe_folder import choose_size, pick_recipes
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import UserError, did_you_mean
 from nsllm_lite.models.device import find_device, has_bfloat16
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe import load as recipes
@@ -185,8 +184,7 @@ def root_of(folder: Path, stated: dict, corpus: str | None, size: str | None) ->
 def require_known_steps(overrides: dict[str, list[str]], names: list[str]) -> None:
     for name, words in overrides.items():
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            todo = f"Did you mean {near[0]}?" if near else f"The steps of this run are {', '.join(names)}."
+            todo = did_you_mean(name, names, f"The steps of this run are {', '.join(names)}.")
             raise UserError("setting-step-unknown", f"Setting {name}.{words[0]}: there is no step {name!r} here.", todo)
 
 

@@ -9,11 +9,12 @@ from nsllm_lite.commands.recipe_folder import located
 from nsllm_lite.commands.stories import planned_steps
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.evals import Eval
 from nsllm_lite.recipe.kinds import KINDS, Recipe
+from nsllm_lite.recipe.merge import Merge
+from nsllm_lite.recipe.values import Strict, options_of
 
-MERGE_WORDS = ("base", "out", "base_weights", "then_requantize", "heldout_rows", "max_rows", "dtype", "trust_base")
 YAML = (".yaml", ".yml")
-EVAL_WORDS = ("out", "tasks", "max_items", "encoder", "seed")
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
@@ -47,23 +48,27 @@ def file_recipe(args: argparse.Namespace) -> Recipe:
 
 
 def merge_recipe(args: argparse.Namespace) -> Recipe:
-    given = {word: getattr(args, word) for word in MERGE_WORDS if getattr(args, word) is not None}
-    if args.shard_bytes is not None:
-        given["shard_bytes"] = int(args.shard_bytes)
+    given: dict[str, Any] = {"out": "nowhere"} if args.compare and not args.out else {}
     if args.adapter:
         pairs = [parse_adapter(word) for word in args.adapter]
         given["adapter"] = pairs[0]["path"] if len(pairs) == 1 and pairs[0]["weight"] == 1 else pairs
-    if args.compare:
-        given.setdefault("out", "nowhere")
     if args.recipe:
         values = read_kind("merge", args.recipe, args.overrides, args.run)
-        recipe = recipes.validate(values | given, str(args.recipe))
-    else:
-        defaults = {"kind": "merge", "base_weights": "original", "then_requantize": False, "shard_bytes": 5 * 10**9}
-        recipe = recipes.validate({**defaults, **given}, "nsllm-lite merge: --base, --adapter and --out")
-    if args.verify:
-        recipe = recipes.update(recipe, execution={**recipe.execution.model_dump(), "verify": True})
-    return recipe
+        return with_options(args, Merge, values, given, str(args.recipe))
+    return with_options(args, Merge, None, given, "nsllm-lite merge: --base, --adapter and --out")
+
+
+def with_options(
+    args: argparse.Namespace, recipe: type[Strict], values: dict | None, given: dict[str, Any], where: str
+) -> Recipe:
+    """The recipe of a file's `values`, or of what a command without a file begins with, changed by its options and by
+    `given`."""
+    options = {key: field.json_schema_extra["typed"] for key, field in options_of(recipe)}
+    if values is None:
+        values = {"kind": args.verb} | {key: value for key, value in options.items() if value is not None}
+    words = {key: getattr(args, key.rpartition(".")[2]) for key in options}
+    changes = {key: word for key, word in words.items() if word is not None} | given
+    return recipes.validate(recipes.changed({"execution": {}} | values, changes), where)
 
 
 def parse_adapter(word: str) -> dict:
@@ -76,20 +81,16 @@ def parse_adapter(word: str) -> dict:
 
 
 def eval_recipe(args: argparse.Namespace) -> Recipe:
-    """Recipe and overrides, or models by name with words of their own."""
+    """A recipe file with overrides, or models with the options of eval."""
     first, *others = args.models
-    given = {name: getattr(args, name) for name in EVAL_WORDS if getattr(args, name) is not None}
-    if first.endswith(YAML):
-        values = read_kind("eval", Path(first), others, args.run)
-    else:
-        values = {"kind": "eval", "out": "runs/eval", "seed": 0, "tasks": "bundled"}
-        values["models"] = [{"name": word.rstrip("/"), "path": word} for word in args.models]
-    if args.file:
-        files = [parse_task_file(word) for word in args.file]
-        given |= {"files": files} | ({} if args.tasks or first.endswith(YAML) else {"tasks": None})
-    if args.backend:
-        given["execution"] = {**values.get("execution", {}), "backend": args.backend}
-    return recipes.validate(values | given, first if first.endswith(YAML) else "nsllm-lite eval")
+    is_file = first.endswith(YAML)
+    given: dict[str, Any] = {"files": [parse_task_file(word) for word in args.file]} if args.file else {}
+    if args.file and not (args.tasks or is_file):
+        given["tasks"] = None
+    if is_file:
+        return with_options(args, Eval, read_kind("eval", Path(first), others, args.run), given, first)
+    given["models"] = [{"name": word.rstrip("/"), "path": word} for word in args.models]
+    return with_options(args, Eval, None, given, "nsllm-lite eval")
 
 
 def parse_task_file(word: str) -> dict:

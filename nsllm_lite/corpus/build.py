@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nsllm_lite import __version__
+from nsllm_lite import __version__, terminal
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import require_disk
 from nsllm_lite.artifact.integrity import sha256_file
@@ -165,7 +165,7 @@ def prepare_packing(recipe: Corpus) -> None:
     _require_enough_left(recipe, summary)
     folder = out / "tokenizer"
     if (folder / "tokenizer.json").is_file():
-        integrity.require_intact(folder)
+        integrity.verify(folder)
         return
     made = folder.with_suffix(".part")
     shutil.rmtree(made, ignore_errors=True)
@@ -371,9 +371,10 @@ def _print_ledger(summary: dict) -> None:
 
 
 def _print_rows(results: dict) -> None:
-    print(f"\n{'rows':<16} {'documents':>10} {'tokens':>14} {'rows':>9}  fill")
-    for name, row in results["rows"].items():
-        print(f"{name:<16} {row['documents']:>10,} {row['tokens']:>14,} {row['rows']:>9,}  {row['fill']:.4f}")
+    heads = ("rows of", "documents", "tokens", "rows", "fill")
+    counted = ((name, row, (f"{row[key]:,}" for key in heads[1:4])) for name, row in results["rows"].items())
+    print()
+    terminal.table(heads, [(name, *counts, f"{row['fill']:.4f}") for name, row, counts in counted], right=heads[1:])
 
 
 def _print_terms(results: dict) -> None:

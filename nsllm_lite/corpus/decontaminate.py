@@ -16,7 +16,7 @@ hold about twenty stock sentences (that code will be published, that a method be
 """
 
 import csv
-import json
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -34,6 +34,7 @@ from nsllm_lite.corpus.files.archives import ERRORS, Opened, open_files, seekabl
 from nsllm_lite.corpus.files.opening import Unread, head_of, open_text
 from nsllm_lite.corpus.texts import clean
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.records import RecordError, iter_values
 
 MIN_WORDS = 8
 MIN_LONG_WORDS = 4  # different ones, in a short item: "x 1 x 2 x 3 x 4" stands in many papers
@@ -193,22 +194,14 @@ def read_texts(opened: Opened) -> Texts:
 
 def _json(content: str, sure: bool) -> Any:
     """The value of a JSON file, or the list of those in its lines. None where it is no JSON and need not be."""
-    try:
-        return json.loads(content)
-    except json.JSONDecodeError as error:
-        lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
-        try:
-            values = [json.loads(lines[0][1])]
-        except json.JSONDecodeError:
-            if sure:
-                raise error from None
-            return None
-    for number, line in lines[1:]:
-        try:
-            values.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number} is not JSON: {error}") from error  # caught by _texts_of
-    return values
+    values = [value for _, value in iter_values(io.StringIO(content))]
+    bad = next((value for value in values if isinstance(value, RecordError)), None)
+    if bad and not sure and (bad.is_last or bad is values[0]):
+        return None
+    if bad:
+        found = f"line {bad.line} is not JSON: {type(bad.cause).__name__}: {bad.cause}"
+        raise ValueError(found)  # caught by _texts_of
+    return values if len(values) != 1 or content.startswith("[") else values[0]
 
 
 def _json_texts(value: Any) -> Texts:

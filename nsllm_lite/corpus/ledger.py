@@ -22,6 +22,7 @@ from nsllm_lite.corpus.assign import DROPPED, HELDOUT, KEPT, OUTCOMES, REASONS, 
 from nsllm_lite.corpus.near_heldout import final_choice
 from nsllm_lite.corpus.parts import Part
 from nsllm_lite.corpus.texts.render import RENDER
+from nsllm_lite.terminal import as_text
 
 UNITS = ("records", "chars", "tokens")
 FILE_KEYS = ["source", "file", "phase", "outcome", "reason"]
@@ -224,15 +225,14 @@ def table(counts_by_source: dict[str, dict]) -> str:
     """The counts as lines of text, the reasons beneath."""
     names = [*counts_by_source, *(["all"] if len(counts_by_source) > 1 else [])]
     rows = {**counts_by_source, "all": _total(counts_by_source.values())}
-    width = max(10, *map(len, names))
     columns = ("in", "kept", "heldout", "duplicate", "dropped", "unused")
-    lines = [" ".join([f"{'source':<{width}}", *(f"{c:>9}" for c in columns), " reasons"])]
+    lines = []
     for name in names:
         counts = rows[name]
         numbers = [sum(counts[c].values()) if c == "dropped" else counts[c] for c in columns]
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(counts["dropped"].items(), key=lambda x: -x[1]))
-        lines.append(" ".join([f"{name:<{width}}", *(f"{n:>9,}" for n in numbers), f" {reasons}"]).rstrip())
-    return "\n".join(lines)
+        lines.append((name, *(f"{n:,}" for n in numbers), reasons))
+    return as_text(("source", *columns, "reasons"), lines, right=columns)
 
 
 def _total(tables: Iterable[dict]) -> dict:

@@ -21,7 +21,7 @@ from nsllm_lite.artifact.json_files import read_json, write_sealed
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files.opening import HEAD_BYTES
 from nsllm_lite.corpus.sources import File
-from nsllm_lite.errors import RunError
+from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.recipe.corpus import Corpus, Source
 from nsllm_lite.terminal import progress
 
@@ -116,18 +116,14 @@ def is_done(path: Path) -> bool:
     """Whether the answer exists and all files listed in it are intact."""
     if not path.is_file():
         return False
-    folder = path.parent.parent
     try:
         answer = read_answer(path)
-    except ValueError:
-        fault = f"{path} is damaged"
-    else:
-        files = answer.get("files", {}) if isinstance(answer, dict) else {}
-        fault = integrity.fault_in_lengths(folder, files) or integrity.fault_in_bytes(folder, files)
-    if fault:
-        print(f"{fault}. What made it is done again.")
+        integrity.verify(path.parent.parent, known=answer.get("files", {}) if isinstance(answer, dict) else {})
+    except UserError as error:
+        print(f"{error.found} What made it is done again.")
         path.unlink()
-    return not fault
+        return False
+    return True
 
 
 def run_stage(stage: Stage, workers: int) -> list[Any]:

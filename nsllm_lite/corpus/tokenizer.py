@@ -4,18 +4,14 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats import tokenizer as formats
 from nsllm_lite.safety import require_inside
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 # How Qwen2 to Qwen3 split text before merging: numbers digit by digit, words with the space before them.
@@ -30,31 +26,11 @@ def load_tokenizer(name: str) -> Tokenizer:
     Raises:
         UserError: no tokenizer can be loaded from there.
     """
-    path = Path(name).expanduser() / "tokenizer.json"
-    if not path.is_file():
-        return _plain(_from_transformers(name).backend_tokenizer)
-    return _plain(integrity.read_tokenizer(path.parent))
-
-
-def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer = formats.load_tokenizer(name)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def _from_transformers(name: str) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer  # takes seconds, and only a folder without tokenizer.json needs it
-
-    try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            "tokenizer-not-loaded",
-            f"No tokenizer could be loaded from {name!r} ({str(error).splitlines()[0]}).",
-            "Packing needs the tokenizer of the model that will be trained.",
-            "Give its folder or hub id as `tokenizer`, or use `train_tokenizer`.",
-        ) from None
 
 
 def save_tokenizer(name: str, folder: Path) -> None:
@@ -67,7 +43,7 @@ def save_tokenizer(name: str, folder: Path) -> None:
                 require_inside(source / file, source)
                 shutil.copyfile(source / file, folder / file)
     else:
-        _from_transformers(name).save_pretrained(folder)
+        formats.load_auto_tokenizer(name).save_pretrained(folder)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, end_of_text: str, folder: Path) -> None:

@@ -21,10 +21,11 @@ from nsllm_lite import terminal
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import floors
+from nsllm_lite.tasks.answers import rouge_l
 from nsllm_lite.tasks.items import Item, normal, read_items
+from nsllm_lite.tasks.labels import MAX_LABELS
 
 LOST = "\ufffd"
-MAX_LABELS = 20
 MIN_PER_LABEL = 5  # rows on average, for outputs to be labels
 MIN_TITLE_ROUGE = 0.1  # below, the outputs are no titles
 MIN_PLACED = 50  # sentences found in another file, for their place to be judged
@@ -212,7 +213,7 @@ def examine(items: Sequence[Item]) -> dict[str, Any]:
         found["classes"] = classification(items)
     if found["kind"] == "free text":
         found["titles"] = {
-            name: float(np.mean([floors.rouge_l(rule(item.input), item.answer) for item in items]))
+            name: float(np.mean([rouge_l(rule(item.input), item.answer) for item in items]))
             for name, rule in floors.TITLE_RULES.items()
         }
     return found

@@ -6,9 +6,17 @@ from typing import Any
 import numpy as np
 
 from nsllm_lite.artifact.disk import save_picture
+from nsllm_lite.tasks.task import all_tasks
 
-NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "rouge_l": "ROUGE-L", "bert_score": "BERTScore"}
 ALPHA = 0.05
+
+
+def label_of(metric: str) -> str:
+    """The metric's name in tables and pictures."""
+    known = {"bert_score": "BERTScore"}
+    for task in all_tasks().values():
+        known |= task.metrics
+    return known[metric]
 
 
 def rows_of(results: dict[str, Any]) -> list[tuple[str, str]]:
@@ -41,7 +49,7 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
     Without `all_differences` only those beyond chance are listed.
     """
     columns = [(name, metric) for name, about in sets_of(results).items() for metric in about["metrics"]]
-    heads = [f"{name}, {NAMES[metric]}" for name, metric in columns]
+    heads = [f"{name}, {label_of(metric)}" for name, metric in columns]
     lines = ["# Scores", "", "With the 95 % interval over resampled items; an answer that cannot be read is wrong.", ""]
     lines += ["| model | asked | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(columns)]
     for model, mode in rows_of(results):
@@ -81,7 +89,15 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
 def _difference_line(row: dict[str, Any]) -> str:
     value = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
     value = f"**{value}**" if row["p"] < ALPHA else value
-    cells = (row["set"], row["mode"], row["first"], row["second"], NAMES[row["metric"]], value, f"{row['p']:.3f}")
+    cells = (
+        row["set"],
+        row["mode"],
+        row["first"],
+        row["second"],
+        label_of(row["metric"]),
+        value,
+        f"{row['p']:.3f}",
+    )
     return f"| {' | '.join(cells)} |"
 
 
@@ -118,7 +134,7 @@ def radar(results: dict[str, Any], png: Path) -> None:
         axes.plot(around, closed(values), style, marker="o", ms=3, color=f"C{number % 10}", label=f"{model}, {mode}")
     axes.set_ylim(0, 1)
     axes.set_yticks([0.2, 0.4, 0.6, 0.8, 1.0])
-    axes.set_xticks(angles, [f"{n}\n{NAMES[m]}" for n, m in zip(names, metrics, strict=True)])
+    axes.set_xticks(angles, [f"{n}\n{label_of(m)}" for n, m in zip(names, metrics, strict=True)])
     axes.set_title("Scores from 0 to 1, the same scale on every axis", pad=24)
     axes.tick_params(axis="x", pad=18)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
@@ -148,7 +164,7 @@ def bars(results: dict[str, Any], png: Path) -> None:
         axes.set_yticks(range(len(rows)), [f"{model}, {mode}" for model, mode in rows], fontsize="small")
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
-        axes.set_title(f"{name}: {NAMES[metric]}, {about['items']:,} items", fontsize="medium")
+        axes.set_title(f"{name}: {label_of(metric)}, {about['items']:,} items", fontsize="medium")
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     save_picture(figure, png, bbox_inches="tight")

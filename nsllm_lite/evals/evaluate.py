@@ -18,12 +18,12 @@ import numpy as np
 
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import write_atomic
-from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, write_json
 from nsllm_lite.artifact.step import begin, finish, is_finished, read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals import charts
+from nsllm_lite.evals.audit import duplicates
 from nsllm_lite.evals.contamination import warnings_of
-from nsllm_lite.evals.floors import ceiling_of, floors_of
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models.device import find_device
@@ -33,8 +33,8 @@ from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks import scores
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.prompt import plain_prompt
-from nsllm_lite.tasks.sets import TaskSet, load_sets
-from nsllm_lite.tasks.task import Task, chat_prompt, few_shot_prompt, instruction_of, options_of, parse, score
+from nsllm_lite.tasks.sets import load_sets
+from nsllm_lite.tasks.task import Task, TaskSet
 from nsllm_lite.terminal import progress
 
 if TYPE_CHECKING:
@@ -152,20 +152,15 @@ def _missing(asked: Asked, out: Path) -> int:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The whole lines of a file of predictions; a last one that was cut off, perhaps within a letter, is not there."""
-    if not path.is_file():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [Prediction(**json.loads(line)) for line in lines]
+    """Those that are there; one that was cut off is not, and its item is asked again."""
+    return [Prediction(**line) for line in read_lines(path)]
 
 
 def _answer(asked: Asked, engine: "Engine", out: Path) -> None:
     """Appends a prediction for each missing item."""
     path = asked.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    there = read_predictions(path)
-    write_atomic(path, "".join(map(_line, there)))  # without a line cut off
-    done = {found.item for found in there}
+    done = {line["item"] for line in cut_lines(path)}
     what = f"{asked.model}: {asked.set.name}, {asked.mode}"
     with (
         open(path, "a", encoding="utf-8") as file,
@@ -184,9 +179,9 @@ def _line(prediction: Prediction) -> str:
 def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Prediction]:
     """Of the items that are not `done`."""
     task, labels, shots, items = asked.set.task, asked.set.labels, asked.set.shots, asked.set.items
-    options = [options_of(item, labels) for item in items]
+    options = [task.options(item, labels) for item in items]
     if asked.mode == FEW_SHOT:
-        prompts = [few_shot_prompt(task, item, shots) for item in items]
+        prompts = [task.few_shot_prompt(item, shots) for item in items]
         if task.is_ranked:
             for number, found in engine.rank(prompts, [[f" {option}" for option in row] for row in options], done):
                 best = options[number][int(np.argmax(found))]
@@ -198,14 +193,14 @@ def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Predict
         room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # tuned on answers alone
         answers = engine.generate(prompts, room, [], done)
     for number, text in answers:
-        yield Prediction(number, parse(task, text, options[number]), text)
+        yield Prediction(number, task.parse(text, options[number]), text)
 
 
 def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> str:
     """The instruction in the model's chat template; where it has none, in the plain form that our tuning uses."""
     if not engine.tokenizer.chat_template:
-        return plain_prompt(instruction_of(task, item), item.input)
-    told = [{"role": "user", "content": chat_prompt(task, item, labels)}]
+        return plain_prompt(task.instruction_of(item), item.input)
+    told = [{"role": "user", "content": task.chat_prompt(item, labels)}]
     try:
         return render_chat(engine.tokenizer, told, add_generation_prompt=True, enable_thinking=False)
     except ValueError as error:
@@ -230,22 +225,22 @@ def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, 
             "version": one.task.version,
             "items": len(one.items),
             "shots": len(one.shots),
-            "metrics": list(one.metrics()) + (["bert_score"] if recipe.encoder and one.task.kind == "text" else []),
-            "floors": floors_of(one, recipe.seed),
+            "metrics": [*one.task.metrics, *(["bert_score"] if recipe.encoder and one.task.is_prose else [])],
+            "floors": one.task.floors(one, recipe.seed),
             "ceiling": ceiling_of(one),
         }
         results["sets"].append(about)
     by_item: dict[tuple[str, str, str], dict[str, tuple[scores.Results, scores.Metric]]] = {}
     bert = None
-    if recipe.encoder and any(one.task.kind == "text" for one in sets):
+    if recipe.encoder and any(one.task.is_prose for one in sets):
         from nsllm_lite.evals.bert_score import BertScore
 
         bert = BertScore(Path(recipe.encoder), device)
     for one in asked:
         predictions = {found.item: found for found in read_predictions(one.path(out))}
         answers = [predictions[number].answer for number in range(len(one.set.items))]
-        found = _by_item(one.set, answers)
-        if bert and one.set.task.kind == "text":
+        found = one.set.task.results(answers, one.set)
+        if bert and one.set.task.is_prose:
             references = [item.answer for item in one.set.items]
             values = bert.score([answer or "" for answer in answers], references)
             found["bert_score"] = (scores.Results(None, np.array(values)), scores.mean)
@@ -267,11 +262,6 @@ def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, 
     return results
 
 
-def _by_item(task_set: TaskSet, answers: list[str | None]) -> dict[str, tuple[scores.Results, scores.Metric]]:
-    """{metric: (what it is computed from, item by item, and how)}; an answer that could not be read is wrong."""
-    if task_set.task.kind == "label":
-        rows = scores.numbered([item.answer for item in task_set.items], answers, task_set.labels)
-    else:
-        pairs = zip(answers, task_set.items, strict=True)
-        rows = scores.Results(None, np.array([score(task_set.task, answer, item) for answer, item in pairs]))
-    return {name: (rows, metric) for name, metric in task_set.metrics().items()}
+def ceiling_of(task_set: TaskSet) -> float:
+    """The accuracy that no model can exceed, because equal inputs have different answers."""
+    return duplicates(task_set.items)["ceiling"] if "accuracy" in task_set.task.metrics else 1.0

@@ -27,8 +27,10 @@ from nsllm_lite.artifact.step import begin, finish, is_finished, manifest_sha256
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.documents import Document, read_documents
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.evals import Tasks
-from nsllm_lite.tasks.from_papers import MAX_LABELS, TASKS, document_items, question_files, read_questions
+from nsllm_lite.recipe.evals import TASKS, Tasks
+from nsllm_lite.tasks.from_papers import document_items, question_files, read_questions
+from nsllm_lite.tasks.labels import MAX_LABELS
+from nsllm_lite.terminal import as_text
 
 SPLITS = ("train", "test")
 
@@ -52,8 +54,8 @@ class CorpusPapers:
                 "Tasks are made from what `nsllm-lite corpus` wrote.",
                 "Run it first, or name its folder with corpus=DIR.",
             )
-        integrity.require_intact(folder)
-        integrity.require_intact(folder / "documents")
+        integrity.verify(folder)
+        integrity.verify(folder / "documents")
         self._documents = folder / "documents"
         self._sources = {source["name"] for source in manifest["recipe"]["sources"]}
         ledger = pq.read_table(folder / "ledger.parquet", columns=["id", "phase", "outcome"])
@@ -150,7 +152,7 @@ def make_tasks(recipe: Tasks) -> dict[str, Any]:
             path.unlink(missing_ok=True)
             if lines:
                 write_atomic(path, lines)
-    print("\n".join(words_of(tasks)))
+    print(words_of(tasks))
     if not any(counts[split] for counts in tasks.values() for split in SPLITS):
         raise UserError(
             "tasks-none-made",
@@ -163,13 +165,12 @@ def make_tasks(recipe: Tasks) -> dict[str, Any]:
     return results
 
 
-def words_of(tasks: dict[str, dict]) -> list[str]:
+def words_of(tasks: dict[str, dict]) -> str:
     """The counts as a table; a task without items is said to be absent, and why."""
-    lines = [f"{'task':<16} {'train':>7} {'test':>7}  left out"]
+    lines = []
     for task, counts in tasks.items():
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts["left_out"].items())
-        if counts["train"] + counts["test"]:
-            lines.append(f"{task:<16} {counts['train']:>7,} {counts['test']:>7,}  {reasons}".rstrip())
-        else:
-            lines.append(f"{task:<16} absent: {reasons or 'there are no questions'}")
-    return lines
+        if not counts["train"] + counts["test"]:
+            reasons = f"absent: {reasons or 'there are no questions'}"
+        lines.append((task, f"{counts['train']:,}", f"{counts['test']:,}", reasons))
+    return as_text(("task", "train", "test", "left out"), lines, right=("train", "test"))

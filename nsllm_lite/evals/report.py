@@ -19,7 +19,7 @@ from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Report
-from nsllm_lite.terminal import progress
+from nsllm_lite.terminal import as_markdown, progress
 
 LINE = ("base", "phase 1: merged", "phase 2: merged")
 SETS = {"abstracts": "abstract_rows", "experiments": "experiment_rows", "general": "general_rows"}
@@ -127,7 +127,7 @@ def disciplines_of(documents: Path) -> dict[str, str]:
     """{id: discipline} of the papers that state one."""
     import pyarrow.parquet as pq
 
-    integrity.require_intact(documents)
+    integrity.verify(documents)
     found: dict[str, str] = {}
     for file in sorted(documents.glob("*.parquet")):
         table = pq.read_table(file, columns=["id", "discipline"]).to_pydict()
@@ -138,33 +138,27 @@ def disciplines_of(documents: Path) -> dict[str, str]:
 def forgetting_table(scores: dict[str, dict[str, dict]]) -> str:
     """What each step added to the loss on general English, in nats per token above the base."""
     base = scores["base"]["general"]["loss"]
-    lines = ["| general English | loss | above the base |", "|---|---:|---:|"]
-    for stage, figures in scores.items():
-        loss = figures["general"]["loss"]
-        lines.append(f"| {stage} | {loss:.4f} | {loss - base:+.4f} |")
-    return "\n".join(lines)
+    losses = {stage: figures["general"]["loss"] for stage, figures in scores.items()}
+    rows = ((stage, f"{loss:.4f}", f"{loss - base:+.4f}") for stage, loss in losses.items())
+    return as_markdown(("general English", "loss", "above the base"), rows, right=("loss", "above the base"))
 
 
 def domain_table(scores: dict[str, dict[str, dict]]) -> str:
     """Bits per byte by discipline (or source, where papers state none), before and after each phase."""
-    lines = ["| bits/byte | " + " | ".join(LINE) + " |", "|---|" + "---:|" * len(LINE)]
-    for name in SETS:
-        for domain in scores["base"][name]["by_domain"]:
-            cells = (f"{scores[stage][name]['by_domain'][domain]['bits_per_byte']:.4f}" for stage in LINE)
-            lines.append(f"| {name}, {domain} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        (f"{name}, {domain}", *(f"{scores[stage][name]['by_domain'][domain]['bits_per_byte']:.4f}" for stage in LINE))
+        for name in SETS
+        for domain in scores["base"][name]["by_domain"]
+    ]
+    return as_markdown(("bits/byte", *LINE), rows, right=LINE)
 
 
 def markdown_table(scores: dict[str, dict[str, dict]]) -> str:
     """Loss in nats per token and bits per byte, of each stage on each held-out set."""
-    lines = [
-        "| | " + " | ".join(f"{name}, loss | {name}, bits/byte" for name in SETS) + " |",
-        "|---|" + "---:|---:|" * len(SETS),
-    ]
-    for stage, figures in scores.items():
-        cells = (f"{figures[name]['loss']:.4f} | {figures[name]['bits_per_byte']:.4f}" for name in SETS)
-        lines.append(f"| {stage} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    columns = [(name, key) for name in SETS for key in ("loss", "bits_per_byte")]
+    heads = [f"{name}, {'loss' if key == 'loss' else 'bits/byte'}" for name, key in columns]
+    rows = ((stage, *(f"{found[name][key]:.4f}" for name, key in columns)) for stage, found in scores.items())
+    return as_markdown(("", *heads), rows, right=heads)
 
 
 def plot(scores: dict[str, dict[str, dict]], png: Path) -> None:

@@ -124,7 +124,7 @@ def read_documents(path: Path) -> Iterator[Document]:
         UserError: a file of the folder is not what was written.
     """
     if path.is_dir():
-        integrity.require_intact(path)
+        integrity.verify(path)
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
         with pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(batch_size=BATCH_DOCUMENTS):

@@ -117,7 +117,7 @@ def finish_rows(path: Path, shards: Sequence[dict], totals: RowTotals) -> RowTot
 
 
 def write_rows(path: Path, rows: Sequence[Row], totals: RowTotals) -> RowTotals:
-    """Writes rows that are at hand to the folder `path`, adding them up in `totals`."""
+    """Writes rows from memory to the folder `path`, and adds them to `totals`."""
     path.mkdir(parents=True, exist_ok=True)
     shards = []
     for group in list(in_groups(rows, SHARD_ROWS)) or [[]]:
@@ -165,10 +165,10 @@ class Rows:
                 "Training needs rows made by `nsllm-lite corpus`.",
                 "Run it first, or set `rows=` to where they are.",
             )
-        integrity.require_intact(self.path, ("rows.json", "state.json"))
+        integrity.verify(self.path, ("rows.json", "state.json"))
         self.totals = _totals(self.path / "rows.json")
         self._batches: list[pa.RecordBatch] = []
-        self._whole: set[int] = set()  # the batches that were looked through
+        self._whole: set[int] = set()  # the batches that are validated
         for file in _data_files(self.path / "state.json"):
             try:
                 with pa.memory_map(str(file)) as source:
@@ -206,7 +206,7 @@ class Rows:
         return row
 
     def _require_whole(self, number: int) -> None:
-        """Raises UserError where a batch, when it is first read from, points outside itself: Arrow would abort."""
+        """Validates a batch before it is first read, because Arrow aborts on offsets outside it; raises UserError."""
         if number in self._whole:
             return
         batch = self._batches[number]
@@ -224,7 +224,7 @@ class Rows:
         Raises:
             UserError: naming the file, or the document of the token.
         """
-        integrity.require_intact(self.path)
+        integrity.verify(self.path)
         for number, (first, batch) in enumerate(zip(self._starts, self._batches, strict=False)):
             self._require_whole(number)
             ids = batch["input_ids"].flatten()
@@ -240,7 +240,7 @@ class Rows:
                 number = int(np.searchsorted(np.cumsum(row.doc_lengths), wrong[0], side="right"))
                 raise UserError(
                     "rows-token-unknown",
-                    f"{self.path} holds token {row.input_ids[wrong[0]]}, but the model knows {vocab} (row {index}, "
+                    f"{self.path} holds token {row.input_ids[wrong[0]]}, but the model has {vocab} (row {index}, "
                     f"document {row.doc_ids[number]}).",
                     "The corpus was tokenised for another model, or was damaged.",
                     "Build it again with `tokenizer=` set to this model.",
@@ -258,12 +258,12 @@ def _values(column: pa.Array) -> pa.Array:
 
 
 def _totals(path: Path) -> RowTotals:
-    """What rows.json tells; UserError where it does not tell it."""
+    """The totals in rows.json; UserError where one is absent or of another type."""
     found = read_object(path)
     kinds = {"tokenizer_sha256": str, "source_tokens": dict}
     names = [field.name for field in fields(RowTotals)]
     if sorted(found) != sorted(names) or not all(type(found[name]) is kinds.get(name, int) for name in names):
-        raise damaged(path, f"needed are {', '.join(names)}, numbers all but the last and the hash")
+        raise damaged(path, f"it needs {', '.join(names)}: all numbers but the hash and the last")
     return RowTotals(**found)
 
 

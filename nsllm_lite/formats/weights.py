@@ -1,4 +1,4 @@
-"""Weights as they lie on disk: safetensors files read by slices, so that no model need fit in memory.
+"""Safetensors files read by slices, so that no model has to fit in memory.
 
 Plain reads, because the pages of a memory map would count as resident.
 """
@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.safety import no_safetensors, not_safetensors
-from nsllm_lite.terminal import progress
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4}
@@ -120,7 +118,7 @@ def model_files(folder: Path) -> list[str]:
     """The names of the weights that transformers would load from a model's directory.
 
     Raises:
-        UserError: there are none, one is missing or lies elsewhere, or the index tells other tensors than they hold.
+        UserError: there are none, one is missing or lies elsewhere, or the index lists other tensors than they hold.
     """
     files = safety.weight_files(folder)
     if files == ["model.safetensors"]:
@@ -137,40 +135,25 @@ def model_files(folder: Path) -> list[str]:
 
 
 def require_sound(folder: Path) -> dict[str, integrity.Entry]:
-    """Reads the weights of a model or an adapter through once: each file is whole and finite, and where it is known
-    what was written, it is that.
+    """Reads the weights of a model or an adapter once: each file is whole, finite, and what `files.json` says of it.
 
     Returns:
-        {file: its length and SHA-256}. A file that this process has read through before is not read again.
+        {file of weights: its length and SHA-256}. A file that this process has read before is not read again.
 
     Raises:
         UserError: naming the file, and the tensors that hold NaN or infinity.
     """
     is_adapter = (folder / "adapter_config.json").is_file()
     files = ["adapter_model.safetensors"] if is_adapter else model_files(folder)
-    integrity.require_lengths(folder)
-    total = sum((folder / name).stat().st_size for name in files)
-    hidden = total < integrity.SHOWN_BYTES
-    found: dict[str, integrity.Entry] = {}
-    with (
-        ThreadPoolExecutor(integrity.READERS) as pool,
-        progress(total, 0, f"checking {folder}", "B", unit_scale=True, leave=False, disable=hidden) as bar,
-    ):
-        for name, entry in zip(files, pool.map(_read_through, (folder / name for name in files)), strict=True):
-            integrity.require_same(folder, name, entry["sha256"])
-            if broken := entry["not finite"]:
-                raise not_finite(broken, folder / name)
-            found[name] = {key: entry[key] for key in ("bytes", "sha256")}
-            bar.update(int(entry["bytes"]))
-    integrity.require_intact(folder)
-    return found
+    found = integrity.verify(folder, readers=dict.fromkeys(files, _read_through))
+    for name in files:
+        if broken := found[name]["not finite"]:
+            raise not_finite(broken, folder / name)
+    return {name: {key: found[name][key] for key in ("bytes", "sha256")} for name in files}
 
 
 def _read_through(path: Path) -> integrity.Entry:
-    """`intact.describe`, and "not finite": the tensors that are not."""
-    entry = integrity.recall(path)
-    if entry and "not finite" in entry:
-        return entry
+    """`integrity.describe`, and "not finite": the tensors that are not."""
     tensors = read_header(path)
     digest, broken, size = hashlib.sha256(), [], path.stat().st_size
     buffer = memoryview(bytearray(min(READ_BYTES, size)))
@@ -189,10 +172,12 @@ def _read_through(path: Path) -> integrity.Entry:
                     bounds = torch.aminmax(torch.frombuffer(piece, dtype=DTYPES[stored.dtype]))
                     finite &= all(math.isfinite(bound) for bound in bounds)
             broken += [] if finite else [name]
-    shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-    entry = {"bytes": size, "sha256": digest.hexdigest(), "not finite": shown}
-    integrity.remember(path, entry)
-    return entry
+    return {"bytes": size, "sha256": digest.hexdigest(), "not finite": listed(broken)}
+
+
+def listed(names: list[str]) -> str:
+    """The first five of `names`, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def slices(num_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
@@ -214,15 +199,11 @@ def same_bytes(one: TensorOnDisk, other: TensorOnDisk) -> bool:
     return alike and all(one.read(*piece) == other.read(*piece) for piece in slices(one.num_bytes, 1))
 
 
-def as_bytes(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
-
-
 def fingerprint_weights(model_dir: Path) -> str:
     """Identity of a model directory's weights: every safetensors header, and 64 KiB at 16 places of each file.
 
-    Reading all of an 8B model takes a minute; two models that differ only outside the sampled bytes are not told
-    apart, which a merge or a training step (both touch every layer) cannot produce.
+    Reading all of an 8B model takes a minute. Models that differ only outside the sampled bytes get the same identity;
+    a merge or a training step, which touch every layer, cannot produce such.
 
     Raises:
         UserError: the directory holds no safetensors.

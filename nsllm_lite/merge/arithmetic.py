@@ -22,13 +22,13 @@ from torch import Tensor
 from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.formats.weights import DTYPES, TensorOnDisk, not_finite
 from nsllm_lite.merge import nf4
-from nsllm_lite.merge.plan import BiasUpdate, Lora, PlannedTensor, Rounding, TokenRows
+from nsllm_lite.merge.plan import Lora, PlannedTensor, Rounding, TokenRows
 
 NF4_ROWS = 64  # of a sampled slice
 
 
 class Figures(NamedTuple):
-    """What a merged slice shows; all but the first are sums over its entries."""
+    """Measurements of a merged slice; all but the first are sums over its entries."""
 
     max_abs_delta: float = 0.0
     num_entries: int = 0
@@ -70,7 +70,7 @@ def prepare(name: str, planned: PlannedTensor, rounding: Rounding) -> Operands:
 def merge_rows(
     name: str, planned: PlannedTensor, operands: Operands, first: int, last: int, slot: Buffers, sampled: bool
 ) -> tuple[memoryview, Figures]:
-    """The bytes of rows first..last, which lie in `slot`, and what they show.
+    """The bytes of rows first..last, which lie in `slot`, and their figures.
 
     Raises:
         UserError: the result is not finite.
@@ -109,7 +109,7 @@ def add_update(
     total: Tensor,
     before: Tensor,
     step: Tensor,
-    update: Lora | TokenRows | BiasUpdate,
+    update: Lora | TokenRows,
     A: Tensor | None,
     first: int,
     last: int,
@@ -135,13 +135,10 @@ def add_update(
                 rows, places = map(list, zip(*mine, strict=True))
                 total[rows] = update.values.rows()[places].float()
                 step[rows] = total[rows] - before[rows]
-        case BiasUpdate():
-            torch.mul(update.values.rows(first, last).float(), update.scale, out=step)
-            torch.add(before, step, out=total)
 
 
 def require_finite(name: str, planned: PlannedTensor, out: Tensor) -> float:
-    """The largest magnitude in `out`; NaN passes through max, so two looks suffice."""
+    """The largest magnitude in `out`; max and min propagate NaN. Raises UserError where it is not finite."""
     largest = max(abs(out.max().item()), abs(out.min().item()))
     if not math.isfinite(largest):
         raise UserError(
@@ -156,7 +153,7 @@ def require_finite(name: str, planned: PlannedTensor, out: Tensor) -> float:
 def measure(
     W: Tensor, delta: Tensor, out: Tensor, largest: float, scratch: Tensor, same: np.ndarray, sampled: bool
 ) -> Figures:
-    """Figures of one slice; `scratch` is overwritten. What costs more is done where the slice is `sampled`.
+    """Figures of one slice; `scratch` is overwritten. The costlier checks are made where the slice is `sampled`.
 
     Raises:
         RunError: the change that is written is not the update but for the rounding of its dtype.
@@ -186,7 +183,7 @@ EXPONENTS = {"BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np
 
 
 def copy_bytes(name: str, stored: TensorOnDisk, first: int, last: int, slot: Buffers) -> tuple[memoryview, Figures]:
-    """Bytes first..last as they are; that no entry is infinite or NaN is seen at the bits of their exponents.
+    """Bytes first..last as they are, after a check of the exponent bits for infinity and NaN.
 
     Raises:
         UserError: one is.

@@ -1,7 +1,7 @@
 """The model card: what the merged model is made of, what was measured, and what it is not for.
 
-All that it tells is read from the base's own card and from the manifests behind the adapters and the base. Where those
-are not found it tells less.
+Its facts are read from the base's own card, the manifests behind the adapters and the base, and the evaluations beside
+the model; those that are not found are left out. Its words are in `card.md`.
 """
 
 import re
@@ -9,89 +9,108 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment
 
 from nsllm_lite.artifact.disk import write_atomic
-from nsllm_lite.artifact.lineage import Step, corpus_of, steps_behind
+from nsllm_lite.artifact.lineage import Step, corpus_of, finished_step, steps_behind
 from nsllm_lite.formats.rows import Rows
+from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.recipe.merge import Merge
-from nsllm_lite.safety import HUB_ID, printable
+from nsllm_lite.safety import HUB_ID
+from nsllm_lite.terminal import as_cell, as_markdown
 
 MAX_CARD_CHARS = 1 << 20
 UNKNOWN = "unknown"  # the hub's own word
-COUNTS = {"in": "in", "kept": "kept", "duplicate": "duplicates", "heldout": "held out", "unused": "unused"}
-
-USE = """## Intended use
-
-Research on language models for the natural sciences: continuing, classifying and questioning scientific text, comparing
-ways of training, and as the start of further training."""
-
-TUNED = (
-    "It was tuned to answer the kinds of instruction named above; of others, and of refusing any, nothing was learnt."
-)
-UNTUNED = "No training named here taught it to follow instructions, or to refuse any: it continues text."
-
-LIMITS = """## Limits
-
-- Losses are those of held-out papers of the same sources. They say that the model predicts such text better, not that
-  what it states is true.
-- It knows nothing newer than its base and the papers above, has no means of checking a source, and may invent results,
-  numbers, references and formulas that read well.
-- Errors, biases and retracted findings of the papers, and of what the base was trained on, may come back in its text.
-- Training on one kind of text costs others: see the loss on general text, where it was measured.
-
-## Disclaimer
-
-This model is an experiment, given as it is and without any warranty. Nothing that it writes is advice. Do not base a
-medical, legal, financial or safety decision on it, nor a laboratory procedure. Check every statement against its
-primary source before you use it, and name the model where its text is published. Whoever uses it answers for that use,
-and for keeping to the licences of the base and of the sources."""
 
 
-def write(path: Path, recipe: Merge, base: Base, adapters: list[Adapter], results: dict) -> None:
+def write(folder: Path, recipe: Merge, base: Base, adapters: list[Adapter], results: dict) -> None:
+    """Writes README.md beside the merged weights in `folder`."""
+    text = text_of(recipe, base, adapters, results, scores_of(folder, Path(recipe.out).absolute().parent))
+    write_atomic(folder / "README.md", text)
+
+
+def add_scores(folder: Path, recipe: Merge, base: Base, adapters: list[Adapter], results: dict) -> None:
+    """Writes the card of a finished merge again where it has been scored since and nobody has edited the card."""
+    if scores := scores_of(folder, folder.parent):
+        path, (before, now) = (
+            folder / "README.md", (text_of(recipe, base, adapters, results, found) for found in ([], scores))
+        )  # fmt: skip
+        if path.is_file() and path.read_text(encoding="utf-8") == before:
+            write_atomic(path, now)
+            print(f"{path}: now has the scores of its evaluation")
+
+
+def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, scores: list[EvalResult]) -> str:
     steps = steps_behind(*(adapter.folder for adapter in adapters), recipe.base)[::-1]
     trainings = [step for step in steps if step.about.curves]
     corpora = corpora_of(trainings)
-    parts = [
-        "---\n" + yaml.safe_dump(metadata(recipe, base, adapters, results, trainings, corpora)).strip() + "\n---",
-        f"# {Path(recipe.out).name}",
-        opening(recipe, results, trainings, len(adapters)),
-        made_of(recipe, base, adapters, results),
-        *([recipe_table(trainings)] if trainings else []),
-        *(data_section(corpus) for corpus in corpora),
-        *([losses_table(trainings)] if any(step.losses() for step in trainings) else []),
-        *measured(results),
-        tasks_section(corpora),
-        f"{USE} {TUNED if trainings and 'answers' in trainings[-1].about.curves else UNTUNED}",
-        LIMITS,
-        "SHA-256 of each shard and all settings: `manifest.json`; each tensor's update: `tensors.json`.",
-    ]
-    write_atomic(path, "\n\n".join(parts) + "\n")
+    values: dict[str, Any] = {"recipe": recipe, "base": base, "adapters": adapters, "results": results}
+    values |= {"name": Path(recipe.out).name, "corpora": corpora, "scores": scores, "licence": licence_of(base.folder)}
+    values["losses"] = [(step.folder.name, *item) for step in trainings for item in step.losses().items()]
+    values["recipes"] = recipe_table(trainings) if trainings else ""
+    values["phases"] = sum(step.kind == "train" and bool(step.recipe.adapter) for step in trainings)
+    values["tuned"] = bool(trainings) and "answers" in trainings[-1].about.curves
+    values["cleared"] = sorted({Path(name).name for one in corpora for name in one.recipe.decontaminate or []})
+    if results.get("comparison"):
+        from nsllm_lite.merge.compare import table
+
+        values["comparison"] = table(results["comparison"])
+    page = Environment(trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {"cell": as_cell, "n": "{:,}".format}
+    body = page.from_string(Path(__file__).with_suffix(".md").read_text(encoding="utf-8")).render(values)
+    front = metadata(recipe, base, adapters, results, trainings, corpora, scores).to_yaml().strip()
+    return f"---\n{front}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
 
 # -------------------------------------------------------------------------------------------------------- metadata
 
 
 def metadata(
-    recipe: Merge,
-    base: Base,
-    adapters: list[Adapter],
-    results: dict,
-    trainings: list[Step],
-    corpora: list[Step],
-) -> dict[str, Any]:
+    recipe: Merge, base: Base, adapters: list[Adapter], results: dict, trainings: list[Step], corpora: list[Step],
+    scores: list[EvalResult],
+) -> ModelCardData:  # fmt: skip
     """What the hub reads. No `datasets`: those are ids of the hub's own data sets, and the sources are the user's."""
-    front: dict[str, Any] = {**licence_of(base.folder), "library_name": "transformers", "tags": ["nsllm-lite"]}
+    front: dict[str, Any] = licence_of(base.folder)
     if results.get("base_model"):
         relation = "finetune" if len(adapters) == 1 else "merge"
         front |= {"base_model": results["base_model"], "base_model_relation": relation}
-    if trainings:
-        front["tags"] += ["continued-pretraining", "science"]
-    if languages := sorted({language for corpus in corpora for language in corpus.recipe.languages or []}):
-        front["language"] = languages
     if any(name.endswith("ForCausalLM") for name in base.config.get("architectures") or []):
         front["pipeline_tag"] = "text-generation"
-    return front
+    if scores:
+        front |= {"model_name": Path(recipe.out).name, "eval_results": scores}
+    return ModelCardData(
+        library_name="transformers",
+        tags=["nsllm-lite", *(("continued-pretraining", "science") if trainings else ())],
+        language=sorted({language for corpus in corpora for language in corpus.recipe.languages or []}) or None,
+        **front,
+    )
+
+
+def scores_of(model: Path, beside: Path) -> list[EvalResult]:
+    """The scores that finished evaluations in folders of `beside` gave these very weights."""
+    steps = [finished_step(folder) for folder in sorted(beside.iterdir()) if folder.is_dir()]
+    evaluations = [step for step in steps if step and step.kind == "eval"]
+    weights, found = fingerprint_weights(model) if evaluations else "", []
+    for step in evaluations:
+        names = [key.removeprefix("model:") for key, value in step.inputs.items() if value == weights]
+        rows = [row for row in step.results.get("scores", ()) if row.get("model") in names]
+        for about in step.results.get("sets", ()):
+            found += [
+                EvalResult(
+                    task_type="text-generation",
+                    dataset_type=about["name"],
+                    dataset_name=about.get("title") or about["name"],
+                    metric_type=metric,
+                    metric_name=f"{metric}, {row['mode']}",
+                    metric_value=round(row[metric]["value"], 4),
+                )
+                for row in rows
+                for metric in about["metrics"]
+                if row.get("set") == about["name"] and isinstance(row.get(metric), dict)
+            ]
+    return found
 
 
 def base_model_of(name: str, folder: Path) -> str | None:
@@ -114,57 +133,24 @@ def licence_of(folder: Path) -> dict[str, str]:
     text = path.read_text(encoding="utf-8", errors="replace")[:MAX_CARD_CHARS] if path.is_file() else ""
     front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
     try:
-        values = yaml.safe_load(front[1]) if front else {}
+        stated = yaml.safe_load(front[1]) if front else {}
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that is none
-        values = {}
-    stated = values if isinstance(values, dict) else {}
-    found = {
-        key: stated[key] for key in ("license", "license_name", "license_link") if isinstance(stated.get(key), str)
-    }
-    return found if "license" in found else {"license": UNKNOWN}
+        stated = {}
+    if not isinstance(stated, dict) or not isinstance(stated.get("license"), str):
+        return {"license": UNKNOWN}
+    keys = ("license", "license_name", "license_link")
+    return {key: stated[key] for key in keys if isinstance(stated.get(key), str)}
 
 
 # --------------------------------------------------------------------------------------------------------- sections
 
 
-def opening(recipe: Merge, results: dict, trainings: list[Step], num_adapters: int) -> str:
-    phases = sum(step.kind == "train" and bool(step.recipe.adapter) for step in trainings)
-    how = f" by {phases} phase{'s' * (phases > 1)} of continued pretraining with LoRA" if phases else ""
-    origin = f"`{results['base_model']}`" if results.get("base_model") else "A model"
-    words = f"{origin}, adapted to natural science{how}" if phases else f"`{recipe.base}`"
-    later = " Another phase of training was meant to follow." if recipe.then_requantize else ""
-    return f"{words}; {num_adapters} LoRA adapter{'s' * (num_adapters > 1)} merged in by nsllm-lite.{later}"
-
-
-def made_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict) -> str:
-    licence = licence_of(base.folder)
-    named = " ".join(licence[key] for key in ("license_name", "license_link") if key in licence)
-    stated = licence["license"] + (f" ({named})" if named else "")
-    rows = [
-        ("base", f"`{recipe.base}`, weights {base.fingerprint[:12]}"),
-        ("licence of the base", "not stated by the base" if stated == UNKNOWN else stated),
-    ]
-    for adapter in adapters:
-        weight = f", {adapter.weight} times" if adapter.weight != 1 else ""
-        rank = adapter.settings["r"]
-        rows.append(("adapter", f"`{adapter.folder.name}`, {adapter.sha256[:12]}, rank {rank}{weight}"))
-    rows += [
-        ("merged into", f"the {results['base_weights']} weights"),
-        ("share of the update in the weights", f"{results['kept_share']:.2%}"),
-        ("share after rounding to NF4", f"{results['nf4_kept_share']:.2%}"),
-    ]
-    return "\n".join(["| | |", "|---|---|", *(table_row(*row) for row in rows)])
-
-
 def recipe_table(trainings: list[Step]) -> str:
     """What each training did, a column each."""
-    rows: dict[str, list[str]] = {}
-    for number, step in enumerate(trainings):
-        for name, value in recipe_rows(step):
-            rows.setdefault(name, [""] * len(trainings))[number] = value
-    lines = [table_row("", *(step.folder.name for step in trainings)), "|---|" + "---|" * len(trainings)]
-    names = sorted(rows, key=lambda name: name.startswith("data: "))
-    return "\n".join(["## Recipe", "", *lines, *(table_row(name, *rows[name]) for name in names)])
+    columns = [dict(recipe_rows(step)) for step in trainings]
+    names = sorted({name: 0 for column in columns for name in column}, key=lambda name: name.startswith("data: "))
+    rows = [(name, *(column.get(name, "") for column in columns)) for name in names]
+    return as_markdown(("", *(step.folder.name for step in trainings)), rows)
 
 
 def recipe_rows(step: Step) -> list[tuple[str, str]]:
@@ -206,76 +192,3 @@ def corpora_of(trainings: list[Step]) -> list[Step]:
         if corpus and same:
             found[corpus.folder] = corpus
     return [corpus for corpus in found.values() if "documents" in corpus.results]
-
-
-def data_section(corpus: Step) -> str:
-    """The ledger's summary: records by source, tokens by phase."""
-    results = corpus.results
-    lines = ["## Data", "", "Records of each source, and what became of them:", ""]
-    lines += [table_row("source", "licence", *COUNTS.values(), "dropped"), "|---|---|" + "---:|" * (len(COUNTS) + 1)]
-    for name, counts in results["documents"].items():
-        licence = results.get("licences", {}).get(name, "not stated")
-        cells = [f"{counts[key]:,}" for key in COUNTS] + [f"{sum(counts['dropped'].values()):,}"]
-        lines.append(table_row(name, licence, *cells))
-    lines += ["", "Tokens to train on:", "", table_row("", "source", "tokens"), "|---|---|---:|"]
-    for phase, by_source in results.get("phases", {}).items():
-        for name, counts in by_source.items():
-            lines.append(table_row(phase, name, f"{counts['tokens']['kept']:,}"))
-    if unstated := [name for name, licence in results.get("licences", {}).items() if licence == "not stated"]:
-        lines += ["", f"The licence of {', '.join(unstated)} was not stated: find out before this model is passed on."]
-    return "\n".join(lines)
-
-
-def losses_table(trainings: list[Step]) -> str:
-    lines = [
-        "## Held-out losses",
-        "",
-        "Before and after each training, in nats per token; of an adapter, on the base as it was trained on:",
-        "",
-    ]
-    lines += [table_row("", "held out", "loss", "bits per byte"), "|---|---|---:|---:|"]
-    for step in trainings:
-        for name, (before, after) in step.losses().items():
-            cells = []
-            for figure in ("loss", "bits_per_byte"):
-                known = before.get(figure) is not None and after.get(figure) is not None
-                cells.append(f"{before[figure]:.4f} -> {after[figure]:.4f}" if known else "")
-            lines.append(table_row(step.folder.name, name, *cells))
-    return "\n".join(lines)
-
-
-def measured(results: dict) -> list[str]:
-    """What the merge itself was measured to give, where it was."""
-    parts = []
-    if results.get("comparison"):
-        from nsllm_lite.merge.compare import table
-
-        parts.append("Held-out loss, nats per token:\n\n" + table(results["comparison"]))
-    if results.get("verified"):
-        verified = results["verified"]
-        parts.append(
-            f"Loaded again by transformers and compared with base + adapter: KL {verified['kl']:.2e} nats a token, the "
-            f"same first choice at {verified['top1']:.2%} of {verified['tokens']:,} tokens."
-        )
-    return parts
-
-
-def tasks_section(corpora: list[Step]) -> str:
-    cleared = sorted({Path(name).name for corpus in corpora for name in corpus.recipe.decontaminate or []})
-    words = "No task was scored when this card was written: `nsllm-lite eval` with this folder does it."
-    if cleared:
-        words += f" Papers that hold an item of {', '.join(cleared)} were kept out of the training."
-    elif corpora:
-        words += " The papers were not cleared of any evaluation file: scores on public ones may be too high."
-    return "## Tasks\n\n" + words
-
-
-def table_row(*cells: str) -> str:
-    """One row whatever the cells hold: no line, column or HTML of their own, as a base's card may ask for."""
-    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
-
-
-def _plain(cell: str) -> str:
-    text = printable(" ".join(cell.split())).replace("|", "\\|")
-    is_code = len(text) > 2 and text[0] == text[-1] == "`"
-    return "`" + text[1:-1].replace("`", "'") + "`" if is_code else text.replace("<", "&lt;")

@@ -1,7 +1,7 @@
-"""Into which base? Held-out losses of what each choice gives, in 16 bits and once NF4 rounds it again.
+"""Held-out losses of a merge into each base (original, dequantized), in 16 bits and rounded to NF4 again.
 
-The reference is what training had: the adapter on the NF4 base. Losses decide; how far a model's predictions are from
-the reference's (KL, same first choice) is told beside them.
+The reference is the model that was trained: the adapter on the NF4 base. Losses decide; the distance of the predictions
+from the reference's (KL, same first choice) is reported beside them.
 """
 
 import gc
@@ -23,7 +23,7 @@ from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
 from nsllm_lite.recipe.merge import Merge
 
-CHUNK_TOKENS = 256  # whose logits are there at a time
+CHUNK_TOKENS = 256  # whose logits are in memory at a time
 KL_ROWS = 8  # of the held-out rows, whose logits are compared
 CHOICES = ("original", "dequantized")
 TRAINED = "adapter on NF4(base)"
@@ -117,14 +117,13 @@ def lowest(table: dict[str, dict[str, float]], then_requantize: bool) -> str:
 
 
 def table(comparison: dict[str, dict[str, float]]) -> str:
-    lines = ["| | held-out loss | KL to the trained | same first choice |", "|---|---:|---:|---:|"]
     labels = {"base": "base", TRAINED: TRAINED}
     for choice in CHOICES:
         labels |= {choice: f"merged into {choice}", f"NF4({choice})": "the same in NF4"}
-    for name, label in labels.items():
-        row = comparison[name]
-        lines.append(f"| {label} | {row['loss']:.4f} | {row['kl']:.4f} | {row['top1']:.1%} |")
-    return "\n".join(lines)
+    heads = ("", "held-out loss", "KL to the trained", "same first choice")
+    rows = ((label, comparison[name]) for name, label in labels.items())
+    lines = ((label, f"{row['loss']:.4f}", f"{row['kl']:.4f}", f"{row['top1']:.1%}") for label, row in rows)
+    return terminal.as_markdown(heads, lines, right=heads[1:])
 
 
 def compare_only(recipe: Merge) -> dict[str, Any]:

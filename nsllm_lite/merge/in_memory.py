@@ -1,4 +1,4 @@
-"""The merged weights in a model in memory, for what must be measured before or after they are written."""
+"""Merged weights in a model in memory, for `compare` and `verify`."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -54,7 +54,7 @@ def round_to_nf4(model: nn.Module, names: Iterable[str], dtype: torch.dtype, dou
 
 
 def add_adapters(model: "PreTrainedModel", adapters: list[Adapter]) -> nn.Module:
-    """`model` with all adapters at work beside it, by PEFT, each with its weight."""
+    """`model` with all adapters active (PEFT), each with its weight."""
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
@@ -72,12 +72,12 @@ def add_adapters(model: "PreTrainedModel", adapters: list[Adapter]) -> nn.Module
 
 
 def differences(logits: Tensor, reference: Tensor) -> tuple[float, int]:
-    """Of (T, V) each: KL(reference || model) in nats, summed over tokens, and how many have the same first choice."""
+    """Of two (T, V) logits: KL(reference || model) in nats summed over tokens, and how many first choices agree."""
     mine, theirs = (torch.log_softmax(of.float(), -1) for of in (logits, reference))
     return (theirs.exp() * (theirs - mine)).sum().item(), int((mine.argmax(-1) == theirs.argmax(-1)).sum())
 
 
 def say_need(what: str, base: Base, dtype: torch.dtype) -> None:
-    """The memory that `what` needs, before it is taken."""
+    """Prints the memory that `what` needs, before it is allocated."""
     num_bytes = sum(math.prod(stored.shape) for stored in base.tensors.values()) * dtype.itemsize
     print(f"{what}: loads the model, about {num_bytes / 2**30:.1f} GiB of memory in {dtype}", flush=True)

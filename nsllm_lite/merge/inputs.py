@@ -1,4 +1,4 @@
-"""What a merge reads: the base's weights and config, the adapters', and the proofs that they belong together."""
+"""What a merge reads: weights and configs of the base and the adapters, and checks that they belong together."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from nsllm_lite.recipe.merge import Merge, MergedAdapter
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
 # key that is set (fan_in_fan_out, target_parameters, layer_replication, ...) changes the formula: refused.
 OBEYED = {"peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save"}
-OBEYED |= {"bias", "lora_bias", "trainable_token_indices", "init_lora_weights", "ensure_weight_tying"}
+OBEYED |= {"bias", "trainable_token_indices", "init_lora_weights", "ensure_weight_tying"}
 ALLOWED = {
     "peft_type": ("LORA",),
     "bias": ("none", "all", "lora_only"),
@@ -45,7 +45,7 @@ Pattern = Annotated[str, AfterValidator(_is_pattern)]  # of a module's name
 
 
 class _Obeyed(BaseModel, strict=True):
-    """Of which kind the values in adapter_config.json are that are more than a word."""
+    """Types of the values in adapter_config.json that the merge uses."""
 
     r: Count
     lora_alpha: Number
@@ -61,7 +61,7 @@ class _File(BaseModel, strict=True):
 
 
 class _Training(BaseModel, strict=True):
-    """And in training.json, as our own training writes it."""
+    """Types of the values in training.json, which our own training writes."""
 
     base_fingerprint: str | None = None
     compute_dtype: str | None = None
@@ -104,7 +104,7 @@ class Adapter:
 
     @property
     def obeyed(self) -> dict:
-        """All of the settings that decides what is merged."""
+        """The settings that decide the merged weights."""
         return {key: value for key, value in self.settings.items() if value and key in OBEYED} | self.nf4_means
 
 
@@ -145,7 +145,7 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
             "Merging needs what training writes at its end (safetensors, never a pickle):",
             "run training first, or set adapter=DIR.",
         )
-    integrity.require_intact(folder)
+    integrity.verify(folder)
     settings = read_object(folder / "adapter_config.json")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
@@ -153,7 +153,7 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
         raise UserError(
             "merge-adapter-unsupported",
             f"{folder} was made with {', '.join(f'{key}={settings[key]!r}' for key in sorted(refused))}, for "
-            "which the merged weight is not W + s B A, or was never proved to be.",
+            "which the merged weight is not W + s B A, or is not tested to be.",
             "Only LoRA, rsLoRA and DoRA are merged here:",
             "merge this one with PEFT's merge_and_unload, or train without that setting.",
         )
@@ -170,12 +170,12 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
 
 
 def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
-    """Adapters of our own training tell the fingerprint of their base, others its name."""
+    """Adapters of our own training state the fingerprint of their base, others its name."""
     told = adapter.training.get("base_fingerprint")
     if told == base.fingerprint:
         return
     if told:
-        integrity.require_intact(base.folder)
+        integrity.verify(base.folder)
         raise UserError(
             "merge-base-differs",
             f"This adapter was trained on another base: {adapter.training.get('base')} (weights {told[:12]}), but "
@@ -213,7 +213,3 @@ def require_sound(base: Base, adapters: list[Adapter], trust_base: bool) -> None
                     "or is damaged.",
                     "Fetch or copy it again, or set base=DIR to the model that it was.",
                 )
-
-
-def listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

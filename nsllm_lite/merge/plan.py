@@ -1,6 +1,6 @@
-"""Where every tensor of a merged model comes from, settled before the first byte is written.
+"""Where every tensor of a merged model comes from, decided before the first byte is written.
 
-Every tensor of an adapter finds its home in the base, or the merge fails naming it.
+Every tensor of an adapter has a place in the base, or the merge fails and names it.
 """
 
 import math
@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.weights import DTYPES, TensorOnDisk, same_bytes
-from nsllm_lite.merge.inputs import Adapter, Base, listed
+from nsllm_lite.formats.weights import DTYPES, TensorOnDisk, listed, same_bytes
+from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.recipe.merge import Merge
 
 DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 HEAD = "lm_head.weight"
 TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 LINEAR_PARTS, EMBEDDING_PARTS = ("A.weight", "B.weight"), ("embedding_A", "embedding_B")
-MAGNITUDE, LORA_BIAS = "magnitude_vector", "B.bias"
+MAGNITUDE = "magnitude_vector"
 SAVE_AGAIN = "save the adapter again with PEFT's save_pretrained."
 
 
@@ -49,24 +49,12 @@ class TokenRows:
 
 
 @dataclass(frozen=True, slots=True)
-class BiasUpdate:
-    """The bias of LoRA's B (lora_bias), times the scale."""
-
-    values: TensorOnDisk
-    scale: float
-
-    @property
-    def inputs(self) -> list[TensorOnDisk]:
-        return [self.values]
-
-
-@dataclass(frozen=True, slots=True)
 class PlannedTensor:
     """One tensor of the result: `source`, if `rounded` to NF4 first, with `updates` in turn, in `dtype`."""
 
     source: TensorOnDisk
     dtype: str
-    updates: tuple[Lora | TokenRows | BiasUpdate, ...] = ()
+    updates: tuple[Lora | TokenRows, ...] = ()
     replaced: bool = False  # `source` is an adapter's
     linear: bool = False  # a weight that QLoRA training holds in NF4
     rounded: bool = False  # begin with the NF4 rounding of `source`
@@ -101,7 +89,7 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
     """Every tensor of the result by name, its weights in the dtype of that name or each in the base's own.
 
     Raises:
-        UserError: a tensor of an adapter has no home in the base, or does not fit there.
+        UserError: a tensor of an adapter has no place in the base, or does not fit there.
     """
     tied = bool(base.config.get("tie_word_embeddings")) or HEAD not in base.tensors
     dtype = DTYPE_NAMES.get(dtype_name)
@@ -117,13 +105,14 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
         require_addable(adapter, [*whole, *rows], alone=len(adapters) == 1)
         untied |= replace_whole(plan, whole, adapter.settings, embedding if tied else None)
         for name, update in rows.items():
-            H = plan[name].source.shape[1:]
-            fits = update.values.shape == (len(update.indices), *H) and max(update.indices) < plan[name].source.shape[0]
-            require_fit(name, fits, f"{update.values.shape} for {len(update.indices)} tokens", plan[name].source.shape)
+            V, *H = plan[name].source.shape
+            fits = update.values.shape == (len(update.indices), *H) and max(update.indices) < V
+            require_fit(name, fits, f"{update.values.shape} for {len(update.indices)} tokens", (V, *H))
             plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
         for module, parts in loras.items():
-            for name, update in lora_updates(module, parts, adapter, plan):
-                plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
+            name = f"{module}.weight"
+            update = lora_update(module, parts, adapter, plan[name].source.shape)
+            plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
     touched = [(name, p) for name, p in plan.items() if p.touched]
     if strange := [name for name, p in touched if not {p.dtype, *(t.dtype for t in p.inputs)} <= set(DTYPES)]:
         raise UserError(
@@ -135,7 +124,7 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
 
 
 def require_addable(adapter: Adapter, replaced: list[str], alone: bool) -> None:
-    """Raises UserError where an adapter that is one of several, or is taken so many times, does not just add."""
+    """Raises UserError where an adapter that is one of several, or has a weight, is more than an added update."""
     what = [f"replaces {listed(replaced)} as a whole"] if replaced else []
     what += ["has DoRA magnitudes, which hold for its own base"] if adapter.settings.get("use_dora") else []
     if what and not alone:
@@ -168,10 +157,10 @@ EXACT = Rounding(None, False, {})
 
 
 def on_rounding(plan: Plan, adapters: list[Adapter], recipe: Merge) -> tuple[Plan, Rounding]:
-    """The plan that begins with what training saw: the weights it held in NF4, rounded; only those.
+    """The plan on the weights that training saw: those it held in NF4 are rounded first, and only those.
 
     Raises:
-        UserError: the training was not in NF4, or nobody tells how it quantised.
+        UserError: the training was not in NF4, or it is not stated how it quantised.
     """
     adapter = next((adapter for adapter in adapters if adapter.training), adapters[0])
     quantisation = adapter.training.get("quantisation", "nf4")
@@ -209,7 +198,7 @@ def find_homes(
     """LoRA parts by module, whole tensors by the name of the base's they replace, trained rows by the embedding's.
 
     Raises:
-        UserError: a tensor finds no home, lacks its partner, or is LoRA on tied embeddings.
+        UserError: a tensor has no place, lacks its partner, or is LoRA on tied embeddings.
     """
     tensors, settings = adapter.tensors, adapter.settings
     if tied and (bad := [n for n in tensors if ".lora_embedding_" in n or n.startswith("lm_head.lora_")]):
@@ -237,7 +226,6 @@ def find_homes(
         on_embedding = EMBEDDING_PARTS[0] in parts
         needed = set(EMBEDDING_PARTS if on_embedding else LINEAR_PARTS)
         needed |= {MAGNITUDE} if settings.get("use_dora") and not on_embedding else set()
-        needed |= {LORA_BIAS} if settings.get("lora_bias") and not on_embedding else set()
         orphans += [f"{module}.lora_{part}" for part in parts if part not in needed or not needed <= set(parts)]
     if orphans:
         raise UserError(
@@ -293,10 +281,9 @@ def replace_whole(
     return unties
 
 
-def lora_updates(
-    module: str, parts: dict[str, TensorOnDisk], adapter: Adapter, plan: dict[str, PlannedTensor]
-) -> list[tuple[str, Lora | BiasUpdate]]:
-    """(tensor, update) of one module. Rank and alpha by PEFT's rule: the first pattern that matches, else the default.
+def lora_update(module: str, parts: dict[str, TensorOnDisk], adapter: Adapter, W: tuple[int, ...]) -> Lora:
+    """The update of one module, whose weight has the shape `W`. Rank and alpha are those of the first pattern that
+    matches, else the default.
 
     Source: peft 0.21 `LoraLayer.update_layer` and `set_scale`.
     """
@@ -306,29 +293,18 @@ def lora_updates(
         key = next((key for key in values if re.match(rf"(.*\.)?({key})$", module)), None)
         return adapter.settings[default] if key is None else values[key]
 
-    name, on_embedding = module + ".weight", EMBEDDING_PARTS[0] in parts
+    on_embedding = EMBEDDING_PARTS[0] in parts
     A, B = (parts[part] for part in (EMBEDDING_PARTS if on_embedding else LINEAR_PARTS))
-    magnitude, bias = parts.get(MAGNITUDE), parts.get(LORA_BIAS)
+    magnitude = parts.get(MAGNITUDE)
     rank, alpha = setting("rank_pattern", "r"), setting("alpha_pattern", "lora_alpha")
     require_fit(module, A.shape[:1] == (rank,), f"A {A.shape}", f"rank {rank} in adapter_config.json")
-    W = plan[name].source.shape
     O, I = (W[1], W[0]) if on_embedding and len(W) == 2 else (W[0], W[-1])  # noqa: E741
     fits = len(W) == len(A.shape) == len(B.shape) == 2 and (O, I, A.shape[0]) == (B.shape[0], A.shape[1], B.shape[1])
-    require_fit(name, fits and (not magnitude or magnitude.shape == W[:1]), f"A {A.shape}, B {B.shape}", W)
+    require_fit(
+        f"{module}.weight", fits and (not magnitude or magnitude.shape == W[:1]), f"A {A.shape}, B {B.shape}", W
+    )
     scale = adapter.weight * alpha / (math.sqrt(rank) if adapter.settings.get("use_rslora") else rank)
-    updates: list[tuple[str, Lora | BiasUpdate]] = [(name, Lora(A, B, scale, magnitude, on_embedding))]
-    if bias:
-        if module + ".bias" not in plan:
-            raise UserError(
-                "merge-bias-absent",
-                f"{module} was trained with lora_bias, but the base has no {module}.bias to add it to, and PEFT merges "
-                "no such adapter either:",
-                "serve it unmerged, or train without lora_bias.",
-            )
-        shape = plan[module + ".bias"].source.shape
-        require_fit(module + ".bias", bias.shape == shape, bias.shape, shape)
-        updates.append((module + ".bias", BiasUpdate(bias, scale)))
-    return updates
+    return Lora(A, B, scale, magnitude, on_embedding)
 
 
 def require_fit(name: str, fits: bool, found: object, needed: object) -> None:

@@ -1,4 +1,4 @@
-"""A finished merge on the Hugging Face Hub, for those who ask for it."""
+"""Uploads a finished merge to the Hugging Face Hub (`--push-to-hub`)."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ NETWORK_ERRORS = (httpx.HTTPError, OSError)  # the hub's own errors are of these
 
 
 def require_push(repo_id: str, only_compares: bool = False) -> None:
-    """Asks the hub who we are, before anything long begins; the token is huggingface_hub's own and is never shown.
+    """Checks the login before anything long begins; huggingface_hub reads the token, which is never shown.
 
     Raises:
         UserError: `repo_id` is no id, or there is no login that the hub takes.

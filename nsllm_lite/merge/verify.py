@@ -1,4 +1,4 @@
-"""The written model, loaded again as anyone would, against base + adapter."""
+"""The written model, loaded by plain transformers, compared with base + adapter (PEFT)."""
 
 import gc
 from pathlib import Path
@@ -18,7 +18,7 @@ from nsllm_lite.recipe.merge import Merge
 
 SEQUENCES, TOKENS = 4, 128
 MAX_KL = 1e-3  # nats a token; or
-MAX_KL_SHARE = 0.1  # of the KL that the adapter itself makes: what rounding to 16 bits may do, and no lost update can
+MAX_KL_SHARE = 0.1  # of the adapter's own KL; rounding to 16 bits stays below it, a lost update does not
 
 
 def verify(

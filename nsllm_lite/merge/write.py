@@ -22,14 +22,14 @@ import torch
 from tqdm import tqdm
 
 from nsllm_lite import terminal
-from nsllm_lite.artifact.json_files import write_json
+from nsllm_lite.artifact.json_files import cut_lines, write_json
 from nsllm_lite.formats.weights import SLICE_BYTES, slices
 from nsllm_lite.merge.arithmetic import Buffers, Figures, Operands, copy_bytes, merge_rows, prepare
 from nsllm_lite.merge.plan import PlannedTensor, Rounding
 
 PROGRESS = "progress.jsonl"
 SYNC_BYTES = 256 * 2**20  # so much at the most is done again after a kill
-SAMPLED = 8  # of the slices of a tensor, one in so many is looked at more closely, the first among them
+SAMPLED = 8  # one slice in so many of a tensor, its first included, is checked more closely
 
 
 class Shard(NamedTuple):
@@ -86,13 +86,9 @@ class Written:
 
     @classmethod
     def read(cls, path: Path) -> "Written":
-        """From the lines of a killed merge; one that was cut short while it was written does not count."""
+        """From the lines of a killed merge."""
         written = cls({}, {})
-        for line in path.read_bytes().splitlines() if path.is_file() else []:
-            try:
-                values = json.loads(line)
-            except ValueError:
-                break
+        for values in cut_lines(path):
             written.figures |= {name: Figures(*figures) for name, figures in values["figures"].items()}
             written.shard, written.num_tensors, written.num_bytes = values["shard"], values["tensors"], values["bytes"]
             if values["sha256"]:
@@ -131,7 +127,7 @@ def write_weights(
 
 
 def _is_there(folder: Path, shard: Shard, written: Written) -> bool:
-    """Whether the file holds at least what `written` says of it, which is nothing for those not begun."""
+    """Whether the file holds at least what `written` records of it."""
     path = folder / shard.file
     size = path.stat().st_size if path.is_file() else 0
     if shard.file in written.sha256:
@@ -189,7 +185,7 @@ def write_shard(
 
 
 class ShardFile:
-    """A shard as it grows, with its hash. Beside the writing it is put on the disk, and then said to be there."""
+    """A shard as it is written, with its hash. A thread fsyncs it meanwhile, and then records it in `progress`."""
 
     def __init__(self, folder: Path, shard: Shard, written: Written, progress: BinaryIO):
         self._name, self._written, self._progress = shard.file, written, progress

@@ -22,9 +22,10 @@ from nsllm_lite.artifact.disk import GIB, require_disk, sync_folder, write_atomi
 from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
 from nsllm_lite.artifact.step import finish, is_finished, read_manifest
 from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.formats.weights import listed
 from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
-from nsllm_lite.merge.inputs import Adapter, Base, listed, open_inputs, require_sound
+from nsllm_lite.merge.inputs import Adapter, Base, open_inputs, require_sound
 from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
 from nsllm_lite.merge.write import PROGRESS, Written, write_weights
 from nsllm_lite.recipe import load as recipes
@@ -51,7 +52,9 @@ def merge(recipe: Merge) -> dict:
     inputs = hash_inputs(recipe, base, adapters)
     if is_finished(out, recipes.identity(recipe), inputs):
         print(f"{recipe.out}: finished, skipped")
-        return read_manifest(out)["results"]
+        results = read_manifest(out)["results"]
+        card.add_scores(out, recipe, base, adapters, results)
+        return results
     require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))
     num_bytes = sum(planned.num_bytes for planned in plan.tensors.values())
     require_disk(out, num_bytes - used_bytes(partial_of(out)) + 64 * 2**20, "the merged model")
@@ -70,7 +73,7 @@ def merge(recipe: Merge) -> dict:
             from nsllm_lite.merge.verify import verify
 
             results["verified"] = verify(recipe, base, adapters, plan, rounding, partial, written)
-        card.write(partial / "README.md", recipe, base, adapters, results)
+        card.write(partial, recipe, base, adapters, results)
         finish(partial, "merge", recipes.identity(recipe), inputs, results, started)
     print(summary_line(recipe, results, time.time() - started))
     return results
@@ -139,7 +142,7 @@ def used_bytes(folder: Path) -> int:
 def choose_base_weights(
     recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan, partial: Path
 ) -> tuple[str, dict | None]:
-    """`original` or `dequantized`, and the table it was chosen by; the table of a killed run is taken up again."""
+    """`original` or `dequantized`, and the table it was chosen by; a killed run's table is read again."""
     if recipe.base_weights != "auto":
         return recipe.base_weights, None
     from nsllm_lite.merge.compare import compare, lowest
@@ -155,7 +158,7 @@ def choose_base_weights(
 
 
 def write_other_files(partial: Path, base: Base, plan: Plan, recipe: Merge, written: Written) -> list[str]:
-    """Tokenizer, licence and config; what of them is code, a pickle or names code stays behind, and is returned."""
+    """Copies tokenizer, licence and config; returns what is left out: code, pickles, and settings that name code."""
     left = []
     for path in sorted({path for pattern in COPIED for path in base.folder.glob(pattern) if path.is_file()}):
         if path.suffix.lower() not in TAKEN_OVER:
@@ -186,12 +189,12 @@ def write_other_files(partial: Path, base: Base, plan: Plan, recipe: Merge, writ
         {name: shares(figures) for name, figures in written.figures.items() if figures.num_entries},
     )
     if left:
-        print(f"Of {base.folder} this is left behind, since it is code, a pickle, or names code: {', '.join(left)}")
+        print(f"Not copied from {base.folder}: {', '.join(left)} (code, a pickle, or a setting that names code)")
     return left
 
 
 def shares(figures: Figures) -> dict[str, float]:
-    """Of an update D, in shares of 1: see `Figures`. NF4 is measured on 64 rows of every eighth slice."""
+    """Of an update D, as shares from 0 to 1 (see `Figures`). NF4 is measured on 64 rows of every eighth slice."""
     return {
         "max_abs_delta": figures.max_abs_delta,
         "delta_norm": figures.energy**0.5,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from nsllm_lite import safety
 from nsllm_lite.artifact.json_files import read_json, read_object
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.models.generate import Engine
-from nsllm_lite.models.hub import load_auto_tokenizer, resolve_model
+from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
 from nsllm_lite.recipe.evals import EvalExecution

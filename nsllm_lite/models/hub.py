@@ -1,13 +1,9 @@
 """Resolves a model name: a folder, or the hub's files in the local cache."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nsllm_lite import safety
 from nsllm_lite.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 LOADED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
 """All that is ever fetched from a hub; the card tells the licence."""
@@ -56,17 +52,3 @@ def resolve_model(name: str, named_by: Path | None = None) -> Path:
             f"Model {name} could not be fetched from the hub ({type(error).__name__}).",
             "Check the id and the network; HF_ENDPOINT sets a mirror, HF_TOKEN a login, MODEL=DIR takes a local copy.",
         ) from error
-
-
-def load_auto_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
-    """Raises UserError where the tokenizer of a model's directory is damaged."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
-        raise UserError(
-            "model-tokenizer-unreadable",
-            f"The tokenizer in {directory} cannot be read: {error}.",
-            "Fetch or copy its files again.",
-        ) from None

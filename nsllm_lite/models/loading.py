@@ -10,6 +10,7 @@ from torch import nn
 
 from nsllm_lite import safety
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.attention import ATTENTION, register_attention
 from nsllm_lite.recipe.train import ModelShape
@@ -78,12 +79,10 @@ def load_base(
 
 def build_base(shape: ModelShape, tokenizer_dir: Path, end_of_text_id: int, seed: int) -> "PreTrainedModel":
     """A Qwen3-architecture model with random weights, drawn from `seed`, in fp32 on the CPU."""
-    from tokenizers import Tokenizer
     from transformers import AutoModelForCausalLM, Qwen3Config
 
-    vocab_size = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json")).get_vocab_size()
     config = Qwen3Config(
-        vocab_size=vocab_size,
+        vocab_size=load_tokenizer(tokenizer_dir).get_vocab_size(),
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
         num_hidden_layers=shape.num_layers,

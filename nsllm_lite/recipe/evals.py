@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.train import Execution
-from nsllm_lite.recipe.values import Count, Name, Strict, none_word, require_different
+from nsllm_lite.recipe.values import Count, Name, Strict, none_word, option, require_different
 
 
 class Report(Strict):
@@ -51,6 +51,23 @@ class Tasks(Strict):
 
 # --------------------------------------------------------------------------------------------------- evaluation
 
+TASKS = {
+    "classification": "nsllm_lite.tasks.classification:TASK",
+    "moves": "nsllm_lite.tasks.moves:TASK",
+    "title": "nsllm_lite.tasks.title:TASK",
+    "paper_title": "nsllm_lite.tasks.paper_title:TASK",
+    "multiple_choice": "nsllm_lite.tasks.multiple_choice:TASK",
+    "open": "nsllm_lite.tasks.open:TASK",
+}
+"""The tasks, in the order of NSLLM's radar chart: the name and the object of `tasks.task.Task`. A new task is its file
+and a line here."""
+
+
+def _known_task(name: str) -> str:
+    if name not in TASKS:
+        raise UserError("task-unknown", f"{name!r} is no task:", f"give one of {', '.join(TASKS)}")
+    return name
+
 
 class EvaluatedModel(Strict):
     """A model folder, a hub id, or an adapter's folder, which is evaluated on its base as its training held it.
@@ -72,7 +89,7 @@ class TaskFile(Strict):
     """
 
     name: Name
-    task: Literal["classification", "moves", "title", "paper_title", "multiple_choice", "open"]
+    task: Annotated[Name, AfterValidator(_known_task)]
     path: Name
     shots: Name | None = None
 
@@ -82,23 +99,24 @@ class EvalExecution(Strict):
 
     device: Literal["cpu", "cuda"] | None = None
     batch_tokens: Count | None = None
-    backend: Literal["transformers", "vllm"] = "transformers"
+    backend: Annotated[Literal["transformers", "vllm"], option("vllm: where it is installed")] = "transformers"
 
 
 class Eval(Strict):
-    """Scores of models on tasks: those of a folder that `nsllm-lite tasks` wrote, or `bundled`; and on own files.
-
-    `encoder` is the folder of a local encoder model, for BERTScore. `max_items` bounds the items of each task.
-    """
+    """Scores of models on tasks: those of a folder that `nsllm-lite tasks` wrote, or `bundled`; and on own files."""
 
     kind: Literal["eval"]
-    out: Name
+    out: Annotated[Name, option("folder to write (default: runs/eval, or the recipe's)", "DIR", typed="runs/eval")]
     models: Annotated[list[EvaluatedModel], Field(min_length=1)]
-    tasks: Annotated[Name | None, BeforeValidator(none_word)]
+    tasks: Annotated[
+        Name | None,
+        BeforeValidator(none_word),
+        option("a folder of `nsllm-lite tasks` (default: the bundled items, or the recipe's)", "DIR", typed="bundled"),
+    ]
     files: list[TaskFile] = []
-    max_items: Count | None = None
-    encoder: Name | None = None
-    seed: int
+    max_items: Annotated[Count | None, option("at most so many items of each task (default: all)", "N")] = None
+    encoder: Annotated[Name | None, option("a local encoder: adds BERTScore to titles (default: none)", "DIR")] = None
+    seed: Annotated[int, option("of examples and intervals", "N", typed=0)]
     execution: EvalExecution = EvalExecution()
 
     @model_validator(mode="after")

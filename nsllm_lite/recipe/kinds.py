@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from nsllm_lite.recipe.corpus import Corpus
 from nsllm_lite.recipe.evals import Eval, Report, Tasks
 from nsllm_lite.recipe.merge import Merge
-from nsllm_lite.recipe.results import CorpusResults, Lenient, MergeResults, TasksResults, TrainResults
+from nsllm_lite.recipe.results import CorpusResults, EvalResults, Lenient, MergeResults, TasksResults, TrainResults
 from nsllm_lite.recipe.train import Sft, Train
 from nsllm_lite.recipe.values import Strict
 
@@ -146,8 +146,8 @@ KINDS = {
         did=lambda recipe, results, rows, tokens: f"instruction tuning: {tokens}",
     ),
     "eval": Kind(
-        Eval, "scores of models on tasks, with intervals, floors, table and pictures", eval_inputs,
-        examples=(
+        Eval, "scores of models on tasks, with intervals, floors, table and pictures", eval_inputs, EvalResults,
+        (
             "nsllm-lite eval Qwen/Qwen3-8B-Base runs/first/model2 --out runs/scores",
             "nsllm-lite eval DIR --file multiple_choice=MMLU-stem.json --file open=math500.json --max-items 500",
             "nsllm-lite eval DIR --tasks runs/nano/tasks --max-items 20 --json",

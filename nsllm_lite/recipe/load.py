@@ -5,14 +5,13 @@ How a run fits the card (micro-batch, recomputation) is not here but under `exec
 """
 
 import copy
-import difflib
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import UserError, did_you_mean, nearest
 from nsllm_lite.recipe.kinds import KINDS, Recipe
 from nsllm_lite.recipe.values import Strict
 
@@ -34,8 +33,7 @@ def read(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, A
     """
     path = Path(path)
     if not path.is_file():
-        near = difflib.get_close_matches(str(path), [str(p) for p in Path("recipes").glob("*/*.yaml")], n=1, cutoff=0.3)
-        todo = f"Did you mean {near[0]}?" if near else "Check the path."
+        todo = did_you_mean(str(path), map(str, Path("recipes").glob("*/*.yaml")), "Check the path.", cutoff=0.3)
         raise UserError(
             "recipe-missing", f"No recipe at {path}.", "A recipe is a YAML file such as recipes/nano/phase1.yaml.", todo
         )
@@ -130,8 +128,8 @@ def _explain(cls: type[Strict], problem: dict) -> str:
             inner = _model_in(fields[part].annotation)
             fields = inner.model_fields if inner else {}
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(place[-1], fields, n=1, cutoff=0.5)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(fields)}"
+        near = nearest(place[-1], fields, cutoff=0.5)
+        hint = f"did you mean `{near}`?" if near else f"known keys: {', '.join(fields)}"
         return f"{'.'.join(place)}: unknown key; {hint} [key-unknown]"
     message, code = problem["msg"].removeprefix("Value error, "), "value-wrong"
     if problem["type"] == "missing":

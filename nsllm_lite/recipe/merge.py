@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.recipe.values import Count, Name, Strict
+from nsllm_lite.recipe.values import Count, Name, Strict, option
 
 
 class MergedAdapter(Strict):
@@ -16,9 +16,9 @@ class MergedAdapter(Strict):
 
 
 class MergeExecution(Strict):
-    """`verify` loads the result again and compares it with base + adapter; `workers` None: one a core, 4 at most."""
+    """`workers` None: one a core, 4 at most."""
 
-    verify: bool = False
+    verify: Annotated[bool, option("load the result and compare it with base + adapter")] = False
     workers: Count | None = None
     device: Literal["cpu", "cuda"] | None = None  # of what needs the model in memory: `auto` and `verify`
 
@@ -32,17 +32,27 @@ class Merge(Strict):
     """
 
     kind: Literal["merge"]
-    base: Name
+    base: Annotated[Name, option("the model that the adapter was trained on: a folder or hub id", "MODEL")]
     adapter: Name | Annotated[list[MergedAdapter], Field(min_length=1)]
-    out: Name
-    base_weights: Literal["original", "dequantized", "auto"]
-    then_requantize: bool = False
-    heldout_rows: Name | None = None
-    max_rows: Count = 64
-    double_quantisation: bool | None = None  # of the training; where the adapter does not tell
-    dtype: Literal["bfloat16", "float16", "float32"] | None = None
-    shard_bytes: Annotated[int, Field(ge=1)]
-    trust_base: bool = False  # the adapter may name another base
+    out: Annotated[Name, option("folder to write; it must not be there", "DIR")]
+    base_weights: Annotated[
+        Literal["original", "dequantized", "auto"],
+        option(
+            "add the adapter to the 16-bit weights, to their NF4 rounding, or to what scores better on --heldout-rows",
+            typed="original",
+        ),
+    ]
+    then_requantize: Annotated[bool, option("NF4 training will follow: auto scores in NF4")] = False
+    heldout_rows: Annotated[
+        Name | None, option("packed rows that auto and --compare score on (default: none)", "DIR")
+    ] = None
+    max_rows: Annotated[Count, option("at most so many of these rows", "N")] = 64
+    double_quantisation: bool | None = None  # of the training; where the adapter does not state it
+    dtype: Annotated[
+        Literal["bfloat16", "float16", "float32"] | None, option("of the result (default: the base's own)")
+    ] = None
+    shard_bytes: Annotated[Count, option("largest file of weights, in bytes", "N", typed="5e9")]
+    trust_base: Annotated[bool, option("also where the adapter names another base")] = False
     execution: MergeExecution = MergeExecution()
 
     @property

@@ -4,6 +4,8 @@ Manifests outlive versions and are copied and edited, so they are validated once
 optional but typed; unknown fields are ignored. A file that holds something else is damaged.
 """
 
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 
@@ -92,3 +94,14 @@ class TaskCounts(Lenient):
 
 class TasksResults(Lenient):
     tasks: dict[str, TaskCounts] = {}
+
+
+class ScoredSet(Lenient):
+    name: str
+    title: str = ""
+    metrics: list[str]
+
+
+class EvalResults(Lenient):
+    sets: list[ScoredSet] = []
+    scores: list[dict[str, Any]] = []

@@ -128,6 +128,21 @@ def _as_latex(text: str) -> str:
     return re.sub(r"\^(-?\d+)", r"^{\1}", text)
 
 
+def rouge_l(predicted: str, reference: str) -> float:
+    """F1 of the longest common subsequence of words, in lower case, letters and digits only.
+
+    Source: Lin, "ROUGE: a package for automatic evaluation of summaries", 2004; words as in Google's rouge-score,
+    without its stemmer.
+    """
+    one, two = (re.sub(r"[^a-z0-9]+", " ", text.lower()).split() for text in (predicted, reference))
+    row = [0] * (len(two) + 1)
+    for word in one:
+        diagonal = 0
+        for place, other in enumerate(two, 1):
+            diagonal, row[place] = row[place], diagonal + 1 if word == other else max(row[place], row[place - 1])
+    return 2 * row[-1] / (len(one) + len(two)) if row[-1] else 0.0
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No log lines of math-verify about what it cannot read: that is an answer too."""

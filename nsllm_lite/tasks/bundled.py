@@ -6,8 +6,9 @@ from importlib import resources
 from pathlib import Path
 
 from nsllm_lite.formats.documents import Document, Section
-from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, TASKS, document_items, question_files, read_questions
+from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, question_files, read_questions
 from nsllm_lite.tasks.items import Item, item_of
+from nsllm_lite.tasks.task import Making, all_tasks
 
 SHOT_PAPERS = ("01", "02")  # of each discipline: examples come from these, so that no item shares its paper with one
 MAX_PAPER_CHARS = 3_000
@@ -16,27 +17,20 @@ MAX_PAPER_CHARS = 3_000
 @cache
 def bundled(task: str) -> dict[str, tuple[Item, ...]]:
     """{"train": items that examples are taken from, "test": all others} of one task."""
-    records = _records()
+    making = Making(sorted({paper.discipline for paper in _papers()}), MAX_PAPER_CHARS)
+    records = [item for paper in _papers() for item, _ in all_tasks()[task].of_paper(paper, making) if item]
+    for path in question_files([BUNDLED_QUESTIONS]):
+        records += [item for name, item in read_questions(path) if name == task]
     found: dict[str, list[Item]] = {"train": [], "test": []}
-    for record in records[task]:
+    for record in records:
         split = "train" if record["document"].endswith(SHOT_PAPERS) else "test"
         found[split].append(item_of(record, len(found[split])))
     return {split: tuple(items) for split, items in found.items()}
 
 
 @cache
-def _records() -> dict[str, list[dict[str, str]]]:
-    """All records of each task, in the order of papers and of questions."""
-    papers = [paper for path in _files("papers") for paper in map(_paper, path.read_text("utf-8").splitlines())]
-    disciplines = sorted({paper.discipline for paper in papers})
-    records: dict[str, list[dict[str, str]]] = {task: [] for task in TASKS}
-    for paper in papers:
-        for task, made in document_items(paper, disciplines, MAX_PAPER_CHARS).items():
-            records[task] += [item for item, _ in made if item]
-    for path in question_files([BUNDLED_QUESTIONS]):
-        for task, item in read_questions(path):
-            records[task].append(item)
-    return records
+def _papers() -> list[Document]:
+    return [paper for path in _files("papers") for paper in map(_paper, path.read_text("utf-8").splitlines())]
 
 
 def _files(name: str) -> list[Path]:

@@ -25,6 +25,11 @@ CUE = re.compile(
 )
 
 
+def commonest(labels: Sequence[str]) -> str:
+    """The commonest label; of equally common ones the first."""
+    return Counter(labels).most_common(1)[0][0]
+
+
 def majority(labels: Sequence[str]) -> float:
     """Accuracy of always the commonest label."""
     return max(Counter(labels).values()) / len(labels)
@@ -138,18 +143,3 @@ def after_cue(text: str, count: int = 14) -> str:
 
 
 TITLE_RULES = {"first sentence": first_sentence, "first 12 words": first_words, "after 'we propose'": after_cue}
-
-
-def rouge_l(predicted: str, reference: str) -> float:
-    """F1 of the longest common subsequence of words, in lower case, letters and digits only.
-
-    Source: Lin, "ROUGE: a package for automatic evaluation of summaries", 2004; words as in Google's rouge-score,
-    without its stemmer.
-    """
-    one, two = (re.sub(r"[^a-z0-9]+", " ", text.lower()).split() for text in (predicted, reference))
-    row = [0] * (len(two) + 1)
-    for word in one:
-        diagonal = 0
-        for place, other in enumerate(two, 1):
-            diagonal, row[place] = row[place], diagonal + 1 if word == other else max(row[place], row[place - 1])
-    return 2 * row[-1] / (len(one) + len(two)) if row[-1] else 0.0

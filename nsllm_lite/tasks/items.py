@@ -1,12 +1,12 @@
 """Evaluation and instruction files: records {instruction, input, output}, as a JSON list or as JSON lines."""
 
-import json
 import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.records import RecordError, read_records
 
 CHOICE = re.compile(r"^\(?([A-J])[).:][:.]?(.*)$", re.MULTILINE)
 
@@ -35,16 +35,11 @@ def read_items(path: Path) -> list[Item]:
         UserError: the file is absent, no such file, or a record lacks one of the two.
     """
     try:
-        text = Path(path).read_text("utf-8-sig")
-        values = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(x) for x in text.split("\n") if x.strip()]
-        )
-    except (OSError, ValueError, RecursionError) as error:
+        values = [value for _, value in read_records(path)]
+    except (OSError, RecordError) as error:
         raise UserError(
             "items-file-unreadable",
-            f"{path} cannot be read ({type(error).__name__}: {error}).",
+            f"{path} cannot be read ({error}).",
             'Needed is a JSON list, or one JSON object a line, of records {"input": ..., "output": ...}.',
             "Correct the path, or the file.",
         ) from None

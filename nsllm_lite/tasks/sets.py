@@ -1,46 +1,17 @@
 """Task sets: which items are asked, and which examples stand before them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.evals import Eval, TaskFile
-from nsllm_lite.tasks import bundled, scores
+from nsllm_lite.tasks.bundled import bundled
 from nsllm_lite.tasks.items import Item, normal, read_items
-from nsllm_lite.tasks.task import TASKS, Task, choose_shots, labels_of, require_fit
+from nsllm_lite.tasks.task import Task, TaskSet, all_tasks
 
 BUNDLED = "bundled"
 MAX_OWN_SHARE = 0.2  # of a file without examples of its own, to be its examples
-
-
-@dataclass(frozen=True)
-class TaskSet:
-    """The items of one task from one place. `pool` is what examples may be taken from, and floors learn from."""
-
-    name: str
-    task: Task
-    items: tuple[Item, ...]
-    pool: tuple[Item, ...]
-    shots: tuple[Item, ...]
-    labels: tuple[str, ...]
-
-    @property
-    def sha256(self) -> str:
-        """Identity of what is asked: the task's version, items and examples."""
-        rows = [[(item.instruction, item.input, item.output) for item in row] for row in (self.items, self.shots)]
-        return sha256_json([self.task.name, self.task.version, rows])
-
-    def metrics(self) -> dict[str, scores.Metric]:
-        """The scores of this set, by name, the first of them for charts."""
-        if self.task.kind == "label":
-            return {"macro_f1": self._macro_f1, "accuracy": scores.mean}
-        return dict.fromkeys(self.task.metrics, scores.mean)
-
-    def _macro_f1(self, results: scores.Results) -> float:
-        return scores.macro_f1(results, len(self.labels))
 
 
 def load_sets(recipe: Eval) -> list[TaskSet]:
@@ -50,9 +21,9 @@ def load_sets(recipe: Eval) -> list[TaskSet]:
         UserError: a folder holds no tasks, or a file does not fit its task.
     """
     sets = []
-    for name, task in TASKS.items() if recipe.tasks else ():
+    for name, task in all_tasks().items() if recipe.tasks else ():
         if recipe.tasks == BUNDLED:
-            found = bundled.bundled(name)
+            found = bundled(name)
             test, pool = found["test"], found["train"]
         else:
             test, pool = (_items_in(Path(recipe.tasks) / split / f"{name}.jsonl") for split in ("test", "train"))
@@ -81,7 +52,7 @@ def _items_in(path: Path) -> tuple[Item, ...]:
 
 
 def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
-    task, items = TASKS[file.task], tuple(read_items(Path(file.path)))
+    task, items = all_tasks()[file.task], tuple(read_items(Path(file.path)))
     if file.shots:
         pool = tuple(read_items(Path(file.shots)))
         asked = {normal(item.input) for item in items}
@@ -92,10 +63,10 @@ def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
                 "Examples must be other items than those that are scored.",
                 "Split the data by document.",
             )
-    elif task.kind == "label" and set(labels_of(task, items)) == set(_bundled_labels(file.task)):
-        pool = tuple(choose_shots(task, bundled.bundled(file.task)["train"], recipe.seed))
+    elif (labels := task.labels_of(items)) and set(labels) == {item.answer for item in bundled(file.task)["test"]}:
+        pool = tuple(task.choose_shots(bundled(file.task)["train"], recipe.seed))
     else:
-        shots = choose_shots(task, items, recipe.seed)[: int(MAX_OWN_SHARE * len(items))]
+        shots = task.choose_shots(items, recipe.seed)[: int(MAX_OWN_SHARE * len(items))]
         print(f"{file.name}: {len(shots)} of its {len(items):,} records are the examples and are not scored")
         chosen = {shot.number for shot in shots}
         pool = tuple(item for item in items if item.number in chosen)
@@ -103,17 +74,13 @@ def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
     return make_set(file.name, task, items, pool, recipe, file.path)
 
 
-def _bundled_labels(task: str) -> tuple[str, ...]:
-    return labels_of(TASKS[task], bundled.bundled(task)["test"])
-
-
 def make_set(
     name: str, task: Task, items: tuple[Item, ...], pool: tuple[Item, ...], recipe: Eval, where: str
 ) -> TaskSet:
     """A checked set of at most `recipe.max_items` items, spread evenly over the file."""
-    require_fit(task, (*items, *pool), where)
-    labels = labels_of(task, (*items, *pool))
+    task.require_fit((*items, *pool), where)
+    labels = task.labels_of((*items, *pool))
     if recipe.max_items and len(items) > recipe.max_items:
         places = np.linspace(0, len(items) - 1, recipe.max_items).astype(int)
         items = tuple(items[place] for place in places)
-    return TaskSet(name, task, items, pool, tuple(choose_shots(task, pool, recipe.seed)), labels)
+    return TaskSet(name, task, items, pool, tuple(task.choose_shots(pool, recipe.seed)), labels)

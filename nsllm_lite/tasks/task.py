@@ -1,194 +1,191 @@
-"""The six tasks of NSLLM's evaluation: how each is asked, which answers it has, and how one is scored.
+"""What a task is: how an item is asked, how its answer is read and scored, and what scores without understanding.
 
-Source of the tasks: NSLLM's evaluation files (github.com/hsc748NLP/NSLLM). A change of any prompt, parser or score
+Each task is one file of this folder and one line of `recipe.evals.TASKS`. A change of any prompt, parser or score
 raises the task's version, which stands beside every result.
+Source of the six tasks: NSLLM's evaluation files (github.com/hsc748NLP/NSLLM).
 """
 
 import hashlib
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, NamedTuple
 
-from nsllm_lite.errors import UserError
-from nsllm_lite.tasks import answers, floors
+import numpy as np
+
+from nsllm_lite.artifact.json_files import sha256_json
+from nsllm_lite.formats.documents import Document
+from nsllm_lite.recipe.evals import TASKS
 from nsllm_lite.tasks.items import Item
+from nsllm_lite.tasks.scores import Metric, Results, mean
 
-MAX_LABELS = 20
+
+class Score(NamedTuple):
+    """The score of one answer; `value`, from 0 to 1, can serve as a reward."""
+
+    read: bool  # whether an answer could be read; where not, the value is 0
+    value: float
+    exact: bool
+    parts: dict[str, float]  # by name, the metrics that are means over the items
 
 
-@dataclass(frozen=True, slots=True)
+class Making(NamedTuple):
+    """Settings of the items made from papers: the disciplines that are labels, and where a paper's text is cut."""
+
+    disciplines: list[str]
+    max_paper_chars: int
+
+
+class ItemOrReason(NamedTuple):
+    """A record of an instruction file or, where `reason` is not empty, why there is none."""
+
+    item: dict[str, str] | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """The items of one task from one place; examples and what floors learn from are taken from `pool`."""
+
+    name: str
+    task: "Task"
+    items: tuple[Item, ...]
+    pool: tuple[Item, ...]
+    shots: tuple[Item, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Identity of what is asked: the task's version, items and examples."""
+        rows = [[(item.instruction, item.input, item.output) for item in row] for row in (self.items, self.shots)]
+        return sha256_json([self.task.name, self.task.version, rows])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """One task. Its `kind` says what an answer is, and so how it is asked for and scored:
-
-    label   one of the outputs that the file has         macro-F1, accuracy
-    letter  the letter of an option of the question      accuracy
-    text    a line of text                               ROUGE-L (BERTScore with an encoder)
-    answer  a number, formula or phrase                  accuracy, equal as text or as mathematics
-    """
+    """One task. A file of a task makes one, `TASK`, of a subclass that has at least `parse` and `compare`."""
 
     name: str
     version: int
     title: str
-    kind: Literal["label", "letter", "text", "answer"]
-    instruction: str  # where the file has none of its own
-    lead: str
-    cue: str
+    instruction: str  # of the records made, and in prompts where an item has none of its own
+    lead: str  # before the input, and
+    cue: str  # before the answer of a few-shot prompt
     shots: int
-    new_tokens: int  # of a generated answer: in a few-shot prompt; a chat model may reason before it
-    chat_tokens: int
+    new_tokens: int  # of a generated answer: in a few-shot prompt,
+    chat_tokens: int  # and of a chat model, which may reason before it
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The scores of this task, the one that stands in charts first."""
-        return {"label": ("macro_f1", "accuracy"), "text": ("rouge_l",)}.get(self.kind, ("accuracy",))
+    metrics: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy"}
+    """{name in results: name in charts}; the first is drawn."""
+    value_is: ClassVar[str] = "accuracy"
+    """The metric that is the mean of the items' values."""
+    is_ranked: ClassVar[bool] = False
+    """Whether a few-shot answer is the likeliest of the item's options, and not generated."""
+    is_prose: ClassVar[bool] = False
+    """Whether BERTScore, where an encoder is given, is a metric too."""
+    question_kind: ClassVar[str] = ""
+    """`kind` of the lines of question files that are items of this task."""
 
-    @property
-    def is_ranked(self) -> bool:
-        """Whether a few-shot answer is the likeliest of a few, and not written out."""
-        return self.kind in ("label", "letter")
+    # -------------------------------------------------------------------------------------------------- answers
 
+    def parse(self, text: str, options: Sequence[str]) -> str | None:
+        """The answer in a generated text; None where there is none, which counts as wrong."""
+        raise NotImplementedError
 
-TASKS = {
-    task.name: task
-    for task in (
-        Task(
-            "classification", 1, "Discipline of an abstract", "label",
-            "To which discipline does the research in this abstract belong?",
-            "Abstract", "Discipline", 5, 16, 512,
-        ),
-        Task(
-            "moves", 1, "Move of an abstract's sentence", "label",
-            "Which part of a structured abstract is this sentence: its background, its objective, its methods, its "
-            "results or its conclusions?",
-            "Sentence", "Part", 10, 16, 512,
-        ),
-        Task(
-            "title", 1, "Title from an abstract", "text",
-            "Write the title of the paper that has this abstract.",
-            "Abstract", "Title", 3, 64, 512,
-        ),
-        Task(
-            "paper_title", 1, "Title from a paper's text", "text",
-            "Write the title of the paper that this text is taken from.",
-            "Text", "Title", 2, 64, 512,
-        ),
-        Task(
-            "multiple_choice", 1, "Multiple choice", "letter",
-            "Answer the question with the letter of the right choice.",
-            "Question", "Answer", 5, 8, 1024,
-        ),
-        Task(
-            "open", 1, "Open questions", "answer",
-            "Answer the question with the result alone: a number, a formula or a few words.",
-            "Question", "Answer", 4, 64, 2048,
-        ),
-    )
-}  # fmt: skip
-"""In the order of NSLLM's radar chart."""
+    def compare(self, answer: str, item: Item) -> float:
+        """From 0 to 1, how far an answer is the item's own."""
+        raise NotImplementedError
 
+    def score(self, answer: str | None, item: Item) -> Score:
+        """The score of what `parse` returned."""
+        value = 0.0 if answer is None else self.compare(answer, item)
+        return Score(answer is not None, value, value == 1, {self.value_is: value})
 
-def labels_of(task: Task, items: Sequence[Item]) -> tuple[str, ...]:
-    """The labels of a label task: every output that the items have, in order of the alphabet; else nothing.
+    def results(self, answers: Sequence[str | None], asked: TaskSet) -> dict[str, tuple[Results, Metric]]:
+        """{metric: (what it is computed from, item by item, and how)}"""
+        scores = [self.score(answer, item) for answer, item in zip(answers, asked.items, strict=True)]
+        return {name: (Results(None, np.array([s.parts[name] for s in scores])), mean) for name in self.metrics}
 
-    Raises:
-        UserError: there is but one, or more than 20.
-    """
-    if task.kind != "label":
+    def figures(self, answers: Sequence[str | None], asked: TaskSet) -> dict[str, float]:
+        """{metric: score} of answers to all items."""
+        return {name: metric(rows) for name, (rows, metric) in self.results(answers, asked).items()}
+
+    def floors(self, asked: TaskSet, seed: int) -> dict[str, dict[str, float]]:
+        """{rule: {metric: score}} of rules that answer without understanding."""
+        return {}
+
+    # --------------------------------------------------------------------------------------------------- labels
+
+    def labels_of(self, items: Sequence[Item]) -> tuple[str, ...]:
+        """The labels that all items share; () where answers are no labels. Raises UserError where they are unfit."""
         return ()
-    labels = tuple(sorted({item.answer for item in items}))
-    if not 1 < len(labels) <= MAX_LABELS:
-        raise UserError(
-            "task-labels-unfit",
-            f"{len(labels)} different outputs for the task {task.name!r}, as in {labels[0]!r}.",
-            f"A label task has 2 to {MAX_LABELS}.",
-            f"Name the file for another task ({', '.join(TASKS)}).",
-        )
-    return labels
+
+    def options(self, item: Item, labels: Sequence[str]) -> tuple[str, ...]:
+        """What the item may be answered with; () where that is open."""
+        return tuple(labels)
+
+    def require_fit(self, items: Sequence[Item], where: str) -> None:
+        """Raises UserError where an item of a file is none of this task."""
+
+    # -------------------------------------------------------------------------------------------------- prompts
+
+    def instruction_of(self, item: Item) -> str:
+        return item.instruction.strip() or self.instruction
+
+    def question(self, item: Item) -> str:
+        return f"{self.lead}: {item.input.strip()}\n{self.cue}:"
+
+    def few_shot_prompt(self, item: Item, shots: Sequence[Item] = ()) -> str:
+        """What a base model continues. All that stands before the item itself is the same for all items."""
+        examples = "".join(f"{self.question(shot)} {shot.answer}\n\n" for shot in shots)
+        return f"{self.instruction_of(item)}\n\n{examples}{self.question(item)}"
+
+    def chat_prompt(self, item: Item, labels: Sequence[str] = ()) -> str:
+        """The message to a chat model."""
+        prompt = f"{self.instruction_of(item)}\n\n{item.input.strip()}"
+        return prompt if item.instruction or not labels else f"{prompt}\n\n{one_of(labels)}"
+
+    def choose_shots(self, pool: Sequence[Item], seed: int) -> list[Item]:
+        """Examples for the prompt: each label in turn, where the task has labels; drawn and ordered by a hash.
+
+        The same examples stand before every item, so that their tokens are computed once.
+        """
+
+        def drawn(item: Item) -> bytes:
+            return hashlib.sha256(f"{seed} {item.input}".encode()).digest()
+
+        groups: dict[str, list[Item]] = {}
+        for item in sorted(pool, key=drawn):
+            groups.setdefault(self.group(item), []).append(item)
+        shots: list[Item] = []
+        while len(shots) < self.shots and any(groups.values()):
+            shots += [items.pop(0) for _, items in sorted(groups.items()) if items]
+        return sorted(shots[: self.shots], key=drawn)
+
+    def group(self, item: Item) -> str:
+        """Examples are taken from each group in turn."""
+        return ""
+
+    # ------------------------------------------------------------------------------------- instruction files
+
+    def of_paper(self, paper: Document, making: Making) -> Iterable[ItemOrReason]:
+        """The items made from one paper, or why there is none; nothing where they are made from questions."""
+        return ()
+
+    def of_question(self, record: dict) -> tuple[str, str]:
+        """(input, output) of a question of this task's kind; KeyError, TypeError or ValueError where it is unfit."""
+        raise NotImplementedError
+
+    def record(self, name: str, document: str, text: str, answer: str, labels: Sequence[str] = ()) -> dict[str, str]:
+        """A record of an instruction file."""
+        instruction = f"{self.instruction} {one_of(labels)}" if labels else self.instruction
+        return {"id": name, "document": document, "instruction": instruction, "input": text, "output": answer}
 
 
-def options_of(item: Item, labels: Sequence[str]) -> tuple[str, ...]:
-    """What the item may be answered with: the task's labels, or the letters of its choices."""
-    return tuple(labels) or tuple(item.choices)
+def one_of(labels: Sequence[str]) -> str:
+    return f"Answer with one of: {', '.join(labels)}."
 
 
-def require_fit(task: Task, items: Sequence[Item], where: str) -> None:
-    """Raises UserError where a multiple-choice item has no choices, or an answer that is none of them."""
-    if task.kind != "letter":
-        return
-    for item in items:
-        if item.answer not in item.choices:
-            raise UserError(
-                "task-answer-unfit",
-                f"{where}: record {item.number} has the answer {item.answer[:20]!r}, and choices {list(item.choices)}.",
-                f"A question for {task.name!r} lists its choices in lines such as (A): ..., and its output is the "
-                "letter of one.",
-                "Correct that record, or name the file for another task.",
-            )
-
-
-# -------------------------------------------------------------------------------------------------------- prompts
-
-
-def few_shot_prompt(task: Task, item: Item, shots: Sequence[Item] = ()) -> str:
-    """What a base model is to continue. All that stands before the item itself is the same for all items."""
-    asked = "".join(f"{_question(task, shot)} {shot.answer}\n\n" for shot in shots)
-    return f"{instruction_of(task, item)}\n\n{asked}{_question(task, item)}"
-
-
-def chat_prompt(task: Task, item: Item, labels: Sequence[str] = ()) -> str:
-    """What a chat model is told."""
-    asked = f"{instruction_of(task, item)}\n\n{item.input.strip()}"
-    if labels and not item.instruction:
-        asked += f"\n\nAnswer with one of: {', '.join(labels)}."
-    return asked
-
-
-def instruction_of(task: Task, item: Item) -> str:
-    return item.instruction.strip() or task.instruction
-
-
-def _question(task: Task, item: Item) -> str:
-    return f"{task.lead}: {item.input.strip()}\n{task.cue}:"
-
-
-def choose_shots(task: Task, pool: Sequence[Item], seed: int) -> list[Item]:
-    """Examples for the prompt: of a label task each label in turn, else any; drawn and ordered by a hash.
-
-    The same examples stand before every item, so that their tokens are computed once.
-    """
-
-    def drawn(item: Item) -> bytes:
-        return hashlib.sha256(f"{seed} {item.input}".encode()).digest()
-
-    by_label: dict[str, list[Item]] = {}
-    for item in sorted(pool, key=drawn):
-        by_label.setdefault(item.answer if task.kind == "label" else "", []).append(item)
-    shots: list[Item] = []
-    while len(shots) < task.shots and any(by_label.values()):
-        shots += [items.pop(0) for _, items in sorted(by_label.items()) if items]
-    return sorted(shots[: task.shots], key=drawn)
-
-
-# --------------------------------------------------------------------------------------------------------- scores
-
-
-def parse(task: Task, text: str, options: Sequence[str]) -> str | None:
-    """The answer in a generated text; None where there is none, which counts as wrong."""
-    if task.kind == "label":
-        return answers.parse_label(text, options)
-    if task.kind == "letter":
-        return answers.parse_letter(text, options)
-    if task.kind == "text":
-        return answers.parse_line(text)
-    return answers.parse_result(text)
-
-
-def score(task: Task, answer: str | None, item: Item) -> float:
-    """1 or 0, or for a text the ROUGE-L F1 with the reference."""
-    if answer is None:
-        return 0.0
-    if task.kind == "text":
-        return floors.rouge_l(answer, item.answer)
-    if task.kind == "answer":
-        return float(answers.is_equal(answer, item.answer))
-    return float(answer == item.answer)
+def all_tasks() -> dict[str, Task]:
+    """{name: task} in the order of `TASKS`."""
+    return {name: pkgutil.resolve_name(where) for name, where in TASKS.items()}

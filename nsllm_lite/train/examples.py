@@ -5,9 +5,8 @@ with roles system, user and assistant. Its text is cut where an answer begins an
 each piece is tokenised by itself, so that a prompt has the tokens that it has alone.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,14 @@ import numpy as np
 import torch
 
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.records import RecordError, read_records
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import causal
 from nsllm_lite.models.causal import Batch
 from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks.prompt import plain_prompt
+from nsllm_lite.terminal import as_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -89,13 +90,11 @@ class Ledger:
         return found
 
     def table(self) -> str:
-        counts = self.counts()
-        width = max(10, *map(len, counts)) if counts else 10
-        lines = [f"{'source':<{width}} {'in':>8} {'used':>8}  left out"]
-        for source, row in counts.items():
+        lines = []
+        for source, row in self.counts().items():
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in row["left_out"].items())
-            lines.append(f"{source:<{width}} {row['in']:>8,} {row['used']:>8,}  {reasons}".rstrip())
-        return "\n".join(lines)
+            lines.append((source, f"{row['in']:,}", f"{row['used']:,}", reasons))
+        return as_text(("source", "in", "used", "left out"), lines, right=("in", "used"))
 
     @property
     def share_left_out(self) -> float:
@@ -133,41 +132,28 @@ def files_of(names: Iterable[str], key: str) -> list[Path]:
     return files
 
 
-def read_records(path: Path) -> Iterator[object]:
+def records_of(path: Path) -> list[object]:
     """The values of a JSON list, or of JSON lines.
 
     Raises:
         UserError: the file is empty, or is neither.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            "sft-file-not-utf8", f"{path} is not UTF-8 ({error}).", "Convert it, or take it out of the recipe."
-        ) from None
-    if not text.strip():
-        raise UserError(
-            "sft-file-empty",
-            f"{path} is empty: there is nothing to train on.",
-            "Fill it, or take it out of the recipe.",
-        )
-    number = 0
-    try:
-        if text.lstrip().startswith("["):
-            yield from json.loads(text)
-            return
-        for line in text.split("\n"):
-            number += 1
-            if line.strip():
-                yield json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f", line {number}" if number else ""
+        records = [value for _, value in read_records(path)]
+    except RecordError as error:
+        if isinstance(error.cause, UnicodeDecodeError):
+            todo = "Convert it, or take it out of the recipe."
+            raise UserError("sft-file-not-utf8", f"{path} is not UTF-8 ({error.cause}).", todo) from None
         raise UserError(
             "sft-file-not-json",
-            f"{path}{where}: no JSON ({error}).",
+            f"{path}, line {error.line}: no JSON ({error.cause}).",
             "Needed is a JSON list of records, or one record a line.",
             "Correct the file.",
         ) from None
+    if not records:
+        found = f"{path} is empty: there is nothing to train on."
+        raise UserError("sft-file-empty", found, "Fill it, or take it out of the recipe.")
+    return records
 
 
 # ------------------------------------------------------------------------------------------------------- template
@@ -332,7 +318,7 @@ def read_examples(files: list[Path], template: Template, max_tokens: int) -> tup
     """
     examples, ledger = [], Ledger()
     for path in files:
-        for number, record in enumerate(read_records(path), start=1):
+        for number, record in enumerate(records_of(path), start=1):
             where = f"{path}, record {number}"
             values = record if isinstance(record, dict) else {}
             name = str(values.get("id") or f"{path.name}#{number}")

@@ -10,6 +10,7 @@ from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.rows import Row, Rows
+from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models import heldout
 from nsllm_lite.models.hub import resolve_model
@@ -114,7 +115,7 @@ def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:
     The corpus keeps its tokenizer beside its rows; rows that were moved away from it cannot be checked so.
     """
     made_with, own = (folder / "tokenizer.json" for folder in (rows.path.parents[2] / "tokenizer", tokenizer_dir))
-    integrity.require_intact(made_with.parent)
+    integrity.verify(made_with.parent)
     if not made_with.is_file() or (own.is_file() and sha256_file(own) == sha256_file(made_with)):
         return
     if load_tokenizer(made_with.parent).get_vocab() != load_tokenizer(tokenizer_dir).get_vocab():
@@ -125,19 +126,3 @@ def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:
             "Token ids would stand for other tokens.",
             "Build the corpus again with `tokenizer=` set to this model (MODEL= does both).",
         )
-
-
-def load_tokenizer(directory: Path) -> Tokenizer:
-    """Raises UserError where there is none, or it is damaged."""
-    if (directory / "tokenizer.json").is_file():
-        return integrity.read_tokenizer(directory)
-    if not [*directory.glob("tokenizer.*"), *directory.glob("vocab.*")]:  # transformers would make an empty one
-        raise UserError(
-            "tokenizer-missing",
-            f"No tokenizer in {directory}.",
-            "A base model needs one beside its weights.",
-            "Copy its tokenizer files there.",
-        )
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(directory, trust_remote_code=False).backend_tokenizer

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from nsllm_lite.artifact import integrity
-from nsllm_lite.artifact.disk import GIB, replace_folder, write_atomic
-from nsllm_lite.artifact.json_files import read_json, write_json, write_sealed
+from nsllm_lite.artifact.disk import GIB, replace_folder
+from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, write_json, write_sealed
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import RowTotals
 from nsllm_lite.formats.weights import require_sound
@@ -43,25 +43,19 @@ class Log:
         self.path, self.views = path, views
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        return read_lines(self.path)
 
     def keep_until(self, step: int) -> None:
         """Drops what a killed run wrote after its last checkpoint, a half-written line included."""
-        kept = []
-        for line in self.path.read_text().splitlines() if self.path.is_file() else []:
-            try:
-                kept += [line] if json.loads(line)["step"] <= step else []
-            except json.JSONDecodeError:
-                break
-        if step > 0 and not (kept and json.loads(kept[-1])["step"] == step):
+        kept = cut_lines(self.path, step)
+        if step > 0 and not (kept and kept[-1]["step"] == step):
             raise UserError(
                 "log-behind-checkpoint",
                 f"{self.path} is damaged: it does not reach step {step}, of which there is a checkpoint.",
                 f"Restore it from a copy, or delete {self.path.parent} and run the same command again.",
             )
-        write_atomic(self.path, "".join(line + "\n" for line in kept))
         for view in self.views:
-            view.restart(self.lines())
+            view.restart(kept)
 
     def write(self, line: dict[str, Any]) -> None:
         with open(self.path, "a") as file:

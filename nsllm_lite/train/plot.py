@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsllm_lite.artifact.disk import save_picture
+from nsllm_lite.artifact.json_files import read_lines
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.kinds import KINDS
 from nsllm_lite.recipe.train import Training
@@ -73,7 +74,7 @@ def plot_losses(recipe: Training, num_steps: int, overlay: Curve | None = None) 
     from matplotlib.figure import Figure
 
     out = Path(recipe.out)
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(out / "metrics.jsonl")
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     draw_losses(axes, lines, KINDS[recipe.kind].curves)

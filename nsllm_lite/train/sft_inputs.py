@@ -11,12 +11,12 @@ from tokenizers import Tokenizer
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer
 from nsllm_lite.formats.weights import fingerprint_weights
-from nsllm_lite.models.hub import load_auto_tokenizer, resolve_model
+from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.sizes import ModelSize, read_size
 from nsllm_lite.recipe.train import Sft
 from nsllm_lite.train.examples import Example, Ledger, Template, files_of, read_examples
-from nsllm_lite.train.inputs import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.json_files import cut_lines
 from nsllm_lite.recipe.train import Training
 
 WINDOW, LEAST = 50, 20  # steps that a spike is measured by, and how many there must be
@@ -106,15 +106,8 @@ class SpikeLog:
     def __init__(self, out: Path, recipe: Training, lines: Sequence[dict[str, Any]]):
         """`lines` are those of metrics.jsonl so far; entries of later steps, left by a killed run, are removed."""
         self._out, self._recipe, self._judge = out, recipe, judge(lines)
-        path, last = out / "spikes.jsonl", max((line["step"] for line in lines), default=0)
-        self._path, self._kept = path, []
-        for text in path.read_text().splitlines() if path.is_file() else []:
-            try:
-                self._kept += [text] if json.loads(text)["step"] <= last else []
-            except (ValueError, KeyError, TypeError):
-                break
-        if path.is_file():
-            write_atomic(path, "".join(text + "\n" for text in self._kept))
+        self._path = out / "spikes.jsonl"
+        self._num_kept = len(cut_lines(self._path, max((line["step"] for line in lines), default=0)))
 
     def see(self, step: int, loss: float, documents: Sequence[str]) -> None:
         known = self._judge.too_high
@@ -131,10 +124,11 @@ class SpikeLog:
     def _keep(self, step: int, loss: float, documents: Sequence[str]) -> None:
         low, high = self._judge.usual
         line = {"step": step, "loss": loss, "usual": [low, high], "num_documents": len(documents)}
-        if len(self._kept) < MAX_LINES:
-            self._kept.append(json.dumps(line | {"documents": list(documents[:MAX_DOCUMENTS])}, ensure_ascii=False))
+        if self._num_kept < MAX_LINES:
+            self._num_kept += 1
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(self._kept[-1] + "\n")
+                line |= {"documents": list(documents[:MAX_DOCUMENTS])}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
         if (number := len(self._judge.spikes)) <= MAX_SAID:
             last = "; later ones are not printed" if number == MAX_SAID else ""
             print(

@@ -18,7 +18,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
-from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.json_files import cut_lines
 from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import Train
@@ -119,17 +119,8 @@ class TrainerLog:
     def restart(self, lines: list[dict[str, Any]]) -> None:
         """Cut back to the last of `lines`; the time of a killed run counts up to there."""
         last = lines[-1]["step"] if lines else -1
-        kept, seconds = [], 0.0
-        for text in self.path.read_text().splitlines() if self.path.is_file() else []:
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                break
-            if line["current_steps"] <= last:
-                kept.append(text)
-                seconds = parse_time(line["elapsed_time"])
-        write_atomic(self.path, "".join(text + "\n" for text in kept))
-        self._started = time.monotonic() - seconds
+        kept = cut_lines(self.path, last, "current_steps")
+        self._started = time.monotonic() - (parse_time(kept[-1]["elapsed_time"]) if kept else 0)
 
     def write(self, line: dict[str, Any]) -> None:
         steps, total = line["step"], self._total_steps

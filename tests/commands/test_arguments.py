@@ -12,7 +12,6 @@ from nsllm_lite import cli
 from nsllm_lite.commands import arguments, typed
 from nsllm_lite.commands.recipe_folder import INSTALLED, pick_size
 from nsllm_lite.commands.stories import STORIES, load_run
-from nsllm_lite.evals import evaluate
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe.kinds import KINDS
 
@@ -84,28 +83,22 @@ def stated(verb: str, option: str) -> str:
     return re.search(r"\(default: ([^),]+)", action.help).group(1)
 
 
-def test_the_defaults_of_merge(monkeypatch):
+def test_the_options_of_merge_and_eval_are_those_of_their_recipes(monkeypatch):
     seen = []
     monkeypatch.setattr(cli, "run_step", seen.append)
     assert cli.main(["merge", "--base", "B", "--adapter", "A", "--out", "O"]) == 0
-    (taken,) = seen
-    assert stated("merge", "--base-weights") == taken.base_weights
-    assert int(stated("merge", "--max-rows")) == taken.max_rows
-    assert float(stated("merge", "--shard-bytes")) == taken.shard_bytes
-    assert float(stated("merge", "--adapter")) == taken.adapters[0].weight
-    assert taken.heldout_rows is taken.dtype is None
-
-
-def test_the_defaults_of_eval(monkeypatch):
-    seen = []
-    monkeypatch.setattr(evaluate, "evaluate", seen.append)
     assert cli.main(["eval", "B"]) == 0
-    (taken,) = seen
-    assert stated("eval", "--out") == taken.out
-    assert int(stated("eval", "--seed")) == taken.seed
-    assert stated("eval", "--backend") == taken.execution.backend
-    assert taken.tasks == "bundled"
-    assert taken.max_items is taken.encoder is None
+    words = "--shard-bytes 2e9 --max-rows 8 --dtype float16 --trust-base --verify --base-weights auto --heldout-rows R"
+    assert cli.main(["merge", "--base", "B", "--adapter", "A:0.5", "--out", "O", *words.split()]) == 0
+    merge, eval_, changed = seen
+    assert (merge.base_weights, merge.shard_bytes, merge.max_rows) == ("original", 5 * 10**9, 64)
+    assert not any((merge.then_requantize, merge.trust_base, merge.execution.verify, merge.dtype))
+    assert (eval_.out, eval_.seed, eval_.tasks, eval_.execution.backend) == ("runs/eval", 0, "bundled", "transformers")
+    assert (changed.shard_bytes, changed.max_rows, changed.dtype) == (2 * 10**9, 8, "float16")
+    assert changed.trust_base
+    assert changed.execution.verify
+    assert stated("merge", "--shard-bytes") == "5e9"
+    assert cli.main(["merge", "--base", "B", "--adapter", "A", "--out", "O", "--max-rows", "2.5"]) == 2
 
 
 def test_the_defaults_of_the_others():

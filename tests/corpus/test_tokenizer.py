@@ -47,5 +47,5 @@ def test_a_missing_end_of_text_token_is_named(tmp_path):
 
 
 def test_a_tokenizer_that_cannot_be_loaded(tmp_path):
-    with raises("tokenizer-not-loaded", tmp_path):
+    with raises("tokenizer-missing", tmp_path):
         tokenizer.load_tokenizer(str(tmp_path))

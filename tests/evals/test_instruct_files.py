@@ -13,8 +13,10 @@ from nsllm_lite.evals.instruct_files import CorpusPapers, make_tasks
 from nsllm_lite.formats.documents import Document, Section
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Tasks
-from nsllm_lite.tasks import from_papers
-from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, document_items, move_of, paper_text
+from nsllm_lite.tasks import classification
+from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, document_items
+from nsllm_lite.tasks.moves import move_of
+from nsllm_lite.tasks.paper_title import paper_text
 from nsllm_lite.tasks.prompt import plain_prompt
 from tests.corpus.small import paper, prose, sample, values, write_lines
 from tests.raising import raises
@@ -149,9 +151,9 @@ def test_a_task_that_cannot_be_made_is_absent_and_said_to_be(tmp_path, capsys):
     capsys.readouterr()
     make_tasks(tasks_of(tmp_path / "corpus", tmp_path / "out", [BUNDLED_QUESTIONS]))
     text = capsys.readouterr().out
-    assert "classification   absent: no discipline 12" in text
-    assert "moves            absent: no moves 12" in text
-    assert "multiple_choice  absent: " in text
+    assert "absent: no discipline 12" in text
+    assert "absent: no moves 12" in text
+    assert "absent: its paper" in text
     assert set(items_in(tmp_path / "out", "train")) == {"title"}
 
 
@@ -216,7 +218,7 @@ def test_a_long_paper_is_cut_at_a_paragraph_or_a_word():
 def test_of_many_disciplines_the_commonest_are_asked_for(corpus, monkeypatch):
     papers = CorpusPapers(corpus)
     assert papers.disciplines() == ["Biology", "Physics"]
-    for module in (from_papers, instruct_files):
+    for module in (classification, instruct_files):
         monkeypatch.setattr(module, "MAX_LABELS", 1)
     assert CorpusPapers(corpus).disciplines() == [], "one label asks nothing"
     document = Document("d", "s", "f#1", "T", "A.", discipline="Alchemy")

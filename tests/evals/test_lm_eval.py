@@ -8,9 +8,10 @@ import pytest
 import nsllm_lite.tasks
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.tasks.task import TASKS
+from nsllm_lite.tasks.task import all_tasks
 from tests.raising import raises
 
+TASKS = all_tasks()
 YAMLS = Path(nsllm_lite.tasks.__file__).parent / "lm_eval"
 lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is in the dev extra")
 
@@ -99,13 +100,14 @@ def test_a_folder_without_the_tasks_items_is_refused(tmp_path):
     (tmp_path / "test").mkdir()
     (tmp_path / "test/open.jsonl").write_text('{"input": "1 + 1?", "output": "2"}\n')
     with raises("lm-eval-no-items", tmp_path, "'title'"):
-        functions.title(tasks=str(tmp_path))
+        functions.dataset("title", tasks=str(tmp_path))
 
 
-def test_versions_and_examples_of_the_yamls_are_those_of_the_tasks(theirs):
-    for name, task in TASKS.items():
-        config = theirs[0]["configs"][f"nsllm_{name}"]
-        assert config["num_fewshot"] == task.shots
-        assert theirs[0]["versions"][f"nsllm_{name}"] == task.version
-        if not task.is_ranked:
-            assert config["generation_kwargs"]["max_gen_toks"] == task.new_tokens
+@pytest.mark.parametrize("task", TASKS)
+def test_the_yaml_files_are_those_of_the_tasks(theirs, task):
+    from nsllm_lite.tasks.lm_eval import functions
+
+    assert (YAMLS / f"{task}.yaml").read_text() == functions.yaml_of(TASKS[task]), functions.__doc__
+    assert {path.stem for path in YAMLS.glob("*.yaml")} == TASKS.keys()
+    assert theirs[0]["versions"][f"nsllm_{task}"] == TASKS[task].version
+    assert theirs[0]["configs"][f"nsllm_{task}"]["num_fewshot"] == TASKS[task].shots

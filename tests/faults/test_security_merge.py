@@ -20,7 +20,7 @@ from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.recipe.evals import EvalExecution
 from nsllm_lite.tasks.answers import is_equal
 from nsllm_lite.tasks.items import Item
-from nsllm_lite.tasks.task import TASKS
+from nsllm_lite.tasks.task import all_tasks
 from tests.evals.conftest import make_talker
 from tests.faults import hostile
 from tests.faults.hostile import CODE, SECRET, litter, merge_words, pickled, ran, with_code
@@ -64,7 +64,7 @@ def test_a_chat_template_can_neither_leave_its_sandbox_nor_run_for_ever(talker, 
     engine.tokenizer.chat_template = TEMPLATES[attack].replace("MARKER", repr(str(marker)))
     started = time.monotonic()
     with raises("eval-chat-template-refused", "few-shot"):
-        as_told(engine, TASKS["open"], Item(0, "Is it?", "yes", {}), ())
+        as_told(engine, all_tasks()["open"], Item(0, "Is it?", "yes", {}), ())
     assert time.monotonic() - started < 20
 
 

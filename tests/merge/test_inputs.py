@@ -205,15 +205,10 @@ BREAKAGES = {
         "(2, 64)",
         "(203, 64)",
     ),
-    "bias without a place": (
-        lambda b, a: (
-            edit_adapter(
-                a, lambda t: t.update({n[:-6] + "bias": torch.ones(len(t[n])) for n in list(t) if "lora_B" in n})
-            ),
-            edit_json(a / "adapter_config.json", lora_bias=True),
-        ),
-        "merge-bias-absent",
-        "model.layers.0.mlp.down_proj.bias",
+    "a bias of B": (
+        lambda b, a: edit_json(a / "adapter_config.json", lora_bias=True),
+        "merge-adapter-unsupported",
+        "lora_bias=True",
     ),
     "unheard of": (
         lambda b, a: edit_json(a / "adapter_config.json", use_next=1, peft_type="X"),

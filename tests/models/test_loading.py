@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nsllm_lite.formats.rows import Row, Rows
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM, collate
-from nsllm_lite.models.hub import load_auto_tokenizer, resolve_model
+from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.loading import load_base, recompute_layers
 from nsllm_lite.models.lora import add_adapter, load_adapter
 from nsllm_lite.recipe.train import Adapter
@@ -199,7 +200,7 @@ def test_a_model_that_is_not_all_there(pico, tmp_path):
     with raises("model-tensors-missing", base, "model.norm.weight (1 "):
         load_base(base, **options)
     (base / "tokenizer.json").write_text("{")
-    with raises("model-tokenizer-unreadable", base):
+    with raises("tokenizer-not-loaded", base):
         load_auto_tokenizer(base)
 
 

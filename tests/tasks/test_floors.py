@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nsllm_lite.tasks import floors
+from nsllm_lite.tasks.answers import rouge_l
 from tests.raising import raises
 
 
@@ -67,4 +68,4 @@ def test_rules_for_titles():
     ],
 )  # fmt: skip
 def test_rouge_l(predicted, reference, score):
-    assert floors.rouge_l(predicted, reference) == pytest.approx(score)
+    assert rouge_l(predicted, reference) == pytest.approx(score)

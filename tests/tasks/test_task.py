@@ -9,8 +9,10 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks.bundled import bundled
 from nsllm_lite.tasks.items import Item, choices_of
 from nsllm_lite.tasks.sets import load_sets
-from nsllm_lite.tasks.task import TASKS, chat_prompt, choose_shots, few_shot_prompt, parse, score
+from nsllm_lite.tasks.task import all_tasks
 from tests.raising import raises
+
+TASKS = all_tasks()
 
 
 def item(text: str, answer: str, number: int = 0, instruction: str = "") -> Item:
@@ -20,32 +22,32 @@ def item(text: str, answer: str, number: int = 0, instruction: str = "") -> Item
 def test_a_few_shot_prompt_to_the_letter():
     task = TASKS["classification"]
     shots = [item("Cells divide.", "Biology")]
-    asked = few_shot_prompt(task, item("Light is fast. ", "Physics"), shots)
+    asked = task.few_shot_prompt(item("Light is fast. ", "Physics"), shots)
     assert asked == (
         f"{task.instruction}\n\nAbstract: Cells divide.\nDiscipline: Biology\n\nAbstract: Light is fast.\nDiscipline:"
     )
     own = item("Light is fast.", "Physics", instruction="Choose one:\n")
-    assert few_shot_prompt(task, own).startswith("Choose one:\n\nAbstract: Light")
-    assert chat_prompt(task, own, ("Biology", "Physics")) == "Choose one:\n\nLight is fast."
-    asked = chat_prompt(task, item("Light.", "Physics"), ("Biology", "Physics"))
+    assert task.few_shot_prompt(own).startswith("Choose one:\n\nAbstract: Light")
+    assert task.chat_prompt(own, ("Biology", "Physics")) == "Choose one:\n\nLight is fast."
+    asked = task.chat_prompt(item("Light.", "Physics"), ("Biology", "Physics"))
     assert asked.endswith("Answer with one of: Biology, Physics.")
 
 
 def test_reasoning_of_an_example_is_not_shown():
     shot = item("1 + 1?", "<think>Two ones.</think>\n2")
-    assert "Answer: 2\n\n" in few_shot_prompt(TASKS["open"], item("2 + 2?", "4"), [shot])
+    assert "Answer: 2\n\n" in TASKS["open"].few_shot_prompt(item("2 + 2?", "4"), [shot])
 
 
 def test_examples_hold_every_label_and_come_from_other_papers():
     for name in ("classification", "moves"):
         sets = bundled(name)
-        shots = choose_shots(TASKS[name], sets["train"], 0)
+        shots = TASKS[name].choose_shots(sets["train"], 0)
         counts = Counter(shot.answer for shot in shots)
         assert len(counts) == 5
         assert max(counts.values()) == min(counts.values())
         assert not {shot.document for shot in shots} & {asked.document for asked in sets["test"]}
-        assert choose_shots(TASKS[name], sets["train"][::-1], 0) == shots
-        assert choose_shots(TASKS[name], sets["train"], 1) != shots
+        assert TASKS[name].choose_shots(sets["train"][::-1], 0) == shots
+        assert TASKS[name].choose_shots(sets["train"], 1) != shots
 
 
 def test_every_task_has_a_bundled_set():
@@ -57,11 +59,13 @@ def test_every_task_has_a_bundled_set():
 
 
 def test_scores_of_one_item():
-    assert score(TASKS["multiple_choice"], "B", item("?\n(A): 1\n(B): 2", "B")) == 1
-    assert score(TASKS["multiple_choice"], None, item("?\n(A): 1\n(B): 2", "B")) == 0
-    assert score(TASKS["title"], "the speed of light", item("x", "The speed of sound")) == pytest.approx(0.75)
-    assert score(TASKS["open"], "0.5", item("x", "\\frac12")) == 1
-    assert parse(TASKS["title"], "Title: A b\nmore", ()) == "A b"
+    choice = item("?\n(A): 1\n(B): 2", "B")
+    assert TASKS["multiple_choice"].score("B", choice) == (True, 1.0, True, {"accuracy": 1.0})
+    assert TASKS["multiple_choice"].score(None, choice) == (False, 0.0, False, {"accuracy": 0.0})
+    score = TASKS["title"].score("the speed of light", item("x", "The speed of sound"))
+    assert score == (True, pytest.approx(0.75), False, {"rouge_l": score.value})
+    assert TASKS["open"].score("0.5", item("x", "\\frac12")).exact
+    assert TASKS["title"].parse("Title: A b\nmore", ()) == "A b"
 
 
 def sets_of(tmp_path, rows: list[tuple[str, str]], task: str, tasks: str | None = None, **more):

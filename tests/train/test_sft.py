@@ -18,6 +18,7 @@ from nsllm_lite.artifact import interrupts
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.corpus.tokenizer import train_tokenizer
+from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.merge.write_model import merge
 from nsllm_lite.models.causal import PackedLM
@@ -28,7 +29,6 @@ from nsllm_lite.recipe.train import ModelShape
 from nsllm_lite.tasks.prompt import plain_prompt
 from nsllm_lite.train import sft as tuning
 from nsllm_lite.train.examples import Example, Template, collate, read_examples
-from nsllm_lite.train.inputs import load_tokenizer
 from tests.conftest import SHAPE, pico_values
 from tests.raising import raises
 from tests.train.test_cpt import assert_clipped, grad_norm_and_change, use_sgd

@@ -5,7 +5,6 @@ empty and begins with no white space. `read(stream, source, file)` is a generato
 `Document` for each record it can read and an `Unread` for each it cannot; it never raises for what a file holds.
 """
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ from nsllm_lite.corpus.sources import (
     unarxive,
     wos,
 )
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import UserError, nearest
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
@@ -110,8 +109,8 @@ def files_of(source: Source) -> list[File]:
         return [File(path.name, path)]
     if not path.is_dir():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
-        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+        near = nearest(path.name, siblings, cutoff=0.5)
+        hint = f" Did you mean {path.parent / near}?" if near else ""
         raise UserError(
             "source-absent",
             f"Source {source.name!r}: nothing exists at {source.path}.",

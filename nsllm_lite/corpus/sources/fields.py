@@ -3,7 +3,6 @@
 Reads every Parquet file too: without a map its columns are recognised by their names, as those of `table`.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -15,6 +14,7 @@ from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE_FILE, Jo
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.tables import iter_rows
 from nsllm_lite.corpus.sources import table
+from nsllm_lite.errors import nearest
 from nsllm_lite.formats.documents import Document, as_doi
 from nsllm_lite.recipe.corpus import Fields
 
@@ -193,8 +193,7 @@ def _top(path: str, names: list[str]) -> str | None:
 def _no_field(absent: list[str], names: Iterable[str]) -> str:
     names = [name for name in names if len(name) <= MAX_NAME_CHARS]
     plain = {name.lower(): name for name in names[:1000]}
-    near = (difflib.get_close_matches(path.lower(), plain, n=1, cutoff=0.5) for path in absent)
-    hints = " or ".join(plain[match[0]] for match in near if match)
+    hints = " or ".join(plain[near] for path in absent if (near := nearest(path.lower(), plain, 0.5)))
     hint = f"; did you mean {hints}?" if hints else ""
     return f"no field {' or '.join(absent)}; the fields are: {_listed(names)}{hint}"
 

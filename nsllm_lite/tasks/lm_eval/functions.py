@@ -1,4 +1,4 @@
-"""The six tasks for lm-evaluation-harness: prompts, items, parsing and scores are those of `nsllm-lite eval`.
+"""The tasks for lm-evaluation-harness: prompts, items, parsing and scores are those of `nsllm-lite eval`.
 
     lm_eval run --model hf --model_args pretrained=MODEL --tasks nsllm --include_path nsllm_lite/tasks/lm_eval
 
@@ -6,22 +6,61 @@ Other items than the bundled ones come by metadata:
 
     --metadata '{"tasks": "runs/NAME/tasks"}'                     a folder that `nsllm-lite tasks` wrote
     --metadata '{"files": {"multiple_choice": "MMLU-stem.json"}}' own records {instruction, input, output}
+
+The YAML files beside this one are written by `python -m nsllm_lite.tasks.lm_eval.functions`.
 """
 
-from functools import partial
-
-from datasets import Dataset
+from pathlib import Path
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks import scores
-from nsllm_lite.tasks.items import item_of
-from nsllm_lite.tasks.sets import BUNDLED, TaskSet, load_sets
-from nsllm_lite.tasks.task import TASKS, chat_prompt, instruction_of, options_of, parse, score
+from nsllm_lite.tasks.items import Item, item_of
+from nsllm_lite.tasks.sets import BUNDLED, load_sets
+from nsllm_lite.tasks.task import Task, TaskSet, all_tasks
+
+RANKED = """\
+output_type: multiple_choice
+doc_to_choice: options
+doc_to_target: !function functions.gold
+process_results: !function functions.of_ranked
+"""
+GENERATED = """\
+output_type: generate_until
+doc_to_target: output
+generation_kwargs: {{until: ["\\n"], max_gen_toks: {tokens}, do_sample: false}}
+process_results: !function functions.of_generated
+"""
+YAML = """\
+task: nsllm_{name}
+tag: nsllm
+custom_dataset: !function functions.dataset
+test_split: test
+fewshot_split: shots
+fewshot_config: {{sampler: first_n}}
+num_fewshot: {shots}
+description: "{{{{instruction}}}}\\n\\n"
+doc_to_text: question
+{output}metric_list:
+{metrics}metadata: {{version: {version}, task: {name}}}
+"""
 
 
-def _dataset(task: str, tasks: str = BUNDLED, files: dict[str, str] | None = None, **_: object) -> dict[str, Dataset]:
+def yaml_of(task: Task) -> str:
+    """The harness's description of a task."""
+    metrics = "".join(
+        f"  - {{metric: {name}, aggregation: {'!function functions.macro_f1' if name == 'macro_f1' else 'mean'}, "
+        "higher_is_better: true}\n"
+        for name in task.metrics
+    )
+    output = RANKED if task.is_ranked else GENERATED.format(tokens=task.new_tokens)
+    return YAML.format(name=task.name, shots=task.shots, version=task.version, output=output, metrics=metrics)
+
+
+def dataset(task: str, tasks: str = BUNDLED, files: dict[str, str] | None = None, **_: object) -> dict:
     """The splits `test` and `shots` of a task, a record an item."""
+    from datasets import Dataset
+
     own = [{"name": "own", "task": task, "path": files[task]}] if files and task in files else []
     values = {"kind": "eval", "out": "unused", "models": [{"name": "x", "path": "x"}], "seed": 0, "files": own}
     recipe = recipes.validate(values | {"tasks": None if own else tasks}, "metadata")
@@ -32,26 +71,20 @@ def _dataset(task: str, tasks: str = BUNDLED, files: dict[str, str] | None = Non
             f"{tasks} holds no items for {task!r}.",
             "Give --metadata with `tasks` or `files` that have some.",
         )
-    return {"test": Dataset.from_list(_records(found, "items")), "shots": Dataset.from_list(_records(found, "shots"))}
+    splits = {"test": found.items, "shots": found.shots}
+    return {split: Dataset.from_list([_record(found, item) for item in items]) for split, items in splits.items()}
 
 
-def _records(task_set: TaskSet, which: str) -> list[dict]:
+def _record(task_set: TaskSet, item: Item) -> dict:
     task = task_set.task
-    return [
-        {
-            "task": task.name,
-            "instruction": instruction_of(task, item),
-            "input": item.input.strip(),
-            "output": item.answer,
-            "question": f"{task.lead}: {item.input.strip()}\n{task.cue}:",
-            "told": chat_prompt(task, item, task_set.labels),
-            "options": list(options_of(item, task_set.labels)),
-        }
-        for item in getattr(task_set, which)
-    ]
-
-
-classification, moves, title, paper_title, multiple_choice, open_questions = (partial(_dataset, name) for name in TASKS)
+    return {
+        "task": task.name,
+        "instruction": task.instruction_of(item),
+        "input": item.input.strip(),
+        "output": item.answer,
+        "question": task.question(item),
+        "options": list(task.options(item, task_set.labels)),
+    }
 
 
 def gold(doc: dict) -> int:
@@ -59,24 +92,24 @@ def gold(doc: dict) -> int:
 
 
 def of_generated(doc: dict, results: list[str]) -> dict[str, float]:
-    """ROUGE-L of a text, equality of a result."""
-    task, item = TASKS[doc["task"]], item_of(doc, 0)
-    value = score(task, parse(task, results[0], doc["options"]), item)
-    return {"rouge_l" if task.kind == "text" else "accuracy": value}
+    task = all_tasks()[doc["task"]]
+    return task.score(task.parse(results[0], doc["options"]), item_of(doc, 0)).parts
 
 
-def of_labels(doc: dict, results: list[tuple[float, bool]]) -> dict[str, object]:
-    """Accuracy and what macro-F1 is made of."""
-    best = max(range(len(results)), key=lambda place: results[place][0])
-    return of_letters(doc, results) | {"macro_f1": (doc["output"], doc["options"][best])}
-
-
-def of_letters(doc: dict, results: list[tuple[float, bool]]) -> dict[str, object]:
-    best = max(range(len(results)), key=lambda place: results[place][0])
-    return {"accuracy": float(best == gold(doc))}
+def of_ranked(doc: dict, results: list[tuple[float, bool]]) -> dict[str, object]:
+    """Accuracy and, of a task that has it, what macro-F1 is made of."""
+    task = all_tasks()[doc["task"]]
+    answer = doc["options"][max(range(len(results)), key=lambda place: results[place][0])]
+    found = task.score(answer, item_of(doc, 0)).parts
+    return found | ({"macro_f1": (doc["output"], answer)} if "macro_f1" in task.metrics else {})
 
 
 def macro_f1(pairs: list[tuple[str, str]]) -> float:
     labels = sorted({gold for gold, _ in pairs})
     golds, given = zip(*pairs, strict=True)
     return scores.macro_f1(scores.numbered(golds, given, labels), len(labels))
+
+
+if __name__ == "__main__":
+    for one in all_tasks().values():
+        (Path(__file__).parent / f"{one.name}.yaml").write_text(yaml_of(one))

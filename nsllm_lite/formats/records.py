@@ -1,0 +1,92 @@
+"""Records of JSON files: one a line, one after another, or one list.
+
+A byte order mark, empty lines and commas between records are skipped; of a key that stands twice the last value counts;
+NaN and Infinity are read as numbers. What cannot be read (not UTF-8, cut off, nested too deeply, an integer of
+thousands of digits) is a `RecordError` with its line: nothing is skipped in silence.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, TextIO
+
+CHUNK_CHARS = 1 << 20
+MAX_RECORD_CHARS = 1 << 26
+_BETWEEN = " \t\r\n,\ufeff"
+
+
+class RecordError(Exception):
+    """Why the record at `line` of its file cannot be read; with `is_last` nothing after it is read either."""
+
+    def __init__(self, line: int, cause: Exception, is_last: bool = False):
+        super().__init__(f"line {line}: {type(cause).__name__}: {cause}")
+        self.line, self.cause, self.is_last = line, cause, is_last
+
+
+def read_records(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line, value) of each record of a UTF-8 file, which is held in memory.
+
+    Raises:
+        RecordError: one cannot be read.
+        OSError: the file cannot.
+    """
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecordError(content.count(b"\n", 0, error.start) + 1, error) from None
+    for line, value in iter_values(io.StringIO(text)):
+        if isinstance(value, RecordError):
+            raise value
+        yield line, value
+
+
+def iter_values(stream: TextIO) -> Iterator[tuple[int, Any]]:
+    """(line, value or RecordError) of each record, a line or 1 MiB in memory at a time.
+
+    In a file of lines a bad line costs itself alone; elsewhere nothing is read after a bad record.
+    """
+    lines = ((number, line) for number, line in enumerate(stream, start=1) if line.strip())
+    (one, first), (two, second) = next(lines, (1, "")), next(lines, (0, ""))
+    first = first.lstrip("\ufeff")
+    if second and (first[0] == second[0] == "{" or not isinstance(_value(one, first), RecordError)):
+        for number, line in chain(((one, first), (two, second)), lines):
+            yield number, _value(number, line)
+    else:
+        yield from _iter_stream(one, first + "\n" * (two - one - 1) + second, stream)
+
+
+def _value(number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits
+        return RecordError(number, error)
+
+
+def _iter_stream(line: int, buffer: str, stream: TextIO) -> Iterator[tuple[int, Any]]:
+    decoder = json.JSONDecoder()
+    place, ended, in_list = 0, False, False
+    while True:
+        while (opening := buffer[place : place + 1]) and opening in _BETWEEN:
+            line += opening == "\n"
+            place += 1
+        if opening == ("]" if in_list else "["):
+            place, in_list = place + 1, not in_list
+            continue
+        try:
+            value, end = decoder.raw_decode(buffer, place)
+        except (ValueError, RecursionError) as error:
+            wanted = max(CHUNK_CHARS, len(buffer) - place)  # a long record is tried again but a few times
+            chunk = "" if ended or len(buffer) - place > MAX_RECORD_CHARS else stream.read(wanted)
+            if chunk:
+                buffer, place, ended = buffer[place:] + chunk, 0, len(chunk) < wanted
+                continue
+            if opening or in_list:
+                cause = error if opening else EOFError("the list has no end")
+                yield line, RecordError(line, cause, is_last=True)
+            return
+        yield line, value
+        line += buffer.count("\n", place, end)
+        place = end

@@ -1,0 +1,93 @@
+"""Tasks whose answer is one of a few labels, which all items of a file share."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+
+from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.evals import TASKS
+from nsllm_lite.tasks import floors, scores
+from nsllm_lite.tasks.answers import parse_label
+from nsllm_lite.tasks.items import Item
+from nsllm_lite.tasks.scores import Metric, Results
+from nsllm_lite.tasks.task import Task, TaskSet
+
+MAX_LABELS = 20
+
+
+class LabelTask(Task):
+    """Scored by macro-F1 and accuracy; few-shot, the answer is the likeliest label."""
+
+    metrics: ClassVar[dict[str, str]] = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
+    is_ranked = True
+
+    def parse(self, text: str, options: Sequence[str]) -> str | None:
+        return parse_label(text, options)
+
+    def compare(self, answer: str, item: Item) -> float:
+        return float(answer == item.answer)
+
+    def results(self, answers: Sequence[str | None], asked: TaskSet) -> dict[str, tuple[Results, Metric]]:
+        rows = scores.numbered([item.answer for item in asked.items], answers, asked.labels)
+        return {
+            "macro_f1": (rows, partial(scores.macro_f1, num_labels=len(asked.labels))),
+            "accuracy": (rows, scores.mean),
+        }
+
+    def labels_of(self, items: Sequence[Item]) -> tuple[str, ...]:
+        """Every output that the items have, in order of the alphabet.
+
+        Raises:
+            UserError: there is but one, or more than MAX_LABELS.
+        """
+        labels = tuple(sorted({item.answer for item in items}))
+        if not 1 < len(labels) <= MAX_LABELS:
+            raise UserError(
+                "task-labels-unfit",
+                f"{len(labels)} different outputs for the task {self.name!r}, as in {labels[0]!r}.",
+                f"A label task has 2 to {MAX_LABELS}.",
+                f"Name the file for another task ({', '.join(TASKS)}).",
+            )
+        return labels
+
+    def group(self, item: Item) -> str:
+        return item.answer
+
+    def floors(self, asked: TaskSet, seed: int) -> dict[str, dict[str, float]]:
+        """Always the commonest label, naive Bayes on words, the best rule on the place of a sentence in its paper."""
+        common = floors.commonest([item.answer for item in asked.items])
+        given = {
+            f"always {common}": [common] * len(asked.items),
+            "naive Bayes": _naive_bayes(asked, seed),
+            "place in the abstract": _by_place(asked.items),
+        }
+        return {rule: self.figures(row, asked) for rule, row in given.items() if row is not None}
+
+
+def _naive_bayes(asked: TaskSet, seed: int) -> list[str] | None:
+    """Naive Bayes fitted on the pool; where that is small, on four fifths of the items for the last fifth."""
+    texts, answers = [item.input for item in asked.items], [item.answer for item in asked.items]
+    known = Counter(item.answer for item in asked.pool)
+    if all(known[label] >= floors.FOLDS for label in asked.labels):
+        learnt = floors.bayes().fit([item.input for item in asked.pool], [item.answer for item in asked.pool])
+        return list(learnt.predict(texts))
+    if min(Counter(answers).values()) < floors.FOLDS:
+        return None
+    return floors.cross_predicted(floors.bayes(), texts, answers, seed)
+
+
+def _by_place(items: Sequence[Item]) -> list[str] | None:
+    """The best rule on the place of a sentence among those of its paper; None where papers have but one item."""
+    by_document: dict[str, list[int]] = defaultdict(list)
+    for number, item in enumerate(items):
+        by_document[item.document].append(number)
+    answers = [item.answer for item in items]
+    if "" in by_document or len(by_document) * 3 > len(items) or len(set(answers)) > floors.MAX_ORDERED:
+        return None
+    places = np.zeros(len(items))
+    for numbers in by_document.values():
+        places[numbers] = np.linspace(0, 1, len(numbers))
+    return list(floors.position(places.tolist(), answers)[1])

@@ -1,0 +1,67 @@
+"""Questions with lettered choices, one of which is right."""
+
+from collections.abc import Sequence
+
+from nsllm_lite.errors import UserError
+from nsllm_lite.tasks.answers import parse_letter
+from nsllm_lite.tasks.floors import commonest
+from nsllm_lite.tasks.items import Item
+from nsllm_lite.tasks.task import Task, TaskSet
+
+LETTERS = "ABCDEFGHIJ"
+
+
+class MultipleChoice(Task):
+    is_ranked = True
+    question_kind = "multiple choice"
+
+    def parse(self, text: str, options: Sequence[str]) -> str | None:
+        return parse_letter(text, options)
+
+    def compare(self, answer: str, item: Item) -> float:
+        return float(answer == item.answer)
+
+    def options(self, item: Item, labels: Sequence[str]) -> tuple[str, ...]:
+        """The letters of its choices."""
+        return tuple(item.choices)
+
+    def require_fit(self, items: Sequence[Item], where: str) -> None:
+        """Raises UserError where an item has no choices, or an answer that is none of them."""
+        for item in items:
+            if item.answer not in item.choices:
+                raise UserError(
+                    "task-answer-unfit",
+                    f"{where}: record {item.number} has the answer {item.answer[:20]!r}, and choices "
+                    f"{list(item.choices)}.",
+                    f"A question for {self.name!r} lists its choices in lines such as (A): ..., and its output is the "
+                    "letter of one.",
+                    "Correct that record, or name the file for another task.",
+                )
+
+    def floors(self, asked: TaskSet, seed: int) -> dict[str, dict[str, float]]:
+        """Always the commonest letter, and the longest choice."""
+        common = commonest([item.answer for item in asked.items])
+        longest = [max(item.choices, key=lambda letter: len(item.choices[letter])) for item in asked.items]
+        given = {f"always {common}": [common] * len(longest), "longest choice": longest}
+        return {rule: self.figures(row, asked) for rule, row in given.items()}
+
+    def of_question(self, record: dict) -> tuple[str, str]:
+        letters = LETTERS[: len(record["choices"])]
+        if record["answer"] not in list(letters):
+            found = f"the answer is {record['answer']!r}, the choices are {', '.join(letters)}"
+            raise ValueError(found)  # caught by read_questions
+        choices = "\n".join(f"({letter}): {choice}" for letter, choice in zip(letters, record["choices"], strict=True))
+        return f"{record['question']}\nChoices:\n{choices}", record["answer"]
+
+
+TASK = MultipleChoice(
+    name="multiple_choice",
+    version=2,
+    title="Multiple choice",
+    instruction="Answer the question with the letter of the right choice.",
+    lead="Question",
+    cue="Answer",
+    shots=5,
+    new_tokens=8,
+    chat_tokens=1024,
+)
