@@ -34,6 +34,7 @@ from nsllm_lite.recipe.values import Strict  # noqa: E402
 
 GENERATED = "<!-- Written by `make docs`; edit docs/generate.py or the code, not this page. -->\n\n"
 GIB = 2**30
+MAX_WORDINGS = 4  # of one message on the page
 
 AREAS = {
     "Command line and recipes": ("cli.py", "commands", "recipe"),
@@ -194,26 +195,34 @@ def _words(annotation: Any, metadata: tuple | list = ()) -> str:
 # ------------------------------------------------------------------------------------------ troubleshooting.md
 
 
+TROUBLESHOOTING = """# When something goes wrong
+
+English | [简体中文](zh/troubleshooting.md)
+
+Every error says what was found and what to do, and ends with its code in square brackets; find the code here. `…`
+stands for what the program fills in. Exit status 2: nothing was lost. Exit status 3: the run stopped itself; remove the
+cause and run the same command again, it continues. `nsllm-lite doctor` checks the machine.
+"""
+
+
 def troubleshooting_page(found: list[Message], package: Path) -> str:
     """Each error of the package, by area."""
-    head = (
-        "# When something goes wrong\n\nEvery error says what was found and what to do, and ends with its code in "
-        "square brackets; find the code here. `…` stands for what the program fills in. Exit status 2: nothing was "
-        "lost. Exit status 3: the run stopped itself; remove the cause and run the same command again, it continues. "
-        "`nsllm-lite doctor` checks the machine.\n"
-    )
     of_room = {room: title for title, rooms in AREAS.items() for room in rooms}
     sections: dict[str, dict[str, tuple[str, str, str]]] = {title: {} for title in AREAS}
     for message in found:
         room = message.path.relative_to(package).parts[0]
         rows = sections.setdefault(of_room.get(room, room.removesuffix(".py").capitalize()), {})
-        was, *todo = (" / ".join(cell(words) for words in dict.fromkeys(part) if words) for part in message.parts)
+        was, *todo = map(_wordings, message.parts)
         rows.setdefault(message.code, (f"`{message.code}`", was, " ".join(todo)))
-    return GENERATED + head + "".join(
+    return GENERATED + TROUBLESHOOTING + "".join(
         f"\n## {title}\n\n" + table(("code", "what was found", "what to do"), [rows[code] for code in sorted(rows)])
         for title, rows in sections.items()
         if rows
     )  # fmt: skip
+
+
+def _wordings(part: list[str]) -> str:
+    return " / ".join(cell(words) for words in [*dict.fromkeys(filter(None, part))][:MAX_WORDINGS])
 
 
 # ---------------------------------------------------------------------------------- the planner's tables, address
@@ -236,11 +245,8 @@ def planned(*words: str) -> tuple[dict, str]:
 def cards_table() -> str:
     rows = []
     for card, vram_gib, name in CARDS:
-        figures, how, size = (
-            (found := planned("--size", name, "--vram", str(vram_gib))[0]),
-            found["execution"],
-            QWEN3[name][2],
-        )
+        figures, size = planned("--size", name, "--vram", str(vram_gib))[0], QWEN3[name][2]
+        how = figures["execution"]
         recomputed = f"{how['recompute_layers']} of {size.layers}" + (", cheap" if how["recompute_cheap"] else "")
         peak = next((tflops for word, tflops in plan.PEAK_TFLOPS.items() if word in card), None)
         hours = "—"
@@ -258,9 +264,7 @@ def models_table() -> str:
     rows = []
     for name, (hub_id, least_gib, _) in reversed(QWEN3.items()):
         printed = planned("--size", name, "--vram", "139")[1]
-        download, disk = (
-            re.search(rf"^{word} +([\d.]+ GiB)", printed, re.MULTILINE)[1] for word in ("Download", "Disk")
-        )
+        download, disk = (re.search(rf"^{word} +([\d.]+ GiB)", printed, re.M)[1] for word in ("Download", "Disk"))
         rows.append((name, hub_id, "only on request" if name == "14b" else f"{least_gib} GiB", download, disk))
     return table(("`SIZE=`", "model", "chosen from", "download", "disk: base and two merged models"), rows, right=3)
 
@@ -273,18 +277,16 @@ def address() -> str:
 def with_address(text: str, url: str) -> str:
     """`text` with the repository's address where pages and notebooks link to it: badges, clones, issues."""
     place = url.removeprefix("https://github.com/")
-    text = re.sub(
-        r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/main/notebooks/)", rf"\g<1>{place}\2", text
-    )
+    text = re.sub(r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/)", rf"\g<1>{place}\2", text)
     text = re.sub(r'(REPOSITORY = \\?")https://[^"\\]+', rf"\g<1>{url}", text)
-    return re.sub(r"(git clone )https://\S+?(/nsllm-lite)?(?=\s)", rf"\g<1>{url}", text)
+    return re.sub(r"(git clone )https://\S+", rf"\g<1>{url}", text)
 
 
 def with_block(text: str, name: str, block: str) -> str:
     """`text` with what stands between the comments `name` and `/name` replaced."""
-    return re.sub(
-        rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda found: found[1] + block + found[2], text, flags=re.S
-    )
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, rest = text.split(begin)
+    return before + begin + block + end + rest.split(end)[1]
 
 
 def pages() -> dict[Path, str]:

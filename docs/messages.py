@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 ERRORS = ("UserError", "RunError")
 GAP = "…"  # stands for what is filled in
-MAX_WORDINGS = 4
 
 Known = dict[str, list[str]]
 
@@ -32,7 +31,7 @@ def messages_in(path: Path) -> list[Message]:
     for call, known in _calls(ast.parse(path.read_text())):
         code, *rest = call.args
         assert isinstance(code, ast.Constant), f"{path}:{call.lineno}: the code must be a plain text"
-        parts = [_wordings(arg, known)[:MAX_WORDINGS] for arg in rest]
+        parts = [_wordings(arg, known) for arg in rest]
         assert len(parts) in (2, 3), f"{path}:{call.lineno}: found, needed where that is not plain, to do"
         found.append(Message(path, call.lineno, code.value, parts))
     return sorted(found, key=lambda message: message.line)
@@ -40,27 +39,36 @@ def messages_in(path: Path) -> list[Message]:
 
 def _calls(tree: ast.Module) -> Iterator[tuple[ast.Call, Known]]:
     """Each call that makes an error, with the texts that the local names of its function may hold there."""
-    function_of, statement_of = {}, {}  # the innermost comes last
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            function_of |= {id(inner): node for inner in ast.walk(node)}
-        elif isinstance(node, ast.Raise | ast.Return | ast.Assign | ast.Expr):
-            statement_of |= {id(inner): node for inner in ast.walk(node)}
+    parents = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) in ERRORS:
-            yield node, _known(function_of.get(id(node), tree), statement_of[id(node)])
+            above = [node]
+            while id(above[-1]) in parents and not isinstance(above[-1], ast.FunctionDef):
+                above.append(parents[id(above[-1])])
+            yield node, _known(above)
 
 
-def _known(function: ast.AST, statement: ast.stmt) -> Known:
-    """What names hold at `statement`: the last text assigned in its own block, or all that branches before it assign."""
+def _known(above: list[ast.AST]) -> Known:
+    """What names hold at a call: the last text assigned in a block around it, or all that branches before it assign.
+
+    `above` are the call and what is around it, outwards to its function.
+    """
     known: Known = {}
-    assigned = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
+    around = {id(statement) for node in above for block in _blocks(node) if _has(block, above) for statement in block}
+    assigned = [node for node in ast.walk(above[-1]) if isinstance(node, ast.Assign) and node.lineno < above[0].lineno]
     for node in sorted(assigned, key=lambda node: node.lineno):
-        if node.lineno < statement.lineno and isinstance(node.targets[0], ast.Name):
+        if isinstance(node.targets[0], ast.Name):
             name, texts = node.targets[0].id, _wordings(node.value, known)
-            is_sure = node.col_offset <= statement.col_offset
-            known[name] = texts if is_sure else known.get(name, []) + texts
+            known[name] = texts if id(node) in around else known.get(name, []) + texts
     return known
+
+
+def _blocks(node: ast.AST) -> list[list[ast.stmt]]:
+    return [block for name in ("body", "orelse", "finalbody") if isinstance(block := getattr(node, name, None), list)]
+
+
+def _has(block: list[ast.stmt], nodes: list[ast.AST]) -> bool:
+    return any(statement is node for statement in block for node in nodes)
 
 
 def _wordings(node: ast.AST, known: Known) -> list[str]:
