@@ -81,3 +81,22 @@ def test_the_kind_of_step(package):
     assert "finished, skipped" in run(package, *NSLLM, *first.split())
     assert run(package, *NSLLM, *second.split()).startswith("lengths  lengths\n└─ corpus")
     assert "lengths of a corpus" in run(package, *NSLLM, "--help")
+
+
+def test_the_task(package):
+    pytest.importorskip("nsllm_lite.tasks.title")
+    (package / "nsllm_lite/tasks/last_word.py").write_text(code("# nsllm_lite/tasks/last_word.py"))
+    insert(package / "nsllm_lite/recipe/evals.py", "def _known_task(", code("# nsllm_lite/recipe/evals.py") + "\n\n")
+    write_lines(package / "papers/arxiv.jsonl", [paper(number) for number in range(20)])
+    corpus = "phase1 --only corpus --corpus papers --recipes recipes/nano --out runs/nano"
+    run(package, *NSLLM, *corpus.split())
+    made = run(package, *NSLLM, "tasks", "recipes/nano/tasks.yaml", "questions=[]", "--run", "runs/nano")
+    assert re.search(r"^last_word +\d", made, re.M)
+    script = """
+from nsllm_lite.tasks.items import Item
+from nsllm_lite.tasks.task import all_tasks
+task = all_tasks()["last_word"]
+item = Item(number=0, input="Enzymes at low", output="temperature", choices={})
+print([task.score(task.parse(text, ()), item).value for text in ("Temperature.", "", "heat")])
+"""
+    assert "[1.0, 0.0, 0.0]" in run(package, "-c", script)
