@@ -53,11 +53,15 @@ SHOWN_ONLY = (("make", "make -n"),)
 TWO = (("A:", f"{ADAPTER}:"), ("B:", f"{ADAPTER}:"), ("out DIR", "out two"), *MERGED)
 OWN = (("DIR .*", f"{MODEL} --file open=mine.json --out own --max-items 2"),)
 TEN_STEPS = (("1e-4", "1e-4 budget.steps=10 budget.tokens=10240 schedule.warmup_steps=1"),)
-FEW = "base.budget.steps=20 base.budget.tokens=40960 phase1.budget.steps=20 phase1.budget.tokens=20480"
+FEW = (
+    "base.budget.steps=20 base.budget.tokens=40960 base.evaluation.max_rows=8 "
+    "phase1.budget.steps=20 phase1.budget.tokens=20480 phase1.evaluation.max_rows=8"
+)
 RULES = (
     # run by CI, by tests/test_packaging.py and tests/faults/test_security_project.py, or fetching other packages
     Rule(r"make (test|lint|docs|dist|wheelhouse|install-offline|setup.*)$", 0, "", SHOWN_ONLY),
     Rule(r"make corpus CORPUS=.* RECIPES=recipes/nano$", 0, "kept"),
+    Rule(r"(make|nsllm-lite) (phase1|two-phase) .*(SIZE=|--size )", 2, "[execution-needs-card]"),
     Rule(r"make \S+ CORPUS=", 2, "[card-missing]"),
     Rule(r"nsllm-lite (phase1|phase2|two-phase) --corpus", 2, "[card-missing]"),
     Rule(r"make phase1$", 0, "Done: runs/nano/model1"),
@@ -78,10 +82,10 @@ RULES = (
     Rule(r"nsllm-lite merge .*auto.*--verify", 0, "tensors merged", (("out DIR", "out auto"), *MERGED)),
     Rule(r"nsllm-lite merge .*--compare", 0, "dequantized", MERGED),
     Rule(r"nsllm-lite merge recipes/nano", 0, "tensors merged", (("out DIR", "out rounded"), *MERGED)),
-    Rule(r"nsllm-lite tasks .*out=", 0, "items"),
+    Rule(r"nsllm-lite tasks .*out=", 0, "moves"),
     Rule(r"nsllm-lite tasks recipes/nano", 0, "finished, skipped"),
     Rule(r"nsllm-lite sft .*template=chat", 2, "[template-end-token-missing]", (("my.jsonl,more/", "mine.json"),)),
-    Rule(r"nsllm-lite sft recipes/nano", 0, "2 steps", (("out=", "steps=2 schedule.warmup_steps=0 out="),)),
+    Rule(r"nsllm-lite sft recipes/nano", 0, "2 steps", ((" out=", " steps=2 schedule.warmup_steps=0 out="),)),
     Rule(r"nsllm-lite eval DIR .*--file", 0, "own: report.md", OWN),
     Rule(r"nsllm-lite eval DIR .*--json", 0, '"', (("DIR", MODEL), ("items 20", "items 2 --out few"))),
     Rule(r"nsllm-lite eval recipes/nano", 0, "| base | few-shot |", (("$", " out=runs/scores"),)),
