@@ -10,7 +10,9 @@ from textwrap import dedent
 
 import pytest
 
-from tests.corpus.small import paper, write_lines
+from nsllm_lite.corpus.build import build
+from nsllm_lite.recipe.load import validate
+from tests.corpus.small import paper, prose, values, write_lines
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -21,6 +23,14 @@ def code(start: str) -> str:
     """The block of code that begins with a comment `start`, without it."""
     blocks = re.findall(r"^ *```python\n(.*?)^ *```$", PAGE, re.M | re.S)
     return next(block for block in map(dedent, blocks) if block.startswith(start)).partition("\n")[2]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    write_lines(tmp_path / "arxiv.jsonl", [paper(number) for number in range(30)])
+    write_lines(tmp_path / "general.jsonl", [{"id": f"g{n}", "text": prose(5000 + n)} for n in range(8)])
+    sources = [{"name": "arxiv", "path": str(tmp_path / "arxiv.jsonl")}]
+    build(validate(values(tmp_path, "runs/nano/corpus", sources), "corpus"))
 
 
 @pytest.fixture
@@ -64,7 +74,7 @@ for form in ("auto", "preprints"):
     assert run(package, "-c", script).splitlines() == [*papers, "Unread  "] * 2
 
 
-def test_the_kind_of_step(package):
+def test_the_kind_of_step(package, corpus):
     (package / "nsllm_lite/recipe/lengths.py").write_text(code("# nsllm_lite/recipe/lengths.py"))
     (package / "nsllm_lite/evals/lengths.py").write_text(code("# nsllm_lite/evals/lengths.py"))
     line = code("# nsllm_lite/recipe/kinds.py")
@@ -72,25 +82,19 @@ def test_the_kind_of_step(package):
     insert(kinds, "Recipe = Corpus |", f"from nsllm_lite.recipe.lengths import Lengths\n{line}\n")
     kinds.write_text(kinds.read_text().replace("Recipe = Corpus |", "Recipe = Lengths | Corpus |"))
     insert(package / "nsllm_lite/cli.py", "TOOLS = {\n", code("# nsllm_lite/cli.py") + "\n")
-    write_lines(package / "papers/arxiv.jsonl", [paper(number) for number in range(20)])
     (package / "lengths.yaml").write_text("kind: lengths\n")
-    corpus = "phase1 --only corpus --corpus papers --recipes recipes/nano --out runs/nano"
-    run(package, *NSLLM, *corpus.split())
     first, second = re.findall(r"^   nsllm-lite (.+)$", PAGE, re.M)
     assert run(package, *NSLLM, *first.split()) == ""
     assert "finished, skipped" in run(package, *NSLLM, *first.split())
     assert run(package, *NSLLM, *second.split()).startswith("lengths  lengths\n└─ corpus")
-    assert "lengths of a corpus" in run(package, *NSLLM, "--help")
 
 
-def test_the_task(package):
+def test_the_task(package, corpus):
     pytest.importorskip("nsllm_lite.tasks.title")
     (package / "nsllm_lite/tasks/last_word.py").write_text(code("# nsllm_lite/tasks/last_word.py"))
     insert(package / "nsllm_lite/recipe/evals.py", "def _known_task(", code("# nsllm_lite/recipe/evals.py") + "\n\n")
-    write_lines(package / "papers/arxiv.jsonl", [paper(number) for number in range(20)])
-    corpus = "phase1 --only corpus --corpus papers --recipes recipes/nano --out runs/nano"
-    run(package, *NSLLM, *corpus.split())
-    made = run(package, *NSLLM, "tasks", "recipes/nano/tasks.yaml", "questions=[]", "--run", "runs/nano")
+    words = ("questions=[]", "corpus=runs/nano/corpus", "out=tasks")
+    made = run(package, *NSLLM, "tasks", "recipes/nano/tasks.yaml", *words)
     assert re.search(r"^last_word +\d", made, re.M)
     script = """
 from nsllm_lite.tasks.items import Item

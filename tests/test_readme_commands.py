@@ -88,7 +88,7 @@ RULES = (
     Rule(r"nsllm-lite sft recipes/nano", 0, "2 steps", ((" out=", " steps=2 schedule.warmup_steps=0 out="),)),
     Rule(r"nsllm-lite eval DIR .*--file", 0, "own: report.md", OWN),
     Rule(r"nsllm-lite eval DIR .*--json", 0, '"', (("DIR", MODEL), ("items 20", "items 2 --out few"))),
-    Rule(r"nsllm-lite eval recipes/nano", 0, "| base | few-shot |", (("$", " out=runs/scores"),)),
+    Rule(r"nsllm-lite eval recipes/nano", 0, "| base | few-shot |", (("=20", "=2 out=runs/scores"),)),
     Rule(r"lm_eval run", 0, "nsllm_title", (("DIR", MODEL), ("--tasks", "--limit 1 --tasks"))),
     Rule(r"nsllm-lite report ", 0, "finished, skipped"),
     Rule(r"nsllm-lite audit ", 0, "mine.json"),
