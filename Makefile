@@ -30,7 +30,7 @@ REAL_SET := corpus.tokenizer='$(TOKENIZER)' corpus.train_tokenizer=null corpus.m
 ABLATION := $(if $(REAL),--real '$(REAL)') $(if $(SEEDS),--seeds $(SEEDS)) $(if $(OUT),--out '$(OUT)') $(SET)
 
 .PHONY: help setup phase1 phase2 two-phase real eval sft plan corpus merge report doctor test test-kernels test-slow \
-        test-notebooks lint format bench-merge ablate-replay ablate-phases audit clean dist wheelhouse install-offline torch-asked
+        test-notebooks docs lint format bench-merge ablate-replay ablate-phases audit clean dist wheelhouse install-offline torch-asked
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -133,6 +133,9 @@ test-notebooks: setup  ## the four notebooks from top to bottom, with few steps
 audit: setup  ## known holes in the pinned packages, by pip-audit (asks PyPI); fails also where it could not be asked
 	@$(PIP) install --upgrade --target $(VENV)/audit pip-audit==2.10.1
 	@PYTHONPATH=$(VENV)/audit $(VENV)/bin/python -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
+
+docs: setup  ## write what the pages in docs/ and the notebooks take from the code
+	@$(VENV)/bin/python docs/generate.py
 
 lint: setup  ## ruff: lint and format check
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

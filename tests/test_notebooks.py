@@ -14,13 +14,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from docs.generate import address
 from nsllm_lite.cli import build_parser, main
 from nsllm_lite.commands import plan
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-README = (ROOT / "README.md").read_text()
-HOME = "github.com/nsllm-lite/nsllm-lite"
+TRAINING = (ROOT / "docs/training.md").read_text()
+HOME = address().removeprefix("https://")
 DASHES = "# " + "-" * 111
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -54,7 +55,7 @@ def test_nothing_of_a_run_or_of_a_machine_is_kept(path):
 def test_the_badge_opens_this_notebook(path):
     link = f"https://colab.research.google.com/{HOME.replace('.com', '')}/blob/main/notebooks/{path.name}"
     assert link in cells_of(path, "markdown")[0]
-    assert f"]({link})" in README
+    assert f"]({link})" in TRAINING
     assert f'REPOSITORY = "https://{HOME}"' in cells_of(path)[0]
 
 

@@ -1,4 +1,4 @@
-"""What README's table of faults quotes: each slow test appends what it did to the file that NSLLM_FAULTS_OUT names."""
+"""What the table of faults in docs/measured.md quotes: each slow test appends what it did to the file that NSLLM_FAULTS_OUT names."""
 
 import json
 import os
