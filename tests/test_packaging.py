@@ -35,6 +35,8 @@ def test_the_corpus_needs_no_torch(tmp_path):
     done = call(sys.executable, "-c", WITHOUT_TORCH, "train", ROOT / "recipes/nano/phase1.yaml", "--run", "runs/nano")
     assert done.returncode == 2
     assert "[torch-missing]" in done.stderr
+    done = call(sys.executable, "-c", WITHOUT_TORCH, "show", tmp_path / "corpus")  # does not wait for torch either
+    assert done.returncode == 0, done.stderr
 
 
 def test_extras():

@@ -62,13 +62,10 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
         lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])]
     if differences := results["differences"]:
         shown = [row for row in differences if all_differences or row["p"] < ALPHA]
-        by_chance = (
-            f"of {len(differences)} differences about {len(differences) * ALPHA:.1f} would be bold by chance alone"
-        )
+        by_chance = f"of {len(differences)} differences about {len(differences) * ALPHA:.1f} would be bold by chance"
         lines += ["", "# Differences between models, on the same items", ""]
         lines += [_difference_table(shown) if shown else "None is beyond chance."]
-        lines += ["", f"p by a permutation test, bold below {ALPHA}; of {len(differences)} differences about {expected} "
-                  "would be bold by chance alone."]  # fmt: skip
+        lines += ["", f"p by a permutation test, bold below {ALPHA}; {by_chance} alone."]
     return "\n".join(lines)
 
 

@@ -3,14 +3,14 @@
 Plain reads, because the pages of a memory map would count as resident.
 """
 
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from nsllm_lite import safety
 from nsllm_lite.artifact import integrity
@@ -18,10 +18,13 @@ from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.safety import no_safetensors, not_safetensors
 
-DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+if TYPE_CHECKING:
+    import torch
+
 OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4}
 OTHERS |= {"F64": 8, "I64": 8, "U64": 8, "C64": 8}
-ITEM_BYTES = {name: dtype.itemsize for name, dtype in DTYPES.items()} | OTHERS
+FLOATS = {"BF16": 2, "F16": 2, "F32": 4}
+ITEM_BYTES = FLOATS | OTHERS
 SLICE_BYTES = 2 * 2**20  # of fp32; a slice and its temporaries take about four times this, and stay in the cache
 READ_BYTES = 8 * 2**20
 SLICE_ROWS = 64  # the least; products of 1 or 7 rows take another path in MKL, whose last bit differs from PEFT's
@@ -56,17 +59,31 @@ class TensorOnDisk:
                 done += count
         return view
 
-    def rows_into(self, buffer: bytearray, first: int, last: int) -> torch.Tensor:
+    def rows_into(self, buffer: bytearray, first: int, last: int) -> "torch.Tensor":
         """Rows first..last as a tensor of the stored dtype that lies in `buffer`."""
         row_bytes = self.num_bytes // self.shape[0]
         view = self.read_into(buffer, first * row_bytes, last * row_bytes)
-        return torch.frombuffer(view, dtype=DTYPES[self.dtype]).view(-1, *self.shape[1:])
+        return as_floats(view, self.dtype).view(-1, *self.shape[1:])
 
-    def rows(self, first: int = 0, last: int | None = None) -> torch.Tensor:
+    def rows(self, first: int = 0, last: int | None = None) -> "torch.Tensor":
         """Rows first..last as a tensor of the stored dtype."""
         row_bytes = self.num_bytes // self.shape[0]
         buffer = self.read(first * row_bytes, self.num_bytes if last is None else last * row_bytes)
-        return torch.frombuffer(buffer, dtype=DTYPES[self.dtype]).view(-1, *self.shape[1:])
+        return as_floats(buffer, self.dtype).view(-1, *self.shape[1:])
+
+
+@functools.cache
+def dtypes() -> dict[str, "torch.dtype"]:
+    """Imports torch, which `runs` and `show` do without."""
+    import torch
+
+    return {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+def as_floats(data: bytearray | memoryview, dtype: str) -> "torch.Tensor":
+    import torch
+
+    return torch.frombuffer(data, dtype=dtypes()[dtype])
 
 
 def shrank(path: Path) -> RunError:
@@ -168,9 +185,8 @@ def _read_through(path: Path) -> integrity.Entry:
                     raise shrank(path)
                 digest.update(piece)
                 left -= len(piece)
-                if stored.dtype in DTYPES:
-                    bounds = torch.aminmax(torch.frombuffer(piece, dtype=DTYPES[stored.dtype]))
-                    finite &= all(math.isfinite(bound) for bound in bounds)
+                if stored.dtype in FLOATS:
+                    finite &= all(math.isfinite(bound) for bound in as_floats(piece, stored.dtype).aminmax())
             broken += [] if finite else [name]
     return {"bytes": size, "sha256": digest.hexdigest(), "not finite": listed(broken)}
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nsllm_lite.errors import RunError, UserError
-from nsllm_lite.formats.weights import DTYPES, TensorOnDisk, not_finite
+from nsllm_lite.formats.weights import TensorOnDisk, dtypes, not_finite
 from nsllm_lite.merge import nf4
 from nsllm_lite.merge.plan import Lora, PlannedTensor, Rounding, TokenRows
 
@@ -62,7 +62,7 @@ class Buffers:
 
 def prepare(name: str, planned: PlannedTensor, rounding: Rounding) -> Operands:
     A = tuple(update.A.rows().float() if isinstance(update, Lora) else None for update in planned.updates)
-    held_in = DTYPES.get(rounding.dtype or planned.source.dtype, torch.float32)
+    held_in = dtypes().get(rounding.dtype or planned.source.dtype, torch.float32)
     scales = nf4.scales_of(planned.source, held_in, rounding.double, rounding.mean(name)) if planned.rounded else None
     return Operands(A, scales, held_in)
 
@@ -76,7 +76,7 @@ def merge_rows(
         UserError: the result is not finite.
     """
     shape = (last - first, *planned.source.shape[1:])
-    count, dtype = math.prod(shape), DTYPES[planned.dtype]
+    count, dtype = math.prod(shape), dtypes()[planned.dtype]
     source = planned.source.rows_into(slot.read, first, last)
     written = slot.written[: count * dtype.itemsize]
     out = written.view(dtype).view(shape)

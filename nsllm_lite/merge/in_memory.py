@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from nsllm_lite.formats.weights import DTYPES, slices
+from nsllm_lite.formats.weights import as_floats, slices
 from nsllm_lite.merge import nf4
 from nsllm_lite.merge.arithmetic import Buffers, merge_rows, prepare
 from nsllm_lite.merge.inputs import Adapter, Base
@@ -39,7 +39,7 @@ def _rows(name: str, planned: PlannedTensor, rounding: Rounding) -> Iterator[tup
     operands = prepare(name, planned, rounding)
     for first, last in cut:
         data, _ = merge_rows(name, planned, operands, first, last, slot, sampled=False)
-        yield first, last, torch.frombuffer(data, dtype=DTYPES[planned.dtype]).view(-1, *source.shape[1:])
+        yield first, last, as_floats(data, planned.dtype).view(-1, *source.shape[1:])
 
 
 def round_to_nf4(model: nn.Module, names: Iterable[str], dtype: torch.dtype, double_quantisation: bool) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.weights import DTYPES, TensorOnDisk, listed, same_bytes
+from nsllm_lite.formats.weights import FLOATS, ITEM_BYTES, TensorOnDisk, listed, same_bytes
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.recipe.merge import Merge
 
@@ -76,7 +76,7 @@ class PlannedTensor:
     def num_bytes(self) -> int:
         if self.dtype == self.source.dtype:
             return self.source.num_bytes
-        return math.prod(self.source.shape) * DTYPES[self.dtype].itemsize
+        return math.prod(self.source.shape) * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
     embedding = next((name for name in base.tensors if name.endswith("embed_tokens.weight")), None)
     linear = {n for n, t in base.tensors.items() if len(t.shape) == 2 and n.endswith(".weight")} - {HEAD, embedding}
     plan = {
-        name: PlannedTensor(stored, dtype if dtype and stored.dtype in DTYPES else stored.dtype, linear=name in linear)
+        name: PlannedTensor(stored, dtype if dtype and stored.dtype in FLOATS else stored.dtype, linear=name in linear)
         for name, stored in base.tensors.items()
     }
     untied = False
@@ -114,7 +114,7 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
             update = lora_update(module, parts, adapter, plan[name].source.shape)
             plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
     touched = [(name, p) for name, p in plan.items() if p.touched]
-    if strange := [name for name, p in touched if not {p.dtype, *(t.dtype for t in p.inputs)} <= set(DTYPES)]:
+    if strange := [name for name, p in touched if not {p.dtype, *(t.dtype for t in p.inputs)} <= FLOATS.keys()]:
         raise UserError(
             "merge-dtype-unsupported",
             f"{listed(strange)} of the base or of the adapter is neither bf16, fp16 nor fp32, the only types merged.",

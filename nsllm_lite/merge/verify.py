@@ -8,7 +8,7 @@ import torch
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.errors import RunError
 from nsllm_lite.formats.rows import Rows
-from nsllm_lite.formats.weights import DTYPES
+from nsllm_lite.formats.weights import dtypes
 from nsllm_lite.merge import in_memory
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.merge.plan import Plan, Rounding
@@ -54,7 +54,7 @@ def verify(
     theirs = AutoModelForCausalLM.from_pretrained(base.folder, **options).eval()
     if rounded := {name: planned for name, planned in plan.tensors.items() if planned.rounded}:
         held_in = rounding.dtype or next(iter(rounded.values())).source.dtype
-        in_memory.round_to_nf4(theirs, rounded, DTYPES[held_in], rounding.double)
+        in_memory.round_to_nf4(theirs, rounded, dtypes()[held_in], rounding.double)
     before = logits(theirs)
     reference = logits(in_memory.add_adapters(theirs, adapters))
     del theirs
