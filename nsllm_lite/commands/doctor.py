@@ -53,9 +53,6 @@ class NotHereError(Exception):
     """The check does not apply to this machine; the message says why."""
 
 
-# --------------------------------------------------------------------------------------------------------- checks
-
-
 def check_card(tiny: TinyRun) -> str:
     if tiny.device == "cpu":
         if not torch.cuda.is_available() and (
@@ -282,9 +279,6 @@ CHECKS: dict[str, Callable[[TinyRun], str]] = {
     "resumed run = unbroken run": check_resume,
     "merge = PEFT's": check_merge,
 }
-
-
-# --------------------------------------------------------------------------------------------------------- report
 
 
 def doctor() -> dict[str, Any]:

@@ -34,11 +34,8 @@ def init(folder: Path, recipe: str) -> list[Path]:
     }
     there = [str(path) for path in (*texts, *copies) if path.exists()]
     if there:
-        raise UserError(
-            "init-file-exists",
-            f"{', '.join(there[:4])}{', ...' if there[4:] else ''} exist already, and nothing is overwritten:",
-            "name a new folder.",
-        )
+        found = f"{', '.join(there[:4])}{', ...' if there[4:] else ''} exist already, and nothing is overwritten:"
+        raise UserError("init-file-exists", found, "name a new folder.")
     for path, source in copies.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, path)

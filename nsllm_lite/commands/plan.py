@@ -203,11 +203,9 @@ def _fetch_config(hub_id: str) -> str:
             raise HFValidationError
         return hf_hub_download(hub_id, "config.json")
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            "plan-model-not-found",
-            f"MODEL={hub_id!r} is neither a model folder nor an available hub id ({type(error).__name__}).",
-            "Check the name and the network; HF_ENDPOINT sets a mirror, and MODEL=DIR takes a local copy.",
-        ) from error
+        found = f"MODEL={hub_id!r} is neither a model folder nor an available hub id ({type(error).__name__})."
+        todo = "Check the name and the network; HF_ENDPOINT sets a mirror, and MODEL=DIR takes a local copy."
+        raise UserError("plan-model-not-found", found, todo) from error
 
 
 def _capacity_words(run: Run, trained: int) -> str:

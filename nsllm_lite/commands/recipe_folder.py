@@ -67,11 +67,9 @@ def choose_size(card_gib: float | None) -> tuple[str, str]:
                 reason += "; it is NSLLM's base and the reference here, SIZE=14b would fit too"
             return name, reason
     smallest = QWEN3[names[-1]]
-    raise UserError(
-        "card-below-smallest-recipe",
-        f"The card has {card_gib:.1f} GiB; the smallest recipe ({smallest[0]}) needs {smallest[1]} GiB.",
-        "Use a larger card, or try the chain on the CPU with RECIPES=recipes/nano.",
-    )
+    found = f"The card has {card_gib:.1f} GiB; the smallest recipe ({smallest[0]}) needs {smallest[1]} GiB."
+    todo = "Use a larger card, or try the chain on the CPU with RECIPES=recipes/nano."
+    raise UserError("card-below-smallest-recipe", found, todo)
 
 
 def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
@@ -101,11 +99,9 @@ def located(path: Path) -> Path:
     """
     folder, size = sized(path.parent)
     if size:
-        raise UserError(
-            "recipe-of-one-size",
-            f"{path} no longer exists: the recipes of all sizes are in {folder} and state {REFERENCE}.",
-            f"Take {folder / path.name} with model={QWEN3[size][0]}, or a whole run with --size {size}.",
-        )
+        found = f"{path} no longer exists: the recipes of all sizes are in {folder} and state {REFERENCE}."
+        todo = f"Take {folder / path.name} with model={QWEN3[size][0]}, or a whole run with --size {size}."
+        raise UserError("recipe-of-one-size", found, todo)
     if path.exists() or path.is_absolute() or path.parts[:1] != ("recipes",):
         return path
     installed = INSTALLED.joinpath(*path.parts[1:])

@@ -76,9 +76,6 @@ def size_words(num_bytes: int) -> str:
     return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB / 10 else f"{num_bytes / 2**20:.1f} MiB"
 
 
-# ------------------------------------------------------------------------------------------------------------- show
-
-
 def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dict[str, Any]:
     """Prints the lineage of a step, or of a whole run, as a tree and its phases as a table; draws their curves.
 
@@ -89,11 +86,8 @@ def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dic
     """
     steps = [found] if folder.is_dir() and (found := read_step(folder)) else find_steps(folder)
     if not steps or all(step.state == DAMAGED for step in steps):
-        raise UserError(
-            "run-not-found",
-            f"{folder} is no run: neither it nor a folder in it has a manifest.json or run.json that can be read.",
-            "Name a folder that `nsllm-lite runs` lists, or one that holds such.",
-        )
+        found = f"{folder} is no run: neither it nor a folder in it has a manifest.json or run.json that can be read."
+        raise UserError("run-not-found", found, "Name a folder that `nsllm-lite runs` lists, or one that holds such.")
     graph: Graph = {}
     for step in steps:
         if step.state != DAMAGED:

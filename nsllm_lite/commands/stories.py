@@ -157,12 +157,9 @@ def stated(values: dict, step: Planned, corpus_out: bool) -> list[str]:
 
 def require_recipes(folder: Path) -> None:
     if not all((folder / f"{name}.yaml").is_file() for name in NEEDED):
-        raise UserError(
-            "recipes-missing",
-            f"No recipes in {folder}:",
-            f"needed are {', '.join(f'{name}.yaml' for name in NEEDED)}.",
-            "Run from the project's folder, set RECIPES=recipes/NAME, or write a project with `nsllm-lite init DIR`.",
-        )
+        found = f"No recipes in {folder}:"
+        todo = "Run from the project's folder, set RECIPES=recipes/NAME, or write a project with `nsllm-lite init DIR`."
+        raise UserError("recipes-missing", found, f"needed are {', '.join(f'{name}.yaml' for name in NEEDED)}.", todo)
 
 
 def require_reference(stated: Any, size: str, path: Path) -> None:
@@ -192,11 +189,9 @@ def require_free(words: list[str] | tuple[str, ...], name: str, changes: dict[st
     """Raises UserError for an override of a value that follows from the run: it would change nothing."""
     for word in words:
         if word.partition("=")[0].strip() in changes:
-            raise UserError(
-                "setting-path-derived",
-                f"Setting {name}.{word}: in a whole run this path follows from the others.",
-                "Use OUT=, MODEL=, CORPUS= or GENERAL=, or run the single step: nsllm-lite VERB RECIPE key=value.",
-            )
+            found = f"Setting {name}.{word}: in a whole run this path follows from the others."
+            todo = "Use OUT=, MODEL=, CORPUS= or GENERAL=, or run the single step: nsllm-lite VERB RECIPE key=value."
+            raise UserError("setting-path-derived", found, todo)
 
 
 def without_bfloat16(run: Run) -> Run:
@@ -207,9 +202,6 @@ def without_bfloat16(run: Run) -> Run:
         if getattr(recipe, "compute_dtype", None) == "bfloat16"
     }
     return run | changed
-
-
-# ------------------------------------------------------------------------------------------------- what is typed
 
 
 def open_run(args: argparse.Namespace) -> tuple[Run, str]:
@@ -226,12 +218,9 @@ def open_run(args: argparse.Namespace) -> tuple[Run, str]:
     if not getattr(args, "vram", None) and not has_bfloat16(find_device(run["phase1"].execution.device)[0]):
         run = without_bfloat16(run)
     if args.verb in AFTER and "sft" not in run:
-        raise UserError(
-            "tuning-recipes-missing",
-            f"No tasks.yaml, eval.yaml and sft.yaml in {folder}.",
-            "Scores and instruction tuning need them:",
-            "copy those of recipes/nano and set their values.",
-        )
+        found = f"No tasks.yaml, eval.yaml and sft.yaml in {folder}."
+        needed = "Scores and instruction tuning need them:"
+        raise UserError("tuning-recipes-missing", found, needed, "copy those of recipes/nano and set their values.")
     return run, why
 
 

@@ -111,9 +111,6 @@ def _clear(out: Path, work: Path, identity: dict, inputs: dict[str, str | None])
             write_json(marker, value)
 
 
-# ---------------------------------------------------------------------------------------------------------- stages
-
-
 def reading(recipe: Corpus) -> Stage:
     tasks = shards.read_tasks(recipe)
     work = _work(recipe)
@@ -242,9 +239,6 @@ def _encoder(folder: Path, sha256: str) -> Encoder:
     return Encoder(tokenizer.load_tokenizer(str(folder)))
 
 
-# --------------------------------------------------------------------------------------------------------- results
-
-
 def _finish(
     recipe: Corpus,
     inputs: dict[str, str | None],
@@ -307,12 +301,10 @@ def _require_enough_left(recipe: Corpus, summary: dict) -> None:
         left += counts["kept"] + counts["heldout"]
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     if not left:
-        raise UserError(
-            "corpus-all-dropped",
-            f"Every document was dropped: of {total} records none is left ({listed}).",
-            "Training needs papers with a title and an abstract or experimental sections.",
-            f"See {recipe.out}/dropped.jsonl for what was found, then correct the sources, or lower `min_chars`.",
-        )
+        found = f"Every document was dropped: of {total} records none is left ({listed})."
+        needed = "Training needs papers with a title and an abstract or experimental sections."
+        todo = f"See {recipe.out}/dropped.jsonl for what was found, then correct the sources, or lower `min_chars`."
+        raise UserError("corpus-all-dropped", found, needed, todo)
     share = reasons.total() / total
     if share > recipe.max_drop_share:
         raise UserError(

@@ -82,11 +82,9 @@ def _executor(engine: str) -> type["PipelineExecutor"]:
     try:
         from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
     except ImportError:
-        raise UserError(
-            "cluster-not-installed",
-            "datatrove is not installed, which divides a corpus among machines.",
-            "Run pip install 'nsllm-lite[cluster]', or build on this machine with `nsllm-lite corpus`.",
-        ) from None
+        found = "datatrove is not installed, which divides a corpus among machines."
+        todo = "Run pip install 'nsllm-lite[cluster]', or build on this machine with `nsllm-lite corpus`."
+        raise UserError("cluster-not-installed", found, todo) from None
     return LocalPipelineExecutor if engine == "local" else SlurmPipelineExecutor
 
 

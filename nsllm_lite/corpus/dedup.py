@@ -77,9 +77,6 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
     return shared / max(1, len(both) - shared)
 
 
-# ------------------------------------------------------------------------------------------------------ candidates
-
-
 def rows_per_band(threshold: float, num_hashes: int = NUM_HASHES) -> int:
     """The longest bands that still make a pair of exactly that Jaccard index candidates with probability 0.99."""
     fits = [r for r in range(1, 17) if 1 - (1 - threshold**r) ** (num_hashes // r) >= 0.99]
@@ -175,9 +172,6 @@ def _candidate_pairs(documents: np.ndarray, bands: Iterable[np.ndarray]) -> Iter
     for start in range(0, len(codes), 1 << 20):
         chunk = codes[start : start + (1 << 20)]
         yield from zip(documents[chunk // num].tolist(), documents[chunk % num].tolist(), strict=True)
-
-
-# -------------------------------------------------------------------------------------------------- near a known one
 
 
 class NearIndex:

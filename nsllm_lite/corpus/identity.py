@@ -34,9 +34,6 @@ def first(read: Callable[[str], str], texts: Iterable[str]) -> str:
     return next(filter(None, map(read, texts)), "")
 
 
-# ------------------------------------------------------------------------------------------------------ identifiers
-
-
 def arxiv_id(text: str) -> str:
     """The arXiv id in `text` (a number alone, a URL, after `arXiv:`, arXiv's own DOI), or "".
 
@@ -82,9 +79,6 @@ def stated_accession(number: str, url: str) -> tuple[str, str]:
         return accession_of(number)
     scopus = _SCOPUS.search(url)
     return "", f"scopus:{scopus[1]}" if scopus else ""
-
-
-# ------------------------------------------------------------------------------------------------------ disciplines
 
 
 def discipline_of(categories: str) -> str:

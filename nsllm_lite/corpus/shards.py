@@ -152,12 +152,9 @@ def run_stage(stage: Stage, workers: int) -> list[Any]:
                     process.kill()
                 pool.shutdown(wait=True, cancel_futures=True)
                 if isinstance(error, BrokenExecutor):
-                    raise RunError(
-                        "corpus-process-died",
-                        f"A process died while {what}: killed from outside, perhaps for lack of memory.",
-                        "Nothing that was finished is lost.",
-                        "Run the same command again to continue; execution.workers=1 needs the least memory.",
-                    ) from None
+                    found = f"A process died while {what}: killed from outside, perhaps for lack of memory."
+                    todo = "Run the same command again to continue; execution.workers=1 needs the least memory."
+                    raise RunError("corpus-process-died", found, "Nothing that was finished is lost.", todo) from None
                 raise
             pool.shutdown()
     return [read_answer(answer) for answer in answers]

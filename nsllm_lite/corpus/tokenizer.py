@@ -79,12 +79,9 @@ def end_of_text_id(tokenizer: Tokenizer, end_of_text: str) -> int:
     found = tokenizer.token_to_id(end_of_text)
     if found is None:
         added = ", ".join(t.content for t in tokenizer.get_added_tokens_decoder().values()) or "none"
-        raise UserError(
-            "tokenizer-no-end-of-text",
-            f"The tokenizer has no token {end_of_text!r}, which has to close every document.",
-            f"Its added tokens are: {added}.",
-            "Set `end_of_text` in the recipe to the one that ends a text in the base model's pretraining.",
-        )
+        found = f"The tokenizer has no token {end_of_text!r}, which has to close every document."
+        todo = "Set `end_of_text` in the recipe to the one that ends a text in the base model's pretraining."
+        raise UserError("tokenizer-no-end-of-text", found, f"Its added tokens are: {added}.", todo)
     return found
 
 

@@ -46,18 +46,13 @@ def find_device(asked: str | None = None) -> tuple[str, int | None, str]:
     if asked == "cpu" or (asked is None and not torch.cuda.is_available()):
         return "cpu", None, "CPU"
     if not torch.cuda.is_available():
-        raise UserError(
-            "device-no-cuda",
-            "execution.device=cuda, but torch sees no CUDA card.",
-            "Check nvidia-smi and that torch is a CUDA build (python -c 'import torch; print(torch.version.cuda)').",
-        )
+        found = "execution.device=cuda, but torch sees no CUDA card."
+        todo = "Check nvidia-smi and that torch is a CUDA build (python -c 'import torch; print(torch.version.cuda)')."
+        raise UserError("device-no-cuda", found, todo)
     card = torch.cuda.get_device_properties(0)
     if (card.major, card.minor) < (7, 5):
-        raise UserError(
-            "device-too-old",
-            f"{card.name} is too old (compute capability {card.major}.{card.minor}; 7.5 is needed).",
-            "Use a T4 or newer card, or execution.device=cpu.",
-        )
+        found = f"{card.name} is too old (compute capability {card.major}.{card.minor}; 7.5 is needed)."
+        raise UserError("device-too-old", found, "Use a T4 or newer card, or execution.device=cpu.")
     return "cuda", card.total_memory, card.name
 
 
@@ -70,8 +65,6 @@ def has_bfloat16(device: str) -> bool:
 def require_dtype(compute_dtype: str, device: str) -> None:
     """Raises UserError where the card cannot compute in `compute_dtype`."""
     if compute_dtype == "bfloat16" and not has_bfloat16(device):
-        raise UserError(
-            "device-no-bfloat16",
-            "This card does not compute in bfloat16.",
-            "Add compute_dtype=float16: the loss is then scaled, and a step that overflows is retried.",
-        )
+        found = "This card does not compute in bfloat16."
+        todo = "Add compute_dtype=float16: the loss is then scaled, and a step that overflows is retried."
+        raise UserError("device-no-bfloat16", found, todo)

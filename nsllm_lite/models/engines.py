@@ -37,21 +37,16 @@ def open_engine(path: str, *, device: str, how: EvalExecution, quantisation: str
         folder = resolve_model(path)
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
-        raise UserError(
-            "eval-tokenizer-absent",
-            f"{folder} has no tokenizer.",
-            "Copy tokenizer.json and tokenizer_config.json of the model there.",
-        )
+        found = f"{folder} has no tokenizer."
+        todo = "Copy tokenizer.json and tokenizer_config.json of the model there."
+        raise UserError("eval-tokenizer-absent", found, todo)
     if how.backend == "vllm":
         from nsllm_lite.models.vllm_engine import open_vllm
 
         if adapter or options["quantisation"] != "none":
-            raise UserError(
-                "vllm-not-whole",
-                f"{path} is an adapter, or its weights are to be quantised.",
-                "The vLLM backend takes whole 16-bit models.",
-                "Merge the adapter first (nsllm-lite merge), or set execution.backend=transformers.",
-            )
+            found = f"{path} is an adapter, or its weights are to be quantised."
+            todo = "Merge the adapter first (nsllm-lite merge), or set execution.backend=transformers."
+            raise UserError("vllm-not-whole", found, "The vLLM backend takes whole 16-bit models.", todo)
         return open_vllm(folder)
     if adapter:
         safety.require_lora(read_json(adapter / "adapter_config.json"), adapter)

@@ -80,12 +80,9 @@ def choose(recipe: Training, size: ModelSize, row_tokens: int, device: str, card
         _require_compilable(recipe)
     if device == "cpu":
         if asked.head == "liger":
-            raise UserError(
-                "execution-liger-on-cpu",
-                "execution.head=liger, but the device is the CPU.",
-                "Liger's kernels need a card.",
-                "Leave execution.head out.",
-            )
+            found = "execution.head=liger, but the device is the CPU."
+            needed = "Liger's kernels need a card."
+            raise UserError("execution-liger-on-cpu", found, needed, "Leave execution.head out.")
         rows_per_step = recipe.rows_per_step(row_tokens)
         rows = min(rows_per_step, max(1, CPU_MICRO_BATCH_TOKENS // row_tokens))
         return Execution(
@@ -120,12 +117,9 @@ def _require_compilable(recipe: Train) -> None:
         "execution.recompute_cheap=true": asked.recompute_cheap,
     }
     if found := [words for words, is_so in problems.items() if is_so]:
-        raise UserError(
-            "execution-not-compilable",
-            f"execution.compile=true, but {' and '.join(found)}.",
-            "Compiling needs a plain LoRA on dequantised weights, and chooses itself what is recomputed.",
-            "Leave out execution.compile or the other.",
-        )
+        found = f"execution.compile=true, but {' and '.join(found)}."
+        needed = "Compiling needs a plain LoRA on dequantised weights, and chooses itself what is recomputed."
+        raise UserError("execution-not-compilable", found, needed, "Leave out execution.compile or the other.")
 
 
 class Candidate(NamedTuple):
@@ -167,12 +161,9 @@ def candidates(recipe: Training, size: ModelSize, row_tokens: int) -> Iterator[C
 def require_card(recipe: Training, size: ModelSize, device: str) -> None:
     """Raises UserError where a large model would be trained on a CPU, unless the recipe requests the CPU."""
     if device == "cpu" and recipe.execution.device is None and size.params > CPU_MAX_PARAMS:
-        raise UserError(
-            "execution-needs-card",
-            f"A model of {size.params / 1e9:.1f} B parameters needs an NVIDIA card, and torch sees none here.",
-            "On the CPU this run would take weeks.",
-            "Run it on a machine with a card, take RECIPES=recipes/nano here, or override with execution.device=cpu.",
-        )
+        found = f"A model of {size.params / 1e9:.1f} B parameters needs an NVIDIA card, and torch sees none here."
+        todo = "Run it on a machine with a card, take RECIPES=recipes/nano here, or override with execution.device=cpu."
+        raise UserError("execution-needs-card", found, "On the CPU this run would take weeks.", todo)
 
 
 def _divisors(number: int) -> list[int]:

@@ -58,8 +58,6 @@ class Engine:
         self.forward_tokens = 0
         self.num_cut = 0  # prompts that lost their beginning, because the model's window is shorter
 
-    # -------------------------------------------------------------------------------------------------- requests
-
     def rank(
         self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()
     ) -> Iterator[tuple[int, list[float]]]:
@@ -138,8 +136,6 @@ class Engine:
         room = self.window - more
         self.num_cut += len(ids) > room
         return ids[-room:]
-
-    # -------------------------------------------------------------------------------------------------- forwards
 
     def _batches(
         self,

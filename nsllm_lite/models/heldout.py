@@ -83,12 +83,9 @@ def score(
 def _require_known(rows: Sequence[Row], vocab: int) -> None:
     for row in rows:
         if (highest := int(row.input_ids.max(initial=0))) >= vocab:
-            raise UserError(
-                "heldout-token-unknown",
-                f"A row of {', '.join(row.doc_ids[:3])} holds token {highest}, but the model knows {vocab}.",
-                "Rows and model need the same tokenizer.",
-                "Name rows of this model's corpus.",
-            )
+            found = f"A row of {', '.join(row.doc_ids[:3])} holds token {highest}, but the model knows {vocab}."
+            needed = "Rows and model need the same tokenizer."
+            raise UserError("heldout-token-unknown", found, needed, "Name rows of this model's corpus.")
 
 
 @contextmanager

@@ -19,19 +19,14 @@ def resolve_model(name: str, named_by: Path | None = None) -> Path:
     """
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
-            raise UserError(
-                "model-no-config",
-                f"{name} is no model directory: it has no config.json.",
-                "Name one that has, or a hub id.",
-            )
+            found = f"{name} is no model directory: it has no config.json."
+            raise UserError("model-no-config", found, "Name one that has, or a hub id.")
         return Path(name)
     if name.startswith("runs/") or not safety.HUB_ID.fullmatch(name):
-        raise UserError(
-            "model-not-found",
-            f"No model at {name}.",
-            "Needed is a Hugging Face model directory or a hub id such as Qwen/Qwen3-8B-Base.",
-            "If an earlier step should have written it, run that first (`make phase1` before `make phase2`).",
-        )
+        found = f"No model at {name}."
+        needed = "Needed is a Hugging Face model directory or a hub id such as Qwen/Qwen3-8B-Base."
+        todo = "If an earlier step should have written it, run that first (`make phase1` before `make phase2`)."
+        raise UserError("model-not-found", found, needed, todo)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -41,12 +36,10 @@ def resolve_model(name: str, named_by: Path | None = None) -> Path:
         return Path(snapshot_download(name, **kept, **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if named_by:
-            raise UserError(
-                "model-base-not-local",
-                f"{named_by} names {name} as its base, which is not on this machine.",
-                "A model is downloaded only where you name it yourself, not because a file names it.",
-                f"If you trust it, fetch it (hf download {name}) and run the same command again.",
-            ) from None
+            found = f"{named_by} names {name} as its base, which is not on this machine."
+            needed = "A model is downloaded only where you name it yourself, not because a file names it."
+            todo = f"If you trust it, fetch it (hf download {name}) and run the same command again."
+            raise UserError("model-base-not-local", found, needed, todo) from None
         raise UserError(
             "model-not-fetched",
             f"Model {name} could not be fetched from the hub ({type(error).__name__}).",

@@ -63,12 +63,9 @@ def load_base(
         **options,
     )
     if missing := sorted(loading["missing_keys"]):
-        raise UserError(
-            "model-tensors-missing",
-            f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors).",
-            "Missing tensors would be drawn at random.",
-            "Fetch or copy its weights again, or correct its config.json.",
-        )
+        found = f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors)."
+        todo = "Fetch or copy its weights again, or correct its config.json."
+        raise UserError("model-tensors-missing", found, "Missing tensors would be drawn at random.", todo)
     _keep_nf4_layout(model)
     if device == "cpu":
         _require_widths_bitsandbytes_can(model)

@@ -27,19 +27,13 @@ def add_adapter(model: "PreTrainedModel", adapter: Adapter, base: str, seed: int
 
     modules = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if missing := sorted(set(adapter.targets) - modules):
-        raise UserError(
-            "adapter-targets-unknown",
-            f"adapter.targets {missing} name no linear layer of this model.",
-            f"It has {sorted(modules - {'lm_head'})}.",
-            "Correct adapter.targets.",
-        )
+        found = f"adapter.targets {missing} name no linear layer of this model."
+        needed = f"It has {sorted(modules - {'lm_head'})}."
+        raise UserError("adapter-targets-unknown", found, needed, "Correct adapter.targets.")
     tied = bool(model.config.tie_word_embeddings)
     if tied and "lm_head" in adapter.modules_to_save:
-        raise UserError(
-            "adapter-head-tied",
-            "This model ties its head to its embeddings: they are one tensor.",
-            "To train it, name embed_tokens alone in adapter.modules_to_save.",
-        )
+        found = "This model ties its head to its embeddings: they are one tensor."
+        raise UserError("adapter-head-tied", found, "To train it, name embed_tokens alone in adapter.modules_to_save.")
     torch.manual_seed(seed)
     config = LoraConfig(
         r=adapter.rank,

@@ -24,22 +24,16 @@ class ModelSize:
     def of(cls, config: dict) -> "ModelSize":
         needed = ("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
         if missing := [key for key in needed if config.get(key) is None]:
-            raise UserError(
-                "config-sizes-missing",
-                f"The model's config.json has no {', '.join(missing)}.",
-                "Needed is a decoder-only language model of the Qwen or Llama kind.",
-                "Name another model.",
-            )
+            found = f"The model's config.json has no {', '.join(missing)}."
+            needed = "Needed is a decoder-only language model of the Qwen or Llama kind."
+            raise UserError("config-sizes-missing", found, needed, "Name another model.")
         sizes = {
             key: config[key] for key in (*needed, "head_dim", "num_key_value_heads") if config.get(key) is not None
         }
         if wrong := [f"{key}: {size!r}" for key, size in sizes.items() if type(size) is not int or size < 1]:
-            raise UserError(
-                "config-sizes-invalid",
-                f"The model's config.json has {', '.join(wrong)}.",
-                "Needed are whole numbers above 0.",
-                "Correct it, or fetch the model again.",
-            )
+            found = f"The model's config.json has {', '.join(wrong)}."
+            needed = "Needed are whole numbers above 0."
+            raise UserError("config-sizes-invalid", found, needed, "Correct it, or fetch the model again.")
         heads = config["num_attention_heads"]
         head_dim = config.get("head_dim") or config["hidden_size"] // heads
         return cls(

@@ -70,11 +70,9 @@ def open_vllm(folder: Path) -> VllmEngine:
     try:
         from vllm import LLM
     except ImportError:
-        raise UserError(
-            "vllm-not-installed",
-            "execution.backend=vllm needs vLLM, which is not installed here.",
-            "Run pip install vllm (NVIDIA cards), or leave the backend at transformers.",
-        ) from None
+        found = "execution.backend=vllm needs vLLM, which is not installed here."
+        todo = "Run pip install vllm (NVIDIA cards), or leave the backend at transformers."
+        raise UserError("vllm-not-installed", found, todo) from None
     safety.require_plain_model(folder)
     require_sound(folder)
     return VllmEngine(LLM(str(folder), enable_prefix_caching=True, trust_remote_code=False, load_format="safetensors"))

@@ -26,12 +26,10 @@ class Fields(Strict):
     def _enough(self) -> "Fields":
         if not (self.text or (self.title and self.abstract)):
             given = ", ".join(name for name, path in self if path) or "none"
-            raise UserError(
-                "fields-incomplete",
-                f"these fields are mapped: {given}.",
-                "Papers need `title` and `abstract`, general text needs `text`:",
-                "add them, as in {title: headline, abstract: body.summary}",
-            )
+            found = f"these fields are mapped: {given}."
+            needed = "Papers need `title` and `abstract`, general text needs `text`:"
+            todo = "add them, as in {title: headline, abstract: body.summary}"
+            raise UserError("fields-incomplete", found, needed, todo)
         return self
 
 
@@ -53,19 +51,13 @@ class Source(Strict):
     @model_validator(mode="after")
     def _fields_with_their_format(self) -> "Source":
         if self.format == "fields" and self.fields is None:
-            raise UserError(
-                "fields-missing",
-                "`format: fields` without `fields`,",
-                "which say what each field of a record contains:",
-                "add e.g. fields: {title: headline, abstract: body.summary}",
-            )
+            found = "`format: fields` without `fields`,"
+            todo = "add e.g. fields: {title: headline, abstract: body.summary}"
+            raise UserError("fields-missing", found, "which say what each field of a record contains:", todo)
         if self.format != "fields" and self.fields is not None:
-            raise UserError(
-                "fields-unused",
-                f"`fields` with `format: {self.format}`:",
-                "a field map is only read with `format: fields`;",
-                "set `format: fields`, or remove `fields`",
-            )
+            found = f"`fields` with `format: {self.format}`:"
+            needed = "a field map is only read with `format: fields`;"
+            raise UserError("fields-unused", found, needed, "set `format: fields`, or remove `fields`")
         return self
 
 

@@ -62,9 +62,7 @@ class Merge(Strict):
     @model_validator(mode="after")
     def _rows_to_choose_by(self) -> "Merge":
         if self.base_weights == "auto" and not self.heldout_rows:
-            raise UserError(
-                "auto-without-rows",
-                "`base_weights: auto` chooses by the loss on held-out rows, but `heldout_rows` is not set:",
-                "set rows that `nsllm-lite corpus` wrote (rows/phase1/heldout), or choose original or dequantized",
-            )
+            found = "`base_weights: auto` chooses by the loss on held-out rows, but `heldout_rows` is not set:"
+            todo = "set rows that `nsllm-lite corpus` wrote (rows/phase1/heldout), or choose original or dequantized"
+            raise UserError("auto-without-rows", found, todo)
         return self

@@ -78,11 +78,8 @@ class Budget(Strict):
     @model_validator(mode="after")
     def _agree(self) -> "Budget":
         if self.steps * self.tokens_per_step != self.tokens:
-            raise UserError(
-                "budget-disagrees",
-                f"steps x tokens_per_step = {self.steps * self.tokens_per_step}, but tokens says {self.tokens}:",
-                "change them together",
-            )
+            found = f"steps x tokens_per_step = {self.steps * self.tokens_per_step}, but tokens says {self.tokens}:"
+            raise UserError("budget-disagrees", found, "change them together")
         return self
 
 

@@ -105,11 +105,8 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> tuple[int, dict]
     saved, current = load_file(path / "trained.safetensors"), _trained(model)
     if saved.keys() != current.keys():
         odd = sorted(saved.keys() ^ current.keys())[:3]
-        raise UserError(
-            "checkpoint-of-another-model",
-            f"{path} is a checkpoint of another model (differs at {odd}).",
-            "Delete it or write elsewhere.",
-        )
+        found = f"{path} is a checkpoint of another model (differs at {odd})."
+        raise UserError("checkpoint-of-another-model", found, "Delete it or write elsewhere.")
     with torch.no_grad():
         for name, tensor in current.items():
             tensor.copy_(saved[name])

@@ -39,12 +39,9 @@ def check_forgetting(evaluation: Evaluation, step: int, before: dict, now: dict,
     if (limit := evaluation.max_general_loss_increase) is None:
         return
     if not now["general"].get("all", {}).get("tokens"):
-        raise UserError(
-            "forgetting-no-general-rows",
-            f"evaluation.max_general_loss_increase={limit:g}, but {evaluation.general_rows} holds no rows.",
-            "The limit needs general held-out rows.",
-            "Give general text (GENERAL=PATH), or leave the limit out.",
-        )
+        found = f"evaluation.max_general_loss_increase={limit:g}, but {evaluation.general_rows} holds no rows."
+        todo = "Give general text (GENERAL=PATH), or leave the limit out."
+        raise UserError("forgetting-no-general-rows", found, "The limit needs general held-out rows.", todo)
     rise = now["general"]["all"]["loss"] - before["general"]["all"]["loss"]
     if rise <= limit:
         return

@@ -59,27 +59,18 @@ def read_inputs(recipe: Train) -> Inputs:
     domain, general = Rows(Path(recipe.evaluation.domain_rows)), Rows(Path(recipe.evaluation.general_rows))
     replay = Rows(Path(recipe.replay.rows)) if recipe.replay else None
     if not len(rows):
-        raise UserError(
-            "train-rows-empty",
-            f"{rows.path} holds no rows.",
-            "There is nothing to train on.",
-            "Look at ledger.json of its corpus.",
-        )
+        found = f"{rows.path} holds no rows."
+        needed = "There is nothing to train on."
+        raise UserError("train-rows-empty", found, needed, "Look at ledger.json of its corpus.")
     all_rows = [opened for opened in (rows, domain, general, replay) if opened is not None]
     if len({opened.totals.tokenizer_sha256 for opened in all_rows}) > 1:
-        raise UserError(
-            "train-tokenizers-differ",
-            f"Rows of different tokenizers: {', '.join(str(r.path) for r in all_rows)}.",
-            "Make them in one `nsllm-lite corpus` run.",
-        )
+        found = f"Rows of different tokenizers: {', '.join(str(r.path) for r in all_rows)}."
+        raise UserError("train-tokenizers-differ", found, "Make them in one `nsllm-lite corpus` run.")
     row_tokens = rows.totals.row_tokens
     if recipe.budget.tokens_per_step % row_tokens:
-        raise UserError(
-            "train-tokens-per-step",
-            f"budget.tokens_per_step={recipe.budget.tokens_per_step}, but a row has {row_tokens} tokens.",
-            "Needed is a multiple of them.",
-            f"Take {max(1, recipe.budget.tokens_per_step // row_tokens) * row_tokens}.",
-        )
+        found = f"budget.tokens_per_step={recipe.budget.tokens_per_step}, but a row has {row_tokens} tokens."
+        todo = f"Take {max(1, recipe.budget.tokens_per_step // row_tokens) * row_tokens}."
+        raise UserError("train-tokens-per-step", found, "Needed is a multiple of them.", todo)
     hashes: dict[str, str | None] = {"rows": rows.sha256, "domain_rows": domain.sha256, "general_rows": general.sha256}
     if replay is not None:
         hashes["replay_rows"] = replay.sha256

@@ -49,11 +49,9 @@ class Log:
         """Drops what a killed run wrote after its last checkpoint, a half-written line included."""
         kept = cut_lines(self.path, step)
         if step > 0 and not (kept and kept[-1]["step"] == step):
-            raise UserError(
-                "log-behind-checkpoint",
-                f"{self.path} is damaged: it does not reach step {step}, of which there is a checkpoint.",
-                f"Restore it from a copy, or delete {self.path.parent} and run the same command again.",
-            )
+            found = f"{self.path} is damaged: it does not reach step {step}, of which there is a checkpoint."
+            todo = f"Restore it from a copy, or delete {self.path.parent} and run the same command again."
+            raise UserError("log-behind-checkpoint", found, todo)
         for view in self.views:
             view.restart(kept)
 
@@ -84,12 +82,9 @@ def keep_base(out: Path, base_dir: Path | None) -> None:
     path = out / BASE_FILES
     before = read_json(path) if path.is_file() else found
     if changed := sorted(name for name in {*found, *before} if found.get(name) != before.get(name)):
-        raise UserError(
-            "base-changed-in-run",
-            f"{base_dir / changed[0]} is not the file that {out} began with.",
-            "It has changed since or is damaged.",
-            "Fetch or copy it again to continue, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite).",
-        )
+        found = f"{base_dir / changed[0]} is not the file that {out} began with."
+        todo = "Fetch or copy it again to continue, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite)."
+        raise UserError("base-changed-in-run", found, "It has changed since or is damaged.", todo)
     write_sealed(path, found)
 
 

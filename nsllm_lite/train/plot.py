@@ -50,12 +50,9 @@ def read_curve(log: Path) -> Curve:
     else:
         why = f"{len(lines)} lines, none with a training loss"
     if not ours and not theirs:
-        raise UserError(
-            "overlay-no-curve",
-            f"overlay: {log} holds no curve ({why}).",
-            "Needed is a run's metrics.jsonl, or trainer_log.jsonl with current_steps, total_steps and loss.",
-            "Correct the path, or set overlay=none.",
-        )
+        found = f"overlay: {log} holds no curve ({why})."
+        needed = "Needed is a run's metrics.jsonl, or trainer_log.jsonl with current_steps, total_steps and loss."
+        raise UserError("overlay-no-curve", found, needed, "Correct the path, or set overlay=none.")
     places, losses = map(list, zip(*(ours or theirs), strict=True))
     name = f"{log.parent.name}/{log.name}".removeprefix("/")
     if ours:

@@ -63,12 +63,9 @@ def make_model(recipe: Training, inputs: Inputs | SftInputs, how: Execution) -> 
         model = add_adapter(model, recipe.adapter, recipe.model, recipe.seed)
         num_fused = use_fused_layers(model, recompute_cheap=bool(how.recompute_cheap), compiled=bool(how.compile))
         if how.compile and not num_fused:
-            raise UserError(
-                "train-layers-not-compilable",
-                f"execution.compile=true, but no layer of {type(model.get_base_model()).__name__} can be compiled.",
-                "Qwen3, Qwen2, Llama and Mistral with a plain LoRA can.",
-                "Leave execution.compile out.",
-            )
+            found = f"execution.compile=true, but no layer of {type(model.get_base_model()).__name__} can be compiled."
+            needed = "Qwen3, Qwen2, Llama and Mistral with a plain LoRA can."
+            raise UserError("train-layers-not-compilable", found, needed, "Leave execution.compile out.")
     return model
 
 

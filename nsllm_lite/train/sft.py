@@ -168,9 +168,6 @@ class Tuning:
             return samples.continuations(self.lm, prompts, self.recipe.samples.new_tokens, self.inputs.end_id)
 
 
-# ------------------------------------------------------------------------------------------------------------ TRL
-
-
 def make_trainer(tuning: Tuning) -> "SFTTrainer":
     """TRL's trainer over the steps that are left, with nothing saved, sent or printed by itself."""
     from datasets import Dataset
@@ -250,9 +247,6 @@ def for_trl(batch: Batch) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------------------------------------- length, execution
-
-
 def count_steps(recipe: Sft, num_examples: int) -> int:
     """Raises UserError where the warm-up takes all of them."""
     steps = recipe.steps or max(1, round(recipe.epochs * num_examples / recipe.examples_per_step))
@@ -276,25 +270,17 @@ def choose_execution(recipe: Sft, inputs: SftInputs, device: str, card_bytes: in
     """
     require_card(recipe, inputs.size, device)
     if device == "cpu" and recipe.compute_dtype == "float16":
-        raise UserError(
-            "sft-float16-on-cpu",
-            "compute_dtype=float16 on the CPU: small gradients would be lost.",
-            "The trainer scales the loss on a GPU only.",
-            "Set compute_dtype=float32 or bfloat16 here.",
-        )
+        found = "compute_dtype=float16 on the CPU: small gradients would be lost."
+        needed = "The trainer scales the loss on a GPU only."
+        raise UserError("sft-float16-on-cpu", found, needed, "Set compute_dtype=float32 or bfloat16 here.")
     requested, count = recipe.execution.micro_batch_rows, recipe.examples_per_step
     if requested and count % requested:
-        raise UserError(
-            "sft-micro-batch-rows",
-            f"execution.micro_batch_rows={requested} does not divide examples_per_step={count}.",
-            f"Take one of {', '.join(str(d) for d in range(1, count + 1) if count % d == 0)}.",
-        )
+        found = f"execution.micro_batch_rows={requested} does not divide examples_per_step={count}."
+        todo = f"Take one of {', '.join(str(d) for d in range(1, count + 1) if count % d == 0)}."
+        raise UserError("sft-micro-batch-rows", found, todo)
     how = choose(recipe, inputs.size, inputs.longest, device, card_bytes)
     rows = max(divisor for divisor in range(1, how.micro_batch_rows + 1) if count % divisor == 0)
     return how.model_copy(update={"micro_batch_rows": rows})
-
-
-# -------------------------------------------------------------------------------------------------------- results
 
 
 def score(

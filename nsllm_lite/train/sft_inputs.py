@@ -49,12 +49,10 @@ def read_inputs(recipe: Sft) -> SftInputs:
     """
     files = {"data": files_of(recipe.data, "data"), "heldout": files_of(recipe.heldout, "heldout")}
     if not files["data"]:
-        raise UserError(
-            "sft-data-without-files",
-            f"`data`: no .json or .jsonl file in {', '.join(recipe.data)}.",
-            "Needed are files of records {instruction, input, output} or {messages}.",
-            "Correct the path; the tasks' own are made by `nsllm-lite tasks`.",
-        )
+        found = f"`data`: no .json or .jsonl file in {', '.join(recipe.data)}."
+        needed = "Needed are files of records {instruction, input, output} or {messages}."
+        todo = "Correct the path; the tasks' own are made by `nsllm-lite tasks`."
+        raise UserError("sft-data-without-files", found, needed, todo)
     base_dir = resolve_model(recipe.model)
     tokenizer = load_tokenizer(base_dir)
     chat_tokenizer = load_auto_tokenizer(base_dir)
@@ -71,20 +69,15 @@ def read_inputs(recipe: Sft) -> SftInputs:
     heldout, heldout_ledger = read_examples(files["heldout"], template, recipe.max_tokens)
     for example in (*examples, *heldout):
         if (highest := int(example.input_ids.max())) >= size.vocab:
-            raise UserError(
-                "sft-token-not-in-model",
-                f"{example.name} holds token {highest}, but model {base_dir} knows {size.vocab}.",
-                "Its tokenizer belongs to another model.",
-                "Put the right one beside its weights.",
-            )
+            found = f"{example.name} holds token {highest}, but model {base_dir} knows {size.vocab}."
+            needed = "Its tokenizer belongs to another model."
+            raise UserError("sft-token-not-in-model", found, needed, "Put the right one beside its weights.")
     in_both = {e.document for e in examples} & {e.document for e in heldout} - {""}
     if in_both:
-        raise UserError(
-            "sft-documents-in-both",
-            f"{len(in_both)} documents stand in `data` and in `heldout` ({', '.join(sorted(in_both)[:3])}).",
-            "A loss on training data says nothing about held-out data.",
-            "Split the files by document, as `nsllm-lite tasks` does.",
-        )
+        found = f"{len(in_both)} documents stand in `data` and in `heldout` ({', '.join(sorted(in_both)[:3])})."
+        needed = "A loss on training data says nothing about held-out data."
+        todo = "Split the files by document, as `nsllm-lite tasks` does."
+        raise UserError("sft-documents-in-both", found, needed, todo)
     if len(heldout) > recipe.max_heldout_examples:
         places = np.linspace(0, len(heldout) - 1, recipe.max_heldout_examples)
         heldout = [heldout[int(place)] for place in places]
@@ -107,12 +100,9 @@ def require_enough(recipe: Sft, inputs: SftInputs) -> None:
     """Raises UserError where no example is left, or more records were left out than the recipe allows."""
     ledger = inputs.ledgers["data"]
     if not inputs.examples:
-        raise UserError(
-            "sft-no-examples",
-            "No example is left to train on (see the table above).",
-            "Needed are records {instruction, input, output} or {messages} of at most max_tokens tokens.",
-            "Correct the data, or raise max_tokens.",
-        )
+        found = "No example is left to train on (see the table above)."
+        needed = "Needed are records {instruction, input, output} or {messages} of at most max_tokens tokens."
+        raise UserError("sft-no-examples", found, needed, "Correct the data, or raise max_tokens.")
     if (share := ledger.share_left_out) > recipe.max_left_out_share:
         raise UserError(
             "sft-too-many-left-out",

@@ -36,12 +36,9 @@ def make_accelerator(recipe: Train, device: str) -> Accelerator:
     for name in recipe.report_to:
         module, extra = PACKAGES[name]
         if importlib.util.find_spec(module) is None:
-            raise UserError(
-                "tracker-not-installed",
-                f"report_to: {name} is asked for, but the package {module} is not installed.",
-                f"It comes with pip install 'nsllm-lite[{extra}]' (from a clone: make setup EXTRAS=dev,{extra}).",
-                "Install it, or set report_to=[].",
-            )
+            found = f"report_to: {name} is asked for, but the package {module} is not installed."
+            needed = f"It comes with pip install 'nsllm-lite[{extra}]' (from a clone: make setup EXTRAS=dev,{extra})."
+            raise UserError("tracker-not-installed", found, needed, "Install it, or set report_to=[].")
     folders = ProjectConfiguration(project_dir=recipe.out, logging_dir=str(Path(recipe.out) / "tensorboard"))
     return Accelerator(cpu=device == "cpu", log_with=recipe.report_to or None, project_config=folders)
 
@@ -71,12 +68,10 @@ class Trackers:
         except Exception as error:
             if type(error).__module__.partition(".")[0] != "wandb":
                 raise
-            raise RunError(
-                "wandb-not-started",
-                f"W&B could not be started ({type(error).__name__}: {error}).",
-                "It needs a login (wandb login) and the network.",
-                "WANDB_MODE=offline keeps the run on this disk for `wandb sync`; or set report_to=[].",
-            ) from None
+            found = f"W&B could not be started ({type(error).__name__}: {error})."
+            needed = "It needs a login (wandb login) and the network."
+            todo = "WANDB_MODE=offline keeps the run on this disk for `wandb sync`; or set report_to=[]."
+            raise RunError("wandb-not-started", found, needed, todo) from None
 
     def restart(self, lines: list[dict[str, Any]]) -> None:
         for line in lines:

@@ -1,4 +1,4 @@
-"""The figures of docs/measured.md about faults: each slow test appends its own to the file that NSLLM_FAULTS_OUT names."""
+"""The figures of faults in docs/measured.md: each slow test appends its own to the file that NSLLM_FAULTS_OUT names."""
 
 import json
 import os

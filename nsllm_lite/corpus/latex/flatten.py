@@ -100,8 +100,6 @@ class _Flattener(Reading):
         begin = next((n for n, part in enumerate(self.out) if "\\begin{document}" in part), 0)
         return Flat("".join(self.out), tuple(name for name, place in self.missing.items() if place > begin))
 
-    # ---------------------------------------------------------------------------------------------- the stack
-
     def _push(self, text: str, file: str | None = None, folder: str = "") -> None:
         self.stack.append(Text(text, file, folder))
         if file is not None:
@@ -137,8 +135,6 @@ class _Flattener(Reading):
         self.stack.pop()
         if ENDS_IN_WORD.search(text, max(start, len(text) - 40)) and self.follows_letter():
             self.out.append(" ")  # so that \alpha does not join with the letters after it
-
-    # ---------------------------------------------------------------------------------------------- expanding
 
     def _expand(self, name: str, caller: Text) -> None:
         macro = self.macros[name]
@@ -200,8 +196,6 @@ class _Flattener(Reading):
             self._push(self.environments[name][1])
         else:
             self.out.append(f"\\end{{{name}}}")
-
-    # ---------------------------------------------------------------------------------------------- defining
 
     def _define(self, name: str, macro: Macro) -> None:
         if name in self.keep or name in self.actions or not name.replace("@", "").isalpha():
@@ -265,8 +259,6 @@ class _Flattener(Reading):
             self.environments[name] = _macro(num, default, begin), end
             self.actions |= {"begin": self._begin, "end": self._end}
 
-    # ---------------------------------------------------------------------------------------------- choosing
-
     def _newif(self) -> None:
         name = self.defined_name()
         if name.startswith("if") and name[2:]:
@@ -314,8 +306,6 @@ class _Flattener(Reading):
                 depth += 1
         self.budget -= len(top.text) - top.pos
         return None
-
-    # ---------------------------------------------------------------------------------------------- inputs
 
     def _input(self) -> None:
         top = self.stack[-1]

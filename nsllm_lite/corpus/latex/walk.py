@@ -123,8 +123,6 @@ class Walker:
         out.append(notation.accent(mark, inner))
         return found[2] if found[1] - found[0] < 40 else pos
 
-    # ---------------------------------------------------------------------------------------------- formulas
-
     def _dollar(self, start: int, out: list[str]) -> int:
         """A formula between dollars; a dollar that is not closed within its paragraph is text."""
         text = self.text
@@ -189,8 +187,6 @@ class Walker:
             parts.append(raw[pos:cut])
             pos = after
         return "".join([*parts, raw[pos:]])
-
-    # ---------------------------------------------------------------------------------------------- arguments
 
     def argument(self, pos: int) -> tuple[int, int, int] | None:
         """Where the next argument begins and ends, and where the text goes on after it."""

@@ -111,20 +111,14 @@ def files_of(source: Source) -> list[File]:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = nearest(path.name, siblings, cutoff=0.5)
         hint = f" Did you mean {path.parent / near}?" if near else ""
-        raise UserError(
-            "source-absent",
-            f"Source {source.name!r}: nothing exists at {source.path}.",
-            f"A source needs a file or a folder, or one of {', '.join(BUNDLED)}.",
-            f"Correct its `path` in the recipe (or CORPUS=...).{hint}",
-        )
+        found = f"Source {source.name!r}: nothing exists at {source.path}."
+        needed = f"A source needs a file or a folder, or one of {', '.join(BUNDLED)}."
+        raise UserError("source-absent", found, needed, f"Correct its `path` in the recipe (or CORPUS=...).{hint}")
     files = sorted(_walk(path, path))
     if not files:
-        raise UserError(
-            "source-empty",
-            f"Source {source.name!r}: the folder {source.path} holds no files.",
-            "A source needs files of papers.",
-            "Correct its `path` in the recipe (or CORPUS=...).",
-        )
+        found = f"Source {source.name!r}: the folder {source.path} holds no files."
+        needed = "A source needs files of papers."
+        raise UserError("source-empty", found, needed, "Correct its `path` in the recipe (or CORPUS=...).")
     return files
 
 

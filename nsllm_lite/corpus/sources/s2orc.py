@@ -53,9 +53,6 @@ def _read_one(record: dict, place: Place) -> Document | Unread:
     return _by_paragraphs(record, place)
 
 
-# ------------------------------------------------------------------------------------------- paragraphs with sections
-
-
 def _by_paragraphs(record: dict, place: Place) -> Document:
     stated = {**record, **object_in(record.get("metadata"))}
     parses = [object_in(record.get(key)) for key in PARSES]
@@ -91,9 +88,6 @@ def _paragraph(paragraph: dict) -> str:
         formula = f"${latex}$" if latex else text_in(equation.get("raw_str")) or text_in(equation.get("text"))
         spans.append(_span(equation, lambda _, formula=formula: formula))
     return _rewritten(text_in(paragraph.get("text")), spans)
-
-
-# ------------------------------------------------------------------------------------------------ offsets in one text
 
 
 def _by_offsets(record: dict, content: dict, place: Place) -> Document | Unread:
@@ -138,9 +132,6 @@ def _spans(annotation: object, length: int) -> list["_Span"]:
     if not isinstance(value, list | None):
         raise ValueError(f"a {type(value).__name__} where a list is needed")  # caught by _by_offsets
     return [span for span in map(_span, _objects(value)) if 0 <= span.start < span.end <= length]
-
-
-# ---------------------------------------------------------------------------------------------------------- both forms
 
 
 class _Span(NamedTuple):
