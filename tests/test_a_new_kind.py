@@ -20,7 +20,7 @@ from typing import Literal
 
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.integrity import sha256_file
-from nsllm_lite.artifact.step import begin, finish, is_finished
+from nsllm_lite.artifact.step import begin, finish, finished
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import Input, Kind
 from nsllm_lite.recipe.values import Name, Strict
@@ -37,9 +37,8 @@ class Letters(Strict):
 def count(recipe: Letters) -> dict:
     out, identity = Path(recipe.out), recipes.identity(recipe)
     inputs = {"text": sha256_file(Path(recipe.text) / "manifest.json")}
-    if is_finished(out, identity, inputs):
-        print(f"{out}: finished, skipped")
-        return {}
+    if (results := finished(out, identity, inputs)) is not None:
+        return results
     out.mkdir(parents=True, exist_ok=True)
     begin(out, identity, inputs)
     done = out / "done.txt"

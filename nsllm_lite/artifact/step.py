@@ -8,6 +8,7 @@ byte when run again.
 import importlib.metadata
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,17 @@ def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
     write_json(path, {"recipe": recipe, "inputs": inputs})
 
 
-def is_finished(out: Path, recipe: dict, inputs: dict[str, str | None]) -> bool:
-    """Whether `out` already holds the result of this recipe on these inputs (label -> hash).
+def finished(
+    out: Path, recipe: dict, inputs: dict[str, str | None], tell: Callable[[str], None] = print
+) -> dict[str, Any] | None:
+    """The results that `out` already holds of this recipe on these inputs (label -> hash), which is told; or None.
 
     Raises:
         UserError: it holds the finished result of another recipe or of other inputs, which is never overwritten.
     """
     manifest = read_manifest(out)
     if manifest is None:
-        return False
+        return None
     if changed := _changes(recipe, inputs, manifest):
         raise UserError(
             "finished-result-differs",
@@ -79,7 +82,8 @@ def is_finished(out: Path, recipe: dict, inputs: dict[str, str | None]) -> bool:
             "It is not overwritten:",
             "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder to make it anew.",
         )
-    return True
+    tell(f"{out}: finished, skipped")
+    return manifest["results"]
 
 
 def finish(

@@ -26,7 +26,7 @@ from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import require_disk
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_json, write_json
-from nsllm_lite.artifact.step import finish, is_finished, read_manifest
+from nsllm_lite.artifact.step import finish, finished, read_manifest
 from nsllm_lite.corpus import assign, ledger, near_heldout, pack, plot, shards, sources, tokenizer
 from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
@@ -58,7 +58,6 @@ def build(recipe: Corpus) -> dict:
     started = time.time()
     inputs = begin(recipe)
     if inputs is None:
-        print(f"{recipe.out}: finished, skipped")
         return read_manifest(Path(recipe.out))["results"]
     workers = shards.num_workers(recipe.execution.workers, _num_bytes(recipe))
     shards.run_stage(reading(recipe), workers)
@@ -79,7 +78,7 @@ def begin(recipe: Corpus) -> dict[str, str | None] | None:
         inputs["tokenizer"] = tokenizer.sha256_tokenizer(recipe.tokenizer)
     if recipe.decontaminate:
         inputs["decontaminate"] = evaluation_index(tuple(recipe.decontaminate)).sha256
-    if is_finished(out, identity, inputs):
+    if finished(out, identity, inputs) is not None:
         shutil.rmtree(out / "work", ignore_errors=True)  # left by a run that was killed before this last step
         return None
     require_disk(out, int(DISK_FACTOR * _num_bytes(recipe)) + 2**25, "the corpus")

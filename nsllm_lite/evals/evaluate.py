@@ -19,7 +19,7 @@ import numpy as np
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, write_json
-from nsllm_lite.artifact.step import begin, finish, is_finished, read_manifest
+from nsllm_lite.artifact.step import begin, finish, finished
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals import charts
 from nsllm_lite.evals.audit import duplicates
@@ -75,10 +75,9 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
     inputs: dict[str, str | None] = {f"set:{one.name}": one.sha256 for one in sets}
     inputs |= {f"model:{one.name}": _fingerprint(one.path) for one in recipe.models}
     identity = recipes.identity(recipe)
-    if is_finished(out, identity, inputs):
-        print(f"{out}: finished, skipped")
+    if (results := finished(out, identity, inputs)) is not None:
         terminal.markdown(charts.markdown(read_json(out / "results.json"), all_differences=False))
-        return read_manifest(out)["results"]
+        return results
     for one in recipe.models:
         if Path(one.path).is_dir():
             weights.require_sound(Path(one.path))

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.integrity import sha256_file
-from nsllm_lite.artifact.step import begin, finish, is_finished, manifest_sha256, read_manifest
+from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.documents import Document, read_documents
 from nsllm_lite.recipe import load as recipes
@@ -115,9 +115,8 @@ def make_tasks(recipe: Tasks) -> dict[str, Any]:
     identity = recipes.identity(recipe)
     inputs = {"corpus": manifest_sha256(Path(recipe.corpus))}
     inputs |= {f"questions:{path.name}": sha256_file(path) for path in files}
-    if is_finished(out, identity, inputs):
-        print(f"{out}: finished, skipped")
-        return read_manifest(out)["results"]
+    if (results := finished(out, identity, inputs)) is not None:
+        return results
     begin(out, identity, inputs)
     chosen = {(task, split): HashSample(recipe.max_per_task, recipe.seed) for task in TASKS for split in SPLITS}
     left_out: dict[str, Counter[str]] = {task: Counter() for task in TASKS}

@@ -8,7 +8,7 @@ from typing import Any
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import save_picture, write_atomic
 from nsllm_lite.artifact.json_files import read_json, read_object, write_json
-from nsllm_lite.artifact.step import begin, finish, is_finished, manifest_sha256, read_manifest
+from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.models import heldout
@@ -46,9 +46,8 @@ def report(recipe: Report) -> dict:
             )
         inputs[name] = manifest_sha256(folder)
     identity = recipes.identity(recipe)
-    if is_finished(out, identity, inputs):
-        print(f"{out}: finished, skipped")
-        return read_manifest(out)["results"]
+    if (results := finished(out, identity, inputs)) is not None:
+        return results
     begin(out, identity, inputs)
 
     domains = disciplines_of(Path(recipe.documents)) if recipe.documents else {}

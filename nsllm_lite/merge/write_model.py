@@ -20,7 +20,7 @@ from nsllm_lite import __version__, safety
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import GIB, require_disk, sync_folder, write_atomic
 from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
-from nsllm_lite.artifact.step import finish, is_finished, read_manifest
+from nsllm_lite.artifact.step import finish, finished
 from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.formats.weights import listed
 from nsllm_lite.merge import card
@@ -50,9 +50,7 @@ def merge(recipe: Merge) -> dict:
     base, adapters = open_inputs(recipe)
     plan = plan_merge(base, adapters, recipe.dtype)
     inputs = hash_inputs(recipe, base, adapters)
-    if is_finished(out, recipes.identity(recipe), inputs):
-        print(f"{recipe.out}: finished, skipped")
-        results = read_manifest(out)["results"]
+    if (results := finished(out, recipes.identity(recipe), inputs)) is not None:
         card.add_scores(out, recipe, base, adapters, results)
         return results
     require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))

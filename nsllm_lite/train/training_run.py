@@ -46,11 +46,10 @@ class TrainingRun:
 
     def finished(self) -> dict[str, Any] | None:
         """The results of a run that has ended. Raises UserError where they are of another recipe or other inputs."""
-        if not step.is_finished(self.out, *self._what):
-            return None
-        self.team.print(f"{self.out}: finished, skipped")
-        self.team.wait()
-        return step.read_manifest(self.out)["results"]
+        results = step.finished(self.out, *self._what, self.team.print)
+        if results is not None:
+            self.team.wait()
+        return results
 
     def begin(self, num_steps: int, base_dir: Path | None, size: ModelSize, card: str, how: Execution) -> None:
         """Marks the folder as this run's. Raises UserError where another run owns it, or the disk is too small."""

@@ -8,27 +8,27 @@ from safetensors.torch import save_file
 
 from nsllm_lite.artifact.disk import require_disk
 from nsllm_lite.artifact.json_files import read_json, write_json
-from nsllm_lite.artifact.step import begin, finish, is_finished, read_manifest
+from nsllm_lite.artifact.step import begin, finish, finished, read_manifest
 from nsllm_lite.formats.documents import Document, DocumentWriter, Section, read_documents
 from nsllm_lite.formats.weights import fingerprint_weights
 from tests.raising import raises
 
 
-def test_a_directory_is_finished_by_its_manifest_alone(tmp_path):
+def test_a_directory_finished_by_its_manifest_alone(tmp_path):
     out = tmp_path / "out"
     recipe, inputs = {"seed": 1}, {"rows": "abc"}
-    assert not is_finished(out, recipe, inputs)
+    assert finished(out, recipe, inputs) is None
     begin(out, recipe, inputs)
-    assert not is_finished(out, recipe, inputs)
+    assert finished(out, recipe, inputs) is None
     finish(out, "train", recipe, inputs, {"loss": 1.5}, time.time(), {"peak_memory_gib": 2})
-    assert is_finished(out, recipe, inputs)
+    assert finished(out, recipe, inputs) == {"loss": 1.5}
     manifest = read_manifest(out)
     assert manifest["results"] == {"loss": 1.5}
     assert manifest["versions"]["torch"].startswith("2.")
     assert "started" not in json.dumps(manifest)  # times are elsewhere: the manifest is reproducible
     assert json.loads((out / "times.json").read_text())["peak_memory_gib"] == 2
     with raises("finished-result-differs", out, "recipe.seed, rows"):
-        is_finished(out, {"seed": 2}, {"rows": "abd"})
+        finished(out, {"seed": 2}, {"rows": "abd"})
     with raises("unfinished-run-differs", out, ": rows)"):
         begin(out, recipe, {"rows": "abd"})
 
@@ -36,7 +36,7 @@ def test_a_directory_is_finished_by_its_manifest_alone(tmp_path):
 def test_a_damaged_manifest_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text('{"recipe": {')
     with raises("file-damaged", tmp_path / "manifest.json"):
-        is_finished(tmp_path, {}, {})
+        finished(tmp_path, {}, {})
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 
 from nsllm_lite.artifact import lineage
-from nsllm_lite.artifact.step import begin, is_finished, read_manifest
+from nsllm_lite.artifact.step import begin, finished, read_manifest
 from nsllm_lite.commands import show
 from nsllm_lite.evals import audit
 from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
@@ -217,7 +217,7 @@ def check_steps(folder: Path) -> None:
     for place in sorted(folder.iterdir()):
         refuses(read_manifest, place)
         refuses(lineage.read_step, place)
-        refuses(lambda path: is_finished(path, {"kind": "train"}, {"rows": "sha"}), place)
+        refuses(lambda path: finished(path, {"kind": "train"}, {"rows": "sha"}), place)
         refuses(lambda path: begin(path, {"kind": "train"}, {"rows": "sha"}), place / "new")
     lineage.corpora_behind(str(folder / "model1"))
     refuses(show.list_runs, folder)
