@@ -112,22 +112,13 @@ def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dic
     if html:
         write_page(html, f"{folder}", tree, trained, png if drawn else None, [step for step, _ in graph.values()])
         print(f"{html}: all of it as one page")
-    lineage = [
-        figures_of(step)
-        | {
-            "inputs": [
-                {
-                    "label": one.label,
-                    "path": one.path,
-                    "state": one.state,
-                    "made_by": str(one.step.folder) if one.step else None,
-                }
-                for one in inputs
-            ]
-        }
-        for step, inputs in graph.values()
-    ]
+    lineage = [figures_of(step) | {"inputs": list(map(_input_figures, inputs))} for step, inputs in graph.values()]
     return {"run": str(folder), "lineage": lineage, "curves": str(png) if drawn else None, "page": html and str(html)}
+
+
+def _input_figures(one: Checked) -> dict[str, str | None]:
+    made_by = str(one.step.folder) if one.step else None
+    return {"label": one.label, "path": one.path, "state": one.state, "made_by": made_by}
 
 
 def _trace(step: Step, graph: Graph, waiting: tuple[Path, ...] = ()) -> None:
@@ -161,14 +152,11 @@ def _tree(folder: Path, graph: Graph, root: Path, seen: set[Path], lead: str = "
     for one in inputs:
         grouped.setdefault(one.step.folder if one.step else one.path, []).append(one)
     deeper = set().union(*(_behind(place, graph) for place in grouped if isinstance(place, Path)))
-    shown = [
-        (place, group)
-        for place, group in grouped.items()
-        if place not in deeper or any(one.state == CHANGED for one in group)
-    ]
+    changed = {place: [one for one in group if one.state == CHANGED] for place, group in grouped.items()}
+    shown = [(place, group) for place, group in grouped.items() if place not in deeper or changed[place]]
     for number, (place, group) in enumerate(shown):
         is_last = number == len(shown) - 1
-        states = ", ".join(f"{one.label} {one.state}" for one in group if one.state == CHANGED)
+        states = ", ".join(f"{one.label} {one.state}" for one in changed[place])
         if isinstance(place, Path):
             below = _tree(place, graph, root, seen)
         else:
