@@ -1,4 +1,4 @@
-"""What the table of faults in docs/measured.md quotes: each slow test appends what it did to the file that NSLLM_FAULTS_OUT names."""
+"""What the table of faults in docs/measured.md quotes: slow tests append what they did to the file NSLLM_FAULTS_OUT names."""
 
 import json
 import os
