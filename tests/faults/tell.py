@@ -1,4 +1,4 @@
-"""What the table of faults in docs/measured.md quotes: slow tests append what they did to the file NSLLM_FAULTS_OUT names."""
+"""What the table of faults in docs/measured.md quotes: slow tests append what they did to the file NSLLM_FAULTS_OUT."""
 
 import json
 import os
