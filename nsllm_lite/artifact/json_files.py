@@ -3,11 +3,16 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.errors import UserError
+
+_adapter = cache(TypeAdapter)
 
 
 def sha256_json(value: Any) -> str:
@@ -84,6 +89,19 @@ def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(value, dict):
             return
         yield text, value
+
+
+def validated(path: Path, **parts: tuple[Any, Any]) -> dict[str, Any]:
+    """The parts of a JSON file, each given as (type, value), validated; UserError names those of another type."""
+    valid, wrong = {}, []
+    for name, (kind, value) in parts.items():
+        try:
+            valid[name] = _adapter(kind).validate_json(json.dumps(value))
+        except ValidationError as error:
+            wrong += [f"{'.'.join(map(str, (name, *problem['loc'])))}: {problem['msg']}" for problem in error.errors()]
+    if wrong:
+        raise damaged(path, "; ".join(wrong[:5]))
+    return valid
 
 
 def damaged(path: Path, what: object) -> UserError:

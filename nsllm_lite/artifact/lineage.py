@@ -3,17 +3,15 @@
 A step is a directory that a verb writes; what it was made from follows from its recipe (`recipe.kinds`).
 """
 
-import json
 import os
 from dataclasses import dataclass
-from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from nsllm_lite.artifact.json_files import damaged, read_json, read_lines
+from nsllm_lite.artifact.json_files import damaged, read_json, read_lines, validated
 from nsllm_lite.artifact.step import utc
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.kinds import KINDS, Input, Kind
@@ -24,7 +22,6 @@ from nsllm_lite.recipe.values import Strict
 FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
 MAX_BEHIND = 20  # phases and merges behind one another
 WEIGHTS = ("weights", "adapter")  # inputs that the weights of a step's result come from
-_adapter = cache(TypeAdapter)
 HASHES = dict[str, str | None]  # of a step's inputs, by label
 
 
@@ -113,7 +110,7 @@ def read_step(folder: Path) -> Step | None:
     if isinstance(manifest, dict) and {"verb", "recipe", "inputs", "results"} <= manifest.keys():
         times = read_json(folder / "times.json") if (folder / "times.json").is_file() else {}
         if times:
-            _validated(folder / "times.json", times=(Times, times))
+            validated(folder / "times.json", times=(Times, times))
         parts = (manifest["recipe"], manifest["inputs"], manifest["results"])
         return _whole(folder, path, manifest["verb"], FINISHED, *parts, times)
     for path in dict.fromkeys(folder / kind.begun for kind in KINDS.values()):
@@ -130,20 +127,7 @@ def _whole(folder: Path, path: Path, kind: Any, state: str, recipe: Any, inputs:
         raise damaged(path, "it does not state its kind")
     about = KINDS.get(kind, _UNKNOWN)
     parts = {"recipe": (lenient(about.recipe), recipe), "results": (about.leaves, results), "inputs": (HASHES, inputs)}
-    return Step(folder, kind, state, _validated(path, **parts)["recipe"], inputs, results, times)
-
-
-def _validated(path: Path, **parts: tuple[Any, Any]) -> dict[str, Any]:
-    """The parts of a file, each given as (type, value from JSON), validated; UserError names those of another type."""
-    valid, wrong = {}, []
-    for name, (kind, value) in parts.items():
-        try:
-            valid[name] = _adapter(kind).validate_json(json.dumps(value))
-        except ValidationError as error:
-            wrong += [f"{'.'.join(map(str, (name, *problem['loc'])))}: {problem['msg']}" for problem in error.errors()]
-    if wrong:
-        raise damaged(path, "; ".join(wrong[:5]))
-    return valid
+    return Step(folder, kind, state, validated(path, **parts)["recipe"], inputs, results, times)
 
 
 def find_steps(root: Path) -> list[Step]:

@@ -40,11 +40,8 @@ class TensorOnDisk:
     start: int
     num_bytes: int
 
-    def read(self, first_byte: int = 0, last_byte: int | None = None) -> bytearray:
-        last_byte = self.num_bytes if last_byte is None else last_byte
-        buffer = bytearray(last_byte - first_byte)
-        self.read_into(buffer, first_byte, last_byte)
-        return buffer
+    def read(self, first_byte: int, last_byte: int) -> memoryview:
+        return self.read_into(bytearray(last_byte - first_byte), first_byte, last_byte)
 
     def read_into(self, buffer: bytearray, first_byte: int, last_byte: int) -> memoryview:
         """The bytes first..last, at the beginning of `buffer`."""
@@ -67,9 +64,8 @@ class TensorOnDisk:
 
     def rows(self, first: int = 0, last: int | None = None) -> "torch.Tensor":
         """Rows first..last as a tensor of the stored dtype."""
-        row_bytes = self.num_bytes // self.shape[0]
-        buffer = self.read(first * row_bytes, self.num_bytes if last is None else last * row_bytes)
-        return as_floats(buffer, self.dtype).view(-1, *self.shape[1:])
+        last = self.shape[0] if last is None else last
+        return self.rows_into(bytearray((last - first) * (self.num_bytes // self.shape[0])), first, last)
 
 
 @functools.cache

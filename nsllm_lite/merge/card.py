@@ -90,7 +90,7 @@ def metadata(
 
 def scores_of(model: Path, beside: Path) -> list[EvalResult]:
     """The scores that finished evaluations in folders of `beside` gave these very weights."""
-    steps = [finished_step(folder) for folder in sorted(beside.iterdir()) if folder.is_dir()]
+    steps = [finished_step(path.parent) for path in sorted(beside.glob("*/manifest.json"))]  # skips what is unreadable
     evaluations = [step for step in steps if step and step.kind == "eval"]
     weights, found = fingerprint_weights(model) if evaluations else "", []
     for step in evaluations:

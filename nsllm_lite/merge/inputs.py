@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, RootModel, ValidationError
+from pydantic import AfterValidator, BaseModel, Field
 
 from nsllm_lite import safety
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.integrity import sha256_file
-from nsllm_lite.artifact.json_files import damaged, read_object
+from nsllm_lite.artifact.json_files import read_object, validated
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.weights import fingerprint_weights
@@ -41,6 +41,7 @@ def _is_pattern(text: str) -> str:
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+_Means = dict[str, Number | None]  # None: without double quantisation
 Pattern = Annotated[str, AfterValidator(_is_pattern)]  # of a module's name
 
 
@@ -67,19 +68,6 @@ class _Training(BaseModel, strict=True):
     compute_dtype: str | None = None
     double_quantisation: bool | None = None
     base_files: dict[str, _File] = {}
-
-
-class _Means(RootModel, strict=True):
-    root: dict[str, Number | None]  # None: without double quantisation
-
-
-def require_kinds(kinds: type[BaseModel], values: dict, path: Path) -> None:
-    """Raises UserError naming `path` and each value in it that is of another kind."""
-    try:
-        kinds.model_validate(values)
-    except ValidationError as error:
-        what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise damaged(path, what) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +146,14 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
             "merge this one with PEFT's merge_and_unload, or train without that setting.",
         )
     safety.require_lora(settings, folder)
-    require_kinds(_Obeyed, settings, folder / "adapter_config.json")
+    validated(folder / "adapter_config.json", settings=(_Obeyed, settings))
     path = folder / "adapter_model.safetensors"
     tensors = {name.removeprefix("base_model.model."): stored for name, stored in weights.read_header(path).items()}
     training, means = (
         read_object(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
     )
-    require_kinds(_Training, training, folder / "training.json")
-    require_kinds(_Means, means, folder / "nf4.json")
+    validated(folder / "training.json", training=(_Training, training))
+    validated(folder / "nf4.json", means=(_Means, means))
     return Adapter(folder, tensors, settings, training, chosen.weight, sha256_file(path), means)
 
 

@@ -143,21 +143,15 @@ def slice_entries(planned: PlannedTensor) -> int:
     return max((last - first) * columns for first, last in slices(planned.source.shape[0], 4 * columns))
 
 
-class Workers:
+class Workers(ThreadPoolExecutor):
     """Threads with one torch thread each, and the memory of the slices at work."""
 
     def __init__(self, count: int, slot_entries: int):
-        self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+        super().__init__(count, initializer=torch.set_num_threads, initargs=(1,))
         self.free = [Buffers(slot_entries, 4 * slot_entries) for _ in range(2 * count + 2)]
 
-    def __enter__(self) -> "Workers":
-        return self
-
     def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def submit(self, function: Callable, *arguments: object) -> Future:
-        return self._pool.submit(function, *arguments)
+        self.shutdown(cancel_futures=True)
 
 
 def write_shard(
