@@ -1,15 +1,15 @@
-"""`nsllm-lite audit`: what is wrong with an evaluation or instruction file, before anyone believes a score on it.
+"""`nsllm-lite audit`: what is wrong with an evaluation or instruction file, before a score on it is trusted.
 
-Looked for, file by file: duplicates and conflicting labels (with the score that no model can exceed), characters that
-are lost, repairable or strange, formulas written twice, answers that stand in the question, labels out of balance,
-labels that the look of a text gives away without a word of it, multiple choice with unbalanced letters, equal options
-or a telling length; and between files, items that stand within items of another.
+In each file: duplicates and conflicting labels (with the score that no model can exceed), characters that are lost,
+repairable or foreign, formulas written twice, answers within the question, unbalanced labels, labels that case, digits
+and punctuation alone predict, multiple choice with unbalanced letters, equal options or a longest option that is right.
+Between files: items that stand within items of another.
 """
 
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,44 +70,66 @@ def duplicates(items: Sequence[Item]) -> dict[str, Any]:
     }
 
 
-def characters(items: Sequence[Item]) -> dict[str, Any]:
-    """Lost characters (U+FFFD), text that a repair of its encoding changes, and letters of scripts that stand alone."""
-    both = {item.number: item.input + item.output for item in items}
-    return {
-        "lost_inputs": [item.number for item in items if LOST in item.input],
-        "lost_outputs": [item.number for item in items if LOST in item.output],
-        "lost_characters": sum(text.count(LOST) for text in both.values()),
-        "repairable": [number for number, text in both.items() if ftfy.fix_encoding(text) != text],
-        "strange_letters": [number for number, text in both.items() if strange_letters(text)],
-    }
-
-
 def strange_letters(text: str) -> list[str]:
-    """Letters that a wrong decoding leaves (UTF-8 read as GBK: Ŧ, Ҧ, ئ): single ones, in a text of other letters."""
+    """Single letters of another script, which a wrong decoding leaves (UTF-8 read as GBK: Ŧ, Ҧ, ئ)."""
     beyond = [letter for letter in text if ord(letter) > 127]
     odd = [x for x in beyond if RARE_LATIN.match(x) or unicodedata.name(x, "").startswith(FOREIGN_SCRIPTS)]
-    return odd if len(odd) * 20 < sum(map(str.isalpha, text)) else []  # a text in that script is another matter
+    return odd if len(odd) * 20 < sum(map(str.isalpha, text)) else []  # more of them: a text in that script
+
+
+def _is_repairable(item: Item) -> bool:
+    text = item.input + item.output
+    return ftfy.fix_encoding(text) != text
+
+
+def _holds_answer(item: Item) -> bool:
+    return not item.choices and len(item.answer.split()) > 3 and normal(item.answer) in normal(item.input)
+
+
+Checks = dict[str, tuple[Callable[[Item], object], str]]
+
+CHARACTERS: Checks = {
+    "lost_inputs": (lambda item: LOST in item.input, "inputs with lost characters (U+FFFD)"),
+    "lost_outputs": (lambda item: LOST in item.output, "outputs with lost characters"),
+    "repairable": (_is_repairable, "rows whose encoding can be repaired (ftfy)"),
+    "strange_letters": (
+        lambda item: strange_letters(item.input + item.output),
+        "rows with single letters of foreign scripts: decoded wrongly, not repairable",
+    ),
+}
+FORMS: Checks = {
+    "doubled_letters": (
+        lambda item: DOUBLED_LETTER.search(item.input),
+        "inputs with doubled letters, as where a formula was written twice (nn, tt-PIR)",
+    ),
+    "glued_latex": (  # between dollars LaTeX is as it should be
+        lambda item: "$" not in item.input and GLUED_LATEX.search(item.input),
+        "inputs with LaTeX glued to text (n≥2n\\geq 2)",
+    ),
+    "urls": (lambda item: URL.search(item.input), "inputs with web addresses"),
+    "answer_in_input": (_holds_answer, "inputs hold their answer word for word"),
+    "reasoning_in_output": (
+        lambda item: "<think>" in item.output,
+        "outputs with <think> before the answer: to be cut off before scoring",
+    ),
+}
+"""{name: (whether an item has the fault, what is said of such items)}"""
+
+
+def rows_with(checks: Checks, items: Sequence[Item]) -> dict[str, list[int]]:
+    """{name of the check: numbers of the items that have its fault}"""
+    return {name: [item.number for item in items if has_fault(item)] for name, (has_fault, _) in checks.items()}
+
+
+def characters(items: Sequence[Item]) -> dict[str, Any]:
+    """Characters that are lost, can be repaired, or are of a foreign script."""
+    lost = sum((item.input + item.output).count(LOST) for item in items)
+    return rows_with(CHARACTERS, items) | {"lost_characters": lost}
 
 
 def forms(items: Sequence[Item]) -> dict[str, list[int]]:
-    """Inputs that were badly converted, or that tell the answer."""
-
-    def where(holds: Iterable[bool]) -> list[int]:
-        return [item.number for item, found in zip(items, holds, strict=True) if found]
-
-    return {
-        "doubled_letters": where(bool(DOUBLED_LETTER.search(item.input)) for item in items),
-        "glued_latex": where(
-            "$" not in item.input and bool(GLUED_LATEX.search(item.input))  # between dollars it is as it should be
-            for item in items
-        ),
-        "urls": where(bool(URL.search(item.input)) for item in items),
-        "answer_in_input": where(
-            not item.choices and len(item.answer.split()) > 3 and normal(item.answer) in normal(item.input)
-            for item in items
-        ),
-        "reasoning_in_output": where("<think>" in item.output for item in items),
-    }
+    """Inputs that were badly converted, or that contain the answer."""
+    return rows_with(FORMS, items)
 
 
 def multiple_choice(items: Sequence[Item]) -> dict[str, Any]:
@@ -129,17 +151,16 @@ def multiple_choice(items: Sequence[Item]) -> dict[str, Any]:
 def classification(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
     """Balance, how each label's texts look, and two classifiers by cross-validation inside the file.
 
-    `words` is the floor that a model should beat: naive Bayes on words and pairs of words. `look` sees no word: every
-    letter is masked, so that only case, digits, punctuation and foreign letters are left. What it finds is a shortcut.
+    `words` is the floor that a model should exceed: naive Bayes on words and pairs of words. `look` sees no word: every
+    letter is masked, so that only case, digits, punctuation and foreign letters are left. What it predicts is a
+    shortcut in the file.
     """
-    labels = [item.answer for item in items]
-    counts = Counter(labels)
-    by_label = {label: [item.input for item in items if item.answer == label] for label in sorted(counts)}
-    found: dict[str, Any] = {
-        "labels": dict(sorted(counts.items())),
-        "majority": floors.majority(labels),
-        "non_ascii": {label: np.mean([not text.isascii() for text in texts]) for label, texts in by_label.items()},
+    texts, labels = [item.input for item in items], [item.answer for item in items]
+    counts = dict(sorted(Counter(labels).items()))
+    non_ascii = {
+        label: np.mean([not item.input.isascii() for item in items if item.answer == label]) for label in counts
     }
+    found: dict[str, Any] = {"labels": counts, "majority": floors.majority(labels), "non_ascii": non_ascii}
     if min(counts.values()) >= floors.FOLDS:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -149,11 +170,9 @@ def classification(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
             TfidfVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False, sublinear_tf=True),
             LogisticRegression(max_iter=2000, C=10),
         )
-        texts = [item.input for item in items]
-        for name, f1 in (
-            ("words", floors.naive_bayes(texts, labels, seed)),
-            ("look", floors.cross_validated(look, [masked(text) for text in texts], labels, seed)),
-        ):
+        masks = [masked(text) for text in texts]
+        for name, classifier, seen in (("words", floors.bayes(), texts), ("look", look, masks)):
+            f1 = floors.cross_validated(classifier, seen, labels, seed)
             found[name] = {"macro_f1": float(np.mean(list(f1.values()))), "f1": f1}
     return found
 
@@ -235,7 +254,9 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {"files": {}, "between": []}
     for name, items in files.items():
         about = found["files"][name] = examine(items)
-        tell(f"{name}: {about['rows']:,} rows, {about['kind']}", words_of(about))
+        terminal.row((f"{name}: {about['rows']:,} rows, {about['kind']}",), ())
+        terminal.table(("rows", "finding"), words_of(about), right=("rows",))
+        print(flush=True)
     for here, there in permutations(files, 2):
         if not (leaks := leaked(files[here], files[there])):
             continue
@@ -259,65 +280,40 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     return found
 
 
-def tell(heading: str, lines: list[tuple[str, str]]) -> None:
-    terminal.row((heading,), ())
-    for count, words in lines:
-        if count:
-            terminal.row((f"  {count:>6} ", words), (9,))
-        else:
-            terminal.row(("", words), (1,))
-    print(flush=True)
-
-
 def words_of(found: dict[str, Any]) -> list[tuple[str, str]]:
     """(count or nothing, words) of what was found in one file; what is in order is left out."""
-    same, chars, form = found["duplicates"], found["characters"], found["forms"]
-    lines: list[tuple[str, str]] = []
-
-    def say(count: int, words: str) -> None:
-        if count:
-            lines.append((f"{count:,}", words))
-
-    say(same["exact"], "rows repeat another's input to the letter")
-    say(same["normalised"], "rows repeat another's input but for case, spaces and punctuation")
-    say(
-        same["conflicting"],
-        f"inputs have different outputs, {len(same['conflicting_rows'])} rows in all: no model can score above "
-        f"{same['ceiling']:.1%}",
-    )
-    say(len(chars["lost_inputs"]), f"inputs with lost characters (U+FFFD), {chars['lost_characters']:,} in the file")
-    say(len(chars["lost_outputs"]), "outputs with lost characters")
-    say(len(chars["repairable"]), "rows whose encoding can be repaired (ftfy)")
-    say(len(chars["strange_letters"]), "rows with single letters of foreign scripts: decoded wrongly, not repairable")
-    say(len(form["doubled_letters"]), "inputs with doubled letters, as where a formula was written twice (nn, tt-PIR)")
-    say(len(form["glued_latex"]), "inputs with LaTeX glued to text (n≥2n\\geq 2)")
-    say(len(form["urls"]), "inputs with web addresses")
-    say(len(form["answer_in_input"]), "inputs hold their answer word for word")
-    say(len(form["reasoning_in_output"]), "outputs with <think> before the answer: to be cut off before scoring")
+    same = found["duplicates"]
+    counted = [
+        (same["exact"], "rows repeat another's input to the letter"),
+        (same["normalised"], "rows repeat another's input but for case, spaces and punctuation"),
+        (
+            same["conflicting"],
+            f"inputs have different outputs, {len(same['conflicting_rows'])} rows in all: no model can score above "
+            f"{same['ceiling']:.1%}",
+        ),
+    ]
+    for checks, rows in ((CHARACTERS, found["characters"]), (FORMS, found["forms"])):
+        counted += [(len(rows[name]), words) for name, (_, words) in checks.items()]
+    counted.append((found["characters"]["lost_characters"], "lost characters in the file"))
+    if choices := found.get("choices"):
+        equal = choices["equal_options"]
+        counted.append((len(equal), f"questions with equal options: rows {equal[:8]}"))
+    lines = [(f"{count:,}", words) for count, words in counted if count]
     if (titles := found.get("titles")) and max(titles.values()) > MIN_TITLE_ROUGE:
         scores = ", ".join(f"{rule} {score:.3f}" for rule, score in titles.items())
-        lines.append(("", f"ROUGE-L of rules that read nothing: {scores}"))
-    if choices := found.get("choices"):
+        lines.append(("", f"ROUGE-L of rules without a model: {scores}"))
+    if choices:
         letters = ", ".join(f"{letter} {count:,}" for letter, count in choices["letters"].items())
         lines.append(("", f"letters {letters}: always the commonest scores {choices['majority']:.1%}"))
         lines.append(("", f"the answer is the one longest option in {choices['gold_is_longest']:.1%}"))
-        say(len(choices["equal_options"]), f"questions with equal options: rows {choices['equal_options'][:8]}")
     if classes := found.get("classes"):
         lines.append(("", "labels " + ", ".join(f"{label} {count:,}" for label, count in classes["labels"].items())))
         lines.append(("", f"always the commonest scores {classes['majority']:.1%}"))
     if classes and "words" in classes:
-        look = max(classes["look"]["f1"], key=classes["look"]["f1"].get)
-        lines += [
-            (
-                "",
-                f"naive Bayes on words, {floors.FOLDS}-fold: macro-F1 {classes['words']['macro_f1']:.3f}, to be beaten",
-            ),
-            (
-                "",
-                f"case, digits and punctuation alone: macro-F1 {classes['look']['macro_f1']:.3f}, "
-                f"{look} {classes['look']['f1'][look]:.2f}",
-            ),
-        ]
+        look, score = max(classes["look"]["f1"].items(), key=lambda pair: pair[1])
+        score = f"macro-F1 {classes['look']['macro_f1']:.3f}, {look} {score:.2f}"
+        lines.append(("", f"naive Bayes on words, {floors.FOLDS}-fold: macro-F1 {classes['words']['macro_f1']:.3f}"))
+        lines.append(("", f"case, digits and punctuation alone: {score}"))
         if bare := [label for label, share in classes["non_ascii"].items() if not share]:
             lines.append(("", f"no character beyond ASCII in any text of {', '.join(bare)}: a trace of the source"))
     return lines

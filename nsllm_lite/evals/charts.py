@@ -7,6 +7,7 @@ import numpy as np
 
 from nsllm_lite.artifact.disk import save_picture
 from nsllm_lite.tasks.task import all_tasks
+from nsllm_lite.terminal import as_markdown
 
 ALPHA = 0.05
 
@@ -48,57 +49,51 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
 
     Without `all_differences` only those beyond chance are listed.
     """
-    columns = [(name, metric) for name, about in sets_of(results).items() for metric in about["metrics"]]
-    heads = [f"{name}, {label_of(metric)}" for name, metric in columns]
+    sets = sets_of(results)
     lines = ["# Scores", "", "With the 95 % interval over resampled items; an answer that cannot be read is wrong.", ""]
-    lines += ["| model | asked | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(columns)]
-    for model, mode in rows_of(results):
-        cells = [_cell(score_of(results, model, mode, name)[metric]) for name, metric in columns]
-        lines.append(f"| {model} | {mode} | " + " | ".join(cells) + " |")
-    floors = [best_floor(sets_of(results)[name], metric) for name, metric in columns]
-    lines.append("| best floor | | " + " | ".join(f"{v:.3f} ({rule})" if rule else "" for rule, v in floors) + " |")
-    ceilings = [f"{sets_of(results)[name]['ceiling']:.3f}" if metric == "accuracy" else "" for name, metric in columns]
-    lines.append("| ceiling | | " + " | ".join(ceilings) + " |")
-    counts = [f"{sets_of(results)[name]['items']:,}" for name, _ in columns]
-    lines.append("| items | | " + " | ".join(counts) + " |")
-    unread = [
-        f"{row['model']}, {row['mode']}, {row['set']}: {row['unread']:,}" for row in results["scores"] if row["unread"]
-    ]
-    if unread:
-        lines += ["", "Answers that could not be read (counted as wrong): " + "; ".join(unread) + "."]
-    asked = (
-        f"{name}{'' if name == about['task'] else ' (' + about['task'] + ')'} v{about['version']} with {about['shots']}"
-        for name, about in sets_of(results).items()
-    )
-    lines += ["", "Tasks, their versions and examples in a few-shot prompt: " + ", ".join(asked) + "."]
-    lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])] if results["warnings"] else []
-    if results["differences"]:
+    lines += [_score_table(results)]
+    if unread := [row for row in results["scores"] if row["unread"]]:
+        counts = "; ".join(f"{row['model']}, {row['mode']}, {row['set']}: {row['unread']:,}" for row in unread)
+        lines += ["", f"Answers that could not be read (counted as wrong): {counts}."]
+    tasks = {name: name if name == about["task"] else f"{name} ({about['task']})" for name, about in sets.items()}
+    versions = ", ".join(f"{tasks[name]} v{about['version']} with {about['shots']}" for name, about in sets.items())
+    lines += ["", f"Tasks, their versions and examples in a few-shot prompt: {versions}."]
+    if results["warnings"]:
+        lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])]
+    if differences := results["differences"]:
+        shown = [row for row in differences if all_differences or row["p"] < ALPHA]
         lines += ["", "# Differences between models, on the same items", ""]
-        shown = [row for row in results["differences"] if all_differences or row["p"] < ALPHA]
-        if shown:
-            lines += ["| set | asked | from | to | score | difference | p |", "|---|---|---|---|---|---:|---:|"]
-            lines += map(_difference_line, shown)
-        else:
-            lines.append("None is beyond chance.")
-        tests = len(results["differences"])
-        lines += ["", f"p by a permutation test, bold below {ALPHA}; of {tests} differences about {tests * ALPHA:.1f} "
-                  "would be bold by chance alone."]  # fmt: skip
+        lines += [_difference_table(shown) if shown else "None is beyond chance.", ""]
+        lines += [f"p by a permutation test, bold below {ALPHA}; of {len(differences)} differences about "
+                  f"{len(differences) * ALPHA:.1f} would be bold by chance alone."]  # fmt: skip
     return "\n".join(lines)
 
 
-def _difference_line(row: dict[str, Any]) -> str:
-    value = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-    value = f"**{value}**" if row["p"] < ALPHA else value
-    cells = (
-        row["set"],
-        row["mode"],
-        row["first"],
-        row["second"],
-        label_of(row["metric"]),
-        value,
-        f"{row['p']:.3f}",
-    )
-    return f"| {' | '.join(cells)} |"
+def _score_table(results: dict[str, Any]) -> str:
+    columns = [(about, metric) for about in results["sets"] for metric in about["metrics"]]
+    heads = [f"{about['name']}, {label_of(metric)}" for about, metric in columns]
+    rows = [
+        (model, mode, *(_cell(score_of(results, model, mode, about["name"])[metric]) for about, metric in columns))
+        for model, mode in rows_of(results)
+    ]
+    floors = [best_floor(about, metric) for about, metric in columns]
+    rows += [
+        ("best floor", "", *(f"{value:.3f} ({rule})" if rule else "" for rule, value in floors)),
+        ("ceiling", "", *(f"{about['ceiling']:.3f}" if metric == "accuracy" else "" for about, metric in columns)),
+        ("items", "", *(f"{about['items']:,}" for about, _ in columns)),
+    ]
+    return as_markdown(("model", "asked", *heads), rows, right=heads)
+
+
+def _difference_table(rows: list[dict[str, Any]]) -> str:
+    cells = []
+    for row in rows:
+        value = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        value = f"**{value}**" if row["p"] < ALPHA else value
+        names = (row["set"], row["mode"], row["first"], row["second"], label_of(row["metric"]))
+        cells.append((*names, value, f"{row['p']:.3f}"))
+    heads = ("set", "asked", "from", "to", "score", "difference", "p")
+    return as_markdown(heads, cells, right=("difference", "p"))
 
 
 def _cell(estimate: dict[str, float]) -> str:

@@ -35,15 +35,6 @@ def majority(labels: Sequence[str]) -> float:
     return max(Counter(labels).values()) / len(labels)
 
 
-def naive_bayes(texts: Sequence[str], labels: Sequence[str], seed: int = 0) -> dict[str, float]:
-    """F1 of each label, by 5-fold cross-validation of multinomial naive Bayes on words and pairs of words.
-
-    Raises:
-        UserError: a label has fewer than 5 texts.
-    """
-    return cross_validated(bayes(), texts, labels, seed)
-
-
 def bayes() -> "Pipeline":
     """Multinomial naive Bayes on counts of words and pairs of words, add-one smoothing."""
     from sklearn.feature_extraction.text import CountVectorizer

@@ -17,9 +17,9 @@ def test_majority():
 def test_naive_bayes_learns_words_and_needs_enough_of_them():
     texts = [f"{'gold' if number % 2 else 'iron'} ore {number}" for number in range(40)]
     labels = ["ab"[number % 2] for number in range(40)]
-    assert floors.naive_bayes(texts, labels) == {"a": 1.0, "b": 1.0}
+    assert floors.cross_validated(floors.bayes(), texts, labels, 0) == {"a": 1.0, "b": 1.0}
     with raises("floors-few-texts", floors.FOLDS):
-        floors.naive_bayes(["x"] * 4 + ["y"] * 9, ["a"] * 4 + ["b"] * 9)
+        floors.cross_validated(floors.bayes(), ["x"] * 4 + ["y"] * 9, ["a"] * 4 + ["b"] * 9, 0)
 
 
 def test_the_best_cuts_by_place():
