@@ -1,8 +1,8 @@
-"""BERTScore with any local encoder: how alike two texts are, token by token, in the encoder's own space.
+"""BERTScore with any local encoder: similarity of two texts by the embeddings of their tokens.
 
 Each token of one text is matched with the most similar one of the other (cosine of their last hidden states); the F1
-of the two mean similarities is the score. Neither words' rarity nor a baseline is weighed in, so that the numbers
-compare models under one encoder, and not with numbers of another.
+of the two mean similarities is the score. There is no weighting by word frequency and no baseline, so
+scores compare models under one encoder, and not with scores of another.
 Source: Zhang et al., "BERTScore: evaluating text generation with BERT", ICLR 2020.
 """
 
@@ -19,7 +19,7 @@ BATCH_TEXTS = 32
 
 
 class BertScore:
-    """An encoder from a local folder; nothing is ever downloaded.
+    """An encoder from a local folder; nothing is downloaded.
 
     Raises:
         UserError: the folder holds no encoder with safetensors and a tokenizer.
@@ -69,6 +69,6 @@ class BertScore:
 def _f1(one_TH: Tensor, other_TH: Tensor) -> float:
     if not len(one_TH) or not len(other_TH):
         return 0.0
-    likeness = one_TH @ other_TH.T
-    precision, recall = likeness.max(1).values.mean().item(), likeness.max(0).values.mean().item()
+    similarity = one_TH @ other_TH.T
+    precision, recall = similarity.max(1).values.mean().item(), similarity.max(0).values.mean().item()
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Was a model trained on what it is asked? Read from the manifests that lead from it back to its corpus."""
+"""Contamination: whether a model was trained on its test items, by the manifests from it back to its corpus."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from nsllm_lite.recipe.evals import Eval
 
 
 def warnings_of(recipe: Eval) -> list[str]:
-    """What makes a score of the recipe's models doubtful: items that may stand in the papers they were trained on."""
+    """Warnings that items may stand in the papers that one of the recipe's models was trained on."""
     found = []
     for model in recipe.models:
         for corpus in corpora_behind(model.path):
@@ -28,8 +28,8 @@ def warnings_of(recipe: Eval) -> list[str]:
                 )
             if recipe.tasks == "bundled" and _is_bundled(corpus):
                 found.append(
-                    f"{model.name} was trained on the bundled sample, of which the bundled tasks are made. Ask what "
-                    "was held out: nsllm-lite tasks recipes/nano/tasks.yaml, then --tasks runs/nano/tasks."
+                    f"{model.name} was trained on the bundled sample, of which the bundled tasks are made. Score on "
+                    "held-out papers: nsllm-lite tasks recipes/nano/tasks.yaml, then --tasks runs/nano/tasks."
                 )
     return list(dict.fromkeys(found))
 

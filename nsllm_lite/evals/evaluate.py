@@ -1,7 +1,7 @@
-"""`nsllm-lite eval`: models on tasks, with intervals, floors and ceilings beside every score.
+"""`nsllm-lite eval`: scores of models on tasks, with intervals, floors and ceilings.
 
-Each answer goes to `predictions/` as soon as it is there, so that a stopped evaluation goes on where it was; all
-scores are computed from these files at the end.
+Each answer is written to `predictions/` at once, so that a stopped evaluation continues there; all scores are computed
+from these files at the end.
 """
 
 import gc
@@ -9,7 +9,6 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,8 +53,7 @@ class Asked(NamedTuple):
         return out / "predictions" / _slug(self.model) / f"{_slug(self.set.name)}.{self.mode}.jsonl"
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """The answer to one item; None where none could be read from `text`."""
 
     item: int
@@ -64,7 +62,7 @@ class Prediction:
 
 
 def evaluate(recipe: Eval) -> dict[str, Any]:
-    """Asks every model every item; writes results.json, report.md, radar.png and bars.png; returns the results.
+    """Has every model answer every item; writes results.json, report.md, radar.png and bars.png; returns the results.
 
     Raises:
         UserError: a model or a file is missing, or does not fit.
@@ -115,7 +113,7 @@ def _slug(name: str) -> str:
 def ask(
     about: EvaluatedModel, sets: list[TaskSet], out: Path, device: str, how: EvalExecution
 ) -> tuple[list[Asked], dict[str, Any]]:
-    """Everything that is still to be asked of one model; what it was asked in all, and how fast that went."""
+    """Answers the missing items of one model; returns all its (set, mode) pairs, and timings."""
     from nsllm_lite.models.engines import open_engine
 
     engine, started, items = None, time.perf_counter(), 0
@@ -151,7 +149,7 @@ def _missing(asked: Asked, out: Path) -> int:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Those that are there; one that was cut off is not, and its item is asked again."""
+    """The whole lines of a file of predictions; the item of one that was cut off is answered again."""
     return [Prediction(**line) for line in read_lines(path)]
 
 
@@ -172,11 +170,11 @@ def _answer(asked: Asked, engine: "Engine", out: Path) -> None:
 
 
 def _line(prediction: Prediction) -> str:
-    return json.dumps({name: getattr(prediction, name) for name in Prediction.__slots__}, ensure_ascii=False) + "\n"
+    return json.dumps(prediction._asdict(), ensure_ascii=False) + "\n"
 
 
 def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Prediction]:
-    """Of the items that are not `done`."""
+    """The predictions of the items that are not `done`."""
     task, labels, shots, items = asked.set.task, asked.set.labels, asked.set.shots, asked.set.items
     options = [task.options(item, labels) for item in items]
     if asked.mode == FEW_SHOT:
@@ -189,14 +187,14 @@ def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Predict
         answers = engine.generate(prompts, task.new_tokens, ["\n"], done)
     else:
         prompts = [as_told(engine, task, item, labels) for item in items]
-        room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # tuned on answers alone
+        room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # plain: no reasoning first
         answers = engine.generate(prompts, room, [], done)
     for number, text in answers:
         yield Prediction(number, task.parse(text, options[number]), text)
 
 
 def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> str:
-    """The instruction in the model's chat template; where it has none, in the plain form that our tuning uses."""
+    """The instruction in the model's chat template; where it has none, in the plain prompt that tuning uses."""
     if not engine.tokenizer.chat_template:
         return plain_prompt(task.instruction_of(item), item.input)
     told = [{"role": "user", "content": task.chat_prompt(item, labels)}]

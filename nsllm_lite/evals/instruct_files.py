@@ -1,11 +1,8 @@
 """`nsllm-lite tasks`: instruction files {id, document, instruction, input, output} made from a finished corpus.
 
-    classification   abstract -> discipline         moves   sentence of an abstract -> its move
-    title            abstract -> title              paper_title   text of a paper -> its title
-    multiple_choice, open   questions written about the corpus's papers
-
-All that is made of one paper stands in one split: test where the corpus held the paper out of training, else train. A
-paper that the corpus dropped (a duplicate, or too near to a held-out one) is in neither.
+Each task of `recipe.evals.TASKS` says which items it makes of a paper, or of a question about one.
+All items of one paper are in one split: test where the corpus holds the paper out of training, else train. A paper that
+the corpus dropped (a duplicate, or too similar to a held-out one) is in neither.
 """
 
 import hashlib
@@ -83,7 +80,7 @@ class CorpusPapers:
 
 
 class HashSample:
-    """At most `most` items of one task and split, whichever a hash of (seed, id) puts first; in order of arrival."""
+    """At most `most` items of one task and split, those with the smallest hash of (seed, id), in order of arrival."""
 
     def __init__(self, most: int, seed: int):
         self._most, self._seed = most, seed
@@ -165,7 +162,7 @@ def make_tasks(recipe: Tasks) -> dict[str, Any]:
 
 
 def words_of(tasks: dict[str, dict]) -> str:
-    """The counts as a table; a task without items is said to be absent, and why."""
+    """The counts as a table; a task without items is absent, with the reason."""
     lines = []
     for task, counts in tasks.items():
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts["left_out"].items())

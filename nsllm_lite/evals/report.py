@@ -1,4 +1,4 @@
-"""The report after two phases: what each step did to held-out papers and to general English."""
+"""`nsllm-lite report`: held-out losses of papers and of general English after each step of two phases."""
 
 import gc
 import time
@@ -63,7 +63,7 @@ def report(recipe: Report) -> dict:
                 scores[name] = _score(samples, device, micro_batch_rows, domains, **how)
                 write_json(scores_path, scores)
             bar.update()
-    scores = {name: scores[name] for name in stages}  # in the chain's order, also after a resume
+    scores = {name: scores[name] for name in stages}  # in the order of the steps, also after a resume
     table = f"{markdown_table(scores)}\n\n{forgetting_table(scores)}\n\n{domain_table(scores)}"
     write_atomic(out / "report.md", f"# Held-out losses after each step\n\n{table}\n")
     plot(scores, out / "report.png")
@@ -73,7 +73,7 @@ def report(recipe: Report) -> dict:
 
 
 def _stages(recipe: Report) -> dict[str, dict]:
-    """Name -> what to load: the base, each adapter on the NF4 base it was trained on, each merge as is and in NF4."""
+    """{name: what to load}: the base, each adapter on the NF4 base it was trained on, each merge as is and in NF4."""
     stages: dict[str, dict] = {}
     base, label = recipe.base, "base"
     for number, phase, merged in ((1, recipe.phase1, recipe.model1), (2, recipe.phase2, recipe.model2)):

@@ -1,6 +1,6 @@
-"""Reads the answer out of what a model wrote, and compares it with the right one.
+"""Parsers of a model's answer, and comparison with the right one.
 
-Whatever cannot be read is None, which counts as wrong: an item is never dropped because of its answer.
+An answer that cannot be parsed is None and counts as wrong: no item is dropped because of its answer.
 """
 
 import logging
@@ -19,9 +19,9 @@ COMPARE_SECONDS = 5
 
 
 def parse_label(text: str, labels: Sequence[str]) -> str | None:
-    """The one label that is named: as the whole answer, after "the answer is", or nowhere another; else None.
+    """The label that the text names: in a box, after "the answer is", in the first line or anywhere; None unless one.
 
-    Case does not matter, nor a plural (Conclusion for Conclusions).
+    Case does not matter, and the singular of a label is enough (Conclusion for Conclusions).
     """
     text = without_thinking(text)
     by_form = {_label_form(label): label for label in labels}
@@ -66,7 +66,7 @@ def parse_line(text: str) -> str | None:
 
 
 def parse_result(text: str) -> str | None:
-    """What stands in the last box, else after the last "the answer is", else in the last line; None where empty."""
+    """The content of the last box, else the text after the last "the answer is", else the last line; None if empty."""
     text = without_thinking(text)
     if boxed := _boxed(text):
         return boxed
@@ -83,7 +83,7 @@ def _first_line(text: str) -> str:
 
 
 def _boxed(text: str) -> str | None:
-    """What the last \\boxed{} holds, braces within it included."""
+    """The content of the last \\boxed{}, with the braces inside it."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None
@@ -98,8 +98,8 @@ def _boxed(text: str) -> str | None:
 def is_equal(answer: str, right: str) -> bool:
     """Whether two answers are the same text (but for case, spaces and dollars), or the same mathematics.
 
-    Words are compared as words only: as mathematics "act" would be the product of a, c and t, and so equal "cat".
-    Source of the comparison: math-verify (Hugging Face), which reads LaTeX and lets SymPy decide.
+    Texts without digits or operators are compared as texts only: as mathematics "act" is the product a c t, which is
+    "cat". Source of the comparison: math-verify (Hugging Face), which parses LaTeX and compares with SymPy.
     """
     if _plain(answer) == _plain(right):
         return True
@@ -121,7 +121,7 @@ def _plain(text: str) -> str:
 
 
 def _as_latex(text: str) -> str:
-    """1.6e-19, 1.6 × 10⁻¹⁹ and 1.6·10^-19 in the one form that the reader of LaTeX knows."""
+    """1.6e-19, 1.6 × 10⁻¹⁹ and 1.6·10^-19 in the form that math-verify parses."""
     text = text.strip().strip("$").replace("−", "-").replace("×", r"\times ").replace("·", r"\cdot ")
     text = SUPERSCRIPT.sub(lambda found: f"^{{{unicodedata.normalize('NFKC', found[0]).replace('−', '-')}}}", text)
     text = re.sub(r"(?<=\d)[eE]([+-]?\d+)\b", r"\\times 10^{\1}", text)
@@ -145,7 +145,7 @@ def rouge_l(predicted: str, reference: str) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No log lines of math-verify about what it cannot read: that is an answer too."""
+    """Silences the log of math-verify, which warns of every answer that it cannot parse."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -10,7 +10,7 @@ from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, question_files, read
 from nsllm_lite.tasks.items import Item, item_of
 from nsllm_lite.tasks.task import Making, all_tasks
 
-SHOT_PAPERS = ("01", "02")  # of each discipline: examples come from these, so that no item shares its paper with one
+SHOT_PAPERS = ("01", "02")  # of each discipline: few-shot examples come from these papers, test items from the others
 MAX_PAPER_CHARS = 3_000
 
 

@@ -1,7 +1,7 @@
-"""What scores without understanding: the floors that stand beside every model's score.
+"""Rules that answer without understanding; their scores are the floors beside every model's score.
 
-Each floor answers the items of a task by a rule that anyone can check: the commonest label, naive Bayes on words, the
-place of a sentence in its abstract, the first words of a text.
+The rules: the commonest label, naive Bayes on words, the place of a sentence in its abstract, the first words of a
+text.
 """
 
 import re
@@ -45,7 +45,7 @@ def bayes() -> "Pipeline":
 
 
 def cross_validated(classifier: "Pipeline", texts: Sequence[str], labels: Sequence[str], seed: int) -> dict[str, float]:
-    """F1 of each label, each text predicted by what was fitted on the other four fifths."""
+    """F1 of each label in 5-fold cross-validation. Raises UserError where a label has fewer than 5 texts."""
     from sklearn.metrics import f1_score
 
     names = sorted(set(labels))
@@ -54,7 +54,7 @@ def cross_validated(classifier: "Pipeline", texts: Sequence[str], labels: Sequen
 
 
 def cross_predicted(classifier: "Pipeline", texts: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:
-    """The label of each text, predicted by what was fitted on the other four fifths."""
+    """The label of each text, predicted by the classifier fitted on the other four fifths of the texts."""
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     if min(Counter(labels).values()) < FOLDS:
@@ -66,10 +66,10 @@ def cross_predicted(classifier: "Pipeline", texts: Sequence[str], labels: Sequen
 
 
 def position(places: Sequence[float], labels: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """(order of the labels, predicted label of each item) of the best rule that knows the place alone.
+    """(order of the labels, predicted label of each item) of the best rule that sees the place alone.
 
     The rule cuts the places, 0 to 1, into one stretch for each label, in the order and at the thresholds with the
-    highest accuracy on these very items: an upper bound of what a place tells.
+    highest accuracy on these items: an upper bound of what the place predicts.
 
     Raises:
         UserError: there are more than 6 labels, too many orders to try.
@@ -98,10 +98,10 @@ def position(places: Sequence[float], labels: Sequence[str]) -> tuple[list[str],
 
 
 def _cuts(counts: list[np.ndarray]) -> tuple[list[int], int]:
-    """Where stretches in this order begin and end for most items to be right, and how many are.
+    """(boundaries of the stretches in this order with the most items right, how many are right)
 
     `counts[k][i]` are the items of label k among the first i. right[k][i] is the most that stretches 0 to k can have
-    right of the first i: the last stretch adds counts[k][i] - counts[k][j] to what those before had at its start j.
+    right of the first i: the last stretch adds counts[k][i] - counts[k][j] to those right before its start j.
     """
     right, starts = counts[0].copy(), []
     for count in counts[1:]:

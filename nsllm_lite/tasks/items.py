@@ -8,6 +8,7 @@ from pathlib import Path
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.records import RecordError, read_records
 
+LETTERS = "ABCDEFGHIJ"
 CHOICE = re.compile(r"^\(?([A-J])[).:][:.]?(.*)$", re.MULTILINE)
 
 
@@ -20,7 +21,7 @@ class Item:
     output: str
     choices: dict[str, str]
     instruction: str = ""
-    document: str = ""  # the paper it was made from, where the file says so
+    document: str = ""  # the paper it was made from, where the file states it
 
     @property
     def answer(self) -> str:
@@ -32,7 +33,7 @@ def read_items(path: Path) -> list[Item]:
     """The records of a JSON list or of JSON lines; `input` and `output` must be there, `instruction` may.
 
     Raises:
-        UserError: the file is absent, no such file, or a record lacks one of the two.
+        UserError: the file cannot be read, is empty, or a record lacks one of the two.
     """
     try:
         values = [value for _, value in read_records(path)]
@@ -69,13 +70,13 @@ def choices_of(question: str) -> dict[str, str]:
     found = CHOICE.findall(question)
     first = max((place for place, (letter, _) in enumerate(found) if letter == "A"), default=len(found))
     options = {
-        letter: option.strip() for place, (letter, option) in enumerate(found[first:]) if letter == "ABCDEFGHIJ"[place]
+        letter: option.strip() for place, (letter, option) in enumerate(found[first:]) if letter == LETTERS[place]
     }
     return options if len(options) > 1 else {}
 
 
 def without_thinking(text: str) -> str:
-    """What a model says after its reasoning; nothing, where the reasoning has no end."""
+    """The text after a model's reasoning; empty where the reasoning has no end."""
     text = text.rpartition("</think>")[2] if "</think>" in text else text
     return text.partition("<think>")[0].strip()
 

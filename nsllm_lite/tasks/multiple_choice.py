@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from nsllm_lite.errors import UserError
 from nsllm_lite.tasks.answers import parse_letter
 from nsllm_lite.tasks.floors import commonest
-from nsllm_lite.tasks.items import Item
+from nsllm_lite.tasks.items import LETTERS, Item
 from nsllm_lite.tasks.task import Task, TaskSet
-
-LETTERS = "ABCDEFGHIJ"
 
 
 class MultipleChoice(Task):
@@ -38,12 +36,11 @@ class MultipleChoice(Task):
                     "Correct that record, or name the file for another task.",
                 )
 
-    def floors(self, asked: TaskSet, seed: int) -> dict[str, dict[str, float]]:
+    def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
         """Always the commonest letter, and the longest choice."""
         common = commonest([item.answer for item in asked.items])
         longest = [max(item.choices, key=lambda letter: len(item.choices[letter])) for item in asked.items]
-        given = {f"always {common}": [common] * len(longest), "longest choice": longest}
-        return {rule: self.figures(row, asked) for rule, row in given.items()}
+        return {f"always {common}": [common] * len(longest), "longest choice": longest}
 
     def of_question(self, record: dict) -> tuple[str, str]:
         letters = LETTERS[: len(record["choices"])]

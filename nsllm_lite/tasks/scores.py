@@ -1,4 +1,4 @@
-"""Scores over items, how far they may be off, and whether two models differ: plain NumPy, from a seed.
+"""Metrics over items, their confidence intervals, and tests of differences between models: NumPy, from a seed.
 
 An interval is the middle 95 % of bootstrap resamples of the items; a difference between two models is judged on the
 same items, by a permutation test that exchanges their answers.
@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Of the second model from the first; `p` is the share of permutations with as large a difference."""
+    """Score of the second model minus the first; `p` is the share of permutations with as large a difference."""
 
     value: float
     low: float
@@ -33,7 +33,7 @@ class Difference(NamedTuple):
 
 
 class Results(NamedTuple):
-    """One model on the items of one task: gold and given labels as numbers (-1: none given), or scores of each."""
+    """Of one model on each item: the gold and given label as numbers (-1: none given), or `gold` None and a score."""
 
     gold: np.ndarray | None
     given: np.ndarray
@@ -46,14 +46,14 @@ Metric = Callable[[Results], float]
 
 
 def mean(results: Results) -> float:
-    """Of scores; or of labels the share that is right."""
+    """The mean score; of labels the accuracy."""
     return float(np.mean(results.given if results.gold is None else results.gold == results.given))
 
 
 def macro_f1(results: Results, num_labels: int) -> float:
-    """Mean F1 of all labels; one that is neither right nor given anywhere counts 0 only if the items have it.
+    """Mean F1 over the labels that occur as gold or given.
 
-    An item without an answer is a miss of its own label and of no other.
+    An item without an answer is a false negative of its own label and of no other.
     """
     gold = np.bincount(results.gold, minlength=num_labels)
     given = np.bincount(results.given[results.given >= 0], minlength=num_labels)
@@ -81,7 +81,7 @@ def compare(one: Results, other: Results, metric: Metric, seed: int) -> Differen
     """By how much `other` scores above `one` on the same items.
 
     Raises:
-        UserError: they have not the same items.
+        UserError: their items differ.
     """
     if len(one.given) != len(other.given) or (one.gold is not None and not np.array_equal(one.gold, other.gold)):
         raise UserError(

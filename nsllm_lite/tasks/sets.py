@@ -1,4 +1,4 @@
-"""Task sets: which items are asked, and which examples stand before them."""
+"""Loads task sets: the items that are scored, and the few-shot examples."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from nsllm_lite.tasks.items import Item, normal, read_items
 from nsllm_lite.tasks.task import Task, TaskSet, all_tasks
 
 BUNDLED = "bundled"
-MAX_OWN_SHARE = 0.2  # of a file without examples of its own, to be its examples
+MAX_OWN_SHARE = 0.2  # of the records of a file without `shots`, used as examples
 
 
 def load_sets(recipe: Eval) -> list[TaskSet]:

@@ -111,7 +111,12 @@ class Task:
         return {name: metric(rows) for name, (rows, metric) in self.results(answers, asked).items()}
 
     def floors(self, asked: TaskSet, seed: int) -> dict[str, dict[str, float]]:
-        """{rule: {metric: score}} of rules that answer without understanding."""
+        """{rule: {metric: score}} of `rules`."""
+        given = self.rules(asked, seed)
+        return {rule: self.figures(answers, asked) for rule, answers in given.items() if answers is not None}
+
+    def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
+        """{rule: its answers to all items} of rules that answer without understanding; None where one does not fit."""
         return {}
 
     # --------------------------------------------------------------------------------------------------- labels

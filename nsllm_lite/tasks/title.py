@@ -23,10 +23,9 @@ class TitleTask(Task):
     def compare(self, answer: str, item: Item) -> float:
         return rouge_l(answer, item.answer)
 
-    def floors(self, asked: TaskSet, seed: int) -> dict[str, dict[str, float]]:
+    def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
         """The first sentence, the first words, or what follows "we propose"."""
-        inputs = [item.input for item in asked.items]
-        return {name: self.figures([*map(rule, inputs)], asked) for name, rule in TITLE_RULES.items()}
+        return {name: [rule(item.input) for item in asked.items] for name, rule in TITLE_RULES.items()}
 
     def titled(self, paper: Document, text: str, missing: str) -> list[ItemOrReason]:
         """The item of `text`; `missing` is the reason where that is empty."""

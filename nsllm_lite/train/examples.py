@@ -1,8 +1,8 @@
-"""Instruction data: records of files -> examples whose answers alone carry a loss, every record accounted for.
+"""Instruction data: records of files -> examples with a loss on their answers alone; every record is counted.
 
 A record is {instruction, input, output} (`instruction` or `input` may be missing) or {messages: [{role, content}, ...]}
-with roles system, user and assistant. Its text is cut where an answer begins and behind the token that ends it, and
-each piece is tokenised by itself, so that a prompt has the tokens that it has alone.
+with roles system, user and assistant. Its text is split where an answer begins and after the token that ends it, and
+each piece is tokenised by itself, so that a prompt has the same tokens with and without its answer.
 """
 
 from collections import Counter
@@ -42,7 +42,7 @@ NOT_UNICODE = "half a character (a lone surrogate)"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One record in tokens; `is_answer` says of each token whether its loss counts."""
+    """One record in tokens; `is_answer` marks the tokens whose loss counts."""
 
     name: str
     source: str
@@ -70,7 +70,7 @@ class Example:
 
 @dataclass(slots=True)
 class Ledger:
-    """What became of each record: in = used + left out for a reason, by source."""
+    """Counts of records by source: in = used + left out, with the reason of each that was left out."""
 
     used: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class Ledger:
 
 
 class LeftOutError(Exception):
-    """Why a record is no example; never leaves this file."""
+    """Why a record is no example; raised and caught in this file only."""
 
 
 # ---------------------------------------------------------------------------------------------------------- files
@@ -226,7 +226,7 @@ class Template:
         return np.array(ids, np.int64), np.array(is_answer, bool)
 
     def _chat_pieces(self, messages: list[dict[str, str]], where: str) -> list[tuple[str, bool]]:
-        """The chat template's text, cut where it would ask for each answer and behind the end of that answer."""
+        """The chat template's text, split before each answer (at the generation prompt) and after its end token."""
         if any(token in message["content"] for message in messages for token in self._special):
             raise LeftOutError(SPECIAL_TOKEN)
         whole, pieces, place = self._render(messages, where), [], 0
@@ -267,7 +267,7 @@ class Template:
 
 
 def _messages(values: object, where: str) -> list[dict[str, str]]:
-    """[system,] user, assistant, user, assistant, ...; a question without an answer at the end is taken off."""
+    """[system,] user, assistant, user, assistant, ...; a last question without an answer is removed."""
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise LeftOutError(NOT_THIS_FORMAT)
     messages = [{"role": value.get("role"), "content": value.get("content")} for value in values]
