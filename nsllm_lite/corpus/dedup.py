@@ -149,6 +149,12 @@ def _near_duplicates(
                 break
 
 
+def runs_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(where each run of equal values starts in a sorted array, the length of each)"""
+    starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1]))[: len(values)])
+    return starts, np.diff(np.append(starts, len(values)))
+
+
 def _candidate_pairs(documents: np.ndarray, bands: Iterable[np.ndarray]) -> Iterable[tuple[int, int]]:
     """(later, earlier) pairs that agree on a whole band, in order of the later one."""
     codes = np.empty(0, np.int64)  # later * n + earlier, as places in `documents`
@@ -157,8 +163,7 @@ def _candidate_pairs(documents: np.ndarray, bands: Iterable[np.ndarray]) -> Iter
         values = band[documents]
         order = np.argsort(values, kind="stable")
         values = values[order]
-        starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1]))) if num else np.empty(0, np.int64)
-        sizes = np.diff(np.append(starts, num))
+        starts, sizes = runs_of(values)
         twos = starts[sizes == 2]
         new = [order[twos + 1] * num + order[twos]]
         for start, size in zip(starts[sizes > 2].tolist(), sizes[sizes > 2].tolist(), strict=True):

@@ -15,7 +15,7 @@ from nsllm_lite.corpus import assign, dedup
 from nsllm_lite.corpus.ingest import head_of
 from nsllm_lite.corpus.parts import Part
 from nsllm_lite.corpus.texts import render
-from nsllm_lite.formats.documents import documents_in, parquet_writer
+from nsllm_lite.formats.documents import parquet_writer
 from nsllm_lite.recipe.corpus import Corpus
 
 NEAR = 0.5
@@ -40,10 +40,9 @@ class Known:
                 kind = "general" if part.general else "whole"
                 sets[kind].append(part.shingles(index))
                 owners[kind].append(part.first + index)
-            for batch, places in part.documents(held & part.fits("phase2")):
-                for place, document in zip(places.tolist(), documents_in(batch), strict=True):
-                    sets["body"].append(dedup.shingles_of(render.phase2_text(document, min_chars)[0]))
-                    owners["body"].append(part.first + place)
+            for place, document in part.documents(held & part.fits("phase2")):
+                sets["body"].append(dedup.shingles_of(render.phase2_text(document, min_chars)[0]))
+                owners["body"].append(part.first + place)
         return cls(sets, owners)
 
     def save(self, path: Path) -> None:
@@ -109,10 +108,9 @@ def _near(recipe: Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndar
     near = np.full(part.num_candidates, -1, np.int32)
     bodies = kept & part.fits("phase2")
     if known.has("body"):
-        for batch, places in part.documents(bodies):
-            for place, document in zip(places.tolist(), documents_in(batch), strict=True):
-                text, _ = render.phase2_text(document, recipe.min_chars)
-                near[place] = known.find("body", dedup.shingles_of(text))
+        for place, document in part.documents(bodies):
+            text, _ = render.phase2_text(document, recipe.min_chars)
+            near[place] = known.find("body", dedup.shingles_of(text))
     kind = "general" if part.general else "whole"
     if known.has(kind):
         for place, shingles in enumerate(part.all_shingles()):
@@ -124,7 +122,7 @@ def _near(recipe: Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndar
 def _write(path: Path, part: Part, wanted: np.ndarray) -> None:
     made = path.with_suffix(".part")
     with parquet_writer(made) as writer:
-        for batch, _ in part.documents(wanted):
+        for batch, _ in part.batches(wanted):
             writer.write_batch(batch)
     made.replace(path)
 
@@ -132,8 +130,7 @@ def _write(path: Path, part: Part, wanted: np.ndarray) -> None:
 def _write_dropped(path: Path, part: Part, near: np.ndarray) -> None:
     reason = assign.REASONS[assign.NEAR_HELDOUT]
     with open(path, "w", encoding="utf-8") as file:
-        for batch, places in part.documents(near >= 0):
-            for place, document in zip(places.tolist(), documents_in(batch), strict=True):
-                line = {"id": document.id, "source": document.source, "origin": document.origin, "reason": reason}
-                line["other"] = int(near[place])
-                file.write(json.dumps({**line, "text": " ".join(head_of(document).split())}, ensure_ascii=False) + "\n")
+        for place, document in part.documents(near >= 0):
+            line = {"id": document.id, "source": document.source, "origin": document.origin, "reason": reason}
+            line["other"] = int(near[place])
+            file.write(json.dumps({**line, "text": " ".join(head_of(document).split())}, ensure_ascii=False) + "\n")

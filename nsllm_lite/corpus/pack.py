@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nsllm_lite.artifact import integrity
+from nsllm_lite.corpus.dedup import runs_of
 from nsllm_lite.corpus.encoder import Encoder, string_starts
 from nsllm_lite.corpus.texts.render import COLUMNS, texts_of
 from nsllm_lite.formats.rows import BATCH_ROWS, SCHEMA, write_shard
@@ -251,7 +252,8 @@ def best_fit_decreasing(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, n
     bin_of = np.empty(len(sizes), np.int64)  # by place in `by_size`
     with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     open_rooms = num_bins = place = 0
-    for size, count in zip(*_runs(sizes[by_size]), strict=True):
+    starts, counts = runs_of(sizes[by_size])
+    for size, count in zip(sizes[by_size][starts].tolist(), counts.tolist(), strict=True):
         while count:
             fitting = open_rooms >> size
             room = size + (fitting & -fitting).bit_length() - 1 if fitting else capacity
@@ -275,9 +277,3 @@ def best_fit_decreasing(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, n
                     open_rooms |= 1 << left
     order = np.argsort(bin_of, kind="stable")
     return by_size[order], np.bincount(bin_of, minlength=num_bins)
-
-
-def _runs(values: np.ndarray) -> tuple[list[int], list[int]]:
-    """The distinct values of a sorted array, and the number of each."""
-    starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1]))) if len(values) else np.empty(0, int)
-    return values[starts].tolist(), np.diff(np.append(starts, len(values))).tolist()

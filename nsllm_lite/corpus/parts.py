@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.corpus import dedup
-from nsllm_lite.formats.documents import Document, DocumentWriter
+from nsllm_lite.formats.documents import Document, DocumentWriter, documents_in
 
 PART_DOCUMENTS = 100_000
 PART_CHARS = 1 << 30
@@ -197,7 +197,12 @@ class Part:
             cuts = self._starts[first : first + count + 1] - self._starts[first]
             yield from np.split(self.shingles(first, count), cuts[1:-1])
 
-    def documents(self, wanted: np.ndarray) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    def documents(self, wanted: np.ndarray) -> Iterator[tuple[int, Document]]:
+        """The candidates of the mask `wanted`, each with its place in the part."""
+        for batch, places in self.batches(wanted):
+            yield from zip(places.tolist(), documents_in(batch), strict=True)
+
+    def batches(self, wanted: np.ndarray) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
         """The candidates of the mask `wanted`, batch by batch, each with their places in the part."""
         with pq.ParquetFile(self.folder / "documents.parquet") as parquet:
             start = 0

@@ -18,6 +18,9 @@ MAX_ELEMENT_CHARS = 1 << 26
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"  # the attribute xml:lang
 FORMULA = "[formula]"  # stands where a formula was only given as a picture
 
+MAX_PROLOGUE = 100  # comments, instructions and a DOCTYPE before the root
+_ROOT = re.compile(r"<(?![?!])(?:[\w.-]+:)?([\w.-]+)")
+_DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*+(?:\[[^\]]*+\])?[^>]*+>")
 _PARSER = etree.XMLParser(
     resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
 )
@@ -30,17 +33,30 @@ _ENTITY = re.compile(r"&(\w+);")
 _XML_ID = re.compile(r"""\sxml:id=(?:"[^"<]*"|'[^'<]*')""")  # dropped where it is no name ("0"), which XML forbids
 _SUPERSCRIPTS = str.maketrans("0123456789+-−–=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻⁼⁽⁾ⁿ")
 _SUBSCRIPTS = str.maketrans("0123456789+-−–=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋₌₍₎")
-_ACCENTS = {
-    "^": "\u0302",
-    "ˆ": "\u0302",
-    "\u0302": "\u0302",
-    "~": "\u0303",
-    "˜": "\u0303",
-    "¯": "\u0304",
-    "‾": "\u0304",
-}
-_ACCENTS |= {"→": "\u20d7", "˙": "\u0307", ".": "\u0307"}
+_ACCENTS = {"→": "\u20d7", "˙": "\u0307", ".": "\u0307"} | dict.fromkeys("^ˆ\u0302", "\u0302")
+_ACCENTS |= dict.fromkeys("~˜", "\u0303") | dict.fromkeys("¯‾", "\u0304")
 _SPACED = frozenset("=<>≤≥≈∼±→∈×≡∝≪≫≠")
+
+
+def xml_root(head: str) -> str:
+    """The name of the root element without its prefix; empty where `head` is no XML."""
+    if not head.startswith("<"):
+        return ""
+    for _ in range(MAX_PROLOGUE):
+        head = head.lstrip()
+        if head.startswith(("<?", "<!--")):
+            _, closed, head = head.partition("?>" if head[1] == "?" else "-->")
+            if not closed:
+                return ""
+        elif head.startswith("<!"):
+            doctype = _DOCTYPE.match(head)
+            if not doctype:
+                return ""
+            head = head[doctype.end() :]
+        else:
+            root = _ROOT.match(head)
+            return root[1] if root else ""
+    return ""
 
 
 def iter_elements(stream: TextIO, tags: tuple[str, ...]) -> Iterator[etree._Element | str]:

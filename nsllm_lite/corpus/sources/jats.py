@@ -13,9 +13,8 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, text_of
+from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
-from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.identity import arxiv_id
 from nsllm_lite.formats.documents import Document, Section, as_doi
 

@@ -12,10 +12,9 @@ from typing import TextIO
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import LANGUAGE, text_of
+from nsllm_lite.corpus.files.elements import LANGUAGE, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
-from nsllm_lite.corpus.files.sniff import xml_root
 from nsllm_lite.corpus.sources import arxiv, jats
 from nsllm_lite.formats.documents import Document, as_doi
 
