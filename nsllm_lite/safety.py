@@ -41,12 +41,9 @@ def leads_outside(path: Path, top: Path) -> bool:
 def require_inside(path: Path, top: Path) -> None:
     """Raises UserError where a file of a model folder is a link that leads out of it, perhaps to a private file."""
     if leads_outside(path, top):
-        raise UserError(
-            "model-link-outside",
-            f"{path} is a link that leads out of its folder, to {path.resolve()}.",
-            "Only files inside the model's folder are copied:",
-            "put a copy of that file there if it belongs to the model, or remove the link.",
-        )
+        found = f"{path} is a link that leads out of its folder, to {path.resolve()}."
+        todo = "put a copy of that file there if it belongs to the model, or remove the link."
+        raise UserError("model-link-outside", found, "Only files inside the model's folder are copied:", todo)
 
 
 def require_plain_model(folder: Path) -> dict[str, Any]:
@@ -71,12 +68,9 @@ def require_plain_model(folder: Path) -> dict[str, Any]:
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         kernels = [part.get(key) for key in ("attn_implementation", "_attn_implementation", "experts_implementation")]
         if remote := [value for value in kernels if "/" in str(value)]:
-            raise UserError(
-                "model-names-code",
-                f"{folder}/config.json requests attention from {remote[0]!r}, which is code.",
-                "A model may not name code to run:",
-                "remove that setting, and the model is read without it.",
-            )
+            found = f"{folder}/config.json requests attention from {remote[0]!r}, which is code."
+            needed = "A model may not name code to run:"
+            raise UserError("model-names-code", found, needed, "remove that setting, and the model is read without it.")
     return config
 
 
@@ -109,12 +103,9 @@ def _indexed(folder: Path) -> list[str]:
         found = f"{where} names files outside its folder ({outside[0]!r})."
         raise UserError("weights-index-outside", found, "That is refused:", "fetch it again.")
     if others := [name for name in files if not name.endswith(".safetensors")]:
-        raise UserError(
-            "weights-index-names-others",
-            f"{where} names {others[0]!r}, which is no *.safetensors.",
-            "Weights are only ever read from safetensors (pickled files can run code):",
-            "convert them, or name another MODEL.",
-        )
+        found = f"{where} names {others[0]!r}, which is no *.safetensors."
+        needed = "Weights are only ever read from safetensors (pickled files can run code):"
+        raise UserError("weights-index-names-others", found, needed, "convert them, or name another MODEL.")
     if missing := [name for name in files if not (folder / name).is_file()]:
         found = f"{folder} lacks {', '.join(missing)}, which its index names."
         raise UserError("weights-shard-absent", found, "Fetch the missing shards.")
@@ -132,12 +123,9 @@ def require_lora(settings: object, where: Path) -> None:
         found = f"{where} is an adapter of type {kind!r}."
         raise UserError("adapter-not-lora", found, "Only LoRA (peft_type LORA) is read here:", "name such an adapter.")
     if settings.get("megatron_config"):
-        raise UserError(
-            "adapter-names-code",
-            f"{where} sets megatron_config, which has PEFT import the module {settings.get('megatron_core')!r}.",
-            "An adapter may not name code to run:",
-            "remove that setting, and the adapter is read without it.",
-        )
+        found = f"{where} sets megatron_config, which has PEFT import the module {settings.get('megatron_core')!r}."
+        needed = "An adapter may not name code to run:"
+        raise UserError("adapter-names-code", found, needed, "remove that setting, and the adapter is read without it.")
     for key in ("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "layers_pattern"):
         patterns = settings.get(key) or []
         if not isinstance(patterns, str | list | dict):
@@ -145,12 +133,9 @@ def require_lora(settings: object, where: Path) -> None:
             raise UserError("adapter-pattern-wrong", found, "Fetch or save the adapter again.")
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             if _HEAVY_PATTERN.search(str(pattern)) or len(str(pattern)) > MAX_PATTERN_CHARS:
-                raise UserError(
-                    "adapter-pattern-endless",
-                    f"{where}: the pattern {str(pattern)[:80]!r} of {key} may take exponential time to match.",
-                    f"Repeated groups and more than six repetitions in one pattern of {key} are refused:",
-                    "name the modules instead.",
-                )
+                found = f"{where}: the pattern {str(pattern)[:80]!r} of {key} may take exponential time to match."
+                needed = f"Repeated groups and more than six repetitions in one pattern of {key} are refused:"
+                raise UserError("adapter-pattern-endless", found, needed, "name the modules instead.")
 
 
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
@@ -202,12 +187,9 @@ def _seconds(limit: float) -> Iterator[None]:
 
 
 def no_safetensors(folder: Path) -> UserError:
-    return UserError(
-        "weights-absent",
-        f"No *.safetensors in {folder}: neither model.safetensors nor its index.",
-        "Weights are only ever read from safetensors (pickled *.bin files can run code):",
-        "convert them, or name another MODEL.",
-    )
+    found = f"No *.safetensors in {folder}: neither model.safetensors nor its index."
+    needed = "Weights are only ever read from safetensors (pickled *.bin files can run code):"
+    return UserError("weights-absent", found, needed, "convert them, or name another MODEL.")
 
 
 def not_safetensors(path: Path) -> UserError:

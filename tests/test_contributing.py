@@ -90,7 +90,6 @@ def test_the_kind_of_step(package, corpus):
 
 
 def test_the_task(package, corpus):
-    pytest.importorskip("nsllm_lite.tasks.title")
     (package / "nsllm_lite/tasks/last_word.py").write_text(code("# nsllm_lite/tasks/last_word.py"))
     insert(package / "nsllm_lite/recipe/evals.py", "def _known_task(", code("# nsllm_lite/recipe/evals.py") + "\n\n")
     words = ("questions=[]", "corpus=runs/nano/corpus", "out=tasks")

@@ -106,9 +106,6 @@ def validated(path: Path, **parts: tuple[Any, Any]) -> dict[str, Any]:
 
 def damaged(path: Path, what: object) -> UserError:
     """The error for a file of a run that is not as it was written."""
-    return UserError(
-        "file-damaged",
-        f"{path} is damaged ({what}).",
-        "It was written whole once:",
-        "restore it from a copy, or delete its folder and run the same command again.",
-    )
+    found = f"{path} is damaged ({what})."
+    todo = "restore it from a copy, or delete its folder and run the same command again."
+    return UserError("file-damaged", found, "It was written whole once:", todo)

@@ -96,9 +96,6 @@ def _is_metrics(line: dict[str, Any]) -> bool:
 _UNKNOWN = Kind(Strict, "", lambda recipe: ())  # of a later version, say
 
 
-# ---------------------------------------------------------------------------------------------------------- finding
-
-
 def read_step(folder: Path) -> Step | None:
     """The step in `folder`; None where no verb wrote one.
 

@@ -76,12 +76,9 @@ def finished(
     if manifest is None:
         return None
     if changed := _changes(recipe, inputs, manifest):
-        raise UserError(
-            "finished-result-differs",
-            f"{out} holds a finished result made differently (changed: {', '.join(changed)}).",
-            "It is not overwritten:",
-            "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder to make it anew.",
-        )
+        found = f"{out} holds a finished result made differently (changed: {', '.join(changed)})."
+        todo = "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder to make it anew."
+        raise UserError("finished-result-differs", found, "It is not overwritten:", todo)
     tell(f"{out}: finished, skipped")
     return manifest["results"]
 

@@ -136,20 +136,14 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         if not path.is_file():
             found = "is a folder" if path.is_dir() else "does not exist"
-            raise UserError(
-                "decontaminate-file-absent",
-                f"Evaluation file {path} {found}.",
-                "Decontamination needs a file.",
-                "Name the evaluation files one by one in the recipe.",
-            )
+            found = f"Evaluation file {path} {found}."
+            todo = "Name the evaluation files one by one in the recipe."
+            raise UserError("decontaminate-file-absent", found, "Decontamination needs a file.", todo)
     for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
         names = {"/".join(path.parts[-depth:]): path for path in paths}
         if len(names) == len(paths):
             return names
     return {}
-
-
-# ---------------------------------------------------------------------------------------------- texts of a file
 
 
 def _texts_of(path: Path, name: str) -> Iterator[tuple[str, Texts]]:
@@ -169,12 +163,9 @@ def _texts_of(path: Path, name: str) -> Iterator[tuple[str, Texts]]:
 
 
 def _unreadable(path: Path, why: str) -> UserError:
-    return UserError(
-        "decontaminate-file-unreadable",
-        f"Evaluation file {path} cannot be read {why}.",
-        "Decontamination needs every record of it.",
-        "Correct it, or fetch it again.",
-    )
+    found = f"Evaluation file {path} cannot be read {why}."
+    needed = "Decontamination needs every record of it."
+    return UserError("decontaminate-file-unreadable", found, needed, "Correct it, or fetch it again.")
 
 
 def read_texts(opened: Opened) -> Texts:
@@ -272,9 +263,6 @@ def _plain_texts(content: str) -> Texts:
             yield block[0][0], " ".join(cells[0] if tagged else " ".join(cells) for cells in columns)
 
 
-# ---------------------------------------------------------------------------------------------- items of the texts
-
-
 def _items(texts: Texts, name: str) -> list[Item]:
     counts: Counter[str] = Counter()
     first: dict[str, int] = {}
@@ -300,12 +288,9 @@ def _items(texts: Texts, name: str) -> list[Item]:
         if len(shingles) >= MIN_SHARED or is_phrase:
             items.setdefault(shingles.tobytes(), Item(first[line], shingles))
     if not items:
-        raise UserError(
-            "decontaminate-file-no-item",
-            f"Evaluation file {name} holds no item in {len(records)} records.",
-            f"Decontamination needs texts of at least {MIN_WORDS} words that are not the same in all records.",
-            "Name another file.",
-        )
+        found = f"Evaluation file {name} holds no item in {len(records)} records."
+        needed = f"Decontamination needs texts of at least {MIN_WORDS} words that are not the same in all records."
+        raise UserError("decontaminate-file-no-item", found, needed, "Name another file.")
     return [*items.values()]
 
 

@@ -46,9 +46,6 @@ def kind_of(items: Sequence[Item]) -> str:
     return "classification" if is_labels else "free text"
 
 
-# --------------------------------------------------------------------------------------------------------- checks
-
-
 def duplicates(items: Sequence[Item]) -> dict[str, Any]:
     """Rows that repeat another's input, as it is and in normal form; and those whose outputs contradict each other.
 
@@ -236,9 +233,6 @@ def examine(items: Sequence[Item]) -> dict[str, Any]:
             for name, rule in floors.TITLE_RULES.items()
         }
     return found
-
-
-# --------------------------------------------------------------------------------------------------------- report
 
 
 def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:

@@ -41,9 +41,6 @@ def best_floor(about: dict[str, Any], metric: str) -> tuple[str, float]:
     return best, found.get(best, float("nan"))
 
 
-# --------------------------------------------------------------------------------------------------------- tables
-
-
 def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
     """The scores, their floors and ceilings, and the differences between models, as Markdown tables.
 
@@ -98,9 +95,6 @@ def _difference_table(rows: list[dict[str, Any]]) -> str:
 
 def _cell(estimate: dict[str, float]) -> str:
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-
-
-# ------------------------------------------------------------------------------------------------------- pictures
 
 
 def radar(results: dict[str, Any], png: Path) -> None:

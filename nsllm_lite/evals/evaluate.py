@@ -107,9 +107,6 @@ def _slug(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "_", name)
 
 
-# ------------------------------------------------------------------------------------------------------ answers
-
-
 def ask(
     about: EvaluatedModel, sets: list[TaskSet], out: Path, device: str, how: EvalExecution
 ) -> tuple[list[Asked], dict[str, Any]]:
@@ -201,14 +198,9 @@ def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> 
     try:
         return render_chat(engine.tokenizer, told, add_generation_prompt=True, enable_thinking=False)
     except ValueError as error:
-        raise UserError(
-            "eval-chat-template-refused",
-            f"{error}.",
-            f"Remove chat_template of that model, or set modes: [{FEW_SHOT}] for it.",
-        ) from None
-
-
-# -------------------------------------------------------------------------------------------------------- scores
+        found = f"{error}."
+        todo = f"Remove chat_template of that model, or set modes: [{FEW_SHOT}] for it."
+        raise UserError("eval-chat-template-refused", found, todo) from None
 
 
 def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, device: str) -> dict[str, Any]:

@@ -32,9 +32,6 @@ from nsllm_lite.terminal import as_text
 SPLITS = ("train", "test")
 
 
-# ----------------------------------------------------------------------------------------------------- the corpus
-
-
 class CorpusPapers:
     """The papers of a finished corpus by split, general text left out.
 
@@ -45,12 +42,9 @@ class CorpusPapers:
     def __init__(self, folder: Path):
         manifest = read_manifest(folder)
         if manifest is None or manifest["verb"] != "corpus":
-            raise UserError(
-                "tasks-no-corpus",
-                f"No finished corpus at {folder}.",
-                "Tasks are made from what `nsllm-lite corpus` wrote.",
-                "Run it first, or name its folder with corpus=DIR.",
-            )
+            found = f"No finished corpus at {folder}."
+            needed = "Tasks are made from what `nsllm-lite corpus` wrote."
+            raise UserError("tasks-no-corpus", found, needed, "Run it first, or name its folder with corpus=DIR.")
         integrity.verify(folder)
         integrity.verify(folder / "documents")
         self._documents = folder / "documents"
@@ -150,12 +144,9 @@ def make_tasks(recipe: Tasks) -> dict[str, Any]:
                 write_atomic(path, lines)
     print(words_of(tasks))
     if not any(counts[split] for counts in tasks.values() for split in SPLITS):
-        raise UserError(
-            "tasks-none-made",
-            f"No task can be made from {recipe.corpus}: its papers have no titles, disciplines, moves or questions.",
-            "Needed are papers with titles and abstracts.",
-            "Look at its ledger.json.",
-        )
+        found = f"No task can be made from {recipe.corpus}: its papers have no titles, disciplines, moves or questions."
+        needed = "Needed are papers with titles and abstracts."
+        raise UserError("tasks-none-made", found, needed, "Look at its ledger.json.")
     results = {"tasks": tasks, "disciplines": disciplines}
     finish(out, "tasks", identity, inputs, results, started)
     return results

@@ -38,12 +38,9 @@ def report(recipe: Report) -> dict:
     for name in ("phase1", "model1", "phase2", "model2"):
         folder = Path(getattr(recipe, name))
         if read_manifest(folder) is None:
-            raise UserError(
-                "report-phase-unfinished",
-                f"{folder} is not finished.",
-                "The report needs both phases.",
-                "Run `make two-phase` first.",
-            )
+            found = f"{folder} is not finished."
+            needed = "The report needs both phases."
+            raise UserError("report-phase-unfinished", found, needed, "Run `make two-phase` first.")
         inputs[name] = manifest_sha256(folder)
     identity = recipes.identity(recipe)
     if (results := finished(out, identity, inputs)) is not None:

@@ -159,12 +159,9 @@ class Rows:
         """Raises UserError where `path` holds no finished rows, or damaged ones."""
         self.path = Path(path)
         if not (self.path / "rows.json").is_file():
-            raise UserError(
-                "rows-missing",
-                f"No packed rows at {self.path}.",
-                "Training needs rows made by `nsllm-lite corpus`.",
-                "Run it first, or set `rows=` to where they are.",
-            )
+            found = f"No packed rows at {self.path}."
+            needed = "Training needs rows made by `nsllm-lite corpus`."
+            raise UserError("rows-missing", found, needed, "Run it first, or set `rows=` to where they are.")
         integrity.verify(self.path, ("rows.json", "state.json"))
         self.totals = _totals(self.path / "rows.json")
         self._batches: list[pa.RecordBatch] = []
@@ -180,12 +177,9 @@ class Rows:
             self._batches += batches
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
         if self._starts[-1] != self.totals.num_rows:
-            raise UserError(
-                "rows-count-differs",
-                f"{self.path} holds {self._starts[-1]} rows where rows.json says {self.totals.num_rows}.",
-                "The files were damaged or mixed.",
-                "Delete the folder and run `nsllm-lite corpus` again.",
-            )
+            found = f"{self.path} holds {self._starts[-1]} rows where rows.json says {self.totals.num_rows}."
+            needed = "The files were damaged or mixed."
+            raise UserError("rows-count-differs", found, needed, "Delete the folder and run `nsllm-lite corpus` again.")
 
     def __len__(self) -> int:
         return self.totals.num_rows

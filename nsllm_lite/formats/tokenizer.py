@@ -47,9 +47,7 @@ def load_auto_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            "tokenizer-not-loaded",
-            f"The tokenizer of {str(name)!r} cannot be loaded ({why}).",
-            "Needed is that of the model: its folder or its hub id.",
-            "Fetch or copy its files again, or correct the name.",
-        ) from None
+        found = f"The tokenizer of {str(name)!r} cannot be loaded ({why})."
+        needed = "Needed is that of the model: its folder or its hub id."
+        todo = "Fetch or copy its files again, or correct the name."
+        raise UserError("tokenizer-not-loaded", found, needed, todo) from None

@@ -141,12 +141,9 @@ def require_finite(name: str, planned: PlannedTensor, out: Tensor) -> float:
     """The largest magnitude in `out`; max and min propagate NaN. Raises UserError where it is not finite."""
     largest = max(abs(out.max().item()), abs(out.min().item()))
     if not math.isfinite(largest):
-        raise UserError(
-            "merge-not-finite",
-            f"{name} is not finite once merged into {planned.dtype}.",
-            "The base or the update is out of that range:",
-            "check the adapter's held-out loss, or use a bf16 base in place of an fp16 one.",
-        )
+        found = f"{name} is not finite once merged into {planned.dtype}."
+        todo = "check the adapter's held-out loss, or use a bf16 base in place of an fp16 one."
+        raise UserError("merge-not-finite", found, "The base or the update is out of that range:", todo)
     return largest
 
 

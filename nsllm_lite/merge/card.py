@@ -64,9 +64,6 @@ def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, s
     return f"---\n{front}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
 
-# -------------------------------------------------------------------------------------------------------- metadata
-
-
 def metadata(
     recipe: Merge, base: Base, adapters: list[Adapter], results: dict, trainings: list[Step], corpora: list[Step],
     scores: list[EvalResult],
@@ -140,9 +137,6 @@ def licence_of(folder: Path) -> dict[str, str]:
         return {"license": UNKNOWN}
     keys = ("license", "license_name", "license_link")
     return {key: stated[key] for key in keys if isinstance(stated.get(key), str)}
-
-
-# --------------------------------------------------------------------------------------------------------- sections
 
 
 def recipe_table(trainings: list[Step]) -> str:

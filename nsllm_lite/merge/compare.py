@@ -43,11 +43,9 @@ def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> d
             "choose base_weights=original or dequantized.",
         )
     if not recipe.heldout_rows:
-        raise UserError(
-            "compare-no-rows",
-            "No held-out rows are given, which a comparison needs.",
-            "Set --heldout-rows DIR, as `nsllm-lite corpus` writes them (rows/phase1/heldout).",
-        )
+        found = "No held-out rows are given, which a comparison needs."
+        todo = "Set --heldout-rows DIR, as `nsllm-lite corpus` writes them (rows/phase1/heldout)."
+        raise UserError("compare-no-rows", found, todo)
     rounded, rounding = on_rounding(plan, adapters, recipe)
     plans = {"original": (plan, EXACT), "dequantized": (rounded, rounding)}
     rows = heldout.sample_rows(Rows(Path(recipe.heldout_rows)), recipe.max_rows)

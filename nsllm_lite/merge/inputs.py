@@ -113,11 +113,8 @@ def open_base(folder: Path) -> Base:
     config = safety.require_plain_model(folder)
     if quantised := config.get("quantization_config"):
         method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
-        raise UserError(
-            "merge-base-quantised",
-            f"{folder} is quantised ({method}). The adapter is added to 16-bit or 32-bit weights:",
-            "name the model it was quantised from as base=DIR.",
-        )
+        found = f"{folder} is quantised ({method}). The adapter is added to 16-bit or 32-bit weights:"
+        raise UserError("merge-base-quantised", found, "name the model it was quantised from as base=DIR.")
     files = weights.model_files(folder)
     tensors = {name: stored for file in files for name, stored in weights.read_header(folder / file).items()}
     return Base(folder, tensors, config, fingerprint_weights(folder))
@@ -127,12 +124,9 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
     folder = Path(chosen.path)
     missing = [n for n in ("adapter_config.json", "adapter_model.safetensors") if not (folder / n).is_file()]
     if missing:
-        raise UserError(
-            "merge-no-adapter",
-            f"No adapter at {folder}: {' and '.join(missing)} missing.",
-            "Merging needs what training writes at its end (safetensors, never a pickle):",
-            "run training first, or set adapter=DIR.",
-        )
+        found = f"No adapter at {folder}: {' and '.join(missing)} missing."
+        needed = "Merging needs what training writes at its end (safetensors, never a pickle):"
+        raise UserError("merge-no-adapter", found, needed, "run training first, or set adapter=DIR.")
     integrity.verify(folder)
     settings = read_object(folder / "adapter_config.json")
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}

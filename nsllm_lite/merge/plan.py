@@ -128,11 +128,9 @@ def require_addable(adapter: Adapter, replaced: list[str], alone: bool) -> None:
     what = [f"replaces {listed(replaced)} as a whole"] if replaced else []
     what += ["has DoRA magnitudes, which hold for its own base"] if adapter.settings.get("use_dora") else []
     if what and not alone:
-        raise UserError(
-            "merge-not-one-of-several",
-            f"{adapter.folder} {' and '.join(what)}, so that it cannot be one of several.",
-            "Merge them one after the other: the second into the folder that the first merge writes.",
-        )
+        found = f"{adapter.folder} {' and '.join(what)}, so that it cannot be one of several."
+        todo = "Merge them one after the other: the second into the folder that the first merge writes."
+        raise UserError("merge-not-one-of-several", found, todo)
     if what and adapter.weight != 1:
         raise UserError(
             "merge-weight-meaningless",
@@ -173,20 +171,14 @@ def on_rounding(plan: Plan, adapters: list[Adapter], recipe: Merge) -> tuple[Pla
             "Merge it with base_weights=original.",
         )
     if double is None:
-        raise UserError(
-            "merge-quantisation-not-stated",
-            f"{adapter.folder} does not state how its training quantised (no training.json).",
-            "To add it to the rounded base, state it:",
-            "double_quantisation=true or false (bnb_4bit_use_double_quant of that training).",
-        )
+        found = f"{adapter.folder} does not state how its training quantised (no training.json)."
+        todo = "double_quantisation=true or false (bnb_4bit_use_double_quant of that training)."
+        raise UserError("merge-quantisation-not-stated", found, "To add it to the rounded base, state it:", todo)
     linear = {name for name, planned in plan.tensors.items() if planned.linear}
     names = {f"{module}.weight" for module in adapter.nf4_means} or linear
     if strange := names - linear:
-        raise UserError(
-            "merge-nf4-names-unknown",
-            f"{adapter.folder}/nf4.json names {listed(sorted(strange))}, which the base does not have.",
-            "Set base=DIR to the model the adapter was trained on.",
-        )
+        found = f"{adapter.folder}/nf4.json names {listed(sorted(strange))}, which the base does not have."
+        raise UserError("merge-nf4-names-unknown", found, "Set base=DIR to the model the adapter was trained on.")
     tensors = {name: replace(planned, rounded=name in names) for name, planned in plan.tensors.items()}
     dtype = DTYPE_NAMES.get(adapter.training.get("compute_dtype"))
     return Plan(tensors, plan.untied), Rounding(dtype, double, adapter.nf4_means)
@@ -228,12 +220,9 @@ def find_homes(
         needed |= {MAGNITUDE} if settings.get("use_dora") and not on_embedding else set()
         orphans += [f"{module}.lora_{part}" for part in parts if part not in needed or not needed <= set(parts)]
     if orphans:
-        raise UserError(
-            "merge-no-place-in-base",
-            f"The adapter holds {listed(orphans)}, for which the base has no place.",
-            "Every tensor of an adapter must fit a weight of the base (and LoRA needs its A and its B):",
-            "set base=DIR to the model it was trained on.",
-        )
+        found = f"The adapter holds {listed(orphans)}, for which the base has no place."
+        needed = "Every tensor of an adapter must fit a weight of the base (and LoRA needs its A and its B):"
+        raise UserError("merge-no-place-in-base", found, needed, "set base=DIR to the model it was trained on.")
     for saved in settings.get("modules_to_save") or ():
         if not any(re.match(rf"(.*\.)?{re.escape(saved)}\.", name) for name in whole):
             found = f"adapter_config.json has {saved!r} in modules_to_save, but the adapter holds no such tensor."
@@ -250,12 +239,8 @@ def token_indices(module: str, settings: dict) -> tuple[int, ...]:
     lists = {"embed_tokens": stated} if isinstance(stated, list) else stated
     found = next((values for name, values in lists.items() if re.match(rf"(.*\.)?{re.escape(name)}$", module)), None)
     if not found or min(found) < 0 or len(set(found)) < len(found):
-        raise UserError(
-            "merge-token-indices-wrong",
-            f"{module} has trained rows, but trainable_token_indices in adapter_config.json is {found}.",
-            "It must state which rows they are:",
-            SAVE_AGAIN,
-        )
+        found = f"{module} has trained rows, but trainable_token_indices in adapter_config.json is {found}."
+        raise UserError("merge-token-indices-wrong", found, "It must state which rows they are:", SAVE_AGAIN)
     return tuple(found)
 
 
@@ -309,9 +294,6 @@ def lora_update(module: str, parts: dict[str, TensorOnDisk], adapter: Adapter, W
 
 def require_fit(name: str, fits: bool, found: object, needed: object) -> None:
     if not fits:
-        raise UserError(
-            "merge-shape-differs",
-            f"{name}: the adapter has {found}, which does not fit {needed}.",
-            "Shapes must agree:",
-            "set base=DIR to the model the adapter was trained on.",
-        )
+        found = f"{name}: the adapter has {found}, which does not fit {needed}."
+        needed = "Shapes must agree:"
+        raise UserError("merge-shape-differs", found, needed, "set base=DIR to the model the adapter was trained on.")

@@ -58,9 +58,7 @@ def push(folder: Path, repo_id: str) -> str:
             folder_path=folder, repo_id=repo_id, repo_type="model", commit_message="Upload a merged model"
         )
     except NETWORK_ERRORS as error:
-        raise RunError(
-            "push-failed",
-            f"{folder} is finished, but sending it to {repo_id} failed ({type(error).__name__}).",
-            "Check that the token may write there and that the network is up, and run the same command again.",
-        ) from None
+        found = f"{folder} is finished, but sending it to {repo_id} failed ({type(error).__name__})."
+        todo = "Check that the token may write there and that the network is up, and run the same command again."
+        raise RunError("push-failed", found, todo) from None
     return str(url)

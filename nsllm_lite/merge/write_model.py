@@ -77,9 +77,6 @@ def merge(recipe: Merge) -> dict:
     return results
 
 
-# ---------------------------------------------------------------------------------------------------------- before
-
-
 def hash_inputs(recipe: Merge, base: Base, adapters: list[Adapter]) -> dict[str, str | None]:
     """What decides the result: the weights, and of each adapter's config all that the merge obeys."""
     inputs: dict[str, str | None] = {"base": base.fingerprint}
@@ -99,12 +96,9 @@ def require_free(recipe: Merge, out: Path, inputs: tuple[Path, ...]) -> None:
         found = f"{recipe.out} lies in a folder that is read."
         raise UserError("merge-out-in-input", found, "Inputs are never written to:", "choose another out.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            "merge-out-exists",
-            f"{recipe.out} exists and was not made by a finished merge.",
-            "Merging writes a new folder and never overwrites:",
-            "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or remove it.",
-        )
+        found = f"{recipe.out} exists and was not made by a finished merge."
+        todo = "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or remove it."
+        raise UserError("merge-out-exists", found, "Merging writes a new folder and never overwrites:", todo)
 
 
 def partial_of(out: Path) -> Path:
@@ -150,9 +144,6 @@ def choose_base_weights(
         write_json(path, compare(recipe, base, adapters, plan))
     comparison = read_json(path)
     return lowest(comparison, recipe.then_requantize), comparison
-
-
-# ----------------------------------------------------------------------------------------------------------- after
 
 
 def write_other_files(partial: Path, base: Base, plan: Plan, recipe: Merge, written: Written) -> list[str]:
@@ -214,12 +205,9 @@ def summarise(plan: Plan, written: Written) -> dict:
         total = total.plus(figures if held_in_nf4 else figures._replace(nf4_energy=0.0, nf4_kept=0.0))
     tensors = plan.tensors.values()
     if not total.energy and not any(planned.replaced for planned in tensors):
-        raise UserError(
-            "merge-changes-nothing",
-            "The adapter changes nothing: every B A is zero.",
-            "An adapter that was trained is needed:",
-            "set adapter=DIR to the result of a training, not to one that was only begun.",
-        )
+        found = "The adapter changes nothing: every B A is zero."
+        todo = "set adapter=DIR to the result of a training, not to one that was only begun."
+        raise UserError("merge-changes-nothing", found, "An adapter that was trained is needed:", todo)
     return {
         "num_merged": sum(bool(planned.updates) for planned in tensors),
         "num_replaced": sum(planned.replaced and not planned.updates for planned in tensors),

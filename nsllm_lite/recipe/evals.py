@@ -30,9 +30,6 @@ class Report(Strict):
     execution: Execution = Execution()
 
 
-# ----------------------------------------------------------------------------------------------- tasks and tuning
-
-
 class Tasks(Strict):
     """Instruction files made from a finished corpus, at most `max_per_task` items of each task in train and in test.
 

@@ -76,12 +76,9 @@ def position(places: Sequence[float], labels: Sequence[str]) -> tuple[list[str],
     """
     names = sorted(set(labels))
     if len(names) > MAX_ORDERED:
-        raise UserError(
-            "floors-many-labels",
-            f"There are {len(names)} labels.",
-            f"At most {MAX_ORDERED} can be put in order.",
-            "Merge some, or give no places.",
-        )
+        found = f"There are {len(names)} labels."
+        needed = f"At most {MAX_ORDERED} can be put in order."
+        raise UserError("floors-many-labels", found, needed, "Merge some, or give no places.")
     by_place = np.argsort(places, kind="stable")
     here = np.array(labels)[by_place]
     counts = {name: np.concatenate(([0], np.cumsum(here == name))) for name in names}
@@ -114,9 +111,6 @@ def _cuts(counts: list[np.ndarray]) -> tuple[list[int], int]:
     for start in reversed(starts):
         cuts.insert(0, int(start[cuts[0]]))
     return [0, *cuts], int(right[-1])
-
-
-# ---------------------------------------------------------------------------------------------------------- titles
 
 
 def first_sentence(text: str) -> str:

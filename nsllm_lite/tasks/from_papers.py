@@ -32,12 +32,9 @@ def question_files(names: Iterable[str]) -> list[Path]:
         elif Path(name).is_file():
             files.append(Path(name))
         else:
-            raise UserError(
-                "questions-absent",
-                f"No questions at {name}.",
-                f"`questions` needs files of JSON lines, or {BUNDLED_QUESTIONS}.",
-                "Correct the path, or give questions: [].",
-            )
+            found = f"No questions at {name}."
+            needed = f"`questions` needs files of JSON lines, or {BUNDLED_QUESTIONS}."
+            raise UserError("questions-absent", found, needed, "Correct the path, or give questions: [].")
     return files
 
 

@@ -38,21 +38,15 @@ def read_items(path: Path) -> list[Item]:
     try:
         values = [value for _, value in read_records(path)]
     except (OSError, RecordError) as error:
-        raise UserError(
-            "items-file-unreadable",
-            f"{path} cannot be read ({error}).",
-            'Needed is a JSON list, or one JSON object a line, of records {"input": ..., "output": ...}.',
-            "Correct the path, or the file.",
-        ) from None
+        found = f"{path} cannot be read ({error})."
+        needed = 'Needed is a JSON list, or one JSON object a line, of records {"input": ..., "output": ...}.'
+        raise UserError("items-file-unreadable", found, needed, "Correct the path, or the file.") from None
     items = []
     for number, value in enumerate(values):
         fields = [value.get(name) for name in ("input", "output")] if isinstance(value, dict) else [None]
         if not all(isinstance(field, str) for field in fields):
-            raise UserError(
-                "items-record-unfit",
-                f'{path}: record {number} has no "input" and "output" that are text.',
-                "Correct that record, or remove it.",
-            )
+            found = f'{path}: record {number} has no "input" and "output" that are text.'
+            raise UserError("items-record-unfit", found, "Correct that record, or remove it.")
         items.append(item_of(value, number))
     if not items:
         raise UserError("items-file-empty", f"{path} holds no records.", "Name a file that has some.")

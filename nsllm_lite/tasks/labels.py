@@ -45,12 +45,9 @@ class LabelTask(Task):
         """
         labels = tuple(sorted({item.answer for item in items}))
         if not 1 < len(labels) <= MAX_LABELS:
-            raise UserError(
-                "task-labels-unfit",
-                f"{len(labels)} different outputs for the task {self.name!r}, as in {labels[0]!r}.",
-                f"A label task has 2 to {MAX_LABELS}.",
-                f"Name the file for another task ({', '.join(TASKS)}).",
-            )
+            found = f"{len(labels)} different outputs for the task {self.name!r}, as in {labels[0]!r}."
+            needed = f"A label task has 2 to {MAX_LABELS}."
+            raise UserError("task-labels-unfit", found, needed, f"Name the file for another task ({', '.join(TASKS)}).")
         return labels
 
     def group(self, item: Item) -> str:

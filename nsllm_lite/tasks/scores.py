@@ -84,12 +84,9 @@ def compare(one: Results, other: Results, metric: Metric, seed: int) -> Differen
         UserError: their items differ.
     """
     if len(one.given) != len(other.given) or (one.gold is not None and not np.array_equal(one.gold, other.gold)):
-        raise UserError(
-            "scores-items-differ",
-            "The two models were scored on different items.",
-            "Only scores on the same items can be compared.",
-            "Evaluate both with the same recipe.",
-        )
+        found = "The two models were scored on different items."
+        needed = "Only scores on the same items can be compared."
+        raise UserError("scores-items-differ", found, needed, "Evaluate both with the same recipe.")
     rng = np.random.default_rng(seed)
     size, value = len(one.given), metric(other) - metric(one)
     draws = (rng.integers(size, size=size) for _ in range(RESAMPLES))

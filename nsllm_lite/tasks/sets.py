@@ -32,18 +32,13 @@ def load_sets(recipe: Eval) -> list[TaskSet]:
         else:
             print(f"{task.title}: no items in {recipe.tasks}, left out")
     if recipe.tasks and not sets:
-        raise UserError(
-            "tasks-folder-empty",
-            f"{recipe.tasks} holds no tasks.",
-            "Needed is a folder with test/classification.jsonl and the like.",
-            "Set `tasks` to `bundled`, or to the folder that `nsllm-lite tasks RECIPE` wrote.",
-        )
+        found = f"{recipe.tasks} holds no tasks."
+        needed = "Needed is a folder with test/classification.jsonl and the like."
+        todo = "Set `tasks` to `bundled`, or to the folder that `nsllm-lite tasks RECIPE` wrote."
+        raise UserError("tasks-folder-empty", found, needed, todo)
     if clash := {file.name for file in recipe.files} & {one.name for one in sets}:
-        raise UserError(
-            "eval-file-name-taken",
-            f"Own files have the names of tasks: {', '.join(sorted(clash))}.",
-            "Give them other names in the recipe.",
-        )
+        found = f"Own files have the names of tasks: {', '.join(sorted(clash))}."
+        raise UserError("eval-file-name-taken", found, "Give them other names in the recipe.")
     return sets + [_own_set(file, recipe) for file in recipe.files]
 
 
@@ -57,12 +52,9 @@ def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
         pool = tuple(read_items(Path(file.shots)))
         asked = {normal(item.input) for item in items}
         if doubled := [item.number for item in pool if normal(item.input) in asked]:
-            raise UserError(
-                "eval-examples-scored",
-                f"{file.shots}: record {doubled[0]} and {len(doubled) - 1} more are in {file.path} too.",
-                "Examples must be other items than those that are scored.",
-                "Split the data by document.",
-            )
+            found = f"{file.shots}: record {doubled[0]} and {len(doubled) - 1} more are in {file.path} too."
+            needed = "Examples must be other items than those that are scored."
+            raise UserError("eval-examples-scored", found, needed, "Split the data by document.")
     elif (labels := task.labels_of(items)) and set(labels) == {item.answer for item in bundled(file.task)["test"]}:
         pool = tuple(task.choose_shots(bundled(file.task)["train"], recipe.seed))
     else:

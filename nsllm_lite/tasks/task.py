@@ -86,8 +86,6 @@ class Task:
     question_kind: ClassVar[str] = ""
     """`kind` of the lines of question files that are items of this task."""
 
-    # -------------------------------------------------------------------------------------------------- answers
-
     def parse(self, text: str, options: Sequence[str]) -> str | None:
         """The answer in a generated text; None where there is none, which counts as wrong."""
         raise NotImplementedError
@@ -119,8 +117,6 @@ class Task:
         """{rule: its answers to all items} of rules that answer without understanding; None where one does not fit."""
         return {}
 
-    # --------------------------------------------------------------------------------------------------- labels
-
     def labels_of(self, items: Sequence[Item]) -> tuple[str, ...]:
         """The labels that all items share; () where answers are no labels. Raises UserError where they are unfit."""
         return ()
@@ -131,8 +127,6 @@ class Task:
 
     def require_fit(self, items: Sequence[Item], where: str) -> None:
         """Raises UserError where an item of a file is none of this task."""
-
-    # -------------------------------------------------------------------------------------------------- prompts
 
     def instruction_of(self, item: Item) -> str:
         return item.instruction.strip() or self.instruction
@@ -170,8 +164,6 @@ class Task:
     def group(self, item: Item) -> str:
         """Examples are taken from each group in turn."""
         return ""
-
-    # ------------------------------------------------------------------------------------- instruction files
 
     def of_paper(self, paper: Document, making: Making) -> Iterable[ItemOrReason]:
         """The items made from one paper, or why there is none; nothing where they are made from questions."""

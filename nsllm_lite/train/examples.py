@@ -105,9 +105,6 @@ class LeftOutError(Exception):
     """Why a record is no example; raised and caught in this file only."""
 
 
-# ---------------------------------------------------------------------------------------------------------- files
-
-
 def files_of(names: Iterable[str], key: str) -> list[Path]:
     """The data files of `names`, each a file or a folder of *.json and *.jsonl; an existing folder may be empty.
 
@@ -144,19 +141,13 @@ def records_of(path: Path) -> list[object]:
         if isinstance(error.cause, UnicodeDecodeError):
             todo = "Convert it, or take it out of the recipe."
             raise UserError("sft-file-not-utf8", f"{path} is not UTF-8 ({error.cause}).", todo) from None
-        raise UserError(
-            "sft-file-not-json",
-            f"{path}, line {error.line}: no JSON ({error.cause}).",
-            "Needed is a JSON list of records, or one record a line.",
-            "Correct the file.",
-        ) from None
+        found = f"{path}, line {error.line}: no JSON ({error.cause})."
+        needed = "Needed is a JSON list of records, or one record a line."
+        raise UserError("sft-file-not-json", found, needed, "Correct the file.") from None
     if not records:
         found = f"{path} is empty: there is nothing to train on."
         raise UserError("sft-file-empty", found, "Fill it, or take it out of the recipe.")
     return records
-
-
-# ------------------------------------------------------------------------------------------------------- template
 
 
 class Template:
@@ -171,19 +162,13 @@ class Template:
         end_id = tokenizer.token_to_id(end_of_text)
         special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
         if end_id is None:
-            raise UserError(
-                "template-end-token-missing",
-                f"The tokenizer has no token end_of_text={end_of_text!r}.",
-                "Needed is the token that ends an answer.",
-                f"Set end_of_text to one of its special tokens: {', '.join(special[:8]) or 'none'}.",
-            )
+            found = f"The tokenizer has no token end_of_text={end_of_text!r}."
+            todo = f"Set end_of_text to one of its special tokens: {', '.join(special[:8]) or 'none'}."
+            raise UserError("template-end-token-missing", found, "Needed is the token that ends an answer.", todo)
         if kind == "chat" and not chat.chat_template:
-            raise UserError(
-                "template-chat-missing",
-                "template: chat, but this model's tokenizer has no chat template.",
-                "Base models often have none.",
-                "Set template: plain, or name a model whose tokenizer_config.json or chat_template.jinja has one.",
-            )
+            found = "template: chat, but this model's tokenizer has no chat template."
+            todo = "Set template: plain, or name a model whose tokenizer_config.json or chat_template.jinja has one."
+            raise UserError("template-chat-missing", found, "Base models often have none.", todo)
         self.end_id: int = end_id
         self._special = {*special, end_of_text}
         self._tokenizer = tokenizer
@@ -235,20 +220,14 @@ class Template:
                 continue
             opening = self._render(messages[:number], where, add_generation_prompt=True)
             if not whole.startswith(opening) or len(opening) < place:
-                raise UserError(
-                    "template-answers-not-separable",
-                    f"{where}: the chat template begins a conversation differently when an answer follows.",
-                    "Its answers cannot be told from its prompts.",
-                    "Set template: plain.",
-                )
+                found = f"{where}: the chat template begins a conversation differently when an answer follows."
+                needed = "Its answers cannot be told from its prompts."
+                raise UserError("template-answers-not-separable", found, needed, "Set template: plain.")
             end = whole.find(self.end_of_text, len(opening))
             if end < 0:
-                raise UserError(
-                    "template-end-token-unused",
-                    f"{where}: the chat template ends no answer with end_of_text={self.end_of_text!r}.",
-                    f"It writes {whole[len(opening) :][-80:]!r}.",
-                    "Set end_of_text to the token that it ends them with.",
-                )
+                found = f"{where}: the chat template ends no answer with end_of_text={self.end_of_text!r}."
+                todo = "Set end_of_text to the token that it ends them with."
+                raise UserError("template-end-token-unused", found, f"It writes {whole[len(opening) :][-80:]!r}.", todo)
             pieces.append((whole[place : len(opening)], False))
             place = end + len(self.end_of_text)
             pieces.append((whole[len(opening) : place], True))
@@ -258,12 +237,9 @@ class Template:
         try:
             return render_chat(self._chat, messages, add_generation_prompt=add_generation_prompt)
         except ValueError as error:
-            raise UserError(
-                "template-refuses-record",
-                f"{where}: {error}.",
-                "Many templates know no system message.",
-                "Change the record, or set template: plain.",
-            ) from None
+            found = f"{where}: {error}."
+            todo = "Change the record, or set template: plain."
+            raise UserError("template-refuses-record", found, "Many templates know no system message.", todo) from None
 
 
 def _messages(values: object, where: str) -> list[dict[str, str]]:
@@ -272,12 +248,9 @@ def _messages(values: object, where: str) -> list[dict[str, str]]:
         raise LeftOutError(NOT_THIS_FORMAT)
     messages = [{"role": value.get("role"), "content": value.get("content")} for value in values]
     if unknown := [message["role"] for message in messages if message["role"] not in ROLES]:
-        raise UserError(
-            "sft-role-unknown",
-            f"{where}: role {unknown[0]!r} is not known.",
-            f"A message needs one of the roles {', '.join(ROLES)}.",
-            "Rename it, or take the record out.",
-        )
+        found = f"{where}: role {unknown[0]!r} is not known."
+        needed = f"A message needs one of the roles {', '.join(ROLES)}."
+        raise UserError("sft-role-unknown", found, needed, "Rename it, or take the record out.")
     if not all(isinstance(message["content"], str) for message in messages):
         raise LeftOutError(NOT_THIS_FORMAT)
     turns = [message["role"] for message in messages]
@@ -305,9 +278,6 @@ def _messages_of_alpaca(record: dict) -> list[dict[str, str]]:
     if not output.strip():
         raise LeftOutError(EMPTY_ANSWER)
     return [{"role": "user", "content": question}, {"role": "assistant", "content": output.strip()}]
-
-
-# ------------------------------------------------------------------------------------------------------- examples
 
 
 def read_examples(files: list[Path], template: Template, max_tokens: int) -> tuple[list[Example], Ledger]:

@@ -66,11 +66,8 @@ def dataset(task: str, tasks: str = BUNDLED, files: dict[str, str] | None = None
     recipe = recipes.validate(values | {"tasks": None if own else tasks}, "metadata")
     found = next((one for one in load_sets(recipe) if one.task.name == task), None)
     if found is None:
-        raise UserError(
-            "lm-eval-no-items",
-            f"{tasks} holds no items for {task!r}.",
-            "Give --metadata with `tasks` or `files` that have some.",
-        )
+        found = f"{tasks} holds no items for {task!r}."
+        raise UserError("lm-eval-no-items", found, "Give --metadata with `tasks` or `files` that have some.")
     splits = {"test": found.items, "shots": found.shots}
     return {split: Dataset.from_list([_record(found, item) for item in items]) for split, items in splits.items()}
 
