@@ -6,6 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from nsllm_lite import errors
+
 ERRORS = ("UserError", "RunError")
 GAP = "…"  # stands for what is filled in
 
@@ -78,9 +80,14 @@ def _wordings(node: ast.AST, known: Known) -> list[str]:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return [node.value]
     if isinstance(node, ast.JoinedStr):
-        return ["".join(part.value if isinstance(part, ast.Constant) else GAP for part in node.values)]
+        return ["".join(part.value if isinstance(part, ast.Constant) else _filled(part.value) for part in node.values)]
     if isinstance(node, ast.IfExp):
         return _wordings(node.body, known) + _wordings(node.orelse, known)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return ["".join(pair) for pair in product(_wordings(node.left, known), _wordings(node.right, known))]
     return [GAP]
+
+
+def _filled(node: ast.expr) -> str:
+    """A phrase of `nsllm_lite.errors` as it is, anything else as GAP."""
+    return getattr(errors, node.id, GAP) if isinstance(node, ast.Name) and node.id.isupper() else GAP

@@ -196,12 +196,10 @@ def require_healthy(failed: list[str]) -> None:
 def require_alone(verb: str) -> None:
     """Raises UserError where `accelerate launch` or torchrun started several processes of what one does."""
     if verb != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            "verb-not-distributed",
-            f"{verb} was started by a launcher of several processes, which only training uses "
-            "(accelerate launch -m nsllm_lite.cli train RECIPE).",
-            "Run this verb once, without a launcher.",
+        found = (
+            f"{verb} was started in several processes; only training is (accelerate launch -m nsllm_lite.cli train)."
         )
+        raise UserError("verb-not-distributed", found, "Run this verb once, without a launcher.")
 
 
 def without_nan(value: Any) -> Any:

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+WRITE_ELSEWHERE = "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite)"
+
 
 class _Coded:
     """`code` is in kebab-case and does not change; the words may.

@@ -58,13 +58,8 @@ def require_plain_model(folder: Path) -> dict[str, Any]:
         raise UserError("model-config-wrong", found, "Fetch it again, or name another MODEL.")
     weight_files(folder)
     if (folder / "adapter_config.json").is_file():
-        raise UserError(
-            "model-with-adapter",
-            f"{folder} holds a model and an adapter (adapter_config.json), which transformers would put on whatever "
-            "base it names.",
-            "Needed is one of the two:",
-            "move the adapter's files to a folder of their own.",
-        )
+        found = f"{folder} holds a model and an adapter_config.json: transformers would load the base that this names."
+        raise UserError("model-with-adapter", found, "Move the adapter's files to a folder of their own.")
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         kernels = [part.get(key) for key in ("attn_implementation", "_attn_implementation", "experts_implementation")]
         if remote := [value for value in kernels if "/" in str(value)]:

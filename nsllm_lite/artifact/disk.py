@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,12 +22,9 @@ def require_disk(path: Path, need_bytes: int, what: str) -> None:
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < need_bytes:
-        raise UserError(
-            "disk-too-small",
-            f"Not enough disk for {what}: {need_bytes / GIB:.1f} GiB needed at {path}, {free_bytes / GIB:.1f} GiB "
-            "free.",
-            "Free some space, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite).",
-        )
+        need_gib, free_gib = need_bytes / GIB, free_bytes / GIB
+        found = f"Not enough disk for {what}: {need_gib:.1f} GiB needed at {path}, {free_gib:.1f} GiB free."
+        raise UserError("disk-too-small", found, f"Free some space, or {WRITE_ELSEWHERE}.")
 
 
 def is_disk_full(error: Exception) -> bool:

@@ -103,9 +103,6 @@ def _once(path: Path, read: Reader) -> Entry:
 
 
 def _changed(folder: Path, name: str, what: str) -> UserError:
-    return UserError(
-        "file-changed",
-        f"{folder / name} is damaged: {what}.",
-        "Copy it again from where it is whole, or delete its folder and run the command that made it. If it was "
-        f"changed on purpose, delete {folder / FILES}.",
-    )
+    todo = "Copy it again from where it is whole, or delete its folder and run the command that made it. "
+    todo += f"If it was changed on purpose, delete {folder / FILES}."
+    return UserError("file-changed", f"{folder / name} is damaged: {what}.", todo)

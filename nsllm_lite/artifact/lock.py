@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nsllm_lite.artifact.step import utc
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 
 BEAT_S = 5.0
 WATCH_S = 30.0
@@ -112,12 +112,9 @@ def _require_gone(path: Path, out: Path, holder: dict[str, Any], locked: bool) -
 
 
 def _refusal(out: Path, path: Path, holder: dict[str, Any]) -> UserError:
-    return UserError(
-        "run-locked",
-        f"{out} is being written by process {holder['pid']} on {holder['host']}, since {holder['since']}.",
-        "Wait for it, stop it, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite). If it is certainly "
-        f"gone, delete {path}.",
-    )
+    found = f"{out} is being written by process {holder['pid']} on {holder['host']}, since {holder['since']}."
+    todo = f"Wait for it, stop it, or {WRITE_ELSEWHERE}. If it is certainly gone, delete {path}."
+    return UserError("run-locked", found, todo)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from typing import Any
 from nsllm_lite import __version__
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import damaged, read_object, write_json, write_sealed
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "pyarrow", "numpy")
 
@@ -55,12 +55,9 @@ def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
     path = out / "run.json"
     is_begun = path.is_file() and len(os.listdir(out)) > 1  # run.json alone is left by a run that failed at once
     if is_begun and (changed := _changes(recipe, inputs, read_object(path, recipe=dict, inputs=dict))):
-        raise UserError(
-            "unfinished-run-differs",
-            f"{out} holds an unfinished run made differently (changed: {', '.join(changed)}).",
-            "Undo the change to continue it, write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete "
-            "that folder.",
-        )
+        found = f"{out} holds an unfinished run made differently (changed: {', '.join(changed)})."
+        todo = f"Undo the change to continue it, {WRITE_ELSEWHERE}, or delete that folder."
+        raise UserError("unfinished-run-differs", found, todo)
     write_json(path, {"recipe": recipe, "inputs": inputs})
 
 
@@ -77,7 +74,7 @@ def finished(
         return None
     if changed := _changes(recipe, inputs, manifest):
         found = f"{out} holds a finished result made differently (changed: {', '.join(changed)})."
-        todo = "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or delete that folder to make it anew."
+        todo = f"{WRITE_ELSEWHERE}, or delete that folder to make it anew."
         raise UserError("finished-result-differs", found, "It is not overwritten:", todo)
     tell(f"{out}: finished, skipped")
     return manifest["results"]

@@ -51,13 +51,10 @@ def choose_size(card_gib: float | None) -> tuple[str, str]:
         UserError: there is no card, or it is too small for every recipe.
     """
     if card_gib is None:
-        raise UserError(
-            "card-missing",
-            "CORPUS= starts the real run, which needs an NVIDIA card, and torch sees none here (if there is one, "
-            "`nsllm-lite doctor` says why).",
-            "With a card of 22 GiB or more this command chooses Qwen3-8B-Base, with a smaller one a smaller model.",
-            "To try your corpus here with the tiny CPU model, add RECIPES=recipes/nano.",
-        )
+        found = "CORPUS= starts the real run, and torch sees no NVIDIA card here (`nsllm-lite doctor` says why)."
+        needed = "With a card of 22 GiB or more this command chooses Qwen3-8B-Base, with a smaller one a smaller model."
+        todo = "To try your corpus here with the tiny CPU model, add RECIPES=recipes/nano."
+        raise UserError("card-missing", found, needed, todo)
     names = list(QWEN3)
     for name in names[names.index(REFERENCE) :]:
         hub_id, min_gib, _ = QWEN3[name]

@@ -86,13 +86,11 @@ def _balance(balance: Balance, parts: list[Part], ids: np.ndarray, general: np.n
             what = "sources" if code == BALANCE_SOURCE else "disciplines"
             key = "max_source_share" if code == BALANCE_SOURCE else "max_discipline_share"
             present = [name for name, size in zip(names, sizes[1:], strict=True) if size]
-            raise UserError(
-                "balance-not-met",
-                f"balance.{key}={share} cannot be met: the papers come from {len(present)} {what} "
-                f"({', '.join(present) or 'none is stated'}), so that one of them has at least "
-                f"{1 / max(1, len(present)):.2f}.",
-                "Raise it, or leave it out (balance: none).",
+            names, least = ", ".join(present) or "none is stated", 1 / max(1, len(present))
+            found = (
+                f"balance.{key}={share} cannot be met: of {len(present)} {what} ({names}) one has at least {least:.2f}."
             )
+            raise UserError("balance-not-met", found, "Raise it, or leave it out (balance: none).")
         for place in np.flatnonzero(sizes[1:] > limit).tolist():
             members = split.in_hash_order(papers[group[papers] == place], ids, balance.seed)
             surplus = members[np.cumsum(chars[members]) > limit]

@@ -306,13 +306,11 @@ def _require_enough_left(recipe: Corpus, summary: dict) -> None:
         raise UserError("corpus-all-dropped", found, needed, todo)
     share = reasons.total() / total
     if share > recipe.max_drop_share:
-        raise UserError(
-            "corpus-many-dropped",
-            f"{share:.1%} of the records were dropped ({reasons.total()} of {total}: {listed}), more than "
-            f"max_drop_share={recipe.max_drop_share} allows.",
-            f"Look at {recipe.out}/dropped.jsonl; if the drops are right, consent with "
-            f"max_drop_share={min(1.0, np.ceil(share * 100) / 100):.2f}.",
-        )
+        limit, enough = recipe.max_drop_share, min(1.0, np.ceil(share * 100) / 100)
+        found = f"{share:.1%} of the records were dropped ({reasons.total()} of {total}: {listed}); "
+        found += f"max_drop_share is {limit}."
+        todo = f"Look at {recipe.out}/dropped.jsonl; if the drops are right, consent with max_drop_share={enough:.2f}."
+        raise UserError("corpus-many-dropped", found, todo)
 
 
 def _formats(recipe: Corpus) -> dict[str, list[str]]:

@@ -30,12 +30,11 @@ class BertScore:
 
         files = ("config.json", "tokenizer_config.json")
         if missing := [name for name in files if not (folder / name).is_file()]:
-            raise UserError(
-                "bert-score-no-encoder",
-                f"{folder} is no encoder for BERTScore: it has no {' and no '.join(missing)}.",
-                "Name the folder of a model such as microsoft/deberta-v3-base or allenai/scibert_scivocab_uncased "
-                "that lies on this machine.",
+            found = f"{folder} is no encoder for BERTScore: it has no {' and no '.join(missing)}."
+            todo = (
+                "Name a local folder of a model such as microsoft/deberta-v3-base or allenai/scibert_scivocab_uncased."
             )
+            raise UserError("bert-score-no-encoder", found, todo)
         safety.require_plain_model(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self.model = AutoModel.from_pretrained(

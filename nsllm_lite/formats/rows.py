@@ -232,12 +232,11 @@ class Rows:
             wrong = np.flatnonzero((row.input_ids < 0) | (row.input_ids >= vocab))
             if len(wrong):
                 number = int(np.searchsorted(np.cumsum(row.doc_lengths), wrong[0], side="right"))
+                token, name = row.input_ids[wrong[0]], row.doc_ids[number]
+                found = f"{self.path} holds token {token}, but the model has {vocab} (row {index}, document {name})."
+                needed = "The corpus was tokenised for another model, or was damaged."
                 raise UserError(
-                    "rows-token-unknown",
-                    f"{self.path} holds token {row.input_ids[wrong[0]]}, but the model has {vocab} (row {index}, "
-                    f"document {row.doc_ids[number]}).",
-                    "The corpus was tokenised for another model, or was damaged.",
-                    "Build it again with `tokenizer=` set to this model.",
+                    "rows-token-unknown", found, needed, "Build it again with `tokenizer=` set to this model."
                 )
 
     @property

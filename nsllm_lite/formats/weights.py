@@ -87,13 +87,8 @@ def shrank(path: Path) -> RunError:
 
 
 def not_finite(names: object, path: Path) -> UserError:
-    return UserError(
-        "weights-not-finite",
-        f"{names} holds NaN or infinity in {path}.",
-        "Weights must be finite:",
-        "fetch or make that file again; where training made it, go back to an earlier checkpoint and train on with a "
-        "lower learning rate.",
-    )
+    todo = "Fetch or make that file again; if training made it, continue from an earlier checkpoint with a lower rate."
+    return UserError("weights-not-finite", f"{names} holds NaN or infinity in {path}.", todo)
 
 
 def read_header(path: Path) -> dict[str, TensorOnDisk]:

@@ -36,12 +36,8 @@ def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> d
         UserError: there are several adapters, or no held-out rows.
     """
     if len(adapters) > 1:
-        raise UserError(
-            "compare-several-adapters",
-            f"{len(adapters)} adapters were each trained on a base of their own, so there is no one loss to compare "
-            "with:",
-            "choose base_weights=original or dequantized.",
-        )
+        found = f"{len(adapters)} adapters, each trained on its own base: there is no single loss to compare with."
+        raise UserError("compare-several-adapters", found, "Choose base_weights=original or dequantized.")
     if not recipe.heldout_rows:
         found = "No held-out rows are given, which a comparison needs."
         todo = "Set --heldout-rows DIR, as `nsllm-lite corpus` writes them (rows/phase1/heldout)."

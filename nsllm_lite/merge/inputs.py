@@ -132,13 +132,10 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
     refused = {key for key, value in settings.items() if value and key not in OBEYED | SILENT}
     refused |= {key for key, allowed in ALLOWED.items() if settings.get(key, allowed[0]) not in allowed}
     if refused:
-        raise UserError(
-            "merge-adapter-unsupported",
-            f"{folder} was made with {', '.join(f'{key}={settings[key]!r}' for key in sorted(refused))}, for "
-            "which the merged weight is not W + s B A, or is not tested to be.",
-            "Only LoRA, rsLoRA and DoRA are merged here:",
-            "merge this one with PEFT's merge_and_unload, or train without that setting.",
-        )
+        stated = ", ".join(f"{key}={settings[key]!r}" for key in sorted(refused))
+        found = f"{folder} was made with {stated}, for which the merged weight is not (or not tested to be) W + s B A."
+        todo = "Merge it with PEFT's merge_and_unload, or train without that setting."
+        raise UserError("merge-adapter-unsupported", found, "Only LoRA, rsLoRA and DoRA are merged here.", todo)
     safety.require_lora(settings, folder)
     validated(folder / "adapter_config.json", settings=(_Obeyed, settings))
     path = folder / "adapter_model.safetensors"
@@ -158,23 +155,19 @@ def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
         return
     if told:
         integrity.verify(base.folder)
-        raise UserError(
-            "merge-base-differs",
-            f"This adapter was trained on another base: {adapter.training.get('base')} (weights {told[:12]}), but "
-            f"base is {base.folder} (weights {base.fingerprint[:12]}).",
-            "Set base=DIR to the model it was trained on, or train again on this one.",
-        )
+        found = f"This adapter was trained on another base: {adapter.training.get('base')} (weights {told[:12]}), "
+        found += f"but base is {base.folder} (weights {base.fingerprint[:12]})."
+        raise UserError("merge-base-differs", found, "Set base=DIR to that model, or train again on this one.")
     name = adapter.settings.get("base_model_name_or_path") or ""
     names = (base_name, str(base.folder), base.config.get("_name_or_path") or "")
     hub_folders = [part.removeprefix("models--") for part in base.folder.parts if part.startswith("models--")]
     known = {last_word(known) for known in (*names, *(folder.replace("--", "/") for folder in hub_folders))}
     if name and last_word(name) not in known:
-        raise UserError(
-            "merge-base-name-differs",
-            f"{adapter.folder} says that it was trained on {name}, but base is {base_name}.",
-            "Set base=DIR to that model; if these are its weights under another name, say so with --trust-base "
-            "(trust_base=true).",
+        found = f"{adapter.folder} says that it was trained on {name}, but base is {base_name}."
+        todo = (
+            "Set base=DIR to that model; if these are its weights under another name: --trust-base (trust_base=true)."
         )
+        raise UserError("merge-base-name-differs", found, todo)
 
 
 def last_word(name: str) -> str:
@@ -189,9 +182,6 @@ def require_sound(base: Base, adapters: list[Adapter], trust_base: bool) -> None
         trained_on = {} if trust_base else adapter.training.get("base_files", {})
         for name in sorted(found.keys() & trained_on.keys()):
             if found[name]["sha256"] != trained_on[name]["sha256"]:
-                raise UserError(
-                    "merge-base-changed",
-                    f"{base.folder / name} is not what {adapter.folder} was trained on: a part of it has changed since "
-                    "or is damaged.",
-                    "Fetch or copy it again, or set base=DIR to the model that it was.",
-                )
+                found = f"{base.folder / name} is not what {adapter.folder} was trained on: changed since, or damaged."
+                todo = "Fetch or copy it again, or set base=DIR to the model that it was."
+                raise UserError("merge-base-changed", found, todo)

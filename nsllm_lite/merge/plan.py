@@ -115,11 +115,9 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
             plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
     touched = [(name, p) for name, p in plan.items() if p.touched]
     if strange := [name for name, p in touched if not {p.dtype, *(t.dtype for t in p.inputs)} <= FLOATS.keys()]:
-        raise UserError(
-            "merge-dtype-unsupported",
-            f"{listed(strange)} of the base or of the adapter is neither bf16, fp16 nor fp32, the only types merged.",
-            "Name the model as it was before it was quantised as base=DIR.",
-        )
+        found = f"{listed(strange)} of the base or the adapter is not bf16, fp16 or fp32, the only types merged."
+        todo = "Name the model as it was before it was quantised as base=DIR."
+        raise UserError("merge-dtype-unsupported", found, todo)
     return Plan(plan, untied)
 
 
@@ -132,12 +130,8 @@ def require_addable(adapter: Adapter, replaced: list[str], alone: bool) -> None:
         todo = "Merge them one after the other: the second into the folder that the first merge writes."
         raise UserError("merge-not-one-of-several", found, todo)
     if what and adapter.weight != 1:
-        raise UserError(
-            "merge-weight-meaningless",
-            f"{adapter.folder} is to be merged with weight {adapter.weight}, but it {' and '.join(what)}, for which a "
-            "weight means nothing.",
-            "Leave the weight out.",
-        )
+        found = f"{adapter.folder} has weight {adapter.weight}, but it {' and '.join(what)}: a weight has no meaning."
+        raise UserError("merge-weight-meaningless", found, "Leave the weight out.")
 
 
 class Rounding(NamedTuple):
@@ -164,12 +158,8 @@ def on_rounding(plan: Plan, adapters: list[Adapter], recipe: Merge) -> tuple[Pla
     quantisation = adapter.training.get("quantisation", "nf4")
     double = adapter.training.get("double_quantisation", recipe.double_quantisation)
     if quantisation != "nf4":
-        raise UserError(
-            "merge-not-trained-in-nf4",
-            f"{adapter.folder} was trained on unrounded weights (quantisation: {quantisation}), so there is no NF4 "
-            "rounding that it saw.",
-            "Merge it with base_weights=original.",
-        )
+        found = f"{adapter.folder} was trained on weights that were not rounded to NF4 (quantisation: {quantisation})."
+        raise UserError("merge-not-trained-in-nf4", found, "Merge it with base_weights=original.")
     if double is None:
         found = f"{adapter.folder} does not state how its training quantised (no training.json)."
         todo = "double_quantisation=true or false (bnb_4bit_use_double_quant of that training)."

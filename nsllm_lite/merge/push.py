@@ -32,13 +32,9 @@ def require_push(repo_id: str, only_compares: bool = False) -> None:
     try:
         HfApi().whoami()
     except NETWORK_ERRORS as error:
-        raise UserError(
-            "push-no-login",
-            f"The hub does not take this login ({type(error).__name__}).",
-            "Needed is a token that may write:",
-            "set HF_TOKEN, or run `hf auth login`; with HF_HUB_OFFLINE nothing can be sent. Or leave out "
-            "--push-to-hub.",
-        ) from None
+        found = f"The hub does not take this login ({type(error).__name__}); a token that may write is needed."
+        todo = "Set HF_TOKEN, or run `hf auth login` (HF_HUB_OFFLINE must be unset); or leave out --push-to-hub."
+        raise UserError("push-no-login", found, todo) from None
 
 
 def push(folder: Path, repo_id: str) -> str:

@@ -21,7 +21,7 @@ from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import GIB, require_disk, sync_folder, write_atomic
 from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
 from nsllm_lite.artifact.step import finish, finished
-from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.errors import WRITE_ELSEWHERE, RunError, UserError
 from nsllm_lite.formats.weights import listed
 from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
@@ -97,7 +97,7 @@ def require_free(recipe: Merge, out: Path, inputs: tuple[Path, ...]) -> None:
         raise UserError("merge-out-in-input", found, "Inputs are never written to:", "choose another out.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         found = f"{recipe.out} exists and was not made by a finished merge."
-        todo = "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite), or remove it."
+        todo = f"{WRITE_ELSEWHERE}, or remove it."
         raise UserError("merge-out-exists", found, "Merging writes a new folder and never overwrites:", todo)
 
 

@@ -98,12 +98,10 @@ def choose(recipe: Training, size: ModelSize, row_tokens: int, device: str, card
     fitting = [way for way in ways if way.need_bytes <= USABLE_SHARE * card_bytes]
     if not fitting:
         smallest = min(way.need_bytes for way in ways)
-        raise UserError(
-            "execution-memory-too-small",
-            f"This run needs at least {smallest / USABLE_SHARE / GIB:.1f} GiB of GPU memory; the card has "
-            f"{card_bytes / GIB:.1f} GiB.",
-            "Take a smaller model, a lower adapter.rank, or rows of fewer tokens.",
-        )
+        need_gib, card_gib = smallest / USABLE_SHARE / GIB, card_bytes / GIB
+        found = f"This run needs at least {need_gib:.1f} GiB of GPU memory; the card has {card_gib:.1f} GiB."
+        todo = "Take a smaller model, a lower adapter.rank, or rows of fewer tokens."
+        raise UserError("execution-memory-too-small", found, todo)
     return min(fitting, key=lambda way: way.cost).execution
 
 

@@ -40,8 +40,6 @@ def resolve_model(name: str, named_by: Path | None = None) -> Path:
             needed = "A model is downloaded only where you name it yourself, not because a file names it."
             todo = f"If you trust it, fetch it (hf download {name}) and run the same command again."
             raise UserError("model-base-not-local", found, needed, todo) from None
-        raise UserError(
-            "model-not-fetched",
-            f"Model {name} could not be fetched from the hub ({type(error).__name__}).",
-            "Check the id and the network; HF_ENDPOINT sets a mirror, HF_TOKEN a login, MODEL=DIR takes a local copy.",
-        ) from error
+        found = f"Model {name} could not be fetched from the hub ({type(error).__name__})."
+        todo = "Check the id and the network; HF_ENDPOINT sets a mirror, HF_TOKEN a login, MODEL=DIR a local copy."
+        raise UserError("model-not-fetched", found, todo) from error

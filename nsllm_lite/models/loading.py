@@ -165,9 +165,5 @@ def _require_widths_bitsandbytes_can(model: nn.Module) -> None:
     for name, module in model.named_modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None and state.shape[-1] % 16 == 0 and state.shape[-1] % 64:
-            raise UserError(
-                "nf4-width-on-cpu",
-                f"{name} has {state.shape[-1]} inputs, for which bitsandbytes' NF4 kernel for CPUs gives wrong weights",
-                "(it needs a multiple of 64).",
-                "Use quantisation=none here, or a GPU.",
-            )
+            found = f"{name} has {state.shape[-1]} inputs, no multiple of 64: NF4 gives wrong weights on a CPU."
+            raise UserError("nf4-width-on-cpu", found, "Use quantisation=none here, or a GPU.")

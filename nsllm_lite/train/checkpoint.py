@@ -36,12 +36,9 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progre
     """
     trained = _trained(model)
     if broken := _not_finite(trained):
-        raise RunError(
-            "checkpoint-not-finite",
-            f"Step {step} has made {broken} NaN or infinite, so it is not kept; the last good checkpoint is "
-            f"{newest(folder) or 'none yet'}.",
-            "Lower optimizer.learning_rate and start into another folder.",
-        )
+        latest = newest(folder) or "none yet"
+        found = f"Step {step} has made {broken} NaN or infinite: it is not kept; the last good checkpoint is {latest}."
+        raise RunError("checkpoint-not-finite", found, "Lower optimizer.learning_rate and start into another folder.")
     final = folder / name(step)
     part = folder / f"{name(step)}.part"
     shutil.rmtree(part, ignore_errors=True)

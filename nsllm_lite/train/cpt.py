@@ -156,13 +156,9 @@ def choose_execution(
     require_card(recipe, inputs.size, device)
     row_tokens = inputs.rows.totals.row_tokens
     if recipe.budget.tokens_per_step // row_tokens < num_processes:
-        raise UserError(
-            "train-too-many-processes",
-            f"A step of {recipe.budget.tokens_per_step:,} tokens has fewer rows of {row_tokens:,} than there are "
-            f"processes ({num_processes}).",
-            "Every process needs a row.",
-            "Start fewer, or raise budget.tokens_per_step.",
-        )
+        found = f"A step of {recipe.budget.tokens_per_step:,} tokens has fewer rows of {row_tokens:,} than processes "
+        found += f"({num_processes}); each needs a row."
+        raise UserError("train-too-many-processes", found, "Start fewer, or raise budget.tokens_per_step.")
     return choose(recipe, inputs.size, row_tokens, device, card_bytes)
 
 

@@ -119,13 +119,9 @@ def files_of(names: Iterable[str], key: str) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise UserError(
-                "sft-data-missing",
-                f"`{key}`: nothing at {name}.",
-                "Needed are files, or a folder of .json or .jsonl files, of records {instruction, input, output} or "
-                "{messages}.",
-                "Correct the path; the tasks' own are made by `nsllm-lite tasks`.",
-            )
+            needed = "Needed are .json or .jsonl files (or a folder) of {instruction, input, output} or {messages}."
+            todo = "Correct the path; the tasks' own are made by `nsllm-lite tasks`."
+            raise UserError("sft-data-missing", f"`{key}`: nothing at {name}.", needed, todo)
     return files
 
 

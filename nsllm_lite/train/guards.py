@@ -19,13 +19,10 @@ def check_gradients_reach(unreached: dict[str, nn.Parameter], first_step: int, s
     """
     left = {name: p for name, p in unreached.items() if p.grad is None or not bool(p.grad.any())}
     if left and step > first_step:
-        raise RunError(
-            "train-no-gradient",
-            f"No gradient has reached {', '.join(list(left)[:3])} ({len(left)} of the trained tensors) in two steps.",
-            "They would be saved untrained.",
-            "Leave them out of adapter.targets or adapter.modules_to_save, or run `nsllm-lite doctor` to see whether "
-            "something else is wrong.",
-        )
+        names = ", ".join(list(left)[:3])
+        found = f"No gradient has reached {names} ({len(left)} of the trained tensors) in two steps."
+        todo = "Leave them out of adapter.targets or adapter.modules_to_save, or run `nsllm-lite doctor`."
+        raise RunError("train-no-gradient", found, "They would be saved untrained.", todo)
     return left
 
 
@@ -50,12 +47,9 @@ def check_forgetting(evaluation: Evaluation, step: int, before: dict, now: dict,
         print(f"\n{words}.")
         return
     latest = checkpoint.newest(out / "checkpoints") or "none yet"
-    raise RunError(
-        "forgetting-above-limit",
-        f"{words} (evaluation.max_general_loss_increase). Stopped; the last checkpoint is {latest}.",
-        "A higher replay.share or a lower optimizer.learning_rate, in another folder, forgets less; to continue this "
-        "run, set a higher limit.",
-    )
+    found = f"{words} (evaluation.max_general_loss_increase). Stopped; the last checkpoint is {latest}."
+    todo = "Start into another folder with a higher replay.share or a lower learning rate, or raise the limit."
+    raise RunError("forgetting-above-limit", found, todo)
 
 
 def require_finite(step: int, loss: float, grad_norm: float, what: str, names: list[str], out: Path) -> None:

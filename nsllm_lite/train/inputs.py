@@ -110,10 +110,6 @@ def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:
     if not made_with.is_file() or (own.is_file() and sha256_file(own) == sha256_file(made_with)):
         return
     if load_tokenizer(made_with.parent).get_vocab() != load_tokenizer(tokenizer_dir).get_vocab():
-        raise UserError(
-            "train-vocabulary-differs",
-            f"{rows.path} was tokenised with {made_with.parent}, whose vocabulary is not that of the model at "
-            f"{tokenizer_dir}.",
-            "Token ids would stand for other tokens.",
-            "Build the corpus again with `tokenizer=` set to this model (MODEL= does both).",
-        )
+        found = f"{rows.path} was tokenised with another vocabulary ({made_with.parent}) than that of {tokenizer_dir}."
+        todo = "Build the corpus again with `tokenizer=` set to this model (MODEL= does both)."
+        raise UserError("train-vocabulary-differs", found, todo)

@@ -13,7 +13,7 @@ import torch
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import GIB, replace_folder
 from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, write_json, write_sealed
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 from nsllm_lite.formats.rows import RowTotals
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import PackedLM
@@ -83,7 +83,7 @@ def keep_base(out: Path, base_dir: Path | None) -> None:
     before = read_json(path) if path.is_file() else found
     if changed := sorted(name for name in {*found, *before} if found.get(name) != before.get(name)):
         found = f"{base_dir / changed[0]} is not the file that {out} began with."
-        todo = "Fetch or copy it again to continue, or write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite)."
+        todo = f"Fetch or copy it again to continue, or {WRITE_ELSEWHERE}."
         raise UserError("base-changed-in-run", found, "It has changed since or is damaged.", todo)
     write_sealed(path, found)
 

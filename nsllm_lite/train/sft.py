@@ -253,11 +253,8 @@ def count_steps(recipe: Sft, num_examples: int) -> int:
     epochs = steps * recipe.examples_per_step / num_examples
     print(f"Data: {num_examples:,} examples; {steps} steps of {recipe.examples_per_step} show them {epochs:.2f} times")
     if recipe.schedule.warmup_steps >= steps:
-        raise UserError(
-            "sft-warmup-too-long",
-            f"schedule.warmup_steps={recipe.schedule.warmup_steps} leaves no step of the {steps} that this data makes.",
-            "Lower it, or give more epochs.",
-        )
+        found = f"schedule.warmup_steps={recipe.schedule.warmup_steps} leaves no step of the {steps} of this data."
+        raise UserError("sft-warmup-too-long", found, "Lower it, or give more epochs.")
     return steps
 
 

@@ -59,12 +59,9 @@ def read_inputs(recipe: Sft) -> SftInputs:
     template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer)
     size = read_size(base_dir)
     if template.end_id >= size.vocab:
-        raise UserError(
-            "sft-end-token-not-in-model",
-            f"end_of_text={recipe.end_of_text!r} is token {template.end_id}, but model {base_dir} knows {size.vocab}.",
-            "Its tokenizer belongs to another model.",
-            "Put the right one beside its weights.",
-        )
+        found = f"end_of_text={recipe.end_of_text!r} is token {template.end_id}, but {base_dir} knows {size.vocab}."
+        needed, todo = "Its tokenizer belongs to another model.", "Put the right one beside its weights."
+        raise UserError("sft-end-token-not-in-model", found, needed, todo)
     examples, ledger = read_examples(files["data"], template, recipe.max_tokens)
     heldout, heldout_ledger = read_examples(files["heldout"], template, recipe.max_tokens)
     for example in (*examples, *heldout):
@@ -104,10 +101,7 @@ def require_enough(recipe: Sft, inputs: SftInputs) -> None:
         needed = "Needed are records {instruction, input, output} or {messages} of at most max_tokens tokens."
         raise UserError("sft-no-examples", found, needed, "Correct the data, or raise max_tokens.")
     if (share := ledger.share_left_out) > recipe.max_left_out_share:
-        raise UserError(
-            "sft-too-many-left-out",
-            f"{share:.1%} of the records were left out (see the table above).",
-            f"max_left_out_share={recipe.max_left_out_share} allows no more.",
-            "Correct them or raise max_tokens; to train on the rest as it is, set "
-            f"max_left_out_share={math.ceil(share * 100) / 100:.2f}.",
-        )
+        limit, enough = recipe.max_left_out_share, math.ceil(share * 100) / 100
+        found = f"{share:.1%} of the records were left out (see the table above); max_left_out_share is {limit}."
+        todo = f"Correct them or raise max_tokens; to train on the rest as it is, set max_left_out_share={enough:.2f}."
+        raise UserError("sft-too-many-left-out", found, todo)
