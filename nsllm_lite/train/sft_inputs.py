@@ -60,8 +60,8 @@ def read_inputs(recipe: Sft) -> SftInputs:
     size = read_size(base_dir)
     if template.end_id >= size.vocab:
         found = f"end_of_text={recipe.end_of_text!r} is token {template.end_id}, but {base_dir} knows {size.vocab}."
-        needed, todo = "Its tokenizer belongs to another model.", "Put the right one beside its weights."
-        raise UserError("sft-end-token-not-in-model", found, needed, todo)
+        needed = "Its tokenizer belongs to another model."
+        raise UserError("sft-end-token-not-in-model", found, needed, "Put the right one beside its weights.")
     examples, ledger = read_examples(files["data"], template, recipe.max_tokens)
     heldout, heldout_ledger = read_examples(files["heldout"], template, recipe.max_tokens)
     for example in (*examples, *heldout):
