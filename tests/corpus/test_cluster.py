@@ -13,6 +13,8 @@ from nsllm_lite.recipe import load as recipes
 from tests.corpus.small import digests, paper, prose, values
 from tests.raising import raises
 
+pytestmark = pytest.mark.pictures
+
 
 def full_text(number):
     sections = [{"heading": h, "text": prose(s + number, 80)} for s, h in ((2000, "Methods"), (3000, "Results"))]
