@@ -2,7 +2,8 @@
 
 A reader is a module of two functions. `recognise(head)` says whether a file that begins so is its own; `head` is not
 empty and begins with no white space. `read(stream, source, file)` is a generator over one file's text that yields a
-`Document` for each record it can read and an `Unread` for each it cannot; it never raises for what a file holds.
+`Document` for each record it can read and an `Unread` for each it cannot; it never raises because of a file's content.
+`opening.read_each` numbers the records and gives each its `Place`, whose `paper` names and makes the document.
 """
 
 import hashlib
