@@ -483,6 +483,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(asked, tmp_path
     ("content", "code", "quoted"),
     [
         (b"", "sft-file-empty", ""),
+        (b"[]", "sft-file-empty", ""),
         (b"{}\n{broken\n", "sft-file-not-json", "line 2"),
         (b"[1, 2", "sft-file-not-json", "line 1"),
         (b'{"id": "\xff"}\n', "sft-file-not-utf8", "0xff"),
