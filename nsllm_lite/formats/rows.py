@@ -240,7 +240,7 @@ class Rows:
                 number = int(np.searchsorted(np.cumsum(row.doc_lengths), wrong[0], side="right"))
                 raise UserError(
                     "rows-token-unknown",
-                    f"{self.path} holds token {row.input_ids[wrong[0]]}, but the model has {vocab} (row {index}, "
+                    f"{self.path} holds token {row.input_ids[wrong[0]]}, but the model knows {vocab} (row {index}, "
                     f"document {row.doc_ids[number]}).",
                     "The corpus was tokenised for another model, or was damaged.",
                     "Build it again with `tokenizer=` set to this model.",
