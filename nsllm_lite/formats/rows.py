@@ -233,11 +233,9 @@ class Rows:
             if len(wrong):
                 number = int(np.searchsorted(np.cumsum(row.doc_lengths), wrong[0], side="right"))
                 token, name = row.input_ids[wrong[0]], row.doc_ids[number]
-                found = f"{self.path} holds token {token}, but the model has {vocab} (row {index}, document {name})."
+                found = f"{self.path} holds token {token}, but the model knows {vocab} (row {index}, document {name})."
                 needed = "The corpus was tokenised for another model, or was damaged."
-                raise UserError(
-                    "rows-token-unknown", found, needed, "Build it again with `tokenizer=` set to this model."
-                )
+                raise UserError("rows-token-unknown", found, needed, "Build it again with this model as `tokenizer=`.")
 
     @property
     def sha256(self) -> str:
