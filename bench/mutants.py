@@ -143,7 +143,7 @@ TABLE = {
          f"{NUMBERS}::test_a_checkpoint_is_not_made_of_what_is_not_finite"),
         ("checkpoint-rotation-short", "if num_good == keep:", "if num_good == keep - 1:",
          f"{CPT}::test_a_damaged_later_checkpoint_does_not_push_out_the_good_ones"),
-        ("checkpoint-oldest-first", "is_file()), reverse=True)", "is_file()))",
+        ("checkpoint-oldest-first", "is_file()), key=step_of, reverse=True)", "is_file()), key=step_of)",
          f"{CPT}::test_a_damaged_later_checkpoint_does_not_push_out_the_good_ones"),
     ],
     "corpus/ledger.py": [

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 from nsllm_lite import __version__
-from nsllm_lite.recipe.evals import Eval
+from nsllm_lite.recipe.evals import TASKS, Eval
 from nsllm_lite.recipe.kinds import KINDS
 from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.values import Strict, options_of
@@ -232,8 +232,7 @@ def _eval(added: argparse.ArgumentParser) -> None:
     add("models", nargs="+", metavar="MODEL", help="model or adapter folders, hub ids; or a recipe and key=value words")
     add(
         "--file", action="append", metavar="TASK=PATH",
-        help="records {instruction, input, output} of your own, asked as classification, moves, title, paper_title, "
-        "multiple_choice or open; several are possible",
+        help=f"records {{instruction, input, output}} of your own, one of {', '.join(TASKS)}; several are possible",
     )  # fmt: skip
     _options(added, Eval)
 

@@ -307,8 +307,8 @@ def _require_enough_left(recipe: Corpus, summary: dict) -> None:
     share = reasons.total() / total
     if share > recipe.max_drop_share:
         limit, enough = recipe.max_drop_share, min(1.0, np.ceil(share * 100) / 100)
-        found = f"{share:.1%} of the records were dropped ({reasons.total()} of {total}: {listed}); "
-        found += f"max_drop_share is {limit}."
+        found = f"{share:.1%} of the records were dropped ({reasons.total()} of {total}: {listed}), "
+        found += f"more than max_drop_share={limit}."
         todo = f"Look at {recipe.out}/dropped.jsonl; if the drops are right, consent with max_drop_share={enough:.2f}."
         raise UserError("corpus-many-dropped", found, todo)
 

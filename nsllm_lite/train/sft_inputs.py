@@ -102,6 +102,6 @@ def require_enough(recipe: Sft, inputs: SftInputs) -> None:
         raise UserError("sft-no-examples", found, needed, "Correct the data, or raise max_tokens.")
     if (share := ledger.share_left_out) > recipe.max_left_out_share:
         limit, enough = recipe.max_left_out_share, math.ceil(share * 100) / 100
-        found = f"{share:.1%} of the records were left out (see the table above); max_left_out_share is {limit}."
+        found = f"{share:.1%} of the records were left out (see the table above), more than max_left_out_share={limit}."
         todo = f"Correct them or raise max_tokens; to train on the rest as it is, set max_left_out_share={enough:.2f}."
         raise UserError("sft-too-many-left-out", found, todo)
