@@ -71,6 +71,7 @@ def ours(talker, small_tasks, tmp_path_factory):
     return out, evaluate(recipes.validate(values, "eval"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_the_same_prompts_and_answers(theirs, ours, task):
     out, _ = ours
@@ -85,6 +86,7 @@ def test_the_same_prompts_and_answers(theirs, ours, task):
             assert predictions[number].text.strip() == sample["resps"][0][0].strip()
 
 
+@pytest.mark.slow
 def test_the_same_scores(theirs, ours):
     rows = {row["set"]: row for row in ours[1]["scores"]}
     metrics = {about["name"]: about["metrics"] for about in ours[1]["sets"]}
@@ -104,10 +106,15 @@ def test_a_folder_without_the_tasks_items_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_yaml_files_are_those_of_the_tasks(theirs, task):
+def test_the_yaml_files_are_those_of_the_tasks(task):
     from nsllm_lite.tasks.lm_eval import functions
 
     assert (YAMLS / f"{task}.yaml").read_text() == functions.yaml_of(TASKS[task]), functions.__doc__
     assert {path.stem for path in YAMLS.glob("*.yaml")} == TASKS.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_the_harness_reads_version_and_examples_from_them(theirs, task):
     assert theirs[0]["versions"][f"nsllm_{task}"] == TASKS[task].version
     assert theirs[0]["configs"][f"nsllm_{task}"]["num_fewshot"] == TASKS[task].shots
