@@ -8,6 +8,11 @@ comma  := ,
 EXTRAS := dev$(if $(shell command -v nvidia-smi),$(comma)gpu)
 WHEELHOUSE := wheelhouse
 
+# A misspelt variable would start another run
+KNOWN := CORPUS GENERAL SIZE MODEL RECIPES OUT SET PYTHON TORCH EXTRAS DATA TOKENIZER REAL SEEDS VENV WHEELHOUSE
+UNKNOWN := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name))))
+$(if $(strip $(UNKNOWN)),$(error Unknown: $(UNKNOWN). Variables are $(KNOWN)))
+
 # Another build of torch than the newest, for an older driver; it is remembered. `make doctor` tells when that is needed.
 #   make setup TORCH='torch>=2.10 --index-url https://download.pytorch.org/whl/cu126'
 TORCH ?= $(shell cat $(VENV)/torch 2>/dev/null)

@@ -151,6 +151,8 @@ TABLE = {
          f"{BUILD}::test_rows_hold_what_the_ledger_says"),
         ("ledger-stretches-apart", r'r"@\d+$"', r'r"@\d+#$"',
          f"{BUILD}::test_the_ledger_s_counts_are_those_of_its_lines"),
+        ("ledger-counts-itself", ").num_rows\n", ").num_rows + 1\n",
+         f"{BUILD}::test_the_ledger_s_counts_are_those_of_its_lines"),
         ("ledger-chars-counted", '("chars", "sum"), ("tokens", "sum")', '("chars", "count"), ("tokens", "sum")',
          f"{BUILD}::test_the_ledger_s_counts_are_those_of_its_lines"),
     ],

@@ -47,7 +47,7 @@ def _calls(tree: ast.Module) -> Iterator[tuple[ast.Call, Known]]:
             above = [node]
             while id(above[-1]) in parents and not isinstance(above[-1], ast.FunctionDef):
                 above.append(parents[id(above[-1])])
-            yield node, _known(above)
+            yield node, _constants(tree) | _known(above)
 
 
 def _known(above: list[ast.AST]) -> Known:
@@ -63,6 +63,12 @@ def _known(above: list[ast.AST]) -> Known:
             name, texts = node.targets[0].id, _wordings(node.value, known)
             known[name] = texts if id(node) in around else known.get(name, []) + texts
     return known
+
+
+def _constants(tree: ast.Module) -> Known:
+    """The texts of a module's own constants."""
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    return {node.targets[0].id: texts for node in assigned if (texts := _wordings(node.value, {})) != [GAP]}
 
 
 def _blocks(node: ast.AST) -> list[list[ast.stmt]]:
@@ -85,6 +91,8 @@ def _wordings(node: ast.AST, known: Known) -> list[str]:
         return _wordings(node.body, known) + _wordings(node.orelse, known)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return ["".join(pair) for pair in product(_wordings(node.left, known), _wordings(node.right, known))]
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "did_you_mean":
+        return [f"Did you mean {GAP}?", *_wordings(node.args[2], known)]
     return [GAP]
 
 

@@ -82,7 +82,7 @@ def test_the_kind_of_step(package, corpus):
     insert(kinds, "Recipe = Corpus |", f"from nsllm_lite.recipe.lengths import Lengths\n{line}\n")
     kinds.write_text(kinds.read_text().replace("Recipe = Corpus |", "Recipe = Lengths | Corpus |"))
     insert(package / "nsllm_lite/cli.py", "TOOLS = {\n", code("# nsllm_lite/cli.py") + "\n")
-    (package / "lengths.yaml").write_text("kind: lengths\n")
+    (package / "recipes/nano/lengths.yaml").write_text("kind: lengths\n")
     first, second = re.findall(r"^   nsllm-lite (.+)$", PAGE, re.M)
     assert run(package, *NSLLM, *first.split()) == ""
     assert "finished, skipped" in run(package, *NSLLM, *first.split())

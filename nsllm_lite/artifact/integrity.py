@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from nsllm_lite.artifact.json_files import read_json, write_sealed
+from nsllm_lite.artifact.json_files import damaged, read_object, write_sealed
 from nsllm_lite.errors import UserError
 from nsllm_lite.terminal import progress
 
@@ -64,7 +64,7 @@ def verify(
         UserError: naming the first that is absent or differs.
     """
     if known is None:
-        known = read_json(folder / FILES)["files"] if (folder / FILES).is_file() else {}
+        known = _written(folder / FILES) if (folder / FILES).is_file() else {}
     if names is not None:
         wanted = set(names)
         known = {name: entry for name, entry in known.items() if name in wanted}
@@ -89,6 +89,18 @@ def verify(
             found[name] = entry
             bar.update(size)
     return found
+
+
+def _written(path: Path) -> dict[str, Entry]:
+    """The files that a `files.json` names. Raises UserError where it is damaged, or names what is not in its folder."""
+    known = read_object(path, files=dict)["files"]
+    for name, entry in known.items():
+        stated = entry if isinstance(entry, dict) else {}
+        if not isinstance(stated.get("bytes"), int) or not isinstance(stated.get("sha256"), str):
+            raise damaged(path, f"{name!r} has no length and SHA-256")
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+            raise damaged(path, f"{name!r} is outside its folder")
+    return known
 
 
 def _once(path: Path, read: Reader) -> Entry:

@@ -134,9 +134,8 @@ def find_steps(root: Path) -> list[Step]:
         UserError: there is no such folder.
     """
     if not root.is_dir():
-        raise UserError(
-            "runs-folder-absent", f"No folder {root}.", "Name one that runs were written to, such as runs or runs/NAME."
-        )
+        todo = "Nothing has run here yet (`make phase1`), or name the folder that runs were written to."
+        raise UserError("runs-folder-absent", f"No folder {root}.", todo)
     found = []
     for here, folders, _ in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]

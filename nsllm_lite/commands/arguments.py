@@ -1,6 +1,7 @@
 """The command line: the verbs of `nsllm-lite`, their options and help. It only parses; cli.py calls."""
 
 import argparse
+import math
 import signal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -108,7 +109,7 @@ WORDS = {
 }
 CHAIN_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
 
-SAVE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+SAVE_SIGNALS = {"USR1": signal.SIGUSR1, "USR2": signal.SIGUSR2}
 PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG", "PAGE")
 """Metavars of paths, for which a shell completes file names."""
 
@@ -190,23 +191,35 @@ def _chain(added: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _positive(word: str) -> float:
+    if not 0 < (number := float(word)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{word} is no number above 0")
+    return number
+
+
+def _signal(word: str) -> signal.Signals:
+    if word not in SAVE_SIGNALS:
+        raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(SAVE_SIGNALS)}")
+    return SAVE_SIGNALS[word]
+
+
 def _stopping(added: argparse.ArgumentParser) -> None:
     add = added.add_argument
     add(
-        "--max-hours", type=float, metavar="H",
+        "--max-hours", type=_positive, metavar="H",
         help="after so many hours save a checkpoint and end with status 75 (default: no limit)",
     )  # fmt: skip
     add(
-        "--save-on-signal", type=lambda word: signal.Signals[f"SIG{word}"], choices=SAVE_SIGNALS, metavar="USR1|USR2",
+        "--save-on-signal", type=_signal, metavar="USR1|USR2",
         help="at this signal save a checkpoint and go on (default: none); SIGTERM and Ctrl-C save and end",
     )  # fmt: skip
 
 
 def _plan(added: argparse.ArgumentParser) -> None:
     add = added.add_argument
-    add("--vram", type=float, metavar="GIB", help="plan for a card of so much memory, in GiB (default: this card)")
+    add("--vram", type=_positive, metavar="GIB", help="plan for a card of so much memory, in GiB (default: this card)")
     add("--all", action="store_true", help="list the other ways to run a step as well")
-    add("--price", type=float, metavar="X", help="of an hour of the card, in your money: adds what the run costs")
+    add("--price", type=_positive, metavar="X", help="of an hour of the card, in your money: adds what the run costs")
     added.epilog += "\nA recipe or its folder may stand first, in place of --recipes."
 
 

@@ -99,7 +99,8 @@ def _choose(run: Run, size: ModelSize, device: str, card_bytes: int | None) -> E
     except UserError as error:
         if error.code != "execution-memory-too-small":
             raise
-        raise UserError("run-does-not-fit", str(error), _nearest_words(run, row_tokens, card_bytes)) from None
+        todo = f"Take a smaller model. {_nearest_words(run, row_tokens, card_bytes)}"
+        raise UserError("run-does-not-fit", f"The model does not fit the card: {error}", todo) from None
 
 
 Lines = list[tuple[str, str]]

@@ -11,6 +11,7 @@ from nsllm_lite.artifact.lineage import DAMAGED, FINISHED, Step, find_steps, rea
 from nsllm_lite.commands.checks import ABSENT, AS_USED, CHANGED, Checked, checked_inputs
 from nsllm_lite.commands.html_report import write_page
 from nsllm_lite.errors import UserError
+from nsllm_lite.safety import printable
 
 HEADS = ("training", "tokens", "of its data", "held-out", "loss", "bits per byte", "tokens/s", "GiB")
 Graph = dict[Path, tuple[Step, list[Checked]]]
@@ -97,7 +98,7 @@ def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dic
     root = folder.resolve() if len(steps) > 1 else folder.resolve().parent
     seen: set[Path] = set()
     tree = "\n".join(line for end in ends for line in _tree(end, graph, root, seen))
-    print(tree)
+    print(printable(tree))
     _print_checks([one.state for _, inputs in graph.values() for one in inputs])
     phases = [step for step, _ in graph.values() if step.about.curves]
     trained = (HEADS, list(_lines_of(phases, root)))
@@ -108,7 +109,7 @@ def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dic
     if drawn:
         png = png or folder / "curves.png"
         draw_curves(drawn, png, root)
-        print(f"\n{png}: losses of {', '.join(_short(str(step.folder), root) for step in drawn)}")
+        print(printable(f"\n{png}: losses of {', '.join(_short(str(step.folder), root) for step in drawn)}"))
     if html:
         write_page(html, f"{folder}", tree, trained, png if drawn else None, [step for step, _ in graph.values()])
         print(f"{html}: all of it as one page")

@@ -5,6 +5,8 @@ eval and sft where models are scored and model 2 is tuned on instructions). Each
 """
 
 import argparse
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +31,7 @@ STORIES = {
 }
 """What is typed -> the steps it runs; `base` only where the folder has a recipe for it."""
 
+NEXT = {"phase1": "phase2", "phase2": "two-phase"}
 AFTER = ("eval-run", "instruct")  # stories that begin where two-phase ends
 TUNED = {step for story in AFTER for step in STORIES[story]}
 NEEDED, TUNING = ("corpus", "phase1", "phase2", "merge", "report"), ("tasks", "eval", "sft")
@@ -260,19 +263,21 @@ def require_made(model: str, whose: str, before: str) -> None:
 def closing_words(args: argparse.Namespace, last: Recipe) -> str:
     """What is printed at the end of a story, with the next command."""
     lines = [f"\nDone: {last.out}"]
-    if args.verb == "phase1":
+    if verb := NEXT.get(args.verb):
         given = {name: getattr(args, name) for name in ("corpus", "general", "model", "size", "recipes", "out")}
-        lines.append(f"Next: {command('phase2', {name: value for name, value in given.items() if value})}")
+        lines.append(f"Next: {command(verb, {name: value for name, value in given.items() if value}, args.overrides)}")
     if not args.corpus:
         lines.append(real_command())
     return "\n".join(lines)
 
 
-def command(verb: str, given: dict[str, str]) -> str:
+def command(verb: str, given: dict[str, str], settings: Sequence[str] = ()) -> str:
     """The command to type: `make` where there is a Makefile, else `nsllm-lite`."""
     if Path("Makefile").is_file():
-        return f"make {verb}" + "".join(f" {name.upper()}={value}" for name, value in given.items())
-    return f"nsllm-lite {verb}" + "".join(f" --{name} {value}" for name, value in given.items())
+        given = given | ({"set": " ".join(settings)} if settings else {})
+        return " ".join([f"make {verb}", *(f"{name.upper()}={shlex.quote(value)}" for name, value in given.items())])
+    options = (f"--{name} {shlex.quote(value)}" for name, value in given.items())
+    return " ".join([f"nsllm-lite {verb}", *options, *map(shlex.quote, settings)])
 
 
 def real_command() -> str:

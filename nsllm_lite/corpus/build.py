@@ -33,7 +33,7 @@ from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
 from nsllm_lite.corpus.shards import Stage
 from nsllm_lite.corpus.texts.render import RENDER, texts_of
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 from nsllm_lite.formats.rows import RowTotals, finish_rows
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Corpus, Source
@@ -93,12 +93,22 @@ def _num_bytes(recipe: Corpus) -> int:
 
 
 def _clear(out: Path, work: Path, identity: dict, inputs: dict[str, str | None]) -> None:
-    """Removes the files of an unfinished build with other settings or inputs, and nothing else in the folder."""
+    """Removes the files of an unfinished build with other settings or inputs.
+
+    Raises:
+        UserError: no build was begun in `out`, and files that a build would replace are there.
+    """
+    if not (work / "reading.json").is_file() and not (out / integrity.FILES).is_file():
+        strange = [out / name for name in MADE if (out / name).exists()]
+        strange += [path for path in work.glob("*") if path.name != "reading.json.part"]
+        if strange:
+            found = f"{strange[0]} would be replaced, and no corpus build has written it."
+            raise UserError("corpus-folder-in-use", found, f"Move it away, or {WRITE_ELSEWHERE}.")
     read_inputs = {key: value for key, value in inputs.items() if key != "tokenizer"}
     reading = {"recipe": {key: identity[key] for key in READ_FIELDS}, "inputs": read_inputs, "version": __version__}
     later = {key: value for key, value in identity.items() if key != "max_drop_share"} | inputs
     for marker, value, made in (
-        (work / "reading.json", reading, [work]),
+        (work / "reading.json", reading, [path for path in work.glob("*") if path.name != "reading.json"]),
         (work / "later.json", later, [*(work / name for name in LATER), *(out / name for name in MADE)]),
     ):
         if not marker.is_file() or read_json(marker) != value:

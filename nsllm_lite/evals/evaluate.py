@@ -198,7 +198,7 @@ def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> 
     try:
         return render_chat(engine.tokenizer, told, add_generation_prompt=True, enable_thinking=False)
     except ValueError as error:
-        found = f"{error}."
+        found = f"The chat template refuses the prompt: {error}."
         todo = f"Remove chat_template of that model, or set modes: [{FEW_SHOT}] for it."
         raise UserError("eval-chat-template-refused", found, todo) from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment
 
 from nsllm_lite.artifact.disk import write_atomic
@@ -32,14 +32,17 @@ def write(folder: Path, recipe: Merge, base: Base, adapters: list[Adapter], resu
 
 
 def add_scores(folder: Path, recipe: Merge, base: Base, adapters: list[Adapter], results: dict) -> None:
-    """Writes the card of a finished merge again where it has been scored since and nobody has edited the card."""
-    if scores := scores_of(folder, folder.parent):
-        path, (before, now) = (
-            folder / "README.md", (text_of(recipe, base, adapters, results, found) for found in ([], scores))
-        )  # fmt: skip
-        if path.is_file() and path.read_text(encoding="utf-8") == before:
-            write_atomic(path, now)
-            print(f"{path}: now has the scores of its evaluation")
+    """Writes the card of a finished merge again where its scores have changed and nobody has edited the card."""
+    path = folder / "README.md"
+    try:
+        before = path.read_text(encoding="utf-8")
+        stated = ModelCard(before).data.eval_results or []
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    now = text_of(recipe, base, adapters, results, scores_of(folder, folder.parent))
+    if now != before == text_of(recipe, base, adapters, results, stated):
+        write_atomic(path, now)
+        print(f"{path}: now has the scores of its evaluation")
 
 
 def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, scores: list[EvalResult]) -> str:
@@ -91,7 +94,8 @@ def scores_of(model: Path, beside: Path) -> list[EvalResult]:
     evaluations = [step for step in steps if step and step.kind == "eval"]
     weights, found = fingerprint_weights(model) if evaluations else "", []
     for step in evaluations:
-        names = [key.removeprefix("model:") for key, value in step.inputs.items() if value == weights]
+        whole = [one.name for one in step.recipe.models or () if one.quantisation in (None, "none")]
+        names = [name for name in whole if step.inputs.get(f"model:{name}") == weights]
         rows = [row for row in step.results.get("scores", ()) if row.get("model") in names]
         for about in step.results.get("sets", ()):
             found += [

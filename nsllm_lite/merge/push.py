@@ -8,6 +8,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.formats.weights import require_sound
 
 NETWORK_ERRORS = (httpx.HTTPError, OSError)  # the hub's own errors are of these kinds
 
@@ -41,12 +42,13 @@ def push(folder: Path, repo_id: str) -> str:
     """Sends a finished model folder to its repository on the hub, a private one where it is new; returns the address.
 
     Raises:
-        UserError: `folder` is no finished merge.
+        UserError: `folder` is no finished merge, or is damaged.
         RunError: the hub refused, or could not be reached; what was sent is not sent again.
     """
     if read_manifest(folder) is None:
         found = f"{folder} holds no finished merge."
         raise UserError("push-unfinished", found, "Only whole models are sent:", "run the merge first.")
+    require_sound(folder)
     api = HfApi()
     try:
         url = api.create_repo(repo_id, repo_type="model", private=True, exist_ok=True)

@@ -112,7 +112,11 @@ def partial_folder(out: Path, identity: dict) -> Iterator[Path]:
     partial.mkdir(parents=True, exist_ok=True)
     marker = partial / "merging.json"
     if not marker.is_file() or marker.read_text() != json.dumps(identity, sort_keys=True):
-        for path in partial.iterdir():
+        left = [path for path in partial.iterdir() if path.name not in (marker.name, f"{marker.name}.part")]
+        if left and not marker.is_file():
+            found = f"{partial} holds {left[0].name}, which no merge has written."
+            raise UserError("merge-partial-in-use", found, f"Move that folder away, or {WRITE_ELSEWHERE}.")
+        for path in left:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         write_atomic(marker, json.dumps(identity, sort_keys=True))
     try:

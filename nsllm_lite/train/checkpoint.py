@@ -83,6 +83,14 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
+def newest_to_resume(folder: Path) -> Path | None:
+    """`newest`. Raises UserError where there are checkpoints and all are damaged: beginning anew is not resuming."""
+    if (found := newest(folder)) is None and _newest_first(folder):
+        todo = f"Restore one from a copy, or delete {folder} to begin again at step 0."
+        raise UserError("checkpoints-all-damaged", f"Every checkpoint in {folder} is damaged.", todo)
+    return found
+
+
 def faults(path: Path) -> list[str]:
     """The files of a checkpoint that are not what was written, or what of them is not finite."""
     try:

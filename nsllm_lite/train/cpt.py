@@ -110,7 +110,7 @@ def train(recipe: Train) -> dict[str, Any]:
     plot_losses(recipe, budget.steps, inputs.overlay)
     trackers.finish()
     results = outputs.summarise(recipe, inputs, run.lines(), domain_tokens, order)
-    measured = outputs.measure(recipe, inputs, how, card, run.own_tokens, run.own_seconds)
+    measured = outputs.measure(recipe, inputs, how, card, run.own_tokens, run.own_seconds, team.size)
     run.finish(results, measured | {"processes": team.size})
     outputs.print_summary(recipe, results, measured)
     return results

@@ -233,7 +233,7 @@ class Template:
         try:
             return render_chat(self._chat, messages, add_generation_prompt=add_generation_prompt)
         except ValueError as error:
-            found = f"{where}: {error}."
+            found = f"{where}: the chat template refuses it ({error})."
             todo = "Change the record, or set template: plain."
             raise UserError("template-refuses-record", found, "Many templates know no system message.", todo) from None
 

@@ -48,7 +48,7 @@ def check_forgetting(evaluation: Evaluation, step: int, before: dict, now: dict,
         return
     latest = checkpoint.newest(out / "checkpoints") or "none yet"
     found = f"{words} (evaluation.max_general_loss_increase). Stopped; the last checkpoint is {latest}."
-    todo = "Start into another folder with a higher replay.share or a lower learning rate, or raise the limit."
+    todo = "Start into another folder with more replay or a lower learning rate; a higher limit continues this run."
     raise RunError("forgetting-above-limit", found, todo)
 
 

@@ -47,11 +47,11 @@ class Log:
 
     def keep_until(self, step: int) -> None:
         """Drops what a killed run wrote after its last checkpoint, a half-written line included."""
-        kept = cut_lines(self.path, step)
-        if step > 0 and not (kept and kept[-1]["step"] == step):
-            found = f"{self.path} is damaged: it does not reach step {step}, of which there is a checkpoint."
-            todo = f"Restore it from a copy, or delete {self.path.parent} and run the same command again."
+        if step > 0 and not any(line.get("step") == step for line in self.lines()):
+            found = f"{self.path} is damaged: it does not reach step {step}, of which there is a good checkpoint."
+            todo = f"Restore it from a copy; only to begin anew delete {self.path.parent}."
             raise UserError("log-behind-checkpoint", found, todo)
+        kept = cut_lines(self.path, step)
         for view in self.views:
             view.restart(kept)
 
@@ -204,8 +204,10 @@ def speed_and_memory(how: Execution, tokens: int, seconds: float) -> dict[str, A
     }
 
 
-def measure(recipe: Train, inputs: Inputs, how: Execution, card: str, tokens: int, seconds: float) -> dict[str, Any]:
-    """Speed and memory of the run; on a GPU also the memory that was predicted, and the speed is stored for plans."""
+def measure(
+    recipe: Train, inputs: Inputs, how: Execution, card: str, tokens: int, seconds: float, num_processes: int
+) -> dict[str, Any]:
+    """Speed and memory of the run; on a GPU also the predicted memory. The speed of one card is stored for plans."""
     measured = speed_and_memory(how, tokens, seconds)
     if how.device == "cuda":
         peak = peak_memory_bytes(how.device)
@@ -214,7 +216,7 @@ def measure(recipe: Train, inputs: Inputs, how: Execution, card: str, tokens: in
         measured["predicted_memory_gib"] = round(in_torch / GIB, 2)
         measured["memory_error"] = round(in_torch / peak - 1, 3)
         if tokens:
-            remember_speed(card, inputs.size, tokens / seconds)
+            remember_speed(card, inputs.size, tokens / seconds / num_processes)
     return measured
 
 

@@ -73,7 +73,7 @@ class TrainingRun:
         self._lm, self._optimizer, self._evaluate, self._carried = lm, optimizer, evaluate, carried
         self._unreached = {name: tensor for name, tensor in lm.named_parameters() if tensor.requires_grad}
         progress = {}
-        if latest := checkpoint.newest(self._checkpoints):
+        if latest := checkpoint.newest_to_resume(self._checkpoints):
             self.first_step, progress = checkpoint.load(latest, lm, optimizer)
             self.done = self._saved = self.first_step
         if self.team.is_first:

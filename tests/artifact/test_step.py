@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import require_disk
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import begin, finish, finished, read_manifest
@@ -92,3 +93,13 @@ def test_a_run_that_failed_at_once_binds_nobody(tmp_path):
     (tmp_path / "out/metrics.jsonl").touch()
     with raises("unfinished-run-differs", ": recipe.seed)"):
         begin(tmp_path / "out", {"seed": 3}, {})
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"files": null}', '{"files": []}', '{"files": {"a": 5}}', '{"files": {"a": {"bytes": "x"}}}',
+             '{"files": {"../a": {"bytes": 1, "sha256": "x"}}}', '{"files": {"/etc/passwd": {"bytes": 1, "sha256": "x"}}}'],
+)  # fmt: skip
+def test_a_damaged_list_of_files_is_named_and_leads_nowhere(tmp_path, text):
+    (tmp_path / "files.json").write_text(text)
+    with raises("file-damaged", tmp_path / "files.json"):
+        integrity.verify(tmp_path)

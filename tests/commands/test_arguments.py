@@ -111,6 +111,21 @@ def test_the_defaults_of_the_others():
     assert taken["corpus"].out == "runs/nano-tests/corpus"  # runs/RECIPES-CORPUS
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["train", "x.yaml", "--save-on-signal", "FOO"], "'FOO'"),
+        *((["plan", "--vram", value], value) for value in ("inf", "nan", "-3", "0")),
+        (["phase1", "--max-hours", "-1"], "-1"),
+    ],
+)
+def test_a_value_that_is_none_is_refused(capsys, words, named):
+    with pytest.raises(SystemExit) as refused:
+        cli.main(words)
+    assert refused.value.code == 2
+    assert named in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_verbs_options_and_paths(shell, capsys, tmp_path):
     assert cli.main(["completion", shell]) == 0

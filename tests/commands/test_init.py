@@ -54,6 +54,15 @@ def commands(folder: Path, *words: str) -> list[list[str]]:
     return [shlex.split(line) for line in make(folder, "-n", *words)]
 
 
+def test_a_misspelt_variable_starts_nothing(tmp_path):
+    assert cli.main(["init", str(tmp_path / "project")]) == 0
+    for folder in (ROOT, tmp_path / "project"):
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            make(folder, "-n", "phase1", "CORPS=papers")
+        assert "CORPS" in refused.value.stderr
+        assert commands(folder, "phase1", "CORPUS=papers")[-1][-2:] == ["--corpus", "papers"] or folder != ROOT
+
+
 def test_a_starter_project(tmp_path, capsys):
     folder = tmp_path / "project"
     assert cli.main(["init", str(folder), "--recipe", "qwen3"]) == 0

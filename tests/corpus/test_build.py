@@ -194,6 +194,20 @@ def test_changed_sources_are_not_taken_for_finished(make, tmp_path):
 # ------------------------------------------------------------------------------------------------------------ errors
 
 
+@pytest.mark.parametrize("name", ["documents/thesis.txt", "ledger.json", "work/notes.txt"])
+def test_files_of_the_user_in_the_folder_are_not_touched(make, tmp_path, name):
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with raises("corpus-folder-in-use", tmp_path / "out"):
+        build(make())
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    if mine.parent.name == "documents":
+        mine.parent.rmdir()
+    build(make())
+
+
 def test_a_source_that_does_not_exist(make, tmp_path):
     with raises("source-absent", "'x'", tmp_path / "nowhere"):
         build(make(sources=[{"name": "x", "path": str(tmp_path / "nowhere")}]))

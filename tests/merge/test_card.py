@@ -112,12 +112,16 @@ def test_a_card_after_two_phases(run_folder, hub_base, pair):
 
 def evaluate(folder: Path, model: Path, accuracy: float) -> None:
     """As `nsllm-lite eval` leaves it, with the scores of `model` and of another one."""
-    rows = [{"model": name, "mode": "few-shot", "set": "moves", "unread": 0} for name in ("ours", "other")]
-    for row, value in zip(rows, (accuracy, 0.1), strict=True):
+    names = ("ours", "other", "ours in NF4")
+    rows = [{"model": name, "mode": "few-shot", "set": "moves", "unread": 0} for name in names]
+    for row, value in zip(rows, (accuracy, 0.1, 0.2), strict=True):
         row["accuracy"] = {"value": value, "low": 0.0, "high": 1.0}
     sets = [{"name": "moves", "title": "Moves of an abstract", "metrics": ["accuracy", "macro_f1"]}]
-    inputs = {"model:ours": fingerprint_weights(model), "model:other": "0" * 64}
-    manifest = {"verb": "eval", "recipe": {}, "inputs": inputs, "results": {"sets": sets, "scores": rows}}
+    weights = fingerprint_weights(model)
+    inputs = {"model:ours": weights, "model:other": "0" * 64, "model:ours in NF4": weights}
+    models = [{"name": name, "path": "x", "quantisation": "nf4" if "NF4" in name else "none"} for name in names]
+    results = {"sets": sets, "scores": rows}
+    manifest = {"verb": "eval", "recipe": {"models": models}, "inputs": inputs, "results": results}
     write_json(folder / "manifest.json", manifest)
 
 
@@ -132,11 +136,14 @@ def test_scores_of_these_weights_are_on_the_card(copied, tmp_path):
     assert (score.dataset_name, score.metric_type, score.metric_value) == ("Moves of an abstract", "accuracy", 0.4322)
     assert found.data.model_name == "out"
     assert "| Moves of an abstract | accuracy, few-shot | 0.432 |" in found.text
+    evaluate(tmp_path / "eval", Path(chosen.out), 0.5)  # scored again
+    merge(chosen)
+    assert [score.metric_value for score in ModelCard.load(path).data.eval_results] == [0.5]
     # an edited card is left alone, and another model's scores are not taken
     path.write_text(path.read_text() + "edited\n")
     evaluate(tmp_path / "eval", Path(chosen.out), 0.9)
     merge(chosen)
-    assert ModelCard.load(path).data.eval_results[0].metric_value == 0.4322
+    assert ModelCard.load(path).data.eval_results[0].metric_value == 0.5
     merge(chosen.model_copy(update={"out": str(tmp_path / "again")}))
     assert ModelCard.load(tmp_path / "again/README.md").data.eval_results[0].metric_value == 0.9
     evaluate(tmp_path / "eval", copied[0], 0.9)
@@ -257,6 +264,16 @@ def test_a_merge_is_sent_when_it_is_whole(copied, hub, capsys):
     assert hub.calls[:2] == [("whoami",), ("create_repo", "group/model", True, True)]
     assert {"README.md", "manifest.json", "model.safetensors"} <= set(hub.calls[2][2])
     assert "Sent to https://hub/group/model" in capsys.readouterr().out
+
+
+def test_a_damaged_merge_is_not_sent(copied, hub, capsys):
+    words = [*words_of(copied[2]), "--push-to-hub", "group/model"]
+    assert cli.main(words[:-2]) == 0
+    weights = Path(copied[2].out) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
+    assert cli.main(words) == 2
+    assert "[file-changed]" in capsys.readouterr().err
+    assert hub.calls == [("whoami",)]
 
 
 @pytest.mark.parametrize("name", ["model", "a/b/c", "../x", "group/my model"])

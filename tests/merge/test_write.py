@@ -178,6 +178,16 @@ def test_a_partial_of_other_inputs_or_with_lost_files_is_not_gone_on_with(copied
     assert contents(Path(recipe.out)) == expected
 
 
+def test_a_folder_of_the_user_s_is_not_taken_for_a_partial(copied):
+    recipe = copied[2]
+    mine = Path(recipe.out + ".partial") / "precious.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with raises("merge-partial-in-use", mine.parent, "precious.txt"):
+        merge(recipe)
+    assert mine.read_text() == "mine"
+
+
 def test_inputs_are_never_written_to(copied):
     base, _, recipe = copied
     with raises("merge-out-in-input", base / "merged"):

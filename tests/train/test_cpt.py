@@ -321,6 +321,19 @@ def test_a_damaged_checkpoint_is_passed_over(pico_recipe, capsys):
     assert "damaged (state.json)" in capsys.readouterr().out
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(pico_recipe, tmp_path):
+    whole = pico_recipe()
+    cpt.train(whole)
+    out = Path(whole.out)
+    (out / "manifest.json").unlink()
+    for path in (out / "checkpoints").glob("*/trained.safetensors"):
+        path.write_bytes(path.read_bytes()[:-8])
+    before = (out / "metrics.jsonl").read_bytes()
+    with raises("checkpoints-all-damaged", out / "checkpoints"):
+        cpt.train(whole)
+    assert (out / "metrics.jsonl").read_bytes() == before
+
+
 def test_a_damaged_later_checkpoint_does_not_push_out_the_good_ones(tmp_path):
     lm = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(lm.parameters())

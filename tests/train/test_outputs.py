@@ -15,8 +15,11 @@ def test_a_log_that_ends_before_the_checkpoint(tmp_path):
     for step in (1, 2):
         log.write({"step": step, "loss": 2.0})
     log.keep_until(2)
+    log.path.write_bytes(log.path.read_bytes().replace(b'"step": 1', b'"step": \xff') + b'{"step": 3, "loss": 2.0}\n')
+    before = log.path.read_bytes()
     with raises("log-behind-checkpoint", log.path, "step 3"):
         log.keep_until(3)
+    assert log.path.read_bytes() == before
 
 
 def test_a_base_that_changed_since_the_run_began(pico, tmp_path):
