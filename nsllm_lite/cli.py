@@ -169,12 +169,10 @@ def complain(verb: str, error: Exception) -> None:
 
 
 def out_of_memory(error: Exception) -> RunError:
-    return RunError(
-        "card-out-of-memory",
-        f"the card ran out of memory ({error}). The run continues from its last checkpoint.",
-        "Close what else uses the card (nvidia-smi), or request the leanest execution:\n"
-        '  execution.micro_batch_rows=1 execution.recompute_layers=999   (with make: SET="phase1.execution....")',
-    )
+    found = f"the card ran out of memory ({error}). The run continues from its last checkpoint."
+    todo = "Close what else uses the card (nvidia-smi), or request the leanest execution:\n"
+    todo += '  execution.micro_batch_rows=1 execution.recompute_layers=999   (with make: SET="phase1.execution....")'
+    return RunError("card-out-of-memory", found, todo)
 
 
 def disk_full(writing: str, error: Exception) -> RunError:

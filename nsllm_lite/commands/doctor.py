@@ -71,11 +71,8 @@ def check_room(tiny: TinyRun) -> str:
         memory_gib = int(next(line for line in file if line.startswith("MemAvailable")).split()[1]) / 2**20
     seen = f"{free_gib:.0f} GiB of disk here, {memory_gib:.0f} GiB of memory"
     if free_gib < NEED_DISK_GIB or memory_gib < NEED_MEMORY_GIB:
-        raise BrokenError(
-            seen,
-            f"even the CPU sample wants {NEED_DISK_GIB} GiB of disk and {NEED_MEMORY_GIB} GiB of memory: free some, or "
-            "set OUT= to another disk",
-        )
+        least = f"{NEED_DISK_GIB} GiB of disk and {NEED_MEMORY_GIB} GiB of memory"
+        raise BrokenError(seen, f"even the CPU sample wants {least}: free some, or set OUT= to another disk")
     largest = next(
         hub_id
         for hub_id, _, size in QWEN3.values()

@@ -25,7 +25,6 @@ PEAK_TFLOPS = {
 
 ASSUMED_MFU = 0.3  # by the 4N convention; assumed, not measured here
 
-
 BITS_A_PARAMETER = 2  # that a LoRA parameter can take up. Source: Allen-Zhu and Li, arXiv 2404.05405
 BITS_A_TOKEN = 3  # of scientific English to an 8B base model; assumed
 

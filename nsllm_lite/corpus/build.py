@@ -200,13 +200,10 @@ def _nothing_readable(source: Source, parts: list[Part]) -> UserError:
     lines = [json.loads(line) for text in texts for line in text.splitlines()]
     reasons = Counter(line["reason"] for line in lines)
     counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-    return UserError(
-        "source-unreadable",
-        f"Source {source.name!r}: no paper could be read at {source.path} ({counts}; the first: "
-        f"{lines[0]['origin'].removesuffix('#0')}: {lines[0]['text']}).",
-        f"Needed: {', '.join(sources.READERS)} files, as `format` {source.format!r} finds them by content.",
-        "Correct `path` or `format`.",
-    )
+    first = f"{lines[0]['origin'].removesuffix('#0')}: {lines[0]['text']}"
+    found = f"Source {source.name!r}: no paper could be read at {source.path} ({counts}; the first: {first})."
+    needed = f"Needed: {', '.join(sources.READERS)} files, as `format` {source.format!r} finds them by content."
+    return UserError("source-unreadable", found, needed, "Correct `path` or `format`.")
 
 
 def _pack_tasks(out: Path, work: Path, parts: list[Part]) -> list[pack.PackTask]:

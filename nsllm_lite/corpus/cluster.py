@@ -76,9 +76,8 @@ def executors(
 
 def _executor(engine: str) -> type["PipelineExecutor"]:
     if engine not in ("local", "slurm"):
-        raise UserError(
-            "cluster-engine-unknown", f"There is no engine {engine!r}.", "Needed: local or slurm.", "Name one of these."
-        )
+        found = f"There is no engine {engine!r}."
+        raise UserError("cluster-engine-unknown", found, "Needed: local or slurm.", "Name one of these.")
     try:
         from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
     except ImportError:

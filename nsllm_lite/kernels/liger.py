@@ -50,9 +50,8 @@ def use_liger_kernels(model: nn.Module) -> Counter[str]:
             module.forward = types.MethodType(own, module)
             swapped["rope"] += 1
     if not swapped:
-        raise UserError(
-            "liger-no-modules", f"{type(model).__name__} has no module that Liger's kernels know.", "Run without them."
-        )
+        found = f"{type(model).__name__} has no module that Liger's kernels know."
+        raise UserError("liger-no-modules", found, "Run without them.")
     return swapped
 
 

@@ -184,13 +184,10 @@ def find_homes(
     """
     tensors, settings = adapter.tensors, adapter.settings
     if tied and (bad := [n for n in tensors if ".lora_embedding_" in n or n.startswith("lm_head.lora_")]):
-        raise UserError(
-            "merge-lora-on-tied-embeddings",
-            f"The adapter holds LoRA on tied embeddings: {listed(bad)}.",
-            "The update would count in the embedding and in the head, which training did not (even PEFT's merge counts "
-            "it twice):",
-            "train the embeddings whole, with modules_to_save, or leave them out of the targets.",
-        )
+        found = f"The adapter holds LoRA on tied embeddings: {listed(bad)}."
+        needed = "The update would count in the embedding and in the head, which training did not (PEFT's merge too):"
+        todo = "train the embeddings whole, with modules_to_save, or leave them out of the targets."
+        raise UserError("merge-lora-on-tied-embeddings", found, needed, todo)
     loras, whole, rows, orphans = {}, {}, {}, []
     for name, stored in tensors.items():
         module, lora, part = name.partition(".lora_")

@@ -65,12 +65,9 @@ def verify(
     count = tokens.numel()
     figures = {"kl": kl / count, "top1": same / count, "tokens": count, "kl_of_adapter": effect / count}
     if not figures["kl"] <= max(MAX_KL, MAX_KL_SHARE * figures["kl_of_adapter"]):
-        raise RunError(
-            "merge-verify-failed",
-            f"The merged model does not answer as base + adapter do: KL {figures['kl']:.3g} nats a token, where the "
-            f"adapter itself makes {figures['kl_of_adapter']:.3g}. Nothing was left at {recipe.out}.",
-            "Merge again; if it stays so, merge with PEFT and report this.",
-        )
+        found = f"The merged model does not answer as base + adapter do: KL {figures['kl']:.3g} nats a token, the "
+        found += f"adapter's own effect is {figures['kl_of_adapter']:.3g}. Nothing was left at {recipe.out}."
+        raise RunError("merge-verify-failed", found, "Merge again; if it stays so, merge with PEFT and report this.")
     print(f"verified: KL {figures['kl']:.2e} nats a token, same first choice at {figures['top1']:.2%}")
     return figures
 

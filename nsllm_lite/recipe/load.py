@@ -34,9 +34,8 @@ def read(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, A
     path = Path(path)
     if not path.is_file():
         todo = did_you_mean(str(path), map(str, Path("recipes").glob("*/*.yaml")), "Check the path.", cutoff=0.3)
-        raise UserError(
-            "recipe-missing", f"No recipe at {path}.", "A recipe is a YAML file such as recipes/nano/phase1.yaml.", todo
-        )
+        found = f"No recipe at {path}."
+        raise UserError("recipe-missing", found, "A recipe is a YAML file such as recipes/nano/phase1.yaml.", todo)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -40,12 +40,9 @@ class Adapter(Strict):
     @model_validator(mode="after")
     def _no_head(self) -> "Adapter":
         if refused := sorted({"lm_head", "embed_tokens"} & set(self.targets)):
-            raise UserError(
-                "lora-on-head",
-                f"LoRA on {' and '.join(refused)} is refused: the fused cross-entropy reads the head's own weight, so "
-                "its LoRA would silently not be trained, and on tied embeddings a merge counts it twice;",
-                "remove it from `targets`, or train it whole with `modules_to_save`",
-            )
+            found = f"LoRA on {' and '.join(refused)} is refused: the fused cross-entropy reads the head's own weight, "
+            found += "so that its LoRA would not train, and on tied embeddings a merge counts it twice;"
+            raise UserError("lora-on-head", found, "remove it from `targets`, or train it with `modules_to_save`")
         return self
 
 
@@ -155,13 +152,11 @@ class Train(Strict):
     def _consistent(self) -> "Train":
         require_one(model=self.model, build=self.build)
         if self.quantisation == "nf4" and self.adapter is None:
-            raise UserError(
-                "nf4-without-adapter", "an NF4 base cannot be trained itself:", "set `adapter`, or quantisation: none"
-            )
+            found = "an NF4 base cannot be trained itself:"
+            raise UserError("nf4-without-adapter", found, "set `adapter`, or quantisation: none")
         if self.build is not None and self.adapter is not None:
-            raise UserError(
-                "adapter-on-build", "a model built from nothing has nothing to adapt:", "set `adapter: none`"
-            )
+            found = "a model built from nothing has nothing to adapt:"
+            raise UserError("adapter-on-build", found, "set `adapter: none`")
         if self.schedule.warmup_steps >= self.budget.steps:
             found = f"warmup_steps {self.schedule.warmup_steps} leaves no step of {self.budget.steps}:"
             raise UserError("warmup-too-long", found, "lower warmup_steps")

@@ -57,14 +57,10 @@ def require_finite(step: int, loss: float, grad_norm: float, what: str, names: l
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
     write_json(out / "nonfinite.json", {"step": step, what: names})
-    latest = checkpoint.newest(out / "checkpoints")
+    latest = checkpoint.newest(out / "checkpoints") or "none yet"
     rate = read_json(out / "run.json")["recipe"]["optimizer"]["learning_rate"]
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    raise RunError(
-        "train-loss-not-finite",
-        f"Step {step}: loss {loss}, gradient norm {grad_norm}. Stopped; the last good checkpoint is "
-        f"{latest or 'none yet'}.",
-        f"The {what} of the batch: {shown} (all in {out / 'nonfinite.json'}).",
-        f"Look at those {what}; if they are sound, the learning rate is too high: lower "
-        f"optimizer.learning_rate={rate:g} and start into another folder.",
-    )
+    found = f"Step {step}: loss {loss}, gradient norm {grad_norm}. Stopped; the last good checkpoint is {latest}."
+    needed = f"The {what} of the batch: {shown} (all in {out / 'nonfinite.json'})."
+    todo = f"Look at those {what}; if they are sound, lower optimizer.learning_rate={rate:g} in another folder."
+    raise RunError("train-loss-not-finite", found, needed, todo)

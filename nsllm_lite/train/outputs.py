@@ -128,8 +128,8 @@ def write_before(recipe: Train, inputs: Inputs, lm: PackedLM, out: Path) -> None
 
 
 def write_after(recipe: Train, inputs: Inputs, lm: PackedLM, out: Path) -> None:
-    saved = read_json(out / "samples.json")
-    after = samples.continuations(lm, saved["openings"], recipe.samples.new_tokens, inputs.rows.totals.end_of_text_id)
+    saved, end_id = read_json(out / "samples.json"), inputs.rows.totals.end_of_text_id
+    after = samples.continuations(lm, saved["openings"], recipe.samples.new_tokens, end_id)
     head = ["# Continuations of held-out papers", "", "Greedy decoding; the papers were not trained on."]
     columns = {"Prompt": saved["openings"], "Before": saved["before"], "After": after}
     samples.write_samples(out / "samples.md", inputs.tokenizer, head, columns)

@@ -17,7 +17,6 @@ UNREADABLE_FILE = "unreadable_file"
 UNREADABLE = "unreadable"
 ENTITIES_REFUSED = "entities_refused"
 
-
 T = TypeVar("T")
 
 
