@@ -53,7 +53,7 @@ class MultipleChoice(Task):
 
 TASK = MultipleChoice(
     name="multiple_choice",
-    version=2,
+    version=3,
     title="Multiple choice",
     instruction="Answer the question with the letter of the right choice.",
     lead="Question",
