@@ -22,6 +22,7 @@ class Item:
     choices: dict[str, str]
     instruction: str = ""
     document: str = ""  # the paper it was made from, where the file states it
+    place: float | None = None  # of a sentence in its abstract, 0 the first and 1 the last, where the file states it
 
     @property
     def answer(self) -> str:
@@ -54,9 +55,12 @@ def read_items(path: Path) -> list[Item]:
 
 
 def item_of(record: dict, number: int) -> Item:
-    """The item of a record that has an input and an output."""
+    """The item of a record that has an input and an output; its place is that of `sentence` among `sentences`."""
     more = (str(record.get(name) or "") for name in ("instruction", "document"))
-    return Item(number, record["input"], record["output"], choices_of(record["input"]), *more)
+    sentence, sentences = record.get("sentence"), record.get("sentences")
+    is_placed = isinstance(sentence, int) and isinstance(sentences, int) and 1 <= sentence <= sentences
+    place = (sentence - 1) / max(sentences - 1, 1) if is_placed else None
+    return Item(number, record["input"], record["output"], choices_of(record["input"]), *more, place)
 
 
 def choices_of(question: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -83,6 +84,20 @@ def test_a_file_of_ones_own_gives_its_own_examples_and_does_not_score_them(tmp_p
     assert len(found.items) == 8
     assert not {shot.input for shot in found.shots} & {asked.input for asked in found.items}
     assert "2 of its 10 records" in capsys.readouterr().out
+
+
+def test_what_decides_floors_and_options_is_part_of_a_sets_identity(tmp_path):
+    one = sets_of(tmp_path, [(f"Question {n}?", "ab"[n % 2]) for n in range(20)], "classification")
+    first = one.items[0]
+    others = [
+        replace(one, pool=one.pool[1:]),
+        replace(one, labels=("a", "b", "c")),
+        replace(one, shots=one.shots[1:]),
+        replace(one, items=(replace(first, place=0.5), *one.items[1:])),
+        replace(one, items=(replace(first, instruction="Say it."), *one.items[1:])),
+    ]
+    assert len({one.sha256, *(other.sha256 for other in others)}) == 6
+    assert replace(one, name="other").sha256 == one.sha256
 
 
 def test_the_samples_labels_take_the_samples_examples(tmp_path):
