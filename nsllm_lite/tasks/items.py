@@ -67,9 +67,8 @@ def choices_of(question: str) -> dict[str, str]:
     """The last options A, B, C, ... of a question; empty where there are fewer than two."""
     found = CHOICE.findall(question)
     first = max((place for place, (letter, _) in enumerate(found) if letter == "A"), default=len(found))
-    options = {
-        letter: option.strip() for place, (letter, option) in enumerate(found[first:]) if letter == LETTERS[place]
-    }
+    lettered = zip(LETTERS, found[first:], strict=False)  # what follows the last letter is no option
+    options = {letter: option.strip() for letter, (stated, option) in lettered if letter == stated}
     return options if len(options) > 1 else {}
 
 

@@ -114,6 +114,12 @@ def test_examples_that_are_asked_too_are_refused(tmp_path):
         sets_of(tmp_path, [(f"Question {n}?", str(n)) for n in range(10)], "open", shots=str(path))
 
 
+def test_the_choices_of_a_question_with_a_list_of_references():
+    references = "\n".join(f"B. Author {n}" for n in range(12))
+    assert choices_of(f"Which?\nA. iron\nB. gold\n{references}") == {"A": "iron", "B": "gold"}
+    assert choices_of("\n".join(f"{letter}. {letter}" for letter in "ABCDEFGHIJ")).keys() == set("ABCDEFGHIJ")
+
+
 def test_a_file_that_does_not_fit_its_task(tmp_path):
     rows = [(f"Question {n}?", str(n)) for n in range(30)]
     with raises("task-labels-unfit", 30, "'classification'"):
