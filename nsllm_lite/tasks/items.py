@@ -78,6 +78,11 @@ def without_thinking(text: str) -> str:
     return text.partition("<think>")[0].strip()
 
 
+def prompt_key(item: Item) -> tuple[str, str]:
+    """Instruction and input in normal form: items with the same key ask the same."""
+    return normal(item.instruction), normal(item.input)
+
+
 def normal(text: str) -> str:
     """Letters and digits of a text, in lower case, with single spaces."""
     return " ".join(re.sub(r"\W+", " ", unicodedata.normalize("NFKC", text).lower()).split())

@@ -43,7 +43,7 @@ def test_the_harness_counts_labels_that_are_only_given():
 
 
 def test_an_interval_covers_the_true_share():
-    """Of 40 samples of 200 items with a true accuracy of 0.7 about 38 intervals hold it; fewer than 34 in 1 of 300 draws."""
+    """Of 40 samples of 200 items with a true accuracy of 0.7 about 38 intervals hold it, under 34 in 1 of 300 runs."""
     rng = np.random.default_rng(1)
     found = 0
     for seed in range(40):
