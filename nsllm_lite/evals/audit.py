@@ -22,7 +22,7 @@ from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import floors
 from nsllm_lite.tasks.answers import rouge_l
-from nsllm_lite.tasks.items import Item, normal, read_items
+from nsllm_lite.tasks.items import Item, normal, prompt_key, read_items
 from nsllm_lite.tasks.labels import MAX_LABELS
 
 LOST = "\ufffd"
@@ -47,13 +47,14 @@ def kind_of(items: Sequence[Item]) -> str:
 
 
 def duplicates(items: Sequence[Item]) -> dict[str, Any]:
-    """Rows that repeat another's input, as it is and in normal form; and those whose outputs contradict each other.
+    """Rows that ask what another asks, as it is and in normal form; and those whose outputs contradict each other.
 
-    `ceiling` is the accuracy of a model that knows, for each input, the output given most often.
+    Two rows ask the same if both instruction and input are the same. `ceiling` is the accuracy of a model that knows,
+    for each of these, the output given most often.
     """
-    exact, groups = Counter(item.input for item in items), defaultdict(list)
+    exact, groups = Counter((item.instruction, item.input) for item in items), defaultdict(list)
     for item in items:
-        groups[normal(item.input)].append(item)
+        groups[prompt_key(item)].append(item)
     repeated = [group for group in groups.values() if len(group) > 1]
     conflicting = [group for group in repeated if len({item.answer for item in group}) > 1]
     right = sum(max(Counter(item.answer for item in group).values()) for group in groups.values())
@@ -139,7 +140,7 @@ def multiple_choice(items: Sequence[Item]) -> dict[str, Any]:
     return {
         "options": dict(sorted(Counter(len(item.choices) for item in items).items())),
         "letters": dict(sorted(letters.items())),
-        "majority": max(letters.values()) / len(items),
+        "majority": floors.majority([item.answer for item in items]),
         "equal_options": [item.number for item in items if len(set(item.choices.values())) < len(item.choices)],
         "gold_is_longest": longest / len(items),
     }
@@ -278,11 +279,11 @@ def words_of(found: dict[str, Any]) -> list[tuple[str, str]]:
     """(count or nothing, words) of what was found in one file; what is in order is left out."""
     same = found["duplicates"]
     counted = [
-        (same["exact"], "rows repeat another's input to the letter"),
-        (same["normalised"], "rows repeat another's input but for case, spaces and punctuation"),
+        (same["exact"], "rows repeat another's instruction and input to the letter"),
+        (same["normalised"], "rows repeat another's instruction and input but for case, spaces and punctuation"),
         (
             same["conflicting"],
-            f"inputs have different outputs, {len(same['conflicting_rows'])} rows in all: no model can score above "
+            f"questions have different outputs, {len(same['conflicting_rows'])} rows in all: no model can score above "
             f"{same['ceiling']:.1%}",
         ),
     ]

@@ -5,6 +5,7 @@ from these files at the end.
 """
 
 import gc
+import hashlib
 import json
 import re
 import time
@@ -104,7 +105,9 @@ def _fingerprint(path: str) -> str | None:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^\w.+-]+", "_", name)
+    """The name as a file name; one that is changed by this ends in ~ and a hash, so that no two names share a file."""
+    plain = re.sub(r"^\.|[^\w.+-]+", "_", name)
+    return plain if plain == name else f"{plain}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def ask(

@@ -1,6 +1,7 @@
 """`nsllm-lite tasks`: instruction files {id, document, instruction, input, output} made from a finished corpus.
 
-Each task of `recipe.evals.TASKS` says which items it makes of a paper, or of a question about one.
+Each task of `recipe.evals.TASKS` says which items it makes of a paper, or of a question about one;
+those of `moves` also state which of its abstract's `sentences` the `sentence` is, from 1.
 All items of one paper are in one split: test where the corpus holds the paper out of training, else train. A paper that
 the corpus dropped (a duplicate, or too similar to a held-out one) is in neither.
 """
@@ -78,10 +79,10 @@ class HashSample:
 
     def __init__(self, most: int, seed: int):
         self._most, self._seed = most, seed
-        self._heap: list[tuple[int, int, dict[str, str]]] = []  # (-hash, place of arrival, item): the worst first
+        self._heap: list[tuple[int, int, dict[str, Any]]] = []  # (-hash, place of arrival, item): the worst first
         self.num_seen = 0
 
-    def add(self, item: dict[str, str]) -> None:
+    def add(self, item: dict[str, Any]) -> None:
         key = hashlib.blake2b(f"{self._seed} {item['id']}".encode(), digest_size=8).digest()
         entry = (-int.from_bytes(key, "big"), self.num_seen, item)
         self.num_seen += 1
@@ -90,7 +91,7 @@ class HashSample:
         else:
             heapq.heappushpop(self._heap, entry)
 
-    def items(self) -> list[dict[str, str]]:
+    def items(self) -> list[dict[str, Any]]:
         return [item for _, _, item in sorted(self._heap, key=lambda entry: entry[1])]
 
 

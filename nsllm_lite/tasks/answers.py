@@ -14,7 +14,9 @@ from nsllm_lite.tasks.items import without_thinking
 STATED = re.compile(r"\b(?:final\s+)?(?:answer|result|choice|option|title|label|category)\b\s*(?:is|:|=)\s*:?\s*", re.I)
 MARKS = "*_`\"'“”‘’ \t"
 MATHS = re.compile(r"[0-9\\^_+*/=<>|⁰¹²³⁴-⁹]")
-SUPERSCRIPT = re.compile("[⁺⁻⁰¹²³⁴-⁹]+")
+SUPERSCRIPT = re.compile("[⁺⁻⁰¹²³⁴-⁹ⁱⁿ]+")
+WORD = re.compile(r"(?<![\w\\])[^\W\d_]{2,}(?!\w)")
+UNIT_LETTERS = 4  # a longer word after a number is no unit
 COMPARE_SECONDS = 5
 
 
@@ -41,13 +43,20 @@ def _label_form(label: str) -> str:
 
 
 def parse_letter(text: str, letters: Sequence[str]) -> str | None:
-    """The letter chosen: in a box, after "the answer is", alone in a line, or the only one in brackets; else None."""
+    """The letter chosen: in a box, after "the answer is", alone in a line, or the only one in brackets; else None.
+
+    A lower-case letter counts only in brackets, in a box or at the end of its line: "a" is an article elsewhere. Where
+    no letter follows "the answer is", one at the end of that line does, after "so", "is" and the like.
+    """
     text = without_thinking(text)
     one = f"[{''.join(letters)}]"
+    either = f"(?i:{one})"
+    first = re.compile(rf"\W*(?:(?i:option)\s+)?({one}(?!\w)|{either}(?=\)|\W*$))")
+    last = re.compile(rf".*\b(?i:so|thus|hence|therefore|is|option|choice)\W+({either})\W*$")
     alone = re.compile(rf"^\W*({one})(?:\W*$|\s*[).:].*$)")
-    stated = [text[match.end() :] for match in STATED.finditer(text)]
-    for part in (_boxed(text), *(_first_line(rest) for rest in stated[-1:])):
-        if part and (found := re.match(rf"\W*(?:option\s+)?({one})(?!\w)", part, re.IGNORECASE)):
+    stated = [_first_line(text[match.end() :]) for match in STATED.finditer(text)][-1:]
+    for part in (_boxed(text), *stated):
+        if part and (found := first.match(part) or last.match(part)):
             return found[1].upper()
     for line in (_first_line(text), text.strip().rpartition("\n")[2]):
         if found := alone.match(line.strip()):
@@ -96,36 +105,66 @@ def _boxed(text: str) -> str | None:
 
 
 def is_equal(answer: str, right: str) -> bool:
-    """Whether two answers are the same text (but for case, spaces and dollars), or the same mathematics.
+    """Whether two answers are the same text (but for spaces, dollars and the case of words), or the same mathematics.
+
+    Case is ignored in words alone: two letters or more, all but the first lower-case, or three or more capitals (Tin =
+    tin = TIN, No = no). Symbols, formulas and units keep it (Co and CO, x and X, mW and MW), as does a word of up to
+    four letters after a number (5 Mbar). A space between digits counts, unless it groups thousands.
 
     Texts without digits or operators are compared as texts only: as mathematics "act" is the product a c t, which is
     "cat". Source of the comparison: math-verify (Hugging Face), which parses LaTeX and compares with SymPy.
     """
-    if _plain(answer) == _plain(right):
+    one, other = _normal(right), _normal(answer)
+    if _plain(one) == _plain(other):
         return True
-    if not (MATHS.search(answer) and MATHS.search(right)) or max(len(answer), len(right)) > 500:
+    if not (MATHS.search(one) and MATHS.search(other)) or max(len(answer), len(right)) > 500:
+        return False
+    one, other = _as_latex(one), _as_latex(other)
+    if _differ_by_case(one, other) or re.search(
+        r"\d \d", f"{one}\n{other}"
+    ):  # math-verify multiplies or adds: 3 4 is 7
         return False
     from math_verify import parse as parse_maths
     from math_verify import verify
 
     with _quiet():
-        one, other = (
-            parse_maths(f"\\boxed{{{_as_latex(text)}}}", parsing_timeout=COMPARE_SECONDS) for text in (right, answer)
-        )
-        return bool(one and other and verify(one, other, timeout_seconds=COMPARE_SECONDS))
+        found, asked = (parse_maths(f"\\boxed{{{text}}}", parsing_timeout=COMPARE_SECONDS) for text in (one, other))
+        return bool(found and asked and verify(found, asked, timeout_seconds=COMPARE_SECONDS))
+
+
+def _normal(text: str) -> str:
+    """NFKC, but exponents stay exponents (10² is not 102); words in lower case; numbers without grouping spaces."""
+    text = SUPERSCRIPT.sub(lambda found: f"^{{{found[0]}}}", text)
+    text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
+    text = unicodedata.normalize("NFKC", text).replace("−", "-").replace("⁄", "/")
+    text = re.sub(r"\^(-?\d+)", r"^{\1}", text)
+    text = re.sub(r"(?:\\[,;! ]|\s)+", " ", WORD.sub(_without_case, text)).strip()
+    return re.sub(r"(?<!\d)\d{1,3}(?: \d{3})+(?!\d)", lambda found: found[0].replace(" ", ""), text)
+
+
+def _without_case(found: re.Match) -> str:
+    word, before = found[0], found.string[: found.start()].rstrip()
+    is_word = word[1:].islower() or (word.isupper() and len(word) > 2)
+    is_unit = before[-1:].isdigit() and len(word) <= UNIT_LETTERS
+    return word.casefold() if is_word and not is_unit else word
 
 
 def _plain(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text).casefold().strip().removesuffix(".")
-    return re.sub(r"[\s$]+|\\[,;! ]", "", text).replace("−", "-").replace("\\left", "").replace("\\right", "")
+    text = re.sub(r"(?<!\d) | (?!\d)|\$", "", text.removesuffix("."))
+    return text.replace("\\left", "").replace("\\right", "")
 
 
 def _as_latex(text: str) -> str:
-    """1.6e-19, 1.6 × 10⁻¹⁹ and 1.6·10^-19 in the form that math-verify parses."""
-    text = text.strip().strip("$").replace("−", "-").replace("×", r"\times ").replace("·", r"\cdot ")
-    text = SUPERSCRIPT.sub(lambda found: f"^{{{unicodedata.normalize('NFKC', found[0]).replace('−', '-')}}}", text)
+    """1.6e-19, 1.6 × 10^{-19} and 2 1/2 in the form that math-verify parses."""
+    text = text.strip("$").replace("×", r"\times ").replace("·", r"\cdot ")
     text = re.sub(r"(?<=\d)[eE]([+-]?\d+)\b", r"\\times 10^{\1}", text)
-    return re.sub(r"\^(-?\d+)", r"^{\1}", text)
+    return re.sub(r"(?<=\d) (\d+)/(\d+)\b", r"\\frac{\1}{\2}", text)
+
+
+def _differ_by_case(one: str, other: str) -> bool:
+    """Whether a symbol of the one is a symbol of the other but for its case, which math-verify ignores."""
+    symbols, others = (set(re.findall(r"\\[A-Za-z]+|[^\W\d_]", text)) for text in (one, other))
+    return bool({name.lower() for name in symbols - others} & {name.lower() for name in others - symbols})
 
 
 def rouge_l(predicted: str, reference: str) -> float:

@@ -69,7 +69,7 @@ def position(places: Sequence[float], labels: Sequence[str]) -> tuple[list[str],
     """(order of the labels, predicted label of each item) of the best rule that sees the place alone.
 
     The rule cuts the places, 0 to 1, into one stretch for each label, in the order and at the thresholds with the
-    highest accuracy on these items: an upper bound of what the place predicts.
+    highest accuracy on these items: an upper bound of what the place predicts. Items at one place are not cut apart.
 
     Raises:
         UserError: there are more than 6 labels, too many orders to try.
@@ -80,11 +80,12 @@ def position(places: Sequence[float], labels: Sequence[str]) -> tuple[list[str],
         needed = f"At most {MAX_ORDERED} can be put in order."
         raise UserError("floors-many-labels", found, needed, "Merge some, or give no places.")
     by_place = np.argsort(places, kind="stable")
-    here = np.array(labels)[by_place]
+    here, sorted_places = np.array(labels)[by_place], np.array(places)[by_place]
+    is_cut = np.concatenate(([True], np.diff(sorted_places) > 0, [True]))
     counts = {name: np.concatenate(([0], np.cumsum(here == name))) for name in names}
     best, best_right = None, -1
     for order in permutations(names):
-        cuts, right = _cuts([counts[name] for name in order])
+        cuts, right = _cuts([counts[name] for name in order], is_cut)
         if right > best_right:
             best, best_right = (order, cuts), right
     order, cuts = best
@@ -94,15 +95,16 @@ def position(places: Sequence[float], labels: Sequence[str]) -> tuple[list[str],
     return list(order), predicted.astype(str)
 
 
-def _cuts(counts: list[np.ndarray]) -> tuple[list[int], int]:
+def _cuts(counts: list[np.ndarray], is_cut: np.ndarray) -> tuple[list[int], int]:
     """(boundaries of the stretches in this order with the most items right, how many are right)
 
     `counts[k][i]` are the items of label k among the first i. right[k][i] is the most that stretches 0 to k can have
-    right of the first i: the last stretch adds counts[k][i] - counts[k][j] to those right before its start j.
+    right of the first i: the last stretch adds counts[k][i] - counts[k][j] to those right before its start j, which is
+    one of the places where `is_cut`.
     """
     right, starts = counts[0].copy(), []
     for count in counts[1:]:
-        gain = right - count
+        gain = np.where(is_cut, right - count, -len(count))
         so_far = np.maximum.accumulate(gain)
         is_new = np.concatenate(([True], gain[1:] > so_far[:-1]))
         starts.append(np.maximum.accumulate(np.where(is_new, np.arange(len(gain)), 0)))

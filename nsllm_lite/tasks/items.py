@@ -22,6 +22,7 @@ class Item:
     choices: dict[str, str]
     instruction: str = ""
     document: str = ""  # the paper it was made from, where the file states it
+    place: float | None = None  # of a sentence in its abstract, 0 the first and 1 the last, where the file states it
 
     @property
     def answer(self) -> str:
@@ -54,18 +55,20 @@ def read_items(path: Path) -> list[Item]:
 
 
 def item_of(record: dict, number: int) -> Item:
-    """The item of a record that has an input and an output."""
+    """The item of a record that has an input and an output; its place is that of `sentence` among `sentences`."""
     more = (str(record.get(name) or "") for name in ("instruction", "document"))
-    return Item(number, record["input"], record["output"], choices_of(record["input"]), *more)
+    sentence, sentences = record.get("sentence"), record.get("sentences")
+    is_placed = isinstance(sentence, int) and isinstance(sentences, int) and 1 <= sentence <= sentences
+    place = (sentence - 1) / max(sentences - 1, 1) if is_placed else None
+    return Item(number, record["input"], record["output"], choices_of(record["input"]), *more, place)
 
 
 def choices_of(question: str) -> dict[str, str]:
     """The last options A, B, C, ... of a question; empty where there are fewer than two."""
     found = CHOICE.findall(question)
     first = max((place for place, (letter, _) in enumerate(found) if letter == "A"), default=len(found))
-    options = {
-        letter: option.strip() for place, (letter, option) in enumerate(found[first:]) if letter == LETTERS[place]
-    }
+    lettered = zip(LETTERS, found[first:], strict=False)  # what follows the last letter is no option
+    options = {letter: option.strip() for letter, (stated, option) in lettered if letter == stated}
     return options if len(options) > 1 else {}
 
 
@@ -73,6 +76,11 @@ def without_thinking(text: str) -> str:
     """The text after a model's reasoning; empty where the reasoning has no end."""
     text = text.rpartition("</think>")[2] if "</think>" in text else text
     return text.partition("<think>")[0].strip()
+
+
+def prompt_key(item: Item) -> tuple[str, str]:
+    """Instruction and input in normal form: items with the same key ask the same."""
+    return normal(item.instruction), normal(item.input)
 
 
 def normal(text: str) -> str:

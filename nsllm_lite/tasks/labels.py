@@ -1,11 +1,9 @@
 """Tasks whose answer is one of a few labels, which all items of a file share."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
-
-import numpy as np
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.evals import TASKS
@@ -54,7 +52,7 @@ class LabelTask(Task):
         return item.answer
 
     def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
-        """Always the commonest label, naive Bayes on words, the best rule on the place of a sentence in its paper."""
+        """Always the commonest label, naive Bayes on words, the best rule on the place of a sentence."""
         common = floors.commonest([item.answer for item in asked.items])
         return {
             f"always {common}": [common] * len(asked.items),
@@ -76,14 +74,8 @@ def _naive_bayes(asked: TaskSet, seed: int) -> list[str] | None:
 
 
 def _by_place(items: Sequence[Item]) -> list[str] | None:
-    """The best rule on the place of a sentence among those of its paper; None where papers have but one item."""
-    by_document: dict[str, list[int]] = defaultdict(list)
-    for number, item in enumerate(items):
-        by_document[item.document].append(number)
-    answers = [item.answer for item in items]
-    if "" in by_document or len(by_document) * 3 > len(items) or len(set(answers)) > floors.MAX_ORDERED:
+    """The best rule on the place of a sentence in its abstract; None where a record does not state that place."""
+    places, answers = [item.place for item in items], [item.answer for item in items]
+    if None in places or len(set(answers)) > floors.MAX_ORDERED:
         return None
-    places = np.zeros(len(items))
-    for numbers in by_document.values():
-        places[numbers] = np.linspace(0, 1, len(numbers))
-    return list(floors.position(places.tolist(), answers)[1])
+    return list(floors.position(places, answers)[1])

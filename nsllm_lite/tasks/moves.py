@@ -23,16 +23,14 @@ class Moves(LabelTask):
     def of_paper(self, paper: Document, making: Making) -> Iterator[ItemOrReason]:
         if not paper.moves:
             yield ItemOrReason(None, "no moves")
-        number = 0
-        for heading, text in paper.moves:
-            move = move_of(heading)
-            for sentence in SENTENCE_END.split(text.strip()):
-                number += 1
-                name = f"{paper.id}/{self.name}/{number}"
-                if move:
-                    yield ItemOrReason(self.record(name, paper.id, sentence, move, list(MOVES)))
-                else:
-                    yield ItemOrReason(None, "another heading")
+        parts = [(move_of(heading), SENTENCE_END.split(text.strip())) for heading, text in paper.moves]
+        sentences = [(move, sentence) for move, part in parts for sentence in part]
+        for number, (move, sentence) in enumerate(sentences, 1):
+            if move:
+                record = self.record(f"{paper.id}/{self.name}/{number}", paper.id, sentence, move, list(MOVES))
+                yield ItemOrReason(record | {"sentence": number, "sentences": len(sentences)})
+            else:
+                yield ItemOrReason(None, "another heading")
 
 
 def move_of(heading: str) -> str:

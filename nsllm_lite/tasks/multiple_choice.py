@@ -43,6 +43,8 @@ class MultipleChoice(Task):
         return {f"always {common}": [common] * len(longest), "longest choice": longest}
 
     def of_question(self, record: dict) -> tuple[str, str]:
+        if not isinstance(record["choices"], list):
+            raise TypeError("choices is no list")  # caught by read_questions
         letters = LETTERS[: len(record["choices"])]
         if record["answer"] not in list(letters):
             found = f"the answer is {record['answer']!r}, the choices are {', '.join(letters)}"
@@ -53,7 +55,7 @@ class MultipleChoice(Task):
 
 TASK = MultipleChoice(
     name="multiple_choice",
-    version=2,
+    version=3,
     title="Multiple choice",
     instruction="Answer the question with the letter of the right choice.",
     lead="Question",

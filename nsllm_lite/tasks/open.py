@@ -26,7 +26,7 @@ class Open(Task):
 
 TASK = Open(
     name="open",
-    version=2,
+    version=3,
     title="Open questions",
     instruction="Answer the question with the result alone: a number, a formula or a few words.",
     lead="Question",

@@ -1,5 +1,6 @@
 """Loads task sets: the items that are scored, and the few-shot examples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.evals import Eval, TaskFile
 from nsllm_lite.tasks.bundled import bundled
-from nsllm_lite.tasks.items import Item, normal, read_items
+from nsllm_lite.tasks.items import Item, normal, prompt_key, read_items
 from nsllm_lite.tasks.task import Task, TaskSet, all_tasks
 
 BUNDLED = "bundled"
@@ -50,26 +51,41 @@ def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
     task, items = all_tasks()[file.task], tuple(read_items(Path(file.path)))
     if file.shots:
         pool = tuple(read_items(Path(file.shots)))
-        asked = {normal(item.input) for item in items}
-        if doubled := [item.number for item in pool if normal(item.input) in asked]:
+        kept = {item.number for item in apart(pool, items)}
+        if doubled := [item.number for item in pool if item.number not in kept]:
             found = f"{file.shots}: record {doubled[0]} and {len(doubled) - 1} more are in {file.path} too."
             needed = "Examples must be other items than those that are scored."
             raise UserError("eval-examples-scored", found, needed, "Split the data by document.")
     elif (labels := task.labels_of(items)) and set(labels) == {item.answer for item in bundled(file.task)["test"]}:
-        pool = tuple(task.choose_shots(bundled(file.task)["train"], recipe.seed))
+        pool = tuple(task.choose_shots(apart(bundled(file.task)["train"], items), recipe.seed))
     else:
         shots = task.choose_shots(items, recipe.seed)[: int(MAX_OWN_SHARE * len(items))]
-        print(f"{file.name}: {len(shots)} of its {len(items):,} records are the examples and are not scored")
-        chosen = {shot.number for shot in shots}
-        pool = tuple(item for item in items if item.number in chosen)
-        items = tuple(item for item in items if item.number not in chosen)
+        pool = tuple(item for item in items if item in shots)
+        if scored := apart(items, pool):
+            doing = "the examples, or equal to one, and are not scored"
+            print(f"{file.name}: {len(items) - len(scored)} of its {len(items):,} records are {doing}")
+            items = scored
+        else:
+            pool = ()
     return make_set(file.name, task, items, pool, recipe, file.path)
+
+
+def apart(pool: Sequence[Item], items: Sequence[Item]) -> tuple[Item, ...]:
+    """What of `pool` shows the answer of none of `items`: it asks something else and has another input or output."""
+    there = set().union(*map(_keys, items))
+    return tuple(item for item in pool if there.isdisjoint(_keys(item)))
+
+
+def _keys(item: Item) -> set[tuple[str, ...]]:
+    text = normal(item.input)
+    return {prompt_key(item)} | ({("", text, item.answer)} if text else set())
 
 
 def make_set(
     name: str, task: Task, items: tuple[Item, ...], pool: tuple[Item, ...], recipe: Eval, where: str
 ) -> TaskSet:
-    """A checked set of at most `recipe.max_items` items, spread evenly over the file."""
+    """A checked set of at most `recipe.max_items` items, spread evenly over the file; none of them is in its pool."""
+    pool = apart(pool, items)
     task.require_fit((*items, *pool), where)
     labels = task.labels_of((*items, *pool))
     if recipe.max_items and len(items) > recipe.max_items:

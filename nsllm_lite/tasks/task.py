@@ -9,7 +9,7 @@ import hashlib
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Making(NamedTuple):
 class ItemOrReason(NamedTuple):
     """A record of an instruction file or, where `reason` is not empty, why there is none."""
 
-    item: dict[str, str] | None
+    item: dict[str, Any] | None
     reason: str = ""
 
 
@@ -56,9 +56,12 @@ class TaskSet:
 
     @property
     def sha256(self) -> str:
-        """Identity of what is asked: the task's version, items and examples."""
-        rows = [[(item.instruction, item.input, item.output) for item in row] for row in (self.items, self.shots)]
-        return sha256_json([self.task.name, self.task.version, rows])
+        """Identity of what is asked and of what floors learn from: version, items, examples, pool and labels."""
+        rows = [
+            [(item.instruction, item.input, item.output, item.place) for item in row]
+            for row in (self.items, self.shots, self.pool)
+        ]
+        return sha256_json([self.task.name, self.task.version, rows, self.labels])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,14 @@ def test_duplicates_and_what_contradicts_itself():
     assert found["ceiling"] == pytest.approx(5 / 6)
 
 
+def test_the_same_input_under_another_instruction_is_another_question():
+    found = audit.duplicates(
+        [Item(number, "", str(number), {}, f"What is {number}?") for number in range(4)]
+        + [Item(4, "A text.", "x", {}, "Name it."), Item(5, "A text.", "y", {}, "Date it.")]
+    )
+    assert (found["exact"], found["normalised"], found["conflicting"], found["ceiling"]) == (0, 0, 0, 1.0)
+
+
 def test_characters():
     rows = items(
         ("lost \ufffd\ufffd here", "and \ufffd"), ("cafÃ© au lait", "x"),

@@ -1,6 +1,7 @@
 """Whole evaluations of tiny models: the numbers follow from the answers on disk, and a stopped one goes on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_everything_is_there_and_said(two):
 
 def test_accuracy_is_what_the_predictions_say(two):
     folder, results = two
-    path = folder / "eval/predictions/one/own_multiple_choice.few-shot.jsonl"
+    (path,) = (folder / "eval/predictions/one").glob("own_multiple_choice~*.few-shot.jsonl")
     predictions = read_predictions(path)
     assert sorted(found.item for found in predictions) == list(range(8))  # of 9 one is the example
     sets = evaluating.load_sets(eval_recipe(folder, {"one": folder}))
@@ -96,9 +97,9 @@ def test_a_stopped_evaluation_goes_on(two, talker, other_talker, capsys):
     folder, results = two
     before = {path: path.read_text() for path in (folder / "eval/predictions").rglob("*.jsonl")}
     (folder / "eval/manifest.json").unlink()
-    cut = folder / "eval/predictions/two/own_title.few-shot.jsonl"
+    (cut,) = (folder / "eval/predictions/two").glob("own_title~*.few-shot.jsonl")
     cut.write_text(before[cut][: len(before[cut]) // 2])  # in the middle of a line
-    (folder / "eval/predictions/two/own_open.few-shot.jsonl").unlink()
+    next((folder / "eval/predictions/two").glob("own_open~*.few-shot.jsonl")).unlink()
     again = evaluate(eval_recipe(folder, {"one": talker, "two": other_talker}))
     assert again == results
     for path, text in before.items():
@@ -118,6 +119,16 @@ def test_another_recipe_does_not_overwrite(two, talker):
     folder, _ = two
     with raises("finished-result-differs", folder / "eval", "models"):
         evaluate(eval_recipe(folder, {"one": talker}))
+
+
+def test_distinct_names_have_distinct_predictions(tmp_path):
+    names = ["a_b", "a/b", "a b", "a?b", "Qwen3-8B_v1.5+x", ".", "..", "_", "_."]
+    one = evaluating.load_sets(eval_recipe(tmp_path, {"m": tmp_path}))[0]
+    paths = [evaluating.Asked(name, "few-shot", one).path(tmp_path).resolve() for name in names]
+    paths += [evaluating.Asked("m", "few-shot", replace(one, name=name)).path(tmp_path).resolve() for name in names]
+    assert len(set(paths)) == 2 * len(names)
+    assert {path.parents[1] for path in paths} == {tmp_path / "predictions"}
+    assert (paths[0].parent.name, paths[4].parent.name) == (names[0], names[4])
 
 
 class Said:

@@ -164,6 +164,7 @@ def test_what_is_wrong_is_said(corpus, tmp_path, monkeypatch):
         make_tasks(tasks_of(corpus, tmp_path / "out", ["no/such"]))
     for broken, found in (
         (question(0, "p", answer="E"), "'E', the choices are A, B, C, D"),
+        (question(0, "p", choices="Iron", answer="B"), "choices is no list"),
         (question(0, "p", kind="essay"), "kind is 'essay'"),
         (question(0, "p", kind="open", answer=0.5), "output is no text"),
         ({"id": "x"}, "KeyError: 'paper'"),

@@ -49,6 +49,14 @@ def test_a_label_in_the_singular():
         ("Only (B) follows from it, as shown", "B"),
         ("", None),
         ("E", None),
+        ("The answer is a photon, so C.", "C"),
+        ("The correct option is a bit hidden: (C)", "C"),
+        ("The answer is a photon.", None),
+        ("The answer is not A.", None),
+        ("The answer is b.", "B"),
+        ("The answer is (b), a photon", "B"),
+        ("answer: b) a photon", "B"),
+        ("\\boxed{c}", "C"),
     ],
 )
 def test_letters(text, letter):
@@ -101,6 +109,16 @@ def test_results(text, result):
         ("10,000", "10000"),
         ("Mitochondria", "mitochondria."),
         ("sodium  chloride", "Sodium chloride"),
+        ("No", "no"),
+        ("DNA", "dna"),
+        ("2 electrons", "2 Electrons"),
+        ("5 mW", "5mW"),
+        ("10^2", "10²"),
+        ("10 000", "10,000"),
+        ("10\\,000", "10000"),
+        ("2 1/2", "2.5"),
+        ("2½", "2\\frac{1}{2}"),
+        ("xⁿ", "x^n"),
     ],
 )
 def test_equal(answer, right):
@@ -110,8 +128,13 @@ def test_equal(answer, right):
 
 @pytest.mark.parametrize(
     ("answer", "right"),
-    [("4.75", "4.76"), ("act", "cat"), ("(1,2)", "(2,1)"), ("", "3"), ("x", "x^2"), ("9^{9^{9^{9}}}", "3")],
-)
+    [
+        ("4.75", "4.76"), ("act", "cat"), ("(1,2)", "(2,1)"), ("", "3"), ("x", "x^2"), ("9^{9^{9^{9}}}", "3"),
+        ("102", "10²"), ("1019", "10¹⁹"), ("x2", "x²"), ("xn", "xⁿ"), ("3 4", "34"), ("3 4", "7"),
+        ("2 1/2", "21/2"), ("2½", "21/2"), ("Co", "CO"), ("CO2", "Co2"), ("5 mW", "5 MW"), ("5.0 mW", "5 MW"),
+        ("5 Mbar", "5 mbar"), ("5 m/s", "5 M/s"), ("MeV", "meV"), ("x^2", "X^2"), ("\\Delta x", "\\delta x"),
+    ],
+)  # fmt: skip
 def test_not_equal(answer, right, monkeypatch):
     monkeypatch.setattr("nsllm_lite.tasks.answers.COMPARE_SECONDS", 1)
     assert not is_equal(answer, right)

@@ -1,13 +1,21 @@
 """The floors on items whose scores are known by hand."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
+from nsllm_lite.formats.documents import Document
+from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks import floors
 from nsllm_lite.tasks.answers import rouge_l
+from nsllm_lite.tasks.items import item_of
+from nsllm_lite.tasks.sets import make_set
+from nsllm_lite.tasks.task import Making, all_tasks
 from tests.raising import raises
+
+EVAL = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "seed": 0, "tasks": "bundled"}
 
 
 def test_majority():
@@ -34,6 +42,40 @@ def test_the_best_cuts_by_place():
     assert again.tolist() == [predicted[n] for n in shuffled]
     with raises("floors-many-labels", 7):
         floors.position(range(7), list("abcdefg"))
+
+
+def test_items_at_one_place_are_not_cut_apart():
+    labels = list("aaabbb")
+    assert floors.position([0.5] * 6, labels)[1].tolist() in (["a"] * 6, ["b"] * 6)
+    predicted = floors.position([0, 0.5, 0.5, 0.5, 0.5, 1], labels)[1].tolist()
+    assert predicted[1:5] in (["a"] * 4, ["b"] * 4)
+    assert (predicted[0], predicted[5]) == ("a", "b")
+
+
+@pytest.mark.parametrize("max_items", [None, 60])
+def test_the_place_of_a_sentence_is_that_in_its_whole_abstract(max_items):
+    """Abstracts of 3 or 9 sentences in thirds: the place tells the move, also where few sentences are sampled."""
+    moves = ("Background", "Methods", "Results")
+    items = []
+    for paper in range(40):
+        parts = tuple((move, "It is so. " * (1 + 2 * (paper % 2))) for move in moves)
+        document = Document(f"d{paper}", "s", "f", "T", "A.", moves=parts)
+        made = [one.item for one in all_tasks()["moves"].of_paper(document, Making([], 100))]
+        assert [one["sentence"] for one in made] == list(range(1, made[0]["sentences"] + 1))
+        items += [item_of(one | {"input": f"{one['input']} {one['id']}"}, len(items) + n) for n, one in enumerate(made)]
+    recipe = recipes.validate(EVAL | {"max_items": max_items}, "x")
+    one = make_set("m", all_tasks()["moves"], tuple(items), (), recipe, "x")
+    assert len(one.items) == (max_items or 240)
+    assert one.task.floors(one, 0)["place in the abstract"] == {"macro_f1": 1.0, "accuracy": 1.0}
+    unplaced = replace(one, items=(*one.items[1:], replace(one.items[0], place=None)))
+    assert "place in the abstract" not in one.task.floors(unplaced, 0), "no floor rather than a wrong one"
+    for record in (
+        {},
+        {"sentence": 4, "sentences": 3},
+        {"sentence": "1", "sentences": 3},
+        {"sentence": 0, "sentences": 2},
+    ):
+        assert item_of({"input": "x", "output": "y"} | record, 0).place is None
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks.bundled import bundled
-from nsllm_lite.tasks.items import Item, choices_of
+from nsllm_lite.tasks.items import Item, choices_of, normal
 from nsllm_lite.tasks.sets import load_sets
 from nsllm_lite.tasks.task import all_tasks
 from tests.raising import raises
@@ -85,6 +86,50 @@ def test_a_file_of_ones_own_gives_its_own_examples_and_does_not_score_them(tmp_p
     assert "2 of its 10 records" in capsys.readouterr().out
 
 
+def test_no_scored_item_is_an_example(tmp_path):
+    """Whether examples come from the file itself, from the sample or from a folder of tasks."""
+    own = sets_of(tmp_path, [(f"Question {n % 7}{'?!'[n % 2]}", str(n % 7)) for n in range(28)], "open")
+    disciplines = ("Biology", "Chemistry", "Computer Science", "Medicine", "Physics")
+    known = [(one.input.upper(), one.answer) for one in bundled("classification")["train"][::2]]
+    rows = known + [(f"Abstract {n}", disciplines[n % 5]) for n in range(10)]
+    sample = sets_of(tmp_path, rows, "classification")
+    for split, numbers in (("train", range(8)), ("test", range(5, 12))):
+        (tmp_path / split).mkdir()
+        lines = [json.dumps({"input": f"Question {n}?", "output": str(n)}) for n in numbers]
+        (tmp_path / split / "open.jsonl").write_text("\n".join(lines))
+    folder = sets_of(tmp_path, [("Question?", "1")] * 9, "open", tasks=str(tmp_path))
+    for one in (own, sample, folder):
+        assert one.shots
+        assert one.items
+        assert not {normal(item.input) for item in one.items} & {normal(item.input) for item in one.pool}
+    assert len(own.items) + 4 * len({normal(shot.input) for shot in own.shots}) == 28
+    assert (len(folder.items), len(folder.pool)) == (7, 5)
+    assert len(sets_of(tmp_path, [("Question?", "1")] * 9, "open").items) == 9, "all are equal: no examples"
+
+
+def test_questions_in_the_instruction_are_told_apart(tmp_path):
+    path = tmp_path / "own.json"
+    rows = [{"instruction": f"What is {n} + 1?", "input": "", "output": str(n + 1)} for n in range(10)]
+    path.write_text(json.dumps(rows))
+    values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": None, "seed": 0}
+    file = {"name": "own", "task": "open", "path": str(path)}
+    assert len(load_sets(recipes.validate({**values, "files": [file]}, "x"))[0].items) == 8
+
+
+def test_what_decides_floors_and_options_is_part_of_a_sets_identity(tmp_path):
+    one = sets_of(tmp_path, [(f"Question {n}?", "ab"[n % 2]) for n in range(20)], "classification")
+    first = one.items[0]
+    others = [
+        replace(one, pool=one.pool[1:]),
+        replace(one, labels=("a", "b", "c")),
+        replace(one, shots=one.shots[1:]),
+        replace(one, items=(replace(first, place=0.5), *one.items[1:])),
+        replace(one, items=(replace(first, instruction="Say it."), *one.items[1:])),
+    ]
+    assert len({one.sha256, *(other.sha256 for other in others)}) == 6
+    assert replace(one, name="other").sha256 == one.sha256
+
+
 def test_the_samples_labels_take_the_samples_examples(tmp_path):
     disciplines = ("Biology", "Chemistry", "Computer Science", "Medicine", "Physics")
     found = sets_of(tmp_path, [(f"Abstract {n}", disciplines[n % 5]) for n in range(10)], "classification")
@@ -97,6 +142,12 @@ def test_examples_that_are_asked_too_are_refused(tmp_path):
     path.write_text(json.dumps({"input": "question 3", "output": "3"}) + "\n")
     with raises("eval-examples-scored", f"{path}: record 0 ", tmp_path / "own.json"):
         sets_of(tmp_path, [(f"Question {n}?", str(n)) for n in range(10)], "open", shots=str(path))
+
+
+def test_the_choices_of_a_question_with_a_list_of_references():
+    references = "\n".join(f"B. Author {n}" for n in range(12))
+    assert choices_of(f"Which?\nA. iron\nB. gold\n{references}") == {"A": "iron", "B": "gold"}
+    assert choices_of("\n".join(f"{letter}. {letter}" for letter in "ABCDEFGHIJ")).keys() == set("ABCDEFGHIJ")
 
 
 def test_a_file_that_does_not_fit_its_task(tmp_path):

@@ -98,12 +98,12 @@ def of_ranked(doc: dict, results: list[tuple[float, bool]]) -> dict[str, object]
     task = all_tasks()[doc["task"]]
     answer = doc["options"][max(range(len(results)), key=lambda place: results[place][0])]
     found = task.score(answer, item_of(doc, 0)).parts
-    return found | ({"macro_f1": (doc["output"], answer)} if "macro_f1" in task.metrics else {})
+    return found | ({"macro_f1": (doc["output"], answer, doc["options"])} if "macro_f1" in task.metrics else {})
 
 
-def macro_f1(pairs: list[tuple[str, str]]) -> float:
-    labels = sorted({gold for gold, _ in pairs})
-    golds, given = zip(*pairs, strict=True)
+def macro_f1(answered: list[tuple[str, str, list[str]]]) -> float:
+    """Of (gold, given, labels) of each item; the labels are the same for all."""
+    golds, given, (labels, *_) = zip(*answered, strict=True)
     return scores.macro_f1(scores.numbered(golds, given, labels), len(labels))
 
 
