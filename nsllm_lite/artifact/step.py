@@ -8,7 +8,7 @@ byte when run again.
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,7 @@ def finish(
 
     `started` is the run's `time.time()`; `measured` holds what differs from machine to machine (speed, memory).
     """
-    versions = {"nsllm-lite": __version__}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "absent"
+    versions = {"nsllm-lite": __version__} | versions_of(PACKAGES)
     write_json(
         out / "times.json",
         {
@@ -110,6 +105,16 @@ def finish(
     )
     manifest = {"verb": verb, "recipe": recipe, "inputs": inputs, "versions": versions, "results": results}
     write_sealed(out / "manifest.json", manifest)
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
 
 
 def utc(seconds: float) -> str:

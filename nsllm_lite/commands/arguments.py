@@ -3,6 +3,8 @@
 import argparse
 import math
 import signal
+import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -16,21 +18,6 @@ from nsllm_lite.recipe.values import Strict, options_of
 
 DESCRIPTION = "Adapt an open LLM to natural science by two-phase continued pretraining on one GPU."
 
-EPILOG = """examples:
-  nsllm-lite phase1                                   the tiny CPU run: corpus, base, phase 1, merge
-  nsllm-lite phase1 --corpus papers/                  the real run, model chosen by the card
-  nsllm-lite train recipes/nano/phase1.yaml out=runs/short budget.steps=50 budget.tokens=51200 --run runs/nano
-  nsllm-lite merge --base DIR --adapter DIR --out DIR
-`nsllm-lite VERB --help` has each verb's own, with the units and defaults of its options.
-
-exit status:
-  0    done, or it was done already
-  2    wrong input: nothing was lost, the message says what to do and ends with its [code]
-  3    the run stopped itself (a non-finite loss, out of memory), or a check of `doctor` failed
-  75   the time of --max-hours is up; the same command continues
-  130  interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; the same command continues
-"""
-
 
 class Verb(NamedTuple):
     """`does` is a sentence without its stop, `examples` are whole commands."""
@@ -39,74 +26,9 @@ class Verb(NamedTuple):
     examples: tuple[str, ...]
 
 
-WORDS = {
-    "phase1": Verb(
-        "corpus, phase 1 on titles and abstracts, merge: dumps -> model 1",
-        (
-            "nsllm-lite phase1",
-            "nsllm-lite phase1 --corpus papers/ --general wikitext/ --out runs/first",
-            "nsllm-lite phase1 phase1.budget.steps=50 phase1.budget.tokens=51200 corpus.min_chars=100",
-            "nsllm-lite phase1 --only corpus --recipes recipes/nano",
-        ),
-    ),
-    "phase2": Verb(
-        "phase 2 on experimental sections from model 1, merge: -> model 2",
-        ("nsllm-lite phase2", "nsllm-lite phase2 --corpus papers/ --out runs/first phase2.adapter.rank=128"),
-    ),
-    "two-phase": Verb(
-        "both phases and the report",
-        ("nsllm-lite two-phase", "nsllm-lite two-phase --corpus papers/ --size 4b"),
-    ),
-    "eval-run": Verb(
-        "scores of the run's models on its tasks: base, phase 1, phase 2, merged and adapter",
-        ("nsllm-lite eval-run", "nsllm-lite eval-run --out runs/first eval.max_items=100"),
-    ),
-    "instruct": Verb(
-        "instruction tuning of model 2 on the tasks' training items, merge, scores: -> model-sft",
-        ("nsllm-lite instruct", "nsllm-lite instruct --out runs/first sft.adapter.rank=32"),
-    ),
-    "plan": Verb(
-        "print the model, memory, disk, download and tokens of a run; start nothing",
-        (
-            "nsllm-lite plan --corpus papers/ --vram 24",
-            "nsllm-lite plan --size 8b --vram 24 --all --price 2.5",
-            "nsllm-lite plan --size 4b phase1.adapter.rank=128 --vram 16 --json",
-        ),
-    ),
-    "audit": Verb(
-        "what is wrong with evaluation or instruction files {input, output}",
-        ("nsllm-lite audit test.json train.json --out audit.json", "nsllm-lite audit test.json --json"),
-    ),
-    "doctor": Verb(
-        "does this machine train and merge right? Checks on a tiny model, under two minutes",
-        ("nsllm-lite doctor", "nsllm-lite doctor --json"),
-    ),
-    "runs": Verb(
-        "list the steps found in a folder: tokens, losses before and after, what each was made from",
-        ("nsllm-lite runs", "nsllm-lite runs runs/first --json"),
-    ),
-    "show": Verb(
-        "where a model comes from, back to its raw sources, with the curves of all its training as one PNG",
-        (
-            "nsllm-lite show runs/first",
-            "nsllm-lite show runs/first/model2 --out lineage.png",
-            "nsllm-lite show runs/first --html report.html",
-            "nsllm-lite show DIR --json",
-        ),
-    ),
-    "init": Verb(
-        "write a starter project: recipes, Makefile, .gitignore and README",
-        ("nsllm-lite init my-run", "nsllm-lite init my-run --recipe nano"),
-    ),
-    "completion": Verb(
-        "print a script that completes verbs, options and paths in a shell",
-        (
-            "nsllm-lite completion bash > ~/.local/share/bash-completion/completions/nsllm-lite",
-            "nsllm-lite completion zsh > ~/.zfunc/_nsllm-lite",
-            "nsllm-lite completion fish > ~/.config/fish/completions/nsllm-lite.fish",
-        ),
-    ),
-}
+_STATED = tomllib.loads(resources.files(__package__).joinpath("verbs.toml").read_text(encoding="utf-8"))
+EPILOG = _STATED.pop("epilog")
+WORDS = {name: Verb(stated["does"], tuple(stated["examples"])) for name, stated in _STATED.items()}
 CHAIN_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
 
 SAVE_SIGNALS = {"USR1": signal.SIGUSR1, "USR2": signal.SIGUSR2}

@@ -5,7 +5,6 @@ Any other exception counts as a failure with its own message.
 """
 
 import copy
-import importlib.metadata
 import platform
 import shutil
 import sys
@@ -21,6 +20,7 @@ import torch
 
 from nsllm_lite import __version__, terminal
 from nsllm_lite.artifact.disk import GIB
+from nsllm_lite.artifact.step import versions_of
 from nsllm_lite.commands import nvidia_driver
 from nsllm_lite.commands.tiny_run import ALL_LINEAR, END_OF_TEXT, STEPS, VOCAB, TinyRun
 from nsllm_lite.formats.rows import Row
@@ -322,10 +322,4 @@ def quiet():  # noqa: ANN201
 
 def versions() -> dict[str, str]:
     found = {"nsllm-lite": __version__, "Python": platform.python_version()}
-    found["platform"] = f"{sys.platform} {platform.machine()}"
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+    return found | {"platform": f"{sys.platform} {platform.machine()}"} | versions_of(PACKAGES)

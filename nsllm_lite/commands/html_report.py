@@ -11,13 +11,7 @@ from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.artifact.lineage import Step
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto }
-td, th { border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: left; white-space: nowrap }
-td.long { white-space: normal; min-width: 24rem }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 13px } img { max-width: 100% }
-h2 { margin-top: 2.5rem; border-bottom: 2px solid #2a7f62 }"""
+STYLE = Path(__file__).with_name("page.css").read_text()
 OUTCOMES = ("in", "kept", "heldout", "duplicate", "dropped", "unused")
 
 

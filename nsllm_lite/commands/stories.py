@@ -287,8 +287,5 @@ def real_command() -> str:
         _, card_bytes, card = find_device()
         _, why = choose_size(card_bytes / GIB if card_bytes else None)
     except UserError:
-        return (
-            "The real run: no NVIDIA card that can do it is visible here. On a machine with one (22 GiB or more for "
-            f"Qwen3-8B-Base):\n  {words}"
-        )
+        return f"The real run needs an NVIDIA card (22 GiB or more for Qwen3-8B-Base), and none is here:\n  {words}"
     return f"The real run on this {card}: {why}\n  {words}"
