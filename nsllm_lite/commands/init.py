@@ -10,7 +10,6 @@ from nsllm_lite.commands.recipe_folder import INSTALLED, pick_size
 from nsllm_lite.errors import UserError, did_you_mean
 
 NANO = "nano"
-
 STARTER = INSTALLED.parent / "starter"
 
 

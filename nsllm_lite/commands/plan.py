@@ -24,7 +24,6 @@ PEAK_TFLOPS = {
 """Dense bf16 datasheet peaks (of the T4, which has no bf16, fp16), by a word of the card's name."""
 
 ASSUMED_MFU = 0.3  # by the 4N convention; assumed, not measured here
-
 BITS_A_PARAMETER = 2  # that a LoRA parameter can take up. Source: Allen-Zhu and Li, arXiv 2404.05405
 BITS_A_TOKEN = 3  # of scientific English to an 8B base model; assumed
 
