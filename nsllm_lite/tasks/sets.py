@@ -85,7 +85,9 @@ def make_set(
     name: str, task: Task, items: tuple[Item, ...], pool: tuple[Item, ...], recipe: Eval, where: str
 ) -> TaskSet:
     """A checked set of at most `recipe.max_items` items, spread evenly over the file; none of them is in its pool."""
-    pool = apart(pool, items)
+    pool, given = apart(pool, items), len(pool)
+    if len(pool) < given:
+        print(f"{name}: {given - len(pool)} of its {given:,} examples are scored too, and left out")
     task.require_fit((*items, *pool), where)
     labels = task.labels_of((*items, *pool))
     if recipe.max_items and len(items) > recipe.max_items:

@@ -86,7 +86,7 @@ def test_a_file_of_ones_own_gives_its_own_examples_and_does_not_score_them(tmp_p
     assert "2 of its 10 records" in capsys.readouterr().out
 
 
-def test_no_scored_item_is_an_example(tmp_path):
+def test_no_scored_item_is_an_example(tmp_path, capsys):
     """Whether examples come from the file itself, from the sample or from a folder of tasks."""
     own = sets_of(tmp_path, [(f"Question {n % 7}{'?!'[n % 2]}", str(n % 7)) for n in range(28)], "open")
     disciplines = ("Biology", "Chemistry", "Computer Science", "Medicine", "Physics")
@@ -104,6 +104,7 @@ def test_no_scored_item_is_an_example(tmp_path):
         assert not {normal(item.input) for item in one.items} & {normal(item.input) for item in one.pool}
     assert len(own.items) + 4 * len({normal(shot.input) for shot in own.shots}) == 28
     assert (len(folder.items), len(folder.pool)) == (7, 5)
+    assert "open: 3 of its 8 " in capsys.readouterr().out
     assert len(sets_of(tmp_path, [("Question?", "1")] * 9, "open").items) == 9, "all are equal: no examples"
 
 
