@@ -17,6 +17,7 @@ from nsllm_lite.recipe.train import Execution
 from nsllm_lite.safety import HUB_ID
 
 Run = dict[str, Recipe]  # name of a step -> its recipe
+Lines = list[tuple[str, str]]
 
 PEAK_TFLOPS = {
     "H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155, "T4": 65,
@@ -99,9 +100,6 @@ def _choose(run: Run, size: ModelSize, device: str, card_bytes: int | None) -> E
             raise
         todo = f"Take a smaller model. {_nearest_words(run, row_tokens, card_bytes)}"
         raise UserError("run-does-not-fit", f"The model does not fit the card: {error}", todo) from None
-
-
-Lines = list[tuple[str, str]]
 
 
 def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machine: str) -> Lines:

@@ -113,7 +113,7 @@ def partial_folder(out: Path, identity: dict) -> Iterator[Path]:
     marker = partial / "merging.json"
     if not marker.is_file() or marker.read_text() != json.dumps(identity, sort_keys=True):
         left = [path for path in partial.iterdir() if path.name not in (marker.name, f"{marker.name}.part")]
-        if left and not marker.is_file():
+        if left and not any((partial / name).is_file() for name in (marker.name, "manifest.json")):
             found = f"{partial} holds {left[0].name}, which no merge has written."
             raise UserError("merge-partial-in-use", found, f"Move that folder away, or {WRITE_ELSEWHERE}.")
         for path in left:

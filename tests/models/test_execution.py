@@ -303,7 +303,7 @@ def test_a_run_on_a_card_tells_how_well_it_was_predicted(monkeypatch, tmp_path, 
     in_torch = sum(need.values()) - CONTEXT_BYTES
     monkeypatch.setattr(outputs, "peak_memory_bytes", lambda device: in_torch / 1.25)
     inputs = SimpleNamespace(size=size, rows=SimpleNamespace(totals=SimpleNamespace(row_tokens=4096)))
-    measured = outputs.measure(asked, inputs, how, "a card", 1_000_000, 100.0)
+    measured = outputs.measure(asked, inputs, how, "a card", 2_000_000, 100.0, 2)
     assert measured["memory_error"] == pytest.approx(0.25)
     assert measured["predicted_memory_gib"] == pytest.approx(in_torch / GIB, abs=0.01)
     assert known_speed("a card")["flops"] == flops_per_token(size) * 10_000
