@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from nsllm_lite.corpus.build import build
 from nsllm_lite.formats.documents import read_documents
@@ -59,6 +60,7 @@ def test_real_dumps_with_the_real_tokenizer(real_data, tmp_path):
     assert any("Materials and Methods" in s.heading for d in plos.values() for s in d.sections)
 
 
+@pytest.mark.pictures
 def test_everything_in_one_run(real_data, tmp_path):
     """All folders as one source: nothing stops the build, the ledger adds up to the last record, and where it must drop
     it does."""
