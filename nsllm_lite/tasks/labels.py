@@ -25,9 +25,6 @@ class LabelTask(Task):
     def parse(self, text: str, options: Sequence[str]) -> str | None:
         return parse_label(text, options)
 
-    def compare(self, answer: str, item: Item) -> float:
-        return float(answer == item.answer)
-
     def results(self, answers: Sequence[str | None], asked: TaskSet) -> dict[str, tuple[Results, Metric]]:
         rows = scores.numbered([item.answer for item in asked.items], answers, asked.labels)
         return {

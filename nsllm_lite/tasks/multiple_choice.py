@@ -16,9 +16,6 @@ class MultipleChoice(Task):
     def parse(self, text: str, options: Sequence[str]) -> str | None:
         return parse_letter(text, options)
 
-    def compare(self, answer: str, item: Item) -> float:
-        return float(answer == item.answer)
-
     def options(self, item: Item, labels: Sequence[str]) -> tuple[str, ...]:
         """The letters of its choices."""
         return tuple(item.choices)

@@ -20,9 +20,6 @@ class Open(Task):
     def floors(self, asked: TaskSet, seed: int) -> dict[str, dict[str, float]]:
         return {"commonest answer": {"accuracy": majority([item.answer for item in asked.items])}}
 
-    def of_question(self, record: dict) -> tuple[str, str]:
-        return record["question"], record["answer"]
-
 
 TASK = Open(
     name="open",

@@ -7,6 +7,7 @@ Source of the six tasks: NSLLM's evaluation files (github.com/hsc748NLP/NSLLM).
 
 import hashlib
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -65,8 +66,8 @@ class TaskSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """One task. A file of a task makes one, `TASK`, of a subclass that has at least `parse` and `compare`."""
+class Task(ABC):
+    """One task. A file of a task makes one, `TASK`, of a subclass that has at least `parse`."""
 
     name: str
     version: int
@@ -89,13 +90,13 @@ class Task:
     question_kind: ClassVar[str] = ""
     """`kind` of the lines of question files that are items of this task."""
 
+    @abstractmethod
     def parse(self, text: str, options: Sequence[str]) -> str | None:
         """The answer in a generated text; None where there is none, which counts as wrong."""
-        raise NotImplementedError
 
     def compare(self, answer: str, item: Item) -> float:
-        """From 0 to 1, how far an answer is the item's own."""
-        raise NotImplementedError
+        """From 0 to 1, how far an answer is the item's own; here 1 where it is the same text."""
+        return float(answer == item.answer)
 
     def score(self, answer: str | None, item: Item) -> Score:
         """The score of what `parse` returned."""
@@ -128,7 +129,7 @@ class Task:
         """What the item may be answered with; () where that is open."""
         return tuple(labels)
 
-    def require_fit(self, items: Sequence[Item], where: str) -> None:
+    def require_fit(self, items: Sequence[Item], where: str) -> None:  # noqa: B027 (most tasks take any item)
         """Raises UserError where an item of a file is none of this task."""
 
     def instruction_of(self, item: Item) -> str:
@@ -174,7 +175,7 @@ class Task:
 
     def of_question(self, record: dict) -> tuple[str, str]:
         """(input, output) of a question of this task's kind; KeyError, TypeError or ValueError where it is unfit."""
-        raise NotImplementedError
+        return record["question"], record["answer"]
 
     def record(self, name: str, document: str, text: str, answer: str, labels: Sequence[str] = ()) -> dict[str, str]:
         """A record of an instruction file."""
