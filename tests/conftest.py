@@ -49,7 +49,7 @@ def _pictures_are_blank(request, monkeypatch):
         monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).write_bytes(BLANK_PNG))
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _frozen_heap():
     """TRL and accelerate collect garbage after each training, over all that the libraries hold."""
     gc.freeze()
@@ -96,7 +96,7 @@ def make_rows(path: Path, num_rows: int, source: str, seed: int) -> Path:
 
 @pytest.fixture(scope="session")
 def pico(tmp_path_factory) -> Path:
-    """A folder with a tokenizer, rows/{papers,general}/{train,heldout} and an untrained base model."""
+    """A folder: a tokenizer, rows/{papers,general}/{train,heldout}, and untrained models, base and deep (2 layers)."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     from nsllm_lite.models.loading import build_base
@@ -114,15 +114,16 @@ def pico(tmp_path_factory) -> Path:
         (("papers", "train", 40), ("papers", "heldout", 8), ("general", "train", 20), ("general", "heldout", 8))
     ):
         make_rows(root / "rows" / source / split, count, source, seed)
-    base = build_base(ModelShape(**SHAPE, tokenizer=str(root / "tokenizer")), root / "tokenizer", 0, seed=1)
-    base.save_pretrained(root / "base")
-    for path in (root / "tokenizer").iterdir():
-        (root / "base" / path.name).write_text(path.read_text())
+    for name, num_layers in (("base", 1), ("deep", 2)):
+        shape = ModelShape(**{**SHAPE, "num_layers": num_layers}, tokenizer=str(root / "tokenizer"))
+        build_base(shape, root / "tokenizer", 0, seed=1).save_pretrained(root / name)
+        for path in (root / "tokenizer").iterdir():
+            (root / name / path.name).write_text(path.read_text())
     return root
 
 
 SHAPE = {
-    "hidden_size": 64, "intermediate_size": 128, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16,
+    "hidden_size": 64, "intermediate_size": 128, "num_layers": 1, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16,
     "tied_embeddings": False,
 }  # fmt: skip
 
@@ -151,9 +152,9 @@ def pico_values(pico: Path, out: Path) -> dict:
         "replay": {"rows": str(rows / "general/train"), "share": 0.15, "max_epochs": 4},
         "evaluation": {
             "domain_rows": str(rows / "papers/heldout"), "general_rows": str(rows / "general/heldout"),
-            "every_steps": 4, "max_rows": 8,
+            "every_steps": 4, "max_rows": 4,
         },
-        "samples": {"count": 1, "prompt_tokens": 4, "new_tokens": 4},
+        "samples": {"count": 0, "prompt_tokens": 4, "new_tokens": 4},
         "checkpoint_steps": 4,
         "keep_checkpoints": 2,
         "seed": 3,

@@ -17,6 +17,7 @@ from tests.corpus.small import paper, prose, values, write_lines
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 NSLLM = ("-m", "nsllm_lite.cli")
+pytestmark = pytest.mark.slow
 
 
 def code(start: str) -> str:

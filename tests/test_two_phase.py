@@ -9,6 +9,7 @@ import pytest
 from nsllm_lite import cli
 from nsllm_lite.artifact.step import manifest_sha256, read_manifest
 from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.tasks import scores
 from tests.train.test_sft import make_home
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,8 @@ FEW = [
 def nsllm(monkeypatch, capsys):
     """Calls the command line from the project's folder; returns (exit status, output)."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(scores, "RESAMPLES", 100)
+    monkeypatch.setattr(scores, "PERMUTATIONS", 200)
 
     def call(*words: str) -> tuple[int, str]:
         status = cli.main([str(word) for word in words])
@@ -37,7 +40,6 @@ def nsllm(monkeypatch, capsys):
     return call
 
 
-@pytest.mark.pictures
 def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     out = tmp_path / "run"
     status, text = nsllm("phase1", "--out", out, *FEW)

@@ -5,12 +5,13 @@ the model; those that are not found are left out. Its words are in `card.md`.
 """
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment
+from jinja2 import Environment, Template
 
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.lineage import Step, corpus_of, finished_step, steps_behind
@@ -45,6 +46,13 @@ def add_scores(folder: Path, recipe: Merge, base: Base, adapters: list[Adapter],
         print(f"{path}: now has the scores of its evaluation")
 
 
+@cache
+def template() -> Template:
+    page = Environment(trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {"cell": as_cell, "n": "{:,}".format}
+    return page.from_string(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
+
+
 def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, scores: list[EvalResult]) -> str:
     steps = steps_behind(*(adapter.folder for adapter in adapters), recipe.base)[::-1]
     trainings = [step for step in steps if step.about.curves]
@@ -60,9 +68,7 @@ def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, s
         from nsllm_lite.merge.compare import table
 
         values["comparison"] = table(results["comparison"])
-    page = Environment(trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {"cell": as_cell, "n": "{:,}".format}
-    body = page.from_string(Path(__file__).with_suffix(".md").read_text(encoding="utf-8")).render(values)
+    body = template().render(values)
     front = metadata(recipe, base, adapters, results, trainings, corpora, scores).to_yaml().strip()
     return f"---\n{front}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 

@@ -13,8 +13,6 @@ from nsllm_lite.recipe import load as recipes
 from tests.corpus.small import digests, paper, prose, values
 from tests.raising import raises
 
-pytestmark = pytest.mark.pictures
-
 
 def full_text(number):
     sections = [{"heading": h, "text": prose(s + number, 80)} for s, h in ((2000, "Methods"), (3000, "Results"))]
@@ -64,13 +62,18 @@ def in_one_process(corpus):
     return digests(Path(made.out))
 
 
-def test_two_workers_make_the_same_corpus(corpus, in_one_process):
-    made = corpus("two", execution={"workers": 2})
-    build.build(made)
-    assert len(in_one_process) > 15
-    assert digests(Path(made.out)) == in_one_process
+def test_two_workers_make_the_same_corpus(corpus, monkeypatch):
+    monkeypatch.setattr(shards, "TASK_BYTES", 6000)
+    alone, shared = corpus("alone"), corpus("shared", execution={"workers": 2})
+    build.build(alone)
+    build.build(shared)
+    made = digests(Path(alone.out))
+    assert sum(name.startswith("documents/") for name in made) >= 5
+    assert digests(Path(shared.out)) == made
 
 
+@pytest.mark.slow
+@pytest.mark.pictures
 def test_a_local_chain_of_two_workers_makes_the_same_corpus_and_goes_on_where_it_ended(corpus, in_one_process):
     pytest.importorskip("datatrove")
     made = corpus("chain")
@@ -83,6 +86,7 @@ def test_a_local_chain_of_two_workers_makes_the_same_corpus_and_goes_on_where_it
     cluster.executors(made, "local", num_ranks=2, workers=1)[5].run()  # another division serves as well
     assert [path for path in answers if path.stat().st_mtime_ns != written[path]] == [answers[1]]
     chain[6].run()
+    assert len(in_one_process) > 15
     assert digests(Path(made.out)) == in_one_process
     times = Path(made.out, "times.json").stat()
     cluster.executors(made, "local", num_ranks=2, workers=1)[6].run()  # finished: nothing is done again

@@ -6,6 +6,16 @@ from pathlib import Path
 import pytest
 
 from nsllm_lite.recipe.train import ModelShape
+from nsllm_lite.tasks import scores
+
+
+@pytest.fixture(autouse=True, scope="package")
+def few_resamples():
+    """What 1,000 of them give is seen in tests/tasks/test_scores.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores, "RESAMPLES", 100)
+        patch.setattr(scores, "PERMUTATIONS", 200)
+        yield
 
 
 @pytest.fixture(scope="session")

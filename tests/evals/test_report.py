@@ -18,7 +18,7 @@ def report_recipe(pico, root: Path) -> Report:
     return Report(
         kind="report", out=str(root / "report"), base=str(pico / "base"), phase1=str(root / "phase1"),
         model1=str(root / "model1"), phase2=str(root / "phase2"), model2=str(root / "model2"), abstract_rows=rows,
-        experiment_rows=rows, general_rows=str(pico / "rows/general/heldout"), max_rows=8,
+        experiment_rows=rows, general_rows=str(pico / "rows/general/heldout"), max_rows=4,
     )  # fmt: skip
 
 

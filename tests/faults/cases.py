@@ -7,6 +7,7 @@ from tests.conftest import ROW_TOKENS, pico_values
 from tests.corpus.small import make_papers, values
 from tests.evals.conftest import make_talker
 from tests.merge.make import make_adapter, make_base
+from tests.train.test_cpt import SAMPLED
 from tests.train.test_sft import make_home, sft_values
 
 
@@ -26,7 +27,8 @@ def corpus_in_two_processes(folder: Path, pico: Path) -> dict:
 
 def train(folder: Path, pico: Path) -> dict:
     budget = {"steps": 24, "tokens_per_step": 4 * ROW_TOKENS, "tokens": 24 * 4 * ROW_TOKENS}
-    return {"recipe": {**pico_values(pico, folder / "out"), "budget": budget, "checkpoint_steps": 3}}
+    changes = {"budget": budget, "checkpoint_steps": 3, "samples": SAMPLED}
+    return {"recipe": {**pico_values(pico, folder / "out"), **changes}}
 
 
 def sft(folder: Path, pico: Path) -> dict:

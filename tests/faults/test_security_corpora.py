@@ -90,6 +90,7 @@ def test_the_entities_do_harm_to_a_parser_that_resolves_them(tmp_path):
 
 @pytest.mark.parametrize("attack", DOCTYPES)
 @pytest.mark.parametrize("kind", XML)
+@pytest.mark.timed
 def test_xml_reads_no_other_file_reaches_no_network_and_does_not_grow(tmp_path, monkeypatch, kind, attack):
     def refuse(*_):
         raise AssertionError("XML reached for the network")
@@ -310,6 +311,7 @@ def test_latex_inputs_nothing_from_outside_and_runs_nothing(tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.timed
 def test_macros_that_double_end(tmp_path):
     doubling = "".join(rf"\newcommand{{\{chr(98 + n)}}}{{\{chr(97 + n)}\{chr(97 + n)}}}" for n in range(25))
     (tmp_path / "a.tex").write_text(

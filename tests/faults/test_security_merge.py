@@ -58,6 +58,7 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("attack", TEMPLATES)
+@pytest.mark.timed
 def test_a_chat_template_can_neither_leave_its_sandbox_nor_run_for_ever(talker, monkeypatch, marker, attack):
     monkeypatch.setattr(safety, "CHAT_SECONDS", 0.5)
     engine = open_engine(str(talker), device="cpu", how=EvalExecution())
@@ -226,6 +227,7 @@ ANSWERS += [f"\\boxed{{1+{PYTHON}}}", f"(1).__class__.__base__+{PYTHON}", "9**9*
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.timed
 def test_what_a_model_answers_is_read_as_mathematics_and_never_as_python(marker, monkeypatch, answer):
     """SymPy's own parser evaluates Python; nothing of a model's answer may come to it."""
     monkeypatch.setattr("nsllm_lite.tasks.answers.COMPARE_SECONDS", 1)

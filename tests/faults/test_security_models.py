@@ -194,6 +194,7 @@ EVIL_SETTINGS = {
 
 
 @pytest.mark.parametrize("attack", EVIL_SETTINGS)
+@pytest.mark.timed
 def test_settings_of_an_adapter_fetch_import_and_hang_nothing(pair, tmp_path, monkeypatch, capsys, attack):
     base, adapter = pair
     (tmp_path / "evil_module.py").write_text(CODE)

@@ -88,12 +88,12 @@ def offences(tree: ast.AST) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_code_is_run_that_is_not_the_projects_own(path):
-    found = offences(ast.parse(path.read_text()))
-    if path.name == "doctor.py":  # its own tiny model
-        found = [word for word in found if not word.startswith("AutoModelForCausalLM.from_pretrained without")]
-    assert not found
+def test_no_code_is_run_that_is_not_the_projects_own():
+    for path in SOURCES:
+        found = offences(ast.parse(path.read_text()))
+        if path.name == "doctor.py":  # its own tiny model
+            found = [word for word in found if not word.startswith("AutoModelForCausalLM.from_pretrained without")]
+        assert not found, path
 
 
 def test_what_is_forbidden_is_found():

@@ -90,7 +90,7 @@ def test_other_adapters(changes):
 def on_pico(pico, cheap=True, whole=0, fused=True, compiled=False, **options) -> PackedLM:
     """NF4 on the CPU, with LoRA that has moved."""
     options = {"quantisation": "nf4", "double_quantisation": True, "compute_dtype": "float32", **options}
-    base = load_base(pico / "base", device="cpu", **options)
+    base = load_base(pico / "deep", device="cpu", **options)
     if whole:
         recompute_layers(base, whole)
     adapter = Adapter(rank=4, alpha=8, rslora=True, targets=ALL_LINEAR)

@@ -1,4 +1,4 @@
-"""A pico base with an adapter, and slices as small as they go."""
+"""A pico base with an adapter, and small slices."""
 
 import shutil
 from pathlib import Path
@@ -27,8 +27,8 @@ def copied(pair, tmp_path) -> tuple[Path, Path, Merge]:
 
 @pytest.fixture(autouse=True)
 def pico_sized(monkeypatch):
-    """The least slices, so that pico tensors are cut too; one thread, because more only wait for each other here."""
-    monkeypatch.setattr(weights, "SLICE_BYTES", 1)
+    """The fewest rows a slice, so that pico tensors are cut too; one thread, as more only wait for each other here."""
+    monkeypatch.setattr(weights, "SLICE_BYTES", 4096)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -29,10 +29,19 @@ KINDS = {
     "token_rows": {"trainable_token_indices": {"embed_tokens": [3, 170, 0]}},
 }
 
+LAYERS_ALONE = ("plain", "rslora", "patterns", "some_layers", "dora")  # to which it is the same whether a head is tied
+CONFIGS = (Qwen3Config, Qwen2Config, LlamaConfig, MistralConfig, Gemma2Config)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "tied"),
+    [
+        pytest.param(kind, tied, marks=[pytest.mark.slow] if tied and kind in LAYERS_ALONE else [])
+        for kind in KINDS for tied in (False, True)
+    ],
+)  # fmt: skip
 def test_every_kind_of_adapter_equals_peft(tmp_path, kind, tied):
     base = make_base(tmp_path / "base", tied=tied)
     adapter = make_adapter(base, tmp_path / "adapter", **KINDS[kind])
@@ -49,8 +58,13 @@ def test_every_kind_of_adapter_equals_peft(tmp_path, kind, tied):
     assert results["untied_embeddings"] == (tied and kind in ("saved_both", "saved_head", "saved_embeddings"))
 
 
-@pytest.mark.parametrize("config", [Qwen3Config, Qwen2Config, LlamaConfig, MistralConfig, Gemma2Config])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(
+    ("config", "dtype"),
+    [
+        pytest.param(config, dtype, marks=[pytest.mark.slow] if place and (place + number) % 3 else [])
+        for place, config in enumerate(CONFIGS) for number, dtype in enumerate(DTYPES)
+    ],
+)  # fmt: skip
 def test_every_base_dtype_equals_peft(tmp_path, dtype, config):
     torch.set_num_threads(2)
     base = make_base(tmp_path / "base", dtype, config)

@@ -36,7 +36,7 @@ def split(row: Row) -> list[Row]:
 
 def load(pico, quantisation="nf4"):
     return load_base(
-        pico / "base", quantisation=quantisation, double_quantisation=True, compute_dtype="float32", device="cpu"
+        pico / "deep", quantisation=quantisation, double_quantisation=True, compute_dtype="float32", device="cpu"
     )
 
 
@@ -89,7 +89,7 @@ def test_generate_works_with_the_packed_attention(lm, pico):
 
     ids = torch.tensor([[5, 6, 7, 8]])
     ours = load(pico, "none").generate(ids, max_new_tokens=8, do_sample=False)
-    plain = AutoModelForCausalLM.from_pretrained(pico / "base", attn_implementation="sdpa")
+    plain = AutoModelForCausalLM.from_pretrained(pico / "deep", attn_implementation="sdpa")
     assert torch.equal(ours, plain.generate(ids, max_new_tokens=8, do_sample=False))
 
 

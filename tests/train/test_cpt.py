@@ -22,9 +22,12 @@ from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.train import Adapter, Execution, Schedule, Train
 from nsllm_lite.train import checkpoint, cpt, guards, setup
 from nsllm_lite.train.order import StepOrder, plan_replay
+from tests.conftest import ROW_TOKENS
 from tests.raising import raises
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"
+SHORT = {"steps": 4, "tokens_per_step": 4 * ROW_TOKENS, "tokens": 16 * ROW_TOKENS}
+SAMPLED = {"count": 1, "prompt_tokens": 4, "new_tokens": 4}
 
 
 def metrics(out: Path) -> list[dict]:
@@ -36,7 +39,7 @@ def step_losses(out: Path) -> list[float]:
 
 
 def test_a_run_learns_and_leaves_everything_it_should(pico, pico_recipe):
-    asked = pico_recipe()
+    asked = pico_recipe(model=str(pico / "deep"), samples=SAMPLED)
     results = cpt.train(asked)
     out = Path(asked.out)
     assert step_losses(out) == pytest.approx([float(line) for line in GOLDEN.read_text().split()], abs=1e-4)
@@ -48,7 +51,7 @@ def test_a_run_learns_and_leaves_everything_it_should(pico, pico_recipe):
     for name in ("manifest.json", "times.json", "loss.png", "samples.md", "adapter/adapter_model.safetensors"):
         assert (out / name).stat().st_size > 0, name
     training = json.loads((out / "adapter/training.json").read_text())
-    assert training["base_fingerprint"] == fingerprint_weights(pico / "base")
+    assert training["base_fingerprint"] == fingerprint_weights(pico / "deep")
     targets = json.loads((out / "adapter/adapter_config.json").read_text())["target_modules"]
     assert targets == sorted(targets), "the same bytes in every process"
     tensors = load_file(out / "adapter/adapter_model.safetensors")
@@ -74,7 +77,7 @@ def test_micro_batches_do_not_change_the_losses(pico_recipe, tmp_path):
     losses = {}
     for rows in (1, 2, 4):
         out = tmp_path / f"micro-{rows}"
-        cpt.train(pico_recipe(out=str(out), execution={"device": "cpu", "micro_batch_rows": rows}))
+        cpt.train(pico_recipe(out=str(out), budget=SHORT, execution={"device": "cpu", "micro_batch_rows": rows}))
         losses[rows] = step_losses(out)
     assert losses[1][0] == pytest.approx(losses[4][0], rel=1e-6)
     assert losses[1] == pytest.approx(losses[4], rel=2e-5)
@@ -88,7 +91,8 @@ def test_execution_does_not_change_the_losses(pico_recipe, tmp_path):
     for change in (None, "recompute_cheap", "recompute_layers", "dequantised"):
         out = tmp_path / str(change)
         changes = {change: 1 if change == "recompute_layers" else True} if change else {}
-        cpt.train(pico_recipe(out=str(out), execution={"device": "cpu", "micro_batch_rows": 2, **changes}))
+        execution = {"device": "cpu", "micro_batch_rows": 2, **changes}
+        cpt.train(pico_recipe(out=str(out), budget=SHORT, execution=execution))
         found[change] = step_losses(out), (out / "adapter/nf4.json").read_text()
         frozen = json.loads((out / "execution.json").read_text())
         assert all(frozen[key] == value for key, value in changes.items())
@@ -117,7 +121,7 @@ def test_a_run_with_compiled_layers(pico_recipe, tmp_path, monkeypatch, capsys):
         losses[asked] = step_losses(out)
         frozen = json.loads((out / "execution.json").read_text())
         assert (frozen["compile"], frozen["dequantised"]) == (bool(asked), bool(asked))
-    assert compiled == ["before_attention", "after_attention"] * 2, "of two layers, in the second run only"
+    assert compiled == ["before_attention", "after_attention"], "in the second run only"
     assert losses[True] == pytest.approx(losses[None], rel=2e-5)
 
     frozen.pop("compile")  # as an earlier version wrote it
@@ -140,7 +144,7 @@ def frozen_of(values: dict) -> dict:
 SAVED = {"adamw": {"modules_to_save": ["embed_tokens", "lm_head"]}, "adamw8bit": {"dora": True}}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "paged_adamw8bit"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", pytest.param("paged_adamw8bit", marks=pytest.mark.slow)])
 def test_a_stopped_run_continues_bit_for_bit(pico_recipe, tmp_path, monkeypatch, optimizer):
     changes = {
         "optimizer": pico_recipe().optimizer.model_dump() | {"name": optimizer},
@@ -192,7 +196,7 @@ def assert_clipped(whole: Path, clipped: Path, share: float) -> None:
     norm, change = grad_norm_and_change(whole)
     same_norm, clipped_change = grad_norm_and_change(clipped)
     assert same_norm == norm, "the log tells the norm before clipping"
-    assert len(change) == 14
+    assert len(change) == 7
     assert all(tensor.any() for tensor in change.values())
     assert all(torch.allclose(clipped_change[n], share * change[n], rtol=1e-4, atol=0) for n in change)
 
@@ -532,10 +536,10 @@ def test_dora_trains_and_merges(pico, pico_recipe, tmp_path):
     asked = pico_recipe(adapter=pico_recipe().adapter.model_dump() | {"dora": True})
     cpt.train(asked)
     trained = load_file(Path(asked.out) / "adapter/adapter_model.safetensors")
-    assert sum("magnitude" in name for name in trained) == 14
+    assert sum("magnitude" in name for name in trained) == 7
     values = {"base": str(pico / "base"), "adapter": f"{asked.out}/adapter", "out": str(tmp_path / "merged")}
     values |= {"base_weights": "original", "then_requantize": False, "shard_bytes": 10**9}
-    assert merge(Merge(kind="merge", **values))["num_merged"] == 14
+    assert merge(Merge(kind="merge", **values))["num_merged"] == 7
 
 
 def test_the_head_of_tied_embeddings_is_not_trained_alone(pico, pico_recipe, tmp_path):

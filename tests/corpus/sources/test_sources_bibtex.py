@@ -235,6 +235,7 @@ def test_any_text_is_read_without_an_error(content):
     "unit", ["@a{", "@misc{a,", "{", '"', "\\", "$", " ", "\n", "a ", "@comment{", "@comment{\n", "#a"]
 )
 @pytest.mark.parametrize("before", ["", "@misc{", "@misc{a, title = {", "@misc{a, title = {b}}"])
+@pytest.mark.timed
 def test_no_input_takes_long(before, unit):
     started = time.process_time()
     read(bibtex, before + unit * (60_000 // len(unit)))

@@ -320,6 +320,7 @@ PIECES += ["{{cite:", "{{formula:f1}}", "(REF ", ", ", "\\text{", "aa ,", "a", "
 
 
 @pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.timed
 def test_no_long_line_takes_long(piece):
     line = piece * (100_000 // len(piece))
     record = json.loads(json.dumps(UNARXIVE))

@@ -310,6 +310,7 @@ SIZE = 60_000
 
 
 @pytest.mark.parametrize("preamble", [BOMB, DOUBLING, r"\def\a{\a\a}", r"\def\a{\a}", r"\def\a#1{\a{#1x}}"])
+@pytest.mark.timed
 def test_a_macro_bomb_stays_unexpanded_and_costs_itself_alone(preamble):
     started = time.process_time()
     assert text(r"Before \a{}{} \zz{} after.", preamble + r"\def\zz{still}") == "Before still after."
@@ -323,6 +324,7 @@ def test_a_macro_bomb_stays_unexpanded_and_costs_itself_alone(preamble):
      "(a\\cite{b} ", "\\ref{b}, ", "%\n", "\\",
      "\\usepackage[a", "\\documentclass[", "\\begin{verbatim}", "\\newcommand{\\a}[1]{", "\\begin{a}\\end{a}"],
 )  # fmt: skip
+@pytest.mark.timed
 def test_hostile_files_take_no_time(unit):
     """A file sixteen times as long would still be read within two seconds."""
     body = unit * (SIZE // len(unit))

@@ -228,6 +228,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("content", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.timed
 def test_a_megabyte_made_to_be_slow(content):
     for reader in (arxiv, oai, atom, conference):
         started = time.process_time()

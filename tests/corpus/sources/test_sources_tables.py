@@ -128,6 +128,7 @@ def test_headers_as_they_come():
         'a,b\n"' + 'c "d" e\n' * 20_000, "a\tb\n" + '"c\td" e\tf\n' * 20_000, 'a,b\nc,"d\n' + '""""e\n' * 20_000,
     ],
 )  # fmt: skip
+@pytest.mark.timed
 def test_hostile_quotes_take_linear_time(content):
     """Each takes many seconds if a quote is looked for again from every line, or every quote."""
     started = time.process_time()

@@ -251,6 +251,7 @@ def test_any_text_is_read_without_an_error(content):
 
 @pytest.mark.parametrize(("reader", "content", "first"), FORMS)
 @pytest.mark.parametrize("unit", ["A", "AB ", "\n", " ", "-", "METHODS: ", "10.1/"])
+@pytest.mark.timed
 def test_no_input_takes_long(reader, content, first, unit):
     long = content[: content.index("They")] + unit * (100_000 // len(unit)) + "\n"
     started = time.process_time()

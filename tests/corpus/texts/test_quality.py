@@ -184,6 +184,7 @@ def test_any_document_has_an_answer(title, abstract, text):
     assert isinstance(reason_to_drop(replace(PAPER, title=title, abstract=abstract, text=text)), str)
 
 
+@pytest.mark.timed
 def test_hostile_titles_and_texts_take_linear_time():
     started = time.process_time()
     for piece in (
