@@ -1,5 +1,6 @@
 """A new kind of step is one file, one recipe type and a line in each of two tables: nothing else knows of it."""
 
+import importlib
 import json
 import os
 import signal
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from nsllm_lite import cli
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.kinds import KINDS
 from tests.raising import raises
 
 TOY = '''
@@ -68,8 +72,8 @@ sys.exit(cli.main())
 
 
 @pytest.fixture
-def nsllm(tmp_path):
-    """Starts the command line of a package that has the toy kind; returns the process."""
+def folder(tmp_path, monkeypatch):
+    """The current folder, with a recipe of the toy kind; this process knows that kind."""
     (tmp_path / "toy.py").write_text(TOY)
     (tmp_path / "start.py").write_text(START)
     (tmp_path / "letters.yaml").write_text("kind: letters\nout: runs/x/letters\ntext: runs/x/text\n")
@@ -78,59 +82,56 @@ def nsllm(tmp_path):
     manifest = {"verb": "letters", "recipe": {"kind": "letters"}, "inputs": {}, "versions": {}, "results": {}}
     (before / "manifest.json").write_text(json.dumps(manifest))
     (before / "times.json").write_text('{"started": "2026-01-02T03:04:05Z", "finished": "2026-01-02T03:04:06Z"}')
-    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[1])))
-
-    def start(*words: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "start.py", *words], cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    return start
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(KINDS, "letters", importlib.import_module("toy").KIND)
+    monkeypatch.setitem(cli.VERBS, "letters", "toy:count")
+    yield tmp_path
+    del sys.modules["toy"]
 
 
-def output(process: subprocess.Popen, status: int = 0) -> str:
-    out, err = process.communicate(timeout=100)
-    assert process.returncode == status, err
-    return out + err
+def test_a_new_kind(folder, capsys):
+    def told(*words: str, status: int = 0) -> str:
+        assert cli.main(list(words)) == status
+        captured = capsys.readouterr()
+        return captured.out + captured.err
 
-
-def test_a_new_kind(nsllm, tmp_path):
-    assert "count the letters of a text" in output(nsllm("--help"))
-    assert "--run DIR" in output(nsllm("letters", "--help"))
-    assert "- text: " in output(nsllm("letters", "letters.yaml", "text=null"), 2)
+    for words, expected in ((["--help"], "count the letters of a text"), (["letters", "--help"], "--run DIR")):
+        with pytest.raises(SystemExit):
+            cli.main(words)
+        assert expected in capsys.readouterr().out
+    assert "- text: " in told("letters", "letters.yaml", "text=null", status=2)
 
     # killed in the middle, while nobody else may write there; then it continues, and then it is finished
-    (tmp_path / "hold").touch()
-    slow = nsllm("letters", "letters.yaml")
-    assert slow.stdout.readline() == "a\n"
-    assert "[run-locked]" in output(nsllm("letters", "letters.yaml"), 2)
-    slow.send_signal(signal.SIGKILL)
-    slow.communicate()
-    (tmp_path / "hold").unlink()
-    begun = json.JSONDecoder().raw_decode(output(nsllm("runs", "runs", "--json")))[0]["runs"]
+    (folder / "hold").touch()
+    paths = os.pathsep.join((str(folder), str(Path(__file__).parents[1])))
+    command = [sys.executable, "start.py", "letters", "letters.yaml"]
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}, text=True, stdout=subprocess.PIPE) as slow:
+        assert slow.stdout.readline() == "a\n"
+        assert "[run-locked]" in told("letters", "letters.yaml", status=2)
+        slow.send_signal(signal.SIGKILL)
+    (folder / "hold").unlink()
+    begun = json.JSONDecoder().raw_decode(told("runs", "runs", "--json"))[0]["runs"]
     assert [(row["step"], row["state"]) for row in begun] == [("letters", "finished"), ("letters", "unfinished")]
-    printed = output(nsllm("letters", "letters.yaml"))
+    printed = told("letters", "letters.yaml")
     assert "abcdefgh\n" in printed
     assert not printed.startswith("a\n")
-    assert "finished, skipped" in output(nsllm("letters", "letters.yaml"))
-    assert "[finished-result-differs]" in output(nsllm("letters", "letters.yaml", "letters=abc"), 2)
+    assert "finished, skipped" in told("letters", "letters.yaml")
+    assert "[finished-result-differs]" in told("letters", "letters.yaml", "letters=abc", status=2)
 
     # it has a place in the lineage, with its input hashed again
-    shown = output(nsllm("show", "runs/x/letters", "--html", "page.html"))
+    shown = told("show", "runs/x/letters", "--html", "page.html")
     assert shown.startswith("letters  letters\n└─ text  letters\n")
     assert "Of 1 inputs 1 were hashed" in shown
-    assert "text  letters" in (tmp_path / "page.html").read_text()
-    manifest = json.loads((tmp_path / "runs/x/letters/manifest.json").read_text())
+    assert "text  letters" in (folder / "page.html").read_text()
+    manifest = json.loads((folder / "runs/x/letters/manifest.json").read_text())
     assert (manifest["results"], list(manifest["inputs"])) == ({"letters": 8}, ["text"])
     damaged = {**manifest, "recipe": {"kind": "letters", "text": 5}}
     damaged.pop("seal")
-    (tmp_path / "runs/x/letters/manifest.json").write_text(json.dumps(damaged))
-    assert "[file-damaged]" in output(nsllm("show", "runs/x/letters"), 2)
+    (folder / "runs/x/letters/manifest.json").write_text(json.dumps(damaged))
+    assert "[file-damaged]" in told("show", "runs/x/letters", status=2)
 
 
 def test_a_kind_that_is_in_no_table():
-    from nsllm_lite.recipe import load as recipes
-
     with raises("recipe-kind-unknown", "'letters'"):
         recipes.validate({"kind": "letters"}, "test")

@@ -3,11 +3,6 @@
 from collections import Counter
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 from nsllm_lite.artifact.disk import save_picture
 
 COLOURS = {"kept": "#2a7f62", "heldout": "#8fc1a9", "duplicate": "#c9b458", "unused": "#b0b0b0"}
@@ -18,13 +13,16 @@ LEGEND_COLUMNS = 5
 
 def draw(summary: dict, path: Path) -> None:
     """One bar a source, in shares of its records, with the count beside it; dropped records by reason."""
+    from matplotlib.figure import Figure
+
     table = summary["documents"]
     totals = Counter(reason for counts in table.values() for reason in Counter(counts["dropped"]).elements())
     reasons = [reason for reason, _ in totals.most_common()]
     num_labels = len(COLOURS) + min(len(reasons), len(DROPPED) + 1)
     num_lines = -(-num_labels // LEGEND_COLUMNS)
     size = (10, 1.5 + 0.36 * len(table) + 0.22 * num_lines)
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    figure = Figure(size, layout="constrained")
+    axes = figure.subplots()
     names = list(table)[::-1]
     left = [0.0] * len(names)
 
@@ -45,4 +43,3 @@ def draw(summary: dict, path: Path) -> None:
     axes.set(xlim=(0, 1), xlabel="share of the records that came in", title="What became of every record")
     figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False)
     save_picture(figure, path, dpi=130)
-    plt.close(figure)

@@ -271,6 +271,7 @@ def test_fp16_learns_and_resumes_exactly(pico_recipe, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.amp, "GradScaler", Watched)
     steps = {"budget": {"steps": 12, "tokens_per_step": 256, "tokens": 12 * 256}, "checkpoint_steps": 4}
+    steps["evaluation"] = pico_recipe().evaluation.model_dump() | {"every_steps": 12}
     whole = pico_recipe(compute_dtype="float16", **steps)
     cpt.train(whole)
     lines = [line for line in metrics(whole.out) if "loss" in line]
