@@ -121,7 +121,7 @@ report: setup  ## held-out losses after both phases, as table and picture
 doctor: setup  ## does this machine train and merge right? checks on a tiny model
 	@$(NSLLM) doctor
 
-test: setup  ## the tests: CPU, no network; 2 to 5 minutes on 2 cores
+test: setup  ## the tests: CPU, no network; under 3 minutes on 2 cores
 	@PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -n auto --maxprocesses 4
 
 test-kernels: setup  ## Liger's Triton kernels without a GPU, in Triton's interpreter (fetches triton, 200 MB)

@@ -9,7 +9,7 @@ from nsllm_lite.recipe.train import ModelShape
 from nsllm_lite.tasks import scores
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def few_resamples():
     """What 1,000 of them give is seen in tests/tasks/test_scores.py."""
     with pytest.MonkeyPatch.context() as patch:
