@@ -131,21 +131,18 @@ class Candidate(NamedTuple):
 def candidates(recipe: Training, size: ModelSize, row_tokens: int) -> Iterator[Candidate]:
     """Every execution on a card that the recipe leaves open."""
     asked = recipe.execution
-
-    def open_choices(name: str, values: Iterable) -> Iterable:
-        chosen = getattr(asked, name)
-        return values if chosen is None else [chosen]
-
     nf4 = recipe.quantisation == "nf4"
     fused = recipe.adapter is not None and not recipe.adapter.dora
-    names = ("micro_batch_rows", "recompute_layers", "recompute_cheap", "dequantised")
-    for values in itertools.product(
-        open_choices(names[0], _divisors(recipe.rows_per_step(row_tokens))),
-        open_choices(names[1], range(size.layers + 1)),
-        open_choices(names[2], [False, True] if fused and not asked.compile else [False]),
-        open_choices(names[3], [False, True][bool(asked.compile) :] if nf4 else [False]),
-    ):
-        chosen = dict(zip(names, values, strict=True))
+    choices: dict[str, Iterable] = {
+        "micro_batch_rows": _divisors(recipe.rows_per_step(row_tokens)),
+        "recompute_layers": range(size.layers + 1),
+        "recompute_cheap": [False, True] if fused and not asked.compile else [False],
+        "dequantised": [False, True][bool(asked.compile) :] if nf4 else [False],
+    }
+    stated = asked.model_dump(include=choices.keys(), exclude_none=True)
+    choices |= {name: [value] for name, value in stated.items()}
+    for values in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, values, strict=True))
         execution = Execution(**chosen, compile=bool(asked.compile), head=asked.head or "liger", device="cuda")
         share = min(1, execution.recompute_layers / size.layers)
         fixed_tokens = LAUNCH_TOKENS

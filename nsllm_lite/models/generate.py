@@ -47,13 +47,13 @@ class Engine:
     """
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_tokens: int | None = None):
-        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-        causal.set_attn_implementation("sdpa")  # it heeds the mask of a padded batch, which packed rows do without
+        self._causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._causal.set_attn_implementation("sdpa")  # heeds the mask of a padded batch; packed rows need none
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.config = causal.config.get_text_config()
+        self.config = self._causal.config.get_text_config()
         self.device = next(model.parameters()).device
-        self.window = _window(self.config)
+        self.window = getattr(self.config, "max_position_embeddings", None) or 2_048
         self.batch_tokens = batch_tokens or self._affordable_tokens()
         self.forward_tokens = 0
         self.num_cut = 0  # prompts that lost their beginning, because the model's window is shorter
@@ -96,7 +96,7 @@ class Engine:
         Greedy, up to an end token, a stop or `new_tokens`.
         """
         ends = self._end_ids()
-        requests = [tuple(self._cut(self.encode(prompt), new_tokens)) for prompt in prompts]
+        requests = [tuple(self._cut(encode(self.tokenizer, prompt), new_tokens)) for prompt in prompts]
 
         def say(group: list[int], cache: "DynamicCache", past: int) -> list[str]:
             logits, mask, last = self._read([requests[n][past:] for n in group], cache, past)
@@ -118,12 +118,9 @@ class Engine:
 
         return self._batches(requests, new_tokens, say, done)
 
-    def encode(self, text: str) -> list[int]:
-        return encode(self.tokenizer, text)
-
     def _ranked(self, prompt: str, labels: Sequence[str]) -> Ranked:
-        alone = self.encode(prompt)
-        wholes = [self.encode(prompt + label) for label in labels]
+        alone = encode(self.tokenizer, prompt)
+        wholes = [encode(self.tokenizer, prompt + label) for label in labels]
         shared = _common([alone, *wholes])
         shared = max(1, shared - (shared == min(map(len, wholes))))
         head = self._cut(alone[:shared], max(map(len, wholes)) - shared)
@@ -179,8 +176,8 @@ class Engine:
     def _can_share(self, length: int) -> bool:
         """Whether keys and values of all earlier tokens are kept: not with attention over a sliding window."""
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
-        slides = kinds != {"full_attention"} or getattr(self.config, "sliding_window", None)
-        return not slides or length <= (getattr(self.config, "sliding_window", None) or 0)
+        width = getattr(self.config, "sliding_window", None) or 0
+        return (kinds == {"full_attention"} and not width) or length <= width
 
     @torch.no_grad()
     def _prefill(self, ids: Sequence[int]) -> "DynamicCache":
@@ -239,8 +236,7 @@ class Engine:
 
     def _end_ids(self) -> set[int]:
         """Every id that ends a text for this model: the tokenizer's, and those its generation settings name."""
-        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        named = [self.tokenizer.eos_token_id, causal.generation_config.eos_token_id, self.config.eos_token_id]
+        named = [self.tokenizer.eos_token_id, self._causal.generation_config.eos_token_id, self.config.eos_token_id]
         flat = [x for value in named for x in (value if isinstance(value, list) else [value])]
         return {x for x in flat if x is not None}
 
@@ -265,7 +261,3 @@ def _common(rows: Sequence[Sequence[int]]) -> int:
     """How many first tokens all rows have in common."""
     least, most = min(rows), max(rows)
     return next((n for n, (one, other) in enumerate(zip(least, most, strict=False)) if one != other), len(least))
-
-
-def _window(config: object) -> int:
-    return getattr(config, "max_position_embeddings", None) or 2_048

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from torch import nn
@@ -12,7 +13,8 @@ from torch import nn
 from nsllm_lite.artifact import interrupts
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import Row, Rows, in_groups
-from nsllm_lite.models.causal import PackedLM, collate
+from nsllm_lite.kernels.linear_cross_entropy import IGNORE
+from nsllm_lite.models.causal import Batch, PackedLM, collate
 
 
 @dataclass(slots=True)
@@ -61,21 +63,29 @@ def score(
 
     A document whose id is in `groups` counts for that group, and not for its source.
     """
-    groups = groups or {}
+
+    def batches() -> Iterator[Batch]:
+        for group in in_groups(list(rows), micro_batch_rows):
+            _require_known(group, len(model.head_VH))
+            yield collate(group, device)
+
+    return score_batches(model, batches(), groups or {})
+
+
+def score_batches(model: PackedLM, batches: Iterable[Batch], groups: Mapping[str, str]) -> dict[str, Score]:
+    """`score` of what is laid out already; counted are the tokens that are targets."""
     scores: dict[str, Score] = defaultdict(Score)
     scores["all"] = Score()
     with evaluating(model):
-        for group in in_groups(list(rows), micro_batch_rows):
-            _require_known(group, len(model.head_VH))
-            batch = collate(group, device)
-            losses = model.losses(batch).double().cpu()
+        for batch in batches:
+            losses, is_target = model.losses(batch).double().cpu(), (batch.targets != IGNORE).cpu()
             interrupts.raise_if_requested()
-            documents = zip(batch.doc_ids, batch.doc_sources, batch.doc_bytes, strict=True)
-            for number, (name, source, num_bytes) in enumerate(documents):
-                start, end = batch.layout.bounds[number : number + 2]
+            spans = pairwise(batch.layout.bounds)
+            documents = zip(batch.doc_ids, batch.doc_sources, batch.doc_bytes, spans, strict=True)
+            for name, source, num_bytes, (start, end) in documents:
                 for key in (groups.get(name, source), "all"):
                     scores[key].nats += float(losses[start:end].sum())
-                    scores[key].targets += end - start - 1
+                    scores[key].targets += int(is_target[start:end].sum())
                     scores[key].bytes += num_bytes
     return dict(scores)
 

@@ -13,6 +13,7 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.attention import ATTENTION, register_attention
+from nsllm_lite.models.sizes import config_of
 from nsllm_lite.recipe.train import ModelShape
 from nsllm_lite.terminal import on_terminal
 
@@ -79,14 +80,7 @@ def build_base(shape: ModelShape, tokenizer_dir: Path, end_of_text_id: int, seed
     from transformers import AutoModelForCausalLM, Qwen3Config
 
     config = Qwen3Config(
-        vocab_size=load_tokenizer(tokenizer_dir).get_vocab_size(),
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        tie_word_embeddings=shape.tied_embeddings,
+        **config_of(shape, load_tokenizer(tokenizer_dir).get_vocab_size()),
         max_position_embeddings=32_768,
         bos_token_id=end_of_text_id,
         eos_token_id=end_of_text_id,

@@ -48,15 +48,7 @@ class ModelSize:
 
     @classmethod
     def of_shape(cls, shape: ModelShape, vocab: int) -> "ModelSize":
-        return cls(
-            layers=shape.num_layers,
-            hidden=shape.hidden_size,
-            intermediate=shape.intermediate_size,
-            query=shape.num_heads * shape.head_dim,
-            key_value=shape.num_kv_heads * shape.head_dim,
-            vocab=vocab,
-            tied=shape.tied_embeddings,
-        )
+        return cls.of(config_of(shape, vocab))
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
@@ -82,6 +74,16 @@ class ModelSize:
     def lora_params(self, adapter: Adapter) -> int:
         fans = [self.linears[name] for name in adapter.targets if name in self.linears]
         return self.layers * adapter.rank * sum(fan_in + fan_out for fan_in, fan_out in fans)
+
+
+def config_of(shape: ModelShape, vocab: int) -> dict[str, int | bool]:
+    """The keys of a config.json that say what `shape` says."""
+    return {
+        "vocab_size": vocab, "hidden_size": shape.hidden_size, "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers, "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads, "head_dim": shape.head_dim,
+        "tie_word_embeddings": shape.tied_embeddings,
+    }  # fmt: skip
 
 
 def read_size(model_dir: Path) -> ModelSize:

@@ -7,6 +7,7 @@ from typing import Any
 from nsllm_lite import safety
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.weights import require_sound
+from nsllm_lite.models.generate import encode
 
 CHUNK = 256  # prompts handed over at once, so that answers are written down as they come
 
@@ -29,10 +30,10 @@ class VllmEngine:
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
         for start in range(0, len(prompts), CHUNK):
             numbers = [n for n in range(start, min(start + CHUNK, len(prompts))) if n not in done]
-            wholes = [self._encode(prompts[n] + label) for n in numbers for label in labels[n]]
+            wholes = [encode(self.tokenizer, prompts[n] + label) for n in numbers for label in labels[n]]
             outputs = iter(self._run(wholes, params))
             for number in numbers:
-                before = len(self._encode(prompts[number]))
+                before = len(encode(self.tokenizer, prompts[number]))
                 yield number, [_tail_log_likelihood(next(outputs), before) for _ in labels[number]]
 
     def generate(
@@ -44,7 +45,7 @@ class VllmEngine:
         params = SamplingParams(max_tokens=new_tokens, temperature=0.0, stop=list(stops) or None)
         for start in range(0, len(prompts), CHUNK):
             numbers = [n for n in range(start, min(start + CHUNK, len(prompts))) if n not in done]
-            group = [self._encode(prompts[n]) for n in numbers]
+            group = [encode(self.tokenizer, prompts[n]) for n in numbers]
             for number, output in zip(numbers, self._run(group, params), strict=True):
                 yield number, output.outputs[0].text
 
@@ -52,11 +53,6 @@ class VllmEngine:
         self.forward_tokens += sum(map(len, token_lists))
         given = [{"prompt_token_ids": ids} for ids in token_lists]
         return self.llm.generate(given, params, use_tqdm=False) if given else []
-
-    def _encode(self, text: str) -> list[int]:
-        from nsllm_lite.models.generate import encode
-
-        return encode(self.tokenizer, text)
 
 
 def _tail_log_likelihood(output: Any, before: int) -> float:

@@ -1,11 +1,13 @@
 """The kinds of steps: recipe type, inputs and results of each. `cli.VERBS` names the function of each kind.
 
-A new kind is a file in its verb's room, a recipe type, a line here and one in `cli.VERBS`. The parser, manifests,
-lineage, `runs`, `show`, its page and the model card read this table.
+A new kind is a file in its verb's room, a recipe type, a line here and one in `cli.VERBS`; its words may stand in
+`kinds.toml`. The parser, manifests, lineage, `runs`, `show`, its page and the model card read this table.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import Any, NamedTuple
 
 from nsllm_lite.recipe.corpus import Corpus
@@ -40,12 +42,12 @@ class Kind:
     summary: str  # a sentence without its stop, for help
     inputs: Callable[[Any], Iterable[Input]]  # of its recipe, also as an old manifest has it
     leaves: type[Lenient] = Lenient
-    examples: tuple[str, ...] = ()  # whole commands, for help
+    examples: Sequence[str] = ()  # whole commands, for help
     title: str = ""  # of what it does, where a model card or a page names it
     main: str = ""  # label of the input that `runs` shows as its origin; empty: all inputs
     begun: str = "run.json"  # the file whose presence marks a begun step
     curves: dict[str, str] = field(default_factory=dict)  # of a training: held-out losses and their names in pictures
-    shown: tuple[str, ...] = ()  # files in its folder that go on the page
+    shown: Sequence[str] = ()  # files in its folder that go on the page
     did: Callable[[Any, dict[str, Any], str, str], str] | None = None  # (recipe, results, rows, tokens) -> words
 
 
@@ -105,61 +107,34 @@ def tasks_did(recipe: Tasks, results: dict[str, Any], rows: str, tokens: str) ->
     return f"tasks: {train:,} items to train, {test:,} to test"
 
 
+_WORDS = tomllib.loads(resources.files(__package__).joinpath("kinds.toml").read_text(encoding="utf-8"))
+
 KINDS = {
     "corpus": Kind(
-        Corpus, "papers -> clean documents -> packed rows, with a ledger", corpus_inputs, CorpusResults,
-        (
-            "nsllm-lite corpus recipes/nano/corpus.yaml out=runs/mine/corpus",
-            "nsllm-lite corpus recipes/nano/corpus.yaml out=runs/mine/corpus min_chars=100",
-        ),
-        title="What became of every record", main="source", begun="work/reading.json",
-        shown=("ledger.json", "ledger.png"), did=corpus_did,
+        Corpus, inputs=corpus_inputs, leaves=CorpusResults, main="source", begun="work/reading.json", did=corpus_did,
+        **_WORDS["corpus"],
     ),
     "train": Kind(
-        Train, "packed rows -> LoRA adapter (or a model, with adapter: none)", train_inputs, TrainResults,
-        ("nsllm-lite train recipes/nano/phase1.yaml out=runs/slow optimizer.learning_rate=1e-4 --run runs/nano",),
-        title="continued pretraining", main="model",
-        curves={"domain": "held-out, domain", "general": "held-out, general"}, did=train_did,
+        Train, inputs=train_inputs, leaves=TrainResults, main="model", did=train_did, **_WORDS["train"],
     ),
     "merge": Kind(
-        Merge, "base + adapter -> an ordinary model folder, streamed", merge_inputs, MergeResults,
-        (
-            "nsllm-lite merge --base Qwen/Qwen3-8B-Base --adapter runs/first/phase1/adapter --out merged --verify",
-            "nsllm-lite merge --base DIR --adapter A:0.7 --adapter B:0.3 --out DIR --dtype bfloat16 --shard-bytes 2e9",
-            "nsllm-lite merge --base DIR --adapter DIR --heldout-rows runs/first/corpus/rows/phase1/heldout --compare",
-            "nsllm-lite merge recipes/nano/merge.yaml base_weights=dequantized --base DIR --adapter DIR --out DIR",
-        ),
-        main="adapter", begun="merging.json",
+        Merge, inputs=merge_inputs, leaves=MergeResults, main="adapter", begun="merging.json",
         did=lambda recipe, results, *_: f"merge into {results.get('base_weights') or recipe.base_weights} weights",
+        **_WORDS["merge"],
     ),
     "tasks": Kind(
-        Tasks, "instruction files of the tasks from a corpus: held-out papers to test, the others to train",
-        tasks_inputs, TasksResults,
-        ("nsllm-lite tasks recipes/nano/tasks.yaml out=runs/tasks max_per_task=200 --run runs/nano",),
-        main="corpus", did=tasks_did,
+        Tasks, inputs=tasks_inputs, leaves=TasksResults, main="corpus", did=tasks_did, **_WORDS["tasks"],
     ),
     "sft": Kind(
-        Sft, "instruction tuning: records {instruction, input, output} or chats -> LoRA adapter",
-        sft_inputs, TrainResults,
-        ("nsllm-lite sft recipes/nano/sft.yaml 'data=[my.json]' 'heldout=[]' out=runs/mine --run runs/nano",),
-        title="instruction tuning", main="model", curves={"answers": "held-out answers"},
-        did=lambda recipe, results, rows, tokens: f"instruction tuning: {tokens}",
+        Sft, inputs=sft_inputs, leaves=TrainResults, main="model",
+        did=lambda recipe, results, rows, tokens: f"instruction tuning: {tokens}", **_WORDS["sft"],
     ),
     "eval": Kind(
-        Eval, "scores of models on tasks, with intervals, floors, table and pictures", eval_inputs, EvalResults,
-        (
-            "nsllm-lite eval Qwen/Qwen3-8B-Base runs/first/model2 --out runs/scores",
-            "nsllm-lite eval DIR --file multiple_choice=MMLU-stem.json --file open=math500.json --max-items 500",
-            "nsllm-lite eval DIR --tasks runs/nano/tasks --max-items 20 --json",
-        ),
-        title="Scores", shown=("report.md", "radar.png", "bars.png"),
-        did=lambda recipe, *_: f"scores of {len(recipe.models or ())} models",
+        Eval, inputs=eval_inputs, leaves=EvalResults,
+        did=lambda recipe, *_: f"scores of {len(recipe.models or ())} models", **_WORDS["eval"],
     ),
     "report": Kind(
-        Report, "held-out losses of base, phase 1 and phase 2, as table and picture", report_inputs,
-        examples=("nsllm-lite report recipes/nano/report.yaml --run runs/nano",),
-        title="Held-out losses", shown=("report.md", "report.png"),
-        did=lambda *_: "held-out losses of base, phase 1 and phase 2",
+        Report, inputs=report_inputs, did=lambda *_: "held-out losses of base, phase 1 and phase 2", **_WORDS["report"],
     ),
 }  # fmt: skip
 Recipe = Corpus | Train | Merge | Report | Tasks | Sft | Eval

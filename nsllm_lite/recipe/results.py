@@ -51,18 +51,9 @@ class Counts(Lenient):
     dropped: dict[str, int]
 
 
-class KeptTokens(Lenient):
-    kept: int
-
-
-class PhaseCounts(Lenient):
-    tokens: KeptTokens
-
-
 class CorpusResults(Lenient):
     rows: dict[str, Tokens] = {}
     documents: dict[str, Counts] = {}
-    phases: dict[str, dict[str, PhaseCounts]] = {}
     licences: dict[str, str] = {}
 
 

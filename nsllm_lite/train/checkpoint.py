@@ -95,7 +95,9 @@ def faults(path: Path) -> list[str]:
     """The files of a checkpoint that are not what was written, or what of them is not finite."""
     try:
         hashes = read_json(path / "state.json", sealed=True)["sha256"]
-        damaged = [name for name, sha in hashes.items() if not _is_intact(path / name, sha)]
+        damaged = [
+            name for name, sha in hashes.items() if not (path / name).is_file() or sha256_file(path / name) != sha
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):
         return ["state.json"]
     if damaged:
@@ -135,10 +137,6 @@ def _not_finite(tensors: dict[str, Tensor]) -> str:
 def _newest_first(folder: Path) -> list[Path]:
     there = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
     return sorted((path for path in there if (path / "state.json").is_file()), key=step_of, reverse=True)
-
-
-def _is_intact(path: Path, sha256: str) -> bool:
-    return path.is_file() and sha256_file(path) == sha256
 
 
 def _split(state: dict, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, float | int]]:

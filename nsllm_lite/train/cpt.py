@@ -109,7 +109,7 @@ def train(recipe: Train) -> dict[str, Any]:
     outputs.write_after(recipe, inputs, lm, run.out)
     plot_losses(recipe, budget.steps, inputs.overlay)
     trackers.finish()
-    results = outputs.summarise(recipe, inputs, run.lines(), domain_tokens, order)
+    results = outputs.summarise(recipe, inputs, run.metrics.lines(), domain_tokens, order)
     measured = outputs.measure(recipe, inputs, how, card, run.own_tokens, run.own_seconds, team.size)
     run.finish(results, measured | {"processes": team.size})
     outputs.print_summary(recipe, results, measured)
@@ -144,7 +144,7 @@ def evaluate(run: TrainingRun, recipe: Train, inputs: Inputs, lm: PackedLM, how:
             scores = heldout.score(lm, rows, how.micro_batch_rows, how.device)
         figures[name] = {source: score.figures() for source, score in scores.items()}
     run.log_heldout(figures)
-    guards.check_forgetting(recipe.evaluation, run.done, run.lines()[0]["heldout"], figures, run.out)
+    guards.check_forgetting(recipe.evaluation, run.done, run.metrics.lines()[0]["heldout"], figures, run.out)
     if run.done == 0:
         outputs.write_before(recipe, inputs, lm, run.out)
 

@@ -5,9 +5,10 @@ with roles system, user and assistant. Its text is split where an answer begins 
 each piece is tokenised by itself, so that a prompt has the same tokens with and without its answer.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,6 @@ SUFFIXES = (".json", ".jsonl")
 NOT_THIS_FORMAT = "not this format"
 EMPTY_PROMPT = "empty prompt"
 EMPTY_ANSWER = "empty answer"
-SEVERAL_TURNS = "several turns, which the plain template has not"
-SPECIAL_TOKEN = "a special token of the template in its text"
-TOO_LONG = "more than max_tokens"
-NOT_UNICODE = "half a character (a lone surrogate)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +46,6 @@ class Example:
     document: str
     input_ids: np.ndarray  # (T,) int64
     is_answer: np.ndarray  # (T,) bool
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(T,) int64: the token itself in an answer, else IGNORE; not shifted."""
-        return np.where(self.is_answer, self.input_ids, IGNORE)
 
     @property
     def prompt(self) -> list[int]:
@@ -73,21 +65,20 @@ class Ledger:
     """Counts of records by source: in = used + left out, with the reason of each that was left out."""
 
     used: Counter[str] = field(default_factory=Counter)
-    left_out: dict[str, Counter[str]] = field(default_factory=dict)
+    left_out: defaultdict[str, Counter[str]] = field(default_factory=partial(defaultdict, Counter))
     names: list[dict[str, str]] = field(default_factory=list)  # {"name", "reason"} of each that was left out
 
     def leave_out(self, source: str, name: str, reason: str) -> None:
-        self.left_out.setdefault(source, Counter())[reason] += 1
+        self.left_out[source][reason] += 1
         self.names.append({"name": name, "reason": reason})
 
     def counts(self) -> dict[str, dict]:
         """{source: {"in", "used", "left_out": {reason: count}}}"""
-        found = {}
+        counts = {}
         for source in sorted({*self.used, *self.left_out}):
-            reasons = self.left_out.get(source, Counter())
-            total = self.used[source] + reasons.total()
-            found[source] = {"in": total, "used": self.used[source], "left_out": dict(sorted(reasons.items()))}
-        return found
+            used, reasons = self.used[source], self.left_out[source]
+            counts[source] = {"in": used + reasons.total(), "used": used, "left_out": dict(sorted(reasons.items()))}
+        return counts
 
     def table(self) -> str:
         lines = []
@@ -184,7 +175,7 @@ class Template:
             return self._chat_pieces(messages, where)
         *system, question, answer = messages
         if len(system) > 1 or any(message["role"] != "system" for message in system):
-            raise LeftOutError(SEVERAL_TURNS)
+            raise LeftOutError("several turns, which the plain template has not")
         if is_chat:
             prompt = plain_prompt(system[0]["content"] if system else "", question["content"])
         else:
@@ -199,7 +190,7 @@ class Template:
         self._tokenizer.encode_special_tokens = plain
         for text, answers in pieces:
             if not text.isascii() and text != text.encode(errors="ignore").decode():
-                raise LeftOutError(NOT_UNICODE)
+                raise LeftOutError("half a character (a lone surrogate)")
             piece = self._tokenizer.encode(text, add_special_tokens=False).ids
             piece += [self.end_id] if plain and answers else []
             ids += piece
@@ -209,7 +200,7 @@ class Template:
     def _chat_pieces(self, messages: list[dict[str, str]], where: str) -> list[tuple[str, bool]]:
         """The chat template's text, split before each answer (at the generation prompt) and after its end token."""
         if any(token in message["content"] for message in messages for token in self._special):
-            raise LeftOutError(SPECIAL_TOKEN)
+            raise LeftOutError("a special token of the template in its text")
         whole, pieces, place = self._render(messages, where), [], 0
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
@@ -291,7 +282,7 @@ def read_examples(files: list[Path], template: Template, max_tokens: int) -> tup
             try:
                 input_ids, is_answer = template.encode(template.pieces(record, where))
                 if len(input_ids) > max_tokens:
-                    raise LeftOutError(TOO_LONG)
+                    raise LeftOutError("more than max_tokens")
             except LeftOutError as reason:
                 ledger.leave_out(path.stem, name, str(reason))
                 continue
@@ -302,9 +293,7 @@ def read_examples(files: list[Path], template: Template, max_tokens: int) -> tup
 
 def collate(examples: list[Example], device: str) -> Batch:
     """Examples laid end to end without padding; none sees another, and the targets are those of answers only."""
-    rows = [
-        Row(e.input_ids.astype(np.int32), [len(e.input_ids)], [e.name], [e.source], [0]) for e in examples
-    ]  # fmt: skip
+    rows = [Row(e.input_ids.astype(np.int32), [len(e.input_ids)], [e.name], [e.source], [0]) for e in examples]
     batch = causal.collate(rows, device)
     is_answer = torch.from_numpy(np.concatenate([*(e.is_answer for e in examples), [False]])[1:].copy()).to(device)
     batch.targets[~is_answer] = IGNORE

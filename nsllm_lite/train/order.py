@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,9 +24,9 @@ class StepOrder:
         first, last = self._replay_before(step), self._replay_before(step + 1)
         domain_first = step * self.rows_per_step - first
         domain_last = (step + 1) * self.rows_per_step - last
-        rows = [self.domain[i] for i in self._shuffled(len(self.domain), 0, domain_first, domain_last)]
+        rows = [self.domain[i] for i in shuffled(len(self.domain), self.seed, 0, domain_first, domain_last)]
         if self.replay is not None:
-            rows += [self.replay[i] for i in self._shuffled(len(self.replay), 1, first, last)]
+            rows += [self.replay[i] for i in shuffled(len(self.replay), self.seed, 1, first, last)]
         return rows
 
     def replay_rows(self, step: int) -> int:
@@ -39,9 +40,6 @@ class StepOrder:
     def _replay_before(self, step: int) -> int:
         return int(step * self.rows_per_step * self.replay_share) if self.replay is not None else 0
 
-    def _shuffled(self, count: int, stream: int, first: int, last: int) -> list[int]:
-        return shuffled(count, self.seed, stream, first, last)
-
 
 def shuffled(count: int, seed: int, stream: int, first: int, last: int) -> list[int]:
     """Places `first` to `last` of 0..count-1 in endless shuffled epochs."""
@@ -52,16 +50,9 @@ def shuffled(count: int, seed: int, stream: int, first: int, last: int) -> list[
     return indices
 
 
-_LAST: dict[int, tuple[tuple[int, int, int, int], np.ndarray]] = {}  # stream -> (key, permutation): one epoch each
-
-
+@lru_cache(maxsize=2)  # one epoch of each stream
 def _permutation(count: int, seed: int, stream: int, epoch: int) -> np.ndarray:
-    key = (count, seed, stream, epoch)
-    known, permutation = _LAST.get(stream, (None, None))
-    if known != key:
-        permutation = np.random.default_rng([seed, stream, epoch]).permutation(count)
-        _LAST[stream] = (key, permutation)
-    return permutation
+    return np.random.default_rng([seed, stream, epoch]).permutation(count)
 
 
 def plan_replay(share: float, max_epochs: float, replay: Rows, total_rows: int) -> Fraction:

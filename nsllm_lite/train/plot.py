@@ -37,13 +37,12 @@ def read_curve(log: Path) -> Curve:
     """
     try:
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-        told = [line for line in lines if line.get("loss") is not None]
-        ours = [(_number(line["tokens"]), _number(line["loss"])) for line in told if "tokens" in line]
-        their_lines = [line for line in told if "current_steps" in line]
-        totals = [_number(line["total_steps"]) for line in their_lines]
+        steps = [line for line in lines if line.get("loss") is not None]
+        ours = [(_number(line["tokens"]), _number(line["loss"])) for line in steps if "tokens" in line]
+        their_lines = [line for line in steps if "current_steps" in line]
         theirs = [
-            (_number(line["current_steps"]) / total, _number(line["loss"]))
-            for line, total in zip(their_lines, totals, strict=True)
+            (_number(line["current_steps"]) / _number(line["total_steps"]), _number(line["loss"]))
+            for line in their_lines
         ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         ours, theirs, lines, why = [], [], [], f"{type(error).__name__}: {error}"
@@ -57,7 +56,7 @@ def read_curve(log: Path) -> Curve:
     name = f"{log.parent.name}/{log.name}".removeprefix("/")
     if ours:
         return Curve(name, places, losses, True)
-    return Curve(f"{name}, {totals[-1]:,} steps drawn to this run's length", places, losses, False)
+    return Curve(f"{name}, {their_lines[-1]['total_steps']:,} steps drawn to this run's length", places, losses, False)
 
 
 def _number(value: object) -> int | float:

@@ -32,12 +32,10 @@ class Processes:
         return items[self.rank :: self.size]
 
     def print(self, text: str) -> None:
-        """Prints in process 0 only."""
         if self.is_first:
             print(text)
 
     def wait(self) -> None:
-        """Barrier."""
         if self.size > 1:
             self.accelerator.wait_for_everyone()
 

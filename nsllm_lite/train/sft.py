@@ -8,19 +8,22 @@ the learning rate and the checkpoints, which are safetensors: the Trainer's own 
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.utils import logging as transformers_logging
 
 from nsllm_lite.artifact import interrupts
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.rows import in_groups
+from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import Batch, PackedLM, autocast
 from nsllm_lite.models.execution import choose, require_card
-from nsllm_lite.models.heldout import evaluating
 from nsllm_lite.recipe.train import Execution, Sft
 from nsllm_lite.train import guards, outputs, samples, setup
 from nsllm_lite.train.examples import Example, collate
@@ -79,7 +82,7 @@ def sft(recipe: Sft) -> dict[str, Any]:
 
 
 @dataclass
-class Tuning:
+class Tuning(TrainerCallback):
     """What TRL's loop calls at each step, and the order of the data."""
 
     recipe: Sft
@@ -171,8 +174,6 @@ class Tuning:
 def make_trainer(tuning: Tuning) -> "SFTTrainer":
     """TRL's trainer over the steps that are left, with nothing saved, sent or printed by itself."""
     from datasets import Dataset
-    from transformers import PrinterCallback, ProgressCallback, TrainerCallback
-    from transformers.utils import logging as transformers_logging
     from trl import SFTTrainer
 
     class Trainer(SFTTrainer):
@@ -182,13 +183,6 @@ def make_trainer(tuning: Tuning) -> "SFTTrainer":
         def _get_train_sampler(self, *args: Any) -> torch.utils.data.Sampler:
             """The order is that of `places`."""
             return torch.utils.data.SequentialSampler(self.train_dataset)
-
-    class Calls(TrainerCallback):
-        on_train_begin = staticmethod(tuning.on_train_begin)
-        on_step_begin = staticmethod(tuning.on_step_begin)
-        on_substep_end = staticmethod(tuning.on_substep_end)
-        on_pre_optimizer_step = staticmethod(tuning.on_pre_optimizer_step)
-        on_log = staticmethod(tuning.on_log)
 
     def collate_places(records: list[dict[str, int]]) -> dict[str, Any]:
         return for_trl(collate([tuning.inputs.examples[record["place"]] for record in records], tuning.how.device))
@@ -202,7 +196,7 @@ def make_trainer(tuning: Tuning) -> "SFTTrainer":
         data_collator=collate_places,
         train_dataset=Dataset.from_dict({"place": tuning.places(tuning.run.first_step, tuning.run.num_steps)}),
         processing_class=tuning.inputs.chat_tokenizer,
-        callbacks=[Calls()],
+        callbacks=[tuning],
         optimizers=(tuning.optimizer, torch.optim.lr_scheduler.LambdaLR(tuning.optimizer, tuning.factor)),
     )
     for name, parameter in trained.items():  # TRL has rounded them to bf16 where the base is quantised
@@ -284,19 +278,9 @@ def score(
     lm: PackedLM, examples: list[Example], micro_batch_rows: int, device: str
 ) -> dict[str, dict[str, float | int]]:
     """{source or "all": {"loss": nats a token of the answers, "tokens"}}."""
-    nats: dict[str, float] = defaultdict(float)
-    tokens: dict[str, int] = defaultdict(int)
-    with evaluating(lm):
-        for group in in_groups(examples, micro_batch_rows):
-            batch = collate(group, device)
-            losses = lm.losses(batch).double().cpu()
-            interrupts.raise_if_requested()
-            for number, example in enumerate(group):
-                start, end = batch.layout.bounds[number : number + 2]
-                for key in ("all", example.source):
-                    nats[key] += float(losses[start:end].sum())
-                    tokens[key] += int(example.is_answer.sum())
-    return {key: {"loss": nats[key] / tokens[key], "tokens": tokens[key]} for key in nats}
+    batches = (collate(group, device) for group in in_groups(examples, micro_batch_rows))
+    scores = heldout.score_batches(lm, batches, groups={})
+    return {key: {"loss": of_key.loss, "tokens": of_key.targets} for key, of_key in scores.items()}
 
 
 def in_turn(examples: list[Example], count: int) -> list[Example]:
@@ -304,12 +288,12 @@ def in_turn(examples: list[Example], count: int) -> list[Example]:
     by_source: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         by_source[example.source].append(example)
-    places = sorted((place, number) for number, own in enumerate(by_source.values()) for place in range(len(own)))
-    return [list(by_source.values())[number][place] for place, number in places[:count]]
+    rounds = chain.from_iterable(zip_longest(*by_source.values()))
+    return [example for example in rounds if example is not None][:count]
 
 
 def summarise(tuning: Tuning) -> dict[str, Any]:
-    lines, num_steps = tuning.run.lines(), tuning.run.num_steps
+    lines, num_steps = tuning.run.metrics.lines(), tuning.run.num_steps
     shown = [tuning.inputs.examples[place] for place in tuning.places(0, num_steps)]
     return {
         "steps": num_steps,

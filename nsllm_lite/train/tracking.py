@@ -17,6 +17,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from pydantic import TypeAdapter
 
 from nsllm_lite.artifact.json_files import cut_lines
 from nsllm_lite.errors import RunError, UserError
@@ -24,6 +25,7 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import Train
 
 PROJECT = "nsllm-lite"  # W&B's own WANDB_PROJECT takes another
+DURATION = TypeAdapter(timedelta)  # reads what str(timedelta) writes: "0:32:48" or "9 days, 21:49:18"
 PACKAGES = {"tensorboard": ("tensorboard", "tracking"), "wandb": ("wandb", "wandb")}  # tracker -> module, extra
 
 
@@ -53,14 +55,13 @@ class Trackers:
             return
         folder = Path(recipe.out) / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)  # written again from the log
-        wandb_id = hashlib.sha256(f"{folder.resolve()} {json.dumps(recipes.identity(recipe))}".encode()).hexdigest()[
-            :16
-        ]
+        identity = recipes.identity(recipe)
+        wandb_id = hashlib.sha256(f"{folder.resolve()} {json.dumps(identity)}".encode()).hexdigest()[:16]
         options = {
             "tensorboard": {"purge_step": 0},  # a TensorBoard that is open forgets what it has read of this run
             "wandb": {
                 "id": wandb_id, "resume": "allow", "name": recipe.out, "dir": recipe.out,
-                "config": recipes.identity(recipe),
+                "config": identity,
             },
         }  # fmt: skip
         try:
@@ -115,7 +116,8 @@ class TrainerLog:
         """Cut back to the last of `lines`; the time of a killed run counts up to there."""
         last = lines[-1]["step"] if lines else -1
         kept = cut_lines(self.path, last, "current_steps")
-        self._started = time.monotonic() - (parse_time(kept[-1]["elapsed_time"]) if kept else 0)
+        elapsed = DURATION.validate_python(kept[-1]["elapsed_time"] if kept else 0)
+        self._started = time.monotonic() - elapsed.total_seconds()
 
     def write(self, line: dict[str, Any]) -> None:
         steps, total = line["step"], self._total_steps
@@ -134,10 +136,3 @@ class TrainerLog:
         }
         with open(self.path, "a") as file:
             file.write(json.dumps({key: value for key, value in values.items() if value is not None}) + "\n")
-
-
-def parse_time(text: str) -> int:
-    """Seconds of "0:32:48" or "9 days, 21:49:18"."""
-    days, _, clock = text.rpartition(", ")
-    hours, minutes, seconds = map(int, clock.split(":"))
-    return int(days.split()[0] if days else 0) * 86_400 + hours * 3600 + minutes * 60 + seconds

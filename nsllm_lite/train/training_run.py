@@ -32,7 +32,7 @@ class TrainingRun:
     `require_gradients`, `log` and `keep`; then `finish`.
 
     `done` steps have been made in all, on `tokens` tokens; this process began after `first_step` of them, and has
-    trained on `own_tokens` in `own_seconds`.
+    trained on `own_tokens` in `own_seconds`. Process 0 has the log as `metrics`.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class TrainingRun:
             self.first_step, progress = checkpoint.load(latest, lm, optimizer)
             self.done = self._saved = self.first_step
         if self.team.is_first:
-            self._log = outputs.Log(self.out / "metrics.jsonl", views)
-            self._log.keep_until(self.done if latest else -1)
+            self.metrics = outputs.Log(self.out / "metrics.jsonl", views)
+            self.metrics.keep_until(self.done if latest else -1)
             if latest:
                 checkpoint.rotate(self._checkpoints, self.done, self.recipe.keep_checkpoints)
                 print(f"{self.out}: continuing after step {self.done} of {self.num_steps}")
-                self.tokens = self.lines()[-1]["tokens"]
-            if self._is_due(self._evaluate_steps) and not self._log.has_heldout(self.done):
+                self.tokens = self.metrics.lines()[-1]["tokens"]
+            if self._is_due(self._evaluate_steps) and not self.metrics.has_heldout(self.done):
                 evaluate()
-            self._spikes = SpikeLog(self.out, self.recipe, self.lines())
+            self._spikes = SpikeLog(self.out, self.recipe, self.metrics.lines())
         self._bar = terminal.progress(self.num_steps, self.done, str(self.out), "step", disable=not self.team.is_first)
         return progress
 
@@ -112,18 +112,14 @@ class TrainingRun:
         self.own_seconds += time.perf_counter() - self._step_started
         if self.team.is_first:
             line = {"step": self.done, "tokens": self.tokens, "loss": loss}
-            self._log.write(line | {"learning_rate": rate, "grad_norm": grad_norm})
+            self.metrics.write(line | {"learning_rate": rate, "grad_norm": grad_norm})
             self._spikes.see(self.done, loss, names)
         speed = self.own_tokens / self.own_seconds
         self._bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} tok/s", refresh=False)
         self._bar.update()
 
     def log_heldout(self, figures: dict[str, Any]) -> None:
-        self._log.write({"step": self.done, "tokens": self.tokens, "heldout": figures})
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Those of `metrics.jsonl`, for process 0."""
-        return self._log.lines()
+        self.metrics.write({"step": self.done, "tokens": self.tokens, "heldout": figures})
 
     def keep(self) -> None:
         """Evaluates and saves where that is due or a signal requests it. Raises interrupts.Stop on one to end."""
@@ -139,7 +135,7 @@ class TrainingRun:
     def save(self) -> None:
         """A checkpoint of the last whole step, if there is none."""
         if self.team.is_first and self.done > self._saved:
-            self._log.sync()
+            self.metrics.sync()
             checkpoint.save(self._checkpoints, self.done, self._lm, self._optimizer, self._carried())
             checkpoint.rotate(self._checkpoints, self.done, self.recipe.keep_checkpoints)
             self._saved = self.done

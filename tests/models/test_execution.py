@@ -6,18 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.commands import plan, stories
 from nsllm_lite.commands.recipe_folder import choose_size
-from nsllm_lite.commands.stories import load_run, without_bfloat16
+from nsllm_lite.commands.stories import load_run
 from nsllm_lite.models import device, execution
 from nsllm_lite.models.device import find_device, known_speed, remember_speed, require_dtype
 from nsllm_lite.models.execution import CONTEXT_BYTES, USABLE_SHARE, candidates, memory, require_card
 from nsllm_lite.models.sizes import QWEN3, ModelSize, flops_per_token, read_size
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.train import Execution
+from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.train import outputs
 from tests.paths import load_whole
 from tests.raising import raises
@@ -25,125 +26,109 @@ from tests.raising import raises
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-@pytest.fixture
-def eight_b():
-    return load_whole(RECIPES / "qwen3/phase1.yaml", base="Qwen/Qwen3-8B-Base"), QWEN3["8b"][2]
+RECIPE, SIZE = load_whole(RECIPES / "qwen3/phase1.yaml", base="Qwen/Qwen3-8B-Base"), QWEN3["8b"][2]
+DORA = recipes.update(RECIPE, adapter={**RECIPE.adapter.model_dump(), "dora": True})
+ROW_TOKENS = 4096
 
 
-def test_sizes_match_the_published_models(eight_b):
-    asked, size = eight_b
-    assert size.linear_params + size.vocab * size.hidden == pytest.approx(7.568e9, rel=1e-3)
-    assert size.lora_params(asked.adapter) == pytest.approx(174.6e6, rel=1e-3)
+def choose(gib: float = 141, device: str = "cuda", recipe: Train = RECIPE, **execution_) -> Execution:
+    """For a card of `gib`, with these keys of the recipe's `execution`."""
+    return execution.choose(recipes.update(recipe, execution=execution_), SIZE, ROW_TOKENS, device, gib * GIB)
+
+
+def need_bytes(how: Execution, **changes) -> dict[str, int]:
+    """By what holds them, in training by the recipe with `changes`."""
+    return memory(recipes.update(RECIPE, **changes), SIZE, ROW_TOKENS, how)
+
+
+def test_sizes_match_the_published_models():
+    assert SIZE.linear_params + SIZE.vocab * SIZE.hidden == pytest.approx(7.568e9, rel=1e-3)
+    assert SIZE.lora_params(RECIPE.adapter) == pytest.approx(174.6e6, rel=1e-3)
     assert QWEN3["0.6b"][2].params == pytest.approx(0.596e9, rel=1e-2)
     assert QWEN3["14b"][2].params == pytest.approx(14.77e9, rel=1e-2)
 
 
 def test_size_is_read_from_a_config(pico):
-    size = read_size(pico / "base")
-    from safetensors.torch import load_file
-
     tensors = load_file(pico / "base/model.safetensors")
-    assert size.params == sum(t.numel() for t in tensors.values() if t.ndim == 2)
+    assert read_size(pico / "base").params == sum(t.numel() for t in tensors.values() if t.ndim == 2)
 
 
-def test_a_config_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"hidden_size": 64, "vocab_size": 9}')
+def test_a_config_of_another_kind_is_refused():
     with raises("config-sizes-missing", "num_attention_heads, num_hidden_layers"):
-        read_size(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with raises("file-damaged", tmp_path / "config.json"):
-        read_size(tmp_path)
+        ModelSize.of({"hidden_size": 64, "vocab_size": 9})
 
 
 @pytest.mark.parametrize("gib", [22, 24, 40, 80, 141])
-def test_the_choice_fits_the_card(eight_b, gib):
-    asked, size = eight_b
-    how = execution.choose(asked, size, 4096, "cuda", gib * GIB)
-    need = sum(memory(asked, size, 4096, how).values())
-    assert need <= USABLE_SHARE * gib * GIB
+def test_the_choice_fits_the_card(gib):
+    how = choose(gib)
+    assert sum(need_bytes(how).values()) <= USABLE_SHARE * gib * GIB
     assert 16 % how.micro_batch_rows == 0
     if how.recompute_layers:  # one layer less would not have fitted
         less = how.model_copy(update={"recompute_layers": how.recompute_layers - 1})
-        assert sum(memory(asked, size, 4096, less).values()) > USABLE_SHARE * gib * GIB
+        assert sum(need_bytes(less).values()) > USABLE_SHARE * gib * GIB
 
 
-def test_memory_is_what_the_architecture_asks_for(eight_b):
+def test_memory_is_what_the_architecture_asks_for():
     """By hand: a micro-batch of one row of 4,096 tokens, all 36 layers recomputed."""
-    asked, size = eight_b
     how = Execution(micro_batch_rows=1, recompute_layers=36, recompute_cheap=False, dequantised=False)
-    need = memory(asked, size, 4096, how)
+    need = need_bytes(how)
     embedding_bytes = 2 * 2 * 151_936 * 4096
     bits = 4 + 8 / 64 + 32 / (64 * 256)  # with a scale of 8 bits a block, and one of 32 bits for 256 blocks
     assert need["weights"] == pytest.approx(6.946e9 * bits / 8 + embedding_bytes, rel=1e-3)
-    singly = memory(recipes.update(asked, double_quantisation=False), size, 4096, how)
-    assert singly["weights"] == pytest.approx(6.946e9 * (4 + 32 / 64) / 8 + embedding_bytes, rel=1e-3)
+    singly = need_bytes(how, double_quantisation=False)["weights"]
+    assert singly == pytest.approx(6.946e9 * (4 + 32 / 64) / 8 + embedding_bytes, rel=1e-3)
     assert need["adapter and optimizer"] == pytest.approx(174.6e6 * (4 + 4 + 2), rel=1e-3)  # gradients in fp32 too
     assert need["activations"] == 36 * 4096 * 4096 * 2, "what enters each layer"
     assert need["logits"] == 2 * 1024 * 151_936 * 4
-    half = memory(asked, size, 4096, how.model_copy(update={"recompute_layers": 18}))["activations"]
-    none = memory(asked, size, 4096, how.model_copy(update={"recompute_layers": 0}))["activations"]
+    half, none = (need_bytes(how.model_copy(update={"recompute_layers": n}))["activations"] for n in (18, 0))
     assert 2 * half == none + need["activations"]
 
 
-def test_every_way_to_cut_a_step_is_tried(eight_b):
-    asked, size = eight_b
-    assert {way.execution.micro_batch_rows for way in candidates(asked, size, 4096)} == {1, 2, 4, 8, 16}
+def test_every_way_to_cut_a_step_is_tried():
+    assert {way.execution.micro_batch_rows for way in candidates(RECIPE, SIZE, ROW_TOKENS)} == {1, 2, 4, 8, 16}
 
 
-def test_a_larger_card_recomputes_less(eight_b):
-    asked, size = eight_b
-    counts = [execution.choose(asked, size, 4096, "cuda", g * GIB).recompute_layers for g in (22, 40, 80)]
+def test_a_larger_card_recomputes_less():
+    counts = [choose(gib).recompute_layers for gib in (22, 40, 80)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > counts[-1]
 
 
-def test_weights_are_held_dequantised_where_there_is_room(eight_b):
-    asked, size = eight_b
-    held = {gib: execution.choose(asked, size, 4096, "cuda", gib * GIB).dequantised for gib in (24, 141)}
-    assert held == {24: False, 141: True}
-    plain = recipes.update(asked, adapter={**asked.adapter.model_dump(), "dora": True})
-    assert not any(way.execution.recompute_cheap for way in candidates(plain, size, 4096))
-    fixed = recipes.update(asked, execution={"recompute_cheap": False, "dequantised": False})
-    ways = [way.execution for way in candidates(fixed, size, 4096)]
+def test_weights_are_held_dequantised_where_there_is_room():
+    assert [choose(gib).dequantised for gib in (24, 141)] == [False, True]
+    assert not any(way.execution.recompute_cheap for way in candidates(DORA, SIZE, ROW_TOKENS))
+    fixed = recipes.update(RECIPE, execution={"recompute_cheap": False, "dequantised": False})
+    ways = [way.execution for way in candidates(fixed, SIZE, ROW_TOKENS)]
     assert not any(way.recompute_cheap or way.dequantised for way in ways)
 
 
-def test_compilation_and_the_head_are_chosen_by_the_recipe_alone(eight_b):
-    asked, size = eight_b
-
-    def choose(device="cuda", gib=141, changed=asked, **execution_):
-        return execution.choose(recipes.update(changed, execution=execution_), size, 4096, device, gib * GIB)
-
+def test_compilation_and_the_head_are_chosen_by_the_recipe_alone():
     assert (choose().compile, choose().head) == (False, "liger")
-    assert (choose("cpu").compile, choose("cpu").head) == (False, "chunked")
+    on_cpu = choose(device="cpu")
+    assert (on_cpu.compile, on_cpu.head) == (False, "chunked")
     assert choose(head="chunked").head == "chunked"
-    for how in (choose(compile=True), choose("cpu", compile=True)):
+    for how in (choose(compile=True), choose(device="cpu", compile=True)):
         assert (how.compile, how.dequantised, how.recompute_cheap) == (True, True, False)
-    leanest = memory(asked, size, 4096, choose(gib=40, compile=True))
-    assert sum(leanest.values()) <= USABLE_SHARE * 40 * GIB
+    assert sum(need_bytes(choose(40, compile=True)).values()) <= USABLE_SHARE * 40 * GIB
     with raises("execution-memory-too-small", "20.0 GiB"):
-        choose(gib=20, compile=True)  # weights in 16 bits do not fit, and in NF4 they would not stay so
+        choose(20, compile=True)  # weights in 16 bits do not fit, and in NF4 they would not stay so
     for wrong, found in {"dequantised": False, "recompute_cheap": True}.items():
         with raises("execution-not-compilable", f"execution.{wrong}={found}".lower()):
             choose(compile=True, **{wrong: found})
-    plain = recipes.update(asked, adapter="none", quantisation="none")
     with raises("execution-not-compilable", "no adapter"):
-        choose(changed=plain, compile=True)
-    dora = recipes.update(asked, adapter={**asked.adapter.model_dump(), "dora": True})
+        choose(recipe=recipes.update(RECIPE, adapter="none", quantisation="none"), compile=True)
     with raises("execution-not-compilable", "adapter.dora=true"):
-        choose(changed=dora, compile=True)
+        choose(recipe=DORA, compile=True)
     with raises("execution-liger-on-cpu", "execution.head=liger"):
-        choose("cpu", head="liger")
-    assert plan._execution_words(choose(compile=True), size).endswith(", layers compiled")
+        choose(device="cpu", head="liger")
+    assert plan._execution_words(choose(compile=True), SIZE).endswith(", layers compiled")
 
 
-def test_too_small_a_card_and_forced_choices(eight_b):
-    asked, size = eight_b
+def test_too_small_a_card_and_forced_choices():
     with raises("execution-memory-too-small", "8.0 GiB") as caught:
-        execution.choose(asked, size, 4096, "cuda", 8 * GIB)
+        choose(8)
     assert 10 < float(re.search(r"([\d.]+) GiB", str(caught.value))[1]) < 20
-    forced = recipes.update(asked, execution={"micro_batch_rows": 2, "recompute_layers": 36})
-    how = execution.choose(forced, size, 4096, "cuda", 80 * GIB)
+    how = choose(80, micro_batch_rows=2, recompute_layers=36)
     assert (how.micro_batch_rows, how.recompute_layers) == (2, 36)
 
 
@@ -154,11 +139,10 @@ def test_cuda_where_there_is_none(monkeypatch):
         find_device("cuda")
 
 
-def test_a_large_model_trains_on_a_cpu_only_where_that_is_requested(eight_b):
-    asked, size = eight_b
+def test_a_large_model_trains_on_a_cpu_only_where_that_is_requested():
     with raises("execution-needs-card", "8.2 B"):
-        require_card(asked, size, "cpu")
-    require_card(recipes.update(asked, execution={"device": "cpu"}), size, "cpu")
+        require_card(RECIPE, SIZE, "cpu")
+    require_card(recipes.update(RECIPE, execution={"device": "cpu"}), SIZE, "cpu")
 
 
 def fake_card(monkeypatch, name: str, gib: float, major: int = 8, minor: int = 0):
@@ -168,27 +152,22 @@ def fake_card(monkeypatch, name: str, gib: float, major: int = 8, minor: int = 0
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
 
 
-def test_a_card_without_bfloat16_trains_in_fp16(monkeypatch):
+def test_a_card_without_bfloat16_trains_in_fp16(monkeypatch, tmp_path):
     fake_card(monkeypatch, "Tesla T4", 14.6, major=7, minor=5)
     assert find_device()[0] == "cuda"
     with raises("device-no-bfloat16", "compute_dtype=float16"):
         require_dtype("bfloat16", "cuda")
     require_dtype("float16", "cuda")
-    asked = load_run(RECIPES / "qwen3", size="1.7b")
-    changed = without_bfloat16(asked)
-    assert (changed["phase1"].compute_dtype, changed["phase2"].compute_dtype) == ("float16", "float16")
-    assert (changed["corpus"], changed["model1"]) == (asked["corpus"], asked["model1"])
-
-
-def test_the_chain_on_a_card_without_bfloat16(monkeypatch, tmp_path):
     planned = []
-    fake_card(monkeypatch, "Tesla T4", 14.6, major=7, minor=5)
     monkeypatch.setattr(stories, "plan", lambda run, *rest: planned.append(run))
     monkeypatch.chdir(RECIPES.parent)
     words = ["plan", "--corpus", str(tmp_path), "--out", str(tmp_path / "run")]
     assert cli.main(words) == 0
     assert cli.main([*words, "--vram", "24"]) == 0
-    assert [each["phase1"].compute_dtype for each in planned] == ["float16", "bfloat16"]
+    here, with_24_gib = planned
+    assert [here[name].compute_dtype for name in ("phase1", "phase2")] == ["float16"] * 2
+    assert with_24_gib["phase1"].compute_dtype == "bfloat16"
+    assert (here["corpus"].row_tokens, here["model1"].dtype) == (4096, None), "the other steps are as they were"
 
 
 def test_an_old_card_is_refused(monkeypatch):
@@ -202,8 +181,7 @@ def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
     fake_card(monkeypatch, "NVIDIA GeForce RTX 4090", 23.6)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
     size, why = choose_size(23.6)
-    joined = load_run(RECIPES / "qwen3", corpus=str(tmp_path), out=str(tmp_path / "out"), size=size)
-    figures = plan.plan(joined, why)
+    figures = plan.plan(load_run(RECIPES / "qwen3", corpus=str(tmp_path), out=str(tmp_path / "out"), size=size), why)
     text = capsys.readouterr().out
     assert "Qwen/Qwen3-8B-Base: the largest Qwen3 base model for a card of 23.6 GiB" in text
     assert "200 steps = up to 13,107,200 tokens, constant learning rate" in text
@@ -211,11 +189,6 @@ def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
     assert figures["disk_bytes"] == pytest.approx(49e9, rel=0.01)
     assert sum(figures["memory_bytes"].values()) < 23.6 * GIB
     assert "tokens/s (30% of the card's peak, assumed)" in text
-    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GIB))
-    with raises("run-disk-too-small", "45.8 GiB", "5.0 free"):
-        plan.plan(joined, why)
-    with raises("plan-model-not-found", "nobody/nothing"):
-        plan.plan(load_run(RECIPES / "qwen3", corpus=str(tmp_path), model="nobody/nothing"), why)
 
 
 def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys, pico):
@@ -274,39 +247,36 @@ def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys, monkeypatch):
 
 def test_money_follows_from_the_hours(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    size = QWEN3["8b"][2]
-    speed = 989e12 * plan.ASSUMED_MFU / (4 * (size.linear_params + size.vocab * size.hidden))
+    speed = 989e12 * plan.ASSUMED_MFU / (4 * (SIZE.linear_params + SIZE.vocab * SIZE.hidden))
     hours = 13_107_200 / speed / 3600
-    words = plan._time_words(size, 13_107_200, "NVIDIA H100", 2.0)
+    words = plan._time_words(SIZE, 13_107_200, "NVIDIA H100", 2.0)
     assert f"about {hours:.1f} h at {speed:,.0f} tokens/s (30% of the card's peak, assumed)" in words
     assert words.endswith(f", {hours * 2:,.2f} at 2 an hour")
-    assert plan._time_words(size, 13_107_200, "some card", 2.0) == ""
+    assert plan._time_words(SIZE, 13_107_200, "some card", 2.0) == ""
 
 
 def test_what_a_run_has_measured_is_what_the_next_plan_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    eight, four = (QWEN3[name][2] for name in ("8b", "4b"))
-    remember_speed("NVIDIA H100", eight, 9_000.0)
-    remember_speed("another", eight, 100.0)
-    assert " at 9,000 tokens/s (as measured on this card, 20" in plan._time_words(eight, 10**6, "NVIDIA H100", None)
-    ratio = flops_per_token(eight) / flops_per_token(four)
+    four = QWEN3["4b"][2]
+    remember_speed("NVIDIA H100", SIZE, 9_000.0)
+    remember_speed("another", SIZE, 100.0)
+    assert " at 9,000 tokens/s (as measured on this card, 20" in plan._time_words(SIZE, 10**6, "NVIDIA H100", None)
+    ratio = flops_per_token(SIZE) / flops_per_token(four)
     assert f" at {9_000 * ratio:,.0f} tokens/s" in plan._time_words(four, 10**6, "NVIDIA H100", None)
     (tmp_path / "nsllm-lite/speed.json").write_text("{damaged")
     assert known_speed("NVIDIA H100") is None
 
 
-def test_a_run_on_a_card_tells_how_well_it_was_predicted(monkeypatch, tmp_path, eight_b):
+def test_a_run_on_a_card_tells_how_well_it_was_predicted(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    asked, size = eight_b
-    how = execution.choose(asked, size, 4096, "cuda", 40 * GIB)
-    need = memory(asked, size, 4096, how)
-    in_torch = sum(need.values()) - CONTEXT_BYTES
+    how = choose(40)
+    in_torch = sum(need_bytes(how).values()) - CONTEXT_BYTES
     monkeypatch.setattr(outputs, "peak_memory_bytes", lambda device: in_torch / 1.25)
-    inputs = SimpleNamespace(size=size, rows=SimpleNamespace(totals=SimpleNamespace(row_tokens=4096)))
-    measured = outputs.measure(asked, inputs, how, "a card", 2_000_000, 100.0, 2)
+    inputs = SimpleNamespace(size=SIZE, rows=SimpleNamespace(totals=SimpleNamespace(row_tokens=ROW_TOKENS)))
+    measured = outputs.measure(RECIPE, inputs, how, "a card", 2_000_000, 100.0, 2)
     assert measured["memory_error"] == pytest.approx(0.25)
     assert measured["predicted_memory_gib"] == pytest.approx(in_torch / GIB, abs=0.01)
-    assert known_speed("a card")["flops"] == flops_per_token(size) * 10_000
+    assert known_speed("a card")["flops"] == flops_per_token(SIZE) * 10_000
 
 
 @pytest.mark.parametrize("value", [0, -1, "8", 2.5, [8]])

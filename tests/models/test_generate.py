@@ -6,7 +6,7 @@ import torch
 from nsllm_lite.models.engines import open_engine
 from nsllm_lite.models.generate import Engine, encode
 from nsllm_lite.recipe.evals import EvalExecution
-from nsllm_lite.recipe.train import Adapter
+from tests.models.make import add_lora, load_plain
 from tests.raising import raises
 
 LABELS = [" Background", " Methods", " A", " Results of all"]
@@ -34,18 +34,25 @@ def of_ids(engine: Engine, before: list[int], whole: list[int]) -> float:
     return sum(found[place - 1, whole[place]].item() for place in range(len(before), len(whole)))
 
 
-def test_likelihoods_are_those_of_each_label_alone(engine):
-    asked = prompts()
-    found = dict(engine.rank(asked, [LABELS] * len(asked)))
-    assert sorted(found) == list(range(len(asked)))
+def assert_likelihoods(engine: Engine, asked: list[str], labels: list[list[str]]) -> None:
+    """`rank` gives those of each label alone."""
+    found = dict(engine.rank(asked, labels))
     for number, prompt in enumerate(asked):
-        assert found[number] == pytest.approx([likelihood(engine, prompt, label) for label in LABELS], abs=1e-4)
+        alone = [likelihood(engine, prompt, label) for label in labels[number]]
+        assert found[number] == pytest.approx(alone, abs=1e-4)
 
 
-def test_items_may_have_different_labels(engine):
-    asked, labels = prompts(3), [LABELS[:2], LABELS[:3], LABELS[2:]]
-    for number, found in engine.rank(asked, labels):
-        assert found == pytest.approx([likelihood(engine, asked[number], x) for x in labels[number]], abs=1e-4)
+@pytest.mark.parametrize(
+    ("asked", "labels"),
+    [
+        (prompts(), [LABELS] * 7),
+        (prompts(3), [LABELS[:2], LABELS[:3], LABELS[2:]]),
+        (["A b c", "the rate of it", "°"], [LABELS] * 3),
+    ],
+    ids=["the same labels", "labels of their own", "prompts with nothing in common"],
+)
+def test_likelihoods_are_those_of_each_label_alone(engine, asked, labels):
+    assert_likelihoods(engine, asked, labels)
 
 
 def test_a_label_whose_letters_join_the_prompts_last_token(engine):
@@ -58,13 +65,6 @@ def test_a_label_whose_letters_join_the_prompts_last_token(engine):
     for number, (ids, whole) in enumerate(zip(alone, wholes, strict=True)):
         if len(whole) > len(ids):
             assert found[number] == pytest.approx([of_ids(engine, ids, whole)], abs=1e-4)
-
-
-def test_prompts_with_nothing_in_common(engine):
-    asked = ["A b c", "the rate of it", "°"]
-    found = dict(engine.rank(asked, [LABELS] * 3))
-    for number, prompt in enumerate(asked):
-        assert found[number] == pytest.approx([likelihood(engine, prompt, label) for label in LABELS], abs=1e-4)
 
 
 def test_answers_are_those_of_generate(engine):
@@ -98,7 +98,7 @@ def test_a_prompt_longer_than_the_window_loses_its_beginning(engine, monkeypatch
     monkeypatch.setattr(engine, "window", 40)
     monkeypatch.setattr(engine, "num_cut", 0)
     long, short = prompts(7)[-1], "It is:"
-    found = dict(engine.rank([long, short], [[" A"], [" A"]]))
+    found = dict(engine.rank([long, short], [[" A"]] * 2))
     assert engine.num_cut == 1
     ids, whole = encode(engine.tokenizer, long), encode(engine.tokenizer, f"{long} A")
     more = len(whole) - len(ids)
@@ -158,36 +158,22 @@ def test_models_of_other_families(talker, tmp_path, family):
     transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_text((talker / name).read_text())
-    engine = open_engine(str(tmp_path), device="cpu", how=EvalExecution())
-    asked = prompts(4)
-    for number, found in engine.rank(asked, [LABELS] * 4):
-        assert found == pytest.approx([likelihood(engine, asked[number], label) for label in LABELS], abs=1e-4)
+    assert_likelihoods(open_engine(str(tmp_path), device="cpu", how=EvalExecution()), prompts(4), [LABELS] * 4)
 
 
-def test_an_adapter_on_its_base(pico_like, talker):
+def test_an_adapter_on_its_base(engine, talker, tmp_path):
     """Given by its folder alone: the base is the one its training named."""
-    engine = open_engine(str(pico_like), device="cpu", how=EvalExecution())
-    plain = open_engine(str(talker), device="cpu", how=EvalExecution())
-    asked = prompts(2)
-    with_adapter, without = dict(engine.rank(asked, [LABELS] * 2)), dict(plain.rank(asked, [LABELS] * 2))
-    assert with_adapter[0] != pytest.approx(without[0], abs=1e-3)
-    assert with_adapter[0] == pytest.approx([likelihood(engine, asked[0], label) for label in LABELS], abs=1e-4)
-
-
-@pytest.fixture
-def pico_like(talker, tmp_path):
-    from nsllm_lite.models.loading import load_base
-    from nsllm_lite.models.lora import add_adapter
-
-    base = load_base(talker, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
-    adapter = Adapter(rank=4, alpha=64, rslora=False, targets=["q_proj", "v_proj", "down_proj"])
-    peft_model = add_adapter(base, adapter, str(talker), seed=0)
+    targets = ["q_proj", "v_proj", "down_proj"]
+    peft_model = add_lora(load_plain(talker), targets, alpha=64, name=str(talker))
     torch.manual_seed(0)
     for name, parameter in peft_model.named_parameters():
         if "lora_B" in name:
             parameter.data = torch.randn_like(parameter) * 0.3
     peft_model.save_pretrained(tmp_path)
-    return tmp_path
+    asked = prompts(2)
+    with_adapter = open_engine(str(tmp_path), device="cpu", how=EvalExecution())
+    assert_likelihoods(with_adapter, asked, [LABELS] * 2)
+    assert likelihood(with_adapter, asked[0], " A") != pytest.approx(likelihood(engine, asked[0], " A"), abs=1e-3)
 
 
 def test_what_is_asked_again_goes_through_the_model_in_the_same_company(engine, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
 
 from nsllm_lite.formats.rows import Row, Rows
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
@@ -16,9 +17,9 @@ from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM, collate
 from nsllm_lite.models.hub import resolve_model
-from nsllm_lite.models.loading import load_base, recompute_layers
-from nsllm_lite.models.lora import add_adapter, load_adapter
-from nsllm_lite.recipe.train import Adapter
+from nsllm_lite.models.loading import recompute_layers
+from nsllm_lite.models.lora import load_adapter
+from tests.models.make import add_lora, load_plain
 from tests.raising import raises
 
 LENGTHS = [17, 1, 30, 6]
@@ -34,25 +35,23 @@ def split(row: Row) -> list[Row]:
     return [Row(row.input_ids[a:b], [int(b - a)], ["x"], ["s"], [9]) for a, b in pairwise(bounds)]
 
 
-def load(pico, quantisation="nf4"):
-    return load_base(
-        pico / "deep", quantisation=quantisation, double_quantisation=True, compute_dtype="float32", device="cpu"
-    )
-
-
 @pytest.fixture(scope="module")
 def lm(pico) -> PackedLM:
-    return PackedLM(load(pico))
+    return PackedLM(load_plain(pico / "deep", "nf4"))
 
 
 def test_packed_logits_equal_each_document_alone(lm):
-    row = packed_row()
-    packed = lm.logits(collate([row], "cpu"))
-    alone = torch.cat([lm.logits(collate([document], "cpu")) for document in split(row)])
+    rows = [packed_row(), packed_row([40, 3], seed=2)]
+    documents = [document for row in rows for document in split(row)]
+    packed = lm.logits(collate(rows, "cpu"))
+    alone = torch.cat([lm.logits(collate([document], "cpu")) for document in documents])
     assert (packed - alone).abs().max() < 2e-6
     # and alone is what transformers computes by itself
-    plain = [lm.model(torch.from_numpy(d.input_ids.astype(np.int64))[None]).logits[0] for d in split(row)]
+    ids = [torch.from_numpy(document.input_ids).long() for document in documents]
+    plain = [lm.model(one[None]).logits[0] for one in ids]
     assert (packed - torch.cat(plain)).abs().max() < 2e-6
+    nats = sum(cross_entropy(logits[:-1], one[1:], reduction="sum") for logits, one in zip(plain, ids, strict=True))
+    assert lm(collate(rows, "cpu")).item() == pytest.approx(nats.item(), rel=1e-5)
 
 
 def test_a_changed_document_leaves_its_neighbours_alone(lm):
@@ -65,13 +64,6 @@ def test_a_changed_document_leaves_its_neighbours_alone(lm):
         for other in range(len(LENGTHS)):
             here = slice(bounds[other], bounds[other + 1])
             assert torch.equal(before[here], after[here]) == (other != changed)
-
-
-def test_rows_of_a_batch_do_not_see_each_other(lm):
-    rows = [packed_row(seed=1), packed_row([40, 3], seed=2)]
-    together = lm.logits(collate(rows, "cpu"))
-    apart = torch.cat([lm.logits(collate([row], "cpu")) for row in rows])
-    assert (together - apart).abs().max() < 2e-6
 
 
 def test_targets_stay_inside_their_document():
@@ -88,19 +80,16 @@ def test_generate_works_with_the_packed_attention(lm, pico):
     from transformers import AutoModelForCausalLM
 
     ids = torch.tensor([[5, 6, 7, 8]])
-    ours = load(pico, "none").generate(ids, max_new_tokens=8, do_sample=False)
+    ours = load_plain(pico / "deep").generate(ids, max_new_tokens=8, do_sample=False)
     plain = AutoModelForCausalLM.from_pretrained(pico / "deep", attn_implementation="sdpa")
     assert torch.equal(ours, plain.generate(ids, max_new_tokens=8, do_sample=False))
 
 
 def test_evaluation_leaves_nf4_gradients_and_weights_as_they_were(pico):
     """On CPUs with AVX512-BF16 bitsandbytes repacks NF4 weights at the first evaluation; ours must not."""
-    base = load(pico)
-    for module in base.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            assert module.support_avx512bf16_for_cpu is False
-    adapter = Adapter(rank=4, alpha=8, rslora=False, targets=["q_proj", "down_proj"])
-    lm = PackedLM(add_adapter(base, adapter, "x", seed=0))
+    base = load_plain(pico / "deep", "nf4")
+    assert not any(getattr(module, "support_avx512bf16_for_cpu", False) for module in base.modules())
+    lm = PackedLM(add_lora(base, ["q_proj", "down_proj"]))
     batch = collate([packed_row()], "cpu")
 
     def gradients() -> list[torch.Tensor]:
@@ -133,14 +122,13 @@ def test_score_counts_tokens_and_bytes_by_source(lm, pico):
 
 
 def test_recomputed_layers_give_the_same_gradients(pico):
-    adapter = Adapter(rank=4, alpha=8, rslora=True, targets=["q_proj", "up_proj"])
     batch, found = collate([packed_row()], "cpu"), []
     for count in (0, 1, 2):
-        base = load(pico)
+        base = load_plain(pico / "deep", "nf4")
         if count:
             recompute_layers(base, count)
             assert [layer.gradient_checkpointing for layer in base.model.layers] == [i < count for i in range(2)]
-        lm = PackedLM(add_adapter(base, adapter, "x", seed=0)).train()
+        lm = PackedLM(add_lora(base, ["q_proj", "up_proj"])).train()
         lm(batch).backward()
         found.append([p.grad for p in lm.parameters() if p.requires_grad])
     for other in found[1:]:
@@ -158,8 +146,7 @@ def test_a_micro_batch_never_waits_for_its_numbers(pico):
             self.count += function.overloadpacket is torch.ops.aten._local_scalar_dense
             return function(*args, **(kwargs or {}))
 
-    adapter = Adapter(rank=4, alpha=8, rslora=True, targets=["q_proj", "up_proj"])
-    lm = PackedLM(add_adapter(load(pico), adapter, "x", seed=0)).train()
+    lm = PackedLM(add_lora(load_plain(pico / "deep", "nf4"), ["q_proj", "up_proj"])).train()
     assert use_fused_layers(lm, recompute_cheap=True) == 2
     with Readings() as readings:
         loss = lm(collate([packed_row()], "cpu"))
@@ -177,18 +164,16 @@ def test_models_that_cannot_be_used(pico, tmp_path):
         resolve_model(str(tmp_path / "empty"))
     (tmp_path / "empty/config.json").write_text((pico / "base/config.json").read_text())
     (tmp_path / "empty/pytorch_model.bin").write_bytes(b"pickle")
-    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
     with raises("weights-absent", tmp_path / "empty"):
-        load_base(tmp_path / "empty", **options)
+        load_plain(tmp_path / "empty")
     with raises("model-not-fetched", "nobody/no-such-model"):
         resolve_model("nobody/no-such-model")
     with raises("model-base-not-local", tmp_path / "adapter_config.json", "hf download nobody/no-such-model"):
         resolve_model("nobody/no-such-model", tmp_path / "adapter_config.json")
-    adapter = Adapter(rank=4, alpha=8, rslora=False, targets=["q_porj"])
     with raises("adapter-targets-unknown", "q_porj", "q_proj"):
-        add_adapter(load(pico), adapter, "x", seed=0)
+        add_lora(load_plain(pico / "base"), ["q_porj"])
     with raises("model-adapter-missing", tmp_path):
-        load_adapter(load(pico), tmp_path)
+        load_adapter(load_plain(pico / "base"), tmp_path)
 
 
 def test_a_model_that_is_not_all_there(pico, tmp_path):
@@ -196,9 +181,8 @@ def test_a_model_that_is_not_all_there(pico, tmp_path):
     tensors = load_file(base / "model.safetensors")
     del tensors["model.norm.weight"]
     save_file(tensors, base / "model.safetensors", {"format": "pt"})
-    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
     with raises("model-tensors-missing", base, "model.norm.weight (1 "):
-        load_base(base, **options)
+        load_plain(base)
     (base / "tokenizer.json").write_text("{")
     with raises("tokenizer-not-loaded", base):
         load_auto_tokenizer(base)
@@ -212,7 +196,6 @@ def test_widths_that_bitsandbytes_restores_wrongly_on_a_cpu_are_refused(tmp_path
         num_key_value_heads=2, head_dim=16,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    options = {"double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
     with raises("nf4-width-on-cpu", "down_proj", 96, "quantisation=none"):
-        load_base(tmp_path, quantisation="nf4", **options)
-    load_base(tmp_path, quantisation="none", **options)
+        load_plain(tmp_path, "nf4")
+    load_plain(tmp_path)

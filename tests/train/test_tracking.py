@@ -1,7 +1,7 @@
 """What shows a run elsewhere: TensorBoard, W&B by a stand-in, LLaMA-Factory's log, and another run's curve."""
 
-import json
 import sys
+from datetime import timedelta
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,33 +9,12 @@ from types import ModuleType, SimpleNamespace
 import accelerate.tracking
 import pytest
 
+from nsllm_lite.artifact.json_files import read_lines
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.train import cpt, guards, setup, tracking
+from nsllm_lite.train import cpt, setup, tracking
 from nsllm_lite.train.plot import read_curve
 from tests.raising import raises
-
-
-@pytest.fixture
-def stopped_at_seven(monkeypatch):
-    """A function that runs a recipe and kills it when it has logged seven steps, with a checkpoint of the fourth."""
-    real = guards.require_finite
-
-    def stop(step, *args):
-        if step == 8:
-            raise KeyboardInterrupt
-        real(step, *args)
-
-    def train(asked) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(guards, "require_finite", stop)
-            with pytest.raises(KeyboardInterrupt):
-                cpt.train(asked)
-
-    return train
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from tests.train.test_cpt import metrics
 
 
 def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:
@@ -46,34 +25,22 @@ def scalars(out: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.parametrize("from_the_start", [True, False])
-def test_tensorboard_shows_every_step_once_after_a_kill(pico_recipe, stopped_at_seven, from_the_start):
+def test_tensorboard_shows_every_step_once_after_a_kill(pico_recipe, stop_before, from_the_start):
     pytest.importorskip("tensorboard")
     asked = pico_recipe(report_to=["tensorboard"])
     out = Path(asked.out)
-    stopped_at_seven(asked if from_the_start else pico_recipe())
+    stop_before(cpt.train, asked if from_the_start else pico_recipe(), 8)
     if from_the_start:
         assert [step for step, _ in scalars(out)["train/loss"]] == list(range(1, 8))
     cpt.train(asked)
     found = scalars(out)
-    steps = [line for line in lines(out / "metrics.jsonl") if "loss" in line]
     for name in ("loss", "learning_rate", "grad_norm", "tokens"):
-        assert found[f"train/{name}"] == [(line["step"], pytest.approx(line[name])) for line in steps]
-    heldout = [line for line in lines(out / "metrics.jsonl") if "heldout" in line]
+        assert found[f"train/{name}"] == [(line["step"], pytest.approx(line[name])) for line in metrics(out, "loss")]
+    heldout = metrics(out, "heldout")
     assert [line["step"] for line in heldout] == [0, 4, 8, 12]
     for name, source in (("domain", "papers"), ("general", "all")):
         expected = [(line["step"], pytest.approx(line["heldout"][name][source]["loss"])) for line in heldout]
         assert found[f"heldout/{name}/{source}/loss"] == expected
-
-
-def test_nothing_is_tracked_unasked(pico_recipe):
-    asked = pico_recipe()
-    assert asked.report_to == []
-    cpt.train(asked)
-    assert not {path.name for path in Path(asked.out).iterdir()} & {"tensorboard", "wandb"}
-
-
-def test_tracking_is_no_part_of_what_a_run_is(pico_recipe):
-    assert recipes.identity(pico_recipe(report_to=["wandb"], overlay="a.jsonl")) == recipes.identity(pico_recipe())
 
 
 @pytest.fixture
@@ -102,15 +69,14 @@ def wandb(monkeypatch):
     return module
 
 
-def test_wandb_is_given_every_step_once_after_a_kill(pico_recipe, stopped_at_seven, wandb, monkeypatch):
+def test_wandb_is_given_every_step_once_after_a_kill(pico_recipe, stop_before, wandb, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "papers")
     asked = pico_recipe(report_to=["wandb"])
-    stopped_at_seven(asked)
+    stop_before(cpt.train, asked, 8)
     cpt.train(asked)
     (run,) = wandb.runs.values()
     losses = [(step, values["train/loss"]) for step, values in run.lines if "train/loss" in values]
-    expected = [(line["step"], line["loss"]) for line in lines(Path(asked.out) / "metrics.jsonl") if "loss" in line]
-    assert losses == expected
+    assert losses == [(line["step"], line["loss"]) for line in metrics(asked.out, "loss")]
     assert [step for step, values in run.lines if "heldout/general/all/loss" in values] == [0, 4, 8, 12]
     assert run.num_finished == 1
     options = wandb.asked[-1]
@@ -138,42 +104,35 @@ def test_a_missing_tracker_is_named(pico_recipe, monkeypatch, name, extra):
         cpt.train(pico_recipe(report_to=[name]))
 
 
-def test_the_trainer_log_has_the_fields_of_llama_factory(pico_recipe, stopped_at_seven, monkeypatch):
+def test_the_trainer_log_has_the_fields_of_llama_factory(pico_recipe, stop_before, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(tracking, "time", SimpleNamespace(monotonic=lambda: now.__setitem__(0, now[0] + 60) or now[0]))
     asked = pico_recipe()
     log = Path(asked.out) / "trainer_log.jsonl"
-    stopped_at_seven(asked)
-    assert lines(log)[-1]["current_steps"] == 7
-    before = [line for line in lines(log) if line["current_steps"] <= 4]
+    stop_before(cpt.train, asked, 8)
+    assert read_lines(log)[-1]["current_steps"] == 7
+    before = [line for line in read_lines(log) if line["current_steps"] <= 4]
     now[0] += 86_400  # a day until it is continued
     cpt.train(asked)
-    found = lines(log)
+    found = read_lines(log)
     assert found[: len(before)] == before
     steps = [line for line in found if "loss" in line]
     fields = ["current_steps", "total_steps", "loss", "lr", "epoch", "percentage", "elapsed_time", "remaining_time"]
     assert [list(line) for line in steps] == [fields] * 12
-    ours = [line for line in lines(Path(asked.out) / "metrics.jsonl") if "loss" in line]
-    assert [(line["loss"], line["lr"]) for line in steps] == [(line["loss"], line["learning_rate"]) for line in ours]
+    ours = [(line["loss"], line["learning_rate"]) for line in metrics(asked.out, "loss")]
+    assert [(line["loss"], line["lr"]) for line in steps] == ours
     assert [line["percentage"] for line in steps[:3]] == [8.33, 16.67, 25.0]
     assert steps[-1]["epoch"] == pytest.approx((12 * 4 - 7) / 40)  # of 48 rows 7 are replay, of 40 domain rows
     assert [line["current_steps"] for line in found if "eval_loss" in line] == [0, 4, 8, 12]
-    seconds = [tracking.parse_time(line["elapsed_time"]) for line in found]
-    assert seconds == sorted(seconds)
-    assert seconds[-1] < 3600  # by the clock of this test: the day between does not count
+    times = [tracking.DURATION.validate_python(line["elapsed_time"]) for line in found]
+    assert times == sorted(times)
+    assert times[-1] < timedelta(hours=1)  # by the clock of this test: the day between does not count
     assert steps[-1]["remaining_time"] == "0:00:00"
 
 
 def test_times_are_read_as_they_are_written():
-    assert tracking.parse_time("0:32:48") == 1968
-    assert tracking.parse_time("9 days, 21:49:18") == 9 * 86_400 + 21 * 3600 + 49 * 60 + 18
-    assert tracking.parse_time("1 day, 0:00:01") == 86_401
-
-
-OTHER = [
-    {"current_steps": step, "total_steps": 10, "loss": 3 - step / 10, "lr": 1e-5, "percentage": 10.0 * step}
-    for step in (5, 10)
-] + [{"current_steps": 10, "total_steps": 10, "percentage": 100.0}]  # the last line tells no loss
+    for time in (timedelta(seconds=1968), timedelta(days=9, seconds=78_558), timedelta(days=1, seconds=1)):
+        assert tracking.DURATION.validate_python(str(time)) == time
 
 
 @pytest.fixture
@@ -191,14 +150,12 @@ def drawn(monkeypatch):
     return figures
 
 
-def test_another_runs_curve_lies_over_this_runs_length(pico_recipe, tmp_path, drawn, capsys):
-    other = tmp_path / "nsllm/trainer_log.jsonl"
-    other.parent.mkdir()
-    other.write_text("".join(json.dumps(line) + "\n" for line in OTHER))
+def test_another_runs_curve_lies_over_this_runs_length(pico_recipe, drawn, capsys):
+    other = Path(__file__).parents[1] / "data/train/trainer_log.jsonl"  # its last line has no loss
     results = cpt.train(pico_recipe())
     cpt.train(pico_recipe(overlay=str(other)))  # finished: only the picture is drawn again
     assert f"drawn again over {other}" in capsys.readouterr().out
-    label = "nsllm/trainer_log.jsonl, 10 steps drawn to this run's length"
+    label = "train/trainer_log.jsonl, 10 steps drawn to this run's length"
     assert label not in drawn[0]
     assert drawn[1][label] == [(results["tokens"] / 2, 2.5), (results["tokens"], 2.0)]
     # a log of our own has tokens: it is drawn where it was
