@@ -10,9 +10,8 @@ from nsllm_lite.kernels.liger import use_liger_kernels
 from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention, varlen_attention_reference
 from nsllm_lite.models.causal import PackedLM, autocast, collate
 from nsllm_lite.models.loading import load_base, recompute_layers
-from nsllm_lite.models.lora import add_adapter
-from nsllm_lite.recipe.train import Adapter
 from nsllm_lite.train import cpt
+from tests.models.make import add_lora
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,16 +46,16 @@ def loss_and_gradients(
     """NF4 and LoRA; on CUDA with Liger, varlen attention and fused cross-entropy; fused layers unless None."""
     ids = np.random.default_rng(0).integers(1, 300, 60).astype(np.int32)
     row = Row(ids, [17, 1, 30, 12], ["a", "b", "c", "d"], ["s"] * 4, [9] * 4)
-    adapter = Adapter(rank=8, alpha=16, rslora=False, targets=["q_proj", "v_proj", "up_proj", "down_proj"])
     base = load_base(
-        pico / "base", quantisation="nf4", double_quantisation=True, compute_dtype=dtype, device=device,
+        pico / "deep", quantisation="nf4", double_quantisation=True, compute_dtype=dtype, device=device,
         dequantised=dequantised,
     )  # fmt: skip
     if device == "cuda" and not compiled:
         use_liger_kernels(base)
     if whole:
         recompute_layers(base, whole)
-    lm = PackedLM(add_adapter(base, adapter, "x", seed=0), head).train()
+    targets = ["q_proj", "v_proj", "up_proj", "down_proj"]
+    lm = PackedLM(add_lora(base, targets, rank=8, alpha=16), head).train()
     with torch.no_grad():
         for name, parameter in lm.named_parameters():
             if "lora_B" in name:

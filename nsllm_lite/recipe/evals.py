@@ -46,8 +46,6 @@ class Tasks(Strict):
     seed: int
 
 
-# --------------------------------------------------------------------------------------------------- evaluation
-
 TASKS = {
     "classification": "nsllm_lite.tasks.classification:TASK",
     "moves": "nsllm_lite.tasks.moves:TASK",

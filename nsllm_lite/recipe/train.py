@@ -7,8 +7,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.values import Count, Name, Share, Strict, none_word, require_one
 
-# -------------------------------------------------------------------------------------------------------- train
-
 
 class ModelShape(Strict):
     """A Qwen3-architecture model built from nothing (`adapter: none`), sized by these and by a tokenizer folder."""

@@ -1,5 +1,6 @@
-"""Runs that are stopped."""
+"""Runs that are stopped, or go wrong."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from nsllm_lite.recipe.train import Training
 from nsllm_lite.train import guards
+from nsllm_lite.train.training_run import TrainingRun
 
 
 @pytest.fixture
@@ -27,3 +29,19 @@ def stop_before(monkeypatch):
         assert not (Path(recipe.out) / "manifest.json").exists()
 
     return run
+
+
+@pytest.fixture
+def spoil_in(monkeypatch):
+    """A function that makes a trained tensor NaN when `step` (from 1) begins."""
+    begin_step = TrainingRun.begin_step
+
+    def spoil(step: int) -> None:
+        def begin(run: TrainingRun) -> None:
+            if run.done + 1 == step:
+                next(tensor for tensor in run._lm.parameters() if tensor.requires_grad).data.fill_(math.nan)
+            begin_step(run)
+
+        monkeypatch.setattr(TrainingRun, "begin_step", begin)
+
+    return spoil

@@ -16,7 +16,6 @@ from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy_reference
 from nsllm_lite.merge.write_model import merge
 from nsllm_lite.models.causal import PackedLM, collate
-from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import add_adapter, saved_parameters
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.merge import Merge
@@ -336,27 +335,15 @@ def test_a_damaged_later_checkpoint_does_not_push_out_the_good_ones(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_a_non_finite_loss_stops_before_the_step(pico, pico_recipe, tmp_path, monkeypatch, dtype):
-    """One poisoned token: the step is named, its documents too, and the last good checkpoint stays."""
-    clean = pico_recipe(out=str(tmp_path / "clean"))
-    order = cpt.step_order(clean, cpt.read_inputs(clean))
-    early = {int(i) for step in range(5) for row in order.rows(step) for i in row.input_ids}
-    early |= {int(i) for name in ("papers", "general") for row in Rows(pico / f"rows/{name}/heldout")
-              for i in row.input_ids}  # fmt: skip
-    late = next((step, row, int(i)) for step in range(5, 12) for row in order.rows(step) for i in row.input_ids
-                if int(i) not in early)  # fmt: skip
-    load = load_base
-
-    def poisoned(*args, **options):
-        loaded = load(*args, **options)
-        loaded.get_input_embeddings().weight.data[late[2]] = float("nan")
-        return loaded
-
-    monkeypatch.setattr(setup, "load_base", poisoned)
+def test_a_non_finite_loss_stops_before_the_step(pico_recipe, spoil_in, dtype):
+    """The step is named, its documents too, and the last good checkpoint stays."""
+    spoil_in(6)
     asked = pico_recipe(compute_dtype=dtype)
-    with raises("train-loss-not-finite", f"Step {late[0] + 1}: loss nan", "step-000004", "papers-"):
+    with raises("train-loss-not-finite", "Step 6: loss nan", "step-000004", "papers-"):
         cpt.train(asked)
-    assert set(late[1].doc_ids) <= set(read_json(Path(asked.out) / "nonfinite.json")["documents"])
+    rows = cpt.step_order(asked, cpt.read_inputs(asked)).rows(5)
+    named = read_json(Path(asked.out) / "nonfinite.json")
+    assert named == {"step": 6, "documents": [name for row in rows for name in row.doc_ids]}
     kept = load_file(checkpoint.newest(Path(asked.out) / "checkpoints") / "trained.safetensors")
     assert all(torch.isfinite(t).all() for t in kept.values())
     assert not (Path(asked.out) / "manifest.json").exists()

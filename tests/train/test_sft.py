@@ -299,16 +299,9 @@ def test_a_long_gradient_is_clipped_and_its_norm_logged_as_it_was(asked, tmp_pat
     assert_clipped(whole, tuned("clipped", grad_norm_and_change(whole)[0] / 1000), 1 / 1000)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(asked, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run(asked, spoil_in):
+    spoil_in(3)
     recipe_ = asked(checkpoint_steps=1)
-    begin = tuning.Tuning.on_step_begin
-
-    def spoil(self, args, state, *others, **kwargs):
-        if state.global_step == 2:
-            next(p for p in self.lm.parameters() if p.requires_grad).data.fill_(float("nan"))
-        begin(self, args, state, *others, **kwargs)
-
-    monkeypatch.setattr(tuning.Tuning, "on_step_begin", spoil)
     with raises("train-loss-not-finite", "Step 3: loss nan", f"{recipe_.out}/checkpoints/step-000002"):
         tuning.sft(recipe_)
     assert len(read_json(Path(recipe_.out) / "nonfinite.json")["examples"]) == 8
