@@ -72,7 +72,9 @@ def train(recipe: Train) -> dict[str, Any]:
     scaler.load_state_dict(loaded.get("scaler", scaler.state_dict()))
 
     # The loop
-    cut = partial(micro_batches, team, how)
+    def cut(rows: list[Row]) -> list[Sequence[Row]]:
+        return list(in_groups(team.share(rows), how.micro_batch_rows))  # those of this process
+
     with run.steps() as steps, closing(steps_ahead(steps, order.rows, cut, how.device)) as ahead:
         for step in steps:
             run.begin_step()
@@ -112,7 +114,9 @@ def train(recipe: Train) -> dict[str, Any]:
     results = outputs.summarise(recipe, inputs, run.metrics.lines(), domain_tokens, order)
     measured = outputs.measure(recipe, inputs, how, card, run.own_tokens, run.own_seconds, team.size)
     run.finish(results, measured | {"processes": team.size})
-    outputs.print_summary(recipe, results, measured)
+    coverage = f" ({results['coverage']:.2f} x the {results['available_tokens']:,} domain tokens there are)"
+    outputs.print_summary(recipe, results, measured, coverage)
+    outputs.print_heldout(results)
     return results
 
 
@@ -129,11 +133,6 @@ def add_gradients(
         loss += micro_loss.detach()
         interrupts.raise_if_requested()
     return loss
-
-
-def micro_batches(team: Processes, how: Execution, rows: list[Row]) -> list[Sequence[Row]]:
-    """This process's part of a step's rows."""
-    return list(in_groups(team.share(rows), how.micro_batch_rows))
 
 
 def evaluate(run: TrainingRun, recipe: Train, inputs: Inputs, lm: PackedLM, how: Execution) -> None:

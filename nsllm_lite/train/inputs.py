@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.errors import UserError
@@ -43,10 +41,6 @@ class Inputs:
             weights.require_sound(self.base_dir)
         for rows in filter(None, (self.rows, self.replay)):
             rows.require_sound(self.size.vocab)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.tokenizer_dir)
 
 
 def read_inputs(recipe: Train) -> Inputs:

@@ -15,6 +15,7 @@ from nsllm_lite.artifact.disk import GIB, replace_folder
 from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, write_json, write_sealed
 from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 from nsllm_lite.formats.rows import RowTotals
+from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import PackedLM
 from nsllm_lite.models.device import remember_speed
@@ -132,7 +133,7 @@ def write_after(recipe: Train, inputs: Inputs, lm: PackedLM, out: Path) -> None:
     after = samples.continuations(lm, saved["openings"], recipe.samples.new_tokens, end_id)
     head = ["# Continuations of held-out papers", "", "Greedy decoding; the papers were not trained on."]
     columns = {"Prompt": saved["openings"], "Before": saved["before"], "After": after}
-    samples.write_samples(out / "samples.md", inputs.tokenizer, head, columns)
+    samples.write_samples(out / "samples.md", load_tokenizer(inputs.tokenizer_dir), head, columns)
 
 
 def output_bytes(recipe: Training, size: ModelSize) -> int:
@@ -170,7 +171,13 @@ def summarise_losses(lines: list[dict]) -> dict[str, Any]:
     }
 
 
-def print_warnings(results: dict[str, Any], recipe: Training) -> None:
+def print_summary(recipe: Training, results: dict[str, Any], measured: dict[str, Any], of_tokens: str) -> None:
+    """Length, speed and memory of the run, and what seems wrong with it; `of_tokens` says more of its tokens."""
+    predicted = f" ({measured['predicted_memory_gib']} predicted)" if "predicted_memory_gib" in measured else ""
+    print(
+        f"{recipe.out}: {results['steps']} steps, {results['tokens']:,} tokens{of_tokens}, "
+        f"{measured['train_tokens_per_s'] or '-'} tokens/s, peak {measured['peak_memory_gib']} GiB{predicted}"
+    )
     if results["spikes"]:
         print(f"  {results['spikes']} spikes of the loss, named in {recipe.out}/spikes.jsonl")
     if too_high := results["learning_rate_too_high"]:
@@ -226,14 +233,7 @@ def peak_memory_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def print_summary(recipe: Train, results: dict[str, Any], measured: dict[str, Any]) -> None:
-    print(
-        f"{recipe.out}: {results['steps']} steps, {results['tokens']:,} tokens "
-        f"({results['coverage']:.2f} x the {results['available_tokens']:,} domain tokens there are), "
-        f"{measured['train_tokens_per_s'] or '-'} tokens/s, peak {measured['peak_memory_gib']} GiB"
-        + (f" ({measured['predicted_memory_gib']} predicted)" if "predicted_memory_gib" in measured else "")
-    )
-    print_warnings(results, recipe)
+def print_heldout(results: dict[str, Any]) -> None:
     for name in results["heldout"]["before"]:
         before, after = (results["heldout"][when][name].get("all") for when in ("before", "after"))
         if before and before["tokens"]:

@@ -269,7 +269,8 @@ def choose_execution(recipe: Sft, inputs: SftInputs, device: str, card_bytes: in
         found = f"execution.micro_batch_rows={requested} does not divide examples_per_step={count}."
         todo = f"Take one of {', '.join(str(d) for d in range(1, count + 1) if count % d == 0)}."
         raise UserError("sft-micro-batch-rows", found, todo)
-    how = choose(recipe, inputs.size, inputs.longest, device, card_bytes)
+    longest = max(len(example.input_ids) for example in (*inputs.examples, *inputs.heldout))
+    how = choose(recipe, inputs.size, longest, device, card_bytes)
     rows = max(divisor for divisor in range(1, how.micro_batch_rows + 1) if count % divisor == 0)
     return how.model_copy(update={"micro_batch_rows": rows})
 
@@ -308,11 +309,7 @@ def summarise(tuning: Tuning) -> dict[str, Any]:
 
 
 def print_summary(tuning: Tuning, results: dict[str, Any], measured: dict[str, Any]) -> None:
-    print(
-        f"{tuning.recipe.out}: {results['steps']} steps, {results['tokens']:,} tokens, {results['answer_tokens']:,} of "
-        f"them in answers, {measured['train_tokens_per_s'] or '-'} tokens/s, peak {measured['peak_memory_gib']} GiB"
-    )
-    outputs.print_warnings(results, tuning.recipe)
+    outputs.print_summary(tuning.recipe, results, measured, f", {results['answer_tokens']:,} of them in answers")
     if results["lost_steps"]:
         print(f"  {results['lost_steps']} steps overflowed in fp16 and changed nothing")
     before, after = (results["heldout"][when]["answers"] for when in ("before", "after"))

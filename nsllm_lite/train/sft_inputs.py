@@ -36,10 +36,6 @@ class SftInputs:
     size: ModelSize
     hashes: dict[str, str | None]
 
-    @property
-    def longest(self) -> int:
-        return max(len(example.input_ids) for example in (*self.examples, *self.heldout))
-
 
 def read_inputs(recipe: Sft) -> SftInputs:
     """Opens and tokenises every input.
