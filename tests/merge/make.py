@@ -87,8 +87,11 @@ def edit_json(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def edit_adapter(adapter: Path, change) -> None:
-    path = adapter / "adapter_model.safetensors"
+def edit_tensors(path: Path, change) -> None:
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
+
+
+def edit_adapter(adapter: Path, change) -> None:
+    edit_tensors(adapter / "adapter_model.safetensors", change)
