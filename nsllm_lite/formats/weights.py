@@ -46,14 +46,10 @@ class TensorOnDisk:
     def read_into(self, buffer: bytearray, first_byte: int, last_byte: int) -> memoryview:
         """The bytes first..last, at the beginning of `buffer`."""
         view = memoryview(buffer)[: last_byte - first_byte]
-        with open(self.file, "rb", buffering=0) as file:
+        with open(self.file, "rb") as file:
             file.seek(self.start + first_byte)
-            done = 0
-            while done < len(view):
-                count = file.readinto(view[done:])
-                if not count:
-                    raise shrank(self.file)
-                done += count
+            if file.readinto(view) < len(view):
+                raise shrank(self.file)
         return view
 
     def rows_into(self, buffer: bytearray, first: int, last: int) -> "torch.Tensor":

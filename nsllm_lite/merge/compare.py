@@ -55,7 +55,7 @@ def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> d
     trained = load_base(base.folder, quantisation="nf4", **how)
     table[TRAINED] = scorer.score(load_adapter(trained, adapters[0].folder), keep=True)
     del trained
-    _free(device)
+    _free()
     names = [name for name, planned in rounded.tensors.items() if planned.rounded]
     for choice, (chosen, with_rounding) in plans.items():
         lm = load_base(base.folder, quantisation="none", **how)
@@ -66,7 +66,7 @@ def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> d
         in_memory.round_to_nf4(lm, names, lm.dtype, rounding.double)
         table[f"NF4({choice})"] = scorer.score(lm)
         del lm
-        _free(device)
+        _free()
     return table
 
 
@@ -99,10 +99,9 @@ class Scorer:
         return {"loss": loss, "kl": kl / tokens, "top1": same / tokens, "tokens": tokens}
 
 
-def _free(device: str) -> None:
+def _free() -> None:
     gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
 
 
 def lowest(table: dict[str, dict[str, float]], then_requantize: bool) -> str:

@@ -159,12 +159,13 @@ def write_shard(
 ) -> None:
     """One file from the tensor where `written` says that it ends; its hash and figures are added there."""
     pending: deque[tuple[str, Buffers, Future, bool]] = deque()
-    with ShardFile(folder, shard, written, progress) as file:
+    with open(folder / shard.file, "ab+", buffering=0) as file, ThreadPoolExecutor(1) as syncing:
+        output = ShardFile(file, syncing, shard, written, progress)
 
         def finish_first() -> None:
             name, slot, future, ends_tensor = pending.popleft()
             data, figures = future.result()
-            file.add(name, data, figures, ends_tensor)
+            output.add(name, data, figures, ends_tensor)
             bar.update(len(data))
             pool.free.append(slot)
 
@@ -175,15 +176,15 @@ def write_shard(
             pending.append((name, slot, pool.submit(function, *arguments, slot), ends_tensor))
         while pending:
             finish_first()
-        file.finish()
+        output.finish()
 
 
 class ShardFile:
-    """A shard as it is written, with its hash. A thread fsyncs it meanwhile, and then records it in `progress`."""
+    """A shard as it is written, with its hash. The thread of `syncing` fsyncs it, and then records it in `progress`."""
 
-    def __init__(self, folder: Path, shard: Shard, written: Written, progress: BinaryIO):
-        self._name, self._written, self._progress = shard.file, written, progress
-        self._file = open(folder / shard.file, "ab+", buffering=0)  # noqa: SIM115  (closed by __exit__)
+    def __init__(self, file: BinaryIO, syncing: ThreadPoolExecutor, shard: Shard, written: Written, progress: BinaryIO):
+        self._file, self._syncing, self._progress = file, syncing, progress
+        self._name, self._written = shard.file, written
         self._file.truncate(written.num_bytes)
         self._digest = hashlib.sha256()
         self._file.seek(0)
@@ -192,17 +193,9 @@ class ShardFile:
         self._place, self._num_tensors = written.num_bytes, written.num_tensors
         self._since_sync: dict[str, Figures] = {}
         self._unsynced_bytes = 0
-        self._syncing = ThreadPoolExecutor(1)
         self._synced: list[Future] = []
         if not self._place:
             self._write(shard.header)
-
-    def __enter__(self) -> "ShardFile":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._syncing.shutdown()
-        self._file.close()
 
     def add(self, name: str, data: memoryview, figures: Figures, ends_tensor: bool) -> None:
         """The next bytes, of tensor `name`."""

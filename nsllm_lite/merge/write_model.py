@@ -55,7 +55,8 @@ def merge(recipe: Merge) -> dict:
         return results
     require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))
     num_bytes = sum(planned.num_bytes for planned in plan.tensors.values())
-    require_disk(out, num_bytes - used_bytes(partial_of(out)) + 64 * 2**20, "the merged model")
+    done_bytes = sum(path.stat().st_size for path in partial_of(out).glob("*.safetensors"))
+    require_disk(out, num_bytes - done_bytes + 64 * 2**20, "the merged model")
     require_sound(base, adapters, recipe.trust_base)
 
     with partial_folder(out, {"recipe": recipes.identity(recipe), "inputs": inputs, "version": __version__}) as partial:
@@ -129,10 +130,6 @@ def partial_folder(out: Path, identity: dict) -> Iterator[Path]:
     sync_folder(partial)
     partial.rename(out)
     sync_folder(out.parent)
-
-
-def used_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def choose_base_weights(

@@ -72,7 +72,7 @@ TENSORS = {
         {Q + "A.weight": torch.ones(8, 60)},
         "merge-shape-differs", "q_proj.weight", "A (8, 60), B (64, 8)", "(64, 64)"),
     "integers": (
-        {Q + "A.weight": torch.ones(8, 64, dtype=torch.int64)}, "merge-dtype-unsupported", "q_proj.weight"),
+        {Q + "A.weight": torch.ones(8, 64, dtype=torch.int64)}, "merge-dtype-unsupported", "q_proj.lora_A.weight"),
     "overflow": (
         {Q + "A.weight": torch.full((8, 64), 3.0), Q + "B.weight": torch.full((64, 8), 3e38)},
         "merge-not-finite", "q_proj.weight", "BF16"),
