@@ -58,6 +58,10 @@ class TensorOnDisk:
         view = self.read_into(buffer, first * row_bytes, last * row_bytes)
         return as_floats(view, self.dtype).view(-1, *self.shape[1:])
 
+    def row_slices(self) -> list[tuple[int, int]]:
+        """(first, last) rows of each slice, see `slices`."""
+        return list(slices(self.shape[0], 4 * math.prod(self.shape[1:])))
+
     def rows(self, first: int = 0, last: int | None = None) -> "torch.Tensor":
         """Rows first..last as a tensor of the stored dtype."""
         last = self.shape[0] if last is None else last

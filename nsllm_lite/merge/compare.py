@@ -53,7 +53,7 @@ def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> d
 
     table: dict[str, dict[str, float]] = {}
     trained = load_base(base.folder, quantisation="nf4", **how)
-    table[TRAINED] = scorer.score(load_adapter(trained, adapters[0].folder), keep=True)
+    table[TRAINED] = scorer.score(load_adapter(trained, adapters[0].folder))
     del trained
     _free()
     names = [name for name, planned in rounded.tensors.items() if planned.rounded]
@@ -71,25 +71,25 @@ def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> d
 
 
 class Scorer:
-    """Scores models on the same rows; the first, kept, is what the others' predictions are compared with."""
+    """Scores models on the same rows; the predictions of the first are what the others' are compared with."""
 
     def __init__(self, rows: list[Row], device: str, dtype: str):
         self.rows, self.device, self.dtype = rows, device, dtype
-        self.reference: list[torch.Tensor] = []
-        self.reference_head = torch.empty(0)
+        self.reference: list[torch.Tensor] = []  # hidden states of each row
+        self.reference_head: torch.Tensor | None = None
 
-    def score(self, causal_lm: torch.nn.Module, keep: bool = False) -> dict[str, float]:
+    def score(self, causal_lm: torch.nn.Module) -> dict[str, float]:
         lm = PackedLM(causal_lm)
+        head = lm.head_VH.detach()
+        if is_first := self.reference_head is None:
+            self.reference_head = head.clone()
         kl, same, tokens = 0.0, 0, 0
         with torch.no_grad(), autocast(self.device, self.dtype), heldout.evaluating(lm):
             loss = heldout.score(lm, self.rows, 1, self.device)["all"].loss
             for number, row in enumerate(self.rows[:KL_ROWS]):
                 hidden = lm.hidden(collate([row], self.device))
-                if keep:
+                if is_first:
                     self.reference.append(hidden.cpu())
-                head = lm.head_VH.detach()
-                if keep and not number:
-                    self.reference_head = head.clone()
                 for first in range(0, len(hidden), CHUNK_TOKENS):
                     chunk = slice(first, first + CHUNK_TOKENS)
                     reference = self.reference[number][chunk].to(self.device) @ self.reference_head.T

@@ -62,8 +62,6 @@ class PlannedTensor:
 
     @property
     def num_bytes(self) -> int:
-        if self.dtype == self.source.dtype:
-            return self.source.num_bytes
         return math.prod(self.source.shape) * ITEM_BYTES[self.dtype]
 
 

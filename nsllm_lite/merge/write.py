@@ -139,8 +139,8 @@ def slice_entries(planned: PlannedTensor) -> int:
     """Entries of the largest slice of a tensor, as they lie in a slot."""
     if planned.is_copy:
         return SLICE_BYTES // 2
-    columns = math.prod(planned.source.shape[1:])
-    return max((last - first) * columns for first, last in slices(planned.source.shape[0], 4 * columns))
+    num_rows = max(last - first for first, last in planned.source.row_slices())
+    return num_rows * math.prod(planned.source.shape[1:])
 
 
 class Workers(ThreadPoolExecutor):
@@ -249,8 +249,7 @@ def _jobs(shard: Shard, skip: int, rounding: Rounding, pool: Workers) -> Iterato
                 yield name, last == source.num_bytes, copy_bytes, (name, source, first, last)
             continue
         operands = pool.submit(prepare, name, planned, rounding)
-        cut = list(slices(source.shape[0], 4 * math.prod(source.shape[1:])))
-        for number, (first, last) in enumerate(cut):
+        for number, (first, last) in enumerate(source.row_slices()):
             sampled = number % SAMPLED == 0
             yield name, last == source.shape[0], _merge_job, (name, planned, operands, first, last, sampled)
 

@@ -1,6 +1,7 @@
 """The model card: metadata that the hub can read, nothing that is not known; and sending it all there, if asked."""
 
 import re
+import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -21,37 +22,16 @@ from tests.merge.make import make_recipe
 from tests.raising import raises
 
 OWN_LICENCE = {"license": "other", "license_name": "gemma", "license_link": "https://x/y"}
-COUNTS = {"in": 12_345, "kept": 10_000, "duplicate": 2_000, "heldout": 100, "unused": 5}
-CORPUS = {
-    "recipe": {"kind": "corpus", "languages": ["en", "de"], "decontaminate": ["eval/known.json"]},
-    "results": {
-        "documents": {"arxiv": {**COUNTS, "dropped": {"short": 200, "withdrawn": 40}}},
-        "licences": {"arxiv": "CC0-1.0", "ours|theirs": "not stated"},
-        "phases": {"phase1": {"arxiv": {"tokens": {"kept": 7_654_321}}}},
-    },
-}
-
-
-def losses(domain: float, general: float) -> dict:
-    return {
-        name: {"all": {"loss": loss, "bits_per_byte": loss / 4, "tokens": 9}}
-        for name, loss in (("domain", domain), ("general", general))
-    }
+MANIFESTS = Path(__file__).parents[1] / "data/merge"
 
 
 @pytest.fixture
 def run_folder(tmp_path, pair) -> Path:
     """corpus -> phase 1 on a hub model, as the verbs leave them; the adapter is that of `pair`."""
     rows = make_rows(tmp_path / "corpus/rows/phase1/train", 3, "arxiv", 0)
-    write_json(tmp_path / "corpus/manifest.json", {"verb": "corpus", "inputs": {}, **CORPUS})
-    training = {
-        "adapter": {"rank": 8, "alpha": 12.0, "rslora": True, "targets": ["q_proj"]}, "rows": str(rows), "seed": 7,
-        "model": "Qwen/Qwen3-8B-Base", "quantisation": "nf4", "compute_dtype": "bfloat16",
-        "optimizer": {"name": "adamw8bit", "learning_rate": 2e-4}, "schedule": {"shape": "cosine", "warmup_steps": 3},
-    }  # fmt: skip
-    results = {"tokens": 65_536, "steps": 4, "coverage": 0.25, "domain_tokens": 60_000, "available_tokens": 240_000}
-    results |= {"replay_share": 0.05, "heldout": {"before": losses(2.5, 2.0), "after": losses(2.25, 2.1)}}
-    manifest = {"verb": "train", "recipe": training, "inputs": {"rows": Rows(rows).sha256}, "results": results}
+    shutil.copy(MANIFESTS / "corpus.json", tmp_path / "corpus/manifest.json")
+    manifest = read_json(MANIFESTS / "phase1.json")
+    manifest["recipe"]["rows"], manifest["inputs"]["rows"] = str(rows), Rows(rows).sha256
     write_json(tmp_path / "phase1/manifest.json", manifest)
     (tmp_path / "phase1/adapter").symlink_to(pair[1])
     return tmp_path
@@ -114,17 +94,9 @@ def test_a_card_after_two_phases(run_folder, hub_base, pair):
 
 def evaluate(folder: Path, model: Path, accuracy: float) -> None:
     """As `nsllm-lite eval` leaves it, with the scores of `model` and of another one."""
-    values = {"ours": accuracy, "other": 0.1, "ours in NF4": 0.2}
-    rows = [
-        {"model": name, "mode": "few-shot", "set": "moves", "accuracy": {"value": value, "low": 0.0, "high": 1.0}}
-        for name, value in values.items()
-    ]
-    sets = [{"name": "moves", "title": "Moves of an abstract", "metrics": ["accuracy", "macro_f1"]}]
-    weights = fingerprint_weights(model)
-    inputs = {"model:ours": weights, "model:other": "0" * 64, "model:ours in NF4": weights}
-    models = [{"name": name, "path": "x", "quantisation": "nf4" if "NF4" in name else "none"} for name in values]
-    results = {"sets": sets, "scores": rows}
-    manifest = {"verb": "eval", "recipe": {"models": models}, "inputs": inputs, "results": results}
+    manifest = read_json(MANIFESTS / "eval.json")
+    manifest["inputs"] |= dict.fromkeys(["model:ours", "model:ours in NF4"], fingerprint_weights(model))
+    manifest["results"]["scores"][0]["accuracy"]["value"] = accuracy
     write_json(folder / "manifest.json", manifest)
 
 
@@ -171,11 +143,12 @@ def test_a_card_says_less_where_less_is_known(copied):
 def test_a_card_after_instruction_tuning(run_folder, hub_base):
     manifest = read_json(run_folder / "phase1/manifest.json") | {"verb": "sft"}
     manifest["recipe"]["data"] = ["questions.jsonl"]
-    manifest["results"]["heldout"] = {when: {"answers": losses(1, 1)["domain"]} for when in ("before", "after")}
+    for figures in manifest["results"]["heldout"].values():
+        figures["answers"] = figures.pop("domain")
     write_json(run_folder / "phase1/manifest.json", manifest)
     found = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
     assert "| kind | instruction tuning |" in found.text
-    assert "| phase1 | answers | 1.0000 -> 1.0000 |" in found.text
+    assert "| phase1 | answers | 2.5000 -> 2.2500 |" in found.text
     assert "It was tuned to answer" in found.text
 
 
