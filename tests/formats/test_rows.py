@@ -12,17 +12,17 @@ from tests.raising import raises
 
 def some_rows(count: int) -> list[Row]:
     rng = np.random.default_rng(0)
-    made = []
+    written = []
     for number in range(count):
         lengths = rng.integers(1, 6, 3).tolist()
         ids = rng.integers(0, 9, sum(lengths)).astype(np.int32)
         names = [f"{number}µ-{i}" for i in range(3)]
-        made.append(Row(ids, lengths, names, ["a", "b", "a"], [5, 6, 7], continued=bool(number % 2)))
-    return made
+        written.append(Row(ids, lengths, names, ["a", "b", "a"], [5, 6, 7], continued=bool(number % 2)))
+    return written
 
 
-def write(folder: Path, made: list[Row]) -> RowTotals:
-    return write_rows(folder, made, RowTotals(16, 0, "t"))
+def write(folder: Path, written: list[Row]) -> RowTotals:
+    return write_rows(folder, written, RowTotals(16, 0, "t"))
 
 
 @pytest.fixture
@@ -34,19 +34,19 @@ def folder(tmp_path) -> Path:
 
 def test_rows_come_back_as_they_were(tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "SHARD_ROWS", 7)
-    made = some_rows(20)
-    totals = write(tmp_path / "rows", made)
+    written = some_rows(20)
+    totals = write(tmp_path / "rows", written)
     assert len(list((tmp_path / "rows").glob("*.arrow"))) == 3
     opened = Rows(tmp_path / "rows")
     assert len(opened) == 20
     for number in (0, 6, 7, 19, 3):  # any order
-        row, back = made[number], opened[number]
+        row, back = written[number], opened[number]
         as_lists = [asdict(each) | {"input_ids": each.input_ids.tolist()} for each in (row, back)]
         assert as_lists[0] == as_lists[1]
         assert back.num_targets == len(row.input_ids) - 3
     with pytest.raises(IndexError):
         opened[20]
-    assert totals.num_tokens == sum(len(r.input_ids) for r in made) == sum(totals.source_tokens.values())
+    assert totals.num_tokens == sum(len(r.input_ids) for r in written) == sum(totals.source_tokens.values())
     assert totals.num_bytes == 20 * 18
     assert totals.fill == totals.num_tokens / (20 * 16)
     assert opened.totals == totals
@@ -62,10 +62,10 @@ def test_datasets_opens_them(folder):
 
 
 def test_identity_follows_the_tokens(folder, tmp_path):
-    made = some_rows(5)
-    write(tmp_path / "same", made)
-    made[2].input_ids[0] += 1
-    write(tmp_path / "other", made)
+    written = some_rows(5)
+    write(tmp_path / "same", written)
+    written[2].input_ids[0] += 1
+    write(tmp_path / "other", written)
     assert Rows(folder).sha256 == Rows(tmp_path / "same").sha256 != Rows(tmp_path / "other").sha256
 
 

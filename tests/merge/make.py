@@ -40,8 +40,7 @@ def make_adapter(base: Path, folder: Path, dtype=None, seed=1, **lora) -> Path:
             parameter.data.normal_(0, 0.05)
     model.save_pretrained(folder)
     if dtype is not None:
-        path = folder / "adapter_model.safetensors"
-        save_file({name: tensor.to(dtype) for name, tensor in load_file(path).items()}, path)
+        edit_adapter(folder, lambda tensors: tensors.update({n: tensor.to(dtype) for n, tensor in tensors.items()}))
     return folder
 
 

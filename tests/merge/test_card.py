@@ -106,11 +106,11 @@ def test_scores_of_these_weights_are_on_the_card(copied, tmp_path):
     path = Path(chosen.out) / "README.md"
     evaluate(tmp_path / "eval", Path(chosen.out), 0.43219)
     merge(chosen)  # finished: only the card is written anew
-    found = ModelCard.load(path)
-    (score,) = found.data.eval_results
+    page = ModelCard.load(path)
+    (score,) = page.data.eval_results
     assert (score.dataset_name, score.metric_type, score.metric_value) == ("Moves of an abstract", "accuracy", 0.4322)
-    assert found.data.model_name == "out"
-    assert "| Moves of an abstract | accuracy, few-shot | 0.432 |" in found.text
+    assert page.data.model_name == "out"
+    assert "| Moves of an abstract | accuracy, few-shot | 0.432 |" in page.text
     evaluate(tmp_path / "eval", Path(chosen.out), 0.5)  # scored again
     merge(chosen)
     assert [score.metric_value for score in ModelCard.load(path).data.eval_results] == [0.5]
@@ -129,15 +129,15 @@ def test_scores_of_these_weights_are_on_the_card(copied, tmp_path):
 def test_a_card_says_less_where_less_is_known(copied):
     chosen = copied[2]
     merge(chosen)
-    found = ModelCard.load(Path(chosen.out) / "README.md")
-    assert found.data.to_dict() == {
+    page = ModelCard.load(Path(chosen.out) / "README.md")
+    assert page.data.to_dict() == {
         "library_name": "transformers", "license": "unknown", "pipeline_tag": "text-generation", "tags": ["nsllm-lite"],
     }  # fmt: skip
-    assert "| licence of the base | not stated by the base |" in found.text
-    sections = re.findall(r"^## (.*)$", found.text, re.MULTILINE)
+    assert "| licence of the base | not stated by the base |" in page.text
+    sections = re.findall(r"^## (.*)$", page.text, re.MULTILINE)
     assert sections == ["Tasks", "Intended use", "Limits", "Disclaimer"]
-    assert "science" not in found.text.split("## Tasks")[0]
-    assert "No training named here" in found.text
+    assert "science" not in page.text.split("## Tasks")[0]
+    assert "No training named here" in page.text
 
 
 def test_a_card_after_instruction_tuning(run_folder, hub_base):
@@ -146,18 +146,18 @@ def test_a_card_after_instruction_tuning(run_folder, hub_base):
     for figures in manifest["results"]["heldout"].values():
         figures["answers"] = figures.pop("domain")
     write_json(run_folder / "phase1/manifest.json", manifest)
-    found = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
-    assert "| kind | instruction tuning |" in found.text
-    assert "| phase1 | answers | 2.5000 -> 2.2500 |" in found.text
-    assert "It was tuned to answer" in found.text
+    page = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
+    assert "| kind | instruction tuning |" in page.text
+    assert "| phase1 | answers | 2.5000 -> 2.2500 |" in page.text
+    assert "It was tuned to answer" in page.text
 
 
 def test_a_corpus_that_was_made_anew_is_not_told_of(run_folder, hub_base):
     make_rows(run_folder / "corpus/rows/phase1/train", 4, "arxiv", 1)
-    found = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
-    assert "12,345" not in found.text
-    assert found.data.language is None
-    assert "| trained on | 65,536 tokens" in found.text  # of the training itself nothing has changed
+    page = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
+    assert "12,345" not in page.text
+    assert page.data.language is None
+    assert "| trained on | 65,536 tokens" in page.text  # of the training itself nothing has changed
 
 
 def test_damaged_manifests_do_not_stop_a_merge(run_folder, hub_base):
@@ -213,7 +213,7 @@ def test_a_merge_is_sent_when_asked_for_and_whole(copied, words, hub, capsys):
     assert hub.method_calls == []
     words += ["--push-to-hub", "group/model"]
     assert cli.main(words) == 0
-    assert [made[0] for made in hub.method_calls] == ["whoami", "create_repo", "upload_folder"]
+    assert [call[0] for call in hub.method_calls] == ["whoami", "create_repo", "upload_folder"]
     hub.create_repo.assert_called_with("group/model", repo_type="model", private=True, exist_ok=True)
     assert hub.upload_folder.call_args.kwargs["folder_path"] == out
     assert "Sent to https://hub/group/model" in capsys.readouterr().out
@@ -224,7 +224,7 @@ def test_a_merge_is_sent_when_asked_for_and_whole(copied, words, hub, capsys):
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "quoted"),
+    ("options", "error", "quoted"),
     [
         *((["--push-to-hub", name], None, ("push-id-invalid", repr(name)))
           for name in ("model", "a/b/c", "../x", "group/my model")),
@@ -233,9 +233,9 @@ def test_a_merge_is_sent_when_asked_for_and_whole(copied, words, hub, capsys):
         (["--push-to-hub", "group/model", "--compare"], None, ("push-with-compare",)),
     ],
 )  # fmt: skip
-def test_what_cannot_be_sent_is_refused_before_the_merge(copied, words, hub, capsys, asked, error, quoted):
+def test_what_cannot_be_sent_is_refused_before_the_merge(copied, words, hub, capsys, options, error, quoted):
     hub.whoami.side_effect = error
-    assert cli.main([*words, *asked]) == 2
+    assert cli.main([*words, *options]) == 2
     printed = capsys.readouterr()
     assert all(value in printed.err for value in quoted)
     assert "hf_secret" not in printed.out + printed.err

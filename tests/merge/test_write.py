@@ -169,7 +169,7 @@ def test_inputs_are_never_written_to(copied):
 
 def test_disk_is_checked_before_the_first_byte(copied, monkeypatch):
     recipe = copied[2]
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Mock(free=0))
     with raises("disk-too-small", recipe.out):
         merge(recipe)
     assert not Path(recipe.out + ".partial").exists()
@@ -181,9 +181,9 @@ def test_the_words_of_the_command_line_reach_the_merge(pair, tmp_path, capsys):
     (base / "chat_template.jinja").write_text("{{ messages }}")
     words = f"--base {base} --adapter {adapter}:0.5 --adapter {second} --out {tmp_path}/out"
     assert cli.main(f"merge {words} --dtype float32 --shard-bytes 1e5 --verify".split()) == 0
-    asked = read_manifest(tmp_path / "out")["recipe"]
-    assert asked["adapter"] == [{"path": str(adapter), "weight": 0.5}, {"path": str(second), "weight": 1.0}]
-    assert (asked["dtype"], asked["shard_bytes"]) == ("float32", 100_000)
+    recipe = read_manifest(tmp_path / "out")["recipe"]
+    assert recipe["adapter"] == [{"path": str(adapter), "weight": 0.5}, {"path": str(second), "weight": 1.0}]
+    assert (recipe["dtype"], recipe["shard_bytes"]) == ("float32", 100_000)
     assert (tmp_path / "out/chat_template.jinja").read_text() == "{{ messages }}"
     assert read_json(tmp_path / "out/config.json")["dtype"] == "float32"
     assert "verified: KL " in capsys.readouterr().out
@@ -197,9 +197,9 @@ def test_the_folder_is_loaded_as_any_other(copied):
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(base)
     merge(chosen)
     assert AutoTokenizer.from_pretrained(chosen.out)("tin").input_ids == [1]
-    loaded, told = AutoModelForCausalLM.from_pretrained(chosen.out, output_loading_info=True)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
+    loaded, info = AutoModelForCausalLM.from_pretrained(chosen.out, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
     assert loaded.generation_config.pad_token_id == 0
     assert loaded.generate(torch.arange(1, 9)[None], max_new_tokens=2, do_sample=False).shape == (1, 10)
 
