@@ -164,8 +164,9 @@ def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
     known = {last_word(known) for known in (*names, *(folder.replace("--", "/") for folder in hub_folders))}
     if name and last_word(name) not in known:
         found = f"{adapter.folder} says that it was trained on {name}, but base is {base_name}."
-        todo = "Set base=DIR to that model; if these are its weights under another name: "
-        todo += "--trust-base (trust_base=true)."
+        todo = (
+            "Set base=DIR to that model; if these are its weights under another name: --trust-base (trust_base=true)."
+        )
         raise UserError("merge-base-name-differs", found, todo)
 
 
