@@ -63,11 +63,9 @@ def cut_shards(plan: dict[str, PlannedTensor], shard_bytes: int) -> list[Shard]:
     def width(name: str) -> int:
         return plan[name].num_bytes // max(1, math.prod(plan[name].source.shape))
 
-    many = len(shards) > 1
-    files = [
-        f"model-{n:05d}-of-{len(shards):05d}.safetensors" if many else "model.safetensors"
-        for n in range(1, len(shards) + 1)
-    ]
+    files = ["model.safetensors"]
+    if len(shards) > 1:
+        files = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     return [
         Shard(file, {name: plan[name] for name in sorted(names, key=lambda name: -width(name))})
         for file, names in zip(files, shards, strict=True)
