@@ -19,6 +19,7 @@ MAX_NAME_BYTES = 255  # that a file system takes
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 CHAT_SECONDS = 10.0
 MAX_CHAT_CHARS = 1 << 24
+TEMPLATE_FAILURES = (ArithmeticError, LookupError, TypeError, AttributeError, RecursionError, MemoryError)
 
 
 def printable(text: str) -> str:
@@ -144,15 +145,7 @@ def render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) 
     try:
         with _seconds(CHAT_SECONDS):
             text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except (
-        TemplateError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        MemoryError,
-    ) as error:
+    except (TemplateError, *TEMPLATE_FAILURES) as error:
         words = str(error) if type(error) is TemplateError else f"{type(error).__name__}: {error}"
         raise ValueError(f"the chat template refuses these messages ({words})") from None  # caught by every caller
     except TimeoutError:

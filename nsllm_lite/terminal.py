@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 FOLDED = 12  # letters; longer words in a table, such as paths, may be folded
+LONG = 60  # characters; longer cells of HTML have a class of their own
 
 
 def on_terminal() -> bool:
@@ -76,10 +77,10 @@ def as_cell(text: str) -> str:
     return "`" + text[1:-1].replace("`", "'") + "`" if is_code else text.replace("<", "&lt;")
 
 
-def as_html(heads: Sequence[str], rows: Iterable[Sequence[str]], long: int = 60) -> str:
-    """A table of HTML; cells of more than `long` characters have the class `long`."""
+def as_html(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of HTML; cells of more than LONG characters have the class `long`."""
     lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in heads)]
-    lines += ["".join(f"<td{' class=long' * (len(c) > long)}>{html.escape(c)}</td>" for c in cells) for cells in rows]
+    lines += ["".join(f"<td{' class=long' * (len(c) > LONG)}>{html.escape(c)}</td>" for c in cells) for cells in rows]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 

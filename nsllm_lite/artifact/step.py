@@ -94,15 +94,9 @@ def finish(
     `started` is the run's `time.time()`; `measured` holds what differs from machine to machine (speed, memory).
     """
     versions = {"nsllm-lite": __version__} | versions_of(PACKAGES)
-    write_json(
-        out / "times.json",
-        {
-            "started": utc(started),
-            "finished": utc(time.time()),
-            "seconds": round(time.time() - started, 1),
-            **(measured or {}),
-        },
-    )
+    now = time.time()
+    times = {"started": utc(started), "finished": utc(now), "seconds": round(now - started, 1)}
+    write_json(out / "times.json", times | (measured or {}))
     manifest = {"verb": verb, "recipe": recipe, "inputs": inputs, "versions": versions, "results": results}
     write_sealed(out / "manifest.json", manifest)
 

@@ -193,10 +193,8 @@ class Rows:
         values = {name: columns[name][0] for name in SCHEMA.names}
         input_ids = values.pop("input_ids").values.to_numpy(zero_copy_only=False).astype(np.int32)
         row = Row(input_ids=input_ids, **{name: value.as_py() for name, value in values.items()})
-        if sum(row.doc_lengths) != len(row.input_ids):
-            raise damaged(
-                self.path, f"row {index} has {len(row.input_ids)} tokens, its documents {sum(row.doc_lengths)}"
-            )
+        if (num_tokens := sum(row.doc_lengths)) != len(row.input_ids):
+            raise damaged(self.path, f"row {index} has {len(row.input_ids)} tokens, its documents {num_tokens}")
         return row
 
     def _require_whole(self, number: int) -> None:

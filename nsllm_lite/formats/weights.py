@@ -46,14 +46,10 @@ class TensorOnDisk:
     def read_into(self, buffer: bytearray, first_byte: int, last_byte: int) -> memoryview:
         """The bytes first..last, at the beginning of `buffer`."""
         view = memoryview(buffer)[: last_byte - first_byte]
-        with open(self.file, "rb", buffering=0) as file:
+        with open(self.file, "rb") as file:
             file.seek(self.start + first_byte)
-            done = 0
-            while done < len(view):
-                count = file.readinto(view[done:])
-                if not count:
-                    raise shrank(self.file)
-                done += count
+            if file.readinto(view) < len(view):
+                raise shrank(self.file)
         return view
 
     def rows_into(self, buffer: bytearray, first: int, last: int) -> "torch.Tensor":
@@ -61,6 +57,10 @@ class TensorOnDisk:
         row_bytes = self.num_bytes // self.shape[0]
         view = self.read_into(buffer, first * row_bytes, last * row_bytes)
         return as_floats(view, self.dtype).view(-1, *self.shape[1:])
+
+    def row_slices(self) -> list[tuple[int, int]]:
+        """(first, last) rows of each slice, see `slices`."""
+        return list(slices(self.shape[0], 4 * math.prod(self.shape[1:])))
 
     def rows(self, first: int = 0, last: int | None = None) -> "torch.Tensor":
         """Rows first..last as a tensor of the stored dtype."""

@@ -40,7 +40,7 @@ def use_fused_layers(model: nn.Module, recompute_cheap: bool, compiled: bool = F
     """
     count = 0
     for layer in model.modules():
-        if type(layer).__name__ not in LAYERS or not _is_silu(layer.mlp):
+        if type(layer).__name__ not in LAYERS or not is_silu(layer.mlp):
             continue
         linears = {name.split(".")[1]: as_lora_linear(layer.get_submodule(name)) for name in PROJECTIONS}
         if all(linears.values()):
@@ -81,7 +81,7 @@ def _is_nf4(layer: nn.Module) -> bool:
     return any(getattr(getattr(module, "weight", None), "quant_state", None) for module in layer.modules())
 
 
-def _is_silu(mlp: nn.Module) -> bool:
+def is_silu(mlp: nn.Module) -> bool:
     return type(getattr(mlp, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
 
 

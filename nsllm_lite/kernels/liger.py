@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from nsllm_lite.errors import UserError
+from nsllm_lite.kernels.fused_layers import is_silu
 
 
 def use_liger_kernels(model: nn.Module) -> Counter[str]:
@@ -36,7 +37,7 @@ def use_liger_kernels(model: nn.Module) -> Counter[str]:
         if hasattr(module, "variance_epsilon") and hasattr(module, "weight"):
             module.forward = types.MethodType(norm_forward, module)
             swapped["rms_norm"] += 1
-        elif all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and _is_silu(module):
+        elif all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and is_silu(module):
             module.swiglu = liger_swiglu  # for `fused_layers` too
             module.forward = types.MethodType(mlp_forward, module)
             swapped["swiglu"] += 1
@@ -53,7 +54,3 @@ def use_liger_kernels(model: nn.Module) -> Counter[str]:
         found = f"{type(model).__name__} has no module that Liger's kernels know."
         raise UserError("liger-no-modules", found, "Run without them.")
     return swapped
-
-
-def _is_silu(module: nn.Module) -> bool:
-    return type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")

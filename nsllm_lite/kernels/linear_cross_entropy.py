@@ -48,22 +48,17 @@ def linear_cross_entropy_reference(hidden_NH: Tensor, weight_VH: Tensor, targets
 def token_losses(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Tensor:
     """Loss of each token, (N,) in fp32, 0 where ignored; no gradient (evaluation), chunked likewise."""
     losses = []
+    chunk_tokens = _chunk_tokens(weight_VH)
     with torch.no_grad():
-        for start, stop in _chunks(len(hidden_NH), _chunk_tokens(weight_VH)):
-            logits = (hidden_NH[start:stop].to(weight_VH.dtype) @ weight_VH.T).float()
-            losses.append(
-                functional.cross_entropy(logits, targets_N[start:stop], ignore_index=IGNORE, reduction="none")
-            )
+        for hidden, targets in zip(hidden_NH.split(chunk_tokens), targets_N.split(chunk_tokens), strict=True):
+            logits = (hidden.to(weight_VH.dtype) @ weight_VH.T).float()
+            losses.append(functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none"))
     return torch.cat(losses)
 
 
 def _chunk_tokens(weight_VH: Tensor) -> int:
     chunk_bytes = CHUNK_BYTES * (8 if weight_VH.is_cuda else 1)  # each chunk reads the whole head again
     return max(1, chunk_bytes // (4 * weight_VH.shape[0]))
-
-
-def _chunks(num_tokens: int, chunk_tokens: int) -> list[tuple[int, int]]:
-    return [(start, start + chunk_tokens) for start in range(0, num_tokens, chunk_tokens)]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -73,7 +68,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden_NH) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
-        for start, stop in _chunks(len(hidden_NH), chunk_tokens):
+        for start in range(0, len(hidden_NH), chunk_tokens):
+            stop = start + chunk_tokens
             hidden, targets = hidden_NH[start:stop], targets_N[start:stop]
             kept = targets != IGNORE
             logits = (hidden.to(weight_VH.dtype) @ weight_VH.T).float()
@@ -89,13 +85,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_hidden[start:stop] = (grad_logits @ weight_VH).to(hidden_NH.dtype)
             if needs_weight:
                 grad_weight += (grad_logits.T @ hidden.to(weight_VH.dtype)).float()
-        ctx.save_for_backward(*(g for g in (grad_hidden, grad_weight) if g is not None))
+        ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight_VH.dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        saved = list(ctx.saved_tensors)
-        grad_hidden = saved.pop(0) * grad_loss if ctx.needs_input_grad[0] else None
-        grad_weight = (saved.pop(0) * grad_loss).to(ctx.weight_dtype) if ctx.needs_input_grad[1] else None
-        return grad_hidden, grad_weight, None, None
+        grad_hidden, grad_weight = ctx.saved_tensors
+        to_hidden = None if grad_hidden is None else grad_hidden * grad_loss
+        to_weight = None if grad_weight is None else (grad_weight * grad_loss).to(ctx.weight_dtype)
+        return to_hidden, to_weight, None, None

@@ -67,11 +67,11 @@ class _LoraLinears(torch.autograd.Function):
             bias = None if layer.bias is None else layer.bias.to(x.dtype)
             outputs.append(torch.nn.functional.linear(x, weight, bias))
             del weight
-        every_A = _stacked(adapters, x.dtype)
-        low_TR = None if every_A is None else x @ every_A.T
-        for number, (layer, y, B_OR) in enumerate(zip(layers, outputs, adapters[1::2], strict=True)):
+        low_TR = x @ _stacked(adapters, x).T
+        parts = low_TR.split(_ranks(adapters), dim=1)
+        for layer, y, low, B_OR in zip(layers, outputs, parts, adapters[1::2], strict=True):
             if B_OR is not None:
-                y.addmm_(_part(low_TR, adapters, number), B_OR.to(x.dtype).T, alpha=layer.scale)
+                y.addmm_(low, B_OR.to(x.dtype).T, alpha=layer.scale)
         ctx.produce, ctx.num_inputs, ctx.dtype = produce, num_inputs, x.dtype
         ctx.layers = tuple((layer.weight, layer.scale) for layer in layers)
         ctx.save_for_backward(low_TR, *tensors)
@@ -92,63 +92,35 @@ class _LoraLinears(torch.autograd.Function):
                 made = ctx.produce(*inputs)
             x = made.detach().to(dtype)
 
-        grad_low = _grad_low(ctx.layers, adapters, grads, dtype)
-        adapter_grads = _adapter_grads(ctx.layers, adapters, grads, x, low_TR, grad_low)
+        ranks, scales = _ranks(adapters), [scale for _, scale in ctx.layers]
+        pairs = list(zip(adapters[0::2], adapters[1::2], grads, scales, strict=True))
+        grads_low = [(grad @ B.to(dtype)) * scale for A, B, grad, scale in pairs if A is not None]
+        grad_low = torch.cat([low_TR[:, :0], *grads_low], dim=1)  # of all layers side by side, (T, sum of R)
+        adapter_grads: list[Tensor | None] = []  # of A and B of each layer in turn
+        parts = zip(pairs, low_TR.split(ranks, dim=1), (grad_low.T @ x).split(ranks), strict=True)
+        for (A, B, grad, scale), low, grad_A in parts:
+            if A is None:
+                adapter_grads += [None, None]
+            else:
+                grad_B = (grad.T @ low) * scale
+                adapter_grads += [grad_A.to(A.dtype), grad_B.to(B.dtype)]
         if not to_inputs:
             return None, None, None, *(None for _ in inputs), *adapter_grads
         del x
         grad_x = None
         for (weight, _), grad in zip(ctx.layers, grads, strict=True):
             grad_x = grad @ weight() if grad_x is None else grad_x.addmm_(grad, weight())
-        if grad_low is not None:
-            grad_x.addmm_(grad_low, _stacked(adapters, dtype))
+        grad_x.addmm_(grad_low, _stacked(adapters, grad_x))
         if ctx.produce is None:
             return None, None, None, grad_x.to(inputs[0].dtype), *adapter_grads
         input_grads = torch.autograd.grad(made, inputs, grad_x.to(made.dtype))
         return None, None, None, *input_grads, *adapter_grads
 
 
-def _stacked(adapters: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor | None:
-    """All A, one below the other."""
-    every = [A.to(dtype) for A in adapters[0::2] if A is not None]
-    return torch.cat(every) if every else None
+def _stacked(adapters: Sequence[Tensor | None], x: Tensor) -> Tensor:
+    """All A, one below the other, in the dtype of `x`, which is (T, I)."""
+    return torch.cat([x[:0], *(A.to(x.dtype) for A in adapters[0::2] if A is not None)])
 
 
-def _part(low_TR: Tensor, adapters: Sequence[Tensor | None], number: int) -> Tensor:
-    """The columns of `low_TR` that belong to layer `number`."""
-    ranks = [0 if A is None else A.shape[0] for A in adapters[0::2]]
-    return low_TR[:, sum(ranks[:number]) : sum(ranks[: number + 1])]
-
-
-def _grad_low(
-    layers: Sequence[tuple], adapters: Sequence[Tensor | None], grads: Sequence[Tensor], dtype: torch.dtype
-) -> Tensor | None:
-    """d loss / d (x A^T) of all layers side by side, (T, sum of R)."""
-    parts = [
-        (grad @ B.to(dtype)) * scale
-        for (_, scale), B, grad in zip(layers, adapters[1::2], grads, strict=True)
-        if B is not None
-    ]
-    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] if parts else None
-
-
-def _adapter_grads(
-    layers: Sequence[tuple],
-    adapters: Sequence[Tensor | None],
-    grads: Sequence[Tensor],
-    x: Tensor,
-    low_TR: Tensor | None,
-    grad_low: Tensor | None,
-) -> list[Tensor | None]:
-    """Of A and B of each layer in turn."""
-    found: list[Tensor | None] = []
-    grad_A = None if grad_low is None else (grad_low.T @ x)
-    row = 0
-    for number, ((_, scale), A, B, grad) in enumerate(zip(layers, adapters[0::2], adapters[1::2], grads, strict=True)):
-        if A is None:
-            found += [None, None]
-            continue
-        grad_B = (grad.T @ _part(low_TR, adapters, number)) * scale
-        found += [grad_A[row : row + A.shape[0]].to(A.dtype), grad_B.to(B.dtype)]
-        row += A.shape[0]
-    return found
+def _ranks(adapters: Sequence[Tensor | None]) -> list[int]:
+    return [0 if A is None else A.shape[0] for A in adapters[0::2]]

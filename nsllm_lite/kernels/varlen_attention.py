@@ -40,16 +40,9 @@ def varlen_attention_reference(
     q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layout: Layout, scale: float, causal: bool
 ) -> Tensor:
     q, k, v = (x.transpose(0, 1) for x in (q_THD, k_TKD, v_TKD))
-    grouped = q.shape[0] != k.shape[0]
+    options = {"is_causal": causal, "scale": scale, "enable_gqa": q.shape[0] != k.shape[0]}
     documents = [
-        functional.scaled_dot_product_attention(
-            q[None, :, start:stop],
-            k[None, :, start:stop],
-            v[None, :, start:stop],
-            is_causal=causal,
-            scale=scale,
-            enable_gqa=grouped,
-        )[0]
+        functional.scaled_dot_product_attention(*(x[None, :, start:stop] for x in (q, k, v)), **options)[0]
         for start, stop in pairwise(layout.bounds)
     ]
     return torch.cat(documents, dim=1).transpose(0, 1)
@@ -64,9 +57,9 @@ def fused(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layout: Layout, scale: fl
     from torch.nn.attention import varlen
 
     known = inspect.signature(varlen.varlen_attn).parameters
-    options: dict = (
-        {"window_size": (-1, 0) if causal else (-1, -1)} if "window_size" in known else {"is_causal": causal}
-    )
+    options: dict = {"is_causal": causal}
+    if "window_size" in known:
+        options = {"window_size": (-1, 0) if causal else (-1, -1)}
     if "scale" in known:
         options["scale"] = scale
     else:

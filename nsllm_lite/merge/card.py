@@ -57,8 +57,9 @@ def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, s
     steps = steps_behind(*(adapter.folder for adapter in adapters), recipe.base)[::-1]
     trainings = [step for step in steps if step.about.curves]
     corpora = corpora_of(trainings)
+    name, licence = Path(recipe.out).name, licence_of(base.folder)
     values: dict[str, Any] = {"recipe": recipe, "base": base, "adapters": adapters, "results": results}
-    values |= {"name": Path(recipe.out).name, "corpora": corpora, "scores": scores, "licence": licence_of(base.folder)}
+    values |= {"name": name, "corpora": corpora, "scores": scores, "licence": licence}
     values["losses"] = [(step.folder.name, *item) for step in trainings for item in step.losses().items()]
     values["recipes"] = recipe_table(trainings) if trainings else ""
     values["phases"] = sum(step.kind == "train" and bool(step.recipe.adapter) for step in trainings)
@@ -69,29 +70,19 @@ def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, s
 
         values["comparison"] = table(results["comparison"])
     body = template().render(values)
-    front = metadata(recipe, base, adapters, results, trainings, corpora, scores).to_yaml().strip()
-    return f"---\n{front}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
-
-
-def metadata(
-    recipe: Merge, base: Base, adapters: list[Adapter], results: dict, trainings: list[Step], corpora: list[Step],
-    scores: list[EvalResult],
-) -> ModelCardData:  # fmt: skip
-    """What the hub reads. No `datasets`: those are ids of the hub's own data sets, and the sources are the user's."""
-    front: dict[str, Any] = licence_of(base.folder)
+    # What the hub reads. No `datasets`: those are ids of the hub's own data sets, and the sources are the user's.
+    front: dict[str, Any] = dict(licence)
     if results.get("base_model"):
         relation = "finetune" if len(adapters) == 1 else "merge"
         front |= {"base_model": results["base_model"], "base_model_relation": relation}
-    if any(name.endswith("ForCausalLM") for name in base.config.get("architectures") or []):
+    if any(architecture.endswith("ForCausalLM") for architecture in base.config.get("architectures") or []):
         front["pipeline_tag"] = "text-generation"
     if scores:
-        front |= {"model_name": Path(recipe.out).name, "eval_results": scores}
-    return ModelCardData(
-        library_name="transformers",
-        tags=["nsllm-lite", *(("continued-pretraining", "science") if trainings else ())],
-        language=sorted({language for corpus in corpora for language in corpus.recipe.languages or []}) or None,
-        **front,
-    )
+        front |= {"model_name": name, "eval_results": scores}
+    tags = ["nsllm-lite", *(("continued-pretraining", "science") if trainings else ())]
+    languages = sorted({language for corpus in corpora for language in corpus.recipe.languages or []}) or None
+    data = ModelCardData(library_name="transformers", tags=tags, language=languages, **front)
+    return f"---\n{data.to_yaml().strip()}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
 
 def scores_of(model: Path, beside: Path) -> list[EvalResult]:

@@ -53,9 +53,9 @@ def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> d
 
     table: dict[str, dict[str, float]] = {}
     trained = load_base(base.folder, quantisation="nf4", **how)
-    table[TRAINED] = scorer.score(load_adapter(trained, adapters[0].folder), keep=True)
+    table[TRAINED] = scorer.score(load_adapter(trained, adapters[0].folder))
     del trained
-    _free(device)
+    _free()
     names = [name for name, planned in rounded.tensors.items() if planned.rounded]
     for choice, (chosen, with_rounding) in plans.items():
         lm = load_base(base.folder, quantisation="none", **how)
@@ -66,30 +66,30 @@ def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> d
         in_memory.round_to_nf4(lm, names, lm.dtype, rounding.double)
         table[f"NF4({choice})"] = scorer.score(lm)
         del lm
-        _free(device)
+        _free()
     return table
 
 
 class Scorer:
-    """Scores models on the same rows; the first, kept, is what the others' predictions are compared with."""
+    """Scores models on the same rows; the predictions of the first are what the others' are compared with."""
 
     def __init__(self, rows: list[Row], device: str, dtype: str):
         self.rows, self.device, self.dtype = rows, device, dtype
-        self.reference: list[torch.Tensor] = []
-        self.reference_head = torch.empty(0)
+        self.reference: list[torch.Tensor] = []  # hidden states of each row
+        self.reference_head: torch.Tensor | None = None
 
-    def score(self, causal_lm: torch.nn.Module, keep: bool = False) -> dict[str, float]:
+    def score(self, causal_lm: torch.nn.Module) -> dict[str, float]:
         lm = PackedLM(causal_lm)
+        head = lm.head_VH.detach()
+        if is_first := self.reference_head is None:
+            self.reference_head = head.clone()
         kl, same, tokens = 0.0, 0, 0
         with torch.no_grad(), autocast(self.device, self.dtype), heldout.evaluating(lm):
             loss = heldout.score(lm, self.rows, 1, self.device)["all"].loss
             for number, row in enumerate(self.rows[:KL_ROWS]):
                 hidden = lm.hidden(collate([row], self.device))
-                if keep:
+                if is_first:
                     self.reference.append(hidden.cpu())
-                head = lm.head_VH.detach()
-                if keep and not number:
-                    self.reference_head = head.clone()
                 for first in range(0, len(hidden), CHUNK_TOKENS):
                     chunk = slice(first, first + CHUNK_TOKENS)
                     reference = self.reference[number][chunk].to(self.device) @ self.reference_head.T
@@ -99,10 +99,9 @@ class Scorer:
         return {"loss": loss, "kl": kl / tokens, "top1": same / tokens, "tokens": tokens}
 
 
-def _free(device: str) -> None:
+def _free() -> None:
     gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
 
 
 def lowest(table: dict[str, dict[str, float]], then_requantize: bool) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from nsllm_lite.formats.weights import as_floats, slices
+from nsllm_lite.formats.weights import as_floats
 from nsllm_lite.merge import nf4
 from nsllm_lite.merge.arithmetic import Buffers, merge_rows, prepare
 from nsllm_lite.merge.inputs import Adapter, Base
@@ -31,13 +31,12 @@ def fill(model: "PreTrainedModel", plan: Plan, rounding: Rounding) -> None:
 
 def _rows(name: str, planned: PlannedTensor, rounding: Rounding) -> Iterator[tuple[int, int, Tensor]]:
     source = planned.source
-    cut = list(slices(source.shape[0], 4 * math.prod(source.shape[1:])))
     if planned.is_copy:
-        yield from ((first, last, source.rows(first, last)) for first, last in cut)
+        yield from ((first, last, source.rows(first, last)) for first, last in source.row_slices())
         return
     slot = Buffers(slice_entries(planned), 4 * slice_entries(planned))
     operands = prepare(name, planned, rounding)
-    for first, last in cut:
+    for first, last in source.row_slices():
         data, _ = merge_rows(name, planned, operands, first, last, slot, sampled=False)
         yield first, last, as_floats(data, planned.dtype).view(-1, *source.shape[1:])
 

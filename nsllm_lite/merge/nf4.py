@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nsllm_lite.formats.weights import TensorOnDisk, slices
+from nsllm_lite.formats.weights import TensorOnDisk
 
 BLOCK = 64
 PIECE = 1024 * BLOCK  # rounded at a time: its temporaries stay in the cache
@@ -62,12 +62,8 @@ def absmax_of(flat: Tensor) -> Tensor:
 
 def scales_of(weight: TensorOnDisk, dtype: torch.dtype, double_quantisation: bool, mean: float | None = None) -> Scales:
     """Of `weight` held in `dtype`; reads it once. `mean` of its absmax, as training had it; else it is taken here."""
-    absmax = torch.cat(
-        [
-            absmax_of(weight.rows(*piece).to(dtype).float().view(-1))
-            for piece in slices(weight.shape[0], 4 * math.prod(weight.shape[1:]))
-        ]
-    )
+    pieces = (weight.rows(first, last).to(dtype).float() for first, last in weight.row_slices())
+    absmax = torch.cat([absmax_of(piece.view(-1)) for piece in pieces])
     return Scales(absmax, restored(absmax, mean) if double_quantisation else absmax)
 
 

@@ -31,10 +31,6 @@ class Lora:
     magnitude: TensorOnDisk | None = None
     on_embedding: bool = False
 
-    @property
-    def inputs(self) -> list[TensorOnDisk]:
-        return [self.A, self.B, *([self.magnitude] if self.magnitude else [])]
-
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
@@ -42,10 +38,6 @@ class TokenRows:
 
     indices: tuple[int, ...]
     values: TensorOnDisk
-
-    @property
-    def inputs(self) -> list[TensorOnDisk]:
-        return [self.values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +61,7 @@ class PlannedTensor:
         return not (self.updates or self.rounded) and self.dtype == self.source.dtype
 
     @property
-    def inputs(self) -> list[TensorOnDisk]:
-        return [self.source, *(stored for update in self.updates for stored in update.inputs)]
-
-    @property
     def num_bytes(self) -> int:
-        if self.dtype == self.source.dtype:
-            return self.source.num_bytes
         return math.prod(self.source.shape) * ITEM_BYTES[self.dtype]
 
 
@@ -113,8 +99,9 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
             name = f"{module}.weight"
             update = lora_update(module, parts, adapter, plan[name].source.shape)
             plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
-    touched = [(name, p) for name, p in plan.items() if p.touched]
-    if strange := [name for name, p in touched if not {p.dtype, *(t.dtype for t in p.inputs)} <= FLOATS.keys()]:
+    strange = [name for adapter in adapters for name, t in adapter.tensors.items() if t.dtype not in FLOATS]
+    strange += [name for name, p in plan.items() if p.touched and p.dtype not in FLOATS]
+    if strange:
         found = f"{listed(strange)} of the base or the adapter is not bf16, fp16 or fp32, the only types merged."
         todo = "Name the model as it was before it was quantised as base=DIR."
         raise UserError("merge-dtype-unsupported", found, todo)

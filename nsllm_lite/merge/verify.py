@@ -22,13 +22,7 @@ MAX_KL_SHARE = 0.1  # of the adapter's own KL; rounding to 16 bits stays below i
 
 
 def verify(
-    recipe: Merge,
-    base: Base,
-    adapters: list[Adapter],
-    plan: Plan,
-    rounding: Rounding,
-    folder: Path,
-    written: Written,
+    recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan, rounding: Rounding, folder: Path, written: Written
 ) -> dict[str, float]:
     """{kl, top1, tokens, kl_of_adapter}: the merged model's predictions against base + adapter, unmerged.
 

@@ -63,11 +63,9 @@ def cut_shards(plan: dict[str, PlannedTensor], shard_bytes: int) -> list[Shard]:
     def width(name: str) -> int:
         return plan[name].num_bytes // max(1, math.prod(plan[name].source.shape))
 
-    many = len(shards) > 1
-    files = [
-        f"model-{n:05d}-of-{len(shards):05d}.safetensors" if many else "model.safetensors"
-        for n in range(1, len(shards) + 1)
-    ]
+    files = ["model.safetensors"]
+    if len(shards) > 1:
+        files = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     return [
         Shard(file, {name: plan[name] for name in sorted(names, key=lambda name: -width(name))})
         for file, names in zip(files, shards, strict=True)
@@ -139,8 +137,8 @@ def slice_entries(planned: PlannedTensor) -> int:
     """Entries of the largest slice of a tensor, as they lie in a slot."""
     if planned.is_copy:
         return SLICE_BYTES // 2
-    columns = math.prod(planned.source.shape[1:])
-    return max((last - first) * columns for first, last in slices(planned.source.shape[0], 4 * columns))
+    num_rows = max(last - first for first, last in planned.source.row_slices())
+    return num_rows * math.prod(planned.source.shape[1:])
 
 
 class Workers(ThreadPoolExecutor):
@@ -159,12 +157,13 @@ def write_shard(
 ) -> None:
     """One file from the tensor where `written` says that it ends; its hash and figures are added there."""
     pending: deque[tuple[str, Buffers, Future, bool]] = deque()
-    with ShardFile(folder, shard, written, progress) as file:
+    with open(folder / shard.file, "ab+", buffering=0) as file, ThreadPoolExecutor(1) as syncing:
+        output = ShardFile(file, syncing, shard, written, progress)
 
         def finish_first() -> None:
             name, slot, future, ends_tensor = pending.popleft()
             data, figures = future.result()
-            file.add(name, data, figures, ends_tensor)
+            output.add(name, data, figures, ends_tensor)
             bar.update(len(data))
             pool.free.append(slot)
 
@@ -175,15 +174,15 @@ def write_shard(
             pending.append((name, slot, pool.submit(function, *arguments, slot), ends_tensor))
         while pending:
             finish_first()
-        file.finish()
+        output.finish()
 
 
 class ShardFile:
-    """A shard as it is written, with its hash. A thread fsyncs it meanwhile, and then records it in `progress`."""
+    """A shard as it is written, with its hash. The thread of `syncing` fsyncs it, and then records it in `progress`."""
 
-    def __init__(self, folder: Path, shard: Shard, written: Written, progress: BinaryIO):
-        self._name, self._written, self._progress = shard.file, written, progress
-        self._file = open(folder / shard.file, "ab+", buffering=0)  # noqa: SIM115  (closed by __exit__)
+    def __init__(self, file: BinaryIO, syncing: ThreadPoolExecutor, shard: Shard, written: Written, progress: BinaryIO):
+        self._file, self._syncing, self._progress = file, syncing, progress
+        self._name, self._written = shard.file, written
         self._file.truncate(written.num_bytes)
         self._digest = hashlib.sha256()
         self._file.seek(0)
@@ -192,17 +191,9 @@ class ShardFile:
         self._place, self._num_tensors = written.num_bytes, written.num_tensors
         self._since_sync: dict[str, Figures] = {}
         self._unsynced_bytes = 0
-        self._syncing = ThreadPoolExecutor(1)
         self._synced: list[Future] = []
         if not self._place:
             self._write(shard.header)
-
-    def __enter__(self) -> "ShardFile":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._syncing.shutdown()
-        self._file.close()
 
     def add(self, name: str, data: memoryview, figures: Figures, ends_tensor: bool) -> None:
         """The next bytes, of tensor `name`."""
@@ -256,8 +247,7 @@ def _jobs(shard: Shard, skip: int, rounding: Rounding, pool: Workers) -> Iterato
                 yield name, last == source.num_bytes, copy_bytes, (name, source, first, last)
             continue
         operands = pool.submit(prepare, name, planned, rounding)
-        cut = list(slices(source.shape[0], 4 * math.prod(source.shape[1:])))
-        for number, (first, last) in enumerate(cut):
+        for number, (first, last) in enumerate(source.row_slices()):
             sampled = number % SAMPLED == 0
             yield name, last == source.shape[0], _merge_job, (name, planned, operands, first, last, sampled)
 

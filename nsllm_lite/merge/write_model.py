@@ -55,7 +55,8 @@ def merge(recipe: Merge) -> dict:
         return results
     require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))
     num_bytes = sum(planned.num_bytes for planned in plan.tensors.values())
-    require_disk(out, num_bytes - used_bytes(partial_of(out)) + 64 * 2**20, "the merged model")
+    done_bytes = sum(path.stat().st_size for path in partial_of(out).glob("*.safetensors"))
+    require_disk(out, num_bytes - done_bytes + 64 * 2**20, "the merged model")
     require_sound(base, adapters, recipe.trust_base)
 
     with partial_folder(out, {"recipe": recipes.identity(recipe), "inputs": inputs, "version": __version__}) as partial:
@@ -131,10 +132,6 @@ def partial_folder(out: Path, identity: dict) -> Iterator[Path]:
     sync_folder(out.parent)
 
 
-def used_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
 def choose_base_weights(
     recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan, partial: Path
 ) -> tuple[str, dict | None]:
@@ -177,10 +174,8 @@ def write_other_files(partial: Path, base: Base, plan: Plan, recipe: Merge, writ
         write_json(partial / "config.json", config)
     weights = {n: {"bytes": (partial / n).stat().st_size, "sha256": sha256} for n, sha256 in written.sha256.items()}
     integrity.record(partial, integrity.BESIDE_WEIGHTS, weights)
-    write_json(
-        partial / "tensors.json",
-        {name: shares(figures) for name, figures in written.figures.items() if figures.num_entries},
-    )
+    of_tensors = {name: shares(figures) for name, figures in written.figures.items() if figures.num_entries}
+    write_json(partial / "tensors.json", of_tensors)
     if left:
         print(f"Not copied from {base.folder}: {', '.join(left)} (code, a pickle, or a setting that names code)")
     return left
@@ -225,10 +220,9 @@ def summarise(plan: Plan, written: Written) -> dict:
 
 
 def summary_line(recipe: Merge, results: dict, seconds: float) -> str:
-    unchanged = results["unchanged"]
-    warning = (
-        f". No entry shows the update of {listed(unchanged)}: it is too small for their dtype" if unchanged else ""
-    )
+    warning = ""
+    if unchanged := results["unchanged"]:
+        warning = f". No entry shows the update of {listed(unchanged)}: it is too small for their dtype"
     return (
         f"{recipe.out}: {results['num_merged']} tensors merged into the {results['base_weights']} weights, "
         f"{results['num_replaced']} replaced, {results['num_copied']} copied; {results['num_bytes'] / GIB:.2f} GiB "

@@ -1,7 +1,6 @@
 """Files of JSON lines that a kill cuts off: what is read of them, and what is continued."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -37,7 +36,7 @@ def test_nothing_behind_a_damaged_line_is_used(tmp_path, damage):
 
 
 def test_what_is_later_than_the_checkpoint_is_taken_back(tmp_path):
-    path = Path(tmp_path / "log.jsonl")
+    path = tmp_path / "log.jsonl"
     path.write_bytes(WHOLE)
     assert [line["step"] for line in cut_lines(path, 2)] == [1, 2]
     assert path.read_text() == "".join(line + "\n" for line in LINES[:2])

@@ -10,6 +10,7 @@ import transformers
 
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels import fused_layers
+from nsllm_lite.kernels.liger import use_liger_kernels
 from nsllm_lite.kernels.varlen_attention import varlen_attention_reference
 from nsllm_lite.models import attention
 from nsllm_lite.models.attention import ATTENTION, register_attention
@@ -66,31 +67,27 @@ def assert_close(found, expected):
         assert float((gradient - expected[1][name]).norm() / expected[1][name].norm()) < 1e-4, name
 
 
-@pytest.mark.parametrize("recompute_cheap", [True, False])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_losses_and_gradients_are_peft_s(family, recompute_cheap):
-    expected = loss_and_gradients(adapted(family))
-    lm = adapted(family)
+CASES = [(family, cheap, {}) for family in FAMILIES for cheap in (True, False)]
+CASES += [("Qwen3", True, {"targets": ["k_proj", "down_proj"]})]
+CASES += [("Qwen3", True, {"modules_to_save": ["embed_tokens", "lm_head"]})]
+
+
+@pytest.mark.parametrize(("family", "recompute_cheap", "adapter"), CASES)
+def test_losses_and_gradients_are_peft_s(family, recompute_cheap, adapter):
+    expected = loss_and_gradients(adapted(family, **adapter))
+    lm = adapted(family, **adapter)
     assert fused_layers.use_fused_layers(lm, recompute_cheap) == 2
     found = loss_and_gradients(lm)
     assert_close(found, expected)
     assert all(gradient.any() for gradient in found[1].values())
 
 
-@pytest.mark.parametrize(
-    "changes", [{"targets": ["k_proj", "down_proj"]}, {"modules_to_save": ["embed_tokens", "lm_head"]}]
-)
-def test_other_adapters(changes):
-    expected = loss_and_gradients(adapted("Qwen3", **changes))
-    lm = adapted("Qwen3", **changes)
-    assert fused_layers.use_fused_layers(lm, recompute_cheap=True) == 2
-    assert_close(loss_and_gradients(lm), expected)
-
-
-def on_pico(pico, cheap=True, whole=0, fused=True, compiled=False, **options) -> PackedLM:
+def on_pico(pico, cheap=True, whole=0, fused=True, compiled=False, liger=False, **options) -> PackedLM:
     """NF4 on the CPU, with LoRA that has moved."""
     options = {"quantisation": "nf4", "double_quantisation": True, "compute_dtype": "float32", **options}
     base = load_base(pico / "deep", device="cpu", **options)
+    if liger:
+        use_liger_kernels(base)
     if whole:
         recompute_layers(base, whole)
     adapter = Adapter(rank=4, alpha=8, rslora=True, targets=ALL_LINEAR)
@@ -170,23 +167,24 @@ def test_compiled_layers_change_nothing_but_rounding(pico, compiler):
     # Two, and again for the first layer, whose input has no gradient; none for other numbers of tokens and documents
     assert graphs == [4, 4, 4]
     assert not counters["graph_break"]
-    kept = [numbers_kept(each) for each in (lm, plain)]
+    kept = [numbers_kept(each, lambda each: each(batch(2))) for each in (lm, plain)]
     assert kept[0] <= kept[1]
     with pytest.raises(AssertionError, match="not in NF4"):
         on_pico(pico, compiled=True)
 
 
-def numbers_kept(lm) -> int:
-    """For the backward pass, parameters not among them."""
+def numbers_kept(lm, forward, counts=lambda tensor: True) -> int:
+    """For the backward pass of `forward`, of the tensors that `counts`; parameters not among them."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in lm.parameters()}
     kept = {}
 
     def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        if counts(tensor):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        lm(batch(2))
+        forward(lm)
     return sum(number for place, number in kept.items() if place not in parameters)
 
 
@@ -217,11 +215,8 @@ def test_other_layers_stay_as_they_are():
     config = transformers.Gemma2Config(**SIZES)
     gemma = transformers.AutoModelForCausalLM.from_config(config).requires_grad_(False)
     assert fused_layers.use_fused_layers(gemma, recompute_cheap=True) == 0
-
-
-def test_a_base_that_is_trained_itself_stays_as_it_is():
-    base = transformers.AutoModelForCausalLM.from_config(FAMILIES["Qwen3"](**SIZES))
-    assert fused_layers.use_fused_layers(base, recompute_cheap=True) == 0
+    trained_itself = transformers.AutoModelForCausalLM.from_config(FAMILIES["Qwen3"](**SIZES))
+    assert fused_layers.use_fused_layers(trained_itself, recompute_cheap=True) == 0
 
 
 def test_generation_goes_the_usual_way():
@@ -255,19 +250,12 @@ def test_what_a_layer_keeps_is_what_the_planner_counts(monkeypatch, recompute_ch
             module.forward = lambda x: Lean.apply(torch.clone, x)
     assert fused_layers.use_fused_layers(lm, recompute_cheap) == 2
     lm.model.enable_input_require_grads()
-    given = batch()
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in lm.parameters()}
-    kept = {}
-
-    def keep(tensor):
-        if len(given.input_ids) in tensor.shape and tensor.is_floating_point():
-            kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        lm.hidden(given)
-    a_token = sum(number for place, number in kept.items() if place not in parameters) / len(given.input_ids)
+    tokens = batch()
+    num_tokens = len(tokens.input_ids)
+    kept = numbers_kept(
+        lm, lambda lm: lm.hidden(tokens), lambda tensor: num_tokens in tensor.shape and tensor.is_floating_point()
+    )
     rotation, last_norm = 2 * 8, 32
     size = ModelSize.of(lm.model.config.to_dict())
     counted = 2 * kept_numbers(size, recompute_cheap, low_rank=7 * 4)
-    assert a_token - rotation - last_norm == counted
+    assert kept / num_tokens - rotation - last_norm == counted

@@ -38,10 +38,7 @@ def trained(layers):
 def test_gradients_against_finite_differences(produce, num_inputs):
     layers = layers_of()
     inputs = [torch.randn(3, 6, dtype=torch.float64, requires_grad=True) for _ in range(num_inputs)]
-    for given, expected in zip(
-        lora_linears(produce, inputs, layers), lora_linears_reference(produce, inputs, layers), strict=True
-    ):
-        torch.testing.assert_close(given, expected)
+    torch.testing.assert_close(lora_linears(produce, inputs, layers), lora_linears_reference(produce, inputs, layers))
 
     def outputs(*tensors):
         adapters = iter(tensors[num_inputs:])
@@ -54,37 +51,12 @@ def test_gradients_against_finite_differences(produce, num_inputs):
     assert torch.autograd.gradcheck(outputs, (*inputs, *trained(layers)))
 
 
-def test_an_input_that_is_not_trained_on_gets_no_gradient_and_the_adapters_do():
-    layers = layers_of()
-    x = torch.randn(3, 6, dtype=torch.float64)
-    found = []
-    for function in (lora_linears, lora_linears_reference):
-        sum(y.square().sum() for y in function(norm, [x], layers)).backward()
-        found.append([tensor.grad for tensor in trained(layers)])
-        for tensor in trained(layers):
-            tensor.grad = None
-    assert x.grad is None
-    for given, expected in zip(*found, strict=True):
-        torch.testing.assert_close(given, expected)
-
-
 def test_fp32_adapters_on_bf16_weights():
     layers = layers_of(torch.bfloat16, torch.float32)
     x = torch.randn(3, 6, dtype=torch.bfloat16, requires_grad=True)
-    for given, expected in zip(lora_linears(norm, [x], layers), lora_linears_reference(norm, [x], layers), strict=True):
-        assert given.dtype == torch.bfloat16
-        torch.testing.assert_close(given, expected, rtol=2e-2, atol=5e-2)
-    sum(y.float().square().sum() for y in lora_linears(norm, [x], layers)).backward()
+    outputs = lora_linears(norm, [x], layers)
+    assert {y.dtype for y in outputs} == {torch.bfloat16}
+    torch.testing.assert_close(outputs, lora_linears_reference(norm, [x], layers), rtol=2e-2, atol=5e-2)
+    sum(y.float().square().sum() for y in outputs).backward()
     assert {tensor.grad.dtype for tensor in trained(layers)} == {torch.float32}
     assert x.grad.dtype == torch.bfloat16
-
-
-def test_only_the_inputs_and_the_low_rank_product_are_kept():
-    layers = layers_of()
-    inputs = [torch.randn(100, 6, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    kept = {}
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
-        outputs = lora_linears(swiglu, inputs, layers)
-    sum(y.sum() for y in outputs).backward()
-    of_tokens = [tensor for tensor in kept.values() if tensor.shape[0] == 100]
-    assert sorted(tensor.shape[1] for tensor in of_tokens) == [5, 6, 6]  # ranks 2 + 3, gate, up

@@ -40,8 +40,7 @@ def make_adapter(base: Path, folder: Path, dtype=None, seed=1, **lora) -> Path:
             parameter.data.normal_(0, 0.05)
     model.save_pretrained(folder)
     if dtype is not None:
-        path = folder / "adapter_model.safetensors"
-        save_file({name: tensor.to(dtype) for name, tensor in load_file(path).items()}, path)
+        edit_adapter(folder, lambda tensors: tensors.update({n: tensor.to(dtype) for n, tensor in tensors.items()}))
     return folder
 
 
@@ -87,8 +86,11 @@ def edit_json(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def edit_adapter(adapter: Path, change) -> None:
-    path = adapter / "adapter_model.safetensors"
+def edit_tensors(path: Path, change) -> None:
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
+
+
+def edit_adapter(adapter: Path, change) -> None:
+    edit_tensors(adapter / "adapter_model.safetensors", change)

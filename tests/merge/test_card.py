@@ -1,8 +1,9 @@
 """The model card: metadata that the hub can read, nothing that is not known; and sending it all there, if asked."""
 
-import json
 import re
+import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -20,37 +21,17 @@ from tests.conftest import make_rows
 from tests.merge.make import make_recipe
 from tests.raising import raises
 
-COUNTS = {"in": 12_345, "kept": 10_000, "duplicate": 2_000, "heldout": 100, "unused": 5}
-CORPUS = {
-    "recipe": {"kind": "corpus", "languages": ["en", "de"], "decontaminate": ["eval/known.json"]},
-    "results": {
-        "documents": {"arxiv": {**COUNTS, "dropped": {"short": 200, "withdrawn": 40}}},
-        "licences": {"arxiv": "CC0-1.0", "ours|theirs": "not stated"},
-        "phases": {"phase1": {"arxiv": {"tokens": {"kept": 7_654_321}}}},
-    },
-}
-
-
-def losses(domain: float, general: float) -> dict:
-    return {
-        name: {"all": {"loss": loss, "bits_per_byte": loss / 4, "tokens": 9}}
-        for name, loss in (("domain", domain), ("general", general))
-    }
+OWN_LICENCE = {"license": "other", "license_name": "gemma", "license_link": "https://x/y"}
+MANIFESTS = Path(__file__).parents[1] / "data/merge"
 
 
 @pytest.fixture
 def run_folder(tmp_path, pair) -> Path:
     """corpus -> phase 1 on a hub model, as the verbs leave them; the adapter is that of `pair`."""
     rows = make_rows(tmp_path / "corpus/rows/phase1/train", 3, "arxiv", 0)
-    write_json(tmp_path / "corpus/manifest.json", {"verb": "corpus", "inputs": {}, **CORPUS})
-    training = {
-        "adapter": {"rank": 8, "alpha": 12.0, "rslora": True, "targets": ["q_proj"]}, "rows": str(rows), "seed": 7,
-        "model": "Qwen/Qwen3-8B-Base", "quantisation": "nf4", "compute_dtype": "bfloat16",
-        "optimizer": {"name": "adamw8bit", "learning_rate": 2e-4}, "schedule": {"shape": "cosine", "warmup_steps": 3},
-    }  # fmt: skip
-    results = {"tokens": 65_536, "steps": 4, "coverage": 0.25, "domain_tokens": 60_000, "available_tokens": 240_000}
-    results |= {"replay_share": 0.05, "heldout": {"before": losses(2.5, 2.0), "after": losses(2.25, 2.1)}}
-    manifest = {"verb": "train", "recipe": training, "inputs": {"rows": Rows(rows).sha256}, "results": results}
+    shutil.copy(MANIFESTS / "corpus.json", tmp_path / "corpus/manifest.json")
+    manifest = read_json(MANIFESTS / "phase1.json")
+    manifest["recipe"]["rows"], manifest["inputs"]["rows"] = str(rows), Rows(rows).sha256
     write_json(tmp_path / "phase1/manifest.json", manifest)
     (tmp_path / "phase1/adapter").symlink_to(pair[1])
     return tmp_path
@@ -59,7 +40,8 @@ def run_folder(tmp_path, pair) -> Path:
 @pytest.fixture
 def hub_base(pair, monkeypatch):
     """The base of `pair`, as if it had come from the hub under an id, with a card of its own."""
-    (pair[0] / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: zh\n---\n# Qwen3-8B-Base\n")
+    front = yaml.safe_dump(OWN_LICENCE | {"language": "zh"})
+    (pair[0] / "README.md").write_text(f"---\n{front}---\n# Qwen3-8B-Base\n")
     monkeypatch.setattr(inputs, "resolve_model", lambda name: pair[0])
     yield "Qwen/Qwen3-8B-Base"
     (pair[0] / "README.md").unlink()
@@ -73,14 +55,14 @@ def make_card(base: str | Path, adapter: Path, out: Path, **changes) -> ModelCar
 def test_a_card_after_two_phases(run_folder, hub_base, pair):
     first = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1", then_requantize=True)
     assert first.data.to_dict() == {
-        "base_model": hub_base, "base_model_relation": "finetune", "language": ["de", "en"], "license": "apache-2.0",
+        "base_model": hub_base, "base_model_relation": "finetune", "language": ["de", "en"], **OWN_LICENCE,
         "library_name": "transformers", "pipeline_tag": "text-generation",
         "tags": ["nsllm-lite", "continued-pretraining", "science"],
     }  # fmt: skip
     for words in (
         "`Qwen/Qwen3-8B-Base`, adapted to natural science by 1 phase",
         "Another phase",
-        "| licence of the base | apache-2.0 |",
+        "| licence of the base | other (gemma https://x/y) |",
         "| arxiv | CC0-1.0 | 12,345 | 10,000 | 2,000 | 100 | 5 | 240 |",
         "| phase1 | arxiv | 7,654,321 |",
         "licence of ours|theirs",
@@ -103,7 +85,7 @@ def test_a_card_after_two_phases(run_folder, hub_base, pair):
     (run_folder / "phase2/adapter").symlink_to(pair[1])
     second = make_card(run_folder / "model1", run_folder / "phase2/adapter", run_folder / "model2")
     assert second.data.base_model == hub_base
-    assert second.data.license == "apache-2.0"
+    assert second.data.license_name == "gemma"
     assert "by 2 phases of" in second.text
     assert "| | phase1 | phase2 |" in second.text
     assert "| phase2 | domain | 2.5000 -> 2.2500 |" in second.text
@@ -112,16 +94,9 @@ def test_a_card_after_two_phases(run_folder, hub_base, pair):
 
 def evaluate(folder: Path, model: Path, accuracy: float) -> None:
     """As `nsllm-lite eval` leaves it, with the scores of `model` and of another one."""
-    names = ("ours", "other", "ours in NF4")
-    rows = [{"model": name, "mode": "few-shot", "set": "moves", "unread": 0} for name in names]
-    for row, value in zip(rows, (accuracy, 0.1, 0.2), strict=True):
-        row["accuracy"] = {"value": value, "low": 0.0, "high": 1.0}
-    sets = [{"name": "moves", "title": "Moves of an abstract", "metrics": ["accuracy", "macro_f1"]}]
-    weights = fingerprint_weights(model)
-    inputs = {"model:ours": weights, "model:other": "0" * 64, "model:ours in NF4": weights}
-    models = [{"name": name, "path": "x", "quantisation": "nf4" if "NF4" in name else "none"} for name in names]
-    results = {"sets": sets, "scores": rows}
-    manifest = {"verb": "eval", "recipe": {"models": models}, "inputs": inputs, "results": results}
+    manifest = read_json(MANIFESTS / "eval.json")
+    manifest["inputs"] |= dict.fromkeys(["model:ours", "model:ours in NF4"], fingerprint_weights(model))
+    manifest["results"]["scores"][0]["accuracy"]["value"] = accuracy
     write_json(folder / "manifest.json", manifest)
 
 
@@ -131,11 +106,11 @@ def test_scores_of_these_weights_are_on_the_card(copied, tmp_path):
     path = Path(chosen.out) / "README.md"
     evaluate(tmp_path / "eval", Path(chosen.out), 0.43219)
     merge(chosen)  # finished: only the card is written anew
-    found = ModelCard.load(path)
-    (score,) = found.data.eval_results
+    page = ModelCard.load(path)
+    (score,) = page.data.eval_results
     assert (score.dataset_name, score.metric_type, score.metric_value) == ("Moves of an abstract", "accuracy", 0.4322)
-    assert found.data.model_name == "out"
-    assert "| Moves of an abstract | accuracy, few-shot | 0.432 |" in found.text
+    assert page.data.model_name == "out"
+    assert "| Moves of an abstract | accuracy, few-shot | 0.432 |" in page.text
     evaluate(tmp_path / "eval", Path(chosen.out), 0.5)  # scored again
     merge(chosen)
     assert [score.metric_value for score in ModelCard.load(path).data.eval_results] == [0.5]
@@ -154,34 +129,35 @@ def test_scores_of_these_weights_are_on_the_card(copied, tmp_path):
 def test_a_card_says_less_where_less_is_known(copied):
     chosen = copied[2]
     merge(chosen)
-    found = ModelCard.load(Path(chosen.out) / "README.md")
-    assert found.data.to_dict() == {
+    page = ModelCard.load(Path(chosen.out) / "README.md")
+    assert page.data.to_dict() == {
         "library_name": "transformers", "license": "unknown", "pipeline_tag": "text-generation", "tags": ["nsllm-lite"],
     }  # fmt: skip
-    assert "| licence of the base | not stated by the base |" in found.text
-    sections = re.findall(r"^## (.*)$", found.text, re.MULTILINE)
+    assert "| licence of the base | not stated by the base |" in page.text
+    sections = re.findall(r"^## (.*)$", page.text, re.MULTILINE)
     assert sections == ["Tasks", "Intended use", "Limits", "Disclaimer"]
-    assert "science" not in found.text.split("## Tasks")[0]
-    assert "No training named here" in found.text
+    assert "science" not in page.text.split("## Tasks")[0]
+    assert "No training named here" in page.text
 
 
 def test_a_card_after_instruction_tuning(run_folder, hub_base):
     manifest = read_json(run_folder / "phase1/manifest.json") | {"verb": "sft"}
     manifest["recipe"]["data"] = ["questions.jsonl"]
-    manifest["results"]["heldout"] = {when: {"answers": losses(1, 1)["domain"]} for when in ("before", "after")}
+    for figures in manifest["results"]["heldout"].values():
+        figures["answers"] = figures.pop("domain")
     write_json(run_folder / "phase1/manifest.json", manifest)
-    found = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
-    assert "| kind | instruction tuning |" in found.text
-    assert "| phase1 | answers | 1.0000 -> 1.0000 |" in found.text
-    assert "It was tuned to answer" in found.text
+    page = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
+    assert "| kind | instruction tuning |" in page.text
+    assert "| phase1 | answers | 2.5000 -> 2.2500 |" in page.text
+    assert "It was tuned to answer" in page.text
 
 
 def test_a_corpus_that_was_made_anew_is_not_told_of(run_folder, hub_base):
     make_rows(run_folder / "corpus/rows/phase1/train", 4, "arxiv", 1)
-    found = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
-    assert "12,345" not in found.text
-    assert found.data.language is None
-    assert "| trained on | 65,536 tokens" in found.text  # of the training itself nothing has changed
+    page = make_card(hub_base, run_folder / "phase1/adapter", run_folder / "model1")
+    assert "12,345" not in page.text
+    assert page.data.language is None
+    assert "| trained on | 65,536 tokens" in page.text  # of the training itself nothing has changed
 
 
 def test_damaged_manifests_do_not_stop_a_merge(run_folder, hub_base):
@@ -194,21 +170,15 @@ def test_damaged_manifests_do_not_stop_a_merge(run_folder, hub_base):
 @pytest.mark.parametrize(
     ("front", "expected"),
     [
-        ("license: other\nlicense_name: gemma\nlicense_link: https://x/y", "other (gemma https://x/y)"),
-        ("license: [mit, apache-2.0]", "not stated by the base"),
-        ("license: {", "not stated by the base"),
-        ("tags: [a]", "not stated by the base"),
+        (yaml.safe_dump(OWN_LICENCE), OWN_LICENCE),
+        ("license: [mit, apache-2.0]", {"license": "unknown"}),
+        ("license: {", {"license": "unknown"}),
+        ("tags: [a]", {"license": "unknown"}),
     ],
 )
-def test_licences_of_many_kinds(copied, front, expected):
-    base, _, chosen = copied
-    (base / "README.md").write_text(f"---\n{front}\n---\n")
-    merge(chosen)
-    text = (Path(chosen.out) / "README.md").read_text()
-    assert f"| licence of the base | {expected} |" in text
-    metadata = yaml.safe_load(text.split("---\n")[1])
-    assert metadata["license"] == ("other" if "gemma" in front else "unknown")
-    assert ("license_link" in metadata) == ("gemma" in front)
+def test_licences_of_many_kinds(tmp_path, front, expected):
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n")
+    assert card.licence_of(tmp_path) == expected
 
 
 def test_the_base_of_a_hub_cache_has_its_id(tmp_path):
@@ -221,95 +191,65 @@ def test_the_base_of_a_hub_cache_has_its_id(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ push
 
 
-class Hub:
-    """What is asked of the hub."""
-
-    def __init__(self, monkeypatch):
-        self.calls: list[tuple] = []
-        self.error: Exception | None = None
-        monkeypatch.setattr(push, "HfApi", lambda: self)
-
-    def whoami(self):
-        self.calls.append(("whoami",))
-        if self.error:
-            raise self.error
-
-    def create_repo(self, repo_id, **options):
-        self.calls.append(("create_repo", repo_id, options["private"], options["exist_ok"]))
-        return f"https://hub/{repo_id}"
-
-    def upload_folder(self, *, folder_path, repo_id, **options):
-        if self.error:
-            raise self.error
-        self.calls.append(("upload_folder", repo_id, sorted(path.name for path in folder_path.iterdir())))
+@pytest.fixture
+def hub(monkeypatch):
+    """The hub's API; what is asked of it stands in `method_calls`."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    api = Mock()
+    api.create_repo.return_value = "https://hub/group/model"
+    monkeypatch.setattr(push, "HfApi", lambda: api)
+    return api
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    return Hub(monkeypatch)
-
-
-def words_of(chosen) -> list[str]:
+def words(copied) -> list[str]:
+    _, _, chosen = copied
     return ["merge", "--base", chosen.base, "--adapter", chosen.adapter, "--out", chosen.out]
 
 
-def test_nothing_is_sent_unasked(copied, hub):
-    assert cli.main(words_of(copied[2])) == 0
-    assert hub.calls == []
-
-
-def test_a_merge_is_sent_when_it_is_whole(copied, hub, capsys):
-    assert cli.main([*words_of(copied[2]), "--push-to-hub", "group/model"]) == 0
-    assert hub.calls[:2] == [("whoami",), ("create_repo", "group/model", True, True)]
-    assert {"README.md", "manifest.json", "model.safetensors"} <= set(hub.calls[2][2])
+def test_a_merge_is_sent_when_asked_for_and_whole(copied, words, hub, capsys):
+    out = Path(copied[2].out)
+    assert cli.main(words) == 0
+    assert hub.method_calls == []
+    words += ["--push-to-hub", "group/model"]
+    assert cli.main(words) == 0
+    assert [call[0] for call in hub.method_calls] == ["whoami", "create_repo", "upload_folder"]
+    hub.create_repo.assert_called_with("group/model", repo_type="model", private=True, exist_ok=True)
+    assert hub.upload_folder.call_args.kwargs["folder_path"] == out
     assert "Sent to https://hub/group/model" in capsys.readouterr().out
-
-
-def test_a_damaged_merge_is_not_sent(copied, hub, capsys):
-    words = [*words_of(copied[2]), "--push-to-hub", "group/model"]
-    assert cli.main(words[:-2]) == 0
-    weights = Path(copied[2].out) / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
+    (out / "model.safetensors").write_bytes((out / "model.safetensors").read_bytes()[:-1] + b"\xff")
     assert cli.main(words) == 2
     assert "[file-changed]" in capsys.readouterr().err
-    assert hub.calls == [("whoami",)]
+    assert hub.upload_folder.call_count == 1
 
 
-@pytest.mark.parametrize("name", ["model", "a/b/c", "../x", "group/my model"])
-def test_a_wrong_id_is_refused_before_the_merge(copied, hub, capsys, name):
-    assert cli.main([*words_of(copied[2]), "--push-to-hub", name]) == 2
-    told = capsys.readouterr().err
-    assert "[push-id-invalid]" in told
-    assert repr(name) in told
+@pytest.mark.parametrize(
+    ("options", "error", "quoted"),
+    [
+        *((["--push-to-hub", name], None, ("push-id-invalid", repr(name)))
+          for name in ("model", "a/b/c", "../x", "group/my model")),
+        (["--push-to-hub", "group/model"], LocalTokenNotFoundError("none"), ("push-no-login", "LocalTokenNotFound")),
+        (["--push-to-hub", "group/model"], httpx.ConnectError("hf_secret"), ("push-no-login", "ConnectError")),
+        (["--push-to-hub", "group/model", "--compare"], None, ("push-with-compare",)),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_sent_is_refused_before_the_merge(copied, words, hub, capsys, options, error, quoted):
+    hub.whoami.side_effect = error
+    assert cli.main([*words, *options]) == 2
+    printed = capsys.readouterr()
+    assert all(value in printed.err for value in quoted)
+    assert "hf_secret" not in printed.out + printed.err
     assert not Path(copied[2].out).exists()
-    assert hub.calls == []
+    hub.create_repo.assert_not_called()
 
 
-@pytest.mark.parametrize("error", [LocalTokenNotFoundError("no token"), httpx.ConnectError("hf_secret refused")])
-def test_a_login_is_asked_for_before_the_merge_and_never_shown(copied, hub, capsys, error):
-    hub.error = error
-    assert cli.main([*words_of(copied[2]), "--push-to-hub", "group/model"]) == 2
-    told = capsys.readouterr()
-    assert "[push-no-login]" in told.err
-    assert type(error).__name__ in told.err
-    assert "hf_secret" not in told.out + told.err
-    assert not Path(copied[2].out).exists()
-
-
-def test_a_push_that_fails_leaves_the_merge(copied, hub, capsys, monkeypatch):
-    monkeypatch.setattr(push, "require_push", lambda *asked: None)
-    hub.error = httpx.ConnectError("hf_secret refused")
-    assert cli.main([*words_of(copied[2]), "--push-to-hub", "group/model"]) == 3
-    told = capsys.readouterr()
-    assert "[push-failed]" in told.err
-    assert "group/model failed (ConnectError)" in told.err
-    assert "hf_secret" not in told.out + told.err
-    assert json.loads((Path(copied[2].out) / "manifest.json").read_text())["verb"] == "merge"
+def test_a_push_that_fails_leaves_the_merge(copied, words, hub, capsys):
+    hub.upload_folder.side_effect = httpx.ConnectError("hf_secret refused")
+    assert cli.main([*words, "--push-to-hub", "group/model"]) == 3
+    printed = capsys.readouterr()
+    assert "[push-failed]" in printed.err
+    assert "group/model failed (ConnectError)" in printed.err
+    assert "hf_secret" not in printed.out + printed.err
+    assert read_json(Path(copied[2].out) / "manifest.json")["verb"] == "merge"
     with raises("push-unfinished", copied[0]):
         push.push(copied[0], "group/model")
-
-
-def test_a_comparison_has_nothing_to_send(copied, hub, capsys):
-    assert cli.main([*words_of(copied[2]), "--compare", "--push-to-hub", "group/model"]) == 2
-    assert "[push-with-compare]" in capsys.readouterr().err

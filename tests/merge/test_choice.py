@@ -1,6 +1,6 @@
-"""Into which base: what `auto` and --compare measure; --verify, which no broken merge passes; the model card."""
+"""Into which base: what `auto` and --compare measure; --verify, which no broken merge passes."""
 
-import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from nsllm_lite import cli
+from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.formats.weights import fingerprint_weights
@@ -71,6 +72,10 @@ def test_auto_writes_the_choice_with_the_lowest_measured_loss(pico, trained, cho
     assert table["base"]["loss"] == pytest.approx(loss_of(pico, pico / "base"), abs=1e-6)
     written = load_file(tmp_path / "out/model.safetensors")
     assert all(torch.equal(weight, merged[results["base_weights"]][name]) for name, weight in written.items())
+    card, manifest = (tmp_path / "out/README.md").read_text(), read_manifest(trained.parent)
+    after = manifest["results"]["heldout"]["after"]["domain"]["all"]["loss"]
+    for words in (manifest["inputs"]["rows"][:12], f"-> {after:.4f}", "| base |"):
+        assert words in card, words
 
 
 def test_compare_prints_the_table_and_writes_nothing(pico, trained, tmp_path, capsys, monkeypatch):
@@ -99,12 +104,8 @@ def test_choosing_needs_rows_one_adapter_and_a_training_in_nf4(pico, trained, ch
         ({"quantisation": "none"}, "merge-not-trained-in-nf4"),
         ({"quantisation": "nf4"}, "merge-quantisation-not-stated"),
     ):
-        copy = tmp_path / training["quantisation"]
-        copy.mkdir()
-        for path in set(trained.iterdir()) - {trained / "files.json"}:
-            (copy / path.name).write_bytes(path.read_bytes())
-        told = {"base_fingerprint": fingerprint_weights(pico / "base")}
-        (copy / "training.json").write_text(json.dumps(training | told))
+        copy = shutil.copytree(trained, tmp_path / training["quantisation"], ignore=lambda *_: ["files.json"])
+        write_json(copy / "training.json", training | {"base_fingerprint": fingerprint_weights(pico / "base")})
         with raises(code, copy):
             merge(make_recipe(pico / "base", copy, tmp_path / "out", base_weights="dequantized"))
     assert not (tmp_path / "out.partial").exists()
@@ -119,18 +120,17 @@ def test_verify_accepts_what_answers_as_base_and_adapter_do(choosing, choice):
     assert "Loaded again" in (Path(chosen.out) / "README.md").read_text()
 
 
-def test_verify_leaves_nothing_of_a_merge_that_lost_its_update(choosing, monkeypatch, capsys):
-    put = write.merge_rows
+def test_verify_leaves_nothing_of_a_merge_that_lost_its_update(choosing, monkeypatch):
+    merge_rows = write.merge_rows
 
-    def unmerged(name, planned, operands, first, last, slot, sampled):
-        _, figures = put(name, planned, operands, first, last, slot, sampled)
-        return planned.source.read_into(slot.read, first * 256, last * 256), figures
+    def lose(name, planned, operands, first, last, slot, sampled):
+        data, figures = merge_rows(name, planned, operands, first, last, slot, sampled)
+        if name.endswith(("self_attn.q_proj.weight", "self_attn.o_proj.weight")):  # 64 x 64 in 32 bits, as in the base
+            data = planned.source.read_into(slot.read, first * 256, last * 256)
+        return data, figures
 
     chosen = choosing(execution={"verify": True})
-    square = {"self_attn.q_proj.weight", "self_attn.o_proj.weight"}
-    monkeypatch.setattr(
-        write, "merge_rows", lambda name, *rest: (unmerged if name.split(".", 3)[-1] in square else put)(name, *rest)
-    )
+    monkeypatch.setattr(write, "merge_rows", lose)
     monkeypatch.setattr("nsllm_lite.merge.verify.MAX_KL", 1e-9)
     with raises("merge-verify-failed", chosen.out):
         merge(chosen)
@@ -152,24 +152,3 @@ def test_verify_reads_the_files_again(choosing, monkeypatch):
     monkeypatch.setattr(write_model, "write_weights", then_flip)
     with raises("merge-file-differs", "model.safetensors"):
         merge(choosing(execution={"verify": True}))
-
-
-def test_card_tells_base_licence_data_and_losses(pico, trained, choosing, tmp_path):
-    base = tmp_path / "base"
-    base.mkdir()
-    for path in (pico / "base").iterdir():
-        (base / path.name).write_bytes(path.read_bytes())
-    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# the base's own card")
-    chosen = choosing(base_weights="auto").model_copy(update={"base": str(base)})
-    merge(chosen)
-    card = (tmp_path / "out/README.md").read_text()
-    manifest = read_manifest(trained.parent)
-    after = manifest["results"]["heldout"]["after"]["domain"]["all"]["loss"]
-    assert "\nlicense: apache-2.0\n" in card
-    for words in (
-        "| licence of the base | apache-2.0 |",
-        manifest["inputs"]["rows"][:12],
-        f"-> {after:.4f}",
-        "| base |",
-    ):
-        assert words in card

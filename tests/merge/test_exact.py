@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from nsllm_lite.formats import weights
 from nsllm_lite.merge.write_model import merge
-from tests.merge.make import assert_equals_peft, make_adapter, make_base, make_recipe, merged_by_peft
+from tests.merge.make import assert_equals_peft, edit_adapter, make_adapter, make_base, make_recipe, merged_by_peft
 from tests.raising import raises
 
 KINDS = {
@@ -19,6 +18,8 @@ KINDS = {
         "alpha_pattern": {"^model.layers.0.self_attn.k_proj": 7, "mlp.gate_proj": 33, "mlp.up": 99},
     },
     "some_layers": {"layers_to_transform": [1], "target_modules": ["q_proj", "up_proj"]},
+    "bf16": {"dtype": torch.bfloat16},
+    "fp16": {"dtype": torch.float16},
     "dora": {"use_dora": True, "use_rslora": True, "rank_pattern": {"v_proj": 2}},
     "saved_both": {"modules_to_save": ["embed_tokens", "lm_head"]},
     "saved_head": {"modules_to_save": ["lm_head"]},
@@ -29,7 +30,7 @@ KINDS = {
     "token_rows": {"trainable_token_indices": {"embed_tokens": [3, 170, 0]}},
 }
 
-LAYERS_ALONE = ("plain", "rslora", "patterns", "some_layers", "dora")  # to which it is the same whether a head is tied
+LAYERS_ALONE = ("plain", "rslora", "patterns", "some_layers", "bf16", "fp16", "dora")  # of a tied head they say nothing
 CONFIGS = (Qwen3Config, Qwen2Config, LlamaConfig, MistralConfig, Gemma2Config)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -50,11 +51,10 @@ def test_every_kind_of_adapter_equals_peft(tmp_path, kind, tied):
             merge(make_recipe(base, adapter, tmp_path / "out"))
         return
     results = assert_equals_peft(base, adapter, tmp_path / "out")
-    num_saved = {"saved_both": 2, "saved_head": 1, "saved_embeddings": 1, "saved_and_tied": 1}.get(kind, 0)
-    assert results["num_replaced"] == num_saved
-    assert results["num_merged"] == {"some_layers": 2, "lora_head": 3, "lora_embeddings": 3, "token_rows": 15}.get(
-        kind, 14
-    )
+    num_saved = {"saved_both": 2, "saved_head": 1, "saved_embeddings": 1, "saved_and_tied": 1}
+    assert results["num_replaced"] == num_saved.get(kind, 0)
+    num_merged = {"some_layers": 2, "lora_head": 3, "lora_embeddings": 3, "token_rows": 15}
+    assert results["num_merged"] == num_merged.get(kind, 14)
     assert results["untied_embeddings"] == (tied and kind in ("saved_both", "saved_head", "saved_embeddings"))
 
 
@@ -69,8 +69,8 @@ def test_every_base_dtype_equals_peft(tmp_path, dtype, config):
     torch.set_num_threads(2)
     base = make_base(tmp_path / "base", dtype, config)
     adapter = make_adapter(base, tmp_path / "adapter", modules_to_save=["lm_head"])
-    path = adapter / "adapter_model.safetensors"  # a head saved in fp32 is cast to the base's dtype
-    save_file({name: tensor.float() for name, tensor in load_file(path).items()}, path)
+    # a head saved in fp32 is cast to the base's dtype
+    edit_adapter(adapter, lambda tensors: tensors.update({name: tensor.float() for name, tensor in tensors.items()}))
     results = assert_equals_peft(base, adapter, tmp_path / "out")
     assert (results["absorbed_share"] < 1e-4) == (dtype == torch.float32)
 
@@ -85,20 +85,15 @@ def test_biases_equal_peft(tmp_path, bias):
 
 def test_several_adapters_in_turn_equal_peft(pair, tmp_path):
     base, first = pair
-    second = make_adapter(
-        base, tmp_path / "second", r=4, use_rslora=True, target_modules=["q_proj", "down_proj"], seed=2
-    )
+    lora = {"r": 4, "use_rslora": True, "target_modules": ["q_proj", "down_proj"]}
+    second = make_adapter(base, tmp_path / "second", seed=2, **lora)
     adapters = [{"path": str(first), "weight": 0.3}, {"path": str(second), "weight": -1.7}]
     theirs = merged_by_peft(base, [first, second], [0.3, -1.7])
     assert_equals_peft(base, adapters, tmp_path / "out", theirs)
 
 
 @pytest.mark.parametrize(
-    ("settings", "what"),
-    [
-        ({"modules_to_save": ["lm_head"]}, "lm_head.weight"),
-        ({"use_dora": True}, "DoRA"),
-    ],
+    ("settings", "what"), [({"modules_to_save": ["lm_head"]}, "lm_head.weight"), ({"use_dora": True}, "DoRA")]
 )
 def test_what_does_not_add_is_neither_one_of_several_nor_weighted(tmp_path, settings, what):
     base = make_base(tmp_path / "base")
@@ -119,17 +114,10 @@ def test_another_dtype_equals_peft_on_a_base_loaded_so(tmp_path, name):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == dtype
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_adapter_stored_in_16_bits_equals_peft(pair, tmp_path, dtype):
-    adapter = make_adapter(pair[0], tmp_path / "adapter", dtype)
-    assert_equals_peft(pair[0], adapter, tmp_path / "out")
-
-
 def test_embedding_saved_without_being_asked_for_is_loaded_as_peft_does(copied, tmp_path):
     base, adapter, _ = copied
-    path = adapter / "adapter_model.safetensors"
     weight = torch.randn(203, 64).bfloat16()
-    save_file(load_file(path) | {"base_model.model.model.embed_tokens.weight": weight}, path)
+    edit_adapter(adapter, lambda tensors: tensors.update({"base_model.model.model.embed_tokens.weight": weight}))
     assert assert_equals_peft(base, adapter, tmp_path / "out")["num_replaced"] == 1
 
 

@@ -2,27 +2,36 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from nsllm_lite.formats.weights import TensorOnDisk, read_header
+from nsllm_lite.artifact.json_files import write_json
+from nsllm_lite.formats.weights import TensorOnDisk, fingerprint_weights, read_header
 from nsllm_lite.merge import arithmetic
 from nsllm_lite.merge.write_model import merge
-from tests.merge.make import edit_adapter, edit_json, make_adapter, make_base, make_recipe
+from tests.merge.make import edit_adapter, edit_json, edit_tensors, make_adapter, make_base, make_recipe
 from tests.raising import raises
 
 
-def edit_base(base, change):
-    path = base / "model.safetensors"
-    weights = load_file(path)
-    change(weights)
-    save_file(weights, path)
+def set_values(base, adapter, **settings):
+    edit_json(adapter / "adapter_config.json", **settings)
+
+
+def set_tensors(base, adapter, tensors):
+    edit_adapter(adapter, lambda held: held.update(tensors))
+
+
+def write(file, content):
+    """`file` below the folder of base and adapter, which `content` replaces."""
+    return lambda base, adapter: (base.parent / file).write_bytes(content)
 
 
 def index(base, name):
@@ -30,192 +39,90 @@ def index(base, name):
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
 
 
-def safetensors_of(shape):
-    """A file of one tensor of 32 bytes."""
-    header = json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 32]}}).encode()
-    return len(header).to_bytes(8, "little") + header + bytes(32)
-
-
 TOKEN_ROWS = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
 Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+SETTINGS = {
+    "settings of another kind": (
+        {"r": "8", "rank_pattern": {"(": 4}}, "file-damaged", "adapter_config.json", "r: ", "rank_pattern.("),
+    "rank": ({"r": 9}, "merge-shape-differs", "rank 9"),
+    "saved module absent": ({"modules_to_save": ["lm_head"]}, "merge-saved-module-absent", "'lm_head'"),
+    "tokens": ({"trainable_token_indices": [1]}, "merge-token-rows-absent"),
+    "another name": (
+        {"base_model_name_or_path": "org/Other-8B"}, "merge-base-name-differs", "org/Other-8B", "/base"),
+    "fan_in_fan_out": ({"fan_in_fan_out": True}, "merge-adapter-unsupported", "fan_in_fan_out=True"),
+    "bias": ({"bias": "some"}, "merge-adapter-unsupported", "bias='some'"),
+    "pissa": ({"init_lora_weights": "pissa"}, "merge-adapter-unsupported", "weights='pissa'"),
+    "a bias of B": ({"lora_bias": True}, "merge-adapter-unsupported", "lora_bias=True"),
+    "unheard of": ({"use_next": 1, "peft_type": "X"}, "merge-adapter-unsupported", "peft_type='X', use_ne"),
+}  # fmt: skip
+TENSORS = {
+    "orphan": (
+        {Q + "A.default.weight": torch.ones(8, 64)},
+        "merge-no-place-in-base", "model.layers.0.self_attn.q_proj.lora_A.default.weight"),
+    "embedding": (
+        {Q + "embedding_A": torch.ones(8, 64)},
+        "merge-no-place-in-base", "lora_B.weight, model.layers.0.self_attn.q_proj.lora_embedding_A"),
+    "shape": (
+        {Q + "A.weight": torch.ones(8, 60)},
+        "merge-shape-differs", "q_proj.weight", "A (8, 60), B (64, 8)", "(64, 64)"),
+    "integers": (
+        {Q + "A.weight": torch.ones(8, 64, dtype=torch.int64)}, "merge-dtype-unsupported", "q_proj.lora_A.weight"),
+    "overflow": (
+        {Q + "A.weight": torch.full((8, 64), 3.0), Q + "B.weight": torch.full((64, 8), 3e38)},
+        "merge-not-finite", "q_proj.weight", "BF16"),
+    "rows of no token": (
+        {TOKEN_ROWS: torch.ones(2, 64)}, "merge-token-indices-wrong", "model.embed_tokens", "None"),
+}  # fmt: skip
+FILES = {
+    "not safetensors": (
+        "adapter/adapter_model.safetensors", b"PK pickled, in truth", "weights-not-safetensors", "adapter_model"),
+    "means that are none": (
+        "adapter/nf4.json", b'{"model.layers.0.mlp.up_proj": "x"}',
+        "file-damaged", "nf4.json", "model.layers.0.mlp.up_proj: "),
+    "training of another kind": (
+        "adapter/training.json", b'{"base_fingerprint": 7}', "file-damaged", "training.json", "base_fingerprint: "),
+    "another base": (
+        "adapter/training.json", b'{"base": "org/other", "base_fingerprint": "f00d"}',
+        "merge-base-differs", "org/other (weights f00d)"),
+}  # fmt: skip
 BREAKAGES = {
     "no base": (lambda b, a: shutil.rmtree(b), "model-not-found", "base"),
-    "no safetensors": (lambda b, a: (b / "model.safetensors").unlink(), "weights-absent", "base"),
+    "no config": (lambda b, a: (b / "config.json").unlink(), "merge-base-no-config", "base"),
     "cut short": (
-        lambda b, a: (b / "model.safetensors").write_bytes((b / "model.safetensors").read_bytes()[:-9]),
-        "weights-size-wrong",
-        "model.safetensors",
-    ),
-    "not safetensors": (
-        lambda b, a: (a / "adapter_model.safetensors").write_bytes(b"PK pickled, in truth"),
-        "weights-not-safetensors",
-        "adapter_model.safetensors",
-    ),
-    "an impossible shape": (
-        lambda b, a: (a / "adapter_model.safetensors").write_bytes(safetensors_of([-2, -4])),
-        "weights-not-safetensors",
-        "adapter_model.safetensors",
-    ),
-    "an index of nothing": (
-        lambda b, a: (index(b, "x"), (b / "model.safetensors.index.json").write_text('{"weight_map": {"x": 1}}')),
-        "weights-index-names-others",
-        "index.json names '1'",
-    ),
-    "settings of another kind": (
-        lambda b, a: edit_json(a / "adapter_config.json", r="8", rank_pattern={"(": 4}),
-        "file-damaged",
-        "adapter_config.json",
-        "r: ",
-        "rank_pattern.(",
-    ),
-    "means that are none": (
-        lambda b, a: (a / "nf4.json").write_text('{"model.layers.0.mlp.up_proj": "x"}'),
-        "file-damaged",
-        "nf4.json",
-        "model.layers.0.mlp.up_proj: ",
-    ),
-    "training of another kind": (
-        lambda b, a: (a / "training.json").write_text('{"base_fingerprint": 7}'),
-        "file-damaged",
-        "training.json",
-        "base_fingerprint: ",
-    ),
+        lambda b, a: os.truncate(b / "model.safetensors", (b / "model.safetensors").stat().st_size - 9),
+        "weights-size-wrong", "model.safetensors"),
     "quantised base": (
         lambda b, a: edit_json(b / "config.json", quantization_config={"quant_method": "bitsandbytes"}),
-        "merge-base-quantised",
-        "(bitsandbytes)",
-    ),
-    "no adapter": (
-        lambda b, a: (a / "adapter_model.safetensors").rename(a / "adapter_model.bin"),
-        "merge-no-adapter",
-        "adapter: adapter_model.safetensors",
-    ),
-    "another base": (
-        lambda b, a: (a / "training.json").write_text('{"base": "org/other", "base_fingerprint": "f00d"}'),
-        "merge-base-differs",
-        "org/other (weights f00d)",
-    ),
-    "orphan": (
-        lambda b, a: edit_adapter(a, lambda t: t.update({Q + "A.default.weight": torch.ones(8, 64)})),
-        "merge-no-place-in-base",
-        "model.layers.0.self_attn.q_proj.lora_A.default.weight",
-    ),
-    "no partner": (
-        lambda b, a: edit_adapter(a, lambda t: t.pop(Q + "B.weight")),
-        "merge-no-place-in-base",
-        "q_proj.lora_A.weight",
-    ),
-    "shape": (
-        lambda b, a: edit_adapter(a, lambda t: t.update({Q + "A.weight": torch.ones(8, 60)})),
-        "merge-shape-differs",
-        "q_proj.weight",
-        "A (8, 60), B (64, 8)",
-        "(64, 64)",
-    ),
-    "rank": (lambda b, a: edit_json(a / "adapter_config.json", r=9), "merge-shape-differs", "rank 9"),
-    "not finite": (
-        lambda b, a: edit_adapter(a, lambda t: t[Q + "B.weight"].view(-1)[7].fill_(math.nan)),
-        "weights-not-finite",
-        "q_proj.lora_B.weight",
-        "adapter_model.safetensors",
-    ),
-    "saved module absent": (
-        lambda b, a: edit_json(a / "adapter_config.json", modules_to_save=["lm_head"]),
-        "merge-saved-module-absent",
-        "'lm_head'",
-    ),
-    "embedding": (
-        lambda b, a: edit_adapter(a, lambda t: t.update({Q + "embedding_A": torch.ones(8, 64)})),
-        "merge-no-place-in-base",
-        "lora_B.weight, model.layers.0.self_attn.q_proj.lora_embedding_A",
-    ),
-    "integers": (
-        lambda b, a: edit_adapter(a, lambda t: t.update({Q + "A.weight": torch.ones(8, 64, dtype=torch.int64)})),
-        "merge-dtype-unsupported",
-        "q_proj.weight",
-    ),
-    "overflow": (
-        lambda b, a: edit_adapter(a, lambda t: (t[Q + "A.weight"].fill_(3), t[Q + "B.weight"].fill_(3e38))),
-        "merge-not-finite",
-        "q_proj.weight",
-        "BF16",
-    ),
-    "out exists": (lambda b, a: (b.parent / "out" / "thesis").mkdir(parents=True), "merge-out-exists", "out"),
-    "fan_in_fan_out": (
-        lambda b, a: edit_json(a / "adapter_config.json", fan_in_fan_out=True),
-        "merge-adapter-unsupported",
-        "fan_in_fan_out=True",
-    ),
-    "bias": (
-        lambda b, a: edit_json(a / "adapter_config.json", bias="some"),
-        "merge-adapter-unsupported",
-        "bias='some'",
-    ),
-    "pissa": (
-        lambda b, a: edit_json(a / "adapter_config.json", init_lora_weights="pissa"),
-        "merge-adapter-unsupported",
-        "weights='pissa'",
-    ),
-    "tokens": (
-        lambda b, a: edit_json(a / "adapter_config.json", trainable_token_indices=[1]),
-        "merge-token-rows-absent",
-    ),
-    "another name": (
-        lambda b, a: edit_json(a / "adapter_config.json", base_model_name_or_path="org/Other-8B"),
-        "merge-base-name-differs",
-        "org/Other-8B",
-        "/base",
-    ),
+        "merge-base-quantised", "(bitsandbytes)"),
     "not finite base": (
-        lambda b, a: edit_base(b, lambda t: t["model.norm.weight"][7:8].fill_(math.inf)),
-        "weights-not-finite",
-        "model.norm.weight",
-        "base/model.safetensors",
-    ),
-    "nothing learned": (
-        lambda b, a: edit_adapter(a, lambda t: [w.zero_() for n, w in t.items() if "lora_B" in n]),
-        "merge-changes-nothing",
-    ),
-    "shards outside": (
-        lambda b, a: index(b, "../model.safetensors"),
-        "weights-index-outside",
-        "'../model.safetensors'",
-    ),
+        lambda b, a: edit_tensors(b / "model.safetensors", lambda t: t["model.norm.weight"][7].fill_(math.inf)),
+        "weights-not-finite", "model.norm.weight", "base/model.safetensors"),
+    "an index of nothing": (
+        lambda b, a: (index(b, "x"), (b / "model.safetensors.index.json").write_text('{"weight_map": {"x": 1}}')),
+        "weights-index-names-others", "index.json names '1'"),
     "shard absent": (lambda b, a: index(b, "model-2.safetensors"), "weights-shard-absent", "model-2.safetensors"),
     "shard with more": (
         lambda b, a: index(b, "elsewhere.safetensors"),
-        "weights-index-differs",
-        "elsewhere.safetensors",
-        "'lm_head.weight'",
-    ),
-    "no config": (lambda b, a: (b / "config.json").unlink(), "merge-base-no-config", "base"),
-    "rows of no token": (
-        lambda b, a: edit_adapter(a, lambda t: t.update({TOKEN_ROWS: torch.ones(2, 64)})),
-        "merge-token-indices-wrong",
-        "model.embed_tokens",
-        "None",
-    ),
+        "weights-index-differs", "elsewhere.safetensors", "'lm_head.weight'"),
+    "no adapter": (
+        lambda b, a: (a / "adapter_model.safetensors").rename(a / "adapter_model.bin"),
+        "merge-no-adapter", "adapter: adapter_model.safetensors"),
+    "no partner": (
+        lambda b, a: edit_adapter(a, lambda t: t.pop(Q + "B.weight")),
+        "merge-no-place-in-base", "q_proj.lora_A.weight"),
+    "nothing learned": (
+        lambda b, a: edit_adapter(a, lambda t: [w.zero_() for n, w in t.items() if "lora_B" in n]),
+        "merge-changes-nothing"),
     "rows of an unknown token": (
-        lambda b, a: (
-            edit_adapter(a, lambda t: t.update({TOKEN_ROWS: torch.ones(2, 64)})),
-            edit_json(a / "adapter_config.json", trainable_token_indices=[5, 203]),
-        ),
-        "merge-shape-differs",
-        "embed_tokens.weight",
-        "(2, 64)",
-        "(203, 64)",
-    ),
-    "a bias of B": (
-        lambda b, a: edit_json(a / "adapter_config.json", lora_bias=True),
-        "merge-adapter-unsupported",
-        "lora_bias=True",
-    ),
-    "unheard of": (
-        lambda b, a: edit_json(a / "adapter_config.json", use_next=1, peft_type="X"),
-        "merge-adapter-unsupported",
-        "peft_type='X', use_ne",
-    ),
-}
+        lambda b, a: (set_tensors(b, a, {TOKEN_ROWS: torch.ones(2, 64)}),
+                      set_values(b, a, trainable_token_indices=[5, 203])),
+        "merge-shape-differs", "embed_tokens.weight", "(2, 64)", "(203, 64)"),
+    "out exists": (lambda b, a: (b.parent / "out" / "thesis").mkdir(parents=True), "merge-out-exists", "out"),
+}  # fmt: skip
+
+BREAKAGES |= {name: (partial(set_values, **values), *error) for name, (values, *error) in SETTINGS.items()}
+BREAKAGES |= {name: (partial(set_tensors, tensors=values), *error) for name, (values, *error) in TENSORS.items()}
+BREAKAGES |= {name: (write(file, content), *error) for name, (file, content, *error) in FILES.items()}
 
 
 @pytest.mark.parametrize("name", BREAKAGES)
@@ -234,13 +141,16 @@ def test_neither_peft_nor_transformers_is_imported():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_a_base_under_another_name_is_accepted_where_that_is_said(copied):
-    base, _, chosen = copied
+@pytest.mark.parametrize("proof", ["trust_base", "fingerprint"])
+def test_a_base_under_another_name_needs_trust_or_its_fingerprint(copied, proof):
+    base, adapter, chosen = copied
     moved = base.rename(base.parent / "elsewhere")
     chosen = chosen.model_copy(update={"base": str(moved)})
     with raises("merge-base-name-differs", "/base", moved):
         merge(chosen)
-    assert merge(chosen.model_copy(update={"trust_base": True}))["num_merged"] == 14
+    if proof == "fingerprint":
+        write_json(adapter / "training.json", {"base_fingerprint": fingerprint_weights(moved)})
+    assert merge(chosen.model_copy(update={"trust_base": proof == "trust_base"}))["num_merged"] == 14
 
 
 def test_a_hub_s_cache_folder_has_the_name_of_its_model(copied):

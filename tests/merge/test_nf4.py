@@ -14,7 +14,7 @@ from nsllm_lite.formats.weights import read_header
 from nsllm_lite.merge import nf4
 from nsllm_lite.merge.write_model import merge
 from nsllm_lite.models.loading import load_base, nf4_means
-from tests.merge.make import make_adapter, make_base, make_recipe
+from tests.merge.make import edit_adapter, make_adapter, make_base, make_recipe
 
 
 def by_bitsandbytes(weight, double):
@@ -44,23 +44,22 @@ def test_entries_on_and_next_to_every_bound_are_rounded_as_by_bitsandbytes():
     weight = torch.cat([torch.cat([part, torch.ones(1)]) for part in torch.nn.functional.pad(near, (0, 2)).split(63)])
     absmax = nf4.absmax_of(weight)
     assert torch.equal(absmax, torch.ones(1))
-    assert torch.equal(
-        nf4.round_(weight.clone(), nf4.Scales(absmax, absmax)), by_bitsandbytes(weight, double=False).view(-1)
-    )
+    rounded = nf4.round_(weight.clone(), nf4.Scales(absmax, absmax))
+    assert torch.equal(rounded, by_bitsandbytes(weight, double=False).view(-1))
     assert len(set(nf4._bins(nf4.BOUNDS).tolist())) == 15
 
 
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize(
-    ("told", "stored", "compute"),
+    ("stated", "stored", "compute"),
     [(False, "bfloat16", "bfloat16"), (True, "bfloat16", "bfloat16"), (True, "float32", "bfloat16"),
      (True, "bfloat16", "float32"), (False, "float32", "float32")],
 )  # fmt: skip
-def test_merge_into_the_rounded_base_is_what_training_saw(tmp_path, told, stored, compute, double):
+def test_merge_into_the_rounded_base_is_what_training_saw(tmp_path, stated, stored, compute, double):
     base = make_base(tmp_path / "base", getattr(torch, stored))
     adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "down_proj"])
     trained = load_base(base, quantisation="nf4", double_quantisation=double, compute_dtype=compute, device="cpu")
-    if told:
+    if stated:
         training = {"quantisation": "nf4", "double_quantisation": double, "compute_dtype": compute}
         (adapter / "training.json").write_text(json.dumps(training))
         (adapter / "nf4.json").write_text(json.dumps(nf4_means(trained)))
@@ -105,12 +104,8 @@ def test_the_mean_that_training_wrote_down_is_used(tmp_path):
 def test_what_of_an_update_survives_in_16_bits_and_in_nf4_is_told(tmp_path):
     """Small updates survive on average in what was not rounded; in what was, the next rounding takes them away."""
     base = make_base(tmp_path / "base")
-    path = base / "model.safetensors"
-    save_file({name: weight * 1.0 for name, weight in load_file(path).items()}, path, {"format": "pt"})
     adapter = make_adapter(base, tmp_path / "adapter")
-    lora = adapter / "adapter_model.safetensors"
-    small = {n: w * (0.02 if "lora_B" in n else 1) for n, w in load_file(lora).items()}
-    save_file(small, lora, {"format": "pt"})
+    edit_adapter(adapter, lambda tensors: [weight.mul_(0.02) for name, weight in tensors.items() if "lora_B" in name])
     shares = {
         choice: merge(make_recipe(base, adapter, tmp_path / choice, base_weights=choice, double_quantisation=False))
         for choice in ("original", "dequantized")
