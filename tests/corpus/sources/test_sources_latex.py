@@ -227,8 +227,8 @@ def test_a_macro_bomb_stays_unexpanded_and_costs_itself_alone(preamble):
 
 
 TEX = st.sampled_from(
-    [*"\\{}$%#&[]()~^_'\"` \n", "\\begin{", "\\end{", "\\def\\x", "\\x", "\\cite", "\\item", "\\fi", "\\ifx", "\\'", "x",
-     "\\section", "\\ce", "\\SI", "\\ensuremath", "\\input{a}", "\\title", "\\verb", "\ue010", "\ue142"]
+    [*"\\{}$%#&[]()~^_'\"` \n", "\\begin{", "\\end{", "\\def\\x", "\\x", "\\cite", "\\item", "\\fi", "\\ifx", "\\'",
+     "x", "\\section", "\\ce", "\\SI", "\\ensuremath", "\\input{a}", "\\title", "\\verb", "\ue010", "\ue142"]
 )  # fmt: skip
 
 
