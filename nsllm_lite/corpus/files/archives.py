@@ -134,12 +134,9 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
         elif kind in ("tar", "zip"):
             with _whole(stream, head, seekable=kind == "zip") as whole:
                 members = _tar_members(whole) if kind == "tar" else _zip_members(whole)
-                is_empty = True
-                for found in _open_members(members, name, budget, depth):
-                    is_empty = False
-                    yield found
-                if is_empty:  # or its list of files is damaged
-                    yield Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read")
+                files = _open_members(members, name, budget, depth)
+                yield next(files, Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read"))
+                yield from files
         else:
             with _whole(stream, head, seekable=False) as whole:
                 yield from _open(_counted(_UNPACK[kind](whole), budget=budget), name, sibling, budget, depth + 1)

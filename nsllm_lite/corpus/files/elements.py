@@ -18,9 +18,12 @@ MAX_ELEMENT_CHARS = 1 << 26
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"  # the attribute xml:lang
 FORMULA = "[formula]"  # stands where a formula was only given as a picture
 
-MAX_PROLOGUE = 100  # comments, instructions and a DOCTYPE before the root
-_ROOT = re.compile(r"<(?![?!])(?:[\w.-]+:)?([\w.-]+)")
-_DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*+(?:\[[^\]]*+\])?[^>]*+>")
+# The root's name without its prefix, after instructions, comments and a DOCTYPE.
+_ROOT = re.compile(
+    r"(?:(?:<(?=\?).*?\?>|<!(?=--).*?-->|<!DOCTYPE[^\[>]*+(?:\[[^\]]*+\])?[^>]*+>)\s*){0,99}+"
+    r"<(?![?!])(?:[\w.-]+:)?([\w.-]+)",
+    re.DOTALL,
+)
 _PARSER = etree.XMLParser(
     resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
 )
@@ -40,23 +43,8 @@ _SPACED = frozenset("=<>≤≥≈∼±→∈×≡∝≪≫≠")
 
 def xml_root(head: str) -> str:
     """The name of the root element without its prefix; empty where `head` is no XML."""
-    if not head.startswith("<"):
-        return ""
-    for _ in range(MAX_PROLOGUE):
-        head = head.lstrip()
-        if head.startswith(("<?", "<!--")):
-            _, closed, head = head.partition("?>" if head[1] == "?" else "-->")
-            if not closed:
-                return ""
-        elif head.startswith("<!"):
-            doctype = _DOCTYPE.match(head)
-            if not doctype:
-                return ""
-            head = head[doctype.end() :]
-        else:
-            root = _ROOT.match(head)
-            return root[1] if root else ""
-    return ""
+    root = _ROOT.match(head)
+    return root[1] if root else ""
 
 
 def iter_elements(stream: TextIO, tags: tuple[str, ...]) -> Iterator[etree._Element | str]:

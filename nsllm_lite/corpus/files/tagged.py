@@ -6,6 +6,7 @@ fields that a reader uses are kept in memory.
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple, TextIO
 
 MAX_LINE_CHARS = 1 << 22
@@ -69,8 +70,7 @@ def stated(abstract: str) -> str:
 
 def iter_lines(stream: TextIO) -> Iterator[str]:
     """The lines with their ends, however long a line is: one beyond MAX_LINE_CHARS comes in pieces."""
-    while line := stream.readline(MAX_LINE_CHARS):
-        yield line
+    return iter(partial(stream.readline, MAX_LINE_CHARS), "")
 
 
 def iter_records(stream: TextIO, syntax: Syntax) -> Iterator[Record | str]:

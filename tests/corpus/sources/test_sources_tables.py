@@ -98,7 +98,6 @@ def test_quotes_that_were_not_doubled_are_text_where_the_row_still_fits():
 
 def test_a_row_too_long_is_one_message(monkeypatch):
     monkeypatch.setattr(tables, "MAX_RECORD_CHARS", 1 << 10)
-    monkeypatch.setattr(tables, "CHUNK_CHARS", 1 << 8)
     lines = "".join(f"line {n} of a long cell\n" for n in range(500))
     whole, cell, line, last = cells(f'a,b\n0,1\n1,"{lines}"\n2,{"x" * 9_000}\n3,4\n')
     assert (whole, last) == (["0", "1"], ["3", "4"])
