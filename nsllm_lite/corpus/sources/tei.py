@@ -94,14 +94,9 @@ def _rewrite(tei: etree._Element) -> None:
 
 
 def _language(tei: etree._Element, header: etree._Element, text: etree._Element) -> str:
-    stated = header.find("profileDesc/langUsage/language")
-    found = (
-        text.get(LANGUAGE),
-        tei.get(LANGUAGE),
-        stated.get("ident") if stated is not None else "",
-        header.get(LANGUAGE),
-    )
-    return next(filter(None, found), "").strip().lower()
+    usage = [language.get("ident") for language in header.findall("profileDesc/langUsage/language")[:1]]
+    stated = (text.get(LANGUAGE), tei.get(LANGUAGE), *usage, header.get(LANGUAGE))
+    return next(filter(None, stated), "").strip().lower()
 
 
 def _in_language(elements: list[etree._Element], language: str) -> etree._Element | None:
