@@ -131,18 +131,16 @@ def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Fil
         name = path.relative_to(top).as_posix()
         if path.name.startswith("."):
             continue
+        refused = ""
         try:
             if path.is_symlink() and leads_outside(path, top):
-                away = f"a link that leads out of the folder, to {path.resolve()}: not followed"
-                yield File(name, path, refused=away)
-                continue
+                refused = f"a link that leads out of the folder, to {path.resolve()}: not followed"
+            elif not (path.is_file() or path.is_dir()):
+                refused = "no file, but a pipe, a device, or a link that leads nowhere"
         except (OSError, RuntimeError):  # a link to itself
-            yield File(name, path, refused="no file, but a link that leads nowhere")
-            continue
-        if path.is_file():
-            yield File(name, path)
-        elif not path.is_dir():
-            yield File(name, path, refused="no file, but a pipe, a device, or a link that leads nowhere")
+            refused = "no file, but a link that leads nowhere"
+        if refused or path.is_file():
+            yield File(name, path, refused=refused)
         elif path.resolve() not in above:
             yield from _walk(top, path, above)
 
