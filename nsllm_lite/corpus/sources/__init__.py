@@ -135,10 +135,10 @@ def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Fil
         try:
             if path.is_symlink() and leads_outside(path, top):
                 refused = f"a link that leads out of the folder, to {path.resolve()}: not followed"
-            elif not (path.is_file() or path.is_dir()):
-                refused = "no file, but a pipe, a device, or a link that leads nowhere"
         except (OSError, RuntimeError):  # a link to itself
             refused = "no file, but a link that leads nowhere"
+        if not (refused or path.is_file() or path.is_dir()):
+            refused = "no file, but a pipe, a device, or a link that leads nowhere"
         if refused or path.is_file():
             yield File(name, path, refused=refused)
         elif path.resolve() not in above:

@@ -118,19 +118,21 @@ def test_jats_sections_headings_and_what_is_left_out():
 
 
 def test_formulas_are_text_and_pictures_of_formulas_say_so():
-    def told(inner):
+    def text_in(inner):
         (element,) = elements.iter_elements(io.StringIO(f"<article><p>{inner}</p></article>"), ("article",))
         return elements.text_of(element)
 
     tex = r"\documentclass{x}\begin{document}$E = mc^2$\end{document}"
-    assert told(
+    assert text_in(
         f"<inline-formula><alternatives><graphic/><tex-math>{tex}</tex-math></alternatives></inline-formula>"
     ) == ("$E = mc^2$")
-    assert told("<inline-formula><inline-graphic/></inline-formula> is") == "[formula] is"
+    assert text_in("<inline-formula><inline-graphic/></inline-formula> is") == "[formula] is"
     below = "<mml:mrow><mml:mi>b</mml:mi><mml:mo>+</mml:mo><mml:mn>1</mml:mn></mml:mrow>"
     frac = f"<mml:mfrac><mml:mi>a</mml:mi>{below}</mml:mfrac>"
-    assert told(f"<disp-formula><mml:math>{frac}</mml:math></disp-formula>") == "a/(b+1)"
-    assert told("CD11b<sup>high</sup> 10<sup>3.5</sup> Ca<sup>2+</sup> 4<sup>th</sup>") == "CD11b^high 10^3.5 Ca²⁺ 4th"
+    assert text_in(f"<disp-formula><mml:math>{frac}</mml:math></disp-formula>") == "a/(b+1)"
+    assert (
+        text_in("CD11b<sup>high</sup> 10<sup>3.5</sup> Ca<sup>2+</sup> 4<sup>th</sup>") == "CD11b^high 10^3.5 Ca²⁺ 4th"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- text

@@ -27,21 +27,7 @@ def test_one_paper_is_one_document_in_every_format():
 
 
 def test_values_macros_and_what_is_no_record():
-    content = r"""% Encoding: UTF-8
-@comment{ @article{no, title={Not a record}} }
-@comment{jabref-meta:
-  @article{no, title={Nor this}}
-}
-@preamble{"\newcommand{\x}{y}" # {z}}
-@string{tin = "Journal of {Tin}"} @string(both = tin # " and " # {Lead})
-@Article{a, title = both # ": " # {an {{N}ested} "title"}, year = 2001, month = jan,,
-  abstract = "He said {"}yes{"}.
-
-  Then no."}
-text between, someone@example.org, @proceedings{b, booktitle = {Proceedings}}@misc{,title={No key}}
-@misc{title = {No key at all} year = 3}
-"""
-    found = read(bibtex, content)
+    found = read(bibtex, example("values.bib"))
     assert [d.title for d in found] == [
         'Journal of Tin and Lead: an Nested "title"', "Proceedings", "No key", "No key at all",
     ]  # fmt: skip

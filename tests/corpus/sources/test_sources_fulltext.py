@@ -218,8 +218,8 @@ OPENING = {
 
 
 def test_cut_records_are_each_told_of():
-    told = list(iter_elements(io.StringIO(f"<TEI><TEI>{GROBID[39:]}<TEI><p>"), ("TEI",)))
-    assert [m.partition(":")[2] if isinstance(m, str) else m.tag for m in told] == [
+    messages = list(iter_elements(io.StringIO(f"<TEI><TEI>{GROBID[39:]}<TEI><p>"), ("TEI",)))
+    assert [m.partition(":")[2] if isinstance(m, str) else m.tag for m in messages] == [
         " another begins inside it", " another begins inside it", "TEI", " no </TEI> follows",
     ]  # fmt: skip
 

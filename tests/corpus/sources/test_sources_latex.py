@@ -78,38 +78,14 @@ def test_acknowledgments_as_a_declaration_end_at_the_next_heading():
     assert [s.heading for s in paper(r"\section{A} a \acknowledgments Hidden \section{B} b").sections] == ["A", "B"]
 
 
-def test_lists_theorems_and_quotes():
-    preamble = r"\newtheorem{thm}{Theorem}[section]"
-    assert text(r"""Thus:
-\begin{itemize}[noitemsep]
-\item one
-\item[(b)] two
-
-more of two
-\begin{enumerate}\item deep\end{enumerate}
-\end{itemize}
-\begin{description}\item[Tin] is a metal.\end{description}
-\begin{thm}[Main]\label{x} Tin is good.\end{thm}
-\begin{proof}Trivial.\end{proof}
-""", preamble) == (
-        "Thus:\n\n- one\n- two more of two\n- deep\n\n- Tin: is a metal.\n\n"
-        "Theorem (Main). Tin is good.\n\nProof. Trivial."
-    )  # fmt: skip
-
-
-def test_a_line_that_leaves_nothing_ends_no_paragraph():
-    assert (
-        text("one\n% comment\n\\label{x}\n\\newcommand{\\y}{z}\n\\iffalse no\n\nno \\fi\ntwo % end\n\nthree")
-        == "one two\n\nthree"
-    )
-
-
 # ---------------------------------------------------------------------------------------------------------- words
 
 
-@pytest.mark.parametrize("case", [*CASES["words"], *CASES["formulas"]], ids=lambda case: case["text"])
-def test_words_and_formulas(case):
-    assert text(case["tex"], r"\newacronym{mc}{MC}{Monte Carlo}") == case["text"]
+@pytest.mark.parametrize(
+    "case", [*CASES["words"], *CASES["formulas"], *CASES["document"]], ids=lambda case: case["text"]
+)
+def test_latex_becomes_text(case):
+    assert text(case["tex"], case.get("preamble", r"\newacronym{mc}{MC}{Monte Carlo}")) == case["text"]
 
 
 @pytest.mark.parametrize("case", CASES["citations"], ids=lambda case: case["text"])
@@ -117,36 +93,6 @@ def test_citations_and_references(case):
     bibliography = r"\begin{thebibliography}{9}\bibitem[Ito \& Sato(1998)Ito and Sato]{ito} Ito.\end{thebibliography}"
     assert text(case["tex"], f_bbl=bibliography) == case["text"]
     assert text(case["tex"] + bibliography) == case["text"]
-
-
-# ---------------------------------------------------------------------------------------------------------- macros
-
-
-def test_macros_are_expanded_where_they_are_simple():
-    preamble = r"""
-\newcommand{\ket}[1]{\left|#1\right\rangle} \newcommand*\mean[2][x]{\langle #2\rangle_{#1}}
-\def\be{\begin{equation}}\def\ee{\end{equation}} \DeclareMathOperator*{\argmin}{arg\,min}
-\providecommand{\vx}{\mathbf{x}} \let\eps\varepsilon \newenvironment{eqn}[1]{\begin{equation}#1}{\end{equation}}
-\def\Msun{\ifmmode M_\odot\else $M_\odot$\fi} \newcommand{\code}[1]{\textsf{#1}\xspace} \newcommand{\tool}{\code{tool}}
-\newcommand{\T}{\ensuremath{\mathrm{T}}} \renewcommand{\section}[1]{\@startsection{#1}} \def\pair#1,#2;{#1}
-"""
-    assert text(
-        r"$\ket{\psi}$ $\mean{p}$ $\mean[q]{p}$ $\argmin_x$ $\hat\vx$ $\eps n$ \be a\ee \begin{eqn}{b}c\end{eqn} "
-        r"3 \Msun, $3\Msun$ \tool\ and \tool. \T, $A^\T$ \pair a,b;",
-        preamble,
-    ) == (
-        r"$\left|\psi\right\rangle$ $\langle p\rangle_{x}$ $\langle p\rangle_{q}$ $\operatorname*{arg\,min}_x$ "
-        r"$\hat{\mathbf{x}}$ $\varepsilon n$ $$ a $$ $$ bc $$ 3 $M_\odot$, $3{M_\odot}$ tool and tool. $\mathrm{T}$, "
-        r"$A^{\mathrm{T}}$ a,b;"
-    )
-
-
-def test_conditionals_that_can_be_decided():
-    preamble = r"\newif\ifdraft \newif\iflong \longtrue"
-    assert (
-        text(r"a \ifdraft no \iflong no \fi\else b \fi \iflong c \else no \fi $p \iff q$", preamble)
-        == "a b c $p \\iff q$"
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------- files
@@ -170,7 +116,7 @@ def test_inputs_are_read_in_place_and_missing_ones_named():
 
 
 @pytest.mark.parametrize(
-    ("content", "reason", "said"),
+    ("content", "reason", "words"),
     [
         ("% a part\n\\section{A}\nb", latex.LATEX_PART, "another file inputs it"),
         ("\\documentclass[main]{subfiles}\\begin{document}a\\end{document}", latex.LATEX_PART, "inputs it"),
@@ -184,11 +130,11 @@ def test_inputs_are_read_in_place_and_missing_ones_named():
         ("\\magnification=1200\nHello\n\\bye", UNREADABLE, "plain TeX"),
     ],
 )  # fmt: skip
-def test_what_is_no_paper_says_why(content, reason, said):
+def test_what_is_no_paper_says_why(content, reason, words):
     assert latex.recognise(content)
     (unread,) = read(content)
     assert (unread.origin, unread.reason) == ("f.tex#1", reason)
-    assert said in unread.message
+    assert words in unread.message
 
 
 @pytest.mark.parametrize(

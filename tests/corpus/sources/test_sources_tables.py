@@ -18,7 +18,7 @@ from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADA
 from nsllm_lite.corpus.sources import fields, table
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Fields, Source
-from tests.corpus.sources.reading import damaged, read
+from tests.corpus.sources.reading import damaged, example, read
 from tests.raising import assert_error
 
 WOS = "PT\tAU\tTI\tLA\tAB\tDI\tSC\tUT\tPM"
@@ -119,17 +119,14 @@ def test_headers_as_they_come():
 
 
 def test_columns_are_known_by_their_names():
-    (pubmed,) = read(table, "PMID,Title,Abstract,Journal\n41.0,T,No abstract available,J\n")
+    (pubmed,) = read(table, example("pubmed.csv"))
     assert (pubmed.id, pubmed.title, pubmed.abstract) == ("pmid:41", "T", "")
-    scopus = "Authors,Title,Source title,DOI,Abstract,Language of Original Document,EID\n"
-    plain, nameless = read(
-        table, f"{scopus}A,T,J,10.1234/X.1,B,English,2-s2.0-1\nA,T,J,,[No abstract available],,2-s2.0-1\n"
-    )
+    plain, nameless = read(table, example("scopus.csv"))
     assert (plain.id, plain.doi, plain.language) == ("doi:10.1234/x.1", "10.1234/x.1", "english")
     assert (nameless.id, nameless.abstract) == ("scopus:2-s2.0-1", "")
-    (kaggle,) = read(table, "terms,titles,summaries,id\n\"['cs.CV', 'stat.ML']\",T,a x-\\n,2001.00001v2\n")
+    (kaggle,) = read(table, example("kaggle.csv"))
     assert (kaggle.id, kaggle.discipline) == ("arxiv:2001.00001", "Computer Science")
-    (semantic,) = read(table, 'paper_id;Title;ABSTRACT ;fieldsOfStudy\n1f;T;B;"[""Materials Science"", ""Physics""]"\n')
+    (semantic,) = read(table, example("semantic_scholar.csv"))
     assert (semantic.id, semantic.origin, semantic.discipline) == ("s:f#1", "f#1", "Materials Science")
 
 
