@@ -5,11 +5,9 @@ from typing import Any, TextIO
 
 from nsllm_lite.formats.records import RecordError, iter_values
 
-Record = dict | str  # the object, or a message why there is none
 
-
-def iter_records(stream: TextIO) -> Iterator[Record]:
-    """Records in order, those of lists among them too."""
+def iter_records(stream: TextIO) -> Iterator[dict | str]:
+    """Records in order, those of lists among them too; a message in place of one that is no object."""
     for _, value in iter_values(stream):
         if isinstance(value, dict):
             yield value
@@ -17,7 +15,7 @@ def iter_records(stream: TextIO) -> Iterator[Record]:
             yield from _records(value)
 
 
-def _records(value: Any) -> Iterator[Record]:
+def _records(value: Any) -> Iterator[dict | str]:
     if isinstance(value, RecordError):
         yield f"not JSON{', nothing read from here on' * value.is_last}: {value.cause}"
     elif isinstance(value, list):

@@ -155,22 +155,20 @@ def iter_rows(stream: TextIO) -> Iterator[Row]:
 def _fitting(lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:
     """The cells of each row that fits the header, a message for each that does not."""
     delimiter = dialect.delimiter
-    blank = f"{delimiter} "
     for line in lines:
         if line is None:
             yield f"line {lines.number} is longer than {MAX_RECORD_CHARS >> 20} Mi characters"
             continue
-        if not line.strip(blank):
+        if not line.strip(f"{delimiter} "):
             continue
         quoted = '"' in line
         plain = None if quoted and dialect.quoted else dialect.fit(line.split(delimiter))
         if plain:
             yield [_unquoted(cell) for cell in plain] if quoted else plain
-            continue
-        if not quoted:
+        elif quoted:
+            yield from _quoted_rows(line, lines, dialect)
+        else:
             yield _misfit(lines.number, line.count(delimiter) + 1, dialect)
-            continue
-        yield from _quoted_rows(line, lines, dialect)
 
 
 def _quoted_rows(first: str, lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:
