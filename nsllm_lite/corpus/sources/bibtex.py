@@ -10,6 +10,7 @@ sides of a missing comma, and silently loses an entry that begins on the line of
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple, TextIO
 
 from nsllm_lite.corpus import identity
@@ -176,11 +177,10 @@ def _parse(text: str, start: re.Match[str], end: int, macros: dict[str, str]) ->
     """
     try:
         return _Parser(text, end, _MARKS[0], macros).entry(start)
-    except _BrokenEntry as error:
-        try:
+    except _BrokenEntry:
+        with suppress(_BrokenEntry):
             return _Parser(text, end, _MARKS[1], macros).entry(start)
-        except _BrokenEntry:
-            raise error from None
+        raise
 
 
 class _Parser:
@@ -194,26 +194,20 @@ class _Parser:
         kind, self.place = start[1].lower(), start.end()
         if kind == "comment":
             return self._closing("}") + 1, None
-        key = "" if kind in ("string", "preamble") else self._key()
+        is_record = kind not in ("string", "preamble")
+        key = self._match(_KEY) if is_record else None
         if kind == "preamble":
             self._value()
         fields = self._fields("}" if start[2] == "{" else ")")
-        if kind == "string":
-            short = {name: value for name, value in fields.items() if len(value) <= MAX_MACRO_CHARS}
-            if len(self.macros) < MAX_MACROS:
-                self.macros.update(short)
-            return self.place, None
-        return self.place, None if kind == "preamble" else Entry(key, fields)
+        if kind == "string" and len(self.macros) < MAX_MACROS:
+            self.macros.update((name, value) for name, value in fields.items() if len(value) <= MAX_MACRO_CHARS)
+        return self.place, Entry(key[1].strip() if key else "", fields) if is_record else None
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         found = pattern.match(self.text, self.place, self.end)
         if found:
             self.place = found.end()
         return found
-
-    def _key(self) -> str:
-        found = self._match(_KEY)
-        return found[1].strip() if found else ""
 
     def _fields(self, closer: str) -> dict[str, str]:
         fields: dict[str, str] = {}
