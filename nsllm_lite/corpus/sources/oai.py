@@ -12,7 +12,7 @@ from typing import TextIO
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import LANGUAGE, text_of, xml_root
+from nsllm_lite.corpus.files.elements import LANGUAGE, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.sources import arxiv, jats
@@ -95,7 +95,7 @@ def _document(record: etree._Element, place: Place) -> Document | Unread:
     fields = {
         "id": name,
         "title": text_of(title),
-        "abstract": "".join(abstract.itertext()) if name and abstract is not None else text_of(abstract),
+        "abstract": raw_text(abstract) if name else text_of(abstract),
         "categories": metadata.findtext(".//categories", "") or (_category(record) if name else ""),
         "doi": metadata.findtext(".//doi", "") or identity.first(as_doi, stated),
         "language": (abstract.get(LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
@@ -125,7 +125,7 @@ def _is_english(element: etree._Element) -> bool:
 
 
 def _length(element: etree._Element) -> int:
-    return len("".join(element.itertext()).strip())
+    return len(raw_text(element).strip())
 
 
 def _category(record: etree._Element) -> str:
