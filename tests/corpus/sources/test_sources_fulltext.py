@@ -217,7 +217,7 @@ OPENING = {
 }
 
 
-def test_cut_records_are_each_told_of():
+def test_cut_records_are_each_reported():
     messages = list(iter_elements(io.StringIO(f"<TEI><TEI>{GROBID[39:]}<TEI><p>"), ("TEI",)))
     assert [m.partition(":")[2] if isinstance(m, str) else m.tag for m in messages] == [
         " another begins inside it", " another begins inside it", "TEI", " no </TEI> follows",
@@ -226,7 +226,7 @@ def test_cut_records_are_each_told_of():
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(sorted(OPENING)), st.data())
-def test_each_element_that_opens_is_read_or_told_of(name, data):
+def test_each_element_that_opens_is_read_or_reported(name, data):
     reader, opening = OPENING[name]
     content = damaged(data, example(name), st.text(max_size=20))
     records = read(reader, content)
@@ -246,7 +246,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=100, deadline=None)
 @given(VALUES)
-def test_records_of_any_shape_are_read_or_told_of(value):
+def test_records_of_any_shape_are_read_or_reported(value):
     record = {"paper_id": "1", "content": value, "body_text": value, "metadata": value, "externalids": value}
     for reader in (s2orc, unarxive):
         assert len(read(reader, record)) == 1

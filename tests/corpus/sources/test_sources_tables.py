@@ -317,7 +317,7 @@ def test_what_a_program_writes_by_the_rules_is_read_as_it_was(delimiter, body, q
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(4, 10**6), st.integers(0, 255)), min_size=1, max_size=3))
-def test_any_damage_to_parquet_is_told(changes):
+def test_any_damage_to_parquet_is_reported(changes):
     content = bytearray(PARQUET)
     for place, value in changes:
         content[4 + place % (len(content) - 4)] = value
