@@ -14,7 +14,9 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
@@ -123,26 +125,19 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
     try:
         head = stream.read(HEAD_BYTES)
         kind = _kind(head)
-        if not kind:
-            if stream.seekable():
-                stream.seek(0)
-            else:
-                stream = _counted(stream, head)
-            yield Opened(name, head, stream, sibling)
-        elif depth == MAX_DEPTH:
+        if kind and depth == MAX_DEPTH:
             yield Unread(f"{name}#0", UNREADABLE_FILE, f"archives in archives, {MAX_DEPTH} deep: refused")
-        elif kind in ("tar", "zip"):
-            with _whole(stream, head, seekable=kind == "zip") as whole:
-                members = _tar_members(whole) if kind == "tar" else _zip_members(whole)
-                is_empty = True
-                for found in _open_members(members, name, budget, depth):
-                    is_empty = False
-                    yield found
-                if is_empty:  # or its list of files is damaged
-                    yield Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read")
-        else:
-            with _whole(stream, head, seekable=False) as whole:
+            return
+        with _whole(stream, head, seekable=kind == "zip") as whole:
+            if not kind:
+                yield Opened(name, head, whole, sibling)
+            elif kind in _UNPACK:
                 yield from _open(_counted(_UNPACK[kind](whole), budget=budget), name, sibling, budget, depth + 1)
+            else:
+                members = _tar_members(whole) if kind == "tar" else _zip_members(whole)
+                files = _open_members(members, name, budget, depth)
+                yield next(files, Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read"))
+                yield from files
     except ERRORS as error:
         yield Unread(f"{name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
@@ -189,26 +184,19 @@ def _whole(stream: BinaryIO, head: bytes, seekable: bool) -> Iterator[BinaryIO]:
         yield _counted(stream, head)
     else:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as copy:
-            _copy(stream, head, copy)
+            for chunk in chain([head], iter(partial(stream.read, 1 << 20), b"")):
+                try:
+                    copy.write(chunk)
+                except OSError as error:
+                    found = f"no temporary copy of an archive in {tempfile.gettempdir()}: {error}"
+                    raise DiskFullError(found) from None
             copy.seek(0)
             yield copy
 
 
-def _copy(stream: BinaryIO, chunk: bytes, copy: BinaryIO) -> None:
-    """`chunk` and all that follows it in `stream`."""
-    while chunk or (chunk := stream.read(1 << 20)):
-        try:
-            copy.write(chunk)
-        except OSError as error:
-            raise DiskFullError(f"no temporary copy of an archive in {tempfile.gettempdir()}: {error}") from None
-        chunk = b""
-
-
-@contextmanager
-def seekable(opened: Opened) -> Iterator[BinaryIO]:
+def seekable(opened: Opened) -> AbstractContextManager[BinaryIO]:
     """The opened file as a seekable one, as Parquet needs."""
-    with _whole(opened.stream, b"", seekable=True) as file:
-        yield file
+    return _whole(opened.stream, b"", seekable=True)
 
 
 class _Member(NamedTuple):

@@ -18,9 +18,12 @@ MAX_ELEMENT_CHARS = 1 << 26
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"  # the attribute xml:lang
 FORMULA = "[formula]"  # stands where a formula was only given as a picture
 
-MAX_PROLOGUE = 100  # comments, instructions and a DOCTYPE before the root
-_ROOT = re.compile(r"<(?![?!])(?:[\w.-]+:)?([\w.-]+)")
-_DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*+(?:\[[^\]]*+\])?[^>]*+>")
+# The root's name without its prefix, after instructions, comments and a DOCTYPE.
+_ROOT = re.compile(
+    r"(?:(?:<(?=\?).*?\?>|<!(?=--).*?-->|<!DOCTYPE[^\[>]*+(?:\[[^\]]*+\])?[^>]*+>)\s*){0,99}+"
+    r"<(?![?!])(?:[\w.-]+:)?([\w.-]+)",
+    re.DOTALL,
+)
 _PARSER = etree.XMLParser(
     resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
 )
@@ -40,23 +43,8 @@ _SPACED = frozenset("=<>≤≥≈∼±→∈×≡∝≪≫≠")
 
 def xml_root(head: str) -> str:
     """The name of the root element without its prefix; empty where `head` is no XML."""
-    if not head.startswith("<"):
-        return ""
-    for _ in range(MAX_PROLOGUE):
-        head = head.lstrip()
-        if head.startswith(("<?", "<!--")):
-            _, closed, head = head.partition("?>" if head[1] == "?" else "-->")
-            if not closed:
-                return ""
-        elif head.startswith("<!"):
-            doctype = _DOCTYPE.match(head)
-            if not doctype:
-                return ""
-            head = head[doctype.end() :]
-        else:
-            root = _ROOT.match(head)
-            return root[1] if root else ""
-    return ""
+    root = _ROOT.match(head)
+    return root[1] if root else ""
 
 
 def iter_elements(stream: TextIO, tags: tuple[str, ...]) -> Iterator[etree._Element | str]:
@@ -134,8 +122,8 @@ def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) ->
                 inner: list[str] = []
                 _collect(child, skip, inner)
                 parts.append(script("".join(inner), raised=child.tag == "sup"))
-            case "xref" if child.get("ref-type") == "bibr" and citations.is_numbered(_plain(child)):
-                parts.append(citations.mark(_plain(child)))
+            case "xref" if child.get("ref-type") == "bibr" and citations.is_numbered(raw_text(child)):
+                parts.append(citations.mark(raw_text(child)))
             case "inline-formula" | "disp-formula" | "math" | "tex-math":
                 parts.append(f" {formula(child)} " if child.tag == "disp-formula" else formula(child))
             case "break" | "p" | "list-item" | "title":
@@ -147,8 +135,9 @@ def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) ->
         parts.append(child.tail or "")
 
 
-def _plain(element: etree._Element) -> str:
-    return "".join(element.itertext())
+def raw_text(element: etree._Element | None) -> str:
+    """All text in the element as it stands, with its line breaks."""
+    return "" if element is None else "".join(element.itertext())
 
 
 def script(text: str, raised: bool) -> str:
@@ -173,7 +162,7 @@ def formula(element: etree._Element) -> str:
     """A formula as TeX, or MathML on one line, or FORMULA where there is only a picture."""
     tex = element if element.tag == "tex-math" else element.find(".//tex-math")
     if tex is not None:
-        before, begun, body = _plain(tex).partition(r"\begin{document}")
+        before, begun, body = raw_text(tex).partition(r"\begin{document}")
         return " ".join((body.partition(r"\end{document}")[0] if begun else before).split())
     math = element if element.tag == "math" else element.find(".//math")
     if math is not None:
@@ -189,9 +178,9 @@ def _linear(node: etree._Element) -> str:
     parts = [_linear(child) for child in node if isinstance(child.tag, str)]
     match node.tag, parts:
         case (("mi" | "mn" | "mtext" | "ms"), _):
-            return " ".join(_plain(node).split())
+            return " ".join(raw_text(node).split())
         case "mo", _:
-            sign = re.sub("[\u2061-\u2064]", "", _plain(node).strip())
+            sign = re.sub("[\u2061-\u2064]", "", raw_text(node).strip())
             return f" {sign} " if sign in _SPACED else sign
         case "mover", [base, accent] if accent.strip() in _ACCENTS:
             return base + _ACCENTS[accent.strip()]

@@ -13,7 +13,6 @@ class HeadObject(NamedTuple):
     """One object of the head; `fields` maps its own keys to the first sign of their values, as `"`, `{` or `4`."""
 
     depth: int  # brackets open around it, so the records of one file share the depth of the first
-    key: str  # the key it is the value of; empty within a list
     fields: dict[str, str]
 
 
@@ -23,17 +22,15 @@ def objects_in(head: str) -> list[HeadObject]:
     if head[:1] not in ("{", "["):
         return found
     around: list[dict[str, str] | None] = []  # the fields of each open object, None for a list
-    key = ""
     for token in _TOKEN.finditer(head):
         if len(around) > MAX_DEPTH:
             break
-        sign, above, key = token[0][0], key, ""
+        sign = token[0][0]
         if sign == '"':
             if token[2] and around and around[-1] is not None:
-                key = token[1]
-                around[-1].setdefault(key, token[3])
+                around[-1].setdefault(token[1], token[3])
         elif sign == "{":
-            found.append(HeadObject(len(around), above, {}))
+            found.append(HeadObject(len(around), {}))
             around.append(found[-1].fields)
         elif sign == "[":
             around.append(None)

@@ -75,30 +75,23 @@ class Joined(io.TextIOBase):
     """A stream read again from its beginning, of which `begun` was read already: not every stream can seek."""
 
     def __init__(self, begun: str, stream: TextIO):
-        self._begun, self._stream = begun, stream
+        self._begun, self._stream = io.StringIO(begun), stream
 
     def read(self, size: int = -1) -> str:
-        return self._rest(len(self._begun), size, self._stream.read)
+        begun = self._begun.read(size)
+        return begun if len(begun) == size else begun + self._stream.read(max(size - len(begun), -1))
 
     def readline(self, size: int = -1) -> str:
-        line = self._begun.find("\n") + 1
-        return self._rest(line or len(self._begun), size, self._stream.readline if not line else None)
-
-    def _rest(self, end: int, size: int, read_on: Callable[[int], str] | None) -> str:
-        """`begun` up to `end`, and what `read_on` gives after it; `size` characters at most, or any number if < 0."""
-        end = end if size < 0 else min(end, size)
-        start, self._begun = self._begun[:end], self._begun[end:]
-        return start if read_on is None or end == size else start + read_on(size - end if size >= 0 else -1)
+        begun = self._begun.readline(size)
+        is_whole = begun.endswith("\n") or len(begun) == size
+        return begun if is_whole else begun + self._stream.readline(max(size - len(begun), -1))
 
 
 def encoding_of(head: bytes) -> str:
-    for mark, name in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if head.startswith(mark):
-            return name
+    if head.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
     declared = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([\w.-]+)", head)
     if declared:
         try:

@@ -35,7 +35,7 @@ class Outline:
     """
 
     def __init__(self) -> None:
-        self._sections: list[tuple[str, tuple[str, ...], str, list[str]]] = []
+        self._sections: list[tuple[str, tuple[str, ...], list[str]]] = []
         self._numbered: dict[tuple[str, ...], tuple[str, ...]] = {}  # number to heading path
         self._levels: list[tuple[int, str]] = []  # the headings around the present place
         self._roman = ""
@@ -43,12 +43,7 @@ class Outline:
         self._main = ""  # the main heading above unnumbered ones
 
     def begin(
-        self,
-        heading: str,
-        number: str = "",
-        level: int = 0,
-        parents: tuple[str, ...] | None = None,
-        kind: str = "",
+        self, heading: str, number: str = "", level: int = 0, parents: tuple[str, ...] | None = None
     ) -> tuple[str, ...]:
         """Opens a section and returns its path. Its parents are `parents`, or follow from `level` (1 is the top) or
         `number`."""
@@ -58,20 +53,20 @@ class Outline:
             self._levels.append((level, heading))
         elif parents is None:
             parents = self._parents_of(number, heading)
-        self._sections.append((heading, parents, kind, []))
+        self._sections.append((heading, parents, []))
         return (*parents, heading)
 
     def add(self, paragraph: str) -> None:
         if not self._sections:
             self.begin("", parents=())
         if paragraph:
-            self._sections[-1][3].append(paragraph)
+            self._sections[-1][2].append(paragraph)
 
     def sections(self) -> tuple[Section, ...]:
-        paths = {parents[:n] for _, parents, _, _ in self._sections for n in range(1, len(parents) + 1)}
+        paths = {parents[:n] for _, parents, _ in self._sections for n in range(1, len(parents) + 1)}
         return tuple(
-            Section(heading, "\n\n".join(paragraphs), parents, kind)
-            for heading, parents, kind, paragraphs in self._sections
+            Section(heading, "\n\n".join(paragraphs), parents)
+            for heading, parents, paragraphs in self._sections
             if paragraphs or (*parents, heading) in paths
         )
 
@@ -88,7 +83,7 @@ class Outline:
         if _MAIN.fullmatch(heading):
             self._main = heading
             return ()
-        if self._sections and self._sections[-1][0] == self._main and self._sections[-1][3]:
+        if self._sections and self._sections[-1][0] == self._main and self._sections[-1][2]:
             self._main = ""
         return (self._main,) if self._main else ()
 

@@ -49,7 +49,7 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
                 yield from _rows(batch)
             reason = "it ends early"
         except ERRORS as error:
-            reason = f"{named(error)}"
+            reason = named(error)
         if left > 0:
             yield f"row group {group} is damaged, {left:,} of its rows are not read: {reason}"
     if total != parquet.metadata.num_rows:
@@ -76,7 +76,7 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict | str]:
         try:
             yield {name: column[number].as_py() for name, column in zip(names, batch.columns, strict=True)}
         except (ValueError, OverflowError, pa.ArrowException) as error:  # text that is no UTF-8, dates out of range
-            yield f"{named(error)}"
+            yield named(error)
 
 
 def named(error: Exception) -> str:

@@ -66,12 +66,9 @@ def _elements(
 ) -> Iterator[etree._Element | str]:
     head = stream.read(HEAD_BYTES)
     tags = tags_of(head)
-    empty = True
-    for element in iter_elements(_Plain(Joined(head, stream), tags), tags):
-        empty = False
-        yield element
-    if empty:
-        yield nothing
+    elements = iter_elements(_Plain(Joined(head, stream), tags), tags)
+    yield next(elements, nothing)
+    yield from elements
 
 
 class _Plain(io.TextIOBase):

@@ -11,7 +11,8 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import NamedTuple, TextIO
 
-CHUNK_CHARS = 1 << 20
+from nsllm_lite.corpus.files.opening import Joined
+
 HEAD_CHARS = 65_536
 MAX_RECORD_CHARS = 1 << 26
 DELIMITERS = "\t;|,"
@@ -60,8 +61,8 @@ class Dialect(NamedTuple):
 class _Lines:
     """The lines of a stream without their ends; some can be put back. None stands for a line too long to hold."""
 
-    def __init__(self, stream: TextIO, begun: str) -> None:
-        self._fresh = _split(stream, begun)
+    def __init__(self, stream: TextIO) -> None:
+        self._fresh = _split(stream)
         self._returned: deque[str | None] = deque()
         self.number = 0
 
@@ -78,21 +79,14 @@ class _Lines:
         self.number -= len(lines)
 
 
-def _split(stream: TextIO, tail: str) -> Iterator[str | None]:
-    too_long = False
-    while True:
-        *lines, tail = tail.split("\n")
-        for line in lines:
-            yield None if too_long or len(line) > MAX_RECORD_CHARS else line.rstrip("\r")
-            too_long = False
-        if len(tail) > MAX_RECORD_CHARS:
-            too_long, tail = True, ""
-        chunk = stream.read(max(CHUNK_CHARS, len(tail)))
-        if not chunk:
-            break
-        tail += chunk
-    if too_long or tail:
-        yield None if too_long else tail.rstrip("\r")
+def _split(stream: TextIO) -> Iterator[str | None]:
+    while line := stream.readline(MAX_RECORD_CHARS + 1):
+        if len(line) <= MAX_RECORD_CHARS or line.endswith("\n"):
+            yield line.removesuffix("\n").rstrip("\r")
+            continue
+        while line and not line.endswith("\n"):
+            line = stream.readline(MAX_RECORD_CHARS)
+        yield None
 
 
 def dialect_of(head: str) -> Dialect | None:
@@ -112,7 +106,7 @@ def dialect_of(head: str) -> Dialect | None:
 
 def _judged(text: str, delimiter: str) -> Iterator[tuple[bool, int, Dialect]]:
     """(do most rows fit, width, dialect) for this delimiter, if the header has it."""
-    lines = _Lines(io.StringIO(), text)
+    lines = _Lines(io.StringIO(text))
     header = _cells(next(lines, "") or "", lines, delimiter)[0]
     if header is None or len(header) < 2:
         return
@@ -141,7 +135,7 @@ def iter_rows(stream: TextIO) -> Iterator[Row]:
     """
     head = stream.read(HEAD_CHARS).lstrip("\ufeff \r\n")
     dialect = dialect_of(head)
-    lines = _Lines(stream, head)
+    lines = _Lines(Joined(head, stream))
     first = next(lines, None)
     if first and _SEPARATOR_LINE.fullmatch(first):
         first = next(lines, None)
@@ -161,22 +155,20 @@ def iter_rows(stream: TextIO) -> Iterator[Row]:
 def _fitting(lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:
     """The cells of each row that fits the header, a message for each that does not."""
     delimiter = dialect.delimiter
-    blank = f"{delimiter} "
     for line in lines:
         if line is None:
             yield f"line {lines.number} is longer than {MAX_RECORD_CHARS >> 20} Mi characters"
             continue
-        if not line.strip(blank):
+        if not line.strip(f"{delimiter} "):
             continue
         quoted = '"' in line
         plain = None if quoted and dialect.quoted else dialect.fit(line.split(delimiter))
         if plain:
             yield [_unquoted(cell) for cell in plain] if quoted else plain
-            continue
-        if not quoted:
+        elif quoted:
+            yield from _quoted_rows(line, lines, dialect)
+        else:
             yield _misfit(lines.number, line.count(delimiter) + 1, dialect)
-            continue
-        yield from _quoted_rows(line, lines, dialect)
 
 
 def _quoted_rows(first: str, lines: _Lines, dialect: Dialect) -> Iterator[list[str] | str]:

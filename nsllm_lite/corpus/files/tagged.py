@@ -6,6 +6,7 @@ fields that a reader uses are kept in memory.
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple, TextIO
 
 MAX_LINE_CHARS = 1 << 22
@@ -69,36 +70,33 @@ def stated(abstract: str) -> str:
 
 def iter_lines(stream: TextIO) -> Iterator[str]:
     """The lines with their ends, however long a line is: one beyond MAX_LINE_CHARS comes in pieces."""
-    while line := stream.readline(MAX_LINE_CHARS):
-        yield line
+    return iter(partial(stream.readline, MAX_LINE_CHARS), "")
 
 
 def iter_records(stream: TextIO, syntax: Syntax) -> Iterator[Record | str]:
     """Every record, or a message in place of one that is broken. Text between records is passed over."""
-    record, tag, line, gap = None, "", "\n", False
+    record, tag, line, gap = Record(), "", "\n", False
     for line in iter_lines(stream):
         line = line.lstrip("\ufeff")
         found = syntax.line.match(line)
         if not found:
-            if record:
+            if record.tags:
                 _continue(record, tag, line, syntax)
             gap = gap or not line.strip()
             continue
         tag, rest = found[1], found[2]
-        over = gap and record and syntax.last_belongs and syntax.last in record.tags
+        over = gap and syntax.last_belongs and syntax.last in record.tags
         gap = False
         if tag == syntax.first or over:
             yield from _finished(record, syntax)
             record = Record()
         elif tag == syntax.last and not syntax.last_belongs:
-            if record:
-                record.tags.add(tag)
+            record.tags.add(tag)
             yield from _finished(record, syntax)
-            record = None
+            record = Record()
             continue
-        record = record or Record()
         _add(record, tag, rest or "", syntax)
-    cut = not line.endswith("\n") and record is not None and syntax.last not in record.tags
+    cut = not line.endswith("\n") and syntax.last not in record.tags
     yield from _finished(record, syntax, "the record is cut short: the file ends inside a line of it" if cut else "")
 
 
@@ -127,10 +125,8 @@ def _extend(record: Record, tag: str, line: str) -> None:
         record.fields[tag][-1].append(line)
 
 
-def _finished(record: Record | None, syntax: Syntax, fault: str = "") -> Iterator[Record | str]:
+def _finished(record: Record, syntax: Syntax, fault: str = "") -> Iterator[Record | str]:
     """The record, unless it is nothing but lines that stand between two records."""
-    if record is None:
-        return
     begun = syntax.first in record.tags or not record.tags.isdisjoint(syntax.vital)
     ended = syntax.last in record.tags and len(record.tags) > 1
     if begun or ended or record.fault:

@@ -131,18 +131,16 @@ def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Fil
         name = path.relative_to(top).as_posix()
         if path.name.startswith("."):
             continue
+        refused = ""
         try:
             if path.is_symlink() and leads_outside(path, top):
-                away = f"a link that leads out of the folder, to {path.resolve()}: not followed"
-                yield File(name, path, refused=away)
-                continue
+                refused = f"a link that leads out of the folder, to {path.resolve()}: not followed"
         except (OSError, RuntimeError):  # a link to itself
-            yield File(name, path, refused="no file, but a link that leads nowhere")
-            continue
-        if path.is_file():
-            yield File(name, path)
-        elif not path.is_dir():
-            yield File(name, path, refused="no file, but a pipe, a device, or a link that leads nowhere")
+            refused = "no file, but a link that leads nowhere"
+        if not (refused or path.is_file() or path.is_dir()):
+            refused = "no file, but a pipe, a device, or a link that leads nowhere"
+        if refused or path.is_file():
+            yield File(name, path, refused=refused)
         elif path.resolve() not in above:
             yield from _walk(top, path, above)
 
@@ -190,9 +188,8 @@ def read(source: Source, file: File, general: bool, formats: set[str] | None = N
 def _read_opened(source: Source, opened: Opened, general: bool, formats: set[str]) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     found = detect(opened.head, whole, opened.name, general)
-    if isinstance(found, str) and source.format not in ("auto", found) and found != "parquet":
-        found = source.format  # forced
-    if isinstance(found, Unread) and source.format != "auto" and head_of(opened.head):
+    is_text = found != "parquet" and bool(head_of(opened.head))
+    if source.format != "auto" and is_text:
         found = source.format
     if isinstance(found, Unread):
         yield found
@@ -201,16 +198,12 @@ def _read_opened(source: Source, opened: Opened, general: bool, formats: set[str
     if declares_entities(opened.head):
         message = "the file declares entities (<!ENTITY ...>): none is resolved, &name; stays text"
         yield Unread(whole, ENTITIES_REFUSED, message)
-    empty = True
+    records = _records(found, source, opened)
     try:
-        for record in _records(found, source, opened):
-            empty = False
-            yield record
+        yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {found}, but no record is in it"))
+        yield from records
     except ERRORS as error:  # a broken or bombed stream: what came before it stays
         yield Unread(whole, UNREADABLE_FILE, f"{type(error).__name__}: {error}")
-        return
-    if empty:
-        yield Unread(whole, UNREADABLE_FILE, f"read as {found}, but no record is in it")
 
 
 def _records(found: str, source: Source, opened: Opened) -> Iterator[Document | Unread]:

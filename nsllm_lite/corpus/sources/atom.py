@@ -5,7 +5,7 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.elements import xml_root
+from nsllm_lite.corpus.files.elements import raw_text, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.sources import arxiv
@@ -24,7 +24,7 @@ def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
 
 
 def _document(entry: etree._Element, place: Place) -> Document | Unread:
-    name, title, summary = (_plain(entry.find(tag)) for tag in ("id", "title", "summary"))
+    name, title, summary = (raw_text(entry.find(tag)) for tag in ("id", "title", "summary"))
     if "/api/errors" in name:
         return place.unread(f"arXiv answered with an error: {' '.join(summary.split())}")
     record = {
@@ -33,11 +33,6 @@ def _document(entry: etree._Element, place: Place) -> Document | Unread:
         "abstract": summary,
         "primary_category": [e.get("term", "") for e in entry.iterfind("primary_category")],
         "categories": [e.get("term", "") for e in entry.iterfind("category")],
-        "doi": _plain(entry.find("doi")),
+        "doi": raw_text(entry.find("doi")),
     }
     return arxiv.document_of(record, place)
-
-
-def _plain(element: etree._Element | None) -> str:
-    """With its line breaks, by which arXiv marks paragraphs."""
-    return "" if element is None else "".join(element.itertext())

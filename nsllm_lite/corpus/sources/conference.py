@@ -43,12 +43,12 @@ def _document(paper: dict, place: Place) -> Document:
 
 def _papers_of(records: Iterable[dict | str]) -> Iterator[dict | str]:
     for record in records:
-        found = False
-        for paper in [record] if isinstance(record, str) else _papers([record], MAX_DEPTH):
-            found = True
-            yield paper
-        if not found:
-            yield f"no title, and no list of papers in it, but {', '.join(list(record)[:5]) or 'nothing'}"
+        if isinstance(record, str):
+            yield record
+            continue
+        papers = _papers([record], MAX_DEPTH)
+        yield next(papers, f"no title, and no list of papers in it, but {', '.join(list(record)[:5]) or 'nothing'}")
+        yield from papers
 
 
 def _papers(value: dict | list, depth: int) -> Iterator[dict | str]:

@@ -101,10 +101,8 @@ def _look(records: Iterator[dict | str], paths: dict[str, str]) -> tuple[list[di
         if isinstance(record, dict):
             absent = {role: path for role, path in absent.items() if _find(record, path) is _ABSENT}
             names |= dict.fromkeys(_names(record)) if len(names) < MAX_NAMES else {}
-        if not absent or len(looked) == LOOK_RECORDS:
-            break
         chars += len(str(record))
-        if chars > LOOK_CHARS:
+        if not absent or len(looked) == LOOK_RECORDS or chars > LOOK_CHARS:
             break
     return looked, absent, list(names)
 

@@ -69,7 +69,8 @@ def moves_of(abstract: str) -> tuple[tuple[tuple[str, str], ...], str]:
     """(moves, text without labels) of an abstract that begins with a label and has two or more of them, each made of
     words that labels are made of; of any other ((), `abstract`)."""
     labels = list(_LABEL.finditer(abstract))
-    if len(labels) < 2 or labels[0].start() or not all(_is_known(label[1]) for label in labels):
+    words = [word for label in labels for word in re.findall("[A-Z]+", label[1])]
+    if len(labels) < 2 or labels[0].start() or not _LABEL_WORDS.issuperset(words):
         return (), abstract
     ends = [label.start() for label in labels[1:]] + [len(abstract)]
     parts = [
@@ -78,7 +79,3 @@ def moves_of(abstract: str) -> tuple[tuple[tuple[str, str], ...], str]:
     ]
     moves = tuple((label, text) for label, text in parts if text)
     return moves, " ".join(text for _, text in moves)
-
-
-def _is_known(label: str) -> bool:
-    return _LABEL_WORDS.issuperset(re.findall("[A-Z]+", label))

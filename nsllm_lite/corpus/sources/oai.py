@@ -12,7 +12,7 @@ from typing import TextIO
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import LANGUAGE, text_of, xml_root
+from nsllm_lite.corpus.files.elements import LANGUAGE, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.sources import arxiv, jats
@@ -74,7 +74,7 @@ def _document(record: etree._Element, place: Place) -> Document | Unread:
         return place.unread(f"an answer to {record.tag} holds no records")
     identifier = record.findtext("header/identifier", "").strip()
     header = record.find("header")
-    if "deleted" in (record.get("status"), header.get("status") if header is not None else None):
+    if record.get("status") == "deleted" or record.find("header[1][@status='deleted']") is not None:
         return place.unread(f"{identifier or 'a record without identifier'} is marked deleted", DELETED)
     metadata = record.find("metadata")
     if metadata is None and header is not None:
@@ -95,8 +95,8 @@ def _document(record: etree._Element, place: Place) -> Document | Unread:
     fields = {
         "id": name,
         "title": text_of(title),
-        "abstract": "".join(abstract.itertext()) if name and abstract is not None else text_of(abstract),
-        "categories": metadata.findtext(".//categories", "") or (_category(header) if name else ""),
+        "abstract": raw_text(abstract) if name else text_of(abstract),
+        "categories": metadata.findtext(".//categories", "") or (_category(record) if name else ""),
         "doi": metadata.findtext(".//doi", "") or identity.first(as_doi, stated),
         "language": (abstract.get(LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
     }
@@ -125,12 +125,10 @@ def _is_english(element: etree._Element) -> bool:
 
 
 def _length(element: etree._Element) -> int:
-    return len("".join(element.itertext()).strip())
+    return len(raw_text(element).strip())
 
 
-def _category(header: etree._Element | None) -> str:
+def _category(record: etree._Element) -> str:
     """A set the record is in ("physics:hep-ex", "math:math:AG") as a category, where its sets are of one field."""
-    if header is None:
-        return ""
-    sets = [".".join((e.text or "").strip().split(":")[-2:]) for e in header.iterfind("setSpec")]
+    sets = [".".join((e.text or "").strip().split(":")[-2:]) for e in record.iterfind("header[1]/setSpec")]
     return sets[0] if len(set(map(identity.discipline_of, sets))) == 1 else ""

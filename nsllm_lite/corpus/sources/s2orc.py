@@ -8,6 +8,7 @@ sentence does not need. Of several parses the one from LaTeX is used, else the f
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TextIO
 
@@ -105,15 +106,12 @@ def _by_offsets(record: dict, content: dict, place: Place) -> Document | Unread:
 
 def _sections_at(text: str, marked: dict[str, list["_Span"]]) -> tuple[Section, ...]:
     outline, headers = Outline(), set(marked["sectionheader"])
-    cited = _apart(marked["bibref"])[::-1]
+    cited = _apart(marked["bibref"])
+    starts = [span.start for span in cited]
     for block in _apart([*marked["sectionheader"], *marked["paragraph"], *marked["formula"]]):
-        while cited and cited[-1].start < block.start:
-            cited.pop()
-        inside = []
-        while cited and cited[-1].start < block.end:
-            span = cited.pop()
-            inside.append(_Span(span.start - block.start, span.end - block.start, citations.mark))
-        written = _rewritten(text[block.start : block.end], inside)
+        inside = cited[bisect_left(starts, block.start) : bisect_left(starts, block.end)]
+        spans = [_Span(s.start - block.start, s.end - block.start, citations.mark) for s in inside]
+        written = _rewritten(text[block.start : block.end], spans)
         if block in headers:
             heading = " ".join(written.split())
             outline.begin(heading, block.number or printed_number(heading))

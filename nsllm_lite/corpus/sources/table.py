@@ -4,7 +4,9 @@ names alone, without regard to case, blanks, underscores and signs.
 """
 
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
+from importlib import resources
 from typing import TextIO
 
 from nsllm_lite.corpus import identity
@@ -14,21 +16,7 @@ from nsllm_lite.corpus.files.tables import dialect_of, iter_rows
 from nsllm_lite.corpus.sources import arxiv
 from nsllm_lite.formats.documents import Document, as_doi
 
-_NAMES = {  # in order of preference: of several columns with a role, the first that is not empty counts
-    "title": "title titles articletitle papertitle documenttitle primarytitle ti t1",
-    "abstract": "abstract abstracts abstracttext abstractnote summary summaries ab",
-    "arxiv": "arxivid arxiv",
-    "id": "id entryid paperid url link pdfurl",  # an arXiv id if it looks like one
-    "pmid": "pmid pubmedid medlinepmid pm",
-    "doi": "doi dois di do",
-    "ut": "ut utuniquewosid wosid",
-    "eid": "eid",
-    "language": "language languages languageoforiginaldocument publicationlanguage lang la",
-    "area": "sc wc researchareas woscategories webofsciencecategories",
-    "category": "primarycategory categories category terms",
-    "discipline": "discipline fieldsofstudy fieldofstudy",
-    "other": "authors author authornames authornames au firstauthors journal journaltitle sourcetitle citation",
-}
+_NAMES = tomllib.loads(resources.files(__package__).joinpath("table.toml").read_text(encoding="utf-8"))
 _ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
 _PLACES = {name: place for place, name in enumerate(_ROLES)}
 _PAPERS = frozenset(("abstract", "arxiv", "pmid", "doi", "ut", "eid", "other"))

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.elements import LANGUAGE, iter_elements, text_of, xml_root
+from nsllm_lite.corpus.files.elements import LANGUAGE, iter_elements, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
 from nsllm_lite.corpus.files.opening import Place, Unread, read_each
 from nsllm_lite.corpus.files.outline import Outline, printed_number
@@ -51,7 +51,7 @@ def document_of(tei: etree._Element, place: Place) -> Document | Unread:
     header = etree.Element("teiHeader") if header is None else header
     text = etree.Element("text") if text is None else text
     _rewrite(tei)
-    lines = Lines("".join(tei.itertext()))
+    lines = Lines(raw_text(tei))
     language = _language(tei, header, text)
     moves, abstract = _abstract(header, text, language, lines)
     ids = {(idno.get("type") or "").lower(): (idno.text or "").strip() for idno in header.iter("idno")}
@@ -85,7 +85,7 @@ def _rewrite(tei: etree._Element) -> None:
             case "lb" | "pb" | "cb":
                 node.text = NO_BREAK if node.get("break") == "no" else BREAK if node.getparent().tag != "xref" else " "
             case "formula":
-                tex = " ".join("".join(node.itertext()).split())
+                tex = " ".join(raw_text(node).split())
                 if (node.get("notation") or "").lower() in ("tex", "latex") and "$" not in tex:
                     node[:] = []
                     node.text = f"${tex}$"
@@ -94,14 +94,9 @@ def _rewrite(tei: etree._Element) -> None:
 
 
 def _language(tei: etree._Element, header: etree._Element, text: etree._Element) -> str:
-    stated = header.find("profileDesc/langUsage/language")
-    found = (
-        text.get(LANGUAGE),
-        tei.get(LANGUAGE),
-        stated.get("ident") if stated is not None else "",
-        header.get(LANGUAGE),
-    )
-    return next(filter(None, found), "").strip().lower()
+    usage = [language.get("ident") for language in header.findall("profileDesc/langUsage/language")[:1]]
+    stated = (text.get(LANGUAGE), tei.get(LANGUAGE), *usage, header.get(LANGUAGE))
+    return next(filter(None, stated), "").strip().lower()
 
 
 def _in_language(elements: list[etree._Element], language: str) -> etree._Element | None:

@@ -72,10 +72,9 @@ class _Entries:
     """What the placeholders of one record stand for."""
 
     def __init__(self, record: dict):
-        self._refs = object_in(record.get("ref_entries"))
-        self._chars_left = MAX_REPEATS * sum(
-            len(text_in(e.get("latex"))) for e in self._refs.values() if isinstance(e, dict)
-        )
+        entries = object_in(record.get("ref_entries")).items()
+        self._latex = {key: text_in(entry.get("latex")) for key, entry in entries if isinstance(entry, dict)}
+        self._chars_left = MAX_REPEATS * sum(map(len, self._latex.values()))
         self._numbers = {key: n for n, key in enumerate(object_in(record.get("bib_entries")), start=1)}
 
     def resolve(self, text: str) -> str:
@@ -90,8 +89,7 @@ class _Entries:
         return citations.mark(number) if place[1] == "cite" else ""
 
     def _formula(self, place: re.Match) -> str:
-        entry = self._refs.get(place[2])
-        latex = text_in(entry.get("latex")) if isinstance(entry, dict) else None
+        latex = self._latex.get(place[2])
         self._chars_left -= len(latex or "")
         if self._chars_left < 0:
             return FORMULA

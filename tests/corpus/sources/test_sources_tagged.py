@@ -1,7 +1,6 @@
 """Tagged lines as they really come: Web of Science, RIS and MEDLINE, whole, cut, run together, saved by other tools."""
 
 import io
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -12,75 +11,9 @@ from nsllm_lite.corpus.files import tagged
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.sources import medline, ris, wos
 from nsllm_lite.formats.documents import Document
+from tests.corpus.sources.reading import damaged, example, read, titles
 
-WOS = """FN Clarivate Analytics Web of Science
-VR 1.0
-PT J
-AU Ito, K
-   Abe, S
-TI Whiskers of tin on
-   copper
-LA English
-AB They grow.
-CR Ito K, 1998, J TIN, V1, P1
-   AB not an abstract
-DI 10.1000/TIN.1
-SC Engineering; Physics
-UT WOS:000000000000001
-ER
-
-PT S
-TI No doi
-WC Physics, Applied
-UT ISI:000000000000002
-ER
-
-EF
-"""
-RIS = """TY  - JOUR
-AU  - Ito, K
-T1  - Whiskers
-N1  - A note
-that goes on
-AB  - They grow.
-Slowly.
-
-Then they stop.
-DO  - https://doi.org/10.1000/TIN.1
-LA  - English
-ER  -
-
-TY  - GEN
-TI  - Second
-ER  -
-"""
-MEDLINE = """
-PMID- 101
-OWN - NLM
-TI  - [Whiskers of tin
-      on copper].
-LID - S0001 [pii]
-LID - 10.1000/TIN.1 [doi]
-AB  - They
-      grow.
-OAB - Publisher: Sie wachsen.
-LA  - eng
-TT  - Zinnwhisker
-SO  - J Tin. 1998;1:1. doi:
-      10.1000/TIN.1.
-
-PMID- 102
-TI  - Second.
-SO  - J Tin. 1998;1:2.
-"""
-
-
-def read(reader, content):
-    return list(reader.read(io.StringIO(content, newline=None), "s", "f"))
-
-
-def brief(records):
-    return [r.title if isinstance(r, Document) else r.reason for r in records]
+WOS, RIS, MEDLINE = example("two.wos.txt"), example("two.ris"), example("two.nbib")
 
 
 # ------------------------------------------------------------------------------------------------- Web of Science
@@ -110,7 +43,7 @@ def test_wos_fields_and_names():
 )
 def test_wos_needs_no_more_than_the_beginnings_of_records(content):
     assert wos.recognise(content.lstrip("\ufeff"))
-    assert brief(read(wos, content)) == ["Whiskers of tin on copper", "No doi"]
+    assert titles(read(wos, content)) == ["Whiskers of tin on copper", "No doi"]
 
 
 def test_wos_files_one_after_another_and_a_lost_first_line():
@@ -121,9 +54,9 @@ def test_wos_files_one_after_another_and_a_lost_first_line():
 
 def test_a_broken_wos_record_costs_itself_alone():
     glued = WOS.replace("TI Whiskers", "TIWhiskers")
-    assert brief(read(wos, glued)) == ["unreadable", "No doi"]
+    assert titles(read(wos, glued)) == ["unreadable", "No doi"]
     after_abstract = WOS.replace("CR Ito", "CRIto")
-    assert brief(read(wos, after_abstract)) == ["unreadable", "No doi"]
+    assert titles(read(wos, after_abstract)) == ["unreadable", "No doi"]
     run_together = WOS.replace("ER\n\nPT S\n", "")
     assert "two titles" in read(wos, run_together)[0].message
     cut = WOS[: WOS.index(" doi")]
@@ -160,15 +93,15 @@ def test_ris_names(lines, name):
 def test_ris_between_and_around_records():
     ovid = "1.\n" + RIS.replace("ER  -\n", "ER  -\nNL  - J Tin\n\nLink to the text: http://x\n\n2.\n")
     assert ris.recognise(ovid)
-    assert brief(read(ris, ovid)) == ["Whiskers", "Second"]
-    assert brief(read(ris, RIS.replace("ER  -\n", ""))) == ["Whiskers", "Second"]
-    assert brief(read(ris, RIS.replace("TY  - JOUR\n", "").replace("TY  - GEN\n", ""))) == ["Whiskers", "Second"]
-    assert brief(read(ris, "AU  - A\nER  -\n" + RIS)) == ["", "Whiskers", "Second"]  # a record of nothing but authors
-    assert brief(read(ris, RIS[: RIS.index("cond")])) == ["Whiskers", "unreadable"]
+    assert titles(read(ris, ovid)) == ["Whiskers", "Second"]
+    assert titles(read(ris, RIS.replace("ER  -\n", ""))) == ["Whiskers", "Second"]
+    assert titles(read(ris, RIS.replace("TY  - JOUR\n", "").replace("TY  - GEN\n", ""))) == ["Whiskers", "Second"]
+    assert titles(read(ris, "AU  - A\nER  -\n" + RIS)) == ["", "Whiskers", "Second"]  # a record of nothing but authors
+    assert titles(read(ris, RIS[: RIS.index("cond")])) == ["Whiskers", "unreadable"]
 
 
 def test_ris_with_other_blanks_round_the_dash():
-    assert brief(read(ris, RIS.replace("  - ", " - ").replace("T1 - ", "T1\t-  "))) == ["Whiskers", "Second"]
+    assert titles(read(ris, RIS.replace("  - ", " - ").replace("T1 - ", "T1\t-  "))) == ["Whiskers", "Second"]
     text = read(ris, RIS.replace("Slowly.", "IL - 6 helps."))[0].abstract  # IL is no tag of RIS
     assert text.startswith("They grow. IL - 6 helps.")
 
@@ -187,7 +120,7 @@ def test_medline_records_need_no_blank_line_and_no_pmid():
     assert len(read(medline, MEDLINE.replace("\n\nPMID", "\nPMID"))) == 2
     nameless = read(medline, MEDLINE.replace("PMID- 102\n", "OWN - NLM\n"))
     assert [d.id for d in nameless] == ["pmid:101", "s:f#2"]
-    assert brief(read(medline, MEDLINE[: MEDLINE.index("cond")])) == ["Whiskers of tin on copper", "unreadable"]
+    assert titles(read(medline, MEDLINE[: MEDLINE.index("cond")])) == ["Whiskers of tin on copper", "unreadable"]
 
 
 def test_medline_labels_are_moves_where_all_are_known():
@@ -209,14 +142,6 @@ def test_medline_labels_are_moves_where_all_are_known():
 FORMS = [(wos, WOS, "PT "), (ris, RIS, "TY  -"), (medline, MEDLINE, "PMID-")]
 
 
-@pytest.mark.parametrize(("reader", "content", "first"), FORMS)
-def test_readers_know_their_own_alone(reader, content, first):
-    heads = {wos: WOS, ris: RIS, medline: MEDLINE.lstrip()}
-    assert [r for r, head in heads.items() if reader.recognise(head)] == [reader]
-    others = ("PT\tAU\tTI\nJ\tIto\tTin\n", "title,abstract\na,b\n", "TYPE - a\n", "{", "<a>", "PT J", "@article{a,\n}")
-    assert not any(reader.recognise(head) for head in others)
-
-
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
 @pytest.mark.parametrize(("reader", "content", "first"), FORMS)
 def test_encodings_and_line_ends(reader, content, first, encoding):
@@ -231,34 +156,12 @@ def test_encodings_and_line_ends(reader, content, first, encoding):
 @given(data=st.data())
 def test_no_record_is_lost_without_a_word(reader, content, first, data):
     """Whatever is cut out of a file or put into it, each beginning of a record gives a document or a reason."""
-    start = data.draw(st.integers(0, len(content)))
-    end = data.draw(st.integers(start, min(len(content), start + 40)))
-    alphabet = st.sampled_from(["\n", " ", "-", "PT J\n", "TY  - J\n", "PMID- 1\n", "ER", "TI", "AB  - ", "é", "\x00"])
-    content = content[:start] + "".join(data.draw(st.lists(alphabet, max_size=8))) + content[end:]
+    words = st.sampled_from(["\n", " ", "-", "PT J\n", "TY  - J\n", "PMID- 1\n", "ER", "TI", "AB  - ", "é", "\x00"])
+    content = damaged(data, content, words)
     found = read(reader, content)
     assert all(isinstance(r, Document | Unread) for r in found)
     assert [r.origin for r in found] == [f"f#{n}" for n in range(1, len(found) + 1)]
     assert len(found) >= sum(line.startswith(first) for line in content.split("\n"))
-
-
-@given(st.text())
-def test_any_text_is_read_without_an_error(content):
-    for reader, _, _ in FORMS:
-        read(reader, content)
-        if content.strip():
-            reader.recognise(content.strip())
-
-
-@pytest.mark.parametrize(("reader", "content", "first"), FORMS)
-@pytest.mark.parametrize("unit", ["A", "AB ", "\n", " ", "-", "METHODS: ", "10.1/"])
-@pytest.mark.timed
-def test_no_input_takes_long(reader, content, first, unit):
-    long = content[: content.index("They")] + unit * (100_000 // len(unit)) + "\n"
-    started = time.process_time()
-    reader.recognise(long.lstrip()[:65_536])
-    (record,) = read(reader, long)
-    assert isinstance(record, Document)
-    assert time.process_time() - started < 5
 
 
 def test_a_record_without_an_end_has_a_bound(monkeypatch):
