@@ -3,7 +3,9 @@
 import hashlib
 import json
 import random
+from pathlib import Path
 
+DATA = Path(__file__).parents[1] / "data" / "corpus"
 END = "<|endoftext|>"
 NOUNS = [f"{a}{b}" for a in ("al", "be", "cu", "da", "er", "fe", "ga", "ho", "in") for b in ("ro", "sa", "ti", "um")]
 
