@@ -35,6 +35,10 @@ def sample(number):
     }
 
 
+def general(count=20, first=5000):
+    return [{"id": f"g{i}", "text": prose(first + i)} for i in range(count)]
+
+
 def write_lines(path, records):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in records) + "\n")
@@ -69,7 +73,7 @@ def make_papers(folder):
     for number in range(8):
         write_lines(folder / "arxiv" / f"{number}.jsonl", records[number::8])
     write_lines(folder / "full.jsonl", [sample(i) for i in range(12)])
-    write_lines(folder / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(20)])
+    write_lines(folder / "general.jsonl", general())
     return [{"name": n, "path": str(folder / p)} for n, p in (("arxiv", "arxiv"), ("full", "full.jsonl"))]
 
 
