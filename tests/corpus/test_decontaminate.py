@@ -70,32 +70,6 @@ def test_an_abstract_is_found_with_every_tenth_word_changed(index_of, every, fou
     assert (find(index, " ".join(changed)) is not None) == found
 
 
-@pytest.mark.parametrize(("share", "found"), [(0.5, True), (0.35, False)])
-def test_half_an_abstract_is_found_and_a_third_is_not(index_of, share, found):
-    index = index_of(text(1))
-    part = " ".join(words(1, 200)[: int(200 * share)])
-    result = find(index, f"{text(7)} {part} {text(8)}")
-    assert (result is not None) == found
-    if found:
-        assert result[1] == pytest.approx(96 / 196)
-
-
-def test_a_short_title_is_found_only_word_for_word(index_of):
-    title = words(1, 8)
-    index = index_of(" ".join(title))
-    assert find(index, f"{text(5)}\n{' '.join(title).title()}:\n{text(6)}") == ("test.json#1", 1.0)
-    assert find(index, " ".join([*title[:7], "other"])) is None
-
-
-def test_a_sentence_is_found_split_in_two_but_not_by_a_phrase_of_it(index_of):
-    sentence = words(1, 24)  # 20 5-grams
-    index = index_of(" ".join(sentence))
-    split = f"{text(5)} {' '.join(sentence[:12])}. Moreover, {' '.join(sentence[12:])}. {text(6)}"
-    assert find(index, split) == ("test.json#1", 0.8)
-    assert find(index, " ".join(sentence[:14])) == ("test.json#1", 0.5)
-    assert find(index, f"{' '.join(sentence[:13])} {text(6)}") is None  # 9 5-grams: 0.45, but too few
-
-
 def test_the_item_held_most_is_named_and_of_equal_ones_the_longer(index_of):
     long, part = words(1, 100), words(1, 100)[20:40]
     others = (" ".join([*long[:60], *words(2, 60)]), *map(text, range(100, 110)))
