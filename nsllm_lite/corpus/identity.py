@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import resources
 
 from nsllm_lite.formats.documents import as_doi
@@ -34,20 +35,11 @@ def first(read: Callable[[str], str], texts: Iterable[str]) -> str:
     return next(filter(None, map(read, texts)), "")
 
 
-def arxiv_id(text: str) -> str:
-    """The arXiv id in `text` (a number alone, a URL, after `arXiv:`, arXiv's own DOI), or "".
+def arxiv_id(text: str, bare: bool = True) -> str:
+    """The arXiv id in `text` (a number alone if `bare`, a URL, after `arXiv:`, arXiv's own DOI), or "".
 
     Without version and subject class, so that v1 in one file and v3 in another are the same paper.
     """
-    return _arxiv_id(text, bare=True)
-
-
-def marked_arxiv_id(text: str) -> str:
-    """`arxiv_id`, but "" for a number alone: for fields that contain other ids too."""
-    return _arxiv_id(text, bare=False)
-
-
-def _arxiv_id(text: str, bare: bool) -> str:
     text = text[: MAX_ID_CHARS + 1].strip()
     doi = as_doi(text)
     found = _ARXIV_ID.fullmatch(f"arXiv:{doi.removeprefix(ARXIV_DOI)}" if doi.startswith(ARXIV_DOI) else text)
@@ -57,6 +49,10 @@ def _arxiv_id(text: str, bare: bool) -> str:
         return found["new"]
     archive = found["archive"].lower()
     return f"{archive}/{found['old']}" if archive in _OF_ARCHIVES else ""
+
+
+marked_arxiv_id = partial(arxiv_id, bare=False)
+"""For fields that contain other ids too."""
 
 
 def arxiv_id_in_name(name: str, folder: str) -> str:
