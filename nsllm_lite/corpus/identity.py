@@ -79,11 +79,8 @@ def stated_accession(number: str, url: str) -> tuple[str, str]:
 
 def discipline_of(categories: str) -> str:
     """The broad field of the first word that is a category or an archive of arXiv, or ""."""
-    for word in _CATEGORY.findall(categories[:1000]):
-        field = _OF_ARCHIVES.get(word) or _OF_ARCHIVES.get(word.split(".")[0])
-        if field:
-            return field
-    return ""
+    words = _CATEGORY.findall(categories[:1000])
+    return first(lambda word: _OF_ARCHIVES.get(word) or _OF_ARCHIVES.get(word.split(".")[0], ""), words)
 
 
 def discipline_of_areas(areas: str) -> str:
@@ -91,9 +88,5 @@ def discipline_of_areas(areas: str) -> str:
 
     "Physics, Applied" counts as physics, engineering has none.
     """
-    for area in areas.lower().split(";"):
-        whole = area.strip()
-        field = _OF_AREAS.get(whole) or _OF_AREAS.get(whole.partition(",")[0])
-        if field:
-            return field
-    return ""
+    stated = map(str.strip, areas.lower().split(";"))
+    return first(lambda area: _OF_AREAS.get(area) or _OF_AREAS.get(area.partition(",")[0], ""), stated)

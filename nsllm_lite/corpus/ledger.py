@@ -166,7 +166,7 @@ def _lines(
         "chars": records["chars"],
         "tokens": np.broadcast_to(tokens, len(records)),
     }
-    return pa.table({name: columns[name] for name in SCHEMA.names}, SCHEMA)
+    return pa.table(columns, SCHEMA)
 
 
 def _count_whole(whole: pa.Table, source: str, sums: Counter[tuple]) -> None:
