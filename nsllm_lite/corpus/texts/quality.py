@@ -8,6 +8,7 @@ table A1, loosened for texts of 100 words, where a mathematician's abstract repe
 import re
 import string
 
+from nsllm_lite.corpus.dedup import words_of
 from nsllm_lite.corpus.texts.clean import LOST
 from nsllm_lite.corpus.texts.words import PATTERNS
 from nsllm_lite.formats.documents import Document
@@ -62,13 +63,9 @@ def _reason_of_paper(document: Document) -> str:
     if not document.sections and abstract:
         if _PLACEHOLDER.fullmatch(abstract):
             return "placeholder"
-        if len(abstract) < 2 * len(title) and _words(abstract) == _words(title):
+        if len(abstract) < 2 * len(title) and words_of(abstract) == words_of(title):
             return "title_is_abstract"
     return ""
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
 
 
 def _reason_of_body(body: str, words: list[str]) -> str:
