@@ -84,9 +84,9 @@ def _balance(balance: Balance, parts: list[Part], ids: np.ndarray, general: np.n
         limit = cap(sizes[1:], float(sizes[0]), share)
         if limit is None:
             present = [name for name, size in zip(names, sizes[1:], strict=True) if size]
-            listed, least = ", ".join(present) or "none is stated", 1 / max(1, len(present))
-            found = f"balance.max_{what}_share={share} cannot be met: "
-            found += f"of {len(present)} {what}s ({listed}) one has at least {least:.2f}."
+            key, kinds, listed = f"max_{what}_share", f"{what}s", ", ".join(present) or "none is stated"
+            count, least = len(present), 1 / max(1, len(present))
+            found = f"balance.{key}={share} cannot be met: of {count} {kinds} ({listed}) one has at least {least:.2f}."
             raise UserError("balance-not-met", found, "Raise it, or leave it out (balance: none).")
         for place in np.flatnonzero(sizes[1:] > limit).tolist():
             members = split.in_hash_order(papers[group[papers] == place], ids, balance.seed)
