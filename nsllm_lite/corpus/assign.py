@@ -72,9 +72,9 @@ def _balance(balance: Balance, parts: list[Part], ids: np.ndarray, general: np.n
     chars = _gather(parts, "chars").astype(np.int64)
     sources = sorted({part.source for part in parts})
     disciplines = sorted({name for part in parts for name in part.disciplines} - {""})
-    for names, code, share in (
-        (sources, BALANCE_SOURCE, balance.max_source_share),
-        (disciplines, BALANCE_DISCIPLINE, balance.max_discipline_share),
+    for what, names, code, share in (
+        ("source", sources, BALANCE_SOURCE, balance.max_source_share),
+        ("discipline", disciplines, BALANCE_DISCIPLINE, balance.max_discipline_share),
     ):
         if share is None:
             continue
@@ -83,13 +83,10 @@ def _balance(balance: Balance, parts: list[Part], ids: np.ndarray, general: np.n
         sizes = np.bincount(group[papers] + 1, chars[papers], len(names) + 1)
         limit = cap(sizes[1:], float(sizes[0]), share)
         if limit is None:
-            what = "sources" if code == BALANCE_SOURCE else "disciplines"
-            key = "max_source_share" if code == BALANCE_SOURCE else "max_discipline_share"
             present = [name for name, size in zip(names, sizes[1:], strict=True) if size]
-            names, least = ", ".join(present) or "none is stated", 1 / max(1, len(present))
-            found = (
-                f"balance.{key}={share} cannot be met: of {len(present)} {what} ({names}) one has at least {least:.2f}."
-            )
+            key, kinds, listed = f"max_{what}_share", f"{what}s", ", ".join(present) or "none is stated"
+            count, least = len(present), 1 / max(1, len(present))
+            found = f"balance.{key}={share} cannot be met: of {count} {kinds} ({listed}) one has at least {least:.2f}."
             raise UserError("balance-not-met", found, "Raise it, or leave it out (balance: none).")
         for place in np.flatnonzero(sizes[1:] > limit).tolist():
             members = split.in_hash_order(papers[group[papers] == place], ids, balance.seed)

@@ -149,7 +149,7 @@ def choose_at_once(recipe: Corpus) -> None:
     if not shards.is_done(answer):
         choice = assign.choose(recipe, parts)
         np.save(work / "choice.npy", choice)
-        near_heldout.Known.gather(parts, choice["outcome"], recipe.min_chars).save(work / "known.npz")
+        near_heldout.save_known(work / "known.npz", parts, choice["outcome"], recipe.min_chars)
         made = [work / "choice.npy", work / "known.npz"]
         shards.write_answer(answer, {"files": integrity.describe_all(work.parent, made)})
 
@@ -167,7 +167,9 @@ def prepare_packing(recipe: Corpus) -> None:
     parts = open_parts(work / "read")
     ledger.write_dropped(out, work, parts)
     summary = ledger.count(work, parts)
-    _print_ledger(summary)
+    for title, counts in (("all records", summary["documents"]), *summary["phases"].items()):
+        if counts:
+            print(f"\n{title}\n{ledger.table(counts)}")
     _require_enough_left(recipe, summary)
     folder = out / "tokenizer"
     if (folder / "tokenizer.json").is_file():
@@ -189,10 +191,15 @@ def prepare_packing(recipe: Corpus) -> None:
 def packing(recipe: Corpus) -> Stage:
     out, work = Path(recipe.out), _work(recipe)
     tasks = _pack_tasks(out, work, open_parts(work / "read"))
-    end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(out / "tokenizer")), recipe.end_of_text)
-    sha256 = sha256_file(out / "tokenizer" / "tokenizer.json")
-    function = partial(_pack_one, out, sha256, end_of_text_id, recipe.row_tokens, recipe.min_chars)
+    function = partial(_pack_one, out, *_end_of_text(recipe), recipe.row_tokens, recipe.min_chars)
     return Stage("packing", function, tasks, [task.num_chars for task in tasks], work / "packed")
+
+
+def _end_of_text(recipe: Corpus) -> tuple[int, str]:
+    """The id of the token that ends a text, and the hash of the corpus's tokenizer."""
+    folder = Path(recipe.out) / "tokenizer"
+    end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(folder)), recipe.end_of_text)
+    return end_of_text_id, sha256_file(folder / "tokenizer.json")
 
 
 def _nothing_readable(source: Source, parts: list[Part]) -> UserError:
@@ -231,7 +238,7 @@ def _pack_tasks(out: Path, work: Path, parts: list[Part]) -> list[pack.PackTask]
 
 
 def _pack_one(
-    out: Path, sha256: str, end_of_text_id: int, row_tokens: int, min_chars: int, task: pack.PackTask
+    out: Path, end_of_text_id: int, sha256: str, row_tokens: int, min_chars: int, task: pack.PackTask
 ) -> dict:
     encoder = _encoder(out / "tokenizer", sha256)
     rows = out / "rows" / task.phase / task.split
@@ -268,7 +275,7 @@ def _finish(
     lost: Counter[str] = Counter()
     for part, answer in zip(parts, settled, strict=True):
         lost[part.source] += answer["lost"]
-    results = _results(recipe, summary, totals, dict(sorted(lost.items())), _formats(recipe))
+    results = _results(recipe, summary, totals, dict(sorted(lost.items())))
     _print_rows(results)
     _print_terms(results)
     measured = {"workers": workers, "tokenised_by": sorted({answer["encoder"] for answer in packed})}
@@ -282,13 +289,12 @@ def _finish_rows(
 ) -> tuple[dict[str, RowTotals], ledger.Tokens]:
     """Of each phase and split the rows' totals, and the tokens of each document in order."""
     out, work = Path(recipe.out), _work(recipe)
-    end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(out / "tokenizer")), recipe.end_of_text)
-    sha256 = sha256_file(out / "tokenizer" / "tokenizer.json")
+    end_of_text = _end_of_text(recipe)
     totals, tokens = {}, {}
     for phase, split in product(RENDER, assign.SPLITS):
         mine = [n for n, task in enumerate(tasks) if (task.phase, task.split) == (phase, split)]
         made = [shard for n in mine for shard in packed[n]["shards"]]
-        empty = RowTotals(recipe.row_tokens, end_of_text_id, sha256)
+        empty = RowTotals(recipe.row_tokens, *end_of_text)
         totals[f"{phase}/{split}"] = finish_rows(out / "rows" / phase / split, made, empty)
         files = [work / "packed" / phase / split / f"tokens-{tasks[n].number:05d}.npy" for n in mine]
         tokens[phase, split] = np.concatenate([np.load(file) for file in files])
@@ -297,14 +303,12 @@ def _finish_rows(
 
 def _require_enough_left(recipe: Corpus, summary: dict) -> None:
     """Raises UserError where no paper is left, or more were dropped than the recipe allows."""
+    counts = summary["documents"]
     reasons: Counter[str] = Counter()
-    total = left = 0
-    for counts in summary["documents"].values():
-        reasons.update(counts["dropped"])
-        total += counts["in"]
-    for source in recipe.sources:
-        counts = summary["documents"][source.name]
-        left += counts["kept"] + counts["heldout"]
+    for of_source in counts.values():
+        reasons.update(of_source["dropped"])
+    total = sum(of_source["in"] for of_source in counts.values())
+    left = sum(counts[source.name]["kept"] + counts[source.name]["heldout"] for source in recipe.sources)
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     if not left:
         found = f"Every document was dropped: of {total} records none is left ({listed})."
@@ -320,22 +324,11 @@ def _require_enough_left(recipe: Corpus, summary: dict) -> None:
         raise UserError("corpus-many-dropped", found, todo)
 
 
-def _formats(recipe: Corpus) -> dict[str, list[str]]:
-    """{source: the formats of its files}"""
+def _results(recipe: Corpus, summary: dict, totals: dict[str, RowTotals], lost: dict[str, int]) -> dict:
     stage = reading(recipe)
-    found: dict[str, set[str]] = {}
+    formats: dict[str, set[str]] = {}  # by source, those of its files
     for task, answer in zip(stage.tasks, stage.answers(), strict=True):
-        found.setdefault(task.source.name, set()).update(shards.read_answer(answer)["formats"])
-    return {source: sorted(formats) for source, formats in found.items()}
-
-
-def _results(
-    recipe: Corpus,
-    summary: dict,
-    totals: dict[str, RowTotals],
-    lost: dict[str, int],
-    formats: dict[str, list[str]],
-) -> dict:
+        formats.setdefault(task.source.name, set()).update(shards.read_answer(answer)["formats"])
     rows = {}
     for name, total in totals.items():
         phase, split = name.split("/")
@@ -356,14 +349,8 @@ def _results(
         "rows": rows,
         "lost_characters": lost,
         "licences": {s.name: s.licence for s in (*recipe.sources, *recipe.general)},
-        "formats": formats,
+        "formats": {source: sorted(names) for source, names in formats.items()},
     }
-
-
-def _print_ledger(summary: dict) -> None:
-    for title, counts in (("all records", summary["documents"]), *summary["phases"].items()):
-        if counts:
-            print(f"\n{title}\n{ledger.table(counts)}")
 
 
 def _print_rows(results: dict) -> None:

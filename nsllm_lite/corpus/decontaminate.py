@@ -8,11 +8,9 @@ for word. What a script without spaces writes has no words to count, and is no i
 Instructions and prompt templates are no items: strings that many records of a file repeat are left out, and words
 inside 5-grams that many records of a file share are cut away.
 
-Measured with the 15,001 items of NSLLM's five files on 16,068 real papers and passages: the two papers known to be in
-both were found (their abstracts at 0.80 and 0.89), and no other held more than 0.4 of an item. With every tenth word
-changed 99% of the abstracts are found, 73% of single sentences. With 93,315 sentences and titles of these papers as
-items, 253 papers hold one that is not their own: by reading, nearly all share passages with a sister paper, the rest
-hold about twenty stock sentences (that code will be published, that a method beats all others).
+Measured: with every tenth word changed 99% of the abstracts are found, 73% of single sentences. With
+93,315 sentences and titles of real papers as items, 253 papers hold one that is not their own, nearly all of them by
+passages shared with a sister paper.
 """
 
 import csv

@@ -129,11 +129,8 @@ def _token_bytes(values: dict) -> np.ndarray | None:
     """Bytes behind each token of a byte-level vocabulary, whose token strings have one character a byte."""
     if "ByteLevel" not in json.dumps(values["decoder"]):
         return None
-    vocab = values["model"]["vocab"]
-    added = {token["id"]: len(token["content"].encode()) for token in values["added_tokens"]}
-    lengths = np.zeros(max(*vocab.values(), *added) + 1, np.int32)
-    for token, number in vocab.items():
-        lengths[number] = len(token)
-    for number, num_bytes in added.items():
-        lengths[number] = num_bytes
+    sizes = {number: len(token) for token, number in values["model"]["vocab"].items()}
+    sizes |= {token["id"]: len(token["content"].encode()) for token in values["added_tokens"]}
+    lengths = np.zeros(max(sizes) + 1, np.int32)
+    lengths[list(sizes)] = list(sizes.values())
     return lengths

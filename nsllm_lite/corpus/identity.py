@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import resources
 
 from nsllm_lite.formats.documents import as_doi
@@ -34,20 +35,11 @@ def first(read: Callable[[str], str], texts: Iterable[str]) -> str:
     return next(filter(None, map(read, texts)), "")
 
 
-def arxiv_id(text: str) -> str:
-    """The arXiv id in `text` (a number alone, a URL, after `arXiv:`, arXiv's own DOI), or "".
+def arxiv_id(text: str, bare: bool = True) -> str:
+    """The arXiv id in `text` (a number alone if `bare`, a URL, after `arXiv:`, arXiv's own DOI), or "".
 
     Without version and subject class, so that v1 in one file and v3 in another are the same paper.
     """
-    return _arxiv_id(text, bare=True)
-
-
-def marked_arxiv_id(text: str) -> str:
-    """`arxiv_id`, but "" for a number alone: for fields that contain other ids too."""
-    return _arxiv_id(text, bare=False)
-
-
-def _arxiv_id(text: str, bare: bool) -> str:
     text = text[: MAX_ID_CHARS + 1].strip()
     doi = as_doi(text)
     found = _ARXIV_ID.fullmatch(f"arXiv:{doi.removeprefix(ARXIV_DOI)}" if doi.startswith(ARXIV_DOI) else text)
@@ -57,6 +49,10 @@ def _arxiv_id(text: str, bare: bool) -> str:
         return found["new"]
     archive = found["archive"].lower()
     return f"{archive}/{found['old']}" if archive in _OF_ARCHIVES else ""
+
+
+marked_arxiv_id = partial(arxiv_id, bare=False)
+"""For fields that contain other ids too."""
 
 
 def arxiv_id_in_name(name: str, folder: str) -> str:
@@ -83,11 +79,8 @@ def stated_accession(number: str, url: str) -> tuple[str, str]:
 
 def discipline_of(categories: str) -> str:
     """The broad field of the first word that is a category or an archive of arXiv, or ""."""
-    for word in _CATEGORY.findall(categories[:1000]):
-        field = _OF_ARCHIVES.get(word) or _OF_ARCHIVES.get(word.split(".")[0])
-        if field:
-            return field
-    return ""
+    words = _CATEGORY.findall(categories[:1000])
+    return first(lambda word: _OF_ARCHIVES.get(word) or _OF_ARCHIVES.get(word.split(".")[0], ""), words)
 
 
 def discipline_of_areas(areas: str) -> str:
@@ -95,9 +88,5 @@ def discipline_of_areas(areas: str) -> str:
 
     "Physics, Applied" counts as physics, engineering has none.
     """
-    for area in areas.lower().split(";"):
-        whole = area.strip()
-        field = _OF_AREAS.get(whole) or _OF_AREAS.get(whole.partition(",")[0])
-        if field:
-            return field
-    return ""
+    stated = map(str.strip, areas.lower().split(";"))
+    return first(lambda area: _OF_AREAS.get(area) or _OF_AREAS.get(area.partition(",")[0], ""), stated)

@@ -40,22 +40,16 @@ _WORDS = np.array(OUTCOMES, object)
 Tokens = dict[tuple[str, str], np.ndarray]  # by phase and split: of each document in order
 
 
-class Names:
-    """The ids of candidates by their number among those of all parts."""
-
-    def __init__(self, parts: list[Part]):
-        self._parts = parts
-        self._firsts = np.array([part.first for part in parts])
-
-    def of(self, numbers: np.ndarray) -> dict[int, str]:
-        found: dict[int, str] = {}
-        wanted = np.unique(numbers[numbers >= 0])
-        owners = np.searchsorted(self._firsts, wanted, side="right") - 1
-        for owner in np.unique(owners).tolist():
-            inside = wanted[owners == owner]
-            ids = self._parts[owner].ids.take(pa.array(inside - self._parts[owner].first))
-            found.update(zip(inside.tolist(), ids.to_pylist(), strict=True))
-        return found
+def ids_of(parts: list[Part], numbers: np.ndarray) -> dict[int, str]:
+    """The ids of candidates by their number among those of all parts; -1 is none."""
+    found: dict[int, str] = {}
+    wanted = np.unique(numbers[numbers >= 0])
+    owners = np.searchsorted([part.first for part in parts], wanted, side="right") - 1
+    for owner in np.unique(owners).tolist():
+        inside = wanted[owners == owner]
+        ids = parts[owner].ids.take(pa.array(inside - parts[owner].first))
+        found.update(zip(inside.tolist(), ids.to_pylist(), strict=True))
+    return found
 
 
 def write(folder: Path, work: Path, parts: list[Part], tokens: Tokens) -> dict:
@@ -76,10 +70,9 @@ def write(folder: Path, work: Path, parts: list[Part], tokens: Tokens) -> dict:
 
 def write_dropped(folder: Path, work: Path, parts: list[Part]) -> None:
     """Writes dropped.jsonl: the beginning of every record that was dropped for all phases."""
-    names = Names(parts)
     with whole_file(folder / "dropped.jsonl") as made, open(made, "w", encoding="utf-8") as file:
         for part in parts:
-            file.writelines(_dropped_lines(part, work, names))
+            file.writelines(_dropped_lines(part, work, parts))
 
 
 def count(
@@ -92,13 +85,12 @@ def count(
 
     `keep` is called with each part's lines, and with their sums by file.
     """
-    names = Names(parts)
     taken: Counter[tuple[str, str]] = Counter()
     sums: Counter[tuple] = Counter()
     num_records: Counter[str] = Counter()  # that reading has written, by source
     for part in parts:
         num_records[part.source] += pq.read_metadata(part.folder / "records.parquet").num_rows
-        lines, whole = _entries(part, work, names, tokens, taken)
+        lines, whole = _entries(part, work, parts, tokens, taken)
         groups = lines.group_by(FILE_KEYS).aggregate([("id", "count"), ("chars", "sum"), ("tokens", "sum")])
         groups = groups.rename_columns([*FILE_KEYS, *UNITS]).sort_by([(key, "ascending") for key in FILE_KEYS])
         for row in groups.to_pylist():
@@ -114,7 +106,7 @@ def count(
 
 
 def _entries(
-    part: Part, work: Path, names: Names, tokens: Tokens | None, taken: Counter[tuple[str, str]]
+    part: Part, work: Path, parts: list[Part], tokens: Tokens | None, taken: Counter[tuple[str, str]]
 ) -> tuple[pa.Table, pa.Table]:
     """A part's lines of the ledger (those of records dropped at once, then of candidates phase by phase), and what
     became of each record as a whole: kept or held out if it was in any phase."""
@@ -127,7 +119,7 @@ def _entries(
 
     final = np.load(final_choice(work, part))
     outcome, reason = final["outcome"], np.array(REASONS, object)[final["reason"]]
-    other_names = names.of(final["other"])
+    other_names = ids_of(parts, final["other"])
     others = np.array([other_names.get(number, "") for number in final["other"].tolist()], object)
     enters = np.isin(outcome, (KEPT, HELDOUT))
 
@@ -174,7 +166,7 @@ def _lines(
         "chars": records["chars"],
         "tokens": np.broadcast_to(tokens, len(records)),
     }
-    return pa.table({name: columns[name] for name in SCHEMA.names}, SCHEMA)
+    return pa.table(columns, SCHEMA)
 
 
 def _count_whole(whole: pa.Table, source: str, sums: Counter[tuple]) -> None:
@@ -210,12 +202,12 @@ def _empty() -> dict:
     return {**zeros(), "chars": zeros(), "tokens": zeros()}
 
 
-def _dropped_lines(part: Part, work: Path, names: Names) -> Iterator[str]:
+def _dropped_lines(part: Part, work: Path, parts: list[Part]) -> Iterator[str]:
     with open(part.folder / "dropped.jsonl", encoding="utf-8") as file:
         yield from file
     with open(work / "near" / f"{part.name}.jsonl", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    others = names.of(np.array([line["other"] for line in lines], np.int64))
+    others = ids_of(parts, np.array([line["other"] for line in lines], np.int64))
     for line in lines:
         number, text = line.pop("other"), line.pop("text")
         yield json.dumps({**line, "other_id": others[number], "text": text}, ensure_ascii=False) + "\n"

@@ -22,43 +22,39 @@ NEAR = 0.5
 KINDS = ("body", "whole", "general")  # of known texts: experimental sections, title + abstract, general passages
 
 
+def save_known(path: Path, parts: list[Part], outcome: np.ndarray, min_chars: int) -> None:
+    """Writes the shingles of the held-out documents and their numbers, as `Known` reads them."""
+    sets: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    owners: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    for part in parts:
+        held = outcome[part.span] == assign.HELDOUT
+        kind = "general" if part.general else "whole"
+        for place in np.flatnonzero(held).tolist():
+            sets[kind].append(part.shingles(place))
+            owners[kind].append(part.first + place)
+        for place, document in part.documents(held & part.fits("phase2")):
+            sets["body"].append(dedup.shingles_of(render.phase2_text(document, min_chars)[0]))
+            owners["body"].append(part.first + place)
+    arrays = {}
+    for kind in KINDS:
+        arrays[f"{kind}_sizes"] = np.array([len(s) for s in sets[kind]], np.int64)
+        arrays[f"{kind}_shingles"] = np.concatenate([np.empty(0, np.uint64), *sets[kind]])
+        arrays[f"{kind}_owners"] = np.array(owners[kind], np.int64)
+    np.savez(path, **arrays)
+
+
 class Known:
     """The held-out documents, searchable by their text."""
 
-    def __init__(self, sets: dict[str, list[np.ndarray]], owners: dict[str, list[int]]):
-        self._owners = owners
-        self._indexes = {kind: dedup.NearIndex(sets[kind], NEAR) for kind in KINDS}
-        self._sets = sets
-
-    @classmethod
-    def gather(cls, parts: list[Part], outcome: np.ndarray, min_chars: int) -> "Known":
-        sets: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
-        owners: dict[str, list[int]] = {kind: [] for kind in KINDS}
-        for part in parts:
-            held = outcome[part.span] == assign.HELDOUT
-            for index in np.flatnonzero(held).tolist():
-                kind = "general" if part.general else "whole"
-                sets[kind].append(part.shingles(index))
-                owners[kind].append(part.first + index)
-            for place, document in part.documents(held & part.fits("phase2")):
-                sets["body"].append(dedup.shingles_of(render.phase2_text(document, min_chars)[0]))
-                owners["body"].append(part.first + place)
-        return cls(sets, owners)
-
-    def save(self, path: Path) -> None:
-        arrays = {}
-        for kind in KINDS:
-            arrays[f"{kind}_sizes"] = np.array([len(s) for s in self._sets[kind]], np.int64)
-            arrays[f"{kind}_shingles"] = np.concatenate([np.empty(0, np.uint64), *self._sets[kind]])
-            arrays[f"{kind}_owners"] = np.array(self._owners[kind], np.int64)
-        np.savez(path, **arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> "Known":
+    def __init__(self, path: Path):
+        self._owners: dict[str, list[int]] = {}
+        self._indexes: dict[str, dedup.NearIndex] = {}
         with np.load(path) as arrays:
-            cuts = {kind: np.cumsum(arrays[f"{kind}_sizes"])[:-1] for kind in KINDS}
-            sets = {k: np.split(arrays[f"{k}_shingles"], cuts[k]) if len(arrays[f"{k}_sizes"]) else [] for k in KINDS}
-            return cls(sets, {kind: arrays[f"{kind}_owners"].tolist() for kind in KINDS})
+            for kind in KINDS:
+                sizes, shingles = arrays[f"{kind}_sizes"], arrays[f"{kind}_shingles"]
+                sets = np.split(shingles, np.cumsum(sizes)[:-1]) if len(sizes) else []
+                self._indexes[kind] = dedup.NearIndex(sets, NEAR)
+                self._owners[kind] = arrays[f"{kind}_owners"].tolist()
 
     def has(self, kind: str) -> bool:
         return bool(self._owners[kind])
@@ -69,9 +65,7 @@ class Known:
         return self._owners[kind][place] if place >= 0 else -1
 
 
-@lru_cache(maxsize=1)
-def _known(path: Path) -> Known:
-    return Known.load(path)
+_known = lru_cache(maxsize=1)(Known)
 
 
 def settle(recipe: Corpus, work: Path, documents: Path, part: Part) -> dict:

@@ -76,7 +76,8 @@ def pack(
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # the tokenizer releases the GIL
         pending: Future[None] | None = None
-        for shard in _shards(_chunks(_ahead(_texts(task, min_chars), reader), encoder, row_tokens)):
+        texts = ((batch, texts_of(task.phase, batch, min_chars)) for batch in documents_of(task))
+        for shard in _shards(_chunks(_ahead(texts, reader), encoder, row_tokens)):
             if pending:
                 pending.result()
             pending = writer.submit(write, shard)
@@ -104,10 +105,6 @@ def documents_of(task: PackTask) -> Iterator[pa.RecordBatch]:
                 start += batch.num_rows
                 if wanted.any():
                     yield batch if wanted.all() else batch.filter(pa.array(wanted))
-
-
-def _texts(task: PackTask, min_chars: int) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
-    return ((batch, texts_of(task.phase, batch, min_chars)) for batch in documents_of(task))
 
 
 def _ahead(items: Iterator[T], reader: ThreadPoolExecutor) -> Iterator[T]:

@@ -60,7 +60,6 @@ class PartWriter:
         self._starts = [0]
         self._pending: list[np.ndarray] = []  # shingles whose bands are not computed yet
         self._bands: list[np.ndarray] = []
-        self.num_records = 0
         self.num_candidates = 0
         self.num_chars = 0
 
@@ -101,7 +100,6 @@ class PartWriter:
 
     def _record(self, *values: str | int) -> None:
         self._records.append(values)
-        self.num_records += 1
         if len(self._records) == BATCH * 10:
             self._flush_records()
 
@@ -130,8 +128,7 @@ class PartWriter:
         np.save(self._made / "keys.npy", np.concatenate(self._key_arrays))
         np.concatenate(self._bands, axis=1).tofile(self._made / "bands.u64")
         np.save(self._made / "starts.npy", np.array(self._starts, np.int64))
-        counts = {"records": self.num_records, "candidates": self.num_candidates}
-        write_json(self._made / "part.json", {**self._info, **counts})
+        write_json(self._made / "part.json", {**self._info, "candidates": self.num_candidates})
         shutil.rmtree(self.folder, ignore_errors=True)  # left by a task that was killed after this part
         self._made.replace(self.folder)
 
@@ -147,7 +144,6 @@ class Part:
         self.general: bool = info["general"]
         self.why: list[dict[str, str]] = info["why"]
         self.disciplines: list[str] = info["disciplines"]
-        self.num_records: int = info["records"]
         self.num_candidates: int = info["candidates"]
 
     @property
@@ -222,8 +218,6 @@ class Part:
 def open_parts(folder: Path) -> list[Part]:
     """All parts in order."""
     found: list[Part] = []
-    first = 0
     for path in sorted(p for p in folder.iterdir() if p.is_dir()):
-        found.append(Part(path, first))
-        first += found[-1].num_candidates
+        found.append(Part(path, found[-1].span.stop if found else 0))
     return found

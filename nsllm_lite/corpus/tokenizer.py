@@ -49,12 +49,9 @@ def save_tokenizer(name: str, folder: Path) -> None:
 def train_tokenizer(texts: Iterable[str], vocab_size: int, end_of_text: str, folder: Path) -> None:
     """Trains a byte-level BPE with `end_of_text` as token 0 in `folder`; the same texts give the same file."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    by_pattern = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([by_pattern, by_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import random
+from pathlib import Path
 
+DATA = Path(__file__).parents[1] / "data" / "corpus"
 END = "<|endoftext|>"
 NOUNS = [f"{a}{b}" for a in ("al", "be", "cu", "da", "er", "fe", "ga", "ho", "in") for b in ("ro", "sa", "ti", "um")]
 
@@ -13,24 +15,18 @@ def prose(seed, words=60):
 
 
 def paper(number, **changes):
-    return {
-        "id": f"2501.{number:05}",
-        "title": f"Title {prose(number, 4)}",
-        "abstract": prose(1000 + number),
-        **changes,
-    }
+    own = {"id": f"2501.{number:05}", "title": f"Title {prose(number, 4)}", "abstract": prose(1000 + number)}
+    return {**own, **changes}
 
 
 def sample(number):
     sections = [{"heading": h, "text": prose(s + number, 80)} for s, h in ((2000, "Methods"), (3000, "Discussion"))]
     abstract = [["Results", prose(4000 + number)]]
-    return {
-        **paper(number),
-        "id": f"sample:{number}",
-        "discipline": "Physics",
-        "abstract": abstract,
-        "sections": sections,
-    }
+    return paper(number, id=f"sample:{number}", discipline="Physics", abstract=abstract, sections=sections)
+
+
+def general(count=20, first=5000):
+    return [{"id": f"g{i}", "text": prose(first + i)} for i in range(count)]
 
 
 def write_lines(path, records):
@@ -61,13 +57,12 @@ def values(folder, out, sources):
 def make_papers(folder):
     """Files of a few hundred papers, some of them near duplicates, and general text; their sources."""
     records = [{"id": f"2501.{i:05}", "title": prose(i, 5), "abstract": prose(500 + i)} for i in range(300)]
-    records += [
-        {**records[i], "id": f"2502.{i:05}", "abstract": records[i]["abstract"] + " Indeed."} for i in range(30)
-    ]
+    for i, copied in enumerate(records[:30]):
+        records.append({**copied, "id": f"2502.{i:05}", "abstract": copied["abstract"] + " Indeed."})
     for number in range(8):
         write_lines(folder / "arxiv" / f"{number}.jsonl", records[number::8])
     write_lines(folder / "full.jsonl", [sample(i) for i in range(12)])
-    write_lines(folder / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(20)])
+    write_lines(folder / "general.jsonl", general())
     return [{"name": n, "path": str(folder / p)} for n, p in (("arxiv", "arxiv"), ("full", "full.jsonl"))]
 
 

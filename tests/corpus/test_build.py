@@ -1,13 +1,16 @@
 """The whole room: sources in, rows out, every record accounted for."""
 
+import contextlib
 import errno
 import gzip
 import io
 import json
 import shutil
 import zipfile
+from collections import Counter
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +18,7 @@ import pytest
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.cli import run_step
-from nsllm_lite.corpus import shards, tokenizer
+from nsllm_lite.corpus import near_heldout, shards, sources, tokenizer
 from nsllm_lite.corpus.build import build
 from nsllm_lite.corpus.files import archives
 from nsllm_lite.corpus.ingest import evaluation_index
@@ -23,12 +26,12 @@ from nsllm_lite.corpus.ledger import OUTCOMES
 from nsllm_lite.formats.documents import read_documents
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.recipe import load as recipes
-from tests.corpus.small import digests, paper, prose, sample, values, write_lines
+from nsllm_lite.recipe.corpus import Corpus
+from tests.corpus.small import digests, general, paper, prose, sample, values, write_lines
 from tests.raising import raises
 
 
-@pytest.fixture
-def make(tmp_path):
+def make_in(folder):
     """A function from changes to a corpus recipe on small files of two paper sources and one general."""
     papers = [paper(i, abstract=prose(1000 + i, 50 + i)) for i in range(30)]  # of as many lengths
     near = {**papers[3], "id": "2502.00009", "abstract": papers[3]["abstract"] + " Indeed."}
@@ -39,28 +42,41 @@ def make(tmp_path):
         paper(53, abstract="This paper has been withdrawn by the authors for a crucial error in equation 4 of it."),
         "{broken",
     ]  # fmt: skip
-    write_lines(tmp_path / "arxiv" / "one.jsonl", [*papers, *faults])
-    (tmp_path / "arxiv" / "README.md").write_text("# Not papers")
-    write_lines(tmp_path / "full" / "papers.jsonl", [sample(i) for i in range(12)])
-    write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(20)])
+    write_lines(folder / "arxiv" / "one.jsonl", [*papers, *faults])
+    (folder / "arxiv" / "README.md").write_text("# Not papers")
+    write_lines(folder / "full" / "papers.jsonl", [sample(i) for i in range(12)])
+    write_lines(folder / "general.jsonl", general())
+    sources = [{"name": name, "path": str(folder / name)} for name in ("arxiv", "full")]
+    sources[0]["licence"] = "CC0"
+    return lambda **changes: recipes.validate({**values(folder, "out", sources), **changes}, "test")
 
-    def make(**changes):
-        sources = [
-            {"name": "arxiv", "path": str(tmp_path / "arxiv"), "licence": "CC0"},
-            {"name": "full", "path": str(tmp_path / "full")},
-        ]
-        return recipes.validate({**values(tmp_path, "out", sources), **changes}, "test")
 
-    return make
+@pytest.fixture
+def make(tmp_path):
+    return make_in(tmp_path)
+
+
+class Built(NamedTuple):
+    corpus: Corpus
+    results: dict
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The corpus with no changes, for tests that only read it."""
+    corpus = make_in(tmp_path_factory.mktemp("built"))()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        results = build(corpus)
+    return Built(corpus, results, printed.getvalue())
 
 
 def ledger_of(corpus):
     return pq.read_table(f"{corpus.out}/ledger.parquet").to_pylist()
 
 
-def test_every_record_ends_in_one_outcome(make, tmp_path, capsys):
-    corpus = make()
-    results = build(corpus)
+def test_every_record_ends_in_one_outcome(built):
+    corpus, results, printed = built
     arxiv = results["documents"]["arxiv"]
     assert arxiv["in"] == 39  # 30 + 8, and the README
     assert arxiv["dropped"] == {
@@ -84,28 +100,27 @@ def test_every_record_ends_in_one_outcome(make, tmp_path, capsys):
         "arxiv:2502.00001": ("same_text", "arxiv:2501.00001"),
         "arxiv:2502.00009": ("near_duplicate", "arxiv:2501.00003"),
     }
-    lines = [json.loads(line) for line in (tmp_path / "out/dropped.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(corpus.out, "dropped.jsonl").read_text().splitlines()]
     assert next(x["text"] for x in lines if x["reason"] == "too_short").endswith("| Short.")
-    printed = capsys.readouterr().out
     assert "no_experimental_section" in printed
     assert "phase1/train" in printed
-    assert results["licences"]["arxiv"] == "CC0"
+    documents = list(read_documents(Path(corpus.out, "documents")))
+    assert len(documents) == sum(c["kept"] + c["heldout"] for c in results["documents"].values())
+    assert all(d.text or d.title for d in documents)
 
 
-def test_rows_hold_what_the_ledger_says(make):
-    corpus = make()
-    results = build(corpus)
+def test_rows_hold_what_the_ledger_says(built):
+    corpus, results, _ = built
     rows = ledger_of(corpus)
     for phase in ("phase1", "phase2", "general"):
         for part, outcome in (("train", "kept"), ("heldout", "heldout")):
             packed = Rows(f"{corpus.out}/rows/{phase}/{part}")
             expected = {r["id"]: r["tokens"] for r in rows if r["phase"] == phase and r["outcome"] == outcome}
-            found = {}
-            for number in range(len(packed)):
-                for name, length in zip(packed[number].doc_ids, packed[number].doc_lengths, strict=True):
-                    found[name] = found.get(name, 0) + length
-            assert found == expected
-            assert found
+            found = Counter()
+            for row in packed:
+                for name, length in zip(row.doc_ids, row.doc_lengths, strict=True):
+                    found[name] += length
+            assert found == expected != {}
             if (phase, part) == ("general", "heldout"):
                 assert len(found) == 5  # a share of its own: 0.25 of 20, where papers have 0.1
             assert packed.totals.num_tokens == results["rows"][f"{phase}/{part}"]["tokens"]
@@ -133,11 +148,9 @@ def test_held_out_papers_are_the_same_in_both_phases_and_unseen_by_the_tokenizer
     monkeypatch.setattr(tokenizer, "train_tokenizer", lambda texts, *rest: train(seen.extend(texts) or seen, *rest))
     corpus = make(sources=[{"name": "full", "path": make().sources[1].path}], general=[])
     build(corpus)
-    held = {
-        p: {r["id"] for r in ledger_of(corpus) if (r["phase"], r["outcome"]) == (p, "heldout")}
-        for p in ("phase1", "phase2")
-    }
-    assert held["phase1"] == held["phase2"] != set()
+    held = [(r["phase"], r["id"]) for r in ledger_of(corpus) if r["outcome"] == "heldout"]
+    assert {name for phase, name in held if phase == "phase1"} == {name for phase, name in held if phase == "phase2"}
+    assert held
     assert len(seen) == 22  # of 12 papers with two texts each, all but the one held out
     assert len(Rows(f"{corpus.out}/rows/general/train")) == 0  # there, though empty
 
@@ -186,7 +199,7 @@ def test_a_second_build_is_skipped_and_a_rebuild_is_the_same_byte_for_byte(make,
 
 def test_changed_sources_are_not_taken_for_finished(make, tmp_path):
     build(make())
-    write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(7000 + i)} for i in range(20)])
+    write_lines(tmp_path / "general.jsonl", general(first=7000))
     with raises("finished-result-differs", "source:general"):
         build(make())
 
@@ -240,8 +253,11 @@ def test_a_tokenizer_without_the_end_of_text_token_is_refused_before_the_work(ma
     assert not (tmp_path / "third").exists()
 
 
-def test_out_of_disk_before_writing(make, monkeypatch, tmp_path):
+def fail_for_lack_of_room(*args):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
+
+def test_out_of_disk_before_writing(make, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with raises("disk-too-small", "the corpus"):
@@ -250,19 +266,12 @@ def test_out_of_disk_before_writing(make, monkeypatch, tmp_path):
 
 
 def test_a_disk_that_fills_loses_nothing(make, monkeypatch, tmp_path):
-    from nsllm_lite.corpus import near_heldout
-
-    write = near_heldout._write
-
-    def fail(path, *args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(near_heldout, "_write", fail)
-    with raises("disk-full", make().out):
-        run_step(make())
+    with monkeypatch.context() as patch:
+        patch.setattr(near_heldout, "_write", fail_for_lack_of_room)
+        with raises("disk-full", make().out):
+            run_step(make())
     assert len(list((tmp_path / "out" / "work" / "tasks").glob("*.json"))) == 3
     assert not (tmp_path / "out/manifest.json").exists()
-    monkeypatch.setattr(near_heldout, "_write", write)
     assert build(make())["rows"]["phase1/train"]["tokens"] > 0
 
 
@@ -274,8 +283,7 @@ def test_no_room_for_an_archive_s_temporary_copy_is_no_fault_of_the_archive(make
     (tmp_path / "full" / "papers.zip.gz").write_bytes(gzip.compress(inner.getvalue()))
 
     class Full(io.BytesIO):
-        def write(self, content):
-            raise OSError(errno.ENOSPC, "No space left on device")
+        write = fail_for_lack_of_room
 
     with monkeypatch.context() as patch:
         patch.setattr(archives.tempfile, "SpooledTemporaryFile", lambda size: Full())
@@ -312,45 +320,36 @@ def test_lost_characters_are_counted(make, tmp_path):
     assert build(make())["lost_characters"]["full"] == 2
 
 
-def test_documents_on_disk_are_the_survivors(make):
-    corpus = make()
-    results = build(corpus)
-    documents = list(read_documents(Path(corpus.out) / "documents"))
-    assert len(documents) == sum(c["kept"] + c["heldout"] for c in results["documents"].values())
-    assert all(d.text or d.title for d in documents)
-
-
 def test_licences_are_told_as_stated_and_those_of_web_of_science_as_known(make, tmp_path, capsys):
     records = [f"PT J\nTI Title {prose(i, 4)}\nAB {prose(100 + i)}\nUT WOS:{i:015}\nER\n" for i in range(5)]
     (tmp_path / "savedrecs.txt").write_text("FN Clarivate\nVR 1.0\n" + "\n".join(records) + "\nEF\n")
     wos = {"name": "mine", "path": str(tmp_path / "savedrecs.txt"), "licence": "by subscription"}
     results = build(make(sources=[*(s.model_dump() for s in make().sources), wos]))
     printed = capsys.readouterr().out
-    assert results["licences"] == {"arxiv": "CC0", "full": "not stated", "mine": "by subscription"} | {
-        "general": "not stated"
-    }
+    expected = {"arxiv": "CC0", "full": "not stated", "mine": "by subscription", "general": "not stated"}
+    assert results["licences"] == expected
     assert all(f"{source}: {licence}" in printed for source, licence in results["licences"].items())
     assert "mine: holds Web of Science" in printed
     assert results["formats"] == {"arxiv": ["arxiv"], "full": ["sample"], "mine": ["wos"], "general": ["text"]}
 
 
-def test_a_balanced_corpus_leaves_the_surplus_unused(make):
+def test_a_balanced_corpus_leaves_the_surplus_unused(make, built):
     def kept(results):
         return {name: results["documents"][name]["chars"]["kept"] for name in ("arxiv", "full")}
 
-    before = kept(build(make()))
+    before = kept(built.results)
     larger, smaller = sorted(before, key=before.get, reverse=True)
     assert before[larger] / sum(before.values()) > 0.55
     even = {"max_source_share": 0.51, "max_discipline_share": None, "seed": 0}
-    results = build(make(balance=even, out=make().out + "1"))
+    results = build(corpus := make(balance=even))
     after = kept(results)
     assert after[smaller] == before[smaller]
     assert 0.4 < after[larger] / sum(after.values()) <= 0.51
     assert results["documents"][larger]["unused"] > 0
-    unused = [r for r in ledger_of(make(out=make().out + "1")) if r["outcome"] == "unused"]
+    unused = [r for r in ledger_of(corpus) if r["outcome"] == "unused"]
     assert {r["reason"] for r in unused} == {"balance_source"}
     with raises("balance-not-met", "balance.max_source_share=0.4", " 2 sources (arxiv, full)", " 0.50."):
-        build(make(balance={**even, "max_source_share": 0.4}, out=make().out + "2"))
+        build(make(balance={**even, "max_source_share": 0.4}, out=corpus.out + "2"))
 
 
 def test_papers_of_evaluation_files_and_of_other_languages_are_dropped(make, tmp_path):
@@ -382,28 +381,24 @@ def test_methods_are_compared_with_evaluation_files_too(make, tmp_path):
         build(corpus)
 
 
-def test_later_settings_do_not_read_the_sources_again(make, monkeypatch):
-    """As after a stop for consent: the first stage's answers serve."""
+@pytest.fixture
+def stopped(make, monkeypatch):
+    """The recipe of a build that was stopped for consent; it fails if it reads the sources again."""
     with raises("corpus-many-dropped"):
         build(make(max_drop_share=0.01))
-    from nsllm_lite.corpus import sources
 
     def refuse(*args):
         raise AssertionError("read again")
 
     monkeypatch.setattr(sources, "read", refuse)
-    assert build(make(row_tokens=128))["rows"]["phase1/train"]["tokens"] > 0
+    return make
 
 
-def test_settings_that_reading_obeys_read_the_sources_again(make, monkeypatch):
-    with raises("corpus-many-dropped"):
-        build(make(max_drop_share=0.01))
-    from nsllm_lite.corpus import sources
+def test_later_settings_do_not_read_the_sources_again(stopped):
+    assert build(stopped(row_tokens=128))["rows"]["phase1/train"]["tokens"] > 0
 
-    def refuse(*args):
-        raise AssertionError("read again")
 
-    monkeypatch.setattr(sources, "read", refuse)
+def test_settings_that_reading_obeys_read_the_sources_again(stopped):
     for change in ({"languages": ["de"]}, {"min_chars": 500}, {"near_duplicate_jaccard": 0.7}):
         with pytest.raises(AssertionError, match="read again"):
-            build(make(**change))
+            build(stopped(**change))

@@ -1,8 +1,6 @@
 """A corpus divided among processes is the corpus of one process, byte for byte."""
 
-import json
 import os
-import stat
 import sys
 from pathlib import Path
 
@@ -10,15 +8,8 @@ import pytest
 
 from nsllm_lite.corpus import build, cluster, shards
 from nsllm_lite.recipe import load as recipes
-from tests.corpus.small import digests, paper, prose, values
+from tests.corpus.small import DATA, digests, general, paper, prose, sample, values, write_lines
 from tests.raising import raises
-
-
-def full_text(number):
-    sections = [{"heading": h, "text": prose(s + number, 80)} for s, h in ((2000, "Methods"), (3000, "Results"))]
-    abstract = [["Results", prose(1000 + number)]]
-    changes = {"id": f"sample:{number}", "discipline": "Physics", "abstract": abstract, "sections": sections}
-    return paper(number, **changes)
 
 
 def citation(number):
@@ -32,20 +23,19 @@ def corpus(tmp_path_factory):
     """A function from a name to the recipe of a corpus so called: three formats, faults, duplicates, held out."""
     folder = tmp_path_factory.mktemp("cluster")
     near = paper(90, title=paper(4)["title"], abstract=paper(4)["abstract"] + " Indeed.")
-    faults = [paper(50, title=""), paper(51, abstract="Short."), {**paper(1), "id": "2502.1"}, near]
+    faults = [paper(50, title=""), paper(51, abstract="Short."), {**paper(1), "id": "2502.1"}, near, "{broken"]
     files = {
         "arxiv.jsonl": [*map(paper, range(25)), *faults],
-        "full.jsonl": list(map(full_text, range(20, 36))),  # of which five repeat an abstract of the file before
-        "general.jsonl": [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(15)],
+        # Five of these repeat an abstract of the file before.
+        "full.jsonl": [{**sample(i), "abstract": [["Results", paper(i)["abstract"]]]} for i in range(20, 36)],
+        "general.jsonl": general(15),
     }
     for name, records in files.items():
-        (folder / name).write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    with open(folder / "arxiv.jsonl", "a") as file:
-        file.write("{broken\n")
+        write_lines(folder / name, records)
     articles = "".join(map(citation, range(7000, 7020)))
     (folder / "pubmed.xml").write_text(f"<PubmedArticleSet>{articles}</PubmedArticleSet>")
-    papers = [{"name": n, "path": str(folder / file)} for n, file in
-              (("arxiv", "arxiv.jsonl"), ("full", "full.jsonl"), ("pubmed", "pubmed.xml"))]  # fmt: skip
+    papers = [{"name": name.split(".")[0], "path": str(folder / name)} for name in (*files, "pubmed.xml")]
+    del papers[2]  # general text is no source of papers
 
     def make(name, **changes):
         return recipes.validate({**values(folder, name, papers), "execution": {"workers": 1}, **changes}, "test")
@@ -125,46 +115,20 @@ def test_without_datatrove_the_error_says_what_to_install(corpus, monkeypatch):
 
 # ------------------------------------------------------------------------------- Slurm, as far as it can be imitated
 
-SBATCH = """#!{python}
-import os, pathlib, subprocess, sys
-script = open(sys.argv[-1]).read()
-folder = pathlib.Path({folder!r})
-number = len(list(folder.glob("job-*"))) + 1
-(folder / f"job-{{number:02}}").write_text(" ".join(sys.argv[1:-1]) + chr(10) + script)
-if {runs} and "launch_pickled_pipeline" in script:
-    last = int(script.split("--array=0-")[1].split()[0].split("%")[0])
-    for index in range(last + 1):
-        env = {{**os.environ, "SLURM_ARRAY_TASK_ID": str(index), "SLURM_NODELIST": "here"}}
-        subprocess.run(["bash", sys.argv[-1]], env=env, check=True)
-print("Submitted batch job", number)
-"""
-
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    """A function that puts an `sbatch` in the way that keeps each script, and runs it at once if `runs`."""
+def submitted(tmp_path, monkeypatch):
+    """A function that gives all scripts that were submitted to the imitated `sbatch`."""
     pytest.importorskip("datatrove")
-
-    def imitate(runs):
-        programs = {
-            "sbatch": SBATCH.format(python=sys.executable, folder=str(tmp_path), runs=runs),
-            "srun": '#!/bin/sh\nshift 3\nexec "$@"\n',
-            "scontrol": "#!/bin/sh\necho here\n",
-        }
-        for name, text in programs.items():
-            (tmp_path / name).write_text(text)
-            (tmp_path / name).chmod(stat.S_IRWXU)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}")
-        return lambda: [path.read_text() for path in sorted(tmp_path.glob("job-*"))]
-
-    return imitate
+    monkeypatch.setenv("SBATCH_FOLDER", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{DATA / 'slurm'}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return lambda: [path.read_text() for path in sorted(tmp_path.glob("job-*"))]
 
 
 OPTIONS = {"num_ranks": 2, "partition": "cpu", "time": "1:00:00", "mem_per_cpu_gb": 4}
 
 
-def test_a_slurm_chain_is_submitted_whole_each_step_after_the_one_before(corpus, slurm):
-    submitted = slurm(runs=False)
+def test_a_slurm_chain_is_submitted_whole_each_step_after_the_one_before(corpus, submitted):
     cluster.executors(corpus("submitted"), "slurm", at_once={"mem_per_cpu_gb": 64}, **OPTIONS)[-1].run()
     jobs = [job for job in submitted() if "launch_pickled_pipeline" in job]
     assert [job.split("--job-name=")[1].split()[0] for job in jobs] == [f"corpus-{step}" for step in cluster.STEPS]
@@ -178,8 +142,8 @@ def test_a_slurm_chain_is_submitted_whole_each_step_after_the_one_before(corpus,
 
 
 @pytest.mark.slow
-def test_the_submitted_scripts_make_the_same_corpus(corpus, in_one_process, slurm):
-    slurm(runs=True)
+def test_the_submitted_scripts_make_the_same_corpus(corpus, in_one_process, submitted, monkeypatch):
+    monkeypatch.setenv("SBATCH_RUNS", "1")
     made = corpus("slurm")
     cluster.executors(made, "slurm", **OPTIONS)[-1].run()
     assert digests(Path(made.out)) == in_one_process

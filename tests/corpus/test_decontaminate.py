@@ -19,9 +19,7 @@ from nsllm_lite.errors import UserError
 from tests.raising import raises
 
 WORDS = [f"w{i}" for i in range(3000)]
-ABSENT, UNREADABLE, NO_ITEM = (
-    "decontaminate-file-absent", "decontaminate-file-unreadable", "decontaminate-file-no-item",
-)  # fmt: skip
+ABSENT, UNREADABLE, NO_ITEM = (f"decontaminate-file-{what}" for what in ("absent", "unreadable", "no-item"))
 
 
 def words(seed, count):
@@ -32,9 +30,20 @@ def text(seed, count=200):
     return " ".join(words(seed, count))
 
 
-def index_of(tmp_path, *texts, name="test.json"):
-    (tmp_path / name).write_text(json.dumps([{"input": t} for t in texts]))
-    return Index.load([tmp_path / name])
+@pytest.fixture
+def load(tmp_path):
+    """A function from a file's content (records are written as JSON) to its index."""
+
+    def load(content, name="test.json"):
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return Index.load([tmp_path / name])
+
+    return load
+
+
+@pytest.fixture
+def index_of(load):
+    return lambda *texts: load([{"input": t} for t in texts])
 
 
 def find(index, document):
@@ -44,62 +53,35 @@ def find(index, document):
 # ------------------------------------------------------------------------------------------------------ what is found
 
 
-def test_an_item_is_found_with_its_name_and_share(tmp_path):
-    index = index_of(tmp_path, text(1), text(2))
+def test_an_item_is_found_with_its_name_and_share(index_of):
+    index = index_of(text(1), text(2))
     assert find(index, text(2)) == ("test.json#2", 1.0)
-    assert find(index, text(9, 3000) + " " + text(1).upper().replace(" ", ", ") + ". " + text(8, 3000)) == (
-        "test.json#1",
-        1.0,
-    )
+    changed = text(1).upper().replace(" ", ", ")
+    assert find(index, f"{text(9, 3000)} {changed}. {text(8, 3000)}") == ("test.json#1", 1.0)
     assert find(index, text(3)) is None
     assert find(index, "") is None
+    assert find(Index.load([]), text(1)) is None
 
 
 @pytest.mark.parametrize(("every", "found"), [(20, True), (10, True), (5, False)])
-def test_an_abstract_is_found_with_every_tenth_word_changed(tmp_path, every, found):
-    index = index_of(tmp_path, text(1))
+def test_an_abstract_is_found_with_every_tenth_word_changed(index_of, every, found):
+    index = index_of(text(1))
     changed = [f"x{n}" if n % every == 0 else word for n, word in enumerate(words(1, 200))]
     assert (find(index, " ".join(changed)) is not None) == found
 
 
-@pytest.mark.parametrize(("share", "found"), [(0.5, True), (0.35, False)])
-def test_half_an_abstract_is_found_and_a_third_is_not(tmp_path, share, found):
-    index = index_of(tmp_path, text(1))
-    part = " ".join(words(1, 200)[: int(200 * share)])
-    result = find(index, f"{text(7)} {part} {text(8)}")
-    assert (result is not None) == found
-    if found:
-        assert result[1] == pytest.approx(96 / 196)
-
-
-def test_a_short_title_is_found_only_word_for_word(tmp_path):
-    title = words(1, 8)
-    index = index_of(tmp_path, " ".join(title))
-    assert find(index, f"{text(5)}\n{' '.join(title).title()}:\n{text(6)}") == ("test.json#1", 1.0)
-    assert find(index, " ".join([*title[:7], "other"])) is None
-
-
-def test_a_sentence_is_found_split_in_two_but_not_by_a_phrase_of_it(tmp_path):
-    sentence = words(1, 24)  # 20 5-grams
-    index = index_of(tmp_path, " ".join(sentence))
-    split = f"{text(5)} {' '.join(sentence[:12])}. Moreover, {' '.join(sentence[12:])}. {text(6)}"
-    assert find(index, split) == ("test.json#1", 0.8)
-    assert find(index, " ".join(sentence[:14])) == ("test.json#1", 0.5)
-    assert find(index, f"{' '.join(sentence[:13])} {text(6)}") is None  # 9 5-grams: 0.45, but too few
-
-
-def test_the_item_held_most_is_named_and_of_equal_ones_the_longer(tmp_path):
+def test_the_item_held_most_is_named_and_of_equal_ones_the_longer(index_of):
     long, part = words(1, 100), words(1, 100)[20:40]
     others = (" ".join([*long[:60], *words(2, 60)]), *map(text, range(100, 110)))
-    index = index_of(tmp_path, " ".join(part), " ".join(long), *others)
+    index = index_of(" ".join(part), " ".join(long), *others)
     assert find(index, " ".join(long)) == ("test.json#2", 1.0)
     assert find(index, " ".join(long[:60])) == ("test.json#1", 1.0)
 
 
-def test_find_agrees_with_counting_every_pair(tmp_path):
+def test_find_agrees_with_counting_every_pair(index_of):
     rng = random.Random(5)
     items = [words(n, rng.choice((8, 12, 20, 60, 200))) for n in range(60)]
-    index = index_of(tmp_path, *map(" ".join, items))
+    index = index_of(*map(" ".join, items))
     sets = [shingles_of(" ".join(item)) for item in items]
     num_found = 0
     for _ in range(200):
@@ -115,58 +97,55 @@ def test_find_agrees_with_counting_every_pair(tmp_path):
     assert 50 < num_found < 200
 
 
-def test_texts_under_eight_words_are_no_items(tmp_path):
-    index = index_of(tmp_path, text(1, 7), text(2, 8))
+def test_texts_under_eight_words_are_no_items(index_of):
+    index = index_of(text(1, 7), text(2, 8))
     assert index.num_items == {"test.json": 1}
     assert find(index, text(1, 7)) is None
 
 
-def test_a_line_of_a_formula_is_no_item(tmp_path):
+def test_a_line_of_a_formula_is_no_item(index_of):
     formula = "$f(x) = a x + b y + c z + 2$"
-    index = index_of(tmp_path, f"{text(1)}\n{formula}\n{text(2)}")
+    index = index_of(f"{text(1)}\n{formula}\n{text(2)}")
     assert find(index, f"{text(5)} {formula} {text(6)}") is None
     assert find(index, text(2)) == ("test.json#1", 1.0)
 
 
-def test_markup_of_characters_does_not_hide_an_item(tmp_path):
-    index = index_of(tmp_path, "Alpha &lt; beta in naïve cafés costs “ten” pounds and more each day")
+def test_markup_of_characters_does_not_hide_an_item(index_of):
+    index = index_of("Alpha &lt; beta in naïve cafés costs “ten” pounds and more each day")
     assert find(index, "alpha < beta in nai\u0308ve cafés costs ten pounds and more each day".replace("i\u0308", "ï"))
 
 
 # ------------------------------------------------------------------------------------------------------- templates
 
 
-def test_instructions_and_templates_are_no_items(tmp_path):
+def test_instructions_and_templates_are_no_items(load):
     instruction = "Choose the field of science that the following text belongs to and answer with one word."
     shots = ["Question: " + text(900 + n, 300) + " Answer: A. " for n in range(5)]  # one for each subject
     inputs = [f"{shots[n // 12]}Now answer this question: {text(n, 12)}\nAnswer:" for n in range(60)]
-    (tmp_path / "few.json").write_text(json.dumps([{"instruction": instruction, "input": i} for i in inputs]))
-    index = Index.load([tmp_path / "few.json"])
-    assert index.num_items == {"few.json": 60}
+    index = load([{"instruction": instruction, "input": i} for i in inputs])
+    assert index.num_items == {"test.json": 60}
     assert find(index, instruction + text(500)) is None
     assert find(index, shots[1] + text(500)) is None
-    assert find(index, f"{text(500)} {text(7, 12)} {text(501)}") == ("few.json#8", 1.0)
+    assert find(index, f"{text(500)} {text(7, 12)} {text(501)}") == ("test.json#8", 1.0)
 
 
-def test_a_question_is_found_without_its_choices(tmp_path):
+def test_a_question_is_found_without_its_choices(index_of):
     inputs = [f"{text(n, 12)}\nChoices:\n(A): {text(n + 50, 6)}\n(B): {text(n + 100, 6)}\n" for n in range(30)]
-    index = index_of(tmp_path, *inputs)
+    index = index_of(*inputs)
     assert find(index, f"{text(300)} {text(4, 12)} {text(301)}") == ("test.json#5", 1.0)
 
 
-def test_a_passage_before_a_dozen_questions_is_an_item(tmp_path):
+def test_a_passage_before_a_dozen_questions_is_an_item(load):
     records = [{"passage": text(n // 12, 100), "question": text(1000 + n, 12)} for n in range(360)]
-    (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, records)))
-    index = Index.load([tmp_path / "quiz.jsonl"])
-    assert index.num_items == {"quiz.jsonl": 30 + 360}
-    assert find(index, text(2, 100)) == ("quiz.jsonl#25", 1.0)
+    index = load(records)
+    assert index.num_items == {"test.json": 30 + 360}
+    assert find(index, text(2, 100)) == ("test.json#25", 1.0)
 
 
-def test_one_record_that_says_a_thing_thrice_keeps_it(tmp_path):
+def test_one_record_that_says_a_thing_thrice_keeps_it(load):
     sentences = [text(n, 12) for n in range(5)]
     record = {"sentences": sentences, "abstract": " ".join(sentences), "input": "Read: " + " ".join(sentences)}
-    (tmp_path / "one.jsonl").write_text(json.dumps(record))
-    assert find(Index.load([tmp_path / "one.jsonl"]), " ".join(sentences))[1] == 1.0
+    assert find(load(record), " ".join(sentences))[1] == 1.0
 
 
 # ----------------------------------------------------------------------------------------------------- kinds of files
@@ -202,19 +181,17 @@ def table(delimiter):
         ("a.conll", "\n".join(f"{w} NN O" for w in A.split()) + "\n\n" + "\n".join(f"{w} NN O" for w in B.split()), 22),
     ],
 )
-def test_each_kind_of_file(tmp_path, name, content, expected):
-    (tmp_path / name).write_text(content)
-    index = Index.load([tmp_path / name])
+def test_each_kind_of_file(load, name, content, expected):
+    index = load(content, name)
     assert find(index, f"{text(8)} {B} {text(9)}") == (f"{name}#{expected}", 1.0)
     assert find(index, A) is not None
     assert (find(index, C) is not None) == (C in content)
 
 
-def test_a_list_of_sentences_is_also_one_text(tmp_path):
+def test_a_list_of_sentences_is_also_one_text(load):
     sentences = [text(n, 20) for n in range(6)]
-    (tmp_path / "s.jsonl").write_text(json.dumps({"sentences": sentences}))
-    index = Index.load([tmp_path / "s.jsonl"])
-    assert index.num_items == {"s.jsonl": 7}
+    index = load({"sentences": sentences})
+    assert index.num_items == {"test.json": 7}
     changed = [f"x{n}" if n % 10 == 5 else word for n, word in enumerate(" ".join(sentences).split())]
     assert find(index, " ".join(changed))[1] == pytest.approx(0.5, abs=0.02)
 
@@ -261,17 +238,17 @@ def test_what_cannot_serve_is_refused(tmp_path, name, content, code, found):
         Index.load([good, path])
 
 
+VALUES = st.recursive(
+    st.one_of(st.text(max_size=60), st.integers(), st.none()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+JSON = VALUES.map(lambda value: json.dumps(value).encode())
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    content=st.one_of(
-        st.binary(max_size=200),
-        st.text(max_size=200).map(str.encode),
-        st.recursive(
-            st.one_of(st.text(max_size=60), st.integers(), st.none()),
-            lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
-            max_leaves=12,
-        ).map(lambda value: json.dumps(value).encode()),
-    ),
+    content=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode), JSON),
     name=st.sampled_from(["f.json", "f.jsonl", "f.csv", "f.tsv", "f.txt", "f"]),
 )
 def test_any_file_is_read_or_refused(tmp_path, content, name):
@@ -285,21 +262,15 @@ def test_any_file_is_read_or_refused(tmp_path, content, name):
 # --------------------------------------------------------------------------------------------------------- the index
 
 
+LINES = st.lists(st.sampled_from(["one", "two", "three", "four", "five", "six"]), min_size=5, max_size=40).map(" ".join)
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(
-        st.lists(st.sampled_from(("one", "two", "three", "four", "five", "six")), min_size=5, max_size=40).map(
-            " ".join
-        ),
-        min_size=1,
-        max_size=12,
-    )
-)
-def test_an_item_always_finds_itself(tmp_path, lines):
+@given(st.lists(LINES, min_size=1, max_size=12))
+def test_an_item_always_finds_itself(load, lines):
     """Whatever its template, its repetitions, and what else is in the file."""
-    (tmp_path / "f.jsonl").write_text("\n".join(json.dumps({"text": line}) for line in lines))
     try:
-        index = Index.load([tmp_path / "f.jsonl"])
+        index = load([{"text": line} for line in lines])
     except UserError:
         assume(False)
     for number in index._numbers.tolist():
@@ -323,20 +294,16 @@ def test_the_order_of_files_does_not_matter(tmp_path):
     assert Index.load(paths).sha256 != first.sha256
 
 
-def test_no_file_finds_nothing():
-    assert find(Index.load([]), text(1)) is None
-
-
-def test_the_index_is_compact_and_travels(tmp_path):
+def test_the_index_is_compact_and_travels(index_of):
     texts = [text(n) for n in range(300)]
-    index = index_of(tmp_path, *texts)
+    index = index_of(*texts)
     packed = pickle.dumps(index)
     assert len(packed) < 28 * 300 * 196
     assert find(pickle.loads(packed), texts[17]) == ("test.json#18", 1.0)
 
 
-def test_the_prefilter_lets_few_foreign_shingles_pass(tmp_path):
-    index = index_of(tmp_path, *(text(n) for n in range(300)))
+def test_the_prefilter_lets_few_foreign_shingles_pass(index_of):
+    index = index_of(*(text(n) for n in range(300)))
     foreign = shingles_of(text(999, 20_000))
     slots = (foreign >> index._shift).view(np.int64)
     passed = (index._filter[slots >> 3] >> (slots & 7).astype(np.uint8)) & 1

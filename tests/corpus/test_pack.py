@@ -1,5 +1,6 @@
 """Nothing is truncated, nothing is lost, one end-of-text token a document."""
 
+import json
 import random
 from collections import Counter
 from itertools import chain, pairwise
@@ -12,10 +13,9 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 from nsllm_lite.corpus import encoder, pack, tokenizer
 from nsllm_lite.formats.documents import Document, DocumentWriter
 from nsllm_lite.formats.rows import Rows, RowTotals, finish_rows
+from tests.corpus.small import DATA, END
 
-END = "<|endoftext|>"
 LETTERS = "abc déµ±Å⁻⁵ 你好 🧪\n"
-REPEATED_BREAK = "a\n\n\u3000b \r\n\t c  "
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,7 @@ def pack_texts(path, texts, tok, row_tokens, wanted=None):
     end = tok.token_to_id(END)
     made = pack.pack(task, encoder.Encoder(tok), end, row_tokens, 1, path / "rows", path / "counts")
     finish_rows(path / "rows", made["shards"], RowTotals(row_tokens, end, "t"))
-    rows = Rows(path / "rows")
-    return [rows[i] for i in range(len(rows))], np.load(path / "counts/tokens-00000.npy")
+    return list(Rows(path / "rows")), np.load(path / "counts/tokens-00000.npy")
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -58,6 +57,7 @@ def test_every_token_and_byte_of_every_document_arrives(tok, tmp_path, monkeypat
     pieces, num_bytes = {}, Counter()
     for row in rows:
         assert len(row.input_ids) <= row_tokens
+        assert not row.continued or row.doc_lengths == [row_tokens]
         start = 0
         for place, (name, length) in enumerate(zip(row.doc_ids, row.doc_lengths, strict=True)):
             later = row.continued and place == 0
@@ -82,12 +82,6 @@ def test_only_the_wanted_documents_are_packed(tok, tmp_path, monkeypatch):
     assert len(counts) == 2
     (tmp_path / "none").mkdir()
     assert pack_texts(tmp_path / "none", ["one"], tok, 16, np.array([False]))[0] == []
-
-
-def test_a_continued_piece_stands_first_and_fills_its_row(tok, tmp_path):
-    rows, _ = pack_texts(tmp_path, texts_of(5, 50, 300), tok, 32)
-    assert any(row.continued for row in rows)
-    assert all(len(row.doc_lengths) == 1 and row.doc_lengths[0] == 32 for row in rows if row.continued)
 
 
 def test_bytes_of_pieces_where_a_token_is_not_its_bytes(tok, tmp_path, monkeypatch):
@@ -130,11 +124,7 @@ def test_best_fit_decreasing_is_as_its_definition(seed):
     assert sorted(capacity - load for load in loads) == one_by_one(sizes.tolist(), capacity)
 
 
-def test_best_fit_decreasing_fills_well():
-    rng = np.random.default_rng(1)
-    sizes = np.minimum(1024, rng.lognormal(5.3, 0.5, 20_000).astype(int) + 1)
-    _, bin_sizes = pack.best_fit_decreasing(sizes, 1024)
-    assert sizes.sum() / (1024 * len(bin_sizes)) > 0.995
+def test_no_items_need_no_bin():
     assert len(pack.best_fit_decreasing(np.empty(0, np.int64), 10)[1]) == 0
 
 
@@ -145,13 +135,7 @@ def test_documents_longer_than_a_row_pack_as_tightly_as_short_ones(tok, tmp_path
 
 # ---------------------------------------------------------------------------------------------------------- encoder
 
-ADVERSARIAL = (
-    "", " ", "\n\n\n", REPEATED_BREAK, END, f"x{END}y", "<think>", "<|im_start|>user\n", "don't I'LL we'Ve", "a" * 3000,
-    "0123456789" * 50, "١٢٣ ४५६", "e\u0301 \u0065\u0301\u0323", "\ufeff\u200b\u00ad", "\x00\x01\x7f", "𝔄𝕭 🧬🏽‍🔬 👩‍🚀",
-    "Å Å Ω Ω µ μ", "ﬁ ﬂ", "（全角）、。", "\u2028\u2029\x85", "/*--==>>", "10⁻⁵ ± 0.3 µm", "C[C@H](N)C(=O)O",
-    "\t\t\tx\t \t",
-    "한국어 ภาษาไทย हिन्दी עברית العربية", "\U0010ffff\ud7ff\ue000", "https://x.org/a?b=c&d=%20", "$\\frac{a}{b}$",
-)  # fmt: skip
+ADVERSARIAL = json.loads((DATA / "adversarial.json").read_text())
 
 
 @pytest.mark.parametrize("normaliser", [None, normalizers.NFC()])

@@ -1,9 +1,9 @@
 import json
 
 from nsllm_lite.corpus import tokenizer
+from tests.corpus.small import END
 from tests.raising import raises
 
-END = "<|endoftext|>"
 TEXTS = ["Tin grows whiskers under compressive stress at 25 °C.", "The rate was 1.5 ± 0.2 µm per day."] * 5
 
 

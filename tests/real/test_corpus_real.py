@@ -10,6 +10,7 @@ from nsllm_lite.formats.documents import read_documents
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Corpus
+from tests.corpus.small import values
 
 SOURCES = (
     "arxiv_kaggle_snapshot", "arxiv_daily_jsonl", "arxiv_daily_peiyade", "pubmed_xml_jmjamison", "pubmed_xml_mokztk",
@@ -17,33 +18,17 @@ SOURCES = (
 )  # fmt: skip
 
 
-def corpus(out: Path, **changes) -> Corpus:
-    values = {
-        "kind": "corpus",
-        "out": str(out),
-        "general": [],
-        "end_of_text": "<|endoftext|>",
-        "row_tokens": 1024,
-        "heldout": {"share": 0.05, "general_share": 0.05, "max_papers": 150, "seed": 1},
-        "near_duplicate_jaccard": 0.8,
-        "languages": [],
-        "decontaminate": [],
-        "balance": "none",
-        "min_chars": 200,
-        "max_drop_share": 0.1,
-    }
-    return recipes.validate({**values, **changes}, "real files")
+def corpus(folder: Path, sources: list[dict], general: list[dict], **changes) -> Corpus:
+    own = {"general": general, "row_tokens": 1024, "min_chars": 200, "max_drop_share": 0.1}
+    own["heldout"] = {"share": 0.05, "general_share": 0.05, "max_papers": 150, "seed": 1}
+    return recipes.validate({**values(folder, "out", sources), **own, **changes}, "real files")
 
 
 def test_real_dumps_with_the_real_tokenizer(real_data, tmp_path):
-    results = build(
-        corpus(
-            tmp_path / "out",
-            sources=[{"name": name, "path": str(real_data / name)} for name in SOURCES],
-            general=[{"name": "wikitext", "path": str(real_data / "general_wikitext2")}],
-            tokenizer=str(real_data / "qwen3_tokenizer"),
-        )
-    )
+    sources = [{"name": name, "path": str(real_data / name)} for name in SOURCES]
+    general = [{"name": "wikitext", "path": str(real_data / "general_wikitext2")}]
+    own_tokenizer = {"train_tokenizer": None, "tokenizer": str(real_data / "qwen3_tokenizer")}
+    results = build(corpus(tmp_path, sources, general, **own_tokenizer))
     documents = results["documents"]
     assert documents["arxiv_daily_jsonl"]["in"] == 3168
     assert documents["arxiv_daily_jsonl"]["duplicate"] > 1000
@@ -66,16 +51,9 @@ def test_everything_in_one_run(real_data, tmp_path):
     it does."""
     general = [{"name": n, "path": str(real_data / n)} for n in ("general_wikitext2", "general_nltk")]
     evaluation = [str(real_data / "nsllm" / f"{n}.json") for n in ("Abstract-Classification", "Title-Generation")]
-    recipe_ = corpus(
-        tmp_path / "out",
-        sources=[{"name": "everything", "path": str(real_data)}],
-        general=general,
-        train_tokenizer={"vocab_size": 1000},
-        languages=["en"],
-        decontaminate=evaluation,
-        max_drop_share=0.3,
-    )
-    results = build(recipe_)
+    sources = [{"name": "everything", "path": str(real_data)}]
+    own = {"train_tokenizer": {"vocab_size": 1000}, "languages": ["en"], "decontaminate": evaluation}
+    results = build(corpus(tmp_path, sources, general, max_drop_share=0.3, **own))
     counts = results["documents"]["everything"]
     assert counts["in"] > 15_000
     assert counts["in"] == counts["kept"] + counts["heldout"] + counts["duplicate"] + sum(counts["dropped"].values())

@@ -1,17 +1,6 @@
 """Precision and recall of the choice of experimental sections, on the sections of real papers, labelled by hand.
 
-The guideline of the labels. A section is experimental (true) if it tells what was done or what was found: methods,
-materials, participants, set-up, instruments, data, observations, procedures, simulations, numerical results, results
-(with or without discussion), evaluation, case reports; appendices with such details; and the paper's own method or
-model where the paper goes on to test it on data or by simulation. It is not (false) if it is introduction, background,
-related work, theory, formulation of a problem, proof or derivation, discussion, conclusion, outlook, advice,
-acknowledgement, declaration (funding, ethics, availability, contributions), list of supplements, or any section of an
-essay, a review or a reply to reviewers. A subsection follows the section it stands in unless all of it is of another
-kind (limitations within results). Where the heading leaves doubt the text was read; one person labelled.
-
-Left out: sections without text of their own, whole papers in one section without heading (methods and results in one),
-and documents that are no papers (templates, a publisher's test pages). Every paper belongs to one half by the hash of
-its identifier: the rules were tuned on "tune" alone. `heading_labels.jsonl` holds hashes and labels, no text.
+The guideline of the labels stands beside them, in heading_labels.md.
 """
 
 import hashlib

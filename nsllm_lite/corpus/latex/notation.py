@@ -7,19 +7,10 @@ from nsllm_lite.corpus.files.elements import script
 from nsllm_lite.corpus.latex.commands import TABLES
 
 SYMBOLS, ABBREVIATIONS, SIGNS = (dict(TABLES[name]) for name in ("symbols", "abbreviations", "signs"))
-_LETTERS = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi"
-)
-GREEK = {
-    n: unicodedata.lookup(f"GREEK SMALL LETTER {n.replace('lambda', 'lamda')}") for n in [*_LETTERS.split(), "omega"]
-}
+GREEK = dict(zip(TABLES["greek"].split(), "αβγδεζηθικλμνξπρστυφχψω", strict=True))
 GREEK |= {n.capitalize(): letter.upper() for n, letter in GREEK.items()}
 SYMBOLS |= {f"{lead}{n}": letter for n, letter in GREEK.items() for lead in ("", "text", "up")}
-ACCENTS = {
-    "`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", "=": "\u0304", "u": "\u0306", ".": "\u0307",
-    '"': "\u0308", "r": "\u030a", "H": "\u030b", "v": "\u030c", "d": "\u0323", "c": "\u0327", "k": "\u0328",
-    "b": "\u0331", "t": "\u0361",
-}  # fmt: skip
+ACCENTS = TABLES["accents"]
 _PREFIXES, _UNITS = TABLES["prefixes"], TABLES["units"]
 _POWERS = {"squared": 2, "cubed": 3}
 _POWERS_BEFORE = {"square": 2, "cubic": 3}

@@ -23,21 +23,15 @@ _CITES = re.compile(rf"{CITED}(?:[\s,;–—-]*(?:and\s+)?{CITED})+")
 _REFS = re.compile(rf"({_R})(?:[\s,;–—-]*(?:(?:and|or|to|through|&)\s+)?(?:\(\s*\1\s*\)|\1))+")
 _ENCLOSED_REF = re.compile(rf"[(\[]\s*({_R})\s*[)\]]")
 _PARENTHESIS = re.compile(r"[(\[]([^()\[\]]{0,150})[)\]]")
+_FILLERS, _FILLER_REFERENCES, _REF_WORDS = (
+    TABLES[name].strip("\n").replace("\n", "|") for name in ("fillers", "filler_references", "reference_words")
+)
 _FILLER = re.compile(
-    r"(?:[\s.,:;~&§/–—-]|\b(?:see|but|also|e\.?g|i\.e|cf|compare|for|example|instance|and|or|in|by|from|as|of|the|therein|"
-    r"recent|reviews?|a|left|right|top|bottom|panels?|details|more|others|respectively|below|above|here|discussion|"
-    r"(?:refs?|references?|eqs?|eqns?|equations?|figs?|figures?|secs?|sect|sections?|tabs?|tables?|apps?|appendix|"
-    r"appendices|chapters?|algorithms?|alg|theorems?|lemmas?|pp?|pages?)\b(?:[.\s~]*\d[\d.–-]*)?)(?!\w))*+",
+    rf"(?:[\s.,:;~&§/–—-]|\b(?:{_FILLERS}|"
+    rf"(?:{_FILLER_REFERENCES})\b(?:[.\s~]*\d[\d.–-]*)?)(?!\w))*+",
     re.IGNORECASE,
 )
-_REF_WORD = re.compile(
-    r"(?:eq|eqs|eqn|eqns|equations?|fig|figs|figures?|sec|secs|sect|sects|sections?|subsections?|tab|tabs|tables?|app|apps|"
-    r"appendix|appendices|alg|algs|algorithms?|thm|theorems?|lemmas?|lem|propositions?|prop|corollary|corollaries|definitions?|"
-    r"def|remarks?|examples?|assumptions?|conjectures?|claims?|chapters?|chap|panels?|schemes?|steps?|parts?|items?|lines?|"
-    r"cases?|problems?|conditions?|properties|property|expressions?|formulae?|relations?|systems?|models?|footnotes?|note|"
-    r"listings?|boxe?s?|ref|refs|constraints?|inequality|inequalities)\.?",
-    re.IGNORECASE,
-)
+_REF_WORD = re.compile(rf"(?:{_REF_WORDS})\.?", re.IGNORECASE)
 _WORD_BEFORE = re.compile(r"(?<![\w§])(?:[A-Za-z]{1,14}\.?|§§?)$")
 _PAGES = re.compile(rf",?\s*(?:\bstarting\s)?\s*\b(?:on\s)?(?:pages?|pp?\.)\s*{PAGE}|\s*{PAGE}")
 _BIBITEM = re.compile(r"\\bibitem\s*\[((?:[^\[\]]|\[[^\[\]]{0,200}\]){1,600})\]\s*\{([^{}]{1,100})\}")

@@ -63,18 +63,13 @@ def _reference(paper: Citing, command: str, label: str) -> str:
 
 
 def _acronym_in_text(paper: Citing, command: str, label: str) -> str:
-    return paper.acronyms.get(label.strip(), label.strip()) + (
-        "s" if command in ("glspl", "Glspl", "acp", "acsp") else ""
-    )
+    plural = "s" if command in ("glspl", "Glspl", "acp", "acsp") else ""
+    return paper.acronyms.get(label.strip(), label.strip()) + plural
 
 
 def _doi(paper: Citing, command: str, doi: str) -> str:
     paper.doi = paper.doi or as_doi(doi.translate(UNSHIELD))
     return ""
-
-
-def _script(paper: Citing, command: str, text: str) -> str:
-    return script(text, raised=command != "textsubscript")
 
 
 def _ensuremath(paper: Citing, command: str, pos: int, out: list[str]) -> int:
@@ -123,10 +118,6 @@ def _abbreviation(paper: Citing, command: str, pos: int, out: list[str]) -> int:
     return _xspace(paper, command, pos, out)
 
 
-def _letter_accent(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    return paper.accent(command, pos, out)
-
-
 WORDS: dict[str, Handler] = {
     **dict.fromkeys((*CITES, *TEXTUAL_CITES, "citepalias"), _taking(1, _citation, "soo")),
     **dict.fromkeys((*REFERENCES, "pageref"), _taking(1, _reference, "soo")),
@@ -136,8 +127,11 @@ WORDS: dict[str, Handler] = {
     **dict.fromkeys(_OF_ONE, _taking(1, _quantity, "o")),
     **dict.fromkeys(_OF_TWO, _taking(2, _quantity, "o")),
     **dict.fromkeys(_OF_THREE, _taking(3, _quantity, "o")),
-    **dict.fromkeys(("textsuperscript", "textsubscript"), _taking(1, _script, as_text=True)),
-    **dict.fromkeys((mark for mark in notation.ACCENTS if mark.isalpha()), _letter_accent),
+    **dict.fromkeys(
+        ("textsuperscript", "textsubscript"),
+        _taking(1, lambda _, command, text: script(text, raised=command == "textsuperscript"), as_text=True),
+    ),
+    **dict.fromkeys((mark for mark in notation.ACCENTS if mark.isalpha()), Citing.accent),
     **dict.fromkeys(notation.ABBREVIATIONS, _abbreviation),
     "ensuremath": _ensuremath,
     "texorpdfstring": _taking(2, lambda _, __, for_tex, ___: for_tex, as_text=True),

@@ -6,37 +6,19 @@ all are capitalised, numbers, links, or among the words that notices are made of
 
 import re
 
-from nsllm_lite.corpus.texts.words import WORDS
+from nsllm_lite.corpus.texts.words import PATTERNS, WORDS
 
 WINDOW_CHARS = 700  # the longest notice met, a licence in full, has about 500
 MAX_KEYWORD_WORDS = 6
 
-_LABEL = re.compile(
-    r"\s*(?:(?:[Aa]bstract|ABSTRACT|[Ss]ummary|SUMMARY)\s*(?::|\.(?=\s)|[—–]|-(?=\s|[A-Z])|\n)\s*"
-    r"|(?:ABSTRACT|SUMMARY)\s+(?=[A-Z][a-z]|[AI]\s)"
-    r"|Abstract\s+(?=(?:Aims?|Backgrounds?|Objectives?|Purpose|Introduction|Motivation|Context|Methods?|Importance|"
-    r"The|This|These|We|Our|In|A|An|It|As|For|To|There|Here|Although|While|Recent|Recently|Many|Most)\b)"
-    # "Abstract Rheumatoid arthritis is", but not the names that begin so: "Abstract Interpretation is".
-    r"|Abstract\s+(?!Algebra|Argument|Cauchy|Class|Concept|Data|Domain|Harmonic|Interpret|Machine|Meaning|Model|Reason|"
-    r"Simplicial|State|Syntax|Thinking|Type|Visual|Wiener)(?=[A-Z][a-z]+ [a-z]))"
-)
+_LABEL = re.compile(rf"\s*(?:{PATTERNS['label']})")
 # In small letters; without one of them there is nothing to cut.
 _HINTS = ("©", "(c)", "copyright", "reserved", "published ", "licen", "open access", "database record", "truncated")
 _HINTS += ("keyword", "key word", "index terms")
-_START = re.compile(
-    r"(?:Crown )?(?:©|\([cC]\)(?=[\s\d])|\[?(?:[Cc]opyright\]|Copyright\b|COPYRIGHT\b))|\((?=©|\([cC]\)|Copyright)"
-    r"|(?:19|20)\d\d (?:Published by|Elsevier\b)|Published (?:by|online|in|here|\d{4})\b|Production and hosting by"
-    r"|All rights reserved|Licensee\b|Open [Aa]ccess|This is an [Oo]pen [Aa]ccess (?:article|paper)"
-    r"|(?:This|The) (?:article|work|paper|manuscript) is (?:protected|licensed|distributed|published|an open)"
-    r"|\(?Psyc(?:INFO|Info|ARTICLES) Database Record|\(?ABSTRACT TRUNCATED|\(?Abstract [Tt]runcated"
-)
+_START = re.compile(PATTERNS["notice"])
 _LINK = re.compile(r".*(?:://|@)|www\.|doi:|10\.\d{4,9}/")
 _SMALL_WORD = re.compile(r"(?<![\w.])[^\W\d_A-Z][\w.-]*")
-_OWNER = re.compile(
-    r"(?:19|20)\d\d|Elsevier|Wiley|Springer|Society|Author|Press\b|Publish|Ltd|Inc\b|B\.V\.|GmbH|Verlag|IEEE|ACM\b|AACR|"
-    r"Association|Institut|Universit|Foundation|Academy|AIP\b|Limited|LLC|College|Board|[Rr]ights|MDPI|Karger|BMJ|RSNA|"
-    r"Group\b|Crown|Company|Corporation|Macmillan|Baishideng|CC BY"
-)
+_OWNER = re.compile(PATTERNS["owner"])
 _REFERENCE = re.compile(  # "Cancer Res; 78(5); 1214-24." between the last sentence and the notice
     r"(?<=[.!?])\s+\(?[A-Z][\w&]*\.?(?: (?:\(?[A-Z][\w&]*\)?\.?,?|of|and|in|the|for|Part)){0,8}[ ;:,.]*"
     r"(?:(?:19|20)\d\d|\d{1,4}\s*[;:(])[\d\s;:,.()–-]{0,40}(?:[A-Z]?\d{1,6}(?:[–-][A-Z]?\d{1,6})?)?[.)]*$"

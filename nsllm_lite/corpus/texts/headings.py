@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nsllm_lite.corpus.texts.words import word_sets
+from nsllm_lite.corpus.texts.words import PATTERNS, word_sets
 from nsllm_lite.formats.documents import Section
 
 _TABLES = word_sets("headings.toml")
@@ -25,33 +25,11 @@ OPENING = OTHER - _TABLES["not_opening"]
 _NAMES = METHODS | RESULTS | BESIDE
 _HINTING_BESIDE = HINTING_ALONE | BESIDE | JOINING
 _OTHER_JOINED = OTHER | JOINING
-# Holding one of these, a section is not experimental even below Methods.
-NEVER = re.compile(
-    r"^(acknowledge?ments?|funding|financial (support|disclosure)|declarations?|disclosures?|abbreviations|references|"
-    r"bibliography|supporting information|supplements?|(research )?ethic(s|al)|consent (to|for) publication|"
-    r"highlights|nomenclature|(author|reporting) summary|lead contact|broader impacts?|role of (the )?fund\w*|"
-    r"notes and references|list of (symbols|figures|tables)|related works?|pre publication history|"
-    r"biograph(y|ies)|danksagung|interessenkonflikte?|remerciements|agradecim[ei]+ntos)\b|"
-    r"\b((competing|conflicting|conflicts? of) interests?|acknowledge?ments?|supplementa(ry|l)|"
-    r"(data|code|materials?|software|resource) (and (data|code|materials?) )?(availability|sharing)|"
-    r"availability of (data|code|materials?|software|supporting)|additional (information|files?)|related works?$|"
-    r"relation(ship)? to (previous|prior|other|earlier) work|authors? (s )?(contributions?|information)|"
-    r"contributions? of authors?|contribution statement|accession numbers?|"
-    r"(proofs?|derivations?) (of|for) (?!concept|principle))"
+NEVER = re.compile(rf"^({PATTERNS['never_first']})\b|\b({PATTERNS['never']})")
+EASTERN_RESULTS, EASTERN_OTHER, EASTERN_METHODS, KINDS, OTHER_KINDS = (
+    re.compile(PATTERNS[name])
+    for name in ("eastern_results", "eastern_other", "eastern_methods", "kinds", "other_kinds")
 )
-# Chinese and Japanese have no spaces: these are looked for anywhere in a heading.
-EASTERN_RESULTS = re.compile("[结結]果[与與和及・]")
-EASTERN_OTHER = re.compile(
-    "引言|[绪緒][论論言]|前言|背景|[讨討][论論]|考察|[结結][论論]|[总總][结結]|小结|展望|まとめ|はじめに|おわりに|致[谢謝]|謝辞|"
-    "参考文献|參考文獻|附[录錄]|付録|相关工作|[综綜]述|利益[冲衝]突|作者[贡貢][献獻]|可用性|基金|[声聲]明"
-)
-EASTERN_METHODS = re.compile(
-    "方法|手法|材料|[资資]料|[实實]?[试試][验驗]|[实實][验驗]|実験|[结結]果|[测測][试試量定]|[数數][据據]|データ|[仪儀]器|[样樣]品|"
-    "病例|症例|研究[对對]象|评估|評価"
-)
-# The source's own label (JATS sec-type: one value, or several with bars between).
-KINDS = re.compile(r"method|(?<!supplementary-)material|result|subject|case|procedure|measurement|experiment")
-OTHER_KINDS = re.compile(r"intro|background|discussion|conclusion|supplement|acknowledg|appendix|reference|availab")
 
 _TAKEN_OUT = re.compile(r"\{\{[^{}]*\}\}|\$[^$]*\$")  # formulas, and where a source took something out
 _ROMAN = re.compile(r"\s*[IVX]{1,6}[.):]?\s+(?=\S)")

@@ -94,21 +94,42 @@ def _replacement(tag: re.Match, paired: set[str]) -> str:
 
 def _resolve_formulas(text: str) -> str:
     """Complete elements of formulas as `files.elements` writes them; of others only the tags are removed, later."""
-    parts, start, search_from = [], 0, 0
-    unclosed: set[str] = set()
-    while found := _FORMULA.search(text, search_from):
+
+    def resolve(found: re.Match, whole: str) -> str | None:
+        element = next(iter_elements(io.StringIO(whole), (found[1],)), "")
+        return formula(element) if isinstance(element, etree._Element) else None
+
+    return _rewrite(text, _FORMULA, lambda found: f"</{found[1]}>", resolve)
+
+
+def _rewrite(
+    text: str,
+    opening: re.Pattern,
+    closing_of: Callable[[re.Match], str],
+    inside: Callable[[re.Match, str], str | None],
+    outside: Callable[[str], str] = str,
+) -> str:
+    """The text with what is between delimiters, these included, rewritten by `inside`, and the rest by `outside`.
+
+    An opening delimiter that is never closed opens nothing, nor does one without a closing one ("") or for which
+    `inside` gives None.
+    """
+    parts: list[str] = []
+    start = search_from = 0
+    unclosed = {""}
+    while found := opening.search(text, search_from):
         search_from = found.end()
-        name = found[1]
-        end = -1 if name in unclosed else text.find(f"</{name}>", found.end())
+        closing = closing_of(found)
+        end = -1 if closing in unclosed else text.find(closing, search_from)
         if end < 0:
-            unclosed.add(name)
+            unclosed.add(closing)
             continue
-        end += len(name) + 3
-        element = next(iter_elements(io.StringIO(text[found.start() : end]), (name,)), "")
-        if isinstance(element, etree._Element):
-            parts += [text[start : found.start()], formula(element)]
+        end += len(closing)
+        written = inside(found, text[found.start() : end])
+        if written is not None:
+            parts += [outside(text[start : found.start()]), written]
             start = search_from = end
-    return "".join((*parts, text[start:]))
+    return "".join((*parts, outside(text[start:])))
 
 
 # -------------------------------------------------------------------------------------------------- LaTeX accents
@@ -151,7 +172,7 @@ _ESCAPED_QUOTE = {mark: re.compile(rf"\\{mark}(?![A-Za-z{{\\])") for mark in "'\
 _OPENING = re.compile(
     r"\\\\|\\\$|\$\$?|\\[(\[]|\\begin\{(equation|align|eqnarray|math|displaymath|gather|multline)(\*?)\}"
 )
-_CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
+_CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]", r"\\": "", r"\$": ""}
 
 
 def resolve_accents(text: str) -> str:
@@ -159,26 +180,13 @@ def resolve_accents(text: str) -> str:
     if not _MAY_BE_ACCENT.search(text):
         return text
     quoted = "".join(mark for mark, pattern in _ESCAPED_QUOTE.items() if pattern.search(text))
-    return _outside_maths(text, lambda part: _ACCENT.sub(lambda m: _accent(m, quoted), part))
-
-
-def _outside_maths(text: str, rewrite: Callable[[str], str]) -> str:
-    """`rewrite` applied to what lies between formulas; a delimiter that is never closed opens none."""
-    parts, start, search_from = [], 0, 0
-    unclosed: set[str] = set()
-    while found := _OPENING.search(text, search_from):
-        search_from = found.end()
-        if found[0] in ("\\\\", r"\$"):
-            continue
-        closing = f"\\end{{{found[1]}{found[2]}}}" if found[1] else _CLOSING[found[0]]
-        end = -1 if closing in unclosed else text.find(closing, search_from)
-        if end < 0:
-            unclosed.add(closing)
-            continue
-        end += len(closing)
-        parts += [rewrite(text[start : found.start()]), text[found.start() : end]]
-        start = search_from = end
-    return "".join((*parts, rewrite(text[start:])))
+    return _rewrite(
+        text,
+        _OPENING,
+        lambda found: f"\\end{{{found[1]}{found[2]}}}" if found[1] else _CLOSING[found[0]],
+        inside=lambda _, maths: maths,
+        outside=lambda part: _ACCENT.sub(lambda m: _accent(m, quoted), part),
+    )
 
 
 def _accent(found: re.Match, quoted: str) -> str:

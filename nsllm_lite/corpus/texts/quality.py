@@ -8,7 +8,9 @@ table A1, loosened for texts of 100 words, where a mathematician's abstract repe
 import re
 import string
 
+from nsllm_lite.corpus.dedup import words_of
 from nsllm_lite.corpus.texts.clean import LOST
+from nsllm_lite.corpus.texts.words import PATTERNS
 from nsllm_lite.formats.documents import Document
 
 BODY_CHARS = 20_000  # enough to recognise a table, a listing or a list of names
@@ -24,45 +26,11 @@ MAX_REPEATED_LINE_SHARE = 0.3  # Gopher's limit
 NOTICE_CHARS = 400  # a notice of withdrawal is short; a long abstract may study retracted papers
 
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
-_NO_TITLE = re.compile(
-    r"\W*+(not available|title (unknown|not available)|no title( available)?|untitled|n/?a)?\W*+", re.I
-)
-_WITHDRAWN_TITLE = re.compile(
-    r"\W*+(withdrawn?|retracted)(\W*$|( (article|paper|submission|manuscript|preprint))?\s*[:\]–—-])|"
-    r"\W*+retraction( note| notice| statement)?(\s*:|\W*$| to\s*:| to [\"“‘'])|"
-    r"\W*+(notice of (retraction|withdrawal)|withdrawal( notice)?\s*:|(editorial )?expression of concern\b)|"
-    r".{0,25}\b(paper|article|submission|manuscript|preprint|work)\b.{0,25}\b(withdrawn|retracted)\b",
-    re.IGNORECASE,
-)
-_WITHDRAWN_ABSTRACT = re.compile(
-    r"\b(paper|article|submission|manuscript|preprint|work)\b.{0,40}\b(withdrawn|retracted)\b|^\W*(withdrawn?|retracted)\b",
-    re.IGNORECASE,
-)
-# Notices and parts of an issue. "Index" is one, "Index theorems" is a paper; so the ambiguous must be the whole title.
-_NOT_RESEARCH = re.compile(
-    r"\W*+(?:"
-    r"(?:erratum|errata|corrigendum|corrigenda|(?:author'?s?’?s?|publisher'?s?’?s?) corrections?)\b"
-    r"|corrections?(?: to)?(?:\s*:|\W*$| to [\"“‘'`])"
-    r"|(?:the )?authors?['’]?s?['’]? (?:reply|response)\b|(?:in )?reply\W*$|response\W*$"
-    r"|(?:reply|response) to (?:the )?(?:letters?|editor)\b|letters? to the editors?\W*$"
-    r"|(?:guest |invited )?editorial(?:\s*[:–—]|\W*$| - | board\b| comment\b)|editors?['’]?s?['’]? (?:note|choice)\b"
-    r"|from the editors?\b|(?:front|back) (?:matter|cover)\b|table of contents\b|contents\W*$|masthead\W*$|cover\W*$"
-    r"|(?:(?:author|subject|keyword|volume|name)s? )?index(?:es)?(?: (?:to|of|for) volume.*)?\W*$|title page\W*$"
-    r"|preface\W*$|foreword\W*$|in this issue\b|issue (?:information|highlights)\b|(?:book|media) reviews?(?:\s*:|\W*$)"
-    r"|obituary\b|in memoriam\b|announcements?\W*$|news\W*$|calendar\W*$|call for (?:papers|abstracts)\b|abstracts\W*$"
-    r"|acknowledge?ments?(?: (?:to|of) (?:our )?(?:reviewers|referees))?\W*$|list of (?:reviewers|participants)\b"
-    r"|(?:instructions|information|guidelines) (?:for|to) (?:authors|contributors)\b|correspondence\W*$"
-    r")",
-    re.IGNORECASE,
-)
-_PLACEHOLDER = re.compile(
-    r"\W*+(?:(?:no|without|missing) (?:abstract|summary)(?: (?:is )?(?:available|provided|given|present))?"
-    r"|(?:the )?(?:abstract|summary)(?: (?:is )?(?:not|un) ?(?:available|provided|given))?"
-    r"|abstract (?:is )?(?:missing|unavailable|pending)|not (?:available|applicable|provided)|unavailable|n/?a|none|nil"
-    r"|null|nan|tba|tbd|to be (?:announced|added)|see (?:the )?(?:full )?(?:text|paper|article|pdf)|figure: see text"
-    r"|this article has no abstract|there is no abstract(?: for this (?:article|paper))?|lorem ipsum\b.*)\W*",
-    re.IGNORECASE | re.DOTALL,
-)
+_NO_TITLE = re.compile(rf"\W*+({PATTERNS['no_title']})?\W*+", re.IGNORECASE)
+_WITHDRAWN_TITLE = re.compile(PATTERNS["withdrawn_title"], re.IGNORECASE)
+_WITHDRAWN_ABSTRACT = re.compile(PATTERNS["withdrawn_abstract"], re.IGNORECASE)
+_NOT_RESEARCH = re.compile(rf"\W*+(?:{PATTERNS['not_research']})", re.IGNORECASE)
+_PLACEHOLDER = re.compile(rf"\W*+(?:{PATTERNS['placeholder']})\W*", re.IGNORECASE | re.DOTALL)
 _UPPER, _LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
 
 
@@ -95,13 +63,9 @@ def _reason_of_paper(document: Document) -> str:
     if not document.sections and abstract:
         if _PLACEHOLDER.fullmatch(abstract):
             return "placeholder"
-        if len(abstract) < 2 * len(title) and _words(abstract) == _words(title):
+        if len(abstract) < 2 * len(title) and words_of(abstract) == words_of(title):
             return "title_is_abstract"
     return ""
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
 
 
 def _reason_of_body(body: str, words: list[str]) -> str:

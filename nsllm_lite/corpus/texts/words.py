@@ -1,13 +1,18 @@
-"""The tables of words.toml and headings.toml, as sets."""
+"""The tables of this folder's TOML files: words as sets, and patterns."""
 
 import tomllib
 from importlib import resources
 
 
+def _tables(name: str) -> dict[str, str]:
+    return tomllib.loads(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
+
+
 def word_sets(name: str) -> dict[str, frozenset[str]]:
-    """The tables of a file of this folder, each a text of words with white space between."""
-    content = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    return {table: frozenset(words.split()) for table, words in tomllib.loads(content).items()}
+    """The tables of a file, each a text of words with white space between."""
+    return {table: frozenset(words.split()) for table, words in _tables(name).items()}
 
 
 WORDS = word_sets("words.toml")
+PATTERNS = {table: lines.strip("\n").replace("\n", "|") for table, lines in _tables("patterns.toml").items()}
+"""Regular expressions: the lines of a table are its alternatives."""

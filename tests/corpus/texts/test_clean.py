@@ -38,15 +38,6 @@ def test_labels_and_notices_are_cut_from_abstracts_alone():
     assert clean_text(text) == clean_line(text) == text
 
 
-def test_long_notices_are_cut_and_long_keyword_lists():
-    licence = "This is an open access article distributed under the terms of the Creative Commons Attribution License, "
-    licence += "which permits unrestricted use, distribution, and reproduction in any medium, provided the original "
-    licence += "author and source are credited."
-    keywords = "Keywords: " + "; ".join(f"tin of kind {n}" for n in range(30))
-    assert clean_abstract(f"Tin grows. © 2020 A. Smith et al. {licence}") == "Tin grows."
-    assert clean_abstract(f"Tin grows.\n{keywords}") == "Tin grows."
-
-
 def test_every_field_is_cleaned():
     document = clean_document(
         replace(

@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from nsllm_lite.corpus.texts import render
 from nsllm_lite.corpus.texts.render import COLUMNS, RENDER, texts_of
@@ -35,47 +34,6 @@ def test_phase_2_is_title_and_experimental_sections_under_their_headings():
     assert render.phase2_text(PAPER, 500) == ("", "too_short")
     only = replace(PAPER, sections=(PAPER.sections[0], Section("Why frost matters", "It does.")))
     assert render.phase2_text(only, 5) == ("", "no_experimental_section")
-
-
-@pytest.mark.parametrize(
-    ("heading", "kind", "expected"),
-    [
-        ("Methods", "", True),
-        ("STAR Methods", "", True),
-        ("Patients and methods", "", True),
-        ("3. Results and Discussion", "", True),
-        ("Results/Discussion", "conclusions", True),
-        ("IV. Experimental set-up", "", True),
-        ("Experimental", "", True),
-        ("Measurement procedures", "", True),
-        ("Evaluation", "", True),
-        ("Data collection", "", True),
-        ("Sample preparation", "", True),
-        ("What we did", "materials|methods", True),
-        ("What we did", "", False),
-        ("Introduction", "", False),
-        ("Introduction to the method", "", False),
-        ("Discussion of the results", "", False),
-        ("Supplementary materials", "", False),
-        ("Availability of data and materials", "", False),
-        ("Acknowledgements", "", False),
-        ("Hypermethods", "", False),
-    ],
-)
-def test_headings(heading, kind, expected):
-    document = replace(PAPER, sections=(Section(heading, "Text.", kind=kind),))
-    assert bool(render.experimental_sections(document)) is expected
-
-
-def test_sections_with_names_of_their_own_join_where_results_are_named():
-    own = (
-        Section("Our approach", "We wait."),
-        Section("Related work", "Many."),
-        Section("5 Experiments", "We waited."),
-    )
-    chosen = render.experimental_sections(replace(PAPER, sections=own))
-    assert [s.heading for s in chosen] == ["Our approach", "5 Experiments"]
-    assert render.experimental_sections(replace(PAPER, sections=own[:2])) == []
 
 
 def test_general_text_stands_under_its_title():
