@@ -5,18 +5,16 @@ A seed named found-* once broke a promise; the others are whole files, all writt
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from tests.faults import fuzz_cli, fuzz_corpus, fuzz_files, fuzz_guard
-from tests.faults.fuzz_mutate import mutate, smallest
-from tests.faults.fuzz_target import SEEDS, seeds_of
+from bench.fuzz import corpus, guard, run
+from bench.fuzz.mutate import mutate, smallest
+from bench.fuzz.target import SEEDS, Target, seeds_of
 
-FUZZ = Path(__file__).with_name("fuzz.py")
-TARGETS = {**fuzz_corpus.TARGETS, **fuzz_files.TARGETS, **fuzz_cli.TARGETS}
+TARGETS = run.everything()
 LEAST_INPUTS = 200_000
 SLOW_TO_REPLAY = ("builds", "command line")  # half a second an input
 
@@ -27,7 +25,8 @@ def never_ends():
 
 
 def call(*words: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, FUZZ, *map(str, words)], capture_output=True, text=True)
+    command = [*run.COMMAND, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=SEEDS.parents[2])
 
 
 def test_each_target_has_seeds_and_each_seed_a_target():
@@ -40,10 +39,10 @@ def test_no_seed_breaks_a_promise(tmp_path, name):
     target = TARGETS[name]
     seeds = seeds_of(target)
     for content in seeds.values():
-        with fuzz_guard.guarded(tmp_path):
+        with guard.guarded(tmp_path):
             target.check(content, tmp_path)
     for number in range(4):
-        with fuzz_guard.guarded(tmp_path):
+        with guard.guarded(tmp_path):
             target.check(mutate(Random(f"fast/{name}/{number}"), list(seeds.values())), tmp_path)
 
 
@@ -51,7 +50,7 @@ def test_no_words_that_were_found_break_the_command_line(tmp_path):
     target = TARGETS["command line"]
     for name, content in seeds_of(target).items():
         if name.startswith(("found", "quick")):
-            with fuzz_guard.guarded(tmp_path):
+            with guard.guarded(tmp_path):
                 target.check(content, tmp_path)
 
 
@@ -62,7 +61,7 @@ def test_a_build_of_all_seeds_accounts_for_each(tmp_path):
         for name, target in TARGETS.items() if name.startswith("read ") for seed, content in seeds_of(target).items()
     }  # fmt: skip
     damaged = {f"damaged-{name}": mutate(Random(name), [content]) for name, content in files.items()}
-    fuzz_corpus.account(files | damaged, tmp_path)
+    corpus.account(files | damaged, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +74,10 @@ def test_a_build_of_all_seeds_accounts_for_each(tmp_path):
     ],
 )
 def test_the_guard_sees_what_no_input_may_do(tmp_path, monkeypatch, act, message):
-    monkeypatch.setattr(fuzz_guard, "CPU_SECONDS", 0.2)
+    monkeypatch.setattr(guard, "CPU_SECONDS", 0.2)
     folder = tmp_path / "own"
     folder.mkdir()
-    with pytest.raises(fuzz_guard.Broken, match=message), fuzz_guard.guarded(folder):
+    with pytest.raises(guard.Broken, match=message), guard.guarded(folder):
         act(folder)
 
 
@@ -88,14 +87,13 @@ def test_an_input_is_made_small():
 
 def test_a_broken_promise_is_found_and_kept(tmp_path, monkeypatch):
     """A target that fails on a letter: the run's figures tell it, and the input is made small and kept."""
-    from tests.faults import fuzz
 
     def check(content: bytes, folder: Path) -> None:
         assert b"x" not in content
 
     (tmp_path / "own").mkdir()
-    target = fuzz.Target(check, "curves", 0)
-    line = fuzz.run_mutated("curves", target, "0", 200, 60, tmp_path / "own", tmp_path / "found")
+    target = Target(check, "curves", 0)
+    line = run.run_mutated("curves", target, "0", 200, 60, tmp_path / "own", tmp_path / "found")
     assert (line["inputs"], line["hangs"]) == (200, 0)
     assert line["crashes"] > 0
     assert [path.read_bytes() for path in (tmp_path / "found/curves").iterdir()] == [b"x"]

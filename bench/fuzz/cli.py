@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
+from bench.fuzz.files import adapter, model, rows, steps_of_a_run
+from bench.fuzz.target import SEEDS, Target, put
 from nsllm_lite import cli
 from nsllm_lite.commands.arguments import CHAIN_VERBS
-from tests.faults.fuzz_files import adapter, model, rows, steps_of_a_run
-from tests.faults.fuzz_target import SEEDS, Target, put
 
 STATUSES = (0, 2, 3)
 REAL_WORK = ("doctor", "bundled")  # minutes of it

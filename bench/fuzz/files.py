@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from bench.fuzz.target import SEEDS, Target, put
 from nsllm_lite.artifact import lineage
 from nsllm_lite.artifact.step import begin, finished, read_manifest
 from nsllm_lite.commands import show
@@ -35,7 +36,6 @@ from nsllm_lite.tasks.items import read_items
 from nsllm_lite.train import checkpoint
 from nsllm_lite.train.examples import Template, read_examples
 from nsllm_lite.train.plot import read_curve
-from tests.faults.fuzz_target import SEEDS, Target, put
 
 Files = dict[str, bytes]
 HEADER = ":header"  # after a name: the JSON header alone, whose length is written before it

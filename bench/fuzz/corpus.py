@@ -13,6 +13,8 @@ from random import Random
 
 import pyarrow.parquet as pq
 
+from bench.fuzz.mutate import mutate
+from bench.fuzz.target import Target, seeds_of
 from nsllm_lite.corpus import build, ingest, sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
@@ -22,8 +24,6 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.documents import Document, Section, read_documents
 from nsllm_lite.recipe.corpus import Corpus, Source
 from tests.corpus.small import values, write_lines
-from tests.faults.fuzz_mutate import mutate
-from tests.faults.fuzz_target import Target, seeds_of
 
 FILES_A_BUILD = 200
 PACKED = ("packed", "parquet")

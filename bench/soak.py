@@ -1,7 +1,7 @@
 """The nano chain again and again in one process: memory, open files and threads stay flat, every result is the same.
 
-    python tests/faults/soak.py --minutes 30                  the bundled sample
-    python tests/faults/soak.py --minutes 30 --data FOLDER    a folder of real files as the corpus
+    python -m bench.soak --minutes 30                  the bundled sample
+    python -m bench.soak --minutes 30 --data FOLDER    a folder of real files as the corpus
 
 A line a loop, then the slope of the resident memory over the later half, when caches are full.
 """
@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from nsllm_lite import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 MOST_MIB_A_LOOP = 5.0  # a model of nano that was kept would be 11, and a loop loads more than twenty
 DIFFER = ("times.json", "trainer_log.jsonl")  # dates and durations, nothing else
 FEW = [
@@ -123,7 +123,6 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--data", type=Path)
     args = parser.parse_args()
-    os.chdir(ROOT)
     found = verdict(soak(args.minutes, args.data))
     print(
         f"{found['loops']} loops in {found['minutes']:.1f} min; {found['mib']:.0f} MiB at the end, "
