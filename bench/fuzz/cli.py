@@ -7,9 +7,7 @@ not called.
 import contextlib
 import io
 import json
-import os
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from unittest.mock import patch
@@ -27,16 +25,10 @@ LEADS_OUTSIDE = re.compile(r"\.\.|~|(^|[^\w.-])/|\0|://")
 @cache
 def _files() -> dict[str, bytes]:
     """What the words may name: whole and damaged, in one folder."""
-    recipes = {
-        f"{path.stem.removeprefix('valid-')}.yaml": path.read_bytes() for path in (SEEDS / "recipes").glob("valid-*")
-    }
+    recipes = {path.name.removeprefix("valid-"): path.read_bytes() for path in (SEEDS / "recipes").glob("valid-*")}
     folders = {"base": model(), "adapter": adapter(), "rows": rows(), "runs": steps_of_a_run()}
-    damaged = {
-        "base": "config.json",
-        "adapter": "adapter_model.safetensors",
-        "rows": "state.json",
-        "runs": "half/run.json",
-    }
+    damaged = {"base": "config.json", "adapter": "adapter_model.safetensors", "rows": "state.json"}
+    damaged |= {"runs": "half/run.json"}
     files = {f"{folder}/{name}": content for folder, inner in folders.items() for name, content in inner.items()}
     for folder, name in damaged.items():
         inner = folders[folder] | {name: folders[folder][name][:40]}
@@ -51,7 +43,8 @@ def check_words(content: bytes, folder: Path) -> None:
     words = content.decode("utf-8", "surrogateescape").split("\n")[:12]
     words = [word for word in words if not LEADS_OUTSIDE.search(word) and not any(name in word for name in REAL_WORK)]
     out, errors = io.StringIO(), io.StringIO()
-    with _inside(put(folder / "here", _files())), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+    here = contextlib.chdir(put(folder / "here", _files()))
+    with here, contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         try:
             status = call(words)
         except SystemExit as end:
@@ -71,16 +64,6 @@ def call(words: list[str]) -> int:
         with patch.object(cli, "run_step", lambda recipe: {}):
             return cli.main(words)
     return cli.main(words)
-
-
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 TARGETS = {"command line": Target(check_words, "command_line", 200)}
