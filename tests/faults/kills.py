@@ -10,7 +10,6 @@ the part of a run that it cuts off and not the imports. A kill is one of
 before the event or, with `half`, in the midst of it: half of the bytes written, or of the file about to get its name.
 """
 
-import argparse
 import builtins
 import contextlib
 import gc
@@ -30,16 +29,13 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-VERBS = {
-    "corpus": ("nsllm_lite.corpus.build", "build"),
-    "train": ("nsllm_lite.train.cpt", "train"),
-    "sft": ("nsllm_lite.train.sft", "sft"),
-    "eval": ("nsllm_lite.evals.evaluate", "evaluate"),
-    "merge": ("nsllm_lite.merge.write_model", "merge"),
-}
+from nsllm_lite import cli
+from nsllm_lite.recipe import load as recipes
+
 HEAVY = ("bitsandbytes", "peft", "transformers.models.qwen3.modeling_qwen3")  # imported only when they are used
 TELL_TIME = ("times.json", "trainer_log.jsonl")  # the files that tell of time
 LOGS = (r"metrics\.jsonl", r"predictions/.*\.jsonl")  # grow line by line
@@ -54,11 +50,10 @@ def killed(cases: list[dict], folder: Path) -> list[dict]:
     (folder / "cases.json").write_text(json.dumps(cases))
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = {**os.environ, **one_thread, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    root = Path(__file__).parents[2]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-P", __file__, str(folder / "cases.json"), str(folder / "results.json")]
+    command = [sys.executable, "-m", "tests.faults.kills", str(folder / "cases.json"), str(folder / "results.json")]
+    where = {"cwd": Path(__file__).parents[2], "env": environment}
     with open(folder / "log.txt", "w") as log:
-        status = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
+        status = subprocess.run(command, **where, stdout=log, stderr=log, check=False).returncode
     assert status == 0, (folder / "log.txt").read_text()[-5000:]
     return json.loads((folder / "results.json").read_text())
 
@@ -86,7 +81,6 @@ class Disk:
         self.roots = (str(out), f"{out}.partial")
         self.out, self.shared, self.at = out, shared, at
         self.named, self.half, self.remembers = kill.get("named"), kill.get("half", False), not kill
-        self.names: list[str] = []
         self.named_whole: dict[str, list[dict[str, str]]] = {}  # by name, what renames gave it: files and their hashes
         self.lock = threading.RLock()
 
@@ -96,8 +90,7 @@ class Disk:
     def event(self, kind: str, path: str, halfway: Callable[[], object] | None = None) -> None:
         with self.lock:
             self.shared[EVENTS] += 1
-            self.names.append(f"{kind} {os.path.relpath(path, self.out)}")
-            wanted = self.named and re.fullmatch(self.named, self.names[-1])
+            wanted = self.named and re.fullmatch(self.named, f"{kind} {os.path.relpath(path, self.out)}")
             if wanted or self.shared[EVENTS] == self.at:
                 if self.half and halfway:
                     halfway()
@@ -138,13 +131,15 @@ class Disk:
         return opened
 
     def _plain(self, name: str, call: Callable) -> Callable:
-        def counted(path, *arguments, dir_fd=None, **options):
-            folder = f"/proc/self/fd/{dir_fd}" if dir_fd is not None else "."
-            where = f"/proc/self/fd/{path}" if isinstance(path, int) else os.path.join(os.path.realpath(folder), path)
-            where = os.path.realpath(where) if isinstance(path, int) else os.path.abspath(where)
+        def counted(path, *arguments, **options):
+            if isinstance(path, int):
+                where = os.path.realpath(f"/proc/self/fd/{path}")
+            else:
+                folder = f"/proc/self/fd/{options['dir_fd']}" if options.get("dir_fd") is not None else "."
+                where = os.path.abspath(os.path.join(os.path.realpath(folder), path))
             if self.is_inside(where):
                 self.event(name, where)
-            return call(path, *arguments, **options, **({} if dir_fd is None else {"dir_fd": dir_fd}))
+            return call(path, *arguments, **options)
 
         return counted
 
@@ -193,11 +188,8 @@ class Runs:
     """The attempts of one case."""
 
     def __init__(self, case: dict):
-        from nsllm_lite.recipe import load as recipes
-
         self.case = case
-        module, name = VERBS[case["recipe"]["kind"]]
-        self.call = getattr(importlib.import_module(module), name)
+        self.call = cli.function(cli.VERBS[case["recipe"]["kind"]])
         for module in () if case["recipe"]["kind"] == "corpus" else HEAVY:
             importlib.import_module(module)
         self.recipe = recipes.validate(case["recipe"], "recipe")
@@ -241,13 +233,11 @@ class Runs:
             disk = Disk(self.out, shared, at, kill)
             disk.watch()
             self.call(recipe)
-            pickle.dump((disk.named_whole, disk.names, list(sys.modules)), told)
+            pickle.dump((disk.named_whole, list(sys.modules)), told)
             told.flush()
             status = 0
         finally:
             if status:
-                import traceback
-
                 traceback.print_exc()
             sys.stdout.flush()
             sys.stderr.flush()
@@ -264,16 +254,15 @@ class Runs:
         deadline = time.monotonic() + 20
         while (lingering := [p for p in processes() if p[1] in self.groups]) and time.monotonic() < deadline:
             time.sleep(0.05)
-        log_lines = sum(text.count(b"\n") for text in self.logs.values())
-        return {"name": self.case["name"], "tries": tries, "lingering": len(lingering), "log_lines": log_lines,
-                "seconds": round(time.monotonic() - began, 1), "events": self.events}  # fmt: skip
+        return {"name": self.case["name"], "tries": tries, "lingering": len(lingering),
+                "log_lines": num_lines(self.logs), "seconds": round(time.monotonic() - began, 1)}  # fmt: skip
 
     def _run_undisturbed(self) -> None:
         """What it leaves; then how many events and seconds the run that is to be killed takes, with all imported."""
         self.clear()
         found = self.attempt(recipe=self.whole_recipe)
         assert found["status"] == 0, f"{self.case['name']}: the undisturbed run failed"
-        self.named_whole, self.events, modules = found["saw"]
+        self.named_whole, modules = found["saw"]
         self.whole, self.logs = contents(self.out), logs(self.out)
         for name in modules:
             with contextlib.suppress(Exception):
@@ -297,8 +286,8 @@ class Runs:
                 found = self.attempt(kill)
             if not found["was_killed"]:
                 break  # to its end, before the kill came
-            lines = sum(text.count(b"\n") for text in logs(self.out).values())
-            made.append({**kill, "is_between": found["is_between"], "left": left(self.out), "log_lines": lines})
+            seen = {"is_between": found["is_between"], "left": left(self.out), "log_lines": num_lines(logs(self.out))}
+            made.append({**kill, **seen})
             wrong += [f"{kill}: {line}" for line in self.not_whole()]
         if found["status"]:
             wrong.append(f"it did not come to its end ({found['status']})")
@@ -345,6 +334,10 @@ def logs(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in names if is_log(name)}
 
 
+def num_lines(texts: dict[str, bytes]) -> int:
+    return sum(text.count(b"\n") for text in texts.values())
+
+
 def left(out: Path) -> str:
     """What a kill left: "manifest", "weights", "files" or "nothing"."""
     partial = Path(f"{out}.partial")
@@ -368,7 +361,7 @@ def contents(out: Path) -> dict[str, str]:
             lines = [{key: value for key, value in line.items() if "time" not in key} for line in lines]
             found[name] = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
         else:
-            found[name] = "" if name in TELL_TIME else hashlib.sha256(path.read_bytes()).hexdigest()
+            found[name] = "" if path.name in TELL_TIME else hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
@@ -378,14 +371,6 @@ def differences(whole: dict[str, str], found: dict[str, str]) -> list[str]:
     return lines + [f"{name} differs" for name in sorted(whole) if name in found and whole[name] != found[name]]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("cases", type=Path)
-    parser.add_argument("results", type=Path)
-    words = parser.parse_args()
-    results = [Runs(case).do() for case in json.loads(words.cases.read_text())]
-    words.results.write_text(json.dumps(results))
-
-
 if __name__ == "__main__":
-    main()
+    of_cases, of_results = map(Path, sys.argv[1:])
+    of_results.write_text(json.dumps([Runs(case).do() for case in json.loads(of_cases.read_text())]))
