@@ -78,12 +78,6 @@ def resident_mib() -> float:
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
 
-def slope(values: list[float]) -> float:
-    """Of a line through the later half, a loop."""
-    late = values[len(values) // 2 :]
-    return float(np.polyfit(range(len(late)), late, 1)[0]) if len(late) > 1 else 0.0
-
-
 def soak(minutes: float, data: Path | None) -> list[Loop]:
     """Loops until the time is up, four times at the least."""
     end = time.monotonic() + 60 * minutes
@@ -100,22 +94,15 @@ def soak(minutes: float, data: Path | None) -> list[Loop]:
 
 
 def verdict(loops: list[Loop]) -> dict[str, float | bool]:
-    memory = [loop.resident_mib for loop in loops]
+    """Of the later half the slope of a line through the resident memory, and whether nothing else changed."""
     late = loops[len(loops) // 2 :]
-    found = {
-        "loops": len(loops),
-        "minutes": sum(loop.seconds for loop in loops) / 60,
-        "mib": memory[-1],
-        "mib_a_loop": slope(memory),
+    slope = float(np.polyfit(range(len(late)), [loop.resident_mib for loop in late], 1)[0])
+    same = {
         "same_results": len({loop.digest for loop in loops}) == 1,
         "same_files": len({loop.files for loop in late}) == 1,
         "same_threads": len({loop.threads for loop in late}) == 1,
     }
-    found["passed"] = bool(
-        found["same_results"] and found["same_files"] and found["same_threads"]
-        and found["mib_a_loop"] < MOST_MIB_A_LOOP
-    )  # fmt: skip
-    return found
+    return {"mib_a_loop": slope, **same, "passed": all(same.values()) and slope < MOST_MIB_A_LOOP}
 
 
 if __name__ == "__main__":
@@ -123,10 +110,11 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--data", type=Path)
     args = parser.parse_args()
-    found = verdict(soak(args.minutes, args.data))
+    loops = soak(args.minutes, args.data)
+    judged = verdict(loops)
     print(
-        f"{found['loops']} loops in {found['minutes']:.1f} min; {found['mib']:.0f} MiB at the end, "
-        f"{found['mib_a_loop']:+.2f} MiB a loop; same results: {found['same_results']}, open files: "
-        f"{found['same_files']}, threads: {found['same_threads']}"
+        f"{len(loops)} loops in {sum(loop.seconds for loop in loops) / 60:.1f} min; {loops[-1].resident_mib:.0f} MiB "
+        f"at the end, {judged['mib_a_loop']:+.2f} MiB a loop; same results: {judged['same_results']}, open files: "
+        f"{judged['same_files']}, threads: {judged['same_threads']}"
     )
-    sys.exit(0 if found["passed"] else 1)
+    sys.exit(0 if judged["passed"] else 1)

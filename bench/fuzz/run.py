@@ -210,11 +210,6 @@ def row(line: dict[str, Any]) -> str:
     return f"{line['target']:<18} {line['by']:<9} {counts}  {slowest}"
 
 
-def total(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    sums = {key: sum(line[key] for line in lines) for key in ("inputs", "crashes", "hangs", "seconds")}
-    return {"target": "all", "by": "", **sums, "slowest": max((line["slowest"] or 0 for line in lines), default=0)}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="TARGET")
@@ -258,7 +253,9 @@ def main() -> int:
     for line in itertools.chain(mutated, (guided_line(name, asked) for name in guided)):
         lines.append(line)
         print(row(line), flush=True)
-    print(row(total(lines)))
+    sums = {key: sum(line[key] for line in lines) for key in ("inputs", "crashes", "hangs", "seconds")}
+    slowest = max((line["slowest"] or 0 for line in lines), default=0)
+    print(row({"target": "all", "by": "", **sums, "slowest": slowest}))
     if asked.json:
         asked.json.write_text(json.dumps(lines))
     return int(any(line["crashes"] or line["hangs"] for line in lines))

@@ -38,7 +38,7 @@ from nsllm_lite.recipe import load as recipes
 
 HEAVY = ("bitsandbytes", "peft", "transformers.models.qwen3.modeling_qwen3")  # imported only when they are used
 TELL_TIME = ("times.json", "trainer_log.jsonl")  # the files that tell of time
-LOGS = (r"metrics\.jsonl", r"predictions/.*\.jsonl")  # grow line by line
+LOGS = re.compile(r"metrics\.jsonl|predictions/.*\.jsonl")  # grow line by line
 LIMIT_SECONDS = 120  # for one attempt
 EVENTS, BEGUN, ENDED = range(3)  # of the numbers that a child leaves: events, the first byte, the last rename
 
@@ -195,6 +195,7 @@ class Runs:
         self.recipe = recipes.validate(case["recipe"], "recipe")
         self.whole_recipe = recipes.validate(case.get("whole", case["recipe"]), "recipe")
         self.out = Path(self.recipe.out).absolute()
+        self.partial = Path(f"{self.out}.partial")
         for path, value in case.get("set", {}).items():
             module, _, constant = path.rpartition(".")
             setattr(importlib.import_module(module), constant, value)
@@ -214,17 +215,15 @@ class Runs:
             deadline = started + (kill["moment"] * self.seconds if "moment" in kill else LIMIT_SECONDS)
             while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
                 time.sleep(0.001)
-            is_late = not ended[0]
-            if is_late:
+            if not ended[0]:
                 os.kill(child, signal.SIGKILL)
                 ended = os.waitpid(child, 0)
-            seconds = time.monotonic() - started
+                assert "moment" in kill, f"{self.case['name']}: an attempt hangs"
+            seconds, status = time.monotonic() - started, ended[1]
             told.seek(0)
-            text = told.read()
-        assert not is_late or "moment" in kill, f"{self.case['name']}: an attempt hangs"
-        return {"was_killed": ended[1] == signal.SIGKILL, "status": ended[1], "num_events": shared[EVENTS],
-                "is_between": bool(shared[BEGUN] and not shared[ENDED]), "seconds": seconds,
-                "saw": pickle.loads(text) if ended[1] == 0 else None}  # fmt: skip
+            saw = pickle.load(told) if status == 0 else None
+        return {"was_killed": status == signal.SIGKILL, "status": status, "num_events": shared[EVENTS],
+                "is_between": bool(shared[BEGUN] and not shared[ENDED]), "seconds": seconds, "saw": saw}  # fmt: skip
 
     def _run(self, shared: memoryview, at: int, kill: dict, recipe: object, told: io.BufferedRandom) -> None:
         status = 1
@@ -244,7 +243,7 @@ class Runs:
             os._exit(status)
 
     def clear(self) -> None:
-        for path in (self.out, Path(f"{self.out}.partial")):
+        for path in (self.out, self.partial):
             shutil.rmtree(path, ignore_errors=True)
 
     def do(self) -> dict:
@@ -252,9 +251,9 @@ class Runs:
         self._run_undisturbed()
         tries = [self.one_try(kills) for kills in self.case["kills"]]
         deadline = time.monotonic() + 20
-        while (lingering := [p for p in processes() if p[1] in self.groups]) and time.monotonic() < deadline:
+        while (lingering := num_running(self.groups)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        return {"name": self.case["name"], "tries": tries, "lingering": len(lingering),
+        return {"name": self.case["name"], "tries": tries, "lingering": lingering,
                 "log_lines": num_lines(self.logs), "seconds": round(time.monotonic() - began, 1)}  # fmt: skip
 
     def _run_undisturbed(self) -> None:
@@ -293,8 +292,7 @@ class Runs:
             wrong.append(f"it did not come to its end ({found['status']})")
         else:
             wrong += differences(self.whole, contents(self.out))
-        partial = Path(f"{self.out}.partial")
-        wrong += [f"{partial.name} is left"] if partial.exists() else []
+        wrong += [f"{self.partial.name} is left"] if self.partial.exists() else []
         return {"kills": made, "wrong": wrong, "share_again": found["num_events"] / self.num_events}
 
     def not_whole(self) -> list[str]:
@@ -305,7 +303,7 @@ class Runs:
         found = []
         for name, files in self.named_whole.items():
             is_aside = name.startswith(("work/", "..")) or ".part" in name or name.endswith(".old")
-            if is_aside or is_log(name) or Path(name).name in TELL_TIME or not (self.out / name).exists():
+            if is_aside or LOGS.fullmatch(name) or Path(name).name in TELL_TIME or not (self.out / name).exists():
                 continue
             if hashes(self.out / name) not in files:
                 found.append(f"{name} is there and not whole")
@@ -315,23 +313,19 @@ class Runs:
         return found
 
 
-def processes() -> list[tuple[int, int]]:
-    """(id, group) of all that run."""
-    found = []
+def num_running(groups: list[int]) -> int:
+    """Processes of these groups."""
+    count = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _, group = path.read_text().rpartition(")")[2].split()[:3]
-            found += [(int(path.parent.name), int(group))] if state != "Z" else []
-    return found
-
-
-def is_log(name: str) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in LOGS)
+            count += state != "Z" and int(group) in groups
+    return count
 
 
 def logs(out: Path) -> dict[str, bytes]:
     names = [path.relative_to(out).as_posix() for path in out.rglob("*.jsonl")]
-    return {name: (out / name).read_bytes() for name in names if is_log(name)}
+    return {name: (out / name).read_bytes() for name in names if LOGS.fullmatch(name)}
 
 
 def num_lines(texts: dict[str, bytes]) -> int:
@@ -351,17 +345,13 @@ def left(out: Path) -> str:
 
 def contents(out: Path) -> dict[str, str]:
     """{name: hash} of all files, those that tell of time without their times, and of all folders."""
-    found = {}
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out).as_posix()
-        if path.is_dir():
-            found[name] = "folder"
-        elif path.name == "trainer_log.jsonl":
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            lines = [{key: value for key, value in line.items() if "time" not in key} for line in lines]
-            found[name] = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
-        else:
-            found[name] = "" if path.name in TELL_TIME else hashlib.sha256(path.read_bytes()).hexdigest()
+    found = hashes(out) | {str(path.relative_to(out)): "folder" for path in out.rglob("*") if path.is_dir()}
+    for name in found:
+        if Path(name).name == "trainer_log.jsonl":
+            lines = [json.loads(line) for line in (out / name).read_text().splitlines()]
+            found[name] = repr([{key: value for key, value in line.items() if "time" not in key} for line in lines])
+        elif Path(name).name in TELL_TIME:
+            found[name] = ""
     return found
 
 

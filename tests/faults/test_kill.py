@@ -4,36 +4,16 @@ After every kill all that has its final name is whole; after the re-run all file
 what tells of time. The whole chain is killed in test_signals.py.
 """
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from tests.faults import cases
 from tests.faults.kills import killed, random_kills
 from tests.faults.tell import tell
 
-# Where two steps of the writing must not come apart: a run is killed at the first, its re-run at the second, and so on.
-WINDOWS = {
-    "train": [
-        "rename checkpoints/step-000003",  # all is written under another name, which is not to be taken for it
-        "rename checkpoints/step-000003.old",
-        "unlink checkpoints/step-000003.old/.*",
-        "rename metrics.jsonl",
-        "rename checkpoints/step-000018.old",  # after the last checkpoint: no later step tidies up
-        "rename samples.md",
-        "rename manifest.json",
-        "rename adapter.old",  # the result is there, and made again
-        "rename adapter",
-        "unlink adapter.old/.*",
-    ],
-    "corpus": [
-        "write work/read/.*", "rename work/settled/.*", "rename rows/phase1/train/state.json", "rename manifest.json",
-        "rmdir work/.*",
-    ],
-    "eval": ["rename predictions/one/modes.json", "write predictions/one/.*"],
-    "merge": [
-        r"write \.\./out.partial/model-00002.*", r"unlink \.\./out.partial/progress.jsonl",
-        r"unlink \.\./out.partial/merging.json", r"rename \.",
-    ],
-}  # fmt: skip
+WINDOWS = tomllib.loads((Path(__file__).parents[1] / "data/faults/kill_windows.toml").read_text())
 TRIES = {  # of two kinds: at a write, rename or deletion, and at a moment
     "corpus": (16, 14), "corpus, two processes": (5, 10), "train": (14, 18), "sft": (7, 8), "eval": (14, 14),
     "merge": (18, 14),
