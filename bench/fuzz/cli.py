@@ -2,6 +2,8 @@
 
 Nothing is really trained or built: what the words can name are damaged files and folders, and the steps of a chain are
 not called.
+
+    python -m bench.fuzz.run "command line"
 """
 
 import contextlib

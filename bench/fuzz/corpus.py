@@ -1,4 +1,7 @@
-"""Targets of the corpus: every reader, the cleaning of every text, and whole builds against their ledger."""
+"""Targets of the corpus: every reader, the cleaning of every text, and whole builds against their ledger.
+
+python -m bench.fuzz.run builds "read latex"    other names: --list
+"""
 
 import contextlib
 import io
@@ -15,7 +18,7 @@ from random import Random
 import pyarrow.parquet as pq
 
 from bench.fuzz.mutate import mutate
-from bench.fuzz.target import Target, seeds_of
+from bench.fuzz.target import Target, put, seeds_of
 from nsllm_lite.corpus import build, ingest, sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
@@ -123,11 +126,9 @@ def check_build(content: bytes, folder: Path) -> None:
 
 def account(files: dict[str, bytes], folder: Path) -> None:
     """Builds a corpus of `files`, and compares its ledger with what the readers give file by file."""
-    shutil.rmtree(folder / "papers", ignore_errors=True)
-    shutil.rmtree(folder / "out", ignore_errors=True)
-    (folder / "papers").mkdir()
-    for name, content in files.items():
-        (folder / "papers" / name).write_bytes(content)
+    for name in ("papers", "out"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    put(folder / "papers", files)
     write_lines(folder / "general.jsonl", [{"text": prose(n)} for n in range(8)])
     fuzzed = {"name": "fuzzed", "path": str(folder / "papers")}
     own = [fuzzed, {"name": "own", "path": "bundled:papers"}]

@@ -2,6 +2,8 @@
 
 An input of a target of folders is a line with a file's name, and that file's content: the folder is whole but for it.
 What may be raised is ValueError alone (and RuntimeError where the verb says so): what a user reads in one line.
+
+    python -m bench.fuzz.run recipes adapters    other names: --list
 """
 
 import contextlib

@@ -58,10 +58,6 @@ def broken_by(target: Target, content: bytes, folder: Path) -> BaseException | N
     return None
 
 
-def is_hang(error: BaseException) -> bool:
-    return isinstance(error, Broken) and error.hangs
-
-
 def place_of(error: BaseException) -> str:
     """Where it was raised: of equal places one input is kept."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "nsllm_lite" in frame.filename]
@@ -85,10 +81,11 @@ def run_mutated(name: str, target: Target, seed: str, runs: int, seconds: float,
         slowest = max(slowest, (time.process_time() - begun) * (count >= len(seeds)))  # the seeds also import
         count += 1
         if error:
-            hangs += is_hang(error)
+            is_hang = isinstance(error, Broken) and error.hangs
+            hangs += is_hang
             broken[place := place_of(error)] += 1
             if broken[place] == 1:
-                if not is_hang(error):
+                if not is_hang:
                     content = smallest(content, lambda c, place=place: _breaks(target, c, folder, place))
                 keep(found, target, content)
                 print(f"{name}: {place}: {str(error)[:300]}", file=sys.stderr, flush=True)
