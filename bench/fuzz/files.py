@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+import matplotlib.figure  # noqa: F401 (makes its cache folder now, and not while an input is watched)
 import numpy as np
 import torch
 from safetensors.torch import save
