@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.conftest import ROW_TOKENS, pico_values
 from tests.corpus.small import make_papers, values
 from tests.evals.conftest import make_talker
-from tests.merge.make import make_adapter, make_base
+from tests.merge.make import make_adapter, make_base, make_recipe
 from tests.train.test_cpt import SAMPLED
 from tests.train.test_sft import make_home, sft_values
 
@@ -51,11 +51,9 @@ def evaluation(folder: Path, pico: Path) -> dict:
 def merge(folder: Path, pico: Path) -> dict:
     """Several shards, many slices, and a line of progress after every few of them."""
     base = make_base(folder / "base")
-    recipe = {
-        "kind": "merge", "base": str(base), "adapter": str(make_adapter(base, folder / "adapter")),
-        "out": str(folder / "out"), "base_weights": "dequantized", "double_quantisation": True,
-        "then_requantize": True, "shard_bytes": 60_000,
-    }  # fmt: skip
+    adapter = make_adapter(base, folder / "adapter")
+    nf4 = {"base_weights": "dequantized", "double_quantisation": True, "then_requantize": True}
+    recipe = make_recipe(base, adapter, folder / "out", shard_bytes=60_000, **nf4).model_dump(exclude_none=True)
     small = {"nsllm_lite.formats.weights.SLICE_BYTES": 4096, "nsllm_lite.merge.write.SLICE_BYTES": 4096}
     return {"recipe": recipe, "set": {**small, "nsllm_lite.merge.write.SYNC_BYTES": 20_000}}
 

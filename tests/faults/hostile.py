@@ -2,30 +2,52 @@
 
 import io
 import json
-import os
 import pickle
 import shutil
-import zipfile
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from nsllm_lite.models.engines import open_engine
+from nsllm_lite.models.loading import load_base
+from nsllm_lite.recipe.evals import EvalExecution
 from tests.conftest import pico_values
+from tests.corpus.test_archives import zip_of
 from tests.merge.make import edit_json, make_adapter, make_base
 
 RAN = []  # what a pickle or a template has had called
 SECRET = "xyzzy-secret-7481"
 
 
+@contextmanager
+def ends_within(seconds: float):
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < seconds
+
+
 def ran(*words):
     RAN.append(words)
 
 
+CODE = "import os\nos.mkdir(os.environ['MARKER'])\nclass Evil: pass\n"
+
+
 class Evil:
     def __reduce__(self):
-        return os.mkdir, (os.environ["MARKER"],)
+        return exec, (CODE,)
+
+
+EVIL = {"model.norm.weight": Evil()}
+PICKLED = pickle.dumps(EVIL)
+ZIPPED = zip_of({"data.pkl": PICKLED})
+buffer = io.BytesIO()
+torch.save(EVIL, buffer)
+TORCH_FILE = buffer.getvalue()
 
 
 @pytest.fixture(autouse=True)
@@ -40,24 +62,10 @@ def marker(tmp_path, monkeypatch):
     assert not RAN
 
 
-def pickled() -> bytes:
-    return pickle.dumps({"model.norm.weight": Evil()})
-
-
-def torch_file() -> bytes:
-    buffer = io.BytesIO()
-    torch.save({"model.norm.weight": Evil()}, buffer)
-    return buffer.getvalue()
-
-
-def zipped() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("data.pkl", pickled())
-    return buffer.getvalue()
-
-
-CODE = "import os\nos.mkdir(os.environ['MARKER'])\nclass Evil: pass\n"
+@pytest.fixture
+def spoilt(pico, tmp_path) -> Path:
+    """A base that can be trained on and run, to spoil."""
+    return Path(shutil.copytree(pico / "base", tmp_path / "spoilt"))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +85,20 @@ def merge_words(base, adapter, out):
     return ["merge", "--base", str(base), "--adapter", str(adapter), "--out", str(out)]
 
 
+def eval_words(base, tmp_path):
+    return ["eval", str(base), "--out", str(tmp_path / "eval"), "--tasks", "bundled"]
+
+
+def load_plain(base):
+    return load_base(base, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
+
+
+def logits_are_finite(folder) -> bool:
+    """Of a model or an adapter, opened as for scores."""
+    engine = open_engine(str(folder), device="cpu", how=EvalExecution())
+    return bool(engine.model(input_ids=torch.tensor([[1, 2]])).logits.isfinite().all())
+
+
 def train_words(pico, base, tmp_path, **changes):
     path = tmp_path / "train.yaml"
     path.write_text(yaml.safe_dump({**pico_values(pico, tmp_path / "run"), "model": str(base), **changes}))
@@ -89,8 +111,9 @@ PICKLES += ("tokenizer.pkl", "scaler.pt", "tf_model.h5", "consolidated.00.pth", 
 
 
 def litter(folder):
-    for name in PICKLES:
-        (folder / name).write_bytes(torch_file() if name.endswith((".bin", ".pt", ".pth")) else pickled())
+    for place in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        for name in PICKLES:
+            (place / name).write_bytes(TORCH_FILE if name.endswith((".bin", ".pt", ".pth")) else PICKLED)
 
 
 def with_code(base: Path, **config) -> Path:
@@ -101,9 +124,6 @@ def with_code(base: Path, **config) -> Path:
     (base / "custom_generate/generate.py").write_text(CODE + "def generate(*a, **k): pass\n")
     autos = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
     edit_json(base / "config.json", auto_map={a: f"modeling_evil.Evil{a}" for a in autos}, **config)
-    edit_json(
-        base / "tokenizer_config.json",
-        auto_map={"AutoTokenizer": ["tokenization_evil.Evil", "tokenization_evil.Evil"]},
-    )
+    edit_json(base / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_evil.Evil"] * 2})
     (base / "generation_config.json").write_text(json.dumps({"custom_generate": ".", "trust_remote_code": True}))
     return base

@@ -10,7 +10,6 @@ the part of a run that it cuts off and not the imports. A kill is one of
 before the event or, with `half`, in the midst of it: half of the bytes written, or of the file about to get its name.
 """
 
-import argparse
 import builtins
 import contextlib
 import gc
@@ -30,19 +29,16 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-VERBS = {
-    "corpus": ("nsllm_lite.corpus.build", "build"),
-    "train": ("nsllm_lite.train.cpt", "train"),
-    "sft": ("nsllm_lite.train.sft", "sft"),
-    "eval": ("nsllm_lite.evals.evaluate", "evaluate"),
-    "merge": ("nsllm_lite.merge.write_model", "merge"),
-}
+from nsllm_lite import cli
+from nsllm_lite.recipe import load as recipes
+
 HEAVY = ("bitsandbytes", "peft", "transformers.models.qwen3.modeling_qwen3")  # imported only when they are used
 TELL_TIME = ("times.json", "trainer_log.jsonl")  # the files that tell of time
-LOGS = (r"metrics\.jsonl", r"predictions/.*\.jsonl")  # grow line by line
+LOGS = re.compile(r"metrics\.jsonl|predictions/.*\.jsonl")  # grow line by line
 LIMIT_SECONDS = 120  # for one attempt
 EVENTS, BEGUN, ENDED = range(3)  # of the numbers that a child leaves: events, the first byte, the last rename
 
@@ -54,11 +50,10 @@ def killed(cases: list[dict], folder: Path) -> list[dict]:
     (folder / "cases.json").write_text(json.dumps(cases))
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = {**os.environ, **one_thread, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    root = Path(__file__).parents[2]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-P", __file__, str(folder / "cases.json"), str(folder / "results.json")]
+    command = [sys.executable, "-m", "tests.faults.kills", str(folder / "cases.json"), str(folder / "results.json")]
+    where = {"cwd": Path(__file__).parents[2], "env": environment}
     with open(folder / "log.txt", "w") as log:
-        status = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
+        status = subprocess.run(command, **where, stdout=log, stderr=log, check=False).returncode
     assert status == 0, (folder / "log.txt").read_text()[-5000:]
     return json.loads((folder / "results.json").read_text())
 
@@ -86,7 +81,6 @@ class Disk:
         self.roots = (str(out), f"{out}.partial")
         self.out, self.shared, self.at = out, shared, at
         self.named, self.half, self.remembers = kill.get("named"), kill.get("half", False), not kill
-        self.names: list[str] = []
         self.named_whole: dict[str, list[dict[str, str]]] = {}  # by name, what renames gave it: files and their hashes
         self.lock = threading.RLock()
 
@@ -96,8 +90,7 @@ class Disk:
     def event(self, kind: str, path: str, halfway: Callable[[], object] | None = None) -> None:
         with self.lock:
             self.shared[EVENTS] += 1
-            self.names.append(f"{kind} {os.path.relpath(path, self.out)}")
-            wanted = self.named and re.fullmatch(self.named, self.names[-1])
+            wanted = self.named and re.fullmatch(self.named, f"{kind} {os.path.relpath(path, self.out)}")
             if wanted or self.shared[EVENTS] == self.at:
                 if self.half and halfway:
                     halfway()
@@ -138,13 +131,15 @@ class Disk:
         return opened
 
     def _plain(self, name: str, call: Callable) -> Callable:
-        def counted(path, *arguments, dir_fd=None, **options):
-            folder = f"/proc/self/fd/{dir_fd}" if dir_fd is not None else "."
-            where = f"/proc/self/fd/{path}" if isinstance(path, int) else os.path.join(os.path.realpath(folder), path)
-            where = os.path.realpath(where) if isinstance(path, int) else os.path.abspath(where)
+        def counted(path, *arguments, **options):
+            if isinstance(path, int):
+                where = os.path.realpath(f"/proc/self/fd/{path}")
+            else:
+                folder = f"/proc/self/fd/{options['dir_fd']}" if options.get("dir_fd") is not None else "."
+                where = os.path.abspath(os.path.join(os.path.realpath(folder), path))
             if self.is_inside(where):
                 self.event(name, where)
-            return call(path, *arguments, **options, **({} if dir_fd is None else {"dir_fd": dir_fd}))
+            return call(path, *arguments, **options)
 
         return counted
 
@@ -193,16 +188,14 @@ class Runs:
     """The attempts of one case."""
 
     def __init__(self, case: dict):
-        from nsllm_lite.recipe import load as recipes
-
         self.case = case
-        module, name = VERBS[case["recipe"]["kind"]]
-        self.call = getattr(importlib.import_module(module), name)
+        self.call = cli.function(cli.VERBS[case["recipe"]["kind"]])
         for module in () if case["recipe"]["kind"] == "corpus" else HEAVY:
             importlib.import_module(module)
         self.recipe = recipes.validate(case["recipe"], "recipe")
         self.whole_recipe = recipes.validate(case.get("whole", case["recipe"]), "recipe")
         self.out = Path(self.recipe.out).absolute()
+        self.partial = Path(f"{self.out}.partial")
         for path, value in case.get("set", {}).items():
             module, _, constant = path.rpartition(".")
             setattr(importlib.import_module(module), constant, value)
@@ -222,17 +215,15 @@ class Runs:
             deadline = started + (kill["moment"] * self.seconds if "moment" in kill else LIMIT_SECONDS)
             while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
                 time.sleep(0.001)
-            is_late = not ended[0]
-            if is_late:
+            if not ended[0]:
                 os.kill(child, signal.SIGKILL)
                 ended = os.waitpid(child, 0)
-            seconds = time.monotonic() - started
+                assert "moment" in kill, f"{self.case['name']}: an attempt hangs"
+            seconds, status = time.monotonic() - started, ended[1]
             told.seek(0)
-            text = told.read()
-        assert not is_late or "moment" in kill, f"{self.case['name']}: an attempt hangs"
-        return {"was_killed": ended[1] == signal.SIGKILL, "status": ended[1], "num_events": shared[EVENTS],
-                "is_between": bool(shared[BEGUN] and not shared[ENDED]), "seconds": seconds,
-                "saw": pickle.loads(text) if ended[1] == 0 else None}  # fmt: skip
+            saw = pickle.load(told) if status == 0 else None
+        return {"was_killed": status == signal.SIGKILL, "status": status, "num_events": shared[EVENTS],
+                "is_between": bool(shared[BEGUN] and not shared[ENDED]), "seconds": seconds, "saw": saw}  # fmt: skip
 
     def _run(self, shared: memoryview, at: int, kill: dict, recipe: object, told: io.BufferedRandom) -> None:
         status = 1
@@ -241,20 +232,18 @@ class Runs:
             disk = Disk(self.out, shared, at, kill)
             disk.watch()
             self.call(recipe)
-            pickle.dump((disk.named_whole, disk.names, list(sys.modules)), told)
+            pickle.dump((disk.named_whole, list(sys.modules)), told)
             told.flush()
             status = 0
         finally:
             if status:
-                import traceback
-
                 traceback.print_exc()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
 
     def clear(self) -> None:
-        for path in (self.out, Path(f"{self.out}.partial")):
+        for path in (self.out, self.partial):
             shutil.rmtree(path, ignore_errors=True)
 
     def do(self) -> dict:
@@ -262,18 +251,17 @@ class Runs:
         self._run_undisturbed()
         tries = [self.one_try(kills) for kills in self.case["kills"]]
         deadline = time.monotonic() + 20
-        while (lingering := [p for p in processes() if p[1] in self.groups]) and time.monotonic() < deadline:
+        while (lingering := num_running(self.groups)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        log_lines = sum(text.count(b"\n") for text in self.logs.values())
-        return {"name": self.case["name"], "tries": tries, "lingering": len(lingering), "log_lines": log_lines,
-                "seconds": round(time.monotonic() - began, 1), "events": self.events}  # fmt: skip
+        return {"name": self.case["name"], "tries": tries, "lingering": lingering,
+                "log_lines": num_lines(self.logs), "seconds": round(time.monotonic() - began, 1)}  # fmt: skip
 
     def _run_undisturbed(self) -> None:
         """What it leaves; then how many events and seconds the run that is to be killed takes, with all imported."""
         self.clear()
         found = self.attempt(recipe=self.whole_recipe)
         assert found["status"] == 0, f"{self.case['name']}: the undisturbed run failed"
-        self.named_whole, self.events, modules = found["saw"]
+        self.named_whole, modules = found["saw"]
         self.whole, self.logs = contents(self.out), logs(self.out)
         for name in modules:
             with contextlib.suppress(Exception):
@@ -297,15 +285,14 @@ class Runs:
                 found = self.attempt(kill)
             if not found["was_killed"]:
                 break  # to its end, before the kill came
-            lines = sum(text.count(b"\n") for text in logs(self.out).values())
-            made.append({**kill, "is_between": found["is_between"], "left": left(self.out), "log_lines": lines})
+            seen = {"is_between": found["is_between"], "left": left(self.out), "log_lines": num_lines(logs(self.out))}
+            made.append({**kill, **seen})
             wrong += [f"{kill}: {line}" for line in self.not_whole()]
         if found["status"]:
             wrong.append(f"it did not come to its end ({found['status']})")
         else:
             wrong += differences(self.whole, contents(self.out))
-        partial = Path(f"{self.out}.partial")
-        wrong += [f"{partial.name} is left"] if partial.exists() else []
+        wrong += [f"{self.partial.name} is left"] if self.partial.exists() else []
         return {"kills": made, "wrong": wrong, "share_again": found["num_events"] / self.num_events}
 
     def not_whole(self) -> list[str]:
@@ -316,7 +303,7 @@ class Runs:
         found = []
         for name, files in self.named_whole.items():
             is_aside = name.startswith(("work/", "..")) or ".part" in name or name.endswith(".old")
-            if is_aside or is_log(name) or Path(name).name in TELL_TIME or not (self.out / name).exists():
+            if is_aside or LOGS.fullmatch(name) or Path(name).name in TELL_TIME or not (self.out / name).exists():
                 continue
             if hashes(self.out / name) not in files:
                 found.append(f"{name} is there and not whole")
@@ -326,23 +313,23 @@ class Runs:
         return found
 
 
-def processes() -> list[tuple[int, int]]:
-    """(id, group) of all that run."""
-    found = []
+def num_running(groups: list[int]) -> int:
+    """Processes of these groups."""
+    count = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _, group = path.read_text().rpartition(")")[2].split()[:3]
-            found += [(int(path.parent.name), int(group))] if state != "Z" else []
-    return found
-
-
-def is_log(name: str) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in LOGS)
+            count += state != "Z" and int(group) in groups
+    return count
 
 
 def logs(out: Path) -> dict[str, bytes]:
     names = [path.relative_to(out).as_posix() for path in out.rglob("*.jsonl")]
-    return {name: (out / name).read_bytes() for name in names if is_log(name)}
+    return {name: (out / name).read_bytes() for name in names if LOGS.fullmatch(name)}
+
+
+def num_lines(texts: dict[str, bytes]) -> int:
+    return sum(text.count(b"\n") for text in texts.values())
 
 
 def left(out: Path) -> str:
@@ -358,17 +345,13 @@ def left(out: Path) -> str:
 
 def contents(out: Path) -> dict[str, str]:
     """{name: hash} of all files, those that tell of time without their times, and of all folders."""
-    found = {}
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out).as_posix()
-        if path.is_dir():
-            found[name] = "folder"
-        elif path.name == "trainer_log.jsonl":
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            lines = [{key: value for key, value in line.items() if "time" not in key} for line in lines]
-            found[name] = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
-        else:
-            found[name] = "" if name in TELL_TIME else hashlib.sha256(path.read_bytes()).hexdigest()
+    found = hashes(out) | {str(path.relative_to(out)): "folder" for path in out.rglob("*") if path.is_dir()}
+    for name in found:
+        if Path(name).name == "trainer_log.jsonl":
+            lines = [json.loads(line) for line in (out / name).read_text().splitlines()]
+            found[name] = repr([{key: value for key, value in line.items() if "time" not in key} for line in lines])
+        elif Path(name).name in TELL_TIME:
+            found[name] = ""
     return found
 
 
@@ -378,14 +361,6 @@ def differences(whole: dict[str, str], found: dict[str, str]) -> list[str]:
     return lines + [f"{name} differs" for name in sorted(whole) if name in found and whole[name] != found[name]]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("cases", type=Path)
-    parser.add_argument("results", type=Path)
-    words = parser.parse_args()
-    results = [Runs(case).do() for case in json.loads(words.cases.read_text())]
-    words.results.write_text(json.dumps(results))
-
-
 if __name__ == "__main__":
-    main()
+    of_cases, of_results = map(Path, sys.argv[1:])
+    of_results.write_text(json.dumps([Runs(case).do() for case in json.loads(of_cases.read_text())]))

@@ -5,20 +5,16 @@ A seed named found-* once broke a promise; the others are whole files, all writt
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from tests.faults import fuzz_cli, fuzz_corpus, fuzz_files, fuzz_guard
-from tests.faults.fuzz_mutate import mutate, smallest
-from tests.faults.fuzz_target import SEEDS, seeds_of
+from bench.fuzz import corpus, guard, run
+from bench.fuzz.mutate import mutate, smallest
+from bench.fuzz.target import SEEDS, Target, seeds_of
 
-FUZZ = Path(__file__).with_name("fuzz.py")
-TARGETS = {**fuzz_corpus.TARGETS, **fuzz_files.TARGETS, **fuzz_cli.TARGETS}
-LEAST_INPUTS = 200_000
-SLOW_TO_REPLAY = ("builds", "command line")  # half a second an input
+TARGETS = run.everything()
 
 
 def never_ends():
@@ -26,33 +22,21 @@ def never_ends():
         pass
 
 
-def call(*words: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, FUZZ, *map(str, words)], capture_output=True, text=True)
-
-
 def test_each_target_has_seeds_and_each_seed_a_target():
     folders = {path.parent.relative_to(SEEDS).as_posix() for path in SEEDS.rglob("*") if path.is_file()}
     assert folders == {target.seeds for target in TARGETS.values()}
 
 
-@pytest.mark.parametrize("name", [name for name in TARGETS if name not in SLOW_TO_REPLAY])
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "builds"])
 def test_no_seed_breaks_a_promise(tmp_path, name):
     target = TARGETS[name]
     seeds = seeds_of(target)
-    for content in seeds.values():
-        with fuzz_guard.guarded(tmp_path):
+    inputs = [*seeds.values(), *(mutate(Random(f"fast/{name}/{n}"), list(seeds.values())) for n in range(4))]
+    if name == "command line":  # half a second each
+        inputs = [content for seed, content in seeds.items() if seed.startswith(("found", "quick"))]
+    for content in inputs:
+        with guard.guarded(tmp_path):
             target.check(content, tmp_path)
-    for number in range(4):
-        with fuzz_guard.guarded(tmp_path):
-            target.check(mutate(Random(f"fast/{name}/{number}"), list(seeds.values())), tmp_path)
-
-
-def test_no_words_that_were_found_break_the_command_line(tmp_path):
-    target = TARGETS["command line"]
-    for name, content in seeds_of(target).items():
-        if name.startswith(("found", "quick")):
-            with fuzz_guard.guarded(tmp_path):
-                target.check(content, tmp_path)
 
 
 def test_a_build_of_all_seeds_accounts_for_each(tmp_path):
@@ -62,7 +46,7 @@ def test_a_build_of_all_seeds_accounts_for_each(tmp_path):
         for name, target in TARGETS.items() if name.startswith("read ") for seed, content in seeds_of(target).items()
     }  # fmt: skip
     damaged = {f"damaged-{name}": mutate(Random(name), [content]) for name, content in files.items()}
-    fuzz_corpus.account(files | damaged, tmp_path)
+    corpus.account(files | damaged, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +59,10 @@ def test_a_build_of_all_seeds_accounts_for_each(tmp_path):
     ],
 )
 def test_the_guard_sees_what_no_input_may_do(tmp_path, monkeypatch, act, message):
-    monkeypatch.setattr(fuzz_guard, "CPU_SECONDS", 0.2)
+    monkeypatch.setattr(guard, "CPU_SECONDS", 0.2)
     folder = tmp_path / "own"
     folder.mkdir()
-    with pytest.raises(fuzz_guard.Broken, match=message), fuzz_guard.guarded(folder):
+    with pytest.raises(guard.Broken, match=message), guard.guarded(folder):
         act(folder)
 
 
@@ -88,14 +72,13 @@ def test_an_input_is_made_small():
 
 def test_a_broken_promise_is_found_and_kept(tmp_path, monkeypatch):
     """A target that fails on a letter: the run's figures tell it, and the input is made small and kept."""
-    from tests.faults import fuzz
 
     def check(content: bytes, folder: Path) -> None:
         assert b"x" not in content
 
     (tmp_path / "own").mkdir()
-    target = fuzz.Target(check, "curves", 0)
-    line = fuzz.run_mutated("curves", target, "0", 200, 60, tmp_path / "own", tmp_path / "found")
+    target = Target(check, "curves", 0)
+    line = run.run_mutated("curves", target, "0", 200, 60, tmp_path / "own", tmp_path / "found")
     assert (line["inputs"], line["hangs"]) == (200, 0)
     assert line["crashes"] > 0
     assert [path.read_bytes() for path in (tmp_path / "found/curves").iterdir()] == [b"x"]
@@ -104,21 +87,13 @@ def test_a_broken_promise_is_found_and_kept(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_at_least_200_000_inputs_break_no_promise(tmp_path):
     """Ten minutes on one core that nothing else uses; without atheris the guided inputs are mutated ones instead."""
-    done = call("--found", tmp_path / "found", "--json", tmp_path / "table.json")
+    command = [*run.COMMAND, "--found", str(tmp_path / "found"), "--json", str(tmp_path / "table.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=SEEDS.parents[2])
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = json.loads((tmp_path / "table.json").read_text())
     assert not [line for line in lines if line["crashes"] or line["hangs"]]
     assert {line["target"] for line in lines} == TARGETS.keys()
-    assert sum(line["inputs"] for line in lines) >= LEAST_INPUTS
-
-
-@pytest.mark.slow
-def test_coverage_guides_the_pure_python_parsers(tmp_path):
-    pytest.importorskip("atheris", reason="atheris has wheels for Linux on x86-64 alone: nothing is guided by coverage")
-    done = call(
-        "read bibtex", "--by", "coverage", "--runs", 500, "--found", tmp_path / "found", "--json", tmp_path / "t"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (line,) = json.loads((tmp_path / "t").read_text())
-    assert line["inputs"] >= 500
+    guided = {line["target"] for line in lines if line["by"] == "coverage" and line["inputs"]}
+    assert guided == {name for name, target in TARGETS.items() if target.num_guided and run.has_atheris()}
+    assert sum(line["inputs"] for line in lines) >= 200_000

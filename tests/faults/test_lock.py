@@ -9,8 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+import yaml
 
 from nsllm_lite import cli
 from nsllm_lite.artifact import lock
@@ -65,18 +70,17 @@ def test_the_second_run_refuses_and_names_the_first(tmp_path, pico_recipe, capsy
 
 
 def test_every_verb_holds_what_it_writes(tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(cli, "function", lambda name: lambda recipe: seen.append(take_refused(recipe.out)))
+    refused = []
+
+    def take_again(recipe):
+        with raises("run-locked", f"process {os.getpid()} on"):
+            take(Path(recipe.out))
+        refused.append(recipe.kind)
+
+    monkeypatch.setattr(cli, "function", lambda name: take_again)
     for kind in KINDS:
-        out = tmp_path / kind
-        cli.run_step(type("Recipe", (), {"kind": kind, "out": str(out)}))
-    assert seen == [True] * len(KINDS)
-
-
-def take_refused(out):
-    with raises("run-locked", f"process {os.getpid()} on"), lock.held(out):
-        pass
-    return True
+        cli.run_step(SimpleNamespace(kind=kind, out=str(tmp_path / kind)))
+    assert refused == list(KINDS)
 
 
 def test_of_many_at_once_one_gets_it(tmp_path):
@@ -93,11 +97,9 @@ def test_of_many_at_once_one_gets_it(tmp_path):
             except UserError:
                 refused.append(1)
 
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(run) for _ in range(8)]:
+            done.result()
     assert held == []
     assert len(refused) < 160
 
@@ -112,11 +114,7 @@ def test_a_lock_of_another_machine_that_still_counts_is_respected(tmp_path, monk
     path = tmp_path / ".out.lock"
     sign(path)
 
-    def beat():
-        time.sleep(0.3)
-        sign(path, beat=4)
-
-    counting = threading.Thread(target=beat)
+    counting = threading.Timer(0.3, sign, [path], {"beat": 4})
     counting.start()
     with raises("run-locked", "process 4321 on node7", "2026-01-01", path):
         take(tmp_path / "out")
@@ -135,10 +133,7 @@ def test_one_that_stands_still_is_stale(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("pid", [os.getppid(), 2**22 + 1])
 def test_without_flock_the_process_itself_is_looked_for(tmp_path, monkeypatch, pid):
-    def none(*args):
-        raise OSError("no locks here")
-
-    monkeypatch.setattr(lock.fcntl, "flock", none)
+    monkeypatch.setattr(lock.fcntl, "flock", Mock(side_effect=OSError("no locks here")))
     sign(tmp_path / ".out.lock", pid=pid, host=lock.socket.gethostname())
     if pid == os.getppid():
         with raises("run-locked", f"process {pid} on"):
@@ -163,17 +158,12 @@ def test_a_lock_file_with_anything_in_it(tmp_path, content):
 
 
 def test_a_finished_result_can_be_read_where_nothing_can_be_written(tmp_path, monkeypatch):
-    def refuse(*args):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(lock.os, "open", refuse)
+    monkeypatch.setattr(lock.os, "open", Mock(side_effect=PermissionError(13, "Permission denied")))
     with lock.held(tmp_path / "out"):
         pass
 
 
 def test_a_signal_gives_the_lock_back(tmp_path, pico_recipe, monkeypatch):
-    import yaml
-
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
     monkeypatch.setattr(cli, "function", lambda name: lambda recipe: os.kill(os.getpid(), signal.SIGTERM))

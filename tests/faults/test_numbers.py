@@ -8,40 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 
-from nsllm_lite import cli
 from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite.merge.write_model import merge
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM
-from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.train import Train
 from nsllm_lite.train import checkpoint, cpt, guards, spikes
 from tests.conftest import pico_values
+from tests.faults.hostile import load_plain
 from tests.merge.make import edit_adapter, make_adapter, make_recipe
 from tests.raising import raises
 
 STEPS = {"steps": 30, "tokens_per_step": 256, "tokens": 30 * 256}
-
-
-def say_after(pico_recipe, monkeypatch, change, **changes) -> Train:
-    """A recipe whose training reports `change(step, loss)` in the place of each loss; the weights are untouched."""
-    real = guards.require_finite
-
-    def watch(step, loss, *args):
-        real(step, loss, *args)
-
-    monkeypatch.setattr(guards, "require_finite", watch)
-    see = spikes.SpikeLog.see
-
-    def seen(self, step, loss, documents):
-        return see(self, step, change(step, loss), documents)
-
-    monkeypatch.setattr(spikes.SpikeLog, "see", seen)
-    return pico_recipe(**changes)
 
 
 # ------------------------------------------------------------------------------------------------------ not finite
@@ -63,13 +44,10 @@ def test_an_adapter_that_is_not_finite_is_neither_merged_nor_scored(pico, tmp_pa
     adapter = make_adapter(pico / "base", tmp_path / "adapter", dtype=dtype)
     name = next(name for name in load_file(adapter / "adapter_model.safetensors") if "v_proj.lora_B" in name)
     edit_adapter(adapter, lambda tensors: tensors[name].view(-1)[5].fill_(math.nan))
-    from nsllm_lite.merge.write_model import merge
-
     with raises("weights-not-finite", "v_proj.lora_B.weight", adapter / "adapter_model"):
         merge(make_recipe(pico / "base", adapter, tmp_path / "merged"))
-    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
     with raises("weights-not-finite", "v_proj.lora_B.weight", adapter / "adapter_model"):
-        load_adapter(load_base(pico / "base", **options), adapter)
+        load_adapter(load_plain(pico / "base"), adapter)
 
 
 def test_a_checkpoint_is_not_made_of_what_is_not_finite(pico_recipe, monkeypatch):
@@ -109,24 +87,19 @@ def test_a_checkpoint_that_holds_what_is_not_finite_is_passed_over(tmp_path, cap
 
 
 @pytest.mark.parametrize("token", [300, 2**31 - 1, -1])
-def test_a_token_that_the_model_has_not_is_named_with_its_document(pico, pico_recipe, tmp_path, capsys, token):
+def test_a_token_that_the_model_has_not_is_named_with_its_document(pico, pico_recipe, tmp_path, token):
     """One token of thousands, in rows that are trained on."""
     opened = Rows(pico / "rows/papers/train")
     rows = [opened[i] for i in range(len(opened))]
     rows[31].input_ids[rows[31].doc_lengths[0]] = token  # the first of its second document
     write_rows(tmp_path / "rows", rows, RowTotals(64, 0, "tokenizer-hash"))
-    values = pico_recipe(rows=str(tmp_path / "rows")).model_dump(mode="json")
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
-    assert cli.main(["train", str(tmp_path / "recipe.yaml")]) == 2
-    said = capsys.readouterr().err
-    assert "[rows-token-unknown]" in said
-    assert f"token {token}, " in said
-    assert f"knows 300 (row 31, document {rows[31].doc_ids[1]})" in said
+    place = f"knows 300 (row 31, document {rows[31].doc_ids[1]})"
+    with raises("rows-token-unknown", f"token {token}, ", place):
+        cpt.train(pico_recipe(rows=str(tmp_path / "rows")))
 
 
 def test_held_out_rows_of_another_vocabulary_are_refused(pico):
-    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    lm = PackedLM(load_base(pico / "base", **options))
+    lm = PackedLM(load_plain(pico / "base"))
     row = Row(np.array([5, 300, 0], np.int32), [3], ["arxiv:1"], ["papers"], [9])
     with raises("heldout-token-unknown", "arxiv:1", "token 300", "knows 300"):
         heldout.score(lm, [row], 1, "cpu")
@@ -145,15 +118,13 @@ def falling(rng: np.random.Generator, count: int, noise: float) -> np.ndarray:
 
 @pytest.mark.parametrize("noise", [0.003, 0.03, 0.1])
 def test_noise_is_no_spike_and_no_sign_of_a_high_rate(noise):
-    rng = np.random.default_rng(7)
-    found = judged(falling(rng, 1_500, noise))
+    found = judged(falling(np.random.default_rng(7), 1_500, noise))
     assert (found.spikes, found.too_high) == ([], "")
 
 
 @pytest.mark.parametrize("noise", [0.003, 0.03])
 def test_a_spike_is_found_wherever_it_stands(noise):
-    rng = np.random.default_rng(8)
-    losses = falling(rng, 400, noise)
+    losses = falling(np.random.default_rng(8), 400, noise)
     for place in (25, 133, 399):
         losses[place] *= 1.5
     found = judged(losses)
@@ -161,8 +132,7 @@ def test_a_spike_is_found_wherever_it_stands(noise):
 
 
 def test_a_rate_that_is_too_high_is_recognised():
-    rng = np.random.default_rng(9)
-    losses = falling(rng, 300, 0.03)
+    losses = falling(np.random.default_rng(9), 300, 0.03)
     rises = losses * np.where(np.arange(300) > 200, 1 + (np.arange(300) - 200) / 100, 1)
     assert "has risen to" in judged(rises).too_high
     assert 210 < judged(rises).too_high_step < 225, "a level is that of 10 steps"
@@ -185,15 +155,19 @@ def test_a_spike_is_reported_once_and_the_same_after_a_resume(pico_recipe, tmp_p
     def change(step, loss):
         return loss * (2.0 if step in (25, 27) else 1.0)
 
-    evaluation = pico_recipe().evaluation.model_dump() | {"every_steps": 30}
-    changes = {"budget": STEPS, "checkpoint_steps": 5, "evaluation": evaluation}
-    write = cpt.outputs.Log.write
+    write, see, require_finite = cpt.outputs.Log.write, spikes.SpikeLog.see, guards.require_finite
 
-    def changed(self, line):
+    def write_changed(self, line):
         write(self, line | {"loss": change(line["step"], line["loss"])} if "loss" in line else line)
 
-    monkeypatch.setattr(cpt.outputs.Log, "write", changed)
-    whole = say_after(pico_recipe, monkeypatch, change, out=str(tmp_path / "whole"), **changes)
+    def see_changed(self, step, loss, documents):
+        see(self, step, change(step, loss), documents)
+
+    monkeypatch.setattr(cpt.outputs.Log, "write", write_changed)
+    monkeypatch.setattr(spikes.SpikeLog, "see", see_changed)
+    evaluation = pico_recipe().evaluation.model_dump() | {"every_steps": 30}
+    changes = {"budget": STEPS, "checkpoint_steps": 5, "evaluation": evaluation}
+    whole = pico_recipe(out=str(tmp_path / "whole"), **changes)
     results = cpt.train(whole)
     said = capsys.readouterr().out
     assert results["spikes"] == 2
@@ -208,12 +182,11 @@ def test_a_spike_is_reported_once_and_the_same_after_a_resume(pico_recipe, tmp_p
         assert line["usual"][0] < line["usual"][1] < line["loss"]
 
     killed = recipes.update(whole, out=str(tmp_path / "killed"))
-    real = guards.require_finite
 
     def stop(step, *args):
         if step == 29:
             raise KeyboardInterrupt
-        real(step, *args)
+        require_finite(step, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(guards, "require_finite", stop)
@@ -241,23 +214,19 @@ def test_what_is_kept_and_said_of_spikes_is_bounded(pico_recipe, tmp_path, capsy
 
 def test_a_real_run_says_that_its_rate_is_too_high_and_one_at_the_right_rate_does_not(pico, tmp_path, capsys):
     """A model that has learned its rows, tuned on at the rate it was made with and at a thousand times that."""
-    common = {
-        "budget": {"steps": 16, "tokens_per_step": 256, "tokens": 16 * 256},
-        "checkpoint_steps": 60,
-        "replay": "none",
-    }
-    common["evaluation"] = pico_values(pico, tmp_path)["evaluation"] | {"every_steps": 16}
-    first = {**pico_values(pico, tmp_path / "learned"), **common, "adapter": "none", "quantisation": "none"}
-    first["budget"] = {"steps": 60, "tokens_per_step": 256, "tokens": 60 * 256}
-    first["optimizer"] = first["optimizer"] | {"learning_rate": 1e-2}
-    first["evaluation"] = first["evaluation"] | {"every_steps": 60}
-    learned = cpt.train(recipes.validate(first, "first"))
+
+    def recipe(out: str, steps: int, rate: float, **changes):
+        values = {**pico_values(pico, tmp_path / out), "checkpoint_steps": 60, "replay": "none", **changes}
+        values["budget"] = {"steps": steps, "tokens_per_step": 256, "tokens": steps * 256}
+        values["optimizer"]["learning_rate"] = rate
+        values["evaluation"]["every_steps"] = steps
+        return recipes.validate(values, out)
+
+    learned = cpt.train(recipe("learned", 60, 1e-2, adapter="none", quantisation="none"))
     assert learned["last_loss"] < learned["first_loss"] - 1.5
     for rate, too_high in ((1e-3, False), (1.0, True)):
         capsys.readouterr()
-        asked = {**pico_values(pico, tmp_path / str(rate)), **common, "model": str(tmp_path / "learned/model")}
-        asked["optimizer"] = asked["optimizer"] | {"learning_rate": rate}
-        results = cpt.train(recipes.validate(asked, "second"))
+        results = cpt.train(recipe(str(rate), 16, rate, model=str(tmp_path / "learned/model")))
         said = capsys.readouterr().out
         assert bool(results["learning_rate_too_high"]) == too_high, said
         assert ("seems too high: " in said) == too_high

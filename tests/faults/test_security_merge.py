@@ -1,16 +1,16 @@
 """Hostile templates, names and folders to merge: what is passed on is what was looked at."""
 
 import json
-import shutil
-import time
+import tomllib
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
-from safetensors.torch import save_file
 
 from nsllm_lite import cli, safety
+from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.tokenizer import save_tokenizer
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals.evaluate import as_told
@@ -23,50 +23,30 @@ from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.task import all_tasks
 from tests.evals.conftest import make_talker
 from tests.faults import hostile
-from tests.faults.hostile import CODE, SECRET, litter, merge_words, pickled, ran, with_code
+from tests.faults.hostile import CODE, PICKLED, SECRET, ends_within, litter, merge_words, ran, with_code
 from tests.raising import raises
 
+ROOT = Path(__file__).parents[2]
 marker, made, pair = hostile.marker, hostile.made, hostile.pair
 
 # ------------------------------------------------------------------------------------------------------- chat templates
 
 
+TEMPLATES = tomllib.loads((ROOT / "tests/data/faults/chat_templates.toml").read_text())
+
+
 @pytest.fixture(scope="module")
-def talker(tmp_path_factory) -> Path:
-    return make_talker(tmp_path_factory.mktemp("talker"))
-
-
-TEMPLATES = {
-    "os by attributes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "os by globals": "{{ raise_exception.__globals__['os'].mkdir(MARKER) }}",
-    "os by init": "{{ cycler.__init__.__globals__.os.mkdir(MARKER) }}",
-    "os by self": "{{ self._TemplateReference__context.environment.loader.x }}",
-    "os by lipsum": "{{ lipsum.__globals__['os'].mkdir(MARKER) }}",
-    "os by attr": "{{ messages|attr('__class__')|attr('__base__')|attr('__subclasses__')() }}",
-    "os by format": "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}",
-    "os by map": "{{ ['x']|map(attribute='__class__.__mro__')|list|string|upper }}{{ cycler.__init__.x.y }}",
-    "an import": "{% import 'os' as os %}{{ os.mkdir(MARKER) }}",
-    "an include": "{% include '/etc/passwd' %}",
-    "a long range": "{% for i in range(10**9) %}x{% endfor %}",
-    "loops in loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-    "a power": "{{ 10 ** 10 ** 3 }}{{ ('x' * 50000000) }}",
-    "itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "no template": "{% for %}",
-    "nothing known": "{{ nothing.at.all }}",
-    "changes its input": "{{ messages.append(1) }}",
-}
+def engine(tmp_path_factory):
+    return open_engine(str(make_talker(tmp_path_factory.mktemp("talker"))), device="cpu", how=EvalExecution())
 
 
 @pytest.mark.parametrize("attack", TEMPLATES)
 @pytest.mark.timed
-def test_a_chat_template_can_neither_leave_its_sandbox_nor_run_for_ever(talker, monkeypatch, marker, attack):
+def test_a_chat_template_can_neither_leave_its_sandbox_nor_run_for_ever(engine, monkeypatch, marker, attack):
     monkeypatch.setattr(safety, "CHAT_SECONDS", 0.5)
-    engine = open_engine(str(talker), device="cpu", how=EvalExecution())
     engine.tokenizer.chat_template = TEMPLATES[attack].replace("MARKER", repr(str(marker)))
-    started = time.monotonic()
-    with raises("eval-chat-template-refused", "few-shot"):
+    with ends_within(20), raises("eval-chat-template-refused", "few-shot"):
         as_told(engine, all_tasks()["open"], Item(0, "Is it?", "yes", {}), ())
-    assert time.monotonic() - started < 20
 
 
 # --------------------------------------------------------------------------------------------------- what a merge takes
@@ -142,12 +122,10 @@ def test_the_card_cannot_be_written_by_the_base(pair, tmp_path):
     assert "# Owned" not in body.splitlines()
 
 
-FRONTS = [
-    "a: &a [x]\nb: &b [*a,*a]\nlicense: mit",
-    "d: 2001-99-99",
-    "[" * 600,
-    "a: !!python/object/apply:os.mkdir [x]",
-]
+FRONTS = {
+    "a: &a [x]\nb: &b [*a,*a]\nlicense: mit": "mit", "d: 2001-99-99": "unknown", "[" * 600: "unknown",
+    "a: !!python/object/apply:os.mkdir [x]": "unknown",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("front", FRONTS)
@@ -156,7 +134,7 @@ def test_front_matter_of_a_hostile_card_ends_in_no_licence(pair, tmp_path, front
     (base / "README.md").write_text(f"---\n{front}\n---\n")
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 0
     head = (tmp_path / "out/README.md").read_text().split("---\n")[1]
-    assert yaml.safe_load(head)["license"] == ("mit" if "mit" in front else "unknown")
+    assert yaml.safe_load(head)["license"] == FRONTS[front]
 
 
 # ---------------------------------------------------------------------------------------------------------------- names
@@ -167,10 +145,8 @@ NAMES += ["../../etc/passwd", "/etc/passwd", "~/x/y", "a/../b", "evil/..", "a\\b
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_models_name_is_a_folder_or_a_hub_id_and_nothing_else(monkeypatch, tmp_path, capsys, name):
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", ran)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", ran)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", ran)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", ran)
     assert not safety.HUB_ID.fullmatch(name)
     with pytest.raises(UserError) as caught:
         resolve_model(name)
@@ -181,40 +157,30 @@ def test_a_models_name_is_a_folder_or_a_hub_id_and_nothing_else(monkeypatch, tmp
         assert "\n" not in capsys.readouterr().err.strip()
 
 
-@pytest.mark.parametrize("name", [*NAMES, "a", "a/b/c", "-a/b"])
+@pytest.mark.parametrize("name", [*filter(None, NAMES), "a", "a/b/c", "-a/b"])
 def test_models_are_sent_to_a_hub_id_and_nowhere_else(pair, tmp_path, capsys, name):
-    base, adapter = pair
-    if name:
-        assert cli.main([*merge_words(base, adapter, tmp_path / "out"), f"--push-to-hub={name}"]) == 2
-        assert "[push-id-invalid]" in capsys.readouterr().err
-        assert not (tmp_path / "out").exists()
+    assert cli.main([*merge_words(*pair, tmp_path / "out"), f"--push-to-hub={name}"]) == 2
+    assert "[push-id-invalid]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_extension_type_with_a_pickle_in_it_is_not_unpickled(tmp_path):
     """As Arrow once did of itself (CVE-2023-47248)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from nsllm_lite.corpus import sources
-
-    extension = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": pickled()}
+    extension = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": PICKLED}
     fields = [pa.field(name, pa.string(), metadata=extension) for name in ("title", "abstract")]
-    table = pa.table({"title": ["Tin"], "abstract": ["Whiskers"]}, schema=pa.schema(fields, {"pandas": pickled()}))
-    (tmp_path / "in").mkdir()
-    pq.write_table(table, tmp_path / "in/a.parquet")
+    table = pa.table({"title": ["Tin"], "abstract": ["Whiskers"]}, schema=pa.schema(fields, {"pandas": PICKLED}))
+    pq.write_table(table, tmp_path / "a.parquet")
     names = {"title": "title", "abstract": "abstract"}
-    source = Source(name="s", path=str(tmp_path / "in"), format="fields", fields=names)
+    source = Source(name="s", path=str(tmp_path / "a.parquet"), format="fields", fields=names)
     (document,) = (record for file in sources.files_of(source) for record in sources.read(source, file, False))
     assert document.title == "Tin"
 
 
-def test_a_good_model_stays_good(pico, tmp_path):
+def test_a_good_model_stays_good(pair):
     """The refusals above are not refusals of everything."""
-    base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
+    base, _ = pair
     safety.require_plain_model(base)
-    tensors = {"a": torch.zeros(2)}
-    (base / "model.safetensors").unlink()
-    save_file(tensors, base / "model-1.safetensors")
+    (base / "model.safetensors").rename(base / "model-1.safetensors")
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
     assert safety.weight_files(base) == ["model-1.safetensors"]
 
@@ -231,10 +197,9 @@ ANSWERS += [f"\\boxed{{1+{PYTHON}}}", f"(1).__class__.__base__+{PYTHON}", "9**9*
 def test_what_a_model_answers_is_read_as_mathematics_and_never_as_python(marker, monkeypatch, answer):
     """SymPy's own parser evaluates Python; nothing of a model's answer may come to it."""
     monkeypatch.setattr("nsllm_lite.tasks.answers.COMPARE_SECONDS", 1)
-    started = time.monotonic()
-    for right in ("1", "x^2"):
-        assert not is_equal(answer.replace("MARKER", repr(str(marker))), right)
-    assert time.monotonic() - started < 20
+    with ends_within(20):
+        for right in ("1", "x^2"):
+            assert not is_equal(answer.replace("MARKER", repr(str(marker))), right)
 
 
 def test_a_link_out_of_the_model_is_not_copied_beside_the_rows(tmp_path):

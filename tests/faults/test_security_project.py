@@ -1,6 +1,7 @@
 """The project itself: what its code never calls, what it never tells, what its packages are pinned to."""
 
 import ast
+import contextlib
 import importlib.metadata as metadata
 import json
 import os
@@ -28,37 +29,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # ------------------------------------------------------------------------------------------------------------- code
 
-FORBIDDEN_MODULES = {
-    "pickle",
-    "cPickle",
-    "dill",
-    "cloudpickle",
-    "marshal",
-    "shelve",
-    "joblib",
-    "pty",
-    "xml",
-    "requests",
-}
-FORBIDDEN_CALLS = {
-    "eval",
-    "exec",
-    "compile",
-    "__import__",
-    "os.system",
-    "os.popen",
-    "torch.load",
-    "torch.save",
-    "pickle.load",
-}
-FORBIDDEN_CALLS |= {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "tempfile.mktemp", "os.chmod", "os.umask"}
-FORBIDDEN_CALLS |= {
-    "pd.read_pickle",
-    "load_dataset",
-    "datasets.load_dataset",
-    "archive.extractall",
-    "shutil.unpack_archive",
-}
+FORBIDDEN = tomllib.loads((ROOT / "tests/data/faults/forbidden.toml").read_text())
 
 
 def dotted(node: ast.expr) -> str:
@@ -71,20 +42,17 @@ def offences(tree: ast.AST) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            found += [name for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
+            found += [name for name in names if name.partition(".")[0] in FORBIDDEN["modules"]]
         elif isinstance(node, ast.Call):
-            name = dotted(node.func)
-            given = {word.arg: word.value for word in node.keywords}
-            true = [key for key in ("allow_pickle", "trust_remote_code", "weights_only") if key in given]
-            true += ["shell"] if "shell" in given and name != "shtab.complete" else []
-            found += [name] if name in FORBIDDEN_CALLS or name.endswith(".extractall") else []
-            found += [f"{name}({key})" for key in true if ast.unparse(given[key]) != "False"]
-            if name.endswith("from_pretrained") and dotted(node.func).startswith("Auto"):
-                options = ast.unparse(node)
-                if "trust_remote_code=False" not in options and "**options" not in options:
-                    found.append(f"{name} without trust_remote_code=False")
-                if "Model" in name and "use_safetensors=True" not in options and "**options" not in options:
-                    found.append(f"{name} without use_safetensors=True")
+            name, options = dotted(node.func), ast.unparse(node)
+            unsafe = {"allow_pickle", "trust_remote_code", "weights_only"}
+            unsafe |= {"shell"} if name != "shtab.complete" else set()
+            found += [name] if name in FORBIDDEN["calls"] or name.endswith(".extractall") else []
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            found += [f"{name}({key})" for key in unsafe & given.keys() if given[key] != "False"]
+            if re.match(r"Auto.*from_pretrained$", name) and "**options" not in options:
+                needed = ["trust_remote_code=False", *["use_safetensors=True"] * ("Model" in name)]
+                found += [f"{name} without {option}" for option in needed if option not in options]
     return found
 
 
@@ -113,18 +81,18 @@ def test_no_name_in_a_common_temporary_folder_can_be_foretold():
         assert made <= {"SpooledTemporaryFile", "TemporaryDirectory", "gettempdir"}, path
 
 
+SHOWS_ENVIRONMENT = re.compile(r"print\(os\.environ|!\s*env\b|%env\s*$|printenv|dict\(os\.environ", re.MULTILINE)
+KEYS = re.compile(r"hf_[A-Za-z0-9]{30}|AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY")
+
+
 def test_notebooks_and_recipes_hold_no_secret_and_show_no_environment():
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
         assert not any(cell.get("outputs") for cell in cells), path
         code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-        assert not re.search(r"print\(os\.environ|!\s*env\b|%env\s*$|printenv|dict\(os\.environ", code, re.MULTILINE), (
-            path
-        )
+        assert not SHOWS_ENVIRONMENT.search(code), path
     for path in [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "notebooks").glob("*.ipynb"), *SOURCES]:
-        assert not re.search(r"hf_[A-Za-z0-9]{30}|AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY", path.read_text()), (
-            path
-        )
+        assert not KEYS.search(path.read_text()), path
 
 
 # ----------------------------------------------------------------------------------------------------------- secrets
@@ -136,6 +104,13 @@ SECRETS = {
     "PIP_INDEX_URL": "https://user:XyzzyIndexPassword@127.0.0.1:9/simple",
 }  # fmt: skip
 TELLS = re.compile(rb"xyzzy", re.IGNORECASE)
+
+
+def assert_no_secret_in(folder: Path) -> int:
+    """How many files there are."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert [path for path in files if TELLS.search(path.read_bytes())] == []
+    return len(files)
 
 
 def test_secrets_of_the_environment_are_in_no_file_and_no_output(pico, tmp_path, monkeypatch, capfd):
@@ -162,10 +137,7 @@ def test_secrets_of_the_environment_are_in_no_file_and_no_output(pico, tmp_path,
         os.umask(before)
     printed = capfd.readouterr()
     assert not TELLS.search((printed.out + printed.err).encode())
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) > 40
-    for path in written:
-        assert not TELLS.search(path.read_bytes()), path
+    assert assert_no_secret_in(tmp_path) > 40
     for path in tmp_path.rglob("*"):
         assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH), path  # as the umask says
 
@@ -175,23 +147,13 @@ def test_no_password_is_told_when_the_network_fails(tmp_path):
     """With a hub that is asked for in earnest, through a proxy that is not there."""
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"} | SECRETS
     environment |= {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
-    words = [
-        "plan",
-        "--recipes",
-        str(ROOT / "recipes/nano"),
-        "--model",
-        "org/no-such-model",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "nsllm_lite.cli", *words], env=environment, capture_output=True, timeout=300, check=False
-    )
+    words = ["plan", "--model", "org/no-such-model", "--recipes", str(ROOT / "recipes/nano"), f"--out={tmp_path}/run"]
+    command = [sys.executable, "-m", "nsllm_lite.cli", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False)
     assert done.returncode == 2, done.stderr
     assert b"[plan-model-not-found]" in done.stderr
     assert not TELLS.search(done.stdout + done.stderr)
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or not TELLS.search(path.read_bytes()), path
+    assert_no_secret_in(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------------- packages
@@ -199,26 +161,21 @@ def test_no_password_is_told_when_the_network_fails(tmp_path):
 OUTSIDE = re.compile(r"nvidia-|cuda-|triton$|setuptools$|pip$|wheel$|torch$")  # come with torch's build, or with Python
 
 
-def closure(names: list[str], extras: dict[str, set[str]]) -> dict[str, str]:
-    """{name: version} of packages and all that they need, as installed here; what is not installed is left out."""
-    found: dict[str, str] = {}
-    waiting = [(name, "") for name in names]
-    seen = set()
+def closure(names: list[str]) -> set[str]:
+    """Packages and all that they need, as installed here; what is not installed is left out."""
+    installed: set[str] = set()
+    waiting, seen = [(name, "") for name in names], set()
     while waiting:
         name, extra = waiting.pop()
         if (name, extra) in seen:
             continue
         seen.add((name, extra))
-        try:
-            package = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        found[canonicalize_name(name)] = package.version
-        for line in package.requires or ():
-            needed = Requirement(line)
-            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                waiting += [(needed.name, inner) for inner in ("", *needed.extras)]
-    return found
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            for needed in map(Requirement, metadata.requires(name) or ()):
+                if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                    waiting += [(needed.name, inner) for inner in ("", *needed.extras)]
+            installed.add(canonicalize_name(name))
+    return installed
 
 
 def test_every_package_that_is_needed_is_pinned():
@@ -231,7 +188,7 @@ def test_every_package_that_is_needed_is_pinned():
             assert equals, f"{line}: constraints.txt pins with =="
             assert re.fullmatch(r"[\w.]+", version), line
             pins[canonicalize_name(name)] = version
-    needed = closure([Requirement(line).name for line in lines], {})
+    needed = closure([Requirement(line).name for line in lines])
     assert len(needed) > 100
     unpinned = {name for name in needed if name not in pins and not OUTSIDE.match(name)}
     assert not unpinned
@@ -244,21 +201,20 @@ def test_a_wheelhouse_is_checked_before_anything_of_it_is_installed(make, tmp_pa
     assert {"constraints.txt", *(path.name for path in wheels.glob("*.whl"))} == set(sums.split()[1::2])
     assert any("install --no-index" in line for line in make("install-offline"))
     torch = next(wheels.glob("torch-*.whl"))
-    for spoil, mend in (
-        (lambda: torch.write_bytes(b"evil"), lambda: torch.write_bytes(b"")),
-        (
-            lambda: (wheels / "numpy-99-py3-none-any.whl").touch(),
-            lambda: (wheels / "numpy-99-py3-none-any.whl").unlink(),
-        ),
-        (lambda: (wheels / "six-99.tar.gz").touch(), lambda: (wheels / "six-99.tar.gz").unlink()),  # would run setup.py
-        (lambda: (wheels / "constraints.txt").write_text("x"), lambda: make("wheelhouse")),
-        (lambda: (wheels / "SHA256SUMS").unlink(), lambda: make("wheelhouse")),
-        (lambda: (wheels / "SHA256SUMS").write_text("no sums\n"), lambda: make("wheelhouse")),
-    ):
-        spoil()
+    whole = {path: path.read_bytes() for path in wheels.iterdir()}
+    for name, content in (
+        (torch.name, b"evil"), ("numpy-99-py3-none-any.whl", b""), ("six-99.tar.gz", b""),  # would run setup.py
+        ("constraints.txt", b"x"), ("SHA256SUMS", None), ("SHA256SUMS", b"no sums\n"),
+    ):  # fmt: skip
+        path = wheels / name
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
         (told,) = make("install-offline", status=2)
         assert "make wheelhouse wrote" in told
-        mend()
+        path.unlink(missing_ok=True)
+        if path in whole:
+            path.write_bytes(whole[path])
         assert any("install --no-index" in line for line in make("install-offline"))
 
 

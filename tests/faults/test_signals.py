@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM, SIGHUP and time that is up: what was done is kept, and the same command ends as if undisturbed."""
 
+import itertools
 import os
 import random
 import signal
@@ -18,17 +19,14 @@ from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM
 from tests.conftest import pico_values
 from tests.corpus.small import digests, prose, sample, values, write_lines
+from tests.faults.kills import contents, differences
 from tests.faults.tell import tell
+from tests.test_two_phase import FEW
 from tests.train.test_cpt import SAMPLED
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("signals_heeded")
-STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGALRM: 75}
-
-
-def popen(command: list[str], **options) -> subprocess.Popen:
-    """As at a terminal: what a script starts in the background has Ctrl-C ignored, and its children inherit that."""
-    return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGALRM: 75, signal.SIGKILL: -9}
 
 
 def left(out: Path) -> dict[str, bytes]:
@@ -58,23 +56,19 @@ def undisturbed(pico, tmp_path_factory) -> dict[str, bytes]:
 
 def send_at(monkeypatch, place, count: int, signum: int):
     """`signum` during the `count`th call of `place`, a class and the name of its method."""
-    owner, name = place
-    method, calls = getattr(owner, name), []
+    method, calls = getattr(*place), itertools.count(1)
 
     def calling(*args, **options):
-        calls.append(1)
-        found = method(*args, **options)
-        if len(calls) == count:
+        result = method(*args, **options)
+        if next(calls) == count:
             os.kill(os.getpid(), signum)
-        return found
+        return result
 
-    monkeypatch.setattr(owner, name, calling)
+    monkeypatch.setattr(*place, calling)
 
 
-def newest_step(out: Path) -> int | None:
-    """None without a checkpoint."""
-    found = [int(path.name.removeprefix("step-")) for path in (out / "checkpoints").glob("step-*")]
-    return max(found, default=None)
+def saved_steps(out: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in (out / "checkpoints").glob("step-*"))
 
 
 # 12 steps of two micro-batches; evaluations at 0, 4, 8 and 12 of four; checkpoints at 4, 8 and 12
@@ -100,7 +94,7 @@ def test_training_stops_within_the_step_and_keeps_the_last_one(
         send_at(patch, place, count, signum)
         assert cli.main(words) == STATUS[signum]
     assert "same command continues" in capsys.readouterr().err
-    assert newest_step(tmp_path / "stopped") == step
+    assert max(saved_steps(tmp_path / "stopped"), default=None) == step
     assert not (tmp_path / "stopped/manifest.json").exists()
     assert cli.main(words) == 0
     assert left(tmp_path / "stopped") == undisturbed
@@ -111,9 +105,7 @@ def test_a_signal_may_ask_for_a_checkpoint_and_no_more(command, tmp_path, monkey
     with monkeypatch.context() as patch:
         send_at(patch, FORWARD, 13, signal.SIGUSR1)
         assert cli.main([*words, "--save-on-signal", "USR1"]) == 0
-    assert {path.name for path in (tmp_path / "whole/checkpoints").iterdir()} == {
-        f"step-{step:06d}" for step in (4, 7, 8, 12)
-    }
+    assert saved_steps(tmp_path / "whole") == [4, 7, 8, 12]
 
 
 def test_hours_that_are_up_end_a_run_that_goes_on(command, tmp_path, monkeypatch):
@@ -122,7 +114,7 @@ def test_hours_that_are_up_end_a_run_that_goes_on(command, tmp_path, monkeypatch
     monkeypatch.setattr(PackedLM, "forward", lambda *args: (time.sleep(0.05), forward(*args))[1])
     budget = {"steps": 1000, "tokens_per_step": 256, "tokens": 256_000}
     assert cli.main([*command("out", budget=budget), "--max-hours", f"{3 / 3600}"]) == 75
-    assert 1 < newest_step(tmp_path / "out") < 40
+    assert 1 < saved_steps(tmp_path / "out")[-1] < 40
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
@@ -153,7 +145,7 @@ with interrupts.listening(), interrupts.deferred(lambda: None):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once(signum):
-    process = popen([sys.executable, "-c", PATIENT], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", PATIENT], stdout=subprocess.PIPE)
     assert process.stdout.readline()
     process.send_signal(signum)
     time.sleep(interrupts.SAME_S + 0.2)
@@ -162,23 +154,19 @@ def test_a_second_signal_ends_at_once(signum):
     assert process.wait(5) == -signum
 
 
-def test_one_signal_that_two_pass_on_is_one(monkeypatch):
+def test_one_signal_that_two_pass_on_is_one():
     reached = []
-
-    def work():
-        with interrupts.listening(), interrupts.deferred(lambda: reached.append("kept")):
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGTERM)
-            reached.append("on")
-            interrupts.raise_if_requested()
-            reached.append("further")
-
-    with pytest.raises(interrupts.Stop, match="SIGINT"):
-        work()
+    stopped = pytest.raises(interrupts.Stop, match="SIGINT")
+    with stopped, interrupts.listening(), interrupts.deferred(lambda: reached.append("kept")):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("on")
+        interrupts.raise_if_requested()
+        reached.append("further")
     assert reached == ["on", "kept"]
 
 
-def test_an_ignored_signal_stays_ignored(monkeypatch):
+def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with interrupts.listening():
@@ -189,17 +177,17 @@ def test_an_ignored_signal_stays_ignored(monkeypatch):
 
 
 @pytest.mark.slow
-def test_signals_at_random_moments_of_the_chain(tmp_path):
-    """`make phase1` as it is on the CPU, ten signals on its way: out within 30 s each time, and the end is the same."""
-    command = [sys.executable, "-m", "nsllm_lite.cli", "phase1", "--out", "run"]
+@pytest.mark.parametrize("signums", [(signal.SIGKILL,), (signal.SIGTERM, signal.SIGINT)], ids=str)
+def test_signals_at_random_moments_of_the_chain(tmp_path, signums):
+    """`phase1` with ten signals on its way: it ends within 30 s each time, and the result is the same."""
+    words = ["phase1", *FEW, "phase1.checkpoint_steps=1", "--recipes", str(ROOT / "recipes/nano"), "--out", "run"]
 
-    def start(name: str) -> subprocess.Popen:
-        folder = tmp_path / name
+    def start(folder: Path) -> subprocess.Popen:
         folder.mkdir(exist_ok=True)
-        recipes = ["--recipes", str(ROOT / "recipes/nano")]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
-        log = open(folder / "log", "w")  # noqa: SIM115 (the process holds it)
-        return popen([*command, *recipes], cwd=folder, stdout=log, stderr=log, env=environment)
+        with open(folder / "log", "w") as log:
+            command = [sys.executable, "-m", "nsllm_lite.cli", *words]
+            return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
 
     def wait(process: subprocess.Popen) -> int:
         try:
@@ -207,28 +195,25 @@ def test_signals_at_random_moments_of_the_chain(tmp_path):
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGABRT)  # tells where it is
             process.wait()
-            pytest.fail((tmp_path / "stopped/log").read_text()[-6000:])
+            pytest.fail((stopped / "log").read_text()[-6000:])
 
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     began = time.monotonic()
-    assert start("whole").wait() == 0
+    assert start(whole).wait() == 0
     whole_seconds = time.monotonic() - began
-    moments, longest, stopped = random.Random(5), 0.0, 0
+    moments, longest, num_stopped = random.Random(5), 0.0, 0
     for number in range(10):
-        process = start("stopped")
+        process = start(stopped)
         time.sleep(5 + moments.random() * whole_seconds / 20)  # imports take about five; what was done is kept
-        signum = (signal.SIGTERM, signal.SIGINT)[number % 2]
+        signum = signums[number % len(signums)]
         process.send_signal(signum)
         sent = time.monotonic()
         status = wait(process)
         longest = max(longest, time.monotonic() - sent)
         assert status in (0, STATUS[signum])
-        stopped += status != 0
-    assert start("stopped").wait() == 0
-    tell("SIGTERM and Ctrl-C, phase1", stopped, f"longest {longest:.1f} s")
-    assert stopped >= 5
-    for step in ("base", "phase1", "model1"):
-        for path in (tmp_path / "whole/run" / step).rglob("*"):
-            if path.is_file() and path.name not in ("trainer_log.jsonl", "times.json"):
-                name = path.relative_to(tmp_path / "whole")
-                if "checkpoints" not in path.parts:
-                    assert path.read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
+        num_stopped += status != 0
+    assert start(stopped).wait() == 0
+    tell(f"{', '.join(signum.name for signum in signums)}, phase1", num_stopped, f"longest {longest:.1f} s")
+    assert num_stopped >= 5
+    ends = [contents(folder / "run") for folder in (whole, stopped)]
+    assert [line for line in differences(*ends) if "checkpoints" not in line] == []  # a signal has one made

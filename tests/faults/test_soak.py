@@ -4,12 +4,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.faults import soak
-from tests.faults.soak import Loop, verdict
+from bench.soak import ROOT, Loop, verdict
 from tests.faults.tell import tell
 
 
@@ -33,9 +31,8 @@ def test_what_does_not_stay_flat_is_seen():
 def test_half_an_hour_of_the_chain_stays_flat():
     data = os.environ.get("NSLLM_REAL_DATA")
     minutes = os.environ.get("NSLLM_SOAK_MINUTES", "30")
-    words = [sys.executable, soak.__file__, "--minutes", minutes, *(["--data", data] if data else [])]
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": root})
+    words = [sys.executable, "-m", "bench.soak", "--minutes", minutes, *(["--data", data] if data else [])]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]

@@ -1,16 +1,16 @@
 """Whatever bytes a file holds: no reader raises, and each file ends in at least one line.
 
-The files that damage starts from, and the kinds of damage, are those of tests/faults; hypothesis draws them here.
+The files that damage starts from, and the kinds of damage, are those of bench/fuzz; hypothesis draws them here.
 """
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.fuzz.corpus import PACKED, TARGETS, read
+from bench.fuzz.mutate import mutate
+from bench.fuzz.target import seeds_of
 from nsllm_lite.formats.documents import Document
-from tests.faults.fuzz_corpus import PACKED, TARGETS, read
-from tests.faults.fuzz_mutate import mutate
-from tests.faults.fuzz_target import seeds_of
 
 READERS = {name.removeprefix("read "): target for name, target in TARGETS.items() if name.startswith("read ")}
 VALID = {

@@ -1,4 +1,7 @@
-"""Targets of the corpus: every reader, the cleaning of every text, and whole builds against their ledger."""
+"""Targets of the corpus: every reader, the cleaning of every text, and whole builds against their ledger.
+
+python -m bench.fuzz.run builds "read latex"    other names: --list
+"""
 
 import contextlib
 import io
@@ -8,11 +11,14 @@ import re
 import shutil
 import zlib
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import pyarrow.parquet as pq
 
+from bench.fuzz.mutate import mutate
+from bench.fuzz.target import Target, put, seeds_of
 from nsllm_lite.corpus import build, ingest, sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
@@ -21,9 +27,7 @@ from nsllm_lite.corpus.texts.render import RENDER
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.documents import Document, Section, read_documents
 from nsllm_lite.recipe.corpus import Corpus, Source
-from tests.corpus.small import values, write_lines
-from tests.faults.fuzz_mutate import mutate
-from tests.faults.fuzz_target import Target, seeds_of
+from tests.corpus.small import prose, values, write_lines
 
 FILES_A_BUILD = 200
 PACKED = ("packed", "parquet")
@@ -93,9 +97,7 @@ def check_texts(content: bytes, folder: Path) -> None:
 def check_evaluation_file(content: bytes, folder: Path) -> None:
     """An index of items, or UserError: none may be passed over unseen."""
     name, _, rest = content.partition(b"\n")
-    path = (
-        folder / f"x.{name.decode('ascii', 'ignore')}" if name in (b"json", b"jsonl", b"csv", b"txt") else folder / "x"
-    )
+    path = folder / (f"x.{name.decode()}" if name in (b"json", b"jsonl", b"csv", b"txt") else "x")
     path.write_bytes(rest)
     try:
         index = Index.load([path])
@@ -124,15 +126,10 @@ def check_build(content: bytes, folder: Path) -> None:
 
 def account(files: dict[str, bytes], folder: Path) -> None:
     """Builds a corpus of `files`, and compares its ledger with what the readers give file by file."""
-    shutil.rmtree(folder / "papers", ignore_errors=True)
-    shutil.rmtree(folder / "out", ignore_errors=True)
-    (folder / "papers").mkdir()
-    for name, content in files.items():
-        (folder / "papers" / name).write_bytes(content)
-    words = (
-        "The tin whiskers of sample {} grow at room temperature, and their length was measured every day for {} weeks."
-    )
-    write_lines(folder / "general.jsonl", [{"text": words.format(n, n + 2)} for n in range(8)])
+    for name in ("papers", "out"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    put(folder / "papers", files)
+    write_lines(folder / "general.jsonl", [{"text": prose(n)} for n in range(8)])
     fuzzed = {"name": "fuzzed", "path": str(folder / "papers")}
     own = [fuzzed, {"name": "own", "path": "bundled:papers"}]
     chosen = Corpus(**{**values(folder, "out", own), "max_drop_share": 1, "execution": {"workers": 1}})
@@ -149,10 +146,8 @@ def account(files: dict[str, bytes], folder: Path) -> None:
     found = Counter(line["origin"] for line in lines if line["phase"] in ("corpus", "phase1"))
     assert found == expected, f"lost or doubled: {list((expected - found) + (found - expected))[:5]}"
     summary = json.loads((folder / "out/ledger.json").read_text())
-    for counts in (
-        summary["documents"]["fuzzed"],
-        *(table["fuzzed"] for table in summary["phases"].values() if "fuzzed" in table),
-    ):
+    phases = [table["fuzzed"] for table in summary["phases"].values() if "fuzzed" in table]
+    for counts in (summary["documents"]["fuzzed"], *phases):
         for unit in (counts, counts["chars"]):
             out = sum(unit[name] for name in ("kept", "heldout", "duplicate", "unused")) + sum(unit["dropped"].values())
             assert unit["in"] == out, f"the ledger does not add up: {counts}"
@@ -161,28 +156,16 @@ def account(files: dict[str, bytes], folder: Path) -> None:
 
 
 # The pure-Python parsers are those that coverage guides well.
-GUIDED = {
-    "latex": 12_000,
-    "bibtex": 12_000,
-    "table": 8_000,
-    "wos": 6_000,
-    "ris": 6_000,
-    "medline": 6_000,
-    "text": 4_000,
-}
-GUIDED |= {"jats": 4_000, "tei": 4_000, "s2orc": 4_000, "unarxive": 4_000, "conference": 4_000}
+GUIDED = {"latex": 12_000, "bibtex": 12_000, "table": 8_000, "wos": 6_000, "ris": 6_000, "medline": 6_000}
+GUIDED |= dict.fromkeys(("text", "jats", "tei", "s2orc", "unarxive", "conference"), 4_000)
 FORMATS = (*sources.READERS, "fields", *PACKED)
 
 
-def _reader(form: str) -> Target:
-    def check(content: bytes, folder: Path) -> None:
-        check_reader(form, content, folder)
-
-    return Target(check, f"read/{form}", 3_000, GUIDED.get(form, 0))
-
-
 TARGETS: dict[str, Target] = {
-    **{f"read {form}": _reader(form) for form in FORMATS},
+    **{
+        f"read {form}": Target(partial(check_reader, form), f"read/{form}", 3_000, GUIDED.get(form, 0))
+        for form in FORMATS
+    },
     "texts": Target(check_texts, "texts", 4_000, 4_000),
     "evaluation files": Target(check_evaluation_file, "evaluation_files", 3_000),
     "builds": Target(check_build, "builds", 10, inputs_each=FILES_A_BUILD),

@@ -1,17 +1,17 @@
 """Fuzzing: damaged and odd inputs for everything that reads, by mutation and guided by coverage.
 
-    python tests/faults/fuzz.py                       all targets, and a table at the end; status 1 if a promise broke
-    python tests/faults/fuzz.py --list                the targets
-    python tests/faults/fuzz.py "read latex" --runs 100000 --seconds 600 --seed 7
-    python tests/faults/fuzz.py rows --input FILE     one input again, with its traceback
+    python -m bench.fuzz.run                       all targets, and a table at the end; status 1 if a promise broke
+    python -m bench.fuzz.run --list                the targets
+    python -m bench.fuzz.run "read latex" --runs 100000 --seconds 600 --seed 7
+    python -m bench.fuzz.run rows --input FILE     one input again, with its traceback
 
 A target promises that no bytes crash it, hang it, take much memory, unpickle, start a process, reach the network or
 write elsewhere; what else it promises stands in its function. Inputs that break one are made small and go to --found.
 """
 
 import argparse
-import contextlib
 import hashlib
+import importlib.util
 import itertools
 import json
 import os
@@ -28,21 +28,22 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-if __name__ == "__main__":
-    os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", MPLCONFIGDIR=tempfile.gettempdir(), TQDM_DISABLE="1")
-    sys.path[0] = str(ROOT)  # instead of this file's folder
-
-from tests.faults.fuzz_guard import CPU_SECONDS, Broken, guarded  # noqa: E402
-from tests.faults.fuzz_mutate import WORDS, mutate, smallest  # noqa: E402
-from tests.faults.fuzz_target import Target, seeds_of  # noqa: E402
+from bench.fuzz.guard import CPU_SECONDS, Broken, guarded
+from bench.fuzz.mutate import WORDS, mutate, smallest
+from bench.fuzz.target import SEEDS, Target, seeds_of
 
 MAX_GUIDED_BYTES = 4096
-MODULES = ("fuzz_corpus", "fuzz_files", "fuzz_cli")
+COMMAND = [sys.executable, "-m", "bench.fuzz.run"]
+if __name__ == "__main__":  # before the package is imported, which the targets do
+    os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", MPLCONFIGDIR=tempfile.gettempdir(), TQDM_DISABLE="1")
 
 
 def load(module: str) -> dict[str, Target]:
-    return __import__(f"tests.faults.{module}", fromlist=["TARGETS"]).TARGETS
+    return importlib.import_module(f"bench.fuzz.{module}").TARGETS
+
+
+def everything() -> dict[str, Target]:
+    return {**load("corpus"), **load("files"), **load("cli")}
 
 
 def broken_by(target: Target, content: bytes, folder: Path) -> BaseException | None:
@@ -52,13 +53,9 @@ def broken_by(target: Target, content: bytes, folder: Path) -> BaseException | N
             target.check(content, folder)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001 (a panic in Rust is no Exception)
         return error
     return None
-
-
-def is_hang(error: BaseException) -> bool:
-    return isinstance(error, Broken) and error.hangs
 
 
 def place_of(error: BaseException) -> str:
@@ -84,10 +81,11 @@ def run_mutated(name: str, target: Target, seed: str, runs: int, seconds: float,
         slowest = max(slowest, (time.process_time() - begun) * (count >= len(seeds)))  # the seeds also import
         count += 1
         if error:
-            hangs += is_hang(error)
+            is_hang = isinstance(error, Broken) and error.hangs
+            hangs += is_hang
             broken[place := place_of(error)] += 1
             if broken[place] == 1:
-                if not is_hang(error):
+                if not is_hang:
                     content = smallest(content, lambda c, place=place: _breaks(target, c, folder, place))
                 keep(found, target, content)
                 print(f"{name}: {place}: {str(error)[:300]}", file=sys.stderr, flush=True)
@@ -113,16 +111,15 @@ def guide(name: str, runs: int, seconds: float, seed: str, folder: Path) -> None
     import atheris
 
     with atheris.instrument_imports(include=["nsllm_lite"]):
-        target = load("fuzz_corpus" if name.startswith("read ") or name == "texts" else "fuzz_files")[name]
+        target = load("corpus" if name.startswith("read ") or name == "texts" else "files")[name]
 
     def check(content: bytes) -> None:
         with guarded(folder):
             target.check(content, folder)
 
     words = folder.parent / "words"
-    words.write_text(
-        "".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in WORDS if len(word) < 30)
-    )
+    escaped = ["".join(f"\\x{byte:02x}" for byte in word) for word in WORDS if len(word) < 30]
+    words.write_text("".join(f'"{word}"\n' for word in escaped))
     corpus = folder.parent / "corpus"
     corpus.mkdir()
     options = {
@@ -130,8 +127,8 @@ def guide(name: str, runs: int, seconds: float, seed: str, folder: Path) -> None
         "timeout": int(3 * CPU_SECONDS), "rss_limit_mb": 4096, "max_len": MAX_GUIDED_BYTES, "dict": words,
         "artifact_prefix": f"{folder.parent}/artifact-", "print_final_stats": 1, "close_fd_mask": 1,
     }  # fmt: skip
-    seeds = Path(__file__).parent / "seeds" / target.seeds
-    atheris.Setup([sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), str(corpus), str(seeds)], check)
+    folders = [str(corpus), str(SEEDS / target.seeds)]
+    atheris.Setup([sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), *folders], check)
     atheris.Fuzz()
 
 
@@ -142,39 +139,18 @@ def mutated_lines(names: list[str], asked: argparse.Namespace) -> Iterator[dict[
     """A line of figures for each target; one that ends its process counts as a crash, and the rest go on in another."""
     while names:
         with tempfile.TemporaryDirectory() as work:
-            words = [
-                "--worker",
-                work,
-                "--seed",
-                asked.seed,
-                "--found",
-                str(asked.found),
-                "--seconds",
-                str(asked.seconds),
-            ]
-            words += ["--runs", str(asked.runs)] if asked.runs is not None else []
-            command = [sys.executable, __file__, *words, *names]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+            words = [f"--worker={work}", f"--seed={asked.seed}", f"--found={asked.found}", f"--seconds={asked.seconds}"]
+            words += [f"--runs={asked.runs}"] if asked.runs is not None else []
+            with subprocess.Popen([*COMMAND, *words, *names], stdout=subprocess.PIPE, text=True) as worker:
                 for line in worker.stdout:
                     names.pop(0)
                     yield json.loads(line)
             if worker.returncode and names:
                 name = names.pop(0)
-                target = everything()[name]
-                content = (Path(work) / "current").read_bytes()
-                print(
-                    f"{name}: the process ended with {worker.returncode}: {keep(asked.found, target, content)}",
-                    file=sys.stderr,
-                )
-                yield {
-                    "target": name,
-                    "by": "mutation",
-                    "inputs": 0,
-                    "crashes": 1,
-                    "hangs": 0,
-                    "seconds": 0.0,
-                    "slowest": None,
-                }
+                kept = keep(asked.found, everything()[name], (Path(work) / "current").read_bytes())
+                print(f"{name}: the process ended with {worker.returncode}: {kept}", file=sys.stderr)
+                figures = {"inputs": 0, "crashes": 1, "hangs": 0, "seconds": 0.0, "slowest": None}
+                yield {"target": name, "by": "mutation", **figures}
 
 
 def work_through(asked: argparse.Namespace) -> None:
@@ -195,9 +171,9 @@ def guided_line(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     runs = target.num_guided if asked.runs is None else asked.runs
     with tempfile.TemporaryDirectory() as work:
         (Path(work) / "scratch").mkdir()
-        words = ["--guide", work, "--seed", asked.seed, "--runs", str(runs), "--seconds", str(asked.seconds), name]
+        words = [f"--guide={work}", f"--seed={asked.seed}", f"--runs={runs}", f"--seconds={asked.seconds}", name]
         started = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, errors="replace")
+        done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, errors="replace")
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds = ended.ru_utime + ended.ru_stime - started.ru_utime - started.ru_stime
         artifacts = sorted(Path(work).glob("artifact-*"))
@@ -215,16 +191,8 @@ def guided_line(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     return {"target": name, "by": "coverage", **figures}
 
 
-def everything() -> dict[str, Target]:
-    return {name: target for module in MODULES for name, target in load(module).items()}
-
-
 def has_atheris() -> bool:
-    with contextlib.suppress(ImportError):
-        import atheris  # noqa: F401
-
-        return True
-    return False
+    return importlib.util.find_spec("atheris") is not None
 
 
 # ------------------------------------------------------------------------------------------------------- the table
@@ -239,24 +207,15 @@ def row(line: dict[str, Any]) -> str:
     return f"{line['target']:<18} {line['by']:<9} {counts}  {slowest}"
 
 
-def total(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    sums = {key: sum(line[key] for line in lines) for key in ("inputs", "crashes", "hangs", "seconds")}
-    return {"target": "all", "by": "", **sums, "slowest": max((line["slowest"] or 0 for line in lines), default=0)}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="TARGET")
     parser.add_argument("--list", action="store_true", help="the targets, with the inputs of a whole run")
     parser.add_argument("--by", choices=("mutation", "coverage"), help="one of the two ways (default: both)")
     parser.add_argument("--runs", type=int, help="inputs of each target and way (default: as --list says)")
-    parser.add_argument(
-        "--seconds", type=float, default=600, help="of CPU, of each target and way at most (default: 600)"
-    )
+    parser.add_argument("--seconds", type=float, default=600, help="of CPU, of each target and way at most (600)")
     parser.add_argument("--seed", default="0", help="other inputs (default: 0)")
-    parser.add_argument(
-        "--found", type=Path, default=Path("found"), help="where inputs that broke a promise go (default: found)"
-    )
+    parser.add_argument("--found", type=Path, default="found", help="where inputs that broke a promise go (found)")
     parser.add_argument("--input", type=Path, help="try this file alone on the one TARGET")
     parser.add_argument("--json", type=Path, help="write the table's figures there")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -291,7 +250,9 @@ def main() -> int:
     for line in itertools.chain(mutated, (guided_line(name, asked) for name in guided)):
         lines.append(line)
         print(row(line), flush=True)
-    print(row(total(lines)))
+    sums = {key: sum(line[key] for line in lines) for key in ("inputs", "crashes", "hangs", "seconds")}
+    slowest = max((line["slowest"] or 0 for line in lines), default=0)
+    print(row({"target": "all", "by": "", **sums, "slowest": slowest}))
     if asked.json:
         asked.json.write_text(json.dumps(lines))
     return int(any(line["crashes"] or line["hangs"] for line in lines))

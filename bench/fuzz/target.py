@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-SEEDS = Path(__file__).parent / "seeds"
+SEEDS = Path(__file__).parents[2] / "tests/faults/seeds"
 
 
 class Target(NamedTuple):

@@ -2,22 +2,22 @@
 
 Nothing is really trained or built: what the words can name are damaged files and folders, and the steps of a chain are
 not called.
+
+    python -m bench.fuzz.run "command line"
 """
 
 import contextlib
 import io
 import json
-import os
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
+from bench.fuzz.files import adapter, model, rows, steps_of_a_run
+from bench.fuzz.target import SEEDS, Target, put
 from nsllm_lite import cli
 from nsllm_lite.commands.arguments import CHAIN_VERBS
-from tests.faults.fuzz_files import adapter, model, rows, steps_of_a_run
-from tests.faults.fuzz_target import SEEDS, Target, put
 
 STATUSES = (0, 2, 3)
 REAL_WORK = ("doctor", "bundled")  # minutes of it
@@ -27,16 +27,10 @@ LEADS_OUTSIDE = re.compile(r"\.\.|~|(^|[^\w.-])/|\0|://")
 @cache
 def _files() -> dict[str, bytes]:
     """What the words may name: whole and damaged, in one folder."""
-    recipes = {
-        f"{path.stem.removeprefix('valid-')}.yaml": path.read_bytes() for path in (SEEDS / "recipes").glob("valid-*")
-    }
+    recipes = {path.name.removeprefix("valid-"): path.read_bytes() for path in (SEEDS / "recipes").glob("valid-*")}
     folders = {"base": model(), "adapter": adapter(), "rows": rows(), "runs": steps_of_a_run()}
-    damaged = {
-        "base": "config.json",
-        "adapter": "adapter_model.safetensors",
-        "rows": "state.json",
-        "runs": "half/run.json",
-    }
+    damaged = {"base": "config.json", "adapter": "adapter_model.safetensors", "rows": "state.json"}
+    damaged |= {"runs": "half/run.json"}
     files = {f"{folder}/{name}": content for folder, inner in folders.items() for name, content in inner.items()}
     for folder, name in damaged.items():
         inner = folders[folder] | {name: folders[folder][name][:40]}
@@ -51,9 +45,12 @@ def check_words(content: bytes, folder: Path) -> None:
     words = content.decode("utf-8", "surrogateescape").split("\n")[:12]
     words = [word for word in words if not LEADS_OUTSIDE.search(word) and not any(name in word for name in REAL_WORK)]
     out, errors = io.StringIO(), io.StringIO()
-    with _inside(put(folder / "here", _files())), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+    here = contextlib.chdir(put(folder / "here", _files()))
+    is_chain = set(words) & set(CHAIN_VERBS)  # whose steps would train for minutes
+    steps = patch.object(cli, "run_step", lambda recipe: {}) if is_chain else contextlib.nullcontext()
+    with here, steps, contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         try:
-            status = call(words)
+            status = cli.main(words)
         except SystemExit as end:
             status = end.code or 0
             assert status in (0, 2), status
@@ -63,24 +60,6 @@ def check_words(content: bytes, folder: Path) -> None:
     errors.getvalue().encode("utf-8", "surrogateescape")
     if status == 0 and "--json" in words:
         json.loads(out.getvalue())
-
-
-def call(words: list[str]) -> int:
-    """A chain's steps would train for minutes."""
-    if set(words) & set(CHAIN_VERBS):
-        with patch.object(cli, "run_step", lambda recipe: {}):
-            return cli.main(words)
-    return cli.main(words)
-
-
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 TARGETS = {"command line": Target(check_words, "command_line", 200)}

@@ -1,7 +1,7 @@
 """The nano chain again and again in one process: memory, open files and threads stay flat, every result is the same.
 
-    python tests/faults/soak.py --minutes 30                  the bundled sample
-    python tests/faults/soak.py --minutes 30 --data FOLDER    a folder of real files as the corpus
+    python -m bench.soak --minutes 30                  the bundled sample
+    python -m bench.soak --minutes 30 --data FOLDER    a folder of real files as the corpus
 
 A line a loop, then the slope of the resident memory over the later half, when caches are full.
 """
@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from nsllm_lite import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 MOST_MIB_A_LOOP = 5.0  # a model of nano that was kept would be 11, and a loop loads more than twenty
 DIFFER = ("times.json", "trainer_log.jsonl")  # dates and durations, nothing else
 FEW = [
@@ -74,14 +74,7 @@ def resident_mib() -> float:
     gc.collect()
     pa.default_memory_pool().release_unused()
     ctypes.CDLL(None).malloc_trim(0)
-    text = Path("/proc/self/status").read_text()
-    return int(text.split("VmRSS:")[1].split()[0]) / 1024
-
-
-def slope(values: list[float]) -> float:
-    """Of a line through the later half, a loop."""
-    late = values[len(values) // 2 :]
-    return float(np.polyfit(range(len(late)), late, 1)[0]) if len(late) > 1 else 0.0
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
 def soak(minutes: float, data: Path | None) -> list[Loop]:
@@ -100,22 +93,15 @@ def soak(minutes: float, data: Path | None) -> list[Loop]:
 
 
 def verdict(loops: list[Loop]) -> dict[str, float | bool]:
-    memory = [loop.resident_mib for loop in loops]
+    """Of the later half the slope of a line through the resident memory, and whether nothing else changed."""
     late = loops[len(loops) // 2 :]
-    found = {
-        "loops": len(loops),
-        "minutes": sum(loop.seconds for loop in loops) / 60,
-        "mib": memory[-1],
-        "mib_a_loop": slope(memory),
+    slope = float(np.polyfit(range(len(late)), [loop.resident_mib for loop in late], 1)[0])
+    same = {
         "same_results": len({loop.digest for loop in loops}) == 1,
         "same_files": len({loop.files for loop in late}) == 1,
         "same_threads": len({loop.threads for loop in late}) == 1,
     }
-    found["passed"] = bool(
-        found["same_results"] and found["same_files"] and found["same_threads"]
-        and found["mib_a_loop"] < MOST_MIB_A_LOOP
-    )  # fmt: skip
-    return found
+    return {"mib_a_loop": slope, **same, "passed": all(same.values()) and slope < MOST_MIB_A_LOOP}
 
 
 if __name__ == "__main__":
@@ -123,11 +109,11 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--data", type=Path)
     args = parser.parse_args()
-    os.chdir(ROOT)
-    found = verdict(soak(args.minutes, args.data))
+    loops = soak(args.minutes, args.data)
+    judged = verdict(loops)
     print(
-        f"{found['loops']} loops in {found['minutes']:.1f} min; {found['mib']:.0f} MiB at the end, "
-        f"{found['mib_a_loop']:+.2f} MiB a loop; same results: {found['same_results']}, open files: "
-        f"{found['same_files']}, threads: {found['same_threads']}"
+        f"{len(loops)} loops in {sum(loop.seconds for loop in loops) / 60:.1f} min; {loops[-1].resident_mib:.0f} MiB "
+        f"at the end, {judged['mib_a_loop']:+.2f} MiB a loop; same results: {judged['same_results']}, open files: "
+        f"{judged['same_files']}, threads: {judged['same_threads']}"
     )
-    sys.exit(0 if found["passed"] else 1)
+    sys.exit(0 if judged["passed"] else 1)

@@ -26,6 +26,7 @@ VALUES: list[Any] = [
     *("", " ", "x", "0", "NaN", "\ud800", "\0", "../x", "/etc/passwd", "a" * 300, "é\u0301", "true"),
     *([], [[]], [None], ["x"], [0, 0], [1, "x", None], {}, {"": None}, {"x": {"y": []}}),
 ]  # fmt: skip
+Change = Callable[[Random, bytes, Sequence[bytes]], bytes]
 
 
 def mutate(random: Random, seeds: Sequence[bytes]) -> bytes:
@@ -46,40 +47,30 @@ def _place(random: Random, content: bytes) -> int:
     return random.randint(0, len(content))
 
 
-def cut(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
-    return content[: _place(random, content)]
+def at_a_place(change: Callable[[Random, bytes, bytes], bytes]) -> Change:
+    """`change` of what stands before and after a place in the content."""
+
+    def changed(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
+        place = _place(random, content)
+        return change(random, content[:place], content[place:])
+
+    return changed
 
 
-def drop(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
-    place = _place(random, content)
-    return content[:place] + content[place + random.randint(1, 30) :]
+def flip(random: Random, before: bytes, after: bytes) -> bytes:
+    return before + bytes(byte ^ random.randint(1, 255) for byte in after[:1]) + after[1:]
 
 
-def flip(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
-    place = _place(random, content)
-    return (
-        content[:place] + bytes(b ^ random.randint(1, 255) for b in content[place : place + 1]) + content[place + 1 :]
-    )
+def add(random: Random, before: bytes, after: bytes) -> bytes:
+    return before + bytes(random.randint(0, 255) for _ in range(random.randint(1, 9))) + after
 
 
-def add(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
-    place = _place(random, content)
-    return content[:place] + bytes(random.randint(0, 255) for _ in range(random.randint(1, 9))) + content[place:]
+def add_word(random: Random, before: bytes, after: bytes) -> bytes:
+    return before + random.choice(WORDS) + after[random.choice((0, 0, 1, 4)) :]
 
 
-def add_word(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
-    place = _place(random, content)
-    return content[:place] + random.choice(WORDS) + content[place + random.choice((0, 0, 1, 4)) :]
-
-
-def deepen(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
-    place = _place(random, content)
-    return content[:place] + random.choice(DEEP) * random.choice((3, 30, 300, 3000, 20_000)) + content[place:]
-
-
-def double(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
-    place = _place(random, content)
-    return content + content[place:]
+def deepen(random: Random, before: bytes, after: bytes) -> bytes:
+    return before + random.choice(DEEP) * random.choice((3, 30, 300, 3000, 20_000)) + after
 
 
 def move(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
@@ -98,23 +89,26 @@ def join(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
 def change_line(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
     lines = content.split(b"\n")
     place = random.randrange(len(lines))
-    lines[place : place + 1] = random.choice(
-        ([], [lines[place]] * 2, [lines[place] + b"\r"], [b" " + lines[place]], [b""])
-    )
+    line = lines[place]
+    lines[place : place + 1] = random.choice(([], [line, line], [line + b"\r"], [b" " + line], [b""]))
     return b"\n".join(lines)
 
 
 def change_number(random: Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
     places = [place for place, byte in enumerate(content[:4096]) if 48 <= byte <= 57]
     if not places:
-        return add(random, content, seeds)
+        return at_a_place(add)(random, content, seeds)
     place = random.choice(places)
     return content[:place] + random.choice((b"-1", b"0", b"99", b"1e9", b"9" * 20, b"x", b"")) + content[place + 1 :]
 
 
-Change = Callable[[Random, bytes, Sequence[bytes]], bytes]
-CHANGES: list[Change] = [cut, drop, flip, flip, add, add_word, add_word, add_word, deepen, double, move, join]
-CHANGES += [change_line, change_number]
+CHANGES: list[Change] = [
+    at_a_place(lambda random, before, after: before),  # cut off
+    at_a_place(lambda random, before, after: before + after[random.randint(1, 30) :]),  # lost
+    *map(at_a_place, (flip, flip, add, add_word, add_word, add_word, deepen)),
+    at_a_place(lambda random, before, after: before + after + after),  # doubled
+    *(move, join, change_line, change_number),
+]
 
 # ----------------------------------------------------------------------------------------------------------- JSON
 

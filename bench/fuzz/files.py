@@ -2,6 +2,8 @@
 
 An input of a target of folders is a line with a file's name, and that file's content: the folder is whole but for it.
 What may be raised is ValueError alone (and RuntimeError where the verb says so): what a user reads in one line.
+
+    python -m bench.fuzz.run recipes adapters    other names: --list
 """
 
 import contextlib
@@ -9,15 +11,17 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+import matplotlib.figure  # noqa: F401 (makes its cache folder now, and not while an input is watched)
 import numpy as np
 import torch
 from safetensors.torch import save
 
+from bench.fuzz.target import SEEDS, Target, put
 from nsllm_lite.artifact import lineage
 from nsllm_lite.artifact.step import begin, finished, read_manifest
 from nsllm_lite.commands import show
@@ -35,7 +39,6 @@ from nsllm_lite.tasks.items import read_items
 from nsllm_lite.train import checkpoint
 from nsllm_lite.train.examples import Template, read_examples
 from nsllm_lite.train.plot import read_curve
-from tests.faults.fuzz_target import SEEDS, Target, put
 
 Files = dict[str, bytes]
 HEADER = ":header"  # after a name: the JSON header alone, whose length is written before it
@@ -97,16 +100,11 @@ def model() -> Files:
     names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
     parts = ({n: t for n, t in weights.items() if n != "lm_head.weight"}, {"lm_head.weight": weights["lm_head.weight"]})
     index = {"metadata": {}, "weight_map": {name: names[name == "lm_head.weight"] for name in weights}}
-    shape = {
-        "hidden_size": 4,
-        "intermediate_size": 5,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "vocab_size": 6,
-    }
     config = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_key_value_heads": 1, "head_dim": 2}
+    config |= {"hidden_size": 4, "intermediate_size": 5, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config |= {"vocab_size": 6, "tie_word_embeddings": False}
     return {
-        "config.json": json.dumps(config | shape | {"tie_word_embeddings": False}).encode(),
+        "config.json": json.dumps(config).encode(),
         "model.safetensors.index.json": json.dumps(index).encode(),
         **{name: save(part) for name, part in zip(names, parts, strict=True)},
     }
@@ -136,8 +134,7 @@ def check_base(folder: Path) -> None:
 
 
 def check_adapter(folder: Path) -> None:
-    base = open_base(put(folder.parent / "base", model()))
-    plan_on(base, folder)
+    plan_on(open_base(put(folder.parent / "base", model())), folder)
 
 
 def plan_on(base: object, folder: Path) -> None:
@@ -167,10 +164,10 @@ def rows() -> Files:
 
 
 def check_rows(folder: Path) -> None:
-    found = Rows(folder)
-    assert len(found.sha256) == 64
-    for number in range(min(len(found), 5)):
-        row = found[number]
+    opened = Rows(folder)
+    assert len(opened.sha256) == 64
+    for number in range(min(len(opened), 5)):
+        row = opened[number]
         assert sum(row.doc_lengths) == len(row.input_ids)
 
 
@@ -180,36 +177,8 @@ def check_rows(folder: Path) -> None:
 @cache
 def steps_of_a_run() -> Files:
     """A corpus, a training on its rows with an unfinished twin, and a merge: what `runs` and `show` walk through."""
-    figures = {"in": 9, "kept": 8, "heldout": 1, "duplicate": 0, "dropped": {}, "unused": 0}
-    sources = [{"name": "papers", "path": "papers"}]
-    losses = {"domain": {"all": {"loss": 2.5, "bits_per_byte": 0.9, "tokens": 8}}, "general": {}}
-    times = {"started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:01:00Z", "seconds": 60.0}
-    corpus = {
-        "recipe": {"kind": "corpus", "sources": sources, "general": []}, "verb": "corpus",
-        "inputs": {"source:papers": "sha"}, "versions": {},
-        "results": {"documents": {"papers": figures}, "licences": {"papers": "CC0"},
-                    "rows": {"phase1/train": {"tokens": 100}, "phase1/heldout": {"tokens": 10}}},
-    }  # fmt: skip
-    train = {
-        "recipe": {"kind": "train", "model": "base", "rows": "corpus/rows/phase1/train", "replay": None,
-                   "adapter": {"rank": 2}, "quantisation": "nf4"},
-        "verb": "train", "inputs": {"base": "sha", "rows": "sha"}, "versions": {},
-        "results": {"tokens": 100, "coverage": 1.0, "heldout": {"before": losses, "after": losses}},
-    }  # fmt: skip
-    merge = {
-        "recipe": {"kind": "merge", "base": "base", "adapter": "phase1/adapter", "base_weights": "original"},
-        "verb": "merge", "inputs": {"base": "sha", "adapter": "sha"}, "versions": {}, "results": {"num_merged": 1},
-    }  # fmt: skip
-    lines = [{"step": 0, "tokens": 0, "heldout": losses}, {"step": 1, "tokens": 50, "loss": 2.4, "learning_rate": 1e-4}]
-    return {
-        "phase1/manifest.json": json.dumps(train).encode(),
-        "phase1/times.json": json.dumps(times | {"train_tokens_per_s": 9.5, "peak_memory_gib": 1.5}).encode(),
-        "phase1/metrics.jsonl": "\n".join(map(json.dumps, lines)).encode(),
-        "corpus/manifest.json": json.dumps(corpus).encode(),
-        "model1/manifest.json": json.dumps(merge).encode(),
-        "half/run.json": json.dumps({"recipe": train["recipe"], "inputs": train["inputs"]}).encode(),
-        "half/metrics.jsonl": "\n".join(map(json.dumps, lines)).encode(),
-    }
+    root = Path(__file__).parent / "steps"
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.glob("*/*"))}
 
 
 def check_steps(folder: Path) -> None:
@@ -248,11 +217,10 @@ def _trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 
 def check_checkpoints(folder: Path) -> None:
     """A damaged one is passed over for the one before it."""
-    found = checkpoint.newest(folder)
-    assert found is not None, "the other checkpoint is whole"
-    module, optimizer = _trained()
-    step, progress = checkpoint.load(found, module, optimizer)
-    assert found.name == f"step-{step:06d}"
+    newest = checkpoint.newest(folder)
+    assert newest is not None, "the other checkpoint is whole"
+    step, progress = checkpoint.load(newest, *_trained())
+    assert newest.name == f"step-{step:06d}"
     assert progress == {"tokens": step}
 
 
@@ -264,27 +232,20 @@ def check_items(content: bytes, folder: Path) -> None:
     path = folder / "x.jsonl"
     path.write_bytes(content)
 
-    def check_questions(path: Path) -> None:
-        list(read_questions(path))
-
-    def check_audit(path: Path) -> None:
-        audit.audit([path])
-
     def check_own_sets(path: Path) -> None:
-        items = read_items(path)
-        assert all(item.input is not None for item in items)
+        assert all(item.input is not None for item in read_items(path))
         for task in ("multiple_choice", "open", "title", "classification"):
-            refuses(lambda path, task=task: _load_set(path, task), path)
+            refuses(partial(_load_set, task), path)
 
-    for check in (check_questions, check_audit, check_own_sets):
-        refuses(check, path)
+    refuses(lambda path: list(read_questions(path)), path)
+    refuses(lambda path: audit.audit([path]), path)
+    refuses(check_own_sets, path)
 
 
-def _load_set(path: Path, task: str) -> None:
+def _load_set(task: str, path: Path) -> None:
     values = {"kind": "eval", "out": "out", "seed": 0, "tasks": "none", "models": [{"name": "m", "path": "m"}]}
     chosen = Eval(**values, files=[{"name": "own", "task": task, "path": str(path)}])
-    for one in sets.load_sets(chosen):
-        assert one.items or one.pool
+    assert all(one.items or one.pool for one in sets.load_sets(chosen))
 
 
 class Characters:
@@ -318,8 +279,9 @@ def check_examples(content: bytes, folder: Path) -> None:
 
 
 def check_curve(content: bytes, folder: Path) -> None:
-    (folder / "trainer_log.jsonl").write_bytes(content)
-    refuses(lambda path: len(read_curve(path).losses), folder / "trainer_log.jsonl")
+    path = folder / "trainer_log.jsonl"
+    path.write_bytes(content)
+    refuses(read_curve, path)
 
 
 def check_answer(content: bytes, folder: Path) -> None:
