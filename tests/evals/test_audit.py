@@ -42,7 +42,7 @@ def test_characters():
         ("a plain text of letters that goes on, Ҧ", "x"),
         ("Łódź, Ångström, Müller, naïve, α-decay, 5 µm, Târgu Mureș", "x"), ("Это русский текст", "x"),
     )  # fmt: skip
-    found = audit.characters(rows)
+    found = audit.examine(rows)["characters"]
     assert (found["lost_inputs"], found["lost_outputs"], found["lost_characters"]) == ([0], [0], 3)
     assert found["repairable"] == [1]
     assert found["strange_letters"] == [2]
@@ -53,11 +53,11 @@ def test_forms():
         ("a tt-PIR scheme", "x"), ("phase II of 5 mm (ii), $n\\geq 2$", "x"), ("see https://x.org", "x"),
         ("We show that the tin whiskers grow fast.", "The tin whiskers grow"), ("2+2?", "<think>so</think>\n4"),
     )  # fmt: skip
-    found = audit.forms(rows)
+    found = audit.examine(rows)["forms"]
     assert found == {
         "doubled_letters": [0], "glued_latex": [], "urls": [2], "answer_in_input": [3], "reasoning_in_output": [4],
     }  # fmt: skip
-    assert audit.forms(items(("for n≥2n\\geq 2 we", "x")))["glued_latex"] == [0]
+    assert audit.examine(items(("for n≥2n\\geq 2 we", "x")))["forms"]["glued_latex"] == [0]
     assert rows[4].answer == "4"
 
 
