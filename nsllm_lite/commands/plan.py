@@ -77,7 +77,7 @@ def plan(
         ("Model", why),
         *_step_lines(run, figures, size, how, machine + ("" if vram_gib else f"; {_host_words()}")),
     ]
-    for line in (*heads, *_length_lines(run, figures["trained_parameters"], speed, price), *_disk_lines(figures, out)):
+    for line in (*heads, *_length_lines(run, figures, size, price), *_disk_lines(figures, out)):
         terminal.row(line, (10,))
     if show_all and device == "cuda":
         print()
@@ -126,15 +126,16 @@ def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machin
     return lines
 
 
-def _length_lines(run: Run, trained: int, speed: tuple[float, str] | None, price: float | None) -> Lines:
+def _length_lines(run: Run, figures: dict, size: ModelSize, price: float | None) -> Lines:
     """Of each phase its length, and what the adapter can take up of it."""
     lines = []
     for name, phase in (("Phase 1", run["phase1"]), ("Phase 2", run["phase2"])):
         budget = phase.budget
         words = f"{budget.steps:,} steps = up to {budget.tokens:,} tokens, {phase.schedule.shape} learning rate "
         words += f"{phase.optimizer.learning_rate:g}"
-        lines.append((name, words + (_time_words(budget.tokens, *speed, price) if speed else "")))
-    return [*lines, ("Capacity", _capacity_words(run, trained))]
+        is_known = figures["hours"][phase.out] is not None
+        lines.append((name, words + (_time_words(size, budget.tokens, figures["card"], price) if is_known else "")))
+    return [*lines, ("Capacity", _capacity_words(run, figures["trained_parameters"]))]
 
 
 def _disk_lines(figures: dict, out: Path) -> Lines:
@@ -268,7 +269,10 @@ def _speed(size: ModelSize, card: str) -> tuple[float, str] | None:
     return (peak * 1e12 * ASSUMED_MFU / each, f"{ASSUMED_MFU:.0%} of the card's peak, assumed") if peak else None
 
 
-def _time_words(tokens: int, tokens_per_s: float, source: str, price: float | None) -> str:
+def _time_words(size: ModelSize, tokens: int, card: str, price: float | None) -> str:
+    if not (speed := _speed(size, card)):
+        return ""
+    tokens_per_s, source = speed
     hours = tokens / tokens_per_s / 3600
     money = f", {hours * price:,.2f} at {price:g} an hour" if price else ""
     return f", about {hours:.1f} h at {tokens_per_s:,.0f} tokens/s ({source}){money}"
