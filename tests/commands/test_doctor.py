@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 
-from nsllm_lite import cli
 from nsllm_lite.commands import doctor
 from nsllm_lite.kernels import fused_layers
 from nsllm_lite.merge import nf4, write
@@ -133,20 +132,3 @@ def test_room_is_told_in_models(patient, monkeypatch, free_gib, words):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(free, 0, free))
     monkeypatch.setattr(doctor, "MEMORY_A_PARAMETER", 0)
     assert words in doctor.check_room(patient)
-
-
-def test_the_command_tells_and_its_status_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "CHECKS", {"fine": lambda patient: "as it should be"})
-    assert cli.main(["doctor"]) == 0
-    assert "pass  fine " in capsys.readouterr().out
-
-    def ill(patient):
-        print("what it printed")
-        raise doctor.BrokenError("a broken thing", "mend it")
-
-    monkeypatch.setattr(doctor, "CHECKS", {"ill": ill})
-    assert cli.main(["doctor"]) == 3
-    told = capsys.readouterr()
-    assert "FAIL  ill " in told.out
-    assert "-> mend it\nwhat it printed" in told.out
-    assert "[doctor-checks-failed]" in told.err
