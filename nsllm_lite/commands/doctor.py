@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -26,7 +26,7 @@ from nsllm_lite.commands.tiny_run import ALL_LINEAR, END_OF_TEXT, STEPS, VOCAB, 
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from nsllm_lite.models import heldout
-from nsllm_lite.models.causal import PackedLM, collate
+from nsllm_lite.models.causal import Batch, PackedLM, collate
 from nsllm_lite.models.device import find_device, has_bfloat16
 from nsllm_lite.models.loading import nf4_means
 from nsllm_lite.models.lora import add_adapter
@@ -57,6 +57,18 @@ class NotHereError(Exception):
 def require(is_right: bool, seen: str, to_do: str = UPGRADE) -> None:
     if not is_right:
         raise BrokenError(seen, to_do)
+
+
+def gradients_of(lm: PackedLM, batches: Iterable[Batch], divisor: int = 1) -> torch.Tensor:
+    """Of the summed losses of `batches`, divided: the gradients of all that is trained, as one vector."""
+    lm.zero_grad()
+    for batch in batches:
+        (lm(batch) / divisor).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in lm.parameters() if parameter.requires_grad])
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
 
 
 def check_card(tiny: TinyRun) -> str:
@@ -104,15 +116,8 @@ def check_accumulation(tiny: TinyRun) -> str:
     lm = PackedLM(tiny.load("none").requires_grad_(True))
     rows = tiny.some_rows(4)
     targets = sum(row.num_targets for row in rows)
-
-    def gradient(groups: list[list[Row]]) -> torch.Tensor:
-        lm.zero_grad()
-        for group in groups:
-            (lm(collate(group, tiny.device)) / targets).backward()
-        return torch.cat([parameter.grad.flatten() for parameter in lm.parameters()])
-
-    whole, parts = gradient([rows]), gradient([[row] for row in rows])
-    error = ((whole - parts).norm() / whole.norm()).item()
+    whole = gradients_of(lm, [collate(rows, tiny.device)], targets)
+    error = relative_error(gradients_of(lm, (collate([row], tiny.device) for row in rows), targets), whole)
     require(error < 1e-4, f"4 rows at once and one by one give gradients that differ by {error:.1e}")
     return f"gradients within {error:.0e}"
 
@@ -129,11 +134,10 @@ def check_fused_layers(tiny: TinyRun) -> str:
                 torch.nn.init.constant_(parameter, 0.01)
         if fused:
             require(use_fused_layers(lm, recompute_cheap=True) == 2, "the decoder layers are not recognised")
-        lm(batch).backward()
-        return torch.cat([p.grad.flatten() for p in lm.parameters() if p.requires_grad])
+        return gradients_of(lm, [batch])
 
-    theirs, ours = gradients(fused=False), gradients(fused=True)
-    error = ((ours - theirs).norm() / theirs.norm()).item()
+    theirs = gradients(fused=False)
+    error = relative_error(gradients(fused=True), theirs)
     require(error < 1e-3, f"the fused layers' gradients differ from PEFT's by {error:.1e}")
     return f"gradients within {error:.0e} of PEFT's"
 
@@ -170,15 +174,9 @@ def check_nf4(tiny: TinyRun) -> str:
 def check_evaluation(tiny: TinyRun) -> str:
     lm = PackedLM(add_adapter(tiny.load("nf4"), ADAPTER, "doctor", seed=0))
     batch = collate(tiny.some_rows(1), tiny.device)
-
-    def gradients() -> list[torch.Tensor]:
-        lm.zero_grad()
-        lm(batch).backward()
-        return [p.grad.clone() for p in lm.parameters() if p.requires_grad]
-
-    before = gradients()
+    before = gradients_of(lm, [batch])
     heldout.score(lm, tiny.some_rows(1), 1, tiny.device)
-    are_same = all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(before, gradients(), strict=True))
+    are_same = torch.allclose(before, gradients_of(lm, [batch]), rtol=1e-4, atol=1e-7)
     require(are_same, "evaluating the NF4 model changed its gradients")
     return "an evaluation in between leaves the gradients as they were"
 
@@ -221,7 +219,7 @@ def check_cross_entropy(tiny: TinyRun) -> str:
         loss.backward()
         found.append((loss.item(), hidden.grad.clone()))
     (loss, grad), (expected, expected_grad) = found
-    error = max(abs(loss / expected - 1), ((grad - expected_grad).norm() / expected_grad.norm()).item())
+    error = max(abs(loss / expected - 1), relative_error(grad, expected_grad))
     require(error < 1e-3, f"the fused cross-entropy differs from torch's by {error:.1e}")
     return f"loss and gradient within {error:.0e} of torch's"
 
