@@ -19,6 +19,7 @@ from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.commands import stories
 from nsllm_lite.errors import RunError
+from tests.raising import fails
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,14 +35,6 @@ def pico_yaml(pico_recipe, tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
     return str(path)
-
-
-def fails(capsys, code: str, *words: str, status: int = 2) -> str:
-    """What is printed to stderr by a command that ends with `status` and the error `code`."""
-    assert cli.main(list(words)) == status
-    text = capsys.readouterr().err
-    assert f" [{code}]" in text
-    return text
 
 
 REFUSED = (

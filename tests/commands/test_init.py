@@ -18,7 +18,7 @@ from nsllm_lite.commands.init import init
 from nsllm_lite.commands.recipe_folder import INSTALLED
 from nsllm_lite.models.sizes import SIZED
 from tests.paths import paths_of
-from tests.raising import raises
+from tests.raising import fails, raises
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.name for path in (ROOT / "recipes").iterdir())
@@ -134,28 +134,21 @@ def seen(tmp_path, monkeypatch):
     return recipes
 
 
-def refuses(capsys, code: str, *words: str) -> str:
-    assert cli.main(list(words)) == 2
-    text = capsys.readouterr().err
-    assert f"[{code}]" in text
-    return text
-
-
 def test_single_recipes_are_found_too(seen, capsys):
     assert cli.main(["train", "recipes/nano/phase1.yaml", *paths_of("phase1"), "seed=7"]) == 0
     assert (seen[0].kind, seen[0].seed, seen[0].out) == ("train", 7, "runs/nano/phase1")
     assert cli.main(["merge", "recipes/nano/merge.yaml", *paths_of("merge")]) == 0
     assert capsys.readouterr().out.count(f"{INSTALLED}/nano/") == 2
-    assert "recipes/nano/none.yaml." in refuses(capsys, "recipe-missing", "train", "recipes/nano/none.yaml")
+    assert "recipes/nano/none.yaml." in fails(capsys, "recipe-missing", "train", "recipes/nano/none.yaml")
 
 
 def test_a_recipe_of_a_former_folder(tmp_path, seen, capsys):
     """It names the file to take; where the folder still is, the file is taken as it is."""
     for folder in ("recipes/qwen3-4b", f"{tmp_path}/recipes/qwen3-4b"):
-        text = refuses(capsys, "recipe-of-one-size", "train", f"{folder}/phase1.yaml", "seed=7")
+        text = fails(capsys, "recipe-of-one-size", "train", f"{folder}/phase1.yaml", "seed=7")
         files = (f"{folder}/phase1.yaml", f"{folder.removesuffix('-4b')}/phase1.yaml")
         assert all(words in text for words in (*files, "model=Qwen/Qwen3-4B-Base", "--size 4b"))
-    refuses(capsys, "recipe-of-one-size", "eval", "recipes/qwen3-4b/eval.yaml")
+    fails(capsys, "recipe-of-one-size", "eval", "recipes/qwen3-4b/eval.yaml")
     assert not seen
     shutil.copytree(ROOT / "recipes/qwen3", tmp_path / "recipes/qwen3-4b")
     assert cli.main(["train", "recipes/qwen3-4b/phase1.yaml", *paths_of("phase1"), "seed=7"]) == 0

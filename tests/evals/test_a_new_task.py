@@ -12,6 +12,7 @@ from nsllm_lite.evals.evaluate import evaluate
 from nsllm_lite.evals.instruct_files import make_tasks
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import TASKS
+from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.lm_eval import functions
 from nsllm_lite.tasks.task import all_tasks
 from tests.corpus.small import paper
@@ -41,6 +42,9 @@ def test_it_is_made_asked_scored_and_floored(last_word, talker, tmp_path, capsys
     record = json.loads(path.read_text().splitlines()[0])
     assert record["instruction"] == last_word.instruction
     assert record["input"].startswith("Title ")
+    item = Item(number=0, input="Enzymes at low", output="temperature", choices={})
+    answers = [last_word.parse(text, ()) for text in ("Temperature.", "", "heat")]
+    assert [last_word.score(answer, item).value for answer in answers] == [1, 0, 0]
 
     values = {"kind": "eval", "seed": 0, "models": [{"name": "m", "path": str(talker)}], "execution": {"device": "cpu"}}
     own = [{"name": "mine", "task": "last_word", "path": str(path)}]

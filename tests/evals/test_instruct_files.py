@@ -110,10 +110,12 @@ def test_the_items_say_what_they_should(corpus, tmp_path):
     make_tasks(tasks_of(corpus, tmp_path / "out", [tmp_path / "questions.jsonl"]))
     zero = tagged(0)
     abstract = " ".join(sentence for _, sentence in zero["abstract"])
-    split = "test" if "sample:0" in Path(tmp_path / "out/test/title.jsonl").read_text() else "train"
+    split = "test" if "sample:0" in (tmp_path / "out/test/title.jsonl").read_text() else "train"
+    made = items_in(tmp_path / "out", split)
+    assert made["classification"][0]["instruction"].endswith("one of: Biology, Physics.")
     by_task = {
         task: [(item["input"], item["output"]) for item in items if item["document"] == "sample:0"]
-        for task, items in items_in(tmp_path / "out", split).items()
+        for task, items in made.items()
     }
     ((whole, title),) = by_task.pop("paper_title")
     assert title == zero["title"]
@@ -125,8 +127,6 @@ def test_the_items_say_what_they_should(corpus, tmp_path):
         "title": [(abstract, zero["title"])],
         "multiple_choice": [("Which 2?\nChoices:\n(A): one\n(B): two\n(C): three\n(D): four", "A")],
     }
-    (item, *_) = items_in(tmp_path / "out", split)["classification"]
-    assert item["instruction"].endswith("one of: Biology, Physics.")
 
 
 def test_at_most_so_many_of_a_task_chosen_by_id_and_seed(corpus, tmp_path):
@@ -165,12 +165,12 @@ def test_a_task_that_cannot_be_made_is_absent_and_said_to_be(tmp_path, capsys):
         (b"\xff", "UnicodeDecodeError"),
         (b"[" * 100_000, "RecursionError"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_line_that_is_no_question(corpus, tmp_path, line, quoted):
     path = tmp_path / "q.jsonl"
-    lines = [json.dumps(question(1, "p")).encode(), line if isinstance(line, bytes) else json.dumps(line).encode()]
-    path.write_bytes(b"\n".join(lines) + b"\n")
+    write_lines(path, [question(1, "p")])
+    with open(path, "ab") as file:
+        file.write(line if isinstance(line, bytes) else json.dumps(line).encode())
     with raises("questions-line-unfit", f"{path}, line 2:", quoted):
         make_tasks(tasks_of(corpus, tmp_path / "out", [path]))
 
