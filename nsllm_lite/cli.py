@@ -3,13 +3,12 @@
 import argparse
 import contextlib
 import errno
-import importlib
 import json
 import math
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from nsllm_lite.artifact import interrupts
@@ -59,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
                 results = call(args)
             if as_json:
                 print(json.dumps(without_nan(results), ensure_ascii=False, allow_nan=False))
-            if args.verb == "doctor":
-                require_healthy(results["failed"])
+            if args.verb == "doctor" and results["failed"]:
+                raise unhealthy(results["failed"])
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -130,7 +129,7 @@ def run_merge(args: argparse.Namespace, recipe: "Recipe") -> dict[str, Any]:
 
 def run_tool(args: argparse.Namespace) -> Any:
     name, words = TOOLS[args.verb]
-    return function(name)(*([args] if words is None else [getattr(args, word) for word in words]))
+    return resolve_name(name)(*([args] if words is None else [getattr(args, word) for word in words]))
 
 
 def run_step(recipe: "Recipe") -> dict[str, Any]:
@@ -143,7 +142,7 @@ def run_step(recipe: "Recipe") -> dict[str, Any]:
     from nsllm_lite.artifact import lock
     from nsllm_lite.artifact.disk import is_disk_full
 
-    verb = function(VERBS[recipe.kind])
+    verb = resolve_name(VERBS[recipe.kind])
     alone = lock.held(Path(recipe.out)) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
     try:
         with alone:
@@ -152,12 +151,6 @@ def run_step(recipe: "Recipe") -> dict[str, Any]:
         if not is_disk_full(error):
             raise
         raise disk_full(recipe.out, error) from None
-
-
-def function(name: str) -> Callable[..., Any]:
-    """That of "module:function", imported now."""
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def complain(verb: str, error: Exception) -> None:
@@ -185,10 +178,9 @@ def no_torch() -> UserError:
     return UserError("torch-missing", found, "Install it: pip install 'torch>=2.10'")
 
 
-def require_healthy(failed: list[str]) -> None:
-    if failed:
-        found = f"{', '.join(failed)}: not right on this machine."
-        raise RunError("doctor-checks-failed", found, "See the table above.")
+def unhealthy(failed: list[str]) -> RunError:
+    found = f"{', '.join(failed)}: not right on this machine."
+    return RunError("doctor-checks-failed", found, "See the table above.")
 
 
 def require_alone(verb: str) -> None:

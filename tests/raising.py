@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from nsllm_lite import cli
 from nsllm_lite.errors import RunError, UserError
 
 
@@ -20,3 +21,11 @@ def assert_error(error: Exception, code: str, *quoted: object) -> None:
     assert error.code == code, f"{error.code}: {error}"
     for value in quoted:
         assert str(value) in str(error), f"{value!r} is not quoted in: {error}"
+
+
+def fails(capsys: pytest.CaptureFixture, code: str, *words: str, status: int = 2) -> str:
+    """What is printed to stderr by a command that ends with `status` and the error `code`."""
+    assert cli.main(list(words)) == status
+    text = capsys.readouterr().err
+    assert f" [{code}]" in text
+    return text

@@ -22,11 +22,12 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from nsllm_lite import cli
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.step import begin, finish, finished
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.kinds import Input, Kind
+from nsllm_lite.recipe.kinds import KINDS, Input, Kind
 from nsllm_lite.recipe.values import Name, Strict
 
 
@@ -57,25 +58,18 @@ def count(recipe: Letters) -> dict:
     return {"letters": len(so_far)}
 
 
-KIND = Kind(Letters, "count the letters of a text", lambda recipe: [Input("text", recipe.text, "text", "manifest")])
-'''
-START = """
-import sys
-import toy
-from nsllm_lite import cli
-from nsllm_lite.recipe.kinds import KINDS
-
-KINDS["letters"] = toy.KIND
+KINDS["letters"] = Kind(
+    Letters, "count the letters of a text", lambda recipe: [Input("text", recipe.text, "text", "manifest")]
+)
 cli.VERBS["letters"] = "toy:count"
-sys.exit(cli.main())
-"""
+'''
+START = "import sys, toy; sys.exit(toy.cli.main())"
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The current folder, with a recipe of the toy kind; this process knows that kind."""
     (tmp_path / "toy.py").write_text(TOY)
-    (tmp_path / "start.py").write_text(START)
     (tmp_path / "letters.yaml").write_text("kind: letters\nout: runs/x/letters\ntext: runs/x/text\n")
     before = tmp_path / "runs/x/text"
     before.mkdir(parents=True)
@@ -84,10 +78,9 @@ def folder(tmp_path, monkeypatch):
     (before / "times.json").write_text('{"started": "2026-01-02T03:04:05Z", "finished": "2026-01-02T03:04:06Z"}')
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(KINDS, "letters", importlib.import_module("toy").KIND)
-    monkeypatch.setitem(cli.VERBS, "letters", "toy:count")
+    importlib.import_module("toy")
     yield tmp_path
-    del sys.modules["toy"]
+    del sys.modules["toy"], KINDS["letters"], cli.VERBS["letters"]
 
 
 def test_a_new_kind(folder, capsys):
@@ -105,7 +98,7 @@ def test_a_new_kind(folder, capsys):
     # killed in the middle, while nobody else may write there; then it continues, and then it is finished
     (folder / "hold").touch()
     paths = os.pathsep.join((str(folder), str(Path(__file__).parents[1])))
-    command = [sys.executable, "start.py", "letters", "letters.yaml"]
+    command = [sys.executable, "-c", START, "letters", "letters.yaml"]
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}, text=True, stdout=subprocess.PIPE) as slow:
         assert slow.stdout.readline() == "a\n"
         assert "[run-locked]" in told("letters", "letters.yaml", status=2)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.commands import stories
 from nsllm_lite.errors import RunError
+from tests.raising import fails
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,28 +30,42 @@ def at_root(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def fails(capsys, code: str, *words: str, status: int = 2) -> str:
-    """What is printed to stderr by a command that ends with `status` and the error `code`."""
-    assert cli.main(list(words)) == status
-    text = capsys.readouterr().err
-    assert f" [{code}]" in text
-    return text
+@pytest.fixture
+def pico_yaml(pico_recipe, tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
+    return str(path)
 
 
-def test_unknown_recipe_key(capsys, at_root):
-    text = fails(capsys, "recipe-invalid", "train", "recipes/nano/phase1.yaml", "optimizer.lerning_rate=1e-4")
-    assert re.search(r"optimizer\.lerning_rate: .*`learning_rate`.* \[key-unknown\]", text)
+REFUSED = (
+    ("train recipes/nano/phase1.yaml optimizer.lerning_rate=1e-4", "recipe-invalid",
+     ("optimizer.lerning_rate: ", "`learning_rate`", " [key-unknown]")),
+    ("corpus recipes/nano/phase1.yaml", "recipe-of-other-kind", ("recipes/nano/phase1.yaml", "`nsllm-lite train`")),
+    ("eval recipes/nano/phase1.yaml", "recipe-of-other-kind", ("recipes/nano/phase1.yaml", "`nsllm-lite train`")),
+    ("eval DIR --file mine.json", "task-file-form", ("--file mine.json",)),
+    ("merge --base x", "recipe-invalid", ("- adapter: ", "- out: ", " [key-missing]")),
+    ("phase1 --corpus no/such/papers --recipes recipes/nano", "input-path-missing", ("CORPUS=no/such/papers",)),
+    ("phase1 --corpus OUT", "card-missing", ("RECIPES=recipes/nano",)),
+    ("phase2 --out OUT/run", "run-model-missing", ("OUT/run/model1", "make phase1")),
+    ("instruct --out OUT/run", "run-model-missing", ("OUT/run/model2", "make two-phase")),
+    # settings that would change nothing
+    ("phase1 phase_1.budget.steps=5 --out OUT", "setting-step-unknown", ("'phase_1'", "mean phase1?")),
+    ("phase1 phase1.out=x --out OUT", "setting-path-derived", ("phase1.out=x",)),
+    ("instruct sft.heldout=[] --out OUT", "setting-path-derived", ("sft.heldout=[]",)),
+    ("plan --model . base.seed=1 --out OUT", "setting-step-unknown", ("'base'",)),
+    ("phase1 --only report --out OUT", "only-matches-no-step", ("report", "phase1")),
+    # plans; the nearest size that fits is named where memory is short
+    ("plan recipes/qwen3 --out OUT --size 8b --vram 8", "run-does-not-fit", ("SIZE=4b",)),
+    ("plan recipes/qwen3 --out OUT --model no/such", "plan-model-not-found", ("'no/such'",)),
+)  # fmt: skip
 
 
-def test_recipe_of_another_kind(capsys, at_root):
-    for verb in ("corpus", "eval"):
-        text = fails(capsys, "recipe-of-other-kind", verb, "recipes/nano/phase1.yaml")
-        assert "recipes/nano/phase1.yaml" in text
-        assert "`nsllm-lite train`" in text
-
-
-def test_a_task_file_without_its_task(capsys):
-    assert "--file mine.json" in fails(capsys, "task-file-form", "eval", "DIR", "--file", "mine.json")
+@pytest.mark.parametrize(("line", "code", "quoted"), REFUSED)
+def test_wrong_input_is_refused(capsys, at_root, tmp_path, line, code, quoted):
+    text = fails(capsys, code, *line.replace("OUT", str(tmp_path)).split())
+    for value in quoted:
+        assert value.replace("OUT", str(tmp_path)) in text
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_launcher_of_several_processes(capsys, monkeypatch):
@@ -59,66 +73,25 @@ def test_a_launcher_of_several_processes(capsys, monkeypatch):
     fails(capsys, "verb-not-distributed", "runs")
 
 
-def test_missing_corpus(capsys, at_root):
-    text = fails(capsys, "input-path-missing", "phase1", "--corpus", "no/such/papers", "--recipes", "recipes/nano")
-    assert "CORPUS=no/such/papers" in text
-
-
-def test_corpus_without_a_card(capsys, at_root, tmp_path):
-    assert "RECIPES=recipes/nano" in fails(capsys, "card-missing", "phase1", "--corpus", str(tmp_path))
-
-
 def test_a_large_model_is_not_started_on_a_cpu(capsys, at_root, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
-    text = fails(capsys, "execution-needs-card", "phase1", "--recipes", "recipes/qwen3", "--out", str(tmp_path))
-    assert "8.2 B" in text
-    assert cli.main(["plan", "--recipes", "recipes/qwen3", "--out", str(tmp_path)]) == 0
+    words = ("--recipes", "recipes/qwen3", "--out", str(tmp_path))
+    assert "8.2 B" in fails(capsys, "execution-needs-card", "phase1", *words)
+    assert cli.main(["plan", *words]) == 0
     assert "Download   15.3 GiB" in capsys.readouterr().out
-
-
-def test_a_plan_that_does_not_fit(capsys, at_root, tmp_path, monkeypatch):
-    """The nearest size that fits is named where memory is short, and only there."""
-    words = ("plan", "recipes/qwen3", "--out", str(tmp_path))
-    assert "SIZE=4b" in fails(capsys, "run-does-not-fit", *words, "--size", "8b", "--vram", "8")
-    compiled = ("phase1.execution.compile=true", "phase1.execution.dequantised=false")
-    text = fails(capsys, "execution-not-compilable", *words[:2], *compiled, *words[2:], "--vram", "24")
-    assert "SIZE=" not in text
-    assert "'no/such'" in fails(capsys, "plan-model-not-found", *words, "--model", "no/such")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GIB))
-    assert "5.0 free" in fails(capsys, "run-disk-too-small", *words)
+    assert "5.0 free" in fails(capsys, "run-disk-too-small", "plan", *words)
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "quoted"),
-    [
-        (("phase1", "phase_1.budget.steps=5"), "setting-step-unknown", ("'phase_1'", "mean phase1?")),
-        (("phase1", "phase1.out=x"), "setting-path-derived", ("phase1.out=x",)),
-        (("instruct", "sft.heldout=[]"), "setting-path-derived", ("sft.heldout=[]",)),
-        (("plan", "--model", ".", "base.seed=1"), "setting-step-unknown", ("'base'",)),
-        (("phase1", "--only", "report"), "only-matches-no-step", ("report", "phase1")),
-    ],
-)
-def test_settings_that_would_change_nothing_are_refused(capsys, at_root, tmp_path, words, code, quoted):
-    text = fails(capsys, code, *words, "--out", str(tmp_path))
-    assert all(value in text for value in quoted)
-    assert not list(tmp_path.iterdir())
+def test_no_smaller_size_is_named_where_memory_is_not_short(capsys, at_root, tmp_path):
+    words = ("phase1.execution.compile=true", "phase1.execution.dequantised=false", "--out", str(tmp_path))
+    assert "SIZE=" not in fails(capsys, "execution-not-compilable", "plan", "recipes/qwen3", *words, "--vram", "24")
 
 
-def test_phase_2_without_phase_1(capsys, at_root, tmp_path):
-    text = fails(capsys, "run-model-missing", "phase2", "--out", str(tmp_path / "run"))
-    assert f"{tmp_path}/run/model1" in text
-    assert "make phase1" in text
-
-
-def test_instruct_without_phase_2(capsys, at_root, tmp_path):
-    text = fails(capsys, "run-model-missing", "instruct", "--out", str(tmp_path / "run"))
-    assert f"{tmp_path}/run/model2" in text
-    assert "make two-phase" in text
-    for path in (ROOT / "recipes/nano").glob("*.yaml"):
-        if path.stem != "sft":
-            (tmp_path / path.name).write_text(path.read_text())
-    words = ("instruct", "--recipes", str(tmp_path), "--out", str(tmp_path / "run"))
-    assert f"{tmp_path}." in fails(capsys, "tuning-recipes-missing", *words)
+def test_instruct_with_recipes_that_have_no_tuning(capsys, at_root, tmp_path):
+    shutil.copytree("recipes/nano", tmp_path / "own", ignore=shutil.ignore_patterns("sft.yaml"))
+    words = ("instruct", "--recipes", f"{tmp_path}/own", "--out", str(tmp_path / "run"))
+    assert f"{tmp_path}/own." in fails(capsys, "tuning-recipes-missing", *words)
 
 
 def test_no_such_recipes(capsys, monkeypatch, tmp_path):
@@ -143,12 +116,7 @@ def test_an_interrupted_run_exits_with_130(capsys, monkeypatch, signals_heeded):
     assert "SIGINT" in capsys.readouterr().err
 
 
-def test_merge_asks_for_its_folders(capsys):
-    text = fails(capsys, "recipe-invalid", "merge", "--base", "x")
-    assert re.findall(r"- (\w+): .* \[key-missing\]", text) == ["adapter", "out"]
-
-
-def test_a_stopped_run_exits_with_3(capsys, monkeypatch, tmp_path, pico_recipe):
+def test_a_stopped_run_exits_with_3(capsys, monkeypatch, pico_yaml):
     from nsllm_lite.train import cpt
 
     def stops(recipe):
@@ -157,28 +125,24 @@ def test_a_stopped_run_exits_with_3(capsys, monkeypatch, tmp_path, pico_recipe):
     def runs_out(recipe):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json")))
     monkeypatch.setattr(cpt, "train", stops)
-    assert "Step 7: loss nan" in fails(capsys, "loss-not-finite", "train", str(path), status=3)
+    assert "Step 7: loss nan" in fails(capsys, "loss-not-finite", "train", pico_yaml, status=3)
     monkeypatch.setattr(cpt, "train", runs_out)
-    assert "execution.micro_batch_rows=1" in fails(capsys, "card-out-of-memory", "train", str(path), status=3)
+    assert "execution.micro_batch_rows=1" in fails(capsys, "card-out-of-memory", "train", pico_yaml, status=3)
 
 
-def test_two_files_and_four_frames_to_the_optimizer_step(pico_recipe, tmp_path, monkeypatch):
+def test_two_files_and_four_frames_to_the_optimizer_step(pico_yaml, monkeypatch):
     """Makefile -> cli.py -> train(), whose body has the step."""
     assert "@$(NSLLM) phase1" in (ROOT / "Makefile").read_text()
-    found, take = [], torch.optim.AdamW.step
+    stacks, take = [], torch.optim.AdamW.step
 
     def step(*args, **options):
-        found.append([frame.filename for frame in traceback.extract_stack() if "/nsllm_lite/" in frame.filename])
+        stacks.append([frame.filename for frame in traceback.extract_stack() if "/nsllm_lite/" in frame.filename])
         return take(*args, **options)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
-    assert cli.main(["train", str(path)]) == 0
-    ours = found[0]
+    assert cli.main(["train", pico_yaml]) == 0
+    ours = stacks[0]
     assert len(ours) <= 4, ours
     assert [Path(name).name for name in dict.fromkeys(ours)] == ["cli.py", "cpt.py"]
 
@@ -205,9 +169,7 @@ def test_plan_as_json(capsys, at_root, tmp_path):
 
 def test_audit_as_json(capsys, tmp_path):
     path = tmp_path / "file.json"
-    path.write_text(
-        json.dumps([{"instruction": "", "input": "the same", "output": word} for word in ("a b c", "d e f")])
-    )
+    path.write_text(json.dumps([{"input": "the same", "output": word} for word in ("a b c", "d e f")]))
     found = as_json(capsys, "audit", str(path))
     assert found["files"]["file.json"]["duplicates"]["conflicting_rows"] == [0, 1]
     assert "1  rows repeat " in found["stderr"]
@@ -217,19 +179,20 @@ def test_doctor_as_json_also_where_a_check_fails(capsys, monkeypatch):
     from nsllm_lite.commands import doctor
 
     def ill(patient):
+        print("what it printed")
         raise doctor.BrokenError("a broken thing", "mend it")
 
     monkeypatch.setattr(doctor, "CHECKS", {"fine": lambda patient: "good"})
     found = as_json(capsys, "doctor")
-    assert found["checks"] == [{"check": "fine", "verdict": "pass", "seen": "good", "to_do": ""}]
-    assert found["failed"] == []
+    fine = {"check": "fine", "verdict": "pass", "seen": "good", "to_do": ""}
+    assert (found["checks"], found["failed"]) == ([fine], [])
     assert found["versions"]["torch"].startswith("2.")
-    monkeypatch.setattr(doctor, "CHECKS", {"ill": ill})
+    monkeypatch.setattr(doctor, "CHECKS", {"fine": lambda patient: "good", "ill": ill})
     found = as_json(capsys, "doctor", code=3)
-    assert found["checks"] == [{"check": "ill", "verdict": "FAIL", "seen": "a broken thing", "to_do": "mend it"}]
-    assert found["failed"] == ["ill"]
-    assert "ill" in found["stderr"]
-    assert "[doctor-checks-failed]" in found["stderr"]
+    ailing = {"check": "ill", "verdict": "FAIL", "seen": "a broken thing", "to_do": "mend it"}
+    assert (found["checks"], found["failed"]) == ([fine, ailing], ["ill"])
+    for words in ("pass  fine ", "FAIL  ill ", "-> mend it\nwhat it printed", "[doctor-checks-failed]"):
+        assert words in found["stderr"]
 
 
 def test_eval_as_json(capsys, monkeypatch):

@@ -1,4 +1,7 @@
-"""The examples of CONTRIBUTING.md work: their code is taken from the page, put where the page says, and run."""
+"""The examples of CONTRIBUTING.md work: their code is taken from the page, put where the page says, and run.
+
+That of a task is in evals/test_a_new_task.py.
+"""
 
 import os
 import re
@@ -10,9 +13,8 @@ from textwrap import dedent
 
 import pytest
 
-from nsllm_lite.corpus.build import build
-from nsllm_lite.recipe.load import validate
-from tests.corpus.small import paper, prose, values, write_lines
+from tests.corpus.small import paper
+from tests.evals.conftest import build_papers
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -28,10 +30,7 @@ def code(start: str) -> str:
 
 @pytest.fixture
 def corpus(tmp_path):
-    write_lines(tmp_path / "arxiv.jsonl", [paper(number) for number in range(30)])
-    write_lines(tmp_path / "general.jsonl", [{"id": f"g{n}", "text": prose(5000 + n)} for n in range(8)])
-    sources = [{"name": "arxiv", "path": str(tmp_path / "arxiv.jsonl")}]
-    build(validate(values(tmp_path, "runs/nano/corpus", sources), "corpus"))
+    build_papers(tmp_path, "runs/nano/corpus", [paper(number) for number in range(30)])
 
 
 @pytest.fixture
@@ -88,19 +87,3 @@ def test_the_kind_of_step(package, corpus):
     assert run(package, *NSLLM, *first.split()) == ""
     assert "finished, skipped" in run(package, *NSLLM, *first.split())
     assert run(package, *NSLLM, *second.split()).startswith("lengths  lengths\n└─ corpus")
-
-
-def test_the_task(package, corpus):
-    (package / "nsllm_lite/tasks/last_word.py").write_text(code("# nsllm_lite/tasks/last_word.py"))
-    insert(package / "nsllm_lite/recipe/evals.py", "def _known_task(", code("# nsllm_lite/recipe/evals.py") + "\n\n")
-    words = ("questions=[]", "corpus=runs/nano/corpus", "out=tasks")
-    made = run(package, *NSLLM, "tasks", "recipes/nano/tasks.yaml", *words)
-    assert re.search(r"^last_word +\d", made, re.M)
-    script = """
-from nsllm_lite.tasks.items import Item
-from nsllm_lite.tasks.task import all_tasks
-task = all_tasks()["last_word"]
-item = Item(number=0, input="Enzymes at low", output="temperature", choices={})
-print([task.score(task.parse(text, ()), item).value for text in ("Temperature.", "", "heat")])
-"""
-    assert "[1.0, 0.0, 0.0]" in run(package, "-c", script)

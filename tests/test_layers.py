@@ -29,17 +29,20 @@ def room(path: Path) -> str:
 
 
 @cache
-def imports(path: Path) -> set[str]:
-    """The modules of the package that a file imports, also within functions."""
-    found = set()
+def imported(path: Path) -> set[str]:
+    """The names that a file imports, also within functions, and the modules that they are taken from."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nsllm_lite":
-            found |= {
-                name if (name := f"{node.module}.{alias.name}") in MODULES else node.module for alias in node.names
-            }
+        if isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.startswith("nsllm_lite.")}
-    return found & MODULES.keys()
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports."""
+    return imported(path) & MODULES.keys()
 
 
 def test_imports_point_down():
@@ -64,7 +67,4 @@ def test_the_top_of_the_package_is_a_few_files():
 
 def test_the_corpus_room_needs_no_torch():
     for path in (ROOT / "corpus").rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-        names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
-        assert not {n for n in names if n.split(".")[0] == "torch"}, path
+        assert not [name for name in imported(path) if name.split(".")[0] == "torch"], path

@@ -49,29 +49,19 @@ def test_extras():
 
 # ------------------------------------------------------------------------------------------------------------ make
 
-PYTHON = """#!/bin/sh
-echo "$*" >> LOG
-case "$*" in
-  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-  *" wheel --wheel-dir "*) mkdir -p WHEELS; touch "WHEELS/torch-2.11.0+cu126-cp311-cp311-manylinux_2_28_x86_64.whl" ;;
-  -c*version*) echo "torch==2.11.0+cu126" ;;
-esac
-"""
 CU126 = "torch>=2.10 --index-url https://download.pytorch.org/whl/cu126"
 
 
 @pytest.fixture
 def make(tmp_path):
     """A function that calls make with a stand-in for Python, and returns what that was asked."""
-    log = tmp_path / "log"
-    python = tmp_path / "python"
-    python.write_text(PYTHON.replace("LOG", str(log)).replace("WHEELS", str(tmp_path / "wheels")))
-    python.chmod(0o755)
+    log, wheels = tmp_path / "log", tmp_path / "wheels"
 
     def run(*words: str, status: int = 0) -> list[str]:
         log.write_text("")
-        given = (f"PYTHON={python}", f"VENV={tmp_path}/venv", f"WHEELHOUSE={tmp_path}/wheels", "EXTRAS=dev")
+        given = (f"PYTHON={ROOT}/tests/data/python.sh", f"VENV={tmp_path}/venv", f"WHEELHOUSE={wheels}", "EXTRAS=dev")
         environment = {key: value for key, value in os.environ.items() if key not in ("TORCH", "MAKEFLAGS")}
+        environment |= {"FAKE_LOG": str(log), "FAKE_WHEELS": str(wheels)}
         done = call("make", "-C", ROOT, *given, *words, env=environment)
         assert done.returncode == status, done.stderr
         asked = [line for line in log.read_text().splitlines() if " pip " in line]

@@ -33,10 +33,6 @@ def questions() -> list[dict]:
     return [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
 
 
-def of_kind(questions: list[dict], kind: str) -> list[dict]:
-    return [q for q in questions if q["kind"] == kind]
-
-
 def word_runs(text: str, num_words: int) -> set[tuple[str, ...]]:
     words = re.findall(r"\w+", text.lower())
     return {tuple(words[i : i + num_words]) for i in range(len(words) - num_words + 1)}
@@ -79,12 +75,12 @@ def test_questions_come_from_papers_of_their_discipline(papers, questions):
     disciplines = {p.id: p.discipline for p in papers}
     for q in questions:
         assert disciplines[q["paper"]] == q["discipline"], q["id"]
-    asked = Counter(q["paper"] for q in of_kind(questions, "multiple choice"))
+    asked = Counter(q["paper"] for q in questions if q["kind"] == "multiple choice")
     assert asked == dict.fromkeys(disciplines, 1)  # one from each paper
 
 
 def test_multiple_choice_does_not_give_itself_away(questions):
-    questions = of_kind(questions, "multiple choice")
+    questions = [q for q in questions if q["kind"] == "multiple choice"]
     letters = Counter((q["discipline"], q["answer"]) for q in questions)
     assert letters == {(d, letter): 5 for d in DISCIPLINES for letter in "ABCD"}
     longest = Counter()
@@ -96,7 +92,7 @@ def test_multiple_choice_does_not_give_itself_away(questions):
 
 
 def test_open_answers_are_short(questions):
-    questions = of_kind(questions, "open")
+    questions = [q for q in questions if q["kind"] == "open"]
     for q in questions:
         assert set(q) == {"id", "paper", "discipline", "kind", "question", "answer"}, q["id"]
         assert q["answer"].strip() == q["answer"] != "", q["id"]

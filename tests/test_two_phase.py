@@ -8,55 +8,50 @@ import pytest
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.step import manifest_sha256, read_manifest
+from nsllm_lite.formats.rows import Rows
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.tasks import scores
+from tests.corpus.small import paper, write_lines
 from tests.train.test_sft import make_home
 
 ROOT = Path(__file__).parents[1]
-FEW = [
-    *(f"base.build.{word}" for word in ("num_layers=2", "hidden_size=64", "intermediate_size=128", "head_dim=16")),
-    *("base.budget.steps=6", "base.budget.tokens=12288", "base.schedule.warmup_steps=1"),
-    *(f"{phase}.budget.{key}" for phase in ("phase1", "phase2") for key in ("steps=4", "tokens=4096")),
-    *(f"{phase}.schedule.warmup_steps=1" for phase in ("phase1", "phase2")),
-    *(f"{name}.evaluation.max_rows=4" for name in ("base", "phase1", "phase2")),
-    *("phase1.samples.count=1", "phase2.samples.count=0", "report.max_rows=4"),
-    *("tasks.max_per_task=12", "eval.max_items=1", "sft.steps=3", "sft.schedule.warmup_steps=1"),
-    *("sft.examples_per_step=4", "sft.max_heldout_examples=4", "sft.samples={count: 1, new_tokens: 4}"),
-]
+FEW = (ROOT / "tests/data/few_steps.txt").read_text().splitlines()
+
+
+def documents_of(folder: Path) -> set[str]:
+    rows = Rows(folder)
+    return {name for number in range(len(rows)) for name in rows[number].doc_ids}
 
 
 @pytest.fixture
 def nsllm(monkeypatch, capsys):
-    """Calls the command line from the project's folder; returns (exit status, output)."""
+    """Calls the command line from the project's folder, checks its exit status and returns its output."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(scores, "RESAMPLES", 100)
     monkeypatch.setattr(scores, "PERMUTATIONS", 200)
 
-    def call(*words: str) -> tuple[int, str]:
-        status = cli.main([str(word) for word in words])
+    def call(*words: str | Path, status: int = 0) -> str:
+        ended = cli.main([str(word) for word in words])
         captured = capsys.readouterr()
-        return status, captured.out + captured.err
+        assert ended == status, captured.out + captured.err
+        return captured.out + captured.err
 
     return call
 
 
 def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     out = tmp_path / "run"
-    status, text = nsllm("phase1", "--out", out, *FEW)
-    assert status == 0, text
+    text = nsllm("phase1", "--out", out, *FEW)
     assert "make phase1 CORPUS=path/to/your/papers" in text
     assert f"Next: make phase2 OUT={out}" in text
-    status, text = nsllm("phase2", "--out", out, *FEW)
-    assert status == 0, text
-    status, text = nsllm("two-phase", "--out", out, *FEW)
-    assert status == 0, text
+    nsllm("phase2", "--out", out, *FEW)
+    text = nsllm("two-phase", "--out", out, *FEW)
     for name in ("corpus", "base", "phase1", "model1", "phase2", "model2"):
         assert f"{out}/{name}: finished, skipped" in text
     assert "| phase 2: NF4(merged) |" in text
 
     # instruction tuning of model 2 on training papers only
-    status, text = nsllm("instruct", "--out", out, *FEW)
-    assert status == 0, text
+    text = nsllm("instruct", "--out", out, *FEW)
     assert "held-out answers moves" in text
     assert f"Done: {out}/eval-sft" in text
     tuned = read_manifest(out / "model-sft")
@@ -78,17 +73,11 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
     assert ledger["in"] == 100 == ledger["kept"] + ledger["heldout"] + ledger["duplicate"]
 
     # the same papers are held out of both phases, and none of them is trained on
-    from nsllm_lite.formats.rows import Rows
-
-    ids = {
-        (phase, split): {
-            name for i in range(len(rows)) for name in rows[i].doc_ids
-        } for phase in ("phase1", "phase2") for split in ("train", "heldout")
-        for rows in [Rows(out / f"corpus/rows/{phase}/{split}")]
-    }  # fmt: skip
-    assert ids["phase1", "heldout"] == ids["phase2", "heldout"]
-    assert len(ids["phase1", "heldout"]) == 20
-    assert not ids["phase1", "heldout"] & (ids["phase1", "train"] | ids["phase2", "train"])
+    rows = out / "corpus/rows"
+    held = documents_of(rows / "phase1/heldout")
+    assert len(held) == 20
+    assert held == documents_of(rows / "phase2/heldout")
+    assert not held & (documents_of(rows / "phase1/train") | documents_of(rows / "phase2/train"))
 
     # a plain transformers user opens the result
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -101,10 +90,8 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
 
     # another corpus is not written over this one
     papers = tmp_path / "papers.jsonl"
-    record = {"id": "0704.0001", "title": "A title", "abstract": "We measure things. " * 30, "categories": "cs.CL"}
-    papers.write_text(json.dumps(record) + "\n")
-    status, text = nsllm("phase1", "--corpus", papers, "--recipes", "recipes/nano", "--out", out, *FEW)
-    assert status == 2
+    write_lines(papers, [paper(0)])
+    text = nsllm("phase1", "--corpus", papers, "--recipes", "recipes/nano", "--out", out, *FEW, status=2)
     assert "[finished-result-differs]" in text
     assert f"{out}/corpus" in text
 
@@ -112,28 +99,13 @@ def test_from_the_sample_to_the_report_and_again(nsllm, tmp_path):
 def test_a_users_papers_and_model(nsllm, tmp_path):
     """CORPUS= and MODEL= on the CPU recipes: arXiv JSON lines, and a base model in a folder."""
     papers = tmp_path / "arxiv.jsonl"
-    words = ("phonon", "lattice", "quark", "enzyme", "galaxy", "tensor", "laser", "protein", "neuron", "plasma")
-    with open(papers, "w") as file:
-        for number in range(30):
-            picked = [
-                words[(number * 7 + i * i * (number % 3 + 1)) % 10] + str((number * 31 + i) % 97) for i in range(60)
-            ]
-            abstract = f"We study the {' '.join(picked)} of sample {number}."
-            record = {
-                "id": f"0704.{number:04d}",
-                "title": f"On {picked[3]}",
-                "abstract": abstract,
-                "categories": "q-bio.NC",
-            }
-            file.write(json.dumps(record) + "\n")
+    write_lines(papers, [paper(number, categories="q-bio.NC") for number in range(30)])
     base = make_home(tmp_path / "home") / "base"
     words = ["--corpus", papers, "--recipes", "recipes/nano", "--model", base, "--out", tmp_path / "run"]
-    status, text = nsllm("phase1", *words, *(word for word in FEW if not word.startswith(("base", "phase2"))))
-    assert status == 0, text
+    nsllm("phase1", *words, *(word for word in FEW if not word.startswith(("base", "phase2"))))
     assert read_manifest(tmp_path / "run/phase1")["inputs"]["base"] == fingerprint_weights(base)
     # phase 2: no paper has full text, and it says so before anything long begins
-    status, text = nsllm("phase2", *words, *(word for word in FEW if not word.startswith("base")))
-    assert status == 2
+    text = nsllm("phase2", *words, *(word for word in FEW if not word.startswith("base")), status=2)
     assert "[train-rows-empty]" in text
 
 

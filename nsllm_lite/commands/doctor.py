@@ -10,8 +10,8 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from nsllm_lite.commands.tiny_run import ALL_LINEAR, END_OF_TEXT, STEPS, VOCAB, 
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from nsllm_lite.models import heldout
-from nsllm_lite.models.causal import PackedLM, collate
+from nsllm_lite.models.causal import Batch, PackedLM, collate
 from nsllm_lite.models.device import find_device, has_bfloat16
 from nsllm_lite.models.loading import nf4_means
 from nsllm_lite.models.lora import add_adapter
@@ -38,6 +38,7 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "liger-kernel", "tr
 NEED_DISK_GIB, NEED_MEMORY_GIB = 4, 3  # of the CPU sample, environment included
 DISK_A_PARAMETER, MEMORY_A_PARAMETER = 6, 1.5  # bytes: a download and two merged models; a shard of them at a time
 STYLES = {"pass": "green", "FAIL": "bold red", "n/a": "dim"}
+ADAPTER = Adapter(rank=4, alpha=8, rslora=False, targets=ALL_LINEAR)
 UPGRADE = "install the versions of constraints.txt: python -m pip install -c constraints.txt -e '.[gpu]'"
 
 
@@ -51,6 +52,23 @@ class BrokenError(Exception):
 
 class NotHereError(Exception):
     """The check does not apply to this machine; the message says why."""
+
+
+def require(is_right: bool, seen: str, to_do: str = UPGRADE) -> None:
+    if not is_right:
+        raise BrokenError(seen, to_do)
+
+
+def gradients_of(lm: PackedLM, batches: Iterable[Batch], divisor: int = 1) -> torch.Tensor:
+    """Of the summed losses of `batches`, divided: the gradients of all that is trained, as one vector."""
+    lm.zero_grad()
+    for batch in batches:
+        (lm(batch) / divisor).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in lm.parameters() if parameter.requires_grad])
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
 
 
 def check_card(tiny: TinyRun) -> str:
@@ -70,9 +88,9 @@ def check_room(tiny: TinyRun) -> str:
     with open("/proc/meminfo") as file:
         memory_gib = int(next(line for line in file if line.startswith("MemAvailable")).split()[1]) / 2**20
     seen = f"{free_gib:.0f} GiB of disk here, {memory_gib:.0f} GiB of memory"
-    if free_gib < NEED_DISK_GIB or memory_gib < NEED_MEMORY_GIB:
-        least = f"{NEED_DISK_GIB} GiB of disk and {NEED_MEMORY_GIB} GiB of memory"
-        raise BrokenError(seen, f"even the CPU sample wants {least}: free some, or set OUT= to another disk")
+    least = f"{NEED_DISK_GIB} GiB of disk and {NEED_MEMORY_GIB} GiB of memory"
+    to_do = f"even the CPU sample wants {least}: free some, or set OUT= to another disk"
+    require(free_gib >= NEED_DISK_GIB and memory_gib >= NEED_MEMORY_GIB, seen, to_do)
     largest = next(
         hub_id
         for hub_id, _, size in QWEN3.values()
@@ -90,8 +108,7 @@ def check_packing(tiny: TinyRun) -> str:
         alone = Row(row.input_ids[start : start + length], [length], ["x"], ["x"], [1])
         difference = packed[start : start + length] - lm.logits(collate([alone], tiny.device))
         start, worst = start + length, max(worst, difference.abs().max().item())
-    if not worst < 1e-4:
-        raise BrokenError(f"logits of packed documents differ by {worst:.1e}", UPGRADE)
+    require(worst < 1e-4, f"logits of packed documents differ by {worst:.1e}")
     return f"logits within {worst:.0e}"
 
 
@@ -99,40 +116,29 @@ def check_accumulation(tiny: TinyRun) -> str:
     lm = PackedLM(tiny.load("none").requires_grad_(True))
     rows = tiny.some_rows(4)
     targets = sum(row.num_targets for row in rows)
-
-    def gradient(groups: list[list[Row]]) -> torch.Tensor:
-        lm.zero_grad()
-        for group in groups:
-            (lm(collate(group, tiny.device)) / targets).backward()
-        return torch.cat([parameter.grad.flatten() for parameter in lm.parameters()])
-
-    whole, parts = gradient([rows]), gradient([[row] for row in rows])
-    error = ((whole - parts).norm() / whole.norm()).item()
-    if not error < 1e-4:
-        raise BrokenError(f"4 rows at once and one by one give gradients that differ by {error:.1e}", UPGRADE)
+    whole = gradients_of(lm, [collate(rows, tiny.device)], targets)
+    error = relative_error(gradients_of(lm, (collate([row], tiny.device) for row in rows), targets), whole)
+    require(error < 1e-4, f"4 rows at once and one by one give gradients that differ by {error:.1e}")
     return f"gradients within {error:.0e}"
 
 
 def check_fused_layers(tiny: TinyRun) -> str:
     from nsllm_lite.kernels.fused_layers import use_fused_layers
 
-    adapter = Adapter(rank=4, alpha=8, rslora=False, targets=list(ALL_LINEAR))
     batch = collate(tiny.some_rows(2), tiny.device)
 
     def gradients(fused: bool) -> torch.Tensor:
-        lm = PackedLM(add_adapter(tiny.load("nf4"), adapter, "doctor", seed=0))
+        lm = PackedLM(add_adapter(tiny.load("nf4"), ADAPTER, "doctor", seed=0))
         for name, parameter in lm.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.constant_(parameter, 0.01)
-        if fused and use_fused_layers(lm, recompute_cheap=True) != 2:
-            raise BrokenError("the decoder layers are not recognised", UPGRADE)
-        lm(batch).backward()
-        return torch.cat([p.grad.flatten() for p in lm.parameters() if p.requires_grad])
+        if fused:
+            require(use_fused_layers(lm, recompute_cheap=True) == 2, "the decoder layers are not recognised")
+        return gradients_of(lm, [batch])
 
-    theirs, ours = gradients(fused=False), gradients(fused=True)
-    error = ((ours - theirs).norm() / theirs.norm()).item()
-    if not error < 1e-3:
-        raise BrokenError(f"the fused layers' gradients differ from PEFT's by {error:.1e}", UPGRADE)
+    theirs = gradients(fused=False)
+    error = relative_error(gradients(fused=True), theirs)
+    require(error < 1e-3, f"the fused layers' gradients differ from PEFT's by {error:.1e}")
     return f"gradients within {error:.0e} of PEFT's"
 
 
@@ -141,8 +147,7 @@ def check_end_of_text(tiny: TinyRun) -> str:
     documents = sum(len(row.doc_lengths) for row in rows)
     batch = collate(rows, tiny.device)
     learned = int((batch.targets == END_OF_TEXT).sum())
-    if learned != documents:
-        raise BrokenError(f"{learned} end-of-text targets for {documents} documents", UPGRADE)
+    require(learned == documents, f"{learned} end-of-text targets for {documents} documents")
     return f"{documents} documents, {learned} end-of-text targets"
 
 
@@ -161,25 +166,18 @@ def check_nf4(tiny: TinyRun) -> str:
         absmax = nf4.absmax_of(flat)
         own = nf4.round_(flat, nf4.Scales(absmax, nf4.restored(absmax, mean))).view(seen.shape)
         different, total = different + int((own != seen).sum()), total + own.numel()
-    if different > total * 1e-4:  # between a card and the CPU a few ties may fall the other way
-        raise BrokenError(f"{different:,} of {total:,} weights are not what NF4 says", UPGRADE)
+    few = total * 1e-4  # ties that may fall the other way between a card and the CPU
+    require(different <= few, f"{different:,} of {total:,} weights are not what NF4 says")
     return f"{total:,} weights, {different:,} different from NF4 done by hand"
 
 
 def check_evaluation(tiny: TinyRun) -> str:
-    adapter = Adapter(rank=4, alpha=8, rslora=False, targets=list(ALL_LINEAR))
-    lm = PackedLM(add_adapter(tiny.load("nf4"), adapter, "doctor", seed=0))
+    lm = PackedLM(add_adapter(tiny.load("nf4"), ADAPTER, "doctor", seed=0))
     batch = collate(tiny.some_rows(1), tiny.device)
-
-    def gradients() -> list[torch.Tensor]:
-        lm.zero_grad()
-        lm(batch).backward()
-        return [p.grad.clone() for p in lm.parameters() if p.requires_grad]
-
-    before = gradients()
+    before = gradients_of(lm, [batch])
     heldout.score(lm, tiny.some_rows(1), 1, tiny.device)
-    if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(before, gradients(), strict=True)):
-        raise BrokenError("evaluating the NF4 model changed its gradients", UPGRADE)
+    are_same = torch.allclose(before, gradients_of(lm, [batch]), rtol=1e-4, atol=1e-7)
+    require(are_same, "evaluating the NF4 model changed its gradients")
     return "an evaluation in between leaves the gradients as they were"
 
 
@@ -188,8 +186,8 @@ def check_moved(tiny: TinyRun) -> str:
 
     tensors = load_file(tiny.trained / "adapter/adapter_model.safetensors")
     still = [name for name, tensor in tensors.items() if "lora_B" in name and not tensor.any()]
-    if still or len(tensors) != 2 * 2 * len(ALL_LINEAR):
-        raise BrokenError(f"{len(still)} of {len(tensors)} trained tensors did not move, {still[:1]}", UPGRADE)
+    have_moved = not still and len(tensors) == 2 * 2 * len(ALL_LINEAR)
+    require(have_moved, f"{len(still)} of {len(tensors)} trained tensors did not move, {still[:1]}")
     return f"all {len(tensors)} tensors of the adapter have moved"
 
 
@@ -204,11 +202,10 @@ def check_resume(tiny: TinyRun) -> str:
     shutil.rmtree(broken / f"checkpoints/step-{STEPS:06d}")
     train(tiny.recipe("broken"))
     one, two = ((folder / "adapter/adapter_model.safetensors").read_bytes() for folder in (whole, broken))
-    if one == two:
-        return "bit for bit the same after a stop in the middle"
-    if tiny.device == "cuda":
+    if one != two and tiny.device == "cuda":
         return "a resumed run differs in bits; GPU kernels add in any order"
-    raise BrokenError("a resumed run ends in other weights than an unbroken one", UPGRADE)
+    require(one == two, "a resumed run ends in other weights than an unbroken one")
+    return "bit for bit the same after a stop in the middle"
 
 
 def check_cross_entropy(tiny: TinyRun) -> str:
@@ -222,9 +219,8 @@ def check_cross_entropy(tiny: TinyRun) -> str:
         loss.backward()
         found.append((loss.item(), hidden.grad.clone()))
     (loss, grad), (expected, expected_grad) = found
-    error = max(abs(loss / expected - 1), ((grad - expected_grad).norm() / expected_grad.norm()).item())
-    if not error < 1e-3:
-        raise BrokenError(f"the fused cross-entropy differs from torch's by {error:.1e}", UPGRADE)
+    error = max(abs(loss / expected - 1), relative_error(grad, expected_grad))
+    require(error < 1e-3, f"the fused cross-entropy differs from torch's by {error:.1e}")
     return f"loss and gradient within {error:.0e} of torch's"
 
 
@@ -238,8 +234,7 @@ def check_liger(tiny: TinyRun) -> str:
     expected = PackedLM(plain).losses(batch)
     swapped = use_liger_kernels(with_liger := copy.deepcopy(plain))
     worst = (PackedLM(with_liger).losses(batch) - expected).abs().max().item()
-    if not worst < 1e-3:
-        raise BrokenError(f"Liger's kernels change token losses by {worst:.1e}", UPGRADE)
+    require(worst < 1e-3, f"Liger's kernels change token losses by {worst:.1e}")
     return f"{sum(swapped.values())} modules, token losses within {worst:.0e}"
 
 
@@ -256,8 +251,7 @@ def check_merge(tiny: TinyRun) -> str:
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny.base), adapter).merge_and_unload()
     ours = load_file(out / "model.safetensors")
     different = [name for name, weight in theirs.state_dict().items() if not torch.equal(weight, ours[name])]
-    if different:
-        raise BrokenError(f"{len(different)} tensors differ from PEFT's merge, {different[:1]}", UPGRADE)
+    require(not different, f"{len(different)} tensors differ from PEFT's merge, {different[:1]}")
     return f"{len(ours)} tensors, bit for bit PEFT's"
 
 
@@ -280,7 +274,8 @@ CHECKS: dict[str, Callable[[TinyRun], str]] = {
 
 def doctor() -> dict[str, Any]:
     """Prints versions and a table; returns both, and the names of the checks that failed."""
-    about = versions()
+    about = {"nsllm-lite": __version__, "Python": platform.python_version()}
+    about |= {"platform": f"{sys.platform} {platform.machine()}"} | versions_of(PACKAGES)
     terminal.row((", ".join(f"{name} {number}" for name, number in about.items()),), (), style="")
     print()
     device, _, _ = find_device()
@@ -288,7 +283,8 @@ def doctor() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         tiny = TinyRun(Path(name), device)
         for label, check in CHECKS.items():
-            with quiet() as printed:
+            printed = StringIO()  # of the check, shown if it fails
+            with redirect_stdout(printed), redirect_stderr(printed):
                 verdict, seen, to_do = examine(check, tiny)
             terminal.row((verdict, label, seen), (5, 32), style=STYLES[verdict])
             checks.append({"check": label, "verdict": verdict, "seen": seen, "to_do": to_do})
@@ -310,16 +306,3 @@ def examine(check: Callable[[TinyRun], str], tiny: TinyRun) -> tuple[str, str, s
     except Exception as error:  # noqa: BLE001  (a check that cannot even run is what this verb is for)
         traceback.print_exc()
         return "FAIL", f"{type(error).__name__}: {error}".split("\n")[0], UPGRADE
-
-
-@contextmanager
-def quiet():  # noqa: ANN201
-    """Captures what a check prints, to be shown if it fails."""
-    printed = StringIO()
-    with redirect_stdout(printed), redirect_stderr(printed):
-        yield printed
-
-
-def versions() -> dict[str, str]:
-    found = {"nsllm-lite": __version__, "Python": platform.python_version()}
-    return found | {"platform": f"{sys.platform} {platform.machine()}"} | versions_of(PACKAGES)

@@ -16,7 +16,7 @@ from nsllm_lite.recipe.kinds import Recipe
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.safety import HUB_ID
 
-Run = dict[str, Recipe]  # name of a step -> its recipe
+Run = dict[str, Recipe]  # name of a step -> its recipe, in order
 Lines = list[tuple[str, str]]
 
 PEAK_TFLOPS = {

@@ -12,15 +12,13 @@ from typing import Any, NamedTuple
 
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.layout import Layout
-from nsllm_lite.commands.plan import plan
+from nsllm_lite.commands.plan import Run, plan
 from nsllm_lite.commands.recipe_folder import choose_size, pick_recipes
 from nsllm_lite.errors import UserError, did_you_mean
 from nsllm_lite.models.device import find_device, has_bfloat16
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import Recipe
-
-Run = dict[str, Recipe]  # name of a step -> its recipe, in order
 
 STORIES = {
     "phase1": ("corpus", "base", "phase1", "model1"),
@@ -199,12 +197,8 @@ def require_free(words: list[str] | tuple[str, ...], name: str, changes: dict[st
 
 def without_bfloat16(run: Run) -> Run:
     """The same run for a card that computes in fp16 and not in bf16, such as a T4."""
-    changed = {
-        name: recipes.update(recipe, compute_dtype="float16")
-        for name, recipe in run.items()
-        if getattr(recipe, "compute_dtype", None) == "bfloat16"
-    }
-    return run | changed
+    in_bfloat16 = [name for name, recipe in run.items() if getattr(recipe, "compute_dtype", None) == "bfloat16"]
+    return run | {name: recipes.update(run[name], compute_dtype="float16") for name in in_bfloat16}
 
 
 def open_run(args: argparse.Namespace) -> tuple[Run, str]:

@@ -1,5 +1,6 @@
 """A tiny model, its rows and a short training of it, for the checks of `doctor`."""
 
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,9 @@ from nsllm_lite.models.loading import build_base, load_base
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import ModelShape, Train
 
-VOCAB, END_OF_TEXT, ROW_TOKENS, STEPS = 300, 0, 64, 4
-ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+VOCAB, END_OF_TEXT, ROW_TOKENS = 300, 0, 64
+RECIPE = tomllib.loads(Path(__file__).with_name("tiny_run.toml").read_text(encoding="utf-8"))
+STEPS, ALL_LINEAR = RECIPE["budget"]["steps"], RECIPE["adapter"]["targets"]
 
 
 @dataclass
@@ -67,28 +69,18 @@ class TinyRun:
         rows = Rows(self.rows)
         return [rows[number] for number in range(count)]
 
-    def load(self, quantisation: str, dtype: str = "float32") -> torch.nn.Module:
-        options = {"double_quantisation": True, "compute_dtype": dtype, "device": self.device}
+    def load(self, quantisation: str) -> torch.nn.Module:
+        options = {"double_quantisation": True, "compute_dtype": "float32", "device": self.device}
         return load_base(self.base, quantisation=quantisation, **options)
 
-    def recipe(self, out: str, **changes: object) -> Train:
-        values = {
-            "kind": "train", "out": str(self.folder / out), "model": str(self.base), "rows": str(self.rows),
-            "quantisation": "nf4", "double_quantisation": True,
-            "compute_dtype": self.compute_dtype,
-            "adapter": {"rank": 8, "alpha": 16, "rslora": False, "targets": list(ALL_LINEAR)},
-            "optimizer": {"name": "adamw8bit", "learning_rate": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.0,
-                          "max_grad_norm": 1.0},
-            "schedule": {"shape": "constant", "warmup_steps": 1},
-            "budget": {"steps": STEPS, "tokens_per_step": 4 * ROW_TOKENS, "tokens": STEPS * 4 * ROW_TOKENS},
-            "replay": None,
-            "evaluation": {"domain_rows": str(self.rows), "general_rows": str(self.rows), "every_steps": 2,
-                           "max_rows": 2},
-            "samples": {"count": 0, "prompt_tokens": 4, "new_tokens": 4},
-            "checkpoint_steps": 2, "keep_checkpoints": 2, "seed": 0,
-            "execution": {"device": self.device, "micro_batch_rows": 2},
+    def recipe(self, out: str) -> Train:
+        rows = str(self.rows)
+        values = RECIPE | {
+            "out": str(self.folder / out), "model": str(self.base), "rows": rows, "replay": None,
+            "compute_dtype": self.compute_dtype, "execution": {"device": self.device, "micro_batch_rows": 2},
+            "evaluation": {"domain_rows": rows, "general_rows": rows, "every_steps": 2, "max_rows": 2},
         }  # fmt: skip
-        return recipes.validate({**values, **changes}, "doctor")
+        return recipes.validate(values, "doctor")
 
     @cached_property
     def trained(self) -> Path:

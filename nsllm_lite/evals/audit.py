@@ -119,17 +119,6 @@ def rows_with(checks: Checks, items: Sequence[Item]) -> dict[str, list[int]]:
     return {name: [item.number for item in items if has_fault(item)] for name, (has_fault, _) in checks.items()}
 
 
-def characters(items: Sequence[Item]) -> dict[str, Any]:
-    """Characters that are lost, can be repaired, or are of a foreign script."""
-    lost = sum((item.input + item.output).count(LOST) for item in items)
-    return rows_with(CHARACTERS, items) | {"lost_characters": lost}
-
-
-def forms(items: Sequence[Item]) -> dict[str, list[int]]:
-    """Inputs that were badly converted, or that contain the answer."""
-    return rows_with(FORMS, items)
-
-
 def multiple_choice(items: Sequence[Item]) -> dict[str, Any]:
     letters = Counter(item.answer for item in items)
     longest = 0
@@ -223,7 +212,8 @@ def by_position(items: Sequence[Item], leaks: Sequence[Leak]) -> dict[str, Any]:
 def examine(items: Sequence[Item]) -> dict[str, Any]:
     """Every check that applies to one file."""
     found = {"rows": len(items), "kind": kind_of(items), "duplicates": duplicates(items)}
-    found |= {"characters": characters(items), "forms": forms(items)}
+    lost = sum((item.input + item.output).count(LOST) for item in items)
+    found |= {"characters": rows_with(CHARACTERS, items) | {"lost_characters": lost}, "forms": rows_with(FORMS, items)}
     if found["kind"] == "multiple choice":
         found["choices"] = multiple_choice(items)
     if found["kind"] == "classification":

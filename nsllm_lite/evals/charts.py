@@ -25,11 +25,6 @@ def rows_of(results: dict[str, Any]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row["model"], row["mode"]) for row in results["scores"]))
 
 
-def sets_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """{name: about it}, in the order of the recipe."""
-    return {about["name"]: about for about in results["sets"]}
-
-
 def score_of(results: dict[str, Any], model: str, mode: str, name: str) -> dict[str, Any]:
     return next(row for row in results["scores"] if (row["model"], row["mode"], row["set"]) == (model, mode, name))
 
@@ -46,15 +41,16 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
 
     Without `all_differences` only those beyond chance are listed.
     """
-    sets = sets_of(results)
     lines = ["# Scores", "", "With the 95 % interval over resampled items; an answer that cannot be read is wrong.", ""]
     lines += [_score_table(results)]
     if unread := [row for row in results["scores"] if row["unread"]]:
         counts = "; ".join(f"{row['model']}, {row['mode']}, {row['set']}: {row['unread']:,}" for row in unread)
         lines += ["", f"Answers that could not be read (counted as wrong): {counts}."]
-    tasks = {name: name if name == about["task"] else f"{name} ({about['task']})" for name, about in sets.items()}
-    versions = ", ".join(f"{tasks[name]} v{about['version']} with {about['shots']}" for name, about in sets.items())
-    lines += ["", f"Tasks, their versions and examples in a few-shot prompt: {versions}."]
+    versions = []
+    for about in results["sets"]:
+        name = about["name"] if about["name"] == about["task"] else f"{about['name']} ({about['task']})"
+        versions.append(f"{name} v{about['version']} with {about['shots']}")
+    lines += ["", f"Tasks, their versions and examples in a few-shot prompt: {', '.join(versions)}."]
     if results["warnings"]:
         lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])]
     if differences := results["differences"]:
@@ -101,9 +97,8 @@ def radar(results: dict[str, Any], png: Path) -> None:
     """The first score of every set on axes from 0 to 1, the same for all; the best floors as a grey field."""
     from matplotlib.figure import Figure
 
-    names = list(sets_of(results))
-    metrics = [sets_of(results)[name]["metrics"][0] for name in names]
-    angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
+    sets = [(about, about["metrics"][0]) for about in results["sets"]]
+    angles = np.linspace(0, 2 * np.pi, len(sets), endpoint=False)
     figure = Figure(figsize=(7.5, 8), layout="constrained")
     axes = figure.add_subplot(projection="polar")
     axes.set_theta_offset(np.pi / 2)
@@ -113,17 +108,15 @@ def radar(results: dict[str, Any], png: Path) -> None:
     def closed(values: list[float]) -> np.ndarray:
         return np.append(values, values[0])
 
-    floors = [best_floor(sets_of(results)[name], metric)[1] for name, metric in zip(names, metrics, strict=True)]
+    floors = [best_floor(about, metric)[1] for about, metric in sets]
     axes.fill(around, closed(np.nan_to_num(floors).tolist()), color="0.85", label="best floor without a model")
     for number, (model, mode) in enumerate(rows_of(results)):
-        values = [
-            score_of(results, model, mode, name)[metric]["value"] for name, metric in zip(names, metrics, strict=True)
-        ]
+        values = [score_of(results, model, mode, about["name"])[metric]["value"] for about, metric in sets]
         style = "-" if mode == "few-shot" else "--"
         axes.plot(around, closed(values), style, marker="o", ms=3, color=f"C{number % 10}", label=f"{model}, {mode}")
     axes.set_ylim(0, 1)
     axes.set_yticks([0.2, 0.4, 0.6, 0.8, 1.0])
-    axes.set_xticks(angles, [f"{n}\n{label_of(m)}" for n, m in zip(names, metrics, strict=True)])
+    axes.set_xticks(angles, [f"{about['name']}\n{label_of(metric)}" for about, metric in sets])
     axes.set_title("Scores from 0 to 1, the same scale on every axis", pad=24)
     axes.tick_params(axis="x", pad=18)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
@@ -134,14 +127,13 @@ def bars(results: dict[str, Any], png: Path) -> None:
     """A panel for each set: its first score of every model with the 95 % interval, and the best floor as a line."""
     from matplotlib.figure import Figure
 
-    names, rows = list(sets_of(results)), rows_of(results)
-    across = min(3, len(names))
-    down = -(-len(names) // across)
+    sets, rows = results["sets"], rows_of(results)
+    across = min(3, len(sets))
+    down = -(-len(sets) // across)
     figure = Figure(figsize=(4.6 * across, (1.5 + 0.32 * len(rows)) * down + 0.5), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
-    for axes, name in zip(panels, names, strict=False):
-        about = sets_of(results)[name]
-        metric = about["metrics"][0]
+    for axes, about in zip(panels, sets, strict=False):
+        name, metric = about["name"], about["metrics"][0]
         for place, (model, mode) in enumerate(rows):
             found = score_of(results, model, mode, name)[metric]
             off = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
@@ -154,6 +146,6 @@ def bars(results: dict[str, Any], png: Path) -> None:
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_title(f"{name}: {label_of(metric)}, {about['items']:,} items", fontsize="medium")
-    for axes in panels[len(names) :]:
+    for axes in panels[len(sets) :]:
         axes.set_visible(False)
     save_picture(figure, png, bbox_inches="tight")

@@ -164,13 +164,9 @@ def _answer(asked: Asked, engine: "Engine", out: Path) -> None:
         progress(len(asked.set.items), len(done), what, "item") as bar,
     ):
         for prediction in _predict(asked, done, engine):
-            file.write(_line(prediction))
+            file.write(json.dumps(prediction._asdict(), ensure_ascii=False) + "\n")
             file.flush()
             bar.update()
-
-
-def _line(prediction: Prediction) -> str:
-    return json.dumps(prediction._asdict(), ensure_ascii=False) + "\n"
 
 
 def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Prediction]:
@@ -208,20 +204,8 @@ def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> 
 
 def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, device: str) -> dict[str, Any]:
     """Scores with intervals, floors, ceilings and the differences between models, as results.json has them."""
-    results: dict[str, Any] = {"sets": [], "scores": [], "differences": []}
-    for one in sets:
-        about = {
-            "name": one.name,
-            "task": one.task.name,
-            "title": one.task.title,
-            "version": one.task.version,
-            "items": len(one.items),
-            "shots": len(one.shots),
-            "metrics": [*one.task.metrics, *(["bert_score"] if recipe.encoder and one.task.is_prose else [])],
-            "floors": one.task.floors(one, recipe.seed),
-            "ceiling": ceiling_of(one),
-        }
-        results["sets"].append(about)
+    about = [_about(one, recipe) for one in sets]
+    results: dict[str, Any] = {"sets": about, "scores": [], "differences": []}
     by_item: dict[tuple[str, str, str], dict[str, tuple[scores.Results, scores.Metric]]] = {}
     bert = None
     if recipe.encoder and any(one.task.is_prose for one in sets):
@@ -252,6 +236,16 @@ def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, 
                     for name, (row, metric) in rows.items()
                 ]
     return results
+
+
+def _about(one: TaskSet, recipe: Eval) -> dict[str, Any]:
+    task = one.task
+    return {
+        "name": one.name, "task": task.name, "title": task.title, "version": task.version, "items": len(one.items),
+        "shots": len(one.shots),
+        "metrics": [*task.metrics, *(["bert_score"] if recipe.encoder and task.is_prose else [])],
+        "floors": task.floors(one, recipe.seed), "ceiling": ceiling_of(one),
+    }  # fmt: skip
 
 
 def ceiling_of(task_set: TaskSet) -> float:

@@ -3,7 +3,7 @@
 import gc
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import save_picture, write_atomic
@@ -23,6 +23,14 @@ from nsllm_lite.terminal import as_markdown, progress
 
 LINE = ("base", "phase 1: merged", "phase 2: merged")
 SETS = {"abstracts": "abstract_rows", "experiments": "experiment_rows", "general": "general_rows"}
+
+
+class Stage(NamedTuple):
+    """A model to score; `options` are those of `load_base`."""
+
+    model: str
+    adapter: Path | None
+    options: dict[str, Any]
 
 
 def report(recipe: Report) -> dict:
@@ -55,9 +63,9 @@ def report(recipe: Report) -> dict:
     device, _, _ = find_device(recipe.execution.device)
     micro_batch_rows = recipe.execution.micro_batch_rows or (4 if device == "cpu" else 1)
     with progress(len(stages), 0, str(out), "model") as bar:
-        for name, how in stages.items():
+        for name, stage in stages.items():
             if name not in scores:
-                scores[name] = _score(samples, device, micro_batch_rows, domains, **how)
+                scores[name] = _score(stage, samples, domains, device, micro_batch_rows)
                 write_json(scores_path, scores)
             bar.update()
     scores = {name: scores[name] for name in stages}  # in the order of the steps, also after a resume
@@ -69,41 +77,34 @@ def report(recipe: Report) -> dict:
     return scores
 
 
-def _stages(recipe: Report) -> dict[str, dict]:
-    """{name: what to load}: the base, each adapter on the NF4 base it was trained on, each merge as is and in NF4."""
-    stages: dict[str, dict] = {}
+def _stages(recipe: Report) -> dict[str, Stage]:
+    """The base, each adapter on the NF4 base it was trained on, each merge as is and in NF4, by name."""
+    stages: dict[str, Stage] = {}
     base, label = recipe.base, "base"
+    kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
     for number, phase, merged in ((1, recipe.phase1, recipe.model1), (2, recipe.phase2, recipe.model2)):
-        kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
-        training = read_object(Path(phase) / "adapter" / "training.json", **kinds)
-        options = {key: training[key] for key in ("quantisation", "double_quantisation", "compute_dtype")}
-        plain = {**options, "quantisation": "none"}
+        adapter = Path(phase) / "adapter"
+        training = read_object(adapter / "training.json", **kinds)
+        trained = {key: training[key] for key in kinds}
+        plain = trained | {"quantisation": "none"}
         if number == 1:
-            stages["base"] = {"directory": base, "adapter": None, **plain}
-            stages["NF4(base)"] = {"directory": base, "adapter": None, **options}
-        stages[f"phase {number}: adapter on NF4({label})"] = {
-            "directory": base, "adapter": f"{phase}/adapter", **options,
-        }  # fmt: skip
-        stages[f"phase {number}: merged"] = {"directory": merged, "adapter": None, **plain}
-        stages[f"phase {number}: NF4(merged)"] = {"directory": merged, "adapter": None, **options}
+            stages["base"] = Stage(base, None, plain)
+            stages["NF4(base)"] = Stage(base, None, trained)
+        stages[f"phase {number}: adapter on NF4({label})"] = Stage(base, adapter, trained)
+        stages[f"phase {number}: merged"] = Stage(merged, None, plain)
+        stages[f"phase {number}: NF4(merged)"] = Stage(merged, None, trained)
         base, label = merged, f"phase {number} merged"
     return stages
 
 
 def _score(
-    samples: dict[str, list],
-    device: str,
-    micro_batch_rows: int,
-    domains: dict[str, str],
-    directory: str,
-    adapter: str | None,
-    **options: Any,
+    stage: Stage, samples: dict[str, list], domains: dict[str, str], device: str, micro_batch_rows: int
 ) -> dict[str, dict]:
     import torch
 
-    loaded = load_base(resolve_model(directory), device=device, **options)
-    lm = PackedLM(load_adapter(loaded, Path(adapter)) if adapter else loaded)
-    with autocast(device, options["compute_dtype"]):
+    loaded = load_base(resolve_model(stage.model), device=device, **stage.options)
+    lm = PackedLM(load_adapter(loaded, stage.adapter) if stage.adapter else loaded)
+    with autocast(device, stage.options["compute_dtype"]):
         found = {
             name: heldout.score(lm, rows, micro_batch_rows, device, domains if name != "general" else None)
             for name, rows in samples.items()

@@ -120,9 +120,8 @@ def is_equal(answer: str, right: str) -> bool:
     if not (MATHS.search(one) and MATHS.search(other)) or max(len(answer), len(right)) > 500:
         return False
     one, other = _as_latex(one), _as_latex(other)
-    if _differ_by_case(one, other) or re.search(
-        r"\d \d", f"{one}\n{other}"
-    ):  # math-verify multiplies or adds: 3 4 is 7
+    is_mixed = re.search(r"\d \d", f"{one}\n{other}")  # math-verify multiplies or adds: 3 4 is 7
+    if is_mixed or _differ_by_case(one, other):
         return False
     from math_verify import parse as parse_maths
     from math_verify import verify

@@ -4,6 +4,7 @@ import json
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from nsllm_lite.formats.documents import Document, Section
 from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, question_files, read_questions
@@ -30,23 +31,13 @@ def bundled(task: str) -> dict[str, tuple[Item, ...]]:
 
 @cache
 def _papers() -> list[Document]:
-    return [paper for path in _files("papers") for paper in map(_paper, path.read_text("utf-8").splitlines())]
+    folder = Path(str(resources.files("nsllm_lite") / "sample/papers"))
+    return [_paper(json.loads(line)) for path in sorted(folder.glob("*.jsonl")) for line in path.open(encoding="utf-8")]
 
 
-def _files(name: str) -> list[Path]:
-    return sorted(Path(str(resources.files("nsllm_lite") / "sample" / name)).glob("*.jsonl"))
-
-
-def _paper(line: str) -> Document:
-    record = json.loads(line)
+def _paper(record: dict[str, Any]) -> Document:
     moves = tuple((label, sentence) for label, sentence in record["abstract"])
-    return Document(
-        id=record["id"],
-        source="sample",
-        origin=record["id"],
-        title=record["title"],
-        abstract=" ".join(sentence for _, sentence in moves),
-        sections=tuple(Section(section["heading"], section["text"]) for section in record["sections"]),
-        discipline=record["discipline"],
-        moves=moves,
-    )
+    abstract = " ".join(sentence for _, sentence in moves)
+    sections = tuple(Section(section["heading"], section["text"]) for section in record["sections"])
+    known = {name: record[name] for name in ("id", "title", "discipline")}
+    return Document(source="sample", origin=record["id"], abstract=abstract, sections=sections, moves=moves, **known)

@@ -1,23 +1,24 @@
 """Without a clone: the recipes in the wheel, a starter project, and the verbs that find both."""
 
+import argparse
 import filecmp
-import importlib
 import os
 import re
 import shlex
 import shutil
 import subprocess
-import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from nsllm_lite import cli
-from nsllm_lite.commands import arguments
+from nsllm_lite.commands.arguments import build_parser
+from nsllm_lite.commands.init import init
 from nsllm_lite.commands.recipe_folder import INSTALLED
 from nsllm_lite.models.sizes import SIZED
 from tests.paths import paths_of
+from tests.raising import fails, raises
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.name for path in (ROOT / "recipes").iterdir())
@@ -28,30 +29,20 @@ def test_the_package_holds_the_recipes_of_the_repository():
     assert set(NAMES) == {"nano", SIZED}
 
 
-def test_the_wheel_holds_every_recipe(tmp_path, monkeypatch):
-    source = tmp_path / "source"
-    left_out = shutil.ignore_patterns("__pycache__", ".git", "runs", ".venv", "tests", "build", "*.egg-info")
-    shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)
-    monkeypatch.chdir(source)
-    name = importlib.import_module("setuptools.build_meta").build_wheel(str(tmp_path))
-    files = set(zipfile.ZipFile(tmp_path / name).namelist())
-    recipes = {f"nsllm_lite/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
-    assert len(recipes) >= 17
-    assert recipes <= files
-
-
 def make(folder: Path, *words: str) -> list[str]:
     """The lines that make prints, also where these tests are run by make."""
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-    }
+    of_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    environment = {name: value for name, value in os.environ.items() if name not in of_make}
     done = subprocess.run(["make", *words], cwd=folder, env=environment, check=True, capture_output=True, text=True)
     return done.stdout.splitlines()
 
 
-def commands(folder: Path, *words: str) -> list[list[str]]:
-    """What make would run."""
-    return [shlex.split(line) for line in make(folder, "-n", *words)]
+def parsed(folder: Path, *words: str) -> argparse.Namespace:
+    """The one command that make would run."""
+    (line,) = make(folder, "-n", *words)
+    program, *arguments = shlex.split(line)
+    assert program == "nsllm-lite"
+    return build_parser().parse_args(arguments)
 
 
 def test_a_misspelt_variable_starts_nothing(tmp_path):
@@ -81,17 +72,13 @@ def test_a_starter_project(tmp_path, capsys):
     assert set(re.findall(r"make ([a-z0-9-]+)", readme)) <= targets
     assert len(make(folder, "help")) == len(targets)
     for target in targets - {"help"}:
-        (words,) = commands(folder, target)
-        assert words[0] == "nsllm-lite"
-        args = arguments.build_parser().parse_args(words[1:])
+        args = parsed(folder, target)
         assert target == "doctor" or args.recipes == "recipes/nano"
     given = ("CORPUS=my papers", "OUT=runs/x", "SIZE=14b", "SET=phase1.seed=1 corpus.min_chars=9")
-    (words,) = commands(folder, "two-phase", *given)
-    args = arguments.build_parser().parse_args(words[1:])
+    args = parsed(folder, "two-phase", *given)
     assert (args.verb, args.recipes, args.corpus, args.out) == ("two-phase", "recipes/qwen3", "my papers", "runs/x")
     assert args.size == "14b"
-    (words,) = commands(folder, "plan", "CORPUS=papers")
-    assert arguments.build_parser().parse_args(words[1:]).size is None
+    assert parsed(folder, "plan", "CORPUS=papers").size is None
     assert "SIZE=8b" in (folder / "Makefile").read_text()
     assert args.overrides == ["phase1.seed=1", "corpus.min_chars=9"]
 
@@ -104,8 +91,7 @@ def test_a_starter_project_of_one_size(tmp_path, capsys, monkeypatch):
     assert sorted(os.listdir("project/recipes")) == ["nano", "qwen3"]
 
     def asked(*words: str) -> tuple[str, str | None]:
-        (line,) = commands(tmp_path / "project", "phase1", *words)
-        args = arguments.build_parser().parse_args(line[1:])
+        args = parsed(tmp_path / "project", "phase1", *words)
         return args.recipes, args.size
 
     assert asked() == ("recipes/nano", None)
@@ -115,19 +101,14 @@ def test_a_starter_project_of_one_size(tmp_path, capsys, monkeypatch):
     assert asked("CORPUS=p", "RECIPES=recipes/nano") == ("recipes/nano", None)
 
 
-def test_nothing_is_overwritten(tmp_path, capsys):
+def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "Makefile").write_text("mine")
-    assert cli.main(["init", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert "[init-file-exists]" in told
-    assert str(tmp_path / "Makefile") in told
+    with raises("init-file-exists", tmp_path / "Makefile"):
+        init(tmp_path, "qwen3")
     assert os.listdir(tmp_path) == ["Makefile"]
     assert (tmp_path / "Makefile").read_text() == "mine"
-    assert cli.main(["init", str(tmp_path / "new"), "--recipe", "qwen3-8"]) == 2
-    told = capsys.readouterr().err
-    assert "[init-recipe-unknown]" in told
-    assert "--recipe qwen3-8:" in told
-    assert "mean qwen3?" in told
+    with raises("init-recipe-unknown", "--recipe qwen3-8:", "mean qwen3?"):
+        init(tmp_path / "new", "qwen3-8")
     assert not (tmp_path / "new").exists()
 
 
@@ -144,35 +125,30 @@ def test_in_an_empty_folder_the_installed_recipes_are_taken(tmp_path, monkeypatc
     assert str(INSTALLED) not in capsys.readouterr().out
 
 
-def test_single_recipes_are_found_too(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def seen(tmp_path, monkeypatch):
+    """The recipes that commands would run in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    seen = []
-    monkeypatch.setattr(cli, "run_step", seen.append)
+    recipes = []
+    monkeypatch.setattr(cli, "run_step", recipes.append)
+    return recipes
+
+
+def test_single_recipes_are_found_too(seen, capsys):
     assert cli.main(["train", "recipes/nano/phase1.yaml", *paths_of("phase1"), "seed=7"]) == 0
     assert (seen[0].kind, seen[0].seed, seen[0].out) == ("train", 7, "runs/nano/phase1")
     assert cli.main(["merge", "recipes/nano/merge.yaml", *paths_of("merge")]) == 0
     assert capsys.readouterr().out.count(f"{INSTALLED}/nano/") == 2
-    assert cli.main(["train", "recipes/nano/none.yaml"]) == 2
-    told = capsys.readouterr().err
-    assert "[recipe-missing]" in told
-    assert "recipes/nano/none.yaml." in told
+    assert "recipes/nano/none.yaml." in fails(capsys, "recipe-missing", "train", "recipes/nano/none.yaml")
 
 
-def test_a_recipe_of_a_former_folder(tmp_path, monkeypatch, capsys):
+def test_a_recipe_of_a_former_folder(tmp_path, seen, capsys):
     """It names the file to take; where the folder still is, the file is taken as it is."""
-    monkeypatch.chdir(tmp_path)
-    seen = []
-    monkeypatch.setattr(cli, "run_step", seen.append)
     for folder in ("recipes/qwen3-4b", f"{tmp_path}/recipes/qwen3-4b"):
-        assert cli.main(["train", f"{folder}/phase1.yaml", "seed=7"]) == 2
-        told = capsys.readouterr().err
-        assert "[recipe-of-one-size]" in told
-        assert f"{folder}/phase1.yaml" in told
-        assert f"{folder.removesuffix('-4b')}/phase1.yaml" in told
-        assert "model=Qwen/Qwen3-4B-Base" in told
-        assert "--size 4b" in told
-    assert cli.main(["eval", "recipes/qwen3-4b/eval.yaml"]) == 2
-    assert "[recipe-of-one-size]" in capsys.readouterr().err
+        text = fails(capsys, "recipe-of-one-size", "train", f"{folder}/phase1.yaml", "seed=7")
+        files = (f"{folder}/phase1.yaml", f"{folder.removesuffix('-4b')}/phase1.yaml")
+        assert all(words in text for words in (*files, "model=Qwen/Qwen3-4B-Base", "--size 4b"))
+    fails(capsys, "recipe-of-one-size", "eval", "recipes/qwen3-4b/eval.yaml")
     assert not seen
     shutil.copytree(ROOT / "recipes/qwen3", tmp_path / "recipes/qwen3-4b")
     assert cli.main(["train", "recipes/qwen3-4b/phase1.yaml", *paths_of("phase1"), "seed=7"]) == 0

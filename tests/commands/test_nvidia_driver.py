@@ -1,17 +1,14 @@
 """A torch that cannot use the card that is there is recognised, and the exact command is printed."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from nsllm_lite.commands import doctor, nvidia_driver
 
-SMI = """Sat Nov 21 12:00:00 2026
-+-----------------------------------------------------------------------------------------+
-| NVIDIA-SMI 550.54.14              Driver Version: 550.54.14      CUDA Version: {cuda}     |
-|-----------------------------------------+------------------------+----------------------+
-"""
+SMI = (Path(__file__).parents[1] / "data/commands/nvidia-smi.txt").read_text()
 MODULE = """NVRM version: NVIDIA UNIX x86_64 Kernel Module  {release}  Thu Feb 22 01:44:30 UTC 2024
 GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)
 """

@@ -41,8 +41,8 @@ def test_a_size_sets_model_tokenizer_and_folder(size):
     named = (joined["corpus"].tokenizer, joined["phase1"].model, joined["model1"].base, joined["report"].base)
     assert {*named, joined["eval"].models[0].path} == {hub_id}
     assert joined["corpus"].out == f"runs/qwen3-{size}/corpus"
-    told = json.dumps([joined[name].model_dump(mode="json") for name in ("phase2", "tasks", "sft", "model-sft")])
-    assert told.count("runs/qwen3-") == told.count(f"runs/qwen3-{size}/") > 8
+    text = json.dumps([joined[name].model_dump(mode="json") for name in ("phase2", "tasks", "sft", "model-sft")])
+    assert text.count("runs/qwen3-") == text.count(f"runs/qwen3-{size}/") > 8
     assert load_run(QWEN3, corpus=CORPUS, size=size)["phase1"].out == f"runs/qwen3-{size}-corpus/phase1"
     assert load_run(QWEN3, out="runs/mine", size=size)["phase1"].out == "runs/mine/phase1"
     assert load_run(QWEN3, model="my/own", size=size)["phase1"].model == "my/own"
@@ -96,15 +96,10 @@ def test_a_copy_of_a_model_is_of_its_size(tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ("--recipes", "recipes/qwen3-4b"),
-        ("--recipes", str(RECIPES / "qwen3-4b")),
-        ("recipes/qwen3-4b",),
-        ("recipes/qwen3-4b/phase1.yaml",),
-    ],
+    ["--recipes recipes/qwen3-4b", f"--recipes {RECIPES}/qwen3-4b", "recipes/qwen3-4b", "recipes/qwen3-4b/phase1.yaml"],
 )
 def test_the_name_of_a_former_folder_is_folder_and_size(words, tmp_path, capsys):
-    assert cli.main(["plan", *words, "--out", str(tmp_path / "run"), "--vram", "16"]) == 0
+    assert cli.main(["plan", *words.split(), "--out", str(tmp_path / "run"), "--vram", "16"]) == 0
     text = capsys.readouterr().out
     assert text.count("recipes/qwen3-4b is now ") == text.count("recipes/qwen3 with SIZE=4b\n") == 1
     assert "Model      Qwen/Qwen3-4B-Base" in text
@@ -120,8 +115,7 @@ def test_a_former_folder_that_is_there_is_taken_as_it_is(tmp_path, monkeypatch, 
 
 
 def test_a_size_may_have_recipes_of_its_own(tmp_path):
-    folder = tmp_path / "qwen3"
-    shutil.copytree(QWEN3, folder)
+    folder = shutil.copytree(QWEN3, tmp_path / "qwen3")
     text = (QWEN3 / "phase1.yaml").read_text()
     (folder / "phase1-0.6b.yaml").write_text(text.replace("learning_rate: 2e-4", "learning_rate: 5e-4"))
     rates = {size: load_run(folder, size=size)["phase1"].optimizer.learning_rate for size in sizes.QWEN3}
@@ -144,8 +138,7 @@ def test_make_passes_the_size_on():
 
 
 def test_a_changed_model_of_the_reference_is_not_hidden_by_a_size(tmp_path):
-    folder = tmp_path / "qwen3"
-    shutil.copytree(QWEN3, folder)
+    folder = shutil.copytree(QWEN3, tmp_path / "qwen3")
     path = folder / "phase1.yaml"
     path.write_text(path.read_text().replace("model: Qwen/Qwen3-8B-Base", "model: my/own"))
     with raises("model-of-recipe-changed", path, "my/own", "Qwen/Qwen3-4B-Base"):
@@ -155,12 +148,12 @@ def test_a_changed_model_of_the_reference_is_not_hidden_by_a_size(tmp_path):
 
 def test_paths_that_a_recipe_states_are_said_not_to_be_read(tmp_path, capsys):
     """As those of a folder written for an earlier version do; its corpus says where the run is written."""
-    for path in (RECIPES / "nano").glob("*.yaml"):
-        (tmp_path / path.name).write_text(path.read_text())
-    load_run(tmp_path)
+    folder = shutil.copytree(RECIPES / "nano", tmp_path / "nano")
+    load_run(folder)
     assert capsys.readouterr().out == ""
-    for name, line in (("corpus", "out: runs/old/corpus"), ("phase1", "rows: elsewhere\nmodel: x")):
-        (tmp_path / f"{name}.yaml").write_text((tmp_path / f"{name}.yaml").read_text() + line + "\n")
-    assert load_run(tmp_path)["phase1"].rows == "runs/old/corpus/rows/phase1/train"
+    for name, stated in (("corpus", "out: runs/old/corpus"), ("phase1", "rows: elsewhere\nmodel: x")):
+        with open(folder / f"{name}.yaml", "a") as file:
+            file.write(f"{stated}\n")
+    assert load_run(folder)["phase1"].rows == "runs/old/corpus/rows/phase1/train"
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"{tmp_path}/phase1.yaml: rows ")
+    assert line.startswith(f"{folder}/phase1.yaml: rows ")

@@ -16,15 +16,11 @@ def recipe_of(*words: str):
 
 def test_paths_of_a_run_are_taken_where_none_is_stated():
     run = load_run(RECIPES / "nano", out="runs/mine")
-    for verb, name, step in (
-        ("corpus", "corpus", "corpus"), ("train", "phase1", "phase1"), ("train", "phase2", "phase2"),
-        ("merge", "merge", "model1"), ("report", "report", "report"), ("tasks", "tasks", "tasks"),
-        ("sft", "sft", "sft"), ("eval", "eval", "eval"),
-    ):  # fmt: skip
-        assert recipe_of(verb, RECIPES / f"nano/{name}.yaml", "--run", "runs/mine/") == run[step]
-    again = recipe_of(
-        "train", RECIPES / "nano/phase1.yaml", "out=runs/slow", "rows=mine", "seed=9", "--run", "runs/mine"
-    )
+    for name in ("corpus", "phase1", "phase2", "merge", "report", "tasks", "sft", "eval"):
+        step = run["model1" if name == "merge" else name]
+        assert recipe_of(step.kind, RECIPES / f"nano/{name}.yaml", "--run", "runs/mine/") == step
+    changes = ("out=runs/slow", "rows=mine", "seed=9")
+    again = recipe_of("train", RECIPES / "nano/phase1.yaml", *changes, "--run", "runs/mine")
     assert (again.out, again.rows, again.seed, again.model) == ("runs/slow", "mine", 9, "runs/mine/base/model")
 
 

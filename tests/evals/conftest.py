@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from nsllm_lite.corpus.build import build
+from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import ModelShape
 from nsllm_lite.tasks import scores
+from tests.corpus.small import prose, values, write_lines
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,10 +43,30 @@ def make_talker(folder: Path, seed: int = 1, vocab_size: int = 500, **shape: int
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     small = {"hidden_size": 32, "intermediate_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1}
-    values = small | {"head_dim": 16, "tied_embeddings": False} | shape
-    shape = ModelShape(tokenizer=str(folder), **values)
+    small |= {"head_dim": 16, "tied_embeddings": False}
+    shape = ModelShape(tokenizer=str(folder), **(small | shape))
     model = build_base(shape, folder, 0, seed=seed)
     for parameter in model.parameters():
         parameter.data *= 3  # so that its answers differ from item to item
     model.save_pretrained(folder)
     return folder
+
+
+def build_papers(folder: Path, out: str, papers: list[dict]) -> None:
+    """A finished corpus in folder/out of arXiv records and 8 general texts."""
+    write_lines(folder / "arxiv.jsonl", papers)
+    write_lines(folder / "general.jsonl", [{"id": f"g{number}", "text": prose(5000 + number)} for number in range(8)])
+    sources = [{"name": "arxiv", "path": str(folder / "arxiv.jsonl")}]
+    build(recipes.validate(values(folder, out, sources), "corpus"))
+
+
+MOVES = (("We asked why it is so.", "Objective"), ("It was weighed.", "Methods"), ("It was 3 ± 1 g.", "Results"))
+SMALL_TASKS = {
+    "classification": [(f"Light {n} is fast.", "Physics") for n in range(4)] + [("Cells divide.", "Biology")] * 3,
+    "moves": [(f"{text} {n}", label) for n in range(4) for text, label in MOVES],
+    "title": [(f"We show that light number {n} is fast. It is.", f"Light number {n}") for n in range(6)],
+    "paper_title": [(f"Light {n} is fast.\n\nMethods\n\nWe ran.", f"Light number {n}") for n in range(3)],
+    "multiple_choice": [(f"{n}?\nChoices:\n(A): x{n}\n(B): y\n(C): z", "ABC"[n % 3]) for n in range(9)],
+    "open": [(f"What is {n} + 1?", str(n + 1)) for n in range(7)],
+}
+"""{task: (input, output) of a few short items}"""

@@ -1,90 +1,64 @@
-"""A new task is one file and one line in TASKS: nothing else knows of it."""
+"""A new task is one file and one line in TASKS, as CONTRIBUTING.md shows: nothing else knows of it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from nsllm_lite.corpus.build import build
+import nsllm_lite.tasks
+from docs.harness import yaml_of
 from nsllm_lite.evals.evaluate import evaluate
 from nsllm_lite.evals.instruct_files import make_tasks
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import TASKS
+from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.lm_eval import functions
 from nsllm_lite.tasks.task import all_tasks
-from tests.corpus.small import paper, prose, write_lines
-from tests.corpus.small import values as corpus_values
-
-TOY = '''
-"""How many words a title has."""
-
-from nsllm_lite.tasks.floors import commonest
-from nsllm_lite.tasks.task import ItemOrReason, Score, Task
-
-
-class Words(Task):
-    metrics = {"near": "nearness"}
-
-    def parse(self, text, options):
-        return next((word for word in text.split() if word.isdigit()), None)
-
-    def score(self, answer, item):
-        value = 0.0 if answer is None else 1 / (1 + abs(int(answer) - int(item.answer)))
-        return Score(answer is not None, value, value == 1, {"near": value})
-
-    def rules(self, asked, seed):
-        common = commonest([item.answer for item in asked.items])
-        return {f"always {common}": [common] * len(asked.items)}
-
-    def of_paper(self, paper, making):
-        if not paper.title:
-            return [ItemOrReason(None, "no title")]
-        name = f"{paper.id}/{self.name}"
-        return [ItemOrReason(self.record(name, paper.id, paper.title, str(len(paper.title.split()))))]
-
-
-TASK = Words(
-    name="words", version=3, title="Words of a title", instruction="How many words has this title?",
-    lead="Title", cue="Words", shots=2, new_tokens=4, chat_tokens=64,
-)
-'''
+from tests.corpus.small import paper
+from tests.evals.conftest import build_papers
+from tests.test_contributing import code
 
 
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
-    (tmp_path / "toy_task.py").write_text(TOY)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(TASKS, "words", "toy_task:TASK")
-    return all_tasks()["words"]
+def last_word(tmp_path, monkeypatch):
+    """The task of the page."""
+    (tmp_path / "last_word.py").write_text(code("# nsllm_lite/tasks/last_word.py"))
+    monkeypatch.setattr(nsllm_lite.tasks, "__path__", [*nsllm_lite.tasks.__path__, str(tmp_path)])
+    lines = {}
+    exec(code("# nsllm_lite/recipe/evals.py"), {"TASKS": lines})
+    monkeypatch.setitem(TASKS, "last_word", lines["last_word"])
+    yield all_tasks()["last_word"]
+    del sys.modules["nsllm_lite.tasks.last_word"]
 
 
-def test_it_is_made_asked_scored_and_floored(toy, talker, tmp_path, capsys):
-    write_lines(tmp_path / "arxiv.jsonl", [paper(number) for number in range(30)])
-    write_lines(tmp_path / "general.jsonl", [{"id": f"g{n}", "text": prose(5000 + n)} for n in range(8)])
-    sources = [{"name": "arxiv", "path": str(tmp_path / "arxiv.jsonl")}]
-    build(recipes.validate(corpus_values(tmp_path, "corpus", sources), "x"))
+def test_it_is_made_asked_scored_and_floored(last_word, talker, tmp_path, capsys):
+    build_papers(tmp_path, "corpus", [paper(number) for number in range(30)])
     made = {"kind": "tasks", "out": str(tmp_path / "tasks"), "corpus": str(tmp_path / "corpus"), "questions": []}
     results = make_tasks(recipes.validate(made | {"max_per_task": 99, "max_paper_chars": 1000, "seed": 0}, "x"))
-    assert results["tasks"]["words"]["train"] > results["tasks"]["words"]["test"] > 0
-    assert "words" in capsys.readouterr().out
-    path = tmp_path / "tasks/test/words.jsonl"
+    assert results["tasks"]["last_word"]["train"] > results["tasks"]["last_word"]["test"] > 0
+    assert "last_word" in capsys.readouterr().out
+    path = tmp_path / "tasks/test/last_word.jsonl"
     record = json.loads(path.read_text().splitlines()[0])
-    assert record["instruction"] == toy.instruction
-    assert record["output"] == str(len(record["input"].split()))
+    assert record["instruction"] == last_word.instruction
+    assert record["input"].startswith("Title ")
+    item = Item(number=0, input="Enzymes at low", output="temperature", choices={})
+    answers = [last_word.parse(text, ()) for text in ("Temperature.", "", "heat")]
+    assert [last_word.score(answer, item).value for answer in answers] == [1, 0, 0]
 
     values = {"kind": "eval", "seed": 0, "models": [{"name": "m", "path": str(talker)}], "execution": {"device": "cpu"}}
-    own = [{"name": "mine", "task": "words", "path": str(path)}]
+    own = [{"name": "mine", "task": "last_word", "path": str(path)}]
     for name, asked in (("all", {"tasks": str(tmp_path / "tasks")}), ("own", {"tasks": None, "files": own})):
         results = evaluate(recipes.validate(values | asked | {"out": str(tmp_path / name), "max_items": 3}, "x"))
-        about = next(one for one in results["sets"] if one["task"] == "words")
-        assert about["version"] == 3
+        about = next(one for one in results["sets"] if one["task"] == "last_word")
+        assert about["version"] == 1
         (rule,) = about["floors"]
         report = (tmp_path / name / "report.md").read_text()
-        assert f"{about['name']}, nearness" in report
+        assert f"{about['name']}, accuracy" in report
         assert f"({rule})" in report
-        assert next(row for row in results["scores"] if row["set"] == about["name"])["near"]["value"] <= 1
-    assert "task: nsllm_words" in functions.yaml_of(toy)
-    assert len(functions.dataset("words", tasks=str(tmp_path / "tasks"))["shots"]) == 2
+        assert next(row for row in results["scores"] if row["set"] == about["name"])["accuracy"]["value"] <= 1
+    assert "task: nsllm_last_word" in yaml_of(last_word)
+    assert len(functions.dataset("last_word", tasks=str(tmp_path / "tasks"))["shots"]) == last_word.shots
 
 
 def test_every_task_has_its_own_file():

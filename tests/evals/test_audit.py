@@ -1,13 +1,14 @@
 """Each finding of the auditor on small files that have it, and on clean ones that have not."""
 
 import json
-from collections import Counter
+import re
 
 import pytest
 
 from nsllm_lite import cli
 from nsllm_lite.evals import audit
 from nsllm_lite.tasks.items import Item, choices_of
+from tests.raising import raises
 
 
 def items(*rows):
@@ -29,10 +30,8 @@ def test_duplicates_and_what_contradicts_itself():
 
 
 def test_the_same_input_under_another_instruction_is_another_question():
-    found = audit.duplicates(
-        [Item(number, "", str(number), {}, f"What is {number}?") for number in range(4)]
-        + [Item(4, "A text.", "x", {}, "Name it."), Item(5, "A text.", "y", {}, "Date it.")]
-    )
+    rows = [Item(number, "", str(number), {}, f"What is {number}?") for number in range(4)]
+    found = audit.duplicates([*rows, Item(4, "A text.", "x", {}, "Name it."), Item(5, "A text.", "y", {}, "Date it.")])
     assert (found["exact"], found["normalised"], found["conflicting"], found["ceiling"]) == (0, 0, 0, 1.0)
 
 
@@ -42,7 +41,7 @@ def test_characters():
         ("a plain text of letters that goes on, Ҧ", "x"),
         ("Łódź, Ångström, Müller, naïve, α-decay, 5 µm, Târgu Mureș", "x"), ("Это русский текст", "x"),
     )  # fmt: skip
-    found = audit.characters(rows)
+    found = audit.examine(rows)["characters"]
     assert (found["lost_inputs"], found["lost_outputs"], found["lost_characters"]) == ([0], [0], 3)
     assert found["repairable"] == [1]
     assert found["strange_letters"] == [2]
@@ -53,11 +52,11 @@ def test_forms():
         ("a tt-PIR scheme", "x"), ("phase II of 5 mm (ii), $n\\geq 2$", "x"), ("see https://x.org", "x"),
         ("We show that the tin whiskers grow fast.", "The tin whiskers grow"), ("2+2?", "<think>so</think>\n4"),
     )  # fmt: skip
-    found = audit.forms(rows)
+    found = audit.examine(rows)["forms"]
     assert found == {
         "doubled_letters": [0], "glued_latex": [], "urls": [2], "answer_in_input": [3], "reasoning_in_output": [4],
     }  # fmt: skip
-    assert audit.forms(items(("for n≥2n\\geq 2 we", "x")))["glued_latex"] == [0]
+    assert audit.examine(items(("for n≥2n\\geq 2 we", "x")))["forms"]["glued_latex"] == [0]
     assert rows[4].answer == "4"
 
 
@@ -72,11 +71,11 @@ def test_multiple_choice():
     assert rows[0].choices["A"] == "I only"
     assert audit.kind_of(rows) == "multiple choice"
     found = audit.multiple_choice(rows)
-    assert found["options"] == {2: 1, 4: 2}
-    assert found["letters"] == {"B": 1, "C": 1, "D": 1}
-    assert found["equal_options"] == [1]
-    assert found["gold_is_longest"] == pytest.approx(1 / 3)
-    assert found["majority"] == pytest.approx(1 / 3)
+    third = pytest.approx(1 / 3)
+    assert found == {
+        "options": {2: 1, 4: 2}, "letters": {"B": 1, "C": 1, "D": 1}, "equal_options": [1], "gold_is_longest": third,
+        "majority": third,
+    }  # fmt: skip
 
 
 def labelled(count=60):
@@ -111,28 +110,23 @@ def test_masking_leaves_the_look_only():
     assert audit.masked("An Å in 10 µm: (VEGF)") == "Aa \x01 aa 00 \x01a: (AAAA)"
 
 
-ABSTRACT = (
-    "Tin whiskers grow from plated films. They short circuits after years, and nobody knows the exact reason why."
-)
+SENTENCE = "They short circuits after years, and nobody knows the"
+ABSTRACT = f"Tin whiskers grow from plated films. {SENTENCE} exact reason why."
 
 
 def test_leakage_by_sentence():
-    here = items(
-        ("They short circuits after years, and nobody knows the", "x"), ("Tin whiskers", "y"), ("Other words.", "z")
-    )
+    here = items((SENTENCE, "x"), ("Tin whiskers", "y"), ("Other words.", "z"))
     assert audit.leaked(here, items(("nothing", "x"), (ABSTRACT, "x"))) == [(0, 1, pytest.approx(38 / 54, abs=0.2))]
     assert audit.leaked(items((ABSTRACT, "x")), here) == []
 
 
 def test_the_command(tmp_path, capsys):
     one = write(tmp_path / "one.json", [*labelled(), (ABSTRACT, "stone"), (ABSTRACT.upper(), "metal")])
-    two = write(tmp_path / "two.jsonl", [("They short circuits after years, and nobody knows the", "a")], lines=True)
+    two = write(tmp_path / "two.jsonl", [(SENTENCE, "a")], lines=True)
     assert cli.main(["audit", str(one), str(two), "--out", str(tmp_path / "audit.json")]) == 0
     text = capsys.readouterr().out
-    lines = text.splitlines()
-    assert any(line.startswith("one.json: 182 rows") for line in lines)
-    assert any(line.strip().startswith("1 ") and "2 rows" in line and "99.5%" in line for line in lines)
-    assert any(line.startswith("two.jsonl: 1 of 1 ") and "one.json" in line for line in lines)
+    for line in (r"one\.json: 182 rows", r" *1 .*2 rows.*99\.5%", r"two\.jsonl: 1 of 1 .*one\.json"):
+        assert re.search(f"^{line}", text, re.M), line
     found = json.loads((tmp_path / "audit.json").read_text())
     assert found["between"] == [{"in": "one.json", "of": "two.jsonl", "rows": [[0, 180]]}]
     assert found["files"]["one.json"]["duplicates"]["conflicting_rows"] == [180, 181]
@@ -141,30 +135,22 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "code"),
     [
-        ("[{", "[items-file-unreadable]"),
-        ("[]", "[items-file-empty]"),
-        ('[{"input": "x"}]', "[items-record-unfit]"),
-        ("[3]", "[items-record-unfit]"),
-        ("\xff", "[items-file-unreadable]"),
+        (None, "items-file-unreadable"), (b"[{", "items-file-unreadable"), (b"\xff", "items-file-unreadable"),
+        (b"[]", "items-file-empty"), (b'[{"input": "x"}]', "items-record-unfit"), (b"[3]", "items-record-unfit"),
     ],
-)
-def test_files_that_are_none(tmp_path, capsys, content, code):
+)  # fmt: skip
+def test_files_that_are_none(tmp_path, content, code):
     path = tmp_path / "x.json"
-    path.write_bytes(content.encode("latin-1"))
-    assert cli.main(["audit", str(path)]) == 2
-    said = capsys.readouterr().err
-    assert code in said
-    assert str(path) in said
-    assert cli.main(["audit", str(tmp_path / "absent.json")]) == 2
-    assert "[items-file-unreadable]" in capsys.readouterr().err
-    good = write(tmp_path / "good.json", [("a", "b")])
-    assert cli.main(["audit", str(good), str(good)]) == 2
-    assert "[audit-file-repeated]" in capsys.readouterr().err
+    if content is not None:
+        path.write_bytes(content)
+    with raises(code, path):
+        audit.audit([path])
 
 
-def test_the_letters_of_a_balanced_file_are_told_as_such():
-    rows = items(*((QUESTION.format("one", f"two {n}"), "ABCD"[n % 4]) for n in range(40)))
-    assert Counter(audit.multiple_choice(rows)["letters"].values()) == {10: 4}
+def test_a_file_named_twice(tmp_path):
+    path = write(tmp_path / "good.json", [("a", "b")])
+    with raises("audit-file-repeated"):
+        audit.audit([path, path])
 
 
 def test_the_place_of_sentences_and_the_lead_of_titles_are_floors(tmp_path, capsys):

@@ -13,9 +13,8 @@ from nsllm_lite.recipe.evals import Eval
 
 
 def manifest(folder: Path, made_by: dict, inputs: dict | None = None) -> None:
-    verb = next(
-        (v for v, key in (("train", "rows"), ("merge", "adapter"), ("corpus", "sources")) if key in made_by), "tasks"
-    )
+    kinds = {"rows": "train", "adapter": "merge", "sources": "corpus"}
+    verb = next((kind for key, kind in kinds.items() if key in made_by), "tasks")
     write_json(folder / "manifest.json", {"verb": verb, "recipe": made_by, "inputs": inputs or {}, "results": {}})
 
 

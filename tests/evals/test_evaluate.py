@@ -14,9 +14,9 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval
 from nsllm_lite.tasks.items import Item, choices_of
 from nsllm_lite.tasks.task import all_tasks
-from tests.raising import raises
+from tests.raising import fails, raises
 
-from .conftest import make_talker
+from .conftest import SMALL_TASKS, make_talker
 
 
 @pytest.fixture(scope="module")
@@ -25,17 +25,11 @@ def other_talker(tmp_path_factory) -> Path:
 
 
 def own_files(folder: Path) -> list[dict]:
-    moves = [("We asked why.", "Objective"), ("It was measured.", "Methods"), ("It was 3 ± 1.", "Results")]
-    rows = {
-        "moves": [(f"{text} {n}", label) for n in range(4) for text, label in moves],
-        "title": [(f"We show that light number {n} is fast. It is.", f"Light number {n}") for n in range(6)],
-        "multiple_choice": [(f"{n}?\nChoices:\n(A): x{n}\n(B): y\n(C): z", "ABC"[n % 3]) for n in range(9)],
-        "open": [(f"What is {n} + 1?", str(n + 1)) for n in range(7)],
-    }
-    for task, records in rows.items():
-        records = [{"instruction": "", "input": a, "output": b} for a, b in records]
-        (folder / f"{task}.json").write_text(json.dumps(records))
-    return [{"name": f"own {task}", "task": task, "path": str(folder / f"{task}.json")} for task in rows]
+    names = ("moves", "title", "multiple_choice", "open")
+    for name in names:
+        records = [{"instruction": "", "input": text, "output": answer} for text, answer in SMALL_TASKS[name]]
+        (folder / f"{name}.json").write_text(json.dumps(records))
+    return [{"name": f"own {name}", "task": name, "path": str(folder / f"{name}.json")} for name in names]
 
 
 def eval_recipe(folder: Path, models: dict[str, Path], **more) -> Eval:
@@ -60,24 +54,12 @@ def test_everything_is_there_and_said(two):
     }  # fmt: skip
     assert results == read_json(folder / "eval/results.json")
     assert len(results["scores"]) == 8
-    assert {row["set"] for row in results["differences"]} == {
-        "own moves",
-        "own title",
-        "own multiple_choice",
-        "own open",
-    }
+    tasks = ("moves", "title", "multiple_choice", "open")
+    assert {row["set"] for row in results["differences"]} == {f"own {task}" for task in tasks}
     report = (folder / "eval/report.md").read_text()
-    for words in (
-        "| one | few-shot |",
-        "| best floor |",
-        "| ceiling |",
-        "own moves, macro-F1",
-        "own moves (moves) v2 with 2",
-        "p by a",
-    ):
-        assert words in report
-    times = read_json(folder / "eval/times.json")
-    assert times["models"]["one"]["forward_tokens"] > 0
+    shown = ("| one | few-shot |", "| best floor |", "| ceiling |", ", macro-F1", "(moves) v2 with 2", "p by a")
+    assert [words for words in shown if words not in report] == []
+    assert read_json(folder / "eval/times.json")["models"]["one"]["forward_tokens"] > 0
 
 
 def test_accuracy_is_what_the_predictions_say(two):
@@ -93,30 +75,22 @@ def test_accuracy_is_what_the_predictions_say(two):
     assert row["unread"] == 0
 
 
-def test_a_stopped_evaluation_goes_on(two, talker, other_talker, capsys):
+def test_a_stopped_evaluation_goes_on(two, talker, other_talker, capsys, monkeypatch):
     folder, results = two
     before = {path: path.read_text() for path in (folder / "eval/predictions").rglob("*.jsonl")}
     (folder / "eval/manifest.json").unlink()
     (cut,) = (folder / "eval/predictions/two").glob("own_title~*.few-shot.jsonl")
     cut.write_text(before[cut][: len(before[cut]) // 2])  # in the middle of a line
     next((folder / "eval/predictions/two").glob("own_open~*.few-shot.jsonl")).unlink()
-    again = evaluate(eval_recipe(folder, {"one": talker, "two": other_talker}))
-    assert again == results
+    recipe = eval_recipe(folder, {"one": talker, "two": other_talker})
+    assert evaluate(recipe) == results
     for path, text in before.items():
         assert sorted(path.read_text().splitlines()) == sorted(text.splitlines())
-    evaluate(eval_recipe(folder, {"one": talker, "two": other_talker}))
+    evaluate(recipe)
     assert "finished, skipped" in capsys.readouterr().out
-
-
-def test_only_what_is_missing_is_asked(two, talker, other_talker, monkeypatch):
-    folder, results = two
     (folder / "eval/manifest.json").unlink()
     monkeypatch.setattr("nsllm_lite.models.engines.open_engine", lambda *_, **__: pytest.fail("a model was loaded"))
-    assert evaluate(eval_recipe(folder, {"one": talker, "two": other_talker})) == results
-
-
-def test_another_recipe_does_not_overwrite(two, talker):
-    folder, _ = two
+    assert evaluate(recipe) == results, "nothing is missing, nothing is asked"
     with raises("finished-result-differs", folder / "eval", "models"):
         evaluate(eval_recipe(folder, {"one": talker}))
 
@@ -155,11 +129,8 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch
     texts = ["Results", "objective", "no idea", "", "Methods or Results", "<think>Methods", "Methods", "Methods"] * 2
     engine = Said(texts)
     monkeypatch.setattr("nsllm_lite.models.engines.open_engine", lambda *_, **__: engine)
-    one = eval_recipe(tmp_path, {"one": tmp_path})
-    one = recipes.update(
-        one, files=[one.model_dump()["files"][0]],
-        models=[{"name": "one", "path": "some/hub", "modes": ["instruction"]}],
-    )  # fmt: skip
+    models = [{"name": "one", "path": "some/hub", "modes": ["instruction"]}]
+    one = recipes.update(eval_recipe(tmp_path, {"m": tmp_path}, files=own_files(tmp_path)[:1]), models=models)
     results = evaluate(one)
     items = evaluating.load_sets(one)[0].items
     (row,) = results["scores"]
@@ -194,9 +165,5 @@ def test_by_words_on_the_command_line(talker, tmp_path, capsys, monkeypatch):
     assert cli.main([*words, "--max-items", "3"]) == 0
     results = read_json(tmp_path / "here/results.json")
     assert {about["name"]: about["items"] for about in results["sets"]} == {"open": 3, "moves": 3}
-    assert cli.main(["eval", str(talker), "--file", "open.json"]) == 2
-    assert "[task-file-form]" in capsys.readouterr().err
-    assert cli.main(["eval", str(tmp_path / "absent"), "--file", "open=open.json", "--out", "there"]) == 2
-    said = capsys.readouterr().err
-    assert "[model-not-found]" in said
-    assert str(tmp_path / "absent") in said
+    absent = str(tmp_path / "absent")
+    assert absent in fails(capsys, "model-not-found", "eval", absent, "--file", "open=open.json", "--out", "there")

@@ -11,6 +11,7 @@ from nsllm_lite.corpus.build import build
 from nsllm_lite.evals import instruct_files
 from nsllm_lite.evals.instruct_files import CorpusPapers, make_tasks
 from nsllm_lite.formats.documents import Document, Section
+from nsllm_lite.formats.rows import Rows
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Tasks
 from nsllm_lite.tasks import classification
@@ -19,6 +20,7 @@ from nsllm_lite.tasks.moves import move_of
 from nsllm_lite.tasks.paper_title import paper_text
 from nsllm_lite.tasks.prompt import plain_prompt
 from tests.corpus.small import paper, prose, sample, values, write_lines
+from tests.evals.conftest import build_papers
 from tests.raising import raises
 
 LABELS = ["Background", "Objective", "Methods", "Results", "Conclusions"]
@@ -65,8 +67,6 @@ def test_each_paper_stands_in_one_split_and_every_item_is_accounted_for(corpus, 
     results = make_tasks(tasks_of(corpus, tmp_path / "out", [tmp_path / "questions.jsonl"]))
     train, test = (items_in(tmp_path / "out", split) for split in ("train", "test"))
 
-    from nsllm_lite.formats.rows import Rows
-
     heldout, kept = (
         {name for i in range(len(rows)) for name in rows[i].doc_ids}
         for rows in (Rows(corpus / "rows/phase1" / split) for split in ("heldout", "train"))
@@ -78,22 +78,18 @@ def test_each_paper_stands_in_one_split_and_every_item_is_accounted_for(corpus, 
 
     full_held = {name for name in heldout if name.startswith("sample:")}
     assert {item["document"] for item in test["multiple_choice"]} == full_held
-    for task, (train_count, test_count) in {
-        "classification": (20 - len(full_held), len(full_held)),
-        "moves": (5 * (20 - len(full_held)), 5 * len(full_held)),
-        "title": (len(kept), len(heldout)),
-        "paper_title": (20 - len(full_held), len(full_held)),
-    }.items():
-        assert (len(train[task]), len(test[task])) == (train_count, test_count), task
+    held = len(full_held)
+    for task, num_train, num_test in (
+        ("classification", 20 - held, held), ("moves", 5 * (20 - held), 5 * held), ("title", len(kept), len(heldout)),
+        ("paper_title", 20 - held, held),
+    ):  # fmt: skip
+        assert (len(train[task]), len(test[task])) == (num_train, num_test), task
     reasons = {task: counts["left_out"] for task, counts in results["tasks"].items()}
     assert list(reasons.pop("multiple_choice").values()) == [1]  # its paper was dropped
     assert reasons == {
-        "classification": {"no discipline": 8},
-        "moves": {"no moves": 8},
-        "title": {},
-        "paper_title": {"no sections": 8},
-        "open": {},
-    }
+        "classification": {"no discipline": 8}, "moves": {"no moves": 8}, "title": {},
+        "paper_title": {"no sections": 8}, "open": {},
+    }  # fmt: skip
     for task, counts in results["tasks"].items():
         assert counts["train"] == len(train.get(task, []))
         assert counts["test"] == len(test.get(task, []))
@@ -114,20 +110,23 @@ def test_the_items_say_what_they_should(corpus, tmp_path):
     make_tasks(tasks_of(corpus, tmp_path / "out", [tmp_path / "questions.jsonl"]))
     zero = tagged(0)
     abstract = " ".join(sentence for _, sentence in zero["abstract"])
-    by_task = {}
-    for split in ("train", "test"):
-        for task, items in items_in(tmp_path / "out", split).items():
-            by_task[task] = by_task.get(task, []) + [item for item in items if item["document"] == "sample:0"]
-    assert [(i["input"], i["output"]) for i in by_task["classification"]] == [(abstract, "Physics")]
-    assert by_task["classification"][0]["instruction"].endswith("one of: Biology, Physics.")
-    assert [(i["input"], i["output"]) for i in by_task["moves"]] == [(s, label) for label, s in zero["abstract"]]
-    assert [(i["input"], i["output"]) for i in by_task["title"]] == [(abstract, zero["title"])]
-    whole = by_task["paper_title"][0]
-    assert whole["input"].startswith(abstract + "\n\nMethods\n\n")
-    assert zero["sections"][1]["text"] in whole["input"]
-    choice = by_task["multiple_choice"][0]
-    assert choice["input"] == "Which 2?\nChoices:\n(A): one\n(B): two\n(C): three\n(D): four"
-    assert choice["output"] == "A"
+    split = "test" if "sample:0" in (tmp_path / "out/test/title.jsonl").read_text() else "train"
+    made = items_in(tmp_path / "out", split)
+    assert made["classification"][0]["instruction"].endswith("one of: Biology, Physics.")
+    by_task = {
+        task: [(item["input"], item["output"]) for item in items if item["document"] == "sample:0"]
+        for task, items in made.items()
+    }
+    ((whole, title),) = by_task.pop("paper_title")
+    assert title == zero["title"]
+    assert whole.startswith(abstract + "\n\nMethods\n\n")
+    assert zero["sections"][1]["text"] in whole
+    assert by_task == {
+        "classification": [(abstract, "Physics")],
+        "moves": [(sentence, label) for label, sentence in zero["abstract"]],
+        "title": [(abstract, zero["title"])],
+        "multiple_choice": [("Which 2?\nChoices:\n(A): one\n(B): two\n(C): three\n(D): four", "A")],
+    }
 
 
 def test_at_most_so_many_of_a_task_chosen_by_id_and_seed(corpus, tmp_path):
@@ -144,10 +143,7 @@ def test_at_most_so_many_of_a_task_chosen_by_id_and_seed(corpus, tmp_path):
 
 
 def test_a_task_that_cannot_be_made_is_absent_and_said_to_be(tmp_path, capsys):
-    write_lines(tmp_path / "arxiv.jsonl", [paper(i, categories="none") for i in range(12)])
-    write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(8)])
-    asked = values(tmp_path, "corpus", [{"name": "arxiv", "path": str(tmp_path / "arxiv.jsonl")}])
-    build(recipes.validate(asked, "test"))
+    build_papers(tmp_path, "corpus", [paper(i, categories="none") for i in range(12)])
     capsys.readouterr()
     make_tasks(tasks_of(tmp_path / "corpus", tmp_path / "out", [BUNDLED_QUESTIONS]))
     text = capsys.readouterr().out
@@ -157,30 +153,36 @@ def test_a_task_that_cannot_be_made_is_absent_and_said_to_be(tmp_path, capsys):
     assert set(items_in(tmp_path / "out", "train")) == {"title"}
 
 
-def test_what_is_wrong_is_said(corpus, tmp_path, monkeypatch):
-    with raises("tasks-no-corpus", tmp_path / "nowhere"):
-        make_tasks(tasks_of(tmp_path / "nowhere", tmp_path / "out"))
-    with raises("questions-absent", "no/such"):
-        make_tasks(tasks_of(corpus, tmp_path / "out", ["no/such"]))
-    for broken, found in (
+@pytest.mark.parametrize(
+    ("line", "quoted"),
+    [
         (question(0, "p", answer="E"), "'E', the choices are A, B, C, D"),
         (question(0, "p", choices="Iron", answer="B"), "choices is no list"),
         (question(0, "p", kind="essay"), "kind is 'essay'"),
         (question(0, "p", kind="open", answer=0.5), "output is no text"),
         ({"id": "x"}, "KeyError: 'paper'"),
-        ("{", "JSONDecodeError"),
-    ):
-        write_lines(tmp_path / "q.jsonl", [question(1, "p"), broken])
-        with raises("questions-line-unfit", f"{tmp_path}/q.jsonl, line 2:", found):
-            make_tasks(tasks_of(corpus, tmp_path / "out", [tmp_path / "q.jsonl"]))
-    for content, found in ((b"\xff\n", "UnicodeDecodeError"), (b"[" * 100_000 + b"\n", "RecursionError")):
-        (tmp_path / "q.jsonl").write_bytes(content)
-        with raises("questions-line-unfit", f"{tmp_path}/q.jsonl, line 1:", found):
-            make_tasks(tasks_of(corpus, tmp_path / "out", [tmp_path / "q.jsonl"]))
-    with monkeypatch.context() as patch:
-        patch.setattr(instruct_files, "document_items", lambda *_: {})
-        with raises("tasks-none-made", corpus):
-            make_tasks(tasks_of(corpus, tmp_path / "out"))
+        (b"{", "JSONDecodeError"),
+        (b"\xff", "UnicodeDecodeError"),
+        (b"[" * 100_000, "RecursionError"),
+    ],
+)
+def test_a_line_that_is_no_question(corpus, tmp_path, line, quoted):
+    path = tmp_path / "q.jsonl"
+    write_lines(path, [question(1, "p")])
+    with open(path, "ab") as file:
+        file.write(line if isinstance(line, bytes) else json.dumps(line).encode())
+    with raises("questions-line-unfit", f"{path}, line 2:", quoted):
+        make_tasks(tasks_of(corpus, tmp_path / "out", [path]))
+
+
+def test_what_is_missing_is_refused(corpus, tmp_path, monkeypatch):
+    with raises("tasks-no-corpus", tmp_path / "nowhere"):
+        make_tasks(tasks_of(tmp_path / "nowhere", tmp_path / "out"))
+    with raises("questions-absent", "no/such"):
+        make_tasks(tasks_of(corpus, tmp_path / "out", ["no/such"]))
+    monkeypatch.setattr(instruct_files, "document_items", lambda *_: {})
+    with raises("tasks-none-made", corpus):
+        make_tasks(tasks_of(corpus, tmp_path / "out"))
     assert not (tmp_path / "out/manifest.json").exists()
 
 
@@ -223,10 +225,11 @@ def test_of_many_disciplines_the_commonest_are_asked_for(corpus, monkeypatch):
         monkeypatch.setattr(module, "MAX_LABELS", 1)
     assert CorpusPapers(corpus).disciplines() == [], "one label asks nothing"
     document = Document("d", "s", "f#1", "T", "A.", discipline="Alchemy")
-    made = document_items(document, ["Biology", "Physics"], 100)["classification"]
-    assert made == [(None, "not one of the 1 commonest disciplines")]
-    made = document_items(document, [], 100)["classification"]
-    assert made == [(None, "all have the same discipline")]
+    for labels, reason in (
+        (["Physics"], "not one of the 1 commonest disciplines"),
+        ([], "all have the same discipline"),
+    ):
+        assert document_items(document, labels, 100)["classification"] == [(None, reason)]
 
 
 def test_the_plain_prompt():

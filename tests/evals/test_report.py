@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite.evals.report import markdown_table, report
+from nsllm_lite.evals.report import disciplines_of, markdown_table, report
+from nsllm_lite.formats.documents import Document, DocumentWriter
+from nsllm_lite.formats.rows import Rows
 from nsllm_lite.merge.write_model import merge
+from nsllm_lite.models import heldout
+from nsllm_lite.models.causal import PackedLM
+from nsllm_lite.models.loading import load_base
 from nsllm_lite.recipe.evals import Report
 from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.train.cpt import train
@@ -22,21 +27,19 @@ def report_recipe(pico, root: Path) -> Report:
     )  # fmt: skip
 
 
-def merge_recipe(base: str, root: Path, number: int) -> Merge:
-    return Merge(kind="merge", base=base, adapter=str(root / f"phase{number}/adapter"),
-                        out=str(root / f"model{number}"), base_weights="original",
-                        then_requantize=False, shard_bytes=2**30)  # fmt: skip
+def merge_recipe(base: Path, root: Path, number: int) -> Merge:
+    paths = {"base": str(base), "adapter": str(root / f"phase{number}/adapter"), "out": str(root / f"model{number}")}
+    return Merge(kind="merge", base_weights="original", then_requantize=False, shard_bytes=2**30, **paths)
 
 
 @pytest.mark.pictures
 def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
     with raises("report-phase-unfinished", tmp_path / "phase1"):
         report(report_recipe(pico, tmp_path))
-    samples = {"count": 0, "prompt_tokens": 4, "new_tokens": 4}
-    first = train(pico_recipe(out=str(tmp_path / "phase1"), samples=samples))
-    merge(merge_recipe(str(pico / "base"), tmp_path, 1))
-    second = train(pico_recipe(out=str(tmp_path / "phase2"), model=str(tmp_path / "model1"), samples=samples, seed=8))
-    merge(merge_recipe(str(tmp_path / "model1"), tmp_path, 2))
+    first = train(pico_recipe(out=str(tmp_path / "phase1")))
+    merge(merge_recipe(pico / "base", tmp_path, 1))
+    second = train(pico_recipe(out=str(tmp_path / "phase2"), model=str(tmp_path / "model1"), seed=8))
+    merge(merge_recipe(tmp_path / "model1", tmp_path, 2))
     scores = report(report_recipe(pico, tmp_path))
 
     assert list(scores) == [
@@ -77,27 +80,18 @@ def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
 
 def test_bits_per_byte_by_discipline(pico, tmp_path):
     """Groups of documents add up to all of them."""
-    from nsllm_lite.evals.report import disciplines_of
-    from nsllm_lite.formats.documents import Document, DocumentWriter
-    from nsllm_lite.formats.rows import Rows
-    from nsllm_lite.models import heldout
-    from nsllm_lite.models.causal import PackedLM
-    from nsllm_lite.models.loading import load_base
-
     rows = heldout.sample_rows(Rows(pico / "rows/papers/heldout"), 8)
     ids = sorted({name for row in rows for name in row.doc_ids})
     labels = ["Physics", "Biology", ""]
-    papers = [Document(id=name, source="s", origin="o", discipline=labels[n % 3]) for n, name in enumerate(ids)]
     writer = DocumentWriter(tmp_path / "00000.parquet")
-    for paper in papers:
-        writer.add(paper)
+    for number, name in enumerate(ids):
+        writer.add(Document(id=name, source="s", origin="o", discipline=labels[number % 3]))
     writer.close()
     domains = disciplines_of(tmp_path)
-    base = load_base(pico / "base", quantisation="none", double_quantisation=False, compute_dtype="float32",
-                           device="cpu")  # fmt: skip
+    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
+    base = load_base(pico / "base", **options)
     found = heldout.score(PackedLM(base), rows, 2, "cpu", domains)
     assert set(found) == {"all", "Physics", "Biology", "papers"}
     parts = [found[name] for name in ("Physics", "Biology", "papers")]
-    assert sum(one.targets for one in parts) == found["all"].targets
-    assert sum(one.nats for one in parts) == pytest.approx(found["all"].nats)
-    assert sum(one.bytes for one in parts) == found["all"].bytes
+    for count in ("targets", "nats", "bytes"):
+        assert sum(getattr(one, count) for one in parts) == pytest.approx(getattr(found["all"], count))

@@ -1,7 +1,7 @@
 """The floors on items whose scores are known by hand."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import combinations_with_replacement, permutations, product
 
 import numpy as np
 import pytest
@@ -69,13 +69,9 @@ def test_the_place_of_a_sentence_is_that_in_its_whole_abstract(max_items):
     assert one.task.floors(one, 0)["place in the abstract"] == {"macro_f1": 1.0, "accuracy": 1.0}
     unplaced = replace(one, items=(*one.items[1:], replace(one.items[0], place=None)))
     assert "place in the abstract" not in one.task.floors(unplaced, 0), "no floor rather than a wrong one"
-    for record in (
-        {},
-        {"sentence": 4, "sentences": 3},
-        {"sentence": "1", "sentences": 3},
-        {"sentence": 0, "sentences": 2},
-    ):
-        assert item_of({"input": "x", "output": "y"} | record, 0).place is None
+    for place in ((None, None), (4, 3), ("1", 3), (0, 2)):
+        record = {"input": "x", "output": "y"} | dict(zip(("sentence", "sentences"), place, strict=True))
+        assert item_of(record, 0).place is None
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -86,11 +82,9 @@ def test_no_other_cuts_are_better(seed):
     _, predicted = floors.position(places, labels)
     in_order = [labels[place] for place in np.argsort(places)]
     best = 0
-    for one, two in product(range(13), repeat=2):
-        for names in ("abc", "acb", "bac", "bca", "cab", "cba"):
-            if one <= two:
-                tried = names[0] * one + names[1] * (two - one) + names[2] * (12 - two)
-                best = max(best, sum(a == b for a, b in zip(tried, in_order, strict=True)))
+    for (one, two), names in product(combinations_with_replacement(range(13), 2), permutations("abc")):
+        tried = names[0] * one + names[1] * (two - one) + names[2] * (12 - two)
+        best = max(best, sum(a == b for a, b in zip(tried, in_order, strict=True)))
     assert sum(predicted == np.array(labels)) == best
 
 

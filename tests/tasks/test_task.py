@@ -6,14 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from nsllm_lite.corpus.decontaminate import Index
+from nsllm_lite.corpus.dedup import shingles_of
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks.bundled import bundled
-from nsllm_lite.tasks.items import Item, choices_of, normal
+from nsllm_lite.tasks.items import Item, choices_of, normal, read_items
 from nsllm_lite.tasks.sets import load_sets
-from nsllm_lite.tasks.task import all_tasks
+from nsllm_lite.tasks.task import TaskSet, all_tasks
 from tests.raising import raises
 
 TASKS = all_tasks()
+FIELDS = ("input", "output")
+DISCIPLINES = ("Biology", "Chemistry", "Computer Science", "Medicine", "Physics")
+NUMBERED = [(f"Question {n}?", str(n)) for n in range(10)]
 
 
 def item(text: str, answer: str, number: int = 0, instruction: str = "") -> Item:
@@ -53,10 +58,9 @@ def test_examples_hold_every_label_and_come_from_other_papers():
 
 def test_every_task_has_a_bundled_set():
     sizes = {name: len(bundled(name)["test"]) for name in TASKS}
-    assert sizes["classification"] == sizes["title"] == sizes["paper_title"] == 90
-    assert sizes["moves"] > 600
-    assert sizes["multiple_choice"] == 90
-    assert sizes["open"] >= 40
+    assert sizes.pop("moves") > 600
+    assert sizes.pop("open") >= 40
+    assert sizes == dict.fromkeys(("classification", "title", "paper_title", "multiple_choice"), 90)
 
 
 def test_scores_of_one_item():
@@ -69,17 +73,17 @@ def test_scores_of_one_item():
     assert TASKS["title"].parse("Title: A b\nmore", ()) == "A b"
 
 
-def sets_of(tmp_path, rows: list[tuple[str, str]], task: str, tasks: str | None = None, **more):
+def set_of(tmp_path, rows: list, task: str, tasks: str | None = None, **more) -> TaskSet:
+    """The first set of a recipe with `tasks` and an own file of `rows`: (input, output), or whole records."""
     path = tmp_path / "own.json"
-    path.write_text(json.dumps([{"input": a, "output": b} for a, b in rows]))
+    path.write_text(json.dumps([row if isinstance(row, dict) else dict(zip(FIELDS, row, strict=True)) for row in rows]))
     values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": tasks, "seed": 0}
     file = {"name": "own", "task": task, "path": str(path), **more}
     return load_sets(recipes.validate({**values, "files": [file]}, "x"))[0]
 
 
 def test_a_file_of_ones_own_gives_its_own_examples_and_does_not_score_them(tmp_path, capsys):
-    rows = [(f"Question {n}?", str(n)) for n in range(10)]
-    found = sets_of(tmp_path, rows, "open")
+    found = set_of(tmp_path, NUMBERED, "open")
     assert len(found.shots) == 2  # a fifth of them, though the task asks for 4
     assert len(found.items) == 8
     assert not {shot.input for shot in found.shots} & {asked.input for asked in found.items}
@@ -88,16 +92,17 @@ def test_a_file_of_ones_own_gives_its_own_examples_and_does_not_score_them(tmp_p
 
 def test_no_scored_item_is_an_example(tmp_path, capsys):
     """Whether examples come from the file itself, from the sample or from a folder of tasks."""
-    own = sets_of(tmp_path, [(f"Question {n % 7}{'?!'[n % 2]}", str(n % 7)) for n in range(28)], "open")
-    disciplines = ("Biology", "Chemistry", "Computer Science", "Medicine", "Physics")
+    own = set_of(tmp_path, [(f"Question {n % 7}{'?!'[n % 2]}", str(n % 7)) for n in range(28)], "open")
     known = [(one.input.upper(), one.answer) for one in bundled("classification")["train"][::2]]
-    rows = known + [(f"Abstract {n}", disciplines[n % 5]) for n in range(10)]
-    sample = sets_of(tmp_path, rows, "classification")
+    rows = known + [(f"Abstract {n}", DISCIPLINES[n % 5]) for n in range(10)]
+    sample = set_of(tmp_path, rows, "classification")
+    assert len(sample.items) == len(rows), "the sample's labels take the sample's examples"
+    assert {shot.document[:7] for shot in sample.shots} == {"sample:"}
     for split, numbers in (("train", range(8)), ("test", range(5, 12))):
         (tmp_path / split).mkdir()
         lines = [json.dumps({"input": f"Question {n}?", "output": str(n)}) for n in numbers]
         (tmp_path / split / "open.jsonl").write_text("\n".join(lines))
-    folder = sets_of(tmp_path, [("Question?", "1")] * 9, "open", tasks=str(tmp_path))
+    folder = set_of(tmp_path, [("Question?", "1")] * 9, "open", tasks=str(tmp_path))
     for one in (own, sample, folder):
         assert one.shots
         assert one.items
@@ -105,20 +110,16 @@ def test_no_scored_item_is_an_example(tmp_path, capsys):
     assert len(own.items) + 4 * len({normal(shot.input) for shot in own.shots}) == 28
     assert (len(folder.items), len(folder.pool)) == (7, 5)
     assert "open: 3 of its 8 " in capsys.readouterr().out
-    assert len(sets_of(tmp_path, [("Question?", "1")] * 9, "open").items) == 9, "all are equal: no examples"
+    assert len(set_of(tmp_path, [("Question?", "1")] * 9, "open").items) == 9, "all are equal: no examples"
 
 
 def test_questions_in_the_instruction_are_told_apart(tmp_path):
-    path = tmp_path / "own.json"
     rows = [{"instruction": f"What is {n} + 1?", "input": "", "output": str(n + 1)} for n in range(10)]
-    path.write_text(json.dumps(rows))
-    values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": None, "seed": 0}
-    file = {"name": "own", "task": "open", "path": str(path)}
-    assert len(load_sets(recipes.validate({**values, "files": [file]}, "x"))[0].items) == 8
+    assert len(set_of(tmp_path, rows, "open").items) == 8
 
 
 def test_what_decides_floors_and_options_is_part_of_a_sets_identity(tmp_path):
-    one = sets_of(tmp_path, [(f"Question {n}?", "ab"[n % 2]) for n in range(20)], "classification")
+    one = set_of(tmp_path, [(f"Question {n}?", "ab"[n % 2]) for n in range(20)], "classification")
     first = one.items[0]
     others = [
         replace(one, pool=one.pool[1:]),
@@ -131,18 +132,11 @@ def test_what_decides_floors_and_options_is_part_of_a_sets_identity(tmp_path):
     assert replace(one, name="other").sha256 == one.sha256
 
 
-def test_the_samples_labels_take_the_samples_examples(tmp_path):
-    disciplines = ("Biology", "Chemistry", "Computer Science", "Medicine", "Physics")
-    found = sets_of(tmp_path, [(f"Abstract {n}", disciplines[n % 5]) for n in range(10)], "classification")
-    assert len(found.items) == 10
-    assert {shot.document[:7] for shot in found.shots} == {"sample:"}
-
-
 def test_examples_that_are_asked_too_are_refused(tmp_path):
     path = tmp_path / "shots.jsonl"
     path.write_text(json.dumps({"input": "question 3", "output": "3"}) + "\n")
     with raises("eval-examples-scored", f"{path}: record 0 ", tmp_path / "own.json"):
-        sets_of(tmp_path, [(f"Question {n}?", str(n)) for n in range(10)], "open", shots=str(path))
+        set_of(tmp_path, NUMBERED, "open", shots=str(path))
 
 
 def test_the_choices_of_a_question_with_a_list_of_references():
@@ -151,31 +145,19 @@ def test_the_choices_of_a_question_with_a_list_of_references():
     assert choices_of("\n".join(f"{letter}. {letter}" for letter in "ABCDEFGHIJ")).keys() == set("ABCDEFGHIJ")
 
 
-def test_a_file_that_does_not_fit_its_task(tmp_path):
-    rows = [(f"Question {n}?", str(n)) for n in range(30)]
+def test_a_file_that_does_not_fit_is_refused(tmp_path):
     with raises("task-labels-unfit", 30, "'classification'"):
-        sets_of(tmp_path, rows, "classification")
+        set_of(tmp_path, [(f"Question {n}?", str(n)) for n in range(30)], "classification")
     with raises("task-answer-unfit", tmp_path / "own.json", "'multiple_choice'"):
-        sets_of(tmp_path, rows, "multiple_choice")
-
-
-def test_a_file_may_not_have_the_name_of_a_task(tmp_path):
+        set_of(tmp_path, NUMBERED, "multiple_choice")
     with raises("eval-file-name-taken", "title"):
-        sets_of(tmp_path, [("Question?", "1")] * 9, "open", tasks="bundled", name="title")
-
-
-def test_a_folder_without_tasks(tmp_path):
-    values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": str(tmp_path), "seed": 0}
+        set_of(tmp_path, NUMBERED, "open", tasks="bundled", name="title")
     with raises("tasks-folder-empty", tmp_path):
-        load_sets(recipes.validate(values, "x"))
+        set_of(tmp_path, NUMBERED, "open", tasks=str(tmp_path))
 
 
 def test_decontamination_sees_every_text_that_is_asked(tmp_path):
     """What `eval` asks and what clears a corpus is one and the same file."""
-    from nsllm_lite.corpus.decontaminate import Index
-    from nsllm_lite.corpus.dedup import shingles_of
-    from nsllm_lite.tasks.items import read_items
-
     for name in ("classification", "moves", "multiple_choice"):
         path = tmp_path / f"{name}.jsonl"
         asked = bundled(name)["test"]

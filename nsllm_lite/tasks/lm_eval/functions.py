@@ -7,54 +7,15 @@ Other items than the bundled ones come by metadata:
     --metadata '{"tasks": "runs/NAME/tasks"}'                     a folder that `nsllm-lite tasks` wrote
     --metadata '{"files": {"multiple_choice": "MMLU-stem.json"}}' own records {instruction, input, output}
 
-The YAML files beside this one are written by `python -m nsllm_lite.tasks.lm_eval.functions`.
+The YAML files beside this one are written by `python docs/harness.py`.
 """
-
-from pathlib import Path
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks import scores
 from nsllm_lite.tasks.items import Item, item_of
 from nsllm_lite.tasks.sets import BUNDLED, load_sets
-from nsllm_lite.tasks.task import Task, TaskSet, all_tasks
-
-RANKED = """\
-output_type: multiple_choice
-doc_to_choice: options
-doc_to_target: !function functions.gold
-process_results: !function functions.of_ranked
-"""
-GENERATED = """\
-output_type: generate_until
-doc_to_target: output
-generation_kwargs: {{until: ["\\n"], max_gen_toks: {tokens}, do_sample: false}}
-process_results: !function functions.of_generated
-"""
-YAML = """\
-task: nsllm_{name}
-tag: nsllm
-custom_dataset: !function functions.dataset
-test_split: test
-fewshot_split: shots
-fewshot_config: {{sampler: first_n}}
-num_fewshot: {shots}
-description: "{{{{instruction}}}}\\n\\n"
-doc_to_text: question
-{output}metric_list:
-{metrics}metadata: {{version: {version}, task: {name}}}
-"""
-
-
-def yaml_of(task: Task) -> str:
-    """The harness's description of a task."""
-    metrics = "".join(
-        f"  - {{metric: {name}, aggregation: {'!function functions.macro_f1' if name == 'macro_f1' else 'mean'}, "
-        "higher_is_better: true}\n"
-        for name in task.metrics
-    )
-    output = RANKED if task.is_ranked else GENERATED.format(tokens=task.new_tokens)
-    return YAML.format(name=task.name, shots=task.shots, version=task.version, output=output, metrics=metrics)
+from nsllm_lite.tasks.task import TaskSet, all_tasks
 
 
 def dataset(task: str, tasks: str = BUNDLED, files: dict[str, str] | None = None, **_: object) -> dict:
@@ -105,8 +66,3 @@ def macro_f1(answered: list[tuple[str, str, list[str]]]) -> float:
     """Of (gold, given, labels) of each item; the labels are the same for all."""
     golds, given, (labels, *_) = zip(*answered, strict=True)
     return scores.macro_f1(scores.numbered(golds, given, labels), len(labels))
-
-
-if __name__ == "__main__":
-    for one in all_tasks().values():
-        (Path(__file__).parent / f"{one.name}.yaml").write_text(yaml_of(one))
