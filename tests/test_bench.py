@@ -17,7 +17,7 @@ from tests.conftest import text_like_row
 
 @pytest.mark.slow
 def test_the_gpu_bench_on_the_cpu(tmp_path):
-    script = Path(__file__).parent / "bench/gpu.py"
+    script = Path(__file__).parents[1] / "bench/gpu.py"
     out = tmp_path / "gpu.json"
     words = ["--device", "cpu", "--tiny", "--only", "step", "head", "agreement", "--base", str(tmp_path / "base")]
     done = subprocess.run([sys.executable, script, *words, "--json", out], capture_output=True, text=True, check=False)

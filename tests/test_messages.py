@@ -40,7 +40,8 @@ def test_no_other_value_error_is_raised():
 
 
 def test_every_code_is_matched_by_a_test():
-    texts = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    files = [path for kind in ("py", "toml", "json") for path in (ROOT / "tests").rglob(f"*.{kind}")]
+    texts = "\n".join(path.read_text() for path in files)
     unmatched = {code for _, _, code, _ in MESSAGES if f'"{code}"' not in texts and f"[{code}]" not in texts}
     assert not unmatched
 

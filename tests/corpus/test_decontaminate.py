@@ -19,7 +19,8 @@ from nsllm_lite.errors import UserError
 from tests.raising import raises
 
 WORDS = [f"w{i}" for i in range(3000)]
-ABSENT, UNREADABLE, NO_ITEM = (f"decontaminate-file-{what}" for what in ("absent", "unreadable", "no-item"))
+ABSENT, UNREADABLE = "decontaminate-file-absent", "decontaminate-file-unreadable"
+NO_ITEM = "decontaminate-file-no-item"
 
 
 def words(seed, count):

@@ -44,7 +44,7 @@ class Evil:
 
 EVIL = {"model.norm.weight": Evil()}
 PICKLED = pickle.dumps(EVIL)
-ZIPPED = zip_of({"data.pkl": PICKLED})
+ZIPPED = zip_of(("data.pkl", PICKLED))
 buffer = io.BytesIO()
 torch.save(EVIL, buffer)
 TORCH_FILE = buffer.getvalue()

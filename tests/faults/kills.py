@@ -189,7 +189,7 @@ class Runs:
 
     def __init__(self, case: dict):
         self.case = case
-        self.call = cli.function(cli.VERBS[case["recipe"]["kind"]])
+        self.call = cli.resolve_name(cli.VERBS[case["recipe"]["kind"]])
         for module in () if case["recipe"]["kind"] == "corpus" else HEAVY:
             importlib.import_module(module)
         self.recipe = recipes.validate(case["recipe"], "recipe")

@@ -77,7 +77,7 @@ def test_every_verb_holds_what_it_writes(tmp_path, monkeypatch):
             take(Path(recipe.out))
         refused.append(recipe.kind)
 
-    monkeypatch.setattr(cli, "function", lambda name: take_again)
+    monkeypatch.setattr(cli, "resolve_name", lambda name: take_again)
     for kind in KINDS:
         cli.run_step(SimpleNamespace(kind=kind, out=str(tmp_path / kind)))
     assert refused == list(KINDS)
@@ -166,6 +166,6 @@ def test_a_finished_result_can_be_read_where_nothing_can_be_written(tmp_path, mo
 def test_a_signal_gives_the_lock_back(tmp_path, pico_recipe, monkeypatch):
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
-    monkeypatch.setattr(cli, "function", lambda name: lambda recipe: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(cli, "resolve_name", lambda name: lambda recipe: os.kill(os.getpid(), signal.SIGTERM))
     assert cli.main(["train", str(path)]) == 143
     assert not list(tmp_path.glob(".*.lock"))

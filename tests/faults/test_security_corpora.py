@@ -194,7 +194,7 @@ def test_the_list_of_an_archive_is_not_held_in_memory_and_has_a_bound(tmp_path, 
     assert [r.message for r in read(tmp_path)] == ["the file is empty"] * 80
     assert len(opened[0].members) <= 1
     (tmp_path / "a.tar").unlink()
-    (tmp_path / "a.zip").write_bytes(zip_of({f"{n}.json": "" for n in range(80)}))
+    (tmp_path / "a.zip").write_bytes(zip_of(*((f"{n}.json", "") for n in range(80))))
     (record,) = read(tmp_path)
     assert "4,230 bytes, over 4,000" in record.message
 
@@ -325,10 +325,10 @@ def test_a_corpus_of_attacks_is_built_and_each_is_one_line_of_the_ledger(tmp_pat
     write_lines(corpus / "terminal.jsonl", [paper(70, title=f"{ESCAPE}Tin"), paper(71, id=f"{ESCAPE}x")])
     (corpus / f"name{ESCAPE}.bin").write_bytes(b"\0\1\2")
     slips = ("../../slip.json", "/slip.json", "..\\slip.json", "C:\\slip.json")
-    (corpus / "slip.zip").write_bytes(zip_of(dict.fromkeys(slips, json.dumps(paper(90, title=SECRET)))))
+    (corpus / "slip.zip").write_bytes(zip_of(*((slip, json.dumps(paper(90, title=SECRET))) for slip in slips)))
     quine = json.dumps(paper(1))
     for number in range(12):
-        quine = zip_of({f"{number}.zip" if number else "a.json": quine})
+        quine = zip_of((f"{number}.zip" if number else "a.json", quine))
     (corpus / "quine.zip").write_bytes(quine)
     (corpus / "links.tar").write_bytes(tar_with(("evil.json", tarfile.SYMTYPE, "/etc/passwd", b"")))
     (corpus / "passwd").symlink_to("/etc/passwd")
