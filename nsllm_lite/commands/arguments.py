@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     for name in CHAIN_VERBS:
-        _add(verbs[name], "chain")
+        _add(verbs[name], "story")
     for name in KINDS:
         if name not in OPTIONS:
             _add(verbs[name], "recipe", kind=name)

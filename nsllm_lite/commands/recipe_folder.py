@@ -65,7 +65,7 @@ def choose_size(card_gib: float | None) -> tuple[str, str]:
             return name, reason
     smallest = QWEN3[names[-1]]
     found = f"The card has {card_gib:.1f} GiB; the smallest recipe ({smallest[0]}) needs {smallest[1]} GiB."
-    todo = "Use a larger card, or try the chain on the CPU with RECIPES=recipes/nano."
+    todo = "Use a larger card, or try a run on the CPU with RECIPES=recipes/nano."
     raise UserError("card-below-smallest-recipe", found, todo)
 
 

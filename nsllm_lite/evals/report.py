@@ -159,7 +159,7 @@ def markdown_table(scores: dict[str, dict[str, dict]]) -> str:
 
 
 def plot(scores: dict[str, dict[str, dict]], png: Path) -> None:
-    """Two panels of held-out loss and bits per byte over the steps of the chain; merged models as the main line."""
+    """Two panels of held-out loss and bits per byte over the steps of a run; merged models as the main line."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.5), layout="constrained")
