@@ -115,7 +115,8 @@ MANY = {"corpus": 1, "train": 2, "merge": 1, "eval": 3}
 
 @mounts
 @pytest.mark.parametrize(
-    ("verb", "pages"), [*FEW.items(), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in MANY.items())]
+    ("verb", "pages"),
+    [*FEW.items(), *(pytest.param(*pair, marks=[pytest.mark.slow, pytest.mark.pictures]) for pair in MANY.items())],
 )
 def test_a_disk_that_fills_loses_nothing(disk, recipe_of, monkeypatch, tmp_path, verb, pages):
     recipe = recipe_of(verb)
