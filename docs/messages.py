@@ -51,16 +51,21 @@ def _calls(tree: ast.Module) -> Iterator[tuple[ast.Call, Known]]:
 
 
 def _known(above: list[ast.AST]) -> Known:
-    """What names hold at a call: the last text assigned in a block around it, or all that branches before it assign.
+    """What names hold at a call: the last text assigned in a block around it, with what is added to it, or all that
+    branches before it assign.
 
     `above` are the call and what is around it, outwards to its function.
     """
     known: Known = {}
     around = {id(statement) for node in above for block in _blocks(node) if _has(block, above) for statement in block}
-    assigned = [node for node in ast.walk(above[-1]) if isinstance(node, ast.Assign) and node.lineno < above[0].lineno]
+    kinds = (ast.Assign, ast.AugAssign)
+    assigned = [node for node in ast.walk(above[-1]) if isinstance(node, kinds) and node.lineno < above[0].lineno]
     for node in sorted(assigned, key=lambda node: node.lineno):
-        if isinstance(node.targets[0], ast.Name):
-            name, texts = node.targets[0].id, _wordings(node.value, known)
+        target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+        if isinstance(target, ast.Name):
+            name, texts = target.id, _wordings(node.value, known)
+            if isinstance(node, ast.AugAssign):
+                texts = [text + more for text in known.get(name, [GAP]) for more in texts]
             known[name] = texts if id(node) in around else known.get(name, []) + texts
     return known
 
