@@ -130,7 +130,7 @@ test-kernels: setup  ## Liger's Triton kernels without a GPU, in Triton's interp
 	@TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/kernels $(VENV)/bin/python -m pytest tests/kernels
 
 test-slow: setup  ## kills, full disks, fuzzing, half an hour of soak, seeds: about an hour
-	@$(VENV)/bin/python -m pytest -m "slow or timed" -n 2
+	@$(VENV)/bin/python -m pytest -m "slow or timed or processes" -n 2
 
 test-notebooks: setup  ## the four notebooks from top to bottom, with few steps
 	@$(VENV)/bin/python -m pytest -m slow tests/test_notebooks.py

@@ -19,7 +19,7 @@ from tests.evals.conftest import build_papers
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 NSLLM = ("-m", "nsllm_lite.cli")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.processes
 
 
 def code(start: str) -> str:

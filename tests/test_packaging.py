@@ -28,6 +28,7 @@ print([main(words) for words in COMMANDS])
 """
 
 
+@pytest.mark.processes
 def test_the_corpus_needs_no_torch(tmp_path):
     commands = [
         ["corpus", str(CORPUS), f"out={tmp_path / 'corpus'}"],
@@ -125,7 +126,7 @@ def wheel(tmp_path_factory) -> Path:
     return work / made
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_the_wheel_holds_the_package_and_its_data(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

@@ -17,7 +17,7 @@ from unittest.mock import patch
 from bench.fuzz.files import adapter, model, rows, steps_of_a_run
 from bench.fuzz.target import SEEDS, Target, put
 from nsllm_lite import cli
-from nsllm_lite.commands.arguments import CHAIN_VERBS
+from nsllm_lite.commands.arguments import STORY_VERBS
 
 STATUSES = (0, 2, 3)
 REAL_WORK = ("doctor", "bundled")  # minutes of it
@@ -46,8 +46,8 @@ def check_words(content: bytes, folder: Path) -> None:
     words = [word for word in words if not LEADS_OUTSIDE.search(word) and not any(name in word for name in REAL_WORK)]
     out, errors = io.StringIO(), io.StringIO()
     here = contextlib.chdir(put(folder / "here", _files()))
-    is_chain = set(words) & set(CHAIN_VERBS)  # whose steps would train for minutes
-    steps = patch.object(cli, "run_step", lambda recipe: {}) if is_chain else contextlib.nullcontext()
+    is_story = set(words) & set(STORY_VERBS)  # whose steps would train for minutes
+    steps = patch.object(cli, "run_step", lambda recipe: {}) if is_story else contextlib.nullcontext()
     with here, steps, contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         try:
             status = cli.main(words)

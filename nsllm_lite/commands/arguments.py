@@ -33,7 +33,7 @@ def _table(name: str) -> dict[str, Any]:
 _STATED, OPTIONS = _table("verbs.toml"), _table("options.toml")
 EPILOG = _STATED.pop("epilog")
 WORDS = {name: Verb(stated["does"], tuple(stated["examples"])) for name, stated in _STATED.items()}
-CHAIN_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
+STORY_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
 
 SAVE_SIGNALS = {"USR1": signal.SIGUSR1, "USR2": signal.SIGUSR2}
 PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG", "PAGE")
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
             epilog="\n".join(("examples:", *(f"  {example}" for example in verb.examples))) if verb.examples else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-    for name in CHAIN_VERBS:
+    for name in STORY_VERBS:
         _add(verbs[name], "story")
     for name in KINDS:
         if name not in OPTIONS:
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add(verbs["merge"], "merge-ends")
     _add_options(verbs["eval"], Eval)
     verbs["plan"].epilog += "\nA recipe or its folder may stand first, in place of --recipes."
-    for name in (*CHAIN_VERBS, *(kind for kind, about in KINDS.items() if about.curves)):
+    for name in (*STORY_VERBS, *(kind for kind, about in KINDS.items() if about.curves)):
         if name != "plan":
             _add(verbs[name], "stopping")
     for name in ("plan", "merge", "eval", "audit", "doctor", "runs", "show"):
@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def verbs_in_order() -> dict[str, Verb]:
     """Stories, then kinds of steps (`recipe.kinds`), then the rest."""
-    stories = {name: verb for name, verb in WORDS.items() if name in CHAIN_VERBS}
+    stories = {name: verb for name, verb in WORDS.items() if name in STORY_VERBS}
     kinds = {name: Verb(about.summary, about.examples) for name, about in KINDS.items()}
     return stories | kinds | WORDS
 

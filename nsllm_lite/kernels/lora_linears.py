@@ -95,7 +95,8 @@ class _LoraLinears(torch.autograd.Function):
         ranks, scales = _ranks(adapters), [scale for _, scale in ctx.layers]
         pairs = list(zip(adapters[0::2], adapters[1::2], grads, scales, strict=True))
         grads_low = [(grad @ B.to(dtype)) * scale for A, B, grad, scale in pairs if A is not None]
-        grad_low = torch.cat([low_TR[:, :0], *grads_low], dim=1)  # of all layers side by side, (T, sum of R)
+        # of all layers side by side, (T, sum of R)
+        grad_low = grads_low[0] if len(grads_low) == 1 else torch.cat([low_TR[:, :0], *grads_low], dim=1)
         adapter_grads: list[Tensor | None] = []  # of A and B of each layer in turn
         parts = zip(pairs, low_TR.split(ranks, dim=1), (grad_low.T @ x).split(ranks), strict=True)
         for (A, B, grad, scale), low, grad_A in parts:

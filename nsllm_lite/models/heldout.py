@@ -83,9 +83,10 @@ def score_batches(model: PackedLM, batches: Iterable[Batch], groups: Mapping[str
             spans = pairwise(batch.layout.bounds)
             documents = zip(batch.doc_ids, batch.doc_sources, batch.doc_bytes, spans, strict=True)
             for name, source, num_bytes, (start, end) in documents:
+                nats, targets = float(losses[start:end].sum()), int(is_target[start:end].sum())
                 for key in (groups.get(name, source), "all"):
-                    scores[key].nats += float(losses[start:end].sum())
-                    scores[key].targets += int(is_target[start:end].sum())
+                    scores[key].nats += nats
+                    scores[key].targets += targets
                     scores[key].bytes += num_bytes
     return dict(scores)
 

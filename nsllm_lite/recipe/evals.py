@@ -10,7 +10,7 @@ from nsllm_lite.recipe.values import Count, Name, Strict, none_word, option, req
 
 
 class Report(Strict):
-    """The table and picture after two phases; the folders are those of the two phases.
+    """The table and picture after two phases; the folders are those that a run writes.
 
     With `documents`, a corpus's folder of them, bits per byte are also given by discipline.
     """

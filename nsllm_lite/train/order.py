@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 
 import numpy as np
 
@@ -50,9 +49,17 @@ def shuffled(count: int, seed: int, stream: int, first: int, last: int) -> list[
     return indices
 
 
-@lru_cache(maxsize=2)  # one epoch of each stream
+_LAST: dict[int, tuple[tuple[int, int, int, int], np.ndarray]] = {}  # stream -> (key, permutation): one epoch each
+
+
 def _permutation(count: int, seed: int, stream: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, stream, epoch]).permutation(count)
+    """A stream that changes its epoch in every step (a short replay) does not push out the other's."""
+    key = (count, seed, stream, epoch)
+    known, permutation = _LAST.get(stream, (None, None))
+    if known != key:
+        permutation = np.random.default_rng([seed, stream, epoch]).permutation(count)
+        _LAST[stream] = (key, permutation)
+    return permutation
 
 
 def plan_replay(share: float, max_epochs: float, replay: Rows, total_rows: int) -> Fraction:

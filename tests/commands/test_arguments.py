@@ -68,7 +68,7 @@ def test_the_examples_are_real_commands(monkeypatch):
         args = parsed(line)
         if args.verb in KINDS and not getattr(args, "compare", False):
             assert typed.recipe_of(args).kind == args.verb
-        if args.verb in arguments.CHAIN_VERBS:
+        if args.verb in arguments.STORY_VERBS:
             folder, size = pick_size(Path(args.recipes or f"recipes/{'qwen3' if args.size else 'nano'}"), args.size)
             overrides: dict[str, list[str]] = {}
             for word in args.overrides:

@@ -52,6 +52,7 @@ def in_one_process(corpus):
     return digests(Path(made.out))
 
 
+@pytest.mark.processes
 def test_two_workers_make_the_same_corpus(corpus, monkeypatch):
     monkeypatch.setattr(shards, "TASK_BYTES", 6000)
     alone, shared = corpus("alone"), corpus("shared", execution={"workers": 2})
@@ -62,7 +63,7 @@ def test_two_workers_make_the_same_corpus(corpus, monkeypatch):
     assert digests(Path(shared.out)) == made
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.pictures
 def test_a_local_chain_of_two_workers_makes_the_same_corpus_and_goes_on_where_it_ended(corpus, in_one_process):
     pytest.importorskip("datatrove")

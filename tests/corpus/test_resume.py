@@ -10,6 +10,8 @@ from nsllm_lite.corpus import shards, sources
 from nsllm_lite.recipe.corpus import Source
 from tests.raising import raises
 
+pytestmark = pytest.mark.processes
+
 
 def test_a_process_that_lost_its_parent_takes_no_task(tmp_path):
     """Killed while it still imports, the parent cannot take it along; its tasks are those of the next run."""

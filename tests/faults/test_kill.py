@@ -26,8 +26,14 @@ def require_unharmed(result: dict) -> None:
     assert not result["lingering"], f"{result['name']}: {result['lingering']} processes outlive the killed one"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("names", [("train", "merge"), ("corpus", "eval")], ids=" ".join)
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(("train", "merge"), marks=pytest.mark.processes),
+        pytest.param(("corpus", "eval"), marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
 def test_kills_where_two_steps_of_the_writing_could_come_apart(pico, tmp_path, names):
     kills = {name: [{"named": pattern, "half": True} for pattern in WINDOWS[name]] for name in names}
     asked = [cases.make(name, tmp_path / name, pico, [kills[name]]) for name in names]

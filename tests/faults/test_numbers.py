@@ -118,7 +118,7 @@ def falling(rng: np.random.Generator, count: int, noise: float) -> np.ndarray:
 
 @pytest.mark.parametrize("noise", [0.003, 0.03, 0.1])
 def test_noise_is_no_spike_and_no_sign_of_a_high_rate(noise):
-    found = judged(falling(np.random.default_rng(7), 1_500, noise))
+    found = judged(falling(np.random.default_rng(7), 3_000, noise))
     assert (found.spikes, found.too_high) == ([], "")
 
 

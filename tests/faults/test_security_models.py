@@ -153,7 +153,7 @@ def test_settings_of_an_adapter_fetch_import_and_hang_nothing(pair, tmp_path, mo
     monkeypatch.syspath_prepend(tmp_path)
     code = EVIL_SETTINGS[attack]["code"]
     edit_json(adapter / "adapter_config.json", **EVIL_SETTINGS[attack]["settings"])
-    with hostile.ends_within(60):
+    with hostile.ends_within(20):
         assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
         with raises(code, adapter):
             load_adapter(hostile.load_plain(base), adapter)

@@ -79,11 +79,11 @@ FORWARD, EVALUATED, STEPPED = (PackedLM, "forward"), (heldout, "collate"), (torc
     ("signum", "place", "count", "step"),
     [
         (signal.SIGTERM, FORWARD, 13, 6),  # in the first half of step 7
-        pytest.param(signal.SIGINT, FORWARD, 14, 6, marks=pytest.mark.slow),  # in the second half
+        (signal.SIGINT, FORWARD, 14, 6),  # in the second half
         (signal.SIGHUP, STEPPED, 7, 7),
         (signal.SIGTERM, FORWARD, 2, None),  # before anything was done
         (signal.SIGALRM, EVALUATED, 7, 4),  # after step 4, before its checkpoint
-        pytest.param(signal.SIGTERM, STEPPED, 12, 12, marks=pytest.mark.slow),
+        (signal.SIGTERM, STEPPED, 12, 12),
     ],
 )
 def test_training_stops_within_the_step_and_keeps_the_last_one(

@@ -135,7 +135,7 @@ def test_errors_say_what_was_found(copied, name):
     assert not (Path(recipe.out) / "manifest.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_neither_peft_nor_transformers_is_imported():
     code = "import sys, nsllm_lite.merge.write_model; print([m for m in ('peft', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

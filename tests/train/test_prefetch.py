@@ -123,7 +123,7 @@ def test_a_run_reads_ahead_and_leaves_no_thread(pico_recipe, tmp_path, monkeypat
     assert step_losses(broken.out) == step_losses(whole.out)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_a_process_ends_whose_iterator_was_not_closed():
     script = "from nsllm_lite.train import prefetch; from threading import active_count\n"
     script += "prefetch.lay_out = lambda rows, pinned: rows\n"

@@ -1,4 +1,4 @@
-"""Whatever bytes a file holds: no reader raises, and each file ends in at least one line.
+"""Whatever bytes a file holds: no reader raises, none takes long, and each file ends in at least one line.
 
 The files that damage starts from, and the kinds of damage, are those of bench/fuzz; hypothesis draws them here.
 """
@@ -17,7 +17,7 @@ VALID = {
     form: {name: content for name, content in seeds_of(target).items() if not name.startswith("found")}
     for form, target in READERS.items()
 }
-PLAIN = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PLAIN = settings(max_examples=40, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("form", [form for form in READERS if form not in (*PACKED, "fields")])
@@ -34,14 +34,16 @@ def tmp_path_with(folder, content):
     return folder / "x"
 
 
+@pytest.mark.timed
 @PLAIN
 @given(content=st.binary(max_size=400), general=st.booleans())
 def test_any_bytes(tmp_path, content, general):
     read(tmp_path_with(tmp_path, content), general)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("form", READERS)
-@settings(PLAIN, max_examples=8)
+@settings(PLAIN, max_examples=25)
 @given(random=st.randoms(use_true_random=False))
 def test_a_valid_file_with_damage(tmp_path, form, random):
     READERS[form].check(mutate(random, list(VALID[form].values())), tmp_path)
