@@ -28,7 +28,7 @@ from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy, linear
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import Batch, PackedLM, collate
 from nsllm_lite.models.device import find_device, has_bfloat16
-from nsllm_lite.models.loading import nf4_means
+from nsllm_lite.models.loading import nf4_states
 from nsllm_lite.models.lora import add_adapter
 from nsllm_lite.models.sizes import QWEN3
 from nsllm_lite.recipe.merge import Merge
@@ -156,19 +156,22 @@ def check_nf4(tiny: TinyRun) -> str:
 
     from nsllm_lite.merge import nf4
 
-    base, plain = tiny.load("nf4"), tiny.load("none")
-    means = nf4_means(base)
-    different = total = 0
-    for name, mean in means.items():
+    base, plain, on_card = tiny.load("nf4"), tiny.load("none"), tiny.device == "cuda"
+    by_state = by_rule = total = 0
+    for name, state in nf4_states(base).items():
         module = base.get_submodule(name)
-        seen = functional.dequantize_4bit(module.weight.data, module.weight.quant_state).float().cpu()
+        seen = functional.dequantize_4bit(module.weight.data, module.weight.quant_state).float().cpu().flatten()
         flat = plain.get_submodule(name).weight.detach().float().cpu().flatten()
         absmax = nf4.absmax_of(flat)
-        own = nf4.round_(flat, nf4.Scales(absmax, nf4.restored(absmax, mean))).view(seen.shape)
-        different, total = different + int((own != seen).sum()), total + own.numel()
-    few = total * 1e-4  # ties that may fall the other way between a card and the CPU
-    require(different <= few, f"{different:,} of {total:,} weights are not what NF4 says")
-    return f"{total:,} weights, {different:,} different from NF4 done by hand"
+        stored = nf4.from_codes(state.absmax, state.nested_absmax, state.mean, state.code)
+        ruled = nf4.restored(absmax, state.mean, on_card)
+        of_state, of_rule = (nf4.round_(flat.clone(), nf4.Scales(absmax, of, on_card)) for of in (stored, ruled))
+        by_state, by_rule = by_state + int((of_state != seen).sum()), by_rule + int((of_rule != seen).sum())
+        total += flat.numel()
+    require(not by_state, f"{by_state:,} of {total:,} weights are not what their codes and scales say")
+    few = total * 1e-4  # a card takes reciprocals approximately
+    require(by_rule <= few, f"{by_rule:,} of {total:,} weights are not what NF4's rule says")
+    return f"{total:,} weights, none different from NF4 done by hand, {by_rule:,} where its scales are too"
 
 
 def check_evaluation(tiny: TinyRun) -> str:

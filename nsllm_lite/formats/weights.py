@@ -73,7 +73,7 @@ def dtypes() -> dict[str, "torch.dtype"]:
     """Imports torch, which `runs` and `show` do without."""
     import torch
 
-    return {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+    return {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "U8": torch.uint8}
 
 
 def as_floats(data: bytearray | memoryview, dtype: str) -> "torch.Tensor":

@@ -63,7 +63,7 @@ class Buffers:
 def prepare(name: str, planned: PlannedTensor, rounding: Rounding) -> Operands:
     A = tuple(update.A.rows().float() if isinstance(update, Lora) else None for update in planned.updates)
     held_in = dtypes().get(rounding.dtype or planned.source.dtype, torch.float32)
-    scales = nf4.scales_of(planned.source, held_in, rounding.double, rounding.mean(name)) if planned.rounded else None
+    scales = nf4.scales_of(planned.source, held_in, rounding.double, rounding.held(name)) if planned.rounded else None
     return Operands(A, scales, held_in)
 
 

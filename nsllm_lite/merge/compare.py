@@ -63,7 +63,7 @@ def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> d
             table["base"] = scorer.score(lm)
         in_memory.fill(lm, chosen, with_rounding)
         table[choice] = scorer.score(lm)
-        in_memory.round_to_nf4(lm, names, lm.dtype, rounding.double)
+        in_memory.round_to_nf4(lm, names, lm.dtype, rounding.double, rounding.on_card)
         table[f"NF4({choice})"] = scorer.score(lm)
         del lm
         _free()

@@ -41,14 +41,14 @@ def _rows(name: str, planned: PlannedTensor, rounding: Rounding) -> Iterator[tup
         yield first, last, as_floats(data, planned.dtype).view(-1, *source.shape[1:])
 
 
-def round_to_nf4(model: nn.Module, names: Iterable[str], dtype: torch.dtype, double_quantisation: bool) -> None:
+def round_to_nf4(model: nn.Module, names: Iterable[str], dtype: torch.dtype, double: bool, on_card: bool) -> None:
     """Rounds the named weights in place, as NF4 training of a model stored in `dtype` would see them."""
     parameters = dict(model.named_parameters())
     for name in names:
         weight = parameters[name].data
         flat = weight.to(dtype).float().cpu().view(-1)
         absmax = nf4.absmax_of(flat)
-        scales = nf4.Scales(absmax, nf4.restored(absmax) if double_quantisation else absmax)
+        scales = nf4.Scales(absmax, nf4.restored(absmax, None, on_card) if double else absmax, on_card)
         weight.copy_(nf4.round_(flat.clone(), scales).view(weight.shape).to(dtype))
 
 

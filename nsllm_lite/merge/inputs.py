@@ -29,6 +29,7 @@ ALLOWED = {
 SILENT = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 SILENT |= {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "lora_dropout"}
 SILENT |= {"megatron_core", "qalora_group_size", "runtime_config"}
+NF4_SCALES = "nf4_scales.safetensors"
 
 
 def _is_pattern(text: str) -> str:
@@ -67,6 +68,7 @@ class _Training(BaseModel, strict=True):
     base_fingerprint: str | None = None
     compute_dtype: str | None = None
     double_quantisation: bool | None = None
+    device: str | None = None
     base_files: dict[str, _File] = {}
 
 
@@ -89,11 +91,14 @@ class Adapter:
     weight: float
     sha256: str
     nf4_means: dict[str, float]  # of each module that training quantised, where it wrote that down
+    nf4_scales: dict[str, weights.TensorOnDisk]  # the 8-bit scales it held, likewise
 
     @property
     def obeyed(self) -> dict:
         """The settings that decide the merged weights."""
-        return {key: value for key, value in self.settings.items() if value and key in OBEYED} | self.nf4_means
+        scales = sha256_file(self.folder / NF4_SCALES) if self.nf4_scales else None
+        settings = {key: value for key, value in self.settings.items() if value and key in OBEYED}
+        return settings | self.nf4_means | ({NF4_SCALES: scales} if scales else {})
 
 
 def open_inputs(recipe: Merge) -> tuple[Base, list[Adapter]]:
@@ -145,7 +150,8 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
     )
     validated(folder / "training.json", training=(_Training, training))
     validated(folder / "nf4.json", means=(_Means, means))
-    return Adapter(folder, tensors, settings, training, chosen.weight, sha256_file(path), means)
+    scales = weights.read_header(folder / NF4_SCALES) if (folder / NF4_SCALES).is_file() else {}
+    return Adapter(folder, tensors, settings, training, chosen.weight, sha256_file(path), means, scales)
 
 
 def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:

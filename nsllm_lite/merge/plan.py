@@ -5,11 +5,11 @@ Every tensor of an adapter has a place in the base, or the merge fails and names
 
 import math
 import re
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.weights import FLOATS, ITEM_BYTES, TensorOnDisk, listed, same_bytes
+from nsllm_lite.merge import nf4
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.recipe.merge import Merge
 
@@ -121,18 +121,30 @@ def require_addable(adapter: Adapter, replaced: list[str], alone: bool) -> None:
         raise UserError("merge-weight-meaningless", found, "Leave the weight out.")
 
 
-class Rounding(NamedTuple):
-    """How training quantised: in which dtype it had the base, whether doubly, and each weight's mean absmax then."""
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How training quantised: in which dtype it had the base, whether doubly, and what it wrote down of each weight."""
 
-    dtype: str | None  # None: in that of the base
-    double: bool
-    means: dict[str, float | None]
+    dtype: str | None = None  # None: in that of the base
+    double: bool = False
+    on_card: bool = False
+    means: dict[str, float | None] = field(default_factory=dict)
+    scales: dict[str, TensorOnDisk] = field(default_factory=dict)
 
-    def mean(self, name: str) -> float | None:
-        return self.means.get(name.removesuffix(".weight"))
+    def held(self, name: str) -> nf4.Held:
+        """Raises UserError where scales were written down, but not those of this weight."""
+        module = name.removesuffix(".weight")
+        mean = self.means.get(module)
+        if not self.scales or mean is None:
+            return nf4.Held(self.on_card, mean)
+        names = (f"{module}.absmax", f"{module}.nested_absmax", "code")
+        if missing := [name for name in names if name not in self.scales]:
+            found = f"{next(iter(self.scales.values())).file} has no {missing[0]}."
+            raise UserError("merge-nf4-scales-missing", found, "Copy the adapter's folder again.")
+        return nf4.Held(self.on_card, mean, *(self.scales[name].rows() for name in names))
 
 
-EXACT = Rounding(None, False, {})
+EXACT = Rounding()
 
 
 def on_rounding(plan: Plan, adapters: list[Adapter], recipe: Merge) -> tuple[Plan, Rounding]:
@@ -158,7 +170,9 @@ def on_rounding(plan: Plan, adapters: list[Adapter], recipe: Merge) -> tuple[Pla
         raise UserError("merge-nf4-names-unknown", found, "Set base=DIR to the model the adapter was trained on.")
     tensors = {name: replace(planned, rounded=name in names) for name, planned in plan.tensors.items()}
     dtype = DTYPE_NAMES.get(adapter.training.get("compute_dtype"))
-    return Plan(tensors, plan.untied), Rounding(dtype, double, adapter.nf4_means)
+    # our own trainings state the device, but for the oldest, which were on a CPU; others' adapters come from cards
+    on_card = adapter.training.get("device", "cpu" if adapter.training else "cuda") == "cuda"
+    return Plan(tensors, plan.untied), Rounding(dtype, double, on_card, adapter.nf4_means, adapter.nf4_scales)
 
 
 def find_homes(

@@ -48,7 +48,7 @@ def verify(
     theirs = AutoModelForCausalLM.from_pretrained(base.folder, **options).eval()
     if rounded := {name: planned for name, planned in plan.tensors.items() if planned.rounded}:
         held_in = rounding.dtype or next(iter(rounded.values())).source.dtype
-        in_memory.round_to_nf4(theirs, rounded, dtypes()[held_in], rounding.double)
+        in_memory.round_to_nf4(theirs, rounded, dtypes()[held_in], rounding.double, rounding.on_card)
     before = logits(theirs)
     reference = logits(in_memory.add_adapters(theirs, adapters))
     del theirs

@@ -3,12 +3,13 @@
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
 from nsllm_lite import safety
+from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.formats.weights import require_sound
@@ -92,33 +93,53 @@ def build_base(shape: ModelShape, tokenizer_dir: Path, end_of_text_id: int, seed
     return AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
 
 
-def nf4_means(model: nn.Module) -> dict[str, float | None]:
-    """{module: mean of its blocks' absmax} of all that is held in NF4; None without double quantisation.
+class Nf4State(NamedTuple):
+    """What double quantisation made of a weight's scales; on the CPU."""
 
-    The double quantisation is relative to this mean, whose last bits depend on the device and on the number of
-    threads: who wants the same rounding again needs it.
+    mean: float  # of the blocks' absmax
+    absmax: torch.Tensor  # (blocks,) uint8, codes of absmax - mean
+    nested_absmax: torch.Tensor  # (blocks / 256,) fp32
+    code: torch.Tensor  # (256,) fp32, what the codes stand for
+
+
+def nf4_states(model: nn.Module) -> dict[str, Nf4State | None]:
+    """{module: its state} of all that is held in NF4; None without double quantisation.
+
+    The codes depend on the device and on bitsandbytes' version, the mean's last bits even on the number of threads:
+    who wants the same rounding again needs them.
     """
-    means = {}
+    states: dict[str, Nf4State | None] = {}
     for name, module in model.named_modules():
-        state = getattr(getattr(module, "weight", None), "quant_state", None)
         short = name.removeprefix("base_model.model.").removesuffix(".base_layer")
-        if state is not None:
-            means[short] = state.offset.item() if state.nested else None
-        elif hasattr(module, "nf4_mean"):
-            means[short] = module.nf4_mean
-    return means
+        if hasattr(module, "nf4_state"):
+            states[short] = module.nf4_state
+        elif (state := getattr(getattr(module, "weight", None), "quant_state", None)) is not None:
+            tensors = (state.absmax, state.state2.absmax, state.state2.code) if state.nested else ()
+            states[short] = Nf4State(state.offset.item(), *(of.cpu() for of in tensors)) if state.nested else None
+    return states
+
+
+def save_nf4(model: nn.Module, folder: Path) -> None:
+    """Writes how the weights were held: `nf4.json` ({module: mean or null}) and `nf4_scales.safetensors`."""
+    from safetensors.torch import save_file
+
+    states = nf4_states(model)
+    write_json(folder / "nf4.json", {name: state and state.mean for name, state in states.items()})
+    doubly = {name: state for name, state in states.items() if state}
+    tensors = {f"{name}.{key}": getattr(of, key) for name, of in doubly.items() for key in ("absmax", "nested_absmax")}
+    if doubly:
+        save_file({"code": next(iter(doubly.values())).code, **tensors}, folder / "nf4_scales.safetensors")
 
 
 def _dequantise(model: "PreTrainedModel", dtype: torch.dtype) -> None:
-    """Puts an ordinary linear layer in the place of each NF4 one; its mean stays known to `nf4_means`."""
+    """Puts an ordinary linear layer in the place of each NF4 one; its state stays known to `nf4_states`."""
     from bitsandbytes.functional import dequantize_4bit
 
-    means = nf4_means(model)
-    for name in means:
+    for name, state in nf4_states(model).items():
         quantised = model.get_submodule(name)
         linear = nn.Linear(quantised.in_features, quantised.out_features, bias=False, device="meta")
         linear.weight = nn.Parameter(dequantize_4bit(quantised.weight.data, quantised.weight.quant_state).to(dtype))
-        linear.bias, linear.nf4_mean = quantised.bias, means[name]
+        linear.bias, linear.nf4_state = quantised.bias, state
         model.set_submodule(name, linear)
     model.quantization_method = model.hf_quantizer = None
     model.is_quantized = model.is_loaded_in_4bit = False

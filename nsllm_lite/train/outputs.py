@@ -20,7 +20,7 @@ from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import PackedLM
 from nsllm_lite.models.device import remember_speed
 from nsllm_lite.models.execution import OPTIMIZER_BYTES, memory, trained_params
-from nsllm_lite.models.loading import nf4_means
+from nsllm_lite.models.loading import save_nf4
 from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe.train import Budget, Execution, Train, Training
 from nsllm_lite.train import samples
@@ -107,11 +107,12 @@ def save_result(recipe: Training, inputs: Inputs, lm: PackedLM, out: Path) -> No
                 "quantisation": recipe.quantisation,
                 "double_quantisation": recipe.double_quantisation,
                 "compute_dtype": recipe.compute_dtype,
+                "device": next(lm.parameters()).device.type,
                 "base_files": read_json(out / BASE_FILES),
             },
         )
         if recipe.quantisation == "nf4":
-            write_json(part / "nf4.json", nf4_means(lm.model))
+            save_nf4(lm.model, part)
     else:
         for path in inputs.tokenizer_dir.glob("*.json"):
             if "tokenizer" in path.name:

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from bitsandbytes import functional
@@ -13,8 +14,9 @@ from transformers import AutoModelForCausalLM
 from nsllm_lite.formats.weights import read_header
 from nsllm_lite.merge import nf4
 from nsllm_lite.merge.write_model import merge
-from nsllm_lite.models.loading import load_base, nf4_means
+from nsllm_lite.models.loading import load_base, save_nf4
 from tests.merge.make import edit_adapter, make_adapter, make_base, make_recipe
+from tests.raising import raises
 
 
 def by_bitsandbytes(weight, double):
@@ -31,7 +33,7 @@ def test_rounding_has_the_bits_of_bitsandbytes(tmp_path, monkeypatch, shape, dty
     weight = (torch.randn(shape) * torch.rand(shape[0], 1) ** 4).to(dtype)
     weight[0] = 0
     save_file({"w": weight}, tmp_path / "w.safetensors")
-    scales = nf4.scales_of(read_header(tmp_path / "w.safetensors")["w"], dtype, double)
+    scales = nf4.scales_of(read_header(tmp_path / "w.safetensors")["w"], dtype, double, nf4.Held())
     flat = weight.float().view(-1)
     pieces = [flat[first : first + 64 * 64].clone() for first in range(0, len(flat), 64 * 64)]
     rounded = torch.cat([nf4.round_(piece, scales, 64 * number) for number, piece in enumerate(pieces)])
@@ -51,18 +53,22 @@ def test_entries_on_and_next_to_every_bound_are_rounded_as_by_bitsandbytes():
 
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize(
-    ("stated", "stored", "compute"),
-    [(False, "bfloat16", "bfloat16"), (True, "bfloat16", "bfloat16"), (True, "float32", "bfloat16"),
-     (True, "bfloat16", "float32"), (False, "float32", "float32")],
+    ("written", "stored", "compute"),
+    [("means", "bfloat16", "bfloat16"), ("all", "bfloat16", "bfloat16"), ("all", "float32", "bfloat16"),
+     ("all", "bfloat16", "float32"), ("means", "float32", "float32")],
 )  # fmt: skip
-def test_merge_into_the_rounded_base_is_what_training_saw(tmp_path, stated, stored, compute, double):
+def test_merge_into_the_rounded_base_is_what_training_saw(tmp_path, monkeypatch, written, stored, compute, double):
+    """Also where only the means were written down, as by the first trainings, which were on a CPU."""
     base = make_base(tmp_path / "base", getattr(torch, stored))
     adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "down_proj"])
     trained = load_base(base, quantisation="nf4", double_quantisation=double, compute_dtype=compute, device="cpu")
-    if stated:
-        training = {"quantisation": "nf4", "double_quantisation": double, "compute_dtype": compute}
-        (adapter / "training.json").write_text(json.dumps(training))
-        (adapter / "nf4.json").write_text(json.dumps(nf4_means(trained)))
+    training = {"quantisation": "nf4", "double_quantisation": double, "compute_dtype": compute}
+    (adapter / "training.json").write_text(json.dumps(training))
+    save_nf4(trained, adapter)
+    if written == "all":
+        monkeypatch.setattr(functional, "quantize_blockwise", None)  # what was written down needs no rule
+    else:
+        (adapter / "nf4_scales.safetensors").unlink(missing_ok=True)
     merge(make_recipe(base, adapter, tmp_path / "out", base_weights="dequantized", double_quantisation=double))
 
     seen = AutoModelForCausalLM.from_pretrained(base)
@@ -95,10 +101,100 @@ def test_only_what_training_held_in_nf4_is_rounded(tmp_path):
 def test_the_mean_that_training_wrote_down_is_used(tmp_path):
     save_file({"w": torch.randn(64, 256)}, tmp_path / "w.safetensors")
     stored = read_header(tmp_path / "w.safetensors")["w"]
-    own = nf4.scales_of(stored, torch.float32, double_quantisation=True)
+    own = nf4.scales_of(stored, torch.float32, True, nf4.Held())
     mean = own.absmax.mean().item()
-    assert torch.equal(nf4.scales_of(stored, torch.float32, True, mean).restored, own.restored)
-    assert not torch.equal(nf4.scales_of(stored, torch.float32, True, mean * 1.01).restored, own.restored)
+    assert torch.equal(nf4.scales_of(stored, torch.float32, True, nf4.Held(mean=mean)).restored, own.restored)
+    other = nf4.scales_of(stored, torch.float32, True, nf4.Held(mean=mean * 1.01))
+    assert not torch.equal(other.restored, own.restored)
+
+
+def by_the_cuda_kernel(x: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """`dQuantize<0>` of bitsandbytes' csrc/kernels.cu, statement by statement, in fp32."""
+    pivot, above, below = (np.full(x.shape, n) for n in (127, 255, 0))
+    for step in (64, 32, 16, 8, 4, 2, 1):
+        goes_up = x > code[pivot]
+        below, above = np.where(goes_up, pivot, below), np.where(goes_up, above, pivot)
+        pivot = np.where(goes_up, pivot + step, pivot - step)
+    half = np.float32(0.5)
+    up = np.where(x > (code[above] + code[pivot]) * half, above, pivot)
+    down = np.where(x < (code[below] + code[pivot]) * half, below, pivot)
+    return np.where(x > code[pivot], up, down)
+
+
+def test_scales_on_a_card_become_the_nearest_code():
+    """The CPU's rule is another: it goes through a table of 65,536 values."""
+    torch.manual_seed(0)
+    code = nf4._code().numpy()
+    middle = torch.from_numpy((code[:-1] + code[1:]) * np.float32(0.5))
+    edges = torch.cat([middle, *(torch.nextafter(middle, middle + side) for side in (-1, 1)), torch.from_numpy(code)])
+    edges = torch.cat([torch.cat([part, torch.ones(1)]) for part in edges.clamp(-1, 1).split(255)])
+    values = torch.cat([edges, torch.zeros(-len(edges) % 256), torch.randn(2**18) * 0.01])
+    codes, nested = nf4._nearest_codes(values)
+    inverse = 1 / values.view(-1, 256).abs().amax(1, keepdim=True)
+    scaled = (values.view(-1, 256) * inverse).numpy()
+    assert np.array_equal(codes.view(-1, 256).numpy(), by_the_cuda_kernel(scaled, code))
+    by_cpu, state = functional.quantize_blockwise(values, blocksize=256)
+    assert torch.equal(state.absmax, nested)
+    different = (by_cpu.int() != codes).numpy()
+    assert 0 < different[-(2**18) :].sum() < 2**18 / 100
+    of_card, of_cpu = (np.abs(code[of.numpy()] - scaled.ravel()) for of in (codes.long(), by_cpu.long()))
+    assert (of_card <= of_cpu)[-(2**18) :][different[-(2**18) :]].all(), "the card's is the nearer"
+    assert torch.isfinite(nf4.restored(torch.full((300,), 0.3), on_card=True)).all()
+
+
+def test_blocks_of_zeros_and_the_last_short_block_as_on_a_card():
+    """0 times infinity is NaN, which the kernel's comparisons send to code 0, -1."""
+    weight = torch.linspace(-0.7, 0.9, 3 * 64 + 10)
+    weight[64:128] = 0
+    absmax = nf4.absmax_of(weight)
+    scales = nf4.restored(absmax, on_card=True)
+    on_cpu, on_card = (nf4.round_(weight.clone(), nf4.Scales(absmax, scales, is_card)) for is_card in (False, True))
+    assert not on_cpu[64:128].any()
+    assert torch.equal(on_card[64:128], -scales[1].expand(64))
+    assert torch.equal(on_card[:64], on_cpu[:64])
+    assert torch.equal(on_card[128:192], on_cpu[128:192])
+    scaled = weight[192:] * (1 / absmax[3])
+    nearest = nf4.VALUES[(scaled[:, None] - nf4.VALUES).abs().argmin(1)]
+    assert torch.equal(on_card[192:], nearest * scales[3])
+
+
+def test_an_adapter_from_a_card_is_merged_by_the_rule_of_the_card(tmp_path):
+    base, name = make_base(tmp_path / "base"), "model.layers.0.mlp.up_proj.weight"
+    tensors = load_file(base / "model.safetensors")
+    tensors[name][0, :64] = 0
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    merged = {}
+    for device in ("cpu", "cuda", None):
+        training = {"quantisation": "nf4", "double_quantisation": True, "compute_dtype": "float32", "device": device}
+        (adapter / "training.json").unlink(missing_ok=True)
+        if device:
+            (adapter / "training.json").write_text(json.dumps(training))
+        out = tmp_path / f"{device}"
+        merge(make_recipe(base, adapter, out, base_weights="dequantized", double_quantisation=True))
+        merged[device] = load_file(out / "model.safetensors")
+    assert not torch.equal(merged["cpu"][name], merged["cuda"][name])
+    assert torch.equal(merged["cuda"][name], merged[None][name]), "others' adapters come from cards"
+    weight = tensors[name].float().view(-1)
+    absmax = nf4.absmax_of(weight)
+    expected = nf4.round_(weight.clone(), nf4.Scales(absmax, nf4.restored(absmax, on_card=True), True))
+    assert torch.equal(merged["cuda"][name].view(-1).float(), expected.to(merged["cuda"][name].dtype).float())
+
+
+@pytest.mark.parametrize("damage", ["short", "gone"])
+def test_scales_that_are_not_those_of_the_weight_are_refused(tmp_path, damage):
+    base = make_base(tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    options = {"double_quantisation": True, "compute_dtype": "float32"}
+    save_nf4(load_base(base, quantisation="nf4", device="cpu", **options), adapter)
+    (adapter / "training.json").write_text(json.dumps({"quantisation": "nf4", **options}))
+    scales = load_file(adapter / "nf4_scales.safetensors")
+    name = "model.layers.0.mlp.up_proj.absmax"
+    scales |= {name: scales[name][:-1]} if damage == "short" else {}
+    kept = {key: tensor for key, tensor in scales.items() if damage == "short" or key != name}
+    save_file(kept, adapter / "nf4_scales.safetensors")
+    with raises({"short": "merge-nf4-scales-wrong", "gone": "merge-nf4-scales-missing"}[damage]):
+        merge(make_recipe(base, adapter, tmp_path / "out", base_weights="dequantized"))
 
 
 def test_what_of_an_update_survives_in_16_bits_and_in_nf4_is_told(tmp_path):
