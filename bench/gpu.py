@@ -80,7 +80,7 @@ from nsllm_lite.formats.rows import Row, Rows, in_groups
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy
 from nsllm_lite.models import execution
 from nsllm_lite.models.causal import PackedLM, autocast, collate
-from nsllm_lite.models.device import find_device
+from nsllm_lite.models.device import Card, find_device
 from nsllm_lite.models.execution import memory
 from nsllm_lite.models.heldout import sample_rows
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token
@@ -114,13 +114,12 @@ class Bench:
     row_tokens: int
     base: Path
     device: str
-    card: str
-    card_bytes: int | None
+    card: Card
     deadline: float
 
-    def choose(self, card_bytes: int | None = None, **asked: object) -> Execution:
+    def choose(self, card: Card | None = None, **asked: object) -> Execution:
         recipe = self.recipe.model_copy(update={"execution": Execution(**asked)})
-        return execution.choose(recipe, self.size, self.row_tokens, self.device, card_bytes or self.card_bytes)
+        return execution.choose(recipe, self.size, self.row_tokens, card or self.card)
 
     def real_rows(self) -> list[Row]:
         """Rows of text, no longer than `row_tokens`: of the folder that was named, or beginnings of sample papers.
@@ -177,7 +176,7 @@ def sample_tokens(base: Path, vocab: int) -> Iterator[np.ndarray]:
 
 def make_bench(options: argparse.Namespace, small: bool = False) -> Bench:
     """Of the 8B model, or of the small one for agreement; with `--tiny` either is a pico model."""
-    device, card_bytes, card = find_device(options.device)
+    card = find_device(options.device)
     size, head_dim, row_tokens = (SMALL, 128, 256) if small else (QWEN3[REFERENCE][2], 128, 4096)
     if options.tiny:
         size, head_dim, row_tokens = PICO, 64, 64
@@ -185,9 +184,9 @@ def make_bench(options: argparse.Namespace, small: bool = False) -> Bench:
     optimizer = {"name": "adamw", "learning_rate": 1e-3} if small else {"name": "adamw8bit"}
     changes = {"optimizer": recipe.optimizer.model_dump() | optimizer}
     changes["budget"] = {"steps": 200, "tokens_per_step": step_tokens, "tokens": 200 * step_tokens}
-    recipe = recipes.update(recipe, compute_dtype="float32" if device == "cpu" else "bfloat16", **changes)
+    recipe = recipes.update(recipe, compute_dtype="float32" if card.device == "cpu" else "bfloat16", **changes)
     base, deadline = options.base / ("small" if small else "8b"), time.monotonic() + 60 * options.minutes
-    return Bench(options, recipe, size, head_dim, row_tokens, base, device, card, card_bytes, deadline)
+    return Bench(options, recipe, size, head_dim, row_tokens, base, card.device, card, deadline)
 
 
 class Report:
@@ -195,7 +194,7 @@ class Report:
 
     def __init__(self, bench: Bench):
         self.bench, self.found = bench, {"about": about(bench), "entries": []}
-        self.peak_flops = 1e12 * next((tflops for word, tflops in PEAK_TFLOPS.items() if word in bench.card), 0)
+        self.peak_flops = 1e12 * next((tflops for word, tflops in PEAK_TFLOPS.items() if word in bench.card.name), 0)
         self.matmul_flops = 0.0
 
     def add(self, section: str, what: str, find: Callable[[], dict]) -> None:
@@ -234,9 +233,15 @@ def about(bench: Bench) -> dict:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
-    driver = bench.card_bytes and subprocess.run(query, capture_output=True, text=True).stdout.strip()
+    driver = bench.card.total_bytes and subprocess.run(query, capture_output=True, text=True).stdout.strip()
     date = datetime.now().astimezone().isoformat(timespec="seconds")
-    return {"date": date, "card": bench.card, "card_bytes": bench.card_bytes, "driver": driver, "versions": versions}
+    return {
+        "date": date,
+        "card": bench.card.name,
+        "card_bytes": bench.card.total_bytes,
+        "driver": driver,
+        "versions": versions,
+    }
 
 
 def table_row(entry: dict) -> str:
@@ -560,7 +565,7 @@ def profile_step(bench: Bench, loaded: list[Step]) -> dict:
 def time_under_cap(bench: Bench, cap_gib: float, card_gib: float) -> dict:
     if bench.device == "cpu":
         return {"note": "left out: nothing holds a CPU to a cap"}
-    how = bench.choose(int(card_gib * GIB)).model_dump()
+    how = bench.choose(bench.card._replace(memory_bytes=int(card_gib * GIB))).model_dump()
     found = run_fresh(bench, {"function": "step_under_cap", "how": how, "cap_gib": cap_gib})
     if "tokens_per_s" in found:
         found["of_uncapped"] = found["tokens_per_s"] / found["uncapped"]["tokens_per_s"]
@@ -570,7 +575,7 @@ def time_under_cap(bench: Bench, cap_gib: float, card_gib: float) -> dict:
 
 
 def step_under_cap(bench: Bench, job: dict) -> dict:
-    torch.cuda.set_per_process_memory_fraction(job["cap_gib"] * GIB / bench.card_bytes)
+    torch.cuda.set_per_process_memory_fraction(job["cap_gib"] * GIB / bench.card.total_bytes)
     step = Step(bench, Execution(**job["how"]))
     found = step.time(bench.row_tokens // 4)
     torch.cuda.set_per_process_memory_fraction(1.0)

@@ -27,7 +27,7 @@ from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import Batch, PackedLM, collate
-from nsllm_lite.models.device import find_device, has_bfloat16
+from nsllm_lite.models.device import BUILD_COMMAND, find_device, has_bfloat16, why_kernels_cannot_be_built
 from nsllm_lite.models.loading import nf4_states
 from nsllm_lite.models.lora import add_adapter
 from nsllm_lite.models.sizes import QWEN3
@@ -81,6 +81,14 @@ def check_card(tiny: TinyRun) -> str:
     card = torch.cuda.get_device_properties(0)
     words = "bfloat16" if has_bfloat16("cuda") else "no bfloat16: fp16 with a scaled loss"
     return f"{card.name}, {card.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}, {words}"
+
+
+def check_build(tiny: TinyRun) -> str:
+    if problem := why_kernels_cannot_be_built():
+        if tiny.device == "cpu":
+            raise NotHereError(f"{problem}, which only a card's kernels need")
+        raise BrokenError(problem, BUILD_COMMAND)
+    return "a C compiler and Python's headers are there"
 
 
 def check_room(tiny: TinyRun) -> str:
@@ -171,7 +179,7 @@ def check_nf4(tiny: TinyRun) -> str:
     require(not by_state, f"{by_state:,} of {total:,} weights are not what their codes and scales say")
     few = total * 1e-4  # a card takes reciprocals approximately
     require(by_rule <= few, f"{by_rule:,} of {total:,} weights are not what NF4's rule says")
-    return f"{total:,} weights, none different from NF4 done by hand, {by_rule:,} where its scales are too"
+    return f"{total:,} weights are what their codes and scales say; {by_rule:,} not what NF4 done by hand says"
 
 
 def check_evaluation(tiny: TinyRun) -> str:
@@ -260,6 +268,7 @@ def check_merge(tiny: TinyRun) -> str:
 
 CHECKS: dict[str, Callable[[TinyRun], str]] = {
     "card": check_card,
+    "kernels can be built": check_build,
     "disk and memory": check_room,
     "packed documents = each alone": check_packing,
     "accumulation = batch": check_accumulation,
@@ -281,7 +290,7 @@ def doctor() -> dict[str, Any]:
     about |= {"platform": f"{sys.platform} {platform.machine()}"} | versions_of(PACKAGES)
     terminal.row((", ".join(f"{name} {number}" for name, number in about.items()),), (), style="")
     print()
-    device, _, _ = find_device()
+    device = find_device().device
     checks: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as name:
         tiny = TinyRun(Path(name), device)

@@ -9,7 +9,7 @@ from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
 from nsllm_lite.models import execution
-from nsllm_lite.models.device import find_device, known_speed
+from nsllm_lite.models.device import Card, find_device, known_speed, require_kernels
 from nsllm_lite.models.execution import USABLE_SHARE, candidates, choose, require_card, trained_params
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token, read_size
 from nsllm_lite.recipe.kinds import Recipe
@@ -48,23 +48,25 @@ def plan(
     """
     phase1, row_tokens = run["phase1"], run["corpus"].row_tokens
     if vram_gib:
-        device, card_bytes, card = "cuda", int(vram_gib * GIB), "a card"
+        card = Card("cuda", int(vram_gib * GIB), "a card", int(vram_gib * GIB))
     else:
-        device, card_bytes, card = find_device(phase1.execution.device)
+        card = find_device(phase1.execution.device)
+        require_kernels(card.device)
     size, download_bytes = _size_and_download(run)
-    how = _choose(run, size, device, card_bytes)
+    how = _choose(run, size, card)
     disk_bytes = download_bytes + 2 * size.params * (4 if phase1.compute_dtype == "float32" else 2)
     out = Path(run["corpus"].out).parent
     free_bytes = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
-    speed = _speed(size, card) if device == "cuda" else None
+    speed = _speed(size, card.name) if card.device == "cuda" else None
     tokens = {phase.out: phase.budget.tokens for phase in (phase1, run["phase2"])}
     figures = {
         "model": phase1.model,
         "parameters": size.params,
         "trained_parameters": trained_params(phase1, size),
-        "card": card,
-        "card_bytes": card_bytes,
-        "memory_bytes": execution.memory(phase1, size, row_tokens, how),
+        "card": card.name,
+        "card_bytes": card.total_bytes,
+        "free_card_bytes": card.memory_bytes,
+        "memory_bytes": execution.memory(phase1, size, row_tokens, how, card),
         "execution": how.model_dump(mode="json"),
         "download_bytes": download_bytes,
         "disk_bytes": disk_bytes,
@@ -72,39 +74,38 @@ def plan(
         "tokens": tokens,
         "hours": {name: count / speed[0] / 3600 if speed else None for name, count in tokens.items()},
     }
-    machine = card + (f", {card_bytes / GIB:.1f} GiB" if card_bytes else "")
     heads = [
         ("Model", why),
-        *_step_lines(run, figures, size, how, machine + ("" if vram_gib else f"; {_host_words()}")),
+        *_step_lines(run, figures, size, how, card.words + ("" if vram_gib else f"; {_host_words()}")),
     ]
     for line in (*heads, *_length_lines(run, figures, size, price), *_disk_lines(figures, out)):
         terminal.row(line, (10,))
-    if show_all and device == "cuda":
+    if show_all and card.device == "cuda":
         print()
-        ways = _ways(run, size, row_tokens, card_bytes, how, speed)
+        ways = _ways(run, size, row_tokens, card, how, speed)
         terminal.table(list(ways[0]), [list(way.values()) for way in ways], right=tuple(ways[0])[:-1])
     if will_start:
-        require_card(phase1, size, device)
+        require_card(phase1, size, card.device)
     if free_bytes < disk_bytes and not vram_gib:
         found = f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} free at {out}."
         raise UserError("run-disk-too-small", found, "Free some space, or write elsewhere with OUT=DIR.")
     return figures
 
 
-def _choose(run: Run, size: ModelSize, device: str, card_bytes: int | None) -> Execution:
+def _choose(run: Run, size: ModelSize, card: Card) -> Execution:
     phase1, row_tokens = run["phase1"], run["corpus"].row_tokens
     try:
-        return choose(phase1, size, row_tokens, device, card_bytes)
+        return choose(phase1, size, row_tokens, card)
     except UserError as error:
         if error.code != "execution-memory-too-small":
             raise
-        todo = f"Take a smaller model. {_nearest_words(run, row_tokens, card_bytes)}"
+        todo = f"Take a smaller model. {_nearest_words(run, row_tokens, card)}"
         raise UserError("run-does-not-fit", f"The model does not fit the card: {error}", todo) from None
 
 
 def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machine: str) -> Lines:
     """What is trained, on what, in which steps, in how much memory."""
-    phase1, memory, card_bytes = run["phase1"], figures["memory_bytes"], figures["card_bytes"]
+    phase1, memory = run["phase1"], figures["memory_bytes"]
     lines = [
         (
             "",
@@ -121,7 +122,7 @@ def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machin
     if how.device == "cuda":
         parts = ", ".join(f"{name} {part / GIB:.1f}" for name, part in memory.items())
         need = sum(memory.values())
-        left = f"{(card_bytes - need) / GIB:.1f} GiB left of the card"
+        left = f"{(figures['free_card_bytes'] - need) / GIB:.1f} GiB left of the card"
         lines.append(("Memory", f"{need / GIB:.1f} GiB predicted ({parts}); {left}"))
     return lines
 
@@ -146,15 +147,15 @@ def _disk_lines(figures: dict, out: Path) -> Lines:
     ]
 
 
-def _nearest_words(run: Run, row_tokens: int, card_bytes: int) -> str:
+def _nearest_words(run: Run, row_tokens: int, card: Card) -> str:
     """The largest Qwen3 with the same settings that would fit."""
     phase1 = run["phase1"]
     for name, (hub_id, _, size) in QWEN3.items():
         try:
-            how = choose(phase1, size, row_tokens, "cuda", card_bytes)
+            how = choose(phase1, size, row_tokens, card)
         except ValueError:
             continue
-        need = sum(execution.memory(phase1, size, row_tokens, how).values()) / GIB
+        need = sum(execution.memory(phase1, size, row_tokens, how, card).values()) / GIB
         return f"The nearest that fits is {hub_id} ({need:.1f} GiB): SIZE={name}, or MODEL= with other recipes."
     return "No Qwen3 fits it with these settings."
 
@@ -221,14 +222,14 @@ def _ways(
     run: Run,
     size: ModelSize,
     row_tokens: int,
-    card_bytes: int,
+    card: Card,
     chosen: Execution,
     speed: tuple[float, str] | None,
 ) -> list[dict[str, str]]:
     """For each micro-batch and weight storage the fastest execution; the fastest that fits; the leanest."""
     phase1 = run["phase1"]
-    ways = list(candidates(phase1, size, row_tokens))
-    usable = USABLE_SHARE * card_bytes
+    ways = list(candidates(phase1, size, row_tokens, card))
+    usable = USABLE_SHARE * card.memory_bytes
     of_chosen = next(way.cost for way in ways if way.execution == chosen)
     lines = []
     for key in sorted({(way.execution.micro_batch_rows, bool(way.execution.dequantised)) for way in ways}):
@@ -243,7 +244,7 @@ def _ways(
                     "recomputed": layers + (", cheap" if way.execution.recompute_cheap else ""),
                     "weights": "dequantised" if way.execution.dequantised else phase1.quantisation,
                     "GiB": f"{way.need_bytes / GIB:.1f}",
-                    "left": f"{(card_bytes - way.need_bytes) / GIB:.1f}",
+                    "left": f"{(card.memory_bytes - way.need_bytes) / GIB:.1f}",
                     "time": f"{way.cost / of_chosen:.2f}x",
                     "tokens/s": f"{speed[0] * of_chosen / way.cost:,.0f}" if speed else "",
                     "": "chosen" if way.execution == chosen else "" if way.need_bytes <= usable else "does not fit",

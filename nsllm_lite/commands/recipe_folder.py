@@ -80,7 +80,7 @@ def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
     if size:
         return folder, size, f"{args.model or QWEN3[size][0]} (as asked)"
     vram_gib = getattr(args, "vram", None)
-    card_bytes = int(vram_gib * GIB) if vram_gib else find_device()[1]
+    card_bytes = int(vram_gib * GIB) if vram_gib else find_device().total_bytes
     if not card_bytes and (args.recipes or args.only == "corpus"):
         model = args.model or QWEN3[REFERENCE][0]
         return folder, REFERENCE, f"{model} (with the recipes of {REFERENCE}, as no card is here to choose by)"

@@ -212,7 +212,7 @@ def open_run(args: argparse.Namespace) -> tuple[Run, str]:
         step, _, rest = word.partition(".")
         overrides.setdefault(step, []).append(rest)
     run = load_run(folder, args.corpus, args.general, args.model, args.out, overrides, size)
-    if not getattr(args, "vram", None) and not has_bfloat16(find_device(run["phase1"].execution.device)[0]):
+    if not getattr(args, "vram", None) and not has_bfloat16(find_device(run["phase1"].execution.device).device):
         run = without_bfloat16(run)
     if args.verb in AFTER and "sft" not in run:
         found = f"No tasks.yaml, eval.yaml and sft.yaml in {folder}."
@@ -278,8 +278,8 @@ def real_command() -> str:
     """The exact command of the real run on the card of this machine."""
     words = command("phase1", {"corpus": "path/to/your/papers"})
     try:
-        _, card_bytes, card = find_device()
-        _, why = choose_size(card_bytes / GIB if card_bytes else None)
+        card = find_device()
+        _, why = choose_size(card.total_bytes / GIB if card.total_bytes else None)
     except UserError:
         return f"The real run needs an NVIDIA card (22 GiB or more for Qwen3-8B-Base), and none is here:\n  {words}"
-    return f"The real run on this {card}: {why}\n  {words}"
+    return f"The real run on this {card.name}: {why}\n  {words}"

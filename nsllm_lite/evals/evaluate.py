@@ -82,7 +82,7 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
             weights.require_sound(Path(one.path))
     begin(out, identity, inputs)
 
-    device, _, _ = find_device(recipe.execution.device)
+    device = find_device(recipe.execution.device).device
     asked, measured = [], {}
     for one in recipe.models:
         done, figures = ask(one, sets, out, device, recipe.execution)

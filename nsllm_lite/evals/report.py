@@ -60,7 +60,7 @@ def report(recipe: Report) -> dict:
     scores_path = out / "scores.json"
     scores = read_json(scores_path) if scores_path.is_file() else {}
     stages = _stages(recipe)
-    device, _, _ = find_device(recipe.execution.device)
+    device = find_device(recipe.execution.device).device
     micro_batch_rows = recipe.execution.micro_batch_rows or (4 if device == "cpu" else 1)
     with progress(len(stages), 0, str(out), "model") as bar:
         for name, stage in stages.items():

@@ -27,13 +27,23 @@ class Layout:
 def varlen_attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layout: Layout, scale: float, causal: bool) -> Tensor:
     """Softmax attention within each document, (T, H, D).
 
-    On CUDA (Ampere or newer) with 16-bit inputs `torch.nn.attention.varlen.varlen_attn`; elsewhere scaled-dot-product
-    attention a document at a time.
+    On CUDA (Ampere or newer) with 16-bit inputs `torch.nn.attention.varlen.varlen_attn`, on other cards torch's
+    memory-efficient kernel a document at a time; on the CPU what `scaled_dot_product_attention` takes.
     """
-    is_fast = q_THD.is_cuda and q_THD.dtype in (torch.bfloat16, torch.float16)
-    if is_fast and torch.cuda.get_device_capability() >= (8, 0):
-        return fused(q_THD, k_TKD, v_TKD, layout, scale, causal)
-    return varlen_attention_reference(q_THD, k_TKD, v_TKD, layout, scale, causal)
+    if not q_THD.is_cuda:
+        return varlen_attention_reference(q_THD, k_TKD, v_TKD, layout, scale, causal)
+    is_fast = q_THD.dtype in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability() >= (8, 0)
+    return (fused if is_fast else memory_efficient)(q_THD, k_TKD, v_TKD, layout, scale, causal)
+
+
+def memory_efficient(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layout: Layout, scale: float, causal: bool) -> Tensor:
+    """With the keys and values of grouped heads repeated: with `enable_gqa` torch takes its plain implementation on
+    these cards, which keeps all probabilities (4 bytes x heads x length^2). Any other kernel is an error here."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    k_THD, v_THD = (x.repeat_interleave(q_THD.shape[1] // x.shape[1], dim=1) for x in (k_TKD, v_TKD))
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION]):
+        return varlen_attention_reference(q_THD, k_THD, v_THD, layout, scale, causal)
 
 
 def varlen_attention_reference(

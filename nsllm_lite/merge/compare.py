@@ -45,7 +45,7 @@ def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> d
     rounded, rounding = on_rounding(plan, adapters, recipe)
     plans = {"original": (plan, EXACT), "dequantized": (rounded, rounding)}
     rows = heldout.sample_rows(Rows(Path(recipe.heldout_rows)), recipe.max_rows)
-    device, _, _ = find_device(recipe.execution.device)
+    device = find_device(recipe.execution.device).device
     dtype = adapters[0].training.get("compute_dtype", "bfloat16" if device == "cuda" else "float32")
     in_memory.say_need("compare", base, getattr(torch, dtype))
     how: dict[str, Any] = {"double_quantisation": rounding.double, "compute_dtype": dtype, "device": device}

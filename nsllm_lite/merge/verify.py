@@ -35,7 +35,7 @@ def verify(
         if sha256_file(folder / name) != sha256:
             found = f"{folder / name} is not what was written there: the disk or the memory is broken."
             raise RunError("merge-file-differs", found, "Check both, and run the merge again.")
-    device, _, _ = find_device(recipe.execution.device)
+    device = find_device(recipe.execution.device).device
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     in_memory.say_need("verify", base, dtype)
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "device_map": {"": device}}

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.errors import UserError
+from nsllm_lite.models.device import CONTEXT_BYTES, Card
 from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe.train import Execution, Train, Training
 
+ANY_CARD = Card("cuda")
 USABLE_SHARE = 0.9  # of the card's memory; the rest is left to the driver and to fragmentation
-CONTEXT_BYTES = int(0.8 * GIB)  # CUDA context and library workspaces
 PEFT_OVERHEAD = 1.6  # where layers are not fused: PEFT's casts and low-rank intermediates, on top of what they keep
 NF4_BYTES = {True: 0.5159, False: 0.5625}  # a weight, with and without double quantisation (blocks of 64)
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 2}
@@ -26,7 +27,9 @@ CPU_MICRO_BATCH_TOKENS = 4_096
 CPU_MAX_PARAMS = 300_000_000  # a larger model is not trained on a CPU unless the recipe says so
 
 
-def memory(recipe: Training, size: ModelSize, row_tokens: int, execution: Execution) -> dict[str, int]:
+def memory(
+    recipe: Training, size: ModelSize, row_tokens: int, execution: Execution, card: Card = ANY_CARD
+) -> dict[str, int]:
     """Bytes on the card by what holds them, for a fully specified `execution`."""
     width = 4 if recipe.compute_dtype == "float32" else 2
     in_nf4 = recipe.quantisation == "nf4" and not execution.dequantised
@@ -67,8 +70,8 @@ def trained_params(recipe: Training, size: ModelSize) -> int:
     return size.lora_params(recipe.adapter) + len(recipe.adapter.modules_to_save) * size.vocab * size.hidden
 
 
-def choose(recipe: Training, size: ModelSize, row_tokens: int, device: str, card_bytes: int | None) -> Execution:
-    """The recipe's `execution` with every open choice made: the fastest predicted that fits `card_bytes`.
+def choose(recipe: Training, size: ModelSize, row_tokens: int, card: Card) -> Execution:
+    """The recipe's `execution` with every open choice made: the fastest predicted that fits the card.
 
     Layers are compiled, and the head is ours on a card, only where that is asked for: what it brings is not measured.
 
@@ -78,7 +81,7 @@ def choose(recipe: Training, size: ModelSize, row_tokens: int, device: str, card
     asked = recipe.execution
     if asked.compile:
         _require_compilable(recipe)
-    if device == "cpu":
+    if card.device == "cpu":
         if asked.head == "liger":
             found = "execution.head=liger, but the device is the CPU."
             needed = "Liger's kernels need a card."
@@ -94,12 +97,12 @@ def choose(recipe: Training, size: ModelSize, row_tokens: int, device: str, card
             head="chunked",
             device="cpu",
         )
-    ways = list(candidates(recipe, size, row_tokens))
-    fitting = [way for way in ways if way.need_bytes <= USABLE_SHARE * card_bytes]
+    ways = list(candidates(recipe, size, row_tokens, card))
+    fitting = [way for way in ways if way.need_bytes <= USABLE_SHARE * card.memory_bytes]
     if not fitting:
         smallest = min(way.need_bytes for way in ways)
-        need_gib, card_gib = smallest / USABLE_SHARE / GIB, card_bytes / GIB
-        found = f"This run needs at least {need_gib:.1f} GiB of GPU memory; the card has {card_gib:.1f} GiB."
+        need_gib, card_gib = smallest / USABLE_SHARE / GIB, card.memory_bytes / GIB
+        found = f"This run needs at least {need_gib:.1f} GiB of GPU memory; the card has {card_gib:.1f} GiB free."
         todo = "Take a smaller model, a lower adapter.rank, or rows of fewer tokens."
         raise UserError("execution-memory-too-small", found, todo)
     return min(fitting, key=lambda way: way.cost).execution
@@ -128,7 +131,7 @@ class Candidate(NamedTuple):
     cost: float
 
 
-def candidates(recipe: Training, size: ModelSize, row_tokens: int) -> Iterator[Candidate]:
+def candidates(recipe: Training, size: ModelSize, row_tokens: int, card: Card) -> Iterator[Candidate]:
     """Every execution on a card that the recipe leaves open."""
     asked = recipe.execution
     nf4 = recipe.quantisation == "nf4"
@@ -150,7 +153,7 @@ def candidates(recipe: Training, size: ModelSize, row_tokens: int) -> Iterator[C
             fixed_tokens += (2 + share) * DEQUANTISE_TOKENS
         recomputing = RECOMPUTE_COST * share + CHEAP_COST * (1 - share) * bool(execution.recompute_cheap)
         cost = (1 + recomputing) * (1 + fixed_tokens / (execution.micro_batch_rows * row_tokens))
-        yield Candidate(execution, sum(memory(recipe, size, row_tokens, execution).values()), cost)
+        yield Candidate(execution, sum(memory(recipe, size, row_tokens, execution, card).values()), cost)
 
 
 def require_card(recipe: Training, size: ModelSize, device: str) -> None:

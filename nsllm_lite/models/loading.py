@@ -58,7 +58,7 @@ def load_base(
         directory,
         output_loading_info=True,
         dtype=dtype,
-        device_map={"": device},
+        device_map={"": torch.cuda.current_device() if device == "cuda" else device},
         attn_implementation=ATTENTION,
         use_safetensors=True,
         trust_remote_code=False,

@@ -19,9 +19,11 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import Row, in_groups
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import Batch, PackedLM, autocast, collate
-from nsllm_lite.models.execution import choose, require_card
+from nsllm_lite.models.device import Card
+from nsllm_lite.models.execution import choose, memory, require_card
 from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.train import guards, outputs, setup
+from nsllm_lite.train.fallback import Attempt, until_it_fits
 from nsllm_lite.train.inputs import Inputs, read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay
 from nsllm_lite.train.plot import plot_losses
@@ -31,7 +33,8 @@ from nsllm_lite.train.tracking import Trackers, TrainerLog, make_accelerator
 from nsllm_lite.train.training_run import TrainingRun
 
 
-def train(recipe: Train) -> dict[str, Any]:
+@until_it_fits
+def train(recipe: Train, attempt: Attempt) -> dict[str, Any]:
     """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results.
 
     Raises:
@@ -41,8 +44,8 @@ def train(recipe: Train) -> dict[str, Any]:
     """
     started, budget = time.time(), recipe.budget
     inputs = read_inputs(recipe)
-    device, card_bytes, card = setup.choose_card(recipe)
-    team = Processes(make_accelerator(recipe, device))
+    card = setup.choose_card(recipe, attempt.card_bytes)
+    team = Processes(make_accelerator(recipe, card.device))
     run = TrainingRun(recipe, inputs.hashes, recipe.evaluation.every_steps, started, team)
     if (results := run.finished()) is not None:
         if inputs.overlay and team.is_first:
@@ -50,8 +53,9 @@ def train(recipe: Train) -> dict[str, Any]:
             print(f"{run.out}: loss.png drawn again over {recipe.overlay}")
         return results
     inputs.require_sound()
-    how = choose_execution(recipe, inputs, device, card_bytes, team.size)
-    run.begin(budget.steps, inputs.base_dir, inputs.size, card, how)
+    how = choose_execution(recipe, inputs, card, team.size)
+    attempt.begin(run, memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how, card))
+    run.begin(budget.steps, inputs.base_dir, inputs.size, card.name, how)
     trackers = Trackers(team.accelerator, recipe)
 
     # The model and what is trained in it
@@ -148,17 +152,15 @@ def evaluate(run: TrainingRun, recipe: Train, inputs: Inputs, lm: PackedLM, how:
         outputs.write_before(recipe, inputs, lm, run.out)
 
 
-def choose_execution(
-    recipe: Train, inputs: Inputs, device: str, card_bytes: int | None, num_processes: int
-) -> Execution:
+def choose_execution(recipe: Train, inputs: Inputs, card: Card, num_processes: int) -> Execution:
     """Raises UserError where the model does not fit, or the step has fewer rows than there are processes."""
-    require_card(recipe, inputs.size, device)
+    require_card(recipe, inputs.size, card.device)
     row_tokens = inputs.rows.totals.row_tokens
     if recipe.budget.tokens_per_step // row_tokens < num_processes:
         found = f"A step of {recipe.budget.tokens_per_step:,} tokens has fewer rows of {row_tokens:,} than processes "
         found += f"({num_processes}); each needs a row."
         raise UserError("train-too-many-processes", found, "Start fewer, or raise budget.tokens_per_step.")
-    return choose(recipe, inputs.size, row_tokens, device, card_bytes)
+    return choose(recipe, inputs.size, row_tokens, card)
 
 
 def step_order(recipe: Train, inputs: Inputs) -> StepOrder:

@@ -18,7 +18,7 @@ from nsllm_lite.formats.rows import RowTotals
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import PackedLM
-from nsllm_lite.models.device import remember_speed
+from nsllm_lite.models.device import Card, remember_speed
 from nsllm_lite.models.execution import OPTIMIZER_BYTES, memory, trained_params
 from nsllm_lite.models.loading import save_nf4
 from nsllm_lite.models.sizes import ModelSize
@@ -213,18 +213,18 @@ def speed_and_memory(how: Execution, tokens: int, seconds: float) -> dict[str, A
 
 
 def measure(
-    recipe: Train, inputs: Inputs, how: Execution, card: str, tokens: int, seconds: float, num_processes: int
+    recipe: Train, inputs: Inputs, how: Execution, card: Card, tokens: int, seconds: float, num_processes: int
 ) -> dict[str, Any]:
     """Speed and memory of the run; on a GPU also the predicted memory. The speed of one card is stored for plans."""
     measured = speed_and_memory(how, tokens, seconds)
     if how.device == "cuda":
         peak = peak_memory_bytes(how.device)
-        predicted = memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how)
+        predicted = memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how, card)
         in_torch = sum(predicted.values()) - predicted["CUDA context"]  # which torch does not count
         measured["predicted_memory_gib"] = round(in_torch / GIB, 2)
         measured["memory_error"] = round(in_torch / peak - 1, 3)
         if tokens:
-            remember_speed(card, inputs.size, tokens / seconds / num_processes)
+            remember_speed(card.name, inputs.size, tokens / seconds / num_processes)
     return measured
 
 

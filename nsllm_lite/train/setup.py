@@ -10,7 +10,7 @@ from torch import nn
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.kernels.fused_layers import use_fused_layers
-from nsllm_lite.models.device import find_device, require_dtype
+from nsllm_lite.models.device import Card, find_device, require_dtype, require_kernels
 from nsllm_lite.models.loading import build_base, load_base, recompute_layers
 from nsllm_lite.models.lora import add_adapter, saved_parameters
 from nsllm_lite.recipe.train import Execution, Optimizer, Schedule, Training
@@ -18,11 +18,17 @@ from nsllm_lite.train.inputs import Inputs
 from nsllm_lite.train.sft_inputs import SftInputs
 
 
-def choose_card(recipe: Training) -> tuple[str, int | None, str]:
-    """`find_device` for the recipe. Raises UserError where that cannot compute in `compute_dtype`."""
-    device, card_bytes, card = find_device(recipe.execution.device)
-    require_dtype(recipe.compute_dtype, device)
-    return device, card_bytes, card
+def choose_card(recipe: Training, card_bytes: int | None = None) -> Card:
+    """`find_device` for the recipe, planned with `card_bytes` where that is stated.
+
+    Raises:
+        UserError: it cannot compute as the recipe says, or not at all.
+    """
+    card = find_device(recipe.execution.device)
+    card = card._replace(memory_bytes=card_bytes) if card_bytes else card
+    require_dtype(recipe.compute_dtype, card.device)
+    require_kernels(card.device)
+    return card
 
 
 def freeze_execution(out: Path, card: str, how: Execution) -> None:

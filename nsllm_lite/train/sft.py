@@ -23,10 +23,12 @@ from nsllm_lite.formats import weights
 from nsllm_lite.formats.rows import in_groups
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import Batch, PackedLM, autocast
-from nsllm_lite.models.execution import choose, require_card
+from nsllm_lite.models.device import Card
+from nsllm_lite.models.execution import choose, memory, require_card
 from nsllm_lite.recipe.train import Execution, Sft
 from nsllm_lite.train import guards, outputs, samples, setup
 from nsllm_lite.train.examples import Example, collate
+from nsllm_lite.train.fallback import Attempt, until_it_fits
 from nsllm_lite.train.order import shuffled
 from nsllm_lite.train.plot import plot_losses
 from nsllm_lite.train.processes import Processes
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from trl import SFTConfig, SFTTrainer
 
 
-def sft(recipe: Sft) -> dict[str, Any]:
+@until_it_fits
+def sft(recipe: Sft, attempt: Attempt) -> dict[str, Any]:
     """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results.
 
     Raises:
@@ -46,7 +49,7 @@ def sft(recipe: Sft) -> dict[str, Any]:
     """
     started = time.time()
     inputs = read_inputs(recipe)
-    device, card_bytes, card = setup.choose_card(recipe)
+    card = setup.choose_card(recipe, attempt.card_bytes)
     run = TrainingRun(recipe, inputs.hashes, recipe.evaluate_steps, started, Processes())
     if (results := run.finished()) is not None:
         return results
@@ -55,9 +58,10 @@ def sft(recipe: Sft) -> dict[str, Any]:
             print(f"\n{name}\n{ledger.table()}")
     require_enough(recipe, inputs)
     num_steps = count_steps(recipe, len(inputs.examples))
-    how = choose_execution(recipe, inputs, device, card_bytes)
+    how = choose_execution(recipe, inputs, card)
     weights.require_sound(inputs.base_dir)
-    run.begin(num_steps, inputs.base_dir, inputs.size, card, how)
+    attempt.begin(run, memory(recipe, inputs.size, longest(inputs), how, card))
+    run.begin(num_steps, inputs.base_dir, inputs.size, card.name, how)
     left_out = [{"data": name, **line} for name, ledger in inputs.ledgers.items() for line in ledger.names]
     write_json(run.out / "left_out.json", left_out)
 
@@ -252,15 +256,15 @@ def count_steps(recipe: Sft, num_examples: int) -> int:
     return steps
 
 
-def choose_execution(recipe: Sft, inputs: SftInputs, device: str, card_bytes: int | None) -> Execution:
+def choose_execution(recipe: Sft, inputs: SftInputs, card: Card) -> Execution:
     """The execution for this card, by the longest example; the examples of a step are cut into equal micro-batches.
 
     Raises:
         UserError: the model does not fit, it is fp16 on a CPU, or execution.micro_batch_rows does not divide
             examples_per_step.
     """
-    require_card(recipe, inputs.size, device)
-    if device == "cpu" and recipe.compute_dtype == "float16":
+    require_card(recipe, inputs.size, card.device)
+    if card.device == "cpu" and recipe.compute_dtype == "float16":
         found = "compute_dtype=float16 on the CPU: small gradients would be lost."
         needed = "The trainer scales the loss on a GPU only."
         raise UserError("sft-float16-on-cpu", found, needed, "Set compute_dtype=float32 or bfloat16 here.")
@@ -269,10 +273,14 @@ def choose_execution(recipe: Sft, inputs: SftInputs, device: str, card_bytes: in
         found = f"execution.micro_batch_rows={requested} does not divide examples_per_step={count}."
         todo = f"Take one of {', '.join(str(d) for d in range(1, count + 1) if count % d == 0)}."
         raise UserError("sft-micro-batch-rows", found, todo)
-    longest = max(len(example.input_ids) for example in (*inputs.examples, *inputs.heldout))
-    how = choose(recipe, inputs.size, longest, device, card_bytes)
+    how = choose(recipe, inputs.size, longest(inputs), card)
     rows = max(divisor for divisor in range(1, how.micro_batch_rows + 1) if count % divisor == 0)
     return how.model_copy(update={"micro_batch_rows": rows})
+
+
+def longest(inputs: SftInputs) -> int:
+    """The tokens of the longest example, by which memory is planned."""
+    return max(len(example.input_ids) for example in (*inputs.examples, *inputs.heldout))
 
 
 def score(

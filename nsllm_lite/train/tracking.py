@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 from pydantic import TypeAdapter
 
 from nsllm_lite.artifact.json_files import cut_lines
@@ -26,6 +26,7 @@ from nsllm_lite.recipe.train import Train
 
 PROJECT = "nsllm-lite"  # W&B's own WANDB_PROJECT takes another
 DURATION = TypeAdapter(timedelta)  # reads what str(timedelta) writes: "0:32:48" or "9 days, 21:49:18"
+WAIT = timedelta(hours=2)
 PACKAGES = {"tensorboard": ("tensorboard", "tracking"), "wandb": ("wandb", "wandb")}  # tracker -> module, extra
 
 
@@ -42,7 +43,10 @@ def make_accelerator(recipe: Train, device: str) -> Accelerator:
             needed = f"It comes with pip install 'nsllm-lite[{extra}]' (from a clone: make setup EXTRAS=dev,{extra})."
             raise UserError("tracker-not-installed", found, needed, "Install it, or set report_to=[].")
     folders = ProjectConfiguration(project_dir=recipe.out, logging_dir=str(Path(recipe.out) / "tensorboard"))
-    return Accelerator(cpu=device == "cpu", log_with=recipe.report_to or None, project_config=folders)
+    # the others wait while the first process evaluates; NCCL gives up after 10 minutes unless told otherwise
+    patience = InitProcessGroupKwargs(timeout=WAIT)
+    options = {"log_with": recipe.report_to or None, "project_config": folders, "kwargs_handlers": [patience]}
+    return Accelerator(cpu=device == "cpu", **options)
 
 
 class Trackers:

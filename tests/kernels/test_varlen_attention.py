@@ -1,8 +1,18 @@
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
-from torch.nn.attention import varlen
+from torch.nn.attention import SDPBackend, varlen
 
-from nsllm_lite.kernels.varlen_attention import Layout, fused, varlen_attention, varlen_attention_reference
+import nsllm_lite.kernels.varlen_attention as varlen_attention_module
+from nsllm_lite.kernels.varlen_attention import (
+    Layout,
+    fused,
+    memory_efficient,
+    varlen_attention,
+    varlen_attention_reference,
+)
 
 BOUNDS = (0, 5, 6, 20)
 
@@ -62,3 +72,41 @@ def test_the_installed_version_is_one_we_know():
     known = set(inspect.signature(varlen.varlen_attn).parameters)
     assert {"cu_seq_q", "cu_seq_k", "max_q", "max_k"} <= known
     assert known & {"is_causal", "window_size"}
+
+
+def test_older_cards_take_the_memory_efficient_kernel_and_no_other(monkeypatch):
+    """Grouped heads are repeated for it: with `enable_gqa` torch would take its plain implementation there."""
+    (q, k, v), layout = inputs()
+    with pytest.raises(RuntimeError, match="kernel"):
+        memory_efficient(q, k, v, layout, 0.3, True)  # the CPU has no such kernel, and none is taken in its place
+    asked = []
+    monkeypatch.setattr(torch.nn.attention, "sdpa_kernel", lambda kernels: asked.append(kernels) or nullcontext())
+    plain, kernel = torch.nn.functional.scaled_dot_product_attention, []
+
+    def attention(*tensors, **options):
+        kernel.append(options["enable_gqa"])
+        return plain(*tensors, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    results = []
+    for function in (memory_efficient, varlen_attention_reference):
+        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+        out = function(*leaves, layout, 0.3, True)
+        out.square().sum().backward()
+        results.append([out, *(leaf.grad for leaf in leaves)])
+    assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(*results, strict=True))
+    assert asked == [[SDPBackend.EFFICIENT_ATTENTION]]
+    assert kernel == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "taken"),
+    [(torch.float16, (7, 5), "memory_efficient"), (torch.float16, (8, 0), "fused"), (torch.bfloat16, (9, 0), "fused"),
+     (torch.float32, (9, 0), "memory_efficient")],
+)  # fmt: skip
+def test_the_kernel_by_card_and_dtype(monkeypatch, dtype, capability, taken):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    for name in ("fused", "memory_efficient"):
+        monkeypatch.setattr(varlen_attention_module, name, lambda *tensors, name=name: name)
+    on_card = SimpleNamespace(is_cuda=True, dtype=dtype)
+    assert varlen_attention(on_card, on_card, on_card, None, 1.0, True) == taken

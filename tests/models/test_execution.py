@@ -1,6 +1,9 @@
 """What is predicted and chosen for a card. The predictions are arithmetic; the choice must respect them."""
 
 import re
+import shutil
+import subprocess
+import sysconfig
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +17,16 @@ from nsllm_lite.commands import plan, stories
 from nsllm_lite.commands.recipe_folder import choose_size
 from nsllm_lite.commands.stories import load_run
 from nsllm_lite.models import device, execution
-from nsllm_lite.models.device import find_device, known_speed, remember_speed, require_dtype
-from nsllm_lite.models.execution import CONTEXT_BYTES, USABLE_SHARE, candidates, memory, require_card
+from nsllm_lite.models.device import (
+    CONTEXT_BYTES,
+    Card,
+    find_device,
+    known_speed,
+    remember_speed,
+    require_dtype,
+    require_kernels,
+)
+from nsllm_lite.models.execution import USABLE_SHARE, candidates, memory, require_card
 from nsllm_lite.models.sizes import QWEN3, ModelSize, flops_per_token, read_size
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import Execution, Train
@@ -29,11 +40,13 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE, SIZE = load_whole(RECIPES / "qwen3/phase1.yaml", base="Qwen/Qwen3-8B-Base"), QWEN3["8b"][2]
 DORA = recipes.update(RECIPE, adapter={**RECIPE.adapter.model_dump(), "dora": True})
 ROW_TOKENS = 4096
+CARD = Card("cuda", 80 * GIB, "a card", 80 * GIB)
 
 
 def choose(gib: float = 141, device: str = "cuda", recipe: Train = RECIPE, **execution_) -> Execution:
     """For a card of `gib`, with these keys of the recipe's `execution`."""
-    return execution.choose(recipes.update(recipe, execution=execution_), SIZE, ROW_TOKENS, device, gib * GIB)
+    card = Card(device, int(gib * GIB), "a card", int(gib * GIB))
+    return execution.choose(recipes.update(recipe, execution=execution_), SIZE, ROW_TOKENS, card)
 
 
 def need_bytes(how: Execution, **changes) -> dict[str, int]:
@@ -85,7 +98,7 @@ def test_memory_is_what_the_architecture_asks_for():
 
 
 def test_every_way_to_cut_a_step_is_tried():
-    assert {way.execution.micro_batch_rows for way in candidates(RECIPE, SIZE, ROW_TOKENS)} == {1, 2, 4, 8, 16}
+    assert {way.execution.micro_batch_rows for way in candidates(RECIPE, SIZE, ROW_TOKENS, CARD)} == {1, 2, 4, 8, 16}
 
 
 def test_a_larger_card_recomputes_less():
@@ -96,9 +109,9 @@ def test_a_larger_card_recomputes_less():
 
 def test_weights_are_held_dequantised_where_there_is_room():
     assert [choose(gib).dequantised for gib in (24, 141)] == [False, True]
-    assert not any(way.execution.recompute_cheap for way in candidates(DORA, SIZE, ROW_TOKENS))
+    assert not any(way.execution.recompute_cheap for way in candidates(DORA, SIZE, ROW_TOKENS, CARD))
     fixed = recipes.update(RECIPE, execution={"recompute_cheap": False, "dequantised": False})
-    ways = [way.execution for way in candidates(fixed, SIZE, ROW_TOKENS)]
+    ways = [way.execution for way in candidates(fixed, SIZE, ROW_TOKENS, CARD)]
     assert not any(way.recompute_cheap or way.dequantised for way in ways)
 
 
@@ -134,7 +147,7 @@ def test_too_small_a_card_and_forced_choices():
 
 def test_cuda_where_there_is_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert find_device()[0] == "cpu"
+    assert find_device() == Card("cpu", None, "CPU")
     with raises("device-no-cuda", "execution.device=cuda"):
         find_device("cuda")
 
@@ -145,8 +158,12 @@ def test_a_large_model_trains_on_a_cpu_only_where_that_is_requested():
     require_card(recipes.update(RECIPE, execution={"device": "cpu"}), SIZE, "cpu")
 
 
-def fake_card(monkeypatch, name: str, gib: float, major: int = 8, minor: int = 0):
+def fake_card(monkeypatch, name: str, gib: float, major: int = 8, minor: int = 0, taken_gib: float = 0.8):
+    """On a machine that can build kernels; `taken_gib` of the card are in use, by this process's context or others."""
     monkeypatch.setattr(device, "_known_speeds", dict)
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(device, "why_kernels_cannot_be_built", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (int((gib - taken_gib) * GIB), int(gib * GIB)))
     card = SimpleNamespace(name=name, total_memory=int(gib * GIB), major=major, minor=minor)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
@@ -154,7 +171,7 @@ def fake_card(monkeypatch, name: str, gib: float, major: int = 8, minor: int = 0
 
 def test_a_card_without_bfloat16_trains_in_fp16(monkeypatch, tmp_path):
     fake_card(monkeypatch, "Tesla T4", 14.6, major=7, minor=5)
-    assert find_device()[0] == "cuda"
+    assert find_device().device == "cuda"
     with raises("device-no-bfloat16", "compute_dtype=float16"):
         require_dtype("bfloat16", "cuda")
     require_dtype("float16", "cuda")
@@ -168,6 +185,75 @@ def test_a_card_without_bfloat16_trains_in_fp16(monkeypatch, tmp_path):
     assert [here[name].compute_dtype for name in ("phase1", "phase2")] == ["float16"] * 2
     assert with_24_gib["phase1"].compute_dtype == "bfloat16"
     assert (here["corpus"].row_tokens, here["model1"].dtype) == (4096, None), "the other steps are as they were"
+
+
+def test_what_others_hold_of_the_card_is_not_planned_with(monkeypatch, tmp_path, capsys):
+    fake_card(monkeypatch, "NVIDIA GeForce RTX 4090", 23.6, taken_gib=0.8)
+    alone = find_device()
+    assert (alone.memory_bytes, alone.words) == (alone.total_bytes, "NVIDIA GeForce RTX 4090, 23.6 GiB")
+    fake_card(monkeypatch, "NVIDIA GeForce RTX 4090", 23.6, taken_gib=5.8)
+    card = find_device()
+    assert card.total_bytes - card.memory_bytes == pytest.approx(5 * GIB, abs=1)
+    assert card.words == "NVIDIA GeForce RTX 4090, 23.6 GiB (18.6 free, the rest is in use)"
+    beside, free = (execution.choose(RECIPE, SIZE, ROW_TOKENS, of) for of in (card, alone))
+    assert beside.recompute_layers > free.recompute_layers
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
+    monkeypatch.setattr(plan, "find_device", lambda asked: card)
+    run = load_run(RECIPES / "qwen3", corpus=str(tmp_path), out=str(tmp_path / "out"), size="8b")
+    figures = plan.plan(run, "")
+    assert (figures["card_bytes"], figures["free_card_bytes"]) == (card.total_bytes, card.memory_bytes)
+    left = (card.memory_bytes - sum(figures["memory_bytes"].values())) / GIB
+    assert f"; {left:.1f} GiB left of the card" in capsys.readouterr().out
+
+
+def test_every_process_plans_for_its_own_card(monkeypatch):
+    asked = []
+    fake_card(monkeypatch, "NVIDIA L4", 22)
+    properties = torch.cuda.get_device_properties
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: asked.append(index) or properties(index))
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    find_device()
+    assert asked == [3]
+
+
+@pytest.mark.parametrize("gone", ["liger_kernel", "triton", "compiler", "CC", "header"])
+def test_kernels_that_cannot_run_are_told_before_anything_is_fetched(monkeypatch, tmp_path, capsys, gone):
+    why = device.why_kernels_cannot_be_built
+    fake_card(monkeypatch, "NVIDIA L4", 22)
+    monkeypatch.setattr(device, "why_kernels_cannot_be_built", why)
+    monkeypatch.setenv("CC", "/nowhere/cc") if gone == "CC" else monkeypatch.delenv("CC", raising=False)
+    there = {"gcc": None, "clang": None if gone == "compiler" else "/usr/bin/clang", "/nowhere/cc": None}
+    monkeypatch.setattr(device.shutil, "which", lambda name: there.get(name, name))
+    include = tmp_path / "include"
+    include.mkdir()
+    if gone != "header":
+        (include / "Python.h").touch()
+    monkeypatch.setattr(device.sysconfig, "get_paths", lambda scheme: {"include": str(include)})
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None if name == gone else name)
+    monkeypatch.setattr(plan, "_size_and_download", lambda run: pytest.fail("asked for the model first"))
+    monkeypatch.chdir(RECIPES.parent)
+    packages = gone in ("liger_kernel", "triton")
+    for verb in ("plan", "phase1"):
+        assert cli.main([verb, "--corpus", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
+        told = capsys.readouterr().err
+        assert ("[kernels-not-installed]" if packages else "[kernels-cannot-be-built]") in told
+        words = {"compiler": "gcc or clang", "CC": "'/nowhere/cc'", "header": str(include / "Python.h")}
+        assert words.get(gone, gone.replace("_", "-")) in told
+    require_kernels("cpu")
+
+
+def test_this_machine_can_build_kernels_or_says_what_is_missing(tmp_path):
+    """The check agrees with what a compiler does with a file as Triton's launcher."""
+    source = tmp_path / "launcher.c"
+    source.write_text("#include <Python.h>\nint main(void) { return 0; }\n")
+    compiler = shutil.which("gcc") or shutil.which("clang") or "gcc"
+    include = sysconfig.get_paths()["include"]
+    try:
+        built = subprocess.run([compiler, "-c", source, f"-I{include}", "-o", tmp_path / "x.o"], capture_output=True)
+        can = built.returncode == 0
+    except FileNotFoundError:
+        can = False
+    assert (device.why_kernels_cannot_be_built() is None) == can
 
 
 def test_an_old_card_is_refused(monkeypatch):
@@ -273,7 +359,7 @@ def test_a_run_on_a_card_tells_how_well_it_was_predicted(monkeypatch, tmp_path):
     in_torch = sum(need_bytes(how).values()) - CONTEXT_BYTES
     monkeypatch.setattr(outputs, "peak_memory_bytes", lambda device: in_torch / 1.25)
     inputs = SimpleNamespace(size=SIZE, rows=SimpleNamespace(totals=SimpleNamespace(row_tokens=ROW_TOKENS)))
-    measured = outputs.measure(RECIPE, inputs, how, "a card", 2_000_000, 100.0, 2)
+    measured = outputs.measure(RECIPE, inputs, how, CARD, 2_000_000, 100.0, 2)
     assert measured["memory_error"] == pytest.approx(0.25)
     assert measured["predicted_memory_gib"] == pytest.approx(in_torch / GIB, abs=0.01)
     assert known_speed("a card")["flops"] == flops_per_token(SIZE) * 10_000

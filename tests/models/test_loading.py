@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
@@ -17,7 +18,7 @@ from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM, collate
 from nsllm_lite.models.hub import resolve_model
-from nsllm_lite.models.loading import recompute_layers
+from nsllm_lite.models.loading import load_base, recompute_layers
 from nsllm_lite.models.lora import load_adapter
 from tests.models.make import add_lora, load_plain
 from tests.raising import raises
@@ -174,6 +175,25 @@ def test_models_that_cannot_be_used(pico, tmp_path):
         add_lora(load_plain(pico / "base"), ["q_porj"])
     with raises("model-adapter-missing", tmp_path):
         load_adapter(load_plain(pico / "base"), tmp_path)
+
+
+@pytest.mark.parametrize(("device", "place"), [("cuda", 3), ("cpu", "cpu")])
+def test_every_process_loads_onto_its_own_card(pico, monkeypatch, device, place):
+    """transformers loads bf16 weights in threads, whose current card is the first: the index must be stated."""
+
+    class LoadedError(Exception):
+        pass
+
+    def load(*args, device_map, **options):
+        assert device_map == {"": place}
+        raise LoadedError
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
+    with pytest.raises(LoadedError):
+        load_base(
+            pico / "base", quantisation="none", double_quantisation=False, compute_dtype="bfloat16", device=device
+        )
 
 
 def test_a_model_that_is_not_all_there(pico, tmp_path):

@@ -173,3 +173,12 @@ def test_a_log_without_a_curve_is_refused_before_the_run(pico_recipe, tmp_path, 
     assert not (tmp_path / "out").exists()
     with raises("overlay-no-curve", tmp_path / "absent.jsonl", "FileNotFoundError"):
         read_curve(tmp_path / "absent.jsonl")
+
+
+def test_the_others_wait_longer_than_nccl_would(monkeypatch, pico_recipe):
+    """While the first process evaluates; NCCL's own limit is ten minutes, a slow card's evaluation takes as long."""
+    asked = {}
+    monkeypatch.setattr(tracking, "Accelerator", lambda **options: asked.update(options))
+    tracking.make_accelerator(pico_recipe(), "cuda")
+    (patience,) = asked["kwargs_handlers"]
+    assert patience.to_kwargs() == {"timeout": timedelta(hours=2)}
