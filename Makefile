@@ -124,12 +124,13 @@ doctor: setup  ## does this machine train and merge right? checks on a tiny mode
 test: setup  ## the tests: CPU, no network; under 3 minutes on 2 cores
 	@PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -n auto --maxprocesses 4
 
-test-kernels: setup  ## Liger's Triton kernels without a GPU, in Triton's interpreter (fetches triton, 200 MB)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/kernels \
-	  triton==3.7.1 liger-kernel==0.8.5
+$(VENV)/kernels: setup
+	@$(PIP) install --no-deps --upgrade --target $@ triton==3.7.1 liger-kernel==0.8.5
+
+test-kernels: $(VENV)/kernels  ## Liger's Triton kernels without a GPU, in Triton's interpreter (fetches triton, 200 MB)
 	@TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/kernels $(VENV)/bin/python -m pytest tests/kernels
 
-test-slow: setup  ## kills, full disks, fuzzing, half an hour of soak, seeds: about an hour
+test-slow: $(VENV)/kernels  ## kills, full disks, fuzzing, soak, seeds, kernels compiled for all cards: about an hour
 	@$(VENV)/bin/python -m pytest -m "slow or timed or processes" -n 2
 
 test-notebooks: setup  ## the four notebooks from top to bottom, with few steps
