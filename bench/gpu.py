@@ -1,5 +1,6 @@
 """The training step on a GPU: speed, memory and gradients, beside what is predicted and beside TRL and Unsloth.
 
+    python bench/gpu.py --short                                does all of it work here, and how fast? see gpu_short.py
     python bench/gpu.py --json OUT.json                        all sections, as far as nine minutes go (--minutes)
     python bench/gpu.py --only step caps --base FOLDER         some; the base stays in FOLDER for the next time
     python bench/gpu.py --wheels FOLDER --only peers           packages from wheels, where there is no network
@@ -46,11 +47,12 @@ if __name__ == "__main__" and "--wheels" in sys.argv:  # start again, before any
 
 import argparse
 import gc
-import importlib.metadata
 import importlib.util
 import inspect
 import json
+import math
 import re
+import signal
 import statistics
 import time
 import traceback
@@ -71,6 +73,7 @@ from torch.profiler import profile
 
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import write_json
+from nsllm_lite.artifact.step import versions_of
 from nsllm_lite.commands.plan import PEAK_TFLOPS
 from nsllm_lite.commands.stories import load_run
 from nsllm_lite.corpus import sources
@@ -100,7 +103,7 @@ PICO = ModelSize(layers=2, hidden=128, intermediate=256, query=128, key_value=64
 HEAD_TOKENS, HEAD_CHUNKS = (4096, 8192, 16384, 32768), (512, 1024, 2048, 4096, 8192)
 SMALLEST_COSINE, FURTHEST_END = 0.999, 0.02
 COLUMNS = {"section": "", "what": "", "tokens_per_s": ",.0f", "ms_per_step": ",.0f", "mfu": ".1%", "of_ceiling": ".1%"}
-COLUMNS |= {"peak_gib": ".2f", "predicted_gib": ".2f", "note": ""}
+COLUMNS |= {"peak_gib": ".2f", "predicted_gib": ".2f", "took_s": ".0f", "note": ""}
 
 
 @dataclass(frozen=True)
@@ -196,22 +199,37 @@ class Report:
         self.bench, self.found = bench, {"about": about(bench), "entries": []}
         self.peak_flops = 1e12 * next((tflops for word, tflops in PEAK_TFLOPS.items() if word in bench.card.name), 0)
         self.matmul_flops = 0.0
+        signal.signal(signal.SIGALRM, self.stop)
 
-    def add(self, section: str, what: str, find: Callable[[], dict]) -> None:
-        """Adds what `find` finds, while there is time; where it fails the others are measured all the same."""
+    def stop(self, *_: object) -> None:
+        raise TimeoutError("not done in its time")
+
+    def add(self, section: str, what: str, find: Callable[[], dict], limit_s: float = 0) -> None:
+        """Adds what `find` finds, while there is time; where it fails the others are measured all the same.
+
+        With `limit_s` it is begun only if so long is left, and stopped then (at `until`); either is a failure.
+        """
         release()
+        started = time.monotonic()
+        left_s, self.until = self.bench.deadline - started, started + (limit_s or math.inf)
         figures = {"note": "left out: no time"}
-        if time.monotonic() < self.bench.deadline:
+        if limit_s:
+            figures = {"note": f"left out: may take {limit_s:.0f} s, {left_s:.0f} are left", "failed": True}
+        if left_s > limit_s:
             try:
+                signal.setitimer(signal.ITIMER_REAL, limit_s)  # 0: never
                 figures = find()
             except Exception as error:  # noqa: BLE001
                 traceback.print_exc()
                 figures = {"note": f"{type(error).__name__}: {error}".splitlines()[0][:200], "failed": True}
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        figures["took_s"] = time.monotonic() - started
         self.matmul_flops = figures.get("matmul_flops", self.matmul_flops)
         if "tokens_per_s" in figures:
             flops = flops_per_token(self.bench.size) * figures["tokens_per_s"]
             figures["mfu"] = flops / self.peak_flops if self.peak_flops else None
-            figures["of_ceiling"] = flops / self.matmul_flops
+            figures["of_ceiling"] = flops / self.matmul_flops if self.matmul_flops else None
         self.found["entries"].append({"section": section, "what": what, **figures})
         print(table_row(self.found["entries"][-1]), flush=True)
         if self.bench.options.json:
@@ -227,21 +245,10 @@ class Report:
 
 
 def about(bench: Bench) -> dict:
-    versions, query = {}, ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "absent"
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     driver = bench.card.total_bytes and subprocess.run(query, capture_output=True, text=True).stdout.strip()
-    date = datetime.now().astimezone().isoformat(timespec="seconds")
-    return {
-        "date": date,
-        "card": bench.card.name,
-        "card_bytes": bench.card.total_bytes,
-        "driver": driver,
-        "versions": versions,
-    }
+    found = {"date": datetime.now().astimezone().isoformat(timespec="seconds"), "driver": driver}
+    return found | {"card": bench.card.name, "card_bytes": bench.card.total_bytes, "versions": versions_of(PACKAGES)}
 
 
 def table_row(entry: dict) -> str:
@@ -250,8 +257,9 @@ def table_row(entry: dict) -> str:
     return f"| {' | '.join(shown)} |"
 
 
-def seconds_of(operation: Callable[[], object], count: int, device: str) -> list[float]:
-    """Of each of `count` calls, after a first in which kernels are compiled and an optimizer makes its state."""
+def seconds_of(operation: Callable[[], object], count: int, device: str, until: float = math.inf) -> list[float]:
+    """Of each of `count` calls, after a first in which kernels are compiled and an optimizer makes its state; at
+    `until` (by time.monotonic) no further one is begun."""
     seconds = []
     for _ in range(count + 1):
         started = time.perf_counter()
@@ -261,6 +269,8 @@ def seconds_of(operation: Callable[[], object], count: int, device: str) -> list
             if not seconds:
                 torch.cuda.reset_peak_memory_stats()
         seconds.append(time.perf_counter() - started)
+        if len(seconds) > 1 and time.monotonic() > until:
+            break
     return seconds[1:]
 
 
@@ -293,7 +303,9 @@ def make_base(bench: Bench) -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     with torch.device(bench.device):
-        AutoModelForCausalLM.from_config(config, dtype=dtype_of(bench)).save_pretrained(bench.base)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype_of(bench))
+    model.save_pretrained(bench.base, max_shard_size="4GB")  # files are read side by side
+    del model
     words = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<0>", "pad_token": "<1>"}
     write_json(bench.base / "tokenizer_config.json", words)
     vocab = {f"<{n}>": n for n in range(256)}
@@ -333,13 +345,15 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         return float(loss), float(norm)
 
-    def time(self, doc_tokens: int) -> dict:
+    def time(self, doc_tokens: int, until: float = math.inf) -> dict:
         """Speed and memory, measured and predicted."""
-        rows = self.bench.rows(doc_tokens)
-        seconds = seconds_of(lambda: self.train(rows), self.bench.options.steps, self.bench.device)
-        need = memory(self.bench.recipe, self.bench.size, self.bench.row_tokens, self.how)
-        found = {"predicted_gib": (sum(need.values()) - need["CUDA context"]) / GIB, "note": words_of(self.how)}
-        found |= {"doc_tokens": doc_tokens, "execution": self.how.model_dump()}
+        rows, steps, losses = self.bench.rows(doc_tokens), self.bench.options.steps, []
+        seconds = seconds_of(lambda: losses.append(self.train(rows)[0]), steps, self.bench.device, until)
+        need = memory(self.bench.recipe, self.bench.size, self.bench.row_tokens, self.how, self.bench.card)
+        found = {"predicted_gib": (sum(need.values()) - need["CUDA context"]) / GIB, "losses": losses}
+        found |= {"doc_tokens": doc_tokens, "execution": self.how.model_dump(), "failed": not np.isfinite(losses).all()}
+        learned = f"{len(seconds)} of {steps} steps, loss {losses[0]:.3f} -> {losses[-1]:.3f}"
+        found["note"] = f"{learned}; {words_of(self.how)}"
         return found | speed_and_peak(rows, seconds, self.bench.device)
 
 
@@ -405,11 +419,8 @@ def measurements(bench: Bench, small: Bench, report: Report) -> Iterator[tuple[s
     kinds["NF4, all recomputed"] = {"recompute_layers": bench.size.layers, "dequantised": False}
     kinds["NF4, norms and SwiGLU recomputed"] = {"recompute_layers": 0, "recompute_cheap": True, "dequantised": False}
     kinds["NF4, nothing recomputed"] = {"recompute_layers": 0, "recompute_cheap": False, "dequantised": False}
-    kinds["dequantised, norms and SwiGLU recomputed"] = {
-        "recompute_layers": 0,
-        "recompute_cheap": True,
-        "dequantised": True,
-    }
+    cheap = kinds["NF4, norms and SwiGLU recomputed"]
+    kinds["dequantised, norms and SwiGLU recomputed"] = cheap | {"dequantised": True}
     for name, asked in kinds.items():
         loaded: list[Step] = []  # once for all that is measured of it
         for parts in (4, 16, 1) if name == "chosen" else (4,):
@@ -435,13 +446,14 @@ def measurements(bench: Bench, small: Bench, report: Report) -> Iterator[tuple[s
         for peer in ("trl", "unsloth") if steps > 1 else ():
             yield "agreement", f"{peer}, {dtype}", partial(run.compare, partial(run.peer, peer))
 
-    for cap_gib, card_gib in CAPS:
+    for cap_gib, card_gib in CAPS if bench.device == "cuda" else ():
         what = f"card of {card_gib:g} GiB, torch held to {cap_gib:g}"
         yield "caps", what, lambda gib=(cap_gib, card_gib): report.beside_chosen(time_under_cap(bench, *gib))
 
     for peer, checkpointing in (("trl", True), ("unsloth", True), ("trl", False), ("unsloth", False)):
         what = f"{peer}, {'checkpointing' if checkpointing else 'nothing recomputed'}"
-        yield "peers", what, lambda how=(peer, checkpointing): report.beside_chosen(time_peer(bench, *how))
+        how = (peer, checkpointing, bench.options.steps)
+        yield "peers", what, lambda how=how: report.beside_chosen(time_peer(bench, *how))
 
 
 def find_ceilings(bench: Bench) -> dict:
@@ -455,7 +467,7 @@ def find_ceilings(bench: Bench) -> dict:
     return {"matmul_flops": flops, "copy_bytes_per_s": speed, "note": f"{note} read and written"}
 
 
-def time_step(bench: Bench, asked: dict, loaded: list[Step], doc_tokens: int) -> dict:
+def time_step(bench: Bench, asked: dict, loaded: list[Step], doc_tokens: int, until: float = math.inf) -> dict:
     """By the fastest execution that fits of those that are as `asked`."""
     try:
         how = bench.choose(**asked)
@@ -464,7 +476,7 @@ def time_step(bench: Bench, asked: dict, loaded: list[Step], doc_tokens: int) ->
     if asked and how == bench.choose():
         return {"note": "is the chosen"}
     loaded += [] if loaded else [Step(bench, how)]
-    return loaded[0].time(doc_tokens)
+    return loaded[0].time(doc_tokens, until)
 
 
 def time_compiled(bench: Bench) -> dict:
@@ -552,7 +564,7 @@ def profile_step(bench: Bench, loaded: list[Step]) -> dict:
     else:
         times = [(e.self_cpu_time_total / 1000, e.count, e.key) for e in events]
     total, kernels = sum(ms for ms, _, _ in times), sorted(times, reverse=True)[:25]
-    for ms, calls, name in kernels:
+    for ms, calls, name in kernels[:10]:
         print(f"{ms:10,.2f} ms {ms / total:6.1%} {calls:7,} calls  {name[:120]}")
     names = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::item", "aten::nonzero")
     waits = {name: sum(event.count for event in events if event.key == name) for name in names}
@@ -562,12 +574,11 @@ def profile_step(bench: Bench, loaded: list[Step]) -> dict:
     return {"note": note, "kernels": kernels, "kernels_ms": total, "waits": waits, "micro_batches": num}
 
 
-def time_under_cap(bench: Bench, cap_gib: float, card_gib: float) -> dict:
-    if bench.device == "cpu":
-        return {"note": "left out: nothing holds a CPU to a cap"}
+def time_under_cap(bench: Bench, cap_gib: float, card_gib: float, until: float | None = None) -> dict:
+    """Beside the same uncapped, unless there is an end."""
     how = bench.choose(bench.card._replace(memory_bytes=int(card_gib * GIB))).model_dump()
-    found = run_fresh(bench, {"function": "step_under_cap", "how": how, "cap_gib": cap_gib})
-    if "tokens_per_s" in found:
+    found = run_fresh(bench, {"function": "step_under_cap", "how": how, "cap_gib": cap_gib, "until": until}, until)
+    if "uncapped" in found:
         found["of_uncapped"] = found["tokens_per_s"] / found["uncapped"]["tokens_per_s"]
         words = f"{found['of_uncapped']:.2f} x the same uncapped, {found['alloc_retries']} allocations retried"
         found["note"] = f"{words}; {found['note']}"
@@ -575,8 +586,11 @@ def time_under_cap(bench: Bench, cap_gib: float, card_gib: float) -> dict:
 
 
 def step_under_cap(bench: Bench, job: dict) -> dict:
-    torch.cuda.set_per_process_memory_fraction(job["cap_gib"] * GIB / bench.card.total_bytes)
+    if bench.device == "cuda":  # nothing holds a CPU to a cap
+        torch.cuda.set_per_process_memory_fraction(job["cap_gib"] * GIB / bench.card.total_bytes)
     step = Step(bench, Execution(**job["how"]))
+    if job["until"]:
+        return step.time(bench.row_tokens // 4, job["until"] - 20)
     found = step.time(bench.row_tokens // 4)
     torch.cuda.set_per_process_memory_fraction(1.0)
     return found | {"uncapped": step.time(bench.row_tokens // 4)}
@@ -655,9 +669,9 @@ def start_equal(model: nn.Module, folder: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- peers
 
 
-def time_peer(bench: Bench, peer: str, checkpointing: bool) -> dict:
-    job = {"peer": peer, "checkpointing": checkpointing, "optim": "adamw_8bit", "steps": bench.options.steps + 1}
-    return run_fresh(bench, {"function": "train_peer", "doc_tokens": bench.row_tokens // 4, **job})
+def time_peer(bench: Bench, peer: str, checkpointing: bool, steps: int, until: float | None = None) -> dict:
+    job = {"peer": peer, "checkpointing": checkpointing, "optim": "adamw_8bit", "steps": steps + 1}
+    return run_fresh(bench, {"function": "train_peer", "doc_tokens": bench.row_tokens // 4, **job}, until)
 
 
 def train_peer(bench: Bench, job: dict) -> dict:
@@ -720,29 +734,34 @@ def unsloth_model(bench: Bench, checkpointing: bool) -> nn.Module:
     return FastLanguageModel.get_peft_model(model, **lora_settings(bench), random_state=0, **keep)
 
 
-def run_fresh(bench: Bench, job: dict) -> dict:
-    """What the function that `job` names gives in a process of its own, or {"note": the first line of its error}."""
+def run_fresh(bench: Bench, job: dict, until: float | None = None) -> dict:
+    """What the function that `job` names gives in a process of its own, or {"note": the first line of its error}.
+
+    It is killed at `until`, by default at the end of the bench.
+    """
     options, site = bench.options, Path(os.environ.get("BENCH_SITES", "/nowhere"), job.get("peer", "none"))
     words = ["--device", bench.device, "--base", str(options.base), "--steps", str(options.steps)]
     words += [*["--tiny"] * options.tiny, *(["--rows", str(options.rows)] if options.rows else [])]
     words += ["--job", json.dumps(job)]
     paths = f"{site}{os.pathsep}" * site.is_dir() + os.environ.get("PYTHONPATH", "")
-    limit = max(30.0, bench.deadline - time.monotonic())
+    limit = max(1.0, until - time.monotonic()) if until else max(30.0, bench.deadline - time.monotonic())
     how = {"env": os.environ | {"PYTHONPATH": paths}, "capture_output": True, "text": True, "timeout": limit}
     try:
         done = subprocess.run([sys.executable, __file__, *words], **how)
     except subprocess.TimeoutExpired:
-        return {"note": f"not done in {limit:.0f} s"}
+        return {"note": f"not done in {limit:.0f} s", "failed": True}
     if done.returncode == 0:
         return json.loads([line for line in done.stdout.splitlines() if line.startswith('{"')][-1])
     print(done.stderr[-3000:], file=sys.stderr, flush=True)
     after = done.stderr.rpartition("Traceback (most recent call last):")[2].splitlines()
-    return {"note": next((line for line in after if line[:1].strip()), f"exit {done.returncode}")[:200]}
+    note = next((line for line in after if line[:1].strip()), f"exit {done.returncode}")
+    return {"note": note[:200], "failed": True}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where all figures go")
+    parser.add_argument("--short", action="store_true", help="all of it once, in nine minutes; JSON in gpu.json")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--wheels", type=Path, help="a folder of wheels, installed for this run only")
     parser.add_argument("--base", type=Path, help="where the models are made and kept (default: a temporary folder)")
@@ -754,10 +773,15 @@ def main() -> int:
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from bench import gpu_short
+
     if options.job:
-        function = {"step_under_cap": step_under_cap, "train_peer": train_peer}[options.job["function"]]
+        jobs = {"step_under_cap": step_under_cap, "train_peer": train_peer} | gpu_short.JOBS
+        function = jobs[options.job["function"]]
         print(json.dumps(function(make_bench(options, small="folder" in options.job), options.job)))
         return 0
+    if options.short:
+        gpu_short.settle(options)
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", f"{folder}/unsloth")  # else in the current folder
         options.scratch = Path(folder)
@@ -765,7 +789,9 @@ def main() -> int:
         bench, small = make_bench(options), make_bench(options, small=True)
         report = Report(bench)
         print(json.dumps(report.found["about"]))
-        for section, what, find in measurements(bench, small, report):
+        if options.short:
+            gpu_short.run(bench, report)
+        for section, what, find in () if options.short else measurements(bench, small, report):
             if section == "ceilings" or section in options.only:
                 if section != "ceilings":
                     make_base(small if section == "agreement" else bench)
@@ -776,4 +802,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from bench import gpu  # under the name by which gpu_short.py knows it
+
+    sys.exit(gpu.main())

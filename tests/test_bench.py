@@ -4,13 +4,14 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from bench import gpu
+from bench import gpu, gpu_short
 from nsllm_lite.formats.rows import RowTotals, write_rows
 from tests.conftest import text_like_row
 
@@ -39,6 +40,48 @@ def test_the_gpu_bench_on_the_cpu(tmp_path):
     assert all(entry["cosine"] > 0.9999 and 0 < entry["of_step"] < 1 for entry in heads)
 
 
+@pytest.mark.slow
+def test_the_short_gpu_bench_on_the_cpu(tmp_path):
+    """From end to end: what differs on a card is the size of the model and what only a card can compute."""
+    script, out = Path(gpu.__file__), tmp_path / "gpu.json"
+    words = ["--short", "--device", "cpu", "--json", out]
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    entries = json.loads(out.read_text())["entries"]
+    parts = ["base", "checks", "checks", "checks", "ceilings", "step", "profile", "caps", "peers"]
+    assert [entry["section"] for entry in entries] == parts
+    doctor, tests, merged = (entry["note"] for entry in entries[1:4])
+    assert (doctor.endswith(" pass"), tests.endswith(" skipped"), merged) == (True, True, "2 passed, 2 skipped")
+    step, capped, peer = (next(entry for entry in entries if entry["section"] == part) for part in ("step", "caps", "peers"))
+    assert "4 of 4 steps" in step["note"]
+    assert "4 of 4 steps" in capped["note"]
+    assert all(each["tokens_per_s"] > 0 and each["of_ceiling"] > 0 for each in (step, capped, peer))
+    assert len(next(entry for entry in entries if entry["section"] == "profile")["kernels"]) >= 10
+
+
+def test_the_short_gpu_bench_runs_every_test_for_a_card():
+    files = {str(path.relative_to(gpu_short.TESTS)) for path in gpu_short.TESTS.glob("**/test_*.py")}
+    marked = {name for name in files if "mark.gpu" in (gpu_short.TESTS / name).read_text()} - {Path(__file__).name}
+    assert marked == {job["files"] for job in gpu_short.CHECKS.values() if "files" in job}
+
+
+def test_a_part_that_takes_too_long_is_stopped_and_one_that_would_is_left_out(make):
+    report = gpu.Report(make())
+    report.add("step", "slow", lambda: time.sleep(5), 0.2)
+    report.add("caps", "late", dict, 61)
+    report.add("peers", "in time", dict, 9)
+    notes = [(entry.get("note"), entry.get("failed")) for entry in report.found["entries"]]
+    assert notes[0] == ("TimeoutError: not done in its time", True)
+    assert notes[1] == ("left out: may take 61 s, 60 are left", True)
+    assert notes[2] == (None, None)
+
+
+@pytest.mark.processes
+def test_what_runs_in_a_process_of_its_own_is_killed_at_its_end(make):
+    found = gpu.run_fresh(make(), {"function": "run_doctor"}, time.monotonic() + 1)
+    assert found == {"note": "not done in 1 s", "failed": True}
+
+
 @pytest.fixture
 def make(tmp_path):
     """A function from a rows folder to the small bench."""
@@ -48,7 +91,8 @@ def make(tmp_path):
     bytes_as_numbers.save(str(base / "tokenizer.json"))
 
     def make(rows=None, tiny=True):
-        options = argparse.Namespace(base=tmp_path / "base", rows=rows, device="cpu", tiny=tiny, minutes=1)
+        options = argparse.Namespace(base=tmp_path / "base", rows=rows, device="cpu", tiny=tiny, minutes=1, steps=1)
+        options.json = None
         return gpu.make_bench(options, small=True)
 
     return make
