@@ -3,7 +3,7 @@
 Doctor, `pytest -m gpu` and a merge beside the weights that training held run side by side while the base is made; then,
 alone on the card: the ceilings, 20 steps as chosen, their largest kernels, 20 steps as for a card of 24 GB and held to
 that, and TRL. What takes longer than its part may is stopped, what would end too late is left out, and either is said
-and makes the exit status 1. Without a card the script tries itself out on a pico model.
+and makes the exit status 1 (fewer steps are only said). Without a card the script tries itself out on a pico model.
 """
 
 import argparse
