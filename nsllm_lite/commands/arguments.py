@@ -42,10 +42,7 @@ PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON"
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="nsllm-lite",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="nsllm-lite", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"nsllm-lite {__version__}")
     added = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -115,10 +112,9 @@ def _add_options(verb: argparse.ArgumentParser, recipe: type[Strict]) -> None:
     """An option for each field of a recipe that is declared as one; pydantic converts its word."""
     for key, field in options_of(recipe):
         about, words = field.json_schema_extra, field.description
-        choices = [
-            get_args(one) for one in (field.annotation, *get_args(field.annotation)) if get_origin(one) is Literal
-        ]
-        how: dict[str, Any] = {"metavar": about["metavar"], "choices": choices[0] if choices else None}
+        kinds = (field.annotation, *get_args(field.annotation))
+        choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), None)
+        how: dict[str, Any] = {"metavar": about["metavar"], "choices": choices}
         if field.annotation is bool:
             how = {"action": "store_true", "default": None}
         elif (default := field.default if about["typed"] is None else about["typed"]) not in (None, PydanticUndefined):

@@ -127,10 +127,9 @@ def load_run(
     if size and is_chosen:
         require_reference(values["phase1"].get("model"), size, files["phase1"])
     at = Layout(str(Path(out)) if out else root_of(folder, values["corpus"], corpus, size))
-    begins_with = model or (at.base if has_base else values["phase1"].get("model"))
     run: Run = {}
     unread: dict[str, list[str]] = {}
-    for step in planned_steps(at, begins_with):
+    for step in planned_steps(at, model or (at.base if has_base else values["phase1"].get("model"))):
         if step.recipe not in files or (step.step in TUNED and not tuned):
             continue
         changes = dict(step.changes)
@@ -228,11 +227,8 @@ def plan_run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def steps_to_run(args: argparse.Namespace) -> list[Recipe]:
-    """The recipes of a story, in order, with the plan printed where a whole one begins.
-
-    Raises:
-        UserError: what it starts from is not there, or it has no step of the kind that --only names.
-    """
+    """The recipes of a story, in order, with the plan printed where a whole one begins. Raises UserError where what it
+    starts from is not there, or it has no step of the kind that --only names."""
     run, why = open_run(args)
     if args.verb == "phase2":
         require_made(run["phase2"].model, "phase 1's", "phase1")

@@ -30,8 +30,7 @@ def read_kind(kind: str, path: Path, words: list[str], run: str | None = None) -
     """The values of a recipe file of this kind; the paths that it does not state from the `run` in that folder."""
     values = recipes.read(located(path), words)
     if isinstance(found := values.get("kind"), str) and found in KINDS and found != kind:
-        todo = f"Run `nsllm-lite {found}`."
-        raise UserError("recipe-of-other-kind", f"{path} is a recipe of kind {found}.", todo)
+        raise UserError("recipe-of-other-kind", f"{path} is a recipe of kind {found}.", f"Run `nsllm-lite {found}`.")
     if not run:
         return values
     at = Layout(run.rstrip("/"))
@@ -52,10 +51,9 @@ def merge_recipe(args: argparse.Namespace) -> Recipe:
     if args.adapter:
         pairs = [parse_adapter(word) for word in args.adapter]
         given["adapter"] = pairs[0]["path"] if len(pairs) == 1 and pairs[0]["weight"] == 1 else pairs
-    if args.recipe:
-        values = read_kind("merge", args.recipe, args.overrides, args.run)
-        return with_options(args, Merge, values, given, str(args.recipe))
-    return with_options(args, Merge, None, given, "nsllm-lite merge: --base, --adapter and --out")
+    values = read_kind("merge", args.recipe, args.overrides, args.run) if args.recipe else None
+    where = str(args.recipe or "nsllm-lite merge: --base, --adapter and --out")
+    return with_options(args, Merge, values, given, where)
 
 
 def with_options(

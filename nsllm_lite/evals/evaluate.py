@@ -31,8 +31,7 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval, EvalExecution, EvaluatedModel
 from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks import scores
-from nsllm_lite.tasks.items import Item
-from nsllm_lite.tasks.prompt import plain_prompt
+from nsllm_lite.tasks.items import Item, plain_prompt
 from nsllm_lite.tasks.sets import load_sets
 from nsllm_lite.tasks.task import Task, TaskSet
 from nsllm_lite.terminal import progress

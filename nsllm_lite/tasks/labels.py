@@ -33,11 +33,7 @@ class LabelTask(Task):
         }
 
     def labels_of(self, items: Sequence[Item]) -> tuple[str, ...]:
-        """Every output that the items have, in order of the alphabet.
-
-        Raises:
-            UserError: there is but one, or more than MAX_LABELS.
-        """
+        """Every output that the items have, in order. Raises UserError if there is but one, or over MAX_LABELS."""
         labels = tuple(sorted({item.answer for item in items}))
         if not 1 < len(labels) <= MAX_LABELS:
             found = f"{len(labels)} different outputs for the task {self.name!r}, as in {labels[0]!r}."

@@ -65,8 +65,7 @@ def macro_f1(results: Results, num_labels: int) -> float:
 def numbered(gold: Sequence[str], given: Sequence[str | None], labels: Sequence[str]) -> Results:
     """Labels as numbers, in the order of `labels`."""
     place = {label: number for number, label in enumerate(labels)}
-    numbers = [np.array([place.get(label, -1) for label in row], dtype=np.int64) for row in (gold, given)]
-    return Results(*numbers)
+    return Results(*(np.array([place.get(label, -1) for label in row], dtype=np.int64) for row in (gold, given)))
 
 
 def estimate(results: Results, metric: Metric, seed: int) -> Estimate:
@@ -78,11 +77,7 @@ def estimate(results: Results, metric: Metric, seed: int) -> Estimate:
 
 
 def compare(one: Results, other: Results, metric: Metric, seed: int) -> Difference:
-    """By how much `other` scores above `one` on the same items.
-
-    Raises:
-        UserError: their items differ.
-    """
+    """By how much `other` scores above `one` on the same items. Raises UserError where their items differ."""
     if len(one.given) != len(other.given) or (one.gold is not None and not np.array_equal(one.gold, other.gold)):
         found = "The two models were scored on different items."
         needed = "Only scores on the same items can be compared."

@@ -22,7 +22,7 @@ from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import causal
 from nsllm_lite.models.causal import Batch
 from nsllm_lite.safety import render_chat
-from nsllm_lite.tasks.prompt import plain_prompt
+from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.terminal import as_text
 
 if TYPE_CHECKING:
