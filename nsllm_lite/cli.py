@@ -167,9 +167,8 @@ def disk_full(writing: str, error: Exception) -> RunError:
 def require_alone(verb: str) -> None:
     """Raises UserError where `accelerate launch` or torchrun started several processes of what one does."""
     if verb != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        found = (
-            f"{verb} was started in several processes; only training is (accelerate launch -m nsllm_lite.cli train)."
-        )
+        found = f"{verb} was started in several processes; only training is "
+        found += "(accelerate launch -m nsllm_lite.cli train)."
         raise UserError("verb-not-distributed", found, "Run this verb once, without a launcher.")
 
 

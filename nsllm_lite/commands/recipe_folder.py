@@ -21,10 +21,7 @@ def sized(folder: Path) -> tuple[Path, str | None]:
 
 def pick_size(asked: Path, size: str | None = None, model: str | None = None) -> tuple[Path, str | None]:
     """Recipe folder and size from RECIPES=, SIZE= and MODEL=; size None: the card decides, or there are no sizes.
-
-    Raises:
-        UserError: there is no such size, or two of them disagree.
-    """
+    Raises UserError where there is no such size, or two of them disagree."""
     folder, former = sized(asked)
     if former:
         print(f"{asked} is now {folder} with SIZE={former}")
@@ -45,11 +42,8 @@ def pick_size(asked: Path, size: str | None = None, model: str | None = None) ->
 
 
 def choose_size(card_gib: float | None) -> tuple[str, str]:
-    """The size for a card of `card_gib` (None: no card), and the reason in words.
-
-    Raises:
-        UserError: there is no card, or it is too small for every recipe.
-    """
+    """The size for a card of `card_gib` (None: no card), and the reason in words. Raises UserError where there is no
+    card, or it is too small for every recipe."""
     if card_gib is None:
         found = "CORPUS= starts the real run, and torch sees no NVIDIA card here (`nsllm-lite doctor` says why)."
         needed = "With a card of 22 GiB or more this command chooses Qwen3-8B-Base, with a smaller one a smaller model."
@@ -89,11 +83,8 @@ def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
 
 
 def located(path: Path) -> Path:
-    """`path`, or where it does not exist here the installed recipe of that name (which is printed).
-
-    Raises:
-        UserError: it is a file of a former folder of one size.
-    """
+    """`path`, or where it does not exist here the installed recipe of that name (which is printed). Raises UserError
+    where it is a file of a former folder of one size."""
     folder, size = sized(path.parent)
     if size:
         found = f"{path} no longer exists: the recipes of all sizes are in {folder} and state {REFERENCE}."

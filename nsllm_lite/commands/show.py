@@ -76,10 +76,8 @@ def _short(path: str, root: Path) -> str:
 def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dict[str, Any]:
     """Prints the lineage of a step, or of a whole run, as a tree and its phases as a table; draws their curves.
 
-    `html` gets all of it as one page, with the ledger, the held-out losses and the scores that were found.
-
-    Raises:
-        UserError: there is no run in `folder`.
+    `html` gets all of it as one page, with the ledger, the held-out losses and the scores that were found. Raises
+    UserError where there is no run in `folder`.
     """
     steps = [found] if folder.is_dir() and (found := read_step(folder)) else find_steps(folder)
     if not steps or all(step.state == DAMAGED for step in steps):

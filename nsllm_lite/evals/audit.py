@@ -75,21 +75,15 @@ def strange_letters(text: str) -> list[str]:
     return odd if len(odd) * 20 < sum(map(str.isalpha, text)) else []  # more of them: a text in that script
 
 
-def _is_repairable(item: Item) -> bool:
-    text = item.input + item.output
-    return ftfy.fix_encoding(text) != text
-
-
-def _holds_answer(item: Item) -> bool:
-    return not item.choices and len(item.answer.split()) > 3 and normal(item.answer) in normal(item.input)
-
-
 Checks = dict[str, tuple[Callable[[Item], object], str]]
 
 CHARACTERS: Checks = {
     "lost_inputs": (lambda item: LOST in item.input, "inputs with lost characters (U+FFFD)"),
     "lost_outputs": (lambda item: LOST in item.output, "outputs with lost characters"),
-    "repairable": (_is_repairable, "rows whose encoding can be repaired (ftfy)"),
+    "repairable": (
+        lambda item: ftfy.fix_encoding(text := item.input + item.output) != text,
+        "rows whose encoding can be repaired (ftfy)",
+    ),
     "strange_letters": (
         lambda item: strange_letters(item.input + item.output),
         "rows with single letters of foreign scripts: decoded wrongly, not repairable",
@@ -105,7 +99,10 @@ FORMS: Checks = {
         "inputs with LaTeX glued to text (n≥2n\\geq 2)",
     ),
     "urls": (lambda item: URL.search(item.input), "inputs with web addresses"),
-    "answer_in_input": (_holds_answer, "inputs hold their answer word for word"),
+    "answer_in_input": (
+        lambda item: not item.choices and len(item.answer.split()) > 3 and normal(item.answer) in normal(item.input),
+        "inputs hold their answer word for word",
+    ),
     "reasoning_in_output": (
         lambda item: "<think>" in item.output,
         "outputs with <think> before the answer: to be cut off before scoring",
@@ -120,16 +117,15 @@ def rows_with(checks: Checks, items: Sequence[Item]) -> dict[str, list[int]]:
 
 
 def multiple_choice(items: Sequence[Item]) -> dict[str, Any]:
-    letters = Counter(item.answer for item in items)
-    longest = 0
+    answers, longest = [item.answer for item in items], 0
     for item in items:
         lengths = {letter: len(option) for letter, option in item.choices.items()}
         top = max(lengths.values())
         longest += lengths[item.answer] == top and list(lengths.values()).count(top) == 1
     return {
         "options": dict(sorted(Counter(len(item.choices) for item in items).items())),
-        "letters": dict(sorted(letters.items())),
-        "majority": floors.majority([item.answer for item in items]),
+        "letters": dict(sorted(Counter(answers).items())),
+        "majority": floors.majority(answers),
         "equal_options": [item.number for item in items if len(set(item.choices.values())) < len(item.choices)],
         "gold_is_longest": longest / len(items),
     }
@@ -228,10 +224,7 @@ def examine(items: Sequence[Item]) -> dict[str, Any]:
 
 def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     """Prints what was found in each file and between them; with `out` writes it there as JSON, row numbers included.
-
-    Raises:
-        UserError: a file cannot be read, or two have the same name.
-    """
+    Raises UserError where a file cannot be read, or two have the same name."""
     names = [path.name if len({p.name for p in paths}) == len(paths) else str(path) for path in paths]
     if len(set(names)) < len(names):
         raise UserError("audit-file-repeated", "A file is named twice.", "Name each file once.")

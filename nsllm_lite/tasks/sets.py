@@ -41,10 +41,9 @@ def load_sets(recipe: Eval) -> list[TaskSet]:
         else:
             print(f"{task.title}: no items in {recipe.tasks}, left out")
     if recipe.tasks and not sets:
-        found = f"{recipe.tasks} holds no tasks."
         needed = "Needed is a folder with test/classification.jsonl and the like."
         todo = "Set `tasks` to `bundled`, or to the folder that `nsllm-lite tasks RECIPE` wrote."
-        raise UserError("tasks-folder-empty", found, needed, todo)
+        raise UserError("tasks-folder-empty", f"{recipe.tasks} holds no tasks.", needed, todo)
     if clash := {file.name for file in recipe.files} & {one.name for one in sets}:
         found = f"Own files have the names of tasks: {', '.join(sorted(clash))}."
         raise UserError("eval-file-name-taken", found, "Give them other names in the recipe.")
