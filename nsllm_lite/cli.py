@@ -44,10 +44,8 @@ DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 wrong input (nothing lost), 3 the run stopped itself, more as `interrupts.Stop` says.
-
-    With --json all that a verb prints goes to stderr, and what it returns to stdout, as one object.
-    """
+    """Exit status: 0 done, 2 wrong input (nothing lost), 3 the run stopped itself, more as `interrupts.Stop` says. With
+    --json all that a verb prints goes to stderr, and what it returns to stdout, as one object."""
     args = build_parser().parse_args(argv)
     as_json = getattr(args, "json", False)
     call = run_recipe if args.verb in VERBS else run_tool if args.verb in TOOLS else run_story

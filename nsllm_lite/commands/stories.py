@@ -103,10 +103,8 @@ def load_run(
     """The recipes of all steps of a recipe folder, with corpus, general text, base model and output folder filled in.
 
     `overrides` maps a recipe ("phase1") to `key=value` words for it. `size`, one of QWEN3, gives the model where none
-    is named; a recipe such as phase1-0.6b.yaml is taken in place of phase1.yaml when the size is 0.6b.
-
-    Raises:
-        UserError: a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
+    is named; a recipe such as phase1-0.6b.yaml is taken in place of phase1.yaml when the size is 0.6b. Raises UserError
+    where a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
     """
     folder, overrides = Path(folder), overrides or {}
     size = size or (REFERENCE if folder.name == SIZED else None)

@@ -1,9 +1,7 @@
 """`nsllm-lite audit`: what is wrong with an evaluation or instruction file, before a score on it is trusted.
 
-In each file: duplicates and conflicting labels (with the score that no model can exceed), characters that are lost,
-repairable or foreign, formulas written twice, answers within the question, unbalanced labels, labels that case, digits
-and punctuation alone predict, multiple choice with unbalanced letters, equal options or a longest option that is right.
-Between files: items that stand within items of another.
+In each file: duplicates and conflicting labels (with the score that no model can exceed), faults of characters and
+forms, shortcuts to its labels, letters or titles. Between files: items that stand within items of another.
 """
 
 import re
@@ -261,14 +259,11 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
 def words_of(found: dict[str, Any]) -> list[tuple[str, str]]:
     """(count or nothing, words) of what was found in one file; what is in order is left out."""
     same = found["duplicates"]
+    limit = f"{len(same['conflicting_rows'])} rows in all: no model can score above {same['ceiling']:.1%}"
     counted = [
         (same["exact"], "rows repeat another's instruction and input to the letter"),
         (same["normalised"], "rows repeat another's instruction and input but for case, spaces and punctuation"),
-        (
-            same["conflicting"],
-            f"questions have different outputs, {len(same['conflicting_rows'])} rows in all: no model can score above "
-            f"{same['ceiling']:.1%}",
-        ),
+        (same["conflicting"], f"questions have different outputs, {limit}"),
     ]
     for checks, rows in ((CHARACTERS, found["characters"]), (FORMS, found["forms"])):
         counted += [(len(rows[name]), words) for name, (_, words) in checks.items()]

@@ -37,10 +37,8 @@ def best_floor(about: dict[str, Any], metric: str) -> tuple[str, float]:
 
 
 def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
-    """The scores, their floors and ceilings, and the differences between models, as Markdown tables.
-
-    Without `all_differences` only those beyond chance are listed.
-    """
+    """The scores, their floors and ceilings, and the differences between models (without `all_differences` only those
+    beyond chance), as Markdown tables."""
     lines = ["# Scores", "", "With the 95 % interval over resampled items; an answer that cannot be read is wrong.", ""]
     lines += [_score_table(results)]
     if unread := [row for row in results["scores"] if row["unread"]]:

@@ -113,10 +113,8 @@ def scores_of(model: Path, beside: Path) -> list[EvalResult]:
 
 
 def base_model_of(name: str, folder: Path) -> str | None:
-    """The hub id of the model that all began with, from that of the merge before, or from the hub's cache.
-
-    None where it is not known: a local folder whose origin nothing tells.
-    """
+    """The hub id of the model that all began with, from that of the merge before, or from the hub's cache; None for a
+    local folder whose origin nothing tells."""
     if not Path(name).is_dir():
         return name
     if step := next(iter(steps_behind(name)), None):

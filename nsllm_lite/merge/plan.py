@@ -233,10 +233,7 @@ def replace_whole(
 
 def lora_update(module: str, parts: dict[str, TensorOnDisk], adapter: Adapter, W: tuple[int, ...]) -> Lora:
     """The update of one module, whose weight has the shape `W`. Rank and alpha are those of the first pattern that
-    matches, else the default.
-
-    Source: peft 0.21 `LoraLayer.update_layer` and `set_scale`.
-    """
+    matches, else the default. Source: peft 0.21 `LoraLayer.update_layer` and `set_scale`."""
 
     def setting(pattern: str, default: str) -> float:
         values = adapter.settings.get(pattern) or {}

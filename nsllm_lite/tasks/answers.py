@@ -21,14 +21,11 @@ COMPARE_SECONDS = 5
 
 def parse_label(text: str, labels: Sequence[str]) -> str | None:
     """The label that the text names: in a box, after "the answer is", in the first line or anywhere; None unless one.
-
-    Case does not matter, and the singular of a label is enough (Conclusion for Conclusions).
-    """
+    Case does not matter, and the singular of a label is enough (Conclusion for Conclusions)."""
     text = without_thinking(text)
     by_form = {_label_form(label): label for label in labels}
-    any_label = re.compile(
-        r"(?<!\w)(?:" + "|".join(sorted(map(re.escape, by_form), key=len, reverse=True)) + r")s?(?!\w)", re.IGNORECASE
-    )
+    either = "|".join(sorted(map(re.escape, by_form), key=len, reverse=True))
+    any_label = re.compile(rf"(?<!\w)(?:{either})s?(?!\w)", re.IGNORECASE)
     stated = [match.end() for match in STATED.finditer(text)]
     for part in (_boxed(text), *(_first_line(text[end:]) for end in stated[-1:]), _first_line(text), text):
         named = {by_form[_label_form(found)] for found in any_label.findall(part or "")}

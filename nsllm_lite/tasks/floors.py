@@ -1,8 +1,4 @@
-"""Rules that answer without understanding; their scores are the floors beside every model's score.
-
-The rules: the commonest label, naive Bayes on words, the place of a sentence in its abstract, the first words of a
-text.
-"""
+"""Rules that answer without understanding; their scores are the floors beside every model's score."""
 
 import re
 from collections import Counter

@@ -51,10 +51,8 @@ def mean(results: Results) -> float:
 
 
 def macro_f1(results: Results, num_labels: int) -> float:
-    """Mean F1 over the labels that occur as gold or given.
-
-    An item without an answer is a false negative of its own label and of no other.
-    """
+    """Mean F1 over the labels that occur as gold or given. An item without an answer is a false negative of its own
+    label and of no other."""
     gold = np.bincount(results.gold, minlength=num_labels)
     given = np.bincount(results.given[results.given >= 0], minlength=num_labels)
     right = np.bincount(results.gold[results.gold == results.given], minlength=num_labels)

@@ -1,7 +1,5 @@
-"""Loads task sets: the items that are scored, and the few-shot examples; of recipes' files, of folders, or bundled.
-
-The bundled ones are made from the sample papers, and the questions written about them.
-"""
+"""Loads task sets, the items that are scored and the few-shot examples: of files, of folders of `nsllm-lite tasks`, or
+bundled, made from the sample papers and the questions written about them."""
 
 import json
 from collections.abc import Sequence

@@ -60,9 +60,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progre
 
 def rotate(folder: Path, step: int, keep: int) -> None:
     """Deletes what is older than the newest `keep` good checkpoints up to `step`, and what a kill left half made.
-
-    Damaged ones do not count. Later ones are damaged: they are made again when the run comes to them.
-    """
+    Damaged ones do not count. Later ones are damaged: they are made again when the run comes to them."""
     own = [path for path in _newest_first(folder) if step_of(path) <= step]
     num_good = 0
     for path in own if len(own) > keep else ():

@@ -147,12 +147,8 @@ class Template:
         self._tokenizer = tokenizer
 
     def pieces(self, record: object, where: str) -> list[tuple[str, bool]]:
-        """(text, whether it is an answer) in order.
-
-        Raises:
-            LeftOutError: the record is no example.
-            UserError: it has a role that no template knows, or the chat template cannot be cut into answers.
-        """
+        """(text, whether it is an answer) in order. Raises LeftOutError where the record is no example, UserError where
+        it has a role that no template knows, or the chat template cannot be cut into answers."""
         if not isinstance(record, dict):
             raise LeftOutError(NOT_THIS_FORMAT)
         is_chat = "messages" in record
