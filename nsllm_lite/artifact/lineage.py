@@ -15,8 +15,7 @@ from nsllm_lite.artifact.json_files import damaged, read_json, read_lines, valid
 from nsllm_lite.artifact.step import utc
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.kinds import KINDS, Input, Kind
-from nsllm_lite.recipe.lenient import lenient
-from nsllm_lite.recipe.results import Lenient, Line, Times
+from nsllm_lite.recipe.results import Lenient, Line, Times, lenient
 from nsllm_lite.recipe.values import Strict
 
 FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"

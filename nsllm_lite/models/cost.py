@@ -1,42 +1,21 @@
 """What a micro-batch costs by arithmetic: FLOPs, bytes, launches, and its time on a card.
 
 FLOPs follow from the architecture. Bytes and launches were fitted to what a dry run of the step counts
-(`nsllm_lite.train.trace`; a test holds them within 1 % and 10 %). The time is the roofline: each kind of operation takes
-as long as its FLOPs at the card's peak or its bytes at its bandwidth, whichever is longer, and the host may be slower
-than all. What share of that a step reaches is assumed; no card has been measured.
+(`nsllm_lite.train.trace`); a test holds the first within 1 % of it, the others within 10 %. The time is the roofline:
+each kind of operation takes as long as its FLOPs at the card's peak or its bytes at its bandwidth, whichever is longer,
+and the host may be slower than all. What share of that a step reaches is assumed; no card has been measured.
 """
 
 import math
 from typing import NamedTuple
 
-from nsllm_lite.models.device import Card
+from nsllm_lite.kernels.linear_cross_entropy import CARD_CHUNK_BYTES
+from nsllm_lite.models.cards import Speed
 from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe.train import Execution, Training
 
 DOCUMENT_TOKENS = 1024  # assumed, for attention: a document attends to itself alone
 HOST_S = 0.005  # of the host for a layer forward and backward; half of what a slow server core was measured to take
-CHUNK_BYTES = 2**28  # of fp32 logits, `linear_cross_entropy.CARD_CHUNK_BYTES`
-
-
-class Speed(NamedTuple):
-    """A card's dense bf16 peak (of the T4, which has no bf16, fp16) and its memory, by the datasheet."""
-
-    tflops: float
-    gb_per_s: float
-    share: float = 0.65  # of the roofline that a step is assumed to reach
-    least: float = 0.45
-    most: float = 0.85
-
-
-CARDS = {
-    "H100 PCIe": Speed(756, 2000), "H100": Speed(989, 3350), "H200": Speed(989, 4800), "A100": Speed(312, 1555),
-    "4090": Speed(165, 1008), "3090": Speed(71, 936), "5090": Speed(209, 1792), "L40S": Speed(362, 864),
-    "A6000": Speed(155, 768), "A10": Speed(125, 600),
-    "L4": Speed(121, 300, 0.45, 0.3, 0.6), "T4": Speed(65, 320, 0.45, 0.3, 0.6),  # their power limits hold them back
-}  # fmt: skip
-"""By a word of the card's name; the first that fits."""
-
-ANY = CARDS["4090"]  # for the choice among executions where the card is not known
 
 
 class Work(NamedTuple):
@@ -48,10 +27,6 @@ class Work(NamedTuple):
     host_s: float
 
 
-def speed_of(card: Card) -> Speed | None:
-    return next((speed for word, speed in CARDS.items() if word in card.name), None)
-
-
 def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> Work:
     """Of `how`, whose choices are all made."""
     width = 4 if recipe.compute_dtype == "float32" else 2
@@ -61,7 +36,7 @@ def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> 
     fans = sum(sum(size.linears[name]) for name in (recipe.adapter.targets if recipe.adapter else ()))
     documents = min(DOCUMENT_TOKENS, row_tokens)
     head = size.vocab * size.hidden
-    chunks = tokens / liger_chunk(size, tokens) if how.head != "chunked" else tokens * 4 * size.vocab / CHUNK_BYTES
+    chunks = tokens / liger_chunk(size, tokens) if how.head != "chunked" else tokens * 4 * size.vocab / CARD_CHUNK_BYTES
     flops = {
         "products": 2 * passes * products + (0 if recipe.adapter else 2 * products),
         "head": 4 * head,
@@ -83,8 +58,9 @@ def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> 
     held = recipe.quantisation == "nf4" and not how.dequantised
     if held:
         moved["dequantise"] = passes * 2.64 * products
-    launches = size.layers * ((157 if recipe.adapter else 60) + 3 * bool(how.recompute_cheap) + 42 * held)
-    launches += size.layers * share * (55 + 12 * held) + 3 * chunks
+    restoring = (6 if recipe.double_quantisation else 2) * held  # of a weight, forward and backward
+    launches = size.layers * ((157 if recipe.adapter else 60) + 3 * bool(how.recompute_cheap) + 7 * restoring)
+    launches += size.layers * share * (55 + 2 * restoring) + 3 * chunks
     host_s = HOST_S * size.layers * (1 + share / 3)
     return Work({kind: each * tokens for kind, each in flops.items()}, moved, launches, host_s)
 

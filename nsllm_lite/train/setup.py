@@ -22,15 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def choose_card(recipe: Training, card_bytes: int | None = None) -> Card:
-    """`find_device` for the recipe, planned with `card_bytes` where that is stated.
-
-    Raises:
-        UserError: it cannot compute as the recipe says, or not at all.
-    """
+def choose_card(recipe: Training) -> Card:
+    """`find_device` for the recipe. Raises UserError where that cannot compute as the recipe says, or not at all."""
     card = find_device(recipe.execution.device)
-    card = card._replace(memory_bytes=card_bytes) if card_bytes else card
-    require_dtype(recipe.compute_dtype, card.device)
+    require_dtype(recipe.compute_dtype, card)
     require_kernels(card.device)
     return card
 

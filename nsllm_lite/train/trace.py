@@ -299,7 +299,7 @@ class Counting(TorchDispatchMode):
         made = [x for x in tree_flatten(out)[0] if isinstance(x, torch.Tensor)]
         for tensor in made:
             self._follow(tensor)
-        if space == "aten" and any(f"{name}.".startswith(view) for view in VIEWS) or not made:
+        if (space == "aten" and any(f"{name}.".startswith(view) for view in VIEWS)) or not made:
             return out
         taken = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
         kind, flops = self._kind(space, name, taken)
