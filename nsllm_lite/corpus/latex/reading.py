@@ -37,10 +37,6 @@ class Reading:
         self.stack: list[Text] = []
         self.budget = 0
 
-    def follows_letter(self) -> bool:
-        below = next((t for t in reversed(self.stack) if t.pos < len(t.text)), None)
-        return below is not None and (below.text[below.pos] == "\\" or below.text[below.pos].isalpha())
-
     def group(self, top: Text, pos: int) -> tuple[str, int] | None:
         """The balanced braces that begin at `pos`: what is in them, and where they end."""
         depth = 0

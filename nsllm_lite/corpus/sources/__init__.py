@@ -1,9 +1,9 @@
 """Where papers come from: a dict from format to reader, and the detection of a file's format by its content.
 
-A reader is a module of two functions. `recognise(head)` says whether a file that begins so is its own; `head` is not
-empty and begins with no white space. `read(stream, source, file)` is a generator over one file's text that yields a
-`Document` for each record it can read and an `Unread` for each it cannot; it never raises because of a file's content.
-`opening.read_each` numbers the records and gives each its `Place`, whose `paper` names and makes the document.
+A reader is a module of three functions. `recognise(head)` says whether a file that begins so is its own; `head` is not
+empty and begins with no white space. `records(stream)` gives the records in one file's text, a message in place of one
+that is broken. `document(record, place)` is the `Document` of one, which `place.paper` names and makes, or an `Unread`.
+None of them raises because of a file's content. `latex` reads one paper from several files, by a `read` of its own.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from nsllm_lite.corpus.files.opening import (
     encoding_of,
     head_of,
     open_text,
+    read_each,
 )
 from nsllm_lite.corpus.sources import (
     arxiv,
@@ -217,7 +218,8 @@ def _records(found: str, source: Source, opened: Opened) -> Iterator[Document | 
     elif found == "latex":
         yield from latex.read(stream, source.name, opened.name, partial(_sibling_text, opened))
     else:
-        yield from READERS[found].read(stream, source.name, opened.name)
+        reader = READERS[found]
+        yield from read_each(reader.records(stream), source.name, opened.name, reader.document)
 
 
 def _sibling_text(opened: Opened, relative: str) -> str | None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple, TextIO
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import iter_lines, paragraphs, stated
 from nsllm_lite.corpus.latex.plain import plain
 from nsllm_lite.formats.documents import Document, as_doi
@@ -62,11 +62,7 @@ def recognise(head: str) -> bool:
     return len(prologue) <= _PROLOGUE_LINES and not any(line.lstrip().startswith(("```", "\\")) for line in prologue)
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(_entries(stream), source, file, _document)
-
-
-def _document(entry: Entry, place: Place) -> Document:
+def document(entry: Entry, place: Place) -> Document:
     fields = entry.fields
     pmid, accession = _accession(entry)
     areas = (_line(fields, name) for name in ("research-areas", "web-of-science-categories"))
@@ -108,7 +104,7 @@ def _accession(entry: Entry) -> tuple[str, str]:
     return identity.stated_accession(number or entry.key, url)
 
 
-def _entries(stream: TextIO) -> Iterator[Entry | str]:
+def records(stream: TextIO) -> Iterator[Entry | str]:
     """Every entry, or a message in place of one that cannot be read."""
     macros: dict[str, str] = {}
     for chunk in _chunks(stream):

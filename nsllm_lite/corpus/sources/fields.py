@@ -54,7 +54,7 @@ def read_parquet(file: BinaryIO, fields: Fields | None, source: str, file_name: 
             yield Unread(whole, NOT_THIS_FORMAT, f"Parquet with the columns {_listed(names)}; {needed}")
             return
         wanted = chain.from_iterable(columns.values())
-        yield from table.read_rows(parquet.iter_rows(file, wanted), source, file_name)
+        yield from read_each(table.cells_of(parquet.iter_rows(file, wanted)), source, file_name, table.document)
         return
     paths = _paths(fields)
     tops = {path: _top(path, names) for path in paths.values()}
@@ -114,6 +114,9 @@ def _document(values: dict[str, list[str]], place: Place) -> Document:
     name = first("id")
     doi = as_doi(first("doi")) or as_doi(name)
     pmid = _PMID.fullmatch(name)
+    # arXiv's categories become their broad field: there are hundreds of combinations.
+    discipline = first("discipline")
+    is_category = all(map(identity.discipline_of, discipline.split()))
     return place.paper(
         arxiv=identity.first(identity.arxiv_id, (name, doi)),
         pmid=pmid[1] if pmid else "",
@@ -122,15 +125,9 @@ def _document(values: dict[str, list[str]], place: Place) -> Document:
         title=" ".join(values.get("title", ())),
         abstract="\n\n".join(values.get("abstract", ())),
         text="\n\n".join(values.get("text", ())),
-        discipline=_discipline(first("discipline")),
+        discipline=identity.discipline_of(discipline) if is_category else discipline,
         language=first("language").lower(),
     )
-
-
-def _discipline(stated: str) -> str:
-    """As stated, except arXiv's categories, which become their broad field: there are hundreds of combinations."""
-    words = stated.split()
-    return identity.discipline_of(stated) if all(map(identity.discipline_of, words)) else stated
 
 
 def _find(record: Any, path: str) -> Any:

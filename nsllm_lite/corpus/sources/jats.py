@@ -9,12 +9,12 @@ sub-articles (reviews, replies, translations), but where the article has no body
 """
 
 from collections.abc import Iterator
-from typing import TextIO
+from functools import partial
 
 from lxml import etree
 
 from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, text_of, xml_root
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.identity import arxiv_id
 from nsllm_lite.formats.documents import Document, Section, as_doi
 
@@ -27,16 +27,14 @@ REVIEWS = frozenset(
     ("decision-letter", "reply", "referee-report", "reviewer-report", "editor-report", "author-comment", "response")
 )
 
+records = partial(iter_elements, tags=("article",))
+
 
 def recognise(head: str) -> bool:
     return xml_root(head) in ("article", "pmc-articleset")
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_elements(stream, ("article",)), source, file, document_of)
-
-
-def document_of(article: etree._Element, place: Place) -> Document | Unread:
+def document(article: etree._Element, place: Place) -> Document | Unread:
     """The paper of one `article`, whatever it was wrapped in."""
     meta = article.find("front/article-meta")
     if meta is None:
@@ -44,6 +42,8 @@ def document_of(article: etree._Element, place: Place) -> Document | Unread:
     language = (article.get(LANGUAGE) or "").strip().lower()
     moves, abstract = _abstract(meta, language)
     ids = {e.get("pub-id-type"): (e.text or "").strip() for e in meta.iterfind("article-id")}
+    papers = (article, *(s for s in article.iterfind("sub-article") if s.get("article-type") not in REVIEWS))
+    body = next((b for p in papers if (b := p.find("body")) is not None), None)
     pmc = (ids.get("pmc") or ids.get("pmcid") or "").removeprefix("PMC")
     return place.paper(
         arxiv=arxiv_id(ids.get("arxiv", "")),
@@ -52,17 +52,10 @@ def document_of(article: etree._Element, place: Place) -> Document | Unread:
         accession=f"pmc:{pmc}" if pmc else "",
         title=text_of(meta.find("title-group/article-title"), SKIP | {"xref"}),
         abstract=abstract,
-        sections=tuple(_sections(_body(article))),
+        sections=tuple(_sections(body)) if body is not None else (),
         moves=moves,
         language=language,
     )
-
-
-def _body(article: etree._Element) -> etree._Element:
-    own = article.find("body")
-    papers = (s for s in article.iterfind("sub-article") if s.get("article-type") not in REVIEWS)
-    bodies = (b for b in (own, *(p.find("body") for p in papers)) if b is not None)
-    return next(bodies, etree.Element("body"))
 
 
 def _abstract(meta: etree._Element, language: str) -> tuple[tuple[tuple[str, str], ...], str]:

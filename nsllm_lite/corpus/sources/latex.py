@@ -20,8 +20,7 @@ from typing import TextIO
 
 from nsllm_lite.corpus.files.opening import UNREADABLE, Place, Unread
 from nsllm_lite.corpus.identity import arxiv_id_in_name
-from nsllm_lite.corpus.latex.commands import KEEP
-from nsllm_lite.corpus.latex.flatten import MAX_CHARS, Sibling, flatten
+from nsllm_lite.corpus.latex.flatten import MAX_CHARS, Flattener, Sibling
 from nsllm_lite.corpus.latex.paper import Paper
 from nsllm_lite.formats.documents import Document
 
@@ -74,9 +73,9 @@ def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[D
     if why:
         yield place.unread(why, reason)
         return
-    flat = flatten(text, sibling, KEEP)
+    flat, missing = Flattener(sibling).run(text)
     stem = posixpath.splitext(posixpath.basename(file))[0]
-    paper = Paper(flat.text, lambda: sibling(f"{stem}.bbl") or "")
+    paper = Paper(flat, lambda: sibling(f"{stem}.bbl") or "")
     if not paper.read():
         yield place.unread("has \\documentclass but no \\begin{document}: cut off, or its body is elsewhere")
         return
@@ -95,10 +94,9 @@ def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[D
         moves=paper.moves,
         language=_language(text),
     )
-    if flat.missing:
-        yield Unread(
-            f"{file}#2", MISSING_INPUT, f"its text inputs files that are not there: {', '.join(flat.missing)[:300]}"
-        )
+    if missing:
+        message = f"its text inputs files that are not there: {', '.join(missing)[:300]}"
+        yield Unread(f"{file}#2", MISSING_INPUT, message)
 
 
 def _refusal(text: str) -> tuple[str, str]:

@@ -7,12 +7,11 @@ transliterated (TT) are left out.
 
 import re
 import tomllib
-from collections.abc import Iterator
+from functools import partial
 from importlib import resources
-from typing import TextIO
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.formats.documents import Document, as_doi
 
@@ -35,16 +34,14 @@ _LABEL_WORDS = frozenset(re.findall("[A-Z]+", " ".join((*_MOVES, _LABELS["other_
 _LABEL = re.compile(r"(?:^|(?<=[.?!)\]\"”%] ))([A-Z][A-Z/&,() -]{2,60}):(?: |$)")
 _DOI_MARK = re.compile(r"(\S+) \[doi\]")
 
+records = partial(iter_records, syntax=SYNTAX)
+
 
 def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_records(stream, SYNTAX), source, file, _document)
-
-
-def _document(record: Record, place: Place) -> Document:
+def document(record: Record, place: Place) -> Document:
     marked = (_DOI_MARK.fullmatch(value) for value in record.values("LID", "AID"))
     moves, abstract = moves_of(record.text("AB"))
     return place.paper(

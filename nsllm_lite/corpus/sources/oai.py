@@ -13,7 +13,7 @@ from lxml import etree
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import LANGUAGE, raw_text, text_of, xml_root
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.sources import arxiv, jats
 from nsllm_lite.formats.documents import Document, as_doi
@@ -35,16 +35,8 @@ _ABSTRACTS = [etree.XPath(f".//{tag}[not(ancestor::relatedItem)]") for tag in ("
 
 
 def recognise(head: str) -> bool:
-    return any(_is_oai(xml) for xml in xml_heads(head))
-
-
-def _is_oai(xml: str) -> bool:
-    root = xml_root(xml)
-    return root in ROOTS or (root in ROOTS_OF_MANY_KINDS and _OF_OAI.search(xml) is not None)
-
-
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(_marc_as_one(iter_answers(stream, _tags_of, NO_RECORD)), source, file, _document)
+    roots = [(xml_root(xml), xml) for xml in xml_heads(head)]
+    return any(root in ROOTS or (root in ROOTS_OF_MANY_KINDS and _OF_OAI.search(xml)) for root, xml in roots)
 
 
 def _tags_of(head: str) -> tuple[str, ...]:
@@ -52,10 +44,10 @@ def _tags_of(head: str) -> tuple[str, ...]:
     return BARE if first and first[1] in BARE else ANSWERED
 
 
-def _marc_as_one(found: Iterator[etree._Element | str]) -> Iterator[etree._Element | str]:
+def records(stream: TextIO) -> Iterator[etree._Element | str]:
     """A MARC record is a `record` within the `record` of OAI: `iter_elements` gives a truncated one and a whole."""
     held = ""
-    for item in found:
+    for item in iter_answers(stream, _tags_of, NO_RECORD):
         is_marc = not isinstance(item, str) and item.find("datafield") is not None
         if held and not is_marc:
             yield held
@@ -66,7 +58,7 @@ def _marc_as_one(found: Iterator[etree._Element | str]) -> Iterator[etree._Eleme
         yield held
 
 
-def _document(record: etree._Element, place: Place) -> Document | Unread:
+def document(record: etree._Element, place: Place) -> Document | Unread:
     if record.tag == "error":
         error = f"{record.get('code', 'without a code')} {text_of(record)}".strip()
         return place.unread(f"the service answered with an error: {error}")
@@ -85,7 +77,7 @@ def _document(record: etree._Element, place: Place) -> Document | Unread:
         return place.unread(f"{identifier}: the metadata are empty".removeprefix(": "))
     article = metadata.find("article")
     if article is not None:
-        return jats.document_of(article, place)
+        return jats.document(article, place)
     title, abstract = _titled(_TITLES(metadata)), _abstract(metadata)
     if title is None and abstract is None:
         return place.unread(f"{identifier}: neither title nor abstract in the metadata ({metadata[0].tag})")
@@ -101,7 +93,7 @@ def _document(record: etree._Element, place: Place) -> Document | Unread:
         "language": (abstract.get(LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
     }
     accession = f"oai:{identifier.removeprefix('oai:')}" if identifier else ""
-    return arxiv.document_of(fields, place, accession)
+    return arxiv.document(fields, place, accession)
 
 
 def _titled(elements: list[etree._Element]) -> etree._Element | None:

@@ -9,12 +9,12 @@ sentence does not need. Of several parses the one from LaTeX is used, else the f
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TextIO
+from collections.abc import Callable
+from typing import NamedTuple
 
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.identity import arxiv_id
@@ -30,6 +30,8 @@ _OFFSET = re.compile(r"[0-9]{1,12}")
 _ABSTRACT_LABEL = re.compile(r"(?:[Aa]bstract|ABSTRACT|[Ss]ummary|SUMMARY)(?:\s*[:.—–]\s*|\s+(?=[A-Z])|(?=[A-Z]))")
 _STRUCTURE = re.compile(r"(?<!\s)\s*:::\s*")  # between the parts of a structured abstract
 
+records = iter_records
+
 
 def recognise(head: str) -> bool:
     for opened in objects_in(head):
@@ -41,11 +43,7 @@ def recognise(head: str) -> bool:
     return False
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_records(stream), source, file, _read_one)
-
-
-def _read_one(record: dict, place: Place) -> Document | Unread:
+def document(record: dict, place: Place) -> Document | Unread:
     content = next((record[key] for key in OFFSETS if isinstance(record.get(key), dict)), None)
     if content is not None:
         return _by_offsets(record, content, place)

@@ -9,19 +9,18 @@ the title of its front, or has none.
 
 import re
 from collections.abc import Iterator
-from typing import TextIO
+from functools import partial
 
 from lxml import etree
 
 from nsllm_lite.corpus.files.elements import LANGUAGE, iter_elements, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.identity import arxiv_id
 from nsllm_lite.formats.documents import Document, Section, as_doi
 
-RECORDS = ("TEI", "tei", "TEI.2")
-ROOTS = (*RECORDS, "teiCorpus", "teiCorpus.2")
+ROOTS = ("TEI", "tei", "TEI.2", "teiCorpus", "teiCorpus.2")
 DIVISIONS = frozenset(("div", *(f"div{n}" for n in range(8))))
 CONTAINERS = frozenset(("text", "body", "group", "floatingText"))
 PARAGRAPHS = frozenset(("p", "ab", "formula", "quote", "cit", "lg", "sp", "argument", "epigraph"))
@@ -33,18 +32,14 @@ _EMPTY_BRACKETS = re.compile(r" ?\( ?\) ?[,.]?$")  # where the number of a formu
 
 _BULLET = re.compile(r"^[-–—•●▪■◦‣·*] +")
 
+records = partial(iter_elements, tags=("TEI", "tei:TEI", "tei", "tei:tei", r"TEI\.2", r"tei:TEI\.2"))
+
 
 def recognise(head: str) -> bool:
     return xml_root(head) in ROOTS
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    """One document a TEI element, many in a corpus (teiCorpus)."""
-    tags = tuple(f"{prefix}{tag}".replace(".", r"\.") for tag in RECORDS for prefix in ("", "tei:"))
-    return read_each(iter_elements(stream, tags), source, file, document_of)
-
-
-def document_of(tei: etree._Element, place: Place) -> Document | Unread:
+def document(tei: etree._Element, place: Place) -> Document | Unread:
     header, text = tei.find("teiHeader"), tei.find("text")
     if header is None and text is None:
         return place.unread("neither a header (teiHeader) nor a text is in the TEI record")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from nsllm_lite.corpus.files.objects import objects_in
-from nsllm_lite.corpus.files.opening import Joined, Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Joined, Place, Unread
 from nsllm_lite.corpus.files.records import as_text, iter_records
 from nsllm_lite.corpus.files.tagged import iter_lines
 from nsllm_lite.formats.documents import Document
@@ -25,20 +25,19 @@ def recognise(head: str) -> bool:
     return head[0] not in "<[{" or any("text" in opened.fields for opened in objects_in(head))
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
+def records(stream: TextIO) -> Iterator[dict | str]:
     first = stream.read(1)
     skipped = ""
     while first and first in " \t\r\n\ufeff":
         skipped, first = skipped + first, stream.read(1)
     whole = Joined(skipped + first, stream)
     if first == "{":
-        yield from read_each(iter_records(whole), source, file, _document)
-        return
-    for number, passage in enumerate(_passages(whole), start=1):
-        yield Place(source, f"{file}#{number}").paper(text=_SPLIT_COMPOUND.sub(r"\1", passage))
+        yield from iter_records(whole)
+    else:
+        yield from ({"text": _SPLIT_COMPOUND.sub(r"\1", passage)} for passage in _passages(whole))
 
 
-def _document(record: dict, place: Place) -> Document | Unread:
+def document(record: dict, place: Place) -> Document | Unread:
     if not isinstance(record.get("text"), str):
         return place.unread("no `text` in the record")
     return place.paper(accession=as_text(record.get("id")), title=as_text(record.get("title")), text=record["text"])
