@@ -6,7 +6,7 @@ from collections.abc import Callable
 from nsllm_lite.corpus.latex import commands
 from nsllm_lite.corpus.latex.references import DROP, ITEM
 from nsllm_lite.corpus.latex.walk import ENVIRONMENT, SPACE, paragraphs
-from nsllm_lite.corpus.latex.words import WORDS, Citing
+from nsllm_lite.corpus.latex.words import WORDS, Citing, taking
 from nsllm_lite.formats.documents import Section
 
 _LARGE = re.compile(r"\\(?:LARGE|Large|huge|Huge|large|bf|bfseries)(?![A-Za-z])")
@@ -95,16 +95,12 @@ class Paper(Citing):
             )
         return found[2]
 
-    def _title(self, command: str, pos: int, out: list[str]) -> int:
-        found = self.argument(self.skip(pos, "so"))
-        if not found:
-            return pos
-        text = self.line(found[0], found[1])
+    def _title(self, command: str, text: str) -> str:
         if command == "subtitle":
             self.subtitle = self.subtitle or text
         else:
             self.title = self.title or text
-        return found[2]
+        return ""
 
     def _front_ends(self, command: str, pos: int, out: list[str]) -> int:
         if not self.path and not self.depth:
@@ -220,7 +216,7 @@ def _has_child(sections: list[Section], n: int) -> bool:
 Paper.handlers = {
     **WORDS,
     **dict.fromkeys(commands.LEVELS, Paper._heading),
-    **dict.fromkeys((*commands.TITLES, "subtitle"), Paper._title),
+    **dict.fromkeys((*commands.TITLES, "subtitle"), taking(1, Paper._title, "so", as_text=True)),
     **dict.fromkeys(("maketitle", "IEEEmaketitle"), Paper._front_ends),
     **dict.fromkeys(("abstract", "abst", "Abstract"), Paper._abstract),
     **dict.fromkeys(("appendix", "appendices", "APPENDICES"), Paper._appendix),

@@ -40,6 +40,8 @@ _LABEL = re.compile(r"(\S.{0,100}?)\s*\(([^()]{2,30})\)")
 
 def kind_of(label: str, command: str) -> str:
     """The mark for a reference; the prefix of its label gives the word that is needed where the source writes none."""
+    if command == "pageref":
+        return PAGE
     if command in ("eqref", "secref", "figref", "tabref"):
         return _MARKS[_PREFIXES[command.removesuffix("ref")]]
     prefix = re.match(r"\s*([A-Za-z]+)[\d*]*[:_.-]", label)

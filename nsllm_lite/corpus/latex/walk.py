@@ -117,11 +117,10 @@ class Walker:
 
     def accent(self, mark: str, pos: int, out: list[str]) -> int:
         found = self.argument(pos)
-        if not found:
+        if not found or found[1] - found[0] >= 40:
             return pos
-        inner = self.text_of(found[0], found[1]) if found[1] - found[0] < 40 else self.text[found[0] : found[0]]
-        out.append(notation.accent(mark, inner))
-        return found[2] if found[1] - found[0] < 40 else pos
+        out.append(notation.accent(mark, self.text_of(found[0], found[1])))
+        return found[2]
 
     def _dollar(self, start: int, out: list[str]) -> int:
         """A formula between dollars; a dollar that is not closed within its paragraph is text."""

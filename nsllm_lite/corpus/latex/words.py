@@ -6,16 +6,13 @@ from collections.abc import Callable
 from nsllm_lite.corpus.files.elements import script
 from nsllm_lite.corpus.latex import notation
 from nsllm_lite.corpus.latex.commands import ACRONYMS, CITES, REFERENCES, TEXTUAL_CITES
-from nsllm_lite.corpus.latex.references import CITED, PAGE, Citations, kind_of
+from nsllm_lite.corpus.latex.references import CITED, Citations, kind_of
 from nsllm_lite.corpus.latex.verbatim import UNSHIELD
 from nsllm_lite.corpus.latex.walk import Handler, Walker
 from nsllm_lite.formats.documents import as_doi
 
 _ROMAN = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "XIV", "XV", "XVI")
-# Commands of siunitx, by the number of their arguments.
-_OF_THREE = ("SIrange", "qtyrange")
-_OF_TWO = ("SI", "qty", "numrange", "SIlist", "qtylist")
-_OF_ONE = ("num", "si", "unit", "ang", "numlist")
+_SIUNITX = {1: "num si unit ang numlist", 2: "SI qty numrange SIlist qtylist", 3: "SIrange qtyrange"}  # by arguments
 
 
 class Citing(Walker):
@@ -31,7 +28,7 @@ class Citing(Walker):
         self.citations = Citations(lambda: f"{text}\n{bibliography()}", lambda label: Walker(label).line(0, len(label)))
 
 
-def _taking(num: int, written: Callable[..., str], before: str = "", as_text: bool = False) -> Handler:
+def taking(num: int, written: Callable[..., str], before: str = "", as_text: bool = False) -> Handler:
     """The handler of a command that stands for `written(paper, command, *arguments)` of its `num` arguments.
 
     `before` are the stars and options that may stand before each argument, as `Walker.skip` has them; the arguments are
@@ -56,10 +53,6 @@ def _citation(paper: Citing, command: str, keys: str) -> str:
     if command in TEXTUAL_CITES:
         return paper.citations.in_words(keys, command)
     return f"({paper.citations.in_words(keys, command)})" if command == "citepalias" else CITED
-
-
-def _reference(paper: Citing, command: str, label: str) -> str:
-    return PAGE if command == "pageref" else kind_of(label, command)
 
 
 def _acronym_in_text(paper: Citing, command: str, label: str) -> str:
@@ -91,7 +84,7 @@ def _citation_alias(paper: Citing, command: str, key: str, alias: str) -> str:
 
 
 def _quantity(paper: Citing, command: str, *values: str) -> str:
-    return notation.siunitx(command, list(values))
+    return notation.siunitx(command, *values)
 
 
 def _new_acronym(paper: Citing, command: str, pos: int, out: list[str]) -> int:
@@ -106,37 +99,30 @@ def _new_acronym(paper: Citing, command: str, pos: int, out: list[str]) -> int:
 
 
 def _xspace(paper: Citing, command: str, pos: int, out: list[str]) -> int:
+    r"""\xspace, or an abbreviation that a class file defines, mostly with a space after it where one is needed."""
+    out.append(notation.ABBREVIATIONS.get(command, ""))
     following = paper.text[pos : pos + 2]
     if not re.match(r"[.,;:!?'/)\]}\-~\s]|\\[ ,/]|$", following):
         out.append(" ")
     return pos
 
 
-def _abbreviation(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    """An abbreviation that a class file defines, mostly with a space after it where one is needed."""
-    out.append(notation.ABBREVIATIONS[command])
-    return _xspace(paper, command, pos, out)
-
-
 WORDS: dict[str, Handler] = {
-    **dict.fromkeys((*CITES, *TEXTUAL_CITES, "citepalias"), _taking(1, _citation, "soo")),
-    **dict.fromkeys((*REFERENCES, "pageref"), _taking(1, _reference, "soo")),
-    **dict.fromkeys(ACRONYMS, _taking(1, _acronym_in_text, "soo")),
+    **dict.fromkeys((*CITES, *TEXTUAL_CITES, "citepalias"), taking(1, _citation, "soo")),
+    **dict.fromkeys((*REFERENCES, "pageref"), taking(1, lambda _, command, label: kind_of(label, command), "soo")),
+    **dict.fromkeys(ACRONYMS, taking(1, _acronym_in_text, "soo")),
     **dict.fromkeys(("newacronym", "acrodef", "newacro"), _new_acronym),
-    **dict.fromkeys(("ce", "ch", "chem", "cee"), _taking(1, lambda _, __, tex: notation.chemistry(tex), "soo")),
-    **dict.fromkeys(_OF_ONE, _taking(1, _quantity, "o")),
-    **dict.fromkeys(_OF_TWO, _taking(2, _quantity, "o")),
-    **dict.fromkeys(_OF_THREE, _taking(3, _quantity, "o")),
+    **dict.fromkeys(("ce", "ch", "chem", "cee"), taking(1, lambda _, __, tex: notation.chemistry(tex), "soo")),
+    **{command: taking(num, _quantity, "o") for num, commands in _SIUNITX.items() for command in commands.split()},
     **dict.fromkeys(
         ("textsuperscript", "textsubscript"),
-        _taking(1, lambda _, command, text: script(text, raised=command == "textsuperscript"), as_text=True),
+        taking(1, lambda _, command, text: script(text, raised=command == "textsuperscript"), as_text=True),
     ),
     **dict.fromkeys((mark for mark in notation.ACCENTS if mark.isalpha()), Citing.accent),
-    **dict.fromkeys(notation.ABBREVIATIONS, _abbreviation),
+    **dict.fromkeys((*notation.ABBREVIATIONS, "xspace"), _xspace),
     "ensuremath": _ensuremath,
-    "texorpdfstring": _taking(2, lambda _, __, for_tex, ___: for_tex, as_text=True),
-    "ion": _taking(2, _ion, as_text=True),
-    "xspace": _xspace,
-    "defcitealias": _taking(2, _citation_alias, as_text=True),
-    "acmDOI": _taking(1, _doi, "soo"),
+    "texorpdfstring": taking(2, lambda _, __, for_tex, ___: for_tex, as_text=True),
+    "ion": taking(2, _ion, as_text=True),
+    "defcitealias": taking(2, _citation_alias, as_text=True),
+    "acmDOI": taking(1, _doi, "soo"),
 }

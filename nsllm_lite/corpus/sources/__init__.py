@@ -1,4 +1,4 @@
-"""Where papers come from: a dict from format to reader, and the detection of a file's format by its content.
+"""Where papers come from: the readers by format, and the detection of a file's format by its content.
 
 A reader is a module of three functions. `recognise(head)` says whether a file that begins so is its own; `head` is not
 empty and begins with no white space. `records(stream)` gives the records in one file's text, a message in place of one
@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from functools import partial
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -28,51 +28,15 @@ from nsllm_lite.corpus.files.opening import (
     open_text,
     read_each,
 )
-from nsllm_lite.corpus.sources import (
-    arxiv,
-    atom,
-    bibtex,
-    conference,
-    fields,
-    jats,
-    latex,
-    medline,
-    oai,
-    pubmed,
-    ris,
-    s2orc,
-    sample,
-    table,
-    tei,
-    text,
-    unarxive,
-    wos,
-)
+from nsllm_lite.corpus.sources import fields, latex
 from nsllm_lite.errors import UserError, nearest
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
 
 # In the order of detection: specific formats before general ones.
-READERS: dict[str, ModuleType] = {
-    "sample": sample,
-    "unarxive": unarxive,
-    "s2orc": s2orc,
-    "arxiv": arxiv,
-    "conference": conference,
-    "oai": oai,
-    "atom": atom,
-    "pubmed": pubmed,
-    "tei": tei,
-    "jats": jats,
-    "wos": wos,
-    "medline": medline,
-    "ris": ris,
-    "bibtex": bibtex,
-    "table": table,
-    "latex": latex,
-    "text": text,
-}
+_NAMES = "sample unarxive s2orc arxiv conference oai atom pubmed tei jats wos medline ris bibtex table latex text"
+READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
 PARQUET_MAGIC = b"PAR1"
 PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")

@@ -16,7 +16,7 @@ from typing import NamedTuple, TextIO
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import iter_lines, paragraphs, stated
-from nsllm_lite.corpus.latex.plain import plain
+from nsllm_lite.corpus.latex.notation import plain
 from nsllm_lite.formats.documents import Document, as_doi
 
 MAX_ENTRY_CHARS = 1 << 24
@@ -226,10 +226,9 @@ class _Parser:
         while True:
             opening = self.text[self.place : self.place + 1]
             if opening in ("{", '"') and self.place < self.end:
-                begin = self.place + 1
-                self.place = begin
+                self.place += 1
                 close = self._closing("}" if opening == "{" else '"')
-                parts.append(self.text[begin:close])
+                parts.append(self.text[self.place : close])
                 self.place = close + 1
             elif word := self._match(_WORD):
                 parts.append(self.macros.get(word[0].lower(), word[0]))

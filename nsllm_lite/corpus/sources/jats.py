@@ -8,7 +8,7 @@ other numbered citations, equation numbers; abstracts in other languages, and au
 sub-articles (reviews, replies, translations), but where the article has no body of its own and one of them has it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from lxml import etree
@@ -84,7 +84,7 @@ def _sections(parent: etree._Element, path: tuple[str, ...] = (), kind: str = ""
         if child.tag == "title" and child is not own_title:
             parts.append((text_of(child, SKIP), []))
         else:
-            parts[-1][1].extend(_block(child))
+            parts[-1][1].extend(_blocks([child]))
     for number, (heading, blocks) in enumerate(parts):
         if blocks or (number == 0 and parent.tag == "sec" and parent.find("sec") is not None):
             yield Section(heading, "\n\n".join(blocks), path, kind)
@@ -93,22 +93,17 @@ def _sections(parent: etree._Element, path: tuple[str, ...] = (), kind: str = ""
         yield from _sections(section, above, section.get("sec-type") or kind)
 
 
-def _blocks(parent: etree._Element) -> Iterator[str]:
-    """The paragraphs that stand directly in a section."""
-    for child in parent:
-        yield from _block(child)
-
-
-def _block(element: etree._Element) -> Iterator[str]:
-    """The text of one block, if it is one and has any; a list gives one line an item."""
-    if element.tag in NO_BLOCKS:
-        return
-    if element.tag == "list":
-        text = "\n".join(_items(element))
-    else:
-        text = formula(element) if element.tag == "disp-formula" else text_of(element, SKIP)
-    if text:
-        yield text
+def _blocks(elements: Iterable[etree._Element]) -> Iterator[str]:
+    """The texts of those that are blocks and have any, as a section's children; a list gives one line an item."""
+    for element in elements:
+        if element.tag in NO_BLOCKS:
+            continue
+        if element.tag == "list":
+            text = "\n".join(_items(element))
+        else:
+            text = formula(element) if element.tag == "disp-formula" else text_of(element, SKIP)
+        if text:
+            yield text
 
 
 def _items(parent: etree._Element) -> Iterator[str]:

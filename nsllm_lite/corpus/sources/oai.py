@@ -78,7 +78,9 @@ def document(record: etree._Element, place: Place) -> Document | Unread:
     article = metadata.find("article")
     if article is not None:
         return jats.document(article, place)
-    title, abstract = _titled(_TITLES(metadata)), _abstract(metadata)
+    titles = _TITLES(metadata)
+    title = next(filter(_is_english, titles), titles[0] if titles else None)
+    abstract = _abstract(metadata)
     if title is None and abstract is None:
         return place.unread(f"{identifier}: neither title nor abstract in the metadata ({metadata[0].tag})")
     stated = [identifier, *((e.text or "").strip() for e in metadata.iter("identifier"))]
@@ -94,11 +96,6 @@ def document(record: etree._Element, place: Place) -> Document | Unread:
     }
     accession = f"oai:{identifier.removeprefix('oai:')}" if identifier else ""
     return arxiv.document(fields, place, accession)
-
-
-def _titled(elements: list[etree._Element]) -> etree._Element | None:
-    """The English one where languages are marked, else the first."""
-    return next((e for e in elements if _is_english(e)), elements[0] if elements else None)
 
 
 def _abstract(metadata: etree._Element) -> etree._Element | None:
