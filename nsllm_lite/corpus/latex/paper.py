@@ -136,7 +136,7 @@ class Paper(Citing):
             return start + len("\\begin")
         name, pos, end = opening[2].strip().rstrip("*"), opening.end(), self.ends.get(start)
         if end and name in commands.FORMULAS:
-            self.formula(pos, end[0], name != "math", out, name)
+            out.append(self.formula(pos, end[0], name != "math", name))
         elif end and name in commands.ABSTRACTS:
             self._set_abstract(self.text_of(self.skip(pos, "o"), end[0]))
         elif not (end and name in commands.LEFT_OUT):

@@ -37,16 +37,14 @@ class Reading:
         self.stack: list[Text] = []
         self.budget = 0
 
-    def group(self, top: Text, pos: int) -> tuple[str, int] | None:
-        """The balanced braces that begin at `pos`: what is in them, and where they end."""
+    def _group(self, top: Text, pos: int) -> str | None:
+        """What is in the balanced braces that begin at `pos`."""
         depth = 0
         for brace in _BRACE.finditer(top.text, pos):
-            if brace[0] == "{":
-                depth += 1
-            elif brace[0] == "}":
-                depth -= 1
-                if depth == 0:
-                    return top.text[pos + 1 : brace.start()], brace.end()
+            depth += (brace[0] == "{") - (brace[0] == "}")
+            if depth == 0:
+                top.pos = brace.end()
+                return top.text[pos + 1 : brace.start()]
         self.budget -= len(top.text) - pos  # searched without result
         return None
 
@@ -61,11 +59,7 @@ class Reading:
                 return None
             self.stack.pop()
         if top.text[pos] == "{":
-            found = self.group(top, pos)
-            if found:
-                top.pos = found[1]
-                return found[0]
-            return None
+            return self._group(top, pos)
         if top.text[pos] in "}\n":
             return None
         single = COMMAND.match(top.text, pos)

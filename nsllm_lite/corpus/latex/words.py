@@ -69,7 +69,7 @@ def _ensuremath(paper: Citing, command: str, pos: int, out: list[str]) -> int:
     found = paper.argument(pos)
     if not found:
         return pos
-    paper.formula(found[0], found[1], False, out)
+    out.append(paper.formula(found[0], found[1], False))
     return found[2]
 
 

@@ -16,18 +16,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.corpus.files import opening
 from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
-from nsllm_lite.corpus.files.opening import (
-    ENTITIES_REFUSED,
-    NOT_THIS_FORMAT,
-    UNREADABLE_FILE,
-    Unread,
-    declares_entities,
-    encoding_of,
-    head_of,
-    open_text,
-    read_each,
-)
+from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Unread, read_each
 from nsllm_lite.corpus.sources import fields, latex
 from nsllm_lite.errors import UserError, nearest
 from nsllm_lite.formats.documents import Document
@@ -114,9 +105,9 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     """The name of the reader for a file that begins so, or an `Unread` of `origin`."""
     if head.startswith(PARQUET_MAGIC):
         return "parquet"
-    text = head_of(head)
+    text = opening.head_of(head)
     if text is None:
-        return Unread(origin, NOT_THIS_FORMAT, "binary data")
+        return Unread(origin, opening.NOT_THIS_FORMAT, "binary data")
     if not text:
         return Unread(origin, UNREADABLE_FILE, "the file is empty")
     found = next((reader for reader, module in READERS.items() if module.recognise(text)), None)
@@ -126,7 +117,7 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
         kind = "XML of another kind" if text[0] == "<" else "JSON of another kind" if text[0] in "[{" else "plain text"
         if re.match(r"(?i)<!doctype html|<html", text):
             kind = "an HTML page"
-        return Unread(origin, NOT_THIS_FORMAT, f"{kind}, begins {' '.join(text[:60].split())!r}")
+        return Unread(origin, opening.NOT_THIS_FORMAT, f"{kind}, begins {' '.join(text[:60].split())!r}")
     return found
 
 
@@ -153,16 +144,16 @@ def read(source: Source, file: File, general: bool, formats: set[str] | None = N
 def _read_opened(source: Source, opened: Opened, general: bool, formats: set[str]) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     found = detect(opened.head, whole, opened.name, general)
-    is_text = found != "parquet" and bool(head_of(opened.head))
+    is_text = found != "parquet" and bool(opening.head_of(opened.head))
     if source.format != "auto" and is_text:
         found = source.format
     if isinstance(found, Unread):
         yield found
         return
     formats.add(found)
-    if declares_entities(opened.head):
+    if opening.declares_entities(opened.head):
         message = "the file declares entities (<!ENTITY ...>): none is resolved, &name; stays text"
-        yield Unread(whole, ENTITIES_REFUSED, message)
+        yield Unread(whole, opening.ENTITIES_REFUSED, message)
     records = _records(found, source, opened)
     try:
         yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {found}, but no record is in it"))
@@ -176,7 +167,7 @@ def _records(found: str, source: Source, opened: Opened) -> Iterator[Document | 
         with seekable(opened) as file:
             yield from fields.read_parquet(file, source.fields, source.name, opened.name)
         return
-    stream = open_text(opened.stream, opened.head)
+    stream = opening.open_text(opened.stream, opened.head)
     if found == "fields":
         yield from fields.read(stream, source.fields, source.name, opened.name)
     elif found == "latex":
@@ -188,7 +179,7 @@ def _records(found: str, source: Source, opened: Opened) -> Iterator[Document | 
 
 def _sibling_text(opened: Opened, relative: str) -> str | None:
     content = opened.sibling(relative)
-    return None if content is None else content.decode(encoding_of(content), errors="replace")
+    return None if content is None else content.decode(opening.encoding_of(content), errors="replace")
 
 
 def sha256_source(source: Source) -> str:

@@ -64,10 +64,10 @@ def recognise(head: str) -> bool:
 
 def document(entry: Entry, place: Place) -> Document:
     fields = entry.fields
-    pmid, accession = _accession(entry)
+    arxiv, pmid, accession = _identifiers(entry)
     areas = (_line(fields, name) for name in ("research-areas", "web-of-science-categories"))
     return place.paper(
-        arxiv=_arxiv(fields),
+        arxiv=arxiv,
         pmid=pmid,
         doi=identity.first(as_doi, _codes(fields, "doi", "url", "ee", "bdsk-url-1")),
         accession=accession,
@@ -88,20 +88,16 @@ def _codes(fields: dict[str, str], *names: str) -> list[str]:
     return [re.sub(r"[\s\\{}]", "", fields.get(name, "")) for name in names]
 
 
-def _arxiv(fields: dict[str, str]) -> str:
-    """From `eprint` where its archive is arXiv, an arXiv address, or a journal such as "arXiv preprint arXiv:1"."""
-    archive = _line(fields, "archiveprefix") or _line(fields, "eprinttype")
-    eprint, doi, url = _codes(fields, "eprint", "doi", "url")
-    found = (identity.arxiv_id if archive.lower() == "arxiv" else identity.marked_arxiv_id)(eprint)
-    return found or identity.first(identity.marked_arxiv_id, (doi, url, _line(fields, "journal").rpartition(" ")[2]))
-
-
-def _accession(entry: Entry) -> tuple[str, str]:
-    """(PMID, accession number) as PubMed, Web of Science and Scopus state them."""
-    pmid, number, url, eprint = _codes(entry.fields, "pmid", "unique-id", "url", "eprint")
-    if pmid or _line(entry.fields, "eprinttype").lower() == "pubmed":
-        return pmid or eprint, ""
-    return identity.stated_accession(number or entry.key, url)
+def _identifiers(entry: Entry) -> tuple[str, str, str]:
+    """(arXiv id, PMID, accession number). The first is from `eprint` where its archive is arXiv, an arXiv address, or a
+    journal such as "arXiv preprint arXiv:1"; the others are as PubMed, Web of Science and Scopus state them."""
+    archive, kind, journal = (_line(entry.fields, name) for name in ("archiveprefix", "eprinttype", "journal"))
+    eprint, doi, url, pmid, number = _codes(entry.fields, "eprint", "doi", "url", "pmid", "unique-id")
+    arxiv = identity.arxiv_id(eprint) if (archive or kind).lower() == "arxiv" else ""
+    arxiv = arxiv or identity.first(identity.marked_arxiv_id, (eprint, doi, url, journal.rpartition(" ")[2]))
+    if pmid or kind.lower() == "pubmed":
+        return arxiv, pmid or eprint, ""
+    return arxiv, *identity.stated_accession(number or entry.key, url)
 
 
 def records(stream: TextIO) -> Iterator[Entry | str]:

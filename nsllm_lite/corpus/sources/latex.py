@@ -20,6 +20,7 @@ from typing import TextIO
 
 from nsllm_lite.corpus.files.opening import UNREADABLE, Place, Unread
 from nsllm_lite.corpus.identity import arxiv_id_in_name
+from nsllm_lite.corpus.latex.commands import NO_PAPER_CLASSES
 from nsllm_lite.corpus.latex.flatten import MAX_CHARS, Flattener, Sibling
 from nsllm_lite.corpus.latex.paper import Paper
 from nsllm_lite.formats.documents import Document
@@ -32,24 +33,17 @@ _CLASS = re.compile(r"\\document(?:class|style)\s*(?:\[[^\]]{0,500}\])?\s*\{([^{
 _BEGIN = re.compile(r"\\begin\s*\{document\}")
 _PACKAGE = re.compile(r"\\(?:ProvidesPackage|ProvidesClass|NeedsTeXFormat)\b")
 _PLAIN_TEX = re.compile(r"\\(?:bye|magnification|enddocument|endtopmatter|input\s+amstex)\b")
-_NO_PAPER_CLASSES = frozenset(
-    ("beamer", "slides", "seminar", "powerdot", "prosper", "letter", "scrlttr2", "moderncv", "standalone", "a0poster")
-) | {"tikzposter", "beamerposter", "baposter", "exam"}
 _RESPONSE = re.compile(
-    r"\W*(?:(?:\S+\s+)?(?:response|reply|replies|rebuttal|answers?)s?\s+(?:letter\s+)?(?:to|for)\b.{0,40}"
-    r"\b(?:referee|reviewer|editor)|rebuttal\b|cover letter\b|dear\s+(?:editor|referee|reviewer|sir|dr|prof))",
-    re.IGNORECASE | re.DOTALL,
+    r"(?is)\W*(?:(?:\S+\s+)?(?:response|reply|replies|rebuttal|answers?)s?\s+(?:letter\s+)?(?:to|for)\b.{0,40}"
+    r"\b(?:referee|reviewer|editor)|rebuttal\b|cover letter\b|dear\s+(?:editor|referee|reviewer|sir|dr|prof))"
 )
 _STRUCTURE = re.compile(
-    r"^[ \t]*\\(?:(?:sub)*section|chapter|paragraph|begin|newcommand|renewcommand|def|usepackage|input|include|label|"
-    r"title)\b",
-    re.MULTILINE,
+    r"(?m)^[ \t]*\\(?:(?:sub)*section|chapter|paragraph|begin|(?:re)?newcommand|def|usepackage|input|include|label"
+    r"|title)\b"
 )
 _FOREIGN = re.compile(r'[<\["@#`]|\{\s*["}]|---\s|import\s|from\s+\w+\s+import')
 _ENDING = re.compile(r"\.(?:tex|ltx|latex|txt|gz|tgz|tar|zip|bz2|xz|zst|src)$", re.IGNORECASE)
-_ASIDE = re.compile(
-    r"^(?:supp|si$|si[-_]|appendi|response|reply|rebuttal|cover|sm$|esm)|supplement|supporting", re.IGNORECASE
-)
+_ASIDE = re.compile(r"(?i)^(?:supp|si$|si[-_]|appendi|response|reply|rebuttal|cover|sm$|esm)|supplement|supporting")
 _BABEL = re.compile(r"\\usepackage\s*\[([^\]{}]{1,200})\]\s*\{babel\}")
 
 
@@ -111,7 +105,7 @@ def _refusal(text: str) -> tuple[str, str]:
         if _stated(_PLAIN_TEX, text):
             return UNREADABLE, "plain TeX or AMS-TeX, not LaTeX: nothing here reads it"
         return LATEX_PART, "a part of a LaTeX document: read where another file inputs it"
-    if kind in _NO_PAPER_CLASSES:
+    if kind in NO_PAPER_CLASSES:
         return NOT_A_PAPER, f"a {kind!r} document: slides, a letter or a picture, no paper"
     return "", ""
 

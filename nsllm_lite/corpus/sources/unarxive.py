@@ -87,23 +87,17 @@ class _Entries:
         return citations.mark(number) if place[1] == "cite" else ""
 
     def _formula(self, place: re.Match) -> str:
+        """TeX between dollars. Words between two formulas that unarXive took for a formula become words again."""
         latex = self._latex.get(place[2])
         self._chars_left -= len(latex or "")
-        if self._chars_left < 0:
+        if latex is None or self._chars_left < 0:
             return FORMULA
-        return _formula(latex, display=place[1] is not None and place[3] is not None)
-
-
-def _formula(latex: str | None, display: bool) -> str:
-    """TeX between dollars. Words between two formulas that unarXive took for a formula become words again."""
-    if latex is None:
-        return FORMULA
-    bare = " ".join(latex.split())
-    if not bare.strip("_^{}"):
-        return ""  # an author's own command that unarXive did not know
-    if _WORDS.search(_TEXT_COMMAND.sub(" ", latex)):
-        return latex
-    return f"$${bare}$$" if display else f"${bare}$"
+        bare = " ".join(latex.split())
+        if not bare.strip("_^{}"):
+            return ""  # an author's own command that unarXive did not know
+        if _WORDS.search(_TEXT_COMMAND.sub(" ", latex)):
+            return latex
+        return f"${bare}$" if place[1] is None or place[3] is None else f"$${bare}$$"
 
 
 def _without_pointers(bracketed: re.Match) -> str:
