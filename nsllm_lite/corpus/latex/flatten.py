@@ -140,11 +140,9 @@ class Flattener(Reading):
         while len(arguments) < macro.num:
             argument = self.argument()
             if argument is None:
-                break
+                self.out.append(_call(name))
+                return
             arguments.append(argument)
-        if len(arguments) < macro.num:
-            self.out.append(_call(name))
-            return
         given = sum(map(len, arguments))
         if self.call is None:
             limit = CALL_CHARS + CALL_GROWTH * given
@@ -210,8 +208,7 @@ class Flattener(Reading):
         name, top = self.defined_name(), self.stack[-1]
         plain = _PARAMETERS.match(top.text, top.pos)
         if not plain:  # delimited arguments: passed over with its body
-            brace = top.text.find("{", top.pos, top.pos + 200)
-            top.pos = brace if brace >= 0 else top.pos
+            top.pos = max(top.pos, top.text.find("{", top.pos, top.pos + 200))
             self.argument()
             self.macros.pop(name, None)
             return

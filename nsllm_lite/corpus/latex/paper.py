@@ -90,9 +90,8 @@ class Paper(Citing):
         if self.depth:
             out.append(f" {heading} ")
         else:
-            self.open_section(
-                commands.LEVELS[command], heading.rstrip(".:") if command.endswith("paragraph") else heading
-            )
+            heading = heading.rstrip(".:") if command.endswith("paragraph") else heading
+            self.open_section(commands.LEVELS[command], heading)
         return found[2]
 
     def _title(self, command: str, text: str) -> str:

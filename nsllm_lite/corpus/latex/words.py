@@ -16,10 +16,7 @@ _SIUNITX = {1: "num si unit ang numlist", 2: "SI qty numrange SIlist qtylist", 3
 
 
 class Citing(Walker):
-    """A walker that knows what its commands may cite or abbreviate.
-
-    `bibliography` gives more text to look for the labels of \\bibitem in.
-    """
+    r"""A walker that knows what its commands cite and abbreviate; `bibliography` gives text with more of \bibitem."""
 
     def __init__(self, text: str, bibliography: Callable[[], str]):
         super().__init__(text)

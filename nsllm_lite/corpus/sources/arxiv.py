@@ -23,14 +23,10 @@ records = iter_records
 
 
 def recognise(head: str) -> bool:
-    objects = objects_in(head)
-    return any(_is_flat(o.fields) for o in objects if o.depth == objects[0].depth)
-
-
-def _is_flat(fields: dict[str, str]) -> bool:
     """Null (`n`, NaN) counts as text; a number does not: in a vocabulary file "title" is a word with a number."""
-    abstract = fields.get("abstract", "") + fields.get("summary", "")
-    return fields.get("title", "") in tuple('"[nN') and any(sign in abstract for sign in '"[nN')
+    objects, texts = objects_in(head), set('"[nN')
+    flat = (fields for depth, fields in objects if depth == objects[0].depth)
+    return any(f.get("title") in texts and {f.get("abstract"), f.get("summary")} & texts for f in flat)
 
 
 def document(record: dict, place: Place, accession: str = "") -> Document:

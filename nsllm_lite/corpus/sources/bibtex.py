@@ -162,11 +162,8 @@ def _after_comment(line: str, place: int, depth: int) -> tuple[int, str]:
 
 
 def _parse(text: str, start: re.Match[str], end: int, macros: dict[str, str]) -> tuple[int, Entry | None]:
-    """(place after it, the entry); no entry where it is a comment, a preamble or a macro.
-
-    Raises:
-        _BrokenEntry: it cannot be read, whether escaped braces count or not.
-    """
+    """(place after it, the entry); no entry where it is a comment, a preamble or a macro. A _BrokenEntry where it
+    cannot be read, whether escaped braces count or not."""
     try:
         return _Parser(text, end, _MARKS[0], macros).entry(start)
     except _BrokenEntry:

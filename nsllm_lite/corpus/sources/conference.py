@@ -22,15 +22,10 @@ def recognise(head: str) -> bool:
         return False
     objects = objects_in(head)
     return any(
-        _holds_paper(o.fields)
+        all(o.fields.get(key) in tuple('"{[') for key in ("title", "abstract"))  # as texts or as {"value": text}
         or (o.depth == objects[0].depth and o.fields.get("title") == '"' and len(LIST_KEYS & o.fields.keys()) >= 2)
         for o in objects
     )
-
-
-def _holds_paper(fields: dict[str, str]) -> bool:
-    """Title and abstract in one object, as texts or as {"value": text}."""
-    return all(fields.get(key, "") in tuple('"{[') for key in ("title", "abstract"))
 
 
 def document(paper: dict, place: Place) -> Document:

@@ -73,10 +73,8 @@ def _abstract(meta: etree._Element, language: str) -> tuple[tuple[tuple[str, str
 
 
 def _sections(parent: etree._Element, path: tuple[str, ...] = (), kind: str = "") -> Iterator[Section]:
-    """Sections in reading order, each before its own subsections, which inherit its kind (sec-type).
-
-    A title that stands alone among paragraphs begins a section beside the one it stands in.
-    """
+    """Sections in reading order, each before its own subsections, which inherit its kind (sec-type). A title that
+    stands alone among paragraphs begins a section beside the one it stands in."""
     own_title = parent.find("title") if parent.tag == "sec" else None
     own_heading = text_of(own_title, SKIP)
     parts: list[tuple[str, list[str]]] = [(own_heading, [])]

@@ -15,7 +15,6 @@ above them.
 
 import posixpath
 import re
-from collections.abc import Iterator
 from typing import TextIO
 
 from nsllm_lite.corpus.files.opening import UNREADABLE, Place, Unread
@@ -59,27 +58,23 @@ def recognise(head: str) -> bool:
     return bool(found) and (first.lstrip()[:1] in ("\\", "{") or len(found) > 1)
 
 
-def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[Document | Unread]:
+def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> list[Document | Unread]:
     """One `Document` for a main file and, where inputs of its body are missing, an `Unread` that names them."""
     place = Place(source, f"{file}#1")
     text = stream.read(MAX_CHARS + 1)
     reason, why = _refusal(text)
     if why:
-        yield place.unread(why, reason)
-        return
+        return [place.unread(why, reason)]
     flat, missing = Flattener(sibling).run(text)
     stem = posixpath.splitext(posixpath.basename(file))[0]
     paper = Paper(flat, lambda: sibling(f"{stem}.bbl") or "")
     if not paper.read():
-        yield place.unread("has \\documentclass but no \\begin{document}: cut off, or its body is elsewhere")
-        return
+        return [place.unread("has \\documentclass but no \\begin{document}: cut off, or its body is elsewhere")]
     if _RESPONSE.match(paper.title[:120]) or (paper.sections and _RESPONSE.match(paper.sections[0].text[:120])):
-        yield place.unread(f"a letter to an editor or referees: {paper.title[:60]!r}", NOT_A_PAPER)
-        return
+        return [place.unread(f"a letter to an editor or referees: {paper.title[:60]!r}", NOT_A_PAPER)]
     if not paper.abstract and not any(section.text for section in paper.sections):
-        yield place.unread(f"no text beside commands, figures and tables; title {paper.title[:60]!r}")
-        return
-    yield place.paper(
+        return [place.unread(f"no text beside commands, figures and tables; title {paper.title[:60]!r}")]
+    found = place.paper(
         arxiv=_arxiv_id(file),
         doi=paper.doi,
         title=paper.title,
@@ -88,9 +83,8 @@ def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[D
         moves=paper.moves,
         language=_language(text),
     )
-    if missing:
-        message = f"its text inputs files that are not there: {', '.join(missing)[:300]}"
-        yield Unread(f"{file}#2", MISSING_INPUT, message)
+    message = f"its text inputs files that are not there: {', '.join(missing)[:300]}"
+    return [found, Unread(f"{file}#2", MISSING_INPUT, message)] if missing else [found]
 
 
 def _refusal(text: str) -> tuple[str, str]:

@@ -65,14 +65,9 @@ def bare_title(title: str) -> str:
 def moves_of(abstract: str) -> tuple[tuple[tuple[str, str], ...], str]:
     """(moves, text without labels) of an abstract that begins with a label and has two or more of them, each made of
     words that labels are made of; of any other ((), `abstract`)."""
-    labels = list(_LABEL.finditer(abstract))
-    words = [word for label in labels for word in re.findall("[A-Z]+", label[1])]
-    if len(labels) < 2 or labels[0].start() or not _LABEL_WORDS.issuperset(words):
+    before, *parts = _LABEL.split(abstract)
+    labels, texts = parts[::2], map(str.strip, parts[1::2])
+    if before or len(labels) < 2 or not _LABEL_WORDS.issuperset(re.findall("[A-Z]+", " ".join(labels))):
         return (), abstract
-    ends = [label.start() for label in labels[1:]] + [len(abstract)]
-    parts = [
-        (_MOVES.get(label[1], label[1]), abstract[label.end() : end].strip())
-        for label, end in zip(labels, ends, strict=True)
-    ]
-    moves = tuple((label, text) for label, text in parts if text)
+    moves = tuple((_MOVES.get(label, label), text) for label, text in zip(labels, texts, strict=True) if text)
     return moves, " ".join(text for _, text in moves)

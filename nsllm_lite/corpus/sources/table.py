@@ -29,10 +29,8 @@ Cells = dict[str, list[str]]  # role -> what is in them, of one row, where they 
 
 
 def columns_of(names: Iterable[str]) -> Columns | None:
-    """The role of each column by its name; None where they are not papers: a title, and an abstract or an identifier.
-
-    A table of papers without abstracts is read too, so that each of its papers is counted.
-    """
+    """The role of each column by its name; None where they are not papers: a title, and an abstract or an identifier
+    (papers without abstracts are read too, so that each is counted)."""
     plain = {name: re.sub(r"[\W_]+", "", name).lower() for name in names}
     columns: Columns = {}
     for name in sorted(plain, key=lambda name: _PLACES.get(plain[name], 0)):

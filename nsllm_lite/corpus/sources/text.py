@@ -32,9 +32,8 @@ def records(stream: TextIO) -> Iterator[dict | str]:
         skipped, first = skipped + first, stream.read(1)
     whole = Joined(skipped + first, stream)
     if first == "{":
-        yield from iter_records(whole)
-    else:
-        yield from ({"text": _SPLIT_COMPOUND.sub(r"\1", passage)} for passage in _passages(whole))
+        return iter_records(whole)
+    return ({"text": _SPLIT_COMPOUND.sub(r"\1", passage)} for passage in _passages(whole))
 
 
 def document(record: dict, place: Place) -> Document | Unread:

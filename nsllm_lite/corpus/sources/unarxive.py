@@ -44,9 +44,7 @@ records = iter_records
 
 
 def recognise(head: str) -> bool:
-    return any(
-        "paper_id" in o.fields and bool({"_source_hash", "_source_name"} & o.fields.keys()) for o in objects_in(head)
-    )
+    return any("paper_id" in keys and {"_source_hash", "_source_name"} & keys.keys() for _, keys in objects_in(head))
 
 
 def document(record: dict, place: Place) -> Document | Unread:
@@ -109,8 +107,7 @@ def _without_pointers(bracketed: re.Match) -> str:
 
 def _sections(paragraphs: list[dict], entries: _Entries) -> tuple[Section, ...]:
     runs = [(h, list(run)) for h, run in groupby(paragraphs, lambda p: _Heading(*(text_in(p.get(k)) for k in HEADING)))]
-    tops = [heading.number for heading, _ in runs if heading.level == 1]
-    followed = dict(pairwise(tops))
+    followed = dict(pairwise(heading.number for heading, _ in runs if heading.level == 1))
     outline = Outline()
     around: list[tuple[_Heading, str]] = []
     for heading, run in runs:
