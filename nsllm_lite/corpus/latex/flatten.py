@@ -174,12 +174,11 @@ class Flattener(Reading):
 
     def _begin(self) -> None:
         name = self.argument() or ""
-        if name not in self.environments:
+        if name in self.environments:
+            self.macros[f"{BEGIN}{name}"] = self.environments[name][0]
+            self._expand(f"{BEGIN}{name}", self.stack[-1])
+        else:
             self.out.append(f"\\begin{{{name}}}")
-            return
-        macro, _ = self.environments[name]
-        self.macros[f"{BEGIN}{name}"] = macro
-        self._expand(f"{BEGIN}{name}", self.stack[-1])
 
     def _end(self) -> None:
         name = self.argument() or ""

@@ -51,13 +51,11 @@ class Paper(Citing):
         return True
 
     def _close_section(self) -> None:
-        text = paragraphs("".join(self.out))
-        self.out = []
-        heading = self.path[-1][1] if self.path else ""
-        parents = tuple(h for _, h in self.path[:-1])
-        if self.hidden or not (self.path or re.search(r"\w", text)):
-            return
-        self.sections.append(Section(heading, text, ("Appendix", *parents) if self.appendix and self.path else parents))
+        text, self.out = paragraphs("".join(self.out)), []
+        if not self.hidden and (self.path or re.search(r"\w", text)):
+            *parents, heading = [heading for _, heading in self.path] or [""]
+            above = ["Appendix"] if self.appendix and self.path else []
+            self.sections.append(Section(heading, text, (*above, *parents)))
 
     def open_section(self, level: int, heading: str) -> None:
         self._close_section()
@@ -112,18 +110,15 @@ class Paper(Citing):
         parts: list[tuple[int, int]] = []
         while found and len(parts) < 5 and self.text[found[0] - 1] == "{":
             parts.append(found[:2])
-            pos = found[2]
-            found = self.argument(pos)
+            found = self.argument(found[2])
         if not parts:
             return pos
-        if len(parts) < 5:
-            pos = parts[0][1] + 1
-            parts = parts[:1]
+        parts = parts if len(parts) == 5 else parts[:1]
         texts = [self.text_of(*part) for part in parts]
         if len(parts) == 5 and not self.abstract:
             self.moves = tuple((label, text) for label, text in zip(_MOVES, texts, strict=True) if text)
         self._set_abstract(" ".join(filter(None, texts)))
-        return pos
+        return parts[-1][1] + 1
 
     def _set_abstract(self, text: str) -> None:
         self.abstract = self.abstract or text

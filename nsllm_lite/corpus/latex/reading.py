@@ -101,10 +101,8 @@ def filled(body: str, arguments: list[str]) -> str:
     """The macro's body with its arguments in place; `\\alpha` given before a letter keeps a space after it."""
     if not arguments or "#" not in body:
         return body
-    pieces = PLACE.split(body)
-    for n in range(1, len(pieces), 2):
-        number = int(pieces[n])
-        pieces[n] = arguments[number - 1] if number <= len(arguments) else ""
+    pieces, given = PLACE.split(body), dict(enumerate(arguments, start=1))
+    pieces[1::2] = [given.get(int(number), "") for number in pieces[1::2]]
     for n in range(len(pieces) - 1):
         if pieces[n + 1][:1].isalpha() and ENDS_IN_WORD.search(pieces[n], max(0, len(pieces[n]) - 40)):
             pieces[n] += " "

@@ -49,6 +49,13 @@ class Entry(NamedTuple):
     key: str
     fields: dict[str, str]  # names in lower case
 
+    def line(self, name: str) -> str:
+        return " ".join(plain(self.fields.get(name, "")).split())
+
+    def codes(self, *names: str) -> list[str]:
+        """The fields as identifiers and addresses, which hold no blanks, and LaTeX only where it escapes a sign."""
+        return [re.sub(r"[\s\\{}]", "", self.fields.get(name, "")) for name in names]
+
 
 class _BrokenEntry(Exception):  # noqa: N818
     """What is wrong with the entry being read."""
@@ -63,36 +70,26 @@ def recognise(head: str) -> bool:
 
 
 def document(entry: Entry, place: Place) -> Document:
-    fields = entry.fields
     arxiv, pmid, accession = _identifiers(entry)
-    areas = (_line(fields, name) for name in ("research-areas", "web-of-science-categories"))
+    areas = (entry.line(name) for name in ("research-areas", "web-of-science-categories"))
     return place.paper(
         arxiv=arxiv,
         pmid=pmid,
-        doi=identity.first(as_doi, _codes(fields, "doi", "url", "ee", "bdsk-url-1")),
+        doi=identity.first(as_doi, entry.codes("doi", "url", "ee", "bdsk-url-1")),
         accession=accession,
-        title=_line(fields, "title") or _line(fields, "booktitle"),
-        abstract=stated(paragraphs(plain(fields.get("abstract", "")).splitlines())),
+        title=entry.line("title") or entry.line("booktitle"),
+        abstract=stated(paragraphs(plain(entry.fields.get("abstract", "")).splitlines())),
         discipline=identity.first(identity.discipline_of_areas, areas)
-        or identity.discipline_of(_line(fields, "primaryclass")),
-        language=(_line(fields, "language") or _line(fields, "langid")).lower(),
+        or identity.discipline_of(entry.line("primaryclass")),
+        language=(entry.line("language") or entry.line("langid")).lower(),
     )
-
-
-def _line(fields: dict[str, str], name: str) -> str:
-    return " ".join(plain(fields.get(name, "")).split())
-
-
-def _codes(fields: dict[str, str], *names: str) -> list[str]:
-    """The fields as identifiers and addresses, which hold no blanks, and LaTeX only where it escapes a sign."""
-    return [re.sub(r"[\s\\{}]", "", fields.get(name, "")) for name in names]
 
 
 def _identifiers(entry: Entry) -> tuple[str, str, str]:
     """(arXiv id, PMID, accession number). The first is from `eprint` where its archive is arXiv, an arXiv address, or a
     journal such as "arXiv preprint arXiv:1"; the others are as PubMed, Web of Science and Scopus state them."""
-    archive, kind, journal = (_line(entry.fields, name) for name in ("archiveprefix", "eprinttype", "journal"))
-    eprint, doi, url, pmid, number = _codes(entry.fields, "eprint", "doi", "url", "pmid", "unique-id")
+    archive, kind, journal = (entry.line(name) for name in ("archiveprefix", "eprinttype", "journal"))
+    eprint, doi, url, pmid, number = entry.codes("eprint", "doi", "url", "pmid", "unique-id")
     arxiv = identity.arxiv_id(eprint) if (archive or kind).lower() == "arxiv" else ""
     arxiv = arxiv or identity.first(identity.marked_arxiv_id, (eprint, doi, url, journal.rpartition(" ")[2]))
     if pmid or kind.lower() == "pubmed":

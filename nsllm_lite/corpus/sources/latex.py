@@ -129,5 +129,4 @@ def _arxiv_id(file: str) -> str:
     if len(parts) > 1 and _ASIDE.search(parts[-1]):
         return ""
     names = [_ENDING.sub("", part) for part in parts]
-    folders = ("", *parts)
-    return next(filter(None, map(arxiv_id_in_name, reversed(names), reversed(folders[:-1]))), "")
+    return next(filter(None, map(arxiv_id_in_name, reversed(names), reversed(["", *parts[:-1]]))), "")

@@ -65,14 +65,12 @@ def document(record: etree._Element, place: Place) -> Document | Unread:
     if record.tag in NO_RECORD_VERBS:
         return place.unread(f"an answer to {record.tag} holds no records")
     identifier = record.findtext("header/identifier", "").strip()
-    header = record.find("header")
     if record.get("status") == "deleted" or record.find("header[1][@status='deleted']") is not None:
         return place.unread(f"{identifier or 'a record without identifier'} is marked deleted", DELETED)
     metadata = record.find("metadata")
-    if metadata is None and header is not None:
+    if metadata is None and record.find("header") is not None:
         return place.unread(f"{identifier}: the record has no metadata")
-    if metadata is None:
-        metadata = record
+    metadata = record if metadata is None else metadata
     if not len(metadata):
         return place.unread(f"{identifier}: the metadata are empty".removeprefix(": "))
     article = metadata.find("article")

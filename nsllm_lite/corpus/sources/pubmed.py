@@ -31,13 +31,9 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
     pmid = citation.findtext("PMID", "").strip() if citation is not None else ""
     if citation is None or not pmid:
         return place.unread("the record has no PMID")
+    title = bare_title(text_of(citation.find(".//ArticleTitle")))
     moves, abstract = _abstract(citation)
-    return place.paper(
-        pmid=pmid,
-        title=bare_title(text_of(citation.find(".//ArticleTitle"))),
-        abstract=abstract,
-        moves=moves,
-    )
+    return place.paper(pmid=pmid, title=title, abstract=abstract, moves=moves)
 
 
 def _abstract(citation: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:

@@ -63,7 +63,6 @@ def cells_of(rows: Iterable[dict | str]) -> Iterator[Cells | str]:
 
 
 def document(fields: Cells, place: Place) -> Document:
-
     def first(role: str) -> str:
         return next(iter(fields.get(role, ())), "")
 

@@ -1,8 +1,7 @@
 """General text: plain text cut into passages, or JSON lines with a `text` field.
 
 Plain text is cut where a top heading (` = Heading = `, as in WikiText) begins and otherwise at the last blank line,
-line end, sentence end or space before `PASSAGE_CHARS`. Nothing but white space is lost, and
-WikiText's ` @-@ ` is a hyphen again.
+line end, sentence end or space before `PASSAGE_CHARS`. Only white space is lost; WikiText's ` @-@ ` is a hyphen again.
 """
 
 import re
@@ -16,6 +15,7 @@ from nsllm_lite.corpus.files.tagged import iter_lines
 from nsllm_lite.formats.documents import Document
 
 PASSAGE_CHARS = 4_000
+PASSAGE_ENDS = ("\n\n", "\n \n", "\n", ". ", " ")
 _SPLIT_COMPOUND = re.compile(r" @([-,.])@ ")  # WikiText writes "twenty-one" and "1,000" so
 _TOP_HEADING = re.compile(r"\s?= [^=].* =\s*")
 
@@ -59,9 +59,7 @@ def _cut(text: str, to_the_end: bool) -> Iterator[str]:
     """Passages of at most PASSAGE_CHARS; the last one is the uncut rest, left out when empty and `to_the_end`."""
     while len(text) > PASSAGE_CHARS:
         window = text[:PASSAGE_CHARS]
-        places = (
-            window.rfind(mark, 1) + len(mark) for mark in ("\n\n", "\n \n", "\n", ". ", " ") if mark in window[1:]
-        )
+        places = (window.rfind(mark, 1) + len(mark) for mark in PASSAGE_ENDS if mark in window[1:])
         place = next((p for p in places if p > PASSAGE_CHARS // 4), PASSAGE_CHARS)
         if text[:place].strip():
             yield text[:place]
