@@ -56,7 +56,7 @@ class _Call(NamedTuple):
 
 
 class Flattener(Reading):
-    """Of one paper; `sibling(name)` gives the text of a file by its path from the paper's folder, or None."""
+    """Flattens one paper. `sibling(name)` gives the text of a file by its path from the paper's folder, or None."""
 
     def __init__(self, sibling: Sibling):
         super().__init__()

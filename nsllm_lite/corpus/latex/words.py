@@ -37,7 +37,7 @@ def taking(num: int, written: Callable[..., str], before: str = "", as_text: boo
 
 
 class Citing(Walker):
-    r"""A walker that knows what its commands cite and abbreviate; `bibliography` gives text with more of \bibitem."""
+    r"""A walker that knows what its commands cite and abbreviate; `bibliography` gives text with more \bibitem."""
 
     def __init__(self, text: str, bibliography: Callable[[], str]):
         super().__init__(text)
