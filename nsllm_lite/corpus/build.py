@@ -27,7 +27,7 @@ from nsllm_lite.artifact.disk import require_disk
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import finish, finished, read_manifest
-from nsllm_lite.corpus import assign, ledger, near_heldout, pack, plot, shards, sources, tokenizer
+from nsllm_lite.corpus import assign, ledger, near_heldout, pack, shards, sources, tokenizer
 from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
@@ -267,7 +267,7 @@ def _finish(
     totals, tokens = _finish_rows(recipe, tasks, packed)
     summary = ledger.write(out, work, parts, tokens)
     write_json(out / "ledger.json", summary)
-    plot.draw(summary, out / "ledger.png")
+    ledger.draw(summary, out / "ledger.png")
     documents = {Path(name).name: entry for answer in settled for name, entry in answer["files"].items()
                  if Path(name).parent.name == "documents"}  # fmt: skip
     integrity.record(out / "documents", (), documents)
@@ -276,8 +276,7 @@ def _finish(
     for part, answer in zip(parts, settled, strict=True):
         lost[part.source] += answer["lost"]
     results = _results(recipe, summary, totals, dict(sorted(lost.items())))
-    _print_rows(results)
-    _print_terms(results)
+    _print_results(results)
     measured = {"workers": workers, "tokenised_by": sorted({answer["encoder"] for answer in packed})}
     finish(out, "corpus", recipes.identity(recipe), inputs, results, started, measured)
     shutil.rmtree(work)
@@ -304,10 +303,8 @@ def _finish_rows(
 def _require_enough_left(recipe: Corpus, summary: dict) -> None:
     """Raises UserError where no paper is left, or more were dropped than the recipe allows."""
     counts = summary["documents"]
-    reasons: Counter[str] = Counter()
-    for of_source in counts.values():
-        reasons.update(of_source["dropped"])
-    total = sum(of_source["in"] for of_source in counts.values())
+    all_counts = ledger.total(counts.values())
+    total, reasons = all_counts["in"], Counter(all_counts["dropped"])
     left = sum(counts[source.name]["kept"] + counts[source.name]["heldout"] for source in recipe.sources)
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     if not left:
@@ -353,15 +350,12 @@ def _results(recipe: Corpus, summary: dict, totals: dict[str, RowTotals], lost: 
     }
 
 
-def _print_rows(results: dict) -> None:
+def _print_results(results: dict) -> None:
+    """Prints the rows, each source's licence as the recipe states it, and a warning for formats with terms of use."""
     heads = ("rows of", "documents", "tokens", "rows", "fill")
     counted = ((name, row, (f"{row[key]:,}" for key in heads[1:4])) for name, row in results["rows"].items())
     print()
     terminal.table(heads, [(name, *counts, f"{row['fill']:.4f}") for name, row, counts in counted], right=heads[1:])
-
-
-def _print_terms(results: dict) -> None:
-    """Prints the licence of each source, as the recipe states it, and a warning for formats with terms of use."""
     print("\nlicences: " + "; ".join(f"{source}: {licence}" for source, licence in results["licences"].items()))
     of_wos = [source for source, formats in results["formats"].items() if "wos" in formats]
     if of_wos:

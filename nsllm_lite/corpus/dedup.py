@@ -118,25 +118,9 @@ def find_duplicates(
         leader = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]
         found.other[order[~first]] = leader[~first]
         found.reason[order[~first]] = reason
-    if threshold < 1:
-        _near_duplicates(found, bands, shingles, rank, threshold)
-    while True:  # the first of a same-id pair may itself be a near-duplicate
-        onward = np.where(found.other >= 0, found.other[found.other], -1)
-        if not (onward >= 0).any():
-            return found
-        np.copyto(found.other, onward, where=onward >= 0)
-
-
-def _near_duplicates(
-    found: Duplicates,
-    bands: Iterable[np.ndarray],
-    shingles: Callable[[int], np.ndarray],
-    rank: np.ndarray,
-    threshold: float,
-) -> None:
     by_rank = np.argsort(rank)
     documents = by_rank[found.other[by_rank] < 0]  # a later one is the duplicate of an earlier
-    for later, earlier in _candidate_pairs(documents, bands):
+    for later, earlier in _candidate_pairs(documents, bands) if threshold < 1 else ():
         if found.other[later] >= 0:
             continue
         kept = earlier
@@ -147,6 +131,11 @@ def _near_duplicates(
             if len(own) and found.other[other] < 0 and jaccard(own, shingles(other)) >= threshold:
                 found.other[later], found.reason[later] = other, NEAR_DUPLICATE
                 break
+    while True:  # the first of a same-id pair may itself be a near-duplicate
+        onward = np.where(found.other >= 0, found.other[found.other], -1)
+        if not (onward >= 0).any():
+            return found
+        np.copyto(found.other, onward, where=onward >= 0)
 
 
 def runs_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,10 @@ class Encoder:
     """`name` is the library that does the work."""
 
     def __init__(self, tokenizer: Tokenizer):
-        values = _without_added_tokens(json.loads(tokenizer.to_str()))
+        values = json.loads(tokenizer.to_str())
+        # White-space tokens stay: some tokenizers write indentation with them.
+        added = [t for t in values["added_tokens"] if not t["special"] and not t["content"].strip()]
+        values |= {"added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
         plain = json.dumps(values)
         self.reference = Tokenizer.from_str(plain)
         self._fast = _gigatoken(plain)
@@ -80,12 +83,6 @@ class Encoder:
         chars = [encoding.token_to_chars(int(c))[0] if c < len(encoding) else len(text) for c in cuts]
         chars[0] = 0
         return [len(text[a:b].encode()) for a, b in pairwise(chars)]
-
-
-def _without_added_tokens(values: dict) -> dict:
-    """White-space tokens stay: some tokenizers write indentation with them."""
-    added = [t for t in values["added_tokens"] if not t["special"] and not t["content"].strip()]
-    return {**values, "added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
 
 
 def _gigatoken(tokenizer_json: str) -> "_Fast | None":

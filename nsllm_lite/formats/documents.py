@@ -1,7 +1,7 @@
 """A paper (or a piece of general text) as every stage of the corpus sees it, and its Parquet form."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -90,27 +90,10 @@ def parquet_writer(path: Path) -> pq.ParquetWriter:
     return pq.ParquetWriter(path, SCHEMA, compression=COMPRESSION)
 
 
-class DocumentWriter:
-    """Writes documents into one Parquet file as they come, a batch in memory at a time."""
-
-    def __init__(self, path: Path):
-        self._writer = parquet_writer(path)
-        self._batch: list[Document] = []
-
-    def add(self, document: Document) -> None:
-        self._batch.append(document)
-        if len(self._batch) == BATCH_DOCUMENTS:
-            self._flush()
-
-    def _flush(self) -> None:
-        columns = {name: [getattr(d, name) for d in self._batch] for name in SCHEMA.names}
-        columns["sections"] = [[asdict(s) for s in sections] for sections in columns["sections"]]
-        self._writer.write_table(pa.table(columns, SCHEMA))
-        self._batch = []
-
-    def close(self) -> None:
-        self._flush()
-        self._writer.close()
+def table_of(documents: Sequence[Document]) -> pa.Table:
+    columns = {name: [getattr(d, name) for d in documents] for name in SCHEMA.names}
+    columns["sections"] = [[asdict(s) for s in sections] for sections in columns["sections"]]
+    return pa.table(columns, SCHEMA)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
