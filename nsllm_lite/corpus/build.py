@@ -12,6 +12,7 @@ A run that was killed continues where its last finished task ended, and so does 
 """
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -59,7 +60,8 @@ def build(recipe: Corpus) -> dict:
     inputs = begin(recipe)
     if inputs is None:
         return read_manifest(Path(recipe.out))["results"]
-    workers = shards.num_workers(recipe.execution.workers, _num_bytes(recipe))
+    is_small = _num_bytes(recipe) < shards.SMALL_BYTES
+    workers = recipe.execution.workers or (1 if is_small else len(os.sched_getaffinity(0)))
     shards.run_stage(reading(recipe), workers)
     choose_at_once(recipe)
     settled = shards.run_stage(settling(recipe), workers)

@@ -26,13 +26,8 @@ from nsllm_lite.terminal import as_text
 
 UNITS = ("records", "chars", "tokens")
 FILE_KEYS = ["source", "file", "phase", "outcome", "reason"]
-SCHEMA = pa.schema(
-    [
-        *((c, pa.string()) for c in ("id", "source", "file", "origin", "phase", "outcome", "reason", "other_id")),
-        ("chars", pa.int64()),
-        ("tokens", pa.int64()),
-    ]
-)
+TEXTS = ("id", "source", "file", "origin", "phase", "outcome", "reason", "other_id")
+SCHEMA = pa.schema([*((c, pa.string()) for c in TEXTS), ("chars", pa.int64()), ("tokens", pa.int64())])
 FILE_SCHEMA = pa.schema([*((c, pa.string()) for c in FILE_KEYS), *((c, pa.int64()) for c in UNITS)])
 STRETCH = r"@\d+$"  # a large file is read in stretches, each named by its first byte
 

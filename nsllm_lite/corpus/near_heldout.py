@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.disk import whole_file
 from nsllm_lite.corpus import assign, dedup
 from nsllm_lite.corpus.ingest import head_of
 from nsllm_lite.corpus.parts import Part
@@ -47,22 +48,21 @@ class Known:
     """The held-out documents, searchable by their text."""
 
     def __init__(self, path: Path):
-        self._owners: dict[str, list[int]] = {}
-        self._indexes: dict[str, dedup.NearIndex] = {}
+        self._kinds: dict[str, tuple[dedup.NearIndex, list[int]]] = {}
         with np.load(path) as arrays:
             for kind in KINDS:
                 sizes, shingles = arrays[f"{kind}_sizes"], arrays[f"{kind}_shingles"]
                 sets = np.split(shingles, np.cumsum(sizes)[:-1]) if len(sizes) else []
-                self._indexes[kind] = dedup.NearIndex(sets, NEAR)
-                self._owners[kind] = arrays[f"{kind}_owners"].tolist()
+                self._kinds[kind] = dedup.NearIndex(sets, NEAR), arrays[f"{kind}_owners"].tolist()
 
     def has(self, kind: str) -> bool:
-        return bool(self._owners[kind])
+        return bool(self._kinds[kind][1])
 
     def find(self, kind: str, shingles: np.ndarray) -> int:
         """The number of the held-out candidate that these are near to, or -1."""
-        place = self._indexes[kind].find(shingles)
-        return self._owners[kind][place] if place >= 0 else -1
+        index, owners = self._kinds[kind]
+        place = index.find(shingles)
+        return owners[place] if place >= 0 else -1
 
 
 _known = lru_cache(maxsize=1)(Known)
@@ -114,11 +114,9 @@ def _near(recipe: Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndar
 
 
 def _write(path: Path, part: Part, wanted: np.ndarray) -> None:
-    made = path.with_suffix(".part")
-    with parquet_writer(made) as writer:
+    with whole_file(path) as made, parquet_writer(made) as writer:
         for batch, _ in part.batches(wanted):
             writer.write_batch(batch)
-    made.replace(path)
 
 
 def _write_dropped(path: Path, part: Part, near: np.ndarray) -> None:

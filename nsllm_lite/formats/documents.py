@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,10 +44,6 @@ class Document:
     language: str = ""  # as the source states it, lower case: "en", "eng", "french"
 
     @property
-    def file(self) -> str:
-        return self.origin.rsplit("#", 1)[0]
-
-    @property
     def num_chars(self) -> int:
         """Characters of all text fields, the ledger's unit until tokenising."""
         parts = [self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections)]
@@ -66,17 +62,8 @@ def as_doi(text: str) -> str:
 _SECTION = pa.struct(
     [("heading", pa.string()), ("text", pa.string()), ("parents", pa.list_(pa.string())), ("kind", pa.string())]
 )
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("id", "source", "origin", "title", "abstract")),
-        ("sections", pa.list_(_SECTION)),
-        ("text", pa.string()),
-        ("discipline", pa.string()),
-        ("moves", pa.list_(pa.list_(pa.string()))),
-        *((name, pa.string()) for name in ("doi", "language")),
-    ]
-)
-
+_LISTS = {"sections": pa.list_(_SECTION), "moves": pa.list_(pa.list_(pa.string()))}
+SCHEMA = pa.schema([(field.name, _LISTS.get(field.name, pa.string())) for field in fields(Document)])
 
 # Sections are most of the bytes; what phase 1 and general text read in bulk unpacks three times as fast.
 _FAST = ("id", "source", "origin", "title", "abstract", "text")

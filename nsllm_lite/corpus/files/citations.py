@@ -40,7 +40,9 @@ def settle(text: str) -> str:
     parts, place = [], 0
     for run in _CITATIONS.finditer(text):
         before = text[place : run.start()]
-        sentence, place = _without_brackets(before, run)
+        closed = len(run[0]) - len(run[0].rstrip("])"))
+        pairs = min(closed, len(before) - len(before.rstrip("[(")))  # of brackets that held it alone: they go with it
+        sentence, place = before[: len(before) - pairs].rstrip(), run.end() - closed + pairs
         if needs_citation(sentence):
             place = run.end()
             parts.append(before + _MARKS.sub("", run[0]))
@@ -51,11 +53,3 @@ def settle(text: str) -> str:
         elif sentence.endswith(("(", "[")):  # "([3]; Ito, 1998)"
             place = _SEPARATORS.match(text, place).end()
     return "".join(parts) + text[place:]
-
-
-def _without_brackets(before: str, run: re.Match) -> tuple[str, int]:
-    """The text before a run of citations and the place after it, without the pairs of brackets that held it alone."""
-    closed = len(run[0]) - len(run[0].rstrip("])"))
-    opened = len(before) - len(before.rstrip("[("))
-    pairs = min(closed, opened)
-    return before[: len(before) - pairs].rstrip(), run.end() - closed + pairs

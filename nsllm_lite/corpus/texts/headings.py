@@ -103,12 +103,7 @@ def mark(heading: str) -> Mark:
 
 def _named(words: list[str]) -> Mark | None:
     """METHODS or RESULTS where the whole heading is made of such names: "Patients and methods"."""
-    parts: list[set[str]] = [set()]
-    for word in words:
-        if word in JOINING:
-            parts.append(set())
-        else:
-            parts[-1].add(word)
+    parts = [set(part) for joins, part in itertools.groupby(words, JOINING.__contains__) if not joins]
     if not all(part <= _NAMES or part <= OTHER for part in parts):
         return None
     known = set().union(*(part for part in parts if part <= _NAMES))
