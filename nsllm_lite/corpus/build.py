@@ -16,6 +16,7 @@ import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -25,9 +26,8 @@ import numpy as np
 from nsllm_lite import __version__, terminal
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import require_disk
-from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_json, write_json
-from nsllm_lite.artifact.step import finish, finished, read_manifest
+from nsllm_lite.artifact.step import Hashes, finish, finished, read_manifest
 from nsllm_lite.corpus import assign, ledger, near_heldout, pack, shards, sources, tokenizer
 from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
@@ -68,10 +68,10 @@ def build(recipe: Corpus) -> dict:
     prepare_packing(recipe)
     stage = packing(recipe)
     packed = shards.run_stage(stage, 1)  # the tokenizer's own threads take all cores
-    return _finish(recipe, inputs, settled, stage.tasks, packed, started, workers)
+    return _finish(recipe, inputs, settled, stage, packed, started, workers)
 
 
-def begin(recipe: Corpus) -> dict[str, str | None] | None:
+def begin(recipe: Corpus) -> Hashes | None:
     """The hashes of all inputs, with `recipe.out` ready for this build; None where it is finished."""
     out = Path(recipe.out)
     identity = recipes.identity(recipe)
@@ -94,7 +94,7 @@ def _num_bytes(recipe: Corpus) -> int:
     return sum(map(sources.bytes_of, (*recipe.sources, *recipe.general)))
 
 
-def _clear(out: Path, work: Path, identity: dict, inputs: dict[str, str | None]) -> None:
+def _clear(out: Path, work: Path, identity: dict, inputs: Hashes) -> None:
     """Removes the files of an unfinished build with other settings or inputs.
 
     Raises:
@@ -123,19 +123,14 @@ def _clear(out: Path, work: Path, identity: dict, inputs: dict[str, str | None])
 
 
 def reading(recipe: Corpus) -> Stage:
-    tasks = shards.read_tasks(recipe)
-    work = _work(recipe)
+    work, tasks = Path(recipe.out, "work"), shards.read_tasks(recipe)
     function = partial(ingest, recipe, work / "read")
     return Stage("reading", function, tasks, [task.num_bytes for task in tasks], work / "tasks")
 
 
-def _work(recipe: Corpus) -> Path:
-    return Path(recipe.out) / "work"
-
-
 def choose_at_once(recipe: Corpus) -> None:
     """The one stage that sees all parts: `choose`, and the index of the held-out documents."""
-    work = _work(recipe)
+    work = Path(recipe.out, "work")
     stage = reading(recipe)
     answers = [shards.read_answer(answer) for answer in stage.answers()]
     finished = {name for answer in answers for name in answer["parts"]}
@@ -157,7 +152,7 @@ def choose_at_once(recipe: Corpus) -> None:
 
 
 def settling(recipe: Corpus) -> Stage:
-    work = _work(recipe)
+    work = Path(recipe.out, "work")
     parts = open_parts(work / "read")
     function = partial(near_heldout.settle, recipe, work, Path(recipe.out) / "documents")
     return Stage("settling", function, parts, [part.num_candidates for part in parts], work / "settled")
@@ -165,7 +160,7 @@ def settling(recipe: Corpus) -> Stage:
 
 def prepare_packing(recipe: Corpus) -> None:
     """Prints the counts of the ledger, requires that enough is left, and puts the tokenizer in its place."""
-    out, work = Path(recipe.out), _work(recipe)
+    out, work = Path(recipe.out), Path(recipe.out, "work")
     parts = open_parts(work / "read")
     ledger.write_dropped(out, work, parts)
     summary = ledger.count(work, parts)
@@ -191,7 +186,7 @@ def prepare_packing(recipe: Corpus) -> None:
 
 
 def packing(recipe: Corpus) -> Stage:
-    out, work = Path(recipe.out), _work(recipe)
+    out, work = Path(recipe.out), Path(recipe.out, "work")
     tasks = _pack_tasks(out, work, open_parts(work / "read"))
     function = partial(_pack_one, out, *_end_of_text(recipe), recipe.row_tokens, recipe.min_chars)
     return Stage("packing", function, tasks, [task.num_chars for task in tasks], work / "packed")
@@ -201,7 +196,7 @@ def _end_of_text(recipe: Corpus) -> tuple[int, str]:
     """The id of the token that ends a text, and the hash of the corpus's tokenizer."""
     folder = Path(recipe.out) / "tokenizer"
     end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(folder)), recipe.end_of_text)
-    return end_of_text_id, sha256_file(folder / "tokenizer.json")
+    return end_of_text_id, integrity.sha256_file(folder / "tokenizer.json")
 
 
 def _nothing_readable(source: Source, parts: list[Part]) -> UserError:
@@ -255,18 +250,12 @@ def _encoder(folder: Path, sha256: str) -> Encoder:
 
 
 def _finish(
-    recipe: Corpus,
-    inputs: dict[str, str | None],
-    settled: list[dict],
-    tasks: list[pack.PackTask],
-    packed: list[dict],
-    started: float,
-    workers: int,
+    recipe: Corpus, inputs: Hashes, settled: list[dict], stage: Stage, packed: list[dict], started: float, workers: int
 ) -> dict:
-    """Writes ledger and manifest and finishes the rows, from the answers of the tasks."""
-    out, work = Path(recipe.out), _work(recipe)
+    """Writes ledger and manifest and finishes the rows, from the answers of the tasks; `stage` is that of packing."""
+    out, work = Path(recipe.out), Path(recipe.out, "work")
     parts = open_parts(work / "read")
-    totals, tokens = _finish_rows(recipe, tasks, packed)
+    totals, tokens = _finish_rows(recipe, stage.tasks, packed)
     summary = ledger.write(out, work, parts, tokens)
     write_json(out / "ledger.json", summary)
     ledger.draw(summary, out / "ledger.png")
@@ -286,10 +275,10 @@ def _finish(
 
 
 def _finish_rows(
-    recipe: Corpus, tasks: list[pack.PackTask], packed: list[dict]
+    recipe: Corpus, tasks: Sequence[pack.PackTask], packed: list[dict]
 ) -> tuple[dict[str, RowTotals], ledger.Tokens]:
     """Of each phase and split the rows' totals, and the tokens of each document in order."""
-    out, work = Path(recipe.out), _work(recipe)
+    out, work = Path(recipe.out), Path(recipe.out, "work")
     end_of_text = _end_of_text(recipe)
     totals, tokens = {}, {}
     for phase, split in product(RENDER, assign.SPLITS):

@@ -265,7 +265,7 @@ def _items(texts: Texts, name: str) -> list[Item]:
     for number, text in texts:
         records.add(number)
         for part in dict.fromkeys((text, *text.split("\n"))):
-            line = dedup.normalise(clean.clean_line(part))
+            line = " ".join(dedup.words_of(clean.clean_line(part)))
             if line.count(" ") >= MIN_WORDS - 1:
                 counts[line] += 1
                 first.setdefault(line, number)

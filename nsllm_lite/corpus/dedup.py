@@ -41,11 +41,6 @@ def words_of(text: str) -> list[str]:
     return lower.translate(_SEPARATORS).split() if lower.isascii() else _WORD.findall(lower)
 
 
-def normalise(text: str) -> str:
-    """The words alone, in lower case: equal for texts that differ in punctuation, case or spacing."""
-    return " ".join(words_of(text))
-
-
 def key64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
@@ -77,9 +72,9 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
     return shared / max(1, len(both) - shared)
 
 
-def rows_per_band(threshold: float, num_hashes: int = NUM_HASHES) -> int:
+def rows_per_band(threshold: float) -> int:
     """The longest bands that still make a pair of exactly that Jaccard index candidates with probability 0.99."""
-    fits = [r for r in range(1, 17) if 1 - (1 - threshold**r) ** (num_hashes // r) >= 0.99]
+    fits = [r for r in range(1, 17) if 1 - (1 - threshold**r) ** (NUM_HASHES // r) >= 0.99]
     return max(fits, default=1)
 
 

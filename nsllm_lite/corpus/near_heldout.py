@@ -24,7 +24,7 @@ KINDS = ("body", "whole", "general")  # of known texts: experimental sections, t
 
 
 def save_known(path: Path, parts: list[Part], outcome: np.ndarray, min_chars: int) -> None:
-    """Writes the shingles of the held-out documents and their numbers, as `Known` reads them."""
+    """Writes the shingles of the held-out documents and their numbers, as `_known` reads them."""
     sets: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     owners: dict[str, list[int]] = {kind: [] for kind in KINDS}
     for part in parts:
@@ -44,36 +44,23 @@ def save_known(path: Path, parts: list[Part], outcome: np.ndarray, min_chars: in
     np.savez(path, **arrays)
 
 
-class Known:
-    """The held-out documents, searchable by their text."""
-
-    def __init__(self, path: Path):
-        self._kinds: dict[str, tuple[dedup.NearIndex, list[int]]] = {}
-        with np.load(path) as arrays:
-            for kind in KINDS:
-                sizes, shingles = arrays[f"{kind}_sizes"], arrays[f"{kind}_shingles"]
-                sets = np.split(shingles, np.cumsum(sizes)[:-1]) if len(sizes) else []
-                self._kinds[kind] = dedup.NearIndex(sets, NEAR), arrays[f"{kind}_owners"].tolist()
-
-    def has(self, kind: str) -> bool:
-        return bool(self._kinds[kind][1])
-
-    def find(self, kind: str, shingles: np.ndarray) -> int:
-        """The number of the held-out candidate that these are near to, or -1."""
-        index, owners = self._kinds[kind]
-        place = index.find(shingles)
-        return owners[place] if place >= 0 else -1
-
-
-_known = lru_cache(maxsize=1)(Known)
+@lru_cache(maxsize=1)
+def _known(path: Path) -> dict[str, tuple[dedup.NearIndex, list[int]]]:
+    """By kind the held-out texts, searchable, and the numbers of their candidates, behind which -1 stands for none."""
+    known = {}
+    with np.load(path) as arrays:
+        for kind in KINDS:
+            sizes, shingles = arrays[f"{kind}_sizes"], arrays[f"{kind}_shingles"]
+            sets = np.split(shingles, np.cumsum(sizes)[:-1]) if len(sizes) else []
+            known[kind] = dedup.NearIndex(sets, NEAR), [*arrays[f"{kind}_owners"].tolist(), -1]
+    return known
 
 
 def settle(recipe: Corpus, work: Path, documents: Path, part: Part) -> dict:
     """Writes the part's survivors to DOCUMENTS/part.parquet, the held-out ones also to WORK/heldout, and a line for
     each that was too near to WORK/near; WORK/final/part.npy is the final CHOICE by candidate."""
-    known = _known(work / "known.npz")
     final = np.array(np.load(work / "choice.npy", mmap_mode="r")[part.span])
-    near = _near(recipe, part, final["outcome"] == assign.KEPT, known)
+    near = _near(recipe, part, final["outcome"] == assign.KEPT, _known(work / "known.npz"))
     final["outcome"][near >= 0], final["reason"][near >= 0] = assign.DROPPED, assign.NEAR_HELDOUT
     final["other"] = np.where(near >= 0, near, final["other"])
     held = final["outcome"] == assign.HELDOUT
@@ -98,18 +85,21 @@ def final_choice(work: Path, part: Part) -> Path:
     return work / "final" / f"{part.name}.npy"
 
 
-def _near(recipe: Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndarray:
+def _near(
+    recipe: Corpus, part: Part, kept: np.ndarray, known: dict[str, tuple[dedup.NearIndex, list[int]]]
+) -> np.ndarray:
+    """By candidate: the number of the held-out one that it is near to, or -1."""
     near = np.full(part.num_candidates, -1, np.int32)
-    bodies = kept & part.fits("phase2")
-    if known.has("body"):
-        for place, document in part.documents(bodies):
+    index, owners = known["body"]
+    if owners != [-1]:
+        for place, document in part.documents(kept & part.fits("phase2")):
             text, _ = render.phase2_text(document, recipe.min_chars)
-            near[place] = known.find("body", dedup.shingles_of(text))
-    kind = "general" if part.general else "whole"
-    if known.has(kind):
+            near[place] = owners[index.find(dedup.shingles_of(text))]
+    index, owners = known["general" if part.general else "whole"]
+    if owners != [-1]:
         for place, shingles in enumerate(part.all_shingles()):
             if kept[place] and near[place] < 0:
-                near[place] = known.find(kind, shingles)
+                near[place] = owners[index.find(shingles)]
     return near
 
 

@@ -35,7 +35,6 @@ KEYS = np.dtype(
 )
 _COLUMNS = ("id", "origin", "chars", "reason", "other")
 RECORDS = pa.schema([(name, pa.int64() if name == "chars" else pa.string()) for name in _COLUMNS])
-
 IDS = pa.schema([("id", pa.string())])
 
 

@@ -19,7 +19,7 @@ def find(texts, ids=None, dois=None, rank=None, threshold=0.8):
     named = {
         dedup.SAME_ID: ids or map(str, range(len(texts))),
         dedup.SAME_DOI: dois or [""] * len(texts),
-        dedup.SAME_TEXT: [dedup.normalise(" ".join(text)) for text in texts],
+        dedup.SAME_TEXT: [" ".join(dedup.words_of(" ".join(text))) for text in texts],
     }
     keys = {r: np.array([dedup.key64(v) if v else 0 for v in values], np.uint64) for r, values in named.items()}
     rank = np.arange(len(texts)) if rank is None else np.array(rank)
