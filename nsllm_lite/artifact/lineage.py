@@ -96,11 +96,7 @@ _UNKNOWN = Kind(Strict, "", lambda recipe: ())  # of a later version, say
 
 
 def read_step(folder: Path) -> Step | None:
-    """The step in `folder`; None where no verb wrote one.
-
-    Raises:
-        UserError: its manifest is damaged.
-    """
+    """The step in `folder`; None where no verb wrote one. Raises UserError where its manifest is damaged."""
     path = folder / "manifest.json"
     manifest = read_json(path) if path.is_file() else None
     if isinstance(manifest, dict) and {"verb", "recipe", "inputs", "results"} <= manifest.keys():

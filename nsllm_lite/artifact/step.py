@@ -22,11 +22,7 @@ Hashes = dict[str, str | None]  # of a step's inputs, by label
 
 
 def read_manifest(out: Path) -> dict | None:
-    """The manifest of `out`, or None where the directory is absent or unfinished.
-
-    Raises:
-        UserError: it is damaged, or was not written by `finish`.
-    """
+    """The manifest of `out`; None where there is none yet. Raises UserError where it is not what `finish` wrote."""
     path = Path(out) / "manifest.json"
     if not path.is_file():
         return None

@@ -23,11 +23,7 @@ MIN_PAPERS = 5  # with fewer, none is held out
 
 
 def choose(recipe: Corpus, parts: list[Part]) -> np.ndarray:
-    """A CHOICE for each candidate of all parts.
-
-    Raises:
-        UserError: the caps of `balance` cannot be met.
-    """
+    """A CHOICE for each candidate of all parts. Raises UserError where the caps of `balance` cannot be met."""
     ids = _gather(parts, "id")
     experimental = np.concatenate([np.empty(0, bool), *(part.fits("phase2") for part in parts)])
     general = np.concatenate([np.empty(0, bool), *(np.full(p.num_candidates, p.general) for p in parts)])

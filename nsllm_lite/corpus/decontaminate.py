@@ -278,7 +278,11 @@ def _items(texts: Texts, name: str) -> list[Item]:
     ends = np.cumsum([len(own) for own in words], dtype=np.int64)
     items: dict[bytes, Item] = {}  # a text and its one long line are the same item
     for line, own, mask in zip(distinct, words, np.split(template, ends)[:-1], strict=True):
-        shingles = _shingles_outside(own, mask)
+        # The shingles of the stretches between words of the template:
+        edges = np.flatnonzero(np.diff(mask, prepend=True, append=True)).reshape(-1, 2).tolist()
+        stretches = [own[start:end] for start, end in edges if end - start >= dedup.SHINGLE_WORDS]
+        of_each = [dedup.shingles_of(" ".join(stretch)) for stretch in stretches]
+        shingles = np.unique(np.concatenate([np.empty(0, np.uint64), *of_each]))
         long = {word for word in own if len(word) > 2 and not word.isdigit()}
         is_phrase = len(shingles) > MIN_WORDS - dedup.SHINGLE_WORDS and len(long) >= MIN_LONG_WORDS
         if len(shingles) >= MIN_SHARED or is_phrase:
@@ -320,11 +324,3 @@ def _template_words(texts: Sequence[list[str]], records: Sequence[int], limit: i
     for place in range(dedup.SHINGLE_WORDS):
         inside[place : place + count] |= inner | outer
     return inside[flat != 0]
-
-
-def _shingles_outside(words: list[str], template: np.ndarray) -> np.ndarray:
-    """The shingles of the stretches between words of the template."""
-    edges = np.flatnonzero(np.diff(template, prepend=True, append=True)).reshape(-1, 2).tolist()
-    stretches = [words[start:end] for start, end in edges if end - start >= dedup.SHINGLE_WORDS]
-    found = [dedup.shingles_of(" ".join(stretch)) for stretch in stretches]
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *found]))

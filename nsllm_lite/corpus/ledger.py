@@ -9,7 +9,7 @@ It is built part by part from the files of the stages; memory holds one part and
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +61,7 @@ def write(folder: Path, work: Path, parts: list[Part], tokens: Tokens) -> dict:
         pq.ParquetWriter(records_file, SCHEMA, compression="zstd") as writer,
         pq.ParquetWriter(files_file, FILE_SCHEMA, compression="zstd") as by_file,
     ):
-
-        def keep(lines: pa.Table, groups: pa.Table) -> None:
-            writer.write_table(lines)
-            by_file.write_table(groups.select(FILE_SCHEMA.names).cast(FILE_SCHEMA))
-
-        return count(work, parts, tokens, keep)
+        return count(work, parts, tokens, (writer, by_file))
 
 
 def write_dropped(folder: Path, work: Path, parts: list[Part]) -> None:
@@ -85,14 +80,11 @@ def write_dropped(folder: Path, work: Path, parts: list[Part]) -> None:
 
 
 def count(
-    work: Path,
-    parts: list[Part],
-    tokens: Tokens | None = None,
-    keep: Callable[[pa.Table, pa.Table], None] = lambda lines, groups: None,
+    work: Path, parts: list[Part], tokens: Tokens | None = None, writers: tuple[pq.ParquetWriter, ...] = ()
 ) -> dict:
     """{"documents": {source: counts}, "phases": {phase: {source: counts}}}; `tokens` is None before packing.
 
-    `keep` is called with each part's lines, and with their sums by file.
+    Of `writers` the first gets each part's lines, the other their sums by file.
     """
     taken: Counter[tuple[str, str]] = Counter()
     sums: Counter[tuple] = Counter()
@@ -109,7 +101,8 @@ def count(
         for row in groups_of_whole.to_pylist():
             sums["all", part.source, row["outcome"], row["reason"], "records"] += row["chars_count"]
             sums["all", part.source, row["outcome"], row["reason"], "chars"] += row["chars_sum"]
-        keep(lines, groups)
+        for writer, made in zip(writers, (lines, groups.select(FILE_SCHEMA.names).cast(FILE_SCHEMA)), strict=False):
+            writer.write_table(made)
     summary = _summary(sums, {part.source: part.phases for part in parts})
     for table in (summary["documents"], *summary["phases"].values()):
         for source, counts in table.items():
@@ -225,8 +218,7 @@ def draw(summary: dict, path: Path) -> None:
     reasons = [reason for reason, _ in totals.most_common()]
     num_labels = len(COLOURS) + min(len(reasons), len(REASON_COLOURS) + 1)
     num_lines = -(-num_labels // LEGEND_COLUMNS)
-    size = (10, 1.5 + 0.36 * len(table) + 0.22 * num_lines)
-    figure = Figure(size, layout="constrained")
+    figure = Figure((10, 1.5 + 0.36 * len(table) + 0.22 * num_lines), layout="constrained")
     axes = figure.subplots()
     names = list(table)[::-1]
     left = [0.0] * len(names)

@@ -21,32 +21,30 @@ from nsllm_lite.recipe.corpus import Corpus
 
 NEAR = 0.5
 KINDS = ("body", "whole", "general")  # of known texts: experimental sections, title + abstract, general passages
+# By kind the held-out texts, searchable, and the numbers of their candidates, behind which -1 stands for none.
+Known = dict[str, tuple[dedup.NearIndex, list[int]]]
 
 
 def save_known(path: Path, parts: list[Part], outcome: np.ndarray, min_chars: int) -> None:
     """Writes the shingles of the held-out documents and their numbers, as `_known` reads them."""
-    sets: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
-    owners: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    known: dict[str, list[tuple[int, np.ndarray]]] = {kind: [] for kind in KINDS}  # (number, shingles)
     for part in parts:
         held = outcome[part.span] == assign.HELDOUT
-        kind = "general" if part.general else "whole"
-        for place in np.flatnonzero(held).tolist():
-            sets[kind].append(part.shingles(place))
-            owners[kind].append(part.first + place)
+        places = np.flatnonzero(held).tolist()
+        known["general" if part.general else "whole"] += [(part.first + n, part.shingles(n)) for n in places]
         for place, document in part.documents(held & part.fits("phase2")):
-            sets["body"].append(dedup.shingles_of(render.phase2_text(document, min_chars)[0]))
-            owners["body"].append(part.first + place)
+            text, _ = render.phase2_text(document, min_chars)
+            known["body"].append((part.first + place, dedup.shingles_of(text)))
     arrays = {}
-    for kind in KINDS:
-        arrays[f"{kind}_sizes"] = np.array([len(s) for s in sets[kind]], np.int64)
-        arrays[f"{kind}_shingles"] = np.concatenate([np.empty(0, np.uint64), *sets[kind]])
-        arrays[f"{kind}_owners"] = np.array(owners[kind], np.int64)
+    for kind, found in known.items():
+        arrays[f"{kind}_sizes"] = np.array([len(shingles) for _, shingles in found], np.int64)
+        arrays[f"{kind}_shingles"] = np.concatenate([np.empty(0, np.uint64), *(shingles for _, shingles in found)])
+        arrays[f"{kind}_owners"] = np.array([number for number, _ in found], np.int64)
     np.savez(path, **arrays)
 
 
 @lru_cache(maxsize=1)
-def _known(path: Path) -> dict[str, tuple[dedup.NearIndex, list[int]]]:
-    """By kind the held-out texts, searchable, and the numbers of their candidates, behind which -1 stands for none."""
+def _known(path: Path) -> Known:
     known = {}
     with np.load(path) as arrays:
         for kind in KINDS:
@@ -73,11 +71,7 @@ def settle(recipe: Corpus, work: Path, documents: Path, part: Part) -> dict:
     _write(made[1], part, held)
     _write_dropped(made[2], part, near)
     np.save(made[3], final)
-    return {
-        "lost": int(part.keys["lost"][survives].sum()),
-        "survivors": int(survives.sum()),
-        "files": integrity.describe_all(work, made),
-    }
+    return {"lost": int(part.keys["lost"][survives].sum()), "files": integrity.describe_all(work, made)}
 
 
 def final_choice(work: Path, part: Part) -> Path:
@@ -85,9 +79,7 @@ def final_choice(work: Path, part: Part) -> Path:
     return work / "final" / f"{part.name}.npy"
 
 
-def _near(
-    recipe: Corpus, part: Part, kept: np.ndarray, known: dict[str, tuple[dedup.NearIndex, list[int]]]
-) -> np.ndarray:
+def _near(recipe: Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndarray:
     """By candidate: the number of the held-out one that it is near to, or -1."""
     near = np.full(part.num_candidates, -1, np.int32)
     index, owners = known["body"]

@@ -78,15 +78,12 @@ def _is_json_lines(path: Path) -> bool:
 
 
 class Stage(NamedTuple):
-    """What `run_stage` runs. Any process can make it from the recipe and the files of the earlier stages.
-
-    `sizes` weigh the tasks for the progress bar; `function` is picklable.
-    """
+    """What `run_stage` runs. Any process can make it from the recipe and the files of the earlier stages."""
 
     what: str
-    function: Callable[[Any], Any]
+    function: Callable[[Any], Any]  # picklable
     tasks: Sequence[Any]
-    sizes: Sequence[int]
+    sizes: Sequence[int]  # weigh the tasks for the progress bar
     folder: Path  # of the answers
 
     def answers(self) -> list[Path]:

@@ -46,8 +46,7 @@ class Document:
     @property
     def num_chars(self) -> int:
         """Characters of all text fields, the ledger's unit until tokenising."""
-        parts = [self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections)]
-        return sum(map(len, parts))
+        return sum(map(len, (self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections))))
 
 
 _DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:?\s*)?(10\.\d{4,9}(?:\.\d+)*/\S+)", re.IGNORECASE)

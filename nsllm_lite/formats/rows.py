@@ -85,10 +85,8 @@ def write_shard(path: Path, batches: Iterable[pa.RecordBatch]) -> dict:
             by_source.update({row["source"]: row["tokens_sum"] for row in sums})
     entry = integrity.describe(part)
     part.replace(path)
-    counts = {key: totals[key] for key in ("rows", "tokens", "pieces", "bytes")}
-    return {
-        "file": path.name, **counts, "source_tokens": dict(by_source), "xxh3": digest.hexdigest(), "entry": entry,
-    }  # fmt: skip
+    made = {"file": path.name, "source_tokens": dict(by_source), "xxh3": digest.hexdigest(), "entry": entry}
+    return made | {key: totals[key] for key in ("rows", "tokens", "pieces", "bytes")}
 
 
 def finish_rows(path: Path, shards: Sequence[dict], totals: RowTotals) -> RowTotals:

@@ -240,10 +240,9 @@ def _tar_members(file: BinaryIO) -> Iterator[_Member]:
 
 def _zip_members(file: BinaryIO) -> Iterator[_Member]:
     end = zipfile._EndRecData(file)
-    if end and end[zipfile._ECD_SIZE] > MAX_LIST_BYTES:
-        raise zipfile.BadZipFile(
-            f"its list of files takes {end[zipfile._ECD_SIZE]:,} bytes, over {MAX_LIST_BYTES:,}: unpack it yourself"
-        )
+    size = end[zipfile._ECD_SIZE] if end else 0
+    if size > MAX_LIST_BYTES:
+        raise zipfile.BadZipFile(f"its list of files takes {size:,} bytes, over {MAX_LIST_BYTES:,}: unpack it yourself")
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             if member.filename.endswith("/"):
@@ -254,11 +253,13 @@ def _zip_members(file: BinaryIO) -> Iterator[_Member]:
 
 def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, depth: int) -> Iterator[Opened | Unread]:
     """Each member in order; LaTeX files last, when all files that they may input are read."""
+    while archive.lower().endswith(NAMES_OF_PACKED):  # "2301.00001.tar.gz" names the paper
+        archive = archive.rpartition(".")[0]
     tex: dict[str, bytes] = {}
     tex_bytes = 0
     for member in members:
         name = member.name.removeprefix("./")
-        label = f"{_unpacked_name(archive)}/{name}"
+        label = f"{archive}/{name}"
         path = PurePosixPath(name.replace("\\", "/"))
         if path.name.startswith(".") or "__MACOSX" in path.parts:
             continue
@@ -290,12 +291,4 @@ def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, dep
         def sibling(relative: str, folder: str = folder) -> bytes | None:
             return tex.get(posixpath.normpath(posixpath.join(folder, relative)))
 
-        stream = io.BytesIO(content)
-        yield Opened(f"{_unpacked_name(archive)}/{name}", content[:HEAD_BYTES], stream, sibling)
-
-
-def _unpacked_name(name: str) -> str:
-    """The name without the suffixes of packing, so that "2301.00001.tar.gz" names the paper."""
-    while name.lower().endswith(NAMES_OF_PACKED):
-        name = name.rpartition(".")[0]
-    return name
+        yield Opened(f"{archive}/{name}", content[:HEAD_BYTES], io.BytesIO(content), sibling)

@@ -6,16 +6,15 @@ the brackets around it. Citations by name ("Ito, 1998") are words and stay.
 
 import re
 
+from nsllm_lite.corpus.texts.words import PATTERNS
+
 # Stand around a numbered citation between `mark` and `settle`; private characters that no text should hold.
 OPEN, CLOSE = "\ue000", "\ue001"
 _ONE = f"{OPEN}[^{OPEN}{CLOSE}]*{CLOSE}"
 _CITATIONS = re.compile(rf"{_ONE}(?:[\s,;–—\[\]()-]*{_ONE})*[\])]*")
 _MARKS = re.compile(f"[{OPEN}{CLOSE}]")
 _NUMBERS = re.compile(r"[\s\d,;–—[\]()-]*")
-_NEEDS_CITATION = re.compile(
-    r"\b(in|by|of|from|see|and|also|to|with|as|than|or|on|via|following|like|per|refs?|references?|e\.g|i\.e|cf)\.?,?$",
-    re.IGNORECASE,
-)
+_NEEDS_CITATION = re.compile(rf"\b({PATTERNS['before_citation']})\.?,?$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s,;]*")
 
 

@@ -145,9 +145,7 @@ def clean_document(document: Document) -> Document:
             Section(clean_line(s.heading), clean_text(s.text, evidence), tuple(map(clean_line, s.parents)), s.kind)
             for s in sections
         ),
-        moves=tuple(
-            (clean_line(m), clean_abstract(clean_line(text, evidence), evidence)) for m, text in document.moves
-        ),
+        moves=tuple((clean_line(m), clean_abstract(clean_line(t, evidence), evidence)) for m, t in document.moves),
     )
 
 
@@ -155,8 +153,7 @@ def _collapse_space(text: str) -> str:
     """White space alone: paragraphs, lines of lists, single spaces."""
     if "\n" not in text:
         return " ".join(text.split())
-    paragraphs = (_collapse_paragraph(p) for p in _PARAGRAPH.split(text))
-    return "\n\n".join(p for p in paragraphs if p)
+    return "\n\n".join(filter(None, map(_collapse_paragraph, _PARAGRAPH.split(text))))
 
 
 def _collapse_paragraph(paragraph: str) -> str:

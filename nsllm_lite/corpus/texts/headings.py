@@ -29,11 +29,7 @@ KINDS, OTHER_KINDS = re.compile(PATTERNS["kinds"]), re.compile(PATTERNS["other_k
 
 _TAKEN_OUT = re.compile(r"\{\{[^{}]*\}\}|\$[^$]*\$")  # formulas, and where a source took something out
 _ROMAN = re.compile(r"\s*[IVX]{1,6}[.):]?\s+(?=\S)")
-_NUMBERING = re.compile(
-    r"\s*(?:(?:section|chapter|part|kapitel|capitulo|chapitre|step) )?\W?"
-    r"(?:\d{1,3}(?:\.\d{1,3}){0,6}[.):、]{0,2}|[ivx]{1,6}[.)]|[a-z][.)]|第?[一二三四五六七八九十]{1,3}[、.)章节部])"
-    r"(?=\s|[\u3040-\u9fff])|\s*(?:\d{1,3}\.){1,6}\d{0,3}(?=[^\W\d])"
-)
+_NUMBERING = re.compile(PATTERNS["numbering"])
 _EASTERN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _SIGNS = str.maketrans(dict.fromkeys("&/,;+", " and "))
 _WORD = re.compile(r"[^\W_]+")
