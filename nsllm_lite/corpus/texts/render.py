@@ -54,14 +54,14 @@ def texts_of(phase: str, batch: pa.RecordBatch, min_chars: int) -> pa.Array:
     if phase == "phase2":
         return pa.array([phase2_text(document, min_chars)[0] for document in documents_in(batch)], pa.string())
     body = batch["abstract"]
-    if phase == "general" and not pc.all(stated := pc.not_equal(batch["text"], "")).as_py():
-        body = pc.if_else(stated, batch["text"], body)
-    elif phase == "general":
-        body = batch["text"]
+    if phase == "general":
+        stated = pc.not_equal(batch["text"], "")
+        body = batch["text"] if pc.all(stated).as_py() else pc.if_else(stated, batch["text"], body)
     titled = pc.not_equal(batch["title"], "")
     if not pc.any(titled).as_py():
         return body
-    return pc.if_else(titled, pc.binary_join_element_wise(batch["title"], body, "\n\n"), body)
+    joined = pc.binary_join_element_wise(batch["title"], body, "\n\n")
+    return joined if pc.all(titled).as_py() else pc.if_else(titled, joined, body)
 
 
 def experimental_sections(document: Document) -> list[Section]:
