@@ -66,18 +66,23 @@ def memory(
     }
 
 
-def kept_bytes(recipe: Training, size: ModelSize, execution: Execution, card: Card) -> int:
-    """What a layer keeps of each token for the backward pass (`kernels.fused_layers`).
+def kept_numbers(size: ModelSize, recompute_cheap: bool, low_rank: int) -> int:
+    """What a fused layer keeps of each token for the backward pass (`kernels.fused_layers`).
 
-    Two residuals; q and k before their norm, q and k rotated, v, attention's output; gate and up; the low-rank products
-    of its adapters. Without `recompute_cheap` also the norms' outputs and SwiGLU's; on a card older than Ampere keys
-    and values repeated and attention's output once more. In fp32 what the norms and attention divided by.
+    Two residuals; q and k before their norm, q and k rotated, v, attention's output; gate and up; the `low_rank`
+    products of its adapters. Without `recompute_cheap` also the norms' outputs and SwiGLU's.
     """
+    cheap = 0 if recompute_cheap else 2 * size.hidden + size.intermediate
+    return 2 * size.hidden + 3 * size.query + 3 * size.key_value + 2 * size.intermediate + low_rank + cheap
+
+
+def kept_bytes(recipe: Training, size: ModelSize, execution: Execution, card: Card) -> int:
+    """Of a layer and a token: `kept_numbers`; on a card older than Ampere keys and values repeated and attention's
+    output once more; in fp32 what the norms and attention divided by."""
     width = 4 if recipe.compute_dtype == "float32" else 2
     fused = recipe.adapter is not None and not recipe.adapter.dora
     low_rank = recipe.adapter.rank * len(recipe.adapter.targets) if recipe.adapter else 0
-    numbers = 2 * size.hidden + 3 * size.query + 3 * size.key_value + 2 * size.intermediate + low_rank
-    numbers += 0 if execution.recompute_cheap and fused else 2 * size.hidden + size.intermediate
+    numbers = kept_numbers(size, bool(execution.recompute_cheap) and fused, low_rank)
     numbers += 3 * size.query - 2 * size.key_value if card.capability < (8, 0) else 0
     divisors = 4 * (2 + (2 * size.query + size.key_value) // size.head_dim)
     return int(width * numbers * (1 if fused else PEFT_OVERHEAD)) + divisors

@@ -67,11 +67,11 @@ def trace(recipe: Training, size: ModelSize, row_tokens: int, how: Execution, ca
     """The figures of the step of `recipe` at `size` as `how` runs it on `card`.
 
     Raises:
-        UserError: the layers are compiled, or the packages of Liger's kernels are missing.
+        UserError: the layers are compiled or train DoRA, or the packages of Liger's kernels are missing.
     """
-    if how.compile:
-        found = "execution.compile=true: compiled layers cannot be traced."
-        raise UserError("trace-of-compiled", found, "Leave execution.compile out, or --trace.")
+    if how.compile or (recipe.adapter and recipe.adapter.dora):
+        found = f"{'execution.compile' if how.compile else 'adapter.dora'}=true: such layers cannot be traced."
+        raise UserError("trace-of-compiled", found, "Leave that out, or --trace.")
     if missing := [name for name in ("liger_kernel", "triton") if not importlib.util.find_spec(name)]:
         found = f"--trace counts the launches of Liger's kernels, and {' and '.join(missing)} is not installed here."
         raise UserError("trace-needs-kernels", found, "pip install liger-kernel triton (no card is needed).")

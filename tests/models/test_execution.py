@@ -1,5 +1,6 @@
 """What is predicted and chosen for a card. The predictions are arithmetic; the choice must respect them."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ from nsllm_lite.models.sizes import QWEN3, ModelSize, flops_per_token, read_size
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.train import outputs
+from nsllm_lite.train.trace import trace
 from tests.paths import load_whole
 from tests.raising import raises
 
@@ -362,6 +364,8 @@ def test_a_small_model_on_a_fast_card_waits_for_the_host():
     work = cost.work(RECIPE, small, ROW_TOKENS, how)
     assert cost.seconds(work, cards.CARDS["H100"]) == work.host_s == pytest.approx(28 * cost.HOST_S)
     assert cost.seconds(work, cards.CARDS["L4"]) > work.host_s
+    again = cost.work(RECIPE, small, ROW_TOKENS, how.model_copy(update={"recompute_layers": 28}))
+    assert again.flops["products"] == 1.5 * work.flops["products"]
 
 
 def test_cards_by_name(capsys, tmp_path, monkeypatch):
@@ -413,3 +417,14 @@ def test_a_config_whose_sizes_are_none(value):
     config = dict.fromkeys(("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size"), 8)
     with raises("config-sizes-invalid", f"vocab_size: {value!r}"):
         ModelSize.of(config | {"vocab_size": value})
+
+
+def test_what_a_dry_run_cannot_do_is_refused_by_name(monkeypatch):
+    how = Execution(micro_batch_rows=1, recompute_layers=0, compile=True, device="cuda")
+    with raises("trace-of-compiled", "execution.compile"):
+        trace(RECIPE, SIZE, ROW_TOKENS, how, CARD)
+    with raises("trace-of-compiled", "adapter.dora"):
+        trace(DORA, SIZE, ROW_TOKENS, how.model_copy(update={"compile": False}), CARD)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with raises("trace-needs-kernels", "liger_kernel and triton"):
+        trace(RECIPE, SIZE, ROW_TOKENS, how.model_copy(update={"compile": False}), CARD)

@@ -16,7 +16,7 @@ from nsllm_lite.train.fallback import LEANER, Fallback, StepTooLargeError
 from tests.train.test_cpt import assert_same_run, metrics
 
 LAYERS = 2  # of the model, which fits the card only with all recomputed
-CARD = Card("cpu", 10**9, "a card", 10**9)
+CARD = Card("cpu", 10**10, "a card", 10**10)
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def test_the_first_step_falls_back_until_it_fits(pico, pico_recipe, tmp_path, sm
     small_card["place"] = place
     recipe = pico_recipe(model=str(pico / "deep"))
     run_step(recipe)
-    assert small_card["planned"][0] == 10**9 > max(small_card["planned"][1::2])
+    assert small_card["planned"][0] == 10**10 > max(small_card["planned"][1::2])
     assert read_json(Path(recipe.out) / "execution.json")["recompute_layers"] == LAYERS
     printed = capsys.readouterr().out
-    assert printed.count("The first step ran out of memory with 0.") == LAYERS
+    assert printed.count("The first step ran out of memory with ") == LAYERS
     assert "recompute_layers 0 -> 1" in printed
     leaner = recipe.execution.model_dump() | {"recompute_layers": LAYERS}
     undisturbed = pico_recipe(model=str(pico / "deep"), out=str(tmp_path / "undisturbed"), execution=leaner)
