@@ -11,6 +11,7 @@ and what an allocator loses to fragments.
 import contextlib
 import importlib.util
 import traceback
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -81,12 +82,14 @@ def trace(recipe: Training, size: ModelSize, row_tokens: int, how: Execution, ca
     else:
         points = [(count, count if recomputed else 0) for count in (2, 3)]
     traced = [
-        _trace(
-            recipe, replace(size, layers=layers), row_tokens, how.model_copy(update={"recompute_layers": count}), card
-        )
+        trace_whole(recipe, replace(size, layers=layers), row_tokens, _recomputing(how, count), card)
         for layers, count in points
     ]
     return _at(size.layers - recomputed, recomputed, points, traced)
+
+
+def _recomputing(how: Execution, count: int) -> Execution:
+    return how.model_copy(update={"recompute_layers": count})
 
 
 def _at(plain: int, recomputed: int, points: list[tuple[int, int]], traced: list[Figures]) -> Figures:
@@ -103,7 +106,8 @@ def _at(plain: int, recomputed: int, points: list[tuple[int, int]], traced: list
     return Figures(*(line(*(getattr(of, name) for of in traced)) for name in Figures.__slots__))
 
 
-def _trace(recipe: Training, size: ModelSize, row_tokens: int, how: Execution, card: Card) -> Figures:
+def trace_whole(recipe: Training, size: ModelSize, row_tokens: int, how: Execution, card: Card) -> Figures:
+    """As `trace`, with all layers."""
     counter = Counting(size.vocab)
     dtype = getattr(torch, recipe.compute_dtype)
     with _without_devices(counter, card), FakeTensorMode(allow_non_fake_inputs=True), counter:
@@ -124,9 +128,8 @@ def _trace(recipe: Training, size: ModelSize, row_tokens: int, how: Execution, c
         kept = counter.now - resident
         counter.begin("layers")
         loss.backward()
-    return Figures(
-        weights, resident, kept, counter.peaks, counter.flops, counter.moved, counter.launches, counter.waits
-    )
+    counted = (counter.peaks, counter.flops, counter.moved, counter.launches, counter.waits)
+    return Figures(weights, resident, kept, *map(dict, counted))
 
 
 def _batch(rows: int, row_tokens: int) -> Batch:
@@ -181,6 +184,7 @@ def _nf4_linear(linear: nn.Linear, dtype: torch.dtype, double: bool) -> nn.Modul
 
 def _fill(optimizer: torch.optim.Optimizer) -> None:
     """Gradients and states, as they are there from the second step on."""
+    warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
     for number, group in enumerate(optimizer.param_groups):
         for place, parameter in enumerate(group["params"]):
             parameter.grad = torch.zeros_like(parameter)

@@ -33,6 +33,13 @@ def test_memory_is_predicted_within_a_tenth_and_never_below(traced):
     assert not {case: share for case, share in shares.items() if not 1 <= share <= LARGEST_SHARE}
 
 
+def test_a_few_layers_say_what_all_would(traced):
+    (case,) = [case for case in traced if case["whole"]]
+    for name, value in case["whole"].items():
+        found = case["traced"][name]
+        assert found == pytest.approx(value, rel=1e-3), name
+
+
 def test_flops_follow_from_the_architecture(traced):
     for case in traced:
         counted, computed = (sum(case[key]["flops"].values()) for key in ("traced", "computed"))

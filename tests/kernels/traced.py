@@ -13,7 +13,7 @@ from nsllm_lite.models.execution import UNTRACED, memory
 from nsllm_lite.models.sizes import QWEN3
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import Execution
-from nsllm_lite.train.trace import trace
+from nsllm_lite.train.trace import trace, trace_whole
 from tests.paths import load_whole
 
 ROW_TOKENS = 4096
@@ -22,6 +22,7 @@ CASES = {
     "0.6b on 40 GiB": ("0.6b", 4, 0, True, True, "A100", {}),
     "0.6b, the leanest": ("0.6b", 16, 28, True, False, "A100", {}),
     "1.7b on a T4": ("1.7b", 2, 7, True, False, "T4", {"compute_dtype": "float16"}),
+    "1.7b on 24 GiB": ("1.7b", 1, 5, False, False, "4090", {}),
     "8b on 24 GiB": ("8b", 1, 3, True, False, "4090", {}),
     "8b, all recomputed": ("8b", 1, 36, False, False, "4090", {}),
     "8b on an H200": ("8b", 4, 0, False, True, "H200", {}),
@@ -29,6 +30,7 @@ CASES = {
     "14b on 40 GiB": ("14b", 1, 9, True, False, "A100", {}),
     "14b on 48 GiB": ("14b", 1, 0, False, False, "A6000", {"double_quantisation": False}),
 }
+WHOLE = "1.7b on 24 GiB"  # traced with all its layers, too
 
 
 def main() -> None:
@@ -45,7 +47,13 @@ def main() -> None:
         computed = work(changed, widths, ROW_TOKENS, how)._asdict()
         told = {"case": name, "layers": widths.layers, "recomputed": recomputed, "peak": found.peak}
         told |= {"predicted": sum(part for key, part in need.items() if key not in UNTRACED)}
-        print(json.dumps(told | {"traced": dataclasses.asdict(found), "computed": computed}), flush=True)
+        whole = trace_whole(changed, widths, ROW_TOKENS, how, card) if name == WHOLE else None
+        told |= {
+            "whole": whole and dataclasses.asdict(whole),
+            "traced": dataclasses.asdict(found),
+            "computed": computed,
+        }
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":
