@@ -20,6 +20,7 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def gather(data: Path, copies: int, folders: list[Path], folder: Path) -> None:
     from nsllm_lite.corpus import sources
     from nsllm_lite.corpus.texts import clean
     from nsllm_lite.corpus.texts.render import RENDER
-    from nsllm_lite.formats.documents import Document, DocumentWriter
+    from nsllm_lite.formats.documents import Document, parquet_writer, table_of
     from nsllm_lite.recipe.corpus import Source
 
     texts: dict[str, None] = {}
@@ -57,13 +58,14 @@ def gather(data: Path, copies: int, folders: list[Path], folder: Path) -> None:
                             texts[text] = None
     for each in folders:
         texts |= dict.fromkeys(text_files(each))
-    writer = DocumentWriter(folder / "documents.parquet")
-    number = 0
-    for copy in range(copies):
-        for text in texts:
+    writer = parquet_writer(folder / "documents.parquet")
+    numbered = enumerate((copy, text) for copy in range(copies) for text in texts)
+    while some := list(islice(numbered, 1_000)):
+        documents = []
+        for number, (copy, text) in some:
             changed = re.sub(r"[a-z]{4,}", lambda m, c=copy: m[0] + "abcdefghij"[c % 10], text) if copy else text
-            writer.add(Document(f"doc:{number}", "real", f"f#{number}", text=changed))
-            number += 1
+            documents.append(Document(f"doc:{number}", "real", f"f#{number}", text=changed))
+        writer.write_table(table_of(documents))
     writer.close()
 
 

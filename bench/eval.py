@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from nsllm_lite.models.engines import open_engine
 from nsllm_lite.recipe.evals import EvalExecution
-from nsllm_lite.tasks.bundled import bundled
+from nsllm_lite.tasks.sets import bundled
 from nsllm_lite.tasks.task import all_tasks
 from tests.evals.conftest import make_talker
 

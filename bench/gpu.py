@@ -74,7 +74,6 @@ from torch.profiler import profile
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.artifact.step import versions_of
-from nsllm_lite.commands.plan import PEAK_TFLOPS
 from nsllm_lite.commands.stories import load_run
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.texts.render import phase1_text
@@ -82,6 +81,7 @@ from nsllm_lite.corpus.tokenizer import load_tokenizer
 from nsllm_lite.formats.rows import Row, Rows, in_groups
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy
 from nsllm_lite.models import execution
+from nsllm_lite.models.cards import speed_of
 from nsllm_lite.models.causal import PackedLM, autocast, collate
 from nsllm_lite.models.device import Card, find_device
 from nsllm_lite.models.execution import memory
@@ -197,7 +197,8 @@ class Report:
 
     def __init__(self, bench: Bench):
         self.bench, self.found = bench, {"about": about(bench), "entries": []}
-        self.peak_flops = 1e12 * next((tflops for word, tflops in PEAK_TFLOPS.items() if word in bench.card.name), 0)
+        speed = speed_of(bench.card)
+        self.peak_flops = 1e12 * (speed.tflops if speed else 0)
         self.matmul_flops = 0.0
         signal.signal(signal.SIGALRM, self.stop)
 

@@ -79,7 +79,10 @@ TABLE = {
     ],
     "merge/nf4.py": [
         ("merge-nf4-block", "first_block + first // BLOCK", "first_block", NF4),
-        ("merge-nf4-mean-ignored", "absmax.mean() if mean is None", "absmax.mean() if True", NF4),
+        ("merge-nf4-mean-ignored", "absmax.mean().item() if mean is None", "absmax.mean().item() if True", NF4),
+        ("merge-nf4-codes-ignored", "if held.codes is None or held.mean is None", "if True", NF4),
+        ("merge-nf4-even-code", "bounds[1::2] - 1)", "bounds[1::2] + 1)", NF4),
+        ("merge-nf4-zeros-of-a-card", "VALUES[0]\n", "0\n", NF4),
         ("merge-nf4-tie", "flat > UP_TO", "flat >= UP_TO", NF4),
     ],
     "merge/write.py": [
@@ -207,12 +210,18 @@ TABLE = {
         ("execution-gradient-forgotten", "(4 + 4 + OPTIMIZER_BYTES", "(4 + OPTIMIZER_BYTES", EXECUTION),
         ("execution-double-quantisation", "{True: 0.5159, False: 0.5625}", "{True: 0.5625, False: 0.5159}",
          EXECUTION),
-        ("execution-whole-card", "USABLE_SHARE * card_bytes]", "card_bytes]", EXECUTION),
+        ("execution-whole-card", "USABLE_SHARE * card.memory_bytes]", "card.memory_bytes]", EXECUTION),
         ("execution-one-micro-batch-lost", "range(1, number + 1)", "range(1, number)", EXECUTION),
-        ("execution-logits-once", "2 * min(tokens, 1024)", "min(tokens, 1024)", EXECUTION),
-        ("execution-recompute-saves-nothing", "(size.layers - recomputed) + recomputed", "size.layers + recomputed",
+        ("execution-logits-once", "2 * liger_chunk(", "liger_chunk(", EXECUTION),
+        ("execution-recompute-saves-nothing", "layer * (size.layers - recomputed)", "layer * size.layers",
          EXECUTION),
-        ("execution-recompute-is-free", "recomputing = RECOMPUTE_COST * share +", "recomputing =", EXECUTION),
+    ],
+    "models/cost.py": [
+        ("execution-recompute-is-free", "size.linear_params, 2 + share", "size.linear_params, 2", EXECUTION),
+        ("execution-host-is-free", "speed.share, of.host_s)", "speed.share, 0)", EXECUTION),
+    ],
+    "train/fallback.py": [
+        ("fallback-after-a-step", "if has_trained():", "if False:", "train/test_fallback.py"),
     ],
     "artifact/step.py": [
         ("step-inputs-not-compared", 'before["inputs"].get(key)', "inputs.get(key)", STEP),

@@ -27,8 +27,8 @@ if str(ROOT) not in sys.path:
 
 from docs.messages import Message, messages  # noqa: E402
 from nsllm_lite import cli  # noqa: E402
-from nsllm_lite.commands import arguments, plan  # noqa: E402
-from nsllm_lite.models.sizes import QWEN3, flops_per_token  # noqa: E402
+from nsllm_lite.commands import arguments  # noqa: E402
+from nsllm_lite.models.sizes import QWEN3  # noqa: E402
 from nsllm_lite.recipe.kinds import KINDS  # noqa: E402
 from nsllm_lite.recipe.values import Strict  # noqa: E402
 
@@ -48,10 +48,10 @@ AREAS = {
 """Title of a section of troubleshooting.md -> the rooms of the package whose errors stand there."""
 
 CARDS = (
-    ("any of 8 GB", 7.5, "0.6b"), ("any of 12 GB", 11.5, "1.7b"), ("T4", 14.5, "1.7b"), ("any of 16 GB", 15.5, "4b"),
-    ("L4", 22, "8b"), ("RTX 4090", 23.5, "8b"), ("RTX 5090", 31, "8b"), ("A100, 40 GB", 39, "8b"), ("L40S", 44, "8b"),
-    ("RTX A6000", 47, "8b"), ("A100, 80 GB", 79, "8b"), ("H100, 80 GB", 79, "8b"), ("H200", 139, "8b"),
-    ("A100, 40 GB", 39, "14b"), ("RTX A6000", 47, "14b"), ("H100, 80 GB", 79, "14b"), ("H200", 139, "14b"),
+    ("", 7.5, "0.6b"), ("", 11.5, "1.7b"), ("T4", 14.6, "1.7b"), ("", 15.5, "4b"),
+    ("L4", 22, "8b"), ("4090", 23.5, "8b"), ("5090", 31.3, "8b"), ("A100", 39.4, "8b"), ("L40S", 44.4, "8b"),
+    ("A6000", 47.4, "8b"), ("A100", 79, "8b"), ("H100", 79, "8b"), ("H200", 139, "8b"),
+    ("A100", 39.4, "14b"), ("A6000", 47.4, "14b"), ("H100", 79, "14b"), ("H200", 139, "14b"),
 )  # fmt: skip
 """(card, GiB of its memory to plan with, size of Qwen3)."""
 
@@ -245,17 +245,16 @@ def planned(*words: str) -> tuple[dict, str]:
 def cards_table() -> str:
     rows = []
     for card, vram_gib, name in CARDS:
-        figures, size = planned("--size", name, "--vram", str(vram_gib))[0], QWEN3[name][2]
+        named = ("--card", card) if card else ()
+        figures, size = planned("--size", name, "--vram", str(vram_gib), *named)[0], QWEN3[name][2]
         how = figures["execution"]
         recomputed = f"{how['recompute_layers']} of {size.layers}" + (", cheap" if how["recompute_cheap"] else "")
-        peak = next((tflops for word, tflops in plan.PEAK_TFLOPS.items() if word in card), None)
-        hours = "—"
-        if peak:
-            per_s = peak * 1e12 * plan.ASSUMED_MFU / flops_per_token(size)
-            hours = " + ".join(f"{tokens / per_s / 3600:.1f}" for tokens in figures["tokens"].values())
+        hours = " + ".join(f"{of:.1f}" for of in figures["hours"].values()) if card else "—"
         memory = f"{sum(figures['memory_bytes'].values()) / GIB:.1f}"
         held = "dequantised" if how["dequantised"] else "as NF4"
-        rows.append((card, f"{vram_gib:g}", name, str(how["micro_batch_rows"]), recomputed, held, memory, hours))
+        rows.append(
+            (card or "any", f"{vram_gib:g}", name, str(how["micro_batch_rows"]), recomputed, held, memory, hours)
+        )
     heads = ("card", "`--vram`", "size", "rows", "layers recomputed", "NF4 weights held", "GiB", "phases 1 + 2, hours")
     return table(heads, rows, right=2)
 

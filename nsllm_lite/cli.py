@@ -3,20 +3,21 @@
 import argparse
 import contextlib
 import errno
+import gc
 import json
 import math
 import os
 import sys
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nsllm_lite.artifact import interrupts
+from nsllm_lite.artifact import interrupts, lock
+from nsllm_lite.artifact.disk import is_disk_full
 from nsllm_lite.commands.arguments import build_parser
 from nsllm_lite.errors import RunError, UserError
-
-if TYPE_CHECKING:
-    from nsllm_lite.recipe.kinds import Recipe
+from nsllm_lite.recipe.kinds import Recipe
+from nsllm_lite.safety import printable
 
 VERBS = {
     "corpus": "nsllm_lite.corpus.build:build",
@@ -44,10 +45,8 @@ DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 wrong input (nothing lost), 3 the run stopped itself, more as `interrupts.Stop` says.
-
-    With --json all that a verb prints goes to stderr, and what it returns to stdout, as one object.
-    """
+    """Exit status: 0 done, 2 wrong input (nothing lost), 3 the run stopped itself, more as `interrupts.Stop` says. With
+    --json all that a verb prints goes to stderr, and what it returns to stdout, as one object."""
     args = build_parser().parse_args(argv)
     as_json = getattr(args, "json", False)
     call = run_recipe if args.verb in VERBS else run_tool if args.verb in TOOLS else run_story
@@ -59,7 +58,8 @@ def main(argv: list[str] | None = None) -> int:
             if as_json:
                 print(json.dumps(without_nan(results), ensure_ascii=False, allow_nan=False))
             if args.verb == "doctor" and results["failed"]:
-                raise unhealthy(results["failed"])
+                found = f"{', '.join(results['failed'])}: not right on this machine."
+                raise RunError("doctor-checks-failed", found, "See the table above.")
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        complain(args.verb, no_torch())
+        found = "torch is not installed. This verb needs it (corpus and audit do not)."
+        complain(args.verb, UserError("torch-missing", found, "Install it: pip install 'torch>=2.10'"))
         return 2
     except interrupts.Stop as stopped:
         print(f"nsllm-lite {args.verb}: {stopped}; the same command continues", file=sys.stderr)
@@ -105,12 +106,10 @@ def run_recipe(args: argparse.Namespace) -> dict[str, Any]:
     from nsllm_lite.commands.typed import recipe_of
 
     recipe = recipe_of(args)
-    if args.verb == "merge":
-        return run_merge(args, recipe)
-    return run_step(recipe)
+    return run_merge(args, recipe) if args.verb == "merge" else run_step(recipe)
 
 
-def run_merge(args: argparse.Namespace, recipe: "Recipe") -> dict[str, Any]:
+def run_merge(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     """The merge; with --compare only the comparison, with --push-to-hub also the upload."""
     if args.push_to_hub:
         from nsllm_lite.merge.push import push, require_push
@@ -132,21 +131,24 @@ def run_tool(args: argparse.Namespace) -> Any:
     return resolve_name(name)(*([args] if words is None else [getattr(args, word) for word in words]))
 
 
-def run_step(recipe: "Recipe") -> dict[str, Any]:
-    """Runs a recipe, holding the lock of its output folder.
+def run_step(recipe: Recipe) -> dict[str, Any]:
+    """Runs a recipe, holding the lock of its folder; again with a leaner execution where its first step is too large.
 
-    Raises:
-        UserError: another process holds the output folder.
-        RunError: the disk is full.
+    Raises UserError where another process holds the lock, RunError where the disk is full.
     """
-    from nsllm_lite.artifact import lock
-    from nsllm_lite.artifact.disk import is_disk_full
-
     verb = resolve_name(VERBS[recipe.kind])
     alone = lock.held(Path(recipe.out)) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
     try:
         with alone:
-            return verb(recipe)
+            while True:
+                try:
+                    return verb(recipe)
+                except RunError as error:
+                    if not (leaner := getattr(error, "leaner", None)):
+                        raise
+                    print(error)
+                    recipe = leaner
+                gc.collect()  # what the first try held on the card
     except Exception as error:
         if not is_disk_full(error):
             raise
@@ -155,8 +157,6 @@ def run_step(recipe: "Recipe") -> dict[str, Any]:
 
 def complain(verb: str, error: Exception) -> None:
     """Escapes control characters: the message may quote untrusted text."""
-    from nsllm_lite.safety import printable
-
     code = f" [{error.code}]" if isinstance(error, UserError | RunError) else ""
     print(f"nsllm-lite {verb}: {printable(str(error))}{code}", file=sys.stderr)
 
@@ -173,22 +173,11 @@ def disk_full(writing: str, error: Exception) -> RunError:
     return RunError("disk-full", found, "Free some space and run the same command again.")
 
 
-def no_torch() -> UserError:
-    found = "torch is not installed. This verb needs it (corpus and audit do not)."
-    return UserError("torch-missing", found, "Install it: pip install 'torch>=2.10'")
-
-
-def unhealthy(failed: list[str]) -> RunError:
-    found = f"{', '.join(failed)}: not right on this machine."
-    return RunError("doctor-checks-failed", found, "See the table above.")
-
-
 def require_alone(verb: str) -> None:
     """Raises UserError where `accelerate launch` or torchrun started several processes of what one does."""
     if verb != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        found = (
-            f"{verb} was started in several processes; only training is (accelerate launch -m nsllm_lite.cli train)."
-        )
+        found = f"{verb} was started in several processes; only training is "
+        found += "(accelerate launch -m nsllm_lite.cli train)."
         raise UserError("verb-not-distributed", found, "Run this verb once, without a launcher.")
 
 

@@ -48,11 +48,8 @@ def require_inside(path: Path, top: Path) -> None:
 
 
 def require_plain_model(folder: Path) -> dict[str, Any]:
-    """Refuses a model folder that would have transformers read more than its weights; returns its config.
-
-    Raises:
-        UserError: it has no safetensors, or its config or an adapter beside it asks for other files or for code.
-    """
+    """Refuses a model folder that would have transformers read more than its weights; returns its config. Raises
+    UserError where it has no safetensors, or its config or an adapter beside it asks for other files or for code."""
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         found = f"{folder}/config.json is not a model config."
@@ -71,11 +68,8 @@ def require_plain_model(folder: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """Names of the safetensors files of a model: model.safetensors, or the shards that its index names.
-
-    Raises:
-        UserError: there are none, or the index names files that lie elsewhere, or are no safetensors, or not there.
-    """
+    """Names of the safetensors files of a model: model.safetensors, or the shards that its index names. Raises
+    UserError where there are none, or the index names files that lie elsewhere, or are no safetensors, or not there."""
     files = ["model.safetensors"] if (folder / "model.safetensors").is_file() else _indexed(folder)
     for name in files:
         with open(folder / name, "rb") as file:
@@ -109,11 +103,8 @@ def _indexed(folder: Path) -> list[str]:
 
 
 def require_lora(settings: object, where: Path) -> None:
-    """Refuses an adapter config that makes PEFT do more than LoRA: fetch other adapters, import modules, or hang.
-
-    Raises:
-        UserError: it is no LoRA, names Megatron's modules, or contains a pattern that may not end.
-    """
+    """Raises UserError where an adapter config makes PEFT do more than LoRA: fetch other adapters, import modules (it
+    names Megatron's), or hang (on a pattern that may not end)."""
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         kind = settings.get("peft_type") if isinstance(settings, dict) else type(settings).__name__
         found = f"{where} is an adapter of type {kind!r}."
@@ -136,10 +127,7 @@ def require_lora(settings: object, where: Path) -> None:
 
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
     """The messages in a tokenizer's chat template: a program that came with the model, run by jinja2 in a sandbox.
-
-    Raises:
-        ValueError: the template refuses, fails, takes too long or writes too much.
-    """
+    Raises ValueError where the template refuses, fails, takes too long or writes too much."""
     from jinja2 import TemplateError
 
     try:

@@ -44,10 +44,8 @@ def row(cells: Sequence[str], widths: Sequence[int], style: str = "bold") -> Non
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> None:
-    """Prints a head and rows; the columns named in `right` are aligned there.
-
-    A terminal too narrow for it gets each row as a block, a cell a line.
-    """
+    """Prints a head and rows, with the columns named in `right` aligned there; on a terminal too narrow for it each row
+    as a block, a cell a line."""
     if on_terminal():
         rows = [[printable(cell) for cell in cells] for cells in rows]
         _draw(heads, rows, ["right" if head in right else "left" for head in heads])

@@ -57,8 +57,7 @@ def insert(path: Path, before: str, text: str) -> None:
 def test_the_reader(package):
     rooms = package / "nsllm_lite/corpus/sources"
     (rooms / "preprints.py").write_text(code("# nsllm_lite/corpus/sources/preprints.py"))
-    insert(rooms / "__init__.py", '    "unarxive": unarxive,\n', '    "preprints": preprints,\n')
-    insert(rooms / "__init__.py", "    pubmed,\n", "    preprints,\n")
+    insert(rooms / "__init__.py", "unarxive s2orc", "preprints ")
     insert(package / "nsllm_lite/recipe/corpus.py", '"auto", "arxiv",', '"preprints", ')
     record = re.search(r'^ *(\{"preprint_doi".*\})$', PAGE, re.M)[1]
     (package / "dump.jsonl").write_text(record + "\n" + record.replace("123456", "654321") + "\n{\n")

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, SimpleNamespace
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 TIME_IS_UP = 75  # sysexits' EX_TEMPFAIL: try again later
@@ -24,18 +24,11 @@ class Stop(BaseException):
     def __init__(self, signum: int):
         is_time = signum == signal.SIGALRM
         self.status = TIME_IS_UP if is_time else 128 + signum
-        reason = "the time of --max-hours is up" if is_time else f"stopped by {signal.Signals(signum).name}"
-        super().__init__(reason)
+        super().__init__("the time of --max-hours is up" if is_time else f"stopped by {signal.Signals(signum).name}")
 
 
-class _Requested:
-    """The signals received so far; one state a process, as signal handlers have."""
-
-    signum = 0
-    when = 0.0
-    is_patient = False
-    is_alone = True
-    to_save = False
+# The signals received so far; one state a process, as signal handlers have.
+_received = SimpleNamespace(signum=0, when=0.0, is_patient=False, is_alone=True, to_save=False)
 
 
 @contextmanager
@@ -59,23 +52,23 @@ def listening(max_hours: float | None = None, save_on: signal.Signals | None = N
         signal.setitimer(signal.ITIMER_REAL, 0)
         for one, handler in before.items():
             signal.signal(one, handler)
-        _Requested.signum, _Requested.to_save = 0, False
+        _received.signum, _received.to_save = 0, False
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
     now = time.monotonic()
-    if _Requested.signum:
-        if now - _Requested.when > SAME_S:
+    if _received.signum:
+        if now - _received.when > SAME_S:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         return
-    _Requested.signum, _Requested.when = signum, now
-    if not _Requested.is_patient:
+    _received.signum, _received.when = signum, now
+    if not _received.is_patient:
         raise Stop(signum)
 
 
 def _save(signum: int, frame: FrameType | None) -> None:
-    _Requested.to_save = True
+    _received.to_save = True
 
 
 @contextmanager
@@ -85,7 +78,7 @@ def deferred(on_stop: Callable[[], None], alone: bool = True) -> Iterator[None]:
 
     With several processes (`alone` False) `raise_if_requested` does nothing: they first have to agree on `requested`.
     """
-    _Requested.is_patient, _Requested.is_alone = True, alone
+    _received.is_patient, _received.is_alone = True, alone
     try:
         yield
         raise_if_requested()
@@ -93,21 +86,21 @@ def deferred(on_stop: Callable[[], None], alone: bool = True) -> Iterator[None]:
         on_stop()
         raise
     finally:
-        _Requested.is_patient = False
+        _received.is_patient = False
 
 
 def requested() -> int:
     """The signal that has come, or 0."""
-    return _Requested.signum
+    return _received.signum
 
 
 def raise_if_requested() -> None:
     """Raises `Stop` if a signal has come; called where no step is half done."""
-    if _Requested.signum and _Requested.is_alone:
-        raise Stop(_Requested.signum)
+    if _received.signum and _received.is_alone:
+        raise Stop(_received.signum)
 
 
 def take_save() -> bool:
     """Whether a checkpoint was asked for since the last call."""
-    wanted, _Requested.to_save = _Requested.to_save, False
+    wanted, _received.to_save = _received.to_save, False
     return wanted

@@ -12,17 +12,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from nsllm_lite.artifact.json_files import damaged, read_json, read_lines, validated
-from nsllm_lite.artifact.step import utc
+from nsllm_lite.artifact.step import Hashes, utc
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.kinds import KINDS, Input, Kind
-from nsllm_lite.recipe.lenient import lenient
-from nsllm_lite.recipe.results import Lenient, Line, Times
+from nsllm_lite.recipe.results import Lenient, Line, Times, lenient
 from nsllm_lite.recipe.values import Strict
 
 FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
 MAX_BEHIND = 20  # phases and merges behind one another
 WEIGHTS = ("weights", "adapter")  # inputs that the weights of a step's result come from
-HASHES = dict[str, str | None]  # of a step's inputs, by label
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class Step:
     kind: str
     state: str
     recipe: BaseModel  # `lenient` of its kind's
-    inputs: dict[str, str | None]
+    inputs: Hashes
     results: dict[str, Any]
     times: dict[str, Any]
 
@@ -97,11 +95,7 @@ _UNKNOWN = Kind(Strict, "", lambda recipe: ())  # of a later version, say
 
 
 def read_step(folder: Path) -> Step | None:
-    """The step in `folder`; None where no verb wrote one.
-
-    Raises:
-        UserError: its manifest is damaged.
-    """
+    """The step in `folder`; None where no verb wrote one. Raises UserError where its manifest is damaged."""
     path = folder / "manifest.json"
     manifest = read_json(path) if path.is_file() else None
     if isinstance(manifest, dict) and {"verb", "recipe", "inputs", "results"} <= manifest.keys():
@@ -123,7 +117,7 @@ def _whole(folder: Path, path: Path, kind: Any, state: str, recipe: Any, inputs:
     if not isinstance(kind, str):
         raise damaged(path, "it does not state its kind")
     about = KINDS.get(kind, _UNKNOWN)
-    parts = {"recipe": (lenient(about.recipe), recipe), "results": (about.leaves, results), "inputs": (HASHES, inputs)}
+    parts = {"recipe": (lenient(about.recipe), recipe), "results": (about.leaves, results), "inputs": (Hashes, inputs)}
     return Step(folder, kind, state, validated(path, **parts)["recipe"], inputs, results, times)
 
 

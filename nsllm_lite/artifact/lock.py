@@ -28,11 +28,7 @@ NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Holds `out` for this process.
-
-    Raises:
-        UserError: another process holds it.
-    """
+    """Holds `out` for this process. Raises UserError where another process holds it."""
     out = Path(out).absolute()
     made = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
     path = out.parent / f".{out.name}.lock"

@@ -18,14 +18,11 @@ from nsllm_lite.artifact.json_files import damaged, read_object, write_json, wri
 from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "pyarrow", "numpy")
+Hashes = dict[str, str | None]  # of a step's inputs, by label
 
 
 def read_manifest(out: Path) -> dict | None:
-    """The manifest of `out`, or None where the directory is absent or unfinished.
-
-    Raises:
-        UserError: it is damaged, or was not written by `finish`.
-    """
+    """The manifest of `out`; None where there is none yet. Raises UserError where it is not what `finish` wrote."""
     path = Path(out) / "manifest.json"
     if not path.is_file():
         return None
@@ -41,12 +38,12 @@ def manifest_sha256(out: Path) -> str | None:
     return sha256_file(path) if path.is_file() else None
 
 
-def _changes(recipe: dict, inputs: dict[str, str | None], before: dict) -> list[str]:
+def _changes(recipe: dict, inputs: Hashes, before: dict) -> list[str]:
     changed = [f"recipe.{key}" for key in sorted(recipe) if recipe[key] != before["recipe"].get(key)]
     return changed + [key for key in sorted(inputs) if inputs[key] != before["inputs"].get(key)]
 
 
-def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
+def begin(out: Path, recipe: dict, inputs: Hashes) -> None:
     """Writes `run.json`, the recipe and inputs of this run, so that only the same run continues in `out`.
 
     Raises:
@@ -61,10 +58,8 @@ def begin(out: Path, recipe: dict, inputs: dict[str, str | None]) -> None:
     write_json(path, {"recipe": recipe, "inputs": inputs})
 
 
-def finished(
-    out: Path, recipe: dict, inputs: dict[str, str | None], tell: Callable[[str], None] = print
-) -> dict[str, Any] | None:
-    """The results that `out` already holds of this recipe on these inputs (label -> hash), which is told; or None.
+def finished(out: Path, recipe: dict, inputs: Hashes, tell: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """The results that `out` already holds of this recipe on these inputs, which is told; or None.
 
     Raises:
         UserError: it holds the finished result of another recipe or of other inputs, which is never overwritten.
@@ -81,13 +76,7 @@ def finished(
 
 
 def finish(
-    out: Path,
-    verb: str,
-    recipe: dict,
-    inputs: dict[str, str | None],
-    results: dict[str, Any],
-    started: float,
-    measured: dict[str, Any] | None = None,
+    out: Path, verb: str, recipe: dict, inputs: Hashes, results: dict, started: float, measured: dict | None = None
 ) -> None:
     """Writes `times.json`, then `manifest.json`: from here on `out` is finished.
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 from nsllm_lite import __version__
+from nsllm_lite.models.cards import CARDS
 from nsllm_lite.recipe.evals import TASKS, Eval
 from nsllm_lite.recipe.kinds import KINDS
 from nsllm_lite.recipe.merge import Merge
@@ -42,10 +43,7 @@ PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON"
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="nsllm-lite",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="nsllm-lite", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"nsllm-lite {__version__}")
     added = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -103,7 +101,7 @@ TYPES = {"path": Path, "positive": _positive, "signal": _signal}
 def _add(verb: argparse.ArgumentParser, table: str, kind: str = "") -> None:
     """Adds the arguments of a table of options.toml."""
     for word, stated in OPTIONS[table].items():
-        how = stated | {"help": stated["help"].format(kind=kind, tasks=", ".join(TASKS))}
+        how = stated | {"help": stated["help"].format(kind=kind, tasks=", ".join(TASKS), cards=", ".join(CARDS))}
         if "type" in how:
             how["type"] = TYPES[how["type"]]
         if how.get("choices") == "kinds":
@@ -115,10 +113,9 @@ def _add_options(verb: argparse.ArgumentParser, recipe: type[Strict]) -> None:
     """An option for each field of a recipe that is declared as one; pydantic converts its word."""
     for key, field in options_of(recipe):
         about, words = field.json_schema_extra, field.description
-        choices = [
-            get_args(one) for one in (field.annotation, *get_args(field.annotation)) if get_origin(one) is Literal
-        ]
-        how: dict[str, Any] = {"metavar": about["metavar"], "choices": choices[0] if choices else None}
+        kinds = (field.annotation, *get_args(field.annotation))
+        choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), None)
+        how: dict[str, Any] = {"metavar": about["metavar"], "choices": choices}
         if field.annotation is bool:
             how = {"action": "store_true", "default": None}
         elif (default := field.default if about["typed"] is None else about["typed"]) not in (None, PydanticUndefined):

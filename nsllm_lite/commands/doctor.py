@@ -27,7 +27,7 @@ from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import Batch, PackedLM, collate
-from nsllm_lite.models.device import BUILD_COMMAND, find_device, has_bfloat16, why_kernels_cannot_be_built
+from nsllm_lite.models.device import BUILD_COMMAND, find_device, why_kernels_cannot_be_built
 from nsllm_lite.models.loading import nf4_states
 from nsllm_lite.models.lora import add_adapter
 from nsllm_lite.models.sizes import QWEN3
@@ -78,9 +78,9 @@ def check_card(tiny: TinyRun) -> str:
         ):
             raise BrokenError(*problem)
         raise NotHereError("no NVIDIA card visible; the tiny CPU run works, real models need a card")
-    card = torch.cuda.get_device_properties(0)
-    words = "bfloat16" if has_bfloat16("cuda") else "no bfloat16: fp16 with a scaled loss"
-    return f"{card.name}, {card.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}, {words}"
+    card = find_device()
+    words = "bfloat16" if card.has_bfloat16 else "no bfloat16: fp16 with a scaled loss"
+    return f"{card.words}, CUDA {torch.version.cuda}, {words}"
 
 
 def check_build(tiny: TinyRun) -> str:

@@ -30,9 +30,8 @@ def write_page(
         parts += [f"<h2>{escape(step.about.title)}{'' if is_one else escape(f': {step.folder.name}')}</h2>"]
         parts += [_shown(step.folder / name) for name in step.about.shown]
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-    body = "\n".join(parts)
     html.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(html, f"{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n")
+    write_atomic(html, "\n".join([f"{head}<style>{STYLE}</style></head>", "<body>", *parts, "</body></html>", ""]))
 
 
 def _shown(path: Path) -> str:

@@ -14,11 +14,8 @@ STARTER = INSTALLED.parent / "starter"
 
 
 def init(folder: Path, recipe: str) -> list[Path]:
-    """Writes recipes, Makefile, .gitignore and README into `folder`; returns what was written.
-
-    Raises:
-        UserError: there is no recipe folder of that name, or a file is there already (then nothing is written).
-    """
+    """Writes recipes, Makefile, .gitignore and README into `folder`; returns what was written. Raises UserError where
+    there is no recipe folder of that name, or a file is there already (then nothing is written)."""
     taken, size = pick_size(Path(recipe))
     recipe = str(taken)
     known = sorted(path.name for path in INSTALLED.iterdir() if path.is_dir())

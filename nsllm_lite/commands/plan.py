@@ -3,28 +3,23 @@
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
-from nsllm_lite.models import execution
+from nsllm_lite.models import cards, cost, execution
 from nsllm_lite.models.device import Card, find_device, known_speed, require_kernels
 from nsllm_lite.models.execution import USABLE_SHARE, candidates, choose, require_card, trained_params
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token, read_size
 from nsllm_lite.recipe.kinds import Recipe
-from nsllm_lite.recipe.train import Execution
+from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.safety import HUB_ID
 
 Run = dict[str, Recipe]  # name of a step -> its recipe, in order
 Lines = list[tuple[str, str]]
 
-PEAK_TFLOPS = {
-    "H100": 989, "H200": 989, "A100": 312, "4090": 165, "5090": 209, "L40S": 362, "L4": 121, "A6000": 155, "T4": 65,
-}  # fmt: skip
-"""Dense bf16 datasheet peaks (of the T4, which has no bf16, fp16), by a word of the card's name."""
-
-ASSUMED_MFU = 0.3  # by the 4N convention; assumed, not measured here
 BITS_A_PARAMETER = 2  # that a LoRA parameter can take up. Source: Allen-Zhu and Li, arXiv 2404.05405
 BITS_A_TOKEN = 3  # of scientific English to an 8B base model; assumed
 
@@ -33,31 +28,30 @@ def plan(
     run: Run,
     why: str,
     will_start: bool = True,
-    vram_gib: float | None = None,
+    elsewhere: Card | None = None,
     show_all: bool = False,
     price: float | None = None,
+    trace: bool = False,
 ) -> dict:
     """Prints the plan of `run` and returns its figures.
 
-    `vram_gib` plans for a card of so much memory on another machine, so that the disk here decides nothing; `show_all`
-    adds the other ways to run a step, `price` (an hour of the card) the money.
+    `elsewhere` is the card of another machine, so that the disk here decides nothing; `show_all`
+    adds the other ways to run a step, `price` (an hour of the card) the money, `trace` the dry run of a micro-batch.
 
     Raises:
         UserError: the run does not fit the card or the disk cannot take its output; or the run `will_start` on a
             machine without a card that it needs.
     """
     phase1, row_tokens = run["phase1"], run["corpus"].row_tokens
-    if vram_gib:
-        card = Card("cuda", int(vram_gib * GIB), "a card", int(vram_gib * GIB))
-    else:
-        card = find_device(phase1.execution.device)
+    card = elsewhere or find_device(phase1.execution.device)
+    if not elsewhere:
         require_kernels(card.device)
     size, download_bytes = _size_and_download(run)
     how = _choose(run, size, card)
     disk_bytes = download_bytes + 2 * size.params * (4 if phase1.compute_dtype == "float32" else 2)
     out = Path(run["corpus"].out).parent
     free_bytes = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
-    speed = _speed(size, card.name) if card.device == "cuda" else None
+    speed = _speed(phase1, size, row_tokens, how, card) if card.device == "cuda" else None
     tokens = {phase.out: phase.budget.tokens for phase in (phase1, run["phase2"])}
     figures = {
         "model": phase1.model,
@@ -72,21 +66,23 @@ def plan(
         "disk_bytes": disk_bytes,
         "free_disk_bytes": free_bytes,
         "tokens": tokens,
-        "hours": {name: count / speed[0] / 3600 if speed else None for name, count in tokens.items()},
+        "hours": {name: count / speed.tokens_per_s / 3600 if speed else None for name, count in tokens.items()},
     }
     heads = [
         ("Model", why),
-        *_step_lines(run, figures, size, how, card.words + ("" if vram_gib else f"; {_host_words()}")),
+        *_step_lines(run, figures, size, how, card.words + ("" if elsewhere else f"; {_host_words()}")),
     ]
-    for line in (*heads, *_length_lines(run, figures, size, price), *_disk_lines(figures, out)):
+    for line in (*heads, *_length_lines(run, figures, speed, price), *_disk_lines(figures, out)):
         terminal.row(line, (10,))
     if show_all and card.device == "cuda":
         print()
         ways = _ways(run, size, row_tokens, card, how, speed)
         terminal.table(list(ways[0]), [list(way.values()) for way in ways], right=tuple(ways[0])[:-1])
+    if trace and card.device == "cuda":
+        figures["trace"] = _print_trace(phase1, size, row_tokens, how, card)
     if will_start:
         require_card(phase1, size, card.device)
-    if free_bytes < disk_bytes and not vram_gib:
+    if free_bytes < disk_bytes and not elsewhere:
         found = f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} free at {out}."
         raise UserError("run-disk-too-small", found, "Free some space, or write elsewhere with OUT=DIR.")
     return figures
@@ -127,15 +123,14 @@ def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machin
     return lines
 
 
-def _length_lines(run: Run, figures: dict, size: ModelSize, price: float | None) -> Lines:
+def _length_lines(run: Run, figures: dict, speed: "Expected | None", price: float | None) -> Lines:
     """Of each phase its length, and what the adapter can take up of it."""
     lines = []
     for name, phase in (("Phase 1", run["phase1"]), ("Phase 2", run["phase2"])):
         budget = phase.budget
         words = f"{budget.steps:,} steps = up to {budget.tokens:,} tokens, {phase.schedule.shape} learning rate "
         words += f"{phase.optimizer.learning_rate:g}"
-        is_known = figures["hours"][phase.out] is not None
-        lines.append((name, words + (_time_words(size, budget.tokens, figures["card"], price) if is_known else "")))
+        lines.append((name, words + (_time_words(speed, budget.tokens, price) if speed else "")))
     return [*lines, ("Capacity", _capacity_words(run, figures["trained_parameters"]))]
 
 
@@ -224,7 +219,7 @@ def _ways(
     row_tokens: int,
     card: Card,
     chosen: Execution,
-    speed: tuple[float, str] | None,
+    speed: "Expected | None",
 ) -> list[dict[str, str]]:
     """For each micro-batch and weight storage the fastest execution; the fastest that fits; the leanest."""
     phase1 = run["phase1"]
@@ -246,7 +241,7 @@ def _ways(
                     "GiB": f"{way.need_bytes / GIB:.1f}",
                     "left": f"{(card.memory_bytes - way.need_bytes) / GIB:.1f}",
                     "time": f"{way.cost / of_chosen:.2f}x",
-                    "tokens/s": f"{speed[0] * of_chosen / way.cost:,.0f}" if speed else "",
+                    "tokens/s": f"{speed.tokens_per_s * of_chosen / way.cost:,.0f}" if speed else "",
                     "": "chosen" if way.execution == chosen else "" if way.need_bytes <= usable else "does not fit",
                 }
             )
@@ -261,19 +256,66 @@ def _execution_words(how: Execution, size: ModelSize) -> str:
     return words + (", layers compiled" if how.compile else "")
 
 
-def _speed(size: ModelSize, card: str) -> tuple[float, str] | None:
-    """(tokens/s, source of the figure), where something is known about the card."""
-    each = flops_per_token(size)
-    if known := known_speed(card):
-        return known["flops"] / each, f"as measured on this card, {known['on']}"
-    peak = next((tflops for word, tflops in PEAK_TFLOPS.items() if word in card), None)
-    return (peak * 1e12 * ASSUMED_MFU / each, f"{ASSUMED_MFU:.0%} of the card's peak, assumed") if peak else None
+class Expected(NamedTuple):
+    """A speed and where it is from; `slowest` and `fastest` of one that is assumed."""
+
+    tokens_per_s: float
+    source: str
+    slowest: float | None = None
+    fastest: float | None = None
 
 
-def _time_words(size: ModelSize, tokens: int, card: str, price: float | None) -> str:
-    if not (speed := _speed(size, card)):
-        return ""
-    tokens_per_s, source = speed
-    hours = tokens / tokens_per_s / 3600
+def _speed(recipe: Train, size: ModelSize, row_tokens: int, how: Execution, card: Card) -> Expected | None:
+    """Where something is known about the card."""
+    if known := known_speed(card.name):
+        return Expected(known["flops"] / flops_per_token(size), f"as measured on this card, {known['on']}")
+    if not (speed := cards.speed_of(card)):
+        return None
+    tokens, work = how.micro_batch_rows * row_tokens, cost.work(recipe, size, row_tokens, how)
+    expected, slowest, fastest = (
+        tokens / cost.seconds(work, speed._replace(share=share)) for share in (speed.share, speed.least, speed.most)
+    )
+    return Expected(expected, f"{speed.share:.0%} of the card's roofline, assumed", slowest, fastest)
+
+
+def _time_words(speed: Expected, tokens: int, price: float | None) -> str:
+    hours = tokens / speed.tokens_per_s / 3600
+    between = ""
+    if speed.slowest:
+        between = f" ({tokens / speed.fastest / 3600:.1f} to {tokens / speed.slowest / 3600:.1f})"
     money = f", {hours * price:,.2f} at {price:g} an hour" if price else ""
-    return f", about {hours:.1f} h at {tokens_per_s:,.0f} tokens/s ({source}){money}"
+    return f", about {hours:.1f} h{between} at {speed.tokens_per_s:,.0f} tokens/s ({speed.source}){money}"
+
+
+def _print_trace(recipe: Train, size: ModelSize, row_tokens: int, how: Execution, card: Card) -> dict:
+    """Runs the dry run, prints it beside the arithmetic and returns its figures.
+
+    Raises:
+        UserError: the step cannot be traced, or packages for that are missing.
+    """
+    from nsllm_lite.train.trace import trace
+
+    need, work = execution.memory(recipe, size, row_tokens, how, card), cost.work(recipe, size, row_tokens, how)
+    found = trace(recipe, size, row_tokens, how, card)
+    predicted = sum(part for name, part in need.items() if name not in execution.UNTRACED)
+    tokens = how.micro_batch_rows * row_tokens
+    print(
+        f"\nDry run of a micro-batch: peak {found.peak / GIB:.2f} GiB, {predicted / GIB:.2f} predicted "
+        f"({predicted / found.peak:.3f} of it; without {' and '.join(execution.UNTRACED)}), "
+        f"{found.kept / GIB:.2f} kept for the backward pass; "
+        f"{sum(found.flops.values()) / tokens / 1e9:.2f} GFLOP a token, "
+        f"{sum(work.flops.values()) / tokens / 1e9:.2f} predicted"
+    )
+    rows = [
+        (kind, f"{found.flops.get(kind, 0) / 1e12:.2f}", f"{moved / 1e9:.1f}", f"{work.moved.get(kind, 0) / 1e9:.1f}",
+         f"{found.launches[kind]:,.0f}")
+        for kind, moved in sorted(found.moved.items(), key=lambda item: -item[1])
+    ]  # fmt: skip
+    totals = [sum(of.values()) for of in (found.flops, found.moved, work.moved, found.launches)]
+    rows.append(("all", f"{totals[0] / 1e12:.2f}", *(f"{of / 1e9:.1f}" for of in totals[1:3]), f"{totals[3]:,.0f}"))
+    terminal.table(
+        ["", "TFLOP", "GB moved", "predicted", "launches"], rows, right=("TFLOP", "GB moved", "predicted", "launches")
+    )
+    waits = ", ".join(f"{place} {count:.0f}x" for place, count in found.waits.items()) or "never"
+    print(f"The host waits for the card: {waits}")
+    return {name: getattr(found, name) for name in found.__slots__} | {"peak": found.peak, "predicted": predicted}

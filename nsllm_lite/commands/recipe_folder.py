@@ -6,7 +6,8 @@ from pathlib import Path
 import nsllm_lite
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.errors import UserError, did_you_mean
-from nsllm_lite.models.device import find_device
+from nsllm_lite.models.cards import card_named
+from nsllm_lite.models.device import Card, find_device
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED, read_size
 
 INSTALLED = Path(nsllm_lite.__file__).parent / "recipes"  # a link in a clone, a copy in a wheel
@@ -21,10 +22,7 @@ def sized(folder: Path) -> tuple[Path, str | None]:
 
 def pick_size(asked: Path, size: str | None = None, model: str | None = None) -> tuple[Path, str | None]:
     """Recipe folder and size from RECIPES=, SIZE= and MODEL=; size None: the card decides, or there are no sizes.
-
-    Raises:
-        UserError: there is no such size, or two of them disagree.
-    """
+    Raises UserError where there is no such size, or two of them disagree."""
     folder, former = sized(asked)
     if former:
         print(f"{asked} is now {folder} with SIZE={former}")
@@ -45,11 +43,8 @@ def pick_size(asked: Path, size: str | None = None, model: str | None = None) ->
 
 
 def choose_size(card_gib: float | None) -> tuple[str, str]:
-    """The size for a card of `card_gib` (None: no card), and the reason in words.
-
-    Raises:
-        UserError: there is no card, or it is too small for every recipe.
-    """
+    """The size for a card of `card_gib` (None: no card), and the reason in words. Raises UserError where there is no
+    card, or it is too small for every recipe."""
     if card_gib is None:
         found = "CORPUS= starts the real run, and torch sees no NVIDIA card here (`nsllm-lite doctor` says why)."
         needed = "With a card of 22 GiB or more this command chooses Qwen3-8B-Base, with a smaller one a smaller model."
@@ -79,8 +74,7 @@ def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
         return folder, None, f"{args.model or asked} (as asked)" if args.recipes else nano
     if size:
         return folder, size, f"{args.model or QWEN3[size][0]} (as asked)"
-    vram_gib = getattr(args, "vram", None)
-    card_bytes = int(vram_gib * GIB) if vram_gib else find_device().total_bytes
+    card_bytes = (card_elsewhere(args) or find_device()).total_bytes
     if not card_bytes and (args.recipes or args.only == "corpus"):
         model = args.model or QWEN3[REFERENCE][0]
         return folder, REFERENCE, f"{model} (with the recipes of {REFERENCE}, as no card is here to choose by)"
@@ -88,12 +82,15 @@ def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
     return folder, size, f"{args.model} (as asked, with the recipes of {size})" if args.model else why
 
 
-def located(path: Path) -> Path:
-    """`path`, or where it does not exist here the installed recipe of that name (which is printed).
+def card_elsewhere(args: argparse.Namespace) -> Card | None:
+    """The card of another machine that `plan` is asked about with --card or --vram."""
+    name, gib = getattr(args, "card", None), getattr(args, "vram", None)
+    return card_named(name, gib) if name or gib else None
 
-    Raises:
-        UserError: it is a file of a former folder of one size.
-    """
+
+def located(path: Path) -> Path:
+    """`path`, or where it does not exist here the installed recipe of that name (which is printed). Raises UserError
+    where it is a file of a former folder of one size."""
     folder, size = sized(path.parent)
     if size:
         found = f"{path} no longer exists: the recipes of all sizes are in {folder} and state {REFERENCE}."

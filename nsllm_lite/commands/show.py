@@ -34,7 +34,7 @@ def list_runs(folder: Path) -> dict[str, Any]:
             "" if row["tokens"] is None else f"{row['tokens']:,}",
             _arrow(row["loss"], "domain") or _arrow(row["loss"], "answers", "answers "),
             _arrow(row["loss"], "general"),
-            size_words(row["bytes"]),
+            f"{row['bytes'] / GIB:.1f} GiB" if row["bytes"] >= GIB / 10 else f"{row['bytes'] / 2**20:.1f} MiB",
             row["state"],
         )
         for row in found
@@ -73,17 +73,11 @@ def _short(path: str, root: Path) -> str:
     return str(inside.relative_to(root.resolve())) if inside.is_relative_to(root.resolve()) else path
 
 
-def size_words(num_bytes: int) -> str:
-    return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB / 10 else f"{num_bytes / 2**20:.1f} MiB"
-
-
 def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dict[str, Any]:
     """Prints the lineage of a step, or of a whole run, as a tree and its phases as a table; draws their curves.
 
-    `html` gets all of it as one page, with the ledger, the held-out losses and the scores that were found.
-
-    Raises:
-        UserError: there is no run in `folder`.
+    `html` gets all of it as one page, with the ledger, the held-out losses and the scores that were found. Raises
+    UserError where there is no run in `folder`.
     """
     steps = [found] if folder.is_dir() and (found := read_step(folder)) else find_steps(folder)
     if not steps or all(step.state == DAMAGED for step in steps):
@@ -99,7 +93,12 @@ def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dic
     seen: set[Path] = set()
     tree = "\n".join(line for end in ends for line in _tree(end, graph, root, seen))
     print(printable(tree))
-    _print_checks([one.state for _, inputs in graph.values() for one in inputs])
+    states = [one.state for _, inputs in graph.values() for one in inputs]
+    if changed := states.count(CHANGED):
+        checked = changed + states.count(AS_USED)
+        print(f"\n{changed} of {checked} inputs have changed since: what stands there now is not what was read.")
+    elif checked := states.count(AS_USED):
+        print(f"\nOf {len(states)} inputs {checked} were hashed again: they are what was read.")
     phases = [step for step, _ in graph.values() if step.about.curves]
     trained = (HEADS, list(_lines_of(phases, root)))
     if phases:
@@ -145,9 +144,9 @@ def _behind(folder: Path, graph: Graph) -> set[Path | str]:
 def _tree(folder: Path, graph: Graph, root: Path, seen: set[Path], lead: str = "") -> list[str]:
     """A line for the step, and below it its inputs; a step already shown is printed once."""
     step, inputs = graph[folder]
-    lines = [f"{_short(str(folder), root)}  {words_of(step)}" + (" (above)" if folder in seen else "")]
+    lines = [f"{_short(str(folder), root)}  {words_of(step)}"]
     if folder in seen:
-        return lines
+        return [f"{lines[0]} (above)"]
     seen.add(folder)
     grouped: dict[Path | str, list[Checked]] = {}
     for one in inputs:
@@ -174,16 +173,7 @@ def words_of(step: Step) -> str:
     tokens = f"{step.tokens() or 0:,} tokens"
     words = step.about.did(step.recipe, step.results, step.rows, tokens) if step.about.did else step.kind
     losses = (f"{name} {a['loss']:.3f} -> {b['loss']:.3f}" for name, (a, b) in step.losses().items())
-    words = ", ".join((words, *losses))
-    return words + ("" if step.state == FINISHED else f" ({step.state})")
-
-
-def _print_checks(states: list[str]) -> None:
-    checked = sum(state in (AS_USED, CHANGED) for state in states)
-    if changed := states.count(CHANGED):
-        print(f"\n{changed} of {checked} inputs have changed since: what stands there now is not what was read.")
-    elif checked:
-        print(f"\nOf {len(states)} inputs {checked} were hashed again: they are what was read.")
+    return ", ".join((words, *losses)) + ("" if step.state == FINISHED else f" ({step.state})")
 
 
 def _lines_of(phases: Iterable[Step], root: Path) -> Iterator[tuple[str, ...]]:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.layout import Layout
 from nsllm_lite.commands.plan import Run, plan
-from nsllm_lite.commands.recipe_folder import choose_size, pick_recipes
+from nsllm_lite.commands.recipe_folder import card_elsewhere, choose_size, pick_recipes
 from nsllm_lite.errors import UserError, did_you_mean
-from nsllm_lite.models.device import find_device, has_bfloat16
+from nsllm_lite.models.device import find_device
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import Recipe
@@ -103,10 +103,8 @@ def load_run(
     """The recipes of all steps of a recipe folder, with corpus, general text, base model and output folder filled in.
 
     `overrides` maps a recipe ("phase1") to `key=value` words for it. `size`, one of QWEN3, gives the model where none
-    is named; a recipe such as phase1-0.6b.yaml is taken in place of phase1.yaml when the size is 0.6b.
-
-    Raises:
-        UserError: a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
+    is named; a recipe such as phase1-0.6b.yaml is taken in place of phase1.yaml when the size is 0.6b. Raises UserError
+    where a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
     """
     folder, overrides = Path(folder), overrides or {}
     size = size or (REFERENCE if folder.name == SIZED else None)
@@ -127,10 +125,9 @@ def load_run(
     if size and is_chosen:
         require_reference(values["phase1"].get("model"), size, files["phase1"])
     at = Layout(str(Path(out)) if out else root_of(folder, values["corpus"], corpus, size))
-    begins_with = model or (at.base if has_base else values["phase1"].get("model"))
     run: Run = {}
     unread: dict[str, list[str]] = {}
-    for step in planned_steps(at, begins_with):
+    for step in planned_steps(at, model or (at.base if has_base else values["phase1"].get("model"))):
         if step.recipe not in files or (step.step in TUNED and not tuned):
             continue
         changes = dict(step.changes)
@@ -212,7 +209,8 @@ def open_run(args: argparse.Namespace) -> tuple[Run, str]:
         step, _, rest = word.partition(".")
         overrides.setdefault(step, []).append(rest)
     run = load_run(folder, args.corpus, args.general, args.model, args.out, overrides, size)
-    if not getattr(args, "vram", None) and not has_bfloat16(find_device(run["phase1"].execution.device).device):
+    card = card_elsewhere(args) or find_device(run["phase1"].execution.device)
+    if card.device == "cuda" and not card.has_bfloat16:
         run = without_bfloat16(run)
     if args.verb in AFTER and "sft" not in run:
         found = f"No tasks.yaml, eval.yaml and sft.yaml in {folder}."
@@ -224,15 +222,12 @@ def open_run(args: argparse.Namespace) -> tuple[Run, str]:
 def plan_run(args: argparse.Namespace) -> dict[str, Any]:
     """`nsllm-lite plan`: what the run will use; starts nothing."""
     run, why = open_run(args)
-    return plan(run, why, False, args.vram, args.all, args.price)
+    return plan(run, why, False, card_elsewhere(args), args.all, args.price, args.trace)
 
 
 def steps_to_run(args: argparse.Namespace) -> list[Recipe]:
-    """The recipes of a story, in order, with the plan printed where a whole one begins.
-
-    Raises:
-        UserError: what it starts from is not there, or it has no step of the kind that --only names.
-    """
+    """The recipes of a story, in order, with the plan printed where a whole one begins. Raises UserError where what it
+    starts from is not there, or it has no step of the kind that --only names."""
     run, why = open_run(args)
     if args.verb == "phase2":
         require_made(run["phase2"].model, "phase 1's", "phase1")

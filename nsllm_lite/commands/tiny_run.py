@@ -10,7 +10,7 @@ import torch
 
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
-from nsllm_lite.models.device import has_bfloat16
+from nsllm_lite.models.device import find_device
 from nsllm_lite.models.loading import build_base, load_base
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import ModelShape, Train
@@ -31,7 +31,7 @@ class TinyRun:
     def compute_dtype(self) -> str:
         if self.device == "cpu":
             return "float32"
-        return "bfloat16" if has_bfloat16(self.device) else "float16"
+        return "bfloat16" if find_device(self.device).has_bfloat16 else "float16"
 
     @cached_property
     def base(self) -> Path:

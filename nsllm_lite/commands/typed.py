@@ -23,15 +23,16 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     if args.run and not has_file:
         todo = f"Name one (nsllm-lite {args.verb} RECIPE --run {args.run}), or leave --run out."
         raise UserError("run-without-recipe", f"--run {args.run}, but no recipe has paths to fill in.", todo)
-    return {"merge": merge_recipe, "eval": eval_recipe}.get(args.verb, file_recipe)(args)
+    if recipe_with_options := {"merge": merge_recipe, "eval": eval_recipe}.get(args.verb):
+        return recipe_with_options(args)
+    return recipes.validate(read_kind(args.verb, args.recipe, args.overrides, args.run), str(args.recipe))
 
 
 def read_kind(kind: str, path: Path, words: list[str], run: str | None = None) -> dict[str, Any]:
     """The values of a recipe file of this kind; the paths that it does not state from the `run` in that folder."""
     values = recipes.read(located(path), words)
     if isinstance(found := values.get("kind"), str) and found in KINDS and found != kind:
-        todo = f"Run `nsllm-lite {found}`."
-        raise UserError("recipe-of-other-kind", f"{path} is a recipe of kind {found}.", todo)
+        raise UserError("recipe-of-other-kind", f"{path} is a recipe of kind {found}.", f"Run `nsllm-lite {found}`.")
     if not run:
         return values
     at = Layout(run.rstrip("/"))
@@ -43,19 +44,14 @@ def read_kind(kind: str, path: Path, words: list[str], run: str | None = None) -
     return recipes.changed(values, {key: changes[key] for key in changes if not recipes.has(values, key)})
 
 
-def file_recipe(args: argparse.Namespace) -> Recipe:
-    return recipes.validate(read_kind(args.verb, args.recipe, args.overrides, args.run), str(args.recipe))
-
-
 def merge_recipe(args: argparse.Namespace) -> Recipe:
     given: dict[str, Any] = {"out": "nowhere"} if args.compare and not args.out else {}
     if args.adapter:
         pairs = [parse_adapter(word) for word in args.adapter]
         given["adapter"] = pairs[0]["path"] if len(pairs) == 1 and pairs[0]["weight"] == 1 else pairs
-    if args.recipe:
-        values = read_kind("merge", args.recipe, args.overrides, args.run)
-        return with_options(args, Merge, values, given, str(args.recipe))
-    return with_options(args, Merge, None, given, "nsllm-lite merge: --base, --adapter and --out")
+    values = read_kind("merge", args.recipe, args.overrides, args.run) if args.recipe else None
+    where = str(args.recipe or "nsllm-lite merge: --base, --adapter and --out")
+    return with_options(args, Merge, values, given, where)
 
 
 def with_options(

@@ -12,9 +12,11 @@ A run that was killed continues where its last finished task ended, and so does 
 """
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -24,10 +26,9 @@ import numpy as np
 from nsllm_lite import __version__, terminal
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import require_disk
-from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_json, write_json
-from nsllm_lite.artifact.step import finish, finished, read_manifest
-from nsllm_lite.corpus import assign, ledger, near_heldout, pack, plot, shards, sources, tokenizer
+from nsllm_lite.artifact.step import Hashes, finish, finished, read_manifest
+from nsllm_lite.corpus import assign, ledger, near_heldout, pack, shards, sources, tokenizer
 from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
@@ -59,17 +60,18 @@ def build(recipe: Corpus) -> dict:
     inputs = begin(recipe)
     if inputs is None:
         return read_manifest(Path(recipe.out))["results"]
-    workers = shards.num_workers(recipe.execution.workers, _num_bytes(recipe))
+    is_small = _num_bytes(recipe) < shards.SMALL_BYTES
+    workers = recipe.execution.workers or (1 if is_small else len(os.sched_getaffinity(0)))
     shards.run_stage(reading(recipe), workers)
     choose_at_once(recipe)
     settled = shards.run_stage(settling(recipe), workers)
     prepare_packing(recipe)
     stage = packing(recipe)
     packed = shards.run_stage(stage, 1)  # the tokenizer's own threads take all cores
-    return _finish(recipe, inputs, settled, stage.tasks, packed, started, workers)
+    return _finish(recipe, inputs, settled, stage, packed, started, workers)
 
 
-def begin(recipe: Corpus) -> dict[str, str | None] | None:
+def begin(recipe: Corpus) -> Hashes | None:
     """The hashes of all inputs, with `recipe.out` ready for this build; None where it is finished."""
     out = Path(recipe.out)
     identity = recipes.identity(recipe)
@@ -92,7 +94,7 @@ def _num_bytes(recipe: Corpus) -> int:
     return sum(map(sources.bytes_of, (*recipe.sources, *recipe.general)))
 
 
-def _clear(out: Path, work: Path, identity: dict, inputs: dict[str, str | None]) -> None:
+def _clear(out: Path, work: Path, identity: dict, inputs: Hashes) -> None:
     """Removes the files of an unfinished build with other settings or inputs.
 
     Raises:
@@ -121,19 +123,14 @@ def _clear(out: Path, work: Path, identity: dict, inputs: dict[str, str | None])
 
 
 def reading(recipe: Corpus) -> Stage:
-    tasks = shards.read_tasks(recipe)
-    work = _work(recipe)
+    work, tasks = Path(recipe.out, "work"), shards.read_tasks(recipe)
     function = partial(ingest, recipe, work / "read")
     return Stage("reading", function, tasks, [task.num_bytes for task in tasks], work / "tasks")
 
 
-def _work(recipe: Corpus) -> Path:
-    return Path(recipe.out) / "work"
-
-
 def choose_at_once(recipe: Corpus) -> None:
     """The one stage that sees all parts: `choose`, and the index of the held-out documents."""
-    work = _work(recipe)
+    work = Path(recipe.out, "work")
     stage = reading(recipe)
     answers = [shards.read_answer(answer) for answer in stage.answers()]
     finished = {name for answer in answers for name in answer["parts"]}
@@ -155,7 +152,7 @@ def choose_at_once(recipe: Corpus) -> None:
 
 
 def settling(recipe: Corpus) -> Stage:
-    work = _work(recipe)
+    work = Path(recipe.out, "work")
     parts = open_parts(work / "read")
     function = partial(near_heldout.settle, recipe, work, Path(recipe.out) / "documents")
     return Stage("settling", function, parts, [part.num_candidates for part in parts], work / "settled")
@@ -163,7 +160,7 @@ def settling(recipe: Corpus) -> Stage:
 
 def prepare_packing(recipe: Corpus) -> None:
     """Prints the counts of the ledger, requires that enough is left, and puts the tokenizer in its place."""
-    out, work = Path(recipe.out), _work(recipe)
+    out, work = Path(recipe.out), Path(recipe.out, "work")
     parts = open_parts(work / "read")
     ledger.write_dropped(out, work, parts)
     summary = ledger.count(work, parts)
@@ -189,7 +186,7 @@ def prepare_packing(recipe: Corpus) -> None:
 
 
 def packing(recipe: Corpus) -> Stage:
-    out, work = Path(recipe.out), _work(recipe)
+    out, work = Path(recipe.out), Path(recipe.out, "work")
     tasks = _pack_tasks(out, work, open_parts(work / "read"))
     function = partial(_pack_one, out, *_end_of_text(recipe), recipe.row_tokens, recipe.min_chars)
     return Stage("packing", function, tasks, [task.num_chars for task in tasks], work / "packed")
@@ -199,7 +196,7 @@ def _end_of_text(recipe: Corpus) -> tuple[int, str]:
     """The id of the token that ends a text, and the hash of the corpus's tokenizer."""
     folder = Path(recipe.out) / "tokenizer"
     end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(folder)), recipe.end_of_text)
-    return end_of_text_id, sha256_file(folder / "tokenizer.json")
+    return end_of_text_id, integrity.sha256_file(folder / "tokenizer.json")
 
 
 def _nothing_readable(source: Source, parts: list[Part]) -> UserError:
@@ -253,21 +250,15 @@ def _encoder(folder: Path, sha256: str) -> Encoder:
 
 
 def _finish(
-    recipe: Corpus,
-    inputs: dict[str, str | None],
-    settled: list[dict],
-    tasks: list[pack.PackTask],
-    packed: list[dict],
-    started: float,
-    workers: int,
+    recipe: Corpus, inputs: Hashes, settled: list[dict], stage: Stage, packed: list[dict], started: float, workers: int
 ) -> dict:
-    """Writes ledger and manifest and finishes the rows, from the answers of the tasks."""
-    out, work = Path(recipe.out), _work(recipe)
+    """Writes ledger and manifest and finishes the rows, from the answers of the tasks; `stage` is that of packing."""
+    out, work = Path(recipe.out), Path(recipe.out, "work")
     parts = open_parts(work / "read")
-    totals, tokens = _finish_rows(recipe, tasks, packed)
+    totals, tokens = _finish_rows(recipe, stage.tasks, packed)
     summary = ledger.write(out, work, parts, tokens)
     write_json(out / "ledger.json", summary)
-    plot.draw(summary, out / "ledger.png")
+    ledger.draw(summary, out / "ledger.png")
     documents = {Path(name).name: entry for answer in settled for name, entry in answer["files"].items()
                  if Path(name).parent.name == "documents"}  # fmt: skip
     integrity.record(out / "documents", (), documents)
@@ -276,8 +267,7 @@ def _finish(
     for part, answer in zip(parts, settled, strict=True):
         lost[part.source] += answer["lost"]
     results = _results(recipe, summary, totals, dict(sorted(lost.items())))
-    _print_rows(results)
-    _print_terms(results)
+    _print_results(results)
     measured = {"workers": workers, "tokenised_by": sorted({answer["encoder"] for answer in packed})}
     finish(out, "corpus", recipes.identity(recipe), inputs, results, started, measured)
     shutil.rmtree(work)
@@ -285,10 +275,10 @@ def _finish(
 
 
 def _finish_rows(
-    recipe: Corpus, tasks: list[pack.PackTask], packed: list[dict]
+    recipe: Corpus, tasks: Sequence[pack.PackTask], packed: list[dict]
 ) -> tuple[dict[str, RowTotals], ledger.Tokens]:
     """Of each phase and split the rows' totals, and the tokens of each document in order."""
-    out, work = Path(recipe.out), _work(recipe)
+    out, work = Path(recipe.out), Path(recipe.out, "work")
     end_of_text = _end_of_text(recipe)
     totals, tokens = {}, {}
     for phase, split in product(RENDER, assign.SPLITS):
@@ -304,10 +294,8 @@ def _finish_rows(
 def _require_enough_left(recipe: Corpus, summary: dict) -> None:
     """Raises UserError where no paper is left, or more were dropped than the recipe allows."""
     counts = summary["documents"]
-    reasons: Counter[str] = Counter()
-    for of_source in counts.values():
-        reasons.update(of_source["dropped"])
-    total = sum(of_source["in"] for of_source in counts.values())
+    all_counts = ledger.total(counts.values())
+    total, reasons = all_counts["in"], Counter(all_counts["dropped"])
     left = sum(counts[source.name]["kept"] + counts[source.name]["heldout"] for source in recipe.sources)
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     if not left:
@@ -353,15 +341,12 @@ def _results(recipe: Corpus, summary: dict, totals: dict[str, RowTotals], lost: 
     }
 
 
-def _print_rows(results: dict) -> None:
+def _print_results(results: dict) -> None:
+    """Prints the rows, each source's licence as the recipe states it, and a warning for formats with terms of use."""
     heads = ("rows of", "documents", "tokens", "rows", "fill")
     counted = ((name, row, (f"{row[key]:,}" for key in heads[1:4])) for name, row in results["rows"].items())
     print()
     terminal.table(heads, [(name, *counts, f"{row['fill']:.4f}") for name, row, counts in counted], right=heads[1:])
-
-
-def _print_terms(results: dict) -> None:
-    """Prints the licence of each source, as the recipe states it, and a warning for formats with terms of use."""
     print("\nlicences: " + "; ".join(f"{source}: {licence}" for source, licence in results["licences"].items()))
     of_wos = [source for source, formats in results["formats"].items() if "wos" in formats]
     if of_wos:

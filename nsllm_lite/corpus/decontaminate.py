@@ -35,7 +35,7 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.records import RecordError, iter_values
 
 MIN_WORDS = 8
-MIN_LONG_WORDS = 4  # different ones, in a short item: "x 1 x 2 x 3 x 4" stands in many papers
+MIN_LONG_WORDS = 4  # different ones of 3 letters or more, in a short item: "x 1 x 2 x 3 x 4" stands in many papers
 MIN_CONTAINMENT = 0.4
 MIN_SHARED = 10  # 5-grams, 14 words in a row
 # A 5-gram that this many records of a file share, or half of them in a small file, is template or stock phrase. A whole
@@ -178,7 +178,11 @@ def read_texts(opened: Opened) -> Texts:
     name = opened.name.lower()
     if head[0] in "[{" and (value := _json(content, ".json" in name)) is not None:
         return _json_texts(value)
-    return _table_texts(content) if ".csv" in name or ".tsv" in name else _plain_texts(content)
+    if ".csv" not in name and ".tsv" not in name:
+        return _plain_texts(content)
+    lines = content.splitlines(keepends=True)
+    rows = csv.reader(lines, delimiter=max("\t,;", key=lines[0].count), strict=True)
+    return ((number, cell) for number, row in enumerate(rows, start=1) for cell in row)
 
 
 def _json(content: str, sure: bool) -> Any:
@@ -238,13 +242,6 @@ def _strings(record: Any) -> Iterator[str]:
                 yield " ".join(value)
 
 
-def _table_texts(content: str) -> Texts:
-    lines = content.splitlines(keepends=True)
-    delimiter = max("\t,;", key=lines[0].count)
-    for number, row in enumerate(csv.reader(lines, delimiter=delimiter, strict=True), start=1):
-        yield from ((number, cell) for cell in row)
-
-
 def _plain_texts(content: str) -> Texts:
     """Each line, the parts of a line that tabs divide, and each paragraph of several lines.
 
@@ -268,7 +265,7 @@ def _items(texts: Texts, name: str) -> list[Item]:
     for number, text in texts:
         records.add(number)
         for part in dict.fromkeys((text, *text.split("\n"))):
-            line = dedup.normalise(clean.clean_line(part))
+            line = " ".join(dedup.words_of(clean.clean_line(part)))
             if line.count(" ") >= MIN_WORDS - 1:
                 counts[line] += 1
                 first.setdefault(line, number)
@@ -281,8 +278,13 @@ def _items(texts: Texts, name: str) -> list[Item]:
     ends = np.cumsum([len(own) for own in words], dtype=np.int64)
     items: dict[bytes, Item] = {}  # a text and its one long line are the same item
     for line, own, mask in zip(distinct, words, np.split(template, ends)[:-1], strict=True):
-        shingles = _shingles_outside(own, mask)
-        is_phrase = len(shingles) > MIN_WORDS - dedup.SHINGLE_WORDS and len(_long(own)) >= MIN_LONG_WORDS
+        # The shingles of the stretches between words of the template:
+        edges = np.flatnonzero(np.diff(mask, prepend=True, append=True)).reshape(-1, 2).tolist()
+        stretches = [own[start:end] for start, end in edges if end - start >= dedup.SHINGLE_WORDS]
+        of_each = [dedup.shingles_of(" ".join(stretch)) for stretch in stretches]
+        shingles = np.unique(np.concatenate([np.empty(0, np.uint64), *of_each]))
+        long = {word for word in own if len(word) > 2 and not word.isdigit()}
+        is_phrase = len(shingles) > MIN_WORDS - dedup.SHINGLE_WORDS and len(long) >= MIN_LONG_WORDS
         if len(shingles) >= MIN_SHARED or is_phrase:
             items.setdefault(shingles.tobytes(), Item(first[line], shingles))
     if not items:
@@ -322,16 +324,3 @@ def _template_words(texts: Sequence[list[str]], records: Sequence[int], limit: i
     for place in range(dedup.SHINGLE_WORDS):
         inside[place : place + count] |= inner | outer
     return inside[flat != 0]
-
-
-def _long(words: list[str]) -> set[str]:
-    """The different words of three characters or more that are no numbers."""
-    return {word for word in words if len(word) > 2 and not word.isdigit()}
-
-
-def _shingles_outside(words: list[str], template: np.ndarray) -> np.ndarray:
-    """The shingles of the stretches between words of the template."""
-    edges = np.flatnonzero(np.diff(template, prepend=True, append=True)).reshape(-1, 2).tolist()
-    stretches = [words[start:end] for start, end in edges if end - start >= dedup.SHINGLE_WORDS]
-    found = [dedup.shingles_of(" ".join(stretch)) for stretch in stretches]
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *found]))

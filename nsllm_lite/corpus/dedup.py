@@ -41,11 +41,6 @@ def words_of(text: str) -> list[str]:
     return lower.translate(_SEPARATORS).split() if lower.isascii() else _WORD.findall(lower)
 
 
-def normalise(text: str) -> str:
-    """The words alone, in lower case: equal for texts that differ in punctuation, case or spacing."""
-    return " ".join(words_of(text))
-
-
 def key64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
@@ -77,9 +72,9 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
     return shared / max(1, len(both) - shared)
 
 
-def rows_per_band(threshold: float, num_hashes: int = NUM_HASHES) -> int:
+def rows_per_band(threshold: float) -> int:
     """The longest bands that still make a pair of exactly that Jaccard index candidates with probability 0.99."""
-    fits = [r for r in range(1, 17) if 1 - (1 - threshold**r) ** (num_hashes // r) >= 0.99]
+    fits = [r for r in range(1, 17) if 1 - (1 - threshold**r) ** (NUM_HASHES // r) >= 0.99]
     return max(fits, default=1)
 
 
@@ -118,25 +113,9 @@ def find_duplicates(
         leader = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]
         found.other[order[~first]] = leader[~first]
         found.reason[order[~first]] = reason
-    if threshold < 1:
-        _near_duplicates(found, bands, shingles, rank, threshold)
-    while True:  # the first of a same-id pair may itself be a near-duplicate
-        onward = np.where(found.other >= 0, found.other[found.other], -1)
-        if not (onward >= 0).any():
-            return found
-        np.copyto(found.other, onward, where=onward >= 0)
-
-
-def _near_duplicates(
-    found: Duplicates,
-    bands: Iterable[np.ndarray],
-    shingles: Callable[[int], np.ndarray],
-    rank: np.ndarray,
-    threshold: float,
-) -> None:
     by_rank = np.argsort(rank)
     documents = by_rank[found.other[by_rank] < 0]  # a later one is the duplicate of an earlier
-    for later, earlier in _candidate_pairs(documents, bands):
+    for later, earlier in _candidate_pairs(documents, bands) if threshold < 1 else ():
         if found.other[later] >= 0:
             continue
         kept = earlier
@@ -147,6 +126,11 @@ def _near_duplicates(
             if len(own) and found.other[other] < 0 and jaccard(own, shingles(other)) >= threshold:
                 found.other[later], found.reason[later] = other, NEAR_DUPLICATE
                 break
+    while True:  # the first of a same-id pair may itself be a near-duplicate
+        onward = np.where(found.other >= 0, found.other[found.other], -1)
+        if not (onward >= 0).any():
+            return found
+        np.copyto(found.other, onward, where=onward >= 0)
 
 
 def runs_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ Both are made from the same tokenizer.json without its added tokens, so that a s
 
 import json
 import logging
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -22,7 +23,10 @@ class Encoder:
     """`name` is the library that does the work."""
 
     def __init__(self, tokenizer: Tokenizer):
-        values = _without_added_tokens(json.loads(tokenizer.to_str()))
+        values = json.loads(tokenizer.to_str())
+        # White-space tokens stay: some tokenizers write indentation with them.
+        added = [t for t in values["added_tokens"] if not t["special"] and not t["content"].strip()]
+        values |= {"added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
         plain = json.dumps(values)
         self.reference = Tokenizer.from_str(plain)
         self._fast = _gigatoken(plain)
@@ -36,7 +40,7 @@ class Encoder:
         difference is logged, and the reference does the work from then on.
         """
         if self._fast:
-            found = self._fast.encode(texts)
+            found = self._fast(texts)
             if not check or self._agrees(texts, *found):
                 return found
             log.warning("gigatoken's ids differ from those of `tokenizers`: the slower reference is used.")
@@ -82,41 +86,30 @@ class Encoder:
         return [len(text[a:b].encode()) for a, b in pairwise(chars)]
 
 
-def _without_added_tokens(values: dict) -> dict:
-    """White-space tokens stay: some tokenizers write indentation with them."""
-    added = [t for t in values["added_tokens"] if not t["special"] and not t["content"].strip()]
-    return {**values, "added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
-
-
-def _gigatoken(tokenizer_json: str) -> "_Fast | None":
+def _gigatoken(tokenizer_json: str) -> Callable[[pa.Array], tuple[np.ndarray, np.ndarray]] | None:
+    """`Encoder.encode` by gigatoken, on arrays without a copy in or out; None where it cannot do it."""
     try:
-        return _Fast(tokenizer_json)
+        import awkward
+        import gigatoken
+
+        tokenizer = gigatoken.Tokenizer.from_json(tokenizer_json)
     except ImportError:
         return None
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         log.warning("gigatoken cannot load this tokenizer (%s): the slower reference is used.", error)
         return None
 
-
-class _Fast:
-    """gigatoken on arrays, without a copy in or out."""
-
-    def __init__(self, tokenizer_json: str):
-        import awkward
-        import gigatoken
-
-        self._ak = awkward
-        self._tokenizer = gigatoken.Tokenizer.from_json(tokenizer_json)
-
-    def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    def encode(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         if not len(texts):
             return np.empty(0, np.int32), np.zeros(1, np.int64)
-        starts = self._ak.index.Index64(string_starts(texts).astype(np.int64, copy=False))
+        starts = awkward.index.Index64(string_starts(texts).astype(np.int64, copy=False))
         letters = np.frombuffer(texts.buffers()[2], np.uint8)
-        content = self._ak.contents.NumpyArray(letters, parameters={"__array__": "char"})
-        strings = self._ak.contents.ListOffsetArray(starts, content, parameters={"__array__": "string"})
-        encoded = self._tokenizer.encode_batch(self._ak.Array(strings)).layout.to_ListOffsetArray64(start_at_zero=True)
+        content = awkward.contents.NumpyArray(letters, parameters={"__array__": "char"})
+        strings = awkward.contents.ListOffsetArray(starts, content, parameters={"__array__": "string"})
+        encoded = tokenizer.encode_batch(awkward.Array(strings)).layout.to_ListOffsetArray64(start_at_zero=True)
         return np.asarray(encoded.content.data).view(np.int32), np.asarray(encoded.offsets.data)
+
+    return encode
 
 
 def string_starts(texts: pa.Array) -> np.ndarray:

@@ -51,8 +51,7 @@ def arxiv_id(text: str, bare: bool = True) -> str:
     return f"{archive}/{found['old']}" if archive in _OF_ARCHIVES else ""
 
 
-marked_arxiv_id = partial(arxiv_id, bare=False)
-"""For fields that contain other ids too."""
+marked_arxiv_id = partial(arxiv_id, bare=False)  # for fields that contain other ids too
 
 
 def arxiv_id_in_name(name: str, folder: str) -> str:

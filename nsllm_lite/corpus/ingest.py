@@ -40,9 +40,8 @@ def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
                 _enter(clean.clean_document(record), task.general, recipe, index, writer)
     if writer:
         writer.close()
-    files = integrity.describe_all(
-        folder.parent, (path for name in names for path in sorted((folder / name).iterdir()))
-    )
+    made = (path for name in names for path in sorted((folder / name).iterdir()))
+    files = integrity.describe_all(folder.parent, made)
     return {"parts": names, **counts, "formats": sorted(formats), "files": files}
 
 

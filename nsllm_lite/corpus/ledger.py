@@ -9,7 +9,7 @@ It is built part by part from the files of the stages; memory holds one part and
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nsllm_lite.artifact.disk import whole_file
+from nsllm_lite.artifact.disk import save_picture, whole_file
 from nsllm_lite.corpus.assign import DROPPED, HELDOUT, KEPT, OUTCOMES, REASONS, SPLITS
 from nsllm_lite.corpus.near_heldout import final_choice
 from nsllm_lite.corpus.parts import Part
@@ -26,17 +26,18 @@ from nsllm_lite.terminal import as_text
 
 UNITS = ("records", "chars", "tokens")
 FILE_KEYS = ["source", "file", "phase", "outcome", "reason"]
-SCHEMA = pa.schema(
-    [
-        *((c, pa.string()) for c in ("id", "source", "file", "origin", "phase", "outcome", "reason", "other_id")),
-        ("chars", pa.int64()),
-        ("tokens", pa.int64()),
-    ]
-)
+TEXTS = ("id", "source", "file", "origin", "phase", "outcome", "reason", "other_id")
+SCHEMA = pa.schema([*((c, pa.string()) for c in TEXTS), ("chars", pa.int64()), ("tokens", pa.int64())])
 FILE_SCHEMA = pa.schema([*((c, pa.string()) for c in FILE_KEYS), *((c, pa.int64()) for c in UNITS)])
 STRETCH = r"@\d+$"  # a large file is read in stretches, each named by its first byte
 
+COLOURS = {"kept": "#2a7f62", "heldout": "#8fc1a9", "duplicate": "#c9b458", "unused": "#b0b0b0"}
+REASON_COLOURS = ("#a83232", "#c75b4a", "#de8a6a", "#edb99a", "#7a2e4e", "#955980", "#b58bb0", "#5c4033")
+OTHER_REASONS = "#333333"
+LEGEND_COLUMNS = 5
+
 _WORDS = np.array(OUTCOMES, object)
+Column = np.ndarray | pa.ChunkedArray
 Tokens = dict[tuple[str, str], np.ndarray]  # by phase and split: of each document in order
 
 
@@ -60,30 +61,30 @@ def write(folder: Path, work: Path, parts: list[Part], tokens: Tokens) -> dict:
         pq.ParquetWriter(records_file, SCHEMA, compression="zstd") as writer,
         pq.ParquetWriter(files_file, FILE_SCHEMA, compression="zstd") as by_file,
     ):
-
-        def keep(lines: pa.Table, groups: pa.Table) -> None:
-            writer.write_table(lines)
-            by_file.write_table(groups.select(FILE_SCHEMA.names).cast(FILE_SCHEMA))
-
-        return count(work, parts, tokens, keep)
+        return count(work, parts, tokens, (writer, by_file))
 
 
 def write_dropped(folder: Path, work: Path, parts: list[Part]) -> None:
     """Writes dropped.jsonl: the beginning of every record that was dropped for all phases."""
     with whole_file(folder / "dropped.jsonl") as made, open(made, "w", encoding="utf-8") as file:
         for part in parts:
-            file.writelines(_dropped_lines(part, work, parts))
+            with open(part.folder / "dropped.jsonl", encoding="utf-8") as dropped:
+                file.writelines(dropped)
+            with open(work / "near" / f"{part.name}.jsonl", encoding="utf-8") as near:
+                lines = [json.loads(line) for line in near]
+            others = ids_of(parts, np.array([line["other"] for line in lines], np.int64))
+            for line in lines:
+                number, text = line.pop("other"), line.pop("text")
+                line |= {"other_id": others[number], "text": text}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def count(
-    work: Path,
-    parts: list[Part],
-    tokens: Tokens | None = None,
-    keep: Callable[[pa.Table, pa.Table], None] = lambda lines, groups: None,
+    work: Path, parts: list[Part], tokens: Tokens | None = None, writers: tuple[pq.ParquetWriter, ...] = ()
 ) -> dict:
     """{"documents": {source: counts}, "phases": {phase: {source: counts}}}; `tokens` is None before packing.
 
-    `keep` is called with each part's lines, and with their sums by file.
+    Of `writers` the first gets each part's lines, the other their sums by file.
     """
     taken: Counter[tuple[str, str]] = Counter()
     sums: Counter[tuple] = Counter()
@@ -96,8 +97,12 @@ def count(
         for row in groups.to_pylist():
             for unit in UNITS:
                 sums[row["phase"], row["source"], row["outcome"], row["reason"], unit] += row[unit]
-        _count_whole(whole, part.source, sums)
-        keep(lines, groups)
+        groups_of_whole = whole.group_by(["outcome", "reason"]).aggregate([("chars", "count"), ("chars", "sum")])
+        for row in groups_of_whole.to_pylist():
+            sums["all", part.source, row["outcome"], row["reason"], "records"] += row["chars_count"]
+            sums["all", part.source, row["outcome"], row["reason"], "chars"] += row["chars_sum"]
+        for writer, made in zip(writers, (lines, groups.select(FILE_SCHEMA.names).cast(FILE_SCHEMA)), strict=False):
+            writer.write_table(made)
     summary = _summary(sums, {part.source: part.phases for part in parts})
     for table in (summary["documents"], *summary["phases"].values()):
         for source, counts in table.items():
@@ -113,6 +118,7 @@ def _entries(
     records = pq.read_table(part.folder / "records.parquet")
     origins = pc.split_pattern(records["origin"], "#", max_splits=1, reverse=True)
     records = records.append_column("file", pc.replace_substring_regex(pc.list_element(origins, 0), STRETCH, ""))
+    records = records.append_column("source", pa.array([part.source] * len(records), pa.string()))
     is_candidate = pc.equal(records["reason"], "")
     at_once, candidates = records.filter(pc.invert(is_candidate)), records.filter(is_candidate)
     dropped = np.full(len(at_once), "dropped", object)
@@ -123,8 +129,8 @@ def _entries(
     others = np.array([other_names.get(number, "") for number in final["other"].tolist()], object)
     enters = np.isin(outcome, (KEPT, HELDOUT))
 
-    lines = [_lines(at_once, part, "corpus", dropped, at_once["reason"], at_once["other"], 0)]
-    lines.append(_lines(candidates, part, "corpus", _WORDS[outcome], reason, others, 0).filter(pa.array(~enters)))
+    lines = [_lines(at_once, "corpus", dropped, at_once["reason"], at_once["other"], 0)]
+    lines.append(_lines(candidates, "corpus", _WORDS[outcome], reason, others, 0).filter(pa.array(~enters)))
     for phase in part.phases:
         fits = part.fits(phase)
         why = np.array([reasons[phase] for reasons in part.why] or [""], object)[part.keys["why"]]
@@ -135,7 +141,7 @@ def _entries(
             num_tokens[here] = tokens[phase, split][start : start + len(here)]
             taken[phase, split] += len(here)
         in_phase = _WORDS[np.where(fits, outcome, DROPPED)]
-        own = _lines(candidates, part, phase, in_phase, np.where(fits, "", why), others, num_tokens)
+        own = _lines(candidates, phase, in_phase, np.where(fits, "", why), others, num_tokens)
         lines.append(own.filter(pa.array(enters)))
     whole = {
         "outcome": np.concatenate((dropped, _WORDS[outcome])),
@@ -146,34 +152,11 @@ def _entries(
 
 
 def _lines(
-    records: pa.Table,
-    part: Part,
-    phase: str,
-    outcome: np.ndarray,
-    reason: np.ndarray | pa.ChunkedArray,
-    other: np.ndarray | pa.ChunkedArray,
-    tokens: np.ndarray | int,
+    records: pa.Table, phase: str, outcome: np.ndarray, reason: Column, other: Column, tokens: np.ndarray | int
 ) -> pa.Table:
-    columns = {
-        "id": records["id"],
-        "source": [part.source] * len(records),
-        "file": records["file"],
-        "origin": records["origin"],
-        "phase": [phase] * len(records),
-        "outcome": outcome,
-        "reason": reason,
-        "other_id": other,
-        "chars": records["chars"],
-        "tokens": np.broadcast_to(tokens, len(records)),
-    }
-    return pa.table(columns, SCHEMA)
-
-
-def _count_whole(whole: pa.Table, source: str, sums: Counter[tuple]) -> None:
-    groups = whole.group_by(["outcome", "reason"]).aggregate([("chars", "count"), ("chars", "sum")])
-    for row in groups.to_pylist():
-        sums["all", source, row["outcome"], row["reason"], "records"] += row["chars_count"]
-        sums["all", source, row["outcome"], row["reason"], "chars"] += row["chars_sum"]
+    columns = {name: records[name] for name in ("id", "source", "file", "origin", "chars")}
+    columns |= {"phase": [phase] * len(records), "outcome": outcome, "reason": reason, "other_id": other}
+    return pa.table(columns | {"tokens": np.broadcast_to(tokens, len(records))}, SCHEMA)
 
 
 def _summary(sums: Counter[tuple], phases_of: dict[str, tuple[str, ...]]) -> dict:
@@ -202,21 +185,10 @@ def _empty() -> dict:
     return {**zeros(), "chars": zeros(), "tokens": zeros()}
 
 
-def _dropped_lines(part: Part, work: Path, parts: list[Part]) -> Iterator[str]:
-    with open(part.folder / "dropped.jsonl", encoding="utf-8") as file:
-        yield from file
-    with open(work / "near" / f"{part.name}.jsonl", encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
-    others = ids_of(parts, np.array([line["other"] for line in lines], np.int64))
-    for line in lines:
-        number, text = line.pop("other"), line.pop("text")
-        yield json.dumps({**line, "other_id": others[number], "text": text}, ensure_ascii=False) + "\n"
-
-
 def table(counts_by_source: dict[str, dict]) -> str:
     """The counts as lines of text, the reasons beneath."""
     names = [*counts_by_source, *(["all"] if len(counts_by_source) > 1 else [])]
-    rows = {**counts_by_source, "all": _total(counts_by_source.values())}
+    rows = {**counts_by_source, "all": total(counts_by_source.values())}
     columns = ("in", "kept", "heldout", "duplicate", "dropped", "unused")
     lines = []
     for name in names:
@@ -227,10 +199,44 @@ def table(counts_by_source: dict[str, dict]) -> str:
     return as_text(("source", *columns, "reasons"), lines, right=columns)
 
 
-def _total(tables: Iterable[dict]) -> dict:
+def total(tables: Iterable[dict]) -> dict:
+    """The counts of all tables together, in records."""
     numbers: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     for counts in tables:
         numbers.update({key: counts[key] for key in ("in", *OUTCOMES) if key != "dropped"})
         dropped.update(counts["dropped"])
     return {**numbers, "dropped": dict(dropped)}
+
+
+def draw(summary: dict, path: Path) -> None:
+    """A picture: one bar a source, in shares of its records, with the count beside it; dropped records by reason."""
+    from matplotlib.figure import Figure
+
+    table = summary["documents"]
+    totals = Counter(reason for counts in table.values() for reason in Counter(counts["dropped"]).elements())
+    reasons = [reason for reason, _ in totals.most_common()]
+    num_labels = len(COLOURS) + min(len(reasons), len(REASON_COLOURS) + 1)
+    num_lines = -(-num_labels // LEGEND_COLUMNS)
+    figure = Figure((10, 1.5 + 0.36 * len(table) + 0.22 * num_lines), layout="constrained")
+    axes = figure.subplots()
+    names = list(table)[::-1]
+    left = [0.0] * len(names)
+
+    def stack(label: str, numbers: list[int], colour: str) -> None:
+        shares = [number / max(1, table[name]["in"]) for name, number in zip(names, numbers, strict=True)]
+        axes.barh(names, shares, left=left, color=colour, label=label, height=0.75)
+        left[:] = [a + b for a, b in zip(left, shares, strict=True)]
+
+    for outcome, colour in COLOURS.items():
+        stack(outcome, [table[name][outcome] for name in names], colour)
+    for reason, colour in zip(reasons, REASON_COLOURS, strict=False):
+        stack(f"dropped: {reason}", [table[name]["dropped"].get(reason, 0) for name in names], colour)
+    if rare := reasons[len(REASON_COLOURS) :]:
+        rest = [sum(table[name]["dropped"].get(reason, 0) for reason in rare) for name in names]
+        stack(f"dropped: {len(rare)} other reasons", rest, OTHER_REASONS)
+    for place, name in enumerate(names):
+        axes.text(1.01, place, f"{table[name]['in']:,}", va="center", fontsize=8)
+    axes.set(xlim=(0, 1), xlabel="share of the records that came in", title="What became of every record")
+    figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False)
+    save_picture(figure, path, dpi=130)

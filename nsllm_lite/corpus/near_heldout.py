@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.disk import whole_file
 from nsllm_lite.corpus import assign, dedup
 from nsllm_lite.corpus.ingest import head_of
 from nsllm_lite.corpus.parts import Part
@@ -20,60 +21,44 @@ from nsllm_lite.recipe.corpus import Corpus
 
 NEAR = 0.5
 KINDS = ("body", "whole", "general")  # of known texts: experimental sections, title + abstract, general passages
+# By kind the held-out texts, searchable, and the numbers of their candidates, behind which -1 stands for none.
+Known = dict[str, tuple[dedup.NearIndex, list[int]]]
 
 
 def save_known(path: Path, parts: list[Part], outcome: np.ndarray, min_chars: int) -> None:
-    """Writes the shingles of the held-out documents and their numbers, as `Known` reads them."""
-    sets: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
-    owners: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    """Writes the shingles of the held-out documents and their numbers, as `_known` reads them."""
+    known: dict[str, list[tuple[int, np.ndarray]]] = {kind: [] for kind in KINDS}  # (number, shingles)
     for part in parts:
         held = outcome[part.span] == assign.HELDOUT
-        kind = "general" if part.general else "whole"
-        for place in np.flatnonzero(held).tolist():
-            sets[kind].append(part.shingles(place))
-            owners[kind].append(part.first + place)
+        places = np.flatnonzero(held).tolist()
+        known["general" if part.general else "whole"] += [(part.first + n, part.shingles(n)) for n in places]
         for place, document in part.documents(held & part.fits("phase2")):
-            sets["body"].append(dedup.shingles_of(render.phase2_text(document, min_chars)[0]))
-            owners["body"].append(part.first + place)
+            text, _ = render.phase2_text(document, min_chars)
+            known["body"].append((part.first + place, dedup.shingles_of(text)))
     arrays = {}
-    for kind in KINDS:
-        arrays[f"{kind}_sizes"] = np.array([len(s) for s in sets[kind]], np.int64)
-        arrays[f"{kind}_shingles"] = np.concatenate([np.empty(0, np.uint64), *sets[kind]])
-        arrays[f"{kind}_owners"] = np.array(owners[kind], np.int64)
+    for kind, found in known.items():
+        arrays[f"{kind}_sizes"] = np.array([len(shingles) for _, shingles in found], np.int64)
+        arrays[f"{kind}_shingles"] = np.concatenate([np.empty(0, np.uint64), *(shingles for _, shingles in found)])
+        arrays[f"{kind}_owners"] = np.array([number for number, _ in found], np.int64)
     np.savez(path, **arrays)
 
 
-class Known:
-    """The held-out documents, searchable by their text."""
-
-    def __init__(self, path: Path):
-        self._owners: dict[str, list[int]] = {}
-        self._indexes: dict[str, dedup.NearIndex] = {}
-        with np.load(path) as arrays:
-            for kind in KINDS:
-                sizes, shingles = arrays[f"{kind}_sizes"], arrays[f"{kind}_shingles"]
-                sets = np.split(shingles, np.cumsum(sizes)[:-1]) if len(sizes) else []
-                self._indexes[kind] = dedup.NearIndex(sets, NEAR)
-                self._owners[kind] = arrays[f"{kind}_owners"].tolist()
-
-    def has(self, kind: str) -> bool:
-        return bool(self._owners[kind])
-
-    def find(self, kind: str, shingles: np.ndarray) -> int:
-        """The number of the held-out candidate that these are near to, or -1."""
-        place = self._indexes[kind].find(shingles)
-        return self._owners[kind][place] if place >= 0 else -1
-
-
-_known = lru_cache(maxsize=1)(Known)
+@lru_cache(maxsize=1)
+def _known(path: Path) -> Known:
+    known = {}
+    with np.load(path) as arrays:
+        for kind in KINDS:
+            sizes, shingles = arrays[f"{kind}_sizes"], arrays[f"{kind}_shingles"]
+            sets = np.split(shingles, np.cumsum(sizes)[:-1]) if len(sizes) else []
+            known[kind] = dedup.NearIndex(sets, NEAR), [*arrays[f"{kind}_owners"].tolist(), -1]
+    return known
 
 
 def settle(recipe: Corpus, work: Path, documents: Path, part: Part) -> dict:
     """Writes the part's survivors to DOCUMENTS/part.parquet, the held-out ones also to WORK/heldout, and a line for
     each that was too near to WORK/near; WORK/final/part.npy is the final CHOICE by candidate."""
-    known = _known(work / "known.npz")
     final = np.array(np.load(work / "choice.npy", mmap_mode="r")[part.span])
-    near = _near(recipe, part, final["outcome"] == assign.KEPT, known)
+    near = _near(recipe, part, final["outcome"] == assign.KEPT, _known(work / "known.npz"))
     final["outcome"][near >= 0], final["reason"][near >= 0] = assign.DROPPED, assign.NEAR_HELDOUT
     final["other"] = np.where(near >= 0, near, final["other"])
     held = final["outcome"] == assign.HELDOUT
@@ -86,11 +71,7 @@ def settle(recipe: Corpus, work: Path, documents: Path, part: Part) -> dict:
     _write(made[1], part, held)
     _write_dropped(made[2], part, near)
     np.save(made[3], final)
-    return {
-        "lost": int(part.keys["lost"][survives].sum()),
-        "survivors": int(survives.sum()),
-        "files": integrity.describe_all(work, made),
-    }
+    return {"lost": int(part.keys["lost"][survives].sum()), "files": integrity.describe_all(work, made)}
 
 
 def final_choice(work: Path, part: Part) -> Path:
@@ -99,26 +80,25 @@ def final_choice(work: Path, part: Part) -> Path:
 
 
 def _near(recipe: Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndarray:
+    """By candidate: the number of the held-out one that it is near to, or -1."""
     near = np.full(part.num_candidates, -1, np.int32)
-    bodies = kept & part.fits("phase2")
-    if known.has("body"):
-        for place, document in part.documents(bodies):
+    index, owners = known["body"]
+    if owners != [-1]:
+        for place, document in part.documents(kept & part.fits("phase2")):
             text, _ = render.phase2_text(document, recipe.min_chars)
-            near[place] = known.find("body", dedup.shingles_of(text))
-    kind = "general" if part.general else "whole"
-    if known.has(kind):
+            near[place] = owners[index.find(dedup.shingles_of(text))]
+    index, owners = known["general" if part.general else "whole"]
+    if owners != [-1]:
         for place, shingles in enumerate(part.all_shingles()):
             if kept[place] and near[place] < 0:
-                near[place] = known.find(kind, shingles)
+                near[place] = owners[index.find(shingles)]
     return near
 
 
 def _write(path: Path, part: Part, wanted: np.ndarray) -> None:
-    made = path.with_suffix(".part")
-    with parquet_writer(made) as writer:
+    with whole_file(path) as made, parquet_writer(made) as writer:
         for batch, _ in part.batches(wanted):
             writer.write_batch(batch)
-    made.replace(path)
 
 
 def _write_dropped(path: Path, part: Part, near: np.ndarray) -> None:

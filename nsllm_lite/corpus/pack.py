@@ -50,10 +50,6 @@ class Chunk(NamedTuple):
     first_bytes: np.ndarray  # UTF-8 bytes behind each document's first piece
     later_bytes: np.ndarray  # and behind the later pieces, document by document
 
-    @property
-    def num_tokens(self) -> int:
-        return len(self.ids) + len(self.names)
-
 
 def pack(
     task: PackTask, encoder: Encoder, end_of_text_id: int, row_tokens: int, min_chars: int, rows: Path, counts: Path
@@ -163,7 +159,8 @@ def _shards(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
     shard: list[Chunk] = []
     for chunk in chunks:
         shard.append(chunk)
-        if sum(len(c.names) for c in shard) >= SHARD_DOCUMENTS or sum(c.num_tokens for c in shard) >= SHARD_TOKENS:
+        num_documents = sum(len(c.names) for c in shard)  # each closed by an end-of-text token
+        if num_documents >= SHARD_DOCUMENTS or num_documents + sum(len(c.ids) for c in shard) >= SHARD_TOKENS:
             yield shard
             shard = []
     if shard:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.corpus import dedup
-from nsllm_lite.formats.documents import Document, DocumentWriter, documents_in
+from nsllm_lite.formats.documents import Document, documents_in, parquet_writer, table_of
 
 PART_DOCUMENTS = 100_000
 PART_CHARS = 1 << 30
@@ -35,7 +35,6 @@ KEYS = np.dtype(
 )
 _COLUMNS = ("id", "origin", "chars", "reason", "other")
 RECORDS = pa.schema([(name, pa.int64() if name == "chars" else pa.string()) for name in _COLUMNS])
-
 IDS = pa.schema([("id", pa.string())])
 
 
@@ -51,14 +50,16 @@ class PartWriter:
         self._threshold = threshold
         self._records: list[tuple] = []
         self._record_writer = pq.ParquetWriter(self._made / "records.parquet", RECORDS, compression="zstd")
-        self._documents = DocumentWriter(self._made / "documents.parquet")
+        self._document_writer = parquet_writer(self._made / "documents.parquet")
         self._dropped = open(self._made / "dropped.jsonl", "w", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._shingle_file = open(self._made / "shingles.u64", "wb")  # noqa: SIM115
         self._ids: list[str] = []
+        # Of the candidates since the last flush:
+        self._documents: list[Document] = []
         self._keys: list[tuple] = []
+        self._shingles: list[np.ndarray] = []
         self._key_arrays: list[np.ndarray] = []
         self._starts = [0]
-        self._pending: list[np.ndarray] = []  # shingles whose bands are not computed yet
         self._bands: list[np.ndarray] = []
         self.num_candidates = 0
         self.num_chars = 0
@@ -79,17 +80,17 @@ class PartWriter:
         """A candidate; `why` is {phase: why it cannot enter this one, or ""}."""
         chars = document.num_chars
         self._record(document.id, document.origin, chars, "", "")
-        self._documents.add(document)
+        self._documents.append(document)
         self._ids.append(document.id)
         doi = dedup.key64(document.doi) if document.doi else 0
         codes = (self._code("why", why), self._code("disciplines", document.discipline))
         self._keys.append((dedup.key64(document.id), doi, text_key, min(chars, 2**32 - 1), *codes, lost))
-        self._pending.append(shingles)
+        self._shingles.append(shingles)
         self._starts.append(self._starts[-1] + len(shingles))
         self.num_candidates += 1
         self.num_chars += chars
-        if len(self._pending) == BATCH:
-            self._flush_shingles()
+        if len(self._documents) == BATCH:
+            self._flush()
 
     def _code(self, table: str, value: dict[str, str] | str) -> int:
         key = (table, tuple(value.items()) if isinstance(value, dict) else value)
@@ -108,19 +109,19 @@ class PartWriter:
         self._record_writer.write_table(pa.table(dict(zip(RECORDS.names, columns, strict=True)), RECORDS))
         self._records = []
 
-    def _flush_shingles(self) -> None:
-        self._bands.append(dedup.band_keys(self._pending, self._threshold))
-        for shingles in self._pending:
+    def _flush(self) -> None:
+        self._document_writer.write_table(table_of(self._documents))
+        self._bands.append(dedup.band_keys(self._shingles, self._threshold))
+        for shingles in self._shingles:
             self._shingle_file.write(shingles.tobytes())
-        self._pending = []
         self._key_arrays.append(np.array(self._keys, KEYS))
-        self._keys = []
+        self._documents, self._keys, self._shingles = [], [], []
 
     def close(self) -> None:
         self._flush_records()
-        self._flush_shingles()
+        self._flush()
         self._record_writer.close()
-        self._documents.close()
+        self._document_writer.close()
         self._dropped.close()
         self._shingle_file.close()
         with pa.ipc.new_file(str(self._made / "ids.arrow"), IDS) as file:

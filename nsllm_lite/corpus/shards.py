@@ -43,17 +43,14 @@ def read_tasks(recipe: Corpus) -> list[ReadTask]:
     """All files of all sources in order, in tasks of about TASK_BYTES."""
     tasks: list[ReadTask] = []
     for source in (*recipe.sources, *recipe.general):
-        general = source in recipe.general
-        files: list[File] = []
-        num_bytes = 0
-        for file in (piece for whole in sources.files_of(source) for piece in _pieces(whole)):
-            files.append(file)
-            num_bytes += file.num_bytes
-            if num_bytes >= TASK_BYTES:
-                tasks.append(ReadTask(len(tasks), source, general, tuple(files), num_bytes))
-                files, num_bytes = [], 0
-        if files:
-            tasks.append(ReadTask(len(tasks), source, general, tuple(files), num_bytes))
+        pieces = [piece for whole in sources.files_of(source) for piece in _pieces(whole)]
+        start = num_bytes = 0
+        for end, piece in enumerate(pieces, start=1):
+            num_bytes += piece.num_bytes
+            if num_bytes >= TASK_BYTES or end == len(pieces):
+                files = tuple(pieces[start:end])
+                tasks.append(ReadTask(len(tasks), source, source in recipe.general, files, num_bytes))
+                start, num_bytes = end, 0
     return tasks
 
 
@@ -80,23 +77,13 @@ def _is_json_lines(path: Path) -> bool:
     return all(line[:1] == b"{" and line[-1:] == b"}" for line in lines)
 
 
-def num_workers(requested: int | None, num_bytes: int) -> int:
-    """Processes to use: `requested`, or one a core for a large input."""
-    if requested:
-        return requested
-    return 1 if num_bytes < SMALL_BYTES else len(os.sched_getaffinity(0))
-
-
 class Stage(NamedTuple):
-    """What `run_stage` runs. Any process can make it from the recipe and the files of the earlier stages.
-
-    `sizes` weigh the tasks for the progress bar; `function` is picklable.
-    """
+    """What `run_stage` runs. Any process can make it from the recipe and the files of the earlier stages."""
 
     what: str
-    function: Callable[[Any], Any]
+    function: Callable[[Any], Any]  # picklable
     tasks: Sequence[Any]
-    sizes: Sequence[int]
+    sizes: Sequence[int]  # weigh the tasks for the progress bar
     folder: Path  # of the answers
 
     def answers(self) -> list[Path]:

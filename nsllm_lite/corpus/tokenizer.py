@@ -21,11 +21,7 @@ SPLIT = (
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of a model folder or hub id, set so that special tokens written in a text are plain text.
-
-    Raises:
-        UserError: no tokenizer can be loaded from there.
-    """
+    """That of `formats.load_tokenizer`, set so that special tokens written in a text are plain text."""
     tokenizer = formats.load_tokenizer(name)
     tokenizer.no_truncation()
     tokenizer.no_padding()

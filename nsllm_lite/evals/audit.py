@@ -1,9 +1,7 @@
 """`nsllm-lite audit`: what is wrong with an evaluation or instruction file, before a score on it is trusted.
 
-In each file: duplicates and conflicting labels (with the score that no model can exceed), characters that are lost,
-repairable or foreign, formulas written twice, answers within the question, unbalanced labels, labels that case, digits
-and punctuation alone predict, multiple choice with unbalanced letters, equal options or a longest option that is right.
-Between files: items that stand within items of another.
+In each file: duplicates and conflicting labels (with the score that no model can exceed), faults of characters and
+forms, shortcuts to its labels, letters or titles. Between files: items that stand within items of another.
 """
 
 import re
@@ -75,21 +73,15 @@ def strange_letters(text: str) -> list[str]:
     return odd if len(odd) * 20 < sum(map(str.isalpha, text)) else []  # more of them: a text in that script
 
 
-def _is_repairable(item: Item) -> bool:
-    text = item.input + item.output
-    return ftfy.fix_encoding(text) != text
-
-
-def _holds_answer(item: Item) -> bool:
-    return not item.choices and len(item.answer.split()) > 3 and normal(item.answer) in normal(item.input)
-
-
 Checks = dict[str, tuple[Callable[[Item], object], str]]
 
 CHARACTERS: Checks = {
     "lost_inputs": (lambda item: LOST in item.input, "inputs with lost characters (U+FFFD)"),
     "lost_outputs": (lambda item: LOST in item.output, "outputs with lost characters"),
-    "repairable": (_is_repairable, "rows whose encoding can be repaired (ftfy)"),
+    "repairable": (
+        lambda item: ftfy.fix_encoding(text := item.input + item.output) != text,
+        "rows whose encoding can be repaired (ftfy)",
+    ),
     "strange_letters": (
         lambda item: strange_letters(item.input + item.output),
         "rows with single letters of foreign scripts: decoded wrongly, not repairable",
@@ -105,7 +97,10 @@ FORMS: Checks = {
         "inputs with LaTeX glued to text (n≥2n\\geq 2)",
     ),
     "urls": (lambda item: URL.search(item.input), "inputs with web addresses"),
-    "answer_in_input": (_holds_answer, "inputs hold their answer word for word"),
+    "answer_in_input": (
+        lambda item: not item.choices and len(item.answer.split()) > 3 and normal(item.answer) in normal(item.input),
+        "inputs hold their answer word for word",
+    ),
     "reasoning_in_output": (
         lambda item: "<think>" in item.output,
         "outputs with <think> before the answer: to be cut off before scoring",
@@ -120,16 +115,15 @@ def rows_with(checks: Checks, items: Sequence[Item]) -> dict[str, list[int]]:
 
 
 def multiple_choice(items: Sequence[Item]) -> dict[str, Any]:
-    letters = Counter(item.answer for item in items)
-    longest = 0
+    answers, longest = [item.answer for item in items], 0
     for item in items:
         lengths = {letter: len(option) for letter, option in item.choices.items()}
         top = max(lengths.values())
         longest += lengths[item.answer] == top and list(lengths.values()).count(top) == 1
     return {
         "options": dict(sorted(Counter(len(item.choices) for item in items).items())),
-        "letters": dict(sorted(letters.items())),
-        "majority": floors.majority([item.answer for item in items]),
+        "letters": dict(sorted(Counter(answers).items())),
+        "majority": floors.majority(answers),
         "equal_options": [item.number for item in items if len(set(item.choices.values())) < len(item.choices)],
         "gold_is_longest": longest / len(items),
     }
@@ -228,10 +222,7 @@ def examine(items: Sequence[Item]) -> dict[str, Any]:
 
 def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     """Prints what was found in each file and between them; with `out` writes it there as JSON, row numbers included.
-
-    Raises:
-        UserError: a file cannot be read, or two have the same name.
-    """
+    Raises UserError where a file cannot be read, or two have the same name."""
     names = [path.name if len({p.name for p in paths}) == len(paths) else str(path) for path in paths]
     if len(set(names)) < len(names):
         raise UserError("audit-file-repeated", "A file is named twice.", "Name each file once.")
@@ -268,14 +259,11 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
 def words_of(found: dict[str, Any]) -> list[tuple[str, str]]:
     """(count or nothing, words) of what was found in one file; what is in order is left out."""
     same = found["duplicates"]
+    limit = f"{len(same['conflicting_rows'])} rows in all: no model can score above {same['ceiling']:.1%}"
     counted = [
         (same["exact"], "rows repeat another's instruction and input to the letter"),
         (same["normalised"], "rows repeat another's instruction and input but for case, spaces and punctuation"),
-        (
-            same["conflicting"],
-            f"questions have different outputs, {len(same['conflicting_rows'])} rows in all: no model can score above "
-            f"{same['ceiling']:.1%}",
-        ),
+        (same["conflicting"], f"questions have different outputs, {limit}"),
     ]
     for checks, rows in ((CHARACTERS, found["characters"]), (FORMS, found["forms"])):
         counted += [(len(rows[name]), words) for name, (_, words) in checks.items()]

@@ -19,28 +19,21 @@ BATCH_TEXTS = 32
 
 
 class BertScore:
-    """An encoder from a local folder; nothing is downloaded.
-
-    Raises:
-        UserError: the folder holds no encoder with safetensors and a tokenizer.
-    """
+    """An encoder from a local folder; nothing is downloaded. Raises UserError where the folder holds none with
+    safetensors and a tokenizer."""
 
     def __init__(self, folder: Path, device: str):
         from transformers import AutoModel, AutoTokenizer
 
-        files = ("config.json", "tokenizer_config.json")
-        if missing := [name for name in files if not (folder / name).is_file()]:
+        if missing := [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]:
             found = f"{folder} is no encoder for BERTScore: it has no {' and no '.join(missing)}."
-            todo = (
-                "Name a local folder of a model such as microsoft/deberta-v3-base or allenai/scibert_scivocab_uncased."
-            )
+            todo = "Name a local folder of a model such as microsoft/deberta-v3-base or "
+            todo += "allenai/scibert_scivocab_uncased."
             raise UserError("bert-score-no-encoder", found, todo)
         safety.require_plain_model(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        self.model = AutoModel.from_pretrained(
-            folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-        )
-        self.model = self.model.to(device).eval()
+        options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
+        self.model = AutoModel.from_pretrained(folder, **options).to(device).eval()
         longest = getattr(self.model.config, "max_position_embeddings", None) or 512
         self.max_tokens = min(longest - 2, 510)  # RoBERTa's positions begin at 2
 

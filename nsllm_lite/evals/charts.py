@@ -37,10 +37,8 @@ def best_floor(about: dict[str, Any], metric: str) -> tuple[str, float]:
 
 
 def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
-    """The scores, their floors and ceilings, and the differences between models, as Markdown tables.
-
-    Without `all_differences` only those beyond chance are listed.
-    """
+    """The scores, their floors and ceilings, and the differences between models (without `all_differences` only those
+    beyond chance), as Markdown tables."""
     lines = ["# Scores", "", "With the 95 % interval over resampled items; an answer that cannot be read is wrong.", ""]
     lines += [_score_table(results)]
     if unread := [row for row in results["scores"] if row["unread"]]:
@@ -85,8 +83,7 @@ def _difference_table(rows: list[dict[str, Any]]) -> str:
         value = f"**{value}**" if row["p"] < ALPHA else value
         names = (row["set"], row["mode"], row["first"], row["second"], label_of(row["metric"]))
         cells.append((*names, value, f"{row['p']:.3f}"))
-    heads = ("set", "asked", "from", "to", "score", "difference", "p")
-    return as_markdown(heads, cells, right=("difference", "p"))
+    return as_markdown(("set", "asked", "from", "to", "score", "difference", "p"), cells, right=("difference", "p"))
 
 
 def _cell(estimate: dict[str, float]) -> str:
@@ -104,16 +101,12 @@ def radar(results: dict[str, Any], png: Path) -> None:
     axes.set_theta_offset(np.pi / 2)
     axes.set_theta_direction(-1)
     around = np.append(angles, angles[0])
-
-    def closed(values: list[float]) -> np.ndarray:
-        return np.append(values, values[0])
-
-    floors = [best_floor(about, metric)[1] for about, metric in sets]
-    axes.fill(around, closed(np.nan_to_num(floors).tolist()), color="0.85", label="best floor without a model")
+    floors = np.nan_to_num([best_floor(about, metric)[1] for about, metric in [*sets, sets[0]]])
+    axes.fill(around, floors, color="0.85", label="best floor without a model")
     for number, (model, mode) in enumerate(rows_of(results)):
         values = [score_of(results, model, mode, about["name"])[metric]["value"] for about, metric in sets]
-        style = "-" if mode == "few-shot" else "--"
-        axes.plot(around, closed(values), style, marker="o", ms=3, color=f"C{number % 10}", label=f"{model}, {mode}")
+        style = {"linestyle": "-" if mode == "few-shot" else "--", "marker": "o", "ms": 3, "color": f"C{number % 10}"}
+        axes.plot(around, [*values, values[0]], label=f"{model}, {mode}", **style)
     axes.set_ylim(0, 1)
     axes.set_yticks([0.2, 0.4, 0.6, 0.8, 1.0])
     axes.set_xticks(angles, [f"{about['name']}\n{label_of(metric)}" for about, metric in sets])

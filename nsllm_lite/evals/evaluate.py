@@ -19,23 +19,20 @@ import numpy as np
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, write_json
-from nsllm_lite.artifact.step import begin, finish, finished
+from nsllm_lite.artifact.lineage import corpora_behind
+from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals import charts
 from nsllm_lite.evals.audit import duplicates
-from nsllm_lite.evals.contamination import warnings_of
-from nsllm_lite.formats import weights
-from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.formats.weights import fingerprint_weights, require_sound
 from nsllm_lite.models.device import find_device
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval, EvalExecution, EvaluatedModel
 from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks import scores
-from nsllm_lite.tasks.items import Item
-from nsllm_lite.tasks.prompt import plain_prompt
+from nsllm_lite.tasks.items import Item, plain_prompt
 from nsllm_lite.tasks.sets import load_sets
 from nsllm_lite.tasks.task import Task, TaskSet
-from nsllm_lite.terminal import progress
 
 if TYPE_CHECKING:
     from nsllm_lite.models.generate import Engine
@@ -64,22 +61,18 @@ class Prediction(NamedTuple):
 
 def evaluate(recipe: Eval) -> dict[str, Any]:
     """Has every model answer every item; writes results.json, report.md, radar.png and bars.png; returns the results.
-
-    Raises:
-        UserError: a model or a file is missing, or does not fit.
-    """
-    started = time.time()
-    out = Path(recipe.out)
-    sets = load_sets(recipe)
+    Raises UserError where a model or a file is missing, or does not fit."""
+    started, out, sets = time.time(), Path(recipe.out), load_sets(recipe)
     inputs: dict[str, str | None] = {f"set:{one.name}": one.sha256 for one in sets}
-    inputs |= {f"model:{one.name}": _fingerprint(one.path) for one in recipe.models}
+    folders = {one.name: Path(one.path) for one in recipe.models}
+    local = {name: folder for name, folder in folders.items() if folder.is_dir()}  # hub ids are taken by their names
+    inputs |= {f"model:{name}": fingerprint_weights(local[name]) if name in local else None for name in folders}
     identity = recipes.identity(recipe)
     if (results := finished(out, identity, inputs)) is not None:
         terminal.markdown(charts.markdown(read_json(out / "results.json"), all_differences=False))
         return results
-    for one in recipe.models:
-        if Path(one.path).is_dir():
-            weights.require_sound(Path(one.path))
+    for folder in local.values():
+        require_sound(folder)
     begin(out, identity, inputs)
 
     device = find_device(recipe.execution.device).device
@@ -99,11 +92,6 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
     return results
 
 
-def _fingerprint(path: str) -> str | None:
-    """Identity of a local model's or adapter's weights; a hub id is taken by its name."""
-    return fingerprint_weights(Path(path)) if Path(path).is_dir() else None
-
-
 def _slug(name: str) -> str:
     """The name as a file name; one that is changed by this ends in ~ and a hash, so that no two names share a file."""
     plain = re.sub(r"^\.|[^\w.+-]+", "_", name)
@@ -114,6 +102,8 @@ def ask(
     about: EvaluatedModel, sets: list[TaskSet], out: Path, device: str, how: EvalExecution
 ) -> tuple[list[Asked], dict[str, Any]]:
     """Answers the missing items of one model; returns all its (set, mode) pairs, and timings."""
+    import torch
+
     from nsllm_lite.models.engines import open_engine
 
     engine, started, items = None, time.perf_counter(), 0
@@ -136,10 +126,7 @@ def ask(
             print(f"{about.name}: {engine.num_cut} prompts were longer than its window and lost their beginning")
     del engine
     gc.collect()
-    if device == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return done, figures
 
 
@@ -158,11 +145,8 @@ def _answer(asked: Asked, engine: "Engine", out: Path) -> None:
     path = asked.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     done = {line["item"] for line in cut_lines(path)}
-    what = f"{asked.model}: {asked.set.name}, {asked.mode}"
-    with (
-        open(path, "a", encoding="utf-8") as file,
-        progress(len(asked.set.items), len(done), what, "item") as bar,
-    ):
+    what, total = f"{asked.model}: {asked.set.name}, {asked.mode}", len(asked.set.items)
+    with open(path, "a", encoding="utf-8") as file, terminal.progress(total, len(done), what, "item") as bar:
         for prediction in _predict(asked, done, engine):
             file.write(json.dumps(prediction._asdict(), ensure_ascii=False) + "\n")
             file.flush()
@@ -182,9 +166,8 @@ def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Predict
             return
         answers = engine.generate(prompts, task.new_tokens, ["\n"], done)
     else:
-        prompts = [as_told(engine, task, item, labels) for item in items]
         room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # plain: no reasoning first
-        answers = engine.generate(prompts, room, [], done)
+        answers = engine.generate([as_told(engine, task, item, labels) for item in items], room, [], done)
     for number, text in answers:
         yield Prediction(number, task.parse(text, options[number]), text)
 
@@ -197,15 +180,13 @@ def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> 
     try:
         return render_chat(engine.tokenizer, told, add_generation_prompt=True, enable_thinking=False)
     except ValueError as error:
-        found = f"The chat template refuses the prompt: {error}."
         todo = f"Remove chat_template of that model, or set modes: [{FEW_SHOT}] for it."
-        raise UserError("eval-chat-template-refused", found, todo) from None
+        raise UserError("eval-chat-template-refused", f"The chat template refuses the prompt: {error}.", todo) from None
 
 
 def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, device: str) -> dict[str, Any]:
     """Scores with intervals, floors, ceilings and the differences between models, as results.json has them."""
-    about = [_about(one, recipe) for one in sets]
-    results: dict[str, Any] = {"sets": about, "scores": [], "differences": []}
+    results: dict[str, Any] = {"sets": [_about(one, recipe) for one in sets], "scores": [], "differences": []}
     by_item: dict[tuple[str, str, str], dict[str, tuple[scores.Results, scores.Metric]]] = {}
     bert = None
     if recipe.encoder and any(one.task.is_prose for one in sets):
@@ -217,8 +198,7 @@ def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, 
         answers = [predictions[number].answer for number in range(len(one.set.items))]
         found = one.set.task.results(answers, one.set)
         if bert and one.set.task.is_prose:
-            references = [item.answer for item in one.set.items]
-            values = bert.score([answer or "" for answer in answers], references)
+            values = bert.score([answer or "" for answer in answers], [item.answer for item in one.set.items])
             found["bert_score"] = (scores.Results(None, np.array(values)), scores.mean)
         by_item[one.model, one.mode, one.set.name] = found
         figures = {name: scores.estimate(row, metric, recipe.seed)._asdict() for name, (row, metric) in found.items()}
@@ -251,3 +231,32 @@ def _about(one: TaskSet, recipe: Eval) -> dict[str, Any]:
 def ceiling_of(task_set: TaskSet) -> float:
     """The accuracy that no model can exceed, because equal inputs have different answers."""
     return duplicates(task_set.items)["ceiling"] if "accuracy" in task_set.task.metrics else 1.0
+
+
+def warnings_of(recipe: Eval) -> list[str]:
+    """Warnings that items may stand in the papers that one of the recipe's models was trained on, by the manifests from
+    it back to its corpus."""
+    found = []
+    for model in recipe.models:
+        for corpus in corpora_behind(model.path):
+            checked = {str(Path(name).resolve()) for name in corpus.recipe.decontaminate or ()}
+            unchecked = [file.path for file in recipe.files if str(Path(file.path).resolve()) not in checked]
+            if unchecked:
+                found.append(
+                    f"{model.name} was trained on {corpus.folder}, which was not decontaminated against "
+                    f"{', '.join(unchecked)}: papers in it may hold their items. Name such files in the corpus's "
+                    "`decontaminate`, or in the run's eval.yaml before the corpus is made."
+                )
+            made = read_manifest(Path(recipe.tasks)) if recipe.tasks else None
+            if made and made["inputs"].get("corpus") != manifest_sha256(corpus.folder):
+                found.append(
+                    f"{model.name} was trained on {corpus.folder}, and the tasks of {recipe.tasks} were made from "
+                    "another corpus: papers that it was trained on may be among them."
+                )
+            paths = [source.path for source in corpus.recipe.sources or ()]
+            if recipe.tasks == "bundled" and "bundled:papers" in paths:
+                found.append(
+                    f"{model.name} was trained on the bundled sample, of which the bundled tasks are made. Score on "
+                    "held-out papers: nsllm-lite tasks recipes/nano/tasks.yaml, then --tasks runs/nano/tasks."
+                )
+    return list(dict.fromkeys(found))

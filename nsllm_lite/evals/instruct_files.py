@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import write_atomic
-from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.documents import Document, read_documents
@@ -34,11 +33,7 @@ SPLITS = ("train", "test")
 
 
 class CorpusPapers:
-    """The papers of a finished corpus by split, general text left out.
-
-    Raises:
-        UserError: the folder holds no finished corpus.
-    """
+    """The papers of a finished corpus by split, general text left out. Raises UserError where there is none."""
 
     def __init__(self, folder: Path):
         manifest = read_manifest(folder)
@@ -96,17 +91,14 @@ class HashSample:
 
 
 def make_tasks(recipe: Tasks) -> dict[str, Any]:
-    """Writes OUT/{train,test}/TASK.jsonl; returns the manifest's results, in which every item is accounted for.
-
-    Raises:
-        UserError: there is no finished corpus, a file of questions is wrong, or no task can be made.
-    """
+    """Writes OUT/{train,test}/TASK.jsonl; returns the manifest's results, in which every item is accounted for. Raises
+    UserError where there is no finished corpus, a file of questions is wrong, or no task can be made."""
     started, out = time.time(), Path(recipe.out)
     papers, files = CorpusPapers(Path(recipe.corpus)), question_files(recipe.questions)
     questions = [question for path in files for question in read_questions(path)]
     identity = recipes.identity(recipe)
     inputs = {"corpus": manifest_sha256(Path(recipe.corpus))}
-    inputs |= {f"questions:{path.name}": sha256_file(path) for path in files}
+    inputs |= {f"questions:{path.name}": integrity.sha256_file(path) for path in files}
     if (results := finished(out, identity, inputs)) is not None:
         return results
     begin(out, identity, inputs)

@@ -34,13 +34,9 @@ class Stage(NamedTuple):
 
 
 def report(recipe: Report) -> dict:
-    """Scores every stage on the held-out rows; writes scores.json, report.md and report.png.
-
-    Raises:
-        UserError: a phase is not finished.
-    """
-    started = time.time()
-    out = Path(recipe.out)
+    """Scores every stage on the held-out rows; writes scores.json, report.md and report.png. Raises UserError where a
+    phase is not finished."""
+    started, out = time.time(), Path(recipe.out)
     row_sets = {name: Rows(Path(getattr(recipe, field))) for name, field in SETS.items()}
     inputs = {name: rows.sha256 for name, rows in row_sets.items()}
     for name in ("phase1", "model1", "phase2", "model2"):
@@ -115,8 +111,7 @@ def _score(
     }
     del lm, loaded
     gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return figures
 
 
@@ -163,9 +158,8 @@ def plot(scores: dict[str, dict[str, dict]], png: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.5), layout="constrained")
-    for axes, (key, label) in zip(
-        figure.subplots(1, 2), (("loss", "loss, nats per token"), ("bits_per_byte", "bits per byte")), strict=True
-    ):
+    labels = {"loss": "loss, nats per token", "bits_per_byte": "bits per byte"}
+    for axes, (key, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
         for number, name in enumerate(SETS):
             color = f"C{number}"
             axes.plot(range(3), [scores[s][name][key] for s in LINE], marker="o", color=color, label=f"{name}, merged")

@@ -1,8 +1,8 @@
 """A paper (or a piece of general text) as every stage of the corpus sees it, and its Parquet form."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,14 +44,9 @@ class Document:
     language: str = ""  # as the source states it, lower case: "en", "eng", "french"
 
     @property
-    def file(self) -> str:
-        return self.origin.rsplit("#", 1)[0]
-
-    @property
     def num_chars(self) -> int:
         """Characters of all text fields, the ledger's unit until tokenising."""
-        parts = [self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections)]
-        return sum(map(len, parts))
+        return sum(map(len, (self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections))))
 
 
 _DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:?\s*)?(10\.\d{4,9}(?:\.\d+)*/\S+)", re.IGNORECASE)
@@ -66,17 +61,8 @@ def as_doi(text: str) -> str:
 _SECTION = pa.struct(
     [("heading", pa.string()), ("text", pa.string()), ("parents", pa.list_(pa.string())), ("kind", pa.string())]
 )
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("id", "source", "origin", "title", "abstract")),
-        ("sections", pa.list_(_SECTION)),
-        ("text", pa.string()),
-        ("discipline", pa.string()),
-        ("moves", pa.list_(pa.list_(pa.string()))),
-        *((name, pa.string()) for name in ("doi", "language")),
-    ]
-)
-
+_LISTS = {"sections": pa.list_(_SECTION), "moves": pa.list_(pa.list_(pa.string()))}
+SCHEMA = pa.schema([(field.name, _LISTS.get(field.name, pa.string())) for field in fields(Document)])
 
 # Sections are most of the bytes; what phase 1 and general text read in bulk unpacks three times as fast.
 _FAST = ("id", "source", "origin", "title", "abstract", "text")
@@ -90,27 +76,10 @@ def parquet_writer(path: Path) -> pq.ParquetWriter:
     return pq.ParquetWriter(path, SCHEMA, compression=COMPRESSION)
 
 
-class DocumentWriter:
-    """Writes documents into one Parquet file as they come, a batch in memory at a time."""
-
-    def __init__(self, path: Path):
-        self._writer = parquet_writer(path)
-        self._batch: list[Document] = []
-
-    def add(self, document: Document) -> None:
-        self._batch.append(document)
-        if len(self._batch) == BATCH_DOCUMENTS:
-            self._flush()
-
-    def _flush(self) -> None:
-        columns = {name: [getattr(d, name) for d in self._batch] for name in SCHEMA.names}
-        columns["sections"] = [[asdict(s) for s in sections] for sections in columns["sections"]]
-        self._writer.write_table(pa.table(columns, SCHEMA))
-        self._batch = []
-
-    def close(self) -> None:
-        self._flush()
-        self._writer.close()
+def table_of(documents: Sequence[Document]) -> pa.Table:
+    columns = {name: [getattr(d, name) for d in documents] for name in SCHEMA.names}
+    columns["sections"] = [[asdict(s) for s in sections] for sections in columns["sections"]]
+    return pa.table(columns, SCHEMA)
 
 
 def read_documents(path: Path) -> Iterator[Document]:

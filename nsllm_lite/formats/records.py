@@ -28,9 +28,7 @@ class RecordError(Exception):
 def read_records(path: Path) -> Iterator[tuple[int, Any]]:
     """(line, value) of each record of a UTF-8 file, which is held in memory.
 
-    Raises:
-        RecordError: one cannot be read.
-        OSError: the file cannot.
+    Raises RecordError where one cannot be read, OSError where the file cannot.
     """
     content = path.read_bytes()
     try:

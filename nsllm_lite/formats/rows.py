@@ -25,16 +25,9 @@ from nsllm_lite.errors import UserError
 SHARD_ROWS = 8_192
 BATCH_ROWS = 256
 
-SCHEMA = pa.schema(
-    [
-        ("input_ids", pa.list_(pa.int32())),
-        ("doc_lengths", pa.list_(pa.int32())),
-        ("doc_ids", pa.list_(pa.string())),
-        ("doc_sources", pa.list_(pa.string())),
-        ("doc_bytes", pa.list_(pa.int32())),
-        ("continued", pa.bool_()),
-    ]
-)
+_INTS, _TEXTS = pa.list_(pa.int32()), pa.list_(pa.string())
+_LISTS = {"input_ids": _INTS, "doc_lengths": _INTS, "doc_ids": _TEXTS, "doc_sources": _TEXTS, "doc_bytes": _INTS}
+SCHEMA = pa.schema(_LISTS | {"continued": pa.bool_()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +85,8 @@ def write_shard(path: Path, batches: Iterable[pa.RecordBatch]) -> dict:
             by_source.update({row["source"]: row["tokens_sum"] for row in sums})
     entry = integrity.describe(part)
     part.replace(path)
-    counts = {key: totals[key] for key in ("rows", "tokens", "pieces", "bytes")}
-    return {
-        "file": path.name, **counts, "source_tokens": dict(by_source), "xxh3": digest.hexdigest(), "entry": entry,
-    }  # fmt: skip
+    made = {"file": path.name, "source_tokens": dict(by_source), "xxh3": digest.hexdigest(), "entry": entry}
+    return made | {key: totals[key] for key in ("rows", "tokens", "pieces", "bytes")}
 
 
 def finish_rows(path: Path, shards: Sequence[dict], totals: RowTotals) -> RowTotals:
@@ -206,7 +197,8 @@ class Rows:
             batch.validate(full=True)
         except pa.ArrowException as error:
             raise damaged(self.path, f"rows {self._starts[number]} to {self._starts[number + 1]}: {error}") from None
-        if any(column.null_count or _values(column).null_count for column in batch.columns):
+        lists = [batch[name] for name in _LISTS]
+        if any(column.null_count for column in (*batch.columns, *(column.flatten() for column in lists))):
             raise damaged(self.path, f"values are missing in rows {self._starts[number]} to {self._starts[number + 1]}")
         self._whole.add(number)
 
@@ -240,10 +232,6 @@ class Rows:
         """Identity of these rows: state.json holds the digest of all token ids, rows.json the totals."""
         text = (self.path / "rows.json").read_text() + (self.path / "state.json").read_text()
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _values(column: pa.Array) -> pa.Array:
-    return column.flatten() if pa.types.is_list(column.type) else column
 
 
 def _totals(path: Path) -> RowTotals:

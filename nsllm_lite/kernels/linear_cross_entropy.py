@@ -16,6 +16,7 @@ from torch.nn import functional
 
 IGNORE = -100
 CHUNK_BYTES = 2**25  # of fp32 logits at a time; measured best of 2**22..2**27 on a CPU at V = 151,936
+CARD_CHUNK_BYTES = 2**28  # there: each chunk reads the whole head again
 
 
 def linear_cross_entropy(
@@ -57,8 +58,7 @@ def token_losses(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor) -> Ten
 
 
 def _chunk_tokens(weight_VH: Tensor) -> int:
-    chunk_bytes = CHUNK_BYTES * (8 if weight_VH.is_cuda else 1)  # each chunk reads the whole head again
-    return max(1, chunk_bytes // (4 * weight_VH.shape[0]))
+    return max(1, (CARD_CHUNK_BYTES if weight_VH.is_cuda else CHUNK_BYTES) // (4 * weight_VH.shape[0]))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

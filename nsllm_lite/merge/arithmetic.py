@@ -70,11 +70,7 @@ def prepare(name: str, planned: PlannedTensor, rounding: Rounding) -> Operands:
 def merge_rows(
     name: str, planned: PlannedTensor, operands: Operands, first: int, last: int, slot: Buffers, sampled: bool
 ) -> tuple[memoryview, Figures]:
-    """The bytes of rows first..last, which lie in `slot`, and their figures.
-
-    Raises:
-        UserError: the result is not finite.
-    """
+    """The bytes of rows first..last, which lie in `slot`, and their figures. Raises UserError if one is not finite."""
     shape = (last - first, *planned.source.shape[1:])
     count, dtype = math.prod(shape), dtypes()[planned.dtype]
     source = planned.source.rows_into(slot.read, first, last)
@@ -150,11 +146,8 @@ def require_finite(name: str, planned: PlannedTensor, out: Tensor) -> float:
 def measure(
     W: Tensor, delta: Tensor, out: Tensor, largest: float, scratch: Tensor, same: np.ndarray, sampled: bool
 ) -> Figures:
-    """Figures of one slice; `scratch` is overwritten. The costlier checks are made where the slice is `sampled`.
-
-    Raises:
-        RunError: the change that is written is not the update but for the rounding of its dtype.
-    """
+    """Figures of one slice; `scratch` is overwritten. The costlier checks are made where the slice is `sampled`. Raises
+    RunError where the change that is written is not the update but for the rounding of its dtype."""
     flat = delta.view(-1)
     changed = scratch.copy_(out).sub_(W).view(-1)
     num_absorbed = int(np.count_nonzero(np.equal(changed.numpy(), 0, out=same)))
@@ -180,11 +173,7 @@ EXPONENTS = {"BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np
 
 
 def copy_bytes(name: str, stored: TensorOnDisk, first: int, last: int, slot: Buffers) -> tuple[memoryview, Figures]:
-    """Bytes first..last as they are, after a check of the exponent bits for infinity and NaN.
-
-    Raises:
-        UserError: one is.
-    """
+    """Bytes first..last as they are. Raises UserError where exponent bits are those of infinity or NaN."""
     data = stored.read_into(slot.read, first, last)
     if stored.dtype in EXPONENTS and data:
         kind, mask = EXPONENTS[stored.dtype]

@@ -5,6 +5,7 @@ the model; those that are not found are left out. Its words are in `card.md`.
 """
 
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,8 @@ def scores_of(model: Path, beside: Path) -> list[EvalResult]:
 
 
 def base_model_of(name: str, folder: Path) -> str | None:
-    """The hub id of the model that all began with, from that of the merge before, or from the hub's cache.
-
-    None where it is not known: a local folder whose origin nothing tells.
-    """
+    """The hub id of the model that all began with, from that of the merge before, or from the hub's cache; None for a
+    local folder whose origin nothing tells."""
     if not Path(name).is_dir():
         return name
     if step := next(iter(steps_behind(name)), None):
@@ -136,8 +135,7 @@ def licence_of(folder: Path) -> dict[str, str]:
         stated = {}
     if not isinstance(stated, dict) or not isinstance(stated.get("license"), str):
         return {"license": UNKNOWN}
-    keys = ("license", "license_name", "license_link")
-    return {key: stated[key] for key in keys if isinstance(stated.get(key), str)}
+    return {key: stated[key] for key in ("license", "license_name", "license_link") if isinstance(stated.get(key), str)}
 
 
 def recipe_table(trainings: list[Step]) -> str:
@@ -150,9 +148,7 @@ def recipe_table(trainings: list[Step]) -> str:
 
 def recipe_rows(step: Step) -> list[tuple[str, str]]:
     recipe, results, inputs = step.recipe, step.results, step.inputs
-    rows = [("kind", step.about.title)]
-    if getattr(recipe, "build", None):
-        rows = [("kind", "a model made from nothing")]
+    rows = [("kind", "a model made from nothing" if getattr(recipe, "build", None) else step.about.title)]
     if adapter := recipe.adapter:
         kind = "DoRA" if adapter.dora else "rsLoRA" if adapter.rslora else "LoRA"
         rows.append(("adapter", f"{kind}, rank {adapter.rank}, alpha {adapter.alpha:g}"))
@@ -180,10 +176,7 @@ def corpora_of(trainings: list[Step]) -> list[Step]:
     found: dict[Path, Step] = {}
     for step in trainings:
         corpus = corpus_of(step)
-        try:
-            same = corpus and Rows(Path(step.recipe.rows)).sha256 == step.inputs.get("rows")
-        except ValueError:
-            same = False
-        if corpus and same:
-            found[corpus.folder] = corpus
+        with suppress(ValueError):  # of rows that are damaged
+            if corpus and Rows(Path(step.recipe.rows)).sha256 == step.inputs.get("rows"):
+                found[corpus.folder] = corpus
     return [corpus for corpus in found.values() if "documents" in corpus.results]

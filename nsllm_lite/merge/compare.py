@@ -31,17 +31,13 @@ TRAINED = "adapter on NF4(base)"
 
 def compare(recipe: Merge, base: Base, adapters: list[Adapter], plan: Plan) -> dict[str, dict[str, float]]:
     """{model: loss, kl, top1, tokens} of the base, the adapter on its NF4 base, each merge, and each merge in NF4.
-
-    Raises:
-        UserError: there are several adapters, or no held-out rows.
-    """
+    Raises UserError where there are several adapters, or no held-out rows."""
     if len(adapters) > 1:
         found = f"{len(adapters)} adapters, each trained on its own base: there is no single loss to compare with."
         raise UserError("compare-several-adapters", found, "Choose base_weights=original or dequantized.")
     if not recipe.heldout_rows:
-        found = "No held-out rows are given, which a comparison needs."
         todo = "Set --heldout-rows DIR, as `nsllm-lite corpus` writes them (rows/phase1/heldout)."
-        raise UserError("compare-no-rows", found, todo)
+        raise UserError("compare-no-rows", "No held-out rows are given, which a comparison needs.", todo)
     rounded, rounding = on_rounding(plan, adapters, recipe)
     plans = {"original": (plan, EXACT), "dequantized": (rounded, rounding)}
     rows = heldout.sample_rows(Rows(Path(recipe.heldout_rows)), recipe.max_rows)
@@ -123,10 +119,7 @@ def compare_only(recipe: Merge) -> dict[str, Any]:
     """Prints the table and returns it, with the lowest choice for either use; writes nothing."""
     base, adapters = open_inputs(recipe)
     comparison = compare(recipe, base, adapters, plan_merge(base, adapters, recipe.dtype))
-    best = {"to_serve_in_16_bits": lowest(comparison, False), "then_requantize": lowest(comparison, True)}
+    in_16_bits, in_nf4 = (lowest(comparison, then_requantize) for then_requantize in (False, True))
     terminal.markdown(table(comparison))
-    print(
-        f"Lowest loss: to serve in 16 bits, {best['to_serve_in_16_bits']}; when NF4 training follows, "
-        f"{best['then_requantize']}."
-    )
-    return {"comparison": comparison, "lowest": best}
+    print(f"Lowest loss: to serve in 16 bits, {in_16_bits}; when NF4 training follows, {in_nf4}.")
+    return {"comparison": comparison, "lowest": {"to_serve_in_16_bits": in_16_bits, "then_requantize": in_nf4}}

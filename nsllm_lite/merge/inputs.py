@@ -9,11 +9,9 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from nsllm_lite import safety
 from nsllm_lite.artifact import integrity
-from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_object, validated
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
-from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.recipe.merge import Merge, MergedAdapter
 
@@ -93,13 +91,6 @@ class Adapter:
     nf4_means: dict[str, float]  # of each module that training quantised, where it wrote that down
     nf4_scales: dict[str, weights.TensorOnDisk]  # the 8-bit scales it held, likewise
 
-    @property
-    def obeyed(self) -> dict:
-        """The settings that decide the merged weights."""
-        scales = sha256_file(self.folder / NF4_SCALES) if self.nf4_scales else None
-        settings = {key: value for key, value in self.settings.items() if value and key in OBEYED}
-        return settings | self.nf4_means | ({NF4_SCALES: scales} if scales else {})
-
 
 def open_inputs(recipe: Merge) -> tuple[Base, list[Adapter]]:
     base = open_base(Path(recipe.base) if Path(recipe.base).is_dir() else resolve_model(recipe.base))
@@ -122,7 +113,7 @@ def open_base(folder: Path) -> Base:
         raise UserError("merge-base-quantised", found, "name the model it was quantised from as base=DIR.")
     files = weights.model_files(folder)
     tensors = {name: stored for file in files for name, stored in weights.read_header(folder / file).items()}
-    return Base(folder, tensors, config, fingerprint_weights(folder))
+    return Base(folder, tensors, config, weights.fingerprint_weights(folder))
 
 
 def open_adapter(chosen: MergedAdapter) -> Adapter:
@@ -151,7 +142,7 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
     validated(folder / "training.json", training=(_Training, training))
     validated(folder / "nf4.json", means=(_Means, means))
     scales = weights.read_header(folder / NF4_SCALES) if (folder / NF4_SCALES).is_file() else {}
-    return Adapter(folder, tensors, settings, training, chosen.weight, sha256_file(path), means, scales)
+    return Adapter(folder, tensors, settings, training, chosen.weight, integrity.sha256_file(path), means, scales)
 
 
 def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
@@ -170,9 +161,8 @@ def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
     known = {last_word(known) for known in (*names, *(folder.replace("--", "/") for folder in hub_folders))}
     if name and last_word(name) not in known:
         found = f"{adapter.folder} says that it was trained on {name}, but base is {base_name}."
-        todo = (
-            "Set base=DIR to that model; if these are its weights under another name: --trust-base (trust_base=true)."
-        )
+        todo = "Set base=DIR to that model; if these are its weights under another name: --trust-base "
+        todo += "(trust_base=true)."
         raise UserError("merge-base-name-differs", found, todo)
 
 

@@ -72,11 +72,8 @@ class Plan:
 
 
 def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> Plan:
-    """Every tensor of the result by name, its weights in the dtype of that name or each in the base's own.
-
-    Raises:
-        UserError: a tensor of an adapter has no place in the base, or does not fit there.
-    """
+    """Every tensor of the result by name, its weights in the dtype of that name or each in the base's own. Raises
+    UserError where a tensor of an adapter has no place in the base, or does not fit there."""
     tied = bool(base.config.get("tie_word_embeddings")) or HEAD not in base.tensors
     dtype = DTYPE_NAMES.get(dtype_name)
     embedding = next((name for name in base.tensors if name.endswith("embed_tokens.weight")), None)
@@ -148,11 +145,8 @@ EXACT = Rounding()
 
 
 def on_rounding(plan: Plan, adapters: list[Adapter], recipe: Merge) -> tuple[Plan, Rounding]:
-    """The plan on the weights that training saw: those it held in NF4 are rounded first, and only those.
-
-    Raises:
-        UserError: the training was not in NF4, or it is not stated how it quantised.
-    """
+    """The plan on the weights that training saw: those it held in NF4 are rounded first, and only those. Raises
+    UserError where the training was not in NF4, or it is not stated how it quantised."""
     adapter = next((adapter for adapter in adapters if adapter.training), adapters[0])
     quantisation = adapter.training.get("quantisation", "nf4")
     double = adapter.training.get("double_quantisation", recipe.double_quantisation)
@@ -179,10 +173,7 @@ def find_homes(
     base: dict[str, TensorOnDisk], adapter: Adapter, tied: bool, embedding: str | None
 ) -> tuple[dict[str, dict[str, TensorOnDisk]], dict[str, TensorOnDisk], dict[str, TokenRows]]:
     """LoRA parts by module, whole tensors by the name of the base's they replace, trained rows by the embedding's.
-
-    Raises:
-        UserError: a tensor has no place, lacks its partner, or is LoRA on tied embeddings.
-    """
+    Raises UserError where a tensor has no place, lacks its partner, or is LoRA on tied embeddings."""
     tensors, settings = adapter.tensors, adapter.settings
     if tied and (bad := [n for n in tensors if ".lora_embedding_" in n or n.startswith("lm_head.lora_")]):
         found = f"The adapter holds LoRA on tied embeddings: {listed(bad)}."
@@ -256,10 +247,7 @@ def replace_whole(
 
 def lora_update(module: str, parts: dict[str, TensorOnDisk], adapter: Adapter, W: tuple[int, ...]) -> Lora:
     """The update of one module, whose weight has the shape `W`. Rank and alpha are those of the first pattern that
-    matches, else the default.
-
-    Source: peft 0.21 `LoraLayer.update_layer` and `set_scale`.
-    """
+    matches, else the default. Source: peft 0.21 `LoraLayer.update_layer` and `set_scale`."""
 
     def setting(pattern: str, default: str) -> float:
         values = adapter.settings.get(pattern) or {}
@@ -273,9 +261,8 @@ def lora_update(module: str, parts: dict[str, TensorOnDisk], adapter: Adapter, W
     require_fit(module, A.shape[:1] == (rank,), f"A {A.shape}", f"rank {rank} in adapter_config.json")
     O, I = (W[1], W[0]) if on_embedding and len(W) == 2 else (W[0], W[-1])  # noqa: E741
     fits = len(W) == len(A.shape) == len(B.shape) == 2 and (O, I, A.shape[0]) == (B.shape[0], A.shape[1], B.shape[1])
-    require_fit(
-        f"{module}.weight", fits and (not magnitude or magnitude.shape == W[:1]), f"A {A.shape}, B {B.shape}", W
-    )
+    fits = fits and (not magnitude or magnitude.shape == W[:1])
+    require_fit(f"{module}.weight", fits, f"A {A.shape}, B {B.shape}", W)
     scale = adapter.weight * alpha / (math.sqrt(rank) if adapter.settings.get("use_rslora") else rank)
     return Lora(A, B, scale, magnitude, on_embedding)
 

@@ -14,11 +14,8 @@ NETWORK_ERRORS = (httpx.HTTPError, OSError)  # the hub's own errors are of these
 
 
 def require_push(repo_id: str, only_compares: bool = False) -> None:
-    """Checks the login before anything long begins; huggingface_hub reads the token, which is never shown.
-
-    Raises:
-        UserError: `repo_id` is no id, or there is no login that the hub takes.
-    """
+    """Checks the login before anything long begins; huggingface_hub reads the token, which is never shown. Raises
+    UserError where `repo_id` is no id, or there is no login that the hub takes."""
     if only_compares:
         found = "--compare writes nothing that could be sent."
         raise UserError("push-with-compare", found, "Leave out one of --compare and --push-to-hub.")

@@ -108,9 +108,8 @@ def write_weights(
     done = sum(plan[n].num_bytes for s in shards if s.file in written.sha256 for n in s.tensors) + written.num_bytes
     for path in set(folder.glob("*.safetensors")) - {folder / shard.file for shard in shards}:
         path.unlink()
-    largest = max(slice_entries(planned) for planned in plan.values())
     with (
-        Workers(workers, largest) as pool,
+        Workers(workers, max(map(slice_entries, plan.values()))) as pool,
         open(folder / PROGRESS, "ab", buffering=0) as progress,
         terminal.progress(total, done, what, "B", unit_scale=True, unit_divisor=1024) as bar,
     ):
@@ -137,8 +136,7 @@ def slice_entries(planned: PlannedTensor) -> int:
     """Entries of the largest slice of a tensor, as they lie in a slot."""
     if planned.is_copy:
         return SLICE_BYTES // 2
-    num_rows = max(last - first for first, last in planned.source.row_slices())
-    return num_rows * math.prod(planned.source.shape[1:])
+    return max(last - first for first, last in planned.source.row_slices()) * math.prod(planned.source.shape[1:])
 
 
 class Workers(ThreadPoolExecutor):

@@ -22,10 +22,11 @@ from nsllm_lite.artifact.disk import GIB, require_disk, sync_folder, write_atomi
 from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
 from nsllm_lite.artifact.step import finish, finished
 from nsllm_lite.errors import WRITE_ELSEWHERE, RunError, UserError
+from nsllm_lite.formats.rows import Rows
 from nsllm_lite.formats.weights import listed
 from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
-from nsllm_lite.merge.inputs import Adapter, Base, open_inputs, require_sound
+from nsllm_lite.merge.inputs import NF4_SCALES, OBEYED, Adapter, Base, open_inputs, require_sound
 from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
 from nsllm_lite.merge.write import PROGRESS, Written, write_weights
 from nsllm_lite.recipe import load as recipes
@@ -45,8 +46,7 @@ def merge(recipe: Merge) -> dict:
         UserError: an input is missing, damaged or does not fit the other, or asks for what is not supported.
         RunError: the result is not what it should be, and nothing is left.
     """
-    started = time.time()
-    out = Path(recipe.out).absolute()
+    started, out = time.time(), Path(recipe.out).absolute()
     base, adapters = open_inputs(recipe)
     plan = plan_merge(base, adapters, recipe.dtype)
     inputs = hash_inputs(recipe, base, adapters)
@@ -63,13 +63,12 @@ def merge(recipe: Merge) -> dict:
         chosen, comparison = choose_base_weights(recipe, base, adapters, plan, partial)
         plan, rounding = (plan, EXACT) if chosen == "original" else on_rounding(plan, adapters, recipe)
         workers = recipe.execution.workers or min(MAX_WORKERS, os.cpu_count() or 1)
-        what = f"merge {recipe.out}"
-        written = write_weights(partial, plan.tensors, recipe.shard_bytes, rounding, workers, what)
+        written = write_weights(partial, plan.tensors, recipe.shard_bytes, rounding, workers, f"merge {recipe.out}")
         results = {"base_weights": chosen, **summarise(plan, written), "comparison": comparison}
         results["base_model"] = card.base_model_of(recipe.base, base.folder)
         results["left_behind"] = write_other_files(partial, base, plan, recipe, written)
         if recipe.execution.verify:
-            from nsllm_lite.merge.verify import verify
+            from nsllm_lite.merge.in_memory import verify
 
             results["verified"] = verify(recipe, base, adapters, plan, rounding, partial, written)
         card.write(partial, recipe, base, adapters, results)
@@ -84,10 +83,10 @@ def hash_inputs(recipe: Merge, base: Base, adapters: list[Adapter]) -> dict[str,
     for number, adapter in enumerate(adapters, 1):
         label = "adapter" if len(adapters) == 1 else f"adapter {number}"
         inputs[label] = adapter.sha256
-        inputs[f"{label} settings"] = sha256_json(adapter.obeyed)
+        obeyed = {key: value for key, value in adapter.settings.items() if value and key in OBEYED}
+        scales = {NF4_SCALES: integrity.sha256_file(adapter.folder / NF4_SCALES)} if adapter.nf4_scales else {}
+        inputs[f"{label} settings"] = sha256_json(obeyed | adapter.nf4_means | scales)
     if recipe.base_weights == "auto":
-        from nsllm_lite.formats.rows import Rows
-
         inputs["heldout"] = Rows(Path(recipe.heldout_rows)).sha256
     return inputs
 
@@ -193,11 +192,7 @@ def shares(figures: Figures) -> dict[str, float]:
 
 
 def summarise(plan: Plan, written: Written) -> dict:
-    """The manifest's figures.
-
-    Raises:
-        UserError: no update changes anything.
-    """
+    """The manifest's figures. Raises UserError where no update changes anything."""
     total = Figures()
     for name, figures in written.figures.items():
         held_in_nf4 = plan.tensors[name].linear

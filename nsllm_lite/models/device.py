@@ -54,6 +54,10 @@ class Card(NamedTuple):
     capability: tuple[int, int] = (8, 0)  # of a card; of one that is only planned for assumed
 
     @property
+    def has_bfloat16(self) -> bool:
+        return self.capability >= (8, 0)
+
+    @property
     def words(self) -> str:
         if self.total_bytes is None:
             return self.name
@@ -109,15 +113,9 @@ def why_kernels_cannot_be_built() -> str | None:
     return None if header.is_file() else f"no {header}"
 
 
-def has_bfloat16(device: str) -> bool:
-    import torch
-
-    return device == "cpu" or torch.cuda.get_device_properties(0).major >= 8
-
-
-def require_dtype(compute_dtype: str, device: str) -> None:
+def require_dtype(compute_dtype: str, card: Card) -> None:
     """Raises UserError where the card cannot compute in `compute_dtype`."""
-    if compute_dtype == "bfloat16" and not has_bfloat16(device):
+    if compute_dtype == "bfloat16" and not card.has_bfloat16:
         found = "This card does not compute in bfloat16."
         todo = "Add compute_dtype=float16: the loss is then scaled, and a step that overflows is retried."
         raise UserError("device-no-bfloat16", found, todo)

@@ -1,7 +1,8 @@
 """How a step fits the card: a memory model of one step, and the choice made from it.
 
 The choice (rows a micro-batch, layers recomputed in the backward pass) changes speed and memory, never the result
-beyond rounding. The constants follow from arithmetic on the architecture; on CUDA they are assumed, not yet measured.
+beyond rounding. Memory follows from arithmetic on the architecture, which a dry run of the step (`train.trace`) counts
+as well; no card has measured it.
 """
 
 import itertools
@@ -10,6 +11,9 @@ from typing import NamedTuple
 
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.errors import UserError
+from nsllm_lite.kernels.linear_cross_entropy import CARD_CHUNK_BYTES
+from nsllm_lite.models import cards, cost
+from nsllm_lite.models.cost import liger_chunk
 from nsllm_lite.models.device import CONTEXT_BYTES, Card
 from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe.train import Execution, Train, Training
@@ -19,10 +23,9 @@ USABLE_SHARE = 0.9  # of the card's memory; the rest is left to the driver and t
 PEFT_OVERHEAD = 1.6  # where layers are not fused: PEFT's casts and low-rank intermediates, on top of what they keep
 NF4_BYTES = {True: 0.5159, False: 0.5625}  # a weight, with and without double quantisation (blocks of 64)
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 2}
-LAUNCH_TOKENS = 400  # a micro-batch costs about as much as this many tokens before its first token
-DEQUANTISE_TOKENS = 65  # and restoring all NF4 weights once: 17.5 GB of an 8B model at 4.3 TB/s, at 16,000 tokens/s
-RECOMPUTE_COST = 0.44  # of a step, to compute all layers again: 13.9 of 31.2 GFLOP a token of Qwen3-8B
-CHEAP_COST = 0.015  # and norms and SwiGLU only: 3.7 MB a token of memory traffic
+DOCUMENT_TOKENS = 256  # assumed of a short document: each takes some memory of attention's own
+CUBLAS_BYTES = 2**25
+UNTRACED = ("kernels' own", "CUDA context")  # of `memory`: what no dry run sees
 CPU_MICRO_BATCH_TOKENS = 4_096
 CPU_MAX_PARAMS = 300_000_000  # a larger model is not trained on a CPU unless the recipe says so
 
@@ -30,25 +33,35 @@ CPU_MAX_PARAMS = 300_000_000  # a larger model is not trained on a CPU unless th
 def memory(
     recipe: Training, size: ModelSize, row_tokens: int, execution: Execution, card: Card = ANY_CARD
 ) -> dict[str, int]:
-    """Bytes on the card by what holds them, for a fully specified `execution`."""
+    """Bytes on the card by what holds them, at the peak of a step that `execution` specifies fully.
+
+    The peak is in the head, in the backward pass of the last layer, or in that of the recomputed ones. What stands
+    before `UNTRACED` is what `train.trace` counts, within 10 %.
+    """
     width = 4 if recipe.compute_dtype == "float32" else 2
     in_nf4 = recipe.quantisation == "nf4" and not execution.dequantised
     weight_bytes = NF4_BYTES[recipe.double_quantisation] if in_nf4 else width
     trained = trained_params(recipe, size)
     tokens = execution.micro_batch_rows * row_tokens
-    fused = recipe.adapter is not None and not recipe.adapter.dora
-    low_rank = recipe.adapter.rank * len(recipe.adapter.targets) if recipe.adapter else 0
-    kept = kept_numbers(size, bool(execution.recompute_cheap) and fused, low_rank)
-    layer_bytes = int(width * kept * (1 if fused else PEFT_OVERHEAD)) * tokens
+    hidden = size.hidden * width * tokens
+    layer = kept_bytes(recipe, size, execution, card) * tokens
     recomputed = min(execution.recompute_layers, size.layers)
-    # of the layer in hand: SwiGLU's output and the gradients around it, beside a weight that is restored
-    working = width * (4 * size.intermediate + 3 * size.hidden) * tokens + size.hidden * size.intermediate * width
+    kept = layer * (size.layers - recomputed) + hidden * (recomputed + 2)  # with the last hidden states, twice
+    # a layer's backward: gradients of the residual, a weight that is restored, SwiGLU's output where it was not kept
+    backward = 3 * hidden + (size.hidden * size.intermediate * width if in_nf4 else 0)
+    backward += size.intermediate * width * tokens if execution.recompute_cheap else 0
+    head = hidden
+    if execution.head == "chunked":
+        head += hidden + 4 * CARD_CHUNK_BYTES  # logits, their softmax and its gradient
+    else:
+        head += 2 * liger_chunk(size, tokens) * size.vocab * width
+    recomputing = hidden * (recomputed + 1) + layer + backward if recomputed else 0
     return {
         "weights": int(size.linear_params * weight_bytes) + size.embedding_params * width,
         "adapter and optimizer": trained * (4 + 4 + OPTIMIZER_BYTES[recipe.optimizer.name]),
-        "activations": layer_bytes * (size.layers - recomputed) + recomputed * size.hidden * width * tokens,
-        "working set": working + (layer_bytes if recomputed else 0),
-        "logits": 2 * min(tokens, 1024) * size.vocab * 4,  # a chunk of them and their gradient
+        "activations": kept,
+        "working set": max(head, backward, recomputing - kept),
+        "kernels' own": attention_bytes(size, tokens) + CUBLAS_BYTES,
         "CUDA context": CONTEXT_BYTES,
     }
 
@@ -59,9 +72,27 @@ def kept_numbers(size: ModelSize, recompute_cheap: bool, low_rank: int) -> int:
     Two residuals; q and k before their norm, q and k rotated, v, attention's output; gate and up; the `low_rank`
     products of its adapters. Without `recompute_cheap` also the norms' outputs and SwiGLU's.
     """
-    attention = 3 * size.query + 3 * size.key_value
     cheap = 0 if recompute_cheap else 2 * size.hidden + size.intermediate
-    return 2 * size.hidden + attention + 2 * size.intermediate + low_rank + cheap
+    return 2 * size.hidden + 3 * size.query + 3 * size.key_value + 2 * size.intermediate + low_rank + cheap
+
+
+def kept_bytes(recipe: Training, size: ModelSize, execution: Execution, card: Card) -> int:
+    """Of a layer and a token: `kept_numbers`; on a card older than Ampere keys and values repeated and attention's
+    output once more; in fp32 what the norms and attention divided by."""
+    width = 4 if recipe.compute_dtype == "float32" else 2
+    fused = recipe.adapter is not None and not recipe.adapter.dora
+    low_rank = recipe.adapter.rank * len(recipe.adapter.targets) if recipe.adapter else 0
+    numbers = kept_numbers(size, bool(execution.recompute_cheap) and fused, low_rank)
+    numbers += 3 * size.query - 2 * size.key_value if card.capability < (8, 0) else 0
+    divisors = 4 * (2 + (2 * size.query + size.key_value) // size.head_dim)
+    return int(width * numbers * (1 if fused else PEFT_OVERHEAD)) + divisors
+
+
+def attention_bytes(size: ModelSize, tokens: int) -> int:
+    """What flash attention's backward takes for itself: fp32 gradients of q, padded by 128 tokens a document, and the
+    gradients of keys and values for every head. No trace sees it."""
+    padded = tokens + 128 * (tokens // DOCUMENT_TOKENS + 1)
+    return size.query * (4 * padded + 2 * 2 * tokens)
 
 
 def trained_params(recipe: Training, size: ModelSize) -> int:
@@ -124,7 +155,7 @@ def _require_compilable(recipe: Train) -> None:
 
 
 class Candidate(NamedTuple):
-    """One execution of a step: the memory it is predicted to need, and its time relative to the others'."""
+    """One execution of a step: the memory it is predicted to need, and the seconds a token."""
 
     execution: Execution
     need_bytes: int
@@ -147,13 +178,17 @@ def candidates(recipe: Training, size: ModelSize, row_tokens: int, card: Card) -
     for values in itertools.product(*choices.values()):
         chosen = dict(zip(choices, values, strict=True))
         execution = Execution(**chosen, compile=bool(asked.compile), head=asked.head or "liger", device="cuda")
-        share = min(1, execution.recompute_layers / size.layers)
-        fixed_tokens = LAUNCH_TOKENS
-        if nf4 and not execution.dequantised:
-            fixed_tokens += (2 + share) * DEQUANTISE_TOKENS
-        recomputing = RECOMPUTE_COST * share + CHEAP_COST * (1 - share) * bool(execution.recompute_cheap)
-        cost = (1 + recomputing) * (1 + fixed_tokens / (execution.micro_batch_rows * row_tokens))
-        yield Candidate(execution, sum(memory(recipe, size, row_tokens, execution, card).values()), cost)
+        yield Candidate(
+            execution,
+            sum(memory(recipe, size, row_tokens, execution, card).values()),
+            seconds_per_token(recipe, size, row_tokens, execution, card),
+        )
+
+
+def seconds_per_token(recipe: Training, size: ModelSize, row_tokens: int, execution: Execution, card: Card) -> float:
+    """As expected of `card`, or of a 4090 where its speed is not known."""
+    work = cost.work(recipe, size, row_tokens, execution)
+    return cost.seconds(work, cards.speed_of(card) or cards.ANY) / (execution.micro_batch_rows * row_tokens)
 
 
 def require_card(recipe: Training, size: ModelSize, device: str) -> None:

@@ -19,6 +19,7 @@ class ModelSize:
     key_value: int
     vocab: int
     tied: bool
+    head_dim: int = 128
 
     @classmethod
     def of(cls, config: dict) -> "ModelSize":
@@ -44,6 +45,7 @@ class ModelSize:
             key_value=(config.get("num_key_value_heads") or heads) * head_dim,
             vocab=config["vocab_size"],
             tied=bool(config.get("tie_word_embeddings")),
+            head_dim=head_dim,
         )
 
     @classmethod

@@ -75,18 +75,9 @@ def merge_inputs(recipe: Merge) -> Inputs:
     yield Input("base", recipe.base, "base", "weights")
 
 
-def report_inputs(recipe: Report) -> Inputs:
-    for name in ("model2", "phase2", "model1", "phase1"):
-        yield Input(name, getattr(recipe, name), name, "manifest")
-
-
 def eval_inputs(recipe: Eval) -> Inputs:
     yield from (Input(one.name, one.path, f"model:{one.name}", "weights") for one in recipe.models or ())
     yield Input("tasks", recipe.tasks)
-
-
-def tasks_inputs(recipe: Tasks) -> Inputs:
-    yield Input("corpus", recipe.corpus, "corpus", "manifest")
 
 
 def corpus_did(recipe: Corpus, results: dict[str, Any], rows: str, tokens: str) -> str:
@@ -110,23 +101,19 @@ def tasks_did(recipe: Tasks, results: dict[str, Any], rows: str, tokens: str) ->
 _WORDS = tomllib.loads(resources.files(__package__).joinpath("kinds.toml").read_text(encoding="utf-8"))
 
 KINDS = {
-    "corpus": Kind(
-        Corpus, inputs=corpus_inputs, leaves=CorpusResults, main="source", begun="work/reading.json", did=corpus_did,
-        **_WORDS["corpus"],
-    ),
-    "train": Kind(
-        Train, inputs=train_inputs, leaves=TrainResults, main="model", did=train_did, **_WORDS["train"],
-    ),
+    "corpus": Kind(Corpus, inputs=corpus_inputs, leaves=CorpusResults, did=corpus_did, **_WORDS["corpus"]),
+    "train": Kind(Train, inputs=train_inputs, leaves=TrainResults, did=train_did, **_WORDS["train"]),
     "merge": Kind(
-        Merge, inputs=merge_inputs, leaves=MergeResults, main="adapter", begun="merging.json",
+        Merge, inputs=merge_inputs, leaves=MergeResults,
         did=lambda recipe, results, *_: f"merge into {results.get('base_weights') or recipe.base_weights} weights",
         **_WORDS["merge"],
     ),
     "tasks": Kind(
-        Tasks, inputs=tasks_inputs, leaves=TasksResults, main="corpus", did=tasks_did, **_WORDS["tasks"],
+        Tasks, inputs=lambda recipe: [Input("corpus", recipe.corpus, "corpus", "manifest")], leaves=TasksResults,
+        did=tasks_did, **_WORDS["tasks"],
     ),
     "sft": Kind(
-        Sft, inputs=sft_inputs, leaves=TrainResults, main="model",
+        Sft, inputs=sft_inputs, leaves=TrainResults,
         did=lambda recipe, results, rows, tokens: f"instruction tuning: {tokens}", **_WORDS["sft"],
     ),
     "eval": Kind(
@@ -134,7 +121,10 @@ KINDS = {
         did=lambda recipe, *_: f"scores of {len(recipe.models or ())} models", **_WORDS["eval"],
     ),
     "report": Kind(
-        Report, inputs=report_inputs, did=lambda *_: "held-out losses of base, phase 1 and phase 2", **_WORDS["report"],
+        Report, did=lambda *_: "held-out losses of base, phase 1 and phase 2", **_WORDS["report"],
+        inputs=lambda recipe: [
+            Input(name, getattr(recipe, name), name, "manifest") for name in ("model2", "phase2", "model1", "phase1")
+        ],
     ),
 }  # fmt: skip
 Recipe = Corpus | Train | Merge | Report | Tasks | Sft | Eval

@@ -5,6 +5,7 @@ How a run fits the card (micro-batch, recomputation) is not here but under `exec
 """
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,21 +17,15 @@ from nsllm_lite.recipe.kinds import KINDS, Recipe
 from nsllm_lite.recipe.values import Strict
 
 
-def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """The recipe at `path` with `key=value` overrides (dotted keys, YAML values) applied.
-
-    Raises:
-        UserError: naming every wrong key and value at once, with the nearest known key.
-    """
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe at `path` with `key=value` overrides (dotted keys, YAML values) applied. Raises UserError naming every
+    wrong key and value at once, with the nearest known key."""
     return validate(read(path, overrides), str(path))
 
 
-def read(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of the YAML file at `path` with overrides applied, not validated yet.
-
-    Raises:
-        UserError: there is no such file, it is no YAML mapping, or an override is not of its form.
-    """
+def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of the YAML file at `path` with overrides applied, not validated yet. Raises UserError where there is
+    no such file, it is no YAML mapping, or an override is not of its form."""
     path = Path(path)
     if not path.is_file():
         todo = did_you_mean(str(path), map(str, Path("recipes").glob("*/*.yaml")), "Check the path.", cutoff=0.3)

@@ -1,16 +1,41 @@
 """Schema of manifest.json, times.json and metrics.jsonl: the fields that other steps read.
 
-Manifests outlive versions and are copied and edited, so they are validated once, where they are read. Fields are
-optional but typed; unknown fields are ignored. A file that holds something else is damaged.
+Manifests outlive versions and are copied and edited, so they are validated once, where they are read; the recipe in
+them by the fields of its type and not by its bounds and rules. A file that holds something else is damaged.
 """
 
-from typing import Any
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
+
+from nsllm_lite.recipe.values import Strict
 
 
 class Lenient(BaseModel, strict=True):
     """Fields are optional but typed; unknown fields are ignored."""
+
+
+@cache
+def lenient(recipe: type[Strict]) -> type[BaseModel]:
+    """The type of `recipe` in a manifest; a field that is absent there is None."""
+    fields: Any = {name: (_loosened(field.annotation) | None, None) for name, field in recipe.model_fields.items()}
+    return create_model(f"{recipe.__name__}InManifest", __base__=Lenient, **fields)
+
+
+def _loosened(annotation: Any) -> Any:
+    """The same type with recipe types in it loosened, choices as their plain type, and bounds left out."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return lenient(annotation)
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _loosened(inner[0])
+    if origin is Literal:
+        return type(inner[0])
+    if origin in (Union, UnionType):
+        return Union[tuple(map(_loosened, inner))]  # noqa: UP007 (of types known only here)
+    return origin[tuple(map(_loosened, inner))] if origin else annotation
 
 
 class Loss(Lenient):

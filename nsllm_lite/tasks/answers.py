@@ -6,8 +6,7 @@ An answer that cannot be parsed is None and counts as wrong: no item is dropped 
 import logging
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from nsllm_lite.tasks.items import without_thinking
 
@@ -22,14 +21,11 @@ COMPARE_SECONDS = 5
 
 def parse_label(text: str, labels: Sequence[str]) -> str | None:
     """The label that the text names: in a box, after "the answer is", in the first line or anywhere; None unless one.
-
-    Case does not matter, and the singular of a label is enough (Conclusion for Conclusions).
-    """
+    Case does not matter, and the singular of a label is enough (Conclusion for Conclusions)."""
     text = without_thinking(text)
     by_form = {_label_form(label): label for label in labels}
-    any_label = re.compile(
-        r"(?<!\w)(?:" + "|".join(sorted(map(re.escape, by_form), key=len, reverse=True)) + r")s?(?!\w)", re.IGNORECASE
-    )
+    either = "|".join(sorted(map(re.escape, by_form), key=len, reverse=True))
+    any_label = re.compile(rf"(?<!\w)(?:{either})s?(?!\w)", re.IGNORECASE)
     stated = [match.end() for match in STATED.finditer(text)]
     for part in (_boxed(text), *(_first_line(text[end:]) for end in stated[-1:]), _first_line(text), text):
         named = {by_form[_label_form(found)] for found in any_label.findall(part or "")}
@@ -61,9 +57,8 @@ def parse_letter(text: str, letters: Sequence[str]) -> str | None:
     for line in (_first_line(text), text.strip().rpartition("\n")[2]):
         if found := alone.match(line.strip()):
             return found[1]
-    named = set(re.findall(rf"\(({one})\)|(?<!\w)({one})\)", text))
-    found_letters = {one or other for one, other in named}
-    return found_letters.pop() if len(found_letters) == 1 else None
+    named = {one or other for one, other in re.findall(rf"\(({one})\)|(?<!\w)({one})\)", text)}
+    return named.pop() if len(named) == 1 else None
 
 
 def parse_line(text: str) -> str | None:
@@ -83,8 +78,7 @@ def parse_result(text: str) -> str | None:
         line = _first_line(text[stated[-1].end() :])
     else:
         line = text.strip().rpartition("\n")[2]
-    line = line.strip(MARKS)
-    return line.removesuffix(".").strip(MARKS) or None
+    return line.strip(MARKS).removesuffix(".").strip(MARKS) or None
 
 
 def _first_line(text: str) -> str:
@@ -126,9 +120,13 @@ def is_equal(answer: str, right: str) -> bool:
     from math_verify import parse as parse_maths
     from math_verify import verify
 
-    with _quiet():
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # math-verify warns of every answer that it cannot parse
+    try:
         found, asked = (parse_maths(f"\\boxed{{{text}}}", parsing_timeout=COMPARE_SECONDS) for text in (one, other))
         return bool(found and asked and verify(found, asked, timeout_seconds=COMPARE_SECONDS))
+    finally:
+        logging.disable(level)
 
 
 def _normal(text: str) -> str:
@@ -149,8 +147,7 @@ def _without_case(found: re.Match) -> str:
 
 
 def _plain(text: str) -> str:
-    text = re.sub(r"(?<!\d) | (?!\d)|\$", "", text.removesuffix("."))
-    return text.replace("\\left", "").replace("\\right", "")
+    return re.sub(r"(?<!\d) | (?!\d)|\$", "", text.removesuffix(".")).replace("\\left", "").replace("\\right", "")
 
 
 def _as_latex(text: str) -> str:
@@ -179,14 +176,3 @@ def rouge_l(predicted: str, reference: str) -> float:
         for place, other in enumerate(two, 1):
             diagonal, row[place] = row[place], diagonal + 1 if word == other else max(row[place], row[place - 1])
     return 2 * row[-1] / (len(one) + len(two)) if row[-1] else 0.0
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the log of math-verify, which warns of every answer that it cannot parse."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)

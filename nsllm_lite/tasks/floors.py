@@ -1,8 +1,4 @@
-"""Rules that answer without understanding; their scores are the floors beside every model's score.
-
-The rules: the commonest label, naive Bayes on words, the place of a sentence in its abstract, the first words of a
-text.
-"""
+"""Rules that answer without understanding; their scores are the floors beside every model's score."""
 
 import re
 from collections import Counter
@@ -58,9 +54,8 @@ def cross_predicted(classifier: "Pipeline", texts: Sequence[str], labels: Sequen
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     if min(Counter(labels).values()) < FOLDS:
-        raise UserError(
-            "floors-few-texts", f"A label has fewer than {FOLDS} texts for cross-validation.", "Add texts of it."
-        )
+        found = f"A label has fewer than {FOLDS} texts for cross-validation."
+        raise UserError("floors-few-texts", found, "Add texts of it.")
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     return cross_val_predict(classifier, list(texts), list(labels), cv=folds).tolist()
 
@@ -70,9 +65,7 @@ def position(places: Sequence[float], labels: Sequence[str]) -> tuple[list[str],
 
     The rule cuts the places, 0 to 1, into one stretch for each label, in the order and at the thresholds with the
     highest accuracy on these items: an upper bound of what the place predicts. Items at one place are not cut apart.
-
-    Raises:
-        UserError: there are more than 6 labels, too many orders to try.
+    Raises UserError where there are more than 6 labels, too many orders to try.
     """
     names = sorted(set(labels))
     if len(names) > MAX_ORDERED:

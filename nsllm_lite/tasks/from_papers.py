@@ -19,16 +19,11 @@ def document_items(document: Document, disciplines: list[str], max_paper_chars: 
 
 
 def question_files(names: Iterable[str]) -> list[Path]:
-    """The files of `names`, each a file of questions or `bundled:questions`.
-
-    Raises:
-        UserError: one does not exist.
-    """
+    """The files of `names`, each a file of questions or `bundled:questions`. Raises UserError where one is absent."""
     files: list[Path] = []
     for name in names:
         if name == BUNDLED_QUESTIONS:
-            folder = Path(str(resources.files("nsllm_lite") / "sample" / "questions"))
-            files += sorted(folder.glob("*.jsonl"))
+            files += sorted(Path(str(resources.files("nsllm_lite") / "sample" / "questions")).glob("*.jsonl"))
         elif Path(name).is_file():
             files.append(Path(name))
         else:
@@ -40,10 +35,7 @@ def question_files(names: Iterable[str]) -> list[Path]:
 
 def read_questions(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """(task, record) of each line {id, paper, kind, question, choices, answer}; choices are lettered A, B, C, ...
-
-    Raises:
-        UserError: a line is no such question, or no UTF-8.
-    """
+    Raises UserError where a line is no such question, or no UTF-8."""
     try:
         for line, record in read_records(path):
             try:

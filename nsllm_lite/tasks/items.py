@@ -31,11 +31,8 @@ class Item:
 
 
 def read_items(path: Path) -> list[Item]:
-    """The records of a JSON list or of JSON lines; `input` and `output` must be there, `instruction` may.
-
-    Raises:
-        UserError: the file cannot be read, is empty, or a record lacks one of the two.
-    """
+    """The records of a JSON list or of JSON lines; `instruction` may be absent. Raises UserError where the file cannot
+    be read, is empty, or a record lacks `input` or `output`."""
     try:
         values = [value for _, value in read_records(path)]
     except (OSError, RecordError) as error:
@@ -76,6 +73,17 @@ def without_thinking(text: str) -> str:
     """The text after a model's reasoning; empty where the reasoning has no end."""
     text = text.rpartition("</think>")[2] if "</think>" in text else text
     return text.partition("<think>")[0].strip()
+
+
+def plain_prompt(instruction: str, text: str) -> str:
+    """The prompt of base models, which have no chat template, in tuning and in evaluation: instruction, text and
+    "Answer:" with a line end, blank lines between them; what is empty is left out.
+
+    The line end at its end keeps the prompt's tokens the same with and without an answer after it: no byte-level
+    tokenizer merges a line end with the first word of the answer.
+    """
+    parts = [part.strip() for part in (instruction, text) if part.strip()]
+    return "\n\n".join([*parts, "Answer:\n"])
 
 
 def prompt_key(item: Item) -> tuple[str, str]:

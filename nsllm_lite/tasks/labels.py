@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.evals import TASKS
-from nsllm_lite.tasks import floors, scores
+from nsllm_lite.tasks import floors
 from nsllm_lite.tasks.answers import parse_label
 from nsllm_lite.tasks.items import Item
-from nsllm_lite.tasks.scores import Metric, Results
+from nsllm_lite.tasks.scores import Metric, Results, macro_f1, mean, numbered
 from nsllm_lite.tasks.task import Task, TaskSet
 
 MAX_LABELS = 20
@@ -26,18 +26,11 @@ class LabelTask(Task):
         return parse_label(text, options)
 
     def results(self, answers: Sequence[str | None], asked: TaskSet) -> dict[str, tuple[Results, Metric]]:
-        rows = scores.numbered([item.answer for item in asked.items], answers, asked.labels)
-        return {
-            "macro_f1": (rows, partial(scores.macro_f1, num_labels=len(asked.labels))),
-            "accuracy": (rows, scores.mean),
-        }
+        rows = numbered([item.answer for item in asked.items], answers, asked.labels)
+        return {"macro_f1": (rows, partial(macro_f1, num_labels=len(asked.labels))), "accuracy": (rows, mean)}
 
     def labels_of(self, items: Sequence[Item]) -> tuple[str, ...]:
-        """Every output that the items have, in order of the alphabet.
-
-        Raises:
-            UserError: there is but one, or more than MAX_LABELS.
-        """
+        """Every output that the items have, in order. Raises UserError if there is but one, or over MAX_LABELS."""
         labels = tuple(sorted({item.answer for item in items}))
         if not 1 < len(labels) <= MAX_LABELS:
             found = f"{len(labels)} different outputs for the task {self.name!r}, as in {labels[0]!r}."

@@ -11,10 +11,8 @@ class PaperTitle(TitleTask):
 
 
 def paper_text(paper: Document, max_chars: int) -> str:
-    """Abstract and sections under their headings, cut at the last paragraph's (or word's) end before `max_chars`.
-
-    Empty where the paper has no sections.
-    """
+    """Abstract and sections under their headings, cut at the last paragraph's (or word's) end before `max_chars`; empty
+    where the paper has no sections."""
     if not any(section.text for section in paper.sections):
         return ""
     parts = [paper.abstract, *(part for s in paper.sections for part in (s.heading, s.text))]

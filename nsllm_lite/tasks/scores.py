@@ -51,10 +51,8 @@ def mean(results: Results) -> float:
 
 
 def macro_f1(results: Results, num_labels: int) -> float:
-    """Mean F1 over the labels that occur as gold or given.
-
-    An item without an answer is a false negative of its own label and of no other.
-    """
+    """Mean F1 over the labels that occur as gold or given. An item without an answer is a false negative of its own
+    label and of no other."""
     gold = np.bincount(results.gold, minlength=num_labels)
     given = np.bincount(results.given[results.given >= 0], minlength=num_labels)
     right = np.bincount(results.gold[results.gold == results.given], minlength=num_labels)
@@ -65,8 +63,7 @@ def macro_f1(results: Results, num_labels: int) -> float:
 def numbered(gold: Sequence[str], given: Sequence[str | None], labels: Sequence[str]) -> Results:
     """Labels as numbers, in the order of `labels`."""
     place = {label: number for number, label in enumerate(labels)}
-    numbers = [np.array([place.get(label, -1) for label in row], dtype=np.int64) for row in (gold, given)]
-    return Results(*numbers)
+    return Results(*(np.array([place.get(label, -1) for label in row], dtype=np.int64) for row in (gold, given)))
 
 
 def estimate(results: Results, metric: Metric, seed: int) -> Estimate:
@@ -78,11 +75,7 @@ def estimate(results: Results, metric: Metric, seed: int) -> Estimate:
 
 
 def compare(one: Results, other: Results, metric: Metric, seed: int) -> Difference:
-    """By how much `other` scores above `one` on the same items.
-
-    Raises:
-        UserError: their items differ.
-    """
+    """By how much `other` scores above `one` on the same items. Raises UserError where their items differ."""
     if len(one.given) != len(other.given) or (one.gold is not None and not np.array_equal(one.gold, other.gold)):
         found = "The two models were scored on different items."
         needed = "Only scores on the same items can be compared."

@@ -1,50 +1,79 @@
-"""Loads task sets: the items that are scored, and the few-shot examples."""
+"""Loads task sets, the items that are scored and the few-shot examples: of files, of folders of `nsllm-lite tasks`, or
+bundled, made from the sample papers and the questions written about them."""
 
+import json
 from collections.abc import Sequence
+from functools import cache
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.documents import Document, Section
 from nsllm_lite.recipe.evals import Eval, TaskFile
-from nsllm_lite.tasks.bundled import bundled
-from nsllm_lite.tasks.items import Item, normal, prompt_key, read_items
-from nsllm_lite.tasks.task import Task, TaskSet, all_tasks
+from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, question_files, read_questions
+from nsllm_lite.tasks.items import Item, item_of, normal, prompt_key, read_items
+from nsllm_lite.tasks.task import Making, Task, TaskSet, all_tasks
 
 BUNDLED = "bundled"
+SHOT_PAPERS = ("01", "02")  # of each discipline: few-shot examples come from these papers, test items from the others
+MAX_PAPER_CHARS = 3_000  # of the bundled papers
 MAX_OWN_SHARE = 0.2  # of the records of a file without `shots`, used as examples
 
 
 def load_sets(recipe: Eval) -> list[TaskSet]:
-    """The sets of a recipe, in the order of the tasks and then of its files.
-
-    Raises:
-        UserError: a folder holds no tasks, or a file does not fit its task.
-    """
+    """The sets of a recipe, in the order of the tasks and then of its files. Raises UserError where a folder holds no
+    tasks, or a file does not fit its task."""
     sets = []
     for name, task in all_tasks().items() if recipe.tasks else ():
         if recipe.tasks == BUNDLED:
             found = bundled(name)
             test, pool = found["test"], found["train"]
         else:
-            test, pool = (_items_in(Path(recipe.tasks) / split / f"{name}.jsonl") for split in ("test", "train"))
+            files = (Path(recipe.tasks) / split / f"{name}.jsonl" for split in ("test", "train"))
+            test, pool = (tuple(read_items(file)) if file.is_file() else () for file in files)
         if test:
             sets.append(make_set(name, task, test, pool, recipe, f"{recipe.tasks}: {name}"))
         else:
             print(f"{task.title}: no items in {recipe.tasks}, left out")
     if recipe.tasks and not sets:
-        found = f"{recipe.tasks} holds no tasks."
         needed = "Needed is a folder with test/classification.jsonl and the like."
         todo = "Set `tasks` to `bundled`, or to the folder that `nsllm-lite tasks RECIPE` wrote."
-        raise UserError("tasks-folder-empty", found, needed, todo)
+        raise UserError("tasks-folder-empty", f"{recipe.tasks} holds no tasks.", needed, todo)
     if clash := {file.name for file in recipe.files} & {one.name for one in sets}:
         found = f"Own files have the names of tasks: {', '.join(sorted(clash))}."
         raise UserError("eval-file-name-taken", found, "Give them other names in the recipe.")
     return sets + [_own_set(file, recipe) for file in recipe.files]
 
 
-def _items_in(path: Path) -> tuple[Item, ...]:
-    return tuple(read_items(path)) if path.is_file() else ()
+@cache
+def bundled(task: str) -> dict[str, tuple[Item, ...]]:
+    """{"train": items that examples are taken from, "test": all others} of one task."""
+    making = Making(sorted({paper.discipline for paper in _papers()}), MAX_PAPER_CHARS)
+    records = [item for paper in _papers() for item, _ in all_tasks()[task].of_paper(paper, making) if item]
+    for path in question_files([BUNDLED_QUESTIONS]):
+        records += [item for name, item in read_questions(path) if name == task]
+    found: dict[str, list[Item]] = {"train": [], "test": []}
+    for record in records:
+        split = "train" if record["document"].endswith(SHOT_PAPERS) else "test"
+        found[split].append(item_of(record, len(found[split])))
+    return {split: tuple(items) for split, items in found.items()}
+
+
+@cache
+def _papers() -> list[Document]:
+    folder = Path(str(resources.files("nsllm_lite") / "sample/papers"))
+    return [_paper(json.loads(line)) for path in sorted(folder.glob("*.jsonl")) for line in path.open(encoding="utf-8")]
+
+
+def _paper(record: dict[str, Any]) -> Document:
+    moves = tuple((label, sentence) for label, sentence in record["abstract"])
+    abstract = " ".join(sentence for _, sentence in moves)
+    sections = tuple(Section(section["heading"], section["text"]) for section in record["sections"])
+    known = {name: record[name] for name in ("id", "title", "discipline")}
+    return Document(source="sample", origin=record["id"], abstract=abstract, sections=sections, moves=moves, **known)
 
 
 def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
@@ -91,6 +120,5 @@ def make_set(
     task.require_fit((*items, *pool), where)
     labels = task.labels_of((*items, *pool))
     if recipe.max_items and len(items) > recipe.max_items:
-        places = np.linspace(0, len(items) - 1, recipe.max_items).astype(int)
-        items = tuple(items[place] for place in places)
+        items = tuple(items[place] for place in np.linspace(0, len(items) - 1, recipe.max_items).astype(int))
     return TaskSet(name, task, items, pool, tuple(task.choose_shots(pool, recipe.seed)), labels)

@@ -79,16 +79,11 @@ class Task(ABC):
     new_tokens: int  # of a generated answer: in a few-shot prompt,
     chat_tokens: int  # and of a chat model, which may reason before it
 
-    metrics: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy"}
-    """{name in results: name in charts}; the first is drawn."""
-    value_is: ClassVar[str] = "accuracy"
-    """The metric that is the mean of the items' values."""
-    is_ranked: ClassVar[bool] = False
-    """Whether a few-shot answer is the likeliest of the item's options, and not generated."""
-    is_prose: ClassVar[bool] = False
-    """Whether BERTScore, where an encoder is given, is a metric too."""
-    question_kind: ClassVar[str] = ""
-    """`kind` of the lines of question files that are items of this task."""
+    metrics: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy"}  # name in results -> in charts; the first is drawn
+    value_is: ClassVar[str] = "accuracy"  # the metric that is the mean of the items' values
+    is_ranked: ClassVar[bool] = False  # whether a few-shot answer is the likeliest of the options, and not generated
+    is_prose: ClassVar[bool] = False  # whether BERTScore, where an encoder is given, is a metric too
+    question_kind: ClassVar[str] = ""  # `kind` of the lines of question files that are items of this task
 
     @abstractmethod
     def parse(self, text: str, options: Sequence[str]) -> str | None:
@@ -149,10 +144,8 @@ class Task(ABC):
         return prompt if item.instruction or not labels else f"{prompt}\n\n{one_of(labels)}"
 
     def choose_shots(self, pool: Sequence[Item], seed: int) -> list[Item]:
-        """Examples for the prompt: each label in turn, where the task has labels; drawn and ordered by a hash.
-
-        The same examples stand before every item, so that their tokens are computed once.
-        """
+        """Examples for the prompt: each label in turn, where the task has labels; drawn and ordered by a hash. They are
+        the same before every item, so that their tokens are computed once."""
 
         def drawn(item: Item) -> bytes:
             return hashlib.sha256(f"{seed} {item.input}".encode()).digest()

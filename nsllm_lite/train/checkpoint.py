@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -29,24 +30,23 @@ def step_of(path: Path) -> int:
 
 
 def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progress: dict) -> Path:
-    """Writes `folder/step-NNNNNN`, whole or not at all; `progress` is JSON carried along.
-
-    Raises:
-        RunError: the optimizer's last steps have made NaN or infinity; nothing is written.
-    """
+    """Writes `folder/step-NNNNNN`, whole or not at all; `progress` is JSON carried along. Raises RunError where the
+    optimizer's last steps have made NaN or infinity; nothing is written then."""
     trained = _trained(model)
     if broken := _not_finite(trained):
         latest = newest(folder) or "none yet"
         found = f"Step {step} has made {broken} NaN or infinite: it is not kept; the last good checkpoint is {latest}."
         raise RunError("checkpoint-not-finite", found, "Lower optimizer.learning_rate and start into another folder.")
-    final = folder / name(step)
-    part = folder / f"{name(step)}.part"
+    final, part = folder / name(step), folder / f"{name(step)}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     save_file(trained, part / "trained.safetensors")
-    tensors, scalars = _split(optimizer.state_dict()["state"])
+    state = dict(_flat(optimizer.state_dict()["state"]))
+    tensors = {name: value.detach().clone().contiguous() for name, value in state.items() if isinstance(value, Tensor)}
+    scalars = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
     save_file(tensors, part / "optimizer.safetensors")
-    save_file(_rng_state(), part / "rng.safetensors")
+    on_card = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    save_file({"cpu": torch.get_rng_state(), **on_card}, part / "rng.safetensors")
     for path in part.iterdir():  # older ones are deleted after this
         with open(path, "rb") as file:
             os.fsync(file.fileno())
@@ -60,9 +60,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, progre
 
 def rotate(folder: Path, step: int, keep: int) -> None:
     """Deletes what is older than the newest `keep` good checkpoints up to `step`, and what a kill left half made.
-
-    Damaged ones do not count. Later ones are damaged: they are made again when the run comes to them.
-    """
+    Damaged ones do not count. Later ones are damaged: they are made again when the run comes to them."""
     own = [path for path in _newest_first(folder) if step_of(path) <= step]
     num_good = 0
     for path in own if len(own) > keep else ():
@@ -95,13 +93,11 @@ def faults(path: Path) -> list[str]:
     """The files of a checkpoint that are not what was written, or what of them is not finite."""
     try:
         hashes = read_json(path / "state.json", sealed=True)["sha256"]
-        damaged = [
-            name for name, sha in hashes.items() if not (path / name).is_file() or sha256_file(path / name) != sha
-        ]
+        wrong = [name for name, sha in hashes.items() if not (path / name).is_file() or sha256_file(path / name) != sha]
     except (ValueError, KeyError, TypeError, AttributeError):
         return ["state.json"]
-    if damaged:
-        return damaged
+    if wrong:
+        return wrong
     broken = _not_finite(load_file(path / "trained.safetensors"))
     return [f"trained.safetensors: {broken} is not finite"] if broken else []
 
@@ -139,26 +135,18 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted((path for path in there if (path / "state.json").is_file()), key=step_of, reverse=True)
 
 
-def _split(state: dict, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, float | int]]:
+def _flat(state: dict, above: str = "") -> Iterator[tuple[str, Tensor | float]]:
     """Optimizer state as named tensors ("3/exp_avg") and named numbers ("3/step"); bitsandbytes nests one deeper."""
-    tensors, scalars = {}, {}
     for key, value in state.items():
-        name = f"{prefix}{key}"
         if isinstance(value, dict):
-            inner_tensors, inner_scalars = _split(value, f"{name}/")
-            tensors |= inner_tensors
-            scalars |= inner_scalars
-        elif isinstance(value, Tensor):
-            tensors[name] = value.detach().clone().contiguous()
-        elif isinstance(value, int | float):
-            scalars[name] = value
+            yield from _flat(value, f"{above}{key}/")
         else:
-            raise AssertionError(f"optimizer state {name} of type {type(value).__name__} is neither tensor nor number")
-    return tensors, scalars
+            assert isinstance(value, Tensor | int | float), f"optimizer state {above}{key}: a {type(value).__name__}"
+            yield f"{above}{key}", value
 
 
 def _join(tensors: dict[str, Tensor], scalars: dict[str, float | int]) -> dict[int, dict]:
-    """What `_split` took apart; the outermost keys are parameter numbers."""
+    """What `_flat` took apart; the outermost keys are parameter numbers."""
     state: dict[int, dict] = {}
     for name, value in (*tensors.items(), *scalars.items()):
         index, *inner, key = name.split("/")
@@ -166,13 +154,6 @@ def _join(tensors: dict[str, Tensor], scalars: dict[str, float | int]) -> dict[i
         for step in inner:
             place = place.setdefault(step, {})
         place[key] = value
-    return state
-
-
-def _rng_state() -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 

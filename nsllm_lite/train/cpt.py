@@ -23,7 +23,7 @@ from nsllm_lite.models.device import Card
 from nsllm_lite.models.execution import choose, memory, require_card
 from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.train import guards, outputs, setup
-from nsllm_lite.train.fallback import Attempt, until_it_fits
+from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.inputs import Inputs, read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay
 from nsllm_lite.train.plot import plot_losses
@@ -33,18 +33,18 @@ from nsllm_lite.train.tracking import Trackers, TrainerLog, make_accelerator
 from nsllm_lite.train.training_run import TrainingRun
 
 
-@until_it_fits
-def train(recipe: Train, attempt: Attempt) -> dict[str, Any]:
+def train(recipe: Train) -> dict[str, Any]:
     """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results.
 
     Raises:
         UserError: an input is missing or does not fit the others.
         RunError: the loss or the gradient is not finite; the last good checkpoint stays.
+        StepTooLargeError: the first step does not fit the card, with the recipe for one that may.
         interrupts.Stop: a signal, or time that is up; a checkpoint holds the last whole step.
     """
     started, budget = time.time(), recipe.budget
     inputs = read_inputs(recipe)
-    card = setup.choose_card(recipe, attempt.card_bytes)
+    card = setup.choose_card(recipe)
     team = Processes(make_accelerator(recipe, card.device))
     run = TrainingRun(recipe, inputs.hashes, recipe.evaluation.every_steps, started, team)
     if (results := run.finished()) is not None:
@@ -54,8 +54,9 @@ def train(recipe: Train, attempt: Attempt) -> dict[str, Any]:
         return results
     inputs.require_sound()
     how = choose_execution(recipe, inputs, card, team.size)
-    attempt.begin(run, memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how, card))
-    run.begin(budget.steps, inputs.base_dir, inputs.size, card.name, how)
+    need = memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how, card)
+    choose_again = partial(choose_execution, recipe, inputs, num_processes=team.size)
+    run.begin(budget.steps, inputs, Fallback(recipe, how, sum(need.values()), card, choose_again))
     trackers = Trackers(team.accelerator, recipe)
 
     # The model and what is trained in it

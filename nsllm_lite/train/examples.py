@@ -22,7 +22,7 @@ from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import causal
 from nsllm_lite.models.causal import Batch
 from nsllm_lite.safety import render_chat
-from nsllm_lite.tasks.prompt import plain_prompt
+from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.terminal import as_text
 
 if TYPE_CHECKING:
@@ -68,10 +68,6 @@ class Ledger:
     left_out: defaultdict[str, Counter[str]] = field(default_factory=partial(defaultdict, Counter))
     names: list[dict[str, str]] = field(default_factory=list)  # {"name", "reason"} of each that was left out
 
-    def leave_out(self, source: str, name: str, reason: str) -> None:
-        self.left_out[source][reason] += 1
-        self.names.append({"name": name, "reason": reason})
-
     def counts(self) -> dict[str, dict]:
         """{source: {"in", "used", "left_out": {reason: count}}}"""
         counts = {}
@@ -97,11 +93,8 @@ class LeftOutError(Exception):
 
 
 def files_of(names: Iterable[str], key: str) -> list[Path]:
-    """The data files of `names`, each a file or a folder of *.json and *.jsonl; an existing folder may be empty.
-
-    Raises:
-        UserError: one does not exist.
-    """
+    """The data files of `names`, each a file or a folder of *.json and *.jsonl; an existing folder may be empty. Raises
+    UserError where one is absent."""
     files: list[Path] = []
     for name in names:
         path = Path(name)
@@ -117,11 +110,7 @@ def files_of(names: Iterable[str], key: str) -> list[Path]:
 
 
 def records_of(path: Path) -> list[object]:
-    """The values of a JSON list, or of JSON lines.
-
-    Raises:
-        UserError: the file is empty, or is neither.
-    """
+    """The values of a JSON list, or of JSON lines. Raises UserError where the file is empty, or is neither."""
     try:
         records = [value for _, value in read_records(path)]
     except RecordError as error:
@@ -138,11 +127,8 @@ def records_of(path: Path) -> list[object]:
 
 
 class Template:
-    """Turns a record into pieces of text, each a prompt or an answer, and these into tokens.
-
-    Raises:
-        UserError: the tokenizer has no token `end_of_text`, or no chat template where `kind` is chat.
-    """
+    """Turns a record into pieces of text, each a prompt or an answer, and these into tokens. Raises UserError where the
+    tokenizer has no token `end_of_text`, or no chat template where `kind` is chat."""
 
     def __init__(self, kind: str, end_of_text: str, tokenizer: "Tokenizer", chat: "PreTrainedTokenizerBase"):
         self.kind, self.end_of_text, self._chat = kind, end_of_text, chat
@@ -161,12 +147,8 @@ class Template:
         self._tokenizer = tokenizer
 
     def pieces(self, record: object, where: str) -> list[tuple[str, bool]]:
-        """(text, whether it is an answer) in order.
-
-        Raises:
-            LeftOutError: the record is no example.
-            UserError: it has a role that no template knows, or the chat template cannot be cut into answers.
-        """
+        """(text, whether it is an answer) in order. Raises LeftOutError where the record is no example, UserError where
+        it has a role that no template knows, or the chat template cannot be cut into answers."""
         if not isinstance(record, dict):
             raise LeftOutError(NOT_THIS_FORMAT)
         is_chat = "messages" in record
@@ -268,11 +250,8 @@ def _messages_of_alpaca(record: dict) -> list[dict[str, str]]:
 
 
 def read_examples(files: list[Path], template: Template, max_tokens: int) -> tuple[list[Example], Ledger]:
-    """The examples of all files in order, and the ledger of their records. Nothing is cut short.
-
-    Raises:
-        UserError: a file is empty or no JSON, or a record has an unknown role.
-    """
+    """The examples of all files in order, and the ledger of their records. Nothing is cut short. Raises UserError where
+    a file is empty or no JSON, or a record has an unknown role."""
     examples, ledger = [], Ledger()
     for path in files:
         for number, record in enumerate(records_of(path), start=1):
@@ -284,7 +263,8 @@ def read_examples(files: list[Path], template: Template, max_tokens: int) -> tup
                 if len(input_ids) > max_tokens:
                     raise LeftOutError("more than max_tokens")
             except LeftOutError as reason:
-                ledger.leave_out(path.stem, name, str(reason))
+                ledger.left_out[path.stem][str(reason)] += 1
+                ledger.names.append({"name": name, "reason": str(reason)})
                 continue
             ledger.used[path.stem] += 1
             examples.append(Example(name, path.stem, str(values.get("document") or ""), input_ids, is_answer))

@@ -1,69 +1,57 @@
-"""A training whose first step does not fit the card starts again with the next leaner execution.
+"""What happens where the first step of a training does not fit the card: the next leaner execution."""
 
-An execution is chosen by predicted memory; where the card ran out all the same, nothing has been trained yet by this
-process, and the choice changes the numbers by rounding only. A later step that does not fit ends the run as before.
-"""
-
-import functools
-import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from nsllm_lite.artifact.disk import GIB
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.models.device import Card
 from nsllm_lite.models.execution import USABLE_SHARE
-from nsllm_lite.train.training_run import TrainingRun
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.train import Execution, Training
 
 LEANER = 0.95  # of the memory that was predicted for the execution before
 
 
-@dataclass
-class Attempt:
-    """One start of a training: the memory it may plan with (None: what is free), what it planned, and its run."""
+class StepTooLargeError(RunError):
+    """The card ran out of memory before this process made a step. `leaner` is the recipe to start again with."""
 
-    card_bytes: int | None = None
-    need_bytes: int = 0
-    run: TrainingRun | None = None
-
-    def begin(self, run: TrainingRun, need: dict[str, int]) -> None:
-        self.run, self.need_bytes = run, sum(need.values())
-
-    @property
-    def may_fall_back(self) -> bool:
-        return self.run is not None and self.run.own_tokens == 0 and self.run.team.size == 1
+    def __init__(self, found: str, leaner: Training):
+        super().__init__("card-first-step-too-large", found, "Start again with a leaner execution.")
+        self.leaner = leaner
 
 
-def until_it_fits(train: Callable[[Any, Attempt], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-    """Decorates `train(recipe, attempt)`: a function of the recipe alone.
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """How a training runs, in `need_bytes` as predicted; `choose` gives the execution for another card."""
 
-    Raises:
-        torch.OutOfMemoryError: there is no leaner execution, it came after a step, or there are several processes.
-    """
+    recipe: Training
+    how: Execution
+    need_bytes: int
+    card: Card
+    choose: Callable[[Card], Execution]
 
-    @functools.wraps(train)
-    def trying(recipe: Any) -> dict[str, Any]:
-        attempt, ran_out = Attempt(), ""
-        while True:
+    @contextmanager
+    def on_first_step(self, has_trained: Callable[[], bool]) -> Iterator[None]:
+        """An execution changes the numbers by rounding only, so before a step was made another may take its place.
+
+        Raises:
+            StepTooLargeError: memory ran out before a step was made, and a leaner execution is predicted to need less.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            if has_trained():
+                raise
             try:
-                return train(recipe, attempt)
-            except torch.OutOfMemoryError as error:
-                if not attempt.may_fall_back:
-                    raise
-                ran_out = str(error)
-            except UserError as error:
-                if not ran_out or error.code != "execution-memory-too-small":
-                    raise
-                break
-            print(
-                f"The first step ran out of memory with {attempt.need_bytes / GIB:.1f} GiB predicted: starting again "
-                "with a leaner execution"
-            )
-            attempt = Attempt(int(LEANER * attempt.need_bytes / USABLE_SHARE))
-            gc.collect()
-            torch.cuda.empty_cache()
-        raise torch.OutOfMemoryError(ran_out)
-
-    return trying
+                leaner = self.choose(self.card._replace(memory_bytes=int(LEANER * self.need_bytes / USABLE_SHARE)))
+            except UserError:
+                leaner = self.how
+            if leaner == self.how:
+                raise
+            found = f"The first step ran out of memory with {self.need_bytes / GIB:.1f} GiB predicted."
+            recipe = recipes.update(self.recipe, execution=leaner.model_dump())
+            raise StepTooLargeError(found, recipe) from None

@@ -72,11 +72,8 @@ class Log:
 
 
 def keep_base(out: Path, base_dir: Path | None) -> None:
-    """Records the hashes of the base's files; a continued run needs the same files.
-
-    Raises:
-        UserError: they are damaged, or not those that this run began with.
-    """
+    """Records the hashes of the base's files. Raises UserError where they are damaged, or not those that a continued
+    run began with."""
     if base_dir is None:
         return
     found = require_sound(base_dir)
@@ -99,24 +96,15 @@ def save_result(recipe: Training, inputs: Inputs, lm: PackedLM, out: Path) -> No
     lm.model.save_pretrained(part)
     if recipe.adapter:
         (part / "README.md").unlink(missing_ok=True)
-        write_json(
-            part / "training.json",
-            {
-                "base": recipe.model,
-                "base_fingerprint": inputs.hashes["base"],
-                "quantisation": recipe.quantisation,
-                "double_quantisation": recipe.double_quantisation,
-                "compute_dtype": recipe.compute_dtype,
-                "device": next(lm.parameters()).device.type,
-                "base_files": read_json(out / BASE_FILES),
-            },
-        )
+        about = recipe.model_dump(include={"quantisation", "double_quantisation", "compute_dtype"})
+        about |= {"base": recipe.model, "base_fingerprint": inputs.hashes["base"]}
+        about |= {"device": next(lm.parameters()).device.type, "base_files": read_json(out / BASE_FILES)}
+        write_json(part / "training.json", about)
         if recipe.quantisation == "nf4":
             save_nf4(lm.model, part)
     else:
-        for path in inputs.tokenizer_dir.glob("*.json"):
-            if "tokenizer" in path.name:
-                shutil.copy(path, part / path.name)
+        for path in inputs.tokenizer_dir.glob("*tokenizer*.json"):
+            shutil.copy(path, part / path.name)
     files = {path.name for path in part.iterdir()}
     weights = {name for name in files if name.endswith(".safetensors")}
     integrity.record(part, files if recipe.adapter else weights.union(integrity.BESIDE_WEIGHTS))
@@ -139,9 +127,8 @@ def write_after(recipe: Train, inputs: Inputs, lm: PackedLM, out: Path) -> None:
 
 def output_bytes(recipe: Training, size: ModelSize) -> int:
     """Disk a run needs: its checkpoints and the result."""
-    trained = trained_params(recipe, size)
     state_bytes = 4 + OPTIMIZER_BYTES[recipe.optimizer.name]
-    return trained * (state_bytes * (recipe.keep_checkpoints + 1) + 4)
+    return trained_params(recipe, size) * (state_bytes * (recipe.keep_checkpoints + 1) + 4)
 
 
 def summarise(recipe: Train, inputs: Inputs, lines: list[dict], domain_tokens: int, order: StepOrder) -> dict[str, Any]:
@@ -218,11 +205,10 @@ def measure(
     """Speed and memory of the run; on a GPU also the predicted memory. The speed of one card is stored for plans."""
     measured = speed_and_memory(how, tokens, seconds)
     if how.device == "cuda":
-        peak = peak_memory_bytes(how.device)
         predicted = memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how, card)
         in_torch = sum(predicted.values()) - predicted["CUDA context"]  # which torch does not count
         measured["predicted_memory_gib"] = round(in_torch / GIB, 2)
-        measured["memory_error"] = round(in_torch / peak - 1, 3)
+        measured["memory_error"] = round(in_torch / peak_memory_bytes(how.device) - 1, 3)
         if tokens:
             remember_speed(card.name, inputs.size, tokens / seconds / num_processes)
     return measured

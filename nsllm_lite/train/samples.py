@@ -19,8 +19,7 @@ def prompts(rows: Rows, count: int, prompt_tokens: int) -> list[list[int]]:
         for number, length in enumerate(row.doc_lengths):
             if len(openings) == count:
                 return openings
-            begins_here = number > 0 or not row.continued
-            if begins_here and length > prompt_tokens:
+            if (number > 0 or not row.continued) and length > prompt_tokens:
                 openings.append(row.input_ids[start : start + prompt_tokens].tolist())
             start += length
     return openings
@@ -28,19 +27,13 @@ def prompts(rows: Rows, count: int, prompt_tokens: int) -> list[list[int]]:
 
 def continuations(lm: PackedLM, openings: list[list[int]], new_tokens: int, end_of_text_id: int) -> list[list[int]]:
     """The most likely continuation of each opening, up to `new_tokens` tokens, token by token."""
-    device = lm.head_VH.device
+    options = {"max_new_tokens": new_tokens, "do_sample": False}
+    options |= {"eos_token_id": end_of_text_id, "pad_token_id": end_of_text_id}
     written = []
     with evaluating(lm), torch.no_grad():
         for opening in openings:
-            ids = torch.tensor([opening], device=device)
-            out = lm.model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=new_tokens,
-                do_sample=False,
-                eos_token_id=end_of_text_id,
-                pad_token_id=end_of_text_id,
-            )
+            ids = torch.tensor([opening], device=lm.head_VH.device)
+            out = lm.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
             written.append(out[0, len(opening) :].tolist())
     return written
 

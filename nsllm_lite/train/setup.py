@@ -1,8 +1,9 @@
 """Setup shared by all trainings: card, model and adapter, optimizer, learning rate of a step."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,16 +18,14 @@ from nsllm_lite.recipe.train import Execution, Optimizer, Schedule, Training
 from nsllm_lite.train.inputs import Inputs
 from nsllm_lite.train.sft_inputs import SftInputs
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def choose_card(recipe: Training, card_bytes: int | None = None) -> Card:
-    """`find_device` for the recipe, planned with `card_bytes` where that is stated.
 
-    Raises:
-        UserError: it cannot compute as the recipe says, or not at all.
-    """
+def choose_card(recipe: Training) -> Card:
+    """`find_device` for the recipe. Raises UserError where that cannot compute as the recipe says, or not at all."""
     card = find_device(recipe.execution.device)
-    card = card._replace(memory_bytes=card_bytes) if card_bytes else card
-    require_dtype(recipe.compute_dtype, card.device)
+    require_dtype(recipe.compute_dtype, card)
     require_kernels(card.device)
     return card
 
@@ -58,11 +57,16 @@ def make_model(recipe: Training, inputs: Inputs | SftInputs, how: Execution) -> 
         )
         if recipe.adapter is None:
             model.requires_grad_(True)
+    return equip(model, recipe, how)
+
+
+def equip(model: "PreTrainedModel", recipe: Training, how: Execution, say: Callable[[str], Any] = print) -> nn.Module:
+    """A base with what is trained in it, its kernels and its recomputation."""
     if how.device == "cuda" and not how.compile:
         from nsllm_lite.kernels.liger import use_liger_kernels
 
         swapped = use_liger_kernels(model)
-        print(f"Liger kernels in {', '.join(f'{count} {name}' for name, count in sorted(swapped.items()))} modules")
+        say(f"Liger kernels in {', '.join(f'{count} {name}' for name, count in sorted(swapped.items()))} modules")
     if how.recompute_layers:
         recompute_layers(model, how.recompute_layers)
     if recipe.adapter:

@@ -8,6 +8,7 @@ the learning rate and the checkpoints, which are safetensors: the Trainer's own 
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from nsllm_lite.models.execution import choose, memory, require_card
 from nsllm_lite.recipe.train import Execution, Sft
 from nsllm_lite.train import guards, outputs, samples, setup
 from nsllm_lite.train.examples import Example, collate
-from nsllm_lite.train.fallback import Attempt, until_it_fits
+from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.order import shuffled
 from nsllm_lite.train.plot import plot_losses
 from nsllm_lite.train.processes import Processes
@@ -39,17 +40,17 @@ if TYPE_CHECKING:
     from trl import SFTConfig, SFTTrainer
 
 
-@until_it_fits
-def sft(recipe: Sft, attempt: Attempt) -> dict[str, Any]:
+def sft(recipe: Sft) -> dict[str, Any]:
     """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results.
 
     Raises:
         UserError: an input is missing or does not fit the others, or too much of the data had to be left out.
         RunError: the loss or the gradient is not finite; the last good checkpoint stays.
+        StepTooLargeError: the first step does not fit the card, with the recipe for one that may.
     """
     started = time.time()
     inputs = read_inputs(recipe)
-    card = setup.choose_card(recipe, attempt.card_bytes)
+    card = setup.choose_card(recipe)
     run = TrainingRun(recipe, inputs.hashes, recipe.evaluate_steps, started, Processes())
     if (results := run.finished()) is not None:
         return results
@@ -60,8 +61,10 @@ def sft(recipe: Sft, attempt: Attempt) -> dict[str, Any]:
     num_steps = count_steps(recipe, len(inputs.examples))
     how = choose_execution(recipe, inputs, card)
     weights.require_sound(inputs.base_dir)
-    attempt.begin(run, memory(recipe, inputs.size, longest(inputs), how, card))
-    run.begin(num_steps, inputs.base_dir, inputs.size, card.name, how)
+    need = memory(recipe, inputs.size, longest(inputs), how, card)
+    run.begin(
+        num_steps, inputs, Fallback(recipe, how, sum(need.values()), card, partial(choose_execution, recipe, inputs))
+    )
     left_out = [{"data": name, **line} for name, ledger in inputs.ledgers.items() for line in ledger.names]
     write_json(run.out / "left_out.json", left_out)
 

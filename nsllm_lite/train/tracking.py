@@ -31,11 +31,8 @@ PACKAGES = {"tensorboard": ("tensorboard", "tracking"), "wandb": ("wandb", "wand
 
 
 def make_accelerator(recipe: Train, device: str) -> Accelerator:
-    """accelerate with the trackers of `report_to`, none of them started.
-
-    Raises:
-        UserError: the package of one is not installed; accelerate itself would leave it out in silence.
-    """
+    """accelerate with the trackers of `report_to`, none of them started. Raises UserError where the package of one is
+    not installed; accelerate itself would leave it out in silence."""
     for name in recipe.report_to:
         module, extra = PACKAGES[name]
         if importlib.util.find_spec(module) is None:
@@ -63,11 +60,8 @@ class Trackers:
         wandb_id = hashlib.sha256(f"{folder.resolve()} {json.dumps(identity)}".encode()).hexdigest()[:16]
         options = {
             "tensorboard": {"purge_step": 0},  # a TensorBoard that is open forgets what it has read of this run
-            "wandb": {
-                "id": wandb_id, "resume": "allow", "name": recipe.out, "dir": recipe.out,
-                "config": identity,
-            },
-        }  # fmt: skip
+            "wandb": {"id": wandb_id, "resume": "allow", "name": recipe.out, "dir": recipe.out, "config": identity},
+        }
         try:
             accelerator.init_trackers(os.environ.get("WANDB_PROJECT", PROJECT), init_kwargs=options)
         except Exception as error:
@@ -118,8 +112,7 @@ class TrainerLog:
 
     def restart(self, lines: list[dict[str, Any]]) -> None:
         """Cut back to the last of `lines`; the time of a killed run counts up to there."""
-        last = lines[-1]["step"] if lines else -1
-        kept = cut_lines(self.path, last, "current_steps")
+        kept = cut_lines(self.path, lines[-1]["step"] if lines else -1, "current_steps")
         elapsed = DURATION.validate_python(kept[-1]["elapsed_time"] if kept else 0)
         self._started = time.monotonic() - elapsed.total_seconds()
 

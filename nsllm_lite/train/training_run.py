@@ -7,7 +7,7 @@ process calls all of it; process 0 alone evaluates, prints and writes.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from torch.optim import Optimizer
 from nsllm_lite import terminal
 from nsllm_lite.artifact import interrupts, step
 from nsllm_lite.artifact.disk import require_disk
-from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.train import Execution, Training
+from nsllm_lite.recipe.train import Training
 from nsllm_lite.train import checkpoint, guards, outputs
+from nsllm_lite.train.fallback import Fallback
+from nsllm_lite.train.inputs import Inputs
 from nsllm_lite.train.processes import Processes
 from nsllm_lite.train.setup import freeze_execution
+from nsllm_lite.train.sft_inputs import SftInputs
 from nsllm_lite.train.spikes import SpikeLog
 from nsllm_lite.train.tracking import Trackers, TrainerLog
 
@@ -51,14 +53,14 @@ class TrainingRun:
             self.team.wait()
         return results
 
-    def begin(self, num_steps: int, base_dir: Path | None, size: ModelSize, card: str, how: Execution) -> None:
+    def begin(self, num_steps: int, inputs: Inputs | SftInputs, fallback: Fallback) -> None:
         """Marks the folder as this run's. Raises UserError where another run owns it, or the disk is too small."""
-        self.num_steps = num_steps
+        self.num_steps, self._fallback = num_steps, fallback
         if self.team.is_first:
             step.begin(self.out, *self._what)
-            freeze_execution(self.out, card, how)
-            outputs.keep_base(self.out, base_dir)
-            require_disk(self.out, outputs.output_bytes(self.recipe, size), "checkpoints and the result")
+            freeze_execution(self.out, fallback.card.name, fallback.how)
+            outputs.keep_base(self.out, inputs.base_dir)
+            require_disk(self.out, outputs.output_bytes(self.recipe, inputs.size), "checkpoints and the result")
         self.team.wait()
 
     def resume(
@@ -84,7 +86,8 @@ class TrainingRun:
                 print(f"{self.out}: continuing after step {self.done} of {self.num_steps}")
                 self.tokens = self.metrics.lines()[-1]["tokens"]
             if self._is_due(self._evaluate_steps) and not self.metrics.has_heldout(self.done):
-                evaluate()
+                with self._first_step():
+                    evaluate()
             self._spikes = SpikeLog(self.out, self.recipe, self.metrics.lines())
         self._bar = terminal.progress(self.num_steps, self.done, str(self.out), "step", disable=not self.team.is_first)
         return progress
@@ -92,9 +95,12 @@ class TrainingRun:
     @contextmanager
     def steps(self) -> Iterator[range]:
         """The remaining steps. A signal takes effect between steps, after the last whole step is saved."""
-        with interrupts.deferred(self.save, alone=self.team.size == 1):
+        with interrupts.deferred(self.save, alone=self.team.size == 1), self._first_step():
             yield range(self.first_step, self.num_steps)
         self._bar.close()
+
+    def _first_step(self) -> AbstractContextManager:
+        return self._fallback.on_first_step(lambda: self.own_tokens > 0 or self.team.size > 1)
 
     def begin_step(self) -> None:
         self._step_started = time.perf_counter()

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from nsllm_lite.corpus import dedup, split
+from nsllm_lite.corpus import assign, dedup
 from nsllm_lite.recipe.corpus import HeldOut
 
 WORDS = [f"w{i}" for i in range(3000)]
@@ -19,7 +19,7 @@ def find(texts, ids=None, dois=None, rank=None, threshold=0.8):
     named = {
         dedup.SAME_ID: ids or map(str, range(len(texts))),
         dedup.SAME_DOI: dois or [""] * len(texts),
-        dedup.SAME_TEXT: [dedup.normalise(" ".join(text)) for text in texts],
+        dedup.SAME_TEXT: [" ".join(dedup.words_of(" ".join(text))) for text in texts],
     }
     keys = {r: np.array([dedup.key64(v) if v else 0 for v in values], np.uint64) for r, values in named.items()}
     rank = np.arange(len(texts)) if rank is None else np.array(rank)
@@ -109,18 +109,18 @@ def test_held_out_papers_do_not_depend_on_order_and_come_from_both_groups():
     names = [*(f"full:{i}" for i in range(20)), *(f"abstract:{i}" for i in range(980))]
     heldout = HeldOut(share=0.05, general_share=0.05, max_papers=30, seed=1)
     first, second = np.arange(20), np.arange(20, 1000)
-    chosen = split.choose_heldout(first, second, keys_of(names), heldout)
+    chosen = assign.choose_heldout(first, second, keys_of(names), heldout)
     assert len(chosen) == 30
     assert (chosen < 20).sum() == 1
     turned = names[::-1]
-    other = split.choose_heldout(np.arange(980, 1000), np.arange(980), keys_of(turned), heldout)
+    other = assign.choose_heldout(np.arange(980, 1000), np.arange(980), keys_of(turned), heldout)
     assert {turned[i] for i in other} == {names[i] for i in chosen}
-    reseeded = split.choose_heldout(first, second, keys_of(names), heldout.model_copy(update={"seed": 2}))
+    reseeded = assign.choose_heldout(first, second, keys_of(names), heldout.model_copy(update={"seed": 2}))
     assert set(reseeded) != set(chosen)
 
 
 def test_five_papers_hold_out_one_and_four_none():
     heldout, none = HeldOut(share=0.01, general_share=0.01, max_papers=10, seed=1), np.arange(0)
     ids = keys_of("abcde")
-    assert len(split.choose_heldout(np.arange(5), none, ids, heldout)) == 1
-    assert len(split.choose_heldout(np.arange(4), none, ids, heldout)) == 0
+    assert len(assign.choose_heldout(np.arange(5), none, ids, heldout)) == 1
+    assert len(assign.choose_heldout(np.arange(4), none, ids, heldout)) == 0

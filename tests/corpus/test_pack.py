@@ -11,7 +11,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, normalizers
 
 from nsllm_lite.corpus import encoder, pack, tokenizer
-from nsllm_lite.formats.documents import Document, DocumentWriter
+from nsllm_lite.formats.documents import Document, parquet_writer, table_of
 from nsllm_lite.formats.rows import Rows, RowTotals, finish_rows
 from tests.corpus.small import DATA, END
 
@@ -32,10 +32,9 @@ def texts_of(seed, count, longest):
 
 def pack_texts(path, texts, tok, row_tokens, wanted=None):
     """(rows, tokens by document) of general texts named d0, d1, ..."""
-    writer = DocumentWriter(path / "documents.parquet")
-    for number, text in enumerate(texts):
-        writer.add(Document(f"d{number}", "s" if number % 2 else "t", f"f#{number}", text=text))
-    writer.close()
+    documents = [Document(f"d{n}", "s" if n % 2 else "t", f"f#{n}", text=text) for n, text in enumerate(texts)]
+    with parquet_writer(path / "documents.parquet") as writer:
+        writer.write_table(table_of(documents))
     mask = np.ones(len(texts), bool) if wanted is None else wanted
     task = pack.PackTask("general", "train", 0, (path / "documents.parquet",), (mask,), 0)
     end = tok.token_to_id(END)
@@ -153,11 +152,10 @@ def test_the_fast_encoder_gives_the_reference_s_ids(tok, normaliser):
 
 
 def test_ids_that_differ_fall_back_to_the_reference_and_say_so(tok, monkeypatch, caplog):
-    class Wrong:
-        def encode(self, texts):
-            return np.zeros(len(texts), np.int32), np.arange(len(texts) + 1)
+    def wrong(texts):
+        return np.zeros(len(texts), np.int32), np.arange(len(texts) + 1)
 
-    monkeypatch.setattr(encoder, "_gigatoken", lambda _: Wrong())
+    monkeypatch.setattr(encoder, "_gigatoken", lambda _: wrong)
     ours = encoder.Encoder(tok)
     ids, _ = ours.encode(pa.array(["tin", "whiskers"]), check=True)
     assert ours.name == "tokenizers"

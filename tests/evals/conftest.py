@@ -30,7 +30,7 @@ def make_talker(folder: Path, seed: int = 1, vocab_size: int = 500, **shape: int
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     from nsllm_lite.models.loading import build_base
-    from nsllm_lite.tasks.bundled import bundled
+    from nsllm_lite.tasks.sets import bundled
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

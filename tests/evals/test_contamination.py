@@ -7,7 +7,7 @@ import pytest
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.artifact.lineage import corpora_behind
 from nsllm_lite.artifact.step import manifest_sha256
-from nsllm_lite.evals.contamination import warnings_of
+from nsllm_lite.evals.evaluate import warnings_of
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval
 

@@ -16,9 +16,9 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Tasks
 from nsllm_lite.tasks import classification
 from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, document_items
+from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.tasks.moves import move_of
 from nsllm_lite.tasks.paper_title import paper_text
-from nsllm_lite.tasks.prompt import plain_prompt
 from tests.corpus.small import paper, prose, sample, values, write_lines
 from tests.evals.conftest import build_papers
 from tests.raising import raises

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nsllm_lite.evals.report import disciplines_of, markdown_table, report
-from nsllm_lite.formats.documents import Document, DocumentWriter
+from nsllm_lite.formats.documents import Document, parquet_writer, table_of
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.merge.write_model import merge
 from nsllm_lite.models import heldout
@@ -83,10 +83,9 @@ def test_bits_per_byte_by_discipline(pico, tmp_path):
     rows = heldout.sample_rows(Rows(pico / "rows/papers/heldout"), 8)
     ids = sorted({name for row in rows for name in row.doc_ids})
     labels = ["Physics", "Biology", ""]
-    writer = DocumentWriter(tmp_path / "00000.parquet")
-    for number, name in enumerate(ids):
-        writer.add(Document(id=name, source="s", origin="o", discipline=labels[number % 3]))
-    writer.close()
+    documents = [Document(name, "s", "o", discipline=labels[number % 3]) for number, name in enumerate(ids)]
+    with parquet_writer(tmp_path / "00000.parquet") as writer:
+        writer.write_table(table_of(documents))
     domains = disciplines_of(tmp_path)
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
     base = load_base(pico / "base", **options)

@@ -131,7 +131,7 @@ def test_verify_leaves_nothing_of_a_merge_that_lost_its_update(choosing, monkeyp
 
     chosen = choosing(execution={"verify": True})
     monkeypatch.setattr(write, "merge_rows", lose)
-    monkeypatch.setattr("nsllm_lite.merge.verify.MAX_KL", 1e-9)
+    monkeypatch.setattr("nsllm_lite.merge.in_memory.MAX_KL", 1e-9)
     with raises("merge-verify-failed", chosen.out):
         merge(chosen)
     assert not Path(chosen.out).exists()

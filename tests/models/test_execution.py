@@ -1,5 +1,6 @@
 """What is predicted and chosen for a card. The predictions are arithmetic; the choice must respect them."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -16,7 +17,8 @@ from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.commands import plan, stories
 from nsllm_lite.commands.recipe_folder import choose_size
 from nsllm_lite.commands.stories import load_run
-from nsllm_lite.models import device, execution
+from nsllm_lite.models import cards, cost, device, execution
+from nsllm_lite.models.cards import card_named
 from nsllm_lite.models.device import (
     CONTEXT_BYTES,
     Card,
@@ -31,6 +33,7 @@ from nsllm_lite.models.sizes import QWEN3, ModelSize, flops_per_token, read_size
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.train import outputs
+from nsllm_lite.train.trace import trace
 from tests.paths import load_whole
 from tests.raising import raises
 
@@ -91,10 +94,19 @@ def test_memory_is_what_the_architecture_asks_for():
     singly = need_bytes(how, double_quantisation=False)["weights"]
     assert singly == pytest.approx(6.946e9 * (4 + 32 / 64) / 8 + embedding_bytes, rel=1e-3)
     assert need["adapter and optimizer"] == pytest.approx(174.6e6 * (4 + 4 + 2), rel=1e-3)  # gradients in fp32 too
-    assert need["activations"] == 36 * 4096 * 4096 * 2, "what enters each layer"
-    assert need["logits"] == 2 * 1024 * 151_936 * 4
+    row = 4096 * 4096 * 2
+    assert need["activations"] == (36 + 2) * row, "what enters each layer, and the last hidden states around their norm"
     half, none = (need_bytes(how.model_copy(update={"recompute_layers": n}))["activations"] for n in (18, 0))
     assert 2 * half == none + need["activations"]
+    layer = (none - 2 * row) / 36
+    restored = 4096 * 12_288 * 2
+    assert need["working set"] == row + layer + 3 * row + restored - 2 * row, "one layer's activations and gradients"
+    nothing = need_bytes(how.model_copy(update={"recompute_layers": 0}))
+    assert nothing["working set"] == 3 * row + restored, "the last layer's gradients and a restored weight"
+    held = need_bytes(how.model_copy(update={"recompute_layers": 0, "dequantised": True}))
+    assert held["working set"] == max(3 * row, row + 2 * 128 * 151_936 * 2), "or the head's chunk of logits"
+    chunked = need_bytes(how.model_copy(update={"recompute_layers": 0, "head": "chunked"}))
+    assert chunked["working set"] == 2 * row + 4 * 2**28
 
 
 def test_every_way_to_cut_a_step_is_tried():
@@ -173,8 +185,8 @@ def test_a_card_without_bfloat16_trains_in_fp16(monkeypatch, tmp_path):
     fake_card(monkeypatch, "Tesla T4", 14.6, major=7, minor=5)
     assert find_device().device == "cuda"
     with raises("device-no-bfloat16", "compute_dtype=float16"):
-        require_dtype("bfloat16", "cuda")
-    require_dtype("float16", "cuda")
+        require_dtype("bfloat16", find_device())
+    require_dtype("float16", find_device())
     planned = []
     monkeypatch.setattr(stories, "plan", lambda run, *rest: planned.append(run))
     monkeypatch.chdir(RECIPES.parent)
@@ -274,7 +286,7 @@ def test_the_plan_of_the_real_run(monkeypatch, tmp_path, capsys):
     assert "Download   15.3 GiB" in text
     assert figures["disk_bytes"] == pytest.approx(49e9, rel=0.01)
     assert sum(figures["memory_bytes"].values()) < 23.6 * GIB
-    assert "tokens/s (30% of the card's peak, assumed)" in text
+    assert "tokens/s (65% of the card's roofline, assumed)" in text
 
 
 def test_the_front_door_on_a_machine_with_a_card(monkeypatch, tmp_path, capsys, pico):
@@ -331,26 +343,61 @@ def test_the_plan_for_a_card_that_is_not_here(tmp_path, capsys, monkeypatch):
     assert "Qwen3-4B-Base" in capsys.readouterr().out
 
 
-def test_money_follows_from_the_hours(monkeypatch, tmp_path):
+def test_time_and_money_follow_from_the_roofline(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    speed = 989e12 * plan.ASSUMED_MFU / (4 * (SIZE.linear_params + SIZE.vocab * SIZE.hidden))
-    hours = 13_107_200 / speed / 3600
-    words = plan._time_words(SIZE, 13_107_200, "NVIDIA H100", 2.0)
-    assert f"about {hours:.1f} h at {speed:,.0f} tokens/s (30% of the card's peak, assumed)" in words
-    assert words.endswith(f", {hours * 2:,.2f} at 2 an hour")
-    assert plan._time_words(SIZE, 13_107_200, "some card", 2.0) == ""
+    how, speed = choose(79), cards.CARDS["H100"]
+    expected = plan._speed(RECIPE, SIZE, ROW_TOKENS, how, card_named("H100"))
+    rows_tokens, work = how.micro_batch_rows * ROW_TOKENS, cost.work(RECIPE, SIZE, ROW_TOKENS, how)
+    assert expected.tokens_per_s == pytest.approx(rows_tokens * speed.share / cost.roofline_s(work, speed))
+    assert expected.slowest < expected.tokens_per_s < expected.fastest
+    assert 0.35 < flops_per_token(SIZE) * expected.tokens_per_s / 989e12 < 0.55, "MFU by the 4N convention"
+    hours = [13_107_200 / of / 3600 for of in (expected.tokens_per_s, expected.fastest, expected.slowest)]
+    words = plan._time_words(expected, 13_107_200, 2.0)
+    assert words.startswith(", about {:.1f} h ({:.1f} to {:.1f}) at ".format(*hours))
+    assert f" {expected.tokens_per_s:,.0f} tokens/s (65% of the card's roofline, assumed), " in words
+    assert words.endswith(f", {hours[0] * 2:,.2f} at 2 an hour")
+    assert plan._speed(RECIPE, SIZE, ROW_TOKENS, how, CARD) is None
+
+
+def test_a_small_model_on_a_fast_card_waits_for_the_host():
+    small, how = QWEN3["0.6b"][2], Execution(micro_batch_rows=1, recompute_layers=0, recompute_cheap=False)
+    work = cost.work(RECIPE, small, ROW_TOKENS, how)
+    assert cost.seconds(work, cards.CARDS["H100"]) == work.host_s == pytest.approx(28 * cost.HOST_S)
+    assert cost.seconds(work, cards.CARDS["L4"]) > work.host_s
+    again = cost.work(RECIPE, small, ROW_TOKENS, how.model_copy(update={"recompute_layers": 28}))
+    assert again.flops["products"] == 1.5 * work.flops["products"]
+
+
+def test_cards_by_name(capsys, tmp_path, monkeypatch):
+    assert cards.speed_of(CARD._replace(name="NVIDIA L40S")) is cards.CARDS["L40S"]
+    assert cards.speed_of(CARD._replace(name="NVIDIA A10G")) is cards.CARDS["A10"]
+    assert cards.speed_of(CARD._replace(name="NVIDIA A100-SXM4-40GB")) is cards.CARDS["A100"]
+    assert cards.speed_of(CARD._replace(name="NVIDIA H100 PCIe")).tflops == 756
+    assert card_named("t4").memory_bytes == int(14.6 * GIB)
+    assert not card_named("t4").has_bfloat16
+    assert card_named("A100", 79).memory_bytes == 79 * GIB
+    with raises("plan-card-unknown", "--card 8086", "H200"):
+        card_named("8086")
+    monkeypatch.chdir(RECIPES.parent)
+    assert cli.main(["plan", "--corpus", str(tmp_path), "--card", "T4", "--out", str(tmp_path / "run"), "--json"]) == 0
+    told = capsys.readouterr()
+    assert '"model": "Qwen/Qwen3-1.7B-Base"' in told.out
+    assert "45% of the card's roofline, assumed" in told.err
 
 
 def test_what_a_run_has_measured_is_what_the_next_plan_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    four = QWEN3["4b"][2]
-    remember_speed("NVIDIA H100", SIZE, 9_000.0)
+    remember_speed("H100", SIZE, 9_000.0)
     remember_speed("another", SIZE, 100.0)
-    assert " at 9,000 tokens/s (as measured on this card, 20" in plan._time_words(SIZE, 10**6, "NVIDIA H100", None)
-    ratio = flops_per_token(SIZE) / flops_per_token(four)
-    assert f" at {9_000 * ratio:,.0f} tokens/s" in plan._time_words(four, 10**6, "NVIDIA H100", None)
+
+    def words(size: ModelSize) -> str:
+        return plan._time_words(plan._speed(RECIPE, size, ROW_TOKENS, choose(79), card_named("H100")), 10**6, None)
+
+    assert re.fullmatch(r", about 0\.0 h at 9,000 tokens/s \(as measured on this card, 20[-\d]+\)", words(SIZE))
+    ratio = flops_per_token(SIZE) / flops_per_token(QWEN3["4b"][2])
+    assert f" at {9_000 * ratio:,.0f} tokens/s" in words(QWEN3["4b"][2])
     (tmp_path / "nsllm-lite/speed.json").write_text("{damaged")
-    assert known_speed("NVIDIA H100") is None
+    assert known_speed("H100") is None
 
 
 def test_a_run_on_a_card_tells_how_well_it_was_predicted(monkeypatch, tmp_path):
@@ -370,3 +417,14 @@ def test_a_config_whose_sizes_are_none(value):
     config = dict.fromkeys(("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size"), 8)
     with raises("config-sizes-invalid", f"vocab_size: {value!r}"):
         ModelSize.of(config | {"vocab_size": value})
+
+
+def test_what_a_dry_run_cannot_do_is_refused_by_name(monkeypatch):
+    how = Execution(micro_batch_rows=1, recompute_layers=0, compile=True, device="cuda")
+    with raises("trace-of-compiled", "execution.compile"):
+        trace(RECIPE, SIZE, ROW_TOKENS, how, CARD)
+    with raises("trace-of-compiled", "adapter.dora"):
+        trace(DORA, SIZE, ROW_TOKENS, how.model_copy(update={"compile": False}), CARD)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with raises("trace-needs-kernels", "liger_kernel and triton"):
+        trace(RECIPE, SIZE, ROW_TOKENS, how.model_copy(update={"compile": False}), CARD)

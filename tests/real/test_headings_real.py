@@ -41,7 +41,7 @@ def plain(text: str) -> str:
 
 def keys(document: Document) -> list[str]:
     """For each section the hash of "paper title | heading path | kind", and "| 2" where the same comes again."""
-    paper = plain(document.title or document.file.rsplit("/", 1)[-1])
+    paper = plain(document.title or document.origin.rsplit("#", 1)[0].rsplit("/", 1)[-1])
     seen: Counter[str] = Counter()
     found = []
     for section in document.sections:

@@ -9,9 +9,8 @@ import pytest
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.dedup import shingles_of
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.tasks.bundled import bundled
 from nsllm_lite.tasks.items import Item, choices_of, normal, read_items
-from nsllm_lite.tasks.sets import load_sets
+from nsllm_lite.tasks.sets import bundled, load_sets
 from nsllm_lite.tasks.task import TaskSet, all_tasks
 from tests.raising import raises
 

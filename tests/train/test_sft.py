@@ -27,7 +27,7 @@ from nsllm_lite.models.loading import build_base
 from nsllm_lite.models.lora import add_adapter
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import ModelShape
-from nsllm_lite.tasks.prompt import plain_prompt
+from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.train import sft as tuning
 from nsllm_lite.train.examples import Example, Template, collate, read_examples
 from tests.conftest import SHAPE, pico_values

@@ -124,49 +124,40 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
     """Never raises because of a file's content: a fault is one `Unread`, after what was read before it."""
     try:
         head = stream.read(HEAD_BYTES)
-        kind = _kind(head)
-        if kind and depth == MAX_DEPTH:
+        unpack = next((unpack for magic, unpack in _UNPACK.items() if head.startswith(magic)), None)
+        members_of = _zip_members if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None
+        if not unpack and not members_of and _is_tar(head):
+            members_of = _tar_members
+        if (unpack or members_of) and depth == MAX_DEPTH:
             yield Unread(f"{name}#0", UNREADABLE_FILE, f"archives in archives, {MAX_DEPTH} deep: refused")
             return
-        with _whole(stream, head, seekable=kind == "zip") as whole:
-            if not kind:
-                yield Opened(name, head, whole, sibling)
-            elif kind in _UNPACK:
-                yield from _open(_counted(_UNPACK[kind](whole), budget=budget), name, sibling, budget, depth + 1)
-            else:
-                members = _tar_members(whole) if kind == "tar" else _zip_members(whole)
-                files = _open_members(members, name, budget, depth)
+        with _whole(stream, head, seekable=members_of is _zip_members) as whole:
+            if unpack:
+                yield from _open(_counted(unpack(whole), budget=budget), name, sibling, budget, depth + 1)
+            elif members_of:
+                files = _open_members(members_of(whole), name, budget, depth)
                 yield next(files, Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read"))
                 yield from files
+            else:
+                yield Opened(name, head, whole, sibling)
     except ERRORS as error:
         yield Unread(f"{name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
 
-_MAGIC = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bz2",
-    b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-    b"PK\x05\x06": "zip",
-}
-_UNPACK: dict[str, Callable[[BinaryIO], BinaryIO]] = {
-    "gzip": lambda file: gzip.GzipFile(fileobj=file),
-    "bz2": bz2.BZ2File,
-    "xz": lzma.LZMAFile,
-    "zstd": lambda file: pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"),
+# By a packed file's first bytes: .gz, .bz2, .xz, .zst.
+_UNPACK: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": lambda file: pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"),
 }
 
 
-def _kind(head: bytes) -> str:
-    found = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
-    if not found and len(head) >= 512 and (head[257:262] == b"ustar" or _has_tar_checksum(head[:512])):
-        return "tar"
-    return found
-
-
-def _has_tar_checksum(block: bytes) -> bool:
-    """Whether it is a tar older than `ustar`, by the checksum of its first block (its own field read as blanks)."""
+def _is_tar(head: bytes) -> bool:
+    """One older than `ustar` is known by the checksum of its first block (its own field read as blanks)."""
+    block = head[:512]
+    if len(block) < 512 or block[257:262] == b"ustar":
+        return len(block) == 512
     try:
         stated = int(block[148:156].strip(b" \0") or b"x", 8)
     except ValueError:
@@ -249,10 +240,9 @@ def _tar_members(file: BinaryIO) -> Iterator[_Member]:
 
 def _zip_members(file: BinaryIO) -> Iterator[_Member]:
     end = zipfile._EndRecData(file)
-    if end and end[zipfile._ECD_SIZE] > MAX_LIST_BYTES:
-        raise zipfile.BadZipFile(
-            f"its list of files takes {end[zipfile._ECD_SIZE]:,} bytes, over {MAX_LIST_BYTES:,}: unpack it yourself"
-        )
+    size = end[zipfile._ECD_SIZE] if end else 0
+    if size > MAX_LIST_BYTES:
+        raise zipfile.BadZipFile(f"its list of files takes {size:,} bytes, over {MAX_LIST_BYTES:,}: unpack it yourself")
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             if member.filename.endswith("/"):
@@ -263,11 +253,13 @@ def _zip_members(file: BinaryIO) -> Iterator[_Member]:
 
 def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, depth: int) -> Iterator[Opened | Unread]:
     """Each member in order; LaTeX files last, when all files that they may input are read."""
+    while archive.lower().endswith(NAMES_OF_PACKED):  # "2301.00001.tar.gz" names the paper
+        archive = archive.rpartition(".")[0]
     tex: dict[str, bytes] = {}
     tex_bytes = 0
     for member in members:
         name = member.name.removeprefix("./")
-        label = f"{_unpacked_name(archive)}/{name}"
+        label = f"{archive}/{name}"
         path = PurePosixPath(name.replace("\\", "/"))
         if path.name.startswith(".") or "__MACOSX" in path.parts:
             continue
@@ -299,12 +291,4 @@ def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, dep
         def sibling(relative: str, folder: str = folder) -> bytes | None:
             return tex.get(posixpath.normpath(posixpath.join(folder, relative)))
 
-        stream = io.BytesIO(content)
-        yield Opened(f"{_unpacked_name(archive)}/{name}", content[:HEAD_BYTES], stream, sibling)
-
-
-def _unpacked_name(name: str) -> str:
-    """The name without the suffixes of packing, so that "2301.00001.tar.gz" names the paper."""
-    while name.lower().endswith(NAMES_OF_PACKED):
-        name = name.rpartition(".")[0]
-    return name
+        yield Opened(f"{archive}/{name}", content[:HEAD_BYTES], io.BytesIO(content), sibling)

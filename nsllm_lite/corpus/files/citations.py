@@ -6,16 +6,15 @@ the brackets around it. Citations by name ("Ito, 1998") are words and stay.
 
 import re
 
+from nsllm_lite.corpus.texts.words import PATTERNS
+
 # Stand around a numbered citation between `mark` and `settle`; private characters that no text should hold.
 OPEN, CLOSE = "\ue000", "\ue001"
 _ONE = f"{OPEN}[^{OPEN}{CLOSE}]*{CLOSE}"
 _CITATIONS = re.compile(rf"{_ONE}(?:[\s,;–—\[\]()-]*{_ONE})*[\])]*")
 _MARKS = re.compile(f"[{OPEN}{CLOSE}]")
 _NUMBERS = re.compile(r"[\s\d,;–—[\]()-]*")
-_NEEDS_CITATION = re.compile(
-    r"\b(in|by|of|from|see|and|also|to|with|as|than|or|on|via|following|like|per|refs?|references?|e\.g|i\.e|cf)\.?,?$",
-    re.IGNORECASE,
-)
+_NEEDS_CITATION = re.compile(rf"\b({PATTERNS['before_citation']})\.?,?$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s,;]*")
 
 
@@ -40,7 +39,9 @@ def settle(text: str) -> str:
     parts, place = [], 0
     for run in _CITATIONS.finditer(text):
         before = text[place : run.start()]
-        sentence, place = _without_brackets(before, run)
+        closed = len(run[0]) - len(run[0].rstrip("])"))
+        pairs = min(closed, len(before) - len(before.rstrip("[(")))  # of brackets that held it alone: they go with it
+        sentence, place = before[: len(before) - pairs].rstrip(), run.end() - closed + pairs
         if needs_citation(sentence):
             place = run.end()
             parts.append(before + _MARKS.sub("", run[0]))
@@ -51,11 +52,3 @@ def settle(text: str) -> str:
         elif sentence.endswith(("(", "[")):  # "([3]; Ito, 1998)"
             place = _SEPARATORS.match(text, place).end()
     return "".join(parts) + text[place:]
-
-
-def _without_brackets(before: str, run: re.Match) -> tuple[str, int]:
-    """The text before a run of citations and the place after it, without the pairs of brackets that held it alone."""
-    closed = len(run[0]) - len(run[0].rstrip("])"))
-    opened = len(before) - len(before.rstrip("[("))
-    pairs = min(closed, opened)
-    return before[: len(before) - pairs].rstrip(), run.end() - closed + pairs

@@ -108,15 +108,14 @@ def encoding_of(head: bytes) -> str:
 def open_text(stream: BinaryIO, head: bytes) -> TextIO:
     """The text of a file that begins with `head`, "\\n" at its line ends; XML saved as one JSON string is taken out."""
     text = _Text(stream, encoding=encoding_of(head), errors="replace")
-    return io.StringIO(_unquote(text.read(MAX_QUOTED_CHARS))) if head.lstrip()[:2] in (b'"<', b'"\\') else text
-
-
-def _unquote(content: str) -> str:
+    if head.lstrip()[:2] not in (b'"<', b'"\\'):
+        return text
+    content = text.read(MAX_QUOTED_CHARS)
     try:
         value = json.loads(content)
     except json.JSONDecodeError:
-        return content
-    return value if isinstance(value, str) else content
+        value = None
+    return io.StringIO(value if isinstance(value, str) else content)
 
 
 def head_of(head: bytes) -> str | None:

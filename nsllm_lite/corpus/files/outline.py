@@ -4,17 +4,11 @@
 
 import re
 
+from nsllm_lite.corpus.texts.words import PATTERNS
 from nsllm_lite.formats.documents import Section
 
 MAX_NUMBER_CHARS = 24
-# Headings of a paper's top level by their names. One without a text stands above what follows it, up to the next.
-_MAIN = re.compile(
-    r"(introduction|background|(materials?|patients|subjects|data)( and |, | & )methods?|(online )?methods?|"
-    r"methodology|methods? (and|&) materials?|experiment(al|s)?( section| procedures?| methods?)?|"
-    r"results?( (and|&) discussions?)?|discussions?( (and|&) conclusions?)?|"
-    r"(summary and )?conclusions?|acknowledg\w+|references)[.:]?",
-    re.IGNORECASE,
-)
+_MAIN = re.compile(rf"({PATTERNS['main_headings']})[.:]?", re.IGNORECASE)
 _ROMAN = re.compile(r"[IVX]{1,6}")
 _LETTER = re.compile(r"[A-Z]")
 _ARABIC = re.compile(r"(?:\d{1,3}|[A-Z])(?:\.\d{1,3}){0,5}")

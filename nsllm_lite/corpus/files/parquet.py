@@ -17,11 +17,7 @@ ERRORS = (pa.ArrowException, OSError, ValueError, NotImplementedError, MemoryErr
 
 
 def open_parquet(file: BinaryIO, dense: bool = True) -> pq.ParquetFile:
-    """The file as Arrow opens it; `dense` is false where repeated texts stay dictionary-encoded.
-
-    Raises:
-        one of ERRORS: the footer is damaged, or it is no Parquet file.
-    """
+    """The file as Arrow opens it, or one of ERRORS; `dense` is false where repeated texts stay dictionary-encoded."""
     options = {"pre_buffer": False, "buffer_size": BUFFER_BYTES, "page_checksum_verification": True}
     parquet = pq.ParquetFile(file, **options)
     if dense:
@@ -43,7 +39,10 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
         left = parquet.metadata.row_group(group).num_rows
         total += left
         try:
-            batch_rows = _batch_rows(dictionaries, group, columns)
+            # Fewer rows a batch where a large text is stored once and used in many rows: a file of some kB would else
+            # be as large as memory when unpacked. A group has one dictionary a column, before its first row.
+            first = next(dictionaries.iter_batches(1, [group], columns, use_threads=False), None)
+            batch_rows = max(1, min(BATCH_ROWS, MAX_BATCH_BYTES // max(first.nbytes if first else 0, 1)))
             for batch in parquet.iter_batches(batch_rows, [group], columns, use_threads=False):
                 left -= batch.num_rows
                 yield from _rows(batch)
@@ -54,16 +53,6 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
             yield f"row group {group} is damaged, {left:,} of its rows are not read: {reason}"
     if total != parquet.metadata.num_rows:
         yield f"the file says it has {parquet.metadata.num_rows:,} rows, its row groups say {total:,}"
-
-
-def _batch_rows(dictionaries: pq.ParquetFile, group: int, columns: list[str]) -> int:
-    """Rows a batch: fewer where a large text is stored once and used in many rows.
-
-    Unpacked into a batch, a file of some kB would else be as large as memory. A group has one dictionary a column,
-    before its first row.
-    """
-    first = next(dictionaries.iter_batches(1, [group], columns, use_threads=False), None)
-    return max(1, min(BATCH_ROWS, MAX_BATCH_BYTES // max(first.nbytes if first else 0, 1)))
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict | str]:

@@ -85,8 +85,7 @@ def iter_records(stream: TextIO, syntax: Syntax) -> Iterator[Record | str]:
             gap = gap or not line.strip()
             continue
         tag, rest = found[1], found[2]
-        over = gap and syntax.last_belongs and syntax.last in record.tags
-        gap = False
+        over, gap = gap and syntax.last_belongs and syntax.last in record.tags, False
         if tag == syntax.first or over:
             yield from _finished(record, syntax)
             record = Record()
@@ -95,16 +94,12 @@ def iter_records(stream: TextIO, syntax: Syntax) -> Iterator[Record | str]:
             yield from _finished(record, syntax)
             record = Record()
             continue
-        _add(record, tag, rest or "", syntax)
+        record.tags.add(tag)
+        if tag in syntax.kept:
+            record.fields.setdefault(tag, []).append([])
+            _extend(record, tag, rest or "")
     cut = not line.endswith("\n") and syntax.last not in record.tags
     yield from _finished(record, syntax, "the record is cut short: the file ends inside a line of it" if cut else "")
-
-
-def _add(record: Record, tag: str, value: str, syntax: Syntax) -> None:
-    record.tags.add(tag)
-    if tag in syntax.kept:
-        record.fields.setdefault(tag, []).append([])
-        _extend(record, tag, value)
 
 
 def _continue(record: Record, tag: str, line: str, syntax: Syntax) -> None:

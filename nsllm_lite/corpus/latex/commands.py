@@ -30,4 +30,5 @@ ENVIRONMENT_ARGUMENTS = _arguments("environment_arguments")
 
 TEXTUAL_CITES, CITES, REFERENCES, ACRONYMS = map(_words, ("textual_cites", "cites", "references", "acronyms"))
 SKIPPED = _arguments("skipped")
+NO_PAPER_CLASSES = _words("no_paper_classes")
 KEEP = _words("keep") | frozenset(LEVELS) | TITLES | FORMULAS | LISTS | LEFT_OUT | CITES | TEXTUAL_CITES | REFERENCES

@@ -11,8 +11,10 @@ without bound stays unexpanded, and when the budget is spent nothing more is exp
 import posixpath
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+from nsllm_lite.corpus.latex.commands import KEEP
 from nsllm_lite.corpus.latex.reading import COMMAND, ENDS_IN_WORD, PLACE, Macro, Reading, Text, filled
 from nsllm_lite.corpus.latex.verbatim import without_comments
 
@@ -42,11 +44,6 @@ _MEANING = re.compile(r"\s*=?\s*(?:\\([A-Za-z@]+|[\s\S])|([^\s\\{}]))")
 _FILE = re.compile(r'\{\s*"?([^{}"]{1,300}?)"?\s*\}|"?([^\s{}\\"]{1,300})')
 
 
-class Flat(NamedTuple):
-    text: str
-    missing: tuple[str, ...]  # inputs of the body that there is no file for
-
-
 class _Call(NamedTuple):
     """The outermost macro call under way: where to go back to if it grows without bound."""
 
@@ -58,18 +55,12 @@ class _Call(NamedTuple):
     limit: int
 
 
-def flatten(text: str, sibling: Sibling, keep: frozenset[str]) -> Flat:
-    r"""One text of a paper. Redefinitions of the commands in `keep` are ignored: "\\section" keeps its meaning.
+class Flattener(Reading):
+    """Flattens one paper. `sibling(name)` gives the text of a file by its path from the paper's folder, or None."""
 
-    `sibling(name)` gives the text of a file by its path from the paper's folder, or None.
-    """
-    return _Flattener(sibling, keep).run(text)
-
-
-class _Flattener(Reading):
-    def __init__(self, sibling: Sibling, keep: frozenset[str]):
+    def __init__(self, sibling: Sibling):
         super().__init__()
-        self.sibling, self.keep = sibling, keep
+        self.sibling = sibling
         self.macros: dict[str, Macro] = {}
         self.environments: dict[str, tuple[Macro, str]] = {}
         self.switches: dict[str, bool] = {"iftrue": True, "iffalse": False}
@@ -89,16 +80,17 @@ class _Flattener(Reading):
             "DeclareMathOperator": self._operator,
             "let": self._let,
             "newif": self._newif,
-            "ifmmode": self._ifmmode,
+            "ifmmode": lambda: self._branch(True, "\\ensuremath{{{}}}", cost=20),
             "endinput": self._endinput,
         }
 
-    def run(self, text: str) -> Flat:
+    def run(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """(the flat text, inputs of the body that there is no file for)."""
         self._push(without_comments(text), file="")
         while self.stack:
             self._advance(self.stack[-1])
         begin = next((n for n, part in enumerate(self.out) if "\\begin{document}" in part), 0)
-        return Flat("".join(self.out), tuple(name for name, place in self.missing.items() if place > begin))
+        return "".join(self.out), tuple(name for name, place in self.missing.items() if place > begin)
 
     def _push(self, text: str, file: str | None = None, folder: str = "") -> None:
         self.stack.append(Text(text, file, folder))
@@ -133,8 +125,10 @@ class _Flattener(Reading):
         if start < len(text):
             self.out.append(text[start:])
         self.stack.pop()
-        if ENDS_IN_WORD.search(text, max(start, len(text) - 40)) and self.follows_letter():
-            self.out.append(" ")  # so that \alpha does not join with the letters after it
+        if ENDS_IN_WORD.search(text, max(start, len(text) - 40)):
+            below = next((t.text[t.pos] for t in reversed(self.stack) if t.pos < len(t.text)), "")
+            if below == "\\" or below.isalpha():
+                self.out.append(" ")  # so that \alpha does not join with the letters after it
 
     def _expand(self, name: str, caller: Text) -> None:
         macro = self.macros[name]
@@ -146,11 +140,9 @@ class _Flattener(Reading):
         while len(arguments) < macro.num:
             argument = self.argument()
             if argument is None:
-                break
+                self.out.append(_call(name))
+                return
             arguments.append(argument)
-        if len(arguments) < macro.num:
-            self.out.append(_call(name))
-            return
         given = sum(map(len, arguments))
         if self.call is None:
             limit = CALL_CHARS + CALL_GROWTH * given
@@ -182,12 +174,11 @@ class _Flattener(Reading):
 
     def _begin(self) -> None:
         name = self.argument() or ""
-        if name not in self.environments:
+        if name in self.environments:
+            self.macros[f"{BEGIN}{name}"] = self.environments[name][0]
+            self._expand(f"{BEGIN}{name}", self.stack[-1])
+        else:
             self.out.append(f"\\begin{{{name}}}")
-            return
-        macro, _ = self.environments[name]
-        self.macros[f"{BEGIN}{name}"] = macro
-        self._expand(f"{BEGIN}{name}", self.stack[-1])
 
     def _end(self) -> None:
         name = self.argument() or ""
@@ -198,7 +189,8 @@ class _Flattener(Reading):
             self.out.append(f"\\end{{{name}}}")
 
     def _define(self, name: str, macro: Macro) -> None:
-        if name in self.keep or name in self.actions or not name.replace("@", "").isalpha():
+        r"""Redefinitions of commands in KEEP are ignored: \section keeps its meaning."""
+        if name in KEEP or name in self.actions or not name.replace("@", "").isalpha():
             return
         if _PROGRAMS.search(macro.body) or "@" in name:
             self.macros.pop(name, None)
@@ -215,8 +207,7 @@ class _Flattener(Reading):
         name, top = self.defined_name(), self.stack[-1]
         plain = _PARAMETERS.match(top.text, top.pos)
         if not plain:  # delimited arguments: passed over with its body
-            brace = top.text.find("{", top.pos, top.pos + 200)
-            top.pos = brace if brace >= 0 else top.pos
+            top.pos = max(top.pos, top.text.find("{", top.pos, top.pos + 200))
             self.argument()
             self.macros.pop(name, None)
             return
@@ -255,7 +246,7 @@ class _Flattener(Reading):
         name, num, default = self.argument(), self.option(), self.option()
         begin, end = self.argument(), self.argument()
         whole = name and begin is not None and end is not None
-        if whole and name not in self.keep and not _PROGRAMS.search(begin + end):
+        if whole and name not in KEEP and not _PROGRAMS.search(begin + end):
             self.environments[name] = _macro(num, default, begin), end
             self.actions |= {"begin": self._begin, "end": self._end}
 
@@ -264,48 +255,30 @@ class _Flattener(Reading):
         if name.startswith("if") and name[2:]:
             self.switches[name] = False
             for value in (True, False):
-                self.actions[name[2:] + ("true" if value else "false")] = lambda v=value: self._switch(name, v)
+                self.actions[name[2:] + str(value).lower()] = partial(self.switches.__setitem__, name, value)
 
-    def _switch(self, name: str, value: bool) -> None:
-        self.switches[name] = value
-
-    def _branch(self, value: bool) -> None:
+    def _branch(self, value: bool, written: str = "{}", cost: int = 8) -> None:
         """The side of a conditional that holds is read, the other passed over; one without \\fi is no conditional."""
         top = self.stack[-1]
-        sides = self._sides(top)
-        if sides is None:
-            return
-        otherwise, end, past = sides
-        chosen = top.text[top.pos : otherwise[0]] if value else top.text[otherwise[1] : end]
-        self.budget -= len(chosen) + 8
-        top.pos = past
-        self._push(chosen)
-
-    def _ifmmode(self) -> None:
-        top = self.stack[-1]
-        sides = self._sides(top)
-        if sides:
-            chosen = top.text[top.pos : sides[0][0]]
-            self.budget -= len(chosen) + 20
-            top.pos = sides[2]
-            self._push(f"\\ensuremath{{{chosen}}}")
-
-    def _sides(self, top: Text) -> tuple[tuple[int, int], int, int] | None:
-        """Where \\else stands, where the \\fi of the conditional that begins here begins, and where it ends."""
         depth, otherwise = 0, None
         for found in _BRANCH.finditer(top.text, top.pos):
             word = found[1] or found[2]
+            if word == "fi" and depth == 0:
+                break
             if word == "fi":
-                if depth == 0:
-                    otherwise = otherwise or found.span()
-                    return otherwise, max(found.start(), otherwise[1]), found.end()
                 depth -= 1
             elif word == "else":
                 otherwise = otherwise or (found.span() if depth == 0 else None)
             elif not found[0].startswith("\\newif") and not _NO_BRANCH.match(word):
                 depth += 1
-        self.budget -= len(top.text) - top.pos
-        return None
+        else:
+            self.budget -= len(top.text) - top.pos
+            return
+        end, after = otherwise or found.span()
+        chosen = top.text[top.pos : end] if value else top.text[after : found.start()]
+        self.budget -= len(chosen) + cost
+        top.pos = found.end()
+        self._push(written.format(chosen))
 
     def _input(self) -> None:
         top = self.stack[-1]
@@ -328,7 +301,8 @@ class _Flattener(Reading):
                 break
             if path in (text.file for text in open_files):
                 return
-            text = self._text_of(path)
+            names = (path,) if path.endswith(".tex") else (f"{path}.tex", path)
+            text = next((text for text in map(self.sibling, names) if text is not None), None)
             if text is not None:
                 self.num_inputs += 1
                 if len(text) > MAX_CHARS - self.num_chars:
@@ -343,10 +317,6 @@ class _Flattener(Reading):
                 return
         self.missing[name] = len(self.out)
 
-    def _text_of(self, path: str) -> str | None:
-        names = (path,) if path.endswith(".tex") else (f"{path}.tex", path)
-        return next((text for text in map(self.sibling, names) if text is not None), None)
-
     def _style(self) -> None:
         """The author's own macros are often in a style file beside the paper; its text is never the paper's."""
         self.option()
@@ -355,7 +325,7 @@ class _Flattener(Reading):
             if text is None or len(text) > MAX_STYLE_CHARS or self.num_inputs >= MAX_INPUTS:
                 continue
             self.num_inputs += 1
-            reader = _Flattener(lambda _: None, self.keep)
+            reader = Flattener(lambda _: None)
             reader.run(text)
             self.macros.update(reader.macros)
             self.environments.update(reader.environments)

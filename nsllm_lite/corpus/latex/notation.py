@@ -39,6 +39,26 @@ _QUANTITY = re.compile(r"\\(SI|qty|num|si|unit)(?![A-Za-z])\s*(?:\[[^\]{}]*\])?\
 _CELL = re.compile(r"\\\\(?:\s*\[[^\]]{0,20}\])?|\\(begin|end)(?![A-Za-z])|\\[\s\S]|[{}&]")
 ALIGNED = {"align", "alignat", "flalign", "eqnarray", "IEEEeqnarray", "xalignat", "aligned", "split"}
 GATHERED = {"gather", "multline"}
+# Of titles and abstracts of other formats: single quotes are typographic, the micro sign is its own.
+_PLAIN_SYMBOLS = SYMBOLS | {"textquoteleft": "‘", "textquoteright": "’", "textmu": "µ", "textdollar": "$"}
+_STYLES = (
+    "emph|textit|textbf|textsc|textrm|textsf|texttt|textsl|textup|textnormal|text|mbox|ensuremath|"
+    "it|em|bf|sc|rm|sf|tt|sl|itshape|bfseries|scshape|noopsort|relax|protect"
+)
+_TEX = re.compile(
+    r"(?P<math>\$\$[^$]*\$\$|\$[^$]*\$)"
+    r"|\\(?P<accent>[\"'`^~=.]|[uvHcdbrk](?![A-Za-z]))\s{0,2}"
+    r"(?:(?P<open>\{)\s{0,2}\\?(?P<inner>[^\W\d_])\s{0,2}\}|\\?(?P<letter>[^\W\d_]))"
+    r"|\\text(?P<raised>super|sub)script\s?\{(?P<script>[^{}\\$]*)\}"
+    rf"|\\(?:{_STYLES})(?![A-Za-z])\s*"
+    r"|\\(?P<word>[A-Za-z]{1,20})(?![A-Za-z])(?:\{\}|[ \t\r\n]*)"
+    r"|\\(?P<sign>[&%_#${}])"
+    r"|\\(?P<space>[ ,;:\\\r\n])|\\[-/!]"
+    r"|(?P<dash>(?<!-)-{2,3})(?!-)|(?P<quote>``|'')"
+    r"|(?P<tie>(?<=\S)~(?=\S))"
+    r"|[{}]"
+)
+_TO_WRITE = re.compile(r"[\\{}$~]|--|``|''")
 
 
 def accent(mark: str, base: str) -> str:
@@ -89,7 +109,7 @@ def quantity(value: str, units: str) -> str:
     return f"{value}{'' if units.startswith(_TIGHT) and units != '°C' else ' '}{units}".strip()
 
 
-def siunitx(command: str, values: list[str]) -> str:
+def siunitx(command: str, *values: str) -> str:
     """What a command of siunitx with these arguments prints."""
     match command:
         case "num":
@@ -97,7 +117,8 @@ def siunitx(command: str, values: list[str]) -> str:
         case "si" | "unit":
             return unit(values[0])
         case "ang":
-            return _angle(values[0])
+            parts = zip(values[0].split(";"), "°′″", strict=False)
+            return " ".join(f"{number(part)}{sign}" for part, sign in parts if part.strip())
         case "SIrange" | "qtyrange":
             return f"{number(values[0])}–{quantity(*values[1:])}"
         case "numrange":
@@ -107,11 +128,6 @@ def siunitx(command: str, values: list[str]) -> str:
             listed = f"{', '.join(most)} and {last}" if most else last
             return listed if command == "numlist" else quantity(listed, values[1])
     return quantity(*values)
-
-
-def _angle(tex: str) -> str:
-    parts = [part.strip() for part in tex.split(";")]
-    return " ".join(f"{number(p)}{sign}" for p, sign in zip(parts, "°′″", strict=False) if p)
 
 
 def chemistry(tex: str) -> str:
@@ -214,3 +230,38 @@ def _rows(tex: str) -> list[list[str]]:
                 rows.append([])
     rows[-1].append(tex[start:])
     return rows
+
+
+def plain(tex: str) -> str:
+    r"""A title or abstract in plain characters: {\"o}, \'e, \ss, \&, --, braces that only protect.
+
+    Formulas between dollars stay, but for single signs ($<$, $\alpha$); so do commands of unknown meaning. One pass of
+    one expression, so no input takes long (pylatexenc is far slower, and 20,000 braces end its recursion).
+    """
+    return _TEX.sub(_plainly, tex) if _TO_WRITE.search(tex) else tex
+
+
+def _plainly(found: re.Match[str]) -> str:
+    match found.lastgroup:
+        case "math":
+            inner = found[0][1:-1].strip()
+            if inner.startswith("\\"):
+                return _PLAIN_SYMBOLS.get(inner[1:], found[0])
+            return inner if inner in ("<", ">", "=", "+", "-", "|") else found[0]
+        case "inner" | "letter":
+            letter = found["inner"] or found["letter"]
+            composed = unicodedata.normalize("NFC", letter + ACCENTS[found["accent"]])
+            return composed if len(composed) == 1 or found["open"] else found[0]
+        case "script":
+            return script(found["script"], raised=found["raised"] == "super")
+        case "word":
+            return _PLAIN_SYMBOLS.get(found["word"], found[0])
+        case "sign":
+            return found["sign"]
+        case "space" | "tie":
+            return " "
+        case "dash":
+            return "–" if len(found[0]) == 2 else "—"
+        case "quote":
+            return "“" if found[0] == "``" else "”"
+    return ""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from nsllm_lite.corpus.latex import commands
 from nsllm_lite.corpus.latex.references import DROP, ITEM
 from nsllm_lite.corpus.latex.walk import ENVIRONMENT, SPACE, paragraphs
-from nsllm_lite.corpus.latex.words import WORDS, Citing
+from nsllm_lite.corpus.latex.words import WORDS, Citing, taking
 from nsllm_lite.formats.documents import Section
 
 _LARGE = re.compile(r"\\(?:LARGE|Large|huge|Huge|large|bf|bfseries)(?![A-Za-z])")
@@ -51,13 +51,11 @@ class Paper(Citing):
         return True
 
     def _close_section(self) -> None:
-        text = paragraphs("".join(self.out))
-        self.out = []
-        heading = self.path[-1][1] if self.path else ""
-        parents = tuple(h for _, h in self.path[:-1])
-        if self.hidden or not (self.path or re.search(r"\w", text)):
-            return
-        self.sections.append(Section(heading, text, ("Appendix", *parents) if self.appendix and self.path else parents))
+        text, self.out = paragraphs("".join(self.out)), []
+        if not self.hidden and (self.path or re.search(r"\w", text)):
+            *parents, heading = [heading for _, heading in self.path] or [""]
+            above = ["Appendix"] if self.appendix and self.path else []
+            self.sections.append(Section(heading, text, (*above, *parents)))
 
     def open_section(self, level: int, heading: str) -> None:
         self._close_section()
@@ -90,21 +88,16 @@ class Paper(Citing):
         if self.depth:
             out.append(f" {heading} ")
         else:
-            self.open_section(
-                commands.LEVELS[command], heading.rstrip(".:") if command.endswith("paragraph") else heading
-            )
+            heading = heading.rstrip(".:") if command.endswith("paragraph") else heading
+            self.open_section(commands.LEVELS[command], heading)
         return found[2]
 
-    def _title(self, command: str, pos: int, out: list[str]) -> int:
-        found = self.argument(self.skip(pos, "so"))
-        if not found:
-            return pos
-        text = self.line(found[0], found[1])
+    def _title(self, command: str, text: str) -> str:
         if command == "subtitle":
             self.subtitle = self.subtitle or text
         else:
             self.title = self.title or text
-        return found[2]
+        return ""
 
     def _front_ends(self, command: str, pos: int, out: list[str]) -> int:
         if not self.path and not self.depth:
@@ -117,18 +110,15 @@ class Paper(Citing):
         parts: list[tuple[int, int]] = []
         while found and len(parts) < 5 and self.text[found[0] - 1] == "{":
             parts.append(found[:2])
-            pos = found[2]
-            found = self.argument(pos)
+            found = self.argument(found[2])
         if not parts:
             return pos
-        if len(parts) < 5:
-            pos = parts[0][1] + 1
-            parts = parts[:1]
+        parts = parts if len(parts) == 5 else parts[:1]
         texts = [self.text_of(*part) for part in parts]
         if len(parts) == 5 and not self.abstract:
             self.moves = tuple((label, text) for label, text in zip(_MOVES, texts, strict=True) if text)
         self._set_abstract(" ".join(filter(None, texts)))
-        return pos
+        return parts[-1][1] + 1
 
     def _set_abstract(self, text: str) -> None:
         self.abstract = self.abstract or text
@@ -140,7 +130,7 @@ class Paper(Citing):
             return start + len("\\begin")
         name, pos, end = opening[2].strip().rstrip("*"), opening.end(), self.ends.get(start)
         if end and name in commands.FORMULAS:
-            self.formula(pos, end[0], name != "math", out, name)
+            out.append(self.formula(pos, end[0], name != "math", name))
         elif end and name in commands.ABSTRACTS:
             self._set_abstract(self.text_of(self.skip(pos, "o"), end[0]))
         elif not (end and name in commands.LEFT_OUT):
@@ -220,7 +210,7 @@ def _has_child(sections: list[Section], n: int) -> bool:
 Paper.handlers = {
     **WORDS,
     **dict.fromkeys(commands.LEVELS, Paper._heading),
-    **dict.fromkeys((*commands.TITLES, "subtitle"), Paper._title),
+    **dict.fromkeys((*commands.TITLES, "subtitle"), taking(1, Paper._title, "so", as_text=True)),
     **dict.fromkeys(("maketitle", "IEEEmaketitle"), Paper._front_ends),
     **dict.fromkeys(("abstract", "abst", "Abstract"), Paper._abstract),
     **dict.fromkeys(("appendix", "appendices", "APPENDICES"), Paper._appendix),

@@ -37,20 +37,14 @@ class Reading:
         self.stack: list[Text] = []
         self.budget = 0
 
-    def follows_letter(self) -> bool:
-        below = next((t for t in reversed(self.stack) if t.pos < len(t.text)), None)
-        return below is not None and (below.text[below.pos] == "\\" or below.text[below.pos].isalpha())
-
-    def group(self, top: Text, pos: int) -> tuple[str, int] | None:
-        """The balanced braces that begin at `pos`: what is in them, and where they end."""
+    def _group(self, top: Text, pos: int) -> str | None:
+        """What is in the balanced braces that begin at `pos`."""
         depth = 0
         for brace in _BRACE.finditer(top.text, pos):
-            if brace[0] == "{":
-                depth += 1
-            elif brace[0] == "}":
-                depth -= 1
-                if depth == 0:
-                    return top.text[pos + 1 : brace.start()], brace.end()
+            depth += (brace[0] == "{") - (brace[0] == "}")
+            if depth == 0:
+                top.pos = brace.end()
+                return top.text[pos + 1 : brace.start()]
         self.budget -= len(top.text) - pos  # searched without result
         return None
 
@@ -65,11 +59,7 @@ class Reading:
                 return None
             self.stack.pop()
         if top.text[pos] == "{":
-            found = self.group(top, pos)
-            if found:
-                top.pos = found[1]
-                return found[0]
-            return None
+            return self._group(top, pos)
         if top.text[pos] in "}\n":
             return None
         single = COMMAND.match(top.text, pos)
@@ -111,10 +101,8 @@ def filled(body: str, arguments: list[str]) -> str:
     """The macro's body with its arguments in place; `\\alpha` given before a letter keeps a space after it."""
     if not arguments or "#" not in body:
         return body
-    pieces = PLACE.split(body)
-    for n in range(1, len(pieces), 2):
-        number = int(pieces[n])
-        pieces[n] = arguments[number - 1] if number <= len(arguments) else ""
+    pieces, given = PLACE.split(body), dict(enumerate(arguments, start=1))
+    pieces[1::2] = [given.get(int(number), "") for number in pieces[1::2]]
     for n in range(len(pieces) - 1):
         if pieces[n + 1][:1].isalpha() and ENDS_IN_WORD.search(pieces[n], max(0, len(pieces[n]) - 40)):
             pieces[n] += " "

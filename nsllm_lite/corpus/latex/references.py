@@ -19,6 +19,7 @@ _R = "[\ue020-\ue02f]"
 _REF = re.compile(_R)
 _SECTION_SIGN = re.compile(rf"§§?\s*(?={_R})")
 _DROPS = re.compile(rf"{DROP}[ {DROP}]*{DROP}")
+_DROPPED = re.compile(rf"(?<!\s)\s*+{DROP}\s*(?=[.,;:)\]])|{DROP}")  # before a stop with the spaces around it
 _CITES = re.compile(rf"{CITED}(?:[\s,;–—-]*(?:and\s+)?{CITED})+")
 _REFS = re.compile(rf"({_R})(?:[\s,;–—-]*(?:(?:and|or|to|through|&)\s+)?(?:\(\s*\1\s*\)|\1))+")
 _ENCLOSED_REF = re.compile(rf"[(\[]\s*({_R})\s*[)\]]")
@@ -40,6 +41,8 @@ _LABEL = re.compile(r"(\S.{0,100}?)\s*\(([^()]{2,30})\)")
 
 def kind_of(label: str, command: str) -> str:
     """The mark for a reference; the prefix of its label gives the word that is needed where the source writes none."""
+    if command == "pageref":
+        return PAGE
     if command in ("eqref", "secref", "figref", "tabref"):
         return _MARKS[_PREFIXES[command.removesuffix("ref")]]
     prefix = re.match(r"\s*([A-Za-z]+)[\d*]*[:_.-]", label)
@@ -88,19 +91,7 @@ def settle(paragraph: str) -> str:
         text = _REF.sub(_reference, _SECTION_SIGN.sub("Section ", text))
     if CITED in text:
         text = re.sub(CITED, _citation, text.replace(f" {CITED}", CITED))
-    return _without_drops(text) if DROP in text else text
-
-
-def _without_drops(text: str) -> str:
-    """Where something was removed before a full stop or its like, the space before it is removed too."""
-    first, *rest = _DROPS.sub(DROP, text).split(DROP)
-    parts = [first]
-    for part in rest:
-        if part.lstrip()[:1] in tuple(".,;:)]"):
-            parts[-1] = parts[-1].rstrip()
-            part = part.lstrip()
-        parts.append(part)
-    return "".join(parts)
+    return _DROPPED.sub("", _DROPS.sub(DROP, text)) if DROP in text else text
 
 
 def _parenthesis(found: re.Match) -> str:

@@ -107,7 +107,7 @@ class Walker:
             close = self._closing(pos, "\\)" if char == "(" else "\\]")
             if close < 0:
                 return pos
-            self.formula(pos, close, char == "[", out)
+            out.append(self.formula(pos, close, char == "["))
             return close + 2
         if char in "'`^\"~=.":
             return self.accent(char, pos, out)
@@ -117,26 +117,25 @@ class Walker:
 
     def accent(self, mark: str, pos: int, out: list[str]) -> int:
         found = self.argument(pos)
-        if not found:
+        if not found or found[1] - found[0] >= 40:
             return pos
-        inner = self.text_of(found[0], found[1]) if found[1] - found[0] < 40 else self.text[found[0] : found[0]]
-        out.append(notation.accent(mark, inner))
-        return found[2] if found[1] - found[0] < 40 else pos
+        out.append(notation.accent(mark, self.text_of(found[0], found[1])))
+        return found[2]
 
     def _dollar(self, start: int, out: list[str]) -> int:
         """A formula between dollars; a dollar that is not closed within its paragraph is text."""
         text = self.text
         if text.startswith("$$", start):
             close = self._closing(start + 2, "$$")
-            if close >= 0:
-                self.formula(start + 2, close, True, out)
-                return close + 2
-            return start + 2
+            if close < 0:
+                return start + 2
+            out.append(self.formula(start + 2, close, True))
+            return close + 2
         pos = start + 1
         while found := _IN_MATHS.search(text, pos, start + MAX_FORMULA):
             pos = found.end()
             if found[0] == "$":
-                self.formula(start + 1, found.start(), False, out)
+                out.append(self.formula(start + 1, found.start(), False))
                 return pos
             if found[0] == "{":
                 close = self.pairs.get(found.start(), 0)
@@ -155,20 +154,18 @@ class Walker:
                 break
         return -1
 
-    def formula(self, start: int, end: int, displayed: bool, out: list[str], environment: str = "") -> None:
+    def formula(self, start: int, end: int, displayed: bool, environment: str = "") -> str:
         raw = self._without_ensuremath(start, end)
         if displayed:
-            out.append(f" {notation.display(environment, raw)} ")
-            return
+            return f" {notation.display(environment, raw)} "
         chemical = _CHEMISTRY.match(self.text, start, end)
         if chemical and not self.text[self.pairs.get(chemical.end() - 1, start) + 1 : end].strip():
-            out.append(notation.chemistry(self.text[chemical.end() : self.pairs[chemical.end() - 1]]))
-            return
+            return notation.chemistry(self.text[chemical.end() : self.pairs[chemical.end() - 1]])
         plain = notation.as_text(raw, self.text[end + 1 : end + 2])
-        if plain is None:
-            body = notation.formula(raw)
-            plain = f"${body}$" if body else ""
-        out.append(plain)
+        if plain is not None:
+            return plain
+        body = notation.formula(raw)
+        return f"${body}$" if body else ""
 
     def _without_ensuremath(self, start: int, end: int) -> str:
         raw = self.text[start:end]

@@ -6,39 +6,23 @@ from collections.abc import Callable
 from nsllm_lite.corpus.files.elements import script
 from nsllm_lite.corpus.latex import notation
 from nsllm_lite.corpus.latex.commands import ACRONYMS, CITES, REFERENCES, TEXTUAL_CITES
-from nsllm_lite.corpus.latex.references import CITED, PAGE, Citations, kind_of
+from nsllm_lite.corpus.latex.references import CITED, Citations, kind_of
 from nsllm_lite.corpus.latex.verbatim import UNSHIELD
 from nsllm_lite.corpus.latex.walk import Handler, Walker
 from nsllm_lite.formats.documents import as_doi
 
 _ROMAN = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "XIV", "XV", "XVI")
-# Commands of siunitx, by the number of their arguments.
-_OF_THREE = ("SIrange", "qtyrange")
-_OF_TWO = ("SI", "qty", "numrange", "SIlist", "qtylist")
-_OF_ONE = ("num", "si", "unit", "ang", "numlist")
+_SIUNITX = {1: "num si unit ang numlist", 2: "SI qty numrange SIlist qtylist", 3: "SIrange qtyrange"}  # by arguments
 
 
-class Citing(Walker):
-    """A walker that knows what its commands may cite or abbreviate.
-
-    `bibliography` gives more text to look for the labels of \\bibitem in.
-    """
-
-    def __init__(self, text: str, bibliography: Callable[[], str]):
-        super().__init__(text)
-        self.doi = ""
-        self.acronyms: dict[str, str] = {}
-        self.citations = Citations(lambda: f"{text}\n{bibliography()}", lambda label: Walker(label).line(0, len(label)))
-
-
-def _taking(num: int, written: Callable[..., str], before: str = "", as_text: bool = False) -> Handler:
+def taking(num: int, written: Callable[..., str], before: str = "", as_text: bool = False) -> Handler:
     """The handler of a command that stands for `written(paper, command, *arguments)` of its `num` arguments.
 
     `before` are the stars and options that may stand before each argument, as `Walker.skip` has them; the arguments are
     LaTeX as it stands, or `as_text`. A command that lacks one is left out.
     """
 
-    def handle(paper: Citing, command: str, pos: int, out: list[str]) -> int:
+    def handle(paper: Walker, command: str, pos: int, out: list[str]) -> int:
         start, values = pos, []
         for _ in range(num):
             found = paper.argument(paper.skip(pos, before))
@@ -52,91 +36,82 @@ def _taking(num: int, written: Callable[..., str], before: str = "", as_text: bo
     return handle
 
 
-def _citation(paper: Citing, command: str, keys: str) -> str:
-    if command in TEXTUAL_CITES:
-        return paper.citations.in_words(keys, command)
-    return f"({paper.citations.in_words(keys, command)})" if command == "citepalias" else CITED
+class Citing(Walker):
+    r"""A walker that knows what its commands cite and abbreviate; `bibliography` gives text with more \bibitem."""
 
+    def __init__(self, text: str, bibliography: Callable[[], str]):
+        super().__init__(text)
+        self.doi = ""
+        self.acronyms: dict[str, str] = {}
+        self.citations = Citations(lambda: f"{text}\n{bibliography()}", lambda label: Walker(label).line(0, len(label)))
 
-def _reference(paper: Citing, command: str, label: str) -> str:
-    return PAGE if command == "pageref" else kind_of(label, command)
+    def _citation(self, command: str, keys: str) -> str:
+        if command in TEXTUAL_CITES:
+            return self.citations.in_words(keys, command)
+        return f"({self.citations.in_words(keys, command)})" if command == "citepalias" else CITED
 
+    def _acronym_in_text(self, command: str, label: str) -> str:
+        plural = "s" if command in ("glspl", "Glspl", "acp", "acsp") else ""
+        return self.acronyms.get(label.strip(), label.strip()) + plural
 
-def _acronym_in_text(paper: Citing, command: str, label: str) -> str:
-    plural = "s" if command in ("glspl", "Glspl", "acp", "acsp") else ""
-    return paper.acronyms.get(label.strip(), label.strip()) + plural
+    def _doi(self, command: str, doi: str) -> str:
+        self.doi = self.doi or as_doi(doi.translate(UNSHIELD))
+        return ""
 
+    def _ensuremath(self, command: str, pos: int, out: list[str]) -> int:
+        found = self.argument(pos)
+        if not found:
+            return pos
+        out.append(self.formula(found[0], found[1], False))
+        return found[2]
 
-def _doi(paper: Citing, command: str, doi: str) -> str:
-    paper.doi = paper.doi or as_doi(doi.translate(UNSHIELD))
-    return ""
+    def _ion(self, command: str, element: str, stage: str) -> str:
+        is_number = stage.isascii() and stage.isdigit() and 0 < int(stage[:4]) < len(_ROMAN)
+        return f"{element} {_ROMAN[int(stage)] if is_number else stage.upper()}"
 
+    def _citation_alias(self, command: str, key: str, alias: str) -> str:
+        self.citations.aliases[key] = alias
+        return ""
 
-def _ensuremath(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    found = paper.argument(pos)
-    if not found:
+    def _new_acronym(self, command: str, pos: int, out: list[str]) -> int:
+        r"""\newacronym{key}{short}{long} and \acrodef{key}[short]{long}."""
+        key = self.argument(self.skip(pos, "o"))
+        if not key:
+            return pos
+        label = self.text[key[0] : key[1]].strip()
+        short = self.argument(key[2]) if command == "newacronym" else self.option(key[2])
+        self.acronyms[label] = self.line(*short[:2]) if short else label
+        return self.skip(short[2] if short else key[2], "m")
+
+    def _xspace(self, command: str, pos: int, out: list[str]) -> int:
+        r"""\xspace, or an abbreviation that a class file defines, mostly with a space after it where one is needed."""
+        out.append(notation.ABBREVIATIONS.get(command, ""))
+        following = self.text[pos : pos + 2]
+        if not re.match(r"[.,;:!?'/)\]}\-~\s]|\\[ ,/]|$", following):
+            out.append(" ")
         return pos
-    paper.formula(found[0], found[1], False, out)
-    return found[2]
-
-
-def _ion(paper: Citing, command: str, element: str, stage: str) -> str:
-    is_number = stage.isascii() and stage.isdigit() and 0 < int(stage[:4]) < len(_ROMAN)
-    return f"{element} {_ROMAN[int(stage)] if is_number else stage.upper()}"
-
-
-def _citation_alias(paper: Citing, command: str, key: str, alias: str) -> str:
-    paper.citations.aliases[key] = alias
-    return ""
-
-
-def _quantity(paper: Citing, command: str, *values: str) -> str:
-    return notation.siunitx(command, list(values))
-
-
-def _new_acronym(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    r"""\newacronym{key}{short}{long} and \acrodef{key}[short]{long}."""
-    key = paper.argument(paper.skip(pos, "o"))
-    if not key:
-        return pos
-    label = paper.text[key[0] : key[1]].strip()
-    short = paper.argument(key[2]) if command == "newacronym" else paper.option(key[2])
-    paper.acronyms[label] = paper.line(*short[:2]) if short else label
-    return paper.skip(short[2] if short else key[2], "m")
-
-
-def _xspace(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    following = paper.text[pos : pos + 2]
-    if not re.match(r"[.,;:!?'/)\]}\-~\s]|\\[ ,/]|$", following):
-        out.append(" ")
-    return pos
-
-
-def _abbreviation(paper: Citing, command: str, pos: int, out: list[str]) -> int:
-    """An abbreviation that a class file defines, mostly with a space after it where one is needed."""
-    out.append(notation.ABBREVIATIONS[command])
-    return _xspace(paper, command, pos, out)
 
 
 WORDS: dict[str, Handler] = {
-    **dict.fromkeys((*CITES, *TEXTUAL_CITES, "citepalias"), _taking(1, _citation, "soo")),
-    **dict.fromkeys((*REFERENCES, "pageref"), _taking(1, _reference, "soo")),
-    **dict.fromkeys(ACRONYMS, _taking(1, _acronym_in_text, "soo")),
-    **dict.fromkeys(("newacronym", "acrodef", "newacro"), _new_acronym),
-    **dict.fromkeys(("ce", "ch", "chem", "cee"), _taking(1, lambda _, __, tex: notation.chemistry(tex), "soo")),
-    **dict.fromkeys(_OF_ONE, _taking(1, _quantity, "o")),
-    **dict.fromkeys(_OF_TWO, _taking(2, _quantity, "o")),
-    **dict.fromkeys(_OF_THREE, _taking(3, _quantity, "o")),
+    **dict.fromkeys((*CITES, *TEXTUAL_CITES, "citepalias"), taking(1, Citing._citation, "soo")),
+    **dict.fromkeys((*REFERENCES, "pageref"), taking(1, lambda _, command, label: kind_of(label, command), "soo")),
+    **dict.fromkeys(ACRONYMS, taking(1, Citing._acronym_in_text, "soo")),
+    **dict.fromkeys(("newacronym", "acrodef", "newacro"), Citing._new_acronym),
+    **dict.fromkeys(("ce", "ch", "chem", "cee"), taking(1, lambda _, __, tex: notation.chemistry(tex), "soo")),
+    **{
+        command: taking(num, lambda _, command, *values: notation.siunitx(command, *values), "o")
+        for num, commands in _SIUNITX.items()
+        for command in commands.split()
+    },
     **dict.fromkeys(
         ("textsuperscript", "textsubscript"),
-        _taking(1, lambda _, command, text: script(text, raised=command == "textsuperscript"), as_text=True),
+        taking(1, lambda _, command, text: script(text, raised=command == "textsuperscript"), as_text=True),
     ),
     **dict.fromkeys((mark for mark in notation.ACCENTS if mark.isalpha()), Citing.accent),
-    **dict.fromkeys(notation.ABBREVIATIONS, _abbreviation),
-    "ensuremath": _ensuremath,
-    "texorpdfstring": _taking(2, lambda _, __, for_tex, ___: for_tex, as_text=True),
-    "ion": _taking(2, _ion, as_text=True),
-    "xspace": _xspace,
-    "defcitealias": _taking(2, _citation_alias, as_text=True),
-    "acmDOI": _taking(1, _doi, "soo"),
+    **dict.fromkeys((*notation.ABBREVIATIONS, "xspace"), Citing._xspace),
+    "ensuremath": Citing._ensuremath,
+    "texorpdfstring": taking(2, lambda _, __, for_tex, ___: for_tex, as_text=True),
+    "ion": taking(2, Citing._ion, as_text=True),
+    "defcitealias": taking(2, Citing._citation_alias, as_text=True),
+    "acmDOI": taking(1, Citing._doi, "soo"),
 }

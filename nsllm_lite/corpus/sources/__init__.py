@@ -1,77 +1,33 @@
-"""Where papers come from: a dict from format to reader, and the detection of a file's format by its content.
+"""Where papers come from: the readers by format, and the detection of a file's format by its content.
 
-A reader is a module of two functions. `recognise(head)` says whether a file that begins so is its own; `head` is not
-empty and begins with no white space. `read(stream, source, file)` is a generator over one file's text that yields a
-`Document` for each record it can read and an `Unread` for each it cannot; it never raises because of a file's content.
-`opening.read_each` numbers the records and gives each its `Place`, whose `paper` names and makes the document.
+A reader is a module of three functions. `recognise(head)` says whether a file that begins so is its own; `head` is not
+empty and begins with no white space. `records(stream)` gives the records in one file's text, a message in place of one
+that is broken. `document(record, place)` is the `Document` of one, which `place.paper` names and makes, or an `Unread`.
+None of them raises because of a file's content. `latex` reads one paper from several files, by a `read` of its own.
 """
 
 import hashlib
 import re
 from collections.abc import Iterator
 from functools import partial
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from nsllm_lite.artifact.integrity import sha256_file
+from nsllm_lite.corpus.files import opening
 from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
-from nsllm_lite.corpus.files.opening import (
-    ENTITIES_REFUSED,
-    NOT_THIS_FORMAT,
-    UNREADABLE_FILE,
-    Unread,
-    declares_entities,
-    encoding_of,
-    head_of,
-    open_text,
-)
-from nsllm_lite.corpus.sources import (
-    arxiv,
-    atom,
-    bibtex,
-    conference,
-    fields,
-    jats,
-    latex,
-    medline,
-    oai,
-    pubmed,
-    ris,
-    s2orc,
-    sample,
-    table,
-    tei,
-    text,
-    unarxive,
-    wos,
-)
+from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Unread, read_each
+from nsllm_lite.corpus.sources import fields, latex
 from nsllm_lite.errors import UserError, nearest
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
 
 # In the order of detection: specific formats before general ones.
-READERS: dict[str, ModuleType] = {
-    "sample": sample,
-    "unarxive": unarxive,
-    "s2orc": s2orc,
-    "arxiv": arxiv,
-    "conference": conference,
-    "oai": oai,
-    "atom": atom,
-    "pubmed": pubmed,
-    "tei": tei,
-    "jats": jats,
-    "wos": wos,
-    "medline": medline,
-    "ris": ris,
-    "bibtex": bibtex,
-    "table": table,
-    "latex": latex,
-    "text": text,
-}
+_NAMES = "sample unarxive s2orc arxiv conference oai atom pubmed tei jats wos medline ris bibtex table latex text"
+READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
 PARQUET_MAGIC = b"PAR1"
 PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
@@ -149,9 +105,9 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     """The name of the reader for a file that begins so, or an `Unread` of `origin`."""
     if head.startswith(PARQUET_MAGIC):
         return "parquet"
-    text = head_of(head)
+    text = opening.head_of(head)
     if text is None:
-        return Unread(origin, NOT_THIS_FORMAT, "binary data")
+        return Unread(origin, opening.NOT_THIS_FORMAT, "binary data")
     if not text:
         return Unread(origin, UNREADABLE_FILE, "the file is empty")
     found = next((reader for reader, module in READERS.items() if module.recognise(text)), None)
@@ -161,7 +117,7 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
         kind = "XML of another kind" if text[0] == "<" else "JSON of another kind" if text[0] in "[{" else "plain text"
         if re.match(r"(?i)<!doctype html|<html", text):
             kind = "an HTML page"
-        return Unread(origin, NOT_THIS_FORMAT, f"{kind}, begins {' '.join(text[:60].split())!r}")
+        return Unread(origin, opening.NOT_THIS_FORMAT, f"{kind}, begins {' '.join(text[:60].split())!r}")
     return found
 
 
@@ -188,16 +144,16 @@ def read(source: Source, file: File, general: bool, formats: set[str] | None = N
 def _read_opened(source: Source, opened: Opened, general: bool, formats: set[str]) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     found = detect(opened.head, whole, opened.name, general)
-    is_text = found != "parquet" and bool(head_of(opened.head))
+    is_text = found != "parquet" and bool(opening.head_of(opened.head))
     if source.format != "auto" and is_text:
         found = source.format
     if isinstance(found, Unread):
         yield found
         return
     formats.add(found)
-    if declares_entities(opened.head):
+    if opening.declares_entities(opened.head):
         message = "the file declares entities (<!ENTITY ...>): none is resolved, &name; stays text"
-        yield Unread(whole, ENTITIES_REFUSED, message)
+        yield Unread(whole, opening.ENTITIES_REFUSED, message)
     records = _records(found, source, opened)
     try:
         yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {found}, but no record is in it"))
@@ -211,18 +167,19 @@ def _records(found: str, source: Source, opened: Opened) -> Iterator[Document | 
         with seekable(opened) as file:
             yield from fields.read_parquet(file, source.fields, source.name, opened.name)
         return
-    stream = open_text(opened.stream, opened.head)
+    stream = opening.open_text(opened.stream, opened.head)
     if found == "fields":
         yield from fields.read(stream, source.fields, source.name, opened.name)
     elif found == "latex":
         yield from latex.read(stream, source.name, opened.name, partial(_sibling_text, opened))
     else:
-        yield from READERS[found].read(stream, source.name, opened.name)
+        reader = READERS[found]
+        yield from read_each(reader.records(stream), source.name, opened.name, reader.document)
 
 
 def _sibling_text(opened: Opened, relative: str) -> str | None:
     content = opened.sibling(relative)
-    return None if content is None else content.decode(encoding_of(content), errors="replace")
+    return None if content is None else content.decode(opening.encoding_of(content), errors="replace")
 
 
 def sha256_source(source: Source) -> str:

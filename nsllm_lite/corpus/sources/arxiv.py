@@ -2,16 +2,14 @@
 
 Any flat JSON record with a title and an abstract is read; one whose id is not arXiv's is named by its PMID, its DOI,
 its OpenReview forum, or its place. The readers of other forms of the same metadata (`oai`, `atom`, `conference`) make
-such a record and pass it to `document_of`, so that a paper is the same in all of them.
+such a record and pass it to `document`, so that a paper is the same in all of them.
 """
 
 import re
-from collections.abc import Iterator
-from typing import TextIO
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.objects import objects_in
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.formats.documents import Document, as_doi
 
@@ -21,32 +19,28 @@ _FORUM = re.compile(r"https?://openreview\.net/(?:forum|pdf)\?id=([\w-]+)")
 _INDENT = re.compile(r"\n {2,}(?=\S)")  # arXiv marks a new paragraph of an abstract so
 _CUT_COMPOUND = re.compile(r"(?<=[A-Za-z])-\n(?=[A-Za-z])")
 
+records = iter_records
+
 
 def recognise(head: str) -> bool:
-    objects = objects_in(head)
-    return any(_is_flat(o.fields) for o in objects if o.depth == objects[0].depth)
-
-
-def _is_flat(fields: dict[str, str]) -> bool:
     """Null (`n`, NaN) counts as text; a number does not: in a vocabulary file "title" is a word with a number."""
-    abstract = fields.get("abstract", "") + fields.get("summary", "")
-    return fields.get("title", "") in tuple('"[nN') and any(sign in abstract for sign in '"[nN')
+    objects, texts = objects_in(head), set('"[nN')
+    flat = (fields for depth, fields in objects if depth == objects[0].depth)
+    return any(f.get("title") in texts and {f.get("abstract"), f.get("summary")} & texts for f in flat)
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_records(stream), source, file, document_of)
-
-
-def document_of(record: dict, place: Place, accession: str = "") -> Document:
+def document(record: dict, place: Place, accession: str = "") -> Document:
     """The paper of a flat record; `accession` names it where no arXiv id, PMID or DOI does."""
     name = identity.first(identity.arxiv_id, (_text(record.get(key)) for key in ID_KEYS))
     abstract = _text(record.get("abstract")) or _text(record.get("summary"))
+    doi = _text(record.get("doi")) or _text(record.get("DOI"))
+    forum = next(filter(None, (_FORUM.match(_text(record.get(key))) for key in FORUM_KEYS)), None)
     categories = f"{_text(record.get('primary_category'))} {_text(record.get('categories'))} {name}"
     return place.paper(
         arxiv=name,
         pmid=_text(record.get("pmid")).strip(),
-        doi=_doi(_text(record.get("doi")) or _text(record.get("DOI"))),
-        accession=accession or _forum(record),
+        doi=as_doi(doi) or as_doi(doi.partition(" ")[0]),  # arXiv names several of a paper in one field
+        accession=accession or (f"openreview:{forum[1]}" if forum else ""),
         title=_text(record.get("title")),
         abstract=paragraphs(abstract) if name else abstract,
         discipline=identity.discipline_of(categories),
@@ -57,16 +51,6 @@ def document_of(record: dict, place: Place, accession: str = "") -> Document:
 def paragraphs(abstract: str) -> str:
     """An abstract with arXiv's line breaks resolved: indented paragraphs separated, hyphenated compounds joined."""
     return _CUT_COMPOUND.sub("-", _INDENT.sub("\n\n", abstract.strip()))
-
-
-def _forum(record: dict) -> str:
-    forum = next(filter(None, (_FORUM.match(_text(record.get(key))) for key in FORUM_KEYS)), None)
-    return f"openreview:{forum[1]}" if forum else ""
-
-
-def _doi(text: str) -> str:
-    """arXiv names several DOIs of a paper in one field."""
-    return as_doi(text) or as_doi(text.partition(" ")[0])
 
 
 def _text(value: object) -> str:

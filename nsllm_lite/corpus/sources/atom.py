@@ -1,17 +1,18 @@
 """Answers of arXiv's API: Atom feeds, as XML or kept inside JSON records."""
 
-from collections.abc import Iterator
-from typing import TextIO
+from functools import partial
 
 from lxml import etree
 
 from nsllm_lite.corpus.files.elements import raw_text, xml_root
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.sources import arxiv
 from nsllm_lite.formats.documents import Document
 
 NO_ENTRY = "the feed has no entry: the query found nothing"
+
+records = partial(iter_answers, tags_of=lambda head: ("entry",), nothing=NO_ENTRY)
 
 
 def recognise(head: str) -> bool:
@@ -19,11 +20,7 @@ def recognise(head: str) -> bool:
     return any("arxiv.org" in xml and xml_root(xml) in ("feed", "entry") for xml in xml_heads(head))
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_answers(stream, lambda head: ("entry",), NO_ENTRY), source, file, _document)
-
-
-def _document(entry: etree._Element, place: Place) -> Document | Unread:
+def document(entry: etree._Element, place: Place) -> Document | Unread:
     name, title, summary = (raw_text(entry.find(tag)) for tag in ("id", "title", "summary"))
     if "/api/errors" in name:
         return place.unread(f"arXiv answered with an error: {' '.join(summary.split())}")
@@ -35,4 +32,4 @@ def _document(entry: etree._Element, place: Place) -> Document | Unread:
         "categories": [e.get("term", "") for e in entry.iterfind("category")],
         "doi": raw_text(entry.find("doi")),
     }
-    return arxiv.document_of(record, place)
+    return arxiv.document(record, place)

@@ -14,9 +14,9 @@ from contextlib import suppress
 from typing import NamedTuple, TextIO
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import iter_lines, paragraphs, stated
-from nsllm_lite.corpus.latex.plain import plain
+from nsllm_lite.corpus.latex.notation import plain
 from nsllm_lite.formats.documents import Document, as_doi
 
 MAX_ENTRY_CHARS = 1 << 24
@@ -49,6 +49,13 @@ class Entry(NamedTuple):
     key: str
     fields: dict[str, str]  # names in lower case
 
+    def line(self, name: str) -> str:
+        return " ".join(plain(self.fields.get(name, "")).split())
+
+    def codes(self, *names: str) -> list[str]:
+        """The fields as identifiers and addresses, which hold no blanks, and LaTeX only where it escapes a sign."""
+        return [re.sub(r"[\s\\{}]", "", self.fields.get(name, "")) for name in names]
+
 
 class _BrokenEntry(Exception):  # noqa: N818
     """What is wrong with the entry being read."""
@@ -62,53 +69,35 @@ def recognise(head: str) -> bool:
     return len(prologue) <= _PROLOGUE_LINES and not any(line.lstrip().startswith(("```", "\\")) for line in prologue)
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(_entries(stream), source, file, _document)
-
-
-def _document(entry: Entry, place: Place) -> Document:
-    fields = entry.fields
-    pmid, accession = _accession(entry)
-    areas = (_line(fields, name) for name in ("research-areas", "web-of-science-categories"))
+def document(entry: Entry, place: Place) -> Document:
+    arxiv, pmid, accession = _identifiers(entry)
+    areas = (entry.line(name) for name in ("research-areas", "web-of-science-categories"))
     return place.paper(
-        arxiv=_arxiv(fields),
+        arxiv=arxiv,
         pmid=pmid,
-        doi=identity.first(as_doi, _codes(fields, "doi", "url", "ee", "bdsk-url-1")),
+        doi=identity.first(as_doi, entry.codes("doi", "url", "ee", "bdsk-url-1")),
         accession=accession,
-        title=_line(fields, "title") or _line(fields, "booktitle"),
-        abstract=stated(paragraphs(plain(fields.get("abstract", "")).splitlines())),
+        title=entry.line("title") or entry.line("booktitle"),
+        abstract=stated(paragraphs(plain(entry.fields.get("abstract", "")).splitlines())),
         discipline=identity.first(identity.discipline_of_areas, areas)
-        or identity.discipline_of(_line(fields, "primaryclass")),
-        language=(_line(fields, "language") or _line(fields, "langid")).lower(),
+        or identity.discipline_of(entry.line("primaryclass")),
+        language=(entry.line("language") or entry.line("langid")).lower(),
     )
 
 
-def _line(fields: dict[str, str], name: str) -> str:
-    return " ".join(plain(fields.get(name, "")).split())
+def _identifiers(entry: Entry) -> tuple[str, str, str]:
+    """(arXiv id, PMID, accession number). The first is from `eprint` where its archive is arXiv, an arXiv address, or a
+    journal such as "arXiv preprint arXiv:1"; the others are as PubMed, Web of Science and Scopus state them."""
+    archive, kind, journal = (entry.line(name) for name in ("archiveprefix", "eprinttype", "journal"))
+    eprint, doi, url, pmid, number = entry.codes("eprint", "doi", "url", "pmid", "unique-id")
+    arxiv = identity.arxiv_id(eprint) if (archive or kind).lower() == "arxiv" else ""
+    arxiv = arxiv or identity.first(identity.marked_arxiv_id, (eprint, doi, url, journal.rpartition(" ")[2]))
+    if pmid or kind.lower() == "pubmed":
+        return arxiv, pmid or eprint, ""
+    return arxiv, *identity.stated_accession(number or entry.key, url)
 
 
-def _codes(fields: dict[str, str], *names: str) -> list[str]:
-    """The fields as identifiers and addresses, which hold no blanks, and LaTeX only where it escapes a sign."""
-    return [re.sub(r"[\s\\{}]", "", fields.get(name, "")) for name in names]
-
-
-def _arxiv(fields: dict[str, str]) -> str:
-    """From `eprint` where its archive is arXiv, an arXiv address, or a journal such as "arXiv preprint arXiv:1"."""
-    archive = _line(fields, "archiveprefix") or _line(fields, "eprinttype")
-    eprint, doi, url = _codes(fields, "eprint", "doi", "url")
-    found = (identity.arxiv_id if archive.lower() == "arxiv" else identity.marked_arxiv_id)(eprint)
-    return found or identity.first(identity.marked_arxiv_id, (doi, url, _line(fields, "journal").rpartition(" ")[2]))
-
-
-def _accession(entry: Entry) -> tuple[str, str]:
-    """(PMID, accession number) as PubMed, Web of Science and Scopus state them."""
-    pmid, number, url, eprint = _codes(entry.fields, "pmid", "unique-id", "url", "eprint")
-    if pmid or _line(entry.fields, "eprinttype").lower() == "pubmed":
-        return pmid or eprint, ""
-    return identity.stated_accession(number or entry.key, url)
-
-
-def _entries(stream: TextIO) -> Iterator[Entry | str]:
+def records(stream: TextIO) -> Iterator[Entry | str]:
     """Every entry, or a message in place of one that cannot be read."""
     macros: dict[str, str] = {}
     for chunk in _chunks(stream):
@@ -170,11 +159,8 @@ def _after_comment(line: str, place: int, depth: int) -> tuple[int, str]:
 
 
 def _parse(text: str, start: re.Match[str], end: int, macros: dict[str, str]) -> tuple[int, Entry | None]:
-    """(place after it, the entry); no entry where it is a comment, a preamble or a macro.
-
-    Raises:
-        _BrokenEntry: it cannot be read, whether escaped braces count or not.
-    """
+    """(place after it, the entry); no entry where it is a comment, a preamble or a macro. A _BrokenEntry where it
+    cannot be read, whether escaped braces count or not."""
     try:
         return _Parser(text, end, _MARKS[0], macros).entry(start)
     except _BrokenEntry:
@@ -230,10 +216,9 @@ class _Parser:
         while True:
             opening = self.text[self.place : self.place + 1]
             if opening in ("{", '"') and self.place < self.end:
-                begin = self.place + 1
-                self.place = begin
+                self.place += 1
                 close = self._closing("}" if opening == "{" else '"')
-                parts.append(self.text[begin:close])
+                parts.append(self.text[self.place : close])
                 self.place = close + 1
             elif word := self._match(_WORD):
                 parts.append(self.macros.get(word[0].lower(), word[0]))

@@ -4,11 +4,11 @@ give no abstracts. Flat records with title and abstract are read by `arxiv`; bot
 Every paper listed is read, a withdrawn or rejected one too; status, track, keywords and reviews stay out of its text.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.objects import HeadObject, object_in, objects_in
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.objects import object_in, objects_in
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources import arxiv
 from nsllm_lite.formats.documents import Document
@@ -21,28 +21,24 @@ def recognise(head: str) -> bool:
     if arxiv.recognise(head):
         return False
     objects = objects_in(head)
-    return any(_holds_paper(o) or (o.depth == objects[0].depth and _is_listed(o.fields)) for o in objects)
+    return any(
+        all(o.fields.get(key) in tuple('"{[') for key in ("title", "abstract"))  # as texts or as {"value": text}
+        or (o.depth == objects[0].depth and o.fields.get("title") == '"' and len(LIST_KEYS & o.fields.keys()) >= 2)
+        for o in objects
+    )
 
 
-def _holds_paper(opened: HeadObject) -> bool:
-    """Title and abstract in one object, as texts or as {"value": text}."""
-    return all(opened.fields.get(key, "") in tuple('"{[') for key in ("title", "abstract"))
+def document(paper: dict, place: Place) -> Document:
+    """Fields of `content` count as the paper's own; API 2 writes them as {"value": ...}. A note's id names its paper at
+    OpenReview; elsewhere `id` is only the list's own."""
+    content, number = _content(paper), paper.get("id")
+    fields = {k: v.get("value") if isinstance(v, dict) else v for k, v in {**paper, **content}.items()}
+    is_note = content and isinstance(number, str) and number
+    return arxiv.document(fields, place, f"openreview:{number}" if is_note else "")
 
 
-def _is_listed(fields: dict[str, str]) -> bool:
-    return fields.get("title") == '"' and len(LIST_KEYS & fields.keys()) >= 2
-
-
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(_papers_of(iter_records(stream)), source, file, _document)
-
-
-def _document(paper: dict, place: Place) -> Document:
-    return arxiv.document_of(_flat(paper), place, _accession(paper))
-
-
-def _papers_of(records: Iterable[dict | str]) -> Iterator[dict | str]:
-    for record in records:
+def records(stream: TextIO) -> Iterator[dict | str]:
+    for record in iter_records(stream):
         if isinstance(record, str):
             yield record
             continue
@@ -75,15 +71,3 @@ def _is_paper(value: object) -> bool:
 
 def _content(paper: dict) -> dict:
     return object_in(paper.get("content"))
-
-
-def _flat(paper: dict) -> dict:
-    """The paper's own fields and those of `content`, which API 2 writes as {"value": ...}."""
-    fields = {**paper, **_content(paper)}
-    return {k: v.get("value") if isinstance(v, dict) else v for k, v in fields.items()}
-
-
-def _accession(paper: dict) -> str:
-    """A note's id names its paper at OpenReview; elsewhere `id` is only the list's own."""
-    number = paper.get("id")
-    return f"openreview:{number}" if _content(paper) and isinstance(number, str) and number else ""

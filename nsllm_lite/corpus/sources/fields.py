@@ -28,7 +28,7 @@ _PMID = re.compile(r"pmid:\s*(\d+)", re.IGNORECASE | re.ASCII)
 _ABSENT = object()
 
 
-def read(stream: TextIO, fields: Fields, source: str, file: str) -> Iterator[Document | Unread]:
+def read(stream: TextIO, fields: Fields, source: str, file: str) -> Iterable[Document | Unread]:
     """One document a record. Where no record has a mapped field the file is one `Unread`."""
     first = stream.read(1)
     while first and first in " \r\n\ufeff":
@@ -36,45 +36,39 @@ def read(stream: TextIO, fields: Fields, source: str, file: str) -> Iterator[Doc
     whole = Joined(first, stream)
     is_json = first in ("{", "[")
     records = iter_records(whole) if is_json else iter_rows(whole)
-    yield from _documents(records, fields, source, file, always_whole=not is_json)
+    return _documents(records, fields, source, file, always_whole=not is_json)
 
 
-def read_parquet(file: BinaryIO, fields: Fields | None, source: str, file_name: str) -> Iterator[Document | Unread]:
+def read_parquet(file: BinaryIO, fields: Fields | None, source: str, file_name: str) -> Iterable[Document | Unread]:
     """One document a row of a seekable file, by the map, or without one by the names of the columns."""
     whole = f"{file_name}#0"
     try:
         names = parquet.open_parquet(file).schema_arrow.names
     except parquet.ERRORS as error:
-        yield Unread(whole, UNREADABLE_FILE, f"damaged Parquet: {parquet.named(error)}")
-        return
+        return [Unread(whole, UNREADABLE_FILE, f"damaged Parquet: {parquet.named(error)}")]
     if fields is None:
         columns = table.columns_of(names)
         if columns is None:
             needed = "it needs a title and an abstract, or `format: fields` and a map of `fields` in the recipe"
-            yield Unread(whole, NOT_THIS_FORMAT, f"Parquet with the columns {_listed(names)}; {needed}")
-            return
-        wanted = chain.from_iterable(columns.values())
-        yield from table.read_rows(parquet.iter_rows(file, wanted), source, file_name)
-        return
-    paths = _paths(fields)
-    tops = {path: _top(path, names) for path in paths.values()}
-    if absent := [path for path in paths.values() if tops[path] is None]:
-        yield Unread(whole, NOT_THIS_FORMAT, _no_field(absent, names))
-        return
+            return [Unread(whole, NOT_THIS_FORMAT, f"Parquet with the columns {_listed(names)}; {needed}")]
+        rows = parquet.iter_rows(file, chain.from_iterable(columns.values()))
+        return read_each(table.cells_of(rows), source, file_name, table.document)
+    tops = {path: _top(path, names) for _, path in fields if path}
+    if absent := [path for _, path in fields if path and tops[path] is None]:
+        return [Unread(whole, NOT_THIS_FORMAT, _no_field(absent, names))]
     rows = parquet.iter_rows(file, dict.fromkeys(tops.values()))
-    yield from _documents(rows, fields, source, file_name, always_whole=True)
+    return _documents(rows, fields, source, file_name, always_whole=True)
 
 
 def _documents(
     records: Iterator[dict | str], fields: Fields, source: str, file: str, always_whole: bool
-) -> Iterator[Document | Unread]:
-    paths = _paths(fields)
+) -> Iterable[Document | Unread]:
+    paths = {role: path for role, path in fields if path}
     looked, absent, names = _look(records, paths)
     if not always_whole and len(looked) < LOOK_RECORDS:  # JSON may leave out what is null, and few records say little
         absent = {role: path for role, path in absent.items() if role in TEXTS}
     if absent and names:
-        yield Unread(f"{file}#0", NOT_THIS_FORMAT, _no_field(list(absent.values()), names))
-        return
+        return [Unread(f"{file}#0", NOT_THIS_FORMAT, _no_field(list(absent.values()), names))]
 
     def make(record: dict, place: Place) -> Document | Unread:
         try:
@@ -83,11 +77,7 @@ def _documents(
             return place.unread(str(error))
         return _document(values, place)
 
-    yield from read_each(chain(looked, records), source, file, make)
-
-
-def _paths(fields: Fields) -> dict[str, str]:
-    return {role: path for role, path in fields if path}
+    return read_each(chain(looked, records), source, file, make)
 
 
 def _look(records: Iterator[dict | str], paths: dict[str, str]) -> tuple[list[dict | str], dict[str, str], list[str]]:
@@ -114,6 +104,9 @@ def _document(values: dict[str, list[str]], place: Place) -> Document:
     name = first("id")
     doi = as_doi(first("doi")) or as_doi(name)
     pmid = _PMID.fullmatch(name)
+    # arXiv's categories become their broad field: there are hundreds of combinations.
+    discipline = first("discipline")
+    is_category = all(map(identity.discipline_of, discipline.split()))
     return place.paper(
         arxiv=identity.first(identity.arxiv_id, (name, doi)),
         pmid=pmid[1] if pmid else "",
@@ -122,15 +115,9 @@ def _document(values: dict[str, list[str]], place: Place) -> Document:
         title=" ".join(values.get("title", ())),
         abstract="\n\n".join(values.get("abstract", ())),
         text="\n\n".join(values.get("text", ())),
-        discipline=_discipline(first("discipline")),
+        discipline=identity.discipline_of(discipline) if is_category else discipline,
         language=first("language").lower(),
     )
-
-
-def _discipline(stated: str) -> str:
-    """As stated, except arXiv's categories, which become their broad field: there are hundreds of combinations."""
-    words = stated.split()
-    return identity.discipline_of(stated) if all(map(identity.discipline_of, words)) else stated
 
 
 def _find(record: Any, path: str) -> Any:
@@ -151,11 +138,7 @@ def _find(record: Any, path: str) -> Any:
 
 
 def _texts(value: Any, path: str, depth: int = 0) -> Iterator[str]:
-    """The texts of a field that are not empty.
-
-    Raises:
-        ValueError: there is an object where text is needed.
-    """
+    """The texts of a field that are not empty; a ValueError where there is an object instead."""
     if isinstance(value, str):
         if value.strip():
             yield value.strip()

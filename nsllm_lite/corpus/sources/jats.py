@@ -8,13 +8,13 @@ other numbered citations, equation numbers; abstracts in other languages, and au
 sub-articles (reviews, replies, translations), but where the article has no body of its own and one of them has it.
 """
 
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 from lxml import etree
 
 from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, text_of, xml_root
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.identity import arxiv_id
 from nsllm_lite.formats.documents import Document, Section, as_doi
 
@@ -27,16 +27,14 @@ REVIEWS = frozenset(
     ("decision-letter", "reply", "referee-report", "reviewer-report", "editor-report", "author-comment", "response")
 )
 
+records = partial(iter_elements, tags=("article",))
+
 
 def recognise(head: str) -> bool:
     return xml_root(head) in ("article", "pmc-articleset")
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_elements(stream, ("article",)), source, file, document_of)
-
-
-def document_of(article: etree._Element, place: Place) -> Document | Unread:
+def document(article: etree._Element, place: Place) -> Document | Unread:
     """The paper of one `article`, whatever it was wrapped in."""
     meta = article.find("front/article-meta")
     if meta is None:
@@ -44,6 +42,8 @@ def document_of(article: etree._Element, place: Place) -> Document | Unread:
     language = (article.get(LANGUAGE) or "").strip().lower()
     moves, abstract = _abstract(meta, language)
     ids = {e.get("pub-id-type"): (e.text or "").strip() for e in meta.iterfind("article-id")}
+    papers = (article, *(s for s in article.iterfind("sub-article") if s.get("article-type") not in REVIEWS))
+    body = next((b for p in papers if (b := p.find("body")) is not None), None)
     pmc = (ids.get("pmc") or ids.get("pmcid") or "").removeprefix("PMC")
     return place.paper(
         arxiv=arxiv_id(ids.get("arxiv", "")),
@@ -52,17 +52,10 @@ def document_of(article: etree._Element, place: Place) -> Document | Unread:
         accession=f"pmc:{pmc}" if pmc else "",
         title=text_of(meta.find("title-group/article-title"), SKIP | {"xref"}),
         abstract=abstract,
-        sections=tuple(_sections(_body(article))),
+        sections=tuple(_sections(body)) if body is not None else (),
         moves=moves,
         language=language,
     )
-
-
-def _body(article: etree._Element) -> etree._Element:
-    own = article.find("body")
-    papers = (s for s in article.iterfind("sub-article") if s.get("article-type") not in REVIEWS)
-    bodies = (b for b in (own, *(p.find("body") for p in papers)) if b is not None)
-    return next(bodies, etree.Element("body"))
 
 
 def _abstract(meta: etree._Element, language: str) -> tuple[tuple[tuple[str, str], ...], str]:
@@ -80,10 +73,8 @@ def _abstract(meta: etree._Element, language: str) -> tuple[tuple[tuple[str, str
 
 
 def _sections(parent: etree._Element, path: tuple[str, ...] = (), kind: str = "") -> Iterator[Section]:
-    """Sections in reading order, each before its own subsections, which inherit its kind (sec-type).
-
-    A title that stands alone among paragraphs begins a section beside the one it stands in.
-    """
+    """Sections in reading order, each before its own subsections, which inherit its kind (sec-type). A title that
+    stands alone among paragraphs begins a section beside the one it stands in."""
     own_title = parent.find("title") if parent.tag == "sec" else None
     own_heading = text_of(own_title, SKIP)
     parts: list[tuple[str, list[str]]] = [(own_heading, [])]
@@ -91,7 +82,7 @@ def _sections(parent: etree._Element, path: tuple[str, ...] = (), kind: str = ""
         if child.tag == "title" and child is not own_title:
             parts.append((text_of(child, SKIP), []))
         else:
-            parts[-1][1].extend(_block(child))
+            parts[-1][1].extend(_blocks([child]))
     for number, (heading, blocks) in enumerate(parts):
         if blocks or (number == 0 and parent.tag == "sec" and parent.find("sec") is not None):
             yield Section(heading, "\n\n".join(blocks), path, kind)
@@ -100,22 +91,17 @@ def _sections(parent: etree._Element, path: tuple[str, ...] = (), kind: str = ""
         yield from _sections(section, above, section.get("sec-type") or kind)
 
 
-def _blocks(parent: etree._Element) -> Iterator[str]:
-    """The paragraphs that stand directly in a section."""
-    for child in parent:
-        yield from _block(child)
-
-
-def _block(element: etree._Element) -> Iterator[str]:
-    """The text of one block, if it is one and has any; a list gives one line an item."""
-    if element.tag in NO_BLOCKS:
-        return
-    if element.tag == "list":
-        text = "\n".join(_items(element))
-    else:
-        text = formula(element) if element.tag == "disp-formula" else text_of(element, SKIP)
-    if text:
-        yield text
+def _blocks(elements: Iterable[etree._Element]) -> Iterator[str]:
+    """The texts of those that are blocks and have any, as a section's children; a list gives one line an item."""
+    for element in elements:
+        if element.tag in NO_BLOCKS:
+            continue
+        if element.tag == "list":
+            text = "\n".join(_items(element))
+        else:
+            text = formula(element) if element.tag == "disp-formula" else text_of(element, SKIP)
+        if text:
+            yield text
 
 
 def _items(parent: etree._Element) -> Iterator[str]:

@@ -15,13 +15,12 @@ above them.
 
 import posixpath
 import re
-from collections.abc import Iterator
 from typing import TextIO
 
 from nsllm_lite.corpus.files.opening import UNREADABLE, Place, Unread
 from nsllm_lite.corpus.identity import arxiv_id_in_name
-from nsllm_lite.corpus.latex.commands import KEEP
-from nsllm_lite.corpus.latex.flatten import MAX_CHARS, Sibling, flatten
+from nsllm_lite.corpus.latex.commands import NO_PAPER_CLASSES
+from nsllm_lite.corpus.latex.flatten import MAX_CHARS, Flattener, Sibling
 from nsllm_lite.corpus.latex.paper import Paper
 from nsllm_lite.formats.documents import Document
 
@@ -33,24 +32,17 @@ _CLASS = re.compile(r"\\document(?:class|style)\s*(?:\[[^\]]{0,500}\])?\s*\{([^{
 _BEGIN = re.compile(r"\\begin\s*\{document\}")
 _PACKAGE = re.compile(r"\\(?:ProvidesPackage|ProvidesClass|NeedsTeXFormat)\b")
 _PLAIN_TEX = re.compile(r"\\(?:bye|magnification|enddocument|endtopmatter|input\s+amstex)\b")
-_NO_PAPER_CLASSES = frozenset(
-    ("beamer", "slides", "seminar", "powerdot", "prosper", "letter", "scrlttr2", "moderncv", "standalone", "a0poster")
-) | {"tikzposter", "beamerposter", "baposter", "exam"}
 _RESPONSE = re.compile(
-    r"\W*(?:(?:\S+\s+)?(?:response|reply|replies|rebuttal|answers?)s?\s+(?:letter\s+)?(?:to|for)\b.{0,40}"
-    r"\b(?:referee|reviewer|editor)|rebuttal\b|cover letter\b|dear\s+(?:editor|referee|reviewer|sir|dr|prof))",
-    re.IGNORECASE | re.DOTALL,
+    r"(?is)\W*(?:(?:\S+\s+)?(?:response|reply|replies|rebuttal|answers?)s?\s+(?:letter\s+)?(?:to|for)\b.{0,40}"
+    r"\b(?:referee|reviewer|editor)|rebuttal\b|cover letter\b|dear\s+(?:editor|referee|reviewer|sir|dr|prof))"
 )
 _STRUCTURE = re.compile(
-    r"^[ \t]*\\(?:(?:sub)*section|chapter|paragraph|begin|newcommand|renewcommand|def|usepackage|input|include|label|"
-    r"title)\b",
-    re.MULTILINE,
+    r"(?m)^[ \t]*\\(?:(?:sub)*section|chapter|paragraph|begin|(?:re)?newcommand|def|usepackage|input|include|label"
+    r"|title)\b"
 )
 _FOREIGN = re.compile(r'[<\["@#`]|\{\s*["}]|---\s|import\s|from\s+\w+\s+import')
 _ENDING = re.compile(r"\.(?:tex|ltx|latex|txt|gz|tgz|tar|zip|bz2|xz|zst|src)$", re.IGNORECASE)
-_ASIDE = re.compile(
-    r"^(?:supp|si$|si[-_]|appendi|response|reply|rebuttal|cover|sm$|esm)|supplement|supporting", re.IGNORECASE
-)
+_ASIDE = re.compile(r"(?i)^(?:supp|si$|si[-_]|appendi|response|reply|rebuttal|cover|sm$|esm)|supplement|supporting")
 _BABEL = re.compile(r"\\usepackage\s*\[([^\]{}]{1,200})\]\s*\{babel\}")
 
 
@@ -66,27 +58,23 @@ def recognise(head: str) -> bool:
     return bool(found) and (first.lstrip()[:1] in ("\\", "{") or len(found) > 1)
 
 
-def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[Document | Unread]:
+def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> list[Document | Unread]:
     """One `Document` for a main file and, where inputs of its body are missing, an `Unread` that names them."""
     place = Place(source, f"{file}#1")
     text = stream.read(MAX_CHARS + 1)
     reason, why = _refusal(text)
     if why:
-        yield place.unread(why, reason)
-        return
-    flat = flatten(text, sibling, KEEP)
+        return [place.unread(why, reason)]
+    flat, missing = Flattener(sibling).run(text)
     stem = posixpath.splitext(posixpath.basename(file))[0]
-    paper = Paper(flat.text, lambda: sibling(f"{stem}.bbl") or "")
+    paper = Paper(flat, lambda: sibling(f"{stem}.bbl") or "")
     if not paper.read():
-        yield place.unread("has \\documentclass but no \\begin{document}: cut off, or its body is elsewhere")
-        return
+        return [place.unread("has \\documentclass but no \\begin{document}: cut off, or its body is elsewhere")]
     if _RESPONSE.match(paper.title[:120]) or (paper.sections and _RESPONSE.match(paper.sections[0].text[:120])):
-        yield place.unread(f"a letter to an editor or referees: {paper.title[:60]!r}", NOT_A_PAPER)
-        return
+        return [place.unread(f"a letter to an editor or referees: {paper.title[:60]!r}", NOT_A_PAPER)]
     if not paper.abstract and not any(section.text for section in paper.sections):
-        yield place.unread(f"no text beside commands, figures and tables; title {paper.title[:60]!r}")
-        return
-    yield place.paper(
+        return [place.unread(f"no text beside commands, figures and tables; title {paper.title[:60]!r}")]
+    found = place.paper(
         arxiv=_arxiv_id(file),
         doi=paper.doi,
         title=paper.title,
@@ -95,10 +83,8 @@ def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> Iterator[D
         moves=paper.moves,
         language=_language(text),
     )
-    if flat.missing:
-        yield Unread(
-            f"{file}#2", MISSING_INPUT, f"its text inputs files that are not there: {', '.join(flat.missing)[:300]}"
-        )
+    message = f"its text inputs files that are not there: {', '.join(missing)[:300]}"
+    return [found, Unread(f"{file}#2", MISSING_INPUT, message)] if missing else [found]
 
 
 def _refusal(text: str) -> tuple[str, str]:
@@ -113,7 +99,7 @@ def _refusal(text: str) -> tuple[str, str]:
         if _stated(_PLAIN_TEX, text):
             return UNREADABLE, "plain TeX or AMS-TeX, not LaTeX: nothing here reads it"
         return LATEX_PART, "a part of a LaTeX document: read where another file inputs it"
-    if kind in _NO_PAPER_CLASSES:
+    if kind in NO_PAPER_CLASSES:
         return NOT_A_PAPER, f"a {kind!r} document: slides, a letter or a picture, no paper"
     return "", ""
 
@@ -143,5 +129,4 @@ def _arxiv_id(file: str) -> str:
     if len(parts) > 1 and _ASIDE.search(parts[-1]):
         return ""
     names = [_ENDING.sub("", part) for part in parts]
-    folders = ("", *parts)
-    return next(filter(None, map(arxiv_id_in_name, reversed(names), reversed(folders[:-1]))), "")
+    return next(filter(None, map(arxiv_id_in_name, reversed(names), reversed(["", *parts[:-1]]))), "")

@@ -7,12 +7,11 @@ transliterated (TT) are left out.
 
 import re
 import tomllib
-from collections.abc import Iterator
+from functools import partial
 from importlib import resources
-from typing import TextIO
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.formats.documents import Document, as_doi
 
@@ -35,16 +34,14 @@ _LABEL_WORDS = frozenset(re.findall("[A-Z]+", " ".join((*_MOVES, _LABELS["other_
 _LABEL = re.compile(r"(?:^|(?<=[.?!)\]\"”%] ))([A-Z][A-Z/&,() -]{2,60}):(?: |$)")
 _DOI_MARK = re.compile(r"(\S+) \[doi\]")
 
+records = partial(iter_records, syntax=SYNTAX)
+
 
 def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_records(stream, SYNTAX), source, file, _document)
-
-
-def _document(record: Record, place: Place) -> Document:
+def document(record: Record, place: Place) -> Document:
     marked = (_DOI_MARK.fullmatch(value) for value in record.values("LID", "AID"))
     moves, abstract = moves_of(record.text("AB"))
     return place.paper(
@@ -68,14 +65,9 @@ def bare_title(title: str) -> str:
 def moves_of(abstract: str) -> tuple[tuple[tuple[str, str], ...], str]:
     """(moves, text without labels) of an abstract that begins with a label and has two or more of them, each made of
     words that labels are made of; of any other ((), `abstract`)."""
-    labels = list(_LABEL.finditer(abstract))
-    words = [word for label in labels for word in re.findall("[A-Z]+", label[1])]
-    if len(labels) < 2 or labels[0].start() or not _LABEL_WORDS.issuperset(words):
+    before, *parts = _LABEL.split(abstract)
+    labels, texts = parts[::2], map(str.strip, parts[1::2])
+    if before or len(labels) < 2 or not _LABEL_WORDS.issuperset(re.findall("[A-Z]+", " ".join(labels))):
         return (), abstract
-    ends = [label.start() for label in labels[1:]] + [len(abstract)]
-    parts = [
-        (_MOVES.get(label[1], label[1]), abstract[label.end() : end].strip())
-        for label, end in zip(labels, ends, strict=True)
-    ]
-    moves = tuple((label, text) for label, text in parts if text)
+    moves = tuple((_MOVES.get(label, label), text) for label, text in zip(labels, texts, strict=True) if text)
     return moves, " ".join(text for _, text in moves)

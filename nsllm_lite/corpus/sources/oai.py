@@ -13,7 +13,7 @@ from lxml import etree
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import LANGUAGE, raw_text, text_of, xml_root
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.sources import arxiv, jats
 from nsllm_lite.formats.documents import Document, as_doi
@@ -35,16 +35,8 @@ _ABSTRACTS = [etree.XPath(f".//{tag}[not(ancestor::relatedItem)]") for tag in ("
 
 
 def recognise(head: str) -> bool:
-    return any(_is_oai(xml) for xml in xml_heads(head))
-
-
-def _is_oai(xml: str) -> bool:
-    root = xml_root(xml)
-    return root in ROOTS or (root in ROOTS_OF_MANY_KINDS and _OF_OAI.search(xml) is not None)
-
-
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(_marc_as_one(iter_answers(stream, _tags_of, NO_RECORD)), source, file, _document)
+    roots = [(xml_root(xml), xml) for xml in xml_heads(head)]
+    return any(root in ROOTS or (root in ROOTS_OF_MANY_KINDS and _OF_OAI.search(xml)) for root, xml in roots)
 
 
 def _tags_of(head: str) -> tuple[str, ...]:
@@ -52,10 +44,10 @@ def _tags_of(head: str) -> tuple[str, ...]:
     return BARE if first and first[1] in BARE else ANSWERED
 
 
-def _marc_as_one(found: Iterator[etree._Element | str]) -> Iterator[etree._Element | str]:
+def records(stream: TextIO) -> Iterator[etree._Element | str]:
     """A MARC record is a `record` within the `record` of OAI: `iter_elements` gives a truncated one and a whole."""
     held = ""
-    for item in found:
+    for item in iter_answers(stream, _tags_of, NO_RECORD):
         is_marc = not isinstance(item, str) and item.find("datafield") is not None
         if held and not is_marc:
             yield held
@@ -66,27 +58,27 @@ def _marc_as_one(found: Iterator[etree._Element | str]) -> Iterator[etree._Eleme
         yield held
 
 
-def _document(record: etree._Element, place: Place) -> Document | Unread:
+def document(record: etree._Element, place: Place) -> Document | Unread:
     if record.tag == "error":
         error = f"{record.get('code', 'without a code')} {text_of(record)}".strip()
         return place.unread(f"the service answered with an error: {error}")
     if record.tag in NO_RECORD_VERBS:
         return place.unread(f"an answer to {record.tag} holds no records")
     identifier = record.findtext("header/identifier", "").strip()
-    header = record.find("header")
     if record.get("status") == "deleted" or record.find("header[1][@status='deleted']") is not None:
         return place.unread(f"{identifier or 'a record without identifier'} is marked deleted", DELETED)
     metadata = record.find("metadata")
-    if metadata is None and header is not None:
+    if metadata is None and record.find("header") is not None:
         return place.unread(f"{identifier}: the record has no metadata")
-    if metadata is None:
-        metadata = record
+    metadata = record if metadata is None else metadata
     if not len(metadata):
         return place.unread(f"{identifier}: the metadata are empty".removeprefix(": "))
     article = metadata.find("article")
     if article is not None:
-        return jats.document_of(article, place)
-    title, abstract = _titled(_TITLES(metadata)), _abstract(metadata)
+        return jats.document(article, place)
+    titles = _TITLES(metadata)
+    title = next(filter(_is_english, titles), titles[0] if titles else None)
+    abstract = _abstract(metadata)
     if title is None and abstract is None:
         return place.unread(f"{identifier}: neither title nor abstract in the metadata ({metadata[0].tag})")
     stated = [identifier, *((e.text or "").strip() for e in metadata.iter("identifier"))]
@@ -101,12 +93,7 @@ def _document(record: etree._Element, place: Place) -> Document | Unread:
         "language": (abstract.get(LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
     }
     accession = f"oai:{identifier.removeprefix('oai:')}" if identifier else ""
-    return arxiv.document_of(fields, place, accession)
-
-
-def _titled(elements: list[etree._Element]) -> etree._Element | None:
-    """The English one where languages are marked, else the first."""
-    return next((e for e in elements if _is_english(e)), elements[0] if elements else None)
+    return arxiv.document(fields, place, accession)
 
 
 def _abstract(metadata: etree._Element) -> etree._Element | None:

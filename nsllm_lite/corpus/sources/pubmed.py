@@ -1,13 +1,15 @@
-"""PubMed / MEDLINE XML: title and abstract; the labels of a structured abstract are kept as moves."""
+"""PubMed / MEDLINE XML: title and abstract; the labels of a structured abstract are kept as moves.
+
+Abstracts in other languages (OtherAbstract) are left out.
+"""
 
 import re
-from collections.abc import Iterator
-from typing import TextIO
+from functools import partial
 
 from lxml import etree
 
 from nsllm_lite.corpus.files.elements import iter_elements, text_of, xml_root
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.sources.medline import bare_title
 from nsllm_lite.formats.documents import Document
 
@@ -15,30 +17,23 @@ _CITATION = re.compile(r"(?<=[a-z)]) [⁰¹²³⁴⁵⁶⁷⁸⁹]+ ?(?=[.,;])")
 RECORDS = ("PubmedArticle", "PubmedBookArticle")
 ROOTS = (*RECORDS, "PubmedArticleSet", "PubmedBookArticleSet")
 
+records = partial(iter_elements, tags=RECORDS)
+
 
 def recognise(head: str) -> bool:
     return xml_root(head) in ROOTS
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    """One document a PubmedArticle or PubmedBookArticle; abstracts in other languages (OtherAbstract) are left out."""
-    return read_each(iter_elements(stream, RECORDS), source, file, _document)
-
-
-def _document(article: etree._Element, place: Place) -> Document | Unread:
+def document(article: etree._Element, place: Place) -> Document | Unread:
     citation = article.find("MedlineCitation")
     if citation is None:
         citation = article.find("BookDocument")
     pmid = citation.findtext("PMID", "").strip() if citation is not None else ""
     if citation is None or not pmid:
         return place.unread("the record has no PMID")
+    title = bare_title(text_of(citation.find(".//ArticleTitle")))
     moves, abstract = _abstract(citation)
-    return place.paper(
-        pmid=pmid,
-        title=bare_title(text_of(citation.find(".//ArticleTitle"))),
-        abstract=abstract,
-        moves=moves,
-    )
+    return place.paper(pmid=pmid, title=title, abstract=abstract, moves=moves)
 
 
 def _abstract(citation: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:

@@ -6,11 +6,10 @@ or joins records without TY or ER.
 """
 
 import re
-from collections.abc import Iterator
-from typing import TextIO
+from functools import partial
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
 from nsllm_lite.formats.documents import Document, as_doi
 
@@ -33,6 +32,8 @@ _BEGINNING = re.compile(r"(?:^|[\n\r])[ \t]{0,4}TY[ \t]{0,3}-[^\n\r]{0,60}[\n\r]
 _STRAY_LINES = 20  # before the first record
 _PUBMED = ("nlm", "pubmed", "medline")
 
+records = partial(iter_records, syntax=SYNTAX)
+
 
 def recognise(head: str) -> bool:
     """TY near the beginning; further down only where the file begins with tagged lines, so with a broken record."""
@@ -42,11 +43,7 @@ def recognise(head: str) -> bool:
     return SYNTAX.line.match(head) is not None or head.count("\n", 0, start.start()) < _STRAY_LINES
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_records(stream, SYNTAX), source, file, _document)
-
-
-def _document(record: Record, place: Place) -> Document:
+def document(record: Record, place: Place) -> Document:
     pmid, accession = identity.stated_accession(record.value("AN"), record.value("UR"))
     is_pubmed = any(database.lower() in _PUBMED for database in record.values("DB", "DP"))
     return place.paper(

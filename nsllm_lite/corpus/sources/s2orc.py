@@ -9,12 +9,12 @@ sentence does not need. Of several parses the one from LaTeX is used, else the f
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TextIO
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.identity import arxiv_id
@@ -30,22 +30,17 @@ _OFFSET = re.compile(r"[0-9]{1,12}")
 _ABSTRACT_LABEL = re.compile(r"(?:[Aa]bstract|ABSTRACT|[Ss]ummary|SUMMARY)(?:\s*[:.—–]\s*|\s+(?=[A-Z])|(?=[A-Z]))")
 _STRUCTURE = re.compile(r"(?<!\s)\s*:::\s*")  # between the parts of a structured abstract
 
+records = iter_records
+
 
 def recognise(head: str) -> bool:
-    for opened in objects_in(head):
-        keys = opened.fields.keys()
-        if "paper_id" in keys and SIGNS & keys:
-            return True
-        if "corpusid" in keys and any(opened.fields.get(key) == "{" for key in OFFSETS):
-            return True
-    return False
+    return any(
+        ("paper_id" in fields and SIGNS & fields.keys()) or ("corpusid" in fields and "{" in map(fields.get, OFFSETS))
+        for _, fields in objects_in(head)
+    )
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_records(stream), source, file, _read_one)
-
-
-def _read_one(record: dict, place: Place) -> Document | Unread:
+def document(record: dict, place: Place) -> Document | Unread:
     content = next((record[key] for key in OFFSETS if isinstance(record.get(key), dict)), None)
     if content is not None:
         return _by_offsets(record, content, place)
@@ -64,8 +59,8 @@ def _by_paragraphs(record: dict, place: Place) -> Document:
         label = _ABSTRACT_LABEL.match(text)
         abstract = text[label.end() :] if label else text
     number = "" if "header" in record else text_in(record.get("paper_id"))  # doc2json's is the name of a file
-    title = text_in(stated.get("title"))
-    return _document(stated, number, place, title, abstract, _sections_of(parse.get("body_text")))
+    title, sections = text_in(stated.get("title")), _sections_of(parse.get("body_text"))
+    return _document(place, stated, number, title=title, abstract=abstract, sections=sections)
 
 
 def _sections_of(body: object) -> tuple[Section, ...]:
@@ -100,8 +95,9 @@ def _by_offsets(record: dict, content: dict, place: Place) -> Document | Unread:
         return place.unread(f"its annotations cannot be read: {error}")
     titles, abstracts = ([text[s.start : s.end].strip() for s in _apart(marked[k])] for k in ("title", "abstract"))
     title = text_in(record.get("title")) or next(iter(titles), "")
+    abstract, sections = "\n\n".join(abstracts), _sections_at(text, marked)
     number = str(record.get("corpusid") or "")
-    return _document(record, number, place, title, "\n\n".join(abstracts), _sections_at(text, marked))
+    return _document(place, record, number, title=title, abstract=abstract, sections=sections)
 
 
 def _sections_at(text: str, marked: dict[str, list["_Span"]]) -> tuple[Section, ...]:
@@ -121,11 +117,7 @@ def _sections_at(text: str, marked: dict[str, list["_Span"]]) -> tuple[Section, 
 
 
 def _spans(annotation: object, length: int) -> list["_Span"]:
-    """The spans of one kind that lie within the text.
-
-    Raises:
-        ValueError: the annotation is no list, nor a string of JSON that is one.
-    """
+    """The spans of one kind that lie within the text; a ValueError where they are no list, nor one written as JSON."""
     value = json.loads(annotation) if isinstance(annotation, str) else annotation
     if not isinstance(value, list | None):
         raise ValueError(f"a {type(value).__name__} where a list is needed")  # caught by _by_offsets
@@ -142,10 +134,9 @@ class _Span(NamedTuple):
 def _span(span: dict, rewrite: Callable[[str], str] = str) -> _Span:
     """Offsets are numbers, in some files as strings; what is neither lies outside every text."""
     start, end = (str(span.get(key)) for key in ("start", "end"))
-    number = text_in(object_in(span.get("attributes")).get("n"))
     if not (_OFFSET.fullmatch(start) and _OFFSET.fullmatch(end)):
         return _Span(-1, -1)
-    return _Span(int(start), int(end), rewrite, number)
+    return _Span(int(start), int(end), rewrite, text_in(object_in(span.get("attributes")).get("n")))
 
 
 def _apart(spans: list[_Span]) -> list[_Span]:
@@ -168,9 +159,7 @@ def _rewritten(text: str, spans: list[_Span]) -> str:
     return citations.settle("".join([*parts, text[place:]])).strip()
 
 
-def _document(
-    stated: dict, number: str, place: Place, title: str, abstract: str, sections: tuple[Section, ...]
-) -> Document:
+def _document(place: Place, stated: dict, number: str, **texts: Any) -> Document:
     """The paper, named by its identifiers, or by its number in Semantic Scholar."""
     opened = object_in(stated.get("openaccessinfo"))
     ids = {**stated, **object_in(opened.get("externalids")), **object_in(stated.get("externalids"))}
@@ -181,10 +170,8 @@ def _document(
         pmid=ids.get("pubmed", ""),
         doi=as_doi(ids.get("doi", "")),
         accession=f"s2:{number}" if number.isdecimal() or _SHA.fullmatch(number) else "",
-        title=title,
-        abstract=abstract,
-        sections=sections,
         discipline=text_in(field[0] if isinstance(field, list) and field else field),
+        **texts,
     )
 
 

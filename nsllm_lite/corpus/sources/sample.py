@@ -1,23 +1,18 @@
 """The bundled sample papers: JSON lines of id, discipline, title, tagged abstract sentences and sections."""
 
-from collections.abc import Iterator
-from typing import TextIO
-
 from nsllm_lite.corpus.files.objects import objects_in
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.formats.documents import Document, Section
+
+records = iter_records
 
 
 def recognise(head: str) -> bool:
     return any({"title", "sections", "discipline"} <= opened.fields.keys() for opened in objects_in(head)[:1])
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_records(stream), source, file, _document)
-
-
-def _document(record: dict, place: Place) -> Document | Unread:
+def document(record: dict, place: Place) -> Document | Unread:
     try:
         name, title, discipline = (_text(record[key]) for key in ("id", "title", "discipline"))
         if not name.strip():

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files import tagged
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tables import dialect_of, iter_rows
 from nsllm_lite.corpus.sources import arxiv
 from nsllm_lite.formats.documents import Document, as_doi
@@ -25,13 +25,12 @@ _ITEM_END = re.compile(r"['\"]?\s*[;,]")
 MAX_LISTED = 300
 
 Columns = dict[str, list[str]]  # role -> names of its columns
+Cells = dict[str, list[str]]  # role -> what is in them, of one row, where they are not empty
 
 
 def columns_of(names: Iterable[str]) -> Columns | None:
-    """The role of each column by its name; None where they are not papers: a title, and an abstract or an identifier.
-
-    A table of papers without abstracts is read too, so that each of its papers is counted.
-    """
+    """The role of each column by its name; None where they are not papers: a title, and an abstract or an identifier
+    (papers without abstracts are read too, so that each is counted)."""
     plain = {name: re.sub(r"[\W_]+", "", name).lower() for name in names}
     columns: Columns = {}
     for name in sorted(plain, key=lambda name: _PLACES.get(plain[name], 0)):
@@ -47,28 +46,23 @@ def recognise(head: str) -> bool:
     return dialect is not None and columns_of(dialect.names) is not None
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_rows(iter_rows(stream), source, file)
+def records(stream: TextIO) -> Iterator[Cells | str]:
+    return cells_of(iter_rows(stream))
 
 
-def read_rows(rows: Iterable[dict | str], source: str, file: str) -> Iterator[Document | Unread]:
-    """The papers of rows that all have the same names."""
+def cells_of(rows: Iterable[dict | str]) -> Iterator[Cells | str]:
+    """The cells of rows that all have the same names."""
     columns: Columns | None = None
-
-    def make(row: dict, place: Place) -> Document | Unread:
-        nonlocal columns
-        if columns is None:
-            columns = columns_of(row) or {}
-        if not columns:
-            return place.unread(f"no column of titles; the columns are {', '.join(row)[:MAX_LISTED]}")
-        return _document(row, columns, place)
-
-    return read_each(rows, source, file, make)
+    for row in rows:
+        if isinstance(row, str):
+            yield row
+            continue
+        columns = columns_of(row) or {} if columns is None else columns
+        cells = {role: list(filter(None, (_text(row[name]) for name in names))) for role, names in columns.items()}
+        yield cells or f"no column of titles; the columns are {', '.join(row)[:MAX_LISTED]}"
 
 
-def _document(row: dict, columns: Columns, place: Place) -> Document:
-    fields = {role: list(filter(None, (_text(row[name]) for name in names))) for role, names in columns.items()}
-
+def document(fields: Cells, place: Place) -> Document:
     def first(role: str) -> str:
         return next(iter(fields.get(role, ())), "")
 

@@ -9,19 +9,18 @@ the title of its front, or has none.
 
 import re
 from collections.abc import Iterator
-from typing import TextIO
+from functools import partial
 
 from lxml import etree
 
 from nsllm_lite.corpus.files.elements import LANGUAGE, iter_elements, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.identity import arxiv_id
 from nsllm_lite.formats.documents import Document, Section, as_doi
 
-RECORDS = ("TEI", "tei", "TEI.2")
-ROOTS = (*RECORDS, "teiCorpus", "teiCorpus.2")
+ROOTS = ("TEI", "tei", "TEI.2", "teiCorpus", "teiCorpus.2")
 DIVISIONS = frozenset(("div", *(f"div{n}" for n in range(8))))
 CONTAINERS = frozenset(("text", "body", "group", "floatingText"))
 PARAGRAPHS = frozenset(("p", "ab", "formula", "quote", "cit", "lg", "sp", "argument", "epigraph"))
@@ -30,21 +29,16 @@ SKIP = OUT | {"note", "label", "fw", "graphic", "figDesc"}
 BLOCKS = DIVISIONS | CONTAINERS | PARAGRAPHS | OUT | {"head", "list", "list-item"}
 RENAMED = {"s": "p", "l": "p", "item": "list-item"}  # as `text_of` sets them apart; GROBID's sentences touch each other
 _EMPTY_BRACKETS = re.compile(r" ?\( ?\) ?[,.]?$")  # where the number of a formula stood
-
 _BULLET = re.compile(r"^[-–—•●▪■◦‣·*] +")
+
+records = partial(iter_elements, tags=("TEI", "tei:TEI", "tei", "tei:tei", r"TEI\.2", r"tei:TEI\.2"))
 
 
 def recognise(head: str) -> bool:
     return xml_root(head) in ROOTS
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    """One document a TEI element, many in a corpus (teiCorpus)."""
-    tags = tuple(f"{prefix}{tag}".replace(".", r"\.") for tag in RECORDS for prefix in ("", "tei:"))
-    return read_each(iter_elements(stream, tags), source, file, document_of)
-
-
-def document_of(tei: etree._Element, place: Place) -> Document | Unread:
+def document(tei: etree._Element, place: Place) -> Document | Unread:
     header, text = tei.find("teiHeader"), tei.find("text")
     if header is None and text is None:
         return place.unread("neither a header (teiHeader) nor a text is in the TEI record")
@@ -61,7 +55,7 @@ def document_of(tei: etree._Element, place: Place) -> Document | Unread:
         doi=as_doi(ids.get("doi", "")),
         title=lines.join(_title(header, text, language)),
         abstract=abstract,
-        sections=_sections(text, lines),
+        sections=_Writer(lines).sections(text),
         moves=moves,
         language=language,
     )
@@ -108,11 +102,11 @@ def _in_language(elements: list[etree._Element], language: str) -> etree._Elemen
 def _title(header: etree._Element, text: etree._Element, language: str) -> str:
     titles = [t for t in header.iterfind("fileDesc/titleStmt/title") if text_of(t)]
     main = [t for t in titles if t.get("type") in (None, "main")]
-    front, body = text.find("front"), text.find("body")
-    if not titles and front is not None:
-        titles = [t for t in front.iter("titlePart", "docTitle", "title", "head") if text_of(t)]
-    if not titles and body is not None and body.find("div") is not None:
-        titles = body.findall("head")  # above the divisions, so of the whole
+    if not titles:
+        front = text.iterfind("front[1]//*")
+        titles = [t for t in front if t.tag in ("titlePart", "docTitle", "title", "head") and text_of(t)]
+    if not titles and text.find("body[1]/div") is not None:
+        titles = text.findall("body[1]/head")  # above the divisions, so of the whole
     return text_of(_in_language(main or titles, language), SKIP | {"xref"})
 
 
@@ -121,33 +115,31 @@ def _abstract(
 ) -> tuple[tuple[tuple[str, str], ...], str]:
     """(moves, text); the moves are the parts of an abstract with headings of their own."""
     found = header.findall("profileDesc/abstract")
-    front = text.find("front")
-    if not found and front is not None:
-        found = [d for d in front.iter("abstract", *DIVISIONS) if "abstract" in (d.tag, d.get("type"))]
+    if not found:
+        front = text.iterfind("front[1]//*")
+        found = [d for d in front if d.tag == "abstract" or (d.tag in DIVISIONS and d.get("type") == "abstract")]
     abstract = _in_language(found, language)
-    parts = _sections(abstract, lines) if abstract is not None else ()
+    parts = _Writer(lines).sections(abstract) if abstract is not None else ()
     if len(parts) > 1 and all(part.heading for part in parts):
         return tuple((p.heading.rstrip(":"), p.text) for p in parts), " ".join(p.text for p in parts)
     return (), "\n\n".join(p.text for p in parts)
-
-
-def _sections(parent: etree._Element, lines: Lines) -> tuple[Section, ...]:
-    writer = _Writer(lines)
-    writer.walk(parent, ())
-    writer.flush()
-    return writer.outline.sections()
 
 
 class _Writer:
     """Walks a text and fills an outline; holds back the last paragraph, which may continue after an interruption."""
 
     def __init__(self, lines: Lines):
-        self.outline = Outline()
+        self._outline = Outline()
         self._lines = lines
         self._held: list[str] = []
         self._goes_on = False  # after a formula the sentence does, whatever sign it ends with
 
-    def walk(self, parent: etree._Element, path: tuple[str, ...]) -> None:
+    def sections(self, parent: etree._Element) -> tuple[Section, ...]:
+        self._walk(parent, ())
+        self._flush()
+        return self._outline.sections()
+
+    def _walk(self, parent: etree._Element, path: tuple[str, ...]) -> None:
         headed = False
         for node in _blocks(parent):
             match node.tag:
@@ -157,21 +149,21 @@ class _Writer:
                 case "list" | "list-item":
                     self._add_list(node)
                 case tag if tag in DIVISIONS or tag in CONTAINERS:
-                    self.walk(node, path)
+                    self._walk(node, path)
                 case tag if tag in PARAGRAPHS:
                     self._add(node)
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         if self._held:
-            self.outline.add("\n".join(map(self._lines.join, self._held)))
+            self._outline.add("\n".join(map(self._lines.join, self._held)))
         self._held, self._goes_on = [], False
 
     def _begin(self, head: etree._Element, parent: etree._Element, path: tuple[str, ...]) -> tuple[str, ...]:
-        self.flush()
+        self._flush()
         heading = self._lines.join(text_of(head, SKIP))
         level = head.get("level") or ""
         number = head.get("n") or parent.get("n") or printed_number(heading)
-        return self.outline.begin(heading, number, int(level) if re.fullmatch("[1-9]", level) else 0, path or None)
+        return self._outline.begin(heading, number, int(level) if re.fullmatch("[1-9]", level) else 0, path or None)
 
     def _add(self, node: etree._Element) -> None:
         text = text_of(node, SKIP)
@@ -185,14 +177,14 @@ class _Writer:
         if before and (is_formula or cut):
             self._held[-1] = f"{before}{BREAK} {text}"
         else:
-            self.flush()
+            self._flush()
             self._held = [text]
         self._goes_on = is_formula
 
     def _add_list(self, node: etree._Element) -> None:
         """Each item on a line of its own; items that follow each other without a list around them make one."""
         if not self._held or not self._held[0].startswith("- "):
-            self.flush()
+            self._flush()
         for item in node.iter("list-item"):
             text = _BULLET.sub("", text_of(item, SKIP | {"list"}))
             if text.strip(BREAK):

@@ -6,15 +6,14 @@ a line of their own $$...$$; citations are dropped, or become the number of thei
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby, pairwise
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.elements import FORMULA
 from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources import arxiv
@@ -41,25 +40,21 @@ _SPACE_BEFORE_SIGN = re.compile(r"(?<=[^\s])[ \xa0]+(?=[.,;:)]{1,3}(?:\s|$))")
 _COMMAS = re.compile(r",(?:[ \xa0]?,)*(?=[.;:)](?:\s|$))|,(?:[ \xa0]?,)+")  # between citations that unarXive lost
 _MARK = "\ue004"  # stands for a lost cross-reference until its brackets are known
 
+records = iter_records
+
 
 def recognise(head: str) -> bool:
-    return any(
-        "paper_id" in o.fields and bool({"_source_hash", "_source_name"} & o.fields.keys()) for o in objects_in(head)
-    )
+    return any("paper_id" in keys and {"_source_hash", "_source_name"} & keys.keys() for _, keys in objects_in(head))
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_records(stream), source, file, _document)
-
-
-def _document(record: dict, place: Place) -> Document | Unread:
+def document(record: dict, place: Place) -> Document | Unread:
     metadata, body = object_in(record.get("metadata")), record.get("body_text")
     if not isinstance(body, list) and not metadata:
         return place.unread("neither metadata nor body_text in the record")
     own = record.get("abstract")
     abstract = own.get("text") if isinstance(own, dict) else own
     stated = {key: value for key, value in metadata.items() if value}
-    paper = arxiv.document_of({"id": record.get("paper_id"), "abstract": abstract, **stated}, place)
+    paper = arxiv.document({"id": record.get("paper_id"), "abstract": abstract, **stated}, place)
     paragraphs = [p if isinstance(p, dict) else {"text": p} for p in body] if isinstance(body, list) else []
     return replace(
         paper,
@@ -81,7 +76,8 @@ class _Entries:
         text = citations.settle(_OTHER.sub(self._other, text))
         text = _BRACKETED.sub(_without_pointers, _LOST.sub(_MARK, text))
         text = re.sub(f"[ \xa0]?{_MARK}", "", text)
-        text = _COMMAS.sub(_one_comma, _SPACE_BEFORE_SIGN.sub("", text))
+        text = _SPACE_BEFORE_SIGN.sub("", text)
+        text = _COMMAS.sub(lambda run: "" if run.string[run.end() : run.end() + 1] in tuple(".;:)") else ",", text)
         return _FORMULA.sub(self._formula, text)
 
     def _other(self, place: re.Match) -> str:
@@ -89,23 +85,17 @@ class _Entries:
         return citations.mark(number) if place[1] == "cite" else ""
 
     def _formula(self, place: re.Match) -> str:
+        """TeX between dollars. Words between two formulas that unarXive took for a formula become words again."""
         latex = self._latex.get(place[2])
         self._chars_left -= len(latex or "")
-        if self._chars_left < 0:
+        if latex is None or self._chars_left < 0:
             return FORMULA
-        return _formula(latex, display=place[1] is not None and place[3] is not None)
-
-
-def _formula(latex: str | None, display: bool) -> str:
-    """TeX between dollars. Words between two formulas that unarXive took for a formula become words again."""
-    if latex is None:
-        return FORMULA
-    bare = " ".join(latex.split())
-    if not bare.strip("_^{}"):
-        return ""  # an author's own command that unarXive did not know
-    if _WORDS.search(_TEXT_COMMAND.sub(" ", latex)):
-        return latex
-    return f"$${bare}$$" if display else f"${bare}$"
+        bare = " ".join(latex.split())
+        if not bare.strip("_^{}"):
+            return ""  # an author's own command that unarXive did not know
+        if _WORDS.search(_TEXT_COMMAND.sub(" ", latex)):
+            return latex
+        return f"${bare}$" if place[1] is None or place[3] is None else f"$${bare}$$"
 
 
 def _without_pointers(bracketed: re.Match) -> str:
@@ -115,15 +105,9 @@ def _without_pointers(bracketed: re.Match) -> str:
     return "" if is_lost and not _POINTING.sub("", inner.replace(_MARK, " ")) else bracketed[0]
 
 
-def _one_comma(commas: re.Match) -> str:
-    """None before another sign."""
-    return "" if commas.string[commas.end() : commas.end() + 1] in tuple(".;:)") else ","
-
-
 def _sections(paragraphs: list[dict], entries: _Entries) -> tuple[Section, ...]:
     runs = [(h, list(run)) for h, run in groupby(paragraphs, lambda p: _Heading(*(text_in(p.get(k)) for k in HEADING)))]
-    tops = [heading.number for heading, _ in runs if heading.level == 1]
-    followed = dict(pairwise(tops))
+    followed = dict(pairwise(heading.number for heading, _ in runs if heading.level == 1))
     outline = Outline()
     around: list[tuple[_Heading, str]] = []
     for heading, run in runs:

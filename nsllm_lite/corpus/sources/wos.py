@@ -5,11 +5,10 @@ stand; the discipline comes from the research areas (SC), or else from the categ
 """
 
 import re
-from collections.abc import Iterator
-from typing import TextIO
+from functools import partial
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.opening import Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
 from nsllm_lite.formats.documents import Document, as_doi
 
@@ -27,16 +26,14 @@ SYNTAX = Syntax(
 )
 _HEADER = re.compile(r"FN [^\n\r]*[\n\r]+(?:VR|PT) |(?:VR [^\n\r]*[\n\r]+)?PT [A-Z][ \t]*[\n\r]+(?:[A-Z][A-Z0-9] |ER)")
 
+records = partial(iter_records, syntax=SYNTAX)
+
 
 def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
-def read(stream: TextIO, source: str, file: str) -> Iterator[Document | Unread]:
-    return read_each(iter_records(stream, SYNTAX), source, file, _document)
-
-
-def _document(record: Record, place: Place) -> Document | Unread:
+def document(record: Record, place: Place) -> Document | Unread:
     if len(record.fields.get("TI", ())) > 1:
         return place.unread("two titles in one record: the mark between two records is missing")
     doi = identity.first(as_doi, record.values("DI", "D2"))

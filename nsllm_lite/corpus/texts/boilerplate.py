@@ -59,17 +59,14 @@ def _cut(text: str, start: int, end: int) -> int:
         return start + len(window[: keywords.start()].rstrip())
     for found in _START.finditer(window):
         before = window[: found.start()].rstrip()
-        if _may_end_here(before, found[0]) and _is_notice(window[found.start() :]):
+        # A sentence ends before the sign, or the sign is one that nothing but a notice begins with.
+        ends_here = not before or before[-1] in ".!?)]}>\"'”’%;:,*$" or found[0].endswith(("©", "(c)", "(C)"))
+        if ends_here and _is_notice(window[found.start() :]):
             reference = _REFERENCE.search(before[-160:])
             if reference:
                 before = before[: len(before) - len(before[-160:]) + reference.start()]
             return start + len(before)
     return end
-
-
-def _may_end_here(before: str, sign: str) -> bool:
-    """A sentence ends before the sign, or the sign is one that nothing but a notice begins with."""
-    return not before or before[-1] in ".!?)]}>\"'”’%;:,*$" or sign.endswith(("©", "(c)", "(C)"))
 
 
 def _is_notice(text: str) -> bool:

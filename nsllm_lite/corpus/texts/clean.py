@@ -12,8 +12,8 @@ import ftfy
 from ftfy.chardata import CHARMAP_ENCODINGS
 
 from nsllm_lite.corpus.texts.boilerplate import without_boilerplate, without_label
-from nsllm_lite.corpus.texts.hyphens import rejoin_broken_lines, rejoin_broken_words
 from nsllm_lite.corpus.texts.markup import decode_entities, resolve_accents, resolve_tags, unwrap_formulas
+from nsllm_lite.corpus.texts.words import WORDS
 from nsllm_lite.formats.documents import Document, Section
 
 LOST = "\ufffd"
@@ -130,9 +130,9 @@ def clean_name(text: str) -> str:
 def clean_document(document: Document) -> Document:
     """Every text field cleaned."""
     sections = document.sections
-    evidence = ""
-    if any(_may_be_broken(t) for t in (document.title, document.abstract, document.text, *(s.text for s in sections))):
-        evidence = "\n".join((document.title, document.abstract, document.text, *(s.text for s in sections)))
+    texts = (document.title, document.abstract, document.text, *(s.text for s in sections))
+    may_be_broken = any("-\n" in text or "- " in text or "‐" in text for text in texts)
+    evidence = "\n".join(texts) if may_be_broken else ""
     return replace(
         document,
         id=clean_name(document.id),
@@ -145,22 +145,15 @@ def clean_document(document: Document) -> Document:
             Section(clean_line(s.heading), clean_text(s.text, evidence), tuple(map(clean_line, s.parents)), s.kind)
             for s in sections
         ),
-        moves=tuple(
-            (clean_line(m), clean_abstract(clean_line(text, evidence), evidence)) for m, text in document.moves
-        ),
+        moves=tuple((clean_line(m), clean_abstract(clean_line(t, evidence), evidence)) for m, t in document.moves),
     )
-
-
-def _may_be_broken(text: str) -> bool:
-    return "-\n" in text or "- " in text or "‐" in text
 
 
 def _collapse_space(text: str) -> str:
     """White space alone: paragraphs, lines of lists, single spaces."""
     if "\n" not in text:
         return " ".join(text.split())
-    paragraphs = (_collapse_paragraph(p) for p in _PARAGRAPH.split(text))
-    return "\n\n".join(p for p in paragraphs if p)
+    return "\n\n".join(filter(None, map(_collapse_paragraph, _PARAGRAPH.split(text))))
 
 
 def _collapse_paragraph(paragraph: str) -> str:
@@ -211,3 +204,58 @@ def _characters(text: str) -> str:
         if character in text:
             text = text.replace(character, written)
     return unicodedata.normalize("NFC", text)
+
+
+# ------------------------------------------------------------------------------------- words that a line's end broke
+
+# "experi-\nment" is one word, "x-\nray" and "high-\nenergy" are compounds. There is no list of words, so the paper
+# itself decides: where the joined word occurs elsewhere in it, the hyphen is removed; where the hyphenated one does, it
+# stays. Without evidence the word is joined only if one half can be no word ("-tion", "con-"), and else kept as a
+# compound: a wrong join makes a word that does not exist.
+
+_LINE_END = re.compile(r"-[ \t]*\n")
+_BREAK = re.compile(r"([-‐])(?<=\w[-‐])[ \t]*\n[ \t]*(\w+)")
+_SOFT_BREAK = re.compile("[\u00ad\ufffe][ \t]*\n[ \t]*(?=[^\\W\\d_])")
+_GAP = re.compile(r"([-‐])(?<=[^\W\d_][-‐]) ([^\W\d_]+)")
+_LAST_WORD = re.compile(r"\w+$")
+_HYPHENED = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+_MAX_WORD = 40
+_SUSPENDED = frozenset(("and", "or", "to", "versus", "vs", "nor", "but", "than", "as", "und", "et", "ou", "y"))
+_NO_SECOND_WORD, _NO_FIRST_WORD = WORDS["endings"], WORDS["beginnings"]
+
+
+def rejoin_broken_lines(text: str, evidence: str = "") -> str:
+    """Hyphens at ends of lines settled either way, with their line ends; `evidence` is more text of the same paper."""
+    if not (_LINE_END.search(text) or "‐" in text or "\u00ad" in text or "\ufffe" in text):
+        return text
+    return _rejoin(_BREAK, _SOFT_BREAK.sub("", text), evidence, kept="{0}{1}")
+
+
+def rejoin_broken_words(text: str, evidence: str = "") -> str:
+    """The same where the line's end was already made a space ("prob- lems"); what is uncertain stays as it is."""
+    return _rejoin(_GAP, text, evidence, kept="{0} {1}")
+
+
+def _rejoin(pattern: re.Pattern, text: str, evidence: str, kept: str) -> str:
+    words: set[str] = set()
+
+    def settle(found: re.Match) -> str:
+        hyphen, right = found[1], found[2]
+        before = found.string[max(0, found.start() - _MAX_WORD) : found.start()]
+        left = _LAST_WORD.search(before)[0]
+        as_it_is = kept.format(hyphen, right)
+        after = found.string[found.end() : found.end() + 1]
+        in_chain = (after and after in "-‐") or before[: -len(left)].endswith(("-", "‐"))  # "state-of-the-\nart"
+        if right in _SUSPENDED:
+            return f"{hyphen} {right}"
+        if in_chain or len(left) < 2 or not right.islower() or not left[1:].islower():
+            return as_it_is
+        if not words:
+            words.update(_HYPHENED.findall(f"{evidence}\n{found.string}".lower()))
+        if left.lower() + right in words:
+            return right
+        if f"{left.lower()}-{right}" in words:
+            return f"{hyphen}{right}"
+        return right if right in _NO_SECOND_WORD or left.lower() in _NO_FIRST_WORD else as_it_is
+
+    return pattern.sub(settle, text)

@@ -10,7 +10,6 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from nsllm_lite.corpus.texts.words import PATTERNS, word_sets
 from nsllm_lite.formats.documents import Section
@@ -26,18 +25,11 @@ _NAMES = METHODS | RESULTS | BESIDE
 _HINTING_BESIDE = HINTING_ALONE | BESIDE | JOINING
 _OTHER_JOINED = OTHER | JOINING
 NEVER = re.compile(rf"^({PATTERNS['never_first']})\b|\b({PATTERNS['never']})")
-EASTERN_RESULTS, EASTERN_OTHER, EASTERN_METHODS, KINDS, OTHER_KINDS = (
-    re.compile(PATTERNS[name])
-    for name in ("eastern_results", "eastern_other", "eastern_methods", "kinds", "other_kinds")
-)
+KINDS, OTHER_KINDS = re.compile(PATTERNS["kinds"]), re.compile(PATTERNS["other_kinds"])
 
 _TAKEN_OUT = re.compile(r"\{\{[^{}]*\}\}|\$[^$]*\$")  # formulas, and where a source took something out
 _ROMAN = re.compile(r"\s*[IVX]{1,6}[.):]?\s+(?=\S)")
-_NUMBERING = re.compile(
-    r"\s*(?:(?:section|chapter|part|kapitel|capitulo|chapitre|step) )?\W?"
-    r"(?:\d{1,3}(?:\.\d{1,3}){0,6}[.):、]{0,2}|[ivx]{1,6}[.)]|[a-z][.)]|第?[一二三四五六七八九十]{1,3}[、.)章节部])"
-    r"(?=\s|[\u3040-\u9fff])|\s*(?:\d{1,3}\.){1,6}\d{0,3}(?=[^\W\d])"
-)
+_NUMBERING = re.compile(PATTERNS["numbering"])
 _EASTERN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _SIGNS = str.maketrans(dict.fromkeys("&/,;+", " and "))
 _WORD = re.compile(r"[^\W_]+")
@@ -58,6 +50,11 @@ class Mark(enum.Enum):
     NEVER = "no part of the work"
 
 
+# Asked in this order.
+_EASTERN_MARKS = {Mark.RESULTS: "eastern_results", Mark.OTHER: "eastern_other", Mark.METHODS: "eastern_methods"}
+_EASTERN_WORDS = {found: re.compile(PATTERNS[name]) for found, name in _EASTERN_MARKS.items()}
+
+
 def plain(heading: str) -> str:
     """The heading without numbering, accents and capitals; its words between single spaces."""
     text = _TAKEN_OUT.sub(" ", heading[:MAX_HEADING_CHARS])
@@ -74,7 +71,7 @@ def mark(heading: str) -> Mark:
     """What the words of the heading alone say of its section."""
     text = plain(heading)
     if _EASTERN.search(text):
-        return _mark_eastern(text)
+        return next((found for found, words in _EASTERN_WORDS.items() if words.search(text)), Mark.NEUTRAL)
     words = text.split()
     if not words:
         return Mark.NEUTRAL
@@ -102,26 +99,13 @@ def mark(heading: str) -> Mark:
 
 def _named(words: list[str]) -> Mark | None:
     """METHODS or RESULTS where the whole heading is made of such names: "Patients and methods"."""
-    parts: list[set[str]] = [set()]
-    for word in words:
-        if word in JOINING:
-            parts.append(set())
-        else:
-            parts[-1].add(word)
+    parts = [set(part) for joins, part in itertools.groupby(words, JOINING.__contains__) if not joins]
     if not all(part <= _NAMES or part <= OTHER for part in parts):
         return None
     known = set().union(*(part for part in parts if part <= _NAMES))
     if known & METHODS:
         return Mark.METHODS
     return Mark.RESULTS if known & RESULTS and "theoretical" not in known else None
-
-
-def _mark_eastern(text: str) -> Mark:
-    if EASTERN_RESULTS.search(text):
-        return Mark.RESULTS
-    if EASTERN_OTHER.search(text):
-        return Mark.OTHER
-    return Mark.METHODS if EASTERN_METHODS.search(text) else Mark.NEUTRAL
 
 
 def experimental(sections: Sequence[Section]) -> list[bool]:
@@ -133,39 +117,30 @@ def experimental(sections: Sequence[Section]) -> list[bool]:
     Discussion, Introduction and the like is not, nor are such sections below Methods.
     """
     marks = {heading: mark(heading) for s in sections for heading in (*s.parents, s.heading)}
-    paper = _Paper.of(sections, marks)
-    tops = _tops(sections, marks, paper)
+    chosen, own_names = _judge_paper(sections, marks)
     return [
-        _is_experimental(section, [marks[h] for h in (*section.parents, section.heading)], top, paper)
-        for section, top in zip(sections, tops, strict=True)
+        _is_experimental(section, [marks[h] for h in (*section.parents, section.heading)], top, chosen)
+        for section, top in zip(sections, _tops(sections, marks, chosen, own_names), strict=True)
     ]
 
 
-class _Paper(NamedTuple):
-    """What all headings of a paper say together."""
-
-    chosen: frozenset[Mark]  # the marks that make a section experimental
-    own_names: bool  # whether sections with names of their own are taken too
-
-    @classmethod
-    def of(cls, sections: Sequence[Section], marks: dict[str, Mark]) -> "_Paper":
-        labelled = any(KINDS.search(s.kind.lower()) for s in sections)
-        named = labelled or Mark.METHODS in marks.values()
-        if not named and any(
-            PROOFS & set(plain(h).split()) for h, m in marks.items() if m in (Mark.FOREIGN, Mark.NEVER)
-        ):
-            return cls(frozenset(), own_names=False)  # "Results" are theorems
-        found = set(marks.values())
-        chosen = {Mark.METHODS, Mark.RESULTS, Mark.TELLING}
-        if named or found & chosen:
-            chosen.add(Mark.HINTING)
-        telling = {s.heading for s in sections if not s.parents and marks[s.heading] in chosen - {Mark.RESULTS}}
-        tops = {marks[(*s.parents, s.heading)[0]] for s in sections}
-        report = Mark.RESULTS in tops and not tops & {Mark.OTHER, Mark.FOREIGN}  # what was done, then what was found
-        return cls(frozenset(chosen), own_names=named or report or len(telling) >= SURE_TOPS)
+def _judge_paper(sections: Sequence[Section], marks: dict[str, Mark]) -> tuple[set[Mark], bool]:
+    """(the marks that make a section experimental, whether sections with names of their own are taken too)"""
+    found = set(marks.values())
+    named = any(KINDS.search(s.kind.lower()) for s in sections) or Mark.METHODS in found
+    others = [heading for heading, said in marks.items() if said in (Mark.FOREIGN, Mark.NEVER)]
+    if not named and any(PROOFS & set(plain(heading).split()) for heading in others):
+        return set(), False  # "Results" are theorems
+    chosen = {Mark.METHODS, Mark.RESULTS, Mark.TELLING}
+    if named or found & chosen:
+        chosen.add(Mark.HINTING)
+    telling = {s.heading for s in sections if not s.parents and marks[s.heading] in chosen - {Mark.RESULTS}}
+    tops = {marks[(*s.parents, s.heading)[0]] for s in sections}
+    report = Mark.RESULTS in tops and not tops & {Mark.OTHER, Mark.FOREIGN}  # what was done, then what was found
+    return chosen, named or report or len(telling) >= SURE_TOPS
 
 
-def _tops(sections: Sequence[Section], marks: dict[str, Mark], paper: _Paper) -> Iterator[bool]:
+def _tops(sections: Sequence[Section], marks: dict[str, Mark], chosen: set[Mark], own_names: bool) -> Iterator[bool]:
     """For each section, whether the top section it belongs to is experimental."""
     taken = closed = False
     last = None
@@ -173,20 +148,20 @@ def _tops(sections: Sequence[Section], marks: dict[str, Mark], paper: _Paper) ->
         heading = (*section.parents, section.heading)[0]
         if not section.parents or heading != last:
             last, found = heading, marks[heading]
-            if found in paper.chosen:
+            if found in chosen:
                 taken, closed = True, False
             elif found is Mark.NEUTRAL:
-                taken = paper.own_names and not closed and bool(heading)
+                taken = own_names and not closed and bool(heading)
             else:
                 taken, closed = False, closed or bool(CLOSING & set(plain(heading).split()))
         yield taken
 
 
-def _is_experimental(section: Section, path: list[Mark], top: bool, paper: _Paper) -> bool:
+def _is_experimental(section: Section, path: list[Mark], top: bool, chosen: set[Mark]) -> bool:
     if Mark.OTHER in path or Mark.NEVER in path:
         return False
     if KINDS.search(section.kind.lower()):
         return True
-    if OTHER_KINDS.search(section.kind.lower()) and not paper.chosen & set(path):
+    if OTHER_KINDS.search(section.kind.lower()) and not chosen & set(path):
         return False
-    return top or bool(paper.chosen & set(path[1:]))
+    return top or bool(chosen & set(path[1:]))

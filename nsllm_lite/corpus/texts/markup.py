@@ -13,6 +13,7 @@ from lxml import etree
 
 from nsllm_lite.corpus.files.elements import formula, iter_elements, script
 from nsllm_lite.corpus.latex.notation import ACCENTS, SYMBOLS
+from nsllm_lite.corpus.texts.words import PATTERNS
 
 # ------------------------------------------------------------------------------------------------------- entities
 
@@ -37,14 +38,8 @@ def _entity(found: re.Match) -> str:
 # ----------------------------------------------------------------------------------------------------------- tags
 
 _SCRIPTS = {"sub": False, "inf": False, "subscript": False, "sup": True, "superscript": True}
-_FORMULAS = "inline-formula|disp-formula|inline-equation|tex-math|mml:math|math"
-# Tags that need no partner to be taken for tags.
-_CERTAIN = f"{'|'.join(_SCRIPTS)}|br|hr|strong|italic|bold|span|font|div|blockquote|abstracttext|{_FORMULAS}"
-# Tags only where both the opening and the closing one occur: physicists write averages as <p>, <B>, <tr>.
-_IN_PAIRS = (
-    "a|b|i|p|q|s|u|em|tt|sc|bf|it|rm|li|ul|ol|h[1-6]|big|small|underline|monospace|roman|emphasis|list|list-item|table|"
-    "tbody|thead|tr|td|th|title|sec|abstract|alternatives|xref|ext-link|named-content|styled-content|sans-serif|img"
-)
+_FORMULAS, _IN_PAIRS = PATTERNS["tags_of_formulas"], PATTERNS["tags_in_pairs"]
+_CERTAIN = f"{'|'.join(_SCRIPTS)}|{PATTERNS['certain_tags']}|{_FORMULAS}"
 _ATTRIBUTES = r"(?:\s[^<>=]{1,60}=[^<>]{0,500}|\s*/?)"
 _TAG = re.compile(rf"<(/?)((?:jats|mml|xhtml):[a-z-]+|{_CERTAIN}|{_IN_PAIRS}){_ATTRIBUTES}>", re.IGNORECASE)
 _COMMENT = re.compile(r"<!--[^<>]{0,200}-->|<!\[CDATA\[|\]\]>")
@@ -52,8 +47,7 @@ _SCRIPT = re.compile(rf"<({'|'.join(_SCRIPTS)})>([^<>]{{0,100}})</\1>")
 _LONE_SCRIPT = re.compile(rf"</?(?:{'|'.join(_SCRIPTS)})>")
 _FORMULA = re.compile(rf"<({_FORMULAS})(?=[\s>])[^<>]*>")
 _NAME = re.compile(r"(?:jats|mml|xhtml):")
-_PARAGRAPHS = frozenset(("p", "div", "title", "sec", "blockquote", "abstract", "abstracttext", "list", "ul", "ol"))
-_PARAGRAPHS |= {"table", "h1", "h2", "h3", "h4", "h5", "h6"}
+_PARAGRAPHS = re.compile(PATTERNS["tags_of_paragraphs"])
 
 
 def resolve_tags(text: str) -> str:
@@ -82,7 +76,7 @@ def _replacement(tag: re.Match, paired: set[str]) -> str:
         return f"<{tag[1]}{name}>"  # resolved when nothing but text is left between the two
     if re.fullmatch(_IN_PAIRS, name) and name not in paired and ":" not in tag[2] and "=" not in tag[0]:
         return tag[0]
-    if name in _PARAGRAPHS:
+    if _PARAGRAPHS.fullmatch(name):
         return "\n\n"
     if name in ("li", "list-item"):
         return "" if tag[1] else "\n- "

@@ -36,15 +36,12 @@ _UPPER, _LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode(
 
 def reason_to_drop(document: Document) -> str:
     """The first rule that the document breaks; empty where it breaks none. `render` checks the length."""
-    if not document.text:
-        reason = _reason_of_paper(document)
-        if reason:
-            return reason
+    if not document.text and (reason := _reason_of_paper(document)):
+        return reason
     main = document.text or "\n\n".join(section.text for section in document.sections)
     body = f"{document.abstract}\n\n{main}"[:BODY_CHARS].strip()
     words = body.split()
-    reason = _reason_of_body(body, words)
-    if reason:
+    if reason := _reason_of_body(body, words):
         return reason
     if main and document.abstract:  # a paper may say its abstract again
         body = main[:BODY_CHARS]
@@ -74,8 +71,10 @@ def _reason_of_body(body: str, words: list[str]) -> str:
     encoded = body.encode(errors="replace")
     num_upper, num_lower = (len(encoded) - len(encoded.translate(None, letters)) for letters in (_UPPER, _LOWER))
     num_letters = num_upper + num_lower
-    if num_letters <= len(encoded) / 2 and _is_not_text(body):
-        return "not_text"
+    if num_letters <= len(encoded) / 2:  # numbers and signs may outweigh the letters, of whatever script
+        solid = "".join(body.split())
+        if len(_NOT_LETTERS.sub("", solid)) < MIN_LETTER_SHARE * len(solid):
+            return "not_text"
     if len(words) < MIN_WORDS:
         return ""
     is_latin = num_letters > MIN_LATIN_SHARE * len(encoded)  # what follows asks for small and capital letters
@@ -83,12 +82,6 @@ def _reason_of_body(body: str, words: list[str]) -> str:
         return "upper_case"
     is_list = is_latin and sum(map(str.islower, words)) < MIN_SMALL_WORD_SHARE * len(words)
     return "list" if is_list else ""
-
-
-def _is_not_text(body: str) -> bool:
-    """Numbers and signs outweigh the letters, of whatever script."""
-    solid = "".join(body.split())
-    return len(_NOT_LETTERS.sub("", solid)) < MIN_LETTER_SHARE * len(solid)
 
 
 def _is_repetitive(body: str, words: list[str]) -> bool:

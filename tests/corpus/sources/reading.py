@@ -7,6 +7,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus import sources
+from nsllm_lite.corpus.files.opening import read_each
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 
@@ -20,7 +21,11 @@ def example(name):
 def read(reader, content):
     """The records of a text, or of a value written as JSON."""
     text = content if isinstance(content, str) else json.dumps(content)
-    return list(reader.read(io.StringIO(text, newline=None), "s", "f"))
+    return read_stream(reader, io.StringIO(text, newline=None))
+
+
+def read_stream(reader, stream):
+    return list(read_each(reader.records(stream), "s", "f", reader.document))
 
 
 def read_path(path, form="auto", general=False):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.files.opening import Unread
-from nsllm_lite.corpus.latex.plain import plain
+from nsllm_lite.corpus.latex.notation import plain
 from nsllm_lite.corpus.sources import bibtex, ris, wos
 from nsllm_lite.formats.documents import Document
 from tests.corpus.sources.reading import damaged, example, read, titles

@@ -11,7 +11,7 @@ from nsllm_lite.corpus.files import tagged
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.sources import medline, ris, wos
 from nsllm_lite.formats.documents import Document
-from tests.corpus.sources.reading import damaged, example, read, titles
+from tests.corpus.sources.reading import damaged, example, read, read_stream, titles
 
 WOS, RIS, MEDLINE = example("two.wos.txt"), example("two.ris"), example("two.nbib")
 
@@ -146,7 +146,7 @@ FORMS = [(wos, WOS, "PT "), (ris, RIS, "TY  -"), (medline, MEDLINE, "PMID-")]
 @pytest.mark.parametrize(("reader", "content", "first"), FORMS)
 def test_encodings_and_line_ends(reader, content, first, encoding):
     packed = io.BytesIO(content.replace("grow", "wächst").replace("\n", "\r").encode(encoding))
-    found = list(reader.read(io.TextIOWrapper(packed, encoding), "s", "f"))
+    found = read_stream(reader, io.TextIOWrapper(packed, encoding))
     assert len(found) == 2
     assert found[0].abstract.startswith("They wächst.")
 

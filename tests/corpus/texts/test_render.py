@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.corpus.texts import render
 from nsllm_lite.corpus.texts.render import COLUMNS, RENDER, texts_of
-from nsllm_lite.formats.documents import Document, DocumentWriter, Section, read_documents
+from nsllm_lite.formats.documents import Document, Section, parquet_writer, read_documents, table_of
 
 PAPER = Document(
     "a", "s", "f#1", title="On tin", abstract="Tin grows.",
@@ -51,10 +51,8 @@ DOCUMENTS = [
 
 
 def test_a_batch_says_what_each_document_says(tmp_path):
-    writer = DocumentWriter(tmp_path / "d.parquet")
-    for document in DOCUMENTS:
-        writer.add(document)
-    writer.close()
+    with parquet_writer(tmp_path / "d.parquet") as writer:
+        writer.write_table(table_of(DOCUMENTS))
     assert list(read_documents(tmp_path / "d.parquet")) == DOCUMENTS
     seen = 0
     for phase, text_of in RENDER.items():

@@ -1,0 +1,44 @@
+"""Cards by name, from their datasheets: for plans, here or for another machine."""
+
+from typing import NamedTuple
+
+from nsllm_lite.artifact.disk import GIB
+from nsllm_lite.errors import UserError
+from nsllm_lite.models.device import Card
+
+
+class Speed(NamedTuple):
+    """A card's dense bf16 peak (of the T4, which has no bf16, fp16) and its memory, by the datasheet."""
+
+    tflops: float
+    gb_per_s: float
+    gib: float  # that torch sees
+    share: float = 0.65  # of the roofline that a step is assumed to reach
+    least: float = 0.45
+    most: float = 0.85
+
+
+CARDS = {
+    "H100 PCIe": Speed(756, 2000, 79), "H100": Speed(989, 3350, 79), "H200": Speed(989, 4800, 139),
+    "A100": Speed(312, 1555, 39.4), "4090": Speed(165, 1008, 23.5), "3090": Speed(71, 936, 23.5),
+    "5090": Speed(209, 1792, 31.3), "L40S": Speed(362, 864, 44.4), "A6000": Speed(155, 768, 47.4),
+    "A10": Speed(125, 600, 22), "L4": Speed(121, 300, 22, 0.45, 0.3, 0.6), "T4": Speed(65, 320, 14.6, 0.45, 0.3, 0.6),
+}  # fmt: skip
+"""By a word of the card's name; the first that fits. Their power limits hold the last two back."""
+
+ANY = CARDS["4090"]  # for the choice among executions where the card is not known
+
+
+def speed_of(card: Card) -> Speed | None:
+    return next((speed for word, speed in CARDS.items() if word in card.name), None)
+
+
+def card_named(name: str | None, gib: float | None = None) -> Card:
+    """A card that is not here, of `gib` where that is stated. Raises UserError where the name is in no table."""
+    word = next((word for word in CARDS if name and word.lower() == name.lower()), None)
+    if name and not word:
+        raise UserError(
+            "plan-card-unknown", f"--card {name}: known are {', '.join(CARDS)}.", "Name one, or set --vram GIB."
+        )
+    memory_bytes = int((gib or CARDS[word].gib) * GIB)
+    return Card("cuda", memory_bytes, word or "a card", memory_bytes, (7, 5) if word == "T4" else (8, 0))
