@@ -27,11 +27,9 @@ FEW = [
 
 @pytest.fixture(scope="module")
 def ablations():
-    sys.path.insert(0, str(ROOT / "bench"))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "bench")
         import ablations
-    finally:
-        sys.path.pop(0)
     return ablations
 
 

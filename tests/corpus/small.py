@@ -32,6 +32,7 @@ def general(count=20, first=5000):
 def write_lines(path, records):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in records) + "\n")
+    return path
 
 
 def values(folder, out, sources):

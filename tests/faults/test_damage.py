@@ -27,8 +27,9 @@ from nsllm_lite.recipe.evals import EvalExecution
 from nsllm_lite.train import checkpoint, cpt
 from tests.conftest import SHAPE, pico_values
 from tests.corpus.small import digests, paper, prose, sample, values, write_lines
-from tests.faults.hostile import load_plain, merge_words
+from tests.faults.hostile import merge_words
 from tests.merge.make import edit_json
+from tests.models.make import load_plain
 from tests.raising import raises
 
 
@@ -196,21 +197,6 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(chain, tm
     for file in ("metrics.jsonl", "adapter/adapter_model.safetensors"):
         assert (out / file).read_bytes() == (chain / "phase" / file).read_bytes()
     assert not checkpoint.faults(newest)
-
-
-def test_rotation_keeps_good_checkpoints_and_never_deletes_the_only_one(chain, tmp_path):
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(chain / "phase/checkpoints", folder)
-    names = [f"step-00000{number}" for number in (1, 2, 3)]
-    for name in names[1:]:
-        path = folder / name / "optimizer.safetensors"
-        path.write_bytes(path.read_bytes()[:-1])
-    checkpoint.rotate(folder, 3, 1)
-    assert sorted(path.name for path in folder.iterdir()) == names, "two damaged ones do not count"
-    assert checkpoint.newest(folder).name == "step-000001"
-    shutil.copytree(folder / names[0], folder / "step-000004")
-    checkpoint.rotate(folder, 4, 1)
-    assert [path.name for path in folder.iterdir()] == ["step-000004"]
 
 
 def test_a_log_that_lost_lines_is_not_continued(chain, tmp_path, capsys):

@@ -62,3 +62,14 @@ def test_kills_at_random(pico, tmp_path, name):
     assert len(tries) >= least
     assert between >= 0.6 * least
     assert killed_again >= 0.15 * least
+
+
+@pytest.mark.slow
+def test_a_killed_merge_goes_on_and_does_not_begin_anew(tmp_path):
+    kills = [[{"event": 0.4, "half": True}], [{"event": 0.8, "half": True}]]
+    [result] = killed([cases.make("merge", tmp_path / "case", tmp_path, kills)], tmp_path / "kills")
+    require_unharmed(result)
+    assert [one["kills"][0]["left"] for one in result["tries"]] == ["weights", "weights"]
+    early, late = (one["share_again"] for one in result["tries"])
+    assert late < early < 1
+    assert late < 0.6

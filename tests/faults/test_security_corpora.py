@@ -21,21 +21,15 @@ import yaml
 from lxml import etree
 
 from nsllm_lite import cli
-from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files import archives, tagged
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.formats.documents import Document
-from nsllm_lite.recipe.corpus import Source
 from tests.corpus.small import paper, prose, values, write_lines
+from tests.corpus.sources.reading import read_path as read
 from tests.corpus.test_archives import zip_of
 
 ROOT = Path(__file__).parents[2]
 SECRET = "xyzzy-secret-7481"
-
-
-def read(path, format="auto", general=False):
-    source = Source(name="s", path=str(path), format=format)
-    return [r for file in sources.files_of(source) for r in sources.read(source, file, general)]
 
 
 def shown(records) -> str:
@@ -45,10 +39,10 @@ def shown(records) -> str:
 
 READ = """
 import resource, sys
-from tests.faults.test_security_corpora import read
+from tests.corpus.sources.reading import read_path
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 before = peak()
-for record in read(sys.argv[1], general=sys.argv[2] == "True"):
+for record in read_path(sys.argv[1], general=sys.argv[2] == "True"):
     print(repr(record)[:2000])
 print("grew", peak() - before, "MiB")
 """

@@ -10,17 +10,16 @@ import pytest
 import yaml
 
 from nsllm_lite import cli, safety
-from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.tokenizer import save_tokenizer
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals.evaluate import as_told
 from nsllm_lite.models.engines import open_engine
 from nsllm_lite.models.hub import resolve_model
-from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.recipe.evals import EvalExecution
 from nsllm_lite.tasks.answers import is_equal
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.task import all_tasks
+from tests.corpus.sources.reading import read_path
 from tests.evals.conftest import make_talker
 from tests.faults import hostile
 from tests.faults.hostile import CODE, PICKLED, SECRET, ends_within, litter, merge_words, ran, with_code
@@ -171,8 +170,7 @@ def test_an_extension_type_with_a_pickle_in_it_is_not_unpickled(tmp_path):
     table = pa.table({"title": ["Tin"], "abstract": ["Whiskers"]}, schema=pa.schema(fields, {"pandas": PICKLED}))
     pq.write_table(table, tmp_path / "a.parquet")
     names = {"title": "title", "abstract": "abstract"}
-    source = Source(name="s", path=str(tmp_path / "a.parquet"), format="fields", fields=names)
-    (document,) = (record for file in sources.files_of(source) for record in sources.read(source, file, False))
+    (document,) = read_path(tmp_path / "a.parquet", "fields", fields=names)
     assert document.title == "Tin"
 
 

@@ -20,6 +20,7 @@ from nsllm_lite.models.lora import load_adapter
 from tests.faults import hostile
 from tests.faults.hostile import CODE, PICKLED, TORCH_FILE, ZIPPED, litter, merge_words, train_words, with_code
 from tests.merge.make import edit_json
+from tests.models.make import load_plain
 from tests.raising import raises
 
 marker, made, pair, spoilt = hostile.marker, hostile.made, hostile.pair, hostile.spoilt
@@ -139,7 +140,7 @@ def test_an_adapter_that_is_a_pickle_is_refused(pair, tmp_path, capsys, content)
         assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
         assert "safetensors" in capsys.readouterr().err
     with raises("model-adapter-missing", adapter):
-        load_adapter(hostile.load_plain(base), adapter)
+        load_adapter(load_plain(base), adapter)
 
 
 EVIL_SETTINGS = tomllib.loads((Path(__file__).parents[1] / "data/faults/adapters.toml").read_text())
@@ -156,7 +157,7 @@ def test_settings_of_an_adapter_fetch_import_and_hang_nothing(pair, tmp_path, mo
     with hostile.ends_within(20):
         assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
         with raises(code, adapter):
-            load_adapter(hostile.load_plain(base), adapter)
+            load_adapter(load_plain(base), adapter)
         with raises(code, adapter):
             hostile.logits_are_finite(adapter)
     assert "evil_module" not in sys.modules
@@ -198,7 +199,7 @@ def test_an_adapter_beside_a_model_does_not_put_another_in_its_place(pair, tmp_p
         shutil.copy(path, base)
     edit_json(base / "adapter_config.json", base_model_name_or_path="evil/base")
     with raises("model-with-adapter", base):
-        hostile.load_plain(base)
+        load_plain(base)
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
     assert "[model-with-adapter]" in capsys.readouterr().err
 
@@ -265,5 +266,5 @@ def test_an_index_may_not_even_name_good_files_elsewhere(pair, tmp_path, name, c
     name = name.replace("ROOT", str(tmp_path))
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
     with raises(code, base, repr(name)):
-        hostile.load_plain(base)
+        load_plain(base)
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2

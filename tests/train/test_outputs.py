@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from nsllm_lite.train import checkpoint, outputs
+from tests.merge.make import edit_tensors
 from tests.raising import raises
 
 
@@ -26,9 +26,7 @@ def test_a_base_that_changed_since_the_run_began(pico, tmp_path):
     base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
     outputs.keep_base(tmp_path / "out", base)
     outputs.keep_base(tmp_path / "out", base)
-    tensors = load_file(base / "model.safetensors")
-    tensors["model.norm.weight"][0] += 1
-    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    edit_tensors(base / "model.safetensors", lambda tensors: tensors["model.norm.weight"][0].add_(1))
     with raises("base-changed-in-run", base / "model.safetensors", tmp_path / "out"):
         outputs.keep_base(tmp_path / "out", base)
 

@@ -11,15 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from nsllm_lite.corpus.files import parquet, tables
 from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Unread
 from nsllm_lite.corpus.sources import fields, table
 from nsllm_lite.formats.documents import Document
-from nsllm_lite.recipe.corpus import Fields, Source
+from nsllm_lite.recipe.corpus import Fields
 from tests.corpus.sources.reading import damaged, example, read
-from tests.raising import assert_error
 
 WOS = "PT\tAU\tTI\tLA\tAB\tDI\tSC\tUT\tPM"
 PAPERS = Fields(title="headline", abstract="body.summary", id="uid", doi="doi", discipline="area", language="la")
@@ -204,20 +202,6 @@ def test_objects_and_deep_lists_are_no_text():
     assert other.text == "p\n\n1\n\nq"
     (sections,) = mapped('{"body": [{"t": "one"}, {"x": 1}, {"t": "two"}]}', Fields(text="body.t"))
     assert sections.text == "one\n\ntwo"
-
-
-def test_a_map_and_its_format_go_together():
-    for values, code, quoted in (
-        ({"format": "fields"}, "fields-missing", "`format: fields`"),
-        ({"fields": {"text": "t"}}, "fields-unused", "`format: auto`"),
-        ({"format": "fields", "fields": {"title": "t"}}, "fields-incomplete", "title"),
-        ({"format": "fields", "fields": {}}, "fields-incomplete", "none"),
-    ):
-        with pytest.raises(ValidationError) as caught:
-            Source(name="n", path="p", **values)
-        (problem,) = caught.value.errors()
-        assert_error(problem["ctx"]["error"], code, quoted)
-    assert Source(name="n", path="p", format="fields", fields={"text": "t"}).fields.text == "t"
 
 
 # --------------------------------------------------------------------------------------------------------- Parquet
