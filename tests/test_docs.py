@@ -118,8 +118,7 @@ def check(path, many):
 def test_troubleshooting_has_every_error_in_all_its_wordings(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/check.py").write_text(ERRORS)
-    page = troubleshooting_page(messages_in(tmp_path / "train/check.py"), tmp_path)
-    section = page.split("## Training\n")[1]
+    section = troubleshooting_page(messages_in(tmp_path / "train/check.py"), tmp_path).split("## Training\n")[1]
     assert r"| `path-wrong` | … \| is \<wrong>. | It must be \*right\*: Name one of …. / Name one. |" in section
     assert "| `path-absent` | Nothing is there. | Make it: Name one of …. / Make it: Name one. |" in section
 
@@ -143,13 +142,9 @@ def code(text: str) -> list[str]:
 
 
 @each_pair
-def test_both_have_the_same_headings_and_code(english, chinese):
+def test_both_have_the_same_headings_and_code_and_lead_to_each_other(english, chinese):
     assert levels(PAGES[english]) == levels(PAGES[chinese])
     assert code(PAGES[english]) == code(PAGES[chinese])
-
-
-@each_pair
-def test_each_leads_to_the_other(english, chinese):
     back = re.search(r"\[English\]\(([^)]+)\) \| 简体中文", PAGES[chinese])
     assert (ROOT / chinese).parent.joinpath(back[1]).resolve() == ROOT / english
     forth = re.search(r"English \| \[简体中文\]\(([^)]+)\)", PAGES[english])

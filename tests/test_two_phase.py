@@ -114,5 +114,4 @@ def test_each_phase_helps_by_more_than_chance(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "bench")
     import two_phase
 
-    losses = two_phase.run_seeds(ROOT / "recipes/nano", tmp_path / "runs", [0, 1, 2])
-    assert two_phase.verdict(losses)
+    assert two_phase.verdict(two_phase.run_seeds(ROOT / "recipes/nano", tmp_path / "runs", [0, 1, 2]))

@@ -49,11 +49,6 @@ def test_drivers(machine, smi, module, version, cuda):
     assert nvidia_driver.find_driver() == (version, cuda, "")
 
 
-def test_a_machine_without_a_driver_has_nothing_wrong(machine):
-    assert nvidia_driver.find_driver() is None
-    assert nvidia_driver.why_no_card("2.13.0+cpu", None) is None
-
-
 @pytest.mark.parametrize(
     ("cuda", "torch_version", "torch_cuda", "kind", "build"),
     [
@@ -86,9 +81,11 @@ def test_what_another_torch_does_not_mend(machine, monkeypatch):
     assert nvidia_driver.why_no_card("2.13.0+cpu", None)[0].endswith("couldn't communicate with the NVIDIA driver.")
 
 
-def test_the_doctor_says_so(machine, monkeypatch, tmp_path):
+def test_the_doctor_says_so_and_nothing_of_a_machine_without_a_driver(machine, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     patient = doctor.TinyRun(tmp_path, "cpu")
+    assert nvidia_driver.find_driver() is None
+    assert nvidia_driver.why_no_card("2.13.0+cpu", None) is None
     assert doctor.examine(doctor.check_card, patient)[0] == "n/a"
     machine(SMI.format(cuda="12.4"))
     monkeypatch.setattr(torch.version, "cuda", None)

@@ -35,6 +35,13 @@ def write_lines(path, records):
     return path
 
 
+def write_sources(folder, **papers):
+    """Files of papers by the names of their sources, and general text; the sources."""
+    write_lines(folder / "general.jsonl", general())
+    files = {name: write_lines(folder / f"{name}.jsonl", records) for name, records in papers.items()}
+    return [{"name": name, "path": str(path)} for name, path in files.items()]
+
+
 def values(folder, out, sources):
     """A corpus recipe as plain values, written to folder/out; general text is in folder/general.jsonl."""
     return {

@@ -26,7 +26,7 @@ from nsllm_lite.recipe.corpus import Corpus
 from nsllm_lite.recipe.evals import EvalExecution
 from nsllm_lite.train import checkpoint, cpt
 from tests.conftest import SHAPE, pico_values
-from tests.corpus.small import digests, paper, prose, sample, values, write_lines
+from tests.corpus.small import digests, paper, sample, values, write_sources
 from tests.faults.hostile import merge_words
 from tests.merge.make import edit_json
 from tests.models.make import load_plain
@@ -212,10 +212,7 @@ def test_a_log_that_lost_lines_is_not_continued(chain, tmp_path, capsys):
 
 @pytest.fixture
 def corpus(tmp_path) -> Callable[[str], Corpus]:
-    write_lines(tmp_path / "arxiv.jsonl", [paper(i) for i in range(40)])
-    write_lines(tmp_path / "full.jsonl", [sample(i) for i in range(12)])
-    write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(10)])
-    sources = [{"name": name, "path": str(tmp_path / f"{name}.jsonl")} for name in ("arxiv", "full")]
+    sources = write_sources(tmp_path, arxiv=map(paper, range(40)), full=map(sample, range(12)))
     return lambda out: recipes.validate(values(tmp_path, out, sources), "corpus")
 
 

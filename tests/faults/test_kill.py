@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import cases
-from tests.faults.kills import killed, random_kills
-from tests.faults.tell import tell
+from tests.faults.kills import killed, random_kills, tell
 
 WINDOWS = tomllib.loads((Path(__file__).parents[1] / "data/faults/kill_windows.toml").read_text())
 TRIES = {  # of two kinds: at a write, rename or deletion, and at a moment

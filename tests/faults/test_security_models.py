@@ -8,6 +8,7 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from tests.faults import hostile
 from tests.faults.hostile import CODE, PICKLED, TORCH_FILE, ZIPPED, litter, merge_words, train_words, with_code
 from tests.merge.make import edit_json
 from tests.models.make import load_plain
-from tests.raising import raises
+from tests.raising import fails, raises
 
 marker, made, pair, spoilt = hostile.marker, hostile.made, hostile.pair, hostile.spoilt
 
@@ -167,18 +168,13 @@ def test_settings_of_an_adapter_fetch_import_and_hang_nothing(pair, tmp_path, mo
     "name", ["evil/base", "https://evil.example/base", "file:///etc", "hf://evil/base", "/nowhere/at/all", "../up", "x"]
 )
 def test_the_base_that_an_adapter_names_is_not_fetched(pair, monkeypatch, name):
-    asked = []
-
-    def refuse(*words, **options):
-        asked.append(options)
-        raise OSError("not here")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    fetch = Mock(side_effect=OSError("not here"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     _, adapter = pair
     edit_json(adapter / "adapter_config.json", base_model_name_or_path=name)
     with raises("model-base-not-local" if name == "evil/base" else "model-not-found", name):
         hostile.logits_are_finite(adapter)
-    assert all(options["local_files_only"] for options in asked)
+    assert all(call.kwargs["local_files_only"] for call in fetch.call_args_list)
 
 
 def test_what_is_fetched_of_a_hub_id_is_no_code_and_no_pickle(monkeypatch, tmp_path):
@@ -200,8 +196,7 @@ def test_an_adapter_beside_a_model_does_not_put_another_in_its_place(pair, tmp_p
     edit_json(base / "adapter_config.json", base_model_name_or_path="evil/base")
     with raises("model-with-adapter", base):
         load_plain(base)
-    assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
-    assert "[model-with-adapter]" in capsys.readouterr().err
+    fails(capsys, "model-with-adapter", *merge_words(base, adapter, tmp_path / "out"))
 
 
 def test_patterns_that_others_train_with_are_read(pair):

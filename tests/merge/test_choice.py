@@ -23,7 +23,7 @@ from nsllm_lite.train.cpt import train
 from tests.conftest import pico_values
 from tests.merge.make import make_recipe
 from tests.models.make import load_plain
-from tests.raising import raises
+from tests.raising import fails, raises
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,7 @@ def test_auto_writes_the_choice_with_the_lowest_measured_loss(pico, trained, cho
     assert results["base_weights"] == lowest(table, then_requantize)
     merged = {}
     for choice in ("original", "dequantized"):
-        chosen = choosing(base_weights=choice).model_copy(update={"out": str(tmp_path / choice)})
-        merge(chosen)
+        merge(choosing(base_weights=choice).model_copy(update={"out": str(tmp_path / choice)}))
         merged[choice] = load_file(tmp_path / choice / "model.safetensors")
         assert table[choice]["loss"] == pytest.approx(loss_of(pico, tmp_path / choice), abs=1e-6)
         in_nf4 = loss_of(pico, tmp_path / choice, quantisation="nf4")
@@ -89,8 +88,7 @@ def test_compare_prints_the_table_and_writes_nothing(pico, trained, tmp_path, ca
 
 
 def test_choosing_needs_rows_one_adapter_and_a_training_in_nf4(pico, trained, choosing, tmp_path, capsys):
-    assert cli.main(["merge", "--compare", "--base", str(pico / "base"), "--adapter", str(trained)]) == 2
-    assert "[compare-no-rows]" in capsys.readouterr().err
+    fails(capsys, "compare-no-rows", "merge", "--compare", "--base", str(pico / "base"), "--adapter", str(trained))
     several = [{"path": str(trained)}, {"path": str(trained)}]
     chosen = choosing(base_weights="auto").model_copy(update={"adapter": make_recipe("b", several, "o").adapter})
     with raises("compare-several-adapters", 2):

@@ -284,8 +284,7 @@ def test_a_model_built_from_nothing(pico, pico_recipe):
     assert results["last_loss"] < results["first_loss"]
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    loaded = AutoModelForCausalLM.from_pretrained(Path(asked.out) / "model")
-    assert loaded.config.tie_word_embeddings
+    assert AutoModelForCausalLM.from_pretrained(Path(asked.out) / "model").config.tie_word_embeddings
     assert AutoTokenizer.from_pretrained(Path(asked.out) / "model").eos_token == "<0>"
 
 
@@ -469,8 +468,8 @@ def test_embeddings_and_head_train_whole_with_the_fused_loss(pico, pico_recipe, 
 
 
 def test_gradients_of_a_trained_head_and_embeddings_are_those_of_the_plain_loss(pico, pico_recipe):
-    base = load_plain(pico / "base", "nf4")
-    lm = PackedLM(add_lora(base, ["q_proj"], modules_to_save=["embed_tokens", "lm_head"]))
+    saved = ["embed_tokens", "lm_head"]
+    lm = PackedLM(add_lora(load_plain(pico / "base", "nf4"), ["q_proj"], modules_to_save=saved))
     batch = collate([Rows(pico / "rows/papers/train")[0]], "cpu")
 
     def gradients(loss):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
+from transformers import AutoTokenizer
 
 from nsllm_lite.artifact import interrupts
 from nsllm_lite.artifact.json_files import read_json
@@ -82,8 +83,7 @@ def make_home(root: Path, num_layers: int = SHAPE["num_layers"]) -> Path:
         (root / name / "tokenizer.json").write_text((root / "tokenizer/tokenizer.json").read_text())
         (root / name / "tokenizer_config.json").write_text(json.dumps(settings | changes))
     for split, numbers in (("train", range(40)), ("test", range(40, 50))):
-        made = [record(n, document=f"d{n // 5}") for n in numbers]
-        write_lines(root / split / "colours.jsonl", made)
+        write_lines(root / split / "colours.jsonl", [record(n, document=f"d{n // 5}") for n in numbers])
         write_lines(root / split / "places.jsonl", [record(100 + n, output="near the river") for n in numbers][:10])
     return root
 
@@ -108,8 +108,6 @@ def asked(home, tmp_path):
 
 
 def template_of(home, kind, end=None):
-    from transformers import AutoTokenizer
-
     folder = home / ("chat" if kind == "chat" else "base")
     default = TURN if kind == "chat" else END
     return Template(kind, end or default, load_tokenizer(folder), AutoTokenizer.from_pretrained(folder))
@@ -162,8 +160,7 @@ def test_a_run_learns_to_answer_and_leaves_everything_it_should(home, asked, mon
 
     # the adapter merges as any other, and the merged model answers as adapter and base do
     merge(make_recipe(home / "base", out / "adapter", out / "merged", base_weights="dequantized", dtype="float32"))
-    lm = PackedLM(load_plain(out / "merged"))
-    scored = tuning.score(lm, tuning.read_inputs(recipe_).heldout, 4, "cpu")
+    scored = tuning.score(PackedLM(load_plain(out / "merged")), tuning.read_inputs(recipe_).heldout, 4, "cpu")
     assert scored["all"]["loss"] == pytest.approx(after["all"]["loss"], abs=2e-3)
 
 
@@ -175,8 +172,7 @@ def test_the_losses_are_those_of_each_example_alone_and_of_trl_with_padding(tmp_
     together, collate = [], tuning.collate
     monkeypatch.setattr(tuning, "collate", lambda group, *rest: together.append(len(group)) or collate(group, *rest))
     for name, rows in (("one", 1), ("four", 4), ("eight", 8)):
-        execution = {"device": "cpu", "micro_batch_rows": rows}
-        changes = {"out": str(tmp_path / name), "execution": execution}
+        changes = {"out": str(tmp_path / name), "execution": {"device": "cpu", "micro_batch_rows": rows}}
         tuning.sft(recipes.validate(plain | changes, "pico recipe"))
     assert together == [1] * 24 + [4] * 6 + [8] * 3
     recipe_ = recipes.validate(plain, "pico recipe")
@@ -337,8 +333,6 @@ def test_the_chat_template_is_cut_at_every_answer(home, tmp_path):
     assert answers == [f"A stone.{TURN}", f"Grey.{TURN}"]
     assert tokenizer.decode(example.answer, skip_special_tokens=False) == answers[0]
     # the prompt has the tokens that the chat template gives it alone
-    from transformers import AutoTokenizer
-
     asked = [{"role": "user", "content": f"{record(0)['instruction']}\n\n{record(0)['input']}"}]
     alone = AutoTokenizer.from_pretrained(home / "chat").apply_chat_template(asked, add_generation_prompt=True)
     assert single.prompt == list(alone["input_ids"])

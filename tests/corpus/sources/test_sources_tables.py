@@ -150,8 +150,7 @@ def test_a_table_read_by_force_without_titles_counts_its_rows():
 def test_a_map_of_fields_reads_json_lines_arrays_and_tables_alike():
     first = {"uid": "7", "headline": "T", "body": {"summary": ["B", None, "C"]}, "doi": "doi:10.1234/X", "area": ["x"]}
     second = {"uid": 8, "headline": "U", "body": None, "la": "EN", "body.summary": None}
-    lines = "\n" + json.dumps(first) + "\n" + json.dumps(second) + '\n{"uid": \n'
-    one, two, broken = mapped(lines)
+    one, two, broken = mapped("\n" + json.dumps(first) + "\n" + json.dumps(second) + '\n{"uid": \n')
     assert one == Document(
         "doi:10.1234/x", "s", "f#1", "T", "B\n\nC", discipline="x", doi="10.1234/x",
     )  # fmt: skip
@@ -172,8 +171,7 @@ def test_ids_of_the_users_own_are_known_for_what_they_are():
 
 
 def test_a_field_that_no_record_has_is_named_with_its_nearest():
-    record = '{"Headline": "T", "body": {"sumary": "B"}, "uid": 1}\n'
-    (found,) = mapped(record * 3)
+    (found,) = mapped('{"Headline": "T", "body": {"sumary": "B"}, "uid": 1}\n' * 3)
     assert (found.origin, found.reason) == ("f#0", NOT_THIS_FORMAT)
     for words in (
         "no field headline or body.summary;",
