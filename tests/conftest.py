@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from nsllm_lite.formats.rows import Row, RowTotals, write_rows
 from nsllm_lite.recipe import load as recipes
@@ -168,3 +169,11 @@ def pico_values(pico: Path, out: Path) -> dict:
 def pico_recipe(pico, tmp_path):
     """A function from changes to a complete QLoRA train recipe on the pico model."""
     return lambda **changes: recipes.validate({**pico_values(pico, tmp_path / "out"), **changes}, "pico recipe")
+
+
+@pytest.fixture
+def pico_yaml(pico_recipe, tmp_path) -> str:
+    """The file of such a recipe."""
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
+    return str(path)

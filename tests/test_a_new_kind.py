@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from nsllm_lite import cli
-from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import KINDS
-from tests.raising import raises
 
 TOY = '''
 """Counts the letters of a text, one a moment."""
@@ -123,8 +121,3 @@ def test_a_new_kind(folder, capsys):
     damaged.pop("seal")
     (folder / "runs/x/letters/manifest.json").write_text(json.dumps(damaged))
     assert "[file-damaged]" in told("show", "runs/x/letters", status=2)
-
-
-def test_a_kind_that_is_in_no_table():
-    with raises("recipe-kind-unknown", "'letters'"):
-        recipes.validate({"kind": "letters"}, "test")

@@ -27,11 +27,9 @@ FEW = [
 
 @pytest.fixture(scope="module")
 def ablations():
-    sys.path.insert(0, str(ROOT / "bench"))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "bench")
         import ablations
-    finally:
-        sys.path.pop(0)
     return ablations
 
 
@@ -43,8 +41,7 @@ def test_every_arm_trains_on_the_very_rows_of_both_phases(ablations, pico, pico_
     phase1 = pico_recipe(seed=5)
     other = {"steps": 5, "tokens_per_step": 256, "tokens": 5 * 256}
     phase2 = recipes.update(phase1, rows=str(pico / "rows/papers/heldout"), budget=other, model="made later")
-    chain = {"phase1": phase1, "phase2": phase2}
-    arms = ablations.phase_arms(chain, tmp_path / "run", seed=5)
+    arms = ablations.phase_arms({"phase1": phase1, "phase2": phase2}, tmp_path / "run", seed=5)
     assert list(arms) == ["two phases", "mixed, rank 8", "mixed, rank 16", "mixed, in two phases"]
 
     general, share = Rows(pico / "rows/general/train"), Fraction(15, 100)

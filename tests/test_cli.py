@@ -9,10 +9,10 @@ import sys
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
-import yaml
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.disk import GIB
@@ -28,13 +28,6 @@ ROOT = Path(__file__).parents[1]
 def at_root(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
-@pytest.fixture
-def pico_yaml(pico_recipe, tmp_path):
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
-    return str(path)
 
 
 REFUSED = (
@@ -119,15 +112,9 @@ def test_an_interrupted_run_exits_with_130(capsys, monkeypatch, signals_heeded):
 def test_a_stopped_run_exits_with_3(capsys, monkeypatch, pico_yaml):
     from nsllm_lite.train import cpt
 
-    def stops(recipe):
-        raise RunError("loss-not-finite", "Step 7: loss nan")
-
-    def runs_out(recipe):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(cpt, "train", stops)
+    monkeypatch.setattr(cpt, "train", Mock(side_effect=RunError("loss-not-finite", "Step 7: loss nan")))
     assert "Step 7: loss nan" in fails(capsys, "loss-not-finite", "train", pico_yaml, status=3)
-    monkeypatch.setattr(cpt, "train", runs_out)
+    monkeypatch.setattr(cpt, "train", Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
     assert "execution.micro_batch_rows=1" in fails(capsys, "card-out-of-memory", "train", pico_yaml, status=3)
 
 
@@ -203,8 +190,8 @@ def test_eval_as_json(capsys, monkeypatch):
         return {"scores": [{"value": 0.5, "low": float("nan")}]}
 
     monkeypatch.setattr(evaluate, "evaluate", scored)
-    found = as_json(capsys, "eval", "DIR")
-    assert found == {"scores": [{"value": 0.5, "low": None}], "stderr": "scoring DIR\n"}
+    told = {"scores": [{"value": 0.5, "low": None}], "stderr": "scoring DIR\n"}
+    assert as_json(capsys, "eval", "DIR") == told
 
 
 def test_merge_compare_as_json(capsys, monkeypatch):
@@ -225,10 +212,7 @@ def test_merge_compare_as_json(capsys, monkeypatch):
 def test_files_that_cannot_be_opened_are_wrong_input_and_a_full_disk_is_not(capsys, monkeypatch, tmp_path):
     assert cli.main(["show", str(tmp_path / ("x" * 300))]) == 2
     assert "File name too long" in capsys.readouterr().err
-
-    def full(folder):
-        raise OSError(28, "No space left on device")
-
+    full = Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr("nsllm_lite.commands.show.list_runs", full)
     assert cli.main(["runs", str(tmp_path)]) == 3
     told = capsys.readouterr().err

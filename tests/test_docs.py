@@ -118,7 +118,48 @@ def check(path, many):
 def test_troubleshooting_has_every_error_in_all_its_wordings(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/check.py").write_text(ERRORS)
-    page = troubleshooting_page(messages_in(tmp_path / "train/check.py"), tmp_path)
-    section = page.split("## Training\n")[1]
+    section = troubleshooting_page(messages_in(tmp_path / "train/check.py"), tmp_path).split("## Training\n")[1]
     assert r"| `path-wrong` | … \| is \<wrong>. | It must be \*right\*: Name one of …. / Name one. |" in section
     assert "| `path-absent` | Nothing is there. | Make it: Name one of …. / Make it: Name one. |" in section
+
+
+# --------------------------------------------------------------- README and three pages of docs/ have Chinese twins
+
+PAIRS = {"README.md": "README.zh-CN.md"} | {
+    f"docs/{name}.md": f"docs/zh/{name}.md" for name in ("install", "corpus", "troubleshooting")
+}
+BLOCK = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
+each_pair = pytest.mark.parametrize(("english", "chinese"), PAIRS.items())
+
+
+def levels(text: str) -> list[str]:
+    return re.findall(r"^(#+) ", BLOCK.sub("", text), re.M)
+
+
+def code(text: str) -> list[str]:
+    """The blocks of code; comments and the labels of diagrams may be in either language."""
+    return [re.sub(r"\s+# .*|\[[^\]]*\]|\|[^|\n]*\|", "", block) for block in BLOCK.findall(text)]
+
+
+@each_pair
+def test_both_have_the_same_headings_and_code_and_lead_to_each_other(english, chinese):
+    assert levels(PAGES[english]) == levels(PAGES[chinese])
+    assert code(PAGES[english]) == code(PAGES[chinese])
+    back = re.search(r"\[English\]\(([^)]+)\) \| 简体中文", PAGES[chinese])
+    assert (ROOT / chinese).parent.joinpath(back[1]).resolve() == ROOT / english
+    forth = re.search(r"English \| \[简体中文\]\(([^)]+)\)", PAGES[english])
+    assert (ROOT / english).parent.joinpath(forth[1]).resolve() == ROOT / chinese
+
+
+@each_pair
+def test_no_sentence_is_left_in_english(english, chinese):
+    prose = re.sub(r"`[^`\n]*`|\]\([^)]*\)", " ", BLOCK.sub("", PAGES[chinese]))
+    for line in prose.splitlines():
+        assert not re.search(r"\b(a|and|are|in|is|no|that|the|with)\b", line, re.ASCII), line
+
+
+def test_every_code_explained_in_chinese_is_one():
+    known = set(re.findall(r"^\| `([a-z0-9-]+)` \|", PAGES["docs/troubleshooting.md"], re.M))
+    explained = re.findall(r"^\| `([a-z0-9-]+)` \|", PAGES["docs/zh/troubleshooting.md"], re.M)
+    assert len(explained) > 40
+    assert set(explained) <= known

@@ -85,7 +85,6 @@ def on_the_cpu(pico):
     ids=lambda how: ", ".join(how) or "PEFT",
 )  # fmt: skip
 def test_loss_and_gradients_on_cuda_equal_the_cpu(pico, on_the_cpu, dtype, how):
-    """Every execution in 16 bits against fp32 on the CPU."""
     loss, gradients = loss_and_gradients(pico, "cuda", dtype, **how)
     assert loss == pytest.approx(on_the_cpu[0], rel=1e-2)
     for found, expected in zip(gradients, on_the_cpu[1], strict=True):

@@ -7,23 +7,17 @@ from importlib import resources
 
 import pytest
 
-from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.texts.render import experimental_sections, phase2_text
 from nsllm_lite.formats.documents import Document
-from nsllm_lite.recipe.corpus import Source
+from tests.corpus.sources.reading import read_path
 
 DISCIPLINES = {"Computer Science", "Physics", "Chemistry", "Biology", "Medicine"}
 MOVES = {"Background", "Objective", "Methods", "Results", "Conclusions"}
 
 
-def bundled(name: str, general: bool) -> list[Document]:
-    source = Source(name="s", path=f"bundled:{name}")
-    return [d for file in sources.files_of(source) for d in sources.read(source, file, general)]
-
-
 @pytest.fixture(scope="module")
 def papers() -> list[Document]:
-    return bundled("papers", general=False)
+    return read_path("bundled:papers")
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +37,10 @@ def test_twenty_papers_of_each_discipline(papers):
     assert len({p.id for p in papers}) == len({p.title for p in papers}) == 100
 
 
-def test_every_abstract_sentence_is_tagged(papers):
+def test_every_abstract_sentence_is_tagged_and_every_paper_has_an_experimental_section(papers):
     for paper in papers:
         assert {label for label, _ in paper.moves} == MOVES, paper.id
         assert paper.abstract == " ".join(sentence for _, sentence in paper.moves)
-
-
-def test_every_paper_has_an_experimental_section_that_is_found(papers):
-    for paper in papers:
         text, reason = phase2_text(paper, 200)
         assert not reason, paper.id
         assert len(text.split()) > 100
@@ -65,13 +55,10 @@ def test_symbols_of_real_papers_are_there(papers):
     assert re.search(r"\$[^$]*\\[a-z]+[^$]*\$", text), "LaTeX"
 
 
-def test_questions_of_each_discipline(questions):
+def test_questions_of_each_discipline_come_from_papers_of_it(papers, questions):
     counts = Counter((q["discipline"], q["kind"]) for q in questions)
     assert counts == {(d, kind): n for d in DISCIPLINES for kind, n in (("multiple choice", 20), ("open", 10))}
     assert len({q["id"] for q in questions}) == len({q["question"] for q in questions}) == 150
-
-
-def test_questions_come_from_papers_of_their_discipline(papers, questions):
     disciplines = {p.id: p.discipline for p in papers}
     for q in questions:
         assert disciplines[q["paper"]] == q["discipline"], q["id"]
@@ -109,7 +96,8 @@ def test_questions_do_not_quote_their_papers(papers, questions):
 
 
 def test_general_english():
-    passages = bundled("general", general=True)
+    passages = read_path("bundled:general", general=True)
+    assert all(passage.text for passage in passages)
     assert len(passages) >= 30
     assert sum(len(p.text.split()) for p in passages) > 13_000
     assert len({p.title for p in passages}) == len(passages)

@@ -87,8 +87,7 @@ def test_one_table_as_markdown_and_html(capsys, columns):
     columns(80)
     terminal.markdown(text)
     assert ["a|b", "1", "&lt;i>", "`x`"] in [line.split() for line in capsys.readouterr().out.splitlines()]
-    page = terminal.as_html(("a & b", "n"), [("<script>", "x" * 61)])
-    assert page == (
+    assert terminal.as_html(("a & b", "n"), [("<script>", "x" * 61)]) == (
         "<table><tr><th>a &amp; b</th><th>n</th></tr><tr><td>&lt;script&gt;</td><td class=long>" + "x" * 61
         + "</td></tr></table>"
     )  # fmt: skip

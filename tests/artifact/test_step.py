@@ -32,12 +32,9 @@ def test_a_directory_finished_by_its_manifest_alone(tmp_path):
         finished(out, {"seed": 2}, {"rows": "abd"})
     with raises("unfinished-run-differs", out, ": rows)"):
         begin(out, recipe, {"rows": "abd"})
-
-
-def test_a_damaged_manifest_is_named(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"recipe": {')
-    with raises("file-damaged", tmp_path / "manifest.json"):
-        finished(tmp_path, {}, {})
+    (out / "manifest.json").write_text('{"recipe": {')
+    with raises("file-damaged", out / "manifest.json"):
+        finished(out, recipe, inputs)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

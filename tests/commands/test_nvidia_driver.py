@@ -12,6 +12,7 @@ SMI = (Path(__file__).parents[1] / "data/commands/nvidia-smi.txt").read_text()
 MODULE = """NVRM version: NVIDIA UNIX x86_64 Kernel Module  {release}  Thu Feb 22 01:44:30 UTC 2024
 GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)
 """
+OPEN_MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (root)\n"
 
 
 @pytest.fixture
@@ -21,42 +22,31 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(nvidia_driver, "KERNEL_MODULE", tmp_path / "version")
 
-    def make(smi: str | None = None, status: int = 0, release: str | None = None) -> None:
+    def make(smi: str | None = None, status: int = 0, module: str | None = None) -> None:
         if smi is not None:
             (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n/bin/cat <<'END'\n{smi}\nEND\nexit {status}\n")
             (tmp_path / "nvidia-smi").chmod(0o755)
-        if release:
-            (tmp_path / "version").write_text(MODULE.format(release=release))
+        if module:
+            (tmp_path / "version").write_text(module)
 
     return make
 
 
 @pytest.mark.parametrize(
-    ("smi", "release", "version", "cuda"),
+    ("smi", "module", "version", "cuda"),
     [
         (SMI.format(cuda="12.4"), None, "550.54.14", 12),
         (SMI.format(cuda="13.0"), None, "550.54.14", 13),
         (SMI.format(cuda="12.4").replace("CUDA Version", "CUDA UMD Version"), None, "550.54.14", 12),
-        (None, "580.65.06", "580.65.06", 13),
-        (None, "535.183.01", "535.183.01", 12),
-        (None, "470.57.02", "470.57.02", 0),
+        (None, MODULE.format(release="580.65.06"), "580.65.06", 13),
+        (None, MODULE.format(release="535.183.01"), "535.183.01", 12),
+        (None, MODULE.format(release="470.57.02"), "470.57.02", 0),
+        (None, OPEN_MODULE, "580.95.05", 13),
     ],
 )
-def test_drivers(machine, smi, release, version, cuda):
-    machine(smi, release=release)
+def test_drivers(machine, smi, module, version, cuda):
+    machine(smi, module=module)
     assert nvidia_driver.find_driver() == (version, cuda, "")
-
-
-def test_the_open_kernel_module(machine):
-    machine(release="580.65.06")
-    text = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (root)\n"
-    nvidia_driver.KERNEL_MODULE.write_text(text)
-    assert nvidia_driver.find_driver() == ("580.95.05", 13, "")
-
-
-def test_a_machine_without_a_driver_has_nothing_wrong(machine):
-    assert nvidia_driver.find_driver() is None
-    assert nvidia_driver.why_no_card("2.13.0+cpu", None) is None
 
 
 @pytest.mark.parametrize(
@@ -91,9 +81,11 @@ def test_what_another_torch_does_not_mend(machine, monkeypatch):
     assert nvidia_driver.why_no_card("2.13.0+cpu", None)[0].endswith("couldn't communicate with the NVIDIA driver.")
 
 
-def test_the_doctor_says_so(machine, monkeypatch, tmp_path):
+def test_the_doctor_says_so_and_nothing_of_a_machine_without_a_driver(machine, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     patient = doctor.TinyRun(tmp_path, "cpu")
+    assert nvidia_driver.find_driver() is None
+    assert nvidia_driver.why_no_card("2.13.0+cpu", None) is None
     assert doctor.examine(doctor.check_card, patient)[0] == "n/a"
     machine(SMI.format(cuda="12.4"))
     monkeypatch.setattr(torch.version, "cuda", None)

@@ -37,9 +37,8 @@ def picked(*words: str) -> tuple[str, str | None]:
 @pytest.mark.parametrize("size", sizes.QWEN3)
 def test_a_size_sets_model_tokenizer_and_folder(size):
     joined = load_run(QWEN3, size=size)
-    hub_id = f"Qwen/Qwen3-{size.upper()}-Base"
     named = (joined["corpus"].tokenizer, joined["phase1"].model, joined["model1"].base, joined["report"].base)
-    assert {*named, joined["eval"].models[0].path} == {hub_id}
+    assert {*named, joined["eval"].models[0].path} == {f"Qwen/Qwen3-{size.upper()}-Base"}
     assert joined["corpus"].out == f"runs/qwen3-{size}/corpus"
     text = json.dumps([joined[name].model_dump(mode="json") for name in ("phase2", "tasks", "sft", "model-sft")])
     assert text.count("runs/qwen3-") == text.count(f"runs/qwen3-{size}/") > 8
@@ -124,14 +123,11 @@ def test_a_size_may_have_recipes_of_its_own(tmp_path):
     assert (changed.seed, changed.model, changed.out) == (3, "Qwen/Qwen3-0.6B-Base", "runs/qwen3-0.6b/phase1")
 
 
-def test_the_next_command_keeps_the_size(monkeypatch, capsys, tmp_path):
+def test_the_next_command_keeps_the_size_and_make_passes_it_on(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(cli, "run_step", lambda recipe: {})
     monkeypatch.setattr("nsllm_lite.commands.stories.plan", lambda *given: {})
     assert cli.main(["phase1", "--size", "4b", "--out", str(tmp_path)]) == 0
     assert f"Next: make phase2 SIZE=4b OUT={tmp_path}\n" in capsys.readouterr().out
-
-
-def test_make_passes_the_size_on():
     *_, line = make(RECIPES.parent, "-n", "plan", "SIZE=4b", "CORPUS=papers")
     args = build_parser().parse_args(shlex.split(line)[1:])
     assert (args.verb, args.size, args.corpus) == ("plan", "4b", "papers")

@@ -85,7 +85,7 @@ def told(capsys, *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_the_list(chain, capsys, monkeypatch):
+def test_the_list_as_a_table_and_as_json(chain, capsys, monkeypatch):
     monkeypatch.chdir(chain.parents[1])
     lines = told(capsys, "runs").splitlines()
     assert lines[0].split("  ")[0] == "run"
@@ -98,11 +98,7 @@ def test_the_list(chain, capsys, monkeypatch):
     assert cells[2][2:7] == ["x/base/model", "2026-01-02 03:03", "1,000", "6.000 -> 4.250", "5.000 -> 5.125"]
     assert cells[3][2:4] == ["x/phase1/adapter", "2026-01-02 03:04"]
     assert {row[-1] for row in cells} == {"finished"}
-
-
-def test_the_list_as_json(chain, capsys):
-    found = json.loads(told(capsys, "runs", str(chain), "--json"))["runs"]
-    phase1 = found[2]
+    phase1 = json.loads(told(capsys, "runs", str(chain), "--json"))["runs"][2]
     assert phase1["run"] == str(chain / "phase1")
     assert (phase1["step"], phase1["rows"], phase1["state"], phase1["tokens"]) == ("train", "phase1", "finished", 1000)
     assert phase1["loss"] == {"domain": {"before": 6, "after": 4.25}, "general": {"before": 5, "after": 5.125}}
@@ -197,8 +193,7 @@ def test_instruction_tuning_with_its_data(chain, capsys):
     inputs = {"base": fingerprint_weights(chain / "model1"), "data": sha256_json([sha256_file(data)])}
     results = {"tokens": 70, "epochs": 2, "heldout": {"before": answers[0], "after": answers[1]}}
     finish(chain / "sft", "sft", recipe, inputs, results, 6)
-    found = json.loads(told(capsys, "show", str(chain / "sft"), "--json"))
-    last = found["lineage"][-1]
+    last = json.loads(told(capsys, "show", str(chain / "sft"), "--json"))["lineage"][-1]
     assert {one["label"]: one["state"] for one in last["inputs"]} == {"model": "as used", "data": "as used"}
     assert [one["made_by"] for one in last["inputs"]] == [str(chain / "model1"), str(chain / "tasks")]
     assert last["loss"] == {"answers": {"before": 3.0, "after": 1.5}}

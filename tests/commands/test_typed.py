@@ -24,13 +24,10 @@ def test_paths_of_a_run_are_taken_where_none_is_stated():
     assert (again.out, again.rows, again.seed, again.model) == ("runs/slow", "mine", 9, "runs/mine/base/model")
 
 
-def test_a_run_without_a_recipe_is_refused():
+def test_a_run_without_a_recipe_or_with_one_that_is_no_step_of_it_is_refused(tmp_path):
     for words in (("merge", "--base", "B", "--adapter", "A", "--out", "O"), ("eval", "DIR")):
         with raises("run-without-recipe", "--run runs/mine"):
             recipe_of(*words, "--run", "runs/mine")
-
-
-def test_a_recipe_that_is_no_step_of_a_run(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text((RECIPES / "nano/phase1.yaml").read_text())
     with raises("run-without-step", "own.yaml"):

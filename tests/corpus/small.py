@@ -32,6 +32,14 @@ def general(count=20, first=5000):
 def write_lines(path, records):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in records) + "\n")
+    return path
+
+
+def write_sources(folder, **papers):
+    """Files of papers by the names of their sources, and general text; the sources."""
+    write_lines(folder / "general.jsonl", general())
+    files = {name: write_lines(folder / f"{name}.jsonl", records) for name, records in papers.items()}
+    return [{"name": name, "path": str(path)} for name, path in files.items()]
 
 
 def values(folder, out, sources):

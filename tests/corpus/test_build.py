@@ -11,6 +11,7 @@ from collections import Counter
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -84,8 +85,7 @@ def test_every_record_ends_in_one_outcome(built):
     }  # fmt: skip
     assert arxiv["duplicate"] == 3
     for counts in (c for table in (results["documents"], *results["phases"].values()) for c in table.values()):
-        left = sum(counts[o] for o in OUTCOMES if o != "dropped")
-        assert counts["in"] == left + sum(counts["dropped"].values())
+        assert counts["in"] == sum(counts[o] for o in OUTCOMES if o != "dropped") + sum(counts["dropped"].values())
     rows = ledger_of(corpus)
     by_origin = {}
     for row in rows:
@@ -94,8 +94,7 @@ def test_every_record_ends_in_one_outcome(built):
     assert {frozenset(p) for p in by_origin.values()} == {
         frozenset(["corpus"]), frozenset(["phase1", "phase2"]), frozenset(["general"]),
     }  # fmt: skip
-    duplicates = {r["id"]: (r["reason"], r["other_id"]) for r in rows if r["outcome"] == "duplicate"}
-    assert duplicates == {
+    assert {r["id"]: (r["reason"], r["other_id"]) for r in rows if r["outcome"] == "duplicate"} == {
         "arxiv:2501.00000": ("same_id", "arxiv:2501.00000"),
         "arxiv:2502.00001": ("same_text", "arxiv:2501.00001"),
         "arxiv:2502.00009": ("near_duplicate", "arxiv:2501.00003"),
@@ -181,7 +180,7 @@ def test_training_papers_near_a_held_out_one_are_dropped(make, tmp_path):
     assert all(r["other_id"] in held for r in dropped)
 
 
-def test_a_second_build_is_skipped_and_a_rebuild_is_the_same_byte_for_byte(make, tmp_path, capsys):
+def test_a_second_build_is_skipped_a_rebuild_is_the_same_and_one_of_other_sources_refused(make, tmp_path, capsys):
     corpus = make()
     results = build(corpus)
     first = digests(tmp_path / "out")
@@ -195,10 +194,6 @@ def test_a_second_build_is_skipped_and_a_rebuild_is_the_same_byte_for_byte(make,
     assert (tmp_path / "out" / "notes.txt").exists()
     (tmp_path / "out" / "notes.txt").unlink()
     assert digests(tmp_path / "out") == first
-
-
-def test_changed_sources_are_not_taken_for_finished(make, tmp_path):
-    build(make())
     write_lines(tmp_path / "general.jsonl", general(first=7000))
     with raises("finished-result-differs", "source:general"):
         build(make())
@@ -221,19 +216,13 @@ def test_files_of_the_user_in_the_folder_are_not_touched(make, tmp_path, name):
     build(make())
 
 
-def test_a_source_that_does_not_exist(make, tmp_path):
+def test_a_corpus_of_nothing_is_refused(make, tmp_path):
     with raises("source-absent", "'x'", tmp_path / "nowhere"):
         build(make(sources=[{"name": "x", "path": str(tmp_path / "nowhere")}]))
-
-
-def test_a_source_where_nothing_is_readable(make, tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a.py").write_text("import os")
     with raises("source-unreadable", tmp_path / "code", "not_this_format 1", " a.py: plain text", " sample, ", "arxiv"):
         build(make(sources=[{"name": "x", "path": str(tmp_path / "code")}]))
-
-
-def test_a_corpus_whose_every_document_was_dropped(make):
     with raises("corpus-all-dropped", " 71 ", "(too_short 66, ", "`min_chars`"):
         build(make(min_chars=100_000, max_drop_share=1.0))
 
@@ -346,8 +335,7 @@ def test_a_balanced_corpus_leaves_the_surplus_unused(make, built):
     assert after[smaller] == before[smaller]
     assert 0.4 < after[larger] / sum(after.values()) <= 0.51
     assert results["documents"][larger]["unused"] > 0
-    unused = [r for r in ledger_of(corpus) if r["outcome"] == "unused"]
-    assert {r["reason"] for r in unused} == {"balance_source"}
+    assert {r["reason"] for r in ledger_of(corpus) if r["outcome"] == "unused"} == {"balance_source"}
     with raises("balance-not-met", "balance.max_source_share=0.4", " 2 sources (arxiv, full)", " 0.50."):
         build(make(balance={**even, "max_source_share": 0.4}, out=corpus.out + "2"))
 
@@ -386,11 +374,7 @@ def stopped(make, monkeypatch):
     """The recipe of a build that was stopped for consent; it fails if it reads the sources again."""
     with raises("corpus-many-dropped"):
         build(make(max_drop_share=0.01))
-
-    def refuse(*args):
-        raise AssertionError("read again")
-
-    monkeypatch.setattr(sources, "read", refuse)
+    monkeypatch.setattr(sources, "read", Mock(side_effect=AssertionError("read again")))
     return make
 
 

@@ -1,13 +1,15 @@
 """A corpus divided among processes is the corpus of one process, byte for byte."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nsllm_lite.corpus import build, cluster, shards
+from nsllm_lite.corpus import build, cluster, shards, sources
 from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.corpus import Source
 from tests.corpus.small import DATA, digests, general, paper, prose, sample, values, write_lines
 from tests.raising import raises
 
@@ -112,6 +114,29 @@ def test_without_datatrove_the_error_says_what_to_install(corpus, monkeypatch):
         cluster.executors(corpus("none"), "local", num_ranks=1)
     with raises("cluster-engine-unknown", "'spark'", "local", "slurm"):
         cluster.executors(corpus("none"), "spark", num_ranks=1)
+
+
+@pytest.mark.processes
+def test_a_process_that_lost_its_parent_takes_no_task(tmp_path):
+    """Killed while it still imports, the parent cannot take it along; its tasks are those of the next run."""
+    lines = "from nsllm_lite.corpus import shards; shards._be_a_worker({}); print('takes tasks')"
+    for parent, output in (("__import__('os').getppid()", "takes tasks\n"), ("1 << 30", "")):
+        done = subprocess.run([sys.executable, "-c", lines.format(parent)], capture_output=True, text=True, check=False)
+        assert done.stdout == output, done.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("function", "task", "code", "quoted"),
+    [
+        (os._exit, 1, "corpus-process-died", "reading"),
+        (sources.files_of, Source(name="s", path="no/such"), "source-absent", "no/such"),
+    ],
+)
+def test_the_death_and_the_error_of_a_worker_are_told_apart(tmp_path, function, task, code, quoted):
+    stage = shards.Stage("reading", function, [task, task], [1, 1], tmp_path / "tasks")
+    with raises(code, quoted):
+        shards.run_stage(stage, 2)
 
 
 # ------------------------------------------------------------------------------- Slurm, as far as it can be imitated

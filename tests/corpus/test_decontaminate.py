@@ -66,9 +66,8 @@ def test_an_item_is_found_with_its_name_and_share(index_of):
 
 @pytest.mark.parametrize(("every", "found"), [(20, True), (10, True), (5, False)])
 def test_an_abstract_is_found_with_every_tenth_word_changed(index_of, every, found):
-    index = index_of(text(1))
     changed = [f"x{n}" if n % every == 0 else word for n, word in enumerate(words(1, 200))]
-    assert (find(index, " ".join(changed)) is not None) == found
+    assert (find(index_of(text(1)), " ".join(changed)) is not None) == found
 
 
 def test_the_item_held_most_is_named_and_of_equal_ones_the_longer(index_of):
@@ -98,13 +97,10 @@ def test_find_agrees_with_counting_every_pair(index_of):
     assert 50 < num_found < 200
 
 
-def test_texts_under_eight_words_are_no_items(index_of):
+def test_texts_under_eight_words_and_lines_of_a_formula_are_no_items(index_of):
     index = index_of(text(1, 7), text(2, 8))
     assert index.num_items == {"test.json": 1}
     assert find(index, text(1, 7)) is None
-
-
-def test_a_line_of_a_formula_is_no_item(index_of):
     formula = "$f(x) = a x + b y + c z + 2$"
     index = index_of(f"{text(1)}\n{formula}\n{text(2)}")
     assert find(index, f"{text(5)} {formula} {text(6)}") is None
@@ -132,13 +128,11 @@ def test_instructions_and_templates_are_no_items(load):
 
 def test_a_question_is_found_without_its_choices(index_of):
     inputs = [f"{text(n, 12)}\nChoices:\n(A): {text(n + 50, 6)}\n(B): {text(n + 100, 6)}\n" for n in range(30)]
-    index = index_of(*inputs)
-    assert find(index, f"{text(300)} {text(4, 12)} {text(301)}") == ("test.json#5", 1.0)
+    assert find(index_of(*inputs), f"{text(300)} {text(4, 12)} {text(301)}") == ("test.json#5", 1.0)
 
 
 def test_a_passage_before_a_dozen_questions_is_an_item(load):
-    records = [{"passage": text(n // 12, 100), "question": text(1000 + n, 12)} for n in range(360)]
-    index = load(records)
+    index = load([{"passage": text(n // 12, 100), "question": text(1000 + n, 12)} for n in range(360)])
     assert index.num_items == {"test.json": 30 + 360}
     assert find(index, text(2, 100)) == ("test.json#25", 1.0)
 
@@ -295,16 +289,11 @@ def test_the_order_of_files_does_not_matter(tmp_path):
     assert Index.load(paths).sha256 != first.sha256
 
 
-def test_the_index_is_compact_and_travels(index_of):
-    texts = [text(n) for n in range(300)]
-    index = index_of(*texts)
+def test_the_index_is_compact_travels_and_its_prefilter_lets_few_foreign_shingles_pass(index_of):
+    index = index_of(*map(text, range(300)))
     packed = pickle.dumps(index)
     assert len(packed) < 28 * 300 * 196
-    assert find(pickle.loads(packed), texts[17]) == ("test.json#18", 1.0)
-
-
-def test_the_prefilter_lets_few_foreign_shingles_pass(index_of):
-    index = index_of(*(text(n) for n in range(300)))
+    assert find(pickle.loads(packed), text(17)) == ("test.json#18", 1.0)
     foreign = shingles_of(text(999, 20_000))
     slots = (foreign >> index._shift).view(np.int64)
     passed = (index._filter[slots >> 3] >> (slots & 7).astype(np.uint8)) & 1

@@ -121,10 +121,7 @@ def test_best_fit_decreasing_is_as_its_definition(seed):
     assert sorted(order.tolist()) == list(range(400))
     loads = [int(sizes[items].sum()) for items in np.split(order, np.cumsum(bin_sizes)[:-1])]
     assert sorted(capacity - load for load in loads) == one_by_one(sizes.tolist(), capacity)
-
-
-def test_no_items_need_no_bin():
-    assert len(pack.best_fit_decreasing(np.empty(0, np.int64), 10)[1]) == 0
+    assert len(pack.best_fit_decreasing(sizes[:0], capacity)[1]) == 0, "no items need no bin"
 
 
 def test_documents_longer_than_a_row_pack_as_tightly_as_short_ones(tok, tmp_path):
@@ -165,8 +162,7 @@ def test_ids_that_differ_fall_back_to_the_reference_and_say_so(tok, monkeypatch,
 
 @pytest.mark.parametrize("texts", [[], ["long " * 2000, "longer " * 2000], [""]])
 def test_texts_of_any_length_can_be_checked(tok, texts):
-    ours = encoder.Encoder(tok)
-    _, starts = ours.encode(pa.array(texts, pa.string()), check=True)
+    _, starts = encoder.Encoder(tok).encode(pa.array(texts, pa.string()), check=True)
     assert len(starts) == len(texts) + 1
 
 

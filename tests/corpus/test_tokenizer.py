@@ -27,8 +27,7 @@ def test_a_model_tokenizer_is_copied_and_special_tokens_become_text(tmp_path):
     tokenizer.save_tokenizer(str(tmp_path / "model"), tmp_path / "out")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "model" / file).read_bytes()
-    ours = tokenizer.load_tokenizer(str(tmp_path / "out"))
-    assert 0 not in ours.encode(END).ids
+    assert 0 not in tokenizer.load_tokenizer(str(tmp_path / "out")).encode(END).ids
 
 
 def test_truncation_in_the_file_is_switched_off(tmp_path):
@@ -40,12 +39,10 @@ def test_truncation_in_the_file_is_switched_off(tmp_path):
     assert len(tokenizer.load_tokenizer(str(tmp_path)).encode(TEXTS[0]).ids) > 4
 
 
-def test_a_missing_end_of_text_token_is_named(tmp_path):
+def test_a_missing_end_of_text_token_or_tokenizer_is_named(tmp_path):
     tokenizer.train_tokenizer(TEXTS, 400, "</s>", tmp_path)
     with raises("tokenizer-no-end-of-text", repr(END), " </s>", "`end_of_text`"):
         tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(tmp_path)), END)
-
-
-def test_a_tokenizer_that_cannot_be_loaded(tmp_path):
-    with raises("tokenizer-missing", tmp_path):
-        tokenizer.load_tokenizer(str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with raises("tokenizer-missing", tmp_path / "empty"):
+        tokenizer.load_tokenizer(str(tmp_path / "empty"))

@@ -9,7 +9,7 @@ from nsllm_lite.corpus.build import build
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import ModelShape
 from nsllm_lite.tasks import scores
-from tests.corpus.small import prose, values, write_lines
+from tests.corpus.small import values, write_sources
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,11 +53,8 @@ def make_talker(folder: Path, seed: int = 1, vocab_size: int = 500, **shape: int
 
 
 def build_papers(folder: Path, out: str, papers: list[dict]) -> None:
-    """A finished corpus in folder/out of arXiv records and 8 general texts."""
-    write_lines(folder / "arxiv.jsonl", papers)
-    write_lines(folder / "general.jsonl", [{"id": f"g{number}", "text": prose(5000 + number)} for number in range(8)])
-    sources = [{"name": "arxiv", "path": str(folder / "arxiv.jsonl")}]
-    build(recipes.validate(values(folder, out, sources), "corpus"))
+    """A finished corpus in folder/out of arXiv records and general text."""
+    build(recipes.validate(values(folder, out, write_sources(folder, arxiv=papers)), "corpus"))
 
 
 MOVES = (("We asked why it is so.", "Objective"), ("It was weighed.", "Methods"), ("It was 3 ± 1 g.", "Results"))

@@ -52,8 +52,7 @@ def test_forms():
         ("a tt-PIR scheme", "x"), ("phase II of 5 mm (ii), $n\\geq 2$", "x"), ("see https://x.org", "x"),
         ("We show that the tin whiskers grow fast.", "The tin whiskers grow"), ("2+2?", "<think>so</think>\n4"),
     )  # fmt: skip
-    found = audit.examine(rows)["forms"]
-    assert found == {
+    assert audit.examine(rows)["forms"] == {
         "doubled_letters": [0], "glued_latex": [], "urls": [2], "answer_in_input": [3], "reasoning_in_output": [4],
     }  # fmt: skip
     assert audit.examine(items(("for n≥2n\\geq 2 we", "x")))["forms"]["glued_latex"] == [0]
@@ -70,9 +69,8 @@ def test_multiple_choice():
     assert [list(item.choices) for item in rows] == [list("ABCD"), list("ABCD"), ["A", "B"]]
     assert rows[0].choices["A"] == "I only"
     assert audit.kind_of(rows) == "multiple choice"
-    found = audit.multiple_choice(rows)
     third = pytest.approx(1 / 3)
-    assert found == {
+    assert audit.multiple_choice(rows) == {
         "options": {2: 1, 4: 2}, "letters": {"B": 1, "C": 1, "D": 1}, "equal_options": [1], "gold_is_longest": third,
         "majority": third,
     }  # fmt: skip

@@ -22,8 +22,8 @@ def manifest(folder: Path, made_by: dict, inputs: dict | None = None) -> None:
 def chain(tmp_path) -> Path:
     """corpus -> base of general text -> phase 1 -> model1 -> phase 2, as the verbs leave them."""
     corpus = tmp_path / "corpus"
-    sources = [{"name": "s", "path": "papers/"}]
-    manifest(corpus, {"sources": sources, "decontaminate": [str(tmp_path / "known.json")]})
+    known = [str(tmp_path / "known.json")]
+    manifest(corpus, {"sources": [{"name": "s", "path": "papers/"}], "decontaminate": known})
     rows = f"{corpus}/rows"
     manifest(tmp_path / "base", {"rows": f"{rows}/general/train", "model": None})
     manifest(tmp_path / "phase1", {"rows": f"{rows}/phase1/train", "model": str(tmp_path / "base/model")})
@@ -56,14 +56,12 @@ def test_a_file_that_the_corpus_was_not_cleared_of(chain):
     assert warnings_of(asked(chain, "base/model", None, "new.json")) == []
 
 
-def test_tasks_of_another_corpus(chain):
+def test_tasks_of_another_corpus_or_of_the_papers_trained_on(chain):
     manifest(chain / "tasks", {}, {"corpus": manifest_sha256(chain / "corpus")})
     assert warnings_of(asked(chain, "model1", str(chain / "tasks"))) == []
     manifest(chain / "tasks", {}, {"corpus": "another"})
     assert "were made from another corpus" in warnings_of(asked(chain, "model1", str(chain / "tasks")))[0]
-
-
-def test_the_bundled_tasks_for_a_model_of_the_bundled_papers(chain):
+    # the bundled tasks, for a model of the bundled papers
     assert warnings_of(asked(chain, "model1", "bundled")) == []
     manifest(chain / "corpus", {"sources": [{"name": "s", "path": "bundled:papers"}], "decontaminate": []})
     assert "trained on the bundled sample" in warnings_of(asked(chain, "model1", "bundled"))[0]

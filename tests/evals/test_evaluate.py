@@ -12,7 +12,7 @@ from nsllm_lite.evals import evaluate as evaluating
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval
-from nsllm_lite.tasks.items import Item, choices_of
+from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.task import all_tasks
 from tests.raising import fails, raises
 
@@ -131,9 +131,8 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch
     monkeypatch.setattr("nsllm_lite.models.engines.open_engine", lambda *_, **__: engine)
     models = [{"name": "one", "path": "some/hub", "modes": ["instruction"]}]
     one = recipes.update(eval_recipe(tmp_path, {"m": tmp_path}, files=own_files(tmp_path)[:1]), models=models)
-    results = evaluate(one)
+    (row,) = evaluate(one)["scores"]
     items = evaluating.load_sets(one)[0].items
-    (row,) = results["scores"]
     answers = ["Results", "Objective", None, None, None, None, "Methods", "Methods"] * 2
     assert len(items) == 10
     assert row["unread"] == answers[: len(items)].count(None)
@@ -144,18 +143,13 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch
     assert "could not be read" in (tmp_path / "eval/report.md").read_text()
 
 
-def test_without_a_chat_template_the_prompt_is_that_of_tuning():
-    item = Item(0, "Light.", "x", choices_of(""), "Write a title.")
-    task = all_tasks()["title"]
+def test_without_a_chat_template_the_prompt_is_that_of_tuning_and_one_that_refuses_ends_the_evaluation(monkeypatch):
+    item, task = Item(0, "Light.", "x", {}, "Write a title."), all_tasks()["title"]
     assert evaluating.as_told(Said([], None), task, item, ()) == "Write a title.\n\nLight.\n\nAnswer:\n"
-
-
-def test_a_chat_template_that_refuses_ends_the_evaluation(monkeypatch):
     engine = Said([])
     monkeypatch.setattr(engine, "apply_chat_template", lambda *_, **__: {}["roles"])
-    task = all_tasks()["title"]
     with raises("eval-chat-template-refused", "KeyError: 'roles'", "modes: [few-shot]"):
-        evaluating.as_told(engine, task, Item(0, "Light.", "x", {}), ())
+        evaluating.as_told(engine, task, item, ())
 
 
 def test_by_words_on_the_command_line(talker, tmp_path, capsys, monkeypatch):

@@ -19,7 +19,7 @@ from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, document_items
 from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.tasks.moves import move_of
 from nsllm_lite.tasks.paper_title import paper_text
-from tests.corpus.small import paper, prose, sample, values, write_lines
+from tests.corpus.small import paper, prose, sample, values, write_lines, write_sources
 from tests.evals.conftest import build_papers
 from tests.raising import raises
 
@@ -37,10 +37,8 @@ def corpus(tmp_path_factory) -> Path:
     """20 full papers with moves, 8 abstracts without, a duplicate of a full paper, and general text."""
     folder = tmp_path_factory.mktemp("corpus")
     twin = {**tagged(3), "id": "sample:twin"}
-    write_lines(folder / "full.jsonl", [*(tagged(i) for i in range(20)), twin])
-    write_lines(folder / "arxiv.jsonl", [paper(50 + i, categories="none") for i in range(8)])
-    write_lines(folder / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(8)])
-    sources = [{"name": name, "path": str(folder / f"{name}.jsonl")} for name in ("full", "arxiv")]
+    abstracts = [paper(50 + i, categories="none") for i in range(8)]
+    sources = write_sources(folder, full=[*map(tagged, range(20)), twin], arxiv=abstracts)
     changes = {"heldout": {"share": 0.25, "general_share": 0.25, "max_papers": 10, "seed": 1}}
     build(recipes.validate({**values(folder, "out", sources), **changes}, "test"))
     return folder / "out"
@@ -219,8 +217,7 @@ def test_a_long_paper_is_cut_at_a_paragraph_or_a_word():
 
 
 def test_of_many_disciplines_the_commonest_are_asked_for(corpus, monkeypatch):
-    papers = CorpusPapers(corpus)
-    assert papers.disciplines() == ["Biology", "Physics"]
+    assert CorpusPapers(corpus).disciplines() == ["Biology", "Physics"]
     for module in (classification, instruct_files):
         monkeypatch.setattr(module, "MAX_LABELS", 1)
     assert CorpusPapers(corpus).disciplines() == [], "one label asks nothing"

@@ -11,10 +11,10 @@ from nsllm_lite.formats.rows import Rows
 from nsllm_lite.merge.write_model import merge
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM
-from nsllm_lite.models.loading import load_base
 from nsllm_lite.recipe.evals import Report
-from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.train.cpt import train
+from tests.merge.make import make_recipe
+from tests.models.make import load_plain
 from tests.raising import raises
 
 
@@ -27,19 +27,14 @@ def report_recipe(pico, root: Path) -> Report:
     )  # fmt: skip
 
 
-def merge_recipe(base: Path, root: Path, number: int) -> Merge:
-    paths = {"base": str(base), "adapter": str(root / f"phase{number}/adapter"), "out": str(root / f"model{number}")}
-    return Merge(kind="merge", base_weights="original", then_requantize=False, shard_bytes=2**30, **paths)
-
-
 @pytest.mark.pictures
 def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
     with raises("report-phase-unfinished", tmp_path / "phase1"):
         report(report_recipe(pico, tmp_path))
     first = train(pico_recipe(out=str(tmp_path / "phase1")))
-    merge(merge_recipe(pico / "base", tmp_path, 1))
+    merge(make_recipe(pico / "base", tmp_path / "phase1/adapter", tmp_path / "model1"))
     second = train(pico_recipe(out=str(tmp_path / "phase2"), model=str(tmp_path / "model1"), seed=8))
-    merge(merge_recipe(tmp_path / "model1", tmp_path, 2))
+    merge(make_recipe(tmp_path / "model1", tmp_path / "phase2/adapter", tmp_path / "model2"))
     scores = report(report_recipe(pico, tmp_path))
 
     assert list(scores) == [
@@ -86,10 +81,7 @@ def test_bits_per_byte_by_discipline(pico, tmp_path):
     documents = [Document(name, "s", "o", discipline=labels[number % 3]) for number, name in enumerate(ids)]
     with parquet_writer(tmp_path / "00000.parquet") as writer:
         writer.write_table(table_of(documents))
-    domains = disciplines_of(tmp_path)
-    options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
-    base = load_base(pico / "base", **options)
-    found = heldout.score(PackedLM(base), rows, 2, "cpu", domains)
+    found = heldout.score(PackedLM(load_plain(pico / "base")), rows, 2, "cpu", disciplines_of(tmp_path))
     assert set(found) == {"all", "Physics", "Biology", "papers"}
     parts = [found[name] for name in ("Physics", "Biology", "papers")]
     for count in ("targets", "nats", "bytes"):

@@ -13,7 +13,6 @@ import torch
 import yaml
 
 from nsllm_lite.models.engines import open_engine
-from nsllm_lite.models.loading import load_base
 from nsllm_lite.recipe.evals import EvalExecution
 from tests.conftest import pico_values
 from tests.corpus.test_archives import zip_of
@@ -87,10 +86,6 @@ def merge_words(base, adapter, out):
 
 def eval_words(base, tmp_path):
     return ["eval", str(base), "--out", str(tmp_path / "eval"), "--tasks", "bundled"]
-
-
-def load_plain(base):
-    return load_base(base, quantisation="none", double_quantisation=False, compute_dtype="float32", device="cpu")
 
 
 def logits_are_finite(folder) -> bool:

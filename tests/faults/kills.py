@@ -71,6 +71,13 @@ def random_kills(seed: int, num_events: int, num_moments: int) -> list[list[dict
     return [[first, *(one(rng.choice(kinds)) for _ in range(rng.choice((0, 0, 0, 1, 2))))] for first in firsts]
 
 
+def tell(fault: str, tries: int, words: str = "") -> None:
+    """The figures of docs/measured.md: each slow test appends its own to the file that NSLLM_FAULTS_OUT names."""
+    if path := os.environ.get("NSLLM_FAULTS_OUT"):
+        with open(path, "a") as file:
+            file.write(json.dumps({"fault": fault, "tries": tries, "words": words}) + "\n")
+
+
 # ---------------------------------------------------------------------------------------------- what a child does
 
 

@@ -26,9 +26,10 @@ from nsllm_lite.recipe.corpus import Corpus
 from nsllm_lite.recipe.evals import EvalExecution
 from nsllm_lite.train import checkpoint, cpt
 from tests.conftest import SHAPE, pico_values
-from tests.corpus.small import digests, paper, prose, sample, values, write_lines
-from tests.faults.hostile import load_plain, merge_words
+from tests.corpus.small import digests, paper, sample, values, write_sources
+from tests.faults.hostile import merge_words
 from tests.merge.make import edit_json
+from tests.models.make import load_plain
 from tests.raising import raises
 
 
@@ -198,21 +199,6 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(chain, tm
     assert not checkpoint.faults(newest)
 
 
-def test_rotation_keeps_good_checkpoints_and_never_deletes_the_only_one(chain, tmp_path):
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(chain / "phase/checkpoints", folder)
-    names = [f"step-00000{number}" for number in (1, 2, 3)]
-    for name in names[1:]:
-        path = folder / name / "optimizer.safetensors"
-        path.write_bytes(path.read_bytes()[:-1])
-    checkpoint.rotate(folder, 3, 1)
-    assert sorted(path.name for path in folder.iterdir()) == names, "two damaged ones do not count"
-    assert checkpoint.newest(folder).name == "step-000001"
-    shutil.copytree(folder / names[0], folder / "step-000004")
-    checkpoint.rotate(folder, 4, 1)
-    assert [path.name for path in folder.iterdir()] == ["step-000004"]
-
-
 def test_a_log_that_lost_lines_is_not_continued(chain, tmp_path, capsys):
     shutil.copytree(chain / "phase", tmp_path / "out")
     (tmp_path / "out/manifest.json").unlink()
@@ -226,10 +212,7 @@ def test_a_log_that_lost_lines_is_not_continued(chain, tmp_path, capsys):
 
 @pytest.fixture
 def corpus(tmp_path) -> Callable[[str], Corpus]:
-    write_lines(tmp_path / "arxiv.jsonl", [paper(i) for i in range(40)])
-    write_lines(tmp_path / "full.jsonl", [sample(i) for i in range(12)])
-    write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(10)])
-    sources = [{"name": name, "path": str(tmp_path / f"{name}.jsonl")} for name in ("arxiv", "full")]
+    sources = write_sources(tmp_path, arxiv=map(paper, range(40)), full=map(sample, range(12)))
     return lambda out: recipes.validate(values(tmp_path, out, sources), "corpus")
 
 

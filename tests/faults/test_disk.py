@@ -18,9 +18,9 @@ from nsllm_lite import cli
 from nsllm_lite.artifact import disk as disks
 from nsllm_lite.errors import RunError
 from nsllm_lite.recipe import load as recipes
-from tests.corpus.small import prose, sample, values, write_lines
+from tests.corpus.small import sample, values, write_sources
 from tests.evals.conftest import make_talker
-from tests.faults.tell import tell
+from tests.faults.kills import tell
 from tests.merge.make import make_adapter, make_base, make_recipe
 from tests.patching import patch_uses
 from tests.raising import assert_error
@@ -89,15 +89,12 @@ def recipe_of(pico_recipe, tmp_path):
     """A function from a verb to a small recipe of it; each writes to `out` in the test's folder."""
 
     def corpus():
-        write_lines(tmp_path / "papers.jsonl", [sample(number) for number in range(40)])
-        write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(20)])
-        sources = [{"name": "papers", "path": str(tmp_path / "papers.jsonl")}]
+        sources = write_sources(tmp_path, papers=map(sample, range(40)))
         return recipes.validate(values(tmp_path, "out", sources), "corpus")
 
     def merge():
         base = make_base(tmp_path / "base")
-        adapter = make_adapter(base, tmp_path / "adapter")
-        return make_recipe(base, adapter, tmp_path / "out", shard_bytes=60_000)
+        return make_recipe(base, make_adapter(base, tmp_path / "adapter"), tmp_path / "out", shard_bytes=60_000)
 
     def scores():
         (tmp_path / "talker").mkdir()

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from bench.fuzz import corpus, guard, run
-from bench.fuzz.mutate import mutate, smallest
+from bench.fuzz.mutate import mutate
 from bench.fuzz.target import SEEDS, Target, seeds_of
 
 TARGETS = run.everything()
@@ -64,10 +64,6 @@ def test_the_guard_sees_what_no_input_may_do(tmp_path, monkeypatch, act, message
     folder.mkdir()
     with pytest.raises(guard.Broken, match=message), guard.guarded(folder):
         act(folder)
-
-
-def test_an_input_is_made_small():
-    assert smallest(b"some long input with an x in it", lambda content: b"x" in content) == b"x"
 
 
 def test_a_broken_promise_is_found_and_kept(tmp_path, monkeypatch):

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import cases
-from tests.faults.kills import killed, random_kills
-from tests.faults.tell import tell
+from tests.faults.kills import killed, random_kills, tell
 
 WINDOWS = tomllib.loads((Path(__file__).parents[1] / "data/faults/kill_windows.toml").read_text())
 TRIES = {  # of two kinds: at a write, rename or deletion, and at a moment
@@ -62,3 +61,14 @@ def test_kills_at_random(pico, tmp_path, name):
     assert len(tries) >= least
     assert between >= 0.6 * least
     assert killed_again >= 0.15 * least
+
+
+@pytest.mark.slow
+def test_a_killed_merge_goes_on_and_does_not_begin_anew(tmp_path):
+    kills = [[{"event": 0.4, "half": True}], [{"event": 0.8, "half": True}]]
+    [result] = killed([cases.make("merge", tmp_path / "case", tmp_path, kills)], tmp_path / "kills")
+    require_unharmed(result)
+    assert [one["kills"][0]["left"] for one in result["tries"]] == ["weights", "weights"]
+    early, late = (one["share_again"] for one in result["tries"])
+    assert late < early < 1
+    assert late < 0.6

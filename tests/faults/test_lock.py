@@ -15,7 +15,6 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
-import yaml
 
 from nsllm_lite import cli
 from nsllm_lite.artifact import lock
@@ -45,8 +44,7 @@ def another_process(out):
 
 
 def sign(path, **changes):
-    holder = {"pid": 4321, "host": "node7", "since": "2026-01-01T00:00:00Z", "beat": 3} | changes
-    path.write_text(json.dumps(holder))
+    path.write_text(json.dumps({"pid": 4321, "host": "node7", "since": "2026-01-01T00:00:00Z", "beat": 3} | changes))
 
 
 def take(out):
@@ -163,9 +161,7 @@ def test_a_finished_result_can_be_read_where_nothing_can_be_written(tmp_path, mo
         pass
 
 
-def test_a_signal_gives_the_lock_back(tmp_path, pico_recipe, monkeypatch):
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(pico_recipe().model_dump(mode="json", exclude_none=True)))
+def test_a_signal_gives_the_lock_back(tmp_path, pico_yaml, monkeypatch):
     monkeypatch.setattr(cli, "resolve_name", lambda name: lambda recipe: os.kill(os.getpid(), signal.SIGTERM))
-    assert cli.main(["train", str(path)]) == 143
+    assert cli.main(["train", pico_yaml]) == 143
     assert not list(tmp_path.glob(".*.lock"))

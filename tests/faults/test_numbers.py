@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
 from nsllm_lite.merge.write_model import merge
@@ -16,12 +16,14 @@ from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM
 from nsllm_lite.models.lora import load_adapter
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.train import checkpoint, cpt, guards, spikes
+from nsllm_lite.train import checkpoint, cpt, spikes
 from tests.conftest import pico_values
-from tests.faults.hostile import load_plain
-from tests.merge.make import edit_adapter, make_adapter, make_recipe
+from tests.merge.make import edit_adapter, edit_tensors, make_adapter, make_recipe
+from tests.models.make import load_plain
 from tests.raising import raises
+from tests.train import conftest as train_conftest
 
+stop_before = train_conftest.stop_before
 STEPS = {"steps": 30, "tokens_per_step": 256, "tokens": 30 * 256}
 
 
@@ -31,9 +33,8 @@ STEPS = {"steps": 30, "tokens_per_step": 256, "tokens": 30 * 256}
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_base_that_is_not_finite_is_refused_and_its_tensor_named(pico, pico_recipe, tmp_path, value):
     base = Path(shutil.copytree(pico / "base", tmp_path / "base"))
-    tensors = load_file(base / "model.safetensors")
-    tensors["model.layers.0.mlp.up_proj.weight"][100, 3] = value
-    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    name = "model.layers.0.mlp.up_proj.weight"
+    edit_tensors(base / "model.safetensors", lambda tensors: tensors[name][100, 3].fill_(value))
     with raises("weights-not-finite", "layers.0.mlp.up_proj.weight", base / "model.safetensors"):
         cpt.train(pico_recipe(model=str(base)))
     assert not (tmp_path / "out").exists(), "nothing is begun that could not be continued with another base"
@@ -149,13 +150,13 @@ def test_a_rate_that_is_too_high_is_recognised():
     assert judged(hump).too_high_step <= 20
 
 
-def test_a_spike_is_reported_once_and_the_same_after_a_resume(pico_recipe, tmp_path, monkeypatch, capsys):
+def test_a_spike_is_reported_once_and_the_same_after_a_resume(pico_recipe, tmp_path, monkeypatch, capsys, stop_before):
     """Steps 25 and 27 stand out; the run is killed at 29, after its checkpoint at 25, and continued."""
 
     def change(step, loss):
         return loss * (2.0 if step in (25, 27) else 1.0)
 
-    write, see, require_finite = cpt.outputs.Log.write, spikes.SpikeLog.see, guards.require_finite
+    write, see = cpt.outputs.Log.write, spikes.SpikeLog.see
 
     def write_changed(self, line):
         write(self, line | {"loss": change(line["step"], line["loss"])} if "loss" in line else line)
@@ -183,15 +184,7 @@ def test_a_spike_is_reported_once_and_the_same_after_a_resume(pico_recipe, tmp_p
 
     killed = recipes.update(whole, out=str(tmp_path / "killed"))
 
-    def stop(step, *args):
-        if step == 29:
-            raise KeyboardInterrupt
-        require_finite(step, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(guards, "require_finite", stop)
-        with pytest.raises(KeyboardInterrupt):
-            cpt.train(killed)
+    stop_before(cpt.train, killed, 29)
     capsys.readouterr()
     assert cpt.train(killed) == results
     assert capsys.readouterr().out.count("a spike") == 1, "that of step 27, which is done again"

@@ -21,21 +21,15 @@ import yaml
 from lxml import etree
 
 from nsllm_lite import cli
-from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files import archives, tagged
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.formats.documents import Document
-from nsllm_lite.recipe.corpus import Source
 from tests.corpus.small import paper, prose, values, write_lines
-from tests.corpus.test_archives import zip_of
+from tests.corpus.sources.reading import read_path as read
+from tests.corpus.test_archives import tar_of, zip_of
 
 ROOT = Path(__file__).parents[2]
 SECRET = "xyzzy-secret-7481"
-
-
-def read(path, format="auto", general=False):
-    source = Source(name="s", path=str(path), format=format)
-    return [r for file in sources.files_of(source) for r in sources.read(source, file, general)]
 
 
 def shown(records) -> str:
@@ -45,10 +39,10 @@ def shown(records) -> str:
 
 READ = """
 import resource, sys
-from tests.faults.test_security_corpora import read
+from tests.corpus.sources.reading import read_path
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 before = peak()
-for record in read(sys.argv[1], general=sys.argv[2] == "True"):
+for record in read_path(sys.argv[1], general=sys.argv[2] == "True"):
     print(repr(record)[:2000])
 print("grew", peak() - before, "MiB")
 """
@@ -115,24 +109,12 @@ def test_xml_reads_no_other_file_reaches_no_network_and_does_not_grow(tmp_path, 
 # --------------------------------------------------------------------------------------------------------- archives
 
 
-def tar_with(*members):
-    """Each (name, type, target of a link, content)."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for name, kind, target, content in members:
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname, info.size = kind, target, len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize("kind", ["SYMTYPE", "LNKTYPE", "CHRTYPE", "BLKTYPE", "FIFOTYPE"])
 def test_members_of_a_tar_that_are_no_files_are_refused_and_the_rest_is_read(tmp_path, kind):
     (tmp_path / "secret.json").write_text(json.dumps(paper(2, title=SECRET)))
-    evil = ("evil.json", getattr(tarfile, kind), str(tmp_path / "secret.json"), b"")
-    up = ("up.json", getattr(tarfile, kind), "../secret.json", b"")
-    good = ("good.json", tarfile.REGTYPE, "", json.dumps(paper(1)).encode())
-    (tmp_path / "a.tar").write_bytes(tar_with(evil, up, good))
+    evil = ("evil.json", str(tmp_path / "secret.json"), getattr(tarfile, kind))
+    up = ("up.json", "../secret.json", getattr(tarfile, kind))
+    (tmp_path / "a.tar").write_bytes(tar_of(evil, up, ("good.json", json.dumps(paper(1)).encode())))
     records = read(tmp_path / "a.tar")
     assert [type(r) for r in records] == [Unread, Unread, Document]
     assert all("a link or a device" in r.message for r in records[:2])
@@ -181,14 +163,12 @@ def test_entries_of_a_zip_that_share_bytes_are_paid_for_each_time(tmp_path, monk
     (tmp_path / "overlap.zip").write_bytes(overlapping_zip())
     monkeypatch.setattr(archives, "FREE_BYTES", 1 << 10)
     monkeypatch.setattr(archives, "MAX_RATIO", 2)
-    refused = read(tmp_path)[-1]
-    assert re.search("refused as a bomb|Overlapped", refused.message)
+    assert re.search("refused as a bomb|Overlapped", read(tmp_path)[-1].message)
 
 
 def test_the_list_of_an_archive_is_not_held_in_memory_and_has_a_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_LIST_BYTES", 4_000)
-    many = [(f"{n}.json", tarfile.REGTYPE, "", b"") for n in range(80)]
-    (tmp_path / "a.tar").write_bytes(tar_with(*many))
+    (tmp_path / "a.tar").write_bytes(tar_of(*((f"{n}.json", b"") for n in range(80))))
     opened = []
     monkeypatch.setattr(tarfile, "open", lambda *_, open=tarfile.open, **o: opened.append(open(**o)) or opened[-1])
     assert [r.message for r in read(tmp_path)] == ["the file is empty"] * 80
@@ -330,7 +310,7 @@ def test_a_corpus_of_attacks_is_built_and_each_is_one_line_of_the_ledger(tmp_pat
     for number in range(12):
         quine = zip_of((f"{number}.zip" if number else "a.json", quine))
     (corpus / "quine.zip").write_bytes(quine)
-    (corpus / "links.tar").write_bytes(tar_with(("evil.json", tarfile.SYMTYPE, "/etc/passwd", b"")))
+    (corpus / "links.tar").write_bytes(tar_of(("evil.json", "/etc/passwd")))
     (corpus / "passwd").symlink_to("/etc/passwd")
     (corpus / "xxe.xml").write_text(
         DOCTYPES["file"][0].replace("{0}", "/etc/passwd") + XML["jats"].replace("{0}", f"&x; {prose(77)}")

@@ -10,21 +10,20 @@ import pytest
 import yaml
 
 from nsllm_lite import cli, safety
-from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.tokenizer import save_tokenizer
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals.evaluate import as_told
 from nsllm_lite.models.engines import open_engine
 from nsllm_lite.models.hub import resolve_model
-from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.recipe.evals import EvalExecution
 from nsllm_lite.tasks.answers import is_equal
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.task import all_tasks
+from tests.corpus.sources.reading import read_path
 from tests.evals.conftest import make_talker
 from tests.faults import hostile
 from tests.faults.hostile import CODE, PICKLED, SECRET, ends_within, litter, merge_words, ran, with_code
-from tests.raising import raises
+from tests.raising import fails, raises
 
 ROOT = Path(__file__).parents[2]
 marker, made, pair = hostile.marker, hostile.made, hostile.pair
@@ -80,10 +79,8 @@ def test_a_link_out_of_the_base_is_not_copied_into_the_merged_model(pair, tmp_pa
     (tmp_path / "secret").write_text(content)
     (base / name).unlink(missing_ok=True)
     (base / name).symlink_to("../secret")
-    assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
-    told = capsys.readouterr().err
-    assert "[model-link-outside]" in told
-    assert str(tmp_path / "secret") in told
+    words = merge_words(base, adapter, tmp_path / "out")
+    assert str(tmp_path / "secret") in fails(capsys, "model-link-outside", *words)
     assert not (tmp_path / "out").exists()
 
 
@@ -159,8 +156,7 @@ def test_a_models_name_is_a_folder_or_a_hub_id_and_nothing_else(monkeypatch, tmp
 
 @pytest.mark.parametrize("name", [*filter(None, NAMES), "a", "a/b/c", "-a/b"])
 def test_models_are_sent_to_a_hub_id_and_nowhere_else(pair, tmp_path, capsys, name):
-    assert cli.main([*merge_words(*pair, tmp_path / "out"), f"--push-to-hub={name}"]) == 2
-    assert "[push-id-invalid]" in capsys.readouterr().err
+    fails(capsys, "push-id-invalid", *merge_words(*pair, tmp_path / "out"), f"--push-to-hub={name}")
     assert not (tmp_path / "out").exists()
 
 
@@ -171,8 +167,7 @@ def test_an_extension_type_with_a_pickle_in_it_is_not_unpickled(tmp_path):
     table = pa.table({"title": ["Tin"], "abstract": ["Whiskers"]}, schema=pa.schema(fields, {"pandas": PICKLED}))
     pq.write_table(table, tmp_path / "a.parquet")
     names = {"title": "title", "abstract": "abstract"}
-    source = Source(name="s", path=str(tmp_path / "a.parquet"), format="fields", fields=names)
-    (document,) = (record for file in sources.files_of(source) for record in sources.read(source, file, False))
+    (document,) = read_path(tmp_path / "a.parquet", "fields", fields=names)
     assert document.title == "Tin"
 
 

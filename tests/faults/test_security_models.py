@@ -8,6 +8,7 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from nsllm_lite.models.lora import load_adapter
 from tests.faults import hostile
 from tests.faults.hostile import CODE, PICKLED, TORCH_FILE, ZIPPED, litter, merge_words, train_words, with_code
 from tests.merge.make import edit_json
-from tests.raising import raises
+from tests.models.make import load_plain
+from tests.raising import fails, raises
 
 marker, made, pair, spoilt = hostile.marker, hostile.made, hostile.pair, hostile.spoilt
 
@@ -139,7 +141,7 @@ def test_an_adapter_that_is_a_pickle_is_refused(pair, tmp_path, capsys, content)
         assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
         assert "safetensors" in capsys.readouterr().err
     with raises("model-adapter-missing", adapter):
-        load_adapter(hostile.load_plain(base), adapter)
+        load_adapter(load_plain(base), adapter)
 
 
 EVIL_SETTINGS = tomllib.loads((Path(__file__).parents[1] / "data/faults/adapters.toml").read_text())
@@ -156,7 +158,7 @@ def test_settings_of_an_adapter_fetch_import_and_hang_nothing(pair, tmp_path, mo
     with hostile.ends_within(20):
         assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
         with raises(code, adapter):
-            load_adapter(hostile.load_plain(base), adapter)
+            load_adapter(load_plain(base), adapter)
         with raises(code, adapter):
             hostile.logits_are_finite(adapter)
     assert "evil_module" not in sys.modules
@@ -166,18 +168,13 @@ def test_settings_of_an_adapter_fetch_import_and_hang_nothing(pair, tmp_path, mo
     "name", ["evil/base", "https://evil.example/base", "file:///etc", "hf://evil/base", "/nowhere/at/all", "../up", "x"]
 )
 def test_the_base_that_an_adapter_names_is_not_fetched(pair, monkeypatch, name):
-    asked = []
-
-    def refuse(*words, **options):
-        asked.append(options)
-        raise OSError("not here")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    fetch = Mock(side_effect=OSError("not here"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     _, adapter = pair
     edit_json(adapter / "adapter_config.json", base_model_name_or_path=name)
     with raises("model-base-not-local" if name == "evil/base" else "model-not-found", name):
         hostile.logits_are_finite(adapter)
-    assert all(options["local_files_only"] for options in asked)
+    assert all(call.kwargs["local_files_only"] for call in fetch.call_args_list)
 
 
 def test_what_is_fetched_of_a_hub_id_is_no_code_and_no_pickle(monkeypatch, tmp_path):
@@ -198,9 +195,8 @@ def test_an_adapter_beside_a_model_does_not_put_another_in_its_place(pair, tmp_p
         shutil.copy(path, base)
     edit_json(base / "adapter_config.json", base_model_name_or_path="evil/base")
     with raises("model-with-adapter", base):
-        hostile.load_plain(base)
-    assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2
-    assert "[model-with-adapter]" in capsys.readouterr().err
+        load_plain(base)
+    fails(capsys, "model-with-adapter", *merge_words(base, adapter, tmp_path / "out"))
 
 
 def test_patterns_that_others_train_with_are_read(pair):
@@ -265,5 +261,5 @@ def test_an_index_may_not_even_name_good_files_elsewhere(pair, tmp_path, name, c
     name = name.replace("ROOT", str(tmp_path))
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
     with raises(code, base, repr(name)):
-        hostile.load_plain(base)
+        load_plain(base)
     assert cli.main(merge_words(base, adapter, tmp_path / "out")) == 2

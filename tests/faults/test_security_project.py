@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 import nsllm_lite
 from nsllm_lite import cli
 from tests.conftest import pico_values
-from tests.corpus.small import paper, prose, values, write_lines
+from tests.corpus.small import paper, values, write_sources
 from tests.test_packaging import make  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
@@ -118,9 +118,7 @@ def test_secrets_of_the_environment_are_in_no_file_and_no_output(pico, tmp_path,
         monkeypatch.setenv(name, value)
     before = os.umask(0o022)
     try:
-        write_lines(tmp_path / "papers/a.jsonl", [paper(n) for n in range(60)])
-        write_lines(tmp_path / "general.jsonl", [{"text": prose(n)} for n in range(8)])
-        corpus = values(tmp_path, "corpus", [{"name": "s", "path": str(tmp_path / "papers")}])
+        corpus = values(tmp_path, "corpus", write_sources(tmp_path, papers=map(paper, range(60))))
         train = pico_values(pico, tmp_path / "run") | {"report_to": ["tensorboard"], "checkpoint_steps": 12}
         for name, recipe in {"corpus": corpus, "train": train}.items():
             (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
@@ -220,7 +218,5 @@ def test_a_wheelhouse_is_checked_before_anything_of_it_is_installed(make, tmp_pa
 
 def test_the_audit_fails_where_it_could_not_be_made(make):  # noqa: F811
     """pip-audit alone says "no known vulnerabilities" of packages that it could not ask about."""
-    text = (ROOT / "Makefile").read_text().split("\naudit:")[1].split("\n\n")[0]
-    assert "pip_audit --strict" in text
-    asked = make("audit")
-    assert re.search(r"install --upgrade --target \S+/audit pip-audit==[\d.]+", "\n".join(asked))
+    assert "pip_audit --strict" in (ROOT / "Makefile").read_text().split("\naudit:")[1].split("\n\n")[0]
+    assert re.search(r"install --upgrade --target \S+/audit pip-audit==[\d.]+", "\n".join(make("audit")))

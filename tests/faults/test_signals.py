@@ -18,9 +18,8 @@ from nsllm_lite.artifact import interrupts, json_files
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM
 from tests.conftest import pico_values
-from tests.corpus.small import digests, prose, sample, values, write_lines
-from tests.faults.kills import contents, differences
-from tests.faults.tell import tell
+from tests.corpus.small import digests, sample, values, write_sources
+from tests.faults.kills import contents, differences, tell
 from tests.test_two_phase import FEW
 from tests.train.test_cpt import SAMPLED
 
@@ -119,9 +118,7 @@ def test_hours_that_are_up_end_a_run_that_goes_on(command, tmp_path, monkeypatch
 
 
 def test_other_work_is_cut_at_once_and_continues(tmp_path, monkeypatch, capsys):
-    write_lines(tmp_path / "papers.jsonl", [sample(number) for number in range(40)])
-    write_lines(tmp_path / "general.jsonl", [{"id": f"g{i}", "text": prose(5000 + i)} for i in range(20)])
-    sources = [{"name": "papers", "path": str(tmp_path / "papers.jsonl")}]
+    sources = write_sources(tmp_path, papers=map(sample, range(40)))
     for out in ("whole", "cut"):
         (tmp_path / f"{out}.yaml").write_text(yaml.safe_dump(values(tmp_path, out, sources)))
     assert cli.main(["corpus", str(tmp_path / "whole.yaml")]) == 0

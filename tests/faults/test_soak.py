@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from bench.soak import ROOT, Loop, verdict
-from tests.faults.tell import tell
+from tests.faults.kills import tell
 
 
 def loops(**changes) -> list[Loop]:

@@ -50,6 +50,9 @@ def test_rows_come_back_as_they_were(tmp_path, monkeypatch):
     assert totals.num_bytes == 20 * 18
     assert totals.fill == totals.num_tokens / (20 * 16)
     assert opened.totals == totals
+    write(tmp_path / "none", [])
+    none = Rows(tmp_path / "none")
+    assert (len(none), none.totals.fill) == (0, 0)
 
 
 def test_datasets_opens_them(folder):
@@ -105,9 +108,3 @@ def test_a_row_that_points_outside_its_file_is_no_abort(folder):
     path.write_bytes(content.replace(ends, ends[:8] + np.int32(25_185).tobytes() + ends[12:]))
     with raises("file-damaged", folder, "rows 0 to 5: "):
         Rows(folder)[1]
-
-
-def test_no_rows_is_a_set_of_rows(tmp_path):
-    write(tmp_path / "rows", [])
-    assert len(Rows(tmp_path / "rows")) == 0
-    assert Rows(tmp_path / "rows").totals.fill == 0

@@ -89,7 +89,7 @@ def edit_json(path: Path, **changes) -> None:
 def edit_tensors(path: Path, change) -> None:
     tensors = load_file(path)
     change(tensors)
-    save_file(tensors, path)
+    save_file(tensors, path, {"format": "pt"})
 
 
 def edit_adapter(adapter: Path, change) -> None:

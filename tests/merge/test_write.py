@@ -150,18 +150,14 @@ def test_a_partial_of_other_inputs_or_with_lost_files_is_not_gone_on_with(copied
     assert contents(Path(recipe.out)) == expected
 
 
-def test_a_folder_of_the_user_s_is_not_taken_for_a_partial(copied):
-    recipe = copied[2]
+def test_neither_a_folder_of_the_user_s_nor_an_input_is_written_to(copied):
+    base, _, recipe = copied
     mine = Path(recipe.out + ".partial") / "precious.txt"
     mine.parent.mkdir()
     mine.write_text("mine")
     with raises("merge-partial-in-use", mine.parent, "precious.txt"):
         merge(recipe)
     assert mine.read_text() == "mine"
-
-
-def test_inputs_are_never_written_to(copied):
-    base, _, recipe = copied
     with raises("merge-out-in-input", base / "merged"):
         merge(recipe.model_copy(update={"out": str(base / "merged")}))
     assert not (base / "merged.partial").exists()
@@ -239,6 +235,5 @@ def test_an_update_that_no_entry_shows_is_told(copied, capsys):
     _, adapter, chosen = copied
     name = "base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"
     edit_adapter(adapter, lambda tensors: tensors[name].mul_(1e-12))
-    results = merge(chosen)
-    assert results["unchanged"] == ["model.layers.0.mlp.up_proj.weight"]
+    assert merge(chosen)["unchanged"] == ["model.layers.0.mlp.up_proj.weight"]
     assert "of model.layers.0.mlp.up_proj.weight" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The auditor on NSLLM's own evaluation files: known counts, none of the text."""
+"""The auditor on NSLLM's own evaluation files: known counts, none of the text; and its own training curve."""
 
 import operator
 import tomllib
@@ -9,6 +9,7 @@ import pytest
 
 from nsllm_lite.evals import audit
 from nsllm_lite.tasks.items import read_items
+from nsllm_lite.train.plot import read_curve
 
 EXPECTED = tomllib.loads((Path(__file__).parents[1] / "data" / "real" / "audit.toml").read_text())
 
@@ -39,3 +40,12 @@ def test_moves(files):
     assert by_position["order"] == ["Background", "Objective", "Methods", "Results", "Conclusions"]
     assert by_position["accuracy"] > 0.536  # of four thresholds found otherwise
     assert by_position["macro_f1"] > 0.512
+
+
+def test_the_curve_of_nsllm(real_data):
+    curve = read_curve(real_data / "nsllm/trainer_log.jsonl")
+    assert not curve.in_tokens
+    assert curve.label.startswith("nsllm/trainer_log.jsonl, 2,178 steps ")
+    assert curve.places[0] == pytest.approx(5 / 2178)
+    assert curve.losses[0] == 2.3475
+    assert sum(curve.losses[-40:]) / 40 == pytest.approx(1.970, abs=5e-4)  # of the last 200 steps

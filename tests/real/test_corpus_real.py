@@ -1,16 +1,22 @@
 """The corpus room on real dumps: thousands of records, several files broken in real ways."""
 
+from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from nsllm_lite.corpus.build import build
+from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.formats.documents import read_documents
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Corpus
 from tests.corpus.small import values
+from tests.corpus.test_pack import ADVERSARIAL
 
 SOURCES = (
     "arxiv_kaggle_snapshot", "arxiv_daily_jsonl", "arxiv_daily_peiyade", "pubmed_xml_jmjamison", "pubmed_xml_mokztk",
@@ -72,3 +78,15 @@ def test_everything_in_one_run(real_data, tmp_path):
     assert len(whole) == sum(c["in"] for c in results["documents"].values())
     assert sum(ledger["tokens"].to_pylist()) == sum(row["tokens"] for row in results["rows"].values())
     assert (tmp_path / "out/ledger.png").stat().st_size > 10_000
+
+
+def test_the_ids_of_gigatoken_are_those_of_tokenizers_on_adversarial_strings(real_data):
+    pytest.importorskip("gigatoken")
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(real_data / "qwen3_tokenizer").backend_tokenizer
+    encoder = Encoder(tokenizer)
+    wikitext = (real_data / "general_wikitext2/word_language_model/data/wikitext-2/valid.txt").read_text()
+    texts = [*ADVERSARIAL, *(a + b for a in ADVERSARIAL for b in ADVERSARIAL), *wikitext.splitlines()]
+    ids, starts = encoder.encode(pa.array(texts), check=True)
+    assert encoder.name == "gigatoken"
+    expected = encoder.reference.encode_batch_fast(texts, add_special_tokens=False)
+    assert [ids[a:b].tolist() for a, b in pairwise(starts)] == [e.ids for e in expected]

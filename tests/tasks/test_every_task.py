@@ -34,7 +34,7 @@ def mutilations(gold: str, other: str, options: tuple[str, ...]) -> dict[str, st
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_gold_scores_one_and_nothing_more(sets, name):
+def test_gold_scores_one_in_every_metric_nothing_scores_more_and_no_floor_comes_near(sets, name):
     task, items, labels = sets[name].task, sets[name].items, sets[name].labels
     for number, item in enumerate(items):
         options, other = task.options(item, labels), items[number - 1].answer
@@ -49,14 +49,9 @@ def test_gold_scores_one_and_nothing_more(sets, name):
             assert 0 <= score.value <= gold.value, what
             assert score.parts.keys() == gold.parts.keys() <= task.metrics.keys(), what
         assert task.score(task.parse(f" {item.answer}\n", options), item).exact, "spaces around it do not matter"
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_gold_scores_one_in_every_metric_and_no_floor_does(sets, name):
-    one = sets[name]
-    assert one.task.figures([item.answer for item in one.items], one) == dict.fromkeys(one.task.metrics, 1.0)
-    assert one.task.figures([None] * len(one.items), one) == dict.fromkeys(one.task.metrics, 0.0)
-    floors = one.task.floors(one, 0)
+    assert task.figures([item.answer for item in items], sets[name]) == dict.fromkeys(task.metrics, 1.0)
+    assert task.figures([None] * len(items), sets[name]) == dict.fromkeys(task.metrics, 0.0)
+    floors = task.floors(sets[name], 0)
     assert floors
     assert all(0 <= value < 0.9 for figures in floors.values() for value in figures.values())
 

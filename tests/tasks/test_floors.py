@@ -14,8 +14,7 @@ from nsllm_lite.tasks.items import item_of
 from nsllm_lite.tasks.sets import make_set
 from nsllm_lite.tasks.task import Making, all_tasks
 from tests.raising import raises
-
-EVAL = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "seed": 0, "tasks": "bundled"}
+from tests.tasks.test_every_task import EVAL
 
 
 def test_majority():

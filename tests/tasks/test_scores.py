@@ -27,8 +27,8 @@ def test_macro_f1_is_that_of_scikit_learn():
 
     rng = np.random.default_rng(0)
     gold, given = (rng.integers(5, size=300) for _ in range(2))
-    ours = scores.macro_f1(scores.Results(gold, given), 5)
-    assert ours == pytest.approx(f1_score(gold, given, average="macro"))
+    theirs = f1_score(gold, given, average="macro")
+    assert scores.macro_f1(scores.Results(gold, given), 5) == pytest.approx(theirs)
 
 
 def test_the_harness_counts_labels_that_are_only_given():
@@ -68,10 +68,8 @@ def test_a_true_difference_and_none():
     found = scores.compare(scores.Results(None, base), scores.Results(None, better), scores.mean, 0)
     assert found.p < 0.001
     assert found.low > 0
-    same = rng.permutation(base)
-    found = scores.compare(scores.Results(None, base), scores.Results(None, same), scores.mean, 0)
-    assert found.value == 0
-    assert found.p == 1
+    found = scores.compare(scores.Results(None, base), scores.Results(None, rng.permutation(base)), scores.mean, 0)
+    assert (found.value, found.p) == (0, 1)
 
 
 def test_models_on_other_items_are_not_compared():

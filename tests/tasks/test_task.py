@@ -13,6 +13,7 @@ from nsllm_lite.tasks.items import Item, choices_of, normal, read_items
 from nsllm_lite.tasks.sets import bundled, load_sets
 from nsllm_lite.tasks.task import TaskSet, all_tasks
 from tests.raising import raises
+from tests.tasks.test_every_task import EVAL
 
 TASKS = all_tasks()
 FIELDS = ("input", "output")
@@ -26,8 +27,7 @@ def item(text: str, answer: str, number: int = 0, instruction: str = "") -> Item
 
 def test_a_few_shot_prompt_to_the_letter():
     task = TASKS["classification"]
-    shots = [item("Cells divide.", "Biology")]
-    asked = task.few_shot_prompt(item("Light is fast. ", "Physics"), shots)
+    asked = task.few_shot_prompt(item("Light is fast. ", "Physics"), [item("Cells divide.", "Biology")])
     assert asked == (
         f"{task.instruction}\n\nAbstract: Cells divide.\nDiscipline: Biology\n\nAbstract: Light is fast.\nDiscipline:"
     )
@@ -36,10 +36,7 @@ def test_a_few_shot_prompt_to_the_letter():
     assert task.chat_prompt(own, ("Biology", "Physics")) == "Choose one:\n\nLight is fast."
     asked = task.chat_prompt(item("Light.", "Physics"), ("Biology", "Physics"))
     assert asked.endswith("Answer with one of: Biology, Physics.")
-
-
-def test_reasoning_of_an_example_is_not_shown():
-    shot = item("1 + 1?", "<think>Two ones.</think>\n2")
+    shot = item("1 + 1?", "<think>Two ones.</think>\n2")  # whose reasoning is not shown
     assert "Answer: 2\n\n" in TASKS["open"].few_shot_prompt(item("2 + 2?", "4"), [shot])
 
 
@@ -76,9 +73,8 @@ def set_of(tmp_path, rows: list, task: str, tasks: str | None = None, **more) ->
     """The first set of a recipe with `tasks` and an own file of `rows`: (input, output), or whole records."""
     path = tmp_path / "own.json"
     path.write_text(json.dumps([row if isinstance(row, dict) else dict(zip(FIELDS, row, strict=True)) for row in rows]))
-    values = {"kind": "eval", "out": "x", "models": [{"name": "m", "path": "m"}], "tasks": tasks, "seed": 0}
     file = {"name": "own", "task": task, "path": str(path), **more}
-    return load_sets(recipes.validate({**values, "files": [file]}, "x"))[0]
+    return load_sets(recipes.validate(EVAL | {"tasks": tasks, "files": [file]}, "x"))[0]
 
 
 def test_a_file_of_ones_own_gives_its_own_examples_and_does_not_score_them(tmp_path, capsys):

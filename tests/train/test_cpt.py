@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from nsllm_lite.artifact.json_files import read_json, read_lines
 from nsllm_lite.formats.rows import Rows, RowTotals, write_rows
@@ -19,11 +19,11 @@ from nsllm_lite.merge.write_model import merge
 from nsllm_lite.models.causal import PackedLM, collate
 from nsllm_lite.models.lora import add_adapter, saved_parameters
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.train import Execution, Schedule, Train
 from nsllm_lite.train import checkpoint, cpt, setup
 from nsllm_lite.train.order import StepOrder, plan_replay, shuffled
 from tests.conftest import ROW_TOKENS
+from tests.merge.make import edit_json, edit_tensors, make_recipe
 from tests.models.make import add_lora, load_plain
 from tests.raising import raises
 
@@ -48,11 +48,8 @@ def assert_same_run(one: Path | str, other: Path | str) -> None:
 
 def tie(base: Path) -> Path:
     """The model in `base`, with its head tied to its embeddings."""
-    config = json.loads((base / "config.json").read_text()) | {"tie_word_embeddings": True}
-    (base / "config.json").write_text(json.dumps(config))
-    weights = load_file(base / "model.safetensors")
-    del weights["lm_head.weight"]
-    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    edit_json(base / "config.json", tie_word_embeddings=True)
+    edit_tensors(base / "model.safetensors", lambda tensors: tensors.pop("lm_head.weight"))
     return base
 
 
@@ -243,14 +240,6 @@ def test_forgetting_stops_the_run_and_a_higher_limit_continues_it(pico_recipe, t
     assert f"{losses[1] - losses[0]:.3f} nats, more than the {limit:g}" in capsys.readouterr().out
 
 
-def test_the_limit_on_forgetting_needs_general_rows(pico_recipe, pico, tmp_path):
-    of = Rows(pico / "rows/papers/heldout").totals
-    write_rows(tmp_path / "empty", [], RowTotals(of.row_tokens, of.end_of_text_id, of.tokenizer_sha256))
-    evaluation = pico_recipe().evaluation.model_dump() | {"general_rows": str(tmp_path / "empty")}
-    with raises("forgetting-no-general-rows", tmp_path / "empty"):
-        cpt.train(pico_recipe(evaluation={**evaluation, "max_general_loss_increase": 0.1}))
-
-
 def test_fp16_learns_and_resumes_exactly(pico_recipe, tmp_path, monkeypatch):
     """As on a card without bfloat16. A step that overflows is done again with a smaller scale: none is lost."""
     scaler = torch.amp.GradScaler
@@ -295,8 +284,7 @@ def test_a_model_built_from_nothing(pico, pico_recipe):
     assert results["last_loss"] < results["first_loss"]
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    loaded = AutoModelForCausalLM.from_pretrained(Path(asked.out) / "model")
-    assert loaded.config.tie_word_embeddings
+    assert AutoModelForCausalLM.from_pretrained(Path(asked.out) / "model").config.tie_word_embeddings
     assert AutoTokenizer.from_pretrained(Path(asked.out) / "model").eos_token == "<0>"
 
 
@@ -316,16 +304,22 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(pico_recipe
 def test_a_damaged_later_checkpoint_does_not_push_out_the_good_ones(tmp_path):
     lm = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(lm.parameters())
-    for step in (2, 4, 6):
+    for step in (4, 6, 7):
         checkpoint.save(tmp_path, step, lm, optimizer, {})
     (tmp_path / "step-000006/rng.safetensors").write_bytes(b"")
+    (tmp_path / "step-000007/optimizer.safetensors").write_bytes(b"")
+    checkpoint.rotate(tmp_path, 7, keep=1)
+    left = ["step-000004", "step-000006", "step-000007"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left, "damaged ones do not count"
     (tmp_path / "step-000008.part").mkdir()
+    checkpoint.save(tmp_path, 2, lm, optimizer, {})
     checkpoint.rotate(tmp_path, 4, keep=1)
     assert checkpoint.newest(tmp_path) == tmp_path / "step-000004"
     checkpoint.save(tmp_path, 5, lm, optimizer, {})
     checkpoint.rotate(tmp_path, 5, keep=1)
     assert checkpoint.newest(tmp_path) == tmp_path / "step-000005"
     checkpoint.save(tmp_path, 6, lm, optimizer, {})  # in the damaged one's place
+    shutil.rmtree(tmp_path / "step-000007")
     checkpoint.rotate(tmp_path, 6, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000006"]
     assert checkpoint.newest(tmp_path) == tmp_path / "step-000006"
@@ -356,6 +350,9 @@ def test_inputs_that_do_not_fit(pico, pico_recipe, tmp_path, monkeypatch):
     write_rows(tmp_path / "empty", [], RowTotals(64, 0, "tokenizer-hash"))
     with raises("train-rows-empty", tmp_path / "empty"):
         cpt.train(pico_recipe(rows=str(tmp_path / "empty")))
+    limited = {"general_rows": str(tmp_path / "empty"), "max_general_loss_increase": 0.1}
+    with raises("forgetting-no-general-rows", tmp_path / "empty"):
+        cpt.train(pico_recipe(out=str(tmp_path / "out2"), evaluation=pico_recipe().evaluation.model_dump() | limited))
     row = Rows(pico / "rows/papers/train")[0]
     write_rows(tmp_path / "other", [row], RowTotals(64, 0, "another-tokenizer"))
     with raises("train-tokenizers-differ", tmp_path / "other"):
@@ -465,19 +462,14 @@ def test_embeddings_and_head_train_whole_with_the_fused_loss(pico, pico_recipe, 
     for name in ("model.embed_tokens.weight", *([] if tied else ["lm_head.weight"])):
         change = (trained[f"base_model.model.{name}"] - before[name]).abs().max().item()
         assert 1e-4 < change < 12 * 1e-4 * 1.5, "twelve steps of AdamW at the embeddings' own rate"
-    merged = merge(
-        Merge(
-            kind="merge", base=str(base), adapter=f"{asked.out}/adapter", out=str(tmp_path / "merged"),
-            base_weights="original", then_requantize=False, shard_bytes=10**9, execution={"verify": True},
-        )
-    )  # fmt: skip
+    merged = merge(make_recipe(base, f"{asked.out}/adapter", tmp_path / "merged", execution={"verify": True}))
     assert not merged["untied_embeddings"]
     assert merged["num_replaced"] == len(saved)
 
 
 def test_gradients_of_a_trained_head_and_embeddings_are_those_of_the_plain_loss(pico, pico_recipe):
-    base = load_plain(pico / "base", "nf4")
-    lm = PackedLM(add_lora(base, ["q_proj"], modules_to_save=["embed_tokens", "lm_head"]))
+    saved = ["embed_tokens", "lm_head"]
+    lm = PackedLM(add_lora(load_plain(pico / "base", "nf4"), ["q_proj"], modules_to_save=saved))
     batch = collate([Rows(pico / "rows/papers/train")[0]], "cpu")
 
     def gradients(loss):

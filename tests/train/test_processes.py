@@ -52,8 +52,7 @@ def test_two_processes_agree_on_where_to_stop(pico_recipe, tmp_path):
         assert done.returncode != 0
         assert done.stderr.count("the time of --max-hours is up; the same command continues") == 2, done.stderr[-3000:]
         steps = [line["step"] for line in metrics(asked.out)]
-        newest = max(path.name for path in (tmp_path / "two/checkpoints").iterdir())
-        assert newest == f"step-{max(steps):06d}"
+        assert max(path.name for path in (tmp_path / "two/checkpoints").iterdir()) == f"step-{max(steps):06d}"
         assert 0 < max(steps) < 5000
         assert ("continuing after step" in done.stdout) == (start == 2)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
+from transformers import AutoTokenizer
 
 from nsllm_lite.artifact import interrupts
 from nsllm_lite.artifact.json_files import read_json
@@ -31,8 +32,11 @@ from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.train import sft as tuning
 from nsllm_lite.train.examples import Example, Template, collate, read_examples
 from tests.conftest import SHAPE, pico_values
+from tests.corpus.small import write_lines
+from tests.merge.make import make_recipe
 from tests.models.make import load_plain
 from tests.raising import raises
+from tests.train.test_against_trl import trl_losses
 from tests.train.test_cpt import assert_clipped, assert_same_run, grad_norm_and_change, metrics, step_losses, use_sgd
 
 DATA = Path(__file__).parents[1] / "data"
@@ -59,12 +63,6 @@ def chat(*contents, system=None):
     return {"messages": [{"role": "system", "content": system}, *messages] if system else messages}
 
 
-def write_records(path, records):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(value) + "\n" for value in records))
-    return path
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     return make_home(tmp_path_factory.mktemp("sft"))
@@ -85,9 +83,8 @@ def make_home(root: Path, num_layers: int = SHAPE["num_layers"]) -> Path:
         (root / name / "tokenizer.json").write_text((root / "tokenizer/tokenizer.json").read_text())
         (root / name / "tokenizer_config.json").write_text(json.dumps(settings | changes))
     for split, numbers in (("train", range(40)), ("test", range(40, 50))):
-        made = [record(n, document=f"d{n // 5}") for n in numbers]
-        write_records(root / split / "colours.jsonl", made)
-        write_records(root / split / "places.jsonl", [record(100 + n, output="near the river") for n in numbers][:10])
+        write_lines(root / split / "colours.jsonl", [record(n, document=f"d{n // 5}") for n in numbers])
+        write_lines(root / split / "places.jsonl", [record(100 + n, output="near the river") for n in numbers][:10])
     return root
 
 
@@ -111,15 +108,13 @@ def asked(home, tmp_path):
 
 
 def template_of(home, kind, end=None):
-    from transformers import AutoTokenizer
-
     folder = home / ("chat" if kind == "chat" else "base")
     default = TURN if kind == "chat" else END
     return Template(kind, end or default, load_tokenizer(folder), AutoTokenizer.from_pretrained(folder))
 
 
 def examples_of(home, tmp_path, records, kind="plain", max_tokens=200) -> tuple[list[Example], dict]:
-    path = write_records(tmp_path / "given.jsonl", records)
+    path = write_lines(tmp_path / "given.jsonl", records)
     examples, ledger = read_examples([path], template_of(home, kind), max_tokens)
     return examples, ledger.counts().get("given")
 
@@ -164,11 +159,8 @@ def test_a_run_learns_to_answer_and_leaves_everything_it_should(home, asked, mon
         tuning.sft(asked(seed=4))
 
     # the adapter merges as any other, and the merged model answers as adapter and base do
-    merged = {"kind": "merge", "base": str(home / "base"), "adapter": str(out / "adapter"), "out": str(out / "merged")}
-    merged |= {"base_weights": "dequantized", "then_requantize": False, "shard_bytes": 2**32, "dtype": "float32"}
-    merge(recipes.validate(merged, "test"))
-    lm = PackedLM(load_plain(out / "merged"))
-    scored = tuning.score(lm, tuning.read_inputs(recipe_).heldout, 4, "cpu")
+    merge(make_recipe(home / "base", out / "adapter", out / "merged", base_weights="dequantized", dtype="float32"))
+    scored = tuning.score(PackedLM(load_plain(out / "merged")), tuning.read_inputs(recipe_).heldout, 4, "cpu")
     assert scored["all"]["loss"] == pytest.approx(after["all"]["loss"], abs=2e-3)
 
 
@@ -180,8 +172,7 @@ def test_the_losses_are_those_of_each_example_alone_and_of_trl_with_padding(tmp_
     together, collate = [], tuning.collate
     monkeypatch.setattr(tuning, "collate", lambda group, *rest: together.append(len(group)) or collate(group, *rest))
     for name, rows in (("one", 1), ("four", 4), ("eight", 8)):
-        execution = {"device": "cpu", "micro_batch_rows": rows}
-        changes = {"out": str(tmp_path / name), "execution": execution}
+        changes = {"out": str(tmp_path / name), "execution": {"device": "cpu", "micro_batch_rows": rows}}
         tuning.sft(recipes.validate(plain | changes, "pico recipe"))
     assert together == [1] * 24 + [4] * 6 + [8] * 3
     recipe_ = recipes.validate(plain, "pico recipe")
@@ -208,31 +199,21 @@ def test_the_losses_are_those_of_each_example_alone_and_of_trl_with_padding(tmp_
 
 
 def padded_trl_losses(home, recipe_, inputs, shown, folder) -> list[float]:
-    """Three steps of TRL as it is: its collator pads, its mask hides the padding."""
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
+    """Of TRL as it is: its collator pads, its mask hides the padding."""
     adapted = add_adapter(load_plain(home / "base"), recipe_.adapter, "x", recipe_.seed)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=5e-3, betas=(0.9, 0.999), weight_decay=0.01)
     factors = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: tuning.setup.lr_factor(recipe_.schedule, min(step, 2), 3)
     )
-    settings = SFTConfig(
-        output_dir=str(folder), per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=3,
-        logging_steps=1, bf16=False, use_cpu=True, gradient_checkpointing=False, report_to="none", save_strategy="no",
-        max_length=None, disable_tqdm=True, train_sampling_strategy="sequential", max_grad_norm=1.0,
-    )  # fmt: skip
     columns = {
         "input_ids": [example.input_ids for example in shown],
         "labels": [np.where(example.is_answer, example.input_ids, IGNORE) for example in shown],
     }
-    trainer = SFTTrainer(
-        adapted, args=settings, train_dataset=Dataset.from_dict(columns), processing_class=inputs.chat_tokenizer,
-        optimizers=(optimizer, factors),
+    return trl_losses(
+        adapted, columns, folder, inputs.chat_tokenizer, (optimizer, factors), per_device_train_batch_size=4,
+        gradient_accumulation_steps=2, train_sampling_strategy="sequential", max_grad_norm=1.0,
     )  # fmt: skip
-    trainer.train()
-    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
 
 
 def test_execution_does_not_change_the_losses(asked, tmp_path):
@@ -352,8 +333,6 @@ def test_the_chat_template_is_cut_at_every_answer(home, tmp_path):
     assert answers == [f"A stone.{TURN}", f"Grey.{TURN}"]
     assert tokenizer.decode(example.answer, skip_special_tokens=False) == answers[0]
     # the prompt has the tokens that the chat template gives it alone
-    from transformers import AutoTokenizer
-
     asked = [{"role": "user", "content": f"{record(0)['instruction']}\n\n{record(0)['input']}"}]
     alone = AutoTokenizer.from_pretrained(home / "chat").apply_chat_template(asked, add_generation_prompt=True)
     assert single.prompt == list(alone["input_ids"])
@@ -403,7 +382,7 @@ def test_nothing_is_cut_short_at_the_limit(home, tmp_path):
 
 
 def test_too_many_left_out_need_consent(home, asked, tmp_path, capsys):
-    path = write_records(tmp_path / "data.json", [])
+    path = tmp_path / "data.json"
     path.write_text(json.dumps([record(n) for n in range(8)] + [record(9, output="")] * 2))
     changes = {"data": [str(path)], "steps": 4, "out": str(tmp_path / "consent")}
     with raises("sft-too-many-left-out", "20.0%", "max_left_out_share=0.20"):
@@ -474,7 +453,7 @@ def test_a_tokenizer_with_tokens_that_the_model_has_not(home, asked, tmp_path, a
 
 
 def test_a_document_in_both_splits_is_refused(home, asked, tmp_path):
-    path = write_records(tmp_path / "leak.jsonl", [record(60, document="d3")])
+    path = write_lines(tmp_path / "leak.jsonl", [record(60, document="d3")])
     with raises("sft-documents-in-both", 1, "d3"):
         tuning.sft(asked(heldout=[str(path)]))
 

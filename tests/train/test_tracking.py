@@ -5,6 +5,7 @@ from datetime import timedelta
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from unittest.mock import Mock
 
 import accelerate.tracking
 import pytest
@@ -87,11 +88,7 @@ def test_wandb_is_given_every_step_once_after_a_kill(pico_recipe, stop_before, w
 
 def test_wandb_without_a_login_stops_before_the_training(pico_recipe, wandb, monkeypatch):
     refusal = type("UsageError", (Exception,), {"__module__": "wandb.errors.errors"})
-
-    def init(**options):
-        raise refusal("No API key configured")
-
-    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "init", Mock(side_effect=refusal("No API key configured")))
     monkeypatch.setattr(setup, "make_model", None)  # nothing long has begun
     with raises("wandb-not-started", "UsageError: No API key configured"):
         cpt.train(pico_recipe(report_to=["wandb"]))
@@ -159,8 +156,7 @@ def test_another_runs_curve_lies_over_this_runs_length(pico_recipe, drawn, capsy
     assert label not in drawn[0]
     assert drawn[1][label] == [(results["tokens"] / 2, 2.5), (results["tokens"], 2.0)]
     # a log of our own has tokens: it is drawn where it was
-    mine = Path(pico_recipe().out) / "metrics.jsonl"
-    cpt.train(pico_recipe(overlay=str(mine)))
+    cpt.train(pico_recipe(overlay=f"{pico_recipe().out}/metrics.jsonl"))
     assert drawn[2]["out/metrics.jsonl"] == drawn[2]["training"]
 
 

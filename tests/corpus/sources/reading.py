@@ -28,8 +28,8 @@ def read_stream(reader, stream):
     return list(read_each(reader.records(stream), "s", "f", reader.document))
 
 
-def read_path(path, form="auto", general=False):
-    source = Source(name="s", path=str(path), format=form)
+def read_path(path, form="auto", general=False, **changes):
+    source = Source(name="s", path=str(path), format=form, **changes)
     return [record for file in sources.files_of(source) for record in sources.read(source, file, general)]
 
 

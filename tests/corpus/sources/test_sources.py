@@ -91,18 +91,6 @@ def test_entities_of_a_file_are_never_resolved(tmp_path):
     assert "declares entities" in line.message
 
 
-def test_an_entity_bomb_ends_in_a_line_at_once(tmp_path):
-    names = "abcdefghij"
-    bomb = "".join(f'<!ENTITY {n} "{("&" + m + ";") * 10}">' for n, m in zip(names[1:], names, strict=False))
-    path = tmp_path / "papers.xml"
-    pubmed_file = f"<PubmedArticleSet>{article(1, '&j;')}</PubmedArticleSet>"
-    for content, form in ((pubmed_file, "PubmedArticleSet"), (JATS.replace("Tin", "&j;"), "article")):
-        path.write_text(f'<!DOCTYPE {form} [<!ENTITY a "LOL">{bomb}]>{content}')
-        line, document = read_path(path)
-        assert line.reason == "entities_refused"
-        assert document.title.startswith(("&j;", "T"))
-
-
 # ---------------------------------------------------------------------------------------------------------- JATS
 
 
@@ -199,15 +187,6 @@ def test_plain_text_is_general_text_only(tmp_path):
     (tmp_path / "a.txt").write_text("Once upon a time.")
     assert isinstance(read_path(tmp_path, general=False)[0], Unread)
     assert read_path(tmp_path, general=True)[0].text == "Once upon a time."
-
-
-def test_bundled_papers_and_general_text_are_readable():
-    papers = read_path("bundled:papers")
-    assert len(papers) >= 40
-    assert all(isinstance(p, Document) and p.moves and p.sections and p.discipline for p in papers)
-    general = read_path("bundled:general", general=True)
-    assert len(general) >= 30
-    assert all(isinstance(g, Document) and g.text for g in general)
 
 
 def test_a_source_that_does_not_exist(tmp_path):

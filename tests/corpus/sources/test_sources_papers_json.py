@@ -53,25 +53,22 @@ def test_papers_that_are_not_arxivs_are_named_by_what_they_state():
 
 
 @pytest.mark.parametrize(
-    ("categories", "discipline"),
+    ("stated", "discipline"),
     [
-        ("math.AG hep-th", "Mathematics"),
-        (["68T50", "I.2.7; H.5.2", "cs.CL"], "Computer Science"),
-        ("['physics.med-ph', 'cs.CV']", "Medicine"),
-        ("alg-geom math.AG", "Mathematics"),
-        ("cmp-lg", "Computer Science"),
-        ("chao-dyn nlin.CD", "Physics"),
-        ("Deep Learning; Vision", ""),
-        (None, ""),
+        ({"categories": "math.AG hep-th"}, "Mathematics"),
+        ({"categories": ["68T50", "I.2.7; H.5.2", "cs.CL"]}, "Computer Science"),
+        ({"categories": "['physics.med-ph', 'cs.CV']"}, "Medicine"),
+        ({"categories": "alg-geom math.AG"}, "Mathematics"),
+        ({"categories": "cmp-lg"}, "Computer Science"),
+        ({"categories": "chao-dyn nlin.CD"}, "Physics"),
+        ({"categories": "Deep Learning; Vision"}, ""),
+        ({"categories": None}, ""),
+        ({"primary_category": "q-bio.NC", "categories": ["cs.LG", "q-bio.NC"]}, "Biology"),
+        ({"id": "astro-ph/9901001"}, "Physics"),
     ],
 )
-def test_the_broad_field_is_that_of_the_first_category_of_arxiv(categories, discipline):
-    assert paper(categories=categories).discipline == discipline
-
-
-def test_a_primary_category_or_an_old_id_states_the_field_too():
-    assert paper(primary_category="q-bio.NC", categories=["cs.LG", "q-bio.NC"]).discipline == "Biology"
-    assert paper(id="astro-ph/9901001").discipline == "Physics"
+def test_the_broad_field_is_that_of_the_first_category_of_arxiv_or_of_an_old_id(stated, discipline):
+    assert paper(**stated).discipline == discipline
 
 
 def test_only_arxiv_marks_paragraphs_by_indents_and_cuts_at_hyphens_of_compounds():

@@ -11,15 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from nsllm_lite.corpus.files import parquet, tables
 from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Unread
 from nsllm_lite.corpus.sources import fields, table
 from nsllm_lite.formats.documents import Document
-from nsllm_lite.recipe.corpus import Fields, Source
+from nsllm_lite.recipe.corpus import Fields
 from tests.corpus.sources.reading import damaged, example, read
-from tests.raising import assert_error
 
 WOS = "PT\tAU\tTI\tLA\tAB\tDI\tSC\tUT\tPM"
 PAPERS = Fields(title="headline", abstract="body.summary", id="uid", doi="doi", discipline="area", language="la")
@@ -152,8 +150,7 @@ def test_a_table_read_by_force_without_titles_counts_its_rows():
 def test_a_map_of_fields_reads_json_lines_arrays_and_tables_alike():
     first = {"uid": "7", "headline": "T", "body": {"summary": ["B", None, "C"]}, "doi": "doi:10.1234/X", "area": ["x"]}
     second = {"uid": 8, "headline": "U", "body": None, "la": "EN", "body.summary": None}
-    lines = "\n" + json.dumps(first) + "\n" + json.dumps(second) + '\n{"uid": \n'
-    one, two, broken = mapped(lines)
+    one, two, broken = mapped("\n" + json.dumps(first) + "\n" + json.dumps(second) + '\n{"uid": \n')
     assert one == Document(
         "doi:10.1234/x", "s", "f#1", "T", "B\n\nC", discipline="x", doi="10.1234/x",
     )  # fmt: skip
@@ -174,8 +171,7 @@ def test_ids_of_the_users_own_are_known_for_what_they_are():
 
 
 def test_a_field_that_no_record_has_is_named_with_its_nearest():
-    record = '{"Headline": "T", "body": {"sumary": "B"}, "uid": 1}\n'
-    (found,) = mapped(record * 3)
+    (found,) = mapped('{"Headline": "T", "body": {"sumary": "B"}, "uid": 1}\n' * 3)
     assert (found.origin, found.reason) == ("f#0", NOT_THIS_FORMAT)
     for words in (
         "no field headline or body.summary;",
@@ -204,20 +200,6 @@ def test_objects_and_deep_lists_are_no_text():
     assert other.text == "p\n\n1\n\nq"
     (sections,) = mapped('{"body": [{"t": "one"}, {"x": 1}, {"t": "two"}]}', Fields(text="body.t"))
     assert sections.text == "one\n\ntwo"
-
-
-def test_a_map_and_its_format_go_together():
-    for values, code, quoted in (
-        ({"format": "fields"}, "fields-missing", "`format: fields`"),
-        ({"fields": {"text": "t"}}, "fields-unused", "`format: auto`"),
-        ({"format": "fields", "fields": {"title": "t"}}, "fields-incomplete", "title"),
-        ({"format": "fields", "fields": {}}, "fields-incomplete", "none"),
-    ):
-        with pytest.raises(ValidationError) as caught:
-            Source(name="n", path="p", **values)
-        (problem,) = caught.value.errors()
-        assert_error(problem["ctx"]["error"], code, quoted)
-    assert Source(name="n", path="p", format="fields", fields={"text": "t"}).fields.text == "t"
 
 
 # --------------------------------------------------------------------------------------------------------- Parquet
