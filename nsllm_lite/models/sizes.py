@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
+from nsllm_lite.models.architectures import require_accepted
 from nsllm_lite.recipe.train import Adapter, ModelShape
 
 
@@ -89,7 +90,10 @@ def config_of(shape: ModelShape, vocab: int) -> dict[str, int | bool]:
 
 
 def read_size(model_dir: Path) -> ModelSize:
-    return ModelSize.of(read_object(Path(model_dir) / "config.json"))
+    """Raises UserError where the model's config.json lacks its widths, or is of a kind that is not trained."""
+    config = read_object(Path(model_dir) / "config.json")
+    require_accepted(config)
+    return ModelSize.of(config)
 
 
 def flops_per_token(size: ModelSize) -> int:
