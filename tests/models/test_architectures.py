@@ -17,6 +17,8 @@ from nsllm_lite.models.architectures import ACCEPTED, longest_row, require_posit
 from nsllm_lite.models.attention import ATTENTION, register_attention
 from nsllm_lite.models.causal import PackedLM, collate
 from nsllm_lite.models.generate import Engine, encode
+from nsllm_lite.models.loading import load_base, nf4_states
+from nsllm_lite.models.sizes import read_size
 from nsllm_lite.train import cpt, setup
 from nsllm_lite.train.samples import continuations
 from nsllm_lite.train.sft import for_trl
@@ -111,12 +113,12 @@ def test_the_packed_forward_is_that_of_each_document_alone(case):
     assert written == greedy(model, opening, 6)
 
 
-def greedy(model, ids: list[int], count: int) -> list[int]:
+def greedy(model, ids: list[int], count: int, ends: set[int] = frozenset({1})) -> list[int]:
     """Without a cache: all that stands so far, again and again."""
     model.set_attn_implementation("eager")
     said = []
     with torch.no_grad():
-        while len(said) < count and 1 not in said:
+        while len(said) < count and not ends & set(said):
             said.append(model(input_ids=torch.tensor([ids + said]), use_cache=False).logits[0, -1].argmax().item())
     model.set_attn_implementation(ATTENTION)
     return said
@@ -140,17 +142,17 @@ def test_the_fused_loss_has_its_value_and_gradients(case, recompute_cheap):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_labels_are_scored_and_answers_given_as_by_transformers_alone(case, pico):
+def test_labels_are_scored_and_answers_given_as_by_transformers_alone(case, talker):
     """Through the engine of evaluation, with shared beginnings, padding and a cache."""
-    tokenizer = load_auto_tokenizer(pico / "base")
+    tokenizer = load_auto_tokenizer(talker)
     model = make(case, vocab_size=len(tokenizer))
     engine = Engine(model, tokenizer, batch_tokens=300)
     prompts = [f"The rate of cells: {words}. Part:" for words in ("a", "b c d e f", "the slope was measured again")]
     labels = [" Background", " Methods of all", " A"]
     found = dict(engine.rank(prompts, [labels] * 3))
     said = dict(engine.generate(prompts, 5, []))
-    model.set_attn_implementation("eager")
     for number, prompt in enumerate(prompts):
+        model.set_attn_implementation("eager")
         start = encode(tokenizer, prompt)
         for label, value in zip(labels, found[number], strict=True):
             whole = encode(tokenizer, prompt + label)
@@ -158,7 +160,8 @@ def test_labels_are_scored_and_answers_given_as_by_transformers_alone(case, pico
                 scores = model(input_ids=torch.tensor([whole]), use_cache=False).logits[0].log_softmax(-1)
             alone = sum(scores[place - 1, whole[place]].item() for place in range(len(start), len(whole)))
             assert value == pytest.approx(alone, rel=1e-4)
-        assert said[number] == tokenizer.decode(greedy(model, start, 5), skip_special_tokens=True)
+        ids = greedy(model, start, 5, ends := set(engine._end_ids()))
+        assert said[number] == tokenizer.decode([token for token in ids if token not in ends], skip_special_tokens=True)
 
 
 def test_other_kinds_are_refused_before_anything_starts(tmp_path, pico_recipe, pico, monkeypatch):
@@ -190,3 +193,16 @@ def test_rows_longer_than_the_positions_are_refused(rope, longest, tmp_path, pic
     (tmp_path / "short/config.json").write_text(json.dumps(config))
     with raises("rows-beyond-positions", f"row_tokens={ROW_TOKENS - 1}"):
         cpt.train(pico_recipe(model=str(tmp_path / "short")))
+
+
+def test_experts_are_counted_and_stay_in_16_bits(tmp_path):
+    """bitsandbytes holds linear modules in NF4; transformers keeps experts as one tensor."""
+    model = make("qwen3_moe", hidden_size=64, head_dim=16)
+    model.save_pretrained(tmp_path)
+    size = read_size(tmp_path)
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim >= 2 and "mlp.gate.weight" not in name)
+    assert size.params == matrices
+    options = {"quantisation": "nf4", "double_quantisation": True, "compute_dtype": "float32", "device": "cpu"}
+    held = nf4_states(load_base(tmp_path, **options))
+    assert {name.rpartition(".")[2] for name in held} == size.linears.keys()
+    assert size.linears.keys() == {"q_proj", "k_proj", "v_proj", "o_proj"}
