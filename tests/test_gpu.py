@@ -7,7 +7,7 @@ import torch
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.kernels.liger import use_liger_kernels
-from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention, varlen_attention_reference
+from nsllm_lite.kernels.varlen_attention import Attending, Layout, varlen_attention, varlen_attention_reference
 from nsllm_lite.models.causal import PackedLM, autocast, collate
 from nsllm_lite.models.loading import load_base, recompute_layers
 from nsllm_lite.train import cpt
@@ -33,7 +33,7 @@ def test_varlen_attention_forward_and_backward(kv_heads):
     found = []
     for function, dtype in ((varlen_attention, torch.bfloat16), (varlen_attention_reference, torch.float32)):
         leaves = [x.detach().to(dtype).requires_grad_() for x in inputs]
-        out = function(*leaves, layout=layout, scale=128**-0.5, causal=True)
+        out = function(*leaves, layout, Attending(128**-0.5))
         out.backward(grad.to(dtype))
         found.append([out, *(leaf.grad for leaf in leaves)])
     for ours, reference in zip(*found, strict=True):

@@ -10,6 +10,7 @@ from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
 from nsllm_lite.models import cards, cost, execution
+from nsllm_lite.models.architectures import require_positions
 from nsllm_lite.models.device import Card, find_device, known_speed, require_kernels
 from nsllm_lite.models.execution import USABLE_SHARE, candidates, choose, require_card, trained_params
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token, read_size
@@ -171,12 +172,15 @@ def _size_and_download(run: Run) -> tuple[ModelSize, int]:
         trained = run["corpus"].train_tokenizer
         vocab = trained.vocab_size if trained else QWEN3[REFERENCE][2].vocab
         return ModelSize.of_shape(run["base"].build, vocab), 0
-    model = run["phase1"].model
+    model, to_do = run["phase1"].model, "Set corpus.row_tokens={longest} or fewer."
     if (Path(model) / "config.json").is_file():
+        require_positions(read_object(Path(model) / "config.json"), run["corpus"].row_tokens, to_do)
         return read_size(Path(model)), 0
     if known := next((size for hub_id, _, size in QWEN3.values() if hub_id == model), None):
         return known, 0 if _is_cached(model) else known.params * 2
-    size = ModelSize.of(read_object(Path(_fetch_config(model))))
+    config = Path(_fetch_config(model))
+    require_positions(read_object(config), run["corpus"].row_tokens, to_do)
+    size = read_size(config.parent)
     return size, 0 if _is_cached(model) else size.params * 2
 
 

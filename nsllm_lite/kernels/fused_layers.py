@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nsllm_lite.kernels.lora_linears import LoraLinear, lora_linears
-from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
+from nsllm_lite.kernels.varlen_attention import Attending, Layout, varlen_attention
 
 LAYERS = ("Qwen3DecoderLayer", "Qwen2DecoderLayer", "LlamaDecoderLayer", "MistralDecoderLayer")
 PROJECTIONS = (
@@ -87,6 +87,7 @@ def is_silu(mlp: nn.Module) -> bool:
 
 def _forward(layer: nn.Module, linears: dict[str, LoraLinear], recompute_cheap: bool, compiled: bool) -> Callable:
     plain = layer.forward
+    how = Attending(layer.self_attn.scaling, window=_window(layer.self_attn))
     rotate = layer.self_attn.forward.__func__.__globals__["apply_rotary_pos_emb"]
 
     def several(produce: Callable[..., Tensor] | None, inputs: tuple[Tensor, ...], *names: str) -> tuple[Tensor, ...]:
@@ -128,10 +129,17 @@ def _forward(layer: nn.Module, linears: dict[str, LoraLinear], recompute_cheap: 
             return plain(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
         x_TH = hidden_states[0]
         q, k, v = before_attention(self, x_TH, position_embeddings)
-        attended = varlen_attention(q, k, v, layout=layout, scale=self.self_attn.scaling, causal=True)
+        attended = varlen_attention(q, k, v, layout, how)
         return after_attention(self, x_TH, attended.reshape(len(v), -1))[None]
 
     return forward
+
+
+def _window(attention: nn.Module) -> int | None:
+    """Qwen's attention has its own, None in layers that see all; Mistral's reads the model's."""
+    if hasattr(attention, "sliding_window"):
+        return attention.sliding_window
+    return getattr(attention.config, "sliding_window", None)
 
 
 def _swiglu(gate: Tensor, up: Tensor) -> Tensor:

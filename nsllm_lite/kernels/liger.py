@@ -5,14 +5,30 @@ Liger's own patching replaces classes and functions for the whole process; here 
 `linear_cross_entropy`. Needs triton (CUDA, or its interpreter in tests); imported only when asked for.
 """
 
+import inspect
 import types
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.kernels.fused_layers import is_silu
+
+
+def _rotates_as_llama(forward: Callable) -> bool:
+    """Whether it calls a rotation that computes what Liger's does: of the whole head, half against half.
+
+    GLM and Command R rotate neighbours, Phi a part of the head.
+    """
+    from transformers.models.llama import modeling_llama
+
+    own, names = getattr(forward, "__globals__", {}), ("apply_rotary_pos_emb", "rotate_half")
+    if names[0] not in getattr(getattr(forward, "__code__", None), "co_names", ()) or names[1] not in own:
+        return False
+    codes = [[inspect.unwrap(of[name]).__code__ for name in names] for of in (own, vars(modeling_llama))]
+    return all((a.co_code, a.co_names) == (b.co_code, b.co_names) for a, b in zip(*codes, strict=True))
 
 
 def use_liger_kernels(model: nn.Module) -> Counter[str]:
@@ -34,14 +50,14 @@ def use_liger_kernels(model: nn.Module) -> Counter[str]:
     swapped: Counter[str] = Counter()
     for module in model.modules():
         forward = type(module).forward
-        if hasattr(module, "variance_epsilon") and hasattr(module, "weight"):
+        if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
             module.forward = types.MethodType(norm_forward, module)
             swapped["rms_norm"] += 1
         elif all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and is_silu(module):
             module.swiglu = liger_swiglu  # for `fused_layers` too
             module.forward = types.MethodType(mlp_forward, module)
             swapped["swiglu"] += 1
-        elif "apply_rotary_pos_emb" in getattr(getattr(forward, "__code__", None), "co_names", ()):
+        elif _rotates_as_llama(forward):
             # The same forward, with this one global name bound to Liger's function, for this module alone.
             names = {**forward.__globals__, "apply_rotary_pos_emb": liger_rotary_pos_emb}
             own = types.FunctionType(

@@ -89,7 +89,8 @@ class Scorer:
                 for first in range(0, len(hidden), CHUNK_TOKENS):
                     chunk = slice(first, first + CHUNK_TOKENS)
                     reference = self.reference[number][chunk].to(self.device) @ self.reference_head.T
-                    chunk_kl, chunk_same = in_memory.differences(hidden[chunk] @ head.T, reference)
+                    both = (lm.logits_form.of(product.float()) for product in (hidden[chunk] @ head.T, reference))
+                    chunk_kl, chunk_same = in_memory.differences(*both)
                     kl, same = kl + chunk_kl, same + chunk_same
                 tokens += len(hidden)
         return {"loss": loss, "kl": kl / tokens, "top1": same / tokens, "tokens": tokens}

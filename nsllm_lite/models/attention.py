@@ -1,12 +1,29 @@
 """Attention within documents, registered as an attention implementation of transformers."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from nsllm_lite.kernels.varlen_attention import Layout, varlen_attention
+from nsllm_lite.kernels.varlen_attention import Attending, Layout, varlen_attention
+from nsllm_lite.models.architectures import unpacked_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ATTENTION = "nsllm_packed"
+
+
+@contextmanager
+def unpacked(model: "PreTrainedModel") -> Iterator[None]:
+    """Inside, `model` (without PEFT's wrapper) attends as transformers does, for `generate`."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(unpacked_attention(model.config))
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def register_attention() -> None:
@@ -27,14 +44,16 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Called by transformers; q, k, v are (1, heads, T, D); `layout` comes from `PackedLM`, absent in `generate`."""
     layout: Layout | None = kwargs.get("layout")
+    window, softcap = kwargs.get("sliding_window"), kwargs.get("softcap")
     if layout is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+        assert window is softcap is None, "without a layout this would be lost: use `unpacked`"
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling)
-    if attention_mask is not None:
-        raise AssertionError("a packed forward must not get an attention mask")
+    assert attention_mask is None, "a packed forward must not get an attention mask"
+    how = Attending(scaling, window=window, softcap=softcap)
     # Rotation widens q and k where embeddings are trained in fp32; v has the dtype of the products
     out_THD = varlen_attention(
-        *(x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value)), layout=layout, scale=scaling, causal=True
+        *(x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value)), layout=layout, how=how
     )
     return out_THD[None], None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE, linear_cross_entropy, token_losses
 from nsllm_lite.kernels.varlen_attention import Layout
+from nsllm_lite.models.architectures import logits_of, require_accepted
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -83,18 +84,24 @@ def lay_out(rows: Sequence[Row], pinned: bool) -> Batch:
 class PackedLM(nn.Module):
     """A causal language model over packed batches. `forward` returns the loss in nats, summed over the target tokens.
 
-    `head` computes that loss (see `linear_cross_entropy`).
+    `head` computes that loss (see `linear_cross_entropy`). Raises UserError for a model that is not in `ACCEPTED`.
     """
 
     def __init__(self, model: "PreTrainedModel | PeftModel", head: Literal["liger", "chunked"] | None = None):
         super().__init__()
         self.model = model
         self.head = head
+        require_accepted(self.causal_lm.config.to_dict())
+        self.logits_form = logits_of(self.causal_lm.config)
+
+    @property
+    def causal_lm(self) -> "PreTrainedModel":
+        """Without PEFT's wrapper."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states after the last norm, (T, H)."""
-        causal_lm = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        return causal_lm.base_model(
+        return self.causal_lm.base_model(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None],
             attention_mask=None,
@@ -108,14 +115,15 @@ class PackedLM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy in nats, summed over `batch.num_targets` tokens, fp32."""
-        return linear_cross_entropy(self.hidden(batch), self.head_VH, batch.targets, self.head)
+        hidden = self.hidden(batch)
+        return linear_cross_entropy(hidden, self.head_VH, batch.targets, self.head, logits=self.logits_form)
 
     def losses(self, batch: Batch) -> Tensor:
         """Loss of each token, (T,), 0 at the last of each document; no gradient."""
         with torch.no_grad():
-            return token_losses(self.hidden(batch), self.head_VH, batch.targets)
+            return token_losses(self.hidden(batch), self.head_VH, batch.targets, self.logits_form)
 
     def logits(self, batch: Batch) -> Tensor:
         """All logits, (T, V); for small checks only."""
         with torch.no_grad():
-            return self.hidden(batch) @ self.head_VH.T
+            return self.logits_form.of(self.hidden(batch) @ self.head_VH.T)

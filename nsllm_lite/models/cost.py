@@ -33,7 +33,8 @@ def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> 
     tokens, share = how.micro_batch_rows * row_tokens, min(1, how.recompute_layers / size.layers)
     trained = size.lora_params(recipe.adapter) if recipe.adapter else size.linear_params
     products, passes = size.linear_params, 2 + share  # forward, to the inputs, and again what is recomputed
-    fans = sum(sum(size.linears[name]) for name in (recipe.adapter.targets if recipe.adapter else ()))
+    targets = recipe.adapter.targets if recipe.adapter else ()
+    fans = sum(sum(fans) for name, fans in size.linears.items() if name in targets)
     documents = min(DOCUMENT_TOKENS, row_tokens)
     head = size.vocab * size.hidden
     chunks = tokens / liger_chunk(size, tokens) if how.head != "chunked" else tokens * 4 * size.vocab / CARD_CHUNK_BYTES

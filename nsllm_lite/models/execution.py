@@ -57,7 +57,7 @@ def memory(
         head += 2 * liger_chunk(size, tokens) * size.vocab * width
     recomputing = hidden * (recomputed + 1) + layer + backward if recomputed else 0
     return {
-        "weights": int(size.linear_params * weight_bytes) + size.embedding_params * width,
+        "weights": int(size.linear_params * weight_bytes) + (size.params - size.linear_params) * width,
         "adapter and optimizer": trained * (4 + 4 + OPTIMIZER_BYTES[recipe.optimizer.name]),
         "activations": kept,
         "working set": max(head, backward, recomputing - kept),

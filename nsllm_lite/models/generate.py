@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from nsllm_lite.models.architectures import unpacked_attention
+
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -48,7 +50,7 @@ class Engine:
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_tokens: int | None = None):
         self._causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._causal.set_attn_implementation("sdpa")  # heeds the mask of a padded batch; packed rows need none
+        self._causal.set_attn_implementation(unpacked_attention(self._causal.config))  # heeds a padded batch's mask
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.config = self._causal.config.get_text_config()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
+from nsllm_lite.models.architectures import require_accepted
 from nsllm_lite.recipe.train import Adapter, ModelShape
 
 
@@ -20,6 +21,7 @@ class ModelSize:
     vocab: int
     tied: bool
     head_dim: int = 128
+    expert_params: int = 0  # of a layer; they are no linear modules: neither held in NF4 nor given an adapter
 
     @classmethod
     def of(cls, config: dict) -> "ModelSize":
@@ -35,17 +37,22 @@ class ModelSize:
             found = f"The model's config.json has {', '.join(wrong)}."
             needed = "Needed are whole numbers above 0."
             raise UserError("config-sizes-invalid", found, needed, "Correct it, or fetch the model again.")
-        heads = config["num_attention_heads"]
+        heads, experts = (
+            config["num_attention_heads"],
+            config.get("num_experts") or config.get("num_local_experts") or 0,
+        )
+        inner = config.get("moe_intermediate_size", 0) if experts else config["intermediate_size"]
         head_dim = config.get("head_dim") or config["hidden_size"] // heads
         return cls(
             layers=config["num_hidden_layers"],
             hidden=config["hidden_size"],
-            intermediate=config["intermediate_size"],
+            intermediate=inner * (config.get("num_experts_per_tok") or 1 if experts else 1),
             query=heads * head_dim,
             key_value=(config.get("num_key_value_heads") or heads) * head_dim,
             vocab=config["vocab_size"],
             tied=bool(config.get("tie_word_embeddings")),
             head_dim=head_dim,
+            expert_params=3 * experts * inner * config["hidden_size"],
         )
 
     @classmethod
@@ -56,10 +63,10 @@ class ModelSize:
     def linears(self) -> dict[str, tuple[int, int]]:
         """The linear modules of one layer: name -> (in, out)."""
         h, i, q, kv = self.hidden, self.intermediate, self.query, self.key_value
-        return {
-            "q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h),
-            "gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h),
-        }  # fmt: skip
+        attention = {"q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h)}
+        if self.expert_params:
+            return attention
+        return attention | {"gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)}
 
     @property
     def linear_params(self) -> int:
@@ -71,7 +78,7 @@ class ModelSize:
 
     @property
     def params(self) -> int:
-        return self.linear_params + self.embedding_params
+        return self.linear_params + self.embedding_params + self.layers * self.expert_params
 
     def lora_params(self, adapter: Adapter) -> int:
         fans = [self.linears[name] for name in adapter.targets if name in self.linears]
@@ -89,7 +96,10 @@ def config_of(shape: ModelShape, vocab: int) -> dict[str, int | bool]:
 
 
 def read_size(model_dir: Path) -> ModelSize:
-    return ModelSize.of(read_object(Path(model_dir) / "config.json"))
+    """Raises UserError where the model's config.json lacks its widths, or is of a kind that is not trained."""
+    config = read_object(Path(model_dir) / "config.json")
+    require_accepted(config)
+    return ModelSize.of(config)
 
 
 def flops_per_token(size: ModelSize) -> int:

@@ -9,10 +9,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from nsllm_lite.artifact.integrity import sha256_file
-from nsllm_lite.artifact.json_files import sha256_json
+from nsllm_lite.artifact.json_files import read_object, sha256_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer
 from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.models.architectures import require_positions
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.sizes import ModelSize, read_size
 from nsllm_lite.recipe.train import Sft
@@ -54,6 +55,7 @@ def read_inputs(recipe: Sft) -> SftInputs:
     chat_tokenizer = load_auto_tokenizer(base_dir)
     template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer)
     size = read_size(base_dir)
+    require_positions(read_object(base_dir / "config.json"), recipe.max_tokens, "Set max_tokens={longest} or fewer.")
     if template.end_id >= size.vocab:
         found = f"end_of_text={recipe.end_of_text!r} is token {template.end_id}, but {base_dir} knows {size.vocab}."
         needed = "Its tokenizer belongs to another model."

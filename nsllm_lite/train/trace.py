@@ -227,19 +227,19 @@ def _without_devices(counter: "Counting", card: Card) -> Iterator[None]:
         yield
 
 
-def _memory_efficient(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Any, scale: float, causal: bool
-) -> Any:
+def _memory_efficient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Any, how: Any) -> Any:
     """`varlen_attention.memory_efficient`, by the operation that torch takes for it on a card."""
 
     def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
-        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, causal, scale=scale)[0]
+        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, True, scale=how.scale)[
+            0
+        ]
 
     with (
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", kernel),
         mock.patch.object(torch.nn.attention, "sdpa_kernel", contextlib.nullcontext),
     ):
-        return varlen_attention.memory_efficient(q, k, v, layout, scale, causal)
+        return varlen_attention.memory_efficient(q, k, v, layout, how)
 
 
 class Counting(TorchDispatchMode):

@@ -85,7 +85,7 @@ def test_a_copy_of_a_model_is_of_its_size(tmp_path):
     config = {
         "hidden_size": widths.hidden, "intermediate_size": widths.intermediate, "num_hidden_layers": widths.layers,
         "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": widths.vocab,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": True, "model_type": "qwen3",
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert picked("--size", "4b", "--model", str(tmp_path)) == ("qwen3", "4b")

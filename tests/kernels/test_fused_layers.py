@@ -125,9 +125,9 @@ def test_trained_embeddings_leave_attention_in_16_bits(monkeypatch):
     """They are fp32, and so are the hidden states after them."""
     seen = set()
 
-    def attend(q, k, v, **options):
+    def attend(q, k, v, layout, how):
         seen.update((q.dtype, k.dtype, v.dtype))
-        return varlen_attention_reference(q, k, v, **options)
+        return varlen_attention_reference(q, k, v, layout, how)
 
     for module in (fused_layers, attention):
         monkeypatch.setattr(module, "varlen_attention", attend)
@@ -240,7 +240,7 @@ class Lean(torch.autograd.Function):
 
 @pytest.mark.parametrize("recompute_cheap", [True, False])
 def test_what_a_layer_keeps_is_what_the_planner_counts(monkeypatch, recompute_cheap):
-    def attend(q, k, v, **_):
+    def attend(q, k, v, layout, how):
         out = torch.zeros_like(q)
         return Lean.apply(lambda *given: out, q, k, v, out)
 

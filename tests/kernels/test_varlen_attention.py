@@ -7,6 +7,7 @@ from torch.nn.attention import SDPBackend, varlen
 
 import nsllm_lite.kernels.varlen_attention as varlen_attention_module
 from nsllm_lite.kernels.varlen_attention import (
+    Attending,
     Layout,
     fused,
     memory_efficient,
@@ -25,7 +26,7 @@ def inputs(kv_heads: int = 2) -> tuple[list[torch.Tensor], Layout]:
 @pytest.mark.parametrize("causal", [True, False])
 def test_reference_is_softmax_attention_within_each_document(causal):
     (q, k, v), layout = inputs()
-    found = varlen_attention(q, k, v, layout, scale=0.3, causal=causal)
+    found = varlen_attention(q, k, v, layout, Attending(0.3, causal))
     scores = torch.einsum("thd,shd->hts", q, k.repeat_interleave(2, dim=1)) * 0.3
     document = torch.tensor([0] * 5 + [1] + [2] * 14)
     allowed = document[:, None] == document[None]
@@ -38,7 +39,7 @@ def test_reference_is_softmax_attention_within_each_document(causal):
 
 def attend(q, k, v, bounds, causal, scale=None):
     layout = Layout(tuple(bounds.tolist()), bounds)
-    return varlen_attention_reference(q, k, v, layout, q.shape[-1] ** -0.5 if scale is None else scale, causal)
+    return varlen_attention_reference(q, k, v, layout, Attending(scale or q.shape[-1] ** -0.5, causal))
 
 
 def torch_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
@@ -62,8 +63,8 @@ def torch_2_13(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=Non
 def test_each_torch_version_is_called_in_its_own_words(monkeypatch, version, kv_heads, causal):
     (q, k, v), layout = inputs(kv_heads)
     monkeypatch.setattr(varlen, "varlen_attn", version)
-    expected = varlen_attention_reference(q, k, v, layout, 0.3, causal)
-    assert torch.allclose(fused(q, k, v, layout, 0.3, causal), expected, atol=1e-6)
+    expected = varlen_attention_reference(q, k, v, layout, Attending(0.3, causal))
+    assert torch.allclose(fused(q, k, v, layout, Attending(0.3, causal)), expected, atol=1e-6)
 
 
 def test_the_installed_version_is_one_we_know():
@@ -78,7 +79,7 @@ def test_older_cards_take_the_memory_efficient_kernel_and_no_other(monkeypatch):
     """Grouped heads are repeated for it: with `enable_gqa` torch would take its plain implementation there."""
     (q, k, v), layout = inputs()
     with pytest.raises(RuntimeError, match="kernel"):
-        memory_efficient(q, k, v, layout, 0.3, True)  # the CPU has no such kernel, and none is taken in its place
+        memory_efficient(q, k, v, layout, Attending(0.3))  # the CPU has no such kernel, and none is taken in its place
     asked = []
     monkeypatch.setattr(torch.nn.attention, "sdpa_kernel", lambda kernels: asked.append(kernels) or nullcontext())
     plain, kernel = torch.nn.functional.scaled_dot_product_attention, []
@@ -91,7 +92,7 @@ def test_older_cards_take_the_memory_efficient_kernel_and_no_other(monkeypatch):
     results = []
     for function in (memory_efficient, varlen_attention_reference):
         leaves = [x.clone().requires_grad_() for x in (q, k, v)]
-        out = function(*leaves, layout, 0.3, True)
+        out = function(*leaves, layout, Attending(0.3))
         out.square().sum().backward()
         results.append([out, *(leaf.grad for leaf in leaves)])
     assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(*results, strict=True))
@@ -109,4 +110,4 @@ def test_the_kernel_by_card_and_dtype(monkeypatch, dtype, capability, taken):
     for name in ("fused", "memory_efficient"):
         monkeypatch.setattr(varlen_attention_module, name, lambda *tensors, name=name: name)
     on_card = SimpleNamespace(is_cuda=True, dtype=dtype)
-    assert varlen_attention(on_card, on_card, on_card, None, 1.0, True) == taken
+    assert varlen_attention(on_card, on_card, on_card, None, Attending(1.0)) == taken
