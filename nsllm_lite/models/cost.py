@@ -9,7 +9,6 @@ and the host may be slower than all. What share of that a step reaches is assume
 import math
 from typing import NamedTuple
 
-from nsllm_lite.kernels.linear_cross_entropy import CARD_CHUNK_BYTES
 from nsllm_lite.models.cards import Speed
 from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe.train import Execution, Training
@@ -29,6 +28,10 @@ class Work(NamedTuple):
 
 def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> Work:
     """Of `how`, whose choices are all made."""
+    from nsllm_lite.kernels.linear_cross_entropy import (
+        CARD_CHUNK_BYTES,
+    )  # which imports torch; building a corpus does not
+
     width = 4 if recipe.compute_dtype == "float32" else 2
     tokens, share = how.micro_batch_rows * row_tokens, min(1, how.recompute_layers / size.layers)
     trained = size.lora_params(recipe.adapter) if recipe.adapter else size.linear_params

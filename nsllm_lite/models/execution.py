@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.errors import UserError
-from nsllm_lite.kernels.linear_cross_entropy import CARD_CHUNK_BYTES
 from nsllm_lite.models import cards, cost
 from nsllm_lite.models.cost import liger_chunk
 from nsllm_lite.models.device import CONTEXT_BYTES, Card
@@ -38,6 +37,8 @@ def memory(
     The peak is in the head, in the backward pass of the last layer, or in that of the recomputed ones. What stands
     before `UNTRACED` is what `train.trace` counts, within 10 %.
     """
+    from nsllm_lite.kernels.linear_cross_entropy import CARD_CHUNK_BYTES
+
     width = 4 if recipe.compute_dtype == "float32" else 2
     in_nf4 = recipe.quantisation == "nf4" and not execution.dequantised
     weight_bytes = NF4_BYTES[recipe.double_quantisation] if in_nf4 else width
