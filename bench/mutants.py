@@ -47,6 +47,7 @@ NUMBERS = "faults/test_numbers.py"
 EXECUTION = "models/test_execution.py"
 EXACT = "merge/test_exact.py"
 NF4 = "merge/test_nf4.py"
+ARCHITECTURES = "models/test_architectures.py"
 WRITE = "merge/test_write.py"
 PACK = "corpus/test_pack.py"
 BUILD = "corpus/test_build.py"
@@ -133,7 +134,14 @@ TABLE = {
         ("train-clipping", "recipe.optimizer.max_grad_norm)", "1e9)", CLIPPED),
     ],
     "models/attention.py": [
-        ("attention-scale", "scale=scaling, causal", "scale=2 * scaling, causal", LOADING),
+        ("attention-scale", "Attending(scaling, window", "Attending(2 * scaling, window", LOADING),
+        ("attention-window-ignored", "window=window, softcap", "window=None, softcap", ARCHITECTURES),
+        ("attention-cap-ignored", "softcap=softcap)", "softcap=None)", ARCHITECTURES),
+    ],
+    "models/architectures.py": [
+        ("logits-scale-ignored", "Logits(scale,", "Logits(1.0,", ARCHITECTURES),
+        ("logits-cap-ignored", 'getattr(config, "final_logit_softcapping", None)', "None", ARCHITECTURES),
+        ("answers-cap-ignored", '"eager" if', '"sdpa" if', ARCHITECTURES),
     ],
     "train/checkpoint.py": [
         ("checkpoint-rng-not-restored", '_restore_rng(load_file(path / "rng.safetensors"))',

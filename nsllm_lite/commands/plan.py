@@ -172,14 +172,14 @@ def _size_and_download(run: Run) -> tuple[ModelSize, int]:
         trained = run["corpus"].train_tokenizer
         vocab = trained.vocab_size if trained else QWEN3[REFERENCE][2].vocab
         return ModelSize.of_shape(run["base"].build, vocab), 0
-    model, to_do = run["phase1"].model, "Set corpus.row_tokens={longest} or fewer."
+    model = run["phase1"].model
     if (Path(model) / "config.json").is_file():
-        require_positions(read_object(Path(model) / "config.json"), run["corpus"].row_tokens, to_do)
+        require_positions(read_object(Path(model) / "config.json"), run["corpus"].row_tokens, "corpus.row_tokens")
         return read_size(Path(model)), 0
     if known := next((size for hub_id, _, size in QWEN3.values() if hub_id == model), None):
         return known, 0 if _is_cached(model) else known.params * 2
     config = Path(_fetch_config(model))
-    require_positions(read_object(config), run["corpus"].row_tokens, to_do)
+    require_positions(read_object(config), run["corpus"].row_tokens, "corpus.row_tokens")
     size = read_size(config.parent)
     return size, 0 if _is_cached(model) else size.params * 2
 

@@ -44,11 +44,11 @@ def longest_row(config: dict[str, Any]) -> int | None:
     return longest
 
 
-def require_positions(config: dict[str, Any], num_tokens: int, to_do: str) -> None:
-    """Raises UserError where a row of `num_tokens` is longer than the model's positions."""
+def require_positions(config: dict[str, Any], num_tokens: int, setting: str) -> None:
+    """Raises UserError where rows of `num_tokens`, which `setting` says, are longer than the model's positions."""
     if (longest := longest_row(config)) and num_tokens > longest:
         found = f"Rows of {num_tokens:,} tokens, but the model knows {longest:,} positions (its config.json)."
-        raise UserError("rows-beyond-positions", found, to_do.format(longest=longest))
+        raise UserError("rows-beyond-positions", found, f"Set {setting}={longest} or fewer.")
 
 
 def logits_of(config: "PretrainedConfig") -> "Logits":

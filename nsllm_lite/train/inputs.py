@@ -79,9 +79,7 @@ def read_inputs(recipe: Train) -> Inputs:
         base_dir = tokenizer_dir = resolve_model(recipe.model)
         hashes["base"] = fingerprint_weights(base_dir)
         size = read_size(base_dir)
-        require_positions(
-            read_object(base_dir / "config.json"), row_tokens, "Make the corpus with row_tokens={longest} or fewer."
-        )
+        require_positions(read_object(base_dir / "config.json"), row_tokens, "row_tokens (of the corpus)")
     for opened in (domain, general):  # the others are long, and read through when it is known that there is work
         opened.require_sound(size.vocab)
     require_same_tokenizer(rows, tokenizer_dir)

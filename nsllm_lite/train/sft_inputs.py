@@ -55,7 +55,7 @@ def read_inputs(recipe: Sft) -> SftInputs:
     chat_tokenizer = load_auto_tokenizer(base_dir)
     template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer)
     size = read_size(base_dir)
-    require_positions(read_object(base_dir / "config.json"), recipe.max_tokens, "Set max_tokens={longest} or fewer.")
+    require_positions(read_object(base_dir / "config.json"), recipe.max_tokens, "max_tokens")
     if template.end_id >= size.vocab:
         found = f"end_of_text={recipe.end_of_text!r} is token {template.end_id}, but {base_dir} knows {size.vocab}."
         needed = "Its tokenizer belongs to another model."
