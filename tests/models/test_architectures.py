@@ -3,6 +3,7 @@
 import json
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,6 +95,8 @@ def alone(model, tokens):
 
 def test_the_table_has_a_case_for_every_accepted_kind():
     assert {make(case).config.model_type for case in CASES} == ACCEPTED.keys()
+    page = " ".join((Path(__file__).parents[2] / "docs/training.md").read_text().split())
+    assert f"a hub id of {', '.join([*ACCEPTED.values()][:-1])} or {[*ACCEPTED.values()][-1]}: for each" in page
 
 
 @pytest.mark.parametrize("case", CASES)
