@@ -35,7 +35,7 @@ def read_json(path: Path, sealed: bool = False) -> Any:
     With `sealed`, a file without a seal is refused too.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows programs begin with a BOM
         seal = value.pop("seal", None) if isinstance(value, dict) else None
         if seal is None and sealed:
             raise ValueError("its `seal` is not in it")  # caught below

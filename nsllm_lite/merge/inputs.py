@@ -26,7 +26,7 @@ ALLOWED = {
 }
 SILENT = {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
 SILENT |= {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "lora_dropout"}
-SILENT |= {"megatron_core", "qalora_group_size", "runtime_config"}
+SILENT |= {"megatron_core", "qalora_group_size", "runtime_config", "eva_config"}
 NF4_SCALES = "nf4_scales.safetensors"
 
 

@@ -17,6 +17,18 @@ from nsllm_lite.recipe.kinds import KINDS, Recipe
 from nsllm_lite.recipe.values import Strict
 
 
+class EachKeyOnce(yaml.SafeLoader):
+    """PyYAML takes the last of equal keys without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe at `path` with `key=value` overrides (dotted keys, YAML values) applied. Raises UserError naming every
     wrong key and value at once, with the nearest known key."""
@@ -32,7 +44,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         found = f"No recipe at {path}."
         raise UserError("recipe-missing", found, "A recipe is a YAML file such as recipes/nano/phase1.yaml.", todo)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), EachKeyOnce)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError("recipe-not-yaml", f"{path} is not YAML: {error}.", "Correct it there.") from None
     if not isinstance(values, dict):

@@ -4,10 +4,15 @@ import json
 
 import pytest
 
-from nsllm_lite.artifact.json_files import cut_lines, read_lines
+from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines
 
 LINES = ['{"step": 1, "text": "α"}', '{"text": "é µm", "step": 2, "loss": 0.30000000000000004}', '{"step": 3}']
 WHOLE = "".join(line + "\n" for line in LINES).encode()
+
+
+def test_a_mark_that_windows_programs_put_first_is_read(tmp_path):
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"model_type": "qwen3"}')
+    assert read_json(tmp_path / "config.json") == {"model_type": "qwen3"}
 
 
 def test_a_line_that_was_cut_off_anywhere_is_not_there(tmp_path):

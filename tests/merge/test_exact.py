@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import EvaConfig
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from nsllm_lite.formats import weights
@@ -12,6 +13,7 @@ from tests.raising import raises
 KINDS = {
     "plain": {},
     "rslora": {"use_rslora": True, "init_lora_weights": "gaussian"},
+    "eva": {"init_lora_weights": "eva", "eva_config": EvaConfig()},  # it says where A and B began
     "patterns": {
         "rank_pattern": {"q_proj": 3, r"layers\.1\.mlp\.down_proj": 5, "proj": 100},
         # the last is the beginning of a module's name only
@@ -30,7 +32,17 @@ KINDS = {
     "token_rows": {"trainable_token_indices": {"embed_tokens": [3, 170, 0]}},
 }
 
-LAYERS_ALONE = ("plain", "rslora", "patterns", "some_layers", "bf16", "fp16", "dora")  # of a tied head they say nothing
+# Of a tied head they say nothing
+LAYERS_ALONE = (
+    "plain",
+    "rslora",
+    "eva",
+    "patterns",
+    "some_layers",
+    "bf16",
+    "fp16",
+    "dora",
+)  # of a tied head they say nothing
 CONFIGS = (Qwen3Config, Qwen2Config, LlamaConfig, MistralConfig, Gemma2Config)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
