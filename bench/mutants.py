@@ -229,7 +229,7 @@ TABLE = {
         ("execution-host-is-free", "speed.share, of.host_s)", "speed.share, 0)", EXECUTION),
     ],
     "train/fallback.py": [
-        ("fallback-after-a-step", "if has_trained():", "if False:", "train/test_fallback.py"),
+        ("fallback-of-one-of-several", "not is_alone or", "", "train/test_fallback.py"),
     ],
     "artifact/step.py": [
         ("step-inputs-not-compared", 'before["inputs"].get(key)', "inputs.get(key)", STEP),

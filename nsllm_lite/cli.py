@@ -132,7 +132,7 @@ def run_tool(args: argparse.Namespace) -> Any:
 
 
 def run_step(recipe: Recipe) -> dict[str, Any]:
-    """Runs a recipe, holding the lock of its folder; again with a leaner execution where its first step is too large.
+    """Runs a recipe, holding the lock of its folder; again with a leaner execution where the card runs out.
 
     Raises UserError where another process holds the lock, RunError where the disk is full.
     """

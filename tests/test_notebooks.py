@@ -92,6 +92,7 @@ def test_the_second_plans_by_the_card(card, gib, model, monkeypatch, capsys):
     about = SimpleNamespace(name=card, total_memory=int(gib * 2**30), major=7 if "T4" in card else 8, minor=5)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: about)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (about.total_memory,) * 2)
     monkeypatch.setattr(plan, "require_kernels", lambda device: None)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * 2**30))

@@ -25,6 +25,9 @@ ACCEPTED = {
 
 def require_accepted(config: dict[str, Any]) -> None:
     """Raises UserError where a model of this config.json is not trained, nor its held-out loss computed."""
+    if config.get("use_bidirectional_attention"):
+        found = "use_bidirectional_attention=true: this is no causal language model."
+        raise UserError("architecture-not-causal", found, "Name a model that predicts the next token.")
     if (kind := config.get("model_type")) not in ACCEPTED:
         found = f"model_type={kind!r}: models of this kind are not trained here."
         needed = f"Those that are: {', '.join(ACCEPTED.values())}."
@@ -38,7 +41,7 @@ def longest_row(config: dict[str, Any]) -> int | None:
     """
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     longest = config.get("max_position_embeddings")
-    if (rope.get("rope_type") or rope.get("type")) in ("dynamic", "longrope"):
+    if (rope.get("rope_type") or rope.get("type")) in ("dynamic", "longrope", "su"):
         original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
         return min(filter(None, (longest, original)), default=None)
     return longest

@@ -1,5 +1,6 @@
 """Cards by name, from their datasheets: for plans, here or for another machine."""
 
+import re
 from typing import NamedTuple
 
 from nsllm_lite.artifact.disk import GIB
@@ -22,15 +23,16 @@ CARDS = {
     "H100 PCIe": Speed(756, 2000, 79), "H100": Speed(989, 3350, 79), "H200": Speed(989, 4800, 139),
     "A100": Speed(312, 1555, 39.4), "4090": Speed(165, 1008, 23.5), "3090": Speed(71, 936, 23.5),
     "5090": Speed(209, 1792, 31.3), "L40S": Speed(362, 864, 44.4), "A6000": Speed(155, 768, 47.4),
-    "A10": Speed(125, 600, 22), "L4": Speed(121, 300, 22, 0.45, 0.3, 0.6), "T4": Speed(65, 320, 14.6, 0.45, 0.3, 0.6),
+    "A10": Speed(125, 600, 22), "A10G": Speed(70, 600, 22), "L40": Speed(181, 864, 44.4),
+    "L4": Speed(121, 300, 22, 0.45, 0.3, 0.6), "T4": Speed(65, 320, 14.6, 0.45, 0.3, 0.6),
 }  # fmt: skip
-"""By a word of the card's name; the first that fits. Their power limits hold the last two back."""
+"""By a word of the card's name; the first that fits. Their power limits hold the L4 and the T4 back."""
 
 ANY = CARDS["4090"]  # for the choice among executions where the card is not known
 
 
 def speed_of(card: Card) -> Speed | None:
-    return next((speed for word, speed in CARDS.items() if word in card.name), None)
+    return next((speed for word, speed in CARDS.items() if re.search(rf"\b{word}\b", card.name)), None)
 
 
 def card_named(name: str | None, gib: float | None = None) -> Card:

@@ -1,5 +1,6 @@
 """The card: which one, what it can compute, how fast an earlier run was on it."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -81,12 +82,14 @@ def find_device(asked: str | None = None) -> Card:
         found = "execution.device=cuda, but torch sees no CUDA card."
         todo = "Check nvidia-smi and that torch is a CUDA build (python -c 'import torch; print(torch.version.cuda)')."
         raise UserError("device-no-cuda", found, todo)
-    index = int(os.environ.get("LOCAL_RANK", "0"))
+    index = max(0, int(os.environ.get("LOCAL_RANK", "0"))) % torch.cuda.device_count()
     card = torch.cuda.get_device_properties(index)
     if (card.major, card.minor) < (7, 5):
         found = f"{card.name} is too old (compute capability {card.major}.{card.minor}; 7.5 is needed)."
         raise UserError("device-too-old", found, "Use a T4 or newer card, or execution.device=cpu.")
-    free = torch.cuda.mem_get_info(index)[0] + torch.cuda.memory_reserved(index) + CONTEXT_BYTES  # of this process
+    gc.collect()  # an earlier run of this process may still hold some
+    cached = torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)
+    free = torch.cuda.mem_get_info(index)[0] + cached + CONTEXT_BYTES  # of this process
     return Card("cuda", min(free, card.total_memory), card.name, card.total_memory, (card.major, card.minor))
 
 

@@ -19,6 +19,7 @@ from nsllm_lite.recipe.train import Execution, Train, Training
 
 ANY_CARD = Card("cuda")
 USABLE_SHARE = 0.9  # of the card's memory; the rest is left to the driver and to fragmentation
+CAPPED_BYTES = 10  # for each head and pair of tokens, where attention is capped (Gemma 2)
 PEFT_OVERHEAD = 1.6  # where layers are not fused: PEFT's casts and low-rank intermediates, on top of what they keep
 NF4_BYTES = {True: 0.5159, False: 0.5625}  # a weight, with and without double quantisation (blocks of 64)
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 2}
@@ -44,10 +45,14 @@ def memory(
     weight_bytes = NF4_BYTES[recipe.double_quantisation] if in_nf4 else width
     trained = trained_params(recipe, size)
     tokens = execution.micro_batch_rows * row_tokens
-    hidden = size.hidden * width * tokens
+    hidden = size.hidden * (4 if trains_embeddings(recipe) else width) * tokens
     layer = kept_bytes(recipe, size, execution, card) * tokens
+    if size.capped:  # scores, their softmax and its gradient, of a row that is one document
+        layer += CAPPED_BYTES * (size.query // size.head_dim) * tokens * row_tokens
     recomputed = min(execution.recompute_layers, size.layers)
     kept = layer * (size.layers - recomputed) + hidden * (recomputed + 2)  # with the last hidden states, twice
+    saved = recipe.adapter.modules_to_save if recipe.adapter else ()
+    trains_head = "lm_head" in saved or (size.tied and bool(saved))
     # a layer's backward: gradients of the residual, a weight that is restored, SwiGLU's output where it was not kept
     backward = 3 * hidden + (size.hidden * size.intermediate * width if in_nf4 else 0)
     backward += size.intermediate * width * tokens if execution.recompute_cheap else 0
@@ -55,7 +60,8 @@ def memory(
     if execution.head == "chunked":
         head += hidden + 4 * CARD_CHUNK_BYTES  # logits, their softmax and its gradient
     else:
-        head += 2 * liger_chunk(size, tokens) * size.vocab * width
+        head += 2 * liger_chunk(size, tokens) * size.vocab * (4 if trains_head else width)
+    head += (4 + width) * size.vocab * size.hidden if trains_head else 0  # a micro-batch's gradient; a copy in 16 bits
     recomputing = hidden * (recomputed + 1) + layer + backward if recomputed else 0
     return {
         "weights": int(size.linear_params * weight_bytes) + (size.params - size.linear_params) * width,
@@ -81,12 +87,24 @@ def kept_bytes(recipe: Training, size: ModelSize, execution: Execution, card: Ca
     """Of a layer and a token: `kept_numbers`; on a card older than Ampere keys and values repeated and attention's
     output once more; in fp32 what the norms and attention divided by."""
     width = 4 if recipe.compute_dtype == "float32" else 2
-    fused = recipe.adapter is not None and not recipe.adapter.dora
+    fused = is_fused(recipe, size)
     low_rank = recipe.adapter.rank * len(recipe.adapter.targets) if recipe.adapter else 0
     numbers = kept_numbers(size, bool(execution.recompute_cheap) and fused, low_rank)
     numbers += 3 * size.query - 2 * size.key_value if card.capability < (8, 0) else 0
-    divisors = 4 * (2 + (2 * size.query + size.key_value) // size.head_dim)
-    return int(width * numbers * (1 if fused else PEFT_OVERHEAD)) + divisors
+    in_fp32 = 4 * (2 + (2 * size.query + size.key_value) // size.head_dim)
+    if trains_embeddings(recipe):  # the residual stream is fp32 then, and so are q and k as they are rotated
+        hidden = (2 if execution.recompute_cheap and fused else 4) * size.hidden
+        in_fp32 += (4 - width) * (hidden + size.query + size.key_value)
+    return int(width * numbers * (1 if fused else PEFT_OVERHEAD)) + in_fp32
+
+
+def is_fused(recipe: Training, size: ModelSize) -> bool:
+    """Whether `kernels.fused_layers` takes the layers; others keep what each of their operations needs."""
+    return size.fused and recipe.adapter is not None and not recipe.adapter.dora
+
+
+def trains_embeddings(recipe: Training) -> bool:
+    return recipe.adapter is not None and "embed_tokens" in recipe.adapter.modules_to_save
 
 
 def attention_bytes(size: ModelSize, tokens: int) -> int:
@@ -129,6 +147,8 @@ def choose(recipe: Training, size: ModelSize, row_tokens: int, card: Card) -> Ex
             head="chunked",
             device="cpu",
         )
+    if asked.memory_gib:
+        card = card._replace(memory_bytes=min(card.memory_bytes, int(asked.memory_gib * GIB)))
     ways = list(candidates(recipe, size, row_tokens, card))
     fitting = [way for way in ways if way.need_bytes <= USABLE_SHARE * card.memory_bytes]
     if not fitting:
@@ -167,7 +187,7 @@ def candidates(recipe: Training, size: ModelSize, row_tokens: int, card: Card) -
     """Every execution on a card that the recipe leaves open."""
     asked = recipe.execution
     nf4 = recipe.quantisation == "nf4"
-    fused = recipe.adapter is not None and not recipe.adapter.dora
+    fused = is_fused(recipe, size)
     choices: dict[str, Iterable] = {
         "micro_batch_rows": _divisors(recipe.rows_per_step(row_tokens)),
         "recompute_layers": range(size.layers + 1),
@@ -178,7 +198,8 @@ def candidates(recipe: Training, size: ModelSize, row_tokens: int, card: Card) -
     choices |= {name: [value] for name, value in stated.items()}
     for values in itertools.product(*choices.values()):
         chosen = dict(zip(choices, values, strict=True))
-        execution = Execution(**chosen, compile=bool(asked.compile), head=asked.head or "liger", device="cuda")
+        fixed = {"compile": bool(asked.compile), "head": asked.head or "liger", "memory_gib": asked.memory_gib}
+        execution = Execution(**chosen, **fixed, device="cuda")
         yield Candidate(
             execution,
             sum(memory(recipe, size, row_tokens, execution, card).values()),

@@ -8,6 +8,8 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.models.architectures import require_accepted
 from nsllm_lite.recipe.train import Adapter, ModelShape
 
+FUSED = ("qwen3", "qwen2", "llama", "mistral")  # model types of `kernels.fused_layers.LAYERS`
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
@@ -21,6 +23,8 @@ class ModelSize:
     vocab: int
     tied: bool
     head_dim: int = 128
+    fused: bool = True  # by `kernels.fused_layers`
+    capped: bool = False  # attention's scores
     expert_params: int = 0  # of a layer; they are no linear modules: neither held in NF4 nor given an adapter
 
     @classmethod
@@ -52,6 +56,8 @@ class ModelSize:
             vocab=config["vocab_size"],
             tied=bool(config.get("tie_word_embeddings")),
             head_dim=head_dim,
+            fused=config.get("model_type", "qwen3") in FUSED and config.get("hidden_act", "silu") == "silu",
+            capped=bool(config.get("attn_logit_softcapping")),
             expert_params=3 * experts * inner * config["hidden_size"],
         )
 

@@ -115,6 +115,7 @@ class Execution(Strict):
     compile: bool | None = None  # the layers, by torch.compile
     head: Literal["liger", "chunked"] | None = None  # what computes the loss from the last hidden states
     device: Literal["cpu", "cuda"] | None = None
+    memory_gib: Annotated[float, Field(gt=0)] | None = None  # of the card to plan with; None: what is free
 
 
 class Train(Strict):

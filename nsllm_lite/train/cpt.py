@@ -39,7 +39,7 @@ def train(recipe: Train) -> dict[str, Any]:
     Raises:
         UserError: an input is missing or does not fit the others.
         RunError: the loss or the gradient is not finite; the last good checkpoint stays.
-        StepTooLargeError: the first step does not fit the card, with the recipe for one that may.
+        OutOfMemoryError: the card ran out of memory, with the recipe of a leaner execution.
         interrupts.Stop: a signal, or time that is up; a checkpoint holds the last whole step.
     """
     started, budget = time.time(), recipe.budget
@@ -55,7 +55,7 @@ def train(recipe: Train) -> dict[str, Any]:
     inputs.require_sound()
     how = choose_execution(recipe, inputs, card, team.size)
     need = memory(recipe, inputs.size, inputs.rows.totals.row_tokens, how, card)
-    choose_again = partial(choose_execution, recipe, inputs, num_processes=team.size)
+    choose_again = partial(choose_execution, inputs=inputs, card=card, num_processes=team.size)
     run.begin(budget.steps, inputs, Fallback(recipe, how, sum(need.values()), card, choose_again))
     trackers = Trackers(team.accelerator, recipe)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.kernels.fused_layers import use_fused_layers
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 def choose_card(recipe: Training) -> Card:
     """`find_device` for the recipe. Raises UserError where that cannot compute as the recipe says, or not at all."""
     card = find_device(recipe.execution.device)
+    path = Path(recipe.out) / "execution.json"
+    before = read_json(path) if card.device == "cuda" and path.is_file() else {}
+    if before.get("card") == card.name and before.get("memory_gib"):  # it ran out of memory with more
+        card = card._replace(memory_bytes=min(card.memory_bytes, int(before["memory_gib"] * GIB)))
     require_dtype(recipe.compute_dtype, card)
     require_kernels(card.device)
     return card
@@ -35,6 +40,8 @@ def freeze_execution(out: Path, card: str, how: Execution) -> None:
     frozen = {"card": card, **how.model_dump(mode="json")}
     path = out / "execution.json"
     before = read_json(path) if path.is_file() else {}
+    if before.get("card") == card:  # on which it may have run out of memory once
+        frozen["memory_gib"] = how.memory_gib or before.get("memory_gib")
     old = {key: before.get(key, value) for key, value in frozen.items()}
     if changed := [f"{key} {old[key]} -> {value}" for key, value in frozen.items() if old[key] != value]:
         print(f"{out}: continuing with another execution ({', '.join(changed)}); losses may differ by rounding")

@@ -46,7 +46,7 @@ def sft(recipe: Sft) -> dict[str, Any]:
     Raises:
         UserError: an input is missing or does not fit the others, or too much of the data had to be left out.
         RunError: the loss or the gradient is not finite; the last good checkpoint stays.
-        StepTooLargeError: the first step does not fit the card, with the recipe for one that may.
+        OutOfMemoryError: the card ran out of memory, with the recipe of a leaner execution.
     """
     started = time.time()
     inputs = read_inputs(recipe)
@@ -63,7 +63,9 @@ def sft(recipe: Sft) -> dict[str, Any]:
     weights.require_sound(inputs.base_dir)
     need = memory(recipe, inputs.size, longest(inputs), how, card)
     run.begin(
-        num_steps, inputs, Fallback(recipe, how, sum(need.values()), card, partial(choose_execution, recipe, inputs))
+        num_steps,
+        inputs,
+        Fallback(recipe, how, sum(need.values()), card, partial(choose_execution, inputs=inputs, card=card)),
     )
     left_out = [{"data": name, **line} for name, ledger in inputs.ledgers.items() for line in ledger.names]
     write_json(run.out / "left_out.json", left_out)

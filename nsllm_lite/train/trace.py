@@ -33,6 +33,7 @@ from nsllm_lite.kernels import fused_layers, linear_cross_entropy, varlen_attent
 from nsllm_lite.models import attention
 from nsllm_lite.models.causal import Batch, PackedLM, lay_out
 from nsllm_lite.models.device import Card
+from nsllm_lite.models.execution import is_fused
 from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe.train import Execution, Training
 from nsllm_lite.train import setup
@@ -70,9 +71,9 @@ def trace(recipe: Training, size: ModelSize, row_tokens: int, how: Execution, ca
     Raises:
         UserError: the layers are compiled or train DoRA, or the packages of Liger's kernels are missing.
     """
-    if how.compile or (recipe.adapter and recipe.adapter.dora):
-        found = f"{'execution.compile' if how.compile else 'adapter.dora'}=true: such layers cannot be traced."
-        raise UserError("trace-of-compiled", found, "Leave that out, or --trace.")
+    if how.compile or not is_fused(recipe, size):
+        found = "Traced are layers of Qwen3, Qwen2, Llama and Mistral with a LoRA, not compiled and without DoRA."
+        raise UserError("trace-of-compiled", found, "Leave execution.compile and adapter.dora out, or --trace.")
     if missing := [name for name in ("liger_kernel", "triton") if not importlib.util.find_spec(name)]:
         found = f"--trace counts the launches of Liger's kernels, and {' and '.join(missing)} is not installed here."
         raise UserError("trace-needs-kernels", found, "pip install liger-kernel triton (no card is needed).")

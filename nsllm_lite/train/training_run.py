@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -56,6 +57,8 @@ class TrainingRun:
     def begin(self, num_steps: int, inputs: Inputs | SftInputs, fallback: Fallback) -> None:
         """Marks the folder as this run's. Raises UserError where another run owns it, or the disk is too small."""
         self.num_steps, self._fallback = num_steps, fallback
+        if fallback.how.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         if self.team.is_first:
             step.begin(self.out, *self._what)
             freeze_execution(self.out, fallback.card.name, fallback.how)
@@ -86,7 +89,7 @@ class TrainingRun:
                 print(f"{self.out}: continuing after step {self.done} of {self.num_steps}")
                 self.tokens = self.metrics.lines()[-1]["tokens"]
             if self._is_due(self._evaluate_steps) and not self.metrics.has_heldout(self.done):
-                with self._first_step():
+                with self._where_it_runs_out():
                     evaluate()
             self._spikes = SpikeLog(self.out, self.recipe, self.metrics.lines())
         self._bar = terminal.progress(self.num_steps, self.done, str(self.out), "step", disable=not self.team.is_first)
@@ -95,12 +98,12 @@ class TrainingRun:
     @contextmanager
     def steps(self) -> Iterator[range]:
         """The remaining steps. A signal takes effect between steps, after the last whole step is saved."""
-        with interrupts.deferred(self.save, alone=self.team.size == 1), self._first_step():
+        with interrupts.deferred(self.save, alone=self.team.size == 1), self._where_it_runs_out():
             yield range(self.first_step, self.num_steps)
         self._bar.close()
 
-    def _first_step(self) -> AbstractContextManager:
-        return self._fallback.on_first_step(lambda: self.own_tokens > 0 or self.team.size > 1)
+    def _where_it_runs_out(self) -> AbstractContextManager:
+        return self._fallback.where_it_runs_out(self.team.size == 1)
 
     def begin_step(self) -> None:
         self._step_started = time.perf_counter()

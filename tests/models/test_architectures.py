@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.kernels.fused_layers import LAYERS, use_fused_layers
-from nsllm_lite.models.architectures import ACCEPTED, longest_row, require_positions
+from nsllm_lite.models.architectures import ACCEPTED, longest_row, require_accepted, require_positions
 from nsllm_lite.models.attention import ATTENTION, register_attention
 from nsllm_lite.models.causal import PackedLM, collate
 from nsllm_lite.models.generate import Engine, encode
@@ -175,6 +175,8 @@ def test_other_kinds_are_refused_before_anything_starts(tmp_path, pico_recipe, p
     monkeypatch.setattr(setup, "make_model", lambda *of: pytest.fail("loaded"))
     with raises("architecture-not-accepted", "model_type='phi'", "Qwen3, Qwen3-MoE"):
         cpt.train(pico_recipe(model=str(tmp_path / "phi")))
+    with raises("architecture-not-causal", "use_bidirectional_attention"):
+        require_accepted({"model_type": "gemma3_text", "use_bidirectional_attention": True})
     with raises("architecture-not-accepted", "'phi'"):
         PackedLM(AutoModelForCausalLM.from_config(transformers.PhiConfig(**SHAPE)))
 

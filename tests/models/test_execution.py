@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -178,6 +179,7 @@ def fake_card(monkeypatch, name: str, gib: float, major: int = 8, minor: int = 0
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (int((gib - taken_gib) * GIB), int(gib * GIB)))
     card = SimpleNamespace(name=name, total_memory=int(gib * GIB), major=major, minor=minor)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
 
 
@@ -223,9 +225,10 @@ def test_every_process_plans_for_its_own_card(monkeypatch):
     fake_card(monkeypatch, "NVIDIA L4", 22)
     properties = torch.cuda.get_device_properties
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: asked.append(index) or properties(index))
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    find_device()
-    assert asked == [3]
+    for rank in ("3", "-1", "4"):  # the second: by no launcher; the last: each process is shown one card
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        find_device()
+    assert asked == [3, 0, 0]
 
 
 @pytest.mark.parametrize("gone", ["liger_kernel", "triton", "compiler", "CC", "header"])
@@ -370,7 +373,9 @@ def test_a_small_model_on_a_fast_card_waits_for_the_host():
 
 def test_cards_by_name(capsys, tmp_path, monkeypatch):
     assert cards.speed_of(CARD._replace(name="NVIDIA L40S")) is cards.CARDS["L40S"]
-    assert cards.speed_of(CARD._replace(name="NVIDIA A10G")) is cards.CARDS["A10"]
+    assert cards.speed_of(CARD._replace(name="NVIDIA A10G")) is cards.CARDS["A10G"]
+    assert cards.speed_of(CARD._replace(name="NVIDIA L40")) is cards.CARDS["L40"]
+    assert cards.speed_of(CARD._replace(name="NVIDIA RTX A1000")) is None
     assert cards.speed_of(CARD._replace(name="NVIDIA A100-SXM4-40GB")) is cards.CARDS["A100"]
     assert cards.speed_of(CARD._replace(name="NVIDIA H100 PCIe")).tflops == 756
     assert card_named("t4").memory_bytes == int(14.6 * GIB)
@@ -421,10 +426,26 @@ def test_a_config_whose_sizes_are_none(value):
 
 def test_what_a_dry_run_cannot_do_is_refused_by_name(monkeypatch):
     how = Execution(micro_batch_rows=1, recompute_layers=0, compile=True, device="cuda")
-    with raises("trace-of-compiled", "execution.compile"):
+    with raises("trace-of-compiled", "not compiled"):
         trace(RECIPE, SIZE, ROW_TOKENS, how, CARD)
-    with raises("trace-of-compiled", "adapter.dora"):
+    with raises("trace-of-compiled", "without DoRA"):
         trace(DORA, SIZE, ROW_TOKENS, how.model_copy(update={"compile": False}), CARD)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with raises("trace-needs-kernels", "liger_kernel and triton"):
         trace(RECIPE, SIZE, ROW_TOKENS, how.model_copy(update={"compile": False}), CARD)
+
+
+def test_what_is_not_fused_capped_or_trains_embeddings_needs_more():
+    how = Execution(micro_batch_rows=1, recompute_layers=0, recompute_cheap=True)
+    plain = need_bytes(how)
+    gemma = replace(SIZE, fused=False, capped=True)
+    assert memory(RECIPE, replace(SIZE, fused=False), ROW_TOKENS, how)["activations"] > 1.5 * plain["activations"]
+    assert not any(way.execution.recompute_cheap for way in candidates(RECIPE, gemma, ROW_TOKENS, CARD))
+    pairs = 36 * 32 * ROW_TOKENS**2
+    capped = memory(RECIPE, gemma, ROW_TOKENS, how)["activations"]
+    assert capped - memory(RECIPE, replace(gemma, capped=False), ROW_TOKENS, how)["activations"] == 10 * pairs
+    adapter = RECIPE.adapter.model_dump() | {"modules_to_save": ["embed_tokens", "lm_head"]}
+    saved = need_bytes(how, adapter=adapter)
+    in_fp32 = 2 * 4096 + 4096 + 1024  # of a layer and token: residuals, q and k as they are rotated
+    assert saved["activations"] - plain["activations"] == ROW_TOKENS * 2 * (36 * in_fp32 + 2 * 4096)
+    assert saved["working set"] - plain["working set"] > 6 * 151_936 * 4096 - 2**28, "a gradient, a copy in 16 bits"
