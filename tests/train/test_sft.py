@@ -212,6 +212,10 @@ def padded_trl_losses(home, recipe_, inputs, shown, folder) -> list[float]:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    class InOrder(SFTTrainer):
+        def _get_train_sampler(self, *args):
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
     adapted = add_adapter(load_plain(home / "base"), recipe_.adapter, "x", recipe_.seed)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=5e-3, betas=(0.9, 0.999), weight_decay=0.01)
@@ -221,13 +225,13 @@ def padded_trl_losses(home, recipe_, inputs, shown, folder) -> list[float]:
     settings = SFTConfig(
         output_dir=str(folder), per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=3,
         logging_steps=1, bf16=False, use_cpu=True, gradient_checkpointing=False, report_to="none", save_strategy="no",
-        max_length=None, disable_tqdm=True, train_sampling_strategy="sequential", max_grad_norm=1.0,
+        max_length=None, disable_tqdm=True, max_grad_norm=1.0,
     )  # fmt: skip
     columns = {
         "input_ids": [example.input_ids for example in shown],
         "labels": [np.where(example.is_answer, example.input_ids, IGNORE) for example in shown],
     }
-    trainer = SFTTrainer(
+    trainer = InOrder(
         adapted, args=settings, train_dataset=Dataset.from_dict(columns), processing_class=inputs.chat_tokenizer,
         optimizers=(optimizer, factors),
     )  # fmt: skip
