@@ -1,8 +1,8 @@
 """Writes what the pages take from the code: `make docs`.
 
 Whole pages: cli.md (the parser), recipes.md (the recipe types), troubleshooting.md (the errors). In other files: the
-tables of cards and models in training.md (the planner), and the repository's address (pyproject.toml) in every page
-and notebook.
+tables of cards and models in training.md (the planner), the set-up of the notebooks (the first's), and the repository's
+address (pyproject.toml) in every page and notebook.
 """
 
 import argparse
@@ -288,6 +288,12 @@ def with_block(text: str, name: str, block: str) -> str:
     return before + begin + block + end + rest.split(end)[1]
 
 
+def with_set_up(text: str, first: str) -> str:
+    """A notebook's `text` with the part of its first cell that all share as it stands in the `first` notebook."""
+    shared = re.compile(r'"# From here to the dashes.*?"# -{111}', re.S)
+    return shared.sub(lambda _: shared.search(first)[0], text)
+
+
 def pages() -> dict[Path, str]:
     """Every file that `make docs` writes, with its text."""
     docs, url = ROOT / "docs", address()
@@ -298,7 +304,9 @@ def pages() -> dict[Path, str]:
     }
     training = (docs / "training.md").read_text()
     texts[docs / "training.md"] = with_block(with_block(training, "cards", cards_table()), "models", models_table())
-    for path in (*ROOT.glob("*.md"), *docs.rglob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")):
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    texts |= {path: with_set_up(path.read_text(), notebooks[0].read_text()) for path in notebooks}
+    for path in (*ROOT.glob("*.md"), *docs.rglob("*.md"), *notebooks):
         texts[path] = with_address(texts.get(path) or path.read_text(), url)
     return texts
 

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from docs.generate import address
+from docs.generate import address, with_set_up
 from nsllm_lite.cli import build_parser, main
 from nsllm_lite.commands import plan
 
@@ -65,11 +66,11 @@ def test_the_badge_opens_this_notebook(path):
 
 @each
 def test_thin(path):
-    """Few cells, the same set-up in all, one function of its own, and commands that exist."""
+    """Few cells, the same set-up in all, no functions but its two, and commands that exist."""
     assert len(cells_of(path)) + len(cells_of(path, "markdown")) <= 12
     first, *others = cells_of(path)
     assert first.split(DASHES)[0].endswith("# From here" + SET_UP)
-    assert first.count("def ") == 1
+    assert first.count("def ") == 2
     assert 'nsllm(f"plan ' in first or 'nsllm("plan ' in first
     if path.name[:2] != "02":
         assert "Time: " in first
@@ -80,6 +81,65 @@ def test_thin(path):
         words = "".join(re.findall(r'"([^"]*)"', command))
         words = re.sub(r"\{(WORDS|SETTINGS)\}", "--recipes recipes/nano", words).replace("{ITEMS}", "5")
         build_parser().parse_args(shlex.split(words))
+
+
+def test_make_docs_writes_the_set_up_of_all_from_the_firsts():
+    first, *others = (path.read_text() for path in NOTEBOOKS)
+    for text in others:
+        assert with_set_up(text.replace("# Colab's own torch stays", "# edited"), first) == text
+
+
+BEFORE = {"torch": "2.11.0+cu128", "datasets": "4.0.0", "pyarrow": "18.1.0", "numpy": "2.0.2"}
+
+
+@pytest.fixture
+def on_colab(monkeypatch, tmp_path):
+    """A function that runs the set-up as on Colab, with what pip list says after it, and returns the commands."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    owners = {"torch": ["torch"], "datasets": ["datasets"], "pyarrow": ["pyarrow"]}
+    monkeypatch.setattr("importlib.metadata.packages_distributions", lambda: owners)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nsllm-lite").mkdir()
+    source = TransformerManager().transform_cell("# From here" + SET_UP).replace("/content", str(tmp_path))
+
+    def call(after: dict[str, str], imported: tuple[str, ...] = ()) -> list[str]:
+        for name in ("datasets", "pyarrow"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        for name in ("google.colab", *imported):
+            monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+        lists, commands = [BEFORE, after], []
+
+        def listed(command: str) -> list[str]:
+            assert command == "pip list --format=freeze"
+            return ["a warning: A==B==C", *(f"{name}=={version}" for name, version in lists.pop(0).items())]
+
+        shell = SimpleNamespace(getoutput=listed, system=commands.append)
+        exec(source, {"get_ipython": lambda: shell})
+        assert Path.cwd() == tmp_path / "nsllm-lite"
+        return commands
+
+    return call
+
+
+def test_on_colab_its_torch_stays_and_what_changed_is_printed(on_colab, tmp_path, capsys):
+    clone, install = on_colab(BEFORE | {"datasets": "5.2.0", "trl": "1.16.0", "bitsandbytes": "0.50.2"}, ("pyarrow",))
+    assert clone.startswith("git clone ")
+    assert f"pip install --quiet --constraint {tmp_path}/torch.txt" in install
+    assert (tmp_path / "torch.txt").read_text() == "torch==2.11.0+cu128\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "New packages: bitsandbytes 0.50.2, trl 1.16.0",
+        "Replaced packages: ",
+        "  datasets                    4.0.0 -> 5.2.0",
+    ]
+
+
+def test_on_colab_a_replaced_package_that_is_imported_asks_for_a_restart(on_colab):
+    after = BEFORE | {"datasets": "5.2.0", "pyarrow": "26.0.1"}
+    with pytest.raises(RuntimeError, match=r"still has the old pyarrow: Runtime, Restart session; then Run all"):
+        on_colab(after, ("pyarrow", "numpy"))
+    on_colab(after, ("numpy",))
 
 
 @pytest.mark.parametrize(

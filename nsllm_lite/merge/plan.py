@@ -206,6 +206,12 @@ def find_homes(
         if not any(re.match(rf"(.*\.)?{re.escape(saved)}\.", name) for name in whole):
             found = f"adapter_config.json has {saved!r} in modules_to_save, but the adapter holds no such tensor."
             raise UserError("merge-saved-module-absent", found, "All that was trained must be merged:", SAVE_AGAIN)
+    biases = [f"{module}.bias" for module in loras] if settings.get("bias", "none") != "none" else []
+    if absent := [name for name in biases if name in base and name not in whole]:
+        found = f"adapter_config.json has bias={settings['bias']!r}, but the adapter holds no {listed(absent)}."
+        needed = "PEFT before 0.21 leaves out what lora_only trained of the biases, and the rest is not that model:"
+        todo = "train again with PEFT 0.21 or newer, or, to do without them, set bias to 'none' in that file."
+        raise UserError("merge-biases-absent", found, needed, todo)
     if settings.get("trainable_token_indices") and not rows:
         found = "adapter_config.json has trainable_token_indices, but the adapter holds no rows of embeddings."
         raise UserError("merge-token-rows-absent", found, "All that was trained must be merged:", SAVE_AGAIN)

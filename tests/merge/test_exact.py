@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import EvaConfig
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from nsllm_lite.formats import weights
@@ -42,8 +43,9 @@ LAYERS_ALONE = (
     "bf16",
     "fp16",
     "dora",
-)  # of a tied head they say nothing
+)
 CONFIGS = (Qwen3Config, Qwen2Config, LlamaConfig, MistralConfig, Gemma2Config)
+HEAD = "base_model.model.lm_head.weight"
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -63,7 +65,8 @@ def test_every_kind_of_adapter_equals_peft(tmp_path, kind, tied):
             merge(make_recipe(base, adapter, tmp_path / "out"))
         return
     results = assert_equals_peft(base, adapter, tmp_path / "out")
-    num_saved = {"saved_both": 2, "saved_head": 1, "saved_embeddings": 1, "saved_and_tied": 1}
+    head_too = not tied and HEAD in load_file(adapter / "adapter_model.safetensors")  # PEFT before 0.21
+    num_saved = {"saved_both": 2, "saved_head": 1, "saved_embeddings": 1, "saved_and_tied": 1 + head_too}
     assert results["num_replaced"] == num_saved.get(kind, 0)
     num_merged = {"some_layers": 2, "lora_head": 3, "lora_embeddings": 3, "token_rows": 15}
     assert results["num_merged"] == num_merged.get(kind, 14)
@@ -87,12 +90,29 @@ def test_every_base_dtype_equals_peft(tmp_path, dtype, config):
     assert (results["absorbed_share"] < 1e-4) == (dtype == torch.float32)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_head_that_training_tied_is_replaced_with_the_embeddings(tmp_path):
+    """With ensure_weight_tying PEFT before 0.21 ties the head of an untied base too, and writes it twice."""
+    base = make_base(tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter", **KINDS["saved_and_tied"])
+    edit_adapter(adapter, lambda t: t.update({HEAD: t["base_model.model.model.embed_tokens.weight"].clone()}))
+    results = assert_equals_peft(base, adapter, tmp_path / "out")
+    assert (results["num_replaced"], results["untied_embeddings"]) == (2, False)
+    merged = load_file(tmp_path / "out/model.safetensors")
+    assert torch.equal(merged["lm_head.weight"], merged["model.embed_tokens.weight"])
+
+
 @pytest.mark.parametrize("bias", [{"bias": "all"}, {"bias": "lora_only"}], ids=str)
 def test_biases_equal_peft(tmp_path, bias):
     base = make_base(tmp_path / "base", config=Qwen2Config)  # its query, key and value projections have biases
     adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "v_proj"], **bias)
-    results = assert_equals_peft(base, adapter, tmp_path / "out")
-    assert (results["num_replaced"], results["num_merged"]) == ({"all": 6, "lora_only": 4}[bias["bias"]], 4)
+    biases = [name for name in load_file(adapter / "adapter_model.safetensors") if name.endswith(".bias")]
+    if biases or bias["bias"] == "all":
+        results = assert_equals_peft(base, adapter, tmp_path / "out")
+        assert (results["num_replaced"], results["num_merged"]) == ({"all": 6, "lora_only": 4}[bias["bias"]], 4)
+    edit_adapter(adapter, lambda tensors: [tensors.pop(name) for name in biases])  # as PEFT before 0.21 does
+    with raises("merge-biases-absent", *bias.values(), "model.layers.0.self_attn.q_proj.bias"):
+        merge(make_recipe(base, adapter, tmp_path / "without"))
 
 
 def test_several_adapters_in_turn_equal_peft(pair, tmp_path):

@@ -42,16 +42,20 @@ def our_losses(pico, rows) -> list[float]:
 
 
 def trl_losses(model, columns: dict, folder: Path, tokenizer, optimizers=(None, None), **settings) -> list[float]:
-    """Of three steps; `columns` and `settings` are those of TRL's dataset and config."""
+    """Of three steps, in the order of `columns`; they and `settings` are those of TRL's dataset and config."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
+
+    class InOrder(SFTTrainer):
+        def _get_train_sampler(self, *args):
+            return torch.utils.data.SequentialSampler(self.train_dataset)
 
     config = SFTConfig(
         output_dir=str(folder), max_steps=STEPS, logging_steps=1, bf16=False, use_cpu=True, report_to="none",
         gradient_checkpointing=False, save_strategy="no", max_length=None, disable_tqdm=True, **settings,
     )  # fmt: skip
     dataset = Dataset.from_dict(columns)
-    trainer = SFTTrainer(model, args=config, train_dataset=dataset, processing_class=tokenizer, optimizers=optimizers)
+    trainer = InOrder(model, args=config, train_dataset=dataset, processing_class=tokenizer, optimizers=optimizers)
     trainer.train()
     return [line["loss"] for line in trainer.state.log_history if "loss" in line]
 

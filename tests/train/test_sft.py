@@ -212,7 +212,7 @@ def padded_trl_losses(home, recipe_, inputs, shown, folder) -> list[float]:
     }
     return trl_losses(
         adapted, columns, folder, inputs.chat_tokenizer, (optimizer, factors), per_device_train_batch_size=4,
-        gradient_accumulation_steps=2, train_sampling_strategy="sequential", max_grad_norm=1.0,
+        gradient_accumulation_steps=2, max_grad_norm=1.0,
     )  # fmt: skip
 
 
