@@ -139,7 +139,7 @@ TABLE = {
         ("attention-cap-ignored", "softcap=softcap)", "softcap=None)", ARCHITECTURES),
     ],
     "models/architectures.py": [
-        ("logits-scale-ignored", "Logits(scale,", "Logits(1.0,", ARCHITECTURES),
+        ("logits-scale-ignored", "Logits(scale.get(kind, 1.0),", "Logits(1.0,", ARCHITECTURES),
         ("logits-cap-ignored", 'getattr(config, "final_logit_softcapping", None)', "None", ARCHITECTURES),
         ("answers-cap-ignored", '"eager" if', '"sdpa" if', ARCHITECTURES),
     ],

@@ -79,7 +79,10 @@ def plan(
         print()
         ways = _ways(run, size, row_tokens, card, how, speed)
         terminal.table(list(ways[0]), [list(way.values()) for way in ways], right=tuple(ways[0])[:-1])
-    if trace and card.device == "cuda":
+    if trace and card.device != "cuda":
+        found = "--trace runs the step of a card, and none is here."
+        raise UserError("trace-of-no-card", found, "Name one with --card or --vram.")
+    if trace:
         figures["trace"] = _print_trace(phase1, size, row_tokens, how, card)
     if will_start:
         require_card(phase1, size, card.device)
@@ -107,7 +110,7 @@ def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machin
         (
             "",
             f"{_millions(size.params)} parameters, {_millions(figures['trained_parameters'])} trained "
-            f"(LoRA rank {phase1.adapter.rank} on {phase1.quantisation} weights)",
+            + (f"(LoRA rank {phase1.adapter.rank} on {phase1.quantisation} weights)" if phase1.adapter else "(all)"),
         ),
         ("Machine", machine),
         (
@@ -212,8 +215,9 @@ def _capacity_words(run: Run, trained: int) -> str:
     bits = {"Phase 1": BITS_A_TOKEN * phase1.budget.tokens, "Phase 2": BITS_A_TOKEN * run["phase2"].budget.tokens}
     words = ", ".join(f"{name} brings at most {count / 1e6:,.0f}" for name, count in bits.items())
     short = max(bits.values()) / 1e6 > room
-    advice = "" if not short else f"; rank {phase1.adapter.rank} is too low to take all of it, raise adapter.rank"
-    holds = f"{room:,.0f} Mbit in the adapter (about {BITS_A_PARAMETER} bits a parameter)"
+    rank = phase1.adapter.rank if phase1.adapter else None
+    advice = f"; rank {rank} is too low to take all of it, raise adapter.rank" if short and rank else ""
+    holds = f"{room:,.0f} Mbit in the {'adapter' if rank else 'model'} (about {BITS_A_PARAMETER} bits a parameter)"
     return f"{holds}; at {BITS_A_TOKEN} bits a token (assumed) {words}{advice}"
 
 

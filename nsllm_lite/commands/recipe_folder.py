@@ -71,6 +71,12 @@ def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
     folder = located(folder)
     if folder.name != SIZED:
         nano = "nano: a Qwen3-shaped model of a few million parameters, made here on the CPU"
+        if args.model and not args.recipes:
+            return (
+                folder,
+                None,
+                f"{args.model} (as asked, with the recipes of nano; SIZE= or CORPUS= takes those of Qwen3)",
+            )
         return folder, None, f"{args.model or asked} (as asked)" if args.recipes else nano
     if size:
         return folder, size, f"{args.model or QWEN3[size][0]} (as asked)"

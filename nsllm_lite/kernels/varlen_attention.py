@@ -60,9 +60,11 @@ def memory_efficient(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layout: Layout
 
 
 def varlen_attention_reference(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layout: Layout, how: Attending) -> Tensor:
-    q, k, v = (x.transpose(0, 1) for x in (q_THD, k_TKD, v_TKD))
+    lengths = [stop - start for start, stop in pairwise(layout.bounds)]
+    # split: the backward of a slice makes a zero tensor of all T tokens for each document
+    parts = (x.transpose(0, 1).split(lengths, dim=1) for x in (q_THD, k_TKD, v_TKD))
     attend = _attend if how.softcap is None else _attend_capped
-    documents = [attend(*(x[:, start:stop] for x in (q, k, v)), how) for start, stop in pairwise(layout.bounds)]
+    documents = [attend(q, k, v, how) for q, k, v in zip(*parts, strict=True)]
     return torch.cat(documents, dim=1).transpose(0, 1)
 
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -38,7 +38,7 @@ def _is_pattern(text: str) -> str:
     return text
 
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 _Means = dict[str, Number | None]  # None: without double quantisation
 Pattern = Annotated[str, AfterValidator(_is_pattern)]  # of a module's name
@@ -66,7 +66,7 @@ class _Training(BaseModel, strict=True):
     base_fingerprint: str | None = None
     compute_dtype: str | None = None
     double_quantisation: bool | None = None
-    device: str | None = None
+    device: Literal["cpu", "cuda"] | None = None
     base_files: dict[str, _File] = {}
 
 

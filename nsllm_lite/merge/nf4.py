@@ -22,6 +22,7 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.weights import TensorOnDisk
 
 BLOCK = 64
+LARGEST_STEP = 0.02  # of a block's largest: what lies between a scale and its code, twice over
 SCALE_BLOCK = 256  # scales that share one of their own
 PIECE = 1024 * BLOCK  # rounded at a time: its temporaries stay in the cache
 VALUES = torch.tensor(
@@ -88,14 +89,15 @@ def scales_of(weight: TensorOnDisk, dtype: torch.dtype, double_quantisation: boo
         return Scales(absmax, absmax, held.on_card)
     if held.codes is None or held.mean is None:
         return Scales(absmax, restored(absmax, held.mean, held.on_card), held.on_card)
-    if (held.codes.numel(), held.nested.numel()) != (absmax.numel(), -(-absmax.numel() // SCALE_BLOCK)):
-        found = (
-            f"The adapter's nf4_scales.safetensors has {held.codes.numel():,} scales for a weight of {weight.shape}."
-        )
-        raise UserError(
-            "merge-nf4-scales-wrong", found, "Copy the adapter's folder again, or set base=DIR to its base."
-        )
-    return Scales(absmax, from_codes(held.codes, held.nested, held.mean, held.code), held.on_card)
+    shapes = (held.codes.shape, held.nested.shape, held.code.shape)
+    are_right = shapes == ((absmax.numel(),), (-(-absmax.numel() // SCALE_BLOCK),), (SCALE_BLOCK,))
+    if are_right and (held.codes.dtype, held.nested.dtype, held.code.dtype) == (torch.uint8, *[torch.float32] * 2):
+        scales = from_codes(held.codes, held.nested, held.mean, held.code)
+        steps = held.nested.abs().repeat_interleave(SCALE_BLOCK)[: len(scales)] * LARGEST_STEP
+        if bool(((scales - absmax).abs() <= steps + 1e-3 * absmax).all()):
+            return Scales(absmax, scales, held.on_card)
+    found = f"The scales in the adapter's nf4_scales.safetensors are not those of this weight of {weight.shape}."
+    raise UserError("merge-nf4-scales-wrong", found, "Copy the adapter's folder again, or set base=DIR to its base.")
 
 
 def restored(absmax: Tensor, mean: float | None = None, on_card: bool = False) -> Tensor:

@@ -132,11 +132,12 @@ class Rounding:
         """Raises UserError where scales were written down, but not those of this weight."""
         module = name.removesuffix(".weight")
         mean = self.means.get(module)
-        if not self.scales or mean is None:
+        if not self.scales:
             return nf4.Held(self.on_card, mean)
         names = (f"{module}.absmax", f"{module}.nested_absmax", "code")
-        if missing := [name for name in names if name not in self.scales]:
-            found = f"{next(iter(self.scales.values())).file} has no {missing[0]}."
+        missing = [name for name in names if name not in self.scales or not self.scales[name].shape]
+        if missing or mean is None:
+            found = f"{next(iter(self.scales.values())).file} or nf4.json beside it has no {(missing or [module])[0]}."
             raise UserError("merge-nf4-scales-missing", found, "Copy the adapter's folder again.")
         return nf4.Held(self.on_card, mean, *(self.scales[name].rows() for name in names))
 

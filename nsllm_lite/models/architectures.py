@@ -22,16 +22,45 @@ ACCEPTED = {
 }  # fmt: skip
 """model_type of config.json -> the models that have it."""
 
+WHOLE = (
+    "num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "head_dim",
+    "num_key_value_heads", "max_position_embeddings", "sliding_window", "num_experts", "num_local_experts",
+    "num_experts_per_tok", "moe_intermediate_size", "original_max_position_embeddings",
+)  # fmt: skip
+REAL = ("logit_scale", "logits_scaling", "final_logit_softcapping", "attn_logit_softcapping")
+LARGEST = 10**8
+CORRECT = "Correct it, or fetch the model again."
+
 
 def require_accepted(config: dict[str, Any]) -> None:
     """Raises UserError where a model of this config.json is not trained, nor its held-out loss computed."""
-    if config.get("use_bidirectional_attention"):
-        found = "use_bidirectional_attention=true: this is no causal language model."
+    _require_sense(config)
+    if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
+        found = "use_bidirectional_attention or is_causal says that this is no causal language model."
         raise UserError("architecture-not-causal", found, "Name a model that predicts the next token.")
-    if (kind := config.get("model_type")) not in ACCEPTED:
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in ACCEPTED:
         found = f"model_type={kind!r}: models of this kind are not trained here."
         needed = f"Those that are: {', '.join(ACCEPTED.values())}."
         raise UserError("architecture-not-accepted", found, needed, "Name a model of one of these kinds.")
+
+
+def _require_sense(config: dict[str, Any]) -> None:
+    """Raises UserError where a key that is read here or by the planner is of another type, or of no possible value."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise UserError("config-rope-wrong", f"The model's config.json has rope_parameters: {rope!r}.", CORRECT)
+    values = config | {key: rope[key] for key in ("original_max_position_embeddings",) if key in rope}
+    most = dict.fromkeys(WHOLE, LARGEST) | {"num_hidden_layers": 1000}
+    wrong = [key for key in WHOLE if key in values and not _is_between(values[key], (int,), most[key])]
+    wrong += [key for key in REAL if key in values and not _is_between(values[key], (int, float), LARGEST)]
+    if wrong:
+        found = f"The model's config.json has {', '.join(f'{key}: {values[key]!r}'[:60] for key in wrong)}."
+        raise UserError("config-values-wrong", found, CORRECT)
+
+
+def _is_between(value: Any, types: tuple[type, ...], most: float) -> bool:
+    return value is None or (type(value) in types and 0 < value < most)
 
 
 def longest_row(config: dict[str, Any]) -> int | None:
@@ -58,8 +87,10 @@ def logits_of(config: "PretrainedConfig") -> "Logits":
     """What the model does with its head's product before the softmax."""
     from nsllm_lite.kernels.linear_cross_entropy import Logits
 
-    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
-    return Logits(scale, getattr(config, "final_logit_softcapping", None))
+    kind = config.model_type  # others may have such a key left over, which transformers ignores
+    scale = {"cohere2": getattr(config, "logit_scale", 1.0), "granite": 1 / getattr(config, "logits_scaling", 1.0)}
+    softcap = getattr(config, "final_logit_softcapping", None) if kind.startswith("gemma") else None
+    return Logits(scale.get(kind, 1.0), softcap)
 
 
 def unpacked_attention(config: "PretrainedConfig") -> str:

@@ -44,7 +44,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         found = f"No recipe at {path}."
         raise UserError("recipe-missing", found, "A recipe is a YAML file such as recipes/nano/phase1.yaml.", todo)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), EachKeyOnce)
+        values = EachKeyOnce(path.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError("recipe-not-yaml", f"{path} is not YAML: {error}.", "Correct it there.") from None
     if not isinstance(values, dict):

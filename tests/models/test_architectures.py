@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.kernels.fused_layers import LAYERS, use_fused_layers
-from nsllm_lite.models.architectures import ACCEPTED, longest_row, require_accepted, require_positions
+from nsllm_lite.kernels.linear_cross_entropy import Logits
+from nsllm_lite.models.architectures import ACCEPTED, logits_of, longest_row, require_accepted, require_positions
 from nsllm_lite.models.attention import ATTENTION, register_attention
 from nsllm_lite.models.causal import PackedLM, collate
 from nsllm_lite.models.generate import Engine, encode
@@ -211,3 +212,28 @@ def test_experts_are_counted_and_stay_in_16_bits(tmp_path):
     held = nf4_states(load_base(tmp_path, **options))
     assert {name.rpartition(".")[2] for name in held} == size.linears.keys()
     assert size.linears.keys() == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+@pytest.mark.parametrize("value", ["4096", [1], -5, True, 2048.5, 10**400])
+def test_values_that_a_config_cannot_have_are_named(value):
+    for key in ("max_position_embeddings", "num_experts", "sliding_window", "num_hidden_layers", "head_dim"):
+        with raises("config-values-wrong", f"{key}: {value!r}"[:50]):
+            require_accepted({"model_type": "mistral", key: value})
+    with raises("config-values-wrong", "original_max_position_embeddings"):
+        require_accepted({"model_type": "llama", "rope_scaling": {"original_max_position_embeddings": value}})
+    for rope in ([1], "dynamic"):
+        with raises("config-rope-wrong", repr(rope)):
+            require_accepted({"model_type": "llama", "rope_scaling": rope})
+    for kind in ([1], {"a": 1}, None):
+        with raises("architecture-not-accepted"):
+            require_accepted({"model_type": kind})
+    with raises("config-values-wrong", "logits_scaling: 0"):
+        require_accepted({"model_type": "granite", "logits_scaling": 0})
+    with raises("config-values-wrong", "num_hidden_layers: 10000000"):
+        require_accepted({"model_type": "llama", "num_hidden_layers": 10_000_000})
+
+
+def test_keys_of_other_kinds_change_no_logits():
+    """transformers ignores a logits_scaling in a Llama."""
+    config = transformers.LlamaConfig(**SHAPE, logits_scaling=8.0, logit_scale=0.5, final_logit_softcapping=1.0)
+    assert logits_of(config) == Logits()

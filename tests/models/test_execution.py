@@ -449,3 +449,16 @@ def test_what_is_not_fused_capped_or_trains_embeddings_needs_more():
     in_fp32 = 2 * 4096 + 4096 + 1024  # of a layer and token: residuals, q and k as they are rotated
     assert saved["activations"] - plain["activations"] == ROW_TOKENS * 2 * (36 * in_fp32 + 2 * 4096)
     assert saved["working set"] - plain["working set"] > 6 * 151_936 * 4096 - 2**28, "a gradient, a copy in 16 bits"
+
+
+def test_a_plan_says_where_it_would_need_a_card(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(RECIPES.parent)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cli.main(["plan", "--size", "8b", "--trace", "--out", str(tmp_path / "run")]) == 2
+    assert "[trace-of-no-card]" in capsys.readouterr().err
+    words = ["plan", "--size", "0.6b", "--card", "H100", "--out", str(tmp_path / "run")]
+    settings = [f"{name}.{key}" for name in ("phase1", "phase2") for key in ("adapter=none", "quantisation=none")]
+    assert cli.main([*words[:1], *settings, *words[1:]]) == 0
+    assert "596.0 M trained (all)" in capsys.readouterr().out
+    assert cli.main(["plan", "--model", "Qwen/Qwen3-8B-Base", "--card", "4090", "--out", str(tmp_path / "run")]) == 0
+    assert "Qwen/Qwen3-8B-Base (as asked, with the recipes of nano" in capsys.readouterr().out

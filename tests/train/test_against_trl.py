@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.models.causal import PackedLM, collate
