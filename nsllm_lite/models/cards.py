@@ -37,7 +37,7 @@ def speed_of(card: Card) -> Speed | None:
 
 def card_named(name: str | None, gib: float | None = None) -> Card:
     """A card that is not here, of `gib` where that is stated. Raises UserError where the name is in no table."""
-    word = next((word for word in CARDS if name and word.lower() == name.lower()), None)
+    word = next((word for word in CARDS if name and re.search(rf"\b{word}\b", name, re.IGNORECASE)), None)
     if name and not word:
         raise UserError(
             "plan-card-unknown", f"--card {name}: known are {', '.join(CARDS)}.", "Name one, or set --vram GIB."

@@ -379,7 +379,8 @@ def test_cards_by_name(capsys, tmp_path, monkeypatch):
     assert cards.speed_of(CARD._replace(name="NVIDIA A100-SXM4-40GB")) is cards.CARDS["A100"]
     assert cards.speed_of(CARD._replace(name="NVIDIA H100 PCIe")).tflops == 756
     assert card_named("t4").memory_bytes == int(14.6 * GIB)
-    assert not card_named("t4").has_bfloat16
+    assert not card_named("Tesla T4").has_bfloat16
+    assert card_named("RTX 4090").name == "4090"
     assert card_named("A100", 79).memory_bytes == 79 * GIB
     with raises("plan-card-unknown", "--card 8086", "H200"):
         card_named("8086")
