@@ -13,11 +13,12 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.models.device import Card
 from nsllm_lite.models.execution import USABLE_SHARE, choose, memory
 from nsllm_lite.models.sizes import QWEN3
+from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.train import cpt, setup
 from nsllm_lite.train.fallback import LEANER, Fallback, OutOfMemoryError
 from tests.paths import load_whole
-from tests.train.test_cpt import assert_same_run
+from tests.train.test_cpt import SHORT, assert_same_run
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LAYERS = 2  # of the model, which fits the card only with all recomputed
@@ -57,7 +58,8 @@ def small_card(monkeypatch):
 def test_it_falls_back_until_it_fits(pico, pico_recipe, tmp_path, small_card, capsys, place, after):
     """In the first step, before it, and in a later one: then from the newest checkpoint."""
     small_card |= {"place": place, "after": after}
-    recipe = pico_recipe(model=str(pico / "deep"))
+    changes = {"model": str(pico / "deep")} | ({} if after else {"budget": SHORT})
+    recipe = pico_recipe(**changes)
     run_step(recipe)
     assert len(small_card["planned"]) == 1 + LAYERS
     assert small_card["planned"][0] is None
@@ -68,7 +70,7 @@ def test_it_falls_back_until_it_fits(pico, pico_recipe, tmp_path, small_card, ca
     assert "recompute_layers 0 -> 1" in printed
     assert ("continuing after step 4" in printed) == (after > 0)
     leaner = recipe.execution.model_dump() | {"recompute_layers": LAYERS}
-    undisturbed = pico_recipe(model=str(pico / "deep"), out=str(tmp_path / "undisturbed"), execution=leaner)
+    undisturbed = pico_recipe(**changes, out=str(tmp_path / "undisturbed"), execution=leaner)
     small_card["after"] = 10**6
     run_step(undisturbed)
     assert_same_run(recipe.out, undisturbed.out)
@@ -91,6 +93,7 @@ def test_a_run_that_is_continued_remembers_what_did_not_fit(monkeypatch, pico_re
 def test_each_execution_on_a_real_card_needs_less_than_the_one_before():
     """The planner's own choices, each of which runs out, down to the leanest."""
     recipe, size = load_whole(RECIPES / "qwen3/phase1.yaml", base="Qwen/Qwen3-8B-Base"), QWEN3["8b"][2]
+    recipe = recipes.update(recipe, execution={"micro_batch_rows": 1})
     card, needs = Card("cuda", int(23.5 * GIB), "NVIDIA GeForce RTX 4090", int(23.5 * GIB)), []
     while True:
         how = choose(recipe, size, 4096, card)
