@@ -107,7 +107,7 @@ def test_the_fused_cross_entropy_is_ours():
 
 
 @pytest.mark.usefixtures("_interpreter")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if "windows" not in case and "YaRN" not in case])
 def test_the_kernels_change_no_accepted_architecture(case):
     """GLM and Command R rotate otherwise, Phi a part of the head, Command R has another norm: they keep their own."""
     plain, with_liger = PackedLM(make(case)), make(case)

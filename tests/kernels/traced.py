@@ -22,7 +22,6 @@ CASES = {
     "0.6b on 40 GiB": ("0.6b", 4, 0, True, True, "A100", {}),
     "0.6b, the leanest": ("0.6b", 16, 28, True, False, "A100", {}),
     "1.7b on a T4": ("1.7b", 2, 7, True, False, "T4", {"compute_dtype": "float16"}),
-    "1.7b on 24 GiB": ("1.7b", 1, 5, False, False, "4090", {}),
     "8b on 24 GiB": ("8b", 1, 3, True, False, "4090", {}),
     "8b, all recomputed": ("8b", 1, 36, False, False, "4090", {}),
     "8b on an H200": ("8b", 4, 0, False, True, "H200", {}),
@@ -30,7 +29,7 @@ CASES = {
     "14b on 40 GiB": ("14b", 1, 9, True, False, "A100", {}),
     "14b on 48 GiB": ("14b", 1, 0, False, False, "A6000", {"double_quantisation": False}),
 }
-WHOLE = "1.7b on 24 GiB"  # traced with all its layers, too
+WHOLE = "0.6b on 40 GiB"  # traced with all its layers, too
 
 
 def main() -> None:
