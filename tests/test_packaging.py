@@ -1,6 +1,7 @@
 """What is installed elsewhere: without torch, from a wheel, for an older driver, without a network."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -158,3 +159,11 @@ def test_the_wheel_works_outside_the_clone(wheel, tmp_path):
     there(venv / "bin/nsllm-lite", "phase1", "--only", "corpus", "--out", "made")
     assert (tmp_path / "made/corpus/manifest.json").is_file()
     assert "Nothing failed." in there(venv / "bin/nsllm-lite", "doctor")
+
+
+def test_no_pattern_repeats_a_group_possessively():
+    """Python 3.11.0 to 3.11.4 match that wrongly where the group backtracks (gh-106052); (?>...) is right."""
+    files = [path for path in (ROOT / "nsllm_lite").rglob("*") if path.suffix in (".py", ".toml")]
+    lines = [line for path in files for line in path.open()]
+    assert len(lines) > 20_000
+    assert not [line for line in lines if re.search(r"\)(?:[*+?]|\{[\d,]+\})\+", line)]

@@ -20,7 +20,7 @@ FORMULA = "[formula]"  # stands where a formula was only given as a picture
 
 # The root's name without its prefix, after instructions, comments and a DOCTYPE.
 _ROOT = re.compile(
-    r"(?:(?:<(?=\?).*?\?>|<!(?=--).*?-->|<!DOCTYPE[^\[>]*+(?:\[[^\]]*+\])?[^>]*+>)\s*){0,99}+"
+    r"(?>(?:(?:<(?=\?).*?\?>|<!(?=--).*?-->|<!DOCTYPE[^\[>]*+(?:\[[^\]]*+\])?[^>]*+>)\s*){0,99})"
     r"<(?![?!])(?:[\w.-]+:)?([\w.-]+)",
     re.DOTALL,
 )

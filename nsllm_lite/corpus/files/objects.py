@@ -6,7 +6,7 @@ from typing import NamedTuple
 MAX_DEPTH = 32  # what lies deeper is no record
 
 # A string (one cut off by the end of the head too) with its colon and the first sign of its value, or a bracket.
-_TOKEN = re.compile(r'"((?:[^"\\]++|\\.?)*+)(?:"\s*(:)?\s*(?=(\S?))|\Z)|[{}\[\]]', re.DOTALL)
+_TOKEN = re.compile(r'"((?>(?:[^"\\]++|\\.?)*))(?:"\s*(:)?\s*(?=(\S?))|\Z)|[{}\[\]]', re.DOTALL)
 
 
 class HeadObject(NamedTuple):

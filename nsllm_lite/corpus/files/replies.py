@@ -19,7 +19,7 @@ from nsllm_lite.corpus.files.records import iter_records
 MAX_TAG_CHARS = 4096  # a tag is put together again at the seam of two chunks if it is no longer
 
 _XML_TEXT = re.compile(  # a JSON string that begins with "<", in whole characters, cut where a head suffices
-    r'"(?:\s|\\[nrt])*+((?:<|\\u003[cC])(?:[^"\\]|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt]){0,4000}+)'
+    r'"(?>(?:\s|\\[nrt])*)((?:<|\\u003[cC])(?>(?:[^"\\]|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt]){0,4000}))'
 )
 _PREFIX = re.compile(r"(</?)[A-Za-z_][\w.-]{0,60}:(?=[A-Za-z_])")
 

@@ -28,8 +28,8 @@ _FILLERS, _FILLER_REFERENCES, _REF_WORDS = (
     TABLES[name].strip("\n").replace("\n", "|") for name in ("fillers", "filler_references", "reference_words")
 )
 _FILLER = re.compile(
-    rf"(?:[\s.,:;~&§/–—-]|\b(?:{_FILLERS}|"
-    rf"(?:{_FILLER_REFERENCES})\b(?:[.\s~]*\d[\d.–-]*)?)(?!\w))*+",
+    rf"(?>(?:[\s.,:;~&§/–—-]|\b(?:{_FILLERS}|"
+    rf"(?:{_FILLER_REFERENCES})\b(?:[.\s~]*\d[\d.–-]*)?)(?!\w))*)",
     re.IGNORECASE,
 )
 _REF_WORD = re.compile(rf"(?:{_REF_WORDS})\.?", re.IGNORECASE)
