@@ -132,6 +132,7 @@ def test_a_file_that_is_missing_or_no_recipe(tmp_path, monkeypatch):
     for text, code, quoted in (
         ("a: [1\n", "recipe-not-yaml", ""),
         ("[" * 1500, "recipe-not-yaml", ""),
+        ("? [kind, train]\n: 1\n", "recipe-not-yaml", "unhashable key"),
         ("kind: train\nrow_tokens: 256\nrow_tokens: 128\n", "recipe-not-yaml", "'row_tokens' stands twice"),
         ("- a\n", "recipe-not-keys", "a list"),
         ("kind: [train]\n", "recipe-kind-unknown", "['train']"),
