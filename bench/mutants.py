@@ -220,7 +220,7 @@ TABLE = {
          EXECUTION),
         ("execution-whole-card", "USABLE_SHARE * card.memory_bytes]", "card.memory_bytes]", EXECUTION),
         ("execution-one-micro-batch-lost", "range(1, number + 1)", "range(1, number)", EXECUTION),
-        ("execution-logits-once", "2 * liger_chunk(", "liger_chunk(", EXECUTION),
+        ("execution-logits-once", "2 * (4 if trains_head", "(4 if trains_head", EXECUTION),
         ("execution-recompute-saves-nothing", "layer * (size.layers - recomputed)", "layer * size.layers",
          EXECUTION),
     ],

@@ -25,6 +25,15 @@ BITS_A_PARAMETER = 2  # that a LoRA parameter can take up. Source: Allen-Zhu and
 BITS_A_TOKEN = 3  # of scientific English to an 8B base model; assumed
 
 
+class Expected(NamedTuple):
+    """A speed and where it is from; `slowest` and `fastest` of one that is assumed."""
+
+    tokens_per_s: float
+    source: str
+    slowest: float | None = None
+    fastest: float | None = None
+
+
 def plan(
     run: Run,
     why: str,
@@ -36,8 +45,8 @@ def plan(
 ) -> dict:
     """Prints the plan of `run` and returns its figures.
 
-    `elsewhere` is the card of another machine, so that the disk here decides nothing; `show_all`
-    adds the other ways to run a step, `price` (an hour of the card) the money, `trace` the dry run of a micro-batch.
+    `elsewhere` is the card of another machine, so that the disk here decides nothing; `show_all` adds the other ways to
+    run a step, `price` (an hour of the card) the money, `trace` the dry run of a micro-batch.
 
     Raises:
         UserError: the run does not fit the card or the disk cannot take its output; or the run `will_start` on a
@@ -47,6 +56,9 @@ def plan(
     card = elsewhere or find_device(phase1.execution.device)
     if not elsewhere:
         require_kernels(card.device)
+    if (trace or show_all) and card.device != "cuda":
+        found = "--trace and --all are about the step on a card, and none is here."
+        raise UserError("plan-without-card", found, "Name one with --card or --vram.")
     size, download_bytes = _size_and_download(run)
     how = _choose(run, size, card)
     disk_bytes = download_bytes + 2 * size.params * (4 if phase1.compute_dtype == "float32" else 2)
@@ -75,13 +87,10 @@ def plan(
     ]
     for line in (*heads, *_length_lines(run, figures, speed, price), *_disk_lines(figures, out)):
         terminal.row(line, (10,))
-    if show_all and card.device == "cuda":
+    if show_all:
         print()
         ways = _ways(run, size, row_tokens, card, how, speed)
         terminal.table(list(ways[0]), [list(way.values()) for way in ways], right=tuple(ways[0])[:-1])
-    if trace and card.device != "cuda":
-        found = "--trace runs the step of a card, and none is here."
-        raise UserError("trace-of-no-card", found, "Name one with --card or --vram.")
     if trace:
         figures["trace"] = _print_trace(phase1, size, row_tokens, how, card)
     if will_start:
@@ -127,7 +136,7 @@ def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machin
     return lines
 
 
-def _length_lines(run: Run, figures: dict, speed: "Expected | None", price: float | None) -> Lines:
+def _length_lines(run: Run, figures: dict, speed: Expected | None, price: float | None) -> Lines:
     """Of each phase its length, and what the adapter can take up of it."""
     lines = []
     for name, phase in (("Phase 1", run["phase1"]), ("Phase 2", run["phase2"])):
@@ -227,7 +236,7 @@ def _ways(
     row_tokens: int,
     card: Card,
     chosen: Execution,
-    speed: "Expected | None",
+    speed: Expected | None,
 ) -> list[dict[str, str]]:
     """For each micro-batch and weight storage the fastest execution; the fastest that fits; the leanest."""
     phase1 = run["phase1"]
@@ -262,15 +271,6 @@ def _execution_words(how: Execution, size: ModelSize) -> str:
         words += ", of the others norms and SwiGLU"
     words += ", NF4 weights held dequantised" if how.dequantised else ""
     return words + (", layers compiled" if how.compile else "")
-
-
-class Expected(NamedTuple):
-    """A speed and where it is from; `slowest` and `fastest` of one that is assumed."""
-
-    tokens_per_s: float
-    source: str
-    slowest: float | None = None
-    fastest: float | None = None
 
 
 def _speed(recipe: Train, size: ModelSize, row_tokens: int, how: Execution, card: Card) -> Expected | None:

@@ -47,7 +47,7 @@ def require_accepted(config: dict[str, Any]) -> None:
 
 def _require_sense(config: dict[str, Any]) -> None:
     """Raises UserError where a key that is read here or by the planner is of another type, or of no possible value."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = _rope(config)
     if not isinstance(rope, dict):
         raise UserError("config-rope-wrong", f"The model's config.json has rope_parameters: {rope!r}.", CORRECT)
     values = config | {key: rope[key] for key in ("original_max_position_embeddings",) if key in rope}
@@ -59,6 +59,11 @@ def _require_sense(config: dict[str, Any]) -> None:
         raise UserError("config-values-wrong", found, CORRECT)
 
 
+def _rope(config: dict[str, Any]) -> Any:
+    """The settings of the rotary embeddings, by transformers 5's name or the older one."""
+    return config.get("rope_parameters") or config.get("rope_scaling") or {}
+
+
 def _is_between(value: Any, types: tuple[type, ...], most: float) -> bool:
     return value is None or (type(value) in types and 0 < value < most)
 
@@ -68,7 +73,7 @@ def longest_row(config: dict[str, Any]) -> int | None:
 
     Dynamic rotary embeddings change all documents of a row where one of them is longer than they were made for.
     """
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = _rope(config)
     longest = config.get("max_position_embeddings")
     if (rope.get("rope_type") or rope.get("type")) in ("dynamic", "longrope", "su"):
         original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")

@@ -28,10 +28,6 @@ class Work(NamedTuple):
 
 def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> Work:
     """Of `how`, whose choices are all made."""
-    from nsllm_lite.kernels.linear_cross_entropy import (
-        CARD_CHUNK_BYTES,
-    )  # which imports torch; building a corpus does not
-
     width = 4 if recipe.compute_dtype == "float32" else 2
     tokens, share = how.micro_batch_rows * row_tokens, min(1, how.recompute_layers / size.layers)
     trained = size.lora_params(recipe.adapter) if recipe.adapter else size.linear_params
@@ -40,7 +36,7 @@ def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> 
     fans = sum(sum(fans) for name, fans in size.linears.items() if name in targets)
     documents = min(DOCUMENT_TOKENS, row_tokens)
     head = size.vocab * size.hidden
-    chunks = tokens / liger_chunk(size, tokens) if how.head != "chunked" else tokens * 4 * size.vocab / CARD_CHUNK_BYTES
+    chunks = tokens / chunk_tokens(size, tokens, how)
     flops = {
         "products": 2 * passes * products + (0 if recipe.adapter else 2 * products),
         "head": 4 * head,
@@ -69,8 +65,12 @@ def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> 
     return Work({kind: each * tokens for kind, each in flops.items()}, moved, launches, host_s)
 
 
-def liger_chunk(size: ModelSize, tokens: int) -> int:
-    """Tokens whose logits Liger's fused head holds at a time, so that they take no more than the hidden states."""
+def chunk_tokens(size: ModelSize, tokens: int, how: Execution) -> int:
+    """Tokens whose logits the head holds at a time: Liger's so many that they take no more than the hidden states."""
+    if how.head == "chunked":
+        from nsllm_lite.kernels.linear_cross_entropy import CARD_CHUNK_BYTES  # imports torch, as a corpus must not
+
+        return min(tokens, CARD_CHUNK_BYTES // (4 * size.vocab))
     return min(tokens, 2 ** math.ceil(math.log2(math.ceil(tokens / math.ceil(size.vocab / size.hidden)))))
 
 

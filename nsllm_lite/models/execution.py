@@ -12,7 +12,6 @@ from typing import NamedTuple
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.errors import UserError
 from nsllm_lite.models import cards, cost
-from nsllm_lite.models.cost import liger_chunk
 from nsllm_lite.models.device import CONTEXT_BYTES, Card
 from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe.train import Execution, Train, Training
@@ -23,7 +22,7 @@ CAPPED_BYTES = 10  # for each head and pair of tokens, where attention is capped
 PEFT_OVERHEAD = 1.6  # where layers are not fused: PEFT's casts and low-rank intermediates, on top of what they keep
 NF4_BYTES = {True: 0.5159, False: 0.5625}  # a weight, with and without double quantisation (blocks of 64)
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 2}
-DOCUMENT_TOKENS = 256  # assumed of a short document: each takes some memory of attention's own
+SHORT_DOCUMENT_TOKENS = 256  # assumed of many documents, of which each takes some memory of attention's own
 CUBLAS_BYTES = 2**25
 UNTRACED = ("kernels' own", "CUDA context")  # of `memory`: what no dry run sees
 CPU_MICRO_BATCH_TOKENS = 4_096
@@ -38,8 +37,6 @@ def memory(
     The peak is in the head, in the backward pass of the last layer, or in that of the recomputed ones. What stands
     before `UNTRACED` is what `train.trace` counts, within 10 %.
     """
-    from nsllm_lite.kernels.linear_cross_entropy import CARD_CHUNK_BYTES
-
     width = 4 if recipe.compute_dtype == "float32" else 2
     in_nf4 = recipe.quantisation == "nf4" and not execution.dequantised
     weight_bytes = NF4_BYTES[recipe.double_quantisation] if in_nf4 else width
@@ -56,11 +53,11 @@ def memory(
     # a layer's backward: gradients of the residual, a weight that is restored, SwiGLU's output where it was not kept
     backward = 3 * hidden + (size.hidden * size.intermediate * width if in_nf4 else 0)
     backward += size.intermediate * width * tokens if execution.recompute_cheap else 0
-    head = hidden
+    logits = cost.chunk_tokens(size, tokens, execution) * size.vocab
     if execution.head == "chunked":
-        head += hidden + 4 * CARD_CHUNK_BYTES  # logits, their softmax and its gradient
+        head = 2 * hidden + 4 * 4 * logits  # in fp32, with their softmax and its gradient
     else:
-        head += 2 * liger_chunk(size, tokens) * size.vocab * (4 if trains_head else width)
+        head = hidden + 2 * (4 if trains_head else width) * logits
     head += (4 + width) * size.vocab * size.hidden if trains_head else 0  # a micro-batch's gradient; a copy in 16 bits
     recomputing = hidden * (recomputed + 1) + layer + backward if recomputed else 0
     return {
@@ -110,7 +107,7 @@ def trains_embeddings(recipe: Training) -> bool:
 def attention_bytes(size: ModelSize, tokens: int) -> int:
     """What flash attention's backward takes for itself: fp32 gradients of q, padded by 128 tokens a document, and the
     gradients of keys and values for every head. No trace sees it."""
-    padded = tokens + 128 * (tokens // DOCUMENT_TOKENS + 1)
+    padded = tokens + 128 * (tokens // SHORT_DOCUMENT_TOKENS + 1)
     return size.query * (4 * padded + 2 * 2 * tokens)
 
 

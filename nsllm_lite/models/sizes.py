@@ -87,8 +87,8 @@ class ModelSize:
         return self.linear_params + self.embedding_params + self.layers * self.expert_params
 
     def lora_params(self, adapter: Adapter) -> int:
-        fans = [self.linears[name] for name in adapter.targets if name in self.linears]
-        return self.layers * adapter.rank * sum(fan_in + fan_out for fan_in, fan_out in fans)
+        fans = (sum(fans) for name, fans in self.linears.items() if name in adapter.targets)
+        return self.layers * adapter.rank * sum(fans)
 
 
 def config_of(shape: ModelShape, vocab: int) -> dict[str, int | bool]:

@@ -128,7 +128,8 @@ def write_after(recipe: Train, inputs: Inputs, lm: PackedLM, out: Path) -> None:
 def output_bytes(recipe: Training, size: ModelSize) -> int:
     """Disk a run needs: its checkpoints and the result."""
     state_bytes = 4 + OPTIMIZER_BYTES[recipe.optimizer.name]
-    return trained_params(recipe, size) * (state_bytes * (recipe.keep_checkpoints + 1) + 4)
+    scales = size.linear_params // 64 if recipe.quantisation == "nf4" else 0  # as NF4 held them, a byte each
+    return trained_params(recipe, size) * (state_bytes * (recipe.keep_checkpoints + 1) + 4) + scales
 
 
 def summarise(recipe: Train, inputs: Inputs, lines: list[dict], domain_tokens: int, order: StepOrder) -> dict[str, Any]:

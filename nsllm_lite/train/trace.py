@@ -32,13 +32,13 @@ from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels import fused_layers, linear_cross_entropy, varlen_attention
 from nsllm_lite.models import attention
 from nsllm_lite.models.causal import Batch, PackedLM, lay_out
+from nsllm_lite.models.cost import DOCUMENT_TOKENS
 from nsllm_lite.models.device import Card
 from nsllm_lite.models.execution import is_fused
 from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe.train import Execution, Training
 from nsllm_lite.train import setup
 
-DOCUMENT_TOKENS = 1024  # of each document in the traced rows
 VIEWS = (
     "view", "transpose", "t.", "slice", "select.", "unsqueeze", "squeeze", "expand", "alias", "detach", "permute",
     "as_strided", "_unsafe_view", "split", "unbind", "lift_fresh", "reshape", "empty", "_reshape_alias", "set_", "is_",
@@ -51,8 +51,7 @@ PRODUCTS = {"mm", "addmm", "addmm_", "bmm"}
 class Figures:
     """Of one micro-batch forward and backward. What is counted is by kind of operation."""
 
-    weights: float  # bytes before the step: weights, adapter
-    resident: float  # and gradients and optimizer states
+    resident: float  # bytes before the step: weights, adapter, its gradients and optimizer states
     kept: float  # bytes that the forward pass leaves for the backward
     peaks: dict[str, float]  # bytes at the most: in the forward pass and the head, in plain and in recomputed layers
     flops: dict[str, float]
@@ -113,7 +112,6 @@ def trace_whole(recipe: Training, size: ModelSize, row_tokens: int, how: Executi
     dtype = getattr(torch, recipe.compute_dtype)
     with _without_devices(counter, card), FakeTensorMode(allow_non_fake_inputs=True), counter:
         lm = _model(recipe, size, how, dtype)
-        weights = counter.now
         optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(lm, recipe.optimizer))
         _fill(optimizer)
         resident = counter.now
@@ -130,7 +128,7 @@ def trace_whole(recipe: Training, size: ModelSize, row_tokens: int, how: Executi
         counter.begin("layers")
         loss.backward()
     counted = (counter.peaks, counter.flops, counter.moved, counter.launches, counter.waits)
-    return Figures(weights, resident, kept, *map(dict, counted))
+    return Figures(resident, kept, *map(dict, counted))
 
 
 def _batch(rows: int, row_tokens: int) -> Batch:
@@ -231,10 +229,9 @@ def _without_devices(counter: "Counting", card: Card) -> Iterator[None]:
 def _memory_efficient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Any, how: Any) -> Any:
     """`varlen_attention.memory_efficient`, by the operation that torch takes for it on a card."""
 
-    def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
-        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, True, scale=how.scale)[
-            0
-        ]
+    def kernel(*qkv: torch.Tensor, **options: Any) -> torch.Tensor:
+        options = {"attn_bias": None, "compute_log_sumexp": True, "is_causal": True, "scale": how.scale}
+        return torch.ops.aten._scaled_dot_product_efficient_attention(*qkv, **options)[0]
 
     with (
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", kernel),

@@ -18,6 +18,7 @@ from nsllm_lite.artifact.lineage import read_step
 from nsllm_lite.artifact.step import manifest_sha256
 from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
 from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.recipe.kinds import KINDS
 from tests.raising import fails
 
 DATA = Path(__file__).parents[1] / "data/commands"
@@ -114,7 +115,7 @@ def test_unfinished_and_damaged_runs_are_said_to_be_so(chain, capsys):
     begun = {"recipe": {"kind": "merge", "base": "B", "adapter": "A"}, "inputs": {}, "version": "1"}
     write_json(chain / "model2.partial/merging.json", begun)
     begun = {"recipe": {"sources": []}, "inputs": {}, "version": "1"}
-    write_json(chain.parent / "y/corpus/work/reading.json", begun)
+    write_json(chain.parent / "y/corpus" / KINDS["corpus"].begun, begun)
     (chain / "base/manifest.json").write_text("{")
     write_json(chain / "wandb/manifest.json", {"of": "something else"})
     found = json.loads(told(capsys, "runs", str(chain.parent), "--json"))["runs"]

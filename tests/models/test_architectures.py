@@ -78,11 +78,10 @@ def make(case: str, seed: int = 0, **changes):
     return model.eval()
 
 
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    lengths = [3, 41, 1, 15]
+def batch(*lengths: int):
+    generator, lengths = torch.Generator().manual_seed(1), list(lengths) or [3, 41, 1, 15]
     ids = torch.randint(3, 96, (sum(lengths),), generator=generator).int().numpy()
-    return collate([Row(ids, lengths, list("abcd"), ["s"] * 4, [1] * 4)], "cpu")
+    return collate([Row(ids, lengths, list("abcd")[: len(lengths)], ["s"] * len(lengths), [1] * len(lengths))], "cpu")
 
 
 def alone(model, tokens):
