@@ -19,6 +19,7 @@ same command is given again, and a killed run continues.
 
 import argparse
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.cli import run_step
 from nsllm_lite.commands.stories import Run, load_run
-from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
+from nsllm_lite.formats.rows import Row, Rows, write_rows
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM
@@ -110,7 +111,7 @@ def seen_rows(phase: Train) -> list[Row]:
 def write_mixed(rows: list[Row], like: Path, to: Path) -> str:
     """Writes rows made with the tokenizer of those at `like`; the training that reads them shuffles them."""
     totals = Rows(like).totals
-    write_rows(to, rows, RowTotals(totals.row_tokens, totals.end_of_text_id, totals.tokenizer_sha256))
+    write_rows(to, rows, replace(totals, num_rows=0, num_tokens=0, num_pieces=0, num_bytes=0))
     return str(to)
 
 

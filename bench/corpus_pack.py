@@ -134,7 +134,7 @@ def ours(folder: Path) -> dict:
         shutil.rmtree(folder / made, ignore_errors=True)
     task = pack.PackTask("general", "train", 0, (folder / "documents.parquet",), (np.ones(num, bool),), 0)
     started = time.perf_counter()
-    made = pack.pack(task, encoder, 151643, 4096, 1, folder / "rows", folder / "counts")
+    made = pack.pack(task, encoder, pack.Frame((), 151643, 4096), 1, folder / "rows", folder / "counts")
     seconds = time.perf_counter() - started
     tokens, rows = (sum(shard[key] for shard in made["shards"]) for key in ("tokens", "rows"))
     fills = [round(s["tokens"] / s["rows"] / 4096, 4) for s in made["shards"]]

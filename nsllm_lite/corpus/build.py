@@ -22,6 +22,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from nsllm_lite import __version__, terminal
 from nsllm_lite.artifact import integrity
@@ -36,6 +37,7 @@ from nsllm_lite.corpus.shards import Stage
 from nsllm_lite.corpus.texts.render import RENDER, texts_of
 from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 from nsllm_lite.formats.rows import RowTotals, finish_rows
+from nsllm_lite.formats.tokenizer import chosen_begin_of_text
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Corpus, Source
 
@@ -85,7 +87,7 @@ def begin(recipe: Corpus) -> Hashes | None:
         return None
     require_disk(out, int(DISK_FACTOR * _num_bytes(recipe)) + 2**25, "the corpus")
     if recipe.tokenizer:  # a wrong tokenizer is refused before the long work
-        tokenizer.end_of_text_id(tokenizer.load_tokenizer(recipe.tokenizer), recipe.end_of_text)
+        _frame(recipe, tokenizer.load_tokenizer(recipe.tokenizer))
     _clear(out, out / "work", identity, inputs)
     return inputs
 
@@ -188,15 +190,18 @@ def prepare_packing(recipe: Corpus) -> None:
 def packing(recipe: Corpus) -> Stage:
     out, work = Path(recipe.out), Path(recipe.out, "work")
     tasks = _pack_tasks(out, work, open_parts(work / "read"))
-    function = partial(_pack_one, out, *_end_of_text(recipe), recipe.row_tokens, recipe.min_chars)
+    folder = out / "tokenizer"
+    frame, _ = _frame(recipe, tokenizer.load_tokenizer(str(folder)))
+    sha256 = integrity.sha256_file(folder / "tokenizer.json")
+    function = partial(_pack_one, out, frame, sha256, recipe.min_chars)
     return Stage("packing", function, tasks, [task.num_chars for task in tasks], work / "packed")
 
 
-def _end_of_text(recipe: Corpus) -> tuple[int, str]:
-    """The id of the token that ends a text, and the hash of the corpus's tokenizer."""
-    folder = Path(recipe.out) / "tokenizer"
-    end_of_text_id = tokenizer.end_of_text_id(tokenizer.load_tokenizer(str(folder)), recipe.end_of_text)
-    return end_of_text_id, integrity.sha256_file(folder / "tokenizer.json")
+def _frame(recipe: Corpus, opened: Tokenizer) -> tuple[pack.Frame, str]:
+    """What surrounds a text in rows, and what chose the tokens that begin it."""
+    begin, chosen_by = chosen_begin_of_text(opened, recipe.begin_of_text)
+    end = tokenizer.end_of_text_id(opened, recipe.end_of_text)
+    return pack.Frame(begin, end, recipe.row_tokens), chosen_by
 
 
 def _nothing_readable(source: Source, parts: list[Part]) -> UserError:
@@ -234,13 +239,11 @@ def _pack_tasks(out: Path, work: Path, parts: list[Part]) -> list[pack.PackTask]
     return tasks
 
 
-def _pack_one(
-    out: Path, end_of_text_id: int, sha256: str, row_tokens: int, min_chars: int, task: pack.PackTask
-) -> dict:
+def _pack_one(out: Path, frame: pack.Frame, sha256: str, min_chars: int, task: pack.PackTask) -> dict:
     encoder = _encoder(out / "tokenizer", sha256)
     rows = out / "rows" / task.phase / task.split
     counts = out / "work" / "packed" / task.phase / task.split
-    return pack.pack(task, encoder, end_of_text_id, row_tokens, min_chars, rows, counts)
+    return pack.pack(task, encoder, frame, min_chars, rows, counts)
 
 
 @lru_cache(maxsize=1)
@@ -279,12 +282,14 @@ def _finish_rows(
 ) -> tuple[dict[str, RowTotals], ledger.Tokens]:
     """Of each phase and split the rows' totals, and the tokens of each document in order."""
     out, work = Path(recipe.out), Path(recipe.out, "work")
-    end_of_text = _end_of_text(recipe)
+    folder = out / "tokenizer"
+    frame, chosen_by = _frame(recipe, tokenizer.load_tokenizer(str(folder)))
+    sha256 = integrity.sha256_file(folder / "tokenizer.json")
     totals, tokens = {}, {}
     for phase, split in product(RENDER, assign.SPLITS):
         mine = [n for n, task in enumerate(tasks) if (task.phase, task.split) == (phase, split)]
         made = [shard for n in mine for shard in packed[n]["shards"]]
-        empty = RowTotals(recipe.row_tokens, *end_of_text)
+        empty = RowTotals(recipe.row_tokens, frame.end, sha256, list(frame.begin), chosen_by)
         totals[f"{phase}/{split}"] = finish_rows(out / "rows" / phase / split, made, empty)
         files = [work / "packed" / phase / split / f"tokens-{tasks[n].number:05d}.npy" for n in mine]
         tokens[phase, split] = np.concatenate([np.load(file) for file in files])

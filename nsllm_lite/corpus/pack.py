@@ -3,6 +3,7 @@
 A document of n tokens (its end-of-text token among them) that is longer than a row is cut so that the remainder,
 n mod row_tokens, comes FIRST and the rest fills whole rows. The remainder is then an item like any short document, so
 that documents far longer than a row pack as tightly as short ones, and a continued piece always has a row of its own.
+Where the model wants tokens that begin a text, every piece opens with them: it is a sequence of its own to the model.
 """
 
 import os
@@ -40,8 +41,21 @@ class PackTask(NamedTuple):
     num_chars: int
 
 
+class Frame(NamedTuple):
+    """What surrounds the tokens of a text: those that begin every piece of it, and the one that ends the last."""
+
+    begin: tuple[int, ...]
+    end: int
+    row_tokens: int
+
+    @property
+    def room(self) -> int:
+        """Tokens of a row that a piece which fills it has for its text and end-of-text."""
+        return self.row_tokens - len(self.begin)
+
+
 class Chunk(NamedTuple):
-    """Tokenised documents: those of document i are ids[starts[i]:starts[i + 1]], without end-of-text."""
+    """Tokenised documents: those of document i are ids[starts[i]:starts[i + 1]], without what frames them."""
 
     names: pa.Array
     sources: pa.Array
@@ -51,9 +65,7 @@ class Chunk(NamedTuple):
     later_bytes: np.ndarray  # and behind the later pieces, document by document
 
 
-def pack(
-    task: PackTask, encoder: Encoder, end_of_text_id: int, row_tokens: int, min_chars: int, rows: Path, counts: Path
-) -> dict:
+def pack(task: PackTask, encoder: Encoder, frame: Frame, min_chars: int, rows: Path, counts: Path) -> dict:
     """Writes ROWS/data-NNNNN-KKK.arrow, and COUNTS/tokens-NNNNN.npy with each document's tokens in order.
 
     Returns the shards as `finish_rows` takes them, and the library that tokenised.
@@ -65,15 +77,16 @@ def pack(
 
     def write(shard: list[Chunk]) -> None:
         num_tokens = np.concatenate([np.diff(chunk.starts) for chunk in shard]) + 1
-        layout = lay_out(shard, num_tokens, row_tokens)
-        batches = batches_of(layout, shard, end_of_text_id, row_tokens)
+        layout = lay_out(shard, num_tokens, frame)
+        batches = batches_of(layout, shard, frame)
         shards.append(write_shard(rows / f"data-{task.number:05d}-{len(shards):03d}.arrow", batches))
-        tokens.append(num_tokens.astype(np.int32))
+        num_pieces = _cut(num_tokens, frame.room)[1] + 1
+        tokens.append((num_tokens + len(frame.begin) * num_pieces).astype(np.int32))
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # the tokenizer releases the GIL
         pending: Future[None] | None = None
         texts = ((batch, texts_of(task.phase, batch, min_chars)) for batch in documents_of(task))
-        for shard in _shards(_chunks(_ahead(texts, reader), encoder, row_tokens)):
+        for shard in _shards(_chunks(_ahead(texts, reader), encoder, frame.room)):
             if pending:
                 pending.result()
             pending = writer.submit(write, shard)
@@ -111,19 +124,19 @@ def _ahead(items: Iterator[T], reader: ThreadPoolExecutor) -> Iterator[T]:
         yield item
 
 
-def _chunks(batches: Iterator[tuple[pa.RecordBatch, pa.Array]], encoder: Encoder, row_tokens: int) -> Iterator[Chunk]:
+def _chunks(batches: Iterator[tuple[pa.RecordBatch, pa.Array]], encoder: Encoder, room: int) -> Iterator[Chunk]:
     checked: set[str] = set()  # sources of which a sample has been compared with the reference
     for batch, texts in batches:
         sources = set(batch["source"].unique().to_pylist())
         ids, starts = encoder.encode(texts, check=not sources <= checked)
         checked |= sources
-        yield Chunk(batch["id"], batch["source"], ids, starts, *_piece_bytes(texts, ids, starts, encoder, row_tokens))
+        yield Chunk(batch["id"], batch["source"], ids, starts, *_piece_bytes(texts, ids, starts, encoder, room))
 
 
-def _cut(num_tokens: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+def _cut(num_tokens: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
     """(tokens of the first piece, whole rows after it) of documents of `num_tokens`, end-of-text included."""
-    first_tokens = (num_tokens - 1) % row_tokens + 1
-    return first_tokens, (num_tokens - first_tokens) // row_tokens
+    first_tokens = (num_tokens - 1) % room + 1
+    return first_tokens, (num_tokens - first_tokens) // room
 
 
 def _places(counts: np.ndarray) -> np.ndarray:
@@ -132,17 +145,17 @@ def _places(counts: np.ndarray) -> np.ndarray:
 
 
 def _piece_bytes(
-    texts: pa.Array, ids: np.ndarray, starts: np.ndarray, encoder: Encoder, row_tokens: int
+    texts: pa.Array, ids: np.ndarray, starts: np.ndarray, encoder: Encoder, room: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """`first_bytes` and `later_bytes` of a `Chunk`."""
     first_bytes = np.diff(string_starts(texts)).astype(np.int64)
-    first_tokens, num_later = _cut(np.diff(starts) + 1, row_tokens)
+    first_tokens, num_later = _cut(np.diff(starts) + 1, room)
     long = np.flatnonzero(num_later)
     if not len(long):
         return first_bytes, np.empty(0, np.int64)
     counts = num_later[long] + 1
     documents, place = np.repeat(long, counts), _places(counts)
-    begins = starts[documents] + np.where(place, first_tokens[documents] + (place - 1) * row_tokens, 0)
+    begins = starts[documents] + np.where(place, first_tokens[documents] + (place - 1) * room, 0)
     last = np.append(place[1:] == 0, True)
     ends = np.where(last, starts[documents + 1], np.append(begins[1:], 0))
     sizes = encoder.bytes_between(ids, begins, ends)
@@ -171,15 +184,15 @@ class Layout(NamedTuple):
     """How documents lie in rows, piece by piece: later pieces first, a row each, then the bins of first pieces."""
 
     documents: np.ndarray
-    skipped: np.ndarray  # tokens of the document before the piece
-    lengths: np.ndarray  # tokens, end-of-text included
+    skipped: np.ndarray  # tokens of the text before the piece
+    lengths: np.ndarray  # tokens, with those that begin and end a text
     closes: np.ndarray  # whether the document ends here
     row_starts: np.ndarray  # the first piece of each row, and the number of pieces
     num_bytes: np.ndarray  # UTF-8 bytes behind the piece
     num_later: int
 
 
-def batches_of(layout: Layout, shard: list[Chunk], end_of_text_id: int, row_tokens: int) -> Iterator[pa.RecordBatch]:
+def batches_of(layout: Layout, shard: list[Chunk], frame: Frame) -> Iterator[pa.RecordBatch]:
     """The shard's documents as packed rows. A batch's tokens are in memory that the next batch overwrites."""
     names = pa.concat_arrays([chunk.names for chunk in shard]).take(pa.array(layout.documents))
     sources = pa.concat_arrays([chunk.sources for chunk in shard]).take(pa.array(layout.documents))
@@ -187,19 +200,21 @@ def batches_of(layout: Layout, shard: list[Chunk], end_of_text_id: int, row_toke
     first_documents = np.cumsum([0, *(len(chunk.names) for chunk in shard)])
     chunk_of = np.searchsorted(first_documents, layout.documents, side="right") - 1
     starts = np.concatenate([chunk.starts[:-1] for chunk in shard])[layout.documents] + layout.skipped
-    ends = starts + layout.lengths - layout.closes
+    ends = starts + layout.lengths - layout.closes - len(frame.begin)
     places = np.cumsum(np.concatenate(([0], layout.lengths)))
-    buffer = np.empty(BATCH_ROWS * row_tokens, np.int32)  # reused: fresh memory is slower than writing to it
+    buffer = np.empty(BATCH_ROWS * frame.row_tokens, np.int32)  # reused: fresh memory is slower than writing to it
     for row in range(0, len(layout.row_starts) - 1, BATCH_ROWS):
         row_starts = layout.row_starts[row : row + BATCH_ROWS + 1]
         pieces = slice(row_starts[0], row_starts[-1])
         token_starts = places[row_starts] - places[row_starts[0]]
-        into = (places[pieces] - places[row_starts[0]]).tolist()
+        into = (places[pieces] - places[row_starts[0]] + len(frame.begin)).tolist()
         of = zip(into, chunk_of[pieces].tolist(), starts[pieces].tolist(), ends[pieces].tolist(), strict=True)
         for place, chunk, start, end in of:
             buffer[place : place + end - start] = shard[chunk].ids[start:end]
         closing = places[1:][pieces][layout.closes[pieces]] - places[row_starts[0]] - 1
-        buffer[closing] = end_of_text_id
+        buffer[closing] = frame.end
+        for place, token in enumerate(frame.begin):
+            buffer[places[pieces] - places[row_starts[0]] + place] = token
 
         def lists(offsets: np.ndarray, values: pa.Array) -> pa.ListArray:
             return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
@@ -217,18 +232,19 @@ def batches_of(layout: Layout, shard: list[Chunk], end_of_text_id: int, row_toke
         yield pa.record_batch(columns, SCHEMA)
 
 
-def lay_out(shard: list[Chunk], num_tokens: np.ndarray, row_tokens: int) -> Layout:
+def lay_out(shard: list[Chunk], num_tokens: np.ndarray, frame: Frame) -> Layout:
     """`num_tokens` of each document, end-of-text included."""
-    first_tokens, num_later = _cut(num_tokens, row_tokens)
+    first_tokens, num_later = _cut(num_tokens, frame.room)
+    first_lengths = first_tokens + len(frame.begin)
     later = np.repeat(np.arange(len(num_tokens)), num_later)
     rank = _places(num_later)
-    order, bin_sizes = best_fit_decreasing(first_tokens, row_tokens)
+    order, bin_sizes = best_fit_decreasing(first_lengths, frame.row_tokens)
     first_bytes = np.concatenate([chunk.first_bytes for chunk in shard])
     later_bytes = np.concatenate([chunk.later_bytes for chunk in shard])
     return Layout(
         documents=np.concatenate((later, order)),
-        skipped=np.concatenate((first_tokens[later] + rank * row_tokens, np.zeros(len(order), np.int64))),
-        lengths=np.concatenate((np.full(len(later), row_tokens), first_tokens[order])),
+        skipped=np.concatenate((first_tokens[later] + rank * frame.room, np.zeros(len(order), np.int64))),
+        lengths=np.concatenate((np.full(len(later), frame.row_tokens), first_lengths[order])),
         closes=np.concatenate((rank == num_later[later] - 1, num_later[order] == 0)),
         row_starts=np.cumsum(np.concatenate(([0], np.ones(len(later), np.int64), bin_sizes))),
         num_bytes=np.concatenate((later_bytes, first_bytes[order])),

@@ -49,6 +49,8 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
         name = about["name"] if about["name"] == about["task"] else f"{about['name']} ({about['task']})"
         versions.append(f"{name} v{about['version']} with {about['shots']}")
     lines += ["", f"Tasks, their versions and examples in a few-shot prompt: {', '.join(versions)}."]
+    if notes := results.get("notes"):
+        lines += ["", *notes]
     if results["warnings"]:
         lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])]
     if differences := results["differences"]:

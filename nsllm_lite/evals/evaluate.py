@@ -81,7 +81,8 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
         done, figures = ask(one, sets, out, device, recipe.execution)
         asked += done
         measured[one.name] = figures
-    results = score_all(asked, sets, recipe, out, device) | {"warnings": warnings_of(recipe)}
+    results = score_all(asked, sets, recipe, out, device)
+    results |= {"notes": notes_of(recipe, out), "warnings": warnings_of(recipe)}
     write_json(out / "results.json", results)
     write_atomic(out / "report.md", charts.markdown(results) + "\n")
     charts.radar(results, out / "radar.png")
@@ -96,6 +97,10 @@ def _slug(name: str) -> str:
     """The name as a file name; one that is changed by this ends in ~ and a hash, so that no two names share a file."""
     plain = re.sub(r"^\.|[^\w.+-]+", "_", name)
     return plain if plain == name else f"{plain}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _notes(out: Path, model: str) -> Path:
+    return out / "predictions" / _slug(model) / "notes.json"
 
 
 def ask(
@@ -113,6 +118,9 @@ def ask(
         engine = open_engine(about.path, device=device, how=how, quantisation=about.quantisation)
         modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
         write_json(kept, modes)
+        write_json(_notes(out, about.name), engine.notes)
+        for note in engine.notes:
+            print(f"{about.name}: {note}.")
     done = [Asked(about.name, mode, one) for mode in modes for one in sets]
     for one in done:
         if missing := _missing(one, out):
@@ -231,6 +239,12 @@ def _about(one: TaskSet, recipe: Eval) -> dict[str, Any]:
 def ceiling_of(task_set: TaskSet) -> float:
     """The accuracy that no model can exceed, because equal inputs have different answers."""
     return duplicates(task_set.items)["ceiling"] if "accuracy" in task_set.task.metrics else 1.0
+
+
+def notes_of(recipe: Eval, out: Path) -> list[str]:
+    """How the models were run, where that is not the usual way."""
+    files = {one.name: _notes(out, one.name) for one in recipe.models}
+    return [f"{name}: {note}." for name, path in files.items() if path.is_file() for note in read_json(path)]
 
 
 def warnings_of(recipe: Eval) -> list[str]:

@@ -1,7 +1,8 @@
 """Packed rows: what the corpus writes and training reads.
 
-A row holds up to `row_tokens` tokens of whole documents laid end to end, each closed by one end-of-text token; nothing
-is padded. A document longer than a row is cut into pieces, and each later piece opens a row of its own (`continued`).
+A row holds up to `row_tokens` tokens of whole documents laid end to end, each closed by one end-of-text token, and
+opened by the tokens that the model wants before a text, if any; nothing is padded. A document longer than a row is cut
+into pieces, and each later piece opens a row of its own (`continued`).
 On disk a set of rows is an Arrow dataset that `datasets.load_from_disk` opens, with the totals in `rows.json`.
 """
 
@@ -27,6 +28,7 @@ BATCH_ROWS = 256
 
 _INTS, _TEXTS = pa.list_(pa.int32()), pa.list_(pa.string())
 _LISTS = {"input_ids": _INTS, "doc_lengths": _INTS, "doc_ids": _TEXTS, "doc_sources": _TEXTS, "doc_bytes": _INTS}
+OPTIONAL = ("begin_of_text_ids", "begin_of_text")
 SCHEMA = pa.schema(_LISTS | {"continued": pa.bool_()})
 
 
@@ -35,7 +37,7 @@ class Row:
     """One packed row. `input_ids` is int32 of shape (tokens,); the four lists have one entry a document."""
 
     input_ids: np.ndarray
-    doc_lengths: list[int]  # tokens, end-of-text included; they sum to len(input_ids)
+    doc_lengths: list[int]  # tokens, with those that begin and end a text; they sum to len(input_ids)
     doc_ids: list[str]
     doc_sources: list[str]
     doc_bytes: list[int]  # UTF-8 bytes of the text behind each document's tokens
@@ -49,11 +51,13 @@ class Row:
 
 @dataclass(slots=True)
 class RowTotals:
-    """The totals kept in `rows.json`."""
+    """The totals kept in `rows.json`, which has the two fields on what begins a text only where they say something."""
 
     row_tokens: int
     end_of_text_id: int
     tokenizer_sha256: str
+    begin_of_text_ids: list[int] = field(default_factory=list)  # before every piece
+    begin_of_text: str = "auto"  # as the recipe has it; auto: what the tokenizer itself puts before a text
     num_rows: int = 0
     num_tokens: int = 0
     num_pieces: int = 0  # documents, counting each piece of a split one
@@ -101,7 +105,8 @@ def finish_rows(path: Path, shards: Sequence[dict], totals: RowTotals) -> RowTot
     totals.source_tokens = dict(sorted(by_source.items()))
     digest = hashlib.sha256("".join(shard["xxh3"] for shard in shards).encode())
     _write_datasets_files(path, [shard["file"] for shard in shards], digest.hexdigest())
-    write_json(path / "rows.json", asdict(totals))
+    silent = OPTIONAL if not totals.begin_of_text_ids and totals.begin_of_text == "auto" else ()
+    write_json(path / "rows.json", {key: value for key, value in asdict(totals).items() if key not in silent})
     entries = {shard["file"]: shard["entry"] for shard in shards}
     integrity.record(path, ("dataset_info.json", "rows.json", "state.json"), entries)
     return totals
@@ -237,10 +242,11 @@ class Rows:
 def _totals(path: Path) -> RowTotals:
     """The totals in rows.json; UserError where one is absent or of another type."""
     found = read_object(path)
-    kinds = {"tokenizer_sha256": str, "source_tokens": dict}
-    names = [field.name for field in fields(RowTotals)]
-    if sorted(found) != sorted(names) or not all(type(found[name]) is kinds.get(name, int) for name in names):
-        raise damaged(path, f"it needs {', '.join(names)}: all numbers but the hash and the last")
+    kinds = {"tokenizer_sha256": str, "source_tokens": dict, "begin_of_text_ids": list, "begin_of_text": str}
+    names = [field.name for field in fields(RowTotals) if field.name in found or field.name not in OPTIONAL]
+    typed = sorted(found) == sorted(names) and all(type(found[key]) is kinds.get(key, int) for key in names)
+    if not typed or not all(type(id_) is int and 0 <= id_ < 2**31 for id_ in found.get("begin_of_text_ids", ())):
+        raise damaged(path, f"it needs {', '.join(names)}: all numbers but the hash, what begins a text and the last")
     return RowTotals(**found)
 
 

@@ -1,5 +1,6 @@
 """The tokenizer of a model folder or hub id: the one place that opens it."""
 
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,31 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
         found = f"{path} is no tokenizer, or is damaged ({error})."
         raise UserError("tokenizer-damaged", found, "Fetch or copy it again.") from None
+
+
+def begin_of_text_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens that the tokenizer itself puts before a text: none (Qwen), <s> (Llama 2), or two (GLM-4)."""
+    encoding = tokenizer.encode("a")
+    added = takewhile(lambda pair: pair[1], zip(encoding.ids, encoding.special_tokens_mask, strict=True))
+    return tuple(number for number, _ in added)
+
+
+def chosen_begin_of_text(tokenizer: Tokenizer, chosen: str | None) -> tuple[tuple[int, ...], str]:
+    """(ids before a text, what chose them) by a recipe's `begin_of_text`: None or "auto" (the tokenizer's own), "none",
+    or a token. What equals the tokenizer's own is "auto".
+
+    Raises:
+        UserError: the tokenizer has no such token.
+    """
+    own = begin_of_text_ids(tokenizer)
+    if chosen in (None, "auto"):
+        return own, "auto"
+    if chosen == "none":
+        return (), "none" if own else "auto"
+    if (number := tokenizer.token_to_id(chosen)) is None:
+        found = f"The tokenizer has no token begin_of_text={chosen!r}."
+        raise UserError("tokenizer-no-begin-of-text", found, "Set it to auto, none, or one of the tokenizer's tokens.")
+    return (number,), "auto" if own == (number,) else chosen
 
 
 def load_auto_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":

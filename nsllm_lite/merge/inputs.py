@@ -13,6 +13,7 @@ from nsllm_lite.artifact.json_files import read_object, validated
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.models.hub import resolve_model
+from nsllm_lite.models.quantised import require_unquantised
 from nsllm_lite.recipe.merge import Merge, MergedAdapter
 
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
@@ -107,10 +108,7 @@ def open_base(folder: Path) -> Base:
         found = f"{folder} is no model directory: it has no config.json."
         raise UserError("merge-base-no-config", found, "Set base=DIR to one that has.")
     config = safety.require_plain_model(folder)
-    if quantised := config.get("quantization_config"):
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
-        found = f"{folder} is quantised ({method}). The adapter is added to 16-bit or 32-bit weights:"
-        raise UserError("merge-base-quantised", found, "name the model it was quantised from as base=DIR.")
+    require_unquantised(folder, config, "base")
     files = weights.model_files(folder)
     tensors = {name: stored for file in files for name, stored in weights.read_header(folder / file).items()}
     return Base(folder, tensors, config, weights.fingerprint_weights(folder))

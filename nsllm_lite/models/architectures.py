@@ -38,11 +38,14 @@ def require_accepted(config: dict[str, Any]) -> None:
     if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
         found = "use_bidirectional_attention or is_causal says that this is no causal language model."
         raise UserError("architecture-not-causal", found, "Name a model that predicts the next token.")
-    kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in ACCEPTED:
-        found = f"model_type={kind!r}: models of this kind are not trained here."
+    if not is_accepted(config):
+        found = f"model_type={config.get('model_type')!r}: models of this kind are not trained here."
         needed = f"Those that are: {', '.join(ACCEPTED.values())}."
         raise UserError("architecture-not-accepted", found, needed, "Name a model of one of these kinds.")
+
+
+def is_accepted(config: dict[str, Any]) -> bool:
+    return str(config.get("model_type")) in ACCEPTED
 
 
 def _require_sense(config: dict[str, Any]) -> None:

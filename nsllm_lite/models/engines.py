@@ -7,10 +7,12 @@ from nsllm_lite import safety
 from nsllm_lite.artifact.json_files import read_json, read_object
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
-from nsllm_lite.models.generate import Engine
+from nsllm_lite.models.architectures import is_accepted
+from nsllm_lite.models.generate import AloneEngine, Engine
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
+from nsllm_lite.models.quantised import quantisation_of
 from nsllm_lite.recipe.evals import EvalExecution
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 def open_engine(path: str, *, device: str, how: EvalExecution, quantisation: str = "none") -> "Engine | VllmEngine":
     """The engine of a model folder, a hub id, or an adapter's folder (with its base as its training held it).
+
+    A class that is not trained here, and weights that are quantised on disk, are taken as transformers takes them;
+    the engine's `notes` say so.
 
     Raises:
         UserError: there is no such model, or it has no tokenizer, or the backend cannot take it.
@@ -50,6 +55,13 @@ def open_engine(path: str, *, device: str, how: EvalExecution, quantisation: str
         return open_vllm(folder)
     if adapter:
         safety.require_lora(read_json(adapter / "adapter_config.json"), adapter)
-    loaded = load_base(folder, device=device, **options)
+    config, notes = safety.require_plain_model(folder), []
+    if held := quantisation_of(folder, config):
+        notes.append(f"its base is quantised on disk ({held}), and taken so")
+    if not is_accepted(config):
+        kind = config.get("model_type")
+        notes.append(f"model_type={kind!r} is not trained here: each prompt goes alone through transformers' forward")
+    loaded = load_base(folder, device=device, as_stored=True, **options)
     tokenizer = load_auto_tokenizer(folder)
-    return Engine(load_adapter(loaded, adapter) if adapter else loaded, tokenizer, how.batch_tokens)
+    engine = Engine if is_accepted(config) else AloneEngine
+    return engine(load_adapter(loaded, adapter) if adapter else loaded, tokenizer, how.batch_tokens, notes)

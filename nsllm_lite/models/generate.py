@@ -8,12 +8,14 @@ the tokens of scoring each label by itself.
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import compress
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
+from nsllm_lite.formats.tokenizer import begin_of_text_ids
 from nsllm_lite.models.architectures import unpacked_attention
 
 if TYPE_CHECKING:
@@ -46,13 +48,24 @@ class Engine:
 
     Args:
         batch_tokens: Tokens of a forward, the shared beginning counted once for each row; None: by the memory there is.
+        notes: What a reader of the scores has to know of how the model was run.
     """
 
-    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_tokens: int | None = None):
+    is_batched = True
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        batch_tokens: int | None = None,
+        notes: Sequence[str] = (),
+    ):
         self._causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._causal.set_attn_implementation(unpacked_attention(self._causal.config))  # heeds a padded batch's mask
+        if self.is_batched:
+            self._causal.set_attn_implementation(unpacked_attention(self._causal.config))  # heeds a padded batch's mask
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.notes = list(notes)
         self.config = self._causal.config.get_text_config()
         self.device = next(model.parameters()).device
         self.window = getattr(self.config, "max_position_embeddings", None) or 2_048
@@ -252,11 +265,66 @@ class Engine:
         return max(4_096, int(CACHE_SHARE * free_bytes / token_bytes))
 
 
+class AloneEngine(Engine):
+    """The same of any class that transformers loads: each text alone through its own forward, with nothing shared.
+
+    What padding and shared keys do to a class is known for those that are trained here; state-space models have no
+    keys, others take positions from elsewhere.
+    """
+
+    is_batched = False
+
+    def rank(
+        self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()
+    ) -> Iterator[tuple[int, list[float]]]:
+        for number in (n for n in range(len(prompts)) if n not in done):
+            request = self._ranked(prompts[number], labels[number])
+            found = []
+            for tail, skip in zip(request.tails, request.skip, strict=True):
+                ids = torch.tensor([[*request.prompt, *tail]], device=self.device)
+                self.forward_tokens += ids.numel()
+                with torch.no_grad():
+                    scored = torch.log_softmax(self.model(input_ids=ids, use_cache=False).logits[0].float(), -1)
+                own = torch.arange(len(request.prompt) + skip, ids.shape[1], device=self.device)
+                found.append(float(scored[own - 1, ids[0, own]].double().sum()))
+            yield number, found
+
+    def generate(
+        self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
+    ) -> Iterator[tuple[int, str]]:
+        from transformers import GenerationConfig
+
+        ends = sorted(self._end_ids())
+        options = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": ends or None, "pad_token_id": 0}
+        for number in (n for n in range(len(prompts)) if n not in done):
+            ids = torch.tensor([self._cut(encode(self.tokenizer, prompts[number]), new_tokens)], device=self.device)
+
+            def stopped(written: Tensor, _: Tensor, begin: int = ids.shape[1], **__: object) -> Tensor:
+                text = self.tokenizer.decode(written[0, begin:])
+                return torch.tensor([any(stop in text for stop in stops)], device=written.device)
+
+            own, self._causal.generation_config = self._causal.generation_config, GenerationConfig()
+            try:  # the model's settings could penalise repetitions, which is not greedy
+                given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+                out = self.model.generate(**given, **options, stopping_criteria=[stopped])
+            finally:
+                self._causal.generation_config = own
+            self.forward_tokens += out.numel()
+            text = self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+            yield number, min((text.partition(stop)[0] for stop in stops), key=len, default=text)
+
+
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Token ids with whatever the tokenizer puts before a text, and without an end token behind it."""
-    begun = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)  # as chat templates do
+    begun = any(text.startswith(begin) for begin in _begins(tokenizer))  # as chat templates do
     ids = tokenizer(text, add_special_tokens=not begun)["input_ids"]
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+
+
+@lru_cache(maxsize=4)
+def _begins(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    own = "".join(tokenizer.convert_ids_to_tokens(list(begin_of_text_ids(tokenizer.backend_tokenizer))))
+    return [begin for begin in {own, tokenizer.bos_token} if begin]
 
 
 def _common(rows: Sequence[Sequence[int]]) -> int:

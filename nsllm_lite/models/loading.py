@@ -13,7 +13,9 @@ from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.formats.weights import require_sound
+from nsllm_lite.models.architectures import is_accepted
 from nsllm_lite.models.attention import ATTENTION, register_attention
+from nsllm_lite.models.quantised import require_unquantised
 from nsllm_lite.models.sizes import config_of
 from nsllm_lite.recipe.train import ModelShape
 from nsllm_lite.terminal import on_terminal
@@ -30,20 +32,24 @@ def load_base(
     compute_dtype: str,
     device: str,
     dequantised: bool = False,
+    as_stored: bool = False,
 ) -> "PreTrainedModel":
     """The base model of `directory` on `device`, frozen; its linear layers in NF4 where `quantisation` says so.
 
     `dequantised` holds what NF4 made of their weights in `compute_dtype` instead: the same numbers in 3.9 times the
-    memory, for products that need not restore them first.
+    memory, for products that need not restore them first. `as_stored` also takes weights that are quantised on disk,
+    and classes that are not trained here, whose attention is then transformers' own choice.
 
     Raises:
-        UserError: `directory` has no safetensors weights, or they are damaged, not finite, or not all there.
+        UserError: `directory` has no safetensors weights, or they are damaged, not finite, quantised, or not all there.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet_libraries()
-    safety.require_plain_model(Path(directory))
+    config = safety.require_plain_model(Path(directory))
     require_sound(Path(directory))
+    if not as_stored or quantisation == "nf4":
+        require_unquantised(Path(directory), config)
     dtype = getattr(torch, compute_dtype)
     options: dict = {}
     if quantisation == "nf4":
@@ -59,7 +65,7 @@ def load_base(
         output_loading_info=True,
         dtype=dtype,
         device_map={"": torch.cuda.current_device() if device == "cuda" else device},
-        attn_implementation=ATTENTION,
+        attn_implementation=ATTENTION if is_accepted(config) else None,
         use_safetensors=True,
         trust_remote_code=False,
         **options,

@@ -6,6 +6,7 @@ from pathlib import Path
 from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
 from nsllm_lite.models.architectures import require_accepted
+from nsllm_lite.models.quantised import require_unquantised
 from nsllm_lite.recipe.train import Adapter, ModelShape
 
 FUSED = ("qwen3", "qwen2", "llama", "mistral")  # model types of `kernels.fused_layers.LAYERS`
@@ -102,9 +103,10 @@ def config_of(shape: ModelShape, vocab: int) -> dict[str, int | bool]:
 
 
 def read_size(model_dir: Path) -> ModelSize:
-    """Raises UserError where the model's config.json lacks its widths, or is of a kind that is not trained."""
+    """Raises UserError where config.json lacks the widths, or the model is quantised or of a kind not trained."""
     config = read_object(Path(model_dir) / "config.json")
     require_accepted(config)
+    require_unquantised(Path(model_dir), config)
     return ModelSize.of(config)
 
 

@@ -20,6 +20,7 @@ class VllmEngine:
         self.tokenizer = llm.get_tokenizer()
         self.forward_tokens = 0  # of prompts; savings of the prefix cache are not reported by vLLM
         self.num_cut = 0
+        self.notes: list[str] = []
 
     def rank(
         self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()

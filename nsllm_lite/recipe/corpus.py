@@ -97,7 +97,9 @@ class CorpusExecution(Strict):
 
 
 class Corpus(Strict):
-    """`languages` are ISO 639-1 codes: a text must be in one of these languages (empty: any).
+    """`begin_of_text` is what stands before every text: auto (what the tokenizer itself puts there), none, or a token.
+
+    `languages` are ISO 639-1 codes: a text must be in one of these languages (empty: any).
 
     `decontaminate` names evaluation files: a paper that holds an item of them is dropped.
     """
@@ -108,6 +110,7 @@ class Corpus(Strict):
     general: list[Source]
     tokenizer: str | None = None
     train_tokenizer: TrainTokenizer | None = None
+    begin_of_text: Name | None = None
     end_of_text: Name
     row_tokens: Annotated[int, Field(ge=16, le=131_072)]
     heldout: HeldOut

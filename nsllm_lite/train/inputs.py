@@ -9,7 +9,7 @@ from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.rows import Row, Rows
-from nsllm_lite.formats.tokenizer import load_tokenizer
+from nsllm_lite.formats.tokenizer import begin_of_text_ids, load_tokenizer
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models import heldout
 from nsllm_lite.models.architectures import require_positions
@@ -62,6 +62,9 @@ def read_inputs(recipe: Train) -> Inputs:
     if len({opened.totals.tokenizer_sha256 for opened in all_rows}) > 1:
         found = f"Rows of different tokenizers: {', '.join(str(r.path) for r in all_rows)}."
         raise UserError("train-tokenizers-differ", found, "Make them in one `nsllm-lite corpus` run.")
+    if len({tuple(opened.totals.begin_of_text_ids) for opened in all_rows}) > 1:
+        found = f"Texts begin differently in {', '.join(str(r.path) for r in all_rows)}."
+        raise UserError("train-begins-differ", found, "Make them in one `nsllm-lite corpus` run.")
     row_tokens = rows.totals.row_tokens
     if recipe.budget.tokens_per_step % row_tokens:
         found = f"budget.tokens_per_step={recipe.budget.tokens_per_step}, but a row has {row_tokens} tokens."
@@ -83,6 +86,7 @@ def read_inputs(recipe: Train) -> Inputs:
     for opened in (domain, general):  # the others are long, and read through when it is known that there is work
         opened.require_sound(size.vocab)
     require_same_tokenizer(rows, tokenizer_dir)
+    require_same_begin(rows, tokenizer_dir)
     max_rows = recipe.evaluation.max_rows
     return Inputs(
         rows=rows,
@@ -94,6 +98,26 @@ def read_inputs(recipe: Train) -> Inputs:
         size=size,
         overlay=read_curve(Path(recipe.overlay)) if recipe.overlay else None,
         hashes=hashes,
+    )
+
+
+def require_same_begin(rows: Rows, tokenizer_dir: Path) -> None:
+    """Raises UserError where texts do not begin as the model knows them, unless the corpus's recipe chose that."""
+    tokenizer, totals = load_tokenizer(tokenizer_dir), rows.totals
+    own = list(begin_of_text_ids(tokenizer))
+    if totals.begin_of_text_ids == own:
+        return
+    in_rows, in_model = (
+        " ".join(str(tokenizer.id_to_token(number)) for number in ids) or "nothing"
+        for ids in (totals.begin_of_text_ids, own)
+    )
+    found = f"Texts in {rows.path} begin with {in_rows}; the tokenizer of {tokenizer_dir} puts {in_model} before a text"
+    if totals.begin_of_text == "auto":
+        todo = "Build the corpus again in another folder (out=DIR); to train so all the same, with begin_of_text=none "
+        todo += "or the token."
+        raise UserError("train-begin-differs", f"{found}.", "The model knows texts as its tokenizer makes them.", todo)
+    print(
+        f"{found}. The corpus's recipe chose so (begin_of_text={totals.begin_of_text}); evaluation follows the latter."
     )
 
 

@@ -16,6 +16,7 @@ from unittest.mock import Mock
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.cli import run_step
@@ -240,6 +241,26 @@ def test_a_tokenizer_without_the_end_of_text_token_is_refused_before_the_work(ma
     with raises("tokenizer-no-end-of-text", "'</s>'"):
         build(recipes.update(other, out=str(tmp_path / "third"), end_of_text="</s>"))
     assert not (tmp_path / "third").exists()
+
+
+def test_texts_begin_as_the_tokenizer_begins_them(make, tmp_path):
+    build(make())
+    tokenizer_dir = tmp_path / "out/tokenizer"
+    opened = tokenizer.load_tokenizer(str(tokenizer_dir))
+    opened.post_processor = TemplateProcessing(single=["A", "$A"], special_tokens=[("A", opened.token_to_id("A"))])
+    (tmp_path / "model").mkdir()
+    opened.save(str(tmp_path / "model/tokenizer.json"))
+    plain = Rows(tmp_path / "out/rows/phase1/train")
+    rows = {}
+    for name in ("auto", "none"):
+        chosen = {"begin_of_text": name, "train_tokenizer": None, "tokenizer": str(tmp_path / "model")}
+        build(make(out=str(tmp_path / name), **chosen))
+        rows[name] = Rows(tmp_path / name / "rows/phase1/train")
+    assert rows["auto"].totals.begin_of_text_ids == [opened.token_to_id("A")]
+    assert rows["auto"].totals.num_tokens == plain.totals.num_tokens + rows["auto"].totals.num_pieces
+    assert all(row.input_ids[0] == opened.token_to_id("A") for row in rows["auto"])
+    assert (rows["none"].totals.begin_of_text_ids, rows["none"].totals.begin_of_text) == ([], "none")
+    assert rows["none"].totals.num_tokens == plain.totals.num_tokens
 
 
 def fail_for_lack_of_room(*args):

@@ -30,7 +30,7 @@ def texts_of(seed, count, longest):
     return ["".join(rng.choices(LETTERS, k=rng.randint(1, longest))) for _ in range(count)]
 
 
-def pack_texts(path, texts, tok, row_tokens, wanted=None):
+def pack_texts(path, texts, tok, row_tokens, wanted=None, begin=()):
     """(rows, tokens by document) of general texts named d0, d1, ..."""
     documents = [Document(f"d{n}", "s" if n % 2 else "t", f"f#{n}", text=text) for n, text in enumerate(texts)]
     with parquet_writer(path / "documents.parquet") as writer:
@@ -38,20 +38,24 @@ def pack_texts(path, texts, tok, row_tokens, wanted=None):
     mask = np.ones(len(texts), bool) if wanted is None else wanted
     task = pack.PackTask("general", "train", 0, (path / "documents.parquet",), (mask,), 0)
     end = tok.token_to_id(END)
-    made = pack.pack(task, encoder.Encoder(tok), end, row_tokens, 1, path / "rows", path / "counts")
-    finish_rows(path / "rows", made["shards"], RowTotals(row_tokens, end, "t"))
+    frame = pack.Frame(begin, end, row_tokens)
+    made = pack.pack(task, encoder.Encoder(tok), frame, 1, path / "rows", path / "counts")
+    totals = finish_rows(path / "rows", made["shards"], RowTotals(row_tokens, end, "t", list(begin)))
+    assert Rows(path / "rows").totals == totals
     return list(Rows(path / "rows")), np.load(path / "counts/tokens-00000.npy")
 
 
 @pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize(("row_tokens", "longest"), [(16, 60), (64, 400), (128, 30), (33, 33)])
-def test_every_token_and_byte_of_every_document_arrives(tok, tmp_path, monkeypatch, row_tokens, longest, fast):
+@pytest.mark.parametrize(
+    ("row_tokens", "longest", "begin"), [(16, 60, ()), (64, 400, (7,)), (128, 30, ()), (33, 33, ()), (18, 60, (7, 8))]
+)
+def test_every_token_and_byte_of_every_document_arrives(tok, tmp_path, monkeypatch, row_tokens, longest, begin, fast):
     if not fast:
         monkeypatch.setattr(encoder, "_gigatoken", lambda _: None)
     monkeypatch.setattr(pack, "SHARD_DOCUMENTS", 7)
     monkeypatch.setattr(pack, "CHUNK_DOCUMENTS", 5)
     texts = texts_of(row_tokens, 60, longest)
-    rows, counts = pack_texts(tmp_path, texts, tok, row_tokens)
+    rows, counts = pack_texts(tmp_path, texts, tok, row_tokens, begin=begin)
     assert len(list((tmp_path / "rows").glob("*.arrow"))) == 6
     pieces, num_bytes = {}, Counter()
     for row in rows:
@@ -60,7 +64,8 @@ def test_every_token_and_byte_of_every_document_arrives(tok, tmp_path, monkeypat
         start = 0
         for place, (name, length) in enumerate(zip(row.doc_ids, row.doc_lengths, strict=True)):
             later = row.continued and place == 0
-            pieces.setdefault(name, []).append((later, row.input_ids[start : start + length].tolist()))
+            assert tuple(row.input_ids[start : start + len(begin)]) == begin
+            pieces.setdefault(name, []).append((later, row.input_ids[start + len(begin) : start + length].tolist()))
             start += length
         num_bytes.update(dict(zip(row.doc_ids, row.doc_bytes, strict=True)))
         assert row.doc_sources == ["s" if int(name[1:]) % 2 else "t" for name in row.doc_ids]
@@ -71,7 +76,7 @@ def test_every_token_and_byte_of_every_document_arrives(tok, tmp_path, monkeypat
         assert all(later for later, _ in others)
         assert list(chain(first[1], *(tokens for _, tokens in others))) == expected
         assert num_bytes[f"d{number}"] == len(text.encode())
-        assert counts[number] == len(expected)
+        assert counts[number] == len(expected) + len(begin) * (1 + len(others))
 
 
 def test_only_the_wanted_documents_are_packed(tok, tmp_path, monkeypatch):

@@ -1,6 +1,10 @@
 import json
 
+import pytest
+from tokenizers.processors import TemplateProcessing
+
 from nsllm_lite.corpus import tokenizer
+from nsllm_lite.formats.tokenizer import chosen_begin_of_text
 from tests.corpus.small import END
 from tests.raising import raises
 
@@ -37,6 +41,24 @@ def test_truncation_in_the_file_is_switched_off(tmp_path):
     stored["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
     path.write_text(json.dumps(stored))
     assert len(tokenizer.load_tokenizer(str(tmp_path)).encode(TEXTS[0]).ids) > 4
+
+
+@pytest.mark.parametrize(
+    ("own", "chosen", "expected"),
+    [
+        ("", None, ((), "auto")), ("", "none", ((), "auto")), ("", END, ((0,), END)),
+        (END, "auto", ((0,), "auto")), (END, "none", ((), "none")), (END, END, ((0,), "auto")),
+        (f"a {END}", None, ((65, 0), "auto")),
+    ],
+)  # fmt: skip
+def test_what_begins_a_text(tmp_path, own, chosen, expected):
+    tokenizer.train_tokenizer(TEXTS, 400, END, tmp_path)
+    opened = tokenizer.load_tokenizer(str(tmp_path))
+    ids = [(word, opened.token_to_id(word)) for word in own.split()]
+    opened.post_processor = TemplateProcessing(single=[*own.split(), "$A", END], special_tokens=[*ids, (END, 0)])
+    assert chosen_begin_of_text(opened, chosen) == expected
+    with raises("tokenizer-no-begin-of-text", "'<s>'"):
+        chosen_begin_of_text(opened, "<s>")
 
 
 def test_a_missing_end_of_text_token_or_tokenizer_is_named(tmp_path):

@@ -110,6 +110,7 @@ class Said:
 
     num_cut = 0
     forward_tokens = 0
+    notes = ("it says what it is told to",)
 
     def __init__(self, texts: list[str], chat_template: str | None = "yes"):
         self.texts, self.tokenizer, self.asked = texts, self, []
@@ -140,7 +141,9 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch
     assert row["accuracy"]["value"] == pytest.approx(right / len(items))
     assert engine.asked[0].startswith("<user>Which part of a ")
     assert "Answer with one of: Methods, Objective, Results.<answer>" in engine.asked[0]
-    assert "could not be read" in (tmp_path / "eval/report.md").read_text()
+    report = (tmp_path / "eval/report.md").read_text()
+    assert "could not be read" in report
+    assert "one: it says what it is told to." in report.splitlines()
 
 
 def test_without_a_chat_template_the_prompt_is_that_of_tuning_and_one_that_refuses_ends_the_evaluation(monkeypatch):

@@ -87,6 +87,7 @@ def test_absent_and_damaged_rows(folder, tmp_path):
     ("file", "content", "quoted"),
     [
         ("rows.json", b'{"num_rows": 5}', "row_tokens, "),
+        ("rows.json", b'{"begin_of_text_ids": 5}', "begin_of_text_ids, "),
         ("state.json", b'{"_data_files": [{"filename": "../rows.arrow"}]}', "'../rows.arrow'"),
         ("state.json", b"[" * 100_000, "recursion"),
         ("data-00000.arrow", b"\xff\xff\xff\xff\x10\0\0\0" + bytes(40), ""),

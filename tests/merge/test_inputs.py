@@ -93,7 +93,7 @@ BREAKAGES = {
         "weights-size-wrong", "model.safetensors"),
     "quantised base": (
         lambda b, a: edit_json(b / "config.json", quantization_config={"quant_method": "bitsandbytes"}),
-        "merge-base-quantised", "(bitsandbytes)"),
+        "model-quantised", "(bitsandbytes)", "base"),
     "not finite base": (
         lambda b, a: edit_tensors(b / "model.safetensors", lambda t: t["model.norm.weight"][7].fill_(math.inf)),
         "weights-not-finite", "model.norm.weight", "base/model.safetensors"),

@@ -1,10 +1,15 @@
 """Shared beginnings, padding and batches change no likelihood and no answer."""
 
+import shutil
+
 import pytest
 import torch
+import transformers
+from transformers import AutoModelForCausalLM
 
 from nsllm_lite.models.engines import open_engine
 from nsllm_lite.models.generate import Engine, encode
+from nsllm_lite.models.sizes import read_size
 from nsllm_lite.recipe.evals import EvalExecution
 from tests.models.make import add_lora, load_plain
 from tests.raising import raises
@@ -84,6 +89,44 @@ def test_an_answer_ends_before_a_stop(engine):
     stop = whole[0][3:5]
     for number, text in engine.generate(asked, 10, [stop]):
         assert text == whole[number].partition(stop)[0]
+
+
+SMALL = {"vocab_size": 500, "hidden_size": 32, "num_hidden_layers": 2, "eos_token_id": 0, "initializer_range": 0.3}
+OTHERS = {
+    "learned positions": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 2}),
+    "positions by distance": ("BloomConfig", {"n_layer": 2, "n_head": 2}),
+    "no keys": ("MambaConfig", {"state_size": 4}),
+    "attention sinks": ("GptOssConfig", {
+        "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+        "sliding_window": 8, "num_local_experts": 2, "num_experts_per_tok": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_classes_that_are_not_trained_go_through_their_own_forward_and_that_is_said(talker, tmp_path, other):
+    name, options = OTHERS[other]
+    torch.manual_seed(0)
+    config = getattr(transformers, name)(**SMALL | {"pad_token_id": 0} | options)
+    model = AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    model.generation_config.repetition_penalty = 3.0  # not greedy: not heeded
+    model.save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(talker / file, tmp_path)
+    engine = open_engine(str(tmp_path), device="cpu", how=EvalExecution())
+    assert [config.model_type in note for note in engine.notes] == [True]
+    assert_likelihoods(engine, prompts(3), [LABELS] * 3)
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    for number, text in engine.generate(prompts(2), 6, []):
+        ids = encode(engine.tokenizer, prompts(2)[number])
+        for _ in range(6):
+            with torch.no_grad():
+                ids.append(int(reference(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+        assert text == engine.tokenizer.decode(ids[-6:]).partition("<|endoftext|>")[0]
+    assert all(" " not in text for _, text in engine.generate(prompts(2), 6, [" "]))
+    with raises("architecture-not-accepted", repr(config.model_type)):
+        read_size(tmp_path)
 
 
 def test_far_fewer_tokens_than_a_forward_for_each_label(engine):

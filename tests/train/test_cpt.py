@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
 
-from nsllm_lite.artifact.json_files import read_json, read_lines
+from nsllm_lite.artifact.json_files import read_json, read_lines, write_json
 from nsllm_lite.formats.rows import Rows, RowTotals, write_rows
+from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.kernels.linear_cross_entropy import linear_cross_entropy_reference
 from nsllm_lite.merge.write_model import merge
@@ -21,6 +23,7 @@ from nsllm_lite.models.lora import add_adapter, saved_parameters
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import Execution, Schedule, Train
 from nsllm_lite.train import checkpoint, cpt, setup
+from nsllm_lite.train.inputs import read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay, shuffled
 from tests.conftest import ROW_TOKENS
 from tests.merge.make import edit_json, edit_tensors, make_recipe
@@ -386,6 +389,37 @@ def test_a_corpus_of_another_vocabulary_is_refused(pico, pico_recipe, tmp_path):
     (other / "tokenizer_config.json").unlink()
     with raises("tokenizer-missing", other):
         cpt.train(pico_recipe(model=str(other)))
+
+
+def test_rows_whose_texts_begin_otherwise_are_refused_unless_chosen(pico, pico_recipe, tmp_path, capsys):
+    model, rows = tmp_path / "model", Path(shutil.copytree(pico / "rows", tmp_path / "rows"))
+    shutil.copytree(pico / "base", model)
+    opened = load_tokenizer(model)
+    opened.post_processor = TemplateProcessing(single=["<7>", "$A"], special_tokens=[("<7>", 7)])
+    opened.save(str(model / "tokenizer.json"))
+    recipe = pico_recipe(model=str(model))
+    with raises("train-begin-differs", "begin with nothing", "<7>"):
+        read_inputs(recipe)
+
+    def mark(folder: Path, ids: list[int], chosen: str) -> None:
+        totals = read_json(folder / "rows.json") | {"begin_of_text_ids": ids, "begin_of_text": chosen}
+        write_json(folder / "rows.json", totals)
+        (folder / "files.json").unlink(missing_ok=True)
+
+    folders = [path.parent for path in rows.rglob("rows.json")]
+    moved = {"rows": str(rows / "papers/train"), "replay": None} | {
+        "evaluation": recipe.evaluation.model_dump()
+        | {"domain_rows": str(rows / "papers/heldout"), "general_rows": str(rows / "general/heldout")}
+    }
+    mark(rows / "papers/train", [7], "auto")
+    with raises("train-begins-differ", rows / "papers/train"):
+        read_inputs(pico_recipe(model=str(model), **moved))
+    for chosen, ids in (("auto", [7]), ("none", [])):
+        for folder in folders:
+            mark(folder, ids, chosen)
+        capsys.readouterr()
+        read_inputs(pico_recipe(model=str(model), **moved))
+        assert ("begin_of_text=none" in capsys.readouterr().out) == (chosen == "none")
 
 
 def test_an_unfinished_run_is_not_continued_with_another_recipe(pico_recipe, stop_before):
