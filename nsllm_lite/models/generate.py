@@ -7,6 +7,7 @@ the tokens of scoring each label by itself.
 """
 
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
@@ -292,8 +293,6 @@ class AloneEngine(Engine):
     def generate(
         self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
     ) -> Iterator[tuple[int, str]]:
-        from transformers import GenerationConfig
-
         ends = sorted(self._end_ids())
         options = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": ends or None, "pad_token_id": 0}
         for number in (n for n in range(len(prompts)) if n not in done):
@@ -303,15 +302,25 @@ class AloneEngine(Engine):
                 text = self.tokenizer.decode(written[0, begin:])
                 return torch.tensor([any(stop in text for stop in stops)], device=written.device)
 
-            own, self._causal.generation_config = self._causal.generation_config, GenerationConfig()
-            try:  # the model's settings could penalise repetitions, which is not greedy
+            with without_own_settings(self._causal):
                 given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
                 out = self.model.generate(**given, **options, stopping_criteria=[stopped])
-            finally:
-                self._causal.generation_config = own
             self.forward_tokens += out.numel()
             text = self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
             yield number, min((text.partition(stop)[0] for stop in stops), key=len, default=text)
+
+
+@contextmanager
+def without_own_settings(model: "PreTrainedModel") -> Iterator[None]:
+    """`generate` inside does what it is told, and nothing of the model's generation_config, which transformers adds to
+    that: some penalise repetitions, which is not greedy."""
+    from transformers import GenerationConfig
+
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:

@@ -9,6 +9,7 @@ from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.models.attention import unpacked
 from nsllm_lite.models.causal import PackedLM
+from nsllm_lite.models.generate import without_own_settings
 from nsllm_lite.models.heldout import evaluating
 
 
@@ -31,7 +32,7 @@ def continuations(lm: PackedLM, openings: list[list[int]], new_tokens: int, end_
     options = {"max_new_tokens": new_tokens, "do_sample": False}
     options |= {"eos_token_id": end_of_text_id, "pad_token_id": end_of_text_id}
     written = []
-    with evaluating(lm), unpacked(lm.causal_lm), torch.no_grad():
+    with evaluating(lm), unpacked(lm.causal_lm), without_own_settings(lm.causal_lm), torch.no_grad():
         for opening in openings:
             ids = torch.tensor([opening], device=lm.head_VH.device)
             out = lm.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
