@@ -34,7 +34,7 @@ CLAIM = re.compile(
     |\bI(?:['’]d|\s+would)\s+say\b
     |\b(?:it|that|this)(?:['’]s|\s+(?:is|(?:must|has\s+to|should|would|seems\s+to|appears\s+to)\s+be))\b
     |\b(?:which\s+is|corresponds?\s+to|corresponding\s+to|match(?:es)?|agrees?\s+with|we\s+have)\s+(?=option|choice)
-    |\bcorrect\s?:|答\s?:
+    |\b(?:correct|final)\s?:|\b(?:that|which)\s+leaves\b|\b(?:leaving|left\s+with)\b|答\s?:
     |\bnot\s+(?:option\s+)?\(?[A-J]\)?\s?,?\s(?:but|rather|it\s+is|it's)\b
     |(?:答案|正确选项|最佳选项|正确项)(?:[^。\n,;:?不非A-Za-z]{0,8}?(?:是|为|选择|选|:))?
     |(?<!不)正确的?(?:一项|选项|答案|说法)?(?:是|为|:)
@@ -52,10 +52,10 @@ LEAD = re.compile(
 JOINED = re.compile(r"\s*(?:,\s*(?:and\b|or\b)?|[/&、+–—-]|(?:and|or|to|through)\b|和|或|与|及|以及)\s*\(?")
 ALONE_VERB = re.compile(r"\)?(?:\s+(?:is|isn't|was|has|does|doesn't|cannot|can't|fails|would)\b|\s*(?:选?项)?[错不是])")
 AFTER = (
-    r"(?=\s*(?:$|[.!?)}。、—–&/,;]|:(?![A-Za-z])|\((?![A-Za-z\d]\))|-{1,2}\s|选?项|因为|由于|是|才|而|和|或|与|及)"
+    r"(?=\s*(?:$|[.!?)}。、—–&/,;]|:(?![A-Za-z])|\((?![A-Za-z\d]\))|-{1,2}\s|选?项|因为|由于|是|才|而|和|或|与|及|不选)"
     r"|[ \t]*\n"
     r"|\s+(?:because|since|as|for|which|that|is|was|are|and|or|to|through|but|not|nor|rather|instead|over|due|based|"
-    r"given|by|would|here|in|from|on|with|only|if|when|while)\b)"
+    r"given|by|would|here|in|from|on|with|only|when|while)\b)"
 )
 AFTER_SMALL = r"(?=\s*(?:$|[.!?)}。、,;:]|\n|[/&]\s?[a-j]\b)|\s+(?:because|since|and|or)\b)"
 SPECIES = r"(?!\.\s?(?:coli|elegans|subtilis|melanogaster|thaliana|albicans|difficile|cerevisiae|rerio)\b)"
@@ -82,7 +82,9 @@ FINAL = re.compile(
 )
 BOTH = re.compile(r"[}\s]{0,9}(?:or|and|[,/&、和或与])[\s{]{0,9}")  # between two boxes
 REFUTED = re.compile(
-    r"\)?,?\s{0,3}(?:which\s)?\bis(?:n['’]t|\s(?:clearly\s)?(?:wrong|incorrect|false|not)\b)|\)?\s{0,3}(?:\?|吗)"
+    r"\)?[,.]?\s{0,3}(?:(?:but|which|that|this|it)\s){0,2}\b(?:is|was)(?:n['’]t|\s(?:clearly\s)?(?:wrong|incorrect|false|"
+    r"not)\b)|\)?\s{0,3}(?:\?|吗)",
+    re.IGNORECASE,
 )
 SENTENCE_ENDS = re.compile(r"[)}\s]{0,9}(?:[.!。]\s*)?(?:\n|$)")
 LINE_LEAD = re.compile(r"(?:the\s+)?(?:option|choice|letter|answer|选项|选择|选)[\s:(]{0,3}", re.IGNORECASE)
@@ -139,6 +141,9 @@ def parse_letter(text: str, letters: Sequence[str]) -> str | None:
     is_final = last.is_box or FINAL.search(text, max(0, last.place - 20), last.end)
     if others and not is_final and not CORRECTED.search(text, others[-1].end, last.end):
         return None
+    turn = CORRECTED.search(text, last.end)
+    if turn and any(place > turn.start() and not called <= last.letters for place, called in _called(text, forms)):
+        return None  # "The answer is A. But B is right."
     return _only(last.letters)
 
 
@@ -172,9 +177,9 @@ def _only(letters: frozenset[str]) -> str | None:
 
 def _plain(text: str) -> str:
     """Without emphasis, quotation marks, dollars and LaTeX's text commands; full-width letters as ASCII."""
-    text = unicodedata.normalize("NFKC", text).replace("（", "(").replace("）", ")")
+    text = unicodedata.normalize("NFKC", text)
     for _ in range(2):  # one in another
-        text = WRAPPER.sub(r" \1 " if "\\text" not in text else r"\1", text)
+        text = WRAPPER.sub(r"\1", text)
     text = re.sub(r"<(/?)(?:final_)?answer>", lambda tag: "\n" if tag[1] else "\nanswer: ", text, flags=re.IGNORECASE)
     return HEDGE.sub(" ", SPACE.sub(" ", REMOVED.sub("", text)).translate(BRACKETS))
 
@@ -186,8 +191,10 @@ def _letters_at(text: str, place: int, forms: Forms) -> tuple[frozenset[str], in
         return None
     letters, end = {found[found.lastindex].upper()}, found.end()
     while joined := JOINED.match(text, end + (text[end : end + 1] == ")")):
-        more = forms.one.match(text, joined.end())
-        if not more or ("or" not in joined[0] and "或" not in joined[0] and ALONE_VERB.match(text, more.end())):
+        more, is_either = forms.one.match(text, joined.end()), "or" in joined[0] or "或" in joined[0]
+        if not more and is_either:
+            letters.add("?")  # "A or, at high pressure, B"
+        if not more or (not is_either and ALONE_VERB.match(text, more.end())):
             break
         letters, end = letters | {more[more.lastindex].upper()}, more.end()
     return frozenset(letters), end
@@ -223,12 +230,16 @@ def _bare_lines(text: str, letters: Sequence[str]) -> Iterator[Claim]:
         place += len(line) + 1
 
 
-def _weak(text: str, forms: Forms) -> frozenset[str]:
-    """Letters that are called correct, and those that begin lines: none where these are neither first nor last."""
-    called: set[str] = set()
+def _called(text: str, forms: Forms) -> Iterator[tuple[int, set[str]]]:
+    """Where letters are called correct, and which."""
     for found in forms.correct.finditer(text):
         if not DENIED.search(_clause_before(text, found.start())):
-            called |= {*re.findall(r"[A-J]", found["others"]), found["last"].upper()}
+            yield found.start(), {*re.findall(r"[A-J]", found["others"]), found["last"].upper()}
+
+
+def _weak(text: str, forms: Forms) -> frozenset[str]:
+    """Letters that are called correct, and those that begin lines: none where these are neither first nor last."""
+    called = set().union(*(letters for _, letters in _called(text, forms)))
     lines = [_begins(line, forms) for line in text.split("\n") if line.strip()]
     lines = [named for named in lines if named is not None]
     begun = lines if lines and (lines[0] or lines[-1]) else []
@@ -242,7 +253,7 @@ def _begins(line: str, forms: Forms) -> frozenset[str] | None:
     if not (named := _letters_at(line, 0, forms)) or line.startswith(("I,", "I'")):
         return frozenset()
     letters, end = named
-    if WRONG.search(line, end, end + 200):
+    if WRONG.search(line, end, end + 200) or REFUTED.match(line, end):
         return None
     if re.match(r"\s|\)\s" if LINE_LEAD.match(line) else r"\s", line[end:]) and not REASON.match(line, end):
         return frozenset()  # a sentence about that choice, or a word after it: "A photon"
