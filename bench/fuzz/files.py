@@ -33,7 +33,7 @@ from nsllm_lite.models.sizes import read_size
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval
 from nsllm_lite.recipe.merge import Merge
-from nsllm_lite.tasks import answers, sets
+from nsllm_lite.tasks import answers, letters, sets
 from nsllm_lite.tasks.from_papers import read_questions
 from nsllm_lite.tasks.items import read_items
 from nsllm_lite.train import checkpoint
@@ -289,7 +289,7 @@ def check_answer(content: bytes, folder: Path) -> None:
     text = content.decode("utf-8", "replace")
     labels = ("Methods", "Results", "Conclusion")
     assert answers.parse_label(text, labels) in (None, *labels)
-    assert answers.parse_letter(text, "ABCD") in (None, *"ABCD")
+    assert letters.parse_letter(text, "ABCD") in (None, *"ABCD")
     for parse in (answers.parse_line, answers.parse_result):
         assert parse(text) is None or parse(text)
 

@@ -22,6 +22,7 @@ from nsllm_lite.tasks import floors
 from nsllm_lite.tasks.answers import rouge_l
 from nsllm_lite.tasks.items import Item, normal, prompt_key, read_items
 from nsllm_lite.tasks.labels import MAX_LABELS
+from nsllm_lite.tasks.letters import lettered
 
 LOST = "\ufffd"
 MIN_PER_LABEL = 5  # rows on average, for outputs to be labels
@@ -36,9 +37,9 @@ URL = re.compile(r"https?://|www\.")
 
 
 def kind_of(items: Sequence[Item]) -> str:
-    """classification, multiple choice or free text."""
+    """classification, multiple choice (of at least half the items, as `eval` reads them) or free text."""
     answers = {item.answer for item in items}
-    if all(item.answer in item.choices for item in items):
+    if 2 * len(lettered(items)) >= len(items):
         return "multiple choice"
     is_labels = len(answers) <= MAX_LABELS and len(items) >= MIN_PER_LABEL * len(answers) > MIN_PER_LABEL
     return "classification" if is_labels else "free text"
@@ -102,8 +103,8 @@ FORMS: Checks = {
         "inputs hold their answer word for word",
     ),
     "reasoning_in_output": (
-        lambda item: "<think>" in item.output,
-        "outputs with <think> before the answer: to be cut off before scoring",
+        lambda item: item.answer != item.output.strip(),
+        "outputs with reasoning (<think>) before the answer: to be cut off before scoring",
     ),
 }
 """{name: (whether an item has the fault, what is said of such items)}"""
@@ -205,11 +206,14 @@ def by_position(items: Sequence[Item], leaks: Sequence[Leak]) -> dict[str, Any]:
 
 def examine(items: Sequence[Item]) -> dict[str, Any]:
     """Every check that applies to one file."""
-    found = {"rows": len(items), "kind": kind_of(items), "duplicates": duplicates(items)}
+    found: dict[str, Any] = {"rows": len(items), "kind": kind_of(items)}
+    asked = {item.number: item for item in (lettered(items) if found["kind"] == "multiple choice" else ())}
+    found["duplicates"] = duplicates([asked.get(item.number, item) for item in items])
     lost = sum((item.input + item.output).count(LOST) for item in items)
     found |= {"characters": rows_with(CHARACTERS, items) | {"lost_characters": lost}, "forms": rows_with(FORMS, items)}
     if found["kind"] == "multiple choice":
-        found["choices"] = multiple_choice(items)
+        unfit = [item.number for item in items if item.number not in asked]
+        found["choices"] = multiple_choice(list(asked.values())) | {"unfit": unfit}
     if found["kind"] == "classification":
         found["classes"] = classification(items)
     if found["kind"] == "free text":
@@ -271,6 +275,8 @@ def words_of(found: dict[str, Any]) -> list[tuple[str, str]]:
     if choices := found.get("choices"):
         equal = choices["equal_options"]
         counted.append((len(equal), f"questions with equal options: rows {equal[:8]}"))
+        unfit = choices["unfit"]
+        counted.append((len(unfit), f"rows whose output names none of their options, which eval refuses: {unfit[:8]}"))
     lines = [(f"{count:,}", words) for count, words in counted if count]
     if (titles := found.get("titles")) and max(titles.values()) > MIN_TITLE_ROUGE:
         scores = ", ".join(f"{rule} {score:.3f}" for rule, score in titles.items())

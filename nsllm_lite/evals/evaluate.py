@@ -30,7 +30,7 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval, EvalExecution, EvaluatedModel
 from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks import scores
-from nsllm_lite.tasks.items import Item, plain_prompt
+from nsllm_lite.tasks.items import Item, open_thinking, plain_prompt
 from nsllm_lite.tasks.sets import load_sets
 from nsllm_lite.tasks.task import Task, TaskSet
 
@@ -52,7 +52,8 @@ class Asked(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The answer to one item; None where none could be read from `text`."""
+    """The answer to one item; None where none could be read from `text`, which begins with the tag of reasoning where
+    the prompt ends in that."""
 
     item: int
     answer: str | None
@@ -175,8 +176,10 @@ def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Predict
         answers = engine.generate(prompts, task.new_tokens, ["\n"], done)
     else:
         room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # plain: no reasoning first
-        answers = engine.generate([as_told(engine, task, item, labels) for item in items], room, [], done)
+        prompts = [as_told(engine, task, item, labels) for item in items]
+        answers = engine.generate(prompts, room, [], done)
     for number, text in answers:
+        text = open_thinking(prompts[number]) + text
         yield Prediction(number, task.parse(text, options[number]), text)
 
 

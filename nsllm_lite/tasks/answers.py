@@ -8,77 +8,92 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from nsllm_lite.tasks.items import without_thinking
+from nsllm_lite.tasks.items import WRAPPER, without_thinking
 
-STATED = re.compile(r"\b(?:final\s+)?(?:answer|result|choice|option|title|label|category)\b\s*(?:is|:|=)\s*:?\s*", re.I)
-MARKS = "*_`\"'“”‘’ \t"
+STATED = re.compile(
+    r"(?<![A-Za-z])(?:answer|ans|result|choice|option|title|label|category)\b[*_`\"']{0,3}\s{0,9}(?:is\b|:|：|=)[*_`\"']{0,3}\s*:?\s*"
+    r"|(?:答案|结果|结论|标签|类别|学科)】?(?:应该|应)?(?:是|为|：|:|(?<=】))[是为：:]?\s*",
+    re.IGNORECASE,
+)
+MARKS = "*_`\"'“”‘’「」『』 \t"
 MATHS = re.compile(r"[0-9\\^_+*/=<>|⁰¹²³⁴-⁹]")
 SUPERSCRIPT = re.compile("[⁺⁻⁰¹²³⁴-⁹ⁱⁿ]+")
 WORD = re.compile(r"(?<![\w\\])[^\W\d_]{2,}(?!\w)")
+NEGATED = re.compile(
+    r"(?:\b(?:not|cannot|never|neither|nor|non|unlike|than|instead of)|n['’]t)\W{1,3}(?:\w{1,12}\W{1,3}){0,2}$"
+    r"|[不非]\w{0,2}$",
+    re.IGNORECASE,
+)
+YES = ("yes", "true", "correct", "是", "对", "正确")
+NO = ("no", "false", "incorrect", "否", "不是", "不", "错", "错误", "不对", "不正确")
 UNIT_LETTERS = 4  # a longer word after a number is no unit
 COMPARE_SECONDS = 5
+QUANTITY = re.compile(r"[-+]?[\d.,]+(?:\s?(?:\\times|×|\\cdot)\s?10\^\{?[-+]?\d+\}?)?(?:\\[,;! ]|\s)*([A-Za-zµμΩ]+)")
+ROUGE_WORD = re.compile("[a-z0-9]+|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
 def parse_label(text: str, labels: Sequence[str]) -> str | None:
     """The label that the text names: in a box, after "the answer is", in the first line or anywhere; None unless one.
-    Case does not matter, and the singular of a label is enough (Conclusion for Conclusions)."""
-    text = without_thinking(text)
-    by_form = {_label_form(label): label for label in labels}
+    Case does not matter, and the singular of a label is enough (Conclusion for Conclusions). A label after "not" is not
+    named. Where the labels are yes and no, or true and false, so are 是 and 否, 对 and 错."""
+    text = unicodedata.normalize("NFKC", without_thinking(text))
+    by_form = _forms_of(labels)
     either = "|".join(sorted(map(re.escape, by_form), key=len, reverse=True))
-    any_label = re.compile(rf"(?<!\w)(?:{either})s?(?!\w)", re.IGNORECASE)
+    any_label = re.compile(rf"(?<!\w)({either})(?:s|的|了)?(?!\w)", re.IGNORECASE)
     stated = [match.end() for match in STATED.finditer(text)]
     for part in (_boxed(text), *(_first_line(text[end:]) for end in stated[-1:]), _first_line(text), text):
-        named = {by_form[_label_form(found)] for found in any_label.findall(part or "")}
+        part = part or ""
+        named = {
+            by_form.get(_label_form(found[1]))  # None where letters are alike to `re` only, as ı and i
+            for found in any_label.finditer(part)
+            if not NEGATED.search(part[max(0, found.start() - 40) : found.start()])
+        }
         if len(named) == 1:
             return named.pop()
     return None
 
 
+def _forms_of(labels: Sequence[str]) -> dict[str, str]:
+    """{how a label may be written: the label}"""
+    by_form = {_label_form(label): label for label in labels}
+    poles = [[label for label in labels if label.lower() in words] for words in (YES, NO)]
+    if [len(found) for found in poles] == [1, 1]:
+        for (label,), words in zip(poles, (YES, NO), strict=True):  # "true" is not "yes", but both are 是
+            others = (_label_form(word) for word in words if not (word.isascii() and label.isascii()))
+            by_form = dict.fromkeys(others, label) | by_form
+    return by_form
+
+
 def _label_form(label: str) -> str:
-    return label.lower().strip().removesuffix("s")
-
-
-def parse_letter(text: str, letters: Sequence[str]) -> str | None:
-    """The letter chosen: in a box, after "the answer is", alone in a line, or the only one in brackets; else None.
-
-    A lower-case letter counts only in brackets, in a box or at the end of its line: "a" is an article elsewhere. Where
-    no letter follows "the answer is", one at the end of that line does, after "so", "is" and the like.
-    """
-    text = without_thinking(text)
-    one = f"[{''.join(letters)}]"
-    either = f"(?i:{one})"
-    first = re.compile(rf"\W*(?:(?i:option)\s+)?({one}(?!\w)|{either}(?=\)|\W*$))")
-    last = re.compile(rf".*\b(?i:so|thus|hence|therefore|is|option|choice)\W+({either})\W*$")
-    alone = re.compile(rf"^\W*({one})(?:\W*$|\s*[).:].*$)")
-    stated = [_first_line(text[match.end() :]) for match in STATED.finditer(text)][-1:]
-    for part in (_boxed(text), *stated):
-        if part and (found := first.match(part) or last.match(part)):
-            return found[1].upper()
-    for line in (_first_line(text), text.strip().rpartition("\n")[2]):
-        if found := alone.match(line.strip()):
-            return found[1]
-    named = {one or other for one, other in re.findall(rf"\(({one})\)|(?<!\w)({one})\)", text)}
-    return named.pop() if len(named) == 1 else None
+    return unicodedata.normalize("NFKC", label).lower().strip().removesuffix("s")
 
 
 def parse_line(text: str) -> str | None:
-    """The first line, without "Title:", quotation marks and emphasis; None where it is empty."""
-    line = _first_line(without_thinking(text))
-    if stated := re.match(r"\W*title\W*:\s*", line, re.IGNORECASE):
+    """The first line, without "Title:", quotation marks and emphasis, or the next one after a line that ends in a
+    colon ("Here is a title:"); None where it is empty."""
+    line, _, rest = without_thinking(text).partition("\n")
+    if rest.strip() and line.rstrip(MARKS).endswith((":", "：")):
+        line = _first_line(rest)
+    if stated := re.match(r"\W{0,9}(?:title|标题|题目|题名)\W{0,5}?[:：]", line, re.IGNORECASE):
         line = line[stated.end() :]
-    return line.strip(MARKS) or None
+    line = re.sub(r"^#{1,6}\s", "", line.strip()).strip(MARKS)
+    return (line[1:-1] if line.startswith("《") and line.find("》") == len(line) - 1 else line) or None
 
 
 def parse_result(text: str) -> str | None:
-    """The content of the last box, else the text after the last "the answer is", else the last line; None if empty."""
+    """The content of the last box, else of the last <answer>, else the text after the last "the answer is", else the
+    last line; None if empty."""
     text = without_thinking(text)
     if boxed := _boxed(text):
         return boxed
+    if "<answer>" in text:
+        text = text.rpartition("<answer>")[2].partition("</answer>")[0]
     if stated := list(STATED.finditer(text)):
         line = _first_line(text[stated[-1].end() :])
     else:
         line = text.strip().rpartition("\n")[2]
-    return line.strip(MARKS).removesuffix(".").strip(MARKS) or None
+    line = line.strip(MARKS).removesuffix("}" if line.count("}") > line.count("{") else "")  # of {"answer": "42"}
+    return line.strip(MARKS).removesuffix(".").removesuffix("。").strip(MARKS) or None
 
 
 def _first_line(text: str) -> str:
@@ -115,7 +130,7 @@ def is_equal(answer: str, right: str) -> bool:
         return False
     one, other = _as_latex(one), _as_latex(other)
     is_mixed = re.search(r"\d \d", f"{one}\n{other}")  # math-verify multiplies or adds: 3 4 is 7
-    if is_mixed or _differ_by_case(one, other):
+    if is_mixed or _differ_by_case(one, other) or _differ_by_unit(one, other):
         return False
     from math_verify import parse as parse_maths
     from math_verify import verify
@@ -147,12 +162,14 @@ def _without_case(found: re.Match) -> str:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"(?<!\d) | (?!\d)|\$", "", text.removesuffix(".")).replace("\\left", "").replace("\\right", "")
+    text = WRAPPER.sub(r"\1", text.removesuffix(".").removesuffix("。"))
+    return re.sub(r"(?<!\d) | (?!\d)|\$", "", text).replace("\\left", "").replace("\\right", "")
 
 
 def _as_latex(text: str) -> str:
     """1.6e-19, 1.6 × 10^{-19} and 2 1/2 in the form that math-verify parses."""
-    text = text.strip("$").replace("×", r"\times ").replace("·", r"\cdot ")
+    text = text.strip("$").replace("×", r"\times ").replace("·", r"\cdot ").removesuffix("。")
+    text = text.replace("°", r"^{\circ}")
     text = re.sub(r"(?<=\d)[eE]([+-]?\d+)\b", r"\\times 10^{\1}", text)
     return re.sub(r"(?<=\d) (\d+)/(\d+)\b", r"\\frac{\1}{\2}", text)
 
@@ -163,13 +180,26 @@ def _differ_by_case(one: str, other: str) -> bool:
     return bool({name.lower() for name in symbols - others} & {name.lower() for name in others - symbols})
 
 
+def _differ_by_unit(one: str, other: str) -> bool:
+    """Whether both are a number with a unit, and the units differ: math-verify drops many, so that 5 km is 5 m. A
+    symbol may stand for a name that begins alike (km, kilometers); a missing unit is left to math-verify."""
+    units = [QUANTITY.fullmatch(WRAPPER.sub(r"\1", text).strip(" $")) for text in (one, other)]
+    if None in units:
+        return False
+    short, long = sorted((found[1].removesuffix("s") or found[1] for found in units), key=len)
+    if len(short) < UNIT_LETTERS <= len(long):
+        return not re.match(".*".join(short), long, re.IGNORECASE)
+    return sorted(short) != sorted(long)  # xy is yx, a metre a meter
+
+
 def rouge_l(predicted: str, reference: str) -> float:
-    """F1 of the longest common subsequence of words, in lower case, letters and digits only.
+    """F1 of the longest common subsequence of words, in lower case, letters and digits only; a Chinese, Japanese or
+    Korean character is a word.
 
     Source: Lin, "ROUGE: a package for automatic evaluation of summaries", 2004; words as in Google's rouge-score,
     without its stemmer.
     """
-    one, two = (re.sub(r"[^a-z0-9]+", " ", text.lower()).split() for text in (predicted, reference))
+    one, two = (ROUGE_WORD.findall(text.lower()) for text in (predicted, reference))
     row = [0] * (len(two) + 1)
     for word in one:
         diagonal = 0

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,18 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.records import RecordError, read_records
 
 LETTERS = "ABCDEFGHIJ"
-CHOICE = re.compile(r"^\(?([A-J])[).:][:.]?(.*)$", re.MULTILINE)
+FULL_WIDTH = {code + 0xFEE0: chr(code) for code in (*range(ord("A"), ord("Z") + 1), *range(ord("a"), ord("z") + 1))}
+AS_ASCII = str.maketrans(FULL_WIDTH | dict(zip(map(ord, "（）．：【】"), "().:[]", strict=True)))  # keeps places
+MARKER = (
+    r"(?:\\text(?:bf)?\{)?\*{0,2}(?:(?i:option) |选项)?(?P<open>[(\[]?)(?P<letter>[A-Ja-j])"
+    r"(?P<close>[)\]][.:]?|[.:、][.:]?)\}?"
+)
+OPTION = re.compile(rf"(?:^[ \t\u3000]{{0,40}}|(?<=\t)|(?<=  )|(?<=\u3000))(?:[-*•>][ \t])?{MARKER}", re.MULTILINE)
+OPTION_IN_LINE = re.compile(rf"(?:(?<![A-Za-z])(?=[(\[\\*])|(?<![A-Za-z\d.'’(\[])){MARKER}(?![A-Za-z]\.)")
+WRAPPER = re.compile(r"\\(?:text\w{0,6}|math(?:rm|bf|it|sf)|bf|rm|operatorname|bm)\s{0,3}\{([^{}]{0,400})\}")
+THINKING = r"think(?:ing)?|thought|reasoning|seed:think"
+THOUGHT_BEGINS = re.compile(rf"<(?:{THINKING})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>")
+THOUGHT_ENDS = re.compile(rf"</(?:{THINKING})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +73,68 @@ def item_of(record: dict, number: int) -> Item:
 
 
 def choices_of(question: str) -> dict[str, str]:
-    """The last options A, B, C, ... of a question; empty where there are fewer than two."""
-    found = CHOICE.findall(question)
-    first = max((place for place, (letter, _) in enumerate(found) if letter == "A"), default=len(found))
-    lettered = zip(LETTERS, found[first:], strict=False)  # what follows the last letter is no option
-    options = {letter: option.strip() for letter, (stated, option) in lettered if letter == stated}
-    return options if len(options) > 1 else {}
+    """The last options A, B, C, ... of a question, by capital letters; empty where there are fewer than two.
+
+    Markers are `A.`, `(A)`, `(A):`, `A)`, `A:`, `A、`, full-width or small ones; each begins a line, or stands after
+    two spaces or a tab. Where these are fewer than two, or leave out a letter, capitals of one form count anywhere, if
+    no option is empty.
+    """
+    text = question.translate(AS_ASCII)
+    for is_small in (False, True):
+        runs, is_broken = _runs(OPTION.finditer(text), is_small, of_one_form=False)
+        found = next((run for run in reversed(runs) if len(run) > 1), [])
+        if not is_small and (len(found) < 2 or is_broken):
+            inside, _ = _runs(OPTION_IN_LINE.finditer(text), is_small, of_one_form=True)
+            filled = [run for run in reversed(inside) if all(_options(question, run).values())]
+            longest = max(filled, key=len, default=[])
+            found = longest if len(longest) > max(len(found), 1) else found
+        if found:
+            return _options(question, found)
+    return {}
+
+
+def _runs(markers: Iterable[re.Match], is_small: bool, of_one_form: bool) -> tuple[list[list[re.Match]], bool]:
+    """The runs A, B, C, ... of markers, the longest of those that another A has ended among them; and whether one of
+    them leaves out a letter."""
+    runs: list[list[re.Match]] = []
+    is_broken = False
+    for marker in markers:
+        letter = marker["letter"].upper()
+        if marker["letter"].islower() != is_small:
+            continue
+        if letter == "A":
+            longest = max(runs, key=len, default=[])
+            runs = [run for run in (longest, runs[-1] if runs else [], [marker]) if run]
+            runs = runs if len(runs) < 3 or runs[0] is not runs[1] else runs[1:]
+            continue
+        for run in runs if of_one_form else runs[-1:]:
+            is_alike = not of_one_form or all(marker[part] == run[0][part] for part in ("open", "close"))
+            if is_alike and len(run) < len(LETTERS) and letter == LETTERS[len(run)]:
+                run.append(marker)
+            elif run is runs[-1] and letter > LETTERS[len(run) - 1]:
+                is_broken = True
+    return runs, is_broken
+
+
+def _options(question: str, run: Sequence[re.Match]) -> dict[str, str]:
+    """The text of each option: to the next marker, or to the end of its line."""
+    ends = [*(marker.start() for marker in run[1:]), len(question)]
+    texts = (question[marker.end() : end].strip().split("\n")[0] for marker, end in zip(run, ends, strict=True))
+    return {letter: text.strip() for letter, text in zip(LETTERS, texts, strict=False)}
 
 
 def without_thinking(text: str) -> str:
     """The text after a model's reasoning; empty where the reasoning has no end."""
-    text = text.rpartition("</think>")[2] if "</think>" in text else text
-    return text.partition("<think>")[0].strip()
+    ends = [found.end() for found in THOUGHT_ENDS.finditer(text)]
+    text = text[ends[-1] :] if ends else text
+    begins = THOUGHT_BEGINS.search(text)
+    return text[: begins.start() if begins else len(text)].strip()
+
+
+def open_thinking(prompt: str) -> str:
+    """The tag of reasoning that a prompt ends in, which a model's text goes on with; empty where it ends in none."""
+    begins = list(THOUGHT_BEGINS.finditer(prompt.rstrip()[-40:]))
+    return begins[-1][0] if begins and begins[-1].end() == len(prompt.rstrip()[-40:]) else ""
 
 
 def plain_prompt(instruction: str, text: str) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.tasks.answers import parse_letter
 from nsllm_lite.tasks.floors import commonest
 from nsllm_lite.tasks.items import LETTERS, Item
+from nsllm_lite.tasks.letters import gold_letter, lettered, parse_letter
 from nsllm_lite.tasks.task import Task, TaskSet
 
 
@@ -20,18 +20,20 @@ class MultipleChoice(Task):
         """The letters of its choices."""
         return tuple(item.choices)
 
-    def require_fit(self, items: Sequence[Item], where: str) -> None:
-        """Raises UserError where an item has no choices, or an answer that is none of them."""
+    def fitted(self, items: Sequence[Item], where: str) -> tuple[Item, ...]:
+        """The items with the letter alone as output. Raises UserError where an item has no choices, or its output names
+        none of them."""
         for item in items:
-            if item.answer not in item.choices:
+            if gold_letter(item) is None:
                 raise UserError(
                     "task-answer-unfit",
                     f"{where}: record {item.number} has the answer {item.answer[:20]!r}, and choices "
                     f"{list(item.choices)}.",
-                    f"A question for {self.name!r} lists its choices in lines such as (A): ..., and its output is the "
-                    "letter of one.",
+                    f"A question for {self.name!r} lists its choices in lines such as (A): ... or A. ..., and its "
+                    "output is the letter of one.",
                     "Correct that record, or name the file for another task.",
                 )
+        return lettered(items)
 
     def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
         """Always the commonest letter, and the longest choice."""
@@ -52,7 +54,7 @@ class MultipleChoice(Task):
 
 TASK = MultipleChoice(
     name="multiple_choice",
-    version=3,
+    version=4,
     title="Multiple choice",
     instruction="Answer the question with the letter of the right choice.",
     lead="Question",

@@ -25,7 +25,7 @@ def paper_text(paper: Document, max_chars: int) -> str:
 
 TASK = PaperTitle(
     name="paper_title",
-    version=2,
+    version=3,
     title="Title from a paper's text",
     instruction="Write the title of the paper that this text is taken from.",
     lead="Text",

@@ -114,10 +114,10 @@ def make_set(
     name: str, task: Task, items: tuple[Item, ...], pool: tuple[Item, ...], recipe: Eval, where: str
 ) -> TaskSet:
     """A checked set of at most `recipe.max_items` items, spread evenly over the file; none of them is in its pool."""
+    items, pool = task.fitted(items, where), task.fitted(pool, where)
     pool, given = apart(pool, items), len(pool)
     if len(pool) < given:
         print(f"{name}: {given - len(pool)} of its {given:,} examples are scored too, and left out")
-    task.require_fit((*items, *pool), where)
     labels = task.labels_of((*items, *pool))
     if recipe.max_items and len(items) > recipe.max_items:
         items = tuple(items[place] for place in np.linspace(0, len(items) - 1, recipe.max_items).astype(int))

@@ -124,8 +124,9 @@ class Task(ABC):
         """What the item may be answered with; () where that is open."""
         return tuple(labels)
 
-    def require_fit(self, items: Sequence[Item], where: str) -> None:  # noqa: B027 (most tasks take any item)
-        """Raises UserError where an item of a file is none of this task."""
+    def fitted(self, items: Sequence[Item], where: str) -> tuple[Item, ...]:
+        """The items with their outputs as this task writes them. Raises UserError where one is none of this task."""
+        return tuple(items)
 
     def instruction_of(self, item: Item) -> str:
         return item.instruction.strip() or self.instruction

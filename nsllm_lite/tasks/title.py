@@ -41,7 +41,7 @@ class AbstractTitle(TitleTask):
 
 TASK = AbstractTitle(
     name="title",
-    version=2,
+    version=3,
     title="Title from an abstract",
     instruction="Write the title of the paper that has this abstract.",
     lead="Abstract",

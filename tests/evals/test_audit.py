@@ -8,6 +8,7 @@ import pytest
 from nsllm_lite import cli
 from nsllm_lite.evals import audit
 from nsllm_lite.tasks.items import Item, choices_of
+from nsllm_lite.tasks.multiple_choice import TASK as MULTIPLE_CHOICE
 from tests.raising import raises
 
 
@@ -74,6 +75,47 @@ def test_multiple_choice():
         "options": {2: 1, 4: 2}, "letters": {"B": 1, "C": 1, "D": 1}, "equal_options": [1], "gold_is_longest": third,
         "majority": third,
     }  # fmt: skip
+
+
+FORMS = [
+    "A．1\nB．2", "A、1\nB、2", "A：1\nB：2", "(A) 1\n(B) 2", "(A): 1\n(B): 2", "(a) 1\n(b) 2", "  Ａ. 1\n  Ｂ. 2",
+    "A. 1  B. 2", "A. 1 B. 2", "（A）1（B）2", "A.1；B.2", "- **A.** 1\n- **B.** 2", "[A] 1\n[B] 2",
+    "Option A: 1\nOption B: 2", "A. s\nB. t\nC. u\nOf these?\nA. 1\nB. 2", "(A) 1 (B) both (A) and (B)",
+]  # fmt: skip
+GOLD = ["B", "b", "(B)", "（Ｂ）", "B. 2", "B) 2", "答案：B", "<think>A?</think>\n\\boxed{B}"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("gold", GOLD)
+def test_audit_and_evaluation_agree_on_what_is_multiple_choice(form, gold):
+    rows = items((f"下列？{form}" if "（" in form else f"Which?\n{form}", gold))
+    assert list(rows[0].choices) == ["A", "B"]
+    assert audit.kind_of(rows) == "multiple choice"
+    assert audit.examine(rows)["choices"]["letters"] == {"B": 1}
+    assert [item.answer for item in MULTIPLE_CHOICE.fitted(rows, "x")] == ["B"]
+
+
+def test_lines_of_two_options_and_letters_that_are_none():
+    assert choices_of("?\nA. 1 B. 2\nC. 3 D. 4") == {"A": "1", "B": "2", "C": "3", "D": "4"}
+    assert choices_of("?\nA. 1\nB. 2 C. 3\nD. 4") == {"A": "1", "B": "2", "C": "3", "D": "4"}
+    for text in (
+        "Vitamin A. B. subtilis",
+        "P(A) = 1, P(B) = 0",
+        "pair A, B; (b - a)(c - a)",
+        "ACAC (A), oBligations(B)",
+    ):
+        assert choices_of(text) == {}
+
+
+def test_gold_that_names_no_option_or_two_is_unfit_to_both():
+    unfit = [("?\nA. 1\nB. 2", gold) for gold in ("B. 1", "D", "A and B", "2", "not B", "")]
+    for row in unfit:
+        assert audit.kind_of(items(row)) == "free text"
+        with raises("task-answer-unfit", "x: record 0"):
+            MULTIPLE_CHOICE.fitted(items(row), "x")
+    found = audit.examine(items(*[("?\nA. 1\nB. 2", "B")] * 6, *unfit))
+    assert (found["kind"], found["choices"]["unfit"]) == ("multiple choice", list(range(6, 12)))
+    assert any(count == "6" and "eval refuses" in words for count, words in audit.words_of(found))
 
 
 def labelled(count=60):

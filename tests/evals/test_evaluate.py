@@ -57,7 +57,7 @@ def test_everything_is_there_and_said(two):
     tasks = ("moves", "title", "multiple_choice", "open")
     assert {row["set"] for row in results["differences"]} == {f"own {task}" for task in tasks}
     report = (folder / "eval/report.md").read_text()
-    shown = ("| one | few-shot |", "| best floor |", "| ceiling |", ", macro-F1", "(moves) v2 with 2", "p by a")
+    shown = ("| one | few-shot |", "| best floor |", "| ceiling |", ", macro-F1", "(moves) v3 with 2", "p by a")
     assert [words for words in shown if words not in report] == []
     assert read_json(folder / "eval/times.json")["models"]["one"]["forward_tokens"] > 0
 
@@ -144,6 +144,15 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch
     report = (tmp_path / "eval/report.md").read_text()
     assert "could not be read" in report
     assert "one: it says what it is told to." in report.splitlines()
+
+
+def test_reasoning_that_the_prompt_opens_is_no_answer(tmp_path, monkeypatch):
+    engine = Said(["Methods, or Results?</think>Results", "Methods", "<think>\nMethods"])
+    monkeypatch.setattr(engine, "apply_chat_template", lambda *_, **__: "<user>?<answer><think>\n")
+    one = evaluating.load_sets(eval_recipe(tmp_path, {"m": tmp_path}))[0]
+    found = list(evaluating._predict(evaluating.Asked("m", "instruction", one), set(), engine))
+    assert [prediction.answer for prediction in found] == ["Results", None, None]
+    assert found[1].text == "<think>Methods"
 
 
 def test_without_a_chat_template_the_prompt_is_that_of_tuning_and_one_that_refuses_ends_the_evaluation(monkeypatch):
