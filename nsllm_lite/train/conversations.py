@@ -24,7 +24,7 @@ from nsllm_lite.train.tool_calls import calls_of, json_of, tools_of
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "function_call"), "assistant"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "chatbot", "model", "bot", "ai", "function_call"), "assistant"),
     **dict.fromkeys(("tool", "function", "observation", "ipython"), "tool"),
 }
 MAY_FOLLOW = {
@@ -52,6 +52,7 @@ KEYS = {
 """Our name of a part -> the keys that have it, our own first."""
 
 PREFERENCE = ("chosen", "rejected", "rejected_response", "rejected_messages", "kto_tag")
+PREFERENCE += ("preferred_output", "non_preferred_output")
 REFUSED = {
     **dict.fromkeys(PREFERENCE, "preferences are not trained"),
     **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), "only text is trained"),
@@ -187,7 +188,7 @@ class Reader:
         else:
             messages, flags = self._messages(listed, where, unused)
         if (system := parts.take("system")) not in EMPTY:
-            _put_system(messages, flags, system)
+            _put_system(messages, flags, _text_of(system, unused))
         parts.finish(unused)
         if is_trained is False:
             raise LeftOutError("weight 0")
@@ -300,16 +301,14 @@ def _text_of(content: object, unused: set[str]) -> str:
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
         raise LeftOutError("content that is not text")
     for part in content:
-        kind = part.get("type")
+        kind = part.get("type", "text")
         if kind not in TEXT_PARTS or not isinstance(part.get("text"), str):
             raise LeftOutError(f"a content part of type {str(kind)[:40]}")
         unused |= {f"content.{key}" for key in part.keys() - {"type", "text"} if part[key] not in EMPTY}
     return "".join(part["text"] for part in content)
 
 
-def _put_system(messages: list[dict[str, Any]], flags: list[bool | None], system: object) -> None:
-    if not isinstance(system, str):
-        raise LeftOutError("`system` that is not text")
+def _put_system(messages: list[dict[str, Any]], flags: list[bool | None], system: str) -> None:
     if messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
         flags.insert(0, None)

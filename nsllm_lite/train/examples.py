@@ -59,8 +59,11 @@ class Ledger:
     names: list[dict[str, str]] = field(default_factory=list)  # {"name", "reason"} of each that was left out
     unused: defaultdict[str, Counter[str]] = field(default_factory=partial(defaultdict, Counter))
 
-    def use(self, source: str, unused: set[str]) -> None:
+    num_examples: int = 0
+
+    def use(self, source: str, num_examples: int, unused: set[str]) -> None:
         self.used[source] += 1
+        self.num_examples += num_examples
         parts = self.unused[source] if unused else {}
         for part in sorted(unused):
             parts[part if part in parts or len(parts) < MAX_PARTS else OTHER_PARTS] += 1
@@ -87,11 +90,16 @@ class Ledger:
         return [{"data": data, **line} for line in self.names] + lines
 
     def words(self) -> str:
-        """The commonest parts that are in no example, in a line; empty where there are none."""
-        total = sum(self.unused.values(), Counter())
+        """The commonest parts that are in no example, and how many records are several; empty where there are none."""
+        total, used = sum(self.unused.values(), Counter()), self.used.total()
         shown = ", ".join(f"{part} {count:,}" for part, count in total.most_common(MAX_SHOWN))
         more = f", and {len(total) - MAX_SHOWN:,} more" if len(total) > MAX_SHOWN else ""
-        return printable(f"In no example (records): {shown}{more}") if total else ""
+        lines = [f"In no example (records): {shown}{more}"] if total else []
+        if self.num_examples > used:
+            lines.append(
+                f"{used:,} records make {self.num_examples:,} examples: the chat template rewrites earlier turns"
+            )
+        return printable("\n".join(lines))
 
     def table(self) -> str:
         lines = []
@@ -161,7 +169,7 @@ def read_examples(
                 refusals.append(reason.error)
                 continue
             used += 1
-            ledger.use(path.stem, talk.unused)
+            ledger.use(path.stem, len(made), talk.unused)
             document = reader.text(record, "document")
             for turn, (input_ids, is_answer) in enumerate(made, start=1):
                 named = name if len(made) == 1 else f"{name} ({turn} of {len(made)})"

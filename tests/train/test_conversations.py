@@ -99,6 +99,7 @@ def test_parts_in_no_example_are_counted_and_said(tmp_path):
     _, many = read(tmp_path, [GOOD | {f"key {n}": 1 for n in range(1_100)}])
     assert many.counts()["given"]["unused"]["other keys"] == 100
     assert read(tmp_path, [GOOD])[1].words() == ""
+    assert "1 records make 2 examples" in read(tmp_path, [GOOD | {"history": [["q", "a"]]}], "qwen3")[1].words()
 
 
 @pytest.mark.parametrize(
