@@ -152,8 +152,9 @@ class Reader:
 
     def __init__(self, fields: Fields | None = None):
         named = fields.model_dump(exclude_none=True) if fields else {}
-        self._named, self._seen = dict(named), set()
-        self.roles = ROLES | {named.pop(role).lower(): role for role in ("user", "assistant") if role in named}
+        said = {role: named.pop(role).strip().lower() for role in ("user", "assistant") if role in named}
+        self.roles = ROLES | {word: role for role, word in said.items()}
+        self._named, self._seen = named | said, set()
         self.mapped: dict[str, str] = named  # our name of a part -> its key
 
     def require_seen(self) -> None:
@@ -231,7 +232,7 @@ class Reader:
         parts = self.parts(value, "messages.")
         said, content = parts.take("role", own_first=True), parts.take("content", own_first=True)
         word = said.strip().lower() if isinstance(said, str) else ""
-        self._seen.add(said if isinstance(said, str) else "")
+        self._seen.add(word)
         if word not in self.roles:
             raise LeftOutError("an unknown role", _unknown_role(said, value, where))
         parts.refuse(where)
@@ -241,7 +242,11 @@ class Reader:
             calls, message["content"] = json_of(message["content"]), ""
         if message["role"] == "assistant":
             if (reasoning := parts.take("reasoning")) not in EMPTY:
-                message["reasoning_content"] = _text_of(reasoning, unused)
+                text = _text_of(reasoning, unused)
+                message |= {
+                    "reasoning_content": text,
+                    "thinking": text,
+                }  # Qwen3 reads one, gpt-oss the other
             if word == "function_call" or calls not in EMPTY:
                 message["tool_calls"] = calls_of(calls, unused)
                 if not message["tool_calls"]:

@@ -65,13 +65,14 @@ class Ledger:
         self.used[source] += 1
         self.num_examples += num_examples
         parts = self.unused[source] if unused else {}
-        for part in sorted(unused):
+        for part in map(writable, sorted(unused)):
             parts[part if part in parts or len(parts) < MAX_PARTS else OTHER_PARTS] += 1
 
     def leave_out(self, source: str, name: str, reason: LeftOutError) -> None:
-        self.left_out[source][str(reason)] += 1
-        found = {"found": reason.error.found} if reason.error else {}
-        self.names.append({"name": name, "reason": str(reason), **found})
+        why = writable(str(reason))
+        self.left_out[source][why] += 1
+        found = {"found": writable(reason.error.found)} if reason.error else {}
+        self.names.append({"name": name, "reason": why, **found})
 
     def counts(self) -> dict[str, dict]:
         """{source: {"in", "used", "left_out": {reason: count}, "unused": {part: count}}}, the last where it is any."""
@@ -158,7 +159,7 @@ def read_examples(
         records, used = records_of(path), 0
         for number, record in enumerate(records, start=1):
             where = f"{path}, record {number}"
-            name = reader.text(record, "id") or f"{path.name}#{number}"
+            name = writable(reader.text(record, "id")) or f"{path.name}#{number}"
             try:
                 talk = reader.read(record, where)
                 made = [template.encode(pieces) for pieces in template.examples(talk, where)]
@@ -170,7 +171,7 @@ def read_examples(
                 continue
             used += 1
             ledger.use(path.stem, len(made), talk.unused)
-            document = reader.text(record, "document")
+            document = writable(reader.text(record, "document"))
             for turn, (input_ids, is_answer) in enumerate(made, start=1):
                 named = name if len(made) == 1 else f"{name} ({turn} of {len(made)})"
                 examples.append(Example(named, path.stem, document, input_ids, is_answer))
@@ -178,6 +179,11 @@ def read_examples(
             reader.require_seen()
             raise refusals[0]
     return examples, ledger
+
+
+def writable(text: str) -> str:
+    """The text with a question mark for each half of a character, which no file takes."""
+    return text.encode(errors="replace").decode()
 
 
 def collate(examples: list[Example], device: str) -> Batch:

@@ -86,16 +86,20 @@ def test_one_odd_record_is_left_out_and_a_file_of_them_ends_the_run(odd, tmp_pat
     assert [len(examples), ledger.counts()["given"]["in"]] == [1, 2]
     (line,) = ledger.lines("data")
     assert [line["name"], "record 2" in line["found"]] == ["given.jsonl#2", True]
+    files = [write_lines(tmp_path / f"{n}.jsonl", [record]) for n, record in enumerate((GOOD, odd))]
+    assert len(read_examples(files, template_of("gemma"), 10_000)[0]) == 1, "a folder of files of one record"
     with pytest.raises(UserError):
         read(tmp_path, [odd, odd], "gemma")
 
 
 def test_parts_in_no_example_are_counted_and_said(tmp_path):
-    records = [GOOD | {"source": "x", "empty": None}, GOOD | {"source": "y", "\x1b": "z"}, GOOD]
+    records = [GOOD | {"source": "x", "empty": None}, GOOD | {"source": "y", "\x1b\ud800": "z"}, GOOD]
     _, ledger = read(tmp_path, records)
-    assert ledger.counts()["given"]["unused"] == {"source": 2, "\x1b": 1}
+    assert ledger.counts()["given"]["unused"] == {"source": 2, "\x1b?": 1}
     assert {"data": "data", "source": "given", "unused": "source", "records": 2} in ledger.lines("data")
-    assert "source 2, \\x1b 1" in ledger.words()
+    assert "source 2, \\x1b? 1" in ledger.words()
+    _, ledger = read(tmp_path, [GOOD, {"id": "\ud800", "\ud800": 1}])
+    assert json.dumps(ledger.lines("data"), ensure_ascii=False).encode()
     _, many = read(tmp_path, [GOOD | {f"key {n}": 1 for n in range(1_100)}])
     assert many.counts()["given"]["unused"]["other keys"] == 100
     assert read(tmp_path, [GOOD])[1].words() == ""
@@ -107,15 +111,18 @@ def test_parts_in_no_example_are_counted_and_said(tmp_path):
     [
         ({"frage": "q", "antwort": "a"}, {"instruction": "frage", "output": "antwort"}),
         ({"dialog": [{"who": "P", "says": "q"}, {"who": "D", "says": "a"}]},
-         {"messages": "dialog", "role": "who", "content": "says", "user": "P", "assistant": "D"}),
+         {"messages": "dialog", "role": "who", "content": "says", "user": "p", "assistant": "D"}),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, {"output": "chosen"}),
         ({"question": "q", "answer": "long", "response": "a"}, {"output": "response"}),
         (GOOD | {"use": 1}, {"weight": "use"}),
+        ({"instruction": "q", "question": " ", "answer": "a"}, {"input": "question"}),
     ],
 )  # fmt: skip
 def test_other_keys_are_mapped(record, fields, tmp_path):
-    (example,), _ = read(tmp_path, [record], **fields)
     (same,), _ = read(tmp_path, [GOOD])
+    reader, path = Reader(Fields(**fields)), write_lines(tmp_path / "given.jsonl", [record])
+    (example,), _ = read_examples([path], template_of("chatml"), 10_000, reader)
+    reader.require_seen()
     assert example.input_ids.tolist() == same.input_ids.tolist()
 
 
