@@ -37,8 +37,9 @@ from nsllm_lite.tasks import answers, letters, sets
 from nsllm_lite.tasks.from_papers import read_questions
 from nsllm_lite.tasks.items import read_items
 from nsllm_lite.train import checkpoint
-from nsllm_lite.train.examples import Template, read_examples
+from nsllm_lite.train.examples import read_examples
 from nsllm_lite.train.plot import read_curve
+from nsllm_lite.train.template import Template
 
 Files = dict[str, bytes]
 HEADER = ":header"  # after a name: the JSON header alone, whose length is written before it

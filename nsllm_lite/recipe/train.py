@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.recipe.values import Count, Name, Share, Strict, none_word, require_one
+from nsllm_lite.recipe.values import Count, Name, Share, Strict, none_word, require_different, require_one
 
 
 class ModelShape(Strict):
@@ -169,9 +169,34 @@ class Answers(Strict):
     new_tokens: Count
 
 
+class Fields(Strict):
+    """The keys that records of another form have for their parts: `instruction: frage`. `role`, `content` and `weight`
+    are those of a message; `user` and `assistant` are what its role says."""
+
+    instruction: Name | None = None
+    input: Name | None = None
+    output: Name | None = None
+    system: Name | None = None
+    history: Name | None = None
+    tools: Name | None = None
+    messages: Name | None = None
+    role: Name | None = None
+    content: Name | None = None
+    weight: Name | None = None
+    user: Name | None = None
+    assistant: Name | None = None
+    id: Name | None = None
+    document: Name | None = None
+
+    @model_validator(mode="after")
+    def _each_key_once(self) -> "Fields":
+        require_different(list(self.model_dump(exclude_none=True).values()), "keys in `fields`")
+        return self
+
+
 class Sft(Strict):
-    """Instruction tuning on `data`: files, or folders of *.json and *.jsonl, of records {instruction, input, output}
-    or {messages: [{role, content}, ...]}; the loss is that of the answers.
+    """Instruction tuning on `data`: files, or folders of *.json and *.jsonl, of records {instruction, input, output},
+    {messages}, {conversations} or {prompt, completion}; `fields` maps others. The loss is that of the answers.
 
     `template`: `plain` is our own prompt for base models, `chat` the tokenizer's chat template; `end_of_text` is the
     token that ends an answer. The length is given either in `steps` or in `epochs`. Examples of more than `max_tokens`
@@ -202,6 +227,7 @@ class Sft(Strict):
     checkpoint_steps: Count
     keep_checkpoints: Count
     seed: int
+    fields: Fields = Fields()
     execution: Execution = Execution()
 
     def rows_per_step(self, row_tokens: int) -> int:

@@ -1,16 +1,10 @@
-"""Instruction data: records of files -> examples with a loss on their answers alone; every record is counted.
-
-A record is {instruction, input, output} (`instruction` or `input` may be missing) or {messages: [{role, content}, ...]}
-with roles system, user and assistant. Its text is split where an answer begins and after the token that ends it, and
-each piece is tokenised by itself, so that a prompt has the same tokens with and without its answer.
-"""
+"""Instruction data: records of files -> examples with a loss on their answers alone; every record is counted."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,25 +15,20 @@ from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import causal
 from nsllm_lite.models.causal import Batch
-from nsllm_lite.safety import render_chat
-from nsllm_lite.tasks.items import plain_prompt
+from nsllm_lite.safety import printable
 from nsllm_lite.terminal import as_text
+from nsllm_lite.train.conversations import LeftOutError, Reader
+from nsllm_lite.train.template import Template
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerBase
-
-ROLES = ("system", "user", "assistant")
 SUFFIXES = (".json", ".jsonl")
-
-NOT_THIS_FORMAT = "not this format"
-EMPTY_PROMPT = "empty prompt"
-EMPTY_ANSWER = "empty answer"
+MAX_SHOWN = 8  # parts in a line
+MAX_PARTS = 1_000  # that are counted by name
+OTHER_PARTS = "other keys"
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One record in tokens; `is_answer` marks the tokens whose loss counts."""
+    """A record in tokens, or a part of its turns; `is_answer` marks the tokens whose loss counts."""
 
     name: str
     source: str
@@ -62,19 +51,56 @@ class Example:
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts of records by source: in = used + left out, with the reason of each that was left out."""
+    """Counts of records by source: in = used + left out, with the reason of each that was left out, and how many of the
+    used ones have a part that is in no example."""
 
     used: Counter[str] = field(default_factory=Counter)
     left_out: defaultdict[str, Counter[str]] = field(default_factory=partial(defaultdict, Counter))
     names: list[dict[str, str]] = field(default_factory=list)  # {"name", "reason"} of each that was left out
+    unused: defaultdict[str, Counter[str]] = field(default_factory=partial(defaultdict, Counter))
+
+    num_examples: int = 0
+
+    def use(self, source: str, num_examples: int, unused: set[str]) -> None:
+        self.used[source] += 1
+        self.num_examples += num_examples
+        parts = self.unused[source] if unused else {}
+        for part in map(writable, sorted(unused)):
+            parts[part if part in parts or len(parts) < MAX_PARTS else OTHER_PARTS] += 1
+
+    def leave_out(self, source: str, name: str, reason: LeftOutError) -> None:
+        why = writable(str(reason))
+        self.left_out[source][why] += 1
+        found = {"found": writable(reason.error.found)} if reason.error else {}
+        self.names.append({"name": name, "reason": why, **found})
 
     def counts(self) -> dict[str, dict]:
-        """{source: {"in", "used", "left_out": {reason: count}}}"""
+        """{source: {"in", "used", "left_out": {reason: count}, "unused": {part: count}}}, the last where it is any."""
         counts = {}
         for source in sorted({*self.used, *self.left_out}):
             used, reasons = self.used[source], self.left_out[source]
             counts[source] = {"in": used + reasons.total(), "used": used, "left_out": dict(sorted(reasons.items()))}
+            if source in self.unused:
+                counts[source]["unused"] = dict(self.unused[source].most_common())
         return counts
+
+    def lines(self, data: str) -> list[dict[str, str | int]]:
+        """Those of left_out.json: each record that was left out, and each part that is in no example."""
+        parts = [(source, *part) for source in sorted(self.unused) for part in self.unused[source].most_common()]
+        lines = [{"data": data, "source": source, "unused": part, "records": count} for source, part, count in parts]
+        return [{"data": data, **line} for line in self.names] + lines
+
+    def words(self) -> str:
+        """The commonest parts that are in no example, and how many records are several; empty where there are none."""
+        total, used = sum(self.unused.values(), Counter()), self.used.total()
+        shown = ", ".join(f"{part} {count:,}" for part, count in total.most_common(MAX_SHOWN))
+        more = f", and {len(total) - MAX_SHOWN:,} more" if len(total) > MAX_SHOWN else ""
+        lines = [f"In no example (records): {shown}{more}"] if total else []
+        if self.num_examples > used:
+            lines.append(
+                f"{used:,} records make {self.num_examples:,} examples: the chat template rewrites earlier turns"
+            )
+        return printable("\n".join(lines))
 
     def table(self) -> str:
         lines = []
@@ -88,10 +114,6 @@ class Ledger:
         return len(self.names) / max(1, len(self.names) + self.used.total())
 
 
-class LeftOutError(Exception):
-    """Why a record is no example; raised and caught in this file only."""
-
-
 def files_of(names: Iterable[str], key: str) -> list[Path]:
     """The data files of `names`, each a file or a folder of *.json and *.jsonl; an existing folder may be empty. Raises
     UserError where one is absent."""
@@ -103,7 +125,7 @@ def files_of(names: Iterable[str], key: str) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            needed = "Needed are .json or .jsonl files (or a folder) of {instruction, input, output} or {messages}."
+            needed = "Needed are .json or .jsonl files (or a folder) of records with questions and answers."
             todo = "Correct the path; the tasks' own are made by `nsllm-lite tasks`."
             raise UserError("sft-data-missing", f"`{key}`: nothing at {name}.", needed, todo)
     return files
@@ -126,149 +148,42 @@ def records_of(path: Path) -> list[object]:
     return records
 
 
-class Template:
-    """Turns a record into pieces of text, each a prompt or an answer, and these into tokens. Raises UserError where the
-    tokenizer has no token `end_of_text`, or no chat template where `kind` is chat."""
-
-    def __init__(self, kind: str, end_of_text: str, tokenizer: "Tokenizer", chat: "PreTrainedTokenizerBase"):
-        self.kind, self.end_of_text, self._chat = kind, end_of_text, chat
-        end_id = tokenizer.token_to_id(end_of_text)
-        special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
-        if end_id is None:
-            found = f"The tokenizer has no token end_of_text={end_of_text!r}."
-            todo = f"Set end_of_text to one of its special tokens: {', '.join(special[:8]) or 'none'}."
-            raise UserError("template-end-token-missing", found, "Needed is the token that ends an answer.", todo)
-        if kind == "chat" and not chat.chat_template:
-            found = "template: chat, but this model's tokenizer has no chat template."
-            todo = "Set template: plain, or name a model whose tokenizer_config.json or chat_template.jinja has one."
-            raise UserError("template-chat-missing", found, "Base models often have none.", todo)
-        self.end_id: int = end_id
-        self._special = {*special, end_of_text}
-        self._tokenizer = tokenizer
-
-    def pieces(self, record: object, where: str) -> list[tuple[str, bool]]:
-        """(text, whether it is an answer) in order. Raises LeftOutError where the record is no example, UserError where
-        it has a role that no template knows, or the chat template cannot be cut into answers."""
-        if not isinstance(record, dict):
-            raise LeftOutError(NOT_THIS_FORMAT)
-        is_chat = "messages" in record
-        messages = _messages(record["messages"], where) if is_chat else _messages_of_alpaca(record)
-        if self.kind == "chat":
-            return self._chat_pieces(messages, where)
-        *system, question, answer = messages
-        if len(system) > 1 or any(message["role"] != "system" for message in system):
-            raise LeftOutError("several turns, which the plain template has not")
-        if is_chat:
-            prompt = plain_prompt(system[0]["content"] if system else "", question["content"])
-        else:
-            prompt = plain_prompt(record.get("instruction") or "", record.get("input") or "")
-        return [(prompt, False), (answer["content"].strip(), True)]
-
-    def encode(self, pieces: list[tuple[str, bool]]) -> tuple[np.ndarray, np.ndarray]:
-        """(input_ids, is_answer). In the plain template a special token's name in a text stays text."""
-        ids: list[int] = []
-        is_answer: list[bool] = []
-        plain = self.kind == "plain"
-        self._tokenizer.encode_special_tokens = plain
-        for text, answers in pieces:
-            if not text.isascii() and text != text.encode(errors="ignore").decode():
-                raise LeftOutError("half a character (a lone surrogate)")
-            piece = self._tokenizer.encode(text, add_special_tokens=False).ids
-            piece += [self.end_id] if plain and answers else []
-            ids += piece
-            is_answer += [answers] * len(piece)
-        return np.array(ids, np.int64), np.array(is_answer, bool)
-
-    def _chat_pieces(self, messages: list[dict[str, str]], where: str) -> list[tuple[str, bool]]:
-        """The chat template's text, split before each answer (at the generation prompt) and after its end token."""
-        if any(token in message["content"] for message in messages for token in self._special):
-            raise LeftOutError("a special token of the template in its text")
-        whole, pieces, place = self._render(messages, where), [], 0
-        for number, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            opening = self._render(messages[:number], where, add_generation_prompt=True)
-            if not whole.startswith(opening) or len(opening) < place:
-                found = f"{where}: the chat template begins a conversation differently when an answer follows."
-                needed = "Its answers cannot be told from its prompts."
-                raise UserError("template-answers-not-separable", found, needed, "Set template: plain.")
-            end = whole.find(self.end_of_text, len(opening))
-            if end < 0:
-                found = f"{where}: the chat template ends no answer with end_of_text={self.end_of_text!r}."
-                todo = "Set end_of_text to the token that it ends them with."
-                raise UserError("template-end-token-unused", found, f"It writes {whole[len(opening) :][-80:]!r}.", todo)
-            pieces.append((whole[place : len(opening)], False))
-            place = end + len(self.end_of_text)
-            pieces.append((whole[len(opening) : place], True))
-        return pieces
-
-    def _render(self, messages: list[dict[str, str]], where: str, add_generation_prompt: bool = False) -> str:
-        try:
-            return render_chat(self._chat, messages, add_generation_prompt=add_generation_prompt)
-        except ValueError as error:
-            found = f"{where}: the chat template refuses it ({error})."
-            todo = "Change the record, or set template: plain."
-            raise UserError("template-refuses-record", found, "Many templates know no system message.", todo) from None
-
-
-def _messages(values: object, where: str) -> list[dict[str, str]]:
-    """[system,] user, assistant, user, assistant, ...; a last question without an answer is removed."""
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise LeftOutError(NOT_THIS_FORMAT)
-    messages = [{"role": value.get("role"), "content": value.get("content")} for value in values]
-    if unknown := [message["role"] for message in messages if message["role"] not in ROLES]:
-        found = f"{where}: role {unknown[0]!r} is not known."
-        needed = f"A message needs one of the roles {', '.join(ROLES)}."
-        raise UserError("sft-role-unknown", found, needed, "Rename it, or take the record out.")
-    if not all(isinstance(message["content"], str) for message in messages):
-        raise LeftOutError(NOT_THIS_FORMAT)
-    turns = [message["role"] for message in messages]
-    turns = turns[1:] if turns[:1] == ["system"] else turns
-    if not turns or turns != ["user", "assistant"] * (len(turns) // 2) + ["user"] * (len(turns) % 2):
-        raise LeftOutError(NOT_THIS_FORMAT)
-    if turns[-1] == "user":
-        messages.pop()
-    if len(turns) < 2 or not all(m["content"].strip() for m in messages if m["role"] == "assistant"):
-        raise LeftOutError(EMPTY_ANSWER)
-    if not all(message["content"].strip() for message in messages if message["role"] == "user"):
-        raise LeftOutError(EMPTY_PROMPT)
-    return messages
-
-
-def _messages_of_alpaca(record: dict) -> list[dict[str, str]]:
-    """{instruction, input, output} as one question and one answer."""
-    instruction, text, output = (record.get(name) for name in ("instruction", "input", "output"))
-    asked = [part for part in (instruction, text) if part is not None]
-    if not asked or not isinstance(output, str) or not all(isinstance(part, str) for part in asked):
-        raise LeftOutError(NOT_THIS_FORMAT)
-    question = "\n\n".join(part.strip() for part in asked if part.strip())
-    if not question:
-        raise LeftOutError(EMPTY_PROMPT)
-    if not output.strip():
-        raise LeftOutError(EMPTY_ANSWER)
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": output.strip()}]
-
-
-def read_examples(files: list[Path], template: Template, max_tokens: int) -> tuple[list[Example], Ledger]:
+def read_examples(
+    files: list[Path], template: Template, max_tokens: int, reader: Reader | None = None
+) -> tuple[list[Example], Ledger]:
     """The examples of all files in order, and the ledger of their records. Nothing is cut short. Raises UserError where
-    a file is empty or no JSON, or a record has an unknown role."""
-    examples, ledger = [], Ledger()
+    a file is empty or no JSON, or none of its records has a known form, known roles, or a place in the template."""
+    examples, ledger, reader = [], Ledger(), reader or Reader()
     for path in files:
-        for number, record in enumerate(records_of(path), start=1):
+        refusals: list[UserError | None] = []
+        records, used = records_of(path), 0
+        for number, record in enumerate(records, start=1):
             where = f"{path}, record {number}"
-            values = record if isinstance(record, dict) else {}
-            name = str(values.get("id") or f"{path.name}#{number}")
+            name = writable(reader.text(record, "id")) or f"{path.name}#{number}"
             try:
-                input_ids, is_answer = template.encode(template.pieces(record, where))
-                if len(input_ids) > max_tokens:
+                talk = reader.read(record, where)
+                made = [template.encode(pieces) for pieces in template.examples(talk, where)]
+                if any(len(input_ids) > max_tokens for input_ids, _ in made):
                     raise LeftOutError("more than max_tokens")
             except LeftOutError as reason:
-                ledger.left_out[path.stem][str(reason)] += 1
-                ledger.names.append({"name": name, "reason": str(reason)})
+                ledger.leave_out(path.stem, name, reason)
+                refusals.append(reason.error)
                 continue
-            ledger.used[path.stem] += 1
-            examples.append(Example(name, path.stem, str(values.get("document") or ""), input_ids, is_answer))
+            used += 1
+            ledger.use(path.stem, len(made), talk.unused)
+            document = writable(reader.text(record, "document"))
+            for turn, (input_ids, is_answer) in enumerate(made, start=1):
+                named = name if len(made) == 1 else f"{name} ({turn} of {len(made)})"
+                examples.append(Example(named, path.stem, document, input_ids, is_answer))
+        if not used and all(refusals) and (len(records) > 1 or len(files) == 1):
+            reader.require_seen()
+            raise refusals[0]
     return examples, ledger
+
+
+def writable(text: str) -> str:
+    """The text with a question mark for each half of a character, which no file takes."""
+    return text.encode(errors="replace").decode()
 
 
 def collate(examples: list[Example], device: str) -> Batch:

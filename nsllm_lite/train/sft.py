@@ -56,7 +56,7 @@ def sft(recipe: Sft) -> dict[str, Any]:
         return results
     for name, ledger in inputs.ledgers.items():
         if ledger.counts():
-            print(f"\n{name}\n{ledger.table()}")
+            print("\n".join(filter(None, (f"\n{name}", ledger.table(), ledger.words()))))
     require_enough(recipe, inputs)
     num_steps = count_steps(recipe, len(inputs.examples))
     how = choose_execution(recipe, inputs, card)
@@ -67,7 +67,7 @@ def sft(recipe: Sft) -> dict[str, Any]:
         inputs,
         Fallback(recipe, how, sum(need.values()), card, partial(choose_execution, inputs=inputs, card=card)),
     )
-    left_out = [{"data": name, **line} for name, ledger in inputs.ledgers.items() for line in ledger.names]
+    left_out = [line for name, ledger in inputs.ledgers.items() for line in ledger.lines(name)]
     write_json(run.out / "left_out.json", left_out)
 
     # The model and what is trained in it

@@ -1,6 +1,7 @@
 """The inputs of an instruction-tuning run, opened and checked against each other before anything long begins."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ from nsllm_lite.models.architectures import require_positions
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.sizes import ModelSize, read_size
 from nsllm_lite.recipe.train import Sft
-from nsllm_lite.train.examples import Example, Ledger, Template, files_of, read_examples
+from nsllm_lite.train.conversations import Reader
+from nsllm_lite.train.examples import Example, Ledger, files_of, read_examples
+from nsllm_lite.train.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,7 +50,7 @@ def read_inputs(recipe: Sft) -> SftInputs:
     files = {"data": files_of(recipe.data, "data"), "heldout": files_of(recipe.heldout, "heldout")}
     if not files["data"]:
         found = f"`data`: no .json or .jsonl file in {', '.join(recipe.data)}."
-        needed = "Needed are files of records {instruction, input, output} or {messages}."
+        needed = "Needed are files of records with questions and answers."
         todo = "Correct the path; the tasks' own are made by `nsllm-lite tasks`."
         raise UserError("sft-data-without-files", found, needed, todo)
     base_dir = resolve_model(recipe.model)
@@ -60,8 +63,10 @@ def read_inputs(recipe: Sft) -> SftInputs:
         found = f"end_of_text={recipe.end_of_text!r} is token {template.end_id}, but {base_dir} knows {size.vocab}."
         needed = "Its tokenizer belongs to another model."
         raise UserError("sft-end-token-not-in-model", found, needed, "Put the right one beside its weights.")
-    examples, ledger = read_examples(files["data"], template, recipe.max_tokens)
-    heldout, heldout_ledger = read_examples(files["heldout"], template, recipe.max_tokens)
+    reader = Reader(recipe.fields)
+    examples, ledger = read_examples(files["data"], template, recipe.max_tokens, reader)
+    heldout, heldout_ledger = read_examples(files["heldout"], template, recipe.max_tokens, reader)
+    reader.require_seen()
     for example in (*examples, *heldout):
         if (highest := int(example.input_ids.max())) >= size.vocab:
             found = f"{example.name} holds token {highest}, but model {base_dir} knows {size.vocab}."
@@ -95,9 +100,12 @@ def require_enough(recipe: Sft, inputs: SftInputs) -> None:
     """Raises UserError where no example is left, or more records were left out than the recipe allows."""
     ledger = inputs.ledgers["data"]
     if not inputs.examples:
-        found = "No example is left to train on (see the table above)."
-        needed = "Needed are records {instruction, input, output} or {messages} of at most max_tokens tokens."
-        raise UserError("sft-no-examples", found, needed, "Correct the data, or raise max_tokens.")
+        reasons = sum(ledger.left_out.values(), Counter()).most_common(3)
+        found = f"No example is left to train on: {', '.join(f'{reason} {count:,}' for reason, count in reasons)}."
+        needed = "Needed are records with a question and an answer of at most max_tokens tokens."
+        raise UserError(
+            "sft-no-examples", found, needed, "Correct the data, map its keys (`fields`), or raise max_tokens."
+        )
     if (share := ledger.share_left_out) > recipe.max_left_out_share:
         limit, enough = recipe.max_left_out_share, math.ceil(share * 100) / 100
         found = f"{share:.1%} of the records were left out (see the table above), more than max_left_out_share={limit}."

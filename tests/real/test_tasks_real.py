@@ -1,12 +1,15 @@
 """NSLLM's own evaluation files as task sets: they are read, floored and judged as their makers meant them."""
 
 import pytest
+from transformers import AutoTokenizer
 
 from nsllm_lite.evals.evaluate import ceiling_of
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks import answers
 from nsllm_lite.tasks.items import read_items
 from nsllm_lite.tasks.sets import load_sets
+from nsllm_lite.train.conversations import Reader
+from nsllm_lite.train.template import EARLIER_REASONING, Template
 
 FILES = {
     "Abstract-Classification": "classification", "Move-Recognition": "moves", "Title-Generation": "title",
@@ -54,3 +57,18 @@ def test_every_answer_of_the_files_is_read_as_itself(sets):
         for item in one.items:
             read = one.task.parse(item.output, one.task.options(item, one.labels))
             assert read == item.answer or not one.task.is_ranked, (one.name, item.number)
+
+
+def test_qwen3s_own_template_trains_each_answer_in_the_form_that_evaluation_asks_for(real_data):
+    chat = AutoTokenizer.from_pretrained(real_data / "qwen3_tokenizer")
+    template = Template("chat", "<|im_end|>", chat.backend_tokenizer, chat)
+    pairs = [["2 + 2?", "<think>\ntwo twos\n</think>\n\n4"], ["3 + 3?", "6"]]
+    talk = Reader().read({"history": pairs[:1], "instruction": pairs[1][0], "output": pairs[1][1]}, "here")
+    (_, first), (prompt, last) = template.examples(talk, "here")
+    assert first == ("<think>\ntwo twos\n</think>\n\n4<|im_end|>", True)
+    assert last == ("6<|im_end|>", True)
+    assert prompt[0].endswith(
+        "<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\n3 + 3?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+    assert talk.unused == {EARLIER_REASONING}

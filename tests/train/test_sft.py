@@ -30,12 +30,14 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import ModelShape
 from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.train import sft as tuning
-from nsllm_lite.train.examples import Example, Template, collate, read_examples
+from nsllm_lite.train.conversations import LeftOutError, Reader
+from nsllm_lite.train.examples import Example, collate, read_examples
+from nsllm_lite.train.template import Template
 from tests.conftest import SHAPE, pico_values
 from tests.corpus.small import write_lines
 from tests.merge.make import make_recipe
 from tests.models.make import load_plain
-from tests.raising import raises
+from tests.raising import assert_error, raises
 from tests.train.test_against_trl import trl_losses
 from tests.train.test_cpt import assert_clipped, assert_same_run, grad_norm_and_change, metrics, step_losses, use_sgd
 
@@ -368,6 +370,7 @@ def test_every_record_is_used_or_left_out_for_a_reason(home, tmp_path):
     reasons = Counter(line["left_out"] for line in given)
     num_used = reasons.pop("")
     examples, counts = examples_of(home, tmp_path, records)
+    assert counts.pop("unused") == {"turns after the last trained answer": 1}
     assert counts == {"in": len(given), "used": num_used, "left_out": reasons}
     assert len(examples) == num_used
     _, counts = examples_of(home, tmp_path, records, "chat")
@@ -383,16 +386,19 @@ def test_nothing_is_cut_short_at_the_limit(home, tmp_path):
 
 def test_too_many_left_out_need_consent(home, asked, tmp_path, capsys):
     path = tmp_path / "data.json"
-    path.write_text(json.dumps([record(n) for n in range(8)] + [record(9, output="")] * 2))
+    path.write_text(json.dumps([record(n, source="web") for n in range(8)] + [record(9, output="")] * 2))
     changes = {"data": [str(path)], "steps": 4, "out": str(tmp_path / "consent")}
     with raises("sft-too-many-left-out", "20.0%", "max_left_out_share=0.20"):
         tuning.sft(asked(**changes))
     assert "empty answer 2" in capsys.readouterr().out
     assert not (tmp_path / "consent").exists()
     results = tuning.sft(asked(**changes, max_left_out_share=0.2))
-    assert results["records"]["data"]["data"] == {"in": 10, "used": 8, "left_out": {"empty answer": 2}}
-    left_out = read_json(tmp_path / "consent/left_out.json")
+    counted = {"in": 10, "used": 8, "left_out": {"empty answer": 2}, "unused": {"source": 8}}
+    assert results["records"]["data"]["data"] == counted
+    *left_out, unused = read_json(tmp_path / "consent/left_out.json")
     assert left_out == [{"data": "data", "name": "r9", "reason": "empty answer"}] * 2
+    assert unused == {"data": "data", "source": "data", "unused": "source", "records": 8}
+    assert "source 8\n" in capsys.readouterr().out
 
 
 # --------------------------------------------------------------------------------------------------------- refusals
@@ -410,6 +416,8 @@ def test_too_many_left_out_need_consent(home, asked, tmp_path, capsys):
         ({"max_tokens": 8, "max_left_out_share": 1.0}, "sft-no-examples", ["max_tokens"]),
         ({"compute_dtype": "float16"}, "sft-float16-on-cpu", ["compute_dtype=float16"]),
         ({"model": "no/such/model"}, "model-not-found", ["no/such/model"]),
+        ({"fields": {"system": "rolle"}}, "sft-field-missing", ["system: rolle"]),
+        ({"fields": {"instrucion": "frage"}}, "recipe-invalid", ["fields.instrucion", "`instruction`"]),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(asked, tmp_path, changes, code, quoted):
@@ -426,7 +434,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(asked, tmp_path
         (b"{}\n{broken\n", "sft-file-not-json", "line 2"),
         (b"[1, 2", "sft-file-not-json", "line 1"),
         (b'{"id": "\xff"}\n', "sft-file-not-utf8", "0xff"),
-        (b'{"messages": [{"role": "tool", "content": "x"}]}\n', "sft-role-unknown", "record 1: role 'tool'"),
+        (b'{"messages": [{"role": "narrator", "content": "x"}]}\n', "sft-role-unknown", "record 1: role 'narrator'"),
+        (b'{"frage": "x", "antwort": "y"}\n' * 2, "sft-form-unknown", "antwort, frage"),
+        (b'["x"]\n"y"\n', "sft-form-unknown", "it is list"),
+        (b'{"prompt": "x", "chosen": "y", "rejected": "z"}\n', "sft-part-refused", "`chosen`"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(asked, tmp_path, content, code, quoted):
@@ -465,16 +476,18 @@ def test_a_folder_without_files(asked, tmp_path):
     assert tuning.read_inputs(asked(heldout=[str(tmp_path / "empty")])).heldout == []
 
 
-def test_chat_templates_that_cannot_be_used(home, tmp_path):
-    with raises("template-end-token-unused", "here", END, TURN):
-        template_of(home, "chat", END).pieces(record(0), "here")
-    template = template_of(home, "chat")
-    template._chat.chat_template = "{{ messages | length }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
-    with raises("template-answers-not-separable", "here"):
-        template.pieces(record(0), "here")
-    template._chat.chat_template = "{{ raise_exception('no system message') }}"
-    with raises("template-refuses-record", "here", "(no system message)"):
-        template.pieces(record(0), "here")
+def test_chat_templates_that_cannot_be_used(home):
+    template, talk = template_of(home, "chat"), Reader().read(record(0), "here")
+    for end, text, code, quoted in (
+        (END, CHATML, "template-end-token-unused", [END, TURN]),
+        (TURN, "{{ messages | length }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}",
+         "template-answers-not-separable", []),
+        (TURN, "{{ raise_exception('no system message') }}", "template-refuses-record", ["(no system message)"]),
+    ):  # fmt: skip
+        template.end_of_text, template._chat.chat_template = end, text
+        with pytest.raises(LeftOutError) as left_out:
+            template.examples(talk, "here")
+        assert_error(left_out.value.error, code, "here", *quoted)
 
 
 def test_length_in_epochs(asked):
