@@ -1,5 +1,6 @@
 """The tokenizer of a model folder or hub id: the one place that opens it."""
 
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,17 @@ def chosen_begin_of_text(tokenizer: Tokenizer, chosen: str | None) -> tuple[tupl
         found = f"The tokenizer has no token begin_of_text={chosen!r}."
         raise UserError("tokenizer-no-begin-of-text", found, "Set it to auto, none, or one of the tokenizer's tokens.")
     return (number,), "auto" if own == (number,) else chosen
+
+
+def is_begun(tokenizer: "PreTrainedTokenizerBase", text: str) -> bool:
+    """Whether a text has what begins one already, as chat templates write it."""
+    return any(text.startswith(begin) for begin in _begins(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _begins(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    own = "".join(tokenizer.convert_ids_to_tokens(list(begin_of_text_ids(tokenizer.backend_tokenizer))))
+    return [begin for begin in (own, tokenizer.bos_token) if begin]
 
 
 def load_auto_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":

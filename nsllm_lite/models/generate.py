@@ -9,14 +9,13 @@ the tokens of scoring each label by itself.
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import compress
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
-from nsllm_lite.formats.tokenizer import begin_of_text_ids
+from nsllm_lite.formats.tokenizer import is_begun
 from nsllm_lite.models.architectures import unpacked_attention
 
 if TYPE_CHECKING:
@@ -325,15 +324,8 @@ def without_own_settings(model: "PreTrainedModel") -> Iterator[None]:
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Token ids with whatever the tokenizer puts before a text, and without an end token behind it."""
-    begun = any(text.startswith(begin) for begin in _begins(tokenizer))  # as chat templates do
-    ids = tokenizer(text, add_special_tokens=not begun)["input_ids"]
+    ids = tokenizer(text, add_special_tokens=not is_begun(tokenizer, text))["input_ids"]
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
-
-
-@lru_cache(maxsize=4)
-def _begins(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    own = "".join(tokenizer.convert_ids_to_tokens(list(begin_of_text_ids(tokenizer.backend_tokenizer))))
-    return [begin for begin in {own, tokenizer.bos_token} if begin]
 
 
 def _common(rows: Sequence[Sequence[int]]) -> int:

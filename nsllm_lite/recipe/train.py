@@ -198,9 +198,10 @@ class Sft(Strict):
     """Instruction tuning on `data`: files, or folders of *.json and *.jsonl, of records {instruction, input, output},
     {messages}, {conversations} or {prompt, completion}; `fields` maps others. The loss is that of the answers.
 
-    `template`: `plain` is our own prompt for base models, `chat` the tokenizer's chat template; `end_of_text` is the
-    token that ends an answer. The length is given either in `steps` or in `epochs`. Examples of more than `max_tokens`
-    tokens are left out and counted; more than `max_left_out_share` of all left out needs consent.
+    `template`: `plain` is our own prompt for base models, `chat` the tokenizer's chat template; `begin_of_text` is what
+    stands before the prompt, as in a corpus's recipe, and `end_of_text` the token that ends an answer. The length is
+    given either in `steps` or in `epochs`. Examples of more than `max_tokens` tokens are left out and counted; more
+    than `max_left_out_share` of all left out needs consent.
     """
 
     kind: Literal["sft"]
@@ -209,6 +210,7 @@ class Sft(Strict):
     data: Annotated[list[Name], Field(min_length=1)]
     heldout: list[Name]
     template: Literal["plain", "chat"]
+    begin_of_text: Name | None = None
     end_of_text: Name
     max_tokens: Annotated[int, Field(ge=8)]
     max_left_out_share: Share
@@ -227,7 +229,7 @@ class Sft(Strict):
     checkpoint_steps: Count
     keep_checkpoints: Count
     seed: int
-    fields: Fields = Fields()
+    fields: Fields | None = None
     execution: Execution = Execution()
 
     def rows_per_step(self, row_tokens: int) -> int:

@@ -2,13 +2,17 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.records import RecordError, read_records
+from nsllm_lite.safety import printable
 
+KEYS = {"instruction", "input", "output", "document", "id", "sentence", "sentences"}
+QUESTION_PARTS = ("system", "history", "messages", "conversations", "tools", "context", "choices", "options")
 LETTERS = "ABCDEFGHIJ"
 FULL_WIDTH = {code + 0xFEE0: chr(code) for code in (*range(ord("A"), ord("Z") + 1), *range(ord("a"), ord("z") + 1))}
 AS_ASCII = str.maketrans(FULL_WIDTH | dict(zip(map(ord, "（）．：【】"), "().:[]", strict=True)))  # keeps places
@@ -43,23 +47,31 @@ class Item:
 
 
 def read_items(path: Path) -> list[Item]:
-    """The records of a JSON list or of JSON lines; `instruction` may be absent. Raises UserError where the file cannot
-    be read, is empty, or a record lacks `input` or `output`."""
+    """The records of a JSON list or of JSON lines; `instruction` may be absent, and keys that are not used are printed
+    with their counts. Raises UserError where the file cannot be read, is empty, or a record lacks `input` or `output`,
+    or has a part of its question elsewhere."""
     try:
         values = [value for _, value in read_records(path)]
     except (OSError, RecordError) as error:
         found = f"{path} cannot be read ({error})."
         needed = 'Needed is a JSON list, or one JSON object a line, of records {"input": ..., "output": ...}.'
         raise UserError("items-file-unreadable", found, needed, "Correct the path, or the file.") from None
-    items = []
+    items, unused = [], Counter[str]()
     for number, value in enumerate(values):
         fields = [value.get(name) for name in ("input", "output")] if isinstance(value, dict) else [None]
         if not all(isinstance(field, str) for field in fields):
             found = f'{path}: record {number} has no "input" and "output" that are text.'
             raise UserError("items-record-unfit", found, "Correct that record, or remove it.")
+        if more := [name for name in QUESTION_PARTS if value.get(name)]:
+            found = f"{path}: record {number} has {more[0]!r} beside its input: the model would not be shown it."
+            raise UserError("items-record-more", found, "Write all of a question into `instruction` and `input`.")
+        unused.update(value.keys() - KEYS)
         items.append(item_of(value, number))
     if not items:
         raise UserError("items-file-empty", f"{path} holds no records.", "Name a file that has some.")
+    if unused:
+        counts = ", ".join(f"{key} ({count:,})" for key, count in unused.most_common(8))
+        print(f"{path}: keys of its records that are not used: {printable(counts)}")
     return items
 
 

@@ -12,12 +12,12 @@ from tokenizers import Tokenizer
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_object, sha256_json
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer
+from nsllm_lite.formats.tokenizer import chosen_begin_of_text, load_auto_tokenizer, load_tokenizer
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models.architectures import require_positions
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.sizes import ModelSize, read_size
-from nsllm_lite.recipe.train import Sft
+from nsllm_lite.recipe.train import Fields, Sft
 from nsllm_lite.train.conversations import Reader
 from nsllm_lite.train.examples import Example, Ledger, files_of, read_examples
 from nsllm_lite.train.template import Template
@@ -56,14 +56,17 @@ def read_inputs(recipe: Sft) -> SftInputs:
     base_dir = resolve_model(recipe.model)
     tokenizer = load_tokenizer(base_dir)
     chat_tokenizer = load_auto_tokenizer(base_dir)
-    template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer)
+    begin, chosen_by = chosen_begin_of_text(tokenizer, recipe.begin_of_text)
+    template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer, begin)
+    if chosen_by != "auto":
+        print(f"begin_of_text={chosen_by} is not what the tokenizer does by itself, as `nsllm-lite eval` does.")
     size = read_size(base_dir)
     require_positions(read_object(base_dir / "config.json"), recipe.max_tokens, "max_tokens")
     if template.end_id >= size.vocab:
         found = f"end_of_text={recipe.end_of_text!r} is token {template.end_id}, but {base_dir} knows {size.vocab}."
         needed = "Its tokenizer belongs to another model."
         raise UserError("sft-end-token-not-in-model", found, needed, "Put the right one beside its weights.")
-    reader = Reader(recipe.fields)
+    reader = Reader(recipe.fields or Fields())
     examples, ledger = read_examples(files["data"], template, recipe.max_tokens, reader)
     heldout, heldout_ledger = read_examples(files["heldout"], template, recipe.max_tokens, reader)
     reader.require_seen()

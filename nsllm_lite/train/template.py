@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.tokenizer import is_begun
 from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.train.conversations import Conversation, LeftOutError, texts_of
@@ -32,11 +33,18 @@ TOOLS = "tools, which the chat template does not write"
 
 
 class Template:
-    """Turns a conversation into the texts of its examples, and these into tokens. Raises UserError where the tokenizer
-    has no token `end_of_text`, or no chat template where `kind` is chat."""
+    """Turns a conversation into the texts of its examples, and these into tokens, after those of `begin`. Raises
+    UserError where the tokenizer has no token `end_of_text`, or no chat template where `kind` is chat."""
 
-    def __init__(self, kind: str, end_of_text: str, tokenizer: "Tokenizer", chat: "PreTrainedTokenizerBase"):
-        self.kind, self.end_of_text, self._chat = kind, end_of_text, chat
+    def __init__(
+        self,
+        kind: str,
+        end_of_text: str,
+        tokenizer: "Tokenizer",
+        chat: "PreTrainedTokenizerBase",
+        begin: tuple[int, ...] = (),
+    ):
+        self.kind, self.end_of_text, self._chat, self._begin = kind, end_of_text, chat, list(begin)
         end_id = tokenizer.token_to_id(end_of_text)
         special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
         if end_id is None:
@@ -58,9 +66,9 @@ class Template:
 
     def encode(self, pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
         """(input_ids, is_answer). In the plain template a special token's name in a text stays text."""
-        ids: list[int] = []
-        is_answer: list[bool] = []
         plain = self.kind == "plain"
+        ids = [] if not plain and is_begun(self._chat, pieces[0][0]) else self._begin.copy()
+        is_answer = [False] * len(ids)
         self._tokenizer.encode_special_tokens = plain
         for text, answers in pieces:
             if not text.isascii() and text != text.encode(errors="ignore").decode():

@@ -177,6 +177,7 @@ def test_the_command(tmp_path, capsys):
     [
         (None, "items-file-unreadable"), (b"[{", "items-file-unreadable"), (b"\xff", "items-file-unreadable"),
         (b"[]", "items-file-empty"), (b'[{"input": "x"}]', "items-record-unfit"), (b"[3]", "items-record-unfit"),
+        (b'[{"input": "x", "output": "A", "choices": ["a"]}]', "items-record-more"),
     ],
 )  # fmt: skip
 def test_files_that_are_none(tmp_path, content, code):
@@ -185,6 +186,13 @@ def test_files_that_are_none(tmp_path, content, code):
         path.write_bytes(content)
     with raises(code, path):
         audit.audit([path])
+
+
+def test_keys_that_are_not_used_are_named_with_their_counts(tmp_path, capsys):
+    records = [{"input": "x", "output": "y", "history": []} | ({"subject": 1} if n else {}) for n in range(3)]
+    (tmp_path / "x.json").write_text(json.dumps(records))
+    audit.audit([tmp_path / "x.json"])
+    assert "not used: history (3), subject (2)" in capsys.readouterr().out
 
 
 def test_a_file_named_twice(tmp_path):

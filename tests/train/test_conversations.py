@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.tokenizer import begin_of_text_ids
+from nsllm_lite.models.generate import encode
 from nsllm_lite.recipe.train import Fields
+from nsllm_lite.safety import render_chat
+from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.train.conversations import LeftOutError, Reader
 from nsllm_lite.train.examples import read_examples
 from nsllm_lite.train.template import Template
@@ -23,15 +28,18 @@ CASES = [json.loads(line) for line in (DATA / "conversations.jsonl").read_text()
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>")
 
 
-def template_of(kind: str) -> Template:
-    """On a tokenizer whose tokens are bytes and the special tokens."""
+def template_of(kind: str, *begin: str) -> Template:
+    """On a tokenizer whose tokens are bytes and the special tokens, and which puts those of `begin` before a text."""
     tokenizer = Tokenizer(BPE({byte: n for n, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.add_special_tokens([*SPECIAL, *begin])
+    ids = [(token, tokenizer.token_to_id(token)) for token in begin]
+    tokenizer.post_processor = TemplateProcessing(single=[*begin, "$A"], special_tokens=ids)
     chosen = TEMPLATES.get(kind, {"end": "</s>", "text": None})
     chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=chosen["text"])
-    return Template("chat" if chosen["text"] else "plain", chosen["end"], tokenizer, chat)
+    own = begin_of_text_ids(tokenizer)
+    return Template("chat" if chosen["text"] else "plain", chosen["end"], tokenizer, chat, own)
 
 
 def read(folder: Path, records: list[dict], kind: str = "chatml", **fields: str):
@@ -71,6 +79,29 @@ def test_the_trained_tokens_are_those_of_the_assistant_alone(kind, tmp_path):
     ids, is_answer = examples[-1].input_ids, examples[-1].is_answer
     before = ids[: len(ids) - int(is_answer[::-1].argmin())]
     assert tokenizer.decode(before.tolist(), skip_special_tokens=False) == prompt
+
+
+@pytest.mark.parametrize(
+    ("kind", "begin"),
+    [
+        ("plain", ["<s>"]),
+        ("chatml", ["<bos>"]),
+        ("gemma", ["<bos>"]),
+        ("mistral", ["<s>"]),
+        ("qwen3", ["[M]", "<sop>"]),
+    ],
+)
+def test_a_prompt_begins_as_in_evaluation(kind, begin):
+    template = template_of(kind, *begin)
+    talk = Reader().read({"instruction": "q", "output": "a"}, "here")
+    ids, is_answer = template.encode(template.examples(talk, "here")[0])
+    prompt = plain_prompt("q", "")
+    if kind != "plain":
+        asked = [{"role": "user", "content": "q"}]
+        prompt = render_chat(template._chat, asked, add_generation_prompt=True, enable_thinking=False)
+    assert ids[~is_answer].tolist() == encode(template._chat, prompt)
+    begin_ids = [template._tokenizer.token_to_id(token) for token in begin]
+    assert [number for number in ids.tolist() if number in begin_ids] == begin_ids
 
 
 GOOD = {"instruction": "q", "output": "a"}
