@@ -71,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name in (*STORY_VERBS, *(kind for kind, about in KINDS.items() if about.curves)):
         if name != "plan":
             _add(verbs[name], "stopping")
+        if name in STORY_VERBS and name != "plan":
+            _add(verbs[name], "only")
     for name in ("plan", "merge", "eval", "audit", "doctor", "runs", "show"):
         _add(verbs[name], "json")
     return parser
@@ -84,8 +86,12 @@ def verbs_in_order() -> dict[str, Verb]:
 
 
 def _positive(word: str) -> float:
-    if not 0 < (number := float(word)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{word} is no number above 0")
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number above 0; write one such as 2.5")
     return number
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -40,6 +41,13 @@ def save_tokenizer(name: str, folder: Path) -> None:
                 shutil.copyfile(source / file, folder / file)
     else:
         formats.load_auto_tokenizer(name).save_pretrained(folder)
+
+
+def require_savable(name: str, end_of_text: str) -> None:
+    """Raises UserError where the tokenizer cannot be written beside the rows and read there, or has no such token."""
+    with TemporaryDirectory() as folder:
+        save_tokenizer(name, Path(folder))
+        end_of_text_id(load_tokenizer(folder), end_of_text)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, end_of_text: str, folder: Path) -> None:

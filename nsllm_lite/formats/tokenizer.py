@@ -1,11 +1,13 @@
 """The tokenizer of a model folder or hub id: the one place that opens it."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.json_files import without_marks
 from nsllm_lite.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,9 +27,10 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         return load_auto_tokenizer(name).backend_tokenizer
     integrity.verify(path.parent, [path.name])
     try:
-        return Tokenizer.from_file(str(path))
+        with without_marks(path.parent) as folder:
+            return Tokenizer.from_file(str(folder / path.name))
     except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
-        found = f"{path} is no tokenizer, or is damaged ({error})."
+        found = f"{path} cannot be read as a tokenizer ({error})."
         raise UserError("tokenizer-damaged", found, "Fetch or copy it again.") from None
 
 
@@ -44,7 +47,8 @@ def load_auto_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer  # takes seconds
 
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        with without_marks(folder) if folder.is_dir() else nullcontext(name) as source:
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
         why = (str(error).splitlines() or [type(error).__name__])[0]
         found = f"The tokenizer of {str(name)!r} cannot be loaded ({why})."
