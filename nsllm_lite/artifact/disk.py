@@ -21,10 +21,12 @@ def require_writable(path: Path) -> Path:
     """The nearest folder to `path` that exists, in which it can be made. Raises UserError where it cannot."""
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if not existing.is_dir():
-        raise UserError("out-below-file", f"{existing} is a file, not a folder.", f"{WRITE_ELSEWHERE.capitalize()}.")
+        raise UserError(
+            "out-below-file", f"{existing} is a file, not a folder.", f"Name another place: {WRITE_ELSEWHERE}."
+        )
     if not os.access(existing, os.W_OK | os.X_OK):
         found = f"{existing} cannot be written to (its permissions, or a read-only disk)."
-        raise UserError("out-not-writable", found, f"{WRITE_ELSEWHERE.capitalize()}, or change its permissions.")
+        raise UserError("out-not-writable", found, f"Change its permissions, or {WRITE_ELSEWHERE}.")
     return existing
 
 

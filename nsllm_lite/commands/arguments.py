@@ -69,10 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_options(verbs["eval"], Eval)
     verbs["plan"].epilog += "\nA recipe or its folder may stand first, in place of --recipes."
     for name in (*STORY_VERBS, *(kind for kind, about in KINDS.items() if about.curves)):
-        if name != "plan":
-            _add(verbs[name], "stopping")
         if name in STORY_VERBS and name != "plan":
             _add(verbs[name], "only")
+        if name != "plan":
+            _add(verbs[name], "stopping")
     for name in ("plan", "merge", "eval", "audit", "doctor", "runs", "show"):
         _add(verbs[name], "json")
     return parser
