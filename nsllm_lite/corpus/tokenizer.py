@@ -33,7 +33,7 @@ def load_tokenizer(name: str) -> Tokenizer:
 def save_tokenizer(name: str, folder: Path) -> None:
     """Writes the tokenizer of a model folder or hub id to `folder`, as AutoTokenizer and `tokenizers` read it."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = Path(name).expanduser()
+    source = Path(name)
     if (source / "tokenizer.json").is_file():
         for file in FILES:
             if (source / file).is_file():
@@ -88,6 +88,6 @@ def end_of_text_id(tokenizer: Tokenizer, end_of_text: str) -> int:
 
 def sha256_tokenizer(name: str) -> str:
     """Identity of a tokenizer before it is loaded: its files, or the hub id where it is not a folder."""
-    folder = Path(name).expanduser()
+    folder = Path(name)
     files = [folder / file for file in (*FILES, "vocab.json", "merges.txt") if (folder / file).is_file()]
     return sha256_json({f.name: sha256_file(f) for f in files} if files else name)

@@ -22,7 +22,7 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     Raises:
         UserError: there is none, it is not what was written, or it is damaged.
     """
-    path = Path(name).expanduser() / "tokenizer.json"
+    path = Path(name) / "tokenizer.json"
     if not path.is_file():
         return load_auto_tokenizer(name).backend_tokenizer
     integrity.verify(path.parent, [path.name])
@@ -40,7 +40,7 @@ def load_auto_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     Raises:
         UserError: there is none, or transformers cannot load it.
     """
-    folder = Path(name).expanduser()
+    folder = Path(name)
     if folder.is_dir() and not any(path for pattern in LEAST for path in folder.glob(pattern)):
         found = f"No tokenizer in {name}."  # transformers would make an empty one
         raise UserError("tokenizer-missing", found, "A model needs one beside its weights.", "Copy its files there.")
