@@ -147,7 +147,9 @@ def validated(path: Path, **parts: tuple[Any, Any]) -> dict[str, Any]:
 def damaged(path: Path, what: object) -> UserError:
     """The error for a file of a run that is not as it was written, or a file of a model that is not as it must be."""
     if path.name in OF_MODELS:
-        return UserError("model-file-wrong", f"{path}: {what}.", "Correct it there, or fetch that file again.")
+        return UserError(
+            "model-file-wrong", f"{path} cannot be used: {what}.", "Correct it there, or fetch that file again."
+        )
     found = f"{path} is damaged ({what})."
     todo = "restore it from a copy, or delete its folder and run the same command again."
     return UserError("file-damaged", found, "It was written whole once:", todo)

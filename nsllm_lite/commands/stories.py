@@ -20,6 +20,7 @@ from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe import names
 from nsllm_lite.recipe.kinds import KINDS, Recipe
+from nsllm_lite.recipe.values import expanded
 
 STORIES = {
     "phase1": ("corpus", "base", "phase1", "model1"),
@@ -211,7 +212,7 @@ def without_bfloat16(run: Run) -> Run:
 def open_run(args: argparse.Namespace) -> tuple[Run, str]:
     """The recipes of a story as typed, and why this model was chosen, in words."""
     if args.verb == "plan" and args.overrides and "=" not in args.overrides[0]:
-        named = Path(args.overrides.pop(0))
+        named = Path(expanded(args.overrides.pop(0)))
         args.recipes = named.parent if named.suffix == ".yaml" else named
     folder, size, why = pick_recipes(args)
     overrides: dict[str, list[str]] = {}

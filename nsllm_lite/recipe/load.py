@@ -12,7 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from nsllm_lite.errors import UserError, did_you_mean
+from nsllm_lite.errors import UserError, did_you_mean, nearest
 from nsllm_lite.recipe import names
 from nsllm_lite.recipe.kinds import KINDS, Recipe
 from nsllm_lite.recipe.values import HASHED, Strict
@@ -189,24 +189,31 @@ def _explain(cls: type[Strict], problem: dict, prefix: str) -> UserError:
         return problem["ctx"]["error"].at(key or "recipe")
     if problem["type"] == "missing":
         hint = "a whole run, such as make phase1, sets the paths, and --run DIR takes them from one"
-        return UserError("key-missing", f"{key}: is missing:", f"give it, as {prefix}{key}=... ({hint})")
+        is_word = all(isinstance(part, str) for part in problem["loc"])
+        todo = f"give it, as {prefix}{key}=... ({hint})" if is_word else "give it there"
+        return UserError("key-missing", f"{key}: is missing:", todo)
     if problem["type"] == "extra_forbidden":
-        return UserError("key-unknown", f"{key}: unknown key;", f"type {_instead(cls, key, value, prefix)}")
+        return UserError("key-unknown", f"{key}: unknown key;", f"type {_instead(cls, problem['loc'], value, prefix)}")
     message, todo = f"{problem['msg']} (found {value!r}).", "correct it"
     if problem["type"] in ("list_type", "tuple_type") and not isinstance(value, dict):
-        item = names.item_of(cls, key) if all(isinstance(part, str) for part in problem["loc"]) else None
+        item = names.item_of(cls, key)
         message = f"a list in brackets is needed (found {value!r}):"
         todo = f"type {names.as_typed(f'{prefix}{key}={names.written(value, item)}')}" if item else "put it in brackets"
     elif problem["type"] == "model_type":
         message = f"one value, {value!r}, where keys are needed:"
-        todo = f"set {', '.join(name for name in names.keys_of(cls) if name.startswith(f'{key}.'))}"
+        todo = f"set {', '.join(f'{key}.{name}' for name in names.part_of(cls, problem['loc']).model_fields)}"
     elif problem["type"] == "string_type" and value is None:
         message = "nothing is given (YAML reads a ~ alone, and null, as nothing):"
-    return UserError("value-wrong", f"{key}: {message}", todo)
+    return UserError("value-wrong", f"{key}: wrong value, {message}", todo)
 
 
-def _instead(cls: type[Strict], key: str, value: Any, prefix: str) -> str:
+def _instead(cls: type[Strict], place: Sequence[str | int], value: Any, prefix: str) -> str:
     """What to type in place of a key that there is not."""
+    key = ".".join(map(str, place))
+    if any(isinstance(part, int) for part in place):  # within a list, where no word leads
+        fields = names.part_of(cls, place[:-1]).model_fields
+        near = nearest(str(place[-1]), fields)
+        return f"`{near}`" if near else f"one of {', '.join(fields)}"
     if isinstance(value, dict) and len(value) == 1:  # such as training.lr
         inner, value = next(iter(value.items()))
         key = f"{key}.{inner}"

@@ -3,7 +3,7 @@
 import json
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -51,6 +51,14 @@ def meant(recipe: type[Strict], key: str, value: Any, cutoff: float = 0.6) -> st
     return found and f"{found}={written(value, item_of(recipe, found))}"
 
 
+def part_of(recipe: type[Strict], place: Sequence[str | int]) -> type[Strict]:
+    """The recipe type at `place`, also within lists."""
+    for part in place:
+        if isinstance(part, str) and part in recipe.model_fields:
+            recipe = model_in(recipe.model_fields[part].annotation) or recipe
+    return recipe
+
+
 def said(key: str) -> str | None:
     """What to type for a key of other tools that has no place in a recipe."""
     return _THEIRS["said"].get(key.rpartition(".")[2].lower().replace("-", "_"))
@@ -59,7 +67,8 @@ def said(key: str) -> str | None:
 def item_of(recipe: type[Strict], key: str) -> Any:
     """The type of the items where `key` is a list, else None."""
     for part in key.split("."):
-        field = recipe.model_fields[part]
+        if (field := recipe.model_fields.get(part)) is None:
+            return None
         recipe = model_in(field.annotation) or recipe
     return get_args(field.annotation)[0] if get_origin(field.annotation) is list else None
 

@@ -158,3 +158,20 @@ def test_a_path_that_stands_for_nothing_is_refused(path, code, monkeypatch):
             load_whole(RECIPES / "nano/corpus.yaml", [f"out={path}"])
     else:
         assert "${" not in load_whole(RECIPES / "nano/corpus.yaml", [f"out='{path}'"]).out
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "code", "told"),
+    [
+        ("corpus", "sources=[{nme: s, path: p}]", "recipe-invalid", "`name`"),
+        ("corpus", "sources=[papers]", "value-wrong", "sources.0.path"),
+        ("phase1", "budget=50", "value-wrong", "budget.steps"),
+        ("phase1", "optimizer.betas=0.9", "value-wrong", "'0.9'"),
+        ("merge", "adapter=null", "recipe-invalid", "adapter"),
+        ("phase1", "zzz=1", "key-unknown", "keep_checkpoints"),
+        ("corpus", "out=~", "value-wrong", "~"),
+    ],
+)
+def test_a_part_of_another_form_is_answered_by_its_keys(name, word, code, told):
+    with raises(code, told):
+        load_whole(RECIPES / f"nano/{name}.yaml", [word])
