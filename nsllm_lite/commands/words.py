@@ -15,7 +15,7 @@ from nsllm_lite.recipe.values import expanded
 
 YAML = (".yaml", ".yml")
 STEP_OF = {"phase1": "phase1", "phase2": "phase2", "two-phase": "phase1", "instruct": "sft", "plan": "phase1"}
-"""The recipe of a story that a key without a step is looked for in; each is of the kind train, or its own name."""
+"""The recipe of a story, of kind train or sft, that a key without its step is looked for in."""
 
 
 class Fault(NamedTuple):

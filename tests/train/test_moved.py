@@ -7,10 +7,15 @@ import pytest
 
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import BESIDE, finished
+from nsllm_lite.corpus import build as corpus
+from nsllm_lite.merge import write_model as merging
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train.cpt import train
 from tests.conftest import pico_values
+from tests.paths import load_whole
 from tests.raising import raises
+
+NANO = Path(__file__).parents[2] / "recipes/nano"
 
 
 @pytest.fixture
@@ -67,3 +72,31 @@ def test_only_paths_whose_contents_are_hashed_are_left_out():
     asked = {"kind": "eval", "encoder": "E", "files": [{"name": "f", "task": "open", "path": "p"}], "models": []}
     assert recipes.without_paths(asked) == asked | {"files": [{"name": "f", "task": "open"}]}
     assert recipes.without_paths({"kind": "dance", "rows": "r"}) == {"kind": "dance", "rows": "r"}
+
+
+def test_an_unfinished_corpus_of_moved_sources_goes_on(tmp_path):
+    def begun(place: str, **changes) -> bool:
+        """Whether what an earlier process has read is still there."""
+        words = [f"sources=[{{name: s, path: {tmp_path}/{place}, format: text}}]", f"out={tmp_path}/corpus"]
+        corpus.begin(recipes.update(load_whole(NANO / "corpus.yaml", words), **changes))
+        return (tmp_path / "corpus/work/read").is_dir()
+
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/a.txt").write_text("Some text.")
+    assert not begun("here")
+    (tmp_path / "corpus/work/read").mkdir()
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert begun("there")
+    assert not begun("there", min_chars=7)
+
+
+def test_an_unfinished_merge_of_moved_inputs_goes_on(tmp_path):
+    recipe = {"kind": "merge", "base": "B", "adapter": "A", "base_weights": "original"}
+    identity = {"recipe": recipe, "inputs": {"base": "b", "adapter": "a", f"{BESIDE}base": "s"}, "version": "1"}
+    marker = tmp_path / "merging.json"
+    assert not merging._goes_on(marker, identity)
+    write_json(marker, identity)
+    moved = identity | {"recipe": recipe | {"base": "elsewhere", "adapter": "there"}}
+    assert merging._goes_on(marker, moved)
+    assert not merging._goes_on(marker, moved | {"inputs": identity["inputs"] | {"adapter": "x"}})
+    assert not merging._goes_on(marker, identity | {"version": "2"})
