@@ -3,6 +3,7 @@
 import hashlib
 import json
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -40,9 +41,8 @@ def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, for json's `object_pairs_hook`. ValueError where a key stands twice: json takes the last."""
     value = dict(pairs)
     if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for number, key in enumerate(keys) if key in keys[:number])
-        raise ValueError(f"the key {twice!r} stands twice")  # caught by every caller
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice[:80]!r} stands twice")  # caught by every caller
     return value
 
 
