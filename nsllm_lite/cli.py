@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import errno
 import gc
-import json
 import math
 import os
 import sys
@@ -12,9 +11,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from nsllm_lite import terminal
 from nsllm_lite.artifact import interrupts, lock
 from nsllm_lite.artifact.disk import is_disk_full
-from nsllm_lite.commands.arguments import build_parser
+from nsllm_lite.commands.words import parse
 from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.recipe.kinds import Recipe
 from nsllm_lite.safety import printable
@@ -47,7 +47,13 @@ DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 wrong input (nothing lost), 3 the run stopped itself, more as `interrupts.Stop` says. With
     --json all that a verb prints goes to stderr, and what it returns to stdout, as one object."""
-    args = build_parser().parse_args(argv)
+    terminal.print_all_letters()
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        args = parse(argv)
+    except UserError as error:
+        complain(argv[0], error)
+        return 2
     as_json = getattr(args, "json", False)
     call = run_recipe if args.verb in VERBS else run_tool if args.verb in TOOLS else run_story
     try:
@@ -56,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
                 results = call(args)
             if as_json:
-                print(json.dumps(without_nan(results), ensure_ascii=False, allow_nan=False))
+                print(terminal.as_json(without_nan(results)))
             if args.verb == "doctor" and results["failed"]:
                 found = f"{', '.join(results['failed'])}: not right on this machine."
                 raise RunError("doctor-checks-failed", found, "See the table above.")

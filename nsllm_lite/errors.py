@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 WRITE_ELSEWHERE = "write elsewhere with OUT=DIR (make) or out=DIR (nsllm-lite)"
 
@@ -16,6 +17,10 @@ class _Coded:
         *needed, self.todo = rest or [""]
         self.code, self.found, self.needed = code, found, " ".join(needed)
         super().__init__(" ".join(part for part in (found, self.needed, self.todo) if part))
+
+    def at(self, place: str) -> Self:
+        """The same error, with where it was found."""
+        return type(self)(self.code, f"{place}: {self.found}", self.needed, self.todo)
 
     def __reduce__(self) -> tuple:
         """Errors cross from worker processes, which pickles them."""

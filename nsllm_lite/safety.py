@@ -169,5 +169,5 @@ def no_safetensors(folder: Path) -> UserError:
 
 
 def not_safetensors(path: Path) -> UserError:
-    found = f"{path} is not a safetensors file, or is damaged."
+    found = f"{path} is not a safetensors file: its header cannot be read, or leads outside it."
     return UserError("weights-not-safetensors", found, "Whole files are needed:", "fetch or copy it again.")

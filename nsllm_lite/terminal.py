@@ -1,6 +1,8 @@
 """What a verb prints: tables drawn by rich on a terminal, plain text elsewhere; the same as Markdown and as HTML."""
 
 import html
+import io
+import json
 import os
 import re
 import sys
@@ -17,6 +19,23 @@ if TYPE_CHECKING:
 
 FOLDED = 12  # letters; longer words in a table, such as paths, may be folded
 LONG = 60  # characters; longer cells of HTML have a class of their own
+
+
+def print_all_letters() -> None:
+    r"""From here on letters that a terminal or a pipe cannot show (\xb5) are printed as escapes, and raise nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def as_json(value: Any) -> str:
+    """`value` as one line of JSON; letters that standard output cannot show as JSON's own escapes."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False)
+    return text
 
 
 def on_terminal() -> bool:

@@ -91,7 +91,7 @@ def test_a_new_kind(folder, capsys):
         with pytest.raises(SystemExit):
             cli.main(words)
         assert expected in capsys.readouterr().out
-    assert "- text: " in told("letters", "letters.yaml", "text=null", status=2)
+    assert ": text: " in told("letters", "letters.yaml", "text=null", status=2)
 
     # killed in the middle, while nobody else may write there; then it continues, and then it is finished
     (folder / "hold").touch()

@@ -31,8 +31,8 @@ def at_root(monkeypatch):
 
 
 REFUSED = (
-    ("train recipes/nano/phase1.yaml optimizer.lerning_rate=1e-4", "recipe-invalid",
-     ("optimizer.lerning_rate: ", "`learning_rate`", " [key-unknown]")),
+    ("train recipes/nano/phase1.yaml --run OUT optimizer.lerning_rate=1e-4", "key-unknown",
+     ("optimizer.lerning_rate: ", "`optimizer.learning_rate=1e-4`")),
     ("corpus recipes/nano/phase1.yaml", "recipe-of-other-kind", ("recipes/nano/phase1.yaml", "`nsllm-lite train`")),
     ("eval recipes/nano/phase1.yaml", "recipe-of-other-kind", ("recipes/nano/phase1.yaml", "`nsllm-lite train`")),
     ("eval DIR --file mine.json", "task-file-form", ("--file mine.json",)),
@@ -42,7 +42,7 @@ REFUSED = (
     ("phase2 --out OUT/run", "run-model-missing", ("OUT/run/model1", "make phase1")),
     ("instruct --out OUT/run", "run-model-missing", ("OUT/run/model2", "make two-phase")),
     # settings that would change nothing
-    ("phase1 phase_1.budget.steps=5 --out OUT", "setting-step-unknown", ("'phase_1'", "mean phase1?")),
+    ("phase1 phase_1.budget.steps=5 --out OUT", "setting-step-unknown", ("'phase_1'", "mean phase1.budget.steps=5?")),
     ("phase1 phase1.out=x --out OUT", "setting-path-derived", ("phase1.out=x",)),
     ("instruct sft.heldout=[] --out OUT", "setting-path-derived", ("sft.heldout=[]",)),
     ("plan --model . base.seed=1 --out OUT", "setting-step-unknown", ("'base'",)),

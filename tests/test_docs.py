@@ -8,7 +8,7 @@ import pytest
 
 from docs.generate import address, troubleshooting_page, with_address
 from docs.messages import messages_in
-from nsllm_lite.cli import build_parser
+from nsllm_lite.commands.arguments import build_parser
 from tests.paths import load_whole
 
 ROOT = Path(__file__).parents[1]

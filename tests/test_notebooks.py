@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from docs.generate import address, with_set_up
-from nsllm_lite.cli import build_parser, main
+from nsllm_lite.cli import main
 from nsllm_lite.commands import plan
+from nsllm_lite.commands.arguments import build_parser
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -17,9 +17,22 @@ if TYPE_CHECKING:
 GIB = 2**30
 
 
-def require_disk(path: Path, need_bytes: int, what: str) -> None:
-    """Raises UserError when the file system of `path` has fewer than `need_bytes` free."""
+def require_writable(path: Path) -> Path:
+    """The nearest folder to `path` that exists, in which it can be made. Raises UserError where it cannot."""
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise UserError(
+            "out-below-file", f"{existing} is a file, not a folder.", f"Name another place: {WRITE_ELSEWHERE}."
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        found = f"{existing} cannot be written to (its permissions, or a read-only disk)."
+        raise UserError("out-not-writable", found, f"Change its permissions, or {WRITE_ELSEWHERE}.")
+    return existing
+
+
+def require_disk(path: Path, need_bytes: int, what: str) -> None:
+    """Raises UserError when `path` cannot be written to, or its file system has fewer than `need_bytes` free."""
+    existing = require_writable(path)
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < need_bytes:
         need_gib, free_gib = need_bytes / GIB, free_bytes / GIB

@@ -2,15 +2,23 @@
 
 import hashlib
 import json
+from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.errors import UserError
+
+OF_MODELS = ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json")
+OF_MODELS += ("model.safetensors.index.json",)
+"""Files that others write, or that are edited by hand: nothing says that they were different once."""
 
 _adapter = cache(TypeAdapter)
 
@@ -29,13 +37,22 @@ def write_sealed(path: Path, value: dict) -> None:
     write_json(path, value | {"seal": sha256_json(json.loads(json.dumps(value)))})
 
 
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for json's `object_pairs_hook`. ValueError where a key stands twice: json takes the last."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice[:80]!r} stands twice")  # caught by every caller
+    return value
+
+
 def read_json(path: Path, sealed: bool = False) -> Any:
     """Raises UserError naming the file where it is not JSON, or not what `write_sealed` wrote.
 
     With `sealed`, a file without a seal is refused too.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows programs begin with a BOM
+        value = json.loads(path.read_bytes(), object_pairs_hook=each_once)  # UTF-8 or UTF-16, with a BOM or without
         seal = value.pop("seal", None) if isinstance(value, dict) else None
         if seal is None and sealed:
             raise ValueError("its `seal` is not in it")  # caught below
@@ -45,6 +62,29 @@ def read_json(path: Path, sealed: bool = False) -> Any:
     except (ValueError, RecursionError) as error:  # not JSON or not UTF-8, numbers or nesting beyond all bounds
         raise damaged(path, error) from None
     return value
+
+
+@contextmanager
+def without_marks(folder: Path) -> Iterator[Path]:
+    """`folder`, or where JSON files in it begin with a byte order mark, at which transformers and tokenizers fail, a
+    folder of links to its files, for as long as it is read, with those files without the mark."""
+    marked = [path for path in folder.glob("*.json") if path.is_file() and _begins_with_mark(path)]
+    if not marked:
+        yield folder
+        return
+    with TemporaryDirectory() as name:
+        for path in folder.iterdir():
+            place = Path(name) / path.name
+            if path in marked:
+                place.write_bytes(path.read_bytes().removeprefix(BOM_UTF8))
+            else:
+                place.symlink_to(path.absolute())
+        yield Path(name)
+
+
+def _begins_with_mark(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(BOM_UTF8)) == BOM_UTF8
 
 
 def read_object(path: Path, **needed: type) -> dict[str, Any]:
@@ -105,7 +145,11 @@ def validated(path: Path, **parts: tuple[Any, Any]) -> dict[str, Any]:
 
 
 def damaged(path: Path, what: object) -> UserError:
-    """The error for a file of a run that is not as it was written."""
+    """The error for a file of a run that is not as it was written, or a file of a model that is not as it must be."""
+    if path.name in OF_MODELS:
+        return UserError(
+            "model-file-wrong", f"{path} cannot be used: {what}.", "Correct it there, or fetch that file again."
+        )
     found = f"{path} is damaged ({what})."
     todo = "restore it from a copy, or delete its folder and run the same command again."
     return UserError("file-damaged", found, "It was written whole once:", todo)

@@ -16,9 +16,11 @@ from nsllm_lite import __version__
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import damaged, read_object, write_json, write_sealed
 from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
+from nsllm_lite.recipe.load import without_paths
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "pyarrow", "numpy")
 Hashes = dict[str, str | None]  # of a step's inputs, by label
+BESIDE = "beside "  # begins labels of what may change where it lies, such as a chat template beside a model's weights
 
 
 def read_manifest(out: Path) -> dict | None:
@@ -39,8 +41,19 @@ def manifest_sha256(out: Path) -> str | None:
 
 
 def _changes(recipe: dict, inputs: Hashes, before: dict) -> list[str]:
-    changed = [f"recipe.{key}" for key in sorted(recipe) if recipe[key] != before["recipe"].get(key)]
-    return changed + [key for key in sorted(inputs) if inputs[key] != before["inputs"].get(key)]
+    """What differs from the recipe and inputs of `before`. Where every hash is known and the same, inputs that lie
+    elsewhere now are the same inputs."""
+    known, former = before["inputs"], before["recipe"]
+    if None not in inputs.values() and all(inputs[key] == known.get(key) for key in inputs):
+        recipe, former = without_paths(recipe), without_paths(former)
+    changed = [f"recipe.{key}" for key in sorted(recipe) if recipe[key] != former.get(key)]
+    return changed + [key for key in sorted(inputs) if inputs[key] != known.get(key) and not key.startswith(BESIDE)]
+
+
+def is_same(before: Any, recipe: dict, inputs: Hashes) -> bool:
+    """Whether a marker {"recipe", "inputs"} is that of this recipe on these inputs, wherever they lie."""
+    parts = [before.get(key) for key in ("recipe", "inputs")] if isinstance(before, dict) else []
+    return all(isinstance(part, dict) for part in parts or [None]) and not _changes(recipe, inputs, before)
 
 
 def begin(out: Path, recipe: dict, inputs: Hashes) -> None:

@@ -69,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_options(verbs["eval"], Eval)
     verbs["plan"].epilog += "\nA recipe or its folder may stand first, in place of --recipes."
     for name in (*STORY_VERBS, *(kind for kind, about in KINDS.items() if about.curves)):
+        if name in STORY_VERBS and name != "plan":
+            _add(verbs[name], "only")
         if name != "plan":
             _add(verbs[name], "stopping")
     for name in ("plan", "merge", "eval", "audit", "doctor", "runs", "show"):
@@ -84,8 +86,12 @@ def verbs_in_order() -> dict[str, Verb]:
 
 
 def _positive(word: str) -> float:
-    if not 0 < (number := float(word)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{word} is no number above 0")
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number above 0; write one such as 2.5")
     return number
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nsllm_lite import terminal
-from nsllm_lite.artifact.disk import GIB
+from nsllm_lite.artifact.disk import GIB, require_writable
 from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
 from nsllm_lite.models import cards, cost, execution
@@ -63,7 +63,8 @@ def plan(
     how = _choose(run, size, card)
     disk_bytes = download_bytes + 2 * size.params * (4 if phase1.compute_dtype == "float32" else 2)
     out = Path(run["corpus"].out).parent
-    free_bytes = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
+    existing = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    free_bytes = shutil.disk_usage(existing if elsewhere else require_writable(out)).free
     speed = _speed(phase1, size, row_tokens, how, card) if card.device == "cuda" else None
     tokens = {phase.out: phase.budget.tokens for phase in (phase1, run["phase2"])}
     figures = {
@@ -187,6 +188,10 @@ def _size_and_download(run: Run) -> tuple[ModelSize, int]:
     model = run["phase1"].model
     if (Path(model) / "config.json").is_file():
         require_positions(read_object(Path(model) / "config.json"), run["corpus"].row_tokens, "corpus.row_tokens")
+        if run["phase1"].adapter is None:
+            from nsllm_lite.models.loading import require_savable  # takes seconds
+
+            require_savable(Path(model))
         return read_size(Path(model)), 0
     if known := next((size for hub_id, _, size in QWEN3.values() if hub_id == model), None):
         return known, 0 if _is_cached(model) else known.params * 2

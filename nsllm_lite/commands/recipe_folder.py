@@ -81,7 +81,7 @@ def pick_recipes(args: argparse.Namespace) -> tuple[Path, str | None, str]:
     if size:
         return folder, size, f"{args.model or QWEN3[size][0]} (as asked)"
     card_bytes = (card_elsewhere(args) or find_device()).total_bytes
-    if not card_bytes and (args.recipes or args.only == "corpus"):
+    if not card_bytes and (args.recipes or getattr(args, "only", None) == "corpus"):
         model = args.model or QWEN3[REFERENCE][0]
         return folder, REFERENCE, f"{model} (with the recipes of {REFERENCE}, as no card is here to choose by)"
     size, why = choose_size(card_bytes / GIB if card_bytes else None)

@@ -14,11 +14,13 @@ from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.layout import Layout
 from nsllm_lite.commands.plan import Run, plan
 from nsllm_lite.commands.recipe_folder import card_elsewhere, choose_size, pick_recipes
-from nsllm_lite.errors import UserError, did_you_mean
+from nsllm_lite.errors import UserError, nearest
 from nsllm_lite.models.device import find_device
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.kinds import Recipe
+from nsllm_lite.recipe import names
+from nsllm_lite.recipe.kinds import KINDS, Recipe
+from nsllm_lite.recipe.values import expanded
 
 STORIES = {
     "phase1": ("corpus", "base", "phase1", "model1"),
@@ -137,7 +139,8 @@ def load_run(
             changes |= {"general": [{"name": "general", "path": general}]} if general else {}
             changes |= {"tokenizer": model, "train_tokenizer": None} if model else {}
         require_free(overrides.get(step.recipe, ()), step.recipe, changes)
-        run[step.step] = recipes.validate(recipes.changed(values[step.recipe], changes), str(files[step.recipe]))
+        whole = recipes.changed(values[step.recipe], changes)
+        run[step.step] = recipes.validate(whole, str(files[step.recipe]), f"{step.recipe}.")
     for name, keys in unread.items():
         if keys:
             listed = ", ".join(dict.fromkeys(keys))
@@ -176,11 +179,19 @@ def root_of(folder: Path, stated: dict, corpus: str | None, size: str | None) ->
     return root + (f"-{Path(corpus).resolve().stem}" if corpus else "")
 
 
-def require_known_steps(overrides: dict[str, list[str]], names: list[str]) -> None:
+def require_known_steps(overrides: dict[str, list[str]], known: list[str]) -> None:
+    kinds = {step.recipe: KINDS[step.kind].recipe for step in planned_steps(Layout(""), "") if step.recipe in known}
     for name, words in overrides.items():
-        if name not in names:
-            todo = did_you_mean(name, names, f"The steps of this run are {', '.join(names)}.")
-            raise UserError("setting-step-unknown", f"Setting {name}.{words[0]}: there is no step {name!r} here.", todo)
+        if name not in known:
+            typed = f"{name}.{words[0]}".rstrip(".")
+            key, _, value = typed.partition("=")
+            near = nearest(name, known) if "=" not in name else None
+            instead = f"{near}.{words[0]}" if near else None
+            for step in sorted(kinds, key=lambda one: one != "phase1"):  # lr=1e-4 without its step
+                if instead is None and (word := names.meant(kinds[step], key, value, cutoff=1)):
+                    instead = f"{step}.{word}"
+            todo = f"Did you mean {names.as_typed(instead)}?" if instead else f"The steps here are {', '.join(known)}."
+            raise UserError("setting-step-unknown", f"Setting {typed}: there is no step {name!r} here.", todo)
 
 
 def require_free(words: list[str] | tuple[str, ...], name: str, changes: dict[str, Any]) -> None:
@@ -201,7 +212,7 @@ def without_bfloat16(run: Run) -> Run:
 def open_run(args: argparse.Namespace) -> tuple[Run, str]:
     """The recipes of a story as typed, and why this model was chosen, in words."""
     if args.verb == "plan" and args.overrides and "=" not in args.overrides[0]:
-        named = Path(args.overrides.pop(0))
+        named = Path(expanded(args.overrides.pop(0)))
         args.recipes = named.parent if named.suffix == ".yaml" else named
     folder, size, why = pick_recipes(args)
     overrides: dict[str, list[str]] = {}

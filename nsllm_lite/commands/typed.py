@@ -12,7 +12,7 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval
 from nsllm_lite.recipe.kinds import KINDS, Recipe
 from nsllm_lite.recipe.merge import Merge
-from nsllm_lite.recipe.values import Strict, options_of
+from nsllm_lite.recipe.values import Strict, expanded, options_of
 
 YAML = (".yaml", ".yml")
 
@@ -68,8 +68,10 @@ def with_options(
 
 
 def parse_adapter(word: str) -> dict:
-    """DIR or DIR:WEIGHT; a colon that no number follows belongs to the path."""
+    """DIR or DIR:WEIGHT; a colon belongs to the path where no number follows it, or where a folder is there."""
     path, colon, weight = word.rpartition(":")
+    if colon and Path(expanded(word)).is_dir():
+        return {"path": word, "weight": 1.0}
     try:
         return {"path": path, "weight": float(weight)} if colon else {"path": word, "weight": 1.0}
     except ValueError:

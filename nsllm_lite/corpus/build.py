@@ -87,7 +87,7 @@ def begin(recipe: Corpus) -> Hashes | None:
         return None
     require_disk(out, int(DISK_FACTOR * _num_bytes(recipe)) + 2**25, "the corpus")
     if recipe.tokenizer:  # a wrong tokenizer is refused before the long work
-        _frame(recipe, tokenizer.load_tokenizer(recipe.tokenizer))
+        _frame(recipe, tokenizer.as_saved(recipe.tokenizer))
     _clear(out, out / "work", identity, inputs)
     return inputs
 
@@ -115,13 +115,21 @@ def _clear(out: Path, work: Path, identity: dict, inputs: Hashes) -> None:
         (work / "reading.json", reading, [path for path in work.glob("*") if path.name != "reading.json"]),
         (work / "later.json", later, [*(work / name for name in LATER), *(out / name for name in MADE)]),
     ):
-        if not marker.is_file() or read_json(marker) != value:
+        if not marker.is_file() or _without_paths(read_json(marker)) != _without_paths(value):
             for path in made:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
             write_json(marker, value)
+
+
+def _without_paths(marker: dict) -> dict:
+    """What a marker says, without where the inputs lay: their hashes are in it."""
+    inner = marker.get("recipe")
+    if isinstance(inner, dict):
+        return marker | {"recipe": recipes.without_paths(inner, Corpus)}
+    return recipes.without_paths(marker, Corpus)
 
 
 def reading(recipe: Corpus) -> Stage:

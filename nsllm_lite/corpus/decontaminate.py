@@ -99,7 +99,7 @@ class Index:
         Raises:
             UserError: a file is absent, unreadable, empty, or without an item.
         """
-        names = _names([Path(path).expanduser() for path in paths])
+        names = _names([Path(path) for path in paths])
         texts = (found for name, path in sorted(names.items()) for found in _texts_of(path, name))
         items = {name: _items(found, name) for name, found in texts}
         return cls(items, sha256_json({name: sha256_file(path) for name, path in names.items()}))

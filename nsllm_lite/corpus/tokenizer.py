@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -32,7 +33,7 @@ def load_tokenizer(name: str) -> Tokenizer:
 def save_tokenizer(name: str, folder: Path) -> None:
     """Writes the tokenizer of a model folder or hub id to `folder`, as AutoTokenizer and `tokenizers` read it."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = Path(name).expanduser()
+    source = Path(name)
     if (source / "tokenizer.json").is_file():
         for file in FILES:
             if (source / file).is_file():
@@ -40,6 +41,13 @@ def save_tokenizer(name: str, folder: Path) -> None:
                 shutil.copyfile(source / file, folder / file)
     else:
         formats.load_auto_tokenizer(name).save_pretrained(folder)
+
+
+def as_saved(name: str) -> Tokenizer:
+    """What `save_tokenizer` writes. Raises UserError where it cannot be written beside the rows, or read there."""
+    with TemporaryDirectory() as folder:
+        save_tokenizer(name, Path(folder))
+        return load_tokenizer(folder)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, end_of_text: str, folder: Path) -> None:
@@ -80,6 +88,6 @@ def end_of_text_id(tokenizer: Tokenizer, end_of_text: str) -> int:
 
 def sha256_tokenizer(name: str) -> str:
     """Identity of a tokenizer before it is loaded: its files, or the hub id where it is not a folder."""
-    folder = Path(name).expanduser()
+    folder = Path(name)
     files = [folder / file for file in (*FILES, "vocab.json", "merges.txt") if (folder / file).is_file()]
     return sha256_json({f.name: sha256_file(f) for f in files} if files else name)

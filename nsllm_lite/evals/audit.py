@@ -16,6 +16,7 @@ import ftfy
 import numpy as np
 
 from nsllm_lite import terminal
+from nsllm_lite.artifact.disk import require_writable
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import floors
@@ -230,6 +231,8 @@ def audit(paths: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
     names = [path.name if len({p.name for p in paths}) == len(paths) else str(path) for path in paths]
     if len(set(names)) < len(names):
         raise UserError("audit-file-repeated", "A file is named twice.", "Name each file once.")
+    if out:
+        require_writable(out)
     files = {name: read_items(path) for name, path in zip(names, paths, strict=True)}
     found: dict[str, Any] = {"files": {}, "between": []}
     for name, items in files.items():

@@ -22,15 +22,19 @@ class BertScore:
     """An encoder from a local folder; nothing is downloaded. Raises UserError where the folder holds none with
     safetensors and a tokenizer."""
 
-    def __init__(self, folder: Path, device: str):
-        from transformers import AutoModel, AutoTokenizer
-
+    @staticmethod
+    def require(folder: Path) -> None:
         if missing := [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]:
             found = f"{folder} is no encoder for BERTScore: it has no {' and no '.join(missing)}."
             todo = "Name a local folder of a model such as microsoft/deberta-v3-base or "
             todo += "allenai/scibert_scivocab_uncased."
             raise UserError("bert-score-no-encoder", found, todo)
         safety.require_plain_model(folder)
+
+    def __init__(self, folder: Path, device: str):
+        from transformers import AutoModel, AutoTokenizer
+
+        self.require(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
         self.model = AutoModel.from_pretrained(folder, **options).to(device).eval()

@@ -20,15 +20,16 @@ from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, write_json
 from nsllm_lite.artifact.lineage import corpora_behind
-from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256, read_manifest
+from nsllm_lite.artifact.step import BESIDE, begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals import charts
 from nsllm_lite.evals.audit import duplicates
-from nsllm_lite.formats.weights import fingerprint_weights, require_sound
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer
+from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights, require_sound
 from nsllm_lite.models.device import find_device
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval, EvalExecution, EvaluatedModel
-from nsllm_lite.safety import render_chat
+from nsllm_lite.safety import render_chat, require_plain_model
 from nsllm_lite.tasks import scores
 from nsllm_lite.tasks.items import Item, open_thinking, plain_prompt
 from nsllm_lite.tasks.sets import load_sets
@@ -68,6 +69,7 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
     folders = {one.name: Path(one.path) for one in recipe.models}
     local = {name: folder for name, folder in folders.items() if folder.is_dir()}  # hub ids are taken by their names
     inputs |= {f"model:{name}": fingerprint_weights(local[name]) if name in local else None for name in folders}
+    inputs |= {f"{BESIDE}model:{name}": fingerprint_settings(folder) for name, folder in local.items()}
     identity = recipes.identity(recipe)
     if (results := finished(out, identity, inputs)) is not None:
         terminal.markdown(charts.markdown(read_json(out / "results.json"), all_differences=False))
@@ -76,14 +78,14 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
         require_sound(folder)
     begin(out, identity, inputs)
 
-    device = find_device(recipe.execution.device).device
+    device, doubts = find_device(recipe.execution.device).device, warnings_of(recipe)
+    require_askable(recipe, sets, out)
     asked, measured = [], {}
     for one in recipe.models:
         done, figures = ask(one, sets, out, device, recipe.execution)
         asked += done
         measured[one.name] = figures
-    results = score_all(asked, sets, recipe, out, device)
-    results |= {"notes": notes_of(recipe, out), "warnings": warnings_of(recipe)}
+    results = score_all(asked, sets, recipe, out, device) | {"notes": notes_of(recipe, out), "warnings": doubts}
     write_json(out / "results.json", results)
     write_atomic(out / "report.md", charts.markdown(results) + "\n")
     charts.radar(results, out / "radar.png")
@@ -104,6 +106,33 @@ def _notes(out: Path, model: str) -> Path:
     return out / "predictions" / _slug(model) / "notes.json"
 
 
+def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
+    """Before the first model answers, which can take hours, looks for all that the later ones and the scores need.
+    Raises UserError where one of it is not there, or a chat template refuses the tasks."""
+    from nsllm_lite.models.engines import find_model
+
+    if recipe.encoder:
+        from nsllm_lite.evals.bert_score import BertScore
+
+        BertScore.require(Path(recipe.encoder))
+    for one in recipe.models:
+        modes = modes_of(one, out)
+        if modes and not any(_missing(Asked(one.name, mode, each), out) for mode in modes for each in sets):
+            continue
+        found = find_model(one.path, how=recipe.execution, quantisation=one.quantisation)
+        require_plain_model(found.folder)
+        tokenizer = load_auto_tokenizer(found.folder)
+        if tokenizer.chat_template and INSTRUCTION in (modes or [INSTRUCTION]):
+            for each in sets:
+                as_told(tokenizer, each.task, each.items[0], each.labels)
+
+
+def modes_of(about: EvaluatedModel, out: Path) -> list[str] | None:
+    """The modes a model is asked in, as its recipe or a stopped evaluation says."""
+    kept = out / "predictions" / _slug(about.name) / "modes.json"
+    return about.modes or (read_json(kept) if kept.is_file() else None)
+
+
 def ask(
     about: EvaluatedModel, sets: list[TaskSet], out: Path, device: str, how: EvalExecution
 ) -> tuple[list[Asked], dict[str, Any]]:
@@ -113,12 +142,11 @@ def ask(
     from nsllm_lite.models.engines import open_engine
 
     engine, started, items = None, time.perf_counter(), 0
-    kept = out / "predictions" / _slug(about.name) / "modes.json"
-    modes = about.modes or (read_json(kept) if kept.is_file() else None)
+    modes = modes_of(about, out)
     if not modes or any(_missing(Asked(about.name, mode, one), out) for mode in modes for one in sets):
         engine = open_engine(about.path, device=device, how=how, quantisation=about.quantisation)
         modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
-        write_json(kept, modes)
+        write_json(out / "predictions" / _slug(about.name) / "modes.json", modes)
         write_json(_notes(out, about.name), engine.notes)
         for note in engine.notes:
             print(f"{about.name}: {note}.")
@@ -176,20 +204,20 @@ def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Predict
         answers = engine.generate(prompts, task.new_tokens, ["\n"], done)
     else:
         room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # plain: no reasoning first
-        prompts = [as_told(engine, task, item, labels) for item in items]
+        prompts = [as_told(engine.tokenizer, task, item, labels) for item in items]
         answers = engine.generate(prompts, room, [], done)
     for number, text in answers:
         text = open_thinking(prompts[number]) + text
         yield Prediction(number, task.parse(text, options[number]), text)
 
 
-def as_told(engine: "Engine", task: Task, item: Item, labels: Sequence[str]) -> str:
+def as_told(tokenizer: Any, task: Task, item: Item, labels: Sequence[str]) -> str:
     """The instruction in the model's chat template; where it has none, in the plain prompt that tuning uses."""
-    if not engine.tokenizer.chat_template:
+    if not tokenizer.chat_template:
         return plain_prompt(task.instruction_of(item), item.input)
     told = [{"role": "user", "content": task.chat_prompt(item, labels)}]
     try:
-        return render_chat(engine.tokenizer, told, add_generation_prompt=True, enable_thinking=False)
+        return render_chat(tokenizer, told, add_generation_prompt=True, enable_thinking=False)
     except ValueError as error:
         todo = f"Remove chat_template of that model, or set modes: [{FEW_SHOT}] for it."
         raise UserError("eval-chat-template-refused", f"The chat template refuses the prompt: {error}.", todo) from None

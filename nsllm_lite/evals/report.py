@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import save_picture, write_atomic
 from nsllm_lite.artifact.json_files import read_json, read_object, write_json
-from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256, read_manifest
+from nsllm_lite.artifact.step import BESIDE, begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import Rows
+from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM, autocast
 from nsllm_lite.models.device import find_device
@@ -46,6 +47,10 @@ def report(recipe: Report) -> dict:
             needed = "The report needs both phases."
             raise UserError("report-phase-unfinished", found, needed, "Run `make two-phase` first.")
         inputs[name] = manifest_sha256(folder)
+    base, listed = Path(recipe.base), Path(recipe.documents or "") / integrity.FILES
+    inputs[f"{BESIDE}base"] = fingerprint_weights(base) if base.is_dir() else None
+    if recipe.documents:
+        inputs[f"{BESIDE}documents"] = integrity.sha256_file(listed) if listed.is_file() else None
     identity = recipes.identity(recipe)
     if (results := finished(out, identity, inputs)) is not None:
         return results

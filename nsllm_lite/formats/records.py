@@ -1,16 +1,19 @@
 """Records of JSON files: one a line, one after another, or one list.
 
-A byte order mark, empty lines and commas between records are skipped; of a key that stands twice the last value counts;
-NaN and Infinity are read as numbers. What cannot be read (not UTF-8, cut off, nested too deeply, an integer of
-thousands of digits) is a `RecordError` with its line: nothing is skipped in silence.
+A byte order mark, empty lines and commas between records are skipped; NaN and Infinity are read as numbers. What cannot
+be read (not UTF-8, cut off, nested too deeply, a key that stands twice, an integer of thousands of digits) is a
+`RecordError` with its line: nothing is skipped in silence.
 """
 
 import io
 import json
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
+
+from nsllm_lite.artifact.json_files import each_once
 
 CHUNK_CHARS = 1 << 20
 MAX_RECORD_CHARS = 1 << 26
@@ -58,13 +61,22 @@ def iter_values(stream: TextIO) -> Iterator[tuple[int, Any]]:
 
 def _value(number: int, line: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits
         return RecordError(number, error)
 
 
+def _noted(twice: list[ValueError], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    try:
+        return each_once(pairs)
+    except ValueError as error:
+        twice.append(error)
+        return dict(pairs)
+
+
 def _iter_stream(line: int, buffer: str, stream: TextIO) -> Iterator[tuple[int, Any]]:
-    decoder = json.JSONDecoder()
+    twice: list[ValueError] = []  # such a record costs itself alone
+    decoder = json.JSONDecoder(object_pairs_hook=partial(_noted, twice))
     place, ended, in_list = 0, False, False
     while True:
         while (opening := buffer[place : place + 1]) and opening in _BETWEEN:
@@ -73,6 +85,7 @@ def _iter_stream(line: int, buffer: str, stream: TextIO) -> Iterator[tuple[int, 
         if opening == ("]" if in_list else "["):
             place, in_list = place + 1, not in_list
             continue
+        twice.clear()
         try:
             value, end = decoder.raw_decode(buffer, place)
         except (ValueError, RecursionError) as error:
@@ -85,6 +98,6 @@ def _iter_stream(line: int, buffer: str, stream: TextIO) -> Iterator[tuple[int, 
                 cause = error if opening else EOFError("the list has no end")
                 yield line, RecordError(line, cause, is_last=True)
             return
-        yield line, value
+        yield line, RecordError(line, twice[0]) if twice else value
         line += buffer.count("\n", place, end)
         place = end

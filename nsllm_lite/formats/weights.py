@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from nsllm_lite import safety
 from nsllm_lite.artifact import integrity
-from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.artifact.json_files import read_json, sha256_json
 from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.safety import no_safetensors, not_safetensors
 
@@ -136,8 +136,9 @@ def model_files(folder: Path) -> list[str]:
     held = {name: file for file in files for name in read_header(folder / file)}
     if held != weight_map:
         odd = min(name for name in {*held, *weight_map} if held.get(name) != weight_map.get(name))
-        file = held.get(odd) or weight_map[odd]
-        found = f"{index} and {file} differ at {odd!r}: one is damaged."
+        holds = f"{held[odd]} holds it" if odd in held else "no file holds it"
+        named = f"names {weight_map[odd]}" if odd in weight_map else "does not name it"
+        found = f"{index} differs from its files at {odd!r}: it {named}, but {holds}."
         raise UserError("weights-index-differs", found, "Fetch or copy both again.")
     return files
 
@@ -204,6 +205,17 @@ def slices(num_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
 def same_bytes(one: TensorOnDisk, other: TensorOnDisk) -> bool:
     alike = (one.dtype, one.shape) == (other.dtype, other.shape)
     return alike and all(one.read(*piece) == other.read(*piece) for piece in slices(one.num_bytes, 1))
+
+
+SETTINGS = ("config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "*tokens*.json")
+SETTINGS += ("*.model", "chat_template*")
+"""Of a model's directory, all beside the weights that its loaded form follows from."""
+
+
+def fingerprint_settings(model_dir: Path) -> str:
+    """Identity of the configs, the tokenizer and the chat template of a model's directory."""
+    files = {path for pattern in SETTINGS for path in Path(model_dir).glob(pattern) if path.is_file()}
+    return sha256_json({path.name: integrity.sha256_file(path) for path in sorted(files)})
 
 
 def fingerprint_weights(model_dir: Path) -> str:

@@ -167,7 +167,8 @@ def recipe_rows(step: Step) -> list[tuple[str, str]]:
     if results.get("replay_share") is not None:
         rows.append(("replay of general text", f"{results['replay_share']:.1%}"))
     rows.append(("seed", str(recipe.seed)))
-    rows += [(f"data: {name}", f"`{value[:12]}`") for name, value in inputs.items() if value and name != "base"]
+    data = {name: value for name, value in inputs.items() if value and name.rpartition(" ")[2] != "base"}
+    rows += [(f"data: {name}", f"`{value[:12]}`") for name, value in data.items()]
     return rows
 
 

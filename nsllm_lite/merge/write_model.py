@@ -20,10 +20,10 @@ from nsllm_lite import __version__, safety
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import GIB, require_disk, sync_folder, write_atomic
 from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
-from nsllm_lite.artifact.step import finish, finished
+from nsllm_lite.artifact.step import BESIDE, finish, finished, is_same
 from nsllm_lite.errors import WRITE_ELSEWHERE, RunError, UserError
 from nsllm_lite.formats.rows import Rows
-from nsllm_lite.formats.weights import listed
+from nsllm_lite.formats.weights import fingerprint_settings, listed
 from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
 from nsllm_lite.merge.inputs import NF4_SCALES, OBEYED, Adapter, Base, open_inputs, require_sound
@@ -79,7 +79,7 @@ def merge(recipe: Merge) -> dict:
 
 def hash_inputs(recipe: Merge, base: Base, adapters: list[Adapter]) -> dict[str, str | None]:
     """What decides the result: the weights, and of each adapter's config all that the merge obeys."""
-    inputs: dict[str, str | None] = {"base": base.fingerprint}
+    inputs: dict[str, str | None] = {"base": base.fingerprint, f"{BESIDE}base": fingerprint_settings(base.folder)}
     for number, adapter in enumerate(adapters, 1):
         label = "adapter" if len(adapters) == 1 else f"adapter {number}"
         inputs[label] = adapter.sha256
@@ -87,7 +87,7 @@ def hash_inputs(recipe: Merge, base: Base, adapters: list[Adapter]) -> dict[str,
         scales = {NF4_SCALES: integrity.sha256_file(adapter.folder / NF4_SCALES)} if adapter.nf4_scales else {}
         inputs[f"{label} settings"] = sha256_json(obeyed | adapter.nf4_means | scales)
     if recipe.base_weights == "auto":
-        inputs["heldout"] = Rows(Path(recipe.heldout_rows)).sha256
+        inputs["heldout"] = Rows(Path(recipe.heldout_rows)).sha256  # else they decide nothing, wherever they lie
     return inputs
 
 
@@ -105,13 +105,23 @@ def partial_of(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
+def _goes_on(marker: Path, identity: dict) -> bool:
+    """Whether a killed merge of the same inputs, by the same version, left its marker."""
+    try:
+        before = json.loads(marker.read_text())
+    except (OSError, ValueError):
+        return False
+    same_version = isinstance(before, dict) and before.get("version") == identity["version"]
+    return same_version and is_same(before, identity["recipe"], identity["inputs"])
+
+
 @contextmanager
 def partial_folder(out: Path, identity: dict) -> Iterator[Path]:
     """`OUT.partial`, with what a killed merge of the same inputs left in it; renamed to `out` at the end."""
     partial = partial_of(out)
     partial.mkdir(parents=True, exist_ok=True)
     marker = partial / "merging.json"
-    if not marker.is_file() or marker.read_text() != json.dumps(identity, sort_keys=True):
+    if not _goes_on(marker, identity):
         left = [path for path in partial.iterdir() if path.name not in (marker.name, f"{marker.name}.part")]
         if left and not any((partial / name).is_file() for name in (marker.name, "manifest.json")):
             found = f"{partial} holds {left[0].name}, which no merge has written."

@@ -1,10 +1,10 @@
 """Opens the generation engine of a model: transformers, or vLLM."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nsllm_lite import safety
-from nsllm_lite.artifact.json_files import read_json, read_object
+from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.models.architectures import is_accepted
@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     from nsllm_lite.models.vllm_engine import VllmEngine
 
 
-def open_engine(path: str, *, device: str, how: EvalExecution, quantisation: str = "none") -> "Engine | VllmEngine":
-    """The engine of a model folder, a hub id, or an adapter's folder (with its base as its training held it).
+class Found(NamedTuple):
+    """The files of an engine; `options` are those of `load_base`, with an empty compute_dtype where none is stated."""
 
-    A class that is not trained here, and weights that are quantised on disk, are taken as transformers takes them;
-    the engine's `notes` say so.
+    folder: Path
+    adapter: Path | None
+    options: dict[str, Any]
+
+
+def find_model(path: str, *, how: EvalExecution, quantisation: str = "none") -> Found:
+    """What the engine of a model folder, a hub id, or an adapter's folder (with its base as its training held it) will
+    read; a hub id is fetched.
 
     Raises:
         UserError: there is no such model, or it has no tokenizer, or the backend cannot take it.
@@ -37,30 +43,39 @@ def open_engine(path: str, *, device: str, how: EvalExecution, quantisation: str
             training = read_object(folder / "training.json", **kinds)
             options = {name: training[name] for name in options}
         settings = read_object(adapter / "adapter_config.json", base_model_name_or_path=str)
+        safety.require_lora(settings, adapter)
         folder = resolve_model(settings["base_model_name_or_path"], adapter / "adapter_config.json")
     else:
         folder = resolve_model(path)
-    options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         found = f"{folder} has no tokenizer."
         todo = "Copy tokenizer.json and tokenizer_config.json of the model there."
         raise UserError("eval-tokenizer-absent", found, todo)
+    if how.backend == "vllm" and (adapter or options["quantisation"] != "none"):
+        found = f"{path} is an adapter, or its weights are to be quantised."
+        todo = "Merge the adapter first (nsllm-lite merge), or set execution.backend=transformers."
+        raise UserError("vllm-not-whole", found, "The vLLM backend takes whole 16-bit models.", todo)
+    return Found(folder, adapter, options)
+
+
+def open_engine(path: str, *, device: str, how: EvalExecution, quantisation: str = "none") -> "Engine | VllmEngine":
+    """The engine of what `find_model` finds. Raises UserError as that does, and where its files are not whole.
+
+    A class that is not trained here, and weights that are quantised on disk, are taken as transformers takes them; the
+    engine's `notes` say so.
+    """
+    folder, adapter, options = find_model(path, how=how, quantisation=quantisation)
     if how.backend == "vllm":
         from nsllm_lite.models.vllm_engine import open_vllm
 
-        if adapter or options["quantisation"] != "none":
-            found = f"{path} is an adapter, or its weights are to be quantised."
-            todo = "Merge the adapter first (nsllm-lite merge), or set execution.backend=transformers."
-            raise UserError("vllm-not-whole", found, "The vLLM backend takes whole 16-bit models.", todo)
         return open_vllm(folder)
-    if adapter:
-        safety.require_lora(read_json(adapter / "adapter_config.json"), adapter)
     config, notes = safety.require_plain_model(folder), []
     if held := quantisation_of(folder, config):
         notes.append(f"its base is quantised on disk ({held}), and taken so")
     if not is_accepted(config):
         kind = config.get("model_type")
         notes.append(f"model_type={kind!r} is not trained here: each prompt goes alone through transformers' forward")
+    options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
     loaded = load_base(folder, device=device, as_stored=True, **options)
     tokenizer = load_auto_tokenizer(folder)
     engine = Engine if is_accepted(config) else AloneEngine

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nsllm_lite import safety
-from nsllm_lite.artifact.json_files import write_json
+from nsllm_lite.artifact.json_files import read_object, without_marks, write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.formats.weights import require_sound
@@ -60,16 +60,17 @@ def load_base(
             bnb_4bit_compute_dtype=dtype,
         )
     register_attention()
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        directory,
-        output_loading_info=True,
-        dtype=dtype,
-        device_map={"": torch.cuda.current_device() if device == "cuda" else device},
-        attn_implementation=ATTENTION if is_accepted(config) else None,
-        use_safetensors=True,
-        trust_remote_code=False,
-        **options,
-    )
+    with without_marks(Path(directory)) as folder:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            output_loading_info=True,
+            dtype=dtype,
+            device_map={"": torch.cuda.current_device() if device == "cuda" else device},
+            attn_implementation=ATTENTION if is_accepted(config) else None,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
+        )
     if missing := sorted(loading["missing_keys"]):
         found = f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors)."
         todo = "Fetch or copy its weights again, or correct its config.json."
@@ -80,6 +81,23 @@ def load_base(
     if dequantised:
         _dequantise(model, dtype)
     return model.requires_grad_(False)
+
+
+def require_savable(directory: Path) -> None:
+    """Raises UserError where transformers would not write the model's generation config again, which a training of the
+    whole model does at its end."""
+    from transformers import GenerationConfig
+
+    path = Path(directory) / "generation_config.json"
+    path = path if path.is_file() else path.with_name("config.json")  # where older models state it
+    try:
+        GenerationConfig.from_dict(read_object(path)).validate(strict=True)
+    except (ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        found = f"{path} contradicts itself: {' '.join(str(error).split())}"
+        needed = "The trained model is saved with it at the end, which transformers would refuse then."
+        raise UserError("generation-config-invalid", found, needed, "Correct or remove these values there.") from None
 
 
 def build_base(shape: ModelShape, tokenizer_dir: Path, end_of_text_id: int, seed: int) -> "PreTrainedModel":

@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.recipe.values import Count, Name, Share, Strict, none_word, require_different, require_one
+from nsllm_lite.recipe.values import (
+    Count,
+    FilePath,
+    HashedPath,
+    Name,
+    Share,
+    Strict,
+    none_word,
+    require_different,
+    require_one,
+)
 
 
 class Fields(Strict):
@@ -40,7 +50,7 @@ class Source(Strict):
     """
 
     name: Name
-    path: Name
+    path: HashedPath
     format: Literal[
         "auto", "arxiv", "oai", "atom", "pubmed", "medline", "jats", "tei", "latex", "wos", "ris", "bibtex", "table",
         "conference", "s2orc", "unarxive", "fields", "sample", "text",
@@ -105,10 +115,10 @@ class Corpus(Strict):
     """
 
     kind: Literal["corpus"]
-    out: Name
+    out: FilePath
     sources: Annotated[list[Source], Field(min_length=1)]
     general: list[Source]
-    tokenizer: str | None = None
+    tokenizer: HashedPath | None = None
     train_tokenizer: TrainTokenizer | None = None
     begin_of_text: Name | None = None
     end_of_text: Name
@@ -116,7 +126,7 @@ class Corpus(Strict):
     heldout: HeldOut
     near_duplicate_jaccard: Annotated[float, Field(gt=0.4, le=1)]
     languages: list[Annotated[str, Field(pattern="^[a-z]{2}$")]]
-    decontaminate: list[Name]
+    decontaminate: list[HashedPath]
     balance: Annotated[Balance | None, BeforeValidator(none_word)]
     min_chars: Count
     max_drop_share: Share

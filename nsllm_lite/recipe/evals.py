@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.train import Execution
-from nsllm_lite.recipe.values import Count, Name, Strict, none_word, option, require_different
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, Name, Strict, none_word, option, require_different
 
 
 class Report(Strict):
@@ -16,16 +16,16 @@ class Report(Strict):
     """
 
     kind: Literal["report"]
-    out: Name
-    base: Name
-    phase1: Name
-    model1: Name
-    phase2: Name
-    model2: Name
-    abstract_rows: Name
-    experiment_rows: Name
-    general_rows: Name
-    documents: Name | None = None
+    out: FilePath
+    base: HashedPath
+    phase1: HashedPath
+    model1: HashedPath
+    phase2: HashedPath
+    model2: HashedPath
+    abstract_rows: HashedPath
+    experiment_rows: HashedPath
+    general_rows: HashedPath
+    documents: HashedPath | None = None
     max_rows: Count
     execution: Execution = Execution()
 
@@ -38,9 +38,9 @@ class Tasks(Strict):
     """
 
     kind: Literal["tasks"]
-    out: Name
-    corpus: Name
-    questions: list[Name]
+    out: FilePath
+    corpus: HashedPath
+    questions: list[HashedPath]
     max_per_task: Count
     max_paper_chars: Count
     seed: int
@@ -71,7 +71,7 @@ class EvaluatedModel(Strict):
     """
 
     name: Name
-    path: Name
+    path: HashedPath
     quantisation: Literal["nf4", "none"] = "none"
     modes: Annotated[list[Literal["few-shot", "instruction"]], Field(min_length=1)] | None = None
 
@@ -85,8 +85,8 @@ class TaskFile(Strict):
 
     name: Name
     task: Annotated[Name, AfterValidator(_known_task)]
-    path: Name
-    shots: Name | None = None
+    path: HashedPath
+    shots: HashedPath | None = None
 
 
 class EvalExecution(Strict):
@@ -101,16 +101,18 @@ class Eval(Strict):
     """Scores of models on tasks: those of a folder that `nsllm-lite tasks` wrote, or `bundled`; and on own files."""
 
     kind: Literal["eval"]
-    out: Annotated[Name, option("folder to write (default: runs/eval, or the recipe's)", "DIR", typed="runs/eval")]
+    out: Annotated[FilePath, option("folder to write (default: runs/eval, or the recipe's)", "DIR", typed="runs/eval")]
     models: Annotated[list[EvaluatedModel], Field(min_length=1)]
     tasks: Annotated[
-        Name | None,
+        HashedPath | None,
         BeforeValidator(none_word),
         option("a folder of `nsllm-lite tasks` (default: the bundled items, or the recipe's)", "DIR", typed="bundled"),
     ]
     files: list[TaskFile] = []
     max_items: Annotated[Count | None, option("at most so many items of each task (default: all)", "N")] = None
-    encoder: Annotated[Name | None, option("a local encoder: adds BERTScore to titles (default: none)", "DIR")] = None
+    encoder: Annotated[FilePath | None, option("a local encoder: adds BERTScore to titles (default: none)", "DIR")] = (
+        None
+    )
     seed: Annotated[int, option("of examples and intervals", "N", typed=0)]
     execution: EvalExecution = EvalExecution()
 

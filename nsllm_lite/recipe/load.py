@@ -13,12 +13,21 @@ import yaml
 from pydantic import ValidationError
 
 from nsllm_lite.errors import UserError, did_you_mean, nearest
+from nsllm_lite.recipe import names
 from nsllm_lite.recipe.kinds import KINDS, Recipe
-from nsllm_lite.recipe.values import Strict
+from nsllm_lite.recipe.values import HASHED, Strict
+
+NULL, MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 
 
-class EachKeyOnce(yaml.SafeLoader):
-    """PyYAML takes the last of equal keys without a word."""
+class AsWritten(yaml.SafeLoader):
+    """Plain values stay text, which the recipe's types convert: YAML itself reads the language `no` as false and the
+    folder 12:30 as 750. Of equal keys PyYAML would take the last without a word."""
+
+    yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] in (NULL, MERGE)]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -30,7 +39,7 @@ class EachKeyOnce(yaml.SafeLoader):
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe at `path` with `key=value` overrides (dotted keys, YAML values) applied. Raises UserError naming every
-    wrong key and value at once, with the nearest known key."""
+    wrong key and value at once, with what to type in its place."""
     return validate(read(path, overrides), str(path))
 
 
@@ -43,14 +52,28 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         found = f"No recipe at {path}."
         raise UserError("recipe-missing", found, "A recipe is a YAML file such as recipes/nano/phase1.yaml.", todo)
     try:
-        values = EachKeyOnce(path.read_text(encoding="utf-8")).get_single_data()
+        values = AsWritten(path.read_bytes()).get_single_data()  # UTF-8, or UTF-16 with its mark
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError("recipe-not-yaml", f"{path} is not YAML: {error}.", "Correct it there.") from None
     if not isinstance(values, dict):
         found = f"{path} contains a {type(values).__name__};"
         raise UserError("recipe-not-keys", found, "a recipe is a list of keys with values.", "See recipes/nano.")
+    given: dict[str, set[str]] = {}
     for override in overrides:
-        _apply_override(values, override)
+        parent, _, last = _apply_override(values, override).rpartition(".")
+        given.setdefault(parent, set()).add(last)
+    return _settled(values, given)
+
+
+def _settled(values: dict[str, Any], given: dict[str, set[str]]) -> dict[str, Any]:
+    """`values` with those set that follow from the `given` keys of each part."""
+    about = KINDS.get(str(values.get("kind")))
+    if about:
+        values = about.recipe.settled(values, given.get("", set()))
+    for name, field in about.recipe.model_fields.items() if about else ():
+        inner = names.model_in(field.annotation)
+        if inner and name in given and isinstance(values.get(name), dict):
+            values = values | {name: inner.settled(values[name], given[name])}
     return values
 
 
@@ -77,20 +100,21 @@ def has(values: dict[str, Any], key: str) -> bool:
     return True
 
 
-def validate(values: dict, where: str) -> Recipe:
-    """`values` as the recipe type its `kind` names; UserError lists every problem with `where` it stands."""
+def validate(values: dict, where: str, prefix: str = "") -> Recipe:
+    """`values` as the recipe type its `kind` names. Raises UserError listing every problem with `where` it stands, with
+    the code of one alone; `prefix` is what words for this recipe begin with."""
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError("recipe-kind-unknown", f"{where}: `kind` is {kind!r};", f"set one of {', '.join(KINDS)}.")
     cls = KINDS[kind].recipe
     try:
-        return cls.model_validate(values)
+        return cls.model_validate(values, context={"prefix": prefix})
     except ValidationError as error:
-        problems = "\n".join(f"  - {_explain(cls, problem)}" for problem in error.errors())
-        found = f"{where} has {error.error_count()} problem(s)."
-        lacks = any(problem["type"] == "missing" for problem in error.errors())
-        hint = " (a whole run, such as make phase1, sets the paths; for one step give them, or --run DIR)" * lacks
-        raise UserError("recipe-invalid", found, f"Correct them{hint}:\n{problems}") from None
+        problems = [_explain(cls, problem, prefix) for problem in error.errors()]
+    if len(problems) == 1:
+        raise problems[0].at(where)
+    lines = "\n".join(f"  - {problem} [{problem.code}]" for problem in problems)
+    raise UserError("recipe-invalid", f"{where} has {len(problems)} problems.", f"Correct them:\n{lines}")
 
 
 def update(recipe: Recipe, **changes: Any) -> Recipe:
@@ -106,7 +130,39 @@ def identity(recipe: Recipe) -> dict:
     return recipe.model_dump(mode="json", exclude={**shown, "execution": True, "evaluation": gate})
 
 
-def _apply_override(values: dict, override: str) -> None:
+def without_paths(values: dict[str, Any], cls: type[Strict] | None = None) -> dict[str, Any]:
+    """An `identity` without the paths of inputs whose hashes a manifest holds as well."""
+    if cls is None:
+        about = KINDS.get(str(values.get("kind")))
+        if about is None:
+            return values
+        cls = about.recipe
+    kept = {}
+    for name, value in values.items():
+        field = cls.model_fields.get(name)
+        inner = field and names.model_in(field.annotation)
+        if field and _is_hashed(field.annotation, field.metadata) and _is_path(value):
+            continue
+        if inner and isinstance(value, dict):
+            value = without_paths(value, inner)
+        elif inner and isinstance(value, list):
+            value = [without_paths(one, inner) if isinstance(one, dict) else one for one in value]
+        kept[name] = value
+    return kept
+
+
+def _is_hashed(annotation: Any, metadata: Sequence[Any] = ()) -> bool:
+    return any(one is HASHED for one in metadata) or any(
+        _is_hashed(inner, getattr(inner, "__metadata__", ())) for inner in get_args(annotation)
+    )
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
+def _apply_override(values: dict, override: str) -> str:
+    """Returns the dotted key."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         found = f"Override {override!r} is not of the form key=value."
@@ -119,35 +175,48 @@ def _apply_override(values: dict, override: str) -> None:
             found = f"Override {override!r}: {parent!r} is a value and has no keys."
             raise UserError("override-of-value", found, "Set a key that the recipe has.")
     try:
-        place[last] = yaml.safe_load(text)
+        place[last] = AsWritten(text).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         found = f"Override {override!r}: the value after = is not YAML ({error})."
         raise UserError("override-not-yaml", found, "Quote it as YAML does: key='\"a: b\"'.") from None
+    return ".".join((*parents, last))
 
 
-def _explain(cls: type[Strict], problem: dict) -> str:
-    fields, place = cls.model_fields, []
-    for part in problem["loc"]:
-        place.append(str(part))
-        if isinstance(part, str) and part in fields:
-            inner = _model_in(fields[part].annotation)
-            fields = inner.model_fields if inner else {}
-    if problem["type"] == "extra_forbidden":
-        near = nearest(place[-1], fields, cutoff=0.5)
-        hint = f"did you mean `{near}`?" if near else f"known keys: {', '.join(fields)}"
-        return f"{'.'.join(place)}: unknown key; {hint} [key-unknown]"
-    message, code = problem["msg"].removeprefix("Value error, "), "value-wrong"
+def _explain(cls: type[Strict], problem: dict, prefix: str) -> UserError:
+    """One of pydantic's problems."""
+    key, value = ".".join(map(str, problem["loc"])), problem["input"]
+    if problem["type"] == "value_error":
+        return problem["ctx"]["error"].at(key or "recipe")
     if problem["type"] == "missing":
-        message, code = "is missing", "key-missing"
-    elif problem["type"] == "value_error":
-        code = problem["ctx"]["error"].code
-    elif place and not isinstance(problem["input"], dict | list):
-        message += f" (found {problem['input']!r})"
-    return f"{'.'.join(place) or 'recipe'}: {message} [{code}]"
+        hint = "a whole run, such as make phase1, sets the paths, and --run DIR takes them from one"
+        is_word = all(isinstance(part, str) for part in problem["loc"])
+        todo = f"give it, as {prefix}{key}=... ({hint})" if is_word else "give it there"
+        return UserError("key-missing", f"{key}: is missing:", todo)
+    if problem["type"] == "extra_forbidden":
+        return UserError("key-unknown", f"{key}: unknown key;", f"type {_instead(cls, problem['loc'], value, prefix)}")
+    message, todo = f"{problem['msg']} (found {value!r}).", "correct it"
+    if problem["type"] in ("list_type", "tuple_type") and not isinstance(value, dict):
+        item = names.item_of(cls, key)
+        message = f"a list in brackets is needed (found {value!r}):"
+        todo = f"type {names.as_typed(f'{prefix}{key}={names.written(value, item)}')}" if item else "put it in brackets"
+    elif problem["type"] == "model_type":
+        message = f"one value, {value!r}, where keys are needed:"
+        todo = f"set {', '.join(f'{key}.{name}' for name in names.part_of(cls, problem['loc']).model_fields)}"
+    elif problem["type"] == "string_type" and value is None:
+        message = "nothing is given (YAML reads a ~ alone, and null, as nothing):"
+    return UserError("value-wrong", f"{key}: wrong value, {message}", todo)
 
 
-def _model_in(annotation: Any) -> type[Strict] | None:
-    """The recipe type inside `X`, `X | None` or `list[X]`."""
-    if isinstance(annotation, type) and issubclass(annotation, Strict):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
+def _instead(cls: type[Strict], place: Sequence[str | int], value: Any, prefix: str) -> str:
+    """What to type in place of a key that there is not."""
+    key = ".".join(map(str, place))
+    if any(isinstance(part, int) for part in place):  # within a list, where no word leads
+        fields = names.part_of(cls, place[:-1]).model_fields
+        near = nearest(str(place[-1]), fields)
+        return f"`{near}`" if near else f"one of {', '.join(fields)}"
+    if isinstance(value, dict) and len(value) == 1:  # such as training.lr
+        inner, value = next(iter(value.items()))
+        key = f"{key}.{inner}"
+    if word := names.meant(cls, key, value):
+        return f"`{names.as_typed(prefix + word)}`"
+    return names.said(key) or f"one of {', '.join(cls.model_fields)}"

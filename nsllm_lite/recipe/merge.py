@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.recipe.values import Count, Name, Strict, option
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, Strict, option
 
 
 class MergedAdapter(Strict):
     """An adapter folder; its update is multiplied by `weight`."""
 
-    path: Name
+    path: HashedPath
     weight: float = 1.0
 
 
@@ -32,9 +32,9 @@ class Merge(Strict):
     """
 
     kind: Literal["merge"]
-    base: Annotated[Name, option("the model that the adapter was trained on: a folder or hub id", "MODEL")]
-    adapter: Name | Annotated[list[MergedAdapter], Field(min_length=1)]
-    out: Annotated[Name, option("folder to write; it must not be there", "DIR")]
+    base: Annotated[HashedPath, option("the model that the adapter was trained on: a folder or hub id", "MODEL")]
+    adapter: HashedPath | Annotated[list[MergedAdapter], Field(min_length=1)]
+    out: Annotated[FilePath, option("folder to write; it must not be there", "DIR")]
     base_weights: Annotated[
         Literal["original", "dequantized", "auto"],
         option(
@@ -44,7 +44,7 @@ class Merge(Strict):
     ]
     then_requantize: Annotated[bool, option("NF4 training will follow: auto scores in NF4")] = False
     heldout_rows: Annotated[
-        Name | None, option("packed rows that auto and --compare score on (default: none)", "DIR")
+        HashedPath | None, option("packed rows that auto and --compare score on (default: none)", "DIR")
     ] = None
     max_rows: Annotated[Count, option("at most so many of these rows", "N")] = 64
     double_quantisation: bool | None = None  # of the training; where the adapter does not state it

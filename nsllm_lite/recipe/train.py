@@ -1,17 +1,28 @@
 """The recipes of trainings: continued pretraining and instruction tuning."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.recipe.values import Count, Name, Share, Strict, none_word, require_different, require_one
+from nsllm_lite.recipe.values import (
+    Count,
+    FilePath,
+    HashedPath,
+    Name,
+    Share,
+    Strict,
+    none_word,
+    require_different,
+    require_one,
+    word_of,
+)
 
 
 class ModelShape(Strict):
     """A Qwen3-architecture model built from nothing (`adapter: none`), sized by these and by a tokenizer folder."""
 
-    tokenizer: Name
+    tokenizer: HashedPath
     hidden_size: Count
     intermediate_size: Count
     num_layers: Count
@@ -64,24 +75,41 @@ class Schedule(Strict):
 
 
 class Budget(Strict):
-    """The length of the run, in steps and in tokens; the two must agree."""
+    """The length of the run, in steps and in tokens; the two must agree. Where a word changes one of them alone, the
+    other follows."""
 
     steps: Count
     tokens_per_step: Count
     tokens: Count
 
+    @classmethod
+    def settled(cls, values: dict[str, Any], given: set[str]) -> dict[str, Any]:
+        try:
+            steps, per_step, tokens = (int(float(values[key])) for key in ("steps", "tokens_per_step", "tokens"))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return values  # refused when it is validated
+        if given == {"steps"}:
+            return values | {"tokens": steps * per_step}
+        if given == {"tokens"} and per_step and tokens % per_step == 0:
+            return values | {"steps": tokens // per_step}
+        return values
+
     @model_validator(mode="after")
-    def _agree(self) -> "Budget":
-        if self.steps * self.tokens_per_step != self.tokens:
-            found = f"steps x tokens_per_step = {self.steps * self.tokens_per_step}, but tokens says {self.tokens}:"
-            raise UserError("budget-disagrees", found, "change them together")
+    def _agree(self, info: ValidationInfo) -> "Budget":
+        whole = self.steps * self.tokens_per_step
+        if whole != self.tokens:
+            steps = max(1, self.tokens // self.tokens_per_step)
+            found = f"steps x tokens_per_step = {whole}, but tokens says {self.tokens}:"
+            fewer = [word_of(info, "budget.steps", steps), word_of(info, "budget.tokens", steps * self.tokens_per_step)]
+            todo = f"set {word_of(info, 'budget.tokens', whole)}, or {' '.join(fewer)}"
+            raise UserError("budget-disagrees", found, todo)
         return self
 
 
 class Replay(Strict):
     """General text mixed into each step against forgetting; `max_epochs` bounds how often it may repeat."""
 
-    rows: Name
+    rows: HashedPath
     share: Annotated[float, Field(ge=0, lt=1)]
     max_epochs: Annotated[float, Field(gt=0)]
 
@@ -89,8 +117,8 @@ class Replay(Strict):
 class Evaluation(Strict):
     """Held-out losses at step 0, every `every_steps`, and at the end; by source."""
 
-    domain_rows: Name
-    general_rows: Name
+    domain_rows: HashedPath
+    general_rows: HashedPath
     every_steps: Count
     max_rows: Count
     max_general_loss_increase: Annotated[float, Field(ge=0)] | None = None  # nats above that of step 0
@@ -123,10 +151,10 @@ class Train(Strict):
     run (metrics.jsonl, or trainer_log.jsonl as LLaMA-Factory writes it), drawn into loss.png beside this one's."""
 
     kind: Literal["train"]
-    out: Name
-    model: str | None = None
+    out: FilePath
+    model: HashedPath | None = None
     build: ModelShape | None = None
-    rows: Name
+    rows: HashedPath
     quantisation: Literal["nf4", "none"]
     double_quantisation: bool
     compute_dtype: Literal["float32", "bfloat16", "float16"]
@@ -141,14 +169,14 @@ class Train(Strict):
     keep_checkpoints: Count
     seed: int
     report_to: list[Literal["tensorboard", "wandb"]] = []
-    overlay: Annotated[Name | None, BeforeValidator(none_word)] = None
+    overlay: Annotated[FilePath | None, BeforeValidator(none_word)] = None
     execution: Execution = Execution()
 
     def rows_per_step(self, row_tokens: int) -> int:
         return self.budget.tokens_per_step // row_tokens
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Train":
+    def _consistent(self, info: ValidationInfo) -> "Train":
         require_one(model=self.model, build=self.build)
         if self.quantisation == "nf4" and self.adapter is None:
             found = "an NF4 base cannot be trained itself:"
@@ -158,7 +186,8 @@ class Train(Strict):
             raise UserError("adapter-on-build", found, "set `adapter: none`")
         if self.schedule.warmup_steps >= self.budget.steps:
             found = f"warmup_steps {self.schedule.warmup_steps} leaves no step of {self.budget.steps}:"
-            raise UserError("warmup-too-long", found, "lower warmup_steps")
+            todo = f"set {word_of(info, 'schedule.warmup_steps', self.budget.steps // 10)}"
+            raise UserError("warmup-too-long", found, todo)
         return self
 
 
@@ -205,10 +234,10 @@ class Sft(Strict):
     """
 
     kind: Literal["sft"]
-    out: Name
-    model: Name
-    data: Annotated[list[Name], Field(min_length=1)]
-    heldout: list[Name]
+    out: FilePath
+    model: HashedPath
+    data: Annotated[list[HashedPath], Field(min_length=1)]
+    heldout: list[HashedPath]
     template: Literal["plain", "chat"]
     begin_of_text: Name | None = None
     end_of_text: Name
@@ -235,6 +264,13 @@ class Sft(Strict):
     def rows_per_step(self, row_tokens: int) -> int:
         """A row is an example, of `row_tokens` at most."""
         return self.examples_per_step
+
+    @classmethod
+    def settled(cls, values: dict[str, Any], given: set[str]) -> dict[str, Any]:
+        """Of `epochs` and `steps` the one that is given alone takes the other's place."""
+        lengths = given & {"epochs", "steps"}
+        others = {"epochs", "steps"} - lengths
+        return values | dict.fromkeys(others) if len(lengths) == 1 and values[min(lengths)] is not None else values
 
     @model_validator(mode="after")
     def _one_length(self) -> "Sft":

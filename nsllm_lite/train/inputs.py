@@ -6,14 +6,16 @@ from pathlib import Path
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_object
+from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.rows import Row, Rows
 from nsllm_lite.formats.tokenizer import begin_of_text_ids, load_tokenizer
-from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.models import heldout
 from nsllm_lite.models.architectures import require_positions
 from nsllm_lite.models.hub import resolve_model
+from nsllm_lite.models.loading import require_savable
 from nsllm_lite.models.sizes import ModelSize, read_size
 from nsllm_lite.recipe.train import Train
 from nsllm_lite.train.plot import Curve, read_curve
@@ -80,8 +82,10 @@ def read_inputs(recipe: Train) -> Inputs:
         size = ModelSize.of_shape(recipe.build, vocab)
     else:
         base_dir = tokenizer_dir = resolve_model(recipe.model)
-        hashes["base"] = fingerprint_weights(base_dir)
+        hashes |= {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_settings(base_dir)}
         size = read_size(base_dir)
+        if recipe.adapter is None:
+            require_savable(base_dir)
         require_positions(read_object(base_dir / "config.json"), row_tokens, "row_tokens (of the corpus)")
     for opened in (domain, general):  # the others are long, and read through when it is known that there is work
         opened.require_sound(size.vocab)

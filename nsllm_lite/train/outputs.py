@@ -30,6 +30,7 @@ from nsllm_lite.train.spikes import judge
 from nsllm_lite.train.tracking import Trackers, TrainerLog
 
 BASE_FILES = "base_files.json"
+TOKENIZER_FILES = ("*tokenizer*", "vocab*", "merges.txt", "*tokens*.json", "chat_template*")
 MAX_EPOCHS_UNREMARKED = 4  # beyond it repetition gains little. Source: Muennighoff et al., arXiv 2305.16264
 
 
@@ -82,7 +83,7 @@ def keep_base(out: Path, base_dir: Path | None) -> None:
     if changed := sorted(name for name in {*found, *before} if found.get(name) != before.get(name)):
         found = f"{base_dir / changed[0]} is not the file that {out} began with."
         todo = f"Fetch or copy it again to continue, or {WRITE_ELSEWHERE}."
-        raise UserError("base-changed-in-run", found, "It has changed since or is damaged.", todo)
+        raise UserError("base-changed-in-run", found, "Its bytes have changed since.", todo)
     write_sealed(path, found)
 
 
@@ -93,7 +94,8 @@ def save_result(recipe: Training, inputs: Inputs, lm: PackedLM, out: Path) -> No
     shutil.rmtree(part, ignore_errors=True)
     for config in lm.model.peft_config.values() if recipe.adapter else ():
         config.target_modules = sorted(config.target_modules)  # a set, whose order differs from process to process
-    lm.model.save_pretrained(part)
+    # PEFT's "auto" would read the base's config again, perhaps from the hub, and fail with it after the last step
+    lm.model.save_pretrained(part, **({"save_embedding_layers": False} if recipe.adapter else {}))
     if recipe.adapter:
         (part / "README.md").unlink(missing_ok=True)
         about = recipe.model_dump(include={"quantisation", "double_quantisation", "compute_dtype"})
@@ -103,8 +105,9 @@ def save_result(recipe: Training, inputs: Inputs, lm: PackedLM, out: Path) -> No
         if recipe.quantisation == "nf4":
             save_nf4(lm.model, part)
     else:
-        for path in inputs.tokenizer_dir.glob("*tokenizer*.json"):
-            shutil.copy(path, part / path.name)
+        for path in (path for pattern in TOKENIZER_FILES for path in inputs.tokenizer_dir.glob(pattern)):
+            if path.is_file():
+                shutil.copy(path, part / path.name)
     files = {path.name for path in part.iterdir()}
     weights = {name for name in files if name.endswith(".safetensors")}
     integrity.record(part, files if recipe.adapter else weights.union(integrity.BESIDE_WEIGHTS))

@@ -61,6 +61,7 @@ def sft(recipe: Sft) -> dict[str, Any]:
     num_steps = count_steps(recipe, len(inputs.examples))
     how = choose_execution(recipe, inputs, card)
     weights.require_sound(inputs.base_dir)
+    stop_ids(inputs.base_dir)  # of files that are read again at the end
     need = memory(recipe, inputs.size, longest(inputs), how, card)
     run.begin(
         num_steps,

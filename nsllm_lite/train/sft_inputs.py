@@ -11,9 +11,10 @@ from tokenizers import Tokenizer
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_object, sha256_json
+from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import chosen_begin_of_text, load_auto_tokenizer, load_tokenizer
-from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.models.architectures import require_positions
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.sizes import ModelSize, read_size
@@ -84,7 +85,7 @@ def read_inputs(recipe: Sft) -> SftInputs:
     if len(heldout) > recipe.max_heldout_examples:
         places = np.linspace(0, len(heldout) - 1, recipe.max_heldout_examples)
         heldout = [heldout[int(place)] for place in places]
-    hashes = {"base": fingerprint_weights(base_dir)}
+    hashes = {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_settings(base_dir)}
     hashes |= {name: sha256_json([sha256_file(path) for path in paths]) for name, paths in files.items()}
     return SftInputs(
         examples=examples,

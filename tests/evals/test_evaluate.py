@@ -10,6 +10,7 @@ from nsllm_lite import cli
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.evals import evaluate as evaluating
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
+from nsllm_lite.models.engines import Found
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval
 from nsllm_lite.tasks.items import Item
@@ -130,6 +131,9 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch
     texts = ["Results", "objective", "no idea", "", "Methods or Results", "<think>Methods", "Methods", "Methods"] * 2
     engine = Said(texts)
     monkeypatch.setattr("nsllm_lite.models.engines.open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr("nsllm_lite.models.engines.find_model", lambda *_, **__: Found(tmp_path, None, {}))
+    monkeypatch.setattr(evaluating, "load_auto_tokenizer", lambda folder: engine.tokenizer)
+    monkeypatch.setattr(evaluating, "require_plain_model", lambda folder: {})
     models = [{"name": "one", "path": "some/hub", "modes": ["instruction"]}]
     one = recipes.update(eval_recipe(tmp_path, {"m": tmp_path}, files=own_files(tmp_path)[:1]), models=models)
     (row,) = evaluate(one)["scores"]

@@ -146,7 +146,7 @@ def test_weights_of_others_are_whole_or_refused(pico, chain, capsys, tmp_path, s
     assert len(errors) > 20
     assert [error for error in errors if files[0].name not in error and "holds no" not in error] == []
     for path in [base / "tokenizer.json", base / "config.json", *base.glob("*.index.json")]:
-        code = "tokenizer-damaged" if path.name == "tokenizer.json" else "file-damaged"
+        code = "tokenizer-damaged" if path.name == "tokenizer.json" else "model-file-wrong"
         for what in damages(path, 0):
             refused(lambda: cli.main(words), capsys, path, what, code)
     files[0].unlink()

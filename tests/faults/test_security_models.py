@@ -57,16 +57,16 @@ NO_WEIGHTS = {
     "index leads up": ("weights-index-outside", {INDEX_FILE: index_of("../x.safetensors")}),
     "index leads to root": ("weights-index-outside", {INDEX_FILE: index_of("/etc/passwd")}),
     "index names nothing": ("weights-index-empty", {INDEX_FILE: b'{"weight_map": ["evil"]}'}),
-    "index without end": ("file-damaged", {INDEX_FILE: b"[" * 100_000}),
+    "index without end": ("model-file-wrong", {INDEX_FILE: b"[" * 100_000}),
     "another name": (ABSENT, {"other.safetensors": TORCH_FILE, "pytorch_model.bin": TORCH_FILE}),
     "safetensors is a pickle": (NOT_SAFETENSORS, {"model.safetensors": PICKLED}),
     "safetensors is torch's": (NOT_SAFETENSORS, {"model.safetensors": TORCH_FILE}),
     "safetensors is a zip": (NOT_SAFETENSORS, {"model.safetensors": ZIPPED}),
     "safetensors of no bytes": (NOT_SAFETENSORS, {"model.safetensors": b""}),
     "safetensors of endless head": (NOT_SAFETENSORS, {"model.safetensors": b"\xff" * 64}),
-    "config without end": ("file-damaged", {"config.json": b'{"a":' * 100_000}),
+    "config without end": ("model-file-wrong", {"config.json": b'{"a":' * 100_000}),
     "config is a list": ("model-config-wrong", {"config.json": b"[]"}),
-    "config of long numbers": ("file-damaged", {"config.json": b'{"vocab_size": ' + b"9" * 10_000 + b"}"}),
+    "config of long numbers": ("model-file-wrong", {"config.json": b'{"vocab_size": ' + b"9" * 10_000 + b"}"}),
     "keras and flax": (
         ABSENT, {"tf_model.h5": PICKLED, "flax_model.msgpack": PICKLED, "consolidated.00.pth": TORCH_FILE},
     ),
@@ -85,7 +85,7 @@ def test_weights_that_are_no_safetensors_are_refused_by_every_verb(pico, pair, s
         assert cli.main(words) == 2
         said = capsys.readouterr().err
         # training takes the fingerprint first
-        assert any(f"[{one}]" in said for one in (code, ABSENT, NOT_SAFETENSORS, "file-damaged")), said
+        assert any(f"[{one}]" in said for one in (code, ABSENT, NOT_SAFETENSORS, "model-file-wrong")), said
     with raises(code, spoilt):
         BertScore(spoilt, "cpu")
     assert not (tmp_path / "out").exists()

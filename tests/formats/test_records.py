@@ -15,7 +15,6 @@ FORMS = {
     "a list": '[{"a": 1}, {"a": 2}]',
     "a list over lines": '[\n {"a":\n 1},\n {"a": 2}\n]\n',
     "objects over lines": '{\n"a": 1}\n{"a":\n2}',
-    "a key twice": '{"a": 0, "a": 1}\n{"a": 2}',
     "two lists": '[{"a": 1}]\n\n[{"a": 2}]',
 }
 
@@ -49,6 +48,8 @@ def test_each_record_has_its_line():
         ('[{"a": 1},\n', [(1, {"a": 1}), (2, "EOFError")]),
         ('[{"a": 1}]\nand more', [(1, [{"a": 1}]), (2, "JSONDecodeError")]),
         ('{"a": 1}\n{"a": ' + "[" * 100_000 + "\n", [(1, {"a": 1}), (2, "RecursionError")]),
+        ('{"a": 1}\n{"a": 0, "a": 1}\n{"a": 2}', [(1, {"a": 1}), (2, "ValueError"), (3, {"a": 2})]),
+        ('[{"a": 1},\n{"b": {"a": 0, "a": 1}},\n{"a": 2}]', [(1, {"a": 1}), (2, "ValueError"), (3, {"a": 2})]),
         ('{"a": 1}\n{"a": ' + "9" * 5000 + "}\n", [(1, {"a": 1}), (2, "ValueError")]),
     ],
 )

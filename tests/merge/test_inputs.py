@@ -43,7 +43,7 @@ TOKEN_ROWS = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens
 Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
 SETTINGS = {
     "settings of another kind": (
-        {"r": "8", "rank_pattern": {"(": 4}}, "file-damaged", "adapter_config.json", "r: ", "rank_pattern.("),
+        {"r": "8", "rank_pattern": {"(": 4}}, "model-file-wrong", "adapter_config.json", "r: ", "rank_pattern.("),
     "rank": ({"r": 9}, "merge-shape-differs", "rank 9"),
     "saved module absent": ({"modules_to_save": ["lm_head"]}, "merge-saved-module-absent", "'lm_head'"),
     "tokens": ({"trainable_token_indices": [1]}, "merge-token-rows-absent"),

@@ -1,5 +1,6 @@
 """What is asked of vLLM and read from it, with a stand-in for the library."""
 
+import json
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -64,6 +65,7 @@ def test_it_agrees_with_the_other_engine(vllm, talker):
 
 
 def test_an_adapter_is_refused(vllm, talker, tmp_path):
-    (tmp_path / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{talker}"}}')
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(talker)}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     with raises("vllm-not-whole", tmp_path):
         open_engine(str(tmp_path), device="cpu", how=EvalExecution(backend="vllm"))

@@ -67,7 +67,7 @@ def test_all_errors_at_once_with_the_nearest_key(tmp_path):
         recipes.load(path)
     told = {line.removeprefix("  - ").split(":")[0]: line for line in str(caught.value).splitlines()[1:]}
     for key, quoted, code in (
-        ("adapter.rnk", "`rank`", "key-unknown"), ("modle", "`model`", "key-unknown"),
+        ("adapter.rnk", "`adapter.rank=16`", "key-unknown"), ("modle", "`model=", "key-unknown"),
         ("adapter.rank", "", "key-missing"), ("optimizer.learning_rate", "'fast'", "value-wrong"),
         ("budget", "= 204800, but tokens says 7:", "budget-disagrees"),
     ):  # fmt: skip
@@ -114,7 +114,7 @@ SOURCE = "sources=[{name: s, path: p, %s}]"
     ],
 )  # fmt: skip
 def test_contradictions_are_refused(name, overrides, code, quoted):
-    with raises("recipe-invalid", "1 problem", f" [{code}]", quoted):
+    with raises(code, f"nano/{name}.yaml: ", quoted):
         load_whole(RECIPES / f"nano/{name}.yaml", overrides)
 
 

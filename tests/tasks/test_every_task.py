@@ -57,7 +57,7 @@ def test_gold_scores_one_in_every_metric_nothing_scores_more_and_no_floor_comes_
 
 
 def test_a_task_that_is_not_there_is_named():
-    with raises("recipe-invalid", "[task-unknown]", "'titel'", "title"):
+    with raises("task-unknown", "'titel'", "title"):
         recipes.validate(EVAL | {"files": [{"name": "x", "task": "titel", "path": "x"}]}, "x")
 
 

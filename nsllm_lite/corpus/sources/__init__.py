@@ -61,7 +61,7 @@ def files_of(source: Source) -> list[File]:
     if source.path in BUNDLED:
         path = Path(str(resources.files("nsllm_lite") / "sample" / BUNDLED[source.path]))
     else:
-        path = Path(source.path).expanduser()
+        path = Path(source.path)
     if path.is_file():
         return [File(path.name, path)]
     if not path.is_dir():
