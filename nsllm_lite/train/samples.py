@@ -1,6 +1,9 @@
 """What the model writes: greedy continuations of held-out papers, before and after training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
@@ -10,6 +13,9 @@ from nsllm_lite.formats.rows import Rows
 from nsllm_lite.models.attention import unpacked
 from nsllm_lite.models.causal import PackedLM
 from nsllm_lite.models.heldout import evaluating
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def prompts(rows: Rows, count: int, prompt_tokens: int) -> list[list[int]]:
@@ -31,12 +37,24 @@ def continuations(lm: PackedLM, openings: list[list[int]], new_tokens: int, end_
     options = {"max_new_tokens": new_tokens, "do_sample": False}
     options |= {"eos_token_id": end_of_text_id, "pad_token_id": end_of_text_id}
     written = []
-    with evaluating(lm), unpacked(lm.causal_lm), torch.no_grad():
+    with evaluating(lm), unpacked(lm.causal_lm), by_no_settings(lm.causal_lm), torch.no_grad():
         for opening in openings:
             ids = torch.tensor([opening], device=lm.head_VH.device)
             out = lm.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
             written.append(out[0, len(opening) :].tolist())
     return written
+
+
+@contextmanager
+def by_no_settings(model: "PreTrainedModel") -> Iterator[None]:
+    """Inside, `generate` knows none of the model's own settings, such as a penalty on repetitions."""
+    from transformers import GenerationConfig
+
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def write_samples(path: Path, tokenizer: Tokenizer, head: list[str], columns: dict[str, list[list[int]]]) -> None:
