@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ MAX_PATTERN_CHARS = 2_000
 MAX_NAME_BYTES = 255  # that a file system takes
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 CHAT_SECONDS = 10.0
+CHAT_DATE = datetime(2024, 7, 26)  # that of Llama 3's templates where a program tells them none
 MAX_CHAT_CHARS = 1 << 24
 TEMPLATE_FAILURES = (ArithmeticError, LookupError, TypeError, AttributeError, RecursionError, MemoryError)
 
@@ -126,13 +128,14 @@ def require_lora(settings: object, where: Path) -> None:
 
 
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
-    """The messages in a tokenizer's chat template: a program that came with the model, run by jinja2 in a sandbox.
+    """The messages in a tokenizer's chat template: a program that came with the model, run by jinja2 in a sandbox, in
+    which it is always CHAT_DATE: the same data give the same prompts tomorrow.
     Raises ValueError where the template refuses, fails, takes too long or writes too much."""
     from jinja2 import TemplateError
 
     try:
         with _seconds(CHAT_SECONDS):
-            text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+            text = tokenizer.apply_chat_template(messages, tokenize=False, strftime_now=CHAT_DATE.strftime, **options)
     except (TemplateError, *TEMPLATE_FAILURES) as error:
         words = str(error) if type(error) is TemplateError else f"{type(error).__name__}: {error}"
         raise ValueError(f"the chat template refuses these messages ({words})") from None  # caught by every caller

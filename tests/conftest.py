@@ -92,7 +92,7 @@ def make_rows(path: Path, num_rows: int, source: str, seed: int) -> Path:
     for number in range(num_rows):
         first = int(rng.integers(2, ROW_TOKENS - 2))
         lengths = [first, ROW_TOKENS - first - int(rng.integers(0, 2))]
-        rows.append(text_like_row(rng, [n for n in lengths if n > 1], source, 2 * number))
+        rows.append(text_like_row(rng, [n for n in lengths if n > 1], source, 1_000 * seed + 2 * number))
     write_rows(path, rows, RowTotals(ROW_TOKENS, END_OF_TEXT, "tokenizer-hash"))
     return path
 

@@ -37,7 +37,7 @@ from nsllm_lite.corpus.shards import Stage
 from nsllm_lite.corpus.texts.render import RENDER, texts_of
 from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 from nsllm_lite.formats.rows import RowTotals, finish_rows
-from nsllm_lite.formats.tokenizer import chosen_begin_of_text
+from nsllm_lite.formats.tokenizer import chosen_begin_of_text, save_tokenizer
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Corpus, Source
 
@@ -190,7 +190,7 @@ def prepare_packing(recipe: Corpus) -> None:
         texts = (text for task, b in batches for text in texts_of(task.phase, b, recipe.min_chars).to_pylist())
         tokenizer.train_tokenizer(texts, recipe.train_tokenizer.vocab_size, recipe.end_of_text, made)
     else:
-        tokenizer.save_tokenizer(recipe.tokenizer, made)
+        save_tokenizer(recipe.tokenizer, made)
     integrity.record(made, [path.name for path in made.iterdir()])
     made.replace(folder)
 

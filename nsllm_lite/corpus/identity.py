@@ -17,6 +17,7 @@ _ARXIV_ID = re.compile(
     r"(?:v[0-9]+)?(?:\.pdf)?(?:\s*\[[\w.-]+\])?",
     re.IGNORECASE | re.ASCII,
 )
+_WITHOUT_ZERO = re.compile(r"(?:(?P<first>[7-9])|1[5-9]|[2-9][0-9])(?:0[1-9]|1[0-2])\.[0-9]{4}", re.ASCII)
 _LEAD = re.compile(r"\Aarxiv[-_:]?", re.IGNORECASE)
 _BEFORE_NUMBER = re.compile(r"(?<=[A-Za-z])[-_]?(?=[0-9]{7}(?:v[0-9]+)?$)")  # a file name cannot hold "hep-th/9901001"
 _SCOPUS = re.compile(r"[?&]eid=(2-s2\.0-\d+)")
@@ -38,9 +39,12 @@ def first(read: Callable[[str], str], texts: Iterable[str]) -> str:
 def arxiv_id(text: str, bare: bool = True) -> str:
     """The arXiv id in `text` (a number alone if `bare`, a URL, after `arXiv:`, arXiv's own DOI), or "".
 
-    Without version and subject class, so that v1 in one file and v3 in another are the same paper.
+    Without version and subject class, so that v1 in one file and v3 in another are the same paper. A number alone that
+    lost a zero as a float (704.0001, 2101.0021: from 2015 on there are five digits) has it again.
     """
     text = text[: MAX_ID_CHARS + 1].strip()
+    if bare and (lost := _WITHOUT_ZERO.fullmatch(text)):
+        text = f"0{text}" if lost["first"] else f"{text}0"
     doi = as_doi(text)
     found = _ARXIV_ID.fullmatch(f"arXiv:{doi.removeprefix(ARXIV_DOI)}" if doi.startswith(ARXIV_DOI) else text)
     if not found or not (bare or found["prefix"]):

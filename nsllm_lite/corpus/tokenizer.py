@@ -1,7 +1,6 @@
 """The tokenizer of a corpus, the model's own or one trained on the corpus, saved beside its rows."""
 
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +11,7 @@ from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import tokenizer as formats
-from nsllm_lite.safety import require_inside
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 # How Qwen2 to Qwen3 split text before merging: numbers digit by digit, words with the space before them.
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -24,29 +21,14 @@ SPLIT = (
 def load_tokenizer(name: str) -> Tokenizer:
     """That of `formats.load_tokenizer`, set so that special tokens written in a text are plain text."""
     tokenizer = formats.load_tokenizer(name)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def save_tokenizer(name: str, folder: Path) -> None:
-    """Writes the tokenizer of a model folder or hub id to `folder`, as AutoTokenizer and `tokenizers` read it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    source = Path(name)
-    if (source / "tokenizer.json").is_file():
-        for file in FILES:
-            if (source / file).is_file():
-                require_inside(source / file, source)
-                shutil.copyfile(source / file, folder / file)
-    else:
-        formats.load_auto_tokenizer(name).save_pretrained(folder)
 
 
 def as_saved(name: str) -> Tokenizer:
     """What `save_tokenizer` writes. Raises UserError where it cannot be written beside the rows, or read there."""
     with TemporaryDirectory() as folder:
-        save_tokenizer(name, Path(folder))
+        formats.save_tokenizer(name, Path(folder))
         return load_tokenizer(folder)
 
 
@@ -89,5 +71,5 @@ def end_of_text_id(tokenizer: Tokenizer, end_of_text: str) -> int:
 def sha256_tokenizer(name: str) -> str:
     """Identity of a tokenizer before it is loaded: its files, or the hub id where it is not a folder."""
     folder = Path(name)
-    files = [folder / file for file in (*FILES, "vocab.json", "merges.txt") if (folder / file).is_file()]
+    files = [folder / file for file in (*formats.FILES, "vocab.json", "merges.txt") if (folder / file).is_file()]
     return sha256_json({f.name: sha256_file(f) for f in files} if files else name)

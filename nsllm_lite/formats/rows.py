@@ -221,6 +221,12 @@ class Rows:
             if len(ids) and not 0 <= bounds["min"] <= bounds["max"] < vocab:
                 self._name_wrong_token(int(first), batch.num_rows, vocab)
 
+    def among(self, names: set[str]) -> list[str]:
+        """Those of the documents `names` of which a piece is in these rows, in alphabetical order."""
+        wanted = pa.array(sorted(names), pa.string())
+        found = (pc.unique(batch["doc_ids"].flatten()) for batch in self._batches)
+        return sorted(set().union(*(ids.filter(pc.is_in(ids, wanted)).to_pylist() for ids in found)))
+
     def _name_wrong_token(self, first: int, count: int, vocab: int) -> None:
         for index in range(first, first + count):
             row = self[index]

@@ -1,5 +1,6 @@
-"""The tokenizer of a model folder or hub id: the one place that opens it."""
+"""The tokenizer of a model folder or hub id: the one place that opens it, and copies it."""
 
+import shutil
 from contextlib import nullcontext
 from functools import lru_cache
 from itertools import takewhile
@@ -11,29 +12,36 @@ from tokenizers import Tokenizer
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.json_files import without_marks
 from nsllm_lite.errors import UserError
+from nsllm_lite.safety import require_inside
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LEAST = ("tokenizer.*", "vocab.*", "*.model")  # a folder has one of these, or no tokenizer
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.model")
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
-    """That of `tokenizer.json`; where a folder has none, what transformers makes of its other files.
+    """That of `tokenizer.json`, which neither cuts nor pads; where a folder has none, what transformers makes of its
+    other files.
 
     Raises:
         UserError: there is none, it is not what was written, or it is damaged.
     """
     path = Path(name) / "tokenizer.json"
-    if not path.is_file():
-        return load_auto_tokenizer(name).backend_tokenizer
-    integrity.verify(path.parent, [path.name])
-    try:
-        with without_marks(path.parent) as folder:
-            return Tokenizer.from_file(str(folder / path.name))
-    except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
-        found = f"{path} cannot be read as a tokenizer ({error})."
-        raise UserError("tokenizer-damaged", found, "Fetch or copy it again.") from None
+    if path.is_file():
+        integrity.verify(path.parent, [path.name])
+        try:
+            with without_marks(path.parent) as folder:
+                tokenizer = Tokenizer.from_file(str(folder / path.name))
+        except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
+            found = f"{path} cannot be read as a tokenizer ({error})."
+            raise UserError("tokenizer-damaged", found, "Fetch or copy it again.") from None
+    else:
+        tokenizer = load_auto_tokenizer(name).backend_tokenizer
+    tokenizer.no_truncation()  # a program that cut its inputs leaves that length in the file
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def begin_of_text_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -75,6 +83,9 @@ def _begins(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
 def load_auto_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     """The tokenizer as transformers has it, with its chat template; files of the model never run code.
 
+    It splits a text as `load_tokenizer` does: since transformers 5 the class that tokenizer_config.json names builds
+    these parts anew, and gives other tokens than tokenizer.json. Source: transformers issues 45488 and 45920.
+
     Raises:
         UserError: there is none, or transformers cannot load it.
     """
@@ -82,14 +93,35 @@ def load_auto_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     if folder.is_dir() and not any(path for pattern in LEAST for path in folder.glob(pattern)):
         found = f"No tokenizer in {name}."  # transformers would make an empty one
         raise UserError("tokenizer-missing", found, "A model needs one beside its weights.", "Copy its files there.")
+    from huggingface_hub import try_to_load_from_cache
     from transformers import AutoTokenizer  # takes seconds
 
     try:
         with without_marks(folder) if folder.is_dir() else nullcontext(name) as source:
-            return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 (tokenizers raises nothing narrower)
         why = (str(error).splitlines() or [type(error).__name__])[0]
         found = f"The tokenizer of {str(name)!r} cannot be loaded ({why})."
         needed = "Needed is that of the model: its folder or its hub id."
         todo = "Fetch or copy its files again, or correct the name."
         raise UserError("tokenizer-not-loaded", found, needed, todo) from None
+    stored = folder / "tokenizer.json" if folder.is_dir() else try_to_load_from_cache(str(name), "tokenizer.json")
+    if isinstance(stored, str | Path) and Path(stored).is_file():
+        own = load_tokenizer(Path(stored).parent)
+        for part in ("model", "normalizer", "pre_tokenizer", "decoder"):
+            setattr(tokenizer.backend_tokenizer, part, getattr(own, part))
+    return tokenizer
+
+
+def save_tokenizer(name: str | Path, folder: Path) -> None:
+    """Writes the tokenizer of a model folder or hub id to `folder`, as AutoTokenizer and `tokenizers` read it. Raises
+    UserError where a file of it is a link that leads out of its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = Path(name)
+    if (source / "tokenizer.json").is_file():
+        for file in FILES:
+            if (source / file).is_file():
+                require_inside(source / file, source)
+                shutil.copyfile(source / file, folder / file)
+    else:
+        load_auto_tokenizer(name).save_pretrained(folder)

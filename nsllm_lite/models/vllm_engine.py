@@ -34,8 +34,8 @@ class VllmEngine:
             wholes = [encode(self.tokenizer, prompts[n] + label) for n in numbers for label in labels[n]]
             outputs = iter(self._run(wholes, params))
             for number in numbers:
-                before = len(encode(self.tokenizer, prompts[number]))
-                yield number, [_tail_log_likelihood(next(outputs), before) for _ in labels[number]]
+                alone = len(encode(self.tokenizer, prompts[number]))
+                yield number, [_tail_log_likelihood(next(outputs), alone) for _ in labels[number]]
 
     def generate(
         self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
@@ -56,8 +56,10 @@ class VllmEngine:
         return self.llm.generate(given, params, use_tqdm=False) if given else []
 
 
-def _tail_log_likelihood(output: Any, before: int) -> float:
-    """Sum over the tokens of a prompt from number `before` on; vLLM gives each as {token: its logprob}."""
+def _tail_log_likelihood(output: Any, alone: int) -> float:
+    """Sum over the tokens of a prompt with its label, from number `alone` on, or of the last where the label's first
+    letters join the prompt's last token; vLLM gives each as {token: its logprob}."""
+    before = min(alone, len(output.prompt_token_ids) - 1)
     pairs = zip(output.prompt_token_ids[before:], output.prompt_logprobs[before:], strict=True)
     return float(sum(of[token].logprob for token, of in pairs))
 

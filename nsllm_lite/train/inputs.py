@@ -36,15 +36,22 @@ class Inputs:
     hashes: dict[str, str | None]
 
     def require_sound(self) -> None:
-        """Raises UserError where rows or base are not what was written, or hold a token or a number they must not.
+        """Raises UserError where rows or base are not what was written, or hold a token or a number they must not, or a
+        document is both trained on and held out.
 
         One pass over all of it before the first step, at about 2 GiB/s a core: rows are shuffled, so that a check of a
         file at its first row would read them all in the first steps, and stop a run that has begun.
         """
         if self.base_dir:
             weights.require_sound(self.base_dir)
+        kept_apart = {name for rows in self.heldout.values() for row in rows for name in row.doc_ids}
         for rows in filter(None, (self.rows, self.replay)):
             rows.require_sound(self.size.vocab)
+            if trained_on := rows.among(kept_apart):
+                found = f"{len(trained_on)} held-out documents are in {rows.path} too ({', '.join(trained_on[:3])})."
+                needed = "A loss on what is trained on says nothing about held-out text."
+                todo = "Take evaluation.domain_rows and general_rows of the same `nsllm-lite corpus` run as the rows."
+                raise UserError("train-heldout-trained-on", found, needed, todo)
 
 
 def read_inputs(recipe: Train) -> Inputs:

@@ -15,7 +15,7 @@ from nsllm_lite.artifact.disk import GIB, replace_folder
 from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, write_json, write_sealed
 from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 from nsllm_lite.formats.rows import RowTotals
-from nsllm_lite.formats.tokenizer import load_tokenizer
+from nsllm_lite.formats.tokenizer import load_tokenizer, save_tokenizer
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import PackedLM
 from nsllm_lite.models.device import Card, remember_speed
@@ -30,7 +30,6 @@ from nsllm_lite.train.spikes import judge
 from nsllm_lite.train.tracking import Trackers, TrainerLog
 
 BASE_FILES = "base_files.json"
-TOKENIZER_FILES = ("*tokenizer*", "vocab*", "merges.txt", "*tokens*.json", "chat_template*")
 MAX_EPOCHS_UNREMARKED = 4  # beyond it repetition gains little. Source: Muennighoff et al., arXiv 2305.16264
 
 
@@ -105,9 +104,7 @@ def save_result(recipe: Training, inputs: Inputs, lm: PackedLM, out: Path) -> No
         if recipe.quantisation == "nf4":
             save_nf4(lm.model, part)
     else:
-        for path in (path for pattern in TOKENIZER_FILES for path in inputs.tokenizer_dir.glob(pattern)):
-            if path.is_file():
-                shutil.copy(path, part / path.name)
+        save_tokenizer(inputs.tokenizer_dir, part)
     files = {path.name for path in part.iterdir()}
     weights = {name for name in files if name.endswith(".safetensors")}
     integrity.record(part, files if recipe.adapter else weights.union(integrity.BESIDE_WEIGHTS))

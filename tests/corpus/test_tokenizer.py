@@ -1,10 +1,8 @@
-import json
-
 import pytest
 from tokenizers.processors import TemplateProcessing
 
 from nsllm_lite.corpus import tokenizer
-from nsllm_lite.formats.tokenizer import chosen_begin_of_text
+from nsllm_lite.formats.tokenizer import chosen_begin_of_text, save_tokenizer
 from tests.corpus.small import END
 from tests.raising import raises
 
@@ -28,19 +26,10 @@ def test_training_is_deterministic_and_readable_by_transformers(tmp_path):
 
 def test_a_model_tokenizer_is_copied_and_special_tokens_become_text(tmp_path):
     tokenizer.train_tokenizer(TEXTS, 400, END, tmp_path / "model")
-    tokenizer.save_tokenizer(str(tmp_path / "model"), tmp_path / "out")
+    save_tokenizer(tmp_path / "model", tmp_path / "out")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "model" / file).read_bytes()
     assert 0 not in tokenizer.load_tokenizer(str(tmp_path / "out")).encode(END).ids
-
-
-def test_truncation_in_the_file_is_switched_off(tmp_path):
-    tokenizer.train_tokenizer(TEXTS, 400, END, tmp_path)
-    path = tmp_path / "tokenizer.json"
-    stored = json.loads(path.read_text())
-    stored["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
-    path.write_text(json.dumps(stored))
-    assert len(tokenizer.load_tokenizer(str(tmp_path)).encode(TEXTS[0]).ids) > 4
 
 
 @pytest.mark.parametrize(

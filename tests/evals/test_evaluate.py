@@ -118,6 +118,7 @@ class Said:
         self.chat_template = chat_template
 
     def apply_chat_template(self, messages, **options):
+        assert options.pop("strftime_now")("%Y") == "2024"
         assert options == {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
         return f"<user>{messages[0]['content']}<answer>"
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from nsllm_lite import cli, safety
-from nsllm_lite.corpus.tokenizer import save_tokenizer
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals.evaluate import as_told
+from nsllm_lite.formats.tokenizer import save_tokenizer
 from nsllm_lite.models.engines import open_engine
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.recipe.evals import EvalExecution

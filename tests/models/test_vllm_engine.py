@@ -56,10 +56,12 @@ def test_it_agrees_with_the_other_engine(vllm, talker):
     ours, theirs = (
         open_engine(str(talker), device="cpu", how=EvalExecution(backend=name)) for name in ("transformers", "vllm")
     )
-    prompts = ["The rate was", "The rate was measured at 25 °C"]
-    labels = [[" fast", " slow and long"], [" so"]]
+    prompts = ["The rate was", "The rate was measured at 25 °C", "It was a"]
+    labels = [[" fast", " slow and long"], [" so"], ["nd", "lso"]]
+    joined = [len(theirs.tokenizer(text)["input_ids"]) for text in ("It was a", "It was and")]
+    assert joined[0] == joined[1], "the label has joined the prompt's last token"
     one, other = dict(ours.rank(prompts, labels)), dict(theirs.rank(prompts, labels))
-    for number in range(2):
+    for number in range(3):
         assert other[number] == pytest.approx(one[number], abs=1e-4)
     assert dict(theirs.generate(prompts, 8, ["e"])) == dict(ours.generate(prompts, 8, ["e"]))
 

@@ -22,7 +22,7 @@ from nsllm_lite.models.causal import PackedLM, collate
 from nsllm_lite.models.lora import add_adapter, saved_parameters
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import Execution, Schedule, Train
-from nsllm_lite.train import checkpoint, cpt, setup
+from nsllm_lite.train import checkpoint, cpt, samples, setup
 from nsllm_lite.train.inputs import read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay, shuffled
 from tests.conftest import ROW_TOKENS
@@ -276,10 +276,12 @@ def test_fp16_learns_and_resumes_exactly(pico_recipe, tmp_path, monkeypatch):
     assert_same_run(broken, whole.out)
 
 
-def test_a_model_built_from_nothing(pico, pico_recipe):
+def test_a_model_built_from_nothing(pico, pico_recipe, tmp_path):
+    shutil.copytree(pico / "tokenizer", tmp_path / "tokenizer")
+    (tmp_path / "tokenizer/chat_template.jinja").write_text("{{ messages }}")
     asked = pico_recipe(
         model=None,
-        build={"tokenizer": str(pico / "tokenizer"), "hidden_size": 32, "intermediate_size": 48, "num_layers": 1,
+        build={"tokenizer": str(tmp_path / "tokenizer"), "hidden_size": 32, "intermediate_size": 48, "num_layers": 1,
                "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "tied_embeddings": True},
         adapter="none", quantisation="none", replay="none",
     )  # fmt: skip
@@ -288,7 +290,17 @@ def test_a_model_built_from_nothing(pico, pico_recipe):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     assert AutoModelForCausalLM.from_pretrained(Path(asked.out) / "model").config.tie_word_embeddings
-    assert AutoTokenizer.from_pretrained(Path(asked.out) / "model").eos_token == "<0>"
+    tokenizer = AutoTokenizer.from_pretrained(Path(asked.out) / "model")
+    assert (tokenizer.eos_token, tokenizer.chat_template) == ("<0>", "{{ messages }}")
+
+
+def test_samples_are_greedy_whatever_the_model_says_of_itself(pico):
+    lm = PackedLM(load_plain(pico / "base"))
+    plain = samples.continuations(lm, [[5, 6]], 12, 0)
+    own = lm.causal_lm.generation_config
+    own.repetition_penalty, own.num_beams, own.stop_strings = 50.0, 3, ["a"]
+    assert samples.continuations(lm, [[5, 6]], 12, 0) == plain
+    assert lm.causal_lm.generation_config is own
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(pico_recipe, tmp_path):
@@ -356,6 +368,10 @@ def test_inputs_that_do_not_fit(pico, pico_recipe, tmp_path, monkeypatch):
     limited = {"general_rows": str(tmp_path / "empty"), "max_general_loss_increase": 0.1}
     with raises("forgetting-no-general-rows", tmp_path / "empty"):
         cpt.train(pico_recipe(out=str(tmp_path / "out2"), evaluation=pico_recipe().evaluation.model_dump() | limited))
+    for key, name in (("domain_rows", "papers"), ("general_rows", "general")):
+        seen = pico_recipe().evaluation.model_dump() | {key: str(pico / "rows" / name / "train")}
+        with raises("train-heldout-trained-on", pico / "rows" / name / "train"):
+            cpt.train(pico_recipe(out=str(tmp_path / "out3"), evaluation=seen))
     row = Rows(pico / "rows/papers/train")[0]
     write_rows(tmp_path / "other", [row], RowTotals(64, 0, "another-tokenizer"))
     with raises("train-tokenizers-differ", tmp_path / "other"):

@@ -5,6 +5,7 @@ Reads every Parquet file too: without a map its columns are recognised by their 
 
 import re
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from itertools import chain
 from typing import Any, BinaryIO, TextIO
 
@@ -152,7 +153,10 @@ def _texts(value: Any, path: str, depth: int = 0) -> Iterator[str]:
             yield from _texts(item, path, depth + 1)
     elif isinstance(value, bytes):
         yield from _texts(value.decode("utf-8", errors="replace"), path)
-    elif value is not None and value is not _ABSENT and value == value:  # NaN is null, too
+    elif isinstance(value, float | Decimal):
+        if text := table.number(value):
+            yield text
+    elif value is not None and value is not _ABSENT:
         yield str(value)
 
 

@@ -3,9 +3,11 @@ tab-delimited files, arXiv and Semantic Scholar dumps as CSV or Parquet. Columns
 names alone, without regard to case, blanks, underscores and signs.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from importlib import resources
 from typing import TextIO
 
@@ -94,4 +96,14 @@ def _text(value: object) -> str:
         return value.decode("utf-8", errors="replace").strip()
     if isinstance(value, list):
         return "; ".join(filter(None, map(_text, value)))
-    return str(value).strip() if isinstance(value, str | int | float) else ""
+    if isinstance(value, float | Decimal):
+        return number(value)
+    return str(value).strip() if isinstance(value, str | int) else ""
+
+
+def number(value: float | Decimal) -> str:
+    """As it was before it came into a column that has gaps, which pandas holds in floats: 123, and not 123.0; "" for
+    NaN, which stands in the gaps."""
+    if not math.isfinite(value):
+        return ""
+    return str(int(value)) if value == int(value) else str(value)

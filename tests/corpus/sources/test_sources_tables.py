@@ -5,6 +5,7 @@ import io
 import json
 import random
 from datetime import date
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -227,6 +228,22 @@ def test_parquet_by_its_columns_and_by_a_map():
     (other,) = read_parquet(as_parquet({"smiles": ["C"], "title": ["x"]}))
     assert (other.origin, other.reason) == ("f#0", NOT_THIS_FORMAT)
     assert " smiles, title;" in other.message
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "name"),
+    [
+        ("pmid", 12345678.0, "pmid:12345678"), ("pmid", Decimal(12345678), "pmid:12345678"),
+        ("pmid", float("nan"), "s:f#1"), ("id", 704.0001, "arxiv:0704.0001"), ("id", 2101.0021, "arxiv:2101.00210"),
+        ("id", "2101.00210", "arxiv:2101.00210"), ("id", 1412.1234, "arxiv:1412.1234"),
+    ],
+)  # fmt: skip
+def test_identifiers_that_became_numbers(column, value, name):
+    columns = {column: [value], "title": ["T"], "abstract": ["A"]}
+    (paper,) = read_parquet(as_parquet(columns))
+    assert paper.id == name
+    (mapped_paper,) = read_parquet(as_parquet(columns), Fields(title="title", abstract="abstract", id=column))
+    assert mapped_paper.id == name.replace("pmid", "s")
 
 
 def test_damaged_parquet_costs_its_row_group():

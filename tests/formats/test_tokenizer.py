@@ -1,0 +1,71 @@
+"""A text has the same tokens in the corpus, in tuning and in evaluation, whatever stands beside tokenizer.json."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Regex, pre_tokenizers
+from transformers import AutoTokenizer
+
+from nsllm_lite import safety
+from nsllm_lite.corpus.tokenizer import train_tokenizer
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer
+from nsllm_lite.models.generate import encode
+from tests.corpus.small import END
+
+TEXT = "In 2024 we measured 2,500 rates."
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A byte-level tokenizer whose words begin with their spaces, but for "rates", which it takes letter by letter."""
+    train_tokenizer([TEXT] * 5, 330, END, tmp_path / "own")
+    tokenizer = load_tokenizer(tmp_path / "own")
+    letters = pre_tokenizers.Split(Regex("[rates]"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([letters, tokenizer.pre_tokenizer])
+    tokenizer.save(str(tmp_path / "own/tokenizer.json"))
+    return tmp_path / "own"
+
+
+def edit(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "LlamaTokenizerFast", "GPT2Tokenizer", "Qwen2Tokenizer"])
+def test_the_class_that_a_config_names_does_not_split_a_text_otherwise(folder, name, tmp_path):
+    right = load_tokenizer(folder).encode(TEXT, add_special_tokens=False).ids
+    edit(folder / "tokenizer_config.json", tokenizer_class=name, bos_token=END, add_bos_token=False)
+    tokenizer = load_auto_tokenizer(folder)
+    assert encode(tokenizer, TEXT) == right
+    assert tokenizer.decode(right) == TEXT
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").encode(TEXT, add_special_tokens=False).ids == right
+
+
+def test_a_hub_id_has_the_tokens_of_its_file(folder, tmp_path, monkeypatch):
+    """In the cache's own form; without the file's parts the spaces are lost."""
+    edit(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizer", bos_token=END, add_bos_token=False)
+    cached = tmp_path / "models--who--what"
+    (cached / "snapshots").mkdir(parents=True)
+    folder.rename(cached / "snapshots" / "abc")
+    (cached / "snapshots/abc/config.json").write_text('{"model_type": "llama"}')
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for tokenizer in (load_tokenizer("who/what"), load_auto_tokenizer("who/what").backend_tokenizer):
+        assert tokenizer.decode(tokenizer.encode(TEXT, add_special_tokens=False).ids) == TEXT
+
+
+def test_what_the_file_says_of_cutting_and_padding_does_not_count(folder):
+    stored = load_tokenizer(folder)
+    stored.enable_truncation(4)
+    stored.enable_padding(length=64, pad_token=END)
+    stored.save(str(folder / "tokenizer.json"))
+    assert load_tokenizer(folder).decode(load_tokenizer(folder).encode(TEXT).ids, False) == TEXT
+
+
+def test_a_chat_template_says_the_same_tomorrow(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}"
+    assert safety.render_chat(tokenizer, [{"role": "user", "content": "Hi"}]) == "26 Jul 2024: Hi"
