@@ -27,7 +27,7 @@ from nsllm_lite.evals.audit import duplicates
 from nsllm_lite.formats.weights import fingerprint_weights, require_sound
 from nsllm_lite.models.device import find_device
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.evals import Eval, EvalExecution, EvaluatedModel
+from nsllm_lite.recipe.evals import Eval, EvaluatedModel
 from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks import scores
 from nsllm_lite.tasks.items import Item, plain_prompt
@@ -73,12 +73,16 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
         return results
     for folder in local.values():
         require_sound(folder)
+        if (folder / "adapter_config.json").is_file():
+            from nsllm_lite.models.engines import tokenizer_of
+
+            tokenizer_of(str(folder), recipe.tokenizer_from)  # refused before anything is asked
     begin(out, identity, inputs)
 
     device = find_device(recipe.execution.device).device
     asked, measured = [], {}
     for one in recipe.models:
-        done, figures = ask(one, sets, out, device, recipe.execution)
+        done, figures = ask(one, sets, out, device, recipe)
         asked += done
         measured[one.name] = figures
     results = score_all(asked, sets, recipe, out, device) | {"warnings": warnings_of(recipe)}
@@ -99,7 +103,7 @@ def _slug(name: str) -> str:
 
 
 def ask(
-    about: EvaluatedModel, sets: list[TaskSet], out: Path, device: str, how: EvalExecution
+    about: EvaluatedModel, sets: list[TaskSet], out: Path, device: str, recipe: Eval
 ) -> tuple[list[Asked], dict[str, Any]]:
     """Answers the missing items of one model; returns all its (set, mode) pairs, and timings."""
     import torch
@@ -110,7 +114,8 @@ def ask(
     kept = out / "predictions" / _slug(about.name) / "modes.json"
     modes = about.modes or (read_json(kept) if kept.is_file() else None)
     if not modes or any(_missing(Asked(about.name, mode, one), out) for mode in modes for one in sets):
-        engine = open_engine(about.path, device=device, how=how, quantisation=about.quantisation)
+        held = {"quantisation": about.quantisation, "tokenizer_from": recipe.tokenizer_from}
+        engine = open_engine(about.path, device=device, how=recipe.execution, **held)
         modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
         write_json(kept, modes)
     done = [Asked(about.name, mode, one) for mode in modes for one in sets]

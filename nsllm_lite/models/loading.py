@@ -3,9 +3,10 @@
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from nsllm_lite import safety
@@ -20,6 +21,10 @@ from nsllm_lite.terminal import on_terminal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError)
+"""What the architectures of transformers raise for a config.json that they do not understand."""
 
 
 def load_base(
@@ -39,7 +44,7 @@ def load_base(
     Raises:
         UserError: `directory` has no safetensors weights, or they are damaged, not finite, or not all there.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     quiet_libraries()
     safety.require_plain_model(Path(directory))
@@ -54,14 +59,12 @@ def load_base(
             bnb_4bit_compute_dtype=dtype,
         )
     register_attention()
-    model, loading = AutoModelForCausalLM.from_pretrained(
+    model, loading = from_folder(
         directory,
         output_loading_info=True,
         dtype=dtype,
         device_map={"": torch.cuda.current_device() if device == "cuda" else device},
         attn_implementation=ATTENTION,
-        use_safetensors=True,
-        trust_remote_code=False,
         **options,
     )
     if missing := sorted(loading["missing_keys"]):
@@ -74,6 +77,41 @@ def load_base(
     if dequantised:
         _dequantise(model, dtype)
     return model.requires_grad_(False)
+
+
+def from_folder(directory: Path, **options: Any) -> Any:
+    """What transformers' `AutoModelForCausalLM.from_pretrained` gives, from safetensors and without code of the model.
+
+    Raises:
+        UserError: transformers refuses config.json, or the weights do not have its shapes.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(directory, use_safetensors=True, trust_remote_code=False, **options)
+    except REFUSALS as error:
+        if isinstance(error, RuntimeError) and "memory" in str(error):
+            raise
+        raise refused_by_transformers(directory, error) from None
+
+
+def require_known_config(directory: Path) -> None:
+    """Raises UserError where transformers refuses config.json; no weights are read."""
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except (OSError, *REFUSALS) as error:
+        raise refused_by_transformers(directory, error) from None
+
+
+def refused_by_transformers(directory: Path, error: Exception) -> UserError:
+    why = (str(error).strip().splitlines() or [""])[0]
+    found = f"transformers cannot load {directory}: {type(error).__name__}: {why[:300]}"
+    todo = (
+        "Correct its config.json or fetch it again; a kind of model that is newer than transformers needs a newer one."
+    )
+    return UserError("model-not-loaded", found.rstrip(".") + ".", todo)
 
 
 def build_base(shape: ModelShape, tokenizer_dir: Path, end_of_text_id: int, seed: int) -> "PreTrainedModel":

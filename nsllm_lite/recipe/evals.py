@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.train import Execution
-from nsllm_lite.recipe.values import Count, Name, Strict, none_word, option, require_different
+from nsllm_lite.recipe.values import Count, Name, Strict, TokenizerFrom, none_word, option, require_different
 
 
 class Report(Strict):
@@ -111,6 +111,7 @@ class Eval(Strict):
     files: list[TaskFile] = []
     max_items: Annotated[Count | None, option("at most so many items of each task (default: all)", "N")] = None
     encoder: Annotated[Name | None, option("a local encoder: adds BERTScore to titles (default: none)", "DIR")] = None
+    tokenizer_from: TokenizerFrom = None
     seed: Annotated[int, option("of examples and intervals", "N", typed=0)]
     execution: EvalExecution = EvalExecution()
 

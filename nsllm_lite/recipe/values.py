@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -52,3 +52,7 @@ def _number(value: Any) -> Any:
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
+TokenizerFrom = Annotated[
+    Literal["base", "adapter"] | None,
+    option("whose tokenizer and chat template (default: an adapter's, where it only adds tokens to those of its base)"),
+]
