@@ -95,10 +95,8 @@ def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> P
     UserError where a tensor of an adapter has no place in the base, or does not fit there."""
     ties = Ties.of(base)
     dtype = DTYPE_NAMES.get(dtype_name)
-    linear = {n for n, t in base.tensors.items() if len(t.shape) == 2 and n.endswith(".weight")} - {
-        HEAD,
-        ties.embedding,
-    }
+    linear = {name for name, of in base.tensors.items() if len(of.shape) == 2 and name.endswith(".weight")}
+    linear -= {HEAD, ties.embedding}
     plan = {
         name: PlannedTensor(stored, dtype if dtype and stored.dtype in FLOATS else stored.dtype, linear=name in linear)
         for name, stored in base.tensors.items()

@@ -107,11 +107,11 @@ def require_known_config(directory: Path) -> None:
 
 def refused_by_transformers(directory: Path, error: Exception) -> UserError:
     why = (str(error).strip().splitlines() or [""])[0]
-    found = f"transformers cannot load {directory}: {type(error).__name__}: {why[:300]}"
+    found = f"transformers cannot load {directory} ({type(error).__name__}: {why[:300]})."
     todo = (
         "Correct its config.json or fetch it again; a kind of model that is newer than transformers needs a newer one."
     )
-    return UserError("model-not-loaded", found.rstrip(".") + ".", todo)
+    return UserError("model-not-loaded", found, todo)
 
 
 def build_base(shape: ModelShape, tokenizer_dir: Path, end_of_text_id: int, seed: int) -> "PreTrainedModel":
