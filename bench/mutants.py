@@ -56,6 +56,7 @@ DECONTAMINATE = "corpus/test_decontaminate.py"
 LOADING = "models/test_loading.py"
 LOCK = "faults/test_lock.py"
 INPUTS = "merge/test_inputs.py"
+FORMS = "merge/test_forms.py"
 ROWS = "formats/test_rows.py"
 STEP = "artifact/test_step.py"
 CLIPPED = f"{CPT}::test_a_long_gradient_is_clipped_and_its_norm_logged_as_it_was"
@@ -67,9 +68,23 @@ TABLE = {
         ("merge-rslora-scale", 'math.sqrt(rank) if adapter.settings.get("use_rslora") else rank', "rank", EXACT),
         ("merge-weight-dropped", "adapter.weight * alpha", "alpha",
          f"{EXACT}::test_several_adapters_in_turn_equal_peft"),
-        ("merge-pattern-open-end", r'rf"(.*\.)?({key})$"', r'rf"(.*\.)?({key})"', EXACT),
+        ("merge-head-tied-by-config", "stated and same_bytes(", "stated or same_bytes(", FORMS),
+        ("merge-rows-of-one-of-two", "if ties.stated and not ties.tied and ties.embedding in found",
+         "if ties.tied and ties.embedding in found", FORMS),
         ("merge-rounds-all", 'f"{module}.weight" for module in adapter.nf4_means} or linear',
          'f"{module}.weight" for module in adapter.nf4_means} and linear or linear', NF4),
+    ],
+    "merge/verify.py": [
+        ("verify-weights-unseen", "if not over.max() <= least", "if over.max() <= -1", FORMS),
+        ("verify-largest-unseen", 'not figures["largest"] <= allowed', "False", FORMS),
+    ],
+    "formats/adapter_names.py": [
+        ("merge-pattern-open-end", r'rf"(.*\.)?({key})$"', r'rf"(.*\.)?({key})"', EXACT),
+        ("adapter-names-collide", "if other is not stored and not same_bytes(other, stored)", "if False", INPUTS),
+    ],
+    "formats/tokenizer.py": [
+        ("tokenizer-of-other-ids", "if theirs.get(token) != number", "if token not in theirs",
+         "merge/test_tokenizer.py"),
     ],
     "merge/arithmetic.py": [
         ("merge-second-adapter-on-base", "before = out.float()", "before = W",

@@ -49,6 +49,10 @@ REFUSED = (
     ("phase1 --only report --out OUT", "only-matches-no-step", ("report", "phase1")),
     # plans; the nearest size that fits is named where memory is short
     ("plan recipes/qwen3 --out OUT --size 8b --vram 8", "run-does-not-fit", ("SIZE=4b",)),
+    (
+        "plan recipes/qwen3 phase1.adapter.modules_to_save=[lm_head] --out OUT --size 4b",
+        "adapter-head-tied", ("embed_tokens",),
+    ),
     ("plan recipes/qwen3 --out OUT --model no/such", "plan-model-not-found", ("'no/such'",)),
 )  # fmt: skip
 

@@ -9,11 +9,12 @@ from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import GIB, require_writable
 from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.weights import HEAD, read_header
 from nsllm_lite.models import cards, cost, execution
 from nsllm_lite.models.architectures import require_positions
 from nsllm_lite.models.device import Card, find_device, known_speed, require_kernels
 from nsllm_lite.models.execution import USABLE_SHARE, candidates, choose, require_card, trained_params
-from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token, read_size
+from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token, head_tied, read_size
 from nsllm_lite.recipe.kinds import Recipe
 from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.safety import HUB_ID
@@ -60,6 +61,7 @@ def plan(
         found = "--trace and --all are about the step on a card, and none is here."
         raise UserError("plan-without-card", found, "Name one with --card or --vram.")
     size, download_bytes = _size_and_download(run)
+    _require_trainable_head(run, size)
     how = _choose(run, size, card)
     disk_bytes = download_bytes + 2 * size.params * (4 if phase1.compute_dtype == "float32" else 2)
     out = Path(run["corpus"].out).parent
@@ -100,6 +102,16 @@ def plan(
         found = f"Not enough disk for the run: {disk_bytes / GIB:.1f} GiB needed, {free_bytes / GIB:.1f} free at {out}."
         raise UserError("run-disk-too-small", found, "Free some space, or write elsewhere with OUT=DIR.")
     return figures
+
+
+def _require_trainable_head(run: Run, size: ModelSize) -> None:
+    """Raises UserError where the head is to train alone, and config.json ties it. Whether a stored head is tied is seen
+    when the model is loaded."""
+    adapters = [phase.adapter for phase in (run["phase1"], run["phase2"]) if phase.adapter]
+    asked = any("lm_head" in adapter.modules_to_save for adapter in adapters)
+    files = Path(run["phase1"].model).glob("*.safetensors")
+    if size.tied and asked and not any(HEAD in read_header(file) for file in files):
+        raise head_tied()
 
 
 def _choose(run: Run, size: ModelSize, card: Card) -> Execution:

@@ -53,14 +53,21 @@ class TinyRun:
 
     @cached_property
     def rows(self) -> Path:
-        folder = self.folder / "rows"
-        draw = np.random.default_rng(0)
+        return self._write_rows("rows", 24)
+
+    @cached_property
+    def heldout(self) -> Path:
+        return self._write_rows("heldout", 2)
+
+    def _write_rows(self, kind: str, count: int) -> Path:
+        folder = self.folder / kind
+        draw = np.random.default_rng(count)
         rows = []
-        for number in range(24):
+        for number in range(count):
             cut = int(draw.integers(8, ROW_TOKENS - 8))
             ids = draw.integers(1, VOCAB, ROW_TOKENS).astype(np.int32)
             ids[[cut - 1, ROW_TOKENS - 1]] = END_OF_TEXT
-            names = [f"doc-{number}-{part}" for part in range(2)]
+            names = [f"{kind}-{number}-{part}" for part in range(2)]
             rows.append(Row(ids, [cut, ROW_TOKENS - cut], names, ["doctor"] * 2, [cut * 4, (ROW_TOKENS - cut) * 4]))
         write_rows(folder, rows, RowTotals(ROW_TOKENS, END_OF_TEXT, "doctor"))
         return folder
@@ -74,11 +81,11 @@ class TinyRun:
         return load_base(self.base, quantisation=quantisation, **options)
 
     def recipe(self, out: str) -> Train:
-        rows = str(self.rows)
+        rows, heldout = str(self.rows), str(self.heldout)
         values = RECIPE | {
             "out": str(self.folder / out), "model": str(self.base), "rows": rows, "replay": None,
             "compute_dtype": self.compute_dtype, "execution": {"device": self.device, "micro_batch_rows": 2},
-            "evaluation": {"domain_rows": rows, "general_rows": rows, "every_steps": 2, "max_rows": 2},
+            "evaluation": {"domain_rows": heldout, "general_rows": heldout, "every_steps": 2, "max_rows": 2},
         }  # fmt: skip
         return recipes.validate(values, "doctor")
 

@@ -24,11 +24,10 @@ from nsllm_lite.artifact.step import BESIDE, begin, finish, finished, manifest_s
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals import charts
 from nsllm_lite.evals.audit import duplicates
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights, require_sound
 from nsllm_lite.models.device import find_device
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.evals import Eval, EvalExecution, EvaluatedModel
+from nsllm_lite.recipe.evals import Eval, EvaluatedModel
 from nsllm_lite.safety import render_chat, require_plain_model
 from nsllm_lite.tasks import scores
 from nsllm_lite.tasks.items import Item, open_thinking, plain_prompt
@@ -82,7 +81,7 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
     require_askable(recipe, sets, out)
     asked, measured = [], {}
     for one in recipe.models:
-        done, figures = ask(one, sets, out, device, recipe.execution)
+        done, figures = ask(one, sets, out, device, recipe)
         asked += done
         measured[one.name] = figures
     results = score_all(asked, sets, recipe, out, device) | {"notes": notes_of(recipe, out), "warnings": doubts}
@@ -119,9 +118,10 @@ def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
         modes = modes_of(one, out)
         if modes and not any(_missing(Asked(one.name, mode, each), out) for mode in modes for each in sets):
             continue
-        found = find_model(one.path, how=recipe.execution, quantisation=one.quantisation)
+        told = {"quantisation": one.quantisation, "tokenizer_from": recipe.tokenizer_from}
+        found = find_model(one.path, how=recipe.execution, **told)
         require_plain_model(found.folder)
-        tokenizer = load_auto_tokenizer(found.folder)
+        tokenizer = found.tokenizer.load()
         if tokenizer.chat_template and INSTRUCTION in (modes or [INSTRUCTION]):
             for each in sets:
                 as_told(tokenizer, each.task, each.items[0], each.labels)
@@ -134,7 +134,7 @@ def modes_of(about: EvaluatedModel, out: Path) -> list[str] | None:
 
 
 def ask(
-    about: EvaluatedModel, sets: list[TaskSet], out: Path, device: str, how: EvalExecution
+    about: EvaluatedModel, sets: list[TaskSet], out: Path, device: str, recipe: Eval
 ) -> tuple[list[Asked], dict[str, Any]]:
     """Answers the missing items of one model; returns all its (set, mode) pairs, and timings."""
     import torch
@@ -144,7 +144,8 @@ def ask(
     engine, started, items = None, time.perf_counter(), 0
     modes = modes_of(about, out)
     if not modes or any(_missing(Asked(about.name, mode, one), out) for mode in modes for one in sets):
-        engine = open_engine(about.path, device=device, how=how, quantisation=about.quantisation)
+        held = {"quantisation": about.quantisation, "tokenizer_from": recipe.tokenizer_from}
+        engine = open_engine(about.path, device=device, how=recipe.execution, **held)
         modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
         write_json(out / "predictions" / _slug(about.name) / "modes.json", modes)
         write_json(_notes(out, about.name), engine.notes)

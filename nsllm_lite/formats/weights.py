@@ -27,6 +27,7 @@ FLOATS = {"BF16": 2, "F16": 2, "F32": 4}
 ITEM_BYTES = FLOATS | OTHERS
 SLICE_BYTES = 2 * 2**20  # of fp32; a slice and its temporaries take about four times this, and stay in the cache
 READ_BYTES = 8 * 2**20
+HEAD = "lm_head.weight"
 SLICE_ROWS = 64  # the least; products of 1 or 7 rows take another path in MKL, whose last bit differs from PEFT's
 
 
@@ -134,6 +135,10 @@ def model_files(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     weight_map = read_json(index)["weight_map"]
     held = {name: file for file in files for name in read_header(folder / file)}
+    if HEAD in weight_map and HEAD not in held and ties_embeddings(read_json(folder / "config.json")):
+        weight_map = {
+            name: file for name, file in weight_map.items() if name != HEAD
+        }  # which transformers does not miss
     if held != weight_map:
         odd = min(name for name in {*held, *weight_map} if held.get(name) != weight_map.get(name))
         holds = f"{held[odd]} holds it" if odd in held else "no file holds it"
@@ -141,6 +146,20 @@ def model_files(folder: Path) -> list[str]:
         found = f"{index} differs from its files at {odd!r}: it {named}, but {holds}."
         raise UserError("weights-index-differs", found, "Fetch or copy both again.")
     return files
+
+
+def ties_embeddings(config: dict) -> bool:
+    """Whether config.json has the head be the embeddings; where it does not say, as transformers has it for its kind of
+    model."""
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict) and part.get("tie_word_embeddings") is not None:
+            return bool(part["tie_word_embeddings"])
+    from transformers import AutoConfig  # takes seconds, and is seldom needed
+
+    try:
+        return bool(AutoConfig.for_model(config.get("model_type")).tie_word_embeddings)
+    except (ValueError, AttributeError):  # of no kind that it knows
+        return False
 
 
 def require_sound(folder: Path) -> dict[str, integrity.Entry]:

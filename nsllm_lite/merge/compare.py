@@ -79,6 +79,7 @@ class Scorer:
         head = lm.head_VH.detach()
         if is_first := self.reference_head is None:
             self.reference_head = head.clone()
+        vocab = min(len(head), len(self.reference_head))  # of a base before training resized its own
         kl, same, tokens = 0.0, 0, 0
         with torch.no_grad(), autocast(self.device, self.dtype), heldout.evaluating(lm):
             loss = heldout.score(lm, self.rows, 1, self.device)["all"].loss
@@ -88,8 +89,9 @@ class Scorer:
                     self.reference.append(hidden.cpu())
                 for first in range(0, len(hidden), CHUNK_TOKENS):
                     chunk = slice(first, first + CHUNK_TOKENS)
-                    reference = self.reference[number][chunk].to(self.device) @ self.reference_head.T
-                    both = (lm.logits_form.of(product.float()) for product in (hidden[chunk] @ head.T, reference))
+                    reference = self.reference[number][chunk].to(self.device) @ self.reference_head[:vocab].T
+                    mine = hidden[chunk] @ head[:vocab].T
+                    both = (lm.logits_form.of(product.float()) for product in (mine, reference))
                     chunk_kl, chunk_same = in_memory.differences(*both)
                     kl, same = kl + chunk_kl, same + chunk_same
                 tokens += len(hidden)

@@ -1,7 +1,7 @@
 """What a merge reads: weights and configs of the base and the adapters, and checks that they belong together."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +12,7 @@ from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.json_files import read_object, validated
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
+from nsllm_lite.formats.adapter_names import PART, at_home, peft_names
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.quantised import require_unquantised
 from nsllm_lite.recipe.merge import Merge, MergedAdapter
@@ -81,7 +82,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """`tensors` are named as in the base (`base_model.model.` taken off); `training` is {} for others' adapters."""
+    """`tensors` are named as by PEFT, without its prefix; `training` is {} for others' adapters."""
 
     folder: Path
     tensors: dict[str, weights.TensorOnDisk]
@@ -95,7 +96,7 @@ class Adapter:
 
 def open_inputs(recipe: Merge) -> tuple[Base, list[Adapter]]:
     base = open_base(Path(recipe.base) if Path(recipe.base).is_dir() else resolve_model(recipe.base))
-    adapters = [open_adapter(chosen) for chosen in recipe.adapters]
+    adapters = [placed(open_adapter(chosen), base) for chosen in recipe.adapters]
     if not recipe.trust_base:
         for adapter in adapters:
             require_same_base(base, adapter, recipe.base)
@@ -133,7 +134,7 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
     safety.require_lora(settings, folder)
     validated(folder / "adapter_config.json", settings=(_Obeyed, settings))
     path = folder / "adapter_model.safetensors"
-    tensors = {name.removeprefix("base_model.model."): stored for name, stored in weights.read_header(path).items()}
+    tensors = peft_names(weights.read_header(path))
     training, means = (
         read_object(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
     )
@@ -141,6 +142,15 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
     validated(folder / "nf4.json", means=(_Means, means))
     scales = weights.read_header(folder / NF4_SCALES) if (folder / NF4_SCALES).is_file() else {}
     return Adapter(folder, tensors, settings, training, chosen.weight, integrity.sha256_file(path), means, scales)
+
+
+def placed(adapter: Adapter, base: Base) -> Adapter:
+    """The adapter with the names of the base: those of a model of images and text differ before the layers."""
+    homes = {PART.sub("", name) for name in (*base.tensors, weights.HEAD)}
+    tensors, settings, roots = at_home(adapter.tensors, adapter.settings, homes)
+    for found, needed in roots.items():
+        print(f"{adapter.folder}: its modules {found}* are {needed}* of {base.folder}")
+    return replace(adapter, tensors=tensors, settings=settings)
 
 
 def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:

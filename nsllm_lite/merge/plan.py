@@ -8,14 +8,14 @@ import re
 from dataclasses import dataclass, field, replace
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.weights import FLOATS, ITEM_BYTES, TensorOnDisk, listed, same_bytes
+from nsllm_lite.formats.adapter_names import PART, TOKEN_ROWS, matched, module_of, names_differ
+from nsllm_lite.formats.weights import FLOATS, HEAD, ITEM_BYTES, TensorOnDisk, listed, same_bytes, ties_embeddings
 from nsllm_lite.merge import nf4
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.recipe.merge import Merge
 
 DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-HEAD = "lm_head.weight"
-TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
+HEAD_BIAS = "lm_head.bias"
 LINEAR_PARTS, EMBEDDING_PARTS = ("A.weight", "B.weight"), ("embedding_A", "embedding_B")
 MAGNITUDE = "magnitude_vector"
 SAVE_AGAIN = "save the adapter again with PEFT's save_pretrained."
@@ -68,41 +68,79 @@ class PlannedTensor:
 @dataclass(frozen=True, slots=True)
 class Plan:
     tensors: dict[str, PlannedTensor]
-    untied: bool  # the base ties its embeddings, the result does not
+    untied: bool  # the base's config ties its embeddings, the result's weights are two
+    vocab_rows: int | None = None  # of embeddings that training resized
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """What the base says of its embeddings and its head, and what its weights are."""
+
+    embedding: str | None  # the name of the embeddings
+    stated: bool  # config.json ties them: PEFT heeds this
+    tied: bool  # they are one: so it is where the head is not stored, or is a copy. transformers heeds this
+
+    @classmethod
+    def of(cls, base: Base) -> "Ties":
+        """Source: transformers 5.17, `PreTrainedModel.tie_weights`: where both are stored, they are compared."""
+        embedding = next((name for name in base.tensors if name.endswith("embed_tokens.weight")), None)
+        if HEAD not in base.tensors:
+            return cls(embedding, True, True)
+        stated = embedding is not None and ties_embeddings(base.config)
+        return cls(embedding, stated, stated and same_bytes(base.tensors[embedding], base.tensors[HEAD]))
 
 
 def plan_merge(base: Base, adapters: list[Adapter], dtype_name: str | None) -> Plan:
     """Every tensor of the result by name, its weights in the dtype of that name or each in the base's own. Raises
     UserError where a tensor of an adapter has no place in the base, or does not fit there."""
-    tied = bool(base.config.get("tie_word_embeddings")) or HEAD not in base.tensors
+    ties = Ties.of(base)
     dtype = DTYPE_NAMES.get(dtype_name)
-    embedding = next((name for name in base.tensors if name.endswith("embed_tokens.weight")), None)
-    linear = {n for n, t in base.tensors.items() if len(t.shape) == 2 and n.endswith(".weight")} - {HEAD, embedding}
+    linear = {name for name, of in base.tensors.items() if len(of.shape) == 2 and name.endswith(".weight")}
+    linear -= {HEAD, ties.embedding}
     plan = {
         name: PlannedTensor(stored, dtype if dtype and stored.dtype in FLOATS else stored.dtype, linear=name in linear)
         for name, stored in base.tensors.items()
+        if name != HEAD or not ties.tied  # a copy follows the embeddings
     }
-    untied = False
+    untied = ties.stated and not ties.tied
     for adapter in adapters:
-        loras, whole, rows = find_homes(base.tensors, adapter, tied, embedding)
+        loras, whole, rows = find_homes(base.tensors, adapter, ties)
         require_addable(adapter, [*whole, *rows], alone=len(adapters) == 1)
-        untied |= replace_whole(plan, whole, adapter.settings, embedding if tied else None)
+        untied |= replace_whole(plan, whole, adapter.settings, ties)
         for name, update in rows.items():
             V, *H = plan[name].source.shape
-            fits = update.values.shape == (len(update.indices), *H) and max(update.indices) < V
-            require_fit(name, fits, f"{update.values.shape} for {len(update.indices)} tokens", (V, *H))
+            count = len(update.indices)
+            require_stated(name, update.values.shape[:1] == (count,), update.values.shape, f"{count} tokens")
+            fits = update.values.shape[1:] == tuple(H) and max(update.indices) < V
+            require_fit(name, fits, f"{update.values.shape} up to token {max(update.indices)}", (V, *H))
             plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
         for module, parts in loras.items():
             name = f"{module}.weight"
             update = lora_update(module, parts, adapter, plan[name].source.shape)
             plan[name] = replace(plan[name], updates=(*plan[name].updates, update))
+    if HEAD in base.tensors and HEAD not in plan:
+        plan[HEAD] = plan[ties.embedding]
+    plan = {name: plan[name] for name in dict.fromkeys([*base.tensors, *plan])}
     strange = [name for adapter in adapters for name, t in adapter.tensors.items() if t.dtype not in FLOATS]
     strange += [name for name, p in plan.items() if p.touched and p.dtype not in FLOATS]
     if strange:
         found = f"{listed(strange)} of the base or the adapter is not bf16, fp16 or fp32, the only types merged."
         todo = "Name the model as it was before it was quantised as base=DIR."
         raise UserError("merge-dtype-unsupported", found, todo)
-    return Plan(plan, untied)
+    return Plan(plan, untied, resized_rows(base, plan, ties.embedding))
+
+
+def resized_rows(base: Base, plan: dict[str, PlannedTensor], embedding: str | None) -> int | None:
+    """Tokens of a vocabulary that training resized. Raises UserError where embeddings and head differ in rows."""
+    rows = {name: plan[name].source.shape[0] for name in (embedding, HEAD, HEAD_BIAS) if name in plan}
+    before = {name: base.tensors[name].shape[0] for name in rows if name in base.tensors}
+    if all(rows[name] == count for name, count in before.items()):
+        return None
+    if len(set(rows.values())) > 1:
+        found = f"Training resized the vocabulary, but the adapter does not hold all that has its rows: {rows}."
+        needed = "PEFT leaves out the head beside LoRA on the embeddings:"
+        raise UserError("merge-resized-in-part", found, needed, "train with both in modules_to_save.")
+    return next(iter(rows.values()))
 
 
 def require_addable(adapter: Adapter, replaced: list[str], alone: bool) -> None:
@@ -167,15 +205,15 @@ def on_rounding(plan: Plan, adapters: list[Adapter], recipe: Merge) -> tuple[Pla
     dtype = DTYPE_NAMES.get(adapter.training.get("compute_dtype"))
     # our own trainings state the device, but for the oldest, which were on a CPU; others' adapters come from cards
     on_card = adapter.training.get("device", "cpu" if adapter.training else "cuda") == "cuda"
-    return Plan(tensors, plan.untied), Rounding(dtype, double, on_card, adapter.nf4_means, adapter.nf4_scales)
+    return replace(plan, tensors=tensors), Rounding(dtype, double, on_card, adapter.nf4_means, adapter.nf4_scales)
 
 
 def find_homes(
-    base: dict[str, TensorOnDisk], adapter: Adapter, tied: bool, embedding: str | None
+    base: dict[str, TensorOnDisk], adapter: Adapter, ties: Ties
 ) -> tuple[dict[str, dict[str, TensorOnDisk]], dict[str, TensorOnDisk], dict[str, TokenRows]]:
     """LoRA parts by module, whole tensors by the name of the base's they replace, trained rows by the embedding's.
     Raises UserError where a tensor has no place, lacks its partner, or is LoRA on tied embeddings."""
-    tensors, settings = adapter.tensors, adapter.settings
+    tensors, settings, tied = adapter.tensors, adapter.settings, ties.tied
     if tied and (bad := [n for n in tensors if ".lora_embedding_" in n or n.startswith("lm_head.lora_")]):
         found = f"The adapter holds LoRA on tied embeddings: {listed(bad)}."
         needed = "The update would count in the embedding and in the head, which training did not (PEFT's merge too):"
@@ -184,13 +222,13 @@ def find_homes(
     loras, whole, rows, orphans = {}, {}, {}, []
     for name, stored in tensors.items():
         module, lora, part = name.partition(".lora_")
-        replaced = name.replace(".base_layer.", ".")  # PEFT saves the head's or the embedding's base beside its LoRA
-        if replaced in base or (replaced == HEAD and tied and embedding):
+        # PEFT saves the head's or the embedding's base beside its LoRA or its rows
+        replaced = name.replace(".token_adapter.base_layer.", ".").replace(".base_layer.", ".")
+        if replaced in base or (replaced == HEAD and tied and ties.embedding):
             whole[replaced] = stored
-        elif name.endswith(TOKEN_ROWS) and name.removesuffix(TOKEN_ROWS) + ".weight" in base:
-            module = name.removesuffix(TOKEN_ROWS)
-            rows[module + ".weight"] = TokenRows(token_indices(module, settings), stored)
-        elif lora and module + ".weight" in base:
+        elif name.endswith(TOKEN_ROWS) and (of := name.removesuffix(TOKEN_ROWS) + ".weight") in {*base, HEAD}:
+            rows[of] = stored
+        elif lora and f"{module}.weight" in base:
             loras.setdefault(module, {})[part] = stored
         else:
             orphans.append(name)
@@ -200,9 +238,28 @@ def find_homes(
         needed |= {MAGNITUDE} if settings.get("use_dora") and not on_embedding else set()
         orphans += [f"{module}.lora_{part}" for part in parts if part not in needed or not needed <= set(parts)]
     if orphans:
-        found = f"The adapter holds {listed(orphans)}, for which the base has no place."
-        needed = "Every tensor of an adapter must fit a weight of the base (and LoRA needs its A and its B):"
-        raise UserError("merge-no-place-in-base", found, needed, "set base=DIR to the model it was trained on.")
+        raise no_place(orphans, {PART.sub("", name) for name in base})
+    require_complete(base, adapter, loras, whole, rows)
+    return loras, whole, token_rows(rows, settings, ties)
+
+
+def no_place(orphans: list[str], homes: set[str]) -> UserError:
+    """Which base or which adapter to name instead: a base with other modules is another, one with these is not."""
+    found = f"The adapter holds {listed(orphans)}, for which the base has no place."
+    needed = "Every tensor of an adapter must fit a weight of the base (and LoRA needs its A and its B):"
+    if homes.issuperset(map(module_of, orphans)):
+        return UserError("merge-no-place-in-base", found, needed, f"the base has their modules, so {SAVE_AGAIN}")
+    todo = (
+        f"the base has no such modules (it has {listed(sorted(homes))}): set base=DIR to the model it was trained on."
+    )
+    return names_differ(orphans, homes) or UserError("merge-no-place-in-base", found, needed, todo)
+
+
+def require_complete(
+    base: dict[str, TensorOnDisk], adapter: Adapter, loras: dict[str, dict], whole: dict, rows: dict
+) -> None:
+    """Raises UserError where adapter_config.json names what the adapter does not hold."""
+    settings = adapter.settings
     for saved in settings.get("modules_to_save") or ():
         if not any(re.match(rf"(.*\.)?{re.escape(saved)}\.", name) for name in whole):
             found = f"adapter_config.json has {saved!r} in modules_to_save, but the adapter holds no such tensor."
@@ -216,7 +273,21 @@ def find_homes(
     if settings.get("trainable_token_indices") and not rows:
         found = "adapter_config.json has trainable_token_indices, but the adapter holds no rows of embeddings."
         raise UserError("merge-token-rows-absent", found, "All that was trained must be merged:", SAVE_AGAIN)
-    return loras, whole, rows
+
+
+def token_rows(stored: dict[str, TensorOnDisk], settings: dict, ties: Ties) -> dict[str, TokenRows]:
+    """The rows to replace, by the name of their tensor. Where config.json ties the head, PEFT trains and replaces the
+    same rows of both, also of a head that is stored and differs; where it is a copy, it follows the embeddings."""
+    if ties.stated and ties.embedding in stored:
+        if HEAD in stored and not same_bytes(stored[HEAD], stored[ties.embedding]):
+            raise tied_differ(HEAD, ties.embedding)
+        stored = {name: rows for name, rows in stored.items() if name != HEAD}
+    found = {
+        name: TokenRows(token_indices(name.removesuffix(".weight"), settings), rows) for name, rows in stored.items()
+    }
+    if ties.stated and not ties.tied and ties.embedding in found:
+        found[HEAD] = found[ties.embedding]
+    return found
 
 
 def token_indices(module: str, settings: dict) -> tuple[int, ...]:
@@ -230,42 +301,51 @@ def token_indices(module: str, settings: dict) -> tuple[int, ...]:
     return tuple(found)
 
 
-def replace_whole(
-    plan: dict[str, PlannedTensor], whole: dict[str, TensorOnDisk], settings: dict, tied_to: str | None
-) -> bool:
+def replace_whole(plan: dict[str, PlannedTensor], whole: dict[str, TensorOnDisk], settings: dict, ties: Ties) -> bool:
     """Puts the tensors that were trained whole in their places; whether this unties the embeddings.
 
-    `tied_to` is the name of the embeddings where the base ties them. As in PEFT, training the head or the embeddings
-    (or a copy of each) makes them two, unless ensure_weight_tying kept them one.
+    As in PEFT, training the head or the embeddings (or a copy of each) makes them two, unless ensure_weight_tying kept
+    them one. A tied pair that modules_to_save does not name is the base's own, resized.
     """
-    parts_ways = tied_to is not None and not {HEAD, tied_to}.isdisjoint(whole)
-    unties = parts_ways and not settings.get("ensure_weight_tying")
+    embedding, ensured = ties.embedding, settings.get("ensure_weight_tying")
+    mine = {HEAD, embedding} & whole.keys() if ties.tied else set()
+    modules = [str(name).removesuffix(".weight") for name in (HEAD, embedding)]
+    trained = any(module.endswith(saved) for saved in settings.get("modules_to_save") or () for module in modules)
+    unties = bool(mine) and trained and not ensured
     if unties:
-        plan.setdefault(HEAD, plan[tied_to])
+        plan.setdefault(HEAD, plan[embedding])
+    elif mine == {HEAD}:  # which is the embeddings
+        whole = whole | {embedding: whole[HEAD]}
+    if ties.stated and not ties.tied and ensured and embedding in whole:
+        whole = whole | {HEAD: whole[embedding]}
     for name, stored in whole.items():
         if name in plan:
-            require_fit(name, stored.shape == plan[name].source.shape, stored.shape, plan[name].source.shape)
+            needed = plan[name].source.shape
+            resized = name in (embedding, HEAD, HEAD_BIAS) and stored.shape[1:] == needed[1:] and stored.shape
+            require_fit(name, resized or stored.shape == needed, stored.shape, needed)
             plan[name] = replace(plan[name], source=stored, replaced=True)
-        elif tied_to not in whole or not same_bytes(whole[tied_to], stored):
-            found = f"The adapter's {name} is not its {tied_to}, although ensure_weight_tying keeps them one."
-            raise UserError("merge-tied-weights-differ", found, "They must be equal:", SAVE_AGAIN)
+        elif embedding not in whole or not same_bytes(whole[embedding], stored):
+            raise tied_differ(name, embedding)
     return unties
+
+
+def tied_differ(name: str, embedding: str) -> UserError:
+    found = f"The adapter's {name} is not its {embedding}, although training kept them one."
+    return UserError("merge-tied-weights-differ", found, "They must be equal:", SAVE_AGAIN)
 
 
 def lora_update(module: str, parts: dict[str, TensorOnDisk], adapter: Adapter, W: tuple[int, ...]) -> Lora:
     """The update of one module, whose weight has the shape `W`. Rank and alpha are those of the first pattern that
     matches, else the default. Source: peft 0.21 `LoraLayer.update_layer` and `set_scale`."""
 
-    def setting(pattern: str, default: str) -> float:
-        values = adapter.settings.get(pattern) or {}
-        key = next((key for key in values if re.match(rf"(.*\.)?({key})$", module)), None)
-        return adapter.settings[default] if key is None else values[key]
-
     on_embedding = EMBEDDING_PARTS[0] in parts
     A, B = (parts[part] for part in (EMBEDDING_PARTS if on_embedding else LINEAR_PARTS))
     magnitude = parts.get(MAGNITUDE)
-    rank, alpha = setting("rank_pattern", "r"), setting("alpha_pattern", "lora_alpha")
-    require_fit(module, A.shape[:1] == (rank,), f"A {A.shape}", f"rank {rank} in adapter_config.json")
+    rank, alpha = (
+        matched(adapter.settings, *keys, module) for keys in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
+    )
+    fits = A.shape[:1] == B.shape[-1:] == (rank,)
+    require_stated(module, fits, f"A {A.shape}, B {B.shape}", f"rank {rank}")
     O, I = (W[1], W[0]) if on_embedding and len(W) == 2 else (W[0], W[-1])  # noqa: E741
     fits = len(W) == len(A.shape) == len(B.shape) == 2 and (O, I, A.shape[0]) == (B.shape[0], A.shape[1], B.shape[1])
     fits = fits and (not magnitude or magnitude.shape == W[:1])
@@ -279,3 +359,10 @@ def require_fit(name: str, fits: bool, found: object, needed: object) -> None:
         found = f"{name}: the adapter has {found}, which does not fit {needed}."
         needed = "Shapes must agree:"
         raise UserError("merge-shape-differs", found, needed, "set base=DIR to the model the adapter was trained on.")
+
+
+def require_stated(name: str, fits: bool, found: object, stated: object) -> None:
+    """Raises UserError where an adapter is not what its own settings say."""
+    if not fits:
+        found = f"{name}: the adapter has {found}, but adapter_config.json states {stated}."
+        raise UserError("merge-adapter-contradicts", found, "Both must be of one training:", SAVE_AGAIN)

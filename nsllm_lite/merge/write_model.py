@@ -16,26 +16,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nsllm_lite import __version__, safety
+from nsllm_lite import __version__
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import GIB, require_disk, sync_folder, write_atomic
 from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
 from nsllm_lite.artifact.step import BESIDE, finish, finished, is_same
 from nsllm_lite.errors import WRITE_ELSEWHERE, RunError, UserError
 from nsllm_lite.formats.rows import Rows
+from nsllm_lite.formats.tokenizer_choice import Chosen, choose_tokenizer, require_known, tokenizer_digest
 from nsllm_lite.formats.weights import fingerprint_settings, listed
 from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
 from nsllm_lite.merge.inputs import NF4_SCALES, OBEYED, Adapter, Base, open_inputs, require_sound
+from nsllm_lite.merge.other_files import write_other_files
 from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
 from nsllm_lite.merge.write import PROGRESS, Written, write_weights
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.merge import Merge
 
-COPIED = ("generation_config.json", "tokenizer*", "vocab*", "merges.txt", "added_tokens.json")
-COPIED += ("special_tokens_map.json", "chat_template*", "*processor_config.json", "LICENSE*", "NOTICE*")
-TAKEN_OVER = (".json", ".jinja", ".txt", ".model", ".md", "")  # of those; neither code nor pickles
-REMOTE_CODE = ("auto_map", "custom_pipelines")  # settings that name code, which a merge cannot vouch for
 MAX_WORKERS = 4  # more wait for the disk
 
 
@@ -49,10 +47,12 @@ def merge(recipe: Merge) -> dict:
     started, out = time.time(), Path(recipe.out).absolute()
     base, adapters = open_inputs(recipe)
     plan = plan_merge(base, adapters, recipe.dtype)
-    inputs = hash_inputs(recipe, base, adapters)
+    tokenizer = choose_tokenizer(base.folder, [adapter.folder for adapter in adapters], recipe.tokenizer_from)
+    inputs = hash_inputs(recipe, base, adapters, tokenizer)
     if (results := finished(out, recipes.identity(recipe), inputs)) is not None:
         card.add_scores(out, recipe, base, adapters, results)
         return results
+    require_fitting(recipe, base, plan, tokenizer)
     require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))
     num_bytes = sum(planned.num_bytes for planned in plan.tensors.values())
     done_bytes = sum(path.stat().st_size for path in partial_of(out).glob("*.safetensors"))
@@ -66,9 +66,11 @@ def merge(recipe: Merge) -> dict:
         written = write_weights(partial, plan.tensors, recipe.shard_bytes, rounding, workers, f"merge {recipe.out}")
         results = {"base_weights": chosen, **summarise(plan, written), "comparison": comparison}
         results["base_model"] = card.base_model_of(recipe.base, base.folder)
-        results["left_behind"] = write_other_files(partial, base, plan, recipe, written)
+        results["left_behind"] = write_other_files(partial, base, plan, recipe, tokenizer)
+        write_figures(partial, written)
+        results["tokenizer"] = tokenizer.words
         if recipe.execution.verify:
-            from nsllm_lite.merge.in_memory import verify
+            from nsllm_lite.merge.verify import verify
 
             results["verified"] = verify(recipe, base, adapters, plan, rounding, partial, written)
         card.write(partial, recipe, base, adapters, results)
@@ -77,8 +79,9 @@ def merge(recipe: Merge) -> dict:
     return results
 
 
-def hash_inputs(recipe: Merge, base: Base, adapters: list[Adapter]) -> dict[str, str | None]:
-    """What decides the result: the weights, and of each adapter's config all that the merge obeys."""
+def hash_inputs(recipe: Merge, base: Base, adapters: list[Adapter], tokenizer: Chosen) -> dict[str, str | None]:
+    """What decides the result: the weights, of each adapter's config all that the merge obeys, and its tokenizer where
+    that is taken."""
     inputs: dict[str, str | None] = {"base": base.fingerprint, f"{BESIDE}base": fingerprint_settings(base.folder)}
     for number, adapter in enumerate(adapters, 1):
         label = "adapter" if len(adapters) == 1 else f"adapter {number}"
@@ -88,7 +91,22 @@ def hash_inputs(recipe: Merge, base: Base, adapters: list[Adapter]) -> dict[str,
         inputs[f"{label} settings"] = sha256_json(obeyed | adapter.nf4_means | scales)
     if recipe.base_weights == "auto":
         inputs["heldout"] = Rows(Path(recipe.heldout_rows)).sha256  # else they decide nothing, wherever they lie
+    if tokenizer.template != base.folder:
+        inputs["tokenizer"] = tokenizer_digest(tokenizer.template, beside=base.folder)
     return inputs
+
+
+def require_fitting(recipe: Merge, base: Base, plan: Plan, tokenizer: Chosen) -> None:
+    """Raises UserError where the tokenizer has tokens that the result does not, or --verify could not load the base."""
+    rows = [planned.source.shape[0] for name, planned in plan.tensors.items() if name.endswith("embed_tokens.weight")]
+    if tokenizer.tokenizer != base.folder and rows:
+        require_known(tokenizer, rows[0])
+    if tokenizer.template != base.folder:
+        print(f"The tokenizer of {recipe.out} is {tokenizer.words} ({tokenizer.template})")
+    if recipe.execution.verify:
+        from nsllm_lite.models.loading import require_known_config
+
+        require_known_config(base.folder)
 
 
 def require_free(recipe: Merge, out: Path, inputs: tuple[Path, ...]) -> None:
@@ -156,38 +174,12 @@ def choose_base_weights(
     return lowest(comparison, recipe.then_requantize), comparison
 
 
-def write_other_files(partial: Path, base: Base, plan: Plan, recipe: Merge, written: Written) -> list[str]:
-    """Copies tokenizer, licence and config; returns what is left out: code, pickles, and settings that name code."""
-    left = []
-    for path in sorted({path for pattern in COPIED for path in base.folder.glob(pattern) if path.is_file()}):
-        if path.suffix.lower() not in TAKEN_OVER:
-            left.append(path.name)
-            continue
-        safety.require_inside(path, base.folder)
-        settings = read_json(path) if path.name == "tokenizer_config.json" else {}
-        if named := [key for key in REMOTE_CODE if key in settings]:
-            write_json(partial / path.name, {key: value for key, value in settings.items() if key not in named})
-            left += [f"{key} of {path.name}" for key in named]
-        else:
-            shutil.copyfile(path, partial / path.name)
-    safety.require_inside(base.folder / "config.json", base.folder)
-    config = {key: value for key, value in base.config.items() if key not in REMOTE_CODE}
-    left += [f"{key} of config.json" for key in REMOTE_CODE if key in base.config]
-    if plan.untied:
-        config["tie_word_embeddings"] = False
-    if recipe.dtype:
-        config |= {key: recipe.dtype for key in ("dtype", "torch_dtype") if key in config} or {"dtype": recipe.dtype}
-    if config == base.config:
-        shutil.copyfile(base.folder / "config.json", partial / "config.json")
-    else:
-        write_json(partial / "config.json", config)
+def write_figures(partial: Path, written: Written) -> None:
+    """What is known of each file of weights, and of each tensor that was merged."""
     weights = {n: {"bytes": (partial / n).stat().st_size, "sha256": sha256} for n, sha256 in written.sha256.items()}
     integrity.record(partial, integrity.BESIDE_WEIGHTS, weights)
     of_tensors = {name: shares(figures) for name, figures in written.figures.items() if figures.num_entries}
     write_json(partial / "tensors.json", of_tensors)
-    if left:
-        print(f"Not copied from {base.folder}: {', '.join(left)} (code, a pickle, or a setting that names code)")
-    return left
 
 
 def shares(figures: Figures) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nsllm_lite import safety
 from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer
+from nsllm_lite.formats.tokenizer_choice import Chosen, choose_tokenizer, require_known
 from nsllm_lite.models.architectures import is_accepted
 from nsllm_lite.models.generate import AloneEngine, Engine
 from nsllm_lite.models.hub import resolve_model
@@ -25,9 +25,12 @@ class Found(NamedTuple):
     folder: Path
     adapter: Path | None
     options: dict[str, Any]
+    tokenizer: Chosen
 
 
-def find_model(path: str, *, how: EvalExecution, quantisation: str = "none") -> Found:
+def find_model(
+    path: str, *, how: EvalExecution, quantisation: str = "none", tokenizer_from: str | None = None
+) -> Found:
     """What the engine of a model folder, a hub id, or an adapter's folder (with its base as its training held it) will
     read; a hub id is fetched.
 
@@ -47,7 +50,9 @@ def find_model(path: str, *, how: EvalExecution, quantisation: str = "none") -> 
         folder = resolve_model(settings["base_model_name_or_path"], adapter / "adapter_config.json")
     else:
         folder = resolve_model(path)
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+    chosen = choose_tokenizer(folder, [adapter] if adapter else [], tokenizer_from if adapter else None)
+    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    if not any((chosen.tokenizer / name).is_file() for name in files):
         found = f"{folder} has no tokenizer."
         todo = "Copy tokenizer.json and tokenizer_config.json of the model there."
         raise UserError("eval-tokenizer-absent", found, todo)
@@ -55,16 +60,19 @@ def find_model(path: str, *, how: EvalExecution, quantisation: str = "none") -> 
         found = f"{path} is an adapter, or its weights are to be quantised."
         todo = "Merge the adapter first (nsllm-lite merge), or set execution.backend=transformers."
         raise UserError("vllm-not-whole", found, "The vLLM backend takes whole 16-bit models.", todo)
-    return Found(folder, adapter, options)
+    return Found(folder, adapter, options, chosen)
 
 
-def open_engine(path: str, *, device: str, how: EvalExecution, quantisation: str = "none") -> "Engine | VllmEngine":
+def open_engine(
+    path: str, *, device: str, how: EvalExecution, quantisation: str = "none", tokenizer_from: str | None = None
+) -> "Engine | VllmEngine":
     """The engine of what `find_model` finds. Raises UserError as that does, and where its files are not whole.
 
     A class that is not trained here, and weights that are quantised on disk, are taken as transformers takes them; the
     engine's `notes` say so.
     """
-    folder, adapter, options = find_model(path, how=how, quantisation=quantisation)
+    told = {"quantisation": quantisation, "tokenizer_from": tokenizer_from}
+    folder, adapter, options, chosen = find_model(path, how=how, **told)
     if how.backend == "vllm":
         from nsllm_lite.models.vllm_engine import open_vllm
 
@@ -77,6 +85,8 @@ def open_engine(path: str, *, device: str, how: EvalExecution, quantisation: str
         notes.append(f"model_type={kind!r} is not trained here: each prompt goes alone through transformers' forward")
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
     loaded = load_base(folder, device=device, as_stored=True, **options)
-    tokenizer = load_auto_tokenizer(folder)
+    model = load_adapter(loaded, adapter) if adapter else loaded
+    if chosen.tokenizer != folder:
+        require_known(chosen, model.get_input_embeddings().weight.shape[0])
     engine = Engine if is_accepted(config) else AloneEngine
-    return engine(load_adapter(loaded, adapter) if adapter else loaded, tokenizer, how.batch_tokens, notes)
+    return engine(model, chosen.load(), how.batch_tokens, notes)

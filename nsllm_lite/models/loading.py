@@ -3,9 +3,10 @@
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from nsllm_lite import safety
@@ -22,6 +23,10 @@ from nsllm_lite.terminal import on_terminal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError)
+"""What the architectures of transformers raise for a config.json that they do not understand."""
 
 
 def load_base(
@@ -43,7 +48,7 @@ def load_base(
     Raises:
         UserError: `directory` has no safetensors weights, or they are damaged, not finite, quantised, or not all there.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     quiet_libraries()
     config = safety.require_plain_model(Path(directory))
@@ -60,17 +65,14 @@ def load_base(
             bnb_4bit_compute_dtype=dtype,
         )
     register_attention()
-    with without_marks(Path(directory)) as folder:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            folder,
-            output_loading_info=True,
-            dtype=dtype,
-            device_map={"": torch.cuda.current_device() if device == "cuda" else device},
-            attn_implementation=ATTENTION if is_accepted(config) else None,
-            use_safetensors=True,
-            trust_remote_code=False,
-            **options,
-        )
+    model, loading = from_folder(
+        directory,
+        output_loading_info=True,
+        dtype=dtype,
+        device_map={"": torch.cuda.current_device() if device == "cuda" else device},
+        attn_implementation=ATTENTION if is_accepted(config) else None,
+        **options,
+    )
     if missing := sorted(loading["missing_keys"]):
         found = f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors)."
         todo = "Fetch or copy its weights again, or correct its config.json."
@@ -98,6 +100,45 @@ def require_savable(directory: Path) -> None:
         found = f"{path} contradicts itself: {' '.join(str(error).split())}"
         needed = "The trained model is saved with it at the end, which transformers would refuse then."
         raise UserError("generation-config-invalid", found, needed, "Correct or remove these values there.") from None
+
+
+def from_folder(directory: Path, **options: Any) -> Any:
+    """What transformers' `AutoModelForCausalLM.from_pretrained` gives, from safetensors and without code of the model.
+
+    Raises:
+        UserError: transformers refuses config.json, or the weights do not have its shapes.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with without_marks(Path(directory)) as folder:
+            return AutoModelForCausalLM.from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=False, **options
+            )
+    except REFUSALS as error:
+        if isinstance(error, RuntimeError) and "memory" in str(error):
+            raise
+        raise refused_by_transformers(directory, error) from None
+
+
+def require_known_config(directory: Path) -> None:
+    """Raises UserError where transformers refuses config.json; no weights are read."""
+    from transformers import AutoConfig
+
+    try:
+        with without_marks(Path(directory)) as folder:
+            AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, *REFUSALS) as error:
+        raise refused_by_transformers(directory, error) from None
+
+
+def refused_by_transformers(directory: Path, error: Exception) -> UserError:
+    why = (str(error).strip().splitlines() or [""])[0]
+    found = f"transformers cannot load {directory} ({type(error).__name__}: {why[:300]})."
+    todo = (
+        "Correct its config.json or fetch it again; a kind of model that is newer than transformers needs a newer one."
+    )
+    return UserError("model-not-loaded", found, todo)
 
 
 def build_base(shape: ModelShape, tokenizer_dir: Path, end_of_text_id: int, seed: int) -> "PreTrainedModel":

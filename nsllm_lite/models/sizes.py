@@ -110,6 +110,11 @@ def read_size(model_dir: Path) -> ModelSize:
     return ModelSize.of(config)
 
 
+def head_tied() -> UserError:
+    found = "This model ties its head to its embeddings: they are one tensor."
+    return UserError("adapter-head-tied", found, "To train it, name embed_tokens alone in adapter.modules_to_save.")
+
+
 def flops_per_token(size: ModelSize) -> int:
     """By the 4N convention: forward and input gradients of the frozen products, recomputation not counted."""
     return 4 * (size.linear_params + size.vocab * size.hidden)

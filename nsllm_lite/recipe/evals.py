@@ -6,7 +6,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.train import Execution
-from nsllm_lite.recipe.values import Count, FilePath, HashedPath, Name, Strict, none_word, option, require_different
+from nsllm_lite.recipe.values import (
+    Count,
+    FilePath,
+    HashedPath,
+    Name,
+    Strict,
+    TokenizerFrom,
+    none_word,
+    option,
+    require_different,
+)
 
 
 class Report(Strict):
@@ -113,6 +123,7 @@ class Eval(Strict):
     encoder: Annotated[FilePath | None, option("a local encoder: adds BERTScore to titles (default: none)", "DIR")] = (
         None
     )
+    tokenizer_from: TokenizerFrom = None
     seed: Annotated[int, option("of examples and intervals", "N", typed=0)]
     execution: EvalExecution = EvalExecution()
 

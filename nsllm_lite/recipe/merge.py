@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.recipe.values import Count, FilePath, HashedPath, Strict, option
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, Strict, TokenizerFrom, option
 
 
 class MergedAdapter(Strict):
@@ -51,6 +51,7 @@ class Merge(Strict):
     dtype: Annotated[
         Literal["bfloat16", "float16", "float32"] | None, option("of the result (default: the base's own)")
     ] = None
+    tokenizer_from: TokenizerFrom = None
     shard_bytes: Annotated[Count, option("largest file of weights, in bytes", "N", typed="5e9")]
     trust_base: Annotated[bool, option("also where the adapter names another base")] = False
     execution: MergeExecution = MergeExecution()

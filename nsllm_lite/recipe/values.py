@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic.fields import FieldInfo
@@ -91,3 +91,7 @@ Name = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[str, Field(min_length=1), AfterValidator(expanded)]  # or a hub id, where a model is meant
 HASHED = "a hash of what lies there is among the step's inputs"
 HashedPath = Annotated[FilePath, HASHED]  # so that the path itself is no part of a run's identity
+TokenizerFrom = Annotated[
+    Literal["base", "adapter"] | None,
+    option("whose tokenizer and chat template (default: an adapter's, where it only adds tokens to those of its base)"),
+]

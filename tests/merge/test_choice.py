@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from nsllm_lite import cli
-from nsllm_lite.artifact.json_files import write_json
+from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.formats.weights import fingerprint_weights
@@ -21,7 +21,7 @@ from nsllm_lite.models.lora import load_adapter
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train.cpt import train
 from tests.conftest import pico_values
-from tests.merge.make import make_recipe
+from tests.merge.make import edit_adapter, make_recipe
 from tests.models.make import load_plain
 from tests.raising import fails, raises
 
@@ -87,6 +87,19 @@ def test_compare_prints_the_table_and_writes_nothing(pico, trained, tmp_path, ca
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_vocabulary_that_training_resized_is_compared_too(pico, trained, tmp_path):
+    adapter = shutil.copytree(trained, tmp_path / "adapter", ignore=lambda *_: ["files.json"])
+    rows = load_file(pico / "base/model.safetensors")["model.embed_tokens.weight"]
+    grown = {
+        f"base_model.model.{name}.weight": torch.cat([rows, rows[:5]]) for name in ("model.embed_tokens", "lm_head")
+    }
+    edit_adapter(adapter, lambda held: held.update(grown))
+    changes = {"heldout_rows": str(pico / "rows/papers/heldout"), "max_rows": 1, "base_weights": "auto"}
+    table = merge(make_recipe(pico / "base", adapter, tmp_path / "out", **changes))["comparison"]
+    assert abs(table["dequantized"]["loss"] - table["adapter on NF4(base)"]["loss"]) < 1e-4
+    assert read_json(tmp_path / "out/config.json")["vocab_size"] == len(rows) + 5
+
+
 def test_choosing_needs_rows_one_adapter_and_a_training_in_nf4(pico, trained, choosing, tmp_path, capsys):
     fails(capsys, "compare-no-rows", "merge", "--compare", "--base", str(pico / "base"), "--adapter", str(trained))
     several = [{"path": str(trained)}, {"path": str(trained)}]
@@ -124,7 +137,7 @@ def test_verify_leaves_nothing_of_a_merge_that_lost_its_update(choosing, monkeyp
 
     chosen = choosing(execution={"verify": True})
     monkeypatch.setattr(write, "merge_rows", lose)
-    monkeypatch.setattr("nsllm_lite.merge.in_memory.MAX_KL", 1e-9)
+    monkeypatch.setattr("nsllm_lite.merge.verify.MAX_KL", 1e-9)
     with raises("merge-verify-failed", chosen.out):
         merge(chosen)
     assert not Path(chosen.out).exists()

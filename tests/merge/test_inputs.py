@@ -44,7 +44,7 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
 SETTINGS = {
     "settings of another kind": (
         {"r": "8", "rank_pattern": {"(": 4}}, "model-file-wrong", "adapter_config.json", "r: ", "rank_pattern.("),
-    "rank": ({"r": 9}, "merge-shape-differs", "rank 9"),
+    "rank": ({"r": 9}, "merge-adapter-contradicts", "states rank 9"),
     "saved module absent": ({"modules_to_save": ["lm_head"]}, "merge-saved-module-absent", "'lm_head'"),
     "tokens": ({"trainable_token_indices": [1]}, "merge-token-rows-absent"),
     "another name": (
@@ -56,15 +56,24 @@ SETTINGS = {
     "unheard of": ({"use_next": 1, "peft_type": "X"}, "merge-adapter-unsupported", "peft_type='X', use_ne"),
 }  # fmt: skip
 TENSORS = {
-    "orphan": (
+    "two of one name": (
         {Q + "A.default.weight": torch.ones(8, 64)},
-        "merge-no-place-in-base", "model.layers.0.self_attn.q_proj.lora_A.default.weight"),
+        "adapter-tensors-twice", "q_proj.lora_A.default.weight and ", "q_proj.lora_A.weight, which"),
+    "another layer": (
+        {Q.replace("0", "7") + "A.weight": torch.ones(8, 64)},
+        "merge-no-place-in-base", "model.layers.7.self_attn.q_proj.lora_A.weight", "set base=DIR"),
+    "another prefix": (
+        {Q.replace("model.layers", "decoder.layers") + "A.weight": torch.ones(8, 64)},
+        "adapter-names-differ", "'decoder.' before 'layers.0.self_attn.q_proj'", "has 'model.'"),
     "embedding": (
         {Q + "embedding_A": torch.ones(8, 64)},
         "merge-no-place-in-base", "lora_B.weight, model.layers.0.self_attn.q_proj.lora_embedding_A"),
     "shape": (
         {Q + "A.weight": torch.ones(8, 60)},
-        "merge-shape-differs", "q_proj.weight", "A (8, 60), B (64, 8)", "(64, 64)"),
+        "merge-shape-differs", "q_proj.weight", "A (8, 60), B (64, 8)", "(64, 64)", "set base=DIR"),
+    "rows alone": (
+        {"base_model.model.model.embed_tokens.weight": torch.ones(207, 64)},
+        "merge-resized-in-part", "'model.embed_tokens.weight': 207, 'lm_head.weight': 203"),
     "integers": (
         {Q + "A.weight": torch.ones(8, 64, dtype=torch.int64)}, "merge-dtype-unsupported", "q_proj.lora_A.weight"),
     "overflow": (

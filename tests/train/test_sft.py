@@ -418,7 +418,7 @@ def test_too_many_left_out_need_consent(home, asked, tmp_path, capsys):
         ({"compute_dtype": "float16"}, "sft-float16-on-cpu", ["compute_dtype=float16"]),
         ({"model": "no/such/model"}, "model-not-found", ["no/such/model"]),
         ({"fields": {"system": "rolle"}}, "sft-field-missing", ["system: rolle"]),
-        ({"fields": {"instrucion": "frage"}}, "recipe-invalid", ["fields.instrucion", "`instruction`"]),
+        ({"fields": {"instrucion": "frage"}}, "key-unknown", ["fields.instrucion", "fields.instruction="]),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(asked, tmp_path, changes, code, quoted):
