@@ -82,7 +82,7 @@ TABLE = {
         ("merge-pattern-open-end", r'rf"(.*\.)?({key})$"', r'rf"(.*\.)?({key})"', EXACT),
         ("adapter-names-collide", "if other is not stored and not same_bytes(other, stored)", "if False", INPUTS),
     ],
-    "formats/tokenizer.py": [
+    "formats/tokenizer_choice.py": [
         ("tokenizer-of-other-ids", "if theirs.get(token) != number", "if token not in theirs",
          "merge/test_tokenizer.py"),
     ],
@@ -114,7 +114,7 @@ TABLE = {
     ],
     "corpus/pack.py": [
         ("pack-end-token", "- places[row_starts[0]] - 1", "- places[row_starts[0]] - 2", PACK),
-        ("pack-cut-at-whole-rows", "(num_tokens - 1) % row_tokens + 1", "num_tokens % row_tokens", PACK),
+        ("pack-cut-at-whole-rows", "(num_tokens - 1) % room + 1", "num_tokens % room", PACK),
         ("pack-mask-misaligned", "start += batch.num_rows", "start = batch.num_rows", PACK),
         ("pack-continued-one-more", "< layout.num_later", "<= layout.num_later", PACK),
         ("pack-last-shard-lost", "    if shard:\n        yield shard", "    if not shard:\n        yield shard",

@@ -75,10 +75,10 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
         return results
     for folder in local.values():
         require_sound(folder)
-    begin(out, identity, inputs)
-
     device, doubts = find_device(recipe.execution.device).device, warnings_of(recipe)
     require_askable(recipe, sets, out)
+    begin(out, identity, inputs)
+
     asked, measured = [], {}
     for one in recipe.models:
         done, figures = ask(one, sets, out, device, recipe)

@@ -122,14 +122,14 @@ def require_same_begin(rows: Rows, tokenizer_dir: Path) -> None:
         " ".join(str(tokenizer.id_to_token(number)) for number in ids) or "nothing"
         for ids in (totals.begin_of_text_ids, own)
     )
-    found = f"Texts in {rows.path} begin with {in_rows}; the tokenizer of {tokenizer_dir} puts {in_model} before a text"
+    found = (
+        f"Texts in {rows.path} begin with {in_rows}; the tokenizer of {tokenizer_dir} puts {in_model} before a text."
+    )
     if totals.begin_of_text == "auto":
         todo = "Build the corpus again in another folder (out=DIR); to train so all the same, with begin_of_text=none "
         todo += "or the token."
-        raise UserError("train-begin-differs", f"{found}.", "The model knows texts as its tokenizer makes them.", todo)
-    print(
-        f"{found}. The corpus's recipe chose so (begin_of_text={totals.begin_of_text}); evaluation follows the latter."
-    )
+        raise UserError("train-begin-differs", found, "The model knows texts as its tokenizer makes them.", todo)
+    print(f"{found} The corpus's recipe chose so (begin_of_text={totals.begin_of_text}); evaluation does the latter.")
 
 
 def require_same_tokenizer(rows: Rows, tokenizer_dir: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -132,8 +133,8 @@ def test_answers_that_cannot_be_read_are_wrong_and_counted(tmp_path, monkeypatch
     texts = ["Results", "objective", "no idea", "", "Methods or Results", "<think>Methods", "Methods", "Methods"] * 2
     engine = Said(texts)
     monkeypatch.setattr("nsllm_lite.models.engines.open_engine", lambda *_, **__: engine)
-    monkeypatch.setattr("nsllm_lite.models.engines.find_model", lambda *_, **__: Found(tmp_path, None, {}))
-    monkeypatch.setattr(evaluating, "load_auto_tokenizer", lambda folder: engine.tokenizer)
+    own = SimpleNamespace(load=lambda: engine.tokenizer)
+    monkeypatch.setattr("nsllm_lite.models.engines.find_model", lambda *_, **__: Found(tmp_path, None, {}, own))
     monkeypatch.setattr(evaluating, "require_plain_model", lambda folder: {})
     models = [{"name": "one", "path": "some/hub", "modes": ["instruction"]}]
     one = recipes.update(eval_recipe(tmp_path, {"m": tmp_path}, files=own_files(tmp_path)[:1]), models=models)
