@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts import language
-from nsllm_lite.corpus.texts.language import language_of, reason
+from nsllm_lite.corpus.texts.language import language_of, part_in, reason
 from tests.corpus.small import DATA
 
 TEXTS = tomllib.loads((DATA / "languages.toml").read_text())
@@ -42,6 +42,13 @@ def test_reason_names_what_is_not_allowed():
     assert reason(FRENCH, ("en",)) == "language:fr"
     assert reason(FRENCH, ("en", "fr")) == ""
     assert reason(ENGLISH, ("fr",)) == "language:en"
+
+
+def test_an_abstract_in_two_languages_gives_the_half_that_is_wanted():
+    for first, second in ((ENGLISH, FRENCH), (FRENCH, ENGLISH)):
+        for gap in (" ", "", "\n\n", " Résumé. "):
+            assert part_in(first + gap + second, ("en",)).removeprefix("Résumé. ") == ENGLISH
+    assert part_in(f"{ENGLISH} {FRENCH}", ("de",)) == part_in(FRENCH, ("en",)) == part_in("", ("en",)) == ""
 
 
 @pytest.mark.parametrize("text", ["", "Sn whiskers", "$" + "x_1 + " * 80 + "y$", "1.5 2.5 " * 100, "=-" * 400])
