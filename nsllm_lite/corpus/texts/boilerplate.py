@@ -18,6 +18,8 @@ _HINTS = ("©", "(c)", "copyright", "reserved", "published ", "licen", "open acc
 _HINTS += ("keyword", "key word", "index terms", "doi:", "doi.org/10.", "doi 10.", "? 20", "?20", "\ufffd 20", "ó 20")
 _HINTS += (
     "for this article",
+    "online version",
+    "public domain",
     "responsib",
     "permission",
     "derechos",
@@ -32,7 +34,7 @@ _LEAD = re.compile(rf"\s*(?:{PATTERNS['leading_notice']})")
 _LEAD_SHORT = re.compile(PATTERNS["leading_short"])
 LEAD_CHARS = 500
 _LEAD_END = re.compile(  # of a sentence, not behind an initial ("S. Karger") or an abbreviation
-    r"(?<!\s[A-Z])(?<!\bSt)(?<!\bCo)(?<!\bU\.S)(?<!\bNo)(?:[.!\]](?:\s+(?=[^\sa-z])|(?=[A-Z][a-z])))|\n|$"
+    r"(?<!\s[A-Z])(?<!\bSt)(?<!\bCo)(?<!\bU\.S)(?<!\bNo)(?:[.!\]](?:\s+(?=[^\sa-z])|(?=[A-Z][a-z]))|。\s*)|\n|$"
 )
 _PHRASES = re.compile(PATTERNS["notice_phrases"])
 _SIGNED = re.compile(
@@ -42,7 +44,7 @@ _OWNER_END = re.compile(r"[.;](?=\s|$)|\s(?=Publi|Production|All [Rr]ights|Tous|
 OWNER_CHARS = 160
 _FOREIGN = re.compile(rf"\b(?:{PATTERNS['foreign_owner']})")
 _NO_OWNER = WORDS["english"] - WORDS["in_owners"]
-_LINK = re.compile(r".*(?:://|@)|www\.|doi:|[\w-]+\.(?:com|org|net)/|10\.\d{4,9}/")
+_LINK = re.compile(r".*(?:://|@)|www\.|[Dd][Oo][Ii]:|[\w-]+\.(?:com|org|net)/|10\.\d{4,9}/")
 _SMALL_WORD = re.compile(r"(?<![\w.])[^\W\d_A-Z][\w.-]*")
 _COMPANY = re.compile(PATTERNS["owner"])
 _OWNER = re.compile(rf"(?:19|20)\d\d|{PATTERNS['owner']}")
@@ -56,7 +58,7 @@ _KEYWORDS = re.compile(
 )
 OPENING_CHARS = 60  # of an abstract, by which a second copy of it is found
 _PUNCTUATION = re.compile(r"[^\w\s]*")
-_CHINESE = re.compile(r"[（(]?[\u4e00-\u9fff]{0,4}(?:版权|版權|著作权|著作權)[^。]{0,40}(?:。[^。]{0,40}){0,2}$")
+_CHINESE = re.compile(r"[（(]?[\u4e00-\u9fff]{0,4}(?:版权|版權|著作权|著作權)[^。a-z]{0,40}(?:。[^。a-z]{0,40}){0,2}$")
 _SEPARATOR = re.compile(r"[,;:·•.\n/|()]|\s[-–—]\s")
 
 
@@ -157,7 +159,8 @@ def _is_notice(text: str) -> bool:
         return True
     text = _without_owners(_PHRASES.sub(" ", text))
     text = " ".join(word for word in text.split() if not _LINK.match(word))
-    return all(word.strip(".-").lower() in WORDS["notices"] for word in _SMALL_WORD.findall(text) if len(word) > 1)
+    small = (word for word in _SMALL_WORD.findall(text) if len(word) > 1 and word.islower())  # not "cE-Bs"
+    return all(word.strip(".-") in WORDS["notices"] for word in small)
 
 
 def _without_owners(text: str) -> str:

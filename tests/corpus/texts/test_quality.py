@@ -18,7 +18,7 @@ LONG = f"{STUDY}{PROSE} A survey of editors shows who decides. " + "It names fur
 NAMES = "Li, X.; Wu, Y.; Smith, A. B.; Jones, C. D.; Brown, E.; Müller, F.; Rossi, G. H.; Silva, J. K.; Novak, L."
 LINES = "Page of tin\n\nTin is a metal that melts\n\nPage of tin\n\nIt grows whiskers in air\n\nPage of tin"
 LINES += "\n\nand they can be as long as a finger when the metal is old"
-DELIMITED = "\n\n".join(r"\[ a \] $ b $ $$ c $$ \[ d \] \begin{x} e \end{x} \begin{x} $ f $".split())
+DELIMITED = r"\[ a \] $ b $ $$ c $$ \[ d \] \begin{x} e \end{x} \begin{x} $ f $".replace(" ", "\n\n")
 CASES = [
     (field, reason, text)
     for field, texts_by_reason in tomllib.loads((DATA / "quality.toml").read_text()).items()
