@@ -57,11 +57,11 @@ _TEX = re.compile(
     r"|\\(?P<sign>[&%_#${}])"
     r"|\\(?P<space>[ ,;:\\\r\n])|\\[-/!]"
     r"|(?P<dash>(?<!-)-{2,3})(?!-)|(?P<quote>``|'')"
-    r"|(?P<tie>(?<=\S)~(?=\S))"
+    r"|(?P<tie>(?<=[^\s/])~(?=\S))"
     r"|[{}]"
 )
 _TO_WRITE = re.compile(r"[\\{}$~`]|--|''")
-_SINGLE_QUOTES = re.compile(r"(?<![\w`\\])`(?!`)((?:[^`'$\n]|'(?=\w)){1,400})'(?!')")
+_SINGLE_QUOTES = re.compile(r"(?<![\w`\\$])`(?!`)((?:[^`'$\n]|'(?=\w)){1,400})'(?!')")
 _BARE = {"~": "~", "^": "^", "'": "'", '"': '"', "`": "`"}  # an accent over nothing is its own sign
 
 

@@ -57,6 +57,7 @@ _KEYWORDS = re.compile(
     r"\s?[:.—–-]\s*(\S[^\0]*)$"
 )
 OPENING_CHARS = 60  # of an abstract, by which a second copy of it is found
+_LABEL_BEHIND = re.compile(r"\b(?:Abstract|ABSTRACT|Summary|SUMMARY)\s?[:.]?\s*$")
 _PUNCTUATION = re.compile(r"[^\w\s]*")
 _CHINESE = re.compile(r"[（(]?[\u4e00-\u9fff]{0,4}(?:版权|版權|著作权|著作權)[^。a-z]{0,40}(?:。[^。a-z]{0,40}){0,2}$")
 _SEPARATOR = re.compile(r"[,;:·•.\n/|()]|\s[-–—]\s")
@@ -86,18 +87,26 @@ def once(text: str) -> str:
     place = text.find(text[:OPENING_CHARS], OPENING_CHARS) if len(text) > 3 * OPENING_CHARS else -1
     if place < 0:
         return text
-    before, rest = _solid(without_boilerplate(text[:place])), _solid(text[place:])
-    num = (len(before) + len(rest)) // 2
-    copy, after = rest[:num], rest[num:]
-    if rest.startswith(before) and len(rest) <= 1.1 * len(before) + 1:  # whole behind whole, the first may be cut short
-        return text[place:]
-    if before.startswith(rest) and len(rest) > 0.5 * len(before):  # the second is cut short
-        return without_boilerplate(text[:place])
-    if before + after != copy:
-        return text
-    letters = [n for n in range(place, len(text)) if text[n].isalnum()]
-    end = letters[num - 1] + 1
-    return text[place : end + len(_PUNCTUATION.match(text, end)[0])]
+    first, second = without_boilerplate(_LABEL_BEHIND.sub("", text[:place])), text[place:]
+    before, rest = _solid(first), _solid(second)
+    num = (len(before) + len(rest)) // 2  # of one copy, where the other stands around it
+    if before == rest:
+        return second
+    if before + rest[num:] == rest[:num]:
+        letters = [n for n in range(place, len(text)) if text[n].isalnum()]
+        end = letters[num - 1] + 1
+        return text[place : end + len(_PUNCTUATION.match(text, end)[0])]
+    if len(before) >= OPENING_CHARS and (rest.startswith(before) or _is_copy(first, second)):
+        return second if len(second) >= len(first) else first  # either may be cut short
+    if before.startswith(rest) and len(rest) > 0.5 * len(before):
+        return first
+    return text
+
+
+def _is_copy(first: str, second: str) -> bool:
+    """Whether two texts have nine of ten words in common."""
+    one, other = set(first.split()), set(second.split())
+    return len(one & other) >= 0.9 * max(len(one), len(other), 20)
 
 
 def _solid(text: str) -> str:

@@ -40,6 +40,8 @@ def settle_soft_hyphens(text: str, evidence: str = "") -> str:
         gap, right = found[2] or "", found[3]
         left = found.string[max(0, found.start() - _MAX_WORD) : found.start()]
         before, after = left[-1:], right[:1]
+        if before in ("-", "‐") and after and gap:
+            return ""
         if not after or not before.isalnum():
             is_minus = after.isdigit() and not gap and (not before or before in " \n\t([~")
             return "-" if is_minus else gap
