@@ -27,16 +27,18 @@ _WORDS |= {"textquoteleft": "‘", "textquoteright": "’", "lq": "‘", "rq": "
 _CITE = rf"\\(?:{_CITED})\*?\s?(?:\[[^\[\]{{}}]{{0,200}}\]\s?){{0,2}}\{{[^{{}}]{{0,500}}\}}"
 _KEYS = re.compile(r"\{([^{}]*)\}")
 _BLOCK = re.compile(r"\\(?:begin|end)\{(?:itemize|enumerate|quote|quotation|center|abstract|flushleft)\}")
+_WITH_KEY = "href|textcolor|colorbox|texorpdfstring|foreignlanguage"  # whose second argument is the text
 _MAY_BE_COMMAND = re.compile(
-    rf"\\(?:(?:{_UNWRAPPED}|{_REMOVED}|{_DECLARED}|{_CITED}|{'|'.join(_WORDS)}|textsubscript|textsuperscript|item|underline|ref"
-    r"|eqref|href|textcolor|colorbox|texorpdf|foreign|pageref|autoref|cref|Cref)(?![A-Za-z])|[%&#_ ,;:/!\\])"
+    rf"\\(?:(?:{_UNWRAPPED}|{_REMOVED}|{_DECLARED}|{_CITED}|{_WITH_KEY}|{'|'.join(_WORDS)}"
+    r"|textsubscript|textsuperscript|item|underline|(?:page|auto|c|C|eq)?ref)(?![A-Za-z])|[%&#_ ,;:/!\\])"
 )
 _MARK = re.compile(r"[\\{}$]")  # what every token begins with
+# Scripts of formulas without dollars (T_{\rm c}) are no groups of text, nor is what \underline is nested in there.
 _TOKEN = re.compile(
     rf"\{{\s?\\(?P<braced>{'|'.join(_WORDS)})\s?\}}"
-    rf"|(?P<group>(?<![_^])\\(?:(?P<unwrapped>{_UNWRAPPED})|(?P<removed>{_REMOVED})|(?P<script>textsuperscript|textsubscript)|(?<![{{]\\)underline)"
-    r"(?![A-Za-z])\*?\s?(?:\[[^\[\]{}]{0,200}\]\s?)?\{"
-    r"|\\(?:href|textcolor|colorbox|texorpdfstring|foreignlanguage)\s?\{[^{}]{0,500}\}\s?\{"
+    rf"|(?P<group>(?<![_^])\\(?:(?P<unwrapped>{_UNWRAPPED})|(?P<removed>{_REMOVED})"
+    r"|(?P<script>textsuperscript|textsubscript)|(?<!{\\)underline)(?![A-Za-z])\*?\s?(?:\[[^\[\]{}]{0,200}\]\s?)?\{"
+    rf"|\\(?:{_WITH_KEY})\s?\{{[^{{}}]{{0,500}}\}}\s?\{{"
     rf"|(?<![_^])\{{\s?\\(?:{_DECLARED})(?![A-Za-z])\s{{0,9}}"
     r"|\{)"
     rf"|(?P<cites>{_CITE}(?:[\s,;~]{{0,9}}{_CITE})*)(?P<behind>[\])]|[,;]\s)?"
@@ -190,7 +192,7 @@ def _write(found: re.Match, out: list[str]) -> None:
         gap = found[0][len(word) + 1 :].removeprefix("{}") if word in _INLINE["abbreviations"].split() else ""
         out.append(_WORDS[word] + gap if word in _WORDS else found[0])
     elif found["sign"] or found["space"]:
-        is_array = found[0] == "\\\\" and "\\begin{" in found.string
+        is_array = found[0].startswith("\\\\") and "\\begin{" in found.string
         out.append(found[0] if is_array else found["sign"] or " ")
     elif found[0].startswith("\\item"):
         out.append(f"\n- {found['label'] or ''}{' ' if found['label'] else ''}")

@@ -16,19 +16,8 @@ _LABEL = re.compile(rf"\s*(?:{PATTERNS['label']})")
 # In small letters; without one of them there is nothing to cut.
 _HINTS = ("©", "(c)", "copyright", "reserved", "published ", "licen", "open access", "database record", "truncated")
 _HINTS += ("keyword", "key word", "index terms", "doi:", "doi.org/10.", "doi 10.", "? 20", "?20", "\ufffd 20", "ó 20")
-_HINTS += (
-    "for this article",
-    "online version",
-    "public domain",
-    "responsib",
-    "permission",
-    "derechos",
-    "direitos",
-    "droits",
-    "版权",
-    "版權",
-    "advance online",
-)
+_HINTS += ("for this article", "online version", "public domain", "responsib", "permission", "advance online")
+_HINTS += ("derechos", "direitos", "droits", "版权", "版權")
 _START = re.compile(f"{PATTERNS['notice']}|(?P<doi>{PATTERNS['notice_doi']})")
 _LEAD = re.compile(rf"\s*(?:{PATTERNS['leading_notice']})")
 _LEAD_SHORT = re.compile(PATTERNS["leading_short"])
