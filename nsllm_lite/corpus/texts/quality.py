@@ -61,9 +61,9 @@ def _reason_of_paper(document: Document) -> str:
         return "withdrawn"
     if _NOT_RESEARCH.match(title) or (len(abstract) < NOTICE_CHARS and _INTRODUCED.match(title)):
         return "not_research"
-    if _NOT_RESEARCH_ABSTRACT.match(abstract):
-        return "not_research"
     if not document.sections and abstract:
+        if _NOT_RESEARCH_ABSTRACT.match(abstract):
+            return "not_research"
         if _PLACEHOLDER.fullmatch(abstract):
             return "placeholder"
         if len(abstract) < 2 * len(title) and words_of(abstract) == words_of(title):
