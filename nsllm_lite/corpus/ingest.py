@@ -1,6 +1,7 @@
 """The first stage: files of one task -> cleaned documents in parts, every record accounted for."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
     index = evaluation_index(tuple(recipe.decontaminate))
     formats: set[str] = set()
     for file in task.files:
-        for record in sources.read(task.source, file, task.general, formats):
+        for record in sources.read(task.source, file, task.general, formats, tuple(recipe.languages)):
             if writer is None or writer.is_full:
                 if writer:
                     writer.close()
@@ -60,6 +61,11 @@ def _enter(document: Document, general: bool, recipe: Corpus, index: Index | Non
     reason, other = quality.reason_to_drop(document) or ("" if usable else next(iter(why.values()))), ""
     if not reason and recipe.languages:
         reason = language.reason(usable[0], tuple(recipe.languages))
+        if reason and document.abstract and not document.sections:
+            half = language.part_in(document.abstract, tuple(recipe.languages))
+            if half and half != document.abstract:
+                _enter(replace(document, abstract=half, moves=()), general, recipe, index, writer)
+                return
     if not reason:
         words = dedup.words_of(usable[0])
         shingles = dedup.shingles_of_words(words)

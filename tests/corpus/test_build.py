@@ -367,6 +367,7 @@ def test_papers_of_evaluation_files_and_of_other_languages_are_dropped(make, tmp
     french = "Nous avons étudié les propriétés de la matière dans le cadre de la théorie. Les résultats sont "
     english = "We have studied the properties of matter in the framework of the theory. The results are in "
     texts = [french + "en accord avec les mesures faites au laboratoire.", english + "agreement with those of others."]
+    texts.append(f"{english}disagreement with those of other laboratories. {texts[0]}")
     write_lines(tmp_path / "two.jsonl", [paper(800 + i, abstract=text) for i, text in enumerate(texts)])
     two = {"name": "two", "path": str(tmp_path / "two.jsonl")}
     corpus = make(sources=[{"name": "arxiv", "path": str(tmp_path / "arxiv")}, two], max_drop_share=1.0)
@@ -376,6 +377,8 @@ def test_papers_of_evaluation_files_and_of_other_languages_are_dropped(make, tmp
     assert (row["id"], row["other_id"]) == ("arxiv:2501.00004", "eval.json#1")
     results = build(recipes.update(corpus, languages=["en"], out=str(tmp_path / "english")))
     assert results["documents"]["two"]["dropped"] == {"language:fr": 1}
+    kept = {d.id: d.abstract for d in read_documents(tmp_path / "english" / "documents")}
+    assert kept["arxiv:2501.00802"] == f"{english}disagreement with those of other laboratories."
 
 
 def test_methods_are_compared_with_evaluation_files_too(make, tmp_path):

@@ -38,6 +38,7 @@ _SUPERSCRIPTS = str.maketrans("0123456789+-−–=()n", "⁰¹²³⁴⁵⁶⁷�
 _SUBSCRIPTS = str.maketrans("0123456789+-−–=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋₌₍₎")
 _ACCENTS = {"→": "\u20d7", "˙": "\u0307", ".": "\u0307"} | dict.fromkeys("^ˆ\u0302", "\u0302")
 _ACCENTS |= dict.fromkeys("~˜", "\u0303") | dict.fromkeys("¯‾", "\u0304")
+_NOT_SHOWN = {"specific-use": "suppress-display", "display": "none", "visibility": "hidden"}
 _SPACED = frozenset("=<>≤≥≈∼±→∈×≡∝≪≫≠")
 
 
@@ -117,11 +118,18 @@ def text_of(element: etree._Element | None, skip: frozenset[str] = frozenset()) 
 def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) -> None:
     parts.append(element.text or "")
     for child in element:
+        if any(child.get(name) == value for name, value in _NOT_SHOWN.items()):
+            parts.append(child.tail or "")
+            continue
         match child.tag:
             case "sup" | "sub" | "inf":
                 inner: list[str] = []
                 _collect(child, skip, inner)
                 parts.append(script("".join(inner), raised=child.tag == "sup"))
+            case "issn" | "isbn" | "coden":
+                pass  # identifiers within a citation, which are for machines
+            case "pub-id" if child.get("pub-id-type") == "coden":
+                pass
             case "xref" if child.get("ref-type") == "bibr" and citations.is_numbered(raw_text(child)):
                 parts.append(citations.mark(raw_text(child)))
             case "inline-formula" | "disp-formula" | "math" | "tex-math":

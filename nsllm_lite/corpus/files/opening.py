@@ -29,10 +29,11 @@ class Unread(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a record stands: in which source of the recipe, and FILE#RECORD."""
+    """Where a record stands: in which source of the recipe, and FILE#RECORD; and the languages that are wanted."""
 
     source: str
     origin: str
+    languages: tuple[str, ...] = ()  # ISO 639-1 codes; empty: any
 
     def paper(self, *, arxiv: str = "", pmid: str = "", doi: str = "", accession: str = "", **fields: Any) -> Document:
         """The document of a record, with these fields and named by the first identifier that the record states.
@@ -52,11 +53,15 @@ class Place(NamedTuple):
 
 
 def read_each(
-    records: Iterable[T | str], source: str, file: str, make: Callable[[T, Place], Document | Unread]
+    records: Iterable[T | str],
+    source: str,
+    file: str,
+    make: Callable[[T, Place], Document | Unread],
+    languages: tuple[str, ...] = (),
 ) -> Iterator[Document | Unread]:
     """`make(record, place)` of each record; a message stands for one that could not be read."""
     for number, record in enumerate(records, start=1):
-        place = Place(source, f"{file}#{number}")
+        place = Place(source, f"{file}#{number}", languages)
         yield place.unread(record) if isinstance(record, str) else make(record, place)
 
 

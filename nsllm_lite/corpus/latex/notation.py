@@ -5,6 +5,7 @@ import unicodedata
 
 from nsllm_lite.corpus.files.elements import script
 from nsllm_lite.corpus.latex.commands import TABLES
+from nsllm_lite.corpus.latex.inline import resolve_commands
 
 SYMBOLS, ABBREVIATIONS, SIGNS = (dict(TABLES[name]) for name in ("symbols", "abbreviations", "signs"))
 GREEK = dict(zip(TABLES["greek"].split(), "αβγδεζηθικλμνξπρστυφχψω", strict=True))
@@ -49,16 +50,19 @@ _TEX = re.compile(
     r"(?P<math>\$\$[^$]*\$\$|\$[^$]*\$)"
     r"|\\(?P<accent>[\"'`^~=.]|[uvHcdbrk](?![A-Za-z]))\s{0,2}"
     r"(?:(?P<open>\{)\s{0,2}\\?(?P<inner>[^\W\d_])\s{0,2}\}|\\?(?P<letter>[^\W\d_]))"
+    r"|\\(?P<bare>[\"'`^~=.])\s?\{\s{0,2}\}"
     r"|\\text(?P<raised>super|sub)script\s?\{(?P<script>[^{}\\$]*)\}"
     rf"|\\(?:{_STYLES})(?![A-Za-z])\s*"
     r"|\\(?P<word>[A-Za-z]{1,20})(?![A-Za-z])(?:\{\}|[ \t\r\n]*)"
     r"|\\(?P<sign>[&%_#${}])"
     r"|\\(?P<space>[ ,;:\\\r\n])|\\[-/!]"
     r"|(?P<dash>(?<!-)-{2,3})(?!-)|(?P<quote>``|'')"
-    r"|(?P<tie>(?<=\S)~(?=\S))"
+    r"|(?P<tie>(?<=[^\s/])~(?=\S))"
     r"|[{}]"
 )
-_TO_WRITE = re.compile(r"[\\{}$~]|--|``|''")
+_TO_WRITE = re.compile(r"[\\{}$~`]|--|''")
+_SINGLE_QUOTES = re.compile(r"(?<![\w`\\$])`(?!`)((?:[^`'$\n]|'(?=\w)){1,400})'(?!')")
+_BARE = {"~": "~", "^": "^", "'": "'", '"': '"', "`": "`"}  # an accent over nothing is its own sign
 
 
 def accent(mark: str, base: str) -> str:
@@ -238,7 +242,10 @@ def plain(tex: str) -> str:
     Formulas between dollars stay, but for single signs ($<$, $\alpha$); so do commands of unknown meaning. One pass of
     one expression, so no input takes long (pylatexenc is far slower, and 20,000 braces end its recursion).
     """
-    return _TEX.sub(_plainly, tex) if _TO_WRITE.search(tex) else tex
+    if not _TO_WRITE.search(tex):
+        return tex
+    text = _TEX.sub(_plainly, resolve_commands(tex))
+    return _SINGLE_QUOTES.sub(r"‘\1’", text) if "`" in text else text
 
 
 def _plainly(found: re.Match[str]) -> str:
@@ -252,6 +259,8 @@ def _plainly(found: re.Match[str]) -> str:
             letter = found["inner"] or found["letter"]
             composed = unicodedata.normalize("NFC", letter + ACCENTS[found["accent"]])
             return composed if len(composed) == 1 or found["open"] else found[0]
+        case "bare":
+            return _BARE.get(found["bare"], "")
         case "script":
             return script(found["script"], raised=found["raised"] == "super")
         case "word":

@@ -121,11 +121,17 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     return found
 
 
-def read(source: Source, file: File, general: bool, formats: set[str] | None = None) -> Iterator[Document | Unread]:
+def read(
+    source: Source,
+    file: File,
+    general: bool,
+    formats: set[str] | None = None,
+    languages: tuple[str, ...] = (),
+) -> Iterator[Document | Unread]:
     """The records of one file, or of all files in an archive. What nothing can be read from is one `Unread`.
 
     With `general` the source is general text, where any plain text is accepted; papers are never plain text.
-    `formats` collects the names of the readers used.
+    `formats` collects the names of the readers used. Of an article with translations the one in `languages` is read.
     """
     formats = set() if formats is None else formats
     if file.refused:
@@ -136,12 +142,14 @@ def read(source: Source, file: File, general: bool, formats: set[str] | None = N
             if isinstance(opened, Unread):
                 yield opened
             else:
-                yield from _read_opened(source, opened, general, formats)
+                yield from _read_opened(source, opened, general, formats, languages)
     except OSError as error:  # a file without permission, or gone
         yield Unread(f"{file.name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
 
-def _read_opened(source: Source, opened: Opened, general: bool, formats: set[str]) -> Iterator[Document | Unread]:
+def _read_opened(
+    source: Source, opened: Opened, general: bool, formats: set[str], languages: tuple[str, ...]
+) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     found = detect(opened.head, whole, opened.name, general)
     is_text = found != "parquet" and bool(opening.head_of(opened.head))
@@ -154,7 +162,7 @@ def _read_opened(source: Source, opened: Opened, general: bool, formats: set[str
     if opening.declares_entities(opened.head):
         message = "the file declares entities (<!ENTITY ...>): none is resolved, &name; stays text"
         yield Unread(whole, opening.ENTITIES_REFUSED, message)
-    records = _records(found, source, opened)
+    records = _records(found, source, opened, languages)
     try:
         yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {found}, but no record is in it"))
         yield from records
@@ -162,7 +170,7 @@ def _read_opened(source: Source, opened: Opened, general: bool, formats: set[str
         yield Unread(whole, UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
 
-def _records(found: str, source: Source, opened: Opened) -> Iterator[Document | Unread]:
+def _records(found: str, source: Source, opened: Opened, languages: tuple[str, ...]) -> Iterator[Document | Unread]:
     if found == "parquet":
         with seekable(opened) as file:
             yield from fields.read_parquet(file, source.fields, source.name, opened.name)
@@ -174,7 +182,7 @@ def _records(found: str, source: Source, opened: Opened) -> Iterator[Document | 
         yield from latex.read(stream, source.name, opened.name, partial(_sibling_text, opened))
     else:
         reader = READERS[found]
-        yield from read_each(reader.records(stream), source.name, opened.name, reader.document)
+        yield from read_each(reader.records(stream), source.name, opened.name, reader.document, languages)
 
 
 def _sibling_text(opened: Opened, relative: str) -> str | None:

@@ -11,13 +11,12 @@ from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.objects import objects_in
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.latex.inline import paragraphs
 from nsllm_lite.formats.documents import Document, as_doi
 
 ID_KEYS = ("id", "arxiv_id", "paper_id", "entry_id", "url", "doi", "DOI")
 FORUM_KEYS = ("openreview", "site", "forum", "url")
 _FORUM = re.compile(r"https?://openreview\.net/(?:forum|pdf)\?id=([\w-]+)")
-_INDENT = re.compile(r"\n {2,}(?=\S)")  # arXiv marks a new paragraph of an abstract so
-_CUT_COMPOUND = re.compile(r"(?<=[A-Za-z])-\n(?=[A-Za-z])")
 
 records = iter_records
 
@@ -46,11 +45,6 @@ def document(record: dict, place: Place, accession: str = "") -> Document:
         discipline=identity.discipline_of(categories),
         language=_text(record.get("language")).strip().lower(),
     )
-
-
-def paragraphs(abstract: str) -> str:
-    """An abstract with arXiv's line breaks resolved: indented paragraphs separated, hyphenated compounds joined."""
-    return _CUT_COMPOUND.sub("-", _INDENT.sub("\n\n", abstract.strip()))
 
 
 def _text(value: object) -> str:

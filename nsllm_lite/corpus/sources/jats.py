@@ -4,8 +4,10 @@ Kept: all text of the body that is not named below: paragraphs, lists, quotation
 (or `[formula]` where only a picture is given), citations by name, numbered citations that the sentence needs ("as in
 [3]"), "Figure 2" and "Table 1" where the text says so. Left out, always: figures and tables with their captions,
 notes and all, footnotes, boxes, supplementary files, appendices, acknowledgements and other back matter, references,
-other numbered citations, equation numbers; abstracts in other languages, and author summaries, digests, highlights;
-sub-articles (reviews, replies, translations), but where the article has no body of its own and one of them has it.
+other numbered citations, equation numbers; author summaries, digests, highlights; sub-articles (reviews, replies), but
+where the article has no body of its own and one of them has it. Of an article in a language that the recipe does not
+take, a translation that it takes (trans-abstract, or a sub-article) is read in its place: title and abstract, and the
+sections where they are translated too.
 """
 
 from collections.abc import Iterable, Iterator
@@ -40,9 +42,11 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
     if meta is None:
         return place.unread("the article has no front matter (article-meta)")
     language = (article.get(LANGUAGE) or "").strip().lower()
-    moves, abstract = _abstract(meta, language)
+    abstract, translation = _chosen(article, meta, language, place.languages)
+    moves, abstract_text = _abstract(abstract)
     ids = {e.get("pub-id-type"): (e.text or "").strip() for e in meta.iterfind("article-id")}
     papers = (article, *(s for s in article.iterfind("sub-article") if s.get("article-type") not in REVIEWS))
+    papers = tuple(p for p in papers if not translation or _language(p)[:2] == translation[:2])
     body = next((b for p in papers if (b := p.find("body")) is not None), None)
     pmc = (ids.get("pmc") or ids.get("pmcid") or "").removeprefix("PMC")
     return place.paper(
@@ -50,26 +54,68 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
         pmid=ids.get("pmid", ""),
         doi=as_doi(ids.get("doi", "")),
         accession=f"pmc:{pmc}" if pmc else "",
-        title=text_of(meta.find("title-group/article-title"), SKIP | {"xref"}),
-        abstract=abstract,
+        title=text_of(_title(article, meta, translation), SKIP | {"xref"}),
+        abstract=abstract_text,
         sections=tuple(_sections(body)) if body is not None else (),
         moves=moves,
-        language=language,
+        language=translation or language,
     )
 
 
-def _abstract(meta: etree._Element, language: str) -> tuple[tuple[tuple[str, str], ...], str]:
-    """(moves, text) of the abstract proper in the article's own language."""
-    found = [a for a in meta.iterfind("abstract") if (a.get("abstract-type") or "").lower() in ABSTRACTS]
-    found.sort(key=lambda a: (bool(a.get("abstract-type")), (a.get(LANGUAGE) or language).lower() != language))
+def _language(element: etree._Element, default: str = "") -> str:
+    return (element.get(LANGUAGE) or default).strip().lower()
+
+
+def _chosen(
+    article: etree._Element, meta: etree._Element, language: str, wanted: tuple[str, ...]
+) -> tuple[etree._Element | None, str]:
+    """(the abstract proper, the language that the article is translated into to be of use, mostly none)."""
+    own, others = ([a for a in meta.iterfind(tag) if _is_proper(a)] for tag in ("abstract", "trans-abstract"))
+    own.sort(key=lambda a: (bool(a.get("abstract-type")), _language(a, language) != language))
+    stubs = [s for s in article.iterfind("sub-article[@article-type='translation']") if _language(s)]
+    found = [(a, _language(a, language)) for a in own] + [(a, _language(a)) for a in others]
+    found += [
+        (a, _language(a, _language(s))) for s in stubs for a in s.iterfind("front-stub/abstract") if _is_proper(a)
+    ]
     if not found:
+        return None, ""
+    chosen, its_language = found[0]
+    if wanted and its_language:
+        chosen, its_language = next((one for one in found if one[1][:2] in wanted), found[0])
+    is_translated = language and language[:2] not in wanted and its_language[:2] in wanted
+    return chosen, its_language if is_translated else ""
+
+
+def _is_proper(abstract: etree._Element) -> bool:
+    return (abstract.get("abstract-type") or "").lower() in ABSTRACTS
+
+
+def _title(article: etree._Element, meta: etree._Element, translation: str) -> etree._Element | None:
+    """The article's title, in the language of its translation where that is given."""
+    own_title = meta.find("title-group/article-title")
+    if not translation:
+        return own_title
+    stubs = article.iterfind("sub-article[@article-type='translation']/front-stub")
+    places = [meta, *(s for s in stubs if _language(s.getparent())[:2] == translation[:2])]
+    for group in places:
+        stated = "" if group is meta else translation
+        for title in (*group.iterfind("title-group/trans-title-group/trans-title"), *group.iterfind("title-group/*")):
+            language = _language(title) or _language(title.getparent(), stated)
+            if title.tag in ("trans-title", "article-title") and language[:2] == translation[:2]:
+                return title
+    return own_title
+
+
+def _abstract(abstract: etree._Element | None) -> tuple[tuple[tuple[str, str], ...], str]:
+    """(moves, text) of an abstract."""
+    if abstract is None:
         return (), ""
     moves = []
-    for section in found[0].iterfind("sec"):
+    for section in abstract.iterfind("sec"):
         text = " ".join(block for part in section.iter("sec") for block in _blocks(part))
         if text:
             moves.append((text_of(section.find("title"), SKIP).rstrip(":"), text))
-    return tuple(moves), "\n\n".join([*_blocks(found[0]), *([" ".join(t for _, t in moves)] if moves else [])])
+    return tuple(moves), "\n\n".join([*_blocks(abstract), *([" ".join(t for _, t in moves)] if moves else [])])
 
 
 def _sections(parent: etree._Element, path: tuple[str, ...] = (), kind: str = "") -> Iterator[Section]:

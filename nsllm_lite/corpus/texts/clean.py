@@ -11,18 +11,24 @@ from dataclasses import replace
 import ftfy
 from ftfy.chardata import CHARMAP_ENCODINGS
 
-from nsllm_lite.corpus.texts.boilerplate import without_boilerplate, without_label
-from nsllm_lite.corpus.texts.markup import decode_entities, resolve_accents, resolve_tags, unwrap_formulas
-from nsllm_lite.corpus.texts.words import WORDS
+from nsllm_lite.corpus.latex.inline import resolve_commands
+from nsllm_lite.corpus.texts.boilerplate import once, without_boilerplate, without_label
+from nsllm_lite.corpus.texts.glyphs import LOST, may_hold_glyphs, resolve_glyphs
+from nsllm_lite.corpus.texts.hyphens import rejoin_broken_lines, rejoin_broken_words, settle_soft_hyphens
+from nsllm_lite.corpus.texts.markup import (
+    decode_entities,
+    resolve_accents,
+    resolve_signs,
+    resolve_tags,
+    unwrap_formulas,
+)
 from nsllm_lite.formats.documents import Document, Section
 
-LOST = "\ufffd"
 MAX_PASSES = 8  # a repair may uncover the next ("&amp;#38;lt;i&gt;"); real text needs two, only a contrived one more
 
 _SEPARATORS = dict.fromkeys(range(0x1C, 0x20), " ")  # of files and records: white space to Python, to no pattern here
 _LINE_BREAK = re.compile("\r\n?|[\u2028\u2029\x0b\x0c]")
 _PARAGRAPH = re.compile(r"\n\s*\n")
-_CID = re.compile(r"\(cid:\d{1,6}\)")  # a glyph whose character the PDF does not define
 
 
 def _mojibake() -> re.Pattern:
@@ -71,6 +77,7 @@ _C1_LOST = re.compile("(?<=[A-Za-z])[\x80\x82\x84\x86-\x89\x8b\x91\x93-\x95\x98\
 _C1 = re.compile("[\x80-\x9f]")
 _CONTROLS = "\x00-\x08\x0e-\x1b\x7f"
 _INVISIBLE = "\u00ad\u034f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufffe"
+_BROKEN = ("-\n", "- ", "‐", "\u00ad", "(cid:173)")  # what the rest of the paper helps to settle
 _REMOVED = re.compile(f"[{_CONTROLS}{_INVISIBLE}]|(?<![\u0590-\U0010ffff])[\u200c\u200d]+")
 _ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
@@ -90,10 +97,11 @@ def clean_text(text: str, evidence: str = "") -> str:
         return ""
     if "\r" in text or "\x0b" in text or "\x0c" in text or "\u2028" in text or "\u2029" in text:
         text = _LINE_BREAK.sub("\n", text)
-    text = text.translate(_SEPARATORS)
+    if "\x1c" in text or "\x1d" in text or "\x1e" in text or "\x1f" in text:
+        text = text.translate(_SEPARATORS)
     text = rejoin_broken_lines(text, evidence)
     if not text.isascii():
-        text = _characters(text)
+        text = _characters(text, evidence)
     for _ in range(MAX_PASSES):
         text = _collapse_space(text)
         repaired = _repair(text, evidence)
@@ -115,7 +123,7 @@ def clean_abstract(text: str, evidence: str = "") -> str:
     """`clean_text` without the label before an abstract and the notices and keywords after it."""
     text = clean_text(without_label(text), evidence)  # a label on a line of its own is seen before lines are joined
     for _ in range(MAX_PASSES):
-        bare = without_boilerplate(text)
+        bare = once(without_boilerplate(text))
         if bare == text:
             break
         text = clean_text(bare, evidence)
@@ -131,7 +139,7 @@ def clean_document(document: Document) -> Document:
     """Every text field cleaned."""
     sections = document.sections
     texts = (document.title, document.abstract, document.text, *(s.text for s in sections))
-    may_be_broken = any("-\n" in text or "- " in text or "‐" in text for text in texts)
+    may_be_broken = any(any(sign in text for sign in _BROKEN) for text in texts)
     evidence = "\n".join(texts) if may_be_broken else ""
     return replace(
         document,
@@ -173,18 +181,19 @@ def _repair(text: str, evidence: str) -> str:
     """All but white space, on text of collapsed space. What is plain already comes back as it is."""
     if "&" in text:
         text = decode_entities(text)
-    if "<" in text:
-        text = resolve_tags(text)
+    if "<" in text or ")over" in text or ") over" in text:
+        text = resolve_tags(resolve_signs(text))
     if "\\" in text:
         text = resolve_accents(unwrap_formulas(text) if "\\documentclass" in text else text)
-    if "(cid:" in text:
-        text = _CID.sub(LOST, text)
+        text = resolve_commands(text)
+    if may_hold_glyphs(text):
+        text = resolve_glyphs(text)
     if "- " in text:
         text = rejoin_broken_words(text, evidence)
-    return _characters(text)
+    return _characters(text, evidence)
 
 
-def _characters(text: str) -> str:
+def _characters(text: str, evidence: str) -> str:
     """Mojibake, characters that stand for nothing, odd spaces, ligatures, NFC."""
     printable = text.isprintable() or text.replace("\n", "").isprintable()
     if text.isascii():
@@ -198,64 +207,11 @@ def _characters(text: str) -> str:
         text = ftfy.fix_encoding(text, _FTFY).translate(_UNSHIELD)
         text = _MISSED.sub(lambda m: m[0].encode("sloppy-windows-1252").decode(), text)
     if not printable:
+        if "\u00ad" in text or "\ufffe" in text:
+            text = settle_soft_hyphens(text, evidence)
         text = _C1.sub(lambda m: m[0].encode("latin-1").decode("cp1252", "replace"), _C1_LOST.sub(LOST, text))
         text = _ODD_SPACE.sub(" ", _REMOVED.sub("", text))
     for character, written in _REWRITTEN.items():
         if character in text:
             text = text.replace(character, written)
     return unicodedata.normalize("NFC", text)
-
-
-# ------------------------------------------------------------------------------------- words that a line's end broke
-
-# "experi-\nment" is one word, "x-\nray" and "high-\nenergy" are compounds. There is no list of words, so the paper
-# itself decides: where the joined word occurs elsewhere in it, the hyphen is removed; where the hyphenated one does, it
-# stays. Without evidence the word is joined only if one half can be no word ("-tion", "con-"), and else kept as a
-# compound: a wrong join makes a word that does not exist.
-
-_LINE_END = re.compile(r"-[ \t]*\n")
-_BREAK = re.compile(r"([-‐])(?<=\w[-‐])[ \t]*\n[ \t]*(\w+)")
-_SOFT_BREAK = re.compile("[\u00ad\ufffe][ \t]*\n[ \t]*(?=[^\\W\\d_])")
-_GAP = re.compile(r"([-‐])(?<=[^\W\d_][-‐]) ([^\W\d_]+)")
-_LAST_WORD = re.compile(r"\w+$")
-_HYPHENED = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
-_MAX_WORD = 40
-_SUSPENDED = frozenset(("and", "or", "to", "versus", "vs", "nor", "but", "than", "as", "und", "et", "ou", "y"))
-_NO_SECOND_WORD, _NO_FIRST_WORD = WORDS["endings"], WORDS["beginnings"]
-
-
-def rejoin_broken_lines(text: str, evidence: str = "") -> str:
-    """Hyphens at ends of lines settled either way, with their line ends; `evidence` is more text of the same paper."""
-    if not (_LINE_END.search(text) or "‐" in text or "\u00ad" in text or "\ufffe" in text):
-        return text
-    return _rejoin(_BREAK, _SOFT_BREAK.sub("", text), evidence, kept="{0}{1}")
-
-
-def rejoin_broken_words(text: str, evidence: str = "") -> str:
-    """The same where the line's end was already made a space ("prob- lems"); what is uncertain stays as it is."""
-    return _rejoin(_GAP, text, evidence, kept="{0} {1}")
-
-
-def _rejoin(pattern: re.Pattern, text: str, evidence: str, kept: str) -> str:
-    words: set[str] = set()
-
-    def settle(found: re.Match) -> str:
-        hyphen, right = found[1], found[2]
-        before = found.string[max(0, found.start() - _MAX_WORD) : found.start()]
-        left = _LAST_WORD.search(before)[0]
-        as_it_is = kept.format(hyphen, right)
-        after = found.string[found.end() : found.end() + 1]
-        in_chain = (after and after in "-‐") or before[: -len(left)].endswith(("-", "‐"))  # "state-of-the-\nart"
-        if right in _SUSPENDED:
-            return f"{hyphen} {right}"
-        if in_chain or len(left) < 2 or not right.islower() or not left[1:].islower():
-            return as_it_is
-        if not words:
-            words.update(_HYPHENED.findall(f"{evidence}\n{found.string}".lower()))
-        if left.lower() + right in words:
-            return right
-        if f"{left.lower()}-{right}" in words:
-            return f"{hyphen}{right}"
-        return right if right in _NO_SECOND_WORD or left.lower() in _NO_FIRST_WORD else as_it_is
-
-    return pattern.sub(settle, text)

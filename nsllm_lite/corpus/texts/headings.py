@@ -19,11 +19,13 @@ METHODS, RESULTS, BESIDE, JOINING = (_TABLES[name] for name in ("methods", "resu
 TELLING, TELLING_PAIRS = (METHODS - _TABLES["not_telling"]) | _TABLES["telling"], _TABLES["telling_pairs"]
 HINTING, HINTING_PAIRS, HINTING_ALONE = (_TABLES[name] for name in ("hinting", "hinting_pairs", "hinting_alone"))
 OTHER, FOREIGN, APPENDIX = (_TABLES[name] for name in ("other", "foreign", "appendix"))
+UNLESS_BELOW = _TABLES["unless_below"]
 PROOFS, CLOSING = _TABLES["proofs"], _TABLES["closing"]
 OPENING = OTHER - _TABLES["not_opening"]
 _NAMES = METHODS | RESULTS | BESIDE
 _HINTING_BESIDE = HINTING_ALONE | BESIDE | JOINING
-_OTHER_JOINED = OTHER | JOINING
+_OTHER_JOINED = OTHER | UNLESS_BELOW | JOINING
+_UNLESS_BELOW_JOINED = UNLESS_BELOW | JOINING | {"the", "our", "of"}
 NEVER = re.compile(rf"^({PATTERNS['never_first']})\b|\b({PATTERNS['never']})")
 KINDS, OTHER_KINDS = re.compile(PATTERNS["kinds"]), re.compile(PATTERNS["other_kinds"])
 
@@ -79,7 +81,7 @@ def mark(heading: str) -> Mark:
         return Mark.NEVER
     known = set(words)
     if known <= _OTHER_JOINED:
-        return Mark.OTHER
+        return Mark.FOREIGN if known & UNLESS_BELOW and known <= _UNLESS_BELOW_JOINED else Mark.OTHER
     about = words[0] in OPENING and known & {"of", "to", "on"}  # "Introduction to the methods"
     if not about and (named := _named(words)):
         return named

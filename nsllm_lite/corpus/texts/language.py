@@ -7,6 +7,7 @@ and 300 English abstracts, but took 7.5 ms for one and 540 MB of memory.
 Source: Lui and Baldwin, "langid.py: An Off-the-shelf Language Identification Tool" (2012); github.com/adbar/py3langid.
 """
 
+import itertools
 import re
 from functools import cache
 
@@ -28,6 +29,8 @@ _ENGLISH = WORDS["english"]
 _FOREIGN = WORDS["foreign"] - {"as", "do", "non", "per"}  # English too
 _MATHS = re.compile(r"\$[^$]*\$|\\[A-Za-z]+")
 _NO_WORD = re.compile(r".*(?:\d|://|@|www\.)")
+_SENTENCE_END = re.compile(r"(?<=[.!?。])\s*(?=[^\W\d_a-z])|\n+")
+_EASTERN = re.compile("[\u3040-\u30ff\u3400-\u9fff]{1,4}")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -54,6 +57,30 @@ def language_of(text: str) -> tuple[str, float]:
         return "", 0.0
     language, confidence = _identifier().classify(prose)
     return language, round(confidence, 4)
+
+
+def part_in(abstract: str, allowed: tuple[str, ...]) -> str:
+    """The half that is in an allowed language, of an abstract given in two languages one behind the other; else "".
+
+    It is divided where English words (and no others) stand most on the one side and foreign ones on the other.
+    """
+    ends = [0, *(found.end() for found in _SENTENCE_END.finditer(abstract)), len(abstract)]
+    scores = [_englishness(abstract[start:end]) for start, end in itertools.pairwise(ends)]
+    before = [0, *itertools.accumulate(scores)]
+    place = ends[max(range(len(before)), key=lambda n: abs(2 * before[n] - before[-1]))]
+    halves = (abstract[:place].strip(), abstract[place:].strip())
+    for half in halves:
+        language, confidence = language_of(half)
+        if language in allowed and confidence >= MIN_CONFIDENCE:
+            return half
+    return ""
+
+
+def _englishness(text: str) -> int:
+    """Function words of English, less those of other languages and the words of Chinese and Japanese."""
+    words = text.lower().split()
+    foreign = sum(map(_FOREIGN.__contains__, words)) + len(_EASTERN.findall(text))
+    return sum(map(_ENGLISH.__contains__, words)) - foreign
 
 
 def reason(document_text: str, allowed: tuple[str, ...]) -> str:

@@ -12,27 +12,49 @@ from collections.abc import Callable
 from lxml import etree
 
 from nsllm_lite.corpus.files.elements import formula, iter_elements, script
+from nsllm_lite.corpus.latex.inline import OPENING, closing_of
 from nsllm_lite.corpus.latex.notation import ACCENTS, SYMBOLS
-from nsllm_lite.corpus.texts.words import PATTERNS
+from nsllm_lite.corpus.texts.words import PATTERNS, SIGNS, WORDS
 
 # ------------------------------------------------------------------------------------------------------- entities
 
-_ENTITY = re.compile(r"\\?&(?:amp;)*(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_ENTITY = re.compile(r"\\?&(?:amp;)*( ?)(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 # ISO 8879 names of Greek letters, which HTML has not: "TNF-&agr;".
 _GREEK_NAMES = "agr bgr ggr dgr egr zgr eegr thgr igr kgr lgr mgr ngr xgr ogr pgr rgr sgr tgr ugr phgr khgr psgr ohgr"
 _GREEK = dict(zip(_GREEK_NAMES.split(), "αβγδεζηθικλμνξοπρστυφχψω", strict=True))
 
 
+_CUT_NAME = re.compile(  # "Schr & ouml;dinger"
+    r"(?<![^\W\d_])([A-Z][a-z]{0,12}) "
+    r"(& ?[A-Za-z]{1,2}(?:uml|acute|grave|circ|tilde|cedil|caron|slash|ring|dblac|strok|breve|ogon|lig);)"
+)
+_HTML = html.entities.html5 | {f"{name};": letter for name, letter in _GREEK.items()}
+
+
 def decode_entities(text: str) -> str:
-    """`&lt;`, `&amp;lt;`, `&#8722;`, `&beta;`, `&bgr;` as characters; unknown names stay."""
+    """`&lt;`, `&amp;lt;`, `&#8722;`, `&beta;`, `&bgr;` as characters, and `& DEG;`, `&RARR;` of Web of Science.
+
+    Unknown names stay, and words that are names too where a blank stands before them: "supply & image;".
+    """
+    if "& " in text:
+        text = _CUT_NAME.sub(r"\1\2", text)
     return _ENTITY.sub(_entity, text)
 
 
 def _entity(found: re.Match) -> str:
-    name = found[1]
+    blank, name = found[1], found[2]
     if name[0] == "#":
         return html.unescape(f"&{name};")
-    return html.entities.html5.get(f"{name};") or _GREEK.get(name) or found[0]
+    if blank and name.lower() in WORDS["no_entities"]:
+        return found[0]
+    if name in ("DELTA", "OMEGA"):  # Web of Science capitalises small letters too
+        before, after = (
+            found.string[max(0, found.start() - 2) : found.start()],
+            found.string[found.end() : found.end() + 1],
+        )
+        is_ohm = name == "OMEGA" and (before.rstrip()[-1:].isdigit() or before[-1:] in ("k", "M", "m", "μ", "µ"))
+        name = name.capitalize() if is_ohm or (name == "DELTA" and after.isupper()) else name.lower()
+    return _HTML.get(f"{name};") or _HTML.get(f"{name.lower()};") or found[0]
 
 
 # ----------------------------------------------------------------------------------------------------------- tags
@@ -48,6 +70,28 @@ _LONE_SCRIPT = re.compile(rf"</?(?:{'|'.join(_SCRIPTS)})>")
 _FORMULA = re.compile(rf"<({_FORMULAS})(?=[\s>])[^<>]*>")
 _NAME = re.compile(r"(?:jats|mml|xhtml):")
 _PARAGRAPHS = re.compile(PATTERNS["tags_of_paragraphs"])
+
+
+# Signs as Web of Science writes them. Single words that an average may have too ("<degree>") are none.
+_SIGN = re.compile(r"<([a-z][a-z /-]{1,38}[a-z])>")
+_SIGNS = {name: sign for sign, names in SIGNS.items() for name in names.split(", ")}
+_OVER = re.compile(r"<?\(([^\W_]{1,3})\) ?over[ -]?(bar|tilde|hat|cap|dot|arrow|right arrow|circle)(?![a-z])>?")
+_OVER_SIGNS = {
+    "bar": "\u0304",
+    "tilde": "\u0303",
+    "hat": "\u0302",
+    "cap": "\u0302",
+    "dot": "\u0307",
+    "circle": "\u030a",
+}
+_OVER_SIGNS |= {"arrow": "\u20d7", "right arrow": "\u20d7"}
+
+
+def resolve_signs(text: str) -> str:
+    """Signs that Web of Science writes out: `<less than or equal to>` is ≤, `<(p)over bar>` is p̄."""
+    if "over" in text:
+        text = _OVER.sub(lambda m: "".join(letter + _OVER_SIGNS[m[2]] for letter in m[1]), text)
+    return _SIGN.sub(lambda m: _SIGNS.get(m[1], m[0]), text) if "<" in text else text
 
 
 def resolve_tags(text: str) -> str:
@@ -129,20 +173,31 @@ def _rewrite(
 # -------------------------------------------------------------------------------------------------- LaTeX accents
 
 _PREAMBLE = re.compile(r"\\documentclass\b")
-_BODY = re.compile(r"\\begin\{document\s*\}")
-_BODY_END = re.compile(r"\\end\{document\s*\}")
+_COMMANDS = re.compile(
+    r"\\documentclass\s*(?:\[[^\[\]]{0,200}\]\s*)?\{[^{}]{0,200}\}"
+    r"(?:\s*(?:\\[A-Za-z]+|\[[^\[\]]{0,200}\]|\{[^{}]{0,200}\}|[-+]?\d+pt))*\s*"
+)
+_BODY = re.compile(r"\\begin\{document\s*\}?")  # what took BibTeX's braces away may have taken the last one too
+_BODY_END = re.compile(r"\\end\{document(?:\s*\}|(?![A-Za-z]))")
 
 
 def unwrap_formulas(text: str) -> str:
-    r"""Formulas without the whole LaTeX document (\documentclass ... \begin{document}) of some publishers."""
+    r"""Formulas without the whole LaTeX document (\documentclass ... \begin{document}) of some publishers.
+
+    Of one that is cut short the preamble goes, up to its body or to where its commands end.
+    """
     parts, start = [], 0
     while preamble := _PREAMBLE.search(text, start):
         body = _BODY.search(text, preamble.end())
         end = _BODY_END.search(text, body.end()) if body else None
-        if not end:
+        known = _COMMANDS.match(text, preamble.start())
+        if not (body or known):
             break
-        parts += [text[start : preamble.start()], text[body.end() : end.start()]]
-        start = end.end()
+        parts.append(text[start : preamble.start()])
+        start = body.end() if body else known.end()
+        if end:
+            parts.append(text[start : end.start()])
+            start = end.end()
     return "".join((*parts, text[start:]))
 
 
@@ -163,10 +218,6 @@ _MAY_BE_ACCENT = re.compile(r"\\(?:[`'^\"~=.-]|[uvHcdbkr][\s{]|(?:ss|[ao]e|AE|OE
 # Letters that take the accent without braces. Others follow a backslash that escapes a quote: it\'s, we\'re.
 _BARE = {"'": "aeiouycnsz", "`": "aeiou", "^": "aeiou", "~": "ano", '"': "aeiouy"}
 _ESCAPED_QUOTE = {mark: re.compile(rf"\\{mark}(?![A-Za-z{{\\])") for mark in "'\""}
-_OPENING = re.compile(
-    r"\\\\|\\\$|\$\$?|\\[(\[]|\\begin\{(equation|align|eqnarray|math|displaymath|gather|multline)(\*?)\}"
-)
-_CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]", r"\\": "", r"\$": ""}
 
 
 def resolve_accents(text: str) -> str:
@@ -176,8 +227,8 @@ def resolve_accents(text: str) -> str:
     quoted = "".join(mark for mark, pattern in _ESCAPED_QUOTE.items() if pattern.search(text))
     return _rewrite(
         text,
-        _OPENING,
-        lambda found: f"\\end{{{found[1]}{found[2]}}}" if found[1] else _CLOSING[found[0]],
+        OPENING,
+        lambda found: closing_of(found[0]),
         inside=lambda _, maths: maths,
         outside=lambda part: _ACCENT.sub(lambda m: _accent(m, quoted), part),
     )

@@ -30,6 +30,10 @@ _NO_TITLE = re.compile(rf"\W*+({PATTERNS['no_title']})?\W*+", re.IGNORECASE)
 _WITHDRAWN_TITLE = re.compile(PATTERNS["withdrawn_title"], re.IGNORECASE)
 _WITHDRAWN_ABSTRACT = re.compile(PATTERNS["withdrawn_abstract"], re.IGNORECASE)
 _NOT_RESEARCH = re.compile(rf"\W*+(?:{PATTERNS['not_research']})", re.IGNORECASE)
+_INTRODUCED = re.compile(rf"\W*+(?:{PATTERNS['introduced']})", re.IGNORECASE)
+_NOT_RESEARCH_ABSTRACT = re.compile(rf"\W*+(?:{PATTERNS['not_research_abstract']})", re.IGNORECASE)
+# Lines that only open or close a formula say nothing of repetition.
+_DELIMITER = re.compile(r"\\[\[\]]|\$\$?|\\(?:begin|end)\{[^{}]*\}(?:\{[^{}]*\})?|\\(?:left|right)\W{1,3}|[{}&\\.,]+")
 _PLACEHOLDER = re.compile(rf"\W*+(?:{PATTERNS['placeholder']})\W*", re.IGNORECASE | re.DOTALL)
 _UPPER, _LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
 
@@ -55,9 +59,11 @@ def _reason_of_paper(document: Document) -> str:
         return "no_title"
     if _WITHDRAWN_TITLE.match(title) or (len(abstract) < NOTICE_CHARS and _WITHDRAWN_ABSTRACT.search(abstract[:200])):
         return "withdrawn"
-    if _NOT_RESEARCH.match(title):
+    if _NOT_RESEARCH.match(title) or (len(abstract) < NOTICE_CHARS and _INTRODUCED.match(title)):
         return "not_research"
     if not document.sections and abstract:
+        if _NOT_RESEARCH_ABSTRACT.match(abstract):
+            return "not_research"
         if _PLACEHOLDER.fullmatch(abstract):
             return "placeholder"
         if len(abstract) < 2 * len(title) and words_of(abstract) == words_of(title):
@@ -90,5 +96,5 @@ def _is_repetitive(body: str, words: list[str]) -> bool:
         fivegrams = list(zip(*(words[n:] for n in range(5)), strict=False))
         if len(fivegrams) - len(set(fivegrams)) > MAX_REPEATED_SHARE * len(fivegrams):
             return True
-    lines = [line for line in body.split("\n") if line] if "\n" in body else []
+    lines = [line for line in body.split("\n") if line and not _DELIMITER.fullmatch(line)] if "\n" in body else []
     return len(lines) >= MIN_REPEATED_LINES and len(lines) - len(set(lines)) > MAX_REPEATED_LINE_SHARE * len(lines)

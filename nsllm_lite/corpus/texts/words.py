@@ -2,9 +2,10 @@
 
 import tomllib
 from importlib import resources
+from typing import Any
 
 
-def _tables(name: str) -> dict[str, str]:
+def _tables(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
@@ -16,3 +17,5 @@ def word_sets(name: str) -> dict[str, frozenset[str]]:
 WORDS = word_sets("words.toml")
 PATTERNS = {table: lines.strip("\n").replace("\n", "|") for table, lines in _tables("patterns.toml").items()}
 """Regular expressions: the lines of a table are its alternatives."""
+SIGNS: dict[str, str] = _tables("signs.toml")
+"""Signs, each with the names that databases write in its place, a comma between two."""

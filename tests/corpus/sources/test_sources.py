@@ -34,7 +34,7 @@ def test_arxiv_lines_array_and_daily_form_name_the_same_paper():
     lines = '{"id": "hep-th/9901001v2", "title": "A", "abstract": "  x-\\nray\\n  New"}\n{"id": "2501.1"\n{"id": "25"}'
     first, broken, empty = read(arxiv, lines)
     assert (first.id, first.origin) == ("arxiv:hep-th/9901001", "f#1")
-    assert first.abstract == "x-ray\n\nNew"  # a compound cut at the hyphen, an indented paragraph
+    assert first.abstract == "x-\nray\n\nNew"  # an indented paragraph; broken words are for the cleaning
     assert broken.reason == "unreadable"
     assert empty.title == ""
     array = json.dumps([{"id": "hep-th/9901001", "title": "A", "abstract": "x"}, 7, {"id": "1"}], indent=1)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.elements import iter_elements
 from nsllm_lite.corpus.files.linebreaks import BREAK, Lines
+from nsllm_lite.corpus.files.opening import read_each
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.sources import jats, s2orc, tei, unarxive
 from nsllm_lite.formats.documents import Document
@@ -175,6 +176,34 @@ def test_jats_chooses_the_abstract_proper_and_the_papers_own_body():
     assert (translated.doi, translated.abstract) == ("10.1234/a", "Zinn")
     assert outline_of(translated) == [((), "", "Own.")]
     assert (reviewed.moves, reviewed.abstract, reviewed.sections) == ((("Aim", "a b"),), "a b", ())
+
+
+TRANSLATED = example("jats_translated.xml")
+SUB = re.compile(r"<sub-article.*</sub-article>")
+OWN, ENGLISH = ("Estanho", "Cresce.", ["Métodos"]), ("Tin", "It grows.", ["Methods"])
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted", "expected"),
+    [
+        (TRANSLATED, ("en",), ENGLISH),
+        (SUB.sub("", TRANSLATED), ("en",), ("Tin", "It grows.", [])),  # no Portuguese sections in an English corpus
+        (re.sub("<trans-.*</trans-[^>]*>", "", TRANSLATED), ("en",), ENGLISH),  # both are in the sub-article
+        (TRANSLATED, (), OWN),
+        (TRANSLATED, ("de",), OWN),
+        (TRANSLATED, ("en", "pt"), OWN),
+        (TRANSLATED.replace('<article xml:lang="pt"', "<article"), ("en",), OWN),
+        (SUB.sub("", TRANSLATED), ("es",), ("Estanho", "Crece.", [])),
+    ],
+)  # fmt: skip
+def test_jats_reads_the_translation_that_is_wanted(content, wanted, expected):
+    (paper,) = read_each(jats.records(io.StringIO(content)), "s", "f", jats.document, wanted)
+    assert (paper.title, paper.abstract, [s.heading for s in paper.sections]) == expected
+
+
+def test_jats_leaves_out_what_is_not_shown_and_identifiers_in_citations():
+    (paper,) = read(jats, example("jats_citation.xml"))
+    assert paper.abstract == "Glass and Pane [J. Glass 04 (2015) 163.] grew films."
 
 
 # ----------------------------------------------------------------------------------------------------- parts of these

@@ -16,7 +16,7 @@ from tests.corpus.sources.reading import damaged, example, read
 FIELDS = example("arxiv_fields.xml")
 ARXIV = f'<arXiv xmlns="http://arxiv.org/OAI/arXiv/"><id>math/0309001</id>{FIELDS}</arXiv>'
 RAW = f'<arXivRaw xmlns="x"><id>math/0309001</id><version version="v2"><date>d</date></version>{FIELDS}</arXivRaw>'
-ABSTRACT = "We weigh\nan x-ray of $a<b$.\n\nThen we rest."
+ABSTRACT = "We weigh\nan x-\nray of $a<b$.\n\nThen we rest."
 ATOM = example("atom.xml")
 NO_ENTRIES = ATOM[: ATOM.index("<entry>")] + "</feed>"
 

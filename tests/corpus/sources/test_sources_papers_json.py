@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.sources import arxiv, conference
+from nsllm_lite.corpus.texts.clean import clean_document
 from tests.corpus.sources.reading import damaged, read
 
 
@@ -71,10 +72,31 @@ def test_the_broad_field_is_that_of_the_first_category_of_arxiv_or_of_an_old_id(
     assert paper(**stated).discipline == discipline
 
 
-def test_only_arxiv_marks_paragraphs_by_indents_and_cuts_at_hyphens_of_compounds():
-    text = "an x-\nray\n  is seen"
-    assert paper(id="2501.00001", abstract=text).abstract == "an x-ray\n\nis seen"
-    assert paper(id="a1", abstract=text).abstract == text  # a broken line, or a word cut by a PDF: for the cleaning
+def test_only_arxiv_marks_paragraphs_by_indents():
+    text = "an x-\nray.\n  It is seen"
+    assert paper(id="2501.00001", abstract=text).abstract == "an x-\nray.\n\nIt is seen"
+    assert paper(id="a1", abstract=text).abstract == text
+
+
+FORMULAS = [
+    (r"\begin{align*}", r"\end{align*}"), (r"\begin{math}", r"\end{math}"), (r"\[", r"\]"), ("$$", "$$"), ("$", "$"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("opening", "closing"), FORMULAS)
+def test_a_displayed_formula_stays_in_the_paragraph_of_its_sentence(opening, closing):
+    lines = ["We solve", opening, "u &= f,", "- v &= g", closing, "where $g$ is\ngiven.", "Then we rest."]
+    text = "\n  ".join(lines)
+    whole = clean_document(paper(id="2501.00001", abstract=text)).abstract
+    assert whole == f"We solve {opening} u &= f, - v &= g {closing} where $g$ is given.\n\nThen we rest."
+    ended = text.replace("- v &= g", "v = g.").replace("where", "Here")
+    assert clean_document(paper(id="2501.00001", abstract=ended)).abstract.count("\n\n") == 2
+
+
+def test_hyphens_at_ends_of_lines_follow_one_rule():
+    text = "We compare one-\nand two-layer films, give explana-\ntions for the sys-\ntems and use x-\nrays."
+    expected = "We compare one- and two-layer films, give explanations for the systems and use x-rays."
+    assert clean_document(paper(id="2501.00001", abstract=text)).abstract == expected
 
 
 def test_what_is_no_text_is_no_text():

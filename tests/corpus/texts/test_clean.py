@@ -80,6 +80,9 @@ PIECES = [pair["text"] for pair in GOLDEN] + [
     "\\'e", "\\v", "c", "$", "$$", "\\(", "\\)", "-", "- ", "-\n", "\n- ", "\n", " ", "tion", "oper", "Ã", "Â", "â€",
     "\xa0", "\x85", "\x80", "\u00ad", "ﬁ", "e", "\u0301", "\u200d", "\u2028", "(cid:1", "©", "(c)", " 2014 Elsevier",
     "Copyright", "Keywords: ", "Abstract", ": ", "Å", "±", "\ud835", "\udc00", "\ue001", "\x00",
+    "\\emph{", "{\\it ", "\\cite{a}", "\\footnote{", "\\ ", "\\[", "\\item ", "(cid:173)", "(cid:12)", "GLYPH<9>",
+    "/C0 ", "/H9251", "<U+", "00AD>", "& ", "deg;", "(p) over bar", "<less than>",
+    "? 2020 ", "DOI: 10.1234/a", "版权所有", " IEEE. ",
 ]  # fmt: skip
 PARTS = st.one_of(st.sampled_from(PIECES), st.text(max_size=2))
 TEXTS = st.one_of(st.text(), st.lists(PARTS, max_size=20).map("".join))
@@ -107,6 +110,9 @@ HOSTILE = [
     "<", "<p a=", "<<i>", "<sub>", "<math>", "<sup><sub>", "&amp;", "\\'", '\\"Ab ', "$ ", "\\(", "\\documentclass ",
     "a@", "a- b", "ab-\ncd ", "\n ", " \n- ", "Ã", "Å±", "a\u0301", "\u00ad\n", "(cid:", "©", "(c) ", "Keywords: a, ",
     "A", "All rights reserved. ", "J. ", "\ud800", "\ue000", "\x85",
+    "\\emph{", "}", "\\cite{a} ", "\\footnote{x}", "$ \n", "\n  \\[", "\\item[", "a(cid:12)b", "a\u00ad b", "/C1",
+    "a/C0 6", "/uni00AD", "& deg;", "(a) over", "© 2019 A. ",
+    "© 2019 Sociedad a ", "doi: 10.1234/a ", "版权。", "\\documentclass{a}", "we. ",
 ]  # fmt: skip
 
 

@@ -56,13 +56,20 @@ def test_subsections_follow_the_headings_above_them():
         Section("Background subtraction", "Text.", ("Methods",)),
         Section("Theory of the fit", "Text.", ("Methods",)),
         Section("Ethics", "Text.", ("Methods",)),
+        Section("Recommendation", "Text.", ("Methods",)),
+        Section("Definitions", "Text.", ("Methods",)),
+        Section("Main text", "Text."),
+        Section("Recommendations", "Text."),
         Section("Results and Discussion", "Text."),
         Section("Limitations", "Text.", ("Results and Discussion",)),
         Section("Discussion", ""),
         Section("Methods compared", "Text.", ("Discussion",)),
         Section("Appendix", ""),
         Section("More experiments", "Text.", ("Appendix",)),
-    ) == ["Methods", "Background subtraction", "Theory of the fit", "Results and Discussion", "More experiments"]
+    ) == [
+        "Methods", "Background subtraction", "Theory of the fit", "Recommendation", "Definitions",
+        "Results and Discussion", "More experiments",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts import language
-from nsllm_lite.corpus.texts.language import language_of, reason
+from nsllm_lite.corpus.texts.language import language_of, part_in, reason
 from tests.corpus.small import DATA
 
 TEXTS = tomllib.loads((DATA / "languages.toml").read_text())
@@ -42,6 +42,17 @@ def test_reason_names_what_is_not_allowed():
     assert reason(FRENCH, ("en",)) == "language:fr"
     assert reason(FRENCH, ("en", "fr")) == ""
     assert reason(ENGLISH, ("fr",)) == "language:en"
+
+
+def test_an_abstract_in_two_languages_gives_the_half_that_is_wanted():
+    for first, second in ((ENGLISH, FRENCH), (FRENCH, ENGLISH)):
+        for gap in (" ", "", "\n\n", " Résumé. "):
+            assert part_in(first + gap + second, ("en",)).removeprefix("Résumé. ") == ENGLISH
+    eastern = "我们在空气中制备了锡薄膜，并测量了晶须的生长速度。结果表明应力决定了晶须的长度，"
+    eastern += "温度越高生长越快，基底的影响很小。这对电子器件的可靠性很重要。"
+    assert part_in(eastern + ENGLISH, ("en",)) == ENGLISH
+    assert part_in(f"{ENGLISH}\n\n{eastern}", ("zh",)) == eastern
+    assert part_in(f"{ENGLISH} {FRENCH}", ("de",)) == part_in(FRENCH, ("en",)) == part_in("", ("en",)) == ""
 
 
 @pytest.mark.parametrize("text", ["", "Sn whiskers", "$" + "x_1 + " * 80 + "y$", "1.5 2.5 " * 100, "=-" * 400])

@@ -14,9 +14,11 @@ PROSE = "Thin films of tin grow whiskers when they are kept under stress, and th
 PAPER = Document("a", "s", "f#1", title="On the growth of tin", abstract=PROSE)
 METHODS = (Section("Methods", PROSE + " We measured it."),)
 STUDY = "We asked why a paper is retracted. The causes are errors, fraud and doubts that differ by field. "
+LONG = f"{STUDY}{PROSE} A survey of editors shows who decides. " + "It names further causes. " * 8
 NAMES = "Li, X.; Wu, Y.; Smith, A. B.; Jones, C. D.; Brown, E.; Müller, F.; Rossi, G. H.; Silva, J. K.; Novak, L."
 LINES = "Page of tin\n\nTin is a metal that melts\n\nPage of tin\n\nIt grows whiskers in air\n\nPage of tin"
 LINES += "\n\nand they can be as long as a finger when the metal is old"
+DELIMITED = r"\[ a \] $ b $ $$ c $$ \[ d \] \begin{x} e \end{x} \begin{x} $ f $".replace(" ", "\n\n")
 CASES = [
     (field, reason, text)
     for field, texts_by_reason in tomllib.loads((DATA / "quality.toml").read_text()).items()
@@ -44,8 +46,9 @@ def test_titles_and_abstracts(field, expected, text):
         ("", {"abstract": "No abstract available.", "sections": METHODS}),  # the sections are of use
         ("", {"abstract": f"No abstract model fits. {PROSE}"}),
         ("withdrawn", {"abstract": "This paper has been withdrawn by the author due to an error."}),
-        ("", {"abstract": f"{STUDY}{PROSE} A survey of editors shows who decides. " + "It names further causes. " * 8}),
+        ("", {"abstract": LONG}),
         ("", {"abstract": f"{PROSE} The drug was withdrawn."}),
+        ("", {"title": "Editor's Choice: On the growth of tin", "abstract": LONG}),
         ("title_is_abstract", {"title": "On tin", "abstract": "ON TIN."}),
         ("", {"title": "On tin", "abstract": "On tin we report."}),
         ("", {"title": "On tin", "abstract": "On tin.", "sections": METHODS}),
@@ -66,6 +69,7 @@ def test_titles_and_abstracts(field, expected, text):
         # Of general text the body alone is judged.
         ("repetition", {"title": "", "abstract": "", "text": LINES}),
         ("", {"title": "", "abstract": "", "text": LINES.replace("Page", "Leaf", 1).replace("Page", "Side", 1)}),
+        ("", {"abstract": f"{PROSE}\n\n{DELIMITED}"}),
         ("", {"title": "", "abstract": "", "text": PROSE}),
         ("", {"title": "Editorial", "abstract": "", "text": PROSE}),
         ("upper_case", {"title": "", "abstract": "", "text": PROSE.upper()}),
