@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts import language
-from nsllm_lite.corpus.texts.language import language_of, reason
+from nsllm_lite.corpus.texts.language import language_of, reason, sure_language
 from tests.corpus.small import DATA
 
 TEXTS = tomllib.loads((DATA / "languages.toml").read_text())
@@ -38,16 +38,16 @@ def test_languages(code):
 
 
 def test_reason_names_what_is_not_allowed():
-    assert reason(ENGLISH, ("en",)) == ""
-    assert reason(FRENCH, ("en",)) == "language:fr"
-    assert reason(FRENCH, ("en", "fr")) == ""
-    assert reason(ENGLISH, ("fr",)) == "language:en"
+    assert reason(sure_language(ENGLISH), ("en",)) == ""
+    assert reason(sure_language(FRENCH), ("en",)) == "language:fr"
+    assert reason(sure_language(FRENCH), ("en", "fr")) == ""
+    assert reason(sure_language(ENGLISH), ("fr",)) == "language:en"
 
 
 @pytest.mark.parametrize("text", ["", "Sn whiskers", "$" + "x_1 + " * 80 + "y$", "1.5 2.5 " * 100, "=-" * 400])
 def test_what_cannot_be_told_is_not_dropped(text):
     assert language_of(text) == ("", 0.0)
-    assert reason(text, ("en",)) == ""
+    assert reason(sure_language(text), ("en",)) == ""
 
 
 def test_a_guess_drops_nothing(monkeypatch):
@@ -57,7 +57,7 @@ def test_a_guess_drops_nothing(monkeypatch):
 
     monkeypatch.setattr(language, "_identifier", Unsure)
     assert language_of(FRENCH)[0] == "fr"
-    assert reason(FRENCH, ("en",)) == ""
+    assert reason(sure_language(FRENCH), ("en",)) == ""
 
 
 @settings(max_examples=100, deadline=None)
