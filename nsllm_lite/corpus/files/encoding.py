@@ -12,23 +12,27 @@ file as a whole, and one damaged character makes the first refuse its encoding.
 
 import codecs
 import io
+import math
+import random
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import islice
 from typing import BinaryIO, NamedTuple
 
 from nsllm_lite.corpus.texts import scripts
 
 BLOCK_BYTES = 1 << 18
 MAX_HELD_BYTES = 1 << 22  # without a blank, a comma or a line end
-SAMPLE_BYTES = 1 << 14
+SAMPLE_BYTES = 1 << 13
 UNKNOWN = "unknown"  # read as Windows-1252
 MIN_EASTERN_SHARE, MIN_LETTER_SHARE = 0.4, 0.6  # right encodings give over 0.55 and 0.75, wrong ones under 0.4 and 0.55
 MAX_ALONE_SHARE = 0.6  # of bytes beyond ASCII: 0.7 to 1 in Latin letters, to 0.1 in other scripts
-MAX_RUN = 3  # of them in Latin letters
 MIN_DENSITY = 0.02  # of bytes beyond ASCII, for a text to be in another language than English
 MIN_MISSES, MIN_MISSES_RARE = 2, 6  # letters or signs in Windows-1252 that no language of Western Europe has there
 MIN_SIGNS_SHARE = 0.9
+MIN_ROW_CHARS = 16  # of two bytes, for a line to be judged by itself
+MAX_LINES = 200  # of a block, by which its encoding is judged
 MIN_UTF8_CHARS = 4  # so many are hardly in a line of another encoding by chance
 
 _EASTERN = ("gb18030", "big5hkscs", "cp949", "cp932", "euc_jp")
@@ -48,9 +52,12 @@ _INPUTENC = re.compile(rb"\\usepackage\s*\[([\w-]+)\]\s*\{inputenc\}")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _RUN = re.compile(rb"[\x80-\xff]+")
 _ALONE = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
-_JOINED = re.compile(rb"[A-Za-z][\x80-\xff]+|[\x80-\xff]+[A-Za-z]")
+_LONG_RUN = re.compile(rb"[\x80-\xff]{4}")  # Latin letters have no four in a row
+_JOINED = re.compile(rb"[A-Za-z][\x80-\xff]|[\x80-\xff][A-Za-z]")
 _ESCAPED = re.compile("[\udc80-\udcff]+")  # bytes that are not UTF-8, as the handler `surrogateescape` gives them
 _CUT_CHARACTER = re.compile(rb"(?:[\xc2-\xf4]|[\xe0-\xf4][\x80-\xbf]|[\xf0-\xf4][\x80-\xbf]{2})\Z")
+_LONG_ESCAPED = re.compile("[\udc80-\udcff]{4}")
+_BAD_LINE = re.compile("^[^\n\udc80-\udcff]*[\udc80-\udcff][^\n]*", re.MULTILINE)
 _GOOD = re.compile("[^\x00-\x7f\udc80-\udcff]")
 _JIS = b"\x1b$"  # begins what is not ASCII in ISO-2022-JP, whose lines all end in ASCII
 _MEANINGLESS = dict.fromkeys(map(ord, "\t\r\n\ufeff\u3000\xa0"))  # and yet not printable, or a mark
@@ -121,9 +128,10 @@ def _encoding_of_rows(sample: bytes, stated: str) -> str:
         (_EASTERN, scripts.eastern_share, MIN_EASTERN_SHARE),
         (_LETTERS, scripts.letter_share, MIN_LETTER_SHARE),
     ):
-        shares = {name: share(sample.decode(name, "replace")) for name in (stated, *names) if name}
+        if stated and share(sample.decode(stated, "replace")) >= least:
+            return stated
+        shares = {name: share(sample.decode(name, "replace")) for name in names}
         best = max(shares, key=shares.__getitem__)
-        best = stated if stated and shares[stated] >= least else best
         if shares[best] >= least:
             return best
     return UNKNOWN
@@ -151,16 +159,17 @@ def _is_latin(encoding: str) -> bool:
 
 def _stands_alone(line: bytes) -> bool:
     """Whether the bytes beyond ASCII are letters of words in ASCII, or signs."""
-    runs = _RUN.findall(line)
+    if _LONG_RUN.search(line):
+        return False
     num_alone, num_joined = len(_ALONE.findall(line)), len(_JOINED.findall(line))
-    is_short = max(map(len, runs), default=0) <= MAX_RUN
-    return is_short and (num_alone > MAX_ALONE_SHARE * sum(map(len, runs)) or 2 * num_joined > len(runs))
+    return num_alone > MAX_ALONE_SHARE * len(_BEYOND_ASCII.findall(line)) or 2 * num_joined > len(_RUN.findall(line))
 
 
 def _sample(lines: list[bytes]) -> bytes:
     """Lines from all over, about SAMPLE_BYTES of them."""
-    step = 1 + sum(map(len, lines)) // SAMPLE_BYTES
-    return b"\n".join(line[:SAMPLE_BYTES] for line in lines[::step])
+    share = SAMPLE_BYTES / max(SAMPLE_BYTES, sum(map(len, lines)))
+    some = random.Random(len(lines)).sample(lines, math.ceil(share * len(lines)))  # in step with no pattern of them
+    return b"\n".join(line[:SAMPLE_BYTES] for line in some)
 
 
 class Decoder:
@@ -181,11 +190,20 @@ class Decoder:
         return block
 
     def _decode(self, block: bytes) -> str:
+        text = block.decode("utf-8", "surrogateescape")
+        if not _LONG_ESCAPED.search(text):
+            some = [_evidence(found[0]) for found in islice(_BAD_LINE.finditer(text), MAX_LINES)]
+            judged = judge(some, self.stated)
+            if judged.rows == judged.alone and _is_latin(judged.rows):
+                self.used.add(judged.rows)
+                return _unescaped(text, judged.rows) if _GOOD.search(text) else block.decode(judged.rows, "replace")
         lines = block.splitlines(keepends=True)
         texts = [line.decode("utf-8", "surrogateescape") for line in lines]
         bad = [sum(map(len, _ESCAPED.findall(text))) for text in texts]
         good = [0 if line.isascii() else len(_GOOD.findall(text)) for line, text in zip(lines, texts, strict=True)]
-        judged = judge([line for line, num in zip(lines, bad, strict=True) if num], self.stated)
+        not_utf8 = [text for text, num in zip(texts, bad, strict=True) if num]
+        some = random.Random(0).sample(not_utf8, min(MAX_LINES, len(not_utf8)))
+        judged = judge(list(map(_evidence, some)), self.stated)
         # A line of a few characters may be UTF-8 by chance in an encoding of two bytes a character.
         sure = 1 if judged.rows not in _EASTERN else MIN_UTF8_CHARS
         sure = 1 if any(num >= sure and not wrong for num, wrong in zip(good, bad, strict=True)) else sure
@@ -201,11 +219,32 @@ class Decoder:
             written = "" if encoding == UNKNOWN else line.decode(encoding, "replace")
             if encoding not in _EASTERN or scripts.eastern_share(written) < MIN_LETTER_SHARE:
                 encoding = judged.alone
+        elif encoding in _EASTERN and not is_utf8 and self._is_strange(line, encoding):
+            other = judge([line], self.stated).rows  # of a file in several encodings
+            encoding = other if other in _EASTERN + _LETTERS else encoding
         self.used.add(encoding)
         encoding = "cp1252" if encoding == UNKNOWN else encoding
-        if is_utf8 or _is_latin(encoding):
-            return _ESCAPED.sub(lambda run: run[0].encode("utf-8", "surrogateescape").decode(encoding, "replace"), text)
-        return line.decode(encoding, "replace")
+        return _unescaped(text, encoding) if is_utf8 or _is_latin(encoding) else line.decode(encoding, "replace")
+
+    def _is_strange(self, line: bytes, encoding: str) -> bool:
+        text = line.decode(encoding, "replace")
+        return len(line) - len(text) > MIN_ROW_CHARS and scripts.eastern_share(text) < MIN_EASTERN_SHARE
+
+
+def _evidence(text: str) -> bytes:
+    """The bytes of a line, without its UTF-8 where that is most of what is beyond ASCII."""
+    is_utf8 = len(_GOOD.findall(text)) >= sum(map(len, _ESCAPED.findall(text)))
+    return (_GOOD.sub(" ", text) if is_utf8 else text).encode("utf-8", "surrogateescape")
+
+
+def _unescaped(text: str, encoding: str) -> str:
+    """The text with the bytes that are not UTF-8 decoded by the encoding, each row of them by itself."""
+    return _ESCAPED.sub(lambda run: _of_run(run[0], encoding), text)
+
+
+@lru_cache(maxsize=4096)
+def _of_run(run: str, encoding: str) -> str:
+    return run.encode("utf-8", "surrogateescape").decode(encoding, "replace")
 
 
 class Utf8(io.RawIOBase):

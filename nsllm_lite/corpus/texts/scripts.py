@@ -6,6 +6,7 @@ a Chinese paper are among the 900 of the table, of its misreadings hardly a tent
 
 import re
 import tomllib
+from collections import Counter
 from importlib import resources
 from itertools import pairwise
 
@@ -26,6 +27,7 @@ UNSPACED_WEIGHT, HANGUL_WEIGHT = 2.5, 2.0
 HEAD_CHARS = 2_000
 MIN_ODD_SHARE = 0.1  # of characters; accents are 0.1 of the most accented languages, but never four in a row
 MIN_FREQUENT_SHARE = 0.25  # of Chinese or Korean characters; 0.6 in texts, 0.1 in those misread
+MIN_FREQUENT_LETTERS = 0.72  # of Cyrillic capitals; 0.8 in texts, 0.6 to 0.7 in KOI8 read as Windows-1251 and back
 MIN_SCRIPT_CHARS = 30
 
 
@@ -52,8 +54,10 @@ def words_of_unspaced(text: str) -> list[str]:
 
 # ------------------------------------------------------------------------------ whether letters are those of a language
 
-_FREQUENT = frozenset("".join((*_TABLES["han"].split(), *_TABLES["hangul"].split())))
-_BY_SCRIPT = [frozenset(letters) for letters in _TABLES["frequent"].values()]
+_FREQUENT = re.compile(f"[{''.join(_TABLES['han'].split())}{''.join(_TABLES['hangul'].split())}]")
+_BY_SCRIPT = [re.compile(f"[{letters}]") for letters in _TABLES["frequent"].values()]
+_BEYOND_ASCII = re.compile("[^\\x00-\\x7f]")
+_CYRILLIC_CAPITAL = re.compile("[\u0400-\u042f]")
 _ALPHABETS = {
     area: [frozenset(letters + letters.upper()) for letters in _TABLES[area].values()]
     for area in ("western", "eastern")
@@ -67,6 +71,7 @@ _SIGNS = re.compile(
 _ODD_RUN = re.compile(
     "(?=.{0,3}[À-ÿŒœŠšŽžŸƒ\uff66-\uff9f\u2500-\u25a0])[¡-ÿŒœŠšŽžŸƒˆ˜–—‘-„†-…‰‹›€™\uff61-\uff9f\u2500-\u25a0]{4,}"
 )
+_COMMON_SIGNS = re.compile("[«»“”„’—–№…°±×·\xa0]")
 _FLIPPED = re.compile("(?<=[а-яёєіїґα-ώ])[А-ЯЁЄІЇҐΑ-Ω]")  # a capital letter within a word
 # A sign within a word, or before one where no sign stands: a letter of another encoding.
 _INNER_SIGN = re.compile(r"(?<=[a-z])[¡-¿×÷‘-™](?=[a-z])|(?<![^\W\d_])[ª¶¹³º¼½¾](?=[a-z])")
@@ -74,24 +79,23 @@ _INNER_SIGN = re.compile(r"(?<=[a-z])[¡-¿×÷‘-™](?=[a-z])|(?<![^\W\d_])[�
 
 def eastern_share(text: str) -> float:
     """Of the characters beyond ASCII the share that Chinese, Japanese and Korean texts are made of, 0 to 1."""
-    num = sum(c > "\x7f" for c in text)
-    own = sum(map(_FREQUENT.__contains__, text)) + len(KANA.findall(text)) + len(_SIGNS.findall(text))
-    return own / max(1, num)
+    own = sum(len(known.findall(text)) for known in (_FREQUENT, KANA, _SIGNS))
+    return own / max(1, len(_BEYOND_ASCII.findall(text)))
 
 
 def letter_share(text: str) -> float:
     """The same for the frequent letters of Cyrillic, Greek, Hebrew, Arabic or Thai; a capital letter within a word, as
     wrong encodings put it there, counts against it."""
-    num = sum(c > "\x7f" for c in text)
-    own = max(sum(map(letters.__contains__, text)) for letters in _BY_SCRIPT)
-    signs = sum(c in "«»“”„’—–№…°±×·\xa0" for c in text)
-    return (own + signs - 2 * len(_FLIPPED.findall(text))) / max(1, num)
+    own = max(len(letters.findall(text)) for letters in _BY_SCRIPT)
+    num_signs, num_flipped = len(_COMMON_SIGNS.findall(text)), len(_FLIPPED.findall(text))
+    return (own + num_signs - 2 * num_flipped) / max(1, len(_BEYOND_ASCII.findall(text)))
 
 
 def latin_misses(text: str, area: str) -> int:
     """How many characters beyond ASCII no one language of the area ("western", "eastern" Europe) has."""
-    rest = [c for c in text if c > "\x7f" and not _SIGNS.match(c)]
-    return len(_INNER_SIGN.findall(text)) + min(sum(c not in own for c in rest) for own in _ALPHABETS[area])
+    rest = Counter(c for c in _BEYOND_ASCII.findall(text) if not _SIGNS.match(c))
+    misses = (sum(num for c, num in rest.items() if c not in own) for own in _ALPHABETS[area])
+    return len(_INNER_SIGN.findall(text)) + min(misses)
 
 
 def is_undecodable(text: str) -> bool:
@@ -101,8 +105,12 @@ def is_undecodable(text: str) -> bool:
         return False
     if sum(map(len, _ODD_RUN.findall(text))) > MIN_ODD_SHARE * len(text):
         return True
-    for script in (HAN, HANGUL):
-        found = script.findall(text)
-        if len(found) >= MIN_SCRIPT_CHARS and sum(map(_FREQUENT.__contains__, found)) < MIN_FREQUENT_SHARE * len(found):
+    for script, frequent, least in (
+        (HAN, _FREQUENT, MIN_FREQUENT_SHARE),
+        (HANGUL, _FREQUENT, MIN_FREQUENT_SHARE),
+        (_CYRILLIC_CAPITAL, _BY_SCRIPT[0], MIN_FREQUENT_LETTERS),
+    ):
+        found = "".join(script.findall(text)).lower()
+        if len(found) >= MIN_SCRIPT_CHARS and len(frequent.findall(found)) < least * len(found):
             return True
-    return len(_FLIPPED.findall(text)) > MIN_ODD_SHARE * len(text)
+    return False
