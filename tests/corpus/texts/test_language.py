@@ -67,3 +67,11 @@ def test_any_text_has_an_answer(text):
     assert code == "" or 2 <= len(code) <= 3
     assert 0 <= confidence <= 1
     assert language_of(text) == (code, confidence)
+
+
+@pytest.mark.parametrize("code", ["zh", "ja", "ko"])
+def test_eastern_languages_are_known_by_their_characters_with_numbers_between(code, monkeypatch):
+    text = tomllib.loads((DATA / "encodings.toml").read_text())[code]["text"].replace(" ", "")
+    monkeypatch.setattr(language, "_identifier", None)
+    assert language_of(f"{text[:30]}500{text[30:]}") == (code, 1.0)
+    assert reason(code, ["en", code]) == reason(code, []) == ""
