@@ -62,9 +62,10 @@ def _enter(document: Document, general: bool, recipe: Corpus, index: Index | Non
     usable = [text for text, reason in texts.values() if not reason]
     reason, other = quality.reason_to_drop(document) or ("" if usable else next(iter(why.values()))), ""
     written_in = ""
-    if not reason:
+    if usable and reason in ("", "repetition"):  # what is not in these languages is not judged by its words
         written_in = language.sure_language(usable[0])
-        reason = "undecodable" if is_undecodable(usable[0]) else language.reason(written_in, recipe.languages)
+        foreign = language.reason(written_in, recipe.languages)
+        reason = "undecodable" if is_undecodable(usable[0]) else foreign or reason
     if not reason:
         words = dedup.words_of(usable[0])
         shingles = dedup.shingles_of_words(words)
