@@ -187,10 +187,12 @@ TABLE = {
          f"{BUILD}::test_a_drop_share_above_the_limit_needs_consent"),
         ("build-drop-boundary", "share > recipe.max_drop_share", "share >= recipe.max_drop_share",
          f"{BUILD}::test_a_drop_share_above_the_limit_needs_consent"),
-        ("build-language-not-read-again", '"languages", "decontaminate", "min_chars")',
-         '"decontaminate", "min_chars")', f"{BUILD}::test_settings_that_reading_obeys_read_the_sources_again"),
         ("build-evaluation-not-hashed", "evaluation_index(tuple(recipe.decontaminate)).sha256",
          "str(recipe.decontaminate)", f"{BUILD}::test_methods_are_compared_with_evaluation_files_too"),
+    ],
+    "corpus/reuse.py": [
+        ("reuse-language-not-read-again", '"languages", "decontaminate", "min_chars")',
+         '"decontaminate", "min_chars")', f"{BUILD}::test_settings_that_reading_obeys_read_the_sources_again"),
     ],
     "corpus/dedup.py": [
         ("dedup-jaccard", "max(1, len(both) - shared)", "max(1, len(both))", DEDUP),

@@ -81,7 +81,7 @@ def check_document(document: Document, folder: Path) -> None:
     for render in RENDER.values():
         text, reason = render(cleaned, 60)
         assert bool(reason) or text.strip(), "no text, and no reason"
-        assert re.fullmatch(r"(language:[a-z]{2,3})?", language.reason(text, ("en",)))
+        assert re.fullmatch(r"(language:[a-z]{2,3})?", language.reason(language.sure_language(text), ("en",)))
 
 
 def check_texts(content: bytes, folder: Path) -> None:

@@ -9,6 +9,7 @@ The order of stages, each a function from what the one before left on disk:
     ledger    part by part   what became of each record
 
 A run that was killed continues where its last finished task ended, and so does one whose later settings were changed.
+One whose sources were changed reads only these again (see `reuse`).
 """
 
 import json
@@ -24,18 +25,18 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from nsllm_lite import __version__, terminal
+from nsllm_lite import terminal
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import require_disk
-from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.artifact.step import Hashes, finish, finished, read_manifest
-from nsllm_lite.corpus import assign, ledger, near_heldout, pack, shards, sources, tokenizer
+from nsllm_lite.corpus import assign, ledger, near_heldout, pack, reuse, shards, sources, tokenizer
 from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
 from nsllm_lite.corpus.shards import Stage
 from nsllm_lite.corpus.texts.render import RENDER, texts_of
-from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
+from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import RowTotals, finish_rows
 from nsllm_lite.formats.tokenizer import chosen_begin_of_text, save_tokenizer
 from nsllm_lite.recipe import load as recipes
@@ -44,10 +45,6 @@ from nsllm_lite.recipe.corpus import Corpus, Source
 # Bytes on disk for one byte of text, work files among them: 3.6 for abstracts as JSON lines, 0.35 for full text as XML.
 # A disk that is certainly too small is refused; if it fills up later, finished tasks are kept.
 DISK_FACTOR = 0.35
-READ_FIELDS = ("sources", "general", "near_duplicate_jaccard", "languages", "decontaminate", "min_chars")
-LATER = ("choice.npy", "known.npz", "chosen.json", "near", "heldout", "final", "settled", "packed", "later.json")
-MADE = ("tokenizer", "rows", "documents", "dropped.jsonl", "ledger.parquet", "ledger_files.parquet", "ledger.json")
-MADE += ("ledger.png", "times.json", integrity.FILES)
 
 
 def build(recipe: Corpus) -> dict:
@@ -76,60 +73,26 @@ def build(recipe: Corpus) -> dict:
 def begin(recipe: Corpus) -> Hashes | None:
     """The hashes of all inputs, with `recipe.out` ready for this build; None where it is finished."""
     out = Path(recipe.out)
-    identity = recipes.identity(recipe)
+    for source in (*recipe.sources, *recipe.general):  # before the long work
+        if unread := sources.unreadable(source, source in recipe.general):
+            raise _nothing_readable(source, [record[:3] for record in unread])
     inputs = {f"source:{s.name}": sources.sha256_source(s) for s in (*recipe.sources, *recipe.general)}
     if recipe.tokenizer:
         inputs["tokenizer"] = tokenizer.sha256_tokenizer(recipe.tokenizer)
     if recipe.decontaminate:
         inputs["decontaminate"] = evaluation_index(tuple(recipe.decontaminate)).sha256
-    if finished(out, identity, inputs) is not None:
+    if finished(out, recipes.identity(recipe), inputs) is not None:
         shutil.rmtree(out / "work", ignore_errors=True)  # left by a run that was killed before this last step
         return None
     require_disk(out, int(DISK_FACTOR * _num_bytes(recipe)) + 2**25, "the corpus")
     if recipe.tokenizer:  # a wrong tokenizer is refused before the long work
         _frame(recipe, tokenizer.as_saved(recipe.tokenizer))
-    _clear(out, out / "work", identity, inputs)
+    reuse.clear(recipe, inputs)
     return inputs
 
 
 def _num_bytes(recipe: Corpus) -> int:
     return sum(map(sources.bytes_of, (*recipe.sources, *recipe.general)))
-
-
-def _clear(out: Path, work: Path, identity: dict, inputs: Hashes) -> None:
-    """Removes the files of an unfinished build with other settings or inputs.
-
-    Raises:
-        UserError: no build was begun in `out`, and files that a build would replace are there.
-    """
-    if not (work / "reading.json").is_file() and not (out / integrity.FILES).is_file():
-        strange = [out / name for name in MADE if (out / name).exists()]
-        strange += [path for path in work.glob("*") if path.name != "reading.json.part"]
-        if strange:
-            found = f"{strange[0]} would be replaced, and no corpus build has written it."
-            raise UserError("corpus-folder-in-use", found, f"Move it away, or {WRITE_ELSEWHERE}.")
-    read_inputs = {key: value for key, value in inputs.items() if key != "tokenizer"}
-    reading = {"recipe": {key: identity[key] for key in READ_FIELDS}, "inputs": read_inputs, "version": __version__}
-    later = {key: value for key, value in identity.items() if key != "max_drop_share"} | inputs
-    for marker, value, made in (
-        (work / "reading.json", reading, [path for path in work.glob("*") if path.name != "reading.json"]),
-        (work / "later.json", later, [*(work / name for name in LATER), *(out / name for name in MADE)]),
-    ):
-        if not marker.is_file() or _without_paths(read_json(marker)) != _without_paths(value):
-            for path in made:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-            write_json(marker, value)
-
-
-def _without_paths(marker: dict) -> dict:
-    """What a marker says, without where the inputs lay: their hashes are in it."""
-    inner = marker.get("recipe")
-    if isinstance(inner, dict):
-        return marker | {"recipe": recipes.without_paths(inner, Corpus)}
-    return recipes.without_paths(marker, Corpus)
 
 
 def reading(recipe: Corpus) -> Stage:
@@ -151,7 +114,9 @@ def choose_at_once(recipe: Corpus) -> None:
     for source in (*recipe.sources, *recipe.general):
         mine = [answer for answer, task in zip(answers, stage.tasks, strict=True) if task.source == source]
         if not sum(answer["documents"] for answer in mine):
-            raise _nothing_readable(source, [p for p in parts if p.source == source.name])
+            texts = ((p.folder / "dropped.jsonl").read_text(encoding="utf-8") for p in parts if p.source == source.name)
+            lines = [json.loads(line) for text in texts for line in text.splitlines()]
+            raise _nothing_readable(source, [(line["origin"], line["reason"], line["text"]) for line in lines])
     answer = work / "chosen.json"
     if not shards.is_done(answer):
         choice = assign.choose(recipe, parts)
@@ -174,8 +139,9 @@ def prepare_packing(recipe: Corpus) -> None:
     parts = open_parts(work / "read")
     ledger.write_dropped(out, work, parts)
     summary = ledger.count(work, parts)
-    for title, counts in (("all records", summary["documents"]), *summary["phases"].items()):
-        if counts:
+    tables = {"all records": summary["documents"], "by language": summary["languages"], **summary["phases"]}
+    for title, counts in tables.items():
+        if len(counts) > (title == "by language"):
             print(f"\n{title}\n{ledger.table(counts)}")
     _require_enough_left(recipe, summary)
     folder = out / "tokenizer"
@@ -212,12 +178,11 @@ def _frame(recipe: Corpus, opened: Tokenizer) -> tuple[pack.Frame, str]:
     return pack.Frame(begin, end, recipe.row_tokens), chosen_by
 
 
-def _nothing_readable(source: Source, parts: list[Part]) -> UserError:
-    texts = [(part.folder / "dropped.jsonl").read_text(encoding="utf-8") for part in parts]
-    lines = [json.loads(line) for text in texts for line in text.splitlines()]
-    reasons = Counter(line["reason"] for line in lines)
+def _nothing_readable(source: Source, unread: list[tuple[str, str, str]]) -> UserError:
+    """`unread` are (origin, reason, message) of its records."""
+    reasons = Counter(reason for _, reason, _ in unread)
     counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-    first = f"{lines[0]['origin'].removesuffix('#0')}: {lines[0]['text']}"
+    first = f"{unread[0][0].removesuffix('#0')}: {unread[0][2]}"
     found = f"Source {source.name!r}: no paper could be read at {source.path} ({counts}; the first: {first})."
     needed = f"Needed: {', '.join(sources.READERS)} files, as `format` {source.format!r} finds them by content."
     return UserError("source-unreadable", found, needed, "Correct `path` or `format`.")
@@ -267,7 +232,10 @@ def _finish(
     out, work = Path(recipe.out), Path(recipe.out, "work")
     parts = open_parts(work / "read")
     totals, tokens = _finish_rows(recipe, stage.tasks, packed)
-    summary = ledger.write(out, work, parts, tokens)
+    read = reading(recipe)
+    answers = [shards.read_answer(answer) for answer in read.answers()]
+    by_source = [(task.source.name, answer) for task, answer in zip(read.tasks, answers, strict=True)]
+    summary = ledger.write(out, work, parts, tokens, ledger.encodings_of(by_source))
     write_json(out / "ledger.json", summary)
     ledger.draw(summary, out / "ledger.png")
     documents = {Path(name).name: entry for answer in settled for name, entry in answer["files"].items()
@@ -277,7 +245,7 @@ def _finish(
     lost: Counter[str] = Counter()
     for part, answer in zip(parts, settled, strict=True):
         lost[part.source] += answer["lost"]
-    results = _results(recipe, summary, totals, dict(sorted(lost.items())))
+    results = _results(recipe, by_source, summary, totals, dict(sorted(lost.items())))
     _print_results(results)
     measured = {"workers": workers, "tokenised_by": sorted({answer["encoder"] for answer in packed})}
     finish(out, "corpus", recipes.identity(recipe), inputs, results, started, measured)
@@ -325,11 +293,19 @@ def _require_enough_left(recipe: Corpus, summary: dict) -> None:
         raise UserError("corpus-many-dropped", found, todo)
 
 
-def _results(recipe: Corpus, summary: dict, totals: dict[str, RowTotals], lost: dict[str, int]) -> dict:
-    stage = reading(recipe)
+def _results(
+    recipe: Corpus,
+    answers: list[tuple[str, dict]],
+    summary: dict,
+    totals: dict[str, RowTotals],
+    lost: dict[str, int],
+) -> dict:
     formats: dict[str, set[str]] = {}  # by source, those of its files
-    for task, answer in zip(stage.tasks, stage.answers(), strict=True):
-        formats.setdefault(task.source.name, set()).update(shards.read_answer(answer)["formats"])
+    encodings: dict[str, set[str]] = {}  # the same, beside UTF-8
+    for source, answer in answers:
+        formats.setdefault(source, set()).update(answer["formats"])
+        for used in answer["encodings"].values():
+            encodings.setdefault(source, set()).update(used)
     rows = {}
     for name, total in totals.items():
         phase, split = name.split("/")
@@ -346,11 +322,13 @@ def _results(recipe: Corpus, summary: dict, totals: dict[str, RowTotals], lost: 
         assert total.num_tokens == sum(c["tokens"][outcome] for c in counts), "rows and ledger disagree"
     return {
         "documents": summary["documents"],
+        "languages": summary["languages"],
         "phases": summary["phases"],
         "rows": rows,
         "lost_characters": lost,
         "licences": {s.name: s.licence for s in (*recipe.sources, *recipe.general)},
         "formats": {source: sorted(names) for source, names in formats.items()},
+        "encodings": {source: sorted(names) for source, names in encodings.items()},
     }
 
 

@@ -3,7 +3,7 @@
 An item is a string of at least 8 words in an evaluation file, or a line of one (the question above its choices). It is
 found in a document that holds at least 0.4 of its word 5-grams, and at least 10 of them (all, where it has fewer). So
 an abstract is found with every tenth word changed, a sentence of 20 words nearly as it stands, a short title only word
-for word. What a script without spaces writes has no words to count, and is no item.
+for word. In Chinese and Japanese each two neighbouring characters are a word, so an item has at least 14 characters.
 
 Instructions and prompt templates are no items: strings that many records of a file repeat are left out, and words
 inside 5-grams that many records of a file share are cut away.
@@ -31,10 +31,12 @@ from nsllm_lite.corpus import dedup
 from nsllm_lite.corpus.files.archives import ERRORS, Opened, open_files, seekable
 from nsllm_lite.corpus.files.opening import Unread, head_of, open_text
 from nsllm_lite.corpus.texts import clean
+from nsllm_lite.corpus.texts.scripts import UNSPACED
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.records import RecordError, iter_values
 
 MIN_WORDS = 8
+UNSPACED_WORD = 0.62  # of an English word that each two characters of Chinese or Japanese count as: 13 are 8
 MIN_LONG_WORDS = 4  # different ones of 3 letters or more, in a short item: "x 1 x 2 x 3 x 4" stands in many papers
 MIN_CONTAINMENT = 0.4
 MIN_SHARED = 10  # 5-grams, 14 words in a row
@@ -266,7 +268,10 @@ def _items(texts: Texts, name: str) -> list[Item]:
         records.add(number)
         for part in dict.fromkeys((text, *text.split("\n"))):
             line = " ".join(dedup.words_of(clean.clean_line(part)))
-            if line.count(" ") >= MIN_WORDS - 1:
+            num_words = line.count(" ") + 1
+            if num_words >= MIN_WORDS and not line.isascii():
+                num_words -= (1 - UNSPACED_WORD) * sum(UNSPACED.match(word) is not None for word in line.split())
+            if num_words >= MIN_WORDS:
                 counts[line] += 1
                 first.setdefault(line, number)
     limit = max(3, min(TEMPLATE_RECORDS, len(records) // 2))
@@ -283,7 +288,7 @@ def _items(texts: Texts, name: str) -> list[Item]:
         stretches = [own[start:end] for start, end in edges if end - start >= dedup.SHINGLE_WORDS]
         of_each = [dedup.shingles_of(" ".join(stretch)) for stretch in stretches]
         shingles = np.unique(np.concatenate([np.empty(0, np.uint64), *of_each]))
-        long = {word for word in own if len(word) > 2 and not word.isdigit()}
+        long = {word for word in own if (len(word) > 2 and not word.isdigit()) or UNSPACED.match(word)}
         is_phrase = len(shingles) > MIN_WORDS - dedup.SHINGLE_WORDS and len(long) >= MIN_LONG_WORDS
         if len(shingles) >= MIN_SHARED or is_phrase:
             items.setdefault(shingles.tobytes(), Item(first[line], shingles))

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import rensa
 
+from nsllm_lite.corpus.texts.scripts import UNSPACED, words_of_unspaced
+
 NUM_HASHES = 128
 SHINGLE_WORDS = 5
 MAX_RUN = 40  # within a band, each of more documents than this is compared with the first and the one before only
@@ -36,9 +38,11 @@ class Duplicates(NamedTuple):
 
 
 def words_of(text: str) -> list[str]:
-    """The words of `text` in lower case, as `\\w+` finds them."""
+    """The words of `text` in lower case, as `\\w+` finds them; Chinese and Japanese by `words_of_unspaced`."""
     lower = text.lower()
-    return lower.translate(_SEPARATORS).split() if lower.isascii() else _WORD.findall(lower)
+    if lower.isascii():
+        return lower.translate(_SEPARATORS).split()
+    return words_of_unspaced(lower) if UNSPACED.search(lower) else _WORD.findall(lower)
 
 
 def key64(text: str) -> int:

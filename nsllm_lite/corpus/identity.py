@@ -2,9 +2,10 @@
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from importlib import resources
+from typing import NamedTuple
 
 from nsllm_lite.formats.documents import as_doi
 
@@ -20,6 +21,26 @@ _ARXIV_ID = re.compile(
 _WITHOUT_ZERO = re.compile(r"(?:(?P<first>[7-9])|1[5-9]|[2-9][0-9])(?:0[1-9]|1[0-2])\.[0-9]{4}", re.ASCII)
 _LEAD = re.compile(r"\Aarxiv[-_:]?", re.IGNORECASE)
 _BEFORE_NUMBER = re.compile(r"(?<=[A-Za-z])[-_]?(?=[0-9]{7}(?:v[0-9]+)?$)")  # a file name cannot hold "hep-th/9901001"
+MAX_IDS = 50  # in one list
+_SIGNS = re.compile(r"[\W_]+")
+_KINDS = {"arxivid": "arxiv", "eprint": "arxiv", "pubmed": "pmid", "pubmedid": "pmid", "med": "pmid", "medline": "pmid"}
+_KINDS |= {"pmcid": "pmc", "pubmedcentral": "pmc", "corpusid": "s2", "entryid": "id", "paperid": "id"}
+_NAMES = "id ids url urls uri link doi dois identifier identifiers externalid externalids articleid articleids openalex"
+ID_FIELDS = frozenset((*_NAMES.split(), *_KINDS, *_KINDS.values()))
+_LABELS = ("type", "idtype", "idType", "id_type", "IdType", "identifierType", "pub-id-type", "scheme", "kind")
+_VALUES = ("id", "value", "identifier", "text", "#text", "$", "@value", "url")
+_BARE = {"pmid": re.compile(r"([0-9]{1,9})(?:\.0)?"), "pmc": re.compile(r"(?:PMC)?([0-9]{1,9})(?:\.\d+)?", re.I)}
+_BARE |= {"s2": re.compile("([0-9]{1,12})"), "openalex": re.compile("(?:works/)?(w[0-9]{4,12})", re.I)}
+_MARKED = re.compile(
+    r"(?:(?:info:|urn:)?pmid[:/]?\s*|https?://(?:www\.)?(?:pubmed\.ncbi\.nlm\.nih\.gov/|ncbi\.nlm\.nih\.gov/(?:m/)?pubmed/|"
+    r"europepmc\.org/(?:abstract|article)/med/|identifiers\.org/pubmed[:/]))(?P<pmid>[0-9]{1,9})/?"
+    r"|(?:pmcid:?\s*|https?://(?:www\.)?(?:ncbi\.nlm\.nih\.gov/pmc/articles/|pmc\.ncbi\.nlm\.nih\.gov/articles/|"
+    r"europepmc\.org/(?:articles|article/pmc)/))(?:pmc)?(?P<pmc>[0-9]{1,9})(?:\.\d+)?/?|pmc(?P<pmc_>[0-9]{1,9})(?:\.\d+)?"
+    r"|(?:corpusid:\s*|https?://(?:www\.|api\.)?semanticscholar\.org/(?:[\w-]+/){0,3}(?:corpusid:)?)"
+    r"(?P<s2>[0-9]{1,12}|[0-9a-f]{40})"
+    r"|(?:https?://(?:api\.)?openalex\.org/(?:works/)?|openalex:\s*)(?P<openalex>w[0-9]{4,12})",
+    re.IGNORECASE | re.ASCII,
+)
 _SCOPUS = re.compile(r"[?&]eid=(2-s2\.0-\d+)")
 _ACCESSION = re.compile(r"(?:WOS|ISI|MEDLINE):\w")
 _CATEGORY = re.compile(r"\b[a-z][\w.-]*")
@@ -56,6 +77,73 @@ def arxiv_id(text: str, bare: bool = True) -> str:
 
 
 marked_arxiv_id = partial(arxiv_id, bare=False)  # for fields that contain other ids too
+
+
+class Ids(NamedTuple):
+    """What names a paper, as `Place.paper` takes it; empty where it is not stated."""
+
+    arxiv: str = ""
+    pmid: str = ""
+    doi: str = ""
+    accession: str = ""  # in PubMed Central, Semantic Scholar or OpenAlex
+
+
+def ids_of(record: Mapping[str, object]) -> Ids:
+    """The identifiers in the fields of a record that are known to hold some, in whatever form they are stated.
+
+    A value is a text ("10.1/x", "https://doi.org/10.1/x", "PMID: 1", "arXiv:2001.00001v2", an address at PubMed,
+    OpenAlex or Semantic Scholar), a number where the field says of what, a list of these, or an object: of kinds
+    ({"ArXiv": "2001.00001"}) or one identifier with its kind ({"type": "doi", "id": "10.1/x"}).
+    """
+    return first_of(_ids_in(record, ID_FIELDS))
+
+
+def first_of(found: Iterable[tuple[str, str]]) -> Ids:
+    """The first identifier of each kind."""
+    first: dict[str, str] = {}
+    for kind, value in found:
+        first.setdefault(kind, value)
+    accession = next((f"{kind}:{first[kind]}" for kind in ("pmc", "s2", "openalex") if kind in first), "")
+    return Ids(*(first.get(kind, "") for kind in ("arxiv", "pmid", "doi")), accession)
+
+
+def _ids_in(record: Mapping[str, object], fields: frozenset[str] | None) -> Iterator[tuple[str, str]]:
+    for name, value in record.items():
+        kind = _kind_of(str(name)[:MAX_ID_CHARS])
+        if fields is None or kind in fields:
+            yield from identify(kind, value)
+
+
+@lru_cache(maxsize=1024)
+def _kind_of(name: str) -> str:
+    return _SIGNS.sub("", name).lower()
+
+
+def identify(kind: str, value: object) -> Iterator[tuple[str, str]]:
+    """(what it is, the identifier as it is compared) of each in a field of this name or kind."""
+    if isinstance(value, list | tuple):
+        for member in value[:MAX_IDS]:
+            yield from identify(kind, member)
+    elif isinstance(value, dict):
+        label = next((value[key] for key in _LABELS if isinstance(value.get(key), str)), "")
+        own = next((value[key] for key in _VALUES if isinstance(value.get(key), str | int)), "")
+        if label and own:
+            yield from identify(_kind_of(label), own)
+        else:
+            yield from _ids_in(value, None)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        text = str(value)[: MAX_ID_CHARS + 1].strip()
+        kind = _KINDS.get(kind, kind)
+        if doi := as_doi(text) or (
+            kind == "doi" and as_doi(text.partition(" ")[0])
+        ):  # arXiv names several in one field
+            yield "doi", doi
+        if arxiv := arxiv_id(text, bare=kind in ("arxiv", "id")):
+            yield "arxiv", arxiv
+        elif marked := _MARKED.fullmatch(text):
+            yield next((name.rstrip("_"), number.lower()) for name, number in marked.groupdict().items() if number)
+        elif kind in _BARE and (bare := _BARE[kind].fullmatch(text)):
+            yield kind, bare[1].lower()
 
 
 def arxiv_id_in_name(name: str, folder: str) -> str:

@@ -11,21 +11,23 @@ from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.parts import HEAD_CHARS, PartWriter
 from nsllm_lite.corpus.shards import ReadTask
+from nsllm_lite.corpus.sources import Found
 from nsllm_lite.corpus.texts import clean, language, quality
 from nsllm_lite.corpus.texts.render import RENDER
+from nsllm_lite.corpus.texts.scripts import is_undecodable
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Corpus
 
 
 def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
-    """Writes FOLDER/NNNNN-KKK, as many as needed; returns the parts, counts, and the formats of the files."""
+    """Writes FOLDER/NNNNN-KKK, as many as needed; returns the parts, counts, and formats and encodings of the files."""
     names: list[str] = []
     counts = {"records": 0, "documents": 0}
     writer: PartWriter | None = None
     index = evaluation_index(tuple(recipe.decontaminate))
-    formats: set[str] = set()
+    found = Found(set(), {})
     for file in task.files:
-        for record in sources.read(task.source, file, task.general, formats, tuple(recipe.languages)):
+        for record in sources.read(task.source, file, task.general, found, tuple(recipe.languages)):
             if writer is None or writer.is_full:
                 if writer:
                     writer.close()
@@ -43,7 +45,8 @@ def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
         writer.close()
     made = (path for name in names for path in sorted((folder / name).iterdir()))
     files = integrity.describe_all(folder.parent, made)
-    return {"parts": names, **counts, "formats": sorted(formats), "files": files}
+    encodings = {clean.clean_name(name): sorted(used) for name, used in found.encodings.items() if used}
+    return {"parts": names, **counts, "formats": sorted(found.formats), "encodings": encodings, "files": files}
 
 
 @lru_cache(maxsize=1)
@@ -59,13 +62,16 @@ def _enter(document: Document, general: bool, recipe: Corpus, index: Index | Non
     why = {phase: reason for phase, (_, reason) in texts.items()}
     usable = [text for text, reason in texts.values() if not reason]
     reason, other = quality.reason_to_drop(document) or ("" if usable else next(iter(why.values()))), ""
-    if not reason and recipe.languages:
-        reason = language.reason(usable[0], tuple(recipe.languages))
-        if reason and document.abstract and not document.sections:
+    written_in = ""
+    if usable and reason in ("", "repetition"):  # what is not in these languages is not judged by its words
+        written_in = language.sure_language(usable[0])
+        foreign = language.reason(written_in, recipe.languages)
+        if foreign and not reason and document.abstract and not document.sections:
             half = language.part_in(document.abstract, tuple(recipe.languages))
             if half and half != document.abstract:
                 _enter(replace(document, abstract=half, moves=()), general, recipe, index, writer)
                 return
+        reason = "undecodable" if is_undecodable(usable[0]) else foreign or reason
     if not reason:
         words = dedup.words_of(usable[0])
         shingles = dedup.shingles_of_words(words)
@@ -75,11 +81,11 @@ def _enter(document: Document, general: bool, recipe: Corpus, index: Index | Non
             if found:
                 reason, other = "contaminated", found[0]
     if reason:
-        writer.drop(document.id, document.origin, document.num_chars, reason, head_of(document), other)
+        writer.drop(document.id, document.origin, document.num_chars, reason, head_of(document), other, written_in)
         return
     lost = sum(part.count(clean.LOST) for part in texts_in(document))
     text_key = dedup.key64(" ".join(words)) if words else 0
-    writer.add(document, why, text_key, shingles, lost)
+    writer.add(document, why, text_key, shingles, lost, written_in)
 
 
 def texts_in(document: Document) -> Iterator[str]:

@@ -8,6 +8,7 @@ It is built part by part from the files of the stages; memory holds one part and
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,10 +26,11 @@ from nsllm_lite.corpus.texts.render import RENDER
 from nsllm_lite.terminal import as_text
 
 UNITS = ("records", "chars", "tokens")
-FILE_KEYS = ["source", "file", "phase", "outcome", "reason"]
-TEXTS = ("id", "source", "file", "origin", "phase", "outcome", "reason", "other_id")
+FILE_KEYS = ["source", "file", "language", "phase", "outcome", "reason"]
+TEXTS = ("id", "source", "file", "origin", "language", "phase", "outcome", "reason", "other_id")
 SCHEMA = pa.schema([*((c, pa.string()) for c in TEXTS), ("chars", pa.int64()), ("tokens", pa.int64())])
-FILE_SCHEMA = pa.schema([*((c, pa.string()) for c in FILE_KEYS), *((c, pa.int64()) for c in UNITS)])
+FILE_SCHEMA = pa.schema([*((c, pa.string()) for c in (*FILE_KEYS, "encoding")), *((c, pa.int64()) for c in UNITS)])
+UNCERTAIN = "uncertain"  # the language of a short text, or of one that was dropped before
 STRETCH = r"@\d+$"  # a large file is read in stretches, each named by its first byte
 
 COLOURS = {"kept": "#2a7f62", "heldout": "#8fc1a9", "duplicate": "#c9b458", "unused": "#b0b0b0"}
@@ -38,6 +40,7 @@ LEGEND_COLUMNS = 5
 
 _WORDS = np.array(OUTCOMES, object)
 Column = np.ndarray | pa.ChunkedArray
+Encodings = dict[tuple[str, str], str]  # by source and file, where they are not only UTF-8
 Tokens = dict[tuple[str, str], np.ndarray]  # by phase and split: of each document in order
 
 
@@ -53,7 +56,7 @@ def ids_of(parts: list[Part], numbers: np.ndarray) -> dict[int, str]:
     return found
 
 
-def write(folder: Path, work: Path, parts: list[Part], tokens: Tokens) -> dict:
+def write(folder: Path, work: Path, parts: list[Part], tokens: Tokens, encodings: Encodings) -> dict:
     """Writes ledger.parquet (a line a record and phase) and ledger_files.parquet (by file), and returns the counts."""
     with (
         whole_file(folder / "ledger.parquet") as records_file,
@@ -61,7 +64,16 @@ def write(folder: Path, work: Path, parts: list[Part], tokens: Tokens) -> dict:
         pq.ParquetWriter(records_file, SCHEMA, compression="zstd") as writer,
         pq.ParquetWriter(files_file, FILE_SCHEMA, compression="zstd") as by_file,
     ):
-        return count(work, parts, tokens, (writer, by_file))
+        return count(work, parts, tokens, (writer, by_file), encodings)
+
+
+def encodings_of(answers: Iterable[tuple[str, dict]]) -> Encodings:
+    """The encodings beside UTF-8, from the reading stage's answers, each with its source."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for source, answer in answers:
+        for name, used in answer["encodings"].items():
+            found.setdefault((source, re.sub(STRETCH, "", name)), set()).update(used)
+    return {key: " ".join(sorted(used)) for key, used in found.items()}
 
 
 def write_dropped(folder: Path, work: Path, parts: list[Part]) -> None:
@@ -80,11 +92,17 @@ def write_dropped(folder: Path, work: Path, parts: list[Part]) -> None:
 
 
 def count(
-    work: Path, parts: list[Part], tokens: Tokens | None = None, writers: tuple[pq.ParquetWriter, ...] = ()
+    work: Path,
+    parts: list[Part],
+    tokens: Tokens | None = None,
+    writers: tuple[pq.ParquetWriter, ...] = (),
+    encodings: Encodings | None = None,
 ) -> dict:
-    """{"documents": {source: counts}, "phases": {phase: {source: counts}}}; `tokens` is None before packing.
+    """{"documents": {source: counts}, "languages": {language: counts}, "phases": {phase: {source: counts}}}.
 
-    Of `writers` the first gets each part's lines, the other their sums by file.
+    `tokens` is None before packing.
+
+    Of `writers` the first gets each part's lines, the other their sums by file, with its encodings.
     """
     taken: Counter[tuple[str, str]] = Counter()
     sums: Counter[tuple] = Counter()
@@ -97,10 +115,13 @@ def count(
         for row in groups.to_pylist():
             for unit in UNITS:
                 sums[row["phase"], row["source"], row["outcome"], row["reason"], unit] += row[unit]
-        groups_of_whole = whole.group_by(["outcome", "reason"]).aggregate([("chars", "count"), ("chars", "sum")])
-        for row in groups_of_whole.to_pylist():
-            sums["all", part.source, row["outcome"], row["reason"], "records"] += row["chars_count"]
-            sums["all", part.source, row["outcome"], row["reason"], "chars"] += row["chars_sum"]
+        groups_of_whole = whole.group_by(["language", "outcome", "reason"])
+        for row in groups_of_whole.aggregate([("chars", "count"), ("chars", "sum")]).to_pylist():
+            for table, name in (("all", part.source), ("languages", row["language"] or UNCERTAIN)):
+                sums[table, name, row["outcome"], row["reason"], "records"] += row["chars_count"]
+                sums[table, name, row["outcome"], row["reason"], "chars"] += row["chars_sum"]
+        written_in = [(encodings or {}).get((part.source, name), "utf-8") for name in groups["file"].to_pylist()]
+        groups = groups.append_column("encoding", pa.array(written_in, pa.string()))
         for writer, made in zip(writers, (lines, groups.select(FILE_SCHEMA.names).cast(FILE_SCHEMA)), strict=False):
             writer.write_table(made)
     summary = _summary(sums, {part.source: part.phases for part in parts})
@@ -144,6 +165,7 @@ def _entries(
         own = _lines(candidates, phase, in_phase, np.where(fits, "", why), others, num_tokens)
         lines.append(own.filter(pa.array(enters)))
     whole = {
+        "language": pa.concat_arrays([*at_once["language"].chunks, *candidates["language"].chunks]),
         "outcome": np.concatenate((dropped, _WORDS[outcome])),
         "reason": np.concatenate((at_once["reason"].to_pylist(), reason)),
         "chars": pa.concat_arrays([*at_once["chars"].chunks, *candidates["chars"].chunks]),
@@ -154,18 +176,21 @@ def _entries(
 def _lines(
     records: pa.Table, phase: str, outcome: np.ndarray, reason: Column, other: Column, tokens: np.ndarray | int
 ) -> pa.Table:
-    columns = {name: records[name] for name in ("id", "source", "file", "origin", "chars")}
+    columns = {name: records[name] for name in ("id", "source", "file", "origin", "language", "chars")}
     columns |= {"phase": [phase] * len(records), "outcome": outcome, "reason": reason, "other_id": other}
     return pa.table(columns | {"tokens": np.broadcast_to(tokens, len(records))}, SCHEMA)
 
 
 def _summary(sums: Counter[tuple], phases_of: dict[str, tuple[str, ...]]) -> dict:
-    """{"documents": {source: counts}, "phases": {phase: {source: counts}}}, counts in records, chars and tokens."""
+    """What `count` returns; counts in records, chars and tokens."""
     documents: dict[str, dict] = {source: _empty() for source in phases_of}
+    languages: dict[str, dict] = {name: _empty() for name in sorted({key[1] for key in sums if key[0] == "languages"})}
     phases: dict[str, dict] = {p: {s: _empty() for s, own in phases_of.items() if p in own} for p in RENDER}
     for (phase, source, outcome, reason, unit), number in sorted(sums.items()):
         if phase == "all":
             tables = [documents]
+        elif phase == "languages":
+            tables = [languages]
         else:
             tables = [phases[p] for p in (phases_of[source] if phase == "corpus" else (phase,))]
         for counts in (table[source] for table in tables):
@@ -175,7 +200,7 @@ def _summary(sums: Counter[tuple], phases_of: dict[str, tuple[str, ...]]) -> dic
                 place["dropped"][reason] = place["dropped"].get(reason, 0) + number
             else:
                 place[outcome] += number
-    return {"documents": documents, "phases": phases}
+    return {"documents": documents, "languages": languages, "phases": phases}
 
 
 def _empty() -> dict:

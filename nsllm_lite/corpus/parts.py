@@ -1,6 +1,7 @@
 """A part: up to PART_DOCUMENTS documents on disk, as the reading stage leaves them for the later stages.
 
-    records.parquet    every record read: id, origin, characters, and why it was dropped at once (empty if it was not)
+    records.parquet    every record read: id, origin, characters, language where certain, and why it was dropped at once
+                       (empty if it was not)
     dropped.jsonl      the beginning of each dropped record
     documents.parquet  the others, the candidates, in the same order
     ids.arrow          their ids
@@ -33,7 +34,7 @@ HEAD_CHARS = 600  # of a dropped record, for dropped.jsonl
 KEYS = np.dtype(
     [("id", "u8"), ("doi", "u8"), ("text", "u8"), ("chars", "u4"), ("why", "u4"), ("discipline", "u4"), ("lost", "u4")]
 )
-_COLUMNS = ("id", "origin", "chars", "reason", "other")
+_COLUMNS = ("id", "origin", "chars", "reason", "other", "language")
 RECORDS = pa.schema([(name, pa.int64() if name == "chars" else pa.string()) for name in _COLUMNS])
 IDS = pa.schema([("id", pa.string())])
 
@@ -68,18 +69,28 @@ class PartWriter:
     def is_full(self) -> bool:
         return self.num_candidates >= PART_DOCUMENTS or self.num_chars >= PART_CHARS
 
-    def drop(self, name: str, origin: str, chars: int, reason: str, text: str, other: str = "") -> None:
-        self._record(name, origin, chars, reason, other)
+    def drop(
+        self, name: str, origin: str, chars: int, reason: str, text: str, other: str = "", language: str = ""
+    ) -> None:
+        self._record(name, origin, chars, reason, other, language)
         line = {"id": name, "source": self._info["source"], "origin": origin, "reason": reason}
         if other:
             line["other_id"] = other
         line["text"] = " ".join(text[:HEAD_CHARS].split())
         self._dropped.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def add(self, document: Document, why: dict[str, str], text_key: int, shingles: np.ndarray, lost: int) -> None:
+    def add(
+        self,
+        document: Document,
+        why: dict[str, str],
+        text_key: int,
+        shingles: np.ndarray,
+        lost: int,
+        language: str = "",
+    ) -> None:
         """A candidate; `why` is {phase: why it cannot enter this one, or ""}."""
         chars = document.num_chars
-        self._record(document.id, document.origin, chars, "", "")
+        self._record(document.id, document.origin, chars, "", "", language)
         self._documents.append(document)
         self._ids.append(document.id)
         doi = dedup.key64(document.doi) if document.doi else 0

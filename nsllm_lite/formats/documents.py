@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from nsllm_lite.artifact import integrity
 
 BATCH_DOCUMENTS = 1_000
+MAX_DOI_CHARS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,29 @@ class Document:
         return sum(map(len, (self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections))))
 
 
-_DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:?\s*)?(10\.\d{4,9}(?:\.\d+)*/\S+)", re.IGNORECASE)
+_DOI = re.compile(
+    r"(?:(?:info:|urn:)?doi(?::\s*|/|\s+))?(?:(?:https?://)?(?:www\.)?(?:dx\.)?doi\.org/|https?://\S{1,100}?/doi/(?:\w+/)?)?"
+    r"(10\.\d{4,9}(?:\.\d+)*/\S+)",
+    re.IGNORECASE,
+)
+_BRACKETS = {")": "(", "]": "[", ">": "<"}
 
 
 def as_doi(text: str) -> str:
-    """The DOI in `text` (bare, with `doi:`, or as a URL) in lower case; empty where it is none."""
+    """The DOI in `text` (bare, with `doi:`, or as a URL) in lower case; empty where it is none.
+
+    A stop, a comma or a bracket behind it, as in running text, is not its own.
+    """
+    if len(text) > MAX_DOI_CHARS:
+        return ""
+    text = unquote(text) if "%" in text else text
     found = _DOI.fullmatch(text.strip())
-    return found[1].lower() if found else ""
+    doi = found[1].lower() if found else ""
+    if doi and "/doi/" in text.lower():
+        doi = re.split(r"[?#]", doi)[0]
+    while doi and (doi[-1] in ".,;" or doi.count(doi[-1]) > doi.count(_BRACKETS.get(doi[-1], doi[-1]))):
+        doi = doi[:-1]
+    return doi
 
 
 _SECTION = pa.struct(

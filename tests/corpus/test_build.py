@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import shutil
+import tomllib
 import zipfile
 from collections import Counter
 from itertools import product
@@ -29,7 +30,7 @@ from nsllm_lite.formats.documents import read_documents
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Corpus
-from tests.corpus.small import digests, general, paper, prose, sample, values, write_lines
+from tests.corpus.small import DATA, digests, general, paper, prose, sample, values, write_lines
 from tests.raising import raises
 
 
@@ -410,3 +411,47 @@ def test_settings_that_reading_obeys_read_the_sources_again(stopped):
     for change in ({"languages": ["de"]}, {"min_chars": 500}, {"near_duplicate_jaccard": 0.7}):
         with pytest.raises(AssertionError, match="read again"):
             build(stopped(**change))
+
+
+def test_an_unreadable_source_is_refused_before_any_is_read(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "read", Mock(side_effect=AssertionError("read")))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/a.py").write_text("import os")
+    with raises("source-unreadable", "not_this_format 1"):
+        build(make(sources=[*(s.model_dump() for s in make().sources), {"name": "x", "path": str(tmp_path / "code")}]))
+
+
+def test_a_corrected_source_leaves_the_reading_of_the_others(stopped, tmp_path, monkeypatch):
+    more = write_lines(tmp_path / "more.jsonl", [paper(700 + i) for i in range(9)])
+    new = {"name": "more", "path": str(more)}
+    old = [source.model_dump() for source in stopped().sources]
+    read = Mock(side_effect=sources._records_of)
+    monkeypatch.setattr(sources, "read", read)
+    for listed, again in (
+        ([new, *old], {"more"}), ([old[1], new, old[0]], set()), ([new, old[0]], set()),
+        ([new, {**old[0], "licence": "other"}, old[1]], {"full"}),
+    ):  # fmt: skip
+        read.reset_mock()
+        with raises("corpus-many-dropped"):
+            build(stopped(sources=listed, max_drop_share=0.0))
+        assert {call.args[0].name for call in read.call_args_list} == again
+    corpus = stopped(sources=listed, max_drop_share=1.0)
+    build(corpus)
+    build(recipes.update(corpus, out=str(tmp_path / "fresh")))
+    kept = digests(Path(corpus.out) / "documents")
+    assert kept == digests(tmp_path / "fresh/documents")
+
+
+def test_the_ledger_counts_by_language_and_names_encodings(make, tmp_path):
+    text = tomllib.loads((DATA / "encodings.toml").read_text())["zh"]["text"]
+    records = [f"TY  - JOUR\nTI  - {text[n : n + 9]}\nAB  - {text[n:]}{text[:n]}\nER  - \n" for n in (0, 40)]
+    records[1] = records[1].replace("铁", "铜")
+    (tmp_path / "z.ris").write_bytes("\n".join(records).encode("gbk"))
+    results = build(corpus := make(sources=[*(s.model_dump() for s in make().sources),
+                                            {"name": "z", "path": str(tmp_path / "z.ris")}]))  # fmt: skip
+    counts = results["languages"]["zh"]
+    assert counts["in"] == 2 == counts["kept"] + counts["heldout"] + counts["duplicate"]
+    assert sum(c["in"] for c in results["languages"].values()) == sum(c["in"] for c in results["documents"].values())
+    assert results["encodings"]["z"] == ["gb18030"]
+    files = pq.read_table(f"{corpus.out}/ledger_files.parquet").to_pylist()
+    assert {(f["source"], f["encoding"]) for f in files} >= {("z", "gb18030"), ("arxiv", "utf-8")}

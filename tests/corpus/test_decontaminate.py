@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import random
+import tomllib
 import zipfile
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.dedup import shingles_of
 from nsllm_lite.errors import UserError
+from tests.corpus.small import DATA
 from tests.raising import raises
 
 WORDS = [f"w{i}" for i in range(3000)]
@@ -298,3 +300,12 @@ def test_the_index_is_compact_travels_and_its_prefilter_lets_few_foreign_shingle
     slots = (foreign >> index._shift).view(np.int64)
     passed = (index._filter[slots >> 3] >> (slots & 7).astype(np.uint8)) & 1
     assert passed.mean() < 1 / 12
+
+
+def test_chinese_items_of_fourteen_characters_and_more_are_found(index_of):
+    text = tomllib.loads((DATA / "encodings.toml").read_text())["zh"]["text"]
+    index = index_of([text, "".join(reversed(text[:14])), "研究结果表明方法有效"])
+    assert index.find(shingles_of("研究结果表明方法有效")) is None  # ten characters say less than eight words
+    for own in (text, text.replace("铁", "铜", 1), f"本文{''.join(reversed(text[:14]))}。"):
+        assert index.find(shingles_of(own))
+    assert index.find(shingles_of(text[::-2])) is None

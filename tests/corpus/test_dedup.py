@@ -1,10 +1,12 @@
 import random
+import tomllib
 
 import numpy as np
 import pytest
 
 from nsllm_lite.corpus import assign, dedup
 from nsllm_lite.recipe.corpus import HeldOut
+from tests.corpus.small import DATA
 
 WORDS = [f"w{i}" for i in range(3000)]
 
@@ -57,6 +59,9 @@ def test_words_are_those_of_the_regular_expression():
     ascii_, other = "Don't stop_at 10-5 (e.g. x/y)\t\n~", "Größe é 中文 x\u00a0y"
     assert dedup.words_of(ascii_) == ["don", "t", "stop_at", "10", "5", "e", "g", "x", "y"]
     assert dedup.words_of(other) == ["größe", "é", "中文", "x", "y"]
+    chinese = "X射线衍射 of 铜"
+    assert dedup.words_of(chinese) == ["x", "射线", "线衍", "衍射", "of", "铜"]
+    assert dedup.words_of(" ".join(dedup.words_of(chinese))) == dedup.words_of(chinese)
 
 
 def test_recall_at_just_the_threshold_and_nothing_below_it():
@@ -119,3 +124,11 @@ def test_held_out_papers_do_not_depend_on_order_and_come_from_both_groups():
     small = heldout.model_copy(update={"share": 0.01})
     for num_papers, num_chosen in ((5, 1), (4, 0)):
         assert len(assign.choose_heldout(np.arange(num_papers), np.arange(0), keys_of("abcde"), small)) == num_chosen
+
+
+def test_chinese_abstracts_that_differ_in_two_characters_are_one():
+    cases = tomllib.loads((DATA / "encodings.toml").read_text())
+    text = cases["zh"]["text"] + cases["zh-tw"]["text"]
+    other = text.replace("五百", "六百", 1).replace("铁", "铜", 1)
+    assert sum(a != b for a, b in zip(text, other, strict=True)) == 2
+    assert find([[text], [other], [text[::-1]]]) == {1: (0, "near_duplicate")}

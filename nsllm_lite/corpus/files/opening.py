@@ -1,21 +1,26 @@
-"""A file's bytes as text, with the encoding detected from its first bytes; and the place of a record."""
+"""A file's bytes as text, and the place of a record."""
 
 import codecs
 import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple, TextIO, TypeVar
 
+from nsllm_lite.corpus.files.encoding import Decoder, Utf8, decoded, stated_encoding, wide_encoding
 from nsllm_lite.formats.documents import Document
 
 HEAD_BYTES = 65_536
+BUFFER_BYTES = 1 << 17
 MAX_QUOTED_CHARS = 1 << 26
 MAX_LINE_CHARS = 1 << 26
 NOT_THIS_FORMAT = "not_this_format"
 UNREADABLE_FILE = "unreadable_file"
 UNREADABLE = "unreadable"
 ENTITIES_REFUSED = "entities_refused"
+
+_BEFORE_TEXT = "\ufeff \t\r\n"
 
 T = TypeVar("T")
 
@@ -92,28 +97,20 @@ class Joined(io.TextIOBase):
         return begun if is_whole else begun + self._stream.readline(max(size - len(begun), -1))
 
 
-def encoding_of(head: bytes) -> str:
-    if head.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    declared = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([\w.-]+)", head)
-    if declared:
-        try:
-            return codecs.lookup(declared[1].decode()).name
-        except LookupError:
-            return "utf-8"
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8"
+def open_text(stream: BinaryIO, head: bytes, used: set[str] | None = None) -> TextIO:
+    """The text of a file that begins with `head`, "\\n" at its line ends; XML saved as one JSON string is taken out.
 
-
-def open_text(stream: BinaryIO, head: bytes) -> TextIO:
-    """The text of a file that begins with `head`, "\\n" at its line ends; XML saved as one JSON string is taken out."""
-    text = _Text(stream, encoding=encoding_of(head), errors="replace")
-    if head.lstrip()[:2] not in (b'"<', b'"\\'):
+    `used` collects the encodings beside UTF-8 as they are found.
+    """
+    used = set() if used is None else used
+    if wide := wide_encoding(head):
+        used.add(wide)
+        text = _Text(stream, encoding=wide, errors="replace")
+    else:
+        decoder = Decoder(stated_encoding(head), used)
+        encoding = "utf-8-sig" if head.startswith(codecs.BOM_UTF8) else "utf-8"
+        text = _Text(io.BufferedReader(Utf8(stream, decoder), BUFFER_BYTES), encoding=encoding, errors="replace")
+    if not decoded(head[:256]).lstrip(_BEFORE_TEXT).startswith(('"<', '"\\')):
         return text
     content = text.read(MAX_QUOTED_CHARS)
     try:
@@ -123,15 +120,15 @@ def open_text(stream: BinaryIO, head: bytes) -> TextIO:
     return io.StringIO(value if isinstance(value, str) else content)
 
 
+@lru_cache(maxsize=2)  # of one file it is asked several times
 def head_of(head: bytes) -> str | None:
     """A file's beginning as text, without byte-order mark and white space before it; None where it is binary.
 
     XML that was saved as one JSON string is taken out of it.
     """
-    encoding = encoding_of(head)
-    if b"\0" in head and encoding != "utf-16":
+    if b"\0" in head and not wide_encoding(head):
         return None
-    text = head.decode(encoding, errors="replace").lstrip("\ufeff \t\r\n")
+    text = decoded(head, is_cut=len(head) >= HEAD_BYTES).lstrip(_BEFORE_TEXT)
     if text.startswith('"<'):
         text = re.sub(r"\\n|\\t|\\r", " ", text[1:]).replace('\\"', '"').lstrip()
     return text

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.corpus.files import opening
 from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
+from nsllm_lite.corpus.files.encoding import decoded, stated_encoding
 from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Unread, read_each
 from nsllm_lite.corpus.sources import fields, latex
 from nsllm_lite.errors import UserError, nearest
@@ -29,6 +30,7 @@ from nsllm_lite.safety import leads_outside
 _NAMES = "sample unarxive s2orc arxiv conference oai atom pubmed tei jats wos medline ris bibtex table latex text"
 READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
+LOOK_RECORDS = 200
 PARQUET_MAGIC = b"PAR1"
 PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
 BUNDLED = {"bundled:papers": "papers", "bundled:general": "general.jsonl"}
@@ -121,19 +123,27 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     return found
 
 
+class Found(NamedTuple):
+    """What was found of the files read: the names of their readers, and by file its encodings beside UTF-8."""
+
+    formats: set[str]
+    encodings: dict[str, set[str]]
+
+
 def read(
-    source: Source,
-    file: File,
-    general: bool,
-    formats: set[str] | None = None,
-    languages: tuple[str, ...] = (),
+    source: Source, file: File, general: bool, found: Found | None = None, languages: tuple[str, ...] = ()
 ) -> Iterator[Document | Unread]:
     """The records of one file, or of all files in an archive. What nothing can be read from is one `Unread`.
 
-    With `general` the source is general text, where any plain text is accepted; papers are never plain text.
-    `formats` collects the names of the readers used. Of an article with translations the one in `languages` is read.
+    With `general` the source is general text, where any plain text is accepted; papers are never plain text. Of an
+    article with translations the one in `languages` is read.
     """
-    formats = set() if formats is None else formats
+    return _records_of(source, file, general, found or Found(set(), {}), languages)
+
+
+def _records_of(
+    source: Source, file: File, general: bool, found: Found, languages: tuple[str, ...]
+) -> Iterator[Document | Unread]:
     if file.refused:
         yield Unread(f"{file.name}#0", UNREADABLE_FILE, file.refused)
         return
@@ -142,40 +152,54 @@ def read(
             if isinstance(opened, Unread):
                 yield opened
             else:
-                yield from _read_opened(source, opened, general, formats, languages)
+                yield from _read_opened(source, opened, general, found, languages)
     except OSError as error:  # a file without permission, or gone
         yield Unread(f"{file.name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
 
+def unreadable(source: Source, general: bool) -> list[Unread]:
+    """Why nothing of a source can be read; empty where its first LOOK_RECORDS records have a document, or say nothing
+    of the others."""
+    found: list[Unread] = []
+    for file in files_of(source):
+        for record in _records_of(source, file, general, Found(set(), {}), ()):
+            found.append(record)
+            if isinstance(record, Document) or len(found) == LOOK_RECORDS:
+                return []
+    return found
+
+
 def _read_opened(
-    source: Source, opened: Opened, general: bool, formats: set[str], languages: tuple[str, ...]
+    source: Source, opened: Opened, general: bool, found: Found, languages: tuple[str, ...]
 ) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
-    found = detect(opened.head, whole, opened.name, general)
-    is_text = found != "parquet" and bool(opening.head_of(opened.head))
+    reader = detect(opened.head, whole, opened.name, general)
+    is_text = reader != "parquet" and bool(opening.head_of(opened.head))
     if source.format != "auto" and is_text:
-        found = source.format
-    if isinstance(found, Unread):
-        yield found
+        reader = source.format
+    if isinstance(reader, Unread):
+        yield reader
         return
-    formats.add(found)
+    found.formats.add(reader)
     if opening.declares_entities(opened.head):
         message = "the file declares entities (<!ENTITY ...>): none is resolved, &name; stays text"
         yield Unread(whole, opening.ENTITIES_REFUSED, message)
-    records = _records(found, source, opened, languages)
+    records = _records(reader, source, opened, found.encodings.setdefault(opened.name, set()), languages)
     try:
-        yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {found}, but no record is in it"))
+        yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {reader}, but no record is in it"))
         yield from records
     except ERRORS as error:  # a broken or bombed stream: what came before it stays
         yield Unread(whole, UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
 
-def _records(found: str, source: Source, opened: Opened, languages: tuple[str, ...]) -> Iterator[Document | Unread]:
+def _records(
+    found: str, source: Source, opened: Opened, encodings: set[str], languages: tuple[str, ...]
+) -> Iterator[Document | Unread]:
     if found == "parquet":
         with seekable(opened) as file:
             yield from fields.read_parquet(file, source.fields, source.name, opened.name)
         return
-    stream = opening.open_text(opened.stream, opened.head)
+    stream = opening.open_text(opened.stream, opened.head, encodings)
     if found == "fields":
         yield from fields.read(stream, source.fields, source.name, opened.name)
     elif found == "latex":
@@ -187,7 +211,7 @@ def _records(found: str, source: Source, opened: Opened, languages: tuple[str, .
 
 def _sibling_text(opened: Opened, relative: str) -> str | None:
     content = opened.sibling(relative)
-    return None if content is None else content.decode(opening.encoding_of(content), errors="replace")
+    return None if content is None else decoded(content, stated_encoding(opened.head))
 
 
 def sha256_source(source: Source) -> str:

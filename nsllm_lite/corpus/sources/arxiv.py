@@ -12,7 +12,7 @@ from nsllm_lite.corpus.files.objects import objects_in
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.latex.inline import paragraphs
-from nsllm_lite.formats.documents import Document, as_doi
+from nsllm_lite.formats.documents import Document
 
 ID_KEYS = ("id", "arxiv_id", "paper_id", "entry_id", "url", "doi", "DOI")
 FORUM_KEYS = ("openreview", "site", "forum", "url")
@@ -30,16 +30,16 @@ def recognise(head: str) -> bool:
 
 def document(record: dict, place: Place, accession: str = "") -> Document:
     """The paper of a flat record; `accession` names it where no arXiv id, PMID or DOI does."""
-    name = identity.first(identity.arxiv_id, (_text(record.get(key)) for key in ID_KEYS))
+    ids = identity.ids_of(record)
+    name = identity.first(identity.arxiv_id, (_text(record.get(key)) for key in ID_KEYS)) or ids.arxiv
     abstract = _text(record.get("abstract")) or _text(record.get("summary"))
-    doi = _text(record.get("doi")) or _text(record.get("DOI"))
     forum = next(filter(None, (_FORUM.match(_text(record.get(key))) for key in FORUM_KEYS)), None)
     categories = f"{_text(record.get('primary_category'))} {_text(record.get('categories'))} {name}"
     return place.paper(
         arxiv=name,
-        pmid=_text(record.get("pmid")).strip(),
-        doi=as_doi(doi) or as_doi(doi.partition(" ")[0]),  # arXiv names several of a paper in one field
-        accession=accession or (f"openreview:{forum[1]}" if forum else ""),
+        pmid=ids.pmid,
+        doi=ids.doi,
+        accession=accession or (f"openreview:{forum[1]}" if forum else ids.accession),
         title=_text(record.get("title")),
         abstract=paragraphs(abstract) if name else abstract,
         discipline=identity.discipline_of(categories),

@@ -17,7 +17,7 @@ from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import iter_lines, paragraphs, stated
 from nsllm_lite.corpus.latex.notation import plain
-from nsllm_lite.formats.documents import Document, as_doi
+from nsllm_lite.formats.documents import Document
 
 MAX_ENTRY_CHARS = 1 << 24
 MAX_COMMENT_CHARS = 1 << 20  # an @comment that is not closed by then ends with its line
@@ -71,12 +71,13 @@ def recognise(head: str) -> bool:
 
 def document(entry: Entry, place: Place) -> Document:
     arxiv, pmid, accession = _identifiers(entry)
+    ids = identity.ids_of({"ids": entry.codes("doi", "url", "ee", "bdsk-url-1", "pmid", "pmcid", "note")})
     areas = (entry.line(name) for name in ("research-areas", "web-of-science-categories"))
     return place.paper(
-        arxiv=arxiv,
-        pmid=pmid,
-        doi=identity.first(as_doi, entry.codes("doi", "url", "ee", "bdsk-url-1")),
-        accession=accession,
+        arxiv=arxiv or ids.arxiv,
+        pmid=pmid or ids.pmid,
+        doi=ids.doi,
+        accession=accession or ids.accession,
         title=entry.line("title") or entry.line("booktitle"),
         abstract=stated(paragraphs(plain(entry.fields.get("abstract", "")).splitlines())),
         discipline=identity.first(identity.discipline_of_areas, areas)

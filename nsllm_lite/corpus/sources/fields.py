@@ -16,7 +16,7 @@ from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.tables import iter_rows
 from nsllm_lite.corpus.sources import table
 from nsllm_lite.errors import nearest
-from nsllm_lite.formats.documents import Document, as_doi
+from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Fields
 
 LOOK_RECORDS = 1_000  # in which each mapped field must occur
@@ -25,7 +25,6 @@ MAX_NAMES = 40
 MAX_NAME_CHARS = 80
 MAX_DEPTH = 5  # of lists in lists
 TEXTS = ("title", "abstract", "text")
-_PMID = re.compile(r"pmid:\s*(\d+)", re.IGNORECASE | re.ASCII)
 _ABSENT = object()
 
 
@@ -103,16 +102,15 @@ def _document(values: dict[str, list[str]], place: Place) -> Document:
         return next(iter(values.get(role, ())), "")
 
     name = first("id")
-    doi = as_doi(first("doi")) or as_doi(name)
-    pmid = _PMID.fullmatch(name)
+    ids = identity.ids_of({"doi": first("doi"), "id": name})
     # arXiv's categories become their broad field: there are hundreds of combinations.
     discipline = first("discipline")
     is_category = all(map(identity.discipline_of, discipline.split()))
     return place.paper(
-        arxiv=identity.first(identity.arxiv_id, (name, doi)),
-        pmid=pmid[1] if pmid else "",
-        doi=doi,
-        accession=f"{place.source}:{name}" if name else "",
+        arxiv=ids.arxiv,
+        pmid=ids.pmid,
+        doi=ids.doi,
+        accession=ids.accession or (f"{place.source}:{name}" if name else ""),
         title=" ".join(values.get("title", ())),
         abstract="\n\n".join(values.get("abstract", ())),
         text="\n\n".join(values.get("text", ())),

@@ -15,10 +15,10 @@ from functools import partial
 
 from lxml import etree
 
+from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread
-from nsllm_lite.corpus.identity import arxiv_id
-from nsllm_lite.formats.documents import Document, Section, as_doi
+from nsllm_lite.formats.documents import Document, Section
 
 FIGURES = frozenset(("fig", "fig-group", "table-wrap", "table-wrap-group", "graphic", "inline-graphic", "media"))
 EXTRAS = frozenset(("fn", "fn-group", "supplementary-material", "inline-supplementary-material", "boxed-text"))
@@ -44,16 +44,12 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
     language = (article.get(LANGUAGE) or "").strip().lower()
     abstract, translation = _chosen(article, meta, language, place.languages)
     moves, abstract_text = _abstract(abstract)
-    ids = {e.get("pub-id-type"): (e.text or "").strip() for e in meta.iterfind("article-id")}
+    ids = identity.ids_of({"ids": {e.get("pub-id-type"): (e.text or "").strip() for e in meta.iterfind("article-id")}})
     papers = (article, *(s for s in article.iterfind("sub-article") if s.get("article-type") not in REVIEWS))
     papers = tuple(p for p in papers if not translation or _language(p)[:2] == translation[:2])
     body = next((b for p in papers if (b := p.find("body")) is not None), None)
-    pmc = (ids.get("pmc") or ids.get("pmcid") or "").removeprefix("PMC")
     return place.paper(
-        arxiv=arxiv_id(ids.get("arxiv", "")),
-        pmid=ids.get("pmid", ""),
-        doi=as_doi(ids.get("doi", "")),
-        accession=f"pmc:{pmc}" if pmc else "",
+        **ids._asdict(),
         title=text_of(_title(article, meta, translation), SKIP | {"xref"}),
         abstract=abstract_text,
         sections=tuple(_sections(body)) if body is not None else (),

@@ -16,7 +16,7 @@ from nsllm_lite.corpus.files.elements import LANGUAGE, raw_text, text_of, xml_ro
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.sources import arxiv, jats
-from nsllm_lite.formats.documents import Document, as_doi
+from nsllm_lite.formats.documents import Document
 
 DELETED = "deleted"
 NO_RECORD = "no record is in the answer"
@@ -89,7 +89,7 @@ def document(record: etree._Element, place: Place) -> Document | Unread:
         "title": text_of(title),
         "abstract": raw_text(abstract) if name else text_of(abstract),
         "categories": metadata.findtext(".//categories", "") or (_category(record) if name else ""),
-        "doi": metadata.findtext(".//doi", "") or identity.first(as_doi, stated),
+        "doi": metadata.findtext(".//doi", "") or identity.ids_of({"ids": stated}).doi,
         "language": (abstract.get(LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
     }
     accession = f"oai:{identifier.removeprefix('oai:')}" if identifier else ""

@@ -8,6 +8,7 @@ from functools import partial
 
 from lxml import etree
 
+from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import iter_elements, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.sources.medline import bare_title
@@ -33,7 +34,14 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
         return place.unread("the record has no PMID")
     title = bare_title(text_of(citation.find(".//ArticleTitle")))
     moves, abstract = _abstract(citation)
-    return place.paper(pmid=pmid, title=title, abstract=abstract, moves=moves)
+    return place.paper(pmid=pmid, doi=_ids(article).doi, title=title, abstract=abstract, moves=moves)
+
+
+def _ids(article: etree._Element) -> identity.Ids:
+    """Those of the article itself; the list of its references holds others."""
+    stated = [*article.iterfind(".//ELocationID"), *article.iterfind("*/ArticleIdList/ArticleId")]
+    kinds = ((e.get("EIdType") or e.get("IdType") or "", (e.text or "").strip()) for e in stated)
+    return identity.first_of(pair for kind, value in kinds for pair in identity.identify(kind, value))
 
 
 def _abstract(citation: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:

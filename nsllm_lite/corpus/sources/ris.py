@@ -11,7 +11,7 @@ from functools import partial
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
-from nsllm_lite.formats.documents import Document, as_doi
+from nsllm_lite.formats.documents import Document
 
 # Tags that the format names: only these count where the dash has other blanks than two before it, so that a line of
 # an abstract such as "IL - 6" stays text.
@@ -25,7 +25,7 @@ SYNTAX = Syntax(
     ),
     first="TY",
     last="ER",
-    kept=frozenset(("TI", "T1", "AB", "N2", "LA", "DO", "M3", "UR", "L2", "AN", "DB", "DP")),
+    kept=frozenset(("TI", "T1", "AB", "N2", "LA", "DO", "M3", "UR", "L2", "AN", "C2", "DB", "DP")),
     vital=frozenset(("TI", "T1", "AB", "N2")),
 )
 _BEGINNING = re.compile(r"(?:^|[\n\r])[ \t]{0,4}TY[ \t]{0,3}-[^\n\r]{0,60}[\n\r]+[ \t]{0,4}[A-Z][A-Z0-9][ \t]{0,3}-")
@@ -45,12 +45,13 @@ def recognise(head: str) -> bool:
 
 def document(record: Record, place: Place) -> Document:
     pmid, accession = identity.stated_accession(record.value("AN"), record.value("UR"))
+    ids = identity.ids_of({"ids": record.values("DO", "M3", "UR", "L2", "AN", "C2")})
     is_pubmed = any(database.lower() in _PUBMED for database in record.values("DB", "DP"))
     return place.paper(
-        arxiv=identity.first(identity.marked_arxiv_id, record.values("DO", "AN", "UR")),
-        pmid=pmid or (record.value("AN") if is_pubmed else ""),
-        doi=identity.first(as_doi, record.values("DO", "M3", "UR", "L2")),
-        accession=accession,
+        arxiv=ids.arxiv,
+        pmid=pmid or ids.pmid or (record.value("AN") if is_pubmed else ""),
+        doi=ids.doi,
+        accession=accession or ids.accession,
         title=record.value("TI", "T1"),
         abstract=stated(record.text("AB", "N2")),
         language=record.value("LA").lower(),

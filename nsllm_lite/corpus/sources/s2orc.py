@@ -12,13 +12,13 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.files.records import iter_records
-from nsllm_lite.corpus.identity import arxiv_id
-from nsllm_lite.formats.documents import Document, Section, as_doi
+from nsllm_lite.formats.documents import Document, Section
 
 PARSES = ("latex_parse", "grobid_parse", "pdf_parse", "jats_parse")
 OFFSETS = ("content", "body")  # the present form's text, in its first and its second schema
@@ -162,14 +162,13 @@ def _rewritten(text: str, spans: list[_Span]) -> str:
 def _document(place: Place, stated: dict, number: str, **texts: Any) -> Document:
     """The paper, named by its identifiers, or by its number in Semantic Scholar."""
     opened = object_in(stated.get("openaccessinfo"))
-    ids = {**stated, **object_in(opened.get("externalids")), **object_in(stated.get("externalids"))}
-    ids = {key.lower().removesuffix("_id"): str(value) for key, value in ids.items() if isinstance(value, str | int)}
+    ids = identity.ids_of({**stated, "ids": [opened.get("externalids")]})
     field = stated.get("mag_field_of_study")
     return place.paper(
-        arxiv=arxiv_id(ids.get("arxiv", "")),
-        pmid=ids.get("pubmed", ""),
-        doi=as_doi(ids.get("doi", "")),
-        accession=f"s2:{number}" if number.isdecimal() or _SHA.fullmatch(number) else "",
+        arxiv=ids.arxiv,
+        pmid=ids.pmid,
+        doi=ids.doi,
+        accession=f"s2:{number}" if number.isdecimal() or _SHA.fullmatch(number) else ids.accession,
         discipline=text_in(field[0] if isinstance(field, list) and field else field),
         **texts,
     )

@@ -16,7 +16,7 @@ from nsllm_lite.corpus.files import tagged
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tables import dialect_of, iter_rows
 from nsllm_lite.corpus.sources import arxiv
-from nsllm_lite.formats.documents import Document, as_doi
+from nsllm_lite.formats.documents import Document
 
 _NAMES = tomllib.loads(resources.files(__package__).joinpath("table.toml").read_text(encoding="utf-8"))
 _ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
@@ -25,6 +25,7 @@ _PAPERS = frozenset(("abstract", "arxiv", "pmid", "doi", "ut", "eid", "other"))
 _LIST_SIGNS = " []'\""  # lists are often written as Python or JSON does
 _ITEM_END = re.compile(r"['\"]?\s*[;,]")
 MAX_LISTED = 300
+ID_ROLES = ("doi", "arxiv", "id", "pmid", "pmc")
 
 Columns = dict[str, list[str]]  # role -> names of its columns
 Cells = dict[str, list[str]]  # role -> what is in them, of one row, where they are not empty
@@ -68,17 +69,17 @@ def document(fields: Cells, place: Place) -> Document:
     def first(role: str) -> str:
         return next(iter(fields.get(role, ())), "")
 
-    doi = identity.first(as_doi, fields.get("doi", ()))
-    arxiv_id = identity.first(identity.arxiv_id, (*fields.get("arxiv", ()), *fields.get("id", ()), doi))
+    ids = identity.first_of(pair for kind in ID_ROLES for pair in identity.identify(kind, fields.get(kind, [])))
+    arxiv_id = ids.arxiv
     pmid, accession = identity.accession_of(first("ut"))
     if not accession and first("eid").startswith("2-s2.0-"):
         accession = f"scopus:{first('eid')}"
     abstract = tagged.stated(first("abstract"))
     return place.paper(
         arxiv=arxiv_id,
-        pmid=first("pmid").removesuffix(".0") or pmid,  # pandas writes 123.0 into a column that has gaps
-        doi=doi,
-        accession=accession,
+        pmid=ids.pmid or pmid,
+        doi=ids.doi,
+        accession=accession or ids.accession,
         title=first("title"),
         abstract=arxiv.paragraphs(abstract) if arxiv_id else abstract,
         discipline=(

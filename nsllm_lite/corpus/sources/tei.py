@@ -13,12 +13,12 @@ from functools import partial
 
 from lxml import etree
 
+from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import LANGUAGE, iter_elements, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
-from nsllm_lite.corpus.identity import arxiv_id
-from nsllm_lite.formats.documents import Document, Section, as_doi
+from nsllm_lite.formats.documents import Document, Section
 
 ROOTS = ("TEI", "tei", "TEI.2", "teiCorpus", "teiCorpus.2")
 DIVISIONS = frozenset(("div", *(f"div{n}" for n in range(8))))
@@ -48,11 +48,10 @@ def document(tei: etree._Element, place: Place) -> Document | Unread:
     lines = Lines(raw_text(tei))
     language = _language(tei, header, text)
     moves, abstract = _abstract(header, text, language, lines)
-    ids = {(idno.get("type") or "").lower(): (idno.text or "").strip() for idno in header.iter("idno")}
+    stated = {idno.get("type") or "": (idno.text or "").strip() for idno in header.iter("idno")}
+    ids = identity.ids_of({"ids": stated})
     return place.paper(
-        arxiv=arxiv_id(ids.get("arxiv", "")),
-        pmid=ids.get("pmid", ""),
-        doi=as_doi(ids.get("doi", "")),
+        **ids._asdict(),
         title=lines.join(_title(header, text, language)),
         abstract=abstract,
         sections=_Writer(lines).sections(text),

@@ -10,7 +10,7 @@ from functools import partial
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
-from nsllm_lite.formats.documents import Document, as_doi
+from nsllm_lite.formats.documents import Document
 
 _TAGS = (
     "AB|AE|AF|AN|AR|AU|BA|BE|BF|BN|BP|BS|C1|C3|CA|CL|CR|CT|CY|D2|DA|DE|DI|DT|EA|ED|EI|EM|EP|FU|FX|GA|GP|HO|ID|IS|J9|JI|"
@@ -36,12 +36,12 @@ def recognise(head: str) -> bool:
 def document(record: Record, place: Place) -> Document | Unread:
     if len(record.fields.get("TI", ())) > 1:
         return place.unread("two titles in one record: the mark between two records is missing")
-    doi = identity.first(as_doi, record.values("DI", "D2"))
+    ids = identity.ids_of({"doi": record.values("DI", "D2"), "pmid": record.values("PM")})
     pmid, accession = identity.accession_of(record.value("UT", "AN"))
     return place.paper(
-        arxiv=identity.marked_arxiv_id(doi),
-        pmid=record.value("PM") or pmid,
-        doi=doi,
+        arxiv=ids.arxiv,
+        pmid=ids.pmid or pmid,
+        doi=ids.doi,
         accession=accession,
         title=record.value("TI"),
         abstract=stated(record.text("AB")),

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from nsllm_lite.corpus.texts.scripts import EASTERN
 from nsllm_lite.corpus.texts.words import PATTERNS, word_sets
 from nsllm_lite.formats.documents import Section
 
@@ -32,7 +33,6 @@ KINDS, OTHER_KINDS = re.compile(PATTERNS["kinds"]), re.compile(PATTERNS["other_k
 _TAKEN_OUT = re.compile(r"\{\{[^{}]*\}\}|\$[^$]*\$")  # formulas, and where a source took something out
 _ROMAN = re.compile(r"\s*[IVX]{1,6}[.):]?\s+(?=\S)")
 _NUMBERING = re.compile(PATTERNS["numbering"])
-_EASTERN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _SIGNS = str.maketrans(dict.fromkeys("&/,;+", " and "))
 _WORD = re.compile(r"[^\W_]+")
 SURE_TOPS = 3  # so many top sections experimental by a word, and those with names of their own are believed
@@ -53,27 +53,32 @@ class Mark(enum.Enum):
 
 
 # Asked in this order.
-_EASTERN_MARKS = {Mark.RESULTS: "eastern_results", Mark.OTHER: "eastern_other", Mark.METHODS: "eastern_methods"}
-_EASTERN_WORDS = {found: re.compile(PATTERNS[name]) for found, name in _EASTERN_MARKS.items()}
+_EASTERN_MARKS = (
+    (Mark.RESULTS, "eastern_results_with"), (Mark.OTHER, "eastern_other"), (Mark.METHODS, "eastern_methods"),
+    (Mark.RESULTS, "eastern_results"),
+)  # fmt: skip
+_EASTERN_WORDS = [(found, re.compile(PATTERNS[name])) for found, name in _EASTERN_MARKS]
 
 
 def plain(heading: str) -> str:
     """The heading without numbering, accents and capitals; its words between single spaces."""
     text = _TAKEN_OUT.sub(" ", heading[:MAX_HEADING_CHARS])
     text = text[found.end() :] if (found := _ROMAN.match(text)) else text
-    if not text.isascii():
+    if EASTERN.search(text):  # where what NFKD takes for an accent is a part of the letter
+        text = unicodedata.normalize("NFKC", text)
+    elif not text.isascii():
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     text = text.casefold()
     text = text[found.end() :] if (found := _NUMBERING.match(text)) else text
     words = _WORD.findall(text.translate(_SIGNS))
-    return "".join(words) if _EASTERN.search(text) else " ".join(words)
+    return "".join(words) if EASTERN.search(text) else " ".join(words)
 
 
 def mark(heading: str) -> Mark:
     """What the words of the heading alone say of its section."""
     text = plain(heading)
-    if _EASTERN.search(text):
-        return next((found for found, words in _EASTERN_WORDS.items() if words.search(text)), Mark.NEUTRAL)
+    if EASTERN.search(text):
+        return next((found for found, words in _EASTERN_WORDS if words.search(text)), Mark.NEUTRAL)
     words = text.split()
     if not words:
         return Mark.NEUTRAL

@@ -10,6 +10,7 @@ import string
 
 from nsllm_lite.corpus.dedup import words_of
 from nsllm_lite.corpus.texts.clean import LOST
+from nsllm_lite.corpus.texts.scripts import UNSPACED
 from nsllm_lite.corpus.texts.words import PATTERNS
 from nsllm_lite.formats.documents import Document
 
@@ -92,6 +93,8 @@ def _reason_of_body(body: str, words: list[str]) -> str:
 
 def _is_repetitive(body: str, words: list[str]) -> bool:
     """Whether word 5-grams, or whole lines, stood there before; where most words are new, 5-grams are too."""
+    if not body.isascii() and UNSPACED.search(body):
+        words = words_of(body)
     if len(words) >= MIN_WORDS and len(set(words)) < 0.6 * len(words):
         fivegrams = list(zip(*(words[n:] for n in range(5)), strict=False))
         if len(fivegrams) - len(set(fivegrams)) > MAX_REPEATED_SHARE * len(fivegrams):

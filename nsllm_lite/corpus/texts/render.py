@@ -1,12 +1,14 @@
 """A document as the text that training sees, of one document or of a batch.
 
-The functions of RENDER give (text, "") or ("", reason to drop it here).
+The functions of RENDER give (text, "") or ("", reason to drop it here). `min_chars` are characters of English, of which
+a Chinese or Japanese one counts as 2.5 and a Korean syllable as 2.
 """
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nsllm_lite.corpus.texts import headings
+from nsllm_lite.corpus.texts.scripts import weighted_chars
 from nsllm_lite.formats.documents import Document, Section, documents_in
 
 _HEADS = ["id", "source", "title", "abstract"]
@@ -21,10 +23,9 @@ def phase1_text(document: Document, min_chars: int) -> tuple[str, str]:
 def phase2_text(document: Document, min_chars: int) -> tuple[str, str]:
     """Title, then each experimental section under its heading. The sections' text has at least `min_chars`."""
     sections = experimental_sections(document)
-    num_chars = sum(len(s.text) for s in sections)
-    if not num_chars:
+    if not any(s.text for s in sections):
         return "", "no_experimental_section"
-    if num_chars < min_chars:
+    if _is_short(min_chars, *(s.text for s in sections)):
         return "", "too_short"
     parts = [document.title]
     for section in sections:
@@ -38,9 +39,14 @@ def general_text(document: Document, min_chars: int) -> tuple[str, str]:
 
 
 def _titled_text(title: str, body: str, min_chars: int) -> tuple[str, str]:
-    if len(body) < min_chars:
+    if _is_short(min_chars, body):
         return "", "too_short"
     return (f"{title}\n\n{body}" if title else body), ""
+
+
+def _is_short(min_chars: int, *texts: str) -> bool:
+    """Whether the texts are shorter than so many characters of English: a Chinese character says as much as 2.5."""
+    return sum(map(len, texts)) < min_chars and sum(map(weighted_chars, texts)) < min_chars
 
 
 RENDER = {"phase1": phase1_text, "phase2": phase2_text, "general": general_text}

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files import elements
 from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, Unread
 from nsllm_lite.corpus.sources import arxiv, jats, pubmed, text
@@ -195,3 +196,38 @@ def test_a_source_that_does_not_exist(tmp_path):
         read_path(tmp_path / "paper")
     with raises("source-empty", tmp_path / "papers"):
         read_path(tmp_path / "papers")
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (
+            {"externalIds": {"DOI": "10.5555/A1", "ArXiv": "2001.00001", "PubMed": "12", "PubMedCentral": "9"}},
+            ("2001.00001", "12", "10.5555/a1", "pmc:9"),
+        ),
+        ({"external_ids": [{"type": "doi", "value": "https://doi.org/10.5555/a1."}]}, ("", "", "10.5555/a1", "")),
+        ({"identifier": ["arXiv:2001.00001v2", "PMID: 12"]}, ("2001.00001", "12", "", "")),
+        ({"identifier": [{"type": "doi", "id": "10.5555/a1"}, {"type": "pissn", "id": "1234-5678"}]},
+         ("", "", "10.5555/a1", "")),
+        ({"ids": {"openalex": "https://openalex.org/W2741809807", "pmid": "https://pubmed.ncbi.nlm.nih.gov/12"}},
+         ("", "12", "", "openalex:w2741809807")),
+        ({"url": "http://arxiv.org/abs/hep-th/9901001v3", "pmid": 12.0}, ("hep-th/9901001", "12", "", "")),
+        ({"url": "https://onlinelibrary.wiley.com/doi/full/10.1002/adma.1?x=1"}, ("", "", "10.1002/adma.1", "")),
+        ({"pmcid": "https://www.ncbi.nlm.nih.gov/pmc/articles/PMC9/"}, ("", "", "", "pmc:9")),
+        ({"doi": "DOI: 10.1002%2F(SICI)1:1<1::AID-1>3.0.CO;2-1"},
+         ("", "", "10.1002/(sici)1:1<1::aid-1>3.0.co;2-1", "")),
+        ({"references": ["10.5555/other"], "id": 7, "doi": None}, ("", "", "", "")),
+    ],
+)  # fmt: skip
+def test_identifiers_in_every_form(record, expected):
+    assert identity.ids_of(record) == expected
+
+
+def test_one_paper_in_records_of_other_forms_is_one(tmp_path):
+    text = {"title": "Gap of oxide films", "abstract": "We grew films of copper oxide on glass."}
+    write = (tmp_path / "a.json").write_text
+    write(json.dumps({"data": [{"externalIds": {"DOI": "10.5555/a1", "ArXiv": "2001.00001"}, **text}]}))
+    (found,) = read_path(tmp_path / "a.json")
+    assert (found.id, found.doi) == ("arxiv:2001.00001", "10.5555/a1")
+    write(json.dumps({"identifier": ["https://doi.org/10.5555/A1"], **text}))
+    assert read_path(tmp_path / "a.json")[0].doi == found.doi

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts import language
-from nsllm_lite.corpus.texts.language import language_of, part_in, reason
+from nsllm_lite.corpus.texts.language import language_of, part_in, reason, sure_language
 from tests.corpus.small import DATA
 
 TEXTS = tomllib.loads((DATA / "languages.toml").read_text())
@@ -38,10 +38,10 @@ def test_languages(code):
 
 
 def test_reason_names_what_is_not_allowed():
-    assert reason(ENGLISH, ("en",)) == ""
-    assert reason(FRENCH, ("en",)) == "language:fr"
-    assert reason(FRENCH, ("en", "fr")) == ""
-    assert reason(ENGLISH, ("fr",)) == "language:en"
+    assert reason(sure_language(ENGLISH), ("en",)) == ""
+    assert reason(sure_language(FRENCH), ("en",)) == "language:fr"
+    assert reason(sure_language(FRENCH), ("en", "fr")) == ""
+    assert reason(sure_language(ENGLISH), ("fr",)) == "language:en"
 
 
 def test_an_abstract_in_two_languages_gives_the_half_that_is_wanted():
@@ -58,7 +58,7 @@ def test_an_abstract_in_two_languages_gives_the_half_that_is_wanted():
 @pytest.mark.parametrize("text", ["", "Sn whiskers", "$" + "x_1 + " * 80 + "y$", "1.5 2.5 " * 100, "=-" * 400])
 def test_what_cannot_be_told_is_not_dropped(text):
     assert language_of(text) == ("", 0.0)
-    assert reason(text, ("en",)) == ""
+    assert reason(sure_language(text), ("en",)) == ""
 
 
 def test_a_guess_drops_nothing(monkeypatch):
@@ -68,7 +68,7 @@ def test_a_guess_drops_nothing(monkeypatch):
 
     monkeypatch.setattr(language, "_identifier", Unsure)
     assert language_of(FRENCH)[0] == "fr"
-    assert reason(FRENCH, ("en",)) == ""
+    assert reason(sure_language(FRENCH), ("en",)) == ""
 
 
 @settings(max_examples=100, deadline=None)
@@ -78,3 +78,11 @@ def test_any_text_has_an_answer(text):
     assert code == "" or 2 <= len(code) <= 3
     assert 0 <= confidence <= 1
     assert language_of(text) == (code, confidence)
+
+
+@pytest.mark.parametrize("code", ["zh", "ja", "ko"])
+def test_eastern_languages_are_known_by_their_characters_with_numbers_between(code, monkeypatch):
+    text = tomllib.loads((DATA / "encodings.toml").read_text())[code]["text"].replace(" ", "")
+    monkeypatch.setattr(language, "_identifier", None)
+    assert language_of(f"{text[:30]}500{text[30:]}") == (code, 1.0)
+    assert reason(code, ["en", code]) == reason(code, []) == ""

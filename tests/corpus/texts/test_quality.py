@@ -96,3 +96,9 @@ def test_hostile_titles_and_texts_take_linear_time():
     for piece in (*pieces, "abstract is "):
         reason(title=piece * 20_000, abstract=piece * 20_000)
     assert time.process_time() - started < 5
+
+
+def test_chinese_that_repeats_itself_is_repetition():
+    sentence = "我们研究了应力作用下锡薄膜上晶须的生长，"
+    assert reason(abstract=sentence * 8) == "repetition"
+    assert reason(abstract=tomllib.loads((DATA / "encodings.toml").read_text())["zh"]["text"]) == ""

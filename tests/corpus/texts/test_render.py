@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from nsllm_lite.corpus.texts import render
 from nsllm_lite.corpus.texts.render import COLUMNS, RENDER, texts_of
@@ -62,3 +63,12 @@ def test_a_batch_says_what_each_document_says(tmp_path):
         assert texts_of(phase, batch, 1).to_pylist() == [text_of(d, 1)[0] for d in DOCUMENTS if not text_of(d, 1)[1]]
         seen += sum(fits)
     assert seen >= 8
+
+
+@pytest.mark.parametrize(("character", "needed"), [("a", 200), ("铜", 80), ("の", 80), ("금", 100)])
+def test_characters_count_as_much_as_they_say(character, needed):
+    for num, reason in ((needed - 1, "too_short"), (needed, "")):
+        assert render.phase1_text(replace(PAPER, abstract=character * num), 200)[1] == reason
+        assert render.general_text(Document("a", "s", "f#1", text=character * num), 200)[1] == reason
+        section = Section("Methods", character * num)
+        assert render.phase2_text(replace(PAPER, sections=(section,)), 200)[1] == reason
