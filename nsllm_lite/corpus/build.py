@@ -36,6 +36,7 @@ from nsllm_lite.corpus.parts import Part, open_parts
 from nsllm_lite.corpus.shards import Stage
 from nsllm_lite.corpus.texts.render import RENDER, texts_of
 from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
+from nsllm_lite.formats.documents import SCHEMA as DOCUMENTS
 from nsllm_lite.formats.rows import RowTotals, finish_rows
 from nsllm_lite.formats.tokenizer import chosen_begin_of_text
 from nsllm_lite.recipe import load as recipes
@@ -110,6 +111,7 @@ def _clear(out: Path, work: Path, identity: dict, inputs: Hashes) -> None:
             raise UserError("corpus-folder-in-use", found, f"Move it away, or {WRITE_ELSEWHERE}.")
     read_inputs = {key: value for key, value in inputs.items() if key != "tokenizer"}
     reading = {"recipe": {key: identity[key] for key in READ_FIELDS}, "inputs": read_inputs, "version": __version__}
+    reading["fields"] = DOCUMENTS.names  # parts that lack some are read anew
     later = {key: value for key, value in identity.items() if key != "max_drop_share"} | inputs
     for marker, value, made in (
         (work / "reading.json", reading, [path for path in work.glob("*") if path.name != "reading.json"]),
@@ -267,9 +269,12 @@ def _finish(
     integrity.record(out / "documents", (), documents)
     integrity.record(out, ("ledger.parquet", "ledger_files.parquet", "ledger.json"))
     lost: Counter[str] = Counter()
+    stated: dict[str, Counter[str]] = {}
     for part, answer in zip(parts, settled, strict=True):
         lost[part.source] += answer["lost"]
+        stated.setdefault(part.source, Counter()).update(answer["stated"])
     results = _results(recipe, summary, totals, dict(sorted(lost.items())))
+    results["stated"] = {source: dict(counts) for source, counts in sorted(stated.items())}
     _print_results(results)
     measured = {"workers": workers, "tokenised_by": sorted({answer["encoder"] for answer in packed})}
     finish(out, "corpus", recipes.identity(recipe), inputs, results, started, measured)

@@ -32,7 +32,7 @@ def document(paper: dict, place: Place) -> Document:
     """Fields of `content` count as the paper's own; API 2 writes them as {"value": ...}. A note's id names its paper at
     OpenReview; elsewhere `id` is only the list's own."""
     content, number = _content(paper), paper.get("id")
-    fields = {k: v.get("value") if isinstance(v, dict) else v for k, v in {**paper, **content}.items()}
+    fields = {k: v.get("value", v) if isinstance(v, dict) else v for k, v in {**paper, **content}.items()}
     is_note = content and isinstance(number, str) and number
     return arxiv.document(fields, place, f"openreview:{number}" if is_note else "")
 
