@@ -7,6 +7,7 @@ import re
 import tomllib
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -75,7 +76,8 @@ def test_every_file_has_its_expectation():
             "2019-03-12", "2019-03-12T01:02:03Z", "2019/03/12/", "20190312", "2019 Mar 12", "12 March 2019",
             "March 12th, 2019", "Tue, 12 Mar 2019 19:18:42 GMT", "12.03.2019", "2019.03.12", "2019年3月12日",
             1552348800000, 1552348800, [2019, 3, 12], {"date-parts": [["2019", "3", "12"]]},
-            {"year": 2019, "month": "mar", "day": 12}, datetime.date(2019, 3, 12), datetime.datetime(2019, 3, 12, 5), "2019-03-12 00:00:00",
+            {"year": 2019, "month": "mar", "day": 12}, datetime.date(2019, 3, 12),
+            datetime.datetime(2019, 3, 12, 5), "2019-03-12 00:00:00",
         )],
         *[(text, "2019-03") for text in (
             "2019-03", "2019 Mar-Apr", "Mar 2019", "03/2019", "2019-03-00", "2019 Mar 32",
@@ -250,6 +252,15 @@ def test_a_damaged_file_gives_documents_or_says_why(tmp_path_factory, name, data
     for record in found:
         if isinstance(record, Document):
             check(clean_document(record))
+
+
+def test_a_value_that_parquet_cannot_give_costs_only_itself(tmp_path):
+    columns = {"title": ["T", "U"], "abstract": ["A", "B"], "authors": [[{"name": "Ann Fox"}], None]}
+    columns["date"] = pa.array([10**17, 1552348800000000], pa.timestamp("us"))
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    first, second = read_path(tmp_path / "p.parquet")
+    assert (first.title, first.date, first.authors) == ("T", "", ("Ann Fox",))
+    assert (second.title, second.date, second.authors) == ("U", "2019-03-12", ())
 
 
 def test_what_stands_beside_the_text_costs_no_tagged_record(monkeypatch):

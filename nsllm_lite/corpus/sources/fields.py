@@ -54,12 +54,14 @@ def read_parquet(file: BinaryIO, fields: Fields | None, source: str, file_name: 
         if columns is None:
             needed = "it needs a title and an abstract, or `format: fields` and a map of `fields` in the recipe"
             return [Unread(whole, NOT_THIS_FORMAT, f"Parquet with the columns {_listed(names)}; {needed}")]
-        rows = parquet.iter_rows(file, chain.from_iterable(columns.values()))
+        beside = {name for role in table.BESIDE for name in columns.get(role, ())}
+        rows = parquet.iter_rows(file, chain.from_iterable(columns.values()), beside)
         return read_each(table.cells_of(rows), source, file_name, table.document)
     tops = {path: _top(path, names) for _, path in fields if path}
     if absent := [path for _, path in fields if path and tops[path] is None]:
         return [Unread(whole, NOT_THIS_FORMAT, _no_field(absent, names))]
-    rows = parquet.iter_rows(file, dict.fromkeys(tops.values()))
+    texts = {tops[path] for role, path in fields if path and role not in STATED}
+    rows = parquet.iter_rows(file, dict.fromkeys(tops.values()), set(tops.values()) - texts)
     return _documents(rows, fields, source, file_name, always_whole=True)
 
 

@@ -30,6 +30,7 @@ MAX_LISTED = 300
 
 Columns = dict[str, list[str]]  # role -> names of its columns
 Cells = dict[str, list]  # role -> what is in them, of one row, where they are not empty: texts, but for _LISTED
+BESIDE = ("date", "year", "month", "authors", "venue", "keywords", "references")  # roles that no text depends on
 _LISTED = frozenset(("authors", "keywords", "references", "category", "date", "year"))  # read as Parquet has them
 
 

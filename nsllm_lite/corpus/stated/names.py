@@ -35,11 +35,16 @@ def as_name(family: str, given: str = "", suffix: str = "") -> str:
 def as_names(value: Any, parsed: bool = False) -> tuple[str, ...]:
     """The authors in a text, or in a list of texts, objects and lists. With `parsed` a list in the list is [family,
     given, suffix, ...], as arXiv has them; what is no name is left out."""
+    if parsed and value.__class__ is list and all(item.__class__ is list for item in value):
+        apart = ([part.strip() for part in item[:3] if part.__class__ is str] for item in value)
+        names = [", ".join([part for part in parts if part]) for parts in apart]
+        if "  " not in "".join(names):
+            return tuple(filter(None, names))
     if not parsed and value.__class__ is list and all(item.__class__ is str for item in value):
         text = "\n".join(value)
         if ";" not in text and "  " not in text:  # most lists: nothing is to be parted in them
             return tuple(filter(None, map(str.strip, value)))
-    return tuple(filter(None, (" ".join(name.split()) for name in _names(value, parsed, 0))))
+    return tuple([" ".join(name.split()) for name in _names(value, parsed, 0) if name.strip()])
 
 
 def _names(value: Any, parsed: bool, depth: int) -> Iterator[str]:

@@ -4,6 +4,7 @@ import html
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 
@@ -11,6 +12,7 @@ from nsllm_lite.corpus.identity import arxiv_id, marked_arxiv_id
 from nsllm_lite.formats.documents import as_doi
 
 MAX_DEPTH = 4  # of lists and objects around a text
+MAX_CATEGORIES = 300  # characters
 ARXIV_DOI = "10.48550/arxiv."
 
 _CODES = tomllib.loads(resources.files(__package__).joinpath("languages.toml").read_text(encoding="utf-8"))["codes"]
@@ -100,11 +102,17 @@ def _split(text: str, parted: str) -> Iterable[str]:
 
 def as_categories(*values: Any) -> tuple[str, ...]:
     """Categories; a text of arXiv's is parted at blanks ("math.AG hep-th")."""
-    apart: list[Any] = []
-    for value in values:
-        words = value.split() if isinstance(value, str) else ()
-        apart.append(words if words and all(map(_CATEGORY.fullmatch, words)) else value)
-    return as_terms(*apart)
+    stated = [value for value in values if value]
+    apart = [_of_arxiv(value) if isinstance(value, str) and len(value) < MAX_CATEGORIES else () for value in stated]
+    if len(stated) == 1 and apart[0]:
+        return apart[0]
+    return as_terms(*(list(words) or value for words, value in zip(apart, stated, strict=True)))
+
+
+@lru_cache(maxsize=4096)  # a corpus has few different ones
+def _of_arxiv(text: str) -> tuple[str, ...]:
+    words = text.split()
+    return different(words) if all(map(_CATEGORY.fullmatch, words)) else ()
 
 
 def as_reference(text: str = "", *, doi: str = "", arxiv: str = "", pmid: str = "", title: str = "") -> str:
