@@ -4,6 +4,7 @@ import datetime
 import io
 import json
 import re
+import time
 import tomllib
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from nsllm_lite.corpus import build, sources
 from nsllm_lite.corpus.files import tagged
-from nsllm_lite.corpus.sources import arxiv, fields, ris, wos
+from nsllm_lite.corpus.sources import arxiv, bibtex, fields, oai, ris, wos
 from nsllm_lite.corpus.stated import records
 from nsllm_lite.corpus.stated.dates import as_date, dated
 from nsllm_lite.corpus.stated.names import as_names
@@ -252,6 +253,23 @@ def test_a_damaged_file_gives_documents_or_says_why(tmp_path_factory, name, data
     for record in found:
         if isinstance(record, Document):
             check(clean_document(record))
+
+
+@pytest.mark.timed
+@pytest.mark.parametrize("text", [s * 10**6 + e for s, e in ((" ", "x"), ("1", "x"), ("(", ""), ("\n,", ""))])
+    "text", [" " * 10**6 + "x", "1" * 10**6 + "x", "(" * 10**6, "10.1234/" + ")" * 10**6, "\n," * 10**6]
+)
+def test_long_values_take_linear_time(text):
+    started = time.process_time()
+    fields = {"authors": f"A;{text}", "author": text, "date": text, "references": text, "keywords": text, "venue": text}
+    arxiv.document({"title": "T", "abstract": "A", "language": text, **fields}, sources.opening.Place("s", "f#1"))
+    read(bibtex, f"@article{{a, author = {{{text}}}, references = {{{text}}}, title = {{T}}}}")
+    assert time.process_time() - started < 10
+
+
+def test_arxivraw_without_dates_states_none():
+    (one,) = read(oai, "<arXivRaw><id>1903.00012</id><version/><title>T</title><abstract>A</abstract></arXivRaw>")
+    assert (one.title, one.date, one.authors) == ("T", "", ())
 
 
 def test_a_value_that_parquet_cannot_give_costs_only_itself(tmp_path):

@@ -29,7 +29,7 @@ _MARKS = re.compile(
     r"\$[^$]{0,60}\$|\\textsuperscript\s*\{[^{}]*\}|\\(?:inst|fnmsep|thanksref|altaffilmark|orcid\w*)\s*\{[^{}]*\}"
 )
 _NAME = re.compile(r"(?:[^\W\d_]|['’.-])+(?:,? (?:[^\W\d_]|['’.-])+){1,5}")
-_TRAILING = re.compile(r"[\s*†‡§¶∗⋆,\d⁰¹²³⁴-⁹]+$")
+_TRAILING = " *†‡§¶∗⋆,0123456789⁰¹²³⁴⁵⁶⁷⁸⁹"  # marks of addresses
 _BIBITEM = re.compile(r"\\bibitem\s*(?:\[(?:[^\[\]]|\[[^\[\]]{0,300}\]){0,1000}\])?\s*\{[^{}]{1,200}\}")
 _END = re.compile(r"\\end\s*\{thebibliography\}")
 _TITLE = re.compile(r"\\bibinfo\s*\{title\}\s*\{((?:[^{}]|\{[^{}]*\}){1,600})\}")
@@ -71,7 +71,7 @@ def stated_by(paper: Walker, bibliography: str) -> dict[str, Any]:
 def _names(argument: str) -> Iterator[str]:
     for part in _AND.split(_MARKS.sub("", argument)):
         for name in split_names(_line(_ADDRESS.split(part.strip().removeprefix("\\\\"), maxsplit=1)[0])):
-            if bare := _TRAILING.sub("", name):
+            if bare := name.rstrip(_TRAILING):
                 yield bare
 
 

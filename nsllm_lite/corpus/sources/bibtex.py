@@ -33,7 +33,7 @@ _TYPES = (
 _FIRST = re.compile(rf"(?:^|[\n\r])[ \t]*@(?:{_TYPES})[ \t]*[{{(]", re.IGNORECASE)
 _PROLOGUE_LINES = 5  # of free text before the first entry, such as a tool's greeting
 _BRACES = re.compile("[{}]")
-_NAME_MARKS = re.compile(r"[{}]|\s+and\s+", re.IGNORECASE)
+_NAME_MARKS = re.compile(r"[{}]|(?<=\s)and(?=\s)", re.IGNORECASE)
 _COMMENT = re.compile(r"\s*@\s*comment\s*\{", re.IGNORECASE)
 _START = re.compile(r"\s*@\s*([A-Za-z]+)\s*[{(]")
 _ENTRY = re.compile(r"@\s*([A-Za-z]+)\s*([{(])")

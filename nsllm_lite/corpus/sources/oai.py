@@ -115,7 +115,7 @@ def _stated(metadata: etree._Element) -> dict[str, object]:
     ]
     dates = texts("created", "date", "publicationYear", "dateIssued")
     return {
-        "date": dates[0] if "version" in found else min(filter(None, map(as_date, dates)), default=""),
+        "date": "".join(dates[:1]) if "version" in found else min(filter(None, map(as_date, dates)), default=""),
         "authors": names or texts("creatorName" if "creatorName" in found else "creator") or "".join(texts("authors")),
         "journal-ref": "".join(texts("journal-ref", "source")[:1]),
         "subjects": [] if "categories" in found else texts("subject"),

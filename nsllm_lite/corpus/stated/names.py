@@ -15,13 +15,13 @@ _WHOLE = ("name", "full_name", "fullname", "display_name", "literal", "creator",
 _WHOLE += ("preferred_name", "raw_author_name", "collectivename", "organization", "value", "text", "authors")
 _SIMPLE = re.compile(r"[\w'’.\- ]+(?:, [\w'’.\- ]+)?(?:; [\w'’.\- ]+(?:, [\w'’.\- ]+)?)*")
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
-_BRACKETS = re.compile(r"\s*\([^()]*\)")
+_BRACKETS = re.compile(r" ?\([^()]*\)")
 _AND = re.compile(r"(?:,\s*|\s+)(?:and|&)\s+", re.IGNORECASE)
 _COLON = re.compile(r"(?<=collaboration):\s", re.IGNORECASE)
 _SUFFIX = re.compile(r"(?:jr|sr|[iv]{1,4})\.?", re.IGNORECASE)
 _REST = re.compile(r"(?:et\.? al\.?|others|\.\.\.|…)", re.IGNORECASE)
 _INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.[\s-]?-?){1,6}|[^\W\d_a-z]{1,3}")
-_NUMBER = re.compile(r"\s*\(?\d{5,}\)?$")  # Scopus prints its number of an author behind the name
+_NUMBER = re.compile(r" ?\(?\d{5,20}\)?$")  # Scopus prints its number of an author behind the name
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _SIGNS = str.maketrans("；，、", ";,,")
 
@@ -94,11 +94,10 @@ def split_names(text: str) -> list[str]:
     text = (html.unescape(text) if "&" in text else text).strip()
     if ";" in text and _SIMPLE.fullmatch(text):
         return text.split("; ")
-    text = text.translate(_SIGNS)
+    by_line = "\n" in text and ";" not in text and text.count("\n") >= text.count(",")
+    text = " ".join((";".join(text.split("\n")) if by_line else text).translate(_SIGNS).split())
     if text[:1] == "[" and text[-1:] == "]":
         return [a or b for a, b in _QUOTED.findall(text)] or split_names(text[1:-1])
-    if "\n" in text and ";" not in text and text.count("\n") >= text.count(","):
-        return _kept(text.split("\n"))
     if ";" in text or "|" in text:
         return _kept(_NUMBER.sub("", name) for name in re.split("[;|]", text))
     if "(" in text:

@@ -12,7 +12,7 @@ from nsllm_lite.corpus.identity import arxiv_id, marked_arxiv_id
 from nsllm_lite.formats.documents import as_doi
 
 MAX_DEPTH = 4  # of lists and objects around a text
-MAX_CATEGORIES = 300  # characters
+MAX_CATEGORIES = MAX_DOI = 300  # characters
 ARXIV_DOI = "10.48550/arxiv."
 
 _CODES = tomllib.loads(resources.files(__package__).joinpath("languages.toml").read_text(encoding="utf-8"))["codes"]
@@ -125,7 +125,7 @@ def as_reference(text: str = "", *, doi: str = "", arxiv: str = "", pmid: str = 
     pmid = pmid.strip().removesuffix(".0")
     if pmid.isascii() and pmid.isdigit():
         return f"pmid:{pmid}"
-    if text and "10." in text and (inside := _DOI_IN.search(text)):
+    if text and "10." in text and (inside := _DOI_IN.search(text)) and len(inside[0]) < MAX_DOI:
         found = inside[0].rstrip(".,:;'*")
         while found[-1] in ")]" and found.count(")") + found.count("]") > found.count("(") + found.count("["):
             found = found[:-1].rstrip(".,:;")
