@@ -254,7 +254,7 @@ def test_a_large_text_stored_once_is_not_unpacked_for_all_rows_together(monkeypa
     monkeypatch.setattr(parquet, "MAX_BATCH_BYTES", 250_000)
     sizes = []
     inner = parquet._rows
-    monkeypatch.setattr(parquet, "_rows", lambda batch, _: (sizes.append(batch.nbytes), inner(batch))[1])
+    monkeypatch.setattr(parquet, "_rows", lambda batch, beside: (sizes.append(batch.nbytes), inner(batch, beside))[1])
     assert len(read_parquet(file)) == 50
     assert max(sizes) < 250_000
     monkeypatch.setattr(parquet, "MAX_ROW_BYTES", 50_000)
