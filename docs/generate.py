@@ -1,8 +1,8 @@
 """Writes what the pages take from the code: `make docs`.
 
 Whole pages: cli.md (the parser), recipes.md (the recipe types), troubleshooting.md (the errors). In other files: the
-tables of cards and models in training.md (the planner), the set-up of the notebooks (the first's), and the repository's
-address (pyproject.toml) in every page and notebook.
+tables of cards and models in training.md (the planner), that of formats and fields in corpus.md (the readers), the
+set-up of the notebooks (the first's), and the repository's address (pyproject.toml) in every page and notebook.
 """
 
 import argparse
@@ -28,7 +28,10 @@ if str(ROOT) not in sys.path:
 from docs.messages import Message, messages  # noqa: E402
 from nsllm_lite import cli  # noqa: E402
 from nsllm_lite.commands import arguments  # noqa: E402
+from nsllm_lite.corpus import sources  # noqa: E402
+from nsllm_lite.formats.documents import STATED  # noqa: E402
 from nsllm_lite.models.sizes import QWEN3  # noqa: E402
+from nsllm_lite.recipe.corpus import Source  # noqa: E402
 from nsllm_lite.recipe.kinds import KINDS  # noqa: E402
 from nsllm_lite.recipe.values import Strict  # noqa: E402
 
@@ -273,6 +276,21 @@ def models_table() -> str:
     return table(("`SIZE=`", "model", "chosen from", "download", "disk: base and two merged models"), rows, right=3)
 
 
+def stated_table() -> str:
+    """What each reader takes from its files in tests/faults/seeds, of what papers state about themselves."""
+    seeds, rows = ROOT / "tests/faults/seeds/read", []
+    fields = tomllib.loads((ROOT / "tests/data/sources/stated.toml").read_text())["map"]
+    for path in sorted(seeds.glob("*/stated*")):
+        form = path.parent.name
+        own = {"format": "fields", "fields": fields} if form == "fields" else {}
+        source = Source(name=form, path=str(path), **own)
+        papers = [paper for file in sources.files_of(source) for paper in sources.read(source, file, general=False)]
+        kind = path.stem.removeprefix("stated").replace("-", " ").strip()
+        cells = ("yes" if any(getattr(paper, name) for paper in papers) else "–" for name in STATED)
+        rows.append((f"{form} ({kind})" if kind else form, *cells))
+    return table(("format", *STATED), rows)
+
+
 def address() -> str:
     """The repository's address: pyproject.toml states it, and nothing else does."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
@@ -309,6 +327,8 @@ def pages() -> dict[Path, str]:
     }
     training = (docs / "training.md").read_text()
     texts[docs / "training.md"] = with_block(with_block(training, "cards", cards_table()), "models", models_table())
+    corpus = docs / "corpus.md"
+    texts[corpus] = with_block(corpus.read_text(), "stated", stated_table())
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     texts |= {path: with_set_up(path.read_text(), notebooks[0].read_text()) for path in notebooks}
     for path in (*ROOT.glob("*.md"), *docs.rglob("*.md"), *notebooks):

@@ -32,6 +32,7 @@ from tests.corpus.small import prose, values, write_lines
 FILES_A_BUILD = 200
 PACKED = ("packed", "parquet")
 FIELDS = {"title": "title", "abstract": "body.summary", "text": "text", "id": "id", "doi": "doi", "language": "lang"}
+FIELDS |= {"date": "when", "authors": "by", "venue": "where", "keywords": "words", "references": "cited"}
 
 
 def read(path: Path, general: bool = False, form: str = "auto") -> list[Document | Unread]:

@@ -99,6 +99,12 @@ def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dic
         print(f"\n{changed} of {checked} inputs have changed since: what stands there now is not what was read.")
     elif checked := states.count(AS_USED):
         print(f"\nOf {len(states)} inputs {checked} were hashed again: they are what was read.")
+    for step, _ in graph.values():
+        if stated := step.results.get("stated"):
+            names = sorted({name for counts in stated.values() for name in counts})
+            print(printable(f"\n{_short(str(step.folder), root)}: documents that state"))
+            heads = ("source", *names, "of all")
+            terminal.table(heads, list(_stated_in(step, names)), right=heads[1:])
     phases = [step for step, _ in graph.values() if step.about.curves]
     trained = (HEADS, list(_lines_of(phases, root)))
     if phases:
@@ -114,6 +120,14 @@ def show(folder: Path, png: Path | None = None, html: Path | None = None) -> dic
         print(f"{html}: all of it as one page")
     lineage = [figures_of(step) | {"inputs": list(map(_input_figures, inputs))} for step, inputs in graph.values()]
     return {"run": str(folder), "lineage": lineage, "curves": str(png) if drawn else None, "page": html and str(html)}
+
+
+def _stated_in(step: Step, names: list[str]) -> Iterator[tuple[str, ...]]:
+    """A line a source of a corpus: how many of its documents state each field, and how many there are."""
+    for source, counts in step.results["stated"].items():
+        found = step.results.get("documents", {}).get(source, {})
+        total = sum(found.get(outcome, 0) for outcome in ("kept", "heldout"))
+        yield (source, *(f"{counts.get(name, 0):,}" for name in names), f"{total:,}")
 
 
 def _input_figures(one: Checked) -> dict[str, str | None]:

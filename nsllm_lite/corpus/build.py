@@ -243,9 +243,12 @@ def _finish(
     integrity.record(out / "documents", (), documents)
     integrity.record(out, ("ledger.parquet", "ledger_files.parquet", "ledger.json"))
     lost: Counter[str] = Counter()
+    stated: dict[str, Counter[str]] = {}
     for part, answer in zip(parts, settled, strict=True):
         lost[part.source] += answer["lost"]
+        stated.setdefault(part.source, Counter()).update(answer["stated"])
     results = _results(recipe, by_source, summary, totals, dict(sorted(lost.items())))
+    results["stated"] = {source: dict(counts) for source, counts in sorted(stated.items())}
     _print_results(results)
     measured = {"workers": workers, "tokenised_by": sorted({answer["encoder"] for answer in packed})}
     finish(out, "corpus", recipes.identity(recipe), inputs, results, started, measured)

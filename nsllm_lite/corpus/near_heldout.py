@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import whole_file
@@ -16,7 +17,7 @@ from nsllm_lite.corpus import assign, dedup
 from nsllm_lite.corpus.ingest import head_of
 from nsllm_lite.corpus.parts import Part
 from nsllm_lite.corpus.texts import render
-from nsllm_lite.formats.documents import parquet_writer
+from nsllm_lite.formats.documents import STATED, TERMS, parquet_writer
 from nsllm_lite.recipe.corpus import Corpus
 
 NEAR = 0.5
@@ -67,11 +68,12 @@ def settle(recipe: Corpus, work: Path, documents: Path, part: Part) -> dict:
     made += [work / "near" / f"{part.name}.jsonl", final_choice(work, part)]
     for path in made:
         path.parent.mkdir(parents=True, exist_ok=True)
-    _write(made[0], part, survives)
+    stated = _write(made[0], part, survives)
     _write(made[1], part, held)
     _write_dropped(made[2], part, near)
     np.save(made[3], final)
-    return {"lost": int(part.keys["lost"][survives].sum()), "files": integrity.describe_all(work, made)}
+    lost = int(part.keys["lost"][survives].sum())
+    return {"lost": lost, "stated": stated, "files": integrity.describe_all(work, made)}
 
 
 def final_choice(work: Path, part: Part) -> Path:
@@ -95,10 +97,16 @@ def _near(recipe: Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndar
     return near
 
 
-def _write(path: Path, part: Part, wanted: np.ndarray) -> None:
+def _write(path: Path, part: Part, wanted: np.ndarray) -> dict[str, int]:
+    """{field: documents that state it} of what was written."""
+    stated = dict.fromkeys(STATED, 0)
     with whole_file(path) as made, parquet_writer(made) as writer:
         for batch, _ in part.batches(wanted):
             writer.write_batch(batch)
+            for name in STATED:
+                lengths = pc.list_value_length(batch[name]) if name in TERMS else pc.binary_length(batch[name])
+                stated[name] += pc.sum(pc.greater(lengths, 0)).as_py() or 0
+    return stated
 
 
 def _write_dropped(path: Path, part: Part, near: np.ndarray) -> None:

@@ -20,8 +20,10 @@ from nsllm_lite.artifact import integrity
 from nsllm_lite.corpus.dedup import runs_of
 from nsllm_lite.corpus.encoder import Encoder, string_starts
 from nsllm_lite.corpus.texts.render import COLUMNS, texts_of
+from nsllm_lite.formats.documents import STATED
 from nsllm_lite.formats.rows import BATCH_ROWS, SCHEMA, write_shard
 
+NO_TEXT = frozenset(STATED) - {"language"}
 SHARD_DOCUMENTS = 100_000
 SHARD_TOKENS = 25 << 20  # bounds the memory of a shard of full texts; 100,000 abstracts are fewer
 CHUNK_DOCUMENTS = 8_192
@@ -106,14 +108,20 @@ def documents_of(task: PackTask) -> Iterator[pa.RecordBatch]:
     for path, mask in zip(task.files, task.masks, strict=True):
         start = 0
         with pq.ParquetFile(path) as parquet:
-            groups = (parquet.metadata.row_group(number) for number in range(parquet.num_row_groups))
-            mean_bytes = sum(group.total_byte_size for group in groups) / max(1, parquet.metadata.num_rows)
+            mean_bytes = _text_bytes(parquet.metadata) / max(1, parquet.metadata.num_rows)
             size = min(CHUNK_DOCUMENTS, int(CHUNK_BYTES / (mean_bytes + 1)) + 1)
             for batch in parquet.iter_batches(batch_size=size, columns=COLUMNS[task.phase]):
                 wanted = mask[start : start + batch.num_rows]
                 start += batch.num_rows
                 if wanted.any():
                     yield batch if wanted.all() else batch.filter(pa.array(wanted))
+
+
+def _text_bytes(of: pq.FileMetaData) -> int:
+    """Bytes of a file of documents without what it states of the papers, of which no text is made."""
+    groups = [of.row_group(number) for number in range(of.num_row_groups)]
+    beside = {number for number in range(of.num_columns) if of.schema.column(number).path.split(".")[0] in NO_TEXT}
+    return sum(g.total_byte_size - sum(g.column(n).total_uncompressed_size for n in beside) for g in groups)
 
 
 def _ahead(items: Iterator[T], reader: ThreadPoolExecutor) -> Iterator[T]:

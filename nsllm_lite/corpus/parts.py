@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.corpus import dedup
-from nsllm_lite.formats.documents import Document, documents_in, parquet_writer, table_of
+from nsllm_lite.formats.documents import TEXTUAL, Document, documents_in, parquet_writer, table_of
 
 PART_DOCUMENTS = 100_000
 PART_CHARS = 1 << 30
@@ -205,11 +205,13 @@ class Part:
             yield from np.split(self.shingles(first, count), cuts[1:-1])
 
     def documents(self, wanted: np.ndarray) -> Iterator[tuple[int, Document]]:
-        """The candidates of the mask `wanted`, each with its place in the part."""
-        for batch, places in self.batches(wanted):
+        """The candidates of the mask `wanted`, each with its place in the part and its fields of TEXTUAL."""
+        for batch, places in self.batches(wanted, TEXTUAL):
             yield from zip(places.tolist(), documents_in(batch), strict=True)
 
-    def batches(self, wanted: np.ndarray) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    def batches(
+        self, wanted: np.ndarray, columns: list[str] | None = None
+    ) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
         """The candidates of the mask `wanted`, batch by batch, each with their places in the part."""
         with pq.ParquetFile(self.folder / "documents.parquet") as parquet:
             start = 0
@@ -218,7 +220,7 @@ class Part:
                 places = start + np.flatnonzero(wanted[start : start + num])
                 if len(places):
                     rows = pa.array(places - start)
-                    yield parquet.read_row_group(group).combine_chunks().to_batches()[0].take(rows), places
+                    yield parquet.read_row_group(group, columns).combine_chunks().to_batches()[0].take(rows), places
                 start += num
 
     def fits(self, phase: str) -> np.ndarray:

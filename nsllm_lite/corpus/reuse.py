@@ -10,6 +10,7 @@ from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import Hashes
 from nsllm_lite.corpus import shards
 from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
+from nsllm_lite.formats.documents import SCHEMA as DOCUMENTS
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Corpus
 
@@ -56,7 +57,13 @@ def _reading(recipe: Corpus, identity: dict, inputs: Hashes) -> dict:
             own = {"general": kind == "general", "input": inputs[f"source:{name}"], "tasks": num_tasks[name]}
             sources.append({key: value for key, value in source.items() if key not in ("licence", "path")} | own)
     shared = {key: identity[key] for key in READ_FIELDS}
-    return {"recipe": shared, "input": inputs.get("decontaminate"), "version": __version__, "sources": sources}
+    return {
+        "recipe": shared,
+        "input": inputs.get("decontaminate"),
+        "version": __version__,
+        "fields": DOCUMENTS.names,  # parts that lack some are read anew
+        "sources": sources,
+    }
 
 
 def _same_tasks(before: dict, now: dict) -> dict[int, int]:

@@ -22,7 +22,7 @@ from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.documents import Document, read_documents
+from nsllm_lite.formats.documents import TEXTUAL, Document, read_documents
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import TASKS, Tasks
 from nsllm_lite.tasks.from_papers import document_items, question_files, read_questions
@@ -53,7 +53,7 @@ class CorpusPapers:
         return "test" if name in self._held else "train"
 
     def __iter__(self) -> Iterator[Document]:
-        for document in read_documents(self._documents):
+        for document in read_documents(self._documents, TEXTUAL):
             if document.source in self._sources:
                 yield document
 

@@ -31,6 +31,9 @@ class Document:
 
     `id` names the paper across files ("arxiv:0704.0001", "pmid:123", "doi:10..."); `origin` names the place it was
     read from ("FILE#RECORD"). A paper fills title, abstract and sections; general text fills `text` alone.
+
+    From `date` on, and in `language`, stands what the source states of the paper. No text for training is made of it,
+    and it decides nothing: neither what is kept, nor what is a duplicate, nor what is held out.
     """
 
     id: str
@@ -43,7 +46,13 @@ class Document:
     discipline: str = ""
     moves: tuple[tuple[str, str], ...] = ()  # (label, sentence) where the source tags its abstract
     doi: str = ""  # as `as_doi` gives it
-    language: str = ""  # as the source states it, lower case: "en", "eng", "french"
+    language: str = ""  # ISO 639-1: "en"
+    date: str = ""  # of publication, in ISO 8601: "2019", "2019-03" or "2019-03-12"
+    authors: tuple[str, ...] = ()  # "Family, Given" where the source keeps the two apart, else as it has them
+    venue: str = ""  # journal, book or conference
+    categories: tuple[str, ...] = ()  # of the source's own scheme: arXiv's, Web of Science's, MeSH
+    keywords: tuple[str, ...] = ()  # the authors'
+    references: tuple[str, ...] = ()  # each "doi:", "arxiv:" or "pmid:" with its id, else a title, else as printed
 
     @property
     def num_chars(self) -> int:
@@ -79,13 +88,20 @@ def as_doi(text: str) -> str:
 _SECTION = pa.struct(
     [("heading", pa.string()), ("text", pa.string()), ("parents", pa.list_(pa.string())), ("kind", pa.string())]
 )
+TERMS = ("authors", "categories", "keywords", "references")
+STATED = ("date", "venue", "language", *TERMS)
+"""The fields that hold what the source states of a paper."""
 _LISTS = {"sections": pa.list_(_SECTION), "moves": pa.list_(pa.list_(pa.string()))}
+_LISTS |= dict.fromkeys(TERMS, pa.list_(pa.string()))
 SCHEMA = pa.schema([(field.name, _LISTS.get(field.name, pa.string())) for field in fields(Document)])
+TEXTUAL = [name for name in SCHEMA.names if name not in STATED]
+"""The columns that are read where texts are made of documents."""
 
 # Sections are most of the bytes; what phase 1 and general text read in bulk unpacks three times as fast.
 _FAST = ("id", "source", "origin", "title", "abstract", "text")
 _SLOW = [f"sections.list.element.{name}" for name in ("heading", "text", "parents.list.element", "kind")]
-_SLOW += ["discipline", "moves.list.element.list.element", "doi", "language"]
+_SLOW += ["discipline", "moves.list.element.list.element", "doi", "language", "date", "venue"]
+_SLOW += [f"{name}.list.element" for name in TERMS]
 COMPRESSION = dict.fromkeys(_FAST, "lz4") | dict.fromkeys(_SLOW, "zstd")
 
 
@@ -100,8 +116,9 @@ def table_of(documents: Sequence[Document]) -> pa.Table:
     return pa.table(columns, SCHEMA)
 
 
-def read_documents(path: Path) -> Iterator[Document]:
-    """Streams the documents of one Parquet file, or of a folder of them in order, a batch in memory at a time.
+def read_documents(path: Path, columns: Sequence[str] | None = None) -> Iterator[Document]:
+    """Streams the documents of one Parquet file, or of a folder of them in order, a batch in memory at a time; with
+    `columns` only these fields, the others are empty.
 
     Raises:
         UserError: a file of the folder is not what was written.
@@ -110,12 +127,16 @@ def read_documents(path: Path) -> Iterator[Document]:
         integrity.verify(path)
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
         with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=BATCH_DOCUMENTS):
+            for batch in parquet.iter_batches(batch_size=BATCH_DOCUMENTS, columns=columns):
                 yield from documents_in(batch)
 
 
 def documents_in(batch: pa.RecordBatch) -> Iterator[Document]:
+    """A field without a column is empty: one not asked for, or not yet written by the version that made the file."""
+    lists = [name for name in TERMS if name in batch.schema.names]
     for row in batch.to_pylist():
+        for name in lists:
+            row[name] = tuple(row[name])
         row["sections"] = tuple(Section(**{**s, "parents": tuple(s["parents"])}) for s in row["sections"])
         row["moves"] = tuple((label, sentence) for label, sentence in row["moves"])
         yield Document(**row)

@@ -21,7 +21,8 @@ from nsllm_lite.recipe.values import (
 class Fields(Strict):
     """Maps the user's field names to ours: each is a field, a column, or a path to an inner field (`body.summary`).
 
-    Papers have a title and an abstract, general text has a `text`.
+    Papers have a title and an abstract, general text has a `text`. From `language` on, what cannot be read of a record
+    is left empty.
     """
 
     title: Name | None = None
@@ -31,6 +32,12 @@ class Fields(Strict):
     doi: Name | None = None
     discipline: Name | None = None
     language: Name | None = None
+    date: Name | None = None
+    authors: Name | None = None
+    venue: Name | None = None
+    categories: Name | None = None
+    keywords: Name | None = None
+    references: Name | None = None
 
     @model_validator(mode="after")
     def _enough(self) -> "Fields":

@@ -80,6 +80,7 @@ class CorpusResults(Lenient):
     rows: dict[str, Tokens] = {}
     documents: dict[str, Counts] = {}
     licences: dict[str, str] = {}
+    stated: dict[str, dict[str, int]] = {}  # source -> field -> documents that state it
 
 
 class BeforeAndAfter(Lenient):

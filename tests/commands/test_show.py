@@ -139,6 +139,8 @@ def test_the_lineage_of_a_model_from_any_folder(chain, capsys, monkeypatch, tmp_
     line = next(line for line in text.splitlines() if line.startswith("phase1") and " domain " in line)
     assert " ".join(line.split()) == "phase1 1,000 0.50 x domain 6.0000 -> 4.2500 3.0000 -> 2.1250 123 1.50"
     assert f"{chain}/model1/curves.png: " in text
+    heads, arxiv = (" ".join(line.split()) for line in text.split("corpus: documents that state\n")[1].splitlines()[:2])
+    assert (heads, arxiv) == ("source authors date of all", "arxiv 80 79 80")
 
 
 @pytest.mark.pictures

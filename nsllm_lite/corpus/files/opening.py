@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple, TextIO, TypeVar
 
 from nsllm_lite.corpus.files.encoding import Decoder, Utf8, decoded, stated_encoding, wide_encoding
+from nsllm_lite.corpus.stated.terms import as_language
 from nsllm_lite.formats.documents import Document
 
 HEAD_BYTES = 65_536
@@ -40,18 +41,22 @@ class Place(NamedTuple):
     origin: str
     languages: tuple[str, ...] = ()  # ISO 639-1 codes; empty: any
 
-    def paper(self, *, arxiv: str = "", pmid: str = "", doi: str = "", accession: str = "", **fields: Any) -> Document:
+    def paper(
+        self, *, arxiv: str = "", pmid: str = "", doi: str = "", accession: str = "", language: str = "", **fields: Any
+    ) -> Document:
         """The document of a record, with these fields and named by the first identifier that the record states.
 
         `doi` is as `as_doi` gives it, `accession` begins with its database ("wos:000123"). A PMID that is no number is
-        passed over. Where no identifier is stated the place is the name, "SOURCE:FILE#RECORD".
+        passed over. Where no identifier is stated the place is the name, "SOURCE:FILE#RECORD". `language` is the
+        source's own word for it.
         """
         name = f"doi:{doi}" if doi else accession or f"{self.source}:{self.origin}"
         if arxiv:
             name = f"arxiv:{arxiv}"
         elif pmid.isascii() and pmid.isdigit():
             name = f"pmid:{pmid}"
-        return Document(id=name, source=self.source, origin=self.origin, doi=doi, **fields)
+        code = as_language(language) if language else ""
+        return Document(id=name, source=self.source, origin=self.origin, doi=doi, language=code, **fields)
 
     def unread(self, message: str, reason: str = UNREADABLE) -> Unread:
         return Unread(self.origin, reason, message)

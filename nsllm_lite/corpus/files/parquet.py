@@ -3,7 +3,7 @@
 Only Arrow reads it; pandas' metadata and its pickles are never read. A damaged row group loses only its own rows.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ BATCH_ROWS = 64
 MAX_BATCH_BYTES = 1 << 28
 MAX_ROW_BYTES = 1 << 26
 BUFFER_BYTES = 1 << 20
+NO_VALUE = (ValueError, OverflowError, pa.ArrowException)  # text that is no UTF-8, dates out of range
 ERRORS = (pa.ArrowException, OSError, ValueError, NotImplementedError, MemoryError)
 
 
@@ -27,8 +28,9 @@ def open_parquet(file: BinaryIO, dense: bool = True) -> pq.ParquetFile:
     return pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=texts, **options)
 
 
-def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
-    """Rows in order with these top-level columns, a message for a row or a row group that cannot be read."""
+def iter_rows(file: BinaryIO, columns: Iterable[str], beside: Collection[str] = ()) -> Iterator[dict | str]:
+    """Rows in order with these top-level columns, a message for a row or a row group that cannot be read. A value of
+    the columns `beside` that cannot be read is None instead."""
     try:
         parquet, dictionaries = open_parquet(file), open_parquet(file, dense=False)
     except ERRORS as error:
@@ -45,7 +47,7 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
             batch_rows = max(1, min(BATCH_ROWS, MAX_BATCH_BYTES // max(first.nbytes if first else 0, 1)))
             for batch in parquet.iter_batches(batch_rows, [group], columns, use_threads=False):
                 left -= batch.num_rows
-                yield from _rows(batch)
+                yield from _rows(batch, beside)
             reason = "it ends early"
         except ERRORS as error:
             reason = named(error)
@@ -55,7 +57,7 @@ def iter_rows(file: BinaryIO, columns: Iterable[str]) -> Iterator[dict | str]:
         yield f"the file says it has {parquet.metadata.num_rows:,} rows, its row groups say {total:,}"
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict | str]:
+def _rows(batch: pa.RecordBatch, beside: Collection[str]) -> Iterator[dict | str]:
     names = batch.schema.names
     has_large = batch.nbytes > MAX_ROW_BYTES
     for number in range(batch.num_rows):
@@ -64,8 +66,20 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict | str]:
             continue
         try:
             yield {name: column[number].as_py() for name, column in zip(names, batch.columns, strict=True)}
-        except (ValueError, OverflowError, pa.ArrowException) as error:  # text that is no UTF-8, dates out of range
-            yield named(error)
+        except NO_VALUE:
+            yield _row(batch, number, beside)
+
+
+def _row(batch: pa.RecordBatch, number: int, beside: Collection[str]) -> dict | str:
+    row = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column[number].as_py()
+        except NO_VALUE as error:
+            if name not in beside:
+                return named(error)
+            row[name] = None
+    return row
 
 
 def named(error: Exception) -> str:

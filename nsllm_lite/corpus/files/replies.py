@@ -21,6 +21,8 @@ MAX_TAG_CHARS = 4096  # a tag is put together again at the seam of two chunks if
 _XML_TEXT = re.compile(  # a JSON string that begins with "<", in whole characters, cut where a head suffices
     r'"(?>(?:\s|\\[nrt])*)((?:<|\\u003[cC])(?>(?:[^"\\]|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt]){0,4000}))'
 )
+_JSON = re.compile(r'[\ufeff \t\r\n]*(?:\[\s*)?\{\s*"')
+_TAG = re.compile(r"<[?/A-Za-z]")
 _PREFIX = re.compile(r"(</?)[A-Za-z_][\w.-]{0,60}:(?=[A-Za-z_])")
 
 
@@ -40,7 +42,7 @@ def iter_answers(
     head; an answer without any yields the message `nothing`."""
     head = stream.read(HEAD_BYTES)
     whole = Joined(head, stream)
-    if not head.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+    if not _JSON.match(head):
         yield from _elements(whole, tags_of, nothing)
         return
     for record in iter_records(whole):
@@ -53,12 +55,12 @@ def iter_answers(
 
 
 def _xml_of(record: dict) -> str:
-    """The record's first text that is XML, its own or one level deeper: {"body": {"string": "<?xml ..."}}."""
-    for value in record.values():
-        for text in value.values() if isinstance(value, dict) else (value,):
-            if isinstance(text, str) and text.lstrip("\ufeff \t\r\n").startswith("<"):
-                return text
-    return ""
+    """The record's first text that is XML, its own or one level deeper: {"body": {"string": "<?xml ..."}}. Where none
+    begins as XML does, one that has a tag."""
+    values = (value.values() if isinstance(value, dict) else (value,) for value in record.values())
+    texts = [text for inner in values for text in inner if isinstance(text, str)]
+    whole = (text for text in texts if text.lstrip("\ufeff \t\r\n").startswith("<"))
+    return next(whole, "") or next(filter(_TAG.search, texts), "")
 
 
 def _elements(

@@ -24,6 +24,7 @@ class Syntax(NamedTuple):
     vital: frozenset[str]  # lines between two records are a record too if one of these is among them
     last_belongs: bool = False  # the last tag is a field of the record, not a mark of its end
     glued: re.Pattern[str] | None = None  # a line whose tag runs into its text; group: the tag
+    beside: frozenset[str] = frozenset()  # fields that are read too, but whose faults cost no record
 
 
 class Record:
@@ -32,13 +33,21 @@ class Record:
     def __init__(self) -> None:
         self.fields: dict[str, list[list[str]]] = {}
         self.tags: set[str] = set()
-        self.num_chars = 0
+        self.num_chars = self.chars_beside = 0
         self.fault = ""
 
     def values(self, *tags: str) -> list[str]:
         """Every value of these tags that is not empty, each on one line, in the order of `tags`."""
         lines = (" ".join(" ".join(value).split()) for tag in tags for value in self.fields.get(tag, ()))
         return [line for line in lines if line]
+
+    def lines(self, *tags: str) -> list[str]:
+        """The lines of all values of the first of these tags that has any: names and references stand on one each."""
+        for tag in tags:
+            lines = [" ".join(line.split()) for value in self.fields.get(tag, ()) for line in value]
+            if any(lines):
+                return list(filter(None, lines))
+        return []
 
     def value(self, *tags: str) -> str:
         """The first value that is not empty, on one line."""
@@ -95,9 +104,9 @@ def iter_records(stream: TextIO, syntax: Syntax) -> Iterator[Record | str]:
             record = Record()
             continue
         record.tags.add(tag)
-        if tag in syntax.kept:
+        if tag in syntax.kept or tag in syntax.beside:
             record.fields.setdefault(tag, []).append([])
-            _extend(record, tag, rest or "")
+            _extend(record, tag, rest or "", syntax)
     cut = not line.endswith("\n") and syntax.last not in record.tags
     yield from _finished(record, syntax, "the record is cut short: the file ends inside a line of it" if cut else "")
 
@@ -107,11 +116,18 @@ def _continue(record: Record, tag: str, line: str, syntax: Syntax) -> None:
     glued = syntax.glued.match(line) if syntax.glued else None
     if glued and (tag in syntax.kept or glued[1] in syntax.kept):
         record.fault = f"no space follows the tag of the line {line[:40].strip()!r}"
-    elif tag in record.fields:
-        _extend(record, tag, line)
+    elif tag in record.fields and not (glued and tag in syntax.beside):
+        _extend(record, tag, line, syntax)
 
 
-def _extend(record: Record, tag: str, line: str) -> None:
+def _extend(record: Record, tag: str, line: str, syntax: Syntax) -> None:
+    if tag in syntax.beside:
+        record.chars_beside += len(line) + LINE_CHARS
+        if record.chars_beside <= MAX_RECORD_CHARS:
+            record.fields[tag][-1].append(line)
+        else:  # left empty: half a list would be wrong
+            record.fields[tag][:] = [[]]
+        return
     record.num_chars += len(line) + LINE_CHARS
     if record.num_chars > MAX_RECORD_CHARS:
         record.fault = f"the record holds more than {MAX_RECORD_CHARS:,} characters"

@@ -12,6 +12,7 @@ from nsllm_lite.corpus.files.objects import objects_in
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.latex.inline import paragraphs
+from nsllm_lite.corpus.stated.records import stated_in
 from nsllm_lite.formats.documents import Document
 
 ID_KEYS = ("id", "arxiv_id", "paper_id", "entry_id", "url", "doi", "DOI")
@@ -43,7 +44,8 @@ def document(record: dict, place: Place, accession: str = "") -> Document:
         title=_text(record.get("title")),
         abstract=paragraphs(abstract) if name else abstract,
         discipline=identity.discipline_of(categories),
-        language=_text(record.get("language")).strip().lower(),
+        language=_text(record.get("language")),
+        **stated_in(record),
     )
 
 

@@ -31,5 +31,8 @@ def document(entry: etree._Element, place: Place) -> Document | Unread:
         "primary_category": [e.get("term", "") for e in entry.iterfind("primary_category")],
         "categories": [e.get("term", "") for e in entry.iterfind("category")],
         "doi": raw_text(entry.find("doi")),
+        "published": entry.findtext("published", ""),
+        "authors": [author.findtext("name", "") for author in entry.iterfind("author")],
+        "journal-ref": raw_text(entry.find("journal_ref")),
     }
     return arxiv.document(record, place)

@@ -17,6 +17,8 @@ from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import iter_lines, paragraphs, stated
 from nsllm_lite.corpus.latex.notation import plain
+from nsllm_lite.corpus.stated.dates import dated
+from nsllm_lite.corpus.stated.terms import as_categories, as_references, as_terms, cited
 from nsllm_lite.formats.documents import Document
 
 MAX_ENTRY_CHARS = 1 << 24
@@ -31,6 +33,7 @@ _TYPES = (
 _FIRST = re.compile(rf"(?:^|[\n\r])[ \t]*@(?:{_TYPES})[ \t]*[{{(]", re.IGNORECASE)
 _PROLOGUE_LINES = 5  # of free text before the first entry, such as a tool's greeting
 _BRACES = re.compile("[{}]")
+_NAME_MARKS = re.compile(r"[{}]|(?<=\s)and(?=\s)", re.IGNORECASE)
 _COMMENT = re.compile(r"\s*@\s*comment\s*\{", re.IGNORECASE)
 _START = re.compile(r"\s*@\s*([A-Za-z]+)\s*[{(]")
 _ENTRY = re.compile(r"@\s*([A-Za-z]+)\s*([{(])")
@@ -52,6 +55,18 @@ class Entry(NamedTuple):
     def line(self, name: str) -> str:
         return " ".join(plain(self.fields.get(name, "")).split())
 
+    def names(self, name: str) -> tuple[str, ...]:
+        """Authors, which BibTeX parts by "and" outside of braces."""
+        text = self.fields.get(name, "")
+        found, depth, start = [], 0, 0
+        for mark in _NAME_MARKS.finditer(text):
+            depth += (mark[0] == "{") - (mark[0] == "}")
+            if depth <= 0 and mark[0] not in "{}":
+                found.append(text[start : mark.start()])
+                start = mark.end()
+        written = (" ".join(plain(one).split()) for one in [*found, text[start:]])
+        return tuple(one for one in written if one and one != "others")
+
     def codes(self, *names: str) -> list[str]:
         """The fields as identifiers and addresses, which hold no blanks, and LaTeX only where it escapes a sign."""
         return [re.sub(r"[\s\\{}]", "", self.fields.get(name, "")) for name in names]
@@ -72,7 +87,7 @@ def recognise(head: str) -> bool:
 def document(entry: Entry, place: Place) -> Document:
     arxiv, pmid, accession = _identifiers(entry)
     ids = identity.ids_of({"ids": entry.codes("doi", "url", "ee", "bdsk-url-1", "pmid", "pmcid", "note")})
-    areas = (entry.line(name) for name in ("research-areas", "web-of-science-categories"))
+    areas = [entry.line(name) for name in ("research-areas", "web-of-science-categories")]
     return place.paper(
         arxiv=arxiv or ids.arxiv,
         pmid=pmid or ids.pmid,
@@ -82,8 +97,23 @@ def document(entry: Entry, place: Place) -> Document:
         abstract=stated(paragraphs(plain(entry.fields.get("abstract", "")).splitlines())),
         discipline=identity.first(identity.discipline_of_areas, areas)
         or identity.discipline_of(entry.line("primaryclass")),
-        language=(entry.line("language") or entry.line("langid")).lower(),
+        language=entry.line("language") or entry.line("langid"),
+        date=dated(
+            entry.line("year") or entry.line("date"), f"{entry.line('month')} {entry.line('day')}", entry.line("date")
+        ),
+        authors=entry.names("author"),
+        venue=entry.line("journal") or entry.line("journaltitle") or entry.line("booktitle"),
+        categories=as_terms(areas[1], parted=";") or as_categories(entry.line("primaryclass")),
+        keywords=as_terms(entry.line("keywords") or entry.line("author_keywords")),
+        references=_references(entry),
     )
+
+
+def _references(entry: Entry) -> tuple[str, ...]:
+    """Web of Science gives each a line of its own, Scopus parts them by ";"."""
+    if stated := entry.fields.get("cited-references"):
+        return cited(" ".join(line.split()).removesuffix(".") for line in plain(stated).split("\n"))
+    return as_references(entry.line("references"))
 
 
 def _identifiers(entry: Entry) -> tuple[str, str, str]:

@@ -15,8 +15,11 @@ from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE_FILE, Jo
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.tables import iter_rows
 from nsllm_lite.corpus.sources import table
+from nsllm_lite.corpus.stated.dates import as_date
+from nsllm_lite.corpus.stated.names import as_names
+from nsllm_lite.corpus.stated.terms import as_categories, as_references, as_terms, as_text
 from nsllm_lite.errors import nearest
-from nsllm_lite.formats.documents import Document
+from nsllm_lite.formats.documents import STATED, Document
 from nsllm_lite.recipe.corpus import Fields
 
 LOOK_RECORDS = 1_000  # in which each mapped field must occur
@@ -51,12 +54,14 @@ def read_parquet(file: BinaryIO, fields: Fields | None, source: str, file_name: 
         if columns is None:
             needed = "it needs a title and an abstract, or `format: fields` and a map of `fields` in the recipe"
             return [Unread(whole, NOT_THIS_FORMAT, f"Parquet with the columns {_listed(names)}; {needed}")]
-        rows = parquet.iter_rows(file, chain.from_iterable(columns.values()))
+        beside = {name for role in table.BESIDE for name in columns.get(role, ())}
+        rows = parquet.iter_rows(file, chain.from_iterable(columns.values()), beside)
         return read_each(table.cells_of(rows), source, file_name, table.document)
     tops = {path: _top(path, names) for _, path in fields if path}
     if absent := [path for _, path in fields if path and tops[path] is None]:
         return [Unread(whole, NOT_THIS_FORMAT, _no_field(absent, names))]
-    rows = parquet.iter_rows(file, dict.fromkeys(tops.values()))
+    texts = {tops[path] for role, path in fields if path and role not in STATED}
+    rows = parquet.iter_rows(file, dict.fromkeys(tops.values()), set(tops.values()) - texts)
     return _documents(rows, fields, source, file_name, always_whole=True)
 
 
@@ -71,11 +76,12 @@ def _documents(
         return [Unread(f"{file}#0", NOT_THIS_FORMAT, _no_field(list(absent.values()), names))]
 
     def make(record: dict, place: Place) -> Document | Unread:
+        found = {role: _find(record, path) for role, path in paths.items()}
         try:
-            values = {role: list(_texts(_find(record, path), path)) for role, path in paths.items()}
+            values = {role: list(_texts(value, paths[role])) for role, value in found.items() if role not in STATED}
         except ValueError as error:
             return place.unread(str(error))
-        return _document(values, place)
+        return _document(values, {role: value for role, value in found.items() if value is not _ABSENT}, place)
 
     return read_each(chain(looked, records), source, file, make)
 
@@ -97,7 +103,7 @@ def _look(records: Iterator[dict | str], paths: dict[str, str]) -> tuple[list[di
     return looked, absent, list(names)
 
 
-def _document(values: dict[str, list[str]], place: Place) -> Document:
+def _document(values: dict[str, list[str]], stated: dict[str, Any], place: Place) -> Document:
     def first(role: str) -> str:
         return next(iter(values.get(role, ())), "")
 
@@ -115,7 +121,13 @@ def _document(values: dict[str, list[str]], place: Place) -> Document:
         abstract="\n\n".join(values.get("abstract", ())),
         text="\n\n".join(values.get("text", ())),
         discipline=identity.discipline_of(discipline) if is_category else discipline,
-        language=first("language").lower(),
+        language=as_text(stated.get("language")),
+        date=as_date(stated.get("date")),
+        authors=as_names(stated.get("authors")),
+        venue=as_text(stated.get("venue")),
+        categories=as_categories(stated.get("categories")),
+        keywords=as_terms(stated.get("keywords")),
+        references=as_references(stated.get("references")),
     )
 
 

@@ -10,14 +10,18 @@ take, a translation that it takes (trans-abstract, or a sub-article) is read in 
 sections where they are translated too.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, text_of, xml_root
+from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.stated.dates import dated
+from nsllm_lite.corpus.stated.names import as_name
+from nsllm_lite.corpus.stated.terms import as_reference, as_references, as_terms
 from nsllm_lite.formats.documents import Document, Section
 
 FIGURES = frozenset(("fig", "fig-group", "table-wrap", "table-wrap-group", "graphic", "inline-graphic", "media"))
@@ -27,6 +31,16 @@ NO_BLOCKS = SKIP | {"title", "subtitle", "sec-meta", "ref-list", "sig-block", "p
 ABSTRACTS = ("", "structured", "unstructured", "main", "abstract", "full", "scientific")  # types of the abstract proper
 REVIEWS = frozenset(
     ("decision-letter", "reply", "referee-report", "reviewer-report", "editor-report", "author-comment", "response")
+)
+
+NO_PUBLICATION = ("received", "accepted", "retracted", "nihms-submitted", "pmc-release", "corrected")
+KINDS = ("display-channel", "article-type")  # groups of subjects that say what kind of article it is
+OF_AUTHORS = ("author", "author-keywords", "author-generated", "authors", "keywords")
+HREF = "{http://www.w3.org/1999/xlink}href"
+_KIND = re.compile(
+    r"(?:[\w-]+ ){0,3}(?:articles?|reports?|papers?|reviews?|communications?|letters?|editorials?|correspondence|"
+    r"corrections?|errat(?:um|a)|comments?|commentar(?:y|ies)|perspectives?|essays?|news|viewpoints?|protocols?)",
+    re.IGNORECASE,
 )
 
 records = partial(iter_elements, tags=("article",))
@@ -55,7 +69,73 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
         sections=tuple(_sections(body)) if body is not None else (),
         moves=moves,
         language=translation or language,
+        date=_date(meta),
+        authors=_authors(meta),
+        venue=_line(article.find("front/journal-meta//journal-title")),
+        categories=_subjects(meta),
+        keywords=_keywords(meta, translation or language),
+        references=as_references([_reference(ref) for ref in article.iterfind("back//ref-list//ref")]),
     )
+
+
+def _line(element: etree._Element | None) -> str:
+    return " ".join(raw_text(element).split())
+
+
+def _date(meta: etree._Element) -> str:
+    """The earliest date of publication, as fine as one of its year states it."""
+    found = [
+        dated(date.findtext("year", ""), f"{date.findtext('month', '')} {date.findtext('day', '')}")
+        for date in meta.iterfind("pub-date")
+        if (date.get("pub-type") or date.get("date-type")) not in NO_PUBLICATION
+    ]
+    first = min((date[:4] for date in found if date), default="")
+    finest = max((len(date) for date in found if date.startswith(first)), default=0)
+    return min((date for date in found if date.startswith(first) and len(date) == finest), default="")
+
+
+def _authors(meta: etree._Element) -> tuple[str, ...]:
+    names = []
+    for author in meta.iterfind("contrib-group/contrib"):
+        if author.get("contrib-type", "author") != "author":
+            continue
+        name, group = author.find(".//name"), author.find("collab")
+        if name is not None and group is None:
+            names.append(as_name(*(_line(name.find(part)) for part in ("surname", "given-names", "suffix"))))
+        elif group is not None:  # its members may stand in it
+            names.append(" ".join(f"{group.text or ''} {_line(group.find('institution'))}".split()))
+        else:
+            names.append(_line(author.find("string-name")))
+    return tuple(filter(None, names))
+
+
+def _subjects(meta: etree._Element) -> tuple[str, ...]:
+    """Subjects of the article, without its kind ("Research Article"), which journals list among them."""
+    groups = (g for g in meta.iterfind("article-categories/subj-group") if g.get("subj-group-type") not in KINDS)
+    subjects = as_terms(*(_line(subject) for group in groups for subject in group.iter("subject")), parted=";")
+    return tuple(subject for subject in subjects if not _KIND.fullmatch(subject))
+
+
+def _keywords(meta: etree._Element, language: str) -> tuple[str, ...]:
+    """The authors' in the article's language."""
+    groups = [g for g in meta.iterfind("kwd-group") if g.get("kwd-group-type") in (None, *OF_AUTHORS)]
+    own = [group for group in groups if (group.get(LANGUAGE) or language).lower() == language]
+    words = (_line(word) for group in own or groups[:1] for word in group.iter("kwd"))
+    return as_terms(*words, parted=";")
+
+
+def _reference(ref: etree._Element) -> dict[str, str]:
+    ids = {one.get("pub-id-type", ""): (one.text or "").strip() for one in ref.iter("pub-id")}
+    links = " ".join(one.get(HREF) or raw_text(one) for one in ref.iter("ext-link", "uri")) if "doi" not in ids else ""
+    if links and (found := as_reference(links)).startswith(("doi:", "arxiv:")):
+        name, _, value = found.partition(":")
+        ids[name] = value
+    title = _line(ref.find(".//article-title")) or _line(ref.find(".//source"))
+    if not title and not any(map(ids.get, ("doi", "pmid", "arxiv"))):
+        for label in ref.iter("label"):
+            label.text = ""
+        return {"text": _line(ref)}
+    return ids | {"title": title}
 
 
 def _language(element: etree._Element, default: str = "") -> str:

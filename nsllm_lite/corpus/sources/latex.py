@@ -4,8 +4,9 @@ Kept: paragraphs, headings, lists (a line an item), theorems under their names, 
 one line for what is displayed, rows in `aligned`), chemistry and quantities in Unicode (H₂O, 10 K), bare scripts too
 (10$^{-5}$ is 10⁻⁵). Double quotes and dashes become “ ” – —; single quotes stay ASCII.
 
-Left out: figures, tables and their captions, footnotes, algorithms and listings, authors and affiliations, keywords,
-acknowledgements, the bibliography, equation numbers, and what stands before the abstract or \maketitle.
+Left out of the text: figures, tables and their captions, footnotes, algorithms and listings, authors and affiliations,
+keywords, acknowledgements, the bibliography, equation numbers, and what stands before the abstract or \maketitle; of
+these `latex.front` keeps what the paper says about itself.
 
 Citations are removed with their brackets unless the sentence needs them: those in its grammar (\citet, "as in \cite")
 become "Ito et al. (1998)" where the bibliography states it, else "[citation]". Of a reference the word stays and the
@@ -21,6 +22,7 @@ from nsllm_lite.corpus.files.opening import UNREADABLE, Place, Unread
 from nsllm_lite.corpus.identity import arxiv_id_in_name
 from nsllm_lite.corpus.latex.commands import NO_PAPER_CLASSES
 from nsllm_lite.corpus.latex.flatten import MAX_CHARS, Flattener, Sibling
+from nsllm_lite.corpus.latex.front import stated_by
 from nsllm_lite.corpus.latex.paper import Paper
 from nsllm_lite.formats.documents import Document
 
@@ -82,6 +84,7 @@ def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> list[Docum
         sections=tuple(paper.sections),
         moves=paper.moves,
         language=_language(text),
+        **stated_by(paper, sibling(f"{stem}.bbl") or ""),
     )
     message = f"its text inputs files that are not there: {', '.join(missing)[:300]}"
     return [found, Unread(f"{file}#2", MISSING_INPUT, message)] if missing else [found]
@@ -118,7 +121,7 @@ def _language(text: str) -> str:
     """Babel's main language, which is the last one named."""
     stated = _stated(_BABEL, text)
     options = (option.strip().removeprefix("main=") for option in reversed(stated[1].split(","))) if stated else ()
-    return next((option.lower() for option in options if option.isalpha()), "")
+    return next((option for option in options if option.isalpha()), "")
 
 
 def _arxiv_id(file: str) -> str:

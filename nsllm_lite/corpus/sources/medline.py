@@ -2,7 +2,7 @@
 
 PubMed writes the labels of a structured abstract into its text. They become moves only where each of them is made of
 words that labels are made of; else they stay where they are. Abstracts in other languages (OAB) and titles as
-transliterated (TT) are left out.
+transliterated (TT) are left out. Categories are the major topics among the MeSH headings, those with a star.
 """
 
 import re
@@ -13,6 +13,8 @@ from importlib import resources
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
+from nsllm_lite.corpus.stated.dates import as_date
+from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document, as_doi
 
 SYNTAX = Syntax(
@@ -21,6 +23,7 @@ SYNTAX = Syntax(
     last="SO",
     kept=frozenset(("PMID", "TI", "BTI", "AB", "LA", "LID", "AID")),
     vital=frozenset(("TI", "BTI", "AB")),
+    beside=frozenset(("DP", "FAU", "AU", "CN", "JT", "TA", "MH", "OT")),
     last_belongs=True,
 )
 _HEADER = re.compile(r"PMID- ?\d+[ \t]*[\n\r]+[A-Z]{2,4} {0,2}- ")
@@ -50,7 +53,12 @@ def document(record: Record, place: Place) -> Document:
         title=bare_title(record.value("TI", "BTI")),
         abstract=abstract,
         moves=moves,
-        language=record.value("LA").lower(),
+        language=record.value("LA"),
+        date=as_date(record.value("DP")),
+        authors=(*(record.values("FAU") or record.values("AU")), *record.values("CN")),
+        venue=record.value("JT", "TA"),
+        categories=as_terms(*(heading.split("/")[0] for heading in record.values("MH") if "*" in heading), parted=""),
+        keywords=as_terms(*record.values("OT"), parted=";"),
     )
 
 

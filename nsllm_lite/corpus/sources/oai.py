@@ -16,6 +16,8 @@ from nsllm_lite.corpus.files.elements import LANGUAGE, raw_text, text_of, xml_ro
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.sources import arxiv, jats
+from nsllm_lite.corpus.stated.dates import as_date
+from nsllm_lite.corpus.stated.names import as_name
 from nsllm_lite.formats.documents import Document
 
 DELETED = "deleted"
@@ -90,10 +92,34 @@ def document(record: etree._Element, place: Place) -> Document | Unread:
         "abstract": raw_text(abstract) if name else text_of(abstract),
         "categories": metadata.findtext(".//categories", "") or (_category(record) if name else ""),
         "doi": metadata.findtext(".//doi", "") or identity.ids_of({"ids": stated}).doi,
+        **_stated(metadata),
         "language": (abstract.get(LANGUAGE) if abstract is not None else "") or metadata.findtext(".//language", ""),
     }
     accession = f"oai:{identifier.removeprefix('oai:')}" if identifier else ""
     return arxiv.document(fields, place, accession)
+
+
+def _stated(metadata: etree._Element) -> dict[str, object]:
+    """Date, authors, venue and subjects, in arXiv's two formats or in Dublin Core. Of several dates the earliest
+    counts, since later ones are of revisions."""
+    found: dict[str, list[etree._Element]] = {}
+    for element in metadata.iter():
+        found.setdefault(element.tag, []).append(element)
+
+    def texts(*tags: str) -> list[str]:
+        return [text for tag in tags for one in found.get(tag, ()) if (text := raw_text(one).strip())]
+
+    names = [
+        as_name(*(author.findtext(part, "") for part in ("keyname", "forenames", "suffix")))
+        for author in found.get("author", ())
+    ]
+    dates = texts("created", "date", "publicationYear", "dateIssued")
+    return {
+        "date": "".join(dates[:1]) if "version" in found else min(filter(None, map(as_date, dates)), default=""),
+        "authors": names or texts("creatorName" if "creatorName" in found else "creator") or "".join(texts("authors")),
+        "journal-ref": "".join(texts("journal-ref", "source")[:1]),
+        "subjects": [] if "categories" in found else texts("subject"),
+    }
 
 
 def _abstract(metadata: etree._Element) -> etree._Element | None:

@@ -1,6 +1,7 @@
 """PubMed / MEDLINE XML: title and abstract; the labels of a structured abstract are kept as moves.
 
-Abstracts in other languages (OtherAbstract) are left out.
+Abstracts in other languages (OtherAbstract) are left out. The date is that of the journal's issue, or of the electronic
+article where that is finer; categories are the major topics among the MeSH headings.
 """
 
 import re
@@ -9,9 +10,12 @@ from functools import partial
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import iter_elements, text_of, xml_root
+from nsllm_lite.corpus.files.elements import iter_elements, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.sources.medline import bare_title
+from nsllm_lite.corpus.stated.dates import as_date, dated
+from nsllm_lite.corpus.stated.names import as_name
+from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
 from nsllm_lite.formats.documents import Document
 
 _CITATION = re.compile(r"(?<=[a-z)]) [⁰¹²³⁴⁵⁶⁷⁸⁹]+ ?(?=[.,;])")  # "in cancer ¹ ." cites; " ¹³C" is an isotope
@@ -34,7 +38,20 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
         return place.unread("the record has no PMID")
     title = bare_title(text_of(citation.find(".//ArticleTitle")))
     moves, abstract = _abstract(citation)
-    return place.paper(pmid=pmid, doi=_ids(article).doi, title=title, abstract=abstract, moves=moves)
+    return place.paper(
+        pmid=pmid,
+        doi=_ids(article).doi,
+        title=title,
+        abstract=abstract,
+        moves=moves,
+        language=citation.findtext(".//Language", ""),
+        date=_date(citation),
+        authors=_authors(citation),
+        venue=_line(citation.find("Article/Journal/Title")) or _line(citation.find("Book/BookTitle")),
+        categories=_major_topics(citation),
+        keywords=as_terms(*(_line(keyword) for keyword in citation.iterfind("KeywordList/Keyword")), parted=";"),
+        references=different(map(_reference, article.iterfind("PubmedData/ReferenceList//Reference"))),
+    )
 
 
 def _ids(article: etree._Element) -> identity.Ids:
@@ -42,6 +59,54 @@ def _ids(article: etree._Element) -> identity.Ids:
     stated = [*article.iterfind(".//ELocationID"), *article.iterfind("*/ArticleIdList/ArticleId")]
     kinds = ((e.get("EIdType") or e.get("IdType") or "", (e.text or "").strip()) for e in stated)
     return identity.first_of(pair for kind, value in kinds for pair in identity.identify(kind, value))
+
+
+def _line(element: etree._Element | None) -> str:
+    return " ".join(raw_text(element).split())
+
+
+def _date(citation: etree._Element) -> str:
+    issue, online = citation.find(".//PubDate"), citation.find("Article/ArticleDate")
+    found = _date_in(issue)
+    finer = _date_in(online)
+    return finer if not found or finer.startswith(found) else found
+
+
+def _date_in(date: etree._Element | None) -> str:
+    if date is None:
+        return ""
+    year, month, day = (date.findtext(part, "") for part in ("Year", "Month", "Day"))
+    return dated(year, f"{month} {day}") if year else as_date(date.findtext("MedlineDate", ""))
+
+
+def _authors(citation: etree._Element) -> tuple[str, ...]:
+    lists = (*citation.iterfind("Article/AuthorList"), *citation.iterfind("AuthorList"))
+    authors = (author for one in lists if one.get("Type", "authors") == "authors" for author in one.iterfind("Author"))
+    names = (
+        as_name(
+            author.findtext("LastName", ""),
+            author.findtext("ForeName", "") or author.findtext("FirstName", "") or author.findtext("Initials", ""),
+            author.findtext("Suffix", ""),
+        )
+        or _line(author.find("CollectiveName"))
+        for author in authors
+    )
+    return tuple(filter(None, names))
+
+
+def _major_topics(citation: etree._Element) -> tuple[str, ...]:
+    """Headings with a star: the heading's own, or that of one of its qualifiers."""
+    headings = citation.iterfind("MeshHeadingList/MeshHeading")
+    return as_terms(
+        *(_line(h.find("DescriptorName")) for h in headings if any(part.get("MajorTopicYN") == "Y" for part in h)),
+        parted="",
+    )
+
+
+def _reference(reference: etree._Element) -> str:
+    ids = {one.get("IdType", ""): (one.text or "").strip() for one in reference.iterfind("ArticleIdList/ArticleId")}
+    doi, pmid = ids.get("doi", ""), ids.get("pubmed", "")
+    return as_reference("" if doi or pmid else _line(reference.find("Citation")), doi=doi, pmid=pmid)
 
 
 def _abstract(citation: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:

@@ -11,6 +11,8 @@ from functools import partial
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
+from nsllm_lite.corpus.stated.dates import dated
+from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document
 
 # Tags that the format names: only these count where the dash has other blanks than two before it, so that a line of
@@ -27,6 +29,7 @@ SYNTAX = Syntax(
     last="ER",
     kept=frozenset(("TI", "T1", "AB", "N2", "LA", "DO", "M3", "UR", "L2", "AN", "C2", "DB", "DP")),
     vital=frozenset(("TI", "T1", "AB", "N2")),
+    beside=frozenset(("PY", "Y1", "DA", "AU", "A1", "T2", "JF", "JO", "JA", "J2", "BT", "KW")),
 )
 _BEGINNING = re.compile(r"(?:^|[\n\r])[ \t]{0,4}TY[ \t]{0,3}-[^\n\r]{0,60}[\n\r]+[ \t]{0,4}[A-Z][A-Z0-9][ \t]{0,3}-")
 _STRAY_LINES = 20  # before the first record
@@ -54,5 +57,15 @@ def document(record: Record, place: Place) -> Document:
         accession=accession or ids.accession,
         title=record.value("TI", "T1"),
         abstract=stated(record.text("AB", "N2")),
-        language=record.value("LA").lower(),
+        language=record.value("LA"),
+        date=_date(record),
+        authors=tuple(record.values("AU", "A1")),
+        venue=record.value("T2", "JF", "JO", "BT", "JA", "J2"),
+        keywords=as_terms(*record.lines("KW"), parted=";"),
     )
+
+
+def _date(record: Record) -> str:
+    """PY or Y1, as fine as DA or the other makes it."""
+    years = record.values("PY", "Y1")
+    return dated(years[0] if years else record.value("DA"), *record.values("DA", "Y1"))

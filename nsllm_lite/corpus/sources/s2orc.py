@@ -10,6 +10,7 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from nsllm_lite.corpus import identity
@@ -18,11 +19,15 @@ from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.stated.names import as_name
+from nsllm_lite.corpus.stated.records import stated_in
+from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document, Section
 
 PARSES = ("latex_parse", "grobid_parse", "pdf_parse", "jats_parse")
 OFFSETS = ("content", "body")  # the present form's text, in its first and its second schema
 ANNOTATIONS = ("title", "abstract", "sectionheader", "paragraph", "formula", "bibref")
+MARKED = ("author", "authorfirstname", "authorlastname", "venue", "bibentry", "bibtitle")
 MAX_DEPTH = 8
 SIGNS = frozenset((*PARSES, "body_text", "_pdf_hash", "has_pdf_parse", "s2_pdf_hash"))
 _SHA = re.compile(r"[0-9a-f]{40}")
@@ -59,6 +64,7 @@ def _by_paragraphs(record: dict, place: Place) -> Document:
         label = _ABSTRACT_LABEL.match(text)
         abstract = text[label.end() :] if label else text
     number = "" if "header" in record else text_in(record.get("paper_id"))  # doc2json's is the name of a file
+    stated["bib_entries"] = parse.get("bib_entries") or record.get("bib_entries")
     title, sections = text_in(stated.get("title")), _sections_of(parse.get("body_text"))
     return _document(place, stated, number, title=title, abstract=abstract, sections=sections)
 
@@ -97,7 +103,30 @@ def _by_offsets(record: dict, content: dict, place: Place) -> Document | Unread:
     title = text_in(record.get("title")) or next(iter(titles), "")
     abstract, sections = "\n\n".join(abstracts), _sections_at(text, marked)
     number = str(record.get("corpusid") or "")
+    record = {**_marked(text, annotations), **record}
     return _document(place, record, number, title=title, abstract=abstract, sections=sections)
+
+
+def _marked(text: str, annotations: dict) -> dict[str, Any]:
+    """Authors, venue and references as the annotations mark them; what cannot be read of these is left empty."""
+    marked = {kind: [] for kind in MARKED}
+    for kind in MARKED:
+        with suppress(ValueError, RecursionError):
+            marked[kind] = _apart(_spans(annotations.get(kind), len(text)))
+    first, last = ({s.start: text[s.start : s.end] for s in marked[k]} for k in ("authorfirstname", "authorlastname"))
+    authors = []
+    for author in marked["author"]:
+        inside = [
+            [name for start, name in names.items() if author.start <= start < author.end] for names in (last, first)
+        ]
+        authors.append(as_name(*(" ".join(names) for names in inside)) or text[author.start : author.end])
+    titles = [(s.start, text[s.start : s.end]) for s in marked["bibtitle"]]
+    references = []
+    for entry in marked["bibentry"]:
+        title = next((title for start, title in titles if entry.start <= start < entry.end), "")
+        references.append({"doi": entry.doi, "title": title, "text": text[entry.start : entry.end]})
+    venue = next((text[span.start : span.end] for span in marked["venue"]), "")
+    return {"authors": authors, "venue": venue, "references": references}
 
 
 def _sections_at(text: str, marked: dict[str, list["_Span"]]) -> tuple[Section, ...]:
@@ -129,6 +158,7 @@ class _Span(NamedTuple):
     end: int
     rewrite: Callable[[str], str] = str
     number: str = ""
+    doi: str = ""  # of a reference
 
 
 def _span(span: dict, rewrite: Callable[[str], str] = str) -> _Span:
@@ -136,7 +166,8 @@ def _span(span: dict, rewrite: Callable[[str], str] = str) -> _Span:
     start, end = (str(span.get(key)) for key in ("start", "end"))
     if not (_OFFSET.fullmatch(start) and _OFFSET.fullmatch(end)):
         return _Span(-1, -1)
-    return _Span(int(start), int(end), rewrite, text_in(object_in(span.get("attributes")).get("n")))
+    attributes = object_in(span.get("attributes"))
+    return _Span(int(start), int(end), rewrite, text_in(attributes.get("n")), text_in(attributes.get("doi")))
 
 
 def _apart(spans: list[_Span]) -> list[_Span]:
@@ -170,8 +201,18 @@ def _document(place: Place, stated: dict, number: str, **texts: Any) -> Document
         doi=ids.doi,
         accession=f"s2:{number}" if number.isdecimal() or _SHA.fullmatch(number) else ids.accession,
         discipline=text_in(field[0] if isinstance(field, list) and field else field),
+        language=text_in(stated.get("language")),
+        **_stated(stated, field),
         **texts,
     )
+
+
+def _stated(stated: dict, field: object) -> dict[str, Any]:
+    """What the metadata state; the present form has its references as marks in its text, with what they say."""
+    found = stated_in(stated)
+    if field:
+        found["categories"] = as_terms(field)
+    return found
 
 
 def _objects(value: object) -> list[dict]:

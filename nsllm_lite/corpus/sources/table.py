@@ -6,29 +6,35 @@ names alone, without regard to case, blanks, underscores and signs.
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from importlib import resources
-from typing import TextIO
+from typing import Any, TextIO
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files import tagged
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tables import dialect_of, iter_rows
 from nsllm_lite.corpus.sources import arxiv
+from nsllm_lite.corpus.stated.dates import dated, first_date
+from nsllm_lite.corpus.stated.names import as_names
+from nsllm_lite.corpus.stated.terms import as_categories, as_references, as_terms, cited
 from nsllm_lite.formats.documents import Document
 
 _NAMES = tomllib.loads(resources.files(__package__).joinpath("table.toml").read_text(encoding="utf-8"))
+_EVIDENCE = frozenset(_NAMES.pop("evidence").split())
 _ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
 _PLACES = {name: place for place, name in enumerate(_ROLES)}
-_PAPERS = frozenset(("abstract", "arxiv", "pmid", "doi", "ut", "eid", "other"))
+_PAPERS = frozenset(("abstract", "arxiv", "pmid", "doi", "ut", "eid"))
 _LIST_SIGNS = " []'\""  # lists are often written as Python or JSON does
 _ITEM_END = re.compile(r"['\"]?\s*[;,]")
 MAX_LISTED = 300
 ID_ROLES = ("doi", "arxiv", "id", "pmid", "pmc")
 
 Columns = dict[str, list[str]]  # role -> names of its columns
-Cells = dict[str, list[str]]  # role -> what is in them, of one row, where they are not empty
+Cells = dict[str, list]  # role -> what is in them, of one row, where they are not empty: texts, but for _LISTED
+BESIDE = ("date", "year", "month", "authors", "venue", "keywords", "references")  # roles that no text depends on
+_LISTED = frozenset(("authors", "keywords", "references", "category", "date", "year"))  # read as Parquet has them
 
 
 def columns_of(names: Iterable[str]) -> Columns | None:
@@ -39,7 +45,8 @@ def columns_of(names: Iterable[str]) -> Columns | None:
     for name in sorted(plain, key=lambda name: _PLACES.get(plain[name], 0)):
         if plain[name] in _ROLES:
             columns.setdefault(_ROLES[plain[name]], []).append(name)
-    return columns if "title" in columns and not _PAPERS.isdisjoint(columns) else None
+    is_papers = not (_PAPERS.isdisjoint(columns) and _EVIDENCE.isdisjoint(plain.values()))
+    return columns if "title" in columns and is_papers else None
 
 
 def recognise(head: str) -> bool:
@@ -61,8 +68,17 @@ def cells_of(rows: Iterable[dict | str]) -> Iterator[Cells | str]:
             yield row
             continue
         columns = columns_of(row) or {} if columns is None else columns
-        cells = {role: list(filter(None, (_text(row[name]) for name in names))) for role, names in columns.items()}
+        cells = {role: list(_filled(row, role, names)) for role, names in columns.items()}
         yield cells or f"no column of titles; the columns are {', '.join(row)[:MAX_LISTED]}"
+
+
+def _filled(row: dict, role: str, names: list[str]) -> Iterator[Any]:
+    for name in names:
+        value = row[name]
+        if text := value.strip() if isinstance(value, str) else _text(value):
+            yield text
+        elif value and role in _LISTED:
+            yield value
 
 
 def document(fields: Cells, place: Place) -> Document:
@@ -83,12 +99,33 @@ def document(fields: Cells, place: Place) -> Document:
         title=first("title"),
         abstract=arxiv.paragraphs(abstract) if arxiv_id else abstract,
         discipline=(
-            identity.discipline_of(" ".join((*fields.get("category", ()), arxiv_id)))
+            identity.discipline_of(" ".join((*map(_text, fields.get("category", ())), arxiv_id)))
             or identity.first(identity.discipline_of_areas, fields.get("area", ()))
             or _ITEM_END.split(first("discipline").strip(_LIST_SIGNS), maxsplit=1)[0]
         ),
-        language=first("language").lower(),
+        language=first("language"),
+        date=_date(fields),
+        authors=_first(as_names, fields, "authors"),
+        venue=first("venue"),
+        categories=as_terms(*fields.get("area", ())[-1:], parted=";") or _first(as_categories, fields, "category"),
+        keywords=_first(as_terms, fields, "keywords"),
+        references=_references(first("references")),
     )
+
+
+def _first(read: Callable[[Any], tuple[str, ...]], fields: Cells, role: str) -> tuple[str, ...]:
+    return next(filter(None, map(read, fields.get(role, ()))), ())
+
+
+def _date(fields: Cells) -> str:
+    """The finest that the columns of year, month and date give together: a date may be "MAR 12", without the year."""
+    year = first_date(fields.get("year", ()))
+    finer = (str(value) for value in (*fields.get("month", ()), *fields.get("date", ())))
+    return dated(year, *finer) if year else first_date(fields.get("date", ()))
+
+
+def _references(stated: Any) -> tuple[str, ...]:
+    return cited(stated.split("; ")) if isinstance(stated, str) and ", DOI " in stated else as_references(stated)
 
 
 def _text(value: object) -> str:

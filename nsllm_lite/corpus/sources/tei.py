@@ -10,6 +10,7 @@ the title of its front, or has none.
 import re
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from lxml import etree
 
@@ -18,6 +19,9 @@ from nsllm_lite.corpus.files.elements import LANGUAGE, iter_elements, raw_text, 
 from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
+from nsllm_lite.corpus.stated.dates import first_date
+from nsllm_lite.corpus.stated.names import as_name
+from nsllm_lite.corpus.stated.terms import as_references, as_terms
 from nsllm_lite.formats.documents import Document, Section
 
 ROOTS = ("TEI", "tei", "TEI.2", "teiCorpus", "teiCorpus.2")
@@ -57,7 +61,53 @@ def document(tei: etree._Element, place: Place) -> Document | Unread:
         sections=_Writer(lines).sections(text),
         moves=moves,
         language=language,
+        **_stated(header, text),
     )
+
+
+def _line(element: etree._Element | None) -> str:
+    return " ".join(raw_text(element).replace(BREAK, " ").replace(NO_BREAK, "").split())
+
+
+def _stated(header: etree._Element, text: etree._Element) -> dict[str, Any]:
+    """What the header, or else the front, says of the paper, and the list of its references."""
+    source = header.find("fileDesc/sourceDesc//biblStruct")
+    places = [place for place in (source, header.find("fileDesc/titleStmt")) if place is not None]
+    authors = next((found for place in places if (found := tuple(_authors(place)))), ())
+    dates = [] if source is None else source.findall(".//date")
+    dates += header.findall("fileDesc/publicationStmt//date")
+    words = header.findall("profileDesc/textClass/keywords")
+    own = [term for group in words for term in group.iter("term")] or words
+    cited = (one for group in text.iter("listBibl") for one in group.iterchildren("biblStruct", "bibl", "biblFull"))
+    return {
+        "date": first_date(value for date in dates for value in (date.get("when"), _line(date))),
+        "authors": authors,
+        "venue": _line(None if source is None else source.find("monogr/title")),
+        "categories": as_terms(*map(_line, header.iterfind("profileDesc/textClass/classCode")), parted=";"),
+        "keywords": as_terms(*map(_line, own), parted=";,"),
+        "references": as_references([_reference(one) for one in cited]),
+    }
+
+
+def _authors(place: etree._Element) -> Iterator[str]:
+    for author in place.iter("author"):
+        name = author.find("persName")
+        name = author if name is None else name
+        parts = {
+            tag: " ".join(_line(part) for part in name.iterfind(tag)) for tag in ("surname", "forename", "genName")
+        }
+        written = as_name(*parts.values()) or _line(author.find("orgName")) or (_line(name) if not len(name) else "")
+        if written:
+            yield written
+
+
+def _reference(entry: etree._Element) -> dict[str, str]:
+    ids = {(idno.get("type") or "").lower(): _line(idno) for idno in entry.iter("idno")}
+    for title in entry.iterfind("analytic/title"), entry.iterfind("monogr/title"), entry.iterfind("title"):
+        if found := next(filter(None, map(_line, title)), ""):
+            return ids | {"title": found}
+    note = next((note for note in entry.iterfind("note") if note.get("type") == "raw_reference"), entry)
+    return ids | {"text": _line(note)}
 
 
 def _rewrite(tei: etree._Element) -> None:

@@ -53,7 +53,8 @@ def document(record: dict, place: Place) -> Document | Unread:
         return place.unread("neither metadata nor body_text in the record")
     own = record.get("abstract")
     abstract = own.get("text") if isinstance(own, dict) else own
-    stated = {key: value for key, value in metadata.items() if value}
+    cited = [_cited(entry) for entry in object_in(record.get("bib_entries")).values() if isinstance(entry, dict)]
+    stated = {"references": cited} | {key: value for key, value in metadata.items() if value}
     paper = arxiv.document({"id": record.get("paper_id"), "abstract": abstract, **stated}, place)
     paragraphs = [p if isinstance(p, dict) else {"text": p} for p in body] if isinstance(body, list) else []
     return replace(
@@ -61,6 +62,12 @@ def document(record: dict, place: Place) -> Document | Unread:
         sections=_sections(paragraphs, _Entries(record)),
         discipline=paper.discipline or text_in(record.get("discipline")),
     )
+
+
+def _cited(entry: dict) -> dict:
+    """An entry of the bibliography, as printed without the formulas whose content unarXive keeps elsewhere."""
+    printed = text_in(entry.get("bib_entry_raw"))
+    return {**entry, "bib_entry_raw": _FORMULA.sub("", printed)} if "{{" in printed else entry
 
 
 class _Entries:

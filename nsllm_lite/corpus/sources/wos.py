@@ -1,7 +1,8 @@
 """Web of Science tagged plain text: PT begins a record, ER ends it, three blanks go on with the field above.
 
 FN, VR and EF may be missing and files may follow one another in one file. Titles and abstracts are taken as they
-stand; the discipline comes from the research areas (SC), or else from the categories (WC).
+stand; the discipline comes from the research areas (SC), or else from the categories (WC), which are the document's
+categories. Keywords Plus (ID), which Web of Science takes from the titles cited, are left out.
 """
 
 import re
@@ -10,6 +11,8 @@ from functools import partial
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
+from nsllm_lite.corpus.stated.dates import dated
+from nsllm_lite.corpus.stated.terms import as_terms, cited
 from nsllm_lite.formats.documents import Document
 
 _TAGS = (
@@ -22,6 +25,7 @@ SYNTAX = Syntax(
     last="ER",
     kept=frozenset(("TI", "AB", "LA", "DI", "D2", "PM", "UT", "AN", "SC", "WC")),
     vital=frozenset(("TI", "AB", "UT")),
+    beside=frozenset(("PY", "PD", "AU", "AF", "CA", "SO", "DE", "CR")),
     glued=re.compile(rf"({_TAGS})(?=[A-Z\[])"),  # "AUGilles, H"
 )
 _HEADER = re.compile(r"FN [^\n\r]*[\n\r]+(?:VR|PT) |(?:VR [^\n\r]*[\n\r]+)?PT [A-Z][ \t]*[\n\r]+(?:[A-Z][A-Z0-9] |ER)")
@@ -46,5 +50,11 @@ def document(record: Record, place: Place) -> Document | Unread:
         title=record.value("TI"),
         abstract=stated(record.text("AB")),
         discipline=identity.first(identity.discipline_of_areas, (record.value("SC"), record.value("WC"))),
-        language=record.value("LA").lower(),
+        language=record.value("LA"),
+        date=dated(record.value("PY"), record.value("PD")),
+        authors=(*record.lines("AF", "AU"), *record.lines("CA")),
+        venue=record.value("SO"),
+        categories=as_terms(record.value("WC", "SC"), parted=";"),
+        keywords=as_terms(record.value("DE"), parted=";"),
+        references=cited(record.lines("CR")),
     )

@@ -7,6 +7,7 @@ shows that they could change something.
 import re
 import unicodedata
 from dataclasses import replace
+from itertools import chain
 
 import ftfy
 from ftfy.chardata import CHARMAP_ENCODINGS
@@ -22,7 +23,7 @@ from nsllm_lite.corpus.texts.markup import (
     resolve_tags,
     unwrap_formulas,
 )
-from nsllm_lite.formats.documents import Document, Section
+from nsllm_lite.formats.documents import TERMS, Document, Section
 
 MAX_PASSES = 8  # a repair may uncover the next ("&amp;#38;lt;i&gt;"); real text needs two, only a contrived one more
 
@@ -154,7 +155,26 @@ def clean_document(document: Document) -> Document:
             for s in sections
         ),
         moves=tuple((clean_line(m), clean_abstract(clean_line(t, evidence), evidence)) for m, t in document.moves),
+        **_clean_stated(document),
     )
+
+
+def _clean_stated(document: Document) -> dict[str, str | tuple[str, ...]]:
+    """Those of what a paper states that cleaning can change: names and the like are nearly always plain."""
+    terms = (document.authors, document.categories, document.keywords, document.references)
+    if _is_plain("".join((document.venue, *chain.from_iterable(terms)))):
+        return {}
+    stated = {name: terms for name in TERMS if (terms := getattr(document, name))}
+    stated |= {"venue": (document.venue,)} if document.venue else {}
+    stated = {name: terms for name, terms in stated.items() if not _is_plain("".join(terms))}
+    stated = {name: tuple(t if _is_plain(t) else clean_line(t) for t in terms) for name, terms in stated.items()}
+    return {name: " ".join(t) if name == "venue" else tuple(filter(None, t)) for name, t in stated.items()}
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it is ASCII without anything that `clean_line` looks for."""
+    marked = "&" in text or "<" in text or "\\" in text or "  " in text or "(cid:" in text
+    return not marked and text.isascii() and text.isprintable()
 
 
 def _collapse_space(text: str) -> str:

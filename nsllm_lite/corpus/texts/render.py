@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 
 from nsllm_lite.corpus.texts import headings
 from nsllm_lite.corpus.texts.scripts import weighted_chars
-from nsllm_lite.formats.documents import Document, Section, documents_in
+from nsllm_lite.formats.documents import TEXTUAL, Document, Section, documents_in
 
 _HEADS = ["id", "source", "title", "abstract"]
-COLUMNS = {"phase1": _HEADS, "phase2": None, "general": [*_HEADS, "text"]}  # that `texts_of` needs; None: all
+COLUMNS = {"phase1": _HEADS, "phase2": TEXTUAL, "general": [*_HEADS, "text"]}  # that `texts_of` needs
 
 
 def phase1_text(document: Document, min_chars: int) -> tuple[str, str]:

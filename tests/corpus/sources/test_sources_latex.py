@@ -154,7 +154,7 @@ def test_doi_and_language_as_stated():
     document = paper(
         r"\acmDOI{10.1145/ABC} Texte.", "%\\usepackage[german]{babel}\n\\usepackage[english, french]{babel}"
     )
-    assert (document.id, document.doi, document.language) == ("doi:10.1145/abc", "10.1145/abc", "french")
+    assert (document.id, document.doi, document.language) == ("doi:10.1145/abc", "10.1145/abc", "fr")
 
 
 # ---------------------------------------------------------------------------------------------------------- hostile

@@ -84,7 +84,7 @@ def test_dublin_core_of_any_repository():
     bilingual, bare, commented = read(oai, example("oai_dc.xml"))
     assert (bilingual.id, bilingual.doi) == ("doi:10.1000/a", "10.1000/a")
     assert (bilingual.title, bilingual.abstract, bilingual.language) == ("Tin", "A short abstract.", "en")
-    assert (bare.id, bare.abstract, bare.language) == ("oai:ir.example.org:77", "", "eng")
+    assert (bare.id, bare.abstract, bare.language) == ("oai:ir.example.org:77", "", "en")
     assert (commented.id, commented.abstract, commented.discipline) == ("arxiv:2501.00007", "One\n\nTwo", "Physics")
 
 

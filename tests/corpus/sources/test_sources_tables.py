@@ -121,7 +121,7 @@ def test_columns_are_known_by_their_names():
     (pubmed,) = read(table, example("pubmed.csv"))
     assert (pubmed.id, pubmed.title, pubmed.abstract) == ("pmid:41", "T", "")
     plain, nameless = read(table, example("scopus.csv"))
-    assert (plain.id, plain.doi, plain.language) == ("doi:10.1234/x.1", "10.1234/x.1", "english")
+    assert (plain.id, plain.doi, plain.language) == ("doi:10.1234/x.1", "10.1234/x.1", "en")
     assert (nameless.id, nameless.abstract) == ("scopus:2-s2.0-1", "")
     (kaggle,) = read(table, example("kaggle.csv"))
     assert (kaggle.id, kaggle.discipline) == ("arxiv:2001.00001", "Computer Science")
@@ -134,7 +134,7 @@ def test_web_of_science_tab_rows():
     content += "J\tIto\tLead\t\t\t\t\tWOS:02\t\t\nJ\tIto\tGold\t\t\t\t\tMEDLINE:8\t\nJ\tcut\n"
     tin, lead, gold, cut = read(table, content)
     assert (tin.id, tin.title, tin.discipline) == ("pmid:7", '"Tin" and "whiskers"', "Chemistry")
-    assert (tin.doi, tin.language, tin.abstract) == ("10.1234/a", "english", 'They "grow".')
+    assert (tin.doi, tin.language, tin.abstract) == ("10.1234/a", "en", 'They "grow".')
     assert (lead.id, gold.id) == ("wos:02", "pmid:8")
     assert (cut.origin, cut.reason) == ("f#4", UNREADABLE)
 
@@ -271,7 +271,7 @@ def test_a_large_text_stored_once_is_not_unpacked_for_all_rows_together(monkeypa
     monkeypatch.setattr(parquet, "MAX_BATCH_BYTES", 250_000)
     sizes = []
     inner = parquet._rows
-    monkeypatch.setattr(parquet, "_rows", lambda batch: (sizes.append(batch.nbytes), inner(batch))[1])
+    monkeypatch.setattr(parquet, "_rows", lambda batch, beside: (sizes.append(batch.nbytes), inner(batch, beside))[1])
     assert len(read_parquet(file)) == 50
     assert max(sizes) < 250_000
     monkeypatch.setattr(parquet, "MAX_ROW_BYTES", 50_000)

@@ -21,7 +21,7 @@ WOS, RIS, MEDLINE = example("two.wos.txt"), example("two.ris"), example("two.nbi
 
 def test_wos_fields_and_names():
     first, second = read(wos, WOS)
-    assert (first.title, first.abstract, first.language) == ("Whiskers of tin on copper", "They grow.", "english")
+    assert (first.title, first.abstract, first.language) == ("Whiskers of tin on copper", "They grow.", "en")
     assert (first.id, first.doi, first.origin) == ("doi:10.1000/tin.1", "10.1000/tin.1", "f#1")
     assert first.discipline == "Physics"  # engineering is none of the broad fields
     assert (second.id, second.discipline) == ("wos:000000000000002", "Physics")
@@ -69,7 +69,7 @@ def test_a_broken_wos_record_costs_itself_alone():
 def test_ris_fields_and_paragraphs():
     first, second = read(ris, RIS)
     assert (first.title, first.abstract) == ("Whiskers", "They grow. Slowly.\n\nThen they stop.")
-    assert (first.id, first.doi, first.language) == ("doi:10.1000/tin.1", "10.1000/tin.1", "english")
+    assert (first.id, first.doi, first.language) == ("doi:10.1000/tin.1", "10.1000/tin.1", "en")
     assert (second.id, second.title) == ("s:f#2", "Second")
     assert read(ris, "TY  - JOUR\nAB  -\nN2  - Other.\nER  -\n")[0].abstract == "Other."
 
@@ -112,7 +112,7 @@ def test_ris_with_other_blanks_round_the_dash():
 def test_medline_fields():
     first, second = read(medline, MEDLINE)
     assert (first.id, first.title, first.abstract) == ("pmid:101", "Whiskers of tin on copper", "They grow.")
-    assert (first.doi, first.language, first.moves) == ("10.1000/tin.1", "eng", ())
+    assert (first.doi, first.language, first.moves) == ("10.1000/tin.1", "en", ())
     assert second.title == "Second"
 
 
