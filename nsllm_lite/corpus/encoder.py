@@ -1,6 +1,6 @@
 """Texts to token ids in bulk, by gigatoken where it is installed and its ids are the reference's, else by `tokenizers`.
 
-Both are made from the same tokenizer.json without its added tokens, so that a special token written in a paper is text.
+Both are made from the same tokenizer.json without its control tokens, so that one written in a paper is text.
 """
 
 import json
@@ -11,6 +11,8 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
+
+from nsllm_lite.formats.tokenizer import text_tokenizer
 
 CHECKED_TEXTS = 64
 CHECKED_BYTES = 3_000  # at most of each, where there are texts as short
@@ -23,10 +25,7 @@ class Encoder:
     """`name` is the library that does the work."""
 
     def __init__(self, tokenizer: Tokenizer):
-        values = json.loads(tokenizer.to_str())
-        # White-space tokens stay: some tokenizers write indentation with them.
-        added = [t for t in values["added_tokens"] if not t["special"] and not t["content"].strip()]
-        values |= {"added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
+        values = json.loads(text_tokenizer(tokenizer).to_str()) | {"post_processor": None}
         plain = json.dumps(values)
         self.reference = Tokenizer.from_str(plain)
         self._fast = _gigatoken(plain)

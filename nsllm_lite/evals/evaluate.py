@@ -24,6 +24,7 @@ from nsllm_lite.artifact.step import BESIDE, begin, finish, finished, manifest_s
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals import charts
 from nsllm_lite.evals.audit import duplicates
+from nsllm_lite.formats.tokenizer import apart
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights, require_sound
 from nsllm_lite.models.device import find_device
 from nsllm_lite.recipe import load as recipes
@@ -162,6 +163,8 @@ def ask(
         figures = {"seconds": round(seconds, 1), "items": items, "forward_tokens": engine.forward_tokens}
         if engine.num_cut:
             print(f"{about.name}: {engine.num_cut} prompts were longer than its window and lost their beginning")
+        if engine.num_short:
+            print(f"{about.name}: for {engine.num_short} answers its window leaves less room than the task gives")
     del engine
     gc.collect()
     torch.cuda.empty_cache()
@@ -206,7 +209,10 @@ def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Predict
     else:
         room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # plain: no reasoning first
         prompts = [as_told(engine.tokenizer, task, item, labels) for item in items]
-        answers = engine.generate(prompts, room, [], done)
+        rendered = bool(engine.tokenizer.chat_template)
+        if held := rendered and sum(item.input != apart(engine.tokenizer, item.input) for item in items):
+            print(f"{asked.set.name}: {held} items hold the name of a special token, which is written with a blank")
+        answers = engine.generate(prompts, room, [], done, rendered)
     for number, text in answers:
         text = open_thinking(prompts[number]) + text
         yield Prediction(number, task.parse(text, options[number]), text)
@@ -216,7 +222,7 @@ def as_told(tokenizer: Any, task: Task, item: Item, labels: Sequence[str]) -> st
     """The instruction in the model's chat template; where it has none, in the plain prompt that tuning uses."""
     if not tokenizer.chat_template:
         return plain_prompt(task.instruction_of(item), item.input)
-    told = [{"role": "user", "content": task.chat_prompt(item, labels)}]
+    told = [{"role": "user", "content": apart(tokenizer, task.chat_prompt(item, labels))}]
     try:
         return render_chat(tokenizer, told, add_generation_prompt=True, enable_thinking=False)
     except ValueError as error:

@@ -1,5 +1,7 @@
 """The tokenizer of a model folder or hub id: the one place that opens it, and copies it."""
 
+import json
+import re
 import shutil
 from contextlib import nullcontext
 from functools import lru_cache
@@ -17,6 +19,9 @@ from nsllm_lite.safety import require_inside
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_CONTROL = re.compile(
+    r"<[|｜].*[|｜]>|</?(?:think|tools?|tool_(?:call|response|output|result)s?|arg_(?:key|value))>", re.DOTALL
+)
 LEAST = ("tokenizer.*", "vocab.*", "*.model")  # a folder has one of these, or no tokenizer
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.model")
 
@@ -42,6 +47,32 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     tokenizer.no_truncation()  # a program that cut its inputs leaves that length in the file
     tokenizer.no_padding()
     return tokenizer
+
+
+def text_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """The same for the texts of papers and plain prompts, in which the name of a control token is text.
+
+    Control tokens are the special ones, and those of chats and code that some tokenizers do not mark as special
+    (Qwen3's `<think>`). Words that were added to the vocabulary ("[SMILES]"), and white space, stay tokens.
+    """
+    values, vocab = json.loads(tokenizer.to_str()), tokenizer.get_vocab(with_added_tokens=False)
+    added = []
+    for token in values["added_tokens"]:
+        if token["special"] or _CONTROL.fullmatch(token["content"]):
+            if token["content"] in vocab:
+                continue
+            # Those behind it are numbered by their place: it stays, under a name that is in no text.
+            token |= {"content": f"\U0010ffff{token['id']}\U0010ffff", "special": False, "normalized": False}
+        added.append(token)
+    return Tokenizer.from_str(json.dumps(values | {"added_tokens": added, "truncation": None, "padding": None}))
+
+
+def apart(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
+    """`text` with a blank in the names of special tokens, so that a chat template around it makes text of them."""
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special and token.content.strip() and token.content in text:
+            text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+    return text
 
 
 def begin_of_text_ids(tokenizer: Tokenizer) -> tuple[int, ...]:

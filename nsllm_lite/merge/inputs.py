@@ -69,6 +69,7 @@ class _Training(BaseModel, strict=True):
     compute_dtype: str | None = None
     double_quantisation: bool | None = None
     device: Literal["cpu", "cuda"] | None = None
+    end_of_text_id: int | None = None  # at which the answers of an instruction tuning end
     base_files: dict[str, _File] = {}
 
 
@@ -164,6 +165,8 @@ def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
         found += f"but base is {base.folder} (weights {base.fingerprint[:12]})."
         raise UserError("merge-base-differs", found, "Set base=DIR to that model, or train again on this one.")
     name = adapter.settings.get("base_model_name_or_path") or ""
+    if name and Path(name).is_dir() and Path(name).resolve() == base.folder.resolve():
+        return
     names = (base_name, str(base.folder), base.config.get("_name_or_path") or "")
     hub_folders = [part.removeprefix("models--") for part in base.folder.parts if part.startswith("models--")]
     known = {last_word(known) for known in (*names, *(folder.replace("--", "/") for folder in hub_folders))}

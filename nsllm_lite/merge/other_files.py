@@ -5,8 +5,9 @@ from pathlib import Path
 
 from nsllm_lite import safety
 from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.formats.generation import stop_ids
 from nsllm_lite.formats.tokenizer_choice import FILES, TEMPLATES, Chosen, tokenizer_files
-from nsllm_lite.merge.inputs import Base
+from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.merge.plan import Plan
 from nsllm_lite.recipe.merge import Merge
 
@@ -17,10 +18,13 @@ MADE_ANEW += ("manifest.json", "files.json", "tensors.json", "times.json", "comp
 REMOTE_CODE = ("auto_map", "custom_pipelines")  # settings that name code, which a merge cannot vouch for
 
 
-def write_other_files(partial: Path, base: Base, plan: Plan, recipe: Merge, tokenizer: Chosen) -> list[str]:
+def write_other_files(
+    partial: Path, base: Base, adapters: list[Adapter], plan: Plan, recipe: Merge, tokenizer: Chosen
+) -> list[str]:
     """Copies tokenizer, licence and config; returns what is left out: code, pickles, settings that name code, and all
     that is not known here."""
     left = copy(base.folder, COPIED, partial)
+    write_ends(partial, base, adapters)
     for folder, patterns in ((tokenizer.tokenizer, FILES), (tokenizer.template, TEMPLATES)):
         if folder != tokenizer.tokenizer or patterns is FILES:
             left += copy(folder, patterns, partial)
@@ -32,6 +36,18 @@ def write_other_files(partial: Path, base: Base, plan: Plan, recipe: Merge, toke
         what = "code, a pickle, a setting that names code, or unknown here"
         print(f"Not copied from {base.folder}: {', '.join(left)} ({what})")
     return left
+
+
+def write_ends(partial: Path, base: Base, adapters: list[Adapter]) -> None:
+    """Adds the tokens at which the adapters' answers end to those at which generation stops."""
+    ends = stop_ids(base.folder)
+    more = {adapter.training.get("end_of_text_id") for adapter in adapters} - {None, *ends}
+    if not more:
+        return
+    path = partial / "generation_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    write_json(path, settings | {"eos_token_id": [*dict.fromkeys(ends), *sorted(more)]})
+    print(f"Generation also stops at {', '.join(map(str, sorted(more)))}, where the adapter's answers end")
 
 
 def copy(folder: Path, patterns: tuple[str, ...], partial: Path) -> list[str]:

@@ -66,7 +66,7 @@ def merge(recipe: Merge) -> dict:
         written = write_weights(partial, plan.tensors, recipe.shard_bytes, rounding, workers, f"merge {recipe.out}")
         results = {"base_weights": chosen, **summarise(plan, written), "comparison": comparison}
         results["base_model"] = card.base_model_of(recipe.base, base.folder)
-        results["left_behind"] = write_other_files(partial, base, plan, recipe, tokenizer)
+        results["left_behind"] = write_other_files(partial, base, adapters, plan, recipe, tokenizer)
         write_figures(partial, written)
         results["tokenizer"] = tokenizer.words
         if recipe.execution.verify:

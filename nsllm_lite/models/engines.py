@@ -26,6 +26,7 @@ class Found(NamedTuple):
     adapter: Path | None
     options: dict[str, Any]
     tokenizer: Chosen
+    ends: tuple[int, ...] = ()  # at which the adapter's answers end
 
 
 def find_model(
@@ -37,7 +38,7 @@ def find_model(
     Raises:
         UserError: there is no such model, or it has no tokenizer, or the backend cannot take it.
     """
-    folder, adapter = Path(path), None
+    folder, adapter, ends = Path(path), None, ()
     options = {"quantisation": quantisation, "double_quantisation": True, "compute_dtype": ""}
     if (folder / "adapter_config.json").is_file():
         adapter = folder
@@ -45,6 +46,7 @@ def find_model(
             kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
             training = read_object(folder / "training.json", **kinds)
             options = {name: training[name] for name in options}
+            ends = (end,) if type(end := training.get("end_of_text_id")) is int else ()
         settings = read_object(adapter / "adapter_config.json", base_model_name_or_path=str)
         safety.require_lora(settings, adapter)
         folder = resolve_model(settings["base_model_name_or_path"], adapter / "adapter_config.json")
@@ -60,7 +62,7 @@ def find_model(
         found = f"{path} is an adapter, or its weights are to be quantised."
         todo = "Merge the adapter first (nsllm-lite merge), or set execution.backend=transformers."
         raise UserError("vllm-not-whole", found, "The vLLM backend takes whole 16-bit models.", todo)
-    return Found(folder, adapter, options, chosen)
+    return Found(folder, adapter, options, chosen, ends)
 
 
 def open_engine(
@@ -72,7 +74,7 @@ def open_engine(
     engine's `notes` say so.
     """
     told = {"quantisation": quantisation, "tokenizer_from": tokenizer_from}
-    folder, adapter, options, chosen = find_model(path, how=how, **told)
+    folder, adapter, options, chosen, ends = find_model(path, how=how, **told)
     if how.backend == "vllm":
         from nsllm_lite.models.vllm_engine import open_vllm
 
@@ -89,4 +91,4 @@ def open_engine(
     if chosen.tokenizer != folder:
         require_known(chosen, model.get_input_embeddings().weight.shape[0])
     engine = Engine if is_accepted(config) else AloneEngine
-    return engine(model, chosen.load(), how.batch_tokens, notes)
+    return engine(model, chosen.load(), how.batch_tokens, notes, ends)

@@ -9,16 +9,18 @@ the tokens of scoring each label by itself.
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import compress
+from functools import lru_cache
+from itertools import compress, takewhile
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
-from nsllm_lite.formats.tokenizer import is_begun
+from nsllm_lite.formats.tokenizer import begin_of_text_ids, text_tokenizer
 from nsllm_lite.models.architectures import unpacked_attention
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 T = TypeVar("T")
@@ -49,6 +51,7 @@ class Engine:
     Args:
         batch_tokens: Tokens of a forward, the shared beginning counted once for each row; None: by the memory there is.
         notes: What a reader of the scores has to know of how the model was run.
+        ends: Tokens that end an answer, beside those that the model's files name.
     """
 
     is_batched = True
@@ -59,6 +62,7 @@ class Engine:
         tokenizer: "PreTrainedTokenizerBase",
         batch_tokens: int | None = None,
         notes: Sequence[str] = (),
+        ends: Sequence[int] = (),
     ):
         self._causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         if self.is_batched:
@@ -66,12 +70,15 @@ class Engine:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.notes = list(notes)
+        self.ends = list(ends)
         self.config = self._causal.config.get_text_config()
         self.device = next(model.parameters()).device
+        self.begin_ids = list(begin_of_text_ids(tokenizer.backend_tokenizer))
         self.window = getattr(self.config, "max_position_embeddings", None) or 2_048
         self.batch_tokens = batch_tokens or self._affordable_tokens()
         self.forward_tokens = 0
         self.num_cut = 0  # prompts that lost their beginning, because the model's window is shorter
+        self.num_short = 0  # answers for which the window leaves less room than was asked for
 
     def rank(
         self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()
@@ -104,27 +111,37 @@ class Engine:
         return self._batches([request.prompt for request in requests], 0, score, done)
 
     def generate(
-        self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
+        self,
+        prompts: Sequence[str],
+        new_tokens: int,
+        stops: Sequence[str],
+        done: Container[int] = (),
+        rendered: bool = False,
     ) -> Iterator[tuple[int, str]]:
         """(number of the prompt, the model's answer) of those not `done`, the longest prompts first.
 
-        Greedy, up to an end token, a stop or `new_tokens`.
+        Greedy, up to an end token, a stop, `new_tokens` or the end of the window. `rendered` prompts are a chat
+        template's.
         """
         ends = self._end_ids()
-        requests = [tuple(self._cut(encode(self.tokenizer, prompt), new_tokens)) for prompt in prompts]
+        requests = [tuple(self._cut(encode(self.tokenizer, prompt, rendered), new_tokens)) for prompt in prompts]
+        rooms = [min(new_tokens, self.window - len(request)) for request in requests]
+        self.num_short += sum(room < new_tokens for room in rooms)
 
         def say(group: list[int], cache: "DynamicCache", past: int) -> list[str]:
             logits, mask, last = self._read([requests[n][past:] for n in group], cache, past)
             said: list[list[int]] = [[] for _ in group]
             ended = [False] * len(group)
-            for step in range(new_tokens):
+            limit = max(rooms[n] for n in group)
+            for step in range(limit):
                 chosen = logits[:, -1].argmax(-1).tolist()
                 for row, token in enumerate(chosen):
                     if not ended[row]:
                         ended[row] = token in ends
                         said[row] += [] if ended[row] else [token]
                         ended[row] |= any(stop in self.tokenizer.decode(said[row]) for stop in stops)
-                if all(ended) or step + 1 == new_tokens:
+                        ended[row] |= len(said[row]) >= rooms[group[row]]
+                if all(ended) or step + 1 == limit:
                     break
                 last = last + 1
                 logits, mask = self._forward([[token] for token in chosen], cache, mask, last[:, None])
@@ -144,10 +161,14 @@ class Engine:
         return Ranked(tuple(head), tails, skips)
 
     def _cut(self, ids: list[int], more: int) -> list[int]:
-        """The end of a prompt that is longer than the model's window allows with `more` tokens after it."""
-        room = self.window - more
-        self.num_cut += len(ids) > room
-        return ids[-room:]
+        """A prompt that is longer than the model's window allows with `more` tokens after it, or with half a window of
+        them, without its beginning; what begins every text stays."""
+        room = self.window - min(more, self.window // 2)
+        if len(ids) <= room:
+            return ids
+        self.num_cut += 1
+        kept = 0 if self.begin_ids != ids[: len(self.begin_ids)] else len(self.begin_ids)
+        return ids[:kept] + ids[len(ids) - room + kept :]
 
     def _batches(
         self,
@@ -253,7 +274,7 @@ class Engine:
         """Every id that ends a text for this model: the tokenizer's, and those its generation settings name."""
         named = [self.tokenizer.eos_token_id, self._causal.generation_config.eos_token_id, self.config.eos_token_id]
         flat = [x for value in named for x in (value if isinstance(value, list) else [value])]
-        return {x for x in flat if x is not None}
+        return {x for x in (*flat, *self.ends) if x is not None}
 
     def _affordable_tokens(self) -> int:
         if self.device.type == "cpu":
@@ -290,12 +311,20 @@ class AloneEngine(Engine):
             yield number, found
 
     def generate(
-        self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
+        self,
+        prompts: Sequence[str],
+        new_tokens: int,
+        stops: Sequence[str],
+        done: Container[int] = (),
+        rendered: bool = False,
     ) -> Iterator[tuple[int, str]]:
         ends = sorted(self._end_ids())
-        options = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": ends or None, "pad_token_id": 0}
+        options = {"do_sample": False, "eos_token_id": ends or None, "pad_token_id": 0}
         for number in (n for n in range(len(prompts)) if n not in done):
-            ids = torch.tensor([self._cut(encode(self.tokenizer, prompts[number]), new_tokens)], device=self.device)
+            prompt = self._cut(encode(self.tokenizer, prompts[number], rendered), new_tokens)
+            ids = torch.tensor([prompt], device=self.device)
+            room = min(new_tokens, self.window - len(prompt))
+            self.num_short += room < new_tokens
 
             def stopped(written: Tensor, _: Tensor, begin: int = ids.shape[1], **__: object) -> Tensor:
                 text = self.tokenizer.decode(written[0, begin:])
@@ -303,7 +332,7 @@ class AloneEngine(Engine):
 
             with without_own_settings(self._causal):
                 given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-                out = self.model.generate(**given, **options, stopping_criteria=[stopped])
+                out = self.model.generate(**given, **options, max_new_tokens=room, stopping_criteria=[stopped])
             self.forward_tokens += out.numel()
             text = self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
             yield number, min((text.partition(stop)[0] for stop in stops), key=len, default=text)
@@ -322,10 +351,22 @@ def without_own_settings(model: "PreTrainedModel") -> Iterator[None]:
         model.generation_config = own
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """Token ids with whatever the tokenizer puts before a text, and without an end token behind it."""
-    ids = tokenizer(text, add_special_tokens=not is_begun(tokenizer, text))["input_ids"]
-    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str, rendered: bool = False) -> list[int]:
+    """Token ids of a prompt. What a chat template `rendered` is whole; before other text comes what the tokenizer puts
+    there, no end token behind it, and the name of a control token in it is text, as in rows."""
+    if rendered:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    of_text, num_closing = _text_tokenizer(tokenizer)
+    ids = of_text.encode(text).ids
+    return ids[: len(ids) - num_closing]
+
+
+@lru_cache(maxsize=4)
+def _text_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> tuple["Tokenizer", int]:
+    """The tokenizer of plain texts, and how many tokens it puts behind one."""
+    of_text = text_tokenizer(tokenizer.backend_tokenizer)
+    mask = of_text.encode("a").special_tokens_mask
+    return of_text, len(list(takewhile(bool, reversed(mask))))
 
 
 def _common(rows: Sequence[Sequence[int]]) -> int:

@@ -19,7 +19,7 @@ class VllmEngine:
         self.llm = llm
         self.tokenizer = llm.get_tokenizer()
         self.forward_tokens = 0  # of prompts; savings of the prefix cache are not reported by vLLM
-        self.num_cut = 0
+        self.num_cut = self.num_short = 0
         self.notes: list[str] = []
 
     def rank(
@@ -38,7 +38,12 @@ class VllmEngine:
                 yield number, [_tail_log_likelihood(next(outputs), alone) for _ in labels[number]]
 
     def generate(
-        self, prompts: Sequence[str], new_tokens: int, stops: Sequence[str], done: Container[int] = ()
+        self,
+        prompts: Sequence[str],
+        new_tokens: int,
+        stops: Sequence[str],
+        done: Container[int] = (),
+        rendered: bool = False,
     ) -> Iterator[tuple[int, str]]:
         """(number of the prompt, the model's answer) of those not `done`, greedy."""
         from vllm import SamplingParams
@@ -46,7 +51,7 @@ class VllmEngine:
         params = SamplingParams(max_tokens=new_tokens, temperature=0.0, stop=list(stops) or None)
         for start in range(0, len(prompts), CHUNK):
             numbers = [n for n in range(start, min(start + CHUNK, len(prompts))) if n not in done]
-            group = [encode(self.tokenizer, prompts[n]) for n in numbers]
+            group = [encode(self.tokenizer, prompts[n], rendered) for n in numbers]
             for number, output in zip(numbers, self._run(group, params), strict=True):
                 yield number, output.outputs[0].text
 

@@ -10,7 +10,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +20,7 @@ from nsllm_lite.artifact import interrupts
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
+from nsllm_lite.formats.generation import stop_ids
 from nsllm_lite.formats.rows import in_groups
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import Batch, PackedLM, autocast
@@ -331,15 +331,6 @@ def print_summary(tuning: Tuning, results: dict[str, Any], measured: dict[str, A
         print(f"  held-out answers {source:<16} loss {before[source]['loss']:.4f} -> {after[source]['loss']:.4f}")
     if tuning.inputs.end_id not in stop_ids(tuning.inputs.base_dir):
         print(
-            f"  Answers end with {tuning.recipe.end_of_text!r}, at which the model does not stop by itself: give it "
-            f"as eos_token_id={tuning.inputs.end_id} where answers are generated."
+            f"  Answers end with {tuning.recipe.end_of_text!r}, at which the base does not stop by itself; `eval` and "
+            f"`merge` know it from the adapter's training.json, others need eos_token_id={tuning.inputs.end_id}."
         )
-
-
-def stop_ids(model_dir: Path) -> list[int]:
-    """The tokens at which generation from the model in `model_dir` stops, by its configs."""
-    found: list[int] = []
-    for name in ("generation_config.json", "config.json"):
-        stops = read_json(model_dir / name).get("eos_token_id") if (model_dir / name).is_file() else None
-        found += stops if isinstance(stops, list) else [] if stops is None else [stops]
-    return found

@@ -58,7 +58,8 @@ def read_inputs(recipe: Sft) -> SftInputs:
     tokenizer = load_tokenizer(base_dir)
     chat_tokenizer = load_auto_tokenizer(base_dir)
     begin, chosen_by = chosen_begin_of_text(tokenizer, recipe.begin_of_text)
-    template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer, begin)
+    begins = begin if recipe.template == "plain" or recipe.begin_of_text else ()  # a chat template writes its own
+    template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer, begins)
     if chosen_by != "auto":
         print(f"begin_of_text={chosen_by} is not what the tokenizer does by itself, as `nsllm-lite eval` does.")
     size = read_size(base_dir)
@@ -76,6 +77,11 @@ def read_inputs(recipe: Sft) -> SftInputs:
             found = f"{example.name} holds token {highest}, but model {base_dir} knows {size.vocab}."
             needed = "Its tokenizer belongs to another model."
             raise UserError("sft-token-not-in-model", found, needed, "Put the right one beside its weights.")
+    trained_on = {example.input_ids.tobytes() for example in examples}
+    if same := [example.name for example in heldout if example.input_ids.tobytes() in trained_on]:
+        found = f"{len(same)} held-out records stand in `data` word for word ({', '.join(same[:3])})."
+        needed = "A loss on training data says nothing about held-out data."
+        raise UserError("sft-records-in-both", found, needed, "Name other files in `heldout`, or none (heldout=[]).")
     in_both = {e.document for e in examples} & {e.document for e in heldout} - {""}
     if in_both:
         found = f"{len(in_both)} documents stand in `data` and in `heldout` ({', '.join(sorted(in_both)[:3])})."

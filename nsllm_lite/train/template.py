@@ -10,12 +10,14 @@ that evaluation gives (enable_thinking=False), with reasoning the template's usu
 """
 
 import json
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.tokenizer import is_begun
+from nsllm_lite.formats.tokenizer import is_begun, text_tokenizer
 from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.train.conversations import Conversation, LeftOutError, texts_of
@@ -33,8 +35,9 @@ TOOLS = "tools, which the chat template does not write"
 
 
 class Template:
-    """Turns a conversation into the texts of its examples, and these into tokens, after those of `begin`. Raises
-    UserError where the tokenizer has no token `end_of_text`, or no chat template where `kind` is chat."""
+    """Turns a conversation into the texts of its examples, and these into tokens, after those of `begin` (which a chat
+    template writes itself). Raises UserError where the tokenizer has no token `end_of_text`, or no chat template where
+    `kind` is chat."""
 
     def __init__(
         self,
@@ -57,7 +60,8 @@ class Template:
             raise UserError("template-chat-missing", found, "Base models often have none.", todo)
         self.end_id: int = end_id
         self._special = {*special, end_of_text}
-        self._tokenizer = tokenizer
+        self._tokenizer = tokenizer if kind == "chat" else text_tokenizer(tokenizer)
+        self._joins = _joins_pieces(tokenizer)
 
     def examples(self, talk: Conversation, where: str) -> list[Pieces]:
         """The pieces of each of its examples, the shortest first; what the template does not write is noted in its
@@ -69,15 +73,27 @@ class Template:
         plain = self.kind == "plain"
         ids = [] if not plain and is_begun(self._chat, pieces[0][0]) else self._begin.copy()
         is_answer = [False] * len(ids)
-        self._tokenizer.encode_special_tokens = plain
-        for text, answers in pieces:
-            if not text.isascii() and text != text.encode(errors="ignore").decode():
-                raise LeftOutError("half a character (a lone surrogate)")
-            piece = self._tokenizer.encode(text, add_special_tokens=False).ids
+        texts = [text for text, _ in pieces]
+        if not all(text.isascii() or text == text.encode(errors="ignore").decode() for text in texts):
+            raise LeftOutError("half a character (a lone surrogate)")
+        for piece, (_, answers) in zip(self._encode(texts), pieces, strict=True):
             piece += [self.end_id] if plain and answers else []
             ids += piece
             is_answer += [answers] * len(piece)
         return np.array(ids, np.int64), np.array(is_answer, bool)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each piece; with a tokenizer that begins every text with a blank, those that it has in the whole,
+        where no token stands in two pieces and those before an answer are the prompt's own."""
+        alone = [self._tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        if not self._joins or len(texts) == 1:
+            return alone
+        whole = self._tokenizer.encode("".join(texts), add_special_tokens=False)
+        bounds = list(accumulate(map(len, texts), initial=0))
+        starts = [bisect_right(bounds, start) - 1 for start, _ in whole.offsets]
+        ends = [bisect_left(bounds, end) - 1 for _, end in whole.offsets]
+        pieces = [[number for number, at in zip(whole.ids, starts, strict=True) if at == n] for n in range(len(texts))]
+        return pieces if starts == ends and pieces[0] == alone[0] else alone
 
     def _chat_examples(self, talk: Conversation, where: str) -> list[Pieces]:
         if any(token in text for text in texts_of([talk.messages, talk.tools]) for token in self._special):
@@ -142,6 +158,13 @@ class Template:
                 "template-refuses-record", found, "Many templates know no system message or tools.", todo
             )
             raise LeftOutError("the chat template refuses it", refused) from None
+
+
+def _joins_pieces(tokenizer: "Tokenizer") -> bool:
+    """Whether the tokenizer begins every text with a blank, as SentencePiece does."""
+    values = json.loads(tokenizer.to_str())
+    parts = json.dumps([values["normalizer"], values["pre_tokenizer"]])
+    return '"Prepend"' in parts or '"Metaspace"' in parts
 
 
 def _plain_pieces(talk: Conversation) -> Pieces:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import AddedToken
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.json_files import read_json
@@ -110,8 +111,8 @@ def test_distinct_names_have_distinct_predictions(tmp_path):
 class Said:
     """An engine that says what it is told to."""
 
-    num_cut = 0
-    forward_tokens = 0
+    num_cut = num_short = forward_tokens = 0
+    added_tokens_decoder = {9: AddedToken("<answer>", special=True)}  # noqa: RUF012
     notes = ("it says what it is told to",)
 
     def __init__(self, texts: list[str], chat_template: str | None = "yes"):
@@ -123,7 +124,8 @@ class Said:
         assert options == {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
         return f"<user>{messages[0]['content']}<answer>"
 
-    def generate(self, prompts, new_tokens, stops, done=()):
+    def generate(self, prompts, new_tokens, stops, done, rendered):
+        assert rendered
         self.asked += prompts
         yield from enumerate(self.texts[: len(prompts)])
 

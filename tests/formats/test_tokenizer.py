@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from tokenizers import Regex, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from nsllm_lite import safety
+from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.tokenizer import train_tokenizer
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer
+from nsllm_lite.formats.tokenizer import apart, load_auto_tokenizer, load_tokenizer, text_tokenizer
 from nsllm_lite.models.generate import encode
 from tests.corpus.small import END
 
@@ -69,3 +72,21 @@ def test_a_chat_template_says_the_same_tomorrow(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}"
     assert safety.render_chat(tokenizer, [{"role": "user", "content": "Hi"}]) == "26 Jul 2024: Hi"
+
+
+def test_names_of_control_tokens_in_a_text_are_text_and_added_words_are_tokens(folder):
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_special_tokens(["<|im_end|>"])  # not in the model's own vocabulary: those behind keep their ids
+    tokenizer.add_tokens(["<think>", "[SMILES]"])
+    tokenizer.post_processor = TemplateProcessing(single=[END, "$A", END], special_tokens=[(END, 0)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    text = f"[SMILES] <think> {END} <|im_end|>"
+    smiles = tokenizer.token_to_id("[SMILES]")
+    rows, _ = Encoder(tokenizer).encode(pa.array([text]))
+    prompt = encode(load_auto_tokenizer(folder), text)
+    assert prompt == [0, *rows.tolist()]
+    assert [number for number in rows.tolist() if number == 0 or number >= smiles - 2] == [smiles]
+    assert text_tokenizer(tokenizer).decode(rows.tolist(), skip_special_tokens=False) == text
+    rendered = f"{END}<|im_end|>"
+    assert encode(load_auto_tokenizer(folder), rendered, rendered=True) == [0, smiles - 2]
+    assert apart(load_auto_tokenizer(folder), rendered) == "< |endoftext|>< |im_end|>"

@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.integrity import sha256_file
-from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.commands import typed
+from nsllm_lite.formats.generation import stop_ids
 from nsllm_lite.formats.weights import fingerprint_weights, read_header
 from nsllm_lite.merge import write, write_model
 from nsllm_lite.merge.write_model import merge
@@ -188,7 +189,10 @@ def test_the_words_of_the_command_line_reach_the_merge(pair, tmp_path, capsys):
 
 
 def test_the_folder_is_loaded_as_any_other(copied):
-    base, _, chosen = copied
+    base, adapter, chosen = copied
+    path = adapter / "training.json"
+    write_json(path, (read_json(path) if path.is_file() else {}) | {"end_of_text_id": 7})
+    (adapter / "files.json").unlink(missing_ok=True)
     tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "tin": 1}, unk_token="<unk>"))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(base)
     merge(chosen)
@@ -197,6 +201,7 @@ def test_the_folder_is_loaded_as_any_other(copied):
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert loaded.generation_config.pad_token_id == 0
+    assert loaded.generation_config.eos_token_id == [*stop_ids(base)[:1], 7]  # where its answers end
     assert loaded.generate(torch.arange(1, 9)[None], max_new_tokens=2, do_sample=False).shape == (1, 10)
 
 

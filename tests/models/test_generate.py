@@ -5,10 +5,12 @@ import shutil
 import pytest
 import torch
 import transformers
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
 
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.models.engines import open_engine
-from nsllm_lite.models.generate import Engine, encode
+from nsllm_lite.models.generate import AloneEngine, Engine, encode
 from nsllm_lite.models.sizes import read_size
 from nsllm_lite.recipe.evals import EvalExecution
 from tests.models.make import add_lora, load_plain
@@ -146,6 +148,32 @@ def test_a_prompt_longer_than_the_window_loses_its_beginning(engine, monkeypatch
     ids, whole = encode(engine.tokenizer, long), encode(engine.tokenizer, f"{long} A")
     more = len(whole) - len(ids)
     assert found[0] == pytest.approx([of_ids(engine, ids[more - 40 :], whole[-40:])], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Engine, AloneEngine])
+def test_an_answer_ends_with_the_window_and_the_prompt_keeps_what_begins_a_text(engine, talker, kind):
+    """Where more is asked for than half a window holds, the prompt keeps the other half."""
+    tokenizer = load_auto_tokenizer(talker)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=["A", "$A"], special_tokens=[("A", 33)])
+    short = kind(engine.model, tokenizer, batch_tokens=600)
+    short.window = 40
+    long = prompts(7)[-1]
+    assert short._cut(encode(tokenizer, long), 500) == [33, *encode(tokenizer, long)[-19:]]
+    found = dict(short.generate([long, "It is:"], 500, []))
+    assert (short.num_cut, short.num_short) == (2, 2)
+    with torch.no_grad():
+        ids = short._cut(encode(tokenizer, long), 500)
+        while len(ids) < 40 and 0 not in ids:
+            ids.append(int(engine.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    assert found[0] == tokenizer.decode(ids[20:], skip_special_tokens=True)
+
+
+def test_an_answer_ends_where_the_adapters_training_ended_them(engine, talker):
+    whole = dict(engine.generate(prompts(1), 8, []))[0]
+    second = encode(engine.tokenizer, prompts(1)[0] + whole)[len(encode(engine.tokenizer, prompts(1)[0])) + 1]
+    ending = Engine(engine.model, engine.tokenizer, 600, ends=[second])
+    assert whole.startswith(found := dict(ending.generate(prompts(1), 8, []))[0])
+    assert len(found) < len(whole)
 
 
 def test_a_sliding_window_shares_nothing_beyond_it(engine, monkeypatch):

@@ -38,8 +38,9 @@ def template_of(kind: str, *begin: str) -> Template:
     tokenizer.post_processor = TemplateProcessing(single=[*begin, "$A"], special_tokens=ids)
     chosen = TEMPLATES.get(kind, {"end": "</s>", "text": None})
     chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=chosen["text"])
-    own = begin_of_text_ids(tokenizer)
-    return Template("chat" if chosen["text"] else "plain", chosen["end"], tokenizer, chat, own)
+    if chosen["text"]:
+        return Template("chat", chosen["end"], tokenizer, chat)
+    return Template("plain", chosen["end"], tokenizer, chat, begin_of_text_ids(tokenizer))
 
 
 def read(folder: Path, records: list[dict], kind: str = "chatml", **fields: str):
@@ -92,16 +93,34 @@ def test_the_trained_tokens_are_those_of_the_assistant_alone(kind, tmp_path):
     ],
 )
 def test_a_prompt_begins_as_in_evaluation(kind, begin):
+    """A chat template's text is whole: nothing is put before it, as in transformers."""
     template = template_of(kind, *begin)
-    talk = Reader().read({"instruction": "q", "output": "a"}, "here")
+    talk = Reader().read({"instruction": "q</s>", "output": "a"} if kind == "plain" else GOOD, "here")
     ids, is_answer = template.encode(template.examples(talk, "here")[0])
-    prompt = plain_prompt("q", "")
-    if kind != "plain":
-        asked = [{"role": "user", "content": "q"}]
-        prompt = render_chat(template._chat, asked, add_generation_prompt=True, enable_thinking=False)
-    assert ids[~is_answer].tolist() == encode(template._chat, prompt)
-    begin_ids = [template._tokenizer.token_to_id(token) for token in begin]
-    assert [number for number in ids.tolist() if number in begin_ids] == begin_ids
+    own = [template._chat.convert_tokens_to_ids(token) for token in begin]
+    begun = [number for number in ids.tolist() if number in own]
+    if kind == "plain":
+        assert ids[~is_answer].tolist() == encode(template._chat, plain_prompt("q</s>", ""))
+        assert begun == own
+        return
+    asked = [{"role": "user", "content": "q"}]
+    prompt = render_chat(template._chat, asked, add_generation_prompt=True, enable_thinking=False)
+    assert ids[~is_answer].tolist() == encode(template._chat, prompt, rendered=True)
+    assert begun == [number for number, token in zip(own, begin, strict=True) if prompt.startswith(token)]
+
+
+def test_pieces_have_the_tokens_of_the_whole_where_a_tokenizer_begins_each_text_with_a_blank():
+    """As SentencePiece does; but for an answer whose first letters join the prompt's last."""
+    vocab = {token: n for n, token in enumerate(["</s>", "\u2581", *"abq:\n", "\u2581a", "\u2581b", "q:"])}
+    tokenizer = Tokenizer(BPE(vocab, [("\u2581", "a"), ("\u2581", "b"), ("q", ":")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens(["</s>"])
+    template = Template("plain", "</s>", tokenizer, None)
+    ids, is_answer = template.encode([("q:\n", False), ("ab", True)])
+    assert [tokenizer.id_to_token(number) for number in ids] == ["\u2581", "q:", "\n", "a", "b", "</s>"]
+    assert is_answer.tolist() == [False] * 3 + [True] * 3
+    joined, _ = template.encode([("q", False), (":", True)])
+    assert [tokenizer.id_to_token(number) for number in joined] == ["\u2581", "q", "\u2581", ":", "</s>"]
 
 
 GOOD = {"instruction": "q", "output": "a"}

@@ -464,6 +464,12 @@ def test_a_tokenizer_with_tokens_that_the_model_has_not(home, asked, tmp_path, a
         tuning.read_inputs(asked(model=str(base), **changes))
 
 
+def test_what_is_trained_on_is_not_held_out(asked, tmp_path):
+    path = write_lines(tmp_path / "same.jsonl", [record(60), record(61)])
+    with raises("sft-records-in-both", "2 held-out"):
+        tuning.read_inputs(asked(data=[str(path)], heldout=[str(path)]))
+
+
 def test_a_document_in_both_splits_is_refused(home, asked, tmp_path):
     path = write_lines(tmp_path / "leak.jsonl", [record(60, document="d3")])
     with raises("sft-documents-in-both", 1, "d3"):
