@@ -29,7 +29,8 @@ NO = ("no", "false", "incorrect", "否", "不是", "不", "错", "错误", "不�
 UNIT_LETTERS = 4  # a longer word after a number is no unit
 COMPARE_SECONDS = 5
 QUANTITY = re.compile(r"[-+]?[\d.,]+(?:\s?(?:\\times|×|\\cdot)\s?10\^\{?[-+]?\d+\}?)?(?:\\[,;! ]|\s)*([A-Za-zµμΩ]+)")
-ROUGE_WORD = re.compile("[a-z0-9]+|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+EASTERN = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+ROUGE_WORD = re.compile(rf"[a-z0-9]+|[{EASTERN}]|[^\W\d_a-z{EASTERN}]+")
 
 
 def parse_label(text: str, labels: Sequence[str]) -> str | None:
@@ -194,7 +195,7 @@ def _differ_by_unit(one: str, other: str) -> bool:
 
 def rouge_l(predicted: str, reference: str) -> float:
     """F1 of the longest common subsequence of words, in lower case, letters and digits only; a Chinese, Japanese or
-    Korean character is a word.
+    Korean character is a word, and so are letters of other alphabets that stand together.
 
     Source: Lin, "ROUGE: a package for automatic evaluation of summaries", 2004; words as in Google's rouge-score,
     without its stemmer.

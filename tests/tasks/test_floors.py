@@ -100,6 +100,7 @@ def test_rules_for_titles():
     [
         ("the cat sat", "the cat sat", 1.0), ("a b c d", "a c", 2 * 2 / 6), ("The CAT-sat!", "cat sat down", 2 * 2 / 6),
         ("x", "y", 0.0), ("", "y", 0.0), ("b a", "a b", 0.5),
+        ("Теплопроводность графена", "теплопроводность", 2 / 3), ("β-Ga2O3", "α-Ga2O3", 0.5),
     ],
 )  # fmt: skip
 def test_rouge_l(predicted, reference, score):
