@@ -47,7 +47,8 @@ def _changes(recipe: dict, inputs: Hashes, before: dict) -> list[str]:
     if None not in inputs.values() and all(inputs[key] == known.get(key) for key in inputs):
         recipe, former = without_paths(recipe), without_paths(former)
     changed = [f"recipe.{key}" for key in sorted(recipe) if recipe[key] != former.get(key)]
-    return changed + [key for key in sorted(inputs) if inputs[key] != known.get(key) and not key.startswith(BESIDE)]
+    asked = (key for key in sorted(inputs) if key in known or not key.startswith(BESIDE))  # older runs have none
+    return changed + [key for key in asked if inputs[key] != known.get(key)]
 
 
 def is_same(before: Any, recipe: dict, inputs: Hashes) -> bool:

@@ -122,7 +122,7 @@ def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
         told = {"quantisation": one.quantisation, "tokenizer_from": recipe.tokenizer_from}
         found = find_model(one.path, how=recipe.execution, **told)
         require_plain_model(found.folder)
-        tokenizer = found.tokenizer.load()
+        tokenizer = found.load_tokenizer()
         if tokenizer.chat_template and INSTRUCTION in (modes or [INSTRUCTION]):
             for each in sets:
                 as_told(tokenizer, each.task, each.items[0], each.labels)

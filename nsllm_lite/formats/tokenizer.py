@@ -3,11 +3,11 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _CONTROL = re.compile(
     r"<[|｜].*[|｜]>|</?(?:think|tools?|tool_(?:call|response|output|result)s?|arg_(?:key|value))>", re.DOTALL
 )
+_THINKING = re.compile("think|thought", re.IGNORECASE)
 LEAST = ("tokenizer.*", "vocab.*", "*.model")  # a folder has one of these, or no tokenizer
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.model")
 
@@ -60,6 +61,7 @@ def text_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     for token in values["added_tokens"]:
         if token["special"] or _CONTROL.fullmatch(token["content"]):
             if token["content"] in vocab:
+                _hide_piece(values["model"], token["content"], token["id"])
                 continue
             # Those behind it are numbered by their place: it stays, under a name that is in no text.
             token |= {"content": f"\U0010ffff{token['id']}\U0010ffff", "special": False, "normalized": False}
@@ -67,10 +69,28 @@ def text_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(values | {"added_tokens": added, "truncation": None, "padding": None}))
 
 
+def _hide_piece(model: dict[str, Any], piece: str, number: int) -> None:
+    """Renames a piece of the vocabulary that the model would find in a text; BPE puts none together but by merges."""
+    hidden = f"\U0010ffff{number}\U0010ffff"
+    if model["type"] == "Unigram":
+        model["vocab"] = [[hidden if name == piece else name, score] for name, score in model["vocab"]]
+    elif model["type"] != "BPE" and piece != model.get("unk_token"):
+        model["vocab"] = {hidden if name == piece else name: id_ for name, id_ in model["vocab"].items()}
+
+
+def spoken(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    """The text of an answer without special tokens, but for those that begin and end reasoning, which is told by
+    them."""
+    special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    kept = [number for number in ids if number not in special or _THINKING.search(special[number])]
+    return tokenizer.decode(kept, skip_special_tokens=False)
+
+
 def apart(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
-    """`text` with a blank in the names of special tokens, so that a chat template around it makes text of them."""
+    """`text` with a blank in the names of control tokens, so that a chat template around it makes text of them."""
     for token in tokenizer.added_tokens_decoder.values():
-        if token.special and token.content.strip() and token.content in text:
+        is_control = token.special or _CONTROL.fullmatch(token.content)
+        if is_control and token.content.strip() and token.content in text:
             text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
     return text
 
@@ -98,17 +118,6 @@ def chosen_begin_of_text(tokenizer: Tokenizer, chosen: str | None) -> tuple[tupl
         found = f"The tokenizer has no token begin_of_text={chosen!r}."
         raise UserError("tokenizer-no-begin-of-text", found, "Set it to auto, none, or one of the tokenizer's tokens.")
     return (number,), "auto" if own == (number,) else chosen
-
-
-def is_begun(tokenizer: "PreTrainedTokenizerBase", text: str) -> bool:
-    """Whether a text has what begins one already, as chat templates write it."""
-    return any(text.startswith(begin) for begin in _begins(tokenizer))
-
-
-@lru_cache(maxsize=4)
-def _begins(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    own = "".join(tokenizer.convert_ids_to_tokens(list(begin_of_text_ids(tokenizer.backend_tokenizer))))
-    return [begin for begin in (own, tokenizer.bos_token) if begin]
 
 
 def load_auto_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":

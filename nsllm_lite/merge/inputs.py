@@ -69,6 +69,7 @@ class _Training(BaseModel, strict=True):
     compute_dtype: str | None = None
     double_quantisation: bool | None = None
     device: Literal["cpu", "cuda"] | None = None
+    template: Literal["plain", "chat"] | None = None  # that an instruction tuning asks in
     end_of_text_id: int | None = None  # at which the answers of an instruction tuning end
     base_files: dict[str, _File] = {}
 

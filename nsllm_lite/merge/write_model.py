@@ -22,6 +22,7 @@ from nsllm_lite.artifact.disk import GIB, require_disk, sync_folder, write_atomi
 from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
 from nsllm_lite.artifact.step import BESIDE, finish, finished, is_same
 from nsllm_lite.errors import WRITE_ELSEWHERE, RunError, UserError
+from nsllm_lite.formats.generation import stop_ids
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.formats.tokenizer_choice import Chosen, choose_tokenizer, require_known, tokenizer_digest
 from nsllm_lite.formats.weights import fingerprint_settings, listed
@@ -53,6 +54,7 @@ def merge(recipe: Merge) -> dict:
         card.add_scores(out, recipe, base, adapters, results)
         return results
     require_fitting(recipe, base, plan, tokenizer)
+    stop_ids(base.folder)  # of files that are read again at the end
     require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))
     num_bytes = sum(planned.num_bytes for planned in plan.tensors.values())
     done_bytes = sum(path.stat().st_size for path in partial_of(out).glob("*.safetensors"))
@@ -66,6 +68,8 @@ def merge(recipe: Merge) -> dict:
         written = write_weights(partial, plan.tensors, recipe.shard_bytes, rounding, workers, f"merge {recipe.out}")
         results = {"base_weights": chosen, **summarise(plan, written), "comparison": comparison}
         results["base_model"] = card.base_model_of(recipe.base, base.folder)
+        if told := [adapter.training["template"] for adapter in adapters if adapter.training.get("template")]:
+            results["template"] = told[-1]  # in which the model is to be asked
         results["left_behind"] = write_other_files(partial, base, adapters, plan, recipe, tokenizer)
         write_figures(partial, written)
         results["tokenizer"] = tokenizer.words

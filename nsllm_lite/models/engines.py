@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nsllm_lite import safety
 from nsllm_lite.artifact.json_files import read_object
+from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer_choice import Chosen, choose_tokenizer, require_known
 from nsllm_lite.models.architectures import is_accepted
@@ -16,6 +17,8 @@ from nsllm_lite.models.quantised import quantisation_of
 from nsllm_lite.recipe.evals import EvalExecution
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from nsllm_lite.models.vllm_engine import VllmEngine
 
 
@@ -27,6 +30,14 @@ class Found(NamedTuple):
     options: dict[str, Any]
     tokenizer: Chosen
     ends: tuple[int, ...] = ()  # at which the adapter's answers end
+    template: str | None = None  # "plain" or "chat", in which an instruction tuning of ours asked
+
+    def load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Without the chat template where the tuning did not ask in it."""
+        tokenizer = self.tokenizer.load()
+        if self.template == "plain":
+            tokenizer.chat_template = None
+        return tokenizer
 
 
 def find_model(
@@ -38,7 +49,7 @@ def find_model(
     Raises:
         UserError: there is no such model, or it has no tokenizer, or the backend cannot take it.
     """
-    folder, adapter, ends = Path(path), None, ()
+    folder, adapter, ends, template = Path(path), None, (), None
     options = {"quantisation": quantisation, "double_quantisation": True, "compute_dtype": ""}
     if (folder / "adapter_config.json").is_file():
         adapter = folder
@@ -47,11 +58,14 @@ def find_model(
             training = read_object(folder / "training.json", **kinds)
             options = {name: training[name] for name in options}
             ends = (end,) if type(end := training.get("end_of_text_id")) is int else ()
+            template = training.get("template")
         settings = read_object(adapter / "adapter_config.json", base_model_name_or_path=str)
         safety.require_lora(settings, adapter)
         folder = resolve_model(settings["base_model_name_or_path"], adapter / "adapter_config.json")
     else:
         folder = resolve_model(path)
+        manifest = read_manifest(folder)
+        template = manifest["results"].get("template") if manifest and manifest["verb"] == "merge" else None
     chosen = choose_tokenizer(folder, [adapter] if adapter else [], tokenizer_from if adapter else None)
     files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
     if not any((chosen.tokenizer / name).is_file() for name in files):
@@ -62,7 +76,7 @@ def find_model(
         found = f"{path} is an adapter, or its weights are to be quantised."
         todo = "Merge the adapter first (nsllm-lite merge), or set execution.backend=transformers."
         raise UserError("vllm-not-whole", found, "The vLLM backend takes whole 16-bit models.", todo)
-    return Found(folder, adapter, options, chosen, ends)
+    return Found(folder, adapter, options, chosen, ends, template)
 
 
 def open_engine(
@@ -74,11 +88,12 @@ def open_engine(
     engine's `notes` say so.
     """
     told = {"quantisation": quantisation, "tokenizer_from": tokenizer_from}
-    folder, adapter, options, chosen, ends = find_model(path, how=how, **told)
+    found = find_model(path, how=how, **told)
+    folder, adapter, options, chosen = found[:4]
     if how.backend == "vllm":
         from nsllm_lite.models.vllm_engine import open_vllm
 
-        return open_vllm(folder)
+        return open_vllm(folder, found.load_tokenizer())
     config, notes = safety.require_plain_model(folder), []
     if held := quantisation_of(folder, config):
         notes.append(f"its base is quantised on disk ({held}), and taken so")
@@ -90,5 +105,7 @@ def open_engine(
     model = load_adapter(loaded, adapter) if adapter else loaded
     if chosen.tokenizer != folder:
         require_known(chosen, model.get_input_embeddings().weight.shape[0])
+    if found.template == "plain":
+        notes.append("instructions are asked in the plain prompt that it was tuned in")
     engine = Engine if is_accepted(config) else AloneEngine
-    return engine(model, chosen.load(), how.batch_tokens, notes, ends)
+    return engine(model, found.load_tokenizer(), how.batch_tokens, notes, found.ends)

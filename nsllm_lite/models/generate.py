@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from nsllm_lite.formats.tokenizer import begin_of_text_ids, text_tokenizer
+from nsllm_lite.formats.tokenizer import begin_of_text_ids, spoken, text_tokenizer
 from nsllm_lite.models.architectures import unpacked_attention
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Engine:
                     break
                 last = last + 1
                 logits, mask = self._forward([[token] for token in chosen], cache, mask, last[:, None])
-            texts = [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in said]
+            texts = [spoken(self.tokenizer, tokens) for tokens in said]
             return [min((text.partition(stop)[0] for stop in stops), key=len, default=text) for text in texts]
 
         return self._batches(requests, new_tokens, say, done)
@@ -334,7 +334,7 @@ class AloneEngine(Engine):
                 given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
                 out = self.model.generate(**given, **options, max_new_tokens=room, stopping_criteria=[stopped])
             self.forward_tokens += out.numel()
-            text = self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+            text = spoken(self.tokenizer, [token for token in out[0, ids.shape[1] :].tolist() if token not in ends])
             yield number, min((text.partition(stop)[0] for stop in stops), key=len, default=text)
 
 

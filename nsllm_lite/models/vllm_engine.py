@@ -6,6 +6,7 @@ from typing import Any
 
 from nsllm_lite import safety
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.tokenizer import spoken
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.generate import encode
 
@@ -13,11 +14,11 @@ CHUNK = 256  # prompts handed over at once, so that answers are written down as 
 
 
 class VllmEngine:
-    """`llm` is a vllm.LLM with prefix caching."""
+    """`llm` is a vllm.LLM with prefix caching; prompts are tokenised by `tokenizer`."""
 
-    def __init__(self, llm: Any):
+    def __init__(self, llm: Any, tokenizer: Any):
         self.llm = llm
-        self.tokenizer = llm.get_tokenizer()
+        self.tokenizer = tokenizer
         self.forward_tokens = 0  # of prompts; savings of the prefix cache are not reported by vLLM
         self.num_cut = self.num_short = 0
         self.notes: list[str] = []
@@ -48,12 +49,14 @@ class VllmEngine:
         """(number of the prompt, the model's answer) of those not `done`, greedy."""
         from vllm import SamplingParams
 
-        params = SamplingParams(max_tokens=new_tokens, temperature=0.0, stop=list(stops) or None)
+        told = {"stop": list(stops) or None, "skip_special_tokens": False}  # reasoning is told by its tokens
+        params = SamplingParams(max_tokens=new_tokens, temperature=0.0, **told)
         for start in range(0, len(prompts), CHUNK):
             numbers = [n for n in range(start, min(start + CHUNK, len(prompts))) if n not in done]
             group = [encode(self.tokenizer, prompts[n], rendered) for n in numbers]
             for number, output in zip(numbers, self._run(group, params), strict=True):
-                yield number, output.outputs[0].text
+                text = spoken(self.tokenizer, output.outputs[0].token_ids)
+                yield number, min((text.partition(stop)[0] for stop in stops), key=len, default=text)
 
     def _run(self, token_lists: list[list[int]], params: Any) -> list[Any]:
         self.forward_tokens += sum(map(len, token_lists))
@@ -69,7 +72,7 @@ def _tail_log_likelihood(output: Any, alone: int) -> float:
     return float(sum(of[token].logprob for token, of in pairs))
 
 
-def open_vllm(folder: Path) -> VllmEngine:
+def open_vllm(folder: Path, tokenizer: Any) -> VllmEngine:
     """Raises UserError where vLLM is not installed."""
     try:
         from vllm import LLM
@@ -79,4 +82,6 @@ def open_vllm(folder: Path) -> VllmEngine:
         raise UserError("vllm-not-installed", found, todo) from None
     safety.require_plain_model(folder)
     require_sound(folder)
-    return VllmEngine(LLM(str(folder), enable_prefix_caching=True, trust_remote_code=False, load_format="safetensors"))
+    return VllmEngine(
+        LLM(str(folder), enable_prefix_caching=True, trust_remote_code=False, load_format="safetensors"), tokenizer
+    )

@@ -35,6 +35,7 @@ class Example:
     document: str
     input_ids: np.ndarray  # (T,) int64
     is_answer: np.ndarray  # (T,) bool
+    is_whole: bool = True  # with the record's last answer
 
     @property
     def prompt(self) -> list[int]:
@@ -174,7 +175,8 @@ def read_examples(
             document = writable(reader.text(record, "document"))
             for turn, (input_ids, is_answer) in enumerate(made, start=1):
                 named = name if len(made) == 1 else f"{name} ({turn} of {len(made)})"
-                examples.append(Example(named, path.stem, document, input_ids, is_answer))
+                whole = turn == len(made)
+                examples.append(Example(named, path.stem, document, input_ids, is_answer, whole))
         if not used and all(refusals) and (len(records) > 1 or len(files) == 1):
             reader.require_seen()
             raise refusals[0]

@@ -99,7 +99,8 @@ def save_result(recipe: Training, inputs: Inputs, lm: PackedLM, out: Path) -> No
         (part / "README.md").unlink(missing_ok=True)
         about = recipe.model_dump(include={"quantisation", "double_quantisation", "compute_dtype"})
         about |= {"base": recipe.model, "base_fingerprint": inputs.hashes["base"]}
-        about |= {"end_of_text_id": inputs.end_id} if recipe.kind == "sft" else {}  # at which its answers end
+        if recipe.kind == "sft":
+            about |= {"template": recipe.template, "end_of_text_id": inputs.end_id}  # how it is asked, where it ends
         about |= {"device": next(lm.parameters()).device.type, "base_files": read_json(out / BASE_FILES)}
         write_json(part / "training.json", about)
         if recipe.quantisation == "nf4":

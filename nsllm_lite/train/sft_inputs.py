@@ -58,9 +58,12 @@ def read_inputs(recipe: Sft) -> SftInputs:
     tokenizer = load_tokenizer(base_dir)
     chat_tokenizer = load_auto_tokenizer(base_dir)
     begin, chosen_by = chosen_begin_of_text(tokenizer, recipe.begin_of_text)
-    begins = begin if recipe.template == "plain" or recipe.begin_of_text else ()  # a chat template writes its own
+    if recipe.template == "chat" and recipe.begin_of_text not in (None, "auto", "none"):
+        found = f"begin_of_text={recipe.begin_of_text!r} with template: chat."
+        raise UserError("sft-begin-with-chat", found, "A chat template writes all of a prompt:", "leave it out.")
+    begins = begin if recipe.template == "plain" else ()
     template = Template(recipe.template, recipe.end_of_text, tokenizer, chat_tokenizer, begins)
-    if chosen_by != "auto":
+    if chosen_by != "auto" and recipe.template == "plain":
         print(f"begin_of_text={chosen_by} is not what the tokenizer does by itself, as `nsllm-lite eval` does.")
     size = read_size(base_dir)
     require_positions(read_object(base_dir / "config.json"), recipe.max_tokens, "max_tokens")
@@ -77,8 +80,9 @@ def read_inputs(recipe: Sft) -> SftInputs:
             found = f"{example.name} holds token {highest}, but model {base_dir} knows {size.vocab}."
             needed = "Its tokenizer belongs to another model."
             raise UserError("sft-token-not-in-model", found, needed, "Put the right one beside its weights.")
-    trained_on = {example.input_ids.tobytes() for example in examples}
-    if same := [example.name for example in heldout if example.input_ids.tobytes() in trained_on]:
+    trained_on = {example.input_ids.tobytes() for example in examples if example.is_whole}
+    whole = (example for example in heldout if example.is_whole)  # conversations often begin alike
+    if same := [example.name for example in whole if example.input_ids.tobytes() in trained_on]:
         found = f"{len(same)} held-out records stand in `data` word for word ({', '.join(same[:3])})."
         needed = "A loss on training data says nothing about held-out data."
         raise UserError("sft-records-in-both", found, needed, "Name other files in `heldout`, or none (heldout=[]).")

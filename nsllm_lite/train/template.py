@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.tokenizer import is_begun, text_tokenizer
+from nsllm_lite.formats.tokenizer import text_tokenizer
 from nsllm_lite.safety import render_chat
 from nsllm_lite.tasks.items import plain_prompt
 from nsllm_lite.train.conversations import Conversation, LeftOutError, texts_of
@@ -71,7 +71,7 @@ class Template:
     def encode(self, pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
         """(input_ids, is_answer). In the plain template a special token's name in a text stays text."""
         plain = self.kind == "plain"
-        ids = [] if not plain and is_begun(self._chat, pieces[0][0]) else self._begin.copy()
+        ids = self._begin.copy()
         is_answer = [False] * len(ids)
         texts = [text for text, _ in pieces]
         if not all(text.isascii() or text == text.encode(errors="ignore").decode() for text in texts):

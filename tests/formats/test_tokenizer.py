@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from nsllm_lite import safety
 from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.tokenizer import train_tokenizer
-from nsllm_lite.formats.tokenizer import apart, load_auto_tokenizer, load_tokenizer, text_tokenizer
+from nsllm_lite.formats.generation import stop_ids
+from nsllm_lite.formats.tokenizer import apart, load_auto_tokenizer, load_tokenizer, spoken, text_tokenizer
 from nsllm_lite.models.generate import encode
 from tests.corpus.small import END
+from tests.raising import raises
 
 TEXT = "In 2024 we measured 2,500 rates."
 
@@ -90,3 +92,28 @@ def test_names_of_control_tokens_in_a_text_are_text_and_added_words_are_tokens(f
     rendered = f"{END}<|im_end|>"
     assert encode(load_auto_tokenizer(folder), rendered, rendered=True) == [0, smiles - 2]
     assert apart(load_auto_tokenizer(folder), rendered) == "< |endoftext|>< |im_end|>"
+
+
+def test_a_piece_of_a_unigram_vocabulary_that_is_a_control_token_is_no_text():
+    tokenizer = Tokenizer(
+        models.Unigram([("<unk>", 0.0), ("</s>", -1.0), *((letter, -2.0) for letter in "</s>ab ")], 0)
+    )
+    tokenizer.add_special_tokens(["</s>"])
+    assert tokenizer.encode("a </s>").ids[-1] == 1
+    ids = text_tokenizer(tokenizer).encode("a </s>").ids
+    assert 1 not in ids
+    assert "".join(map(tokenizer.id_to_token, ids)) == "a </s>"
+
+
+def test_reasoning_between_special_tokens_is_told_from_the_answer(folder):
+    tokenizer = load_auto_tokenizer(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|call|>"]})
+    ids = tokenizer("[THINK]2024[/THINK]rates<|call|>").input_ids
+    assert spoken(tokenizer, ids) == "[THINK]2024[/THINK]rates"
+
+
+@pytest.mark.parametrize("stops", [[[1]], "x", 1.5])
+def test_stops_that_are_no_tokens_are_refused(folder, stops):
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
+    with raises("generation-eos-wrong", repr(stops)):
+        stop_ids(folder)

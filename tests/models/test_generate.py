@@ -1,6 +1,8 @@
 """Shared beginnings, padding and batches change no likelihood and no answer."""
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -174,6 +176,21 @@ def test_an_answer_ends_where_the_adapters_training_ended_them(engine, talker):
     ending = Engine(engine.model, engine.tokenizer, 600, ends=[second])
     assert whole.startswith(found := dict(ending.generate(prompts(1), 8, []))[0])
     assert len(found) < len(whole)
+
+
+def test_a_model_tuned_in_the_plain_prompt_is_asked_in_it(talker, tmp_path):
+    folder = Path(shutil.copytree(talker, tmp_path / "merged"))
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    manifest = {"verb": "merge", "recipe": {}, "inputs": {}, "results": {}}
+    for told, template in (
+        ({}, "{{ messages }}"),
+        ({"template": "plain"}, None),
+        ({"template": "chat"}, "{{ messages }}"),
+    ):
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"results": told}))
+        opened = open_engine(str(folder), device="cpu", how=EvalExecution())
+        assert opened.tokenizer.chat_template == template
+        assert bool(opened.notes) == (template is None)
 
 
 def test_a_sliding_window_shares_nothing_beyond_it(engine, monkeypatch):

@@ -16,14 +16,10 @@ class StandIn:
     """A vllm.LLM in the form of its 0.18 interface, answering from a transformers model."""
 
     def __init__(self, folder, **options):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         assert options == {"enable_prefix_caching": True, "trust_remote_code": False, "load_format": "safetensors"}
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-
-    def get_tokenizer(self):
-        return self.tokenizer
 
     def generate(self, prompts, params, use_tqdm):
         for prompt in prompts:
@@ -36,11 +32,11 @@ class StandIn:
             of_prompt = [None] + [
                 {ids[n]: SimpleNamespace(logprob=logprobs[n - 1, ids[n]].item())} for n in range(1, len(ids))
             ]
-            text = self.tokenizer.decode(written, skip_special_tokens=True)
+            assert not getattr(params, "skip_special_tokens", False)
             yield SimpleNamespace(
                 prompt_token_ids=ids,
                 prompt_logprobs=of_prompt if params.prompt_logprobs is not None else None,
-                outputs=[SimpleNamespace(text=text.partition(params.stop[0])[0] if params.stop else text)],
+                outputs=[SimpleNamespace(token_ids=written.tolist())],
             )
 
 

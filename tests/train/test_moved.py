@@ -58,6 +58,9 @@ def test_a_manifest_without_the_newer_hashes_is_finished_where_its_inputs_lie(mo
     assert finished(tmp_path / "out", made, hashes) == {"tokens": 1}
     with raises("finished-result-differs", "changed: recipe.model)"):
         finished(tmp_path / "out", made | {"model": "elsewhere"}, hashes)
+    write_json(tmp_path / "out/manifest.json", manifest | {"inputs": hashes})
+    with raises("finished-result-differs", f"changed: {BESIDE}base)"):  # another chat template, say
+        finished(tmp_path / "out", made, hashes | {f"{BESIDE}base": "t"})
     with raises("finished-result-differs", "changed: recipe.seed, rows)"):
         finished(tmp_path / "out", made | {"seed": 9}, hashes | {"rows": "x"})
 

@@ -411,6 +411,7 @@ def test_too_many_left_out_need_consent(home, asked, tmp_path, capsys):
         ({"heldout": ["no/such"]}, "sft-data-missing", ["`heldout`", "no/such"]),
         ({"template": "chat", "end_of_text": TURN}, "template-chat-missing", ["template: plain"]),
         ({"begin_of_text": "</s>"}, "tokenizer-no-begin-of-text", ["'</s>'"]),
+        ({"begin_of_text": END, "template": "chat"}, "sft-begin-with-chat", [repr(END)]),
         ({"end_of_text": "</s>"}, "template-end-token-missing", ["'</s>'", "<|endoftext|>, <|im_start|>"]),
         ({"steps": None, "epochs": 0.2}, "sft-warmup-too-long", ["warmup_steps=2", "the 1 "]),
         ({"execution": {"device": "cpu", "micro_batch_rows": 3}}, "sft-micro-batch-rows", [3, "1, 2, 4, 8"]),
