@@ -18,7 +18,7 @@ import numpy as np
 
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import write_atomic
-from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, write_json
+from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, read_object, sha256_json, write_json
 from nsllm_lite.artifact.lineage import corpora_behind
 from nsllm_lite.artifact.step import BESIDE, begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
@@ -70,6 +70,9 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
     local = {name: folder for name, folder in folders.items() if folder.is_dir()}  # hub ids are taken by their names
     inputs |= {f"model:{name}": fingerprint_weights(local[name]) if name in local else None for name in folders}
     inputs |= {f"{BESIDE}model:{name}": fingerprint_settings(folder) for name, folder in local.items()}
+    for name, base in {name: base_beside(folder) for name, folder in local.items()}.items():
+        if base:
+            inputs[f"{BESIDE}base of {name}"] = sha256_json([fingerprint_weights(base), fingerprint_settings(base)])
     identity = recipes.identity(recipe)
     if (results := finished(out, identity, inputs)) is not None:
         terminal.markdown(charts.markdown(read_json(out / "results.json"), all_differences=False))
@@ -94,6 +97,13 @@ def evaluate(recipe: Eval) -> dict[str, Any]:
     print(f"\n{out}: report.md, results.json, radar.png, bars.png")
     finish(out, "eval", identity, inputs, results, started, {"models": measured})
     return results
+
+
+def base_beside(folder: Path) -> Path | None:
+    """The base's folder that an adapter names, where it is one; the hub's are taken by their names."""
+    settings = folder / "adapter_config.json"
+    base = Path(str(read_object(settings).get("base_model_name_or_path"))) if settings.is_file() else None
+    return base if base and base.is_dir() else None
 
 
 def _slug(name: str) -> str:

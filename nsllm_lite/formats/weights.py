@@ -227,8 +227,8 @@ def same_bytes(one: TensorOnDisk, other: TensorOnDisk) -> bool:
 
 
 SETTINGS = ("config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "*tokens*.json")
-SETTINGS += ("*.model", "chat_template*")
-"""Of a model's directory, all beside the weights that its loaded form follows from."""
+SETTINGS += ("*.model", "chat_template*", "adapter_config.json", "training.json")
+"""Of a model's or an adapter's directory, all beside the weights that its loaded form follows from."""
 
 
 def fingerprint_settings(model_dir: Path) -> str:

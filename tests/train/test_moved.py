@@ -8,6 +8,8 @@ import pytest
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import BESIDE, finished
 from nsllm_lite.corpus import build as corpus
+from nsllm_lite.evals.evaluate import base_beside
+from nsllm_lite.formats.weights import fingerprint_settings
 from nsllm_lite.merge import write_model as merging
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train.cpt import train
@@ -103,3 +105,14 @@ def test_an_unfinished_merge_of_moved_inputs_goes_on(tmp_path):
     assert merging._goes_on(marker, moved)
     assert not merging._goes_on(marker, moved | {"inputs": identity["inputs"] | {"adapter": "x"}})
     assert not merging._goes_on(marker, identity | {"version": "2"})
+
+
+def test_an_adapter_of_another_strength_or_base_is_evaluated_anew(pico, tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    write_json(adapter / "adapter_config.json", {"lora_alpha": 8, "base_model_name_or_path": str(pico / "base")})
+    before = fingerprint_settings(adapter)
+    assert base_beside(adapter) == pico / "base"
+    write_json(adapter / "adapter_config.json", {"lora_alpha": 800, "base_model_name_or_path": "org/name"})
+    assert fingerprint_settings(adapter) != before
+    assert base_beside(adapter) is base_beside(pico / "base") is None
