@@ -53,7 +53,7 @@ def _mojibake() -> re.Pattern:
 
 
 _MOJIBAKE = _mojibake()
-# What ftfy looks for has a character beyond ASCII and at most seven characters in all, so long ASCII says nothing of it.
+# What ftfy looks for has at most seven characters, one of them beyond ASCII: what is within long ASCII is not asked for.
 _LONG_ASCII = re.compile("([\x00-\x7f]{8})[\x00-\x7f]+(?=[\x00-\x7f]{8})")
 _FTFY = ftfy.TextFixerConfig(explain=False, fix_c1_controls=False)
 # ftfy reads "Å±" as the UTF-8 bytes of "ű", and "Å³" or "Ø±" likewise, where a paper means an ångström or a diameter.
@@ -142,8 +142,8 @@ def clean_document(document: Document) -> Document:
     """Every text field cleaned."""
     sections = document.sections
     texts = (document.title, document.abstract, document.text, *(s.text for s in sections))
-    may_be_broken = any(any(sign in text for sign in _BROKEN) for text in texts)
-    evidence = "\n".join(texts) if may_be_broken else ""
+    together = "\0".join(texts)
+    evidence = "\n".join(texts) if any(sign in together for sign in _BROKEN) else ""
     return with_changes(
         document,
         id=clean_name(document.id),
