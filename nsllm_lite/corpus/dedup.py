@@ -68,7 +68,8 @@ def shingles_of_words(words: list[str]) -> np.ndarray:
         mixed += np.multiply(hashes[place : place + count], _ODD[place], out=step)
         mixed ^= np.right_shift(mixed, _SHIFT, out=step)
     mixed.sort()
-    new = np.ones(count, np.bool_)  # three times as fast as np.unique
+    new = np.empty(count, np.bool_)  # three times as fast as np.unique
+    new[0] = True
     np.not_equal(mixed[1:], mixed[:-1], out=new[1:])
     return mixed[new]
 

@@ -53,7 +53,7 @@ def _mojibake() -> re.Pattern:
 
 
 _MOJIBAKE = _mojibake()
-# What ftfy looks for has at most seven characters, one of them beyond ASCII: what is within long ASCII is not asked for.
+# What ftfy looks for has at most seven characters, one of them beyond ASCII: the middle of long ASCII holds none of it.
 _LONG_ASCII = re.compile("([\x00-\x7f]{8})[\x00-\x7f]+(?=[\x00-\x7f]{8})")
 _FTFY = ftfy.TextFixerConfig(explain=False, fix_c1_controls=False)
 # ftfy reads "Å±" as the UTF-8 bytes of "ű", and "Å³" or "Ø±" likewise, where a paper means an ångström or a diameter.
