@@ -4,12 +4,14 @@
 
 `reading` is the whole first stage (reading, cleaning, filters, keys for duplicates, writing to disk) of the files in
 each folder DATA. `near-duplicates` is words, shingles and band keys of NUM documents of corpus_dedup.py, and the search
-until the list of duplicates is there. Each checkout has one process; a round that does not count comes first. The times
-are CPU seconds of one core, which other programs disturb less than those of a clock; the median of the rounds is shown.
+until the list of duplicates is there. Each checkout has one process, both on the same core; a round that does not count
+comes first. The times are CPU seconds, which other programs disturb less than those of a clock: the best of the rounds.
+`times` is the median of the quotients of the rounds.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -57,6 +59,7 @@ def serve(num: int) -> None:
     """Answers each line of the input, a folder or nothing, with CPU seconds and a count."""
     from corpus_dedup import texts
 
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     documents = texts(num)[0]
     for line in sys.stdin:
         folder = json.loads(line)
@@ -67,18 +70,19 @@ def serve(num: int) -> None:
         print(json.dumps([seconds, count]), flush=True)
 
 
-def compare(processes: list[subprocess.Popen], folder: str, rounds: int) -> tuple[list[float], list[int]]:
-    """The median CPU seconds and the last counts by checkout."""
+def compare(processes: list[subprocess.Popen], folder: str, rounds: int) -> tuple[list[list[float]], list[int]]:
+    """The CPU seconds of each round and the last counts, by checkout."""
     seconds: list[list[float]] = [[], []]
     counts = [0, 0]
     for number in range(rounds + 1):
-        for which, process in enumerate(processes):
+        for which in (0, 1) if number % 2 else (1, 0):
+            process = processes[which]
             process.stdin.write(json.dumps(folder) + "\n")
             process.stdin.flush()
             spent, counts[which] = json.loads(process.stdout.readline())
             if number:
                 seconds[which].append(spent)
-    return [median(spent) for spent in seconds], counts
+    return seconds, counts
 
 
 def main() -> None:
@@ -101,9 +105,11 @@ def main() -> None:
     print(f"{'':<34}{'documents':>10}{'old s':>9}{'new s':>9}{'old/s':>9}{'new/s':>9}{'times':>8}")
     tasks = {f"reading {path.name}": str(path.resolve()) for path in args.data} | {"near-duplicates": ""}
     for name, path in tasks.items():
-        (old, new), counts = compare(processes, path, args.rounds)
+        seconds, counts = compare(processes, path, args.rounds)
+        old, new = map(min, seconds)
+        times = median(before / after for before, after in zip(*seconds, strict=True))
         speeds = f"{counts[0] / old:>9,.0f}{counts[1] / new:>9,.0f}"
-        print(f"{name:<34}{counts[1]:>10,}{old:>9.2f}{new:>9.2f}{speeds}{old / new:>8.2f}", flush=True)
+        print(f"{name:<34}{counts[1]:>10,}{old:>9.2f}{new:>9.2f}{speeds}{times:>8.2f}", flush=True)
     for process in processes:
         process.stdin.close()
         process.wait()
