@@ -44,11 +44,14 @@ def texts(num: int) -> tuple[list[str], dict[int, int], set[int]]:
 
 
 def keys_of(batch: list[str]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    words = [dedup.words_of(text) for text in batch]
-    sets = [dedup.shingles_of_words(w) for w in words]
-    same = np.array([dedup.key64(" ".join(w)) for w in words], np.uint64)
+    """As `ingest` makes them: the words of one document at a time, the band keys of a thousand."""
+    sets, same = [], []
+    for text in batch:
+        words = dedup.words_of(text)
+        sets.append(dedup.shingles_of_words(words))
+        same.append(dedup.key64(" ".join(words)))
     bands = [dedup.band_keys(sets[start : start + 1000], THRESHOLD) for start in range(0, len(sets), 1000)]
-    return sets, same, np.concatenate(bands, axis=1)
+    return sets, np.array(same, np.uint64), np.concatenate(bands, axis=1)
 
 
 def main() -> None:

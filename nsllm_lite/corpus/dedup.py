@@ -10,7 +10,7 @@ Source: Broder, "On the resemblance and containment of documents" (1997); R-MinH
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +25,11 @@ SEED = 42
 NONE, SAME_ID, SAME_DOI, SAME_TEXT, NEAR_DUPLICATE = range(5)
 REASONS = ("", "same_id", "same_doi", "same_text", "near_duplicate")
 _WORD = re.compile(r"\w+")
-_SEPARATORS = {c: " " for c in range(128) if not _WORD.match(chr(c))}
+# Of ASCII: small letters, and blanks in place of what is in no word.
+_IN_WORDS = bytes(ord(chr(c).lower() if _WORD.match(chr(c)) else " ") for c in range(128)).ljust(256)
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5])
 _ODD = _ODD.astype(np.uint64)
+_SHIFT = np.uint64(29)
 
 
 class Duplicates(NamedTuple):
@@ -39,9 +41,9 @@ class Duplicates(NamedTuple):
 
 def words_of(text: str) -> list[str]:
     """The words of `text` in lower case, as `\\w+` finds them; Chinese and Japanese by `words_of_unspaced`."""
+    if text.isascii():
+        return text.encode().translate(_IN_WORDS).decode().split()
     lower = text.lower()
-    if lower.isascii():
-        return lower.translate(_SEPARATORS).split()
     return words_of_unspaced(lower) if UNSPACED.search(lower) else _WORD.findall(lower)
 
 
@@ -61,11 +63,15 @@ def shingles_of_words(words: list[str]) -> np.ndarray:
         words = [" ".join(words)] * SHINGLE_WORDS
     hashes = np.array(rensa.RMinHash.hash_token_sets([words])[0], np.uint64)
     count = len(hashes) - SHINGLE_WORDS + 1
-    mixed = np.zeros(count, np.uint64)
+    mixed, step = np.zeros(count, np.uint64), np.empty(count, np.uint64)
     for place in range(SHINGLE_WORDS):
-        mixed += hashes[place : place + count] * _ODD[place]
-        mixed ^= mixed >> np.uint64(29)
-    return np.unique(mixed)
+        mixed += np.multiply(hashes[place : place + count], _ODD[place], out=step)
+        mixed ^= np.right_shift(mixed, _SHIFT, out=step)
+    mixed.sort()
+    new = np.empty(count, np.bool_)  # three times as fast as np.unique
+    new[0] = True
+    np.not_equal(mixed[1:], mixed[:-1], out=new[1:])
+    return mixed[new]
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
@@ -91,7 +97,8 @@ def band_keys(batch: Sequence[np.ndarray], threshold: float) -> np.ndarray:
     weights = np.array([key64(f"band {r}") | 1 for r in range(rows)], np.uint64)
     starts = np.cumsum([0, *map(len, batch)]).astype(np.uint64)
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(batch), starts, NUM_HASHES, SEED)
-    digests = np.array(matrix.to_rows(), np.uint64)[:, : num_bands * rows].reshape(len(batch), num_bands, rows)
+    flat = np.fromiter(chain.from_iterable(matrix.to_rows()), np.uint64, len(batch) * NUM_HASHES)
+    digests = flat.reshape(len(batch), NUM_HASHES)[:, : num_bands * rows].reshape(len(batch), num_bands, rows)
     return np.ascontiguousarray((digests * weights).sum(axis=2, dtype=np.uint64).T)
 
 

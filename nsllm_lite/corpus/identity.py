@@ -95,7 +95,14 @@ def ids_of(record: Mapping[str, object]) -> Ids:
     OpenAlex or Semantic Scholar), a number where the field says of what, a list of these, or an object: of kinds
     ({"ArXiv": "2001.00001"}) or one identifier with its kind ({"type": "doi", "id": "10.1/x"}).
     """
-    return first_of(_ids_in(record, ID_FIELDS))
+    return first_of(pair for name, kind in _id_fields(tuple(record)) for pair in identify(kind, record[name]))
+
+
+@lru_cache(maxsize=64)  # the records of a file are alike
+def _id_fields(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of the fields that are known to hold identifiers."""
+    kinds = ((name, _kind_of(str(name)[:MAX_ID_CHARS])) for name in names)
+    return tuple((name, kind) for name, kind in kinds if kind in ID_FIELDS)
 
 
 def first_of(found: Iterable[tuple[str, str]]) -> Ids:
@@ -107,13 +114,6 @@ def first_of(found: Iterable[tuple[str, str]]) -> Ids:
     return Ids(*(first.get(kind, "") for kind in ("arxiv", "pmid", "doi")), accession)
 
 
-def _ids_in(record: Mapping[str, object], fields: frozenset[str] | None) -> Iterator[tuple[str, str]]:
-    for name, value in record.items():
-        kind = _kind_of(str(name)[:MAX_ID_CHARS])
-        if fields is None or kind in fields:
-            yield from identify(kind, value)
-
-
 @lru_cache(maxsize=1024)
 def _kind_of(name: str) -> str:
     return _SIGNS.sub("", name).lower()
@@ -121,6 +121,8 @@ def _kind_of(name: str) -> str:
 
 def identify(kind: str, value: object) -> Iterator[tuple[str, str]]:
     """(what it is, the identifier as it is compared) of each in a field of this name or kind."""
+    if value is None or value == "":
+        return
     if isinstance(value, list | tuple):
         for member in value[:MAX_IDS]:
             yield from identify(kind, member)
@@ -130,7 +132,8 @@ def identify(kind: str, value: object) -> Iterator[tuple[str, str]]:
         if label and own:
             yield from identify(_kind_of(label), own)
         else:
-            yield from _ids_in(value, None)
+            for name, inner in value.items():
+                yield from identify(_kind_of(str(name)[:MAX_ID_CHARS]), inner)
     elif isinstance(value, str | int | float) and not isinstance(value, bool):
         text = str(value)[: MAX_ID_CHARS + 1].strip()
         kind = _KINDS.get(kind, kind)

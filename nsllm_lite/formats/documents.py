@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -60,6 +62,15 @@ class Document:
         return sum(map(len, (self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections))))
 
 
+_FIELDS = tuple(field.name for field in fields(Document))
+_values_of = attrgetter(*_FIELDS)
+
+
+def with_changes(document: Document, **changes: Any) -> Document:
+    """`dataclasses.replace`, in a third of its time."""
+    return Document(*map(changes.get, _FIELDS, _values_of(document)))
+
+
 _DOI = re.compile(
     r"(?:(?:info:|urn:)?doi(?::\s*|/|\s+))?(?:(?:https?://)?(?:www\.)?(?:dx\.)?doi\.org/|https?://\S{1,100}?/doi/(?:\w+/)?)?"
     r"(10\.\d{4,9}(?:\.\d+)*/\S+)",
@@ -76,6 +87,8 @@ def as_doi(text: str) -> str:
     if len(text) > MAX_DOI_CHARS:
         return ""
     text = unquote(text) if "%" in text else text
+    if "10." not in text:  # most texts
+        return ""
     found = _DOI.fullmatch(text.strip())
     doi = found[1].lower() if found else ""
     if doi and "/doi/" in text.lower():

@@ -1,6 +1,7 @@
 """The objects at the beginning of a JSON file, each with its own keys, without those of the objects in it."""
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_DEPTH = 32  # what lies deeper is no record
@@ -16,11 +17,12 @@ class HeadObject(NamedTuple):
     fields: dict[str, str]
 
 
-def objects_in(head: str) -> list[HeadObject]:
+@lru_cache(maxsize=1)  # each reader asks for those of the same file
+def objects_in(head: str) -> tuple[HeadObject, ...]:
     """The objects in the order in which they open; one cut off by the end of the head shows the keys it has so far."""
     found: list[HeadObject] = []
     if head[:1] not in ("{", "["):
-        return found
+        return ()
     around: list[dict[str, str] | None] = []  # the fields of each open object, None for a list
     for token in _TOKEN.finditer(head):
         if len(around) > MAX_DEPTH:
@@ -36,7 +38,7 @@ def objects_in(head: str) -> list[HeadObject]:
             around.append(None)
         elif around:
             around.pop()
-    return found
+    return tuple(found)
 
 
 def text_in(value: object) -> str:

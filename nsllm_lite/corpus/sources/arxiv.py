@@ -34,7 +34,7 @@ def document(record: dict, place: Place, accession: str = "") -> Document:
     ids = identity.ids_of(record)
     name = identity.first(identity.arxiv_id, (_text(record.get(key)) for key in ID_KEYS)) or ids.arxiv
     abstract = _text(record.get("abstract")) or _text(record.get("summary"))
-    forum = next(filter(None, (_FORUM.match(_text(record.get(key))) for key in FORUM_KEYS)), None)
+    forum = next(filter(None, (_FORUM.match(_text(record[key])) for key in FORUM_KEYS if record.get(key))), None)
     categories = f"{_text(record.get('primary_category'))} {_text(record.get('categories'))} {name}"
     return place.paper(
         arxiv=name,

@@ -22,6 +22,7 @@ from nsllm_lite.formats.documents import Document, Section
 LEVELS = {"chapter": 1, "part": 1, "section": 1, "subsection": 2, "subsubsection": 3}
 HEADING = ("section", "sec_number", "sec_type")
 MAX_REPEATS = 4  # of a formula; unarXive refers to each once or twice, and a hostile file may not grow without end
+MIN_WORDS_CHARS = 8  # of three words that are none of a formula
 LOWEST = 4  # headings within a paragraph, whose type unarXive leaves empty
 
 _FORMULA = re.compile(r"(^ ?)?\{\{formula:([^{}\n]*)\}\} ?(?=( *$)?)", re.MULTILINE)  # unarXive adds a space to each
@@ -37,8 +38,10 @@ _POINTING = re.compile(
     re.IGNORECASE,
 )
 _SPACE_BEFORE_SIGN = re.compile(r"(?<=[^\s])[ \xa0]+(?=[.,;:)]{1,3}(?:\s|$))")
+_SPACED_SIGN = re.compile(r"[ \xa0][.,;:)]")  # sooner found
 _COMMAS = re.compile(r",(?:[ \xa0]?,)*(?=[.;:)](?:\s|$))|,(?:[ \xa0]?,)+")  # between citations that unarXive lost
 _MARK = "\ue004"  # stands for a lost cross-reference until its brackets are known
+_SPACED_MARK = re.compile(f"[ \xa0]?{_MARK}")
 
 records = iter_records
 
@@ -80,12 +83,14 @@ class _Entries:
         self._numbers = {key: n for n, key in enumerate(object_in(record.get("bib_entries")), start=1)}
 
     def resolve(self, text: str) -> str:
-        text = citations.settle(_OTHER.sub(self._other, text))
-        text = _BRACKETED.sub(_without_pointers, _LOST.sub(_MARK, text))
-        text = re.sub(f"[ \xa0]?{_MARK}", "", text)
-        text = _SPACE_BEFORE_SIGN.sub("", text)
+        text = citations.settle(_OTHER.sub(self._other, text) if "{{" in text else text)
+        text = _LOST.sub(_MARK, text) if "REF" in text else text
+        if _MARK in text or "()" in text:
+            text = _SPACED_MARK.sub("", _BRACKETED.sub(_without_pointers, text))
+        if _SPACED_SIGN.search(text):
+            text = _SPACE_BEFORE_SIGN.sub("", text)
         text = _COMMAS.sub(lambda run: "" if run.string[run.end() : run.end() + 1] in tuple(".;:)") else ",", text)
-        return _FORMULA.sub(self._formula, text)
+        return _FORMULA.sub(self._formula, text) if "{{formula:" in text else text
 
     def _other(self, place: re.Match) -> str:
         number = f"[{self._numbers[place[2]]}]" if place[2] in self._numbers else ""
@@ -100,7 +105,7 @@ class _Entries:
         bare = " ".join(latex.split())
         if not bare.strip("_^{}"):
             return ""  # an author's own command that unarXive did not know
-        if _WORDS.search(_TEXT_COMMAND.sub(" ", latex)):
+        if len(latex) >= MIN_WORDS_CHARS and _WORDS.search(_TEXT_COMMAND.sub(" ", latex)):
             return latex
         return f"${bare}$" if place[1] is None or place[3] is None else f"$${bare}$$"
 

@@ -6,10 +6,10 @@ shows that they could change something.
 
 import re
 import unicodedata
-from dataclasses import replace
 from itertools import chain
 
 import ftfy
+from ftfy.badness import is_bad
 from ftfy.chardata import CHARMAP_ENCODINGS
 
 from nsllm_lite.corpus.latex.inline import resolve_commands
@@ -23,7 +23,7 @@ from nsllm_lite.corpus.texts.markup import (
     resolve_tags,
     unwrap_formulas,
 )
-from nsllm_lite.formats.documents import TERMS, Document, Section
+from nsllm_lite.formats.documents import TERMS, Document, Section, with_changes
 
 MAX_PASSES = 8  # a repair may uncover the next ("&amp;#38;lt;i&gt;"); real text needs two, only a contrived one more
 
@@ -53,6 +53,8 @@ def _mojibake() -> re.Pattern:
 
 
 _MOJIBAKE = _mojibake()
+# What ftfy looks for has at most seven characters, one of them beyond ASCII: the middle of long ASCII holds none of it.
+_LONG_ASCII = re.compile("([\x00-\x7f]{8})[\x00-\x7f]+(?=[\x00-\x7f]{8})")
 _FTFY = ftfy.TextFixerConfig(explain=False, fix_c1_controls=False)
 # ftfy reads "Å±" as the UTF-8 bytes of "ű", and "Å³" or "Ø±" likewise, where a paper means an ångström or a diameter.
 # "Å" before one of the signs excepted here means neither: "Å‚" is "ł", "Å¡" is "š".
@@ -140,9 +142,9 @@ def clean_document(document: Document) -> Document:
     """Every text field cleaned."""
     sections = document.sections
     texts = (document.title, document.abstract, document.text, *(s.text for s in sections))
-    may_be_broken = any(any(sign in text for sign in _BROKEN) for text in texts)
-    evidence = "\n".join(texts) if may_be_broken else ""
-    return replace(
+    together = "\0".join(texts)
+    evidence = "\n".join(texts) if any(sign in together for sign in _BROKEN) else ""
+    return with_changes(
         document,
         id=clean_name(document.id),
         origin=clean_name(document.origin),
@@ -224,7 +226,9 @@ def _characters(text: str, evidence: str) -> str:
         text = _NO_MEANING.sub(lambda m: _PRIVATE_USE.get(m[0], LOST), text)
     if _MOJIBAKE.search(text):
         text = _SHIELDED.sub(lambda m: _SHIELD[m[0]], text)
-        text = ftfy.fix_encoding(text, _FTFY).translate(_UNSHIELD)
+        if is_bad(_LONG_ASCII.sub(r"\1", text)):
+            text = ftfy.fix_encoding(text, _FTFY)
+        text = text.translate(_UNSHIELD)
         text = _MISSED.sub(lambda m: m[0].encode("sloppy-windows-1252").decode(), text)
     if not printable:
         if "\u00ad" in text or "\ufffe" in text:

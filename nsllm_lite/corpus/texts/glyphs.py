@@ -29,6 +29,8 @@ _NAMED = re.compile(
 _SLASHED = re.compile(r"(?:(?<=\s)|(?<=\d)|^|(?<=[a-z(])(?=/C0 ?\d))/C(\d{1,3})(?![=#@\])])((?<=\S/C0) (?=\d))?")
 _UNKNOWN_SLASHED = re.compile(r"(?<=\s)/C\d{1,3}(?=\s)")
 _IN_NAME = re.compile(r"[A-Za-z]\d{1,4}$")  # "C1/C2 vertebrae", "HepG2/C3A cells"
+# Found at once, unlike the patterns above.
+_MAY_BE_NAMED, _MAY_BE_SLASHED = re.compile("/f[_fil]"), re.compile(r"/C\d")
 _TEX_SIGNS = {0: "−", 1: "·", 2: "×", 3: "*", 6: "±", 14: "°", 15: "•", 17: "≡", 20: "≤", 21: "≥", 24: "∼", 25: "≈"}
 _TEX_SIGNS |= {28: "≪", 29: "≫", 33: "→", 49: "∞", 176: "°", 177: "±", 181: "µ", 215: "×"}
 _HIGHWIRE = re.compile(r"/H(9\d{3}|1[0-2]\d{3})(?!\d)")
@@ -47,9 +49,9 @@ def resolve_glyphs(text: str) -> str:
         text = _CID.sub(_by_code, _BULLET.sub("", text))
     if "/uni" in text or "<U+" in text or "\\u" in text:
         text = _UNICODE.sub(_character, text)
-    if "/f" in text:
+    if "/f" in text and _MAY_BE_NAMED.search(text):
         text = _NAMED.sub(lambda m: (m[3] or "") + (m[1] or m[2] or m[4]).replace("_", ""), text)
-    if "/C" in text:
+    if "/C" in text and _MAY_BE_SLASHED.search(text):
         text = _slashed(text)
     return _HIGHWIRE.sub(lambda m: _HIGHWIRE_SIGNS.get(int(m[1]), LOST), text) if "/H" in text else text
 

@@ -123,6 +123,8 @@ def experimental(sections: Sequence[Section]) -> list[bool]:
     sections with names of their own ("Our approach") are taken too, until the discussion. What stands below
     Discussion, Introduction and the like is not, nor are such sections below Methods.
     """
+    if not sections:
+        return []
     marks = {heading: mark(heading) for s in sections for heading in (*s.parents, s.heading)}
     chosen, own_names = _judge_paper(sections, marks)
     return [

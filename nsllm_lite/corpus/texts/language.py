@@ -52,9 +52,9 @@ def language_of(text: str) -> tuple[str, float]:
     """
     head = text[:HEAD_CHARS]
     words = head.lower().split()
-    num_english = sum(map(_ENGLISH.__contains__, words))
+    num_english = len(list(filter(_ENGLISH.__contains__, words)))
     if num_english >= max(MIN_ENGLISH_WORDS, ENGLISH_SHARE * len(words)):
-        num_foreign = sum(map(_FOREIGN.__contains__, words))
+        num_foreign = 0 if _FOREIGN.isdisjoint(words) else sum(map(_FOREIGN.__contains__, words))
         if num_foreign <= FOREIGN_SHARE * len(words):
             return "en", round(1 - num_foreign / num_english, 4)
     if eastern := _eastern_language(head):

@@ -5,8 +5,10 @@ ones. Repetition and symbols are judged in the spirit of Rae et al., "Scaling La
 table A1, loosened for texts of 100 words, where a mathematician's abstract repeats its terms.
 """
 
+import math
 import re
 import string
+from itertools import islice
 
 from nsllm_lite.corpus.dedup import words_of
 from nsllm_lite.corpus.texts.clean import LOST
@@ -87,7 +89,8 @@ def _reason_of_body(body: str, words: list[str]) -> str:
     is_latin = num_letters > MIN_LATIN_SHARE * len(encoded)  # what follows asks for small and capital letters
     if is_latin and num_upper > MAX_UPPER_SHARE * num_letters:
         return "upper_case"
-    is_list = is_latin and sum(map(str.islower, words)) < MIN_SMALL_WORD_SHARE * len(words)
+    least = math.ceil(MIN_SMALL_WORD_SHARE * len(words))  # most texts have as many in their first half
+    is_list = is_latin and next(islice(filter(str.islower, words), least - 1, None), None) is None
     return "list" if is_list else ""
 
 

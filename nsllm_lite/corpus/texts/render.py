@@ -22,7 +22,7 @@ def phase1_text(document: Document, min_chars: int) -> tuple[str, str]:
 
 def phase2_text(document: Document, min_chars: int) -> tuple[str, str]:
     """Title, then each experimental section under its heading. The sections' text has at least `min_chars`."""
-    sections = experimental_sections(document)
+    sections = experimental_sections(document) if document.sections else []
     if not any(s.text for s in sections):
         return "", "no_experimental_section"
     if _is_short(min_chars, *(s.text for s in sections)):
