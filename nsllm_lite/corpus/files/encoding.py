@@ -3,7 +3,8 @@
 A file is UTF-16 or UTF-32 by its mark, or where NUL bytes stand as in a text. Any other is UTF-8, but for its lines
 that are not: in each block these are decoded by the encoding in which they are made of a language's frequent
 characters, else as Windows-1252. What damage left of UTF-8 is U+FFFD, to be counted. So memory holds one block, no file
-is judged by its beginning, and files joined to one are each read well. A document of letters that no language has is dropped later (see `texts.scripts.is_undecodable`).
+is judged by its beginning, and files joined to one are each read well. A document of letters that no language has is
+dropped later (see `texts.scripts.is_undecodable`).
 
 Neither charset-normalizer 3.5.2 nor chardet 6.0.0 is used: on short files in 13 languages the first took Polish,
 Spanish and English Windows files for others, the second Polish and Czech ISO 8859-2 and all DOS files; both judge a
