@@ -66,7 +66,8 @@ def _enter(document: Document, general: bool, recipe: Corpus, index: Index | Non
     if usable and reason in ("", "repetition"):  # what is not in these languages is not judged by its words
         written_in = language.sure_language(usable[0])
         foreign = language.reason(written_in, recipe.languages)
-        if foreign and not reason and document.abstract and not document.sections:
+        is_abstract = bool(document.abstract) and not document.sections
+        if not reason and is_abstract and (foreign or (recipe.languages and language.may_be_in_two(document.abstract))):
             half = language.part_in(document.abstract, tuple(recipe.languages))
             if half and half != document.abstract:
                 _enter(replace(document, abstract=half, moves=()), general, recipe, index, writer)

@@ -369,6 +369,9 @@ def test_papers_of_evaluation_files_and_of_other_languages_are_dropped(make, tmp
     english = "We have studied the properties of matter in the framework of the theory. The results are in "
     texts = [french + "en accord avec les mesures faites au laboratoire.", english + "agreement with those of others."]
     texts.append(f"{english}disagreement with those of other laboratories. {texts[0]}")
+    longer = "Films of tin grow whiskers where they are kept under stress. The rate was measured in the air at four "
+    longer += "temperatures and is compared with a model of diffusion, which explains the delay and the length."
+    texts.append(f"{longer} Показано, что скорость роста зависит от напряжения, и предложена модель этого явления.")
     write_lines(tmp_path / "two.jsonl", [paper(800 + i, abstract=text) for i, text in enumerate(texts)])
     two = {"name": "two", "path": str(tmp_path / "two.jsonl")}
     corpus = make(sources=[{"name": "arxiv", "path": str(tmp_path / "arxiv")}, two], max_drop_share=1.0)
@@ -379,6 +382,7 @@ def test_papers_of_evaluation_files_and_of_other_languages_are_dropped(make, tmp
     results = build(recipes.update(corpus, languages=["en"], out=str(tmp_path / "english")))
     assert results["documents"]["two"]["dropped"] == {"language:fr": 1}
     kept = {d.id: d.abstract for d in read_documents(tmp_path / "english" / "documents")}
+    assert kept["arxiv:2501.00803"] == longer
     assert kept["arxiv:2501.00802"] == f"{english}disagreement with those of other laboratories."
 
 

@@ -2,8 +2,9 @@
 
 A file is UTF-16 or UTF-32 by its mark, or where NUL bytes stand as in a text. Any other is UTF-8, but for its lines
 that are not: in each block these are decoded by the encoding in which they are made of a language's frequent
-characters, else as Windows-1252. So memory holds one block, no file is judged by its beginning, and files joined to one
-are each read well. A document of letters that no language has is dropped later (see `texts.scripts.is_undecodable`).
+characters, else as Windows-1252. What damage left of UTF-8 is U+FFFD, to be counted. So memory holds one block, no file
+is judged by its beginning, and files joined to one are each read well. A document of letters that no language has is
+dropped later (see `texts.scripts.is_undecodable`).
 
 Neither charset-normalizer 3.5.2 nor chardet 6.0.0 is used: on short files in 13 languages the first took Polish,
 Spanish and English Windows files for others, the second Polish and Czech ISO 8859-2 and all DOS files; both judge a
@@ -33,6 +34,7 @@ MIN_MISSES, MIN_MISSES_RARE = 2, 6  # letters or signs in Windows-1252 that no l
 MIN_SIGNS_SHARE = 0.9
 MIN_ROW_CHARS = 16  # of two bytes, for a line to be judged by itself
 MAX_LINES = 200  # of a block, by which its encoding is judged
+MIN_JUDGED, MIN_JUDGED_AMONG_UTF8 = 8, 16  # bytes beyond ASCII, for them to be judged as a language's
 MIN_UTF8_CHARS = 4  # so many are hardly in a line of another encoding by chance
 
 _EASTERN = ("gb18030", "big5hkscs", "cp949", "cp932", "euc_jp")
@@ -45,6 +47,10 @@ _LARGER = {"ansinew": "cp1252", "applemac": "mac_roman", "latin9": "iso8859_15",
 _LARGER |= {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "cp950": "big5hkscs", "shift_jis": "cp932"}
 _LARGER |= {"euc_kr": "cp949", "iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254", "koi8-r": "koi8_u"}
 
+_TEXTUAL = re.compile(  # Python's other encodings are no texts (idna, undefined), or such as no file states rightly
+    r"iso8859-\d+|iso2022_\w+|cp(?:125\d|8[56]\d|874|437|737|932|949)|mac-(?:roman|cyrillic|greek|latin2|turkish)"
+    r"|koi8-[rut]|gb18030|big5hkscs|shift_jis\w*|euc_\w+|johab|tis-620|utf-?(?:8|16|32)\S*"
+)
 _STATED = re.compile(
     rb"\s*(?:<\?xml[^>]{0,200}?encoding=[\"']([\w.-]+)|%[^\n]{0,80}?(?:[Ee]ncoding|coding)\s*[:=]\s*([\w.-]+))"
 )
@@ -56,6 +62,11 @@ _LONG_RUN = re.compile(rb"[\x80-\xff]{4}")  # Latin letters have no four in a ro
 _JOINED = re.compile(rb"[A-Za-z][\x80-\xff]|[\x80-\xff][A-Za-z]")
 _ESCAPED = re.compile("[\udc80-\udcff]+")  # bytes that are not UTF-8, as the handler `surrogateescape` gives them
 _CUT_CHARACTER = re.compile(rb"(?:[\xc2-\xf4]|[\xe0-\xf4][\x80-\xbf]|[\xf0-\xf4][\x80-\xbf]{2})\Z")
+_SURROGATES = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
+# Of UTF-8 without its end or its beginning; a lone byte may be a letter as well.
+_CUT_RUN = re.compile(rb"(?:[\xe0-\xef][\x80-\xbf]|\xf0[\x80-\xbf]{1,2}|\xed[\xa0-\xbf][\x80-\xbf]|\x80[\x80-\xbf])+")
+_LEAD_BYTE, _LETTERS_1252 = re.compile(rb"[\xc2-\xf4]"), re.compile(rb"[\xc0-\xff]")
+_BEHIND_WORDS = (b"\xa0", b"\x92", b"\x94", b"\x85", b"\x97")  # a blank, quotes, an ellipsis, a dash
 _LONG_ESCAPED = re.compile("[\udc80-\udcff]{4}")
 _BAD_LINE = re.compile("^[^\n\udc80-\udcff]*[\udc80-\udcff][^\n]*", re.MULTILINE)
 _GOOD = re.compile("[^\x00-\x7f\udc80-\udcff]")
@@ -93,10 +104,9 @@ def stated_encoding(head: bytes) -> str:
     name = next(filter(None, found.groups())).decode("ascii", "replace").lower() if found else ""
     try:
         name = codecs.lookup(_LARGER.get(name, name)).name if name else ""
-        b"\xe9".decode(name or "ascii", "replace")
-    except LookupError:  # unknown, or from text to text
+    except LookupError:
         return ""
-    return "" if name.startswith("utf") else _LARGER.get(name, name)
+    return "" if not _TEXTUAL.fullmatch(name) or name.startswith("utf") else _LARGER.get(name, name)
 
 
 class Judged(NamedTuple):
@@ -107,8 +117,11 @@ class Judged(NamedTuple):
     alone: str
 
 
-def judge(lines: list[bytes], stated: str = "") -> Judged:
-    """The encodings of lines that are not UTF-8; `stated` is believed where it fits them."""
+def judge(lines: list[bytes], stated: str = "", least: int = 0) -> Judged:
+    """The encodings of lines that are not UTF-8; `stated` is believed where it fits them, and without it `least` bytes
+    beyond ASCII are needed."""
+    if not stated and sum(len(_BEYOND_ASCII.findall(line)) for line in lines) < least:
+        return Judged(UNKNOWN, "cp1252")
     rows = _sample([line for line in lines if not _stands_alone(line)])
     alone = _sample([line for line in lines if _stands_alone(line)])
     latin = _latin_encoding(alone, stated) if alone else "cp1252"
@@ -183,68 +196,116 @@ class Decoder:
             self.used.add("iso2022_jp")
             lines = block.splitlines(keepends=True)
             return b"".join(line.decode("iso2022_jp_2", "replace").encode() if _JIS in line else line for line in lines)
-        try:
-            block.isascii() or block.decode()
-        except UnicodeDecodeError:
-            return self._decode(block).encode("utf-8", "replace")
-        return block
+        if not _is_utf8(block) and _SURROGATES.search(block):
+            block = b"".join(map(_without_surrogates, block.splitlines(keepends=True)))
+        return block if _is_utf8(block) else self._decode(block).encode("utf-8", "replace")
 
     def _decode(self, block: bytes) -> str:
         text = block.decode("utf-8", "surrogateescape")
+        is_mixed = bool(_GOOD.search(text))
+        least = MIN_JUDGED_AMONG_UTF8 if is_mixed else MIN_JUDGED
         if not _LONG_ESCAPED.search(text):
-            some = [_evidence(found[0]) for found in islice(_BAD_LINE.finditer(text), MAX_LINES)]
-            judged = judge(some, self.stated)
-            if judged.rows == judged.alone and _is_latin(judged.rows):
-                self.used.add(judged.rows)
-                return _unescaped(text, judged.rows) if _GOOD.search(text) else block.decode(judged.rows, "replace")
+            some = [_evidence(found[0], is_mixed) for found in islice(_BAD_LINE.finditer(text), MAX_LINES)]
+            judged = judge(some, self.stated, least if is_mixed else 0)
+            if judged.rows in (UNKNOWN, judged.alone) and _is_latin(judged.alone):
+                self.used.add(judged.alone)
+                return _unescaped(text, judged.alone, is_mixed)
         lines = block.splitlines(keepends=True)
         texts = [line.decode("utf-8", "surrogateescape") for line in lines]
         bad = [sum(map(len, _ESCAPED.findall(text))) for text in texts]
         good = [0 if line.isascii() else len(_GOOD.findall(text)) for line, text in zip(lines, texts, strict=True)]
         not_utf8 = [text for text, num in zip(texts, bad, strict=True) if num]
         some = random.Random(0).sample(not_utf8, min(MAX_LINES, len(not_utf8)))
-        judged = judge(list(map(_evidence, some)), self.stated)
-        # A line of a few characters may be UTF-8 by chance in an encoding of two bytes a character.
-        sure = 1 if judged.rows not in _EASTERN else MIN_UTF8_CHARS
-        sure = 1 if any(num >= sure and not wrong for num, wrong in zip(good, bad, strict=True)) else sure
+        judged = judge([_evidence(text, is_mixed) for text in some], self.stated, least)
         for n, line in enumerate(lines):
-            if bad[n] or 0 < good[n] < sure:
-                texts[n] = self._line(line, texts[n], good[n] >= bad[n] > 0, judged)
+            if bad[n] or (0 < good[n] < MIN_UTF8_CHARS and _is_by_chance(line, texts[n], judged.rows)):
+                texts[n] = self._line(line, texts[n], good[n] >= bad[n] > 0, judged, is_mixed)
         return "".join(texts)
 
-    def _line(self, line: bytes, text: str, is_utf8: bool, judged: Judged) -> str:
+    def _line(self, line: bytes, text: str, is_utf8: bool, judged: Judged, is_mixed: bool) -> str:
         """A line that is not UTF-8, or one with stray bytes among its UTF-8."""
         encoding = judged.rows
-        if _stands_alone(line) and judged.alone != encoding:
+        if is_utf8:
+            encoding = judged.alone if _is_latin(judged.alone) else "cp1252"
+        elif _stands_alone(line) and judged.alone != encoding:
             written = "" if encoding == UNKNOWN else line.decode(encoding, "replace")
             if encoding not in _EASTERN or scripts.eastern_share(written) < MIN_LETTER_SHARE:
                 encoding = judged.alone
-        elif encoding in _EASTERN and not is_utf8 and self._is_strange(line, encoding):
+        elif encoding in _EASTERN and self._is_strange(line, encoding):
             other = judge([line], self.stated).rows  # of a file in several encodings
             encoding = other if other in _EASTERN + _LETTERS else encoding
         self.used.add(encoding)
         encoding = "cp1252" if encoding == UNKNOWN else encoding
-        return _unescaped(text, encoding) if is_utf8 or _is_latin(encoding) else line.decode(encoding, "replace")
+        is_latin = is_utf8 or _is_latin(encoding)
+        return _unescaped(text, encoding, is_mixed) if is_latin else line.decode(encoding, "replace")
 
     def _is_strange(self, line: bytes, encoding: str) -> bool:
         text = line.decode(encoding, "replace")
         return len(line) - len(text) > MIN_ROW_CHARS and scripts.eastern_share(text) < MIN_EASTERN_SHARE
 
 
-def _evidence(text: str) -> bytes:
-    """The bytes of a line, without its UTF-8 where that is most of what is beyond ASCII."""
+def _is_utf8(block: bytes) -> bool:
+    try:
+        return block.isascii() or bool(block.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _without_surrogates(line: bytes) -> bytes:
+    """A line of CESU-8 as UTF-8: pairs of surrogates, of three bytes each, as the character they stand for."""
+    written = _SURROGATES.sub(lambda pair: _of_pair(pair[0]).encode(), line)
+    return written if _is_utf8(written) else line
+
+
+def _of_pair(pair: bytes) -> str:
+    return pair.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def _is_by_chance(line: bytes, text: str, encoding: str) -> bool:
+    """Whether a line of a few characters is UTF-8 by chance, and Chinese or the like in two bytes a character."""
+    if encoding not in _EASTERN or not scripts.latin_misses(text, "western"):
+        return False
+    return scripts.eastern_share(line.decode(encoding, "replace")) >= MIN_LETTER_SHARE
+
+
+def _evidence(text: str, is_mixed: bool) -> bytes:
+    """The bytes of a line, without its UTF-8 where that is most of what is beyond ASCII, and what was cut off it."""
+    if is_mixed:
+        text = _ESCAPED.sub(lambda run: " " if _CUT_RUN.fullmatch(_bytes_of(run[0])) else run[0], text)
     is_utf8 = len(_GOOD.findall(text)) >= sum(map(len, _ESCAPED.findall(text)))
-    return (_GOOD.sub(" ", text) if is_utf8 else text).encode("utf-8", "surrogateescape")
+    return _bytes_of(_GOOD.sub(" ", text) if is_utf8 else text)
 
 
-def _unescaped(text: str, encoding: str) -> str:
-    """The text with the bytes that are not UTF-8 decoded by the encoding, each row of them by itself."""
-    return _ESCAPED.sub(lambda run: _of_run(run[0], encoding), text)
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _unescaped(text: str, encoding: str, is_mixed: bool) -> str:
+    """The text with the bytes that are not UTF-8 decoded by the encoding, each row of them by itself; what can only be
+    damaged UTF-8 is U+FFFD. `is_mixed`: UTF-8 is near, so that more can be that."""
+
+    def character(run: re.Match) -> str:
+        before, after = text[run.start() - 1 : run.start()], text[run.end() : run.end() + 1]
+        return _of_run(run[0], encoding, is_mixed, before, after)
+
+    return _ESCAPED.sub(character, text)
 
 
 @lru_cache(maxsize=4096)
-def _of_run(run: str, encoding: str) -> str:
-    return run.encode("utf-8", "surrogateescape").decode(encoding, "replace")
+def _of_run(run: str, encoding: str, is_mixed: bool, before: str, after: str) -> str:
+    content = _bytes_of(run)
+    if _SURROGATES.fullmatch(content):
+        return _of_pair(content)
+    is_cut = content.startswith((b"\xe2\x80", b"\xed\xa0", b"\xed\xb0")) and len(content) > 1
+    if is_mixed and len(content) == 1:
+        is_in_word = before.isalpha() or after.islower() or (after.isalpha() and content != b"\xc2")
+        is_cut = bool(_LEAD_BYTE.match(content)) and not is_in_word and content != b"\xe0"
+    elif is_mixed:
+        is_quoted = before.isalpha() and content[1:] in _BEHIND_WORDS  # "Jos\xe9\x92s"
+        is_cut = (
+            is_cut or (bool(_CUT_RUN.fullmatch(content)) and not is_quoted) or len(_LETTERS_1252.findall(content)) > 3
+        )
+    return "\ufffd" if is_cut else content.decode(encoding, "replace")
 
 
 class Utf8(io.RawIOBase):

@@ -26,9 +26,12 @@ _NAMED = re.compile(
     r"|(?<![^\W_])(ampli|arti|bene|certi|classi|clari|con|de|diversi|identi|justi|modi|noti|quali|quanti|rati|recti"
     r"|satis|scienti|signi|simpli|speci|strati|veri)/(f[il]) ?(?=[a-z])"
 )
-_SLASHED = re.compile(r"(?:(?<=\s)|(?<=\d)|^|(?<=[a-z(])(?=/C0 ?\d))/C(\d{1,3})(?![=#@\])])((?<=\S/C0) (?=\d))?")
-_UNKNOWN_SLASHED = re.compile(r"(?<=\s)/C\d{1,3}(?=\s)")
-_IN_NAME = re.compile(r"[A-Za-z]\d{1,4}$")  # "C1/C2 vertebrae", "HepG2/C3A cells"
+_SLASHED = re.compile(
+    r"(?:(?<=\s)|(?<=\d)|^|(?<=[a-z(])(?=/C0 ?\d))/C(0(?=\d)|\d{1,3}(?![\w=#@\])])|14(?=[CF]\b))((?<=\S/C0) (?=\d))?"
+)
+_CERTAIN_SLASHED = re.compile(r"(?<=[\s\da-z(])/C(?:0|176)(?!\w)|(?<![\w-])\d+(?:\.\d+)?(?:/C0\d| ?/C14C\b)")
+_BETWEEN_NUMBERS = re.compile(r"(?<![\w-])(?:\d+\.)?\d+ ?(/C(\d{1,3}))(?= \d)")
+_IN_NAME = re.compile(r"[A-Za-z]\d{1,4} ?$")  # "C1/C2 vertebrae", "HepG2 /C3A cells"
 # Found at once, unlike the patterns above.
 _MAY_BE_NAMED, _MAY_BE_SLASHED = re.compile("/f[_fil]"), re.compile(r"/C\d")
 _TEX_SIGNS = {0: "−", 1: "·", 2: "×", 3: "*", 6: "±", 14: "°", 15: "•", 17: "≡", 20: "≤", 21: "≥", 24: "∼", 25: "≈"}
@@ -103,20 +106,16 @@ def _character(found: re.Match) -> str:
 
 
 def _slashed(text: str) -> str:
-    num_known = 0
+    """The text with TeX's numbers as signs, where some can be nothing else; "/C60" may be a molecule, too."""
 
     def sign(found: re.Match) -> str:
-        nonlocal num_known
-        before = _IN_NAME.search(found.string, max(0, found.start() - 5), found.start())
+        before = _IN_NAME.search(found.string, max(0, found.start() - 6), found.start())
         if before and not found.string.endswith("/C", 0, before.start() + 1):
             return found[0]
-        digits = found[1]
-        for size in range(len(digits), 0, -1):
-            code = int(digits[:size])
-            if code in _TEX_SIGNS and str(code) == digits[:size]:
-                num_known += 1
-                return _TEX_SIGNS[code] + digits[size:]
-        return found[0]
+        return _TEX_SIGNS.get(int(found[1]), found[0])
 
+    numbered = [int(found[2]) for found in _BETWEEN_NUMBERS.finditer(text)]
+    if not (_CERTAIN_SLASHED.search(text) or any(code in _TEX_SIGNS for code in numbered)):
+        return text
     text = _SLASHED.sub(sign, text)
-    return _UNKNOWN_SLASHED.sub(LOST, text) if num_known else text
+    return _BETWEEN_NUMBERS.sub(lambda found: found[0].replace(found[1], LOST), text)

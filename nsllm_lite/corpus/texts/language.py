@@ -35,7 +35,10 @@ _FOREIGN = WORDS["foreign"] - {"as", "do", "non", "per"}  # English too
 _MATHS = re.compile(r"\$[^$]*\$|\\[A-Za-z]+")
 _NO_WORD = re.compile(r".*(?:\d|://|@|www\.)")
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s*(?=[^\W\d_a-z])|\n+")
-_EASTERN = re.compile("[\u3040-\u30ff\u3400-\u9fff]{1,4}")
+_OTHER_SCRIPT = "\u0400-\u06ff\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
+_NOT_ENGLISH = re.compile("[\u3040-\u30ff\u3400-\u9fff]{1,4}|[\u0370-\u06ff\u0e00-\u0e7f\uac00-\ud7a3]{3,}")
+_OF_OTHER_SCRIPT = re.compile(f"[{_OTHER_SCRIPT}]")
+MIN_OTHER_LETTERS = 20
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -91,24 +94,34 @@ def reason(language: str, allowed: Sequence[str]) -> str:
     return f"language:{language}" if language and allowed and language not in allowed else ""
 
 
+def may_be_in_two(abstract: str) -> bool:
+    """Whether many letters are of another script than the Latin one, or many words of other languages than English."""
+    if not abstract.isascii() and len(_OF_OTHER_SCRIPT.findall(abstract)) >= MIN_OTHER_LETTERS:
+        return True
+    words = abstract.lower().split()
+    return sum(map(_FOREIGN.__contains__, words)) > max(MIN_ENGLISH_WORDS, FOREIGN_SHARE * len(words) / 2)
+
+
 def part_in(abstract: str, allowed: tuple[str, ...]) -> str:
     """The half that is in an allowed language, of an abstract given in two languages one behind the other; else "".
 
-    It is divided where English words (and no others) stand most on the one side and foreign ones on the other.
+    The other half is surely in another one. It is divided where English words (and no others) stand most on the one
+    side and foreign ones on the other.
     """
     ends = [0, *(found.end() for found in _SENTENCE_END.finditer(abstract)), len(abstract)]
     scores = [_englishness(abstract[start:end]) for start, end in itertools.pairwise(ends)]
     before = [0, *itertools.accumulate(scores)]
     place = ends[max(range(len(before)), key=lambda n: abs(2 * before[n] - before[-1]))]
     halves = (abstract[:place].strip(), abstract[place:].strip())
-    for half in halves:
-        if sure_language(half) in allowed:
+    written_in = tuple(map(sure_language, halves))
+    for half, language, other in zip(halves, written_in, reversed(written_in), strict=True):
+        if language in allowed and reason(other, allowed):
             return half
     return ""
 
 
 def _englishness(text: str) -> int:
-    """Function words of English, less those of other languages and the words of Chinese and Japanese."""
+    """Function words of English, less those of other languages and the words of other scripts."""
     words = text.lower().split()
-    foreign = sum(map(_FOREIGN.__contains__, words)) + len(_EASTERN.findall(text))
+    foreign = sum(map(_FOREIGN.__contains__, words)) + len(_NOT_ENGLISH.findall(text))
     return sum(map(_ENGLISH.__contains__, words)) - foreign

@@ -18,6 +18,7 @@ from tests.corpus.small import DATA
 CASES = tomllib.loads((DATA / "encodings.toml").read_text())
 EACH = [(language, name) for language, case in CASES.items() for name in case["encodings"]]
 NUM = 30
+NO_TEXTS = (b"base64", b"undefined", b"idna", b"punycode", b"unicode_escape", b"cp037", b"rot13")
 # Read as a larger encoding or an equal one of the same letters.
 READ_AS = {"gb2312": "gb18030", "big5": "big5hkscs", "cp950": "big5hkscs", "shift_jis": "cp932", "euc_kr": "cp949"}
 READ_AS |= {"koi8-r": "koi8_u", "koi8-u": "koi8_u", "latin-1": "cp1252", "iso8859-2": "iso8859_2"}
@@ -118,6 +119,34 @@ def test_a_broken_character_spoils_itself_only():
     assert text.split("\n")[1][:60] == chinese[:60]
 
 
+@pytest.mark.parametrize("name", ["gbk", "shift_jis"])
+def test_utf_8_stays_so_beside_a_record_of_another_encoding(name):
+    language = {"gbk": "zh", "shift_jis": "ja"}[name]
+    utf8 = "TY  - JOUR\nAB  - at 5 ± 2 K of Erdős\nER  - \n" * NUM
+    for num in (NUM, 1):
+        other = CASES[language]["text"]
+        assert in_blocks(utf8.encode() * num + other.encode(name))[0] == utf8 * num + other
+
+
+@pytest.mark.parametrize(
+    ("damaged", "expected"),
+    [
+        (b"a \xed\xa0\xbd\xed\xb8\x80 b", "a 😀 b"),  # CESU-8
+        (b"1\xe2\x80 2 and caf\xc3\xa9", "1\ufffd 2 and café"),
+        ("温度".encode()[:-1] + b" is 5", "温\ufffd is 5"),
+        (b"25 \xc2C", "25 \ufffdC"),
+        (b"Schr\xf6dinger, 25 \xb0C", "Schrödinger, 25 °C"),
+        (b"Jos\xe9\x92s \xc5ngstr\xf6m", "José’s Ångström"),
+        (b"\xd6\xd0\xce\xc4", "\ufffd"),  # too few bytes to be Chinese by
+    ],
+)
+def test_damage_in_utf_8_is_lost_and_no_other_language(damaged, expected):
+    around = "Méthode 温度 5 ± 2 K\n"
+    for num in (1,) if b"\xd6\xd0" in damaged else (1, NUM):
+        assert in_blocks((around.encode() + damaged + b"\n") * num)[0] == f"{around}{expected}\n" * num
+    assert decoded(b"1\xe2\x80 2") == "1\ufffd 2"
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -139,7 +168,7 @@ def test_a_few_signs(content, expected):
         (b'<?xml version="1.0" encoding="GB2312"?>', "gb18030"),
         (b'<?xml version="1.0" encoding="utf-8"?>', ""),
         (b"<?xml version='1.0' encoding='no-such'?>", ""),
-        (b"<?xml version='1.0' encoding='base64'?>", ""),
+        *((b"<?xml version='1.0' encoding='%s'?>" % name, "") for name in NO_TEXTS),
         (b"\\documentclass{article}\n\\usepackage[cp1251]{inputenc}", "cp1251"),
         (b"\\usepackage[ansinew]{inputenc}", "cp1252"),
         (b"% This file was created with JabRef.\n% Encoding: UTF-8", ""),

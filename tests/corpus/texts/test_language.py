@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts import language
-from nsllm_lite.corpus.texts.language import language_of, part_in, reason, sure_language
+from nsllm_lite.corpus.texts.language import language_of, may_be_in_two, part_in, reason, sure_language
 from tests.corpus.small import DATA
 
 TEXTS = tomllib.loads((DATA / "languages.toml").read_text())
@@ -52,6 +52,10 @@ def test_an_abstract_in_two_languages_gives_the_half_that_is_wanted():
     eastern += "温度越高生长越快，基底的影响很小。这对电子器件的可靠性很重要。"
     assert part_in(eastern + ENGLISH, ("en",)) == ENGLISH
     assert part_in(f"{ENGLISH}\n\n{eastern}", ("zh",)) == eastern
+    for other in (eastern, *(TEXTS[code] for code in ("fr", "de", "ru"))):
+        assert may_be_in_two(f"{ENGLISH} {ENGLISH}\n\n{other}")
+        assert part_in(f"{ENGLISH} {ENGLISH}\n\n{other}", ("en",)) == f"{ENGLISH} {ENGLISH}"
+    assert not may_be_in_two(ENGLISH * 3 + " after de Broglie and van der Waals" + FORMULAS)
     assert part_in(f"{ENGLISH} {FRENCH}", ("de",)) == part_in(FRENCH, ("en",)) == part_in("", ("en",)) == ""
 
 
