@@ -1,19 +1,17 @@
 """Pico models and rows, made in a second from nothing; no test reaches the network."""
 
 import base64
+import functools
 import gc
+import json
 import os
 import signal
 import socket
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # tests with two threads do not spin
-gc.set_threshold(100_000, 50, 100)  # the libraries' imports take a third less
-
-import functools
-import json
-from pathlib import Path
 
 import jinja2
 import numpy as np
@@ -25,6 +23,7 @@ from nsllm_lite.formats.rows import Row, RowTotals, write_rows
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import ModelShape
 
+gc.set_threshold(100_000, 50, 100)  # else the libraries' imports take half as long again
 settings.register_profile("default", max_examples=25, deadline=None)
 settings.register_profile("many", max_examples=300, deadline=None)  # make test-slow
 settings.load_profile("default")
@@ -56,7 +55,10 @@ def _pictures_are_blank(request, monkeypatch):
     if not request.node.get_closest_marker("pictures"):
         from matplotlib.figure import Figure
 
+        from nsllm_lite.corpus import ledger
+
         monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).write_bytes(BLANK_PNG))
+        monkeypatch.setattr(ledger, "draw", lambda summary, path: path.write_bytes(BLANK_PNG))
 
 
 compiled = functools.lru_cache(jinja2.Environment.compile)
