@@ -304,6 +304,7 @@ def test_no_room_for_an_archive_s_temporary_copy_is_no_fault_of_the_archive(make
     assert build(make())["documents"]["full"]["kept"] > 0
 
 
+@pytest.mark.slow
 def test_a_build_killed_when_only_its_work_folder_was_left_is_finished(make, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *args, **options: None)
@@ -315,6 +316,7 @@ def test_a_build_killed_when_only_its_work_folder_was_left_is_finished(make, mon
     assert digests(tmp_path / "out") == {name: made[name] for name in made if not name.startswith("work/")}
 
 
+@pytest.mark.slow
 def test_an_index_of_heldout_papers_cut_short_is_made_again(make, monkeypatch, tmp_path):
     def fail(path, **arrays):
         Path(path).write_bytes(b"PK")

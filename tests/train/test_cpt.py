@@ -507,13 +507,14 @@ def test_embeddings_and_head_train_whole_with_the_fused_loss(pico, pico_recipe, 
         model=str(base),
         adapter=pico_recipe().adapter.model_dump() | {"modules_to_save": saved, "rslora": True},
         optimizer=pico_recipe().optimizer.model_dump() | {"embedding_learning_rate": 1e-4},
+        budget=SHORT,
     )
     cpt.train(asked)
     trained = load_file(Path(asked.out) / "adapter/adapter_model.safetensors")
     before = load_file(base / "model.safetensors")
     for name in ("model.embed_tokens.weight", *([] if tied else ["lm_head.weight"])):
         change = (trained[f"base_model.model.{name}"] - before[name]).abs().max().item()
-        assert 1e-4 < change < 12 * 1e-4 * 1.5, "twelve steps of AdamW at the embeddings' own rate"
+        assert 1e-4 < change < 4 * 1e-4 * 1.5, "four steps of AdamW at the embeddings' own rate"
     merged = merge(make_recipe(base, f"{asked.out}/adapter", tmp_path / "merged", execution={"verify": True}))
     assert not merged["untied_embeddings"]
     assert merged["num_replaced"] == len(saved)
