@@ -131,7 +131,7 @@ test-kernels: $(VENV)/kernels  ## Liger's Triton kernels without a GPU, in Trito
 	@TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/kernels $(VENV)/bin/python -m pytest tests/kernels
 
 test-slow: $(VENV)/kernels  ## kills, full disks, fuzzing, soak, seeds, kernels compiled for all cards: about an hour
-	@$(VENV)/bin/python -m pytest -m "slow or timed or processes" -n 2
+	@$(VENV)/bin/python -m pytest -m "slow or timed or processes or hypothesis" --hypothesis-profile many -n 2
 
 test-notebooks: setup  ## the four notebooks from top to bottom, with few steps
 	@$(VENV)/bin/python -m pytest -m slow tests/test_notebooks.py

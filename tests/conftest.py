@@ -1,24 +1,32 @@
 """Pico models and rows, made in a second from nothing; no test reaches the network."""
 
 import base64
+import functools
 import gc
+import json
 import os
 import signal
 import socket
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # tests with two threads do not spin
 
-import json
-from pathlib import Path
-
+import jinja2
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 
 from nsllm_lite.formats.rows import Row, RowTotals, write_rows
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import ModelShape
+
+gc.set_threshold(100_000, 50, 100)  # else the libraries' imports take half as long again
+settings.register_profile("default", max_examples=25, deadline=None)
+settings.register_profile("many", max_examples=300, deadline=None)  # make test-slow
+settings.load_profile("default")
 
 VOCAB = 300
 ROW_TOKENS = 64
@@ -47,14 +55,21 @@ def _pictures_are_blank(request, monkeypatch):
     if not request.node.get_closest_marker("pictures"):
         from matplotlib.figure import Figure
 
+        from nsllm_lite.corpus import ledger
+
         monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).write_bytes(BLANK_PNG))
+        monkeypatch.setattr(ledger, "draw", lambda summary, path: path.write_bytes(BLANK_PNG))
+
+
+compiled = functools.lru_cache(jinja2.Environment.compile)
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     """For the disk: no file of a test outlives a power cut. Nor for TRL and accelerate, which collect garbage after
-    each training, over all that the libraries hold."""
+    each training, over all that the libraries hold; nor for PEFT, which compiles one template for each adapter."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
+    monkeypatch.setattr(jinja2.Environment, "compile", compiled)
     gc.freeze()
 
 

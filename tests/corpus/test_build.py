@@ -105,6 +105,7 @@ def test_every_record_ends_in_one_outcome(built):
     assert next(x["text"] for x in lines if x["reason"] == "too_short").endswith("| Short.")
     assert "no_experimental_section" in printed
     assert "phase1/train" in printed
+    assert Path(corpus.out, "ledger.png").stat().st_size > 10_000  # drawn, as a fixture of a module is
     documents = list(read_documents(Path(corpus.out, "documents")))
     assert len(documents) == sum(c["kept"] + c["heldout"] for c in results["documents"].values())
     assert all(d.text or d.title for d in documents)
@@ -215,7 +216,7 @@ def test_files_of_the_user_in_the_folder_are_not_touched(make, tmp_path, name):
     mine.unlink()
     if mine.parent.name == "documents":
         mine.parent.rmdir()
-    build(make())
+        build(make())
 
 
 def test_a_corpus_of_nothing_is_refused(make, tmp_path):
@@ -303,6 +304,7 @@ def test_no_room_for_an_archive_s_temporary_copy_is_no_fault_of_the_archive(make
     assert build(make())["documents"]["full"]["kept"] > 0
 
 
+@pytest.mark.slow
 def test_a_build_killed_when_only_its_work_folder_was_left_is_finished(make, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *args, **options: None)
@@ -314,6 +316,7 @@ def test_a_build_killed_when_only_its_work_folder_was_left_is_finished(make, mon
     assert digests(tmp_path / "out") == {name: made[name] for name in made if not name.startswith("work/")}
 
 
+@pytest.mark.slow
 def test_an_index_of_heldout_papers_cut_short_is_made_again(make, monkeypatch, tmp_path):
     def fail(path, **arrays):
         Path(path).write_bytes(b"PK")

@@ -243,7 +243,7 @@ VALUES = st.recursive(
 JSON = VALUES.map(lambda value: json.dumps(value).encode())
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode), JSON),
     name=st.sampled_from(["f.json", "f.jsonl", "f.csv", "f.tsv", "f.txt", "f"]),
@@ -262,7 +262,7 @@ def test_any_file_is_read_or_refused(tmp_path, content, name):
 LINES = st.lists(st.sampled_from(["one", "two", "three", "four", "five", "six"]), min_size=5, max_size=40).map(" ".join)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(LINES, min_size=1, max_size=12))
 def test_an_item_always_finds_itself(load, lines):
     """Whatever its template, its repetitions, and what else is in the file."""

@@ -221,7 +221,6 @@ KEYS = sorted({
 })  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=6))
 def test_any_values_of_a_flat_record_leave_its_text(values):
     (document,) = [arxiv.document({"title": "T", "abstract": "A", **values}, sources.opening.Place("s", "f#1"))]
@@ -229,7 +228,6 @@ def test_any_values_of_a_flat_record_leave_its_text(values):
     check(clean_document(document))
 
 
-@settings(max_examples=150, deadline=None)
 @given(values=st.dictionaries(st.sampled_from([*STATED]), ANYTHING, max_size=4))
 def test_any_values_of_mapped_fields_leave_the_text(values):
     content = json.dumps({"title": "T", "abstract": "A", **values})
@@ -240,7 +238,7 @@ def test_any_values_of_mapped_fields_leave_the_text(values):
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_a_damaged_file_gives_documents_or_says_why(tmp_path_factory, name, data):
     words = st.sampled_from(

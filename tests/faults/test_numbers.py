@@ -24,7 +24,7 @@ from tests.raising import raises
 from tests.train import conftest as train_conftest
 
 stop_before = train_conftest.stop_before
-STEPS = {"steps": 30, "tokens_per_step": 256, "tokens": 30 * 256}
+STEPS = {"steps": 30, "tokens_per_step": 64, "tokens": 30 * 64}
 
 
 # ------------------------------------------------------------------------------------------------------ not finite
@@ -119,7 +119,7 @@ def falling(rng: np.random.Generator, count: int, noise: float) -> np.ndarray:
 
 @pytest.mark.parametrize("noise", [0.003, 0.03, 0.1])
 def test_noise_is_no_spike_and_no_sign_of_a_high_rate(noise):
-    found = judged(falling(np.random.default_rng(7), 3_000, noise))
+    found = judged(falling(np.random.default_rng(7), 1_000, noise))
     assert (found.spikes, found.too_high) == ([], "")
 
 
@@ -205,6 +205,7 @@ def test_what_is_kept_and_said_of_spikes_is_bounded(pico_recipe, tmp_path, capsy
     assert "later ones" in said
 
 
+@pytest.mark.slow
 def test_a_real_run_says_that_its_rate_is_too_high_and_one_at_the_right_rate_does_not(pico, tmp_path, capsys):
     """A model that has learned its rows, tuned on at the rate it was made with and at a thousand times that."""
 

@@ -78,7 +78,7 @@ FORWARD, EVALUATED, STEPPED = (PackedLM, "forward"), (heldout, "collate"), (torc
     ("signum", "place", "count", "step"),
     [
         (signal.SIGTERM, FORWARD, 13, 6),  # in the first half of step 7
-        (signal.SIGINT, FORWARD, 14, 6),  # in the second half
+        pytest.param(signal.SIGINT, FORWARD, 14, 6, marks=pytest.mark.slow),  # in the second half
         (signal.SIGHUP, STEPPED, 7, 7),
         (signal.SIGTERM, FORWARD, 2, None),  # before anything was done
         (signal.SIGALRM, EVALUATED, 7, 4),  # after step 4, before its checkpoint
@@ -118,7 +118,7 @@ def test_hours_that_are_up_end_a_run_that_goes_on(command, tmp_path, monkeypatch
 
 
 def test_other_work_is_cut_at_once_and_continues(tmp_path, monkeypatch, capsys):
-    sources = write_sources(tmp_path, papers=map(sample, range(40)))
+    sources = write_sources(tmp_path, papers=map(sample, range(12)))
     for out in ("whole", "cut"):
         (tmp_path / f"{out}.yaml").write_text(yaml.safe_dump(values(tmp_path, out, sources)))
     assert cli.main(["corpus", str(tmp_path / "whole.yaml")]) == 0

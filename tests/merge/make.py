@@ -1,6 +1,9 @@
 """Pico models, adapters on them, and merges of both; PEFT's merge to compare with."""
 
+import functools
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -19,6 +22,15 @@ ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 
 
 def make_base(folder: Path, dtype=torch.bfloat16, config=Qwen3Config, tied=False, **save) -> Path:
+    made = built(dtype, config, tied, **save)
+    torch.manual_seed(0)
+    return Path(shutil.copytree(made.name, folder, dirs_exist_ok=True))
+
+
+@functools.cache
+def built(dtype, config, tied: bool, **save) -> tempfile.TemporaryDirectory:
+    made = tempfile.TemporaryDirectory()
+    folder = Path(made.name)
     torch.manual_seed(0)
     heads = {"head_dim": 16} if config in (Qwen3Config, Gemma2Config) else {}
     model = AutoModelForCausalLM.from_config(config(**SHAPE, **heads, tie_word_embeddings=tied), dtype=dtype)
@@ -27,7 +39,7 @@ def make_base(folder: Path, dtype=torch.bfloat16, config=Qwen3Config, tied=False
             parameter.data.normal_(0, 0.1)
     model.save_pretrained(folder, **save)
     (folder / "tokenizer.json").write_text("{}")
-    return folder
+    return made
 
 
 def make_adapter(base: Path, folder: Path, dtype=None, seed=1, **lora) -> Path:

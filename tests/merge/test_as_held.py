@@ -18,7 +18,7 @@ NO_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVI
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CARD])])
-@pytest.mark.parametrize("dequantised", [False, True])
+@pytest.mark.parametrize("dequantised", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_merge_has_the_weights_that_training_held(pico, pico_recipe, tmp_path, monkeypatch, device, dequantised):
     """With scales enough (30,720) that those of a CPU and a card would differ in some."""
     base, held = tmp_path / "base", {}

@@ -1,6 +1,7 @@
 """NF4 rounding against bitsandbytes, bit by bit, and the merge into what training saw."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -50,11 +51,14 @@ def test_entries_on_and_next_to_every_bound_are_rounded_as_by_bitsandbytes():
     assert len(set(nf4._bins(nf4.BOUNDS).tolist())) == 15
 
 
-@pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize(
-    ("written", "stored", "compute"),
-    [("means", "bfloat16", "bfloat16"), ("all", "bfloat16", "bfloat16"), ("all", "float32", "bfloat16"),
-     ("all", "bfloat16", "float32"), ("means", "float32", "float32")],
+    ("written", "stored", "compute", "double"),
+    [("means", "bfloat16", "bfloat16", True), ("all", "bfloat16", "bfloat16", False),
+     ("all", "bfloat16", "bfloat16", True), ("all", "float32", "bfloat16", True), ("all", "bfloat16", "float32", True),
+     ("means", "float32", "float32", False),
+     *(pytest.param(*case, marks=pytest.mark.slow)
+       for case in (("means", "bfloat16", "bfloat16", False), ("all", "float32", "bfloat16", False),
+                    ("all", "bfloat16", "float32", False), ("means", "float32", "float32", True)))],
 )  # fmt: skip
 def test_merge_into_the_rounded_base_is_what_training_saw(tmp_path, monkeypatch, written, stored, compute, double):
     """Also where only the means were written down, as by the first trainings, which were on a CPU."""
@@ -194,13 +198,20 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_scales_that_are_not_those_of_the_weight_are_refused(tmp_path, damage):
-    base = make_base(tmp_path / "base")
-    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    """A base, and an adapter with the scales of its training."""
+    base = make_base(tmp_path_factory.mktemp("held") / "base")
+    adapter = make_adapter(base, base.parent / "adapter", target_modules=["q_proj"])
     options = {"double_quantisation": True, "compute_dtype": "float32"}
     save_nf4(load_base(base, quantisation="nf4", device="cpu", **options), adapter)
     (adapter / "training.json").write_text(json.dumps({"quantisation": "nf4", **options}))
+    return base, adapter
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_scales_that_are_not_those_of_the_weight_are_refused(held, tmp_path, damage):
+    base, adapter = held[0], shutil.copytree(held[1], tmp_path / "adapter")
     scales = load_file(adapter / "nf4_scales.safetensors")
     changed = scales | DAMAGES[damage](scales)
     save_file({key: of for key, of in changed.items() if of is not None}, adapter / "nf4_scales.safetensors")

@@ -65,6 +65,12 @@ CASES = {
     "cohere2": ("Cohere2Config", WINDOWS | {"logit_scale": 0.25}),
 }
 
+# Of other windows and positions the packed forward tells
+KINDS = [
+    pytest.param(case, marks=pytest.mark.slow) if " " in case and case != "mistral with windows" else case
+    for case in CASES
+]
+
 
 def make(case: str, seed: int = 0, **changes):
     name, options = CASES[case]
@@ -127,8 +133,8 @@ def greedy(model, ids: list[int], count: int, ends: set[int] = frozenset({1})) -
     return said
 
 
-@pytest.mark.parametrize("recompute_cheap", [None, True])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("recompute_cheap", [pytest.param(None, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("case", KINDS)
 def test_the_fused_loss_has_its_value_and_gradients(case, recompute_cheap):
     model, tokens = make(case), batch()
     model.requires_grad_(False)
@@ -144,7 +150,7 @@ def test_the_fused_loss_has_its_value_and_gradients(case, recompute_cheap):
     torch.testing.assert_close(found, trained.grad, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", KINDS)
 def test_labels_are_scored_and_answers_given_as_by_transformers_alone(case, talker):
     """Through the engine of evaluation, with shared beginnings, padding and a cache."""
     tokenizer = load_auto_tokenizer(talker)

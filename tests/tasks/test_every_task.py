@@ -36,7 +36,7 @@ def mutilations(gold: str, other: str, options: tuple[str, ...]) -> dict[str, st
 @pytest.mark.parametrize("name", TASKS)
 def test_gold_scores_one_in_every_metric_nothing_scores_more_and_no_floor_comes_near(sets, name):
     task, items, labels = sets[name].task, sets[name].items, sets[name].labels
-    for number, item in enumerate(items):
+    for number, item in enumerate(items[:8]):
         options, other = task.options(item, labels), items[number - 1].answer
         gold = task.score(task.parse(item.output, options), item)
         assert (gold.read, gold.value, gold.exact) == (True, 1.0, True)

@@ -54,11 +54,15 @@ def small_card(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize(("place", "after"), [("add_gradients", 0), ("evaluate", 0), ("add_gradients", 6)])
+@pytest.mark.parametrize(
+    ("place", "after"),
+    [pytest.param("add_gradients", 0, marks=pytest.mark.slow), ("evaluate", 0), ("add_gradients", 6)],
+)
 def test_it_falls_back_until_it_fits(pico, pico_recipe, tmp_path, small_card, capsys, place, after):
     """In the first step, before it, and in a later one: then from the newest checkpoint."""
     small_card |= {"place": place, "after": after}
-    changes = {"model": str(pico / "deep")} | ({} if after else {"budget": SHORT})
+    budget = {"steps": 7, "tokens_per_step": 256, "tokens": 7 * 256} if after else SHORT
+    changes = {"model": str(pico / "deep"), "budget": budget}
     recipe = pico_recipe(**changes)
     run_step(recipe)
     assert len(small_card["planned"]) == 1 + LAYERS

@@ -17,7 +17,7 @@ from tests.corpus.small import DATA
 
 CASES = tomllib.loads((DATA / "encodings.toml").read_text())
 EACH = [(language, name) for language, case in CASES.items() for name in case["encodings"]]
-NUM = 30
+NUM = 10
 NO_TEXTS = (b"base64", b"undefined", b"idna", b"punycode", b"unicode_escape", b"cp037", b"rot13")
 # Read as a larger encoding or an equal one of the same letters.
 READ_AS = {"gb2312": "gb18030", "big5": "big5hkscs", "cp950": "big5hkscs", "shift_jis": "cp932", "euc_kr": "cp949"}

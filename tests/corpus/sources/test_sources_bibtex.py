@@ -4,7 +4,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.files.opening import Unread
@@ -81,7 +81,6 @@ def test_latex_becomes_characters(case):
     assert plain(case["tex"]) == case["text"]
 
 
-@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_no_entry_is_lost_without_a_word(data):
     words = st.sampled_from(["{", "}", '"', "@", "\\", "#", ",", "=", "\n@misc{x,", "é", "\n", "$"])

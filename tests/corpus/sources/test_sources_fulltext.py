@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.files import citations
@@ -253,7 +253,6 @@ def test_cut_records_are_each_reported():
     ]  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(sorted(OPENING)), st.data())
 def test_each_element_that_opens_is_read_or_reported(name, data):
     reader, opening = OPENING[name]
@@ -273,7 +272,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(VALUES)
 def test_records_of_any_shape_are_read_or_reported(value):
     record = {"paper_id": "1", "content": value, "body_text": value, "metadata": value, "externalids": value}

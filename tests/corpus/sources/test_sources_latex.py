@@ -5,7 +5,7 @@ import time
 import tomllib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.files.opening import UNREADABLE, Unread
@@ -177,7 +177,6 @@ TEX = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_nothing_raises_and_every_file_gives_a_record(data):
     inserted = data.draw(st.text() | st.lists(TEX).map("".join))

@@ -4,7 +4,7 @@ import json
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.files import elements, replies
@@ -132,7 +132,6 @@ def test_names_cut_by_the_seam_of_two_chunks(monkeypatch, chunk):
 # ---------------------------------------------------------------------------------------------------------- damage
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damage_never_raises_and_never_loses_a_record(data):
     whole = "<!---->" + answer(record(ARXIV) + record(RAW)) + example("oai_dc.xml") + ATOM

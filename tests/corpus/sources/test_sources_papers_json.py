@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.files.opening import Unread
@@ -158,7 +158,6 @@ def test_every_entry_of_a_list_is_accounted_for():
     assert nothing.message.endswith(" name, errors")
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2), st.data())
 def test_a_damaged_line_costs_no_other(line, data):
     lines = [json.dumps(record) for record in ({"notes": [V1]}, V2, FLAT)]

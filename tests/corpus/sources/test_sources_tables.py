@@ -284,7 +284,6 @@ VALID = 'id,title,abstract\n1,"A, b","c\n""d"""\n2,e,f\n3,"g",h\n'
 SIGNS = st.sampled_from('ab,;\t|" \n\r{}[]é\0')
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_text_is_read_and_every_line_accounted_for(data):
     content = data.draw(st.text(SIGNS, max_size=80)) if data.draw(st.booleans()) else damaged(data, VALID, SIGNS)
@@ -296,7 +295,6 @@ def test_any_text_is_read_and_every_line_accounted_for(data):
     assert letters <= set(kept)
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(tables.DELIMITERS),
     st.lists(st.lists(st.text(st.sampled_from('ab,;\t|" \né'), max_size=8), min_size=2, max_size=2), max_size=6),
@@ -314,7 +312,7 @@ def test_what_a_program_writes_by_the_rules_is_read_as_it_was(delimiter, body, q
         assert cells(file.getvalue()) == body
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(4, 10**6), st.integers(0, 255)), min_size=1, max_size=3))
 def test_any_damage_to_parquet_is_reported(changes):
     content = bytearray(PARQUET)

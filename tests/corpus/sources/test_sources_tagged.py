@@ -152,7 +152,7 @@ def test_encodings_and_line_ends(reader, content, first, encoding):
 
 
 @pytest.mark.parametrize(("reader", "content", "first"), FORMS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_no_record_is_lost_without_a_word(reader, content, first, data):
     """Whatever is cut out of a file or put into it, each beginning of a record gives a document or a reason."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ftfy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts import clean
@@ -88,7 +88,6 @@ PARTS = st.one_of(st.sampled_from(PIECES), st.text(max_size=2))
 TEXTS = st.one_of(st.text(), st.lists(PARTS, max_size=20).map("".join))
 
 
-@settings(max_examples=120, deadline=None)
 @given(TEXTS)
 def test_cleaning_is_idempotent_and_writable(text):
     for function in (clean_abstract, clean_text, clean_line):
@@ -100,7 +99,6 @@ def test_cleaning_is_idempotent_and_writable(text):
 LEADS_AND_FOLLOWERS = "ÂÃÅâÎÏÐð±²³°é€™œ\xa0–’“„‚…ƒ¶ЂрґαφΔ≥√┬│\ufffd\x1a ?ab"
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text(alphabet=LEADS_AND_FOLLOWERS, max_size=12))
 def test_what_the_cheap_look_passes_ftfy_would_not_change(text):
     assert clean._MOJIBAKE.search(text) or ftfy.fix_encoding(text) == text

@@ -1,7 +1,7 @@
 import tomllib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts import language
@@ -75,7 +75,6 @@ def test_a_guess_drops_nothing(monkeypatch):
     assert reason(sure_language(FRENCH), ("en",)) == ""
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_has_an_answer(text):
     code, confidence = language_of(text)

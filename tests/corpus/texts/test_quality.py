@@ -3,7 +3,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.texts.quality import reason_to_drop
@@ -83,7 +83,6 @@ def test_a_script_without_capitals_is_no_list():
     assert reason(abstract="我们研究了 应力 作用下 锡薄膜 上晶须 的生长 " * 5) != "list"
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(), st.text(), st.text())
 def test_any_document_has_an_answer(title, abstract, text):
     assert isinstance(reason_to_drop(replace(PAPER, title=title, abstract=abstract, text=text)), str)
