@@ -20,6 +20,7 @@ import matplotlib.figure  # noqa: F401 (makes its cache folder now, and not whil
 import numpy as np
 import torch
 from safetensors.torch import save
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from bench.fuzz.target import SEEDS, Target, put
 from nsllm_lite.artifact import lineage
@@ -249,21 +250,14 @@ def _load_set(task: str, path: Path) -> None:
     assert all(one.items or one.pool for one in sets.load_sets(chosen))
 
 
-class Characters:
-    """A tokenizer of characters, with what `Template` asks of one."""
-
-    encode_special_tokens = False
-
-    def token_to_id(self, token: str) -> int | None:
-        return 0 if token == "<end>" else None
-
-    def get_added_tokens_decoder(self) -> dict:
-        return {}
-
-    def encode(self, text: str, add_special_tokens: bool) -> "Characters":
-        text.encode()  # as a tokenizer in Rust does: no lone surrogates
-        self.ids = [ord(character) for character in text]
-        return self
+@cache
+def byte_tokenizer() -> Tokenizer:
+    """Its tokens are bytes, and <end>."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({byte: number for number, byte in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.add_special_tokens(["<end>"])
+    return tokenizer
 
 
 def check_examples(content: bytes, folder: Path) -> None:
@@ -272,7 +266,7 @@ def check_examples(content: bytes, folder: Path) -> None:
     path.write_bytes(content)
 
     def check(path: Path) -> None:
-        examples, ledger = read_examples([path], Template("plain", "<end>", Characters(), None), 10_000)
+        examples, ledger = read_examples([path], Template("plain", "<end>", byte_tokenizer(), None), 10_000)
         assert len(examples) == sum(row["used"] for row in ledger.counts().values())
         assert all(row["in"] == row["used"] + sum(row["left_out"].values()) for row in ledger.counts().values())
 
