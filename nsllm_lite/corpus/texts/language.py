@@ -105,7 +105,8 @@ def may_be_in_two(abstract: str) -> bool:
 def part_in(abstract: str, allowed: tuple[str, ...]) -> str:
     """The half that is in an allowed language, of an abstract given in two languages one behind the other; else "".
 
-    The other half is surely in another one. It is divided where English words (and no others) stand most on the one side and foreign ones on the other.
+    The other half is surely in another one. It is divided where English words (and no others) stand most on the one
+    side and foreign ones on the other.
     """
     ends = [0, *(found.end() for found in _SENTENCE_END.finditer(abstract)), len(abstract)]
     scores = [_englishness(abstract[start:end]) for start, end in itertools.pairwise(ends)]
