@@ -276,11 +276,10 @@ def _finish_rows(
 
 
 def _require_enough_left(recipe: Corpus, summary: dict) -> None:
-    """Raises UserError where no paper is left, or more were dropped than the recipe allows."""
-    counts = summary["documents"]
-    all_counts = ledger.total(counts.values())
-    total, reasons = all_counts["in"], Counter(all_counts["dropped"])
-    left = sum(counts[source.name]["kept"] + counts[source.name]["heldout"] for source in recipe.sources)
+    """Raises UserError where no paper is left, or more were dropped than the recipe allows; general text is none."""
+    counts = ledger.total(summary["documents"][source.name] for source in recipe.sources)
+    total, reasons = counts["in"], Counter(counts["dropped"])
+    left = counts["kept"] + counts["heldout"]
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     if not left:
         found = f"Every document was dropped: of {total} records none is left ({listed})."

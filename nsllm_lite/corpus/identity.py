@@ -21,12 +21,18 @@ _ARXIV_ID = re.compile(
 _WITHOUT_ZERO = re.compile(r"(?:(?P<first>[7-9])|1[5-9]|[2-9][0-9])(?:0[1-9]|1[0-2])\.[0-9]{4}", re.ASCII)
 _LEAD = re.compile(r"\Aarxiv[-_:]?", re.IGNORECASE)
 _BEFORE_NUMBER = re.compile(r"(?<=[A-Za-z])[-_]?(?=[0-9]{7}(?:v[0-9]+)?$)")  # a file name cannot hold "hep-th/9901001"
+LINKS, SHA1_CHARS = 3, 40
 MAX_IDS = 50  # in one list
 _SIGNS = re.compile(r"[\W_]+")
 _KINDS = {"arxivid": "arxiv", "eprint": "arxiv", "pubmed": "pmid", "pubmedid": "pmid", "med": "pmid", "medline": "pmid"}
 _KINDS |= {"pmcid": "pmc", "pubmedcentral": "pmc", "corpusid": "s2", "entryid": "id", "paperid": "id"}
 _NAMES = "id ids url urls uri link doi dois identifier identifiers externalid externalids articleid articleids openalex"
 ID_FIELDS = frozenset((*_NAMES.split(), *_KINDS, *_KINDS.values()))
+_ADDRESSES = frozenset(("url", "urls", "uri", "link", "links"))
+_OWN = (ID_FIELDS | {"openalex"}) - _ADDRESSES - {"id", "ids", "identifier", "identifiers"}
+_VIEW = re.compile(
+    r"(?:\.full)?(?:\.pdf|\.full)(?:[?#].*)?$", re.IGNORECASE
+)  # of a paper, behind its DOI in an address
 _LABELS = ("type", "idtype", "idType", "id_type", "IdType", "identifierType", "pub-id-type", "scheme", "kind")
 _VALUES = ("id", "value", "identifier", "text", "#text", "$", "@value", "url")
 _BARE = {"pmid": re.compile(r"([0-9]{1,9})(?:\.0)?"), "pmc": re.compile(r"(?:PMC)?([0-9]{1,9})(?:\.\d+)?", re.I)}
@@ -93,9 +99,13 @@ def ids_of(record: Mapping[str, object]) -> Ids:
 
     A value is a text ("10.1/x", "https://doi.org/10.1/x", "PMID: 1", "arXiv:2001.00001v2", an address at PubMed,
     OpenAlex or Semantic Scholar), a number where the field says of what, a list of these, or an object: of kinds
-    ({"ArXiv": "2001.00001"}) or one identifier with its kind ({"type": "doi", "id": "10.1/x"}).
+    ({"ArXiv": "2001.00001"}) or one identifier with its kind ({"type": "doi", "id": "10.1/x"}). Fields that name a kind
+    come first, and addresses last; a list of these is read only of a paper that has no identifier else.
     """
-    return first_of(pair for name, kind in _id_fields(tuple(record)) for pair in identify(kind, record[name]))
+    fields = sorted(_id_fields(tuple(record)), key=lambda field: _rank(field[1], record[field[0]]))
+    first = (field for field in fields if _rank(field[1], record[field[0]]) < LINKS)
+    own = [pair for name, kind in first for pair in identify(kind, record[name])]
+    return first_of(own or (pair for name, kind in fields for pair in identify(kind, record[name])))
 
 
 @lru_cache(maxsize=64)  # the records of a file are alike
@@ -103,6 +113,13 @@ def _id_fields(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """(name, kind) of the fields that are known to hold identifiers."""
     kinds = ((name, _kind_of(str(name)[:MAX_ID_CHARS])) for name in names)
     return tuple((name, kind) for name, kind in kinds if kind in ID_FIELDS)
+
+
+def _rank(kind: str, value: object) -> int:
+    """The place of a field among those that hold identifiers: of one kind, of any, an address, a list of these."""
+    if kind in _ADDRESSES:
+        return LINKS if isinstance(value, list | tuple) and len(value) > 1 else LINKS - 1
+    return 0 if kind in _OWN else 1
 
 
 def first_of(found: Iterable[tuple[str, str]]) -> Ids:
@@ -137,16 +154,22 @@ def identify(kind: str, value: object) -> Iterator[tuple[str, str]]:
     elif isinstance(value, str | int | float) and not isinstance(value, bool):
         text = str(value)[: MAX_ID_CHARS + 1].strip()
         kind = _KINDS.get(kind, kind)
-        if doi := as_doi(text) or (
-            kind == "doi" and as_doi(text.partition(" ")[0])
-        ):  # arXiv names several in one field
-            yield "doi", doi
+        doi = as_doi(text) or (kind == "doi" and as_doi(text.partition(" ")[0]))  # arXiv names several in one field
+        if doi:
+            yield "doi", _VIEW.sub("", doi) if "://" in text and "doi.org/" not in text.lower() else doi
         if arxiv := arxiv_id(text, bare=kind in ("arxiv", "id")):
             yield "arxiv", arxiv
         elif marked := _MARKED.fullmatch(text):
-            yield next((name.rstrip("_"), number.lower()) for name, number in marked.groupdict().items() if number)
+            yield from _numbered(*next(one for one in marked.groupdict().items() if one[1]))
         elif kind in _BARE and (bare := _BARE[kind].fullmatch(text)):
-            yield kind, bare[1].lower()
+            yield from _numbered(kind, bare[1])
+
+
+def _numbered(kind: str, number: str) -> Iterator[tuple[str, str]]:
+    """An accession number without leading zeros; 0 is none."""
+    number = number.lower() if len(number) == SHA1_CHARS else number.lower().lstrip("0")
+    if number:
+        yield kind.rstrip("_"), number
 
 
 def arxiv_id_in_name(name: str, folder: str) -> str:
@@ -160,7 +183,9 @@ def accession_of(number: str) -> tuple[str, str]:
     if not colon:
         return "", f"wos:{number}" if number else ""
     database = database.lower()
-    return (rest, "") if database == "medline" else ("", f"{'wos' if database == 'isi' else database}:{rest}")
+    return (
+        (rest.lstrip("0"), "") if database == "medline" else ("", f"{'wos' if database == 'isi' else database}:{rest}")
+    )
 
 
 def stated_accession(number: str, url: str) -> tuple[str, str]:

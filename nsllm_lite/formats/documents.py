@@ -147,9 +147,12 @@ def read_documents(path: Path, columns: Sequence[str] | None = None) -> Iterator
 def documents_in(batch: pa.RecordBatch) -> Iterator[Document]:
     """A field without a column is empty: one not asked for, or not yet written by the version that made the file."""
     lists = [name for name in TERMS if name in batch.schema.names]
+    needed = dict.fromkeys(("id", "source", "origin"), "")
     for row in batch.to_pylist():
         for name in lists:
             row[name] = tuple(row[name])
-        row["sections"] = tuple(Section(**{**s, "parents": tuple(s["parents"])}) for s in row["sections"])
-        row["moves"] = tuple((label, sentence) for label, sentence in row["moves"])
-        yield Document(**row)
+        if "sections" in row:
+            row["sections"] = tuple(Section(**{**s, "parents": tuple(s["parents"])}) for s in row["sections"])
+        if "moves" in row:
+            row["moves"] = tuple((label, sentence) for label, sentence in row["moves"])
+        yield Document(**(needed | row))

@@ -226,14 +226,14 @@ def test_a_corpus_of_nothing_is_refused(make, tmp_path):
     (tmp_path / "code" / "a.py").write_text("import os")
     with raises("source-unreadable", tmp_path / "code", "not_this_format 1", " a.py: plain text", " sample, ", "arxiv"):
         build(make(sources=[{"name": "x", "path": str(tmp_path / "code")}]))
-    with raises("corpus-all-dropped", " 71 ", "(too_short 66, ", "`min_chars`"):
+    with raises("corpus-all-dropped", " 51 ", "(too_short 46, ", "`min_chars`"):
         build(make(min_chars=100_000, max_drop_share=1.0))
 
 
 def test_a_drop_share_above_the_limit_needs_consent(make):
-    with raises("corpus-many-dropped", "8.5%", "(6 of 71: ", "max_drop_share=0.05", "max_drop_share=0.09"):
+    with raises("corpus-many-dropped", "11.8%", "(6 of 51: ", "max_drop_share=0.05", "max_drop_share=0.12"):
         build(make(max_drop_share=0.05))
-    assert build(make(max_drop_share=6 / 71)), "just what is allowed"
+    assert build(make(max_drop_share=6 / 51)), "just what is allowed"
 
 
 def test_a_tokenizer_without_the_end_of_text_token_is_refused_before_the_work(make, tmp_path):

@@ -300,6 +300,9 @@ def test_fields_are_read_only_where_they_are_asked_for_and_may_be_absent(tmp_pat
     bare = replace(whole, **EMPTY)
     assert list(read_documents(tmp_path / "d.parquet")) == [whole]
     assert list(read_documents(tmp_path / "d.parquet", TEXTUAL)) == [bare]
+    assert [d.title for d in read_documents(tmp_path / "d.parquet", ("title",))] == [whole.title]
+    (found,) = read_documents(tmp_path / "d.parquet", ("sections", "moves"))
+    assert (found.id, found.sections, found.moves) == ("", whole.sections, whole.moves)
     old = pq.read_table(tmp_path / "d.parquet").select([*TEXTUAL, "language"])
     pq.write_table(old, tmp_path / "old.parquet")
     assert list(read_documents(tmp_path / "old.parquet")) == [replace(bare, language="en")]

@@ -46,15 +46,15 @@ class Place(NamedTuple):
     ) -> Document:
         """The document of a record, with these fields and named by the first identifier that the record states.
 
-        `doi` is as `as_doi` gives it, `accession` begins with its database ("wos:000123"). A PMID that is no number is
-        passed over. Where no identifier is stated the place is the name, "SOURCE:FILE#RECORD". `language` is the
+        `doi` is as `as_doi` gives it, `accession` begins with its database ("wos:000123"). A PMID that is no number, or
+        0, is passed over. Where no identifier is stated the place is the name, "SOURCE:FILE#RECORD". `language` is the
         source's own word for it.
         """
         name = f"doi:{doi}" if doi else accession or f"{self.source}:{self.origin}"
         if arxiv:
             name = f"arxiv:{arxiv}"
-        elif pmid.isascii() and pmid.isdigit():
-            name = f"pmid:{pmid}"
+        elif pmid.isascii() and pmid.isdigit() and pmid.strip("0"):
+            name = f"pmid:{pmid.lstrip('0')}"
         code = as_language(language) if language else ""
         return Document(id=name, source=self.source, origin=self.origin, doi=doi, language=code, **fields)
 

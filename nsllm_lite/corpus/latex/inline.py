@@ -25,12 +25,15 @@ _WORDS = {name: (TABLES["symbols"] | TABLES["abbreviations"])[name] for name in 
 _WORDS |= dict.fromkeys(_INLINE["breaks"].split(), "\n\n") | dict.fromkeys(_INLINE["nothing"].split(), "")
 _WORDS |= {"textquoteleft": "‘", "textquoteright": "’", "lq": "‘", "rq": "’", "textmu": "µ"}
 _CITE = rf"\\(?:{_CITED})\*?\s?(?:\[[^\[\]{{}}]{{0,200}}\]\s?){{0,2}}\{{[^{{}}]{{0,500}}\}}"
+_COMMAND_END = re.compile(r"\\[A-Za-z]+\Z")
 _KEYS = re.compile(r"\{([^{}]*)\}")
-_BLOCK = re.compile(r"\\(?:begin|end)\{(?:itemize|enumerate|quote|quotation|center|abstract|flushleft)\}")
+_TEXT_BLOCKS = "itemize|enumerate|quote|quotation|center|abstract|flushleft"
+_BLOCK = re.compile(rf"\\(?:begin|end)\{{(?:{_TEXT_BLOCKS})\}}")
 _WITH_KEY = "href|textcolor|colorbox|texorpdfstring|foreignlanguage"  # whose second argument is the text
 _MAY_BE_COMMAND = re.compile(
     rf"\\(?:(?:{_UNWRAPPED}|{_REMOVED}|{_DECLARED}|{_CITED}|{_WITH_KEY}|{'|'.join(_WORDS)}"
-    r"|textsubscript|textsuperscript|item|underline|(?:page|auto|c|C|eq)?ref)(?![A-Za-z])|[%&#_ ,;:/!\\])"
+    rf"|textsubscript|textsuperscript|item|underline|(?:page|auto|c|C|eq)?ref)(?![A-Za-z])"
+    rf"|(?:begin|end)\{{(?:{_TEXT_BLOCKS})\}}|[%&#_ ,;:/!\\])"
 )
 _MARK = re.compile(r"[\\{}$]")  # what every token begins with
 # Scripts of formulas without dollars (T_{\rm c}) are no groups of text, nor is what \underline is nested in there.
@@ -151,7 +154,17 @@ def resolve_commands(text: str) -> str:
             _close(groups, out)
         else:
             _write(found, out)
-    return "".join((*out, text[place:]))
+    return _joined([*out, text[place:]])
+
+
+def _joined(parts: list[str]) -> str:
+    r"""The text of parts, with a blank between a command and a word that nothing parts now: of \cdot\text{kg}."""
+    written: list[str] = []
+    for part in filter(None, parts):
+        if part[0].isalpha() and written and _COMMAND_END.search(written[-1]):
+            written.append(" ")
+        written.append(part)
+    return "".join(written)
 
 
 def _kind(found: re.Match) -> str:
@@ -172,7 +185,7 @@ def _close(groups: list[_Group], out: list[str]) -> None:
     if kind == "kept":
         out.append("}")
     elif kind != "unwrapped":
-        inner = "".join(out[start:])
+        inner = _joined(out[start:])
         del out[start:]
         if kind == "enquote":
             out.append(f"“{inner}”")
@@ -183,7 +196,7 @@ def _close(groups: list[_Group], out: list[str]) -> None:
 def _write(found: re.Match, out: list[str]) -> None:
     """What stands for one command without text of its own."""
     if found["cites"]:
-        _cite(found["cites"], found["behind"] or "", out)
+        _cite(found["cites"], found["behind"] or "", out, found.string[found.end() : found.end() + 1])
         out.append(_gap(found))
     elif found["block"]:
         out.append("\n\n")
@@ -213,25 +226,34 @@ def _gap(found: re.Match) -> str:
     return " " if found.string[found.end() : found.end() + 1].isalnum() else ""
 
 
-def _cite(cites: str, behind: str, out: list[str]) -> None:
+def _cite(cites: str, behind: str, out: list[str], after: str) -> None:
     """Citations as their keys where the sentence needs them, else nothing; `behind` them a bracket or a comma."""
     before = "".join(out[-4:])[-40:]
     textual = re.match(r"\\(?:cite[tA]|[tT]extcite|newcite)", cites)
     if not textual and not needs_citation(before.rstrip(" ~\n([")):
-        _take_out(behind, out)
+        _take_out(behind, out, after)
         return
     keys = " ".join(", ".join(", ".join(key.split(",")) for key in _KEYS.findall(cites)).split())
     out.append((keys if before[-1:] == "[" and behind == "]" else f"[{keys}]") + behind)
 
 
-def _take_out(behind: str, out: list[str]) -> None:
-    """Ends the output where a citation or reference stood, without brackets that held it alone."""
+def _take_out(behind: str, out: list[str], after: str = "") -> None:
+    """Ends the output where a citation or reference stood, without brackets that held it alone, and without the comma
+    before it where `after` it the sentence ends."""
     opened = next((part[-1] for part in reversed(out[-4:]) if part), "") in ("(", "[")
     if opened and behind in (")", "]"):
         _drop_space(out, 1)
+        _drop_comma(out, after)
     elif not opened:
         _drop_space(out)
+        _drop_comma(out, behind or after)
         out.append(behind)
+
+
+def _drop_comma(out: list[str], after: str) -> None:
+    last = next((n for n in range(len(out) - 1, max(-1, len(out) - 5), -1) if out[n]), None)
+    if after and after[0] in ".,;:)]" and last is not None and out[last].endswith(","):
+        out[last] = out[last][:-1]
 
 
 def _drop_space(out: list[str], num: int = 0) -> None:

@@ -19,7 +19,7 @@ from nsllm_lite.corpus.files.tagged import iter_lines, paragraphs, stated
 from nsllm_lite.corpus.latex.notation import plain
 from nsllm_lite.corpus.stated.dates import dated
 from nsllm_lite.corpus.stated.terms import as_categories, as_references, as_terms, cited
-from nsllm_lite.formats.documents import Document
+from nsllm_lite.formats.documents import Document, as_doi
 
 MAX_ENTRY_CHARS = 1 << 24
 MAX_COMMENT_CHARS = 1 << 20  # an @comment that is not closed by then ends with its line
@@ -86,7 +86,8 @@ def recognise(head: str) -> bool:
 
 def document(entry: Entry, place: Place) -> Document:
     arxiv, pmid, accession = _identifiers(entry)
-    ids = identity.ids_of({"ids": entry.codes("doi", "url", "ee", "bdsk-url-1", "pmid", "pmcid", "note")})
+    notes = [note for note in entry.codes("note") if not as_doi(note)]  # which may be of a reply or a first edition
+    ids = identity.ids_of({"ids": [*entry.codes("doi", "url", "ee", "bdsk-url-1", "pmid", "pmcid"), *notes]})
     areas = [entry.line(name) for name in ("research-areas", "web-of-science-categories")]
     return place.paper(
         arxiv=arxiv or ids.arxiv,

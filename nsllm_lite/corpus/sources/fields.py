@@ -27,6 +27,7 @@ LOOK_CHARS = 1 << 24
 MAX_NAMES = 40
 MAX_NAME_CHARS = 80
 MAX_DEPTH = 5  # of lists in lists
+MIN_LIKENESS = 0.8  # of a field's name to one in the records, for it to be misspelt and not left out
 TEXTS = ("title", "abstract", "text")
 _ABSENT = object()
 
@@ -71,7 +72,8 @@ def _documents(
     paths = {role: path for role, path in fields if path}
     looked, absent, names = _look(records, paths)
     if not always_whole and len(looked) < LOOK_RECORDS:  # JSON may leave out what is null, and few records say little
-        absent = {role: path for role, path in absent.items() if role in TEXTS}
+        others = [name for name in names if name not in paths.values()]
+        absent = {role: path for role, path in absent.items() if role in TEXTS or _nearest(path, others, MIN_LIKENESS)}
     if absent and names:
         return [Unread(f"{file}#0", NOT_THIS_FORMAT, _no_field(list(absent.values()), names))]
 
@@ -185,10 +187,14 @@ def _top(path: str, names: list[str]) -> str | None:
     return next((top for n in range(len(parts), 0, -1) if (top := ".".join(parts[:n])) in names), None)
 
 
+def _nearest(path: str, names: Iterable[str], likeness: float) -> str:
+    plain = {name.lower(): name for name in names}
+    return plain.get(nearest(path.lower(), plain, likeness) or "", "")
+
+
 def _no_field(absent: list[str], names: Iterable[str]) -> str:
     names = [name for name in names if len(name) <= MAX_NAME_CHARS]
-    plain = {name.lower(): name for name in names[:1000]}
-    hints = " or ".join(plain[near] for path in absent if (near := nearest(path.lower(), plain, 0.5)))
+    hints = " or ".join(near for path in absent if (near := _nearest(path, names[:1000], 0.5)))
     hint = f"; did you mean {hints}?" if hints else ""
     return f"no field {' or '.join(absent)}; the fields are: {_listed(names)}{hint}"
 

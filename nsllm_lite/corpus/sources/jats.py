@@ -167,7 +167,7 @@ def _is_proper(abstract: etree._Element) -> bool:
 
 
 def _title(article: etree._Element, meta: etree._Element, translation: str) -> etree._Element | None:
-    """The article's title, in the language of its translation where that is given."""
+    """The article's title, or that of its translation, without which a translated abstract has none."""
     own_title = meta.find("title-group/article-title")
     if not translation:
         return own_title
@@ -179,7 +179,7 @@ def _title(article: etree._Element, meta: etree._Element, translation: str) -> e
             language = _language(title) or _language(title.getparent(), stated)
             if title.tag in ("trans-title", "article-title") and language[:2] == translation[:2]:
                 return title
-    return own_title
+    return None
 
 
 def _abstract(abstract: etree._Element | None) -> tuple[tuple[tuple[str, str], ...], str]:

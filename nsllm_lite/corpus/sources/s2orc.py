@@ -195,11 +195,12 @@ def _document(place: Place, stated: dict, number: str, **texts: Any) -> Document
     opened = object_in(stated.get("openaccessinfo"))
     ids = identity.ids_of({**stated, "ids": [opened.get("externalids")]})
     field = stated.get("mag_field_of_study")
+    is_named = (number.isdecimal() and number.strip("0")) or _SHA.fullmatch(number)
     return place.paper(
         arxiv=ids.arxiv,
         pmid=ids.pmid,
         doi=ids.doi,
-        accession=f"s2:{number}" if number.isdecimal() or _SHA.fullmatch(number) else ids.accession,
+        accession=f"s2:{number}" if is_named else ids.accession,
         discipline=text_in(field[0] if isinstance(field, list) and field else field),
         language=text_in(stated.get("language")),
         **_stated(stated, field),

@@ -14,7 +14,7 @@ _GIVEN = ("given", "first", "firstname", "first_name", "forename", "forenames", 
 _WHOLE = ("name", "full_name", "fullname", "display_name", "literal", "creator", "author", "authorname", "author_name")
 _WHOLE += ("preferred_name", "raw_author_name", "collectivename", "organization", "value", "text", "authors")
 _SIMPLE = re.compile(r"[\w'’.\- ]+(?:, [\w'’.\- ]+)?(?:; [\w'’.\- ]+(?:, [\w'’.\- ]+)?)*")
-_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _BRACKETS = re.compile(r" ?\([^()]*\)")
 _AND = re.compile(r"(?:,\s*|\s+)(?:and|&)\s+", re.IGNORECASE)
 _COLON = re.compile(r"(?<=collaboration):\s", re.IGNORECASE)
@@ -97,7 +97,7 @@ def split_names(text: str) -> list[str]:
     by_line = "\n" in text and ";" not in text and text.count("\n") >= text.count(",")
     text = " ".join((";".join(text.split("\n")) if by_line else text).translate(_SIGNS).split())
     if text[:1] == "[" and text[-1:] == "]":
-        return [a or b for a, b in _QUOTED.findall(text)] or split_names(text[1:-1])
+        return [a or b for a, b in QUOTED.findall(text)] or split_names(text[1:-1])
     if ";" in text or "|" in text:
         return _kept(_NUMBER.sub("", name) for name in re.split("[;|]", text))
     if "(" in text:

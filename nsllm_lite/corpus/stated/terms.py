@@ -8,12 +8,12 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from nsllm_lite.corpus.identity import arxiv_id, marked_arxiv_id
+from nsllm_lite.corpus.identity import ARXIV_DOI, arxiv_id, marked_arxiv_id
+from nsllm_lite.corpus.stated.names import QUOTED
 from nsllm_lite.formats.documents import as_doi
 
 MAX_DEPTH = 4  # of lists and objects around a text
 MAX_CATEGORIES = MAX_DOI = 300  # characters
-ARXIV_DOI = "10.48550/arxiv."
 
 _CODES = tomllib.loads(resources.files(__package__).joinpath("languages.toml").read_text(encoding="utf-8"))["codes"]
 _LANGUAGES: dict[str, str] = {}
@@ -21,7 +21,6 @@ for _line in " ".join(_CODES.split()).split("; "):
     _code, _, _names = _line.partition(" = ")
     _LANGUAGES |= dict.fromkeys((_code, *_names.split(", ")), _code)
 
-_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _CATEGORY = re.compile(r"[a-z]{2,8}(?:-[a-z]{2,4})?(?:\.[A-Za-z]{2}|\.[a-z]{2,4}-[a-z]{2,4})?")  # of arXiv
 _NAMES = ("display_name", "name", "term", "title", "category", "value", "label", "text", "terms", "keyword", "subject")
 _NAMES += ("source", "tag", "descriptorname", "meshheading", "author_terms")
@@ -92,7 +91,7 @@ def _terms(value: Any, parted: str, depth: int) -> Iterator[str]:
 def _split(text: str, parted: str) -> Iterable[str]:
     text = " ".join((html.unescape(text) if "&" in text else text).split())
     if text[:1] == "[" and text[-1:] == "]" and ("'" in text or '"' in text):
-        return [a or b for a, b in _QUOTED.findall(text)]
+        return [a or b for a, b in QUOTED.findall(text)]
     text = text.replace("；", ";").replace("，", ",")
     if text[:1] == "[" and text[-1:] == "]" and "]" not in text[:-1]:
         text = text[1:-1]

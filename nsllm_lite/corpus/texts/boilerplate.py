@@ -48,6 +48,9 @@ _KEYWORDS = re.compile(
     r"(?:(?<=[.!?)\]”\"])\s+|\n\s*|^)(?:Key\s?words?(?: and phrases)?|KEY\s?WORDS?|Index [Tt]erms)"
     r"\s?[:.—–-]\s*(\S[^\0]*)$"
 )
+_KEYWORDS_BEFORE = re.compile(  # an abstract: one sentence, with a mark between two of its items
+    r"(?:Key\s?words?(?: and phrases)?|KEY\s?WORDS?|Index [Tt]erms)\s?[:.—–-]\s*([^.\n]{1,400})(?:\.\s+(?=[A-Z])|\n\s*)"
+)
 OPENING_CHARS = 60  # of an abstract, by which a second copy of it is found
 _LABEL_BEHIND = re.compile(r"\b(?:Abstract|ABSTRACT|Summary|SUMMARY)\s?[:.]?\s*$")
 _PUNCTUATION = re.compile(r"[^\w\s]*")
@@ -65,6 +68,9 @@ def without_boilerplate(text: str) -> str:
     """The abstract without a label or notices before it and without notices and keywords after it."""
     text = without_label(text)
     text = text[_lead(text) :]
+    keywords = _KEYWORDS_BEFORE.match(text)
+    if keywords and _are_keywords(keywords[1]):
+        text = text[keywords.end() :]
     end = len(text)
     while end:
         cut = _cut(text, max(0, end - WINDOW_CHARS), end)
@@ -132,7 +138,8 @@ def _cut(text: str, start: int, end: int) -> int:
     if (small.isascii() and not _holds_one(small, _IN_ASCII)) or not _holds_one(small, _HINTS):
         return end
     keywords = _KEYWORDS.search(window)
-    if keywords and all(len(item.split()) <= MAX_KEYWORD_WORDS for item in _SEPARATOR.split(keywords[1])):
+    is_whole = keywords and (keywords.start() or not _KEYWORDS_BEFORE.match(window))
+    if is_whole and _are_keywords(keywords[1]):
         return start + len(window[: keywords.start()].rstrip())
     for found in _START.finditer(window):
         before = window[: found.start()].rstrip()
@@ -153,6 +160,10 @@ def _holds_one(text: str, hints: tuple[str, ...]) -> bool:
         if hint in text:
             return True
     return False
+
+
+def _are_keywords(text: str) -> bool:
+    return all(len(item.split()) <= MAX_KEYWORD_WORDS for item in _SEPARATOR.split(text))
 
 
 def _is_notice(text: str) -> bool:

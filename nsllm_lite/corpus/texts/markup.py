@@ -75,7 +75,12 @@ _PARAGRAPHS = re.compile(PATTERNS["tags_of_paragraphs"])
 # Signs as Web of Science writes them. Single words that an average may have too ("<degree>") are none.
 _SIGN = re.compile(r"<([a-z][a-z /-]{1,38}[a-z])>")
 _SIGNS = {name: sign for sign, names in SIGNS.items() for name in names.split(", ")}
-_OVER = re.compile(r"<?\(([^\W_]{1,3})\) ?over[ -]?(bar|tilde|hat|cap|dot|arrow|right arrow|circle)(?![a-z])>?")
+# "(p) over bar" with blanks may be prose, "f (x) over bar charts", where a word stands around it.
+_OVER = re.compile(
+    r"(?P<certain><(?=\([^()]{1,3}\) ?over[a-z -]{3,13}>)|(?=\([^()]{1,3}\)over|\([^()]{1,3}\) over-))?"
+    r"\((?P<letters>[^\W_]{1,3})\) ?over[ -]?(?P<sign>bar|tilde|hat|cap|dot|arrow|right arrow|circle)(?![a-z])>?"
+)
+_PROSE_BEHIND = re.compile(r"\s*[a-z]{2}")
 _OVER_SIGNS = {
     "bar": "\u0304",
     "tilde": "\u0303",
@@ -90,8 +95,20 @@ _OVER_SIGNS |= {"arrow": "\u20d7", "right arrow": "\u20d7"}
 def resolve_signs(text: str) -> str:
     """Signs that Web of Science writes out: `<less than or equal to>` is ≤, `<(p)over bar>` is p̄."""
     if "over" in text:
-        text = _OVER.sub(lambda m: "".join(letter + _OVER_SIGNS[m[2]] for letter in m[1]), text)
+        is_sure = any(map(_is_sign_over, _OVER.finditer(text)))
+        text = _OVER.sub(_signed, text) if is_sure else text
     return _SIGN.sub(lambda m: _SIGNS.get(m[1], m[0]), text) if "<" in text else text
+
+
+def _is_sign_over(found: re.Match) -> bool:
+    if found["certain"] is not None:
+        return True
+    before = found.string[found.start() - 1 : found.start()]
+    return not before.isalnum() and not _PROSE_BEHIND.match(found.string, found.end())
+
+
+def _signed(found: re.Match) -> str:
+    return "".join(letter + _OVER_SIGNS[found["sign"]] for letter in found["letters"])
 
 
 def resolve_tags(text: str) -> str:

@@ -216,6 +216,12 @@ def test_a_source_that_does_not_exist(tmp_path):
         ({"pmcid": "https://www.ncbi.nlm.nih.gov/pmc/articles/PMC9/"}, ("", "", "", "pmc:9")),
         ({"doi": "DOI: 10.1002%2F(SICI)1:1<1::AID-1>3.0.CO;2-1"},
          ("", "", "10.1002/(sici)1:1<1::aid-1>3.0.co;2-1", "")),
+        ({"url": "https://doi.org/10.5555/other", "doi": "10.5555/a1", "pmid": "0"}, ("", "", "10.5555/a1", "")),
+        ({"urls": ["https://doi.org/10.5555/data", "https://x.org"], "pmid": 12}, ("", "12", "", "")),
+        ({"urls": ["https://doi.org/10.5555/a1", "https://x.org"]}, ("", "", "10.5555/a1", "")),
+        ({"url": "https://www.science.org/doi/10.1126/a.1.full.pdf", "pmid": "0012", "pmcid": "PMC0"},
+         ("", "12", "10.1126/a.1", "")),
+        ({"url": "https://www.pnas.org/doi/10.1073/a.1.full", "corpusid": 0}, ("", "", "10.1073/a.1", "")),
         ({"references": ["10.5555/other"], "id": 7, "doi": None}, ("", "", "", "")),
     ],
 )  # fmt: skip

@@ -67,6 +67,8 @@ def test_braces_that_are_escaped_and_comments_that_never_end():
         ("pmid = {12}, doi = {10.1000/A}", "pmid:12"),
         ("eprinttype = {pubmed}, eprint = {12}", "pmid:12"),
         ("eprint = {1706}", "s:f#1"),
+        ("note = {https://doi.org/10.1000/reply}, pmid = {0}", "s:f#1"),
+        ("note = {arXiv:1706.05459}", "arxiv:1706.05459"),
         ("research-areas = {{Engineering; Cell Biology}}", "Biology"),
         ("primaryClass = {astro-ph.IM}", "Physics"),
     ],

@@ -193,7 +193,7 @@ OWN, ENGLISH = ("Estanho", "Cresce.", ["Métodos"]), ("Tin", "It grows.", ["Meth
         (TRANSLATED, ("de",), OWN),
         (TRANSLATED, ("en", "pt"), OWN),
         (TRANSLATED.replace('<article xml:lang="pt"', "<article"), ("en",), OWN),
-        (SUB.sub("", TRANSLATED), ("es",), ("Estanho", "Crece.", [])),
+        (SUB.sub("", TRANSLATED), ("es",), ("", "Crece.", [])),  # no Portuguese title either
     ],
 )  # fmt: skip
 def test_jats_reads_the_translation_that_is_wanted(content, wanted, expected):

@@ -183,6 +183,8 @@ def test_a_field_that_no_record_has_is_named_with_its_nearest():
     (found,) = mapped("uid,headline,body.summary,doi,area,lang\n1,T,B,,,\n")
     assert found.message.startswith("no field la;")
     assert ": uid, headline," in found.message
+    (found,) = mapped('{"t": "a", "DOI": "10.1234/x", "year": 2001}\n', Fields(text="t", doi="doi", date="jahr"))
+    assert found.message == "no field doi; the fields are: t, DOI, year; did you mean DOI?"
     # JSON may leave out what is null: only many records without a DOI show that there is none
     text = Fields(text="t", doi="doi")
     assert isinstance(mapped('{"t": "a"}\n' * 999, text)[0], Document)

@@ -48,6 +48,7 @@ def test_titles_and_abstracts(field, expected, text):
         ("withdrawn", {"abstract": "This paper has been withdrawn by the author due to an error."}),
         ("", {"abstract": LONG}),
         ("", {"abstract": f"{PROSE} The drug was withdrawn."}),
+        ("", {"title": "Obituary of a star", "abstract": LONG}),
         ("", {"title": "Editor's Choice: On the growth of tin", "abstract": LONG}),
         ("title_is_abstract", {"title": "On tin", "abstract": "ON TIN."}),
         ("", {"title": "On tin", "abstract": "On tin we report."}),
