@@ -65,8 +65,9 @@ _CUT_CHARACTER = re.compile(rb"(?:[\xc2-\xf4]|[\xe0-\xf4][\x80-\xbf]|[\xf0-\xf4]
 _SURROGATES = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
 # Of UTF-8 without its end or its beginning; a lone byte may be a letter as well.
 _CUT_RUN = re.compile(rb"(?:[\xe0-\xef][\x80-\xbf]|\xf0[\x80-\xbf]{1,2}|\xed[\xa0-\xbf][\x80-\xbf]|\x80[\x80-\xbf])+")
-_LEAD_BYTE, _LETTERS_1252 = re.compile(rb"[\xc2-\xf4]"), re.compile(rb"[\xc0-\xff]")
-_BEHIND_WORDS = (b"\xa0", b"\x92", b"\x94", b"\x85", b"\x97")  # a blank, quotes, an ellipsis, a dash
+_LEAD_BYTE, _LETTERS_1252 = re.compile(rb"[\xe3-\xf4]"), re.compile(rb"[\xc0-\xff]")
+_OF_SIGNS = (b"\xc2", b"\xc3", b"\xce", b"\xcf", b"\xe2")  # begin ° and ±, é, Greek letters, dashes
+_BEHIND_WORDS = (b"\xa0", b"\x92", b"\x93", b"\x94", b"\x85", b"\x97", b"\xbb")  # a blank, quotes, an ellipsis, a dash
 _LONG_ESCAPED = re.compile("[\udc80-\udcff]{4}")
 _BAD_LINE = re.compile("^[^\n\udc80-\udcff]*[\udc80-\udcff][^\n]*", re.MULTILINE)
 _GOOD = re.compile("[^\x00-\x7f\udc80-\udcff]")
@@ -121,7 +122,7 @@ def judge(lines: list[bytes], stated: str = "", least: int = 0) -> Judged:
     """The encodings of lines that are not UTF-8; `stated` is believed where it fits them, and without it `least` bytes
     beyond ASCII are needed."""
     if not stated and sum(len(_BEYOND_ASCII.findall(line)) for line in lines) < least:
-        return Judged(UNKNOWN, "cp1252")
+        return Judged(UNKNOWN, "gb18030" if _are_signs(_sample(lines)) else "cp1252")
     rows = _sample([line for line in lines if not _stands_alone(line)])
     alone = _sample([line for line in lines if _stands_alone(line)])
     latin = _latin_encoding(alone, stated) if alone else "cp1252"
@@ -150,12 +151,18 @@ def _encoding_of_rows(sample: bytes, stated: str) -> str:
     return UNKNOWN
 
 
+def _are_signs(sample: bytes) -> bool:
+    """Whether it is English with signs and Greek letters as Chinese programs write them."""
+    text = sample.decode("gb18030", "replace")
+    return not scripts.HAN.search(text) and scripts.eastern_share(text) > MIN_SIGNS_SHARE
+
+
 def _latin_encoding(sample: bytes, stated: str) -> str:
     """Windows-1252, unless another one has a third of its misses or less."""
     if stated and "\ufffd" not in sample.decode(stated, "replace"):
         return stated
     if scripts.eastern_share(sample.decode("gb18030", "replace")) > MIN_SIGNS_SHARE:
-        return "gb18030"  # the signs and Greek letters of an English text as Chinese programs write them
+        return "gb18030"
     if len(_BEYOND_ASCII.findall(sample)) < MIN_DENSITY * len(sample):
         return "cp1252"
     misses = {name: scripts.latin_misses(sample.decode(name, "replace"), area) for name, area in _LATIN.items()}
@@ -227,7 +234,7 @@ class Decoder:
         encoding = judged.rows
         if is_utf8:
             encoding = judged.alone if _is_latin(judged.alone) else "cp1252"
-        elif _stands_alone(line) and judged.alone != encoding:
+        elif (_stands_alone(line) or encoding == UNKNOWN) and judged.alone != encoding:
             written = "" if encoding == UNKNOWN else line.decode(encoding, "replace")
             if encoding not in _EASTERN or scripts.eastern_share(written) < MIN_LETTER_SHARE:
                 encoding = judged.alone
@@ -297,14 +304,15 @@ def _of_run(run: str, encoding: str, is_mixed: bool, before: str, after: str) ->
     if _SURROGATES.fullmatch(content):
         return _of_pair(content)
     is_cut = content.startswith((b"\xe2\x80", b"\xed\xa0", b"\xed\xb0")) and len(content) > 1
-    if is_mixed and len(content) == 1:
+    is_eastern = max(before, after) >= "\u2e80"
+    if len(content) == 1:
         is_in_word = before.isalpha() or after.islower() or (after.isalpha() and content != b"\xc2")
-        is_cut = bool(_LEAD_BYTE.match(content)) and not is_in_word and content != b"\xe0"
+        is_sign = content in _OF_SIGNS and not is_in_word and (is_mixed or (content, encoding) == (b"\xc2", "cp1252"))
+        is_cut = is_sign or (is_eastern and bool(_LEAD_BYTE.match(content)))
     elif is_mixed:
-        is_quoted = before.isalpha() and content[1:] in _BEHIND_WORDS  # "Jos\xe9\x92s"
-        is_cut = (
-            is_cut or (bool(_CUT_RUN.fullmatch(content)) and not is_quoted) or len(_LETTERS_1252.findall(content)) > 3
-        )
+        is_word_end = content[1:] in _BEHIND_WORDS and content[0] != 0xE2 and not is_eastern  # "Jos\xe9\x92s"
+        is_row = len(_LETTERS_1252.findall(content)) > 3
+        is_cut = is_cut or is_row or (bool(_CUT_RUN.fullmatch(content)) and not is_word_end)
     return "\ufffd" if is_cut else content.decode(encoding, "replace")
 
 

@@ -31,6 +31,8 @@ _SLASHED = re.compile(
 )
 _CERTAIN_SLASHED = re.compile(r"(?<=[\s\da-z(])/C(?:0|176)(?!\w)|(?<![\w-])\d+(?:\.\d+)?(?:/C0\d| ?/C14C\b)")
 _BETWEEN_NUMBERS = re.compile(r"(?<![\w-])(?:\d+\.)?\d+ ?(/C(\d{1,3}))(?= \d)")
+_STANDING_FREE = (0, 14, 15, 176)  # the minus, the degree, the bullet; the others stand between two things
+_OPERAND = re.compile(r"\s?(?:[^\W\d_]?[^\w\s,.;:]|[^\W\d_](?:\b|[A-Z\d])|[A-Z\d])")
 _IN_NAME = re.compile(r"[A-Za-z]\d{1,4} ?$")  # "C1/C2 vertebrae", "HepG2 /C3A cells"
 # Found at once, unlike the patterns above.
 _MAY_BE_NAMED, _MAY_BE_SLASHED = re.compile("/f[_fil]"), re.compile(r"/C\d")
@@ -112,7 +114,9 @@ def _slashed(text: str) -> str:
         before = _IN_NAME.search(found.string, max(0, found.start() - 6), found.start())
         if before and not found.string.endswith("/C", 0, before.start() + 1):
             return found[0]
-        return _TEX_SIGNS.get(int(found[1]), found[0])
+        code = int(found[1])
+        stands_free = code in _STANDING_FREE or _OPERAND.match(found.string, found.end())
+        return _TEX_SIGNS.get(code, found[0]) if stands_free else found[0]
 
     numbered = [int(found[2]) for found in _BETWEEN_NUMBERS.finditer(text)]
     if not (_CERTAIN_SLASHED.search(text) or any(code in _TEX_SIGNS for code in numbered)):

@@ -108,6 +108,9 @@ def _is_sign_over(found: re.Match) -> bool:
 
 
 def _signed(found: re.Match) -> str:
+    before = found.string[found.start() - 1 : found.start()]
+    if found["certain"] is None and before.isalnum() and _PROSE_BEHIND.match(found.string, found.end()):
+        return found[0]
     return "".join(letter + _OVER_SIGNS[found["sign"]] for letter in found["letters"])
 
 

@@ -137,13 +137,16 @@ def test_utf_8_stays_so_beside_a_record_of_another_encoding(name):
         (b"25 \xc2C", "25 \ufffdC"),
         (b"Schr\xf6dinger, 25 \xb0C", "Schrödinger, 25 °C"),
         (b"Jos\xe9\x92s \xc5ngstr\xf6m", "José’s Ångström"),
+        (b"o m\xe9todo \xe9 \xe0 1.5 \xc5, 3 \xd7 4", "o método é à 1.5 Å, 3 × 4"),
+        (b"25 \xa1\xe6 \xa1\xc0 2", "25 ℃ ± 2"),  # of a Chinese program
         (b"\xd6\xd0\xce\xc4", "\ufffd"),  # too few bytes to be Chinese by
     ],
 )
 def test_damage_in_utf_8_is_lost_and_no_other_language(damaged, expected):
     around = "Méthode 温度 5 ± 2 K\n"
-    for num in (1,) if b"\xd6\xd0" in damaged else (1, NUM):
+    for num in (1,) if damaged[:1] in b"o\xd6" else (1, NUM):  # of more bytes a language is judged
         assert in_blocks((around.encode() + damaged + b"\n") * num)[0] == f"{around}{expected}\n" * num
+    assert decoded(b"25 \xc2C") == "25 \ufffdC"
     assert decoded(b"1\xe2\x80 2") == "1\ufffd 2"
 
 
