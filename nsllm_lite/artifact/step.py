@@ -46,9 +46,16 @@ def _changes(recipe: dict, inputs: Hashes, before: dict) -> list[str]:
     known, former = before["inputs"], before["recipe"]
     if None not in inputs.values() and all(inputs[key] == known.get(key) for key in inputs):
         recipe, former = without_paths(recipe), without_paths(former)
-    changed = [f"recipe.{key}" for key in sorted(recipe) if recipe[key] != former.get(key)]
+    changed = [f"recipe.{key}" for key in sorted(recipe) if _stated(recipe[key]) != _stated(former.get(key))]
     asked = (key for key in sorted(inputs) if key in known or not key.startswith(BESIDE))  # older runs have none
     return changed + [key for key in asked if inputs[key] != known.get(key)]
+
+
+def _stated(value: Any) -> Any:
+    """Without keys that are None: a recipe of an earlier version says the same without them."""
+    if isinstance(value, dict):
+        return {key: _stated(inner) for key, inner in value.items() if inner is not None}
+    return [_stated(inner) for inner in value] if isinstance(value, list) else value
 
 
 def is_same(before: Any, recipe: dict, inputs: Hashes) -> bool:

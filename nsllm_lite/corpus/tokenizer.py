@@ -71,5 +71,5 @@ def end_of_text_id(tokenizer: Tokenizer, end_of_text: str) -> int:
 def sha256_tokenizer(name: str) -> str:
     """Identity of a tokenizer before it is loaded: its files, or the hub id where it is not a folder."""
     folder = Path(name)
-    files = [folder / file for file in (*formats.FILES, "vocab.json", "merges.txt") if (folder / file).is_file()]
+    files = [folder / file for file in (*formats.SAVED, "vocab.json", "merges.txt") if (folder / file).is_file()]
     return sha256_json({f.name: sha256_file(f) for f in files} if files else name)

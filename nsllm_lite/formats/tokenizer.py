@@ -24,7 +24,10 @@ _CONTROL = re.compile(
 )
 _THINKING = re.compile("think|thought", re.IGNORECASE)
 LEAST = ("tokenizer.*", "vocab.*", "*.model")  # a folder has one of these, or no tokenizer
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.model")
+SAVED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.model")
+TEMPLATES = ("chat_template*", "additional_chat_templates/*")
+FILES = ("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json", "tekken.json", "*.model")
+FILES += ("*.tiktoken", *TEMPLATES)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
@@ -159,7 +162,7 @@ def save_tokenizer(name: str | Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(name)
     if (source / "tokenizer.json").is_file():
-        for file in FILES:
+        for file in SAVED:
             if (source / file).is_file():
                 require_inside(source / file, source)
                 shutil.copyfile(source / file, folder / file)

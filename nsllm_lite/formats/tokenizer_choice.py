@@ -8,15 +8,12 @@ from nsllm_lite import safety
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.tokenizer import LEAST, load_auto_tokenizer, load_tokenizer
+from nsllm_lite.formats.tokenizer import FILES, LEAST, load_auto_tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TEMPLATE = "chat_template.jinja"
-TEMPLATES = ("chat_template*", "additional_chat_templates/*")
-FILES = ("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json", "tekken.json", "*.model")
-FILES += ("*.tiktoken", *TEMPLATES)
 
 
 class Chosen(NamedTuple):

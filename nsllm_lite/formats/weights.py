@@ -16,6 +16,7 @@ from nsllm_lite import safety
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.json_files import read_json, sha256_json
 from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.formats.tokenizer import FILES
 from nsllm_lite.safety import no_safetensors, not_safetensors
 
 if TYPE_CHECKING:
@@ -226,15 +227,14 @@ def same_bytes(one: TensorOnDisk, other: TensorOnDisk) -> bool:
     return alike and all(one.read(*piece) == other.read(*piece) for piece in slices(one.num_bytes, 1))
 
 
-SETTINGS = ("config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "*tokens*.json")
-SETTINGS += ("*.model", "chat_template*", "adapter_config.json", "training.json")
+SETTINGS = ("config.json", "generation_config.json", "adapter_config.json", "training.json", *FILES)
 """Of a model's or an adapter's directory, all beside the weights that its loaded form follows from."""
 
 
 def fingerprint_settings(model_dir: Path) -> str:
     """Identity of the configs, the tokenizer and the chat template of a model's directory."""
     files = {path for pattern in SETTINGS for path in Path(model_dir).glob(pattern) if path.is_file()}
-    return sha256_json({path.name: integrity.sha256_file(path) for path in sorted(files)})
+    return sha256_json({str(path.relative_to(model_dir)): integrity.sha256_file(path) for path in sorted(files)})
 
 
 def fingerprint_weights(model_dir: Path) -> str:

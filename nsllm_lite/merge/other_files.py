@@ -6,7 +6,8 @@ from pathlib import Path
 from nsllm_lite import safety
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.formats.generation import stop_ids
-from nsllm_lite.formats.tokenizer_choice import FILES, TEMPLATES, Chosen, tokenizer_files
+from nsllm_lite.formats.tokenizer import FILES, TEMPLATES
+from nsllm_lite.formats.tokenizer_choice import Chosen, tokenizer_files
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.merge.plan import Plan
 from nsllm_lite.recipe.merge import Merge

@@ -7,7 +7,7 @@ from nsllm_lite import safety
 from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.tokenizer_choice import Chosen, choose_tokenizer, require_known
+from nsllm_lite.formats.tokenizer_choice import Chosen, choose_tokenizer, has_tokenizer, require_known
 from nsllm_lite.models.architectures import is_accepted
 from nsllm_lite.models.generate import AloneEngine, Engine
 from nsllm_lite.models.hub import resolve_model
@@ -67,8 +67,7 @@ def find_model(
         manifest = read_manifest(folder)
         template = manifest["results"].get("template") if manifest and manifest["verb"] == "merge" else None
     chosen = choose_tokenizer(folder, [adapter] if adapter else [], tokenizer_from if adapter else None)
-    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    if not any((chosen.tokenizer / name).is_file() for name in files):
+    if not has_tokenizer(chosen.tokenizer):
         found = f"{folder} has no tokenizer."
         todo = "Copy tokenizer.json and tokenizer_config.json of the model there."
         raise UserError("eval-tokenizer-absent", found, todo)

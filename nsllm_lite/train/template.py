@@ -162,9 +162,8 @@ class Template:
 
 def _joins_pieces(tokenizer: "Tokenizer") -> bool:
     """Whether the tokenizer begins every text with a blank, as SentencePiece does."""
-    values = json.loads(tokenizer.to_str())
-    parts = json.dumps([values["normalizer"], values["pre_tokenizer"]])
-    return '"Prepend"' in parts or '"Metaspace"' in parts
+    parts = f"{tokenizer.normalizer} {tokenizer.pre_tokenizer}"
+    return "Prepend(" in parts or "Metaspace(" in parts
 
 
 def _plain_pieces(talk: Conversation) -> Pieces:

@@ -67,6 +67,16 @@ def test_a_manifest_without_the_newer_hashes_is_finished_where_its_inputs_lie(mo
         finished(tmp_path / "out", made | {"seed": 9}, hashes | {"rows": "x"})
 
 
+def test_a_key_that_a_later_version_knows_and_nobody_sets_changes_nothing(tmp_path):
+    recipe, inputs = {"kind": "corpus", "sources": [{"name": "s", "fields": {"title": "t", "doi": None}}]}, {"s": "1"}
+    older = {"kind": "corpus", "sources": [{"name": "s", "fields": {"title": "t"}}]}
+    write_json(tmp_path / "manifest.json", {"verb": "corpus", "recipe": older, "inputs": inputs, "results": {}})
+    assert finished(tmp_path, recipe, inputs) == {}
+    for sources in ([{"name": "s", "fields": {"title": "t", "doi": "d"}}], [{"name": "s", "fields": None}], None):
+        with raises("finished-result-differs", "changed: recipe.sources)"):
+            finished(tmp_path, recipe | {"sources": sources}, inputs)
+
+
 def test_only_paths_whose_contents_are_hashed_are_left_out():
     values = {
         "kind": "merge", "base": "B", "heldout_rows": "H", "base_weights": "auto",
