@@ -14,6 +14,7 @@ from nsllm_lite.recipe.kinds import KINDS
 from nsllm_lite.recipe.values import expanded
 
 YAML = (".yaml", ".yml")
+TRUE = ("true", "yes", "on", "1")
 STEP_OF = {"phase1": "phase1", "phase2": "phase2", "two-phase": "phase1", "instruct": "sft", "plan": "phase1"}
 """The recipe of a story, of kind train or sft, that a key without its step is looked for in."""
 
@@ -68,7 +69,9 @@ def _option_fault(
     word = words[start]
     name, equals, value = word.partition("=")
     if _is_option_like(word):
-        new = _option_instead(verb, name, value if equals else (words[start + 1 : end] or [None])[0], words, options)
+        behind = [] if equals else words[start + 1 : end]  # its value, or a word of its own
+        new = _option_instead(verb, name, value if equals else (behind or [None])[0], words, options)
+        new += behind if new and takes_no(verb, new[0], behind, options) else []
         todo = names.said(name.lstrip("-")) or f"one of {', '.join(one for one in options if one.startswith('--'))}"
         instead = [*words[:start], *new, *words[end:]] if new else None
         found = f"{verb} has no option {name}."
@@ -80,6 +83,14 @@ def _option_fault(
         instead = [*words[:start], *words[end:], *new]
         return Fault(lambda typed: UserError("word-is-option", found, f"Type: {typed}"), instead)
     return None
+
+
+def takes_no(verb: str, instead: str, behind: list[str], options: dict[str, argparse.Action]) -> bool:
+    """Whether the word `behind` an unknown option is no value of what stands `instead` of it: a flag, or a key that is
+    true or false."""
+    if instead in options:
+        return options[instead].nargs == 0
+    return bool(behind) and behind[0].lower() not in (*names.FALSE, *TRUE) and instead.endswith("=true")
 
 
 def in_order(verb: str, words: list[str], parser: argparse.ArgumentParser) -> list[str]:
@@ -144,7 +155,10 @@ def _option_instead(
     step = STEP_OF.get(verb, "")
     if _takes_keys(verb, words) or step:
         kind = KINDS["sft" if step == "sft" else "train"] if step else KINDS[verb]
-        if word := names.meant(kind.recipe, key, "true" if value is None else value, cutoff=0.8):
+        word = names.meant(kind.recipe, key, "true" if value is None else value, cutoff=0.8)
+        if word and names.is_switch(kind.recipe, word) and str(value).lower() not in (*names.FALSE, *TRUE):
+            word = f"{word.partition('=')[0]}=true"
+        if word:
             return [f"{step}.{word}" if step else word]
     near = nearest("--" + key.replace("_", "-"), options, cutoff=0.7)
     return [near, *([value] if value is not None and options[near].nargs != 0 else [])] if near else []

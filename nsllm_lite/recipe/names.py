@@ -14,6 +14,9 @@ from nsllm_lite.recipe.values import Strict
 _THEIRS = tomllib.loads(resources.files(__package__).joinpath("names.toml").read_text(encoding="utf-8"))
 
 
+FALSE = ("false", "no", "off", "0", "none")
+
+
 def model_in(annotation: Any) -> type[Strict] | None:
     """The recipe type inside `X`, `X | None` or `list[X]`."""
     if isinstance(annotation, type) and issubclass(annotation, Strict):
@@ -35,20 +38,26 @@ def meant(recipe: type[Strict], key: str, value: Any, cutoff: float = 0.6) -> st
     it, by `cutoff` from 0 to 1."""
     known, name = list(keys_of(recipe)), key.rpartition(".")[2].lower().replace("-", "_")
     if key in known:
-        return f"{key}={written(value, item_of(recipe, key))}"
-    for word in _THEIRS["words"].get(name, ()):
+        return _word(recipe, key, value)
+    for word in _THEIRS["false" if str(value).lower() in FALSE else "words"].get(name, ()):
         if word.partition("=")[0] in known:
             return word
     leaves = {one.rpartition(".")[2]: one for one in reversed(known)}  # of several the outermost
     beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == key.rpartition(".")[0]}
     if found := next((one for one in _THEIRS["same"].get(name, ()) if one in known), None):
         value = _THEIRS["values"].get(str(value).lower(), value)
-        if item_of(recipe, found) and isinstance(value, str):
-            value = [one.strip() for one in value.split(",")]
     found = found or leaves.get(name)
     if found is None and name not in _THEIRS["said"]:
         found = beside.get(nearest(name, beside, cutoff) or "") or leaves.get(nearest(name, leaves, cutoff) or "")
-    return found and f"{found}={written(value, item_of(recipe, found))}"
+    return found and _word(recipe, found, value)
+
+
+def _word(recipe: type[Strict], key: str, value: Any) -> str:
+    """The word `key=value`; a list may be given as a,b."""
+    item = item_of(recipe, key)
+    if item and isinstance(value, str) and "," in value and value[:1] not in "[{":
+        value = [one.strip() for one in value.split(",")]
+    return f"{key}={written(value, item)}"
 
 
 def part_of(recipe: type[Strict], place: Sequence[str | int]) -> type[Strict]:
@@ -71,6 +80,14 @@ def item_of(recipe: type[Strict], key: str) -> Any:
             return None
         recipe = model_in(field.annotation) or recipe
     return get_args(field.annotation)[0] if get_origin(field.annotation) is list else None
+
+
+def is_switch(recipe: type[Strict], word: str) -> bool:
+    """Whether the key of `key=value` is true or false."""
+    for part in word.partition("=")[0].split("."):
+        field = recipe.model_fields[part]
+        recipe = model_in(field.annotation) or recipe
+    return field.annotation is bool
 
 
 def written(value: Any, item: Any = None) -> str:

@@ -42,6 +42,9 @@ def value(recipe, key: str):
         ("phase1", "optim=paged_adamw_8bit", "optimizer.name=paged_adamw8bit", "paged_adamw8bit"),
         ("phase1", "per_device_train_batch_size=2", "execution.micro_batch_rows=2", 2),
         ("phase1", "load_in_4bit=true", "quantisation=nf4", "nf4"),
+        ("phase1", "load_in_4bit=false", "quantisation=none", "none"),
+        ("phase1", "gradient_checkpointing=off", "execution.recompute_layers=0", 0),
+        ("phase1", "targets=q_proj,v_proj", "adapter.targets=[q_proj, v_proj]", ["q_proj", "v_proj"]),
         ("phase1", "num_steps=50", "budget.steps=50", 50),
         ("phase1", "output_dir=a b", "out=a b", "a b"),
         ("phase1", "modle=m", "model=m", "m"),
@@ -58,7 +61,10 @@ def test_a_name_of_another_tool_is_answered_by_ours(name, word, typed, right):
     assert value(load_whole(RECIPES / f"nano/{name}.yaml", [typed]), typed.partition("=")[0]) == right
 
 
-@pytest.mark.parametrize("word", ["epochs=1", "batch_size=8", "gradient_accumulation_steps=4", "lora_dropout=0.1"])
+@pytest.mark.parametrize(
+    "word",
+    ["epochs=1", "batch_size=8", "gradient_accumulation_steps=4", "lora_dropout=0.1", "bf16=false", "adam_beta2=0.95"],
+)
 def test_what_has_no_key_of_its_own_is_said(word):
     key = word.partition("=")[0]
     with raises("key-unknown", key, TABLE["said"][key]):
@@ -67,7 +73,12 @@ def test_what_has_no_key_of_its_own_is_said(word):
 
 def test_every_name_of_the_table_leads_to_a_key():
     known = {key for kind in KINDS.values() for key in names.keys_of(kind.recipe)}
-    ours = {word.partition("=")[0] for part in ("same", "words") for words in TABLE[part].values() for word in words}
+    ours = {
+        word.partition("=")[0]
+        for part in ("same", "words", "false")
+        for words in TABLE[part].values()
+        for word in words
+    }
     assert ours <= known
     assert not {name for name in TABLE["same"] if name != name.lower() or "-" in name}
 
