@@ -100,7 +100,7 @@ def in_order(verb: str, words: list[str], parser: argparse.ArgumentParser) -> li
     parts = [(words[start:end], known) for start, end, known in _parts(words, options_of(parser))]
     plain = [part for part, known in parts if known is None]
     if verb in KINDS:
-        plain.sort(key=lambda part: "=" in part[0])
+        plain.sort(key=lambda part: "=" in part[0] and not part[0].endswith(YAML))
     return [word for part in (*plain, *(part for part, known in parts if known)) for word in part]
 
 

@@ -220,7 +220,8 @@ def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Predict
         room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # plain: no reasoning first
         prompts = [as_told(engine.tokenizer, task, item, labels) for item in items]
         rendered = bool(engine.tokenizer.chat_template)
-        if held := rendered and sum(item.input != apart(engine.tokenizer, item.input) for item in items):
+        asked_texts = (task.chat_prompt(item, labels) for item in items)
+        if held := rendered and sum(text != apart(engine.tokenizer, text) for text in asked_texts):
             print(f"{asked.set.name}: {held} items hold the name of a special token, which is written with a blank")
         answers = engine.generate(prompts, room, [], done, rendered)
     for number, text in answers:

@@ -20,12 +20,22 @@ MATHS = re.compile(r"[0-9\\^_+*/=<>|⁰¹²³⁴-⁹]")
 SUPERSCRIPT = re.compile("[⁺⁻⁰¹²³⁴-⁹ⁱⁿ]+")
 WORD = re.compile(r"(?<![\w\\])[^\W\d_]{2,}(?!\w)")
 NEGATED = re.compile(
-    r"(?:\b(?:not|cannot|never|neither|nor|non|unlike|than|instead of)|n['’]t)\W{1,3}(?:\w{1,12}\W{1,3}){0,2}$"
+    r"(?:\b(?:not|cannot|never|neither|nor|non|unlike|than|instead of)|n['’]t)[^\w;:.]{1,3}"
+    r"(?:(?!(?:but|rather|instead)\b)\w{1,12}[^\w;:.]{1,3}){0,2}$"
     r"|[不非]\w{0,2}$",
     re.IGNORECASE,
 )
 YES = ("yes", "true", "correct", "是", "对", "正确")
 NO = ("no", "false", "incorrect", "否", "不是", "不", "错", "错误", "不对", "不正确")
+UNITS = {
+    "m": "meter metre", "km": "kilometer kilometre", "cm": "centimeter centimetre", "mm": "millimeter millimetre",
+    "nm": "nanometer nanometre", "mi": "mile", "g": "gram", "kg": "kilogram", "mg": "milligram", "s": "second sec",
+    "ms": "millisecond", "min": "minute", "h": "hour hr", "J": "joule", "kJ": "kilojoule", "K": "kelvin",
+    "Pa": "pascal", "kPa": "kilopascal", "mol": "mole", "N": "newton", "W": "watt", "kW": "kilowatt", "V": "volt",
+    "A": "ampere amp", "C": "coulomb", "F": "farad", "T": "tesla", "L": "liter litre", "Hz": "hertz",
+    "eV": "electronvolt",
+}  # fmt: skip
+SYMBOLS = {name: symbol for symbol, names in UNITS.items() for name in names.split()}
 UNIT_LETTERS = 4  # a longer word after a number is no unit
 COMPARE_SECONDS = 5
 QUANTITY = re.compile(r"[-+]?[\d.,]+(?:\s?(?:\\times|×|\\cdot)\s?10\^\{?[-+]?\d+\}?)?(?:\\[,;! ]|\s)*([A-Za-zµμΩ]+)")
@@ -129,7 +139,7 @@ def is_equal(answer: str, right: str) -> bool:
         return True
     if not (MATHS.search(one) and MATHS.search(other)) or max(len(answer), len(right)) > 500:
         return False
-    one, other = _as_latex(one), _as_latex(other)
+    one, other = (_with_symbol(_as_latex(text)) for text in (one, other))
     is_mixed = re.search(r"\d \d", f"{one}\n{other}")  # math-verify multiplies or adds: 3 4 is 7
     if is_mixed or _differ_by_case(one, other) or _differ_by_unit(one, other):
         return False
@@ -181,12 +191,22 @@ def _differ_by_case(one: str, other: str) -> bool:
     return bool({name.lower() for name in symbols - others} & {name.lower() for name in others - symbols})
 
 
+def _with_symbol(text: str) -> str:
+    """A quantity with its unit's symbol in place of the name: 5 joules -> 5 J."""
+    found = QUANTITY.fullmatch(WRAPPER.sub(r"\1", text).strip(" $"))
+    symbol = found and SYMBOLS.get(found[1].lower().removesuffix("s"))
+    return f"{found[0][: found.start(1)]}{symbol}" if symbol else text
+
+
 def _differ_by_unit(one: str, other: str) -> bool:
     """Whether both are a number with a unit, and the units differ: math-verify drops many, so that 5 km is 5 m. A
-    symbol may stand for a name that begins alike (km, kilometers); a missing unit is left to math-verify."""
+    symbol may stand for a name that begins alike (mmol, millimoles), if neither is among UNITS; a missing unit is left
+    to math-verify."""
     units = [QUANTITY.fullmatch(WRAPPER.sub(r"\1", text).strip(" $")) for text in (one, other)]
     if None in units:
         return False
+    if {found[1] for found in units} & UNITS.keys():
+        return units[0][1] != units[1][1]
     short, long = sorted((found[1].removesuffix("s") or found[1] for found in units), key=len)
     if len(short) < UNIT_LETTERS <= len(long):
         return not re.match(".*".join(short), long, re.IGNORECASE)

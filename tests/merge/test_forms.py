@@ -103,7 +103,7 @@ def test_verify_finds_one_row_that_kept_its_old_values(tmp_path, monkeypatch, na
 
     monkeypatch.setattr(write_model, "write_weights", then_revert)
     if by == "logits":  # of prompts that have no trained token but those that are added
-        monkeypatch.setattr(verify, "require_weights", lambda *_: None)
+        monkeypatch.setattr(verify, "require_weights", lambda *_: (0, 0))
         monkeypatch.setattr(verify, "prompts", lambda *_: torch.ones(4, 64, dtype=torch.long))
     recipe = make_recipe(base, tmp_path / "adapter", tmp_path / "out", execution={"verify": True})
     if by == "logits" and name == Q:  # too little of a change for them
