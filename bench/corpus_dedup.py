@@ -18,6 +18,7 @@ import numpy as np
 from nsllm_lite.corpus import dedup
 
 WORDS = 184
+BATCH = 128  # as ingest.BATCH
 THRESHOLD = 0.8
 
 
@@ -44,14 +45,18 @@ def texts(num: int) -> tuple[list[str], dict[int, int], set[int]]:
 
 
 def keys_of(batch: list[str]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """As `ingest` makes them: the words of one document at a time, the band keys of a thousand."""
-    sets, same = [], []
-    for text in batch:
-        words = dedup.words_of(text)
-        sets.append(dedup.shingles_of_words(words))
-        same.append(dedup.key64(" ".join(words)))
+    """As `ingest` makes them: the shingles of a batch at a time, the band keys of a thousand documents."""
+    try:
+        from nsllm_lite.corpus.shingles import shingles_of_each
+
+        starts = range(0, len(batch), BATCH)
+        sets, same = zip(*(one for n in starts for one in shingles_of_each(batch[n : n + BATCH])), strict=True)
+    except ImportError:  # an older checkout, where corpus_speed.py compares them
+        words = list(map(dedup.words_of, batch))
+        sets = list(map(dedup.shingles_of_words, words))
+        same = [dedup.key64(" ".join(own)) for own in words]
     bands = [dedup.band_keys(sets[start : start + 1000], THRESHOLD) for start in range(0, len(sets), 1000)]
-    return sets, np.array(same, np.uint64), np.concatenate(bands, axis=1)
+    return list(sets), np.array(same, np.uint64), np.concatenate(bands, axis=1)
 
 
 def main() -> None:

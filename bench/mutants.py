@@ -208,7 +208,7 @@ TABLE = {
         ("decontaminate-hash", "{name: sha256_file(path)", "{name: name", DECONTAMINATE),
     ],
     "corpus/ingest.py": [
-        ("decontaminate-abstract-only", "for text in usable[1:]", "for text in usable[2:]",
+        ("decontaminate-abstract-only", "shingles)[0] for _ in one.texts[1:]", "shingles)[0] for _ in one.texts[2:]",
          f"{BUILD}::test_methods_are_compared_with_evaluation_files_too"),
     ],
     "train/guards.py": [

@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import sha256_json
-from nsllm_lite.corpus import dedup
 from nsllm_lite.corpus.files.archives import ERRORS, Opened, open_files, seekable
 from nsllm_lite.corpus.files.opening import Unread, head_of, open_text
+from nsllm_lite.corpus.shingles import SHINGLE_WORDS, shingles_of_each, words_of
 from nsllm_lite.corpus.texts import clean
 from nsllm_lite.corpus.texts.scripts import UNSPACED
 from nsllm_lite.errors import UserError
@@ -45,6 +45,7 @@ MIN_SHARED = 10  # 5-grams, 14 words in a row
 TEMPLATE_RECORDS = 10
 CONSTANT_SHARE = 0.05
 EDGE_SHARE = 0.5  # of the records that begin or end with the same few words ("Answer:"), for these to be template
+BLOCK = 200  # lines at a time
 MAX_COLUMNS = 6  # of a word and its tags
 ALMOST_ONE = 0.999  # for the rounding of a sum of shares
 FILTER_BITS = 16  # bits of the prefilter for one 5-gram: 1 in 16 foreign 5-grams passes, or fewer
@@ -109,7 +110,7 @@ class Index:
     def find(self, shingles: np.ndarray) -> tuple[str, float] | None:
         """The item that a document holds most of, as "FILE#RECORD", and the share of its 5-grams; or None.
 
-        `shingles` are the document's, as `dedup.shingles_of` gives them. The record is the line of a plain text, the
+        `shingles` are the document's, as `shingles_of` gives them. The record is the line of a plain text, the
         row of a table with its header, the number of the object in JSON.
         """
         slots = (shingles >> self._shift).view(np.int64)
@@ -267,7 +268,7 @@ def _items(texts: Texts, name: str) -> list[Item]:
     for number, text in texts:
         records.add(number)
         for part in dict.fromkeys((text, *text.split("\n"))):
-            line = " ".join(dedup.words_of(clean.clean_line(part)))
+            line = " ".join(words_of(clean.clean_line(part)))
             num_words = line.count(" ") + 1
             if num_words >= MIN_WORDS and not line.isascii():
                 num_words -= (1 - UNSPACED_WORD) * sum(UNSPACED.match(word) is not None for word in line.split())
@@ -282,14 +283,10 @@ def _items(texts: Texts, name: str) -> list[Item]:
     template = _template_words(words, [first[line] for line in distinct], limit, edge_limit)
     ends = np.cumsum([len(own) for own in words], dtype=np.int64)
     items: dict[bytes, Item] = {}  # a text and its one long line are the same item
-    for line, own, mask in zip(distinct, words, np.split(template, ends)[:-1], strict=True):
-        # The shingles of the stretches between words of the template:
-        edges = np.flatnonzero(np.diff(mask, prepend=True, append=True)).reshape(-1, 2).tolist()
-        stretches = [own[start:end] for start, end in edges if end - start >= dedup.SHINGLE_WORDS]
-        of_each = [dedup.shingles_of(" ".join(stretch)) for stretch in stretches]
-        shingles = np.unique(np.concatenate([np.empty(0, np.uint64), *of_each]))
+    shingles_of_lines = _shingles_between(words, np.split(template, ends)[:-1])
+    for line, own, shingles in zip(distinct, words, shingles_of_lines, strict=True):
         long = {word for word in own if (len(word) > 2 and not word.isdigit()) or UNSPACED.match(word)}
-        is_phrase = len(shingles) > MIN_WORDS - dedup.SHINGLE_WORDS and len(long) >= MIN_LONG_WORDS
+        is_phrase = len(shingles) > MIN_WORDS - SHINGLE_WORDS and len(long) >= MIN_LONG_WORDS
         if len(shingles) >= MIN_SHARED or is_phrase:
             items.setdefault(shingles.tobytes(), Item(first[line], shingles))
     if not items:
@@ -299,13 +296,30 @@ def _items(texts: Texts, name: str) -> list[Item]:
     return [*items.values()]
 
 
+def _shingles_between(lines: Sequence[list[str]], templates: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Of each line the shingles of the stretches between its words of the template, of which `templates` are masks."""
+    for first in range(0, len(lines), BLOCK):
+        stretches: list[str] = []
+        owners: list[int] = []
+        block = lines[first : first + BLOCK]
+        for number, (words, mask) in enumerate(zip(block, templates[first : first + BLOCK], strict=True)):
+            edges = np.flatnonzero(np.diff(mask, prepend=True, append=True)).reshape(-1, 2).tolist()
+            own = [" ".join(words[start:end]) for start, end in edges if end - start >= SHINGLE_WORDS]
+            stretches += own
+            owners += [number] * len(own)
+        found: list[list[np.ndarray]] = [[np.empty(0, np.uint64)] for _ in block]
+        for number, (shingles, _) in zip(owners, shingles_of_each(stretches), strict=True):
+            found[number].append(shingles)
+        yield from (np.unique(np.concatenate(of_line)) for of_line in found)
+
+
 def _template_words(texts: Sequence[list[str]], records: Sequence[int], limit: int, edge_limit: float) -> np.ndarray:
     """For each word of all texts in turn, whether it lies in a 5-gram that stands in `limit` records or more.
 
     Every text stands between four empty words, so that the first and last words are 5-grams too: those that
     `edge_limit` records share.
     """
-    pad = [""] * (dedup.SHINGLE_WORDS - 1)
+    pad = [""] * (SHINGLE_WORDS - 1)
     ids = {"": 0}
     flat = np.array([ids.setdefault(w, len(ids)) for words in texts for w in (*pad, *words, *pad)], np.uint64)
     lengths = np.array([len(words) + 2 * len(pad) for words in texts], np.int64)
@@ -315,7 +329,7 @@ def _template_words(texts: Sequence[list[str]], records: Sequence[int], limit: i
     record_of = np.repeat(np.array(records, np.int64), lengths)[:count]
     grams = np.zeros(count, np.uint64)
     at_edge = np.zeros(count, np.bool_)
-    for place in range(dedup.SHINGLE_WORDS):  # FNV-1a, a word a step
+    for place in range(SHINGLE_WORDS):  # FNV-1a, a word a step
         grams = (grams ^ (flat[place : place + count] + np.uint64(1))) * np.uint64(0x100000001B3)
         at_edge |= flat[place : place + count] == 0
     order = np.lexsort((record_of, grams))
@@ -326,6 +340,6 @@ def _template_words(texts: Sequence[list[str]], records: Sequence[int], limit: i
     inner = whole & ~at_edge & np.isin(grams, values[num_records >= limit])
     outer = whole & at_edge & np.isin(grams, values[num_records >= edge_limit])
     inside = np.zeros(len(flat), np.bool_)
-    for place in range(dedup.SHINGLE_WORDS):
+    for place in range(SHINGLE_WORDS):
         inside[place : place + count] |= inner | outer
     return inside[flat != 0]

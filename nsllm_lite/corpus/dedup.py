@@ -1,35 +1,25 @@
 """Duplicates: the same paper again, the same text again, and near-duplicates by MinHash, verified.
 
-A document is compared by its shingles: the set of its word 5-grams, each a 64-bit hash. MinHash with bands finds
-candidates, and each is then verified by the real Jaccard index of the two shingle sets. Shingles and band keys are
-on disk; the search reads one band at a time.
+A document is compared by its shingles. MinHash with bands finds candidates, and each is then verified by the real
+Jaccard index of the two shingle sets. Shingles and band keys are on disk; the search reads one band at a time.
 
 Source: Broder, "On the resemblance and containment of documents" (1997); R-MinHash of https://github.com/beowolx/rensa.
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import rensa
 
-from nsllm_lite.corpus.texts.scripts import UNSPACED, words_of_unspaced
-
 NUM_HASHES = 128
-SHINGLE_WORDS = 5
 MAX_RUN = 40  # within a band, each of more documents than this is compared with the first and the one before only
 SEED = 42
 NONE, SAME_ID, SAME_DOI, SAME_TEXT, NEAR_DUPLICATE = range(5)
 REASONS = ("", "same_id", "same_doi", "same_text", "near_duplicate")
-_WORD = re.compile(r"\w+")
-# Of ASCII: small letters, and blanks in place of what is in no word.
-_IN_WORDS = bytes(ord(chr(c).lower() if _WORD.match(chr(c)) else " ") for c in range(128)).ljust(256)
-_ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5])
-_ODD = _ODD.astype(np.uint64)
-_SHIFT = np.uint64(29)
 
 
 class Duplicates(NamedTuple):
@@ -39,43 +29,12 @@ class Duplicates(NamedTuple):
     reason: np.ndarray  # uint8
 
 
-def words_of(text: str) -> list[str]:
-    """The words of `text` in lower case, as `\\w+` finds them; Chinese and Japanese by `words_of_unspaced`."""
-    if text.isascii():
-        return text.encode().translate(_IN_WORDS).decode().split()
-    lower = text.lower()
-    return words_of_unspaced(lower) if UNSPACED.search(lower) else _WORD.findall(lower)
-
-
 def key64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def shingles_of(text: str) -> np.ndarray:
-    """Sorted hashes of the distinct word 5-grams of `text`, uint64; the whole text is one where it is shorter."""
-    return shingles_of_words(words_of(text))
-
-
-def shingles_of_words(words: list[str]) -> np.ndarray:
-    if not words:
-        return np.empty(0, np.uint64)
-    if len(words) < SHINGLE_WORDS:
-        words = [" ".join(words)] * SHINGLE_WORDS
-    hashes = np.array(rensa.RMinHash.hash_token_sets([words])[0], np.uint64)
-    count = len(hashes) - SHINGLE_WORDS + 1
-    mixed, step = np.zeros(count, np.uint64), np.empty(count, np.uint64)
-    for place in range(SHINGLE_WORDS):
-        mixed += np.multiply(hashes[place : place + count], _ODD[place], out=step)
-        mixed ^= np.right_shift(mixed, _SHIFT, out=step)
-    mixed.sort()
-    new = np.empty(count, np.bool_)  # three times as fast as np.unique
-    new[0] = True
-    np.not_equal(mixed[1:], mixed[:-1], out=new[1:])
-    return mixed[new]
-
-
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two arrays that `shingles_of` gave."""
+    """Of the shingles of two documents."""
     both = np.concatenate((first, second))
     both.sort(kind="stable")  # two sorted runs: a merge
     shared = int((both[1:] == both[:-1]).sum())
@@ -164,7 +123,7 @@ def _candidate_pairs(documents: np.ndarray, bands: Iterable[np.ndarray]) -> Iter
         for start, size in zip(starts[sizes > 2].tolist(), sizes[sizes > 2].tolist(), strict=True):
             members = order[start : start + size]
             if size <= MAX_RUN:
-                earlier, later = np.triu_indices(size, 1)
+                earlier, later = _all_pairs(size)
                 new.append(members[later] * num + members[earlier])
             else:
                 new.append(np.array([m * num + e for p, m in pairwise(members.tolist()) for e in {p, members[0]}]))
@@ -172,6 +131,11 @@ def _candidate_pairs(documents: np.ndarray, bands: Iterable[np.ndarray]) -> Iter
     for start in range(0, len(codes), 1 << 20):
         chunk = codes[start : start + (1 << 20)]
         yield from zip(documents[chunk // num].tolist(), documents[chunk % num].tolist(), strict=True)
+
+
+@cache
+def _all_pairs(size: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.triu_indices(size, 1)
 
 
 class NearIndex:

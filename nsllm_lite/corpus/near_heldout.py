@@ -16,6 +16,7 @@ from nsllm_lite.artifact.disk import whole_file
 from nsllm_lite.corpus import assign, dedup
 from nsllm_lite.corpus.ingest import head_of
 from nsllm_lite.corpus.parts import Part
+from nsllm_lite.corpus.shingles import shingles_of
 from nsllm_lite.corpus.texts import render
 from nsllm_lite.formats.documents import STATED, TERMS, parquet_writer
 from nsllm_lite.recipe.corpus import Corpus
@@ -35,7 +36,7 @@ def save_known(path: Path, parts: list[Part], outcome: np.ndarray, min_chars: in
         known["general" if part.general else "whole"] += [(part.first + n, part.shingles(n)) for n in places]
         for place, document in part.documents(held & part.fits("phase2")):
             text, _ = render.phase2_text(document, min_chars)
-            known["body"].append((part.first + place, dedup.shingles_of(text)))
+            known["body"].append((part.first + place, shingles_of(text)))
     arrays = {}
     for kind, found in known.items():
         arrays[f"{kind}_sizes"] = np.array([len(shingles) for _, shingles in found], np.int64)
@@ -88,7 +89,7 @@ def _near(recipe: Corpus, part: Part, kept: np.ndarray, known: Known) -> np.ndar
     if owners != [-1]:
         for place, document in part.documents(kept & part.fits("phase2")):
             text, _ = render.phase2_text(document, recipe.min_chars)
-            near[place] = owners[index.find(dedup.shingles_of(text))]
+            near[place] = owners[index.find(shingles_of(text))]
     index, owners = known["general" if part.general else "whole"]
     if owners != [-1]:
         for place, shingles in enumerate(part.all_shingles()):

@@ -65,9 +65,9 @@ class PartWriter:
         self.num_candidates = 0
         self.num_chars = 0
 
-    @property
-    def is_full(self) -> bool:
-        return self.num_candidates >= PART_DOCUMENTS or self.num_chars >= PART_CHARS
+    def is_full(self, more: int = 0, more_chars: int = 0) -> bool:
+        """Whether it has as many candidates or characters as a part may have, or will have them with so many more."""
+        return self.num_candidates + more >= PART_DOCUMENTS or self.num_chars + more_chars >= PART_CHARS
 
     def drop(
         self, name: str, origin: str, chars: int, reason: str, text: str, other: str = "", language: str = ""

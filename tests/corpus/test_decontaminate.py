@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from nsllm_lite.corpus.decontaminate import Index
-from nsllm_lite.corpus.dedup import shingles_of
+from nsllm_lite.corpus.shingles import shingles_of
 from nsllm_lite.errors import UserError
 from tests.corpus.small import DATA
 from tests.raising import raises

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from nsllm_lite.corpus import assign, dedup
+from nsllm_lite.corpus.shingles import shingles_of, words_of
 from nsllm_lite.recipe.corpus import HeldOut
 from tests.corpus.small import DATA
 
@@ -17,11 +18,11 @@ def sentence(seed, count=200):
 
 def find(texts, ids=None, dois=None, rank=None, threshold=0.8):
     """{duplicate: (the one kept, reason)}"""
-    sets = [dedup.shingles_of(" ".join(text)) for text in texts]
+    sets = [shingles_of(" ".join(text)) for text in texts]
     named = {
         dedup.SAME_ID: ids or map(str, range(len(texts))),
         dedup.SAME_DOI: dois or [""] * len(texts),
-        dedup.SAME_TEXT: [" ".join(dedup.words_of(" ".join(text))) for text in texts],
+        dedup.SAME_TEXT: [" ".join(words_of(" ".join(text))) for text in texts],
     }
     keys = {r: np.array([dedup.key64(v) if v else 0 for v in values], np.uint64) for r, values in named.items()}
     rank = np.arange(len(texts)) if rank is None else np.array(rank)
@@ -30,12 +31,12 @@ def find(texts, ids=None, dois=None, rank=None, threshold=0.8):
 
 
 def test_shingles_are_the_word_5_grams():
-    first, second = dedup.shingles_of("a b c d e f"), dedup.shingles_of("A, b c; d e\nx")
+    first, second = shingles_of("a b c d e f"), shingles_of("A, b c; d e\nx")
     assert len(first) == 2
     assert dedup.jaccard(first, second) == pytest.approx(1 / 3)
-    assert len(dedup.shingles_of("a b")) == 1
-    assert len(dedup.shingles_of("b a c d e f g")) == len(dedup.shingles_of("a b c d e f g")) == 3
-    assert dedup.jaccard(dedup.shingles_of("a b c d e"), dedup.shingles_of("b a c d e")) == 0  # order counts
+    assert len(shingles_of("a b")) == 1
+    assert len(shingles_of("b a c d e f g")) == len(shingles_of("a b c d e f g")) == 3
+    assert dedup.jaccard(shingles_of("a b c d e"), shingles_of("b a c d e")) == 0  # order counts
 
 
 def test_each_kind_of_duplicate_names_the_one_kept():
@@ -57,11 +58,11 @@ def test_a_chain_of_duplicates_ends_at_the_one_kept():
 
 def test_words_are_those_of_the_regular_expression():
     ascii_, other = "Don't stop_at 10-5 (e.g. x/y)\t\n~", "Größe é 中文 x\u00a0y"
-    assert dedup.words_of(ascii_) == ["don", "t", "stop_at", "10", "5", "e", "g", "x", "y"]
-    assert dedup.words_of(other) == ["größe", "é", "中文", "x", "y"]
+    assert words_of(ascii_) == ["don", "t", "stop_at", "10", "5", "e", "g", "x", "y"]
+    assert words_of(other) == ["größe", "é", "中文", "x", "y"]
     chinese = "X射线衍射 of 铜"
-    assert dedup.words_of(chinese) == ["x", "射线", "线衍", "衍射", "of", "铜"]
-    assert dedup.words_of(" ".join(dedup.words_of(chinese))) == dedup.words_of(chinese)
+    assert words_of(chinese) == ["x", "射线", "线衍", "衍射", "of", "铜"]
+    assert words_of(" ".join(words_of(chinese))) == words_of(chinese)
 
 
 def test_recall_at_just_the_threshold_and_nothing_below_it():
@@ -73,7 +74,7 @@ def test_recall_at_just_the_threshold_and_nothing_below_it():
         at.append([-place if n in places else place for n, place in enumerate(words)])
         below.append([-place if n in range(60, 78) else place for n, place in enumerate(words)])
     texts = [[f"w{'x' if w < 0 else ''}{abs(w)}" for w in words] for words in (*originals, *at, *below)]
-    sets = [dedup.shingles_of(" ".join(text)) for text in texts]
+    sets = [shingles_of(" ".join(text)) for text in texts]
     assert {dedup.jaccard(a, b) for a, b in zip(sets[:500], sets[500:1000], strict=True)} == {0.8}
     assert {dedup.jaccard(a, b) for a, b in zip(sets[:500], sets[1000:], strict=True)} == {158 / 202}
     found = find(texts)
@@ -98,8 +99,8 @@ def test_training_papers_near_a_held_out_one_are_found_exactly():
     a, b = sentence(1), sentence(2)
     half = [*a[:150], *sentence(5, 50)]  # Jaccard 146 / 246 = 0.59
     third = [*b[:100], *sentence(6, 100)]  # 96 / 296 = 0.32
-    sets = [dedup.shingles_of(" ".join(t)) for t in (a, b, half, third, sentence(7))]
-    near = dedup.NearIndex([*sets[:2], dedup.shingles_of(" ".join(sentence(8, 5000)))], 0.5)
+    sets = [shingles_of(" ".join(t)) for t in (a, b, half, third, sentence(7))]
+    near = dedup.NearIndex([*sets[:2], shingles_of(" ".join(sentence(8, 5000)))], 0.5)
     assert [near.find(s) for s in sets] == [0, 1, 0, -1, -1]
     assert dedup.NearIndex([], 0.5).find(sets[0]) == -1
     assert near.find(np.empty(0, np.uint64)) == -1

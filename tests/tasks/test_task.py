@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nsllm_lite.corpus.decontaminate import Index
-from nsllm_lite.corpus.dedup import shingles_of
+from nsllm_lite.corpus.shingles import shingles_of
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks.items import Item, choices_of, normal, read_items
 from nsllm_lite.tasks.sets import bundled, load_sets

@@ -10,7 +10,7 @@ import re
 import string
 from itertools import islice
 
-from nsllm_lite.corpus.dedup import words_of
+from nsllm_lite.corpus.shingles import words_of
 from nsllm_lite.corpus.texts.clean import LOST
 from nsllm_lite.corpus.texts.scripts import UNSPACED
 from nsllm_lite.corpus.texts.words import PATTERNS
