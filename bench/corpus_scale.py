@@ -2,9 +2,9 @@
 
     python bench/corpus_scale.py [NUM ...] [--workers N] [--tokenizer DIR]
 
-Each NUM (default 100000 1000000) is built in a fresh process. Abstracts are of 40 to 300 words drawn from a Zipf
-distribution over 60,000 made-up words, in one JSON-lines file as the arXiv snapshot is; one in twenty repeats an
-earlier one with a few words changed.
+Each NUM (default 100000 1000000) is built in a fresh process. Abstracts, with authors, date, DOI and venue, have 40 to
+300 words, drawn from a Zipf distribution over 60,000 made-up words, in one JSON-lines file as the arXiv snapshot is; one
+in twenty repeats an earlier one with a few words changed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 
 
 def write_abstracts(path: Path, num: int) -> None:
-    rng = np.random.default_rng(1)
+    rng, stated = np.random.default_rng(1), np.random.default_rng(2)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = np.array(["".join(letters[rng.integers(0, 26, rng.integers(2, 12))]) for _ in range(60_000)])
     earlier: list[list[str]] = []
@@ -34,7 +34,17 @@ def write_abstracts(path: Path, num: int) -> None:
                 if len(earlier) < 1000:
                     earlier.append(text)
             title = " ".join(words[rng.integers(0, 60_000, 8)])
-            record = {"id": f"{number // 100_000:04}.{number % 100_000:05}", "title": title, "categories": "cs.CL"}
+            record = {
+                "id": f"{number // 100_000:04}.{number % 100_000:05}",
+                "title": title,
+                "categories": "cs.CL cs.IR",
+            }
+            names = words[stated.integers(0, 60_000, 2 * stated.integers(1, 9))].tolist()
+            record["authors_parsed"] = [
+                [family, given, ""] for family, given in zip(names[::2], names[1::2], strict=True)
+            ]
+            record |= {"doi": f"10.1000/{number}", "journal-ref": f"J. {names[0]} {number % 90}, 12 (2019)"}
+            record["update_date"] = f"20{number % 25:02}-0{number % 9 + 1}-11"
             file.write(json.dumps({**record, "abstract": " ".join(text)}) + "\n")
 
 
