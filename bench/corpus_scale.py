@@ -3,8 +3,8 @@
     python bench/corpus_scale.py [NUM ...] [--workers N] [--tokenizer DIR]
 
 Each NUM (default 100000 1000000) is built in a fresh process. Abstracts, with authors, date, DOI and venue, have 40 to
-300 words, drawn from a Zipf distribution over 60,000 made-up words, in one JSON-lines file as the arXiv snapshot is; one
-in twenty repeats an earlier one with a few words changed.
+300 words, drawn from a Zipf distribution over 60,000 made-up words, in one JSON-lines file as the arXiv snapshot is;
+one in twenty repeats an earlier one with a few words changed.
 """
 
 import argparse
