@@ -37,10 +37,6 @@ class Gguf(NamedTuple):
     tensors: dict[str, TensorOnDisk]
 
 
-def is_gguf(name: str | Path) -> bool:
-    return str(name).lower().endswith(".gguf")
-
-
 def read_gguf(path: Path) -> Gguf:
     """Raises UserError where the file is none, is damaged or cut short, is one of several parts, or has a tensor of a
     type that is not read."""

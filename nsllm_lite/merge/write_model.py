@@ -16,6 +16,7 @@ from nsllm_lite import __version__
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import GIB, require_disk
 from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
+from nsllm_lite.artifact.lineage import quantised_behind
 from nsllm_lite.artifact.step import BESIDE, finish, finished
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.generation import stop_ids
@@ -67,6 +68,8 @@ def merge(recipe: Merge) -> dict:
         written = write_weights(partial, plan.tensors, recipe.shard_bytes, *how)
         results = {"base_weights": chosen, **summarise(plan, written), "comparison": comparison}
         results["base_model"] = card.base_model_of(recipe.base, base.folder)
+        if quantised := quantised_behind(base.folder):
+            results["quantised"] = quantised
         if told := [adapter.training["template"] for adapter in adapters if adapter.training.get("template")]:
             results["template"] = told[-1]  # in which the model is to be asked
         results["left_behind"] = write_other_files(partial, base, adapters, plan, recipe, tokenizer)
