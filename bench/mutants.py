@@ -104,7 +104,8 @@ TABLE = {
     "merge/write.py": [
         ("merge-shard-too-large", "filled + planned.num_bytes >", "filled >", WRITE),
         ("merge-first-slice-unseen", "number % SAMPLED == 0", "number % SAMPLED == 1", INPUTS),
-        ("merge-resume-loses-tensor", ".items())[skip:]", ".items())[skip + bool(skip) :]", WRITE),
+        ("merge-resume-loses-tensor", "[written.num_tensors :]",
+         "[written.num_tensors + bool(written.num_tensors) :]", WRITE),
     ],
     "merge/inputs.py": [
         ("merge-any-fingerprint", "if told == base.fingerprint:", "if told:", INPUTS),

@@ -22,6 +22,7 @@ from nsllm_lite.safety import printable
 VERBS = {
     "corpus": "nsllm_lite.corpus.build:build",
     "train": "nsllm_lite.train.cpt:train",
+    "convert": "nsllm_lite.merge.gguf.convert:convert",
     "merge": "nsllm_lite.merge.write_model:merge",
     "tasks": "nsllm_lite.evals.instruct_files:make_tasks",
     "sft": "nsllm_lite.train.sft:sft",

@@ -21,6 +21,11 @@ class Layout:
         """The base model, where the run makes one."""
         return f"{self.root}/base/model"
 
+    @property
+    def converted(self) -> str:
+        """The base model, where the run converts a GGUF file to it."""
+        return f"{self.root}/converted"
+
     def rows(self, phase: str, split: str) -> str:
         """Packed rows: `phase` is phase1, phase2 or general, `split` train or heldout."""
         return f"{self.root}/corpus/rows/{phase}/{split}"

@@ -142,7 +142,7 @@ def find_steps(root: Path) -> list[Step]:
 
 
 def steps_behind(*folders: str | Path) -> list[Step]:
-    """The finished trainings and merges behind local models and adapters, the last one first.
+    """The finished trainings, merges and conversions behind local models and adapters, the last one first.
 
     Empty where nothing is known: a model from elsewhere, or one whose folders are gone or damaged.
     """
@@ -158,6 +158,11 @@ def steps_behind(*folders: str | Path) -> list[Step]:
         before = [one.path for one in step.made_from() if one.hashed in WEIGHTS]
         waiting += [here(path, step) or Path(path) for path in before]
     return found
+
+
+def quantised_behind(*folders: str | Path) -> dict[str, int]:
+    """{type: tensors} of the GGUF whose dequantised weights a local model began with; {} where none is known."""
+    return next(filter(None, (step.results.get("quantised") for step in steps_behind(*folders))), {})
 
 
 def corpus_of(step: Step) -> Step | None:

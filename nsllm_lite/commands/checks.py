@@ -19,6 +19,7 @@ HASHED = {
     "rows": lambda place: Rows(place).sha256,
     "adapter": lambda place: sha256_file(place / "adapter_model.safetensors"),
     "manifest": manifest_sha256,
+    "file": sha256_file,
 }
 """How each hash of `recipe.kinds.Input` is taken; that of data "files" is of all of them together."""
 

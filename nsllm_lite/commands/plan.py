@@ -8,7 +8,9 @@ from typing import NamedTuple
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import GIB, require_writable
 from nsllm_lite.artifact.json_files import read_object
+from nsllm_lite.artifact.lineage import quantised_behind
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.gguf import read_gguf
 from nsllm_lite.formats.weights import HEAD, read_header
 from nsllm_lite.models import cards, cost, execution
 from nsllm_lite.models.architectures import require_positions
@@ -16,6 +18,7 @@ from nsllm_lite.models.device import Card, find_device, known_speed, require_ker
 from nsllm_lite.models.execution import USABLE_SHARE, candidates, choose, require_card, trained_params
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token, head_tied, read_size
 from nsllm_lite.recipe.kinds import Recipe
+from nsllm_lite.recipe.results import held_words
 from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.safety import HUB_ID
 
@@ -60,10 +63,11 @@ def plan(
     if (trace or show_all) and card.device != "cuda":
         found = "--trace and --all are about the step on a card, and none is here."
         raise UserError("plan-without-card", found, "Name one with --card or --vram.")
-    size, download_bytes = _size_and_download(run)
+    size, download_bytes, quantised = _size_and_download(run)
     _require_trainable_head(run, size)
     how = _choose(run, size, card)
-    disk_bytes = download_bytes + 2 * size.params * (4 if phase1.compute_dtype == "float32" else 2)
+    num_models = 3 if "convert" in run and not (Path(phase1.model) / "config.json").is_file() else 2
+    disk_bytes = download_bytes + num_models * size.params * (4 if phase1.compute_dtype == "float32" else 2)
     out = Path(run["corpus"].out).parent
     existing = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free_bytes = shutil.disk_usage(existing if elsewhere else require_writable(out)).free
@@ -71,6 +75,7 @@ def plan(
     tokens = {phase.out: phase.budget.tokens for phase in (phase1, run["phase2"])}
     figures = {
         "model": phase1.model,
+        "quantised": quantised,
         "parameters": size.params,
         "trained_parameters": trained_params(phase1, size),
         "card": card.name,
@@ -86,6 +91,7 @@ def plan(
     }
     heads = [
         ("Model", why),
+        *([("", f"its weights were rounded before, {held_words(quantised)}: that stays")] if quantised else ()),
         *_step_lines(run, figures, size, how, card.words + ("" if elsewhere else f"; {_host_words()}")),
     ]
     for line in (*heads, *_length_lines(run, figures, speed, price), *_disk_lines(figures, out)):
@@ -191,12 +197,18 @@ def _millions(count: int) -> str:
     return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
 
 
-def _size_and_download(run: Run) -> tuple[ModelSize, int]:
-    """The base's widths and the bytes still to be fetched."""
+def _size_and_download(run: Run) -> tuple[ModelSize, int, dict[str, int]]:
+    """The base's widths, the bytes still to be fetched, and {type: tensors} of the GGUF that it comes from."""
+    if "convert" in run:
+        from nsllm_lite.merge.gguf.convert import read_model  # takes seconds
+
+        model = read_model(read_gguf(Path(run["convert"].gguf)), run["convert"].dtype)
+        require_positions(model.config, run["corpus"].row_tokens, "corpus.row_tokens")
+        return ModelSize.of(model.config), 0, model.about["quantised"]
     if "base" in run:
         trained = run["corpus"].train_tokenizer
         vocab = trained.vocab_size if trained else QWEN3[REFERENCE][2].vocab
-        return ModelSize.of_shape(run["base"].build, vocab), 0
+        return ModelSize.of_shape(run["base"].build, vocab), 0, {}
     model = run["phase1"].model
     if (Path(model) / "config.json").is_file():
         require_positions(read_object(Path(model) / "config.json"), run["corpus"].row_tokens, "corpus.row_tokens")
@@ -204,13 +216,13 @@ def _size_and_download(run: Run) -> tuple[ModelSize, int]:
             from nsllm_lite.models.loading import require_savable  # takes seconds
 
             require_savable(Path(model))
-        return read_size(Path(model)), 0
+        return read_size(Path(model)), 0, quantised_behind(model)
     if known := next((size for hub_id, _, size in QWEN3.values() if hub_id == model), None):
-        return known, 0 if _is_cached(model) else known.params * 2
+        return known, 0 if _is_cached(model) else known.params * 2, {}
     config = Path(_fetch_config(model))
     require_positions(read_object(config), run["corpus"].row_tokens, "corpus.row_tokens")
     size = read_size(config.parent)
-    return size, 0 if _is_cached(model) else size.params * 2
+    return size, 0 if _is_cached(model) else size.params * 2, {}
 
 
 def _is_cached(hub_id: str) -> bool:

@@ -20,16 +20,16 @@ from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe import names
 from nsllm_lite.recipe.kinds import KINDS, Recipe
-from nsllm_lite.recipe.values import expanded
+from nsllm_lite.recipe.values import expanded, is_gguf
 
 STORIES = {
-    "phase1": ("corpus", "base", "phase1", "model1"),
-    "phase2": ("corpus", "phase2", "model2"),
-    "two-phase": ("corpus", "base", "phase1", "model1", "phase2", "model2", "report"),
+    "phase1": ("convert", "corpus", "base", "phase1", "model1"),
+    "phase2": ("convert", "corpus", "phase2", "model2"),
+    "two-phase": ("convert", "corpus", "base", "phase1", "model1", "phase2", "model2", "report"),
     "eval-run": ("tasks", "eval"),
     "instruct": ("tasks", "sft", "model-sft", "eval-sft"),
 }
-"""What is typed -> the steps it runs; `base` only where the folder has a recipe for it."""
+"""What is typed -> the steps it runs; `base` only where the folder has a recipe for it, `convert` for a GGUF."""
 
 NEXT = {"phase1": "phase2", "phase2": "two-phase"}
 AFTER = ("eval-run", "instruct")  # stories that begin where two-phase ends
@@ -102,7 +102,8 @@ def load_run(
     overrides: dict[str, list[str]] | None = None,
     size: str | None = None,
 ) -> Run:
-    """The recipes of all steps of a recipe folder, with corpus, general text, base model and output folder filled in.
+    """The recipes of all steps of a recipe folder, with corpus, general text, base model and output folder filled in;
+    before them the conversion of a model that is a GGUF file.
 
     `overrides` maps a recipe ("phase1") to `key=value` words for it. `size`, one of QWEN3, gives the model where none
     is named; a recipe such as phase1-0.6b.yaml is taken in place of phase1.yaml when the size is 0.6b. Raises UserError
@@ -128,6 +129,10 @@ def load_run(
         require_reference(values["phase1"].get("model"), size, files["phase1"])
     at = Layout(str(Path(out)) if out else root_of(folder, values["corpus"], corpus, size))
     run: Run = {}
+    if model and is_gguf(model):
+        conversion = {"kind": "convert", "gguf": model, "out": at.converted}
+        run["convert"] = recipes.validate(conversion, f"MODEL={model}")
+        model = at.converted
     unread: dict[str, list[str]] = {}
     for step in planned_steps(at, model or (at.base if has_base else values["phase1"].get("model"))):
         if step.recipe not in files or (step.step in TUNED and not tuned):

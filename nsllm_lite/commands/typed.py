@@ -23,7 +23,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     if args.run and not has_file:
         todo = f"Name one (nsllm-lite {args.verb} RECIPE --run {args.run}), or leave --run out."
         raise UserError("run-without-recipe", f"--run {args.run}, but no recipe has paths to fill in.", todo)
-    if recipe_with_options := {"merge": merge_recipe, "eval": eval_recipe}.get(args.verb):
+    if recipe_with_options := {"convert": convert_recipe, "merge": merge_recipe, "eval": eval_recipe}.get(args.verb):
         return recipe_with_options(args)
     return recipes.validate(read_kind(args.verb, args.recipe, args.overrides, args.run), str(args.recipe))
 
@@ -42,6 +42,14 @@ def read_kind(kind: str, path: Path, words: list[str], run: str | None = None) -
         raise UserError("run-without-step", f"A run has no step of the recipe {path.name}.", todo)
     changes = steps[path.stem].changes
     return recipes.changed(values, {key: changes[key] for key in changes if not recipes.has(values, key)})
+
+
+def convert_recipe(args: argparse.Namespace) -> Recipe:
+    """A recipe file, or a GGUF, each with overrides."""
+    if args.recipe.suffix in YAML:
+        return recipes.validate(read_kind("convert", args.recipe, args.overrides, args.run), str(args.recipe))
+    values = {"kind": "convert", "gguf": str(args.recipe)}
+    return recipes.validate(recipes.overridden(values, args.overrides), "nsllm-lite convert")
 
 
 def merge_recipe(args: argparse.Namespace) -> Recipe:

@@ -20,6 +20,7 @@ from nsllm_lite.formats.rows import Rows
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.merge.inputs import Adapter, Base
 from nsllm_lite.recipe.merge import Merge
+from nsllm_lite.recipe.results import held_words
 from nsllm_lite.safety import HUB_ID
 from nsllm_lite.terminal import as_cell, as_markdown
 
@@ -60,6 +61,7 @@ def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, s
     corpora = corpora_of(trainings)
     name, licence = Path(recipe.out).name, licence_of(base.folder)
     values: dict[str, Any] = {"recipe": recipe, "base": base, "adapters": adapters, "results": results}
+    values["held"] = held_words(results.get("quantised") or {})
     values |= {"name": name, "corpora": corpora, "scores": scores, "licence": licence}
     values["losses"] = [(step.folder.name, *item) for step in trainings for item in step.losses().items()]
     values["recipes"] = recipe_table(trainings) if trainings else ""

@@ -1,9 +1,9 @@
-"""The merged weights, shard by shard: reading and arithmetic in threads, writing and hashing beside them.
+"""The weights of a result, shard by shard: reading and arithmetic in threads, writing and hashing beside them.
 
 Memory does not depend on the model's size: each tensor passes through in slices of rows, by plain reads, because the
 pages of a memory map would count as resident. What no adapter touches is copied as bytes.
 
-`progress.jsonl` says up to where the shards are on the disk. A merge that was killed cuts its last shard there, hashes
+`progress.jsonl` says up to where the shards are on the disk. A call after a kill cuts its last shard there, hashes
 what is left, and goes on with the next tensor.
 """
 
@@ -12,18 +12,18 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 import torch
 from tqdm import tqdm
 
 from nsllm_lite import terminal
 from nsllm_lite.artifact.json_files import cut_lines, write_json
-from nsllm_lite.formats.weights import SLICE_BYTES, slices
+from nsllm_lite.formats.weights import SLICE_BYTES, TensorOnDisk, slices
 from nsllm_lite.merge.arithmetic import Buffers, Figures, Operands, copy_bytes, merge_rows, prepare
 from nsllm_lite.merge.plan import PlannedTensor, Rounding
 
@@ -32,9 +32,25 @@ SYNC_BYTES = 256 * 2**20  # so much at the most is done again after a kill
 SAMPLED = 8  # one slice in so many of a tensor, its first included, is checked more closely
 
 
+class Planned(Protocol):
+    """A tensor of the result, in `dtype`; `source` has its shape."""
+
+    @property
+    def source(self) -> TensorOnDisk: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def num_bytes(self) -> int: ...
+
+
+Slice = tuple[bool, Callable[..., tuple[memoryview, Figures]], tuple]
+"""Whether it is the last of its tensor; what gives its bytes, which lie in the slot; the arguments but for the slot."""
+Cut = Callable[[str, Planned, "Workers"], Iterator[Slice]]
+
+
 class Shard(NamedTuple):
     file: str
-    tensors: dict[str, PlannedTensor]
+    tensors: Mapping[str, Planned]
 
     @property
     def header(self) -> bytes:
@@ -50,7 +66,7 @@ class Shard(NamedTuple):
         return len(text).to_bytes(8, "little") + text
 
 
-def cut_shards(plan: dict[str, PlannedTensor], shard_bytes: int) -> list[Shard]:
+def cut_shards(plan: Mapping[str, Planned], shard_bytes: int) -> list[Shard]:
     """Shards of at most `shard_bytes`, unless one tensor alone is larger; wide entries come first: all are aligned."""
     shards, filled = [[]], 0
     for name, planned in plan.items():
@@ -96,9 +112,10 @@ class Written:
 
 
 def write_weights(
-    folder: Path, plan: dict[str, PlannedTensor], shard_bytes: int, rounding: Rounding, workers: int, what: str
+    folder: Path, plan: Mapping[str, Planned], shard_bytes: int, cut: Cut, slot_entries: int, workers: int, what: str
 ) -> Written:
-    """Writes the shards, and their index where there are several; continues what a killed call left in `folder`."""
+    """Writes the shards, and their index where there are several; continues what a killed call left in `folder`. `cut`
+    gives the slices of a tensor, none of more than `slot_entries` entries."""
     shards = cut_shards(plan, shard_bytes)
     written = Written.read(folder / PROGRESS)
     if any(not _is_there(folder, shard, written) for shard in shards):
@@ -109,13 +126,13 @@ def write_weights(
     for path in set(folder.glob("*.safetensors")) - {folder / shard.file for shard in shards}:
         path.unlink()
     with (
-        Workers(workers, max(map(slice_entries, plan.values()))) as pool,
+        Workers(workers, slot_entries) as pool,
         open(folder / PROGRESS, "ab", buffering=0) as progress,
         terminal.progress(total, done, what, "B", unit_scale=True, unit_divisor=1024) as bar,
     ):
         for shard in shards:
             if shard.file not in written.sha256:
-                write_shard(folder, shard, written, rounding, pool, progress, bar)
+                write_shard(folder, shard, written, cut, pool, progress, bar)
     if len(shards) > 1:
         weight_map = {name: shard.file for shard in shards for name in shard.tensors}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
@@ -151,7 +168,7 @@ class Workers(ThreadPoolExecutor):
 
 
 def write_shard(
-    folder: Path, shard: Shard, written: Written, rounding: Rounding, pool: Workers, progress: BinaryIO, bar: tqdm
+    folder: Path, shard: Shard, written: Written, cut: Cut, pool: Workers, progress: BinaryIO, bar: tqdm
 ) -> None:
     """One file from the tensor where `written` says that it ends; its hash and figures are added there."""
     pending: deque[tuple[str, Buffers, Future, bool]] = deque()
@@ -165,11 +182,12 @@ def write_shard(
             bar.update(len(data))
             pool.free.append(slot)
 
-        for name, ends_tensor, function, arguments in _jobs(shard, written.num_tensors, rounding, pool):
-            if not pool.free:
-                finish_first()
-            slot = pool.free.pop()
-            pending.append((name, slot, pool.submit(function, *arguments, slot), ends_tensor))
+        for name, planned in list(shard.tensors.items())[written.num_tensors :]:
+            for ends_tensor, function, arguments in cut(name, planned, pool):
+                if not pool.free:
+                    finish_first()
+                slot = pool.free.pop()
+                pending.append((name, slot, pool.submit(function, *arguments, slot), ends_tensor))
         while pending:
             finish_first()
         output.finish()
@@ -236,18 +254,21 @@ def put(file: BinaryIO, data: bytes | memoryview) -> None:
         view = view[file.write(view) :]
 
 
-def _jobs(shard: Shard, skip: int, rounding: Rounding, pool: Workers) -> Iterator[tuple[str, bool, Callable, tuple]]:
-    """(tensor, whether its last, function, arguments but for the slot) of each slice from the `skip`th tensor on."""
-    for name, planned in list(shard.tensors.items())[skip:]:
+def merging(rounding: Rounding) -> Cut:
+    """The slices of a merge's tensors."""
+
+    def cut(name: str, planned: PlannedTensor, pool: Workers) -> Iterator[Slice]:
         source = planned.source
         if planned.is_copy:
             for first, last in list(slices(source.num_bytes, 1)) or [(0, 0)]:
-                yield name, last == source.num_bytes, copy_bytes, (name, source, first, last)
-            continue
+                yield last == source.num_bytes, copy_bytes, (name, source, first, last)
+            return
         operands = pool.submit(prepare, name, planned, rounding)
         for number, (first, last) in enumerate(source.row_slices()):
             sampled = number % SAMPLED == 0
-            yield name, last == source.shape[0], _merge_job, (name, planned, operands, first, last, sampled)
+            yield last == source.shape[0], _merge_job, (name, planned, operands, first, last, sampled)
+
+    return cut
 
 
 def _merge_job(

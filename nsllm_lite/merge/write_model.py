@@ -8,20 +8,17 @@ reproduces training exactly; but NF4 codes sit at bin centres, so when the next 
 updates are rounded away, while on the original weights they survive on average. `auto` measures (`compare.py`).
 """
 
-import json
 import os
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from nsllm_lite import __version__
 from nsllm_lite.artifact import integrity
-from nsllm_lite.artifact.disk import GIB, require_disk, sync_folder, write_atomic
+from nsllm_lite.artifact.disk import GIB, require_disk
 from nsllm_lite.artifact.json_files import read_json, sha256_json, write_json
-from nsllm_lite.artifact.step import BESIDE, finish, finished, is_same
-from nsllm_lite.errors import WRITE_ELSEWHERE, RunError, UserError
+from nsllm_lite.artifact.lineage import quantised_behind
+from nsllm_lite.artifact.step import BESIDE, finish, finished
+from nsllm_lite.errors import UserError
 from nsllm_lite.formats.generation import stop_ids
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.formats.tokenizer_choice import Chosen, choose_tokenizer, require_known, tokenizer_digest
@@ -30,8 +27,9 @@ from nsllm_lite.merge import card
 from nsllm_lite.merge.arithmetic import Figures
 from nsllm_lite.merge.inputs import NF4_SCALES, OBEYED, Adapter, Base, open_inputs, require_sound
 from nsllm_lite.merge.other_files import write_other_files
+from nsllm_lite.merge.partial import partial_folder, partial_of, require_free
 from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
-from nsllm_lite.merge.write import PROGRESS, Written, write_weights
+from nsllm_lite.merge.write import Written, merging, slice_entries, write_weights
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.merge import Merge
 
@@ -55,7 +53,7 @@ def merge(recipe: Merge) -> dict:
         return results
     require_fitting(recipe, base, plan, tokenizer)
     stop_ids(base.folder)  # of files that are read again at the end
-    require_free(recipe, out, (base.folder, *(adapter.folder for adapter in adapters)))
+    require_free(out, (base.folder, *(adapter.folder for adapter in adapters)))
     num_bytes = sum(planned.num_bytes for planned in plan.tensors.values())
     done_bytes = sum(path.stat().st_size for path in partial_of(out).glob("*.safetensors"))
     require_disk(out, num_bytes - done_bytes + 64 * 2**20, "the merged model")
@@ -65,9 +63,13 @@ def merge(recipe: Merge) -> dict:
         chosen, comparison = choose_base_weights(recipe, base, adapters, plan, partial)
         plan, rounding = (plan, EXACT) if chosen == "original" else on_rounding(plan, adapters, recipe)
         workers = recipe.execution.workers or min(MAX_WORKERS, os.cpu_count() or 1)
-        written = write_weights(partial, plan.tensors, recipe.shard_bytes, rounding, workers, f"merge {recipe.out}")
+        slot_entries = max(map(slice_entries, plan.tensors.values()))
+        how = (merging(rounding), slot_entries, workers, f"merge {recipe.out}")
+        written = write_weights(partial, plan.tensors, recipe.shard_bytes, *how)
         results = {"base_weights": chosen, **summarise(plan, written), "comparison": comparison}
         results["base_model"] = card.base_model_of(recipe.base, base.folder)
+        if quantised := quantised_behind(base.folder):
+            results["quantised"] = quantised
         if told := [adapter.training["template"] for adapter in adapters if adapter.training.get("template")]:
             results["template"] = told[-1]  # in which the model is to be asked
         results["left_behind"] = write_other_files(partial, base, adapters, plan, recipe, tokenizer)
@@ -111,56 +113,6 @@ def require_fitting(recipe: Merge, base: Base, plan: Plan, tokenizer: Chosen) ->
         from nsllm_lite.models.loading import require_known_config
 
         require_known_config(base.folder)
-
-
-def require_free(recipe: Merge, out: Path, inputs: tuple[Path, ...]) -> None:
-    if any(out.is_relative_to(folder.absolute()) for folder in inputs):
-        found = f"{recipe.out} lies in a folder that is read."
-        raise UserError("merge-out-in-input", found, "Inputs are never written to:", "choose another out.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        found = f"{recipe.out} exists and was not made by a finished merge."
-        todo = f"{WRITE_ELSEWHERE}, or remove it."
-        raise UserError("merge-out-exists", found, "Merging writes a new folder and never overwrites:", todo)
-
-
-def partial_of(out: Path) -> Path:
-    return out.with_name(out.name + ".partial")
-
-
-def _goes_on(marker: Path, identity: dict) -> bool:
-    """Whether a killed merge of the same inputs, by the same version, left its marker."""
-    try:
-        before = json.loads(marker.read_text())
-    except (OSError, ValueError):
-        return False
-    same_version = isinstance(before, dict) and before.get("version") == identity["version"]
-    return same_version and is_same(before, identity["recipe"], identity["inputs"])
-
-
-@contextmanager
-def partial_folder(out: Path, identity: dict) -> Iterator[Path]:
-    """`OUT.partial`, with what a killed merge of the same inputs left in it; renamed to `out` at the end."""
-    partial = partial_of(out)
-    partial.mkdir(parents=True, exist_ok=True)
-    marker = partial / "merging.json"
-    if not _goes_on(marker, identity):
-        left = [path for path in partial.iterdir() if path.name not in (marker.name, f"{marker.name}.part")]
-        if left and not any((partial / name).is_file() for name in (marker.name, "manifest.json")):
-            found = f"{partial} holds {left[0].name}, which no merge has written."
-            raise UserError("merge-partial-in-use", found, f"Move that folder away, or {WRITE_ELSEWHERE}.")
-        for path in left:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        write_atomic(marker, json.dumps(identity, sort_keys=True))
-    try:
-        yield partial
-    except (UserError, RunError):  # the inputs or the result are bad: nothing to go on from
-        shutil.rmtree(partial)
-        raise
-    (partial / PROGRESS).unlink()
-    marker.unlink()
-    sync_folder(partial)
-    partial.rename(out)
-    sync_folder(out.parent)
 
 
 def choose_base_weights(

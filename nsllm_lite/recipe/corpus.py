@@ -9,6 +9,7 @@ from nsllm_lite.recipe.values import (
     Count,
     FilePath,
     HashedPath,
+    ModelPath,
     Name,
     Share,
     Strict,
@@ -125,7 +126,7 @@ class Corpus(Strict):
     out: FilePath
     sources: Annotated[list[Source], Field(min_length=1)]
     general: list[Source]
-    tokenizer: HashedPath | None = None
+    tokenizer: ModelPath | None = None
     train_tokenizer: TrainTokenizer | None = None
     begin_of_text: Name | None = None
     end_of_text: Name

@@ -10,6 +10,7 @@ from nsllm_lite.recipe.values import (
     Count,
     FilePath,
     HashedPath,
+    ModelPath,
     Name,
     Strict,
     TokenizerFrom,
@@ -27,7 +28,7 @@ class Report(Strict):
 
     kind: Literal["report"]
     out: FilePath
-    base: HashedPath
+    base: ModelPath
     phase1: HashedPath
     model1: HashedPath
     phase2: HashedPath

@@ -10,10 +10,20 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, NamedTuple
 
+from nsllm_lite.recipe.convert import Convert
 from nsllm_lite.recipe.corpus import Corpus
 from nsllm_lite.recipe.evals import Eval, Report, Tasks
 from nsllm_lite.recipe.merge import Merge
-from nsllm_lite.recipe.results import CorpusResults, EvalResults, Lenient, MergeResults, TasksResults, TrainResults
+from nsllm_lite.recipe.results import (
+    ConvertResults,
+    CorpusResults,
+    EvalResults,
+    Lenient,
+    MergeResults,
+    TasksResults,
+    TrainResults,
+    held_words,
+)
 from nsllm_lite.recipe.train import Sft, Train
 from nsllm_lite.recipe.values import Strict
 
@@ -22,7 +32,7 @@ class Input(NamedTuple):
     """One thing a step is made from.
 
     `key` is the name of its hash in the manifest ("": none is kept), `hashed` how that hash is taken: of "weights",
-    "rows", an "adapter", a "manifest" or data "files" ("": it is not taken again).
+    "rows", an "adapter", a "manifest", a "file" or data "files" ("": it is not taken again).
     """
 
     label: str
@@ -92,6 +102,11 @@ def train_did(recipe: Train, results: dict[str, Any], rows: str, tokens: str) ->
     return f"train on {rows}, {how}: {tokens}"
 
 
+def convert_did(recipe: Convert, results: dict[str, Any], rows: str, tokens: str) -> str:
+    held = results.get("quantised") or {}
+    return f"convert to a model folder{f', weights dequantised from {held_words(held)}' if held else ''}"
+
+
 def tasks_did(recipe: Tasks, results: dict[str, Any], rows: str, tokens: str) -> str:
     counts = results.get("tasks", {}).values()
     train, test = (sum(count[split] for count in counts) for split in ("train", "test"))
@@ -103,6 +118,10 @@ _WORDS = tomllib.loads(resources.files(__package__).joinpath("kinds.toml").read_
 KINDS = {
     "corpus": Kind(Corpus, inputs=corpus_inputs, leaves=CorpusResults, did=corpus_did, **_WORDS["corpus"]),
     "train": Kind(Train, inputs=train_inputs, leaves=TrainResults, did=train_did, **_WORDS["train"]),
+    "convert": Kind(
+        Convert, inputs=lambda recipe: [Input("gguf", recipe.gguf, "gguf", "file")], leaves=ConvertResults,
+        did=convert_did, **_WORDS["convert"],
+    ),
     "merge": Kind(
         Merge, inputs=merge_inputs, leaves=MergeResults,
         did=lambda recipe, results, *_: f"merge into {results.get('base_weights') or recipe.base_weights} weights",
@@ -127,4 +146,4 @@ KINDS = {
         ],
     ),
 }  # fmt: skip
-Recipe = Corpus | Train | Merge | Report | Tasks | Sft | Eval
+Recipe = Corpus | Convert | Train | Merge | Report | Tasks | Sft | Eval

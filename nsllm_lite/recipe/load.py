@@ -59,6 +59,12 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         found = f"{path} contains a {type(values).__name__};"
         raise UserError("recipe-not-keys", found, "a recipe is a list of keys with values.", "See recipes/nano.")
+    return overridden(values, overrides)
+
+
+def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The values of a recipe with `key=value` words applied; `values` themselves change. Raises UserError where a word
+    is not of that form."""
     given: dict[str, set[str]] = {}
     for override in overrides:
         parent, _, last = _apply_override(values, override).rpartition(".")

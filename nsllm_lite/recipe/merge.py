@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.recipe.values import Count, FilePath, HashedPath, Strict, TokenizerFrom, option
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Strict, TokenizerFrom, option
 
 
 class MergedAdapter(Strict):
@@ -32,7 +32,7 @@ class Merge(Strict):
     """
 
     kind: Literal["merge"]
-    base: Annotated[HashedPath, option("the model that the adapter was trained on: a folder or hub id", "MODEL")]
+    base: Annotated[ModelPath, option("the model that the adapter was trained on: a folder or hub id", "MODEL")]
     adapter: HashedPath | Annotated[list[MergedAdapter], Field(min_length=1)]
     out: Annotated[FilePath, option("folder to write; it must not be there", "DIR")]
     base_weights: Annotated[

@@ -99,9 +99,22 @@ class TrainResults(Lenient):
     heldout: BeforeAndAfter | None = None
 
 
+Quantised = dict[str, int]  # type of GGUF -> tensors that were dequantised from it
+
+
+class ConvertResults(Lenient):
+    quantised: Quantised = {}
+
+
 class MergeResults(Lenient):
     base_weights: str | None = None
     base_model: str | None = None
+    quantised: Quantised | None = None  # of what all began with
+
+
+def held_words(quantised: Quantised) -> str:
+    """How many tensors were of which type, in words."""
+    return ", ".join(f"{count} of {kind}" for kind, count in sorted(quantised.items()))
 
 
 class TaskCounts(Lenient):

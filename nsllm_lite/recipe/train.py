@@ -9,6 +9,7 @@ from nsllm_lite.recipe.values import (
     Count,
     FilePath,
     HashedPath,
+    ModelPath,
     Name,
     Share,
     Strict,
@@ -22,7 +23,7 @@ from nsllm_lite.recipe.values import (
 class ModelShape(Strict):
     """A Qwen3-architecture model built from nothing (`adapter: none`), sized by these and by a tokenizer folder."""
 
-    tokenizer: HashedPath
+    tokenizer: ModelPath
     hidden_size: Count
     intermediate_size: Count
     num_layers: Count
@@ -152,7 +153,7 @@ class Train(Strict):
 
     kind: Literal["train"]
     out: FilePath
-    model: HashedPath | None = None
+    model: ModelPath | None = None
     build: ModelShape | None = None
     rows: HashedPath
     quantisation: Literal["nf4", "none"]
@@ -235,7 +236,7 @@ class Sft(Strict):
 
     kind: Literal["sft"]
     out: FilePath
-    model: HashedPath
+    model: ModelPath
     data: Annotated[list[HashedPath], Field(min_length=1)]
     heldout: list[HashedPath]
     template: Literal["plain", "chat"]

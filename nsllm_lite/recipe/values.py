@@ -2,7 +2,9 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
@@ -62,6 +64,19 @@ def expanded(path: str) -> str:
     return text
 
 
+def is_gguf(path: str | Path) -> bool:
+    return str(path).lower().endswith(".gguf")
+
+
+def no_gguf(path: str) -> str:
+    """Raises UserError where a GGUF file stands in the place of a model folder."""
+    if is_gguf(path):
+        out = f"models/{Path(path).stem}"
+        typed = shlex.join(["nsllm-lite", "convert", path, f"out={out}"])
+        raise UserError("model-is-gguf", f"{path} is a GGUF file;", f"type {typed}, and name {out} in its place")
+    return path
+
+
 def word_of(info: ValidationInfo, key: str, value: Any) -> str:
     """The word that sets a dotted `key`, as it is typed; in a whole run it begins with the name of the step."""
     return f"{(info.context or {}).get('prefix', '')}{key}={value}"
@@ -91,6 +106,7 @@ Name = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[str, Field(min_length=1), AfterValidator(expanded)]  # or a hub id, where a model is meant
 HASHED = "a hash of what lies there is among the step's inputs"
 HashedPath = Annotated[FilePath, HASHED]  # so that the path itself is no part of a run's identity
+ModelPath = Annotated[HashedPath, AfterValidator(no_gguf)]
 TokenizerFrom = Annotated[
     Literal["base", "adapter"] | None,
     option("whose tokenizer and chat template (default: an adapter's, where it only adds tokens to those of its base)"),
