@@ -4,8 +4,9 @@
 
 Each state makes a short nano run (both phases, scores, instruction tuning) and, with --data, the corpus of a folder of
 real files. Rows, documents, ledger, adapters, merged weights, metrics, scores and pictures are compared file by file;
-times, versions and the recipes in manifests are not, but what differs in the recipes is printed. Exit status 1 where a
-result differs, 2 where one state does not run. What a commit gave is kept in runs/goldens and not made again.
+times, versions and the recipes in manifests are not, but what differs in the recipes is printed, and of each corpus the
+records by outcome and reason and the fields of documents that differ. Exit status 1 where a result differs, 2 where one
+state does not run. What a commit gave is kept in runs/goldens and not made again.
 """
 
 import argparse
@@ -37,7 +38,7 @@ TUNING = [
 ]  # fmt: skip
 CORPUS = {
     "kind": "corpus", "out": f"{RUN}-real", "general": [], "train_tokenizer": {"vocab_size": 2000},
-    "end_of_text": "<|endoftext|>", "row_tokens": 1024, "near_duplicate_jaccard": 0.8, "languages": [],
+    "end_of_text": "<|endoftext|>", "row_tokens": 1024, "near_duplicate_jaccard": 0.8, "languages": ["en"],
     "heldout": {"share": 0.05, "general_share": 0.05, "max_papers": 150, "seed": 1}, "decontaminate": [],
     "balance": "none", "min_chars": 200, "max_drop_share": 1,
 }  # fmt: skip
@@ -137,6 +138,9 @@ def compare(old: Path, new: Path, show: int) -> int:
         print(f"\n{name}: {'absent' if name not in after else 'new' if name not in before else 'differs'}")
         if name in before and name in after:
             print_difference(old / name, new / name, links, show)
+    for ledger in sorted(path.relative_to(old) for path in old.rglob("ledger.json")):
+        if (new / ledger).is_file() and str(ledger) in names:
+            print_corpus(old / ledger.parent, new / ledger.parent)
     print_recipes(old, new)
     return int(bool(names))
 
@@ -172,6 +176,34 @@ def print_difference(old: Path, new: Path, links: set[str], show: int) -> None:
         return
     for line in list(difflib.unified_diff(*texts, lineterm="", n=0))[2 : 2 + show]:
         print(f"  {line[:200]}")
+
+
+def print_corpus(old: Path, new: Path) -> None:
+    """Records by outcome and reason, and of documents that both have how many differ, field by field."""
+    before, after = map(outcomes, (old, new))
+    print(f"\n{old.name}: records{'old':>38} {'new':>8}")
+    for name in sorted(before.keys() | after.keys()):
+        print(f"  {name:<44} {before[name]:>8,} {after[name]:>8,} {after[name] - before[name]:>+8,}")
+    first, second = map(documents, (old, new))
+    both = first.keys() & second.keys()
+    print(f"  documents: {len(first):,} and {len(second):,}, {len(both):,} of the same records")
+    differ = Counter(field for key in both for field in first[key] if first[key][field] != second[key].get(field))
+    print(f"  of these differ: {', '.join(f'{field} {count:,}' for field, count in differ.items()) or 'none'}")
+
+
+def outcomes(corpus: Path) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for counts in json.loads((corpus / "ledger.json").read_text())["documents"].values():
+        found.update({name: count for name, count in counts.items() if isinstance(count, int)})
+        found.update({f"dropped: {reason}": count for reason, count in counts["dropped"].items()})
+    return found
+
+
+def documents(corpus: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    rows = (row for path in (corpus / "documents").glob("*.parquet") for row in pq.read_table(path).to_pylist())
+    return {(row["source"], row["origin"]): row for row in rows}
 
 
 def print_recipes(old: Path, new: Path) -> None:
