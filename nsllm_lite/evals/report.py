@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import save_picture, write_atomic
-from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.artifact.json_files import read_json, read_object, write_json
 from nsllm_lite.artifact.step import BESIDE, begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import Rows
@@ -88,7 +88,7 @@ def _stages(recipe: Report) -> dict[str, Stage]:
     kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
     for number, phase, merged in ((1, recipe.phase1, recipe.model1), (2, recipe.phase2, recipe.model2)):
         adapter = Path(phase) / "adapter"
-        training = read_training(adapter, **kinds)
+        training = read_object(adapter / "training.json", **kinds)
         trained = {key: training[key] for key in kinds}
         plain = trained | {"quantisation": "none"}
         if number == 1:
@@ -105,8 +105,7 @@ def require_bases(stages: Iterable[Stage]) -> None:
     """Raises UserError where an adapter was trained on another base than the one it is scored on."""
     for model, adapter, _ in stages:
         if adapter:
-            todo = f"Name the model and the phase that belong together (phase: {adapter.parent})."
-            require_trained_on(resolve_model(model), adapter, read_training(adapter), todo)
+            require_trained_on(resolve_model(model), adapter, read_training(adapter))
 
 
 def _score(

@@ -141,8 +141,7 @@ def placed(adapter: Adapter, base: Base) -> Adapter:
 def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
     """Adapters of our own training state the fingerprint of their base, others its name."""
     if adapter.training.get("base_fingerprint"):
-        todo = "Set base=DIR to that model, or train again on this one."
-        require_trained_on(base.folder, adapter.folder, adapter.training, todo, base.fingerprint)
+        require_trained_on(base.folder, adapter.folder, adapter.training, base.fingerprint)
         return
     name = adapter.settings.get("base_model_name_or_path") or ""
     if name and Path(name).is_dir() and Path(name).resolve() == base.folder.resolve():
@@ -167,5 +166,4 @@ def require_sound(base: Base, adapters: list[Adapter], trust_base: bool) -> None
     for adapter in adapters:
         weights.require_sound(adapter.folder)
         if not trust_base:
-            todo = "Fetch or copy it again, or set base=DIR to the model that it was."
-            require_same_files(base.folder, adapter.folder, adapter.training, todo, found)
+            require_same_files(base.folder, adapter.folder, adapter.training, found)

@@ -63,7 +63,7 @@ def find_model(
         settings = read_object(adapter / "adapter_config.json", base_model_name_or_path=str)
         safety.require_lora(settings, adapter)
         folder = resolve_model(settings["base_model_name_or_path"], adapter / "adapter_config.json")
-        require_trained_on(folder, adapter, training, _name_it(adapter))
+        require_trained_on(folder, adapter, training)
     else:
         folder = resolve_model(path)
         manifest = read_manifest(folder)
@@ -105,15 +105,10 @@ def open_engine(
         notes.append(f"model_type={kind!r} is not trained here: each prompt goes alone through transformers' forward")
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
     if adapter:
-        require_same_files(folder, adapter, read_training(adapter), _name_it(adapter), require_sound(folder))
+        require_same_files(folder, adapter, read_training(adapter), require_sound(folder))
     loaded = load_base(folder, device=device, as_stored=True, **options)
     model = load_adapter(loaded, adapter) if adapter else loaded
     if chosen.tokenizer != folder:
         require_known(chosen, model.get_input_embeddings().weight.shape[0])
     engine = Engine if is_accepted(config) else AloneEngine
     return engine(model, found.load_tokenizer(), how.batch_tokens, notes, found.ends)
-
-
-def _name_it(adapter: Path) -> str:
-    todo = f"Name that model in {adapter / 'adapter_config.json'} (base_model_name_or_path); if these are its weights "
-    return todo + "in other files, merge with --trust-base and evaluate the result."

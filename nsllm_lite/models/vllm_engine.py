@@ -4,7 +4,6 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsllm_lite import safety
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import spoken
 from nsllm_lite.formats.weights import require_sound
@@ -80,7 +79,6 @@ def open_vllm(folder: Path, tokenizer: Any, notes: list[str]) -> VllmEngine:
         found = "execution.backend=vllm needs vLLM, which is not installed here."
         todo = "Run pip install vllm (NVIDIA cards), or leave the backend at transformers."
         raise UserError("vllm-not-installed", found, todo) from None
-    safety.require_plain_model(folder)
     require_sound(folder)
     llm = LLM(str(folder), enable_prefix_caching=True, trust_remote_code=False, load_format="safetensors")
     return VllmEngine(llm, tokenizer, notes)
