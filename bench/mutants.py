@@ -106,10 +106,9 @@ TABLE = {
         ("merge-first-slice-unseen", "number % SAMPLED == 0", "number % SAMPLED == 1", INPUTS),
         ("merge-resume-loses-tensor", ".items())[skip:]", ".items())[skip + bool(skip) :]", WRITE),
     ],
-    "merge/inputs.py": [
-        ("merge-any-fingerprint", "if told == base.fingerprint:", "if told:", INPUTS),
-        ("merge-base-hash-unread", 'if found[name]["sha256"] != trained_on',
-         'if found[name]["sha256"] == "" != trained_on',
+    "models/trained_on.py": [
+        ("merge-any-fingerprint", "if told and told != (", "if told and not (", INPUTS),
+        ("merge-base-hash-unread", 'if found[name]["sha256"] != told', 'if found[name]["sha256"] == "" != told',
          f"{DAMAGE}::test_a_base_that_changed_after_training_is_not_merged_into"),
     ],
     "corpus/pack.py": [
