@@ -62,7 +62,7 @@ def test_everything_is_there_and_said(two):
     tasks = ("moves", "title", "multiple_choice", "open")
     assert {row["set"] for row in results["differences"]} == {f"own {task}" for task in tasks}
     report = (folder / "eval/report.md").read_text()
-    shown = ("| one | few-shot |", "| best floor |", "| ceiling |", ", macro-F1", "(moves) v3 with 2", "p by a")
+    shown = ("| one | few-shot |", "| best floor |", "| ceiling |", ", macro-F1", "(moves) v4 with 2", "p by a")
     assert [words for words in shown if words not in report] == []
     assert read_json(folder / "eval/times.json")["models"]["one"]["forward_tokens"] > 0
 
