@@ -107,10 +107,9 @@ TABLE = {
         ("merge-resume-loses-tensor", "[written.num_tensors :]",
          "[written.num_tensors + bool(written.num_tensors) :]", WRITE),
     ],
-    "merge/inputs.py": [
-        ("merge-any-fingerprint", "if told == base.fingerprint:", "if told:", INPUTS),
-        ("merge-base-hash-unread", 'if found[name]["sha256"] != trained_on',
-         'if found[name]["sha256"] == "" != trained_on',
+    "models/trained_on.py": [
+        ("merge-any-fingerprint", "if told and told != (", "if told and not (", INPUTS),
+        ("merge-base-hash-unread", 'if found[name]["sha256"] != told', 'if found[name]["sha256"] == "" != told',
          f"{DAMAGE}::test_a_base_that_changed_after_training_is_not_merged_into"),
     ],
     "corpus/pack.py": [

@@ -107,13 +107,13 @@ def _verb_section(name: str, examples: tuple[str, ...], parser: argparse.Argumen
 def recipes_page() -> str:
     head = (
         "# Recipes\n\nA recipe is one YAML file with every value in it; an unknown key is an error that says what to "
-        "type instead, also for the names of transformers and TRL, PEFT, Axolotl, LLaMA-Factory and Unsloth (`lr=1e-4` "
-        "is `optimizer.learning_rate=1e-4`). `key=value` words on the command line change values (`step.key=value` in "
-        "a whole run); where `budget.steps` is changed alone, `budget.tokens` follows. Keys without a default must be "
-        "given. In a whole run the paths follow from the run's folder, and are left out. In every path `~`, `$VAR` and "
-        "`${VAR}` are replaced; a variable that is not set is an error. Values are read by their type, so that the "
-        "language `no` and the folder `12:30` are what they look like; `on`, `off`, `yes` and `no` are true and "
-        "false.\n"
+        "type instead, also for the names of transformers and TRL, PEFT, Axolotl, LLaMA-Factory, Unsloth and "
+        "lm-evaluation-harness (`lr=1e-4` and `--lr 1e-4` are `optimizer.learning_rate=1e-4`). `key=value` words on "
+        "the command line change values (`step.key=value` in a whole run); where `budget.steps` is changed alone, "
+        "`budget.tokens` follows. Keys without a default must be given. In a whole run the paths follow from the "
+        "run's folder, and are left out. In every path `~`, `$VAR` and `${VAR}` are replaced; a variable that is not "
+        "set is an error. Values are read by their type, so that the language `no` and the folder `12:30` are what "
+        "they look like; `on`, `off`, `yes` and `no` are true and false.\n"
     )
     return GENERATED + head + "".join(_kind_section(name) for name in KINDS)
 

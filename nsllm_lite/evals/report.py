@@ -2,6 +2,7 @@
 
 import gc
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from nsllm_lite.models.device import find_device
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
+from nsllm_lite.models.trained_on import read_training, require_trained_on
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Report
 from nsllm_lite.terminal import as_markdown, progress
@@ -54,13 +56,14 @@ def report(recipe: Report) -> dict:
     identity = recipes.identity(recipe)
     if (results := finished(out, identity, inputs)) is not None:
         return results
+    stages = _stages(recipe)
+    require_bases(stages.values())
     begin(out, identity, inputs)
 
     domains = disciplines_of(Path(recipe.documents)) if recipe.documents else {}
     samples = {name: heldout.sample_rows(rows, recipe.max_rows) for name, rows in row_sets.items()}
     scores_path = out / "scores.json"
     scores = read_json(scores_path) if scores_path.is_file() else {}
-    stages = _stages(recipe)
     device = find_device(recipe.execution.device).device
     micro_batch_rows = recipe.execution.micro_batch_rows or (4 if device == "cpu" else 1)
     with progress(len(stages), 0, str(out), "model") as bar:
@@ -96,6 +99,13 @@ def _stages(recipe: Report) -> dict[str, Stage]:
         stages[f"phase {number}: NF4(merged)"] = Stage(merged, None, trained)
         base, label = merged, f"phase {number} merged"
     return stages
+
+
+def require_bases(stages: Iterable[Stage]) -> None:
+    """Raises UserError where an adapter was trained on another base than the one it is scored on."""
+    for model, adapter, _ in stages:
+        if adapter:
+            require_trained_on(resolve_model(model), adapter, read_training(adapter))
 
 
 def _score(

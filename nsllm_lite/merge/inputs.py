@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -15,6 +15,7 @@ from nsllm_lite.formats import weights
 from nsllm_lite.formats.adapter_names import PART, at_home, peft_names
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.quantised import require_unquantised
+from nsllm_lite.models.trained_on import read_training, require_same_files, require_trained_on
 from nsllm_lite.recipe.merge import Merge, MergedAdapter
 
 # The keys of adapter_config.json that the plan obeys, and those that say nothing about the merged weights. Any other
@@ -56,22 +57,6 @@ class _Obeyed(BaseModel, strict=True):
     modules_to_save: list[str] | None = None
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
     base_model_name_or_path: str | None = None
-
-
-class _File(BaseModel, strict=True):
-    sha256: str
-
-
-class _Training(BaseModel, strict=True):
-    """Types of the values in training.json, which our own training writes."""
-
-    base_fingerprint: str | None = None
-    compute_dtype: str | None = None
-    double_quantisation: bool | None = None
-    device: Literal["cpu", "cuda"] | None = None
-    template: Literal["plain", "chat"] | None = None  # that an instruction tuning asks in
-    end_of_text_id: int | None = None  # at which the answers of an instruction tuning end
-    base_files: dict[str, _File] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +122,8 @@ def open_adapter(chosen: MergedAdapter) -> Adapter:
     validated(folder / "adapter_config.json", settings=(_Obeyed, settings))
     path = folder / "adapter_model.safetensors"
     tensors = peft_names(weights.read_header(path))
-    training, means = (
-        read_object(folder / name) if (folder / name).is_file() else {} for name in ("training.json", "nf4.json")
-    )
-    validated(folder / "training.json", training=(_Training, training))
+    training = read_training(folder)
+    means = read_object(folder / "nf4.json") if (folder / "nf4.json").is_file() else {}
     validated(folder / "nf4.json", means=(_Means, means))
     scales = weights.read_header(folder / NF4_SCALES) if (folder / NF4_SCALES).is_file() else {}
     return Adapter(folder, tensors, settings, training, chosen.weight, integrity.sha256_file(path), means, scales)
@@ -157,14 +140,9 @@ def placed(adapter: Adapter, base: Base) -> Adapter:
 
 def require_same_base(base: Base, adapter: Adapter, base_name: str) -> None:
     """Adapters of our own training state the fingerprint of their base, others its name."""
-    told = adapter.training.get("base_fingerprint")
-    if told == base.fingerprint:
+    if adapter.training.get("base_fingerprint"):
+        require_trained_on(base.folder, adapter.folder, adapter.training, base.fingerprint)
         return
-    if told:
-        integrity.verify(base.folder)
-        found = f"This adapter was trained on another base: {adapter.training.get('base')} (weights {told[:12]}), "
-        found += f"but base is {base.folder} (weights {base.fingerprint[:12]})."
-        raise UserError("merge-base-differs", found, "Set base=DIR to that model, or train again on this one.")
     name = adapter.settings.get("base_model_name_or_path") or ""
     if name and Path(name).is_dir() and Path(name).resolve() == base.folder.resolve():
         return
@@ -187,9 +165,5 @@ def require_sound(base: Base, adapters: list[Adapter], trust_base: bool) -> None
     found = weights.require_sound(base.folder)
     for adapter in adapters:
         weights.require_sound(adapter.folder)
-        trained_on = {} if trust_base else adapter.training.get("base_files", {})
-        for name in sorted(found.keys() & trained_on.keys()):
-            if found[name]["sha256"] != trained_on[name]["sha256"]:
-                found = f"{base.folder / name} is not what {adapter.folder} was trained on: changed since, or damaged."
-                todo = "Fetch or copy it again, or set base=DIR to the model that it was."
-                raise UserError("merge-base-changed", found, todo)
+        if not trust_base:
+            require_same_files(base.folder, adapter.folder, adapter.training, found)

@@ -8,12 +8,14 @@ from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer_choice import Chosen, choose_tokenizer, has_tokenizer, require_known
+from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.architectures import is_accepted
 from nsllm_lite.models.generate import AloneEngine, Engine
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
 from nsllm_lite.models.quantised import quantisation_of
+from nsllm_lite.models.trained_on import read_training, require_same_files, require_trained_on
 from nsllm_lite.recipe.evals import EvalExecution
 
 if TYPE_CHECKING:
@@ -53,15 +55,15 @@ def find_model(
     options = {"quantisation": quantisation, "double_quantisation": True, "compute_dtype": ""}
     if (folder / "adapter_config.json").is_file():
         adapter = folder
-        if (folder / "training.json").is_file():
-            kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
-            training = read_object(folder / "training.json", **kinds)
-            options = {name: training[name] for name in options}
-            ends = (end,) if type(end := training.get("end_of_text_id")) is int else ()
-            template = training.get("template")
+        kinds = {"quantisation": str, "double_quantisation": bool, "compute_dtype": str}
+        training = read_training(folder, **kinds)
+        options |= {name: training[name] for name in options if training}
+        ends = (end,) if type(end := training.get("end_of_text_id")) is int else ()
+        template = training.get("template")
         settings = read_object(adapter / "adapter_config.json", base_model_name_or_path=str)
         safety.require_lora(settings, adapter)
         folder = resolve_model(settings["base_model_name_or_path"], adapter / "adapter_config.json")
+        require_trained_on(folder, adapter, training)
     else:
         folder = resolve_model(path)
         manifest = read_manifest(folder)
@@ -89,22 +91,24 @@ def open_engine(
     told = {"quantisation": quantisation, "tokenizer_from": tokenizer_from}
     found = find_model(path, how=how, **told)
     folder, adapter, options, chosen = found[:4]
+    config, notes = safety.require_plain_model(folder), []
+    if held := quantisation_of(folder, config):
+        notes.append(f"its {'base is' if adapter else 'weights are'} quantised on disk ({held}), and taken so")
+    if found.template == "plain":
+        notes.append("instructions are asked in the plain prompt that it was tuned in")
     if how.backend == "vllm":
         from nsllm_lite.models.vllm_engine import open_vllm
 
-        return open_vllm(folder, found.load_tokenizer())
-    config, notes = safety.require_plain_model(folder), []
-    if held := quantisation_of(folder, config):
-        notes.append(f"its base is quantised on disk ({held}), and taken so")
+        return open_vllm(folder, found.load_tokenizer(), notes)
     if not is_accepted(config):
         kind = config.get("model_type")
         notes.append(f"model_type={kind!r} is not trained here: each prompt goes alone through transformers' forward")
     options["compute_dtype"] = options["compute_dtype"] or ("float32" if device == "cpu" else "bfloat16")
+    if adapter:
+        require_same_files(folder, adapter, read_training(adapter), require_sound(folder))
     loaded = load_base(folder, device=device, as_stored=True, **options)
     model = load_adapter(loaded, adapter) if adapter else loaded
     if chosen.tokenizer != folder:
         require_known(chosen, model.get_input_embeddings().weight.shape[0])
-    if found.template == "plain":
-        notes.append("instructions are asked in the plain prompt that it was tuned in")
     engine = Engine if is_accepted(config) else AloneEngine
     return engine(model, found.load_tokenizer(), how.batch_tokens, notes, found.ends)

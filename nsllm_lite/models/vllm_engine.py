@@ -4,7 +4,6 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsllm_lite import safety
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import spoken
 from nsllm_lite.formats.weights import require_sound
@@ -16,12 +15,12 @@ CHUNK = 256  # prompts handed over at once, so that answers are written down as 
 class VllmEngine:
     """`llm` is a vllm.LLM with prefix caching; prompts are tokenised by `tokenizer`."""
 
-    def __init__(self, llm: Any, tokenizer: Any):
+    def __init__(self, llm: Any, tokenizer: Any, notes: list[str]):
         self.llm = llm
         self.tokenizer = tokenizer
         self.forward_tokens = 0  # of prompts; savings of the prefix cache are not reported by vLLM
         self.num_cut = self.num_short = 0
-        self.notes: list[str] = []
+        self.notes = notes
 
     def rank(
         self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()
@@ -72,7 +71,7 @@ def _tail_log_likelihood(output: Any, alone: int) -> float:
     return float(sum(of[token].logprob for token, of in pairs))
 
 
-def open_vllm(folder: Path, tokenizer: Any) -> VllmEngine:
+def open_vllm(folder: Path, tokenizer: Any, notes: list[str]) -> VllmEngine:
     """Raises UserError where vLLM is not installed."""
     try:
         from vllm import LLM
@@ -80,8 +79,6 @@ def open_vllm(folder: Path, tokenizer: Any) -> VllmEngine:
         found = "execution.backend=vllm needs vLLM, which is not installed here."
         todo = "Run pip install vllm (NVIDIA cards), or leave the backend at transformers."
         raise UserError("vllm-not-installed", found, todo) from None
-    safety.require_plain_model(folder)
     require_sound(folder)
-    return VllmEngine(
-        LLM(str(folder), enable_prefix_caching=True, trust_remote_code=False, load_format="safetensors"), tokenizer
-    )
+    llm = LLM(str(folder), enable_prefix_caching=True, trust_remote_code=False, load_format="safetensors")
+    return VllmEngine(llm, tokenizer, notes)

@@ -226,4 +226,4 @@ def _instead(cls: type[Strict], place: Sequence[str | int], value: Any, prefix: 
         key = f"{key}.{inner}"
     if word := names.meant(cls, key, value):
         return f"`{names.as_typed(prefix + word)}`"
-    return names.said(key) or f"one of {', '.join(cls.model_fields)}"
+    return names.said(cls, key, prefix) or f"one of {', '.join(cls.model_fields)}"

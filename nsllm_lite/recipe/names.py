@@ -1,12 +1,15 @@
 """Words for a recipe: what was meant by a key that it does not have, and how a value is written as `key=value`."""
 
 import json
+import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 from nsllm_lite.errors import nearest
 from nsllm_lite.recipe.values import Strict
@@ -17,19 +20,19 @@ _THEIRS = tomllib.loads(resources.files(__package__).joinpath("names.toml").read
 FALSE = ("false", "no", "off", "0", "none")
 
 
-def model_in(annotation: Any) -> type[Strict] | None:
-    """The recipe type inside `X`, `X | None` or `list[X]`."""
+def model_in(annotation: Any, lists: bool = True) -> type[Strict] | None:
+    """The recipe type inside `X`, `X | None` or, with `lists`, `list[X]`."""
     if isinstance(annotation, type) and issubclass(annotation, Strict):
         return annotation
-    return next((found for arg in get_args(annotation) if (found := model_in(arg))), None)
+    inside = get_args(annotation) if lists or get_origin(annotation) is not list else ()
+    return next((found for arg in inside if (found := model_in(arg, lists))), None)
 
 
 def keys_of(recipe: type[Strict], above: str = "") -> Iterator[str]:
     """The dotted keys that words can set: those within lists are not among them."""
     for name, field in recipe.model_fields.items():
         yield above + name
-        inner = model_in(field.annotation)
-        if inner and item_of(recipe, name) is None:
+        if inner := model_in(field.annotation, lists=False):
             yield from keys_of(inner, f"{above}{name}.")
 
 
@@ -46,8 +49,10 @@ def meant(recipe: type[Strict], key: str, value: Any, cutoff: float = 0.6) -> st
     beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == key.rpartition(".")[0]}
     if found := next((one for one in _THEIRS["same"].get(name, ()) if one in known), None):
         value = _THEIRS["values"].get(str(value).lower(), value)
+        if found == "shard_bytes" and (size := re.fullmatch(r"(\d+)([GM])i?B?", str(value), re.IGNORECASE)):
+            value = f"{size[1]}e{9 if size[2] in 'gG' else 6}"
     found = found or leaves.get(name)
-    if found is None and name not in _THEIRS["said"]:
+    if found is None and said(recipe, name) is None:
         found = beside.get(nearest(name, beside, cutoff) or "") or leaves.get(nearest(name, leaves, cutoff) or "")
     return found and _word(recipe, found, value)
 
@@ -55,6 +60,8 @@ def meant(recipe: type[Strict], key: str, value: Any, cutoff: float = 0.6) -> st
 def _word(recipe: type[Strict], key: str, value: Any) -> str:
     """The word `key=value`; a list may be given as a,b."""
     item = item_of(recipe, key)
+    if item and isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+        return f"{key}={value}"
     if item and isinstance(value, str) and "," in value and value[:1] not in "[{":
         value = [one.strip() for one in value.split(",")]
     return f"{key}={written(value, item)}"
@@ -68,34 +75,62 @@ def part_of(recipe: type[Strict], place: Sequence[str | int]) -> type[Strict]:
     return recipe
 
 
-def said(key: str) -> str | None:
-    """What to type for a key of other tools that has no place in a recipe."""
-    return _THEIRS["said"].get(key.rpartition(".")[2].lower().replace("-", "_"))
+def said(recipe: type[Strict] | None, key: str, prefix: str = "") -> str | None:
+    """What to type for a key of other tools that has no place in this recipe (None: in what has no recipe); `prefix` is
+    what words for it begin with."""
+    name, kind = key.rpartition(".")[2].lower().replace("-", "_"), recipe and kind_of(recipe)
+    rows = (row for row in _THEIRS["said"] if name in row["names"] and kind in row.get("kinds", [kind]))
+    ours = "|".join(map(re.escape, keys_of(recipe))) if recipe else "(?!)"
+    return next((re.sub(rf"(?<![\w.])(?:{ours})=", rf"{prefix}\g<0>", row["todo"]) for row in rows), None)
 
 
-def item_of(recipe: type[Strict], key: str) -> Any:
-    """The type of the items where `key` is a list, else None."""
+def kind_of(recipe: type[Strict]) -> str | None:
+    return next(iter(get_args(recipe.model_fields["kind"].annotation)), None) if "kind" in recipe.model_fields else None
+
+
+def is_flag(key: str) -> bool:
+    """Whether other tools have this key as a flag, which no value follows."""
+    return key.lower().replace("-", "_") in _THEIRS["flags"]
+
+
+def choices_but(recipe: type[Strict], word: str) -> str | None:
+    """The words that are taken, where the value of `key=value` is none of the few that its key has."""
+    key, _, value = word.partition("=")
+    if not (field := field_of(recipe, key)) or item_of(recipe, key):
+        return None
+    kinds = (field.annotation, *get_args(field.annotation))
+    known = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+    return " or ".join(f"{key}={one}" for one in known) if known and value not in known else None
+
+
+def field_of(recipe: type[Strict], key: str) -> FieldInfo | None:
+    field = None
     for part in key.split("."):
         if (field := recipe.model_fields.get(part)) is None:
             return None
         recipe = model_in(field.annotation) or recipe
-    return get_args(field.annotation)[0] if get_origin(field.annotation) is list else None
+    return field
+
+
+def item_of(recipe: type[Strict], key: str) -> Any:
+    """The type of the items where `key` is a list, else None."""
+    field = field_of(recipe, key)
+    return get_args(field.annotation)[0] if field and get_origin(field.annotation) is list else None
 
 
 def is_switch(recipe: type[Strict], word: str) -> bool:
     """Whether the key of `key=value` is true or false."""
-    for part in word.partition("=")[0].split("."):
-        field = recipe.model_fields[part]
-        recipe = model_in(field.annotation) or recipe
-    return field.annotation is bool
+    field = field_of(recipe, word.partition("=")[0])
+    return field is not None and bool in (field.annotation, *get_args(field.annotation))
 
 
 def written(value: Any, item: Any = None) -> str:
     """`value` as YAML on one line, without quotes where it needs none; as a list where `item` is the type of one."""
-    if item and not isinstance(value, list):
+    if item:
         fields = model_in(item).model_fields if model_in(item) else {}
-        whole = {"name": Path(str(value)).stem, "path": value}
-        value = [{name: whole[name] for name in fields if name in whole} or value]
+        values = value if isinstance(value, list) else [] if str(value).lower() == "none" else [value]
+        wholes = ({"name": Path(str(one)).stem, "path": one} for one in values)
+        value = [{name: whole[name] for name in fields if name in whole} or whole["path"] for whole in wholes]
     if isinstance(value, list):
         return f"[{', '.join(_within(one) for one in value)}]"
     if isinstance(value, dict):

@@ -200,8 +200,9 @@ class Answers(Strict):
 
 
 class Fields(Strict):
-    """The keys that records of another form have for their parts: `instruction: frage`. `role`, `content` and `weight`
-    are those of a message; `user` and `assistant` are what its role says."""
+    """The keys that records of another form have for their parts: `instruction: frage`, or a path to an inner one
+    (`data.question`, unless a key is called so). `role`, `content` and `weight` are those of a message; `user` and
+    `assistant` are what its role says."""
 
     instruction: Name | None = None
     input: Name | None = None

@@ -22,9 +22,31 @@ WORD = re.compile(r"(?<![\w\\])[^\W\d_]{2,}(?!\w)")
 NEGATED = re.compile(
     r"(?:\b(?:not|cannot|never|neither|nor|non|unlike|than|instead of)|n['’]t)[^\w;:.]{1,3}"
     r"(?:(?!(?:but|rather|instead)\b)\w{1,12}[^\w;:.]{1,3}){0,2}$"
-    r"|[不非]\w{0,2}$",
+    r"|(?:不(?![仅只但过])|非(?!常)|[否未没别勿]|难以)(?:(?![而但就却])\w){0,8}[、和或与及]?$",
     re.IGNORECASE,
 )
+CHINESE = re.compile(r"[\u4e00-\u9fff]{2,}")
+AFTER_VERB = r"(?:(?<=是)(?<!还是)|(?<=为)(?<![因作]为)|(?<=属于)|(?<=归于)|(?<=选)|(?<=选择))"
+EXPLAINED = re.compile(
+    r"(?:^|(?<=[.。!！;；]))[ \t]{0,3}[\s#>*_-]{0,6}"
+    r"(?:explanation|reason(?:ing)?|rationale|justification|notes?|remark|check|verification"
+    r"|解析|解释|理由|说明|分析|备注|注|验证|原因)[*_]{0,3}\s?[:：]",
+    re.IGNORECASE | re.MULTILINE,
+)
+LINE_STATES = re.compile(
+    r"^\W{0,6}(?:(?:so|thus|hence|therefore|the|my|final|correct)\b,?\s){0,3}"
+    r"(?:(?:answer|ans|result|答案|结果)\W{0,6}[:：=]|final\sanswer\sis\b"
+    r"|answer\sis\b(?:(?!\b(?:because|since|correct|right|wrong|found|obtained)\b)[^\n]){1,60}$)|^\W{0,3}最终答案",
+    re.IGNORECASE | re.MULTILINE,
+)
+ABOUT_IT = re.compile(
+    r"(?:(?:also|indeed|clearly|then|exactly)\s)?(?:correct|right|wrong|incorrect|exact|consistent|reasonable|obtained"
+    r"|found|derived|computed|calculated|verified|confirmed|based|shown|as follows|below|a (?:number|value)"
+    r"|not (?:given|obvious|clear|unique))\b|正确的|对的|一个|如下|合理|由|根据|通过",
+    re.IGNORECASE,
+)
+ALONE = re.compile(r"\s*\S[^\n]{0,60}(?<![.:。：\s])(?=[ \t]*\n)")  # a first line that is no sentence
+SENTENCE_BEGUN = re.compile(r"(?:[.!;]\s|[。！；])[^.!;。！；]*$")
 YES = ("yes", "true", "correct", "是", "对", "正确")
 NO = ("no", "false", "incorrect", "否", "不是", "不", "错", "错误", "不对", "不正确")
 UNITS = {
@@ -46,16 +68,19 @@ ROUGE_WORD = re.compile(rf"[a-z0-9]+|[{EASTERN}]|[^\W\d_a-z{EASTERN}]+")
 def parse_label(text: str, labels: Sequence[str]) -> str | None:
     """The label that the text names: in a box, after "the answer is", in the first line or anywhere; None unless one.
     Case does not matter, and the singular of a label is enough (Conclusion for Conclusions). A label after "not" is not
-    named. Where the labels are yes and no, or true and false, so are 是 and 否, 对 and 错."""
+    named; a Chinese one may stand behind its verb (是生物). Where the labels are yes and no, or true and false, so are
+    是 and 否, 对 and 错."""
     text = unicodedata.normalize("NFKC", without_thinking(text))
     by_form = _forms_of(labels)
     either = "|".join(sorted(map(re.escape, by_form), key=len, reverse=True))
-    any_label = re.compile(rf"(?<!\w)({either})(?:s|的|了)?(?!\w)", re.IGNORECASE)
-    stated = [match.end() for match in STATED.finditer(text)]
-    for part in (_boxed(text), *(_first_line(text[end:]) for end in stated[-1:]), _first_line(text), text):
+    chinese = "|".join(sorted(filter(CHINESE.fullmatch, by_form), key=len, reverse=True)) or "(?!)"
+    any_label = re.compile(
+        rf"(?:(?<!\w)({either})|{AFTER_VERB}({chinese}))(?:s|的|了|类|领域|学科)?(?!\w)", re.IGNORECASE
+    )
+    for part in (_boxed(text), _stated(text), _first_line(text), text):
         part = part or ""
         named = {
-            by_form.get(_label_form(found[1]))  # None where letters are alike to `re` only, as ı and i
+            by_form.get(_label_form(found[1] or found[2]))  # None where letters are alike to `re` only, as ı and i
             for found in any_label.finditer(part)
             if not NEGATED.search(part[max(0, found.start() - 40) : found.start()])
         }
@@ -93,18 +118,49 @@ def parse_line(text: str) -> str | None:
 
 def parse_result(text: str) -> str | None:
     """The content of the last box, else of the last <answer>, else the text after the last "the answer is", else the
-    last line; None if empty."""
+    last line; None if empty. An explanation after the answer is not read."""
     text = without_thinking(text)
     if boxed := _boxed(text):
         return boxed
     if "<answer>" in text:
         text = text.rpartition("<answer>")[2].partition("</answer>")[0]
-    if stated := list(STATED.finditer(text)):
-        line = _first_line(text[stated[-1].end() :])
-    else:
-        line = text.strip().rpartition("\n")[2]
+    line = _stated(text)
+    if line is None:
+        line = _unexplained(text).strip().rpartition("\n")[2]
     line = line.strip(MARKS).removesuffix("}" if line.count("}") > line.count("{") else "")  # of {"answer": "42"}
     return line.strip(MARKS).removesuffix(".").removesuffix("。").strip(MARKS) or None
+
+
+def _stated(text: str) -> str | None:
+    """The line after the last "the answer is"; not one in an explanation of it, nor one that only says of it that it
+    is right, where there are others."""
+    text = _unexplained(text)
+    stated = list(STATED.finditer(text))
+    answers = [found for found in stated if not ABOUT_IT.match(text, found.end())] or stated
+    if not answers:
+        return None
+    end = answers[-1].end()
+    behind = next((found.start() for found in stated if found.start() >= end), end)
+    whole = SENTENCE_BEGUN.search(text, end, behind)  # before a sentence about it in the same line
+    return _first_line(text[end : whole.start() if whole else len(text)])
+
+
+def _unexplained(text: str) -> str:
+    """`text` without explanations of an answer that stands before them, each up to the next line that states one."""
+    answers = list(STATED.finditer(text))
+    stated, begins = answers[0].start() if answers else len(text), len(text) - len(text.lstrip())
+    if not any(one[0].lower().startswith(("ans", "答案")) for one in answers) and (alone := ALONE.match(text)):
+        stated = min(stated, alone.end())
+    kept, place, end = [], 0, -1
+    for found in EXPLAINED.finditer(text):
+        if found.start() < place:
+            continue
+        if end < found.end():
+            again = LINE_STATES.search(text, found.end())
+            end = again.start() if again else len(text)
+        if stated < found.start() or begins < found.start() <= end <= stated:
+            kept, place = [*kept, text[place : found.start()]], end
+    return "\n".join([*kept, text[place:]])
 
 
 def _first_line(text: str) -> str:

@@ -22,7 +22,7 @@ class Classification(LabelTask):
 
 TASK = Classification(
     name="classification",
-    version=3,
+    version=4,
     title="Discipline of an abstract",
     instruction="To which discipline does the research in this abstract belong?",
     lead="Abstract",

@@ -49,7 +49,8 @@ LEAD = re.compile(
     (?:(?:the\s+)?(?:option|choice|letter|answer|statement)\b|选项)?[\s(:]*""",
     re.IGNORECASE | re.VERBOSE,
 )
-JOINED = re.compile(r"\s*(?:,\s*(?:and\b|or\b)?|[/&、+–—-]|(?:and|or|to|through)\b|和|或|与|及|以及)\s*\(?")
+JOINED = re.compile(r"[ \t]*(?:,\s*(?:and\b|or\b)?|[/&、+–—-]|(?:and|or|to|through)\b|和|或|与|及|以及)\s*\(?")
+ALONG, BARE = re.compile("[、和与及]"), re.compile(r"([A-J])(?![A-Za-z])")  # "A和B都对"
 ALONE_VERB = re.compile(r"\)?(?:\s+(?:is|isn't|was|has|does|doesn't|cannot|can't|fails|would)\b|\s*(?:选?项)?[错不是])")
 AFTER = (
     r"(?=\s*(?:$|[.!?)}。、—–&/,;]|:(?![A-Za-z])|\((?![A-Za-z\d]\))|-{1,2}\s|选?项|因为|由于|是|才|而|和|或|与|及|不选)"
@@ -69,7 +70,7 @@ DENIED = re.compile(
 CLAUSE = re.compile(r"[.,;:!?。、\n]|\b(?:but|so|thus|hence|therefore|then)\b", re.IGNORECASE)
 WRONG = re.compile(
     r"\b(?:wrong|incorrect|false|not (?:the )?(?:correct|right|true|possible|answer|\(?[A-J]\b)|fails?|"
-    r"too (?:small|large|low|high)|impossible)\b|(?:isn|can|doesn)['’]t\b|错|不正确|不对|不符",
+    r"too (?:small|large|low|high)|impossible)\b|(?:isn|can|doesn)['’]t\b|错|不正确|不对|不符|[以被]排除",
     re.IGNORECASE,
 )
 CORRECTED = re.compile(
@@ -86,6 +87,28 @@ REFUTED = re.compile(
     r"not)\b)|\)?\s{0,3}(?:\?|吗)",
     re.IGNORECASE,
 )
+WRONG_CLAUSE = re.compile(
+    r"[.,;:!?。\n()–—]|\s-\s|\b(?:because|since|as|while|whereas|but|so)\b|因为|由于|而|但", re.IGNORECASE
+)
+OTHERS = re.compile(  # that are wrong: the subject of a clause
+    r"\s*(?i:(?:the|all|both|options?|choices?|statements?|answers?|选项)\s*){0,4}"
+    r"(?:(?i:others?|rest|remaining)\b|其[他它余]|([A-J](?:\s?(?:[/&、和与]|and|or)\s?[A-J]){0,4})(?![A-Za-z'’-]))"
+)
+UNLISTED = re.compile(r"(?:\b(?:not|than|unlike)\s?|不是|而非|(?<![A-Za-z])(?-i:[A-J])[、,]\s?)\(?$", re.IGNORECASE)
+PRONOUN = re.compile(r"\s*(?:it|they|these|this|that|both)\b", re.IGNORECASE)
+BACK = (  # "that is wrong", of the answer before
+    r"(?:(?:that|this|it)(?:['’]s|\s(?:is|was|seems|looks|must\sbe))\s(?:\w{1,12}\s){0,2}?"
+    r"(?:wrong|incorrect|mistaken|an?\s(?:mistake|error)|not\s(?:right|correct))"
+    r"|(?:that|this|it)\s(?:is|was|ca)n['’]t\s(?:be\s)?(?:right|correct)"
+    r"|I\s(?:was\s(?:wrong|mistaken)|made\san?\s(?:mistake|error)|take\s(?:that|it)\sback)|my\smistake|scratch\sthat"
+    r"|[这那]?(?:个?答案)?(?:是错的|错了|不对|不正确|有误))(?=\s*(?:$|[.!,;。])|\s(?:because|since|as)\b)"
+)
+LEADS = (
+    r"(?:(?:(?:no|wait|hmm+|actually|oh|oops|sorry|hold\son)\b|等一?[等下]|不(?=[,。]))"
+    r"[\s,.!…。–—-]{0,3}){1,4}"
+)
+TAKEN_BACK = re.compile(rf"[)}}.!…。;\n]\s{{0,9}}{LEADS}(?:{BACK}|$)", re.IGNORECASE)
+TAKEN_BACK_AT_ONCE = re.compile(rf"[^.!?。\n]{{0,80}}[.!。,;\n]\s{{0,9}}{BACK}", re.IGNORECASE)
 SENTENCE_ENDS = re.compile(r"[)}\s]{0,9}(?:[.!。]\s*)?(?:\n|$)")
 LINE_LEAD = re.compile(r"(?:the\s+)?(?:option|choice|letter|answer|选项|选择|选)[\s:(]{0,3}", re.IGNORECASE)
 REASON = re.compile(r"\)?\s+(?:because|since|as|and|or|[&(–—-])")
@@ -105,6 +128,7 @@ class Forms(NamedTuple):
 
     one: re.Pattern
     correct: re.Pattern
+    better: re.Pattern
     marker: re.Pattern
     bracket: re.Pattern
 
@@ -120,9 +144,22 @@ def _forms(letters: str) -> Forms:
         r"likely)\s{1,3}){0,3}(?:correct|right|best|true|answer)\b"
         r"|\s?(?:选?项)?(?:说法|的说法)?[都均也才就]?[是为]?(?:正确|对))"
     )
+    named = rf"(?:options?\s|选项)?\(?(?-i:({one}))\)?"
+    pair = rf"{named}\s?(?:and|or|&|/|,|vs\.?|versus|[和与跟、])\s?{named}"
+    better = (
+        rf"\b(?:between|comparing|of)\s{pair},?\s{{0,3}}(?:(?:I\sthink|overall|clearly|however|the)\b,?\s){{0,3}}{named}\s"
+        r"(?:is|seems|looks|appears|fits|matches|sounds|makes|would\sbe)\s"
+        r"(?:(?:to|be|the|clearly|much|slightly|far|a|it|question|description|data|text|facts)\s){0,3}"
+        r"(?:better|best|more\s(?:likely|plausible|accurate|precise|appropriate|suitable|correct|specific|complete"
+        r"|consistent|reasonable|sense))(?:\s(?:choice|one|fit|answer|option|match))?"
+        r"(?=\s*(?:[.!,;\n]|$)|\s(?:than|because|since|as)\b)"
+        rf"|{pair}\s?(?:之间|相比|比较|两者|两项|中)[^。\n;A-J]{{0,6}}{named}\s?(?:选?项)?(?:显然|明显|相对|应该)?"
+        r"更(?:好|合适|准确|恰当|合理|佳|可能|符合\w{0,6}|接近\w{0,6})(?=[\s。.!,;]|$)"
+    )
     return Forms(
         re.compile(rf"(?:({one}){SPECIES}{AFTER}|([{letters.lower()}]){SPECIES}{AFTER_SMALL})"),
         re.compile(correct),
+        re.compile(better, re.IGNORECASE),
         re.compile(rf"(?<!\w)\(?({either})(?:\)\s?[.:、]?|[.:、])(?!\w\.)"),
         re.compile(rf"(?<!\w)\(({one})\)|(?<![\w(])({one})\)"),
     )
@@ -133,6 +170,9 @@ def parse_letter(text: str, letters: Sequence[str]) -> str | None:
     text, forms = _plain(without_thinking(text)), _forms("".join(letters))
     claims = sorted([*_claims(text, forms), *_bare_lines(text, letters)])
     if not claims:
+        back = TAKEN_BACK.search(text)
+        if back and not any(place > back.start() for place, _ in _called(text, forms)):
+            return None
         return _only(_weak(text, forms) or _bracketed(text, forms))
     last = claims[-1]
     others = [claim for claim in claims if claim.letters != last.letters]
@@ -140,6 +180,8 @@ def parse_letter(text: str, letters: Sequence[str]) -> str | None:
         return None
     is_final = last.is_box or FINAL.search(text, max(0, last.place - 20), last.end)
     if others and not is_final and not CORRECTED.search(text, others[-1].end, last.end):
+        return None
+    if TAKEN_BACK_AT_ONCE.match(text, last.end) or TAKEN_BACK.search(text, last.end):
         return None
     turn = CORRECTED.search(text, last.end)
     if turn and any(place > turn.start() and not called <= last.letters for place, called in _called(text, forms)):
@@ -194,7 +236,9 @@ def _letters_at(text: str, place: int, forms: Forms) -> tuple[frozenset[str], in
         more, is_either = forms.one.match(text, joined.end()), "or" in joined[0] or "或" in joined[0]
         if not more and is_either:
             letters.add("?")  # "A or, at high pressure, B"
-        if not more or (not is_either and ALONE_VERB.match(text, more.end())):
+        if is_along := ALONG.search(joined[0]):
+            more = more or BARE.match(text, joined.end())
+        if not more or (not (is_either or is_along) and ALONE_VERB.match(text, more.end())):
             break
         letters, end = letters | {more[more.lastindex].upper()}, more.end()
     return frozenset(letters), end
@@ -235,6 +279,10 @@ def _called(text: str, forms: Forms) -> Iterator[tuple[int, set[str]]]:
     for found in forms.correct.finditer(text):
         if not DENIED.search(_clause_before(text, found.start())):
             yield found.start(), {*re.findall(r"[A-J]", found["others"]), found["last"].upper()}
+    for found in forms.better.finditer(text):
+        *pair, letter = filter(None, found.groups())
+        if letter in pair and not DENIED.search(_clause_before(text, found.start())):
+            yield found.start(), {letter}
 
 
 def _weak(text: str, forms: Forms) -> frozenset[str]:
@@ -250,15 +298,35 @@ def _begins(line: str, forms: Forms) -> frozenset[str] | None:
     """The letters that a line begins with, or lists: "B. text", "B because", "A. text B. text"; None where it is said
     of them that they are wrong."""
     line = line.lstrip(EDGES.replace("(", ""))
-    if not (named := _letters_at(line, 0, forms)) or line.startswith(("I,", "I'")):
+    if not (named := _letters_at(line, 0, forms)) or line.startswith(("I,", "I'")) or forms.better.match(line):
         return frozenset()
     letters, end = named
-    if WRONG.search(line, end, end + 200) or REFUTED.match(line, end):
+    if REFUTED.match(line, end) or _is_wrong(line, end, letters):
         return None
     if re.match(r"\s|\)\s" if LINE_LEAD.match(line) else r"\s", line[end:]) and not REASON.match(line, end):
         return frozenset()  # a sentence about that choice, or a word after it: "A photon"
-    listed = {found[1].upper() for found in forms.marker.finditer(line, end)}
+    markers = forms.marker.finditer(line, end)
+    listed = {
+        found[1].upper() for found in markers if not UNLISTED.search(line[max(0, found.start() - 8) : found.start()])
+    }
     return letters | (listed & {chr(ord(max(letters)) + 1)})
+
+
+def _is_wrong(line: str, end: int, letters: frozenset[str]) -> bool:
+    """Whether it is said of `letters`, which end at `end`, that they are wrong; "C because A is wrong" says it of
+    others."""
+    of_others = False
+    for found in WRONG.finditer(line, end, end + 200):
+        subject = WRONG_CLAUSE.split(line[end : found.start()])[-1]
+        if negated := re.search(r"(?i:not (?:the )?)\(?([A-J])$", found[0]):
+            of_others = negated[1] not in letters
+        elif others := OTHERS.match(subject):
+            of_others = not letters & set(others[1] or "")
+        else:
+            of_others = of_others and bool(PRONOUN.match(subject))
+        if not of_others:
+            return True
+    return False
 
 
 def _bracketed(text: str, forms: Forms) -> frozenset[str]:

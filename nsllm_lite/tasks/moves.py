@@ -45,7 +45,7 @@ def move_of(heading: str) -> str:
 
 TASK = Moves(
     name="moves",
-    version=3,
+    version=4,
     title="Move of an abstract's sentence",
     instruction="Which part of a structured abstract is this sentence: its background, its objective, its methods, its "
     "results or its conclusions?",

@@ -54,7 +54,7 @@ class MultipleChoice(Task):
 
 TASK = MultipleChoice(
     name="multiple_choice",
-    version=4,
+    version=5,
     title="Multiple choice",
     instruction="Answer the question with the letter of the right choice.",
     lead="Question",

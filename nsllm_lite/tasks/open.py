@@ -23,7 +23,7 @@ class Open(Task):
 
 TASK = Open(
     name="open",
-    version=4,
+    version=5,
     title="Open questions",
     instruction="Answer the question with the result alone: a number, a formula or a few words.",
     lead="Question",

@@ -8,8 +8,9 @@
 | ShareGPT | conversations: [{from, value}, ...]; system, tools |
 | TRL | prompt and completion: texts, or messages, of which those of the completion are trained |
 
-`Fields` of the recipe names other keys. What has a meaning that is not honoured (a preference pair, an image, a weight
-of 0.5) leaves its record out by name; a key without a known meaning is noted in `unused`.
+`Fields` of the recipe names other keys, or paths into objects (`data.question`). What has a meaning that is not
+honoured (a preference pair, an image, a weight of 0.5) leaves its record out by name; a key without a known meaning is
+noted in `unused`.
 """
 
 from collections.abc import Iterator
@@ -133,6 +134,7 @@ class Parts:
         """Raises LeftOutError where a key has a meaning that is not honoured, unless `fields` names it, or (of the two
         of a preference) the other."""
         mapped = set(self._reader.mapped.values())
+        mapped |= {key.partition(".")[0] for key in mapped}  # `chosen` of chosen.content
         for key in sorted(self.values.keys() - mapped):
             value = self.values[key]
             is_label = key in ("label", "kto_tag") and isinstance(value, bool)
@@ -155,23 +157,42 @@ class Reader:
         said = {role: named.pop(role).strip().lower() for role in ("user", "assistant") if role in named}
         self.roles = ROLES | {word: role for role, word in said.items()}
         self._named, self._seen = named | said, set()
-        self.mapped: dict[str, str] = named  # our name of a part -> its key
+        self.mapped: dict[str, str] = named  # our name of a part -> its key, or the path to it
+        self._ends: dict[str, str] = {}  # of a path that leads nowhere, why
 
     def require_seen(self) -> None:
         """Raises UserError where no record has had a key or a role of `fields`."""
-        missing = [f"{name}: {word}" for name, word in self._named.items() if word not in self._seen]
+        missing = {f"{name}: {word}": word for name, word in self._named.items() if word not in self._seen}
         if missing:
-            found = f"`fields`: no record has {', '.join(missing)}."
+            ends = "".join(f" ({self._ends[word]})" for word in missing.values() if word in self._ends)
+            found = f"`fields`: no record has {', '.join(missing)}{ends}."
             raise UserError("sft-field-missing", found, "Correct it, or take it out.")
 
     def text(self, record: object, name: str) -> str:
         """The part `name` as text; empty where the record has none."""
-        values = record if isinstance(record, dict) else {}
+        values = self._flat(record) if isinstance(record, dict) else {}
         return str(values.get(self.mapped.get(name, name)) or values.get(name) or "")
 
     def parts(self, values: dict[str, Any], above: str = "") -> Parts:
+        values = self._flat(values)
         self._seen |= values.keys() & set(self.mapped.values())
         return Parts(values, self, above)
+
+    def _flat(self, values: dict[str, Any]) -> dict[str, Any]:
+        """`values` with what a path of `fields` leads to under that path, and what is beside it likewise, in place of
+        the objects that hold them: {"data": {"q": 1, "x": 2}} -> {"data.q": 1, "data.x": 2}. A key that is the whole
+        path is taken as it stands."""
+        for path in self.mapped.values():
+            if "." not in path or path in values:
+                continue
+            name, *inside = _way(values, path) or [""]
+            if not inside and path not in self._ends and (end := _end_of(values, path)):
+                self._ends[path] = end
+            for key in inside:
+                beside = {f"{name}.{other}": value for other, value in values[name].items()}
+                values = beside | {one: values[one] for one in values if one != name or name in self.mapped.values()}
+                name = f"{name}.{key}"
+        return values
 
     def read(self, record: object, where: str) -> Conversation:
         """The conversation of a record at `where`. Raises LeftOutError where it is none, or not one to train on."""
@@ -264,6 +285,32 @@ class Reader:
         return message, is_trained
 
 
+def _way(values: dict[str, Any], path: str) -> list[str] | None:
+    """The keys that lead to `path` through objects, of those that have dots in them the longest; None: none do."""
+    if path in values:
+        return [path]
+    for head, rest in _divided(path):
+        if isinstance(inner := values.get(head), dict) and (way := _way(inner, rest)):
+            return [head, *way]
+    return None
+
+
+def _end_of(values: dict[str, Any], path: str, above: str = "") -> str:
+    """How far a `path` that leads nowhere leads; empty where not even its first key is there."""
+    for head, rest in _divided(path):
+        if isinstance(inner := values.get(head), dict):
+            keys = ", ".join(sorted(key[:40] for key in inner)[:8])
+            return _end_of(inner, rest, f"{above}{head}.") or f"{above}{head} has {keys or 'nothing in it'}"
+        if inner is not None:
+            return f"{above}{head} is no object, but {type(inner).__name__}"
+    return ""
+
+
+def _divided(path: str) -> Iterator[tuple[str, str]]:
+    """(before, behind) each dot, the last first."""
+    return ((path[:n], path[n + 1 :]) for n in range(len(path) - 1, 0, -1) if path[n] == ".")
+
+
 def texts_of(value: object) -> Iterator[str]:
     """Every text in messages or tools, keys among them."""
     if isinstance(value, str):
@@ -278,7 +325,7 @@ def unknown_form(record: object, where: str) -> UserError:
     has = f"its keys are {keys}" if keys else f"it is {type(record).__name__}, and no object with keys"
     found = f"{where}: no form of instruction data; {has}."
     needed = "Needed are {instruction, input, output}, {messages}, {conversations} or {prompt, completion}."
-    todo = "Map its keys: fields={instruction: KEY, output: KEY}, or fields={messages: KEY}."
+    todo = "Map its keys: fields={instruction: KEY, output: KEY}, or fields={messages: KEY}; a path is KEY.KEY."
     return UserError("sft-form-unknown", found, needed, todo)
 
 

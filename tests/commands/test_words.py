@@ -38,6 +38,60 @@ NANO = "recipes/nano/phase1.yaml"
         ("show RUN out=x.png", "word-is-option", "show RUN --out x.png"),
         ("plan --only corpus", "option-unknown", None),
         ("dance", "verb-unknown", None),
+        ("chat DIR", "verb-unknown", None),
+        ("evaluate DIR", "verb-unknown", "eval DIR"),
+        ("export --base B", "verb-unknown", "merge --base B"),
+        (f"{NANO} seed=1", "verb-unknown", f"train {NANO} seed=1"),
+        # a recipe, a folder or a model, which stand alone
+        (f"train --config {NANO}", "option-unknown", f"train {NANO}"),
+        (f"train --recipe={NANO} seed=1", "option-unknown", f"train {NANO} seed=1"),
+        ("sft --lr 1e-4 -c R.yaml", "option-unknown", "sft optimizer.learning_rate=1e-4 R.yaml"),
+        ("corpus config=R.yaml", "word-is-option", "corpus R.yaml"),
+        ("eval --config_file R.yaml max_items=3", "option-unknown", "eval R.yaml max_items=3"),
+        (f"phase1 --config {NANO}", "option-unknown", "phase1 --recipes recipes/nano"),
+        ("show --run R --output x.png", "option-unknown", "show R --out x.png"),
+        ("audit --data f.json g.json", "option-unknown", "audit f.json g.json"),
+        ("completion --shell bash", "option-unknown", "completion bash"),
+        ("eval --model hf --model_args pretrained=X,dtype=float --limit 3", "option-unknown", "eval X --max-items 3"),
+        ("eval --model_name_or_path X --output_path O", "option-unknown", "eval X --out O"),
+        ("eval --model vllm --model_args peft=A,pretrained=X", "option-unknown", "eval --backend vllm A"),
+        # weights of adapters
+        ("merge --adapter A --weight 0.5 --base B", "option-unknown", "merge --adapter A:0.5 --base B"),
+        ("merge --weights=0.7,0.3 --adapter A --adapter=C", "option-unknown", "merge --adapter A:0.7 --adapter=C:0.3"),
+        ("merge --lora A C --weights 0.7 0.3", "option-unknown", "merge --adapter A:0.7 --adapter C:0.3"),
+        ("merge m.yaml --weight 0.5", "option-unknown", None),
+        ("merge --adapter A --adapter C --weight 0.5", "option-unknown", None),
+        # values in several words
+        ("merge --adapter b c --out O", "words-apart", "merge --adapter b --adapter c --out O"),
+        ("eval D --file open=f.json moves=g.json", "words-apart", "eval D --file open=f.json --file moves=g.json"),
+        ("train R.yaml --target-modules q k", "option-unknown", "train R.yaml 'adapter.targets=[q, k]'"),
+        ("train R.yaml target_modules=q k seed=1", "words-apart", "train R.yaml 'adapter.targets=[q, k]' seed=1"),
+        ("sft --data=a.json b.json R.yaml", "option-unknown", "sft 'data=[a.json, b.json]' R.yaml"),
+        ("sft R.yaml data=[a.json, b.json]", "words-apart", "sft R.yaml 'data=[a.json, b.json]'"),
+        ("sft R.yaml fields={input: q, output: a} seed=1", "words-apart",
+         "sft R.yaml 'fields={input: q, output: a}' seed=1"),
+        ("corpus R.yaml --sources p q", "option-unknown",
+         "corpus R.yaml 'sources=[{name: p, path: p}, {name: q, path: q}]'"),
+        ("plan phase1.adapter.targets=q k", "words-apart", "plan 'phase1.adapter.targets=[q, k]'"),
+        # keys that this verb's recipe has, or none
+        ("eval a --limit 10", "option-unknown", "eval a --max-items 10"),
+        ("eval R.yaml --limit=10", "option-unknown", "eval R.yaml max_items=10"),
+        ("eval-run --limit 10", "option-unknown", "eval-run eval.max_items=10"),
+        ("eval a --batch-size 4", "option-unknown", "eval a"),
+        ("eval --apply_chat_template a --num_fewshot=5 --bf16 true", "option-unknown", "eval a"),
+        ("eval a --device cuda:0", "option-unknown", None),
+        ("tasks R.yaml --batch_size 4", "option-unknown", None),
+        ("merge --base B --device cpu", "option-unknown", None),
+        ("merge R.yaml --device cpu", "option-unknown", "merge R.yaml execution.device=cpu"),
+        ("merge --model B --lora A --output_dir O --max_shard_size 2GB", "option-unknown",
+         "merge --base B --adapter A --out O --shard-bytes 2e9"),
+        ("merge --bf16 --base B --trust_base", "option-unknown", "merge --dtype bfloat16 --base B --trust-base"),
+        ("phase1 --row_tokens 512 --model_name M", "option-unknown", "phase1 corpus.row_tokens=512 --model M"),
+        ("train R.yaml --stage pt --do_train --lora_dropout 0.1 --lr 1", "option-unknown",
+         "train R.yaml optimizer.learning_rate=1"),
+        ("train --load_in_4bit R.yaml", "option-unknown", "train quantisation=nf4 R.yaml"),
+        ("sft R.yaml --template qwen", "option-unknown", None),
+        ("train R.yaml --seed", "option-unknown", None),
     ],
 )  # fmt: skip
 def test_a_wrong_word_is_answered_by_the_command_to_type(line, code, right):
@@ -45,10 +99,30 @@ def test_a_wrong_word_is_answered_by_the_command_to_type(line, code, right):
         parse(shlex.split(line))
     told = str(caught.value)
     if right is None:
-        assert "nsllm-lite" not in told
+        assert "Type: nsllm-lite" not in told
     else:
         assert told.endswith(f"Type: nsllm-lite {right}")
         parse(shlex.split(right))
+
+
+def test_words_that_are_left_out_are_said_with_the_reason():
+    with raises("option-unknown", "stage: ", "; lora_dropout: dropout is 0)"):
+        parse(["train", "R.yaml", "--stage", "pt", "--lora-dropout=0.1"])
+    with raises("verb-unknown", "'mrege'", "nsllm-lite merge --help"):
+        parse(["help", "mrege"])
+    with raises("option-unknown", "template=chat"):
+        parse(["sft", "R.yaml", "--template", "qwen"])
+    with raises("option-unknown", "phase1.budget.tokens_per_step=N"):
+        parse(["phase1", "--batch-size", "4"])
+
+
+@pytest.mark.parametrize("words", ["help", "help help", "help merge", "merge help", "merge -help", "version", "-v"])
+def test_help_is_given_however_it_is_asked_for(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(words.split())
+    assert caught.value.code == 0
+    usage = f"usage: nsllm-lite {'merge ' if 'merge' in words else ''}[-h]"
+    assert capsys.readouterr().out.startswith(usage if "help" in words else "nsllm-lite 0.")
 
 
 def test_the_order_of_words_is_free():

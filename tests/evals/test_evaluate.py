@@ -1,6 +1,7 @@
 """Whole evaluations of tiny models: the numbers follow from the answers on disk, and a stopped one goes on."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +10,10 @@ import pytest
 from tokenizers import AddedToken
 
 from nsllm_lite import cli
-from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.evals import evaluate as evaluating
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
+from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models.engines import Found
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval
@@ -60,7 +62,7 @@ def test_everything_is_there_and_said(two):
     tasks = ("moves", "title", "multiple_choice", "open")
     assert {row["set"] for row in results["differences"]} == {f"own {task}" for task in tasks}
     report = (folder / "eval/report.md").read_text()
-    shown = ("| one | few-shot |", "| best floor |", "| ceiling |", ", macro-F1", "(moves) v3 with 2", "p by a")
+    shown = ("| one | few-shot |", "| best floor |", "| ceiling |", ", macro-F1", "(moves) v4 with 2", "p by a")
     assert [words for words in shown if words not in report] == []
     assert read_json(folder / "eval/times.json")["models"]["one"]["forward_tokens"] > 0
 
@@ -181,3 +183,24 @@ def test_by_words_on_the_command_line(talker, tmp_path, capsys, monkeypatch):
     assert {about["name"]: about["items"] for about in results["sets"]} == {"open": 3, "moves": 3}
     absent = str(tmp_path / "absent")
     assert absent in fails(capsys, "model-not-found", "eval", absent, "--file", "open=open.json", "--out", "there")
+
+
+def test_an_adapter_is_put_on_the_base_that_it_was_trained_on(talker, other_talker, tmp_path):
+    """By the weights that its training wrote down, before anything is written; to the last bit before it is loaded."""
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    shutil.copy(talker / "model.safetensors", adapter / "adapter_model.safetensors")
+    write_json(adapter / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": str(talker)})
+    about = {"quantisation": "none", "double_quantisation": True, "compute_dtype": "float32", "base": "other"}
+    recipe, files = eval_recipe(tmp_path, {"m": adapter}), {"model.safetensors": {"sha256": "0"}}
+    for fingerprint, base_files, code in (
+        (fingerprint_weights(other_talker), {}, "merge-base-differs"),
+        (fingerprint_weights(talker), files, "merge-base-changed"),
+        (fingerprint_weights(talker), {}, "adapter-tensors-unread"),  # the next that is wrong with it
+        (None, {}, "adapter-tensors-unread"),
+    ):
+        write_json(adapter / "training.json", about | {"base_fingerprint": fingerprint, "base_files": base_files})
+        with raises(code, adapter):
+            evaluate(recipe)
+        assert (tmp_path / "eval").exists() == (code != "merge-base-differs")
+        shutil.rmtree(tmp_path / "eval", ignore_errors=True)

@@ -62,6 +62,11 @@ def test_the_whole_chain_ends_in_a_report(pico, pico_recipe, tmp_path, capsys):
     assert report(report_recipe(pico, tmp_path)) == scores
     assert "finished, skipped" in capsys.readouterr().out
 
+    other = report_recipe(pico, tmp_path).model_copy(update={"base": str(tmp_path / "model2"), "out": f"{tmp_path}/o"})
+    with raises("merge-base-differs", tmp_path / "phase1/adapter", tmp_path / "model2"):
+        report(other)
+    assert not (tmp_path / "o").exists()
+
     # killed half-way: what was scored is taken as it is, the rest is scored, and the table is the same
     half = dict(list(scores.items())[::2])
     (tmp_path / "report/scores.json").write_text(json.dumps(half))

@@ -1,7 +1,9 @@
 """Weights that are quantised on disk: refused where they are trained or merged into, taken as they are where asked."""
 
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,7 +71,7 @@ def test_files_beside_the_weights(folder):
     assert quantisation_of(folder, {}) == "by quantize_config.json"
 
 
-def test_a_model_in_four_bits_is_evaluated_as_it_is_and_never_trained(tmp_path):
+def test_a_model_in_four_bits_is_evaluated_as_it_is_and_never_trained(tmp_path, monkeypatch):
     for name in ("wide", "Talker-1B-bnb-4bit"):
         (tmp_path / name).mkdir()
     wide, folder = make_talker(tmp_path / "wide", hidden_size=64, num_heads=4), tmp_path / "Talker-1B-bnb-4bit"
@@ -84,6 +86,8 @@ def test_a_model_in_four_bits_is_evaluated_as_it_is_and_never_trained(tmp_path):
     engine = open_engine(str(folder), device="cpu", how=EvalExecution())
     assert ["fp4" in note for note in engine.notes] == [True]
     assert {str(p.dtype) for name, p in engine.model.named_parameters() if "up_proj" in name} == {"torch.uint8"}
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=lambda *_, **__: None))
+    assert open_engine(str(folder), device="cpu", how=EvalExecution(backend="vllm")).notes == engine.notes
     with raises("model-quantised"):
         open_engine(str(folder), device="cpu", how=EvalExecution(), quantisation="nf4")
 

@@ -54,6 +54,8 @@ def value(recipe, key: str):
         ("sft", "dataset=my, x.jsonl", "data=[my, x.jsonl]", ["my", "x.jsonl"]),
         ("corpus", "cutoff_len=128", "row_tokens=128", 128),
         ("merge", "base_model=B", "base=B", "B"),
+        ("merge", "max_shard_size=5GB", "shard_bytes=5e9", 5_000_000_000),
+        ("eval", "limit=10", "max_items=10", 10),
     ],
 )  # fmt: skip
 def test_a_name_of_another_tool_is_answered_by_ours(name, word, typed, right):
@@ -67,7 +69,7 @@ def test_a_name_of_another_tool_is_answered_by_ours(name, word, typed, right):
 )
 def test_what_has_no_key_of_its_own_is_said(word):
     key = word.partition("=")[0]
-    with raises("key-unknown", key, TABLE["said"][key]):
+    with raises("key-unknown", key, names.said(KINDS["train"].recipe, key)):
         load_whole(RECIPES / "nano/phase1.yaml", [word])
 
 
@@ -81,6 +83,10 @@ def test_every_name_of_the_table_leads_to_a_key():
     }
     assert ours <= known
     assert not {name for name in TABLE["same"] if name != name.lower() or "-" in name}
+    for row in TABLE["said"]:
+        told = set(re.findall(r"(?<![\w.])([a-z_.]+)=", row["todo"]))
+        for kind in row.get("kinds", KINDS):
+            assert told <= set(names.keys_of(KINDS[kind].recipe)) | ({"adapter"} if "`train`" in row["todo"] else set())
 
 
 @pytest.mark.parametrize(
@@ -89,6 +95,7 @@ def test_every_name_of_the_table_leads_to_a_key():
         ("sft", "data=my.jsonl", ["my.jsonl"]),
         ("sft", "data='a, b: c.jsonl'", ["a, b: c.jsonl"]),
         ("corpus", "languages=no", ["no"]),
+        ("phase1", "report_to=none", []),
         ("corpus", "sources=papers/x", [{"name": "x", "path": "papers/x"}]),
         ("eval", "models=runs/m", [{"name": "m", "path": "runs/m"}]),
     ],

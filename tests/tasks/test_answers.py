@@ -63,7 +63,8 @@ def test_a_chinese_title_scores_by_its_characters():
 
 HOSTILE = [
     "A and ", "A、", "answer is A, ", "((A) ", "\\boxed{", "\\text{", "<answer>", "<think>", " ", "\n", "\t", "_", "*",
-    "选A", "not A but ", "I think ", "A. x ", "if ",
+    "选A", "not A but ", "I think ", "A. x ", "if ", "C) because A is ", "Between A and B, ",
+    "\nNote: a", ". ", "不是、",
 ]  # fmt: skip
 
 

@@ -166,6 +166,14 @@ def test_parts_in_no_example_are_counted_and_said(tmp_path):
         ({"question": "q", "answer": "long", "response": "a"}, {"output": "response"}),
         (GOOD | {"use": 1}, {"weight": "use"}),
         ({"instruction": "q", "question": " ", "answer": "a"}, {"input": "question"}),
+        ({"x": {"frage": "q", "more": {"say": "a"}}}, {"instruction": "x.frage", "output": "x.more.say"}),
+        ({"data.q": "q", "data": {"q": "no", "a": "a"}}, {"instruction": "data.q", "output": "data.a"}),
+        ({"a.b": {"c": {"d.e": "q"}}, "a": {}, "output": "a"}, {"instruction": "a.b.c.d.e"}),
+        ({"d": {"talk": [{"by": {"who": "user"}, "text": "q"}, {"by": {"who": "gpt"}, "text": "a"}]}},
+         {"messages": "d.talk", "role": "by.who", "content": "text"}),
+        ({"prompt": "q", "chosen": {"text": "a"}, "rejected": {"text": "b"}}, {"output": "chosen.text"}),
+        ({"input": {"q": "q"}, "output": "a"}, {"instruction": "input.q"}),
+        (GOOD | {"meta": {"use": 1}}, {"weight": "meta.use"}),
     ],
 )  # fmt: skip
 def test_other_keys_are_mapped(record, fields, tmp_path):
@@ -176,6 +184,16 @@ def test_other_keys_are_mapped(record, fields, tmp_path):
     assert example.input_ids.tolist() == same.input_ids.tolist()
 
 
+def test_what_stands_beside_a_path_is_noted_and_ids_are_found_by_one(tmp_path):
+    record = {"data": {"q": "q", "a": "a", "id": "n1", "x": 1, "in": {"y": {}, "z": 2}}, "output": "b"}
+    fields = {"instruction": "data.q", "output": "data.a", "id": "data.id", "document": "data.in.doc"}
+    (example,), ledger = read(tmp_path, [record], **fields)
+    assert example.name == "n1"
+    assert ledger.counts()["given"]["unused"] == {"data.in": 1, "data.x": 1, "output": 1}
+    _, ledger = read(tmp_path, [record, {"data": []}], **fields)
+    assert ledger.counts()["given"]["left_out"] == {"not this format": 1}
+
+
 def test_fields_that_no_record_has_are_refused(tmp_path):
     reader = Reader(Fields(instruction="instruction", system="rolle"))
     read_examples([write_lines(tmp_path / "given.jsonl", [GOOD])], template_of("plain"), 100, reader)
@@ -183,5 +201,10 @@ def test_fields_that_no_record_has_are_refused(tmp_path):
         reader.require_seen()
     with raises("sft-field-missing", "output: antwrt"):
         read(tmp_path, [{"frage": "q", "antwort": "a"}] * 2, instruction="frage", output="antwrt")
+    for path, told in {
+        "data.q": "data has frage, x.y", "data.frage.q": "data.frage is no object, but list", "nix.q": "data.z",
+    }.items():  # fmt: skip
+        with raises("sft-field-missing", path, told):
+            read(tmp_path, [{"data": {"frage": [], "x.y": 1}}] * 2, instruction=path, output="data.z")
     with pytest.raises(ValueError, match="repeat"):
         Fields(instruction="x", output="x")
