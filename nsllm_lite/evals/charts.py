@@ -25,8 +25,10 @@ def rows_of(results: dict[str, Any]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row["model"], row["mode"]) for row in results["scores"]))
 
 
-def score_of(results: dict[str, Any], model: str, mode: str, name: str) -> dict[str, Any]:
-    return next(row for row in results["scores"] if (row["model"], row["mode"], row["set"]) == (model, mode, name))
+def score_of(results: dict[str, Any], model: str, mode: str, name: str) -> dict[str, Any] | None:
+    """None where a set is not asked so: only labels are calibrated."""
+    asked = (row for row in results["scores"] if (row["model"], row["mode"], row["set"]) == (model, mode, name))
+    return next(asked, None)
 
 
 def best_floor(about: dict[str, Any], metric: str) -> tuple[str, float]:
@@ -66,7 +68,7 @@ def _score_table(results: dict[str, Any]) -> str:
     columns = [(about, metric) for about in results["sets"] for metric in about["metrics"]]
     heads = [f"{about['name']}, {label_of(metric)}" for about, metric in columns]
     rows = [
-        (model, mode, *(_cell(score_of(results, model, mode, about["name"])[metric]) for about, metric in columns))
+        (model, mode, *(_cell(score_of(results, model, mode, about["name"]), metric) for about, metric in columns))
         for model, mode in rows_of(results)
     ]
     floors = [best_floor(about, metric) for about, metric in columns]
@@ -88,7 +90,10 @@ def _difference_table(rows: list[dict[str, Any]]) -> str:
     return as_markdown(("set", "asked", "from", "to", "score", "difference", "p"), cells, right=("difference", "p"))
 
 
-def _cell(estimate: dict[str, float]) -> str:
+def _cell(score: dict[str, Any] | None, metric: str) -> str:
+    if score is None:
+        return ""
+    estimate = score[metric]
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
@@ -106,7 +111,10 @@ def radar(results: dict[str, Any], png: Path) -> None:
     floors = np.nan_to_num([best_floor(about, metric)[1] for about, metric in [*sets, sets[0]]])
     axes.fill(around, floors, color="0.85", label="best floor without a model")
     for number, (model, mode) in enumerate(rows_of(results)):
-        values = [score_of(results, model, mode, about["name"])[metric]["value"] for about, metric in sets]
+        scores = [score_of(results, model, mode, about["name"]) for about, _ in sets]
+        if None in scores:
+            continue
+        values = [score[metric]["value"] for score, (_, metric) in zip(scores, sets, strict=True)]
         style = {"linestyle": "-" if mode == "few-shot" else "--", "marker": "o", "ms": 3, "color": f"C{number % 10}"}
         axes.plot(around, [*values, values[0]], label=f"{model}, {mode}", **style)
     axes.set_ylim(0, 1)
@@ -130,7 +138,10 @@ def bars(results: dict[str, Any], png: Path) -> None:
     for axes, about in zip(panels, sets, strict=False):
         name, metric = about["name"], about["metrics"][0]
         for place, (model, mode) in enumerate(rows):
-            found = score_of(results, model, mode, name)[metric]
+            score = score_of(results, model, mode, name)
+            if score is None:
+                continue
+            found = score[metric]
             off = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
             axes.barh(place, found["value"], xerr=np.maximum(off, 0), color=f"C{place % 10}", alpha=0.8, capsize=2)
         rule, floor = best_floor(about, metric)

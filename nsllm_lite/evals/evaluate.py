@@ -22,7 +22,7 @@ from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, rea
 from nsllm_lite.artifact.lineage import corpora_behind
 from nsllm_lite.artifact.step import BESIDE, begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
-from nsllm_lite.evals import charts
+from nsllm_lite.evals import calibration, charts
 from nsllm_lite.evals.audit import duplicates
 from nsllm_lite.formats.tokenizer import apart
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights, require_sound
@@ -38,7 +38,7 @@ from nsllm_lite.tasks.task import Task, TaskSet
 if TYPE_CHECKING:
     from nsllm_lite.models.generate import Engine
 
-FEW_SHOT, INSTRUCTION = "few-shot", "instruction"
+FEW_SHOT, CALIBRATED, INSTRUCTION = "few-shot", "calibrated", "instruction"
 
 
 class Asked(NamedTuple):
@@ -127,7 +127,7 @@ def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
         BertScore.require(Path(recipe.encoder))
     for one in recipe.models:
         modes = modes_of(one, out)
-        if modes and not any(_missing(Asked(one.name, mode, each), out) for mode in modes for each in sets):
+        if modes and not any(_missing(each, out) for each in pairs(one.name, modes, sets, recipe.calibrate)):
             continue
         told = {"quantisation": one.quantisation, "tokenizer_from": recipe.tokenizer_from}
         found = find_model(one.path, how=recipe.execution, **told)
@@ -144,6 +144,12 @@ def modes_of(about: EvaluatedModel, out: Path) -> list[str] | None:
     return about.modes or (read_json(kept) if kept.is_file() else None)
 
 
+def pairs(model: str, modes: Sequence[str], sets: list[TaskSet], calibrate: bool) -> list[Asked]:
+    """All that a model is asked; with `calibrate` labels behind their few-shot answers once more."""
+    whole = [each for mode in modes for each in ([mode, CALIBRATED] if calibrate and mode == FEW_SHOT else [mode])]
+    return [Asked(model, mode, one) for mode in whole for one in sets if mode != CALIBRATED or one.task.is_ranked]
+
+
 def ask(
     about: EvaluatedModel, sets: list[TaskSet], out: Path, device: str, recipe: Eval
 ) -> tuple[list[Asked], dict[str, Any]]:
@@ -154,7 +160,7 @@ def ask(
 
     engine, started, items = None, time.perf_counter(), 0
     modes = modes_of(about, out)
-    if not modes or any(_missing(Asked(about.name, mode, one), out) for mode in modes for one in sets):
+    if not modes or any(_missing(one, out) for one in pairs(about.name, modes, sets, recipe.calibrate)):
         held = {"quantisation": about.quantisation, "tokenizer_from": recipe.tokenizer_from}
         engine = open_engine(about.path, device=device, how=recipe.execution, **held)
         modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
@@ -162,7 +168,7 @@ def ask(
         write_json(_notes(out, about.name), engine.notes)
         for note in engine.notes:
             print(f"{about.name}: {note}.")
-    done = [Asked(about.name, mode, one) for mode in modes for one in sets]
+    done = pairs(about.name, modes, sets, recipe.calibrate)
     for one in done:
         if missing := _missing(one, out):
             items += missing
@@ -198,7 +204,9 @@ def _answer(asked: Asked, engine: "Engine", out: Path) -> None:
     done = {line["item"] for line in cut_lines(path)}
     what, total = f"{asked.model}: {asked.set.name}, {asked.mode}", len(asked.set.items)
     with open(path, "a", encoding="utf-8") as file, terminal.progress(total, len(done), what, "item") as bar:
-        for prediction in _predict(asked, done, engine):
+        calibrated = asked.mode == CALIBRATED
+        predictions = _calibrate(asked, done, engine, out) if calibrated else _predict(asked, done, engine)
+        for prediction in predictions:
             file.write(json.dumps(prediction._asdict(), ensure_ascii=False) + "\n")
             file.flush()
             bar.update()
@@ -227,6 +235,17 @@ def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Predict
     for number, text in answers:
         text = open_thinking(prompts[number]) + text
         yield Prediction(number, task.parse(text, options[number]), text)
+
+
+def _calibrate(asked: Asked, done: set[int], engine: "Engine", out: Path) -> Iterator[Prediction]:
+    """The predictions of the items that are not `done`, from the likelihoods of the few-shot ones."""
+    raw = {found.item: found for found in read_predictions(asked._replace(mode=FEW_SHOT).path(out))}
+    options = [asked.set.task.options(item, asked.set.labels) for item in asked.set.items]
+    for number, prior in enumerate(calibration.priors(asked.set, options, engine)):
+        if number not in done:
+            found = np.array([float(word) for word in raw[number].text.split()]) - prior
+            text = " ".join(f"{value:.4f}" for value in found)
+            yield Prediction(number, options[number][int(found.argmax())], text)
 
 
 def as_told(tokenizer: Any, task: Task, item: Item, labels: Sequence[str]) -> str:
@@ -263,7 +282,7 @@ def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, 
             {"model": one.model, "mode": one.mode, "set": one.set.name, "unread": answers.count(None), **figures}
         )
     for one in sets:
-        for mode in (FEW_SHOT, INSTRUCTION):
+        for mode in (FEW_SHOT, CALIBRATED, INSTRUCTION):
             there = [m.name for m in recipe.models if (m.name, mode, one.name) in by_item]
             for first, second in combinations(there, 2):
                 rows, other = by_item[first, mode, one.name], by_item[second, mode, one.name]

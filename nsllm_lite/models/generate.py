@@ -131,20 +131,25 @@ class Engine:
         def say(group: list[int], cache: "DynamicCache", past: int) -> list[str]:
             logits, mask, last = self._read([requests[n][past:] for n in group], cache, past)
             said: list[list[int]] = [[] for _ in group]
-            ended = [False] * len(group)
-            limit = max(rooms[n] for n in group)
-            for step in range(limit):
+            left = list(range(len(group)))  # the rows of `said` whose answers have not ended
+            while left:
                 chosen = logits[:, -1].argmax(-1).tolist()
-                for row, token in enumerate(chosen):
-                    if not ended[row]:
-                        ended[row] = token in ends
-                        said[row] += [] if ended[row] else [token]
-                        ended[row] |= any(stop in self.tokenizer.decode(said[row]) for stop in stops)
-                        ended[row] |= len(said[row]) >= rooms[group[row]]
-                if all(ended) or step + 1 == limit:
-                    break
-                last = last + 1
-                logits, mask = self._forward([[token] for token in chosen], cache, mask, last[:, None])
+                on = []  # of the rows of the batch, those that go on
+                for row, (number, token) in enumerate(zip(left, chosen, strict=True)):
+                    if token in ends:
+                        continue
+                    said[number].append(token)
+                    stopped = any(stop in self.tokenizer.decode(said[number]) for stop in stops)
+                    if not stopped and len(said[number]) < rooms[group[number]]:
+                        on.append(row)
+                if 0 < len(on) < len(left):
+                    rows = torch.tensor(on, device=self.device)
+                    cache.batch_select_indices(rows)
+                    mask, last = mask[rows], last[rows]
+                left = [left[row] for row in on]
+                if left:
+                    last = last + 1
+                    logits, mask = self._forward([[chosen[row]] for row in on], cache, mask, last[:, None])
             texts = [spoken(self.tokenizer, tokens) for tokens in said]
             return [min((text.partition(stop)[0] for stop in stops), key=len, default=text) for text in texts]
 

@@ -125,6 +125,7 @@ class Eval(Strict):
         None
     )
     tokenizer_from: TokenizerFrom = None
+    calibrate: Annotated[bool, option("labels also by contextual calibration, beside the raw scores")] = False
     seed: Annotated[int, option("of examples and intervals", "N", typed=0)]
     execution: EvalExecution = EvalExecution()
 

@@ -6,17 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tokenizers import AddedToken
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.evals import evaluate as evaluating
+from nsllm_lite.evals.calibration import EMPTY_INPUTS
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
 from nsllm_lite.formats.weights import fingerprint_weights
-from nsllm_lite.models.engines import Found
+from nsllm_lite.models.engines import Found, open_engine
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.evals import Eval
+from nsllm_lite.recipe.evals import Eval, EvalExecution
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.task import all_tasks
 from tests.raising import fails, raises
@@ -40,6 +42,7 @@ def own_files(folder: Path) -> list[dict]:
 def eval_recipe(folder: Path, models: dict[str, Path], **more) -> Eval:
     values = {
         "kind": "eval", "out": str(folder / "eval"), "tasks": None, "files": own_files(folder), "seed": 0,
+        "calibrate": True,
         "models": [{"name": name, "path": str(path)} for name, path in models.items()],
         "execution": {"device": "cpu", "batch_tokens": 2000},
     }  # fmt: skip
@@ -58,7 +61,7 @@ def test_everything_is_there_and_said(two):
         "run.json", "manifest.json", "times.json", "results.json", "report.md", "radar.png", "bars.png", "predictions",
     }  # fmt: skip
     assert results == read_json(folder / "eval/results.json")
-    assert len(results["scores"]) == 8
+    assert len(results["scores"]) == 12
     tasks = ("moves", "title", "multiple_choice", "open")
     assert {row["set"] for row in results["differences"]} == {f"own {task}" for task in tasks}
     report = (folder / "eval/report.md").read_text()
@@ -78,6 +81,29 @@ def test_accuracy_is_what_the_predictions_say(two):
     row = next(r for r in results["scores"] if r["model"] == "one" and r["set"] == "own multiple_choice")
     assert row["accuracy"]["value"] == right
     assert row["unread"] == 0
+
+
+def test_calibrated_answers_take_out_what_the_prompt_alone_says(two, talker):
+    """A label's probability is divided by the mean of its probabilities behind the three inputs that say nothing."""
+    folder, results = two
+    rows = {(r["model"], r["set"]): r for r in results["scores"] if r["mode"] == "calibrated"}
+    assert {name for _, name in rows} == {"own moves", "own multiple_choice"}
+    asked = next(one for one in evaluating.load_sets(eval_recipe(folder, {"one": talker})) if one.name == "own moves")
+    engine = open_engine(str(talker), device="cpu", how=EvalExecution())
+    empty = [asked.task.few_shot_prompt(replace(asked.items[0], input=text), asked.shots) for text in EMPTY_INPUTS]
+    alone = np.exp([found for _, found in sorted(engine.rank(empty, [[f" {label}" for label in asked.labels]] * 3))])
+    prior = (alone / alone.sum(1, keepdims=True)).mean(0)
+    raw, calibrated = (
+        {found.item: found for found in read_predictions(replaced.path(folder / "eval"))}
+        for replaced in (evaluating.Asked("one", mode, asked) for mode in ("few-shot", "calibrated"))
+    )
+    for number, found in calibrated.items():
+        values = np.exp([float(word) for word in raw[number].text.split()]) / prior
+        assert found.answer == asked.labels[int(values.argmax())]
+        assert [float(word) for word in found.text.split()] == pytest.approx(np.log(values).tolist(), abs=2e-3)
+    assert len(calibrated) == len(asked.items)
+    assert len({found.answer for found in calibrated.values()}) >= len({found.answer for found in raw.values()})
+    assert "| one | calibrated | " in (folder / "eval/report.md").read_text()
 
 
 def test_a_stopped_evaluation_goes_on(two, talker, other_talker, capsys, monkeypatch):

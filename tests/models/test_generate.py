@@ -88,11 +88,14 @@ def test_answers_are_those_of_generate(engine):
 
 
 def test_an_answer_ends_before_a_stop(engine):
-    asked = prompts(3)
+    """And the rows that have ended leave the batch, which goes on with the others."""
+    asked, engine.forward_tokens = prompts(3), 0
     whole = dict(engine.generate(asked, 10, []))
-    stop = whole[0][3:5]
+    stop, of_all, engine.forward_tokens = whole[0][3:5], engine.forward_tokens, 0
     for number, text in engine.generate(asked, 10, [stop]):
         assert text == whole[number].partition(stop)[0]
+    assert sum(stop in text for text in whole.values()) in (1, 2)
+    assert engine.forward_tokens < of_all
 
 
 SMALL = {"vocab_size": 500, "hidden_size": 32, "num_hidden_layers": 2, "eos_token_id": 0, "initializer_range": 0.3}
