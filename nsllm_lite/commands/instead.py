@@ -20,7 +20,7 @@ STEPS = ("phase1", "corpus", "merge", "phase2")
 STEPS."""
 
 KIND_OF = {"phase1": "train", "phase2": "train", "base": "train"}
-RECIPE = ("recipe", "recipes", "config", "config_file", "config_path", "config_name", "conf", "cfg", "yaml", "c", "f")
+RECIPE = ("recipe", "recipes", "config", "config_file", "config_path", "config_name", "conf", "cfg", "yaml")
 FOLDER = ("folder", "dir", "path", "run", "output_dir", "out", "name", "project", "model")
 ALONE = {
     "audit": ("file", "files", "data", "dataset", "input", "test_file", "train_file", "path"),
@@ -67,7 +67,7 @@ def instead(
     if alone := _alone(verb, key, values, words):
         return alone
     for prefix, recipe, cutoff in [(*one, 1) for one in recipes] + [(*one, 0.8) for one in recipes[:1]]:
-        if found := _as_key(recipe, key, values, prefix, cutoff):
+        if found := _as_key(recipe, key, values, prefix, cutoff, options):
             return found
     own = KINDS[verb].recipe if verb in KINDS else recipes[0][1] if recipes else None
     if own and not recipes and (found := _as_option(own, verb, key, values, options)):
@@ -76,23 +76,31 @@ def instead(
         used = 0 if names.is_flag(key) and not _is_truth(values) else len(_values(values)[:1])
         note = f"{key}: {said.removeprefix(NOTHING)}"
         return Instead([], used, note) if said.startswith(NOTHING) else Instead(None, todo=said)
-    if near := nearest("--" + key.replace("_", "-"), options, cutoff=0.7):
-        used = min(len(values), options[near].nargs != 0)
-        return Instead([near, *values[:used]], used)
+    known = {option.lstrip("-"): option for option in options}
+    same = [one for one in names.same(key) if one in known]
+    if near := next(iter(same), None) or nearest(key.replace("_", "-"), known, cutoff=0.8):
+        return _with_value(known[near], values, options)
     listed = f"one of {', '.join(one for one in options if one.startswith('--'))}"
     keys = f", or a key of the recipe: {', '.join(recipes[0][1].model_fields)}" if recipes and not recipes[0][0] else ""
     return Instead(None, todo=listed + keys)
+
+
+def _with_value(option: str, values: list[str], options: dict[str, argparse.Action]) -> Instead:
+    """A known option, with the value it needs."""
+    takes = options[option].nargs != 0
+    if takes and not values:
+        return Instead(None, todo=f"{option} with its value")
+    return Instead([option, *values[:takes]], int(takes))
 
 
 def _alone(verb: str, key: str, values: list[str], words: Sequence[str]) -> Instead | None:
     """Where what follows the option stands without one: a recipe, a folder, the models of eval."""
     if not values:
         return None
-    if verb in KINDS and (key in RECIPE or (len(key) == 1 and values[0].endswith(YAML))):
-        return Instead(values[:1], 1)
-    if key in RECIPE and verb in STORY_VERBS:
-        folder = str(Path(values[0]).parent) if values[0].endswith(YAML) else values[0]
-        return Instead(["--recipes", folder], 1)
+    is_file = values[0].endswith(YAML)
+    if (key in RECIPE or (len(key) == 1 and is_file)) and verb in (*KINDS, *STORY_VERBS):
+        folder = str(Path(values[0]).parent) if is_file else values[0]
+        return Instead(values[:1] if verb in KINDS else ["--recipes", folder], 1)
     if key in ALONE.get(verb, ()):
         used = len(values) if verb == "audit" else 1
         return Instead(values[:used], used)
@@ -108,7 +116,9 @@ def _alone(verb: str, key: str, values: list[str], words: Sequence[str]) -> Inst
     return None
 
 
-def _as_key(recipe: type[Strict], key: str, values: list[str], prefix: str, cutoff: float) -> Instead | None:
+def _as_key(
+    recipe: type[Strict], key: str, values: list[str], prefix: str, cutoff: float, options: dict[str, argparse.Action]
+) -> Instead | None:
     """The word `key=value` of a recipe; the values of a list are all that follow."""
     given = _values(values)
     if not (word := names.meant(recipe, key, given[0] if given else "true", cutoff)):
@@ -125,7 +135,7 @@ def _as_key(recipe: type[Strict], key: str, values: list[str], prefix: str, cuto
     if wrong := names.choices_but(recipe, word):
         return Instead(None, todo=wrong.replace(name, prefix + name))
     if prefix and name in OF_STORY:
-        return Instead([OF_STORY[name], *given[:1]], len(given[:1]))
+        return _with_value(OF_STORY[name], given, options)
     return Instead([prefix + word], used)
 
 
@@ -136,20 +146,20 @@ def _as_option(
     if not (word := names.meant(recipe, key, values[0] if values else "true", cutoff=0.8)):
         return None
     name, _, value = word.partition("=")
-    if action := options.get("--" + name.rpartition(".")[2].replace("_", "-")):
-        if action.nargs == 0:
-            return Instead([action.option_strings[-1]], int(_is_truth(values)))
-        if wrong := names.choices_but(recipe, word):
-            return Instead(None, todo=wrong.replace(f"{name}=", f"{action.option_strings[-1]} "))
-        if isinstance(action, argparse._AppendAction):
-            return Instead([part for one in values for part in (action.option_strings[-1], one)], len(values))
-        is_flag = names.is_flag(key) and not _is_truth(values)
-        return Instead([action.option_strings[-1], value], 0 if is_flag else len(values[:1]))
-    return (
-        None
-        if names.said(recipe, key)
-        else Instead(None, todo=f"{word} behind a recipe: nsllm-lite {verb} RECIPE {word}")
-    )
+    is_flag = names.is_flag(key) and not _is_truth(values)
+    if not (action := options.get("--" + name.rpartition(".")[2].replace("_", "-"))):
+        todo = f"{word} behind a recipe: nsllm-lite {verb} RECIPE {word}"
+        return None if names.said(recipe, key) else Instead(None, todo=todo)
+    option = action.option_strings[-1]
+    if action.nargs == 0:
+        return Instead([option], int(_is_truth(values)))
+    if not (values or is_flag):
+        return Instead(None, todo=f"{option} with its value")
+    if wrong := names.choices_but(recipe, word):
+        return Instead(None, todo=wrong.replace(f"{name}=", f"{option} "))
+    if isinstance(action, argparse._AppendAction):
+        return Instead([part for one in values for part in (option, one)], len(values))
+    return Instead([option, value], 0 if is_flag else 1)
 
 
 def with_weights(words: list[str], start: int, end: int, values: list[str]) -> list[str] | None:

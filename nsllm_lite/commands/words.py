@@ -175,7 +175,7 @@ def _option_fault(verb: str, words: list[str], start: int, options: dict[str, ar
             *(new, found.todo, found.note),
         )
     meant = options.get("--" + key.replace("_", "-"))
-    if equals and key in RECIPE and value.endswith(YAML):
+    if equals and key in RECIPE and verb in KINDS and value.endswith(YAML):
         new = [*words[:start], value, *words[start + 1 :]]
     elif equals and meant and _is_option(verb, name, words):
         new = [*words[:start], *words[start + 1 :], meant.option_strings[-1], *([value] if meant.nargs != 0 else [])]

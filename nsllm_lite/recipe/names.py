@@ -47,7 +47,7 @@ def meant(recipe: type[Strict], key: str, value: Any, cutoff: float = 0.6) -> st
             return word
     leaves = {one.rpartition(".")[2]: one for one in reversed(known)}  # of several the outermost
     beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == key.rpartition(".")[0]}
-    if found := next((one for one in _THEIRS["same"].get(name, ()) if one in known), None):
+    if found := next((one for one in same(name) if one in known), None):
         value = _THEIRS["values"].get(str(value).lower(), value)
         if found == "shard_bytes" and (size := re.fullmatch(r"(\d+)([GM])i?B?", str(value), re.IGNORECASE)):
             value = f"{size[1]}e{9 if size[2] in 'gG' else 6}"
@@ -82,6 +82,11 @@ def said(recipe: type[Strict] | None, key: str, prefix: str = "") -> str | None:
     rows = (row for row in _THEIRS["said"] if name in row["names"] and kind in row.get("kinds", [kind]))
     ours = "|".join(map(re.escape, keys_of(recipe))) if recipe else "(?!)"
     return next((re.sub(rf"(?<![\w.])(?:{ours})=", rf"{prefix}\g<0>", row["todo"]) for row in rows), None)
+
+
+def same(key: str) -> list[str]:
+    """Our keys that other tools call `key`."""
+    return _THEIRS["same"].get(key.lower().replace("-", "_"), [])
 
 
 def kind_of(recipe: type[Strict]) -> str | None:
