@@ -28,7 +28,9 @@ class Merge(Strict):
 
     `base_weights`: to the 16-bit (or 32-bit) weights (original), to what NF4 training saw of them (dequantized), or to
     whichever of the two has the lower loss on `heldout_rows` (auto). With `then_requantize` another phase of NF4
-    training follows, and the loss compared is that of the merged model in NF4.
+    training follows, and the loss compared is that of the merged model in NF4. `rounding`: sums become the nearest
+    number of 16 bits (none, or nearest), or either neighbour, so that their mean over `rounding_seed` is the sum
+    (stochastic).
     """
 
     kind: Literal["merge"]
