@@ -1,7 +1,6 @@
 """Stochastic rounding: right on average, one of two neighbours, the same however a merge is cut."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -50,7 +49,7 @@ def test_what_the_dtype_holds_stays_and_nothing_finite_becomes_infinite(dtype):
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     exact = every[every.isfinite()]
     assert torch.equal(rounded(exact.float(), dtype, 7).view(torch.int16), exact.view(torch.int16))
-    above = torch.nextafter(torch.tensor(limit, dtype=torch.float32), torch.tensor(math.inf)) * torch.ones(4096)
+    above = torch.full((4096,), limit * (1 + 0.2 * torch.finfo(dtype).eps))  # whose nearest is finite
     assert torch.equal(rounded(-above, dtype, 7).float(), torch.full_like(above, -limit))
 
 
