@@ -5,8 +5,8 @@ rises geometrically; the folder of the training is neither read nor written. A l
 one lowers it, a high one raises it again.
 
 Two readings of the curve: where the loss falls fastest for a given growth of the rate, and a tenth of the rate at which
-it is lowest. The lower of them is proposed, since a whole training is less forgiving than a few steps. Nothing is where
-the fall is within the noise of the losses.
+it is lowest. Proposed is their geometric mean: the first may be too high for a whole training, and at the second the
+loss may hardly fall yet. Where the fall is within the noise of the losses, nothing is proposed.
 
 Source: Smith, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3.
 """
@@ -58,7 +58,7 @@ def find_lr(recipe: Training) -> dict[str, Any]:
     """
     out, started = Path(recipe.out), time.time()
     require_disk(out, 2**20, "the curve")
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and step.read_manifest(out) is None)):
+    if out.is_dir() and any(out.iterdir()) and step.read_manifest(out) is None:
         raise UserError("find-lr-out-taken", f"{out} holds something else than a range test.", f"{WRITE_ELSEWHERE}.")
     with tempfile.TemporaryDirectory() as scratch:
         test = with_steps(recipe, scratch)
@@ -119,9 +119,7 @@ class RangeTest(TrainingRun):
         if there * MAX_EPOCHS < num_steps * per_step:
             found = f"{there:,} {'rows' if is_train else 'examples'} would repeat more than {MAX_EPOCHS} times in "
             found += f"{num_steps} steps of {per_step}."
-            todo = (
-                f"Give more, or take smaller steps ({'budget.tokens_per_step' if is_train else 'examples_per_step'})."
-            )
+            todo = f"Give more, or lower {'budget.tokens_per_step' if is_train else 'examples_per_step'}."
             raise UserError("find-lr-too-few-rows", found, "The curve would show what is remembered.", todo)
         print(f"Range test: {num_steps} steps, the learning rate from {LOWEST:g} to {HIGHEST:g}", flush=True)
 
@@ -190,14 +188,16 @@ def read(rates: Sequence[float], losses: Sequence[float]) -> Readings:
         return Readings(None, None, None, why)
     steepest = float(middles[int((windows[: bottom + 1] @ places).argmin())])
     lowest = float(middles[bottom])
-    proposal, apart = min(steepest, lowest / 10), max(steepest, lowest / 10) / min(steepest, lowest / 10)
-    which = "where it falls fastest" if steepest <= lowest / 10 else f"a tenth of {lowest:.2g}, where it is lowest"
-    why = f"the loss falls by {fall:.3f} from {levels[0]:.3f}; proposed is {which}; "
-    why += f"the other reading is {max(steepest, lowest / 10):.2g}, {apart:.1f} times as high: "
-    why += "they support one another" if apart <= ALIKE else "a rough guess, so try rates between them"
+    tenth = lowest / 10
+    apart = max(steepest / tenth, tenth / steepest)
+    why = (
+        f"the loss falls by {fall:.3f} from {levels[0]:.3f}, fastest at {steepest:.2g}, to its lowest at {lowest:.2g}. "
+    )
+    why += f"Proposed is the middle of {steepest:.2g} and a tenth of {lowest:.2g}, {apart:.1f} times apart: "
+    why += "they support one another" if apart <= ALIKE else "a rough guess, so try both"
     if bottom + 1 == len(windows):
         why += "; the loss still falls at the highest rate, so higher ones may be good too"
-    return Readings(proposal, steepest, lowest, why)
+    return Readings((steepest * tenth) ** 0.5, steepest, lowest, why)
 
 
 def write(run: RangeTest, ended: str, out: Path, started: float) -> dict[str, Any]:
