@@ -190,9 +190,7 @@ def read(rates: Sequence[float], losses: Sequence[float]) -> Readings:
     lowest = float(middles[bottom])
     tenth = lowest / 10
     apart = max(steepest / tenth, tenth / steepest)
-    why = (
-        f"the loss falls by {fall:.3f} from {levels[0]:.3f}, fastest at {steepest:.2g}, to its lowest at {lowest:.2g}. "
-    )
+    why = f"the loss falls by {fall:.3f} from {levels[0]:.3f}, fastest at {steepest:.2g}, lowest at {lowest:.2g}. "
     why += f"Proposed is the middle of {steepest:.2g} and a tenth of {lowest:.2g}, {apart:.1f} times apart: "
     why += "they support one another" if apart <= ALIKE else "a rough guess, so try both"
     if bottom + 1 == len(windows):
