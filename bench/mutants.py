@@ -43,6 +43,7 @@ class Mutant(NamedTuple):
 
 
 CPT = "train/test_cpt.py"
+FIND = "train/test_find_lr.py"
 NUMBERS = "faults/test_numbers.py"
 EXECUTION = "models/test_execution.py"
 EXACT = "merge/test_exact.py"
@@ -155,6 +156,12 @@ TABLE = {
     ],
     "train/setup.py": [
         ("train-warm-up", "(step + 1) / (schedule.warmup_steps + 1)", "1.0", f"{CPT}::test_learning_rate"),
+    ],
+    "train/find_lr.py": [
+        ("find-lr-does-not-rise", "return self.rate(number) / ", "return LOWEST / ", FIND),
+        ("find-lr-does-not-end", "if smoothed > DIVERGED * self._lowest", "if smoothed < 0", FIND),
+        ("find-lr-of-noise", "if fall < max(", "if fall < min(", FIND),
+        ("find-lr-of-few-rows", "if there * MAX_EPOCHS <", "if there * 100 * MAX_EPOCHS <", FIND),
     ],
     "train/cpt.py": [
         ("train-clipping", "recipe.optimizer.max_grad_norm)", "1e9)", CLIPPED),
