@@ -86,7 +86,8 @@ from nsllm_lite.merge.write_model import merge
 from nsllm_lite.recipe.merge import Merge
 folder = sys.argv[1]
 paths = {"base": folder + "/base", "adapter": folder + "/adapter", "out": folder + "/ours"}
-merge(Merge(kind="merge", base_weights="original", then_requantize=True, shard_bytes=5 * 10**9, **paths))
+settings = {"then_requantize": True, "shard_bytes": 5 * 10**9, "rounding": sys.argv[2]}
+merge(Merge(kind="merge", base_weights="original", **settings, **paths))
 """
 
 PEAK = "\nprint('VmHWM', next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
@@ -135,7 +136,8 @@ def main() -> None:
         num_parameters = int(run_python(*make)[2])
         contenders = {
             "PEFT load + merge + save": ("peft", lambda: run_python(PEFT, folder)),
-            "nsllm-lite merge": ("ours", lambda: run_python(OURS, folder)),
+            "the same, stochastically": ("ours", lambda: run_python(OURS, folder, "stochastic")),
+            "nsllm-lite merge": ("ours", lambda: run_python(OURS, folder, "nearest")),
             "cp of the files": ("copy", lambda: copy(folder)),
         }
         if options.like:

@@ -43,12 +43,14 @@ class Mutant(NamedTuple):
 
 
 CPT = "train/test_cpt.py"
+FIND = "train/test_find_lr.py"
 NUMBERS = "faults/test_numbers.py"
 EXECUTION = "models/test_execution.py"
 EXACT = "merge/test_exact.py"
 NF4 = "merge/test_nf4.py"
 ARCHITECTURES = "models/test_architectures.py"
 WRITE = "merge/test_write.py"
+DRAWN = "merge/test_stochastic.py"
 PACK = "corpus/test_pack.py"
 BUILD = "corpus/test_build.py"
 DEDUP = "corpus/test_dedup.py"
@@ -76,6 +78,7 @@ TABLE = {
     ],
     "merge/verify.py": [
         ("verify-weights-unseen", "if not over.max() <= least", "if over.max() <= -1", FORMS),
+        ("verify-one-unit-off-unseen", "if num_strays > MAX_STRAY_SHARE", "if -num_strays > MAX_STRAY_SHARE", DRAWN),
         ("verify-largest-unseen", 'not figures["largest"] <= allowed', "False", FORMS),
     ],
     "formats/adapter_names.py": [
@@ -89,6 +92,8 @@ TABLE = {
     "merge/arithmetic.py": [
         ("merge-second-adapter-on-base", "before = out.float()", "before = W",
          f"{EXACT}::test_several_adapters_in_turn_equal_peft"),
+        ("merge-draws-for-the-unchanged", "torch.where(delta == 0, ", "torch.where(delta != delta, ", DRAWN),
+        ("merge-casts-between-adapters", "if planned.key is None else total", "if True else total", DRAWN),
         ("merge-first-row-lost", "if first <= index < last", "if first < index < last", EXACT),
         ("merge-delta-one-sided", "max(-low.item(), high.item())", "high.item()", WRITE),
         ("merge-copy-not-finite", "masked.max() == mask", "masked.min() == mask", INPUTS),
@@ -100,6 +105,13 @@ TABLE = {
         ("merge-nf4-even-code", "bounds[1::2] - 1)", "bounds[1::2] + 1)", NF4),
         ("merge-nf4-zeros-of-a-card", "VALUES[0]\n", "0\n", NF4),
         ("merge-nf4-tie", "flat > UP_TO", "flat >= UP_TO", NF4),
+    ],
+    "merge/stochastic.py": [
+        ("merge-draws-of-the-seed-alone", '{seed} {name}"', '{seed}"', DRAWN),
+        ("merge-draws-restart-in-slices", "counter=first // BLOCK", "counter=0", DRAWN),
+        ("merge-half-subnormals", "HALF_LEAST << EXPONENT_BITS)", "HALF_LEAST - 9 << EXPONENT_BITS)", DRAWN),
+        ("merge-largest-becomes-infinite", "if largest == (limit", "if -largest == (limit", DRAWN),
+        ("merge-replaced-to-the-nearest", "(planned.updates or planned.replaced) and", "planned.updates and", DRAWN),
     ],
     "merge/write.py": [
         ("merge-shard-too-large", "filled + planned.num_bytes >", "filled >", WRITE),
@@ -144,6 +156,12 @@ TABLE = {
     ],
     "train/setup.py": [
         ("train-warm-up", "(step + 1) / (schedule.warmup_steps + 1)", "1.0", f"{CPT}::test_learning_rate"),
+    ],
+    "train/find_lr.py": [
+        ("find-lr-does-not-rise", "return self.rate(number) / ", "return LOWEST / ", FIND),
+        ("find-lr-does-not-end", "if smoothed > DIVERGED * self._lowest", "if smoothed < 0", FIND),
+        ("find-lr-of-noise", "if fall < max(", "if fall < min(", FIND),
+        ("find-lr-of-few-rows", "if there * MAX_EPOCHS <", "if there * 100 * MAX_EPOCHS <", FIND),
     ],
     "train/cpt.py": [
         ("train-clipping", "recipe.optimizer.max_grad_norm)", "1e9)", CLIPPED),

@@ -31,6 +31,8 @@ VERBS = {
 }
 """The function behind each kind of step (`recipe.kinds`); it is given the recipe."""
 
+FIND_LR = "nsllm_lite.train.find_lr:find_lr"  # of a training's recipe, in place of the training
+
 TOOLS = {
     "plan": ("nsllm_lite.commands.stories:plan_run", None),
     "audit": ("nsllm_lite.evals.audit:audit", ("files", "out")),
@@ -113,7 +115,18 @@ def run_recipe(args: argparse.Namespace) -> dict[str, Any]:
     from nsllm_lite.commands.typed import recipe_of
 
     recipe = recipe_of(args)
+    if getattr(args, "find_lr", False):
+        return find_lr(args, recipe)
     return run_merge(args, recipe) if args.verb == "merge" else run_step(recipe)
+
+
+def find_lr(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+    """A learning-rate range test beside the folder of the training. Raises UserError where it was asked to save."""
+    if args.save_on_signal:
+        todo = "Leave --save-on-signal out."
+        raise UserError("find-lr-saves-nothing", "--find-lr makes no checkpoint that a signal could ask for.", todo)
+    require_alone("train --find-lr")
+    return run_step(recipe.model_copy(update={"out": f"{recipe.out.rstrip('/')}-find-lr"}), FIND_LR)
 
 
 def run_merge(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
@@ -138,12 +151,12 @@ def run_tool(args: argparse.Namespace) -> Any:
     return resolve_name(name)(*([args] if words is None else [getattr(args, word) for word in words]))
 
 
-def run_step(recipe: Recipe) -> dict[str, Any]:
+def run_step(recipe: Recipe, function: str = "") -> dict[str, Any]:
     """Runs a recipe, holding the lock of its folder; again with a leaner execution where the card runs out.
 
     Raises UserError where another process holds the lock, RunError where the disk is full.
     """
-    verb = resolve_name(VERBS[recipe.kind])
+    verb = resolve_name(function or VERBS[recipe.kind])
     alone = lock.held(Path(recipe.out)) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
     try:
         with alone:

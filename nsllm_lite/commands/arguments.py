@@ -73,6 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
             _add(verbs[name], "only")
         if name != "plan":
             _add(verbs[name], "stopping")
+        if name in KINDS:
+            _add(verbs[name], "find-lr")
     for name in ("plan", "merge", "eval", "audit", "doctor", "runs", "show"):
         _add(verbs[name], "json")
     return parser

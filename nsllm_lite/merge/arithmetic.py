@@ -6,6 +6,9 @@ and for DoRA, with magnitude m and the norm taken row by row, W' = cast(m / |W +
 the update is transposed and rounded before it is added, W' = cast(W + cast(s (B A)^T)). Several adapters are merged in
 turn, each cast before the next, as PEFT does.
 
+That is for a cast to the nearest. Where it is stochastic (`stochastic.py`), all is added in fp32 and cast once, at the
+end: the mean of the result is the sum that PEFT has on the base in fp32.
+
 Letters: O output features (rows of W), I input features, R rank. W_OI, A_RI, B_OR, m_O.
 
 Source of the numbers: peft 0.21, tuners/lora/layer.py `Linear.merge`, `Embedding.merge`, and tuners/lora/variants.py
@@ -21,7 +24,7 @@ from torch import Tensor
 
 from nsllm_lite.errors import RunError, UserError
 from nsllm_lite.formats.weights import TensorOnDisk, dtypes, not_finite
-from nsllm_lite.merge import nf4
+from nsllm_lite.merge import nf4, stochastic
 from nsllm_lite.merge.plan import Lora, PlannedTensor, Rounding, TokenRows
 
 NF4_ROWS = 64  # of a sampled slice
@@ -73,6 +76,8 @@ def merge_rows(
     """The bytes of rows first..last, which lie in `slot`, and their figures. Raises UserError if one is not finite."""
     shape = (last - first, *planned.source.shape[1:])
     count, dtype = math.prod(shape), dtypes()[planned.dtype]
+    first_entry = first * math.prod(shape[1:])
+    added_in = dtype if planned.key is None else torch.float32
     source = planned.source.rows_into(slot.read, first, last)
     written = slot.written[: count * dtype.itemsize]
     out = written.view(dtype).view(shape)
@@ -80,24 +85,34 @@ def merge_rows(
     W.copy_(source)
     if operands.scales:  # what bitsandbytes gave the forward pass
         W.copy_(source.to(operands.held_in))
-        nf4.round_(slot.W[:count], operands.scales, first * math.prod(shape[1:]) // nf4.BLOCK)
+        nf4.round_(slot.W[:count], operands.scales, first_entry // nf4.BLOCK)
         W.copy_(W.to(operands.held_in))
-    if dtype != source.dtype:  # as if the base had been loaded so
+    if dtype != source.dtype and planned.key is None:  # as if the base had been loaded so
         W.copy_(out.copy_(W))
     if not planned.updates:
         out.copy_(W)
-        require_finite(name, planned, out)
+        largest = require_finite(name, planned, out)
+        if planned.key is not None:
+            stochastic.round_(W, out, largest, planned.key, first_entry)
         return written.numpy().data, Figures()
     before = W
     for number, (update, A) in enumerate(zip(planned.updates, operands.A, strict=True)):
         step = torch.empty_like(delta) if number else delta
-        add_update(total, before, step, update, A, first, last, dtype)
+        add_update(total, before, step, update, A, first, last, added_in)
         out.copy_(total)
         if number:
             delta.add_(step)
         if number + 1 < len(planned.updates):
-            before = out.float()
+            before = out.float() if planned.key is None else total
     largest = require_finite(name, planned, out)
+    if planned.key is not None:
+        is_exact = dtype == source.dtype and not planned.rounded  # and so are sums without an update
+        nearest = None if is_exact else out.clone()
+        stochastic.round_(total, out, largest, planned.key, first_entry)
+        if nearest is not None:
+            out.copy_(torch.where(delta == 0, nearest, out))
+        if dtype != source.dtype:
+            W.copy_(W.to(dtype))
     return written.numpy().data, measure(W, delta, out, largest, total, slot.same[:count], sampled)
 
 

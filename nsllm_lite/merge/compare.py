@@ -16,6 +16,7 @@ from nsllm_lite.formats.rows import Row, Rows
 from nsllm_lite.merge import in_memory
 from nsllm_lite.merge.inputs import Adapter, Base, open_inputs
 from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
+from nsllm_lite.merge.stochastic import keyed
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM, autocast, collate
 from nsllm_lite.models.device import find_device
@@ -121,7 +122,7 @@ def table(comparison: dict[str, dict[str, float]]) -> str:
 def compare_only(recipe: Merge) -> dict[str, Any]:
     """Prints the table and returns it, with the lowest choice for either use; writes nothing."""
     base, adapters = open_inputs(recipe)
-    comparison = compare(recipe, base, adapters, plan_merge(base, adapters, recipe.dtype))
+    comparison = compare(recipe, base, adapters, keyed(plan_merge(base, adapters, recipe.dtype), recipe))
     in_16_bits, in_nf4 = (lowest(comparison, then_requantize) for then_requantize in (False, True))
     terminal.markdown(table(comparison))
     print(f"Lowest loss: to serve in 16 bits, {in_16_bits}; when NF4 training follows, {in_nf4}.")

@@ -50,6 +50,7 @@ class PlannedTensor:
     replaced: bool = False  # `source` is an adapter's
     linear: bool = False  # a weight that QLoRA training holds in NF4
     rounded: bool = False  # begin with the NF4 rounding of `source`
+    key: int | None = None  # of the random bits that round its sums (`stochastic.py`); None: they go to the nearest
 
     @property
     def touched(self) -> bool:

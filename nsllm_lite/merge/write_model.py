@@ -1,7 +1,8 @@
 """`nsllm-lite merge`: base + LoRA adapters -> an ordinary Hugging Face model directory.
 
-The result is bit for bit what PEFT's `merge_and_unload(safe_merge=False)` gives on a CPU (`arithmetic.py`), written in
-slices (`write.py`) to `OUT.partial`, which is renamed when its manifest is there. A killed merge continues.
+The result is bit for bit what PEFT's `merge_and_unload(safe_merge=False)` gives on a CPU (`arithmetic.py`), unless sums
+are rounded stochastically (`stochastic.py`). It is written in slices (`write.py`) to `OUT.partial`, which is renamed
+when its manifest is there. A killed merge continues.
 
 Into which base? QLoRA trained the adapter on the base's NF4 rounding. Adding it to that rounding (`dequantized`)
 reproduces training exactly; but NF4 codes sit at bin centres, so when the next phase quantises that model again, small
@@ -10,7 +11,9 @@ updates are rounded away, while on the original weights they survive on average.
 
 import os
 import time
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from nsllm_lite import __version__
 from nsllm_lite.artifact import integrity
@@ -29,11 +32,13 @@ from nsllm_lite.merge.inputs import NF4_SCALES, OBEYED, Adapter, Base, open_inpu
 from nsllm_lite.merge.other_files import write_other_files
 from nsllm_lite.merge.partial import partial_folder, partial_of, require_free
 from nsllm_lite.merge.plan import EXACT, Plan, on_rounding, plan_merge
+from nsllm_lite.merge.stochastic import keyed
 from nsllm_lite.merge.write import Written, merging, slice_entries, write_weights
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.merge import Merge
 
 MAX_WORKERS = 4  # more wait for the disk
+LOW_SHARE = 0.9  # of the update in the result, below which stochastic rounding is proposed
 
 
 def merge(recipe: Merge) -> dict:
@@ -45,7 +50,7 @@ def merge(recipe: Merge) -> dict:
     """
     started, out = time.time(), Path(recipe.out).absolute()
     base, adapters = open_inputs(recipe)
-    plan = plan_merge(base, adapters, recipe.dtype)
+    plan = keyed(plan_merge(base, adapters, recipe.dtype), recipe)
     tokenizer = choose_tokenizer(base.folder, [adapter.folder for adapter in adapters], recipe.tokenizer_from)
     inputs = hash_inputs(recipe, base, adapters, tokenizer)
     if (results := finished(out, recipes.identity(recipe), inputs)) is not None:
@@ -66,7 +71,7 @@ def merge(recipe: Merge) -> dict:
         slot_entries = max(map(slice_entries, plan.tensors.values()))
         how = (merging(rounding), slot_entries, workers, f"merge {recipe.out}")
         written = write_weights(partial, plan.tensors, recipe.shard_bytes, *how)
-        results = {"base_weights": chosen, **summarise(plan, written), "comparison": comparison}
+        results = {"base_weights": chosen, **rounding_of(recipe), **summarise(plan, written), "comparison": comparison}
         results["base_model"] = card.base_model_of(recipe.base, base.folder)
         if quantised := quantised_behind(base.folder):
             results["quantised"] = quantised
@@ -151,10 +156,12 @@ def shares(figures: Figures) -> dict[str, float]:
 
 def summarise(plan: Plan, written: Written) -> dict:
     """The manifest's figures. Raises UserError where no update changes anything."""
-    total = Figures()
+    total, by_kind = Figures(), defaultdict(Figures)
     for name, figures in written.figures.items():
         held_in_nf4 = plan.tensors[name].linear
         total = total.plus(figures if held_in_nf4 else figures._replace(nf4_energy=0.0, nf4_kept=0.0))
+        kind = name.removesuffix(".weight").rpartition(".")[2]
+        by_kind[kind] = by_kind[kind].plus(figures)
     tensors = plan.tensors.values()
     if not total.energy and not any(planned.replaced for planned in tensors):
         found = "The adapter changes nothing: every B A is zero."
@@ -166,20 +173,33 @@ def summarise(plan: Plan, written: Written) -> dict:
         "num_copied": sum(not planned.touched for planned in tensors),
         "num_bytes": sum(planned.num_bytes for planned in tensors),
         **shares(total),
+        "kept_by_kind": {kind: of.kept / of.energy for kind, of in sorted(by_kind.items()) if of.energy},
         "unchanged": [name for name, of in written.figures.items() if of.energy and of.num_absorbed == of.num_entries],
         "untied_embeddings": plan.untied,
         "sha256": written.sha256,
     }
 
 
+def rounding_of(recipe: Merge) -> dict[str, Any]:
+    seed = {"rounding_seed": recipe.rounding_seed or 0} if recipe.rounding else {}
+    return {"rounding": recipe.rounding or "nearest", **seed}
+
+
+def words_of_rounding(results: dict) -> str:
+    return f"stochastically, seed {results['rounding_seed']}" if "rounding_seed" in results else "to the nearest"
+
+
 def summary_line(recipe: Merge, results: dict, seconds: float) -> str:
+    how = [f"{kind} {share:.1%}" for kind, share in results["kept_by_kind"].items()]
+    how += [f"rounded {words_of_rounding(results)}"]
+    how += ["--rounding stochastic keeps all on average"] * (not recipe.rounding and results["kept_share"] < LOW_SHARE)
     warning = ""
     if unchanged := results["unchanged"]:
         warning = f". No entry shows the update of {listed(unchanged)}: it is too small for their dtype"
     return (
         f"{recipe.out}: {results['num_merged']} tensors merged into the {results['base_weights']} weights, "
         f"{results['num_replaced']} replaced, {results['num_copied']} copied; {results['num_bytes'] / GIB:.2f} GiB "
-        f"in {seconds:.0f} s. Of the update {results['kept_share']:.1%} is in the result "
-        f"({results['absorbed_share']:.1%} of the entries were changed by too little for their dtype to show it), "
+        f"in {seconds:.0f} s. Of the update {results['kept_share']:.1%} is in the result ({', '.join(how)}; "
+        f"{results['absorbed_share']:.1%} of the entries were changed by too little for their dtype to show it), "
         f"{results['nf4_kept_share']:.1%} after rounding to NF4{warning}"
     )

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Strict, TokenizerFrom, option
@@ -28,7 +28,9 @@ class Merge(Strict):
 
     `base_weights`: to the 16-bit (or 32-bit) weights (original), to what NF4 training saw of them (dequantized), or to
     whichever of the two has the lower loss on `heldout_rows` (auto). With `then_requantize` another phase of NF4
-    training follows, and the loss compared is that of the merged model in NF4.
+    training follows, and the loss compared is that of the merged model in NF4. `rounding`: sums become the nearest
+    number of 16 bits (none, or nearest), or either neighbour, so that their mean over `rounding_seed` is the sum
+    (stochastic).
     """
 
     kind: Literal["merge"]
@@ -51,6 +53,16 @@ class Merge(Strict):
     dtype: Annotated[
         Literal["bfloat16", "float16", "float32"] | None, option("of the result (default: the base's own)")
     ] = None
+    rounding: Annotated[
+        Literal["nearest", "stochastic"] | None,
+        AfterValidator(lambda word: None if word == "nearest" else word),  # which recipes of before this key say
+        option("of each sum to 16 bits; stochastic keeps small updates on average (default: nearest)"),
+    ] = None
+    rounding_seed: Annotated[
+        Annotated[int, Field(ge=0)] | None,
+        AfterValidator(lambda seed: seed or None),  # which is 0
+        option("of stochastic rounding (default: 0)", "N"),
+    ] = None
     tokenizer_from: TokenizerFrom = None
     shard_bytes: Annotated[Count, option("largest file of weights, in bytes", "N", typed="5e9")]
     trust_base: Annotated[bool, option("also where the adapter names another base")] = False
@@ -66,4 +78,11 @@ class Merge(Strict):
             found = "`base_weights: auto` chooses by the loss on held-out rows, but `heldout_rows` is not set:"
             todo = "set rows that `nsllm-lite corpus` wrote (rows/phase1/heldout), or choose original or dequantized"
             raise UserError("auto-without-rows", found, todo)
+        return self
+
+    @model_validator(mode="after")
+    def _seed_of_what(self) -> "Merge":
+        if self.rounding_seed and not self.rounding:
+            found = "`rounding_seed` is set, but rounding to the nearest draws nothing:"
+            raise UserError("rounding-seed-unused", found, "set rounding=stochastic, or leave the seed out")
         return self

@@ -6,7 +6,7 @@ loss is the sum over all its target tokens divided by their number, however its 
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -33,8 +33,9 @@ from nsllm_lite.train.tracking import Trackers, TrainerLog, make_accelerator
 from nsllm_lite.train.training_run import TrainingRun
 
 
-def train(recipe: Train) -> dict[str, Any]:
-    """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results.
+def train(recipe: Train, make_run: Callable[..., TrainingRun] = TrainingRun) -> dict[str, Any]:
+    """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results. Another
+    `make_run` puts the same steps to another use (`find_lr.py`).
 
     Raises:
         UserError: an input is missing or does not fit the others.
@@ -46,7 +47,7 @@ def train(recipe: Train) -> dict[str, Any]:
     inputs = read_inputs(recipe)
     card = setup.choose_card(recipe)
     team = Processes(make_accelerator(recipe, card.device))
-    run = TrainingRun(recipe, inputs.hashes, recipe.evaluation.every_steps, started, team)
+    run = make_run(recipe, inputs.hashes, recipe.evaluation.every_steps, started, team)
     if (results := run.finished()) is not None:
         if inputs.overlay and team.is_first:
             plot_losses(recipe, budget.steps, inputs.overlay)
@@ -84,7 +85,7 @@ def train(recipe: Train) -> dict[str, Any]:
         for step in steps:
             run.begin_step()
             rows, batches = next(ahead)
-            learning_rate = setup.set_learning_rate(optimizer, recipe.schedule, step, budget.steps)
+            learning_rate = setup.set_learning_rate(optimizer, run.lr_factor(step))
             while True:
                 loss = float(team.add(add_gradients(lm, scaler, rows, batches, how, recipe.compute_dtype)))
                 team.add_gradients(trained)
@@ -96,7 +97,7 @@ def train(recipe: Train) -> dict[str, Any]:
                 optimizer.zero_grad(set_to_none=True)
                 batches = (collate(micro_rows, how.device) for micro_rows in cut(rows))
             names = [name for row in rows for name in row.doc_ids]
-            guards.require_finite(step + 1, loss, grad_norm, "documents", names, run.out)
+            run.require_finite(loss, grad_norm, "documents", names)
             run.require_gradients()
             scaler.step(optimizer)
             scaler.update()

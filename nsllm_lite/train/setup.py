@@ -116,8 +116,8 @@ def lr_factor(schedule: Schedule, step: int, num_steps: int) -> float:
     return schedule.final_share + (1 - schedule.final_share) * (1 + math.cos(math.pi * done)) / 2
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, num_steps: int) -> float:
-    """Gives each group its rate in `step` (from 0); returns that of the first group."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    """Gives each group this share of its peak; returns the rate of the first group."""
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * lr_factor(schedule, step, num_steps)
+        group["lr"] = group["peak"] * factor
     return optimizer.param_groups[0]["lr"]

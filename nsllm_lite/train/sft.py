@@ -7,6 +7,7 @@ the learning rate and the checkpoints, which are safetensors: the Trainer's own 
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, zip_longest
@@ -27,7 +28,7 @@ from nsllm_lite.models.causal import Batch, PackedLM, autocast
 from nsllm_lite.models.device import Card
 from nsllm_lite.models.execution import choose, memory, require_card
 from nsllm_lite.recipe.train import Execution, Sft
-from nsllm_lite.train import guards, outputs, samples, setup
+from nsllm_lite.train import outputs, samples, setup
 from nsllm_lite.train.examples import Example, collate
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.order import shuffled
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
     from trl import SFTConfig, SFTTrainer
 
 
-def sft(recipe: Sft) -> dict[str, Any]:
-    """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results.
+def sft(recipe: Sft, make_run: Callable[..., TrainingRun] = TrainingRun) -> dict[str, Any]:
+    """Runs `recipe` to its end, continuing where an earlier run stopped; returns the manifest's results. Another
+    `make_run` puts the same steps to another use (`find_lr.py`).
 
     Raises:
         UserError: an input is missing or does not fit the others, or too much of the data had to be left out.
@@ -51,7 +53,7 @@ def sft(recipe: Sft) -> dict[str, Any]:
     started = time.time()
     inputs = read_inputs(recipe)
     card = setup.choose_card(recipe)
-    run = TrainingRun(recipe, inputs.hashes, recipe.evaluate_steps, started, Processes())
+    run = make_run(recipe, inputs.hashes, recipe.evaluate_steps, started, Processes())
     if (results := run.finished()) is not None:
         return results
     for name, ledger in inputs.ledgers.items():
@@ -113,8 +115,7 @@ class Tuning(TrainerCallback):
 
     def factor(self, done: int) -> float:
         """The learning rate after `done` steps of this process, as a share of the peak."""
-        num_steps = self.run.num_steps
-        return setup.lr_factor(self.recipe.schedule, min(self.run.first_step + done, num_steps - 1), num_steps)
+        return self.run.lr_factor(min(self.run.first_step + done, self.run.num_steps - 1))
 
     def resume(self) -> None:
         loaded = self.run.resume(self.lm, self.optimizer, self.evaluate, self.carried)
@@ -149,7 +150,7 @@ class Tuning(TrainerCallback):
         skipped = self.trainer.accelerator.optimizer_step_was_skipped  # fp16 has overflowed
         self.lost_steps += int(skipped)
         grad_norm = None if skipped else float(logs["grad_norm"])
-        guards.require_finite(self.run.done + 1, logs["loss"], grad_norm or 0.0, "examples", names, self.run.out)
+        self.run.require_finite(logs["loss"], grad_norm or 0.0, "examples", names)
         num_tokens = sum(len(example.input_ids) for example in batch)
         self.run.log(logs["loss"], logs["learning_rate"], grad_norm, num_tokens, names)
         self.run.keep()

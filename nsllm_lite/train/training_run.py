@@ -20,11 +20,10 @@ from nsllm_lite.artifact import interrupts, step
 from nsllm_lite.artifact.disk import require_disk
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.train import Training
-from nsllm_lite.train import checkpoint, guards, outputs
+from nsllm_lite.train import checkpoint, guards, outputs, setup
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.inputs import Inputs
 from nsllm_lite.train.processes import Processes
-from nsllm_lite.train.setup import freeze_execution
 from nsllm_lite.train.sft_inputs import SftInputs
 from nsllm_lite.train.spikes import SpikeLog
 from nsllm_lite.train.tracking import Trackers, TrainerLog
@@ -61,7 +60,7 @@ class TrainingRun:
             torch.cuda.reset_peak_memory_stats()
         if self.team.is_first:
             step.begin(self.out, *self._what)
-            freeze_execution(self.out, fallback.card.name, fallback.how)
+            setup.freeze_execution(self.out, fallback.card.name, fallback.how)
             outputs.keep_base(self.out, inputs.base_dir)
             require_disk(self.out, outputs.output_bytes(self.recipe, inputs.size), "checkpoints and the result")
         self.team.wait()
@@ -107,6 +106,14 @@ class TrainingRun:
 
     def begin_step(self) -> None:
         self._step_started = time.perf_counter()
+
+    def lr_factor(self, number: int) -> float:
+        """The learning rate of step `number` (from 0), as a share of the peak."""
+        return setup.lr_factor(self.recipe.schedule, number, self.num_steps)
+
+    def require_finite(self, loss: float, grad_norm: float, what: str, names: Sequence[str]) -> None:
+        """Before the optimizer step. Raises RunError where they would poison the weights; see `guards`."""
+        guards.require_finite(self.done + 1, loss, grad_norm, what, list(names), self.out)
 
     def require_gradients(self) -> None:
         """Before the optimizer step. Raises RunError where a trained tensor has had no gradient in two steps."""

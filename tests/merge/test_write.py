@@ -116,9 +116,9 @@ def stopped(copied, monkeypatch):
     return stop
 
 
-@pytest.mark.parametrize("num_lines", [1, 7])
-def test_merge_stopped_within_a_shard_goes_on_with_the_next_tensor(copied, stopped, monkeypatch, num_lines):
-    recipe = copied[2]
+@pytest.mark.parametrize(("num_lines", "rounding"), [(1, None), (7, "stochastic")])
+def test_merge_stopped_within_a_shard_goes_on_with_the_next_tensor(copied, stopped, monkeypatch, num_lines, rounding):
+    recipe = copied[2].model_copy(update={"rounding": rounding})
     merge(recipe.model_copy(update={"out": recipe.out + ".whole"}))
     monkeypatch.setattr(write, "SYNC_BYTES", 1)
     stopped(recipe)
