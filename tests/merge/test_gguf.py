@@ -10,15 +10,21 @@ import torch
 from tokenizers import Regex, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nsllm_lite import cli
 from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.artifact.lineage import quantised_behind
+from nsllm_lite.commands.stories import open_run, plan_run
+from nsllm_lite.commands.words import parse
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.merge import write
 from nsllm_lite.merge.gguf import convert as convert_file
 from nsllm_lite.merge.gguf import model
 from nsllm_lite.merge.gguf.convert import convert
+from nsllm_lite.merge.write_model import merge
 from nsllm_lite.recipe.convert import Convert
 from tests.merge.gguf_files import BYTE_LEVEL, DIGITS, make_model, train_tokenizer, write_gguf
-from tests.raising import raises
+from tests.merge.make import make_adapter, make_recipe
+from tests.raising import fails, raises
 
 
 @pytest.fixture(scope="module")
@@ -269,3 +275,47 @@ def test_scaled_positions_are_honoured(tmp_path, tokenizer, kind):
     converted(write_gguf(tmp_path / "x.gguf", model, tokenizer, change=change))
     prompt = torch.arange(3, 60)[None]
     assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "out")(prompt).logits, model(prompt).logits)
+
+
+# --------------------------------------------------------------------------------------------------- in whole runs
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "recipes/nano/phase1.yaml", "model=a b/X.gguf", "--run", "r"),
+        ("sft", "recipes/nano/sft.yaml", "model=a b/X.gguf", "--run", "r"),
+        ("merge", "--base", "a b/X.gguf", "--adapter", "A", "--out", "o"),
+        ("report", "recipes/nano/report.yaml", "base=a b/X.gguf", "--run", "r"),
+        ("corpus", "recipes/nano/corpus.yaml", "tokenizer=a b/X.gguf", "train_tokenizer=null", "out=o"),
+        ("eval", "a b/X.gguf"),
+    ],
+)
+def test_a_recipe_that_names_the_file_is_refused_with_the_command(capsys, words):
+    assert "nsllm-lite convert 'a b/X.gguf' out=models/X" in fails(capsys, "model-is-gguf", *words)
+
+
+def test_a_run_converts_its_model_first_and_tells_what_it_was(tmp_path, tokenizer, llama, capsys):
+    path = write_gguf(tmp_path / "x.gguf", llama, tokenizer, ["Q8_0", "F16"])
+    settings = [f"{phase}.execution.device=cpu" for phase in ("phase1", "phase2")] + ["corpus.row_tokens=32"]
+    words = ["--recipes", "recipes/nano", "--model", str(path), "--out", str(tmp_path / "run"), *settings]
+    run, _ = open_run(parse(["plan", *words]))
+    assert list(run)[:2] == ["convert", "corpus"]
+    base = str(tmp_path / "run/converted")
+    named = {run["corpus"].tokenizer, run["phase1"].model, run["eval"].models[0].path, run["convert"].out}
+    assert named | {run["model1"].base, run["report"].base} == {base}
+    held = {"Q8_0": 8}
+    assert plan_run(parse(["plan", *words]))["quantised"] == held
+    assert cli.main(["phase1", *words, "--only", "convert"]) == 0
+    assert plan_run(parse(["plan", *words]))["quantised"] == held
+    capsys.readouterr()
+    assert cli.main(["show", base]) == 0
+    assert "converted  convert to a model folder, weights dequantised from 8 of Q8_0\n" in capsys.readouterr().out
+    moved = (tmp_path / "run/converted").rename(tmp_path / "moved")
+    adapter = make_adapter(moved, tmp_path / "adapter")
+    results = merge(make_recipe(moved, adapter, tmp_path / "model1"))
+    moved.rename(tmp_path / "gone")
+    assert results["quantised"] == quantised_behind(tmp_path / "model1") == held
+    page = (tmp_path / "model1/README.md").read_text()
+    assert "8 of Q8_0" in page
+    assert "license: apache-2.0" in page

@@ -13,7 +13,7 @@ import numpy as np
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
-from nsllm_lite.formats.gguf import FETCH, UNQUANTISED, Gguf, dequantise
+from nsllm_lite.formats.gguf import UNQUANTISED, Gguf, dequantise
 from nsllm_lite.formats.weights import HEAD, ITEM_BYTES, TensorOnDisk, listed
 from nsllm_lite.merge.gguf.metadata import Metadata
 
@@ -158,7 +158,7 @@ def weights_of(gguf: Gguf, config: dict[str, Any], vocab: int, dtype: str) -> di
     ]  # fmt: skip
     if wrong:
         found = f"The tensors of {gguf.path} are not those that its metadata say: {listed(wrong)}."
-        raise UserError("gguf-tensors-differ", found, "Nothing is left out or made up:", FETCH)
+        raise UserError("gguf-tensors-differ", found, "Nothing is left out or made up:", "fetch it again.")
     interleaved = re.compile(r"blk\.\d+\.attn_[qk]\.weight" if config["model_type"] == "llama" else r"(?!)")
     rows = config.get("head_dim", 0)
     return {
