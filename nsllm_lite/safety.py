@@ -18,6 +18,7 @@ _HEAVY_PATTERN = re.compile(r"\)[*+{]|(?:[*+{].*){7}", re.DOTALL)  # such a patt
 MAX_PATTERN_CHARS = 2_000
 MAX_NAME_BYTES = 255  # that a file system takes
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+LOCAL = ("runs/", "models/")  # begin names of folders that are made here, never hub ids
 CHAT_SECONDS = 10.0
 CHAT_DATE = datetime(2024, 7, 26)  # that of Llama 3's templates where a program tells them none
 MAX_CHAT_CHARS = 1 << 24

@@ -20,7 +20,7 @@ from nsllm_lite.models.sizes import QWEN3, REFERENCE, ModelSize, flops_per_token
 from nsllm_lite.recipe.kinds import Recipe
 from nsllm_lite.recipe.results import held_words
 from nsllm_lite.recipe.train import Execution, Train
-from nsllm_lite.safety import HUB_ID
+from nsllm_lite.safety import HUB_ID, LOCAL
 
 Run = dict[str, Recipe]  # name of a step -> its recipe, in order
 Lines = list[tuple[str, str]]
@@ -237,12 +237,13 @@ def _fetch_config(hub_id: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        if not HUB_ID.fullmatch(hub_id):
+        if not HUB_ID.fullmatch(hub_id) or hub_id.startswith(LOCAL):
             raise HFValidationError
         return hf_hub_download(hub_id, "config.json")
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         found = f"MODEL={hub_id!r} is neither a model folder nor an available hub id ({type(error).__name__})."
         todo = "Check the name and the network; HF_ENDPOINT sets a mirror, and MODEL=DIR takes a local copy."
+        todo += " `make real-model` makes models/smollm2-135m." if hub_id.startswith("models/") else ""
         raise UserError("plan-model-not-found", found, todo) from error
 
 

@@ -25,7 +25,6 @@ STRING, ARRAY = 8, 9
 VERSIONS = (2, 3)
 MAX_HEADER_BYTES = 64 * 2**20  # the largest vocabularies, of 260,000 tokens, take 12 MiB
 MAX_DIMENSIONS = 4  # ggml's
-FETCH = "Fetch or copy the file again."
 
 
 class Gguf(NamedTuple):
@@ -45,7 +44,11 @@ def read_gguf(path: Path) -> Gguf:
     with open(path, "rb") as file:
         head = _Head(path, file, path.stat().st_size)
         if (magic := head.take(4)) != b"GGUF":
-            raise UserError("gguf-no-gguf", f"{path} begins with {magic!r}, which no GGUF file does.", FETCH)
+            raise UserError(
+                "gguf-no-gguf",
+                f"{path} begins with {magic!r}, which no GGUF file does.",
+                "Fetch or copy the file again.",
+            )
         if (version := head.number("<u4")) not in VERSIONS:
             found = f"{path} is of version {version}" + (", or big-endian." if version & 0xFFFF == 0 else ".")
             todo = "Convert the model anew with a current llama.cpp."
@@ -83,8 +86,7 @@ class _Head:
     def require_room(self, count: int, item_bytes: int) -> None:
         end = self.place + count * item_bytes
         if end > self.size:
-            found = f"{self.path} ends at {self.size:,} bytes, within its header, which needs {end:,} at the least."
-            raise UserError("gguf-cut-short", found, "A whole file is needed:", FETCH)
+            raise cut_short(self.path, self.size, end)
         if end > MAX_HEADER_BYTES:
             found = f"The header of {self.path} has {end:,} bytes or more."
             todo = "Look whether the file is damaged, and fetch it again."
@@ -157,16 +159,20 @@ def _placed(path: Path, stated: list[_Stated], head: _Head, alignment: Any) -> d
         num_bytes = math.prod(dims) // block * block_bytes
         tensors[name] = TensorOnDisk(path, names[type_id], dims[::-1], start + offset, num_bytes)
         if start + offset + num_bytes > head.size:
-            found = f"{path} ends at {head.size:,} bytes, but {name[:80]!r} at {start + offset + num_bytes:,}."
-            raise UserError("gguf-cut-short", found, "A whole file is needed:", FETCH)
+            raise cut_short(path, head.size, start + offset + num_bytes)
         place = -(-(offset + num_bytes) // alignment) * alignment
     if head.size > start + place:
         raise damaged(path, f"{head.size - start - place:,} bytes lie behind its last tensor")
     return tensors
 
 
+def cut_short(path: Path, size: int, needed: int) -> UserError:
+    found = f"{path} ends at {size:,} bytes, but by its header it has {needed:,} or more."
+    return UserError("gguf-cut-short", found, "A whole file is needed:", "fetch or copy it again.")
+
+
 def damaged(path: Path, what: str) -> UserError:
-    return UserError("gguf-damaged", f"{path} is damaged: {what}.", FETCH)
+    return UserError("gguf-damaged", f"{path} is damaged: {what}.", "Fetch or copy the file again.")
 
 
 def dequantise(data: bytes | memoryview, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

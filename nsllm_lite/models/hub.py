@@ -22,10 +22,11 @@ def resolve_model(name: str, named_by: Path | None = None) -> Path:
             found = f"{name} is no model directory: it has no config.json."
             raise UserError("model-no-config", found, "Name one that has, or a hub id.")
         return Path(name)
-    if name.startswith("runs/") or not safety.HUB_ID.fullmatch(name):
+    if name.startswith(safety.LOCAL) or not safety.HUB_ID.fullmatch(name):
         found = f"No model at {name}."
         needed = "Needed is a Hugging Face model directory or a hub id such as Qwen/Qwen3-8B-Base."
-        todo = "If an earlier step should have written it, run that first (`make phase1` before `make phase2`)."
+        todo = "If an earlier step should have written it, run that first (`make phase1` before `make phase2`, "
+        todo += "`make real-model` for models/smollm2-135m)."
         raise UserError("model-not-found", found, needed, todo)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

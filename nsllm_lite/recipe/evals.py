@@ -82,7 +82,7 @@ class EvaluatedModel(Strict):
     """
 
     name: Name
-    path: HashedPath
+    path: ModelPath
     quantisation: Literal["nf4", "none"] = "none"
     modes: Annotated[list[Literal["few-shot", "instruction"]], Field(min_length=1)] | None = None
 

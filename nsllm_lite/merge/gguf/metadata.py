@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.gguf import FETCH, Gguf
+from nsllm_lite.formats.gguf import Gguf
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 LARGEST = 10**8
@@ -35,14 +35,14 @@ class Metadata:
         self._asked = {"general.architecture", "general.type", "general.quantization_version", "general.alignment"}
         self.architecture = str(self._values.get("general.architecture"))
         if (kind := self._values.get("general.type", "model")) != "model":
-            raise self.refused("general.type", "Convert the language model itself")
+            raise self.refused("general.type")
         if self.architecture not in ARCHITECTURES:
             found = f"{self._path} holds a model of the architecture {self.architecture[:80]!r} ({kind})."
             todo = "Take the model's own folder, or one of these."
             raise UserError("gguf-architecture-unknown", found, f"Read are {', '.join(ARCHITECTURES)}.", todo)
         quantised = self._values.get("general.quantization_version", 2)
         if quantised != 2:  # the blocks of earlier versions are laid out in another way
-            raise self.refused("general.quantization_version", "Quantise the model anew with a current llama.cpp")
+            raise self.refused("general.quantization_version")
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
         """The value of a `key` (".NAME": of the architecture). Raises UserError where it is of another kind, or is not
@@ -51,7 +51,9 @@ class Metadata:
         self._asked.add(key)
         value = self._values.get(key, default)
         if value is None:
-            raise UserError("gguf-key-missing", f"{self._path} has no {key}.", "A model needs it:", FETCH)
+            raise UserError(
+                "gguf-key-missing", f"{self._path} has no {key}.", "A model needs it:", "fetch the file again."
+            )
         number = type(value) in (int, float) and kind is float
         if (not number and not isinstance(value, kind)) or (kind is int and isinstance(value, bool)):
             raise self.refused(key)
@@ -83,13 +85,14 @@ class Metadata:
     def has(self, key: str) -> bool:
         return (self.architecture + key if key.startswith(".") else key) in self._values
 
-    def refused(self, key: str, todo: str = "Take another file of this model, or its own folder") -> UserError:
+    def refused(self, key: str) -> UserError:
         """Of a key whose value is not understood, or not honoured."""
         key = self.architecture + key if key.startswith(".") else key
         value = self._values.get(key)
         told = f"an array of {len(value):,}" if isinstance(value, list | np.ndarray) else repr(value)[:80]
         found = f"{self._path} has {key[:80]}: {told}, which is not honoured here."
-        return UserError("gguf-key-refused", found, "The model would compute something else without it:", f"{todo}.")
+        needed = "The model would compute something else without it:"
+        return UserError("gguf-key-refused", found, needed, "take another file of this model, or its own folder.")
 
     def unused(self) -> list[str]:
         """Call last. Raises UserError where a key that was not asked for changes the model or its tokens."""

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.gguf import FETCH, UNQUANTISED, Gguf, dequantise
-from nsllm_lite.formats.weights import HEAD, ITEM_BYTES, SLICE_BYTES, TensorOnDisk, listed
+from nsllm_lite.formats import weights
+from nsllm_lite.formats.gguf import UNQUANTISED, Gguf, dequantise
+from nsllm_lite.formats.weights import HEAD, ITEM_BYTES, TensorOnDisk, listed
 from nsllm_lite.merge.gguf.metadata import Metadata
 
 CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
@@ -52,7 +53,7 @@ class Converted:
     def row_slices(self) -> Iterator[tuple[int, int]]:
         """(first, last) rows of slices of about SLICE_BYTES of fp32, of whole heads."""
         whole = self.head_rows or 1
-        step = max(whole, SLICE_BYTES // (4 * self.row_entries) // whole * whole)
+        step = max(whole, weights.SLICE_BYTES // (4 * self.row_entries) // whole * whole)
         for first in range(0, self.source.shape[0], step):
             yield first, min(first + step, self.source.shape[0])
 
@@ -157,7 +158,7 @@ def weights_of(gguf: Gguf, config: dict[str, Any], vocab: int, dtype: str) -> di
     ]  # fmt: skip
     if wrong:
         found = f"The tensors of {gguf.path} are not those that its metadata say: {listed(wrong)}."
-        raise UserError("gguf-tensors-differ", found, "Nothing is left out or made up:", FETCH)
+        raise UserError("gguf-tensors-differ", found, "Nothing is left out or made up:", "fetch it again.")
     interleaved = re.compile(r"blk\.\d+\.attn_[qk]\.weight" if config["model_type"] == "llama" else r"(?!)")
     rows = config.get("head_dim", 0)
     return {
