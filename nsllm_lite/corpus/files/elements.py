@@ -87,8 +87,8 @@ def _parse(fragment: str) -> etree._Element | str:
         if "xml:id" in str(error) and _XML_ID.search(fragment):
             return _parse(_XML_ID.sub("", fragment))
         return f"not well-formed XML: {error}"
-    for node in element.iter():
-        if isinstance(node.tag, str):
+    for node in element.iter("*"):
+        if node.tag[0] == "{":
             node.tag = node.tag.rpartition("}")[2]
     return element
 

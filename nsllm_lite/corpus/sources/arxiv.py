@@ -24,8 +24,8 @@ records = iter_records
 
 def recognise(head: str) -> bool:
     """Null (`n`, NaN) counts as text; a number does not: in a vocabulary file "title" is a word with a number."""
-    objects, texts = objects_in(head), set('"[nN')
-    flat = (fields for depth, fields in objects if depth == objects[0].depth)
+    first, texts = next(objects_in(head), None), set('"[nN')
+    flat = (fields for depth, fields in objects_in(head) if depth == first.depth)
     return any(f.get("title") in texts and {f.get("abstract"), f.get("summary")} & texts for f in flat)
 
 

@@ -47,7 +47,8 @@ records = iter_records
 
 
 def recognise(head: str) -> bool:
-    return any("paper_id" in keys and {"_source_hash", "_source_name"} & keys.keys() for _, keys in objects_in(head))
+    objects = objects_in(head) if '"paper_id"' in head else ()
+    return any("paper_id" in keys and {"_source_hash", "_source_name"} & keys.keys() for _, keys in objects)
 
 
 def document(record: dict, place: Place) -> Document | Unread:

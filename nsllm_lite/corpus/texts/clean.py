@@ -182,13 +182,19 @@ def _is_plain(text: str) -> bool:
 def _collapse_space(text: str) -> str:
     """White space alone: paragraphs, lines of lists, single spaces."""
     if "\n" not in text:
-        return " ".join(text.split())
+        return _on_one_line(text)
     return "\n\n".join(filter(None, map(_collapse_paragraph, _PARAGRAPH.split(text))))
+
+
+def _on_one_line(text: str) -> str:
+    """The words with one blank between two; most texts have nothing but blanks and line ends, and never two of them."""
+    line = text.replace("\n", " ")
+    return line.strip() if line.isprintable() and "  " not in line else " ".join(text.split())
 
 
 def _collapse_paragraph(paragraph: str) -> str:
     if "- " not in paragraph:
-        return " ".join(paragraph.split())
+        return _on_one_line(paragraph)
     lines: list[list[str]] = []
     for line in paragraph.split("\n"):
         words = line.split()

@@ -18,7 +18,7 @@ from nsllm_lite.corpus.texts.words import PATTERNS, SIGNS, WORDS
 
 # ------------------------------------------------------------------------------------------------------- entities
 
-_ENTITY = re.compile(r"\\?&(?:amp;)*( ?)(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_ENTITY = re.compile(r"(?:\\&|&)(?:amp;)*( ?)(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 # ISO 8879 names of Greek letters, which HTML has not: "TNF-&agr;".
 _GREEK_NAMES = "agr bgr ggr dgr egr zgr eegr thgr igr kgr lgr mgr ngr xgr ogr pgr rgr sgr tgr ugr phgr khgr psgr ohgr"
 _GREEK = dict(zip(_GREEK_NAMES.split(), "αβγδεζηθικλμνξοπρστυφχψω", strict=True))
@@ -94,7 +94,7 @@ _OVER_SIGNS |= {"arrow": "\u20d7", "right arrow": "\u20d7"}
 
 def resolve_signs(text: str) -> str:
     """Signs that Web of Science writes out: `<less than or equal to>` is ≤, `<(p)over bar>` is p̄."""
-    if "over" in text:
+    if ")over" in text or ") over" in text:
         is_sure = any(map(_is_sign_over, _OVER.finditer(text)))
         text = _OVER.sub(_signed, text) if is_sure else text
     return _SIGN.sub(lambda m: _SIGNS.get(m[1], m[0]), text) if "<" in text else text
