@@ -124,11 +124,10 @@ def _rank(kind: str, value: object) -> int:
 
 def first_of(found: Iterable[tuple[str, str]]) -> Ids:
     """The first identifier of each kind."""
-    first: dict[str, str] = {}
-    for kind, value in found:
-        first.setdefault(kind, value)
-    accession = next((f"{kind}:{first[kind]}" for kind in ("pmc", "s2", "openalex") if kind in first), "")
-    return Ids(*(first.get(kind, "") for kind in ("arxiv", "pmid", "doi")), accession)
+    first = dict(reversed(list(found)))
+    database = next(filter(first.__contains__, ("pmc", "s2", "openalex")), "")
+    accession = f"{database}:{first[database]}" if database else ""
+    return Ids(first.get("arxiv", ""), first.get("pmid", ""), first.get("doi", ""), accession)
 
 
 @lru_cache(maxsize=1024)

@@ -118,7 +118,7 @@ def text_of(element: etree._Element | None, skip: frozenset[str] = frozenset()) 
 def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) -> None:
     parts.append(element.text or "")
     for child in element:
-        if any(child.get(name) == value for name, value in _NOT_SHOWN.items()):
+        if child.attrib and any(child.get(name) == value for name, value in _NOT_SHOWN.items()):
             parts.append(child.tail or "")
             continue
         match child.tag:
@@ -145,7 +145,9 @@ def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) ->
 
 def raw_text(element: etree._Element | None) -> str:
     """All text in the element as it stands, with its line breaks."""
-    return "" if element is None else "".join(element.itertext())
+    if element is None:
+        return ""
+    return "".join(element.itertext()) if len(element) else element.text or ""
 
 
 def script(text: str, raised: bool) -> str:

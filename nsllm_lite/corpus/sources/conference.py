@@ -18,7 +18,7 @@ LIST_KEYS = frozenset(("track", "status", "authorids", "venue", "venueid", "foru
 
 
 def recognise(head: str) -> bool:
-    if arxiv.recognise(head):
+    if '"title"' not in head or arxiv.recognise(head):
         return False
     objects = tuple(objects_in(head))
     return any(

@@ -40,6 +40,7 @@ _POINTING = re.compile(
 _SPACE_BEFORE_SIGN = re.compile(r"(?<=[^\s])[ \xa0]+(?=[.,;:)]{1,3}(?:\s|$))")
 _SPACED_SIGN = re.compile(r"[ \xa0][.,;:)]")  # sooner found
 _COMMAS = re.compile(r",(?:[ \xa0]?,)*(?=[.;:)](?:\s|$))|,(?:[ \xa0]?,)+")  # between citations that unarXive lost
+_COMMA_SIGNS = (",,", ", ,", ",\xa0,", ",.", ",;", ",:", ",)")  # one of these is where they are; sooner found
 _MARK = "\ue004"  # stands for a lost cross-reference until its brackets are known
 _SPACED_MARK = re.compile(f"[ \xa0]?{_MARK}")
 
@@ -90,7 +91,8 @@ class _Entries:
             text = _SPACED_MARK.sub("", _BRACKETED.sub(_without_pointers, text))
         if _SPACED_SIGN.search(text):
             text = _SPACE_BEFORE_SIGN.sub("", text)
-        text = _COMMAS.sub(lambda run: "" if run.string[run.end() : run.end() + 1] in tuple(".;:)") else ",", text)
+        if any(sign in text for sign in _COMMA_SIGNS):
+            text = _COMMAS.sub(lambda run: "" if run.string[run.end() : run.end() + 1] in tuple(".;:)") else ",", text)
         return _FORMULA.sub(self._formula, text) if "{{formula:" in text else text
 
     def _other(self, place: re.Match) -> str:

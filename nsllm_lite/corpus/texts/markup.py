@@ -25,7 +25,7 @@ _GREEK = dict(zip(_GREEK_NAMES.split(), "αβγδεζηθικλμνξοπρστ�
 
 
 _CUT_NAME = re.compile(  # "Schr & ouml;dinger"
-    r"(?<![^\W\d_])([A-Z][a-z]{0,12}) "
+    r"([A-Z](?<![^\W\d_].)[a-z]{0,12}) "
     r"(& ?[A-Za-z]{1,2}(?:uml|acute|grave|circ|tilde|cedil|caron|slash|ring|dblac|strok|breve|ogon|lig);)"
 )
 _HTML = html.entities.html5 | {f"{name};": letter for name, letter in _GREEK.items()}
