@@ -76,12 +76,14 @@ _NO_MEANING = re.compile("[\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010ffff]")
 
 # C1 controls are Windows-1252 read as Latin-1. Letters, quotes and dashes may stand between two letters; another sign
 # there is a glyph lost from a PDF ("classi\x80cation").
-_C1_LOST = re.compile("(?<=[A-Za-z])[\x80\x82\x84\x86-\x89\x8b\x91\x93-\x95\x98\x99\x9b](?=[a-z])")
+_C1_LOST = re.compile("[\x80\x82\x84\x86-\x89\x8b\x91\x93-\x95\x98\x99\x9b](?<=[A-Za-z].)(?=[a-z])")
 _C1 = re.compile("[\x80-\x9f]")
 _CONTROLS = "\x00-\x08\x0e-\x1b\x7f"
 _INVISIBLE = "\u00ad\u034f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufffe"
 _BROKEN = ("-\n", "- ", "‐", "\u00ad", "(cid:173)")  # what the rest of the paper helps to settle
-_REMOVED = re.compile(f"[{_CONTROLS}{_INVISIBLE}]|(?<![\u0590-\U0010ffff])[\u200c\u200d]+")
+_REMOVED = re.compile(
+    f"[{_CONTROLS}{_INVISIBLE}\u200c\u200d](?:(?<![\u200c\u200d])|(?<![\u0590-\U0010ffff].)[\u200c\u200d]*)"
+)
 _ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 # NFC alone would make these bra and ket into CJK quotation marks.

@@ -221,16 +221,16 @@ def unwrap_formulas(text: str) -> str:
     return "".join((*parts, text[start:]))
 
 
-_ACCENT = re.compile(
-    r"""(?<!\\)(?:
-    \{\\(?P<a>[`'^"~=.])\s*\{?(?P<A>\\i|[A-Za-z])\}?\}            # {\'e} {\'{e}} {\'\i}
-    | \{\\(?P<b>[uvHcdbkr])(?:\s+(?P<B>[A-Za-z])|\{(?P<B2>\\i|[A-Za-z])\})\}  # {\v c} {\v{c}}
-    | \\(?P<c>[`'^"~=.uvHcdbkr])\s*\{\s*(?P<C>\\i|[A-Za-z])\s*\}  # \'{e} \v{c}
-    | \\(?P<d>[`'^"~])(?P<D>\\i(?![A-Za-z])|[A-Za-z])             # \'e
-    | \\(?P<e>[uvHckr])\s+(?P<E>[A-Za-z])                         # \v c
-    | \{\\(?P<f>ss|[ao]e|AE|OE|[oOlL]|aa|AA)\s*\}                 # {\o}
-    | (?P<h>\\-)                                                  # \- where a word may be broken
-    | \\(?P<g>ss|[ao]e|AE|OE|[oOlL]|aa|AA)(?:\{\}|(?![A-Za-z])(?P<space>\s?))  # \o{} \o
+_ACCENT = re.compile(  # what begins with a sign is sooner found than what looks behind first
+    r"""[{\\](?<!\\.)(?:
+    (?<=\{)\\(?P<a>[`'^"~=.])\s*\{?(?P<A>\\i|[A-Za-z])\}?\}       # {\'e} {\'{e}} {\'\i}
+    | (?<=\{)\\(?P<b>[uvHcdbkr])(?:\s+(?P<B>[A-Za-z])|\{(?P<B2>\\i|[A-Za-z])\})\}  # {\v c} {\v{c}}
+    | (?<=\\)(?P<c>[`'^"~=.uvHcdbkr])\s*\{\s*(?P<C>\\i|[A-Za-z])\s*\}  # \'{e} \v{c}
+    | (?<=\\)(?P<d>[`'^"~])(?P<D>\\i(?![A-Za-z])|[A-Za-z])        # \'e
+    | (?<=\\)(?P<e>[uvHckr])\s+(?P<E>[A-Za-z])                    # \v c
+    | (?<=\{)\\(?P<f>ss|[ao]e|AE|OE|[oOlL]|aa|AA)\s*\}            # {\o}
+    | (?<=\\)(?P<h>-)                                             # \- where a word may be broken
+    | (?<=\\)(?P<g>ss|[ao]e|AE|OE|[oOlL]|aa|AA)(?:\{\}|(?![A-Za-z])(?P<space>\s?))  # \o{} \o
     )""",
     re.VERBOSE,
 )
