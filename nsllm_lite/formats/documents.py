@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,6 @@ class Document:
 
 _FIELDS = tuple(field.name for field in fields(Document))
 _values_of = attrgetter(*_FIELDS)
-_OF_SECTION = tuple(field.name for field in fields(Section))
-_values_in = attrgetter(*_OF_SECTION)
 
 
 def with_changes(document: Document, **changes: Any) -> Document:
@@ -127,7 +125,7 @@ def parquet_writer(path: Path) -> pq.ParquetWriter:
 
 def table_of(documents: Sequence[Document]) -> pa.Table:
     columns = {name: [getattr(d, name) for d in documents] for name in SCHEMA.names}
-    columns["sections"] = [[dict(zip(_OF_SECTION, _values_in(s), strict=True)) for s in d.sections] for d in documents]
+    columns["sections"] = [[asdict(s) for s in sections] for sections in columns["sections"]]
     return pa.table(columns, SCHEMA)
 
 

@@ -62,7 +62,8 @@ def iter_values(stream: TextIO) -> Iterator[tuple[int, Any]]:
 
 def _value(number: int, line: str) -> Any:
     try:
-        return _DECODER.decode(line)
+        decode = json.loads if line.startswith("\ufeff") else _DECODER.decode  # the former names such a mark
+        return decode(line)
     except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits
         return RecordError(number, error)
 

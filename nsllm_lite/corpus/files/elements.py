@@ -118,7 +118,7 @@ def text_of(element: etree._Element | None, skip: frozenset[str] = frozenset()) 
 def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) -> None:
     parts.append(element.text or "")
     for child in element:
-        if child.attrib and any(child.get(name) == value for name, value in _NOT_SHOWN.items()):
+        if any(child.get(name) == value for name, value in _NOT_SHOWN.items()):
             parts.append(child.tail or "")
             continue
         match child.tag:

@@ -81,7 +81,7 @@ _C1 = re.compile("[\x80-\x9f]")
 _CONTROLS = "\x00-\x08\x0e-\x1b\x7f"
 _INVISIBLE = "\u00ad\u034f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufffe"
 _BROKEN = ("-\n", "- ", "‐", "\u00ad", "(cid:173)")  # what the rest of the paper helps to settle
-_REMOVED = re.compile(
+_REMOVED = re.compile(  # a row of joiners only behind Latin and the like: Arabic and Indian scripts need them
     f"[{_CONTROLS}{_INVISIBLE}\u200c\u200d](?:(?<![\u200c\u200d])|(?<![\u0590-\U0010ffff].)[\u200c\u200d]*)"
 )
 _ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
