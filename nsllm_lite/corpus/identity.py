@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from importlib import resources
+from itertools import chain
 from typing import NamedTuple
 
 from nsllm_lite.formats.documents import as_doi
@@ -21,7 +22,7 @@ _ARXIV_ID = re.compile(
 _WITHOUT_ZERO = re.compile(r"(?:(?P<first>[7-9])|1[5-9]|[2-9][0-9])(?:0[1-9]|1[0-2])\.[0-9]{4}", re.ASCII)
 _LEAD = re.compile(r"\Aarxiv[-_:]?", re.IGNORECASE)
 _BEFORE_NUMBER = re.compile(r"(?<=[A-Za-z])[-_]?(?=[0-9]{7}(?:v[0-9]+)?$)")  # a file name cannot hold "hep-th/9901001"
-LINKS, SHA1_CHARS = 3, 40
+SHA1_CHARS = 40
 MAX_IDS = 50  # in one list
 _SIGNS = re.compile(r"[\W_]+")
 _KINDS = {"arxivid": "arxiv", "eprint": "arxiv", "pubmed": "pmid", "pubmedid": "pmid", "med": "pmid", "medline": "pmid"}
@@ -102,33 +103,31 @@ def ids_of(record: Mapping[str, object]) -> Ids:
     ({"ArXiv": "2001.00001"}) or one identifier with its kind ({"type": "doi", "id": "10.1/x"}). Fields that name a kind
     come first, and addresses last; a list of these is read only of a paper that has no identifier else.
     """
-    fields = sorted(_id_fields(tuple(record)), key=lambda field: _rank(field[1], record[field[0]]))
-    first = (field for field in fields if _rank(field[1], record[field[0]]) < LINKS)
-    own = [pair for name, kind in first for pair in identify(kind, record[name])]
-    return first_of(own or (pair for name, kind in fields for pair in identify(kind, record[name])))
+    own: list[tuple[str, str]] = []
+    lists: list[tuple[str, object]] = []
+    for name, kind in _id_fields(tuple(record)):
+        value = record[name]
+        if kind in _ADDRESSES and isinstance(value, list | tuple) and len(value) > 1:
+            lists.append((kind, value))
+        else:
+            own += identify(kind, value)
+    return first_of(own or chain.from_iterable(identify(*one) for one in lists))
 
 
 @lru_cache(maxsize=64)  # the records of a file are alike
 def _id_fields(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """(name, kind) of the fields that are known to hold identifiers."""
+    """(name, kind) of the fields that are known to hold identifiers: of one kind, of any, and addresses."""
     kinds = ((name, _kind_of(str(name)[:MAX_ID_CHARS])) for name in names)
-    return tuple((name, kind) for name, kind in kinds if kind in ID_FIELDS)
-
-
-def _rank(kind: str, value: object) -> int:
-    """The place of a field among those that hold identifiers: of one kind, of any, an address, a list of these."""
-    if kind in _ADDRESSES:
-        return LINKS if isinstance(value, list | tuple) and len(value) > 1 else LINKS - 1
-    return 0 if kind in _OWN else 1
+    known = [(name, kind) for name, kind in kinds if kind in ID_FIELDS]
+    return tuple(sorted(known, key=lambda field: (field[1] in _ADDRESSES, field[1] not in _OWN)))
 
 
 def first_of(found: Iterable[tuple[str, str]]) -> Ids:
     """The first identifier of each kind."""
-    first: dict[str, str] = {}
-    for kind, value in found:
-        first.setdefault(kind, value)
-    accession = next((f"{kind}:{first[kind]}" for kind in ("pmc", "s2", "openalex") if kind in first), "")
-    return Ids(*(first.get(kind, "") for kind in ("arxiv", "pmid", "doi")), accession)
+    first = dict(reversed(list(found)))
+    database = next(filter(first.__contains__, ("pmc", "s2", "openalex")), "")
+    accession = f"{database}:{first[database]}" if database else ""
+    return Ids(first.get("arxiv", ""), first.get("pmid", ""), first.get("doi", ""), accession)
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,7 @@ from nsllm_lite.artifact.json_files import each_once
 CHUNK_CHARS = 1 << 20
 MAX_RECORD_CHARS = 1 << 26
 _BETWEEN = " \t\r\n,\ufeff"
+_DECODER = json.JSONDecoder(object_pairs_hook=each_once)  # json.loads would make one a line
 
 
 class RecordError(Exception):
@@ -61,7 +62,8 @@ def iter_values(stream: TextIO) -> Iterator[tuple[int, Any]]:
 
 def _value(number: int, line: str) -> Any:
     try:
-        return json.loads(line, object_pairs_hook=each_once)
+        decode = json.loads if line.startswith("\ufeff") else _DECODER.decode  # the former names such a mark
+        return decode(line)
     except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits
         return RecordError(number, error)
 

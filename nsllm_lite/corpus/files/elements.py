@@ -87,8 +87,8 @@ def _parse(fragment: str) -> etree._Element | str:
         if "xml:id" in str(error) and _XML_ID.search(fragment):
             return _parse(_XML_ID.sub("", fragment))
         return f"not well-formed XML: {error}"
-    for node in element.iter():
-        if isinstance(node.tag, str):
+    for node in element.iter("*"):
+        if node.tag[0] == "{":
             node.tag = node.tag.rpartition("}")[2]
     return element
 
@@ -145,7 +145,9 @@ def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) ->
 
 def raw_text(element: etree._Element | None) -> str:
     """All text in the element as it stands, with its line breaks."""
-    return "" if element is None else "".join(element.itertext())
+    if element is None:
+        return ""
+    return "".join(element.itertext()) if len(element) else element.text or ""
 
 
 def script(text: str, raised: bool) -> str:

@@ -1,7 +1,10 @@
 """The objects at the beginning of a JSON file, each with its own keys, without those of the objects in it."""
 
 import re
+from collections.abc import Iterator
+from copy import copy
 from functools import lru_cache
+from itertools import tee
 from typing import NamedTuple
 
 MAX_DEPTH = 32  # what lies deeper is no record
@@ -17,12 +20,24 @@ class HeadObject(NamedTuple):
     fields: dict[str, str]
 
 
+def objects_in(head: str) -> Iterator[HeadObject]:
+    """The objects in the order in which they open; one cut off by the end of the head shows the keys it has so far.
+
+    Each comes when it and all around it are closed: most files show by the first what they are, and no more is read.
+    """
+    return copy(_read(head))
+
+
 @lru_cache(maxsize=1)  # each reader asks for those of the same file
-def objects_in(head: str) -> tuple[HeadObject, ...]:
-    """The objects in the order in which they open; one cut off by the end of the head shows the keys it has so far."""
+def _read(head: str) -> Iterator[HeadObject]:
+    """Never advanced itself, so that a copy begins at the first object and shares what the others have read."""
+    return tee(_objects(head), 1)[0]
+
+
+def _objects(head: str) -> Iterator[HeadObject]:
     found: list[HeadObject] = []
     if head[:1] not in ("{", "["):
-        return ()
+        return
     around: list[dict[str, str] | None] = []  # the fields of each open object, None for a list
     for token in _TOKEN.finditer(head):
         if len(around) > MAX_DEPTH:
@@ -38,7 +53,10 @@ def objects_in(head: str) -> tuple[HeadObject, ...]:
             around.append(None)
         elif around:
             around.pop()
-    return tuple(found)
+            if not any(isinstance(fields, dict) for fields in around):
+                yield from found
+                found = []
+    yield from found
 
 
 def text_in(value: object) -> str:

@@ -8,7 +8,7 @@ is a message, and the lines that a broken quote swallowed are read again one by 
 import io
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TextIO
 
 from nsllm_lite.corpus.files.opening import Joined
@@ -89,10 +89,11 @@ def _split(stream: TextIO) -> Iterator[str | None]:
         yield None
 
 
-def dialect_of(head: str) -> Dialect | None:
+def dialect_of(head: str, wanted: Callable[[list[str]], object] = bool) -> Dialect | None:
     """The delimiter and the header of a text that begins with `head`: the widest header that the rows fit.
 
-    None where the first line has no delimiter, or its quotes do not close.
+    None where the first line has no delimiter, or its quotes do not close; and where no delimiter gives a header whose
+    names are `wanted`: then no row is looked at.
     """
     lines = head.lstrip("\ufeff \r\n").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     separator = _SEPARATOR_LINE.fullmatch(lines[0])
@@ -100,16 +101,20 @@ def dialect_of(head: str) -> Dialect | None:
     if separator and separator[1] in DELIMITERS:
         lines, delimiters = lines[1:], separator[1]
     text = "\n".join(lines[:-1] if len(lines) > 2 else lines)  # the last line may be cut off
-    found = [(*judged, dialect) for d in delimiters for *judged, dialect in _judged(text, d)]
-    return max(found, key=lambda judged: judged[:2])[2] if found else None
+    begun: list[tuple[Dialect, _Lines]] = []
+    for delimiter in delimiters:
+        rows = _Lines(io.StringIO(text))
+        header = _cells(next(rows, "") or "", rows, delimiter)[0]
+        if header and len(header) > 1:
+            begun.append((Dialect(delimiter, header), rows))
+    if not any(wanted(dialect.names) for dialect, _ in begun):
+        return None
+    return max((_judged(text, *one) for one in begun), key=lambda judged: judged[:2])[2]
 
 
-def _judged(text: str, delimiter: str) -> Iterator[tuple[bool, int, Dialect]]:
-    """(do most rows fit, width, dialect) for this delimiter, if the header has it."""
-    lines = _Lines(io.StringIO(text))
-    header = _cells(next(lines, "") or "", lines, delimiter)[0]
-    if header is None or len(header) < 2:
-        return
+def _judged(text: str, dialect: Dialect, lines: _Lines) -> tuple[bool, int, Dialect]:
+    """(do most rows fit, width, dialect) for a delimiter and its header, behind which `lines` are."""
+    delimiter, header = dialect.delimiter, dialect.header
     extras: Counter[int] = Counter()  # how many empty cells rows have beyond the header; -1 for any other misfit
     for line in lines:
         if not (line and line.strip()):
@@ -121,11 +126,11 @@ def _judged(text: str, delimiter: str) -> Iterator[tuple[bool, int, Dialect]]:
             extras[extra if extra >= 0 and not any(row[len(header) :]) else -1] += 1
     surplus = next((extra for extra, count in extras.items() if extra > 0 and 2 * count > extras.total()), 0)
     fits = extras[0] + (extras[surplus] if surplus else 0)
-    dialect = Dialect(delimiter, header, surplus)
+    dialect = dialect._replace(surplus=surplus)
     if delimiter == "\t":
         plain = [dialect.fit(line.split(delimiter)) for line in text.split("\n") if line.strip()]
         dialect = dialect._replace(quoted=text.startswith('"') or plain.count(None) > extras[-1])
-    yield 2 * fits >= extras.total(), len(header), dialect
+    return 2 * fits >= extras.total(), len(header), dialect
 
 
 def iter_rows(stream: TextIO) -> Iterator[Row]:

@@ -83,7 +83,7 @@ def paragraphs(abstract: str) -> str:
     A displayed formula, whose lines authors indent too, stays in the paragraph of its sentence.
     """
     text, displays = abstract.strip(), []
-    if "\n" not in text:
+    if "\n" not in text or not _BREAK.search(text):
         return text
     if "\\[" in text or "$" in text or "\\begin{" in text:
         displays = list(_displays(text))

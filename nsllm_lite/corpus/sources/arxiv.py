@@ -24,15 +24,17 @@ records = iter_records
 
 def recognise(head: str) -> bool:
     """Null (`n`, NaN) counts as text; a number does not: in a vocabulary file "title" is a word with a number."""
-    objects, texts = objects_in(head), set('"[nN')
-    flat = (fields for depth, fields in objects if depth == objects[0].depth)
+    if '"title"' not in head or not ('"abstract"' in head or '"summary"' in head):  # sooner found than objects
+        return False
+    first, texts = next(objects_in(head), None), set('"[nN')
+    flat = (fields for depth, fields in objects_in(head) if depth == first.depth)
     return any(f.get("title") in texts and {f.get("abstract"), f.get("summary")} & texts for f in flat)
 
 
 def document(record: dict, place: Place, accession: str = "") -> Document:
     """The paper of a flat record; `accession` names it where no arXiv id, PMID or DOI does."""
     ids = identity.ids_of(record)
-    name = identity.first(identity.arxiv_id, (_text(record.get(key)) for key in ID_KEYS)) or ids.arxiv
+    name = identity.first(identity.arxiv_id, (_text(record[key]) for key in ID_KEYS if record.get(key))) or ids.arxiv
     abstract = _text(record.get("abstract")) or _text(record.get("summary"))
     forum = next(filter(None, (_FORUM.match(_text(record[key])) for key in FORUM_KEYS if record.get(key))), None)
     categories = f"{_text(record.get('primary_category'))} {_text(record.get('categories'))} {name}"

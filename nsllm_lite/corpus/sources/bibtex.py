@@ -77,8 +77,8 @@ class _BrokenEntry(Exception):  # noqa: N818
 
 
 def recognise(head: str) -> bool:
-    first = _FIRST.search(head)
-    if first is None or head[0] in "<{[\\#`":
+    first = None if head[0] in "<{[\\#`" or "@" not in head else _FIRST.search(head)
+    if first is None:
         return False
     prologue = [line for line in head[: first.start()].splitlines() if line.strip() and not line.startswith("%")]
     return len(prologue) <= _PROLOGUE_LINES and not any(line.lstrip().startswith(("```", "\\")) for line in prologue)

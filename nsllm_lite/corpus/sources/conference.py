@@ -18,9 +18,9 @@ LIST_KEYS = frozenset(("track", "status", "authorids", "venue", "venueid", "foru
 
 
 def recognise(head: str) -> bool:
-    if arxiv.recognise(head):
+    if '"title"' not in head or arxiv.recognise(head):
         return False
-    objects = objects_in(head)
+    objects = tuple(objects_in(head))
     return any(
         all(o.fields.get(key) in tuple('"{[') for key in ("title", "abstract"))  # as texts or as {"value": text}
         or (o.depth == objects[0].depth and o.fields.get("title") == '"' and len(LIST_KEYS & o.fields.keys()) >= 2)

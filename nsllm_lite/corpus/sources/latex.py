@@ -49,7 +49,7 @@ _BABEL = re.compile(r"\\usepackage\s*\[([^\]{}]{1,200})\]\s*\{babel\}")
 
 
 def recognise(head: str) -> bool:
-    if _FOREIGN.match(head):
+    if "\\" not in head or _FOREIGN.match(head):
         return False
     if any(_stated(command, head, alone=True) for command in (_CLASS, _BEGIN, _PACKAGE)):
         return True

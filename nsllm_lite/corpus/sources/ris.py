@@ -40,8 +40,8 @@ records = partial(iter_records, syntax=SYNTAX)
 
 def recognise(head: str) -> bool:
     """TY near the beginning; further down only where the file begins with tagged lines, so with a broken record."""
-    start = _BEGINNING.search(head)
-    if start is None or head[0] in "<{[":
+    start = None if head[0] in "<{[" or "TY" not in head else _BEGINNING.search(head)
+    if start is None:
         return False
     return SYNTAX.line.match(head) is not None or head.count("\n", 0, start.start()) < _STRAY_LINES
 

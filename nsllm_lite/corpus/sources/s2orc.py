@@ -39,9 +39,10 @@ records = iter_records
 
 
 def recognise(head: str) -> bool:
+    objects = objects_in(head) if '"paper_id"' in head or '"corpusid"' in head else ()
     return any(
         ("paper_id" in fields and SIGNS & fields.keys()) or ("corpusid" in fields and "{" in map(fields.get, OFFSETS))
-        for _, fields in objects_in(head)
+        for _, fields in objects
     )
 
 

@@ -9,7 +9,7 @@ records = iter_records
 
 
 def recognise(head: str) -> bool:
-    return any({"title", "sections", "discipline"} <= opened.fields.keys() for opened in objects_in(head)[:1])
+    return {"title", "sections", "discipline"} <= next((fields for _, fields in objects_in(head)), {}).keys()
 
 
 def document(record: dict, place: Place) -> Document | Unread:

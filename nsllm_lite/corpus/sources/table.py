@@ -52,7 +52,7 @@ def columns_of(names: Iterable[str]) -> Columns | None:
 def recognise(head: str) -> bool:
     if head[0] in "<{[":
         return False
-    dialect = dialect_of(head)
+    dialect = dialect_of(head, columns_of)
     return dialect is not None and columns_of(dialect.names) is not None
 
 

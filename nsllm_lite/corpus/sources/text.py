@@ -22,7 +22,7 @@ _TOP_HEADING = re.compile(r"\s?= [^=].* =\s*")
 
 def recognise(head: str) -> bool:
     """Any plain text, and JSON records with a `text`; the last in the order of detection, for general sources only."""
-    return head[0] not in "<[{" or any("text" in opened.fields for opened in objects_in(head))
+    return head[0] not in "<[{" or ('"text"' in head and any("text" in opened.fields for opened in objects_in(head)))
 
 
 def records(stream: TextIO) -> Iterator[dict | str]:

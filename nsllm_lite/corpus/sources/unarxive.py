@@ -25,7 +25,8 @@ MAX_REPEATS = 4  # of a formula; unarXive refers to each once or twice, and a ho
 MIN_WORDS_CHARS = 8  # of three words that are none of a formula
 LOWEST = 4  # headings within a paragraph, whose type unarXive leaves empty
 
-_FORMULA = re.compile(r"(^ ?)?\{\{formula:([^{}\n]*)\}\} ?(?=( *$)?)", re.MULTILINE)  # unarXive adds a space to each
+# unarXive adds a space to each. A pattern that begins with a sign is sooner found than one that looks behind first.
+_FORMULA = re.compile(r"(?: (?<=^ )\{\{|\{\{)formula:([^{}\n]*)\}\} ?(?=( *$)?)", re.MULTILINE)
 _OTHER = re.compile(r"\{\{(cite|figure|table|ref):([^{}\n]*)\}\}")
 _TEXT_COMMAND = re.compile(r"\\(?:text\w*|mbox|operatorname\*?|math\w+)\s*\{[^{}]*\}|\\[a-zA-Z]+\*?")
 _WORDS = re.compile(r"(?<![\w{])[A-Za-z]{2,}(?:[ ,.]+[a-z]{2,}){2}")
@@ -37,7 +38,7 @@ _POINTING = re.compile(
     r"examples?|algorithms?|chapters?|REF)\b|[\s.,;:–-]",
     re.IGNORECASE,
 )
-_SPACE_BEFORE_SIGN = re.compile(r"(?<=[^\s])[ \xa0]+(?=[.,;:)]{1,3}(?:\s|$))")
+_SPACE_BEFORE_SIGN = re.compile(r"[ \xa0](?<=\S.)[ \xa0]*(?=[.,;:)]{1,3}(?:\s|$))")
 _SPACED_SIGN = re.compile(r"[ \xa0][.,;:)]")  # sooner found
 _COMMAS = re.compile(r",(?:[ \xa0]?,)*(?=[.;:)](?:\s|$))|,(?:[ \xa0]?,)+")  # between citations that unarXive lost
 _MARK = "\ue004"  # stands for a lost cross-reference until its brackets are known
@@ -47,7 +48,8 @@ records = iter_records
 
 
 def recognise(head: str) -> bool:
-    return any("paper_id" in keys and {"_source_hash", "_source_name"} & keys.keys() for _, keys in objects_in(head))
+    objects = objects_in(head) if '"paper_id"' in head else ()
+    return any("paper_id" in keys and {"_source_hash", "_source_name"} & keys.keys() for _, keys in objects)
 
 
 def document(record: dict, place: Place) -> Document | Unread:
@@ -98,7 +100,7 @@ class _Entries:
 
     def _formula(self, place: re.Match) -> str:
         """TeX between dollars. Words between two formulas that unarXive took for a formula become words again."""
-        latex = self._latex.get(place[2])
+        latex = self._latex.get(place[1])
         self._chars_left -= len(latex or "")
         if latex is None or self._chars_left < 0:
             return FORMULA
@@ -107,7 +109,8 @@ class _Entries:
             return ""  # an author's own command that unarXive did not know
         if len(latex) >= MIN_WORDS_CHARS and _WORDS.search(_TEXT_COMMAND.sub(" ", latex)):
             return latex
-        return f"${bare}$" if place[1] is None or place[3] is None else f"$${bare}$$"
+        begins_line = place.string[max(0, place.start() - 1) : place.start()] in ("", "\n")
+        return f"$${bare}$$" if begins_line and place[2] is not None else f"${bare}$"
 
 
 def _without_pointers(bracketed: re.Match) -> str:

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib import resources
+from itertools import chain
 from typing import Any
 
 from nsllm_lite.corpus.identity import ARXIV_DOI, arxiv_id, marked_arxiv_id
@@ -103,8 +104,8 @@ def as_categories(*values: Any) -> tuple[str, ...]:
     """Categories; a text of arXiv's is parted at blanks ("math.AG hep-th")."""
     stated = [value for value in values if value]
     apart = [_of_arxiv(value) if isinstance(value, str) and len(value) < MAX_CATEGORIES else () for value in stated]
-    if len(stated) == 1 and apart[0]:
-        return apart[0]
+    if all(apart):
+        return different(chain.from_iterable(apart))
     return as_terms(*(list(words) or value for words, value in zip(apart, stated, strict=True)))
 
 

@@ -21,7 +21,8 @@ _HINTS += ("derechos", "direitos", "droits", "版权", "版權")
 # Each hint, and of those that share a part only this: few windows hold one.
 _PARTS = ("doi", "?", "key", "online", "publi")
 _IN_ASCII = (*_PARTS, *(hint for hint in _HINTS if hint.isascii() and not any(part in hint for part in _PARTS)))
-_START = re.compile(f"{PATTERNS['notice']}|(?P<doi>{PATTERNS['notice_doi']})")
+# No alternative begins with a blank or another small letter than c, d, h and p: most characters are passed at once.
+_START = re.compile(rf"(?![abe-gi-oq-z ])(?:{PATTERNS['notice']}|(?P<doi>{PATTERNS['notice_doi']}))")
 _LEAD = re.compile(rf"\s*(?:{PATTERNS['leading_notice']})")
 _LEAD_SHORT = re.compile(PATTERNS["leading_short"])
 LEAD_CHARS = 500

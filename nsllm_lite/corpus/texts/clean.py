@@ -76,12 +76,14 @@ _NO_MEANING = re.compile("[\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010ffff]")
 
 # C1 controls are Windows-1252 read as Latin-1. Letters, quotes and dashes may stand between two letters; another sign
 # there is a glyph lost from a PDF ("classi\x80cation").
-_C1_LOST = re.compile("(?<=[A-Za-z])[\x80\x82\x84\x86-\x89\x8b\x91\x93-\x95\x98\x99\x9b](?=[a-z])")
+_C1_LOST = re.compile("[\x80\x82\x84\x86-\x89\x8b\x91\x93-\x95\x98\x99\x9b](?<=[A-Za-z].)(?=[a-z])")
 _C1 = re.compile("[\x80-\x9f]")
 _CONTROLS = "\x00-\x08\x0e-\x1b\x7f"
 _INVISIBLE = "\u00ad\u034f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufffe"
 _BROKEN = ("-\n", "- ", "‐", "\u00ad", "(cid:173)")  # what the rest of the paper helps to settle
-_REMOVED = re.compile(f"[{_CONTROLS}{_INVISIBLE}]|(?<![\u0590-\U0010ffff])[\u200c\u200d]+")
+_REMOVED = re.compile(  # a row of joiners only behind Latin and the like: Arabic and Indian scripts need them
+    f"[{_CONTROLS}{_INVISIBLE}\u200c\u200d](?:(?<![\u200c\u200d])|(?<![\u0590-\U0010ffff].)[\u200c\u200d]*)"
+)
 _ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 # NFC alone would make these bra and ket into CJK quotation marks.
@@ -182,13 +184,19 @@ def _is_plain(text: str) -> bool:
 def _collapse_space(text: str) -> str:
     """White space alone: paragraphs, lines of lists, single spaces."""
     if "\n" not in text:
-        return " ".join(text.split())
+        return _on_one_line(text)
     return "\n\n".join(filter(None, map(_collapse_paragraph, _PARAGRAPH.split(text))))
+
+
+def _on_one_line(text: str) -> str:
+    """The words with one blank between two; most texts have nothing but blanks and line ends, and never two of them."""
+    line = text.replace("\n", " ")
+    return line.strip() if line.isprintable() and "  " not in line else " ".join(text.split())
 
 
 def _collapse_paragraph(paragraph: str) -> str:
     if "- " not in paragraph:
-        return " ".join(paragraph.split())
+        return _on_one_line(paragraph)
     lines: list[list[str]] = []
     for line in paragraph.split("\n"):
         words = line.split()

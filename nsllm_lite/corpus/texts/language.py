@@ -55,9 +55,9 @@ def language_of(text: str) -> tuple[str, float]:
     """
     head = text[:HEAD_CHARS]
     words = head.lower().split()
-    num_english = len(list(filter(_ENGLISH.__contains__, words)))
+    num_english = len([word for word in words if word in _ENGLISH])
     if num_english >= max(MIN_ENGLISH_WORDS, ENGLISH_SHARE * len(words)):
-        num_foreign = 0 if _FOREIGN.isdisjoint(words) else sum(map(_FOREIGN.__contains__, words))
+        num_foreign = _num_foreign(words)
         if num_foreign <= FOREIGN_SHARE * len(words):
             return "en", round(1 - num_foreign / num_english, 4)
     if eastern := _eastern_language(head):
@@ -99,7 +99,11 @@ def may_be_in_two(abstract: str) -> bool:
     if not abstract.isascii() and len(_OF_OTHER_SCRIPT.findall(abstract)) >= MIN_OTHER_LETTERS:
         return True
     words = abstract.lower().split()
-    return sum(map(_FOREIGN.__contains__, words)) > max(MIN_ENGLISH_WORDS, FOREIGN_SHARE * len(words) / 2)
+    return _num_foreign(words) > max(MIN_ENGLISH_WORDS, FOREIGN_SHARE * len(words) / 2)
+
+
+def _num_foreign(words: list[str]) -> int:
+    return 0 if _FOREIGN.isdisjoint(words) else sum(map(_FOREIGN.__contains__, words))
 
 
 def part_in(abstract: str, allowed: tuple[str, ...]) -> str:

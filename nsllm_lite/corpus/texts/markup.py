@@ -18,14 +18,14 @@ from nsllm_lite.corpus.texts.words import PATTERNS, SIGNS, WORDS
 
 # ------------------------------------------------------------------------------------------------------- entities
 
-_ENTITY = re.compile(r"\\?&(?:amp;)*( ?)(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_ENTITY = re.compile(r"(?:\\&|&)(?:amp;)*( ?)(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 # ISO 8879 names of Greek letters, which HTML has not: "TNF-&agr;".
 _GREEK_NAMES = "agr bgr ggr dgr egr zgr eegr thgr igr kgr lgr mgr ngr xgr ogr pgr rgr sgr tgr ugr phgr khgr psgr ohgr"
 _GREEK = dict(zip(_GREEK_NAMES.split(), "αβγδεζηθικλμνξοπρστυφχψω", strict=True))
 
 
 _CUT_NAME = re.compile(  # "Schr & ouml;dinger"
-    r"(?<![^\W\d_])([A-Z][a-z]{0,12}) "
+    r"([A-Z](?<![^\W\d_].)[a-z]{0,12}) "
     r"(& ?[A-Za-z]{1,2}(?:uml|acute|grave|circ|tilde|cedil|caron|slash|ring|dblac|strok|breve|ogon|lig);)"
 )
 _HTML = html.entities.html5 | {f"{name};": letter for name, letter in _GREEK.items()}
@@ -94,7 +94,7 @@ _OVER_SIGNS |= {"arrow": "\u20d7", "right arrow": "\u20d7"}
 
 def resolve_signs(text: str) -> str:
     """Signs that Web of Science writes out: `<less than or equal to>` is ≤, `<(p)over bar>` is p̄."""
-    if "over" in text:
+    if ")over" in text or ") over" in text:
         is_sure = any(map(_is_sign_over, _OVER.finditer(text)))
         text = _OVER.sub(_signed, text) if is_sure else text
     return _SIGN.sub(lambda m: _SIGNS.get(m[1], m[0]), text) if "<" in text else text
@@ -221,16 +221,16 @@ def unwrap_formulas(text: str) -> str:
     return "".join((*parts, text[start:]))
 
 
-_ACCENT = re.compile(
-    r"""(?<!\\)(?:
-    \{\\(?P<a>[`'^"~=.])\s*\{?(?P<A>\\i|[A-Za-z])\}?\}            # {\'e} {\'{e}} {\'\i}
-    | \{\\(?P<b>[uvHcdbkr])(?:\s+(?P<B>[A-Za-z])|\{(?P<B2>\\i|[A-Za-z])\})\}  # {\v c} {\v{c}}
-    | \\(?P<c>[`'^"~=.uvHcdbkr])\s*\{\s*(?P<C>\\i|[A-Za-z])\s*\}  # \'{e} \v{c}
-    | \\(?P<d>[`'^"~])(?P<D>\\i(?![A-Za-z])|[A-Za-z])             # \'e
-    | \\(?P<e>[uvHckr])\s+(?P<E>[A-Za-z])                         # \v c
-    | \{\\(?P<f>ss|[ao]e|AE|OE|[oOlL]|aa|AA)\s*\}                 # {\o}
-    | (?P<h>\\-)                                                  # \- where a word may be broken
-    | \\(?P<g>ss|[ao]e|AE|OE|[oOlL]|aa|AA)(?:\{\}|(?![A-Za-z])(?P<space>\s?))  # \o{} \o
+_ACCENT = re.compile(  # what begins with a sign is sooner found than what looks behind first
+    r"""[{\\](?<!\\.)(?:
+    (?<=\{)\\(?P<a>[`'^"~=.])\s*\{?(?P<A>\\i|[A-Za-z])\}?\}       # {\'e} {\'{e}} {\'\i}
+    | (?<=\{)\\(?P<b>[uvHcdbkr])(?:\s+(?P<B>[A-Za-z])|\{(?P<B2>\\i|[A-Za-z])\})\}  # {\v c} {\v{c}}
+    | (?<=\\)(?P<c>[`'^"~=.uvHcdbkr])\s*\{\s*(?P<C>\\i|[A-Za-z])\s*\}  # \'{e} \v{c}
+    | (?<=\\)(?P<d>[`'^"~])(?P<D>\\i(?![A-Za-z])|[A-Za-z])        # \'e
+    | (?<=\\)(?P<e>[uvHckr])\s+(?P<E>[A-Za-z])                    # \v c
+    | (?<=\{)\\(?P<f>ss|[ao]e|AE|OE|[oOlL]|aa|AA)\s*\}            # {\o}
+    | (?<=\\)(?P<h>-)                                             # \- where a word may be broken
+    | (?<=\\)(?P<g>ss|[ao]e|AE|OE|[oOlL]|aa|AA)(?:\{\}|(?![A-Za-z])(?P<space>\s?))  # \o{} \o
     )""",
     re.VERBOSE,
 )

@@ -78,7 +78,8 @@ def _reason_of_body(body: str, words: list[str]) -> str:
     if LOST in body and body.count(LOST) > MAX_LOST_SHARE * len(body):
         return "lost_characters"
     encoded = body.encode(errors="replace")
-    num_upper, num_lower = (len(encoded) - len(encoded.translate(None, letters)) for letters in (_UPPER, _LOWER))
+    num_lower = len(encoded) - len(encoded.translate(None, _LOWER))  # where they are most, capitals decide nothing
+    num_upper = 0 if 2 * num_lower > len(encoded) else len(encoded) - len(encoded.translate(None, _UPPER))
     num_letters = num_upper + num_lower
     if num_letters <= len(encoded) / 2:  # numbers and signs may outweigh the letters, of whatever script
         solid = "".join(body.split())

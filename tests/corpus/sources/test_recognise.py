@@ -6,7 +6,9 @@ import tomllib
 
 import pytest
 
-from nsllm_lite.corpus.sources import READERS
+from nsllm_lite.corpus.files import objects, tables
+from nsllm_lite.corpus.files.objects import objects_in
+from nsllm_lite.corpus.sources import READERS, table
 from tests.corpus.sources.reading import example, read_path
 
 HEADS = list(map(json.loads, example("heads.jsonl").splitlines()))
@@ -30,6 +32,15 @@ def test_a_head_is_claimed_by_its_readers_alone(line):
 @pytest.mark.parametrize("name", OWNERS)
 def test_a_file_is_claimed_by_its_readers_alone(name):
     assert claims(example(name).lstrip()) == OWNERS[name]
+
+
+def test_a_head_is_read_once_and_no_further_than_asked(monkeypatch):
+    head = '[{"a": {"b": "x"}}, {"c": 1}]'
+    assert next(objects_in(head)) == (1, {"a": "{"})
+    monkeypatch.setattr(objects, "MAX_DEPTH", -1)  # ends what is read from here on
+    assert [tuple(one) for one in objects_in(head)] == [(1, {"a": "{"}), (2, {"b": '"'})]
+    monkeypatch.setattr(tables, "_judged", None)
+    assert not table.recognise("Dear reader, here is\na letter, and no table\n")
 
 
 HOSTILE = [
