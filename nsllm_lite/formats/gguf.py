@@ -24,6 +24,7 @@ SCALARS |= {10: "<u8", 11: "<i8", 12: "<f8"}
 STRING, ARRAY = 8, 9
 VERSIONS = (2, 3)
 MAX_HEADER_BYTES = 64 * 2**20  # the largest vocabularies, of 260,000 tokens, take 12 MiB
+MAX_COUNT = 2**16  # of keys and of tensors; real files have 40 and, with 100 layers, 1,200
 MAX_DIMENSIONS = 4  # ggml's
 
 
@@ -56,6 +57,8 @@ def read_gguf(path: Path) -> Gguf:
         num_tensors, num_keys = head.number("<u8"), head.number("<u8")
         head.require_room(num_keys, 8 + 4 + 1)
         head.require_room(num_tensors, 8 + 4 + 8 + 4 + 8)
+        if max(num_keys, num_tensors) > MAX_COUNT:
+            raise damaged(path, f"it has {num_keys:,} keys and {num_tensors:,} tensors")
         metadata: dict[str, Any] = {}
         for _ in range(num_keys):
             if (key := head.text()) in metadata:

@@ -99,7 +99,8 @@ class TrainResults(Lenient):
     heldout: BeforeAndAfter | None = None
 
 
-Quantised = dict[str, int]  # type of GGUF -> tensors that were dequantised from it
+Quantised = dict[Annotated[str, Field(pattern="^[A-Z0-9_]{1,16}$")], int]
+"""Type of GGUF -> tensors that were dequantised from it."""
 
 
 class ConvertResults(Lenient):

@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.conftest import ROW_TOKENS, pico_values
 from tests.corpus.small import make_papers, values
 from tests.evals.conftest import make_talker
+from tests.merge.gguf_files import DIGITS, make_model, train_tokenizer, write_gguf
 from tests.merge.make import make_adapter, make_base, make_recipe
 from tests.train.test_cpt import SAMPLED
 from tests.train.test_sft import make_home, sft_values
@@ -58,9 +59,17 @@ def merge(folder: Path, pico: Path) -> dict:
     return {"recipe": recipe, "set": {**small, "nsllm_lite.merge.write.SYNC_BYTES": 20_000}}
 
 
+def convert(folder: Path, pico: Path) -> dict:
+    """A GGUF of several types; many slices, several shards."""
+    path = write_gguf(folder / "x.gguf", make_model("llama", 352), train_tokenizer(DIGITS), ["Q4_1", "Q8_0", "F16"])
+    recipe = {"kind": "convert", "gguf": str(path), "out": str(folder / "out"), "shard_bytes": 500_000}
+    small = {"nsllm_lite.formats.weights.SLICE_BYTES": 65_536, "nsllm_lite.merge.write.SYNC_BYTES": 100_000}
+    return {"recipe": recipe, "set": small}
+
+
 CASES: dict[str, Callable[[Path, Path], dict]] = {
     "corpus": corpus, "corpus, two processes": corpus_in_two_processes, "train": train, "sft": sft,
-    "eval": evaluation, "merge": merge,
+    "eval": evaluation, "merge": merge, "convert": convert,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from tests.faults.kills import killed, random_kills, tell
 WINDOWS = tomllib.loads((Path(__file__).parents[1] / "data/faults/kill_windows.toml").read_text())
 TRIES = {  # of two kinds: at a write, rename or deletion, and at a moment
     "corpus": (16, 14), "corpus, two processes": (5, 10), "train": (14, 18), "sft": (7, 8), "eval": (14, 14),
-    "merge": (18, 14),
+    "merge": (18, 14), "convert": (12, 14),
 }  # fmt: skip
 
 

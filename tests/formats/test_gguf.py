@@ -51,7 +51,8 @@ BROKEN = {
         file(tensors=[tensor()] * 2, data=512), file(tensors=[tensor(), tensor("x")], data=512),  # overlapping
         file(tensors=[tensor(), tensor("x", offset=HUGE)], data=512), file(tensors=[tensor(offset=32)], data=512),
         file(tensors=[tensor(dims=(0,))], data=64), file(tensors=[tensor(dims=(33, 2), kind=8)], data=512),
-        file(tensors=[tensor()], data=128 + 64), file(keys=[key(ALIGNMENT, 4, bytes(4))]),
+        file(tensors=[tensor()], data=128 + 64), file(num_keys=2**17, data=2**21),
+        file(keys=[key(ALIGNMENT, 4, bytes(4))]),
         file(keys=[key(ALIGNMENT, 4, struct.pack("<I", 48))]), file(keys=[key(ALIGNMENT, 8, text("32"))]),
         file(keys=[key(ALIGNMENT, 10, struct.pack("<Q", 2**62))]),
     ],

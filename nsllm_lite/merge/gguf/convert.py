@@ -31,9 +31,11 @@ from nsllm_lite.merge.write import Slice, Workers, write_weights
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.convert import Convert
 from nsllm_lite.recipe.results import held_words
+from nsllm_lite.safety import printable
 from nsllm_lite.terminal import as_cell
 
 MAX_WORKERS = 4
+MAX_CHARS = 200  # of what a file says of itself, in manifest and card
 
 
 class Model(NamedTuple):
@@ -73,7 +75,7 @@ def convert(recipe: Convert) -> dict:
         integrity.record(partial, integrity.BESIDE_WEIGHTS, weights)
         results = model.about | {"num_bytes": num_bytes, "sha256": written.sha256}
         finish(partial, "convert", identity, inputs, results, started)
-    print(f"{recipe.out}: {words_of(results)}; {num_bytes / GIB:.2f} GiB in {time.time() - started:.0f} s")
+    print(printable(f"{recipe.out}: {words_of(results)}; {num_bytes / GIB:.2f} GiB in {time.time() - started:.0f} s"))
     return results
 
 
@@ -87,10 +89,11 @@ def read_model(gguf: Gguf, dtype: str | None = None) -> Model:
     dtype = dtype or own_dtype(gguf)
     weights = weights_of(gguf, config, tokens.count, DTYPE_NAMES[dtype])
     config |= {"vocab_size": tokens.count, "dtype": dtype, **tokens.ids}
+    config["transformers_version"] = "5.0.0"  # the oldest that reads it here; without one transformers warns of regexes
     about = {
         "architecture": metadata.architecture,
-        "name": metadata.get("general.name", str, ""),
-        "licence": metadata.get("general.license", str, ""),
+        "name": metadata.get("general.name", str, "")[:MAX_CHARS],
+        "licence": metadata.get("general.license", str, "")[:MAX_CHARS],
         "quantised": quantised_of(gguf),
         "num_tensors": len(weights),
         "num_parameters": sum(converted.num_entries for converted in weights.values()),
@@ -101,7 +104,7 @@ def read_model(gguf: Gguf, dtype: str | None = None) -> Model:
 
 def slices_of(name: str, converted: Converted, pool: Workers) -> Iterator[Slice]:
     for first, last in converted.row_slices():
-        yield last == converted.source.shape[0], _convert_rows, (name, converted, first, last)
+        yield last == converted.num_rows, _convert_rows, (name, converted, first, last)
 
 
 def _convert_rows(name: str, converted: Converted, first: int, last: int, slot: Buffers) -> tuple[memoryview, Figures]:

@@ -106,5 +106,5 @@ class Metadata:
                 continue
             if about != key or (key.startswith("tokenizer.") and not IDLE.fullmatch(key)):
                 raise self.refused(key)
-            left.append(key)
+            left.append(key[:80])
         return left

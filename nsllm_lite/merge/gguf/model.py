@@ -42,8 +42,13 @@ class Converted:
         return self.num_entries * ITEM_BYTES[self.dtype]
 
     @property
+    def num_rows(self) -> int:
+        """A vector is one row: a block of quantised values is not divided."""
+        return self.source.shape[0] if len(self.source.shape) > 1 else 1
+
+    @property
     def row_entries(self) -> int:
-        return math.prod(self.source.shape[1:])
+        return self.num_entries // self.num_rows
 
     @property
     def slice_entries(self) -> int:
@@ -54,15 +59,15 @@ class Converted:
         """(first, last) rows of slices of about SLICE_BYTES of fp32, of whole heads."""
         whole = self.head_rows or 1
         step = max(whole, weights.SLICE_BYTES // (4 * self.row_entries) // whole * whole)
-        for first in range(0, self.source.shape[0], step):
-            yield first, min(first + step, self.source.shape[0])
+        for first in range(0, self.num_rows, step):
+            yield first, min(first + step, self.num_rows)
 
     def rows(self, first: int, last: int) -> np.ndarray:
         """Rows first..last in fp32, in the order of transformers' rotary embeddings: the first half of each head's
         rows before the second."""
-        row_bytes = self.source.num_bytes // self.source.shape[0]
+        row_bytes = self.source.num_bytes // self.num_rows
         data = self.source.read(first * row_bytes, last * row_bytes)
-        values = dequantise(data, self.source.dtype, (last - first, *self.source.shape[1:]))
+        values = dequantise(data, self.source.dtype, (last - first, self.row_entries))
         if self.head_rows:
             pairs = values.reshape(-1, self.head_rows // 2, 2, self.row_entries)
             values = pairs.swapaxes(1, 2).reshape(values.shape)

@@ -6,6 +6,7 @@ what stands for them, scores with ties, does not give the same tokens in every t
 Source: llama.cpp, src/llama-vocab.cpp, for the names of the ways to cut a text; the tokenizer.json of these models.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,10 +87,9 @@ def tokens_of(gguf: Gguf, metadata: Metadata, context: int) -> Tokens:
     if metadata.get("tokenizer.ggml.add_bos_token", bool, cutting.adds_bos):
         if "bos" not in numbers:
             raise metadata.refused("tokenizer.ggml.bos_token_id")
-        begin = tokens[numbers["bos"]]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=[begin, "$A"], pair=[begin, "$A", f"{begin}:1", "$B:1"], special_tokens=[(begin, numbers["bos"])]
-        )
+        add_begin(tokenizer, tokens[numbers["bos"]], numbers["bos"])
+        if tokenizer.encode("").ids != [numbers["bos"]]:
+            raise metadata.refused("tokenizer.ggml.bos_token_id")
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context}
     settings |= {"clean_up_tokenization_spaces": False, "add_prefix_space": False}
     settings |= {f"{ROLES[role]}_token": tokens[number] for role, number in numbers.items() if ROLES[role]}
@@ -99,6 +99,13 @@ def tokens_of(gguf: Gguf, metadata: Metadata, context: int) -> Tokens:
     ids = {f"{ROLES[role]}_token_id": numbers[role] for role in ("bos", "eos", "padding") if role in numbers}
     stops = [numbers[role] for role in ("eos", "eot", "eom") if role in numbers]
     return Tokens(files, len(tokens), ids, list(dict.fromkeys(stops)))
+
+
+def add_begin(tokenizer: Tokenizer, begin: str, number: int) -> None:
+    """Has each text begin with a token; one whose name means something in a template is not added."""
+    pieces = {"single": [begin, "$A"], "pair": [begin, "$A", f"{begin}:1", "$B:1"]}
+    with suppress(Exception):  # tokenizers raises nothing narrower
+        tokenizer.post_processor = processors.TemplateProcessing(**pieces, special_tokens=[(begin, number)])
 
 
 def require_known(gguf: Gguf, metadata: Metadata, has_tokens: bool) -> Cutting:
