@@ -15,11 +15,11 @@ def by_words(text):
 
 def test_texts_hashed_together_have_the_shingles_that_each_has_alone():
     rng = random.Random(1)
-    letters = ["a", "Bc", "é", "中文字", "  ", "\n", ", ", "x" * 3000, "word ", "_7"]
-    texts = ["".join(rng.choices(letters, k=rng.randrange(400))) for _ in range(60)]
+    letters = ["a", "Bc", "é", "中文字", "  ", "\n", ", ", "x" * 500, "word ", "_7"]
+    texts = ["".join(rng.choices(letters, k=rng.randrange(300))) for _ in range(25)]
     texts += ["", " ", "!", "one", "one two three four", "one two three four five", "a b c d e " * 9]
     together = shingles_of_each(texts)
-    assert sum(map(len, texts)) > 4 * shingles.CHUNK_BYTES
+    assert sum(map(len, texts)) > 2 * shingles.CHUNK_BYTES
     keys = {}
     for text, (own, key) in zip(texts, together, strict=True):
         assert np.array_equal(own, shingles_of(text))

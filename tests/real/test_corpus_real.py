@@ -30,6 +30,7 @@ def corpus(folder: Path, sources: list[dict], general: list[dict], **changes) ->
     return recipes.validate({**values(folder, "out", sources), **own, **changes}, "real files")
 
 
+@pytest.mark.slow
 def test_real_dumps_with_the_real_tokenizer(real_data, tmp_path):
     sources = [{"name": name, "path": str(real_data / name)} for name in SOURCES]
     general = [{"name": "wikitext", "path": str(real_data / "general_wikitext2")}]
@@ -81,6 +82,7 @@ def test_everything_in_one_run(real_data, tmp_path):
     assert (tmp_path / "out/ledger.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_ids_of_gigatoken_are_those_of_tokenizers_on_adversarial_strings(real_data):
     pytest.importorskip("gigatoken")
     tokenizer: Tokenizer = AutoTokenizer.from_pretrained(real_data / "qwen3_tokenizer").backend_tokenizer

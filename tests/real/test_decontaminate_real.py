@@ -2,7 +2,7 @@
 
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.decontaminate import Index
-from nsllm_lite.corpus.dedup import shingles_of
+from nsllm_lite.corpus.shingles import shingles_of
 from nsllm_lite.corpus.texts import clean
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source

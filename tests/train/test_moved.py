@@ -10,7 +10,7 @@ from nsllm_lite.artifact.step import BESIDE, finished
 from nsllm_lite.corpus import build as corpus
 from nsllm_lite.evals.evaluate import base_beside
 from nsllm_lite.formats.weights import fingerprint_settings
-from nsllm_lite.merge import write_model as merging
+from nsllm_lite.merge import partial
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train.cpt import train
 from tests.conftest import pico_values
@@ -109,12 +109,12 @@ def test_an_unfinished_merge_of_moved_inputs_goes_on(tmp_path):
     recipe = {"kind": "merge", "base": "B", "adapter": "A", "base_weights": "original"}
     identity = {"recipe": recipe, "inputs": {"base": "b", "adapter": "a", f"{BESIDE}base": "s"}, "version": "1"}
     marker = tmp_path / "merging.json"
-    assert not merging._goes_on(marker, identity)
+    assert not partial._goes_on(marker, identity)
     write_json(marker, identity)
     moved = identity | {"recipe": recipe | {"base": "elsewhere", "adapter": "there"}}
-    assert merging._goes_on(marker, moved)
-    assert not merging._goes_on(marker, moved | {"inputs": identity["inputs"] | {"adapter": "x"}})
-    assert not merging._goes_on(marker, identity | {"version": "2"})
+    assert partial._goes_on(marker, moved)
+    assert not partial._goes_on(marker, moved | {"inputs": identity["inputs"] | {"adapter": "x"}})
+    assert not partial._goes_on(marker, identity | {"version": "2"})
 
 
 def test_an_adapter_of_another_strength_or_base_is_evaluated_anew(pico, tmp_path):
