@@ -313,6 +313,22 @@ def test_a_recipe_that_names_the_file_is_refused_with_the_command(capsys, words)
     assert "nsllm-lite convert 'a b/X.gguf' out=models/X" in fails(capsys, "model-is-gguf", *words)
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("key-missing", ["X.gguf"]),
+        ("run-without-recipe", ["X.gguf", "out=o", "--run", "r"]),
+        ("option-unknown", ["X.gguf", "--out", "o"]),
+        ("gguf-missing", ["X.gguf", "out=o"]),
+        ("recipe-missing", ["X.yaml", "out=o"]),
+        ("recipe-of-other-kind", ["recipes/nano/merge.yaml", "out=o"]),
+        ("value-wrong", ["X.gguf", "out=o", "dtype=int8"]),
+    ],
+)
+def test_words_of_the_command(capsys, code, words):
+    fails(capsys, code, "convert", *words)
+
+
 def test_a_run_converts_its_model_first_and_tells_what_it_was(tmp_path, tokenizer, llama, capsys):
     path = write_gguf(tmp_path / "x.gguf", llama, tokenizer, ["Q8_0", "F16"])
     settings = [f"{phase}.execution.device=cpu" for phase in ("phase1", "phase2")] + ["corpus.row_tokens=32"]
