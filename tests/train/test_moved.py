@@ -10,7 +10,7 @@ from nsllm_lite.artifact.step import BESIDE, finished
 from nsllm_lite.corpus import build as corpus
 from nsllm_lite.evals.evaluate import base_beside
 from nsllm_lite.formats.weights import fingerprint_settings
-from nsllm_lite.merge import write_model as merging
+from nsllm_lite.merge import partial as merging
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train.cpt import train
 from tests.conftest import pico_values
