@@ -51,6 +51,7 @@ NF4 = "merge/test_nf4.py"
 ARCHITECTURES = "models/test_architectures.py"
 WRITE = "merge/test_write.py"
 DRAWN = "merge/test_stochastic.py"
+GGUF = "merge/test_gguf.py"
 PACK = "corpus/test_pack.py"
 BUILD = "corpus/test_build.py"
 DEDUP = "corpus/test_dedup.py"
@@ -118,6 +119,24 @@ TABLE = {
         ("merge-first-slice-unseen", "number % SAMPLED == 0", "number % SAMPLED == 1", INPUTS),
         ("merge-resume-loses-tensor", "[written.num_tensors :]",
          "[written.num_tensors + bool(written.num_tensors) :]", WRITE),
+    ],
+    "formats/gguf.py": [
+        ("gguf-overlapping", "if offset != place:", "if offset < 0:", "formats/test_gguf.py"),
+        ("gguf-cut-short-unseen", "if start + offset + num_bytes > head.size:", "if start + offset > head.size:",
+         "formats/test_gguf.py"),
+    ],
+    "merge/gguf/metadata.py": [
+        ("gguf-key-unseen", "if about != key or (", "if about == key and (", GGUF),
+    ],
+    "merge/gguf/model.py": [
+        ("gguf-heads-interleaved", "interleaved.fullmatch(name) else 0", "False else 0", GGUF),
+        ("gguf-heads-of-a-slice", "whole * whole)", "1)", GGUF),
+        ("gguf-rope-any-factors", "rtol=1e-4, atol=0)", "rtol=1e9, atol=0)", GGUF),
+    ],
+    "merge/gguf/tokenizer.py": [
+        ("gguf-merges-heeded", "ignore_merges=cutting.ignore_merges", "ignore_merges=False", GGUF),
+        ("gguf-not-normalised", "normalizers.NFC() if cutting.nfc else None", "None", GGUF),
+        ("gguf-user-defined-lost", "in (UNKNOWN, CONTROL, USER_DEFINED)", "in (UNKNOWN, CONTROL)", GGUF),
     ],
     "models/trained_on.py": [
         ("merge-any-fingerprint", "if told and told != (", "if told and not (", INPUTS),

@@ -91,7 +91,6 @@ def plan(
     }
     heads = [
         ("Model", why),
-        *([("", f"its weights were rounded before, {held_words(quantised)}: that stays")] if quantised else ()),
         *_step_lines(run, figures, size, how, card.words + ("" if elsewhere else f"; {_host_words()}")),
     ]
     for line in (*heads, *_length_lines(run, figures, speed, price), *_disk_lines(figures, out)):
@@ -134,7 +133,9 @@ def _choose(run: Run, size: ModelSize, card: Card) -> Execution:
 def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machine: str) -> Lines:
     """What is trained, on what, in which steps, in how much memory."""
     phase1, memory = run["phase1"], figures["memory_bytes"]
+    held = held_words(figures["quantised"])
     lines = [
+        *([("", f"its weights were rounded before, {held}: that stays")] if held else ()),
         (
             "",
             f"{_millions(size.params)} parameters, {_millions(figures['trained_parameters'])} trained "

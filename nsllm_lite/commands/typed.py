@@ -19,7 +19,8 @@ YAML = (".yaml", ".yml")
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """Raises UserError where the recipe is wrong, or of another kind than the verb."""
-    has_file = str(args.models[0]).endswith(YAML) if args.verb == "eval" else args.recipe is not None
+    first = args.models[0] if args.verb == "eval" else args.recipe
+    has_file = first is not None and (args.verb not in ("eval", "convert") or str(first).endswith(YAML))
     if args.run and not has_file:
         todo = f"Name one (nsllm-lite {args.verb} RECIPE --run {args.run}), or leave --run out."
         raise UserError("run-without-recipe", f"--run {args.run}, but no recipe has paths to fill in.", todo)
@@ -46,7 +47,7 @@ def read_kind(kind: str, path: Path, words: list[str], run: str | None = None) -
 
 def convert_recipe(args: argparse.Namespace) -> Recipe:
     """A recipe file, or a GGUF, each with overrides."""
-    if args.recipe.suffix in YAML:
+    if str(args.recipe).endswith(YAML):
         return recipes.validate(read_kind("convert", args.recipe, args.overrides, args.run), str(args.recipe))
     values = {"kind": "convert", "gguf": str(args.recipe)}
     return recipes.validate(recipes.overridden(values, args.overrides), "nsllm-lite convert")

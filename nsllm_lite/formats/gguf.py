@@ -45,11 +45,8 @@ def read_gguf(path: Path) -> Gguf:
     with open(path, "rb") as file:
         head = _Head(path, file, path.stat().st_size)
         if (magic := head.take(4)) != b"GGUF":
-            raise UserError(
-                "gguf-no-gguf",
-                f"{path} begins with {magic!r}, which no GGUF file does.",
-                "Fetch or copy the file again.",
-            )
+            found = f"{path} begins with {magic!r}, which no GGUF file does."
+            raise UserError("gguf-no-gguf", found, "Fetch or copy it again.")
         if (version := head.number("<u4")) not in VERSIONS:
             found = f"{path} is of version {version}" + (", or big-endian." if version & 0xFFFF == 0 else ".")
             todo = "Convert the model anew with a current llama.cpp."
@@ -64,7 +61,7 @@ def read_gguf(path: Path) -> Gguf:
             if (key := head.text()) in metadata:
                 raise damaged(path, f"the key {key[:80]!r} stands twice")
             metadata[key] = head.value(key)
-        if metadata.get("split.count", 1) not in (0, 1):
+        if type(count := metadata.get("split.count", 1)) is not int or count > 1:
             found = f"{path} is part {metadata.get('split.no', 0)} of {metadata['split.count']} (split.count)."
             raise UserError("gguf-split", found, "Join them first: llama-gguf-split --merge FIRST_PART WHOLE.gguf")
         stated = [head.tensor() for _ in range(num_tensors)]
@@ -98,7 +95,9 @@ class _Head:
     def take(self, count: int) -> bytes:
         self.require_room(count, 1)
         self.place += count
-        return self.file.read(count)
+        if len(data := self.file.read(count)) < count:  # it became shorter
+            raise cut_short(self.path, self.place - count + len(data), self.place)
+        return data
 
     def number(self, dtype: str) -> Any:
         kind = np.dtype(dtype)

@@ -109,7 +109,7 @@ def slices_of(name: str, converted: Converted, pool: Workers) -> Iterator[Slice]
 
 def _convert_rows(name: str, converted: Converted, first: int, last: int, slot: Buffers) -> tuple[memoryview, Figures]:
     """The bytes of rows first..last, which lie in `slot`. Raises UserError where one is not finite."""
-    values = torch.from_numpy(converted.rows(first, last).copy())
+    values = torch.from_numpy(converted.rows(first, last))
     dtype = dtypes()[converted.dtype]
     written = slot.written[: values.numel() * dtype.itemsize]
     out = written.view(dtype).view(values.shape).copy_(values)

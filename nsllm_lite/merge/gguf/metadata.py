@@ -34,14 +34,15 @@ class Metadata:
         self._path, self._values = gguf.path, gguf.metadata
         self._asked = {"general.architecture", "general.type", "general.quantization_version", "general.alignment"}
         self.architecture = str(self._values.get("general.architecture"))
-        if (kind := self._values.get("general.type", "model")) != "model":
+        if str(self._values.get("general.type", "model")) != "model":
             raise self.refused("general.type")
         if self.architecture not in ARCHITECTURES:
-            found = f"{self._path} holds a model of the architecture {self.architecture[:80]!r} ({kind})."
+            found = f"{self._path} holds a model of the architecture {self.architecture[:80]!r}."
             todo = "Take the model's own folder, or one of these."
             raise UserError("gguf-architecture-unknown", found, f"Read are {', '.join(ARCHITECTURES)}.", todo)
-        quantised = self._values.get("general.quantization_version", 2)
-        if quantised != 2:  # the blocks of earlier versions are laid out in another way
+        if (
+            str(self._values.get("general.quantization_version", 2)) != "2"
+        ):  # blocks of earlier ones are laid out otherwise
             raise self.refused("general.quantization_version")
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
@@ -51,9 +52,8 @@ class Metadata:
         self._asked.add(key)
         value = self._values.get(key, default)
         if value is None:
-            raise UserError(
-                "gguf-key-missing", f"{self._path} has no {key}.", "A model needs it:", "fetch the file again."
-            )
+            found = f"{self._path} has no {key}."
+            raise UserError("gguf-key-missing", found, "A model needs it:", "fetch the file again.")
         number = type(value) in (int, float) and kind is float
         if (not number and not isinstance(value, kind)) or (kind is int and isinstance(value, bool)):
             raise self.refused(key)
@@ -72,12 +72,12 @@ class Metadata:
             raise self.refused(key)
         return value
 
-    def array(self, key: str, kind: type) -> list:
-        """A list of str or int; [] where the key is not there."""
+    def array(self, key: str, kind: type) -> list[str] | np.ndarray:
+        """A list of str or an array of int; [] where the key is not there."""
         self._asked.add(key)
         value = self._values.get(key, [])
         if kind is int and isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-            return value.tolist()
+            return value
         if not isinstance(value, list) or (kind is int and value):
             raise self.refused(key)
         return value

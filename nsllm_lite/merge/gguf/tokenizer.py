@@ -77,6 +77,7 @@ def tokens_of(gguf: Gguf, metadata: Metadata, context: int) -> Tokens:
     pairs = [tuple(merge.split(" ")) for merge in merges]
     if len(set(tokens)) < len(tokens) or len(types) != len(tokens) or any(len(pair) != 2 for pair in pairs):
         raise damaged(gguf.path, "its tokens repeat, have no types, or its merges are no pairs")
+    types = list(map(int, types))
     if not merges or set(types) - {NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED}:
         raise metadata.refused("tokenizer.ggml.merges" if not merges else "tokenizer.ggml.token_type")
     numbers = {role: token_id(metadata, role, len(tokens)) for role in ROLES}
