@@ -61,26 +61,28 @@ def main() -> int:
     parser.add_argument("old", help="a commit, or . for the working tree")
     parser.add_argument("new", help="a commit, or . for the working tree")
     parser.add_argument("--data", type=Path, help="a folder of real files, of which a corpus is built too")
+    parser.add_argument("--only-corpus", action="store_true", help="of --data alone, without the nano run")
     parser.add_argument(
         "--show", type=int, default=8, metavar="N", help="of each text that differs, lines (default: 8)"
     )
     args = parser.parse_args()
     data = args.data.resolve() if args.data else None
-    old, new = (results_of(state, data) for state in (args.old, args.new))
+    commands = [] if args.only_corpus else COMMANDS
+    old, new = (results_of(state, data, commands) for state in (args.old, args.new))
     return compare(old, new, args.show)
 
 
-def results_of(state: str, data: Path | None) -> Path:
+def results_of(state: str, data: Path | None, commands: list[list[str]]) -> Path:
     """The folder of what `state` made."""
     commit = "" if state == "." else git("rev-parse", "--short=12", f"{state}^{{commit}}")
-    name = f"{commit}-{hashlib.sha256(f'{COMMANDS}{CORPUS}{data}'.encode()).hexdigest()[:8]}"
+    name = f"{commit}-{hashlib.sha256(f'{commands}{CORPUS}{data}'.encode()).hexdigest()[:8]}"
     if commit and (KEPT / name).is_dir():
         return KEPT / name
     KEPT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=KEPT, prefix="state-") as folder:
         export(commit, Path(folder))
         settings = {"PYTHONPATH": folder, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        words = list(COMMANDS)
+        words = list(commands)
         if data:
             sources = [{"name": "everything", "path": str(data)}]  # a folder of its own need not have a paper
             (Path(folder) / "real.yaml").write_text(json.dumps(CORPUS | {"sources": sources}))
