@@ -59,6 +59,12 @@ def keys_of(batch: list[str]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]
     return list(sets), np.array(same, np.uint64), np.concatenate(bands, axis=1)
 
 
+def sent(batch: list[str]) -> tuple[np.ndarray, list[int], np.ndarray, np.ndarray]:
+    """The same with the shingles end to end and the size of each set, as they are on disk."""
+    sets, same, bands = keys_of(batch)
+    return np.concatenate(sets), [len(own) for own in sets], same, bands
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=100_000)
@@ -68,12 +74,11 @@ def main() -> None:
     with ProcessPoolExecutor(2) as pool:
         list(pool.map(len, ([], [])))  # the processes are there
         started = time.perf_counter()
-        found = [keys_of, keys_of]
-        (sets, same, bands), (sets2, same2, bands2) = pool.map(keys_of, (documents[:half], documents[half:]))
+        found = list(pool.map(sent, (documents[:half], documents[half:])))
         keyed = time.perf_counter()
-        sets += sets2
-        all_bands = np.concatenate((bands, bands2), axis=1)
-        keys = {dedup.SAME_TEXT: np.concatenate((same, same2))}
+        sets = [own for flat, sizes, _, _ in found for own in np.split(flat, np.cumsum(sizes)[:-1])]
+        all_bands = np.concatenate([bands for *_, bands in found], axis=1)
+        keys = {dedup.SAME_TEXT: np.concatenate([same for _, _, same, _ in found])}
         found = dedup.find_duplicates(keys, all_bands, sets.__getitem__, np.arange(num), THRESHOLD)
         ended = time.perf_counter()
     hits = sum(int(found.other[copy] >= 0) for copy in planted)
