@@ -45,7 +45,7 @@ def test_a_chat_template_can_neither_leave_its_sandbox_nor_run_for_ever(engine, 
     monkeypatch.setattr(safety, "CHAT_SECONDS", 0.5)
     engine.tokenizer.chat_template = TEMPLATES[attack].replace("MARKER", repr(str(marker)))
     with ends_within(20), raises("eval-chat-template-refused", "few-shot"):
-        as_told(engine, all_tasks()["open"], Item(0, "Is it?", "yes", {}), ())
+        as_told(engine.tokenizer, all_tasks()["open"], Item(0, "Is it?", "yes", {}), ())
 
 
 # --------------------------------------------------------------------------------------------------- what a merge takes
