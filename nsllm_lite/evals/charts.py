@@ -26,7 +26,7 @@ def rows_of(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def score_of(results: dict[str, Any], model: str, mode: str, name: str) -> dict[str, Any] | None:
-    """None where a set is not asked so: only labels are calibrated."""
+    """None where a set is not asked so: only labels are calibrated, only choices asked as cloze."""
     asked = (row for row in results["scores"] if (row["model"], row["mode"], row["set"]) == (model, mode, name))
     return next(asked, None)
 

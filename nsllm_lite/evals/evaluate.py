@@ -38,7 +38,7 @@ from nsllm_lite.tasks.task import Task, TaskSet
 if TYPE_CHECKING:
     from nsllm_lite.models.generate import Engine
 
-FEW_SHOT, CALIBRATED, INSTRUCTION = "few-shot", "calibrated", "instruction"
+FEW_SHOT, CALIBRATED, CLOZE, INSTRUCTION = "few-shot", "calibrated", "cloze", "instruction"
 
 
 class Asked(NamedTuple):
@@ -126,8 +126,8 @@ def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
 
         BertScore.require(Path(recipe.encoder))
     for one in recipe.models:
-        modes = modes_of(one, out)
-        if modes and not any(_missing(each, out) for each in pairs(one.name, modes, sets, recipe.calibrate)):
+        modes = modes_of(one, recipe)
+        if modes and not any(_missing(each, out) for each in pairs(one.name, modes, sets, recipe)):
             continue
         told = {"quantisation": one.quantisation, "tokenizer_from": recipe.tokenizer_from}
         found = find_model(one.path, how=recipe.execution, **told)
@@ -138,16 +138,22 @@ def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
                 as_told(tokenizer, each.task, each.items[0], each.labels)
 
 
-def modes_of(about: EvaluatedModel, out: Path) -> list[str] | None:
+def modes_of(about: EvaluatedModel, recipe: Eval) -> list[str] | None:
     """The modes a model is asked in, as its recipe or a stopped evaluation says."""
-    kept = out / "predictions" / _slug(about.name) / "modes.json"
-    return about.modes or (read_json(kept) if kept.is_file() else None)
+    kept = Path(recipe.out) / "predictions" / _slug(about.name) / "modes.json"
+    return about.modes or recipe.modes or (read_json(kept) if kept.is_file() else None)
 
 
-def pairs(model: str, modes: Sequence[str], sets: list[TaskSet], calibrate: bool) -> list[Asked]:
-    """All that a model is asked; with `calibrate` labels behind their few-shot answers once more."""
-    whole = [each for mode in modes for each in ([mode, CALIBRATED] if calibrate and mode == FEW_SHOT else [mode])]
-    return [Asked(model, mode, one) for mode in whole for one in sets if mode != CALIBRATED or one.task.is_ranked]
+def pairs(model: str, modes: Sequence[str], sets: list[TaskSet], recipe: Eval) -> list[Asked]:
+    """All that a model is asked. What is asked few-shot may be calibrated, and asked as cloze."""
+    whole = []
+    for mode in modes:
+        whole += [(mode, one) for one in sets]
+        if mode == FEW_SHOT and recipe.calibrate:
+            whole += [(CALIBRATED, one) for one in sets if one.task.is_ranked]
+        if mode == FEW_SHOT and recipe.cloze:
+            whole += [(CLOZE, one) for one in sets if one.task.cloze(one.items[0])]
+    return [Asked(model, mode, one) for mode, one in whole]
 
 
 def ask(
@@ -159,8 +165,8 @@ def ask(
     from nsllm_lite.models.engines import open_engine
 
     engine, started, items = None, time.perf_counter(), 0
-    modes = modes_of(about, out)
-    if not modes or any(_missing(one, out) for one in pairs(about.name, modes, sets, recipe.calibrate)):
+    modes = modes_of(about, recipe)
+    if not modes or any(_missing(one, out) for one in pairs(about.name, modes, sets, recipe)):
         held = {"quantisation": about.quantisation, "tokenizer_from": recipe.tokenizer_from}
         engine = open_engine(about.path, device=device, how=recipe.execution, **held)
         modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
@@ -168,11 +174,11 @@ def ask(
         write_json(_notes(out, about.name), engine.notes)
         for note in engine.notes:
             print(f"{about.name}: {note}.")
-    done = pairs(about.name, modes, sets, recipe.calibrate)
+    done = pairs(about.name, modes, sets, recipe)
     for one in done:
         if missing := _missing(one, out):
             items += missing
-            _answer(one, engine, out)
+            _answer(one, engine, recipe)
     figures: dict[str, Any] = {}
     if engine:
         seconds = time.perf_counter() - started
@@ -197,35 +203,41 @@ def read_predictions(path: Path) -> list[Prediction]:
     return [Prediction(**line) for line in read_lines(path)]
 
 
-def _answer(asked: Asked, engine: "Engine", out: Path) -> None:
+def _answer(asked: Asked, engine: "Engine", recipe: Eval) -> None:
     """Appends a prediction for each missing item."""
+    out = Path(recipe.out)
     path = asked.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     done = {line["item"] for line in cut_lines(path)}
     what, total = f"{asked.model}: {asked.set.name}, {asked.mode}", len(asked.set.items)
     with open(path, "a", encoding="utf-8") as file, terminal.progress(total, len(done), what, "item") as bar:
-        calibrated = asked.mode == CALIBRATED
-        predictions = _calibrate(asked, done, engine, out) if calibrated else _predict(asked, done, engine)
+        if asked.mode == CALIBRATED:
+            predictions = _calibrate(asked, done, engine, out)
+        else:
+            predictions = _predict(asked, done, engine, recipe.chat_tokens)
         for prediction in predictions:
             file.write(json.dumps(prediction._asdict(), ensure_ascii=False) + "\n")
             file.flush()
             bar.update()
 
 
-def _predict(asked: Asked, done: set[int], engine: "Engine") -> Iterator[Prediction]:
+def _predict(asked: Asked, done: set[int], engine: "Engine", chat_tokens: int | None) -> Iterator[Prediction]:
     """The predictions of the items that are not `done`."""
     task, labels, shots, items = asked.set.task, asked.set.labels, asked.set.shots, asked.set.items
     options = [task.options(item, labels) for item in items]
-    if asked.mode == FEW_SHOT:
-        prompts = [task.few_shot_prompt(item, shots) for item in items]
+    if asked.mode in (FEW_SHOT, CLOZE):
+        prompts, said = [task.few_shot_prompt(item, shots) for item in items], options
+        if asked.mode == CLOZE:
+            prompts, said = zip(*(task.cloze(item, shots) for item in items), strict=True)
         if task.is_ranked:
-            for number, found in engine.rank(prompts, [[f" {option}" for option in row] for row in options], done):
+            for number, found in engine.rank(prompts, [[f" {words}" for words in row] for row in said], done):
                 best = options[number][int(np.argmax(found))]
                 yield Prediction(number, best, " ".join(f"{value:.4f}" for value in found))
             return
         answers = engine.generate(prompts, task.new_tokens, ["\n"], done)
     else:
         room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # plain: no reasoning first
+        room = min(room, chat_tokens or room)
         prompts = [as_told(engine.tokenizer, task, item, labels) for item in items]
         rendered = bool(engine.tokenizer.chat_template)
         asked_texts = (task.chat_prompt(item, labels) for item in items)
@@ -282,7 +294,7 @@ def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, 
             {"model": one.model, "mode": one.mode, "set": one.set.name, "unread": answers.count(None), **figures}
         )
     for one in sets:
-        for mode in (FEW_SHOT, CALIBRATED, INSTRUCTION):
+        for mode in (FEW_SHOT, CALIBRATED, CLOZE, INSTRUCTION):
             there = [m.name for m in recipe.models if (m.name, mode, one.name) in by_item]
             for first, second in combinations(there, 2):
                 rows, other = by_item[first, mode, one.name], by_item[second, mode, one.name]

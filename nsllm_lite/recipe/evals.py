@@ -75,16 +75,19 @@ def _known_task(name: str) -> str:
     return name
 
 
+Modes = Annotated[list[Literal["few-shot", "instruction"]], Field(min_length=1)]
+
+
 class EvaluatedModel(Strict):
     """A model folder, a hub id, or an adapter's folder, which is evaluated on its base as its training held it.
 
-    `modes` None: few-shot, and instruction where the tokenizer has a chat template.
+    `modes` None: those of the recipe.
     """
 
     name: Name
     path: ModelPath
     quantisation: Literal["nf4", "none"] = "none"
-    modes: Annotated[list[Literal["few-shot", "instruction"]], Field(min_length=1)] | None = None
+    modes: Modes | None = None
 
 
 class TaskFile(Strict):
@@ -109,7 +112,10 @@ class EvalExecution(Strict):
 
 
 class Eval(Strict):
-    """Scores of models on tasks: those of a folder that `nsllm-lite tasks` wrote, or `bundled`; and on own files."""
+    """Scores of models on tasks: those of a folder that `nsllm-lite tasks` wrote, or `bundled`; and on own files.
+
+    `modes` None: few-shot, and instruction where the model's tokenizer has a chat template.
+    """
 
     kind: Literal["eval"]
     out: Annotated[FilePath, option("folder to write (default: runs/eval, or the recipe's)", "DIR", typed="runs/eval")]
@@ -125,7 +131,12 @@ class Eval(Strict):
         None
     )
     tokenizer_from: TokenizerFrom = None
+    modes: Modes | None = None
+    chat_tokens: Annotated[
+        Count | None, option("of an answer to an instruction, at most (default: by the task, 512 or more)", "N")
+    ] = None
     calibrate: Annotated[bool, option("labels also by contextual calibration, beside the raw scores")] = False
+    cloze: Annotated[bool, option("multiple choice also by the likelihood of each choice's own words")] = False
     seed: Annotated[int, option("of examples and intervals", "N", typed=0)]
     execution: EvalExecution = EvalExecution()
 

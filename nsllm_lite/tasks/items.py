@@ -22,6 +22,7 @@ MARKER = (
 )
 OPTION = re.compile(rf"(?:^[ \t\u3000]{{0,40}}|(?<=\t)|(?<=  )|(?<=\u3000))(?:[-*•>][ \t])?{MARKER}", re.MULTILINE)
 OPTION_IN_LINE = re.compile(rf"(?:(?<![A-Za-z])(?=[(\[\\*])|(?<![A-Za-z\d.'’(\[])){MARKER}(?![A-Za-z]\.)")
+LISTED = re.compile(r"\s*(?:choices|options|answers|选项)?\s*[:：]?\s*$", re.IGNORECASE)  # before the first option
 WRAPPER = re.compile(r"\\(?:text\w{0,6}|math(?:rm|bf|it|sf)|bf|rm|operatorname|bm)\s{0,3}\{([^{}]{0,400})\}")
 THINKING = r"think(?:ing)?|thought|reasoning|seed:think"
 THOUGHT_BEGINS = re.compile(rf"<(?:{THINKING})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>")
@@ -91,6 +92,18 @@ def choices_of(question: str) -> dict[str, str]:
     two spaces or a tab. Where these are fewer than two, or leave out a letter, capitals of one form count anywhere, if
     no option is empty.
     """
+    markers = _markers(question)
+    return _options(question, markers) if markers else {}
+
+
+def stem_of(question: str) -> str:
+    """The question without its options."""
+    markers = _markers(question)
+    return LISTED.sub("", question[: markers[0].start()] if markers else question).strip()
+
+
+def _markers(question: str) -> list[re.Match]:
+    """Those of the options; none where there are fewer than two."""
     text = question.translate(AS_ASCII)
     for is_small in (False, True):
         runs, is_broken = _runs(OPTION.finditer(text), is_small, of_one_form=False)
@@ -101,8 +114,8 @@ def choices_of(question: str) -> dict[str, str]:
             longest = max(filled, key=len, default=[])
             found = longest if len(longest) > max(len(found), 1) else found
         if found:
-            return _options(question, found)
-    return {}
+            return found
+    return []
 
 
 def _runs(markers: Iterable[re.Match], is_small: bool, of_one_form: bool) -> tuple[list[list[re.Match]], bool]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.tasks.floors import commonest
-from nsllm_lite.tasks.items import LETTERS, Item
+from nsllm_lite.tasks.items import LETTERS, Item, stem_of
 from nsllm_lite.tasks.letters import gold_letter, lettered, parse_letter
 from nsllm_lite.tasks.task import Task, TaskSet
 
@@ -34,6 +34,14 @@ class MultipleChoice(Task):
                     "Correct that record, or name the file for another task.",
                 )
         return lettered(items)
+
+    def cloze(self, item: Item, shots: Sequence[Item] = ()) -> tuple[str, tuple[str, ...]]:
+        """The form in which small base models answer such questions best: Gu et al., OLMES, arXiv:2406.08446."""
+        examples = "".join(f"{self._stem(shot)} {shot.choices[shot.answer]}\n\n" for shot in shots)
+        return f"{examples}{self._stem(item)}", tuple(item.choices.values())
+
+    def _stem(self, item: Item) -> str:
+        return f"{self.lead}: {stem_of(item.input)}\n{self.cue}:"
 
     def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
         """Always the commonest letter, and the longest choice."""

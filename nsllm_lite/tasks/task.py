@@ -139,6 +139,11 @@ class Task(ABC):
         examples = "".join(f"{self.question(shot)} {shot.answer}\n\n" for shot in shots)
         return f"{self.instruction_of(item)}\n\n{examples}{self.question(item)}"
 
+    def cloze(self, item: Item, shots: Sequence[Item] = ()) -> tuple[str, tuple[str, ...]] | None:
+        """A prompt that does not list the options, and the words of each that may follow it; None where an option has
+        no words but its name."""
+        return None
+
     def chat_prompt(self, item: Item, labels: Sequence[str] = ()) -> str:
         """The message to a chat model."""
         prompt = f"{self.instruction_of(item)}\n\n{item.input.strip()}"

@@ -7,7 +7,7 @@ import pytest
 
 from nsllm_lite import cli
 from nsllm_lite.evals import audit
-from nsllm_lite.tasks.items import Item, choices_of
+from nsllm_lite.tasks.items import Item, choices_of, stem_of
 from nsllm_lite.tasks.multiple_choice import TASK as MULTIPLE_CHOICE
 from tests.raising import raises
 
@@ -214,3 +214,18 @@ def test_the_place_of_sentences_and_the_lead_of_titles_are_floors(tmp_path, caps
     assert found["between"][0]["position"]["order"] == ["first", "mid", "last"]
     assert found["between"][0]["position"]["macro_f1"] == pytest.approx(1.0)
     assert "accuracy 1.000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("question", "stem"),
+    [
+        ("What is 2?\nChoices:\n(A): 0\n(B): 4\n", "What is 2?"),
+        ("Is it so? A. yes  B. no", "Is it so?"),
+        ("题目是什么？\n选项：\nA、甲\nB、乙", "题目是什么？"),
+        ("Which vitamin?\nOptions: A) C B) D", "Which vitamin?"),
+        ("Vitamin A or C?", "Vitamin A or C?"),
+        ("It has these choices:", "It has these"),
+    ],
+)
+def test_the_stem_is_what_stands_before_the_choices(question, stem):
+    assert stem_of(question) == stem

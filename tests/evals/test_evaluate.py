@@ -17,8 +17,9 @@ from nsllm_lite.evals.calibration import EMPTY_INPUTS
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models.engines import Found, open_engine
+from nsllm_lite.models.generate import Engine
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.evals import Eval, EvalExecution
+from nsllm_lite.recipe.evals import Eval, EvalExecution, EvaluatedModel
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.task import all_tasks
 from tests.raising import fails, raises
@@ -42,7 +43,7 @@ def own_files(folder: Path) -> list[dict]:
 def eval_recipe(folder: Path, models: dict[str, Path], **more) -> Eval:
     values = {
         "kind": "eval", "out": str(folder / "eval"), "tasks": None, "files": own_files(folder), "seed": 0,
-        "calibrate": True,
+        "calibrate": True, "cloze": True,
         "models": [{"name": name, "path": str(path)} for name, path in models.items()],
         "execution": {"device": "cpu", "batch_tokens": 2000},
     }  # fmt: skip
@@ -61,7 +62,7 @@ def test_everything_is_there_and_said(two):
         "run.json", "manifest.json", "times.json", "results.json", "report.md", "radar.png", "bars.png", "predictions",
     }  # fmt: skip
     assert results == read_json(folder / "eval/results.json")
-    assert len(results["scores"]) == 12
+    assert len(results["scores"]) == 14
     tasks = ("moves", "title", "multiple_choice", "open")
     assert {row["set"] for row in results["differences"]} == {f"own {task}" for task in tasks}
     report = (folder / "eval/report.md").read_text()
@@ -104,6 +105,43 @@ def test_calibrated_answers_take_out_what_the_prompt_alone_says(two, talker):
     assert len(calibrated) == len(asked.items)
     assert len({found.answer for found in calibrated.values()}) >= len({found.answer for found in raw.values()})
     assert "| one | calibrated | " in (folder / "eval/report.md").read_text()
+
+
+def test_cloze_ranks_each_choices_own_words_without_listing_them(two, talker):
+    folder, results = two
+    rows = {(r["model"], r["set"]): r for r in results["scores"] if r["mode"] == "cloze"}
+    assert set(rows) == {("one", "own multiple_choice"), ("two", "own multiple_choice")}
+    asked = evaluating.load_sets(eval_recipe(folder, {"one": talker}))[2]
+    (shot,) = asked.shots
+    example = f"Question: {shot.input.partition('?')[0]}?\nAnswer: {shot.choices[shot.answer]}\n\n"
+    engine = open_engine(str(talker), device="cpu", how=EvalExecution())
+    found = {one.item: one for one in read_predictions(evaluating.Asked("one", "cloze", asked).path(folder / "eval"))}
+    assert len(found) == len(asked.items) == 8
+    for number, item in enumerate(asked.items):
+        prompt = f"{example}Question: {item.input.partition('?')[0]}?\nAnswer:"
+        ((_, values),) = engine.rank([prompt], [[f" {text}" for text in item.choices.values()]])
+        assert found[number].answer == "ABC"[int(np.argmax(values))]
+        assert [float(word) for word in found[number].text.split()] == pytest.approx(values, abs=2e-3)
+    right = sum(found[number].answer == item.answer for number, item in enumerate(asked.items))
+    assert rows["one", "own multiple_choice"]["accuracy"]["value"] == right / 8
+
+
+def test_modes_of_the_recipe_are_those_of_models_that_state_none(tmp_path, talker, monkeypatch):
+    rooms = []
+    generate = Engine.generate
+
+    def spied(self, prompts, new_tokens, stops, *more):
+        rooms.append((new_tokens, not stops))
+        return generate(self, prompts, new_tokens, stops, *more)
+
+    monkeypatch.setattr(Engine, "generate", spied)
+    other = {"name": "two", "path": str(talker), "modes": ["instruction"]}
+    recipe = eval_recipe(tmp_path, {"one": talker}, modes=["few-shot"], chat_tokens=3)
+    recipe = recipe.model_copy(update={"models": [*recipe.models, EvaluatedModel(**other)]})
+    results = evaluate(recipe)
+    assert {row["mode"] for row in results["scores"] if row["model"] == "one"} == {"few-shot", "calibrated", "cloze"}
+    assert {row["mode"] for row in results["scores"] if row["model"] == "two"} == {"instruction"}
+    assert {tokens for tokens, is_instruction in rooms if is_instruction} == {3}
 
 
 def test_a_stopped_evaluation_goes_on(two, talker, other_talker, capsys, monkeypatch):
