@@ -47,7 +47,7 @@ records = partial(iter_elements, tags=("article",))
 
 
 def recognise(head: str) -> bool:
-    return xml_root(head) in ("article", "pmc-articleset")
+    return xml_root(head) in ("article", "pmc-articleset", "articles")  # the last two: efetch's, Europe PMC's
 
 
 def document(article: etree._Element, place: Place) -> Document | Unread:
