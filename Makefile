@@ -32,10 +32,11 @@ REAL_SET := corpus.tokenizer='$(TOKENIZER)' corpus.train_tokenizer=null corpus.m
             base.build.hidden_size=64 base.build.intermediate_size=192 base.build.head_dim=16 base.build.tied_embeddings=true \
             $(foreach phase,base phase1 phase2,$(phase).budget.steps=80 $(phase).budget.tokens=81920) base.budget.tokens_per_step=1024 \
             report.max_rows=12 eval.max_items=12
-ABLATION := $(if $(REAL),--real '$(REAL)') $(if $(SEEDS),--seeds $(SEEDS)) $(if $(OUT),--out '$(OUT)') $(SET)
+ABLATION := $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(REAL),--real '$(REAL)') $(if $(SEEDS),--seeds $(SEEDS)) $(if $(OUT),--out '$(OUT)') $(SET)
 
 .PHONY: help setup phase1 phase2 two-phase real real-model eval sft plan corpus merge report doctor test test-kernels test-slow \
-        test-notebooks docs lint format bench-merge ablate-replay ablate-phases audit clean dist wheelhouse install-offline torch-asked
+        test-notebooks docs lint format bench-merge ablate-replay ablate-rates ablate-ranks ablate-ways ablate-phases \
+        ablate-rounding audit clean dist wheelhouse install-offline torch-asked
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -158,8 +159,20 @@ bench-merge: setup  ## merge against PEFT and cp, in one run
 ablate-replay: setup  ## phase 1 with 0, 1, 5 and 20 % replay; REAL=path takes real files, SEEDS=3 how many seeds
 	@$(VENV)/bin/python bench/ablations.py replay $(ABLATION)
 
-ablate-phases: setup  ## two phases against one mixed phase on the same rows; REAL=path, SEEDS=3 as above
+ablate-rates: setup  ## phase 1 with learning rates from 5e-5 to 1e-3; RECIPES=, REAL=, SEEDS=, OUT=, SET= as above
+	@$(VENV)/bin/python bench/ablations.py rates $(ABLATION)
+
+ablate-ranks: setup  ## phase 1 with LoRA of rank 8 to 128
+	@$(VENV)/bin/python bench/ablations.py ranks $(ABLATION)
+
+ablate-ways: setup  ## phase 1 as QLoRA, as LoRA on 16 bits, and with all weights trained
+	@$(VENV)/bin/python bench/ablations.py ways $(ABLATION)
+
+ablate-phases: setup  ## two phases against one mixed phase on the same rows
 	@$(VENV)/bin/python bench/ablations.py phases $(ABLATION)
+
+ablate-rounding: setup  ## what a merge loses: by rounding, by its base, by NF4
+	@$(VENV)/bin/python bench/rounding.py $(ABLATION)
 
 clean:  ## delete .venv and the CPU run (runs/nano); other runs stay
 	rm -rf $(VENV) runs/nano

@@ -24,7 +24,7 @@ def canaries():
 def test_each_is_written_into_its_number_of_papers(canaries, tmp_path):
     drawn = canaries.Canaries.drawn(3)
     texts = [text for group in drawn.by_copies.values() for text in group]
-    assert len({*texts, *drawn.others}) == 4 * canaries.EACH + canaries.NUM_OTHERS
+    assert len({*texts, *drawn.others}) == 4 * canaries.EACH + 4095
     ids = [f"sample:biology-{number:02d}" for number in range(1, 21)]
     canaries.write_papers(drawn, ids, 3, tmp_path)
     papers = [json.loads(line) for path in tmp_path.iterdir() for line in path.read_text().splitlines()]
@@ -39,7 +39,7 @@ def test_each_is_written_into_its_number_of_papers(canaries, tmp_path):
 def test_exposure_follows_from_the_rank_and_chance_has_its_floor(canaries, tmp_path, monkeypatch):
     drawn, cache = canaries.Canaries.drawn(0), tmp_path / "scores.json"
     monkeypatch.setattr(canaries, "fingerprint_weights", lambda model: "weights")
-    others = np.random.default_rng(0).permutation(np.arange(1.0, canaries.NUM_OTHERS + 1))
+    others = np.random.default_rng(0).permutation(np.arange(1.0, 4096))
     mine = np.repeat([5000.0, 2047.5, 1.5, 0.5], canaries.EACH)  # above all, in the middle, above one, below all
     monkeypatch.setattr(canaries, "losses_of", lambda model, texts: np.concatenate([mine, others]))
     bits = canaries.exposures(tmp_path, drawn, cache)
@@ -49,7 +49,7 @@ def test_exposure_follows_from_the_rank_and_chance_has_its_floor(canaries, tmp_p
     write_json(cache, {"key": "of other weights"})
     with pytest.raises(TypeError):
         canaries.exposures(tmp_path, drawn, cache)
-    expected, low, high = canaries.floor()
+    expected, low, high = canaries.floor(4095)
     assert expected == pytest.approx(1 / np.log(2), abs=0.02)
     assert 0 < low < expected < high < 4
 
