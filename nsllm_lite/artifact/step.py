@@ -46,6 +46,7 @@ def _changes(recipe: dict, inputs: Hashes, before: dict) -> list[str]:
     known, former = before["inputs"], before["recipe"]
     if None not in inputs.values() and all(inputs[key] == known.get(key) for key in inputs):
         recipe, former = without_paths(recipe), without_paths(former)
+    former = dict.fromkeys((key for key in recipe if recipe[key] is False), False) | former  # of a version without them
     changed = [f"recipe.{key}" for key in sorted(recipe) if _stated(recipe[key]) != _stated(former.get(key))]
     asked = (key for key in sorted(inputs) if key in known or not key.startswith(BESIDE))  # older runs have none
     return changed + [key for key in asked if inputs[key] != known.get(key)]

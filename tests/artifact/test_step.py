@@ -28,6 +28,9 @@ def test_a_directory_finished_by_its_manifest_alone(tmp_path):
     assert manifest["versions"]["torch"].startswith("2.")
     assert "started" not in json.dumps(manifest)  # times are elsewhere: the manifest is reproducible
     assert json.loads((out / "times.json").read_text())["peak_memory_gib"] == 2
+    assert finished(out, recipe | {"added later": False, "and this": None}, inputs) == {"loss": 1.5}
+    with raises("finished-result-differs", out, "recipe.added later"):
+        finished(out, recipe | {"added later": True}, inputs)
     with raises("finished-result-differs", out, "recipe.seed, rows"):
         finished(out, {"seed": 2}, {"rows": "abd"})
     with raises("unfinished-run-differs", out, ": rows)"):
