@@ -1,0 +1,246 @@
+"""What the first pages of a paper say before its text: title, abstract, and what it states about itself."""
+
+import re
+from collections.abc import Sequence
+
+from nsllm_lite.corpus.files.citations import CLOSE, OPEN
+from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures
+from nsllm_lite.corpus.files.pdf.furniture import is_readable
+from nsllm_lite.corpus.files.pdf.lines import Line
+from nsllm_lite.corpus.files.pdf.paragraphs import joined
+from nsllm_lite.corpus.files.pdf.styles import Heading, unspaced
+from nsllm_lite.corpus.identity import arxiv_id
+from nsllm_lite.corpus.stated.dates import first_date
+from nsllm_lite.corpus.stated.names import split_names
+from nsllm_lite.corpus.texts.headings import Mark, mark
+from nsllm_lite.corpus.texts.scripts import EASTERN
+from nsllm_lite.formats.documents import as_doi
+
+MIN_TITLE_WORDS, MAX_TITLE_CHARS = 3, 400
+MIN_ABSTRACT_CHARS = 200  # of one without a label
+MAX_ABSTRACT_LINES = 120
+_LABEL = re.compile(
+    r"(?:graphical |structured )?(?:abstract|summary|synopsis|a b s t r a c t|s u m m a r y|摘\s?要|要旨|초록|résumé"
+    r"|zusammenfassung|resumen|resumo)\s*[.:：—–-]*\s*",
+    re.IGNORECASE,
+)
+_KEYWORDS = re.compile(
+    r"(?:key\s?-?words?(?: and phrases)?|index terms|key\s?words?/phrases|关键词|關鍵詞|关 键 词|キーワード)"
+    r"(?:\s*[:：.—–-]+\s*|\s+(?=\S))|key\s?words?$",
+    re.IGNORECASE,
+)
+_NO_TITLE = re.compile(
+    r"(?:open access|(?:original |research |review |short )?(?:article|paper|communication|report|research|review)s?|"
+    r"research letter|letter|case report|clinical study|article info|methodology|commentary)\W*|.*(?:https?://|www\.|\bdoi\b)"
+    r"|.*\b(?:vol(?:ume|\.)|issn)\b.*\d|(?:published|contents lists|available online|received|citation|cite this)\b.*",
+    re.IGNORECASE,
+)
+_NO_ABSTRACT = re.compile(
+    r"correspondence|copyright|©|\(c\) ?\d|academic editor|received|accepted|published|this is an open|licen[cs]e"
+    r"|e-?mail|@|to cite this|bibtex|\bdepartment of\b.*\buniversity\b",
+    re.IGNORECASE,
+)
+_DOI = re.compile(r"(?:doi(?:\.org)?\s?[:/]?\s?|https?://(?:dx\.)?doi\.org/)?(10\.\d{4,9}/[^\s\"<>\]]+)", re.IGNORECASE)
+_PUBLISHED = re.compile(
+    r"(?:published(?: online)?|available online|first published|publication date)(?: on)?\s*:?\s*"
+    r"(\d{1,2} [A-Z][a-z]+,? \d{4}|[A-Z][a-z]+ \d{1,2}, \d{4}|\d{4}-\d\d-\d\d|[A-Z][a-z]+ \d{4})",
+    re.IGNORECASE,
+)
+_STAMP = re.compile(r"arXiv:\s?(\S+?)(?:v\d+)?\s+\[[\w.-]+\]\s+(\d{1,2} [A-Z][a-z]{2} \d{4})")
+_NAME = re.compile(r"(?:(?:[^\W\d_a-z]|al-|d['’]|O['’])[\w'’.-]*|de|da|di|von|van|der|den|del|la|le|el|bin|ten|y|e|dos)$")
+_AFFILIATED = re.compile(r"\b(?:universit|institut|department|laborator|hospital|school|college|center|centre|faculty)", re.I)
+_MARKS = re.compile(rf"{OPEN}[^{CLOSE}]*{CLOSE}|[*†‡§¶#∗✉⁎⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|\^[\w,]+|(?<=[a-z.])\d+(?:,\d+)*|\bORCID\b")
+
+
+def title_of(lines: Sequence[Line], beside: Sequence[Line], stated: str, body_size: float) -> tuple[str, int]:
+    """(the title, the place behind its last line among those of the text); `lines` are those of the first page."""
+    known = _squeezed(stated)
+    groups = list(_groups(lines))
+    if len(stated.split()) > MIN_TITLE_WORDS and known:
+        for first, last in groups:
+            text = _squeezed(" ".join(line.text for line in lines[first:last]))
+            if known and (known in text or (len(text) > 20 and text in known)):
+                return (" ".join(stated.split()) if known in text and known != text else _text(lines[first:last])), last
+    heads = {_squeezed(line.text) for line in beside}
+    best, found = 0.0, ("", 0)
+    for first, last in groups:
+        text = _text(lines[first:last])
+        size = lines[first].size + 0.5 * lines[first].style.bold
+        is_long = len(text.split()) >= MIN_TITLE_WORDS or (EASTERN.search(text) and len(text) >= 8)
+        if not is_long or len(text) > MAX_TITLE_CHARS or _NO_TITLE.match(text) or _squeezed(text) in heads:
+            continue
+        if _LABEL.fullmatch(text) or not is_readable(text) or size < body_size - 0.5:
+            continue
+        if size > best + 0.4:
+            best, found = size, (text, last)
+    return found
+
+
+def _groups(lines: Sequence[Line]) -> list[tuple[int, int]]:
+    """Lines of one size that follow close on each other, as (first, behind the last)."""
+    groups, first = [], 0
+    for place in range(1, len(lines) + 1):
+        if place < len(lines):
+            above, below = lines[place - 1], lines[place]
+            near = 0 <= above.base - below.base < 1.9 * max(above.size, below.size)
+            same_look = above.style.bold == below.style.bold or above.size > 12
+            if near and abs(above.size - below.size) < 0.5 and same_look:
+                continue
+        if lines[first:place]:
+            groups.append((first, place))
+        first = place
+    return groups
+
+
+def _text(lines: Sequence[Line]) -> str:
+    return _MARKS_AT_END.sub("", joined(lines)).strip()
+
+
+_MARKS_AT_END = re.compile(rf"(?:{OPEN}[^{CLOSE}]*{CLOSE}|[*†‡§¶#∗⋆¹²³\s])+$")
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text).casefold()
+
+
+def abstract_of(
+    lines: Sequence[Line], headings: Sequence[Heading], start: int, measures: Measures
+) -> tuple[str, int, list[Heading]]:
+    """(the abstract, the place where the text after it begins, the headings of the text).
+
+    `start` is the place behind the title. Without a label the abstract is the last piece of prose before the first
+    heading, as at Hindawi.
+    """
+    for heading in headings:
+        if _LABEL.fullmatch(heading.text) and lines[heading.first].page <= 2:
+            first = heading.last + 1
+            end = _end_of_abstract(lines, headings, first, measures, lines[heading.first])
+            if end > first:
+                return joined(lines[first:end]), end, [h for h in headings if h.first >= end]
+    for place in range(len(lines)):
+        line = lines[place]
+        if line.page > 1:
+            break
+        found = _LABEL.match(unspaced(line.text))
+        is_label = found and (found.end() >= len(unspaced(line.text)) or found[0].rstrip()[-1] in ".:：—–-" or
+                              (line.lead and len(line.lead) <= found.end() + 2))
+        if is_label:
+            bare = found.end() >= len(unspaced(line.text))
+            first = place + 1 if bare else place
+            end = _end_of_abstract(lines, headings, first, measures, line)
+            text = joined(lines[first:end])
+            if len(text) >= MIN_ABSTRACT_CHARS / 2:
+                return text if bare else _LABEL.sub("", unspaced(text[:30]), count=1) + text[30:], end, [
+                    h for h in headings if h.first >= end
+                ]
+    top = next((h for h in headings if h.first >= start and _opens_text(h)), None)
+    if top is None or lines[top.first].page > 2:
+        return "", start, [h for h in headings if h.first >= start]
+    return _unlabelled(lines, start, top.first, measures), top.first, [h for h in headings if h.first >= top.first]
+
+
+def _opens_text(heading: Heading) -> bool:
+    return heading.level == 1 and (mark(heading.text) is not Mark.NEVER) and not _KEYWORDS.match(heading.text)
+
+
+def _end_of_abstract(
+    lines: Sequence[Line], headings: Sequence[Heading], first: int, measures: Measures, label: Line
+) -> int:
+    """Where it ends: keywords, a heading of the text, another size of print, or a piece that is none of it."""
+    heads = {heading.first: heading for heading in headings if heading.first >= first}
+    main = _main_style(lines, headings)
+    for place in range(first, min(len(lines), first + MAX_ABSTRACT_LINES)):
+        line = lines[place]
+        if _KEYWORDS.match(line.text) or (place > first and _LABEL.fullmatch(line.text)):
+            return place
+        if place in heads:
+            style = line.style
+            if main is None or (style.font, style.size) == main or heads[place].text[:1].isdigit():
+                return place
+            continue
+        if place == first:
+            continue
+        above = lines[place - 1]
+        if abs(line.size - lines[first].size) > 2 * SAME_SIZE and place - 1 not in heads and above.text[-1:] in ".)”":
+            return place
+        if measures.is_apart(above, line) and (_NO_ABSTRACT.search(line.text[:60]) or _is_note(line, lines[first])):
+            return place
+    return min(len(lines), first + MAX_ABSTRACT_LINES)
+
+
+def _is_note(line: Line, first: Line) -> bool:
+    return line.size < first.size - 2 * SAME_SIZE or line.text[:1] in "*†‡©"
+
+
+def _main_style(lines: Sequence[Line], headings: Sequence[Heading]) -> tuple[str, float] | None:
+    """Font and size of the first heading that opens the text: those within an abstract are others."""
+    named = [h for h in headings if re.search(r"introduction|引言|einleitung", h.text, re.IGNORECASE)]
+    named = named or [h for h in headings if h.text[:2] in ("1 ", "1.") and h.level == 1]
+    later = [h for h in headings if h.level == 1 and mark(h.text) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER)]
+    for heading in (*named[:1], *later[-1:]):
+        style = lines[heading.first].style
+        return style.font, style.size
+    return None
+
+
+def _unlabelled(lines: Sequence[Line], start: int, end: int, measures: Measures) -> str:
+    """The last piece of prose before the text that is long enough and no notice."""
+    pieces: list[list[Line]] = []
+    for line in lines[start:end]:
+        last = pieces[-1][-1] if pieces else None
+        goes_on = last is not None and abs(last.size - line.size) < SAME_SIZE
+        if goes_on and (not measures.is_apart(last, line) or (last.column != line.column and last.text[-1:] != ".")):
+            pieces[-1].append(line)
+        else:
+            pieces.append([line])
+    texts = [joined(piece) for piece in pieces]
+    long = [t for t in texts if len(t) >= MIN_ABSTRACT_CHARS and not _NO_ABSTRACT.search(t[:120]) and is_readable(t)]
+    return long[-1] if long else ""
+
+
+def stated_of(page: Sequence[Line], sideways: Sequence[str], keywords: str, title_end: int) -> dict:
+    """Ids, date, authors and keywords, as far as the first page prints them; `page` holds all of its lines."""
+    whole = "\n".join(line.text for line in page)
+    stamp = next(filter(None, map(_STAMP.search, (*sideways, whole))), None)
+    published = _PUBLISHED.search(whole)
+    doi = next((as_doi(found[1]) for found in _DOI.finditer(whole)), "")
+    dates = [published[1] if published else "", stamp[2] if stamp else ""]
+    return {
+        "arxiv": arxiv_id(stamp[1]) if stamp else "",
+        "doi": doi,
+        "date": first_date(dates),
+        "keywords": [k.strip(" .") for k in re.split(r"[;,•·|]|\s\.\s", keywords) if 1 < len(k.strip(" .")) < 80],
+    }
+
+
+def keywords_of(lines: Sequence[Line], measures: Measures) -> str:
+    for place, line in enumerate(lines):
+        found = _KEYWORDS.match(line.text)
+        if found and line.page <= 1:
+            taken = [line]
+            for below in lines[place + 1 : place + 6]:
+                if measures.is_apart(taken[-1], below) and found.end() < len(line.text):
+                    break
+                if abs(below.size - line.size) > SAME_SIZE or (len(taken) > 1 and measures.is_apart(taken[-1], below)):
+                    break
+                taken.append(below)
+            return joined(taken)[found.end() :]
+    return ""
+
+
+def authors_of(lines: Sequence[Line], first: int) -> list[str]:
+    """The names in the lines behind the title, until one holds no name; none where they are not certain."""
+    taken: list[str] = []
+    for line in lines[first : first + 8]:
+        text = _MARKS.sub(" ", line.text)
+        is_first = not taken
+        if _AFFILIATED.search(text) or "@" in text or _LABEL.match(text) or (taken and abs(line.size - size) > 0.5):
+            break
+        names = [name for part in text.split(" & ") for name in split_names(part.strip(" ,;"))]
+        good = [name for name in names if 2 <= len(name.split()) <= 6 and all(map(_NAME.match, name.split()))]
+        if len(good) < 0.7 * len(names) or not names:
+            break
+        size = line.size if is_first else size
+        taken.append(text.strip())
+    names = split_names(re.sub(r"\s*,(\s*,)+", ",", " ".join(taken).replace(" & ", ", ")).strip(" ,;"))
+    return [name.strip(" ,.&") for name in names if 2 <= len(name.split()) <= 6]

@@ -1,0 +1,230 @@
+"""Which lines are headings, and how deep: by their numbers, by the names that sections have, and by the styles learnt
+from those.
+
+Publishers' fonts have names such as AdvTT99c4c969, which do not say that they are bold: what tells a heading is that it
+stands alone in a style that little of the text has. A heading may also run into its paragraph ("2.1. Subjects. We took").
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from nsllm_lite.corpus.files.outline import printed_number
+from nsllm_lite.corpus.files.pdf.blocks import Measures, is_caption
+from nsllm_lite.corpus.files.pdf.lines import Line, Style
+from nsllm_lite.corpus.texts.headings import Mark, mark, plain
+from nsllm_lite.corpus.texts.scripts import EASTERN
+
+MAX_CHARS, MAX_WORDS, MAX_LINES = 180, 24, 4
+MAX_SHARE = 0.06  # of the characters are in a style of headings
+MIN_RUN_INS = 2
+_KNOWN = frozenset((Mark.METHODS, Mark.RESULTS, Mark.OTHER, Mark.NEVER))
+_SPACED = re.compile(r"(?:[A-Za-z] ){3,}[A-Za-z]")
+_NUMBERED = re.compile(r"\d{1,2}(?:\.\d{1,2}){0,4}\.?\s*[^\W\d_]|[IVX]{1,5}\.\s+[^\W\d_]|[A-Z]\.\s+[^\W\d_]{2}")
+_SENTENCE_END = re.compile(r"[.!?:;。！？：；][\"'”’)\]]*$")
+_NO_HEADING = re.compile(r"[=<>≤≥±∼∑∫√@]|https?://|www\.|\bet al\b|\d{4}[;:]\d")
+_RUN_IN_END = re.compile(r"[.．]$|[.:]\s*[—–-]$|[—–]$")
+
+
+@dataclass(slots=True)
+class Heading:
+    first: int  # its lines' places
+    last: int
+    text: str
+    level: int = 1
+    rest: str = ""  # of its last line, where it runs into a paragraph
+
+
+Key = tuple[str, float, bool, bool, bool]
+
+
+def key_of(style: Style, text: str, run_in: bool = False) -> Key:
+    return (style.font, round(style.size), style.bold, text.upper() == text and text.lower() != text, run_in)
+
+
+def unspaced(text: str) -> str:
+    """ "A B S T R A C T" as a word."""
+    return _SPACED.sub(lambda found: found[0].replace(" ", ""), text)
+
+
+class Headings:
+    """Finds the headings among the lines of a paper."""
+
+    def __init__(self, lines: Sequence[Line], measures: Measures, body: Style):
+        self._lines, self._measures, self._body = lines, measures, body
+        counts: Counter[Key] = Counter()
+        for line in lines:
+            counts[key_of(line.style, "")] += len(line.text)
+        self._share = {key: count / max(1, counts.total()) for key, count in counts.items()}
+        self._body_key = key_of(body, "")
+
+    def find(self) -> list[Heading]:
+        alone = self._alone()
+        learnt = {self._key(heading) for heading in alone if self._is_sure(heading)}
+        often = Counter(self._key(heading) for heading in alone)
+        found = [h for h in alone if self._key(h) in learnt or self._is_sure(h) or self._is_likely(h, often)]
+        taken = {place for heading in found for place in range(heading.first, heading.last + 1)}
+        found += [heading for heading in self._run_in() if heading.first not in taken]
+        found.sort(key=lambda heading: heading.first)
+        self._set_levels(found)
+        return found
+
+    # ---------------------------------------------------------------------------------------------- alone on a line
+
+    def _alone(self) -> list[Heading]:
+        """Whatever may be a heading by its look, one or more lines of a style of its own."""
+        found, place = [], 0
+        while place < len(self._lines):
+            last = self._end_of(place) if self._may_begin(place) else -1
+            text = " ".join(line.text for line in self._lines[place : last + 1])
+            if last < 0 or not self._may_be(text, place, last):
+                place += 1
+                continue
+            found.append(Heading(place, last, unspaced(text)))
+            place = last + 1
+        return found
+
+    def _may_begin(self, place: int) -> bool:
+        line = self._lines[place]
+        is_own = key_of(line.style, line.text) != self._body_key
+        if line.num_cells > 1 or line.size < self._body.size - 1.1 or is_caption(line, self._body.size):
+            return False
+        if line.lead and line.lead_style and line.lead_style.font != line.style.font:
+            number = printed_number(f"{line.lead} x")
+            if not number and len(line.lead) > 0.3 * len(line.text):
+                return False
+        if not is_own and not (self._is_numbered(line.text) or mark(line.text) in _KNOWN):
+            return False
+        if self._share.get(key_of(line.style, ""), 0) > MAX_SHARE and line.size <= self._body.size + 0.3:
+            return self._is_named(line.text) and self._stands_alone(place, place)
+        return True
+
+    def _end_of(self, place: int) -> int:
+        """The last line of the heading that begins here."""
+        last = place
+        while last + 1 < len(self._lines) and last - place + 1 < MAX_LINES:
+            above, below = self._lines[last], self._lines[last + 1]
+            same = above.style._replace(italic=False) == below.style._replace(italic=False) and not below.lead
+            near = above.page == below.page and 0 < above.base - below.base < 1.6 * above.size
+            if not (same and near and above.column == below.column) or self._is_numbered(below.text):
+                break
+            if mark(above.text) in _KNOWN and len(plain(above.text).split()) <= 3 or mark(below.text) in _KNOWN:
+                break
+            last += 1
+        return last
+
+    def _may_be(self, text: str, place: int, last: int) -> bool:
+        if len(text) > MAX_CHARS or len(text.split()) > MAX_WORDS or _NO_HEADING.search(text):
+            return False
+        letters = sum(c.isalpha() for c in text)
+        if letters < (2 if EASTERN.search(text) else 3) or letters < 0.5 * len(text.replace(" ", "")):
+            return False
+        if text[0].islower() or text[-1:] in ",;-。" or (text.endswith(".") and not self._is_numbered(text)):
+            return self._is_named(text)
+        return self._stands_alone(place, last)
+
+    def _stands_alone(self, place: int, last: int) -> bool:
+        """Space above it, or a sentence that ended there; below it another line of the same column, or the next."""
+        if last + 1 >= len(self._lines):
+            return False
+        line, below = self._lines[place], self._lines[last + 1]
+        above = self._lines[place - 1] if place else None
+        if below.style == line.style and not self._measures.is_apart(self._lines[last], below):
+            return False
+        if above is None or self._measures.is_apart(above, line):
+            return True
+        return bool(_SENTENCE_END.search(above.text)) or above.style.font == line.style.font or above.size != line.size
+
+    def _is_numbered(self, text: str) -> bool:
+        return bool(_NUMBERED.match(text)) and (text[0].isdigit() is False or int(re.match(r"\d+", text)[0]) <= 30)
+
+    def _is_named(self, text: str) -> bool:
+        return mark(unspaced(text)) in _KNOWN and len(text.split()) <= 6
+
+    def _is_sure(self, heading: Heading) -> bool:
+        return self._is_named(heading.text) or (
+            self._is_numbered(heading.text) and self._key(heading)[:3] != self._body_key[:3]
+        )
+
+    def _is_likely(self, heading: Heading, often: Counter[Key]) -> bool:
+        """Not named or numbered, but set apart as headings are: larger or bold, with space above, and not once."""
+        line = self._lines[heading.first]
+        above = self._lines[heading.first - 1] if heading.first else None
+        is_set_apart = line.size > self._body.size + 0.8 or (line.style.bold and not self._body.bold)
+        is_set_apart = is_set_apart or (line.style.font != self._body.font and line.size >= self._body.size - 0.3)
+        has_space = above is None or self._measures.is_apart(above, line)
+        return is_set_apart and has_space and often[self._key(heading)] >= 2
+
+    def _key(self, heading: Heading) -> Key:
+        line = self._lines[heading.first]
+        return key_of(line.style, heading.text, bool(heading.rest))
+
+    # ------------------------------------------------------------------------------------------ run into a paragraph
+
+    def _run_in(self) -> list[Heading]:
+        found = []
+        for place, line in enumerate(self._lines):
+            lead, style = line.lead, line.lead_style
+            if not lead or style is None or line.num_cells > 1 or not self._begins_paragraph(place):
+                continue
+            number = printed_number(f"{lead} x") if self._is_numbered(f"{lead} X") else ""
+            is_own = key_of(style, "")[:3] != self._body_key[:3] or style.italic != self._body.italic
+            bare = lead.rstrip(" .:—–-")
+            if not is_own or len(bare.split()) > 12 or sum(map(str.isalpha, bare)) < 4 or _NO_HEADING.search(bare):
+                continue
+            if is_caption(line, self._body.size) or not (_RUN_IN_END.search(lead) or (number and bare != number)):
+                continue
+            rest = line.text[len(lead) :].strip()
+            if abs(line.size - self._body.size) < 0.6 and rest[:1] and not rest[0].islower():
+                found.append(Heading(place, place, bare, rest=rest))
+        often = Counter(self._key_of_lead(heading) for heading in found)
+        return [h for h in found if self._is_numbered(h.text) or often[self._key_of_lead(h)] >= MIN_RUN_INS]
+
+    def _key_of_lead(self, heading: Heading) -> Key:
+        return key_of(self._lines[heading.first].lead_style, "", True)
+
+    def _begins_paragraph(self, place: int) -> bool:
+        line = self._lines[place]
+        above = self._lines[place - 1] if place else None
+        if above is None or self._measures.is_apart(above, line):
+            return True
+        left, right = self._measures.edges(line)
+        return line.left > left + 4 or above.right < right - 0.1 * (right - left) or above.style != line.style
+
+    # ------------------------------------------------------------------------------------------------------- levels
+
+    def _set_levels(self, found: list[Heading]) -> None:
+        by_style: dict[Key, list[int]] = {}
+        for heading in found:
+            if depth := _depth(heading.text):
+                by_style.setdefault(self._look(heading), []).append(depth)
+        known = {look: int(median(depths)) for look, depths in by_style.items()}
+        tops = Counter(self._look(h) for h in found if self._is_named(h.text) and not _depth(h.text) and not h.rest)
+        top = tops.most_common(1)[0][0] if tops else None
+        others = {self._look(h) for h in found if not _depth(h.text)} - known.keys() - {top}
+        ranked = sorted(others, key=lambda look: (look[4], -look[1], not look[2], not look[3], look[0]))
+        larger = [look for look in ranked if top and look[1] > top[1] and not look[4]]
+        deepest = max(known.values(), default=1)
+        levels = dict.fromkeys(larger, 1) | ({top: 1} if top else {}) | known
+        for depth, look in enumerate([look for look in ranked if look not in levels], start=deepest + 1):
+            levels[look] = depth
+        for heading in found:
+            is_top = not _depth(heading.text) and self._is_named(heading.text) and heading.rest == "" and bool(known)
+            heading.level = _depth(heading.text) or (1 if is_top else levels.get(self._look(heading), 2))
+
+    def _look(self, heading: Heading) -> Key:
+        if heading.rest:
+            return self._key_of_lead(heading)
+        return self._key(heading)
+
+
+def _depth(text: str) -> int:
+    """How deep a number says that a heading is: 2 for "2.1"; 0 where there is none."""
+    number = printed_number(text) if _NUMBERED.match(text) else ""
+    if not number:
+        found = re.match(r"(\d{1,2}(?:\.\d{1,2})*)\.?(?=[^\W\d])", text)
+        number = found[1] if found else ""
+    number = number.strip(".")
+    return number.count(".") + 1 + bool(re.fullmatch("[A-HJ-UWYZ]", number)) if number else 0
