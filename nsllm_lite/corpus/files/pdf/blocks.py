@@ -17,7 +17,8 @@ Kind = Literal["text", "caption", "table", "formula", "note"]
 SAME_SIZE = 0.35  # points: fonts of one text differ by so much
 WIDE_STEP = 1.3  # of the usual distance of two lines
 SMALL = 0.6  # points below the size of the text
-MIN_SHARE = 0.12  # of the characters are in the size of a second text, such as methods in smaller print
+MIN_SHARE = 0.08  # of the characters are in the size of a second text, such as methods in smaller print
+MIN_WORDS = 12  # of a piece in a font that the text has not, such as the labels in a picture
 MIN_LETTERS = 0.55
 MAX_MATHS = 0.5
 _CAPTION = re.compile(
@@ -53,6 +54,10 @@ class Measures:
 
     def __init__(self, lines: Sequence[Line], size: float):
         self.size = size
+        fonts: Counter[str] = Counter()
+        for line in lines:
+            fonts[line.style.font] += len(line.text)
+        self.fonts = {font for font, count in fonts.items() if count >= MIN_SHARE * fonts.total()}
         steps: dict[float, list[float]] = {}
         for above, below in pairwise(lines):
             if above.page == below.page and above.column == below.column and abs(above.size - below.size) < SAME_SIZE:
@@ -93,13 +98,13 @@ def _most(edges: Counter[int], choose: type(min)) -> float:
     return float(choose(often or edges))
 
 
-def text_sizes(lines: Sequence[Line], size: float) -> set[float]:
-    """The size of most of the text, and a smaller one that a good part of it has."""
+def text_sizes(sections: Sequence[Sequence[Line]], size: float) -> set[float]:
+    """The size of most of the text, and a smaller one in which a good part of the sections is, such as methods."""
     counts: Counter[float] = Counter()
-    for line in lines:
-        if line.num_cells == 1:
-            counts[line.size] += len(line.text)
-    return {size} | {s for s, count in counts.items() if s < size - SMALL and count >= MIN_SHARE * counts.total()}
+    for lines in sections:
+        first = lines[0].size if lines else size
+        counts[size if first > size - SMALL else first] += sum(len(line.text) for line in lines)
+    return {size} | {s for s, count in counts.items() if count >= MIN_SHARE * counts.total()}
 
 
 def blocks_of(lines: Sequence[Line], measures: Measures, sizes: set[float]) -> Iterator[Block]:
@@ -144,8 +149,9 @@ def _kind(block: Block, measures: Measures, sizes: set[float]) -> Kind:
         return "table"
     if _is_formula(block):
         return "formula"
+    is_label = len(block.text.split()) < MIN_WORDS and all(line.style.font not in measures.fonts for line in lines)
     near = any(abs(block.size - size) < SAME_SIZE for size in sizes)
-    return "text" if near or block.size > measures.size else "note"
+    return "text" if (near or block.size > measures.size) and not is_label else "note"
 
 
 def _is_prose(block: Block) -> bool:

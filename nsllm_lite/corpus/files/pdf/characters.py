@@ -9,6 +9,7 @@ Source: fpdf_text.h and fpdf_edit.h of PDFium; the encodings OT1 and T1 of TeX (
 import ctypes
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
@@ -22,6 +23,8 @@ _BOLD_WEIGHT = 600
 _SUBSET = re.compile(r"[A-Z]{6}\+")
 _BOLD = re.compile(r"bold|black|heavy|semibd|demi|(?<!ro)medi(?!c)|cmbx|cmssbx|sfbx|-bd\b|\.b$", re.IGNORECASE)
 _ITALIC = re.compile(r"ital|obliq|slant|cmti|cmsl|sfti|-it\b|\.i$", re.IGNORECASE)
+_HIGH = frozenset(map(chr, range(0xD800, 0xDC00)))
+_LONE = re.compile("[\ud800-\udfff]")
 _HYPHEN = 2  # stands for a hyphen at a line's end
 # Fonts of TeX without a map to Unicode give their codes; where OT1 and T1 differ, of OT1 only ligatures are met.
 _OF_TEX = {11: "ff", 12: "fi", 13: "fl", 14: "ffi", 15: "ffl", 16: "“", 17: "”", 21: "–", 22: "—"}
@@ -145,12 +148,15 @@ class Pdf:
                 continue
             if drawn_by != now:
                 if parts:
-                    yield first, last, "".join(parts)
+                    yield first, last, _LONE.sub("\ufffd", "".join(parts))
                 now, first, parts = drawn_by, index, []
             last = index
-            parts.append(_character(code))
+            if 0xDC00 <= code < 0xE000 and parts and parts[-1] in _HIGH:  # PDFium counts in units of UTF-16
+                parts[-1] = _character(0x10000 + ((ord(parts[-1]) - 0xD800) << 10) + code - 0xDC00)
+            else:
+                parts.append(_character(code))
         if parts:
-            yield first, last, "".join(parts)
+            yield first, last, _LONE.sub("\ufffd", "".join(parts))
 
     def _add(self, made: Page, text: ctypes.c_void_p, first: int, last: int, written: str, frame: "_Frame") -> None:
         pdfium = self._pdfium
@@ -210,8 +216,9 @@ class _Frame(NamedTuple):
 
 
 def _character(code: int) -> str:
+    """Letters of mathematical fonts become plain ones: 𝑝 is how one publisher prints p."""
     if code >= 32:
-        return chr(code) if code < 0x110000 and not 0xD800 <= code < 0xE000 else "\ufffd"
+        return unicodedata.normalize("NFKC", chr(code)) if 0x1D400 <= code < 0x1D800 else chr(min(code, 0x10FFFF))
     if code == _HYPHEN:
         return "-"
     return _OF_TEX.get(code, " " if code in (9, 10) else "\ufffd")

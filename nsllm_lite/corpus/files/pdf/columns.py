@@ -13,7 +13,7 @@ from statistics import median
 from nsllm_lite.corpus.files.pdf.lines import Line
 
 MIN_LINES = 8  # on each side of a gutter
-MAX_CROSSING = 0.4  # of the lines: title and abstract over both columns
+MAX_CROSSING = 0.3  # of the lines beside those of the second column: titles, tables and pictures over both
 MAX_BACKWARD = 0.12  # of the steps from line to line go up the page, in an order of reading
 GUTTERS = (0.3, 0.7)  # of the page's width
 
@@ -34,19 +34,15 @@ def place(pages: Sequence[list[Line]], widths: Sequence[float]) -> list[list[Lin
 def _gutter(lines: list[Line], width: float) -> float:
     """The middle of the widest white strip near the page's middle, or 0."""
     best, found = 0.0, 0.0
-    edges = sorted({line.right for line in lines} | {line.left for line in lines})
     prose = [line for line in lines if line.right - line.left > 0.12 * width]
     crossed = Counter()
     for x in range(int(GUTTERS[0] * width), int(GUTTERS[1] * width), 2):
-        before = sum(line.right <= x + 1 for line in prose)
-        behind = sum(line.left >= x - 1 for line in prose)
-        if min(before, behind) >= MIN_LINES:
-            crossed[x] = len(prose) - before - behind
-    if not crossed or not edges:
+        before, behind, crossing = _sides(prose, x)
+        if min(before, behind) >= MIN_LINES and crossing <= MAX_CROSSING * (before + behind):
+            crossed[x] = crossing
+    if not crossed:
         return 0
     least = min(crossed.values())
-    if least > MAX_CROSSING * len(prose):
-        return 0
     clear = sorted(x for x, count in crossed.items() if count <= least)
     start = clear[0]
     for x, following in pairwise([*clear, 10**9]):
@@ -57,9 +53,18 @@ def _gutter(lines: list[Line], width: float) -> float:
     return found
 
 
+def _sides(lines: list[Line], x: float) -> tuple[int, int, int]:
+    """How many lines end before `x`, begin behind it, or cross it, from the highest to the lowest of those behind."""
+    behind = [line.base for line in lines if line.left >= x - 2]
+    top, foot = max(behind, default=0), min(behind, default=0)
+    beside = [line for line in lines if foot - 2 <= line.base <= top + 2 and line.left < x - 2]
+    before = sum(line.right <= x + 2 for line in beside)
+    return before, len(behind), len(beside) - before
+
+
 def _may_have(lines: list[Line], gutter: float) -> bool:
-    crossing = sum(line.left < gutter - 4 and line.right > gutter + 4 for line in lines)
-    return any(line.left >= gutter - 4 for line in lines) and crossing <= MAX_CROSSING * len(lines)
+    before, behind, crossing = _sides(lines, gutter)
+    return behind > 0 and crossing <= MAX_CROSSING * (before + behind)
 
 
 def _set_columns(lines: list[Line], gutter: float) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from nsllm_lite.corpus.files.citations import CLOSE, OPEN
 from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures
 from nsllm_lite.corpus.files.pdf.furniture import is_readable
-from nsllm_lite.corpus.files.pdf.lines import Line
+from nsllm_lite.corpus.files.pdf.lines import Line, Style
+from nsllm_lite.corpus.files.linebreaks import BREAK
 from nsllm_lite.corpus.files.pdf.paragraphs import joined
 from nsllm_lite.corpus.files.pdf.styles import Heading, unspaced
 from nsllm_lite.corpus.identity import arxiv_id
@@ -19,6 +20,7 @@ from nsllm_lite.formats.documents import as_doi
 MIN_TITLE_WORDS, MAX_TITLE_CHARS = 3, 400
 MIN_ABSTRACT_CHARS = 200  # of one without a label
 MAX_ABSTRACT_LINES = 120
+MAX_NAME_WORDS = 4  # of a name that is certainly one
 _LABEL = re.compile(
     r"(?:graphical |structured )?(?:abstract|summary|synopsis|a b s t r a c t|s u m m a r y|摘\s?要|要旨|초록|résumé"
     r"|zusammenfassung|resumen|resumo)\s*[.:：—–-]*\s*",
@@ -29,9 +31,10 @@ _KEYWORDS = re.compile(
     r"(?:\s*[:：.—–-]+\s*|\s+(?=\S))|key\s?words?$",
     re.IGNORECASE,
 )
+_FIRST_HEADING = re.compile(r"(?:1|I)?[. ]*(?:introduction|引言|einleitung|はじめに)\b|1[. ]", re.IGNORECASE)
 _NO_TITLE = re.compile(
     r"(?:open access|(?:original |research |review |short )?(?:article|paper|communication|report|research|review)s?|"
-    r"research letter|letter|case report|clinical study|article info|methodology|commentary)\W*|.*(?:https?://|www\.|\bdoi\b)"
+    r"research letter|letter|case report|clinical study|article info|methodology|commentary)\W*$|.*(?:https?://|www\.|\bdoi\b)"
     r"|.*\b(?:vol(?:ume|\.)|issn)\b.*\d|(?:published|contents lists|available online|received|citation|cite this)\b.*",
     re.IGNORECASE,
 )
@@ -148,14 +151,14 @@ def _end_of_abstract(
 ) -> int:
     """Where it ends: keywords, a heading of the text, another size of print, or a piece that is none of it."""
     heads = {heading.first: heading for heading in headings if heading.first >= first}
+    own = label.lead_style or label.style
     main = _main_style(lines, headings)
     for place in range(first, min(len(lines), first + MAX_ABSTRACT_LINES)):
         line = lines[place]
         if _KEYWORDS.match(line.text) or (place > first and _LABEL.fullmatch(line.text)):
             return place
         if place in heads:
-            style = line.style
-            if main is None or (style.font, style.size) == main or heads[place].text[:1].isdigit():
+            if line.style in (own, main) or line.size > own.size + SAME_SIZE or _opens(heads[place].text):
                 return place
             continue
         if place == first:
@@ -172,38 +175,44 @@ def _is_note(line: Line, first: Line) -> bool:
     return line.size < first.size - 2 * SAME_SIZE or line.text[:1] in "*†‡©"
 
 
-def _main_style(lines: Sequence[Line], headings: Sequence[Heading]) -> tuple[str, float] | None:
-    """Font and size of the first heading that opens the text: those within an abstract are others."""
-    named = [h for h in headings if re.search(r"introduction|引言|einleitung", h.text, re.IGNORECASE)]
-    named = named or [h for h in headings if h.text[:2] in ("1 ", "1.") and h.level == 1]
+def _opens(heading: str) -> bool:
+    """Whether it is the first of a text by its words alone."""
+    return bool(_FIRST_HEADING.match(heading))
+
+
+def _main_style(lines: Sequence[Line], headings: Sequence[Heading]) -> Style | None:
+    """The style of the heading that opens the text: those within an abstract are others."""
+    named = [h for h in headings if _opens(h.text)]
     later = [h for h in headings if h.level == 1 and mark(h.text) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER)]
-    for heading in (*named[:1], *later[-1:]):
-        style = lines[heading.first].style
-        return style.font, style.size
-    return None
+    return next((lines[heading.first].style for heading in (*named[:1], *later[-1:])), None)
 
 
 def _unlabelled(lines: Sequence[Line], start: int, end: int, measures: Measures) -> str:
-    """The last piece of prose before the text that is long enough and no notice."""
+    """The last piece of prose before the text that is long enough and no notice, with what it goes on from: in another
+    column, or on the page before."""
     pieces: list[list[Line]] = []
     for line in lines[start:end]:
         last = pieces[-1][-1] if pieces else None
-        goes_on = last is not None and abs(last.size - line.size) < SAME_SIZE
-        if goes_on and (not measures.is_apart(last, line) or (last.column != line.column and last.text[-1:] != ".")):
+        if last is not None and abs(last.size - line.size) < SAME_SIZE and not measures.is_apart(last, line):
             pieces[-1].append(line)
         else:
             pieces.append([line])
-    texts = [joined(piece) for piece in pieces]
-    long = [t for t in texts if len(t) >= MIN_ABSTRACT_CHARS and not _NO_ABSTRACT.search(t[:120]) and is_readable(t)]
-    return long[-1] if long else ""
+    found: list[Line] = []
+    for piece in reversed(pieces):
+        text = joined(piece)
+        is_prose = len(text) >= MIN_ABSTRACT_CHARS and not _NO_ABSTRACT.search(text[:120]) and is_readable(text)
+        if is_prose and (not found or (piece[0].style == found[0].style and text[-1] not in ".!?")):
+            found = piece + found
+    return joined(found)
 
 
-def stated_of(page: Sequence[Line], sideways: Sequence[str], keywords: str, title_end: int) -> dict:
+def stated_of(page: Sequence[Line], sideways: Sequence[str], keywords: str) -> dict:
     """Ids, date, authors and keywords, as far as the first page prints them; `page` holds all of its lines."""
     whole = "\n".join(line.text for line in page)
     stamp = next(filter(None, map(_STAMP.search, (*sideways, whole))), None)
     published = _PUBLISHED.search(whole)
-    doi = next((as_doi(found[1]) for found in _DOI.finditer(whole)), "")
+    dois = [as_doi(found[1]) for found in _DOI.finditer(whole)]
+    doi = max((d for d in dois if d.startswith(dois[0])), key=len, default="")  # one may be cut by the line's end
     dates = [published[1] if published else "", stamp[2] if stamp else ""]
     return {
         "arxiv": arxiv_id(stamp[1]) if stamp else "",
@@ -243,4 +252,5 @@ def authors_of(lines: Sequence[Line], first: int) -> list[str]:
         size = line.size if is_first else size
         taken.append(text.strip())
     names = split_names(re.sub(r"\s*,(\s*,)+", ",", " ".join(taken).replace(" & ", ", ")).strip(" ,;"))
-    return [name.strip(" ,.&") for name in names if 2 <= len(name.split()) <= 6]
+    names = [name.strip(" ,.&") for name in names if len(name.split()) > 1]
+    return names if all(len(name.split()) <= MAX_NAME_WORDS for name in names) else []

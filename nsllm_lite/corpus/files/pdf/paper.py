@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nsllm_lite.corpus.files import citations
+from nsllm_lite.corpus.files.linebreaks import BREAK
+from nsllm_lite.corpus.files.linebreaks import Lines as Words
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.pdf import columns, front, furniture
 from nsllm_lite.corpus.files.pdf.blocks import Block, Measures, blocks_of, text_sizes
@@ -33,6 +35,7 @@ _ASIDE = re.compile(
     r"|consent.*|credit.*|declarations?.*)\W*$",
     re.IGNORECASE,
 )
+_OF_THE_WORK = re.compile(r"related|relation|previous|proof|derivation|highlights|summary", re.IGNORECASE)
 _NUMBERED_ENTRY = re.compile(r"(?:\[\d{1,3}\]|\(?\d{1,3}[.)]|\d{1,3}\s)\s*(?=\S)")
 _CITED = re.compile(r"\[\d{1,3}(?:\s*[,;–—-]\s*\d{1,3}){0,30}\]")
 _MAX_REFERENCE_CHARS = 1_000
@@ -82,13 +85,18 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
     outline = _outline(lines, text, measures, body.size, has_numbers)
     printed = [line for own in pages[:2] for line in own]
     keywords = front.keywords_of(printed, measures_of(printed, body.size))
+    words = Words(f"{BREAK} ".join(line.text for line in lines))
+
+    def write(paragraphs: str) -> str:
+        return "\n".join(map(words.join, paragraphs.split("\n")))
+
     return {
-        "title": title,
-        "abstract": _settled(abstract, has_numbers),
-        "sections": [(s.heading, s.text, s.parents) for s in outline.sections()],
+        "title": write(title),
+        "abstract": write(_settled(abstract, has_numbers)),
+        "sections": [(write(s.heading), write(s.text), list(map(write, s.parents))) for s in outline.sections()],
         "authors": front.authors_of(first_page, behind),
-        "references": _entries(cited),
-        **front.stated_of(pages[0], sideways, keywords, behind),
+        "references": list(map(write, _entries(cited))),
+        **front.stated_of(pages[0], sideways, write(keywords)),
     }
 
 
@@ -108,7 +116,7 @@ def _without_references(
     for (heading, first), end in zip(bounds, ends, strict=True):
         own = list(lines[first:end])
         if heading is None:
-            text.append((None, own))
+            text.append((None, [] if headings and _opens(headings[0]) else own))
             continue
         if heading.rest:
             text_line = lines[heading.first]
@@ -122,7 +130,7 @@ def _without_references(
         if ended and not (said is Mark.METHODS and heading.level == 1 or plain(heading.text).startswith("appendix")):
             cited += own
             continue
-        if said is Mark.NEVER or _ASIDE.match(heading.text):
+        if _ASIDE.match(heading.text) or (said is Mark.NEVER and not _OF_THE_WORK.search(heading.text)):
             aside = heading.level
             continue
         if aside and heading.level > aside:
@@ -132,6 +140,11 @@ def _without_references(
     return text, cited
 
 
+def _opens(heading: Heading) -> bool:
+    """Whether nothing but keywords and notices stands between the abstract and this heading."""
+    return mark(heading.text) is Mark.OTHER or heading.text[:2] in ("1 ", "1.")
+
+
 def _outline(
     lines: Sequence[Line],
     text: Sequence[tuple[Heading | None, list[Line]]],
@@ -139,7 +152,7 @@ def _outline(
     size: float,
     has_numbers: bool,
 ) -> Outline:
-    sizes = text_sizes([line for _, own in text for line in own], size)
+    sizes = text_sizes([own for _, own in text], size)
     outline = Outline()
     for heading, own in text:
         if heading is not None:
@@ -183,5 +196,6 @@ def _entries(lines: Sequence[Line]) -> list[str]:
         if begins or not entries:
             entries.append([])
         entries[-1].append(line.text)
-    texts = (" ".join(_NUMBERED_ENTRY.sub("", " ".join(entry), count=1).split()) for entry in entries)
+    texts = (f"{BREAK} ".join(entry) for entry in entries)
+    texts = (text[found.end() :] if (found := _NUMBERED_ENTRY.match(text)) else text for text in texts)
     return [text for text in texts if 20 < len(text) < _MAX_REFERENCE_CHARS and lefts]

@@ -1,8 +1,9 @@
-"""Lines of print -> paragraphs, with the line ends at which `texts.hyphens` finds broken words."""
+"""Lines of print -> paragraphs, with marks at line ends, where `linebreaks` joins the words that print has broken."""
 
 import re
 from collections.abc import Iterator, Sequence
 
+from nsllm_lite.corpus.files.linebreaks import BREAK
 from nsllm_lite.corpus.files.pdf.blocks import Block, Measures
 from nsllm_lite.corpus.files.pdf.lines import Line
 from nsllm_lite.corpus.texts.scripts import EASTERN
@@ -11,12 +12,12 @@ INDENT = 0.5  # of the size
 SHORT = 0.12  # of the column's width: a last line ends before that
 _ENDED = re.compile(r"[.!?:。！？：][\"'”’)\]\ue001]*$")
 _BULLET = re.compile(r"[•●▪■◦‣∙\uf0b7\uf0a7]\s*")
-_LETTER_AND_LETTER = re.compile(rf"(?<={EASTERN.pattern})\n(?={EASTERN.pattern})")
+_CHINESE = re.compile(rf"(?<={EASTERN.pattern}){BREAK} (?={EASTERN.pattern})")
 
 
 def joined(lines: Sequence[Line]) -> str:
-    """One paragraph of the lines; no blank between two Chinese characters."""
-    return _LETTER_AND_LETTER.sub("", "\n".join(line.text for line in lines))
+    """One paragraph of the lines, with marks where they ended; no blank between two Chinese characters."""
+    return _CHINESE.sub("", f"{BREAK} ".join(line.text for line in lines))
 
 
 class Paragraphs:

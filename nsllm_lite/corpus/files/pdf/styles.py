@@ -65,6 +65,7 @@ class Headings:
         learnt = {self._key(heading) for heading in alone if self._is_sure(heading)}
         often = Counter(self._key(heading) for heading in alone)
         found = [h for h in alone if self._key(h) in learnt or self._is_sure(h) or self._is_likely(h, often)]
+        found = self._with_text(found)
         taken = {place for heading in found for place in range(heading.first, heading.last + 1)}
         found += [heading for heading in self._run_in() if heading.first not in taken]
         found.sort(key=lambda heading: heading.first)
@@ -90,6 +91,8 @@ class Headings:
         line = self._lines[place]
         is_own = key_of(line.style, line.text) != self._body_key
         if line.num_cells > 1 or line.size < self._body.size - 1.1 or is_caption(line, self._body.size):
+            return False
+        if line.lead and (_RUN_IN_END.search(line.lead) or line.lead.endswith(":")) and not printed_number(f"{line.lead} x"):
             return False
         if line.lead and line.lead_style and line.lead_style.font != line.style.font:
             number = printed_number(f"{line.lead} x")
@@ -120,6 +123,10 @@ class Headings:
             return False
         letters = sum(c.isalpha() for c in text)
         if letters < (2 if EASTERN.search(text) else 3) or letters < 0.5 * len(text.replace(" ", "")):
+            return False
+        below = self._lines[last + 1 : last + 2]
+        goes_on = below and below[0].text[:1].islower() and not self._is_numbered(text)
+        if goes_on or text.count("(") != text.count(")"):
             return False
         if text[0].islower() or text[-1:] in ",;-。" or (text.endswith(".") and not self._is_numbered(text)):
             return self._is_named(text)
@@ -157,6 +164,16 @@ class Headings:
         has_space = above is None or self._measures.is_apart(above, line)
         return is_set_apart and has_space and often[self._key(heading)] >= 2
 
+    def _with_text(self, headings: list[Heading]) -> list[Heading]:
+        """Without labels in pictures: text or another heading follows a heading, unless its name makes it sure."""
+        kept: list[Heading] = []
+        for heading in reversed(headings):
+            below = self._lines[heading.last + 1]
+            is_text = self._share[key_of(below.style, "")] > MAX_SHARE and below.num_cells == 1
+            if is_text or self._is_sure(heading) or (kept and kept[-1].first == heading.last + 1):
+                kept.append(heading)
+        return kept[::-1]
+
     def _key(self, heading: Heading) -> Key:
         line = self._lines[heading.first]
         return key_of(line.style, heading.text, bool(heading.rest))
@@ -174,13 +191,18 @@ class Headings:
             bare = lead.rstrip(" .:—–-")
             if not is_own or len(bare.split()) > 12 or sum(map(str.isalpha, bare)) < 4 or _NO_HEADING.search(bare):
                 continue
-            if is_caption(line, self._body.size) or not (_RUN_IN_END.search(lead) or (number and bare != number)):
+            is_aside = mark(bare) is Mark.NEVER and style.bold and len(bare.split()) <= 6
+            is_ended = _RUN_IN_END.search(lead) or (number and bare != number)
+            if is_caption(line, self._body.size) or not (is_ended or is_aside):
                 continue
             rest = line.text[len(lead) :].strip()
             if abs(line.size - self._body.size) < 0.6 and rest[:1] and not rest[0].islower():
                 found.append(Heading(place, place, bare, rest=rest))
         often = Counter(self._key_of_lead(heading) for heading in found)
-        return [h for h in found if self._is_numbered(h.text) or often[self._key_of_lead(h)] >= MIN_RUN_INS]
+        return [
+            h for h in found
+            if self._is_numbered(h.text) or often[self._key_of_lead(h)] >= MIN_RUN_INS or mark(h.text) is Mark.NEVER
+        ]
 
     def _key_of_lead(self, heading: Heading) -> Key:
         return key_of(self._lines[heading.first].lead_style, "", True)
