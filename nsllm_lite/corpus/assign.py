@@ -51,9 +51,10 @@ def _gather(parts: list[Part], field: str) -> np.ndarray:
 
 
 def _find_duplicates(recipe: Corpus, parts: list[Part], ids: np.ndarray, experimental: np.ndarray) -> dedup.Duplicates:
-    """Of each group the first with an experimental section is kept, or else the first."""
+    """Of each group the first with an experimental section is kept, or else the first; of these rather one that was
+    not read from print."""
     rank = np.empty(len(ids), np.int64)
-    rank[np.argsort(~experimental, kind="stable")] = np.arange(len(ids))
+    rank[np.lexsort((_gather(parts, "printed"), ~experimental))] = np.arange(len(ids))
     keys = {dedup.SAME_ID: ids, dedup.SAME_DOI: _gather(parts, "doi"), dedup.SAME_TEXT: _gather(parts, "text")}
     num_bands = dedup.NUM_HASHES // dedup.rows_per_band(recipe.near_duplicate_jaccard)
     bands = (np.concatenate([np.empty(0, np.uint64), *(p.band(b) for p in parts)]) for b in range(num_bands))

@@ -30,6 +30,7 @@ class Candidate(NamedTuple):
     why: dict[str, str]
     texts: list[str]  # that phases can use, the first of them compared with those of other documents
     written_in: str  # ISO 639-1 code, or "" where it is not certain
+    printed: bool = False  # read from print, which another source of the same paper is better than
 
 
 class Dropped(NamedTuple):
@@ -50,7 +51,7 @@ def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
     waiting: list[Candidate | Dropped] = []
     num_new = chars_new = 0  # candidates among them, and their characters
     index = evaluation_index(tuple(recipe.decontaminate))
-    found = Found(set(), {})
+    found = Found(set(), {}, set())
     for file in task.files:
         for record in sources.read(task.source, file, task.general, found, tuple(recipe.languages)):
             if writer is None or writer.is_full():
@@ -67,6 +68,8 @@ def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
                 counts["documents"] += 1
                 waiting.append(judge(clean.clean_document(record), task.general, recipe))
             if isinstance(waiting[-1], Candidate):
+                if record.origin.rpartition("#")[0] in found.printed:
+                    waiting[-1] = waiting[-1]._replace(printed=True)
                 num_new, chars_new = num_new + 1, chars_new + waiting[-1].document.num_chars
             if len(waiting) == BATCH or chars_new > BATCH_CHARS or writer.is_full(num_new, chars_new):
                 enter(waiting, index, writer)
@@ -126,7 +129,7 @@ def enter(records: list[Candidate | Dropped], index: Index | None, writer: PartW
                     writer.drop(*_dropped(one.document, "contaminated", item[0], one.written_in))
                     continue
             lost = sum(part.count(clean.LOST) for part in texts_in(one.document))
-            writer.add(one.document, one.why, text_key, own, lost, one.written_in)
+            writer.add(one.document, one.why, text_key, own, lost, one.written_in, one.printed)
         else:
             writer.drop(*one)
 

@@ -33,6 +33,7 @@ BATCH = 1_000
 HEAD_CHARS = 600  # of a dropped record, for dropped.jsonl
 KEYS = np.dtype(
     [("id", "u8"), ("doi", "u8"), ("text", "u8"), ("chars", "u4"), ("why", "u4"), ("discipline", "u4"), ("lost", "u4")]
+    + [("printed", "?")]
 )
 _COLUMNS = ("id", "origin", "chars", "reason", "other", "language")
 RECORDS = pa.schema([(name, pa.int64() if name == "chars" else pa.string()) for name in _COLUMNS])
@@ -87,6 +88,7 @@ class PartWriter:
         shingles: np.ndarray,
         lost: int,
         language: str = "",
+        printed: bool = False,
     ) -> None:
         """A candidate; `why` is {phase: why it cannot enter this one, or ""}."""
         chars = document.num_chars
@@ -95,7 +97,7 @@ class PartWriter:
         self._ids.append(document.id)
         doi = dedup.key64(document.doi) if document.doi else 0
         codes = (self._code("why", why), self._code("disciplines", document.discipline))
-        self._keys.append((dedup.key64(document.id), doi, text_key, min(chars, 2**32 - 1), *codes, lost))
+        self._keys.append((dedup.key64(document.id), doi, text_key, min(chars, 2**32 - 1), *codes, lost, printed))
         self._shingles.append(shingles)
         self._starts.append(self._starts[-1] + len(shingles))
         self.num_candidates += 1

@@ -9,6 +9,7 @@ from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import Hashes
 from nsllm_lite.corpus import shards, shingles
+from nsllm_lite.corpus.parts import KEYS
 from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 from nsllm_lite.formats.documents import SCHEMA as DOCUMENTS
 from nsllm_lite.recipe import load as recipes
@@ -61,7 +62,7 @@ def _reading(recipe: Corpus, identity: dict, inputs: Hashes) -> dict:
         "recipe": shared,
         "input": inputs.get("decontaminate"),
         "version": __version__,
-        "fields": DOCUMENTS.names,  # parts that lack some are read anew
+        "fields": [*DOCUMENTS.names, *KEYS.names],  # parts that lack some are read anew
         "hashing": shingles.HASHING,
         "sources": sources,
     }

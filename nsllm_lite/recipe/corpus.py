@@ -60,7 +60,7 @@ class Source(Strict):
     name: Name
     path: HashedPath
     format: Literal[
-        "auto", "arxiv", "oai", "atom", "pubmed", "medline", "jats", "tei", "latex", "wos", "ris", "bibtex", "table",
+        "auto", "pdf", "arxiv", "oai", "atom", "pubmed", "medline", "jats", "tei", "latex", "wos", "ris", "bibtex", "table",
         "conference", "s2orc", "unarxive", "fields", "sample", "text",
     ] = "auto"  # fmt: skip
     fields: Fields | None = None

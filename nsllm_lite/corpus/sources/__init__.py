@@ -3,7 +3,8 @@
 A reader is a module of three functions. `recognise(head)` says whether a file that begins so is its own; `head` is not
 empty and begins with no white space. `records(stream)` gives the records in one file's text, a message in place of one
 that is broken. `document(record, place)` is the `Document` of one, which `place.paper` names and makes, or an `Unread`.
-None of them raises because of a file's content. `latex` reads one paper from several files, by a `read` of its own.
+None of them raises because of a file's content. `latex`, which reads one paper from several files, and `pdf`, from
+bytes, have a `read` of their own.
 """
 
 import hashlib
@@ -20,18 +21,19 @@ from nsllm_lite.corpus.files import opening
 from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
 from nsllm_lite.corpus.files.encoding import decoded, stated_encoding
 from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Unread, read_each
-from nsllm_lite.corpus.sources import fields, latex
+from nsllm_lite.corpus.sources import fields, latex, pdf
 from nsllm_lite.errors import UserError, nearest
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
 
 # In the order of detection: specific formats before general ones.
-_NAMES = "sample unarxive s2orc arxiv conference oai atom pubmed tei jats wos medline ris bibtex table latex text"
+_NAMES = "pdf sample unarxive s2orc arxiv conference oai atom pubmed tei jats wos medline ris bibtex table latex text"
 READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
 LOOK_RECORDS = 200
 PARQUET_MAGIC = b"PAR1"
+BINARY = ("parquet", "pdf")  # read as they are, whatever format is asked for
 PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
 BUNDLED = {"bundled:papers": "papers", "bundled:general": "general.jsonl"}
 
@@ -107,6 +109,8 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     """The name of the reader for a file that begins so, or an `Unread` of `origin`."""
     if head.startswith(PARQUET_MAGIC):
         return "parquet"
+    if pdf.begins(head):
+        return "pdf"
     text = opening.head_of(head)
     if text is None:
         return Unread(origin, opening.NOT_THIS_FORMAT, "binary data")
@@ -124,10 +128,12 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
 
 
 class Found(NamedTuple):
-    """What was found of the files read: the names of their readers, and by file its encodings beside UTF-8."""
+    """What was found of the files read: the names of their readers, by file its encodings beside UTF-8, and which were
+    read from print."""
 
     formats: set[str]
     encodings: dict[str, set[str]]
+    printed: set[str]
 
 
 def read(
@@ -138,7 +144,7 @@ def read(
     With `general` the source is general text, where any plain text is accepted; papers are never plain text. Of an
     article with translations the one in `languages` is read.
     """
-    return _records_of(source, file, general, found or Found(set(), {}), languages)
+    return _records_of(source, file, general, found or Found(set(), {}, set()), languages)
 
 
 def _records_of(
@@ -162,7 +168,7 @@ def unreadable(source: Source, general: bool) -> list[Unread]:
     of the others."""
     found: list[Unread] = []
     for file in files_of(source):
-        for record in _records_of(source, file, general, Found(set(), {}), ()):
+        for record in _records_of(source, file, general, Found(set(), {}, set()), ()):
             found.append(record)
             if isinstance(record, Document) or len(found) == LOOK_RECORDS:
                 return []
@@ -174,13 +180,15 @@ def _read_opened(
 ) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     reader = detect(opened.head, whole, opened.name, general)
-    is_text = reader != "parquet" and bool(opening.head_of(opened.head))
+    is_text = reader not in BINARY and bool(opening.head_of(opened.head))
     if source.format != "auto" and is_text:
         reader = source.format
     if isinstance(reader, Unread):
         yield reader
         return
     found.formats.add(reader)
+    if reader == "pdf":
+        found.printed.add(opened.name)
     if opening.declares_entities(opened.head):
         message = "the file declares entities (<!ENTITY ...>): none is resolved, &name; stays text"
         yield Unread(whole, opening.ENTITIES_REFUSED, message)
@@ -195,6 +203,9 @@ def _read_opened(
 def _records(
     found: str, source: Source, opened: Opened, encodings: set[str], languages: tuple[str, ...]
 ) -> Iterator[Document | Unread]:
+    if found == "pdf":
+        yield from pdf.read(opened.stream, source.name, opened.name)
+        return
     if found == "parquet":
         with seekable(opened) as file:
             yield from fields.read_parquet(file, source.fields, source.name, opened.name)

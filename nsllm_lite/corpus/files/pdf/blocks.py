@@ -27,6 +27,7 @@ _CAPTION = re.compile(
     r"(?:[A-Z]{0,2}\.?\s?\d{1,3}(?:[.-]\d{1,2})?|[IVX]{1,5}|[A-Z]\d{0,2})(?![\w%])\s*(?P<end>[.:|—–-]|$)?",
     re.IGNORECASE,
 )
+TABLE = re.compile(r"tab|表", re.IGNORECASE)
 _MATHS = re.compile(r"cmmi|cmsy|cmex|msam|msbm|math|symbol|stix.*(?:var|siz)|mtmi|mtsy|euclid|eusm|rsfs", re.IGNORECASE)
 _ENDED = re.compile(r"[.!?:。！？][\"'”’)\]]*$")
 _MARKS = re.compile(f"{OPEN}[^{CLOSE}]*{CLOSE}")
@@ -45,6 +46,13 @@ class Block:
         return self.lines[0].size
 
     @property
+    def is_justified(self) -> bool:
+        """Whether its lines fill their column, but for an indent and the last one."""
+        inner = self.lines[:-1]
+        even = sum(line.right > self.right - 3 and line.left < self.edge + 3 * line.size for line in inner)
+        return bool(inner) and even >= 0.8 * len(inner)
+
+    @property
     def text(self) -> str:
         return " ".join(line.text for line in self.lines)
 
@@ -54,10 +62,6 @@ class Measures:
 
     def __init__(self, lines: Sequence[Line], size: float):
         self.size = size
-        fonts: Counter[str] = Counter()
-        for line in lines:
-            fonts[line.style.font] += len(line.text)
-        self.fonts = {font for font, count in fonts.items() if count >= MIN_SHARE * fonts.total()}
         steps: dict[float, list[float]] = {}
         for above, below in pairwise(lines):
             if above.page == below.page and above.column == below.column and abs(above.size - below.size) < SAME_SIZE:
@@ -75,6 +79,12 @@ class Measures:
             lefts = Counter(round(line.left) for line in prose)
             rights = Counter(round(line.right) for line in prose)
             self._edges[key] = (_most(lefts, min), _most(rights, max))
+        fonts: Counter[str] = Counter()
+        for line in lines:
+            fonts[line.style.font] += len(line.text)
+        even = Counter(line.right > self._edges[line.page, line.column][1] - 3 for line in lines if len(line.text) > 30)
+        self.are_justified = even[True] > 0.5 * even.total()
+        self.fonts = {font for font, count in fonts.items() if count >= MIN_SHARE * fonts.total()}
 
     def step(self, size: float) -> float:
         return self._steps.get(round(size, 0), 1.25 * size)

@@ -111,13 +111,15 @@ class Pdf:
                 yield None
                 continue
             text = self._pdfium.FPDFText_LoadPage(page)
-            num_chars += max(0, self._pdfium.FPDFText_CountChars(text)) if text else 0
-            if num_chars > MAX_CHARS:
-                raise PdfError("too_large", f"over {MAX_CHARS:,} characters: no single paper")
-            yield self._read(page, text)
-            if text:
-                self._pdfium.FPDFText_ClosePage(text)
-            self._pdfium.FPDF_ClosePage(page)
+            try:
+                num_chars += max(0, self._pdfium.FPDFText_CountChars(text)) if text else 0
+                if num_chars > MAX_CHARS:
+                    raise PdfError("too_large", f"over {MAX_CHARS:,} characters: no single paper")
+                yield self._read(page, text)
+            finally:
+                if text:
+                    self._pdfium.FPDFText_ClosePage(text)
+                self._pdfium.FPDF_ClosePage(page)
 
     def _read(self, page: ctypes.c_void_p, text: ctypes.c_void_p | None) -> Page:
         pdfium = self._pdfium

@@ -10,12 +10,9 @@ from nsllm_lite.corpus.files.pdf.lines import Line, Style
 from nsllm_lite.corpus.files.linebreaks import BREAK
 from nsllm_lite.corpus.files.pdf.paragraphs import joined
 from nsllm_lite.corpus.files.pdf.styles import Heading, unspaced
-from nsllm_lite.corpus.identity import arxiv_id
-from nsllm_lite.corpus.stated.dates import first_date
 from nsllm_lite.corpus.stated.names import split_names
 from nsllm_lite.corpus.texts.headings import Mark, mark
 from nsllm_lite.corpus.texts.scripts import EASTERN
-from nsllm_lite.formats.documents import as_doi
 
 MIN_TITLE_WORDS, MAX_TITLE_CHARS = 3, 400
 MIN_ABSTRACT_CHARS = 200  # of one without a label
@@ -39,7 +36,7 @@ _NO_TITLE = re.compile(
     re.IGNORECASE,
 )
 _NO_ABSTRACT = re.compile(
-    r"correspondence|copyright|©|\(c\) ?\d|academic editor|received|accepted|published|this is an open|licen[cs]e"
+    r"correspondence|copyright|©|\(c\) ?\d|academic editor|received|accepted|published|this is an open|licen[cs]ed? under|under the terms"
     r"|e-?mail|@|to cite this|bibtex|\bdepartment of\b.*\buniversity\b",
     re.IGNORECASE,
 )
@@ -87,6 +84,8 @@ def _groups(lines: Sequence[Line]) -> list[tuple[int, int]]:
             above, below = lines[place - 1], lines[place]
             near = 0 <= above.base - below.base < 1.9 * max(above.size, below.size)
             same_look = above.style.bold == below.style.bold or above.size > 12
+            if _NO_TITLE.match(above.text):
+                near = False
             if near and abs(above.size - below.size) < 0.5 and same_look:
                 continue
         if lines[first:place]:
@@ -136,14 +135,16 @@ def abstract_of(
                 return text if bare else _LABEL.sub("", unspaced(text[:30]), count=1) + text[30:], end, [
                     h for h in headings if h.first >= end
                 ]
-    top = next((h for h in headings if h.first >= start and _opens_text(h)), None)
+    later = [heading for heading in headings if heading.first >= start]
+    top = next(filter(_opens_text, later), None) or next((h for h in later if lines[h.first].page > 0), None)
     if top is None or lines[top.first].page > 2:
-        return "", start, [h for h in headings if h.first >= start]
-    return _unlabelled(lines, start, top.first, measures), top.first, [h for h in headings if h.first >= top.first]
+        return "", start, later
+    return _unlabelled(lines, start, top.first, measures), top.first, [h for h in later if h.first >= top.first]
 
 
 def _opens_text(heading: Heading) -> bool:
-    return heading.level == 1 and (mark(heading.text) is not Mark.NEVER) and not _KEYWORDS.match(heading.text)
+    """Whether its words are those of a section: authors and addresses may look like headings."""
+    return _opens(heading.text) or mark(heading.text) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER)
 
 
 def _end_of_abstract(
@@ -207,17 +208,17 @@ def _unlabelled(lines: Sequence[Line], start: int, end: int, measures: Measures)
 
 
 def stated_of(page: Sequence[Line], sideways: Sequence[str], keywords: str) -> dict:
-    """Ids, date, authors and keywords, as far as the first page prints them; `page` holds all of its lines."""
+    """Ids, dates and keywords, as far as the first page prints them; `page` holds its lines but those of the text, where
+    other papers are named."""
     whole = "\n".join(line.text for line in page)
     stamp = next(filter(None, map(_STAMP.search, (*sideways, whole))), None)
     published = _PUBLISHED.search(whole)
-    dois = [as_doi(found[1]) for found in _DOI.finditer(whole)]
-    doi = max((d for d in dois if d.startswith(dois[0])), key=len, default="")  # one may be cut by the line's end
-    dates = [published[1] if published else "", stamp[2] if stamp else ""]
+    dois = [found[1] for found in _DOI.finditer(whole)]
+    longest = max((doi for doi in dois if doi.startswith(dois[0])), key=len, default="")  # a line's end may cut one
     return {
-        "arxiv": arxiv_id(stamp[1]) if stamp else "",
-        "doi": doi,
-        "date": first_date(dates),
+        "arxiv": stamp[1] if stamp else "",
+        "dois": [longest],
+        "dates": [published[1] if published else "", stamp[2] if stamp else ""],
         "keywords": [k.strip(" .") for k in re.split(r"[;,•·|]|\s\.\s", keywords) if 1 < len(k.strip(" .")) < 80],
     }
 

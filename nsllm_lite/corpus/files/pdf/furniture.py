@@ -10,20 +10,35 @@ HEAD_SHARE = 0.16  # of the page's height, at its top and at its foot
 SAME_HEIGHT = 4.0  # points
 MAX_BAR = 0.32  # of the page's width: what is wider beside the text is a column
 MIN_LINES = 8
+MIN_LINE_CHARS, MIN_EVEN = 25, 0.2
 MIN_EDGE_SHARE = 0.12  # of a page's lines of text begin at the edge of a column
 MIN_READABLE = 0.6  # of a line's characters
 _PAGE_NUMBER = re.compile(
     r"\W*(?:p(?:age|\.)?\s*)?(?:[a-zA-Z]{0,3}\d{1,6}|[ivxlc]{1,6})(?:\s*(?:of|/)\s*\d{1,4})?\W*", re.I
+)
+REFERENCES = re.compile(
+    r"(?:\d+\.?\s+|[IVX]+\.\s+)?(?:references?(?: and notes)?|literature cited|bibliography|literature|literatur(?:verzeichnis)?"
+    r"|works cited|notes and references|références|referencias|参考文献|參考文獻|引用文献|참고문헌)\W*",
+    re.IGNORECASE,
 )
 _DIGITS = re.compile(r"\d+")
 _UNREADABLE = re.compile("[\ufffd\ue010-\uf8ff\x80-\xbf×÷]|[À-ÿ](?=[À-ÿ\x80-\xbf])")
 
 
 def body_style(pages: Sequence[list[Line]]) -> Style:
-    """The style of most characters."""
-    counts: Counter[Style] = Counter()
-    for line in (line for lines in pages for line in lines):
-        counts[line.style] += len(line.text)
+    """The style of most characters that stand in paragraphs: in lines of one left and right edge, above the references;
+    where few do, of all characters."""
+    lines = [line for own in pages for line in own]
+    ends = [place for place, line in enumerate(lines) if REFERENCES.fullmatch(line.text)]
+    if ends and ends[-1] > len(lines) / 3:
+        lines = lines[: ends[-1]]
+    of_all: Counter[Style] = Counter()
+    even: Counter[Style] = Counter()
+    for above, line in zip([lines[0], *lines], lines, strict=False):
+        of_all[line.style] += len(line.text)
+        is_even = abs(above.left - line.left) < 2 and abs(above.right - line.right) < 2
+        even[line.style] += len(line.text) * (is_even and len(line.text) >= MIN_LINE_CHARS)
+    counts = even if even.total() > MIN_EVEN * of_all.total() else of_all
     return counts.most_common(1)[0][0]
 
 

@@ -13,7 +13,7 @@ from nsllm_lite.corpus.files.linebreaks import BREAK
 from nsllm_lite.corpus.files.linebreaks import Lines as Words
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.pdf import columns, front, furniture
-from nsllm_lite.corpus.files.pdf.blocks import Block, Measures, blocks_of, text_sizes
+from nsllm_lite.corpus.files.pdf.blocks import TABLE, Block, Measures, blocks_of, text_sizes
 from nsllm_lite.corpus.files.pdf.characters import Pdf, PdfError
 from nsllm_lite.corpus.files.pdf.lines import Line, lines_of
 from nsllm_lite.corpus.files.pdf.paragraphs import texts_of
@@ -23,11 +23,6 @@ from nsllm_lite.corpus.texts.headings import Mark, mark, plain
 MIN_CHARS_A_PAGE = 80
 MAX_UNREADABLE = 0.3  # of the lines
 MAX_ROW_SHARE = 0.5  # of a piece of a table's lines
-_REFERENCES = re.compile(
-    r"(?:\d+\.?\s+|[IVX]+\.\s+)?(?:references?(?: and notes)?|literature cited|bibliography|literature|literatur(?:verzeichnis)?"
-    r"|works cited|notes and references|références|referencias|参考文献|參考文獻|引用文献|참고문헌)\W*",
-    re.IGNORECASE,
-)
 _ASIDE = re.compile(
     r"(?:disclosures?|conflicts? of interests?|competing interests?|disclaimer|author details|authors?['’]? contributions?"
     r"|author contributions|endnotes?|additional files?|supporting information|supplementary|data availability.*"
@@ -56,8 +51,10 @@ def read(content: bytes) -> dict[str, Any]:
     num_chars = [sum(len(line.text) for line in own) for own in lines]
     without = sum(count < MIN_CHARS_A_PAGE / 4 for count in num_chars)
     if sum(num_chars) < MIN_CHARS_A_PAGE * len(read_pages):
-        found = f"{without} of {len(read_pages)} pages hold no text, only pictures of it"
-        raise PdfError("scanned", f"{found}: run OCR first, e.g. ocrmypdf")
+        found = f"{without} of {len(read_pages)} pages hold no text"
+        if any(page.has_pictures for page in read_pages):
+            raise PdfError("scanned", f"{found}, only pictures of it: run OCR first, e.g. ocrmypdf")
+        raise PdfError("not_a_paper", f"{found}, all together {sum(num_chars):,} characters")
     total = sum(map(len, lines))
     lines = [[line for line in own if furniture.is_readable(line.text)] for own in lines]
     unreadable = 1 - sum(map(len, lines)) / total
@@ -84,7 +81,7 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
     has_numbers = sum(bool(_NUMBERED_ENTRY.match(line.text)) for line in cited) >= 3
     outline = _outline(lines, text, measures, body.size, has_numbers)
     printed = [line for own in pages[:2] for line in own]
-    keywords = front.keywords_of(printed, measures_of(printed, body.size))
+    keywords = front.keywords_of(printed, Measures(printed, body.size))
     words = Words(f"{BREAK} ".join(line.text for line in lines))
 
     def write(paragraphs: str) -> str:
@@ -96,12 +93,13 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
         "sections": [(write(s.heading), write(s.text), list(map(write, s.parents))) for s in outline.sections()],
         "authors": front.authors_of(first_page, behind),
         "references": list(map(write, _entries(cited))),
-        **front.stated_of(pages[0], sideways, write(keywords)),
+        **front.stated_of(_outside(pages[0], [*cited, *(line for _, own in text for line in own)]), sideways, write(keywords)),
     }
 
 
-def measures_of(lines: Sequence[Line], size: float) -> Measures:
-    return Measures(lines, size)
+def _outside(page: Sequence[Line], text: Sequence[Line]) -> list[Line]:
+    of_text = {id(line) for line in text}
+    return [line for line in page if id(line) not in of_text]
 
 
 def _without_references(
@@ -124,7 +122,7 @@ def _without_references(
             rest.column = text_line.column
             own.insert(0, rest)
         said = mark(heading.text)
-        if _REFERENCES.fullmatch(heading.text):
+        if furniture.REFERENCES.fullmatch(heading.text):
             ended, cited = True, cited + own
             continue
         if ended and not (said is Mark.METHODS and heading.level == 1 or plain(heading.text).startswith("appendix")):
@@ -163,12 +161,17 @@ def _outline(
 
 
 def _prose(lines: Sequence[Line], measures: Measures, sizes: set[float]) -> list[Block]:
-    """The blocks of text: captions go with what follows them in their size, tables with their notes."""
-    kept, behind_caption = [], None
+    """The blocks of text; behind the caption of a table, not those of its page that are set unlike paragraphs."""
+    kept, table_on = [], -1
     for block in blocks_of(lines, measures, sizes):
+        page = block.lines[0].page
+        if block.kind == "caption" and TABLE.match(block.lines[0].text):
+            table_on = page
         if block.kind != "text":
-            behind_caption = block if block.kind in ("caption", "table") else behind_caption
             continue
+        if table_on == page and measures.are_justified and not block.is_justified:
+            continue
+        table_on = -1
         kept.append(block)
     return kept
 

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from statistics import median
 
 from nsllm_lite.corpus.files.outline import printed_number
-from nsllm_lite.corpus.files.pdf.blocks import Measures, is_caption
+from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures, is_caption
 from nsllm_lite.corpus.files.pdf.lines import Line, Style
 from nsllm_lite.corpus.texts.headings import Mark, mark, plain
 from nsllm_lite.corpus.texts.scripts import EASTERN
 
 MAX_CHARS, MAX_WORDS, MAX_LINES = 180, 24, 4
+MIN_TEXT_CHARS = 40  # of a line of text in a style of its own
 MAX_SHARE = 0.06  # of the characters are in a style of headings
 MIN_RUN_INS = 2
 _KNOWN = frozenset((Mark.METHODS, Mark.RESULTS, Mark.OTHER, Mark.NEVER))
 _SPACED = re.compile(r"(?:[A-Za-z] ){3,}[A-Za-z]")
-_NUMBERED = re.compile(r"\d{1,2}(?:\.\d{1,2}){0,4}\.?\s*[^\W\d_]|[IVX]{1,5}\.\s+[^\W\d_]|[A-Z]\.\s+[^\W\d_]{2}")
+_NUMBERED = re.compile(r"[1-9]\d?(?:\.\d{1,2}){0,4}\.?\s*[^\W\d_]|[IVX]{1,5}\.\s+[^\W\d_]|[A-Z]\.\s+[^\W\d_]{2}")
 _SENTENCE_END = re.compile(r"[.!?:;。！？：；][\"'”’)\]]*$")
 _NO_HEADING = re.compile(r"[=<>≤≥±∼∑∫√@]|https?://|www\.|\bet al\b|\d{4}[;:]\d")
 _RUN_IN_END = re.compile(r"[.．]$|[.:]\s*[—–-]$|[—–]$")
@@ -92,7 +93,8 @@ class Headings:
         is_own = key_of(line.style, line.text) != self._body_key
         if line.num_cells > 1 or line.size < self._body.size - 1.1 or is_caption(line, self._body.size):
             return False
-        if line.lead and (_RUN_IN_END.search(line.lead) or line.lead.endswith(":")) and not printed_number(f"{line.lead} x"):
+        named = line.lead[len(printed_number(f"{line.lead} x")) :]  # what a number alone leads is one heading
+        if named.strip(" .") and (_RUN_IN_END.search(named) or named.endswith(":")):
             return False
         if line.lead and line.lead_style and line.lead_style.font != line.style.font:
             number = printed_number(f"{line.lead} x")
@@ -128,7 +130,9 @@ class Headings:
         goes_on = below and below[0].text[:1].islower() and not self._is_numbered(text)
         if goes_on or text.count("(") != text.count(")"):
             return False
-        if text[0].islower() or text[-1:] in ",;-。" or (text.endswith(".") and not self._is_numbered(text)):
+        if text[0].islower():
+            return False
+        if text[-1:] in ",;-。" or (text.endswith(".") and not self._is_numbered(text)):
             return self._is_named(text)
         return self._stands_alone(place, last)
 
@@ -169,7 +173,8 @@ class Headings:
         kept: list[Heading] = []
         for heading in reversed(headings):
             below = self._lines[heading.last + 1]
-            is_text = self._share[key_of(below.style, "")] > MAX_SHARE and below.num_cells == 1
+            is_long = len(below.text) > MIN_TEXT_CHARS and abs(below.size - self._body.size) < SAME_SIZE
+            is_text = below.num_cells == 1 and (is_long or self._share[key_of(below.style, "")] > MAX_SHARE)
             if is_text or self._is_sure(heading) or (kept and kept[-1].first == heading.last + 1):
                 kept.append(heading)
         return kept[::-1]

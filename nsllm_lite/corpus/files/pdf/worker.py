@@ -1,0 +1,159 @@
+"""PDFs are read in a process of their own: PDFium aborts where memory ends, and some files would keep it busy for hours.
+
+One such process reads file after file, each within limits of memory and time that the kernel keeps; one that dies takes
+only its file with it, and the next file starts another. It dies with the process that started it. Its answers are JSON,
+since what a hostile file has taken over must not be unpickled.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, BinaryIO
+
+from nsllm_lite.corpus.files.pdf.characters import PdfError
+
+CPU_S = 20
+MEMORY_BYTES = 1 << 30  # above what the process has, and twice the file
+WALL_S = 600  # where the machine is busy, or the process is stopped
+MAX_GROWN_BYTES = 1 << 28  # kept after a file: another process goes on
+MAX_ANSWER_BYTES = 1 << 28
+_SIZE = struct.Struct("<Q")
+_OUT_OF_MEMORY = (signal.SIGABRT, signal.SIGTRAP, signal.SIGILL, signal.SIGKILL)  # as allocators end a process
+_START = "import sys; sys.path[:] = {path!r}; from nsllm_lite.corpus.files.pdf.worker import serve; serve({parent})"
+
+
+class Worker:
+    """Hands files to the process, which starts with the first."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen | None = None
+        self._owner = 0
+        self._errors: BinaryIO | None = None
+
+    def read(self, content: bytes) -> dict[str, Any]:
+        """What `paper.read` gives. Raises PdfError."""
+        if self._process is None or self._owner != os.getpid():  # a fork must not share the pipe
+            self._start()
+        process = self._process
+        try:
+            process.stdin.write(_SIZE.pack(len(content)) + content)
+            process.stdin.flush()
+            answer = self._answer()
+        except BrokenPipeError:
+            answer = None
+        if answer is None:
+            raise self._ended()
+        if answer["is_last"]:
+            self.close()
+        if "reason" in answer:
+            raise PdfError(answer["reason"], answer["found"])
+        return answer["paper"]
+
+    def close(self) -> None:
+        if self._process is not None and self._owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                _close(pipe)
+            self._errors.close()
+        self._process = None
+
+    def _start(self) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        command = [sys.executable, "-c", _START.format(path=sys.path, parent=os.getpid())]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors)
+        self._owner = os.getpid()
+
+    def _answer(self) -> dict[str, Any] | None:
+        """None where the process died, or was killed after WALL_S."""
+        ends = time.monotonic() + WALL_S
+        taken = bytearray()
+        source = self._process.stdout.fileno()
+        while len(taken) < _SIZE.size or len(taken) < _SIZE.size + _SIZE.unpack_from(taken)[0]:
+            ready, _, _ = select.select([source], [], [], max(0, ends - time.monotonic()))
+            data = os.read(source, 1 << 20) if ready else b""
+            taken += data
+            if not data or len(taken) > MAX_ANSWER_BYTES:
+                return None
+        return json.loads(taken[_SIZE.size :])
+
+    def _ended(self) -> PdfError:
+        """Why the process ended, with all of it cleared away."""
+        try:
+            code = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            code = None
+        self._errors.seek(0)
+        said = self._errors.read(1 << 16).decode(errors="replace").strip().splitlines()[-1:]
+        self.close()
+        if code is None:
+            return PdfError("too_large", f"its reading took more than {WALL_S} s: left out")
+        if code == -signal.SIGXCPU:
+            return PdfError("too_large", f"its reading took more than {CPU_S} s: left out")
+        if -code in _OUT_OF_MEMORY or said[:1] == ["MemoryError"]:
+            return PdfError("too_large", f"its reading took more than {MEMORY_BYTES >> 30} GiB of memory: left out")
+        cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return PdfError("broken", f"its reading ended with {cause}{': ' if said else ''}{''.join(said)[:300]}")
+
+
+def _close(pipe: BinaryIO) -> None:
+    try:
+        pipe.close()
+    except BrokenPipeError:  # what was not written yet
+        pass
+
+
+def serve(parent: int) -> None:
+    """Answers file after file on stdin, until it ends."""
+    from nsllm_lite.corpus.files.pdf import paper  # not where this file is imported by it
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints
+    started_with = _memory_bytes()
+    while len(head := source.read(_SIZE.size)) == _SIZE.size:
+        size = _SIZE.unpack(head)[0]
+        _limit(size)
+        content = source.read(size)
+        try:
+            answer = {"paper": paper.read(content)}
+        except PdfError as error:
+            answer = {"reason": error.reason, "found": error.found}
+        del content
+        answer["is_last"] = _memory_bytes() - started_with > MAX_GROWN_BYTES
+        written = json.dumps(answer).encode()
+        answers.write(_SIZE.pack(len(written)) + written)
+        answers.flush()
+
+
+def _limit(size: int) -> None:
+    """The kernel's limits for the next file: SIGXCPU after CPU_S, and no memory beyond what it may have."""
+    spent = time.process_time()
+    for what, most in (
+        (resource.RLIMIT_CPU, int(spent) + 1 + CPU_S),
+        (resource.RLIMIT_AS, _memory_bytes() + MEMORY_BYTES + 2 * size),
+    ):
+        _, hard = resource.getrlimit(what)
+        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _memory_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+WORKER = Worker()
+"""Of this process."""
