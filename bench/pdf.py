@@ -22,7 +22,6 @@ from statistics import mean
 
 from nsllm_lite import terminal
 from nsllm_lite.corpus import sources
-
 from nsllm_lite.corpus.texts.clean import clean_document
 from nsllm_lite.corpus.texts.headings import experimental, plain
 from nsllm_lite.formats.documents import Document, Section

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 MAX_PAGES = 300
 MAX_CHARS = 5_000_000
+MIN_SIZE, MAX_SIZE = 3.0, 100.0  # points
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
 _NAME_BYTES = 128
 _OBLIQUE_FLAG, _FORCE_BOLD_FLAG = 1 << 6, 1 << 18  # of a font descriptor, PDF 32000-1, table 123
@@ -182,6 +183,8 @@ class Pdf:
         if not frame.holds(left, base):
             return
         size = round(pdfium.FPDFText_GetFontSize(text, first) * across, 1)
+        if size < MIN_SIZE:  # a Type 3 font may be scaled by a matrix of its own
+            size = round(min(max(abs(box.top - box.bottom), MIN_SIZE), MAX_SIZE), 1)
         flags, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
         pdfium.FPDFText_GetFontInfo(text, first, name, _NAME_BYTES, flags)
         font = _SUBSET.sub("", name.value.decode("utf-8", "replace"))

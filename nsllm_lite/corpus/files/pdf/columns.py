@@ -90,7 +90,7 @@ def _is_in_order(lines: list[Line]) -> bool:
     for above, below in pairwise(lines):
         steps += 1
         up = below.base - above.base > 2
-        if up and (above.column == below.column or below.column == 1 and above.column == 2):
+        if up and (above.column == below.column or (below.column == 1 and above.column == 2)):
             backward += 1
         elif not up and above.column == 2 and below.column == 1:
             backward += 1  # line by line over both columns

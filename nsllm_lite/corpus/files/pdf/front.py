@@ -7,7 +7,6 @@ from nsllm_lite.corpus.files.citations import CLOSE, OPEN
 from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures
 from nsllm_lite.corpus.files.pdf.furniture import is_readable
 from nsllm_lite.corpus.files.pdf.lines import Line, Style
-from nsllm_lite.corpus.files.linebreaks import BREAK
 from nsllm_lite.corpus.files.pdf.paragraphs import joined
 from nsllm_lite.corpus.files.pdf.styles import Heading, unspaced
 from nsllm_lite.corpus.stated.names import split_names
@@ -32,7 +31,7 @@ _FIRST_HEADING = re.compile(r"(?:1|I)?[. ]*(?:introduction|引言|einleitung|は
 _NO_TITLE = re.compile(
     r"(?:open access|(?:original |research |review |short )?(?:article|paper|communication|report|research|review)s?|"
     r"research letter|letter|case report|clinical study|article info|methodology|commentary)\W*$|.*(?:https?://|www\.|\bdoi\b)"
-    r"|.*\b(?:vol(?:ume|\.)|issn)\b.*\d|(?:published|contents lists|available online|received|citation|cite this)\b.*",
+    r"|.*\b(?:vol(?:ume|\.)|issn)\b.*\d|(?:in )?proceedings of\b.*|(?:published|contents lists|available online|received|citation|cite this)\b.*",
     re.IGNORECASE,
 )
 _NO_ABSTRACT = re.compile(
@@ -47,14 +46,18 @@ _PUBLISHED = re.compile(
     re.IGNORECASE,
 )
 _STAMP = re.compile(r"arXiv:\s?(\S+?)(?:v\d+)?\s+\[[\w.-]+\]\s+(\d{1,2} [A-Z][a-z]{2} \d{4})")
-_NAME = re.compile(r"(?:(?:[^\W\d_a-z]|al-|d['’]|O['’])[\w'’.-]*|de|da|di|von|van|der|den|del|la|le|el|bin|ten|y|e|dos)$")
-_AFFILIATED = re.compile(r"\b(?:universit|institut|department|laborator|hospital|school|college|center|centre|faculty)", re.I)
+_NAME = re.compile(
+    r"(?:(?:[^\W\d_a-z]|al-|d['’]|O['’])[\w'’.-]*|de|da|di|von|van|der|den|del|la|le|el|bin|ten|y|e|dos)$"
+)
+_AFFILIATED = re.compile(
+    r"\b(?:universit|institut|department|laborator|hospital|school|college|center|centre|faculty)", re.I
+)
 _MARKS = re.compile(rf"{OPEN}[^{CLOSE}]*{CLOSE}|[*†‡§¶#∗✉⁎⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|\^[\w,]+|(?<=[a-z.])\d+(?:,\d+)*|\bORCID\b")
 
 
 def title_of(lines: Sequence[Line], beside: Sequence[Line], stated: str, body_size: float) -> tuple[str, int]:
     """(the title, the place behind its last line among those of the text); `lines` are those of the first page."""
-    known = _squeezed(stated)
+    known = "" if _NO_TITLE.match(stated) else _squeezed(stated)
     groups = list(_groups(lines))
     if len(stated.split()) > MIN_TITLE_WORDS and known:
         for first, last in groups:
@@ -69,7 +72,8 @@ def title_of(lines: Sequence[Line], beside: Sequence[Line], stated: str, body_si
         is_long = len(text.split()) >= MIN_TITLE_WORDS or (EASTERN.search(text) and len(text) >= 8)
         if not is_long or len(text) > MAX_TITLE_CHARS or _NO_TITLE.match(text) or _squeezed(text) in heads:
             continue
-        if _LABEL.fullmatch(text) or not is_readable(text) or size < body_size - 0.5:
+        letters = sum(c.isalpha() or c.isspace() for c in text)
+        if _LABEL.fullmatch(text) or letters < 0.7 * len(text) or size < body_size - 0.5:
             continue
         if size > best + 0.4:
             best, found = size, (text, last)
@@ -124,17 +128,22 @@ def abstract_of(
         if line.page > 1:
             break
         found = _LABEL.match(unspaced(line.text))
-        is_label = found and (found.end() >= len(unspaced(line.text)) or found[0].rstrip()[-1] in ".:：—–-" or
-                              (line.lead and len(line.lead) <= found.end() + 2))
+        is_label = found and (
+            found.end() >= len(unspaced(line.text))
+            or found[0].rstrip()[-1] in ".:：—–-"
+            or (line.lead and len(line.lead) <= found.end() + 2)
+        )
         if is_label:
             bare = found.end() >= len(unspaced(line.text))
             first = place + 1 if bare else place
             end = _end_of_abstract(lines, headings, first, measures, line)
             text = joined(lines[first:end])
             if len(text) >= MIN_ABSTRACT_CHARS / 2:
-                return text if bare else _LABEL.sub("", unspaced(text[:30]), count=1) + text[30:], end, [
-                    h for h in headings if h.first >= end
-                ]
+                return (
+                    text if bare else _LABEL.sub("", unspaced(text[:30]), count=1) + text[30:],
+                    end,
+                    [h for h in headings if h.first >= end],
+                )
     later = [heading for heading in headings if heading.first >= start]
     top = next(filter(_opens_text, later), None) or next((h for h in later if lines[h.first].page > 0), None)
     if top is None or lines[top.first].page > 2:
@@ -166,6 +175,9 @@ def _end_of_abstract(
             continue
         above = lines[place - 1]
         if abs(line.size - lines[first].size) > 2 * SAME_SIZE and place - 1 not in heads and above.text[-1:] in ".)”":
+            return place
+        new_print = line.style.font != lines[first].style.font and line.size != lines[first].size
+        if new_print and measures.is_apart(above, line) and above.text[-1:] in ".)”" and line.num_cells == 1:
             return place
         if measures.is_apart(above, line) and (_NO_ABSTRACT.search(line.text[:60]) or _is_note(line, lines[first])):
             return place
@@ -239,19 +251,25 @@ def keywords_of(lines: Sequence[Line], measures: Measures) -> str:
 
 
 def authors_of(lines: Sequence[Line], first: int) -> list[str]:
-    """The names in the lines behind the title, until one holds no name; none where they are not certain."""
+    """The names in the style of the line behind the title, above the abstract; none where they are not certain."""
+    if first >= len(lines):
+        return []
     taken: list[str] = []
-    for line in lines[first : first + 8]:
-        text = _MARKS.sub(" ", line.text)
-        is_first = not taken
-        if _AFFILIATED.search(text) or "@" in text or _LABEL.match(text) or (taken and abs(line.size - size) > 0.5):
+    for line in lines[first : first + 40]:
+        if _LABEL.match(line.text) or line.size > lines[first].size + 1:
             break
+        if line.style[:2] != lines[first].style[:2]:
+            continue
+        text = _MARKS.sub(" ", line.text)
+        if _AFFILIATED.search(text) or "@" in text or len(line.text) > MAX_TITLE_CHARS:
+            continue
         names = [name for part in text.split(" & ") for name in split_names(part.strip(" ,;"))]
         good = [name for name in names if 2 <= len(name.split()) <= 6 and all(map(_NAME.match, name.split()))]
-        if len(good) < 0.7 * len(names) or not names:
-            break
-        size = line.size if is_first else size
-        taken.append(text.strip())
-    names = split_names(re.sub(r"\s*,(\s*,)+", ",", " ".join(taken).replace(" & ", ", ")).strip(" ,;"))
+        if not names or len(good) < 0.7 * len(names):
+            if len(taken) and (line.text[-1:] in ".:" or len(text.split()) > 8):
+                break
+            return []
+        taken.append(text.strip(" ,;"))
+    names = split_names(re.sub(r"\s*,(\s*,)+", ",", ", ".join(taken).replace(" & ", ", ")).strip(" ,;"))
     names = [name.strip(" ,.&") for name in names if len(name.split()) > 1]
     return names if all(len(name.split()) <= MAX_NAME_WORDS for name in names) else []

@@ -48,7 +48,9 @@ def is_readable(text: str) -> bool:
     return len(_UNREADABLE.findall(solid)) <= (1 - MIN_READABLE) * len(solid)
 
 
-def part(pages: Sequence[list[Line]], sizes: Sequence[tuple[float, float]]) -> tuple[list[list[Line]], list[list[Line]]]:
+def part(
+    pages: Sequence[list[Line]], sizes: Sequence[tuple[float, float]]
+) -> tuple[list[list[Line]], list[list[Line]]]:
     """(the lines of text, those beside it) of each page; `sizes` are the pages' widths and heights."""
     repeated = _repeated(pages, [height for _, height in sizes])
     size = body_style(pages).size

@@ -22,13 +22,15 @@ WIDE_GAP = 1.9  # of the size: between two cells, or columns
 OVERPRINT_POINTS = 13
 MIN_NUMBERED_LINES = 8
 _BULLET = re.compile(r"[•●▪■◦‣·∙–\uf0b7\uf0a7*-]\s*")
-_RAISED_CITATION = re.compile(r"\d{1,3}(?:\s*[,–—‐-]\s*\d{1,3})*,?")
+_LOST_BULLET = re.compile("^\ufffd (?=\\w)")  # of a font of symbols without a map to Unicode
+_RAISED_CITATION = re.compile(r"\d{1,3}(?:\s*[,–—‐e-]\s*\d{1,3})*,?")
 # Behind these a raised number is a power or a mark, behind any other word a citation.
+_NUMBER = re.compile(r"(?:\d{1,2}(?:\.\d{1,2}){0,4}|[IVX]{1,5}|[A-Z])[.)]?")  # of a heading
 _UNIT = re.compile(
     r"(?:^|[\s(/·×\d])(?:[munkcdµμ]?m|[kmµμn]?g|[mµμn]?s|[mµμ]?[lL]|min|hr?|days?|yr|km|ha|Å|K|J|W|V|A|T|Pa|mol|M|rad|sr|[a-zA-Z])$"
 )
 _ACCENTS = {"´": "\u0301", "`": "\u0300", "¨": "\u0308", "ˆ": "\u0302", "˜": "\u0303", "¸": "\u0327", "ˇ": "\u030c"}
-_ACCENTED = re.compile(r"(?:(?<=\w)|(?<=\w ))?([´¨ˆ˜¸ˇ]) ?([^\W\d_])")
+_ACCENTED = re.compile(r"([´¨ˆ˜¸ˇ])([^\W\d_])")
 
 
 class Style(NamedTuple):
@@ -99,7 +101,7 @@ def _line(number: int, runs: list[Run]) -> Line:
         bases[run.base] += len(run.text)
         styles[_style(run)] += len(run.text.strip())
     base, style = bases.most_common(1)[0][0], styles.most_common(1)[0][0]
-    parts, lead, lead_style = [], "", _style(main[0])
+    parts, lead, led_by, lead_style = [], "", "", _style(main[0])
     for place, run in enumerate(runs):
         before = parts[-1] if parts else ""
         apart = place and run.left - runs[place - 1].right > 0.17 * min(run.size, runs[place - 1].size)
@@ -109,24 +111,18 @@ def _line(number: int, runs: list[Run]) -> Line:
             text = _script(text, shift > 0, "".join(parts[-3:]))
             apart = apart and not text.startswith(citations.OPEN)
         elif lead is not None and _style(run) != lead_style and text.strip():
-            lead, lead_style = None, lead_style
+            if _NUMBER.fullmatch(lead.strip()):
+                lead_style = _style(run)
+            else:
+                lead = None
         parts.append(f" {text}" if apart and before[-1:] not in ("", " ") and text[:1] != " " else text)
         if lead is not None:
-            lead = "".join(parts)
-    text = " ".join(_with_accents("".join(parts)).split())
+            lead = led_by = "".join(parts)
+    text = _LOST_BULLET.sub("• ", " ".join(_with_accents("".join(parts)).split()))
     whole = lead is not None
-    led = "" if whole else _lead_of(runs, lead_style, parts)
+    led = "" if whole else " ".join(led_by.split())
     right = max(run.right for run in runs)
     return Line(number, text, runs[0].left, right, base, style, led, None if whole else lead_style)
-
-
-def _lead_of(runs: list[Run], style: Style, parts: list[str]) -> str:
-    taken = 0
-    for run in runs:
-        if _style(run) != style and run.text.strip() and run.size >= SCRIPT_SIZE * style.size:
-            break
-        taken += 1
-    return " ".join("".join(parts[:taken]).split())
 
 
 def _style(run: Run) -> Style:

@@ -24,7 +24,7 @@ MIN_CHARS_A_PAGE = 80
 MAX_UNREADABLE = 0.3  # of the lines
 MAX_ROW_SHARE = 0.5  # of a piece of a table's lines
 _ASIDE = re.compile(
-    r"(?:disclosures?|conflicts? of interests?|competing interests?|disclaimer|author details|authors?['’]? contributions?"
+    r"(?:(?:author |acm classification )?key\s?words.*|general terms|description of authors.*|disclosures?|conflicts? of interests?|competing interests?|disclaimer|author details|authors?['’]? contributions?"
     r"|author contributions|endnotes?|additional files?|supporting information|supplementary|data availability.*"
     r"|open access|how to cite.*|publisher['’]s note|peer review|abbreviations?|funding.*|ethics (?:statement|approval).*"
     r"|consent.*|credit.*|declarations?.*)\W*$",
@@ -59,7 +59,9 @@ def read(content: bytes) -> dict[str, Any]:
     lines = [[line for line in own if furniture.is_readable(line.text)] for own in lines]
     unreadable = 1 - sum(map(len, lines)) / total
     if unreadable > MAX_UNREADABLE:
-        raise PdfError("no_unicode", f"{unreadable:.0%} of its lines are in fonts without a map to Unicode: run OCR on it")
+        raise PdfError(
+            "no_unicode", f"{unreadable:.0%} of its lines are in fonts without a map to Unicode: run OCR on it"
+        )
     sideways = [text for page in read_pages[:1] for text in ("".join(page.sideways), *page.sideways)]
     found = _paper(lines, [(page.width, page.height) for page in read_pages], info.title, sideways)
     return found | {"num_pages": len(pages), "unloaded": len(pages) - len(read_pages), "without_text": without}
@@ -93,7 +95,9 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
         "sections": [(write(s.heading), write(s.text), list(map(write, s.parents))) for s in outline.sections()],
         "authors": front.authors_of(first_page, behind),
         "references": list(map(write, _entries(cited))),
-        **front.stated_of(_outside(pages[0], [*cited, *(line for _, own in text for line in own)]), sideways, write(keywords)),
+        **front.stated_of(
+            _outside(pages[0], [*cited, *(line for _, own in text for line in own)]), sideways, write(keywords)
+        ),
     }
 
 
@@ -125,7 +129,7 @@ def _without_references(
         if furniture.REFERENCES.fullmatch(heading.text):
             ended, cited = True, cited + own
             continue
-        if ended and not (said is Mark.METHODS and heading.level == 1 or plain(heading.text).startswith("appendix")):
+        if ended and not ((said is Mark.METHODS and heading.level == 1) or plain(heading.text).startswith("appendix")):
             cited += own
             continue
         if _ASIDE.match(heading.text) or (said is Mark.NEVER and not _OF_THE_WORK.search(heading.text)):

@@ -26,6 +26,11 @@ _SPACED = re.compile(r"(?:[A-Za-z] ){3,}[A-Za-z]")
 _NUMBERED = re.compile(r"[1-9]\d?(?:\.\d{1,2}){0,4}\.?\s*[^\W\d_]|[IVX]{1,5}\.\s+[^\W\d_]|[A-Z]\.\s+[^\W\d_]{2}")
 _SENTENCE_END = re.compile(r"[.!?:;。！？：；][\"'”’)\]]*$")
 _NO_HEADING = re.compile(r"[=<>≤≥±∼∑∫√@]|https?://|www\.|\bet al\b|\d{4}[;:]\d")
+_STATEMENT = re.compile(
+    r"(?:theorem|lemma|proof|definition|corollary|proposition|remark|example|claim|conjecture|assumption|property|step"
+    r"|case|algorithm|rule|sentence|observation|fact|note|question|exercise|problem)\b",
+    re.IGNORECASE,
+)  # as a title of its paragraph, which is text: see `latex`
 _RUN_IN_END = re.compile(r"[.．]$|[.:]\s*[—–-]$|[—–]$")
 
 
@@ -57,7 +62,7 @@ class Headings:
         self._lines, self._measures, self._body = lines, measures, body
         counts: Counter[Key] = Counter()
         for line in lines:
-            counts[key_of(line.style, "")] += len(line.text)
+            counts[key_of(line.style, line.text)] += len(line.text)
         self._share = {key: count / max(1, counts.total()) for key, count in counts.items()}
         self._body_key = key_of(body, "")
 
@@ -102,7 +107,7 @@ class Headings:
                 return False
         if not is_own and not (self._is_numbered(line.text) or mark(line.text) in _KNOWN):
             return False
-        if self._share.get(key_of(line.style, ""), 0) > MAX_SHARE and line.size <= self._body.size + 0.3:
+        if self._share[key_of(line.style, line.text)] > MAX_SHARE and line.size <= self._body.size + 0.3:
             return self._is_named(line.text) and self._stands_alone(place, place)
         return True
 
@@ -115,7 +120,7 @@ class Headings:
             near = above.page == below.page and 0 < above.base - below.base < 1.6 * above.size
             if not (same and near and above.column == below.column) or self._is_numbered(below.text):
                 break
-            if mark(above.text) in _KNOWN and len(plain(above.text).split()) <= 3 or mark(below.text) in _KNOWN:
+            if (mark(above.text) in _KNOWN and len(plain(above.text).split()) <= 3) or mark(below.text) in _KNOWN:
                 break
             last += 1
         return last
@@ -127,8 +132,11 @@ class Headings:
         if letters < (2 if EASTERN.search(text) else 3) or letters < 0.5 * len(text.replace(" ", "")):
             return False
         below = self._lines[last + 1 : last + 2]
-        goes_on = below and below[0].text[:1].islower() and not self._is_numbered(text)
-        if goes_on or text.count("(") != text.count(")"):
+        goes_on = below and below[0].text[:1].islower()
+        left, right = self._measures.edges(self._lines[last])
+        if goes_on and self._is_numbered(text):  # an item of a list is; a wide heading may stand above a formula
+            goes_on = ": " in text or self._lines[last].right > right - 0.1 * (right - left)
+        if goes_on or text[0] in "•\ufffd" or text.count("(") != text.count(")"):
             return False
         if text[0].islower():
             return False
@@ -146,7 +154,8 @@ class Headings:
             return False
         if above is None or self._measures.is_apart(above, line):
             return True
-        return bool(_SENTENCE_END.search(above.text)) or above.style.font == line.style.font or above.size != line.size
+        ended = bool(_SENTENCE_END.search(above.text)) or self._is_named(above.text)
+        return ended or abs(above.size - line.size) > SAME_SIZE
 
     def _is_numbered(self, text: str) -> bool:
         return bool(_NUMBERED.match(text)) and (text[0].isdigit() is False or int(re.match(r"\d+", text)[0]) <= 30)
@@ -156,7 +165,7 @@ class Headings:
 
     def _is_sure(self, heading: Heading) -> bool:
         return self._is_named(heading.text) or (
-            self._is_numbered(heading.text) and self._key(heading)[:3] != self._body_key[:3]
+            self._is_numbered(heading.text) and self._key(heading) != self._body_key
         )
 
     def _is_likely(self, heading: Heading, often: Counter[Key]) -> bool:
@@ -174,7 +183,9 @@ class Headings:
         for heading in reversed(headings):
             below = self._lines[heading.last + 1]
             is_long = len(below.text) > MIN_TEXT_CHARS and abs(below.size - self._body.size) < SAME_SIZE
-            is_text = below.num_cells == 1 and (is_long or self._share[key_of(below.style, "")] > MAX_SHARE)
+            left, right = self._measures.edges(below)
+            is_long = is_long and (below.right > right - 0.15 * (right - left) or below.text[-1] in ".:?!。")
+            is_text = below.num_cells == 1 and (is_long or self._share[key_of(below.style, below.text)] > MAX_SHARE)
             if is_text or self._is_sure(heading) or (kept and kept[-1].first == heading.last + 1):
                 kept.append(heading)
         return kept[::-1]
@@ -198,14 +209,15 @@ class Headings:
                 continue
             is_aside = mark(bare) is Mark.NEVER and style.bold and len(bare.split()) <= 6
             is_ended = _RUN_IN_END.search(lead) or (number and bare != number)
-            if is_caption(line, self._body.size) or not (is_ended or is_aside):
+            if is_caption(line, self._body.size) or _STATEMENT.match(bare) or not (is_ended or is_aside):
                 continue
             rest = line.text[len(lead) :].strip()
             if abs(line.size - self._body.size) < 0.6 and rest[:1] and not rest[0].islower():
                 found.append(Heading(place, place, bare, rest=rest))
         often = Counter(self._key_of_lead(heading) for heading in found)
         return [
-            h for h in found
+            h
+            for h in found
             if self._is_numbered(h.text) or often[self._key_of_lead(h)] >= MIN_RUN_INS or mark(h.text) is Mark.NEVER
         ]
 
