@@ -19,7 +19,7 @@ from nsllm_lite.corpus.files.pdf.characters import PdfError
 from nsllm_lite.corpus.files.pdf.worker import WORKER
 from nsllm_lite.corpus.identity import arxiv_id_in_name, marked_arxiv_id
 from nsllm_lite.corpus.stated.dates import first_date
-from nsllm_lite.corpus.stated.terms import as_references
+from nsllm_lite.corpus.stated.terms import as_references, as_terms
 from nsllm_lite.formats.documents import Document, Section, as_doi
 
 MAGIC = b"%PDF-"
@@ -74,7 +74,7 @@ def document(found: dict[str, Any], place: Place) -> Document:
         date=first_date((*found["dates"], found.get("prism:coverDate", ""), found.get("prism:publicationDate", ""))),
         authors=tuple(found["authors"]),
         venue=found.get("prism:publicationName", ""),
-        keywords=tuple(found["keywords"]),
+        keywords=as_terms(found["keywords"], parted=";,·•|"),
         references=as_references([{"text": entry} for entry in found["references"]]),
     )
 

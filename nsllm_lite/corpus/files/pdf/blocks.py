@@ -21,6 +21,7 @@ MIN_SHARE = 0.08  # of the characters are in the size of a second text, such as 
 MIN_WORDS = 12  # of a piece in a font that the text has not, such as the labels in a picture
 MIN_LETTERS = 0.55
 MAX_MATHS = 0.5
+MAX_CELL = 0.8  # of its column's width
 _CAPTION = re.compile(
     r"(?:(?:supplementa(?:ry|l)|extended data|additional|online)\s)?(?:fig(?:ure|s)?\b\.?|table|tab\.|scheme|chart|box|plate"
     r"|algorithm|listing|video|movie|图|表|圖)\s*"
@@ -93,6 +94,11 @@ class Measures:
         """Left and right edge of the column in which a line stands."""
         return self._edges[line.page, line.column]
 
+    def is_cell(self, line: Line) -> bool:
+        """Whether it is one of a table's row, and no line that fills its column beside others."""
+        left, right = self.edges(line)
+        return line.num_cells > 1 and line.right - line.left < MAX_CELL * (right - left)
+
     def is_apart(self, above: Line, below: Line) -> bool:
         """Whether more than the usual space is between two lines, or they stand in different columns."""
         if above.page != below.page or above.column != below.column:
@@ -129,7 +135,7 @@ def _cut(lines: Sequence[Line], measures: Measures) -> Iterator[Block]:
     for line in lines:
         if block:
             last = block[-1]
-            same = abs(last.size - line.size) < SAME_SIZE and (last.num_cells > 1) == (line.num_cells > 1)
+            same = abs(last.size - line.size) < SAME_SIZE and measures.is_cell(last) == measures.is_cell(line)
             if measures.is_apart(last, line) or not same or is_caption(line, measures.size, last):
                 yield Block(block, "text", *measures.edges(block[0]))
                 block = []
@@ -155,18 +161,13 @@ def _kind(block: Block, measures: Measures, sizes: set[float]) -> Kind:
     lines = block.lines
     if is_caption(lines[0], measures.size):
         return "caption"
-    if sum(line.num_cells > 1 for line in lines) > len(lines) / 2 and not _is_prose(block):
+    if sum(map(measures.is_cell, lines)) > len(lines) / 2:
         return "table"
     if _is_formula(block):
         return "formula"
     is_label = len(block.text.split()) < MIN_WORDS and all(line.style.font not in measures.fonts for line in lines)
     near = any(abs(block.size - size) < SAME_SIZE for size in sizes)
     return "text" if (near or block.size > measures.size) and not is_label else "note"
-
-
-def _is_prose(block: Block) -> bool:
-    words = block.text.split()
-    return len(words) > 12 and max(line.right - line.left for line in block.lines) > 0.75 * (block.right - block.edge)
 
 
 def _is_formula(block: Block) -> bool:

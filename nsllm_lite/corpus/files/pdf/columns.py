@@ -12,7 +12,8 @@ from statistics import median
 
 from nsllm_lite.corpus.files.pdf.lines import Line
 
-MIN_LINES = 8  # on each side of a gutter
+MIN_LINES = 4  # on each side of a gutter, each as wide as MIN_WIDTH of the page: cells of tables are not
+MIN_WIDTH = 0.25
 MAX_CROSSING = 0.3  # of the lines beside those of the second column: titles, tables and pictures over both
 MAX_BACKWARD = 0.12  # of the steps from line to line go up the page, in an order of reading
 GUTTERS = (0.3, 0.7)  # of the page's width
@@ -34,7 +35,7 @@ def place(pages: Sequence[list[Line]], widths: Sequence[float]) -> list[list[Lin
 def _gutter(lines: list[Line], width: float) -> float:
     """The middle of the widest white strip near the page's middle, or 0."""
     best, found = 0.0, 0.0
-    prose = [line for line in lines if line.right - line.left > 0.12 * width]
+    prose = [line for line in lines if line.right - line.left > MIN_WIDTH * width]
     crossed = Counter()
     for x in range(int(GUTTERS[0] * width), int(GUTTERS[1] * width), 2):
         before, behind, crossing = _sides(prose, x)

@@ -231,7 +231,7 @@ def stated_of(page: Sequence[Line], sideways: Sequence[str], keywords: str) -> d
         "arxiv": stamp[1] if stamp else "",
         "dois": [longest],
         "dates": [published[1] if published else "", stamp[2] if stamp else ""],
-        "keywords": [k.strip(" .") for k in re.split(r"[;,•·|]|\s\.\s", keywords) if 1 < len(k.strip(" .")) < 80],
+        "keywords": re.sub(r"\s\.\s", "; ", keywords),
     }
 
 

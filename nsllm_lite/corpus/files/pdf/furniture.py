@@ -53,13 +53,14 @@ def part(
 ) -> tuple[list[list[Line]], list[list[Line]]]:
     """(the lines of text, those beside it) of each page; `sizes` are the pages' widths and heights."""
     repeated = _repeated(pages, [height for _, height in sizes])
-    size = body_style(pages).size
+    body = body_style(pages)
     kept, beside = [], []
     for lines, (width, height) in zip(pages, sizes, strict=True):
         out = {id(line) for line in lines if id(line) in repeated or _is_page_number(line, height)}
-        left, right = _edges([line for line in lines if abs(line.size - size) < 0.3 and id(line) not in out])
+        left, right = _edges([line for line in lines if abs(line.size - body.size) < 0.3 and id(line) not in out])
         for bar in ([o for o in lines if o.right <= left - 2], [o for o in lines if o.left >= right + 2]):
-            if bar and max(o.right for o in bar) - min(o.left for o in bar) <= MAX_BAR * width:
+            is_text = 2 * sum(o.style == body for o in bar) > len(bar)  # a short last column
+            if bar and not is_text and max(o.right for o in bar) - min(o.left for o in bar) <= MAX_BAR * width:
                 out.update(map(id, bar))
         kept.append([line for line in lines if id(line) not in out])
         beside.append([line for line in lines if id(line) in out])

@@ -1,0 +1,217 @@
+"""What is found in small PDFs that code prints: the order of lines, headings, and what is left out of the text."""
+
+import pytest
+
+from nsllm_lite.corpus.files.pdf import paper
+from nsllm_lite.corpus.files.pdf.characters import PdfError
+from tests.corpus.small import prose
+from tests.corpus.sources.printing import COLUMNS, WIDE, Piece, Sheets, printed, stream
+
+ABSTRACT = "We grew whiskers of tin on plated copper, and saw them for six weeks under a microscope, day by day."
+
+
+def begun(columns=COLUMNS, label="Abstract", **top):
+    """The front of a paper, above its columns."""
+    sheets = Sheets(columns, **top)
+    sheets.wide("Growth of whiskers on tin", 16, "head").wide("Ann Ito1, Bo Chen2 and Carla Diaz1", 11, "bold").space(4)
+    sheets.wide("University of Tin, Tinville. doi:10.1234/tin.1. Published online: 3 March 2019", 8).space(12)
+    for line in ([label] if label else []):
+        sheets.wide(line, 11, "head")
+    for line in (ABSTRACT[:50], ABSTRACT[50:]):
+        sheets.wide(line.strip())
+    return sheets.space(20).wide("")
+
+
+def found_in(sheets, **how):
+    return paper.read(sheets.pdf(**how))
+
+
+def texts(found):
+    return {heading: text for heading, text, _ in found["sections"]}
+
+
+def filled(sheets, sections=("1. Introduction", "2. Methods", "3. Results"), words=110):
+    for number, heading in enumerate(sections):
+        sheets.heading(heading).prose(prose(number, words))
+    return sheets
+
+
+def test_two_columns_of_a_paper():
+    sheets = filled(begun()).heading("References")
+    for number in range(1, 5):
+        sheets.prose(f"{number}. Ito A. Tin {number}. J Tin. 2001;3:1.")
+    found = found_in(sheets)
+    assert (found["title"], found["abstract"]) == ("Growth of whiskers on tin", ABSTRACT)
+    assert texts(found) == {h: prose(n, 110) for n, h in enumerate(("1. Introduction", "2. Methods", "3. Results"))}
+    assert found["authors"] == ["Ann Ito", "Bo Chen", "Carla Diaz"]
+    assert (found["dois"], found["dates"][0]) == (["10.1234/tin.1."], "3 March 2019")
+    assert found["references"] == [f"Ito A. Tin {n}. J Tin. 2001;3:1." for n in range(1, 5)]
+
+
+def test_lines_that_are_drawn_across_the_columns_are_read_down_them():
+    sheets = filled(begun(), words=150)
+    sheets.pages = [sorted(page, key=lambda piece: (-piece.y, piece.x)) for page in sheets.pages]
+    assert texts(found_in(sheets))["2. Methods"] == prose(1, 150)
+
+
+def test_a_short_last_column_takes_the_gutter_of_the_other_pages():
+    sheets = filled(begun(), words=330)
+    sheets.next_column().heading("4. Discussion").prose(prose(7, 30))
+    sheets.next_column().heading("References").prose("1. Ito A. Tin. J Tin.")
+    assert texts(found_in(sheets))["4. Discussion"] == prose(7, 30)
+
+
+@pytest.mark.parametrize(
+    ("headings", "parents"),
+    [
+        (("1 Introduction", "2 Methods", "2.1 Samples", "2.1.1 Plates", "3 Results"), [(), (), 1, 2, ()]),
+        (("I. INTRODUCTION", "II. METHODS", "A. Samples", "B. Plates", "III. RESULTS"), [(), (), 1, 1, ()]),
+    ],
+)
+def test_levels_follow_the_numbers(headings, parents):
+    sheets = begun()
+    for number, heading in enumerate(headings):
+        sheets.heading(heading).prose(prose(number, 70))
+    sections = found_in(sheets)["sections"]
+    assert [heading for heading, _, _ in sections] == list(headings)
+    assert [len(path) for _, _, path in sections] == [len(p) if isinstance(p, tuple) else p for p in parents]
+
+
+def test_levels_follow_the_styles_of_headings_without_numbers():
+    sheets = begun()
+    for top, below in (("Methods", ("Seals", "Their plasma")), ("Results", ("Plasma of seals",))):
+        sheets.heading(top, size=12)
+        for number, heading in enumerate(below):
+            sheets.heading(heading, font="bold", size=9.5).prose(prose(number, 80))
+    paths = [(*path, heading) for heading, _, path in found_in(sheets)["sections"]]
+    assert paths[1:3] == [("Methods", "Seals"), ("Methods", "Their plasma")]
+    assert paths[-1] == ("Results", "Plasma of seals")
+
+
+def test_a_heading_may_run_into_its_paragraph():
+    sheets = filled(begun(), ("1. Introduction", "2. Methods"))
+    sheets.line(("2.1. Subjects. ", "italic"), "We took seals that", indent=12).prose(prose(5, 40).lower())
+    sheets.line(("2.2. Plasma. ", "italic"), "It was cold and", indent=12).prose(prose(6, 40).lower())
+    sheets.line(("Phoca vitulina ", "italic"), "is a seal of", indent=12).prose(prose(7, 40).lower())
+    found = texts(found_in(sheets))
+    assert found["2.1. Subjects"]== f"We took seals that {prose(5, 40).lower()}"
+    assert "Phoca vitulina is a seal of" in found["2.2. Plasma"]
+
+
+def test_what_is_set_beside_the_text_is_left_out():
+    sheets = filled(begun(), words=260)
+    for number, page in enumerate(sheets.pages):
+        page += [Piece(50, 780, f"Journal of Tin 2019, {number}:70"), Piece(540, 780, str(number + 1))]
+        page.append(Piece(50, 40, f"Page {number + 1} of {len(sheets.pages)}"))
+    assert texts(found_in(sheets))["2. Methods"] == prose(1, 260)
+
+
+def test_captions_tables_notes_and_formulas_are_left_out():
+    sheets = begun().heading("1. Methods").prose(prose(1, 60))
+    sheets.space(10).prose("Figure 1. " + prose(8, 30), size=7.5).space(10).prose(prose(2, 50))
+    sheets.space(10).prose("Table 1: " + prose(9, 12)).space(3)
+    for row in range(5):
+        sheets.pages[-1] += [Piece(sheets.left + x, sheets.y, f"{row}.{x}") for x in (0, 80, 160)]
+        sheets.space(11)
+    sheets.space(12).prose("Figure 1 shows seals and " + prose(3, 50))
+    sheets.space(6).line("x = (a + b)/c * 2 - 4 (1)", indent=40).space(6).prose(prose(4, 50))
+    sheets.space(6).prose("1 Now at the zoo of Tinville, with seals.", size=6.5)
+    text = texts(found_in(sheets))["1. Methods"]
+    assert text.split("\n\n") == [
+        prose(1, 60), prose(2, 50), "Figure 1 shows seals and " + prose(3, 50), prose(4, 50)
+    ]  # fmt: skip
+
+
+def test_back_matter_is_left_out_and_methods_behind_the_references_are_not():
+    sheets = filled(begun(label="Summary"), ("Introduction", "Results"))
+    sheets.heading("Acknowledgements").prose(prose(11, 30)).heading("References")
+    sheets.prose("1. Ito A. Tin. J Tin.").prose("2. Ito B. Tin. J Tin.").prose("3. Ito C. Tin. J Tin.")
+    sheets.heading("Methods").prose(prose(12, 60)).heading("Author contributions").prose(prose(13, 30))
+    found = found_in(sheets)
+    assert list(texts(found)) == ["Introduction", "Results", "Methods"]
+    assert found["abstract"] == ABSTRACT
+
+
+def test_citations_and_scripts():
+    sheets = begun().heading("1. Methods").prose(prose(1, 60))
+    sheets.line("as was shown", ("3,4", "body", 6, 4), ". It is 10", ("-5", "body", 6, 4), " m", ("2", "body", 6, 4))
+    sheets.line("of CO", ("2", "body", 6, -2), ", and of tin [1,2] as in [3].")
+    sheets.heading("References").prose("1. Ito A. Tin. J.").prose("2. Ito B. Tin. J.").prose("3. Ito C. Tin. J.")
+    assert texts(found_in(sheets))["1. Methods"].endswith(
+        "as was shown. It is 10⁻⁵ m² of CO₂, and of tin as in [3]."
+    )
+
+
+def test_words_that_a_line_broke():
+    sheets = begun().heading("1. Methods").prose(f"{prose(1, 40)} The experiment was well-known.")
+    sheets.line("We made an experi-").line("ment that is well-").line("known to us.")
+    text = texts(found_in(sheets))["1. Methods"]
+    assert text.endswith("We made an experiment that is well-known to us.")
+
+
+def test_an_abstract_without_a_label_and_with_keywords_behind_it():
+    sheets = begun(WIDE, label="")
+    sheets.space(10).prose(f"{prose(1, 60)}").space(12).wide("Keywords: tin, whiskers; seals").space(20)
+    found = found_in(filled(sheets))
+    assert found["abstract"] == prose(1, 60)
+    assert found["keywords"] == "tin, whiskers; seals"
+
+
+def test_numbers_of_lines_and_second_prints_are_left_out():
+    sheets = filled(begun(((80, 550),), label="Abstract"), words=200)
+    for page in sheets.pages:
+        lines = sorted((piece for piece in page if piece.x == 80), key=lambda piece: -piece.y)
+        page += [piece._replace(x=piece.x + 4, y=piece.y - 3) for piece in lines[:20]]
+        page += [Piece(52, piece.y, f"{n:3}") for n, piece in enumerate(lines, start=101)]
+    assert texts(found_in(sheets))["2. Methods"] == prose(1, 200)
+
+
+def test_ligatures_of_fonts_without_a_map():
+    """As TeX's bitmaps have them: characters drawn by procedures, whose codes are all that is known of them."""
+    names = b" ".join(b"/c%d" % code for code in range(128))
+    shapes = b" ".join(b"/c%d 40 0 R" % code for code in range(128))
+    bitmap = (
+        b"<< /Type /Font /Subtype /Type3 /FontMatrix [.001 0 0 .001 0 0] /FontBBox [0 0 600 600] /FirstChar 0 /LastChar 127"
+        b" /CharProcs << %s >> /Encoding << /Type /Encoding /Differences [0 %s] >> /Widths [%s] >>"
+        % (shapes, names, b"600 " * 128)
+    )
+    sheets = begun().heading("1. Methods").prose(prose(1, 60))
+    sheets.line(("We see that the di\x0berent de\x0cned e\x1bects", "bitmap"))
+    sheets.line(("of the \x0daw and the \x1dame \x10a\x11 1\x152 are small.", "bitmap"))
+    found = found_in(sheets, fonts={"bitmap": bitmap}, more={40: stream(b"600 0 0 0 600 600 d1 0 0 500 500 re f")})
+    assert "the different defined effects of the flaw and the flame “a” 1–2 are small." in texts(found)["1. Methods"]
+
+
+def test_letters_of_mathematical_fonts_are_plain_ones():
+    to_unicode = b"beginbfchar <70> <D835DC5D> endbfchar"
+    font = b"<< /Type /Font /Subtype /Type1 /BaseFont /Courier /Encoding /WinAnsiEncoding /ToUnicode 40 0 R >>"
+    sheets = begun().heading("1. Methods").prose(prose(1, 60)).line("We took it that ", ("p", "maths"), " < 0.05.")
+    found = found_in(sheets, fonts={"maths": font}, more={40: stream(to_unicode)})
+    assert texts(found)["1. Methods"].endswith("We took it that p < 0.05.")
+
+
+def test_most_of_a_paper_in_a_font_without_a_map_is_not_read():
+    codes = b"\n".join(b"<%02X> <%04X>" % (code, 0xE100 + code) for code in range(33, 126))
+    font = b"<< /Type /Font /Subtype /Type1 /BaseFont /Courier /Encoding /WinAnsiEncoding /ToUnicode 40 0 R >>"
+    sheets = begun().heading("1. Methods")
+    sheets.prose(prose(1, 300), font="strange")
+    with pytest.raises(PdfError) as error:
+        found_in(sheets, fonts={"strange": font}, more={40: stream(b"93 beginbfchar\n%s\nendbfchar" % codes)})
+    assert error.value.reason == "no_unicode"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"%PDF-1.4\nno object", "broken"),
+        (printed([b"q 100 0 0 100 0 0 cm BI /W 1 /H 1 /BPC 8 /CS /G ID x EI Q"]), "scanned"),
+        (printed([[]]), "not_a_paper"),
+        (printed([[]] * 301), "too_large"),
+        (printed([[Piece(50, 700, prose(1, 60))]], trailer=b"/ID [<00> <00>] /Encrypt << /Filter /Standard /V 1 /R 2 "
+                 b"/P -4 /O (" + b"o" * 32 + b") /U (" + b"u" * 32 + b") >>"), "encrypted"),
+    ],
+)  # fmt: skip
+def test_what_is_not_read_says_why(content, reason):
+    with pytest.raises(PdfError) as error:
+        paper.read(content)
+    assert error.value.reason == reason
