@@ -10,11 +10,11 @@ from tests.corpus.sources.printing import COLUMNS, WIDE, Piece, Sheets, printed,
 ABSTRACT = "We grew whiskers of tin on plated copper, and saw them for six weeks under a microscope, day by day."
 
 
-def begun(columns=COLUMNS, label="Abstract", **top):
+def begun(columns=COLUMNS, label="Abstract", title="Growth of whiskers on tin", doi="10.1234/tin.1"):
     """The front of a paper, above its columns."""
-    sheets = Sheets(columns, **top)
-    sheets.wide("Growth of whiskers on tin", 16, "head").wide("Ann Ito1, Bo Chen2 and Carla Diaz1", 11, "bold").space(4)
-    sheets.wide("University of Tin, Tinville. doi:10.1234/tin.1. Published online: 3 March 2019", 8).space(12)
+    sheets = Sheets(columns)
+    sheets.wide(title, 16, "head").wide("Ann Ito1, Bo Chen2 and Carla Diaz1", 11, "bold").space(4)
+    sheets.wide(f"University of Tin, Tinville. doi:{doi}. Published online: 3 March 2019", 8).space(12)
     for line in ([label] if label else []):
         sheets.wide(line, 11, "head")
     for line in (ABSTRACT[:50], ABSTRACT[50:]):

@@ -16,6 +16,7 @@ MIN_LINES = 4  # on each side of a gutter, each as wide as MIN_WIDTH of the page
 MIN_WIDTH = 0.25
 MAX_CROSSING = 0.3  # of the lines beside those of the second column: titles, tables and pictures over both
 MAX_BACKWARD = 0.12  # of the steps from line to line go up the page, in an order of reading
+MAX_PLACES = 400  # of a gutter that are tried
 GUTTERS = (0.3, 0.7)  # of the page's width
 
 
@@ -23,7 +24,8 @@ def place(pages: Sequence[list[Line]], widths: Sequence[float]) -> list[list[Lin
     """The lines of each page in reading order, with `column` and `num_cells` set."""
     gutters = [_gutter(lines, width) for lines, width in zip(pages, widths, strict=True)]
     known = [gutter for gutter in gutters if gutter]
-    usual = median(known) if 2 * len(known) >= len([lines for lines in pages if len(lines) >= 2 * MIN_LINES]) else 0
+    num_full = sum(len(lines) >= 2 * MIN_LINES for lines in pages)
+    usual = median(known) if known and 2 * len(known) >= num_full else 0
     ordered = []
     for lines, gutter in zip(pages, gutters, strict=True):
         _set_columns(lines, gutter or (usual if usual and _may_have(lines, usual) else 0))
@@ -37,7 +39,8 @@ def _gutter(lines: list[Line], width: float) -> float:
     best, found = 0.0, 0.0
     prose = [line for line in lines if line.right - line.left > MIN_WIDTH * width]
     crossed = Counter()
-    for x in range(int(GUTTERS[0] * width), int(GUTTERS[1] * width), 2):
+    step = max(2, int(width / MAX_PLACES))
+    for x in range(int(GUTTERS[0] * width), int(GUTTERS[1] * width), step):
         before, behind, crossing = _sides(prose, x)
         if min(before, behind) >= MIN_LINES and crossing <= MAX_CROSSING * (before + behind):
             crossed[x] = crossing
@@ -47,7 +50,7 @@ def _gutter(lines: list[Line], width: float) -> float:
     clear = sorted(x for x, count in crossed.items() if count <= least)
     start = clear[0]
     for x, following in pairwise([*clear, 10**9]):
-        if following - x > 2:
+        if following - x > step:
             if x - start >= best:
                 best, found = x - start, (x + start) / 2
             start = following

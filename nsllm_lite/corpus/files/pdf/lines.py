@@ -18,6 +18,9 @@ from nsllm_lite.corpus.files.pdf.characters import Page, Run
 
 SAME_BASE = 0.2  # of the size: within that two runs stand on one baseline
 SCRIPT_SHIFT, SCRIPT_SIZE = 0.75, 0.87  # what is raised by less, and smaller than this, is a script
+MIN_SHIFT = 0.04
+MIN_BLANK = 0.17  # of the size: a gap that is one without a blank in it
+MAX_NUMBER_CHARS = 16
 WIDE_GAP = 1.9  # of the size: between two cells, or columns
 OVERPRINT_POINTS = 13
 MIN_NUMBERED_LINES = 8
@@ -84,45 +87,50 @@ def _goes_on(group: list[Run], run: Run) -> bool:
     if shift > SAME_BASE * size and not is_script:
         return False
     gap = run.left - last.right
-    if _BULLET.fullmatch("".join(r.text for r in group)) and len(group) < 3:
+    if len(group) < 3 and _BULLET.fullmatch("".join(r.text for r in group)):
         return -size < gap < 4 * size
     return -(2.5 if is_script or last.size < SCRIPT_SIZE * main.size else 0.6) * size <= gap <= WIDE_GAP * size
 
 
 def _line(number: int, runs: list[Run]) -> Line:
+    base, style = _main(runs)
+    parts: list[str] = []
+    lead, lead_parts, lead_style = "", 0, _style(next(run for run in runs if run.size >= SCRIPT_SIZE * style.size))
+    is_led = True  # up to here
+    for before, run in zip([None, *runs], runs, strict=False):
+        text, shift = run.text, (run.base - base) / style.size
+        is_script = run.size < SCRIPT_SIZE * style.size and abs(shift) > MIN_SHIFT
+        if is_script:
+            text = _script(text, shift > 0, "".join(parts[-3:]))
+        elif is_led and _style(run) != lead_style and text.strip():
+            lead = "".join(parts)
+            is_led = len(lead) < MAX_NUMBER_CHARS and bool(_NUMBER.fullmatch(lead.strip()))  # its words come next
+            lead_style = _style(run) if is_led else lead_style
+        if before and run.left - before.right > MIN_BLANK * min(run.size, before.size):
+            is_open = parts[-1][-1:] not in ("", " ") and text[:1] != " "
+            text = f" {text}" if is_open and not (is_script and text.startswith(citations.OPEN)) else text
+        parts.append(text)
+        lead_parts += is_led
+    text = _LOST_BULLET.sub("• ", " ".join(_with_accents("".join(parts)).split()))
+    lead = "" if is_led else " ".join("".join(parts[:lead_parts]).split())
+    right = max(run.right for run in runs)
+    return Line(number, text, runs[0].left, right, base, style, lead, None if is_led else lead_style)
+
+
+def _main(runs: list[Run]) -> tuple[float, Style]:
+    """The baseline and the style of most characters, scripts apart."""
     sizes: Counter[float] = Counter()
     for run in runs:
         sizes[run.size] += len(run.text.strip())
-    largest = max(size for size, count in sizes.items() if count >= 0.1 * sizes.total())
-    main = [run for run in runs if run.size >= SCRIPT_SIZE * largest] or runs
+    often = [size for size, count in sizes.items() if count >= 0.1 * sizes.total()]
+    largest = max(often or sizes)
     bases: Counter[float] = Counter()
     styles: Counter[Style] = Counter()
-    for run in main:
-        bases[run.base] += len(run.text)
-        styles[_style(run)] += len(run.text.strip())
-    base, style = bases.most_common(1)[0][0], styles.most_common(1)[0][0]
-    parts, lead, led_by, lead_style = [], "", "", _style(main[0])
-    for place, run in enumerate(runs):
-        before = parts[-1] if parts else ""
-        apart = place and run.left - runs[place - 1].right > 0.17 * min(run.size, runs[place - 1].size)
-        text = run.text
-        shift = (run.base - base) / max(largest, 1)
-        if run.size < SCRIPT_SIZE * largest and abs(shift) > 0.04:
-            text = _script(text, shift > 0, "".join(parts[-3:]))
-            apart = apart and not text.startswith(citations.OPEN)
-        elif lead is not None and _style(run) != lead_style and text.strip():
-            if _NUMBER.fullmatch(lead.strip()):
-                lead_style = _style(run)
-            else:
-                lead = None
-        parts.append(f" {text}" if apart and before[-1:] not in ("", " ") and text[:1] != " " else text)
-        if lead is not None:
-            lead = led_by = "".join(parts)
-    text = _LOST_BULLET.sub("• ", " ".join(_with_accents("".join(parts)).split()))
-    whole = lead is not None
-    led = "" if whole else " ".join(led_by.split())
-    right = max(run.right for run in runs)
-    return Line(number, text, runs[0].left, right, base, style, led, None if whole else lead_style)
+    for run in runs:
+        if run.size >= SCRIPT_SIZE * largest:
+            bases[run.base] += len(run.text)
+            styles[_style(run)] += len(run.text.strip())
+    return bases.most_common(1)[0][0], styles.most_common(1)[0][0]
 
 
 def _style(run: Run) -> Style:

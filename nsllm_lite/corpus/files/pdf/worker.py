@@ -1,10 +1,11 @@
-"""PDFs are read in a process of their own: PDFium aborts where memory ends, and some files would keep it busy for hours.
+"""PDFs are read in a process of their own: PDFium aborts where memory ends, and some files keep it busy for hours.
 
 One such process reads file after file, each within limits of memory and time that the kernel keeps; one that dies takes
 only its file with it, and the next file starts another. It dies with the process that started it. Its answers are JSON,
 since what a hostile file has taken over must not be unpickled.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -27,13 +28,14 @@ MAX_GROWN_BYTES = 1 << 28  # kept after a file: another process goes on
 MAX_ANSWER_BYTES = 1 << 28
 _SIZE = struct.Struct("<Q")
 _OUT_OF_MEMORY = (signal.SIGABRT, signal.SIGTRAP, signal.SIGILL, signal.SIGKILL)  # as allocators end a process
-_START = "import sys; sys.path[:] = {path!r}; from nsllm_lite.corpus.files.pdf.worker import serve; serve({parent})"
+_START = "import sys; sys.path[:] = {path!r}; from nsllm_lite.corpus.files.pdf.worker import serve; serve{arguments!r}"
 
 
 class Worker:
     """Hands files to the process, which starts with the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_s: int = CPU_S, memory_bytes: int = MEMORY_BYTES):
+        self._cpu_s, self._memory_bytes = cpu_s, memory_bytes
         self._process: subprocess.Popen | None = None
         self._owner = 0
         self._errors: BinaryIO | None = None
@@ -61,14 +63,16 @@ class Worker:
         if self._process is not None and self._owner == os.getpid():
             self._process.kill()
             self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                _close(pipe)
+            with contextlib.suppress(BrokenPipeError):  # what was not written yet
+                self._process.stdin.close()
+            self._process.stdout.close()
             self._errors.close()
         self._process = None
 
     def _start(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
-        command = [sys.executable, "-c", _START.format(path=sys.path, parent=os.getpid())]
+        arguments = (os.getpid(), self._cpu_s, self._memory_bytes)
+        command = [sys.executable, "-c", _START.format(path=sys.path, arguments=arguments)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors)
         self._owner = os.getpid()
@@ -98,21 +102,15 @@ class Worker:
         if code is None:
             return PdfError("too_large", f"its reading took more than {WALL_S} s: left out")
         if code == -signal.SIGXCPU:
-            return PdfError("too_large", f"its reading took more than {CPU_S} s: left out")
+            return PdfError("too_large", f"its reading took more than {self._cpu_s} s: left out")
         if -code in _OUT_OF_MEMORY or said[:1] == ["MemoryError"]:
-            return PdfError("too_large", f"its reading took more than {MEMORY_BYTES >> 30} GiB of memory: left out")
+            most = f"{self._memory_bytes / 2**30:g} GiB"
+            return PdfError("too_large", f"its reading took more than {most} of memory: left out")
         cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return PdfError("broken", f"its reading ended with {cause}{': ' if said else ''}{''.join(said)[:300]}")
 
 
-def _close(pipe: BinaryIO) -> None:
-    try:
-        pipe.close()
-    except BrokenPipeError:  # what was not written yet
-        pass
-
-
-def serve(parent: int) -> None:
+def serve(parent: int, cpu_s: int, memory_bytes: int) -> None:
     """Answers file after file on stdin, until it ends."""
     from nsllm_lite.corpus.files.pdf import paper  # not where this file is imported by it
 
@@ -126,7 +124,7 @@ def serve(parent: int) -> None:
     started_with = _memory_bytes()
     while len(head := source.read(_SIZE.size)) == _SIZE.size:
         size = _SIZE.unpack(head)[0]
-        _limit(size)
+        _limit(cpu_s, memory_bytes + 2 * size)
         content = source.read(size)
         try:
             answer = {"paper": paper.read(content)}
@@ -139,12 +137,12 @@ def serve(parent: int) -> None:
         answers.flush()
 
 
-def _limit(size: int) -> None:
-    """The kernel's limits for the next file: SIGXCPU after CPU_S, and no memory beyond what it may have."""
+def _limit(cpu_s: int, memory_bytes: int) -> None:
+    """The kernel's limits for the next file: SIGXCPU after so long, and no more memory beyond what is taken."""
     spent = time.process_time()
     for what, most in (
-        (resource.RLIMIT_CPU, int(spent) + 1 + CPU_S),
-        (resource.RLIMIT_AS, _memory_bytes() + MEMORY_BYTES + 2 * size),
+        (resource.RLIMIT_CPU, int(spent) + 1 + cpu_s),
+        (resource.RLIMIT_AS, _memory_bytes() + memory_bytes),
     ):
         _, hard = resource.getrlimit(what)
         resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
