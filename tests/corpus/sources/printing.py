@@ -52,24 +52,24 @@ def pdf_of(objects, info=None, trailer=b""):
 
 def printed(pages, info=None, fonts=None, page=b"", trailer=b"", more=None):
     """A PDF of pages, each a list of pieces, or of bytes that draw it; `fonts` are more objects of fonts by name, `more` other
-    objects by number from 40 to 89 or over 1000."""
+    objects by number from 40 to 89."""
     fonts = {
         name: b"<< /Type /Font /Subtype /Type1 /BaseFont /%s /Encoding /WinAnsiEncoding >>" % base.encode()
         for name, base in FONTS.items()
     } | (fonts or {})
     listed = b" ".join(b"/%s %s" % (name.encode(), font) for name, font in fonts.items())
-    kids = b" ".join(b"%d 0 R" % (1000 + 2 * n) for n in range(len(pages)))
+    kids = b" ".join(b"%d 0 R" % (100 + 2 * n) for n in range(len(pages)))
     objects = {
         1: b"<< /Type /Catalog /Pages 2 0 R >>",
         2: b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, len(pages)),
         3: b"<< /Font << %s >> >>" % listed,
     }
     for n, pieces in enumerate(pages):
-        objects[1000 + 2 * n] = (
+        objects[100 + 2 * n] = (
             b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 %d %d] /Resources 3 0 R /Contents %d 0 R %s >>"
-            % (WIDTH, HEIGHT, 1001 + 2 * n, page)
+            % (WIDTH, HEIGHT, 101 + 2 * n, page)
         )
-        objects[1001 + 2 * n] = stream(pieces if isinstance(pieces, bytes) else _content(pieces))
+        objects[101 + 2 * n] = stream(pieces if isinstance(pieces, bytes) else _content(pieces))
     return pdf_of(objects | (more or {}), info, trailer)
 
 
