@@ -21,9 +21,11 @@ MAX_CHARS, MAX_WORDS, MAX_LINES = 180, 24, 4
 MIN_TEXT_CHARS = 40  # of a line of text in a style of its own
 MAX_SHARE = 0.06  # of the characters are in a style of headings
 MIN_RUN_INS = 2
+MAX_NUMBERED = 500
 _KNOWN = frozenset((Mark.METHODS, Mark.RESULTS, Mark.OTHER, Mark.NEVER))
 _SPACED = re.compile(r"(?:[A-Za-z] ){3,}[A-Za-z]")
 _NUMBERED = re.compile(r"[1-9]\d?(?:\.\d{1,2}){0,4}\.?\s*[^\W\d_]|[IVX]{1,5}\.\s+[^\W\d_]|[A-Z]\.\s+[^\W\d_]{2}")
+_ARABIC = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,4})\.?\s*(?=[^\W\d])")
 _SENTENCE_END = re.compile(r"[.!?:;。！？：；][\"'”’)\]]*$")
 _NO_HEADING = re.compile(r"[=<>≤≥±∼∑∫√@]|https?://|www\.|\bet al\b|\d{4}[;:]\d")
 _STATEMENT = re.compile(
@@ -74,7 +76,7 @@ class Headings:
         found = self._with_text(found)
         taken = {place for heading in found for place in range(heading.first, heading.last + 1)}
         found += [heading for heading in self._run_in() if heading.first not in taken]
-        found.sort(key=lambda heading: heading.first)
+        found = self._in_sequence(sorted(found, key=lambda heading: heading.first))
         self._set_levels(found)
         return found
 
@@ -234,24 +236,48 @@ class Headings:
 
     # ------------------------------------------------------------------------------------------------------- levels
 
+    def _in_sequence(self, found: list[Heading]) -> list[Heading]:
+        """Without numbered ones that are out of their order, as the items of lists are: the sequence of rising numbers
+        stays that most headings alone on a line, in the style of most of their depth, are in."""
+        numbered = [(place, _steps(h.text)) for place, h in enumerate(found) if _steps(h.text)]
+        if len(numbered) > MAX_NUMBERED:
+            return found
+        looks: dict[int, Counter[Key]] = {}
+        for place, steps in numbered:
+            looks.setdefault(len(steps), Counter())[self._look(found[place])] += 1
+        best: list[tuple[int, int]] = []  # (weight of the best sequence that ends here, the one before)
+        for n, (place, steps) in enumerate(numbered):
+            usual = looks[len(steps)].most_common(1)[0][0] == self._look(found[place])
+            weight = 1 + 2 * (not found[place].rest) + usual
+            before = max((best[m][0], m) for m in range(n) if numbered[m][1] < steps) if any(
+                numbered[m][1] < steps for m in range(n)) else (0, -1)
+            best.append((before[0] + weight, before[1]))
+        last = max(range(len(best)), key=lambda n: best[n][0], default=-1)
+        kept = {place for place, _ in enumerate(found)} - {place for place, _ in numbered}
+        while last >= 0:
+            kept.add(numbered[last][0])
+            last = best[last][1]
+        return [heading for place, heading in enumerate(found) if place in kept]
+
     def _set_levels(self, found: list[Heading]) -> None:
+        """By their numbers; of those without one by style: as deep as numbered ones of it, or else in order of size,
+        below the style of those that have the names of main sections."""
         by_style: dict[Key, list[int]] = {}
         for heading in found:
             if depth := _depth(heading.text):
                 by_style.setdefault(self._look(heading), []).append(depth)
-        known = {look: int(median(depths)) for look, depths in by_style.items()}
-        tops = Counter(self._look(h) for h in found if self._is_named(h.text) and not _depth(h.text) and not h.rest)
-        top = tops.most_common(1)[0][0] if tops else None
-        others = {self._look(h) for h in found if not _depth(h.text)} - known.keys() - {top}
-        ranked = sorted(others, key=lambda look: (look[4], -look[1], not look[2], not look[3], look[0]))
-        larger = [look for look in ranked if top and look[1] > top[1] and not look[4]]
-        deepest = max(known.values(), default=1)
-        levels = dict.fromkeys(larger, 1) | ({top: 1} if top else {}) | known
-        for depth, look in enumerate([look for look in ranked if look not in levels], start=deepest + 1):
-            levels[look] = depth
+        levels = {look: int(median(depths)) for look, depths in by_style.items()}
+        deepest = max(levels.values(), default=1)
+        others = {self._look(h) for h in found if not _depth(h.text)} - levels.keys()
+        named = Counter(self._look(h) for h in found if self._is_named(h.text) and not (_depth(h.text) or h.rest))
+        if named and not levels:
+            top = named.most_common(1)[0][0]
+            levels |= {look: 1 for look in others if look == top or (look[1] > top[1] and not look[4])}
+        ranked = sorted(others - levels.keys(), key=lambda look: (look[4], -look[1], not look[2], not look[3], look[0]))
+        levels |= {look: depth for depth, look in enumerate(ranked, start=deepest + 1)}
         for heading in found:
-            is_top = not _depth(heading.text) and self._is_named(heading.text) and heading.rest == "" and bool(known)
-            heading.level = _depth(heading.text) or (1 if is_top else levels.get(self._look(heading), 2))
+            closes = mark(heading.text) in (Mark.OTHER, Mark.NEVER) and not heading.rest
+            heading.level = _depth(heading.text) or (1 if closes and by_style else levels[self._look(heading)])
 
     def _look(self, heading: Heading) -> Key:
         if heading.rest:
@@ -261,9 +287,13 @@ class Headings:
 
 def _depth(text: str) -> int:
     """How deep a number says that a heading is: 2 for "2.1"; 0 where there is none."""
-    number = printed_number(text) if _NUMBERED.match(text) else ""
-    if not number:
-        found = re.match(r"(\d{1,2}(?:\.\d{1,2})*)\.?(?=[^\W\d])", text)
-        number = found[1] if found else ""
-    number = number.strip(".")
-    return number.count(".") + 1 + bool(re.fullmatch("[A-HJ-UWYZ]", number)) if number else 0
+    if steps := _steps(text):
+        return len(steps)
+    number = printed_number(text).strip(".") if _NUMBERED.match(text) else ""
+    return (2 if re.fullmatch("[A-HJ-UWYZ]", number) else 1) if number else 0
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    """The numbers of "2.1 Seals", also without a blank behind them: (2, 1)."""
+    found = _ARABIC.match(text)
+    return tuple(map(int, found[1].split("."))) if found and _NUMBERED.match(text) else ()
