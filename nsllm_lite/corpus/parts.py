@@ -31,10 +31,8 @@ PART_DOCUMENTS = 100_000
 PART_CHARS = 1 << 30
 BATCH = 1_000
 HEAD_CHARS = 600  # of a dropped record, for dropped.jsonl
-KEYS = np.dtype(
-    [("id", "u8"), ("doi", "u8"), ("text", "u8"), ("chars", "u4"), ("why", "u4"), ("discipline", "u4"), ("lost", "u4")]
-    + [("printed", "?")]
-)
+_CODES = ("chars", "why", "discipline", "lost")
+KEYS = np.dtype([*((key, "u8") for key in ("id", "doi", "text")), *((key, "u4") for key in _CODES), ("printed", "?")])
 _COLUMNS = ("id", "origin", "chars", "reason", "other", "language")
 RECORDS = pa.schema([(name, pa.int64() if name == "chars" else pa.string()) for name in _COLUMNS])
 IDS = pa.schema([("id", pa.string())])

@@ -60,8 +60,8 @@ class Source(Strict):
     name: Name
     path: HashedPath
     format: Literal[
-        "auto", "pdf", "arxiv", "oai", "atom", "pubmed", "medline", "jats", "tei", "latex", "wos", "ris", "bibtex", "table",
-        "conference", "s2orc", "unarxive", "fields", "sample", "text",
+        "auto", "pdf", "arxiv", "oai", "atom", "pubmed", "medline", "jats", "tei", "latex", "wos", "ris", "bibtex",
+        "table", "conference", "s2orc", "unarxive", "fields", "sample", "text",
     ] = "auto"  # fmt: skip
     fields: Fields | None = None
     licence: str = "not stated"

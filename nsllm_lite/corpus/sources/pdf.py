@@ -55,6 +55,8 @@ def read(stream: BinaryIO, source: str, file: str) -> Iterator[Document | Unread
     except PdfError as error:
         yield place.unread(f"PDF: {error.found}", error.reason)
         return
+    for reason, message in found["left_out"]:
+        yield Unread(f"{file}#0", reason, f"PDF: {message}")
     if not (found["sections"] or found["abstract"]):
         yield place.unread("PDF: neither an abstract nor a section is found in it", "not_a_paper")
         return

@@ -39,7 +39,9 @@ def pdf_of(objects, info=None, trailer=b""):
     """A file of these objects by number; 1 is the catalogue."""
     out, places = b"%PDF-1.4\n", {}
     if info:
-        objects = objects | {90: b"<< %s >>" % b" ".join(b"/%s (%s)" % (k.encode(), _escaped(v)) for k, v in info.items())}
+        objects = objects | {
+            90: b"<< %s >>" % b" ".join(b"/%s (%s)" % (k.encode(), _escaped(v)) for k, v in info.items())
+        }
         trailer += b" /Info 90 0 R"
     for number, content in sorted(objects.items()):
         places[number] = len(out)
@@ -51,8 +53,8 @@ def pdf_of(objects, info=None, trailer=b""):
 
 
 def printed(pages, info=None, fonts=None, page=b"", trailer=b"", more=None):
-    """A PDF of pages, each a list of pieces, or of bytes that draw it; `fonts` are more objects of fonts by name, `more` other
-    objects by number from 40 to 89."""
+    """A PDF of pages, each a list of pieces, or bytes that draw it; `fonts` are more fonts by name, `more`
+    other objects by their numbers, 40 to 89."""
     fonts = {
         name: b"<< /Type /Font /Subtype /Type1 /BaseFont /%s /Encoding /WinAnsiEncoding >>" % base.encode()
         for name, base in FONTS.items()
@@ -106,7 +108,9 @@ class Sheets:
             self.next_column()
         x = self.left + indent
         for part in parts:
-            text, font, size, raised = (*part, *("body", SIZE, 0)[len(part) - 1 :]) if isinstance(part, tuple) else (part, "body", SIZE, 0)
+            text, font, size, raised = (
+                (*part, *("body", SIZE, 0)[len(part) - 1 :]) if isinstance(part, tuple) else (part, "body", SIZE, 0)
+            )
             self.pages[-1].append(Piece(x, self.y + raised, text, font, size))
             x += 0.6 * size * len(text)
         self.y -= STEP

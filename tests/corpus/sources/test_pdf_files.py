@@ -20,7 +20,9 @@ from tests.corpus.sources.printing import Piece, pdf_of, printed, stream
 from tests.corpus.sources.reading import read_path, titles
 from tests.corpus.sources.test_sources_pdf import ABSTRACT, begun, filled
 
-PRISM = b"<x:xmpmeta><prism:doi>10.1234/TIN.9</prism:doi><prism:publicationName>J Tin</prism:publicationName></x:xmpmeta>"
+PRISM = (
+    b"<x:xmpmeta><prism:doi>10.1234/TIN.9</prism:doi><prism:publicationName>J Tin</prism:publicationName></x:xmpmeta>"
+)
 
 
 def a_paper(**how):
@@ -56,8 +58,7 @@ def test_pdfs_in_archives(tmp_path):
 def test_what_names_a_paper():
     stamped = begun().heading("1. Methods").prose(prose(1, 60))
     stamp = b"BT /body 12 Tf 0 1 -1 0 20 200 Tm (arXiv:2001.00001v2 [cs.LG] 2 Jan 2020) Tj ET"
-    pages = stamped.pages + [stamp]
-    content = printed(pages[:1]).replace(b"\nendstream", b"\n" + stamp + b"\nendstream", 1)
+    content = stamped.pdf().replace(b"\nendstream", b"\n" + stamp + b"\nendstream", 1)
     found = read_bytes(content)
     assert (found.id, found.date) == ("arxiv:2001.00001", "2019-03-03")
     packet = read_bytes(a_paper() + PRISM)
@@ -70,7 +71,9 @@ def test_what_names_a_paper():
 def test_a_paper_without_sections_keeps_its_abstract_and_other_text_is_none():
     lone = begun(label="Summary")
     assert (read_bytes(lone.pdf()).abstract, read_bytes(lone.pdf()).sections) == (ABSTRACT, ())
-    letter = printed([[Piece(50, 700 - 12 * n, line) for n, line in enumerate(["Dear Ann,", prose(1, 9), prose(2, 9)])]])
+    letter = printed(
+        [[Piece(50, 700 - 12 * n, line) for n, line in enumerate(["Dear Ann,", prose(1, 9), prose(2, 9)])]]
+    )
     assert read_bytes(letter).reason == "not_a_paper"
 
 
@@ -79,15 +82,15 @@ def laughs():
     objects = {
         1: b"<< /Type /Catalog /Pages 2 0 R >>",
         2: b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        3: b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents 4 0 R /Resources << /XObject << /x 10 0 R >> >> >>",
+        3: b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents 4 0 R /Resources 5 0 R >>",
+        5: b"<< /XObject << /x 10 0 R >> >>",
         4: stream(b"/x Do " * 10),
         20: b"<< /Type /Font /Subtype /Type1 /BaseFont /Courier >>",
-        21: stream(b"BT /f 9 Tf (ha) Tj ET", b"/Type /XObject /Subtype /Form /BBox [0 0 9 9] /Resources << /Font << /f 20 0 R >> >>"),
-    }  # fmt: skip
+    }
+    form = b"/Type /XObject /Subtype /Form /BBox [0 0 9 9] /Resources << %s >>"
+    objects[21] = stream(b"BT /f 9 Tf (ha) Tj ET", form % b"/Font << /f 20 0 R >>")
     for n in range(10, 20):
-        following = 21 if n == 19 else n + 1
-        extra = b"/Type /XObject /Subtype /Form /BBox [0 0 9 9] /Resources << /XObject << /x %d 0 R >> >>" % following
-        objects[n] = stream(b"/x Do " * 10, extra)
+        objects[n] = stream(b"/x Do " * 10, form % (b"/XObject << /x %d 0 R >>" % (21 if n == 19 else n + 1)))
     return pdf_of(objects)
 
 
@@ -144,12 +147,18 @@ def test_the_other_source_of_a_paper_is_kept_for_any_number_of_workers(tmp_path)
         f"</article-meta></front><body><sec><title>Methods</title><p>{prose(31, 60)}</p></sec></body></article>"
     )
     (tmp_path / "jats.xml").write_text(article)
-    sources = [*write_sources(tmp_path), {"name": "pdf", "path": str(folder)}, {"name": "jats", "path": str(tmp_path / "jats.xml")}]
+    sources = [
+        *write_sources(tmp_path),
+        {"name": "pdf", "path": str(folder)},
+        {"name": "jats", "path": str(tmp_path / "jats.xml")},
+    ]
     made = []
     for workers in (1, 2):
         chosen = {**values(tmp_path, f"out{workers}", sources), "max_drop_share": 1, "near_duplicate_jaccard": 1.0}
         build.build(Corpus(**chosen, execution={"workers": workers}))
         made.append(tmp_path / f"out{workers}")
     lines = pq.read_table(made[0] / "ledger.parquet").to_pylist()
-    assert {(line["source"], line["reason"]) for line in lines if line["id"] == "doi:10.1234/tin.3"} >= {("pdf", "same_id")}
+    assert {(line["source"], line["reason"]) for line in lines if line["id"] == "doi:10.1234/tin.3"} >= {
+        ("pdf", "same_id")
+    }
     assert digests(made[0]) == digests(made[1])

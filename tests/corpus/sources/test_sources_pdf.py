@@ -15,7 +15,7 @@ def begun(columns=COLUMNS, label="Abstract", title="Growth of whiskers on tin", 
     sheets = Sheets(columns)
     sheets.wide(title, 16, "head").wide("Ann Ito1, Bo Chen2 and Carla Diaz1", 11, "bold").space(4)
     sheets.wide(f"University of Tin, Tinville. doi:{doi}. Published online: 3 March 2019", 8).space(12)
-    for line in ([label] if label else []):
+    for line in [label] if label else []:
         sheets.wide(line, 11, "head")
     for line in (ABSTRACT[:50], ABSTRACT[50:]):
         sheets.wide(line.strip())
@@ -94,7 +94,7 @@ def test_a_heading_may_run_into_its_paragraph():
     sheets.line(("2.2. Plasma. ", "italic"), "It was cold and", indent=12).prose(prose(6, 40).lower())
     sheets.line(("Phoca vitulina ", "italic"), "is a seal of", indent=12).prose(prose(7, 40).lower())
     found = texts(found_in(sheets))
-    assert found["2.1. Subjects"]== f"We took seals that {prose(5, 40).lower()}"
+    assert found["2.1. Subjects"] == f"We took seals that {prose(5, 40).lower()}"
     assert "Phoca vitulina is a seal of" in found["2.2. Plasma"]
 
 
@@ -137,9 +137,7 @@ def test_citations_and_scripts():
     sheets.line("as was shown", ("3,4", "body", 6, 4), ". It is 10", ("-5", "body", 6, 4), " m", ("2", "body", 6, 4))
     sheets.line("of CO", ("2", "body", 6, -2), ", and of tin [1,2] as in [3].")
     sheets.heading("References").prose("1. Ito A. Tin. J.").prose("2. Ito B. Tin. J.").prose("3. Ito C. Tin. J.")
-    assert texts(found_in(sheets))["1. Methods"].endswith(
-        "as was shown. It is 10⁻⁵ m² of CO₂, and of tin as in [3]."
-    )
+    assert texts(found_in(sheets))["1. Methods"].endswith("as was shown. It is 10⁻⁵ m² of CO₂, and of tin as in [3].")
 
 
 def test_words_that_a_line_broke():
@@ -171,8 +169,8 @@ def test_ligatures_of_fonts_without_a_map():
     names = b" ".join(b"/c%d" % code for code in range(128))
     shapes = b" ".join(b"/c%d 40 0 R" % code for code in range(128))
     bitmap = (
-        b"<< /Type /Font /Subtype /Type3 /FontMatrix [.001 0 0 .001 0 0] /FontBBox [0 0 600 600] /FirstChar 0 /LastChar 127"
-        b" /CharProcs << %s >> /Encoding << /Type /Encoding /Differences [0 %s] >> /Widths [%s] >>"
+        b"<< /Type /Font /Subtype /Type3 /FontMatrix [.001 0 0 .001 0 0] /FontBBox [0 0 600 600]"
+        b" /FirstChar 0 /LastChar 127 /CharProcs << %s >> /Encoding << /Differences [0 %s] >> /Widths [%s] >>"
         % (shapes, names, b"600 " * 128)
     )
     sheets = begun().heading("1. Methods").prose(prose(1, 60))

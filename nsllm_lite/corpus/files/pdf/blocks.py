@@ -5,13 +5,14 @@ or a note.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 from typing import Literal
 
 from nsllm_lite.corpus.files.citations import CLOSE, OPEN
 from nsllm_lite.corpus.files.pdf.lines import Line
+from nsllm_lite.corpus.texts.words import PATTERNS
 
 Kind = Literal["text", "caption", "table", "formula", "note"]
 SAME_SIZE = 0.35  # points: fonts of one text differ by so much
@@ -23,8 +24,7 @@ MIN_LETTERS = 0.55
 MAX_MATHS = 0.5
 MAX_CELL = 0.8  # of its column's width
 _CAPTION = re.compile(
-    r"(?:(?:supplementa(?:ry|l)|extended data|additional|online)\s)?(?:fig(?:ure|s)?\b\.?|table|tab\.|scheme|chart|box|plate"
-    r"|algorithm|listing|video|movie|图|表|圖)\s*"
+    rf"(?:(?:{PATTERNS['caption_before']})\s)?(?:{PATTERNS['caption']})\s*"
     r"(?:[A-Z]{0,2}\.?\s?\d{1,3}(?:[.-]\d{1,2})?|[IVX]{1,5}|[A-Z]\d{0,2})(?![\w%])\s*(?P<end>[.:|—–-]|$)?",
     re.IGNORECASE,
 )
@@ -40,7 +40,6 @@ class Block:
     kind: Kind = "text"
     edge: float = 0.0  # where the lines of its column begin
     right: float = 0.0  # and end
-    parts: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> float:
@@ -70,7 +69,6 @@ class Measures:
                 if 0.8 * above.size < step < 3 * above.size:
                     steps.setdefault(round(above.size, 0), []).append(step)
         self._steps = {size: median(found) for size, found in steps.items() if len(found) >= 3}
-        self._lines = lines
         self._edges: dict[tuple[int, int], tuple[float, float]] = {}
         columns: dict[tuple[int, int], list[Line]] = {}
         for line in lines:

@@ -1,7 +1,7 @@
 """What the first pages of a paper say before its text: title, abstract, and what it states about itself."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nsllm_lite.corpus.files.citations import CLOSE, OPEN
 from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures
@@ -12,33 +12,19 @@ from nsllm_lite.corpus.files.pdf.styles import Heading, unspaced
 from nsllm_lite.corpus.stated.names import split_names
 from nsllm_lite.corpus.texts.headings import Mark, mark
 from nsllm_lite.corpus.texts.scripts import EASTERN
+from nsllm_lite.corpus.texts.words import PATTERNS
 
 MIN_TITLE_WORDS, MAX_TITLE_CHARS = 3, 400
 MIN_ABSTRACT_CHARS = 200  # of one without a label
+MIN_LABELLED_CHARS = 80
+MAX_LABEL_CHARS = 30
 MAX_ABSTRACT_LINES = 120
 MAX_NAME_WORDS = 4  # of a name that is certainly one
-_LABEL = re.compile(
-    r"(?:graphical |structured )?(?:abstract|summary|synopsis|a b s t r a c t|s u m m a r y|摘\s?要|要旨|초록|résumé"
-    r"|zusammenfassung|resumen|resumo)\s*[.:：—–-]*\s*",
-    re.IGNORECASE,
-)
-_KEYWORDS = re.compile(
-    r"(?:key\s?-?words?(?: and phrases)?|index terms|key\s?words?/phrases|关键词|關鍵詞|关 键 词|キーワード)"
-    r"(?:\s*[:：.—–-]+\s*|\s+(?=\S))|key\s?words?$",
-    re.IGNORECASE,
-)
+_LABEL = re.compile(rf"(?:{PATTERNS['abstract_label']})\s*[.:：—–-]*\s*", re.IGNORECASE)
+_KEYWORDS = re.compile(rf"(?:{PATTERNS['keywords_label']})(?:\s*[:：.—–-]+\s*|\s+(?=\S)|$)", re.IGNORECASE)
 _FIRST_HEADING = re.compile(r"(?:1|I)?[. ]*(?:introduction|引言|einleitung|はじめに)\b|1[. ]", re.IGNORECASE)
-_NO_TITLE = re.compile(
-    r"(?:open access|(?:original |research |review |short )?(?:article|paper|communication|report|research|review)s?|"
-    r"research letter|letter|case report|clinical study|article info|methodology|commentary)\W*$|.*(?:https?://|www\.|\bdoi\b)"
-    r"|.*\b(?:vol(?:ume|\.)|issn)\b.*\d|(?:in )?proceedings of\b.*|(?:published|contents lists|available online|received|citation|cite this)\b.*",
-    re.IGNORECASE,
-)
-_NO_ABSTRACT = re.compile(
-    r"correspondence|copyright|©|\(c\) ?\d|academic editor|received|accepted|published|this is an open|licen[cs]ed? under|under the terms"
-    r"|e-?mail|@|to cite this|bibtex|\bdepartment of\b.*\buniversity\b",
-    re.IGNORECASE,
-)
+_NO_TITLE = re.compile(PATTERNS["above_title"], re.IGNORECASE)
+_NO_ABSTRACT = re.compile(PATTERNS["no_abstract"], re.IGNORECASE)
 _DOI = re.compile(r"(?:doi(?:\.org)?\s?[:/]?\s?|https?://(?:dx\.)?doi\.org/)?(10\.\d{4,9}/[^\s\"<>\]]+)", re.IGNORECASE)
 _PUBLISHED = re.compile(
     r"(?:published(?: online)?|available online|first published|publication date)(?: on)?\s*:?\s*"
@@ -49,9 +35,7 @@ _STAMP = re.compile(r"arXiv:\s?(\S+?)(?:v\d+)?\s+\[[\w.-]+\]\s+(\d{1,2} [A-Z][a-
 _NAME = re.compile(
     r"(?:(?:[^\W\d_a-z]|al-|d['’]|O['’])[\w'’.-]*|de|da|di|von|van|der|den|del|la|le|el|bin|ten|y|e|dos)$"
 )
-_AFFILIATED = re.compile(
-    r"\b(?:universit|institut|department|laborator|hospital|school|college|center|centre|faculty)", re.I
-)
+_AFFILIATED = re.compile(rf"\b(?:{PATTERNS['affiliation']})", re.IGNORECASE)
 _MARKS = re.compile(rf"{OPEN}[^{CLOSE}]*{CLOSE}|[*†‡§¶#∗✉⁎⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|\^[\w,]+|(?<=[a-z.])\d+(?:,\d+)*|\bORCID\b")
 
 
@@ -62,8 +46,8 @@ def title_of(lines: Sequence[Line], beside: Sequence[Line], stated: str, body_si
     if len(stated.split()) > MIN_TITLE_WORDS and known:
         for first, last in groups:
             text = _squeezed(" ".join(line.text for line in lines[first:last]))
-            if known and (known in text or (len(text) > 20 and text in known)):
-                return (" ".join(stated.split()) if known in text and known != text else _text(lines[first:last])), last
+            if known in text or (len(text) > 20 and text in known):
+                return (_text(lines[first:last]) if known == text else " ".join(stated.split())), last
     heads = {_squeezed(line.text) for line in beside}
     best, found = 0.0, ("", 0)
     for first, last in groups:
@@ -117,38 +101,36 @@ def abstract_of(
     `start` is the place behind the title. Without a label the abstract is the last piece of prose before the first
     heading, as at Hindawi.
     """
-    for heading in headings:
-        if _LABEL.fullmatch(heading.text) and lines[heading.first].page <= 2:
-            first = heading.last + 1
-            end = _end_of_abstract(lines, headings, first, measures, lines[heading.first])
-            if end > first:
-                return joined(lines[first:end]), end, [h for h in headings if h.first >= end]
-    for place in range(len(lines)):
-        line = lines[place]
-        if line.page > 1:
-            break
-        found = _LABEL.match(unspaced(line.text))
-        is_label = found and (
-            found.end() >= len(unspaced(line.text))
-            or found[0].rstrip()[-1] in ".:：—–-"
-            or (line.lead and len(line.lead) <= found.end() + 2)
-        )
-        if is_label:
-            bare = found.end() >= len(unspaced(line.text))
-            first = place + 1 if bare else place
-            end = _end_of_abstract(lines, headings, first, measures, line)
-            text = joined(lines[first:end])
-            if len(text) >= MIN_ABSTRACT_CHARS / 2:
-                return (
-                    text if bare else _LABEL.sub("", unspaced(text[:30]), count=1) + text[30:],
-                    end,
-                    [h for h in headings if h.first >= end],
-                )
+    for first, label in _labels(lines, headings):
+        end = _end_of_abstract(lines, headings, first, measures, label)
+        text = joined(lines[first:end])
+        if lines[first] is label:
+            text = _LABEL.sub("", unspaced(text[:MAX_LABEL_CHARS]), count=1) + text[MAX_LABEL_CHARS:]
+        if len(text) >= MIN_LABELLED_CHARS:
+            return text, end, [h for h in headings if h.first >= end]
     later = [heading for heading in headings if heading.first >= start]
     top = next(filter(_opens_text, later), None) or next((h for h in later if lines[h.first].page > 0), None)
     if top is None or lines[top.first].page > 2:
         return "", start, later
     return _unlabelled(lines, start, top.first, measures), top.first, [h for h in later if h.first >= top.first]
+
+
+def _labels(lines: Sequence[Line], headings: Sequence[Heading]) -> Iterator[tuple[int, Line]]:
+    """(where an abstract may begin, the line with its label): a heading above the text, or words at its beginning."""
+    for heading in headings:
+        if _LABEL.fullmatch(heading.text) and heading.last + 1 < len(lines):
+            yield heading.last + 1, lines[heading.first]
+        elif _opens_text(heading):
+            break
+    for place, line in enumerate(lines):
+        if line.page > 1:
+            break
+        text = unspaced(line.text)
+        found = _LABEL.match(text)
+        if found and found.end() == len(text) and place + 1 < len(lines):
+            yield place + 1, line
+        elif found and (found[0].rstrip()[-1] in ".:：—–-" or (line.lead and len(line.lead) <= found.end() + 2)):
+            yield place, line
 
 
 def _opens_text(heading: Heading) -> bool:
@@ -220,8 +202,8 @@ def _unlabelled(lines: Sequence[Line], start: int, end: int, measures: Measures)
 
 
 def stated_of(page: Sequence[Line], sideways: Sequence[str], keywords: str) -> dict:
-    """Ids, dates and keywords, as far as the first page prints them; `page` holds its lines but those of the text, where
-    other papers are named."""
+    """Ids, dates and keywords, as far as the first page prints them; `page` holds its lines but the text, which
+    names other papers."""
     whole = "\n".join(line.text for line in page)
     stamp = next(filter(None, map(_STAMP.search, (*sideways, whole))), None)
     published = _PUBLISHED.search(whole)

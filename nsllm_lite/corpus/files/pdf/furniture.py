@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nsllm_lite.corpus.files.pdf.lines import Line, Style
+from nsllm_lite.corpus.texts.words import PATTERNS
 
 HEAD_SHARE = 0.16  # of the page's height, at its top and at its foot
 SAME_HEIGHT = 4.0  # points
@@ -16,11 +17,7 @@ MIN_READABLE = 0.6  # of a line's characters
 _PAGE_NUMBER = re.compile(
     r"\W*(?:p(?:age|\.)?\s*)?(?:[a-zA-Z]{0,3}\d{1,6}|[ivxlc]{1,6})(?:\s*(?:of|/)\s*\d{1,4})?\W*", re.I
 )
-REFERENCES = re.compile(
-    r"(?:\d+\.?\s+|[IVX]+\.\s+)?(?:references?(?: and notes)?|literature cited|bibliography|literature|literatur(?:verzeichnis)?"
-    r"|works cited|notes and references|références|referencias|参考文献|參考文獻|引用文献|참고문헌)\W*",
-    re.IGNORECASE,
-)
+REFERENCES = re.compile(rf"(?:\d+\.?\s+|[IVX]+\.\s+)?(?:{PATTERNS['references']})\W*", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+")
 _UNREADABLE = re.compile("[\ufffd\ue010-\uf8ff\x80-\xbf×÷]|[À-ÿ](?=[À-ÿ\x80-\xbf])")
 

@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from nsllm_lite.corpus.files import citations
@@ -140,9 +141,9 @@ def _style(run: Run) -> Style:
 def _script(text: str, raised: bool, before: str) -> str:
     inner = text.strip()
     is_number = raised and _RAISED_CITATION.fullmatch(inner)
-    if is_number and before and not before[-1].isspace() and not before[-1].isdigit() and not _UNIT.search(before[-8:]):
-        if before[-1].isalpha() or before[-1] in ".,;:)]”’\"'?!":
-            return citations.mark(inner) + text[len(text.rstrip()) :]
+    behind_word = before[-1:].isalpha() or before[-1:] in tuple(".,;:)]”’\"'?!")
+    if is_number and behind_word and not _UNIT.search(before[-8:]):
+        return citations.mark(inner) + text[len(text.rstrip()) :]
     if raised and inner in ("◦", "o", "º", "∘") and before[-1:].isdigit():
         inner, raised = "°", False
     return (inner if inner == "°" else script(inner, raised)) + (" " if text.endswith(" ") else "")
@@ -165,7 +166,7 @@ def _without_line_numbers(runs: list[Run]) -> list[Run]:
     left = min((run.left for run in runs), default=0)
     for found in columns.values():
         values = [int(run.text) for run in found]
-        steps = Counter(b - a for a, b in zip(values, values[1:], strict=False))
+        steps = Counter(b - a for a, b in pairwise(values))
         step, count = steps.most_common(1)[0] if steps else (0, 0)
         aside = min(run.left for run in found) < left + 20
         if step in (1, 5) and count >= MIN_NUMBERED_LINES and count >= 0.8 * len(values) and aside:

@@ -6,6 +6,7 @@ footnotes, references, acknowledgements and the like. Behind the references only
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from nsllm_lite.corpus.files import citations
@@ -14,25 +15,22 @@ from nsllm_lite.corpus.files.linebreaks import Lines as Words
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.pdf import columns, front, furniture
 from nsllm_lite.corpus.files.pdf.blocks import TABLE, Block, Measures, blocks_of, text_sizes
-from nsllm_lite.corpus.files.pdf.characters import Pdf, PdfError
+from nsllm_lite.corpus.files.pdf.characters import Page, Pdf, PdfError
 from nsllm_lite.corpus.files.pdf.lines import Line, lines_of
 from nsllm_lite.corpus.files.pdf.paragraphs import texts_of
 from nsllm_lite.corpus.files.pdf.styles import Heading, Headings
 from nsllm_lite.corpus.texts.headings import Mark, mark, plain
+from nsllm_lite.corpus.texts.words import PATTERNS
 
 MIN_CHARS_A_PAGE = 80
 MAX_UNREADABLE = 0.3  # of the lines
-MAX_ROW_SHARE = 0.5  # of a piece of a table's lines
-_ASIDE = re.compile(
-    r"(?:(?:author |acm classification )?key\s?words.*|general terms|description of authors.*|disclosures?|conflicts? of interests?|competing interests?|disclaimer|author details|authors?['’]? contributions?"
-    r"|author contributions|endnotes?|additional files?|supporting information|supplementary|data availability.*"
-    r"|open access|how to cite.*|publisher['’]s note|peer review|abbreviations?|funding.*|ethics (?:statement|approval).*"
-    r"|consent.*|credit.*|declarations?.*)\W*$",
-    re.IGNORECASE,
-)
-_OF_THE_WORK = re.compile(r"related|relation|previous|proof|derivation|highlights|summary", re.IGNORECASE)
+MAX_SILENT = 0.05  # of the lines are left out without a word
+_MIN_ENTRIES = 5
+_ASIDE = re.compile(rf"(?:{PATTERNS['back_matter']})\W*$", re.IGNORECASE)
+_OF_THE_WORK = re.compile(PATTERNS["of_the_work"], re.IGNORECASE)
 _NUMBERED_ENTRY = re.compile(r"(?:\[\d{1,3}\]|\(?\d{1,3}[.)]|\d{1,3}\s)\s*(?=\S)")
 _CITED = re.compile(r"\[\d{1,3}(?:\s*[,;–—-]\s*\d{1,3}){0,30}\]")
+_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 _MAX_REFERENCE_CHARS = 1_000
 
 
@@ -40,31 +38,44 @@ def read(content: bytes) -> dict[str, Any]:
     """The paper in a PDF file, as values of JSON. Raises PdfError."""
     pdf = Pdf(content)
     try:
-        pages = list(pdf.pages())
-        info = pdf.info
+        all_pages = list(pdf.pages())
+        title = pdf.info.title
     finally:
         pdf.close()
-    read_pages = [page for page in pages if page is not None]
-    if not read_pages:
-        raise PdfError("broken", f"none of its {len(pages)} pages can be loaded")
-    lines = [lines_of(number, page) for number, page in enumerate(read_pages)]
+    pages = [page for page in all_pages if page is not None]
+    if not pages:
+        raise PdfError("broken", f"none of its {len(all_pages)} pages can be loaded")
+    lines = [lines_of(number, page) for number, page in enumerate(pages)]
+    left_out = _faults(pages, lines)
+    if len(pages) < len(all_pages):
+        left_out.append(("broken", f"{len(all_pages) - len(pages)} of {len(all_pages)} pages cannot be loaded"))
+    lines = [[line for line in own if furniture.is_readable(line.text)] for own in lines]
+    sideways = [text for page in pages[:1] for text in ("".join(page.sideways), *page.sideways)]
+    found = _paper(lines, [(page.width, page.height) for page in pages], title, sideways)
+    return found | {"num_pages": len(all_pages), "left_out": left_out}
+
+
+def _faults(pages: Sequence[Page], lines: Sequence[list[Line]]) -> list[tuple[str, str]]:
+    """Reason and message of what is lost of a paper that is read; raises PdfError where it is most of it."""
     num_chars = [sum(len(line.text) for line in own) for own in lines]
-    without = sum(count < MIN_CHARS_A_PAGE / 4 for count in num_chars)
-    if sum(num_chars) < MIN_CHARS_A_PAGE * len(read_pages):
-        found = f"{without} of {len(read_pages)} pages hold no text"
-        if any(page.has_pictures for page in read_pages):
+    bare = sum(count < MIN_CHARS_A_PAGE / 4 for count in num_chars)
+    pictures = sum(page.has_pictures for page in pages)
+    found = f"{bare} of {len(pages)} pages hold no text"
+    if sum(num_chars) < MIN_CHARS_A_PAGE * len(pages):
+        if pictures:
             raise PdfError("scanned", f"{found}, only pictures of it: run OCR first, e.g. ocrmypdf")
         raise PdfError("not_a_paper", f"{found}, all together {sum(num_chars):,} characters")
+    strange = sum(not furniture.is_readable(line.text) for own in lines for line in own)
     total = sum(map(len, lines))
-    lines = [[line for line in own if furniture.is_readable(line.text)] for own in lines]
-    unreadable = 1 - sum(map(len, lines)) / total
-    if unreadable > MAX_UNREADABLE:
-        raise PdfError(
-            "no_unicode", f"{unreadable:.0%} of its lines are in fonts without a map to Unicode: run OCR on it"
-        )
-    sideways = [text for page in read_pages[:1] for text in ("".join(page.sideways), *page.sideways)]
-    found = _paper(lines, [(page.width, page.height) for page in read_pages], info.title, sideways)
-    return found | {"num_pages": len(pages), "unloaded": len(pages) - len(read_pages), "without_text": without}
+    if strange > MAX_UNREADABLE * total:
+        found = f"{strange} of {total} lines are in fonts without a map to Unicode"
+        raise PdfError("no_unicode", f"{found}: run OCR on it, e.g. ocrmypdf --force-ocr")
+    left_out = []
+    if pictures > MAX_UNREADABLE * len(pages):
+        left_out.append(("scanned", f"{pictures} of {len(pages)} pages are pictures without text: left out"))
+    if strange > MAX_SILENT * total:
+        left_out.append(("no_unicode", f"{strange} of {total} lines are in fonts without a map to Unicode: left out"))
+    return left_out
 
 
 def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: str, sideways: Sequence[str]) -> dict:
@@ -81,9 +92,10 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
     abstract, start, headings = front.abstract_of(lines, headings, behind, measures)
     text, cited = _without_references(lines, headings, start)
     has_numbers = sum(bool(_NUMBERED_ENTRY.match(line.text)) for line in cited) >= 3
-    outline = _outline(lines, text, measures, body.size, has_numbers)
+    outline = _outline(text, measures, body.size, has_numbers)
     printed = [line for own in pages[:2] for line in own]
     keywords = front.keywords_of(printed, Measures(printed, body.size))
+    of_text = {id(line) for line in (*cited, *chain.from_iterable(own for _, own in text))}
     words = Words(f"{BREAK} ".join(line.text for line in lines))
 
     def write(paragraphs: str) -> str:
@@ -95,15 +107,8 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
         "sections": [(write(s.heading), write(s.text), list(map(write, s.parents))) for s in outline.sections()],
         "authors": front.authors_of(first_page, behind),
         "references": list(map(write, _entries(cited))),
-        **front.stated_of(
-            _outside(pages[0], [*cited, *(line for _, own in text for line in own)]), sideways, write(keywords)
-        ),
+        **front.stated_of([line for line in pages[0] if id(line) not in of_text], sideways, write(keywords)),
     }
-
-
-def _outside(page: Sequence[Line], text: Sequence[Line]) -> list[Line]:
-    of_text = {id(line) for line in text}
-    return [line for line in page if id(line) not in of_text]
 
 
 def _without_references(
@@ -127,10 +132,9 @@ def _without_references(
             own.insert(0, rest)
         said = mark(heading.text)
         if furniture.REFERENCES.fullmatch(heading.text):
-            ended, cited = True, cited + own
+            ended, cited = True, cited or own
             continue
         if ended and not ((said is Mark.METHODS and heading.level == 1) or plain(heading.text).startswith("appendix")):
-            cited += own
             continue
         if _ASIDE.match(heading.text) or (said is Mark.NEVER and not _OF_THE_WORK.search(heading.text)):
             aside = heading.level
@@ -139,7 +143,23 @@ def _without_references(
             continue
         aside, ended = 0, False
         text.append((heading, own))
+    if not cited and text:
+        heading, own = text[-1]
+        start = _start_of_references(own)
+        text[-1], cited = (heading, own[:start]), own[start:]
     return text, cited
+
+
+def _start_of_references(lines: Sequence[Line]) -> int:
+    """Where a numbered list of references begins that ends the text, though no heading is above it; else the end."""
+    numbers = [(place, int(found[0])) for place, line in enumerate(lines) if _NUMBERED_ENTRY.match(line.text)
+               and (found := re.search(r"\d{1,3}", line.text))]  # fmt: skip
+    for n, (start, number) in enumerate(numbers):
+        following = [value for _, value in numbers[n : n + _MIN_ENTRIES]]
+        if number == 1 and following == list(range(1, _MIN_ENTRIES + 1)):
+            years = sum(bool(_YEAR.search(line.text)) for line in lines[start:])
+            return start if years >= len(lines[start:]) / 5 else len(lines)
+    return len(lines)
 
 
 def _opens(heading: Heading) -> bool:
@@ -148,7 +168,6 @@ def _opens(heading: Heading) -> bool:
 
 
 def _outline(
-    lines: Sequence[Line],
     text: Sequence[tuple[Heading | None, list[Line]]],
     measures: Measures,
     size: float,
@@ -159,7 +178,7 @@ def _outline(
     for heading, own in text:
         if heading is not None:
             outline.begin(_settled(heading.text, has_numbers), level=heading.level)
-        for paragraph in texts_of(list(_prose(own, measures, sizes)), measures):
+        for paragraph in texts_of(_prose(own, measures, sizes), measures):
             outline.add(_settled(paragraph, has_numbers))
     return outline
 
@@ -189,20 +208,16 @@ def _settled(text: str, has_numbers: bool) -> str:
 def _entries(lines: Sequence[Line]) -> list[str]:
     """The references as printed, parted by their numbers, or by the lines that begin at the column's edge."""
     numbered = sum(bool(_NUMBERED_ENTRY.match(line.text)) for line in lines) >= 3
-    lefts = sorted(line.left for line in lines)
     entries: list[list[str]] = []
     edges: dict[tuple[int, int], float] = {}
     for line in lines:
         key = (line.page, line.column)
         edges[key] = min(edges.get(key, line.left), line.left)
     for line in lines:
-        if numbered:
-            begins = bool(_NUMBERED_ENTRY.match(line.text))
-        else:
-            begins = line.left < edges[line.page, line.column] + 3
+        begins = _NUMBERED_ENTRY.match(line.text) if numbered else line.left < edges[line.page, line.column] + 3
         if begins or not entries:
             entries.append([])
         entries[-1].append(line.text)
     texts = (f"{BREAK} ".join(entry) for entry in entries)
     texts = (text[found.end() :] if (found := _NUMBERED_ENTRY.match(text)) else text for text in texts)
-    return [text for text in texts if 20 < len(text) < _MAX_REFERENCE_CHARS and lefts]
+    return [text for text in texts if 20 < len(text) < _MAX_REFERENCE_CHARS]

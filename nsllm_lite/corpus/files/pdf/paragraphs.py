@@ -1,7 +1,7 @@
 """Lines of print -> paragraphs, with marks at line ends, where `linebreaks` joins the words that print has broken."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from nsllm_lite.corpus.files.linebreaks import BREAK
 from nsllm_lite.corpus.files.pdf.blocks import Block, Measures
@@ -20,13 +20,13 @@ def joined(lines: Sequence[Line]) -> str:
     return _CHINESE.sub("", f"{BREAK} ".join(line.text for line in lines))
 
 
-class Paragraphs:
-    """Takes lines and blocks of one section; a paragraph goes on behind a column, a page or a figure."""
+class _Paragraphs:
+    """Takes the blocks of one section; a paragraph goes on behind a column, a page or a figure."""
 
     def __init__(self, measures: Measures):
         self._measures = measures
         self._open: list[Line] = []
-        self.done: list[str] = []
+        self._done: list[str] = []
 
     def add(self, block: Block) -> None:
         for place, line in enumerate(block.lines):
@@ -37,44 +37,41 @@ class Paragraphs:
     def finish(self) -> list[str]:
         if self._open:
             self._close()
-        return self.done
+        return self._done
 
     def _close(self) -> None:
         text = joined(self._open)
         self._open = []
         if bullet := _BULLET.match(text):
             text = f"- {text[bullet.end() :]}"
-            if self.done and self.done[-1].startswith("- "):
-                self.done[-1] += f"\n{text}"
+            if self._done and self._done[-1].startswith("- "):
+                self._done[-1] += f"\n{text}"
                 return
-        self.done.append(text)
+        self._done.append(text)
 
     def _begins(self, line: Line, is_first: bool) -> bool:
         """Whether a paragraph begins with the line: indented, or apart, and no sentence is left open before it."""
         above = self._open[-1]
         if _BULLET.match(line.text):
             return True
-        is_apart = self._measures.is_apart(above, line)
+        same_column = above.page == line.page and above.column == line.column
+        is_apart = is_first or self._measures.is_apart(above, line)
         ended = bool(_ENDED.search(above.text))
-        if is_apart or is_first:
-            same_column = above.page == line.page and above.column == line.column
-            if line.text[:1].islower() or (not ended and not same_column):
-                return False
-        left, right = self._measures.edges(line)
-        indent = line.left > left + INDENT * line.size
-        was_indented = above.left > self._measures.edges(above)[0] + INDENT * above.size
-        if indent and not (was_indented and len(self._open) > 1):
-            return ended or not was_indented
-        if is_apart:
-            same_column = above.page == line.page and above.column == line.column
-            if same_column:
-                return ended
+        if is_apart and (line.text[:1].islower() or not (ended or same_column)):
+            return False
+        left, _ = self._measures.edges(line)
         above_left, above_right = self._measures.edges(above)
+        was_indented = above.left > above_left + INDENT * above.size
+        if line.left > left + INDENT * line.size and not (was_indented and len(self._open) > 1):
+            return ended or not was_indented
+        if is_apart and same_column:
+            return ended
         return ended and above.right < above_right - SHORT * (above_right - above_left)
 
 
-def texts_of(blocks: Sequence[Block], measures: Measures) -> Iterator[str]:
-    paragraphs = Paragraphs(measures)
+def texts_of(blocks: Iterable[Block], measures: Measures) -> list[str]:
+    """The paragraphs of one section."""
+    paragraphs = _Paragraphs(measures)
     for block in blocks:
         paragraphs.add(block)
-    yield from paragraphs.finish()
+    return paragraphs.finish()

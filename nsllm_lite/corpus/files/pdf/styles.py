@@ -2,7 +2,7 @@
 from those.
 
 Publishers' fonts have names such as AdvTT99c4c969, which do not say that they are bold: what tells a heading is that it
-stands alone in a style that little of the text has. A heading may also run into its paragraph ("2.1. Subjects. We took").
+stands alone in a style that little of the text has. A heading may run into its paragraph ("2.1. Subjects. We took").
 """
 
 import re
@@ -13,26 +13,26 @@ from statistics import median
 
 from nsllm_lite.corpus.files.outline import printed_number
 from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures, is_caption
+from nsllm_lite.corpus.files.pdf.furniture import REFERENCES
 from nsllm_lite.corpus.files.pdf.lines import Line, Style
 from nsllm_lite.corpus.texts.headings import Mark, mark, plain
 from nsllm_lite.corpus.texts.scripts import EASTERN
+from nsllm_lite.corpus.texts.words import PATTERNS
 
 MAX_CHARS, MAX_WORDS, MAX_LINES = 180, 24, 4
 MIN_TEXT_CHARS = 40  # of a line of text in a style of its own
 MAX_SHARE = 0.06  # of the characters are in a style of headings
 MIN_RUN_INS = 2
 MAX_NUMBERED = 500
+MAX_NUMBER = 30
+MAX_NAME_WORDS, MAX_EASTERN_CHARS = 6, 16  # of the name of a section
 _KNOWN = frozenset((Mark.METHODS, Mark.RESULTS, Mark.OTHER, Mark.NEVER))
 _SPACED = re.compile(r"(?:[A-Za-z] ){3,}[A-Za-z]")
-_NUMBERED = re.compile(r"[1-9]\d?(?:\.\d{1,2}){0,4}\.?\s*[^\W\d_]|[IVX]{1,5}\.\s+[^\W\d_]|[A-Z]\.\s+[^\W\d_]{2}")
+_NUMBERED = re.compile(r"([1-9]\d?)(?:\.\d{1,2}){0,4}\.?\s*[^\W\d_]|[IVX]{1,5}\.\s+[^\W\d_]|[A-Z]\.\s+[^\W\d_]{2}")
 _ARABIC = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,4})\.?\s*(?=[^\W\d])")
 _SENTENCE_END = re.compile(r"[.!?:;。！？：；][\"'”’)\]]*$")
 _NO_HEADING = re.compile(r"[=<>≤≥±∼∑∫√@]|https?://|www\.|\bet al\b|\d{4}[;:]\d")
-_STATEMENT = re.compile(
-    r"(?:theorem|lemma|proof|definition|corollary|proposition|remark|example|claim|conjecture|assumption|property|step"
-    r"|case|algorithm|rule|sentence|observation|fact|note|question|exercise|problem)\b",
-    re.IGNORECASE,
-)  # as a title of its paragraph, which is text: see `latex`
+_STATEMENT = re.compile(rf"(?:{PATTERNS['statements']})\b", re.IGNORECASE)
 _RUN_IN_END = re.compile(r"[.．]$|[.:]\s*[—–-]$|[—–]$")
 
 
@@ -97,6 +97,8 @@ class Headings:
 
     def _may_begin(self, place: int) -> bool:
         line = self._lines[place]
+        if REFERENCES.fullmatch(line.text) and not line.text[0].islower():
+            return True
         is_own = key_of(line.style, line.text) != self._body_key
         if line.num_cells > 1 or line.size < self._body.size - 1.1 or is_caption(line, self._body.size):
             return False
@@ -128,6 +130,10 @@ class Headings:
         return last
 
     def _may_be(self, text: str, place: int, last: int) -> bool:
+        if last + 1 == len(self._lines):
+            return False
+        if REFERENCES.fullmatch(text):
+            return True
         if len(text) > MAX_CHARS or len(text.split()) > MAX_WORDS or _NO_HEADING.search(text):
             return False
         letters = sum(c.isalpha() for c in text)
@@ -148,8 +154,6 @@ class Headings:
 
     def _stands_alone(self, place: int, last: int) -> bool:
         """Space above it, or a sentence that ended there; below it another line of the same column, or the next."""
-        if last + 1 >= len(self._lines):
-            return False
         line, below = self._lines[place], self._lines[last + 1]
         above = self._lines[place - 1] if place else None
         if below.style == line.style and not self._measures.is_apart(self._lines[last], below):
@@ -160,10 +164,12 @@ class Headings:
         return ended or abs(above.size - line.size) > SAME_SIZE
 
     def _is_numbered(self, text: str) -> bool:
-        return bool(_NUMBERED.match(text)) and (text[0].isdigit() is False or int(re.match(r"\d+", text)[0]) <= 30)
+        number = _NUMBERED.match(text)
+        return bool(number) and (number[1] is None or int(number[1]) <= MAX_NUMBER)
 
     def _is_named(self, text: str) -> bool:
-        return mark(unspaced(text)) in _KNOWN and len(text.split()) <= 6
+        is_short = len(text) <= MAX_EASTERN_CHARS if EASTERN.search(text) else len(text.split()) <= MAX_NAME_WORDS
+        return is_short and mark(unspaced(text)) in _KNOWN
 
     def _is_sure(self, heading: Heading) -> bool:
         return self._is_named(heading.text) or (
@@ -245,15 +251,14 @@ class Headings:
         looks: dict[int, Counter[Key]] = {}
         for place, steps in numbered:
             looks.setdefault(len(steps), Counter())[self._look(found[place])] += 1
-        best: list[tuple[int, int]] = []  # (weight of the best sequence that ends here, the one before)
-        for n, (place, steps) in enumerate(numbered):
+        best: list[tuple[int, int]] = []  # (weight of the best sequence that ends here, the one before in it)
+        for place, steps in numbered:
             usual = looks[len(steps)].most_common(1)[0][0] == self._look(found[place])
-            weight = 1 + 2 * (not found[place].rest) + usual
-            before = max((best[m][0], m) for m in range(n) if numbered[m][1] < steps) if any(
-                numbered[m][1] < steps for m in range(n)) else (0, -1)
-            best.append((before[0] + weight, before[1]))
+            before = ((best[n][0], n) for n in range(len(best)) if numbered[n][1] < steps)
+            weight, last = max(before, default=(0, -1))
+            best.append((weight + 1 + 2 * (not found[place].rest) + usual, last))
         last = max(range(len(best)), key=lambda n: best[n][0], default=-1)
-        kept = {place for place, _ in enumerate(found)} - {place for place, _ in numbered}
+        kept = set(range(len(found))) - {place for place, _ in numbered}
         while last >= 0:
             kept.add(numbered[last][0])
             last = best[last][1]
