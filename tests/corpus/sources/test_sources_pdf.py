@@ -198,6 +198,50 @@ def test_most_of_a_paper_in_a_font_without_a_map_is_not_read():
     assert error.value.reason == "no_unicode"
 
 
+def test_chinese_lines_are_joined_without_a_blank():
+    ranges = b"1 beginbfrange <0000> <FFFF> <0000> endbfrange"
+    font = (
+        b"<< /Type /Font /Subtype /Type0 /BaseFont /SimSun /Encoding /Identity-H /ToUnicode 40 0 R /DescendantFonts ["
+        b"<< /Type /Font /Subtype /CIDFontType2 /BaseFont /SimSun /DW 1000 /CIDSystemInfo << /Registry (Adobe)"
+        b" /Ordering (Identity) /Supplement 0 >> >>] >>"
+    )
+    lines = [
+        ("锡晶须的生长", 18),
+        ("摘要：锡晶须在铜镀层上生长，本文在显微镜下", 10),
+        ("观察了六周，并测量其长度。", 10),
+        ("1 引言", 14),
+    ]
+    lines += [("锡晶须在室温下生长，其原因尚不清楚，影响", 10), ("电子器件的可靠性。", 10), ("2 实验方法", 14)]
+    lines += [("在铜板上镀锡，每天测量每根晶须的长度，持", 10), ("续六周。", 10)] * 3
+    drawn, y = [], 760
+    for text, size in lines:
+        y -= 1.2 * size + (14 if size != 10 else 0)
+        drawn.append(b"BT /song %d Tf 1 0 0 1 60 %d Tm <%s> Tj ET" % (size, y, text.encode("utf-16-be").hex().encode()))
+    content = printed([b"\n".join(drawn)], fonts={"song": font}, more={40: stream(ranges)})
+    found = paper.read(content)
+    assert found["title"] == "锡晶须的生长"
+    assert found["abstract"] == "锡晶须在铜镀层上生长，本文在显微镜下观察了六周，并测量其长度。"
+    assert texts(found)["1 引言"] == "锡晶须在室温下生长，其原因尚不清楚，影响电子器件的可靠性。"
+    assert "2 实验方法" in texts(found)
+
+
+def test_what_is_lost_of_a_paper_is_said():
+    picture = b"q 100 0 0 100 0 0 cm BI /W 1 /H 1 /BPC 8 /CS /G ID x EI Q"
+    sheets = filled(begun())
+    found = paper.read(printed([*sheets.pages, picture]))
+    assert [reason for reason, _ in found["left_out"]] == ["scanned"]
+    assert texts(found)["2. Methods"] == prose(1, 110)
+
+
+def test_references_without_a_heading_are_no_text():
+    sheets = filled(begun(), ("1. Introduction", "2. Methods"))
+    for number in range(1, 8):
+        sheets.prose(f"{number}. Ito A. Tin at rest. J Tin 2001;3.")
+    found = found_in(sheets)
+    assert texts(found)["2. Methods"] == prose(1, 110)
+    assert len(found["references"]) == 7
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -11,12 +11,13 @@ from nsllm_lite.corpus.files.pdf.paragraphs import joined
 from nsllm_lite.corpus.files.pdf.styles import Heading, unspaced
 from nsllm_lite.corpus.stated.names import split_names
 from nsllm_lite.corpus.texts.headings import Mark, mark
-from nsllm_lite.corpus.texts.scripts import EASTERN
+from nsllm_lite.corpus.texts.scripts import EASTERN, weighted_chars
 from nsllm_lite.corpus.texts.words import PATTERNS
 
-MIN_TITLE_WORDS, MAX_TITLE_CHARS = 3, 400
+MIN_TITLE_WORDS, MIN_TITLE_CHARS, MAX_TITLE_CHARS = 3, 20, 400
+MIN_SHORT_TITLE = 5  # characters: of a Chinese one, or of two words
 MIN_ABSTRACT_CHARS = 200  # of one without a label
-MIN_LABELLED_CHARS = 80
+MIN_LABELLED_CHARS = 60
 MAX_LABEL_CHARS = 30
 MAX_ABSTRACT_LINES = 120
 MAX_NAME_WORDS = 4  # of a name that is certainly one
@@ -40,28 +41,29 @@ _MARKS = re.compile(rf"{OPEN}[^{CLOSE}]*{CLOSE}|[*†‡§¶#∗✉⁎⁰¹²³�
 
 
 def title_of(lines: Sequence[Line], beside: Sequence[Line], stated: str, body_size: float) -> tuple[str, int]:
-    """(the title, the place behind its last line among those of the text); `lines` are those of the first page."""
+    """(the title, the place behind its last line among `lines`, those of the first page's text).
+
+    It is what the file states of itself where that is printed, else the largest print, rather of three words or more.
+    """
+    groups = [(first, last, _text(lines[first:last])) for first, last in _groups(lines)]
     known = "" if _NO_TITLE.match(stated) else _squeezed(stated)
-    groups = list(_groups(lines))
-    if len(stated.split()) > MIN_TITLE_WORDS and known:
-        for first, last in groups:
-            text = _squeezed(" ".join(line.text for line in lines[first:last]))
-            if known in text or (len(text) > 20 and text in known):
-                return (_text(lines[first:last]) if known == text else " ".join(stated.split())), last
+    if known and len(stated.split()) > MIN_TITLE_WORDS:
+        for _, last, text in groups:
+            found = _squeezed(text)
+            if known in found or (len(found) > MIN_TITLE_CHARS and found in known):
+                return (text if known == found else " ".join(stated.split())), last
     heads = {_squeezed(line.text) for line in beside}
-    best, found = 0.0, ("", 0)
-    for first, last in groups:
-        text = _text(lines[first:last])
+    best, chosen = (False, 0.0), ("", 0)
+    for first, last, text in groups:
         size = lines[first].size + 0.5 * lines[first].style.bold
-        is_long = len(text.split()) >= MIN_TITLE_WORDS or (EASTERN.search(text) and len(text) >= 8)
-        if not is_long or len(text) > MAX_TITLE_CHARS or _NO_TITLE.match(text) or _squeezed(text) in heads:
-            continue
         letters = sum(c.isalpha() or c.isspace() for c in text)
-        if _LABEL.fullmatch(text) or letters < 0.7 * len(text) or size < body_size - 0.5:
+        is_none = _NO_TITLE.match(text) or _LABEL.match(text) or _squeezed(text) in heads or len(text) > MAX_TITLE_CHARS
+        if is_none or letters < 0.7 * len(text) or len(text) < MIN_SHORT_TITLE or size < body_size - 0.5:
             continue
-        if size > best + 0.4:
-            best, found = size, (text, last)
-    return found
+        is_long = len(text.split()) >= MIN_TITLE_WORDS or bool(EASTERN.search(text))
+        if (is_long, size) > (best[0], best[1] + 0.4 * (is_long == best[0])):
+            best, chosen = (is_long, size), (text, last)
+    return chosen
 
 
 def _groups(lines: Sequence[Line]) -> list[tuple[int, int]]:
@@ -106,7 +108,7 @@ def abstract_of(
         text = joined(lines[first:end])
         if lines[first] is label:
             text = _LABEL.sub("", unspaced(text[:MAX_LABEL_CHARS]), count=1) + text[MAX_LABEL_CHARS:]
-        if len(text) >= MIN_LABELLED_CHARS:
+        if weighted_chars(text) >= MIN_LABELLED_CHARS:
             return text, end, [h for h in headings if h.first >= end]
     later = [heading for heading in headings if heading.first >= start]
     top = next(filter(_opens_text, later), None) or next((h for h in later if lines[h.first].page > 0), None)
@@ -195,7 +197,7 @@ def _unlabelled(lines: Sequence[Line], start: int, end: int, measures: Measures)
     found: list[Line] = []
     for piece in reversed(pieces):
         text = joined(piece)
-        is_prose = len(text) >= MIN_ABSTRACT_CHARS and not _NO_ABSTRACT.search(text[:120]) and is_readable(text)
+        is_prose = weighted_chars(text) >= MIN_ABSTRACT_CHARS and not _NO_ABSTRACT.search(text[:120]) and is_readable(text)
         if is_prose and (not found or (piece[0].style == found[0].style and text[-1] not in ".!?")):
             found = piece + found
     return joined(found)
