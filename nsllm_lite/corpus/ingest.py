@@ -51,7 +51,7 @@ def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
     waiting: list[Candidate | Dropped] = []
     num_new = chars_new = 0  # candidates among them, and their characters
     index = evaluation_index(tuple(recipe.decontaminate))
-    found = Found(set(), {}, set())
+    found = Found()
     for file in task.files:
         for record in sources.read(task.source, file, task.general, found, tuple(recipe.languages)):
             if writer is None or writer.is_full():

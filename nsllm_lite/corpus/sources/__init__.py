@@ -10,6 +10,7 @@ bytes, have a `read` of their own.
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module, resources
 from pathlib import Path
@@ -113,6 +114,8 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
         return "pdf"
     text = opening.head_of(head)
     if text is None:
+        if pdf.MAGIC in head[: pdf.MAGIC_BYTES]:  # behind some other bytes
+            return "pdf"
         return Unread(origin, opening.NOT_THIS_FORMAT, "binary data")
     if not text:
         return Unread(origin, UNREADABLE_FILE, "the file is empty")
@@ -127,13 +130,14 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     return found
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True)
+class Found:
     """What was found of the files read: the names of their readers, by file its encodings beside UTF-8, and which were
     read from print."""
 
-    formats: set[str]
-    encodings: dict[str, set[str]]
-    printed: set[str]
+    formats: set[str] = field(default_factory=set)
+    encodings: dict[str, set[str]] = field(default_factory=dict)
+    printed: set[str] = field(default_factory=set)
 
 
 def read(
@@ -144,7 +148,7 @@ def read(
     With `general` the source is general text, where any plain text is accepted; papers are never plain text. Of an
     article with translations the one in `languages` is read.
     """
-    return _records_of(source, file, general, found or Found(set(), {}, set()), languages)
+    return _records_of(source, file, general, found or Found(), languages)
 
 
 def _records_of(
@@ -168,7 +172,7 @@ def unreadable(source: Source, general: bool) -> list[Unread]:
     of the others."""
     found: list[Unread] = []
     for file in files_of(source):
-        for record in _records_of(source, file, general, Found(set(), {}, set()), ()):
+        for record in _records_of(source, file, general, Found(), ()):
             found.append(record)
             if isinstance(record, Document) or len(found) == LOOK_RECORDS:
                 return []

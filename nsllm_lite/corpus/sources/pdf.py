@@ -31,9 +31,9 @@ _PRISM_DOI = re.compile(rb"<dc:identifier>\s*(?:doi:\s*)([^<>]{8,300})<", re.IGN
 
 
 def begins(head: bytes) -> bool:
-    """Whether a file that begins so is a PDF: the magic stands first, or behind a few bytes that are no text."""
-    place = head[:MAGIC_BYTES].find(MAGIC)
-    return not head[: max(place, 0)].strip(b"\xef\xbb\xbf \t\r\n\0") if place >= 0 else False
+    """Whether a file that begins so is a PDF, whatever follows: the magic stands first, or behind blanks."""
+    before, magic, _ = head[:MAGIC_BYTES].partition(MAGIC)
+    return bool(magic) and not before.strip(b"\xef\xbb\xbf \t\r\n\0")
 
 
 def recognise(head: str) -> bool:
@@ -47,8 +47,8 @@ def read(stream: BinaryIO, source: str, file: str) -> Iterator[Document | Unread
     if len(content) > MAX_BYTES:
         yield place.unread(f"PDF: over {MAX_BYTES >> 20} MiB", "too_large")
         return
-    if not begins(content[:MAGIC_BYTES]):
-        yield place.unread("no PDF: %PDF- does not stand at its beginning", NOT_THIS_FORMAT)
+    if MAGIC not in content[:MAGIC_BYTES]:
+        yield place.unread(f"no PDF: %PDF- is not in its first {MAGIC_BYTES} bytes", NOT_THIS_FORMAT)
         return
     try:
         found = WORKER.read(content)

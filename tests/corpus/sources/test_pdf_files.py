@@ -1,6 +1,7 @@
 """PDFs as files: how one is known, what names the paper, and a reading process that a hostile file ends."""
 
 import io
+import json
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ import zlib
 import pyarrow.parquet as pq
 import pytest
 
+from bench import pdf as bench
 from nsllm_lite.corpus import build
 from nsllm_lite.corpus.files.pdf.characters import PdfError
 from nsllm_lite.corpus.files.pdf.worker import WORKER, Worker
@@ -33,7 +35,7 @@ def read_bytes(content, name="paper"):
     return next(pdf.read(io.BytesIO(content), "s", name))
 
 
-@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\r\n \0"])
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\r\n \0", b"\x01\x02 mac \0"])
 def test_a_pdf_is_known_by_its_first_bytes(tmp_path, before):
     (tmp_path / "paper").write_bytes(before + a_paper())
     assert [paper.title for paper in read_path(tmp_path / "paper", form="latex")] == ["Growth of whiskers on tin"]
@@ -75,6 +77,24 @@ def test_a_paper_without_sections_keeps_its_abstract_and_other_text_is_none():
         [[Piece(50, 700 - 12 * n, line) for n, line in enumerate(["Dear Ann,", prose(1, 9), prose(2, 9)])]]
     )
     assert read_bytes(letter).reason == "not_a_paper"
+
+
+def test_the_score_of_a_paper(tmp_path):
+    names = [f"bmc_{n}.pdf" for n in range(6)]
+    truth = {"title": "Growth of whiskers on tin", "abstract": ABSTRACT, "sections": []}
+    headings = ("Introduction", "Methods", "Results")
+    truth["sections"] = [[[], heading, prose(n, 110)] for n, heading in enumerate(headings)]
+    for name in names:
+        (tmp_path / name).write_bytes(a_paper())
+        (tmp_path / name).with_suffix(".truth.json").write_text(json.dumps(truth))
+    parts = [bench.papers(tmp_path, which) for which in ("looked-at", "aside")]
+    assert sorted(path.name for part in parts for path in part) == names
+    assert [len(part) for part in parts] == [3, 3]
+    found, _ = bench.read(tmp_path / names[0])
+    assert {value for key, value in bench.score(found, truth).items() if "," not in key} == {1.0}
+    truth["sections"][1][2] += " seals" * 110
+    scores = bench.score(found, truth)
+    assert (scores["m+r P"], scores["m+r R"]) == (1.0, pytest.approx(2 / 3, abs=0.01))
 
 
 def laughs():

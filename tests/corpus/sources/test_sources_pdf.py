@@ -247,7 +247,7 @@ def test_references_without_a_heading_are_no_text():
     [
         (b"%PDF-1.4\nno object", "broken"),
         (printed([b"q 100 0 0 100 0 0 cm BI /W 1 /H 1 /BPC 8 /CS /G ID x EI Q"]), "scanned"),
-        (printed([[]]), "not_a_paper"),
+        (printed([[Piece(50, 700, "A picture")]]), "scanned"),
         (printed([[]] * 301), "too_large"),
         (printed([[Piece(50, 700, prose(1, 60))]], trailer=b"/ID [<00> <00>] /Encrypt << /Filter /Standard /V 1 /R 2 "
                  b"/P -4 /O (" + b"o" * 32 + b") /U (" + b"u" * 32 + b") >>"), "encrypted"),

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 from nsllm_lite.corpus.files.citations import CLOSE, OPEN
 from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures
-from nsllm_lite.corpus.files.pdf.furniture import is_readable
 from nsllm_lite.corpus.files.pdf.lines import Line, Style
 from nsllm_lite.corpus.files.pdf.paragraphs import joined
 from nsllm_lite.corpus.files.pdf.styles import Heading, unspaced
@@ -197,7 +196,7 @@ def _unlabelled(lines: Sequence[Line], start: int, end: int, measures: Measures)
     found: list[Line] = []
     for piece in reversed(pieces):
         text = joined(piece)
-        is_prose = weighted_chars(text) >= MIN_ABSTRACT_CHARS and not _NO_ABSTRACT.search(text[:120]) and is_readable(text)
+        is_prose = weighted_chars(text) >= MIN_ABSTRACT_CHARS and not _NO_ABSTRACT.search(text[:120])
         if is_prose and (not found or (piece[0].style == found[0].style and text[-1] not in ".!?")):
             found = piece + found
     return joined(found)

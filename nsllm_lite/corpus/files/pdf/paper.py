@@ -62,9 +62,8 @@ def _faults(pages: Sequence[Page], lines: Sequence[list[Line]]) -> list[tuple[st
     pictures = sum(page.has_pictures for page in pages)
     found = f"{bare} of {len(pages)} pages hold no text"
     if sum(num_chars) < MIN_CHARS_A_PAGE * len(pages):
-        if pictures:
-            raise PdfError("scanned", f"{found}, only pictures of it: run OCR first, e.g. ocrmypdf")
-        raise PdfError("not_a_paper", f"{found}, all together {sum(num_chars):,} characters")
+        what = "only pictures of it" if pictures else f"all together {sum(num_chars):,} characters"
+        raise PdfError("scanned", f"{found}, {what}: run OCR first, e.g. ocrmypdf")
     strange = sum(not furniture.is_readable(line.text) for own in lines for line in own)
     total = sum(map(len, lines))
     if strange > MAX_UNREADABLE * total:
