@@ -14,6 +14,7 @@ from nsllm_lite.corpus.texts.scripts import EASTERN, weighted_chars
 from nsllm_lite.corpus.texts.words import PATTERNS
 
 MIN_TITLE_WORDS, MIN_TITLE_CHARS, MAX_TITLE_CHARS = 3, 20, 400
+MIN_HEAD_WORDS = 6  # a longer running head is the title, a shorter one the journal
 MIN_SHORT_TITLE = 5  # characters: of a Chinese one, or of two words
 MIN_ABSTRACT_CHARS = 200  # of one without a label
 MIN_LABELLED_CHARS = 60
@@ -26,6 +27,7 @@ _FIRST_HEADING = re.compile(r"(?:1|I)?[. ]*(?:introduction|引言|einleitung|は
 _NO_TITLE = re.compile(PATTERNS["above_title"], re.IGNORECASE)
 _NO_ABSTRACT = re.compile(PATTERNS["no_abstract"], re.IGNORECASE)
 _DOI = re.compile(r"(?:doi(?:\.org)?\s?[:/]?\s?|https?://(?:dx\.)?doi\.org/)?(10\.\d{4,9}/[^\s\"<>\]]+)", re.IGNORECASE)
+_CITED_AS = re.compile(r"doi:\s?(10\.\S+)\s+Cite this article as")
 _PUBLISHED = re.compile(
     r"(?:published(?: online)?|available online|first published|publication date)(?: on)?\s*:?\s*"
     r"(\d{1,2} [A-Z][a-z]+,? \d{4}|[A-Z][a-z]+ \d{1,2}, \d{4}|\d{4}-\d\d-\d\d|[A-Z][a-z]+ \d{4})",
@@ -56,7 +58,8 @@ def title_of(lines: Sequence[Line], beside: Sequence[Line], stated: str, body_si
     for first, last, text in groups:
         size = lines[first].size + 0.5 * lines[first].style.bold
         letters = sum(c.isalpha() or c.isspace() for c in text)
-        is_none = _NO_TITLE.match(text) or _LABEL.match(text) or _squeezed(text) in heads or len(text) > MAX_TITLE_CHARS
+        is_head = _squeezed(text) in heads and (len(text.split()) < MIN_HEAD_WORDS or "ournal" in text)
+        is_none = is_head or _NO_TITLE.match(text) or _LABEL.match(text) or len(text) > MAX_TITLE_CHARS
         if is_none or letters < 0.7 * len(text) or len(text) < MIN_SHORT_TITLE or size < body_size - 0.5:
             continue
         is_long = len(text.split()) >= MIN_TITLE_WORDS or bool(EASTERN.search(text))
@@ -202,13 +205,15 @@ def _unlabelled(lines: Sequence[Line], start: int, end: int, measures: Measures)
     return joined(found)
 
 
-def stated_of(page: Sequence[Line], sideways: Sequence[str], keywords: str) -> dict:
+def stated_of(page: Sequence[Line], last: Sequence[Line], sideways: Sequence[str], keywords: str) -> dict:
     """Ids, dates and keywords, as far as the first page prints them; `page` holds its lines but the text, which
     names other papers."""
     whole = "\n".join(line.text for line in page)
     stamp = next(filter(None, map(_STAMP.search, (*sideways, whole))), None)
     published = _PUBLISHED.search(whole)
     dois = [found[1] for found in _DOI.finditer(whole)]
+    if not dois:  # BMC prints it on the last page
+        dois = _CITED_AS.findall("\n".join(line.text for line in last))
     longest = max((doi for doi in dois if doi.startswith(dois[0])), key=len, default="")  # a line's end may cut one
     return {
         "arxiv": stamp[1] if stamp else "",

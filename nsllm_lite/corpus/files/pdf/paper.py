@@ -6,7 +6,7 @@ footnotes, references, acknowledgements and the like. Behind the references only
 
 import re
 from collections.abc import Sequence
-from itertools import chain
+from itertools import takewhile
 from typing import Any
 
 from nsllm_lite.corpus.files import citations
@@ -14,7 +14,7 @@ from nsllm_lite.corpus.files.linebreaks import BREAK
 from nsllm_lite.corpus.files.linebreaks import Lines as Words
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.pdf import columns, front, furniture
-from nsllm_lite.corpus.files.pdf.blocks import TABLE, Block, Measures, blocks_of, text_sizes
+from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, TABLE, Block, Measures, blocks_of, text_sizes
 from nsllm_lite.corpus.files.pdf.characters import Page, Pdf, PdfError
 from nsllm_lite.corpus.files.pdf.lines import Line, lines_of
 from nsllm_lite.corpus.files.pdf.paragraphs import texts_of
@@ -28,6 +28,7 @@ MAX_SILENT = 0.05  # of the lines are left out without a word
 _MIN_ENTRIES = 5
 _ASIDE = re.compile(rf"(?:{PATTERNS['back_matter']})\W*$", re.IGNORECASE)
 _OF_THE_WORK = re.compile(PATTERNS["of_the_work"], re.IGNORECASE)
+_BEHIND_REFERENCES = re.compile(r"doi:\s?10\.\S+$|cite this article|submit your ", re.IGNORECASE)
 _NUMBERED_ENTRY = re.compile(r"(?:\[\d{1,3}\]|\(?\d{1,3}[.)]|\d{1,3}\s)\s*(?=\S)")
 _CITED = re.compile(r"\[\d{1,3}(?:\s*[,;–—-]\s*\d{1,3}){0,30}\]")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
@@ -94,7 +95,8 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
     outline = _outline(text, measures, body.size, has_numbers)
     printed = [line for own in pages[:2] for line in own]
     keywords = front.keywords_of(printed, Measures(printed, body.size))
-    of_text = {id(line) for line in (*cited, *chain.from_iterable(own for _, own in text))}
+    of_text = {id(line) for _, own in text for line in own if abs(line.size - body.size) < SAME_SIZE}
+    outside = [line for line in pages[0] if id(line) not in of_text | set(map(id, cited))]
     words = Words(f"{BREAK} ".join(line.text for line in lines))
 
     def write(paragraphs: str) -> str:
@@ -106,7 +108,7 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
         "sections": [(write(s.heading), write(s.text), list(map(write, s.parents))) for s in outline.sections()],
         "authors": front.authors_of(first_page, behind),
         "references": list(map(write, _entries(cited))),
-        **front.stated_of([line for line in pages[0] if id(line) not in of_text], sideways, write(keywords)),
+        **front.stated_of(outside, pages[-1], sideways, write(keywords)),
     }
 
 
@@ -207,6 +209,7 @@ def _settled(text: str, has_numbers: bool) -> str:
 def _entries(lines: Sequence[Line]) -> list[str]:
     """The references as printed, parted by their numbers, or by the lines that begin at the column's edge."""
     numbered = sum(bool(_NUMBERED_ENTRY.match(line.text)) for line in lines) >= 3
+    lines = list(takewhile(lambda line: not _BEHIND_REFERENCES.match(line.text), lines))
     entries: list[list[str]] = []
     edges: dict[tuple[int, int], float] = {}
     for line in lines:
