@@ -1,6 +1,10 @@
 """What is found in small PDFs that code prints: the order of lines, headings, and what is left out of the text."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nsllm_lite.corpus.files.pdf import paper
 from nsllm_lite.corpus.files.pdf.characters import PdfError
@@ -240,6 +244,37 @@ def test_references_without_a_heading_are_no_text():
     found = found_in(sheets)
     assert texts(found)["2. Methods"] == prose(1, 110)
     assert len(found["references"]) == 7
+
+
+WORDS = [
+    "Methods",
+    "1.",
+    "2.1 On",
+    "Figure 1.",
+    "Table 2:",
+    "References",
+    "[1]",
+    "Abstract",
+    "of",
+    "(x = 3)",
+    "•",
+    "seals",
+    "2019",
+]
+LINES = st.builds(
+    Piece,
+    st.sampled_from([0, 50, 62, 310, 580]),
+    st.one_of(st.sampled_from([40, 760]), st.integers(-20, 820)),
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join),
+    st.sampled_from(["body", "bold", "italic", "head"]),
+    st.sampled_from([0.1, 6, 9, 9, 11, 40]),
+)
+
+
+@given(pages=st.lists(st.lists(LINES, max_size=40), min_size=1, max_size=3))
+def test_any_lines_make_a_paper_or_a_reason(pages):
+    with contextlib.suppress(PdfError):
+        assert {"title", "sections"} <= paper.read(printed(pages)).keys()
 
 
 @pytest.mark.parametrize(

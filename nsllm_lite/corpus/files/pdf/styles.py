@@ -154,6 +154,8 @@ class Headings:
 
     def _stands_alone(self, place: int, last: int) -> bool:
         """Space above it, or a sentence that ended there; below it another line of the same column, or the next."""
+        if last + 1 == len(self._lines):
+            return False
         line, below = self._lines[place], self._lines[last + 1]
         above = self._lines[place - 1] if place else None
         if below.style == line.style and not self._measures.is_apart(self._lines[last], below):
