@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import NamedTuple
 
 from nsllm_lite import terminal
 from nsllm_lite.corpus.files.opening import Place
@@ -30,14 +31,17 @@ from nsllm_lite.corpus.texts.headings import experimental, plain
 from nsllm_lite.formats.documents import Document, Section
 
 JOURNALS = ("bmc_", "hind_", "pmc_")
-POOLED: list[tuple[int, int, int]] = []
-"""Of each paper scored the words of methods and results that were found, that are true, and that are both."""
 GOOD = 0.9  # F1 of an abstract that counts as right
 RIGHT_TITLE = 0.95
 _NO_TEXT = re.compile(
     r"(?:Fig(?:ure|\.)?|Table|Scheme)\s*\d+\s*[.:|]|\[?\d{1,3}[\].]+\s+[A-Z][\w'’-]+,? (?:[A-Z]\.?,? ?){1,3}[,.:]"
 )
 _WORD = re.compile(r"[^\W_]+")
+
+
+class Score(NamedTuple):
+    row: dict[str, float]
+    words: tuple[int, int, int]  # of methods and results: found, true, both
 
 
 def words(text: str) -> list[str]:
@@ -58,7 +62,7 @@ def body(sections: Sequence[Section], chosen: Sequence[bool] | None = None) -> l
     return words(" ".join(s.text for s in kept))
 
 
-def score(found: Document, truth: dict) -> dict[str, float]:
+def score(found: Document, truth: dict) -> Score:
     sections = tuple(Section(heading, text, tuple(parents)) for parents, heading, text in truth["sections"])
     expected = clean_document(Document("t", "s", "f#1", truth["title"], truth["abstract"], sections))
     sections, abstract = expected.sections, expected.abstract
@@ -69,8 +73,7 @@ def score(found: Document, truth: dict) -> dict[str, float]:
     _, head_precision, head_recall = agreement(heads, known)
     of_found, of_truth = (body(both, experimental(both)) for both in (found.sections, sections))
     _, exp_precision, exp_recall = agreement(of_found, of_truth)
-    POOLED.append((len(of_found), len(of_truth), (Counter(of_found) & Counter(of_truth)).total()))
-    return {
+    row = {
         "body F1": f1,
         "P": precision,
         "R": recall,
@@ -82,6 +85,7 @@ def score(found: Document, truth: dict) -> dict[str, float]:
         "m+r R": exp_recall,
         "captions, entries": float(sum(map(_is_no_text, paragraphs(found)))),
     }
+    return Score(row, (len(of_found), len(of_truth), (Counter(of_found) & Counter(of_truth)).total()))
 
 
 def paragraphs(found: Document) -> list[str]:
@@ -111,14 +115,15 @@ def read(path: Path) -> tuple[Document, float]:
     return clean_document(pdf.document(found, Place("pdf", f"{path.name}#1"))), seconds
 
 
-def table(scores: dict[str, dict[str, float]]) -> None:
+def table(papers_scored: dict[str, Score]) -> None:
+    scores = {name: one.row for name, one in papers_scored.items()}
     heads = ("paper", *next(iter(scores.values())))
     rows = [(name, *(f"{value:.3f}" for value in row.values())) for name, row in scores.items()]
     rows.append(("mean", *(f"{mean(row[key] for row in scores.values()):.3f}" for key in heads[1:])))
     terminal.table(heads, rows, right=heads[1:])
     abstracts = sum(row["abstract F1"] > GOOD for row in scores.values())
     titles = sum(row["title F1"] > RIGHT_TITLE for row in scores.values())
-    found, truth, shared = map(sum, zip(*POOLED[-len(scores) :], strict=True))
+    found, truth, shared = map(sum, zip(*(one.words for one in papers_scored.values()), strict=True))
     pooled = f"P {shared / max(1, found):.3f}, R {shared / max(1, truth):.3f}"
     print(f"n = {len(scores)}; right: {abstracts} abstracts, {titles} titles; m+r of all words together: {pooled}\n")
 
@@ -130,12 +135,14 @@ def main() -> None:
     parser.add_argument("--show", metavar="NAME", help="prints this paper as it is read")
     options = parser.parse_args()
     chosen = papers(options.folder, options.set)
-    scores: dict[bool, dict[str, dict[str, float]]] = {True: {}, False: {}}
+    scores: dict[bool, dict[str, Score]] = {True: {}, False: {}}
     for path in chosen:
         if options.show in (None, path.stem):
             found, seconds = read(path)
             truth = json.loads(path.with_suffix(".truth.json").read_text(encoding="utf-8"))
-            scores[path.name.startswith(JOURNALS)][path.stem] = score(found, truth) | {"CPU s/page": seconds}
+            scored = score(found, truth)
+            scored.row["CPU s/page"] = seconds
+            scores[path.name.startswith(JOURNALS)][path.stem] = scored
             if options.show:
                 show(found)
     for is_journal, rows in scores.items():

@@ -91,9 +91,9 @@ def test_the_score_of_a_paper(tmp_path):
     assert sorted(path.name for part in parts for path in part) == names
     assert [len(part) for part in parts] == [3, 3]
     found, _ = bench.read(tmp_path / names[0])
-    assert {value for key, value in bench.score(found, truth).items() if "," not in key} == {1.0}
+    assert {value for key, value in bench.score(found, truth).row.items() if "," not in key} == {1.0}
     truth["sections"][1][2] += " seals" * 110
-    scores = bench.score(found, truth)
+    scores = bench.score(found, truth).row
     assert (scores["m+r P"], scores["m+r R"]) == (1.0, pytest.approx(2 / 3, abs=0.01))
 
 

@@ -92,6 +92,18 @@ def test_levels_follow_the_styles_of_headings_without_numbers():
     assert paths[-1] == ("Results", "Plasma of seals")
 
 
+def test_items_of_a_list_are_no_sections_of_a_paper_without_numbers():
+    sheets = begun().heading("Background").prose(prose(1, 60))
+    sheets.line(("1. First aim. ", "italic"), "We take seals and", indent=12).prose(prose(2, 30).lower())
+    sheets.line(("2. Second aim. ", "italic"), "We take tin and", indent=12).prose(prose(3, 30).lower())
+    sheets.heading("Methods")
+    for number, heading in enumerate(("Seals", "Tin"), start=4):
+        sheets.heading(heading, "bold", 9.5).prose(prose(number, 60))
+    sheets.heading("Discussion").prose(prose(6, 60))
+    paths = [(*path, heading) for heading, _, path in found_in(sheets)["sections"]]
+    assert paths == [("Background",), ("Methods",), ("Methods", "Seals"), ("Methods", "Tin"), ("Discussion",)]
+
+
 def test_a_heading_may_run_into_its_paragraph():
     sheets = filled(begun(), ("1. Introduction", "2. Methods"))
     sheets.line(("2.1. Subjects. ", "italic"), "We took seals that", indent=12).prose(prose(5, 40).lower())

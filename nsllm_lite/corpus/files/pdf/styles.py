@@ -7,7 +7,7 @@ stands alone in a style that little of the text has. A heading may run into its 
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -76,8 +76,10 @@ class Headings:
         found = self._with_text(found)
         taken = {place for heading in found for place in range(heading.first, heading.last + 1)}
         found += [heading for heading in self._run_in() if heading.first not in taken]
-        found = self._in_sequence(sorted(found, key=lambda heading: heading.first))
-        self._set_levels(found)
+        found.sort(key=lambda heading: heading.first)
+        has_numbers = self._has_numbers(found)
+        found = self._in_sequence(found) if has_numbers else self._without_items(found)
+        self._set_levels(found, _depth if has_numbers else lambda _: 0)
         return found
 
     # ---------------------------------------------------------------------------------------------- alone on a line
@@ -244,6 +246,17 @@ class Headings:
 
     # ------------------------------------------------------------------------------------------------------- levels
 
+    def _has_numbers(self, found: list[Heading]) -> bool:
+        """Whether the paper numbers its sections: most of those with the names of main ones are numbered."""
+        main = [bool(_depth(h.text)) for h in found if not h.rest and self._is_named(h.text)
+                and mark(h.text) is not Mark.NEVER]  # fmt: skip
+        return 2 * sum(main) >= len(main)
+
+    def _without_items(self, found: list[Heading]) -> list[Heading]:
+        """Without numbered ones in a style of their own: where sections are not numbered these are items of lists."""
+        looks = {self._look(heading) for heading in found if not _depth(heading.text)}
+        return [heading for heading in found if not _depth(heading.text) or self._look(heading) in looks]
+
     def _in_sequence(self, found: list[Heading]) -> list[Heading]:
         """Without numbered ones that are out of their order, as the items of lists are: the sequence of rising numbers
         stays that most headings alone on a line, in the style of most of their depth, are in."""
@@ -266,17 +279,17 @@ class Headings:
             last = best[last][1]
         return [heading for place, heading in enumerate(found) if place in kept]
 
-    def _set_levels(self, found: list[Heading]) -> None:
+    def _set_levels(self, found: list[Heading], depth_of: Callable[[str], int]) -> None:
         """By their numbers; of those without one by style: as deep as numbered ones of it, or else in order of size,
         below the style of those that have the names of main sections."""
         by_style: dict[Key, list[int]] = {}
         for heading in found:
-            if depth := _depth(heading.text):
+            if depth := depth_of(heading.text):
                 by_style.setdefault(self._look(heading), []).append(depth)
         levels = {look: int(median(depths)) for look, depths in by_style.items()}
         deepest = max(levels.values(), default=1)
-        others = {self._look(h) for h in found if not _depth(h.text)} - levels.keys()
-        named = Counter(self._look(h) for h in found if self._is_named(h.text) and not (_depth(h.text) or h.rest))
+        others = {self._look(h) for h in found if not depth_of(h.text)} - levels.keys()
+        named = Counter(self._look(h) for h in found if self._is_named(h.text) and not (depth_of(h.text) or h.rest))
         if named and not levels:
             top = named.most_common(1)[0][0]
             levels |= {look: 1 for look in others if look == top or (look[1] > top[1] and not look[4])}
@@ -284,7 +297,7 @@ class Headings:
         levels |= {look: depth for depth, look in enumerate(ranked, start=deepest + 1)}
         for heading in found:
             closes = mark(heading.text) in (Mark.OTHER, Mark.NEVER) and not heading.rest
-            heading.level = _depth(heading.text) or (1 if closes and by_style else levels[self._look(heading)])
+            heading.level = depth_of(heading.text) or (1 if closes and by_style else levels[self._look(heading)])
 
     def _look(self, heading: Heading) -> Key:
         if heading.rest:
