@@ -81,6 +81,13 @@ def test_levels_follow_the_numbers(headings, parents):
     assert [len(path) for _, _, path in sections] == [len(p) if isinstance(p, tuple) else p for p in parents]
 
 
+def test_headings_in_capitals_of_the_text_s_font():
+    sheets = begun()
+    for number, heading in enumerate(("I. INTRODUCTION", "II. PLATING OF TIN", "III. RESULTS")):
+        sheets.heading(heading, "body", 9).prose(prose(number, 70))
+    assert list(texts(found_in(sheets))) == ["I. INTRODUCTION", "II. PLATING OF TIN", "III. RESULTS"]
+
+
 def test_levels_follow_the_styles_of_headings_without_numbers():
     sheets = begun()
     for top, below in (("Methods", ("Seals", "Their plasma")), ("Results", ("Plasma of seals",))):

@@ -122,7 +122,9 @@ class Headings:
         last = place
         while last + 1 < len(self._lines) and last - place + 1 < MAX_LINES:
             above, below = self._lines[last], self._lines[last + 1]
-            same = above.style._replace(italic=False) == below.style._replace(italic=False) and not below.lead
+            same = (
+                key_of(above.style, above.text) == key_of(below.style, below.text) != self._body_key and not below.lead
+            )
             near = above.page == below.page and 0 < above.base - below.base < 1.6 * above.size
             if not (same and near and above.column == below.column) or self._is_numbered(below.text):
                 break
@@ -160,7 +162,8 @@ class Headings:
             return False
         line, below = self._lines[place], self._lines[last + 1]
         above = self._lines[place - 1] if place else None
-        if below.style == line.style and not self._measures.is_apart(self._lines[last], below):
+        same = key_of(below.style, below.text) == key_of(line.style, line.text)
+        if same and not self._measures.is_apart(self._lines[last], below):
             return False
         if above is None or self._measures.is_apart(above, line):
             return True
