@@ -53,16 +53,6 @@ class Page(NamedTuple):
     has_pictures: bool
 
 
-class Info(NamedTuple):
-    """What the file states of itself."""
-
-    num_pages: int
-    title: str
-    author: str
-    subject: str
-    keywords: str
-
-
 class PdfError(Exception):
     """A file that is not read: one of the reasons of `sources.pdf`, and what was found."""
 
@@ -85,28 +75,29 @@ class Pdf:
             if pdfium.FPDF_GetLastError() == _PASSWORD_ERROR:
                 raise PdfError("encrypted", "needs a password: save a copy without one")
             raise PdfError("broken", "PDFium cannot open it: no list of objects, or no page, is in it")
-        num_pages = pdfium.FPDF_GetPageCount(self._document)
-        if not num_pages:
+        self.num_pages = pdfium.FPDF_GetPageCount(self._document)
+        if not self.num_pages:
             raise PdfError("broken", "no page is in it")
-        self.info = Info(num_pages, *map(self._stated, ("Title", "Author", "Subject", "Keywords")))
 
     def close(self) -> None:
         self._pdfium.FPDF_CloseDocument(self._document)
 
-    def _stated(self, name: str) -> str:
-        num_bytes = self._pdfium.FPDF_GetMetaText(self._document, name.encode(), None, 0)
+    @property
+    def title(self) -> str:
+        """As the file states it, which may be anything."""
+        num_bytes = self._pdfium.FPDF_GetMetaText(self._document, b"Title", None, 0)
         if not 2 < num_bytes < 1 << 16:
             return ""
         buffer = ctypes.create_string_buffer(num_bytes)
-        self._pdfium.FPDF_GetMetaText(self._document, name.encode(), buffer, num_bytes)
+        self._pdfium.FPDF_GetMetaText(self._document, b"Title", buffer, num_bytes)
         return buffer.raw[: num_bytes - 2].decode("utf-16-le", "replace")
 
     def pages(self) -> Iterator[Page | None]:
         """Every page in order; None for one that cannot be loaded. Raises PdfError over the limits."""
-        if self.info.num_pages > MAX_PAGES:
-            raise PdfError("too_large", f"{self.info.num_pages:,} pages, over {MAX_PAGES}: no single paper")
+        if self.num_pages > MAX_PAGES:
+            raise PdfError("too_large", f"{self.num_pages:,} pages, over {MAX_PAGES}: no single paper")
         num_chars = 0
-        for number in range(self.info.num_pages):
+        for number in range(self.num_pages):
             page = self._pdfium.FPDF_LoadPage(self._document, number)
             if not page:
                 yield None

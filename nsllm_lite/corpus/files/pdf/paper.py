@@ -40,7 +40,7 @@ def read(content: bytes) -> dict[str, Any]:
     pdf = Pdf(content)
     try:
         all_pages = list(pdf.pages())
-        title = pdf.info.title
+        title = pdf.title
     finally:
         pdf.close()
     pages = [page for page in all_pages if page is not None]
@@ -103,7 +103,7 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
         return "\n".join(map(words.join, paragraphs.split("\n")))
 
     return {
-        "title": write(title),
+        "title": write(citations.settle(title)),
         "abstract": write(_settled(abstract, has_numbers)),
         "sections": [(write(s.heading), write(s.text), list(map(write, s.parents))) for s in outline.sections()],
         "authors": front.authors_of(first_page, behind),
