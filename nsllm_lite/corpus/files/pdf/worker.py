@@ -15,7 +15,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from typing import Any, BinaryIO
 
@@ -70,7 +69,7 @@ class Worker:
         self._process = None
 
     def _start(self) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        self._errors = open(os.memfd_create("stderr"), "w+b")  # noqa: SIM115 (closed by close)
         arguments = (os.getpid(), self._cpu_s, self._memory_bytes)
         command = [sys.executable, "-c", _START.format(path=sys.path, arguments=arguments)]
         pipe = subprocess.PIPE
