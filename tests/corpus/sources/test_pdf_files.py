@@ -21,6 +21,7 @@ from tests.corpus.small import digests, prose, values, write_sources
 from tests.corpus.sources.printing import Piece, pdf_of, printed, stream
 from tests.corpus.sources.reading import read_path, titles
 from tests.corpus.sources.test_sources_pdf import ABSTRACT, begun, filled
+from tests.raising import raises
 
 PRISM = (
     b"<x:xmpmeta><prism:doi>10.1234/TIN.9</prism:doi><prism:publicationName>J Tin</prism:publicationName></x:xmpmeta>"
@@ -150,6 +151,12 @@ def test_a_process_that_is_killed_is_started_anew(strict):
     assert error.value.reason == "broken"
     assert strict.read(a_paper())["abstract"] == ABSTRACT
     assert WORKER is not strict
+
+
+def test_a_library_that_is_absent_is_no_fault_of_a_file(monkeypatch):
+    monkeypatch.setattr("nsllm_lite.corpus.files.pdf.worker.find_spec", lambda _: None)
+    with raises("pdfium-missing"):
+        Worker().read(a_paper())
 
 
 @pytest.mark.processes

@@ -173,9 +173,8 @@ def test_words_that_a_line_broke():
 def test_an_abstract_without_a_label_and_with_keywords_behind_it():
     sheets = begun(WIDE, label="").space(10)
     sheets.prose(f"Received 3 May 2018; accepted 4 June 2018. {prose(3, 40)}")
-    sheets.space(10).prose(f"Seals that received tin {prose(1, 60)}").space(12).wide(
-        "Keywords: tin, whiskers; seals"
-    ).space(20)
+    sheets.space(10).prose(f"Seals that received tin {prose(1, 60)}").space(12)
+    sheets.wide("Keywords: tin, whiskers; seals").space(20)
     found = found_in(filled(sheets))
     assert found["abstract"] == f"Seals that received tin {prose(1, 60)}"
     assert found["keywords"] == "tin, whiskers; seals"

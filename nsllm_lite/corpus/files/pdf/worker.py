@@ -16,9 +16,11 @@ import struct
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 from nsllm_lite.corpus.files.pdf.characters import PdfError
+from nsllm_lite.errors import UserError
 
 CPU_S = 20
 MEMORY_BYTES = 1 << 30  # above what the process has, and twice the file
@@ -40,7 +42,7 @@ class Worker:
         self._errors: BinaryIO | None = None
 
     def read(self, content: bytes) -> dict[str, Any]:
-        """What `paper.read` gives. Raises PdfError."""
+        """What `paper.read` gives. Raises PdfError, and UserError without the library."""
         if self._process is None or self._owner != os.getpid():  # a fork must not share the pipe
             self._start()
         process = self._process
@@ -69,6 +71,10 @@ class Worker:
         self._process = None
 
     def _start(self) -> None:
+        """Raises UserError where the library is absent: that is no fault of a file."""
+        if find_spec("pypdfium2") is None:
+            todo = "Install nsllm-lite again (make install), or `pip install pypdfium2`."
+            raise UserError("pdfium-missing", "The package pypdfium2, which reads PDF files, is not installed.", todo)
         self._errors = open(os.memfd_create("stderr"), "w+b")  # noqa: SIM115 (closed by close)
         arguments = (os.getpid(), self._cpu_s, self._memory_bytes)
         command = [sys.executable, "-c", _START.format(path=sys.path, arguments=arguments)]
