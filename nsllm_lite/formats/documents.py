@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from itertools import accumulate, chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,11 @@ def parquet_writer(path: Path) -> pq.ParquetWriter:
 
 def table_of(documents: Sequence[Document]) -> pa.Table:
     columns = {name: [getattr(d, name) for d in documents] for name in SCHEMA.names}
-    columns["sections"] = [[asdict(s) for s in sections] for sections in columns["sections"]]
+    ends = [0, *accumulate(map(len, columns["sections"]))]
+    sections = list(chain.from_iterable(columns["sections"]))
+    parts = [pa.array([getattr(s, part.name) for s in sections], part.type) for part in _SECTION]
+    struct = pa.StructArray.from_arrays(parts, fields=list(_SECTION))
+    columns["sections"] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), struct)
     return pa.table(columns, SCHEMA)
 
 
