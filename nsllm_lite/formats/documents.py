@@ -60,7 +60,8 @@ class Document:
     @property
     def num_chars(self) -> int:
         """Characters of all text fields, the ledger's unit until tokenising."""
-        return sum(map(len, (self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections))))
+        of_sections = sum(len(s.heading) + len(s.text) for s in self.sections) if self.sections else 0
+        return len(self.title) + len(self.abstract) + len(self.text) + of_sections
 
 
 _FIELDS = tuple(field.name for field in fields(Document))
