@@ -257,7 +257,8 @@ def test_01_and_04_with_the_pretrained_model(execute, project, monkeypatch):
     assert "| base |" in shown(cells[3], "markdown")[0]
     said = shown(cells[4], "markdown")[0]
     assert len(re.findall(r"\b(the|of|and|in|to|is|are|was|were|a|an|with|for|by|that)\b", said)) > 20  # English
-    cells = execute("04", changes | {"ITEMS = 2 if FAST": "ITEMS = 1 if FAST", "--max-rows 4": "--max-rows 1"}, timeout=1800)
+    changes |= {"ITEMS = 2 if FAST": "ITEMS = 1 if FAST", "--max-rows 4": "--max-rows 1"}
+    cells = execute("04", changes, timeout=1800)
     table = shown(flat(cells), "markdown")[0]
     assert "| base | cloze |" in table
     assert "Lowest loss" in printed(flat(cells))
