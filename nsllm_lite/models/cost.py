@@ -49,9 +49,10 @@ def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> 
     again = 3 * size.intermediate + 10 * size.hidden + 2 * heads
     kept = 2 * size.query + 3 * size.key_value
     moved = {
-        "products": passes * (products + tokens * size.layers * sum(map(sum, size.linears.values()))) * width,
+        "products": passes * (products + tokens * size.layers * sum(map(sum, size.linears.values()))) * width
+        + (1 + share / 2) * size.layers * fans * tokens * width,  # what they add to
         "head": (2 * chunks * head + tokens * size.vocab * 4) * width,
-        "LoRA": 15 * trained + (3.5 + 1.4 * share) * size.layers * fans * tokens * width if recipe.adapter else 0,
+        "LoRA": 15 * trained + (2.55 + 0.9 * share) * size.layers * fans * tokens * width if recipe.adapter else 0,
         "attention": (2 + share) * 1.3 * size.layers * kept * tokens * width,
         "elementwise": size.layers * (plain + share * again) * tokens * width,
     }

@@ -42,8 +42,8 @@ from nsllm_lite.train.gradients import Gradients
 
 VIEWS = (
     "view", "transpose", "t.", "slice", "select.", "unsqueeze", "squeeze", "expand", "alias", "detach", "permute",
-    "as_strided", "new_empty", "_unsafe_view", "split", "unbind", "lift_fresh", "reshape", "empty", "_reshape_alias", "set_", "is_",
-    "_local_scalar", "narrow", "equal",
+    "as_strided", "_unsafe_view", "split", "unbind", "lift_fresh", "reshape", "empty", "new_empty", "_reshape_alias",
+    "set_", "is_", "_local_scalar", "narrow", "equal",
 )  # fmt: skip
 PRODUCTS = {"mm", "addmm", "addmm_", "bmm"}
 
