@@ -58,7 +58,7 @@ def memory(
     if execution.head == "chunked":
         head = 2 * hidden + 4 * 4 * logits  # in fp32, with their softmax and its gradient
     else:
-        head = hidden + 2 * (4 if trains_head else width) * logits
+        head = hidden + (2 * 4 if trains_head else width) * logits  # Liger's gradient overwrites them
     head += (4 + width) * size.vocab * size.hidden if trains_head else 0  # a micro-batch's gradient; a copy in 16 bits
     recomputing = hidden * (recomputed + 1) + layer + backward if recomputed else 0
     return {
