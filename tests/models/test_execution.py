@@ -94,9 +94,7 @@ def test_memory_is_what_the_architecture_asks_for():
     assert need["weights"] == pytest.approx(6.946e9 * bits / 8 + embedding_bytes, rel=1e-3)
     singly = need_bytes(how, double_quantisation=False)["weights"]
     assert singly == pytest.approx(6.946e9 * (4 + 32 / 64) / 8 + embedding_bytes, rel=1e-3)
-    assert need["adapter and optimizer"] == pytest.approx(
-        174.6e6 * (4 + 4 + 2 + 2), rel=1e-3
-    )  # gradients in fp32; 16-bit copies
+    assert need["adapter and optimizer"] == pytest.approx(174.6e6 * (4 + 4 + 2 + 2), rel=1e-3)  # and 16-bit copies
     row = 4096 * 4096 * 2
     assert need["activations"] == (36 + 2) * row, "what enters each layer, and the last hidden states around their norm"
     half, none = (need_bytes(how.model_copy(update={"recompute_layers": n}))["activations"] for n in (18, 0))
