@@ -70,6 +70,7 @@ _OF_SIGNS = (b"\xc2", b"\xc3", b"\xce", b"\xcf", b"\xe2")  # begin ° and ±, é
 _BEHIND_WORDS = (b"\xa0", b"\x92", b"\x93", b"\x94", b"\x85", b"\x97", b"\xbb")  # a blank, quotes, an ellipsis, a dash
 _LONG_ESCAPED = re.compile("[\udc80-\udcff]{4}")
 _BAD_LINE = re.compile("^[^\n\udc80-\udcff]*[\udc80-\udcff][^\n]*", re.MULTILINE)
+_NOT_ASCII = re.compile("[^\x00-\x7f]+")
 _GOOD = re.compile("[^\x00-\x7f\udc80-\udcff]")
 _JIS = b"\x1b$"  # begins what is not ASCII in ISO-2022-JP, whose lines all end in ASCII
 _MEANINGLESS = dict.fromkeys(map(ord, "\t\r\n\ufeff\u3000\xa0"))  # and yet not printable, or a mark
@@ -278,9 +279,18 @@ def _is_by_chance(line: bytes, text: str, encoding: str) -> bool:
 def _evidence(text: str, is_mixed: bool) -> bytes:
     """The bytes of a line, without its UTF-8 where that is most of what is beyond ASCII, and what was cut off it."""
     if is_mixed:
-        text = _ESCAPED.sub(lambda run: " " if _CUT_RUN.fullmatch(_bytes_of(run[0])) else run[0], text)
+        text = _NOT_ASCII.sub(_without_cut, text)
     is_utf8 = len(_GOOD.findall(text)) >= sum(map(len, _ESCAPED.findall(text)))
     return _bytes_of(_GOOD.sub(" ", text) if is_utf8 else text)
+
+
+def _without_cut(row: re.Match) -> str:
+    """A row beyond ASCII without what was cut off UTF-8, unless all of it is Chinese: some of its characters are UTF-8
+    by chance, and what stands between two of them is not cut off anything."""
+    content = _bytes_of(row[0])
+    if len(content) >= MIN_ROW_CHARS and scripts.eastern_share(content.decode("gb18030", "replace")) > MIN_LETTER_SHARE:
+        return row[0]
+    return _ESCAPED.sub(lambda run: " " if _CUT_RUN.fullmatch(_bytes_of(run[0])) else run[0], row[0])
 
 
 def _bytes_of(text: str) -> bytes:

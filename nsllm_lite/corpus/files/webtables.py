@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TextIO
 
 CHUNK_CHARS = 1 << 20
@@ -43,7 +44,7 @@ def iter_rows(stream: TextIO) -> Iterator[list[str] | str]:
 def rows_in(head: str) -> Iterator[list[str]]:
     """The rows at the beginning of a file, of which the last may be cut."""
     starts = [row.end() for row in _ROW.finditer(head)]
-    for start, end in zip(starts, [*starts[1:], len(head)], strict=True):
+    for start, end in pairwise([*starts, len(head)]):
         yield from _cells(head[start:end])
 
 

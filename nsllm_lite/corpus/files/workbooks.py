@@ -25,7 +25,8 @@ ZIPPED = b"PK\x03\x04"
 MEMBERS = frozenset(("xl/workbook.xml", "xl/workbook.bin"))  # a zip with one of these is a workbook
 OPEN_DOCUMENT = b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet"  # the first file in the zip, not packed
 
-Row = tuple[str, list | str]  # the sheet, and the cells of a row or why there are none: texts, numbers, null
+# The sheet ("" for the file, None where it is no workbook), and the cells of a row (texts, numbers, null) or a message.
+Row = tuple[str | None, list | str]
 
 
 def iter_rows(file: BinaryIO) -> Iterator[Row]:
@@ -49,7 +50,7 @@ def iter_rows(file: BinaryIO) -> Iterator[Row]:
 def _write_rows(book: BinaryIO, out: BinaryIO) -> None:
     import python_calamine
 
-    def say(sheet: str, cells: Any) -> None:
+    def say(sheet: str | None, cells: Any) -> None:
         out.write(json.dumps([sheet, cells], ensure_ascii=False, default=str).encode() + b"\n")
 
     faults = (python_calamine.CalamineError, OSError, ValueError)
@@ -57,7 +58,7 @@ def _write_rows(book: BinaryIO, out: BinaryIO) -> None:
         workbook = python_calamine.load_workbook(io.BytesIO(book.read()))
         sheets = [one.name for one in workbook.sheets_metadata if one.typ == python_calamine.SheetTypeEnum.WorkSheet]
     except faults as error:
-        say("", f"no workbook that can be read: {error}")
+        say(None, f"no workbook that can be read: {error}")
         return
     for name in sheets:
         try:
@@ -68,6 +69,7 @@ def _write_rows(book: BinaryIO, out: BinaryIO) -> None:
                     say(name, row)
         except faults as error:
             say(name, f"the sheet cannot be read: {error}")
+        out.flush()  # the next one may be the end of this process
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import BinaryIO, TextIO
 
 from nsllm_lite.corpus.files import webtables, workbooks
-from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE_FILE, Place, Unread, read_each
 from nsllm_lite.corpus.files.tables import Dialect
 from nsllm_lite.corpus.sources import fields, table
 from nsllm_lite.formats.documents import Document
@@ -56,7 +56,8 @@ def read(file: BinaryIO, map_of_fields: Fields | None, source: str, name: str) -
         header = _header(rows, wanted, looked)
         if header is None:
             message = next((row for row in looked if isinstance(row, str)), None)
-            yield Unread(f"{place}#0", NOT_THIS_FORMAT, message or _no_header(looked[0], sheet))
+            reason = UNREADABLE_FILE if message and sheet is not None else NOT_THIS_FORMAT
+            yield Unread(f"{place}#0", reason, message or _no_header(looked[0], sheet))
             continue
         named = chain((row for row in looked if isinstance(row, str)), _named(rows, header))
         if map_of_fields:
