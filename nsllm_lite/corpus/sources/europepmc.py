@@ -21,7 +21,7 @@ from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document
 
 SIGNS = frozenset(("pmid", "pmcid", "authorString", "journalInfo", "firstPublicationDate", "pubYear", "source"))
-_HEADING = re.compile(r"\s*<h4>\s*([^<>]{1,80}?)\s*:?\s*</h4>\s*", re.IGNORECASE)
+_HEADING = re.compile(r"<h4>([^<>]{1,80})</h4>", re.IGNORECASE)
 
 
 def recognise(head: str) -> bool:
@@ -48,7 +48,7 @@ def records(stream: TextIO) -> Iterator[dict | str]:
 def document(result: dict, place: Place) -> Document | Unread:
     if "title" not in result:
         return place.unread(f"no result with a title, but {', '.join(list(result)[:5]) or 'nothing'}")
-    moves, abstract = moves_of(_HEADING.sub(_label, text_in(result.get("abstractText"))).strip())
+    moves, abstract = moves_of(_with_labels(text_in(result.get("abstractText"))))
     database, number = text_in(result.get("source")), str(result.get("id") or "")
     is_pubmed = database == "MED" and not result.get("pmid")
     ids = identity.ids_of({"pmid": number if is_pubmed else "", **result, "id": None})
@@ -68,8 +68,10 @@ def document(result: dict, place: Place) -> Document | Unread:
     )
 
 
-def _label(heading: re.Match) -> str:
-    return f" {heading[1].upper()}: "
+def _with_labels(abstract: str) -> str:
+    """The abstract with its headings as labels of MEDLINE: "METHODS: "."""
+    text, found = _HEADING.subn(lambda heading: f" {heading[1].strip(' :').upper()}: ", abstract)
+    return " ".join(text.split()) if found else abstract
 
 
 def _venue(result: dict) -> str:
