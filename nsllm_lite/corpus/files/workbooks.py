@@ -12,6 +12,7 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,21 +31,35 @@ Row = tuple[str | None, list | str]
 
 
 def iter_rows(file: BinaryIO) -> Iterator[Row]:
-    """The rows that are not empty, of all sheets in order, of a file on disk. Dates are in ISO 8601."""
+    """The rows that are not empty, of all sheets in order, of a file on disk. Dates are in ISO 8601.
+
+    Raises:
+        RunError: the process was ended from outside, which says nothing of the file.
+    """
     file.seek(0)
     os.lseek(file.fileno(), 0, os.SEEK_SET)  # the process shares the place of the descriptor, not that of the buffer
     command = [sys.executable, "-P", __file__]  # -P: the folder of this file holds modules of common names
-    with subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    pipes = {"stdin": file, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes, start_new_session=True) as process:  # Ctrl-C is for this process alone
         try:
             for line in process.stdout:
                 if line.endswith(b"\n"):
-                    sheet, cells = json.loads(line)
-                    yield sheet, cells
-            if process.wait():
-                limits = f"{MAX_MEMORY_BYTES >> 20:,} MiB of memory or {MAX_SECONDS} s"
-                yield "", f"it needs more than {limits}, or ends the program that reads it; save it as CSV"
+                    yield tuple(json.loads(line))
+            if status := process.wait():
+                yield "", _why_ended(status)
         finally:
             process.kill()
+
+
+def _why_ended(status: int) -> str:
+    if status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):
+        from nsllm_lite.errors import RunError  # not among the imports of the program
+
+        found = "A process died while reading a workbook: killed from outside, perhaps for lack of memory."
+        todo = "Run the same command again to continue; execution.workers=1 needs the least memory."
+        raise RunError("corpus-process-died", found, "Nothing that was finished is lost.", todo)
+    limits = f"{MAX_MEMORY_BYTES >> 20:,} MiB of memory or {MAX_SECONDS} s"
+    return f"the workbook needs more than {limits}, or breaks the program that reads it; save it as CSV"
 
 
 def _write_rows(book: BinaryIO, out: BinaryIO) -> None:
@@ -73,6 +88,7 @@ def _write_rows(book: BinaryIO, out: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    for limit, value in (("AS", MAX_MEMORY_BYTES), ("CPU", MAX_SECONDS), ("CORE", 0)):
-        resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (value, value))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS + 5))  # the first ends it, by a signal of its own
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _write_rows(sys.stdin.buffer, sys.stdout.buffer)

@@ -21,7 +21,7 @@ from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, op
 from nsllm_lite.corpus.files.encoding import decoded, stated_encoding
 from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Unread, read_each
 from nsllm_lite.corpus.sources import excel, fields, latex
-from nsllm_lite.errors import UserError, nearest
+from nsllm_lite.errors import RunError, UserError, nearest
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
@@ -191,6 +191,8 @@ def _read_opened(
     try:
         yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {reader}, but no record is in it"))
         yield from records
+    except RunError:  # not the file's fault
+        raise
     except ERRORS as error:  # a broken or bombed stream: what came before it stays
         yield Unread(whole, UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 

@@ -1,7 +1,9 @@
 """Workbooks and HTML tables: which sheet and row hold papers, and what a hostile file costs."""
 
 import io
+import signal
 import zipfile
+from contextlib import nullcontext
 
 import pytest
 
@@ -9,6 +11,7 @@ from nsllm_lite.corpus.files import webtables, workbooks
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.sources import excel
 from tests.corpus.sources.reading import DATA, read, read_path, titles
+from tests.raising import raises
 
 SEEDS = DATA.parents[1] / "faults/seeds/read/excel"
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -113,6 +116,15 @@ def test_what_ends_its_reading_costs_the_file_alone(tmp_path, content, reason, w
 
 def test_sheets_before_a_hostile_one_are_kept(tmp_path):
     assert titles(read_book(tmp_path, xlsx(one=PAPERS, far=FAR))) == ["Tin", "Lead", "unreadable_file"]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, "corpus-process-died"), (signal.SIGXCPU, "")])
+def test_a_process_that_is_killed_from_outside_is_no_fault_of_its_file(tmp_path, monkeypatch, sent, code):
+    """One that used up its time is."""
+    (tmp_path / "end.py").write_text(f"import os\nos.kill(os.getpid(), {int(sent)})\n")
+    monkeypatch.setattr(workbooks, "__file__", str(tmp_path / "end.py"))
+    with raises(code) if code else nullcontext():
+        assert titles(read_book(tmp_path, xlsx(one=PAPERS))) == ["unreadable_file"]
 
 
 def test_html_tables():
