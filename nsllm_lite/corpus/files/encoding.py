@@ -71,6 +71,7 @@ _BEHIND_WORDS = (b"\xa0", b"\x92", b"\x93", b"\x94", b"\x85", b"\x97", b"\xbb") 
 _LONG_ESCAPED = re.compile("[\udc80-\udcff]{4}")
 _BAD_LINE = re.compile("^[^\n\udc80-\udcff]*[\udc80-\udcff][^\n]*", re.MULTILINE)
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")
+_MEANT_IN_UTF8 = re.compile("[\u2010-\u2044\u3000-\u30ff\u3400-\u9fff\uac00-\ud7a3\uff00-\uffef]")
 _GOOD = re.compile("[^\x00-\x7f\udc80-\udcff]")
 _JIS = b"\x1b$"  # begins what is not ASCII in ISO-2022-JP, whose lines all end in ASCII
 _MEANINGLESS = dict.fromkeys(map(ord, "\t\r\n\ufeff\u3000\xa0"))  # and yet not printable, or a mark
@@ -227,7 +228,8 @@ class Decoder:
         judged = judge([_evidence(text, is_mixed) for text in some], self.stated, least)
         for n, line in enumerate(lines):
             if bad[n] or (0 < good[n] < MIN_UTF8_CHARS and _is_by_chance(line, texts[n], judged.rows)):
-                texts[n] = self._line(line, texts[n], good[n] >= bad[n] > 0, judged, is_mixed)
+                is_utf8 = good[n] >= bad[n] > 0 and not _has_utf8_by_chance(line, texts[n], judged.rows)
+                texts[n] = self._line(line, texts[n], is_utf8, judged, is_mixed)
         return "".join(texts)
 
     def _line(self, line: bytes, text: str, is_utf8: bool, judged: Judged, is_mixed: bool) -> str:
@@ -274,6 +276,14 @@ def _is_by_chance(line: bytes, text: str, encoding: str) -> bool:
     if encoding not in _EASTERN or not scripts.latin_misses(text, "western"):
         return False
     return scripts.eastern_share(line.decode(encoding, "replace")) >= MIN_LETTER_SHARE
+
+
+def _has_utf8_by_chance(line: bytes, text: str, encoding: str) -> bool:
+    """Whether a line is all Chinese or the like in two bytes a character, of which some are UTF-8 too."""
+    if encoding not in _EASTERN or _JOINED.search(line) or _MEANT_IN_UTF8.search(text):
+        return False
+    written = line.decode(encoding, "replace")
+    return "\ufffd" not in written and scripts.eastern_share(written) >= MIN_LETTER_SHARE
 
 
 def _evidence(text: str, is_mixed: bool) -> bytes:
