@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-MAX_MEMORY_BYTES = 1 << 30  # of the process: some 300,000 papers
+MAX_MEMORY_BYTES = 1 << 30  # of the process; 60,000 papers in 63 columns need 331 MB and 6 s
 MAX_SECONDS = 120  # of its CPU time
 MAX_ROW_CHARS = 1 << 24
 COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # begins .xls, and the other files of Office until 2003

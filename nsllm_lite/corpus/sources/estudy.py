@@ -31,10 +31,11 @@ SYNTAX = Syntax(
     beside=frozenset(("Author", "Source", "Keyword", "PubTime", "Year", "CLC")),
     apart=True,
 )
+_TITLE = re.compile(r"(?:^|[\n\r])[ \t]{0,4}Title-[\u4e00-\u9fff]")
 
 
 def recognise(head: str) -> bool:
-    return SYNTAX.line.match(head) is not None and "\nTitle-" in f"\n{head}"
+    return SYNTAX.line.match(head) is not None and _TITLE.search(head) is not None
 
 
 def records(stream: TextIO) -> Iterator[Record | str]:

@@ -50,8 +50,8 @@ def document(result: dict, place: Place) -> Document | Unread:
         return place.unread(f"no result with a title, but {', '.join(list(result)[:5]) or 'nothing'}")
     moves, abstract = moves_of(_with_labels(text_in(result.get("abstractText"))))
     database, number = text_in(result.get("source")), str(result.get("id") or "")
-    is_pubmed = database == "MED" and not result.get("pmid")
-    ids = identity.ids_of({"pmid": number if is_pubmed else "", **result, "id": None})
+    pmid = result.get("pmid") or (number if database == "MED" else "")
+    ids = identity.ids_of({**result, "pmid": pmid, "id": None})
     headings = object_in(result.get("meshHeadingList")).get("meshHeading")
     headings = map(object_in, headings if isinstance(headings, list) else ())
     topics = [text_in(one.get("descriptorName")) for one in headings if one.get("majorTopic_YN") == "Y"]

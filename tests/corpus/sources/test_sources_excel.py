@@ -70,7 +70,7 @@ def test_each_sheet_is_read_from_its_own_header(tmp_path):
 def test_a_workbook_may_be_packed_and_have_names_of_the_users_own(tmp_path):
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as archive:
         archive.writestr("a/b.xlsx", xlsx(one=PAPERS))
-        archive.writestr("notes.csv", "title,abstract\nZinc,It melts.\n")
+        archive.writestr("xl/notes.csv", "title,abstract\nZinc,It melts.\n")
     assert titles(read_book(tmp_path, packed.getvalue(), "papers.zip")) == ["Tin", "Lead", "Zinc"]
     own = xlsx(one=[["my papers"], ["headline", "summary", "n"], ["Tin", "It grows.", "1"]])
     assert "headline" not in titles(read_book(tmp_path, own))
@@ -78,6 +78,21 @@ def test_a_workbook_may_be_packed_and_have_names_of_the_users_own(tmp_path):
     assert (found.title, found.abstract) == ("Tin", "It grows.")
     (absent,) = read_book(tmp_path, own, form="fields", fields={"title": "head", "abstract": "text"})
     assert absent.reason == "not_this_format"
+
+
+def test_an_opendocument_sheet_is_a_workbook_too(tmp_path):
+    kind, urn = "application/vnd.oasis.opendocument.spreadsheet", "urn:oasis:names:tc:opendocument:xmlns"
+    names = "".join(f' xmlns:{name}="{urn}:{name}:1.0"' for name in ("office", "table", "text", "manifest"))
+    cell = '<table:table-cell office:value-type="string"><text:p>{}</text:p></table:table-cell>'
+    rows = "".join(f"<table:table-row>{''.join(map(cell.format, row))}</table:table-row>" for row in PAPERS)
+    sheet = f'<office:spreadsheet><table:table table:name="one">{rows}</table:table></office:spreadsheet>'
+    entry = f'<manifest:file-entry manifest:full-path="/" manifest:media-type="{kind}"/>'
+    with zipfile.ZipFile(content := io.BytesIO(), "w") as archive:
+        archive.writestr("mimetype", kind)
+        body = f"<office:body>{sheet}</office:body>"
+        archive.writestr("content.xml", f"<office:document-content{names}>{body}</office:document-content>")
+        archive.writestr("META-INF/manifest.xml", f"<manifest:manifest{names}>{entry}</manifest:manifest>")
+    assert titles(read_book(tmp_path, content.getvalue(), "x.ods")) == ["Tin", "Lead"]
 
 
 def test_dates_and_numbers_are_read_as_they_are_shown(tmp_path):

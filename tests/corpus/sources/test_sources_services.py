@@ -66,7 +66,7 @@ def test_headings_become_moves():
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"id": "12", "source": "MED"}, "pmid:12"),
+        ({"id": "12", "source": "MED", "pmid": None}, "pmid:12"),
         ({"id": "12", "source": "MED", "doi": "10.1/x", "pmid": "13"}, "pmid:13"),
         ({"id": "PPR9", "source": "PPR", "doi": "10.1101/x"}, "doi:10.1101/x"),
         ({"id": "PPR9", "source": "PPR"}, "europepmc:PPR/PPR9"),
