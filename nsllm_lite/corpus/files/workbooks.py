@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 MAX_MEMORY_BYTES = 1 << 30  # of the process; 60,000 papers in 63 columns need 331 MB and 6 s
 MAX_SECONDS = 120  # of its CPU time
 MAX_ROW_CHARS = 1 << 24
+COMMAND = [sys.executable, "-P", __file__]  # -P: the folder of this file holds modules of common names
 COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # begins .xls, and the other files of Office until 2003
 ZIPPED = b"PK\x03\x04"
 MEMBERS = frozenset(("xl/workbook.xml", "xl/workbook.bin"))  # a zip with one of these is a workbook
@@ -38,9 +39,8 @@ def iter_rows(file: BinaryIO) -> Iterator[Row]:
     """
     file.seek(0)
     os.lseek(file.fileno(), 0, os.SEEK_SET)  # the process shares the place of the descriptor, not that of the buffer
-    command = [sys.executable, "-P", __file__]  # -P: the folder of this file holds modules of common names
     pipes = {"stdin": file, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **pipes, start_new_session=True) as process:  # Ctrl-C is for this process alone
+    with subprocess.Popen(COMMAND, **pipes, start_new_session=True) as process:  # Ctrl-C is for this process alone
         try:
             for line in process.stdout:
                 if line.endswith(b"\n"):
@@ -55,9 +55,9 @@ def _why_ended(status: int) -> str:
     if status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):
         from nsllm_lite.errors import RunError  # not among the imports of the program
 
-        found = "A process died while reading a workbook: killed from outside, perhaps for lack of memory."
+        found = "The process that reads a workbook was killed from outside, perhaps for lack of memory."
         todo = "Run the same command again to continue; execution.workers=1 needs the least memory."
-        raise RunError("corpus-process-died", found, "Nothing that was finished is lost.", todo)
+        raise RunError("workbook-reader-died", found, "Nothing that was finished is lost.", todo)
     limits = f"{MAX_MEMORY_BYTES >> 20:,} MiB of memory or {MAX_SECONDS} s"
     return f"the workbook needs more than {limits}, or breaks the program that reads it; save it as CSV"
 

@@ -15,7 +15,7 @@ from nsllm_lite.corpus.stated.names import as_names
 from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document
 
-_TAG = r"%([0-9A-Z@!#$&()*+/:;<=>?\[\\\]^~])"
+_TAG = r"%([0-9A-Z@!#$&(+*)/:;<=>?\[\\\]^~])"
 SYNTAX = Syntax(
     line=re.compile(rf"{_TAG}(?:[ \t](.*)|\s*$)"),
     first="0",

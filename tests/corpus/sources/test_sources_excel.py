@@ -2,6 +2,7 @@
 
 import io
 import signal
+import sys
 import zipfile
 from contextlib import nullcontext
 
@@ -133,11 +134,11 @@ def test_sheets_before_a_hostile_one_are_kept(tmp_path):
     assert titles(read_book(tmp_path, xlsx(one=PAPERS, far=FAR))) == ["Tin", "Lead", "unreadable_file"]
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, "corpus-process-died"), (signal.SIGXCPU, "")])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, "workbook-reader-died"), (signal.SIGXCPU, "")])
 def test_a_process_that_is_killed_from_outside_is_no_fault_of_its_file(tmp_path, monkeypatch, sent, code):
     """One that used up its time is."""
     (tmp_path / "end.py").write_text(f"import os\nos.kill(os.getpid(), {int(sent)})\n")
-    monkeypatch.setattr(workbooks, "__file__", str(tmp_path / "end.py"))
+    monkeypatch.setattr(workbooks, "COMMAND", [sys.executable, str(tmp_path / "end.py")])
     with raises(code) if code else nullcontext():
         assert titles(read_book(tmp_path, xlsx(one=PAPERS))) == ["unreadable_file"]
 
