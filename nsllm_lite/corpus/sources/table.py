@@ -29,7 +29,7 @@ _PAPERS = frozenset(("abstract", "arxiv", "pmid", "doi", "ut", "eid"))
 _LIST_SIGNS = " []'\""  # lists are often written as Python or JSON does
 _ITEM_END = re.compile(r"['\"]?\s*[;,]")
 MAX_LISTED = 300
-_DIMENSIONS_CELLS = 7  # before the DOI
+_OF_DIMENSIONS = 7  # signs "|" in one of its references, at least
 ID_ROLES = ("doi", "arxiv", "id", "pmid", "pmc")
 
 Columns = dict[str, list[str]]  # role -> names of its columns
@@ -126,16 +126,15 @@ def _date(fields: Cells) -> str:
 
 
 def _references(stated: Any) -> tuple[str, ...]:
-    if isinstance(stated, str) and stated[:1] == "[" and stated.count("|") >= _DIMENSIONS_CELLS:
-        return different(map(_of_dimensions, stated.strip("[] ").split(";[")))
+    if isinstance(stated, str) and stated[:1] == "[" and stated.count("|") >= _OF_DIMENSIONS:
+        return different(map(_of_dimensions, stated.split(";[")))
     return cited(stated.split("; ")) if isinstance(stated, str) and ", DOI " in stated else as_references(stated)
 
 
 def _of_dimensions(entry: str) -> str:
-    """Of "authors|title|source|volume|issue|pages|year|DOI|publication|citations", as Dimensions writes references."""
+    """Of "authors|title|source|volume|issue|pages|year|DOI|...", as Dimensions writes a reference."""
     cells = entry.strip("[] ").split("|")
-    doi = cells[_DIMENSIONS_CELLS] if len(cells) > _DIMENSIONS_CELLS else ""
-    return as_reference(doi=doi, title=cells[1] if len(cells) > 1 else entry) or as_reference(entry)
+    return as_reference("|".join(cells), title=cells[1] if len(cells) > 1 else "")
 
 
 def _text(value: object) -> str:
