@@ -20,14 +20,15 @@ from nsllm_lite.corpus.files import opening
 from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
 from nsllm_lite.corpus.files.encoding import decoded, stated_encoding
 from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Unread, read_each
-from nsllm_lite.corpus.sources import fields, latex
-from nsllm_lite.errors import UserError, nearest
+from nsllm_lite.corpus.sources import excel, fields, latex
+from nsllm_lite.errors import RunError, UserError, nearest
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
 
 # In the order of detection: specific formats before general ones.
-_NAMES = "sample unarxive s2orc arxiv conference oai atom pubmed tei jats wos medline ris bibtex table latex text"
+_NAMES = "sample unarxive s2orc arxiv conference openalex europepmc oai atom pubmed tei jats endnote wos medline ris"
+_NAMES += " refworks noteexpress estudy enw bibtex excel table latex text"
 READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
 LOOK_RECORDS = 200
@@ -107,6 +108,8 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     """The name of the reader for a file that begins so, or an `Unread` of `origin`."""
     if head.startswith(PARQUET_MAGIC):
         return "parquet"
+    if excel.is_workbook(head):
+        return "excel"
     text = opening.head_of(head)
     if text is None:
         return Unread(origin, opening.NOT_THIS_FORMAT, "binary data")
@@ -174,7 +177,7 @@ def _read_opened(
 ) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     reader = detect(opened.head, whole, opened.name, general)
-    is_text = reader != "parquet" and bool(opening.head_of(opened.head))
+    is_text = reader != "parquet" and not excel.is_workbook(opened.head) and bool(opening.head_of(opened.head))
     if source.format != "auto" and is_text:
         reader = source.format
     if isinstance(reader, Unread):
@@ -188,6 +191,8 @@ def _read_opened(
     try:
         yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {reader}, but no record is in it"))
         yield from records
+    except RunError:  # not the file's fault
+        raise
     except ERRORS as error:  # a broken or bombed stream: what came before it stays
         yield Unread(whole, UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
@@ -198,6 +203,10 @@ def _records(
     if found == "parquet":
         with seekable(opened) as file:
             yield from fields.read_parquet(file, source.fields, source.name, opened.name)
+        return
+    if excel.is_workbook(opened.head):
+        with seekable(opened) as file:
+            yield from excel.read(file, source.fields, source.name, opened.name)
         return
     stream = opening.open_text(opened.stream, opened.head, encodings)
     if found == "fields":
