@@ -27,7 +27,7 @@ from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
 
 # In the order of detection: specific formats before general ones.
-_NAMES = "sample unarxive s2orc arxiv conference oai atom pubmed tei elsevier jats wos medline ris bibtex table latex text"
+_NAMES = "sample unarxive s2orc bioc inspire datacite zotero pes2o arxiv conference oai atom pubmed tei elsevier jats wos medline ris bibtex pmctext table latex text"
 READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
 LOOK_RECORDS = 200

@@ -1,0 +1,73 @@
+"""Sections of papers that were saved as lines of plain text, where a heading is known only by its form."""
+
+import re
+from collections.abc import Iterable
+
+from nsllm_lite.corpus.files import citations
+from nsllm_lite.corpus.files.outline import Outline, printed_number
+from nsllm_lite.corpus.texts.headings import Mark, mark
+from nsllm_lite.formats.documents import Section
+
+MAX_HEADING_CHARS = 120
+MAX_HEADING_WORDS = 14
+_CAPTION = re.compile(
+    r"(?:(?:Supplementary|Supporting|Extended Data|Additional)\s+)?(?:Fig(?:ure)?s?\.?|FIG(?:URE)?\.?|Tab(?:le)?\.?|"
+    r"TABLE|Scheme|SCHEME|Box|Algorithm|File|Video|Movie)\s*"
+    r"[A-Z]?\d{1,3}[A-Za-z]?(?:\s*[.:|—–-]|\s+[A-Z\"“(]|\s*$)"
+)
+_ENDS = tuple(".,;:?!。，；：")
+
+
+def is_caption(line: str) -> bool:
+    """Whether it begins as the caption of a float does: "Figure 1. Growth", but not "Figure 1 shows growth"."""
+    return bool(_CAPTION.match(line[:60]))
+
+
+def is_heading(line: str) -> bool:
+    """Whether the line has the form of a heading: short, without a sign at its end, and beginning as a title does."""
+    if len(line) > MAX_HEADING_CHARS or "\t" in line or line.endswith(_ENDS) or is_caption(line):
+        return False
+    words = line[len(printed_number(line)) :].split()
+    letters = re.sub(r"[\W\d_]", "", "".join(words))
+    return len(letters) > 2 and len(words) <= MAX_HEADING_WORDS and (words[0][0].isupper() or not letters.isascii())
+
+
+def names_references(line: str) -> bool:
+    """Whether the line is the heading of the list of references."""
+    return bool(re.fullmatch(r"(?:[\dIVX]{0,4}\.?\s*)?(?:references|bibliography|literature cited|参考文献)[.:]?", line, re.I))
+
+
+def sections_of(lines: Iterable[str], num_references: int = 0) -> tuple[Section, ...]:
+    """The sections of a body, of which each line is a heading, a paragraph, a caption or a row of a table.
+
+    A caption, the line behind one that is only its number, and rows of tables are left out. A heading that stands last
+    is none. Citations by number are settled where the paper has `num_references`.
+    """
+    outline = Outline()
+    held = ""  # a heading, until a text follows
+    captioned = False
+    for line in filter(None, map(str.strip, lines)):
+        if is_caption(line):
+            captioned = not line.endswith(_ENDS) and len(line) < MAX_HEADING_CHARS // 2
+            continue
+        if captioned or line.count("\t") > 1:
+            captioned = False
+            continue
+        if is_heading(line):
+            if held:
+                outline.begin(held, printed_number(held))
+            held = line
+            continue
+        if held:
+            outline.begin(held, printed_number(held))
+            held = ""
+        outline.add(citations.settle(citations.mark_bracketed(line, num_references)))
+    return outline.sections()
+
+
+def is_abstract_label(line: str) -> bool:
+    """Whether a line is the label of a part of an abstract: "Background", "Methods:", "Aim"."""
+    return len(line) < 40 and (mark(line) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER) or line.rstrip(":").lower() in _PARTS)
+
+
+_PARTS = frozenset(("background", "aim", "aims", "objective", "objectives", "purpose", "design", "setting", "conclusion"))
