@@ -1,4 +1,5 @@
 """Packed files and archives (.gz, .bz2, .xz, .zst, .tar, .zip), also nested, read in place without writing to disk.
+A Word document is a zip too, and one file.
 
 The kind is detected from the first bytes. A member's name is only a label, so it cannot lead outside; one that tries
 ("../x", "/x", a link) is refused with a line in the ledger. The bytes that one file unpacks to are bounded.
@@ -36,6 +37,10 @@ TEX_PARTS = (".bbl", ".sty", ".cls", ".def")  # that LaTeX files of the same arc
 NAMES_OF_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".zip")
 ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, RuntimeError)
 ERRORS += (NotImplementedError, ValueError, MemoryError)  # what zipfile and tarfile raise on damaged archives
+
+ZIP_HEADER_BYTES = 30  # before the name of a zip's first file
+CONTENT_TYPES = "[Content_Types].xml"
+OFFICE_NAMES = (CONTENT_TYPES.encode(), b"word/", b"_rels/", b"docProps/", b"customXml/", b"mimetype")
 
 Sibling = Callable[[str], bytes | None]
 
@@ -134,7 +139,7 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
         with _whole(stream, head, seekable=members_of is _zip_members) as whole:
             if unpack:
                 yield from _open(_counted(unpack(whole), budget=budget), name, sibling, budget, depth + 1)
-            elif members_of:
+            elif members_of and not (members_of is _zip_members and _is_word(whole, head)):
                 files = _open_members(members_of(whole), name, budget, depth)
                 yield next(files, Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read"))
                 yield from files
@@ -238,12 +243,25 @@ def _tar_members(file: BinaryIO) -> Iterator[_Member]:
             yield _Member(member.name, refused, lambda m=member: archive.extractfile(m))
 
 
-def _zip_members(file: BinaryIO) -> Iterator[_Member]:
+def _zip(file: BinaryIO) -> zipfile.ZipFile:
     end = zipfile._EndRecData(file)
     size = end[zipfile._ECD_SIZE] if end else 0
     if size > MAX_LIST_BYTES:
         raise zipfile.BadZipFile(f"its list of files takes {size:,} bytes, over {MAX_LIST_BYTES:,}: unpack it yourself")
-    with zipfile.ZipFile(file) as archive:
+    return zipfile.ZipFile(file)
+
+
+def _is_word(file: BinaryIO, head: bytes) -> bool:
+    """Whether a zip is one document of Word; only one that begins as Office's files do is looked into."""
+    if not head[ZIP_HEADER_BYTES:].startswith(OFFICE_NAMES):
+        return False
+    with _zip(file) as archive:
+        names = archive.namelist()
+    return CONTENT_TYPES in names and any(name.startswith("word/") for name in names)
+
+
+def _zip_members(file: BinaryIO) -> Iterator[_Member]:
+    with _zip(file) as archive:
         for member in archive.infolist():
             if member.filename.endswith("/"):
                 continue

@@ -15,7 +15,7 @@ _CITATIONS = re.compile(rf"{_ONE}(?:[\s,;–—\[\]()-]*{_ONE})*[\])]*")
 _MARKS = re.compile(f"[{OPEN}{CLOSE}]")
 _NUMBERS = re.compile(r"[\s\d,;–—[\]()-]*")
 _NEEDS_CITATION = re.compile(rf"\b({PATTERNS['before_citation']})\.?,?$", re.IGNORECASE)
-_BRACKETED = re.compile(r"\[\d{1,3}(?:\s?[,;–-]\s?\d{1,3}){0,40}\](?![\w-])")
+_BRACKETED = re.compile(rf"(?<!{OPEN})\[\d{{1,3}}(?:\s?[,;–-]\s?\d{{1,3}}){{0,40}}\](?![\w-])")
 _SEPARATORS = re.compile(r"[\s,;]*")
 
 

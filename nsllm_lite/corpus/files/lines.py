@@ -15,6 +15,10 @@ _CAPTION = re.compile(
     r"TABLE|Scheme|SCHEME|Box|Algorithm|File|Video|Movie)\s*"
     r"[A-Z]?\d{1,3}[A-Za-z]?(?:\s*[.:|—–-]|\s+[A-Z\"“(]|\s*$)"
 )
+_PARTICLE = r"(?:van|von|de|der|den|del|della|dos|da|di|la|le|el|al|bin|ter|ten)"
+_NAME = re.compile(
+    rf"(?:{_PARTICLE}\s+)?[^\W\d_a-z][\w.'’-]*(?:\s+(?:{_PARTICLE}|[^\W\d_a-z][\w.'’-]*)){{1,5}}(?:[\s,]*(?:\d{{1,3}}|[a-d]|[*†‡§¶#]))*"
+)
 _ENDS = tuple(".,;:?!。，；：")
 
 
@@ -32,9 +36,16 @@ def is_heading(line: str) -> bool:
     return len(letters) > 2 and len(words) <= MAX_HEADING_WORDS and (words[0][0].isupper() or not letters.isascii())
 
 
+def is_name(line: str) -> bool:
+    """Whether the line is the name of one person, with the marks of addresses behind it: "Ito Kenji 1*"."""
+    return len(line) < MAX_HEADING_CHARS and bool(_NAME.fullmatch(line))
+
+
 def names_references(line: str) -> bool:
     """Whether the line is the heading of the list of references."""
-    return bool(re.fullmatch(r"(?:[\dIVX]{0,4}\.?\s*)?(?:references|bibliography|literature cited|参考文献)[.:]?", line, re.I))
+    return bool(
+        re.fullmatch(r"(?:[\dIVX]{0,4}\.?\s*)?(?:references|bibliography|literature cited|参考文献)[.:]?", line, re.I)
+    )
 
 
 def sections_of(lines: Iterable[str], num_references: int = 0) -> tuple[Section, ...]:
@@ -67,7 +78,11 @@ def sections_of(lines: Iterable[str], num_references: int = 0) -> tuple[Section,
 
 def is_abstract_label(line: str) -> bool:
     """Whether a line is the label of a part of an abstract: "Background", "Methods:", "Aim"."""
-    return len(line) < 40 and (mark(line) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER) or line.rstrip(":").lower() in _PARTS)
+    return len(line) < 40 and (
+        mark(line) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER) or line.rstrip(":").lower() in _PARTS
+    )
 
 
-_PARTS = frozenset(("background", "aim", "aims", "objective", "objectives", "purpose", "design", "setting", "conclusion"))
+_PARTS = frozenset(
+    ("background", "aim", "aims", "objective", "objectives", "purpose", "design", "setting", "conclusion")
+)

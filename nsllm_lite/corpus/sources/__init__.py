@@ -19,19 +19,19 @@ from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.corpus.files import opening
 from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
 from nsllm_lite.corpus.files.encoding import decoded, stated_encoding
-from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Unread, read_each
-from nsllm_lite.corpus.sources import fields, latex
+from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Place, Unread, read_each
+from nsllm_lite.corpus.sources import docx, fields, latex
 from nsllm_lite.errors import UserError, nearest
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
 
 # In the order of detection: specific formats before general ones.
-_NAMES = "sample unarxive s2orc bioc inspire datacite zotero pes2o arxiv conference oai atom pubmed tei elsevier jats wos medline ris bibtex pmctext table latex text"
+_NAMES = "sample unarxive s2orc bioc inspire datacite zotero pes2o arxiv conference oai atom pubmed tei elsevier jats wos medline ris bibtex pmctext markdown table latex text"
 READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
 LOOK_RECORDS = 200
-PARQUET_MAGIC = b"PAR1"
+BINARY = {b"PAR1": "parquet", b"PK\x03\x04": "docx"}  # the readers of files that are no text, by their first bytes
 PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
 BUNDLED = {"bundled:papers": "papers", "bundled:general": "general.jsonl"}
 
@@ -105,8 +105,8 @@ def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Fil
 
 def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     """The name of the reader for a file that begins so, or an `Unread` of `origin`."""
-    if head.startswith(PARQUET_MAGIC):
-        return "parquet"
+    if binary := next((name for magic, name in BINARY.items() if head.startswith(magic)), None):
+        return binary
     text = opening.head_of(head)
     if text is None:
         return Unread(origin, opening.NOT_THIS_FORMAT, "binary data")
@@ -174,7 +174,7 @@ def _read_opened(
 ) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     reader = detect(opened.head, whole, opened.name, general)
-    is_text = reader != "parquet" and bool(opening.head_of(opened.head))
+    is_text = reader not in BINARY.values() and bool(opening.head_of(opened.head))
     if source.format != "auto" and is_text:
         reader = source.format
     if isinstance(reader, Unread):
@@ -195,9 +195,12 @@ def _read_opened(
 def _records(
     found: str, source: Source, opened: Opened, encodings: set[str], languages: tuple[str, ...]
 ) -> Iterator[Document | Unread]:
-    if found == "parquet":
+    if found in BINARY.values():
         with seekable(opened) as file:
-            yield from fields.read_parquet(file, source.fields, source.name, opened.name)
+            if found == "docx":
+                yield docx.read(file, Place(source.name, f"{opened.name}#1", languages))
+            else:
+                yield from fields.read_parquet(file, source.fields, source.name, opened.name)
         return
     stream = opening.open_text(opened.stream, opened.head, encodings)
     if found == "fields":

@@ -27,12 +27,16 @@ from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
 from nsllm_lite.formats.documents import Document, Section
 
 LISTS = ("documents", "PubTator3")  # of the documents in a collection
-BODY = frozenset(("INTRO", "METHODS", "RESULTS", "DISCUSS", "CONCL", "CASE", "SUBJECT", "PARAGRAPH", "BODY", "UNKNOWN", ""))
+BODY = frozenset(
+    ("INTRO", "METHODS", "RESULTS", "DISCUSS", "CONCL", "CASE", "SUBJECT", "PARAGRAPH", "BODY", "UNKNOWN", "")
+)
 KINDS = {"DISCUSS": "discussion", "CONCL": "conclusions", "PARAGRAPH": "", "BODY": "", "UNKNOWN": "", "SUBJECT": ""}
 _LEFT_OUT = re.compile(r"fig|table|footnote|ref\b|supp|caption")  # types of passages that are no text of the body
 _LEVEL = re.compile(r"title(?:_(\d))?")
 _MARKS = re.compile(r"BioC\.dtd|<passage>|<infon ")
-_OF_JOURNAL = re.compile(r"[.;,]?\s*(?:(?:19|20)\d\d\b).*", re.DOTALL)  # "J Tin. 2019 Mar 12;3:4": what follows its name
+_OF_JOURNAL = re.compile(
+    r"[.;,]?\s*(?:(?:19|20)\d\d\b).*", re.DOTALL
+)  # "J Tin. 2019 Mar 12;3:4": what follows its name
 
 
 def recognise(head: str) -> bool:
@@ -49,7 +53,9 @@ def records(stream: TextIO) -> Iterator[dict | str]:
         first = stream.read(1)
     whole = Joined(first, stream)
     if first == "<":
-        yield from (found if isinstance(found, str) else _of_xml(found) for found in iter_elements(whole, ("document",)))
+        yield from (
+            found if isinstance(found, str) else _of_xml(found) for found in iter_elements(whole, ("document",))
+        )
         return
     for record in iter_records(whole):
         inner = [] if isinstance(record, str) else [record[key] for key in LISTS if isinstance(record.get(key), list)]

@@ -51,8 +51,11 @@ def document(record: dict, place: Place) -> Document | Unread:
     kind = text_in(types.get("resourceTypeGeneral"))
     if kind.lower().replace(" ", "") not in PAPERS:
         return place.unread(f"of the kind {kind!r}: {text_in(titles[0].get('title'))[:60]!r}", NOT_A_PAPER)
-    stated_ids = {one.get("identifierType") or one.get("alternateIdentifierType") or "": one.get("identifier") or
-                  one.get("alternateIdentifier") for one in (*objects_of(work, "identifiers"), *objects_of(work, "alternateIdentifiers"))}  # fmt: skip
+    others = (*objects_of(work, "identifiers"), *objects_of(work, "alternateIdentifiers"))
+    stated_ids = {
+        _first(one, "identifierType", "alternateIdentifierType"): _first(one, "identifier", "alternateIdentifier")
+        for one in others
+    }
     ids = identity.ids_of({"doi": work.get("doi") or record.get("id"), "ids": stated_ids})
     subjects = objects_of(work, "subjects")
     return place.paper(
@@ -65,8 +68,14 @@ def document(record: dict, place: Place) -> Document | Unread:
         venue=text_in(object_in(work.get("container")).get("title")) or _series(work) or as_text(work.get("publisher")),
         categories=as_terms(*(one.get("subject") for one in subjects if one.get("subjectScheme"))),
         keywords=as_terms(*(one.get("subject") for one in subjects if not one.get("subjectScheme")), parted=";"),
-        references=different(_reference(one) for one in objects_of(work, "relatedIdentifiers") if one.get("relationType") in CITING),
+        references=different(
+            _reference(one) for one in objects_of(work, "relatedIdentifiers") if one.get("relationType") in CITING
+        ),
     )
+
+
+def _first(record: dict, *keys: str) -> str:
+    return next(filter(None, (text_in(record.get(key)) for key in keys)), "")
 
 
 def _main(titles: list[dict], key: str, kind: str) -> str:

@@ -64,7 +64,9 @@ def document(record: etree._Element, place: Place) -> Document | Unread:
     article = record if record.tag in ARTICLES else next(record.iter(*ARTICLES), None)
     core = record.find("coredata")
     if core is None:
-        core = next((d for d in record.iter("Description") if d.find("title") is not None or d.find("doi") is not None), None)
+        core = next(
+            (d for d in record.iter("Description") if d.find("title") is not None or d.find("doi") is not None), None
+        )
     if article is None and core is None:
         return place.unread("neither an article nor metadata (coredata) in the record")
     core = etree.Element("coredata") if core is None else core
@@ -179,7 +181,10 @@ def _abstract(head: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:
     own = next((a for a in head.iterfind("abstract") if (a.get("class") or "") in AUTHORS_OWN), None)
     if own is None:
         return (), ""
-    parts = [(text_of(part.find("title"), jats.SKIP).rstrip(":"), list(jats.blocks_of(part))) for part in own.iter("abstract-sec")]
+    parts = [
+        (text_of(part.find("title"), jats.SKIP).rstrip(":"), list(jats.blocks_of(part)))
+        for part in own.iter("abstract-sec")
+    ]
     if len(parts) > 1 and all(label and blocks for label, blocks in parts):
         moves = tuple((label, " ".join(blocks)) for label, blocks in parts)
         return moves, " ".join(text for _, text in moves)

@@ -49,12 +49,15 @@ def document(record: dict, place: Place) -> Document | Unread:
         title=_chosen(objects_of(paper, "titles"), "title"),
         abstract=_chosen(objects_of(paper, "abstracts"), "value"),
         discipline=identity.discipline_of(" ".join(subjects)),
-        language=next(iter(as_terms(paper.get("languages"))), "") or "en",
+        language=next(iter(as_terms(paper.get("languages"))), ""),
         date=_date(paper, journals),
-        authors=as_names([one.get("full_name") for one in objects_of(paper, "authors")] or paper.get("corporate_author"))
+        authors=as_names(
+            [one.get("full_name") for one in objects_of(paper, "authors")] or paper.get("corporate_author")
+        )
         + tuple(groups),
         venue=next((text_in(one.get("journal_title")) for one in journals if one.get("journal_title")), ""),
-        categories=different(subjects) or as_terms(*(one.get("term") for one in objects_of(paper, "inspire_categories"))),
+        categories=different(subjects)
+        or as_terms(*(one.get("term") for one in objects_of(paper, "inspire_categories"))),
         keywords=as_terms(*(one.get("value") for one in objects_of(paper, "keywords") if not one.get("schema"))),
         references=different(map(_reference, objects_of(paper, "references"))),
     )
@@ -85,9 +88,11 @@ def _date(paper: dict, journals: list[dict]) -> str:
 
 def _reference(entry: dict) -> str:
     cited = object_in(entry.get("reference")) or entry
-    doi = next((one for one in cited.get("dois") or () if isinstance(one, str)), "")
+    dois, misc = (one if isinstance(one, list) else [] for one in (cited.get("dois"), cited.get("misc")))
+    doi = next(filter(None, map(text_in, dois)), "")
     title = text_in(object_in(cited.get("title")).get("title"))
     journal = object_in(cited.get("publication_info"))
-    printed = [text_in(one) for one in cited.get("misc") or ()] if isinstance(cited.get("misc"), list) else []
-    printed += [str(journal[key]) for key in ("journal_title", "journal_volume", "page_start", "year") if journal.get(key)]
+    printed = [text_in(one) for one in misc] + [
+        str(journal[key]) for key in ("journal_title", "journal_volume", "page_start", "year") if journal.get(key)
+    ]
     return as_reference(" ".join(filter(None, printed)), doi=doi, arxiv=text_in(cited.get("arxiv_eprint")), title=title)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TextIO
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.lines import is_abstract_label, sections_of
+from nsllm_lite.corpus.files.lines import is_abstract_label, is_name, sections_of
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.stated.dates import as_date
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
@@ -26,14 +26,12 @@ MAX_KEYWORD_CHARS = 60
 SENTENCE_WORDS = 12  # an abstract's line has so many, or is a label
 MARK = "==== "
 _DOI = re.compile(r"10\.\d{4,9}/\S+")
-_NUMBER = re.compile(r"PMC\d+|\d{4}-\d{3}[\dXx]|[\w./-]*\d[\w./-]*|\d+", re.ASCII)  # an ISSN, a PMID, the publisher's own
+_NUMBER = re.compile(
+    r"PMC\d+|\d{4}-\d{3}[\dXx]|[\w./-]*\d[\w./-]*|\d+", re.ASCII
+)  # an ISSN, a PMID, the publisher's own
 _KIND = re.compile(
     r"(?i)(?:[\w-]+ ){0,3}(?:articles?|reports?|papers?|reviews?|communications?|letters?|editorials?|correspondence|"
     r"corrections?|comment(?:ary)?|perspectives?|essays?|news|viewpoints?|protocols?|short report|case series)"
-)
-_PARTICLE = r"(?:van|von|de|der|den|del|della|dos|da|di|la|le|el|al|bin|ter|ten)"
-_NAME = re.compile(
-    rf"(?:{_PARTICLE}\s+)?[^\W\d_a-z][\w.'’-]*(?:\s+(?:{_PARTICLE}|[^\W\d_a-z][\w.'’-]*)){{1,5}}(?:[\s,]*(?:\d{{1,3}}|[a-d]|[*†‡§¶#]))*"
 )
 _NOTICE = re.compile(
     r"(?i)open[- ]access|creative commons|copyright|©|\(c\)|licen[cs]e|correspond|contributed equally|conceived|"
@@ -80,7 +78,7 @@ def document(article: Article, place: Place) -> Document | Unread:
     refs = [line.strip() for line in article.refs if line.strip()]
     cited = different(as_reference(_ENTRY.fullmatch(line)[1]) for line in refs if line.lower() != "references")
     title = _place_of_title(front)
-    end = next((n for n in range(title + 1, len(front)) if not _NAME.fullmatch(front[n])), len(front))
+    end = next((n for n in range(title + 1, len(front)) if not is_name(front[n])), len(front))
     moves, abstract = _abstract(front[end:])
     return place.paper(
         **_ids(front[:title])._asdict(),
@@ -102,7 +100,7 @@ def _place_of_title(front: list[str]) -> int:
     begin = next((n + 1 for n, line in enumerate(heads) if _DOI.fullmatch(line)), 0)
     begin = begin or max((n + 1 for n, line in enumerate(heads[:20]) if _NUMBER.fullmatch(line)), default=0)
     rest = [n for n in range(begin, len(heads)) if not _KIND.fullmatch(heads[n]) and not _NUMBER.fullmatch(heads[n])]
-    before_names = (n for n in rest if not _NAME.fullmatch(heads[n]) and _NAME.fullmatch("".join(heads[n + 1 : n + 2])))
+    before_names = (n for n in rest if not is_name(heads[n]) and is_name("".join(heads[n + 1 : n + 2])))
     long_enough = (n for n in rest if len(heads[n].split()) > 2)
     return next(before_names, next(long_enough, rest[0] if rest else len(front)))
 
@@ -144,5 +142,7 @@ def _keywords(rest: list[str]) -> tuple[str, ...]:
     if place is None:
         return ()
     own = rest[place][len("keywords") :].strip(" :")
-    short = (line for line in rest[place + 1 : place + 20] if len(line) < MAX_KEYWORD_CHARS and not _NOTICE.search(line))
+    short = (
+        line for line in rest[place + 1 : place + 20] if len(line) < MAX_KEYWORD_CHARS and not _NOTICE.search(line)
+    )
     return as_terms(own, parted=";,") or as_terms(*short, parted=";")

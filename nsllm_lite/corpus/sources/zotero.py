@@ -24,10 +24,17 @@ from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document
 
 NO_ITEMS = ("attachment", "note", "annotation")
-VENUES = ("publicationTitle", "proceedingsTitle", "bookTitle", "conferenceName", "repository", "university", "institution")
+VENUES = (
+    "publicationTitle",
+    "proceedingsTitle",
+    "bookTitle",
+    "conferenceName",
+    "repository",
+    "university",
+    "institution",
+)
 RESOURCE, ABOUT = (f"{{http://www.w3.org/1999/02/22-rdf-syntax-ns#}}{name}" for name in ("resource", "about"))
 NAMESPACE = "zotero.org/namespaces/export"
-CONTAINERS = ("Journal", "Periodical", "Series", "CourtReporter")
 
 
 def recognise(head: str) -> bool:
@@ -49,7 +56,8 @@ def document(item: dict, place: Place) -> Document | Unread:
     kind = text_in(item.get("itemType"))
     if not kind:
         return place.unread(f"no item of Zotero, but {', '.join(map(str, list(item)[:5])) or 'nothing'}")
-    ids = identity.ids_of({**_extra(item), **{key: item.get(key) for key in ("DOI", "PMID", "archiveID", "url", "id")}})
+    stated = {key: item.get(key) for key in ("DOI", "PMID", "PMCID", "url", "id")}
+    ids = identity.ids_of({**_extra(item), "ids": [item.get("archiveID")], **stated})
     return place.paper(
         **ids._asdict(),
         title=text_in(item.get("title")),
@@ -66,7 +74,9 @@ def _authors(item: dict) -> list[Any]:
     creators = item.get("creators")
     creators = [one for one in creators if isinstance(one, dict)] if isinstance(creators, list) else []
     own = [one for one in creators if one.get("creatorType", "author") == "author"]
-    return [{"family": c.get("lastName"), "given": c.get("firstName")} if c.get("lastName") else c.get("name") for c in own]
+    return [
+        {"family": c.get("lastName"), "given": c.get("firstName")} if c.get("lastName") else c.get("name") for c in own
+    ]
 
 
 def _extra(item: dict) -> dict[str, str]:
@@ -92,8 +102,9 @@ def _of_rdf(stream: TextIO) -> Iterator[dict | str]:
         if isinstance(rdf, str):
             yield rdf
             continue
-        journals = {one.get(ABOUT): one for one in rdf if one.tag in CONTAINERS}
-        items = [one for one in rdf if one.tag not in CONTAINERS and one.findtext("itemType", "") not in ("", *NO_ITEMS)]
+        kinds = {one: one.findtext("itemType", "") for one in rdf}
+        journals = {one.get(ABOUT): one for one, kind in kinds.items() if not kind}
+        items = [one for one, kind in kinds.items() if kind and kind not in NO_ITEMS]
         yield from map(partial(_item, journals=journals), items)
         if not items:
             yield "no item is in the RDF"
