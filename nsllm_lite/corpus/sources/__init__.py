@@ -27,7 +27,10 @@ from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
 
 # In the order of detection: specific formats before general ones.
-_NAMES = "sample unarxive s2orc bioc inspire datacite zotero pes2o arxiv conference oai atom pubmed tei elsevier jats wos medline ris bibtex pmctext markdown table latex text"
+_NAMES = """
+sample unarxive s2orc s2ag bioc inspire datacite zotero pes2o arxiv conference oai atom pubmed tei elsevier jats wos medline
+ris bibtex pmctext markdown table latex text
+"""
 READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
 LOOK_RECORDS = 200
@@ -114,6 +117,8 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
         return Unread(origin, UNREADABLE_FILE, "the file is empty")
     found = next((reader for reader, module in READERS.items() if module.recognise(text)), None)
     if found is None and name.lower().endswith(PLAIN_TEXT_NAMES):
+        found = "text"
+    if found == "pes2o" and general:  # which is text as it stands
         found = "text"
     if found is None or (found == "text" and not general):
         kind = "XML of another kind" if text[0] == "<" else "JSON of another kind" if text[0] in "[{" else "plain text"
