@@ -17,7 +17,9 @@ def half(number, **fields):
 
 
 def title_of(number, **changes):
-    return half(number, externalids={"DOI": f"10.1000/{number}"}, title=f"Title {prose(number, 4)}", year=2019) | changes
+    return (
+        half(number, externalids={"DOI": f"10.1000/{number}"}, title=f"Title {prose(number, 4)}", year=2019) | changes
+    )
 
 
 def abstract_of(number):
@@ -37,37 +39,39 @@ def folder(tmp_path):
     write(tmp_path, "papers/0.gz", [title_of(n) for n in range(1, 30)] + ["{broken", title_of(99)])
     write(tmp_path, "papers/1.jsonl", [title_of(n) for n in range(30, 41)])
     write(tmp_path, "abstracts/0.gz", [abstract_of(n) for n in reversed(range(1, 40, 2))])
-    write(tmp_path, "abstracts/1.gz", [abstract_of(n) for n in range(2, 41, 2)] + [abstract_of(77), {"abstract": "lost"}])
+    write(
+        tmp_path, "abstracts/1.gz", [abstract_of(n) for n in range(2, 41, 2)] + [abstract_of(77), {"abstract": "lost"}]
+    )
     write(tmp_path, "other.jsonl", [{"id": "0704.0001", "title": "Other", "abstract": prose(5)}])
     return tmp_path
 
 
-def built(folder, out, **changes):
+def built(folder, out):
     sources = [{"name": "s2", "path": str(folder / "s2")}]
-    recipe = Corpus(**{**values(folder, out, sources), "max_drop_share": 1, "execution": {"workers": 1}, **changes})
+    own = {"max_drop_share": 1, "execution": {"workers": 1}}
+    own["heldout"] = {"share": 0, "general_share": 0.25, "max_papers": 1, "seed": 1}
+    recipe = Corpus(**{**values(folder, out, sources), **own})
     build.build(recipe)
     return {d.id: d for d in read_documents(folder / out / "documents") if d.source == "s2"}
 
 
 def test_halves_are_joined_in_any_order_and_number_of_shares(folder, monkeypatch):
-    one_share = built(folder, "one", heldout={"share": 0, "general_share": 0.25, "max_papers": 1, "seed": 1})
     monkeypatch.setattr(shards, "TASK_BYTES", 3000)
     monkeypatch.setattr(join, "BUFFER_BYTES", 1500)
-    found = built(folder, "many", heldout={"share": 0, "general_share": 0.25, "max_papers": 1, "seed": 1})
-    assert {**one_share} == {**found}
+    found = built(folder, "out")
     assert set(found) == {"arxiv:0704.0001", *(f"doi:10.1000/{n}" for n in range(1, 41))}
     for number in range(1, 41):
         paper = found[f"doi:10.1000/{number}"]
         assert (paper.title, paper.abstract, paper.date) == (title_of(number)["title"], prose(1000 + number), "2019")
     assert found["doi:10.1000/31"].origin == "papers/1.jsonl#2"
-    lines = pq.read_table(folder / "many/ledger.parquet").to_pylist()
+    lines = pq.read_table(folder / "out/ledger.parquet").to_pylist()
     dropped = {(line["origin"], line["reason"]) for line in lines if line["source"] == "s2" and line["reason"]}
     dropped = {(origin, reason) for origin, reason in dropped if reason != "no_experimental_section"}
     assert dropped == {
         ("papers/0.gz#30", "unreadable"), ("papers/0.gz#31", "no_abstract"), ("abstracts/1.gz#21", "no_title"),
         ("abstracts/1.gz#22", "no_title"),
     }  # fmt: skip
-    manifest = json.loads((folder / "many/manifest.json").read_text())
+    manifest = json.loads((folder / "out/manifest.json").read_text())
     assert manifest["results"]["formats"]["s2"] == ["arxiv", "s2ag"]
 
 
@@ -83,7 +87,8 @@ def test_halves_without_others_and_archives_are_read_as_they_are(tmp_path):
 
 
 def test_a_half_that_is_listed_again_is_a_paper_again():
-    again = list(join._pairs(join.READERS["s2ag"], [("a#1", {"title": "T"}), ("a#2", {"title": "U"})], [("b#1", {"abstract": "A"})]))
+    titles = [("a#1", {"title": "T"}), ("a#2", {"title": "U"})]
+    again = list(join._pairs(join.READERS["s2ag"], titles, [("b#1", {"abstract": "A"})]))
     assert again == [("a#1", {"title": "T", "abstract": "A"}), ("a#2", {"title": "U", "abstract": "A"})]
 
 
@@ -96,7 +101,7 @@ def test_s2orc_of_2020_gets_its_titles_from_the_metadata(folder):
         {"paper_id": "501", "_pdf_hash": "x", "abstract": [], "body_text": [{"section": "Methods", "text": prose(9)}],
          "bib_entries": {"BIBREF0": {"title": "On tin"}}},
     ])  # fmt: skip
-    found = built(folder, "out", heldout={"share": 0, "general_share": 0.25, "max_papers": 1, "seed": 1})
+    found = built(folder, "out")
     paper = found["s2:501"]
     assert (paper.title, paper.abstract, paper.date, paper.references) == ("Whiskers", prose(7), "2018", ("On tin",))
     assert [(s.heading, s.text) for s in paper.sections] == [("Methods", prose(9))]

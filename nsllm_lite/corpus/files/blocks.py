@@ -23,6 +23,7 @@ from nsllm_lite.formats.documents import Document, Section
 LOWEST = 6  # the level of a heading that is only known by its words
 MIN_ABSTRACT_WORDS = 30
 MAX_FRONT_BLOCKS = 60
+MAX_NAME_CHARS = 60  # of the heading of a usual section
 MAX_FRONT_CHARS = 1_000  # of a line that states an identifier
 MAIN = re.compile(
     rf"(?:{PATTERNS['main_headings'].strip()}|related works?|preliminaries|case report)[.:]?", re.IGNORECASE
@@ -33,7 +34,8 @@ _RUN_IN = re.compile(r"(?:Abstract|ABSTRACT|Summary|SUMMARY|摘要)(?:\s*[.:：�
 _KEYWORDS = re.compile(r"(?:key ?words?(?: and phrases)?|index terms|关键词)\s*[.:：—–-]*\s*", re.IGNORECASE)
 _NO_TITLE = re.compile(
     r"(?:[\w-]+ ){0,3}(?:articles?|reports?|papers?|reviews?|communications?|letters?|open|open access)|article info.*|"
-    r"highlights?|graphical abstract|(?:[\w-]+ )?(?:journal|transactions|proceedings|annals|archives) (?:of|on) .{1,60}",
+    r"highlights?|graphical abstract|"
+    r"(?:[\w-]+ )?(?:journal|transactions|proceedings|annals|archives) (?:of|on) .{1,60}",
     re.IGNORECASE,
 )
 _NOTICE = re.compile(r"(?i)copyright|©|licen[cs]e|correspond|contributed equally|received|e-?mail|@|all rights")
@@ -94,9 +96,6 @@ def _with_heading(block: Block) -> Block:
     words = bare(block.text) if len(block.text) < MAX_NAME_CHARS else ""
     is_known = (MAIN.fullmatch(words) or ABSTRACT.fullmatch(words)) and is_heading(block.text.rstrip(".:"))
     return Block(LOWEST, block.text) if is_known else block
-
-
-MAX_NAME_CHARS = 60  # of the heading of a usual section
 
 
 def _front(blocks: list[Block]) -> _Front:

@@ -30,8 +30,7 @@ MAX_STYLES = 20  # that one is based on, one on the other
 MAIN_PART, STYLES_PART = "word/document.xml", "word/styles.xml"
 CAPTION = "caption"
 _HIDDEN = frozenset(
-    ("del", "moveFrom", "instrText", "delText", "drawing", "pict", "object", "Fallback", "txbxContent", "footnoteReference",
-     "endnoteReference", "commentReference", "annotationRef", "rt", "rPr", "pPr", "sdtPr", "delInstrText", "fldData")
+    ("del", "moveFrom", "drawing", "pict", "object", "Fallback", "txbxContent", "rt", "rPr", "pPr", "sdtPr", "fldData")
 )  # fmt: skip
 _WATCHED = tuple(f"{{*}}{name}" for name in ("p", "tbl", "txbxContent", "drawing", "pict", "object", "Fallback"))
 _HEADING_NAME = re.compile(r"heading (\d)")
@@ -130,7 +129,7 @@ def _level(stated: str | None) -> int | None:
 
 
 def _styles(archive: zipfile.ZipFile, part: str) -> dict[str, int | str]:
-    """By a style's id its level, 0 of a title of the document as `title`, or CAPTION of what is left out."""
+    """By a style's id its level (1 of the document's title, 0 of body text), or CAPTION of what is left out."""
     styles: dict[str, tuple[str, str, int | None]] = {}
     for style in _parsed(archive, part):
         if local(style) == "style":

@@ -28,8 +28,8 @@ from nsllm_lite.safety import leads_outside
 
 # In the order of detection: specific formats before general ones.
 _NAMES = """
-sample unarxive s2orc s2ag bioc inspire datacite zotero pes2o arxiv conference oai atom pubmed tei elsevier jats wos medline
-ris bibtex pmctext markdown table latex text
+sample unarxive s2orc s2ag bioc inspire datacite zotero pes2o arxiv conference oai atom pubmed tei elsevier jats wos
+medline ris bibtex pmctext markdown table latex text
 """
 READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4

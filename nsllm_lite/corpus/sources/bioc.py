@@ -2,8 +2,8 @@
 
 A passage says what it is (`section_type`, `type`). Kept and left out as in JATS (see `jats`): no figures, tables,
 captions, footnotes, references or back matter. BioC prints citations without marking them; "[3]" counts as one where
-the paper lists so many references, and superscript numbers, which BioC runs into the word before them, stay. Annotations
-are not read. The infons of the first passage state authors, year and identifiers.
+the paper lists so many references, and superscript numbers, which BioC runs into the word before them, stay.
+Annotations are not read. The infons of the first passage state authors, year and identifiers.
 
 Source: Comeau et al. 2013 (doi:10.1093/database/bat064); BioC API for PMC, www.ncbi.nlm.nih.gov/research/bionlp/APIs.
 """

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.records import iter_records
-from nsllm_lite.corpus.sources.inspire import objects_of
 from nsllm_lite.corpus.sources.latex import NOT_A_PAPER
 from nsllm_lite.corpus.stated.dates import as_date, dated
 from nsllm_lite.corpus.stated.names import as_names
@@ -22,8 +21,8 @@ from nsllm_lite.formats.documents import Document
 
 SIGNS = frozenset(("creators", "publicationYear", "publication_year", "descriptions", "types", "schemaVersion"))
 PAPERS = frozenset(
-    ("", "text", "journalarticle", "conferencepaper", "preprint", "report", "dissertation", "thesis", "bookchapter", "book",
-     "datapaper", "peerreview", "outputmanagementplan", "conferenceproceeding", "studyregistration", "other")
+    ("", "text", "journalarticle", "conferencepaper", "preprint", "report", "dissertation", "thesis", "bookchapter",
+     "book", "datapaper", "peerreview", "outputmanagementplan", "conferenceproceeding", "studyregistration", "other")
 )  # fmt: skip
 CITING = ("References", "Cites")
 

@@ -34,7 +34,8 @@ NOTHING = "no article is in the file"
 AUTHORS_OWN = ("", "author")  # classes of the abstract proper; others are graphical, highlights, teasers, editors'
 KEYWORDS = ("", "keyword")  # classes of the authors'; others are PACS, MSC, JEL, abbreviations
 RENAMED = {
-    "section": "sec", "section-title": "title", "para": "p", "simple-para": "p", "note-para": "p", "formula": "disp-formula",
+    "section": "sec", "section-title": "title", "para": "p", "simple-para": "p", "note-para": "p",
+    "formula": "disp-formula",
     "figure": "fig", "table": "table-wrap", "footnote": "fn", "table-footnote": "fn", "textbox": "boxed-text",
     "e-component": "supplementary-material", "displayed-quote": "disp-quote", "br": "break", "hsp": "break",
     "inline-figure": "inline-graphic", "nomenclature": "glossary", "acknowledgment": "ack", "appendices": "app-group",

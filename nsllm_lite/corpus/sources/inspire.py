@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.stated.dates import as_date, first_date
@@ -61,12 +61,6 @@ def document(record: dict, place: Place) -> Document | Unread:
         keywords=as_terms(*(one.get("value") for one in objects_of(paper, "keywords") if not one.get("schema"))),
         references=different(map(_reference, objects_of(paper, "references"))),
     )
-
-
-def objects_of(record: dict, key: str) -> list[dict]:
-    """The objects in a field that is a list of them."""
-    value = record.get(key)
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _values(paper: dict, key: str) -> list[str]:

@@ -23,7 +23,8 @@ _HEADINGS = re.compile(r"^#{1,6}[ \t]+(\S.{0,200})$", re.MULTILINE)
 _ABSTRACT_LINE = re.compile(r"^[*_# \t]{0,12}(?:abstract|a b s t r a c t)\b", re.IGNORECASE | re.MULTILINE)
 _README = re.compile(
     r"(?:installation|install(?:ing)?|usage|getting started|quick ?start|licen[cs]e|contributing|table of contents|"
-    r"how to (?:use|cite|run|install|contribute)|citation|citing|changelog|roadmap|build(?:ing)?|prerequisites|to-?do)[.:]?",
+    r"how to (?:use|cite|run|install|contribute)|citation|citing|changelog|roadmap|build(?:ing)?|prerequisites|"
+    r"to-?do)[.:]?",
     re.IGNORECASE,
 )
 

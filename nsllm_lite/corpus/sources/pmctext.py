@@ -3,8 +3,8 @@
 
 The front has a line each for journal, numbers, title, authors, abstract and notices, and does not say which is which:
 the title is the line before the first that looks like a name, behind the numbers; the abstract is what is written in
-sentences behind it, without notices. In the body short lines without a sign at their end are headings. Captions, rows of
-tables, and the list of references are left out of the text, and citations by number where the list is that long.
+sentences behind it, without notices. In the body short lines without a sign at their end are headings. Captions, rows
+of tables, and the list of references are left out of the text, and citations by number where the list is that long.
 
 Source: PMC Open Access Subset, oa_bulk/*/txt (ncbi.nlm.nih.gov/pmc/tools/openftlist).
 """
@@ -26,9 +26,7 @@ MAX_KEYWORD_CHARS = 60
 SENTENCE_WORDS = 12  # an abstract's line has so many, or is a label
 MARK = "==== "
 _DOI = re.compile(r"10\.\d{4,9}/\S+")
-_NUMBER = re.compile(
-    r"PMC\d+|\d{4}-\d{3}[\dXx]|[\w./-]*\d[\w./-]*|\d+", re.ASCII
-)  # an ISSN, a PMID, the publisher's own
+_NUMBER = re.compile(r"[\w./-]*\d[\w./-]*", re.ASCII)  # an ISSN, a PMID, PMC's, the publisher's own
 _KIND = re.compile(
     r"(?i)(?:[\w-]+ ){0,3}(?:articles?|reports?|papers?|reviews?|communications?|letters?|editorials?|correspondence|"
     r"corrections?|comment(?:ary)?|perspectives?|essays?|news|viewpoints?|protocols?|short report|case series)"

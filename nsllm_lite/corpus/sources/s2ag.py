@@ -1,4 +1,4 @@
-"""Semantic Scholar's bulk data sets `papers` (titles, authors, dates) and `abstracts`: JSON lines, two files of one paper.
+"""Semantic Scholar's bulk data sets `papers` (titles, authors, dates) and `abstracts`: JSON lines, two of one paper.
 
 Where a source has files of both, the build joins them by `corpusid` before they are read (see `corpus.join`). A record
 whose other half is nowhere is read as it is, without an abstract or without a title.

@@ -45,7 +45,11 @@ def half_of(head: str) -> int | None:
     """Of the release of 2020 0 of a file of metadata, 1 of one of parses; None of another file."""
     objects = objects_in(head) if f'"{KEY}"' in head else ()
     fields = next((opened.fields for opened in objects if KEY in opened.fields), {})
-    if "title" in fields and {"has_pdf_parse", "has_pdf_parsed_body_text"} & fields.keys() and "body_text" not in fields:
+    if (
+        "title" in fields
+        and {"has_pdf_parse", "has_pdf_parsed_body_text"} & fields.keys()
+        and "body_text" not in fields
+    ):
         return 0
     return 1 if {"_pdf_hash", "body_text"} <= fields.keys() and not {"title", "metadata"} & fields.keys() else None
 

@@ -1,7 +1,7 @@
 """Zotero's libraries: JSON of its API and of Better BibTeX, and its RDF.
 
-Attachments, notes and annotations belong to their items and are no records. What the item is (a web page, a film) is not
-judged: one without an abstract ends in the ledger as such.
+Attachments, notes and annotations belong to their items and are no records. What the item is (a web page, a film) is
+not judged: one without an abstract ends in the ledger as such.
 
 Source: Zotero's item types and fields (api.zotero.org/schema), its translators "Zotero RDF" and "BetterBibTeX JSON".
 """
@@ -126,14 +126,10 @@ def _item(element: etree._Element, journals: dict[str | None, etree._Element]) -
         "creators": [{"name": name} for name in names if name],
         "publicationTitle": "" if container is None else _line(container.find("title")),
         "tags": [_line(one) for one in element.iterfind("subject")],
-        "extra": _line_by_line(element.find("description")),
+        "extra": raw_text(element.find("description")),
         "id": [one.removeprefix("DOI ") for one in ids if not one.startswith(("ISSN", "ISBN"))],
     }
 
 
 def _line(element: etree._Element | None) -> str:
     return " ".join(raw_text(element).split())
-
-
-def _line_by_line(element: etree._Element | None) -> str:
-    return raw_text(element).strip()
