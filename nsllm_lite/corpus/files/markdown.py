@@ -16,7 +16,7 @@ from nsllm_lite.corpus.files.lines import is_caption
 MAX_LINE_CHARS = 1 << 18  # a longer one is no text
 HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*)")
 _FENCE = re.compile(r"(?:```|~~~)")
-_PAGE = re.compile(r"\{\d{1,5}\}-{3,}|[-*_]{3,}|<!--.*-->|\[MISSING_PAGE.*|!\[[^\]]*\]\([^)]*\)")
+_PAGE = re.compile(r"\{\d{1,5}\}-{3,}|(?:[-*_] ?){3,}|<!--.*-->|\[MISSING_PAGE.*|!\[[^\]]*\]\([^)]*\)")
 _ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s+(?=\S)")
 _FOOTNOTE = re.compile(r"\[\^[\w-]{1,20}\]:")
 _IMAGE = re.compile(r"!\[[^\]\n]{0,500}\]\([^()\n]{0,2000}\)")
@@ -87,8 +87,8 @@ def _paragraph(lines: list[str]) -> Iterator[Block]:
             items[-1] += f" {line}"
         else:
             items.append(line)
-    written = (plain(item) for item in items)
-    yield Block(0, "\n".join(filter(None, written)))
+    written = (plain(_ITEM.sub("", item, count=1)) for item in items)
+    yield Block(0, "\n".join(f"- {item}" for item in written if item))
 
 
 def plain(text: str) -> str:

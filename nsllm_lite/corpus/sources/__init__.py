@@ -34,6 +34,7 @@ medline ris bibtex pmctext markdown table latex text
 READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
 LOOK_RECORDS = 200
+PLAIN = ("pes2o", "pmctext", "markdown")  # papers that are text as they stand, and read so in sources of general text
 BINARY = {b"PAR1": "parquet", b"PK\x03\x04": "docx"}  # the readers of files that are no text, by their first bytes
 PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
 BUNDLED = {"bundled:papers": "papers", "bundled:general": "general.jsonl"}
@@ -118,7 +119,7 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     found = next((reader for reader, module in READERS.items() if module.recognise(text)), None)
     if found is None and name.lower().endswith(PLAIN_TEXT_NAMES):
         found = "text"
-    if found == "pes2o" and general:  # which is text as it stands
+    if general and found in PLAIN:
         found = "text"
     if found is None or (found == "text" and not general):
         kind = "XML of another kind" if text[0] == "<" else "JSON of another kind" if text[0] in "[{" else "plain text"

@@ -23,6 +23,8 @@ def half_of(head: str) -> int | None:
     """0 of a file of papers, 1 of one of abstracts, None of another."""
     objects = objects_in(head) if f'"{KEY}"' in head else ()
     fields = next((opened.fields for opened in objects if KEY in opened.fields), {})
+    if {"title", "abstract"} <= fields.keys():
+        return None  # which someone has joined
     if "title" in fields and OF_PAPERS & fields.keys():
         return 0
     return 1 if "abstract" in fields and OF_ABSTRACTS & fields.keys() else None

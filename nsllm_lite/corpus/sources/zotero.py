@@ -40,7 +40,8 @@ NAMESPACE = "zotero.org/namespaces/export"
 def recognise(head: str) -> bool:
     if head[0] == "<":
         return xml_root(head) == "RDF" and NAMESPACE in head
-    return '"itemType"' in head and any(fields.get("itemType") == '"' for _, fields in objects_in(head))
+    objects = objects_in(head) if '"itemType"' in head else ()
+    return any(fields.get("itemType") == '"' and "abstract" not in fields for _, fields in objects)
 
 
 def records(stream: TextIO) -> Iterator[dict | str]:
