@@ -15,7 +15,8 @@ CONSYN = f"""<doc:document xmlns:doc="http://www.elsevier.com/xml/document/schem
 <prism:doi>10.1000/tin.11</prism:doi><prism:coverDisplayDate>March 2019</prism:coverDisplayDate>
 <prism:publicationName>J. Tin</prism:publicationName></rdf:Description></rdf:RDF>%s</doc:document>"""
 BARE = """<full-text-retrieval-response xmlns="http://www.elsevier.com/xml/svapi/article/dtd" xmlns:dc="d"
- xmlns:prism="p" xmlns:ce="c" xmlns:xocs="x"><coredata><dc:title>Gap of films</dc:title><prism:doi>10.5555/a1</prism:doi>
+ xmlns:prism="p" xmlns:ce="c" xmlns:xocs="x"><coredata>
+<dc:title>Gap of films</dc:title><prism:doi>10.5555/a1</prism:doi>
 <dc:description>Abstract We grew films.</dc:description></coredata>%s</full-text-retrieval-response>"""
 SECTION = "<ce:section><ce:section-title>Experimental</ce:section-title><ce:para>We grew.</ce:para></ce:section>"
 
