@@ -20,7 +20,7 @@ _PAGE = re.compile(r"\{\d{1,5}\}-{3,}|(?:[-*_] ?){3,}|<!--.*-->|\[MISSING_PAGE.*
 _ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s+(?=\S)")
 _FOOTNOTE = re.compile(r"\[\^[\w-]{1,20}\]:")
 _IMAGE = re.compile(r"!\[[^\]\n]{0,500}\]\([^()\n]{0,2000}\)")
-_LINK = re.compile(r"\[((?:[^\[\]\\\n]|\\.){1,500})\]\((?:[^()\n]|\([^()\n]{0,200}\)){0,500}\)")
+_LINK = re.compile(r"\[((?>(?:[^\[\]\\\n]|\\.){1,300}))\]\((?:[^()\n]|\([^()\n]{0,200}\)){0,500}\)")
 _NOTE_MARK = re.compile(r"\[\^[\w-]{1,20}\]")
 _SCRIPT = re.compile(r"<(su[pb])>([^<>\n]{0,200})</su[pb]>")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,500}>")
@@ -116,7 +116,7 @@ def _words(text: str) -> str:
     text = _NOTE_MARK.sub("", text)
     text = _SCRIPT.sub(_scripted, text)
     text = _TAG.sub("", text)
-    text = _LINK.sub(_linked, text)
+    text = _LINK.sub(_linked, text) if "](" in text else text
     for _ in range(2):  # bold within italic
         text = _STRONG.sub(lambda found: found[2] or found[4], text)
     return _ESCAPED.sub(r"\1", text)
