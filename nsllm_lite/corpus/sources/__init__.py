@@ -3,7 +3,8 @@
 A reader is a module of three functions. `recognise(head)` says whether a file that begins so is its own; `head` is not
 empty and begins with no white space. `records(stream)` gives the records in one file's text, a message in place of one
 that is broken. `document(record, place)` is the `Document` of one, which `place.paper` names and makes, or an `Unread`.
-None of them raises because of a file's content. `latex` reads one paper from several files, by a `read` of its own.
+None of them raises because of a file's content. `latex` reads one paper from several files, by a `read` of its own,
+which readers of files that are no text have too (BINARY). Papers in two files are joined before (`corpus.join`).
 """
 
 import hashlib

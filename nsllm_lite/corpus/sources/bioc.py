@@ -32,6 +32,8 @@ BODY = frozenset(
 )
 KINDS = {"DISCUSS": "discussion", "CONCL": "conclusions", "PARAGRAPH": "", "BODY": "", "UNKNOWN": "", "SUBJECT": ""}
 _LEFT_OUT = re.compile(r"fig|table|footnote|ref\b|supp|caption")  # types of passages that are no text of the body
+OF_KINDS = {"front": "title", "keywords": "keyword", "kwd": "keyword", "abstract_title_1": "abstract"}  # sections
+_BODY_KIND = re.compile(r"title_\d|paragraph|para|")
 _LEVEL = re.compile(r"title(?:_(\d))?")
 _MARKS = re.compile(r"BioC\.dtd|<passage>|<infon ")
 _OF_JOURNAL = re.compile(
@@ -107,7 +109,8 @@ class _Passage:
             texts = [text_in(object_in(sentence).get("text")) for sentence in sentences]
         self.text = " ".join(" ".join(texts).split())
         self.kind = text_in(self.infons.get("type")).lower()
-        section = text_in(self.infons.get("section_type")) or text_in(self.infons.get("section")) or self.kind
+        section = text_in(self.infons.get("section_type")) or text_in(self.infons.get("section"))
+        section = section or ("" if _BODY_KIND.fullmatch(self.kind) else OF_KINDS.get(self.kind, self.kind))
         self.section = section.upper().strip()
 
 

@@ -28,9 +28,10 @@ CITING = ("References", "Cites")
 
 
 def recognise(head: str) -> bool:
-    if '"titles"' not in head or not any(f'"{name}"' in head for name in ("publicationYear", "publication_year")):
+    if '"titles"' not in head:
         return False
-    return any(fields.get("titles") == "[" and len(SIGNS & fields.keys()) > 1 for _, fields in objects_in(head))
+    found = (fields for _, fields in objects_in(head) if fields.get("titles") == "[")
+    return any(fields.get("descriptions") == "[" or len(SIGNS & fields.keys()) > 1 for fields in found)
 
 
 def records(stream: TextIO) -> Iterator[dict | str]:

@@ -3,8 +3,8 @@
 The elements are renamed to those of JATS, so that what is kept and left out follows its rules (see `jats`): sections
 with their headings, formulas, citations by name; no floats, captions, footnotes, text boxes, appendices, nomenclature,
 acknowledgements, references, numbered citations. The abstract is the author's, else what the metadata describe;
-highlights and graphical abstracts are left out. An answer without the right to the full text has its abstract alone;
-text that Elsevier has only from a scanner (`rawtext`) has no sections, and is left out.
+highlights and graphical abstracts are left out. Without sections, and so an abstract alone, are answers in JSON, those
+without the right to the full text, and those whose text is only that of a scanner (`rawtext`).
 
 Source: Elsevier's journal article DTD 5 and common element pool (art520.dtd, common150), and the schema of its article
 retrieval API (dev.elsevier.com/documentation/ArticleRetrievalAPI.wadl).
@@ -12,13 +12,15 @@ retrieval API (dev.elsevier.com/documentation/ArticleRetrievalAPI.wadl).
 
 import re
 from collections.abc import Iterator
-from functools import partial
+from typing import TextIO
 
 from lxml import etree
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import LANGUAGE, raw_text, text_of, xml_root
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
+from nsllm_lite.corpus.files.opening import Joined, Place, Unread
+from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.replies import iter_answers
 from nsllm_lite.corpus.sources import jats
 from nsllm_lite.corpus.stated.dates import dated, first_date
@@ -49,7 +51,10 @@ _PII = re.compile(r"[A-Za-z0-9]{16,17}")
 
 
 def recognise(head: str) -> bool:
-    return xml_root(head) in ROOTS and bool(_SIGNS.search(head))
+    if head[0] == "<":
+        return xml_root(head) in ROOTS and bool(_SIGNS.search(head))
+    objects = objects_in(head) if '"coredata"' in head else ()
+    return any(fields.get("coredata") == "{" and "originalText" in fields for _, fields in objects)
 
 
 def _tags_of(head: str) -> tuple[str, ...]:
@@ -57,11 +62,18 @@ def _tags_of(head: str) -> tuple[str, ...]:
     return (wrapped[1],) if wrapped else ARTICLES
 
 
-records = partial(iter_answers, tags_of=_tags_of, nothing=NOTHING)
+def records(stream: TextIO) -> Iterator[etree._Element | dict | str]:
+    first = stream.read(1)
+    while first and first in " \t\r\n\ufeff":
+        first = stream.read(1)
+    whole = Joined(first, stream)
+    yield from iter_records(whole) if first in ("{", "[") else iter_answers(whole, _tags_of, NOTHING)
 
 
-def document(record: etree._Element, place: Place) -> Document | Unread:
+def document(record: etree._Element | dict, place: Place) -> Document | Unread:
     """The paper of one answer, document or article."""
+    if isinstance(record, dict):
+        return _of_json(object_in(record.get(ANSWER)) or record, place)
     article = record if record.tag in ARTICLES else next(record.iter(*ARTICLES), None)
     core = record.find("coredata")
     if core is None:
@@ -89,6 +101,33 @@ def document(record: etree._Element, place: Place) -> Document | Unread:
         venue=_line(core.find("publicationName")) or _line(record.find(".//meta/srctitle")),
         keywords=_keywords(head) or as_terms(*map(_line, core.iterfind("subject")), parted=";|"),
         references=as_references([_reference(one) for one in article.iter("bib-reference")]),
+    )
+
+
+def _of_json(answer: dict, place: Place) -> Document | Unread:
+    """Title and abstract of an answer in JSON, whose text has no sections and runs into its references."""
+    core = object_in(answer.get("coredata"))
+    title, abstract, date, venue = (
+        text_in(core.get(key)) for key in ("dc:title", "dc:description", "prism:coverDate", "prism:publicationName")
+    )
+    if not title:
+        return place.unread(
+            f"no metadata (coredata) in the record, but {', '.join(map(str, list(answer)[:5])) or 'nothing'}"
+        )
+    creators, subjects = (
+        [text_in(one.get("$")) for one in objects_of(core, key)] for key in ("dc:creator", "dcterms:subject")
+    )
+    ids = identity.ids_of({"doi": core.get("prism:doi"), "pmid": answer.get("pubmed-id")})
+    return place.paper(
+        arxiv=ids.arxiv,
+        pmid=ids.pmid,
+        doi=ids.doi,
+        title=" ".join(title.split()),
+        abstract=" ".join(abstract.split()),
+        date=first_date([date]),
+        authors=tuple(filter(None, creators)),
+        venue=venue,
+        keywords=as_terms(*subjects),
     )
 
 

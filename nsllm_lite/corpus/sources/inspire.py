@@ -23,7 +23,8 @@ SIGNS = frozenset(("abstracts", "arxiv_eprints", "inspire_categories", "control_
 def recognise(head: str) -> bool:
     if '"titles"' not in head:
         return False
-    return any(fields.get("titles") == "[" and len(SIGNS & fields.keys()) > 1 for _, fields in objects_in(head))
+    found = (fields for _, fields in objects_in(head) if fields.get("titles") == "[")
+    return any(fields.get("abstracts") == "[" or len(SIGNS & fields.keys()) > 1 for fields in found)
 
 
 def records(stream: TextIO) -> Iterator[dict | str]:

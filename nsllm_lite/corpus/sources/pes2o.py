@@ -22,7 +22,7 @@ records = iter_records
 
 
 def recognise(head: str) -> bool:
-    keys = {"id", "source", "text", "added"}
+    keys = {"id", "source", "text"}
     return bool(_COLLECTION.search(head)) and any(keys <= fields.keys() for _, fields in objects_in(head))
 
 

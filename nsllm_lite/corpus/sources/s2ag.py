@@ -13,8 +13,7 @@ from nsllm_lite.corpus.sources import s2orc
 from nsllm_lite.formats.documents import Document
 
 KEY = "corpusid"
-OF_PAPERS = frozenset(("externalids", "s2fieldsofstudy", "publicationdate", "referencecount", "isopenaccess"))
-OF_ABSTRACTS = frozenset(("openaccessinfo", "updated"))
+OTHERS = frozenset(("content", "body", "text", "paper_id"))  # fields of full texts
 
 records = iter_records
 
@@ -23,11 +22,9 @@ def half_of(head: str) -> int | None:
     """0 of a file of papers, 1 of one of abstracts, None of another."""
     objects = objects_in(head) if f'"{KEY}"' in head else ()
     fields = next((opened.fields for opened in objects if KEY in opened.fields), {})
-    if {"title", "abstract"} <= fields.keys():
-        return None  # which someone has joined
-    if "title" in fields and OF_PAPERS & fields.keys():
-        return 0
-    return 1 if "abstract" in fields and OF_ABSTRACTS & fields.keys() else None
+    if len({"title", "abstract"} & fields.keys()) != 1 or OTHERS & fields.keys():
+        return None  # of another data set, or joined by someone
+    return 0 if "title" in fields else 1
 
 
 def recognise(head: str) -> bool:

@@ -43,6 +43,20 @@ def test_bioc_abstracts_of_pubmed_and_their_sentences():
     assert (structured.moves, structured.abstract) == ((("Aim", "a"), ("End", "b")), "a b")
 
 
+def test_bioc_with_types_alone():
+    kinds = (
+        ("front", "T"),
+        ("abstract", "A"),
+        ("title_1", "Methods"),
+        ("title_2", "Growth"),
+        ("paragraph", "a"),
+        ("ref", "R"),
+    )
+    (paper,) = read(bioc, {"passages": [{"infons": {"type": kind}, "text": text} for kind, text in kinds]})
+    assert (paper.title, paper.abstract) == ("T", "A")
+    assert outline_of(paper) == [((), "Methods", ""), (("Methods",), "Growth", "a")]
+
+
 def test_bioc_text_without_headings_and_what_is_no_document():
     lost = [passage("front", "T", "TITLE"), passage("paragraph", "a", "METHODS"), passage("paragraph", "b", "RESULTS")]
     (paper,) = read(bioc, {"id": "7000001", "passages": lost})

@@ -1,5 +1,7 @@
 """Elsevier's XML in its wrappings, by the rules of JATS."""
 
+import json
+
 import pytest
 
 from nsllm_lite.corpus.sources import elsevier
@@ -64,6 +66,21 @@ def test_consyn_documents_state_their_metadata_in_rdf(root):
     assert (paper.language, outline_of(paper)) == ("de", [((), "Experimental", "We grew.")])
     (bare,) = read(elsevier, CONSYN % "")
     assert (bare.title, bare.sections) == ("Tin", ())
+
+
+def test_answers_in_json_have_no_sections():
+    core = {
+        "dc:title": "Tin", "dc:description": "\n Abstract\n We\n wait.", "prism:doi": "10.1000/tin.12",
+        "prism:coverDate": "2019-03-12", "dc:creator": [{"@_fa": "true", "$": "Fox, A."}],
+        "dcterms:subject": [{"$": "tin"}],
+    }  # fmt: skip
+    answer = {"coredata": core, "originalText": "serial JL Tin", "scopus-id": 3}
+    first, second, nothing = read(elsevier, [{"full-text-retrieval-response": answer}, answer, {"coredata": 3}])
+    assert (first.doi, first.title, first.date) == ("10.1000/tin.12", "Tin", "2019-03-12")
+    assert first.abstract == "Abstract We wait."  # whose label cleaning takes away
+    assert (second.authors, second.keywords, second.sections) == (("Fox, A.",), ("tin",), ())
+    assert nothing.reason == "unreadable"
+    assert elsevier.recognise(json.dumps({"full-text-retrieval-response": answer}))
 
 
 def test_several_answers_in_a_file_and_a_damaged_one():
