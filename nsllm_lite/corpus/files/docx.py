@@ -25,14 +25,15 @@ from nsllm_lite.corpus.files.outline import printed_number
 from nsllm_lite.corpus.texts.headings import Mark, mark
 
 MAX_XML_BYTES = 1 << 26  # of a part; the main part of a thesis has some 10 MB
-MAX_TAGS = 1 << 19  # within one paragraph or table
+MAX_TAGS = 1 << 19  # within one paragraph or row of a table
+MAX_ALL_TAGS = 1 << 23  # of a part; a thesis has some 2 million
 MAX_STYLES = 20  # that one is based on, one on the other
 MAIN_PART, STYLES_PART = "word/document.xml", "word/styles.xml"
 CAPTION = "caption"
 _HIDDEN = frozenset(
     ("del", "moveFrom", "drawing", "pict", "object", "Fallback", "txbxContent", "rt", "rPr", "pPr", "sdtPr", "fldData")
 )  # fmt: skip
-_WATCHED = tuple(f"{{*}}{name}" for name in ("p", "tbl", "txbxContent", "drawing", "pict", "object", "Fallback"))
+_WATCHED = tuple(f"{{*}}{name}" for name in ("p", "tr", "tbl", "txbxContent", "drawing", "pict", "object", "Fallback"))
 _HEADING_NAME = re.compile(r"heading (\d)")
 _LEFT_OUT = re.compile(r"caption|toc\b.*|table of .*|footnote.*|endnote.*|header|footer|bibliography \d.*")
 _CITES = re.compile(r"ADDIN\s+(?:ZOTERO_ITEM|EN\.CITE|CSL_CITATION|Mendeley Citation|NE\.Ref)", re.IGNORECASE)
@@ -57,23 +58,25 @@ class DocxError(ValueError):
 
 
 class _Bounded:
-    """A part as a stream that ends in an error where it is too long, or one paragraph of it has too many tags."""
+    """A part as a stream that ends in an error where it is too long or has too many tags, in all or in one paragraph."""
 
     def __init__(self, stream: BinaryIO):
-        self._stream, self._left, self.tags = stream, MAX_XML_BYTES, 0
+        self._stream, self._left, self._tags_left, self.tags = stream, MAX_XML_BYTES, MAX_ALL_TAGS, 0
         self._begun = False
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(min(size, 1 << 15) if size > 0 else 1 << 15)
         self._left -= len(data)
-        self.tags += data.count(b"<")
+        tags = data.count(b"<")
+        self.tags += tags
+        self._tags_left -= tags
         if not self._begun and b"<!DOCTYPE" in data[:1024]:
             raise DocxError("a part of the document has a DOCTYPE, which may declare entities")
         self._begun = True
         if self._left < 0:
             raise DocxError(f"a part of the document has over {MAX_XML_BYTES:,} bytes")
-        if self.tags > MAX_TAGS:
-            raise DocxError(f"over {MAX_TAGS:,} tags in one paragraph or table")
+        if self.tags > MAX_TAGS or self._tags_left < 0:
+            raise DocxError(f"over {MAX_TAGS:,} tags in a paragraph or row, or {MAX_ALL_TAGS:,} in a part")
         return data
 
 
@@ -171,13 +174,13 @@ def _paragraphs(stream: _Bounded, kinds: dict[str, int | str]) -> Iterator[tuple
     left_out = 0
     for event, node in events:
         name = local(node)
-        if name != "p":
+        if name not in ("p", "tr"):
             left_out += 1 if event == "start" else -1
         if event == "start":
             continue
-        if name == "p" and not left_out and (found := _block(node, kinds, fields)):
+        if name == "p" and len(node) and not left_out and (found := _block(node, kinds, fields)):
             yield found
-        if name in ("p", "tbl"):
+        if name in ("p", "tr", "tbl"):
             stream.tags = 0
             node.clear()
             while node.getprevious() is not None:
