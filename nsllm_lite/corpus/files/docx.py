@@ -58,7 +58,7 @@ class DocxError(ValueError):
 
 
 class _Bounded:
-    """A part as a stream that ends in an error where it is too long or has too many tags, in all or in one paragraph."""
+    """A part as a stream that fails where it is too long or has too many tags, in one paragraph or in all."""
 
     def __init__(self, stream: BinaryIO):
         self._stream, self._left, self._tags_left, self.tags = stream, MAX_XML_BYTES, MAX_ALL_TAGS, 0
