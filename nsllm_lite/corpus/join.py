@@ -61,7 +61,7 @@ def halves_of(source: Source) -> list[File]:
     return [file for file, kind in kinds.items() if kind and {(kind[0], 0), (kind[0], 1)} <= found]
 
 
-@lru_cache(maxsize=1 << 16)  # asked several times in a build
+@lru_cache(maxsize=1 << 20)  # asked several times in a build
 def _kind(file: File, changed: int) -> tuple[str, int] | None:
     """(its reader, which half) of a file of halves; None of another, also of an archive. `changed` is its time."""
     try:
@@ -70,9 +70,9 @@ def _kind(file: File, changed: int) -> tuple[str, int] | None:
         return None
     if opened is None or isinstance(opened, Unread) or opened.name != file.name:
         return None
-    head = opening.head_of(opened.head) or ""
-    if head[:1] not in ("{", "["):
+    if opened.head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):  # most files, and sooner seen
         return None
+    head = opening.head_of(opened.head) or ""
     found = ((name, reader.half_of(head)) for name, reader in READERS.items())
     return next(((name, half) for name, half in found if half is not None), None)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nsllm_lite.corpus.files import citations
-from nsllm_lite.corpus.files.lines import is_heading, is_name, names_references
+from nsllm_lite.corpus.files.lines import is_heading, is_name, is_notice, names_references
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.stated.names import split_names
@@ -38,7 +38,6 @@ _NO_TITLE = re.compile(
     r"(?:[\w-]+ )?(?:journal|transactions|proceedings|annals|archives) (?:of|on) .{1,60}",
     re.IGNORECASE,
 )
-_NOTICE = re.compile(r"(?i)copyright|©|licen[cs]e|correspond|contributed equally|received|e-?mail|@|all rights")
 _ENTRY = re.compile(r"(?:[-*•]\s+)?(?:\[?\(?(\d{1,4})[\].)]+\s*)?(.+)", re.DOTALL)
 _SPACED = re.compile(r"(?:\w ){3,}\w")  # "A B S T R A C T"
 _MARKS = re.compile(r"\$[^$]*\$|\^[\w*†‡§]+(?:,[\w*†‡§]+)*|[\d*†‡§¶⁰¹²³⁴⁵⁶⁷⁸⁹⋆∗]+")  # of addresses, behind names
@@ -140,7 +139,7 @@ def _next_heading(blocks: list[Block], start: int) -> int:
 
 
 def _is_written(paragraph: str) -> bool:
-    return len(paragraph.split()) >= MIN_ABSTRACT_WORDS and not _NOTICE.search(paragraph[:300])
+    return len(paragraph.split()) >= MIN_ABSTRACT_WORDS and not is_notice(paragraph)
 
 
 def _terms(*lines: str) -> tuple[str, ...]:

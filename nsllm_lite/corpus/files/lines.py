@@ -10,6 +10,7 @@ from nsllm_lite.formats.documents import Section
 
 MAX_HEADING_CHARS = 120
 MAX_HEADING_WORDS = 14
+MAX_LABEL_CHARS = 40
 _CAPTION = re.compile(
     r"(?:(?:Supplementary|Supporting|Extended Data|Additional)\s+)?(?:Fig(?:ure)?s?\.?|FIG(?:URE)?\.?|Tab(?:le)?\.?|"
     r"TABLE|Scheme|SCHEME|Box|Algorithm|File|Video|Movie)\s*"
@@ -18,6 +19,28 @@ _CAPTION = re.compile(
 _PARTICLE = r"(?:van|von|de|der|den|del|della|dos|da|di|la|le|el|al|bin|ter|ten)"
 _NAME = re.compile(
     rf"(?:{_PARTICLE}\s+)?[^\W\d_a-z][\w.'’-]*(?:\s+(?:{_PARTICLE}|[^\W\d_a-z][\w.'’-]*)){{1,5}}(?:[\s,]*(?:\d{{1,3}}|[a-d]|[*†‡§¶#]))*"
+)
+_NOTICE = re.compile(
+    r"(?i)open[- ]access article|creative commons|^\W*(?:copyright|\(c\))|©|\blicensee\b|all rights reserved|"
+    r"correspond(?:ing author|ence (?:to|should|may)|ence:)|contributed equally|conceived and designed|e-?mail:|\w@\w|"
+    r"^\W*(?:edited by|funding|academic editor|competing interests|publisher'?s note)\b|\b(?:received|accepted):?\s+\d"
+)
+_REFERENCES = re.compile(
+    r"(?:[\dIVX]{0,4}\.?\s*)?(?:references|bibliography|literature cited|参考文献)[.:]?", re.IGNORECASE
+)
+_PARTS = frozenset(  # of abstracts, which `mark` does not know
+    (
+        "background",
+        "aim",
+        "aims",
+        "objective",
+        "objectives",
+        "purpose",
+        "design",
+        "setting",
+        "conclusion",
+        "conclusions",
+    )
 )
 _ENDS = tuple(".,;:?!。，；：")
 
@@ -41,11 +64,14 @@ def is_name(line: str) -> bool:
     return len(line) < MAX_HEADING_CHARS and bool(_NAME.fullmatch(line))
 
 
+def is_notice(line: str) -> bool:
+    """Whether the line is an address, or what a publisher adds: its dates, rights, funding."""
+    return bool(_NOTICE.search(line[:300]))
+
+
 def names_references(line: str) -> bool:
     """Whether the line is the heading of the list of references."""
-    return bool(
-        re.fullmatch(r"(?:[\dIVX]{0,4}\.?\s*)?(?:references|bibliography|literature cited|参考文献)[.:]?", line, re.I)
-    )
+    return bool(_REFERENCES.fullmatch(line))
 
 
 def sections_of(lines: Iterable[str], num_references: int = 0) -> tuple[Section, ...]:
@@ -78,11 +104,6 @@ def sections_of(lines: Iterable[str], num_references: int = 0) -> tuple[Section,
 
 def is_abstract_label(line: str) -> bool:
     """Whether a line is the label of a part of an abstract: "Background", "Methods:", "Aim"."""
-    return len(line) < 40 and (
-        mark(line) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER) or line.rstrip(":").lower() in _PARTS
-    )
-
-
-_PARTS = frozenset(
-    ("background", "aim", "aims", "objective", "objectives", "purpose", "design", "setting", "conclusion")
-)
+    if len(line) > MAX_LABEL_CHARS:
+        return False
+    return line.rstrip(":").lower() in _PARTS or mark(line) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER)

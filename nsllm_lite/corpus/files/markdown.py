@@ -60,6 +60,12 @@ def _kept_lines(text: str) -> Iterator[str]:
             if line.endswith(until):
                 yield from ("", f"$${' '.join(' '.join(formula).split())}$$", "")
                 until, formula = "", []
+            elif not line:  # which ends a paragraph: its other sign is missing
+                yield from (*formula, "")
+                until, formula = "", []
+        elif until == "</table>" and HEADING.fullmatch(line):  # whose end is missing
+            until = ""
+            yield line
         elif until:
             until = "" if until in line.lower() else until
         elif line in ("$$", "\\["):
@@ -73,6 +79,7 @@ def _kept_lines(text: str) -> Iterator[str]:
             yield ""
         else:
             yield line
+    yield from formula
 
 
 def _paragraph(lines: list[str]) -> Iterator[Block]:

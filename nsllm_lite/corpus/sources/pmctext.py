@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TextIO
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.lines import is_abstract_label, is_name, sections_of
+from nsllm_lite.corpus.files.lines import is_abstract_label, is_name, is_notice, sections_of
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.stated.dates import as_date
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
@@ -31,10 +31,8 @@ _KIND = re.compile(
     r"(?i)(?:[\w-]+ ){0,3}(?:articles?|reports?|papers?|reviews?|communications?|letters?|editorials?|correspondence|"
     r"corrections?|comment(?:ary)?|perspectives?|essays?|news|viewpoints?|protocols?|short report|case series)"
 )
-_NOTICE = re.compile(
-    r"(?i)open[- ]access|creative commons|copyright|©|\(c\)|licen[cs]e|correspond|contributed equally|conceived|"
-    r"edited by|received|accepted|e-?mail|funding|competing interests|publisher'?s note|@"
-)
+_ADDRESS = re.compile(r"(?:\d{1,2}|[a-d*†‡§¶#])\s*[A-Z]")  # with the mark of those who work there
+_SENTENCE_END = tuple('.?!)"”。')
 _YEAR = re.compile(r"(?:\d{1,2} ){0,2}((?:19|20)\d\d)")
 _ENTRY = re.compile(r"(?:\[?\d{1,4}[\].)]?\s+)?(.+)", re.DOTALL)
 
@@ -124,14 +122,20 @@ def _abstract(rest: list[str]) -> tuple[tuple[tuple[str, str], ...], str]:
     for line in rest:
         if line.lower().startswith(("author summary", "keywords", "plain language summary")):
             break
-        if is_abstract_label(line):
+        if line.lower().rstrip(":") == "abstract":
+            parts, label = [], ""
+        elif is_abstract_label(line):
             label = line.rstrip(":")
-        elif len(line.split()) >= SENTENCE_WORDS and not (_NOTICE.search(line[:200]) and not label):
+        elif label or (_is_sentences(line) and not is_notice(line)):
             parts.append((label, line))
             label = ""
     if len(parts) > 1 and all(label for label, _ in parts):
         return tuple(parts), " ".join(text for _, text in parts)
     return (), "\n\n".join(text for _, text in parts)
+
+
+def _is_sentences(line: str) -> bool:
+    return len(line.split()) >= SENTENCE_WORDS and line.endswith(_SENTENCE_END) and not _ADDRESS.match(line)
 
 
 def _keywords(rest: list[str]) -> tuple[str, ...]:
@@ -140,7 +144,6 @@ def _keywords(rest: list[str]) -> tuple[str, ...]:
     if place is None:
         return ()
     own = rest[place][len("keywords") :].strip(" :")
-    short = (
-        line for line in rest[place + 1 : place + 20] if len(line) < MAX_KEYWORD_CHARS and not _NOTICE.search(line)
-    )
+    behind = rest[place + 1 : place + 20]
+    short = (line for line in behind if len(line) < MAX_KEYWORD_CHARS and not is_notice(line))
     return as_terms(own, parted=";,") or as_terms(*short, parted=";")

@@ -100,6 +100,18 @@ def test_pmc_text_labels_of_an_abstract_and_several_articles():
     assert second.title == "Gap of oxide films"
 
 
+def test_pmc_text_tells_sentences_from_addresses_and_notices():
+    told = "All patients received one dose, and their funding, licences and accepted papers were counted for two years."
+    lines = (
+        "1 Department of Tin and of Lead, The Institute of Metals of the Free City of Copper.",
+        "Received 12 March 2019.",
+        "This is an open-access article under the terms of the licence, which permits use in any medium at all.",
+        told,
+    )
+    (paper,) = read(pmctext, TEXT.partition("1 Institute")[0] + "\n".join(lines) + "\n==== Body\nText.")
+    assert paper.abstract == told
+
+
 def test_pmc_text_of_an_endless_article(monkeypatch):
     monkeypatch.setattr(pmctext, "MAX_CHARS", 500)
     assert "over 500 characters" in read(pmctext, TEXT)[0].message

@@ -96,6 +96,11 @@ def test_what_is_left_out_between_paragraphs():
     assert [b.text for b in blocks_in("\n\n".join(parts))] == ["a", "b c", "$$d$$", "- e f\n- g"]
 
 
+def test_what_has_no_end_takes_no_more_than_its_paragraph():
+    text = "$$\na\n\nb\n\n<table>\nx\n\n# C\n\nd\n\n\\[\ne"
+    assert [tuple(b) for b in blocks_in(text)] == [(0, "a"), (0, "b"), (1, "C"), (0, "d"), (0, "e")]
+
+
 def test_markdown_that_is_no_paper_or_too_long_and_general_text(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("# Tool\n\n## Abstract\n\nWe do.\n\n## Usage\n\nRun it.\n")
     assert titles(read_path(tmp_path / "README.md")) == ["not_this_format"]
