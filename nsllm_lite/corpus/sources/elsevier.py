@@ -32,6 +32,16 @@ ANSWER = "full-text-retrieval-response"
 ARTICLES = ("article", "converted-article", "simple-article", "book-review", "exam")
 ROOTS = (ANSWER, "document", "doc", *ARTICLES)  # ConSyn's documents, and those of its storage
 WRAPPED = re.compile(rf"<(?:[\w.-]{{1,60}}:)?({ANSWER}|document|doc)[\s>]")
+SIGNS = (
+    "elsevier.com/xml/",
+    "-//ES//DTD",
+    "<ce:pii",
+    "<ce:doi",
+    "<ce:title",
+    "<ce:section",
+    "<ce:para",
+    "<ce:abstract",
+)
 NOTHING = "no article is in the file"
 AUTHORS_OWN = ("", "author")  # classes of the abstract proper; others are graphical, highlights, teasers, editors'
 KEYWORDS = ("", "keyword")  # classes of the authors'; others are PACS, MSC, JEL, abbreviations
@@ -44,7 +54,6 @@ RENAMED = {
     "bibliography": "ref-list", "def-description": "p", "intra-ref": "ext-link",
 }  # fmt: skip
 GLYPHS = {"sbnd": "–", "dbnd": "=", "tbnd": "≡"}  # bonds, for which Elsevier has no character
-_SIGNS = re.compile(r"elsevier\.com/xml/|-//ES//DTD|<ce:(?:pii|doi|title|sections?|para|abstract)[\s>]")
 _CITED = re.compile(r"b(?:b|ib|r)?\d+", re.IGNORECASE)  # ids of references: bib1, bb0005, b0010, BR3
 _OF_FOOTNOTE = re.compile(r"(?:fn|tblfn|aep-|cor)")
 _PII = re.compile(r"[A-Za-z0-9]{16,17}")
@@ -52,7 +61,8 @@ _PII = re.compile(r"[A-Za-z0-9]{16,17}")
 
 def recognise(head: str) -> bool:
     if head[0] == "<":
-        return xml_root(head) in ROOTS and bool(_SIGNS.search(head))
+        is_jats = "<front>" in head or "<front " in head
+        return xml_root(head) in ROOTS and any(sign in head for sign in SIGNS) and not is_jats
     objects = objects_in(head) if '"coredata"' in head else ()
     return any(fields.get("coredata") == "{" and "originalText" in fields for _, fields in objects)
 
