@@ -29,13 +29,18 @@ MAX_TAGS = 1 << 19  # within one paragraph or row of a table
 MAX_ALL_TAGS = 1 << 23  # of a part; a thesis has some 2 million
 MAX_STYLES = 20  # that one is based on, one on the other
 MAIN_PART, STYLES_PART = "word/document.xml", "word/styles.xml"
-CAPTION = "caption"
+CAPTION, ABSTRACT = "caption", "abstract"  # kinds of styles
 _HIDDEN = frozenset(
     ("del", "moveFrom", "drawing", "pict", "object", "Fallback", "txbxContent", "rt", "rPr", "pPr", "sdtPr", "fldData")
 )  # fmt: skip
 _WATCHED = tuple(f"{{*}}{name}" for name in ("p", "tr", "tbl", "txbxContent", "drawing", "pict", "object", "Fallback"))
+_ABSTRACT_WORDS = re.compile(r"[\W_]*(?:a ?b ?s ?t ?r ?a ?c ?t|summary|摘要)\b", re.IGNORECASE)
 _HEADING_NAME = re.compile(r"heading (\d)")
-_LEFT_OUT = re.compile(r"caption|toc\b.*|table of .*|footnote.*|endnote.*|header|footer|bibliography \d.*")
+_TITLE_NAME = re.compile(r"(?:.*[\W_])?title")  # "Title", and those of journals: "paper title", "MDPI_1.2_title"
+_ABSTRACT_NAME = re.compile(r"(?:.*[\W_])?abstract(?:[\W_]?text)?")
+_LEFT_OUT = re.compile(
+    r".*caption|(?:table|figure) (?:title|head|copy|footnote)|toc\b.*|table of .*|footnote.*|endnote.*|header|footer"
+)
 _CITES = re.compile(r"ADDIN\s+(?:ZOTERO_ITEM|EN\.CITE|CSL_CITATION|Mendeley Citation|NE\.Ref)", re.IGNORECASE)
 _SYMBOLS = dict(zip(range(0x61, 0x7B), "αβχδεφγηιϕκλμνοπθρστυϖωξψζ", strict=True))
 _SYMBOLS |= dict(zip(range(0x41, 0x5B), "ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ", strict=True))
@@ -132,7 +137,7 @@ def _level(stated: str | None) -> int | None:
 
 
 def _styles(archive: zipfile.ZipFile, part: str) -> dict[str, int | str]:
-    """By a style's id its level (1 of the document's title, 0 of body text), or CAPTION of what is left out."""
+    """By a style's id its level (1 of the document's title, 0 of body text), ABSTRACT, or CAPTION: left out."""
     styles: dict[str, tuple[str, str, int | None]] = {}
     for style in _parsed(archive, part):
         if local(style) == "style":
@@ -150,8 +155,10 @@ def _kind(styles: dict[str, tuple[str, str, int | None]], key: str) -> int | str
         key, name, level = styles[key]
         if _LEFT_OUT.fullmatch(name):
             return CAPTION
-        if name == "title":
+        if _TITLE_NAME.fullmatch(name):
             return 1
+        if _ABSTRACT_NAME.fullmatch(name):
+            return ABSTRACT
         if named := _HEADING_NAME.fullmatch(name):
             return int(named[1]) if level is None else level
         if level is not None:
@@ -212,6 +219,9 @@ def _block(paragraph: etree._Element, kinds: dict[str, int | str], fields: "_Fie
     level = stated if stated is not None else kind if isinstance(kind, int) else 0
     if not level and stated is None and is_heading(text) and _is_bold(paragraph):
         level = LOWEST if printed_number(text) or mark(text) is not Mark.NEUTRAL else 0
+    if kind == ABSTRACT and not fields.in_abstract:
+        text = text if _ABSTRACT_WORDS.match(text) else f"Abstract: {text}"  # the style may say so alone
+    fields.in_abstract = kind == ABSTRACT
     return Block(level, text), not level and _value(properties, "numPr") is not None
 
 
@@ -229,10 +239,11 @@ def _is_bold(paragraph: etree._Element) -> bool:
 
 
 class _Fields:
-    """Writes paragraphs; knows which fields are open, since one may begin in an earlier paragraph."""
+    """Writes paragraphs; knows what earlier ones began: fields, and the abstract."""
 
     def __init__(self) -> None:
         self._open: list[list] = []  # [instruction, whether its result has begun] of each
+        self.in_abstract = False  # whether the last paragraph was of it
 
     def text_of(self, paragraph: etree._Element) -> str:
         """The text, with raised and lowered runs in Unicode, and citations marked."""

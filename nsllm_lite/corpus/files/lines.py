@@ -14,7 +14,7 @@ MAX_LABEL_CHARS = 40
 _CAPTION = re.compile(
     r"(?:(?:Supplementary|Supporting|Extended Data|Additional)\s+)?(?:Fig(?:ure)?s?\.?|FIG(?:URE)?\.?|Tab(?:le)?\.?|"
     r"TABLE|Scheme|SCHEME|Box|Algorithm|File|Video|Movie)\s*"
-    r"[A-Z]?\d{1,3}[A-Za-z]?(?:\s*[.:|—–-]|\s+[A-Z\"“(]|\s*$)"
+    r"(?:[A-Z]?\d{1,3}[A-Za-z]?|[IVX]{1,5}\b)(?:\s*[.:|—–-]|\s+[A-Z\"“(]|\s*$)"
 )
 _PARTICLE = r"(?:van|von|de|der|den|del|della|dos|da|di|la|le|el|al|bin|ter|ten)"
 _NAME = re.compile(

@@ -146,9 +146,9 @@ def _line(element: etree._Element | None) -> str:
 
 
 def _unwrapped(record: etree._Element) -> etree._Element:
-    """What stands in the place of an article: its sections alone, or nothing."""
-    text = next(record.iter("originalText"), None)
-    return etree.Element("article") if text is None else text
+    """What stands in the place of an article, by its sections: a chapter of a book, or these alone; or nothing."""
+    sections = next(record.iter("sections"), None)
+    return etree.Element("article") if sections is None else sections.getparent()
 
 
 def _ids(record: etree._Element, article: etree._Element, core: etree._Element) -> identity.Ids:

@@ -88,6 +88,25 @@ def test_headings_are_known_by_the_outline_of_their_styles_in_both_families(tmp_
     assert paper.references == ("doi:10.1000/tin.1",)
 
 
+def test_styles_of_journals():
+    names = {
+        "PT": "paper title",
+        "AB": "MDPI_1.7_abstract",
+        "FC": "figure caption",
+        "TH": "table head",
+        "AT": "Abstract Title",
+    }
+    styles = "".join(f'<w:style w:styleId="{key}"><w:name w:val="{name}"/></w:style>' for key, name in names.items())
+    body = (
+        p("Tin whiskers", style="PT"), p("We wait.", style="AB"), p("And see.", style="AB"), p("x", style="FC"),
+        p("TABLE I. x"), p("x", style="TH"), p("Methods", properties='<w:outlineLvl w:val="0"/>'), p("We waited."),
+    )  # fmt: skip
+    paper = read("".join(body), styles=styles)
+    assert (paper.title, paper.abstract) == ("Tin whiskers", "We wait.\n\nAnd see.")
+    assert outline_of(paper) == [((), "Methods", "We waited.")]
+    assert read(p("T", style="PT") + p("Abstract", style="AT") + p("We wait."), styles=styles).abstract == "We wait."
+
+
 def test_bold_lines_are_headings_where_their_words_say_so():
     bold = "<w:b/>"
     body = [

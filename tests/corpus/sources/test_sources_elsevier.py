@@ -17,7 +17,7 @@ CONSYN = f"""<doc:document xmlns:doc="http://www.elsevier.com/xml/document/schem
 <prism:doi>10.1000/tin.11</prism:doi><prism:coverDisplayDate>March 2019</prism:coverDisplayDate>
 <prism:publicationName>J. Tin</prism:publicationName></rdf:Description></rdf:RDF>%s</doc:document>"""
 BARE = """<full-text-retrieval-response xmlns="http://www.elsevier.com/xml/svapi/article/dtd" xmlns:dc="d"
- xmlns:prism="p" xmlns:ce="c" xmlns:xocs="x"><coredata>
+ xmlns:prism="p" xmlns:ce="c" xmlns:xocs="x" xmlns:bk="b"><coredata>
 <dc:title>Gap of films</dc:title><prism:doi>10.5555/a1</prism:doi>
 <dc:description>Abstract We grew films.</dc:description></coredata>%s</full-text-retrieval-response>"""
 SECTION = "<ce:section><ce:section-title>Experimental</ce:section-title><ce:para>We grew.</ce:para></ce:section>"
@@ -44,6 +44,11 @@ def test_an_article_is_read_as_jats_is():
     ("inner", "sections"),
     [
         (f"<originalText><ce:sections>{SECTION}</ce:sections></originalText>", [((), "Experimental", "We grew.")]),
+        (
+            f"<originalText><xocs:doc><bk:chapter><ce:title>Gap of films</ce:title><ce:sections>{SECTION}</ce:sections>"
+            "</bk:chapter></xocs:doc></originalText>",
+            [((), "Experimental", "We grew.")],
+        ),
         ("<originalText><xocs:doc><xocs:rawtext>Raw.</xocs:rawtext></xocs:doc></originalText>", []),
         ("", []),  # without the right to the full text
     ],
