@@ -34,6 +34,7 @@ _HIDDEN = frozenset(
     ("del", "moveFrom", "drawing", "pict", "object", "Fallback", "txbxContent", "rt", "rPr", "pPr", "sdtPr", "fldData")
 )  # fmt: skip
 _WATCHED = tuple(f"{{*}}{name}" for name in ("p", "tr", "tbl", "txbxContent", "drawing", "pict", "object", "Fallback"))
+_SAFE = {"resolve_entities": False, "no_network": True, "load_dtd": False, "remove_comments": True}
 _ABSTRACT_WORDS = re.compile(r"[\W_]*(?:a ?b ?s ?t ?r ?a ?c ?t|summary|摘要)\b", re.IGNORECASE)
 _HEADING_NAME = re.compile(r"heading (\d)")
 _TITLE_NAME = re.compile(r"(?:.*[\W_])?title")  # "Title", and those of journals: "paper title", "MDPI_1.2_title"
@@ -44,18 +45,7 @@ _LEFT_OUT = re.compile(
 _CITES = re.compile(r"ADDIN\s+(?:ZOTERO_ITEM|EN\.CITE|CSL_CITATION|Mendeley Citation|NE\.Ref)", re.IGNORECASE)
 _SYMBOLS = dict(zip(range(0x61, 0x7B), "αβχδεφγηιϕκλμνοπθρστυϖωξψζ", strict=True))
 _SYMBOLS |= dict(zip(range(0x41, 0x5B), "ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ", strict=True))
-_SYMBOLS |= {
-    0xB1: "±",
-    0xB0: "°",
-    0xB4: "×",
-    0xA3: "≤",
-    0xB3: "≥",
-    0xD7: "⋅",
-    0xAE: "→",
-    0xA5: "∞",
-    0xB5: "∝",
-    0xBB: "≈",
-}
+_SYMBOLS |= {0xB1: "±", 0xB0: "°", 0xB4: "×", 0xA3: "≤", 0xB3: "≥", 0xD7: "⋅", 0xAE: "→", 0xA5: "∞", 0xB5: "∝"}
 
 
 class DocxError(ValueError):
@@ -107,8 +97,7 @@ def blocks_in(file: BinaryIO) -> Iterator[Block]:
 def _parsed(archive: zipfile.ZipFile, part: str) -> etree._Element:
     with archive.open(part) as stream:
         bounded = _Bounded(stream)
-        parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True)
-        return etree.parse(bounded, parser).getroot()
+        return etree.parse(bounded, etree.XMLParser(**_SAFE)).getroot()
 
 
 def _related(archive: zipfile.ZipFile, rels: str, kind: str, folder: str) -> str:
@@ -168,15 +157,7 @@ def _kind(styles: dict[str, tuple[str, str, int | None]], key: str) -> int | str
 
 def _paragraphs(stream: _Bounded, kinds: dict[str, int | str]) -> Iterator[tuple[Block, bool]]:
     """(a block, whether it is an item of a list) for each paragraph of the body that has text."""
-    events = etree.iterparse(
-        stream,
-        ("start", "end"),
-        tag=_WATCHED,
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        remove_comments=True,
-    )
+    events = etree.iterparse(stream, ("start", "end"), tag=_WATCHED, **_SAFE)
     fields = _Fields()
     left_out = 0
     for event, node in events:
@@ -226,11 +207,8 @@ def _block(paragraph: etree._Element, kinds: dict[str, int | str], fields: "_Fie
 
 
 def _is_on(properties: etree._Element | None, name: str) -> bool:
-    return (
-        (_value(properties, name) or "true") not in ("0", "false", "off")
-        if _value(properties, name) is not None
-        else False
-    )
+    value = _value(properties, name)
+    return value is not None and value not in ("0", "false", "off")
 
 
 def _is_bold(paragraph: etree._Element) -> bool:

@@ -33,6 +33,7 @@ _KIND = re.compile(
 )
 _ADDRESS = re.compile(r"(?:\d{1,2}|[a-d*†‡§¶#])\s*[A-Z]")  # with the mark of those who work there
 _SENTENCE_END = tuple('.?!)"”。')
+_RUN_TOGETHER = re.compile(r"\d{4}-\d{3}[\dXx]|10\.\d{4,9}/")  # a front of old, all on one line: none is its title
 _YEAR = re.compile(r"(?:\d{1,2} ){0,2}((?:19|20)\d\d)")
 _ENTRY = re.compile(r"(?:\[?\d{1,4}[\].)]?\s+)?(.+)", re.DOTALL)
 
@@ -78,7 +79,7 @@ def document(article: Article, place: Place) -> Document | Unread:
     moves, abstract = _abstract(front[end:])
     return place.paper(
         **_ids(front[:title])._asdict(),
-        title=front[title] if title < len(front) else "",
+        title="".join(line for line in front[title : title + 1] if not _RUN_TOGETHER.search(line)),
         abstract=abstract,
         sections=sections_of(article.body, len(cited)),
         moves=moves,

@@ -112,6 +112,14 @@ def test_pmc_text_tells_sentences_from_addresses_and_notices():
     assert paper.abstract == told
 
 
+def test_pmc_text_whose_front_is_one_line_has_no_title():
+    front = (
+        "==== Front\nJ TinJ. Tin1234-5678Tin Press 10.1000/tin.9Research ArticleWhiskers of tinFox Ann1\n==== Body\n"
+    )
+    (paper,) = read(pmctext, front + "Methods\nWe waited.")
+    assert (paper.title, [s.text for s in paper.sections]) == ("", ["We waited."])
+
+
 def test_pmc_text_of_an_endless_article(monkeypatch):
     monkeypatch.setattr(pmctext, "MAX_CHARS", 500)
     assert "over 500 characters" in read(pmctext, TEXT)[0].message
