@@ -237,7 +237,10 @@ def test_any_values_of_mapped_fields_leave_the_text(values):
     check(clean_document(document))
 
 
-@pytest.mark.parametrize("name", [name for name in EXPECTED if not name.endswith(".docx")])
+BINARY = ("excel/stated-wos.xls", "docx/stated.docx")  # the first starts a process, the other is no text
+
+
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name not in BINARY])
 @settings(max_examples=12)
 @given(data=st.data())
 def test_a_damaged_file_gives_documents_or_says_why(tmp_path_factory, name, data):
@@ -245,7 +248,8 @@ def test_a_damaged_file_gives_documents_or_says_why(tmp_path_factory, name, data
         ["\x00", "<", ">", '"', "{", "}", "[]", "null", "&#0;", "10.1/", ";", ",", "\n", "and", "<sup>x</sup>"]
     )
     path = tmp_path_factory.mktemp("damaged") / "x"
-    path.write_text(damaged(data, (SEEDS / name).read_text(), words))
+    content = (SEEDS / name).read_text(errors="surrogateescape")
+    path.write_text(damaged(data, content, words), errors="surrogateescape")
     found = read_seed(name, path)
     assert found
     for record in found:

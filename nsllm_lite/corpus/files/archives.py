@@ -1,8 +1,8 @@
 """Packed files and archives (.gz, .bz2, .xz, .zst, .tar, .zip), also nested, read in place without writing to disk.
-A Word document is a zip too, and one file.
 
 The kind is detected from the first bytes. A member's name is only a label, so it cannot lead outside; one that tries
-("../x", "/x", a link) is refused with a line in the ledger. The bytes that one file unpacks to are bounded.
+("../x", "/x", a link) is refused with a line in the ledger. The bytes that one file unpacks to are bounded. A workbook
+(.xlsx) and a Word document (.docx) are zips too, but one file here.
 """
 
 import bz2
@@ -23,6 +23,7 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+from nsllm_lite.corpus.files import workbooks
 from nsllm_lite.corpus.files.opening import HEAD_BYTES, UNREADABLE_FILE, Unread
 
 MAX_RATIO = 250  # text packs 3 to 30 to one; deflate can do 1,000, xz far more
@@ -38,6 +39,7 @@ NAMES_OF_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".zip")
 ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, RuntimeError)
 ERRORS += (NotImplementedError, ValueError, MemoryError)  # what zipfile and tarfile raise on damaged archives
 
+WORD = b"PK\x03\x04\0word"  # stands for the first bytes of a Word document, which are those of any zip
 ZIP_HEADER_BYTES = 30  # before the name of a zip's first file
 CONTENT_TYPES = "[Content_Types].xml"
 OFFICE_NAMES = (CONTENT_TYPES.encode(), b"word/", b"_rels/", b"docProps/", b"customXml/", b"mimetype")
@@ -137,9 +139,13 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
             yield Unread(f"{name}#0", UNREADABLE_FILE, f"archives in archives, {MAX_DEPTH} deep: refused")
             return
         with _whole(stream, head, seekable=members_of is _zip_members) as whole:
-            if unpack:
+            if members_of is _zip_members and _is_workbook(whole, head):
+                yield Opened(name, head, whole, sibling)
+            elif members_of is _zip_members and _is_word(whole, head):
+                yield Opened(name, WORD, whole, sibling)
+            elif unpack:
                 yield from _open(_counted(unpack(whole), budget=budget), name, sibling, budget, depth + 1)
-            elif members_of and not (members_of is _zip_members and _is_word(whole, head)):
+            elif members_of:
                 files = _open_members(members_of(whole), name, budget, depth)
                 yield next(files, Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read"))
                 yield from files
@@ -241,6 +247,14 @@ def _tar_members(file: BinaryIO) -> Iterator[_Member]:
                 continue
             refused = "" if member.isreg() else "a link or a device in the archive, not followed"
             yield _Member(member.name, refused, lambda m=member: archive.extractfile(m))
+
+
+def _is_workbook(file: BinaryIO, head: bytes) -> bool:
+    """A zip that is one file to its user. Most zips show by their beginning that they are none."""
+    if workbooks.OPEN_DOCUMENT in head or b"xl/" not in head:
+        return workbooks.OPEN_DOCUMENT in head
+    with _zip(file) as archive:
+        return not workbooks.MEMBERS.isdisjoint(archive.namelist())
 
 
 def _zip(file: BinaryIO) -> zipfile.ZipFile:

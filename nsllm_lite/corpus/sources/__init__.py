@@ -18,25 +18,25 @@ from typing import NamedTuple
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.corpus.files import opening
-from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
+from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, WORD, Opened, open_files, seekable
 from nsllm_lite.corpus.files.encoding import decoded, stated_encoding
 from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Place, Unread, read_each
-from nsllm_lite.corpus.sources import docx, fields, latex
-from nsllm_lite.errors import UserError, nearest
+from nsllm_lite.corpus.sources import docx, excel, fields, latex
+from nsllm_lite.errors import RunError, UserError, nearest
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
 
 # In the order of detection: specific formats before general ones.
 _NAMES = """
-sample unarxive s2orc s2ag bioc inspire datacite zotero pes2o arxiv conference oai atom pubmed tei elsevier jats wos
-medline ris bibtex pmctext markdown table latex text
+sample unarxive s2orc s2ag bioc inspire datacite zotero pes2o arxiv conference openalex europepmc oai atom pubmed tei
+elsevier jats endnote wos medline ris refworks noteexpress estudy enw bibtex pmctext markdown excel table latex text
 """
 READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
 LOOK_RECORDS = 200
 PLAIN = ("pes2o", "pmctext", "markdown")  # papers that are text as they stand, and read so in sources of general text
-BINARY = {b"PAR1": "parquet", b"PK\x03\x04": "docx"}  # the readers of files that are no text, by their first bytes
+BINARY = {b"PAR1": "parquet", WORD: "docx"}  # the readers of files that are no text, by their first bytes
 PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
 BUNDLED = {"bundled:papers": "papers", "bundled:general": "general.jsonl"}
 
@@ -108,9 +108,15 @@ def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Fil
             yield from _walk(top, path, above)
 
 
+def _binary(head: bytes) -> str:
+    """The reader of a file that is no text, by its first bytes; "" of one that may be text."""
+    found = next((name for magic, name in BINARY.items() if head.startswith(magic)), "")
+    return found or ("excel" if excel.is_workbook(head) else "")
+
+
 def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     """The name of the reader for a file that begins so, or an `Unread` of `origin`."""
-    if binary := next((name for magic, name in BINARY.items() if head.startswith(magic)), None):
+    if binary := _binary(head):
         return binary
     text = opening.head_of(head)
     if text is None:
@@ -181,7 +187,7 @@ def _read_opened(
 ) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     reader = detect(opened.head, whole, opened.name, general)
-    is_text = reader not in BINARY.values() and bool(opening.head_of(opened.head))
+    is_text = not _binary(opened.head) and bool(opening.head_of(opened.head))
     if source.format != "auto" and is_text:
         reader = source.format
     if isinstance(reader, Unread):
@@ -195,6 +201,8 @@ def _read_opened(
     try:
         yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {reader}, but no record is in it"))
         yield from records
+    except RunError:  # not the file's fault
+        raise
     except ERRORS as error:  # a broken or bombed stream: what came before it stays
         yield Unread(whole, UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
@@ -202,10 +210,12 @@ def _read_opened(
 def _records(
     found: str, source: Source, opened: Opened, encodings: set[str], languages: tuple[str, ...]
 ) -> Iterator[Document | Unread]:
-    if found in BINARY.values():
+    if binary := _binary(opened.head):
         with seekable(opened) as file:
-            if found == "docx":
+            if binary == "docx":
                 yield docx.read(file, Place(source.name, f"{opened.name}#1", languages))
+            elif binary == "excel":
+                yield from excel.read(file, source.fields, source.name, opened.name)
             else:
                 yield from fields.read_parquet(file, source.fields, source.name, opened.name)
         return
