@@ -30,7 +30,7 @@ from nsllm_lite.recipe.corpus import Corpus, Source
 from tests.corpus.small import prose, values, write_lines
 
 FILES_A_BUILD = 200
-PACKED = ("packed", "parquet")
+PACKED = ("packed", "parquet", "docx")
 FIELDS = {"title": "title", "abstract": "body.summary", "text": "text", "id": "id", "doi": "doi", "language": "lang"}
 FIELDS |= {"date": "when", "authors": "by", "venue": "where", "keywords": "words", "references": "cited"}
 

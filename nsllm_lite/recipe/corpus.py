@@ -61,8 +61,9 @@ class Source(Strict):
     path: HashedPath
     format: Literal[
         "auto", "arxiv", "oai", "atom", "pubmed", "medline", "jats", "tei", "latex", "wos", "ris", "bibtex", "table",
-        "conference", "s2orc", "unarxive", "openalex", "europepmc", "endnote", "enw", "refworks", "noteexpress",
-        "estudy", "excel", "fields", "sample", "text",
+        "conference", "s2orc", "s2ag", "unarxive", "openalex", "europepmc", "elsevier", "bioc", "pmctext", "inspire",
+        "datacite", "zotero", "pes2o", "markdown", "endnote", "enw", "refworks", "noteexpress", "estudy", "excel",
+        "fields", "sample", "text",
     ] = "auto"  # fmt: skip
     fields: Fields | None = None
     licence: str = "not stated"

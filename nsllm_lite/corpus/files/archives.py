@@ -2,7 +2,7 @@
 
 The kind is detected from the first bytes. A member's name is only a label, so it cannot lead outside; one that tries
 ("../x", "/x", a link) is refused with a line in the ledger. The bytes that one file unpacks to are bounded. A workbook
-(.xlsx) is a zip too, but one file here.
+(.xlsx) and a Word document (.docx) are zips too, but one file here.
 """
 
 import bz2
@@ -38,6 +38,11 @@ TEX_PARTS = (".bbl", ".sty", ".cls", ".def")  # that LaTeX files of the same arc
 NAMES_OF_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".zip")
 ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, RuntimeError)
 ERRORS += (NotImplementedError, ValueError, MemoryError)  # what zipfile and tarfile raise on damaged archives
+
+WORD = b"PK\x03\x04\0word"  # stands for the first bytes of a Word document, which are those of any zip
+ZIP_HEADER_BYTES = 30  # before the name of a zip's first file
+CONTENT_TYPES = "[Content_Types].xml"
+OFFICE_NAMES = (CONTENT_TYPES.encode(), b"word/", b"_rels/", b"docProps/", b"customXml/", b"mimetype")
 
 Sibling = Callable[[str], bytes | None]
 
@@ -136,6 +141,8 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
         with _whole(stream, head, seekable=members_of is _zip_members) as whole:
             if members_of is _zip_members and _is_workbook(whole, head):
                 yield Opened(name, head, whole, sibling)
+            elif members_of is _zip_members and _is_word(whole, head):
+                yield Opened(name, WORD, whole, sibling)
             elif unpack:
                 yield from _open(_counted(unpack(whole), budget=budget), name, sibling, budget, depth + 1)
             elif members_of:
@@ -256,6 +263,15 @@ def _zip(file: BinaryIO) -> zipfile.ZipFile:
     if size > MAX_LIST_BYTES:
         raise zipfile.BadZipFile(f"its list of files takes {size:,} bytes, over {MAX_LIST_BYTES:,}: unpack it yourself")
     return zipfile.ZipFile(file)
+
+
+def _is_word(file: BinaryIO, head: bytes) -> bool:
+    """Whether a zip is one document of Word; only one that begins as Office's files do is looked into."""
+    if not head[ZIP_HEADER_BYTES:].startswith(OFFICE_NAMES):
+        return False
+    with _zip(file) as archive:
+        names = archive.namelist()
+    return CONTENT_TYPES in names and any(name.startswith("word/") for name in names)
 
 
 def _zip_members(file: BinaryIO) -> Iterator[_Member]:
