@@ -91,6 +91,7 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.train import setup
+from nsllm_lite.train.gradients import Gradients
 from nsllm_lite.train.outputs import peak_memory_bytes
 
 RECIPES = Path(__file__).parents[1] / "recipes/qwen3"
@@ -325,6 +326,7 @@ class Step:
         self.bench, self.how, self.settings = bench, how, bench.recipe.optimizer
         model = setup.make_model(bench.recipe, SimpleNamespace(base_dir=bench.base), how)
         self.lm = PackedLM(model, how.head).train()
+        self.gradients = Gradients(self.lm, dtype_of(bench))
         self.optimizer = setup.make_optimizer(self.settings, setup.parameter_groups(self.lm, self.settings))
 
     def add_gradients(self, rows: list[Row]) -> Tensor:
@@ -340,11 +342,12 @@ class Step:
 
     def train(self, rows: list[Row]) -> tuple[float, float]:
         """The loss and the norm of its gradient."""
-        loss = self.add_gradients(rows)
-        norm = nn.utils.clip_grad_norm_(list(trained(self.lm).values()), self.settings.max_grad_norm)
+        with self.gradients.of_step():
+            loss = self.add_gradients(rows)
+        norm = self.gradients.clip(self.settings.max_grad_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return float(loss), float(norm)
+        self.gradients.zero()
+        return float(loss), norm
 
     def time(self, doc_tokens: int, until: float = math.inf) -> dict:
         """Speed and memory, measured and predicted."""
@@ -363,6 +366,7 @@ class PlainStep(Step):
 
     def __init__(self, bench: Bench):
         self.bench, self.settings, self.lm = bench, bench.recipe.optimizer, plain_model(bench)
+        self.gradients = Gradients(self.lm, dtype_of(bench))
         self.optimizer = setup.make_optimizer(self.settings, [{"params": list(trained(self.lm).values())}])
 
     def add_gradients(self, rows: list[Row]) -> Tensor:
@@ -630,8 +634,8 @@ class Overfit:
         start_equal(step.lm, self.folder)
         rows = self.bench.real_rows()
         step.add_gradients(rows)
-        gradients = {name: p.grad.float().cpu() for name, p in trained(step.lm).items()}
-        step.optimizer.zero_grad()
+        gradients = {name: p.grad.float().cpu().clone() for name, p in trained(step.lm).items()}
+        step.gradients.zero()
         return {"gradients": gradients, "losses": [step.train(rows)[0] for _ in range(self.steps)]}
 
     def compare(self, find: Callable[[], dict]) -> dict:
@@ -690,7 +694,7 @@ def train_peer(bench: Bench, job: dict) -> dict:
     class Watch(TrainerCallback):
         def on_pre_optimizer_step(self, args: object, state: object, control: object, **kwargs: object) -> None:
             if folder and not ends:
-                gradients = {name: p.grad.float().cpu() for name, p in trained(kwargs["model"]).items()}
+                gradients = {name: p.grad.float().cpu().clone() for name, p in trained(kwargs["model"]).items()}
                 save_file(gradients, Path(folder, f"{peer}.safetensors"))
 
         def on_step_end(self, args: object, state: object, control: object, **kwargs: object) -> None:

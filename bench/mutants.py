@@ -46,6 +46,7 @@ CPT = "train/test_cpt.py"
 FIND = "train/test_find_lr.py"
 NUMBERS = "faults/test_numbers.py"
 EXECUTION = "models/test_execution.py"
+GRADIENTS = "train/test_gradients.py"
 EXACT = "merge/test_exact.py"
 NF4 = "merge/test_nf4.py"
 ARCHITECTURES = "models/test_architectures.py"
@@ -274,9 +275,13 @@ TABLE = {
          EXECUTION),
         ("execution-whole-card", "USABLE_SHARE * card.memory_bytes]", "card.memory_bytes]", EXECUTION),
         ("execution-one-micro-batch-lost", "range(1, number + 1)", "range(1, number)", EXECUTION),
-        ("execution-logits-once", "2 * (4 if trains_head", "(4 if trains_head", EXECUTION),
+        ("execution-no-logits", "else width) * logits", "else 0) * logits", EXECUTION),
         ("execution-recompute-saves-nothing", "layer * (size.layers - recomputed)", "layer * size.layers",
          EXECUTION),
+    ],
+    "train/gradients.py": [
+        ("gradients-copies-outlive-the-step", "group.held = None", "pass", GRADIENTS),
+        ("gradients-never-clipped", "clamp(max=1.0)", "clamp(min=1.0, max=1.0)", GRADIENTS),
     ],
     "models/cost.py": [
         ("execution-recompute-is-free", "size.linear_params, 2 + share", "size.linear_params, 2", EXECUTION),

@@ -191,14 +191,14 @@ def execute(project, monkeypatch):
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(project / "jupyter"))
 
-    def call(number: str, changes: dict[str, str] | None = None) -> list[list[dict]]:
+    def call(number: str, changes: dict[str, str] | None = None, timeout: int = 600) -> list[list[dict]]:
         path = next(path for path in NOTEBOOKS if path.name.startswith(number))
         text = path.read_text()
         for old, new in (changes or {}).items():
             assert old in text
             text = text.replace(old, new)
         book = nbformat.reads(text, as_version=4)
-        client = NotebookClient(book, timeout=600, resources={"metadata": {"path": str(project / "notebooks")}})
+        client = NotebookClient(book, timeout=timeout, resources={"metadata": {"path": str(project / "notebooks")}})
         client.execute()
         return [cell.outputs for cell in book.cells if cell.cell_type == "code"]
 
@@ -252,12 +252,13 @@ def test_01_and_04_with_the_pretrained_model(execute, project, monkeypatch):
         "evaluation.max_rows=1", "samples.new_tokens=8", "checkpoint_steps=2",
     )]  # fmt: skip
     changes = {'NAME == \\"nano\\" else \\"\\"': f'NAME == \\"nano\\" else \\"{" ".join(few)} report.max_rows=1\\"'}
-    cells = execute("01", changes)
+    cells = execute("01", changes, timeout=1800)
     assert "Done: runs/smollm2/report" in printed(cells[1])
     assert "| base |" in shown(cells[3], "markdown")[0]
     said = shown(cells[4], "markdown")[0]
     assert len(re.findall(r"\b(the|of|and|in|to|is|are|was|were|a|an|with|for|by|that)\b", said)) > 20  # English
-    cells = execute("04", changes | {"ITEMS = 2 if FAST": "ITEMS = 1 if FAST", "--max-rows 4": "--max-rows 1"})
+    changes |= {"ITEMS = 2 if FAST": "ITEMS = 1 if FAST", "--max-rows 4": "--max-rows 1"}
+    cells = execute("04", changes, timeout=1800)
     table = shown(flat(cells), "markdown")[0]
     assert "| base | cloze |" in table
     assert "Lowest loss" in printed(flat(cells))

@@ -30,7 +30,7 @@ from nsllm_lite.recipe.corpus import Corpus, Source
 from tests.corpus.small import prose, values, write_lines
 
 FILES_A_BUILD = 200
-PACKED = ("packed", "parquet")
+PACKED = ("packed", "parquet", "docx")
 FIELDS = {"title": "title", "abstract": "body.summary", "text": "text", "id": "id", "doi": "doi", "language": "lang"}
 FIELDS |= {"date": "when", "authors": "by", "venue": "where", "keywords": "words", "references": "cited"}
 
@@ -160,12 +160,13 @@ def account(files: dict[str, bytes], folder: Path) -> None:
 GUIDED = {"latex": 12_000, "bibtex": 12_000, "table": 8_000, "wos": 6_000, "ris": 6_000, "medline": 6_000}
 GUIDED |= dict.fromkeys(("text", "jats", "tei", "s2orc", "unarxive", "conference"), 4_000)
 FORMATS = (*sources.READERS, "fields", *PACKED)
+MUTATED = dict.fromkeys(FORMATS, 3_000) | {"excel": 300}  # each of these starts a process
 
 
 TARGETS: dict[str, Target] = {
     **{
-        f"read {form}": Target(partial(check_reader, form), f"read/{form}", 3_000, GUIDED.get(form, 0))
-        for form in FORMATS
+        f"read {form}": Target(partial(check_reader, form), f"read/{form}", num, GUIDED.get(form, 0))
+        for form, num in MUTATED.items()
     },
     "texts": Target(check_texts, "texts", 4_000, 4_000),
     "evaluation files": Target(check_evaluation_file, "evaluation_files", 3_000),

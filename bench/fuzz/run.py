@@ -5,8 +5,9 @@
     python -m bench.fuzz.run "read latex" --runs 100000 --seconds 600 --seed 7
     python -m bench.fuzz.run rows --input FILE     one input again, with its traceback
 
-A target promises that no bytes crash it, hang it, take much memory, unpickle, start a process, reach the network or
-write elsewhere; what else it promises stands in its function. Inputs that break one are made small and go to --found.
+A target promises that no bytes crash it, hang it, take much memory, unpickle, start a process (but the one that reads
+workbooks), reach the network or write elsewhere; what else it promises stands in its function. Inputs that break one
+are made small and go to --found.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 The order of stages, each a function from what the one before left on disk:
 
+    join      file by file   papers that a source keeps in two files -> shares of both; mostly there are none
     ingest    task by task   files -> cleaned documents in parts, with the keys of each; unusable records are dropped
     choose    at once        keys -> duplicates, held-out papers, surplus of one kind
     settle    part by part   training documents too near to a held-out one are dropped; the others are written
@@ -30,7 +31,7 @@ from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import require_disk
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.artifact.step import Hashes, finish, finished, read_manifest
-from nsllm_lite.corpus import assign, ledger, near_heldout, pack, reuse, shards, sources, tokenizer
+from nsllm_lite.corpus import assign, join, ledger, near_heldout, pack, reuse, shards, sources, tokenizer
 from nsllm_lite.corpus.encoder import Encoder
 from nsllm_lite.corpus.ingest import evaluation_index, ingest
 from nsllm_lite.corpus.parts import Part, open_parts
@@ -61,6 +62,8 @@ def build(recipe: Corpus) -> dict:
         return read_manifest(Path(recipe.out))["results"]
     is_small = _num_bytes(recipe) < shards.SMALL_BYTES
     workers = recipe.execution.workers or (1 if is_small else len(os.sched_getaffinity(0)))
+    if (halves := joining(recipe)).tasks:
+        shards.run_stage(halves, workers)
     shards.run_stage(reading(recipe), workers)
     choose_at_once(recipe)
     settled = shards.run_stage(settling(recipe), workers)
@@ -93,6 +96,12 @@ def begin(recipe: Corpus) -> Hashes | None:
 
 def _num_bytes(recipe: Corpus) -> int:
     return sum(map(sources.bytes_of, (*recipe.sources, *recipe.general)))
+
+
+def joining(recipe: Corpus) -> Stage:
+    work, tasks = Path(recipe.out, "work"), shards.join_tasks(recipe)
+    function = partial(join.divide, work / join.FOLDER)
+    return Stage("joining", function, tasks, [task.file.num_bytes for task in tasks], work / "halves")
 
 
 def reading(recipe: Corpus) -> Stage:

@@ -37,8 +37,8 @@ AT_ONCE: dict[str, Callable[[Corpus], object]] = {
     "prepare": build.prepare_packing,
     "finish": build.build,
 }
-STAGES = {"reading": build.reading, "settling": build.settling, "packing": build.packing}
-STEPS = ("begin", "reading", "choose", "settling", "prepare", "packing", "finish")
+STAGES = {"joining": build.joining, "reading": build.reading, "settling": build.settling, "packing": build.packing}
+STEPS = ("begin", "joining", "reading", "choose", "settling", "prepare", "packing", "finish")
 
 
 def executors(

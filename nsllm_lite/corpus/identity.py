@@ -50,6 +50,7 @@ _MARKED = re.compile(
 )
 _SCOPUS = re.compile(r"[?&]eid=(2-s2\.0-\d+)")
 _ACCESSION = re.compile(r"(?:WOS|ISI|MEDLINE):\w")
+_PUBMED = ("nlm", "pubmed", "medline")
 _CATEGORY = re.compile(r"\b[a-z][\w.-]*")
 
 _DISCIPLINES = tomllib.loads(resources.files(__package__).joinpath("disciplines.toml").read_text(encoding="utf-8"))
@@ -193,6 +194,11 @@ def stated_accession(number: str, url: str) -> tuple[str, str]:
         return accession_of(number)
     scopus = _SCOPUS.search(url)
     return "", f"scopus:{scopus[1]}" if scopus else ""
+
+
+def is_pubmed(database: str) -> bool:
+    """Whether accession numbers of the database of this name are PMIDs."""
+    return database.lower() in _PUBMED
 
 
 def discipline_of(categories: str) -> str:

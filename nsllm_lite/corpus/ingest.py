@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nsllm_lite.artifact import integrity
-from nsllm_lite.corpus import sources
+from nsllm_lite.corpus import join, sources
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.parts import HEAD_CHARS, PartWriter
@@ -52,8 +52,8 @@ def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
     num_new = chars_new = 0  # candidates among them, and their characters
     index = evaluation_index(tuple(recipe.decontaminate))
     found = Found()
-    for file in task.files:
-        for record in sources.read(task.source, file, task.general, found, tuple(recipe.languages)):
+    for records in _readings(recipe, folder, task, found):
+        for record in records:
             if writer is None or writer.is_full():
                 if writer:
                     writer.close()
@@ -81,6 +81,15 @@ def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
     files = integrity.describe_all(folder.parent, made)
     encodings = {clean.clean_name(name): sorted(used) for name, used in found.encodings.items() if used}
     return {"parts": names, **counts, "formats": sorted(found.formats), "encodings": encodings, "files": files}
+
+
+def _readings(recipe: Corpus, folder: Path, task: ReadTask, found: Found) -> Iterator[Iterator[Document | Unread]]:
+    """The records of each file of a task, or those of its share of what was joined."""
+    languages = tuple(recipe.languages)
+    if task.share:
+        yield join.read(folder.parent / join.FOLDER, task.source, task.share, found, languages)
+    for file in task.files:
+        yield sources.read(task.source, file, task.general, found, languages)
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.json_files import read_json, write_sealed
-from nsllm_lite.corpus import sources
+from nsllm_lite.corpus import join, sources
 from nsllm_lite.corpus.files.opening import HEAD_BYTES
 from nsllm_lite.corpus.sources import File
 from nsllm_lite.errors import RunError, UserError
@@ -37,13 +37,17 @@ class ReadTask(NamedTuple):
     general: bool
     files: tuple[File, ...]
     num_bytes: int
+    share: join.Share | None = None  # of papers in two files, in the place of `files`
 
 
 def read_tasks(recipe: Corpus) -> list[ReadTask]:
-    """All files of all sources in order, in tasks of about TASK_BYTES."""
+    """All files of all sources in order, in tasks of about TASK_BYTES; last of a source what is joined from two."""
     tasks: list[ReadTask] = []
+    halves = join_tasks(recipe)
     for source in (*recipe.sources, *recipe.general):
-        pieces = [piece for whole in sources.files_of(source) for piece in _pieces(whole)]
+        mine = tuple(half for half in halves if half.source == source and source in recipe.sources)
+        files = {half.file for half in mine}
+        pieces = [piece for whole in sources.files_of(source) if whole not in files for piece in _pieces(whole)]
         start = num_bytes = 0
         for end, piece in enumerate(pieces, start=1):
             num_bytes += piece.num_bytes
@@ -51,6 +55,20 @@ def read_tasks(recipe: Corpus) -> list[ReadTask]:
                 files = tuple(pieces[start:end])
                 tasks.append(ReadTask(len(tasks), source, source in recipe.general, files, num_bytes))
                 start, num_bytes = end, 0
+        for number in range(mine[0].num_shares if mine else 0):
+            share = join.Share(number, tuple(half.number for half in mine))
+            each = sum(half.file.num_bytes for half in mine) // mine[0].num_shares
+            tasks.append(ReadTask(len(tasks), source, False, (), each, share))
+    return tasks
+
+
+def join_tasks(recipe: Corpus) -> list[join.JoinTask]:
+    """The files of all sources that hold halves of papers, each to be divided into shares of about TASK_BYTES."""
+    tasks: list[join.JoinTask] = []
+    for source in recipe.sources:
+        files = join.halves_of(source)
+        shares = min(join.MAX_SHARES, 1 + sum(file.num_bytes for file in files) // TASK_BYTES)
+        tasks += [join.JoinTask(len(tasks) + n, source, file, shares) for n, file in enumerate(files)]
     return tasks
 
 

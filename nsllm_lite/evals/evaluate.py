@@ -221,7 +221,7 @@ def _answer(asked: Asked, engine: "Engine", recipe: Eval) -> None:
             bar.update()
 
 
-def _predict(asked: Asked, done: set[int], engine: "Engine", chat_tokens: int | None) -> Iterator[Prediction]:
+def _predict(asked: Asked, done: set[int], engine: "Engine", chat_tokens: int | None = None) -> Iterator[Prediction]:
     """The predictions of the items that are not `done`."""
     task, labels, shots, items = asked.set.task, asked.set.labels, asked.set.shots, asked.set.items
     options = [task.options(item, labels) for item in items]

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from itertools import accumulate, chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ class Document:
     @property
     def num_chars(self) -> int:
         """Characters of all text fields, the ledger's unit until tokenising."""
-        return sum(map(len, (self.title, self.abstract, self.text, *(s.heading + s.text for s in self.sections))))
+        of_sections = sum(len(s.heading) + len(s.text) for s in self.sections) if self.sections else 0
+        return len(self.title) + len(self.abstract) + len(self.text) + of_sections
 
 
 _FIELDS = tuple(field.name for field in fields(Document))
@@ -125,7 +127,11 @@ def parquet_writer(path: Path) -> pq.ParquetWriter:
 
 def table_of(documents: Sequence[Document]) -> pa.Table:
     columns = {name: [getattr(d, name) for d in documents] for name in SCHEMA.names}
-    columns["sections"] = [[asdict(s) for s in sections] for sections in columns["sections"]]
+    ends = [0, *accumulate(map(len, columns["sections"]))]
+    sections = list(chain.from_iterable(columns["sections"]))
+    parts = [pa.array([getattr(s, part.name) for s in sections], part.type) for part in _SECTION]
+    struct = pa.StructArray.from_arrays(parts, fields=list(_SECTION))
+    columns["sections"] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), struct)
     return pa.table(columns, SCHEMA)
 
 

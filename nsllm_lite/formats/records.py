@@ -1,6 +1,6 @@
 """Records of JSON files: one a line, one after another, or one list.
 
-A byte order mark, empty lines and commas between records are skipped; NaN and Infinity are read as numbers. What cannot
+Byte order marks, empty lines and commas between records are skipped; NaN and Infinity are read as numbers. What cannot
 be read (not UTF-8, cut off, nested too deeply, a key that stands twice, an integer of thousands of digits) is a
 `RecordError` with its line: nothing is skipped in silence.
 """
@@ -50,9 +50,9 @@ def iter_values(stream: TextIO) -> Iterator[tuple[int, Any]]:
 
     In a file of lines a bad line costs itself alone; elsewhere nothing is read after a bad record.
     """
-    lines = ((number, line) for number, line in enumerate(stream, start=1) if line.strip())
+    lines = ((number, line) for number, line in enumerate(stream, start=1) if line.strip(_BETWEEN))
     (one, first), (two, second) = next(lines, (1, "")), next(lines, (0, ""))
-    first = first.lstrip("\ufeff")
+    first, second = first.lstrip("\ufeff"), second.lstrip("\ufeff")
     if second and (first[0] == second[0] == "{" or not isinstance(_value(one, first), RecordError)):
         for number, line in chain(((one, first), (two, second)), lines):
             yield number, _value(number, line)
@@ -62,8 +62,8 @@ def iter_values(stream: TextIO) -> Iterator[tuple[int, Any]]:
 
 def _value(number: int, line: str) -> Any:
     try:
-        decode = json.loads if line.startswith("\ufeff") else _DECODER.decode  # the former names such a mark
-        return decode(line)
+        bare = line.strip(_BETWEEN) if line[0] == "\ufeff" or "," in line[-3:] else line
+        return _DECODER.decode(bare)
     except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits
         return RecordError(number, error)
 

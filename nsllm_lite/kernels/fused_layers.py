@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nsllm_lite.kernels.lora_linears import LoraLinear, lora_linears
+from nsllm_lite.kernels.lora_linears import LoraGroup, LoraLinear, lora_linears
 from nsllm_lite.kernels.varlen_attention import Attending, Layout, varlen_attention
 
 LAYERS = ("Qwen3DecoderLayer", "Qwen2DecoderLayer", "LlamaDecoderLayer", "MistralDecoderLayer")
@@ -26,6 +26,8 @@ PROJECTIONS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
+NORMS = ("input_layernorm", "post_attention_layernorm", "q_norm", "k_norm")
+GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
 
 def use_fused_layers(model: nn.Module, recompute_cheap: bool, compiled: bool = False) -> int:
@@ -45,9 +47,20 @@ def use_fused_layers(model: nn.Module, recompute_cheap: bool, compiled: bool = F
         linears = {name.split(".")[1]: as_lora_linear(layer.get_submodule(name)) for name in PROJECTIONS}
         if all(linears.values()):
             assert not (compiled and _is_nf4(layer)), "compiled layers need weights that are not in NF4"
-            layer.forward = types.MethodType(_forward(layer, linears, recompute_cheap, compiled), layer)
+            groups = [LoraGroup([linears[name] for name in names]) for names in GROUPS]
+            layer.forward = types.MethodType(_forward(layer, groups, recompute_cheap, compiled), layer)
+            if not compiled:  # a graph keeps what it found, and adds to nothing outside
+                layer.lora_groups = groups
+            for name in NORMS:  # what they give goes into a group or a rotation, and nowhere else
+                if norm := getattr(layer.self_attn if name in ("q_norm", "k_norm") else layer, name, None):
+                    norm.owns_its_gradient = True
             count += 1
     return count
+
+
+def lora_groups(model: nn.Module) -> list[LoraGroup]:
+    """Those of all fused layers, which may hold copies for a step."""
+    return [group for module in model.modules() for group in getattr(module, "lora_groups", ())]
 
 
 def as_lora_linear(module: nn.Module) -> LoraLinear | None:
@@ -85,33 +98,36 @@ def is_silu(mlp: nn.Module) -> bool:
     return type(getattr(mlp, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
 
 
-def _forward(layer: nn.Module, linears: dict[str, LoraLinear], recompute_cheap: bool, compiled: bool) -> Callable:
+def _forward(layer: nn.Module, groups: list[LoraGroup], recompute_cheap: bool, compiled: bool) -> Callable:
     plain = layer.forward
+    of_qkv, of_o, of_gate_up, of_down = groups
     how = Attending(layer.self_attn.scaling, window=_window(layer.self_attn))
     rotate = layer.self_attn.forward.__func__.__globals__["apply_rotary_pos_emb"]
 
-    def several(produce: Callable[..., Tensor] | None, inputs: tuple[Tensor, ...], *names: str) -> tuple[Tensor, ...]:
+    def several(
+        produce: Callable[..., Tensor] | None, inputs: tuple[Tensor, ...], group: LoraGroup
+    ) -> tuple[Tensor, ...]:
         if produce is not None and (compiled or not recompute_cheap):
             produce, inputs = None, (produce(*inputs),)
-        return lora_linears(produce, inputs, [linears[name] for name in names])
+        return lora_linears(produce, inputs, group)
 
     def before_attention(layer: nn.Module, x_TH: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """q, k and v, (T, heads, D) each."""
         attention = layer.self_attn
-        q, k, v = several(layer.input_layernorm, (x_TH,), "q_proj", "k_proj", "v_proj")
+        q, k, v = several(layer.input_layernorm, (x_TH,), of_qkv)
         q, k, v = (x.view(len(x), -1, attention.head_dim) for x in (q, k, v))
         if hasattr(attention, "q_norm"):
             q, k = attention.q_norm(q), attention.k_norm(k)
         q, k = rotate(*(x[None].transpose(1, 2) for x in (q, k)), *rotation)
-        q, k = (x[0].transpose(0, 1).to(v.dtype) for x in (q, k))
+        q, k = (x.squeeze(0).transpose(0, 1).to(v.dtype) for x in (q, k))
         return q, k, v
 
     def after_attention(layer: nn.Module, x_TH: Tensor, attended: Tensor) -> Tensor:
         """`attended` is (T, heads x D)."""
-        x_TH = x_TH + several(None, (attended,), "o_proj")[0]
-        gate, up = several(layer.post_attention_layernorm, (x_TH,), "gate_proj", "up_proj")
+        x_TH = x_TH + several(None, (attended,), of_o)[0]
+        gate, up = several(layer.post_attention_layernorm, (x_TH,), of_gate_up)
         swiglu = getattr(layer.mlp, "swiglu", _swiglu)
-        return x_TH + several(swiglu, (gate, up), "down_proj")[0]
+        return x_TH + several(swiglu, (gate, up), of_down)[0]
 
     if compiled:  # fullgraph: an error, rather than pieces that run slowly without a word
         options = {"fullgraph": True, "dynamic": True}
@@ -127,7 +143,7 @@ def _forward(layer: nn.Module, linears: dict[str, LoraLinear], recompute_cheap: 
     ) -> Tensor:
         if layout is None:
             return plain(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
-        x_TH = hidden_states[0]
+        x_TH = hidden_states.squeeze(0)  # its gradient is a view, that of hidden_states[0] a copy
         q, k, v = before_attention(self, x_TH, position_embeddings)
         attended = varlen_attention(q, k, v, layout, how)
         return after_attention(self, x_TH, attended.reshape(len(v), -1))[None]

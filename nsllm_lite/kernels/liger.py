@@ -41,8 +41,9 @@ def use_liger_kernels(model: nn.Module) -> Counter[str]:
     from liger_kernel.transformers.rope import liger_rotary_pos_emb
 
     def norm_forward(self: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-        # in_place=False: the incoming gradient of a residual branch must not be overwritten
-        return liger_rms_norm(hidden_states, self.weight, self.variance_epsilon, 0.0, "llama", False)
+        # In place the incoming gradient is overwritten, which must not be that of a residual branch too.
+        in_place = getattr(self, "owns_its_gradient", False)
+        return liger_rms_norm(hidden_states, self.weight, self.variance_epsilon, 0.0, "llama", in_place)
 
     def mlp_forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return self.down_proj(self.swiglu(self.gate_proj(x), self.up_proj(x)))

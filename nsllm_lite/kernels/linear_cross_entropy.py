@@ -17,6 +17,7 @@ from torch.nn import functional
 IGNORE = -100
 CHUNK_BYTES = 2**25  # of fp32 logits at a time; measured best of 2**22..2**27 on a CPU at V = 151,936
 CARD_CHUNK_BYTES = 2**28  # there: each chunk reads the whole head again
+LIGER_CHUNK_TOKENS = 1024  # so many or more; by itself Liger takes 128 of 4,096, at V / H = 37
 
 
 class Logits(NamedTuple):
@@ -50,6 +51,7 @@ def linear_cross_entropy(
 
         scaled_NH = hidden_NH if logits.scale == 1 else hidden_NH * logits.scale
         options = {"ignore_index": IGNORE, "reduction": "sum"} | ({"softcap": logits.softcap} if logits.softcap else {})
+        options["chunk_mem_const"] = liger_budget(len(hidden_NH), *weight_VH.shape)
         return liger_fused_linear_cross_entropy(scaled_NH.to(weight_VH.dtype), weight_VH, targets_N, **options)
     chunk_tokens = chunk_tokens or _chunk_tokens(weight_VH)
     return _LinearCrossEntropy.apply(hidden_NH, weight_VH, targets_N, chunk_tokens, logits)
@@ -72,6 +74,12 @@ def token_losses(hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, logits
             product = (hidden.to(weight_VH.dtype) @ weight_VH.T).float()
             losses.append(functional.cross_entropy(logits.of(product), targets, ignore_index=IGNORE, reduction="none"))
     return torch.cat(losses)
+
+
+def liger_budget(tokens: int, vocab: int, hidden: int) -> int:
+    """Liger's `chunk_mem_const`: a chunk's logits take no more than so many times the hidden states of all tokens."""
+    chunks = max(1, tokens // LIGER_CHUNK_TOKENS)
+    return -(-vocab // (hidden * chunks))
 
 
 def _chunk_tokens(weight_VH: Tensor) -> int:

@@ -1,12 +1,15 @@
 """Linear layers with LoRA on one input, as one autograd function that says what it keeps.
 
-Letters: T tokens, I inputs, O outputs, R rank.
+Letters: T tokens, I inputs, O outputs, R rank, S the ranks of all layers on one input.
 x = produce(*inputs), a cheap function such as a norm; y = x W^T + bias + s (x A^T) B^T for each layer.
 
 Kept for the backward pass are the inputs of `produce` and x A^T, a few numbers a token; x itself is computed again.
 Layers on the same input (q, k and v; gate and up) share one product with all their A. The frozen weight is fetched
 again in the backward pass, so that a dequantised one lives only as long as its product. A and B may be stored in fp32:
 products are taken in the frozen weights' dtype, as autocast would.
+
+Between two steps of an optimizer A and B stay as they are: `LoraGroup.held` has copies of them in the products' dtype
+for all micro-batches of a step, and the place where their gradients are added, without a copy of these.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +29,35 @@ class LoraLinear(NamedTuple):
     scale: float
 
 
+class Held(NamedTuple):
+    """Of a group, for the micro-batches of one step: copies of its A, one below the other, and of each B, in the dtype
+    of the products; and the sums of their gradients, in fp32."""
+
+    A_SI: Tensor
+    Bs_OR: tuple[Tensor | None, ...]
+    A_grad_SI: Tensor
+    B_grads_OR: tuple[Tensor | None, ...]
+
+
+class LoraGroup:
+    """Layers on the same input."""
+
+    def __init__(self, layers: Sequence[LoraLinear]):
+        self.layers = tuple(layers)
+        self.ranks = [0 if layer.A_RI is None else layer.A_RI.shape[0] for layer in layers]
+        self.held: Held | None = None
+
+    @property
+    def adapters(self) -> list[Tensor | None]:
+        """A and B of each layer in turn."""
+        return [tensor for layer in self.layers for tensor in (layer.A_RI, layer.B_OR)]
+
+
 def lora_linears(
-    produce: Callable[..., Tensor] | None, inputs: Sequence[Tensor], layers: Sequence[LoraLinear]
+    produce: Callable[..., Tensor] | None, inputs: Sequence[Tensor], group: LoraGroup
 ) -> tuple[Tensor, ...]:
     """y_TO of each layer; `produce` None takes the one input as it is."""
-    adapters = [tensor for layer in layers for tensor in (layer.A_RI, layer.B_OR)]
-    return _LoraLinears.apply(produce, len(inputs), tuple(layers), *inputs, *adapters)
+    return _LoraLinears.apply(produce, len(inputs), group, *inputs, *group.adapters)
 
 
 def lora_linears_reference(
@@ -52,36 +78,36 @@ def lora_linears_reference(
 class _LoraLinears(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        produce: Callable[..., Tensor] | None,
-        num_inputs: int,
-        layers: tuple[LoraLinear, ...],
-        *tensors: Tensor | None,
+        ctx: Any, produce: Callable[..., Tensor] | None, num_inputs: int, group: LoraGroup, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         inputs, adapters = tensors[:num_inputs], tensors[num_inputs:]
         x = inputs[0] if produce is None else produce(*inputs)
-        outputs = []
-        for layer in layers:
+        low_TS, outputs = None, []
+        for number, layer in enumerate(group.layers):
             weight = layer.weight()
-            x = x.to(weight.dtype)
+            if low_TS is None:
+                x = x.to(weight.dtype)
+                low_TS = x @ _A_SI(group.held, adapters, x).T
+                lows = low_TS.split(group.ranks, dim=1)
+                Bs_OR = _Bs_OR(group.held, adapters, x.dtype)
             bias = None if layer.bias is None else layer.bias.to(x.dtype)
-            outputs.append(torch.nn.functional.linear(x, weight, bias))
+            if (B_OR := Bs_OR[number]) is None:
+                outputs.append(torch.nn.functional.linear(x, weight, bias))
+            else:  # the large product adds to the small one, which costs it nothing
+                y = x.new_empty(len(x), len(weight)) if bias is None else bias.expand(len(x), -1).clone()
+                y.addmm_(lows[number], B_OR.T, beta=bias is not None, alpha=layer.scale)
+                outputs.append(y.addmm_(x, weight.T))
             del weight
-        low_TR = x @ _stacked(adapters, x).T
-        parts = low_TR.split(_ranks(adapters), dim=1)
-        for layer, y, low, B_OR in zip(layers, outputs, parts, adapters[1::2], strict=True):
-            if B_OR is not None:
-                y.addmm_(low, B_OR.to(x.dtype).T, alpha=layer.scale)
         ctx.produce, ctx.num_inputs, ctx.dtype = produce, num_inputs, x.dtype
-        ctx.layers = tuple((layer.weight, layer.scale) for layer in layers)
-        ctx.save_for_backward(low_TR, *tensors)
+        ctx.group, ctx.held = group, group.held
+        ctx.save_for_backward(low_TS, *tensors)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        low_TR, *tensors = ctx.saved_tensors
+        low_TS, *tensors = ctx.saved_tensors
         inputs, adapters = tensors[: ctx.num_inputs], tensors[ctx.num_inputs :]
-        dtype = ctx.dtype
+        group, held, dtype = ctx.group, ctx.held, ctx.dtype
         to_inputs = any(ctx.needs_input_grad[3 : 3 + ctx.num_inputs])
         made = None
         if ctx.produce is None:
@@ -92,36 +118,65 @@ class _LoraLinears(torch.autograd.Function):
                 made = ctx.produce(*inputs)
             x = made.detach().to(dtype)
 
-        ranks, scales = _ranks(adapters), [scale for _, scale in ctx.layers]
-        pairs = list(zip(adapters[0::2], adapters[1::2], grads, scales, strict=True))
-        grads_low = [(grad @ B.to(dtype)) * scale for A, B, grad, scale in pairs if A is not None]
-        # of all layers side by side, (T, sum of R)
-        grad_low = grads_low[0] if len(grads_low) == 1 else torch.cat([low_TR[:, :0], *grads_low], dim=1)
-        adapter_grads: list[Tensor | None] = []  # of A and B of each layer in turn
-        parts = zip(pairs, low_TR.split(ranks, dim=1), (grad_low.T @ x).split(ranks), strict=True)
-        for (A, B, grad, scale), low, grad_A in parts:
-            if A is None:
-                adapter_grads += [None, None]
-            else:
-                grad_B = (grad.T @ low) * scale
-                adapter_grads += [grad_A.to(A.dtype), grad_B.to(B.dtype)]
+        grad_low_TS = torch.empty_like(low_TS)
+        parts = zip(group.layers, grads, grad_low_TS.split(group.ranks, dim=1), strict=True)
+        for (layer, grad, part), B_OR in zip(parts, _Bs_OR(held, adapters, dtype), strict=True):
+            if B_OR is not None:
+                part.addmm_(grad, B_OR, beta=0, alpha=layer.scale)
+        adapter_grads = _adapter_grads(group, held, grads, x, low_TS, grad_low_TS)
         if not to_inputs:
             return None, None, None, *(None for _ in inputs), *adapter_grads
+        grad_x = grad_low_TS @ _A_SI(held, adapters, x)
         del x
-        grad_x = None
-        for (weight, _), grad in zip(ctx.layers, grads, strict=True):
-            grad_x = grad @ weight() if grad_x is None else grad_x.addmm_(grad, weight())
-        grad_x.addmm_(grad_low, _stacked(adapters, grad_x))
+        for layer, grad in zip(group.layers, grads, strict=True):
+            grad_x.addmm_(grad, layer.weight())
         if ctx.produce is None:
             return None, None, None, grad_x.to(inputs[0].dtype), *adapter_grads
         input_grads = torch.autograd.grad(made, inputs, grad_x.to(made.dtype))
         return None, None, None, *input_grads, *adapter_grads
 
 
-def _stacked(adapters: Sequence[Tensor | None], x: Tensor) -> Tensor:
-    """All A, one below the other, in the dtype of `x`, which is (T, I)."""
-    return torch.cat([x[:0], *(A.to(x.dtype) for A in adapters[0::2] if A is not None)])
+def _A_SI(held: Held | None, adapters: Sequence[Tensor | None], like: Tensor) -> Tensor:  # noqa: N802
+    """All A, one below the other, in the dtype of `like`, which is (T, I)."""
+    if held is not None:
+        return held.A_SI
+    return torch.cat([like[:0], *(A.to(like.dtype) for A in adapters[0::2] if A is not None)])
 
 
-def _ranks(adapters: Sequence[Tensor | None]) -> list[int]:
-    return [0 if A is None else A.shape[0] for A in adapters[0::2]]
+def _Bs_OR(  # noqa: N802
+    held: Held | None, adapters: Sequence[Tensor | None], dtype: torch.dtype
+) -> Sequence[Tensor | None]:
+    return held.Bs_OR if held is not None else [None if B is None else B.to(dtype) for B in adapters[1::2]]
+
+
+def _adapter_grads(
+    group: LoraGroup,
+    held: Held | None,
+    grads: Sequence[Tensor],
+    x: Tensor,
+    low_TS: Tensor,
+    grad_low_TS: Tensor,
+) -> list[Tensor | None]:
+    """The gradients of A and B of each layer in turn; None where they were added to those that the group holds."""
+    lows = low_TS.split(group.ranks, dim=1)
+    if held is not None:
+        _add_product(held.A_grad_SI, grad_low_TS.T, x, 1.0)
+        for layer, grad, low, grad_B in zip(group.layers, grads, lows, held.B_grads_OR, strict=True):
+            if grad_B is not None:
+                _add_product(grad_B, grad.T, low, layer.scale)
+        return [None] * (2 * len(group.layers))
+    found: list[Tensor | None] = []
+    for layer, grad, low, grad_A in zip(group.layers, grads, lows, (grad_low_TS.T @ x).split(group.ranks), strict=True):
+        if layer.A_RI is None:
+            found += [None, None]
+        else:
+            found += [grad_A.to(layer.A_RI.dtype), ((grad.T @ low) * layer.scale).to(layer.B_OR.dtype)]
+    return found
+
+
+def _add_product(total: Tensor, one: Tensor, other: Tensor, scale: float) -> None:
+    """total += scale one @ other"""
+    if total.dtype == one.dtype:
+        total.addmm_(one, other, alpha=scale)
+    else:
+        total.add_(one @ other, alpha=scale)

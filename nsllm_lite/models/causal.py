@@ -107,7 +107,7 @@ class PackedLM(nn.Module):
             attention_mask=None,
             use_cache=False,
             layout=batch.layout,
-        ).last_hidden_state[0]
+        ).last_hidden_state.squeeze(0)
 
     @property
     def head_VH(self) -> Tensor:  # noqa: N802

@@ -44,14 +44,15 @@ def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> 
         "attention": (7 + 2 * share) * size.layers * size.query * documents,
     }
     heads = size.query + size.key_value
-    plain = 9 * size.intermediate + 28.7 * size.hidden + 16 * heads
+    plain = 9 * size.intermediate + 21.5 * size.hidden + 10 * heads
     plain += (3 * size.intermediate + 4 * size.hidden) * bool(how.recompute_cheap)
     again = 3 * size.intermediate + 10 * size.hidden + 2 * heads
     kept = 2 * size.query + 3 * size.key_value
     moved = {
-        "products": passes * (products + tokens * size.layers * sum(map(sum, size.linears.values()))) * width,
-        "head": (2 * chunks * head + tokens * size.vocab * 3) * width,
-        "LoRA": 48 * trained + (3.5 + 1.4 * share) * size.layers * fans * tokens * width if recipe.adapter else 0,
+        "products": passes * (products + tokens * size.layers * sum(map(sum, size.linears.values()))) * width
+        + (1 + share / 2) * size.layers * fans * tokens * width,  # what they add to
+        "head": (2 * chunks * head + tokens * size.vocab * 4) * width,
+        "LoRA": 15 * trained + (2.55 + 0.9 * share) * size.layers * fans * tokens * width if recipe.adapter else 0,
         "attention": (2 + share) * 1.3 * size.layers * kept * tokens * width,
         "elementwise": size.layers * (plain + share * again) * tokens * width,
     }
@@ -59,19 +60,21 @@ def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> 
     if held:
         moved["dequantise"] = passes * 2.64 * products
     restoring = (6 if recipe.double_quantisation else 2) * held  # of a weight, forward and backward
-    launches = size.layers * ((157 if recipe.adapter else 60) + 3 * bool(how.recompute_cheap) + 7 * restoring)
-    launches += size.layers * share * (55 + 2 * restoring) + 3 * chunks
+    launches = size.layers * ((78 if recipe.adapter else 60) + 3 * bool(how.recompute_cheap) + 7 * restoring)
+    launches += size.layers * share * (35 + 2 * restoring) + 3 * chunks
     host_s = HOST_S * size.layers * (1 + share / 3)
     return Work({kind: each * tokens for kind, each in flops.items()}, moved, launches, host_s)
 
 
 def chunk_tokens(size: ModelSize, tokens: int, how: Execution) -> int:
-    """Tokens whose logits the head holds at a time: Liger's so many that they take no more than the hidden states."""
-    if how.head == "chunked":
-        from nsllm_lite.kernels.linear_cross_entropy import CARD_CHUNK_BYTES  # imports torch, as a corpus must not
+    """Tokens whose logits the head holds at a time."""
+    from nsllm_lite.kernels import linear_cross_entropy as lce  # imports torch, as a corpus must not
 
-        return min(tokens, CARD_CHUNK_BYTES // (4 * size.vocab))
-    return min(tokens, 2 ** math.ceil(math.log2(math.ceil(tokens / math.ceil(size.vocab / size.hidden)))))
+    if how.head == "chunked":
+        return min(tokens, lce.CARD_CHUNK_BYTES // (4 * size.vocab))
+    budget = lce.liger_budget(tokens, size.vocab, size.hidden)
+    chunks = math.ceil(size.vocab / (budget * size.hidden))
+    return min(tokens, 2 ** math.ceil(math.log2(math.ceil(tokens / chunks))))
 
 
 def roofline_s(of: Work, speed: Speed) -> float:

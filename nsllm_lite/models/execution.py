@@ -41,6 +41,7 @@ def memory(
     in_nf4 = recipe.quantisation == "nf4" and not execution.dequantised
     weight_bytes = NF4_BYTES[recipe.double_quantisation] if in_nf4 else width
     trained = trained_params(recipe, size)
+    copied = width if is_fused(recipe, size) and not execution.compile else 0  # A and B for the products of a step
     tokens = execution.micro_batch_rows * row_tokens
     hidden = size.hidden * (4 if trains_embeddings(recipe) else width) * tokens
     layer = kept_bytes(recipe, size, execution, card) * tokens
@@ -57,12 +58,12 @@ def memory(
     if execution.head == "chunked":
         head = 2 * hidden + 4 * 4 * logits  # in fp32, with their softmax and its gradient
     else:
-        head = hidden + 2 * (4 if trains_head else width) * logits
+        head = hidden + (2 * 4 if trains_head else width) * logits  # Liger's gradient overwrites them
     head += (4 + width) * size.vocab * size.hidden if trains_head else 0  # a micro-batch's gradient; a copy in 16 bits
     recomputing = hidden * (recomputed + 1) + layer + backward if recomputed else 0
     return {
         "weights": int(size.linear_params * weight_bytes) + (size.params - size.linear_params) * width,
-        "adapter and optimizer": trained * (4 + 4 + OPTIMIZER_BYTES[recipe.optimizer.name]),
+        "adapter and optimizer": trained * (4 + 4 + OPTIMIZER_BYTES[recipe.optimizer.name] + copied),
         "activations": kept,
         "working set": max(head, backward, recomputing - kept),
         "kernels' own": attention_bytes(size, tokens) + CUBLAS_BYTES,

@@ -61,7 +61,9 @@ class Source(Strict):
     path: HashedPath
     format: Literal[
         "auto", "pdf", "arxiv", "oai", "atom", "pubmed", "medline", "jats", "tei", "latex", "wos", "ris", "bibtex",
-        "table", "conference", "s2orc", "unarxive", "fields", "sample", "text",
+        "table", "conference", "s2orc", "s2ag", "unarxive", "openalex", "europepmc", "elsevier", "bioc", "pmctext",
+        "inspire", "datacite", "zotero", "pes2o", "markdown", "endnote", "enw", "refworks", "noteexpress", "estudy",
+        "excel", "fields", "sample", "text",
     ] = "auto"  # fmt: skip
     fields: Fields | None = None
     licence: str = "not stated"

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nsllm_lite.artifact import interrupts
 from nsllm_lite.errors import UserError
@@ -24,6 +24,7 @@ from nsllm_lite.models.execution import choose, memory, require_card
 from nsllm_lite.recipe.train import Execution, Train
 from nsllm_lite.train import guards, outputs, setup
 from nsllm_lite.train.fallback import Fallback
+from nsllm_lite.train.gradients import Gradients
 from nsllm_lite.train.inputs import Inputs, read_inputs
 from nsllm_lite.train.order import StepOrder, plan_replay
 from nsllm_lite.train.plot import plot_losses
@@ -62,7 +63,8 @@ def train(recipe: Train, make_run: Callable[..., TrainingRun] = TrainingRun) -> 
 
     # The model and what is trained in it
     lm = PackedLM(setup.make_model(recipe, inputs, how), how.head).train()
-    trained = team.start_equal([parameter for parameter in lm.parameters() if parameter.requires_grad])
+    team.start_equal([parameter for parameter in lm.parameters() if parameter.requires_grad])
+    gradients = Gradients(lm, getattr(torch, recipe.compute_dtype))
     optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(lm, recipe.optimizer))
     scaler = torch.amp.GradScaler(how.device, enabled=recipe.compute_dtype == "float16")
     order = step_order(recipe, inputs)
@@ -87,21 +89,22 @@ def train(recipe: Train, make_run: Callable[..., TrainingRun] = TrainingRun) -> 
             rows, batches = next(ahead)
             learning_rate = setup.set_learning_rate(optimizer, run.lr_factor(step))
             while True:
-                loss = float(team.add(add_gradients(lm, scaler, rows, batches, how, recipe.compute_dtype)))
-                team.add_gradients(trained)
+                with gradients.of_step():
+                    loss = float(team.add(add_gradients(lm, scaler, rows, batches, how, recipe.compute_dtype)))
+                team.add(gradients.flat)
                 scaler.unscale_(optimizer)
-                grad_norm = float(nn.utils.clip_grad_norm_(trained, recipe.optimizer.max_grad_norm))
+                grad_norm = gradients.clip(recipe.optimizer.max_grad_norm)
                 if not math.isfinite(loss) or math.isfinite(grad_norm) or scaler.get_scale() <= 1:
                     break
                 scaler.update()  # fp16 has overflowed: again with a smaller scale
-                optimizer.zero_grad(set_to_none=True)
+                gradients.zero()
                 batches = (collate(micro_rows, how.device) for micro_rows in cut(rows))
             names = [name for row in rows for name in row.doc_ids]
             run.require_finite(loss, grad_norm, "documents", names)
             run.require_gradients()
             scaler.step(optimizer)
             scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+            gradients.zero()
 
             domain_rows = rows[: len(rows) - order.replay_rows(step)]
             domain_tokens += sum(len(row.input_ids) for row in domain_rows)

@@ -55,15 +55,6 @@ class Processes:
             distributed.all_reduce(number)
         return number
 
-    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Every process gets the sum; a parameter that no row of its own reached counts as zero."""
-        if self.size == 1:
-            return
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            distributed.all_reduce(parameter.grad)
-
     def start_equal(self, parameters: Sequence[nn.Parameter]) -> Sequence[nn.Parameter]:
         """Returns `parameters`, which every process now has as process 0 has them."""
         if self.size > 1:

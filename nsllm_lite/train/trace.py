@@ -38,11 +38,12 @@ from nsllm_lite.models.execution import is_fused
 from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe.train import Execution, Training
 from nsllm_lite.train import setup
+from nsllm_lite.train.gradients import Gradients
 
 VIEWS = (
     "view", "transpose", "t.", "slice", "select.", "unsqueeze", "squeeze", "expand", "alias", "detach", "permute",
-    "as_strided", "_unsafe_view", "split", "unbind", "lift_fresh", "reshape", "empty", "_reshape_alias", "set_", "is_",
-    "_local_scalar", "narrow", "equal",
+    "as_strided", "_unsafe_view", "split", "unbind", "lift_fresh", "reshape", "empty", "new_empty", "_reshape_alias",
+    "set_", "is_", "_local_scalar", "narrow", "equal",
 )  # fmt: skip
 PRODUCTS = {"mm", "addmm", "addmm_", "bmm"}
 
@@ -112,6 +113,7 @@ def trace_whole(recipe: Training, size: ModelSize, row_tokens: int, how: Executi
     dtype = getattr(torch, recipe.compute_dtype)
     with _without_devices(counter, card), FakeTensorMode(allow_non_fake_inputs=True), counter:
         lm = _model(recipe, size, how, dtype)
+        gradients = Gradients(lm, dtype)
         optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(lm, recipe.optimizer))
         _fill(optimizer)
         resident = counter.now
@@ -121,12 +123,13 @@ def trace_whole(recipe: Training, size: ModelSize, row_tokens: int, how: Executi
             decoder = (lm.model.get_base_model() if recipe.adapter else lm.model).base_model
             plain = [*decoder.layers, decoder.norm][how.recompute_layers]
             plain.register_forward_pre_hook(counter.expect_recomputed)
-        counter.begin("head")
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            loss = lm(batch) / row_tokens
-        kept = counter.now - resident
-        counter.begin("layers")
-        loss.backward()
+        with gradients.of_step():
+            counter.begin("head")  # copies are made once a step, not for each micro-batch
+            with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+                loss = lm(batch) / row_tokens
+            kept = counter.now - resident
+            counter.begin("layers")
+            loss.backward()
     counted = (counter.peaks, counter.flops, counter.moved, counter.launches, counter.waits)
     return Figures(resident, kept, *map(dict, counted))
 
@@ -182,11 +185,10 @@ def _nf4_linear(linear: nn.Linear, dtype: torch.dtype, double: bool) -> nn.Modul
 
 
 def _fill(optimizer: torch.optim.Optimizer) -> None:
-    """Gradients and states, as they are there from the second step on."""
+    """States, as they are there from the second step on."""
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
     for number, group in enumerate(optimizer.param_groups):
         for place, parameter in enumerate(group["params"]):
-            parameter.grad = torch.zeros_like(parameter)
             if hasattr(optimizer, "init_state"):
                 optimizer.init_state(group, parameter, number, place)
             else:
@@ -303,7 +305,8 @@ class Counting(TorchDispatchMode):
             self._follow(tensor)
         if (space == "aten" and any(f"{name}.".startswith(view) for view in VIEWS)) or not made:
             return out
-        taken = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+        read = args[1:] if name.startswith("addmm") and kwargs.get("beta") == 0 else args
+        taken = [x for x in tree_flatten((read, kwargs))[0] if isinstance(x, torch.Tensor)]
         kind, flops = self._kind(space, name, taken)
         self._add(kind, flops, sum(x.numel() * x.element_size() for x in (*taken, *made)))
         return out

@@ -159,8 +159,9 @@ def test_a_slurm_chain_is_submitted_whole_each_step_after_the_one_before(corpus,
     jobs = [job for job in submitted() if "launch_pickled_pipeline" in job]
     assert [job.split("--job-name=")[1].split()[0] for job in jobs] == [f"corpus-{step}" for step in cluster.STEPS]
     arrays = [job.split("--array=")[1].split()[0] for job in jobs]
-    assert arrays == ["0-0%1", "0-1", "0-0%1", "0-1", "0-0%1", "0-1", "0-0%1"]
-    assert [job.split("--mem-per-cpu=")[1].split()[0] for job in jobs] == ["64G", "4G", "64G", "4G", "64G", "4G", "64G"]
+    assert arrays == ["0-0%1", "0-1", "0-1", "0-0%1", "0-1", "0-0%1", "0-1", "0-0%1"]
+    memory = [job.split("--mem-per-cpu=")[1].split()[0] for job in jobs]
+    assert memory == ["64G", "4G", "4G", "64G", "4G", "64G", "4G", "64G"]
     numbers = [submitted().index(job) + 1 for job in jobs]
     assert "dependency" not in jobs[0].splitlines()[0]
     for number, job in zip(numbers, jobs[1:], strict=False):

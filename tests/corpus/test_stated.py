@@ -64,7 +64,7 @@ def test_each_format_gives_what_its_file_states(name):
 def test_every_file_has_its_expectation():
     assert set(EXPECTED) == {f"{path.parent.name}/{path.name}" for path in SEEDS.glob("*/stated*")}
     forms = {name.split("/")[0] for name in EXPECTED}
-    assert forms == {*sources.READERS, "fields"} - {"sample", "text"}  # which state nothing
+    assert forms == {*sources.READERS, "fields", "docx"} - {"sample", "text"}  # which state nothing
 
 
 # --------------------------------------------------------------------------------------------------------- values
@@ -237,7 +237,10 @@ def test_any_values_of_mapped_fields_leave_the_text(values):
     check(clean_document(document))
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+BINARY = ("excel/stated-wos.xls", "docx/stated.docx")  # the first starts a process, the other is no text
+
+
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name not in BINARY])
 @settings(max_examples=12)
 @given(data=st.data())
 def test_a_damaged_file_gives_documents_or_says_why(tmp_path_factory, name, data):
@@ -245,7 +248,8 @@ def test_a_damaged_file_gives_documents_or_says_why(tmp_path_factory, name, data
         ["\x00", "<", ">", '"', "{", "}", "[]", "null", "&#0;", "10.1/", ";", ",", "\n", "and", "<sup>x</sup>"]
     )
     path = tmp_path_factory.mktemp("damaged") / "x"
-    path.write_text(damaged(data, (SEEDS / name).read_text(), words))
+    content = (SEEDS / name).read_text(errors="surrogateescape")
+    path.write_text(damaged(data, content, words), errors="surrogateescape")
     found = read_seed(name, path)
     assert found
     for record in found:

@@ -12,6 +12,8 @@ FORMS = {
     "lines": '{"a": 1}\n{"a": 2}\n',
     "lines with empty ones between": '\n{"a": 1}\n\n \n{"a": 2}',
     "a byte order mark": '\ufeff{"a": 1}\n{"a": 2}\n',
+    "files of lines joined, each with its mark": '\ufeff{"a": 1}\n\ufeff\n\ufeff{"a": 2}\n',
+    "lines that end in commas": '{"a": 1},\r\n{"a": 2},\r\n',
     "a list": '[{"a": 1}, {"a": 2}]',
     "a list over lines": '[\n {"a":\n 1},\n {"a": 2}\n]\n',
     "objects over lines": '{\n"a": 1}\n{"a":\n2}',

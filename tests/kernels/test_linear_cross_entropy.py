@@ -1,3 +1,4 @@
+import math
 import sys
 import types
 from functools import partial
@@ -57,7 +58,15 @@ def test_the_head_that_is_asked_for_computes_the_loss(monkeypatch):
         assert lce.linear_cross_entropy(*arguments, head).shape == ()
     assert not called
     lce.linear_cross_entropy(*arguments, "liger")
-    assert called == [{"ignore_index": lce.IGNORE, "reduction": "sum"}]
+    assert called == [{"ignore_index": lce.IGNORE, "reduction": "sum", "chunk_mem_const": 2}]
+
+
+@pytest.mark.parametrize(("tokens", "chunk"), [(4_096, 1_024), (16_384, 2_048), (1_000, 1_000), (2_048, 1_024)])
+def test_liger_takes_chunks_of_a_thousand_tokens(tokens, chunk):
+    """By its own arithmetic: ceil(V / (budget H)) chunks, each of the next power of two."""
+    vocab, hidden = 151_936, 4_096
+    chunks = -(-vocab // (lce.liger_budget(tokens, vocab, hidden) * hidden))
+    assert min(tokens, 2 ** math.ceil(math.log2(-(-tokens // chunks)))) == chunk
 
 
 def test_token_losses_sum_to_the_loss():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nsllm_lite.kernels.lora_linears import LoraLinear, lora_linears, lora_linears_reference
+from nsllm_lite.kernels.lora_linears import LoraGroup, LoraLinear, lora_linears, lora_linears_reference
 
 
 def norm(x):
@@ -38,7 +38,8 @@ def trained(layers):
 def test_gradients_against_finite_differences(produce, num_inputs):
     layers = layers_of()
     inputs = [torch.randn(3, 6, dtype=torch.float64, requires_grad=True) for _ in range(num_inputs)]
-    torch.testing.assert_close(lora_linears(produce, inputs, layers), lora_linears_reference(produce, inputs, layers))
+    found = lora_linears(produce, inputs, LoraGroup(layers))
+    torch.testing.assert_close(found, lora_linears_reference(produce, inputs, layers))
 
     def outputs(*tensors):
         adapters = iter(tensors[num_inputs:])
@@ -46,7 +47,7 @@ def test_gradients_against_finite_differences(produce, num_inputs):
             layer if layer.A_RI is None else layer._replace(A_RI=next(adapters), B_OR=next(adapters))
             for layer in layers
         ]
-        return lora_linears(produce, tensors[:num_inputs], given)
+        return lora_linears(produce, tensors[:num_inputs], LoraGroup(given))
 
     assert torch.autograd.gradcheck(outputs, (*inputs, *trained(layers)))
 
@@ -54,7 +55,7 @@ def test_gradients_against_finite_differences(produce, num_inputs):
 def test_fp32_adapters_on_bf16_weights():
     layers = layers_of(torch.bfloat16, torch.float32)
     x = torch.randn(3, 6, dtype=torch.bfloat16, requires_grad=True)
-    outputs = lora_linears(norm, [x], layers)
+    outputs = lora_linears(norm, [x], LoraGroup(layers))
     assert {y.dtype for y in outputs} == {torch.bfloat16}
     torch.testing.assert_close(outputs, lora_linears_reference(norm, [x], layers), rtol=2e-2, atol=5e-2)
     sum(y.float().square().sum() for y in outputs).backward()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 # Of a layer; each only falls. Held dequantised it has fewer, and a recomputed layer is launched again in part
-LAUNCHES = {"plain": 200, "restored": 42, "recomputed": 68}
+LAUNCHES = {"plain": 121, "restored": 42, "recomputed": 48}
 LARGEST_SHARE = 1.10
 
 pytestmark = pytest.mark.skipif(find_spec("liger_kernel") is None, reason="make test-kernels has Liger's kernels")

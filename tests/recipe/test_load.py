@@ -14,7 +14,7 @@ from tests.raising import raises
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = sorted(RECIPES.rglob("*.yaml"))
-FOLDERS = {"nano": 200, SIZED: 200, "smollm2": 40}  # and the steps of a phase
+FOLDERS = {"nano": 200, SIZED: 200, "smollm2": 12}  # and the steps of a phase
 
 
 def test_every_shipped_recipe_loads():

@@ -1,7 +1,8 @@
 """Packed files and archives (.gz, .bz2, .xz, .zst, .tar, .zip), also nested, read in place without writing to disk.
 
 The kind is detected from the first bytes. A member's name is only a label, so it cannot lead outside; one that tries
-("../x", "/x", a link) is refused with a line in the ledger. The bytes that one file unpacks to are bounded.
+("../x", "/x", a link) is refused with a line in the ledger. The bytes that one file unpacks to are bounded. A workbook
+(.xlsx) and a Word document (.docx) are zips too, but one file here.
 """
 
 import bz2
@@ -22,6 +23,7 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+from nsllm_lite.corpus.files import workbooks
 from nsllm_lite.corpus.files.opening import HEAD_BYTES, UNREADABLE_FILE, Unread
 
 MAX_RATIO = 250  # text packs 3 to 30 to one; deflate can do 1,000, xz far more
@@ -36,6 +38,11 @@ TEX_PARTS = (".bbl", ".sty", ".cls", ".def")  # that LaTeX files of the same arc
 NAMES_OF_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".zip")
 ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, RuntimeError)
 ERRORS += (NotImplementedError, ValueError, MemoryError)  # what zipfile and tarfile raise on damaged archives
+
+WORD = b"PK\x03\x04\0word"  # stands for the first bytes of a Word document, which are those of any zip
+ZIP_HEADER_BYTES = 30  # before the name of a zip's first file
+CONTENT_TYPES = "[Content_Types].xml"
+OFFICE_NAMES = (CONTENT_TYPES.encode(), b"word/", b"_rels/", b"docProps/", b"customXml/", b"mimetype")
 
 Sibling = Callable[[str], bytes | None]
 
@@ -132,7 +139,11 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
             yield Unread(f"{name}#0", UNREADABLE_FILE, f"archives in archives, {MAX_DEPTH} deep: refused")
             return
         with _whole(stream, head, seekable=members_of is _zip_members) as whole:
-            if unpack:
+            if members_of is _zip_members and _is_workbook(whole, head):
+                yield Opened(name, head, whole, sibling)
+            elif members_of is _zip_members and _is_word(whole, head):
+                yield Opened(name, WORD, whole, sibling)
+            elif unpack:
                 yield from _open(_counted(unpack(whole), budget=budget), name, sibling, budget, depth + 1)
             elif members_of:
                 files = _open_members(members_of(whole), name, budget, depth)
@@ -238,12 +249,33 @@ def _tar_members(file: BinaryIO) -> Iterator[_Member]:
             yield _Member(member.name, refused, lambda m=member: archive.extractfile(m))
 
 
-def _zip_members(file: BinaryIO) -> Iterator[_Member]:
+def _is_workbook(file: BinaryIO, head: bytes) -> bool:
+    """A zip that is one file to its user. Most zips show by their beginning that they are none."""
+    if workbooks.OPEN_DOCUMENT in head or b"xl/" not in head:
+        return workbooks.OPEN_DOCUMENT in head
+    with _zip(file) as archive:
+        return not workbooks.MEMBERS.isdisjoint(archive.namelist())
+
+
+def _zip(file: BinaryIO) -> zipfile.ZipFile:
     end = zipfile._EndRecData(file)
     size = end[zipfile._ECD_SIZE] if end else 0
     if size > MAX_LIST_BYTES:
         raise zipfile.BadZipFile(f"its list of files takes {size:,} bytes, over {MAX_LIST_BYTES:,}: unpack it yourself")
-    with zipfile.ZipFile(file) as archive:
+    return zipfile.ZipFile(file)
+
+
+def _is_word(file: BinaryIO, head: bytes) -> bool:
+    """Whether a zip is one document of Word; only one that begins as Office's files do is looked into."""
+    if not head[ZIP_HEADER_BYTES:].startswith(OFFICE_NAMES):
+        return False
+    with _zip(file) as archive:
+        names = archive.namelist()
+    return CONTENT_TYPES in names and any(name.startswith("word/") for name in names)
+
+
+def _zip_members(file: BinaryIO) -> Iterator[_Member]:
+    with _zip(file) as archive:
         for member in archive.infolist():
             if member.filename.endswith("/"):
                 continue

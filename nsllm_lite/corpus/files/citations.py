@@ -15,6 +15,7 @@ _CITATIONS = re.compile(rf"{_ONE}(?:[\s,;–—\[\]()-]*{_ONE})*[\])]*")
 _MARKS = re.compile(f"[{OPEN}{CLOSE}]")
 _NUMBERS = re.compile(r"[\s\d,;–—[\]()-]*")
 _NEEDS_CITATION = re.compile(rf"\b({PATTERNS['before_citation']})\.?,?$", re.IGNORECASE)
+_BRACKETED = re.compile(rf"(?<!{OPEN})\[\d{{1,3}}(?:\s?[,;–-]\s?\d{{1,3}}){{0,40}}\](?![\w-])")
 _SEPARATORS = re.compile(r"[\s,;]*")
 
 
@@ -30,6 +31,19 @@ def is_numbered(citation: str) -> bool:
 def mark(citation: str) -> str:
     """A citation as its source prints it, marked for `settle` where it is one of numbers alone."""
     return f"{OPEN}{citation}{CLOSE}" if is_numbered(citation) else citation
+
+
+def mark_bracketed(text: str, num_references: int) -> str:
+    """A text that only prints its citations: "[3]" and "[1, 4–6]" are marked where the paper has so many references.
+
+    What a sign or letter follows is part of a name ("benzo[1,2]furan").
+    """
+    return _BRACKETED.sub(lambda found: _marked(found[0], num_references), text) if "[" in text else text
+
+
+def _marked(bracketed: str, num_references: int) -> str:
+    numbers = [int(number) for number in re.findall(r"\d+", bracketed)]
+    return mark(bracketed) if min(numbers) > 0 and max(numbers) <= num_references else bracketed
 
 
 def settle(text: str) -> str:

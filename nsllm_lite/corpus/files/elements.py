@@ -163,6 +163,13 @@ def script(text: str, raised: bool) -> str:
     return f"{'^' if raised else '_'}{short}"
 
 
+def raised(text: str, before: str) -> str:
+    """Raised text of a source that does not mark citations: a number behind a word or a stop (`before`) is one."""
+    is_number = re.search(r"\d", text) and citations.is_numbered(text) and text.strip()[:1].isdigit()
+    is_citation = is_number and (before.isalpha() or before in tuple(".,;)”"))
+    return citations.mark(text) if is_citation else script(text, raised=True)
+
+
 def _translated(text: str, table: dict[int, int]) -> str:
     """The text in Unicode scripts, or "" where a character has none."""
     return text.translate(table) if text and all(ord(c) in table for c in text) else ""

@@ -70,6 +70,8 @@ _OF_SIGNS = (b"\xc2", b"\xc3", b"\xce", b"\xcf", b"\xe2")  # begin ° and ±, é
 _BEHIND_WORDS = (b"\xa0", b"\x92", b"\x93", b"\x94", b"\x85", b"\x97", b"\xbb")  # a blank, quotes, an ellipsis, a dash
 _LONG_ESCAPED = re.compile("[\udc80-\udcff]{4}")
 _BAD_LINE = re.compile("^[^\n\udc80-\udcff]*[\udc80-\udcff][^\n]*", re.MULTILINE)
+_NOT_ASCII = re.compile("[^\x00-\x7f]+")
+_MEANT_IN_UTF8 = re.compile("[\u2010-\u2044\u3000-\u30ff\u3400-\u9fff\uac00-\ud7a3\uff00-\uffef]")
 _GOOD = re.compile("[^\x00-\x7f\udc80-\udcff]")
 _JIS = b"\x1b$"  # begins what is not ASCII in ISO-2022-JP, whose lines all end in ASCII
 _MEANINGLESS = dict.fromkeys(map(ord, "\t\r\n\ufeff\u3000\xa0"))  # and yet not printable, or a mark
@@ -226,7 +228,8 @@ class Decoder:
         judged = judge([_evidence(text, is_mixed) for text in some], self.stated, least)
         for n, line in enumerate(lines):
             if bad[n] or (0 < good[n] < MIN_UTF8_CHARS and _is_by_chance(line, texts[n], judged.rows)):
-                texts[n] = self._line(line, texts[n], good[n] >= bad[n] > 0, judged, is_mixed)
+                is_utf8 = good[n] >= bad[n] > 0 and not _has_utf8_by_chance(line, texts[n], judged.rows)
+                texts[n] = self._line(line, texts[n], is_utf8, judged, is_mixed)
         return "".join(texts)
 
     def _line(self, line: bytes, text: str, is_utf8: bool, judged: Judged, is_mixed: bool) -> str:
@@ -275,12 +278,29 @@ def _is_by_chance(line: bytes, text: str, encoding: str) -> bool:
     return scripts.eastern_share(line.decode(encoding, "replace")) >= MIN_LETTER_SHARE
 
 
+def _has_utf8_by_chance(line: bytes, text: str, encoding: str) -> bool:
+    """Whether a line is all Chinese or the like in two bytes a character, of which some are UTF-8 too."""
+    if encoding not in _EASTERN or _JOINED.search(line) or _MEANT_IN_UTF8.search(text):
+        return False
+    written = line.decode(encoding, "replace")
+    return "\ufffd" not in written and scripts.eastern_share(written) >= MIN_LETTER_SHARE
+
+
 def _evidence(text: str, is_mixed: bool) -> bytes:
     """The bytes of a line, without its UTF-8 where that is most of what is beyond ASCII, and what was cut off it."""
     if is_mixed:
-        text = _ESCAPED.sub(lambda run: " " if _CUT_RUN.fullmatch(_bytes_of(run[0])) else run[0], text)
+        text = _NOT_ASCII.sub(_without_cut, text)
     is_utf8 = len(_GOOD.findall(text)) >= sum(map(len, _ESCAPED.findall(text)))
     return _bytes_of(_GOOD.sub(" ", text) if is_utf8 else text)
+
+
+def _without_cut(row: re.Match) -> str:
+    """A row beyond ASCII without what was cut off UTF-8, unless all of it is Chinese: some of its characters are UTF-8
+    by chance, and what stands between two of them is not cut off anything."""
+    content = _bytes_of(row[0])
+    if len(content) >= MIN_ROW_CHARS and scripts.eastern_share(content.decode("gb18030", "replace")) > MIN_LETTER_SHARE:
+        return row[0]
+    return _ESCAPED.sub(lambda run: " " if _CUT_RUN.fullmatch(_bytes_of(run[0])) else run[0], row[0])
 
 
 def _bytes_of(text: str) -> bytes:

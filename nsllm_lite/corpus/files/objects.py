@@ -67,3 +67,9 @@ def text_in(value: object) -> str:
 def object_in(value: object) -> dict:
     """A field where it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def objects_of(record: dict, key: str) -> list[dict]:
+    """The objects in a field that is a list of them."""
+    value = record.get(key)
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

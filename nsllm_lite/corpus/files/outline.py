@@ -29,7 +29,7 @@ class Outline:
     """
 
     def __init__(self) -> None:
-        self._sections: list[tuple[str, tuple[str, ...], list[str]]] = []
+        self._sections: list[tuple[str, tuple[str, ...], list[str], str]] = []
         self._numbered: dict[tuple[str, ...], tuple[str, ...]] = {}  # number to heading path
         self._levels: list[tuple[int, str]] = []  # the headings around the present place
         self._roman = ""
@@ -37,7 +37,7 @@ class Outline:
         self._main = ""  # the main heading above unnumbered ones
 
     def begin(
-        self, heading: str, number: str = "", level: int = 0, parents: tuple[str, ...] | None = None
+        self, heading: str, number: str = "", level: int = 0, parents: tuple[str, ...] | None = None, kind: str = ""
     ) -> tuple[str, ...]:
         """Opens a section and returns its path. Its parents are `parents`, or follow from `level` (1 is the top) or
         `number`."""
@@ -47,7 +47,7 @@ class Outline:
             self._levels.append((level, heading))
         elif parents is None:
             parents = self._parents_of(number, heading)
-        self._sections.append((heading, parents, []))
+        self._sections.append((heading, parents, [], kind))
         return (*parents, heading)
 
     def add(self, paragraph: str) -> None:
@@ -57,10 +57,10 @@ class Outline:
             self._sections[-1][2].append(paragraph)
 
     def sections(self) -> tuple[Section, ...]:
-        paths = {parents[:n] for _, parents, _ in self._sections for n in range(1, len(parents) + 1)}
+        paths = {parents[:n] for _, parents, *_ in self._sections for n in range(1, len(parents) + 1)}
         return tuple(
-            Section(heading, "\n\n".join(paragraphs), parents)
-            for heading, parents, paragraphs in self._sections
+            Section(heading, "\n\n".join(paragraphs), parents, kind)
+            for heading, parents, paragraphs, kind in self._sections
             if paragraphs or (*parents, heading) in paths
         )
 

@@ -22,7 +22,8 @@ BROKEN_QUOTE = "a quote in it does not close where its cell ends"
 
 Row = dict[str, str] | str  # the row, or a message why there is none
 
-_SEPARATOR_LINE = re.compile(r'(?i)"?sep=(.)"?')  # Excel's own first line
+# A first line above the header: Excel's own, and that of Dimensions, which cells may follow where Excel saved it again.
+_LINE_ABOVE = re.compile(r'"?(?:(?i:sep=)(.)"?|About the data: .*)')
 _OPENING = re.compile(r' *("+)')
 _QUOTES = re.compile(r'"+')
 _ENDING = {delimiter: re.compile(rf" *(?:({re.escape(delimiter)})|\Z)") for delimiter in DELIMITERS}
@@ -96,10 +97,10 @@ def dialect_of(head: str, wanted: Callable[[list[str]], object] = bool) -> Diale
     names are `wanted`: then no row is looked at.
     """
     lines = head.lstrip("\ufeff \r\n").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    separator = _SEPARATOR_LINE.fullmatch(lines[0])
+    above = _LINE_ABOVE.fullmatch(lines[0])
     delimiters = DELIMITERS
-    if separator and separator[1] in DELIMITERS:
-        lines, delimiters = lines[1:], separator[1]
+    if above and (above[1] or DELIMITERS) in DELIMITERS:
+        lines, delimiters = lines[1:], above[1] or DELIMITERS
     text = "\n".join(lines[:-1] if len(lines) > 2 else lines)  # the last line may be cut off
     begun: list[tuple[Dialect, _Lines]] = []
     for delimiter in delimiters:
@@ -142,7 +143,7 @@ def iter_rows(stream: TextIO) -> Iterator[Row]:
     dialect = dialect_of(head)
     lines = _Lines(Joined(head, stream))
     first = next(lines, None)
-    if first and _SEPARATOR_LINE.fullmatch(first):
+    if first and _LINE_ABOVE.fullmatch(first):
         first = next(lines, None)
     header = _cells(first or "", lines, dialect.delimiter if dialect else ",")[0]
     if header is None:

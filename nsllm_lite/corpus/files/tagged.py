@@ -19,12 +19,13 @@ _NO_ABSTRACT = re.compile(r"\[?no abstract(?: is)?(?: available)?\.?\]?", re.IGN
 class Syntax(NamedTuple):
     line: re.Pattern[str]  # matches the beginning of a tagged line; groups: the tag, the rest
     first: str  # the tag that begins a record
-    last: str  # the tag that ends one
+    last: str  # the tag that ends one; "" where none does
     kept: frozenset[str]  # the fields that are read
     vital: frozenset[str]  # lines between two records are a record too if one of these is among them
     last_belongs: bool = False  # the last tag is a field of the record, not a mark of its end
     glued: re.Pattern[str] | None = None  # a line whose tag runs into its text; group: the tag
     beside: frozenset[str] = frozenset()  # fields that are read too, but whose faults cost no record
+    apart: bool = False  # behind a blank line, a tag that the record has already begins another
 
 
 class Record:
@@ -73,8 +74,9 @@ def paragraphs(lines: list[str]) -> str:
 
 
 def stated(abstract: str) -> str:
-    """The abstract; empty where it only says, as Scopus does, that there is none."""
-    return "" if _NO_ABSTRACT.fullmatch(abstract) else abstract
+    """The abstract, without CNKI's mark before one that is a paper's beginning; empty where it only says, as Scopus
+    does, that there is none."""
+    return "" if _NO_ABSTRACT.fullmatch(abstract) else abstract.removeprefix("<正>").lstrip()
 
 
 def iter_lines(stream: TextIO) -> Iterator[str]:
@@ -94,7 +96,8 @@ def iter_records(stream: TextIO, syntax: Syntax) -> Iterator[Record | str]:
             gap = gap or not line.strip()
             continue
         tag, rest = found[1], found[2]
-        over, gap = gap and syntax.last_belongs and syntax.last in record.tags, False
+        over = gap and ((syntax.last_belongs and syntax.last in record.tags) or (syntax.apart and tag in record.tags))
+        gap = False
         if tag == syntax.first or over:
             yield from _finished(record, syntax)
             record = Record()
@@ -107,7 +110,7 @@ def iter_records(stream: TextIO, syntax: Syntax) -> Iterator[Record | str]:
         if tag in syntax.kept or tag in syntax.beside:
             record.fields.setdefault(tag, []).append([])
             _extend(record, tag, rest or "", syntax)
-    cut = not line.endswith("\n") and syntax.last not in record.tags
+    cut = syntax.last and not line.endswith("\n") and syntax.last not in record.tags
     yield from _finished(record, syntax, "the record is cut short: the file ends inside a line of it" if cut else "")
 
 

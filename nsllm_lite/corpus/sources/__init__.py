@@ -3,8 +3,8 @@
 A reader is a module of three functions. `recognise(head)` says whether a file that begins so is its own; `head` is not
 empty and begins with no white space. `records(stream)` gives the records in one file's text, a message in place of one
 that is broken. `document(record, place)` is the `Document` of one, which `place.paper` names and makes, or an `Unread`.
-None of them raises because of a file's content. `latex`, which reads one paper from several files, and `pdf`, from
-bytes, have a `read` of their own.
+None of them raises because of a file's content. `latex` reads one paper from several files, by a `read` of its own,
+which readers of files that are no text have too (BINARY). Papers in two files are joined before (`corpus.join`).
 """
 
 import hashlib
@@ -19,22 +19,25 @@ from typing import NamedTuple
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.corpus.files import opening
-from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, Opened, open_files, seekable
+from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, WORD, Opened, open_files, seekable
 from nsllm_lite.corpus.files.encoding import decoded, stated_encoding
-from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Unread, read_each
-from nsllm_lite.corpus.sources import fields, latex, pdf
-from nsllm_lite.errors import UserError, nearest
+from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Place, Unread, read_each
+from nsllm_lite.corpus.sources import docx, excel, fields, latex, pdf
+from nsllm_lite.errors import RunError, UserError, nearest
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 from nsllm_lite.safety import leads_outside
 
 # In the order of detection: specific formats before general ones.
-_NAMES = "pdf sample unarxive s2orc arxiv conference oai atom pubmed tei jats wos medline ris bibtex table latex text"
+_NAMES = """
+pdf sample unarxive s2orc s2ag bioc inspire datacite zotero pes2o arxiv conference openalex europepmc oai atom pubmed
+tei elsevier jats endnote wos medline ris refworks noteexpress estudy enw bibtex pmctext markdown excel table latex text
+"""
 READERS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in _NAMES.split()}
 PACKED_AS = 4
 LOOK_RECORDS = 200
-PARQUET_MAGIC = b"PAR1"
-BINARY = ("parquet", "pdf")  # read as they are, whatever format is asked for
+PLAIN = ("pes2o", "pmctext", "markdown")  # papers that are text as they stand, and read so in sources of general text
+BINARY = {b"PAR1": "parquet", WORD: "docx"}  # the readers of files that are no text, by their first bytes
 PLAIN_TEXT_NAMES = (".txt", ".text", ".txt.gz", ".tokens")
 BUNDLED = {"bundled:papers": "papers", "bundled:general": "general.jsonl"}
 
@@ -106,12 +109,16 @@ def _walk(top: Path, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Fil
             yield from _walk(top, path, above)
 
 
+def _binary(head: bytes) -> str:
+    """The reader of a file that is no text, by its first bytes; "" of one that may be text."""
+    found = next((name for magic, name in BINARY.items() if head.startswith(magic)), "")
+    return found or ("pdf" if pdf.begins(head) else "excel" if excel.is_workbook(head) else "")
+
+
 def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
     """The name of the reader for a file that begins so, or an `Unread` of `origin`."""
-    if head.startswith(PARQUET_MAGIC):
-        return "parquet"
-    if pdf.begins(head):
-        return "pdf"
+    if binary := _binary(head):
+        return binary
     text = opening.head_of(head)
     if text is None:
         if pdf.MAGIC in head[: pdf.MAGIC_BYTES]:  # behind some other bytes
@@ -121,6 +128,8 @@ def detect(head: bytes, origin: str, name: str, general: bool) -> str | Unread:
         return Unread(origin, UNREADABLE_FILE, "the file is empty")
     found = next((reader for reader, module in READERS.items() if module.recognise(text)), None)
     if found is None and name.lower().endswith(PLAIN_TEXT_NAMES):
+        found = "text"
+    if general and found in PLAIN:
         found = "text"
     if found is None or (found == "text" and not general):
         kind = "XML of another kind" if text[0] == "<" else "JSON of another kind" if text[0] in "[{" else "plain text"
@@ -184,7 +193,7 @@ def _read_opened(
 ) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     reader = detect(opened.head, whole, opened.name, general)
-    is_text = reader not in BINARY and bool(opening.head_of(opened.head))
+    is_text = not _binary(opened.head) and bool(opening.head_of(opened.head))
     if source.format != "auto" and is_text:
         reader = source.format
     if isinstance(reader, Unread):
@@ -200,6 +209,8 @@ def _read_opened(
     try:
         yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {reader}, but no record is in it"))
         yield from records
+    except RunError:  # not the file's fault
+        raise
     except ERRORS as error:  # a broken or bombed stream: what came before it stays
         yield Unread(whole, UNREADABLE_FILE, f"{type(error).__name__}: {error}")
 
@@ -210,9 +221,14 @@ def _records(
     if found == "pdf":
         yield from pdf.read(opened.stream, source.name, opened.name)
         return
-    if found == "parquet":
+    if binary := _binary(opened.head):
         with seekable(opened) as file:
-            yield from fields.read_parquet(file, source.fields, source.name, opened.name)
+            if binary == "docx":
+                yield docx.read(file, Place(source.name, f"{opened.name}#1", languages))
+            elif binary == "excel":
+                yield from excel.read(file, source.fields, source.name, opened.name)
+            else:
+                yield from fields.read_parquet(file, source.fields, source.name, opened.name)
         return
     stream = opening.open_text(opened.stream, opened.head, encodings)
     if found == "fields":

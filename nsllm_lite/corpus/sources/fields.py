@@ -43,6 +43,11 @@ def read(stream: TextIO, fields: Fields, source: str, file: str) -> Iterable[Doc
     return _documents(records, fields, source, file, always_whole=not is_json)
 
 
+def read_rows(rows: Iterator[dict | str], fields: Fields, source: str, file: str) -> Iterable[Document | Unread]:
+    """One document a row of a table that another format holds."""
+    return _documents(rows, fields, source, file, always_whole=True)
+
+
 def read_parquet(file: BinaryIO, fields: Fields | None, source: str, file_name: str) -> Iterable[Document | Unread]:
     """One document a row of a seekable file, by the map, or without one by the names of the columns."""
     whole = f"{file_name}#0"

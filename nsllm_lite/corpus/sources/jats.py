@@ -66,7 +66,7 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
         **ids._asdict(),
         title=text_of(_title(article, meta, translation), SKIP | {"xref"}),
         abstract=abstract_text,
-        sections=tuple(_sections(body)) if body is not None else (),
+        sections=tuple(sections_of(body)) if body is not None else (),
         moves=moves,
         language=translation or language,
         date=_date(meta),
@@ -188,13 +188,13 @@ def _abstract(abstract: etree._Element | None) -> tuple[tuple[tuple[str, str], .
         return (), ""
     moves = []
     for section in abstract.iterfind("sec"):
-        text = " ".join(block for part in section.iter("sec") for block in _blocks(part))
+        text = " ".join(block for part in section.iter("sec") for block in blocks_of(part))
         if text:
             moves.append((text_of(section.find("title"), SKIP).rstrip(":"), text))
-    return tuple(moves), "\n\n".join([*_blocks(abstract), *([" ".join(t for _, t in moves)] if moves else [])])
+    return tuple(moves), "\n\n".join([*blocks_of(abstract), *([" ".join(t for _, t in moves)] if moves else [])])
 
 
-def _sections(parent: etree._Element, path: tuple[str, ...] = (), kind: str = "") -> Iterator[Section]:
+def sections_of(parent: etree._Element, path: tuple[str, ...] = (), kind: str = "") -> Iterator[Section]:
     """Sections in reading order, each before its own subsections, which inherit its kind (sec-type). A title that
     stands alone among paragraphs begins a section beside the one it stands in."""
     own_title = parent.find("title") if parent.tag == "sec" else None
@@ -204,16 +204,16 @@ def _sections(parent: etree._Element, path: tuple[str, ...] = (), kind: str = ""
         if child.tag == "title" and child is not own_title:
             parts.append((text_of(child, SKIP), []))
         else:
-            parts[-1][1].extend(_blocks([child]))
+            parts[-1][1].extend(blocks_of([child]))
     for number, (heading, blocks) in enumerate(parts):
         if blocks or (number == 0 and parent.tag == "sec" and parent.find("sec") is not None):
             yield Section(heading, "\n\n".join(blocks), path, kind)
     for section in parent.iterfind("sec"):
         above = (*path, own_heading) if parent.tag == "sec" else path
-        yield from _sections(section, above, section.get("sec-type") or kind)
+        yield from sections_of(section, above, section.get("sec-type") or kind)
 
 
-def _blocks(elements: Iterable[etree._Element]) -> Iterator[str]:
+def blocks_of(elements: Iterable[etree._Element]) -> Iterator[str]:
     """The texts of those that are blocks and have any, as a section's children; a list gives one line an item."""
     for element in elements:
         if element.tag in NO_BLOCKS:

@@ -33,7 +33,6 @@ SYNTAX = Syntax(
 )
 _BEGINNING = re.compile(r"(?:^|[\n\r])[ \t]{0,4}TY[ \t]{0,3}-[^\n\r]{0,60}[\n\r]+[ \t]{0,4}[A-Z][A-Z0-9][ \t]{0,3}-")
 _STRAY_LINES = 20  # before the first record
-_PUBMED = ("nlm", "pubmed", "medline")
 
 records = partial(iter_records, syntax=SYNTAX)
 
@@ -49,7 +48,7 @@ def recognise(head: str) -> bool:
 def document(record: Record, place: Place) -> Document:
     pmid, accession = identity.stated_accession(record.value("AN"), record.value("UR"))
     ids = identity.ids_of({"ids": record.values("DO", "M3", "UR", "L2", "AN", "C2")})
-    is_pubmed = any(database.lower() in _PUBMED for database in record.values("DB", "DP"))
+    is_pubmed = any(map(identity.is_pubmed, record.values("DB", "DP")))
     return place.paper(
         arxiv=ids.arxiv,
         pmid=pmid or ids.pmid or (record.value("AN") if is_pubmed else ""),

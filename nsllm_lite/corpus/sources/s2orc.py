@@ -3,7 +3,8 @@ s2orc-doc2json), where paragraphs name their section; and the present one, where
 
 Kept and left out as in JATS (see `jats`): no captions, references or back matter, no numbered citations that the
 sentence does not need. Of several parses the one from LaTeX is used, else the first with a body. In the 2020 release
-`pdf_parses` have no titles and `metadata` have no text: each is read as it is.
+`pdf_parses` have no titles and `metadata` have no text: where a source has files of both, the build joins them by
+`paper_id` before they are read (see `corpus.join`), else each is read as it is.
 """
 
 import json
@@ -35,7 +36,26 @@ _OFFSET = re.compile(r"[0-9]{1,12}")
 _ABSTRACT_LABEL = re.compile(r"(?:[Aa]bstract|ABSTRACT|[Ss]ummary|SUMMARY)(?:\s*[:.—–]\s*|\s+(?=[A-Z])|(?=[A-Z]))")
 _STRUCTURE = re.compile(r"(?<!\s)\s*:::\s*")  # between the parts of a structured abstract
 
+KEY = "paper_id"  # in the release of 2020
+
 records = iter_records
+
+
+def half_of(head: str) -> int | None:
+    """Of the release of 2020 0 of a file of metadata, 1 of one of parses; None of another file."""
+    objects = objects_in(head) if f'"{KEY}"' in head else ()
+    fields = next((opened.fields for opened in objects if KEY in opened.fields), {})
+    if (
+        "title" in fields
+        and {"has_pdf_parse", "has_pdf_parsed_body_text"} & fields.keys()
+        and "body_text" not in fields
+    ):
+        return 0
+    return 1 if {"_pdf_hash", "body_text"} <= fields.keys() and not {"title", "metadata"} & fields.keys() else None
+
+
+def joined(metadata: dict, parse: dict) -> dict:
+    return {**metadata, "pdf_parse": parse}
 
 
 def recognise(head: str) -> bool:
@@ -67,7 +87,7 @@ def _by_paragraphs(record: dict, place: Place) -> Document:
     number = "" if "header" in record else text_in(record.get("paper_id"))  # doc2json's is the name of a file
     stated["bib_entries"] = parse.get("bib_entries") or record.get("bib_entries")
     title, sections = text_in(stated.get("title")), _sections_of(parse.get("body_text"))
-    return _document(place, stated, number, title=title, abstract=abstract, sections=sections)
+    return paper_of(place, stated, number, title=title, abstract=abstract, sections=sections)
 
 
 def _sections_of(body: object) -> tuple[Section, ...]:
@@ -105,7 +125,7 @@ def _by_offsets(record: dict, content: dict, place: Place) -> Document | Unread:
     abstract, sections = "\n\n".join(abstracts), _sections_at(text, marked)
     number = str(record.get("corpusid") or "")
     record = {**_marked(text, annotations), **record}
-    return _document(place, record, number, title=title, abstract=abstract, sections=sections)
+    return paper_of(place, record, number, title=title, abstract=abstract, sections=sections)
 
 
 def _marked(text: str, annotations: dict) -> dict[str, Any]:
@@ -191,7 +211,7 @@ def _rewritten(text: str, spans: list[_Span]) -> str:
     return citations.settle("".join([*parts, text[place:]])).strip()
 
 
-def _document(place: Place, stated: dict, number: str, **texts: Any) -> Document:
+def paper_of(place: Place, stated: dict, number: str, **texts: Any) -> Document:
     """The paper, named by its identifiers, or by its number in Semantic Scholar."""
     opened = object_in(stated.get("openaccessinfo"))
     ids = identity.ids_of({**stated, "ids": [opened.get("externalids")]})

@@ -1,5 +1,5 @@
-"""Tables of papers with a header: PubMed, Scopus, Embase, Ovid, EndNote and ASReview CSV, Web of Science's
-tab-delimited files, arXiv and Semantic Scholar dumps as CSV or Parquet. Columns are recognised by their
+"""Tables of papers with a header: PubMed, Scopus, Embase, Ovid, EndNote, ASReview, Dimensions and CNKI CSV, Web of
+Science's tab-delimited files, arXiv and Semantic Scholar dumps as CSV or Parquet. Columns are recognised by their
 names alone, without regard to case, blanks, underscores and signs.
 """
 
@@ -18,7 +18,7 @@ from nsllm_lite.corpus.files.tables import dialect_of, iter_rows
 from nsllm_lite.corpus.sources import arxiv
 from nsllm_lite.corpus.stated.dates import dated, first_date
 from nsllm_lite.corpus.stated.names import as_names
-from nsllm_lite.corpus.stated.terms import as_categories, as_references, as_terms, cited
+from nsllm_lite.corpus.stated.terms import as_categories, as_reference, as_references, as_terms, cited, different
 from nsllm_lite.formats.documents import Document
 
 _NAMES = tomllib.loads(resources.files(__package__).joinpath("table.toml").read_text(encoding="utf-8"))
@@ -29,6 +29,7 @@ _PAPERS = frozenset(("abstract", "arxiv", "pmid", "doi", "ut", "eid"))
 _LIST_SIGNS = " []'\""  # lists are often written as Python or JSON does
 _ITEM_END = re.compile(r"['\"]?\s*[;,]")
 MAX_LISTED = 300
+_OF_DIMENSIONS = 7  # signs "|" in one of its references, at least
 ID_ROLES = ("doi", "arxiv", "id", "pmid", "pmc")
 
 Columns = dict[str, list[str]]  # role -> names of its columns
@@ -125,7 +126,15 @@ def _date(fields: Cells) -> str:
 
 
 def _references(stated: Any) -> tuple[str, ...]:
+    if isinstance(stated, str) and stated[:1] == "[" and stated.count("|") >= _OF_DIMENSIONS:
+        return different(map(_of_dimensions, stated.split(";[")))
     return cited(stated.split("; ")) if isinstance(stated, str) and ", DOI " in stated else as_references(stated)
+
+
+def _of_dimensions(entry: str) -> str:
+    """Of "authors|title|source|volume|issue|pages|year|DOI|...", as Dimensions writes a reference."""
+    cells = entry.strip("[] ").split("|")
+    return as_reference("|".join(cells), title=cells[1] if len(cells) > 1 else "")
 
 
 def _text(value: object) -> str:

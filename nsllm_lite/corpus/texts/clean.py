@@ -30,6 +30,7 @@ MAX_PASSES = 8  # a repair may uncover the next ("&amp;#38;lt;i&gt;"); real text
 _SEPARATORS = dict.fromkeys(range(0x1C, 0x20), " ")  # of files and records: white space to Python, to no pattern here
 _LINE_BREAK = re.compile("\r\n?|[\u2028\u2029\x0b\x0c]")
 _PARAGRAPH = re.compile(r"\n\s*\n")
+_MANY_BACKSLASHES = re.compile(r"\\{5,}")  # a line break to LaTeX, of which each pass would take one
 
 
 def _mojibake() -> re.Pattern:
@@ -214,6 +215,7 @@ def _repair(text: str, evidence: str) -> str:
     if "<" in text or ")over" in text or ") over" in text:
         text = resolve_tags(resolve_signs(text))
     if "\\" in text:
+        text = _MANY_BACKSLASHES.sub(r"\\\\", text)
         text = resolve_accents(unwrap_formulas(text) if "\\documentclass" in text else text)
         text = resolve_commands(text)
     if may_hold_glyphs(text):

@@ -11,7 +11,7 @@ Source: Lui and Baldwin, "langid.py: An Off-the-shelf Language Identification To
 import itertools
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
@@ -54,8 +54,8 @@ def language_of(text: str) -> tuple[str, float]:
     either one.
     """
     head = text[:HEAD_CHARS]
-    words = head.lower().split()
-    num_english = len([word for word in words if word in _ENGLISH])
+    words = _words_of(head)
+    num_english = len(list(filter(_ENGLISH.__contains__, words)))
     if num_english >= max(MIN_ENGLISH_WORDS, ENGLISH_SHARE * len(words)):
         num_foreign = _num_foreign(words)
         if num_foreign <= FOREIGN_SHARE * len(words):
@@ -98,12 +98,18 @@ def may_be_in_two(abstract: str) -> bool:
     """Whether many letters are of another script than the Latin one, or many words of other languages than English."""
     if not abstract.isascii() and len(_OF_OTHER_SCRIPT.findall(abstract)) >= MIN_OTHER_LETTERS:
         return True
-    words = abstract.lower().split()
+    words = _words_of(abstract)
     return _num_foreign(words) > max(MIN_ENGLISH_WORDS, FOREIGN_SHARE * len(words) / 2)
 
 
+@lru_cache(maxsize=1)
+def _words_of(text: str) -> list[str]:
+    """Kept for the next call, which is often about the same abstract."""
+    return text.lower().split()
+
+
 def _num_foreign(words: list[str]) -> int:
-    return 0 if _FOREIGN.isdisjoint(words) else sum(map(_FOREIGN.__contains__, words))
+    return 0 if _FOREIGN.isdisjoint(words) else len(list(filter(_FOREIGN.__contains__, words)))
 
 
 def part_in(abstract: str, allowed: tuple[str, ...]) -> str:

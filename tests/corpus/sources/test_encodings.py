@@ -217,3 +217,9 @@ def test_text_that_others_read_wrongly_is_known(language, written_in, read_in):
 def test_real_languages_are_not_undecodable(language):
     assert not is_undecodable(CASES[language]["text"] * 3)
     assert not is_undecodable(CASES[language]["text"].upper())
+
+
+@pytest.mark.parametrize("line", ["治北省", "稀元强节", "钾北日复动十却稀品", "锂科"])
+def test_a_short_line_in_gbk_may_be_utf8_in_part(line):
+    text = f"%X 采用电镀法在铜片上制备了锡膜，在室温下用显微镜每天测量锡须的长度。\n%A {line}\n"
+    assert decoded(text.encode("gb18030")) == text

@@ -71,6 +71,14 @@ def test_a_line_is_clean_after_its_paragraphs_are_joined():
     assert clean_line(clean_line("Â\n\n0")) == clean_line("Â\n\n0")
 
 
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 17, 40, 999])
+@pytest.mark.parametrize("form", ["a {} b", "{}", "{}textbf{{x}}", "$x{}y$"])
+def test_a_row_of_backslashes_is_cleaned_at_once(count, form):
+    once = clean_text(form.format("\\" * count))
+    assert clean_text(once) == once
+    assert len(once) < 20
+
+
 def test_lost_characters_are_left_to_be_counted():
     assert clean_document(replace(PAPER, title="(cid:3)n \ue5f8 \ufffd")).title.count(clean.LOST) == 3
 

@@ -1,0 +1,80 @@
+"""Europe PMC's answers to a search, as JSON (`resultList`), and the single results in them.
+
+`resultType=core` has abstracts, keywords and MeSH headings; the lite ones have no abstract, and are dropped for it.
+The headings of a structured abstract (`<h4>Methods</h4>`) become moves as the labels of MEDLINE do. Categories are the
+major topics among the MeSH headings.
+
+Source: https://europepmc.org/RestfulWebService (module `search`)
+"""
+
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from nsllm_lite.corpus import identity
+from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.sources.medline import bare_title, moves_of
+from nsllm_lite.corpus.stated.records import stated_in
+from nsllm_lite.corpus.stated.terms import as_terms
+from nsllm_lite.formats.documents import Document
+
+SIGNS = frozenset(("pmid", "pmcid", "authorString", "journalInfo", "firstPublicationDate", "pubYear", "source"))
+_HEADING = re.compile(r"<h4>([^<>]{1,80})</h4>", re.IGNORECASE)
+
+
+def recognise(head: str) -> bool:
+    if not any(f'"{name}"' in head for name in ("hitCount", "abstractText", "authorString")):
+        return False
+    return any(
+        ("hitCount" in fields and {"resultList", "result"} & fields.keys())
+        or ("title" in fields and "abstractText" in fields and SIGNS & fields.keys())
+        or ("title" in fields and "authorString" in fields and {"pmid", "pmcid", "source"} & fields.keys())
+        for _, fields in objects_in(head)
+    )
+
+
+def records(stream: TextIO) -> Iterator[dict | str]:
+    for record in iter_records(stream):
+        results = object_in(record.get("resultList")).get("result") if isinstance(record, dict) else None
+        if isinstance(results, list):
+            for result in results:
+                yield result if isinstance(result, dict) else f"a {type(result).__name__} among the results"
+        else:
+            yield object_in(record.get("result")) or record if isinstance(record, dict) else record
+
+
+def document(result: dict, place: Place) -> Document | Unread:
+    if "title" not in result:
+        return place.unread(f"no result with a title, but {', '.join(list(result)[:5]) or 'nothing'}")
+    moves, abstract = moves_of(_with_labels(text_in(result.get("abstractText"))))
+    database, number = text_in(result.get("source")), str(result.get("id") or "")
+    pmid = result.get("pmid") or (number if database == "MED" else "")
+    ids = identity.ids_of({**result, "pmid": pmid, "id": None})
+    headings = object_in(result.get("meshHeadingList")).get("meshHeading")
+    headings = map(object_in, headings if isinstance(headings, list) else ())
+    topics = [text_in(one.get("descriptorName")) for one in headings if one.get("majorTopic_YN") == "Y"]
+    return place.paper(
+        arxiv=ids.arxiv,
+        pmid=ids.pmid,
+        doi=ids.doi,
+        accession=ids.accession or (f"europepmc:{database}/{number}" if database and number else ""),
+        title=bare_title(text_in(result.get("title"))),
+        abstract=abstract,
+        moves=moves,
+        language=text_in(result.get("language")),
+        **stated_in(result) | {"venue": _venue(result), "categories": as_terms(*topics, parted="")},
+    )
+
+
+def _with_labels(abstract: str) -> str:
+    """The abstract with its headings as labels of MEDLINE: "METHODS: "."""
+    text, found = _HEADING.subn(lambda heading: f" {heading[1].strip(' :').upper()}: ", abstract)
+    return " ".join(text.split()) if found else abstract
+
+
+def _venue(result: dict) -> str:
+    journal, report = object_in(object_in(result.get("journalInfo")).get("journal")), result.get("bookOrReportDetails")
+    names = (journal.get("title"), result.get("journalTitle"), object_in(report).get("publisher"))
+    return next(filter(None, map(text_in, names)), "")

@@ -1,0 +1,136 @@
+"""Zotero's libraries: JSON of its API and of Better BibTeX, and its RDF.
+
+Attachments, notes and annotations belong to their items and are no records. What the item is (a web page, a film) is
+not judged: one without an abstract ends in the ledger as such.
+
+Source: Zotero's item types and fields (api.zotero.org/schema), its translators "Zotero RDF" and "BetterBibTeX JSON".
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, TextIO
+
+from lxml import etree
+
+from nsllm_lite.corpus import identity
+from nsllm_lite.corpus.files.elements import raw_text, xml_root
+from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.opening import Joined, Place, Unread
+from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.files.replies import iter_answers
+from nsllm_lite.corpus.stated.dates import as_date
+from nsllm_lite.corpus.stated.names import as_name, as_names
+from nsllm_lite.corpus.stated.terms import as_terms
+from nsllm_lite.formats.documents import Document
+
+NO_ITEMS = ("attachment", "note", "annotation")
+VENUES = (
+    "publicationTitle",
+    "proceedingsTitle",
+    "bookTitle",
+    "conferenceName",
+    "repository",
+    "university",
+    "institution",
+)
+RESOURCE, ABOUT = (f"{{http://www.w3.org/1999/02/22-rdf-syntax-ns#}}{name}" for name in ("resource", "about"))
+NAMESPACE = "zotero.org/namespaces/export"
+
+
+def recognise(head: str) -> bool:
+    if head[0] == "<":
+        return xml_root(head) == "RDF" and NAMESPACE in head
+    objects = objects_in(head) if '"itemType"' in head else ()
+    return any(fields.get("itemType") == '"' and "abstract" not in fields for _, fields in objects)
+
+
+def records(stream: TextIO) -> Iterator[dict | str]:
+    """Items as the API has them, with `id`s in the place of what RDF says in other words."""
+    first = stream.read(1)
+    while first and first in " \t\r\n\ufeff":
+        first = stream.read(1)
+    whole = Joined(first, stream)
+    yield from _of_rdf(whole) if first == "<" else _of_json(whole)
+
+
+def document(item: dict, place: Place) -> Document | Unread:
+    kind = text_in(item.get("itemType"))
+    if not kind:
+        return place.unread(f"no item of Zotero, but {', '.join(map(str, list(item)[:5])) or 'nothing'}")
+    stated = {key: item.get(key) for key in ("DOI", "PMID", "PMCID", "url", "id")}
+    ids = identity.ids_of({**_extra(item), "ids": [item.get("archiveID")], **stated})
+    return place.paper(
+        **ids._asdict(),
+        title=text_in(item.get("title")),
+        abstract=text_in(item.get("abstractNote")),
+        language=text_in(item.get("language")),
+        date=as_date(item.get("date")),
+        authors=as_names(_authors(item)),
+        venue=next(filter(None, (text_in(item.get(key)) for key in VENUES)), ""),
+        keywords=as_terms(item.get("tags")),
+    )
+
+
+def _authors(item: dict) -> list[Any]:
+    creators = item.get("creators")
+    creators = [one for one in creators if isinstance(one, dict)] if isinstance(creators, list) else []
+    own = [one for one in creators if one.get("creatorType", "author") == "author"]
+    return [
+        {"family": c.get("lastName"), "given": c.get("firstName")} if c.get("lastName") else c.get("name") for c in own
+    ]
+
+
+def _extra(item: dict) -> dict[str, str]:
+    """What users and importers write in `extra`, a line each: "PMID: 123", "arXiv:1901.00001 [cond-mat]"."""
+    lines = (line.partition(":") for line in text_in(item.get("extra")).splitlines()[:50])
+    kinds = {"doi": "doi", "pmid": "pmid", "pmcid": "pmc", "arxiv": "arxiv"}
+    return {kinds[k.strip().lower()]: value.strip() for k, _, value in lines if k.strip().lower() in kinds}
+
+
+def _of_json(stream: TextIO) -> Iterator[dict | str]:
+    for record in iter_records(stream):
+        listed = record.get("items") if isinstance(record, dict) and "itemType" not in record else None
+        for one in listed if isinstance(listed, list) else [record]:
+            item = object_in(one.get("data")) or one if isinstance(one, dict) else one
+            if isinstance(item, dict) and item.get("itemType") in NO_ITEMS:
+                continue
+            yield item if isinstance(item, dict | str) else f"a {type(item).__name__} among the items"
+
+
+def _of_rdf(stream: TextIO) -> Iterator[dict | str]:
+    """The items of each RDF; a journal stands beside the items that appeared in it, or within one."""
+    for rdf in iter_answers(stream, lambda _: ("RDF",), "no RDF is in the file"):
+        if isinstance(rdf, str):
+            yield rdf
+            continue
+        kinds = {one: one.findtext("itemType", "") for one in rdf}
+        journals = {one.get(ABOUT): one for one, kind in kinds.items() if not kind}
+        items = [one for one, kind in kinds.items() if kind and kind not in NO_ITEMS]
+        yield from map(partial(_item, journals=journals), items)
+        if not items:
+            yield "no item is in the RDF"
+
+
+def _item(element: etree._Element, journals: dict[str | None, etree._Element]) -> dict:
+    part_of = element.find("isPartOf")
+    container = None if part_of is None else next(iter(part_of), journals.get(part_of.get(RESOURCE)))
+    stated = [one for place in (element, container) if place is not None for one in place.iterfind("identifier")]
+    ids = [_line(one) for one in stated]
+    people = element.iterfind("authors//Person")
+    names = [as_name(*(_line(one.find(part)) for part in ("surname", "givenName"))) for one in people]
+    return {
+        "itemType": element.findtext("itemType", ""),
+        "title": _line(element.find("title")),
+        "abstractNote": raw_text(element.find("abstract")).strip(),
+        "language": _line(element.find("language")),
+        "date": _line(element.find("date")),
+        "creators": [{"name": name} for name in names if name],
+        "publicationTitle": "" if container is None else _line(container.find("title")),
+        "tags": [_line(one) for one in element.iterfind("subject")],
+        "extra": raw_text(element.find("description")),
+        "id": [one.removeprefix("DOI ") for one in ids if not one.startswith(("ISSN", "ISBN"))],
+    }
+
+
+def _line(element: etree._Element | None) -> str:
+    return " ".join(raw_text(element).split())
