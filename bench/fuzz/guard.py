@@ -1,5 +1,5 @@
-"""What no input may bring about, whichever code reads it: long work, much memory, pickles, processes (but the one
-with limits that reads workbooks), network, writing outside its own folder."""
+"""What no input may bring about, whichever code reads it: long work, much memory, pickles, processes (but those with
+limits that read workbooks and PDF files), network, writing outside its own folder."""
 
 import faulthandler
 import os
@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from nsllm_lite.corpus.files import workbooks
+from nsllm_lite.corpus.files.pdf import worker
 
 CPU_SECONDS = 10.0  # of one input; they are of some kB
 WALL_SECONDS = 300  # then even what runs in C, or waits, ends the process
@@ -39,10 +40,16 @@ class _Watch:
     hooked = False
 
 
+def _is_reader(command: Any) -> bool:
+    """Whether the process is one of those in which a library reads a file within limits."""
+    begins = worker.START.partition("{path!r}; ")[2].partition("{arguments")[0]
+    return command == workbooks.COMMAND or (list(command[:2]) == [sys.executable, "-c"] and begins in command[2])
+
+
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if not _Watch.folder:
         return
-    if event in REFUSED and not (event == "subprocess.Popen" and arguments[1] == workbooks.COMMAND):
+    if event in REFUSED and not (event == "subprocess.Popen" and _is_reader(arguments[1])):
         _refuse(f"{event} {str(arguments)[:200]}")
     elif event in WRITES:
         for path, seen_from in WRITES[event]:

@@ -29,7 +29,7 @@ MAX_GROWN_BYTES = 1 << 28  # kept after a file: another process goes on
 MAX_ANSWER_BYTES = 1 << 28
 _SIZE = struct.Struct("<Q")
 _OUT_OF_MEMORY = (signal.SIGABRT, signal.SIGTRAP, signal.SIGILL, signal.SIGKILL)  # as allocators end a process
-_START = "import sys; sys.path[:] = {path!r}; from nsllm_lite.corpus.files.pdf.worker import serve; serve{arguments!r}"
+START = "import sys; sys.path[:] = {path!r}; from nsllm_lite.corpus.files.pdf.worker import serve; serve{arguments!r}"
 
 
 class Worker:
@@ -77,7 +77,7 @@ class Worker:
             raise UserError("pdfium-missing", "The package pypdfium2, which reads PDF files, is not installed.", todo)
         self._errors = open(os.memfd_create("stderr"), "w+b")  # noqa: SIM115 (closed by close)
         arguments = (os.getpid(), self._cpu_s, self._memory_bytes)
-        command = [sys.executable, "-c", _START.format(path=sys.path, arguments=arguments)]
+        command = [sys.executable, "-c", START.format(path=sys.path, arguments=arguments)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors)
         self._owner = os.getpid()
