@@ -58,7 +58,7 @@ def test_the_reader(package):
     rooms = package / "nsllm_lite/corpus/sources"
     (rooms / "preprints.py").write_text(code("# nsllm_lite/corpus/sources/preprints.py"))
     insert(rooms / "__init__.py", "unarxive s2orc", "preprints ")
-    insert(package / "nsllm_lite/recipe/corpus.py", '"auto", "arxiv",', '"preprints", ')
+    insert(package / "nsllm_lite/recipe/corpus.py", '"auto", "pdf",', '"preprints", ')
     record = re.search(r'^ *(\{"preprint_doi".*\})$', PAGE, re.M)[1]
     (package / "dump.jsonl").write_text(record + "\n" + record.replace("123456", "654321") + "\n{\n")
     script = """
