@@ -233,6 +233,13 @@ def train_and_merge(chain: Run, phases: list[Train], to: Path, first: str = "") 
     return model, tokens
 
 
+def two_phases(chain: Run, out: Path, seed: int) -> Path:
+    """Trains and merges both phases as the recipes stand; the folder with model1, phase2 and model2."""
+    to = out / f"phases/seed-{seed}" / TWO.replace(" ", "-")
+    train_and_merge(chain, [chain["phase1"], chain["phase2"]], to, as_it_stands(out, seed))
+    return to
+
+
 def score(directory: str, corpus: str, max_rows: int, kept: Path) -> dict[str, float]:
     """Held-out loss of the model in `directory` by set; kept in the file `kept` for the next call."""
     sets = {name: Rows(Path(corpus) / "rows" / folder / "heldout") for name, folder in SETS.items()}

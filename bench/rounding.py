@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from ablations import REAL_NANO, TWO, as_it_stands, judge, mean_and_range, phase_arms, seeded, train_and_merge
+from ablations import REAL_NANO, as_it_stands, judge, mean_and_range, seeded, two_phases
 from chains import prepare, recipe_folder
 from drift import convert_stories, stories_recipes
 
@@ -117,12 +117,9 @@ def measure(merge: Merge, to: Path, seed: int, sets: dict[str, list[Row]]) -> di
 def run_seed(folder: Path, out: Path, settings: list[str], seed: int, model: str | None, max_rows: int) -> dict:
     """{"phase 1": `measure`'s, "phase 2": `measure`'s}"""
     chain = prepare(seeded(folder, out, settings, seed, model=model))
-    root = out / f"phases/seed-{seed}"
-    two = root / TWO.replace(" ", "-")
-    phases = phase_arms(chain, root, seed)[TWO]
-    train_and_merge(chain, phases, two, as_it_stands(out, seed))
+    two = two_phases(chain, out, seed)
     merges = {
-        "phase 1": {"base": phases[0].model, "adapter": f"{as_it_stands(out, seed)}/adapter"},
+        "phase 1": {"base": chain["phase1"].model, "adapter": f"{as_it_stands(out, seed)}/adapter"},
         "phase 2": {"base": f"{two}/model1", "adapter": f"{two}/phase2/adapter"},
     }
     return {

@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ablations import TWO, as_it_stands, judge, mean_and_range, phase_arms, seeded, train_and_merge
+from ablations import judge, mean_and_range, seeded, two_phases
 from chains import prepare, recipe_folder
 
 from nsllm_lite.artifact.disk import write_atomic
@@ -32,10 +32,7 @@ Found = dict[tuple[str, str, str], dict[str, list[float]]]  # (set, metric, mode
 def run_seed(folder: Path, out: Path, settings: list[str], seed: int) -> dict[str, Any]:
     """{"eval": results.json of the untuned, "tuned": of the tuned, "answers": {model: loss of held-out answers}}"""
     chain = prepare(seeded(folder, out, settings, seed))
-    root = out / f"phases/seed-{seed}"
-    two = root / TWO.replace(" ", "-")
-    base = chain["phase1"].model
-    train_and_merge(chain, phase_arms(chain, root, seed)[TWO], two, as_it_stands(out, seed))
+    base, two = chain["phase1"].model, two_phases(chain, out, seed)
     run_step(chain["tasks"])
 
     to = out / f"tuned/seed-{seed}"
@@ -81,7 +78,7 @@ def table(found: Found, about: dict[str, dict]) -> str:
         verdict = judge(differences).replace("lower", "worse").replace("higher", "better")
         cells = (mean_and_range(by_model[model], digits=3) for model in models)
         told = f"{mean_and_range(differences, '+', 3)}: {verdict}"
-        lines.append((f"{name}, {metric}", mode, about[name]["items"], f"{floor:.3f} ({rule})", *cells, told))
+        lines.append((f"{name}, {metric}", mode, str(about[name]["items"]), f"{floor:.3f} ({rule})", *cells, told))
     return as_markdown(heads, lines, right=heads[2:3])
 
 

@@ -150,6 +150,11 @@ def raw_text(element: etree._Element | None) -> str:
     return "".join(element.itertext()) if len(element) else element.text or ""
 
 
+def line_of(element: etree._Element | None) -> str:
+    """`raw_text` on one line."""
+    return " ".join(raw_text(element).split())
+
+
 def script(text: str, raised: bool) -> str:
     """Text set above or below the line."""
     short = "".join(text.split())

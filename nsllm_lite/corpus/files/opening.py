@@ -102,6 +102,14 @@ class Joined(io.TextIOBase):
         return begun if is_whole else begun + self._stream.readline(max(size - len(begun), -1))
 
 
+def first_sign(stream: TextIO, passed_over: str = " \t\r\n\ufeff") -> tuple[str, Joined]:
+    """The first character that is not `passed_over`, "" where there is none, and the stream from it on."""
+    first = stream.read(1)
+    while first and first in passed_over:
+        first = stream.read(1)
+    return first, Joined(first, stream)
+
+
 def open_text(stream: BinaryIO, head: bytes, used: set[str] | None = None) -> TextIO:
     """The text of a file that begins with `head`, "\\n" at its line ends; XML saved as one JSON string is taken out.
 

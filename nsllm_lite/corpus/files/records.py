@@ -1,6 +1,6 @@
 """The records of a JSON file as its reader needs them: objects, or messages why there is none."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from nsllm_lite.formats.records import RecordError, iter_values
@@ -10,6 +10,14 @@ def iter_records(stream: TextIO) -> Iterator[dict | str]:
     """Records in order, those of lists among them too; a message in place of one that is no object."""
     for _, value in iter_values(stream):
         yield from _records(value)
+
+
+def iter_listed(stream: TextIO, listed: Callable[[dict], Any]) -> Iterator[dict | str]:
+    """The records that answers list, where `listed` finds a list in a record; another is a record itself."""
+    for record in iter_records(stream):
+        found = listed(record) if isinstance(record, dict) else None
+        for one in found if isinstance(found, list) else [record]:
+            yield one if isinstance(one, dict | str) else f"a {type(one).__name__} where a record (an object) is listed"
 
 
 def _records(value: Any) -> Iterator[dict | str]:

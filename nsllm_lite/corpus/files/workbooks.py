@@ -12,7 +12,6 @@ import io
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,12 +51,9 @@ def iter_rows(file: BinaryIO) -> Iterator[Row]:
 
 
 def _why_ended(status: int) -> str:
-    if status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):
-        from nsllm_lite.errors import RunError  # not among the imports of the program
+    from nsllm_lite.corpus.files.killed import require_own_end  # not among the imports of the program
 
-        found = "The process that reads a workbook was killed from outside, perhaps for lack of memory."
-        todo = "Run the same command again to continue; execution.workers=1 needs the least memory."
-        raise RunError("workbook-reader-died", found, "Nothing that was finished is lost.", todo)
+    require_own_end(status, "a workbook")
     limits = f"{MAX_MEMORY_BYTES >> 20:,} MiB of memory or {MAX_SECONDS} s"
     return f"the workbook needs more than {limits}, or breaks the program that reads it; save it as CSV"
 

@@ -18,9 +18,9 @@ from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.elements import iter_elements, raw_text, xml_root
 from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
-from nsllm_lite.corpus.files.opening import Joined, Place, Unread
+from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.outline import Outline
-from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.files.records import iter_listed
 from nsllm_lite.corpus.stated.dates import as_date
 from nsllm_lite.corpus.stated.names import as_name, as_names
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
@@ -50,19 +50,13 @@ def recognise(head: str) -> bool:
 
 
 def records(stream: TextIO) -> Iterator[dict | str]:
-    first = stream.read(1)
-    while first and first in " \t\r\n\ufeff":
-        first = stream.read(1)
-    whole = Joined(first, stream)
+    first, whole = first_sign(stream)
     if first == "<":
         yield from (
             found if isinstance(found, str) else _of_xml(found) for found in iter_elements(whole, ("document",))
         )
         return
-    for record in iter_records(whole):
-        inner = [] if isinstance(record, str) else [record[key] for key in LISTS if isinstance(record.get(key), list)]
-        for document in inner[0] if inner else [record]:
-            yield document if isinstance(document, dict | str) else f"a {type(document).__name__} among the documents"
+    yield from iter_listed(whole, lambda answer: next((v for k in LISTS if isinstance(v := answer.get(k), list)), None))
 
 
 def _of_xml(element: etree._Element) -> dict:

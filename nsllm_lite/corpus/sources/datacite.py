@@ -6,13 +6,13 @@ kinds are named in the ledger (`not_a_paper`).
 Source: DataCite Metadata Schema 4.6 (schema.datacite.org), support.datacite.org/docs/api-get-doi.
 """
 
-from collections.abc import Iterator
-from typing import TextIO
+from functools import partial
+from typing import Any
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
-from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.files.records import iter_listed
 from nsllm_lite.corpus.sources.latex import NOT_A_PAPER
 from nsllm_lite.corpus.stated.dates import as_date, dated
 from nsllm_lite.corpus.stated.names import as_names
@@ -34,12 +34,12 @@ def recognise(head: str) -> bool:
     return any(fields.get("descriptions") == "[" or len(SIGNS & fields.keys()) > 1 for fields in found)
 
 
-def records(stream: TextIO) -> Iterator[dict | str]:
-    for record in iter_records(stream):
-        answered = None if isinstance(record, str) else record.get("data")
-        answered = [answered] if isinstance(answered, dict) else answered
-        for one in answered if isinstance(answered, list) else [record]:
-            yield one if isinstance(one, dict | str) else f"a {type(one).__name__} among the records"
+def _works(answer: dict) -> Any:
+    """Those of a list, or the only one."""
+    return [answer["data"]] if isinstance(answer.get("data"), dict) else answer.get("data")
+
+
+records = partial(iter_listed, listed=_works)
 
 
 def document(record: dict, place: Place) -> Document | Unread:

@@ -17,9 +17,9 @@ from typing import TextIO
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import LANGUAGE, raw_text, text_of, xml_root
+from nsllm_lite.corpus.files.elements import LANGUAGE, line_of, text_of, xml_root
 from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
-from nsllm_lite.corpus.files.opening import Joined, Place, Unread
+from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.replies import iter_answers
 from nsllm_lite.corpus.sources import jats
@@ -73,10 +73,7 @@ def _tags_of(head: str) -> tuple[str, ...]:
 
 
 def records(stream: TextIO) -> Iterator[etree._Element | dict | str]:
-    first = stream.read(1)
-    while first and first in " \t\r\n\ufeff":
-        first = stream.read(1)
-    whole = Joined(first, stream)
+    first, whole = first_sign(stream)
     yield from iter_records(whole) if first in ("{", "[") else iter_answers(whole, _tags_of, NOTHING)
 
 
@@ -94,7 +91,7 @@ def document(record: etree._Element | dict, place: Place) -> Document | Unread:
         return place.unread("neither an article nor metadata (coredata) in the record")
     core = etree.Element("coredata") if core is None else core
     article = _unwrapped(record) if article is None else article
-    language = article.get(LANGUAGE) or _line(core.find("language"))
+    language = article.get(LANGUAGE) or line_of(core.find("language"))
     head = next((e for e in article if e.tag.endswith("head")), article)
     _rewrite(article)
     moves, abstract = _abstract(head)
@@ -102,14 +99,14 @@ def document(record: etree._Element | dict, place: Place) -> Document | Unread:
     return place.paper(
         **_ids(record, article, core)._asdict(),
         title=_title(head, core),
-        abstract=abstract or _line(core.find("description")),
+        abstract=abstract or line_of(core.find("description")),
         sections=tuple(_sections(article if body is None else body)),
         moves=moves,
         language=language,
         date=_date(record, article, core),
-        authors=_authors(head) or tuple(filter(None, map(_line, core.iterfind("creator")))),
-        venue=_line(core.find("publicationName")) or _line(record.find(".//meta/srctitle")),
-        keywords=_keywords(head) or as_terms(*map(_line, core.iterfind("subject")), parted=";|"),
+        authors=_authors(head) or tuple(filter(None, map(line_of, core.iterfind("creator")))),
+        venue=line_of(core.find("publicationName")) or line_of(record.find(".//meta/srctitle")),
+        keywords=_keywords(head) or as_terms(*map(line_of, core.iterfind("subject")), parted=";|"),
         references=as_references([_reference(one) for one in article.iter("bib-reference")]),
     )
 
@@ -141,10 +138,6 @@ def _of_json(answer: dict, place: Place) -> Document | Unread:
     )
 
 
-def _line(element: etree._Element | None) -> str:
-    return " ".join(raw_text(element).split())
-
-
 def _unwrapped(record: etree._Element) -> etree._Element:
     """What stands in the place of an article, by its sections: a chapter of a book, or these alone; or nothing."""
     sections = next(record.iter("sections"), None)
@@ -154,10 +147,10 @@ def _unwrapped(record: etree._Element) -> etree._Element:
 def _ids(record: etree._Element, article: etree._Element, core: etree._Element) -> identity.Ids:
     info = article.find("item-info")
     places = [core, *([] if info is None else [info]), record]
-    dois = [_line(place.find("doi")) for place in places] + [_line(record.find(".//meta/doi"))]
-    ids = identity.ids_of({"doi": dois, "pmid": _line(record.find("pubmed-id"))})
-    eid = _line(record.find("scopus-eid"))
-    pii = re.sub(r"\W", "", next(filter(None, (_line(place.find("pii")) for place in places)), ""))
+    dois = [line_of(place.find("doi")) for place in places] + [line_of(record.find(".//meta/doi"))]
+    ids = identity.ids_of({"doi": dois, "pmid": line_of(record.find("pubmed-id"))})
+    eid = line_of(record.find("scopus-eid"))
+    pii = re.sub(r"\W", "", next(filter(None, (line_of(place.find("pii")) for place in places)), ""))
     if eid.startswith("2-s2.0-"):
         return ids._replace(accession=f"scopus:{eid}")
     return ids._replace(accession=f"pii:{pii}") if _PII.fullmatch(pii) else ids
@@ -165,15 +158,15 @@ def _ids(record: etree._Element, article: etree._Element, core: etree._Element) 
 
 def _title(head: etree._Element, core: etree._Element) -> str:
     own = head.find("title") if head.tag != "originalText" else None
-    return text_of(own, jats.SKIP | {"xref", "cross-ref"}) or _line(core.find("title"))
+    return text_of(own, jats.SKIP | {"xref", "cross-ref"}) or line_of(core.find("title"))
 
 
 def _date(record: etree._Element, article: etree._Element, core: etree._Element) -> str:
     """The cover's, which the metadata state to the day, else the year of the copyright."""
     meta = record.find(".//meta")
-    covers = [_line(core.find("coverDate")), _line(core.find("coverDisplayDate"))]
+    covers = [line_of(core.find("coverDate")), line_of(core.find("coverDisplayDate"))]
     if meta is not None:
-        covers += [_line(meta.find(".//cover-date-start")), _line(meta.find("available-online-date"))]
+        covers += [line_of(meta.find(".//cover-date-start")), line_of(meta.find("available-online-date"))]
     copyright_of = article.find("item-info/copyright")
     return first_date(covers) or dated("" if copyright_of is None else copyright_of.get("year", ""))
 
@@ -183,26 +176,26 @@ def _authors(head: etree._Element) -> tuple[str, ...]:
     for group in head.iterfind("author-group"):
         for one in group.iter("author", "collaboration"):
             if one.tag == "author":
-                names.append(as_name(*(_line(one.find(part)) for part in ("surname", "given-name", "suffix"))))
+                names.append(as_name(*(line_of(one.find(part)) for part in ("surname", "given-name", "suffix"))))
             else:
-                names.append(_line(one.find("text")))
+                names.append(line_of(one.find("text")))
     return tuple(filter(None, names))
 
 
 def _keywords(head: etree._Element) -> tuple[str, ...]:
     groups = (g for g in head.iterfind("keywords") if (g.get("class") or "") in KEYWORDS)
-    return as_terms(*(_line(word.find("text")) for group in groups for word in group.iter("keyword")))
+    return as_terms(*(line_of(word.find("text")) for group in groups for word in group.iter("keyword")))
 
 
 def _reference(entry: etree._Element) -> dict[str, str]:
     """Of several works under one number the first; of what is not taken apart, the entry as printed."""
-    doi = next((_line(one) for one in entry.iter("doi")), "")
-    links = (link.get(jats.HREF) or _line(link) for link in entry.iter("inter-ref"))
+    doi = next((line_of(one) for one in entry.iter("doi")), "")
+    links = (link.get(jats.HREF) or line_of(link) for link in entry.iter("inter-ref"))
     found = next(filter(None, map(as_reference, links)), "")
     arxiv = found.removeprefix("arxiv:") if found.startswith("arxiv:") else ""
     titles = (*entry.iterfind(".//contribution/title/maintitle"), *entry.iterfind(".//host//title/maintitle"))
-    title = next(filter(None, map(_line, titles)), "")
-    printed = next((_line(one) for tag in ("source-text", "textref") for one in entry.iter(tag)), "")
+    title = next(filter(None, map(line_of, titles)), "")
+    printed = next((line_of(one) for tag in ("source-text", "textref") for one in entry.iter(tag)), "")
     return {"doi": doi, "arxiv": arxiv, "title": title} if doi or arxiv or title else {"text": printed}
 
 

@@ -7,12 +7,9 @@ Source: "EndNote Export" and Refer (https://support.clarivate.com/Endnote, tags 
 import re
 from functools import partial
 
-from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place, Unread
-from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
-from nsllm_lite.corpus.stated.dates import dated
-from nsllm_lite.corpus.stated.names import as_names
-from nsllm_lite.corpus.stated.terms import as_terms
+from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
+from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
 
 _TAG = r"%([0-9A-Z@!#$&(+*)/:;<=>?\[\\\]^~])"
@@ -24,6 +21,21 @@ SYNTAX = Syntax(
     vital=frozenset("TX"),
     beside=frozenset("AJBD8K"),
 )
+TAGS = Tags(
+    title=("T", "Q"),
+    abstract=("X",),
+    language="G",
+    doi="R",
+    ids=("R", "U", "M"),
+    url=("U",),
+    accession="M",
+    database=("W", "~"),
+    year="D",
+    date="8",
+    author="A",
+    venue=("J", "B"),
+    keywords="K",
+)
 _HEADER = re.compile(rf"%0[ \t]+\w[^\n\r]{{1,60}}[\n\r]+{_TAG}[ \t]")
 
 records = partial(iter_records, syntax=SYNTAX)
@@ -34,21 +46,4 @@ def recognise(head: str) -> bool:
 
 
 def document(record: Record, place: Place) -> Document | Unread:
-    if len(record.values("T")) > 1:
-        return place.unread("two titles in one record: the mark between two records is missing")
-    pmid, accession = identity.stated_accession(record.value("M"), record.value("U"))
-    ids = identity.ids_of({"doi": record.values("R"), "ids": record.values("R", "U", "M")})
-    is_pubmed = any(map(identity.is_pubmed, record.values("W", "~")))
-    return place.paper(
-        arxiv=ids.arxiv,
-        pmid=pmid or ids.pmid or (record.value("M") if is_pubmed else ""),
-        doi=ids.doi,
-        accession=accession or ids.accession,
-        title=record.value("T", "Q"),
-        abstract=stated(record.text("X")),
-        language=record.value("G"),
-        date=dated(record.value("D", "8"), record.value("8")),
-        authors=as_names(record.values("A")),
-        venue=record.value("J", "B"),
-        keywords=as_terms(*record.lines("K"), parted=";"),
-    )
+    return paper_of(record, place, TAGS)

@@ -11,12 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Joined, Place, Unread
-from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
-from nsllm_lite.corpus.stated.dates import dated
-from nsllm_lite.corpus.stated.names import as_names
-from nsllm_lite.corpus.stated.terms import as_terms
+from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
+from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
 
 HEAD_CHARS = 65_536
@@ -30,6 +27,20 @@ SYNTAX = Syntax(
     vital=frozenset(("Title", "Summary", "Abstract")),
     beside=frozenset(("Author", "Source", "Keyword", "PubTime", "Year", "CLC")),
     apart=True,
+)
+TAGS = Tags(
+    title=("Title",),
+    abstract=("Summary", "Abstract"),
+    language="Language",
+    doi="DOI",
+    ids=("URL", "Link"),
+    url=("URL", "Link"),
+    year="Year",
+    date="PubTime",
+    author="Author",
+    venue=("Source",),
+    categories="CLC",
+    keywords="Keyword",
 )
 _TITLE = re.compile(r"(?:^|[\n\r])[ \t]{0,4}Title-[\u4e00-\u9fff]")
 
@@ -46,20 +57,4 @@ def records(stream: TextIO) -> Iterator[Record | str]:
 
 
 def document(record: Record, place: Place) -> Document | Unread:
-    if len(record.values("Title")) > 1:
-        return place.unread("two titles in one record: the mark between two records is missing")
-    ids = identity.ids_of({"doi": record.values("DOI"), "ids": record.values("URL", "Link")})
-    return place.paper(
-        arxiv=ids.arxiv,
-        pmid=ids.pmid,
-        doi=ids.doi,
-        accession=ids.accession,
-        title=record.value("Title"),
-        abstract=stated(record.text("Summary", "Abstract")),
-        language=record.value("Language"),
-        date=dated(record.value("Year", "PubTime"), record.value("PubTime")),
-        authors=as_names(record.values("Author")),
-        venue=record.value("Source"),
-        categories=as_terms(*record.values("CLC"), parted=";"),
-        keywords=as_terms(*record.lines("Keyword"), parted=";"),
-    )
+    return paper_of(record, place, TAGS)

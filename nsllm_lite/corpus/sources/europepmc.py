@@ -8,13 +8,13 @@ Source: https://europepmc.org/RestfulWebService (module `search`)
 """
 
 import re
-from collections.abc import Iterator
-from typing import TextIO
+from functools import partial
+from typing import Any
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
-from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.files.records import iter_listed
 from nsllm_lite.corpus.sources.medline import bare_title, moves_of
 from nsllm_lite.corpus.stated.records import stated_in
 from nsllm_lite.corpus.stated.terms import as_terms
@@ -35,14 +35,13 @@ def recognise(head: str) -> bool:
     )
 
 
-def records(stream: TextIO) -> Iterator[dict | str]:
-    for record in iter_records(stream):
-        results = object_in(record.get("resultList")).get("result") if isinstance(record, dict) else None
-        if isinstance(results, list):
-            for result in results:
-                yield result if isinstance(result, dict) else f"a {type(result).__name__} among the results"
-        else:
-            yield object_in(record.get("result")) or record if isinstance(record, dict) else record
+def _results(answer: dict) -> Any:
+    """Those of a search, or the only one."""
+    single = object_in(answer.get("result"))
+    return [single] if single else object_in(answer.get("resultList")).get("result")
+
+
+records = partial(iter_listed, listed=_results)
 
 
 def document(result: dict, place: Place) -> Document | Unread:

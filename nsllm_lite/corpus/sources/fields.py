@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TextIO
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files import parquet
-from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE_FILE, Joined, Place, Unread, read_each
+from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE_FILE, Place, Unread, first_sign, read_each
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.tables import iter_rows
 from nsllm_lite.corpus.sources import table
@@ -34,10 +34,7 @@ _ABSENT = object()
 
 def read(stream: TextIO, fields: Fields, source: str, file: str) -> Iterable[Document | Unread]:
     """One document a record. Where no record has a mapped field the file is one `Unread`."""
-    first = stream.read(1)
-    while first and first in " \r\n\ufeff":
-        first = stream.read(1)
-    whole = Joined(first, stream)
+    first, whole = first_sign(stream, " \r\n\ufeff")
     is_json = first in ("{", "[")
     records = iter_records(whole) if is_json else iter_rows(whole)
     return _documents(records, fields, source, file, always_whole=not is_json)

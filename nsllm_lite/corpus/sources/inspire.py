@@ -5,13 +5,13 @@ Of several titles and abstracts the first counts, but for those in another langu
 Source: INSPIRE's schema `hep.json` (inspire-schemas.readthedocs.io), github.com/inspirehep/rest-api-doc.
 """
 
-from collections.abc import Iterator
-from typing import Any, TextIO
+from functools import partial
+from typing import Any
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
-from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.files.records import iter_listed
 from nsllm_lite.corpus.stated.dates import as_date, first_date
 from nsllm_lite.corpus.stated.names import as_names
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
@@ -27,11 +27,7 @@ def recognise(head: str) -> bool:
     return any(fields.get("abstracts") == "[" or len(SIGNS & fields.keys()) > 1 for fields in found)
 
 
-def records(stream: TextIO) -> Iterator[dict | str]:
-    for record in iter_records(stream):
-        answered = [] if isinstance(record, str) else object_in(record.get("hits")).get("hits")
-        for one in answered if isinstance(answered, list) and answered else [record]:
-            yield one if isinstance(one, dict | str) else f"a {type(one).__name__} among the records"
+records = partial(iter_listed, listed=lambda answer: object_in(answer.get("hits")).get("hits"))
 
 
 def document(record: dict, place: Place) -> Document | Unread:

@@ -17,7 +17,7 @@ from functools import partial
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, raw_text, text_of, xml_root
+from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, line_of, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.stated.dates import dated
 from nsllm_lite.corpus.stated.names import as_name
@@ -71,15 +71,11 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
         language=translation or language,
         date=_date(meta),
         authors=_authors(meta),
-        venue=_line(article.find("front/journal-meta//journal-title")),
+        venue=line_of(article.find("front/journal-meta//journal-title")),
         categories=_subjects(meta),
         keywords=_keywords(meta, translation or language),
         references=as_references([_reference(ref) for ref in article.iterfind("back//ref-list//ref")]),
     )
-
-
-def _line(element: etree._Element | None) -> str:
-    return " ".join(raw_text(element).split())
 
 
 def _date(meta: etree._Element) -> str:
@@ -101,18 +97,18 @@ def _authors(meta: etree._Element) -> tuple[str, ...]:
             continue
         name, group = author.find(".//name"), author.find("collab")
         if name is not None and group is None:
-            names.append(as_name(*(_line(name.find(part)) for part in ("surname", "given-names", "suffix"))))
+            names.append(as_name(*(line_of(name.find(part)) for part in ("surname", "given-names", "suffix"))))
         elif group is not None:  # its members may stand in it
-            names.append(" ".join(f"{group.text or ''} {_line(group.find('institution'))}".split()))
+            names.append(" ".join(f"{group.text or ''} {line_of(group.find('institution'))}".split()))
         else:
-            names.append(_line(author.find("string-name")))
+            names.append(line_of(author.find("string-name")))
     return tuple(filter(None, names))
 
 
 def _subjects(meta: etree._Element) -> tuple[str, ...]:
     """Subjects of the article, without its kind ("Research Article"), which journals list among them."""
     groups = (g for g in meta.iterfind("article-categories/subj-group") if g.get("subj-group-type") not in KINDS)
-    subjects = as_terms(*(_line(subject) for group in groups for subject in group.iter("subject")), parted=";")
+    subjects = as_terms(*(line_of(subject) for group in groups for subject in group.iter("subject")), parted=";")
     return tuple(subject for subject in subjects if not _KIND.fullmatch(subject))
 
 
@@ -120,7 +116,7 @@ def _keywords(meta: etree._Element, language: str) -> tuple[str, ...]:
     """The authors' in the article's language."""
     groups = [g for g in meta.iterfind("kwd-group") if g.get("kwd-group-type") in (None, *OF_AUTHORS)]
     own = [group for group in groups if (group.get(LANGUAGE) or language).lower() == language]
-    words = (_line(word) for group in own or groups[:1] for word in group.iter("kwd"))
+    words = (line_of(word) for group in own or groups[:1] for word in group.iter("kwd"))
     return as_terms(*words, parted=";")
 
 
@@ -130,11 +126,11 @@ def _reference(ref: etree._Element) -> dict[str, str]:
     if links and (found := as_reference(links)).startswith(("doi:", "arxiv:")):
         name, _, value = found.partition(":")
         ids[name] = value
-    title = _line(ref.find(".//article-title")) or _line(ref.find(".//source"))
+    title = line_of(ref.find(".//article-title")) or line_of(ref.find(".//source"))
     if not title and not any(map(ids.get, ("doi", "pmid", "arxiv"))):
         for label in ref.iter("label"):
             label.text = ""
-        return {"text": _line(ref)}
+        return {"text": line_of(ref)}
     return ids | {"title": title}
 
 

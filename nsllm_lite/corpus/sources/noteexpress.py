@@ -7,12 +7,9 @@ Source: exports of CNKI and Wanfang, and NoteExpress' own style of that name
 import re
 from functools import partial
 
-from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place, Unread
-from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
-from nsllm_lite.corpus.stated.dates import dated
-from nsllm_lite.corpus.stated.names import as_names
-from nsllm_lite.corpus.stated.terms import as_terms
+from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
+from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
 
 SYNTAX = Syntax(
@@ -25,6 +22,20 @@ SYNTAX = Syntax(
         ("Author", "Year", "Date", "Journal", "Secondary Title", "Newspaper", "Conference Name", "Keywords")
     ),
 )
+TAGS = Tags(
+    title=("Title", "Translated Title"),
+    abstract=("Abstract",),
+    language="Language",
+    doi="DOI",
+    ids=("URL", "Accession Number"),
+    url=("URL",),
+    accession="Accession Number",
+    year="Year",
+    date="Date",
+    author="Author",
+    venue=("Journal", "Secondary Title", "Newspaper", "Conference Name"),
+    keywords="Keywords",
+)
 _HEADER = re.compile(r"\{Reference Type\}[ \t]{0,4}[:：]")
 
 records = partial(iter_records, syntax=SYNTAX)
@@ -35,20 +46,4 @@ def recognise(head: str) -> bool:
 
 
 def document(record: Record, place: Place) -> Document | Unread:
-    if len(record.values("Title")) > 1:
-        return place.unread("two titles in one record: the mark between two records is missing")
-    pmid, accession = identity.stated_accession(record.value("Accession Number"), record.value("URL"))
-    ids = identity.ids_of({"doi": record.values("DOI"), "ids": record.values("URL", "Accession Number")})
-    return place.paper(
-        arxiv=ids.arxiv,
-        pmid=pmid or ids.pmid,
-        doi=ids.doi,
-        accession=accession or ids.accession,
-        title=record.value("Title", "Translated Title"),
-        abstract=stated(record.text("Abstract")),
-        language=record.value("Language"),
-        date=dated(record.value("Year", "Date"), record.value("Date")),
-        authors=as_names(record.values("Author")),
-        venue=record.value("Journal", "Secondary Title", "Newspaper", "Conference Name"),
-        keywords=as_terms(*record.lines("Keywords"), parted=";"),
-    )
+    return paper_of(record, place, TAGS)

@@ -8,13 +8,13 @@ Source: https://docs.openalex.org/api-entities/works/work-object
 """
 
 import json
-from collections.abc import Iterator
-from typing import Any, TextIO
+from functools import partial
+from typing import Any
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
-from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.files.records import iter_listed
 from nsllm_lite.corpus.stated.dates import dated
 from nsllm_lite.corpus.stated.terms import as_references, as_terms
 from nsllm_lite.formats.documents import Document
@@ -30,13 +30,7 @@ def recognise(head: str) -> bool:
     return any({"title", "display_name"} & fields.keys() and SIGNS & fields.keys() for _, fields in objects_in(head))
 
 
-def records(stream: TextIO) -> Iterator[dict | str]:
-    for record in iter_records(stream):
-        if isinstance(record, dict) and isinstance(record.get("results"), list):
-            for work in record["results"]:
-                yield work if isinstance(work, dict) else f"a {type(work).__name__} among the works"
-        else:
-            yield record
+records = partial(iter_listed, listed=lambda answer: answer.get("results"))
 
 
 def document(work: dict, place: Place) -> Document | Unread:

@@ -10,7 +10,7 @@ from functools import partial
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import iter_elements, raw_text, text_of, xml_root
+from nsllm_lite.corpus.files.elements import iter_elements, line_of, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.sources.medline import bare_title
 from nsllm_lite.corpus.stated.dates import as_date, dated
@@ -47,9 +47,9 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
         language=citation.findtext(".//Language", ""),
         date=_date(citation),
         authors=_authors(citation),
-        venue=_line(citation.find("Article/Journal/Title")) or _line(citation.find("Book/BookTitle")),
+        venue=line_of(citation.find("Article/Journal/Title")) or line_of(citation.find("Book/BookTitle")),
         categories=_major_topics(citation),
-        keywords=as_terms(*(_line(keyword) for keyword in citation.iterfind("KeywordList/Keyword")), parted=";"),
+        keywords=as_terms(*(line_of(keyword) for keyword in citation.iterfind("KeywordList/Keyword")), parted=";"),
         references=different(map(_reference, article.iterfind("PubmedData/ReferenceList//Reference"))),
     )
 
@@ -59,10 +59,6 @@ def _ids(article: etree._Element) -> identity.Ids:
     stated = [*article.iterfind(".//ELocationID"), *article.iterfind("*/ArticleIdList/ArticleId")]
     kinds = ((e.get("EIdType") or e.get("IdType") or "", (e.text or "").strip()) for e in stated)
     return identity.first_of(pair for kind, value in kinds for pair in identity.identify(kind, value))
-
-
-def _line(element: etree._Element | None) -> str:
-    return " ".join(raw_text(element).split())
 
 
 def _date(citation: etree._Element) -> str:
@@ -88,7 +84,7 @@ def _authors(citation: etree._Element) -> tuple[str, ...]:
             author.findtext("ForeName", "") or author.findtext("FirstName", "") or author.findtext("Initials", ""),
             author.findtext("Suffix", ""),
         )
-        or _line(author.find("CollectiveName"))
+        or line_of(author.find("CollectiveName"))
         for author in authors
     )
     return tuple(filter(None, names))
@@ -98,7 +94,7 @@ def _major_topics(citation: etree._Element) -> tuple[str, ...]:
     """Headings with a star: the heading's own, or that of one of its qualifiers."""
     headings = citation.iterfind("MeshHeadingList/MeshHeading")
     return as_terms(
-        *(_line(h.find("DescriptorName")) for h in headings if any(part.get("MajorTopicYN") == "Y" for part in h)),
+        *(line_of(h.find("DescriptorName")) for h in headings if any(part.get("MajorTopicYN") == "Y" for part in h)),
         parted="",
     )
 
@@ -106,7 +102,7 @@ def _major_topics(citation: etree._Element) -> tuple[str, ...]:
 def _reference(reference: etree._Element) -> str:
     ids = {one.get("IdType", ""): (one.text or "").strip() for one in reference.iterfind("ArticleIdList/ArticleId")}
     doi, pmid = ids.get("doi", ""), ids.get("pubmed", "")
-    return as_reference("" if doi or pmid else _line(reference.find("Citation")), doi=doi, pmid=pmid)
+    return as_reference("" if doi or pmid else line_of(reference.find("Citation")), doi=doi, pmid=pmid)
 
 
 def _abstract(citation: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:

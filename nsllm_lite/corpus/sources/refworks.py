@@ -9,12 +9,9 @@ Source: RefWorks Tagged Format (https://www.refworks.com/refworks/help/RefWorks_
 import re
 from functools import partial
 
-from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place, Unread
-from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
-from nsllm_lite.corpus.stated.dates import dated
-from nsllm_lite.corpus.stated.names import as_names
-from nsllm_lite.corpus.stated.terms import as_terms
+from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
+from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
 
 # Only tags that the format names: a line of an abstract may begin with "PD patients".
@@ -30,8 +27,23 @@ SYNTAX = Syntax(
     vital=frozenset(("T1", "AB")),
     beside=frozenset(("A1", "YR", "FD", "JF", "JO", "T2", "K1", "CL")),
 )
+TAGS = Tags(
+    title=("T1", "OT"),
+    abstract=("AB",),
+    language="LA",
+    doi="DO",
+    ids=("UL", "LK", "AN"),
+    url=("UL", "LK"),
+    accession="AN",
+    database=("DB", "DS"),
+    year="YR",
+    date="FD",
+    author="A1",
+    venue=("JF", "JO", "T2"),
+    categories="CL",
+    keywords="K1",
+)
 _HEADER = re.compile(rf"RT[ \t]+\w[^\n\r]{{1,60}}[\n\r]+[ \t]{{0,4}}(?:{_TAGS})[ \t]")
-_NO_BLANK = re.compile(r",(?=\S)")  # "Fox,Ann"
 
 records = partial(iter_records, syntax=SYNTAX)
 
@@ -41,22 +53,4 @@ def recognise(head: str) -> bool:
 
 
 def document(record: Record, place: Place) -> Document | Unread:
-    if len(record.values("T1")) > 1:
-        return place.unread("two titles in one record: the mark between two records is missing")
-    pmid, accession = identity.stated_accession(record.value("AN"), record.value("UL", "LK"))
-    ids = identity.ids_of({"doi": record.values("DO"), "ids": record.values("UL", "LK", "AN")})
-    is_pubmed = any(map(identity.is_pubmed, record.values("DB", "DS")))
-    return place.paper(
-        arxiv=ids.arxiv,
-        pmid=pmid or ids.pmid or (record.value("AN") if is_pubmed else ""),
-        doi=ids.doi,
-        accession=accession or ids.accession,
-        title=record.value("T1", "OT"),
-        abstract=stated(record.text("AB")),
-        language=record.value("LA"),
-        date=dated(record.value("YR", "FD"), record.value("FD")),
-        authors=tuple(_NO_BLANK.sub(", ", name) for name in as_names(record.values("A1"))),
-        venue=record.value("JF", "JO", "T2"),
-        categories=as_terms(*record.values("CL"), parted=";"),
-        keywords=as_terms(*record.lines("K1"), parted=";"),
-    )
+    return paper_of(record, place, TAGS)

@@ -13,9 +13,9 @@ from typing import Any, TextIO
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import raw_text, xml_root
+from nsllm_lite.corpus.files.elements import line_of, raw_text, xml_root
 from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
-from nsllm_lite.corpus.files.opening import Joined, Place, Unread
+from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.replies import iter_answers
 from nsllm_lite.corpus.stated.dates import as_date
@@ -46,10 +46,7 @@ def recognise(head: str) -> bool:
 
 def records(stream: TextIO) -> Iterator[dict | str]:
     """Items as the API has them, with `id`s in the place of what RDF says in other words."""
-    first = stream.read(1)
-    while first and first in " \t\r\n\ufeff":
-        first = stream.read(1)
-    whole = Joined(first, stream)
+    first, whole = first_sign(stream)
     yield from _of_rdf(whole) if first == "<" else _of_json(whole)
 
 
@@ -115,22 +112,18 @@ def _item(element: etree._Element, journals: dict[str | None, etree._Element]) -
     part_of = element.find("isPartOf")
     container = None if part_of is None else next(iter(part_of), journals.get(part_of.get(RESOURCE)))
     stated = [one for place in (element, container) if place is not None for one in place.iterfind("identifier")]
-    ids = [_line(one) for one in stated]
+    ids = [line_of(one) for one in stated]
     people = element.iterfind("authors//Person")
-    names = [as_name(*(_line(one.find(part)) for part in ("surname", "givenName"))) for one in people]
+    names = [as_name(*(line_of(one.find(part)) for part in ("surname", "givenName"))) for one in people]
     return {
         "itemType": element.findtext("itemType", ""),
-        "title": _line(element.find("title")),
+        "title": line_of(element.find("title")),
         "abstractNote": raw_text(element.find("abstract")).strip(),
-        "language": _line(element.find("language")),
-        "date": _line(element.find("date")),
+        "language": line_of(element.find("language")),
+        "date": line_of(element.find("date")),
         "creators": [{"name": name} for name in names if name],
-        "publicationTitle": "" if container is None else _line(container.find("title")),
-        "tags": [_line(one) for one in element.iterfind("subject")],
+        "publicationTitle": "" if container is None else line_of(container.find("title")),
+        "tags": [line_of(one) for one in element.iterfind("subject")],
         "extra": raw_text(element.find("description")),
         "id": [one.removeprefix("DOI ") for one in ids if not one.startswith(("ISSN", "ISBN"))],
     }
-
-
-def _line(element: etree._Element | None) -> str:
-    return " ".join(raw_text(element).split())

@@ -153,6 +153,15 @@ def test_a_process_that_is_killed_is_started_anew(strict):
     assert WORKER is not strict
 
 
+def test_one_that_is_killed_from_outside_ends_the_run_and_drops_no_file(strict):
+    strict.read(a_paper())
+    os.kill(strict._process.pid, signal.SIGKILL)
+    strict._process.wait()
+    with raises("reader-killed"):
+        strict.read(a_paper())
+    assert strict.read(a_paper())["abstract"] == ABSTRACT
+
+
 def test_a_library_that_is_absent_is_no_fault_of_a_file(monkeypatch):
     monkeypatch.setattr("nsllm_lite.corpus.files.pdf.worker.find_spec", lambda _: None)
     with raises("pdfium-missing"):

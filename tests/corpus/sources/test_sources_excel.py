@@ -134,7 +134,7 @@ def test_sheets_before_a_hostile_one_are_kept(tmp_path):
     assert titles(read_book(tmp_path, xlsx(one=PAPERS, far=FAR))) == ["Tin", "Lead", "unreadable_file"]
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, "workbook-reader-died"), (signal.SIGXCPU, "")])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, "reader-killed"), (signal.SIGXCPU, "")])
 def test_a_process_that_is_killed_from_outside_is_no_fault_of_its_file(tmp_path, monkeypatch, sent, code):
     """One that used up its time is."""
     (tmp_path / "end.py").write_text(f"import os\nos.kill(os.getpid(), {int(sent)})\n")

@@ -19,6 +19,7 @@ import time
 from importlib.util import find_spec
 from typing import Any, BinaryIO
 
+from nsllm_lite.corpus.files.killed import require_own_end
 from nsllm_lite.corpus.files.pdf.characters import PdfError
 from nsllm_lite.errors import UserError
 
@@ -28,7 +29,7 @@ WALL_S = 600  # where the machine is busy, or the process is stopped
 MAX_GROWN_BYTES = 1 << 28  # kept after a file: another process goes on
 MAX_ANSWER_BYTES = 1 << 28
 _SIZE = struct.Struct("<Q")
-_OUT_OF_MEMORY = (signal.SIGABRT, signal.SIGTRAP, signal.SIGILL, signal.SIGKILL)  # as allocators end a process
+_OUT_OF_MEMORY = (signal.SIGABRT, signal.SIGTRAP, signal.SIGILL)  # as allocators end a process
 START = "import sys; sys.path[:] = {path!r}; from nsllm_lite.corpus.files.pdf.worker import serve; serve{arguments!r}"
 
 
@@ -42,7 +43,7 @@ class Worker:
         self._errors: BinaryIO | None = None
 
     def read(self, content: bytes) -> dict[str, Any]:
-        """What `paper.read` gives. Raises PdfError, and UserError without the library."""
+        """What `paper.read` gives. Raises PdfError; UserError without the library; RunError where it was killed."""
         if self._process is None or self._owner != os.getpid():  # a fork must not share the pipe
             self._start()
         process = self._process
@@ -104,6 +105,7 @@ class Worker:
         self._errors.seek(0)
         said = self._errors.read(1 << 16).decode(errors="replace").strip().splitlines()[-1:]
         self.close()
+        require_own_end(code or 0, "PDF files")
         if code is None:
             return PdfError("too_large", f"its reading took more than {WALL_S} s: left out")
         if code == -signal.SIGXCPU:
