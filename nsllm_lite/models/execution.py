@@ -48,19 +48,21 @@ def memory(
     if size.capped:  # scores, their softmax and its gradient, of a row that is one document
         layer += CAPPED_BYTES * (size.query // size.head_dim) * tokens * row_tokens
     recomputed = min(execution.recompute_layers, size.layers)
-    kept = layer * (size.layers - recomputed) + hidden * (recomputed + 2)  # with the last hidden states, twice
+    angles = 2 * width * size.head_dim * tokens  # cosines and sines of the positions
+    kept = angles + layer * (size.layers - recomputed) + hidden * (recomputed + 2)  # with the last hidden states, twice
     saved = recipe.adapter.modules_to_save if recipe.adapter else ()
     trains_head = "lm_head" in saved or (size.tied and bool(saved))
     # a layer's backward: gradients of the residual, a weight that is restored, SwiGLU's output where it was not kept
     backward = 3 * hidden + (size.hidden * size.intermediate * width if in_nf4 else 0)
     backward += size.intermediate * width * tokens if execution.recompute_cheap else 0
-    logits = cost.chunk_tokens(size, tokens, execution) * size.vocab
+    chunk = cost.chunk_tokens(size, tokens, execution)
+    logits = chunk * size.vocab
     if execution.head == "chunked":
         head = 2 * hidden + 4 * 4 * logits  # in fp32, with their softmax and its gradient
-    else:
-        head = hidden + (2 * 4 if trains_head else width) * logits  # Liger's gradient overwrites them
+    else:  # Liger's gradient overwrites them; then that of a chunk's hidden states
+        head = hidden + (2 * 4 if trains_head else width) * logits + width * chunk * size.hidden
     head += (4 + width) * size.vocab * size.hidden if trains_head else 0  # a micro-batch's gradient; a copy in 16 bits
-    recomputing = hidden * (recomputed + 1) + layer + backward if recomputed else 0
+    recomputing = angles + hidden * (recomputed + 1) + layer + backward if recomputed else 0
     return {
         "weights": int(size.linear_params * weight_bytes) + (size.params - size.linear_params) * width,
         "adapter and optimizer": trained * (4 + 4 + OPTIMIZER_BYTES[recipe.optimizer.name] + copied),

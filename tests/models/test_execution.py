@@ -96,14 +96,17 @@ def test_memory_is_what_the_architecture_asks_for():
     assert singly == pytest.approx(6.946e9 * (4 + 32 / 64) / 8 + embedding_bytes, rel=1e-3)
     assert need["adapter and optimizer"] == pytest.approx(174.6e6 * (4 + 4 + 2 + 2), rel=1e-3)  # and 16-bit copies
     row = 4096 * 4096 * 2
-    assert need["activations"] == (36 + 2) * row, "what enters each layer, and the last hidden states around their norm"
+    angles = 2 * 128 * 4096 * 2
+    entered = (36 + 2) * row
+    assert need["activations"] == entered + angles, "what enters each layer, the last hidden states around their norm"
     half, none = (need_bytes(how.model_copy(update={"recompute_layers": n}))["activations"] for n in (18, 0))
     assert 2 * half == none + need["activations"]
-    layer = (none - 2 * row) / 36
+    layer = (none - angles - 2 * row) / 36
     restored = 4096 * 12_288 * 2
     assert need["working set"] == row + layer + 3 * row + restored - 2 * row, "one layer's activations and gradients"
     nothing = need_bytes(how.model_copy(update={"recompute_layers": 0}))
-    assert nothing["working set"] == row + 1_024 * 151_936 * 2, "the head's chunk of logits"
+    chunk = 1_024 * 2 * (151_936 + 4096)
+    assert nothing["working set"] == row + chunk, "the head's chunk of logits, the gradient of its hidden states"
     chunked = need_bytes(how.model_copy(update={"recompute_layers": 0, "head": "chunked"}))
     assert chunked["working set"] == 2 * row + 16 * (2**28 // (4 * 151_936)) * 151_936
 
