@@ -20,24 +20,25 @@
 Of rates and ranks all arms have the first seed; the best, the worst and the recipe's own have all seeds. Of the two
 rates for all weights the better one has all seeds. A seed sets the LoRA's start and the data order; corpus and base are
 made once, and so is the run of the recipe as it stands, which several of these compare with. Words such as
-phase1.checkpoint_steps=20 change single recipe values. Writes WHAT.json, WHAT.md and WHAT.png into --out. What is
-finished is skipped when the same command is given again, and a killed run continues.
+phase1.checkpoint_steps=20 change single recipe values. Writes WHAT.json, WHAT.md and WHAT.png into --out. The figures
+of a finished run stand in --units from then on and are not made again, and a killed run continues.
 """
 
 import argparse
 import statistics
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from chains import prepare, recipe_folder
+from units import Figures, Units, inputs_of
 
 from nsllm_lite.artifact.disk import write_atomic
-from nsllm_lite.artifact.json_files import read_json, write_json
+from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.cli import run_step
 from nsllm_lite.commands.stories import Run, load_run
 from nsllm_lite.formats.rows import Row, Rows, write_rows
-from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM
 from nsllm_lite.models.loading import load_base
@@ -102,7 +103,9 @@ def seeded(folder: Path, out: Path, settings: list[str], seed: int, *more: str, 
 # ---------------------------------------------------------------------------------------------------------- arms
 
 
-def run_arms(what: str, folder: Path, out: Path, settings: list[str], seeds: range) -> tuple[Found, Found]:
+def run_arms(
+    what: str, folder: Path, out: Path, settings: list[str], seeds: range, units: Units
+) -> tuple[Found, Found]:
     """(losses, those of MINUS_BASE minus the base's; what was trained) by arm."""
     found: Found = {arm: {} for arm in ARMS[what]}
     trained: Found = {arm: {} for arm in ARMS[what]}
@@ -114,16 +117,10 @@ def run_arms(what: str, folder: Path, out: Path, settings: list[str], seeds: ran
             chain = seeded(folder, out, settings, seed, *ARMS[what][arm])
             to = as_it_stands(out, seed) if arm == own else f"{out}/{what}/seed-{seed}/{arm.replace(' ', '-')}"
             phase1 = recipes.update(chain["phase1"], out=to)
-            results = run_step(phase1)
-            losses = of_training(results) if what in MINUS_BASE else of_model(chain, phase1, out / what / "base.json")
-            replayed = results["tokens"] - results["domain_tokens"]
-            told = {
-                "tokens": results["tokens"],
-                "replayed": replayed / results["tokens"],
-                "general text shown": replayed / Rows(Path(phase1.replay.rows)).totals.num_tokens,
-                "papers shown": results["coverage"],
-            }
-            for of_arm, values in ((found, losses), (trained, told)):
+            measured = "adapter" if what in MINUS_BASE else "merged"
+            inputs = inputs_of(measured, [phase1], phase1.model, chain["corpus"].out)
+            figures = units.of(f"{what}, {arm}, seed {seed}", inputs, partial(figures_of, chain, phase1, measured))
+            for of_arm, values in ((found, figures["losses"]), (trained, figures["trained"])):
                 for name, value in values.items():
                     of_arm[arm].setdefault(name, []).append(value)
         if seed == seeds[0]:
@@ -133,6 +130,19 @@ def run_arms(what: str, folder: Path, out: Path, settings: list[str], seeds: ran
             elif what == "ways":
                 chosen -= set([arm for arm in by_loss if arm.startswith("all weights")][1:])
     return found, trained
+
+
+def figures_of(chain: Run, phase1: Train, measured: str) -> Figures:
+    """Trains phase 1; its losses, and what it was trained on."""
+    results = run_step(phase1)
+    replayed = results["tokens"] - results["domain_tokens"]
+    trained = {
+        "tokens": results["tokens"],
+        "replayed": replayed / results["tokens"],
+        "general text shown": replayed / Rows(Path(phase1.replay.rows)).totals.num_tokens,
+        "papers shown": results["coverage"],
+    }
+    return {"losses": of_training(results) if measured == "adapter" else of_model(chain, phase1), "trained": trained}
 
 
 def of_recipe(what: str, folder: Path, out: Path, settings: list[str]) -> str | None:
@@ -159,15 +169,13 @@ def of_training(results: dict) -> dict[str, float]:
     return {measure: after[name]["all"]["loss"] - before[name]["all"]["loss"] for measure, name in names.items()}
 
 
-def of_model(chain: Run, phase1: Train, base: Path) -> dict[str, float]:
-    """Held-out losses of the 16-bit model that phase 1 ends in; those of the base are kept in the file `base`."""
+def of_model(chain: Run, phase1: Train) -> dict[str, float]:
+    """Held-out losses of the 16-bit model that phase 1 ends in."""
     model = f"{phase1.out}/model"
     if phase1.adapter:
         model = f"{phase1.out}-merged"
         run_step(recipes.update(chain["model1"], base=phase1.model, adapter=f"{phase1.out}/adapter", out=model))
-    scored = chain["corpus"].out, phase1.evaluation.max_rows
-    score(phase1.model, *scored, base)
-    return score(model, *scored, Path(f"{phase1.out}-scores.json"))
+    return score(model, chain["corpus"].out, phase1.evaluation.max_rows)
 
 
 # -------------------------------------------------------------------------------------------------------- phases
@@ -240,46 +248,47 @@ def two_phases(chain: Run, out: Path, seed: int) -> Path:
     return to
 
 
-def score(directory: str, corpus: str, max_rows: int, kept: Path) -> dict[str, float]:
-    """Held-out loss of the model in `directory` by set; kept in the file `kept` for the next call."""
+def score(directory: str, corpus: str, max_rows: int) -> dict[str, float]:
+    """Held-out loss of the model in `directory` by set."""
     sets = {name: Rows(Path(corpus) / "rows" / folder / "heldout") for name, folder in SETS.items()}
-    inputs = {name: rows.sha256 for name, rows in sets.items()} | {"max_rows": max_rows}
-    inputs["model"] = fingerprint_weights(Path(directory))
-    before = read_json(kept) if kept.is_file() else {}
-    if before.get("inputs") == inputs:
-        return before["losses"]
     options = {"quantisation": "none", "double_quantisation": False, "compute_dtype": "float32", "device": "cpu"}
     lm = PackedLM(load_base(Path(directory), **options))
-    losses = {
+    return {
         name: heldout.score(lm, heldout.sample_rows(rows, max_rows), 4, "cpu")["all"].loss
         for name, rows in sets.items()
     }
-    write_json(kept, {"inputs": inputs, "losses": losses})
-    return losses
 
 
-def run_phases(folder: Path, out: Path, settings: list[str], seeds: range, only: list[str]) -> tuple[Found, Found]:
+def run_phases(
+    folder: Path, out: Path, settings: list[str], seeds: range, only: list[str], units: Units
+) -> tuple[Found, Found]:
     """(held-out losses of the merged models, what was trained) by arm, the base first."""
     found: Found = {}
     trained: Found = {}
-
-    def add(arm: str, tokens: int, losses: dict[str, float]) -> None:
-        trained.setdefault(arm, {}).setdefault("tokens", []).append(tokens)
-        for name, loss in losses.items():
-            found.setdefault(arm, {}).setdefault(name, []).append(loss)
-
     for seed in seeds:
         chain = prepare(seeded(folder, out, settings, seed))
-        root, max_rows = out / f"phases/seed-{seed}", chain["phase2"].evaluation.max_rows
-        add("base", 0, score(chain["phase1"].model, chain["corpus"].out, max_rows, out / "phases/base.json"))
-        for arm, phases in phase_arms(chain, root, seed).items():
-            if only and arm not in (TWO, *only):
+        root, base, corpus = out / f"phases/seed-{seed}", chain["phase1"].model, chain["corpus"].out
+        for arm, phases in {"base": [], **phase_arms(chain, root, seed)}.items():
+            if only and arm not in ("base", TWO, *only):
                 continue
             to = root / arm.replace(", ", "-").replace(" ", "-")
-            model, tokens = train_and_merge(chain, phases, to, as_it_stands(out, seed) if arm == TWO else "")
-            add(arm, tokens, score(model, chain["corpus"].out, max_rows, to / "scores.json"))
-            assert tokens == trained[TWO]["tokens"][seed], f"{to} trained {tokens} tokens: {trained[TWO]}"
+            first = as_it_stands(out, seed) if arm == TWO else ""
+            max_rows = chain["phase2"].evaluation.max_rows
+            inputs = inputs_of(f"merged, {max_rows} rows", phases, base, corpus)
+            make = partial(figures_of_phases, chain, phases, to, first, max_rows)
+            figures = units.of(f"phases, {arm}, seed {seed}", inputs, make)
+            for of_arm, values in ((found, figures["losses"]), (trained, figures["trained"])):
+                for name, value in values.items():
+                    of_arm.setdefault(arm, {}).setdefault(name, []).append(value)
+            tokens = figures["trained"]["tokens"]
+            assert not phases or tokens == trained[TWO]["tokens"][seed], f"{to} trained {tokens} tokens: {trained[TWO]}"
     return found, trained
+
+
+def figures_of_phases(chain: Run, phases: list[Train], to: Path, first: str, max_rows: int) -> Figures:
+    """Trains and merges `phases`; the losses of the last merge, or of the base where there are none."""
+    model, tokens = train_and_merge(chain, phases, to, first) if phases else (chain["phase1"].model, 0)
+    return {"losses": score(model, chain["corpus"].out, max_rows), "trained": {"tokens": tokens}}
 
 
 # ------------------------------------------------------------------------------------------------------- results
@@ -359,17 +368,19 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
     parser.add_argument("--arms", nargs="+", default=[], help="of phases, beside two phases (default: all)")
     parser.add_argument("--out", type=Path, help="default: runs/ablations/nano, real or what --recipes ends in")
+    parser.add_argument("--units", type=Path, metavar="FILE", help="finished runs' figures (default: OUT/units.jsonl)")
     args = parser.parse_intermixed_args(words)
     if args.seeds < 1:
         parser.error(f"--seeds {args.seeds}: at least one is needed, and two or more for a spread; 3 is the default")
     name = args.recipes.name if args.recipes else "real" if args.real else "nano"
     out = args.out or Path("runs/ablations") / name
+    units = Units(args.units or out / "units.jsonl")
     with recipe_folder(args.real, args.recipes) as folder:
         settings = [*REAL_NANO * bool(args.real and not args.recipes), *args.settings]
         if args.what == "phases":
-            reference, (found, trained) = TWO, run_phases(folder, out, settings, range(args.seeds), args.arms)
+            reference, (found, trained) = TWO, run_phases(folder, out, settings, range(args.seeds), args.arms, units)
         else:
-            found, trained = run_arms(args.what, folder, out, settings, range(args.seeds))
+            found, trained = run_arms(args.what, folder, out, settings, range(args.seeds), units)
             reference = reference_of(args.what, folder, out, settings)
     legend, sign = ("Loss minus the base's", "+") if args.what in MINUS_BASE else ("Loss", "")
     legend += ", in nats per token"

@@ -79,6 +79,31 @@ def test_the_verdict_is_paired_by_seed(ablations):
     assert ablations.judge([0.2]) == "one seed, no spread to compare with"
 
 
+def test_what_a_finished_run_gave_is_not_made_again(ablations, pico, pico_recipe, tmp_path):
+    """Whatever the unit's name and folders; but for other settings, rows or measures."""
+    units, base = ablations.Units(tmp_path / "of/units.jsonl"), str(pico / "base")
+    made = []
+
+    def figures(phases: list, measured: str = "adapter") -> dict:
+        inputs = ablations.inputs_of(measured, phases, base, str(pico))
+        return units.of("a name", inputs, lambda: made.append(phases) or {"losses": {"abstracts": float(len(made))}})
+
+    one = pico_recipe()
+    assert figures([one]) == {"losses": {"abstracts": 1.0}} == figures([recipes.update(one, out="elsewhere")])
+    assert len(made) == 1
+    others = [
+        ([recipes.update(one, seed=9)],),
+        ([recipes.update(one, rows=str(pico / "rows/papers/heldout"))],),
+        ([recipes.update(one, optimizer={**one.optimizer.model_dump(), "learning_rate": 0.5})],),
+        ([one, one],),
+        ([one], "merged"),
+    ]
+    assert [figures(*other)["losses"]["abstracts"] for other in others] == [2.0, 3.0, 4.0, 5.0, 6.0]
+    line = json.loads(units.path.read_text().splitlines()[0])
+    assert (line["unit"], line["figures"]) == ("a name", {"losses": {"abstracts": 1.0}})
+    assert line["seconds"] >= 0
+
+
 @pytest.mark.slow
 @pytest.mark.pictures
 def test_shares_are_trained_as_asked(ablations, tmp_path, capsys):
@@ -118,8 +143,8 @@ def test_a_killed_command_continues(tmp_path):
     again = start(tmp_path / "killed")
     text = again.communicate()[0]
     assert again.returncode == 0
-    assert "seed-0/two-phases/phase2: finished, skipped" in text
     assert "seed-0/mixed-rank-16/phase1: continuing after step" in text
+    assert "seed-0/two-phases" not in text  # its figures are known
     assert (tmp_path / "killed/phases.json").read_bytes() == (tmp_path / "whole/phases.json").read_bytes()
     found = json.loads((tmp_path / "whole/phases.json").read_text())["found"]
     assert len({arm["abstracts"][0] for arm in found.values()}) == 5  # the base and four arms
