@@ -71,7 +71,11 @@ def arxiv_id(text: str, bare: bool = True) -> str:
     Without version and subject class, so that v1 in one file and v3 in another are the same paper. A number alone that
     lost a zero as a float (704.0001, 2101.0021: from 2015 on there are five digits) has it again.
     """
-    text = text[: MAX_ID_CHARS + 1].strip()
+    return _arxiv_id(text[: MAX_ID_CHARS + 1].strip(), bare)
+
+
+@lru_cache(maxsize=16)  # one id of a record is often in several of its fields
+def _arxiv_id(text: str, bare: bool) -> str:
     if bare and (lost := _WITHOUT_ZERO.fullmatch(text)):
         text = f"0{text}" if lost["first"] else f"{text}0"
     doi = as_doi(text)

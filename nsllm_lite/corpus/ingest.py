@@ -68,7 +68,7 @@ def ingest(recipe: Corpus, folder: Path, task: ReadTask) -> dict:
                 counts["documents"] += 1
                 waiting.append(judge(clean.clean_document(record), task.general, recipe))
             if isinstance(waiting[-1], Candidate):
-                if record.origin.rpartition("#")[0] in found.printed:
+                if found.printed and record.origin.rpartition("#")[0] in found.printed:
                     waiting[-1] = waiting[-1]._replace(printed=True)
                 num_new, chars_new = num_new + 1, chars_new + waiting[-1].document.num_chars
             if len(waiting) == BATCH or chars_new > BATCH_CHARS or writer.is_full(num_new, chars_new):
@@ -110,7 +110,7 @@ def judge(document: Document, general: bool, recipe: Corpus) -> Candidate | Drop
         written_in = language.sure_language(usable[0])
         foreign = language.reason(written_in, recipe.languages)
         is_abstract = bool(document.abstract) and not document.sections
-        if not reason and is_abstract and (foreign or (recipe.languages and language.may_be_in_two(document.abstract))):
+        if not reason and is_abstract and (foreign or (recipe.languages and language.may_be_in_two(usable[0]))):
             half = language.part_in(document.abstract, tuple(recipe.languages))
             if half and half != document.abstract:
                 return judge(replace(document, abstract=half, moves=()), general, recipe)

@@ -81,7 +81,6 @@ _C1_LOST = re.compile("[\x80\x82\x84\x86-\x89\x8b\x91\x93-\x95\x98\x99\x9b](?<=[
 _C1 = re.compile("[\x80-\x9f]")
 _CONTROLS = "\x00-\x08\x0e-\x1b\x7f"
 _INVISIBLE = "\u00ad\u034f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufffe"
-_BROKEN = ("-\n", "- ", "‐", "\u00ad", "(cid:173)")  # what the rest of the paper helps to settle
 _REMOVED = re.compile(  # a row of joiners only behind Latin and the like: Arabic and Indian scripts need them
     f"[{_CONTROLS}{_INVISIBLE}\u200c\u200d](?:(?<![\u200c\u200d])|(?<![\u0590-\U0010ffff].)[\u200c\u200d]*)"
 )
@@ -99,8 +98,8 @@ def clean_text(text: str, evidence: str = "") -> str:
     stays TeX. Lost characters (U+FFFD) stay, to be counted. `evidence` is other text of the same paper, whose words
     help to decide whether a hyphen at the end of a line is part of a compound.
     """
-    if not text:
-        return ""
+    if _is_clean(text):
+        return text.strip()
     if "\r" in text or "\x0b" in text or "\x0c" in text or "\u2028" in text or "\u2029" in text:
         text = _LINE_BREAK.sub("\n", text)
     if "\x1c" in text or "\x1d" in text or "\x1e" in text or "\x1f" in text:
@@ -145,8 +144,8 @@ def clean_document(document: Document) -> Document:
     """Every text field cleaned."""
     sections = document.sections
     texts = (document.title, document.abstract, document.text, *(s.text for s in sections))
-    together = "\0".join(texts)
-    evidence = "\n".join(texts) if any(sign in together for sign in _BROKEN) else ""
+    together = "\n".join(texts)
+    evidence = together if _is_broken(together) else ""
     return with_changes(
         document,
         id=clean_name(document.id),
@@ -164,6 +163,11 @@ def clean_document(document: Document) -> Document:
     )
 
 
+def _is_broken(text: str) -> bool:
+    """Whether there are words in it that the rest of the paper helps to settle."""
+    return "-\n" in text or "- " in text or "‐" in text or "\u00ad" in text or "(cid:173)" in text
+
+
 def _clean_stated(document: Document) -> dict[str, str | tuple[str, ...]]:
     """Those of what a paper states that cleaning can change: names and the like are nearly always plain."""
     terms = (document.authors, document.categories, document.keywords, document.references)
@@ -179,6 +183,13 @@ def _clean_stated(document: Document) -> dict[str, str | tuple[str, ...]]:
 def _is_plain(text: str) -> bool:
     """Whether it is ASCII without anything that `clean_line` looks for."""
     marked = "&" in text or "<" in text or "\\" in text or "  " in text or "(cid:" in text
+    return not marked and text.isascii() and text.isprintable()
+
+
+def _is_clean(text: str) -> bool:
+    """Whether it is one line of ASCII in which nothing is looked for: most titles, and many abstracts."""
+    marked = "\\" in text or "/" in text or "- " in text or "&" in text or "<" in text or "  " in text
+    marked = marked or ")over" in text or ") over" in text or "(cid:" in text
     return not marked and text.isascii() and text.isprintable()
 
 

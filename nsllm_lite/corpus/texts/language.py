@@ -94,17 +94,17 @@ def reason(language: str, allowed: Sequence[str]) -> str:
     return f"language:{language}" if language and allowed and language not in allowed else ""
 
 
-def may_be_in_two(abstract: str) -> bool:
+def may_be_in_two(text: str) -> bool:
     """Whether many letters are of another script than the Latin one, or many words of other languages than English."""
-    if not abstract.isascii() and len(_OF_OTHER_SCRIPT.findall(abstract)) >= MIN_OTHER_LETTERS:
+    if not text.isascii() and len(_OF_OTHER_SCRIPT.findall(text)) >= MIN_OTHER_LETTERS:
         return True
-    words = _words_of(abstract)
+    words = _words_of(text)
     return _num_foreign(words) > max(MIN_ENGLISH_WORDS, FOREIGN_SHARE * len(words) / 2)
 
 
 @lru_cache(maxsize=1)
 def _words_of(text: str) -> list[str]:
-    """Kept for the next call, which is often about the same abstract."""
+    """Kept for the next call, which is often about the same text."""
     return text.lower().split()
 
 
