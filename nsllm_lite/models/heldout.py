@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import Protocol, TypeVar
 
 import numpy as np
 from torch import nn
@@ -15,6 +16,18 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import Row, Rows, in_groups
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models.causal import Batch, PackedLM, collate
+
+T = TypeVar("T")
+
+
+class Team(Protocol):
+    """Processes that each hold the model (`train.processes`)."""
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of what all have."""
+
+    def gather(self, mine: Sequence[T]) -> list[T]:
+        """What each process made of its part, in the order of all."""
 
 
 @dataclass(slots=True)
@@ -58,36 +71,45 @@ def score(
     micro_batch_rows: int,
     device: str,
     groups: Mapping[str, str] | None = None,
+    team: Team | None = None,
 ) -> dict[str, Score]:
     """The score of each source and of "all", each document counted whole wherever its row lies.
 
-    A document whose id is in `groups` counts for that group, and not for its source.
+    A document whose id is in `groups` counts for that group, and not for its source. The processes of a `team` share
+    the batches; each has the score of all, to the last bit that of one process.
     """
+    batches = list(in_groups(list(rows), micro_batch_rows))
 
-    def batches() -> Iterator[Batch]:
-        for group in in_groups(list(rows), micro_batch_rows):
-            _require_known(group, len(model.head_VH))
-            yield collate(group, device)
+    def laid_out() -> Iterator[Batch]:
+        for batch in team.share(batches) if team else batches:
+            _require_known(batch, len(model.head_VH))
+            yield collate(batch, device)
 
-    return score_batches(model, batches(), groups or {})
+    return score_batches(model, laid_out(), groups or {}, team)
 
 
-def score_batches(model: PackedLM, batches: Iterable[Batch], groups: Mapping[str, str]) -> dict[str, Score]:
-    """`score` of what is laid out already; counted are the tokens that are targets."""
-    scores: dict[str, Score] = defaultdict(Score)
-    scores["all"] = Score()
+def score_batches(
+    model: PackedLM, batches: Iterable[Batch], groups: Mapping[str, str], team: Team | None = None
+) -> dict[str, Score]:
+    """`score` of what is laid out already, of this process's share where there is a `team`; counted are the tokens that
+    are targets."""
+    of_batches = []
     with evaluating(model):
         for batch in batches:
             losses, is_target = model.losses(batch).double().cpu(), (batch.targets != IGNORE).cpu()
             interrupts.raise_if_requested()
-            spans = pairwise(batch.layout.bounds)
-            documents = zip(batch.doc_ids, batch.doc_sources, batch.doc_bytes, spans, strict=True)
-            for name, source, num_bytes, (start, end) in documents:
-                nats, targets = float(losses[start:end].sum()), int(is_target[start:end].sum())
-                for key in (groups.get(name, source), "all"):
-                    scores[key].nats += nats
-                    scores[key].targets += targets
-                    scores[key].bytes += num_bytes
+            spans = list(pairwise(batch.layout.bounds))
+            sums = [(float(losses[start:end].sum()), int(is_target[start:end].sum())) for start, end in spans]
+            of_batches.append(list(zip(batch.doc_ids, batch.doc_sources, batch.doc_bytes, sums, strict=True)))
+    scores: dict[str, Score] = defaultdict(Score)
+    scores["all"] = Score()
+    for name, source, num_bytes, (nats, targets) in chain.from_iterable(
+        team.gather(of_batches) if team else of_batches
+    ):
+        for key in (groups.get(name, source), "all"):
+            scores[key].nats += nats
+            scores[key].targets += targets
+            scores[key].bytes += num_bytes
     return dict(scores)
 
 

@@ -122,7 +122,8 @@ def train(recipe: Train, make_run: Callable[..., TrainingRun] = TrainingRun) -> 
     trackers.finish()
     results = outputs.summarise(recipe, inputs, run.metrics.lines(), domain_tokens, order)
     measured = outputs.measure(recipe, inputs, how, card, run.own_tokens, run.own_seconds, team.size)
-    run.finish(results, measured | {"processes": team.size})
+    sent = {"all_reduced_bytes_a_step": gradients.flat.nbytes} if team.size > 1 else {}
+    run.finish(results, measured | {"processes": team.size} | sent)
     coverage = f" ({results['coverage']:.2f} x the {results['available_tokens']:,} domain tokens there are)"
     outputs.print_summary(recipe, results, measured, coverage)
     outputs.print_heldout(results)
@@ -149,9 +150,11 @@ def evaluate(run: TrainingRun, recipe: Train, inputs: Inputs, lm: PackedLM, how:
     figures = {}
     for name, rows in inputs.heldout.items():
         with autocast(how.device, recipe.compute_dtype):
-            scores = heldout.score(lm, rows, how.micro_batch_rows, how.device)
+            scores = heldout.score(lm, rows, how.micro_batch_rows, how.device, team=run.team)
         figures[name] = {source: score.figures() for source, score in scores.items()}
     run.log_heldout(figures)
+    if not run.team.is_first:
+        return
     guards.check_forgetting(recipe.evaluation, run.done, run.metrics.lines()[0]["heldout"], figures, run.out)
     if run.done == 0:
         outputs.write_before(recipe, inputs, lm, run.out)

@@ -2,7 +2,7 @@
 
 Every process holds the whole model and the same optimizer. Of each step's rows it takes its share; the gradients, which
 are of the loss summed over all target tokens of the step, are added up. So the result is that of one process, but for
-rounding. Process 0 alone writes.
+rounding. Held-out batches are shared out, too, and have the losses of one process. Process 0 alone writes.
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,22 @@ class Processes:
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This process's part; each item goes to exactly one process."""
         return items[self.rank :: self.size]
+
+    def gather(self, mine: Sequence[T]) -> list[T]:
+        """What each process made of its `share`, in the order of all; every process has it."""
+        if self.size == 1:
+            return list(mine)
+        of_each: list[Sequence[T]] = [()] * self.size
+        distributed.all_gather_object(of_each, mine)
+        return [of_each[n % self.size][n // self.size] for n in range(sum(map(len, of_each)))]
+
+    def as_first(self, value: bool) -> bool:
+        """The `value` of process 0, for a choice that all have to make alike."""
+        if self.size > 1:
+            said = torch.tensor(value, device=self.accelerator.device)
+            distributed.broadcast(said, 0)
+            value = bool(said)
+        return value
 
     def print(self, text: str) -> None:
         if self.is_first:

@@ -71,8 +71,8 @@ class TrainingRun:
     ) -> dict[str, Any]:  # fmt: skip
         """Loads the newest checkpoint and returns what it carries besides; {} where nothing was trained yet.
 
-        `evaluate` is called when it is due, also before the first step, and calls `log_heldout`. `carried` gives what
-        the next checkpoint carries besides, as JSON.
+        `evaluate` is called when it is due, also before the first step, in every process, and calls `log_heldout`.
+        `carried` gives what the next checkpoint carries besides, as JSON.
         """
         self._lm, self._optimizer, self._evaluate, self._carried = lm, optimizer, evaluate, carried
         self._unreached = {name: tensor for name, tensor in lm.named_parameters() if tensor.requires_grad}
@@ -87,9 +87,11 @@ class TrainingRun:
                 checkpoint.rotate(self._checkpoints, self.done, self.recipe.keep_checkpoints)
                 print(f"{self.out}: continuing after step {self.done} of {self.num_steps}")
                 self.tokens = self.metrics.lines()[-1]["tokens"]
-            if self._is_due(self._evaluate_steps) and not self.metrics.has_heldout(self.done):
-                with self._where_it_runs_out():
-                    evaluate()
+        is_known = self.team.is_first and self.metrics.has_heldout(self.done)
+        if self._is_due(self._evaluate_steps) and not self.team.as_first(is_known):
+            with self._where_it_runs_out():
+                evaluate()
+        if self.team.is_first:
             self._spikes = SpikeLog(self.out, self.recipe, self.metrics.lines())
         self._bar = terminal.progress(self.num_steps, self.done, str(self.out), "step", disable=not self.team.is_first)
         return progress
@@ -135,11 +137,12 @@ class TrainingRun:
         self._bar.update()
 
     def log_heldout(self, figures: dict[str, Any]) -> None:
-        self.metrics.write({"step": self.done, "tokens": self.tokens, "heldout": figures})
+        if self.team.is_first:
+            self.metrics.write({"step": self.done, "tokens": self.tokens, "heldout": figures})
 
     def keep(self) -> None:
         """Evaluates and saves where that is due or a signal requests it. Raises interrupts.Stop on one to end."""
-        if self._is_due(self._evaluate_steps) and self.team.is_first:
+        if self._is_due(self._evaluate_steps):
             self._evaluate()
         if self._is_due(self.recipe.checkpoint_steps) or interrupts.take_save():
             self.save()

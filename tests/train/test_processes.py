@@ -35,7 +35,12 @@ def test_two_processes_give_the_losses_of_one(pico_recipe, tmp_path):
     assert done.stdout.count("held-out domain") == 1, "one process speaks"
     assert step_losses(two.out) == pytest.approx(step_losses(one.out), rel=2e-5)
     assert step_losses(two.out) != step_losses(one.out), "they really were computed differently"
-    assert read_json(Path(two.out) / "times.json")["processes"] == 2
+    times = read_json(Path(two.out) / "times.json")
+    trained = load_file(Path(two.out) / "adapter/adapter_model.safetensors")
+    assert times["processes"] == 2
+    assert times["all_reduced_bytes_a_step"] == 4 * sum(tensor.numel() for tensor in trained.values())
+    before = [metrics(recipe.out, "heldout")[0]["heldout"] for recipe in (one, two)]
+    assert before[0] == before[1], "the same batches, added up in the same order"
     assert metrics(two.out)[-1]["tokens"] == metrics(one.out)[-1]["tokens"]
     adapters = [load_file(Path(recipe.out) / "adapter/adapter_model.safetensors") for recipe in (one, two)]
     assert all(torch.allclose(adapters[0][n], adapters[1][n], rtol=1e-2, atol=2e-4) for n in adapters[0])
