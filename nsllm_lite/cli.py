@@ -21,6 +21,7 @@ from nsllm_lite.safety import printable
 
 VERBS = {
     "corpus": "nsllm_lite.corpus.build:build",
+    "tokenizer": "nsllm_lite.corpus.learn_tokenizer:learn_tokenizer",
     "train": "nsllm_lite.train.cpt:train",
     "convert": "nsllm_lite.merge.gguf.convert:convert",
     "merge": "nsllm_lite.merge.write_model:merge",

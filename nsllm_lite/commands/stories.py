@@ -35,6 +35,7 @@ NEXT = {"phase1": "phase2", "phase2": "two-phase"}
 AFTER = ("eval-run", "instruct")  # stories that begin where two-phase ends
 TUNED = {step for story in AFTER for step in STORIES[story]}
 NEEDED, TUNING = ("corpus", "phase1", "phase2", "merge", "report"), ("tasks", "eval", "sft")
+ALONE = ("tokenizer",)  # of no story, but its paths follow from a run
 
 
 class Planned(NamedTuple):
@@ -71,6 +72,7 @@ def planned_steps(at: Layout, base: str) -> list[Planned]:
     rows = {"abstract_rows": "phase1", "experiment_rows": "phase2", "general_rows": "general"}
     return [
         Planned("corpus", "corpus", "corpus", {"out": at.step("corpus")}),
+        Planned("tokenizer", "tokenizer", "tokenizer", {"out": at.step("tokenizer"), "corpus": at.step("corpus")}),
         train("base", "general", **{"build.tokenizer": at.tokenizer}),
         train("phase1", "phase1", model=base),
         merge("model1", base, "phase1", "phase1", then_requantize=True),  # phase 2 loads model 1 in NF4
@@ -119,9 +121,10 @@ def load_run(
             raise UserError("input-path-missing", found, "Correct the path.")
     tuned = all((folder / f"{name}.yaml").is_file() for name in TUNING)
     has_base = (folder / "base.yaml").is_file() and not model
+    more = [name for name in ALONE if (folder / f"{name}.yaml").is_file()]
     files = {
         name: next(path for path in (folder / f"{name}-{size}.yaml", folder / f"{name}.yaml") if path.is_file())
-        for name in (*NEEDED, *(["base"] if has_base else []), *(TUNING if tuned else ()))
+        for name in (*NEEDED, *(["base"] if has_base else []), *(TUNING if tuned else ()), *more)
     }
     require_known_steps(overrides, list(files))
     values = {name: recipes.read(path, overrides.get(name, ())) for name, path in files.items()}

@@ -1,11 +1,11 @@
 """The tokenizer of a corpus, the model's own or one trained on the corpus, saved beside its rows."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import sha256_json
@@ -16,6 +16,10 @@ from nsllm_lite.formats import tokenizer as formats
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+ENCODER_TOKENS = {
+    "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>",
+    "cls_token": "<s>", "sep_token": "</s>",
+}  # fmt: skip
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -34,6 +38,21 @@ def as_saved(name: str) -> Tokenizer:
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, end_of_text: str, folder: Path) -> None:
     """Trains a byte-level BPE with `end_of_text` as token 0 in `folder`; the same texts give the same file."""
+    save_trained(
+        trained(texts, vocab_size, [end_of_text]), {"eos_token": end_of_text, "pad_token": end_of_text}, folder
+    )
+
+
+def train_for_encoder(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
+    """The same with RoBERTa's special tokens as the first five, and <s> and </s> around each text."""
+    tokenizer = trained(texts, vocab_size, list(dict.fromkeys(ENCODER_TOKENS.values())))
+    begin, end = ((token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>"))
+    tokenizer.post_processor = processors.RobertaProcessing(end, begin, trim_offsets=True, add_prefix_space=False)
+    save_trained(tokenizer, ENCODER_TOKENS, folder)
+
+
+def trained(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str]) -> Tokenizer:
+    """A byte-level BPE that begins with these tokens and the 256 bytes."""
     tokenizer = Tokenizer(models.BPE())
     by_pattern = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
     by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -41,19 +60,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, end_of_text: str, fol
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[end_of_text],
+        special_tokens=list(special_tokens),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def save_trained(tokenizer: Tokenizer, special_tokens: Mapping[str, str], folder: Path) -> None:
+    """`special_tokens` are named as transformers names their parts."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": end_of_text,
-        "pad_token": end_of_text,
-        "clean_up_tokenization_spaces": False,
-    }
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **special_tokens}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

@@ -11,18 +11,16 @@ import heapq
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import write_atomic
-from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256, read_manifest
+from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.documents import TEXTUAL, Document, read_documents
+from nsllm_lite.formats.papers import CorpusPapers
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import TASKS, Tasks
 from nsllm_lite.tasks.from_papers import document_items, question_files, read_questions
@@ -32,41 +30,16 @@ from nsllm_lite.terminal import as_text
 SPLITS = ("train", "test")
 
 
-class CorpusPapers:
-    """The papers of a finished corpus by split, general text left out. Raises UserError where there is none."""
-
-    def __init__(self, folder: Path):
-        manifest = read_manifest(folder)
-        if manifest is None or manifest["verb"] != "corpus":
-            found = f"No finished corpus at {folder}."
-            needed = "Tasks are made from what `nsllm-lite corpus` wrote."
-            raise UserError("tasks-no-corpus", found, needed, "Run it first, or name its folder with corpus=DIR.")
-        integrity.verify(folder)
-        integrity.verify(folder / "documents")
-        self._documents = folder / "documents"
-        self._sources = {source["name"] for source in manifest["recipe"]["sources"]}
-        ledger = pq.read_table(folder / "ledger.parquet", columns=["id", "phase", "outcome"])
-        held = ledger.filter(pc.and_(pc.equal(ledger["outcome"], "heldout"), pc.not_equal(ledger["phase"], "general")))
-        self._held = set(held["id"].to_pylist())
-
-    def split(self, name: str) -> str:
-        return "test" if name in self._held else "train"
-
-    def __iter__(self) -> Iterator[Document]:
-        for document in read_documents(self._documents, TEXTUAL):
-            if document.source in self._sources:
-                yield document
-
-    def disciplines(self) -> list[str]:
-        """The commonest MAX_LABELS disciplines, in alphabetic order; none where all papers have the same."""
-        counts: Counter[str] = Counter()
-        for file in sorted(self._documents.glob("*.parquet")):
-            table = pq.read_table(file, columns=["source", "discipline"])
-            for row in table.group_by(["source", "discipline"]).aggregate([("source", "count")]).to_pylist():
-                if row["source"] in self._sources and row["discipline"]:
-                    counts[row["discipline"]] += row["source_count"]
-        ranked = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_LABELS]
-        return sorted(ranked) if len(ranked) > 1 else []
+def disciplines_of(papers: CorpusPapers) -> list[str]:
+    """The commonest MAX_LABELS disciplines, in alphabetic order; none where all papers have the same."""
+    counts: Counter[str] = Counter()
+    for file in sorted(papers.documents.glob("*.parquet")):
+        table = pq.read_table(file, columns=["source", "discipline"])
+        for row in table.group_by(["source", "discipline"]).aggregate([("source", "count")]).to_pylist():
+            if row["source"] in papers.sources and row["discipline"]:
+                counts[row["discipline"]] += row["source_count"]
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_LABELS]
+    return sorted(ranked) if len(ranked) > 1 else []
 
 
 class HashSample:
@@ -105,7 +78,7 @@ def make_tasks(recipe: Tasks) -> dict[str, Any]:
     chosen = {(task, split): HashSample(recipe.max_per_task, recipe.seed) for task in TASKS for split in SPLITS}
     left_out: dict[str, Counter[str]] = {task: Counter() for task in TASKS}
 
-    disciplines, splits = papers.disciplines(), {}
+    disciplines, splits = disciplines_of(papers), {}
     about = {item["document"] for _, item in questions}
     for document in papers:
         split = papers.split(document.id)

@@ -24,6 +24,7 @@ from nsllm_lite.recipe.results import (
     TrainResults,
     held_words,
 )
+from nsllm_lite.recipe.tokenizer import TokenizerRecipe
 from nsllm_lite.recipe.train import Sft, Train
 from nsllm_lite.recipe.values import Strict
 
@@ -66,6 +67,11 @@ def corpus_inputs(recipe: Corpus) -> Inputs:
         yield Input("source", source.path, f"source:{source.name}")  # dumps are too large to be read again
 
 
+def tokenizer_inputs(recipe: TokenizerRecipe) -> Inputs:
+    yield Input("corpus", recipe.corpus, "corpus", "manifest")
+    yield from (Input("tokenizer", name, f"tokenizer:{name}") for name in recipe.compare)
+
+
 def train_inputs(recipe: Train) -> Inputs:
     yield Input("model", recipe.model, "base", "weights")
     yield Input("rows", recipe.rows, "rows", "rows")
@@ -96,6 +102,12 @@ def corpus_did(recipe: Corpus, results: dict[str, Any], rows: str, tokens: str) 
     return f"corpus: tokens of {counts}" if split else "corpus"
 
 
+def tokenizer_did(recipe: TokenizerRecipe, results: dict[str, Any], rows: str, tokens: str) -> str:
+    sizes = results.get("vocab_size", {})
+    did = f"a tokenizer of {recipe.train.vocab_size:,} tokens" if recipe.train else "tokenizers compared"
+    return f"{did}, on {results['papers']:,} held-out papers" if sizes else did
+
+
 def train_did(recipe: Train, results: dict[str, Any], rows: str, tokens: str) -> str:
     lora = recipe.adapter
     how = f"LoRA rank {lora.rank} on {recipe.quantisation}" if lora else "all weights"
@@ -117,6 +129,7 @@ _WORDS = tomllib.loads(resources.files(__package__).joinpath("kinds.toml").read_
 
 KINDS = {
     "corpus": Kind(Corpus, inputs=corpus_inputs, leaves=CorpusResults, did=corpus_did, **_WORDS["corpus"]),
+    "tokenizer": Kind(TokenizerRecipe, inputs=tokenizer_inputs, did=tokenizer_did, **_WORDS["tokenizer"]),
     "train": Kind(Train, inputs=train_inputs, leaves=TrainResults, did=train_did, **_WORDS["train"]),
     "convert": Kind(
         Convert, inputs=lambda recipe: [Input("gguf", recipe.gguf, "gguf", "file")], leaves=ConvertResults,
@@ -146,4 +159,4 @@ KINDS = {
         ],
     ),
 }  # fmt: skip
-Recipe = Corpus | Convert | Train | Merge | Report | Tasks | Sft | Eval
+Recipe = Corpus | TokenizerRecipe | Convert | Train | Merge | Report | Tasks | Sft | Eval

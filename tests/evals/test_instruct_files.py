@@ -9,8 +9,9 @@ import pytest
 from nsllm_lite.artifact.step import manifest_sha256, read_manifest
 from nsllm_lite.corpus.build import build
 from nsllm_lite.evals import instruct_files
-from nsllm_lite.evals.instruct_files import CorpusPapers, make_tasks
+from nsllm_lite.evals.instruct_files import disciplines_of, make_tasks
 from nsllm_lite.formats.documents import Document, Section
+from nsllm_lite.formats.papers import CorpusPapers
 from nsllm_lite.formats.rows import Rows
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Tasks
@@ -174,7 +175,7 @@ def test_a_line_that_is_no_question(corpus, tmp_path, line, quoted):
 
 
 def test_what_is_missing_is_refused(corpus, tmp_path, monkeypatch):
-    with raises("tasks-no-corpus", tmp_path / "nowhere"):
+    with raises("corpus-absent", tmp_path / "nowhere"):
         make_tasks(tasks_of(tmp_path / "nowhere", tmp_path / "out"))
     with raises("questions-absent", "no/such"):
         make_tasks(tasks_of(corpus, tmp_path / "out", ["no/such"]))
@@ -217,10 +218,10 @@ def test_a_long_paper_is_cut_at_a_paragraph_or_a_word():
 
 
 def test_of_many_disciplines_the_commonest_are_asked_for(corpus, monkeypatch):
-    assert CorpusPapers(corpus).disciplines() == ["Biology", "Physics"]
+    assert disciplines_of(CorpusPapers(corpus)) == ["Biology", "Physics"]
     for module in (classification, instruct_files):
         monkeypatch.setattr(module, "MAX_LABELS", 1)
-    assert CorpusPapers(corpus).disciplines() == [], "one label asks nothing"
+    assert disciplines_of(CorpusPapers(corpus)) == [], "one label asks nothing"
     document = Document("d", "s", "f#1", "T", "A.", discipline="Alchemy")
     for labels, reason in (
         (["Physics"], "not one of the 1 commonest disciplines"),
