@@ -7,7 +7,7 @@ Source: "EndNote Export" and Refer (https://support.clarivate.com/Endnote, tags 
 import re
 from functools import partial
 
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
@@ -20,6 +20,7 @@ SYNTAX = Syntax(
     kept=frozenset("TQXGRUMW~"),
     vital=frozenset("TX"),
     beside=frozenset("AJBD8K"),
+    titles=("T",),
 )
 TAGS = Tags(
     title=("T", "Q"),
@@ -45,5 +46,5 @@ def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
-def document(record: Record, place: Place) -> Document | Unread:
+def document(record: Record, place: Place) -> Document:
     return paper_of(record, place, TAGS)

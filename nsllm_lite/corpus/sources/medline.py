@@ -25,6 +25,7 @@ SYNTAX = Syntax(
     vital=frozenset(("TI", "BTI", "AB")),
     beside=frozenset(("DP", "FAU", "AU", "CN", "JT", "TA", "MH", "OT")),
     last_belongs=True,
+    titles=("TI", "BTI"),
 )
 _HEADER = re.compile(r"PMID- ?\d+[ \t]*[\n\r]+[A-Z]{2,4} {0,2}- ")
 _LABELS = tomllib.loads(resources.files(__package__).joinpath("medline.toml").read_text(encoding="utf-8"))

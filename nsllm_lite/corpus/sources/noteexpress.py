@@ -7,7 +7,7 @@ Source: exports of CNKI and Wanfang, and NoteExpress' own style of that name
 import re
 from functools import partial
 
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
@@ -21,6 +21,7 @@ SYNTAX = Syntax(
     beside=frozenset(
         ("Author", "Year", "Date", "Journal", "Secondary Title", "Newspaper", "Conference Name", "Keywords")
     ),
+    titles=("Title",),
 )
 TAGS = Tags(
     title=("Title", "Translated Title"),
@@ -45,5 +46,5 @@ def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
-def document(record: Record, place: Place) -> Document | Unread:
+def document(record: Record, place: Place) -> Document:
     return paper_of(record, place, TAGS)

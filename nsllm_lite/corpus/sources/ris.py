@@ -30,6 +30,7 @@ SYNTAX = Syntax(
     kept=frozenset(("TI", "T1", "AB", "N2", "LA", "DO", "M3", "UR", "L2", "AN", "C2", "DB", "DP")),
     vital=frozenset(("TI", "T1", "AB", "N2")),
     beside=frozenset(("PY", "Y1", "DA", "AU", "A1", "T2", "JF", "JO", "JA", "J2", "BT", "KW")),
+    titles=("TI", "T1"),
 )
 _BEGINNING = re.compile(r"(?:^|[\n\r])[ \t]{0,4}TY[ \t]{0,3}-[^\n\r]{0,60}[\n\r]+[ \t]{0,4}[A-Z][A-Z0-9][ \t]{0,3}-")
 _STRAY_LINES = 20  # before the first record

@@ -9,7 +9,7 @@ import re
 from functools import partial
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
 from nsllm_lite.corpus.stated.dates import dated
 from nsllm_lite.corpus.stated.terms import as_terms, cited
@@ -27,6 +27,7 @@ SYNTAX = Syntax(
     vital=frozenset(("TI", "AB", "UT")),
     beside=frozenset(("PY", "PD", "AU", "AF", "CA", "SO", "DE", "CR")),
     glued=re.compile(rf"({_TAGS})(?=[A-Z\[])"),  # "AUGilles, H"
+    titles=("TI",),
 )
 _HEADER = re.compile(r"FN [^\n\r]*[\n\r]+(?:VR|PT) |(?:VR [^\n\r]*[\n\r]+)?PT [A-Z][ \t]*[\n\r]+(?:[A-Z][A-Z0-9] |ER)")
 
@@ -37,9 +38,7 @@ def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
-def document(record: Record, place: Place) -> Document | Unread:
-    if len(record.fields.get("TI", ())) > 1:
-        return place.unread("two titles in one record: the mark between two records is missing")
+def document(record: Record, place: Place) -> Document:
     ids = identity.ids_of({"doi": record.values("DI", "D2"), "pmid": record.values("PM")})
     pmid, accession = identity.accession_of(record.value("UT", "AN"))
     return place.paper(

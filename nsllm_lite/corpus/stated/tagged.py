@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, stated
 from nsllm_lite.corpus.stated.dates import dated
 from nsllm_lite.corpus.stated.names import as_names
@@ -33,9 +33,7 @@ class Tags(NamedTuple):
     categories: str = ""
 
 
-def paper_of(record: Record, place: Place, tags: Tags) -> Document | Unread:
-    if len(record.values(tags.title[0])) > 1:
-        return place.unread("two titles in one record: the mark between two records is missing")
+def paper_of(record: Record, place: Place, tags: Tags) -> Document:
     number = record.value(tags.accession)
     pmid, accession = identity.stated_accession(number, record.value(*tags.url))
     ids = identity.ids_of({"doi": record.values(tags.doi), "ids": record.values(*tags.ids)})

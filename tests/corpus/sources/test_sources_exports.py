@@ -3,7 +3,7 @@
 import pytest
 
 from nsllm_lite.corpus.files.opening import Unread
-from nsllm_lite.corpus.sources import endnote, enw, estudy, noteexpress, refworks, table
+from nsllm_lite.corpus.sources import endnote, enw, estudy, medline, noteexpress, refworks, ris, table
 from nsllm_lite.formats.documents import Document
 from tests.corpus.sources.reading import DATA, read, read_path, titles
 
@@ -44,6 +44,9 @@ def test_records_one_after_another(name):
         (enw, "%0 Thesis\n%T Tin\n%X It grows.\n\n%T Lead\n%X It creeps."),
         (noteexpress, "{Reference Type}: Thesis\n{Title}: Tin\n{Abstract}: a\n{Title}: Lead\n"),
         (estudy, "SrcDatabase-来源库: 期刊\nTitle-题名: Tin\nSummary-摘要: a\nTitle-题名: Lead\n"),
+        (ris, "TY  - JOUR\nT1  - Tin\nAB  - It grows.\n\nT1  - Lead\nAB  - It creeps.\nER  - \n"),
+        (ris, "TY  - JOUR\nTI  - Tin\nAB  - It grows.\nTI  - Lead\nAB  - It creeps.\nER  - \n"),
+        (medline, "PMID- 1\nTI  - Tin\nAB  - It grows.\nTI  - Lead\nAB  - It creeps.\nSO  - J Tin\n"),
     ],
 )
 def test_two_records_without_the_mark_between_them_are_not_joined(reader, content):

@@ -71,6 +71,8 @@ def test_ris_fields_and_paragraphs():
     assert (first.title, first.abstract) == ("Whiskers", "They grow. Slowly.\n\nThen they stop.")
     assert (first.id, first.doi, first.language) == ("doi:10.1000/tin.1", "10.1000/tin.1", "en")
     assert (second.id, second.title) == ("s:f#2", "Second")
+    (both,) = read(ris, "TY  - JOUR\nTI  - Tin\nT1  - Tin: a metal\nT2  - J. Tin\nST  - Tin\nER  -\n")
+    assert (both.title, both.venue) == ("Tin", "J. Tin")  # two tags of a title; other titles
     assert read(ris, "TY  - JOUR\nAB  -\nN2  - Other.\nER  -\n")[0].abstract == "Other."
 
 
