@@ -31,9 +31,9 @@ TAGS = Tags(
     ids=("URL", "Accession Number"),
     url=("URL",),
     accession="Accession Number",
-    year="Year",
-    date="Date",
-    author="Author",
+    year=("Year",),
+    date=("Date",),
+    author=("Author",),
     venue=("Journal", "Secondary Title", "Newspaper", "Conference Name"),
     keywords="Keywords",
 )

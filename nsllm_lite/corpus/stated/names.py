@@ -32,6 +32,12 @@ def as_name(family: str, given: str = "", suffix: str = "") -> str:
     return " ".join(name.split()) if "\n" in name or "  " in name else name
 
 
+def without_mark(name: str) -> str:
+    """A name without the sign by which EndNote knows a group: a comma behind it ("Tin Group,"), or two in it ("Institute
+    of Tin,, Whiskers")."""
+    return name.rstrip(" ,").replace(",,", ",")
+
+
 def as_names(value: Any, parsed: bool = False) -> tuple[str, ...]:
     """The authors in a text, or in a list of texts, objects and lists. With `parsed` a list in the list is [family,
     given, suffix, ...], as arXiv has them; what is no name is left out."""

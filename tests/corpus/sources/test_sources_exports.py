@@ -81,6 +81,8 @@ def test_enw_names_and_continued_lines():
     )
     assert (found.id, found.title, found.venue) == ("pmid:12", "Tin whiskers", "Proc. Tin")
     assert found.abstract == "It grows.\n\nSlowly."
+    (found,) = read(enw, "%0 Journal Article\n%T Tin\n%2 PMC123\n%A Ito, Kenji\n%A Tin Group,\n%A Tin,, of Lead\n")
+    assert (found.id, found.authors) == ("pmc:123", ("Ito, Kenji", "Tin Group", "Tin, of Lead"))
 
 
 def test_endnote_xml():
@@ -88,6 +90,10 @@ def test_endnote_xml():
     assert (found.title, found.id) == ("Whiskers of tin on CuSO₄", "doi:10.1000/tin.9")
     assert found.abstract.endswith("every day for 10.⁵ s & more.")
     assert titles(read_path(SEEDS / "endnote/valid-zotero.xml")) == ["Whiskers of lead", "Whiskers of zinc"]
+    people = "<contributors><authors><author>Ito, Kenji</author><author>Tin Group,</author></authors></contributors>"
+    record = f"<record><titles><title>Tin</title></titles>{people}<custom2>PMC123</custom2></record>"
+    (found,) = read(endnote, f"<xml><records>{record}</records></xml>")
+    assert (found.id, found.authors) == ("pmc:123", ("Ito, Kenji", "Tin Group"))
     nested = "<xml><records><record><a/></record><record><titles><title>Tin</titles></record><record><titles/></record>"
     assert titles(read(endnote, nested)) == ["unreadable", "unreadable", ""]
 
