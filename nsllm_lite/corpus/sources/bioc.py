@@ -22,6 +22,7 @@ from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.records import iter_listed
 from nsllm_lite.corpus.stated.dates import as_date
+from nsllm_lite.corpus.stated.moves import labelled
 from nsllm_lite.corpus.stated.names import as_name, as_names
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
 from nsllm_lite.formats.documents import Document, Section
@@ -147,13 +148,10 @@ def _abstract(passages: Iterator[_Passage]) -> tuple[tuple[tuple[str, str], ...]
     parts: list[tuple[str, list[str]]] = [("", [])]
     for passage in passages:
         if "title" in passage.kind:
-            parts.append((passage.text.rstrip(":"), []))
+            parts.append((passage.text, []))
         elif not _LEFT_OUT.search(passage.kind) and passage.text:
             parts[-1][1].append(passage.text)
-    parts = [(label, texts) for label, texts in parts if texts]
-    if len(parts) > 1 and all(label for label, _ in parts):
-        return tuple((label, " ".join(texts)) for label, texts in parts), " ".join(" ".join(t) for _, t in parts)
-    return (), "\n\n".join(text for _, texts in parts for text in texts)
+    return labelled(parts)
 
 
 def _sections(passages: list[_Passage], num_references: int) -> tuple[Section, ...]:

@@ -24,6 +24,7 @@ from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.replies import iter_answers
 from nsllm_lite.corpus.sources import jats
 from nsllm_lite.corpus.stated.dates import dated, first_date
+from nsllm_lite.corpus.stated.moves import labelled
 from nsllm_lite.corpus.stated.names import as_name
 from nsllm_lite.corpus.stated.terms import as_reference, as_references, as_terms
 from nsllm_lite.formats.documents import Document, Section
@@ -224,15 +225,8 @@ def _abstract(head: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:
     own = next((a for a in head.iterfind("abstract") if (a.get("class") or "") in AUTHORS_OWN), None)
     if own is None:
         return (), ""
-    parts = [
-        (text_of(part.find("title"), jats.SKIP).rstrip(":"), list(jats.blocks_of(part)))
-        for part in own.iter("abstract-sec")
-    ]
-    if len(parts) > 1 and all(label and blocks for label, blocks in parts):
-        moves = tuple((label, " ".join(blocks)) for label, blocks in parts)
-        return moves, " ".join(text for _, text in moves)
-    blocks = [block for _, inner in parts for block in inner] if parts else list(jats.blocks_of(own))
-    return (), "\n\n".join(blocks)
+    parts = [(text_of(part.find("title"), jats.SKIP), list(jats.blocks_of(part))) for part in own.iter("abstract-sec")]
+    return labelled(parts or [("", list(jats.blocks_of(own)))])
 
 
 def _sections(body: etree._Element) -> Iterator[Section]:

@@ -37,11 +37,12 @@ NO_PUBLICATION = ("received", "accepted", "retracted", "nihms-submitted", "pmc-r
 KINDS = ("display-channel", "article-type")  # groups of subjects that say what kind of article it is
 OF_AUTHORS = ("author", "author-keywords", "author-generated", "authors", "keywords")
 HREF = "{http://www.w3.org/1999/xlink}href"
-_KIND = re.compile(
+KIND = re.compile(
     r"(?:[\w-]+ ){0,3}(?:articles?|reports?|papers?|reviews?|communications?|letters?|editorials?|correspondence|"
-    r"corrections?|errat(?:um|a)|comments?|commentar(?:y|ies)|perspectives?|essays?|news|viewpoints?|protocols?)",
+    r"corrections?|errat(?:um|a)|comments?|commentar(?:y|ies)|perspectives?|essays?|news|viewpoints?|protocols?|"
+    r"case series)",
     re.IGNORECASE,
-)
+)  # of article
 
 records = partial(iter_elements, tags=("article",))
 
@@ -109,7 +110,7 @@ def _subjects(meta: etree._Element) -> tuple[str, ...]:
     """Subjects of the article, without its kind ("Research Article"), which journals list among them."""
     groups = (g for g in meta.iterfind("article-categories/subj-group") if g.get("subj-group-type") not in KINDS)
     subjects = as_terms(*(line_of(subject) for group in groups for subject in group.iter("subject")), parted=";")
-    return tuple(subject for subject in subjects if not _KIND.fullmatch(subject))
+    return tuple(subject for subject in subjects if not KIND.fullmatch(subject))
 
 
 def _keywords(meta: etree._Element, language: str) -> tuple[str, ...]:

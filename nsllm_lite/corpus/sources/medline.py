@@ -71,6 +71,11 @@ def bare_title(title: str) -> str:
     return title if bare.endswith("..") or not bare else bare
 
 
+def category_of(label: str) -> str:
+    """NLM's category of a frequent label; another label as it is."""
+    return _MOVES.get(label.upper(), label)
+
+
 def moves_of(abstract: str) -> tuple[tuple[tuple[str, str], ...], str]:
     """(moves, text without labels) of an abstract that begins with a label and has two or more of them, each made of
     words that labels are made of; of any other ((), `abstract`)."""
@@ -78,5 +83,5 @@ def moves_of(abstract: str) -> tuple[tuple[tuple[str, str], ...], str]:
     labels, texts = parts[::2], map(str.strip, parts[1::2])
     if before or len(labels) < 2 or not _LABEL_WORDS.issuperset(re.findall("[A-Z]+", " ".join(labels))):
         return (), abstract
-    moves = tuple((_MOVES.get(label, label), text) for label, text in zip(labels, texts, strict=True) if text)
+    moves = tuple((category_of(label), text) for label, text in zip(labels, texts, strict=True) if text)
     return moves, " ".join(text for _, text in moves)

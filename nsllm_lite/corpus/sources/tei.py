@@ -20,6 +20,7 @@ from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.stated.dates import first_date
+from nsllm_lite.corpus.stated.moves import labelled
 from nsllm_lite.corpus.stated.names import as_name
 from nsllm_lite.corpus.stated.terms import as_references, as_terms
 from nsllm_lite.formats.documents import Document, Section
@@ -169,9 +170,7 @@ def _abstract(
         found = [d for d in front if d.tag == "abstract" or (d.tag in DIVISIONS and d.get("type") == "abstract")]
     abstract = _in_language(found, language)
     parts = _Writer(lines).sections(abstract) if abstract is not None else ()
-    if len(parts) > 1 and all(part.heading for part in parts):
-        return tuple((p.heading.rstrip(":"), p.text) for p in parts), " ".join(p.text for p in parts)
-    return (), "\n\n".join(p.text for p in parts)
+    return labelled((part.heading, [part.text]) for part in parts)
 
 
 class _Writer:

@@ -120,6 +120,12 @@ def test_pmc_text_whose_front_is_one_line_has_no_title():
     assert (paper.title, [s.text for s in paper.sections]) == ("", ["We waited."])
 
 
+@pytest.mark.parametrize("kind", ["Errata", "Case Series", "Short Report", "Comments"])
+def test_pmc_text_passes_over_the_kind_of_article(kind):
+    (paper,) = read(pmctext, f"==== Front\nJ Tin\n10.1000/tin.9\n{kind}\nTin\n==== Body\nMethods\nWe waited.")
+    assert paper.title == "Tin"
+
+
 def test_pmc_text_of_an_endless_article(monkeypatch):
     monkeypatch.setattr(pmctext, "MAX_CHARS", 500)
     assert "over 500 characters" in read(pmctext, TEXT)[0].message

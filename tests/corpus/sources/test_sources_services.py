@@ -64,6 +64,24 @@ def test_headings_become_moves():
 
 
 @pytest.mark.parametrize(
+    ("text", "moves", "abstract"),
+    [
+        (
+            "<h4>Aims</h4>To look. <h4>IL-6 &amp; tin: </h4>High.",
+            (("OBJECTIVE", "To look."), ("IL-6 &amp; tin", "High.")),
+            "To look. High.",
+        ),
+        ("Before.<h4>Aims</h4>To look.<h4>Results</h4>Seen.", (), "Before.\n\nTo look.\n\nSeen."),
+        ("<h4>Abstract</h4>One part.<h4>Results</h4> ", (), "One part."),
+        ("AIM: To look. RESULTS: Seen.", (("OBJECTIVE", "To look."), ("RESULTS", "Seen.")), "To look. Seen."),
+    ],
+)
+def test_headings_are_labels_whatever_they_say(text, moves, abstract):
+    (found,) = read(europepmc, {"title": "T", "abstractText": text})
+    assert (found.moves, found.abstract) == (moves, abstract)
+
+
+@pytest.mark.parametrize(
     ("fields", "name"),
     [
         ({"id": "12", "source": "MED", "pmid": None}, "pmid:12"),
