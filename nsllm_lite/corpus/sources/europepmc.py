@@ -1,8 +1,8 @@
 """Europe PMC's answers to a search, as JSON (`resultList`), and the single results in them.
 
 `resultType=core` has abstracts, keywords and MeSH headings; the lite ones have no abstract, and are dropped for it.
-The headings of a structured abstract (`<h4>Methods</h4>`) become moves, whatever words they are made of; where there are
-none, labels do as in MEDLINE. Categories are the major topics among the MeSH headings.
+The headings of a structured abstract (`<h4>Methods</h4>`) become moves, whatever words they are made of; without
+headings, labels do as in MEDLINE. Categories are the major topics among the MeSH headings.
 
 Source: https://europepmc.org/RestfulWebService (module `search`)
 """

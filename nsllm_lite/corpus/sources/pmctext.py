@@ -94,7 +94,9 @@ def _place_of_title(front: list[str]) -> int:
     heads = front[:HEAD_LINES]
     begin = next((n + 1 for n, line in enumerate(heads) if _DOI.fullmatch(line)), 0)
     begin = begin or max((n + 1 for n, line in enumerate(heads[:20]) if _NUMBER.fullmatch(line)), default=0)
-    rest = [n for n in range(begin, len(heads)) if not jats.KIND.fullmatch(heads[n]) and not _NUMBER.fullmatch(heads[n])]
+    rest = [
+        n for n in range(begin, len(heads)) if not jats.KIND.fullmatch(heads[n]) and not _NUMBER.fullmatch(heads[n])
+    ]
     before_names = (n for n in rest if not is_name(heads[n]) and is_name("".join(heads[n + 1 : n + 2])))
     long_enough = (n for n in rest if len(heads[n].split()) > 2)
     return next(before_names, next(long_enough, rest[0] if rest else len(front)))

@@ -33,8 +33,8 @@ def as_name(family: str, given: str = "", suffix: str = "") -> str:
 
 
 def without_mark(name: str) -> str:
-    """A name without the sign by which EndNote knows a group: a comma behind it ("Tin Group,"), or two in it ("Institute
-    of Tin,, Whiskers")."""
+    """A name without the sign by which EndNote knows a group: a comma behind it ("Tin Group,"), or two within it
+    ("Institute of Tin,, Whiskers")."""
     return name.rstrip(" ,").replace(",,", ",")
 
 

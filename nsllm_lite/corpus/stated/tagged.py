@@ -1,4 +1,4 @@
-"""The paper of a record of tagged lines where each tag holds one thing: RIS, RefWorks, EndNote, NoteExpress, E-Study."""
+"""The paper of a record of tagged lines, each tag of which holds one thing: RIS, RefWorks, EndNote and their like."""
 
 import re
 from typing import NamedTuple
