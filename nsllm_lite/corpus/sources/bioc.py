@@ -17,7 +17,7 @@ from lxml import etree
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.elements import iter_elements, raw_text, xml_root
-from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.records import iter_listed
@@ -73,10 +73,9 @@ def _infons(element: etree._Element) -> dict[str, str]:
 
 
 def document(record: dict, place: Place) -> Document | Unread:
-    found = record.get("passages")
-    passages = [_Passage(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    passages = [_Passage(one) for one in objects_of(record, "passages")]
     if not passages:
-        return place.unread(f"no passages in the record, but {', '.join(map(str, list(record)[:5])) or 'nothing'}")
+        return place.unread(instead("no passages in the record", record))
     title = next((one for one in passages if one.section == "TITLE"), None)
     references = [one for one in passages if one.section == "REF" and one.kind != "title"]
     stated = {**object_in(record.get("infons")), **passages[0].infons, **(title.infons if title else {})}
@@ -98,10 +97,9 @@ def document(record: dict, place: Place) -> Document | Unread:
 class _Passage:
     def __init__(self, passage: dict):
         self.infons = object_in(passage.get("infons"))
-        sentences = passage.get("sentences")
         texts = [text_in(passage.get("text"))]
-        if not texts[0] and isinstance(sentences, list):
-            texts = [text_in(object_in(sentence).get("text")) for sentence in sentences]
+        if not texts[0]:
+            texts = [text_in(sentence.get("text")) for sentence in objects_of(passage, "sentences")]
         self.text = " ".join(" ".join(texts).split())
         self.kind = text_in(self.infons.get("type")).lower()
         section = text_in(self.infons.get("section_type")) or text_in(self.infons.get("section"))

@@ -20,7 +20,7 @@ from lxml import etree
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import in_language, language_of, line_of, text_of, xml_root
-from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.replies import iter_answers
@@ -123,9 +123,7 @@ def _of_json(answer: dict, place: Place) -> Document | Unread:
         text_in(core.get(key)) for key in ("dc:title", "dc:description", "prism:coverDate", "prism:publicationName")
     )
     if not title:
-        return place.unread(
-            f"no metadata (coredata) in the record, but {', '.join(map(str, list(answer)[:5])) or 'nothing'}"
-        )
+        return place.unread(instead("no metadata (coredata) in the record", answer))
     creators, subjects = (
         [text_in(one.get("$")) for one in objects_of(core, key)] for key in ("dc:creator", "dcterms:subject")
     )

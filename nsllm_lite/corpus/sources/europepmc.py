@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.records import iter_listed
 from nsllm_lite.corpus.sources.medline import bare_title, category_of, moves_of
@@ -47,13 +47,12 @@ records = partial(iter_listed, listed=_results)
 
 def document(result: dict, place: Place) -> Document | Unread:
     if "title" not in result:
-        return place.unread(f"no result with a title, but {', '.join(list(result)[:5]) or 'nothing'}")
+        return place.unread(instead("no result with a title", result))
     moves, abstract = _abstract(text_in(result.get("abstractText")))
     database, number = text_in(result.get("source")), str(result.get("id") or "")
     pmid = result.get("pmid") or (number if database == "MED" else "")
     ids = identity.ids_of({**result, "pmid": pmid, "id": None})
-    headings = object_in(result.get("meshHeadingList")).get("meshHeading")
-    headings = map(object_in, headings if isinstance(headings, list) else ())
+    headings = objects_of(object_in(result.get("meshHeadingList")), "meshHeading")
     topics = [text_in(one.get("descriptorName")) for one in headings if one.get("majorTopic_YN") == "Y"]
     return place.paper(
         arxiv=ids.arxiv,

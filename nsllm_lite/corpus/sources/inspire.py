@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.records import iter_listed
 from nsllm_lite.corpus.stated.dates import as_date, first_date
@@ -33,7 +33,7 @@ records = partial(iter_listed, listed=lambda answer: object_in(answer.get("hits"
 def document(record: dict, place: Place) -> Document | Unread:
     paper = object_in(record.get("metadata")) or record
     if not objects_of(paper, "titles"):
-        return place.unread(f"no titles in the record, but {', '.join(map(str, list(paper)[:5])) or 'nothing'}")
+        return place.unread(instead("no titles in the record", paper))
     eprints, journals = objects_of(paper, "arxiv_eprints"), objects_of(paper, "publication_info")
     ids = identity.ids_of({"arxiv": [one.get("value") for one in eprints], "doi": _values(paper, "dois")})
     subjects = [term for one in eprints for term in as_terms(one.get("categories"))]

@@ -14,7 +14,7 @@ from lxml import etree
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import line_of, raw_text, xml_root
-from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.replies import iter_answers
@@ -53,7 +53,7 @@ def records(stream: TextIO) -> Iterator[dict | str]:
 def document(item: dict, place: Place) -> Document | Unread:
     kind = text_in(item.get("itemType"))
     if not kind:
-        return place.unread(f"no item of Zotero, but {', '.join(map(str, list(item)[:5])) or 'nothing'}")
+        return place.unread(instead("no item of Zotero", item))
     stated = {key: item.get(key) for key in ("DOI", "PMID", "PMCID", "url", "id")}
     ids = identity.ids_of({**_extra(item), "ids": [item.get("archiveID")], **stated})
     return place.paper(

@@ -44,7 +44,8 @@ def test_answers_works_and_names():
     first, second = read_path(SEEDS / "openalex/valid-answer.json")
     assert (first.id, first.doi, first.discipline) == ("pmid:9", "10.1000/tin.9", "Physics")
     assert (second.id, second.title, second.date) == ("arxiv:1801.00001", "Whiskers of lead", "2018")
-    assert (second.authors, second.keywords, second.venue) == ((), ("Lead",), "arXiv (Cornell University)")
+    assert (second.authors, second.venue) == ((), "arXiv (Cornell University)")
+    assert (second.categories, second.keywords) == (("Lead",), ())  # OpenAlex's keywords are no author's
     assert work(None, id="https://openalex.org/W20000").id == "openalex:w20000"
     pages = [{"results": [{"title": "A", "authorships": 3}, 7]}, {"results": []}, {"id": "x", "works_count": 2}]
     assert titles(read(openalex, "\n".join(map(json.dumps, pages)))) == ["A", "unreadable", "unreadable"]
