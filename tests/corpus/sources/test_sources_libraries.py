@@ -35,6 +35,39 @@ def test_inspire_without_numbers_and_with_nothing():
     assert [one.reason for one in rest] == ["unreadable", "unreadable"]
 
 
+def test_inspire_tells_the_paper_from_what_stands_beside_it():
+    record = {
+        "titles": [{"title": "Tin", "subtitle": "A metal"}], "control_number": 7, "document_type": ["thesis"],
+        "authors": [
+            {"full_name": "Ito, Kenji", "inspire_roles": 3}, {"full_name": "Fox, Ann", "inspire_roles": ["supervisor"]},
+            {"full_name": "Ray, Bo", "inspire_roles": ["editor", "author"]},
+            {"full_name": "Lee, Cy", "inspire_roles": ["editor"]},
+        ],
+        "dois": [
+            {"value": "10.1000/e", "material": "erratum"}, {"value": "10.1000/r", "material": "reprint"},
+            {"value": "10.1000/u"}, {"value": "10.1000/p", "material": "publication"},
+        ],
+        "publication_info": [
+            {"journal_title": "Errata", "year": 2021, "material": "erratum"}, {"journal_title": "J.Tin", "year": 2019},
+        ],
+        "references": [
+            {"raw_refs": [{"schema": "Elsevier XML", "value": "<a/>"}, {"schema": "text", "value": "Lee, in print"}]},
+            {"raw_refs": [{"schema": "text", "value": "Fox, J.Tin 1, doi:10.1000/Tin.1"}],
+             "reference": {"title": {"title": "On tin"}}},
+        ],
+    }  # fmt: skip
+    dated = record | {"thesis_info": {"date": "2018-05", "defense_date": "2018-01-02"}, "dois": record["dois"][:1]}
+    paper, thesis = read(inspire, [record, dated])
+    assert (paper.doi, paper.title, paper.venue, paper.date) == ("10.1000/p", "Tin: A metal", "J.Tin", "2019")
+    assert (paper.authors, paper.references) == (("Ito, Kenji", "Ray, Bo"), ("Lee, in print", "doi:10.1000/tin.1"))
+    assert (thesis.id, thesis.doi, thesis.date) == ("inspire:7", "", "2018-05")
+
+
+def test_inspire_counts_what_it_marks_as_deleted():
+    found = read(inspire, [{"deleted": True}, RECORD["metadata"] | {"deleted": True}])
+    assert [one.reason for one in found] == ["deleted", "deleted"]
+
+
 @pytest.mark.parametrize("content", [WORK, {"data": WORK["data"][0]}, WORK["data"][0], WORK["data"][0]["attributes"]])
 def test_datacite_in_every_wrapping(content):
     (paper,) = read(datacite, content)
