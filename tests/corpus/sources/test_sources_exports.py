@@ -68,6 +68,16 @@ def test_refworks_lines_and_names():
     )
 
 
+@pytest.mark.parametrize("signs", ["；", ",", "，", "; "])
+def test_names_in_one_field_are_parted(signs):
+    names = signs.join(("张三", "李四"))
+    for reader, form in (
+        (noteexpress, "{{Reference Type}}: Thesis\n{{Author}}: {}\n{{Title}}: T\n"),
+        (ris, "AU  - {}\nTI  - T\n"),
+    ):
+        assert read(reader, form.format(names))[0].authors == ("张三", "李四")
+
+
 def test_estudy_records_begin_with_the_first_field_or_behind_a_blank_line():
     first, second, third = read_path(SEEDS / "estudy/valid-chosen.txt")
     assert [one.title for one in (first, second, third)] == ["铜上的锡须", "铅须", "锌须"]
