@@ -12,7 +12,7 @@ from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
 
-_TAG = r"%([0-9A-Z@!#$&(+*)/:;<=>?\[\\\]^~])"
+_TAG = r"%([0-9A-Zf@!#$&(+*)/:;<=>?\[\\\]^~])"
 SYNTAX = Syntax(
     line=re.compile(rf"{_TAG}(?:[ \t](.*)|\s*$)"),
     first="0",

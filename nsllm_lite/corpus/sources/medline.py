@@ -13,7 +13,7 @@ from importlib import resources
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
-from nsllm_lite.corpus.stated.dates import as_date
+from nsllm_lite.corpus.stated.dates import as_date, finer_of
 from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document, as_doi
 
@@ -23,7 +23,7 @@ SYNTAX = Syntax(
     last="SO",
     kept=frozenset(("PMID", "TI", "BTI", "AB", "LA", "LID", "AID")),
     vital=frozenset(("TI", "BTI", "AB")),
-    beside=frozenset(("DP", "FAU", "AU", "CN", "JT", "TA", "MH", "OT")),
+    beside=frozenset(("DP", "DEP", "FAU", "AU", "CN", "JT", "TA", "MH", "OT")),
     last_belongs=True,
     titles=("TI", "BTI"),
 )
@@ -55,7 +55,7 @@ def document(record: Record, place: Place) -> Document:
         abstract=abstract,
         moves=moves,
         language=record.value("LA"),
-        date=as_date(record.value("DP")),
+        date=finer_of(as_date(record.value("DP")), as_date(record.value("DEP"))),
         authors=(*(record.values("FAU") or record.values("AU")), *record.values("CN")),
         venue=record.value("JT", "TA"),
         categories=as_terms(*(heading.split("/")[0] for heading in record.values("MH") if "*" in heading), parted=""),

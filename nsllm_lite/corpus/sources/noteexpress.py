@@ -13,7 +13,7 @@ from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
 
 SYNTAX = Syntax(
-    line=re.compile(r"[ \t]{0,4}\{([A-Z][A-Za-z/() ]{1,40})\}[ \t]{0,4}[:：](.*)"),
+    line=re.compile(r"[ \t]{0,4}\{([A-Z][A-Za-z0-9/() ]{1,40})\}[ \t]{0,4}[:：](.*)"),
     first="Reference Type",
     last="",
     kept=frozenset(("Title", "Translated Title", "Abstract", "Language", "DOI", "URL", "Accession Number")),

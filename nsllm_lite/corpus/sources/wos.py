@@ -25,7 +25,7 @@ SYNTAX = Syntax(
     last="ER",
     kept=frozenset(("TI", "AB", "LA", "DI", "D2", "PM", "UT", "AN", "SC", "WC")),
     vital=frozenset(("TI", "AB", "UT")),
-    beside=frozenset(("PY", "PD", "AU", "AF", "CA", "SO", "DE", "CR")),
+    beside=frozenset(("PY", "PD", "EA", "AU", "AF", "CA", "SO", "DE", "CR")),
     glued=re.compile(rf"({_TAGS})(?=[A-Z\[])"),  # "AUGilles, H"
     titles=("TI",),
 )
@@ -50,7 +50,7 @@ def document(record: Record, place: Place) -> Document:
         abstract=stated(record.text("AB")),
         discipline=identity.first(identity.discipline_of_areas, (record.value("SC"), record.value("WC"))),
         language=record.value("LA"),
-        date=dated(record.value("PY"), record.value("PD")),
+        date=dated(record.value("PY", "EA"), record.value("PD", "EA")),
         authors=(*record.lines("AF", "AU"), *record.lines("CA")),
         venue=record.value("SO"),
         categories=as_terms(record.value("WC", "SC"), parted=";"),

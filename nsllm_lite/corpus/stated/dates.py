@@ -70,6 +70,11 @@ def first_date(values: Iterable[Any]) -> str:
     return next(filter(None, map(as_date, values)), "")
 
 
+def finer_of(stated: str, other: str) -> str:
+    """`stated`, or the `other` date where it is the same in more detail, or the only one."""
+    return other if other.startswith(stated) else stated
+
+
 def dated(year: Any, *finer: str) -> str:
     """The date of a year stated in one field, and of what is finer in others: a month ("MAR"), a day of it ("MAR 12",
     "3 12"), or a whole date of that year."""

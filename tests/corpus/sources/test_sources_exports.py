@@ -95,6 +95,17 @@ def test_enw_names_and_continued_lines():
     assert (found.id, found.authors) == ("pmc:123", ("Ito, Kenji", "Tin Group", "Tin, of Lead"))
 
 
+@pytest.mark.parametrize(
+    ("reader", "content"),
+    [
+        (noteexpress, "{Reference Type}: Thesis\n{Title}: T\n{Abstract}: It grows.\n{Custom 1}: of mine\n"),
+        (enw, "%0 Thesis\n%T T\n%X It grows.\n%f Figure of mine\n"),
+    ],
+)
+def test_a_field_that_is_not_read_ends_the_one_above(reader, content):
+    assert read(reader, content)[0].abstract == "It grows."
+
+
 def test_endnote_xml():
     (found,) = read_path(SEEDS / "endnote/stated.xml")
     assert (found.title, found.id) == ("Whiskers of tin on CuSO₄", "doi:10.1000/tin.9")

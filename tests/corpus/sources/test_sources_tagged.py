@@ -118,6 +118,14 @@ def test_medline_fields():
     assert second.title == "Second"
 
 
+@pytest.mark.parametrize(
+    ("issue", "online", "date"),
+    [("2019", "20190312", "2019-03-12"), ("2019 Apr", "20190312", "2019-04"), ("", "20190312", "2019-03-12")],
+)
+def test_the_electronic_date_counts_where_it_is_finer(issue, online, date):
+    assert read(medline, f"PMID- 1\nDP  - {issue}\nDEP - {online}\nTI  - T\nSO  - J\n")[0].date == date
+
+
 def test_medline_records_need_no_blank_line_and_no_pmid():
     assert len(read(medline, MEDLINE.replace("\n\nPMID", "\nPMID"))) == 2
     nameless = read(medline, MEDLINE.replace("PMID- 102\n", "OWN - NLM\n"))
