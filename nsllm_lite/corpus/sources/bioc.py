@@ -137,8 +137,11 @@ def _keywords(passages: list[_Passage], stated: dict) -> tuple[str, ...]:
 
 
 def _reference(passage: _Passage) -> str:
-    ids = {key: text_in(passage.infons.get(f"pub-id_{key}")) for key in ("doi", "pmid", "arxiv")}
-    return as_reference(**ids, title=passage.text)
+    """By its id, else its title, which is the passage's text, else authors and place in the journal."""
+    infons = passage.infons
+    ids = {key: text_in(infons.get(f"pub-id_{key}")) for key in ("doi", "pmid", "arxiv")}
+    place = (text_in(infons.get(key)) for key in ("source", "year", "volume", "fpage"))
+    return as_reference(", ".join(filter(None, (*_authors(infons), *place))), **ids, title=passage.text)
 
 
 def _abstract(passages: Iterator[_Passage]) -> tuple[tuple[tuple[str, str], ...], str]:

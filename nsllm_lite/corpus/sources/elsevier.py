@@ -20,7 +20,7 @@ from lxml import etree
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import in_language, language_of, line_of, text_of, xml_root
-from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.replies import iter_answers
@@ -124,21 +124,22 @@ def _of_json(answer: dict, place: Place) -> Document | Unread:
     )
     if not title:
         return place.unread(instead("no metadata (coredata) in the record", answer))
-    creators, subjects = (
-        [text_in(one.get("$")) for one in objects_of(core, key)] for key in ("dc:creator", "dcterms:subject")
-    )
     ids = identity.ids_of({"doi": core.get("prism:doi"), "pmid": answer.get("pubmed-id")})
+    accession = _accession(text_in(answer.get("scopus-eid")), text_in(core.get("pii")))
     return place.paper(
-        arxiv=ids.arxiv,
-        pmid=ids.pmid,
-        doi=ids.doi,
+        **ids._replace(accession=accession or ids.accession)._asdict(),
         title=" ".join(title.split()),
         abstract=" ".join(abstract.split()),
         date=first_date([date]),
-        authors=tuple(filter(None, creators)),
+        authors=tuple(filter(None, _texts(core.get("dc:creator")))),
         venue=venue,
-        keywords=as_terms(*subjects),
+        keywords=as_terms(*_texts(core.get("dcterms:subject"))),
     )
+
+
+def _texts(value: object) -> list[str]:
+    """Of one or several, each a text, or an object with its attributes and its text."""
+    return [text_in(object_in(one).get("$", one)) for one in (value if isinstance(value, list) else [value])]
 
 
 def _unwrapped(record: etree._Element) -> etree._Element:
@@ -152,11 +153,16 @@ def _ids(record: etree._Element, article: etree._Element, core: etree._Element) 
     places = [core, *([] if info is None else [info]), record]
     dois = [line_of(place.find("doi")) for place in places] + [line_of(record.find(".//meta/doi"))]
     ids = identity.ids_of({"doi": dois, "pmid": line_of(record.find("pubmed-id"))})
-    eid = line_of(record.find("scopus-eid"))
-    pii = re.sub(r"\W", "", next(filter(None, (line_of(place.find("pii")) for place in places)), ""))
+    pii = next(filter(None, (line_of(place.find("pii")) for place in places)), "")
+    return ids._replace(accession=_accession(line_of(record.find("scopus-eid")), pii) or ids.accession)
+
+
+def _accession(eid: str, pii: str) -> str:
+    """The number at Scopus, else the publisher's own."""
     if eid.startswith("2-s2.0-"):
-        return ids._replace(accession=f"scopus:{eid}")
-    return ids._replace(accession=f"pii:{pii}") if _PII.fullmatch(pii) else ids
+        return f"scopus:{eid}"
+    pii = re.sub(r"\W", "", pii)
+    return f"pii:{pii}" if _PII.fullmatch(pii) else ""
 
 
 def _title(head: etree._Element, core: etree._Element, translation: str) -> str:

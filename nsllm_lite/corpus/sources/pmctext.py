@@ -17,7 +17,7 @@ from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.lines import is_abstract_label, is_name, is_notice, sections_of
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.sources import jats
-from nsllm_lite.corpus.stated.dates import as_date
+from nsllm_lite.corpus.stated.dates import dated
 from nsllm_lite.corpus.stated.moves import labelled
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
 from nsllm_lite.formats.documents import Document
@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"[\w./-]*\d[\w./-]*", re.ASCII)  # an ISSN, a PMID, PMC's,
 _ADDRESS = re.compile(r"(?:\d{1,2}|[a-d*†‡§¶#])\s*[A-Z]")  # with the mark of those who work there
 _SENTENCE_END = tuple('.?!)"”。')
 _RUN_TOGETHER = re.compile(r"\d{4}-\d{3}[\dXx]|10\.\d{4,9}/")  # a front of old, all on one line: none is its title
-_YEAR = re.compile(r"(?:\d{1,2} ){0,2}((?:19|20)\d\d)")
+_DATE = re.compile(r"(?:(?:(\d{1,2}) )?(\d{1,2}) )?((?:19|20)\d\d)")  # JATS has them in this order: day, month, year
 _ENTRY = re.compile(r"(?:\[?\d{1,4}[\].)]?\s+)?(.+)", re.DOTALL)
 
 
@@ -81,12 +81,17 @@ def document(article: Article, place: Place) -> Document | Unread:
         abstract=abstract,
         sections=sections_of(article.body, len(cited)),
         moves=moves,
-        date=next((as_date(found[1]) for line in front[end:] if (found := _YEAR.fullmatch(line))), ""),
+        date=next((_date(found) for line in front[end:] if (found := _DATE.fullmatch(line))), ""),
         authors=tuple(re.sub(r"[\s,]*(?:\d|[*†‡§¶#]).*", "", line) for line in front[title + 1 : end]),
         venue=_venue(front[:title]),
         keywords=_keywords(front[end:]),
         references=cited,
     )
+
+
+def _date(line: re.Match) -> str:
+    day, month, year = line.groups("")
+    return dated(year, f"{month} {day}")
 
 
 def _place_of_title(front: list[str]) -> int:

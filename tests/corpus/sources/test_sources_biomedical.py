@@ -43,6 +43,14 @@ def test_bioc_abstracts_of_pubmed_and_their_sentences():
     assert (structured.moves, structured.abstract) == ((("Aim", "a"), ("End", "b")), "a b")
 
 
+def test_bioc_references_without_a_title():
+    entry = passage("ref", "", "REF", name_0="surname:Ito;given-names:K", source="J Tin", year="2001", volume="3")
+    (paper,) = read(
+        bioc, {"passages": [passage("front", "T", "TITLE"), entry, passage("ref", "On tin", "REF", year="2")]}
+    )
+    assert paper.references == ("Ito, K, J Tin, 2001, 3", "On tin")
+
+
 def test_bioc_with_types_alone():
     kinds = (
         ("front", "T"),

@@ -85,6 +85,22 @@ def test_answers_in_json_have_no_sections():
     assert first.abstract == "Abstract We wait."  # whose label cleaning takes away
     assert (second.authors, second.keywords, second.sections) == (("Fox, A.",), ("tin",), ())
     assert nothing.reason == "unreadable"
+    one = {
+        "dc:title": "T",
+        "dc:creator": {"$": "Fox, A."},
+        "dcterms:subject": {"$": "tin"},
+        "pii": "S0000-0000(19)30001-2",
+    }
+    printed, indexed, plain = read(
+        elsevier,
+        [
+            {"coredata": one, "originalText": ""},
+            {"coredata": one, "scopus-eid": "2-s2.0-85"},
+            {"coredata": {"dc:title": "T", "dc:creator": ["Fox, A.", 3, {"a": 1}], "dcterms:subject": "tin"}},
+        ],
+    )
+    assert (printed.id, indexed.id, plain.id) == ("pii:S0000000019300012", "scopus:2-s2.0-85", "s:f#3")
+    assert {(paper.authors, paper.keywords) for paper in (printed, indexed, plain)} == {(("Fox, A.",), ("tin",))}
     assert elsevier.recognise(json.dumps({"full-text-retrieval-response": answer}))
 
 

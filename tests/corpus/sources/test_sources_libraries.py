@@ -120,6 +120,28 @@ def test_zotero_finds_ids_in_extra_and_names_what_is_no_item():
     assert rest[0].reason == "unreadable"
 
 
+@pytest.mark.parametrize(
+    ("kind", "role"), [("presentation", "presenter"), ("computerProgram", "programmer"), ("book", "author")]
+)
+def test_zotero_takes_the_main_creators_of_each_type(kind, role):
+    creators = [{"creatorType": one, "lastName": one, "firstName": "A"} for one in (role, "editor", "contributor")]
+    (paper,) = read(zotero, {"itemType": kind, "title": "T", "creators": creators})
+    assert paper.authors == (f"{role}, A",)
+    person = "<foaf:Person><foaf:surname>Ito</foaf:surname></foaf:Person>"
+    item = f"<z:itemType>{kind}</z:itemType><z:{role}s>{person}</z:{role}s><z:editors>{person * 2}</z:editors>"
+    spaces = 'xmlns:rdf="r" xmlns:z="zotero.org/namespaces/export" xmlns:foaf="f"'
+    (paper,) = read(zotero, f"<rdf:RDF {spaces}><rdf:Description>{item}</rdf:Description></rdf:RDF>")
+    assert paper.authors == ("Ito",)
+
+
+def test_zotero_rdf_in_a_series_and_in_a_journal():
+    series = "<dcterms:isPartOf><bib:Series><dc:title>Notes</dc:title></bib:Series></dcterms:isPartOf>"
+    text = (SEEDS / "zotero/stated-rdf.xml").read_text()
+    first, second = read(zotero, text.replace("<dcterms:isPartOf", f"{series}<dcterms:isPartOf"))
+    assert (first.venue, first.doi) == ("Journal of Tin", "10.1000/tin.9")
+    assert (second.venue, second.doi) == ("Proceedings on Tin", "10.1000/tin.10")
+
+
 def test_zotero_rdf_keeps_dois_with_the_journal_inside_or_beside():
     text = (SEEDS / "zotero/stated-rdf.xml").read_text()
     beside, inside = read(zotero, text)
@@ -155,6 +177,9 @@ def test_pes2o_is_papers_or_in_general_sources_text(tmp_path):
     (tmp_path / "x").write_text(text)
     assert [record.text[:8] for record in read_path(tmp_path / "x", general=True)] == ["Whiskers", "Whiskers"]
     assert titles(read(pes2o, {"id": 1, "source": "s2ag", "text": " "})) == ["unreadable"]
+    body = "It grows.\n\nMethods\n\nWe waited."
+    (labelled,) = read(pes2o, {"id": 1, "source": "s2orc/train", "text": f"Tin\n\nAbstract\n\n{body}"})
+    assert (labelled.abstract, outline_of(labelled)) == ("It grows.", [((), "Methods", "We waited.")])
 
 
 @pytest.mark.parametrize("reader", [inspire, datacite, zotero, s2ag, pes2o], ids=lambda reader: reader.__name__[-6:])
