@@ -200,6 +200,15 @@ def stated_accession(number: str, url: str) -> tuple[str, str]:
     return "", f"scopus:{scopus[1]}" if scopus else ""
 
 
+def exported_ids(doi: object, others: object, number: str, url: str, databases: Iterable[str]) -> Ids:
+    """Those in an export of a reference manager: `number` names the paper in a database, which itself, the address of
+    the paper or the names of `databases` tell."""
+    pmid, accession = stated_accession(number, url)
+    ids = ids_of({"doi": doi, "ids": others})
+    of_pubmed = number if any(map(is_pubmed, databases)) else ""
+    return ids._replace(pmid=pmid or ids.pmid or of_pubmed, accession=accession or ids.accession)
+
+
 def is_pubmed(database: str) -> bool:
     """Whether accession numbers of the database of this name are PMIDs."""
     return database.lower() in _PUBMED

@@ -6,7 +6,7 @@ roots or a truncated file are read to their end, memory holds one record, and a 
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from lxml import etree
@@ -141,6 +141,17 @@ def _collect(element: etree._Element, skip: frozenset[str], parts: list[str]) ->
             case tag if tag not in skip:
                 _collect(child, skip, parts)
         parts.append(child.tail or "")
+
+
+def language_of(element: etree._Element, default: str = "") -> str:
+    """Its own language in small letters, else `default`."""
+    return (element.get(LANGUAGE) or default).strip().lower()
+
+
+def in_language(elements: Sequence[etree._Element], language: str) -> Sequence[etree._Element]:
+    """Those that are in the language or state none; where there are none, the first alone."""
+    own = [one for one in elements if language_of(one, language)[:2] == language[:2]]
+    return own or elements[:1]
 
 
 def raw_text(element: etree._Element | None) -> str:

@@ -69,7 +69,16 @@ def object_in(value: object) -> dict:
     return value if isinstance(value, dict) else {}
 
 
+def listed(value: object) -> list[dict]:
+    """The objects in a value that is a list of them."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def objects_of(record: dict, key: str) -> list[dict]:
     """The objects in a field that is a list of them."""
-    value = record.get(key)
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return listed(record.get(key))
+
+
+def instead(missing: str, record: dict) -> str:
+    """The message that something is missing in a record, with the first keys that it has."""
+    return f"{missing}, but {', '.join(map(str, list(record)[:5])) or 'nothing'}"

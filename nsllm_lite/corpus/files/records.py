@@ -33,9 +33,9 @@ def _records(value: Any) -> Iterator[dict | str]:
 
 
 def as_text(value: Any) -> str:
-    """A field as text: null and absent fields are empty, lists are joined by spaces."""
-    if value is None:
-        return ""
+    """A field as text: the texts of a list joined by spaces; null, NaN and what is no text are empty."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, list):
-        return " ".join(map(as_text, value))
-    return str(value)
+        return " ".join(v for v in value if isinstance(v, str))
+    return str(value) if isinstance(value, int | float) and value == value else ""

@@ -26,6 +26,7 @@ class Syntax(NamedTuple):
     glued: re.Pattern[str] | None = None  # a line whose tag runs into its text; group: the tag
     beside: frozenset[str] = frozenset()  # fields that are read too, but whose faults cost no record
     apart: bool = False  # behind a blank line, a tag that the record has already begins another
+    titles: tuple[str, ...] = ()  # each stands once in a record: a second is another record's
 
 
 class Record:
@@ -143,5 +144,7 @@ def _finished(record: Record, syntax: Syntax, fault: str = "") -> Iterator[Recor
     """The record, unless it is nothing but lines that stand between two records."""
     begun = syntax.first in record.tags or not record.tags.isdisjoint(syntax.vital)
     ended = syntax.last in record.tags and len(record.tags) > 1
+    if any(len(record.values(tag)) > 1 for tag in syntax.titles):
+        fault = "two titles in one record: the mark between two records is missing"
     if begun or ended or record.fault:
         yield record.fault or fault or record

@@ -10,7 +10,7 @@ import re
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.objects import objects_in
 from nsllm_lite.corpus.files.opening import Place
-from nsllm_lite.corpus.files.records import iter_records
+from nsllm_lite.corpus.files.records import as_text, iter_records
 from nsllm_lite.corpus.latex.inline import paragraphs
 from nsllm_lite.corpus.stated.records import stated_in
 from nsllm_lite.formats.documents import Document
@@ -34,27 +34,18 @@ def recognise(head: str) -> bool:
 def document(record: dict, place: Place, accession: str = "") -> Document:
     """The paper of a flat record; `accession` names it where no arXiv id, PMID or DOI does."""
     ids = identity.ids_of(record)
-    name = identity.first(identity.arxiv_id, (_text(record[key]) for key in ID_KEYS if record.get(key))) or ids.arxiv
-    abstract = _text(record.get("abstract")) or _text(record.get("summary"))
-    forum = next(filter(None, (_FORUM.match(_text(record[key])) for key in FORUM_KEYS if record.get(key))), None)
-    categories = f"{_text(record.get('primary_category'))} {_text(record.get('categories'))} {name}"
+    name = identity.first(identity.arxiv_id, (as_text(record[key]) for key in ID_KEYS if record.get(key))) or ids.arxiv
+    abstract = as_text(record.get("abstract")) or as_text(record.get("summary"))
+    forum = next(filter(None, (_FORUM.match(as_text(record[key])) for key in FORUM_KEYS if record.get(key))), None)
+    categories = f"{as_text(record.get('primary_category'))} {as_text(record.get('categories'))} {name}"
     return place.paper(
         arxiv=name,
         pmid=ids.pmid,
         doi=ids.doi,
         accession=accession or (f"openreview:{forum[1]}" if forum else ids.accession),
-        title=_text(record.get("title")),
+        title=as_text(record.get("title")),
         abstract=paragraphs(abstract) if name else abstract,
         discipline=identity.discipline_of(categories),
-        language=_text(record.get("language")),
+        language=as_text(record.get("language")),
         **stated_in(record),
     )
-
-
-def _text(value: object) -> str:
-    """A field as text: the texts of a list joined by spaces; null, NaN and what is no text are empty."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return " ".join(v for v in value if isinstance(v, str))
-    return str(value) if isinstance(value, int | float) and value == value else ""

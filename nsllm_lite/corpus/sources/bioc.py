@@ -17,11 +17,12 @@ from lxml import etree
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.elements import iter_elements, raw_text, xml_root
-from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.records import iter_listed
 from nsllm_lite.corpus.stated.dates import as_date
+from nsllm_lite.corpus.stated.moves import labelled
 from nsllm_lite.corpus.stated.names import as_name, as_names
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
 from nsllm_lite.formats.documents import Document, Section
@@ -72,10 +73,9 @@ def _infons(element: etree._Element) -> dict[str, str]:
 
 
 def document(record: dict, place: Place) -> Document | Unread:
-    found = record.get("passages")
-    passages = [_Passage(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    passages = [_Passage(one) for one in objects_of(record, "passages")]
     if not passages:
-        return place.unread(f"no passages in the record, but {', '.join(map(str, list(record)[:5])) or 'nothing'}")
+        return place.unread(instead("no passages in the record", record))
     title = next((one for one in passages if one.section == "TITLE"), None)
     references = [one for one in passages if one.section == "REF" and one.kind != "title"]
     stated = {**object_in(record.get("infons")), **passages[0].infons, **(title.infons if title else {})}
@@ -97,10 +97,9 @@ def document(record: dict, place: Place) -> Document | Unread:
 class _Passage:
     def __init__(self, passage: dict):
         self.infons = object_in(passage.get("infons"))
-        sentences = passage.get("sentences")
         texts = [text_in(passage.get("text"))]
-        if not texts[0] and isinstance(sentences, list):
-            texts = [text_in(object_in(sentence).get("text")) for sentence in sentences]
+        if not texts[0]:
+            texts = [text_in(sentence.get("text")) for sentence in objects_of(passage, "sentences")]
         self.text = " ".join(" ".join(texts).split())
         self.kind = text_in(self.infons.get("type")).lower()
         section = text_in(self.infons.get("section_type")) or text_in(self.infons.get("section"))
@@ -138,8 +137,11 @@ def _keywords(passages: list[_Passage], stated: dict) -> tuple[str, ...]:
 
 
 def _reference(passage: _Passage) -> str:
-    ids = {key: text_in(passage.infons.get(f"pub-id_{key}")) for key in ("doi", "pmid", "arxiv")}
-    return as_reference(**ids, title=passage.text)
+    """By its id, else its title, which is the passage's text, else authors and place in the journal."""
+    infons = passage.infons
+    ids = {key: text_in(infons.get(f"pub-id_{key}")) for key in ("doi", "pmid", "arxiv")}
+    place = (text_in(infons.get(key)) for key in ("source", "year", "volume", "fpage"))
+    return as_reference(", ".join(filter(None, (*_authors(infons), *place))), **ids, title=passage.text)
 
 
 def _abstract(passages: Iterator[_Passage]) -> tuple[tuple[tuple[str, str], ...], str]:
@@ -147,13 +149,10 @@ def _abstract(passages: Iterator[_Passage]) -> tuple[tuple[tuple[str, str], ...]
     parts: list[tuple[str, list[str]]] = [("", [])]
     for passage in passages:
         if "title" in passage.kind:
-            parts.append((passage.text.rstrip(":"), []))
+            parts.append((passage.text, []))
         elif not _LEFT_OUT.search(passage.kind) and passage.text:
             parts[-1][1].append(passage.text)
-    parts = [(label, texts) for label, texts in parts if texts]
-    if len(parts) > 1 and all(label for label, _ in parts):
-        return tuple((label, " ".join(texts)) for label, texts in parts), " ".join(" ".join(t) for _, t in parts)
-    return (), "\n\n".join(text for _, texts in parts for text in texts)
+    return labelled(parts)
 
 
 def _sections(passages: list[_Passage], num_references: int) -> tuple[Section, ...]:

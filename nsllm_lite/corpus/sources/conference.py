@@ -7,7 +7,7 @@ Every paper listed is read, a withdrawn or rejected one too; status, track, keyw
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.objects import object_in, objects_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources import arxiv
@@ -43,7 +43,7 @@ def records(stream: TextIO) -> Iterator[dict | str]:
             yield record
             continue
         papers = _papers([record], MAX_DEPTH)
-        yield next(papers, f"no title, and no list of papers in it, but {', '.join(list(record)[:5]) or 'nothing'}")
+        yield next(papers, instead("no title, and no list of papers in it", record))
         yield from papers
 
 

@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
+from nsllm_lite.corpus.files.opening import NOT_A_PAPER, Place, Unread
 from nsllm_lite.corpus.files.records import iter_listed
-from nsllm_lite.corpus.sources.latex import NOT_A_PAPER
 from nsllm_lite.corpus.stated.dates import as_date, dated
 from nsllm_lite.corpus.stated.names import as_names
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, as_text, different
@@ -46,7 +45,7 @@ def document(record: dict, place: Place) -> Document | Unread:
     work = object_in(record.get("attributes")) or record
     titles = objects_of(work, "titles")
     if not titles:
-        return place.unread(f"no titles in the record, but {', '.join(map(str, list(work)[:5])) or 'nothing'}")
+        return place.unread(instead("no titles in the record", work))
     types = object_in(work.get("types"))
     kind = text_in(types.get("resourceTypeGeneral"))
     if kind.lower().replace(" ", "") not in PAPERS:

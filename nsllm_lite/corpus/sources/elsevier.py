@@ -3,8 +3,10 @@
 The elements are renamed to those of JATS, so that what is kept and left out follows its rules (see `jats`): sections
 with their headings, formulas, citations by name; no floats, captions, footnotes, text boxes, appendices, nomenclature,
 acknowledgements, references, numbered citations. The abstract is the author's, else what the metadata describe;
-highlights and graphical abstracts are left out. Without sections, and so an abstract alone, are answers in JSON, those
-without the right to the full text, and those whose text is only that of a scanner (`rawtext`).
+highlights and graphical abstracts are left out. Of an article in a language that the recipe does not take, title,
+abstract and keywords in one that it takes are read in their place, and no sections, which are not translated. Without
+sections, and so an abstract alone, are answers in JSON, those without the right to the full text, and those whose text
+is only that of a scanner (`rawtext`).
 
 Source: Elsevier's journal article DTD 5 and common element pool (art520.dtd, common150), and the schema of its article
 retrieval API (dev.elsevier.com/documentation/ArticleRetrievalAPI.wadl).
@@ -17,13 +19,14 @@ from typing import TextIO
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import LANGUAGE, line_of, text_of, xml_root
-from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
+from nsllm_lite.corpus.files.elements import in_language, language_of, line_of, text_of, xml_root
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.replies import iter_answers
 from nsllm_lite.corpus.sources import jats
 from nsllm_lite.corpus.stated.dates import dated, first_date
+from nsllm_lite.corpus.stated.moves import labelled
 from nsllm_lite.corpus.stated.names import as_name
 from nsllm_lite.corpus.stated.terms import as_reference, as_references, as_terms
 from nsllm_lite.formats.documents import Document, Section
@@ -91,22 +94,24 @@ def document(record: etree._Element | dict, place: Place) -> Document | Unread:
         return place.unread("neither an article nor metadata (coredata) in the record")
     core = etree.Element("coredata") if core is None else core
     article = _unwrapped(record) if article is None else article
-    language = article.get(LANGUAGE) or line_of(core.find("language"))
+    language = language_of(article, line_of(core.find("language")))
     head = next((e for e in article if e.tag.endswith("head")), article)
     _rewrite(article)
-    moves, abstract = _abstract(head)
+    chosen, translation = _chosen(head, language, place.languages)
+    moves, abstract = _abstract(chosen)
     body = article.find("body")
     return place.paper(
         **_ids(record, article, core)._asdict(),
-        title=_title(head, core),
+        title=_title(head, core, translation),
         abstract=abstract or line_of(core.find("description")),
-        sections=tuple(_sections(article if body is None else body)),
+        sections=() if translation else tuple(_sections(article if body is None else body)),
         moves=moves,
-        language=language,
+        language=translation or language,
         date=_date(record, article, core),
         authors=_authors(head) or tuple(filter(None, map(line_of, core.iterfind("creator")))),
         venue=line_of(core.find("publicationName")) or line_of(record.find(".//meta/srctitle")),
-        keywords=_keywords(head) or as_terms(*map(line_of, core.iterfind("subject")), parted=";|"),
+        keywords=_keywords(head, translation or language)
+        or as_terms(*map(line_of, core.iterfind("subject")), parted=";|"),
         references=as_references([_reference(one) for one in article.iter("bib-reference")]),
     )
 
@@ -118,24 +123,23 @@ def _of_json(answer: dict, place: Place) -> Document | Unread:
         text_in(core.get(key)) for key in ("dc:title", "dc:description", "prism:coverDate", "prism:publicationName")
     )
     if not title:
-        return place.unread(
-            f"no metadata (coredata) in the record, but {', '.join(map(str, list(answer)[:5])) or 'nothing'}"
-        )
-    creators, subjects = (
-        [text_in(one.get("$")) for one in objects_of(core, key)] for key in ("dc:creator", "dcterms:subject")
-    )
+        return place.unread(instead("no metadata (coredata) in the record", answer))
     ids = identity.ids_of({"doi": core.get("prism:doi"), "pmid": answer.get("pubmed-id")})
+    accession = _accession(text_in(answer.get("scopus-eid")), text_in(core.get("pii")))
     return place.paper(
-        arxiv=ids.arxiv,
-        pmid=ids.pmid,
-        doi=ids.doi,
+        **ids._replace(accession=accession or ids.accession)._asdict(),
         title=" ".join(title.split()),
         abstract=" ".join(abstract.split()),
         date=first_date([date]),
-        authors=tuple(filter(None, creators)),
+        authors=tuple(filter(None, _texts(core.get("dc:creator")))),
         venue=venue,
-        keywords=as_terms(*subjects),
+        keywords=as_terms(*_texts(core.get("dcterms:subject"))),
     )
+
+
+def _texts(value: object) -> list[str]:
+    """Of one or several, each a text, or an object with its attributes and its text."""
+    return [text_in(object_in(one).get("$", one)) for one in (value if isinstance(value, list) else [value])]
 
 
 def _unwrapped(record: etree._Element) -> etree._Element:
@@ -149,16 +153,25 @@ def _ids(record: etree._Element, article: etree._Element, core: etree._Element) 
     places = [core, *([] if info is None else [info]), record]
     dois = [line_of(place.find("doi")) for place in places] + [line_of(record.find(".//meta/doi"))]
     ids = identity.ids_of({"doi": dois, "pmid": line_of(record.find("pubmed-id"))})
-    eid = line_of(record.find("scopus-eid"))
-    pii = re.sub(r"\W", "", next(filter(None, (line_of(place.find("pii")) for place in places)), ""))
+    pii = next(filter(None, (line_of(place.find("pii")) for place in places)), "")
+    return ids._replace(accession=_accession(line_of(record.find("scopus-eid")), pii) or ids.accession)
+
+
+def _accession(eid: str, pii: str) -> str:
+    """The number at Scopus, else the publisher's own."""
     if eid.startswith("2-s2.0-"):
-        return ids._replace(accession=f"scopus:{eid}")
-    return ids._replace(accession=f"pii:{pii}") if _PII.fullmatch(pii) else ids
+        return f"scopus:{eid}"
+    pii = re.sub(r"\W", "", pii)
+    return f"pii:{pii}" if _PII.fullmatch(pii) else ""
 
 
-def _title(head: etree._Element, core: etree._Element) -> str:
+def _title(head: etree._Element, core: etree._Element, translation: str) -> str:
+    """The article's title, or that of its translation, without which a translated abstract has none."""
     own = head.find("title") if head.tag != "originalText" else None
-    return text_of(own, jats.SKIP | {"xref", "cross-ref"}) or line_of(core.find("title"))
+    if translation:
+        own = next((one for one in head.iterfind("alt-title") if language_of(one)[:2] == translation[:2]), None)
+    stated = "" if translation else line_of(core.find("title"))
+    return text_of(own, jats.SKIP | {"xref", "cross-ref"}) or stated
 
 
 def _date(record: etree._Element, article: etree._Element, core: etree._Element) -> str:
@@ -182,8 +195,9 @@ def _authors(head: etree._Element) -> tuple[str, ...]:
     return tuple(filter(None, names))
 
 
-def _keywords(head: etree._Element) -> tuple[str, ...]:
-    groups = (g for g in head.iterfind("keywords") if (g.get("class") or "") in KEYWORDS)
+def _keywords(head: etree._Element, language: str) -> tuple[str, ...]:
+    """The authors' in the article's language."""
+    groups = in_language([g for g in head.iterfind("keywords") if (g.get("class") or "") in KEYWORDS], language)
     return as_terms(*(line_of(word.find("text")) for group in groups for word in group.iter("keyword")))
 
 
@@ -219,20 +233,19 @@ def _rewrite(article: etree._Element) -> None:
                 node.tag = RENAMED[tag]
 
 
-def _abstract(head: etree._Element) -> tuple[tuple[tuple[str, str], ...], str]:
+def _chosen(head: etree._Element, language: str, wanted: tuple[str, ...]) -> tuple[etree._Element | None, str]:
+    """(the author's abstract, the language that the article is translated into to be of use, mostly none)."""
+    own = [a for a in head.iterfind("abstract") if (a.get("class") or "") in AUTHORS_OWN]
+    found = [(one, language_of(one, language)) for one in own]
+    return jats.wanted_of(sorted(found, key=lambda one: one[1][:2] != language[:2]), language, wanted)
+
+
+def _abstract(own: etree._Element | None) -> tuple[tuple[tuple[str, str], ...], str]:
     """(moves, text) of the author's abstract; the moves are its parts where each has a heading."""
-    own = next((a for a in head.iterfind("abstract") if (a.get("class") or "") in AUTHORS_OWN), None)
     if own is None:
         return (), ""
-    parts = [
-        (text_of(part.find("title"), jats.SKIP).rstrip(":"), list(jats.blocks_of(part)))
-        for part in own.iter("abstract-sec")
-    ]
-    if len(parts) > 1 and all(label and blocks for label, blocks in parts):
-        moves = tuple((label, " ".join(blocks)) for label, blocks in parts)
-        return moves, " ".join(text for _, text in moves)
-    blocks = [block for _, inner in parts for block in inner] if parts else list(jats.blocks_of(own))
-    return (), "\n\n".join(blocks)
+    parts = [(text_of(part.find("title"), jats.SKIP), list(jats.blocks_of(part))) for part in own.iter("abstract-sec")]
+    return labelled(parts or [("", list(jats.blocks_of(own)))])
 
 
 def _sections(body: etree._Element) -> Iterator[Section]:

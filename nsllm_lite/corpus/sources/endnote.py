@@ -10,10 +10,11 @@ from functools import partial
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import iter_elements, raw_text, text_of, xml_root
+from nsllm_lite.corpus.files.elements import iter_elements, line_of, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.tagged import stated
 from nsllm_lite.corpus.stated.dates import dated
+from nsllm_lite.corpus.stated.names import without_mark
 from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document
 
@@ -32,31 +33,29 @@ def document(record: etree._Element, place: Place) -> Document | Unread:
         return place.unread("a record without titles and type: none of EndNote's")
     for style in record.iter("style"):
         style.tag = next((tag for face, tag in _FACES.items() if face in style.get("face", "")), "style")
-    number, urls = _line(record, "accession-num"), [_plain(url) for url in record.iterfind("urls//url")]
-    pmid, accession = identity.stated_accession(number, next(iter(urls), ""))
-    ids = identity.ids_of({"doi": _line(record, "electronic-resource-num"), "ids": [*urls, number]})
-    databases = (_line(record, f"remote-database-{part}") for part in ("name", "provider"))
+    number, urls = _line(record, "accession-num"), [line_of(url) for url in record.iterfind("urls//url")]
+    ids = identity.exported_ids(
+        doi=_line(record, "electronic-resource-num"),
+        others=[*urls, number, _line(record, "custom2")],
+        number=number,
+        url=next(iter(urls), ""),
+        databases=(_line(record, f"remote-database-{part}") for part in ("name", "provider")),
+    )
+    names = (without_mark(line_of(one)) for one in record.iterfind("contributors/authors/author"))
     return place.paper(
-        arxiv=ids.arxiv,
-        pmid=pmid or ids.pmid or (number if any(map(identity.is_pubmed, databases)) else ""),
-        doi=ids.doi,
-        accession=accession or ids.accession,
+        **ids._asdict(),
         title=text_of(record.find("titles/title")) or text_of(record.find("titles/translated-title")),
         abstract=stated(text_of(record.find("abstract"))),
         language=_line(record, "language"),
-        date=dated(_line(record, "dates/year"), *map(_plain, record.iterfind("dates/pub-dates/date"))),
-        authors=tuple(filter(None, map(_plain, record.iterfind("contributors/authors/author")))),
+        date=dated(_line(record, "dates/year"), *map(line_of, record.iterfind("dates/pub-dates/date"))),
+        authors=tuple(filter(None, names)),
         venue=_first(record, "periodical/full-title", "titles/secondary-title", "titles/alt-title"),
         keywords=as_terms(*(raw_text(one) for one in record.iterfind("keywords/keyword")), parted=";"),
     )
 
 
-def _plain(element: etree._Element | None) -> str:
-    return " ".join(raw_text(element).split())
-
-
 def _line(record: etree._Element, path: str) -> str:
-    return _plain(record.find(path))
+    return line_of(record.find(path))
 
 
 def _first(record: etree._Element, *paths: str) -> str:

@@ -7,32 +7,33 @@ Source: "EndNote Export" and Refer (https://support.clarivate.com/Endnote, tags 
 import re
 from functools import partial
 
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
 
-_TAG = r"%([0-9A-Z@!#$&(+*)/:;<=>?\[\\\]^~])"
+_TAG = r"%([0-9A-Zf@!#$&(+*)/:;<=>?\[\\\]^~])"
 SYNTAX = Syntax(
     line=re.compile(rf"{_TAG}(?:[ \t](.*)|\s*$)"),
     first="0",
     last="",
-    kept=frozenset("TQXGRUMW~"),
+    kept=frozenset("TQXGRUMW~2"),
     vital=frozenset("TX"),
     beside=frozenset("AJBD8K"),
+    titles=("T",),
 )
 TAGS = Tags(
     title=("T", "Q"),
     abstract=("X",),
     language="G",
     doi="R",
-    ids=("R", "U", "M"),
+    ids=("R", "U", "M", "2"),
     url=("U",),
     accession="M",
     database=("W", "~"),
-    year="D",
-    date="8",
-    author="A",
+    year=("D",),
+    date=("8",),
+    author=("A",),
     venue=("J", "B"),
     keywords="K",
 )
@@ -45,5 +46,5 @@ def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
-def document(record: Record, place: Place) -> Document | Unread:
+def document(record: Record, place: Place) -> Document:
     return paper_of(record, place, TAGS)

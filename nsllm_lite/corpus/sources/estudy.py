@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.opening import Joined, Place, Unread
+from nsllm_lite.corpus.files.opening import Joined, Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
@@ -27,6 +27,7 @@ SYNTAX = Syntax(
     vital=frozenset(("Title", "Summary", "Abstract")),
     beside=frozenset(("Author", "Source", "Keyword", "PubTime", "Year", "CLC")),
     apart=True,
+    titles=("Title",),
 )
 TAGS = Tags(
     title=("Title",),
@@ -35,9 +36,9 @@ TAGS = Tags(
     doi="DOI",
     ids=("URL", "Link"),
     url=("URL", "Link"),
-    year="Year",
-    date="PubTime",
-    author="Author",
+    year=("Year",),
+    date=("PubTime",),
+    author=("Author",),
     venue=("Source",),
     categories="CLC",
     keywords="Keyword",
@@ -56,5 +57,5 @@ def records(stream: TextIO) -> Iterator[Record | str]:
     return iter_records(Joined(head, stream), SYNTAX._replace(first=first))
 
 
-def document(record: Record, place: Place) -> Document | Unread:
+def document(record: Record, place: Place) -> Document:
     return paper_of(record, place, TAGS)

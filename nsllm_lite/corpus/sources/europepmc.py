@@ -1,8 +1,8 @@
 """Europe PMC's answers to a search, as JSON (`resultList`), and the single results in them.
 
 `resultType=core` has abstracts, keywords and MeSH headings; the lite ones have no abstract, and are dropped for it.
-The headings of a structured abstract (`<h4>Methods</h4>`) become moves as the labels of MEDLINE do. Categories are the
-major topics among the MeSH headings.
+The headings of a structured abstract (`<h4>Methods</h4>`) become moves, whatever words they are made of; without
+headings, labels do as in MEDLINE. Categories are the major topics among the MeSH headings.
 
 Source: https://europepmc.org/RestfulWebService (module `search`)
 """
@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.records import iter_listed
-from nsllm_lite.corpus.sources.medline import bare_title, moves_of
+from nsllm_lite.corpus.sources.medline import bare_title, category_of, moves_of
+from nsllm_lite.corpus.stated.moves import labelled
 from nsllm_lite.corpus.stated.records import stated_in
 from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document
@@ -46,13 +47,12 @@ records = partial(iter_listed, listed=_results)
 
 def document(result: dict, place: Place) -> Document | Unread:
     if "title" not in result:
-        return place.unread(f"no result with a title, but {', '.join(list(result)[:5]) or 'nothing'}")
-    moves, abstract = moves_of(_with_labels(text_in(result.get("abstractText"))))
+        return place.unread(instead("no result with a title", result))
+    moves, abstract = _abstract(text_in(result.get("abstractText")))
     database, number = text_in(result.get("source")), str(result.get("id") or "")
     pmid = result.get("pmid") or (number if database == "MED" else "")
     ids = identity.ids_of({**result, "pmid": pmid, "id": None})
-    headings = object_in(result.get("meshHeadingList")).get("meshHeading")
-    headings = map(object_in, headings if isinstance(headings, list) else ())
+    headings = objects_of(object_in(result.get("meshHeadingList")), "meshHeading")
     topics = [text_in(one.get("descriptorName")) for one in headings if one.get("majorTopic_YN") == "Y"]
     return place.paper(
         arxiv=ids.arxiv,
@@ -67,10 +67,14 @@ def document(result: dict, place: Place) -> Document | Unread:
     )
 
 
-def _with_labels(abstract: str) -> str:
-    """The abstract with its headings as labels of MEDLINE: "METHODS: "."""
-    text, found = _HEADING.subn(lambda heading: f" {heading[1].strip(' :').upper()}: ", abstract)
-    return " ".join(text.split()) if found else abstract
+def _abstract(text: str) -> tuple[tuple[tuple[str, str], ...], str]:
+    """(moves, text), by its headings, or where it has none by labels as in MEDLINE."""
+    before, *parts = _HEADING.split(text)
+    if not parts:
+        return moves_of(text)
+    labels = (category_of(" ".join(label.strip(" :").split())) for label in parts[::2])
+    told = zip(("", *labels), (before, *parts[1::2]), strict=True)
+    return labelled((label, list(filter(None, [" ".join(one.split())]))) for label, one in told)
 
 
 def _venue(result: dict) -> str:

@@ -1,6 +1,7 @@
 """Records of INSPIRE's API as JSON: answers to a search, single records, and their metadata alone.
 
-Of several titles and abstracts the first counts, but for those in another language (`language`, or a translation).
+Of several titles and abstracts the first counts. DOI, journal and year are those of the publication where the record
+states which they belong to (`material`), and never those of an erratum.
 
 Source: INSPIRE's schema `hep.json` (inspire-schemas.readthedocs.io), github.com/inspirehep/rest-api-doc.
 """
@@ -9,15 +10,17 @@ from functools import partial
 from typing import Any
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.objects import object_in, objects_in, objects_of, text_in
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
+from nsllm_lite.corpus.files.opening import DELETED, Place, Unread
 from nsllm_lite.corpus.files.records import iter_listed
-from nsllm_lite.corpus.stated.dates import as_date, first_date
+from nsllm_lite.corpus.stated.dates import first_date
 from nsllm_lite.corpus.stated.names import as_names
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
 from nsllm_lite.formats.documents import Document
 
 SIGNS = frozenset(("abstracts", "arxiv_eprints", "inspire_categories", "control_number", "document_type", "citeable"))
+BESIDE = ("addendum", "additional material", "data", "editorial note", "erratum", "part", "software")  # materials
+PUBLISHED = {"publication": 0, "": 1}
 
 
 def recognise(head: str) -> bool:
@@ -32,26 +35,26 @@ records = partial(iter_listed, listed=lambda answer: object_in(answer.get("hits"
 
 def document(record: dict, place: Place) -> Document | Unread:
     paper = object_in(record.get("metadata")) or record
-    if not objects_of(paper, "titles"):
-        return place.unread(f"no titles in the record, but {', '.join(map(str, list(paper)[:5])) or 'nothing'}")
-    eprints, journals = objects_of(paper, "arxiv_eprints"), objects_of(paper, "publication_info")
-    ids = identity.ids_of({"arxiv": [one.get("value") for one in eprints], "doi": _values(paper, "dois")})
-    subjects = [term for one in eprints for term in as_terms(one.get("categories"))]
     number = paper.get("control_number")
-    groups = [f"{one} Collaboration" if " " not in one else one for one in _values(paper, "collaborations")]
+    accession = f"inspire:{number}" if isinstance(number, int) else ""
+    if paper.get("deleted") is True:
+        return place.unread(f"{accession or 'a record without number'} is marked deleted", DELETED)
+    if not objects_of(paper, "titles"):
+        return place.unread(instead("no titles in the record", paper))
+    eprints, journals = objects_of(paper, "arxiv_eprints"), _of_paper(objects_of(paper, "publication_info"))
+    dois = [one.get("value") for one in _of_paper(objects_of(paper, "dois"))]
+    ids = identity.ids_of({"arxiv": [one.get("value") for one in eprints], "doi": dois})
+    subjects = [term for one in eprints for term in as_terms(one.get("categories"))]
     return place.paper(
         arxiv=ids.arxiv,
         doi=ids.doi,
-        accession=f"inspire:{number}" if isinstance(number, int) else "",
-        title=_chosen(objects_of(paper, "titles"), "title"),
-        abstract=_chosen(objects_of(paper, "abstracts"), "value"),
+        accession=accession,
+        title=next(filter(None, map(_title, objects_of(paper, "titles"))), ""),
+        abstract=next(iter(_values(paper, "abstracts")), ""),
         discipline=identity.discipline_of(" ".join(subjects)),
         language=next(iter(as_terms(paper.get("languages"))), ""),
         date=_date(paper, journals),
-        authors=as_names(
-            [one.get("full_name") for one in objects_of(paper, "authors")] or paper.get("corporate_author")
-        )
-        + tuple(groups),
+        authors=_authors(paper),
         venue=next((text_in(one.get("journal_title")) for one in journals if one.get("journal_title")), ""),
         categories=different(subjects)
         or as_terms(*(one.get("term") for one in objects_of(paper, "inspire_categories"))),
@@ -64,17 +67,30 @@ def _values(paper: dict, key: str) -> list[str]:
     return list(filter(None, (text_in(one.get("value")) for one in objects_of(paper, key))))
 
 
-def _chosen(stated: list[dict], key: str) -> str:
-    own = [one for one in stated if text_in(one.get("language")) in ("", "en")] or stated
-    return next(filter(None, (text_in(one.get(key)) for one in own)), "")
+def _of_paper(stated: list[dict]) -> list[dict]:
+    """What is stated of the paper itself, of its publication first, and not of what stands beside it."""
+    own = [one for one in stated if one.get("material") not in BESIDE]
+    return sorted(own, key=lambda one: PUBLISHED.get(text_in(one.get("material")), len(PUBLISHED)))
+
+
+def _title(stated: dict) -> str:
+    title, subtitle = text_in(stated.get("title")), text_in(stated.get("subtitle"))
+    return f"{title}: {subtitle}" if title and subtitle else title
+
+
+def _authors(paper: dict) -> tuple[str, ...]:
+    """Authors, or the organisation that signs in their place, and collaborations; no editors and supervisors."""
+    roles = ((one, as_terms(one.get("inspire_roles"))) for one in objects_of(paper, "authors"))
+    people = [one for one, stated in roles if not stated or "author" in stated]
+    groups = [f"{one} Collaboration" if " " not in one else one for one in _values(paper, "collaborations")]
+    return as_names([one.get("full_name") for one in people] or paper.get("corporate_author")) + tuple(groups)
 
 
 def _date(paper: dict, journals: list[dict]) -> str:
-    """Of the journal where it is finer than a year, of the preprint, or the earliest that the record knows."""
-    printed = [as_date({key: one.get(key) for key in ("year", "month", "day")}) for one in journals[:1]]
-    issued = [as_date(one.get("date")) for one in objects_of(paper, "imprints")]
-    known: list[Any] = [paper.get("preprint_date"), paper.get("earliest_date")]
-    return first_date([*issued, *known, *printed])
+    """Of the imprint, of the thesis, of the preprint, the earliest that the record knows, or the journal's year."""
+    known: list[Any] = [one.get("date") for one in objects_of(paper, "imprints")]
+    known += [object_in(paper.get("thesis_info")).get("date"), paper.get("preprint_date"), paper.get("earliest_date")]
+    return first_date([*known, *(one.get("year") for one in journals[:1])])
 
 
 def _reference(entry: dict) -> str:
@@ -82,8 +98,11 @@ def _reference(entry: dict) -> str:
     dois, misc = (one if isinstance(one, list) else [] for one in (cited.get("dois"), cited.get("misc")))
     doi = next(filter(None, map(text_in, dois)), "")
     title = text_in(object_in(cited.get("title")).get("title"))
+    raw = (text_in(one.get("value")) for one in objects_of(entry, "raw_refs") if one.get("schema") == "text")
+    printed = next(filter(None, raw), "") or " ".join(filter(None, [*map(text_in, misc), *_journal(cited)]))
+    return as_reference(printed, doi=doi, arxiv=text_in(cited.get("arxiv_eprint")), title=title)
+
+
+def _journal(cited: dict) -> list[str]:
     journal = object_in(cited.get("publication_info"))
-    printed = [text_in(one) for one in misc] + [
-        str(journal[key]) for key in ("journal_title", "journal_volume", "page_start", "year") if journal.get(key)
-    ]
-    return as_reference(" ".join(filter(None, printed)), doi=doi, arxiv=text_in(cited.get("arxiv_eprint")), title=title)
+    return [str(journal[key]) for key in ("journal_title", "journal_volume", "page_start", "year") if journal.get(key)]

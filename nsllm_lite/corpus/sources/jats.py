@@ -17,7 +17,16 @@ from functools import partial
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import LANGUAGE, formula, iter_elements, line_of, raw_text, text_of, xml_root
+from nsllm_lite.corpus.files.elements import (
+    formula,
+    in_language,
+    iter_elements,
+    language_of,
+    line_of,
+    raw_text,
+    text_of,
+    xml_root,
+)
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.stated.dates import dated
 from nsllm_lite.corpus.stated.names import as_name
@@ -37,11 +46,12 @@ NO_PUBLICATION = ("received", "accepted", "retracted", "nihms-submitted", "pmc-r
 KINDS = ("display-channel", "article-type")  # groups of subjects that say what kind of article it is
 OF_AUTHORS = ("author", "author-keywords", "author-generated", "authors", "keywords")
 HREF = "{http://www.w3.org/1999/xlink}href"
-_KIND = re.compile(
+KIND = re.compile(
     r"(?:[\w-]+ ){0,3}(?:articles?|reports?|papers?|reviews?|communications?|letters?|editorials?|correspondence|"
-    r"corrections?|errat(?:um|a)|comments?|commentar(?:y|ies)|perspectives?|essays?|news|viewpoints?|protocols?)",
+    r"corrections?|errat(?:um|a)|comments?|commentar(?:y|ies)|perspectives?|essays?|news|viewpoints?|protocols?|"
+    r"case series)",
     re.IGNORECASE,
-)
+)  # of article
 
 records = partial(iter_elements, tags=("article",))
 
@@ -55,12 +65,12 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
     meta = article.find("front/article-meta")
     if meta is None:
         return place.unread("the article has no front matter (article-meta)")
-    language = (article.get(LANGUAGE) or "").strip().lower()
+    language = language_of(article)
     abstract, translation = _chosen(article, meta, language, place.languages)
     moves, abstract_text = _abstract(abstract)
     ids = identity.ids_of({"ids": {e.get("pub-id-type"): (e.text or "").strip() for e in meta.iterfind("article-id")}})
     papers = (article, *(s for s in article.iterfind("sub-article") if s.get("article-type") not in REVIEWS))
-    papers = tuple(p for p in papers if not translation or _language(p)[:2] == translation[:2])
+    papers = tuple(p for p in papers if not translation or language_of(p)[:2] == translation[:2])
     body = next((b for p in papers if (b := p.find("body")) is not None), None)
     return place.paper(
         **ids._asdict(),
@@ -109,14 +119,13 @@ def _subjects(meta: etree._Element) -> tuple[str, ...]:
     """Subjects of the article, without its kind ("Research Article"), which journals list among them."""
     groups = (g for g in meta.iterfind("article-categories/subj-group") if g.get("subj-group-type") not in KINDS)
     subjects = as_terms(*(line_of(subject) for group in groups for subject in group.iter("subject")), parted=";")
-    return tuple(subject for subject in subjects if not _KIND.fullmatch(subject))
+    return tuple(subject for subject in subjects if not KIND.fullmatch(subject))
 
 
 def _keywords(meta: etree._Element, language: str) -> tuple[str, ...]:
     """The authors' in the article's language."""
     groups = [g for g in meta.iterfind("kwd-group") if g.get("kwd-group-type") in (None, *OF_AUTHORS)]
-    own = [group for group in groups if (group.get(LANGUAGE) or language).lower() == language]
-    words = (line_of(word) for group in own or groups[:1] for word in group.iter("kwd"))
+    words = (line_of(word) for group in in_language(groups, language) for word in group.iter("kwd"))
     return as_terms(*words, parted=";")
 
 
@@ -134,21 +143,25 @@ def _reference(ref: etree._Element) -> dict[str, str]:
     return ids | {"title": title}
 
 
-def _language(element: etree._Element, default: str = "") -> str:
-    return (element.get(LANGUAGE) or default).strip().lower()
-
-
 def _chosen(
     article: etree._Element, meta: etree._Element, language: str, wanted: tuple[str, ...]
 ) -> tuple[etree._Element | None, str]:
     """(the abstract proper, the language that the article is translated into to be of use, mostly none)."""
     own, others = ([a for a in meta.iterfind(tag) if _is_proper(a)] for tag in ("abstract", "trans-abstract"))
-    own.sort(key=lambda a: (bool(a.get("abstract-type")), _language(a, language) != language))
-    stubs = [s for s in article.iterfind("sub-article[@article-type='translation']") if _language(s)]
-    found = [(a, _language(a, language)) for a in own] + [(a, _language(a)) for a in others]
+    own.sort(key=lambda a: (bool(a.get("abstract-type")), language_of(a, language) != language))
+    stubs = [s for s in article.iterfind("sub-article[@article-type='translation']") if language_of(s)]
+    found = [(a, language_of(a, language)) for a in own] + [(a, language_of(a)) for a in others]
     found += [
-        (a, _language(a, _language(s))) for s in stubs for a in s.iterfind("front-stub/abstract") if _is_proper(a)
+        (a, language_of(a, language_of(s))) for s in stubs for a in s.iterfind("front-stub/abstract") if _is_proper(a)
     ]
+    return wanted_of(found, language, wanted)
+
+
+def wanted_of(
+    found: list[tuple[etree._Element, str]], language: str, wanted: tuple[str, ...]
+) -> tuple[etree._Element | None, str]:
+    """Of abstracts with their languages, the article's own first, (the first in a language that is wanted, the language
+    that the article is translated into to be of use, mostly none)."""
     if not found:
         return None, ""
     chosen, its_language = found[0]
@@ -168,11 +181,11 @@ def _title(article: etree._Element, meta: etree._Element, translation: str) -> e
     if not translation:
         return own_title
     stubs = article.iterfind("sub-article[@article-type='translation']/front-stub")
-    places = [meta, *(s for s in stubs if _language(s.getparent())[:2] == translation[:2])]
+    places = [meta, *(s for s in stubs if language_of(s.getparent())[:2] == translation[:2])]
     for group in places:
         stated = "" if group is meta else translation
         for title in (*group.iterfind("title-group/trans-title-group/trans-title"), *group.iterfind("title-group/*")):
-            language = _language(title) or _language(title.getparent(), stated)
+            language = language_of(title) or language_of(title.getparent(), stated)
             if title.tag in ("trans-title", "article-title") and language[:2] == translation[:2]:
                 return title
     return None

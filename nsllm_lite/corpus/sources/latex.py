@@ -18,7 +18,7 @@ import posixpath
 import re
 from typing import TextIO
 
-from nsllm_lite.corpus.files.opening import UNREADABLE, Place, Unread
+from nsllm_lite.corpus.files.opening import NOT_A_PAPER, UNREADABLE, Place, Unread
 from nsllm_lite.corpus.identity import arxiv_id_in_name
 from nsllm_lite.corpus.latex.commands import NO_PAPER_CLASSES
 from nsllm_lite.corpus.latex.flatten import MAX_CHARS, Flattener, Sibling
@@ -28,7 +28,6 @@ from nsllm_lite.formats.documents import Document
 
 LATEX_PART = "latex_part"
 MISSING_INPUT = "missing_input"
-NOT_A_PAPER = "not_a_paper"
 
 _CLASS = re.compile(r"\\document(?:class|style)\s*(?:\[[^\]]{0,500}\])?\s*\{([^{}\n]{0,100})\}")
 _BEGIN = re.compile(r"\\begin\s*\{document\}")

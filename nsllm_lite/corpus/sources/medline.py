@@ -13,7 +13,7 @@ from importlib import resources
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
-from nsllm_lite.corpus.stated.dates import as_date
+from nsllm_lite.corpus.stated.dates import as_date, finer_of
 from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document, as_doi
 
@@ -23,8 +23,9 @@ SYNTAX = Syntax(
     last="SO",
     kept=frozenset(("PMID", "TI", "BTI", "AB", "LA", "LID", "AID")),
     vital=frozenset(("TI", "BTI", "AB")),
-    beside=frozenset(("DP", "FAU", "AU", "CN", "JT", "TA", "MH", "OT")),
+    beside=frozenset(("DP", "DEP", "FAU", "AU", "CN", "JT", "TA", "MH", "OT")),
     last_belongs=True,
+    titles=("TI", "BTI"),
 )
 _HEADER = re.compile(r"PMID- ?\d+[ \t]*[\n\r]+[A-Z]{2,4} {0,2}- ")
 _LABELS = tomllib.loads(resources.files(__package__).joinpath("medline.toml").read_text(encoding="utf-8"))
@@ -54,7 +55,7 @@ def document(record: Record, place: Place) -> Document:
         abstract=abstract,
         moves=moves,
         language=record.value("LA"),
-        date=as_date(record.value("DP")),
+        date=finer_of(as_date(record.value("DP")), as_date(record.value("DEP"))),
         authors=(*(record.values("FAU") or record.values("AU")), *record.values("CN")),
         venue=record.value("JT", "TA"),
         categories=as_terms(*(heading.split("/")[0] for heading in record.values("MH") if "*" in heading), parted=""),
@@ -70,6 +71,11 @@ def bare_title(title: str) -> str:
     return title if bare.endswith("..") or not bare else bare
 
 
+def category_of(label: str) -> str:
+    """NLM's category of a frequent label; another label as it is."""
+    return _MOVES.get(label.upper(), label)
+
+
 def moves_of(abstract: str) -> tuple[tuple[tuple[str, str], ...], str]:
     """(moves, text without labels) of an abstract that begins with a label and has two or more of them, each made of
     words that labels are made of; of any other ((), `abstract`)."""
@@ -77,5 +83,5 @@ def moves_of(abstract: str) -> tuple[tuple[tuple[str, str], ...], str]:
     labels, texts = parts[::2], map(str.strip, parts[1::2])
     if before or len(labels) < 2 or not _LABEL_WORDS.issuperset(re.findall("[A-Z]+", " ".join(labels))):
         return (), abstract
-    moves = tuple((_MOVES.get(label, label), text) for label, text in zip(labels, texts, strict=True) if text)
+    moves = tuple((category_of(label), text) for label, text in zip(labels, texts, strict=True) if text)
     return moves, " ".join(text for _, text in moves)

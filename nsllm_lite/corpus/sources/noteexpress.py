@@ -7,13 +7,13 @@ Source: exports of CNKI and Wanfang, and NoteExpress' own style of that name
 import re
 from functools import partial
 
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
 
 SYNTAX = Syntax(
-    line=re.compile(r"[ \t]{0,4}\{([A-Z][A-Za-z/() ]{1,40})\}[ \t]{0,4}[:：](.*)"),
+    line=re.compile(r"[ \t]{0,4}\{([A-Z][A-Za-z0-9/() ]{1,40})\}[ \t]{0,4}[:：](.*)"),
     first="Reference Type",
     last="",
     kept=frozenset(("Title", "Translated Title", "Abstract", "Language", "DOI", "URL", "Accession Number")),
@@ -21,6 +21,7 @@ SYNTAX = Syntax(
     beside=frozenset(
         ("Author", "Year", "Date", "Journal", "Secondary Title", "Newspaper", "Conference Name", "Keywords")
     ),
+    titles=("Title",),
 )
 TAGS = Tags(
     title=("Title", "Translated Title"),
@@ -30,9 +31,9 @@ TAGS = Tags(
     ids=("URL", "Accession Number"),
     url=("URL",),
     accession="Accession Number",
-    year="Year",
-    date="Date",
-    author="Author",
+    year=("Year",),
+    date=("Date",),
+    author=("Author",),
     venue=("Journal", "Secondary Title", "Newspaper", "Conference Name"),
     keywords="Keywords",
 )
@@ -45,5 +46,5 @@ def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
-def document(record: Record, place: Place) -> Document | Unread:
+def document(record: Record, place: Place) -> Document:
     return paper_of(record, place, TAGS)

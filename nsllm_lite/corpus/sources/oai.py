@@ -13,14 +13,13 @@ from lxml import etree
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import LANGUAGE, raw_text, text_of, xml_root
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import DELETED, Place, Unread
 from nsllm_lite.corpus.files.replies import iter_answers, xml_heads
 from nsllm_lite.corpus.sources import arxiv, jats
 from nsllm_lite.corpus.stated.dates import as_date
 from nsllm_lite.corpus.stated.names import as_name
 from nsllm_lite.formats.documents import Document
 
-DELETED = "deleted"
 NO_RECORD = "no record is in the answer"
 MARC = "the record's metadata is MARC, which is not read"
 

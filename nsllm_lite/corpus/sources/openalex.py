@@ -1,7 +1,8 @@
 """OpenAlex: answers of its API (`results`), single works, and the JSON lines of its snapshot.
 
-The abstract is put together from `abstract_inverted_index`, {word: its places in the text}. Authors, venue, topics,
-keywords and the works that are cited (as OpenAlex's addresses) are those of the work. A work that OpenAlex also found
+The abstract is put together from `abstract_inverted_index`, {word: its places in the text}. Authors, venue and the
+works that are cited (as OpenAlex's addresses) are those of the work. Its topics and keywords, which OpenAlex assigns
+by a model, are categories. A work that OpenAlex also found
 at arXiv has arXiv's id.
 
 Source: https://docs.openalex.org/api-entities/works/work-object
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.records import iter_listed
 from nsllm_lite.corpus.stated.dates import dated
@@ -35,15 +36,15 @@ records = partial(iter_listed, listed=lambda answer: answer.get("results"))
 
 def document(work: dict, place: Place) -> Document | Unread:
     if not {"title", "display_name", INDEX} & work.keys():
-        return place.unread(f"no work, but {', '.join(list(work)[:5]) or 'nothing'}")
+        return place.unread(instead("no work", work))
     try:
         abstract = text_in(work.get("abstract")) or text_of(work.get(INDEX))
     except (ValueError, RecursionError) as error:
         return place.unread(f"its {INDEX} cannot be read: {error}")
-    places = list(map(object_in, (work.get("primary_location"), *_list(work.get("locations")))))
+    places = [object_in(work.get("primary_location")), *objects_of(work, "locations")]
     ids = identity.ids_of({"ids": [work.get("ids"), work.get("doi"), work.get("id")]})
     pages = (text_in(one.get(key)) for one in places for key in ("landing_page_url", "pdf_url"))
-    topics = work.get("topics") or work.get("concepts")
+    topics = objects_of(work, "topics") or objects_of(work, "concepts")
     return place.paper(
         arxiv=ids.arxiv or identity.first(identity.marked_arxiv_id, pages),
         pmid=ids.pmid,
@@ -54,10 +55,9 @@ def document(work: dict, place: Place) -> Document | Unread:
         discipline=identity.discipline_of_areas(_name(object_in(work.get("primary_topic")).get("field"))),
         language=text_in(work.get("language")),
         date=dated(work.get("publication_year"), text_in(work.get("publication_date"))),
-        authors=tuple(filter(None, map(_author, map(object_in, _list(work.get("authorships")))))),
+        authors=tuple(filter(None, map(_author, objects_of(work, "authorships")))),
         venue=next(filter(None, map(_venue, (*places, object_in(work.get("host_venue"))))), ""),
-        categories=as_terms(*map(_name, _list(topics)), parted=""),
-        keywords=as_terms(work.get("keywords"), parted=""),
+        categories=as_terms(*map(_name, topics), work.get("keywords"), parted=""),
         references=as_references(work.get("referenced_works")),
     )
 
@@ -79,10 +79,6 @@ def text_of(index: Any) -> str:
     if not all(isinstance(at, int) for at, _ in words):
         raise ValueError("a place that is no whole number")  # caught by document
     return " ".join(word for _, word in sorted(words))
-
-
-def _list(value: Any) -> list:
-    return value if isinstance(value, list) else []
 
 
 def _name(entity: Any) -> str:

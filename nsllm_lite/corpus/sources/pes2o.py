@@ -1,7 +1,7 @@
 """peS2o: papers of Semantic Scholar as one text each, with title, abstract and (of `s2orc`) the body in paragraphs.
 
 The first line is the title, and in `s2ag` the rest is the abstract. In `s2orc` the abstract is what stands before the
-first heading; headings are known by their form, and citations stay as they are printed.
+first heading but "Abstract"; headings are known by their form, and citations stay as they are printed.
 
 Source: huggingface.co/datasets/allenai/peS2o.
 """
@@ -16,6 +16,7 @@ from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.stated.dates import as_date
 from nsllm_lite.formats.documents import Document
 
+LABELS = ("abstract", "summary")  # on a line of their own
 _COLLECTION = re.compile(r'"source":\s*"(?:s2ag|s2orc)(?:/\w+)?"')
 
 records = iter_records
@@ -32,6 +33,7 @@ def document(record: dict, place: Place) -> Document | Unread:
         return place.unread("no `text` in the record")
     title, _, rest = text.partition("\n")
     lines = [line.strip() for line in rest.split("\n") if line.strip()]
+    lines = lines[bool(lines) and lines[0].rstrip(":").lower() in LABELS :]
     abstract = lines
     if text_in(record.get("source")).startswith("s2orc"):
         abstract = list(takewhile(lambda line: not is_heading(line), lines))

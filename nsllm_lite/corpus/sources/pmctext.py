@@ -16,7 +16,9 @@ from typing import NamedTuple, TextIO
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.lines import is_abstract_label, is_name, is_notice, sections_of
 from nsllm_lite.corpus.files.opening import Place, Unread
-from nsllm_lite.corpus.stated.dates import as_date
+from nsllm_lite.corpus.sources import jats
+from nsllm_lite.corpus.stated.dates import dated
+from nsllm_lite.corpus.stated.moves import labelled
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
 from nsllm_lite.formats.documents import Document
 
@@ -27,14 +29,10 @@ SENTENCE_WORDS = 12  # an abstract's line has so many, or is a label
 MARK = "==== "
 _DOI = re.compile(r"10\.\d{4,9}/\S+")
 _NUMBER = re.compile(r"[\w./-]*\d[\w./-]*", re.ASCII)  # an ISSN, a PMID, PMC's, the publisher's own
-_KIND = re.compile(
-    r"(?i)(?:[\w-]+ ){0,3}(?:articles?|reports?|papers?|reviews?|communications?|letters?|editorials?|correspondence|"
-    r"corrections?|comment(?:ary)?|perspectives?|essays?|news|viewpoints?|protocols?|short report|case series)"
-)
 _ADDRESS = re.compile(r"(?:\d{1,2}|[a-d*†‡§¶#])\s*[A-Z]")  # with the mark of those who work there
 _SENTENCE_END = tuple('.?!)"”。')
 _RUN_TOGETHER = re.compile(r"\d{4}-\d{3}[\dXx]|10\.\d{4,9}/")  # a front of old, all on one line: none is its title
-_YEAR = re.compile(r"(?:\d{1,2} ){0,2}((?:19|20)\d\d)")
+_DATE = re.compile(r"(?:(?:(\d{1,2}) )?(\d{1,2}) )?((?:19|20)\d\d)")  # JATS has them in this order: day, month, year
 _ENTRY = re.compile(r"(?:\[?\d{1,4}[\].)]?\s+)?(.+)", re.DOTALL)
 
 
@@ -83,7 +81,7 @@ def document(article: Article, place: Place) -> Document | Unread:
         abstract=abstract,
         sections=sections_of(article.body, len(cited)),
         moves=moves,
-        date=next((as_date(found[1]) for line in front[end:] if (found := _YEAR.fullmatch(line))), ""),
+        date=next((_date(found) for line in front[end:] if (found := _DATE.fullmatch(line))), ""),
         authors=tuple(re.sub(r"[\s,]*(?:\d|[*†‡§¶#]).*", "", line) for line in front[title + 1 : end]),
         venue=_venue(front[:title]),
         keywords=_keywords(front[end:]),
@@ -91,12 +89,19 @@ def document(article: Article, place: Place) -> Document | Unread:
     )
 
 
+def _date(line: re.Match) -> str:
+    day, month, year = line.groups("")
+    return dated(year, f"{month} {day}")
+
+
 def _place_of_title(front: list[str]) -> int:
     """Behind the last of the numbers, and of the names of kinds and subjects there: the line before the first name."""
     heads = front[:HEAD_LINES]
     begin = next((n + 1 for n, line in enumerate(heads) if _DOI.fullmatch(line)), 0)
     begin = begin or max((n + 1 for n, line in enumerate(heads[:20]) if _NUMBER.fullmatch(line)), default=0)
-    rest = [n for n in range(begin, len(heads)) if not _KIND.fullmatch(heads[n]) and not _NUMBER.fullmatch(heads[n])]
+    rest = [
+        n for n in range(begin, len(heads)) if not jats.KIND.fullmatch(heads[n]) and not _NUMBER.fullmatch(heads[n])
+    ]
     before_names = (n for n in rest if not is_name(heads[n]) and is_name("".join(heads[n + 1 : n + 2])))
     long_enough = (n for n in rest if len(heads[n].split()) > 2)
     return next(before_names, next(long_enough, rest[0] if rest else len(front)))
@@ -118,7 +123,7 @@ def _venue(before: list[str]) -> str:
 
 def _abstract(rest: list[str]) -> tuple[tuple[tuple[str, str], ...], str]:
     """(moves, text) of the lines of sentences; the moves where each has a label before it."""
-    parts: list[tuple[str, str]] = []
+    parts: list[tuple[str, list[str]]] = []
     label = ""
     for line in rest:
         if line.lower().startswith(("author summary", "keywords", "plain language summary")):
@@ -126,13 +131,11 @@ def _abstract(rest: list[str]) -> tuple[tuple[tuple[str, str], ...], str]:
         if line.lower().rstrip(":") == "abstract":
             parts, label = [], ""
         elif is_abstract_label(line):
-            label = line.rstrip(":")
+            label = line
         elif label or (_is_sentences(line) and not is_notice(line)):
-            parts.append((label, line))
+            parts.append((label, [line]))
             label = ""
-    if len(parts) > 1 and all(label for label, _ in parts):
-        return tuple(parts), " ".join(text for _, text in parts)
-    return (), "\n\n".join(text for _, text in parts)
+    return labelled(parts)
 
 
 def _is_sentences(line: str) -> bool:

@@ -13,7 +13,7 @@ from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import iter_elements, line_of, text_of, xml_root
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.sources.medline import bare_title
-from nsllm_lite.corpus.stated.dates import as_date, dated
+from nsllm_lite.corpus.stated.dates import as_date, dated, finer_of
 from nsllm_lite.corpus.stated.names import as_name
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
 from nsllm_lite.formats.documents import Document
@@ -45,7 +45,7 @@ def document(article: etree._Element, place: Place) -> Document | Unread:
         abstract=abstract,
         moves=moves,
         language=citation.findtext(".//Language", ""),
-        date=_date(citation),
+        date=finer_of(*(_date_in(citation.find(path)) for path in (".//PubDate", "Article/ArticleDate"))),
         authors=_authors(citation),
         venue=line_of(citation.find("Article/Journal/Title")) or line_of(citation.find("Book/BookTitle")),
         categories=_major_topics(citation),
@@ -59,13 +59,6 @@ def _ids(article: etree._Element) -> identity.Ids:
     stated = [*article.iterfind(".//ELocationID"), *article.iterfind("*/ArticleIdList/ArticleId")]
     kinds = ((e.get("EIdType") or e.get("IdType") or "", (e.text or "").strip()) for e in stated)
     return identity.first_of(pair for kind, value in kinds for pair in identity.identify(kind, value))
-
-
-def _date(citation: etree._Element) -> str:
-    issue, online = citation.find(".//PubDate"), citation.find("Article/ArticleDate")
-    found = _date_in(issue)
-    finer = _date_in(online)
-    return finer if not found or finer.startswith(found) else found
 
 
 def _date_in(date: etree._Element | None) -> str:

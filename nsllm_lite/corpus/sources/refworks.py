@@ -9,7 +9,7 @@ Source: RefWorks Tagged Format (https://www.refworks.com/refworks/help/RefWorks_
 import re
 from functools import partial
 
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
 from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
@@ -26,6 +26,7 @@ SYNTAX = Syntax(
     kept=frozenset(("T1", "OT", "AB", "LA", "DO", "UL", "LK", "AN", "DB", "DS")),
     vital=frozenset(("T1", "AB")),
     beside=frozenset(("A1", "YR", "FD", "JF", "JO", "T2", "K1", "CL")),
+    titles=("T1",),
 )
 TAGS = Tags(
     title=("T1", "OT"),
@@ -36,9 +37,9 @@ TAGS = Tags(
     url=("UL", "LK"),
     accession="AN",
     database=("DB", "DS"),
-    year="YR",
-    date="FD",
-    author="A1",
+    year=("YR",),
+    date=("FD",),
+    author=("A1",),
     venue=("JF", "JO", "T2"),
     categories="CL",
     keywords="K1",
@@ -52,5 +53,5 @@ def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
-def document(record: Record, place: Place) -> Document | Unread:
+def document(record: Record, place: Place) -> Document:
     return paper_of(record, place, TAGS)

@@ -8,11 +8,9 @@ or joins records without TY or ER.
 import re
 from functools import partial
 
-from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place
-from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
-from nsllm_lite.corpus.stated.dates import dated
-from nsllm_lite.corpus.stated.terms import as_terms
+from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records
+from nsllm_lite.corpus.stated.tagged import Tags, paper_of
 from nsllm_lite.formats.documents import Document
 
 # Tags that the format names: only these count where the dash has other blanks than two before it, so that a line of
@@ -30,6 +28,22 @@ SYNTAX = Syntax(
     kept=frozenset(("TI", "T1", "AB", "N2", "LA", "DO", "M3", "UR", "L2", "AN", "C2", "DB", "DP")),
     vital=frozenset(("TI", "T1", "AB", "N2")),
     beside=frozenset(("PY", "Y1", "DA", "AU", "A1", "T2", "JF", "JO", "JA", "J2", "BT", "KW")),
+    titles=("TI", "T1"),
+)
+TAGS = Tags(
+    title=("TI", "T1"),
+    abstract=("AB", "N2"),
+    language="LA",
+    doi="DO",
+    ids=("M3", "UR", "L2", "AN", "C2"),
+    url=("UR",),
+    accession="AN",
+    database=("DB", "DP"),
+    year=("PY", "Y1"),
+    date=("DA", "Y1"),
+    author=("AU", "A1"),
+    venue=("T2", "JF", "JO", "BT", "JA", "J2"),
+    keywords="KW",
 )
 _BEGINNING = re.compile(r"(?:^|[\n\r])[ \t]{0,4}TY[ \t]{0,3}-[^\n\r]{0,60}[\n\r]+[ \t]{0,4}[A-Z][A-Z0-9][ \t]{0,3}-")
 _STRAY_LINES = 20  # before the first record
@@ -46,25 +60,4 @@ def recognise(head: str) -> bool:
 
 
 def document(record: Record, place: Place) -> Document:
-    pmid, accession = identity.stated_accession(record.value("AN"), record.value("UR"))
-    ids = identity.ids_of({"ids": record.values("DO", "M3", "UR", "L2", "AN", "C2")})
-    is_pubmed = any(map(identity.is_pubmed, record.values("DB", "DP")))
-    return place.paper(
-        arxiv=ids.arxiv,
-        pmid=pmid or ids.pmid or (record.value("AN") if is_pubmed else ""),
-        doi=ids.doi,
-        accession=accession or ids.accession,
-        title=record.value("TI", "T1"),
-        abstract=stated(record.text("AB", "N2")),
-        language=record.value("LA"),
-        date=_date(record),
-        authors=tuple(record.values("AU", "A1")),
-        venue=record.value("T2", "JF", "JO", "BT", "JA", "J2"),
-        keywords=as_terms(*record.lines("KW"), parted=";"),
-    )
-
-
-def _date(record: Record) -> str:
-    """PY or Y1, as fine as DA or the other makes it."""
-    years = record.values("PY", "Y1")
-    return dated(years[0] if years else record.value("DA"), *record.values("DA", "Y1"))
+    return paper_of(record, place, TAGS)

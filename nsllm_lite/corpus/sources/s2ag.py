@@ -6,7 +6,7 @@ whose other half is nowhere is read as it is, without an abstract or without a t
 Source: api.semanticscholar.org/datasets/v1 (README of each release).
 """
 
-from nsllm_lite.corpus.files.objects import objects_in, text_in
+from nsllm_lite.corpus.files.objects import instead, objects_in, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.sources import s2orc
@@ -38,5 +38,5 @@ def joined(paper: dict, abstract: dict) -> dict:
 def document(record: dict, place: Place) -> Document | Unread:
     title, abstract = (text_in(record.get(key)) for key in ("title", "abstract"))
     if not (title or abstract):
-        return place.unread(f"neither title nor abstract, but {', '.join(map(str, list(record)[:5])) or 'nothing'}")
+        return place.unread(instead("neither title nor abstract", record))
     return s2orc.paper_of(place, record, str(record.get(KEY) or ""), title=title, abstract=abstract)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files import citations
-from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.objects import instead, listed, object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.files.records import iter_records
@@ -71,7 +71,7 @@ def document(record: dict, place: Place) -> Document | Unread:
     if content is not None:
         return _by_offsets(record, content, place)
     if not (SIGNS | {"metadata", "title"}) & record.keys():
-        return place.unread(f"no S2ORC record, but {', '.join(list(record)[:5]) or 'nothing'}")
+        return place.unread(instead("no S2ORC record", record))
     return _by_paragraphs(record, place)
 
 
@@ -81,7 +81,7 @@ def _by_paragraphs(record: dict, place: Place) -> Document:
     parse = next((p for p in (*parses, record) if p.get("body_text")), next(filter(None, parses), record))
     abstract = _STRUCTURE.sub(" ", text_in(stated.get("abstract"))).strip()
     if not abstract:
-        text = "\n\n".join(filter(None, map(_paragraph, _objects(parse.get("abstract") or record.get("abstract")))))
+        text = "\n\n".join(filter(None, map(_paragraph, listed(parse.get("abstract") or record.get("abstract")))))
         label = _ABSTRACT_LABEL.match(text)
         abstract = text[label.end() :] if label else text
     number = "" if "header" in record else text_in(record.get("paper_id"))  # doc2json's is the name of a file
@@ -92,7 +92,7 @@ def _by_paragraphs(record: dict, place: Place) -> Document:
 
 def _sections_of(body: object) -> tuple[Section, ...]:
     outline, before = Outline(), None
-    for paragraph in _objects(body):
+    for paragraph in listed(body):
         path, number = text_in(paragraph.get("section")).split("::", MAX_DEPTH), text_in(paragraph.get("sec_num"))
         if (path, number) != before:
             *above, heading = (" ".join(part.split()) for part in path)
@@ -105,8 +105,8 @@ def _sections_of(body: object) -> tuple[Section, ...]:
 
 def _paragraph(paragraph: dict) -> str:
     """Its text with the formulas in the place of their tokens, and the numbered citations settled."""
-    spans = [_span(span, citations.mark) for span in _objects(paragraph.get("cite_spans"))]
-    for equation in _objects(paragraph.get("eq_spans")):
+    spans = [_span(span, citations.mark) for span in objects_of(paragraph, "cite_spans")]
+    for equation in objects_of(paragraph, "eq_spans"):
         latex = text_in(equation.get("latex"))
         formula = f"${latex}$" if latex else text_in(equation.get("raw_str")) or text_in(equation.get("text"))
         spans.append(_span(equation, lambda _, formula=formula: formula))
@@ -171,7 +171,7 @@ def _spans(annotation: object, length: int) -> list["_Span"]:
     value = json.loads(annotation) if isinstance(annotation, str) else annotation
     if not isinstance(value, list | None):
         raise ValueError(f"a {type(value).__name__} where a list is needed")  # caught by _by_offsets
-    return [span for span in map(_span, _objects(value)) if 0 <= span.start < span.end <= length]
+    return [span for span in map(_span, listed(value)) if 0 <= span.start < span.end <= length]
 
 
 class _Span(NamedTuple):
@@ -235,7 +235,3 @@ def _stated(stated: dict, field: object) -> dict[str, Any]:
     if field:
         found["categories"] = as_terms(field)
     return found
-
-
-def _objects(value: object) -> list[dict]:
-    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []

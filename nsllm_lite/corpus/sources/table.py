@@ -34,7 +34,8 @@ ID_ROLES = ("doi", "arxiv", "id", "pmid", "pmc")
 
 Columns = dict[str, list[str]]  # role -> names of its columns
 Cells = dict[str, list]  # role -> what is in them, of one row, where they are not empty: texts, but for _LISTED
-BESIDE = ("date", "year", "month", "authors", "venue", "keywords", "references")  # roles that no text depends on
+# Roles that no text depends on.
+BESIDE = ("date", "year", "month", "early", "authors", "groups", "venue", "keywords", "references")
 _LISTED = frozenset(("authors", "keywords", "references", "category", "date", "year"))  # read as Parquet has them
 
 
@@ -106,7 +107,7 @@ def document(fields: Cells, place: Place) -> Document:
         ),
         language=first("language"),
         date=_date(fields),
-        authors=_first(as_names, fields, "authors"),
+        authors=(*_first(as_names, fields, "authors"), *filter(None, map(str.strip, first("groups").split(";")))),
         venue=first("venue"),
         categories=as_terms(*fields.get("area", ())[-1:], parted=";") or _first(as_categories, fields, "category"),
         keywords=_first(as_terms, fields, "keywords"),
@@ -119,10 +120,12 @@ def _first(read: Callable[[Any], tuple[str, ...]], fields: Cells, role: str) -> 
 
 
 def _date(fields: Cells) -> str:
-    """The finest that the columns of year, month and date give together: a date may be "MAR 12", without the year."""
-    year = first_date(fields.get("year", ()))
-    finer = (str(value) for value in (*fields.get("month", ()), *fields.get("date", ())))
-    return dated(year, *finer) if year else first_date(fields.get("date", ()))
+    """The finest that the columns of year, month and date give together: a date may be "MAR 12", without the year. That
+    of early access stands for the one that is missing."""
+    years, months, dates, early = (fields.get(role, []) for role in ("year", "month", "date", "early"))
+    year = first_date(years if years or dates else early)
+    finer = map(str, [*months, *dates] or early)
+    return dated(year, *finer) if year else first_date(dates)
 
 
 def _references(stated: Any) -> tuple[str, ...]:

@@ -15,11 +15,12 @@ from typing import Any
 from lxml import etree
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.elements import LANGUAGE, iter_elements, raw_text, text_of, xml_root
+from nsllm_lite.corpus.files.elements import LANGUAGE, in_language, iter_elements, raw_text, text_of, xml_root
 from nsllm_lite.corpus.files.linebreaks import BREAK, NO_BREAK, Lines
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.stated.dates import first_date
+from nsllm_lite.corpus.stated.moves import labelled
 from nsllm_lite.corpus.stated.names import as_name
 from nsllm_lite.corpus.stated.terms import as_references, as_terms
 from nsllm_lite.formats.documents import Document, Section
@@ -142,12 +143,6 @@ def _language(tei: etree._Element, header: etree._Element, text: etree._Element)
     return next(filter(None, stated), "").strip().lower()
 
 
-def _in_language(elements: list[etree._Element], language: str) -> etree._Element | None:
-    """The first that is in the paper's language, or states none; else the first."""
-    own = (e for e in elements if (e.get(LANGUAGE) or language).lower() == language)
-    return next(own, elements[0] if elements else None)
-
-
 def _title(header: etree._Element, text: etree._Element, language: str) -> str:
     titles = [t for t in header.iterfind("fileDesc/titleStmt/title") if text_of(t)]
     main = [t for t in titles if t.get("type") in (None, "main")]
@@ -156,7 +151,7 @@ def _title(header: etree._Element, text: etree._Element, language: str) -> str:
         titles = [t for t in front if t.tag in ("titlePart", "docTitle", "title", "head") and text_of(t)]
     if not titles and text.find("body[1]/div") is not None:
         titles = text.findall("body[1]/head")  # above the divisions, so of the whole
-    return text_of(_in_language(main or titles, language), SKIP | {"xref"})
+    return text_of(next(iter(in_language(main or titles, language)), None), SKIP | {"xref"})
 
 
 def _abstract(
@@ -167,11 +162,9 @@ def _abstract(
     if not found:
         front = text.iterfind("front[1]//*")
         found = [d for d in front if d.tag == "abstract" or (d.tag in DIVISIONS and d.get("type") == "abstract")]
-    abstract = _in_language(found, language)
+    abstract = next(iter(in_language(found, language)), None)
     parts = _Writer(lines).sections(abstract) if abstract is not None else ()
-    if len(parts) > 1 and all(part.heading for part in parts):
-        return tuple((p.heading.rstrip(":"), p.text) for p in parts), " ".join(p.text for p in parts)
-    return (), "\n\n".join(p.text for p in parts)
+    return labelled((part.heading, [part.text]) for part in parts)
 
 
 class _Writer:

@@ -9,7 +9,7 @@ import re
 from functools import partial
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, Syntax, iter_records, stated
 from nsllm_lite.corpus.stated.dates import dated
 from nsllm_lite.corpus.stated.terms import as_terms, cited
@@ -25,8 +25,9 @@ SYNTAX = Syntax(
     last="ER",
     kept=frozenset(("TI", "AB", "LA", "DI", "D2", "PM", "UT", "AN", "SC", "WC")),
     vital=frozenset(("TI", "AB", "UT")),
-    beside=frozenset(("PY", "PD", "AU", "AF", "CA", "SO", "DE", "CR")),
+    beside=frozenset(("PY", "PD", "EA", "AU", "AF", "CA", "SO", "DE", "CR")),
     glued=re.compile(rf"({_TAGS})(?=[A-Z\[])"),  # "AUGilles, H"
+    titles=("TI",),
 )
 _HEADER = re.compile(r"FN [^\n\r]*[\n\r]+(?:VR|PT) |(?:VR [^\n\r]*[\n\r]+)?PT [A-Z][ \t]*[\n\r]+(?:[A-Z][A-Z0-9] |ER)")
 
@@ -37,9 +38,7 @@ def recognise(head: str) -> bool:
     return _HEADER.match(head) is not None
 
 
-def document(record: Record, place: Place) -> Document | Unread:
-    if len(record.fields.get("TI", ())) > 1:
-        return place.unread("two titles in one record: the mark between two records is missing")
+def document(record: Record, place: Place) -> Document:
     ids = identity.ids_of({"doi": record.values("DI", "D2"), "pmid": record.values("PM")})
     pmid, accession = identity.accession_of(record.value("UT", "AN"))
     return place.paper(
@@ -51,7 +50,7 @@ def document(record: Record, place: Place) -> Document | Unread:
         abstract=stated(record.text("AB")),
         discipline=identity.first(identity.discipline_of_areas, (record.value("SC"), record.value("WC"))),
         language=record.value("LA"),
-        date=dated(record.value("PY"), record.value("PD")),
+        date=dated(record.value("PY", "EA"), record.value("PD", "EA")),
         authors=(*record.lines("AF", "AU"), *record.lines("CA")),
         venue=record.value("SO"),
         categories=as_terms(record.value("WC", "SC"), parted=";"),

@@ -14,7 +14,7 @@ from lxml import etree
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.elements import line_of, raw_text, xml_root
-from nsllm_lite.corpus.files.objects import object_in, objects_in, text_in
+from nsllm_lite.corpus.files.objects import instead, object_in, objects_in, objects_of, text_in
 from nsllm_lite.corpus.files.opening import Place, Unread, first_sign
 from nsllm_lite.corpus.files.records import iter_records
 from nsllm_lite.corpus.files.replies import iter_answers
@@ -33,6 +33,11 @@ VENUES = (
     "university",
     "institution",
 )
+# The roles of creators that are the main one in items of some type; each is that of authors.
+MAIN = (
+    "author", "artist", "cartographer", "creator", "director", "interviewee", "inventor", "performer", "podcaster",
+    "presenter", "programmer", "sponsor",
+)  # fmt: skip
 RESOURCE, ABOUT = (f"{{http://www.w3.org/1999/02/22-rdf-syntax-ns#}}{name}" for name in ("resource", "about"))
 NAMESPACE = "zotero.org/namespaces/export"
 
@@ -53,7 +58,7 @@ def records(stream: TextIO) -> Iterator[dict | str]:
 def document(item: dict, place: Place) -> Document | Unread:
     kind = text_in(item.get("itemType"))
     if not kind:
-        return place.unread(f"no item of Zotero, but {', '.join(map(str, list(item)[:5])) or 'nothing'}")
+        return place.unread(instead("no item of Zotero", item))
     stated = {key: item.get(key) for key in ("DOI", "PMID", "PMCID", "url", "id")}
     ids = identity.ids_of({**_extra(item), "ids": [item.get("archiveID")], **stated})
     return place.paper(
@@ -69,9 +74,7 @@ def document(item: dict, place: Place) -> Document | Unread:
 
 
 def _authors(item: dict) -> list[Any]:
-    creators = item.get("creators")
-    creators = [one for one in creators if isinstance(one, dict)] if isinstance(creators, list) else []
-    own = [one for one in creators if one.get("creatorType", "author") == "author"]
+    own = [one for one in objects_of(item, "creators") if one.get("creatorType", "author") in MAIN]
     return [
         {"family": c.get("lastName"), "given": c.get("firstName")} if c.get("lastName") else c.get("name") for c in own
     ]
@@ -109,11 +112,11 @@ def _of_rdf(stream: TextIO) -> Iterator[dict | str]:
 
 
 def _item(element: etree._Element, journals: dict[str | None, etree._Element]) -> dict:
-    part_of = element.find("isPartOf")
-    container = None if part_of is None else next(iter(part_of), journals.get(part_of.get(RESOURCE)))
-    stated = [one for place in (element, container) if place is not None for one in place.iterfind("identifier")]
+    parts = (next(iter(part), journals.get(part.get(RESOURCE))) for part in element.iterfind("isPartOf"))
+    containers = sorted((one for one in parts if one is not None), key=lambda one: one.tag == "Series")
+    stated = [one for place in (element, *containers) for one in place.iterfind("identifier")]
     ids = [line_of(one) for one in stated]
-    people = element.iterfind("authors//Person")
+    people = (person for role in MAIN for person in element.iterfind(f"{role}s//Person"))
     names = [as_name(*(line_of(one.find(part)) for part in ("surname", "givenName"))) for one in people]
     return {
         "itemType": element.findtext("itemType", ""),
@@ -122,7 +125,7 @@ def _item(element: etree._Element, journals: dict[str | None, etree._Element]) -
         "language": line_of(element.find("language")),
         "date": line_of(element.find("date")),
         "creators": [{"name": name} for name in names if name],
-        "publicationTitle": "" if container is None else line_of(container.find("title")),
+        "publicationTitle": next(filter(None, (line_of(one.find("title")) for one in containers)), ""),
         "tags": [line_of(one) for one in element.iterfind("subject")],
         "extra": raw_text(element.find("description")),
         "id": [one.removeprefix("DOI ") for one in ids if not one.startswith(("ISSN", "ISBN"))],

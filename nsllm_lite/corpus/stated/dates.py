@@ -31,6 +31,8 @@ _FORMS = tuple(
         rf"(?P<a>\d{{1,2}})(?P<sign>[./-])(?P<b>\d{{1,2}})[./-]{_Y}(?!\d){_REST}",
         rf"(?P<m>\d{{1,2}})[/-]{_Y}",
         rf"(?:spring|summer|autumn|fall|winter)[\s,/-]+{_Y}",
+        rf"{_Y}\s?年(?:\s?(?P<m>\d{{1,2}})月)?.*",
+        r"(?P<y>(?:19|20)\d\d)(?P<m>0[1-9]|1[0-2])(?P<d>0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-3])(?:[0-5]\d){0,2}",
     )
 )
 _FORMS = (_FORMS[2], *_FORMS[:2], *_FORMS[3:])  # a month in words before the form that leaves out what it cannot read
@@ -68,6 +70,11 @@ def first_date(values: Iterable[Any]) -> str:
     return next(filter(None, map(as_date, values)), "")
 
 
+def finer_of(stated: str, other: str) -> str:
+    """`stated`, or the `other` date where it is the same in more detail, or the only one."""
+    return other if other.startswith(stated) else stated
+
+
 def dated(year: Any, *finer: str) -> str:
     """The date of a year stated in one field, and of what is finer in others: a month ("MAR"), a day of it ("MAR 12",
     "3 12"), or a whole date of that year."""
@@ -89,12 +96,10 @@ def _of_text(text: str) -> str:
     text = text.strip().strip("[]()").strip() if len(text) <= MAX_CHARS else ""
     if not text:
         return ""
-    if text.isdecimal() and len(text) in (10, 13):
-        return _of_seconds(int(text))
     forms = _FORMS[3:] if text[0].isalpha() else _IN_NUMBERS if text[4:5] in ("", "-", "T") else _FORMS
     found = next(filter(None, (form.fullmatch(text) for form in forms)), None)
     if not found:
-        return ""
+        return _of_seconds(int(text)) if text.isdecimal() and len(text) in (10, 13) else ""
     parts = found.groupdict()
     if "a" in parts:
         parts |= _day_and_month(int(parts["a"]), int(parts["b"]), parts["sign"])
@@ -120,7 +125,7 @@ def _of_number(value: float) -> str:
     if not (0 < value < 10**14 and value == int(value)):  # NaN, a fraction, or out of all bounds
         return ""
     value = int(value)  # a float is looked for in a range number by number
-    return _of_seconds(value) or _of_text(str(value))
+    return _of_text(str(value)) or _of_seconds(value)
 
 
 def _of_seconds(value: int) -> str:

@@ -21,8 +21,12 @@ _COLON = re.compile(r"(?<=collaboration):\s", re.IGNORECASE)
 _SUFFIX = re.compile(r"(?:jr|sr|[iv]{1,4})\.?", re.IGNORECASE)
 _REST = re.compile(r"(?:et\.? al\.?|others|\.\.\.|…)", re.IGNORECASE)
 _INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.[\s-]?-?){1,6}|[^\W\d_a-z]{1,3}")
+_LAST = re.compile(r"[ -][^\W\d_a-z]{1,3}\.$")
 _NUMBER = re.compile(r" ?\(?\d{5,20}\)?$")  # Scopus prints its number of an author behind the name
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_WHOLE_CJK = rf"{_CJK.pattern}[\u00b7\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+# A line with several names: "张三；李四", "张三,李四", "张三, 李四, 王五"; but "山田, 太郎" is family and given.
+_SEVERAL = re.compile(rf"[;；，、]|^{_WHOLE_CJK}(?:(?:,{_WHOLE_CJK})+|(?:, ?{_WHOLE_CJK}){{2,}}),?$", re.MULTILINE)
 _SIGNS = str.maketrans("；，、", ";,,")
 
 
@@ -30,6 +34,12 @@ def as_name(family: str, given: str = "", suffix: str = "") -> str:
     """One author, of the parts that a source keeps apart."""
     name = ", ".join([part for part in (family.strip(), given.strip(), suffix.strip()) if part])
     return " ".join(name.split()) if "\n" in name or "  " in name else name
+
+
+def without_mark(name: str) -> str:
+    """A name without the sign by which EndNote knows a group: a comma behind it ("Tin Group,"), or two within it
+    ("Institute of Tin,, Whiskers")."""
+    return name.rstrip(" ,").replace(",,", ",")
 
 
 def as_names(value: Any, parsed: bool = False) -> tuple[str, ...]:
@@ -42,7 +52,7 @@ def as_names(value: Any, parsed: bool = False) -> tuple[str, ...]:
             return tuple(filter(None, names))
     if not parsed and value.__class__ is list and all(item.__class__ is str for item in value):
         text = "\n".join(value)
-        if ";" not in text and "  " not in text:  # most lists: nothing is to be parted in them
+        if "  " not in text and not _SEVERAL.search(text):  # most lists: nothing is to be parted in them
             return tuple(filter(None, map(str.strip, value)))
     return tuple([" ".join(name.split()) for name in _names(value, parsed, 0) if name.strip()])
 
@@ -57,7 +67,7 @@ def _names(value: Any, parsed: bool, depth: int) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             if isinstance(item, str):
-                yield from split_names(item) if ";" in item else (item,)
+                yield from split_names(item) if _SEVERAL.search(item) else (item,)
             elif parsed and isinstance(item, list):
                 yield as_name(*(part if isinstance(part, str) else "" for part in item[:3])) if item else ""
             else:
@@ -128,6 +138,6 @@ def _with_suffixes(parts: list[str]) -> list[str]:
 
 def _kept(names: Iterable[str]) -> list[str]:
     found = [name for name in (name.strip(" ,") for name in names) if name and not _REST.fullmatch(name)]
-    if len(found) > 1 and found[-1][-1] == "." and found[-1][-3:-2].isupper() and not any("." in n for n in found[:-1]):
+    if len(found) > 1 and _LAST.search(found[-1]) and found[0][-1].isupper() and not any("." in n for n in found[:-1]):
         found[-1] = found[-1][:-1]  # PubMed's list of names ends in a full stop
     return found

@@ -1,13 +1,13 @@
-"""The paper of a record of tagged lines, where each tag holds one thing: RefWorks, EndNote, NoteExpress, E-Study."""
+"""The paper of a record of tagged lines, each tag of which holds one thing: RIS, RefWorks, EndNote and their like."""
 
 import re
 from typing import NamedTuple
 
 from nsllm_lite.corpus import identity
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.tagged import Record, stated
 from nsllm_lite.corpus.stated.dates import dated
-from nsllm_lite.corpus.stated.names import as_names
+from nsllm_lite.corpus.stated.names import as_names, without_mark
 from nsllm_lite.corpus.stated.terms import as_terms
 from nsllm_lite.formats.documents import Document
 
@@ -22,9 +22,9 @@ class Tags(NamedTuple):
     language: str
     doi: str
     ids: tuple[str, ...]  # that may hold identifiers of any kind: addresses, numbers
-    year: str
-    date: str
-    author: str
+    year: tuple[str, ...]
+    date: tuple[str, ...]  # each may make the year finer
+    author: tuple[str, ...]  # all of them
     venue: tuple[str, ...]
     keywords: str
     url: tuple[str, ...]
@@ -33,23 +33,22 @@ class Tags(NamedTuple):
     categories: str = ""
 
 
-def paper_of(record: Record, place: Place, tags: Tags) -> Document | Unread:
-    if len(record.values(tags.title[0])) > 1:
-        return place.unread("two titles in one record: the mark between two records is missing")
-    number = record.value(tags.accession)
-    pmid, accession = identity.stated_accession(number, record.value(*tags.url))
-    ids = identity.ids_of({"doi": record.values(tags.doi), "ids": record.values(*tags.ids)})
-    is_pubmed = any(map(identity.is_pubmed, record.values(*tags.database)))
+def paper_of(record: Record, place: Place, tags: Tags) -> Document:
+    ids = identity.exported_ids(
+        doi=record.values(tags.doi),
+        others=record.values(*tags.ids),
+        number=record.value(tags.accession),
+        url=record.value(*tags.url),
+        databases=record.values(*tags.database),
+    )
+    names = map(without_mark, as_names(record.values(*tags.author)))
     return place.paper(
-        arxiv=ids.arxiv,
-        pmid=pmid or ids.pmid or (number if is_pubmed else ""),
-        doi=ids.doi,
-        accession=accession or ids.accession,
+        **ids._asdict(),
         title=record.value(*tags.title),
         abstract=stated(record.text(*tags.abstract)),
         language=record.value(tags.language),
-        date=dated(record.value(tags.year, tags.date), record.value(tags.date)),
-        authors=tuple(_NO_BLANK.sub(", ", name) for name in as_names(record.values(tags.author))),
+        date=dated(record.value(*tags.year, *tags.date), *record.values(*tags.date)),
+        authors=tuple(_NO_BLANK.sub(", ", name) for name in names if name),
         venue=record.value(*tags.venue),
         categories=as_terms(*record.values(tags.categories), parted=";"),
         keywords=as_terms(*record.lines(tags.keywords), parted=";"),

@@ -18,14 +18,14 @@ def example(name):
     return (DATA / name).read_text()
 
 
-def read(reader, content):
+def read(reader, content, languages=()):
     """The records of a text, or of a value written as JSON."""
     text = content if isinstance(content, str) else json.dumps(content)
-    return read_stream(reader, io.StringIO(text, newline=None))
+    return read_stream(reader, io.StringIO(text, newline=None), languages)
 
 
-def read_stream(reader, stream):
-    return list(read_each(reader.records(stream), "s", "f", reader.document))
+def read_stream(reader, stream, languages=()):
+    return list(read_each(reader.records(stream), "s", "f", reader.document, languages))
 
 
 def read_path(path, form="auto", general=False, **changes):

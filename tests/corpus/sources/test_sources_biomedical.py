@@ -43,6 +43,14 @@ def test_bioc_abstracts_of_pubmed_and_their_sentences():
     assert (structured.moves, structured.abstract) == ((("Aim", "a"), ("End", "b")), "a b")
 
 
+def test_bioc_references_without_a_title():
+    entry = passage("ref", "", "REF", name_0="surname:Ito;given-names:K", source="J Tin", year="2001", volume="3")
+    (paper,) = read(
+        bioc, {"passages": [passage("front", "T", "TITLE"), entry, passage("ref", "On tin", "REF", year="2")]}
+    )
+    assert paper.references == ("Ito, K, J Tin, 2001, 3", "On tin")
+
+
 def test_bioc_with_types_alone():
     kinds = (
         ("front", "T"),
@@ -118,6 +126,12 @@ def test_pmc_text_whose_front_is_one_line_has_no_title():
     )
     (paper,) = read(pmctext, front + "Methods\nWe waited.")
     assert (paper.title, [s.text for s in paper.sections]) == ("", ["We waited."])
+
+
+@pytest.mark.parametrize("kind", ["Errata", "Case Series", "Short Report", "Comments"])
+def test_pmc_text_passes_over_the_kind_of_article(kind):
+    (paper,) = read(pmctext, f"==== Front\nJ Tin\n10.1000/tin.9\n{kind}\nTin\n==== Body\nMethods\nWe waited.")
+    assert paper.title == "Tin"
 
 
 def test_pmc_text_of_an_endless_article(monkeypatch):

@@ -85,7 +85,48 @@ def test_answers_in_json_have_no_sections():
     assert first.abstract == "Abstract We wait."  # whose label cleaning takes away
     assert (second.authors, second.keywords, second.sections) == (("Fox, A.",), ("tin",), ())
     assert nothing.reason == "unreadable"
+    one = {
+        "dc:title": "T",
+        "dc:creator": {"$": "Fox, A."},
+        "dcterms:subject": {"$": "tin"},
+        "pii": "S0000-0000(19)30001-2",
+    }
+    printed, indexed, plain = read(
+        elsevier,
+        [
+            {"coredata": one, "originalText": ""},
+            {"coredata": one, "scopus-eid": "2-s2.0-85"},
+            {"coredata": {"dc:title": "T", "dc:creator": ["Fox, A.", 3, {"a": 1}], "dcterms:subject": "tin"}},
+        ],
+    )
+    assert (printed.id, indexed.id, plain.id) == ("pii:S0000000019300012", "scopus:2-s2.0-85", "s:f#3")
+    assert {(paper.authors, paper.keywords) for paper in (printed, indexed, plain)} == {(("Fox, A.",), ("tin",))}
     assert elsevier.recognise(json.dumps({"full-text-retrieval-response": answer}))
+
+
+TRANSLATED = f"""<article xmlns="http://www.elsevier.com/xml/ja/dtd" {CE} xml:lang="es"><head>
+<ce:title>Estaño</ce:title>
+<ce:alt-title xml:lang="en">Tin</ce:alt-title>
+<ce:abstract class="author" xml:lang="en"><ce:abstract-sec><ce:simple-para>It grows.</ce:simple-para></ce:abstract-sec>
+</ce:abstract>
+<ce:abstract class="author"><ce:abstract-sec><ce:simple-para>Crece.</ce:simple-para></ce:abstract-sec></ce:abstract>
+<ce:keywords xml:lang="es"><ce:keyword><ce:text>estaño</ce:text></ce:keyword></ce:keywords>
+<ce:keywords xml:lang="en"><ce:keyword><ce:text>tin</ce:text></ce:keyword></ce:keywords></head>
+<body><ce:sections>{SECTION}</ce:sections></body></article>"""
+
+
+@pytest.mark.parametrize(
+    ("languages", "expected"),
+    [
+        (("en",), ("en", "Tin", "It grows.", ("tin",), 0)),
+        (("es", "en"), ("es", "Estaño", "Crece.", ("estaño",), 1)),
+        (("de",), ("es", "Estaño", "Crece.", ("estaño",), 1)),
+        ((), ("es", "Estaño", "Crece.", ("estaño",), 1)),
+    ],
+)
+def test_of_an_article_with_translations_the_language_is_read_that_is_wanted(languages, expected):
+    (paper,) = read(elsevier, TRANSLATED, languages)
+    assert (paper.language, paper.title, paper.abstract, paper.keywords, len(paper.sections)) == expected
 
 
 def test_several_answers_in_a_file_and_a_damaged_one():

@@ -3,7 +3,7 @@
 import pytest
 
 from nsllm_lite.corpus.files.opening import Unread
-from nsllm_lite.corpus.sources import endnote, enw, estudy, noteexpress, refworks, table
+from nsllm_lite.corpus.sources import endnote, enw, estudy, medline, noteexpress, refworks, ris, table
 from nsllm_lite.formats.documents import Document
 from tests.corpus.sources.reading import DATA, read, read_path, titles
 
@@ -44,6 +44,9 @@ def test_records_one_after_another(name):
         (enw, "%0 Thesis\n%T Tin\n%X It grows.\n\n%T Lead\n%X It creeps."),
         (noteexpress, "{Reference Type}: Thesis\n{Title}: Tin\n{Abstract}: a\n{Title}: Lead\n"),
         (estudy, "SrcDatabase-来源库: 期刊\nTitle-题名: Tin\nSummary-摘要: a\nTitle-题名: Lead\n"),
+        (ris, "TY  - JOUR\nT1  - Tin\nAB  - It grows.\n\nT1  - Lead\nAB  - It creeps.\nER  - \n"),
+        (ris, "TY  - JOUR\nTI  - Tin\nAB  - It grows.\nTI  - Lead\nAB  - It creeps.\nER  - \n"),
+        (medline, "PMID- 1\nTI  - Tin\nAB  - It grows.\nTI  - Lead\nAB  - It creeps.\nSO  - J Tin\n"),
     ],
 )
 def test_two_records_without_the_mark_between_them_are_not_joined(reader, content):
@@ -65,6 +68,16 @@ def test_refworks_lines_and_names():
     )
 
 
+@pytest.mark.parametrize("signs", ["；", ",", "，", "; "])
+def test_names_in_one_field_are_parted(signs):
+    names = signs.join(("张三", "李四"))
+    for reader, form in (
+        (noteexpress, "{{Reference Type}}: Thesis\n{{Author}}: {}\n{{Title}}: T\n"),
+        (ris, "AU  - {}\nTI  - T\n"),
+    ):
+        assert read(reader, form.format(names))[0].authors == ("张三", "李四")
+
+
 def test_estudy_records_begin_with_the_first_field_or_behind_a_blank_line():
     first, second, third = read_path(SEEDS / "estudy/valid-chosen.txt")
     assert [one.title for one in (first, second, third)] == ["铜上的锡须", "铅须", "锌须"]
@@ -78,6 +91,19 @@ def test_enw_names_and_continued_lines():
     )
     assert (found.id, found.title, found.venue) == ("pmid:12", "Tin whiskers", "Proc. Tin")
     assert found.abstract == "It grows.\n\nSlowly."
+    (found,) = read(enw, "%0 Journal Article\n%T Tin\n%2 PMC123\n%A Ito, Kenji\n%A Tin Group,\n%A Tin,, of Lead\n")
+    assert (found.id, found.authors) == ("pmc:123", ("Ito, Kenji", "Tin Group", "Tin, of Lead"))
+
+
+@pytest.mark.parametrize(
+    ("reader", "content"),
+    [
+        (noteexpress, "{Reference Type}: Thesis\n{Title}: T\n{Abstract}: It grows.\n{Custom 1}: of mine\n"),
+        (enw, "%0 Thesis\n%T T\n%X It grows.\n%f Figure of mine\n"),
+    ],
+)
+def test_a_field_that_is_not_read_ends_the_one_above(reader, content):
+    assert read(reader, content)[0].abstract == "It grows."
 
 
 def test_endnote_xml():
@@ -85,6 +111,10 @@ def test_endnote_xml():
     assert (found.title, found.id) == ("Whiskers of tin on CuSO₄", "doi:10.1000/tin.9")
     assert found.abstract.endswith("every day for 10.⁵ s & more.")
     assert titles(read_path(SEEDS / "endnote/valid-zotero.xml")) == ["Whiskers of lead", "Whiskers of zinc"]
+    people = "<contributors><authors><author>Ito, Kenji</author><author>Tin Group,</author></authors></contributors>"
+    record = f"<record><titles><title>Tin</title></titles>{people}<custom2>PMC123</custom2></record>"
+    (found,) = read(endnote, f"<xml><records>{record}</records></xml>")
+    assert (found.id, found.authors) == ("pmc:123", ("Ito, Kenji", "Tin Group"))
     nested = "<xml><records><record><a/></record><record><titles><title>Tin</titles></record><record><titles/></record>"
     assert titles(read(endnote, nested)) == ["unreadable", "unreadable", ""]
 

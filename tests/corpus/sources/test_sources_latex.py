@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsllm_lite.corpus.files.opening import UNREADABLE, Unread
+from nsllm_lite.corpus.files.opening import NOT_A_PAPER, UNREADABLE, Unread
 from nsllm_lite.corpus.sources import latex
 from nsllm_lite.formats.documents import Document
 from tests.corpus.sources.reading import damaged, example
@@ -120,10 +120,10 @@ def test_inputs_are_read_in_place_and_missing_ones_named():
         ("% a part\n\\section{A}\nb", latex.LATEX_PART, "another file inputs it"),
         ("\\documentclass[main]{subfiles}\\begin{document}a\\end{document}", latex.LATEX_PART, "inputs it"),
         ("\\NeedsTeXFormat{LaTeX2e}\n\\ProvidesPackage{x}\\newcommand{\\a}{b}", latex.LATEX_PART, "style file"),
-        ("\\documentclass[t]{beamer}\n\\begin{document}a\\end{document}", latex.NOT_A_PAPER, "slides"),
-        ("\\documentclass{article}\\begin{document}Dear Editor, thanks.\\end{document}", latex.NOT_A_PAPER, "referees"),
+        ("\\documentclass[t]{beamer}\n\\begin{document}a\\end{document}", NOT_A_PAPER, "slides"),
+        ("\\documentclass{article}\\begin{document}Dear Editor, thanks.\\end{document}", NOT_A_PAPER, "referees"),
         ("\\documentclass{article}\\title{Response to the referees}\\begin{document}a\\end{document}",
-         latex.NOT_A_PAPER, "referees"),
+         NOT_A_PAPER, "referees"),
         ("\\documentclass{article}\\begin{document}\\begin{table}a\\end{table}\\end{document}", UNREADABLE, "no text"),
         ("\\documentclass{article}\n\\title{Cut off", UNREADABLE, "no \\begin{document}"),
         ("\\magnification=1200\nHello\n\\bye", UNREADABLE, "plain TeX"),

@@ -35,6 +35,39 @@ def test_inspire_without_numbers_and_with_nothing():
     assert [one.reason for one in rest] == ["unreadable", "unreadable"]
 
 
+def test_inspire_tells_the_paper_from_what_stands_beside_it():
+    record = {
+        "titles": [{"title": "Tin", "subtitle": "A metal"}], "control_number": 7, "document_type": ["thesis"],
+        "authors": [
+            {"full_name": "Ito, Kenji", "inspire_roles": 3}, {"full_name": "Fox, Ann", "inspire_roles": ["supervisor"]},
+            {"full_name": "Ray, Bo", "inspire_roles": ["editor", "author"]},
+            {"full_name": "Lee, Cy", "inspire_roles": ["editor"]},
+        ],
+        "dois": [
+            {"value": "10.1000/e", "material": "erratum"}, {"value": "10.1000/r", "material": "reprint"},
+            {"value": "10.1000/u"}, {"value": "10.1000/p", "material": "publication"},
+        ],
+        "publication_info": [
+            {"journal_title": "Errata", "year": 2021, "material": "erratum"}, {"journal_title": "J.Tin", "year": 2019},
+        ],
+        "references": [
+            {"raw_refs": [{"schema": "Elsevier XML", "value": "<a/>"}, {"schema": "text", "value": "Lee, in print"}]},
+            {"raw_refs": [{"schema": "text", "value": "Fox, J.Tin 1, doi:10.1000/Tin.1"}],
+             "reference": {"title": {"title": "On tin"}}},
+        ],
+    }  # fmt: skip
+    dated = record | {"thesis_info": {"date": "2018-05", "defense_date": "2018-01-02"}, "dois": record["dois"][:1]}
+    paper, thesis = read(inspire, [record, dated])
+    assert (paper.doi, paper.title, paper.venue, paper.date) == ("10.1000/p", "Tin: A metal", "J.Tin", "2019")
+    assert (paper.authors, paper.references) == (("Ito, Kenji", "Ray, Bo"), ("Lee, in print", "doi:10.1000/tin.1"))
+    assert (thesis.id, thesis.doi, thesis.date) == ("inspire:7", "", "2018-05")
+
+
+def test_inspire_counts_what_it_marks_as_deleted():
+    found = read(inspire, [{"deleted": True}, RECORD["metadata"] | {"deleted": True}])
+    assert [one.reason for one in found] == ["deleted", "deleted"]
+
+
 @pytest.mark.parametrize("content", [WORK, {"data": WORK["data"][0]}, WORK["data"][0], WORK["data"][0]["attributes"]])
 def test_datacite_in_every_wrapping(content):
     (paper,) = read(datacite, content)
@@ -87,6 +120,28 @@ def test_zotero_finds_ids_in_extra_and_names_what_is_no_item():
     assert rest[0].reason == "unreadable"
 
 
+@pytest.mark.parametrize(
+    ("kind", "role"), [("presentation", "presenter"), ("computerProgram", "programmer"), ("book", "author")]
+)
+def test_zotero_takes_the_main_creators_of_each_type(kind, role):
+    creators = [{"creatorType": one, "lastName": one, "firstName": "A"} for one in (role, "editor", "contributor")]
+    (paper,) = read(zotero, {"itemType": kind, "title": "T", "creators": creators})
+    assert paper.authors == (f"{role}, A",)
+    person = "<foaf:Person><foaf:surname>Ito</foaf:surname></foaf:Person>"
+    item = f"<z:itemType>{kind}</z:itemType><z:{role}s>{person}</z:{role}s><z:editors>{person * 2}</z:editors>"
+    spaces = 'xmlns:rdf="r" xmlns:z="zotero.org/namespaces/export" xmlns:foaf="f"'
+    (paper,) = read(zotero, f"<rdf:RDF {spaces}><rdf:Description>{item}</rdf:Description></rdf:RDF>")
+    assert paper.authors == ("Ito",)
+
+
+def test_zotero_rdf_in_a_series_and_in_a_journal():
+    series = "<dcterms:isPartOf><bib:Series><dc:title>Notes</dc:title></bib:Series></dcterms:isPartOf>"
+    text = (SEEDS / "zotero/stated-rdf.xml").read_text()
+    first, second = read(zotero, text.replace("<dcterms:isPartOf", f"{series}<dcterms:isPartOf"))
+    assert (first.venue, first.doi) == ("Journal of Tin", "10.1000/tin.9")
+    assert (second.venue, second.doi) == ("Proceedings on Tin", "10.1000/tin.10")
+
+
 def test_zotero_rdf_keeps_dois_with_the_journal_inside_or_beside():
     text = (SEEDS / "zotero/stated-rdf.xml").read_text()
     beside, inside = read(zotero, text)
@@ -122,6 +177,9 @@ def test_pes2o_is_papers_or_in_general_sources_text(tmp_path):
     (tmp_path / "x").write_text(text)
     assert [record.text[:8] for record in read_path(tmp_path / "x", general=True)] == ["Whiskers", "Whiskers"]
     assert titles(read(pes2o, {"id": 1, "source": "s2ag", "text": " "})) == ["unreadable"]
+    body = "It grows.\n\nMethods\n\nWe waited."
+    (labelled,) = read(pes2o, {"id": 1, "source": "s2orc/train", "text": f"Tin\n\nAbstract\n\n{body}"})
+    assert (labelled.abstract, outline_of(labelled)) == ("It grows.", [((), "Methods", "We waited.")])
 
 
 @pytest.mark.parametrize("reader", [inspire, datacite, zotero, s2ag, pes2o], ids=lambda reader: reader.__name__[-6:])

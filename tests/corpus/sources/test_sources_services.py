@@ -44,7 +44,8 @@ def test_answers_works_and_names():
     first, second = read_path(SEEDS / "openalex/valid-answer.json")
     assert (first.id, first.doi, first.discipline) == ("pmid:9", "10.1000/tin.9", "Physics")
     assert (second.id, second.title, second.date) == ("arxiv:1801.00001", "Whiskers of lead", "2018")
-    assert (second.authors, second.keywords, second.venue) == ((), ("Lead",), "arXiv (Cornell University)")
+    assert (second.authors, second.venue) == ((), "arXiv (Cornell University)")
+    assert (second.categories, second.keywords) == (("Lead",), ())  # OpenAlex's keywords are no author's
     assert work(None, id="https://openalex.org/W20000").id == "openalex:w20000"
     pages = [{"results": [{"title": "A", "authorships": 3}, 7]}, {"results": []}, {"id": "x", "works_count": 2}]
     assert titles(read(openalex, "\n".join(map(json.dumps, pages)))) == ["A", "unreadable", "unreadable"]
@@ -61,6 +62,24 @@ def test_headings_become_moves():
     )
     assert [label for label, _ in found.moves] == ["BACKGROUND", "METHODS"]
     assert (found.id, found.doi, found.title) == ("pmid:9", "10.1000/tin.9", "Whiskers of tin on copper")
+
+
+@pytest.mark.parametrize(
+    ("text", "moves", "abstract"),
+    [
+        (
+            "<h4>Aims</h4>To look. <h4>IL-6 &amp; tin: </h4>High.",
+            (("OBJECTIVE", "To look."), ("IL-6 &amp; tin", "High.")),
+            "To look. High.",
+        ),
+        ("Before.<h4>Aims</h4>To look.<h4>Results</h4>Seen.", (), "Before.\n\nTo look.\n\nSeen."),
+        ("<h4>Abstract</h4>One part.<h4>Results</h4> ", (), "One part."),
+        ("AIM: To look. RESULTS: Seen.", (("OBJECTIVE", "To look."), ("RESULTS", "Seen.")), "To look. Seen."),
+    ],
+)
+def test_headings_are_labels_whatever_they_say(text, moves, abstract):
+    (found,) = read(europepmc, {"title": "T", "abstractText": text})
+    assert (found.moves, found.abstract) == (moves, abstract)
 
 
 @pytest.mark.parametrize(

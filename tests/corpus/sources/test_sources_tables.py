@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nsllm_lite.corpus.files import parquet, tables
 from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Unread
-from nsllm_lite.corpus.sources import fields, table
+from nsllm_lite.corpus.sources import fields, table, wos
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Fields
 from tests.corpus.sources.reading import damaged, example, read
@@ -246,6 +246,27 @@ def test_identifiers_that_became_numbers(column, value, name):
     assert paper.id == name
     (mapped_paper,) = read_parquet(as_parquet(columns), Fields(title="title", abstract="abstract", id=column))
     assert mapped_paper.id == name.replace("pmid", "s")
+
+
+@pytest.mark.parametrize(
+    ("year", "month", "early", "date"),
+    [
+        ("2019", "MAR 12", "DEC 2018", "2019-03-12"),
+        ("2019", "", "MAR 2019", "2019-03"),
+        ("", "", "DEC 2018", "2018-12"),
+        ("2019", "", "DEC 2018", "2019"),
+    ],
+)
+def test_a_table_of_web_of_science_says_what_its_tagged_lines_say(year, month, early, date):
+    values = {"AU": "Ito, Kenji", "CA": "Tin and Lead Group", "TI": "T", "PY": year, "PD": month, "EA": early}
+    values |= {"UT": "WOS:01"}
+    long = {"AU": "Authors", "CA": "Group Authors", "TI": "Article Title", "PY": "Publication Year"}
+    long |= {"PD": "Publication Date", "EA": "Early Access Date", "UT": "UT (Unique WOS ID)"}
+    columns = list(values), [long[name] for name in values]
+    tables = ["\t".join(names) + "\n" + "\t".join(values.values()) + "\n" for names in columns]
+    lines = "".join(f"{name} {value}\n" for name, value in values.items() if value)
+    for (found,) in (read(wos, f"PT J\n{lines}ER\n"), *(read(table, content) for content in tables)):
+        assert (found.authors, found.date) == (("Ito, Kenji", "Tin and Lead Group"), date)
 
 
 def test_damaged_parquet_costs_its_row_group():

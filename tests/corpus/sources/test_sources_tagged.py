@@ -71,6 +71,8 @@ def test_ris_fields_and_paragraphs():
     assert (first.title, first.abstract) == ("Whiskers", "They grow. Slowly.\n\nThen they stop.")
     assert (first.id, first.doi, first.language) == ("doi:10.1000/tin.1", "10.1000/tin.1", "en")
     assert (second.id, second.title) == ("s:f#2", "Second")
+    (both,) = read(ris, "TY  - JOUR\nTI  - Tin\nT1  - Tin: a metal\nT2  - J. Tin\nST  - Tin\nER  -\n")
+    assert (both.title, both.venue) == ("Tin", "J. Tin")  # two tags of a title; other titles
     assert read(ris, "TY  - JOUR\nAB  -\nN2  - Other.\nER  -\n")[0].abstract == "Other."
 
 
@@ -114,6 +116,14 @@ def test_medline_fields():
     assert (first.id, first.title, first.abstract) == ("pmid:101", "Whiskers of tin on copper", "They grow.")
     assert (first.doi, first.language, first.moves) == ("10.1000/tin.1", "en", ())
     assert second.title == "Second"
+
+
+@pytest.mark.parametrize(
+    ("issue", "online", "date"),
+    [("2019", "20190312", "2019-03-12"), ("2019 Apr", "20190312", "2019-04"), ("", "20190312", "2019-03-12")],
+)
+def test_the_electronic_date_counts_where_it_is_finer(issue, online, date):
+    assert read(medline, f"PMID- 1\nDP  - {issue}\nDEP - {online}\nTI  - T\nSO  - J\n")[0].date == date
 
 
 def test_medline_records_need_no_blank_line_and_no_pmid():
