@@ -20,6 +20,7 @@ NOT_THIS_FORMAT = "not_this_format"
 UNREADABLE_FILE = "unreadable_file"
 UNREADABLE = "unreadable"
 ENTITIES_REFUSED = "entities_refused"
+NOT_A_PAPER = "not_a_paper"
 
 _BEFORE_TEXT = "\ufeff \t\r\n"
 

@@ -139,7 +139,7 @@ def _labels(lines: Sequence[Line], headings: Sequence[Heading]) -> Iterator[tupl
 
 def _opens_text(heading: Heading) -> bool:
     """Whether its words are those of a section: authors and addresses may look like headings."""
-    return _opens(heading.text) or mark(heading.text) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER)
+    return is_first(heading.text) or mark(heading.text) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER)
 
 
 def _end_of_abstract(
@@ -154,7 +154,7 @@ def _end_of_abstract(
         if _KEYWORDS.match(line.text) or (place > first and _LABEL.fullmatch(line.text)):
             return place
         if place in heads:
-            if line.style in (own, main) or line.size > own.size + SAME_SIZE or _opens(heads[place].text):
+            if line.style in (own, main) or line.size > own.size + SAME_SIZE or is_first(heads[place].text):
                 return place
             continue
         if place == first:
@@ -174,14 +174,14 @@ def _is_note(line: Line, first: Line) -> bool:
     return line.size < first.size - 2 * SAME_SIZE or line.text[:1] in "*†‡©"
 
 
-def _opens(heading: str) -> bool:
-    """Whether it is the first of a text by its words alone."""
+def is_first(heading: str) -> bool:
+    """Whether its words alone make it the first of a text: "Introduction", or number 1."""
     return bool(_FIRST_HEADING.match(heading))
 
 
 def _main_style(lines: Sequence[Line], headings: Sequence[Heading]) -> Style | None:
     """The style of the heading that opens the text: those within an abstract are others."""
-    named = [h for h in headings if _opens(h.text)]
+    named = [h for h in headings if is_first(h.text)]
     later = [h for h in headings if h.level == 1 and mark(h.text) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER)]
     return next((lines[heading.first].style for heading in (*named[:1], *later[-1:])), None)
 
