@@ -12,6 +12,7 @@ from typing import Any
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.linebreaks import BREAK
 from nsllm_lite.corpus.files.linebreaks import Lines as Words
+from nsllm_lite.corpus.files.lines import is_first_heading, names_references
 from nsllm_lite.corpus.files.opening import NOT_A_PAPER
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.pdf import columns, front, furniture
@@ -143,7 +144,7 @@ def _without_references(
             rest.column = text_line.column
             own.insert(0, rest)
         said = mark(heading.text)
-        if furniture.REFERENCES.fullmatch(heading.text):
+        if names_references(heading.text):
             ended, cited = True, cited or own
             continue
         if ended and not ((said is Mark.METHODS and heading.level == 1) or plain(heading.text).startswith("appendix")):
@@ -175,7 +176,7 @@ def _start_of_references(lines: Sequence[Line]) -> int:
 
 def _opens(heading: str) -> bool:
     """Whether a text with this first heading has none above it: what stands there are keywords and notices."""
-    return front.is_first(heading) or mark(heading) is Mark.OTHER
+    return is_first_heading(heading) or mark(heading) is Mark.OTHER
 
 
 def _outline(

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from nsllm_lite.corpus.files.lines import names_references, unspaced
 from nsllm_lite.corpus.files.outline import printed_number
 from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures, is_caption
-from nsllm_lite.corpus.files.pdf.furniture import REFERENCES
 from nsllm_lite.corpus.files.pdf.lines import Line, Style
 from nsllm_lite.corpus.texts.headings import Mark, mark, plain
 from nsllm_lite.corpus.texts.scripts import EASTERN
@@ -27,7 +27,6 @@ MAX_NUMBERED = 500
 MAX_NUMBER = 30
 MAX_NAME_WORDS, MAX_EASTERN_CHARS = 6, 16  # of the name of a section
 _KNOWN = frozenset((Mark.METHODS, Mark.RESULTS, Mark.OTHER, Mark.NEVER))
-_SPACED = re.compile(r"(?:[A-Za-z] ){3,}[A-Za-z]")
 _NUMBERED = re.compile(r"([1-9]\d?)(?:\.\d{1,2}){0,4}\.?\s*[^\W\d_]|[IVX]{1,5}\.\s+[^\W\d_]|[A-Z]\.\s+[^\W\d_]{2}")
 _ARABIC = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,4})\.?\s*(?=[^\W\d])")
 _SENTENCE_END = re.compile(r"[.!?:;。！？：；][\"'”’)\]]*$")
@@ -50,11 +49,6 @@ Key = tuple[str, float, bool, bool, bool]
 
 def key_of(style: Style, text: str, run_in: bool = False) -> Key:
     return (style.font, round(style.size), style.bold, text.upper() == text and text.lower() != text, run_in)
-
-
-def unspaced(text: str) -> str:
-    """ "A B S T R A C T" as a word."""
-    return _SPACED.sub(lambda found: found[0].replace(" ", ""), text)
 
 
 class Headings:
@@ -99,7 +93,7 @@ class Headings:
 
     def _may_begin(self, place: int) -> bool:
         line = self._lines[place]
-        if REFERENCES.fullmatch(line.text) and not line.text[0].islower():
+        if names_references(line.text) and not line.text[0].islower():
             return True
         is_own = key_of(line.style, line.text) != self._body_key
         if line.num_cells > 1 or line.size < self._body.size - 1.1 or is_caption(line, self._body.size):
@@ -136,7 +130,7 @@ class Headings:
     def _may_be(self, text: str, place: int, last: int) -> bool:
         if last + 1 == len(self._lines):
             return False
-        if REFERENCES.fullmatch(text):
+        if names_references(text):
             return True
         if len(text) > MAX_CHARS or len(text.split()) > MAX_WORDS or _NO_HEADING.search(text):
             return False
