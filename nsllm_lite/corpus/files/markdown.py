@@ -7,7 +7,6 @@ its own. A link or a raised number that is a citation is marked for `citations.s
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.blocks import Block
@@ -18,6 +17,7 @@ MAX_LINE_CHARS = 1 << 18  # a longer one is no text
 HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*)")
 _FENCE = re.compile(r"(?:(`{3,})[^`]*|(~{3,}).*)")  # what is behind backticks holds none, else it is code within a line
 MAX_FENCE_CHARS = 9  # a longer one is as one of so many
+_NO_END = "\n"  # which no line holds
 _PAGE = re.compile(r"\{\d{1,5}\}-{3,}|(?:[-*_] ?){3,}|<!--.*-->|\[MISSING_PAGE.*|!\[[^\]]*\]\([^)]*\)")
 _ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s+(?=\S)")
 _FOOTNOTE = re.compile(r"\[\^[\w-]{1,20}\]:")
@@ -67,7 +67,7 @@ def _kept_lines(text: str) -> Iterator[str]:
             elif not line:  # which ends a paragraph: its other sign is missing
                 yield from (*formula, "")
                 until, formula = "", []
-        elif until in ("</table>", "#") and HEADING.fullmatch(line):  # whose end is missing
+        elif until in ("</table>", _NO_END) and HEADING.fullmatch(line):  # whose end is missing
             until = ""
             yield line
         elif until[:1] in ("`", "~"):
@@ -78,9 +78,9 @@ def _kept_lines(text: str) -> Iterator[str]:
             until = "$$" if line == "$$" else "\\]"
         elif fence := _FENCE.fullmatch(line):
             until = fence[fence.lastindex][:MAX_FENCE_CHARS]
-            if until in never_closed or not any(_closes(other, until) for other in islice(lines, place, None)):
+            if until in never_closed or not any(_closes(lines[n], until) for n in range(place, len(lines))):
                 never_closed.add(until)
-                until = "#"
+                until = _NO_END
         elif _TABLE_HTML.search(line):
             until = "" if "</table>" in line.lower() else "</table>"
             yield ""

@@ -184,7 +184,7 @@ def test_what_is_left_out_between_paragraphs():
 
 def test_a_fence_ends_with_its_like_and_one_that_never_ends_at_the_next_heading():
     text = "```a``` is here.\n\n```` b\n```\n# x\n`````\nc\n\n~~~ ``` ~~~\n# y\n~~~ z\n~~~\n\n"
-    text += "# D\n\n```python\nx\n# E\n\n```python\ny\n\n# F\n\ng"
+    text += "# D\n\n```python\nx #1\ny\n# E\n\n```python\ny\n\n# F\n\ng"
     assert [tuple(b) for b in blocks_in(text)] == [
         (0, "```a``` is here."), (0, "c"), (1, "D"), (1, "E"), (1, "F"), (0, "g")
     ]  # fmt: skip
