@@ -139,6 +139,8 @@ def test_the_labels_of_other_languages_and_headings_that_only_begin_as_labels():
     (found,) = read(markdown, text)
     assert (found.abstract, found.keywords, found.references) == ("Medimos.", ("estaño", "cobre"), ("A",))
     assert [s.heading for s in found.sections] == ["Introducción", "Keyword spotting"]
+    assert markdown.recognise("# Tin\n\n**Resumen.** Medimos.\n\n## Introduction\n\nx")
+    assert not markdown.recognise("# Tin\n\nabstract syntax trees\n\n## Introduction\n\nx")
     text = "# Keyword spotting\n\n## Summary\n\nWe wait.\n\n## Keywords\n\nkeyword spotting; tin\n\n"
     text += "## Keyword lists\n\ny\n"
     (found,) = read(markdown, text)
