@@ -19,7 +19,7 @@ from lxml import etree
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.blocks import LOWEST, Block
 from nsllm_lite.corpus.files.elements import raised, script
-from nsllm_lite.corpus.files.lines import is_caption, is_heading
+from nsllm_lite.corpus.files.lines import ABSTRACT, RUN_IN, is_caption, is_heading
 from nsllm_lite.corpus.files.omml import local, text_of_math
 from nsllm_lite.corpus.files.outline import printed_number
 from nsllm_lite.corpus.texts.headings import Mark, mark
@@ -29,13 +29,12 @@ MAX_TAGS = 1 << 19  # within one paragraph or row of a table
 MAX_ALL_TAGS = 1 << 23  # of a part; a thesis has some 2 million
 MAX_STYLES = 20  # that one is based on, one on the other
 MAIN_PART, STYLES_PART = "word/document.xml", "word/styles.xml"
-CAPTION, ABSTRACT = "caption", "abstract"  # kinds of styles
+CAPTION, OF_ABSTRACT = "caption", "abstract"  # kinds of styles
 _HIDDEN = frozenset(
     ("del", "moveFrom", "drawing", "pict", "object", "Fallback", "txbxContent", "rt", "rPr", "pPr", "sdtPr", "fldData")
 )  # fmt: skip
 _WATCHED = tuple(f"{{*}}{name}" for name in ("p", "tr", "tbl", "txbxContent", "drawing", "pict", "object", "Fallback"))
 _SAFE = {"resolve_entities": False, "no_network": True, "load_dtd": False, "remove_comments": True}
-_ABSTRACT_WORDS = re.compile(r"[\W_]*(?:a ?b ?s ?t ?r ?a ?c ?t|summary|摘要)\b", re.IGNORECASE)
 _HEADING_NAME = re.compile(r"heading (\d)")
 _TITLE_NAME = re.compile(r"(?:.*[\W_])?title")  # "Title", and those of journals: "paper title", "MDPI_1.2_title"
 _ABSTRACT_NAME = re.compile(r"(?:.*[\W_])?abstract(?:[\W_]?text)?")
@@ -126,7 +125,7 @@ def _level(stated: str | None) -> int | None:
 
 
 def _styles(archive: zipfile.ZipFile, part: str) -> dict[str, int | str]:
-    """By a style's id its level (1 of the document's title, 0 of body text), ABSTRACT, or CAPTION: left out."""
+    """By a style's id its level (1 of the document's title, 0 of body text), OF_ABSTRACT, or CAPTION: left out."""
     styles: dict[str, tuple[str, str, int | None]] = {}
     for style in _parsed(archive, part):
         if local(style) == "style":
@@ -147,7 +146,7 @@ def _kind(styles: dict[str, tuple[str, str, int | None]], key: str) -> int | str
         if _TITLE_NAME.fullmatch(name):
             return 1
         if _ABSTRACT_NAME.fullmatch(name):
-            return ABSTRACT
+            return OF_ABSTRACT
         if named := _HEADING_NAME.fullmatch(name):
             return int(named[1]) if level is None else level
         if level is not None:
@@ -200,9 +199,10 @@ def _block(paragraph: etree._Element, kinds: dict[str, int | str], fields: "_Fie
     level = stated if stated is not None else kind if isinstance(kind, int) else 0
     if not level and stated is None and is_heading(text) and _is_bold(paragraph):
         level = LOWEST if printed_number(text) or mark(text) is not Mark.NEUTRAL else 0
-    if kind == ABSTRACT and not fields.in_abstract:
-        text = text if _ABSTRACT_WORDS.match(text) else f"Abstract: {text}"  # the style may say so alone
-    fields.in_abstract = kind == ABSTRACT
+    if kind == OF_ABSTRACT and not fields.in_abstract:
+        has_label = RUN_IN.match(text) or ABSTRACT.fullmatch(text)
+        text = text if has_label else f"Abstract: {text}"  # the style may say so alone
+    fields.in_abstract = kind == OF_ABSTRACT
     return Block(level, text), not level and _value(properties, "numPr") is not None
 
 

@@ -1,4 +1,7 @@
-"""Sections of papers that were saved as lines of plain text, where a heading is known only by its form."""
+"""What a line of a paper is by its words and its form: a heading, a label, a caption, a name.
+
+And the sections of papers that were saved as lines of plain text, where a heading is known only by its form.
+"""
 
 import re
 from collections.abc import Iterable
@@ -6,6 +9,7 @@ from collections.abc import Iterable
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.texts.headings import Mark, mark
+from nsllm_lite.corpus.texts.words import PATTERNS
 from nsllm_lite.formats.documents import Section
 
 MAX_HEADING_CHARS = 120
@@ -16,32 +20,29 @@ _CAPTION = re.compile(
     r"TABLE|Scheme|SCHEME|Box|Algorithm|File|Video|Movie)\s*"
     r"(?:[A-Z]?\d{1,3}[A-Za-z]?|[IVX]{1,5}\b)(?:\s*[.:|—–-]|\s+[A-Z\"“(]|\s*$)"
 )
-_PARTICLE = r"(?:van|von|de|der|den|del|della|dos|da|di|la|le|el|al|bin|ter|ten)"
+# The words before an abstract and before keywords, with the signs behind them.
+ABSTRACT = re.compile(rf"(?:{PATTERNS['abstract_label']})\s*[.:：—–-]*\s*", re.IGNORECASE)
+KEYWORDS = re.compile(rf"(?:{PATTERNS['keywords_label']})(?:\s*[:：.—–-]+\s*|\s+(?=\S)|$)", re.IGNORECASE)
+# A label that a paragraph begins with: "Abstract. We grow", but not "Abstract algebra is".
+RUN_IN = re.compile(rf"(?![a-z])(?i:{PATTERNS['abstract_label']})(?:\s*[.:：—–-]+\s*|\s+(?=[A-Z]))(?=\S)")
+NO_TITLE = re.compile(PATTERNS["above_title"], re.IGNORECASE)
+_FIRST = re.compile(rf"(?:1|I)?[. ]*(?:{PATTERNS['introduction']})\b|1[. ]", re.IGNORECASE)
+_REFERENCES = re.compile(rf"(?:\d{{1,3}}\.?\s*|[IVX]{{1,4}}\.?\s+)?(?:{PATTERNS['references']})\W*", re.IGNORECASE)
+_SPACED = re.compile(r"(?<!\w)(?:[^\W\d_] ){3,}[^\W\d_](?!\w)")
+_PARTICLE = r"(?:van|von|de|der|den|del|della|dos|da|di|la|le|el|al|bin|ter|ten|y|e)"
+_WORD = r"(?:al-|d['’])?[^\W\d_a-z][\w.'’-]*"  # of a name
 _NAME = re.compile(
-    rf"(?:{_PARTICLE}\s+)?[^\W\d_a-z][\w.'’-]*(?:\s+(?:{_PARTICLE}|[^\W\d_a-z][\w.'’-]*)){{1,5}}(?:[\s,]*(?:\d{{1,3}}|[a-d]|[*†‡§¶#]))*"
+    rf"(?:{_PARTICLE}\s+)?{_WORD}(?:\s+(?:{_PARTICLE}|{_WORD})){{1,5}}(?:[\s,]*(?:\d{{1,3}}|[a-d]|[*†‡§¶#]))*"
 )
 _NOTICE = re.compile(
     r"(?i)open[- ]access article|creative commons|^\W*(?:copyright|\(c\))|©|\blicensee\b|all rights reserved|"
     r"correspond(?:ing author|ence (?:to|should|may)|ence:)|contributed equally|conceived and designed|e-?mail:|\w@\w|"
     r"^\W*(?:edited by|funding|academic editor|competing interests|publisher'?s note)\b|\b(?:received|accepted):?\s+\d"
 )
-_REFERENCES = re.compile(
-    r"(?:[\dIVX]{0,4}\.?\s*)?(?:references|bibliography|literature cited|参考文献)[.:]?", re.IGNORECASE
-)
-_PARTS = frozenset(  # of abstracts, which `mark` does not know
-    (
-        "background",
-        "aim",
-        "aims",
-        "objective",
-        "objectives",
-        "purpose",
-        "design",
-        "setting",
-        "conclusion",
-        "conclusions",
-    )
-)
+_PARTS = frozenset((  # of abstracts, which `mark` does not know
+    "background", "aim", "aims", "objective", "objectives", "purpose", "design", "setting", "conclusion", "conclusions",
+    "participants", "interventions", "main outcome measures", "trial registration", "importance", "目的",
+))  # fmt: skip
 _ENDS = tuple(".,;:?!。，；：")
 
 
@@ -67,6 +68,16 @@ def is_name(line: str) -> bool:
 def is_notice(line: str) -> bool:
     """Whether the line is an address, or what a publisher adds: its dates, rights, funding."""
     return bool(_NOTICE.search(line[:300]))
+
+
+def unspaced(text: str) -> str:
+    """ "A B S T R A C T" as a word."""
+    return _SPACED.sub(lambda found: found[0].replace(" ", ""), text)
+
+
+def is_first_heading(heading: str) -> bool:
+    """Whether its words alone make it the first of a text: "Introduction", or number 1."""
+    return bool(_FIRST.match(heading))
 
 
 def names_references(line: str) -> bool:

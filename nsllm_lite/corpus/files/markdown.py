@@ -15,7 +15,9 @@ from nsllm_lite.corpus.files.lines import is_caption
 
 MAX_LINE_CHARS = 1 << 18  # a longer one is no text
 HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*)")
-_FENCE = re.compile(r"(?:```|~~~)")
+_FENCE = re.compile(r"(?:(`{3,})[^`]*|(~{3,}).*)")  # what is behind backticks holds none, else it is code within a line
+MAX_FENCE_CHARS = 9  # a longer one is as one of so many
+_NO_END = "\n"  # which no line holds
 _PAGE = re.compile(r"\{\d{1,5}\}-{3,}|(?:[-*_] ?){3,}|<!--.*-->|\[MISSING_PAGE.*|!\[[^\]]*\]\([^)]*\)")
 _ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s+(?=\S)")
 _FOOTNOTE = re.compile(r"\[\^[\w-]{1,20}\]:")
@@ -53,7 +55,9 @@ def _kept_lines(text: str) -> Iterator[str]:
     """Lines without those of tables, code, pages and pictures; a displayed formula on one line between empty ones."""
     until = ""  # the end of what is being left out, or of a formula
     formula: list[str] = []
-    for raw in text.split("\n"):
+    never_closed: set[str] = set()  # fences
+    lines = text.split("\n")
+    for place, raw in enumerate(lines, start=1):
         line = raw.strip() if len(raw) <= MAX_LINE_CHARS else ""
         if until in ("$$", "\\]"):
             formula.append(line.removesuffix(until))
@@ -63,15 +67,20 @@ def _kept_lines(text: str) -> Iterator[str]:
             elif not line:  # which ends a paragraph: its other sign is missing
                 yield from (*formula, "")
                 until, formula = "", []
-        elif until == "</table>" and HEADING.fullmatch(line):  # whose end is missing
+        elif until in ("</table>", _NO_END) and HEADING.fullmatch(line):  # whose end is missing
             until = ""
             yield line
+        elif until[:1] in ("`", "~"):
+            until = "" if _closes(line, until) else until
         elif until:
             until = "" if until in line.lower() else until
         elif line in ("$$", "\\["):
             until = "$$" if line == "$$" else "\\]"
-        elif _FENCE.match(line):
-            until = line[:3]
+        elif fence := _FENCE.fullmatch(line):
+            until = fence[fence.lastindex][:MAX_FENCE_CHARS]
+            if until in never_closed or not any(_closes(lines[n], until) for n in range(place, len(lines))):
+                never_closed.add(until)
+                until = _NO_END
         elif _TABLE_HTML.search(line):
             until = "" if "</table>" in line.lower() else "</table>"
             yield ""
@@ -80,6 +89,11 @@ def _kept_lines(text: str) -> Iterator[str]:
         else:
             yield line
     yield from formula
+
+
+def _closes(line: str, fence: str) -> bool:
+    line = line.strip()
+    return line.startswith(fence) and not line.strip(fence[0])
 
 
 def _paragraph(lines: list[str]) -> Iterator[Block]:

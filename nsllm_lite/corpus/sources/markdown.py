@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from nsllm_lite.corpus.files.blocks import ABSTRACT, MAIN, Block, bare, paper_of
+from nsllm_lite.corpus.files.blocks import MAIN, Block, bare, paper_of
+from nsllm_lite.corpus.files.lines import ABSTRACT, RUN_IN
 from nsllm_lite.corpus.files.markdown import blocks_in
 from nsllm_lite.corpus.files.opening import Place, Unread
 from nsllm_lite.formats.documents import Document
@@ -20,7 +21,6 @@ from nsllm_lite.formats.documents import Document
 MAX_CHARS = 1 << 24
 SURE = 3  # so many usual headings make a paper of a file without an abstract
 _HEADINGS = re.compile(r"^#{1,6}[ \t]+(\S.{0,200})$", re.MULTILINE)
-_ABSTRACT_LINE = re.compile(r"^[*_# \t]{0,12}(?:abstract|a b s t r a c t)\b", re.IGNORECASE | re.MULTILINE)
 _README = re.compile(
     r"(?:installation|install(?:ing)?|usage|getting started|quick ?start|licen[cs]e|contributing|table of contents|"
     r"how to (?:use|cite|run|install|contribute)|citation|citing|changelog|roadmap|build(?:ing)?|prerequisites|"
@@ -36,8 +36,12 @@ def recognise(head: str) -> bool:
     if len(names) < 2 or any(map(_README.fullmatch, names)):
         return False
     known = {name.lower().rstrip(".:") for name in names if MAIN.fullmatch(name)}
-    has_abstract = bool(_ABSTRACT_LINE.search(head)) or any(map(ABSTRACT.fullmatch, names))
-    return len(known) >= (1 if has_abstract else SURE)
+    return len(known) >= SURE or (bool(known) and any(map(_begins_abstract, head.split("\n"))))
+
+
+def _begins_abstract(line: str) -> bool:
+    words = bare(line)
+    return bool(ABSTRACT.fullmatch(words) or RUN_IN.match(words))
 
 
 def records(stream: TextIO) -> Iterator[list[Block] | str]:

@@ -9,12 +9,13 @@ A file that is not read has one of REASONS. A paper without sections keeps title
 Source: ISO 32000-1 (PDF 1.7); the PRISM metadata of publishers in XMP packets.
 """
 
+import html
 import posixpath
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, Place, Unread
+from nsllm_lite.corpus.files.opening import NOT_A_PAPER, NOT_THIS_FORMAT, Place, Unread
 from nsllm_lite.corpus.files.pdf.characters import PdfError
 from nsllm_lite.corpus.files.pdf.worker import WORKER
 from nsllm_lite.corpus.identity import arxiv_id_in_name, marked_arxiv_id
@@ -25,7 +26,7 @@ from nsllm_lite.formats.documents import Document, Section, as_doi
 MAGIC = b"%PDF-"
 MAGIC_BYTES = 1024  # readers look for the magic that far (ISO 32000-1, note 13 of appendix H)
 MAX_BYTES = 1 << 28
-REASONS = ("scanned", "encrypted", "broken", "too_large", "no_unicode", "not_a_paper")
+REASONS = ("scanned", "encrypted", "broken", "too_large", "no_unicode", NOT_A_PAPER)
 _PRISM = re.compile(rb"<prism:(doi|publicationName|coverDate|publicationDate)>([^<>]{1,400})<")
 _PRISM_DOI = re.compile(rb"<dc:identifier>\s*(?:doi:\s*)([^<>]{8,300})<", re.IGNORECASE)
 
@@ -58,7 +59,7 @@ def read(stream: BinaryIO, source: str, file: str) -> Iterator[Document | Unread
     for reason, message in found["left_out"]:
         yield Unread(f"{file}#0", reason, f"PDF: {message}")
     if not (found["sections"] or found["abstract"]):
-        yield place.unread("PDF: neither an abstract nor a section is found in it", "not_a_paper")
+        yield place.unread("PDF: neither an abstract nor a section is found in it", NOT_A_PAPER)
         return
     yield document(found | _of_packet(content), place)
 
@@ -86,4 +87,4 @@ def _of_packet(content: bytes) -> dict[str, str]:
     stated = {f"prism:{name.decode()}": value for name, value in reversed(_PRISM.findall(content))}
     for value in _PRISM_DOI.findall(content)[:1]:
         stated.setdefault("prism:doi", value)
-    return {name: " ".join(value.decode("utf-8", "replace").split()) for name, value in stated.items()}
+    return {name: " ".join(html.unescape(value.decode("utf-8", "replace")).split()) for name, value in stated.items()}

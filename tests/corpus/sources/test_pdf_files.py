@@ -71,6 +71,12 @@ def test_what_names_a_paper():
     assert packet.abstract == ABSTRACT
 
 
+def test_values_of_the_packet_are_xml():
+    packet = PRISM.replace(b"TIN.9", b"1(2)1:TIN&lt;9&gt;2.0;2-#").replace(b"J Tin", b"Tin &amp; Lead")
+    found = read_bytes(a_paper() + packet)
+    assert (found.id, found.venue) == ("doi:10.1234/1(2)1:tin<9>2.0;2-#", "Tin & Lead")
+
+
 def test_a_paper_without_sections_keeps_its_abstract_and_other_text_is_none():
     lone = begun(label="Summary")
     assert (read_bytes(lone.pdf()).abstract, read_bytes(lone.pdf()).sections) == (ABSTRACT, ())

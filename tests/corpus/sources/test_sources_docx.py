@@ -107,6 +107,23 @@ def test_styles_of_journals():
     assert read(p("T", style="PT") + p("Abstract", style="AT") + p("We wait."), styles=styles).abstract == "We wait."
 
 
+def test_a_structured_abstract_and_one_in_two_languages():
+    styles = STYLES + '<w:style w:styleId="AB"><w:name w:val="Abstract"/></w:style>'
+    parts = [p("Background", style="SubSub"), p("Tin grows."), p("Methods", style="SubSub"), p("We grew forty.")]
+    text = [p("Introduction", style="H1"), p("x"), p("Methods", style="H1"), p("We waited.")]
+    found = read("".join([p("T", style="T"), p("Abstract", style="H1"), *parts, *text]))
+    assert found.moves == (("Background", "Tin grows."), ("Methods", "We grew forty."))
+    assert outline_of(found) == [((), "Introduction", "x"), ((), "Methods", "We waited.")]
+    spanish = p("Resumen: " + "Crecimos películas de estaño sobre cobre y las medimos cada día. " * 3, style="AB")
+    body = "".join(
+        [p("T", style="T"), spanish, p("Keywords: a"), p(ABSTRACT + " We did so for the tin.", style="AB"), *text]
+    )
+    for languages, begin in ((("en",), "We grew"), (("es",), "Crecimos"), ((), "Crecimos")):
+        found = docx.read(io.BytesIO(word(body, styles=styles)), Place("s", "f#1", languages))
+        assert found.abstract.startswith(begin)
+        assert [s.heading for s in found.sections] == ["Introduction", "Methods"]
+
+
 def test_bold_lines_are_headings_where_their_words_say_so():
     bold = "<w:b/>"
     body = [

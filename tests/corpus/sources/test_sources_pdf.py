@@ -11,6 +11,7 @@ from nsllm_lite.corpus.files.pdf.characters import PdfError
 from tests.corpus.small import prose
 from tests.corpus.sources.printing import COLUMNS, WIDE, Piece, Sheets, printed, stream
 
+PICTURE = b"q 100 0 0 100 0 0 cm BI /W 1 /H 1 /BPC 8 /CS /G ID x EI Q"  # a page of it
 ABSTRACT = "We grew whiskers of tin on plated copper, and saw them for six weeks under a microscope, day by day."
 
 
@@ -163,6 +164,17 @@ def test_citations_and_scripts():
     assert texts(found_in(sheets))["1. Methods"].endswith("as was shown. It is 10⁻⁵ m² of CO₂, and of tin as in [3].")
 
 
+def test_brackets_that_are_no_citations_stay():
+    sheets = begun().heading("1. Methods").prose(prose(1, 60))
+    sheets.line("It lies in [1, 250] K, as is").line("said of tin [3] and lead [1,").line("2]; of benzo[1,2]furan in")
+    sheets.line("[2], and [0, 3] too.").heading("References")
+    sheets.prose("1. Ito A. Tin at rest. Tin J, page").prose("250 and page 251, 2009.")
+    sheets.prose("2. Ito B. Tin at rest. J. 2009.").prose("3. Ito C. Tin at rest. J. 2009.")
+    text = texts(found_in(sheets))["1. Methods"]
+    kept = "It lies in [1, 250] K, as is said of tin and lead; of benzo[1,2]furan in [2], and [0, 3] too."
+    assert text.endswith(kept)
+
+
 def test_words_that_a_line_broke():
     sheets = begun().heading("1. Methods").prose(f"{prose(1, 40)} The experiment was well-known.")
     sheets.line("We made an experi-").line("ment that is well-").line("known to us.")
@@ -251,11 +263,21 @@ def test_chinese_lines_are_joined_without_a_blank():
 
 
 def test_what_is_lost_of_a_paper_is_said():
-    picture = b"q 100 0 0 100 0 0 cm BI /W 1 /H 1 /BPC 8 /CS /G ID x EI Q"
     sheets = filled(begun())
-    found = paper.read(printed([*sheets.pages, picture]))
+    found = paper.read(printed([*sheets.pages, PICTURE]))
     assert [reason for reason, _ in found["left_out"]] == ["scanned"]
     assert texts(found)["2. Methods"] == prose(1, 110)
+
+
+@pytest.mark.parametrize(("places", "is_said"), [((), False), ((9,), False), ((9, 9, 9), False), ((4,), True),
+                                                 ((0, 9), True), ((9,) * 4, True)])  # fmt: skip
+def test_pages_that_are_pictures_are_said_unless_they_are_the_figures_behind_the_text(places, is_said):
+    pages = [[Piece(50, 700 - 12 * n, line) for n, line in enumerate([f"{page} Methods", prose(page, 9)] * 9)]
+             for page in range(9 - len(places) // 2)]  # fmt: skip
+    for place in sorted(places, reverse=True):
+        pages.insert(place, PICTURE)
+    found = paper.read(printed(pages))["left_out"]
+    assert found == [("scanned", f"{len(places)} of {len(pages)} pages are pictures without text: left out")] * is_said
 
 
 def test_references_without_a_heading_are_no_text():
@@ -288,7 +310,7 @@ def test_any_lines_make_a_paper_or_a_reason(pages):
     ("content", "reason"),
     [
         (b"%PDF-1.4\nno object", "broken"),
-        (printed([b"q 100 0 0 100 0 0 cm BI /W 1 /H 1 /BPC 8 /CS /G ID x EI Q"]), "scanned"),
+        (printed([PICTURE]), "scanned"),
         (printed([[Piece(50, 700, "A picture")]]), "scanned"),
         (printed([[]] * 301), "too_large"),
         (printed([[Piece(50, 700, prose(1, 60))]], trailer=b"/ID [<00> <00>] /Encrypt << /Filter /Standard /V 1 /R 2 "

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from nsllm_lite.corpus.files.citations import CLOSE, OPEN
+from nsllm_lite.corpus.files.lines import ABSTRACT, KEYWORDS, NO_TITLE, is_first_heading, is_name, unspaced
 from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures
 from nsllm_lite.corpus.files.pdf.lines import Line, Style
 from nsllm_lite.corpus.files.pdf.paragraphs import joined
-from nsllm_lite.corpus.files.pdf.styles import Heading, unspaced
+from nsllm_lite.corpus.files.pdf.styles import Heading
 from nsllm_lite.corpus.stated.names import split_names
 from nsllm_lite.corpus.texts.headings import Mark, mark
 from nsllm_lite.corpus.texts.scripts import EASTERN, weighted_chars
@@ -21,10 +22,6 @@ MIN_LABELLED_CHARS = 60
 MAX_LABEL_CHARS = 30
 MAX_ABSTRACT_LINES = 120
 MAX_NAME_WORDS = 4  # of a name that is certainly one
-_LABEL = re.compile(rf"(?:{PATTERNS['abstract_label']})\s*[.:：—–-]*\s*", re.IGNORECASE)
-_KEYWORDS = re.compile(rf"(?:{PATTERNS['keywords_label']})(?:\s*[:：.—–-]+\s*|\s+(?=\S)|$)", re.IGNORECASE)
-_FIRST_HEADING = re.compile(r"(?:1|I)?[. ]*(?:introduction|引言|einleitung|はじめに)\b|1[. ]", re.IGNORECASE)
-_NO_TITLE = re.compile(PATTERNS["above_title"], re.IGNORECASE)
 _NO_ABSTRACT = re.compile(PATTERNS["no_abstract"], re.IGNORECASE)
 _DOI = re.compile(r"(?:doi(?:\.org)?\s?[:/]?\s?|https?://(?:dx\.)?doi\.org/)?(10\.\d{4,9}/[^\s\"<>\]]+)", re.IGNORECASE)
 _CITED_AS = re.compile(r"doi:\s?(10\.\S+)\s+Cite this article as")
@@ -34,9 +31,6 @@ _PUBLISHED = re.compile(
     re.IGNORECASE,
 )
 _STAMP = re.compile(r"arXiv:\s?(\S+?)(?:v\d+)?\s+\[[\w.-]+\]\s+(\d{1,2} [A-Z][a-z]{2} \d{4})")
-_NAME = re.compile(
-    r"(?:(?:[^\W\d_a-z]|al-|d['’]|O['’])[\w'’.-]*|de|da|di|von|van|der|den|del|la|le|el|bin|ten|y|e|dos)$"
-)
 _AFFILIATED = re.compile(rf"\b(?:{PATTERNS['affiliation']})", re.IGNORECASE)
 _MARKS = re.compile(rf"{OPEN}[^{CLOSE}]*{CLOSE}|[*†‡§¶#∗✉⁎⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|\^[\w,]+|(?<=[a-z.])\d+(?:,\d+)*|\bORCID\b")
 
@@ -47,7 +41,7 @@ def title_of(lines: Sequence[Line], beside: Sequence[Line], stated: str, body_si
     It is what the file states of itself where that is printed, else the largest print, rather of three words or more.
     """
     groups = [(first, last, _text(lines[first:last])) for first, last in _groups(lines)]
-    known = "" if _NO_TITLE.match(stated) else _squeezed(stated)
+    known = "" if NO_TITLE.match(stated) else _squeezed(stated)
     if known and len(stated.split()) > MIN_TITLE_WORDS:
         for _, last, text in groups:
             found = _squeezed(text)
@@ -59,7 +53,7 @@ def title_of(lines: Sequence[Line], beside: Sequence[Line], stated: str, body_si
         size = lines[first].size + 0.5 * lines[first].style.bold
         letters = sum(c.isalpha() or c.isspace() for c in text)
         is_head = _squeezed(text) in heads and (len(text.split()) < MIN_HEAD_WORDS or "ournal" in text)
-        is_none = is_head or _NO_TITLE.match(text) or _LABEL.match(text) or len(text) > MAX_TITLE_CHARS
+        is_none = is_head or NO_TITLE.match(text) or ABSTRACT.match(text) or len(text) > MAX_TITLE_CHARS
         if is_none or letters < 0.7 * len(text) or len(text) < MIN_SHORT_TITLE or size < body_size - 0.5:
             continue
         is_long = len(text.split()) >= MIN_TITLE_WORDS or bool(EASTERN.search(text))
@@ -76,7 +70,7 @@ def _groups(lines: Sequence[Line]) -> list[tuple[int, int]]:
             above, below = lines[place - 1], lines[place]
             near = 0 <= above.base - below.base < 1.9 * max(above.size, below.size)
             same_look = above.style.bold == below.style.bold or above.size > 12
-            if _NO_TITLE.match(above.text):
+            if NO_TITLE.match(above.text):
                 near = False
             if near and abs(above.size - below.size) < 0.5 and same_look:
                 continue
@@ -109,7 +103,7 @@ def abstract_of(
         end = _end_of_abstract(lines, headings, first, measures, label)
         text = joined(lines[first:end])
         if lines[first] is label:
-            text = _LABEL.sub("", unspaced(text[:MAX_LABEL_CHARS]), count=1) + text[MAX_LABEL_CHARS:]
+            text = ABSTRACT.sub("", unspaced(text[:MAX_LABEL_CHARS]), count=1) + text[MAX_LABEL_CHARS:]
         if weighted_chars(text) >= MIN_LABELLED_CHARS:
             return text, end, [h for h in headings if h.first >= end]
     later = [heading for heading in headings if heading.first >= start]
@@ -122,7 +116,7 @@ def abstract_of(
 def _labels(lines: Sequence[Line], headings: Sequence[Heading]) -> Iterator[tuple[int, Line]]:
     """(where an abstract may begin, the line with its label): a heading above the text, or words at its beginning."""
     for heading in headings:
-        if _LABEL.fullmatch(heading.text) and heading.last + 1 < len(lines):
+        if ABSTRACT.fullmatch(heading.text) and heading.last + 1 < len(lines):
             yield heading.last + 1, lines[heading.first]
         elif _opens_text(heading):
             break
@@ -130,7 +124,7 @@ def _labels(lines: Sequence[Line], headings: Sequence[Heading]) -> Iterator[tupl
         if line.page > 1:
             break
         text = unspaced(line.text)
-        found = _LABEL.match(text)
+        found = ABSTRACT.match(text)
         if found and found.end() == len(text) and place + 1 < len(lines):
             yield place + 1, line
         elif found and (found[0].rstrip()[-1] in ".:：—–-" or (line.lead and len(line.lead) <= found.end() + 2)):
@@ -139,7 +133,7 @@ def _labels(lines: Sequence[Line], headings: Sequence[Heading]) -> Iterator[tupl
 
 def _opens_text(heading: Heading) -> bool:
     """Whether its words are those of a section: authors and addresses may look like headings."""
-    return _opens(heading.text) or mark(heading.text) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER)
+    return is_first_heading(heading.text) or mark(heading.text) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER)
 
 
 def _end_of_abstract(
@@ -151,10 +145,10 @@ def _end_of_abstract(
     main = _main_style(lines, headings)
     for place in range(first, min(len(lines), first + MAX_ABSTRACT_LINES)):
         line = lines[place]
-        if _KEYWORDS.match(line.text) or (place > first and _LABEL.fullmatch(line.text)):
+        if KEYWORDS.match(line.text) or (place > first and ABSTRACT.fullmatch(line.text)):
             return place
         if place in heads:
-            if line.style in (own, main) or line.size > own.size + SAME_SIZE or _opens(heads[place].text):
+            if line.style in (own, main) or line.size > own.size + SAME_SIZE or is_first_heading(heads[place].text):
                 return place
             continue
         if place == first:
@@ -174,14 +168,9 @@ def _is_note(line: Line, first: Line) -> bool:
     return line.size < first.size - 2 * SAME_SIZE or line.text[:1] in "*†‡©"
 
 
-def _opens(heading: str) -> bool:
-    """Whether it is the first of a text by its words alone."""
-    return bool(_FIRST_HEADING.match(heading))
-
-
 def _main_style(lines: Sequence[Line], headings: Sequence[Heading]) -> Style | None:
     """The style of the heading that opens the text: those within an abstract are others."""
-    named = [h for h in headings if _opens(h.text)]
+    named = [h for h in headings if is_first_heading(h.text)]
     later = [h for h in headings if h.level == 1 and mark(h.text) in (Mark.METHODS, Mark.RESULTS, Mark.OTHER)]
     return next((lines[heading.first].style for heading in (*named[:1], *later[-1:])), None)
 
@@ -225,7 +214,7 @@ def stated_of(page: Sequence[Line], last: Sequence[Line], sideways: Sequence[str
 
 def keywords_of(lines: Sequence[Line], measures: Measures) -> str:
     for place, line in enumerate(lines):
-        found = _KEYWORDS.match(line.text)
+        found = KEYWORDS.match(line.text)
         if found and line.page <= 1:
             taken = [line]
             for below in lines[place + 1 : place + 6]:
@@ -244,7 +233,7 @@ def authors_of(lines: Sequence[Line], first: int) -> list[str]:
         return []
     taken: list[str] = []
     for line in lines[first : first + 40]:
-        if _LABEL.match(line.text) or line.size > lines[first].size + 1:
+        if ABSTRACT.match(line.text) or line.size > lines[first].size + 1:
             break
         if line.style[:2] != lines[first].style[:2]:
             continue
@@ -252,7 +241,7 @@ def authors_of(lines: Sequence[Line], first: int) -> list[str]:
         if _AFFILIATED.search(text) or "@" in text or len(line.text) > MAX_TITLE_CHARS:
             continue
         names = [name for part in text.split(" & ") for name in split_names(part.strip(" ,;"))]
-        good = [name for name in names if 2 <= len(name.split()) <= 6 and all(map(_NAME.match, name.split()))]
+        good = list(filter(is_name, names))
         if not names or len(good) < 0.7 * len(names):
             if len(taken) and (line.text[-1:] in ".:" or len(text.split()) > 8):
                 break

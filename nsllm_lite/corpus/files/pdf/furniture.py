@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from nsllm_lite.corpus.files.lines import names_references
 from nsllm_lite.corpus.files.pdf.lines import Line, Style
-from nsllm_lite.corpus.texts.words import PATTERNS
 
 HEAD_SHARE = 0.16  # of the page's height, at its top and at its foot
 SAME_HEIGHT = 4.0  # points
@@ -17,7 +17,6 @@ MIN_READABLE = 0.6  # of a line's characters
 _PAGE_NUMBER = re.compile(
     r"\W*(?:p(?:age|\.)?\s*)?(?:[a-zA-Z]{0,3}\d{1,6}|[ivxlc]{1,6})(?:\s*(?:of|/)\s*\d{1,4})?\W*", re.I
 )
-REFERENCES = re.compile(rf"(?:\d+\.?\s+|[IVX]+\.\s+)?(?:{PATTERNS['references']})\W*", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+")
 _UNREADABLE = re.compile("[\ufffd\ue010-\uf8ff\x80-\xbf×÷]|[À-ÿ](?=[À-ÿ\x80-\xbf])")
 
@@ -26,7 +25,7 @@ def body_style(pages: Sequence[list[Line]]) -> Style:
     """The style of most characters that stand in paragraphs: in lines of one left and right edge, above the references;
     where few do, of all characters."""
     lines = [line for own in pages for line in own]
-    ends = [place for place, line in enumerate(lines) if REFERENCES.fullmatch(line.text)]
+    ends = [place for place, line in enumerate(lines) if names_references(line.text)]
     if ends and ends[-1] > len(lines) / 3:
         lines = lines[: ends[-1]]
     of_all: Counter[Style] = Counter()

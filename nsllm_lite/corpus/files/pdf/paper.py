@@ -5,13 +5,15 @@ footnotes, references, acknowledgements and the like. Behind the references only
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.linebreaks import BREAK
 from nsllm_lite.corpus.files.linebreaks import Lines as Words
+from nsllm_lite.corpus.files.lines import is_first_heading, names_references
+from nsllm_lite.corpus.files.opening import NOT_A_PAPER
 from nsllm_lite.corpus.files.outline import Outline
 from nsllm_lite.corpus.files.pdf import columns, front, furniture
 from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, TABLE, Block, Measures, blocks_of, text_sizes
@@ -25,12 +27,13 @@ from nsllm_lite.corpus.texts.words import PATTERNS
 MIN_CHARS_A_PAGE = 80
 MAX_UNREADABLE = 0.3  # of the lines
 MAX_SILENT = 0.05  # of the lines are left out without a word
+MAX_FIGURE_PAGES = 0.3  # of the pages: so many pictures behind the last text are the figures of a manuscript
+MIN_NUMBERED = 3  # so many entries with a number make a numbered list of references
 _MIN_ENTRIES = 5
 _ASIDE = re.compile(rf"(?:{PATTERNS['back_matter']})\W*$", re.IGNORECASE)
 _OF_THE_WORK = re.compile(PATTERNS["of_the_work"], re.IGNORECASE)
 _BEHIND_REFERENCES = re.compile(r"doi:\s?10\.\S+$|cite this article|submit your ", re.IGNORECASE)
 _NUMBERED_ENTRY = re.compile(r"(?:\[\d{1,3}\]|\(?\d{1,3}[.)]|\d{1,3}\s)\s*(?=\S)")
-_CITED = re.compile(r"\[\d{1,3}(?:\s*[,;–—-]\s*\d{1,3}){0,30}\]")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 _MAX_REFERENCE_CHARS = 1_000
 
@@ -60,7 +63,7 @@ def _faults(pages: Sequence[Page], lines: Sequence[list[Line]]) -> list[tuple[st
     """Reason and message of what is lost of a paper that is read; raises PdfError where it is most of it."""
     num_chars = [sum(len(line.text) for line in own) for own in lines]
     bare = sum(count < MIN_CHARS_A_PAGE / 4 for count in num_chars)
-    pictures = sum(page.has_pictures for page in pages)
+    pictures = [number for number, page in enumerate(pages) if page.has_pictures]
     found = f"{bare} of {len(pages)} pages hold no text"
     if sum(num_chars) < MIN_CHARS_A_PAGE * len(pages):
         what = "only pictures of it" if pictures else f"all together {sum(num_chars):,} characters"
@@ -71,11 +74,17 @@ def _faults(pages: Sequence[Page], lines: Sequence[list[Line]]) -> list[tuple[st
         found = f"{strange} of {total} lines are in fonts without a map to Unicode"
         raise PdfError("no_unicode", f"{found}: run OCR on it, e.g. ocrmypdf --force-ocr")
     left_out = []
-    if pictures > MAX_UNREADABLE * len(pages):
-        left_out.append(("scanned", f"{pictures} of {len(pages)} pages are pictures without text: left out"))
+    if pictures and not _are_figures(pictures, num_chars):
+        left_out.append(("scanned", f"{len(pictures)} of {len(pages)} pages are pictures without text: left out"))
     if strange > MAX_SILENT * total:
         left_out.append(("no_unicode", f"{strange} of {total} lines are in fonts without a map to Unicode: left out"))
     return left_out
+
+
+def _are_figures(pictures: Sequence[int], num_chars: Sequence[int]) -> bool:
+    """Whether the pages that are pictures are few and stand behind the text; `num_chars` are those of each page."""
+    behind = max((number for number, count in enumerate(num_chars) if count), default=0)
+    return pictures[0] > behind and len(pictures) <= MAX_FIGURE_PAGES * len(num_chars)
 
 
 def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: str, sideways: Sequence[str]) -> dict:
@@ -83,7 +92,7 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
     ordered = columns.place(kept, [width for width, _ in sizes])
     lines = [line for own in ordered for line in own]
     if not lines:
-        raise PdfError("not_a_paper", "no line of text but heads and feet")
+        raise PdfError(NOT_A_PAPER, "no line of text but heads and feet")
     body = furniture.body_style(ordered)
     measures = Measures(lines, body.size)
     headings = Headings(lines, measures, body).find()
@@ -91,8 +100,7 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
     title, behind = front.title_of(first_page, [line for own in beside for line in own], stated, body.size)
     abstract, start, headings = front.abstract_of(lines, headings, behind, measures)
     text, cited = _without_references(lines, headings, start)
-    has_numbers = sum(bool(_NUMBERED_ENTRY.match(line.text)) for line in cited) >= 3
-    outline = _outline(text, measures, body.size, has_numbers)
+    references, num_references = _entries(cited)
     printed = [line for own in pages[:2] for line in own]
     keywords = front.keywords_of(printed, Measures(printed, body.size))
     of_text = {id(line) for _, own in text for line in own if abs(line.size - body.size) < SAME_SIZE}
@@ -102,12 +110,16 @@ def _paper(pages: list[list[Line]], sizes: list[tuple[float, float]], stated: st
     def write(paragraphs: str) -> str:
         return "\n".join(map(words.join, paragraphs.split("\n")))
 
+    def settle(paragraphs: str) -> str:
+        return citations.settle(citations.mark_bracketed(write(paragraphs), num_references))
+
+    outline = _outline(text, measures, body.size, settle)
     return {
-        "title": write(citations.settle(title)),
-        "abstract": write(_settled(abstract, has_numbers)),
-        "sections": [(write(s.heading), write(s.text), list(map(write, s.parents))) for s in outline.sections()],
+        "title": citations.settle(write(title)),
+        "abstract": settle(abstract),
+        "sections": [(section.heading, section.text, list(section.parents)) for section in outline.sections()],
         "authors": front.authors_of(first_page, behind),
-        "references": list(map(write, _entries(cited))),
+        "references": list(map(write, references)),
         **front.stated_of(outside, pages[-1], sideways, write(keywords)),
     }
 
@@ -124,7 +136,7 @@ def _without_references(
     for (heading, first), end in zip(bounds, ends, strict=True):
         own = list(lines[first:end])
         if heading is None:
-            text.append((None, [] if headings and _opens(headings[0]) else own))
+            text.append((None, [] if headings and _opens(headings[0].text) else own))
             continue
         if heading.rest:
             text_line = lines[heading.first]
@@ -132,7 +144,7 @@ def _without_references(
             rest.column = text_line.column
             own.insert(0, rest)
         said = mark(heading.text)
-        if furniture.REFERENCES.fullmatch(heading.text):
+        if names_references(heading.text):
             ended, cited = True, cited or own
             continue
         if ended and not ((said is Mark.METHODS and heading.level == 1) or plain(heading.text).startswith("appendix")):
@@ -153,8 +165,7 @@ def _without_references(
 
 def _start_of_references(lines: Sequence[Line]) -> int:
     """Where a numbered list of references begins that ends the text, though no heading is above it; else the end."""
-    numbers = [(place, int(found[0])) for place, line in enumerate(lines) if _NUMBERED_ENTRY.match(line.text)
-               and (found := re.search(r"\d{1,3}", line.text))]  # fmt: skip
+    numbers = [(place, number) for place, line in enumerate(lines) if (number := _number_of(line.text))]
     for n, (start, number) in enumerate(numbers):
         following = [value for _, value in numbers[n : n + _MIN_ENTRIES]]
         if number == 1 and following == list(range(1, _MIN_ENTRIES + 1)):
@@ -163,24 +174,24 @@ def _start_of_references(lines: Sequence[Line]) -> int:
     return len(lines)
 
 
-def _opens(heading: Heading) -> bool:
-    """Whether nothing but keywords and notices stands between the abstract and this heading."""
-    return mark(heading.text) is Mark.OTHER or heading.text[:2] in ("1 ", "1.")
+def _opens(heading: str) -> bool:
+    """Whether a text with this first heading has none above it: what stands there are keywords and notices."""
+    return is_first_heading(heading) or mark(heading) is Mark.OTHER
 
 
 def _outline(
     text: Sequence[tuple[Heading | None, list[Line]]],
     measures: Measures,
     size: float,
-    has_numbers: bool,
+    settle: Callable[[str], str],
 ) -> Outline:
     sizes = text_sizes([own for _, own in text], size)
     outline = Outline()
     for heading, own in text:
         if heading is not None:
-            outline.begin(_settled(heading.text, has_numbers), level=heading.level)
+            outline.begin(settle(heading.text), level=heading.level)
         for paragraph in texts_of(_prose(own, measures, sizes), measures):
-            outline.add(_settled(paragraph, has_numbers))
+            outline.add(settle(paragraph))
     return outline
 
 
@@ -200,15 +211,18 @@ def _prose(lines: Sequence[Line], measures: Measures, sizes: set[float]) -> list
     return kept
 
 
-def _settled(text: str, has_numbers: bool) -> str:
-    if has_numbers:
-        text = _CITED.sub(lambda found: f"[{citations.mark(found[0][1:-1])}]" if found[0][1] != "0" else found[0], text)
-    return citations.settle(text)
+def _number_of(entry: str) -> int:
+    """The number that an entry of a list of references begins with; 0 where there is none."""
+    found = _NUMBERED_ENTRY.match(entry)
+    return int(re.search(r"\d+", found[0])[0]) if found else 0
 
 
-def _entries(lines: Sequence[Line]) -> list[str]:
-    """The references as printed, parted by their numbers, or by the lines that begin at the column's edge."""
-    numbered = sum(bool(_NUMBERED_ENTRY.match(line.text)) for line in lines) >= 3
+def _entries(lines: Sequence[Line]) -> tuple[list[str], int]:
+    """(the references as printed, parted by their numbers, or by the lines that begin at the column's edge; the highest
+    number, 0 where they are not numbered)."""
+    numbers = [number for line in lines if (number := _number_of(line.text))]
+    is_numbered = len(numbers) >= MIN_NUMBERED
+    highest = max((n for n in numbers if n <= 2 * len(numbers)), default=0)  # a line may begin with that of a page
     lines = list(takewhile(lambda line: not _BEHIND_REFERENCES.match(line.text), lines))
     entries: list[list[str]] = []
     edges: dict[tuple[int, int], float] = {}
@@ -216,10 +230,10 @@ def _entries(lines: Sequence[Line]) -> list[str]:
         key = (line.page, line.column)
         edges[key] = min(edges.get(key, line.left), line.left)
     for line in lines:
-        begins = _NUMBERED_ENTRY.match(line.text) if numbered else line.left < edges[line.page, line.column] + 3
+        begins = _NUMBERED_ENTRY.match(line.text) if is_numbered else line.left < edges[line.page, line.column] + 3
         if begins or not entries:
             entries.append([])
         entries[-1].append(line.text)
     texts = (f"{BREAK} ".join(entry) for entry in entries)
     texts = (text[found.end() :] if (found := _NUMBERED_ENTRY.match(text)) else text for text in texts)
-    return [text for text in texts if 20 < len(text) < _MAX_REFERENCE_CHARS]
+    return [text for text in texts if 20 < len(text) < _MAX_REFERENCE_CHARS], highest if is_numbered else 0

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from nsllm_lite.corpus.files.lines import names_references, unspaced
 from nsllm_lite.corpus.files.outline import printed_number
 from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures, is_caption
-from nsllm_lite.corpus.files.pdf.furniture import REFERENCES
 from nsllm_lite.corpus.files.pdf.lines import Line, Style
 from nsllm_lite.corpus.texts.headings import Mark, mark, plain
 from nsllm_lite.corpus.texts.scripts import EASTERN
@@ -26,8 +26,19 @@ MIN_RUN_INS = 2
 MAX_NUMBERED = 500
 MAX_NUMBER = 30
 MAX_NAME_WORDS, MAX_EASTERN_CHARS = 6, 16  # of the name of a section
+MAX_SURE_NAME_WORDS = 3  # of a name that is the whole heading, with no second line
+# Points between the sizes of a line and of the text: what is smaller by more than the first is no heading, by less than
+# the second is as large, and larger by more than the third is set apart.
+MAX_SMALLER, AS_LARGE, LARGER = 1.1, 0.3, 0.8
+MAX_LEAD_SHARE = 0.3  # of a line, in a style of its own without a number: more leads into a paragraph
+MAX_STEP = 1.6  # of the size: between the lines of one heading
+MIN_LETTERS, MIN_EASTERN_LETTERS, MIN_LETTER_SHARE = 3, 2, 0.5
+MIN_INDENT = 4  # points
+FULL_SHARE, PROSE_SHARE = 0.1, 0.15  # of its column's width is free behind a line that is full, or of prose
+MAX_LEAD_WORDS, MIN_LEAD_LETTERS, MAX_ASIDE_WORDS = 12, 4, 6  # of a heading that runs into its paragraph
+MAX_LEAD_POINTS = 0.6  # between the sizes of such a line and of the text
+MIN_OFTEN = 2  # headings in one look, where neither names nor numbers tell
 _KNOWN = frozenset((Mark.METHODS, Mark.RESULTS, Mark.OTHER, Mark.NEVER))
-_SPACED = re.compile(r"(?:[A-Za-z] ){3,}[A-Za-z]")
 _NUMBERED = re.compile(r"([1-9]\d?)(?:\.\d{1,2}){0,4}\.?\s*[^\W\d_]|[IVX]{1,5}\.\s+[^\W\d_]|[A-Z]\.\s+[^\W\d_]{2}")
 _ARABIC = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,4})\.?\s*(?=[^\W\d])")
 _SENTENCE_END = re.compile(r"[.!?:;。！？：；][\"'”’)\]]*$")
@@ -50,11 +61,6 @@ Key = tuple[str, float, bool, bool, bool]
 
 def key_of(style: Style, text: str, run_in: bool = False) -> Key:
     return (style.font, round(style.size), style.bold, text.upper() == text and text.lower() != text, run_in)
-
-
-def unspaced(text: str) -> str:
-    """ "A B S T R A C T" as a word."""
-    return _SPACED.sub(lambda found: found[0].replace(" ", ""), text)
 
 
 class Headings:
@@ -98,24 +104,28 @@ class Headings:
         return found
 
     def _may_begin(self, place: int) -> bool:
+        """Whether a heading may begin with this line, by its own look."""
         line = self._lines[place]
-        if REFERENCES.fullmatch(line.text) and not line.text[0].islower():
+        if names_references(line.text) and not line.text[0].islower():
             return True
-        is_own = key_of(line.style, line.text) != self._body_key
-        if line.num_cells > 1 or line.size < self._body.size - 1.1 or is_caption(line, self._body.size):
+        if line.num_cells > 1 or line.size < self._body.size - MAX_SMALLER or is_caption(line, self._body.size):
             return False
-        named = line.lead[len(printed_number(f"{line.lead} x")) :]  # what a number alone leads is one heading
+        if self._leads_on(line):
+            return False
+        key = key_of(line.style, line.text)
+        if key == self._body_key and not (self._is_numbered(line.text) or mark(line.text) in _KNOWN):
+            return False
+        is_common = self._share[key] > MAX_SHARE and line.size <= self._body.size + AS_LARGE
+        return not is_common or (self._is_named(line.text) and self._stands_alone(place, place))
+
+    def _leads_on(self, line: Line) -> bool:
+        """Whether its first words are set apart from others that follow on it; a number alone leads into a heading."""
+        number = printed_number(f"{line.lead} x")
+        named = line.lead[len(number) :]
         if named.strip(" .") and (_RUN_IN_END.search(named) or named.endswith(":")):
-            return False
-        if line.lead and line.lead_style and line.lead_style.font != line.style.font:
-            number = printed_number(f"{line.lead} x")
-            if not number and len(line.lead) > 0.3 * len(line.text):
-                return False
-        if not is_own and not (self._is_numbered(line.text) or mark(line.text) in _KNOWN):
-            return False
-        if self._share[key_of(line.style, line.text)] > MAX_SHARE and line.size <= self._body.size + 0.3:
-            return self._is_named(line.text) and self._stands_alone(place, place)
-        return True
+            return True
+        is_own = bool(line.lead and line.lead_style) and line.lead_style.font != line.style.font
+        return is_own and not number and len(line.lead) > MAX_LEAD_SHARE * len(line.text)
 
     def _end_of(self, place: int) -> int:
         """The last line of the heading that begins here."""
@@ -125,50 +135,59 @@ class Headings:
             same = (
                 key_of(above.style, above.text) == key_of(below.style, below.text) != self._body_key and not below.lead
             )
-            near = above.page == below.page and 0 < above.base - below.base < 1.6 * above.size
+            near = above.page == below.page and 0 < above.base - below.base < MAX_STEP * above.size
             if not (same and near and above.column == below.column) or self._is_numbered(below.text):
                 break
-            if (mark(above.text) in _KNOWN and len(plain(above.text).split()) <= 3) or mark(below.text) in _KNOWN:
+            is_whole = mark(above.text) in _KNOWN and len(plain(above.text).split()) <= MAX_SURE_NAME_WORDS
+            if is_whole or mark(below.text) in _KNOWN:
                 break
             last += 1
         return last
 
     def _may_be(self, text: str, place: int, last: int) -> bool:
+        """Whether these lines may be a heading, by their words and what stands around them."""
         if last + 1 == len(self._lines):
             return False
-        if REFERENCES.fullmatch(text):
+        if names_references(text):
             return True
-        if len(text) > MAX_CHARS or len(text.split()) > MAX_WORDS or _NO_HEADING.search(text):
+        if not _has_words(text) or text[0].islower() or text[0] in "•\ufffd" or text.count("(") != text.count(")"):
             return False
-        letters = sum(c.isalpha() for c in text)
-        if letters < (2 if EASTERN.search(text) else 3) or letters < 0.5 * len(text.replace(" ", "")):
-            return False
-        below = self._lines[last + 1 : last + 2]
-        goes_on = below and below[0].text[:1].islower()
-        left, right = self._measures.edges(self._lines[last])
-        if goes_on and self._is_numbered(text):  # an item of a list is; a wide heading may stand above a formula
-            goes_on = ": " in text or self._lines[last].right > right - 0.1 * (right - left)
-        if goes_on or text[0] in "•\ufffd" or text.count("(") != text.count(")"):
-            return False
-        if text[0].islower():
+        if self._goes_on(text, last):
             return False
         if text[-1:] in ",;-。" or (text.endswith(".") and not self._is_numbered(text)):
             return self._is_named(text)
         return self._stands_alone(place, last)
 
+    def _goes_on(self, text: str, last: int) -> bool:
+        """Whether the line below continues the sentence; below a numbered heading it may be that of a formula."""
+        if not self._lines[last + 1].text[:1].islower():
+            return False
+        if not self._is_numbered(text):
+            return True
+        return ": " in text or self._is_full(self._lines[last])  # an item of a list
+
+    def _is_full(self, line: Line, share: float = FULL_SHARE) -> bool:
+        """Whether it ends at the right edge of its column, or within that share of its width."""
+        left, right = self._measures.edges(line)
+        return line.right > right - share * (right - left)
+
     def _stands_alone(self, place: int, last: int) -> bool:
-        """Space above it, or a sentence that ended there; below it another line of the same column, or the next."""
+        """Whether space is above it, or a sentence ended there; and no line of its style follows close."""
         if last + 1 == len(self._lines):
             return False
         line, below = self._lines[place], self._lines[last + 1]
-        above = self._lines[place - 1] if place else None
         same = key_of(below.style, below.text) == key_of(line.style, line.text)
         if same and not self._measures.is_apart(self._lines[last], below):
             return False
-        if above is None or self._measures.is_apart(above, line):
+        if self._has_space(place):
             return True
+        above = self._lines[place - 1]
         ended = bool(_SENTENCE_END.search(above.text)) or self._is_named(above.text)
         return ended or abs(above.size - line.size) > SAME_SIZE
+
+    def _has_space(self, place: int) -> bool:
+        """Whether more than the usual space is above the line, or nothing."""
+        return not place or self._measures.is_apart(self._lines[place - 1], self._lines[place])
 
     def _is_numbered(self, text: str) -> bool:
         number = _NUMBERED.match(text)
@@ -185,12 +204,10 @@ class Headings:
 
     def _is_likely(self, heading: Heading, often: Counter[Key]) -> bool:
         """Not named or numbered, but set apart as headings are: larger or bold, with space above, and not once."""
-        line = self._lines[heading.first]
-        above = self._lines[heading.first - 1] if heading.first else None
-        is_set_apart = line.size > self._body.size + 0.8 or (line.style.bold and not self._body.bold)
-        is_set_apart = is_set_apart or (line.style.font != self._body.font and line.size >= self._body.size - 0.3)
-        has_space = above is None or self._measures.is_apart(above, line)
-        return is_set_apart and has_space and often[self._key(heading)] >= 2
+        line, body = self._lines[heading.first], self._body
+        is_set_apart = line.size > body.size + LARGER or (line.style.bold and not body.bold)
+        is_set_apart = is_set_apart or (line.style.font != body.font and line.size >= body.size - AS_LARGE)
+        return is_set_apart and self._has_space(heading.first) and often[self._key(heading)] >= MIN_OFTEN
 
     def _with_text(self, headings: list[Heading]) -> list[Heading]:
         """Without labels in pictures: text or another heading follows a heading, unless its name makes it sure."""
@@ -198,8 +215,7 @@ class Headings:
         for heading in reversed(headings):
             below = self._lines[heading.last + 1]
             is_long = len(below.text) > MIN_TEXT_CHARS and abs(below.size - self._body.size) < SAME_SIZE
-            left, right = self._measures.edges(below)
-            is_long = is_long and (below.right > right - 0.15 * (right - left) or below.text[-1] in ".:?!。")
+            is_long = is_long and (self._is_full(below, PROSE_SHARE) or below.text[-1] in ".:?!。")
             is_text = below.num_cells == 1 and (is_long or self._share[key_of(below.style, below.text)] > MAX_SHARE)
             if is_text or self._is_sure(heading) or (kept and kept[-1].first == heading.last + 1):
                 kept.append(heading)
@@ -220,14 +236,16 @@ class Headings:
             number = printed_number(f"{lead} x") if self._is_numbered(f"{lead} X") else ""
             is_own = key_of(style, "")[:3] != self._body_key[:3] or style.italic != self._body.italic
             bare = lead.rstrip(" .:—–-")
-            if not is_own or len(bare.split()) > 12 or sum(map(str.isalpha, bare)) < 4 or _NO_HEADING.search(bare):
+            if not is_own or len(bare.split()) > MAX_LEAD_WORDS or _NO_HEADING.search(bare):
                 continue
-            is_aside = mark(bare) is Mark.NEVER and style.bold and len(bare.split()) <= 6
+            is_aside = mark(bare) is Mark.NEVER and style.bold and len(bare.split()) <= MAX_ASIDE_WORDS
             is_ended = _RUN_IN_END.search(lead) or (number and bare != number)
-            if is_caption(line, self._body.size) or _STATEMENT.match(bare) or not (is_ended or is_aside):
+            if sum(map(str.isalpha, bare)) < MIN_LEAD_LETTERS or _STATEMENT.match(bare) or not (is_ended or is_aside):
+                continue
+            if is_caption(line, self._body.size):
                 continue
             rest = line.text[len(lead) :].strip()
-            if abs(line.size - self._body.size) < 0.6 and rest[:1] and not rest[0].islower():
+            if abs(line.size - self._body.size) < MAX_LEAD_POINTS and rest[:1] and not rest[0].islower():
                 found.append(Heading(place, place, bare, rest=rest))
         often = Counter(self._key_of_lead(heading) for heading in found)
         return [
@@ -241,11 +259,10 @@ class Headings:
 
     def _begins_paragraph(self, place: int) -> bool:
         line = self._lines[place]
-        above = self._lines[place - 1] if place else None
-        if above is None or self._measures.is_apart(above, line):
+        if self._has_space(place):
             return True
-        left, right = self._measures.edges(line)
-        return line.left > left + 4 or above.right < right - 0.1 * (right - left) or above.style != line.style
+        above, (left, _) = self._lines[place - 1], self._measures.edges(line)
+        return line.left > left + MIN_INDENT or not self._is_full(above) or above.style != line.style
 
     # ------------------------------------------------------------------------------------------------------- levels
 
@@ -306,6 +323,15 @@ class Headings:
         if heading.rest:
             return self._key_of_lead(heading)
         return self._key(heading)
+
+
+def _has_words(text: str) -> bool:
+    """Whether it is as long as headings are, and more letters than signs."""
+    if len(text) > MAX_CHARS or len(text.split()) > MAX_WORDS or _NO_HEADING.search(text):
+        return False
+    letters = sum(c.isalpha() for c in text)
+    least = MIN_EASTERN_LETTERS if EASTERN.search(text) else MIN_LETTERS
+    return letters >= max(least, MIN_LETTER_SHARE * len(text.replace(" ", "")))
 
 
 def _depth(text: str) -> int:
