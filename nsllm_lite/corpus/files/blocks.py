@@ -27,8 +27,8 @@ from nsllm_lite.corpus.files.lines import (
 )
 from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.outline import Outline, printed_number
-from nsllm_lite.corpus.stated.names import split_names
 from nsllm_lite.corpus.stated.moves import labelled
+from nsllm_lite.corpus.stated.names import split_names
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
 from nsllm_lite.corpus.texts.headings import Mark, mark
 from nsllm_lite.corpus.texts.language import sure_language
