@@ -105,8 +105,9 @@ def text_of(report: dict[str, Any]) -> str:
     for line in report["by_source"]:
         for name in names:
             of = line[name]
-            low, high = of["interval"]
-            told = "1" if name == first else f"{of['of_first']:.3f} ({low:.3f} to {high:.3f})"
+            told = "1" if name == first else f"{of['of_first']:.3f}"
+            if name != first and line["papers"] > 1:
+                told += " ({:.3f} to {:.3f})".format(*of["interval"])
             cells = (f"{of['tokens_a_paper']:,.1f}", f"{of['tokens_a_word']:.3f}", f"{of['bytes_a_token']:.2f}", told)
             size = f"{report['vocabularies'][name]:,}"
             lines.append((line["source"], f"{line['papers']:,}", name, size, *cells))
