@@ -1,0 +1,96 @@
+"""Packed encoders: each document is what it is alone, in every architecture, and no other changes it."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, BertConfig, ModernBertConfig, Qwen3Config, RobertaConfig
+
+from nsllm_lite.formats.rows import Row
+from nsllm_lite.models.causal import collate
+from nsllm_lite.models.encoder import PackedEncoder
+from tests.raising import raises
+
+SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+CONFIGS = {
+    "bert": BertConfig(**SIZES, max_position_embeddings=64),
+    "roberta": RobertaConfig(**SIZES, max_position_embeddings=66, pad_token_id=1),
+    "modernbert": ModernBertConfig(
+        **SIZES, local_attention=8, global_attn_every_n_layers=3, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        cls_token_id=1, sep_token_id=2,
+    ),
+}  # fmt: skip
+LENGTHS = (20, 7, 31)
+
+
+def encoder_of(kind) -> PackedEncoder:
+    torch.manual_seed(0)
+    return PackedEncoder(AutoModelForMaskedLM.from_config(CONFIGS[kind]).eval())
+
+
+def batch_of(documents):
+    ids = np.concatenate(documents).astype(np.int32)
+    lengths = [len(document) for document in documents]
+    names = [f"d{n}" for n in range(len(documents))]
+    return collate([Row(ids, lengths, names, ["s"] * len(names), [1] * len(names), False)], "cpu")
+
+
+@pytest.fixture
+def documents():
+    rng = np.random.default_rng(0)
+    return [rng.integers(5, 60, length) for length in LENGTHS]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_packed_document_has_the_logits_it_has_alone_in_transformers(kind, documents):
+    encoder = encoder_of(kind)
+    with torch.no_grad():
+        packed = encoder.logits(encoder.hidden(batch_of(documents))).split(LENGTHS)
+    torch.manual_seed(0)
+    plain = AutoModelForMaskedLM.from_config(CONFIGS[kind], attn_implementation="eager").eval()
+    for document, logits in zip(documents, packed, strict=True):
+        with torch.no_grad():
+            alone = plain(input_ids=torch.tensor(document)[None]).logits[0]
+        torch.testing.assert_close(logits, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_no_document_sees_another(kind, documents):
+    """Not by a bit; and within a document later words are seen."""
+    encoder = encoder_of(kind)
+    changed = [documents[0], (documents[1] + 11) % 50 + 5, documents[2].copy()]
+    changed[2][-1] = (changed[2][-1] + 7) % 50 + 5
+    with torch.no_grad():
+        before, after = (encoder.hidden(batch_of(each)).split(LENGTHS) for each in (documents, changed))
+    assert torch.equal(before[0], after[0])
+    assert (before[1] - after[1]).abs().amax(1).min() > 1e-3
+    assert (before[2][0] - after[2][0]).abs().max() > 1e-6, "four layers carry the last word to the first"
+
+
+def test_local_layers_see_no_further_than_their_window(documents):
+    values = {**CONFIGS["modernbert"].to_diff_dict(), "num_hidden_layers": 1, "layer_types": ["sliding_attention"]}
+    config = ModernBertConfig(**values)
+    torch.manual_seed(0)
+    encoder = PackedEncoder(AutoModelForMaskedLM.from_config(config).eval())
+    changed = documents[2].copy()
+    changed[15] = (changed[15] + 7) % 50 + 5
+    with torch.no_grad():
+        before, after = (encoder.hidden(batch_of([each])) for each in (documents[2], changed))
+    moved = torch.nonzero((before - after).abs().amax(1)).flatten().tolist()
+    assert moved == list(range(11, 20))
+
+
+def test_dropout_of_probabilities_is_left_out_and_told(documents):
+    torch.manual_seed(0)
+    config = RobertaConfig(**SIZES, pad_token_id=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.25)
+    encoder = PackedEncoder(AutoModelForMaskedLM.from_config(config)).train()
+    assert encoder.dropout_left_out == 0.25
+    once, again = (encoder.hidden(batch_of(documents)) for _ in range(2))
+    assert torch.equal(once, again)
+
+
+def test_a_decoder_is_refused():
+    from transformers import AutoModelForCausalLM
+
+    config = Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8)
+    with raises("encoder-architecture-unknown", "'qwen3'", "modernbert"):
+        PackedEncoder(AutoModelForCausalLM.from_config(config))
