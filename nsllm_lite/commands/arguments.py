@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
             _add(verbs[name], "only")
         if name != "plan":
             _add(verbs[name], "stopping")
-        if name in KINDS:
+        if name in ("train", "sft"):
             _add(verbs[name], "find-lr")
     for name in ("plan", "merge", "eval", "audit", "doctor", "runs", "show"):
         _add(verbs[name], "json")

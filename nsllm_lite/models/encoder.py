@@ -5,13 +5,18 @@ and one mask of four dimensions makes ModernBERT's local layers global. Here att
 one document at a time, and windows are those of each layer.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.kernels.varlen_attention import Attending, Layout, varlen_attention
 from nsllm_lite.models.causal import Batch
+from nsllm_lite.models.loading import quiet_libraries
+from nsllm_lite.recipe.mlm import EncoderShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,3 +96,57 @@ def _without_dropout(model: "PreTrainedModel") -> float:
             before = max(before, module.dropout.p)
             module.dropout.p = 0.0
     return before
+
+
+def build_encoder(shape: EncoderShape, seed: int) -> "PreTrainedModel":
+    """A model with random weights, drawn from `seed`, in fp32 on the CPU, with its tokenizer's special tokens. Dropout
+    is 0: packed rows of a large corpus are seen about once."""
+    from transformers import AutoModelForMaskedLM, BertConfig, ModernBertConfig, RobertaConfig
+
+    tokenizer = load_auto_tokenizer(shape.tokenizer)
+    common = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    if shape.architecture == "bert":
+        config = BertConfig(**common, **without, max_position_embeddings=shape.max_positions)
+    elif shape.architecture == "roberta":
+        behind = tokenizer.pad_token_id + 1  # no position is that of the padding, or before it
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        config = RobertaConfig(**common, **without, **ends, max_position_embeddings=shape.max_positions + behind)
+    else:
+        ends = {
+            name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+        }
+        positions = {"max_position_embeddings": shape.max_positions, "local_attention": shape.local_attention}
+        config = ModernBertConfig(**common, **ends, **positions)
+    quiet_libraries()
+    torch.manual_seed(seed)
+    return AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
+
+
+def load_encoder(folder: Path) -> "PreTrainedModel":
+    """A model in fp32 on the CPU, from safetensors. Raises UserError where its head for masked tokens is not stored: it
+    would begin with random weights."""
+    from transformers import AutoModelForMaskedLM
+
+    quiet_libraries()
+    model, told = AutoModelForMaskedLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+    )
+    if missing := sorted(told["missing_keys"]):
+        found = f"{folder} does not store {', '.join(missing[:3])} ({len(missing)} in all)."
+        needed = "Without its head for masked tokens an encoder would begin with a random one."
+        raise UserError("encoder-head-missing", found, needed, "Name a folder of a model for masked tokens.")
+    return model
+
+
+def positions_of(model: "PreTrainedModel") -> int:
+    """The longest text that the model takes, in tokens."""
+    config = model.config
+    return config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type == "roberta" else 0)

@@ -14,6 +14,7 @@ from nsllm_lite.recipe.convert import Convert
 from nsllm_lite.recipe.corpus import Corpus
 from nsllm_lite.recipe.evals import Eval, Report, Tasks
 from nsllm_lite.recipe.merge import Merge
+from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.results import (
     ConvertResults,
     CorpusResults,
@@ -79,6 +80,12 @@ def train_inputs(recipe: Train) -> Inputs:
         yield Input("replay", recipe.replay.rows, "replay_rows", "rows")
 
 
+def mlm_inputs(recipe: Mlm) -> Inputs:
+    if recipe.model:
+        yield Input("model", recipe.model, "base", "weights")
+    yield Input("rows", recipe.rows, "rows", "rows")
+
+
 def sft_inputs(recipe: Sft) -> Inputs:
     yield Input("model", recipe.model, "base", "weights")
     yield from (Input("data", name, "data", "files") for name in recipe.data or ())
@@ -131,6 +138,10 @@ KINDS = {
     "corpus": Kind(Corpus, inputs=corpus_inputs, leaves=CorpusResults, did=corpus_did, **_WORDS["corpus"]),
     "tokenizer": Kind(TokenizerRecipe, inputs=tokenizer_inputs, did=tokenizer_did, **_WORDS["tokenizer"]),
     "train": Kind(Train, inputs=train_inputs, leaves=TrainResults, did=train_did, **_WORDS["train"]),
+    "mlm": Kind(
+        Mlm, inputs=mlm_inputs, leaves=TrainResults,
+        did=lambda recipe, results, rows, tokens: f"masked tokens of {rows}: {tokens}", **_WORDS["mlm"],
+    ),
     "convert": Kind(
         Convert, inputs=lambda recipe: [Input("gguf", recipe.gguf, "gguf", "file")], leaves=ConvertResults,
         did=convert_did, **_WORDS["convert"],
@@ -159,4 +170,4 @@ KINDS = {
         ],
     ),
 }  # fmt: skip
-Recipe = Corpus | TokenizerRecipe | Convert | Train | Merge | Report | Tasks | Sft | Eval
+Recipe = Corpus | TokenizerRecipe | Convert | Train | Mlm | Merge | Report | Tasks | Sft | Eval

@@ -185,11 +185,16 @@ class Train(Strict):
         if self.build is not None and self.adapter is not None:
             found = "a model built from nothing has nothing to adapt:"
             raise UserError("adapter-on-build", found, "set `adapter: none`")
-        if self.schedule.warmup_steps >= self.budget.steps:
-            found = f"warmup_steps {self.schedule.warmup_steps} leaves no step of {self.budget.steps}:"
-            todo = f"set {word_of(info, 'schedule.warmup_steps', self.budget.steps // 10)}"
-            raise UserError("warmup-too-long", found, todo)
+        require_warmup(self.schedule, self.budget.steps, info)
         return self
+
+
+def require_warmup(schedule: Schedule, steps: int, info: ValidationInfo) -> None:
+    """Raises UserError where the warm-up leaves none of the `steps`."""
+    if schedule.warmup_steps >= steps:
+        found = f"warmup_steps {schedule.warmup_steps} leaves no step of {steps}:"
+        todo = f"set {word_of(info, 'schedule.warmup_steps', steps // 10)}"
+        raise UserError("warmup-too-long", found, todo)
 
 
 class Answers(Strict):

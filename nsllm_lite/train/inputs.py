@@ -1,5 +1,6 @@
 """The inputs of a training run, opened and checked against each other before anything long begins."""
 
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from nsllm_lite.models.architectures import require_positions
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.loading import require_savable
 from nsllm_lite.models.sizes import ModelSize, read_size
-from nsllm_lite.recipe.train import Train
+from nsllm_lite.recipe.train import Budget, Train
 from nsllm_lite.train.plot import Curve, read_curve
 
 
@@ -47,11 +48,7 @@ class Inputs:
         kept_apart = {name for rows in self.heldout.values() for row in rows for name in row.doc_ids}
         for rows in filter(None, (self.rows, self.replay)):
             rows.require_sound(self.size.vocab)
-            if trained_on := rows.among(kept_apart):
-                found = f"{len(trained_on)} held-out documents are in {rows.path} too ({', '.join(trained_on[:3])})."
-                needed = "A loss on what is trained on says nothing about held-out text."
-                todo = "Take evaluation.domain_rows and general_rows of the same `nsllm-lite corpus` run as the rows."
-                raise UserError("train-heldout-trained-on", found, needed, todo)
+            require_apart(rows, kept_apart)
 
 
 def read_inputs(recipe: Train) -> Inputs:
@@ -63,22 +60,12 @@ def read_inputs(recipe: Train) -> Inputs:
     rows = Rows(Path(recipe.rows))
     domain, general = Rows(Path(recipe.evaluation.domain_rows)), Rows(Path(recipe.evaluation.general_rows))
     replay = Rows(Path(recipe.replay.rows)) if recipe.replay else None
-    if not len(rows):
-        found = f"{rows.path} holds no rows."
-        needed = "There is nothing to train on."
-        raise UserError("train-rows-empty", found, needed, "Look at ledger.json of its corpus.")
     all_rows = [opened for opened in (rows, domain, general, replay) if opened is not None]
-    if len({opened.totals.tokenizer_sha256 for opened in all_rows}) > 1:
-        found = f"Rows of different tokenizers: {', '.join(str(r.path) for r in all_rows)}."
-        raise UserError("train-tokenizers-differ", found, "Make them in one `nsllm-lite corpus` run.")
+    require_rows_for(recipe.budget, all_rows)
     if len({tuple(opened.totals.begin_of_text_ids) for opened in all_rows}) > 1:
         found = f"Texts begin differently in {', '.join(str(r.path) for r in all_rows)}."
         raise UserError("train-begins-differ", found, "Make them in one `nsllm-lite corpus` run.")
     row_tokens = rows.totals.row_tokens
-    if recipe.budget.tokens_per_step % row_tokens:
-        found = f"budget.tokens_per_step={recipe.budget.tokens_per_step}, but a row has {row_tokens} tokens."
-        todo = f"Take {max(1, recipe.budget.tokens_per_step // row_tokens) * row_tokens}."
-        raise UserError("train-tokens-per-step", found, "Needed is a multiple of them.", todo)
     hashes: dict[str, str | None] = {"rows": rows.sha256, "domain_rows": domain.sha256, "general_rows": general.sha256}
     if replay is not None:
         hashes["replay_rows"] = replay.sha256
@@ -110,6 +97,33 @@ def read_inputs(recipe: Train) -> Inputs:
         overlay=read_curve(Path(recipe.overlay)) if recipe.overlay else None,
         hashes=hashes,
     )
+
+
+def require_rows_for(budget: Budget, all_rows: Sequence[Rows]) -> None:
+    """Raises UserError where the first of the rows, which are trained on, are none or do not fill a step, or others are
+    of another tokenizer."""
+    rows = all_rows[0]
+    if not len(rows):
+        found = f"{rows.path} holds no rows."
+        needed = "There is nothing to train on."
+        raise UserError("train-rows-empty", found, needed, "Look at ledger.json of its corpus.")
+    if len({opened.totals.tokenizer_sha256 for opened in all_rows}) > 1:
+        found = f"Rows of different tokenizers: {', '.join(str(r.path) for r in all_rows)}."
+        raise UserError("train-tokenizers-differ", found, "Make them in one `nsllm-lite corpus` run.")
+    row_tokens = rows.totals.row_tokens
+    if budget.tokens_per_step % row_tokens:
+        found = f"budget.tokens_per_step={budget.tokens_per_step}, but a row has {row_tokens} tokens."
+        todo = f"Take {max(1, budget.tokens_per_step // row_tokens) * row_tokens}."
+        raise UserError("train-tokens-per-step", found, "Needed is a multiple of them.", todo)
+
+
+def require_apart(rows: Rows, heldout_ids: Set[str]) -> None:
+    """Raises UserError where a held-out document is in `rows`."""
+    if trained_on := rows.among(heldout_ids):
+        found = f"{len(trained_on)} held-out documents are in {rows.path} too ({', '.join(trained_on[:3])})."
+        needed = "A loss on what is trained on says nothing about held-out text."
+        todo = "Take evaluation.domain_rows and general_rows of the same `nsllm-lite corpus` run as the rows."
+        raise UserError("train-heldout-trained-on", found, needed, todo)
 
 
 def require_same_begin(rows: Rows, tokenizer_dir: Path) -> None:

@@ -1,0 +1,82 @@
+"""The recipe of an encoder's pretraining."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.train import Budget, Optimizer, Schedule, require_warmup
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Strict, none_word, require_one
+
+
+class EncoderShape(Strict):
+    """An encoder built from nothing; `local_attention` is the window of ModernBERT's local layers, two of three."""
+
+    tokenizer: ModelPath
+    architecture: Literal["bert", "roberta", "modernbert"]
+    hidden_size: Count
+    intermediate_size: Count
+    num_layers: Count
+    num_heads: Count
+    max_positions: Count
+    local_attention: Annotated[Count | None, BeforeValidator(none_word)] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EncoderShape":
+        if self.hidden_size % self.num_heads:
+            found = f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}:"
+            raise UserError("encoder-heads-uneven", found, "change one of them")
+        if (self.local_attention is None) == (self.architecture == "modernbert"):
+            found = f"local_attention {self.local_attention} with architecture {self.architecture}:"
+            raise UserError("encoder-local-attention", found, "ModernBERT needs it, the others have none")
+        return self
+
+
+class MaskedEvaluation(Strict):
+    """Loss and top-1 accuracy of masked tokens of held-out papers at step 0, every `every_steps`, and at the end, by
+    source; the same tokens are masked each time."""
+
+    domain_rows: HashedPath
+    every_steps: Count
+    max_rows: Count
+
+
+class MlmExecution(Strict):
+    """How the step is run; None leaves the choice to the program."""
+
+    micro_batch_rows: Count | None = None
+    device: Literal["cpu", "cuda"] | None = None
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+
+
+class Mlm(Strict):
+    """An encoder trained on masked tokens, from nothing (`build`) or from a folder (`model`): all weights.
+
+    Of the tokens, but for those that begin and end a text, a `mask_share` is to be told: 80 % of them are masked, 10 %
+    are another token, 10 % stay as they are.
+    """
+
+    adapter: ClassVar[None] = None  # as other trainings may have: all weights are trained
+    quantisation: ClassVar[str] = "none"
+
+    kind: Literal["mlm"]
+    out: FilePath
+    model: ModelPath | None = None
+    build: EncoderShape | None = None
+    rows: HashedPath
+    mask_share: Annotated[float, Field(gt=0, lt=1)]
+    compute_dtype: Literal["float32", "bfloat16"]
+    optimizer: Optimizer
+    schedule: Schedule
+    budget: Budget
+    evaluation: MaskedEvaluation
+    checkpoint_steps: Count
+    keep_checkpoints: Count
+    seed: int
+    execution: MlmExecution = MlmExecution()
+
+    @model_validator(mode="after")
+    def _consistent(self, info: ValidationInfo) -> "Mlm":
+        require_one(model=self.model, build=self.build)
+        require_warmup(self.schedule, self.budget.steps, info)
+        return self

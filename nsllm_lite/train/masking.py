@@ -1,0 +1,41 @@
+"""Which tokens of an encoder's rows are masked: a function of the seed, the step and the row's place in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nsllm_lite.formats.rows import Row
+from nsllm_lite.kernels.linear_cross_entropy import IGNORE
+
+STREAM = 3  # of the seed; 0 to 2 are those of the data order
+MASKED, REPLACED = 0.8, 0.1  # of the tokens that are to be told; the others stay as they are
+HELD_OUT = -1  # the step of held-out rows, which are masked alike each time
+
+
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """`ordinary` are the tokens that may be masked, and take another's place: those of no special meaning."""
+
+    share: float
+    mask_id: int
+    ordinary: np.ndarray  # (V,) bool
+    seed: int
+
+    def of(self, row: Row, step: int, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """(input ids, targets) of a row, both (tokens,) int64; a target is the token to be told, or IGNORE."""
+        rng = np.random.default_rng([self.seed, STREAM, step + 1, place])
+        ids = row.input_ids.astype(np.int64)
+        drawn, kind = rng.random(len(ids)), rng.random(len(ids))
+        told = (drawn < self.share) & self.ordinary[ids]
+        targets = np.where(told, ids, IGNORE)
+        others = rng.choice(np.flatnonzero(self.ordinary), len(ids))
+        ids = np.where(told & (kind < MASKED), self.mask_id, ids)
+        ids = np.where(told & (kind >= MASKED) & (kind < MASKED + REPLACED), others, ids)
+        return ids, targets
+
+    def of_rows(self, rows: Sequence[Row], step: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Of rows laid end to end, the first of which is at place `first` of its step."""
+        parts = [self.of(row, step, first + n) for n, row in enumerate(rows)]
+        ids, targets = zip(*parts, strict=True)
+        return np.concatenate(ids), np.concatenate(targets)

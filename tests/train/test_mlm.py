@@ -1,0 +1,214 @@
+"""Encoders trained on masked tokens: what is masked, what a table would tell, learning, resuming, the result."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from nsllm_lite.artifact import interrupts
+from nsllm_lite.artifact.json_files import read_json, read_lines
+from nsllm_lite.corpus.tokenizer import train_for_encoder
+from nsllm_lite.formats.rows import Row, RowTotals, write_rows
+from nsllm_lite.kernels.linear_cross_entropy import IGNORE
+from nsllm_lite.recipe import load as recipes
+from nsllm_lite.train import mlm
+from nsllm_lite.train.masking import HELD_OUT, Masking
+from nsllm_lite.train.token_tables import BACKOFF, TokenTables
+from tests.raising import raises
+
+VOCAB, ROW_TOKENS, FIRST, NUM = 300, 64, 20, 12
+SHAPE = {"hidden_size": 48, "intermediate_size": 96, "num_layers": 2, "num_heads": 4, "max_positions": 64}
+
+
+def row_of(rng, name) -> Row:
+    """Two documents <s> ... </s> in which every third token repeats the one two places on: only the right tells it."""
+    documents = []
+    for _ in range(2):
+        ids = rng.integers(FIRST, FIRST + NUM, ROW_TOKENS // 2 - 2)
+        ids[: len(ids) - 2 : 3] = ids[2::3][: len(ids[: len(ids) - 2 : 3])]
+        documents.append([0, *ids, 2])
+    names = [f"{name}-{n}" for n in range(2)]
+    ids = np.concatenate(documents).astype(np.int32)
+    return Row(ids, [len(d) for d in documents], names, ["a", "b"], [60, 60])
+
+
+@pytest.fixture(scope="module")
+def encoder_rows(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder")
+    train_for_encoder(["tin whiskers grow under compressive stress at 25 degrees"] * 3, VOCAB, folder / "tokenizer")
+    for split, count, seed in (("train", 96, 1), ("heldout", 8, 2)):
+        rng = np.random.default_rng(seed)
+        rows = [row_of(rng, f"{split}-{n}") for n in range(count)]
+        write_rows(folder / "rows" / split, rows, RowTotals(ROW_TOKENS, 2, "hash"))
+    return folder
+
+
+@pytest.fixture
+def recipe_of(encoder_rows, tmp_path):
+    def made(**changes):
+        values = yaml.safe_load(Path("recipes/nano/mlm.yaml").read_text())
+        steps = changes.pop("steps", 6)
+        build = {"tokenizer": str(encoder_rows / "tokenizer"), "architecture": "roberta", **SHAPE}
+        values |= {
+            "out": str(tmp_path / "out"),
+            "build": build | changes.pop("build", {}),
+            "rows": str(encoder_rows / "rows/train"),
+            "evaluation": {"domain_rows": str(encoder_rows / "rows/heldout"), "every_steps": 3, "max_rows": 8},
+            "budget": {"steps": steps, "tokens_per_step": 512, "tokens": steps * 512},
+            "schedule": {"shape": "constant", "warmup_steps": 1},
+            "checkpoint_steps": 2,
+        }
+        return recipes.validate(values | changes, "test")
+
+    return made
+
+
+def weights_of(out) -> bytes:
+    return (Path(out) / "model/model.safetensors").read_bytes()
+
+
+def masking(share=0.3, seed=0) -> Masking:
+    ordinary = np.ones(VOCAB, bool)
+    ordinary[:5] = False
+    return Masking(share, 4, ordinary, seed)
+
+
+def test_masks_are_eight_one_one_and_never_special():
+    rng = np.random.default_rng(0)
+    rows = [row_of(rng, str(n)) for n in range(200)]
+    before = np.concatenate([row.input_ids for row in rows])
+    ids, targets = masking().of_rows(rows, step=3)
+    told = targets != IGNORE
+    assert not told[before < 5].any()
+    assert (targets[told] == before[told]).all()
+    assert (ids[~told] == before[~told]).all()
+    assert told[before >= 5].mean() == pytest.approx(0.3, abs=0.01)
+    hidden, same = ids[told] == 4, ids[told] == before[told]
+    assert hidden.mean() == pytest.approx(0.8, abs=0.02)
+    assert same.mean() == pytest.approx(0.1, abs=0.02)
+    others = ids[told][~hidden & ~same]
+    assert others.min() >= 5
+    assert len(np.unique(others)) > 50, "of the whole vocabulary"
+
+
+def test_masks_follow_from_seed_step_and_place_alone():
+    rng = np.random.default_rng(0)
+    rows = [row_of(rng, str(n)) for n in range(4)]
+    whole = masking().of_rows(rows, step=3)
+    halves = [masking().of_rows(rows[:2], 3), masking().of_rows(rows[2:], 3, first=2)]
+    for n in range(2):
+        assert (np.concatenate([half[n] for half in halves]) == whole[n]).all()
+    others = (masking(seed=1).of_rows(rows, 3), masking().of_rows(rows, 4), masking().of_rows(rows, HELD_OUT))
+    assert all((other[1] != whole[1]).any() for other in others)
+
+
+def test_tables_are_counted_as_by_hand():
+    ordinary = np.array([False, True, True, True])
+    tables = TokenTables([np.array([0, 1, 2, 1, 2, 1, 3])], ordinary)
+    assert tables.words(1) == (pytest.approx(-math.log(4 / 9)), True)  # 3, 2 and 1 of them, and one each
+    assert tables.words(3) == (pytest.approx(-math.log(2 / 9)), False)
+    share = (2 + BACKOFF * 3 / 9) / (3 + BACKOFF)  # behind 1: 2, 2 and 3
+    assert tables.word_before(1, 2) == (pytest.approx(-math.log(share)), True)
+    assert tables.word_before(None, 2) == tables.words(2) == tables.word_before(3, 2)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
+def test_each_architecture_trains_and_opens_in_transformers(recipe_of, architecture):
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    local = {"local_attention": 16} if architecture == "modernbert" else {}
+    recipe = recipe_of(build={"architecture": architecture, **local}, steps=3)
+    results = mlm.mlm(recipe)
+    assert results["first_loss"] == pytest.approx(math.log(VOCAB), abs=0.5)
+    model = AutoModelForMaskedLM.from_pretrained(f"{recipe.out}/model")
+    tokenizer = AutoTokenizer.from_pretrained(f"{recipe.out}/model")
+    assert model.config.model_type == architecture
+    assert sum(p.numel() for p in model.parameters()) == results["parameters"]
+    logits = model(**tokenizer("tin <mask> grow", return_tensors="pt")).logits
+    assert logits.shape[-1] == VOCAB
+    assert mlm.mlm(recipe) is not None  # finished
+
+
+def test_what_stands_right_of_a_mask_is_learnt_and_tables_cannot(recipe_of):
+    """A third of the tokens repeat the one two places on; the other two thirds are drawn at random of 12."""
+    optimizer = {"name": "adamw", "learning_rate": 3e-3, "betas": [0.9, 0.98], "weight_decay": 0.0, "max_grad_norm": 1}
+    evaluation = {**recipe_of().evaluation.model_dump(), "every_steps": 200}
+    results = mlm.mlm(
+        recipe_of(steps=200, optimizer=optimizer, evaluation=evaluation, checkpoint_steps=200, mask_share=0.15)
+    )
+    after = results["heldout"]["after"]["masked"]
+    assert after["all"]["loss"] < results["floors"]["words"]["loss"] - 0.3
+    assert after["all"]["top1"] > results["floors"]["word before"]["top1"] + 0.15
+    assert results["floors"]["words"]["loss"] == pytest.approx(math.log(NUM), abs=0.1)
+    assert sum(after[source]["tokens"] for source in "ab") == after["all"]["tokens"] > 50
+
+
+def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(recipe_of, tmp_path, monkeypatch):
+    whole = recipe_of(out=str(tmp_path / "whole"))
+    mlm.mlm(whole)
+    halted = recipe_of(out=str(tmp_path / "halted"))
+    counted = mlm.add_gradients
+
+    def stop(lm, rows, of, step, how, dtype):
+        if step == 3:
+            raise interrupts.Stop(15)
+        return counted(lm, rows, of, step, how, dtype)
+
+    monkeypatch.setattr(mlm, "add_gradients", stop)
+    with pytest.raises(interrupts.Stop):
+        mlm.mlm(halted)
+    monkeypatch.setattr(mlm, "add_gradients", counted)
+    mlm.mlm(halted)
+    assert weights_of(halted.out) == weights_of(whole.out)
+    assert (Path(halted.out) / "metrics.jsonl").read_bytes() == (Path(whole.out) / "metrics.jsonl").read_bytes()
+
+
+def test_micro_batches_change_rounding_alone(recipe_of, tmp_path):
+    """And a model trained on goes on from its folder."""
+    losses = []
+    for rows in (1, 8):
+        recipe = recipe_of(out=str(tmp_path / str(rows)), execution={"micro_batch_rows": rows, "device": "cpu"})
+        mlm.mlm(recipe)
+        losses.append([line["loss"] for line in read_lines(Path(recipe.out) / "metrics.jsonl") if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    values = recipe_of(out=str(tmp_path / "more"), steps=2).model_dump(mode="json") | {
+        "build": None, "model": str(tmp_path / "8/model"),
+    }  # fmt: skip
+    results = mlm.mlm(recipes.validate(values, "test"))
+    last = read_json(tmp_path / "8/manifest.json")["results"]["heldout"]["after"]
+    assert results["heldout"]["before"] == last
+
+
+def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path):
+    from transformers import BertConfig, BertForMaskedLM, BertModel
+
+    with raises("encoder-local-attention"):
+        recipe_of(build={"architecture": "modernbert"})
+    with raises("encoder-heads-uneven"):
+        recipe_of(build={"num_heads": 5})
+    with raises("mlm-positions-few", "32", "64"):
+        mlm.mlm(recipe_of(build={"max_positions": 32}))
+    with raises("train-tokens-per-step"):
+        mlm.mlm(recipe_of(budget={"steps": 2, "tokens_per_step": 100, "tokens": 200}))
+    with raises("mlm-no-mask-token", pico / "tokenizer"):
+        mlm.mlm(recipe_of(build={"tokenizer": str(pico / "tokenizer")}))
+    sizes = {"vocab_size": VOCAB, "hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    BertModel(BertConfig(**sizes, intermediate_size=64)).save_pretrained(tmp_path / "headless")
+    for path in (encoder_rows / "tokenizer").iterdir():
+        (tmp_path / "headless" / path.name).write_bytes(path.read_bytes())
+    values = recipe_of().model_dump(mode="json") | {"build": None, "model": str(tmp_path / "headless")}
+    with raises("encoder-head-missing", tmp_path / "headless"):
+        mlm.mlm(recipes.validate(values, "test"))
+    model = BertForMaskedLM(BertConfig(**{**sizes, "vocab_size": 250}, intermediate_size=64))
+    model.save_pretrained(tmp_path / "few")
+    for path in (encoder_rows / "tokenizer").iterdir():
+        (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
+    with raises("mlm-vocabulary-differs", "250", "300"):
+        mlm.mlm(recipes.validate(values | {"model": str(tmp_path / "few")}, "test"))
+    trained_on = {"domain_rows": str(encoder_rows / "rows/train"), "every_steps": 3, "max_rows": 4}
+    with raises("train-heldout-trained-on"):
+        mlm.mlm(recipe_of(evaluation=trained_on))
+    assert torch.get_default_dtype() == torch.float32
