@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import sha256_json
-from nsllm_lite.corpus.files.archives import ERRORS, Opened, open_files, seekable
+from nsllm_lite.corpus.files.archives import Opened, open_files, seekable
 from nsllm_lite.corpus.files.opening import Unread, head_of, open_text
+from nsllm_lite.corpus.files.streams import ERRORS
 from nsllm_lite.corpus.shingles import SHINGLE_WORDS, shingles_of_each, words_of
 from nsllm_lite.corpus.texts import clean
 from nsllm_lite.corpus.texts.scripts import UNSPACED

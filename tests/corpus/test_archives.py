@@ -11,7 +11,7 @@ import zipfile
 import pyarrow as pa
 import pytest
 
-from nsllm_lite.corpus.files import archives
+from nsllm_lite.corpus.files import streams
 from nsllm_lite.corpus.files.archives import open_files, seekable
 from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Unread
 
@@ -111,7 +111,7 @@ def refusal(opened, content):
     """The message where reading ends; all that can be read is read."""
     try:
         _, lines = opened(content)
-    except archives.TooLargeError as error:  # the reader of the file makes a line of it
+    except streams.TooLargeError as error:  # the reader of the file makes a line of it
         return str(error)
     return lines[0].message if lines else ""
 
@@ -120,12 +120,12 @@ def refusal(opened, content):
 def test_a_decompression_bomb_is_refused(opened, monkeypatch, pack):
     bomb = pack(b"\0" * (1 << 24))
     assert refusal(opened, bomb) == ""  # 16 MiB may be unpacked whatever the ratio
-    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 16)
+    monkeypatch.setattr(streams, "FREE_BYTES", 1 << 16)
     assert "unpacks to over 250 times its" in refusal(opened, bomb)
 
 
 def test_a_bomb_in_layers_or_of_many_members_is_refused_too(opened, monkeypatch):
-    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 16)
+    monkeypatch.setattr(streams, "FREE_BYTES", 1 << 16)
     layers = gzip.compress(gzip.compress(b"\0" * (1 << 24)))
     many = zip_of(*((f"{i}.json", b"\0" * (1 << 18)) for i in range(60)))
     for content in (layers, many):
@@ -178,7 +178,7 @@ def test_a_damaged_archive_gives_what_it_can_and_a_line(opened, content, damage)
         content[len(content) // 3] ^= 0xFF
     try:
         _, lines = opened(content)
-    except archives.ERRORS:  # the reader of a member sees it, and makes a line of it
+    except streams.ERRORS:  # the reader of a member sees it, and makes a line of it
         return
     assert any(line.reason == UNREADABLE_FILE for line in lines)
 

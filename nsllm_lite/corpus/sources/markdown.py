@@ -14,7 +14,7 @@ from typing import TextIO
 
 from nsllm_lite.corpus.files.blocks import ABSTRACT, MAIN, Block, bare, paper_of
 from nsllm_lite.corpus.files.markdown import blocks_in
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place, Unread, read_all
 from nsllm_lite.formats.documents import Document
 
 MAX_CHARS = 1 << 24
@@ -42,7 +42,7 @@ def recognise(head: str) -> bool:
 
 def records(stream: TextIO) -> Iterator[list[Block] | str]:
     """The blocks of the one paper in a file."""
-    text = stream.read(MAX_CHARS + 1)
+    text = read_all(stream, MAX_CHARS + 1)
     yield f"over {MAX_CHARS:,} characters of Markdown" if len(text) > MAX_CHARS else list(blocks_in(text))
 
 

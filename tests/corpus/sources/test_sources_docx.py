@@ -205,10 +205,10 @@ def test_a_document_in_an_archive_and_a_zip_that_only_begins_as_one(tmp_path):
 def test_damaged_documents_and_bombs_are_one_line_of_the_ledger(tmp_path, monkeypatch):
     whole = word("".join(PAPER))
     head = '<!DOCTYPE a [<!ENTITY b "c">]>'
-    monkeypatch.setattr(parts, "MAX_TAGS", 20_000)
+    monkeypatch.setattr(parts, "MAX_HELD", 20_000)
     for content, message in (
         (word(p("a"), head=head), "DOCTYPE"),
-        (word("<w:p>" + "<w:r/>" * 20_001 + "</w:p>"), "over 20,000 tags"),
+        (word("<w:p>" + "<w:r/>" * 20_001 + "</w:p>"), "over 20,000 elements"),
         (word("".join(PAPER), main="word/x.xml").replace(b"word/x.xml", b"word/y.xml"), "no word/x.xml"),
         (word("<w:p>"), "Word document"),
         (word(""), "no text"),
