@@ -120,7 +120,7 @@ def _lines(file: File, reader: str, half: int, found: Found) -> Iterator[tuple[s
                 else:
                     key = str(record.get(READERS[reader].KEY) or "")
                     yield key or origin, _line(half, origin, record)
-            stream.read(1)  # raises the fault at which it ends, where its reader took that for the end
+            opening.require_whole(stream)
         except ERRORS as error:
             yield opened.name, _line(-1, f"{opened.name}#0", f"{type(error).__name__}: {error}")
 

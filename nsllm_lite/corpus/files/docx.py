@@ -85,7 +85,7 @@ class _Bounded:
         node.clear()
         parent = node.getparent()
         while parent is not None and (before := node.getprevious()) is not None:
-            self._held -= 1 + int(_NUM_BELOW(before))
+            self._held -= 1 + (int(_NUM_BELOW(before)) if len(before) else 0)
             parent.remove(before)
 
 

@@ -92,7 +92,7 @@ def _parse(fragment: str, declared: str = "") -> etree._Element | str:
     except (etree.XMLSyntaxError, ValueError) as error:
         if "Namespace prefix" in str(error) and not declared:  # the file's root may declare it
             prefixes = sorted({*_PREFIX.findall(fragment)} - _DECLARED)
-            return _parse(fragment, " ".join(["", *(f'xmlns:{prefix}="urn:{prefix}"' for prefix in prefixes), ""]))
+            return _parse(fragment, " " + "".join(f'xmlns:{prefix}="urn:{n}" ' for n, prefix in enumerate(prefixes)))
         if "xml:id" in str(error) and _XML_ID.search(fragment):
             return _parse(_XML_ID.sub("", fragment), declared)
         return f"not well-formed XML: {error}"

@@ -92,24 +92,24 @@ class _Text(io.TextIOWrapper):
     """Text with a maximal line length: an endless line would fill the memory.
 
     Of a stream that fails all characters before are read, and all whole lines; what is asked for behind them raises the
-    fault.
+    fault, where something is missing.
     """
 
     def __init__(self, stream: BinaryIO, encoding: str, decoder: Decoder | None = None):
-        self._up_to_fault = UpToFault(stream)
-        raw = Utf8(self._up_to_fault, decoder) if decoder else self._up_to_fault
+        self.up_to_fault = UpToFault(stream)
+        raw = Utf8(self.up_to_fault, decoder) if decoder else self.up_to_fault
         super().__init__(io.BufferedReader(raw, BUFFER_BYTES), encoding=encoding, errors="replace")
 
     def read(self, size: int | None = -1) -> str:
         content = super().read(size)
         if not content or size is None or size < 0:
-            self._up_to_fault.require_whole()
+            self.up_to_fault.require_uncut()
         return content
 
     def readline(self, size: int = -1) -> str:
         line = super().readline(size if size >= 0 else MAX_LINE_CHARS + 1)
         if not line.endswith("\n") and len(line) != size:
-            self._up_to_fault.require_whole()
+            self.up_to_fault.require_uncut()
         if size < 0 and len(line) > MAX_LINE_CHARS:
             found = f"a line of over {MAX_LINE_CHARS:,} characters, nothing is read from here on"
             raise ValueError(found)  # caught by sources.read
@@ -158,6 +158,12 @@ def read_all(stream: TextIO, max_chars: int) -> str:
     return "".join(parts)
 
 
+def require_whole(stream: TextIO) -> None:
+    """Raises the fault at which a text of `open_text` has ended, where its reader took that for the end."""
+    if isinstance(stream, _Text):
+        stream.up_to_fault.require_whole()
+
+
 def open_text(stream: BinaryIO, head: bytes, used: set[str] | None = None) -> TextIO:
     """The text of a file that begins with `head`, "\\n" at its line ends; XML saved as one JSON string is taken out.
 
@@ -174,6 +180,7 @@ def open_text(stream: BinaryIO, head: bytes, used: set[str] | None = None) -> Te
     if not decoded(head[:256]).lstrip(_BEFORE_TEXT).startswith(('"<', '"\\')):
         return text
     content = read_all(text, MAX_QUOTED_CHARS)
+    require_whole(text)
     try:
         value = json.loads(content)
     except json.JSONDecodeError:

@@ -1,5 +1,6 @@
 """Streams of files that are not trusted: some fail in the middle, some unpack to more than memory holds."""
 
+import gzip
 import io
 import lzma
 import tarfile
@@ -63,3 +64,8 @@ class UpToFault(io.RawIOBase):
         """Raises the fault, if the stream has ended at one."""
         if self.fault:
             raise self.fault
+
+    def require_uncut(self) -> None:
+        """Raises the fault, unless it is only that something stands behind all of a gzip file."""
+        if not (isinstance(self.fault, gzip.BadGzipFile) and str(self.fault).startswith("Not a gzipped file")):
+            self.require_whole()

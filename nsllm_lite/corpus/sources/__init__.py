@@ -248,7 +248,7 @@ def _records(
     else:
         reader = READERS[found]
         yield from read_each(reader.records(stream), source.name, opened.name, reader.document, languages)
-    stream.read(1)  # raises the fault at which it ends, where its reader took that for the end
+    opening.require_whole(stream)
 
 
 def _sibling_text(opened: Opened, relative: str) -> str | None:
