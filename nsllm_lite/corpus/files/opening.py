@@ -23,7 +23,7 @@ UNREADABLE_FILE = "unreadable_file"
 UNREADABLE = "unreadable"
 ENTITIES_REFUSED = "entities_refused"
 
-MAX_NUL_SHARE, MAX_CONTROL_SHARE = 0.001, 0.01  # of a text's beginning; packed bytes have 0.004 and 0.09
+MAX_NUL_SHARE = MAX_CONTROL_SHARE = 0.01  # of a text's beginning; packed bytes have 0.004 and 0.09
 
 _PDF = b"%PDF-"  # where some bytes stand before it
 _CONTROLS = [code for code in range(1, 32) if chr(code) not in "\t\n\f\r\x1b"]

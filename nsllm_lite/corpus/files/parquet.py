@@ -5,7 +5,7 @@ Only Arrow reads it; pandas' metadata and its pickles are never read. A damaged 
 
 import io
 from collections.abc import Collection, Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,8 +53,9 @@ def iter_rows(file: BinaryIO, columns: Iterable[str], beside: Collection[str] = 
             batch_rows = max(1, min(BATCH_ROWS, MAX_BATCH_BYTES // max(first.nbytes if first else 0, 1)))
             for batch in parquet.iter_batches(batch_rows, [group], columns, use_threads=False):
                 left -= batch.num_rows
-                budget.spend(batch.nbytes)
-                yield from _rows(batch, beside)
+                for row in _rows(batch, beside):
+                    budget.spend(_num_chars(row))  # of a value that is stored once and used in many rows, each time
+                    yield row
             reason = "it ends early"
         except TooLargeError as error:
             yield f"nothing is read from row group {group} on: it {error}"
@@ -88,6 +89,14 @@ def _rows(batch: pa.RecordBatch, beside: Collection[str]) -> Iterator[dict | str
             yield {name: column[number].as_py() for name, column in zip(names, batch.columns, strict=True)}
         except NO_VALUE:
             yield _row(batch, number, beside)
+
+
+def _num_chars(value: Any) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict | list):
+        return sum(map(_num_chars, value.values() if isinstance(value, dict) else value))
+    return 1
 
 
 def _row(batch: pa.RecordBatch, number: int, beside: Collection[str]) -> dict | str:

@@ -308,7 +308,7 @@ def test_a_nul_byte_loses_nothing(tmp_path, at):
 
 @pytest.mark.parametrize(
     "content",
-    [b"TI\0\0\0" + b"a" * 500, b"\0\1\2\3\4\5\6" * 9, b"\0" + b"\1\2\3" + b"a" * 100, bytes(range(256)) * 20],
+    [b"TI" + b"\0" * 9 + b"a" * 500, b"\0\1\2\3\4\5\6" * 9, b"\0" + b"\1\2\3" + b"a" * 100, bytes(range(256)) * 20],
 )
 def test_what_has_more_of_them_is_binary(tmp_path, content):
     (tmp_path / "a").write_bytes(content)

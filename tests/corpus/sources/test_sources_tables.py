@@ -280,9 +280,10 @@ def test_a_large_text_stored_once_is_not_unpacked_for_all_rows_together(monkeypa
     assert {r.message for r in read_parquet(file)} == {"the row is longer than 0 MiB"}
 
 
-def test_a_large_text_of_many_rows_has_a_bound(monkeypatch):
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_large_text_of_many_rows_has_a_bound(monkeypatch, kind):
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 50, pa.int32()), pa.array(["x" * 100_000]))
-    columns = {"title": text.cast(pa.string()), "abstract": ["a"] * 50}
+    columns = {"title": text.cast(kind), "abstract": ["a"] * 50}
     file = as_parquet(columns, use_dictionary=["title"], row_group_size=20)
     monkeypatch.setattr(parquet, "BATCH_ROWS", 4)
     monkeypatch.setattr(streams, "FREE_BYTES", 2_500_000)
