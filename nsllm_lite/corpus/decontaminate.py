@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import sha256_json
-from nsllm_lite.corpus.files.archives import ERRORS, Opened, open_files, seekable
-from nsllm_lite.corpus.files.opening import Unread, head_of, open_text
+from nsllm_lite.corpus.files.archives import Opened, open_files, seekable
+from nsllm_lite.corpus.files.opening import Unread, head_of, open_text, require_whole
+from nsllm_lite.corpus.files.streams import ERRORS
 from nsllm_lite.corpus.shingles import SHINGLE_WORDS, shingles_of_each, words_of
 from nsllm_lite.corpus.texts import clean
 from nsllm_lite.corpus.texts.scripts import UNSPACED
@@ -177,7 +178,9 @@ def read_texts(opened: Opened) -> Texts:
     head = head_of(opened.head)
     if not head:
         raise ValueError("the file is empty" if head == "" else "binary data")  # caught by _texts_of
-    content = open_text(opened.stream, opened.head).read().lstrip("\ufeff")
+    stream = open_text(opened.stream, opened.head)
+    content = stream.read().lstrip("\ufeff")
+    require_whole(stream)
     name = opened.name.lower()
     if head[0] in "[{" and (value := _json(content, ".json" in name)) is not None:
         return _json_texts(value)

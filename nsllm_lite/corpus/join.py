@@ -21,8 +21,9 @@ import numpy as np
 from nsllm_lite.artifact import integrity
 from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files import opening
-from nsllm_lite.corpus.files.archives import ERRORS, open_files
+from nsllm_lite.corpus.files.archives import open_files
 from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Place, Unread
+from nsllm_lite.corpus.files.streams import ERRORS
 from nsllm_lite.corpus.sources import File, Found, s2ag, s2orc
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
@@ -119,6 +120,7 @@ def _lines(file: File, reader: str, half: int, found: Found) -> Iterator[tuple[s
                 else:
                     key = str(record.get(READERS[reader].KEY) or "")
                     yield key or origin, _line(half, origin, record)
+            opening.require_whole(stream)
         except ERRORS as error:
             yield opened.name, _line(-1, f"{opened.name}#0", f"{type(error).__name__}: {error}")
 

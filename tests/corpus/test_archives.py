@@ -5,15 +5,20 @@ import gzip
 import io
 import json
 import lzma
+import random
+import re
 import tarfile
 import zipfile
+import zlib
 
 import pyarrow as pa
 import pytest
 
-from nsllm_lite.corpus.files import archives
+from nsllm_lite.corpus.files import streams
 from nsllm_lite.corpus.files.archives import open_files, seekable
 from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Unread
+from nsllm_lite.formats.documents import Document
+from tests.corpus.sources.reading import read_path
 
 LINES = b"\n".join(json.dumps({"id": f"2501.{i:05}", "title": f"Tin {i}"}).encode() for i in range(2000))
 
@@ -107,11 +112,20 @@ def test_siblings_on_disk_stay_below_their_folder(tmp_path):
         assert found.sibling(name) is None
 
 
+def test_a_hidden_file_is_no_part_of_a_paper(tmp_path):
+    (tmp_path / ".git").mkdir()
+    for name in (".secret.tex", ".git/part.tex", "part.tex"):
+        (tmp_path / name).write_text("text")
+    (found,) = open_files(tmp_path / "part.tex", "part.tex")
+    assert found.sibling(f"./../{tmp_path.name}/part.tex") == b"text"
+    assert [found.sibling(name) for name in (".secret.tex", ".git/part.tex", "./.secret.tex")] == [None] * 3
+
+
 def refusal(opened, content):
     """The message where reading ends; all that can be read is read."""
     try:
         _, lines = opened(content)
-    except archives.TooLargeError as error:  # the reader of the file makes a line of it
+    except streams.TooLargeError as error:  # the reader of the file makes a line of it
         return str(error)
     return lines[0].message if lines else ""
 
@@ -120,12 +134,12 @@ def refusal(opened, content):
 def test_a_decompression_bomb_is_refused(opened, monkeypatch, pack):
     bomb = pack(b"\0" * (1 << 24))
     assert refusal(opened, bomb) == ""  # 16 MiB may be unpacked whatever the ratio
-    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 16)
+    monkeypatch.setattr(streams, "FREE_BYTES", 1 << 16)
     assert "unpacks to over 250 times its" in refusal(opened, bomb)
 
 
 def test_a_bomb_in_layers_or_of_many_members_is_refused_too(opened, monkeypatch):
-    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 16)
+    monkeypatch.setattr(streams, "FREE_BYTES", 1 << 16)
     layers = gzip.compress(gzip.compress(b"\0" * (1 << 24)))
     many = zip_of(*((f"{i}.json", b"\0" * (1 << 18)) for i in range(60)))
     for content in (layers, many):
@@ -178,7 +192,7 @@ def test_a_damaged_archive_gives_what_it_can_and_a_line(opened, content, damage)
         content[len(content) // 3] ^= 0xFF
     try:
         _, lines = opened(content)
-    except archives.ERRORS:  # the reader of a member sees it, and makes a line of it
+    except streams.ERRORS:  # the reader of a member sees it, and makes a line of it
         return
     assert any(line.reason == UNREADABLE_FILE for line in lines)
 
@@ -198,3 +212,125 @@ def test_a_stretch_of_a_file(tmp_path):
     cut = LINES.index(b"\n", 1000) + 1
     stretches = ((0, cut), (cut, len(LINES)))
     assert b"".join(found.stream.read() for a, b in stretches for found in open_files(path, "in", a, b)) == LINES
+
+
+# ------------------------------------------------------------------------------------------------------- damaged files
+
+
+def ris_of(num):
+    """Records that hardly pack, so that a cut takes few of them."""
+    rng = random.Random(0)
+    return b"".join(b"TY  - JOUR\nTI  - T%d\nAB  - %x\nER  -\n\n" % (n, rng.getrandbits(9000)) for n in range(num))
+
+
+def read_packed(tmp_path, content):
+    (tmp_path / "in").write_bytes(content)
+    records = read_path(tmp_path / "in")
+    return [r for r in records if isinstance(r, Document)], [r for r in records if isinstance(r, Unread)]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_of_a_gzip_file_cut_short_every_whole_record_is_read(tmp_path, layers):
+    cut = gzip.compress(ris_of(300))[:-2000]
+    whole = zlib.decompressobj(31).decompress(cut).count(b"ER  -\n")
+    papers, (line,) = read_packed(tmp_path, gzip.compress(cut, 0) if layers == 2 else cut)
+    assert (len(papers), line.reason) == (whole, UNREADABLE_FILE)
+    assert "ended before" in line.message
+
+
+@pytest.mark.parametrize("num", [1, 300])
+@pytest.mark.parametrize("form", ["ris", "jsonl", "xml", "utf-16", "html", "csv"])
+def test_what_stands_behind_a_gzip_file_costs_no_record(tmp_path, num, form):
+    titles = [f"Tin {n}" for n in range(num)]
+    written = {
+        "ris": "".join(f"TY  - JOUR\nTI  - {title}\nAB  - A\nER  -\n\n" for title in titles),
+        "jsonl": "".join(f'{{"id": "2501.{n:05}", "title": "{t}", "abstract": "A"}}\n' for n, t in enumerate(titles)),
+        "html": "<table><tr><td>Title<td>Abstract</tr>"
+        + "".join(f"<tr><td>{title}<td>A</tr>" for title in titles)
+        + "<tr></table>",
+        "csv": "title,abstract\n" + "".join(f"{title},A\n" for title in titles),
+    }
+    written["xml"] = (
+        "<PubmedArticleSet>"
+        + "".join(
+            f"<PubmedArticle><MedlineCitation><PMID>{n}</PMID><Article><ArticleTitle>{title}</ArticleTitle></Article>"
+            "</MedlineCitation></PubmedArticle>"
+            for n, title in enumerate(titles, 1)
+        )
+        + "</PubmedArticleSet>"
+    )
+    text = written["ris"].encode("utf-16") if form == "utf-16" else written[form].encode()
+    papers, lines = read_packed(tmp_path, gzip.compress(text) + b"junk")
+    assert [paper.title for paper in papers] == titles
+    assert [(line.origin, line.reason) for line in lines] == [("in#0", UNREADABLE_FILE)]
+
+
+def test_a_paper_that_is_one_text_is_not_read_in_part(tmp_path):
+    body = random.Random(0).randbytes(9000).hex()
+    tex = rf"\documentclass{{article}}\begin{{document}}\begin{{abstract}}A.\end{{abstract}} {body} \end{{document}}"
+    papers, (line,) = read_packed(tmp_path, gzip.compress(tex.encode())[:-2000])
+    assert not papers
+    assert line.reason == UNREADABLE_FILE
+
+
+def test_a_zip_behind_which_something_stands_in_its_gzip_file_is_read(tmp_path):
+    papers, (line,) = read_packed(tmp_path, gzip.compress(zip_of(("a.ris", ris_of(3)))) + b"junk")
+    assert len(papers) == 3
+    assert "gzip" in line.message
+
+
+def zip_with_methods(**methods):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, method in methods.items():
+            archive.writestr(f"{name}.json", b"{}", method)
+    return buffer.getvalue()
+
+
+def test_a_zip_unpacks_nothing_that_has_no_bound(opened, monkeypatch):
+    methods = {"good": zipfile.ZIP_DEFLATED, "b": zipfile.ZIP_BZIP2, "x": zipfile.ZIP_LZMA, "last": zipfile.ZIP_STORED}
+    files, lines = opened(zip_with_methods(**methods))
+    assert files == {"in/good.json": b"{}", "in/last.json": b"{}"}
+    assert [(line.origin, line.message.split(",")[0]) for line in lines] == [
+        ("in/b.json#0", "packed by bzip2"),
+        ("in/x.json#0", "packed by lzma"),
+    ]
+
+
+def test_a_bad_member_of_a_zip_costs_itself_alone(opened):
+    members = ("good.tex", b"{}"), ("one.json", LINES), ("two.tex", LINES), ("three.json", LINES)
+    content = bytearray(zip_of(*members))
+    heads = [place.start() for place in re.finditer(b"PK\x03\x04", content)]
+    content[heads[1]] = 0
+    at = heads[2] + 30 + len("two.tex") + 40
+    content[at : at + 64] = b"\xff" * 64
+    files, lines = opened(bytes(content))
+    assert files == {"in/three.json": LINES, "in/good.tex": b"{}"}
+    assert [line.origin for line in lines] == ["in/one.json#0", "in/two.tex#0"]
+
+
+def test_a_bomb_in_a_zip_still_ends_it(opened, monkeypatch):
+    monkeypatch.setattr(streams, "FREE_BYTES", 1 << 16)
+    files, (line,) = opened(zip_of(("a.tex", b"{}"), ("b.tex", b"\0" * (1 << 24)), ("c.json", b"{}")))
+    assert files == {"in/a.tex": b"{}"}
+    assert "refused as a bomb" in line.message
+
+
+def test_a_tar_that_ends_early_gives_the_latex_before_and_a_line(opened):
+    content = tar_of(("a.tex", b"one"), ("b.json", b"{}"), ("c.json", b"{}"))
+    files, (line,) = opened(content[:2048] + b"\xff" * 512 + content[2560:])
+    assert files == {"in/a.tex": b"one", "in/b.json": b"{}"}
+    assert "nothing is read from here on" in line.message
+
+
+def test_a_tar_is_read_behind_what_looks_like_its_end(opened):
+    one, other = tar_of(("a.json", b"1"), ("b.json", b"2")), tar_of(("c.json", b"3"))
+    assert opened(one + other) == ({"in/a.json": b"1", "in/b.json": b"2", "in/c.json": b"3"}, [])
+    files, lines = opened(one[:1024] + bytes(512) + one[1536:])  # the second header is all zeros
+    assert files == {"in/a.json": b"1"}
+    assert len(lines) == 1
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 9
+    pax = header.tobuf(tarfile.USTAR_FORMAT) + b"0 path=x\n".ljust(512, b"\0")
+    files, lines = opened(one[:1024] + pax + one[1024:])
+    assert len(files) + len(lines) == 2

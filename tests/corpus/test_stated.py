@@ -22,6 +22,7 @@ from nsllm_lite.corpus.stated.dates import as_date, dated
 from nsllm_lite.corpus.stated.names import as_names
 from nsllm_lite.corpus.stated.terms import as_categories, as_language, as_reference, as_references, as_terms
 from nsllm_lite.corpus.texts.clean import clean_document
+from nsllm_lite.corpus.texts.entities import unescape
 from nsllm_lite.formats.documents import (
     STATED,
     TERMS,
@@ -341,3 +342,35 @@ def test_a_corpus_counts_what_its_documents_state_and_its_rows_do_not_change(tmp
     assert results["told"]["stated"] == {"one": dict.fromkeys(STATED, 0) | counts, "general": dict.fromkeys(STATED, 0)}
     kept = next(d for d in documents["told"] if d.id == "arxiv:2501.00001")
     assert (kept.authors, kept.venue, kept.references) == (("Fox, A",), "", ("doi:10.1000/x",))
+
+
+# ------------------------------------------------------------------------------------------------------- entities
+
+ENDLESS = "&#" + "1" * 5_000 + ";"
+
+
+def test_a_number_that_is_no_character_is_read_as_one_that_is_lost():
+    text = "a&#945;&#x3B1;&#00000000065;&#99999999;&#xfffffff;&#x0000000041;&amp;&beta;"
+    assert unescape(text) == "aααA\ufffd\ufffdA&β"
+    for number in ("1" * 5_000, "0" * 5_000 + "65", "x" + "f" * 5_000, "1" * 5_000 + "x"):
+        assert unescape(f"a&#{number};b&amp;")[1] == "\ufffd"
+        assert unescape(f"a&#{number};b&amp;").endswith("b&")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.ris", f"TY  - JOUR\nTI  - T\nKW  - x{ENDLESS}\nER  - \n\nTY  - JOUR\nTI  - U\nER  - \n"),
+        ("a.bib", f"@article{{k, title = {{T}}, keywords = {{x{ENDLESS}}}}}\n@article{{l, title = {{U}}}}"),
+        ("a.csv", f"title,abstract,authors\nT,A,x{ENDLESS}\nU,A,b\n"),
+        (
+            "a.json",
+            json.dumps([{"id": str(n), "title": t, "abstract": "A", "authors": ENDLESS} for n, t in enumerate("TU")]),
+        ),
+        ("a.xls", f"<table><tr><td>Title<td>Abstract</tr><tr><td>T<td>{ENDLESS}</tr><tr><td>U<td>A</tr></table>"),
+        ("a.html", f"<table><tr><td>Title<td>Abstract<td>{ENDLESS}</tr><tr><td>T<td>A</tr><tr><td>U<td>A</tr></table>"),
+    ],
+)
+def test_an_endless_entity_costs_nothing_in_any_format(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert [document.title for document in read_path(tmp_path / name)] == ["T", "U"]

@@ -21,7 +21,7 @@ import yaml
 from lxml import etree
 
 from nsllm_lite import cli
-from nsllm_lite.corpus.files import archives, tagged
+from nsllm_lite.corpus.files import archives, streams, tagged
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.formats.documents import Document
 from tests.corpus.small import paper, prose, values, write_lines
@@ -161,8 +161,8 @@ def overlapping_zip():
 
 def test_entries_of_a_zip_that_share_bytes_are_paid_for_each_time(tmp_path, monkeypatch):
     (tmp_path / "overlap.zip").write_bytes(overlapping_zip())
-    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 10)
-    monkeypatch.setattr(archives, "MAX_RATIO", 2)
+    monkeypatch.setattr(streams, "FREE_BYTES", 1 << 10)
+    monkeypatch.setattr(streams, "MAX_RATIO", 2)
     assert re.search("refused as a bomb|Overlapped", read(tmp_path)[-1].message)
 
 

@@ -13,7 +13,6 @@ import posixpath
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -25,21 +24,20 @@ import pyarrow as pa
 
 from nsllm_lite.corpus.files import workbooks
 from nsllm_lite.corpus.files.opening import HEAD_BYTES, UNREADABLE_FILE, Unread
+from nsllm_lite.corpus.files.streams import ERRORS, Budget, TooLargeError, UpToFault
 
-MAX_RATIO = 250  # text packs 3 to 30 to one; deflate can do 1,000, xz far more
-FREE_BYTES = 1 << 26  # this much may always be unpacked
 MAX_DEPTH = 6
 MAX_LIST_BYTES = 1 << 25  # of a zip, held in memory at 15 times that; its smallest entry takes 46
 MAX_HEADER_BYTES = 1 << 14  # of a tar: long names and the like; forged ones take time and memory
 MAX_TEX_BYTES = 1 << 25  # the LaTeX files of one archive are held together, since they input each other
 IN_MEMORY_BYTES = 1 << 24
+PIECE_BYTES = 1 << 14  # unpacked at once: what a fault of zstd costs beside itself
 TEX_NAMES = (".tex", ".ltx", ".latex")
 TEX_PARTS = (".bbl", ".sty", ".cls", ".def")  # that LaTeX files of the same archive may input; not papers themselves
 NAMES_OF_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".zip")
-ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, RuntimeError)
-ERRORS += (NotImplementedError, ValueError, MemoryError)  # what zipfile and tarfile raise on damaged archives
 
 WORD = b"PK\x03\x04\0word"  # stands for the first bytes of a Word document, which are those of any zip
+UNPACKED_IN_PIECES = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks others without a bound
 ZIP_HEADER_BYTES = 30  # before the name of a zip's first file
 CONTENT_TYPES = "[Content_Types].xml"
 OFFICE_NAMES = (CONTENT_TYPES.encode(), b"word/", b"_rels/", b"docProps/", b"customXml/", b"mimetype")
@@ -56,32 +54,17 @@ class Opened(NamedTuple):
     sibling: Sibling
 
 
-class TooLargeError(OSError):
-    pass
-
-
 class DiskFullError(Exception):
     """No room for a temporary copy: a fault of the run, not of the file, so it is none of ERRORS."""
 
 
-class _Budget:
-    """Bytes that may still be unpacked from one file on disk, at all depths together."""
-
-    def __init__(self, packed_bytes: int):
-        self.packed_bytes = packed_bytes
-        self.left = max(FREE_BYTES, MAX_RATIO * packed_bytes)
-
-    def spend(self, num_bytes: int) -> None:
-        self.left -= num_bytes
-        if self.left < 0:
-            raise TooLargeError(f"unpacks to over {MAX_RATIO} times its {self.packed_bytes:,} bytes; refused as a bomb")
-
-
 class _Counted(io.RawIOBase):
-    """A stream that spends a budget and ends after `left` bytes; `head` was read from it before."""
+    """A stream that spends a budget and ends after `left` bytes; `head` was read from it before. Once it has failed it
+    fails again, where a decompressor would go on with what stands behind."""
 
-    def __init__(self, stream: BinaryIO, head: bytes, budget: _Budget | None, left: int | None):
+    def __init__(self, stream: BinaryIO, head: bytes, budget: Budget | None, left: int | None):
         self._stream, self._head, self._budget, self._left = stream, head, budget, left
+        self._fault: Exception | None = None
 
     def readable(self) -> bool:
         return True
@@ -90,17 +73,27 @@ class _Counted(io.RawIOBase):
         if self._head:
             data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
         else:
-            data = self._stream.read(len(buffer) if self._left is None else min(len(buffer), self._left))
+            data = self._piece(min(len(buffer), PIECE_BYTES))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _piece(self, num_bytes: int) -> bytes:
+        if self._fault:
+            raise self._fault
+        try:
+            data = self._stream.read1(num_bytes if self._left is None else min(num_bytes, self._left))
             if self._left is not None:
                 self._left -= len(data)
             if self._budget:
                 self._budget.spend(len(data))
-        buffer[: len(data)] = data
-        return len(data)
+        except ERRORS as error:
+            self._fault = error
+            raise
+        return data
 
 
 def _counted(
-    stream: BinaryIO, head: bytes = b"", budget: _Budget | None = None, left: int | None = None
+    stream: BinaryIO, head: bytes = b"", budget: Budget | None = None, left: int | None = None
 ) -> io.BufferedReader:
     return io.BufferedReader(_Counted(stream, head, budget, left), 1 << 17)
 
@@ -113,10 +106,11 @@ def open_files(path: Path, name: str, start: int = 0, end: int | None = None) ->
     folder = path.parent
 
     def sibling(relative: str) -> bytes | None:
-        """A file below the file's own folder, if it is small enough to be a part of a paper."""
+        """A file below the file's own folder that is not hidden, if it is small enough to be a part of a paper."""
         try:
             found = (folder / relative).resolve()
-            inside = found.is_relative_to(folder.resolve()) and found.is_file()
+            hidden = any(part.startswith(".") for part in PurePosixPath(relative).parts if part != "..")
+            inside = found.is_relative_to(folder.resolve()) and found.is_file() and not hidden
             return found.read_bytes() if inside and found.stat().st_size <= MAX_TEX_BYTES else None
         except (OSError, ValueError):
             return None
@@ -124,13 +118,16 @@ def open_files(path: Path, name: str, start: int = 0, end: int | None = None) ->
     with open(path, "rb") as file:
         file.seek(start)
         stream = file if end is None else _counted(file, left=end - start)
-        yield from _open(stream, name, sibling, _Budget(path.stat().st_size), 0)
+        yield from _open(stream, name, sibling, Budget(path.stat().st_size), 0)
 
 
-def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth: int) -> Iterator[Opened | Unread]:
+def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: Budget, depth: int) -> Iterator[Opened | Unread]:
     """Never raises because of a file's content: a fault is one `Unread`, after what was read before it."""
     try:
-        head = stream.read(HEAD_BYTES)
+        begun = UpToFault(stream)
+        head = begun.read(HEAD_BYTES)
+        if not head:
+            begun.require_whole()
         unpack = next((unpack for magic, unpack in _UNPACK.items() if head.startswith(magic)), None)
         members_of = _zip_members if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None
         if not unpack and not members_of and _is_tar(head):
@@ -144,7 +141,9 @@ def _open(stream: BinaryIO, name: str, sibling: Sibling, budget: _Budget, depth:
             elif members_of is _zip_members and _is_word(whole, head):
                 yield Opened(name, WORD, whole, sibling)
             elif unpack:
-                yield from _open(_counted(unpack(whole), budget=budget), name, sibling, budget, depth + 1)
+                packed = UpToFault(whole)
+                yield from _open(_counted(unpack(packed), budget=budget), name, sibling, budget, depth + 1)
+                packed.require_whole()
             elif members_of:
                 files = _open_members(members_of(whole), name, budget, depth)
                 yield next(files, Unread(f"{name}#0", UNREADABLE_FILE, "the archive lists no file to read"))
@@ -186,7 +185,8 @@ def _whole(stream: BinaryIO, head: bytes, seekable: bool) -> Iterator[BinaryIO]:
         yield _counted(stream, head)
     else:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as copy:
-            for chunk in chain([head], iter(partial(stream.read, 1 << 20), b"")):
+            rest = UpToFault(stream)
+            for chunk in chain([head], iter(partial(rest.read, 1 << 20), b"")):
                 try:
                     copy.write(chunk)
                 except OSError as error:
@@ -194,6 +194,7 @@ def _whole(stream: BinaryIO, head: bytes, seekable: bool) -> Iterator[BinaryIO]:
                     raise DiskFullError(found) from None
             copy.seek(0)
             yield copy
+            rest.require_whole()
 
 
 def seekable(opened: Opened) -> AbstractContextManager[BinaryIO]:
@@ -229,24 +230,29 @@ class _Ending:
     """A stream that raises at its end: tarfile skips a member of the stated size even if it is incomplete."""
 
     def __init__(self, stream: BinaryIO):
-        self._stream, self._left = stream, 8
+        self._stream, self._left = UpToFault(stream), 8
+        self.require_whole = self._stream.require_whole
 
     def read(self, num_bytes: int) -> bytes:
         data = self._stream.read(num_bytes)
         self._left -= not data
         if not self._left:
+            self.require_whole()
             raise tarfile.ReadError("the archive is cut short, or a header states more bytes than there are")
         return data
 
 
 def _tar_members(file: BinaryIO) -> Iterator[_Member]:
-    with tarfile.open(fileobj=_Ending(file), mode="r|", tarinfo=_TarInfo) as archive:
+    """The members; behind blocks of zeros, which end an archive, those of one that was joined to it."""
+    stream = _Ending(file)
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarInfo, ignore_zeros=True) as archive:
         while member := archive.next():
             archive.members.clear()  # which would be all of a large archive's in the end
             if member.isdir():
                 continue
             refused = "" if member.isreg() else "a link or a device in the archive, not followed"
             yield _Member(member.name, refused, lambda m=member: archive.extractfile(m))
+    stream.require_whole()
 
 
 def _is_workbook(file: BinaryIO, head: bytes) -> bool:
@@ -279,48 +285,92 @@ def _zip_members(file: BinaryIO) -> Iterator[_Member]:
         for member in archive.infolist():
             if member.filename.endswith("/"):
                 continue
-            refused = "encrypted" if member.flag_bits & 1 else ""
-            yield _Member(member.filename, refused, lambda m=member: archive.open(m))
+            yield _Member(member.filename, refusal(member), lambda m=member: archive.open(m))
 
 
-def _open_members(members: Iterator[_Member], archive: str, budget: _Budget, depth: int) -> Iterator[Opened | Unread]:
-    """Each member in order; LaTeX files last, when all files that they may input are read."""
+def refusal(member: zipfile.ZipInfo) -> str:
+    """Why a file of a zip is not opened; empty where it is."""
+    if member.flag_bits & 1:
+        return "encrypted"
+    if member.compress_type in UNPACKED_IN_PIECES:
+        return ""
+    packed = zipfile.compressor_names.get(member.compress_type, f"method {member.compress_type}")
+    return f"packed by {packed}, and only deflate is unpacked here: pack it anew"
+
+
+def _open_members(members: Iterator[_Member], archive: str, budget: Budget, depth: int) -> Iterator[Opened | Unread]:
+    """Each member in order; LaTeX files last, when all files that they may input are read. A member that cannot be
+    opened costs itself alone, and an archive that ends early what stands behind.
+
+    Raises:
+        one of `streams.ERRORS`, behind all that was read: the archive's own fault.
+    """
     while archive.lower().endswith(NAMES_OF_PACKED):  # "2301.00001.tar.gz" names the paper
         archive = archive.rpartition(".")[0]
-    tex: dict[str, bytes] = {}
-    tex_bytes = 0
-    for member in members:
-        name = member.name.removeprefix("./")
-        label = f"{archive}/{name}"
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.name.startswith(".") or "__MACOSX" in path.parts:
-            continue
-        refused = member.refused
-        if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
-            refused = "its name leads outside the archive: refused"
+    tex = _Latex(archive)
+    fault: Exception | None = None
+    try:
+        for member in members:
+            yield from _open_member(member, archive, tex, budget, depth)
+    except ERRORS as error:
+        fault = error
+    yield from tex.opened()
+    if fault:
+        raise fault
+
+
+def _open_member(member: _Member, archive: str, tex: "_Latex", budget: Budget, depth: int) -> Iterator[Opened | Unread]:
+    """The files in a member; one of LaTeX is held for `tex` to open."""
+    name = member.name.removeprefix("./")
+    label = f"{archive}/{name}"
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.name.startswith(".") or "__MACOSX" in path.parts:
+        return
+    refused = member.refused
+    if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
+        refused = "its name leads outside the archive: refused"
+    try:
         if refused:
-            yield Unread(f"{label}#0", UNREADABLE_FILE, refused)
-            continue
-        with member.open() as stream:
-            if path.suffix.lower() in TEX_NAMES + TEX_PARTS:
+            pass
+        elif path.suffix.lower() in TEX_NAMES + TEX_PARTS:
+            with member.open() as stream:
                 content = stream.read(MAX_TEX_BYTES + 1)
-                budget.spend(len(content))
-                tex_bytes += len(content)
-                if tex_bytes > MAX_TEX_BYTES:
-                    yield Unread(f"{label}#0", UNREADABLE_FILE, f"over {MAX_TEX_BYTES:,} bytes of LaTeX in one archive")
-                elif path.as_posix() in tex:
-                    yield Unread(f"{label}#0", UNREADABLE_FILE, "a second file of this name in the archive")
-                else:
-                    tex[path.as_posix()] = content
-            else:
+            budget.spend(len(content))
+            refused = tex.hold(path.as_posix(), content)
+        else:
+            with member.open() as stream:
                 yield from _open(_counted(stream, budget=budget), label, lambda _: None, budget, depth + 1)
-    has_tex = any(name.lower().endswith(TEX_NAMES) for name in tex)
-    for name, content in tex.items():
-        if has_tex and not name.lower().endswith(TEX_NAMES):
-            continue
-        folder = posixpath.dirname(name)
+    except TooLargeError:
+        raise
+    except ERRORS as error:
+        refused = f"{type(error).__name__}: {error}"
+    if refused:
+        yield Unread(f"{label}#0", UNREADABLE_FILE, refused)
 
-        def sibling(relative: str, folder: str = folder) -> bytes | None:
-            return tex.get(posixpath.normpath(posixpath.join(folder, relative)))
 
-        yield Opened(f"{archive}/{name}", content[:HEAD_BYTES], io.BytesIO(content), sibling)
+class _Latex:
+    """The LaTeX files of one archive."""
+
+    def __init__(self, archive: str):
+        self._archive, self._files, self._num_bytes = archive, {}, 0
+
+    def hold(self, name: str, content: bytes) -> str:
+        """Why the file is not held; empty where it is."""
+        self._num_bytes += len(content)
+        if self._num_bytes > MAX_TEX_BYTES:
+            return f"over {MAX_TEX_BYTES:,} bytes of LaTeX in one archive"
+        if name in self._files:
+            return "a second file of this name in the archive"
+        self._files[name] = content
+        return ""
+
+    def opened(self) -> Iterator[Opened]:
+        """The files that may be papers, or all where none may."""
+        has_tex = any(name.lower().endswith(TEX_NAMES) for name in self._files)
+        for name, content in self._files.items():
+            if not has_tex or name.lower().endswith(TEX_NAMES):
+                sibling = partial(self._sibling, posixpath.dirname(name))
+                yield Opened(f"{self._archive}/{name}", content[:HEAD_BYTES], io.BytesIO(content), sibling)
+
+    def _sibling(self, folder: str, relative: str) -> bytes | None:
+        return self._files.get(posixpath.normpath(posixpath.join(folder, relative)))

@@ -12,11 +12,14 @@ Source: ECMA-376 part 1 (Transitional) and ISO/IEC 29500 (Strict), sections 17.3
 import re
 import zipfile
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import BinaryIO
 
 from lxml import etree
 
 from nsllm_lite.corpus.files import citations
+from nsllm_lite.corpus.files.archives import refusal
 from nsllm_lite.corpus.files.blocks import LOWEST, Block
 from nsllm_lite.corpus.files.elements import raised, script
 from nsllm_lite.corpus.files.lines import ABSTRACT, RUN_IN, is_caption, is_heading
@@ -25,8 +28,9 @@ from nsllm_lite.corpus.files.outline import printed_number
 from nsllm_lite.corpus.texts.headings import Mark, mark
 
 MAX_XML_BYTES = 1 << 26  # of a part; the main part of a thesis has some 10 MB
-MAX_TAGS = 1 << 19  # within one paragraph or row of a table
+MAX_HELD = 1 << 18  # elements in memory, as of one paragraph or row of a table
 MAX_ALL_TAGS = 1 << 23  # of a part; a thesis has some 2 million
+MAX_FIELDS, MAX_INSTRUCTION = 50, 1_000  # fields one in another; characters of what one does, which begin with its kind
 MAX_STYLES = 20  # that one is based on, one on the other
 MAIN_PART, STYLES_PART = "word/document.xml", "word/styles.xml"
 CAPTION, OF_ABSTRACT = "caption", "abstract"  # kinds of styles
@@ -35,6 +39,7 @@ _HIDDEN = frozenset(
 )  # fmt: skip
 _WATCHED = tuple(f"{{*}}{name}" for name in ("p", "tr", "tbl", "txbxContent", "drawing", "pict", "object", "Fallback"))
 _SAFE = {"resolve_entities": False, "no_network": True, "load_dtd": False, "remove_comments": True}
+_NUM_BELOW = etree.XPath("count(descendant::node()[not(self::text())])")
 _HEADING_NAME = re.compile(r"heading (\d)")
 _TITLE_NAME = re.compile(r"(?:.*[\W_])?title")  # "Title", and those of journals: "paper title", "MDPI_1.2_title"
 _ABSTRACT_NAME = re.compile(r"(?:.*[\W_])?abstract(?:[\W_]?text)?")
@@ -52,26 +57,35 @@ class DocxError(ValueError):
 
 
 class _Bounded:
-    """A part as a stream that fails where it is too long or has too many tags, in one paragraph or in all."""
+    """A part as a stream that fails where it is too long, has too many tags, or more elements than are `cleared`."""
 
     def __init__(self, stream: BinaryIO):
-        self._stream, self._left, self._tags_left, self.tags = stream, MAX_XML_BYTES, MAX_ALL_TAGS, 0
+        self._stream, self._left, self._tags_left, self._held = stream, MAX_XML_BYTES, MAX_ALL_TAGS, 0
         self._begun = False
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(min(size, 1 << 15) if size > 0 else 1 << 15)
         self._left -= len(data)
         tags = data.count(b"<")
-        self.tags += tags
+        self._held += tags - data.count(b"</") - data.count(b"<!")
         self._tags_left -= tags
         if not self._begun and b"<!DOCTYPE" in data[:1024]:
             raise DocxError("a part of the document has a DOCTYPE, which may declare entities")
         self._begun = True
         if self._left < 0:
             raise DocxError(f"a part of the document has over {MAX_XML_BYTES:,} bytes")
-        if self.tags > MAX_TAGS or self._tags_left < 0:
-            raise DocxError(f"over {MAX_TAGS:,} tags in a paragraph or row, or {MAX_ALL_TAGS:,} in a part")
+        if self._held > MAX_HELD or self._tags_left < 0:
+            raise DocxError(f"over {MAX_HELD:,} elements that do not end, or {MAX_ALL_TAGS:,} tags in a part")
         return data
+
+    def clear(self, node: etree._Element) -> None:
+        """Empties an element that has been read, and removes those before it."""
+        self._held -= int(_NUM_BELOW(node))
+        node.clear()
+        parent = node.getparent()
+        while parent is not None and (before := node.getprevious()) is not None:
+            self._held -= 1 + (int(_NUM_BELOW(before)) if len(before) else 0)
+            parent.remove(before)
 
 
 def blocks_in(file: BinaryIO) -> Iterator[Block]:
@@ -79,7 +93,7 @@ def blocks_in(file: BinaryIO) -> Iterator[Block]:
 
     Raises:
         DocxError: it has no main part, or one that is a bomb.
-        lxml.etree.XMLSyntaxError, or one of `archives.ERRORS`: it is damaged.
+        lxml.etree.XMLSyntaxError, or one of `streams.ERRORS`: it is damaged.
     """
     with zipfile.ZipFile(file) as archive:
         main = _related(archive, "_rels/.rels", "officeDocument", "") or MAIN_PART
@@ -89,12 +103,18 @@ def blocks_in(file: BinaryIO) -> Iterator[Block]:
         rels = f"{folder}/_rels/{name}.rels"
         styles = _related(archive, rels, "styles", folder) or STYLES_PART
         kinds = _styles(archive, styles) if styles in archive.namelist() else {}
-        with archive.open(main) as stream:
+        with _opened(archive, main) as stream:
             yield from _joined(_paragraphs(_Bounded(stream), kinds))
 
 
+def _opened(archive: zipfile.ZipFile, part: str) -> BinaryIO:
+    if refused := refusal(archive.getinfo(part)):
+        raise DocxError(f"{part} is {refused}")
+    return archive.open(part)
+
+
 def _parsed(archive: zipfile.ZipFile, part: str) -> etree._Element:
-    with archive.open(part) as stream:
+    with _opened(archive, part) as stream:
         bounded = _Bounded(stream)
         return etree.parse(bounded, etree.XMLParser(**_SAFE)).getroot()
 
@@ -168,10 +188,7 @@ def _paragraphs(stream: _Bounded, kinds: dict[str, int | str]) -> Iterator[tuple
         if name == "p" and len(node) and not left_out and (found := _block(node, kinds, fields)):
             yield found
         if name in ("p", "tr", "tbl"):
-            stream.tags = 0
-            node.clear()
-            while node.getprevious() is not None:
-                del node.getparent()[0]
+            stream.clear(node)
 
 
 def _joined(paragraphs: Iterator[tuple[Block, bool]]) -> Iterator[Block]:
@@ -216,22 +233,33 @@ def _is_bold(paragraph: etree._Element) -> bool:
     return bool(runs) and all(_is_on(next((o for o in run if local(o) == "rPr"), None), "b") for run in runs)
 
 
+class _Field:
+    """A field of which no end was met."""
+
+    def __init__(self) -> None:
+        self._instruction = ""
+        self.begun = self.cites = False  # its result; whether this is a citation
+
+    def instruct(self, text: str) -> None:
+        if len(self._instruction) < MAX_INSTRUCTION:
+            self._instruction += text
+
+    def begin(self) -> None:
+        self.begun, self.cites = True, bool(_CITES.search(self._instruction))
+
+
 class _Fields:
     """Writes paragraphs; knows what earlier ones began: fields, and the abstract."""
 
     def __init__(self) -> None:
-        self._open: list[list] = []  # [instruction, whether its result has begun] of each
+        self._open: list[_Field] = []
         self.in_abstract = False  # whether the last paragraph was of it
 
     def text_of(self, paragraph: etree._Element) -> str:
         """The text, with raised and lowered runs in Unicode, and citations marked."""
         parts: list[str] = []
-        runs = list(self._runs(paragraph))
-        while runs:
-            kind = runs[0][0]
-            count = next((n for n, run in enumerate(runs) if run[0] != kind), len(runs))
-            text = "".join(run[1] for run in runs[:count])
-            runs = runs[count:]
+        for kind, runs in groupby(self._runs(paragraph), key=itemgetter(0)):
+            text = "".join(run[1] for run in runs)
             before = next((part[-1] for part in reversed(parts) if part), "")
             match kind:
                 case "superscript":
@@ -269,16 +297,17 @@ class _Fields:
                 case "fldChar":
                     self._turn(next((v for k, v in node.attrib.items() if k.endswith("fldCharType")), ""))
                 case "instrText" if self._open:
-                    self._open[-1][0] += (node.text or "")[:200]
-                case name if (text := _text(node, name)) and not is_hidden and all(begun for _, begun in self._open):
-                    cites = any(_CITES.search(instruction) for instruction, _ in self._open)
-                    yield ("citation" if cites else place), text
+                    self._open[-1].instruct((node.text or "")[:200])
+                case name if (text := _text(node, name)) and not is_hidden and all(one.begun for one in self._open):
+                    yield ("citation" if any(one.cites for one in self._open) else place), text
 
     def _turn(self, kind: str) -> None:
         if kind == "begin":
-            self._open.append(["", False])
+            if len(self._open) == MAX_FIELDS:
+                raise DocxError(f"over {MAX_FIELDS} fields, one in another")
+            self._open.append(_Field())
         elif kind == "separate" and self._open:
-            self._open[-1][1] = True
+            self._open[-1].begin()
         elif kind == "end" and self._open:
             self._open.pop()
 

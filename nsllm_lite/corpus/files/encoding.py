@@ -97,7 +97,8 @@ def _is_text(sample: bytes, encoding: str) -> bool:
         return False
     rest = re.sub("[\x00-\x7f]", "", text)
     known = len(text) - len(rest) + len(rest) * max(scripts.eastern_share(rest), scripts.letter_share(rest))
-    return text.translate(_MEANINGLESS).isprintable() and known > len(text) / 2
+    marks = {ord(c): None for c in set(text) if unicodedata.category(c) == "Cf"}  # such as soft hyphens
+    return text.translate(_MEANINGLESS | marks).isprintable() and known > len(text) / 2
 
 
 @lru_cache(maxsize=8)
@@ -195,12 +196,13 @@ def _sample(lines: list[bytes]) -> bytes:
 
 
 class Decoder:
-    """Makes text of blocks of whole lines; `used` collects the encodings found beside UTF-8."""
+    """Makes text of blocks of whole lines, without NUL; `used` collects the encodings found beside UTF-8."""
 
     def __init__(self, stated: str, used: set[str]):
         self.stated, self.used = stated, used
 
     def to_utf8(self, block: bytes) -> bytes:
+        block = block.replace(b"\0", b"")
         if _JIS in block:
             self.used.add("iso2022_jp")
             lines = block.splitlines(keepends=True)

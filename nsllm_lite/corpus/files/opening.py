@@ -5,10 +5,12 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple, TextIO, TypeVar
 
 from nsllm_lite.corpus.files.encoding import Decoder, Utf8, decoded, stated_encoding, wide_encoding
+from nsllm_lite.corpus.files.streams import ERRORS, UpToFault
 from nsllm_lite.corpus.stated.terms import as_language
 from nsllm_lite.formats.documents import Document
 
@@ -23,6 +25,10 @@ ENTITIES_REFUSED = "entities_refused"
 NOT_A_PAPER = "not_a_paper"
 DELETED = "deleted"
 
+MAX_NUL_SHARE = MAX_CONTROL_SHARE = 0.01  # of a text's beginning; packed bytes have 0.004 and 0.09
+
+_PDF = b"%PDF-"  # where some bytes stand before it
+_CONTROLS = [code for code in range(1, 32) if chr(code) not in "\t\n\f\r\x1b"]
 _BEFORE_TEXT = "\ufeff \t\r\n"
 
 T = TypeVar("T")
@@ -74,14 +80,38 @@ def read_each(
     """`make(record, place)` of each record; a message stands for one that could not be read."""
     for number, record in enumerate(records, start=1):
         place = Place(source, f"{file}#{number}", languages)
-        yield place.unread(record) if isinstance(record, str) else make(record, place)
+        if isinstance(record, str):
+            yield place.unread(record)
+            continue
+        try:
+            made = make(record, place)
+        except (ValueError, RecursionError) as error:  # of a value that nobody thought of: the others are read
+            made = place.unread(f"{type(error).__name__}: {error}")
+        yield made
 
 
 class _Text(io.TextIOWrapper):
-    """Text with a maximal line length: an endless line would fill the memory."""
+    """Text with a maximal line length: an endless line would fill the memory.
+
+    Of a stream that fails all characters before are read, and all whole lines; what is asked for behind them raises the
+    fault, where something is missing.
+    """
+
+    def __init__(self, stream: BinaryIO, encoding: str, decoder: Decoder | None = None):
+        self.up_to_fault = UpToFault(stream)
+        raw = Utf8(self.up_to_fault, decoder) if decoder else self.up_to_fault
+        super().__init__(io.BufferedReader(raw, BUFFER_BYTES), encoding=encoding, errors="replace")
+
+    def read(self, size: int | None = -1) -> str:
+        content = super().read(size)
+        if not content or size is None or size < 0:
+            self.up_to_fault.require_uncut()
+        return content
 
     def readline(self, size: int = -1) -> str:
         line = super().readline(size if size >= 0 else MAX_LINE_CHARS + 1)
+        if not line.endswith("\n") and len(line) != size:
+            self.up_to_fault.require_uncut()
         if size < 0 and len(line) > MAX_LINE_CHARS:
             found = f"a line of over {MAX_LINE_CHARS:,} characters, nothing is read from here on"
             raise ValueError(found)  # caught by sources.read
@@ -96,7 +126,12 @@ class Joined(io.TextIOBase):
 
     def read(self, size: int = -1) -> str:
         begun = self._begun.read(size)
-        return begun if len(begun) == size else begun + self._stream.read(max(size - len(begun), -1))
+        if size < 0 or not begun:
+            return begun + self._stream.read(size)
+        if len(begun) < size:
+            with suppress(*ERRORS):  # raised by the next call
+                begun += self._stream.read(size - len(begun))
+        return begun
 
     def readline(self, size: int = -1) -> str:
         begun = self._begun.readline(size)
@@ -112,6 +147,25 @@ def first_sign(stream: TextIO, passed_over: str = " \t\r\n\ufeff") -> tuple[str,
     return first, Joined(first, stream)
 
 
+def read_all(stream: TextIO, max_chars: int) -> str:
+    """The whole of a text, or its first `max_chars` characters.
+
+    Raises:
+        one of `streams.ERRORS`: reading it fails before.
+    """
+    parts: list[str] = []
+    while max_chars and (part := stream.read(max_chars)):
+        parts.append(part)
+        max_chars -= len(part)
+    return "".join(parts)
+
+
+def require_whole(stream: TextIO) -> None:
+    """Raises the fault at which a text of `open_text` has ended, where its reader took that for the end."""
+    if isinstance(stream, _Text):
+        stream.up_to_fault.require_whole()
+
+
 def open_text(stream: BinaryIO, head: bytes, used: set[str] | None = None) -> TextIO:
     """The text of a file that begins with `head`, "\\n" at its line ends; XML saved as one JSON string is taken out.
 
@@ -120,14 +174,15 @@ def open_text(stream: BinaryIO, head: bytes, used: set[str] | None = None) -> Te
     used = set() if used is None else used
     if wide := wide_encoding(head):
         used.add(wide)
-        text = _Text(stream, encoding=wide, errors="replace")
+        text = _Text(stream, wide)
     else:
         decoder = Decoder(stated_encoding(head), used)
         encoding = "utf-8-sig" if head.startswith(codecs.BOM_UTF8) else "utf-8"
-        text = _Text(io.BufferedReader(Utf8(stream, decoder), BUFFER_BYTES), encoding=encoding, errors="replace")
+        text = _Text(stream, encoding, decoder)
     if not decoded(head[:256]).lstrip(_BEFORE_TEXT).startswith(('"<', '"\\')):
         return text
-    content = text.read(MAX_QUOTED_CHARS)
+    content = read_all(text, MAX_QUOTED_CHARS)
+    require_whole(text)
     try:
         value = json.loads(content)
     except json.JSONDecodeError:
@@ -141,12 +196,22 @@ def head_of(head: bytes) -> str | None:
 
     XML that was saved as one JSON string is taken out of it.
     """
-    if b"\0" in head and not wide_encoding(head):
+    if b"\0" in head and not wide_encoding(head) and _is_binary(head):
         return None
     text = decoded(head, is_cut=len(head) >= HEAD_BYTES).lstrip(_BEFORE_TEXT)
     if text.startswith('"<'):
         text = re.sub(r"\\n|\\t|\\r", " ", text[1:]).replace('\\"', '"').lstrip()
     return text
+
+
+def _is_binary(head: bytes) -> bool:
+    """Whether it has more NUL bytes and other controls than a damaged text, or holds what no text does."""
+    num_controls = sum(map(head.count, _CONTROLS))
+    return (
+        _PDF in head[:1024]
+        or head.count(0) > 1 + MAX_NUL_SHARE * len(head)
+        or num_controls > 1 + MAX_CONTROL_SHARE * len(head)
+    )
 
 
 def declares_entities(head: bytes) -> bool:

@@ -11,9 +11,16 @@ from typing import NamedTuple, TextIO
 
 MAX_LINE_CHARS = 1 << 22
 MAX_RECORD_CHARS = 1 << 24
+MAX_STRAY_LINES = 20  # one after the other between two records: numbers and links stand there, and greetings
 LINE_CHARS = 100  # memory of a line beside its text: a record of empty lines is bounded too
 
 _NO_ABSTRACT = re.compile(r"\[?no abstract(?: is)?(?: available)?\.?\]?", re.IGNORECASE)
+# A line that begins a record: of BibTeX, RIS, EndNote, PubMed, Web of Science, XML, JSON.
+_ANOTHER = re.compile(
+    r"^[ \t]{0,4}(?:@[A-Za-z]{2,30}[ \t]*[{(][^\s,={}]{1,200},|TY {1,2}- ?[A-Z]|%0 +\w|PMID- ?\d|PT [A-Z]\s"
+    r"|<\?xml |\{\")",
+    re.MULTILINE,
+)
 
 
 class Syntax(NamedTuple):
@@ -85,20 +92,51 @@ def iter_lines(stream: TextIO) -> Iterator[str]:
     return iter(partial(stream.readline, MAX_LINE_CHARS), "")
 
 
+def another_in(text: str) -> str:
+    """Why something is lost of text that no record of its file's format is in; empty where nothing is to be seen."""
+    found = _ANOTHER.search(text)
+    line = text[found.start() :].lstrip().partition("\n")[0] if found else ""
+    return f"what begins with {line[:60]!r} is of another format and not read: a file for each format" if found else ""
+
+
+class _Between:
+    """The lines that are of no record; `message` says what is lost with them, of the first that it is said of."""
+
+    def __init__(self) -> None:
+        self.message = ""
+        self._num_lines = 0
+
+    def end(self) -> None:
+        self._num_lines = 0
+
+    def add(self, line: str) -> None:
+        self._num_lines += bool(line.strip())
+        if not self.message and self._num_lines > MAX_STRAY_LINES:
+            self.message = f"over {MAX_STRAY_LINES} lines one after the other are of no record, until {line[:60]!r}"
+        self.message = self.message or another_in(line)
+
+
 def iter_records(stream: TextIO, syntax: Syntax) -> Iterator[Record | str]:
-    """Every record, or a message in place of one that is broken. Text between records is passed over."""
-    record, tag, line, gap = Record(), "", "\n", False
+    """Every record, or a message in place of one that is broken. Text between records is passed over, with a message
+    at the end where it is long, or begins a record of another format."""
+    record, tag, line, gap, between = Record(), "", "\n", False, _Between()
     for line in iter_lines(stream):
         line = line.lstrip("\ufeff")
         found = syntax.line.match(line)
         if not found:
+            if record.tags and gap and another_in(line):
+                yield from _finished(record, syntax)
+                record = Record()
             if record.tags:
                 _continue(record, tag, line, syntax)
+            else:
+                between.add(line)
             gap = gap or not line.strip()
             continue
         tag, rest = found[1], found[2]
         over = gap and ((syntax.last_belongs and syntax.last in record.tags) or (syntax.apart and tag in record.tags))
         gap = False
+        between.end()
         if tag == syntax.first or over:
             yield from _finished(record, syntax)
             record = Record()
@@ -113,6 +151,8 @@ def iter_records(stream: TextIO, syntax: Syntax) -> Iterator[Record | str]:
             _extend(record, tag, rest or "", syntax)
     cut = syntax.last and not line.endswith("\n") and syntax.last not in record.tags
     yield from _finished(record, syntax, "the record is cut short: the file ends inside a line of it" if cut else "")
+    if between.message:
+        yield between.message
 
 
 def _continue(record: Record, tag: str, line: str, syntax: Syntax) -> None:

@@ -1,10 +1,11 @@
 """The rows of HTML tables, cut out of a stream one at a time, as texts in which other markup stays."""
 
-import html
 import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TextIO
+
+from nsllm_lite.corpus.texts.entities import unescape
 
 CHUNK_CHARS = 1 << 20
 MAX_ROW_CHARS = 1 << 24
@@ -51,4 +52,4 @@ def rows_in(head: str) -> Iterator[list[str]]:
 def _cells(row: str) -> Iterator[list[str]]:
     _, *cells = _CELL.split(row)
     if cells:
-        yield [html.unescape(_LAYOUT.sub("", _LINE_END.sub("\n", cell))).strip() for cell in cells]
+        yield [unescape(_LAYOUT.sub("", _LINE_END.sub("\n", cell))).strip() for cell in cells]

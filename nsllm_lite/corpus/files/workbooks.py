@@ -38,14 +38,20 @@ def iter_rows(file: BinaryIO) -> Iterator[Row]:
     """
     file.seek(0)
     os.lseek(file.fileno(), 0, os.SEEK_SET)  # the process shares the place of the descriptor, not that of the buffer
+    from nsllm_lite.corpus.files.streams import Budget, TooLargeError  # not among the imports of the program
+
+    budget = Budget(os.fstat(file.fileno()).st_size)
     pipes = {"stdin": file, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(COMMAND, **pipes, start_new_session=True) as process:  # Ctrl-C is for this process alone
         try:
             for line in process.stdout:
+                budget.spend(len(line))
                 if line.endswith(b"\n"):
                     yield tuple(json.loads(line))
             if status := process.wait():
                 yield "", _why_ended(status)
+        except TooLargeError as error:  # a long text is stored once and used in many rows
+            yield "", f"nothing is read from here on: the workbook {error}"
         finally:
             process.kill()
 

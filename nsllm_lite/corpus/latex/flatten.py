@@ -19,7 +19,7 @@ from nsllm_lite.corpus.latex.reading import COMMAND, ENDS_IN_WORD, PLACE, Macro,
 from nsllm_lite.corpus.latex.verbatim import without_comments
 
 MAX_INPUT_DEPTH = 10
-MAX_INPUTS = 1_000
+MAX_INPUTS = 1_000  # inputs and styles, those that are not there too
 MAX_CHARS = 1 << 23  # of a paper with all its inputs
 MAX_STYLE_CHARS = 200_000  # a longer style file is a publisher's, not the author's macros
 CALL_CHARS = 100_000  # what one call may expand to, beside CALL_GROWTH times its arguments
@@ -68,6 +68,7 @@ class Flattener(Reading):
         self.call: _Call | None = None
         self.missing: dict[str, int] = {}
         self.num_inputs, self.call_chars, self.num_chars = 0, 0, 0
+        self.styles: set[str] = set()
         define = {"newcommand", "renewcommand", "providecommand", "DeclareRobustCommand", "newcommandx"}
         self.actions: dict[str, Callable[[], None]] = {
             **dict.fromkeys(define, self._newcommand),
@@ -301,10 +302,10 @@ class Flattener(Reading):
                 break
             if path in (text.file for text in open_files):
                 return
+            self.num_inputs += 1
             names = (path,) if path.endswith(".tex") else (f"{path}.tex", path)
             text = next((text for text in map(self.sibling, names) if text is not None), None)
             if text is not None:
-                self.num_inputs += 1
                 if len(text) > MAX_CHARS - self.num_chars:
                     break
                 body = without_comments(text)
@@ -320,11 +321,14 @@ class Flattener(Reading):
     def _style(self) -> None:
         """The author's own macros are often in a style file beside the paper; its text is never the paper's."""
         self.option()
-        for name in (self.argument() or "").split(","):
-            text = self.sibling(f"{name.strip()}.sty") if re.fullmatch(r"\s*[\w./-]{1,100}\s*", name) else None
-            if text is None or len(text) > MAX_STYLE_CHARS or self.num_inputs >= MAX_INPUTS:
+        for name in map(str.strip, (self.argument() or "").split(",")):
+            if name in self.styles or self.num_inputs >= MAX_INPUTS or not re.fullmatch(r"[\w./-]{1,100}", name):
                 continue
+            self.styles.add(name)
             self.num_inputs += 1
+            text = self.sibling(f"{name}.sty")
+            if text is None or len(text) > MAX_STYLE_CHARS:
+                continue
             reader = Flattener(lambda _: None)
             reader.run(text)
             self.macros.update(reader.macros)

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib import import_module, resources
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.corpus.files import opening
-from nsllm_lite.corpus.files.archives import ERRORS, NAMES_OF_PACKED, WORD, Opened, open_files, seekable
+from nsllm_lite.corpus.files.archives import NAMES_OF_PACKED, WORD, Opened, open_files, seekable
 from nsllm_lite.corpus.files.encoding import decoded, stated_encoding
 from nsllm_lite.corpus.files.opening import UNREADABLE_FILE, Place, Unread, read_each
+from nsllm_lite.corpus.files.streams import ERRORS, UpToFault
 from nsllm_lite.corpus.sources import docx, excel, fields, latex, pdf
 from nsllm_lite.errors import RunError, UserError, nearest
 from nsllm_lite.formats.documents import Document
@@ -191,6 +192,18 @@ def unreadable(source: Source, general: bool) -> list[Unread]:
 def _read_opened(
     source: Source, opened: Opened, general: bool, found: Found, languages: tuple[str, ...]
 ) -> Iterator[Document | Unread]:
+    """The records of a file, and why it ends where it cannot be read on."""
+    try:
+        yield from _records_in(source, opened, general, found, languages)
+    except RunError:  # not the file's fault
+        raise
+    except ERRORS as error:  # a broken or bombed stream: what came before it stays
+        yield Unread(f"{opened.name}#0", UNREADABLE_FILE, f"{type(error).__name__}: {error}")
+
+
+def _records_in(
+    source: Source, opened: Opened, general: bool, found: Found, languages: tuple[str, ...]
+) -> Iterator[Document | Unread]:
     whole = f"{opened.name}#0"  # the origin that stands for the file itself
     reader = detect(opened.head, whole, opened.name, general)
     is_text = not _binary(opened.head) and bool(opening.head_of(opened.head))
@@ -206,20 +219,17 @@ def _read_opened(
         message = "the file declares entities (<!ENTITY ...>): none is resolved, &name; stays text"
         yield Unread(whole, opening.ENTITIES_REFUSED, message)
     records = _records(reader, source, opened, found.encodings.setdefault(opened.name, set()), languages)
-    try:
-        yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {reader}, but no record is in it"))
-        yield from records
-    except RunError:  # not the file's fault
-        raise
-    except ERRORS as error:  # a broken or bombed stream: what came before it stays
-        yield Unread(whole, UNREADABLE_FILE, f"{type(error).__name__}: {error}")
+    yield next(records, Unread(whole, UNREADABLE_FILE, f"read as {reader}, but no record is in it"))
+    yield from records
 
 
 def _records(
     found: str, source: Source, opened: Opened, encodings: set[str], languages: tuple[str, ...]
 ) -> Iterator[Document | Unread]:
     if found == "pdf":
-        yield from pdf.read(opened.stream, source.name, opened.name)
+        stream = UpToFault(opened.stream)
+        yield from pdf.read(stream, source.name, opened.name)
+        stream.require_whole()
         return
     if binary := _binary(opened.head):
         with seekable(opened) as file:
@@ -234,10 +244,11 @@ def _records(
     if found == "fields":
         yield from fields.read(stream, source.fields, source.name, opened.name)
     elif found == "latex":
-        yield from latex.read(stream, source.name, opened.name, partial(_sibling_text, opened))
+        yield from latex.read(stream, source.name, opened.name, cache(partial(_sibling_text, opened)))
     else:
         reader = READERS[found]
         yield from read_each(reader.records(stream), source.name, opened.name, reader.document, languages)
+    opening.require_whole(stream)
 
 
 def _sibling_text(opened: Opened, relative: str) -> str | None:

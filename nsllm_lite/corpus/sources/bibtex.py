@@ -15,7 +15,7 @@ from typing import NamedTuple, TextIO
 
 from nsllm_lite.corpus import identity
 from nsllm_lite.corpus.files.opening import Place
-from nsllm_lite.corpus.files.tagged import iter_lines, paragraphs, stated
+from nsllm_lite.corpus.files.tagged import another_in, iter_lines, paragraphs, stated
 from nsllm_lite.corpus.latex.notation import plain
 from nsllm_lite.corpus.stated.dates import dated
 from nsllm_lite.corpus.stated.terms import as_categories, as_references, as_terms, cited
@@ -24,13 +24,17 @@ from nsllm_lite.formats.documents import Document, as_doi
 MAX_ENTRY_CHARS = 1 << 24
 MAX_COMMENT_CHARS = 1 << 20  # an @comment that is not closed by then ends with its line
 MAX_MACRO_CHARS, MAX_MACROS = 10_000, 10_000  # macros may hold macros: without a bound a short file fills the memory
+MAX_EXPANDED_CHARS = 1 << 17  # of the macros in one entry, which are names of journals and months
 
 _TYPES = (
     "article|book|booklet|collection|comment|conference|dataset|electronic|inbook|incollection|inproceedings|manual|"
     "mastersthesis|misc|online|patent|periodical|phdthesis|preamble|proceedings|report|software|string|techreport|"
     "thesis|unpublished"
 )
-_FIRST = re.compile(rf"(?:^|[\n\r])[ \t]*@(?:{_TYPES})[ \t]*[{{(]", re.IGNORECASE)
+_KEY_AND_FIELD = r"[^\s,={}]{1,200},\s*+[\w-]++\s*+=\s*+[{\"\w]"  # show an entry of any type
+_FIRST = re.compile(
+    rf"(?:^|[\n\r])[ \t]*@(?:(?:{_TYPES})[ \t]*[{{(]|[a-z]{{2,30}}[ \t]*[{{(]{_KEY_AND_FIELD})", re.IGNORECASE
+)
 _PROLOGUE_LINES = 5  # of free text before the first entry, such as a tool's greeting
 _BRACES = re.compile("[{}]")
 _NAME_MARKS = re.compile(r"[{}]|(?<=\s)and(?=\s)", re.IGNORECASE)
@@ -132,10 +136,13 @@ def _identifiers(entry: Entry) -> tuple[str, str, str]:
 def records(stream: TextIO) -> Iterator[Entry | str]:
     """Every entry, or a message in place of one that cannot be read."""
     macros: dict[str, str] = {}
+    lost = ""  # a message about what stands between the entries
     for chunk in _chunks(stream):
         place, end, pattern = 0, len(chunk), _ENTRY
         while start := pattern.search(chunk, place):
-            if pattern is _NEXT:
+            if pattern is _ENTRY:
+                lost = lost or another_in(chunk[place : start.start()])
+            else:
                 following = _NEXT.search(chunk, start.end())
                 end = following.start() if following else len(chunk)
             try:
@@ -148,6 +155,10 @@ def records(stream: TextIO) -> Iterator[Entry | str]:
                 continue
             if entry:
                 yield entry
+        if pattern is _ENTRY:
+            lost = lost or another_in(chunk[place:])
+    if lost:
+        yield lost
 
 
 def _chunks(stream: TextIO) -> Iterator[str]:
@@ -206,7 +217,7 @@ class _Parser:
 
     def __init__(self, text: str, end: int, marks: re.Pattern[str], macros: dict[str, str]) -> None:
         self.text, self.end, self.marks, self.macros = text, end, marks, macros
-        self.place = 0
+        self.place = self.num_expanded = 0
 
     def entry(self, start: re.Match[str]) -> tuple[int, Entry | None]:
         kind, self.place = start[1].lower(), start.end()
@@ -254,6 +265,9 @@ class _Parser:
                 self.place = close + 1
             elif word := self._match(_WORD):
                 parts.append(self.macros.get(word[0].lower(), word[0]))
+                self.num_expanded += len(parts[-1])
+                if self.num_expanded > MAX_EXPANDED_CHARS:
+                    raise _BrokenEntry(f"its macros have over {MAX_EXPANDED_CHARS:,} characters")
             if not self._match(_JOIN):
                 return "".join(parts)
 

@@ -27,6 +27,7 @@ from nsllm_lite.corpus.stated.names import as_name, as_names
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
 from nsllm_lite.formats.documents import Document, Section
 
+MAX_VENUE = 1_000  # characters
 LISTS = ("documents", "PubTator3")  # of the documents in a collection
 BODY = frozenset(
     ("INTRO", "METHODS", "RESULTS", "DISCUSS", "CONCL", "CASE", "SUBJECT", "PARAGRAPH", "BODY", "UNKNOWN", "")
@@ -37,9 +38,7 @@ OF_KINDS = {"front": "title", "keywords": "keyword", "kwd": "keyword", "abstract
 _BODY_KIND = re.compile(r"title_\d|paragraph|para|")
 _LEVEL = re.compile(r"title(?:_(\d))?")
 _MARKS = re.compile(r"BioC\.dtd|<passage>|<infon ")
-_OF_JOURNAL = re.compile(
-    r"[.;,]?\s*(?:(?:19|20)\d\d\b).*", re.DOTALL
-)  # "J Tin. 2019 Mar 12;3:4": what follows its name
+_OF_JOURNAL = re.compile(r"[.;,]? ?(?:(?:19|20)\d\d\b).*", re.DOTALL)  # "J Tin. 2019 Mar 12;3:4": what follows its name
 
 
 def recognise(head: str) -> bool:
@@ -88,10 +87,15 @@ def document(record: dict, place: Place) -> Document | Unread:
         moves=moves,
         date=as_date(text_in(stated.get("year"))),
         authors=_authors(stated) or as_names(text_in(stated.get("authors")).strip(" ,")),
-        venue=_OF_JOURNAL.sub("", text_in(stated.get("journal-title")) or text_in(stated.get("journal"))).strip(),
+        venue=_venue(text_in(stated.get("journal-title")) or text_in(stated.get("journal"))),
         keywords=_keywords(passages, stated),
         references=different(map(_reference, references)),
     )
+
+
+def _venue(stated: str) -> str:
+    """The journal's name, without what may follow it."""
+    return _OF_JOURNAL.sub("", " ".join(stated[:MAX_VENUE].split()))
 
 
 class _Passage:

@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 from lxml import etree
 
-from nsllm_lite.corpus.files.archives import ERRORS
 from nsllm_lite.corpus.files.blocks import LOWEST, paper_of
 from nsllm_lite.corpus.files.docx import blocks_in
 from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.streams import ERRORS
 from nsllm_lite.formats.documents import Document
 
 

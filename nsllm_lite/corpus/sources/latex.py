@@ -18,7 +18,7 @@ import posixpath
 import re
 from typing import TextIO
 
-from nsllm_lite.corpus.files.opening import NOT_A_PAPER, UNREADABLE, Place, Unread
+from nsllm_lite.corpus.files.opening import NOT_A_PAPER, UNREADABLE, Place, Unread, read_all
 from nsllm_lite.corpus.identity import arxiv_id_in_name
 from nsllm_lite.corpus.latex.commands import NO_PAPER_CLASSES
 from nsllm_lite.corpus.latex.flatten import MAX_CHARS, Flattener, Sibling
@@ -62,7 +62,7 @@ def recognise(head: str) -> bool:
 def read(stream: TextIO, source: str, file: str, sibling: Sibling) -> list[Document | Unread]:
     """One `Document` for a main file and, where inputs of its body are missing, an `Unread` that names them."""
     place = Place(source, f"{file}#1")
-    text = stream.read(MAX_CHARS + 1)
+    text = read_all(stream, MAX_CHARS + 1)
     reason, why = _refusal(text)
     if why:
         return [place.unread(why, reason)]

@@ -15,7 +15,7 @@ from typing import TextIO
 from nsllm_lite.corpus.files.blocks import MAIN, Block, bare, paper_of
 from nsllm_lite.corpus.files.lines import ABSTRACT, RUN_IN
 from nsllm_lite.corpus.files.markdown import blocks_in
-from nsllm_lite.corpus.files.opening import Place, Unread
+from nsllm_lite.corpus.files.opening import Place, Unread, read_all
 from nsllm_lite.formats.documents import Document
 
 MAX_CHARS = 1 << 24
@@ -46,7 +46,7 @@ def _begins_abstract(line: str) -> bool:
 
 def records(stream: TextIO) -> Iterator[list[Block] | str]:
     """The blocks of the one paper in a file."""
-    text = stream.read(MAX_CHARS + 1)
+    text = read_all(stream, MAX_CHARS + 1)
     yield f"over {MAX_CHARS:,} characters of Markdown" if len(text) > MAX_CHARS else list(blocks_in(text))
 
 

@@ -36,7 +36,7 @@ RENAMED = {"s": "p", "l": "p", "item": "list-item"}  # as `text_of` sets them ap
 _EMPTY_BRACKETS = re.compile(r" ?\( ?\) ?[,.]?$")  # where the number of a formula stood
 _BULLET = re.compile(r"^[-–—•●▪■◦‣·*] +")
 
-records = partial(iter_elements, tags=("TEI", "tei:TEI", "tei", "tei:tei", r"TEI\.2", r"tei:TEI\.2"))
+records = partial(iter_elements, tags=("TEI", "tei", r"TEI\.2"))
 
 
 def recognise(head: str) -> bool:

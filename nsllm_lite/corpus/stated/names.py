@@ -3,10 +3,11 @@
 A suffix comes last ("King, Martin, Jr."). A group is one author under its name. Editors are none.
 """
 
-import html
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from nsllm_lite.corpus.texts.entities import unescape
 
 MAX_DEPTH = 4  # of lists and objects around a name
 _FAMILY = ("family", "last", "lastname", "last_name", "familyname", "family_name", "surname", "keyname", "sn")
@@ -101,7 +102,7 @@ def _is_text(value: Any) -> bool:
 def split_names(text: str) -> list[str]:
     """The names in one text, parted by ";", by "and", by commas between whole names, or as Python writes a list. What
     does not show where a name ends stays one."""
-    text = (html.unescape(text) if "&" in text else text).strip()
+    text = unescape(text).strip()
     if ";" in text and _SIMPLE.fullmatch(text):
         return text.split("; ")
     by_line = "\n" in text and ";" not in text and text.count("\n") >= text.count(",")

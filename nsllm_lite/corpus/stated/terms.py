@@ -1,6 +1,5 @@
 """Keywords, categories, venues, languages and references, from the forms in which sources write them."""
 
-import html
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from nsllm_lite.corpus.identity import ARXIV_DOI, arxiv_id, marked_arxiv_id
 from nsllm_lite.corpus.stated.names import QUOTED
+from nsllm_lite.corpus.texts.entities import unescape
 from nsllm_lite.formats.documents import as_doi
 
 MAX_DEPTH = 4  # of lists and objects around a text
@@ -90,7 +90,7 @@ def _terms(value: Any, parted: str, depth: int) -> Iterator[str]:
 
 
 def _split(text: str, parted: str) -> Iterable[str]:
-    text = " ".join((html.unescape(text) if "&" in text else text).split())
+    text = " ".join(unescape(text).split())
     if text[:1] == "[" and text[-1:] == "]" and ("'" in text or '"' in text):
         return [a or b for a, b in QUOTED.findall(text)]
     text = text.replace("；", ";").replace("，", ",")

@@ -223,3 +223,12 @@ def test_real_languages_are_not_undecodable(language):
 def test_a_short_line_in_gbk_may_be_utf8_in_part(line):
     text = f"%X 采用电镀法在铜片上制备了锡膜，在室温下用显微镜每天测量锡须的长度。\n%A {line}\n"
     assert decoded(text.encode("gb18030")) == text
+
+
+@pytest.mark.parametrize("sign", ["\xad", "\u200b", "\u200e", "\u2060"])
+def test_utf_16_without_a_mark_may_hold_what_is_not_seen(tmp_path, sign):
+    text = written("ris", papers("Whiskers of tin grow on copper. " * 9))
+    content = text.replace("i", f"i{sign}", 3).encode("utf-16-le")
+    assert wide_encoding(content[:8192]) == "utf-16-le"
+    assert len(read(tmp_path / "a.ris", content)[0]) == NUM
+    assert wide_encoding(bytes(range(256)) * 32) == ""

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from nsllm_lite.corpus import identity
+from nsllm_lite.corpus import identity, sources
 from nsllm_lite.corpus.files import elements
-from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, Unread
+from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, Unread, read_each
 from nsllm_lite.corpus.sources import arxiv, jats, pubmed, text
 from nsllm_lite.formats.documents import Document
-from tests.corpus.sources.reading import example, read, read_path
+from tests.corpus.sources.reading import example, read, read_path, titles
 from tests.raising import raises
 
 JATS = example("jats.xml")
@@ -237,3 +237,80 @@ def test_one_paper_in_records_of_other_forms_is_one(tmp_path):
     assert (found.id, found.doi) == ("arxiv:2001.00001", "10.5555/a1")
     write(json.dumps({"identifier": ["https://doi.org/10.5555/A1"], **text}))
     assert read_path(tmp_path / "a.json")[0].doi == found.doi
+
+
+# ---------------------------------------------------------------------------------------------------------- what fails
+
+
+def test_an_error_over_one_record_costs_that_record():
+    def make(record, place):
+        if record == 1:
+            int("1" * 5_000)
+        if record == 2:
+            raise RecursionError("too deep")
+        return place.paper(title=str(record))
+
+    assert titles(read_each(range(4), "s", "f", make)) == ["0", "unreadable", "unreadable", "3"]
+
+
+def test_an_error_in_knowing_a_format_costs_the_file(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text('{"id": "2501.00001", "title": "t", "abstract": "a"}')
+    (tmp_path / "b.txt").write_text("Once upon a time.")
+
+    def recognise(head):
+        raise ValueError("too long")
+
+    monkeypatch.setattr(sources.READERS["latex"], "recognise", recognise)
+    assert titles(read_path(tmp_path)) == ["t", "unreadable_file"]
+
+
+# ---------------------------------------------------------------------------------------------------------- XML
+
+
+def texts_in(content, tags=("article",)):
+    found = elements.iter_elements(io.StringIO(content), tags)
+    return [one if isinstance(one, str) else elements.text_of(one) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("<article>a</article\n><article>b</article \t>", ["a", "b"]),
+        ('<j:article xmlns:j="urn:j"><j:p>a</j:p></j:article>', ["a"]),
+        ('<s xmlns:foo="u"><article>x <foo:bar foo:at="see: foo:y">y</foo:bar></article></s>', ["x y"]),
+        ('<x:s xmlns:x="u"><x:article>a</x:article><x:article>b</x:article\n></x:s>', ["a", "b"]),
+        ("<article>a<é:b>x</é:b></article>", ["ax"]),
+        ('<article>a <q:article xmlns:q="u">b</q:article></article>', ["a b"]),
+    ],
+)
+def test_xml_as_its_rules_allow_it(content, expected):
+    assert texts_in(content) == expected
+
+
+def test_xml_that_no_prefix_mends_is_a_message():
+    for content in ("<article>a <:b>c</:b></article>", "<article><a:b></article>", "<x:article>a</article>"):
+        (message,) = texts_in(content)
+        assert "XML" in message or "cut short" in message
+
+
+# ---------------------------------------------------------------------------------------------------------- NUL bytes
+
+
+@pytest.mark.parametrize("at", [0, 40, 200])
+def test_a_nul_byte_loses_nothing(tmp_path, at):
+    content = bytearray(b"TY  - JOUR\nTI  - Whiskers of tin\nAB  - They grow.\nER  - \n\n" * 20)
+    content[at:at] = b"\0"
+    (tmp_path / "a.ris").write_bytes(content)
+    assert titles(read_path(tmp_path / "a.ris")) == ["Whiskers of tin"] * 20
+    (tmp_path / "a.xml").write_bytes(pubmed_set(*map(article, range(1, 9))).encode().replace(b"T.", b"T\0.", 1))
+    assert titles(read_path(tmp_path / "a.xml")) == ["T"] * 8
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"TI" + b"\0" * 9 + b"a" * 500, b"\0\1\2\3\4\5\6" * 9, b"\0" + b"\1\2\3" + b"a" * 100, bytes(range(256)) * 20],
+)
+def test_what_has_more_of_them_is_binary(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    (line,) = read_path(tmp_path / "a")
+    assert (line.reason, line.message) == (NOT_THIS_FORMAT, "binary data")

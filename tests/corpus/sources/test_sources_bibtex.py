@@ -11,7 +11,7 @@ from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.latex.notation import plain
 from nsllm_lite.corpus.sources import bibtex, ris, wos
 from nsllm_lite.formats.documents import Document
-from tests.corpus.sources.reading import damaged, example, read, titles
+from tests.corpus.sources.reading import damaged, example, read, read_path, titles
 
 PLAIN = tomllib.loads(example("latex.toml"))["plain"]
 
@@ -102,3 +102,21 @@ def test_macros_of_macros_fill_no_memory():
     content = '@string{a0 = "lol"}\n' + "".join(f"@string{{a{i} = a{i - 1} # a{i - 1}}}\n" for i in range(1, 60))
     (document,) = read(bibtex, content + "@misc{b, title = a59}")
     assert len(document.title) <= bibtex.MAX_MACRO_CHARS
+
+
+def test_macros_side_by_side_fill_no_memory_either():
+    content = f'@string{{a = "{"lol " * 2_000}"}}\n@misc{{b, title = a{"#a" * 5_000}}}\n@misc{{c, title = a}}'
+    bomb, whole = read(bibtex, content)
+    assert f"over {bibtex.MAX_EXPANDED_CHARS:,} characters" in bomb.message
+    assert whole.title.startswith("lol lol")
+
+
+@pytest.mark.parametrize("kind", ["mvbook", "preprint", "inproceedings", "Thesis", "hardware"])
+def test_a_file_is_known_by_an_entry_of_any_type(tmp_path, kind):
+    title = "title = {Whiskers of tin}\n"
+    (tmp_path / "a.bib").write_text(f"@{kind}{{ito2001,\n  {title}}}\n")
+    (tmp_path / "b.bib").write_text(f" @{kind} (ito:1,{title})\n")
+    (tmp_path / "c.bib").write_text(f"@{kind}{{a, AUTHOR=a, {title}}}\n")
+    assert titles(read_path(tmp_path)) == ["Whiskers of tin"] * 3
+    for text in ("@media{a, b}", "@Override(a) b = {", "@user, see {x, y = z}", "@param {x, y"):
+        assert not bibtex.recognise(text)

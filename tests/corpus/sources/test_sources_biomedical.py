@@ -155,3 +155,18 @@ def test_printed_citations_go_where_the_paper_has_so_many_references():
     expected = "Known, as in [2], by Ito; within [0, 1] or [5, 9], of bicyclo[2.1]heptane and benzo[1,2]furan."
     assert settle(mark_bracketed(text, 4)) == expected
     assert mark_bracketed(text, 0) == text
+
+
+@pytest.mark.parametrize(
+    ("stated", "venue"),
+    [
+        ("J Tin. 2019 Mar 12;3:4", "J Tin"),
+        ("J  Tin;\n 2019", "J Tin"),
+        ("J Tin", "J Tin"),
+        ("J Tin" + " " * 9_000_000 + "x 2019", "J Tin"),
+    ],
+)
+def test_bioc_names_the_journal_alone(stated, venue):
+    first = {"infons": {"journal": stated, "type": "title"}, "text": "T"}
+    (paper,) = read(bioc, {"id": "1", "passages": [first]})
+    assert paper.venue == venue

@@ -222,10 +222,10 @@ def test_a_document_in_an_archive_and_a_zip_that_only_begins_as_one(tmp_path):
 def test_damaged_documents_and_bombs_are_one_line_of_the_ledger(tmp_path, monkeypatch):
     whole = word("".join(PAPER))
     head = '<!DOCTYPE a [<!ENTITY b "c">]>'
-    monkeypatch.setattr(parts, "MAX_TAGS", 20_000)
+    monkeypatch.setattr(parts, "MAX_HELD", 20_000)
     for content, message in (
         (word(p("a"), head=head), "DOCTYPE"),
-        (word("<w:p>" + "<w:r/>" * 20_001 + "</w:p>"), "over 20,000 tags"),
+        (word("<w:p>" + "<w:r/>" * 20_001 + "</w:p>"), "over 20,000 elements"),
         (word("".join(PAPER), main="word/x.xml").replace(b"word/x.xml", b"word/y.xml"), "no word/x.xml"),
         (word("<w:p>"), "Word document"),
         (word(""), "no text"),
@@ -240,3 +240,63 @@ def test_damaged_documents_and_bombs_are_one_line_of_the_ledger(tmp_path, monkey
     assert isinstance(read_path(tmp_path / "x")[0], Document)
     monkeypatch.setattr(parts, "MAX_XML_BYTES", 10_000)
     assert "10,000 bytes" in read_path(tmp_path / "x")[0].message
+
+
+# ------------------------------------------------------------------------------------------------------- hostile
+
+
+def mark_of(kind):
+    return f'<w:fldChar w:fldCharType="{kind}"/>'
+
+
+def test_fields_have_bounds_of_depth_and_of_their_instruction(tmp_path):
+    deep = (mark_of("begin") + mark_of("separate")) * 14_000 + "<w:t>a</w:t>" * 14_000
+    (tmp_path / "x").write_bytes(word(f"<w:p><w:r>{deep}</w:r></w:p>"))
+    assert "over 50 fields, one in another" in read_path(tmp_path / "x")[0].message
+    kept = parts._Field()
+    for _ in range(2_000):
+        kept.instruct("ADDIN ZOTERO_ITEM " + "x" * 182)
+    kept.begin()
+    assert kept.cites
+    assert len(kept._instruction) < parts.MAX_INSTRUCTION + 200
+
+
+def test_a_citation_whose_instruction_is_in_many_runs():
+    instruction = "".join(f"<w:instrText>{part}</w:instrText>" for part in ("ADDIN ", "ZOTERO", "_ITEM {", "x" * 900))
+    cited = f"<w:r>{mark_of('begin')}{instruction}{mark_of('separate')}<w:t>[3]</w:t>{mark_of('end')}</w:r>"
+    (block,) = parts.blocks_in(io.BytesIO(word(p("Known ", cited, run(" well.")))))
+    assert "\ue000" in block.text
+
+
+def test_runs_of_two_kinds_in_turn_are_each_read_once():
+    runs = [run("x"), run("2", UP)] * 5_000
+    (block,) = parts.blocks_in(io.BytesIO(word(p(*runs))))
+    assert len(block.text) > 10_000
+
+
+@pytest.mark.parametrize("beside", ['<a b="c"/> ', "<a><b/></a>", "<?a b?>"])
+def test_elements_beside_paragraphs_are_counted(tmp_path, monkeypatch, beside):
+    monkeypatch.setattr(parts, "MAX_HELD", 20_000)
+    body = f"<w:y>{p('a')}{beside * 15_000}</w:y>" * 4  # few behind each paragraph
+    (tmp_path / "x").write_bytes(word(body))
+    assert "over 20,000 elements" in read_path(tmp_path / "x")[0].message
+    cleared = f"{p('a')}{beside * 5_000}" * 8
+    (tmp_path / "x").write_bytes(word(cleared))
+    assert isinstance(read_path(tmp_path / "x")[0], Document)
+
+
+def test_a_table_of_many_cells_is_passed_over_row_by_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "MAX_HELD", 20_000)
+    row = "<w:tr>" + f"<w:tc><w:tcPr/>{p('a')}</w:tc>" * 50 + "</w:tr>"
+    (tmp_path / "x").write_bytes(word("".join(PAPER) + f"<w:tbl><w:tblPr/>{row * 200}</w:tbl>" * 5))
+    assert isinstance(read_path(tmp_path / "x")[0], Document)
+
+
+def test_a_document_that_is_packed_without_a_bound_is_refused(tmp_path):
+    content = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(word("".join(PAPER)))) as whole, zipfile.ZipFile(content, "w") as archive:
+        for name in whole.namelist():
+            method = zipfile.ZIP_BZIP2 if name == "word/document.xml" else zipfile.ZIP_DEFLATED
+            archive.writestr(zipfile.ZipInfo(name), whole.read(name), method)
+    (tmp_path / "x").write_bytes(content.getvalue())
+    assert "packed by bzip2" in read_path(tmp_path / "x")[0].message

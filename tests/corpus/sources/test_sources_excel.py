@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from nsllm_lite.corpus.files import webtables, workbooks
+from nsllm_lite.corpus.files import streams, webtables, workbooks
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.sources import excel
 from tests.corpus.sources.reading import DATA, read, read_path, titles
@@ -169,3 +169,11 @@ def test_a_row_without_an_end_has_a_bound(monkeypatch):
     *messages, last = webtables.iter_rows(io.StringIO(text))
     assert len(messages) == 1
     assert last == ["b"]
+
+
+def test_a_long_text_in_many_rows_has_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "FREE_BYTES", 1 << 16)
+    monkeypatch.setattr(streams, "MAX_RATIO", 2)
+    *papers, line = read_book(tmp_path, xlsx(one=[HEADER, *([f"T{n}", "a" * 5_000, ""] for n in range(40))]))
+    assert [paper.title for paper in papers] == [f"T{n}" for n in range(13)]
+    assert "nothing is read from here on" in line.message

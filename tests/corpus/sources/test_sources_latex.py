@@ -3,15 +3,18 @@
 import io
 import time
 import tomllib
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nsllm_lite.corpus import sources
 from nsllm_lite.corpus.files.opening import NOT_A_PAPER, UNREADABLE, Unread
+from nsllm_lite.corpus.latex.flatten import MAX_INPUTS, Flattener
 from nsllm_lite.corpus.sources import latex
 from nsllm_lite.formats.documents import Document
-from tests.corpus.sources.reading import damaged, example
+from tests.corpus.sources.reading import damaged, example, read_path
 
 CASES = tomllib.loads(example("latex.toml"))
 
@@ -169,6 +172,32 @@ def test_a_macro_bomb_stays_unexpanded_and_costs_itself_alone(preamble):
     started = time.process_time()
     assert text(r"Before \a{}{} \zz{} after.", preamble + r"\def\zz{still}") == "Before still after."
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("command", [r"\input{part}", r"\usepackage{part}", r"\usepackage{./part}", r"\input{none}"])
+def test_a_file_that_is_input_over_and_over_is_decoded_once(tmp_path, monkeypatch, command):
+    body = rf"\begin{{document}}\begin{{abstract}}Abstract.\end{{abstract}}{command * 3_000} Text.\end{{document}}"
+    (tmp_path / "main.tex").write_text(r"\documentclass{article}" + body)
+    (tmp_path / "part.tex").write_text("é ")
+    (tmp_path / "part.sty").write_text(r"\def\a{é}")
+    calls = Counter()
+    inner = sources.decoded
+    monkeypatch.setattr(sources, "decoded", lambda content, stated: calls.update([content]) or inner(content, stated))
+    papers = [one for one in read_path(tmp_path) if isinstance(one, Document)]
+    assert [paper.abstract for paper in papers] == ["Abstract."]
+    assert set(calls.values()) <= {1}
+
+
+def test_inputs_have_a_bound_whether_they_are_there_or_not():
+    asked = []
+    Flattener(lambda name: asked.append(name)).run("".join(rf"\input{{n{n}}}\usepackage{{s{n}}}" for n in range(3_000)))
+    assert len(asked) <= 2 * MAX_INPUTS
+
+
+def test_a_style_is_read_once_as_tex_does():
+    asked = []
+    Flattener(lambda name: asked.append(name) or r"\def\a{b}").run(r"\usepackage{mine, other}" * 50)
+    assert asked == ["mine.sty", "other.sty"]
 
 
 TEX = st.sampled_from(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsllm_lite.corpus.files import parquet, tables
+from nsllm_lite.corpus.files import parquet, streams, tables
 from nsllm_lite.corpus.files.opening import NOT_THIS_FORMAT, UNREADABLE, UNREADABLE_FILE, Unread
 from nsllm_lite.corpus.sources import fields, table, wos
 from nsllm_lite.formats.documents import Document
@@ -299,6 +299,29 @@ def test_a_large_text_stored_once_is_not_unpacked_for_all_rows_together(monkeypa
     assert max(sizes) < 250_000
     monkeypatch.setattr(parquet, "MAX_ROW_BYTES", 50_000)
     assert {r.message for r in read_parquet(file)} == {"the row is longer than 0 MiB"}
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_large_text_of_many_rows_has_a_bound(monkeypatch, kind):
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 50, pa.int32()), pa.array(["x" * 100_000]))
+    columns = {"title": text.cast(kind), "abstract": ["a"] * 50}
+    file = as_parquet(columns, use_dictionary=["title"], row_group_size=20)
+    monkeypatch.setattr(parquet, "BATCH_ROWS", 4)
+    monkeypatch.setattr(streams, "FREE_BYTES", 2_500_000)
+    monkeypatch.setattr(streams, "MAX_RATIO", 2)
+    *papers, line = read_parquet(file)
+    assert len(papers) == 24
+    assert "nothing is read from row group 1 on" in line.message
+
+
+def test_a_value_that_unpacks_beyond_all_bounds_costs_its_row_group_unread(monkeypatch):
+    columns = {"title": ["a", "b", "c"], "abstract": ["a", "x" * 1_000_000, "c"], "other": ["y" * 1_000_000] * 3}
+    file = as_parquet(columns, row_group_size=1, compression="zstd")
+    monkeypatch.setattr(parquet, "MAX_CHUNK_BYTES", 500_000)
+    first, line, last = read_parquet(file)  # the other column is not read
+    assert (first.title, last.title) == ("a", "c")
+    assert "row group 1 is damaged" in line.message
+    assert "refused as a bomb" in line.message
 
 
 # ------------------------------------------------------------------------------------------------------- any input

@@ -11,7 +11,7 @@ from nsllm_lite.corpus.files import tagged
 from nsllm_lite.corpus.files.opening import Unread
 from nsllm_lite.corpus.sources import medline, ris, wos
 from nsllm_lite.formats.documents import Document
-from tests.corpus.sources.reading import damaged, example, read, read_stream, titles
+from tests.corpus.sources.reading import damaged, example, read, read_path, read_stream, titles
 
 WOS, RIS, MEDLINE = example("two.wos.txt"), example("two.ris"), example("two.nbib")
 
@@ -179,3 +179,29 @@ def test_a_record_without_an_end_has_a_bound(monkeypatch):
     broken, whole = read(ris, RIS.replace("Slowly.\n", "\n" * 1_000))
     assert "more than 10,000 characters" in broken.message
     assert whole.title == "Second"
+
+
+# ------------------------------------------------------------------------------------------------------- two formats
+
+ENTRY = "@article{ito2001,\n  title = {Whiskers of lead},\n  year = 2001\n}\n"
+ONE = "TY  - JOUR\nTI  - Whiskers of tin\nAB  - They grow.\nER  - \n\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (ONE + ENTRY, ["Whiskers of tin", "unreadable"]),
+        (ENTRY + ONE, ["Whiskers of tin", "unreadable"]),
+        (ONE + ENTRY * 3 + ONE, ["Whiskers of tin", "Whiskers of tin", "unreadable"]),
+        (ENTRY * 20 + ONE, ["Whiskers of lead"] * 20 + ["unreadable"]),
+        (ONE + '{"title": "T"}\n', ["Whiskers of tin", "unreadable"]),
+        ("%0 Journal Article\n%T Whiskers of tin\n%X Grow.\n\n" + ENTRY, ["Whiskers of tin", "unreadable"]),
+        (ONE + "text\n" * 21 + ONE, ["Whiskers of tin", "Whiskers of tin", "unreadable"]),
+        (ONE + "1.\nhttps://x.org\n\n" + ONE, ["Whiskers of tin"] * 2),
+        (("2.\n" + ONE) * 30, ["Whiskers of tin"] * 30),
+        ("Exported by a program on 1 May.\n" + ENTRY + "A comment, TY  - x\n" + ENTRY, ["Whiskers of lead"] * 2),
+    ],
+)
+def test_what_is_passed_over_of_another_format_is_told_once(tmp_path, content, expected):
+    (tmp_path / "a").write_text(content)
+    assert titles(read_path(tmp_path / "a")) == expected
