@@ -9,7 +9,6 @@ A file that is not read has one of REASONS. A paper without sections keeps title
 Source: ISO 32000-1 (PDF 1.7); the PRISM metadata of publishers in XMP packets.
 """
 
-import html
 import posixpath
 import re
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from nsllm_lite.corpus.files.pdf.worker import WORKER
 from nsllm_lite.corpus.identity import arxiv_id_in_name, marked_arxiv_id
 from nsllm_lite.corpus.stated.dates import first_date
 from nsllm_lite.corpus.stated.terms import as_references, as_terms
+from nsllm_lite.corpus.texts.entities import unescape
 from nsllm_lite.formats.documents import Document, Section, as_doi
 
 MAGIC = b"%PDF-"
@@ -87,4 +87,4 @@ def _of_packet(content: bytes) -> dict[str, str]:
     stated = {f"prism:{name.decode()}": value for name, value in reversed(_PRISM.findall(content))}
     for value in _PRISM_DOI.findall(content)[:1]:
         stated.setdefault("prism:doi", value)
-    return {name: " ".join(html.unescape(value.decode("utf-8", "replace")).split()) for name, value in stated.items()}
+    return {name: " ".join(unescape(value.decode("utf-8", "replace")).split()) for name, value in stated.items()}
