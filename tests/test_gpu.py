@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nsllm_lite.formats.rows import Row
+from nsllm_lite.kernels import fp8
 from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.kernels.liger import use_liger_kernels
 from nsllm_lite.kernels.varlen_attention import Attending, Layout, varlen_attention, varlen_attention_reference
@@ -106,3 +107,18 @@ def test_a_whole_run_on_cuda(pico_recipe, dtype):
     results = cpt.train(asked)
     after, before = (results["heldout"][when]["domain"]["all"]["loss"] for when in ("after", "before"))
     assert after < before
+
+
+@pytest.mark.parametrize("tokens", [1, 37, 512, 4000])
+def test_products_in_float8_are_those_that_are_emulated(tokens):
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("needs a card with float8")
+    torch.manual_seed(0)
+    x, W = (torch.randn(*shape, dtype=torch.bfloat16) for shape in ((tokens, 512), (256, 512)))
+    dy = torch.randn(tokens, 256, dtype=torch.bfloat16)
+    found, expected = [], []
+    for device, results in (("cpu", expected), ("cuda", found)):
+        weight = fp8.weight_of(lambda device=device: W.to(device), both=True)
+        q = fp8.quantise(x.to(device))
+        results += [q.values.float(), q.scale, fp8.forward(q, weight), fp8.backward(dy.to(device), weight)]
+    torch.testing.assert_close([tensor.cpu() for tensor in found], expected, rtol=2**-7, atol=1e-2)

@@ -145,7 +145,7 @@ def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machin
         (
             "Step",
             f"{phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} x "
-            f"{run['corpus'].row_tokens:,}; {_execution_words(how, size)}",
+            f"{run['corpus'].row_tokens:,}; {_execution_words(phase1, how, size)}",
         ),
     ]
     if how.device == "cuda":
@@ -296,17 +296,18 @@ def _ways(
     return lines
 
 
-def _execution_words(how: Execution, size: ModelSize) -> str:
+def _execution_words(recipe: Train, how: Execution, size: ModelSize) -> str:
     words = f"{how.recompute_layers} of {size.layers} layers recomputed"
     if how.recompute_cheap and how.recompute_layers < size.layers:
         words += ", of the others norms and SwiGLU"
-    words += ", NF4 weights held dequantised" if how.dequantised else ""
+    words += ", products of frozen weights in float8" if recipe.products else ""
+    words += f", NF4 weights held {'in float8 too' if recipe.products else 'dequantised'}" if how.dequantised else ""
     return words + (", layers compiled" if how.compile else "")
 
 
 def _speed(recipe: Train, size: ModelSize, row_tokens: int, how: Execution, card: Card) -> Expected | None:
     """Where something is known about the card."""
-    if known := known_speed(card.name):
+    if known := known_speed(card.name, recipe.products):
         return Expected(known["flops"] / flops_per_token(size), f"as measured on this card, {known['on']}")
     if not (speed := cards.speed_of(card)):
         return None
