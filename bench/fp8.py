@@ -39,7 +39,7 @@ from nsllm_lite.train import cpt, setup
 from nsllm_lite.train.inputs import read_inputs
 
 PLAIN, FP8 = "as it stands", "products=fp8"
-ARMS = {PLAIN: {}, FP8: {"products": "fp8"}}
+ARMS = {PLAIN: None, FP8: "fp8"}
 EXACT = {"compute_dtype": "float32", "products": None}
 WAYS = {"bf16": {"compute_dtype": "bfloat16", "products": None}, "fp8": {**EXACT, "products": "fp8"}}
 SETS = {"abstracts": "domain", "general": "general"}
@@ -96,9 +96,10 @@ def run(args: argparse.Namespace) -> tuple[Found, Cosines]:
         for seed in range(args.seeds):
             chain = seeded(folder, args.out, [*before, *args.settings], seed, model=model)
             prepare(chain)
-            for arm, changes in ARMS.items():
+            held = {**chain["phase1"].execution.model_dump(), "dequantised": True}  # which changes no bit, only time
+            for arm, products in ARMS.items():
                 to = as_it_stands(args.out, seed) if arm == PLAIN else f"{args.out}/fp8/seed-{seed}"
-                phase1 = recipes.update(chain["phase1"], out=to, **changes)
+                phase1 = recipes.update(chain["phase1"], out=to, products=products, execution=held)
                 inputs = inputs_of("adapter and cosines", [phase1], phase1.model, chain["corpus"].out)
                 figures = units.of(f"fp8, {arm}, seed {seed}", inputs, partial(figures_of, phase1))
                 for when in ("before", "after"):

@@ -46,7 +46,7 @@ def quantise(x_NK: Tensor, scale_K: Tensor | None = None) -> Quantised:
 
 def quantise_reference(x_NK: Tensor, scale_K: Tensor | None = None) -> Quantised:
     x_NK = x_NK.float() if scale_K is None else x_NK.float() * scale_K
-    largest_N1 = torch.linalg.vector_norm(x_NK, ord=torch.inf, dim=1, keepdim=True)
+    largest_N1 = x_NK.abs().amax(1, keepdim=True)
     # the least power of two that takes the largest to 448 = 1.75 x 2^8 or below: a carry out of the mantissa
     power_N1 = ((largest_N1.view(torch.int32) + 0x1FFFFF) & 0x7F800000).view(torch.float32)
     scale_N1 = (power_N1 / 256).clamp(min=SMALLEST_SCALE)
@@ -66,8 +66,14 @@ def product(x: Quantised, w: Quantised, dtype: torch.dtype) -> Tensor:
 
 def product_reference(x: Quantised, w: Quantised, dtype: torch.dtype) -> Tensor:
     with torch.autocast(x.values.device.type, enabled=False):
-        summed = x.values.float() @ w.values.float().T
+        summed = _in_fp32(x.values) @ _in_fp32(w.values).T
     return (summed * x.scale * w.scale.T).to(dtype)
+
+
+def _in_fp32(values: Tensor) -> Tensor:
+    """By a table of all values: on a CPU torch takes five times as long."""
+    table = torch.arange(256, dtype=torch.uint8).view(E4M3).float()
+    return table.index_select(0, values.view(torch.uint8).flatten().int()).view(values.shape)
 
 
 def product_on_card(x: Quantised, w: Quantised, dtype: torch.dtype) -> Tensor:

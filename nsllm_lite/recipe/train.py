@@ -148,7 +148,6 @@ class Execution(Strict):
 
 
 Products = Annotated[Literal["fp8"] | None, BeforeValidator(none_word)]
-"""fp8: operands of the frozen weights' products are rounded to e4m3."""
 
 
 class Train(Strict):
@@ -163,7 +162,7 @@ class Train(Strict):
     quantisation: Literal["nf4", "none"]
     double_quantisation: bool
     compute_dtype: Literal["float32", "bfloat16", "float16"]
-    products: Products = None
+    products: Products = None  # of frozen weights, whose operands are rounded to float8
     adapter: Annotated[Adapter | None, BeforeValidator(none_word)]
     optimizer: Optimizer
     schedule: Schedule
@@ -253,7 +252,7 @@ class Sft(Strict):
     quantisation: Literal["nf4", "none"]
     double_quantisation: bool
     compute_dtype: Literal["float32", "bfloat16", "float16"]
-    products: Products = None
+    products: Products = None  # of frozen weights, whose operands are rounded to float8
     adapter: Adapter
     optimizer: Optimizer
     schedule: Schedule

@@ -498,6 +498,17 @@ def test_products_in_float8_are_refused_where_they_cannot_be():
         choose_for(Card(), compute_dtype="float16")
 
 
+@pytest.mark.parametrize(
+    ("name", "times"), [("H200", 1.4), ("5090", 1.4), ("H100", 1.3), ("4090", 1.3), ("L40S", 1.2), ("L4", 1.1)]
+)
+def test_how_much_faster_float8_is_predicted_to_be_is_what_docs_say(name, times):
+    seconds, card = [], card_named(name)
+    for recipe in (RECIPE, recipes.update(RECIPE, products="fp8")):
+        how = execution.choose(recipe, SIZE, ROW_TOKENS, card)
+        seconds.append(execution.seconds_per_token(recipe, SIZE, ROW_TOKENS, how, card))
+    assert seconds[0] / seconds[1] == pytest.approx(times, abs=0.05)
+
+
 def test_the_plan_counts_on_float8(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
