@@ -56,7 +56,10 @@ def quantise_reference(x_NK: Tensor, scale_K: Tensor | None = None) -> Quantised
 def quantise_on_card(x_NK: Tensor, scale_K: Tensor | None = None) -> Quantised:
     from nsllm_lite.kernels.fp8_rows import quantise_rows  # needs Triton
 
-    return Quantised(*quantise_rows(x_NK.contiguous(), scale_K))
+    values = torch.empty(x_NK.shape, dtype=E4M3, device=x_NK.device)
+    scale_N1 = torch.empty(len(x_NK), 1, dtype=torch.float32, device=x_NK.device)
+    quantise_rows(x_NK.contiguous(), scale_K, values, scale_N1, SMALLEST_SCALE)
+    return Quantised(values, scale_N1)
 
 
 def product(x: Quantised, w: Quantised, dtype: torch.dtype) -> Tensor:

@@ -1,11 +1,8 @@
 """`fp8.quantise` as one Triton kernel, which reads a row once: a program a row. Imported where there is a card."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
-from nsllm_lite.kernels import fp8
 
 
 @triton.jit
@@ -23,12 +20,11 @@ def quantise_kernel(x, columns, values, scales, K, smallest, BLOCK: tl.constexpr
     tl.store(values + row * K + place, (numbers / scale).to(tl.float8e4nv), mask=inside)
 
 
-def quantise_rows(x_NK: Tensor, scale_K: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The values in e4m3 and the scales of the rows, (N, 1) fp32; `x_NK` and `scale_K` are contiguous."""
+def quantise_rows(
+    x_NK: Tensor, scale_K: Tensor | None, values_NK: Tensor, scale_N1: Tensor, smallest_scale: float
+) -> None:
+    """Writes the last two tensors. All are contiguous; the scales are fp32."""
     N, K = x_NK.shape
-    values = torch.empty(N, K, dtype=fp8.E4M3, device=x_NK.device)
-    scales = torch.empty(N, 1, dtype=torch.float32, device=x_NK.device)
     block = triton.next_power_of_2(K)
     warps = min(16, max(1, block // 512))
-    quantise_kernel[(N,)](x_NK, scale_K, values, scales, K, fp8.SMALLEST_SCALE, BLOCK=block, num_warps=warps)
-    return values, scales
+    quantise_kernel[(N,)](x_NK, scale_K, values_NK, scale_N1, K, smallest_scale, BLOCK=block, num_warps=warps)
