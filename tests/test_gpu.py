@@ -20,6 +20,11 @@ pytestmark = [
 ]
 
 
+def require_float8(products: str | None) -> None:
+    if products and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("needs a card with float8")
+
+
 def relative_error(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.float() - other.float()).norm() / other.float().norm())
 
@@ -99,9 +104,10 @@ def test_weights_held_dequantised_change_no_bit_on_cuda(pico):
     assert one == two
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_whole_run_on_cuda(pico_recipe, dtype):
-    asked = pico_recipe(compute_dtype=dtype, execution={"device": "cuda"}, optimizer={
+@pytest.mark.parametrize(("dtype", "products"), [("bfloat16", None), ("float16", None), ("bfloat16", "fp8")])
+def test_a_whole_run_on_cuda(pico_recipe, dtype, products):
+    require_float8(products)
+    asked = pico_recipe(compute_dtype=dtype, products=products, execution={"device": "cuda"}, optimizer={
         "name": "paged_adamw8bit", "learning_rate": 5e-3, "betas": [0.9, 0.999], "weight_decay": 0.0,
         "max_grad_norm": 1.0})  # fmt: skip
     results = cpt.train(asked)
@@ -111,8 +117,7 @@ def test_a_whole_run_on_cuda(pico_recipe, dtype):
 
 @pytest.mark.parametrize("tokens", [1, 37, 512, 4000])
 def test_products_in_float8_are_those_that_are_emulated(tokens):
-    if torch.cuda.get_device_capability() < (8, 9):
-        pytest.skip("needs a card with float8")
+    require_float8("fp8")
     torch.manual_seed(0)
     x, W = (torch.randn(*shape, dtype=torch.bfloat16) for shape in ((tokens, 512), (256, 512)))
     dy = torch.randn(tokens, 256, dtype=torch.bfloat16)
