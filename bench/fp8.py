@@ -40,8 +40,8 @@ from nsllm_lite.train.inputs import read_inputs
 
 PLAIN, FP8 = "as it stands", "products=fp8"
 ARMS = {PLAIN: None, FP8: "fp8"}
-EXACT = {"compute_dtype": "float32", "products": None}
-WAYS = {"bf16": {"compute_dtype": "bfloat16", "products": None}, "fp8": {**EXACT, "products": "fp8"}}
+EXACT = {"products": None, "compute_dtype": "float32", "execution": {"device": "cpu"}}
+WAYS = {"bf16": (EXACT, "bfloat16"), "fp8": ({**EXACT, "products": "fp8"}, "float32")}
 SETS = {"abstracts": "domain", "general": "general"}
 MOMENTS = ("start", "end")
 
@@ -49,17 +49,24 @@ Found = dict[str, dict[str, list[float]]]  # arm -> measure -> one value a seed
 Cosines = dict[str, dict[str, list[float]]]  # "fp8, start" -> layer -> one value a seed
 
 
-def gradients(recipe: Train, adapter: Path | None) -> dict[str, Tensor]:
-    """{layer: the gradient of its A and B} of the first step's rows, with an adapter that begins or with `adapter`."""
+def gradients(recipe: Train, adapter: Path | None, dtype: str = "float32") -> dict[str, Tensor]:
+    """{layer: the gradient of its A and B} of the first step's rows, with an adapter that begins or with `adapter`.
+
+    Products are taken in `dtype`. The recipe's compute_dtype stays fp32, as NF4 makes other numbers of weights that were
+    rounded to bf16 before.
+    """
     inputs = read_inputs(recipe)
     how = cpt.choose_execution(recipe, inputs, Card(), 1)
     lm = PackedLM(setup.make_model(recipe, inputs, how), how.head).train()
+    for module in lm.modules():
+        if hasattr(module, "quant_state"):
+            module.compute_dtype = getattr(torch, dtype)
     if adapter:
         set_peft_model_state_dict(lm.model, load_file(adapter / "adapter_model.safetensors"))
     rows = cpt.step_order(recipe, inputs).rows(0)
     batches = (collate(few, how.device) for few in in_groups(rows, how.micro_batch_rows))
     scaler = torch.amp.GradScaler(how.device, enabled=False)
-    cpt.add_gradients(lm, scaler, rows, batches, how, recipe.compute_dtype)
+    cpt.add_gradients(lm, scaler, rows, batches, how, dtype)
     found = defaultdict(list)
     for name, parameter in lm.named_parameters():
         if parameter.requires_grad and (layer := re.search(r"\.layers\.(\d+)\.", name)):
@@ -72,8 +79,8 @@ def cosines(phase1: Train) -> Figures:
     found = {}
     for moment, adapter in zip(MOMENTS, (None, Path(phase1.out) / "adapter"), strict=True):
         exact = gradients(recipes.update(phase1, **EXACT), adapter)
-        for way, changes in WAYS.items():
-            other = gradients(recipes.update(phase1, **changes), adapter)
+        for way, (changes, dtype) in WAYS.items():
+            other = gradients(recipes.update(phase1, **changes), adapter, dtype)
             found[f"{way}, {moment}"] = {
                 layer: float(torch.nn.functional.cosine_similarity(of, other[layer], dim=0))
                 for layer, of in exact.items()
@@ -100,7 +107,7 @@ def run(args: argparse.Namespace) -> tuple[Found, Cosines]:
             for arm, products in ARMS.items():
                 to = as_it_stands(args.out, seed) if arm == PLAIN else f"{args.out}/fp8/seed-{seed}"
                 phase1 = recipes.update(chain["phase1"], out=to, products=products, execution=held)
-                inputs = inputs_of("adapter and cosines", [phase1], phase1.model, chain["corpus"].out)
+                inputs = inputs_of("adapter and cosines of gradients", [phase1], phase1.model, chain["corpus"].out)
                 figures = units.of(f"fp8, {arm}, seed {seed}", inputs, partial(figures_of, phase1))
                 for when in ("before", "after"):
                     for name, loss in figures.pop(when).items():
