@@ -52,8 +52,8 @@ Cosines = dict[str, dict[str, list[float]]]  # "fp8, start" -> layer -> one valu
 def gradients(recipe: Train, adapter: Path | None, dtype: str = "float32") -> dict[str, Tensor]:
     """{layer: the gradient of its A and B} of the first step's rows, with an adapter that begins or with `adapter`.
 
-    Products are taken in `dtype`. The recipe's compute_dtype stays fp32, as NF4 makes other numbers of weights that were
-    rounded to bf16 before.
+    Products are taken in `dtype`. The recipe's compute_dtype stays fp32: of weights that are rounded to bf16 first, NF4
+    makes others.
     """
     inputs = read_inputs(recipe)
     how = cpt.choose_execution(recipe, inputs, Card(), 1)
