@@ -283,6 +283,18 @@ TABLE = {
         ("gradients-copies-outlive-the-step", "group.held = None", "pass", GRADIENTS),
         ("gradients-never-clipped", "clamp(max=1.0)", "clamp(min=1.0, max=1.0)", GRADIENTS),
     ],
+    "kernels/fp8.py": [
+        ("fp8-gradients-without-the-scales", "quantise(grad_TO, weight.scale.flatten())", "quantise(grad_TO)",
+         "kernels/test_fp8.py"),
+        ("fp8-sums-in-16-bits", "enabled=False", "enabled=True", "kernels/test_fp8.py"),
+    ],
+    "kernels/lora_linears.py": [
+        ("fp8-in-evaluations", "group.has_fp8 and torch.is_grad_enabled()", "group.has_fp8",
+         "kernels/test_lora_linears.py"),
+    ],
+    "models/device.py": [
+        ("fp8-on-any-card", "self.capability >= (8, 9)", "self.capability >= (8, 0)", EXECUTION),
+    ],
     "models/cost.py": [
         ("execution-recompute-is-free", "size.linear_params, 2 + share", "size.linear_params, 2", EXECUTION),
         ("execution-host-is-free", "speed.share, of.host_s)", "speed.share, 0)", EXECUTION),

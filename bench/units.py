@@ -12,6 +12,7 @@ from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.recipe.train import Train
 
 Figures = dict[str, dict[str, float]]
+CAME_LATER = {"products"}  # keys of which None says what their absence says
 NO_MATTER = {"out", "model", "rows", "execution", "checkpoint_steps", "keep_checkpoints", "samples"}
 
 
@@ -41,7 +42,9 @@ def inputs_of(measured: str, phases: list[Train], model: str, corpus: str) -> di
     """What the figures of `phases`, trained one after the other from the base `model`, depend on."""
     of_phases = []
     for phase in phases:
-        values = {name: value for name, value in phase.model_dump(mode="json").items() if name not in NO_MATTER}
+        dumped = phase.model_dump(mode="json")
+        values = {name: value for name, value in dumped.items() if name not in NO_MATTER}
+        values = {name: value for name, value in values.items() if value is not None or name not in CAME_LATER}
         rows = {"rows": Rows(Path(phase.rows)).sha256}
         if phase.replay:
             values["replay"].pop("rows")

@@ -21,10 +21,11 @@ ROOT = Path(__file__).parents[1]
 def bench():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "bench")
+        import fp8
         import prompts
         import rounding
         import tuned
-    return {"prompts": prompts, "rounding": rounding, "tuned": tuned}
+    return {"fp8": fp8, "prompts": prompts, "rounding": rounding, "tuned": tuned}
 
 
 def test_the_divergence_is_that_of_all_logits(bench, pico):
@@ -104,3 +105,19 @@ def test_whole_runs(bench, tmp_path, capsys):
     told = (tmp_path / "tuned.md").read_text()
     assert "| moves, macro_f1 | instruction | 2 |" in told
     assert "| tuned from | loss of held-out answers before | after |" in told
+
+
+@pytest.mark.slow
+def test_float8_against_what_is_without_it(bench, tmp_path, capsys):
+    bench["fp8"].main(["--seeds", "2", "--out", str(tmp_path), *FEW])
+    told = json.loads((tmp_path / "fp8.json").read_text())
+    plain, fp8 = (told["losses"][arm] for arm in ("as it stands", "products=fp8"))
+    assert fp8["abstracts, before"] == plain["abstracts, before"]
+    assert fp8["abstracts, after"] != plain["abstracts, after"]
+    assert fp8["abstracts, after"] == pytest.approx(plain["abstracts, after"], rel=1e-2)
+    assert told["cosines"].keys() == {f"{way}, {moment}" for way in ("bf16", "fp8") for moment in ("start", "end")}
+    assert all(0.99 < cosine < 1 for by_layer in told["cosines"].values() for of in by_layer.values() for cosine in of)
+    assert (tmp_path / "fp8.png").is_file()
+    capsys.readouterr()
+    bench["fp8"].main(["--seeds", "2", "--out", str(tmp_path), *FEW])
+    assert "held-out" not in capsys.readouterr().out.partition("## ")[0], "not trained again"

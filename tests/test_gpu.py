@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nsllm_lite.formats.rows import Row
+from nsllm_lite.kernels import fp8
 from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.kernels.liger import use_liger_kernels
 from nsllm_lite.kernels.varlen_attention import Attending, Layout, varlen_attention, varlen_attention_reference
@@ -17,6 +18,11 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
+
+
+def require_float8(products: str | None) -> None:
+    if products and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("needs a card with float8")
 
 
 def relative_error(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -98,11 +104,26 @@ def test_weights_held_dequantised_change_no_bit_on_cuda(pico):
     assert one == two
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_whole_run_on_cuda(pico_recipe, dtype):
-    asked = pico_recipe(compute_dtype=dtype, execution={"device": "cuda"}, optimizer={
+@pytest.mark.parametrize(("dtype", "products"), [("bfloat16", None), ("float16", None), ("bfloat16", "fp8")])
+def test_a_whole_run_on_cuda(pico_recipe, dtype, products):
+    require_float8(products)
+    asked = pico_recipe(compute_dtype=dtype, products=products, execution={"device": "cuda"}, optimizer={
         "name": "paged_adamw8bit", "learning_rate": 5e-3, "betas": [0.9, 0.999], "weight_decay": 0.0,
         "max_grad_norm": 1.0})  # fmt: skip
     results = cpt.train(asked)
     after, before = (results["heldout"][when]["domain"]["all"]["loss"] for when in ("after", "before"))
     assert after < before
+
+
+@pytest.mark.parametrize("tokens", [1, 37, 512, 4000])
+def test_products_in_float8_are_those_that_are_emulated(tokens):
+    require_float8("fp8")
+    torch.manual_seed(0)
+    x, W = (torch.randn(*shape, dtype=torch.bfloat16) for shape in ((tokens, 512), (256, 512)))
+    dy = torch.randn(tokens, 256, dtype=torch.bfloat16)
+    found, expected = [], []
+    for device, results in (("cpu", expected), ("cuda", found)):
+        weight = fp8.weight_of(lambda device=device: W.to(device), both=True)
+        q = fp8.quantise(x.to(device))
+        results += [q.values.float(), q.scale, fp8.forward(q, weight), fp8.backward(dy.to(device), weight)]
+    torch.testing.assert_close([tensor.cpu() for tensor in found], expected, rtol=2**-7, atol=1e-2)

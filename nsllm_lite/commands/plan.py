@@ -65,14 +65,18 @@ def plan(
         raise UserError("plan-without-card", found, "Name one with --card or --vram.")
     size, download_bytes, quantised = _size_and_download(run)
     _require_trainable_head(run, size)
-    how = _choose(run, size, card)
+    phases = (phase1, run["phase2"])
+    ways = [_choose(run, phase, size, card) for phase in phases]  # where the second cannot run, nor should the first
+    how = ways[0]
     num_models = 3 if "convert" in run and not (Path(phase1.model) / "config.json").is_file() else 2
     disk_bytes = download_bytes + num_models * size.params * (4 if phase1.compute_dtype == "float32" else 2)
     out = Path(run["corpus"].out).parent
     existing = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free_bytes = shutil.disk_usage(existing if elsewhere else require_writable(out)).free
-    speed = _speed(phase1, size, row_tokens, how, card) if card.device == "cuda" else None
-    tokens = {phase.out: phase.budget.tokens for phase in (phase1, run["phase2"])}
+    speeds: list[Expected | None] = [None, None]
+    if card.device == "cuda":
+        speeds = [_speed(phase, size, row_tokens, way, card) for phase, way in zip(phases, ways, strict=True)]
+    tokens = {phase.out: phase.budget.tokens for phase in phases}
     figures = {
         "model": phase1.model,
         "quantised": quantised,
@@ -87,18 +91,21 @@ def plan(
         "disk_bytes": disk_bytes,
         "free_disk_bytes": free_bytes,
         "tokens": tokens,
-        "hours": {name: count / speed.tokens_per_s / 3600 if speed else None for name, count in tokens.items()},
+        "hours": {
+            name: count / speed.tokens_per_s / 3600 if speed else None
+            for (name, count), speed in zip(tokens.items(), speeds, strict=True)
+        },
     }
     heads = [
         ("Model", why),
         *_step_lines(run, figures, size, how, card.words + ("" if elsewhere else f"; {_host_words()}")),
     ]
-    for line in (*heads, *_length_lines(run, figures, speed, price), *_disk_lines(figures, out)):
+    for line in (*heads, *_length_lines(run, figures, speeds, price), *_disk_lines(figures, out)):
         terminal.row(line, (10,))
     if show_all:
         print()
-        ways = _ways(run, size, row_tokens, card, how, speed)
-        terminal.table(list(ways[0]), [list(way.values()) for way in ways], right=tuple(ways[0])[:-1])
+        others = _ways(run, size, row_tokens, card, how, speeds[0])
+        terminal.table(list(others[0]), [list(way.values()) for way in others], right=tuple(others[0])[:-1])
     if trace:
         figures["trace"] = _print_trace(phase1, size, row_tokens, how, card)
     if will_start:
@@ -119,10 +126,10 @@ def _require_trainable_head(run: Run, size: ModelSize) -> None:
         raise head_tied()
 
 
-def _choose(run: Run, size: ModelSize, card: Card) -> Execution:
-    phase1, row_tokens = run["phase1"], run["corpus"].row_tokens
+def _choose(run: Run, phase: Train, size: ModelSize, card: Card) -> Execution:
+    row_tokens = run["corpus"].row_tokens
     try:
-        return choose(phase1, size, row_tokens, card)
+        return choose(phase, size, row_tokens, card)
     except UserError as error:
         if error.code != "execution-memory-too-small":
             raise
@@ -145,7 +152,7 @@ def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machin
         (
             "Step",
             f"{phase1.budget.tokens_per_step:,} tokens as micro-batches of {how.micro_batch_rows} x "
-            f"{run['corpus'].row_tokens:,}; {_execution_words(how, size)}",
+            f"{run['corpus'].row_tokens:,}; {_execution_words(phase1, how, size)}",
         ),
     ]
     if how.device == "cuda":
@@ -156,10 +163,10 @@ def _step_lines(run: Run, figures: dict, size: ModelSize, how: Execution, machin
     return lines
 
 
-def _length_lines(run: Run, figures: dict, speed: Expected | None, price: float | None) -> Lines:
+def _length_lines(run: Run, figures: dict, speeds: list[Expected | None], price: float | None) -> Lines:
     """Of each phase its length, and what the adapter can take up of it."""
     lines = []
-    for name, phase in (("Phase 1", run["phase1"]), ("Phase 2", run["phase2"])):
+    for name, phase, speed in zip(("Phase 1", "Phase 2"), (run["phase1"], run["phase2"]), speeds, strict=True):
         budget = phase.budget
         words = f"{budget.steps:,} steps = up to {budget.tokens:,} tokens, {phase.schedule.shape} learning rate "
         words += f"{phase.optimizer.learning_rate:g}"
@@ -296,17 +303,18 @@ def _ways(
     return lines
 
 
-def _execution_words(how: Execution, size: ModelSize) -> str:
+def _execution_words(recipe: Train, how: Execution, size: ModelSize) -> str:
     words = f"{how.recompute_layers} of {size.layers} layers recomputed"
     if how.recompute_cheap and how.recompute_layers < size.layers:
         words += ", of the others norms and SwiGLU"
-    words += ", NF4 weights held dequantised" if how.dequantised else ""
+    words += ", products of frozen weights in float8" if recipe.products else ""
+    words += f", NF4 weights held {'in float8 too' if recipe.products else 'dequantised'}" if how.dequantised else ""
     return words + (", layers compiled" if how.compile else "")
 
 
 def _speed(recipe: Train, size: ModelSize, row_tokens: int, how: Execution, card: Card) -> Expected | None:
     """Where something is known about the card."""
-    if known := known_speed(card.name):
+    if known := known_speed(card.name, recipe.products):
         return Expected(known["flops"] / flops_per_token(size), f"as measured on this card, {known['on']}")
     if not (speed := cards.speed_of(card)):
         return None

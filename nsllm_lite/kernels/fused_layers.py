@@ -12,12 +12,13 @@ packed batches take. Generation, with its cache, goes the model's usual way.
 
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nsllm_lite.kernels import fp8
 from nsllm_lite.kernels.lora_linears import LoraGroup, LoraLinear, lora_linears
 from nsllm_lite.kernels.varlen_attention import Attending, Layout, varlen_attention
 
@@ -27,13 +28,17 @@ PROJECTIONS = (
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
 NORMS = ("input_layernorm", "post_attention_layernorm", "q_norm", "k_norm")
+InFp8 = Literal["held", "restored"]  # a frozen weight in float8: kept as it is, or made at each product
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
 
-def use_fused_layers(model: nn.Module, recompute_cheap: bool, compiled: bool = False) -> int:
+def use_fused_layers(
+    model: nn.Module, recompute_cheap: bool, compiled: bool = False, in_fp8: InFp8 | None = None
+) -> int:
     """Gives the layers of `model` (with or without PEFT's LoRA on it) their forward; returns how many.
 
     A layer of another kind, or with an adapter that is no plain LoRA (DoRA, dropout, several at once), stays as it is.
+    `in_fp8` takes the products of the frozen weights in float8; not with `compiled`.
 
     With `compiled`, torch.compile makes one graph of what is before attention and one of what is after, which all
     layers share and which take any number of tokens. It keeps no more than is kept without `recompute_cheap`. NF4
@@ -44,7 +49,7 @@ def use_fused_layers(model: nn.Module, recompute_cheap: bool, compiled: bool = F
     for layer in model.modules():
         if type(layer).__name__ not in LAYERS or not is_silu(layer.mlp):
             continue
-        linears = {name.split(".")[1]: as_lora_linear(layer.get_submodule(name)) for name in PROJECTIONS}
+        linears = {name.split(".")[1]: as_lora_linear(layer.get_submodule(name), in_fp8) for name in PROJECTIONS}
         if all(linears.values()):
             assert not (compiled and _is_nf4(layer)), "compiled layers need weights that are not in NF4"
             groups = [LoraGroup([linears[name] for name in names]) for names in GROUPS]
@@ -63,7 +68,7 @@ def lora_groups(model: nn.Module) -> list[LoraGroup]:
     return [group for module in model.modules() for group in getattr(module, "lora_groups", ())]
 
 
-def as_lora_linear(module: nn.Module) -> LoraLinear | None:
+def as_lora_linear(module: nn.Module, in_fp8: InFp8 | None = None) -> LoraLinear | None:
     """PEFT's wrapped `module` as plain tensors; None where it is more than a plain LoRA."""
     base = getattr(module, "base_layer", module)
     A = B = None
@@ -79,7 +84,8 @@ def as_lora_linear(module: nn.Module) -> LoraLinear | None:
         scale = module.scaling[active[0]]
     if getattr(base.weight, "requires_grad", False) or getattr(base.bias, "requires_grad", False):
         return None
-    return LoraLinear(_frozen(base), base.bias, A, B, scale)
+    weight = _frozen(base)
+    return LoraLinear(weight, base.bias, A, B, scale, in_fp8 and _rounded(weight, in_fp8))
 
 
 def _frozen(linear: nn.Module) -> Callable[[], Tensor]:
@@ -88,6 +94,13 @@ def _frozen(linear: nn.Module) -> Callable[[], Tensor]:
     from bitsandbytes.functional import dequantize_4bit
 
     return lambda: dequantize_4bit(linear.weight.data, linear.weight.quant_state).to(linear.compute_dtype)
+
+
+def _rounded(weight: Callable[[], Tensor], how: InFp8) -> Callable[[], fp8.Weight]:
+    if how == "restored":
+        return lambda: fp8.weight_of(weight, both=False)
+    held = fp8.weight_of(weight, both=True)
+    return lambda: held
 
 
 def _is_nf4(layer: nn.Module) -> bool:

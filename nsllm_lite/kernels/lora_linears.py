@@ -10,6 +10,9 @@ products are taken in the frozen weights' dtype, as autocast would.
 
 Between two steps of an optimizer A and B stay as they are: `LoraGroup.held` has copies of them in the products' dtype
 for all micro-batches of a step, and the place where their gradients are added, without a copy of these.
+
+Where the frozen weights have an `in_fp8`, their own two products take operands in float8 (`kernels.fp8`) wherever
+gradients are wanted. Without them, as in an evaluation, the products are those of `weight`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from nsllm_lite.kernels import fp8
 
 
 class LoraLinear(NamedTuple):
@@ -27,6 +32,7 @@ class LoraLinear(NamedTuple):
     A_RI: Tensor | None
     B_OR: Tensor | None
     scale: float
+    in_fp8: Callable[[], fp8.Weight] | None = None  # the same weight; of all layers of a group, or of none
 
 
 class Held(NamedTuple):
@@ -44,6 +50,7 @@ class LoraGroup:
 
     def __init__(self, layers: Sequence[LoraLinear]):
         self.layers = tuple(layers)
+        self.has_fp8 = all(layer.in_fp8 for layer in self.layers)
         self.ranks = [0 if layer.A_RI is None else layer.A_RI.shape[0] for layer in layers]
         self.held: Held | None = None
 
@@ -57,7 +64,8 @@ def lora_linears(
     produce: Callable[..., Tensor] | None, inputs: Sequence[Tensor], group: LoraGroup
 ) -> tuple[Tensor, ...]:
     """y_TO of each layer; `produce` None takes the one input as it is."""
-    return _LoraLinears.apply(produce, len(inputs), group, *inputs, *group.adapters)
+    in_fp8 = group.has_fp8 and torch.is_grad_enabled()
+    return _LoraLinears.apply(produce, len(inputs), group, in_fp8, *inputs, *group.adapters)
 
 
 def lora_linears_reference(
@@ -75,23 +83,37 @@ def lora_linears_reference(
     return tuple(outputs)
 
 
+NOT_TENSORS = (None,) * 4  # gradients of what comes before the inputs
+
+
 class _LoraLinears(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, produce: Callable[..., Tensor] | None, num_inputs: int, group: LoraGroup, *tensors: Tensor | None
+        ctx: Any,
+        produce: Callable[..., Tensor] | None,
+        num_inputs: int,
+        group: LoraGroup,
+        in_fp8: bool,
+        *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         inputs, adapters = tensors[:num_inputs], tensors[num_inputs:]
         x = inputs[0] if produce is None else produce(*inputs)
         low_TS, outputs = None, []
         for number, layer in enumerate(group.layers):
-            weight = layer.weight()
+            weight = layer.in_fp8() if in_fp8 else layer.weight()
             if low_TS is None:
                 x = x.to(weight.dtype)
                 low_TS = x @ _A_SI(group.held, adapters, x).T
                 lows = low_TS.split(group.ranks, dim=1)
                 Bs_OR = _Bs_OR(group.held, adapters, x.dtype)
+                x8 = fp8.quantise(x) if in_fp8 else None
             bias = None if layer.bias is None else layer.bias.to(x.dtype)
-            if (B_OR := Bs_OR[number]) is None:
+            B_OR = Bs_OR[number]
+            if in_fp8:
+                y = fp8.forward(x8, weight)
+                y = y if bias is None else y.add_(bias)
+                outputs.append(y if B_OR is None else y.addmm_(lows[number], B_OR.T, alpha=layer.scale))
+            elif B_OR is None:
                 outputs.append(torch.nn.functional.linear(x, weight, bias))
             else:  # the large product adds to the small one, which costs it nothing
                 y = x.new_empty(len(x), len(weight)) if bias is None else bias.expand(len(x), -1).clone()
@@ -99,7 +121,7 @@ class _LoraLinears(torch.autograd.Function):
                 outputs.append(y.addmm_(x, weight.T))
             del weight
         ctx.produce, ctx.num_inputs, ctx.dtype = produce, num_inputs, x.dtype
-        ctx.group, ctx.held = group, group.held
+        ctx.group, ctx.held, ctx.in_fp8 = group, group.held, in_fp8
         ctx.save_for_backward(low_TS, *tensors)
         return tuple(outputs)
 
@@ -108,7 +130,7 @@ class _LoraLinears(torch.autograd.Function):
         low_TS, *tensors = ctx.saved_tensors
         inputs, adapters = tensors[: ctx.num_inputs], tensors[ctx.num_inputs :]
         group, held, dtype = ctx.group, ctx.held, ctx.dtype
-        to_inputs = any(ctx.needs_input_grad[3 : 3 + ctx.num_inputs])
+        to_inputs = any(ctx.needs_input_grad[4 : 4 + ctx.num_inputs])
         made = None
         if ctx.produce is None:
             x = inputs[0].to(dtype)
@@ -125,15 +147,28 @@ class _LoraLinears(torch.autograd.Function):
                 part.addmm_(grad, B_OR, beta=0, alpha=layer.scale)
         adapter_grads = _adapter_grads(group, held, grads, x, low_TS, grad_low_TS)
         if not to_inputs:
-            return None, None, None, *(None for _ in inputs), *adapter_grads
-        grad_x = grad_low_TS @ _A_SI(held, adapters, x)
+            return *NOT_TENSORS, *(None for _ in inputs), *adapter_grads
+        A_SI = _A_SI(held, adapters, x)
         del x
-        for layer, grad in zip(group.layers, grads, strict=True):
-            grad_x.addmm_(grad, layer.weight())
+        if ctx.in_fp8:
+            grad_x = _from_fp8(group, grads).addmm_(grad_low_TS, A_SI)
+        else:
+            grad_x = grad_low_TS @ A_SI
+            for layer, grad in zip(group.layers, grads, strict=True):
+                grad_x.addmm_(grad, layer.weight())
         if ctx.produce is None:
-            return None, None, None, grad_x.to(inputs[0].dtype), *adapter_grads
+            return *NOT_TENSORS, grad_x.to(inputs[0].dtype), *adapter_grads
         input_grads = torch.autograd.grad(made, inputs, grad_x.to(made.dtype))
-        return None, None, None, *input_grads, *adapter_grads
+        return *NOT_TENSORS, *input_grads, *adapter_grads
+
+
+def _from_fp8(group: LoraGroup, grads: Sequence[Tensor]) -> Tensor:
+    """The gradient of the input by the frozen weights."""
+    total = None
+    for layer, grad in zip(group.layers, grads, strict=True):
+        part = fp8.backward(grad, layer.in_fp8())
+        total = part if total is None else total.add_(part)
+    return total
 
 
 def _A_SI(held: Held | None, adapters: Sequence[Tensor | None], like: Tensor) -> Tensor:  # noqa: N802

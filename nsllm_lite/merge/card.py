@@ -156,7 +156,8 @@ def recipe_rows(step: Step) -> list[tuple[str, str]]:
         rows.append(("adapter", f"{kind}, rank {adapter.rank}, alpha {adapter.alpha:g}"))
         rows.append(("on", ", ".join([*adapter.targets, *(adapter.modules_to_save or [])])))
     held = "NF4" if recipe.quantisation == "nf4" else "unquantised"
-    rows.append(("weights", f"{held}, computed in {recipe.compute_dtype}"))
+    products = ", frozen products in float8" if recipe.products else ""
+    rows.append(("weights", f"{held}, computed in {recipe.compute_dtype}{products}"))
     if optimizer := recipe.optimizer:
         rows.append(("optimizer", f"{optimizer.name}, learning rate {optimizer.learning_rate:g}"))
     if schedule := recipe.schedule:

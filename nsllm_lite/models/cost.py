@@ -15,6 +15,8 @@ from nsllm_lite.recipe.train import Execution, Training
 
 DOCUMENT_TOKENS = 1024  # assumed, for attention: a document attends to itself alone
 HOST_S = 0.005  # of the host for a layer forward and backward; half of what a slow server core was measured to take
+FP8_HOST_SHARE = 0.2  # assumed: as many more launches has a layer with float8
+FP8_PRODUCTS = "fp8 products"  # whose FLOPs are at the card's float8 peak
 
 
 class Work(NamedTuple):
@@ -48,9 +50,10 @@ def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> 
     plain += (3 * size.intermediate + 4 * size.hidden) * bool(how.recompute_cheap)
     again = 3 * size.intermediate + 10 * size.hidden + 2 * heads
     kept = 2 * size.query + 3 * size.key_value
+    ins, outs = (size.layers * tokens * sum(fans[side] for fans in size.linears.values()) for side in (0, 1))
+    adds = (1 + share / 2) * size.layers * fans * tokens * width  # what the products add to
     moved = {
-        "products": passes * (products + tokens * size.layers * sum(map(sum, size.linears.values()))) * width
-        + (1 + share / 2) * size.layers * fans * tokens * width,  # what they add to
+        "products": passes * products * width + ((1 + share) * (ins + outs) + ins + outs) * width + adds,
         "head": (2 * chunks * head + tokens * size.vocab * 4) * width,
         "LoRA": 15 * trained + (2.55 + 0.9 * share) * size.layers * fans * tokens * width if recipe.adapter else 0,
         "attention": (2 + share) * 1.3 * size.layers * kept * tokens * width,
@@ -63,6 +66,16 @@ def work(recipe: Training, size: ModelSize, row_tokens: int, how: Execution) -> 
     launches = size.layers * ((78 if recipe.adapter else 60) + 3 * bool(how.recompute_cheap) + 7 * restoring)
     launches += size.layers * share * (35 + 2 * restoring) + 3 * chunks
     host_s = HOST_S * size.layers * (1 + share / 3)
+    if recipe.products:
+        made = not how.dequantised  # the weights anew at each product
+        flops[FP8_PRODUCTS], _ = flops.pop("products"), moved.pop("products")
+        moved[FP8_PRODUCTS] = passes * products + (1 + share) * (ins + width * outs) + outs + width * ins
+        entering = size.layers * tokens * (2 * size.hidden + size.query + size.intermediate)
+        moved["quantise"] = ((1 + share) * entering + outs + made * passes * products) * (width + 1)
+        moved["LoRA"] += adds + 6 * size.layers * size.hidden * tokens * width  # which adds to the products here
+        moved["elementwise"] += made * 2 * products  # laid out again
+        launches += size.layers * (21 + 4 * share + made * (21 + 7 * share))
+        host_s += HOST_S * size.layers * FP8_HOST_SHARE
     return Work({kind: each * tokens for kind, each in flops.items()}, moved, launches, host_s)
 
 
@@ -79,8 +92,9 @@ def chunk_tokens(size: ModelSize, tokens: int, how: Execution) -> int:
 
 def roofline_s(of: Work, speed: Speed) -> float:
     """The seconds of a micro-batch that nothing held back."""
+    tflops = {FP8_PRODUCTS: speed.fp8_tflops}
     return sum(
-        max(of.flops.get(kind, 0) / (speed.tflops * 1e12), moved / (speed.gb_per_s * 1e9))
+        max(of.flops.get(kind, 0) / (tflops.get(kind, speed.tflops) * 1e12), moved / (speed.gb_per_s * 1e9))
         for kind, moved in of.moved.items()
     )
 

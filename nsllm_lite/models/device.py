@@ -19,9 +19,11 @@ TAKEN_UNREMARKED = GIB  # by the display, the driver and this process
 BUILD_COMMAND = "Install them: apt install gcc python3-dev (dnf install gcc python3-devel; conda install gcc_linux-64)."
 
 
-def remember_speed(card: str, size: ModelSize, tokens_per_s: float) -> None:
-    """Keeps what this card has reached, for the plans of later runs."""
-    known = _known_speeds() | {card: {"flops": flops_per_token(size) * tokens_per_s, "on": f"{date.today()}"}}
+def remember_speed(card: str, size: ModelSize, tokens_per_s: float, products: str | None = None) -> None:
+    """Keeps what this card has reached with such products, for the plans of later runs."""
+    known = _known_speeds() | {
+        _kind_of_run(card, products): {"flops": flops_per_token(size) * tokens_per_s, "on": f"{date.today()}"}
+    }
     try:
         _speed_file().parent.mkdir(parents=True, exist_ok=True)
         write_json(_speed_file(), known)
@@ -29,9 +31,13 @@ def remember_speed(card: str, size: ModelSize, tokens_per_s: float) -> None:
         print(f"{_speed_file()}: the speed of this run is not kept ({error})")
 
 
-def known_speed(card: str) -> dict | None:
+def known_speed(card: str, products: str | None = None) -> dict | None:
     """{"flops": reached a second, "on": date}; None where no run has ended on such a card."""
-    return _known_speeds().get(card)
+    return _known_speeds().get(_kind_of_run(card, products))
+
+
+def _kind_of_run(card: str, products: str | None) -> str:
+    return f"{card}, products={products}" if products else card
 
 
 def _speed_file() -> Path:
@@ -57,6 +63,10 @@ class Card(NamedTuple):
     @property
     def has_bfloat16(self) -> bool:
         return self.capability >= (8, 0)
+
+    @property
+    def has_float8(self) -> bool:
+        return self.capability >= (8, 9)
 
     @property
     def words(self) -> str:

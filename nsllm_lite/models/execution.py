@@ -21,6 +21,8 @@ USABLE_SHARE = 0.9  # of the card's memory; the rest is left to the driver and t
 CAPPED_BYTES = 10  # for each head and pair of tokens, where attention is capped (Gemma 2)
 PEFT_OVERHEAD = 1.6  # where layers are not fused: PEFT's casts and low-rank intermediates, on top of what they keep
 NF4_BYTES = {True: 0.5159, False: 0.5625}  # a weight, with and without double quantisation (blocks of 64)
+FP8_BYTES = 2  # a weight, laid out for either product
+FP8_MULTIPLE = 16  # of which a card's float8 products take the widths
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 2}
 SHORT_DOCUMENT_TOKENS = 256  # assumed of many documents, of which each takes some memory of attention's own
 CUBLAS_BYTES = 2**25
@@ -38,8 +40,9 @@ def memory(
     before `UNTRACED` is what `train.trace` counts, within 10 %.
     """
     width = 4 if recipe.compute_dtype == "float32" else 2
-    in_nf4 = recipe.quantisation == "nf4" and not execution.dequantised
+    in_nf4 = holds_nf4(recipe, execution)
     weight_bytes = NF4_BYTES[recipe.double_quantisation] if in_nf4 else width
+    weight_bytes += FP8_BYTES if recipe.products and execution.dequantised else 0
     trained = trained_params(recipe, size)
     copied = width if is_fused(recipe, size) and not execution.compile else 0  # A and B for the products of a step
     tokens = execution.micro_batch_rows * row_tokens
@@ -53,7 +56,11 @@ def memory(
     saved = recipe.adapter.modules_to_save if recipe.adapter else ()
     trains_head = "lm_head" in saved or (size.tied and bool(saved))
     # a layer's backward: gradients of the residual, a weight that is restored, SwiGLU's output where it was not kept
-    backward = 3 * hidden + (size.hidden * size.intermediate * width if in_nf4 else 0)
+    restored = size.hidden * size.intermediate * (width if in_nf4 and not execution.dequantised else 0)
+    if recipe.products:  # what is rounded anew, the gradient of gate or up and perhaps the weight; and its product
+        restored += size.intermediate * tokens + hidden
+        restored += 0 if execution.dequantised else size.hidden * size.intermediate
+    backward = 3 * hidden + restored
     backward += size.intermediate * width * tokens if execution.recompute_cheap else 0
     chunk = cost.chunk_tokens(size, tokens, execution)
     logits = chunk * size.vocab
@@ -98,6 +105,11 @@ def kept_bytes(recipe: Training, size: ModelSize, execution: Execution, card: Ca
     return int(width * numbers * (1 if fused else PEFT_OVERHEAD)) + in_fp32
 
 
+def holds_nf4(recipe: Training, how: Execution) -> bool:
+    """Whether linear layers hold NF4; also beside copies in float8, for what is computed without these."""
+    return recipe.quantisation == "nf4" and not (how.dequantised and recipe.products is None)
+
+
 def is_fused(recipe: Training, size: ModelSize) -> bool:
     """Whether `kernels.fused_layers` takes the layers; others keep what each of their operations needs."""
     return size.fused and recipe.adapter is not None and not recipe.adapter.dora
@@ -129,6 +141,8 @@ def choose(recipe: Training, size: ModelSize, row_tokens: int, card: Card) -> Ex
         UserError: nothing fits, or what is asked for does not go together.
     """
     asked = recipe.execution
+    if recipe.products:
+        _require_fp8(recipe, size, card)
     if asked.compile:
         _require_compilable(recipe)
     if card.device == "cpu":
@@ -158,6 +172,29 @@ def choose(recipe: Training, size: ModelSize, row_tokens: int, card: Card) -> Ex
         todo = "Take a smaller model, a lower adapter.rank, or rows of fewer tokens."
         raise UserError("execution-memory-too-small", found, todo)
     return min(fitting, key=lambda way: way.cost).execution
+
+
+def _require_fp8(recipe: Training, size: ModelSize, card: Card) -> None:
+    """Raises UserError where products=fp8 is not honoured: by the card, or by how the recipe trains."""
+    on_card = card.device != "cpu"
+    if on_card and not card.has_float8:
+        capability = ".".join(map(str, card.capability))
+        found = f"products=fp8, but {card.name} has no float8 (compute capability {capability}; 8.9 is needed)."
+        todo = "Leave products out, or take an Ada, Hopper or newer card (to plan for one, name it: --card H100)."
+        raise UserError("fp8-card-too-old", found, todo)
+    problems = {
+        "there is no adapter": recipe.adapter is None,
+        "adapter.dora=true": recipe.adapter is not None and recipe.adapter.dora,
+        "execution.compile=true": recipe.execution.compile,
+        "its layers are not fused": not size.fused,
+        f"compute_dtype={recipe.compute_dtype}": recipe.compute_dtype != "bfloat16"
+        and (on_card or recipe.compute_dtype == "float16"),
+        f"a width is no multiple of {FP8_MULTIPLE}": on_card
+        and any(width % FP8_MULTIPLE for fans in size.linears.values() for width in fans),
+    }
+    if found := [words for words, is_so in problems.items() if is_so]:
+        needed = "Float8 is for Qwen3, Qwen2, Llama and Mistral with a plain LoRA, not compiled, in bfloat16."
+        raise UserError("fp8-not-possible", f"products=fp8, but {' and '.join(found)}.", needed, "Leave products out.")
 
 
 def _require_compilable(recipe: Train) -> None:

@@ -140,11 +140,14 @@ class Execution(Strict):
     micro_batch_rows: Count | None = None
     recompute_layers: Annotated[int, Field(ge=0)] | None = None  # that keep their input only
     recompute_cheap: bool | None = None  # in the other layers: the outputs of norms and SwiGLU
-    dequantised: bool | None = None  # hold what NF4 made of the weights in compute_dtype
+    dequantised: bool | None = None  # hold what NF4 made of the weights in compute_dtype, or in float8
     compile: bool | None = None  # the layers, by torch.compile
     head: Literal["liger", "chunked"] | None = None  # what computes the loss from the last hidden states
     device: Literal["cpu", "cuda"] | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None  # of the card to plan with; None: what is free
+
+
+Products = Annotated[Literal["fp8"] | None, BeforeValidator(none_word)]
 
 
 class Train(Strict):
@@ -159,6 +162,7 @@ class Train(Strict):
     quantisation: Literal["nf4", "none"]
     double_quantisation: bool
     compute_dtype: Literal["float32", "bfloat16", "float16"]
+    products: Products = None  # of frozen weights, whose operands are rounded to float8
     adapter: Annotated[Adapter | None, BeforeValidator(none_word)]
     optimizer: Optimizer
     schedule: Schedule
@@ -253,6 +257,7 @@ class Sft(Strict):
     quantisation: Literal["nf4", "none"]
     double_quantisation: bool
     compute_dtype: Literal["float32", "bfloat16", "float16"]
+    products: Products = None  # of frozen weights, whose operands are rounded to float8
     adapter: Adapter
     optimizer: Optimizer
     schedule: Schedule

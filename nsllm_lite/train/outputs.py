@@ -97,7 +97,7 @@ def save_result(recipe: Training, inputs: Inputs, lm: PackedLM, out: Path) -> No
     lm.model.save_pretrained(part, **({"save_embedding_layers": False} if recipe.adapter else {}))
     if recipe.adapter:
         (part / "README.md").unlink(missing_ok=True)
-        about = recipe.model_dump(include={"quantisation", "double_quantisation", "compute_dtype"})
+        about = recipe.model_dump(include={"quantisation", "double_quantisation", "compute_dtype", "products"})
         about |= {"base": recipe.model, "base_fingerprint": inputs.hashes["base"]}
         if recipe.kind == "sft":
             about |= {"template": recipe.template, "end_of_text_id": inputs.end_id}  # how it is asked, where it ends
@@ -213,7 +213,7 @@ def measure(
         measured["predicted_memory_gib"] = round(in_torch / GIB, 2)
         measured["memory_error"] = round(in_torch / peak_memory_bytes(how.device) - 1, 3)
         if tokens:
-            remember_speed(card.name, inputs.size, tokens / seconds / num_processes)
+            remember_speed(card.name, inputs.size, tokens / seconds / num_processes, recipe.products)
     return measured
 
 

@@ -60,7 +60,7 @@ def make_model(recipe: Training, inputs: Inputs | SftInputs, how: Execution) -> 
             double_quantisation=recipe.double_quantisation,
             compute_dtype=recipe.compute_dtype if recipe.adapter else "float32",
             device=how.device,
-            dequantised=bool(how.dequantised) and recipe.adapter is not None,
+            dequantised=bool(how.dequantised) and recipe.adapter is not None and recipe.products is None,
         )
         if recipe.adapter is None:
             model.requires_grad_(True)
@@ -78,7 +78,11 @@ def equip(model: "PreTrainedModel", recipe: Training, how: Execution, say: Calla
         recompute_layers(model, how.recompute_layers)
     if recipe.adapter:
         model = add_adapter(model, recipe.adapter, recipe.model, recipe.seed)
-        num_fused = use_fused_layers(model, recompute_cheap=bool(how.recompute_cheap), compiled=bool(how.compile))
+        in_fp8 = recipe.products and ("held" if how.dequantised else "restored")
+        if in_fp8 and how.device == "cpu":
+            say("Products in float8 are emulated on a CPU: slow, and meant for measuring")
+        num_fused = use_fused_layers(model, bool(how.recompute_cheap), bool(how.compile), in_fp8)
+        assert not in_fp8 or num_fused == model.config.num_hidden_layers, "layers not in float8"
         if how.compile and not num_fused:
             found = f"execution.compile=true, but no layer of {type(model.get_base_model()).__name__} can be compiled."
             needed = "Qwen3, Qwen2, Llama and Mistral with a plain LoRA can."

@@ -29,12 +29,12 @@ from torch.utils._pytree import tree_flatten
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.rows import Row
-from nsllm_lite.kernels import fused_layers, linear_cross_entropy, varlen_attention
+from nsllm_lite.kernels import fp8, fused_layers, linear_cross_entropy, varlen_attention
 from nsllm_lite.models import attention
 from nsllm_lite.models.causal import Batch, PackedLM, lay_out
-from nsllm_lite.models.cost import DOCUMENT_TOKENS
+from nsllm_lite.models.cost import DOCUMENT_TOKENS, FP8_PRODUCTS
 from nsllm_lite.models.device import Card
-from nsllm_lite.models.execution import is_fused
+from nsllm_lite.models.execution import holds_nf4, is_fused
 from nsllm_lite.models.sizes import ModelSize
 from nsllm_lite.recipe.train import Execution, Training
 from nsllm_lite.train import setup
@@ -153,7 +153,7 @@ def _model(recipe: Training, size: ModelSize, how: Execution, dtype: torch.dtype
     attention.register_attention()
     stored = dtype if recipe.adapter else torch.float32
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.ATTENTION, dtype=stored)
-    if recipe.quantisation == "nf4" and not how.dequantised:
+    if holds_nf4(recipe, how):
         for name, module in list(model.named_modules()):
             if isinstance(module, nn.Linear) and name != "lm_head":
                 model.set_submodule(name, _nf4_linear(module, dtype, recipe.double_quantisation))
@@ -215,6 +215,8 @@ def _without_devices(counter: "Counting", card: Card) -> Iterator[None]:
         for target, name, value in (
             (fused_layers, "varlen_attention", on_card),
             (attention, "varlen_attention", on_card),
+            (fp8, "quantise", fp8.quantise_on_card),
+            (fp8, "product", fp8.product_on_card),
             (linear_cross_entropy, "CHUNK_BYTES", linear_cross_entropy.CARD_CHUNK_BYTES),
             (fused_linear_cross_entropy, "_can_use_mm_out", lambda *of: not torch.is_grad_enabled()),
             (rope, "dispatch", rotate),
@@ -268,7 +270,8 @@ class Counting(TorchDispatchMode):
         name = kernel.fn.__name__
         tensors = [x for x in (*args, *options.values()) if isinstance(x, torch.Tensor)]
         twice = 2 if any(word in name for word in ("rope", "swiglu_backward", "element_mul")) else 1
-        kind = "head" if "cross_entropy" in name or "element_mul" in name else "elementwise"
+        kinds = {"cross_entropy": "head", "element_mul": "head", "quantise": "quantise"}
+        kind = next((kind for word, kind in kinds.items() if word in name), "elementwise")
         self._add(kind, 0, twice * sum(x.numel() * x.element_size() for x in tensors))
 
     def _add(self, kind: str, flops: float, moved: float) -> None:
@@ -312,6 +315,8 @@ class Counting(TorchDispatchMode):
         return out
 
     def _kind(self, space: str, name: str, taken: list[torch.Tensor]) -> tuple[str, float]:
+        if name == "_scaled_mm":
+            return FP8_PRODUCTS, 2 * taken[0].numel() * taken[1].shape[-1]
         if name in PRODUCTS:
             one, other = taken[-2:] if name != "mm" else taken[:2]
             flops = 2 * one.numel() * other.shape[-1]

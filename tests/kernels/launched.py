@@ -27,6 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import jit
 
 from nsllm_lite.formats.rows import Row
+from nsllm_lite.kernels import fp8
 from nsllm_lite.kernels.fused_layers import use_fused_layers
 from nsllm_lite.kernels.liger import use_liger_kernels
 from nsllm_lite.models.attention import ATTENTION, register_attention
@@ -64,7 +65,9 @@ def recorded(target: GPUTarget) -> Iterator[dict]:
         yield found
 
 
-def step(size: ModelSize, dtype: torch.dtype, lengths: list[int], recompute_cheap: bool, whole: bool) -> None:
+def step(
+    size: ModelSize, dtype: torch.dtype, lengths: list[int], recompute_cheap: bool, whole: bool, in_fp8: bool = False
+) -> None:
     """Forward and backward of one micro-batch of `size` with one layer, as `setup.make_model` makes it for a card."""
     config = Qwen3Config(
         vocab_size=size.vocab, hidden_size=size.hidden, intermediate_size=size.intermediate, num_hidden_layers=1,
@@ -79,9 +82,10 @@ def step(size: ModelSize, dtype: torch.dtype, lengths: list[int], recompute_chea
         if whole:
             recompute_layers(model, 1)
         model = add_adapter(model, Adapter(rank=64, alpha=64, rslora=False, targets=LINEARS), "meta", seed=0)
-    assert use_fused_layers(model, recompute_cheap) == 1
+    assert use_fused_layers(model, recompute_cheap, in_fp8="restored" if in_fp8 else None) == 1
     rows = [Row(np.ones(n, np.int32), [n], ["x"], ["x"], [n]) for n in lengths]
-    (PackedLM(model, "liger").train()(lay_out(rows, pinned=False).to("meta")) / 2).backward()
+    with mock.patch.multiple(fp8, quantise=fp8.quantise_on_card, product=fp8.product_on_card):
+        (PackedLM(model, "liger").train()(lay_out(rows, pinned=False).to("meta")) / 2).backward()
 
 
 def resources(cubin: bytes) -> dict[str, int]:
@@ -102,6 +106,8 @@ def main(architecture: int) -> None:
             for lengths in ROWS:
                 step(size, dtype, lengths, recompute_cheap=True, whole=False)
             step(size, dtype, [4096], recompute_cheap=False, whole=True)
+            if architecture >= 89:  # which has float8
+                step(size, dtype, [4096], recompute_cheap=True, whole=False, in_fp8=True)
     for kernel, source, options in found.values():
         line = {"kernel": kernel.__name__, "num_warps": options.num_warps}
         line["constants"] = {kernel.arg_names[place]: str(value) for (place,), value in source.constants.items()}

@@ -26,7 +26,9 @@ REGISTERS = {
     "_swiglu_backward_kernel": 64,
     "liger_cross_entropy_kernel": 64,
     "element_mul_kernel": 36,
+    "quantise_kernel": 88,
 }
+WITH_FLOAT8 = 89
 
 
 @pytest.mark.slow
@@ -42,7 +44,8 @@ def test_kernels_of_a_step_compile_and_fit(architecture, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {each["kernel"] for each in found} == REGISTERS.keys(), "the step launches others: give them a bound"
+    known = REGISTERS.keys() - ({"quantise_kernel"} if architecture < WITH_FLOAT8 else set())
+    assert {each["kernel"] for each in found} == known, "the step launches others: give them a bound"
     widths = {int(each["constants"]["n_cols"]) for each in found if "swiglu" in each["kernel"]}
     assert widths == {size.intermediate for _, _, size in QWEN3.values()}
     for each in found:

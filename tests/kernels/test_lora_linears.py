@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from nsllm_lite.kernels import fp8
 from nsllm_lite.kernels.lora_linears import LoraGroup, LoraLinear, lora_linears, lora_linears_reference
 
 
@@ -61,3 +62,40 @@ def test_fp32_adapters_on_bf16_weights():
     sum(y.float().square().sum() for y in outputs).backward()
     assert {tensor.grad.dtype for tensor in trained(layers)} == {torch.float32}
     assert x.grad.dtype == torch.bfloat16
+
+
+def test_products_in_float8_are_those_of_the_formula_where_gradients_are_wanted():
+    """In the formula x, W and the gradient of y are rounded; A, B and their gradients take the numbers as they are."""
+    layers = layers_of(torch.float32)
+    rounded = [
+        layer._replace(in_fp8=lambda layer=layer, both=both: fp8.weight_of(layer.weight, both))
+        for layer, both in zip(layers, (True, False, True), strict=True)
+    ]
+    x = torch.randn(3, 6, requires_grad=True)
+
+    def exact(q: fp8.Quantised) -> torch.Tensor:
+        return q.values.float() * q.scale
+
+    outputs = lora_linears(norm, [x], LoraGroup(rounded))
+    wanted = [torch.randn_like(y) for y in outputs]
+    torch.autograd.backward(outputs, wanted)
+    found = [x.grad, *(tensor.grad for tensor in trained(rounded))]
+
+    h = norm(x).detach().requires_grad_()
+    weights = [exact(fp8.quantise(layer.weight())) for layer in layers]
+    by_adapters = [0 if layer.A_RI is None else layer.scale * (h @ layer.A_RI.T) @ layer.B_OR.T for layer in layers]
+    biases = [0 if layer.bias is None else layer.bias for layer in layers]
+    expected = [exact(fp8.quantise(h)) @ W.T + b + low for W, b, low in zip(weights, biases, by_adapters, strict=True)]
+    torch.testing.assert_close(outputs, tuple(expected))
+    adapters = trained(layers)
+    pairs = [(low, dy) for low, dy in zip(by_adapters, wanted, strict=True) if torch.is_tensor(low)]
+    grad_h, *grads = torch.autograd.grad([low for low, _ in pairs], [h, *adapters], [dy for _, dy in pairs])
+    for layer, W, dy in zip(layers, weights, wanted, strict=True):
+        scale = fp8.quantise(layer.weight()).scale
+        grad_h = grad_h + exact(fp8.quantise(dy * scale.T)) @ (W / scale)
+    (grad_x,) = torch.autograd.grad(norm(x), x, grad_h)
+    torch.testing.assert_close(found, [grad_x, *grads])
+    plain = lora_linears_reference(norm, [x], layers)
+    assert not any(torch.equal(one, other) for one, other in zip(outputs, plain, strict=True))
+    with torch.no_grad():
+        torch.testing.assert_close(lora_linears(norm, [x], LoraGroup(rounded)), plain)

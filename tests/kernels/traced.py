@@ -25,6 +25,8 @@ CASES = {
     "8b on 24 GiB": ("8b", 1, 3, True, False, "4090", {}),
     "8b, all recomputed": ("8b", 1, 36, False, False, "4090", {}),
     "8b on an H200": ("8b", 4, 0, False, True, "H200", {}),
+    "8b on an H200, fp8": ("8b", 4, 0, False, True, "H200", {"products": "fp8"}),
+    "8b on 24 GiB, fp8": ("8b", 1, 3, True, False, "4090", {"products": "fp8"}),
     "8b, head of our own": ("8b", 2, 25, True, False, "4090", {"head": "chunked"}),
     "14b on 40 GiB": ("14b", 1, 9, True, False, "A100", {}),
     "14b on 48 GiB": ("14b", 1, 0, False, False, "A6000", {"double_quantisation": False}),

@@ -148,7 +148,7 @@ def test_compilation_and_the_head_are_chosen_by_the_recipe_alone():
         choose(recipe=DORA, compile=True)
     with raises("execution-liger-on-cpu", "execution.head=liger"):
         choose(device="cpu", head="liger")
-    assert plan._execution_words(choose(compile=True), SIZE).endswith(", layers compiled")
+    assert plan._execution_words(RECIPE, choose(compile=True), SIZE).endswith(", layers compiled")
 
 
 def test_too_small_a_card_and_forced_choices():
@@ -465,3 +465,74 @@ def test_a_plan_says_where_it_would_need_a_card(tmp_path, monkeypatch, capsys):
     assert "596.0 M trained (all)" in capsys.readouterr().out
     assert cli.main(["plan", "--model", "Qwen/Qwen3-8B-Base", "--card", "4090", "--out", str(tmp_path / "run")]) == 0
     assert "Qwen/Qwen3-8B-Base (as asked, with the recipes of nano" in capsys.readouterr().out
+
+
+def test_products_in_float8_are_refused_where_they_cannot_be():
+    fp8, hopper = recipes.update(RECIPE, products="fp8"), card_named("H100")
+
+    def choose_for(card: Card, size: ModelSize = SIZE, **changes) -> Execution:
+        return execution.choose(recipes.update(fp8, **changes), size, ROW_TOKENS, card)
+
+    for old in ("A100", "3090", "T4", "A10G"):
+        with raises("fp8-card-too-old", old, "8.9"):
+            choose_for(card_named(old))
+    with raises("fp8-card-too-old", "--card"):
+        choose_for(CARD)
+    for name in ("L4", "4090", "H200", "5090"):
+        choose_for(card_named(name))
+    full = {"adapter": "none", "quantisation": "none"}
+    for changes, words in (
+        (full, "no adapter"),
+        ({"adapter": DORA.adapter.model_dump()}, "adapter.dora=true"),
+        ({"execution": {"compile": True}}, "execution.compile=true"),
+        ({"compute_dtype": "float16"}, "compute_dtype=float16"),
+        ({"compute_dtype": "float32"}, "compute_dtype=float32"),
+        ({"size": replace(SIZE, fused=False)}, "not fused"),
+        ({"size": replace(SIZE, intermediate=12_280)}, "no multiple of 16"),
+    ):
+        with raises("fp8-not-possible", words):
+            choose_for(hopper, **changes)
+    for dtype in ("float32", "bfloat16"):
+        assert choose_for(Card(), replace(SIZE, intermediate=12_280), compute_dtype=dtype).device == "cpu"
+    with raises("fp8-not-possible", "float16"):
+        choose_for(Card(), compute_dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("name", "times"), [("H200", 1.4), ("5090", 1.4), ("H100", 1.3), ("4090", 1.3), ("L40S", 1.2), ("L4", 1.1)]
+)
+def test_how_much_faster_float8_is_predicted_to_be_is_what_docs_say(name, times):
+    seconds, card = [], card_named(name)
+    for recipe in (RECIPE, recipes.update(RECIPE, products="fp8")):
+        how = execution.choose(recipe, SIZE, ROW_TOKENS, card)
+        seconds.append(execution.seconds_per_token(recipe, SIZE, ROW_TOKENS, how, card))
+    assert seconds[0] / seconds[1] == pytest.approx(times, abs=0.05)
+
+
+def test_the_plan_counts_on_float8(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=200 * GIB))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fp8, speed = recipes.update(RECIPE, products="fp8"), cards.CARDS["H200"]
+    how = Execution(micro_batch_rows=4, recompute_layers=0, recompute_cheap=False, dequantised=True, device="cuda")
+    plain, work = (cost.work(recipe, SIZE, ROW_TOKENS, how) for recipe in (RECIPE, fp8))
+    assert work.flops[cost.FP8_PRODUCTS] == plain.flops["products"]
+    assert "products" not in work.flops
+    assert cost.roofline_s(work, speed._replace(tflops=speed.tflops / 2)) > cost.roofline_s(work, speed)
+    assert 1.3 < cost.seconds(plain, speed) / cost.seconds(work, speed) < 1.6
+    copies = need_bytes(how, products="fp8")["weights"] - need_bytes(how)["weights"]
+    assert copies == pytest.approx(SIZE.linear_params * execution.NF4_BYTES[True], rel=1e-6)
+    remember_speed("H200", SIZE, 9_000.0)
+    assert known_speed("H200", "fp8") is None
+    remember_speed("H200", SIZE, 12_000.0, "fp8")
+    assert known_speed("H200", "fp8")["flops"] > known_speed("H200")["flops"]
+    monkeypatch.chdir(RECIPES.parent)
+    words = ["plan", "--size", "8b", "phase1.products=fp8", "--card", "H200", "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "products of frozen weights in float8, NF4 weights held in float8 too" in printed
+    assert "12,000 tokens/s (as measured" in printed
+    assert printed.count("9,000 tokens/s") == 1, "of phase 2, which has no float8 here"
+    for phase in ("phase1", "phase2"):
+        words = ["plan", "--size", "8b", f"{phase}.products=fp8", "--card", "A100", "--out", str(tmp_path / "run")]
+        assert cli.main(words) == 2
+        assert "[fp8-card-too-old]" in capsys.readouterr().err

@@ -43,6 +43,7 @@ def value(recipe, key: str):
         ("phase1", "per_device_train_batch_size=2", "execution.micro_batch_rows=2", 2),
         ("phase1", "load_in_4bit=true", "quantisation=nf4", "nf4"),
         ("phase1", "load_in_4bit=false", "quantisation=none", "none"),
+        ("phase1", "fp8=true", "products=fp8", "fp8"),
         ("phase1", "gradient_checkpointing=off", "execution.recompute_layers=0", 0),
         ("phase1", "targets=q_proj,v_proj", "adapter.targets=[q_proj, v_proj]", ["q_proj", "v_proj"]),
         ("phase1", "num_steps=50", "budget.steps=50", 50),

@@ -170,6 +170,35 @@ def test_a_stopped_run_continues_bit_for_bit(pico_recipe, tmp_path, stop_before,
     assert sum("magnitude" in name for name in trained) == (7 if optimizer == "adamw8bit" else 0), "of DoRA"
 
 
+def test_products_in_float8_are_part_of_what_is_trained(pico_recipe, tmp_path, stop_before, capsys):
+    """They change the losses a little, and the adapter; not what is held out, nor that a run continues bit for bit."""
+    names = ("plain", "whole", "broken", "held")
+    plain, whole, broken, held = (
+        pico_recipe(out=str(tmp_path / name), budget=SHORT, products=None if name == "plain" else "fp8")
+        for name in names
+    )
+    cpt.train(plain)
+    cpt.train(whole)
+    assert "emulated" in capsys.readouterr().out
+    stop_before(cpt.train, broken, 3)
+    cpt.train(broken)
+    cpt.train(recipes.update(held, execution={**held.execution.model_dump(), "dequantised": True}))
+    for out in (broken.out, held.out):
+        assert_same_run(whole.out, out)
+    assert step_losses(whole.out) == pytest.approx(step_losses(plain.out), rel=1e-2)
+    assert not set(step_losses(whole.out)) & set(step_losses(plain.out))
+    first, other = (metrics(out, "heldout")[0] for out in (plain.out, whole.out))
+    assert first == other, "evaluated without float8"
+    assert read_json(Path(whole.out) / "adapter/training.json")["products"] == "fp8"
+    with raises("finished-result-differs", "recipe.products"):
+        cpt.train(recipes.update(whole, products="none"))
+    edit_json(Path(plain.out) / "manifest.json", recipe={**recipes.identity(plain), "products": None})
+    manifest = read_json(Path(plain.out) / "manifest.json")
+    del manifest["recipe"]["products"]  # as an earlier version left it
+    write_json(Path(plain.out) / "manifest.json", manifest)
+    assert cpt.train(plain) == manifest["results"]
+
+
 ONE_STEP = {
     "budget": {"steps": 1, "tokens_per_step": 256, "tokens": 256},
     "schedule": {"shape": "constant", "warmup_steps": 0},

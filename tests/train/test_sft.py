@@ -221,18 +221,21 @@ def padded_trl_losses(home, recipe_, inputs, shown, folder) -> list[float]:
 def test_execution_does_not_change_the_losses(asked, tmp_path):
     """How the weights are held, what is recomputed; in bfloat16 the losses are near, and LoRA stays in fp32."""
     losses = {}
-    for name, execution, dtype in (
-        ("plain", {}, "float32"),
-        ("dequantised", {"dequantised": True}, "float32"),
-        ("recomputed", {"recompute_layers": 1, "recompute_cheap": True}, "float32"),
-        ("bfloat16", {}, "bfloat16"),
+    for name, execution, numbers in (
+        ("plain", {}, {}),
+        ("dequantised", {"dequantised": True}, {}),
+        ("recomputed", {"recompute_layers": 1, "recompute_cheap": True}, {}),
+        ("bfloat16", {}, {"compute_dtype": "bfloat16"}),
+        ("float8", {}, {"products": "fp8"}),
     ):
         how = {"device": "cpu", "micro_batch_rows": 4, **execution}
-        tuning.sft(asked(out=str(tmp_path / name), steps=3, heldout=[], execution=how, compute_dtype=dtype))
+        tuning.sft(asked(out=str(tmp_path / name), steps=3, heldout=[], execution=how, **numbers))
         losses[name] = step_losses(tmp_path / name)
     assert losses["dequantised"] == pytest.approx(losses["plain"], rel=1e-6)
     assert losses["recomputed"] == pytest.approx(losses["plain"], rel=2e-5)
-    assert losses["bfloat16"] == pytest.approx(losses["plain"], rel=1e-2)
+    for numbers in ("bfloat16", "float8"):
+        assert losses[numbers] != losses["plain"]
+        assert losses[numbers] == pytest.approx(losses["plain"], rel=1e-2)
     assert losses["bfloat16"] != losses["plain"]
     tensors = load_file(tmp_path / "bfloat16/adapter/adapter_model.safetensors").values()
     assert all(t.dtype == torch.float32 and not torch.equal(t, t.bfloat16().float()) for t in tensors)
