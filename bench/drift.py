@@ -16,6 +16,7 @@ import struct
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -33,7 +34,7 @@ from nsllm_lite.models.causal import PackedLM
 from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.train import cpt
+from nsllm_lite.train import setup
 
 NANO = Path(__file__).parents[1] / "recipes/nano"
 PAPERS = ("arxiv_kaggle_snapshot", "arxiv_daily_jsonl", "pubmed_xml_mokztk", "plos_jats", "elife_jats")
@@ -193,7 +194,10 @@ def run_seed(chain: Run, root: Path, sets: dict[str, list]) -> dict[tuple[str, s
         phase2 = recipes.update(chain["phase2"], model=model1, out=f"{out}/phase2")
         kept = adapter1 if way == "kept" else None
         found[way, "begins"] = losses(sets, model1, None, "nf4", kept)
-        with mock.patch.object(cpt, "load_base", partial(load_beside, kept) if kept else load_base):
+        with ExitStack() as patches:
+            if kept:  # fused layers read the weight itself, past what is beside it
+                patches.enter_context(mock.patch.object(setup, "load_base", partial(load_beside, kept)))
+                patches.enter_context(mock.patch.object(setup, "use_fused_layers", return_value=0))
             run_step(phase2)
         adapter2 = f"{phase2.out}/adapter"
         found[way, "trained"] = losses(sets, model1, adapter2, "nf4", kept)

@@ -30,7 +30,8 @@ class Speed(NamedTuple):
 
 CARDS = {
     "H100 PCIe": Speed(756, 2000, 79, (9, 0)), "H100": Speed(989, 3350, 79, (9, 0)),
-    "H200": Speed(989, 4800, 139, (9, 0)), "A100": Speed(312, 1555, 39.4), "4090": Speed(165, 1008, 23.5, (8, 9)),
+    "H200": Speed(989, 4800, 139, (9, 0)), "A100-SXM4-80GB": Speed(312, 2039, 79.2),
+    "A100 80GB": Speed(312, 1935, 79.2), "A100": Speed(312, 1555, 39.4), "4090": Speed(165, 1008, 23.5, (8, 9)),
     "3090": Speed(71, 936, 23.5), "5090": Speed(209, 1792, 31.3, (12, 0)), "L40S": Speed(362, 864, 44.4, (8, 9)),
     "A6000": Speed(155, 768, 47.4), "A10": Speed(125, 600, 22), "A10G": Speed(70, 600, 22),
     "L40": Speed(181, 864, 44.4, (8, 9)), "L4": Speed(121, 300, 22, (8, 9), 0.45, 0.3, 0.6),
@@ -42,6 +43,9 @@ ANY = CARDS["4090"]  # for the choice among executions where the card is not kno
 
 
 def speed_of(card: Card) -> Speed | None:
+    """None of a card that is in no table, as those of laptops, which have a desktop card's name and half its speed."""
+    if re.search("laptop|max-q", card.name, re.IGNORECASE):
+        return None
     return next((speed for word, speed in CARDS.items() if re.search(rf"\b{word}\b", card.name)), None)
 
 

@@ -378,11 +378,15 @@ def test_cards_by_name(capsys, tmp_path, monkeypatch):
     assert cards.speed_of(CARD._replace(name="NVIDIA L40")) is cards.CARDS["L40"]
     assert cards.speed_of(CARD._replace(name="NVIDIA RTX A1000")) is None
     assert cards.speed_of(CARD._replace(name="NVIDIA A100-SXM4-40GB")) is cards.CARDS["A100"]
+    assert cards.speed_of(CARD._replace(name="NVIDIA A100-SXM4-80GB")).gb_per_s == 2039
+    assert cards.speed_of(CARD._replace(name="NVIDIA A100 80GB PCIe")).gb_per_s == 1935
+    assert cards.speed_of(CARD._replace(name="NVIDIA GeForce RTX 4090 Laptop GPU")) is None
     assert cards.speed_of(CARD._replace(name="NVIDIA H100 PCIe")).tflops == 756
     assert card_named("t4").memory_bytes == int(14.6 * GIB)
     assert not card_named("Tesla T4").has_bfloat16
     assert card_named("RTX 4090").name == "4090"
     assert card_named("A100", 79).memory_bytes == 79 * GIB
+    assert card_named("A100 80GB").memory_bytes == int(79.2 * GIB)
     with raises("plan-card-unknown", "--card 8086", "H200"):
         card_named("8086")
     monkeypatch.chdir(RECIPES.parent)
