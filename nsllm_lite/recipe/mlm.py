@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.train import Budget, Optimizer, Schedule, require_warmup
-from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Strict, none_word, require_one
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Share, Strict, none_word, require_one
 
 
 class EncoderShape(Strict):
@@ -53,7 +53,8 @@ class Mlm(Strict):
     """An encoder trained on masked tokens, from nothing (`build`) or from a folder (`model`): all weights.
 
     Of the tokens, but for those that begin and end a text, a `mask_share` is to be told: 80 % of them are masked, 10 %
-    are another token, 10 % stay as they are.
+    are another token, 10 % stay as they are. Of them a `keyword_share` falls on the keywords that a paper states, which
+    are read from the corpus's folder `documents`.
     """
 
     adapter: ClassVar[None] = None  # as other trainings may have: all weights are trained
@@ -65,6 +66,8 @@ class Mlm(Strict):
     build: EncoderShape | None = None
     rows: HashedPath
     mask_share: Annotated[float, Field(gt=0, lt=1)]
+    keyword_share: Share = 0.0
+    documents: Annotated[HashedPath | None, BeforeValidator(none_word)] = None
     compute_dtype: Literal["float32", "bfloat16"]
     optimizer: Optimizer
     schedule: Schedule
@@ -79,4 +82,7 @@ class Mlm(Strict):
     def _consistent(self, info: ValidationInfo) -> "Mlm":
         require_one(model=self.model, build=self.build)
         require_warmup(self.schedule, self.budget.steps, info)
+        if bool(self.keyword_share) != bool(self.documents):
+            found = f"keyword_share {self.keyword_share:g} with documents {self.documents}:"
+            raise UserError("mlm-keywords-and-documents", found, "keywords are read from documents; state both or none")
         return self

@@ -1,6 +1,6 @@
 """Which tokens of an encoder's rows are masked: a function of the seed, the step and the row's place in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,24 +15,42 @@ HELD_OUT = -1  # the step of held-out rows, which are masked alike each time
 
 @dataclass(frozen=True, slots=True)
 class Masking:
-    """`ordinary` are the tokens that may be masked, and take another's place: those of no special meaning."""
+    """`ordinary` are the tokens that may be masked, and take another's place: those of no special meaning.
+
+    In training, a `keyword_share` of the masks falls on the tokens that `keywords` names in a row, as far as there are
+    so many; held-out rows are masked evenly, so that their losses can be compared.
+    """
 
     share: float
     mask_id: int
     ordinary: np.ndarray  # (V,) bool
     seed: int
+    keyword_share: float = 0.0
+    keywords: Callable[[Row], np.ndarray] | None = None  # (tokens,) bool
 
     def of(self, row: Row, step: int, place: int) -> tuple[np.ndarray, np.ndarray]:
         """(input ids, targets) of a row, both (tokens,) int64; a target is the token to be told, or IGNORE."""
         rng = np.random.default_rng([self.seed, STREAM, step + 1, place])
         ids = row.input_ids.astype(np.int64)
         drawn, kind = rng.random(len(ids)), rng.random(len(ids))
-        told = (drawn < self.share) & self.ordinary[ids]
+        told = (drawn < self._shares(row, self.ordinary[ids], step)) & self.ordinary[ids]
         targets = np.where(told, ids, IGNORE)
         others = rng.choice(np.flatnonzero(self.ordinary), len(ids))
         ids = np.where(told & (kind < MASKED), self.mask_id, ids)
         ids = np.where(told & (kind >= MASKED) & (kind < MASKED + REPLACED), others, ids)
         return ids, targets
+
+    def _shares(self, row: Row, may_be: np.ndarray, step: int) -> np.ndarray | float:
+        """How likely each token is masked; `may_be` says which can be."""
+        if self.keywords is None or step == HELD_OUT:
+            return self.share
+        inside = self.keywords(row) & may_be
+        num_inside, num_all = int(inside.sum()), int(may_be.sum())
+        if not num_inside or num_inside == num_all:
+            return self.share
+        of_keywords = min(1.0, self.keyword_share * self.share * num_all / num_inside)
+        of_others = (self.share * num_all - of_keywords * num_inside) / (num_all - num_inside)
+        return np.where(inside, of_keywords, of_others)
 
     def of_rows(self, rows: Sequence[Row], step: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Of rows laid end to end, the first of which is at place `first` of its step."""

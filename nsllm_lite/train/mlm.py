@@ -22,7 +22,7 @@ from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.rows import Row, Rows, in_groups
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer, save_tokenizer
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer, save_tokenizer
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import heldout
@@ -36,6 +36,7 @@ from nsllm_lite.train import outputs, setup
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.gradients import Gradients
 from nsllm_lite.train.inputs import require_apart, require_rows_for, require_same_tokenizer
+from nsllm_lite.train.keywords import Keywords
 from nsllm_lite.train.masking import HELD_OUT, Masking
 from nsllm_lite.train.order import StepOrder
 from nsllm_lite.train.plot import plot_losses
@@ -154,12 +155,18 @@ def read_inputs(recipe: Mlm) -> MlmInputs:
     require_same_tokenizer(rows, tokenizer_dir)
     ordinary = np.ones(len(tokenizer), bool)
     ordinary[list(tokenizer.all_special_ids)] = False
+    masking = Masking(recipe.mask_share, tokenizer.mask_token_id, ordinary, recipe.seed)
+    if recipe.documents:
+        keywords = Keywords(Path(recipe.documents), load_tokenizer(tokenizer_dir))
+        print(f"Keywords: {len(keywords):,} papers of {recipe.documents} state some")
+        masking = replace(masking, keyword_share=recipe.keyword_share, keywords=keywords.places)
+        hashes["documents"] = integrity.sha256_file(Path(recipe.documents) / integrity.FILES)
     return MlmInputs(
         rows=rows,
         heldout=heldout.sample_rows(domain, recipe.evaluation.max_rows),
         base_dir=base_dir,
         tokenizer_dir=tokenizer_dir,
-        masking=Masking(recipe.mask_share, tokenizer.mask_token_id, ordinary, recipe.seed),
+        masking=masking,
         hashes=hashes,
     )
 

@@ -8,13 +8,16 @@ import pytest
 import torch
 import yaml
 
-from nsllm_lite.artifact import interrupts
+from nsllm_lite.artifact import integrity, interrupts
 from nsllm_lite.artifact.json_files import read_json, read_lines
 from nsllm_lite.corpus.tokenizer import train_for_encoder
+from nsllm_lite.formats.documents import Document, parquet_writer, table_of
 from nsllm_lite.formats.rows import Row, RowTotals, write_rows
+from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train import mlm
+from nsllm_lite.train.keywords import Keywords
 from nsllm_lite.train.masking import HELD_OUT, Masking
 from nsllm_lite.train.token_tables import BACKOFF, TokenTables
 from tests.raising import raises
@@ -103,6 +106,68 @@ def test_masks_follow_from_seed_step_and_place_alone():
         assert (np.concatenate([half[n] for half in halves]) == whole[n]).all()
     others = (masking(seed=1).of_rows(rows, 3), masking().of_rows(rows, 4), masking().of_rows(rows, HELD_OUT))
     assert all((other[1] != whole[1]).any() for other in others)
+
+
+def documents_of(folder, **keywords) -> Path:
+    """The folder `documents` of a corpus with these papers."""
+    table = table_of([Document(name, "s", "o", keywords=stated) for name, stated in keywords.items()])
+    folder.mkdir()
+    with parquet_writer(folder / "00000-000.parquet") as writer:
+        writer.write_table(table)
+    integrity.record(folder, ["00000-000.parquet"])
+    return folder
+
+
+def test_keywords_are_found_in_their_own_paper(encoder_rows, tmp_path):
+    tokenizer = load_tokenizer(encoder_rows / "tokenizer")
+    texts = ["Compressive stress makes tin whiskers grow", "no Stress, no tin"]
+    parts = [tokenizer.encode(text).ids for text in texts]
+    ids = np.concatenate(parts).astype(np.int32)
+    row = Row(ids, [len(part) for part in parts], ["a", "b"], ["s"] * 2, [1] * 2)
+    keywords = Keywords(
+        documents_of(tmp_path / "d", a=("tin whiskers", "compressive stress"), b=("STRESS", "lead")), tokenizer
+    )
+    found = keywords.places(row)
+
+    def words(place):
+        inside = found[sum(map(len, parts[:place])) :][: len(parts[place])]
+        return tokenizer.decode([token for token, is_one in zip(parts[place], inside, strict=True) if is_one])
+
+    assert words(0) == "Compressive stress tin whiskers"
+    assert words(1) == ""  # "STRESS" is not how it is written there, and "tin" is the other paper's
+    with raises("mlm-no-keywords", tmp_path / "none"):
+        Keywords(documents_of(tmp_path / "none", a=()), tokenizer)
+    with raises("mlm-no-documents", tmp_path / "nowhere"):
+        Keywords(tmp_path / "nowhere", tokenizer)
+
+
+def test_a_share_of_the_masks_falls_on_keywords():
+    rng = np.random.default_rng(0)
+    rows = [row_of(rng, str(n)) for n in range(300)]
+    inside = np.arange(ROW_TOKENS) % 10 == 5  # a tenth of the tokens
+    ordinary = masking().ordinary
+    weighted = Masking(0.15, 4, ordinary, 0, keyword_share=0.4, keywords=lambda row: inside)
+    told = weighted.of_rows(rows, 3)[1] != IGNORE
+    may_be = ordinary[np.concatenate([row.input_ids for row in rows])]
+    at_keyword = np.tile(inside, len(rows))
+    assert told[may_be].mean() == pytest.approx(0.15, abs=0.005)
+    assert at_keyword[told].mean() == pytest.approx(0.4, abs=0.02)
+    assert (weighted.of_rows(rows, HELD_OUT)[1] == masking(0.15).of_rows(rows, HELD_OUT)[1]).all()
+    nearly_all = (
+        Masking(0.15, 4, ordinary, 0, keyword_share=1.0, keywords=lambda row: inside).of_rows(rows, 3)[1] != IGNORE
+    )
+    assert nearly_all[may_be & at_keyword].all(), "a tenth is less than the budget"
+    assert nearly_all[may_be].mean() == pytest.approx(0.15, abs=0.005)
+    none = Masking(0.15, 4, ordinary, 0, keyword_share=0.4, keywords=lambda row: inside & False)
+    assert none.of_rows(rows, 3)[1].tolist() == masking(0.15).of_rows(rows, 3)[1].tolist()
+
+
+def test_keywords_are_read_from_documents(recipe_of, tmp_path, capsys):
+    documents = documents_of(tmp_path / "documents", **{"train-0-0": ("tin",)})
+    mlm.mlm(recipe_of(keyword_share=0.5, documents=str(documents), steps=2))
+    assert "Keywords: 1 papers" in capsys.readouterr().out
+    with raises("mlm-keywords-and-documents", "0.5"):
+        recipe_of(keyword_share=0.5)
 
 
 def test_tables_are_counted_as_by_hand():
