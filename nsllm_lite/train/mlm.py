@@ -140,14 +140,14 @@ def read_inputs(recipe: Mlm) -> MlmInputs:
     token for what is masked."""
     rows, domain = Rows(Path(recipe.rows)), Rows(Path(recipe.evaluation.domain_rows))
     require_rows_for(recipe.budget, [rows, domain])
-    hashes: dict[str, str | None] = {"rows": rows.sha256, "domain_rows": domain.sha256}
-    if recipe.build:
-        base_dir, tokenizer_dir = None, Path(recipe.build.tokenizer)
-        hashes["tokenizer"] = integrity.sha256_file(tokenizer_dir / "tokenizer.json")
-    else:
-        base_dir = tokenizer_dir = resolve_model(recipe.model)
-        hashes |= {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_settings(base_dir)}
+    base_dir = None if recipe.build else resolve_model(recipe.model)
+    tokenizer_dir = base_dir or Path(recipe.build.tokenizer)
     tokenizer = load_auto_tokenizer(tokenizer_dir)
+    hashes: dict[str, str | None] = {"rows": rows.sha256, "domain_rows": domain.sha256}
+    if base_dir:
+        hashes |= {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_settings(base_dir)}
+    else:
+        hashes["tokenizer"] = integrity.sha256_file(tokenizer_dir / "tokenizer.json")
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
         found = f"The tokenizer of {tokenizer_dir} has no mask token, or none for padding."
         todo = "Train one with `nsllm-lite tokenizer` and train.model=encoder, and build the corpus with it."

@@ -258,6 +258,8 @@ def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path
         mlm.mlm(recipe_of(build={"max_positions": 32}))
     with raises("train-tokens-per-step"):
         mlm.mlm(recipe_of(budget={"steps": 2, "tokens_per_step": 100, "tokens": 200}))
+    with raises("tokenizer-not-loaded", "nowhere"):
+        mlm.mlm(recipe_of(build={"tokenizer": "./nowhere"}))
     with raises("mlm-no-mask-token", pico / "tokenizer"):
         mlm.mlm(recipe_of(build={"tokenizer": str(pico / "tokenizer")}))
     sizes = {"vocab_size": VOCAB, "hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
