@@ -32,10 +32,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from chains import prepare, recipe_folder
+from chains import add_options, parsed, prepare, recipe_folder
 from units import Figures, Units, inputs_of
 
-from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.disk import save_picture, write_atomic
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.cli import run_step
 from nsllm_lite.commands.stories import Run, load_run
@@ -355,26 +355,17 @@ def plot(found: Found, png: Path, title: str, ylabel: str) -> None:
         axes.set(title=f"held-out {name}", ylabel=ylabel if number == 0 else None)
         axes.grid(alpha=0.3)
     figure.suptitle(title)
-    part = png.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
-    part.replace(png)
+    save_picture(figure, png)
 
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=list(TITLES))
-    parser.add_argument("settings", nargs="*", metavar="STEP.KEY=VALUE")
-    parser.add_argument("--recipes", type=Path, metavar="DIR", help="default: recipes/nano")
-    parser.add_argument("--real", type=Path, metavar="DATA", help="a folder of real files")
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
+    add_options(parser)
     parser.add_argument("--arms", nargs="+", default=[], help="of phases, beside two phases (default: all)")
-    parser.add_argument("--out", type=Path, help="default: runs/ablations/nano, real or what --recipes ends in")
     parser.add_argument("--units", type=Path, metavar="FILE", help="finished runs' figures (default: OUT/units.jsonl)")
-    args = parser.parse_intermixed_args(words)
-    if args.seeds < 1:
-        parser.error(f"--seeds {args.seeds}: at least one is needed, and two or more for a spread; 3 is the default")
-    name = args.recipes.name if args.recipes else "real" if args.real else "nano"
-    out = args.out or Path("runs/ablations") / name
+    args = parsed(parser, words, "runs/ablations")
+    out = args.out
     units = Units(args.units or out / "units.jsonl")
     with recipe_folder(args.real, args.recipes) as folder:
         settings = [*REAL_NANO * bool(args.real and not args.recipes), *args.settings]

@@ -1,5 +1,6 @@
 """Chains that several benches run: the nano recipes, the same turned to real files, and copies of a chain by seed."""
 
+import argparse
 import json
 import tempfile
 from collections.abc import Iterator
@@ -92,6 +93,28 @@ def recipe_folder(real: Path | None, own: Path | None = None) -> Iterator[Path]:
                 values |= real_sources(real.resolve())
             Path(folder, path.name).write_text(yaml.safe_dump(values))
         yield Path(folder)
+
+
+def add_options(parser: argparse.ArgumentParser, stories: bool = False) -> None:
+    """What benches of chains are told; `stories` for those that know the small real Llama."""
+    parser.add_argument("settings", nargs="*", metavar="STEP.KEY=VALUE")
+    parser.add_argument("--recipes", type=Path, metavar="DIR", help="default: recipes/nano")
+    parser.add_argument("--real", type=Path, metavar="DATA", help="a folder of real files")
+    if stories:
+        parser.add_argument("--stories", type=Path, metavar="DATA", help="the same, with weights_stories260K in it")
+    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
+    parser.add_argument("--out", type=Path, help="default: a folder of runs/, named after the bench and the chain")
+
+
+def parsed(parser: argparse.ArgumentParser, words: list[str] | None, under: str) -> argparse.Namespace:
+    """The options of `add_options` and others; `out` is by default under/CHAIN."""
+    args = parser.parse_intermixed_args(words)
+    if args.seeds < 1:
+        parser.error(f"--seeds {args.seeds}: at least one is needed, and two or more for a spread; 3 is the default")
+    of_stories = getattr(args, "stories", None)
+    name = args.recipes.name if args.recipes else "stories" if of_stories else "real" if args.real else "nano"
+    args.out = args.out or Path(under) / name
+    return args
 
 
 def prepare(joined: Run) -> Run:

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import torch
 from ablations import as_it_stands, judge, mean_and_range, seeded
-from chains import prepare
+from chains import add_options, parsed, prepare
 from peft import set_peft_model_state_dict
 from rounding import recipes_of
 from safetensors.torch import load_file
 from torch import Tensor
 from units import Figures, Units, inputs_of
 
-from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.disk import save_picture, write_atomic
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.cli import run_step
 from nsllm_lite.formats.rows import in_groups
@@ -159,25 +159,14 @@ def plot(found: Found, of_layers: Cosines, png: Path) -> None:
         right.semilogy([int(n) for n in layers], [1 - statistics.mean(by_layer[n]) for n in layers], ".-", label=way)
     right.set(title="gradient of a layer against fp32", xlabel="layer", ylabel="1 - cosine")
     right.legend()
-    part = png.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
-    part.replace(png)
+    save_picture(figure, png)
 
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", metavar="STEP.KEY=VALUE")
-    parser.add_argument("--recipes", type=Path, metavar="DIR", help="default: recipes/nano")
-    parser.add_argument("--real", type=Path, metavar="DATA", help="a folder of real files")
-    parser.add_argument("--stories", type=Path, metavar="DATA", help="the same, with weights_stories260K in it")
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
-    parser.add_argument("--out", type=Path, help="default: runs/fp8/nano, stories or what --recipes ends in")
+    add_options(parser, stories=True)
     parser.add_argument("--units", type=Path, metavar="FILE", help="finished runs' figures (default: OUT/units.jsonl)")
-    args = parser.parse_intermixed_args(words)
-    if args.seeds < 1:
-        parser.error(f"--seeds {args.seeds}: at least one is needed, and two or more for a spread; 3 is the default")
-    name = args.recipes.name if args.recipes else "stories" if args.stories else "real" if args.real else "nano"
-    args.out = args.out or Path("runs/fp8") / name
+    args = parsed(parser, words, "runs/fp8")
     found, of_layers = run(args)
     seeds = f"{args.seeds} seed{'s' * (args.seeds > 1)}"
     rule = "Beyond the spread: the mean difference is larger than largest - smallest of the differences."

@@ -187,9 +187,10 @@ TABLE = {
         ("train-clipping", "recipe.optimizer.max_grad_norm)", "1e9)", CLIPPED),
     ],
     "models/attention.py": [
-        ("attention-scale", "Attending(scaling, window", "Attending(2 * scaling, window", LOADING),
-        ("attention-window-ignored", "window=window, softcap", "window=None, softcap", ARCHITECTURES),
-        ("attention-cap-ignored", "softcap=softcap)", "softcap=None)", ARCHITECTURES),
+        ("attention-scale", "Attending(scaling, causal", "Attending(2 * scaling, causal", LOADING),
+        ("attention-window-ignored", "causal, window, softcap)", "causal, None, softcap)", ARCHITECTURES),
+        ("attention-cap-ignored", "window, softcap)", "window, None)", ARCHITECTURES),
+        ("encoder-sees-the-past-alone", "causal=False)", "causal=True)", "models/test_encoder.py"),
     ],
     "models/architectures.py": [
         ("logits-scale-ignored", "Logits(scale.get(kind, 1.0),", "Logits(1.0,", ARCHITECTURES),

@@ -26,10 +26,10 @@ from pathlib import Path
 
 import torch
 from ablations import REAL_NANO, as_it_stands, judge, mean_and_range, seeded, two_phases
-from chains import prepare, recipe_folder
+from chains import add_options, parsed, prepare, recipe_folder
 from drift import convert_stories, stories_recipes
 
-from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.artifact.disk import save_picture, write_atomic
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.cli import run_step
 from nsllm_lite.commands.stories import Run
@@ -198,9 +198,7 @@ def plot(tensors: dict[str, dict[str, float]], png: Path) -> None:
         axes.set_xticks(range(len(modules)), modules, rotation=45, ha="right")
         axes.set(title=phase, ylabel="layer" if axes is panels[0] else None)
     figure.colorbar(image, ax=panels, label="share of the update kept by rounding to the nearest bf16")
-    part = png.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=120, metadata={"Software": None})
-    part.replace(png)
+    save_picture(figure, png)
 
 
 @contextmanager
@@ -219,18 +217,9 @@ def recipes_of(args: argparse.Namespace) -> Iterator[tuple[Path, str | None, lis
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", metavar="STEP.KEY=VALUE")
-    parser.add_argument("--recipes", type=Path, metavar="DIR", help="default: recipes/nano")
-    parser.add_argument("--real", type=Path, metavar="DATA", help="a folder of real files")
-    parser.add_argument("--stories", type=Path, metavar="DATA", help="the same, with weights_stories260K in it")
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
+    add_options(parser, stories=True)
     parser.add_argument("--max-rows", type=int, default=16, help="held-out rows of each set (default: 16)")
-    parser.add_argument("--out", type=Path, help="default: runs/ablations/nano, stories or what --recipes ends in")
-    args = parser.parse_intermixed_args(words)
-    if args.seeds < 1:
-        parser.error(f"--seeds {args.seeds}: at least one is needed, and two or more for a spread; 3 is the default")
-    name = args.recipes.name if args.recipes else "stories" if args.stories else "real" if args.real else "nano"
-    args.out = args.out or Path("runs/ablations") / name
+    args = parsed(parser, words, "runs/ablations")
     with recipes_of(args) as (folder, model, before):
         settings = [*before, *args.settings]
         by_seed = [run_seed(folder, args.out, settings, n, model, args.max_rows) for n in range(args.seeds)]

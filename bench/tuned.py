@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations import judge, mean_and_range, seeded, two_phases
-from chains import prepare, recipe_folder
+from chains import add_options, parsed, prepare, recipe_folder
 
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import read_json, write_json
@@ -84,13 +84,9 @@ def table(found: Found, about: dict[str, dict]) -> str:
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", metavar="STEP.KEY=VALUE")
-    parser.add_argument("--recipes", type=Path, metavar="DIR", help="default: recipes/nano")
-    parser.add_argument("--real", type=Path, metavar="DATA", help="a folder of real files")
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
-    parser.add_argument("--out", type=Path, help="default: runs/ablations/nano or what --recipes ends in")
-    args = parser.parse_intermixed_args(words)
-    out = args.out or Path("runs/ablations") / (args.recipes.name if args.recipes else "nano")
+    add_options(parser)
+    args = parsed(parser, words, "runs/ablations")
+    out = args.out
     with recipe_folder(args.real, args.recipes) as folder:
         by_seed = [run_seed(folder, out, args.settings, seed) for seed in range(args.seeds)]
     texts = [table(*gather(by_seed, which)) for which in ("eval", "tuned")]

@@ -6,14 +6,14 @@ one document at a time, and windows are those of each layer.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
-from nsllm_lite.kernels.varlen_attention import Attending, Layout, varlen_attention
+from nsllm_lite.models.attention import OF_ENCODERS, register_attention
 from nsllm_lite.models.causal import Batch
 from nsllm_lite.models.loading import quiet_libraries
 from nsllm_lite.recipe.mlm import EncoderShape
@@ -21,31 +21,8 @@ from nsllm_lite.recipe.mlm import EncoderShape
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ATTENTION = "nsllm_packed_encoder"
 HEADS = {"bert": ("cls",), "roberta": ("lm_head",), "modernbert": ("head", "decoder")}
 """By `model_type` the parts that make logits of hidden states, one after the other."""
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    layout: Layout,
-    sliding_window: int | None = None,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Called by transformers; q, k, v are (1, heads, T, D). A window of ModernBERT counts the token itself and those on
-    one side of it."""
-    assert attention_mask is None, "a packed forward must not get an attention mask"
-    assert dropout == 0, "set to 0 by PackedEncoder"
-    how = Attending(scaling, causal=False, window=sliding_window)
-    out_THD = varlen_attention(*(x[0].transpose(0, 1) for x in (query, key, value)), layout=layout, how=how)
-    return out_THD[None], None
 
 
 class PackedEncoder(nn.Module):
@@ -56,16 +33,14 @@ class PackedEncoder(nn.Module):
     """
 
     def __init__(self, model: "PreTrainedModel"):
-        from transformers import AttentionInterface
-
         super().__init__()
         config = model.config
         if config.model_type not in HEADS or getattr(config, "is_decoder", False):
             found = f"The model is of the architecture {config.model_type!r}, or a decoder."
             needed = f"Encoders for masked tokens are {', '.join(HEADS)}."
             raise UserError("encoder-architecture-unknown", found, needed)
-        AttentionInterface.register(ATTENTION, _attention)
-        model.set_attn_implementation(ATTENTION)
+        register_attention()
+        model.set_attn_implementation(OF_ENCODERS)
         self.model, self.kind = model, config.model_type
         self.dropout_left_out = _without_dropout(model)
         self.first_position = config.pad_token_id + 1 if self.kind == "roberta" else 0

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from nsllm_lite.artifact import integrity, interrupts
-from nsllm_lite.artifact.disk import replace_folder
+from nsllm_lite.artifact.disk import GIB, replace_folder
 from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
@@ -27,8 +27,9 @@ from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import Batch, autocast, collate
-from nsllm_lite.models.device import Card
+from nsllm_lite.models.device import CONTEXT_BYTES, Card
 from nsllm_lite.models.encoder import PackedEncoder, build_encoder, load_encoder, positions_of
+from nsllm_lite.models.execution import USABLE_SHARE
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.train import Execution
@@ -43,6 +44,9 @@ from nsllm_lite.train.plot import plot_losses
 from nsllm_lite.train.processes import Processes
 from nsllm_lite.train.token_tables import TokenTables
 from nsllm_lite.train.training_run import TrainingRun
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 MICRO_BATCH_TOKENS = {"cpu": 4_096, "cuda": 16_384}
 TABLE_TOKENS = 2_000_000  # of the training rows, from which the floors' tables are made
@@ -74,6 +78,7 @@ def mlm(recipe: Mlm) -> dict[str, Any]:
     Raises:
         UserError: an input is missing or does not fit the others.
         RunError: the loss or the gradient is not finite; the last good checkpoint stays.
+        OutOfMemoryError: the card ran out of memory, with the recipe of fewer rows at a time.
         interrupts.Stop: a signal, or time that is up; a checkpoint holds the last whole step.
     """
     started, budget = time.time(), recipe.budget
@@ -83,18 +88,20 @@ def mlm(recipe: Mlm) -> dict[str, Any]:
     if (results := run.finished()) is not None:
         return results
     require_sound(inputs)
-    how = choose_execution(recipe, inputs, card)
     model = load_encoder(inputs.base_dir) if inputs.base_dir else build_encoder(recipe.build, recipe.seed)
     require_fitting(model, inputs)
     inputs = replace(inputs, size=Size(sum(parameter.numel() for parameter in model.parameters())))
-    run.begin(budget.steps, inputs, Fallback(recipe, how, 0, card, partial(choose_execution, inputs=inputs, card=card)))
+    row_tokens, of_model = inputs.rows.totals.row_tokens, {"config": model.config, "num_params": inputs.size.params}
+    choose = partial(choose_execution, **of_model, row_tokens=row_tokens, card=card)
+    how = choose(recipe)
+    need = need_bytes(recipe, **of_model, tokens=how.micro_batch_rows * row_tokens)
+    run.begin(budget.steps, inputs, Fallback(recipe, how, need, card, choose))
 
     lm = PackedEncoder(model).to(how.device).train()
     if lm.dropout_left_out:
         print(f"Attention's own dropout of {lm.dropout_left_out:g}, as the model's config has it, is left out.")
     gradients = Gradients(lm, getattr(torch, recipe.compute_dtype))
     optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(lm, recipe.optimizer))
-    row_tokens = inputs.rows.totals.row_tokens
     order = StepOrder(inputs.rows, None, budget.tokens_per_step // row_tokens, 0, recipe.seed)
     print(outputs.data_words(budget, inputs.rows.totals, order))
 
@@ -192,14 +199,36 @@ def require_fitting(model: Any, inputs: MlmInputs) -> None:
         raise UserError("mlm-positions-few", found, "Build the corpus with a lower row_tokens, or take another model.")
 
 
-def choose_execution(recipe: Mlm, inputs: MlmInputs, card: Card) -> Execution:
-    """As many rows at a time as divide a step and have at most MICRO_BATCH_TOKENS; half of them after the card ran out
-    of memory with `memory_gib`."""
-    row_tokens = inputs.rows.totals.row_tokens
+def need_bytes(recipe: Mlm, config: "PretrainedConfig", num_params: int, tokens: int) -> int:
+    """Memory of a step with so many tokens at a time; an estimate, which no card has measured.
+
+    Weights, gradients and AdamW's two states in fp32; of each token and layer what autograd keeps of some 16 results as
+    wide as the hidden states and 6 as wide as the inner layer; the logits of the masked tokens in fp32, three times.
+    """
+    width = 4 if recipe.compute_dtype == "float32" else 2
+    layer = width * (16 * config.hidden_size + 6 * config.intermediate_size)
+    logits = 3 * 4 * config.vocab_size * recipe.mask_share
+    return 16 * num_params + int(tokens * (layer * config.num_hidden_layers + logits)) + CONTEXT_BYTES
+
+
+def choose_execution(
+    recipe: Mlm, config: "PretrainedConfig", num_params: int, row_tokens: int, card: Card
+) -> Execution:
+    """As many rows at a time as divide a step, have at most MICRO_BATCH_TOKENS and are estimated to fit the card."""
     count = recipe.budget.tokens_per_step // row_tokens
-    most = max(1, MICRO_BATCH_TOKENS[card.device] // row_tokens)
-    rows = recipe.execution.micro_batch_rows or max(n for n in range(1, count + 1) if count % n == 0 and n <= most)
-    return Execution(micro_batch_rows=rows, device=card.device)
+    memory_gib = recipe.execution.memory_gib or (card.memory_bytes or 0) / GIB
+    fitting = [1] + [
+        rows
+        for rows in range(2, count + 1)
+        if count % rows == 0
+        and rows * row_tokens <= MICRO_BATCH_TOKENS[card.device]
+        and (
+            not memory_gib
+            or need_bytes(recipe, config, num_params, rows * row_tokens) <= USABLE_SHARE * memory_gib * GIB
+        )
+    ]
+    rows = recipe.execution.micro_batch_rows or fitting[-1]
+    return Execution(micro_batch_rows=rows, device=card.device, memory_gib=recipe.execution.memory_gib)
 
 
 def masked(rows: Sequence[Row], masking: Masking, step: int, first: int, device: str) -> Batch:

@@ -1,22 +1,27 @@
 """Encoders trained on masked tokens: what is masked, what a table would tell, learning, resuming, the result."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from transformers import RobertaConfig
 
 from nsllm_lite.artifact import integrity, interrupts
+from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_json, read_lines
 from nsllm_lite.corpus.tokenizer import train_for_encoder
 from nsllm_lite.formats.documents import Document, parquet_writer, table_of
 from nsllm_lite.formats.rows import Row, RowTotals, write_rows
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
+from nsllm_lite.models.device import Card
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train import mlm
+from nsllm_lite.train.fallback import Fallback, OutOfMemoryError
 from nsllm_lite.train.keywords import Keywords
 from nsllm_lite.train.masking import HELD_OUT, Masking
 from nsllm_lite.train.token_tables import BACKOFF, TokenTables
@@ -245,6 +250,28 @@ def test_micro_batches_change_rounding_alone(recipe_of, tmp_path):
     results = mlm.mlm(recipes.validate(values, "test"))
     last = read_json(tmp_path / "8/manifest.json")["results"]["heldout"]["after"]
     assert results["heldout"]["before"] == last
+
+
+def test_rows_at_a_time_follow_from_the_cards_memory(recipe_of):
+    """And are fewer once it has run out of it."""
+    config = RobertaConfig(vocab_size=50_000, hidden_size=768, num_hidden_layers=12, intermediate_size=3072)
+    recipe = recipe_of(budget={"steps": 2, "tokens_per_step": 16 * 512, "tokens": 32 * 512}, steps=2)
+
+    def rows(recipe, gib):
+        card = Card("cuda", int(gib * GIB), "a card", int(gib * GIB), (8, 0))
+        return mlm.choose_execution(recipe, config, 125_000_000, 512, card).micro_batch_rows
+
+    assert [rows(recipe, gib) for gib in (80, 12, 1)] == [16, rows(recipe, 12), 1]
+    assert 1 < rows(recipe, 12) < 16
+    need = mlm.need_bytes(recipe, config, 125_000_000, 16 * 512)
+    card = Card("cuda", 80 * GIB, "a card", 80 * GIB, (8, 0))
+    choose = partial(mlm.choose_execution, config=config, num_params=125_000_000, row_tokens=512, card=card)
+    with (
+        pytest.raises(OutOfMemoryError) as caught,
+        Fallback(recipe, choose(recipe), need, card, choose).where_it_runs_out(True),
+    ):
+        raise RuntimeError("CUDA out of memory")
+    assert choose(caught.value.leaner).micro_batch_rows == 8
 
 
 def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path):

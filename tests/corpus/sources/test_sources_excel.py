@@ -1,10 +1,13 @@
 """Workbooks and HTML tables: which sheet and row hold papers, and what a hostile file costs."""
 
+import csv
 import io
 import signal
 import sys
 import zipfile
 from contextlib import nullcontext
+from dataclasses import replace
+from xml.sax.saxutils import escape
 
 import pytest
 
@@ -94,6 +97,21 @@ def test_an_opendocument_sheet_is_a_workbook_too(tmp_path):
         archive.writestr("content.xml", f"<office:document-content{names}>{body}</office:document-content>")
         archive.writestr("META-INF/manifest.xml", f"<manifest:manifest{names}>{entry}</manifest:manifest>")
     assert titles(read_book(tmp_path, content.getvalue(), "x.ods")) == ["Tin", "Lead"]
+
+
+@pytest.mark.parametrize("name", ["stated-scopus.csv", "stated-cnki.csv", "stated-dimensions.csv", "stated-wos.txt"])
+def test_a_databases_table_gives_the_same_papers_as_a_workbook(tmp_path, name):
+    """Scopus, CNKI, Dimensions and Web of Science: all that the table states of them."""
+    path = SEEDS.with_name("table") / name
+    text = path.read_text(encoding="gb18030" if "cnki" in name else "utf-8-sig")
+    rows = [
+        [escape(cell) for cell in row] for row in csv.reader(io.StringIO(text), delimiter=",\t"[name.endswith("txt")])
+    ]
+    expected = read_path(path)
+    found = read_book(tmp_path, xlsx(one=rows))
+    assert [replace(one, origin="") for one in found] == [replace(one, origin="") for one in expected]
+    assert all(one.abstract and one.authors and one.date for one in found)
+    assert found
 
 
 def test_dates_and_numbers_are_read_as_they_are_shown(tmp_path):
