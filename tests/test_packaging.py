@@ -45,7 +45,7 @@ def test_the_corpus_needs_no_torch(tmp_path):
 def test_extras():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {"eval", "notebooks", "wandb", "tracking", "dev", "gpu"} <= set(extras)
-    tested = {name for extra in ("eval", "tracking", "cluster") for name in extras[extra]}
+    tested = {name for extra in ("eval", "tracking", "cluster", "encoders") for name in extras[extra]}
     assert tested <= set(extras["dev"])  # what has tests comes with the tests
 
 
