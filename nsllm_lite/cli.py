@@ -42,7 +42,7 @@ TOOLS = {
     "runs": ("nsllm_lite.commands.show:list_runs", ("folder",)),
     "show": ("nsllm_lite.commands.show:show", ("run", "out", "html")),
     "init": ("nsllm_lite.commands.init:init", ("folder", "recipe")),
-    "real-model": ("nsllm_lite.commands.real_model:real_model", ("out",)),
+    "real-model": ("nsllm_lite.commands.real_model:real_model", ("name", "out")),
     "completion": ("nsllm_lite.commands.arguments:print_completion", ("shell",)),
 }
 """The function behind each verb without a recipe, and the words it is given (None: all that was parsed)."""

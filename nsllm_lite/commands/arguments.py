@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 from nsllm_lite import __version__
+from nsllm_lite.commands.real_model import MODELS
 from nsllm_lite.models.cards import CARDS
 from nsllm_lite.recipe.evals import TASKS, Eval
 from nsllm_lite.recipe.kinds import KINDS
@@ -103,6 +104,7 @@ def _signal(word: str) -> signal.Signals:
     return SAVE_SIGNALS[word]
 
 
+CHOICES = {"kinds": tuple(KINDS), "models": tuple(MODELS)}
 TYPES = {"path": Path, "positive": _positive, "signal": _signal}
 
 
@@ -112,8 +114,8 @@ def _add(verb: argparse.ArgumentParser, table: str, kind: str = "") -> None:
         how = stated | {"help": stated["help"].format(kind=kind, tasks=", ".join(TASKS), cards=", ".join(CARDS))}
         if "type" in how:
             how["type"] = TYPES[how["type"]]
-        if how.get("choices") == "kinds":
-            how["choices"] = tuple(KINDS)
+        if isinstance(how.get("choices"), str):
+            how["choices"] = CHOICES[how["choices"]]
         verb.add_argument(word, **how)
 
 
