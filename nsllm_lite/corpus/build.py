@@ -163,7 +163,10 @@ def prepare_packing(recipe: Corpus) -> None:
         train = (task for task in _pack_tasks(out, work, parts) if task.split == "train")
         batches = ((task, batch) for task in train for batch in pack.documents_of(task))
         texts = (text for task, b in batches for text in texts_of(task.phase, b, recipe.min_chars).to_pylist())
-        tokenizer.train_tokenizer(texts, recipe.train_tokenizer.vocab_size, recipe.end_of_text, made)
+        if recipe.train_tokenizer.model:
+            tokenizer.train_for_encoder(texts, recipe.train_tokenizer.vocab_size, made)
+        else:
+            tokenizer.train_tokenizer(texts, recipe.train_tokenizer.vocab_size, recipe.end_of_text, made)
     else:
         save_tokenizer(recipe.tokenizer, made)
     integrity.record(made, [path.name for path in made.iterdir()])

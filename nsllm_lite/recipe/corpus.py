@@ -81,10 +81,17 @@ class Source(Strict):
         return self
 
 
+ENCODER_END = "</s>"  # of the tokenizers that are trained for encoders
+
+
 class TrainTokenizer(Strict):
-    """Train a byte-level BPE on this corpus's own training documents instead of taking a model's tokenizer."""
+    """Train a byte-level BPE on this corpus's own training documents instead of taking a model's tokenizer.
+
+    `model: encoder` gives it RoBERTa's special tokens, with `end_of_text: </s>`.
+    """
 
     vocab_size: Annotated[int, Field(ge=300, le=500_000)]
+    model: Literal["encoder"] | None = None
 
 
 class HeldOut(Strict):
@@ -145,5 +152,8 @@ class Corpus(Strict):
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "Corpus":
         require_one(tokenizer=self.tokenizer, train_tokenizer=self.train_tokenizer)
+        if self.train_tokenizer and self.train_tokenizer.model and self.end_of_text != ENCODER_END:
+            found = f"end_of_text is {self.end_of_text!r}, and train_tokenizer is for an encoder:"
+            raise UserError("corpus-encoder-end", found, f"set end_of_text to {ENCODER_END!r}, which its texts end with")
         require_different([source.name for source in (*self.sources, *self.general)], "sources")
         return self

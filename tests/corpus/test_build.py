@@ -462,3 +462,16 @@ def test_the_ledger_counts_by_language_and_names_encodings(make, tmp_path):
     assert results["encodings"]["z"] == ["gb18030"]
     files = pq.read_table(f"{corpus.out}/ledger_files.parquet").to_pylist()
     assert {(f["source"], f["encoding"]) for f in files} >= {("z", "gb18030"), ("arxiv", "utf-8")}
+
+
+def test_a_corpus_trains_the_tokenizer_of_an_encoder(make, tmp_path):
+    asked = {"vocab_size": 400, "model": "encoder"}
+    with raises("corpus-encoder-end", "'</s>'"):
+        make(train_tokenizer=asked)
+    build(make(train_tokenizer=asked, end_of_text="</s>"))
+    opened = tokenizer.load_tokenizer(str(tmp_path / "out/tokenizer"))
+    assert [opened.id_to_token(number) for number in range(5)] == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    row = Rows(tmp_path / "out/rows/phase1/train")[0].input_ids
+    assert (row[0], row[-1]) == (0, 2)
+    with raises("finished-result-differs"):
+        build(make())
