@@ -132,7 +132,9 @@ def add_update(
             step.copy_((update.B.rows().float() @ A[:, first:last]).T).mul_(update.scale)
             torch.add(before, step.to(dtype), out=total)
         case Lora():
-            torch.mm(update.B.rows(first, last).float(), A, out=step).mul_(update.scale)
+            torch.mm(update.B.rows(first, last).float(), A, out=step)
+            if update.scale != 1:
+                step.mul_(update.scale)
             torch.add(before, step, out=total)
             if update.magnitude:
                 m_O = update.magnitude.rows(first, last).float()

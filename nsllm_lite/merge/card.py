@@ -8,10 +8,9 @@ import re
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, Template
 
 from nsllm_lite.artifact.disk import write_atomic
@@ -23,6 +22,9 @@ from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.results import held_words
 from nsllm_lite.safety import HUB_ID
 from nsllm_lite.terminal import as_cell, as_markdown
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 MAX_CARD_CHARS = 1 << 20
 UNKNOWN = "unknown"  # the hub's own word
@@ -36,6 +38,8 @@ def write(folder: Path, recipe: Merge, base: Base, adapters: list[Adapter], resu
 
 def add_scores(folder: Path, recipe: Merge, base: Base, adapters: list[Adapter], results: dict) -> None:
     """Writes the card of a finished merge again where its scores have changed and nobody has edited the card."""
+    from huggingface_hub import ModelCard
+
     path = folder / "README.md"
     try:
         before = path.read_text(encoding="utf-8")
@@ -55,7 +59,7 @@ def template() -> Template:
     return page.from_string(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
 
 
-def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, scores: list[EvalResult]) -> str:
+def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, scores: "list[EvalResult]") -> str:
     steps = steps_behind(*(adapter.folder for adapter in adapters), recipe.base)[::-1]
     trainings = [step for step in steps if step.about.curves]
     corpora = corpora_of(trainings)
@@ -74,24 +78,27 @@ def text_of(recipe: Merge, base: Base, adapters: list[Adapter], results: dict, s
         values["comparison"] = table(results["comparison"])
     body = template().render(values)
     # What the hub reads. No `datasets`: those are ids of the hub's own data sets, and the sources are the user's.
-    front: dict[str, Any] = dict(licence)
-    if results.get("base_model"):
-        relation = "finetune" if len(adapters) == 1 else "merge"
-        front |= {"base_model": results["base_model"], "base_model_relation": relation}
-    if any(architecture.endswith("ForCausalLM") for architecture in base.config.get("architectures") or []):
-        front["pipeline_tag"] = "text-generation"
-    if scores:
-        front |= {"model_name": name, "eval_results": scores}
+    relation = "finetune" if len(adapters) == 1 else "merge"
     tags = ["nsllm-lite", *(("continued-pretraining", "science") if trainings else ())]
-    languages = sorted({language for corpus in corpora for language in corpus.recipe.languages or []}) or None
-    data = ModelCardData(library_name="transformers", tags=tags, language=languages, **front)
-    return f"---\n{data.to_yaml().strip()}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
+    languages = sorted({language for corpus in corpora for language in corpus.recipe.languages or []})
+    front = {"base_model": results.get("base_model"), "language": languages, "library_name": "transformers"}
+    is_causal = any(one.endswith("ForCausalLM") for one in base.config.get("architectures") or [])
+    front |= licence | {"pipeline_tag": "text-generation" if is_causal else None}
+    front |= {"tags": tags, "base_model_relation": relation if results.get("base_model") else None}
+    if scores:
+        from huggingface_hub import ModelCardData  # takes a tenth of a small merge
+
+        front["model-index"] = ModelCardData(model_name=name, eval_results=scores).to_dict()["model-index"]
+    head = yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False, allow_unicode=True)
+    return f"---\n{head.strip()}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
 
-def scores_of(model: Path, beside: Path) -> list[EvalResult]:
+def scores_of(model: Path, beside: Path) -> "list[EvalResult]":
     """The scores that finished evaluations in folders of `beside` gave these very weights."""
     steps = [finished_step(path.parent) for path in sorted(beside.glob("*/manifest.json"))]  # skips what is unreadable
     evaluations = [step for step in steps if step and step.kind == "eval"]
+    if evaluations:
+        from huggingface_hub import EvalResult
     weights, found = fingerprint_weights(model) if evaluations else "", []
     for step in evaluations:
         whole = [one.name for one in step.recipe.models or () if one.quantisation in (None, "none")]

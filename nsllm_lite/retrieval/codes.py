@@ -1,4 +1,4 @@
-"""Nearest neighbours among millions of embeddings in two passes: one bit of each component, then the vectors themselves.
+"""Nearest neighbours among millions of embeddings in two passes: a bit of each component, then the vectors themselves.
 
 The first pass counts in how many signs a query differs from each vector (48 bytes a vector of 384 components) and keeps
 the nearest; the second takes the inner products of these alone. Both are exact about what they look at: what is missed
