@@ -47,6 +47,9 @@ TOOLS = {
 }
 """The function behind each verb without a recipe, and the words it is given (None: all that was parsed)."""
 
+OWN_STEPS = {"encoder": "nsllm_lite.commands.encoder_run:encoder_run"}
+"""The function that gives the steps of a story which has no language model."""
+
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
@@ -103,9 +106,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_story(args: argparse.Namespace) -> None:
     """The steps of a story, in order; each skips itself when it is finished."""
-    from nsllm_lite.commands.stories import closing_words, steps_to_run
+    from nsllm_lite.commands.stories import closing_words
 
-    steps = steps_to_run(args)
+    steps = resolve_name(OWN_STEPS.get(args.verb, "nsllm_lite.commands.stories:steps_to_run"))(args)
     for recipe in steps:
         print(f"\n== {recipe.out}", flush=True)
         run_step(recipe)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from nsllm_lite.artifact.layout import Layout
-from nsllm_lite.commands.stories import planned_steps
+from nsllm_lite.commands.steps import planned_steps
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import Recipe
 

@@ -35,7 +35,7 @@ def _table(name: str) -> dict[str, Any]:
 _STATED, OPTIONS = _table("verbs.toml"), _table("options.toml")
 EPILOG = _STATED.pop("epilog")
 WORDS = {name: Verb(stated["does"], tuple(stated["examples"])) for name, stated in _STATED.items()}
-STORY_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "plan")
+STORY_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "encoder", "plan")
 
 SAVE_SIGNALS = {"USR1": signal.SIGUSR1, "USR2": signal.SIGUSR2}
 PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG", "PAGE")
@@ -58,7 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     for name in STORY_VERBS:
-        _add(verbs[name], "story")
+        if name not in OPTIONS or name == "plan":
+            _add(verbs[name], "story")
     for name in KINDS:
         if name not in OPTIONS:
             _add(verbs[name], "recipe", kind=name)

@@ -15,11 +15,12 @@ YAML = (".yaml", ".yml")
 TRUE = ("true", "yes", "on", "1")
 NOTHING = "nothing: "
 STEPS_OF = {"instruct": ("sft", "tasks", "eval"), "eval-run": ("eval", "tasks")}
+STEPS_OF |= {"encoder": ("mlm", "encoder-corpus", "embed", "finetune", "distill")}
 STEPS = ("phase1", "corpus", "merge", "phase2")
 """The recipes of a story that a key without its step is looked for in, in this order; of STORY_VERBS the others have
 STEPS."""
 
-KIND_OF = {"phase1": "train", "phase2": "train", "base": "train"}
+KIND_OF = {"phase1": "train", "phase2": "train", "base": "train", "encoder-corpus": "corpus"}
 RECIPE = ("recipe", "recipes", "config", "config_file", "config_path", "config_name", "conf", "cfg", "yaml")
 FOLDER = ("folder", "dir", "path", "run", "output_dir", "out", "name", "project", "model")
 ALONE = {

@@ -8,12 +8,13 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.layout import Layout
 from nsllm_lite.commands.plan import Run, plan
 from nsllm_lite.commands.recipe_folder import card_elsewhere, choose_size, pick_recipes
+from nsllm_lite.commands.steps import STORIES, Planned, planned_steps
 from nsllm_lite.errors import UserError, nearest
 from nsllm_lite.models.device import find_device
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
@@ -22,77 +23,11 @@ from nsllm_lite.recipe import names
 from nsllm_lite.recipe.kinds import KINDS, Recipe
 from nsllm_lite.recipe.values import expanded, is_gguf
 
-STORIES = {
-    "phase1": ("convert", "corpus", "base", "phase1", "model1"),
-    "phase2": ("convert", "corpus", "phase2", "model2"),
-    "two-phase": ("convert", "corpus", "base", "phase1", "model1", "phase2", "model2", "report"),
-    "eval-run": ("tasks", "eval"),
-    "instruct": ("tasks", "sft", "model-sft", "eval-sft"),
-}
-"""What is typed -> the steps it runs; `base` only where the folder has a recipe for it, `convert` for a GGUF."""
-
 NEXT = {"phase1": "phase2", "phase2": "two-phase"}
 AFTER = ("eval-run", "instruct")  # stories that begin where two-phase ends
 TUNED = {step for story in AFTER for step in STORIES[story]}
 NEEDED, TUNING = ("corpus", "phase1", "phase2", "merge", "report"), ("tasks", "eval", "sft")
 ALONE = ("tokenizer",)  # of no story, but its paths follow from a run
-
-
-class Planned(NamedTuple):
-    """A step: its name, its kind, its recipe file, and what of the recipe follows from the run (dotted keys)."""
-
-    step: str
-    kind: str
-    recipe: str
-    changes: dict[str, Any]
-
-
-def planned_steps(at: Layout, base: str) -> list[Planned]:
-    """All steps there can be, in order; `base` is the model that phase 1 begins with."""
-
-    def train(name: str, rows: str, **more: str) -> Planned:
-        shared = {"out": at.step(name), "rows": at.rows(rows, "train"), "replay.rows": at.rows("general", "train")}
-        domain = at.rows("phase1" if rows == "general" else rows, "heldout")
-        heldout = {"evaluation.domain_rows": domain, "evaluation.general_rows": at.rows("general", "heldout")}
-        return Planned(name, "train", name, shared | heldout | more)
-
-    def merge(name: str, model: str, trained: str, rows: str, then_requantize: bool = False) -> Planned:
-        paths = {"base": model, "adapter": at.adapter(trained), "out": at.step(name)}
-        return Planned(
-            name, "merge", "merge",
-            paths | {"then_requantize": then_requantize, "heldout_rows": at.rows(rows, "heldout")},
-        )  # fmt: skip
-
-    def scores(name: str, models: dict[str, str], **more: Any) -> Planned:
-        listed = [{"name": called, "path": path, **more} for called, path in models.items()]
-        return Planned(name, "eval", "eval", {"out": at.step(name), "tasks": at.step("tasks"), "models": listed})
-
-    model1, model2, tuned = map(at.step, ("model1", "model2", "model-sft"))
-    phases = {"phase 1": model1, "phase 2": model2, "phase 2, adapter on NF4": at.adapter("phase2")}
-    rows = {"abstract_rows": "phase1", "experiment_rows": "phase2", "general_rows": "general"}
-    return [
-        Planned("corpus", "corpus", "corpus", {"out": at.step("corpus")}),
-        Planned("tokenizer", "tokenizer", "tokenizer", {"out": at.step("tokenizer"), "corpus": at.step("corpus")}),
-        train("base", "general", **{"build.tokenizer": at.tokenizer}),
-        train("phase1", "phase1", model=base),
-        merge("model1", base, "phase1", "phase1", then_requantize=True),  # phase 2 loads model 1 in NF4
-        train("phase2", "phase2", model=model1),
-        merge("model2", model1, "phase2", "phase2"),
-        Planned(
-            "report", "report", "report",
-            {"base": base, "out": at.step("report"), "documents": at.documents}
-            | {name: at.step(name) for name in ("phase1", "model1", "phase2", "model2")}
-            | {name: at.rows(phase, "heldout") for name, phase in rows.items()},
-        ),
-        Planned("tasks", "tasks", "tasks", {"out": at.step("tasks"), "corpus": at.step("corpus")}),
-        scores("eval", {"base": base, **phases}),
-        Planned(
-            "sft", "sft", "sft",
-            {"out": at.step("sft"), "model": model2, "data": [at.tasks("train")], "heldout": [at.tasks("test")]},
-        ),
-        merge("model-sft", model2, "sft", "phase2"),
-        scores("eval-sft", {"phase 2": model2, "tuned": tuned}, modes=["few-shot", "instruction"]),
-    ]  # fmt: skip
 
 
 def load_run(
@@ -115,10 +50,6 @@ def load_run(
     size = size or (REFERENCE if folder.name == SIZED else None)
     is_chosen, model = not model, model or (QWEN3[size][0] if size else None)
     require_recipes(folder)
-    for path, word in ((corpus, "CORPUS"), (general, "GENERAL")):
-        if path and not Path(path).exists():
-            found = f"{word}={path}: no such file or folder. It must be the path of your papers or texts."
-            raise UserError("input-path-missing", found, "Correct the path.")
     tuned = all((folder / f"{name}.yaml").is_file() for name in TUNING)
     has_base = (folder / "base.yaml").is_file() and not model
     more = [name for name in ALONE if (folder / f"{name}.yaml").is_file()]
@@ -126,7 +57,8 @@ def load_run(
         name: next(path for path in (folder / f"{name}-{size}.yaml", folder / f"{name}.yaml") if path.is_file())
         for name in (*NEEDED, *(["base"] if has_base else []), *(TUNING if tuned else ()), *more)
     }
-    require_known_steps(overrides, list(files))
+    kinds = {step.recipe: step.kind for step in planned_steps(Layout(""), "") if step.recipe in files}
+    require_known_recipes(overrides, kinds, first="phase1")
     values = {name: recipes.read(path, overrides.get(name, ())) for name, path in files.items()}
     if size and is_chosen:
         require_reference(values["phase1"].get("model"), size, files["phase1"])
@@ -136,16 +68,49 @@ def load_run(
         conversion = {"kind": "convert", "gguf": model, "out": at.converted}
         run["convert"] = recipes.validate(conversion, f"MODEL={model}")
         model = at.converted
+    base = model or (at.base if has_base else values["phase1"].get("model"))
+    steps = [one for one in planned_steps(at, base) if one.step not in TUNED or tuned]
+    inputs = corpus_changes(corpus, general)
+    inputs |= {"tokenizer": model, "train_tokenizer": None} if model else {}
+    heeded = {"phase1": {"model"}, "corpus": set() if out else {"out"}}
+    run |= join(steps, files, values, overrides, inputs, heeded)
+    cleared = run["corpus"].decontaminate  # of what the models are scored on, before any training
+    added = [file.path for file in (run["eval"].files if tuned else ()) if file.path not in cleared]
+    return run | {"corpus": recipes.update(run["corpus"], decontaminate=[*cleared, *added])}
+
+
+def corpus_changes(corpus: str | None, general: str | None) -> dict[str, Any]:
+    """What CORPUS= and GENERAL= change of the corpus's recipe. Raises UserError where there is no such path."""
+    for path, word in ((corpus, "CORPUS"), (general, "GENERAL")):
+        if path and not Path(path).exists():
+            found = f"{word}={path}: no such file or folder. It must be the path of your papers or texts."
+            raise UserError("input-path-missing", found, "Correct the path.")
+    changes = {"sources": [{"name": "corpus", "path": corpus}]} if corpus else {}
+    return changes | ({"general": [{"name": "general", "path": general}]} if general else {})
+
+
+def join(
+    steps: Sequence[Planned],
+    files: dict[str, Path],
+    values: dict[str, dict],
+    overrides: dict[str, list[str]],
+    of_corpus: dict[str, Any],
+    heeded: dict[str, set[str]],
+) -> Run:
+    """The recipes of `steps` that have a file, by step, with what follows from the run filled in.
+
+    `files` and `values` are by recipe, and so are the `heeded` keys, which a recipe may state although they follow from
+    the run. Raises UserError where a recipe is wrong, or an override concerns what follows from the run.
+    """
+    run: Run = {}
     unread: dict[str, list[str]] = {}
-    for step in planned_steps(at, model or (at.base if has_base else values["phase1"].get("model"))):
-        if step.recipe not in files or (step.step in TUNED and not tuned):
+    for step in steps:
+        if step.recipe not in files:
             continue
-        changes = dict(step.changes)
-        unread.setdefault(step.recipe, []).extend(stated(values[step.recipe], step, corpus_out=not out))
-        if step.kind == "corpus":
-            changes |= {"sources": [{"name": "corpus", "path": corpus}]} if corpus else {}
-            changes |= {"general": [{"name": "general", "path": general}]} if general else {}
-            changes |= {"tokenizer": model, "train_tokenizer": None} if model else {}
+        kept = heeded.get(step.recipe, ())
+        stated = [key for key in step.changes if key not in kept and recipes.has(values[step.recipe], key)]
+        unread.setdefault(step.recipe, []).extend(stated)
+        changes = step.changes | (of_corpus if step.kind == "corpus" else {})
         require_free(overrides.get(step.recipe, ()), step.recipe, changes)
         whole = recipes.changed(values[step.recipe], changes)
         run[step.step] = recipes.validate(whole, str(files[step.recipe]), f"{step.recipe}.")
@@ -153,15 +118,7 @@ def load_run(
         if keys:
             listed = ", ".join(dict.fromkeys(keys))
             print(f"{files[name]}: {listed} not read, since in a whole run they follow from where it is written (OUT=)")
-    cleared = run["corpus"].decontaminate  # of what the models are scored on, before any training
-    added = [file.path for file in (run["eval"].files if tuned else ()) if file.path not in cleared]
-    return run | {"corpus": recipes.update(run["corpus"], decontaminate=[*cleared, *added])}
-
-
-def stated(values: dict, step: Planned, corpus_out: bool) -> list[str]:
-    """Paths that a recipe states although they follow from the run; the corpus's `out` may name the run's folder."""
-    heeded = {"model"} if step.step == "phase1" else {"out"} if step.kind == "corpus" and corpus_out else set()
-    return [key for key in step.changes if key not in heeded and recipes.has(values, key)]
+    return run
 
 
 def require_recipes(folder: Path) -> None:
@@ -184,22 +141,36 @@ def root_of(folder: Path, stated: dict, corpus: str | None, size: str | None) ->
     root = f"runs/{folder.name}" + (f"-{size}" if size else "")
     if isinstance(stated.get("out"), str):  # of a folder that names it
         root = str(Path(stated["out"]).parent)
-    return root + (f"-{Path(corpus).resolve().stem}" if corpus else "")
+    return root + stem_of(corpus)
 
 
-def require_known_steps(overrides: dict[str, list[str]], known: list[str]) -> None:
-    kinds = {step.recipe: KINDS[step.kind].recipe for step in planned_steps(Layout(""), "") if step.recipe in known}
+def stem_of(corpus: str | None) -> str:
+    return f"-{Path(corpus).resolve().stem}" if corpus else ""
+
+
+def require_known_recipes(overrides: dict[str, list[str]], kinds: dict[str, str], first: str) -> None:
+    """Raises UserError where an override is of no recipe of a story, which has those of `kinds` (name -> kind); a key
+    without its recipe is looked for in `first` first."""
     for name, words in overrides.items():
-        if name not in known:
+        if name not in kinds:
             typed = f"{name}.{words[0]}".rstrip(".")
             key, _, value = typed.partition("=")
-            near = nearest(name, known) if "=" not in name else None
+            near = nearest(name, kinds) if "=" not in name else None
             instead = f"{near}.{words[0]}" if near else None
-            for step in sorted(kinds, key=lambda one: one != "phase1"):  # lr=1e-4 without its step
-                if instead is None and (word := names.meant(kinds[step], key, value, cutoff=1)):
+            for step in sorted(kinds, key=lambda one: one != first):  # lr=1e-4 without its step
+                if instead is None and (word := names.meant(KINDS[kinds[step]].recipe, key, value, cutoff=1)):
                     instead = f"{step}.{word}"
-            todo = f"Did you mean {names.as_typed(instead)}?" if instead else f"The steps here are {', '.join(known)}."
+            todo = f"Did you mean {names.as_typed(instead)}?" if instead else f"The steps here are {', '.join(kinds)}."
             raise UserError("setting-step-unknown", f"Setting {typed}: there is no step {name!r} here.", todo)
+
+
+def by_recipe(words: Sequence[str]) -> dict[str, list[str]]:
+    """`RECIPE.key=value` words by their recipe."""
+    overrides: dict[str, list[str]] = {}
+    for word in words:
+        name, _, rest = word.partition(".")
+        overrides.setdefault(name, []).append(rest)
+    return overrides
 
 
 def require_free(words: list[str] | tuple[str, ...], name: str, changes: dict[str, Any]) -> None:
@@ -223,11 +194,7 @@ def open_run(args: argparse.Namespace) -> tuple[Run, str]:
         named = Path(expanded(args.overrides.pop(0)))
         args.recipes = named.parent if named.suffix == ".yaml" else named
     folder, size, why = pick_recipes(args)
-    overrides: dict[str, list[str]] = {}
-    for word in args.overrides:
-        step, _, rest = word.partition(".")
-        overrides.setdefault(step, []).append(rest)
-    run = load_run(folder, args.corpus, args.general, args.model, args.out, overrides, size)
+    run = load_run(folder, args.corpus, args.general, args.model, args.out, by_recipe(args.overrides), size)
     card = card_elsewhere(args) or find_device(run["phase1"].execution.device)
     if card.device == "cuda" and not card.has_bfloat16:
         run = without_bfloat16(run)
@@ -254,12 +221,18 @@ def steps_to_run(args: argparse.Namespace) -> list[Recipe]:
         require_made(run["sft"].model, "phase 2's", "two-phase")
     elif not args.only:
         plan(run, why)
+    return chosen_steps(args, run)
+
+
+def chosen_steps(args: argparse.Namespace, run: Run) -> list[Recipe]:
+    """Those of the story, or of --only alone. Raises UserError where there is none of that kind."""
     steps = [run[name] for name in STORIES[args.verb] if name in run]
-    steps = [recipe for recipe in steps if args.only in (None, recipe.kind)]
-    if not steps:
-        found = f"--only {args.only}: {args.verb} has no step of that kind;"
-        raise UserError("only-matches-no-step", found, "use two-phase, which has them all.")
-    return steps
+    chosen = [recipe for recipe in steps if args.only in (None, recipe.kind)]
+    if not chosen:
+        found = f"--only {args.only}: {args.verb} has no step of that kind."
+        todo = f"Its steps are of the kinds {', '.join(dict.fromkeys(recipe.kind for recipe in steps))}."
+        raise UserError("only-matches-no-step", found, todo)
+    return chosen
 
 
 def require_made(model: str, whose: str, before: str) -> None:
@@ -274,7 +247,7 @@ def closing_words(args: argparse.Namespace, last: Recipe) -> str:
     if verb := NEXT.get(args.verb):
         given = {name: getattr(args, name) for name in ("corpus", "general", "model", "size", "recipes", "out")}
         lines.append(f"Next: {command(verb, {name: value for name, value in given.items() if value}, args.overrides)}")
-    if not args.corpus:
+    if not args.corpus and args.verb != "encoder":
         lines.append(real_command())
     return "\n".join(lines)
 

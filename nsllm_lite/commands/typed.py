@@ -7,7 +7,7 @@ from typing import Any
 from nsllm_lite.artifact.layout import Layout
 from nsllm_lite.artifact.lineage import here, read_step
 from nsllm_lite.commands.recipe_folder import located
-from nsllm_lite.commands.stories import planned_steps
+from nsllm_lite.commands.steps import encoder_steps, planned_steps
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval
@@ -38,7 +38,8 @@ def read_kind(kind: str, path: Path, words: list[str], run: str | None = None) -
     if not run:
         return values
     at = Layout(run.rstrip("/"))
-    steps = {step.recipe: step for step in reversed(planned_steps(at, base_of(at)))}  # of several the first
+    planned = [*planned_steps(at, base_of(at)), *encoder_steps(at, encoder_of(at))]
+    steps = {step.recipe: step for step in reversed(planned)}  # of several the first
     if path.stem not in steps:
         todo = "Leave --run out, and give its paths as key=value."
         raise UserError("run-without-step", f"A run has no step of the recipe {path.name}.", todo)
@@ -52,6 +53,12 @@ def base_of(at: Layout) -> str:
     if phase1 is None or not phase1.recipe.model:
         return at.base
     return str(here(phase1.recipe.model, phase1) or phase1.recipe.model)
+
+
+def encoder_of(at: Layout) -> str | None:
+    """The encoder that a run has begun with, where it made none itself."""
+    mlm = read_step(Path(at.step("mlm")))
+    return str(here(mlm.recipe.model, mlm) or mlm.recipe.model) if mlm and mlm.recipe.model else None
 
 
 def convert_recipe(args: argparse.Namespace) -> Recipe:

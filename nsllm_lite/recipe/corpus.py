@@ -154,6 +154,6 @@ class Corpus(Strict):
         require_one(tokenizer=self.tokenizer, train_tokenizer=self.train_tokenizer)
         if self.train_tokenizer and self.train_tokenizer.model and self.end_of_text != ENCODER_END:
             found = f"end_of_text is {self.end_of_text!r}, and train_tokenizer is for an encoder:"
-            raise UserError("corpus-encoder-end", found, f"set end_of_text to {ENCODER_END!r}, which its texts end with")
+            raise UserError("corpus-encoder-end", found, f"set end_of_text to {ENCODER_END!r}")
         require_different([source.name for source in (*self.sources, *self.general)], "sources")
         return self

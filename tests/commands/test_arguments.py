@@ -11,7 +11,8 @@ import pytest
 from nsllm_lite import cli
 from nsllm_lite.commands import arguments, typed
 from nsllm_lite.commands.recipe_folder import INSTALLED, pick_size
-from nsllm_lite.commands.stories import STORIES, load_run
+from nsllm_lite.commands.steps import STORIES
+from nsllm_lite.commands.stories import load_run
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe.kinds import KINDS
 

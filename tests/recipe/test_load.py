@@ -5,7 +5,8 @@ import yaml
 
 from nsllm_lite.artifact.layout import Layout
 from nsllm_lite.commands.recipe_folder import choose_size
-from nsllm_lite.commands.stories import load_run, planned_steps, without_bfloat16
+from nsllm_lite.commands.steps import planned_steps
+from nsllm_lite.commands.stories import load_run, without_bfloat16
 from nsllm_lite.models.sizes import SIZED
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import KINDS
