@@ -6,6 +6,7 @@ where no answer scores higher.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -110,6 +111,12 @@ class Answered(NamedTuple):
     num_windows: list[int]
 
 
+class Said(NamedTuple):
+    values: Any
+    num_windows: list[int]
+    num_unseen: int = 0  # words without a token of their own
+
+
 def open_head(folder: Path, device: str = "cpu", compute_dtype: str = "float32") -> Head:
     """The model in `folder` with what it states of itself in finetune.json; of a folder without one its config tells
     the task, and windows are of MAX_TOKENS.
@@ -178,7 +185,7 @@ def load_with_head(folder: Path, task: HeadTask, **config: Any) -> tuple["PreTra
         config["attn_implementation"] = "eager"  # no other caps them
     cls = getattr(transformers, CLASSES[task])
     try:
-        with without_marks(folder) as place:
+        with without_marks(folder) as place, _without_report():
             model, told = cls.from_pretrained(
                 place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
                 **config,
@@ -194,6 +201,19 @@ def load_with_head(folder: Path, task: HeadTask, **config: Any) -> tuple["PreTra
         needed = "They would be drawn at random."
         raise UserError("head-body-missing", found, needed, "Fetch the model again, or name another.")
     return model, missing
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Of tensors that are not stored: they are returned, and judged."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def require_padding(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -291,7 +311,7 @@ def answers(head: Head, questions: Sequence[str], contexts: Sequence[str]) -> An
     found = []
     for context, no_answer, (score, span) in zip(contexts, none, best, strict=True):
         margin, text = float(score - no_answer), context[span[0] : span[1]]
-        is_answered = margin > -head.settings.no_answer and span[0] < span[1]
+        is_answered = margin >= -head.settings.no_answer and span[0] < span[1]
         found.append(Answer(text if is_answered else "", span if is_answered else None, text, margin))
     return Answered(found, num_windows(windows, len(questions)))
 
@@ -309,6 +329,24 @@ def best_span(window: Window, starts: np.ndarray, ends: np.ndarray, max_tokens: 
     scores = np.where(allowed & seen[:, None] & seen[None, :], scores, -np.inf)
     start, end = np.unravel_index(scores.argmax(), scores.shape)
     return float(scores[start, end]), (window.offsets[first + start][0], window.offsets[first + end][1])
+
+
+def said(head: Head, texts: Sequence[str], seconds: Sequence[str] | None, words: Sequence[Sequence[Span]] | None) -> Said:
+    """What the model says of each item, in the form of its task (`tasks.heads`)."""
+    task = head.settings.task
+    if task == "ner":
+        assert words is not None, "words are needed"
+        tagged = word_tags(head, texts, words)
+        return Said(tagged.tags, tagged.num_windows, tagged.num_unseen)
+    if task == "qa":
+        assert seconds is not None, "contexts are needed"
+        answered = answers(head, texts, seconds)
+        return Said([(answer.best, answer.margin) for answer in answered.answers], answered.num_windows)
+    pooled = class_logits(head, texts, seconds)
+    if task == "classification":
+        return Said([head.settings.labels[n] for n in pooled.logits.argmax(axis=1)], pooled.num_windows)
+    shares = probabilities(head, pooled.logits)
+    return Said(shares if task == "multilabel" else shares[:, 0], pooled.num_windows)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
