@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nsllm_lite.evals import retrieval
 from nsllm_lite.evals.encoder_report import TITLES
 from nsllm_lite.evals.encoder_sets import EncoderSet
 from nsllm_lite.tasks import heads, scores
-from nsllm_lite.tasks.heads import MAIN, Figures
+from nsllm_lite.tasks.heads import MAIN, Cuts, Figures
 
 PREDICTED, DENSE, UNTRAINED, FUSED = "predicted", "dense", "dense, untrained", "fused with BM25"
 SEED = re.compile(r"[-_/]?seed[-_]?\d+", re.IGNORECASE)
@@ -26,19 +28,63 @@ class Row(NamedTuple):
     figures: Figures
 
 
+class Told(NamedTuple):
+    """What a model with a head said of one set: probabilities (items, labels) of several labels, else a list."""
+
+    model: str
+    set: str
+    said: Any
+    labels: tuple[str, ...]
+    cuts: Cuts
+
+
+def rows_of(one: EncoderSet, told: Sequence[Told]) -> list[Row]:
+    """Scores of all models on one set, with one list of labels, so that they can be compared."""
+    labels = labels_on(one, told)
+    return [
+        Row(
+            of.model,
+            PREDICTED,
+            one.name,
+            heads.figures(one.task, one.items, _widened(one, of, labels), labels, of.cuts),
+        )
+        for of in told
+        if of.set == one.name
+    ]
+
+
+def labels_on(one: EncoderSet, told: Sequence[Told]) -> tuple[str, ...]:
+    """All labels that the models, the items and the training items of a set have."""
+    known = {label for of in told if of.set == one.name for label in of.labels}
+    return tuple(sorted(known.union(heads.labels_in(one.task, [*one.items, *one.train]))))
+
+
+def _widened(one: EncoderSet, told: Told, labels: Sequence[str]) -> Any:
+    """Of several labels the probabilities with a column for each of `labels`: 0 where the model does not know it."""
+    if one.task != "multilabel":
+        return told.said
+    wide = np.zeros((len(one.items), len(labels)))
+    wide[:, [labels.index(label) for label in told.labels]] = told.said
+    return wide
+
+
 def results_of(
-    sets: Sequence[EncoderSet], rows: Sequence[Row], seed: int, lexical: Mapping[str, dict[str, retrieval.Rankings]]
+    sets: Sequence[EncoderSet],
+    ranked: Sequence[Row],
+    told: Sequence[Told],
+    lexical: Mapping[str, dict[str, retrieval.Rankings]],
+    seed: int,
 ) -> dict[str, Any]:
     """Sets with their floors, scores with intervals, differences, seeds."""
     found: dict[str, Any] = {"sets": [], "scores": [], "differences": [], "seeds": []}
     for one in sets:
-        rules = _floors(one, seed, lexical)
+        mine = [row for row in ranked if row.set == one.name] if one.collection else rows_of(one, told)
+        rules = _floors(one, seed, lexical, labels_on(one, told))
         shown = [name for name in next(iter(rules.values())) if not PART.match(name)]
         shown.sort(key=lambda name: name != main_of(one))
         about = {"name": one.name, "task": one.task, "title": f"{TITLES[one.task]}: {one.name}"}
         floors = {rule: _estimates(figures, seed) for rule, figures in rules.items()}
         found["sets"].append(about | {"items": one.num_items, "metrics": shown, "floors": floors})
-        mine = [row for row in rows if row.set == one.name]
         for row in mine:
             stated = {"model": row.model, "mode": row.mode, "set": row.set}
             found["scores"].append(stated | _estimates(row.figures, seed))
@@ -51,9 +97,11 @@ def main_of(one: EncoderSet) -> str:
     return MAIN.get(one.task) or next(iter(retrieval.metrics.METRICS))
 
 
-def _floors(one: EncoderSet, seed: int, lexical: Mapping[str, dict[str, retrieval.Rankings]]) -> dict[str, Figures]:
+def _floors(
+    one: EncoderSet, seed: int, lexical: Mapping[str, dict[str, retrieval.Rankings]], labels: Sequence[str]
+) -> dict[str, Figures]:
     if one.collection is None:
-        return heads.floors(one.task, one.items, one.train, seed)
+        return heads.floors(one.task, one.items, one.train, seed, labels)
     return {rule: retrieval.figures(found, one.collection) for rule, found in lexical[one.name].items()}
 
 

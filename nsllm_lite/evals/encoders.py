@@ -18,7 +18,7 @@ from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import BESIDE, begin, finish, finished
 from nsllm_lite.evals import encoder_report, retrieval
-from nsllm_lite.evals.encoder_results import DENSE, FUSED, PREDICTED, UNTRAINED, Row, results_of
+from nsllm_lite.evals.encoder_results import DENSE, FUSED, UNTRAINED, Row, Told, results_of
 from nsllm_lite.evals.encoder_sets import EncoderSet, kind_of, read_set, require_matches, settings_of
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models.device import find_device
@@ -88,7 +88,8 @@ def score_encoders(recipe: Eval) -> dict[str, Any]:
         about[name], speeds[name], found = (_retrieve if mine[0].collection else _predict)(run, name, folder, mine)
         rows += found
         gc.collect()
-    results = results_of(sets, rows, recipe.seed, lexical) | {"models": about}
+    ranked, told = ([row for row in rows if isinstance(row, kind)] for kind in (Row, Told))
+    results = results_of(sets, ranked, told, lexical, recipe.seed) | {"models": about}
     for row in results["sets"]:
         row["notes"] = list(dict.fromkeys(notes[row["name"]]))
     write_json(out / "results.json", results)
@@ -101,7 +102,7 @@ def score_encoders(recipe: Eval) -> dict[str, Any]:
     return results
 
 
-Scored = tuple[dict[str, Any], dict[str, Any], list[Row]]  # what the model is, its time of a query, its scores
+Scored = tuple[dict[str, Any], dict[str, Any], list[Row | Told]]  # what the model is, its time of a query, its answers
 
 
 def _predict(run: Scoring, name: str, folder: Path, sets: Sequence[EncoderSet]) -> Scored:
@@ -121,8 +122,7 @@ def _predict(run: Scoring, name: str, folder: Path, sets: Sequence[EncoderSet]) 
         print(f"{name}: {one.name}, {one.num_items:,} items", flush=True)
         told = run.kept(name, one.name, answer)
         values = np.array(told["said"]) if one.task in ("multilabel", "pair") else told["said"]
-        cuts = Cuts(settings.thresholds, settings.no_answer)
-        rows.append(Row(name, PREDICTED, one.name, heads.figures(one.task, one.items, values, settings.labels, cuts)))
+        rows.append(Told(name, one.name, values, settings.labels, Cuts(settings.thresholds, settings.no_answer)))
         run.notes[one.name].extend(f"{name}: {note}" for note in _remarks(one, settings, told))
     given = heads.given(sets[0].task, sets[0].items)
 
