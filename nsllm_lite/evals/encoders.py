@@ -18,6 +18,7 @@ from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import BESIDE, begin, finish, finished
 from nsllm_lite.evals import encoder_report, retrieval
+from nsllm_lite.evals.doubts import warnings_of
 from nsllm_lite.evals.encoder_results import DENSE, FUSED, UNTRAINED, Row, Told, results_of
 from nsllm_lite.evals.encoder_sets import EncoderSet, kind_of, read_set, require_matches, settings_of
 from nsllm_lite.formats.weights import fingerprint_weights
@@ -89,7 +90,7 @@ def score_encoders(recipe: Eval) -> dict[str, Any]:
         rows += found
         gc.collect()
     ranked, told = ([row for row in rows if isinstance(row, kind)] for kind in (Row, Told))
-    results = results_of(sets, ranked, told, lexical, recipe.seed) | {"models": about}
+    results = results_of(sets, ranked, told, lexical, recipe.seed) | {"models": about, "warnings": warnings_of(recipe)}
     for row in results["sets"]:
         row["notes"] = list(dict.fromkeys(notes[row["name"]]))
     write_json(out / "results.json", results)

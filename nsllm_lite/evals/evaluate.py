@@ -17,11 +17,11 @@ import numpy as np
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, read_object, sha256_json, write_json
-from nsllm_lite.artifact.lineage import corpora_behind
-from nsllm_lite.artifact.step import BESIDE, begin, finish, finished, manifest_sha256, read_manifest
+from nsllm_lite.artifact.step import BESIDE, begin, finish, finished
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals import calibration, charts
 from nsllm_lite.evals.audit import duplicates
+from nsllm_lite.evals.doubts import warnings_of
 from nsllm_lite.evals.encoders import is_of_encoders, score_encoders
 from nsllm_lite.formats.tokenizer import apart
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights, require_sound
@@ -320,32 +320,3 @@ def notes_of(recipe: Eval, out: Path) -> list[str]:
     """How the models were run, where that is not the usual way."""
     files = {one.name: _notes(out, one.name) for one in recipe.models}
     return [f"{name}: {note}." for name, path in files.items() if path.is_file() for note in read_json(path)]
-
-
-def warnings_of(recipe: Eval) -> list[str]:
-    """Warnings that items may stand in the papers that one of the recipe's models was trained on, by the manifests from
-    it back to its corpus."""
-    found = []
-    for model in recipe.models:
-        for corpus in corpora_behind(model.path):
-            checked = {str(Path(name).resolve()) for name in corpus.recipe.decontaminate or ()}
-            unchecked = [file.path for file in recipe.files if str(Path(file.path).resolve()) not in checked]
-            if unchecked:
-                found.append(
-                    f"{model.name} was trained on {corpus.folder}, which was not decontaminated against "
-                    f"{', '.join(unchecked)}: papers in it may hold their items. Name such files in the corpus's "
-                    "`decontaminate`, or in the run's eval.yaml before the corpus is made."
-                )
-            made = read_manifest(Path(recipe.tasks)) if recipe.tasks else None
-            if made and made["inputs"].get("corpus") != manifest_sha256(corpus.folder):
-                found.append(
-                    f"{model.name} was trained on {corpus.folder}, and the tasks of {recipe.tasks} were made from "
-                    "another corpus: papers that it was trained on may be among them."
-                )
-            paths = [source.path for source in corpus.recipe.sources or ()]
-            if recipe.tasks == "bundled" and "bundled:papers" in paths:
-                found.append(
-                    f"{model.name} was trained on the bundled sample, of which the bundled tasks are made. Score on "
-                    "held-out papers: nsllm-lite tasks recipes/nano/tasks.yaml, then --tasks runs/nano/tasks."
-                )
-    return list(dict.fromkeys(found))

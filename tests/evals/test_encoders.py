@@ -8,6 +8,7 @@ import pytest
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.commands.typed import parse_task_file
 from nsllm_lite.evals import encoders
 from nsllm_lite.evals.encoder_sets import kind_of, spread, training_file
 from nsllm_lite.evals.evaluate import evaluate
@@ -243,6 +244,13 @@ def test_the_command(tmp_path, models, data, capsys):
     results = json.loads(capsys.readouterr().out)
     assert about(results, "classes")["items"] == 2
     assert row_of(results, str(models["classes"]), "classes")["accuracy"]["n"] == 2
+
+
+def test_test_files_of_several_sets_have_several_names():
+    found = [parse_task_file(f"{task}=data/{name}") for task, name in (("ner", "a/test.txt"), ("ner", "b/test.txt"))]
+    assert [one["name"] for one in found] == ["a/test", "b/test"]
+    assert parse_task_file("ner=mine.txt")["name"] == "mine"
+    assert parse_task_file("open=a/test.json")["name"] == "test"
 
 
 def test_kinds_of_folders(models):
