@@ -43,6 +43,7 @@ from nsllm_lite.train.order import shuffled
 
 MICRO_BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 KEPT_CHECKPOINTS = 1
+STEPS = 2**24  # more than a trial has
 BEST, DONE, SCORES = "best.safetensors", "trial.json", "scores.json"
 
 
@@ -87,24 +88,19 @@ def finetune(recipe: Finetune) -> dict[str, Any]:
     with fallback.where_it_runs_out(True):
         train = partial(train_trial, recipe, data, how)
         trials, chosen = search(recipe, train)
-        seeds = [chosen._replace(seed=recipe.seed + number) for number in range(recipe.seeds)]
-        tried = {trial.name: train(trial) for trial in seeds}
-        scored = [score_trial(recipe, data, how, trial) for trial in seeds]
-        best = max(range(len(seeds)), key=lambda number: tried[seeds[number].name]["best"])
-        measured = save_best(recipe, data, how, seeds[best], scored[best])
-    for trial in seeds:
-        (folder_of(recipe, trial) / BEST).unlink(missing_ok=True)
+        seeds, best = train_seeds(recipe, data, how, chosen, train)
+        trial, scored = seeds[best]
+        measured = save_best(recipe, data, how, trial, scored)
+    keep_weights(recipe, [one for one, _ in seeds], None)
     results = {
         "task": recipe.task,
         "examples": data.counts,
         "parameters": sizes.all,
         "trained_parameters": sizes.trained,
-        "trials": [{**trial._asdict(), **outcome} for trial, outcome in trials],
+        "trials": [{**one._asdict(), **outcome} for one, outcome in trials],
         "chosen": {"learning_rate": chosen.learning_rate, "epochs": chosen.epochs},
-        "seeds": [
-            {"seed": trial.seed, **tried[trial.name], **of} for trial, of in zip(seeds, scored, strict=True)
-        ],
-        "saved_seed": seeds[best].seed,
+        "seeds": [{"seed": one.seed, **of} for one, of in seeds],
+        "saved_seed": trial.seed,
         "floors": floors_of(recipe, data),
         "bytes": sum(path.stat().st_size for path in (out / "model").glob("*.safetensors")),
     }  # fmt: skip
@@ -129,13 +125,33 @@ def search(
     for number, trial in enumerate(trials, 1):
         outcome = train(trial)
         outcomes.append((trial, outcome))
-        if trial != best and outcome["best"] > dict(outcomes)[best]["best"]:
+        if outcome["best"] > dict(outcomes)[best]["best"]:
             best = trial
-        for other in trials[:number]:
-            if other != best:
-                (folder_of(recipe, other) / BEST).unlink(missing_ok=True)
+        keep_weights(recipe, trials[:number], best)
         print(f"search {number} of {len(trials)}: {trial.name}: development {outcome['best']:.4f}")
     return outcomes, best
+
+
+def train_seeds(
+    recipe: Finetune, data: Data, how: Execution, chosen: Trial, train: Callable[[Trial], dict[str, Any]]
+) -> tuple[list[tuple[Trial, dict[str, Any]]], int]:
+    """(a training for each seed with its outcome and scores, the place of that with the best development score)"""
+    found: list[tuple[Trial, dict[str, Any]]] = []
+    best = 0
+    for number in range(recipe.seeds):
+        trial = chosen._replace(seed=recipe.seed + number)
+        found.append((trial, {**train(trial), **score_trial(recipe, data, how, trial)}))
+        if found[number][1]["best"] > found[best][1]["best"]:
+            best = number
+        keep_weights(recipe, [one for one, _ in found], found[best][0])
+    return found, best
+
+
+def keep_weights(recipe: Finetune, trials: Sequence[Trial], best: Trial | None) -> None:
+    """Deletes the weights of all but one of these trials that have ended."""
+    for trial in trials:
+        if trial != best:
+            (folder_of(recipe, trial) / BEST).unlink(missing_ok=True)
 
 
 def folder_of(recipe: Finetune, trial: Trial) -> Path:
@@ -147,6 +163,7 @@ def train_trial(recipe: Finetune, data: Data, how: Execution, trial: Trial) -> d
     of each epoch its loss and development score}; of a trial that has ended what it returned."""
     folder = folder_of(recipe, trial)
     if (folder / DONE).is_file():
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of one that was killed on this very spot
         return read_json(folder / DONE)
     folder.mkdir(parents=True, exist_ok=True)
     tuned = open_to_train(recipe, data, trial.seed).to(how.device)
@@ -155,7 +172,6 @@ def train_trial(recipe: Finetune, data: Data, how: Execution, trial: Trial) -> d
     optimizer = torch.optim.AdamW(tuned.trained, lr=trial.learning_rate, weight_decay=recipe.weight_decay)
     per_epoch = math.ceil(len(data.train) / recipe.batch_size)
     num_steps = trial.epochs * per_epoch
-    torch.manual_seed(trial.seed)
     done, history, losses = resume(folder, tuned, optimizer)
     unreached = {name: tensor for name, tensor in tuned.model.named_parameters() if tensor.requires_grad}
     first = done
@@ -167,39 +183,48 @@ def train_trial(recipe: Finetune, data: Data, how: Execution, trial: Trial) -> d
         checkpoint.rotate(folder / "checkpoints", done, KEPT_CHECKPOINTS)
 
     with interrupts.deferred(lambda: save() if done > first else None):
-        while done < num_steps and not is_over(history, recipe.patience):
-            epoch, place = divmod(done, per_epoch)
-            first_example = epoch * len(data.train) + place * recipe.batch_size
-            last_example = min(first_example + recipe.batch_size, (epoch + 1) * len(data.train))
-            examples = shuffled(len(data.train), trial.seed, 2, first_example, last_example)
+        while True:
+            if len(history) < done // per_epoch:
+                score = develop(recipe.task, tuned.head, data.development).main
+                if not history or score > max(of["development"] for of in history):
+                    keep_best(folder, tuned.model)
+                history.append({"epoch": len(history) + 1, "loss": sum(losses) / per_epoch, "development": score})
+                losses.clear()
+                save()
+            if done == num_steps or is_over(history, recipe.patience):
+                break
+            examples = examples_of(len(data.train), recipe.batch_size, trial.seed, done)
             for group in optimizer.param_groups:
                 group["lr"] = trial.learning_rate * rate_factor(done, num_steps, recipe.warmup_share)
             optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(STEPS * trial.seed + done)  # dropout follows from the step, wherever it is begun again
             loss = add_gradients(tuned, training, examples, recipe, how)
             norm = float(nn.utils.clip_grad_norm_(tuned.trained, recipe.max_grad_norm))
             require_finite(folder, done + 1, loss, norm, [data.train.names[number] for number in examples])
-            if unreached:
+            if unreached and loss > 0:
                 unreached = guards.check_gradients_reach(unreached, first, done)
             optimizer.step()
             done += 1
             losses.append(loss)
-            if done % per_epoch == 0:
-                score = develop(recipe.task, tuned.head, data.development).main
-                if not history or score > max(of["development"] for of in history):
-                    keep_best(folder, tuned.model)
-                history.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), "development": score})
-                losses.clear()
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             bar.update()
-            if done % recipe.checkpoint_steps == 0 or done % per_epoch == 0 or interrupts.take_save():
+            if done % recipe.checkpoint_steps == 0 or interrupts.take_save():
                 save()
             interrupts.raise_if_requested()
     bar.close()
     best = max(range(len(history)), key=lambda number: history[number]["development"])
     outcome = {"best": history[best]["development"], "epoch": history[best]["epoch"], "history": history}
     write_json(folder / DONE, outcome)
-    shutil.rmtree(folder / "checkpoints")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return outcome
+
+
+def examples_of(count: int, batch_size: int, seed: int, done: int) -> list[int]:
+    """The examples of the step after `done`: every epoch shows each once, in an order of its own; its last step may
+    have fewer."""
+    epoch, place = divmod(done, math.ceil(count / batch_size))
+    first = epoch * count + place * batch_size
+    return shuffled(count, seed, 2, first, min(first + batch_size, (epoch + 1) * count))
 
 
 def resume(folder: Path, tuned: Tuned, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict], list[float]]:

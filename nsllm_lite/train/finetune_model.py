@@ -16,6 +16,7 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer, save_tokenizer
 from nsllm_lite.models.encoder import positions_of
 from nsllm_lite.models.heads import ABOUT, Head, HeadSettings, has_types, is_causal, load_with_head, require_padding
+from nsllm_lite.models.loading import require_known_config
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.train.finetune_inputs import Data
 
@@ -73,6 +74,14 @@ def open_to_train(recipe: Finetune, data: Data, seed: int) -> Tuned:
     Raises:
         UserError: the model takes shorter texts, has no layers that are known here, or cannot do the task.
     """
+    from transformers import AutoConfig
+
+    require_known_config(data.base_dir)
+    config = AutoConfig.from_pretrained(data.base_dir, trust_remote_code=False)
+    if recipe.task == "qa" and is_causal(config):
+        found = f"A model of the kind {config.model_type} reads from left to right."
+        needed = "It decides that there is no answer at the first token, before it has read anything."
+        raise UserError("finetune-qa-causal", found, needed, "Name an encoder, or ask it as `eval` does.")
     torch.manual_seed(seed)
     model, new = load_with_head(data.base_dir, recipe.task, **_config(recipe, data))
     tokenizer = load_auto_tokenizer(data.base_dir)
@@ -118,10 +127,6 @@ def require_fitting(recipe: Finetune, model: "PreTrainedModel", tokenizer: Any) 
     if room <= recipe.stride:
         found = f"max_tokens={recipe.max_tokens} leaves {room} tokens of a text, and stride={recipe.stride}."
         raise UserError("finetune-stride-room", found, "Lower stride.")
-    if recipe.task == "qa" and is_causal(model.config):
-        found = f"A model of the kind {model.config.model_type} reads from left to right."
-        needed = "It decides that there is no answer at the first token, before it has read anything."
-        raise UserError("finetune-qa-causal", found, needed, "Name an encoder, or ask it as `eval` does.")
     if recipe.task == "pair" and len(tokenizer("a", "b")["input_ids"]) == sum(
         len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in "ab"
     ):
@@ -176,11 +181,9 @@ def save_model(head: Head, base_dir: Path, settings: HeadSettings, out: Path) ->
     head.model.save_pretrained(part)
     save_tokenizer(base_dir, part)
     config = part / "tokenizer_config.json"
-    names = [
-        name for name in head.tokenizer.model_input_names if name != "token_type_ids" or has_types(head.model.config)
-    ]
+    types = ["token_type_ids"] if has_types(head.model.config) else []  # else a pipeline gives none, or too many
     stated = {"pad_token": str(head.tokenizer.pad_token), "padding_side": "right", "truncation_side": "right"}
-    stated |= {"model_max_length": settings.max_tokens, "model_input_names": names}
+    stated |= {"model_max_length": settings.max_tokens, "model_input_names": ["input_ids", *types, "attention_mask"]}
     write_json(config, (read_object(config) if config.is_file() else {}) | stated)
     values = {name: getattr(settings, name) for name in HeadSettings.__dataclass_fields__}
     write_json(part / ABOUT, values)
