@@ -27,7 +27,7 @@ from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import LABELLED, Eval
 from nsllm_lite.safety import as_file_name
-from nsllm_lite.tasks import classes, heads
+from nsllm_lite.tasks import classes, entities, heads
 from nsllm_lite.tasks.heads import Cuts
 
 WARM_UPS, QUERIES = 3, 30
@@ -142,6 +142,8 @@ def _remarks(one: EncoderSet, settings: Any, told: dict[str, Any]) -> list[str]:
     if one.task == "ner":
         known = [label[2:] for label in settings.labels]
         found.append(classes.unseen([tag[2:] for item in one.items for tag in item.tags if tag[:2] == "B-"], known))
+        unbegun = entities.num_unbegun(told["said"])
+        found.append(f"{unbegun:,} tags I- follow no tag of their type, and are in no entity" if unbegun else "")
         found.append(f"{told['unseen']:,} words have no token of their own" if told["unseen"] else "")
     if one.task in ("multilabel", "pair") and not settings.thresholds:
         found.append("no threshold was chosen for it: 0.5")

@@ -92,7 +92,7 @@ class Pooled(NamedTuple):
 
 
 class Tagged(NamedTuple):
-    tags: list[list[str]]  # IOB2
+    tags: list[list[str]]  # IOB2 where the model tells such
     num_windows: list[int]
     num_unseen: int  # words without a token of their own
 
@@ -261,7 +261,8 @@ def probabilities(head: Head, logits: np.ndarray) -> np.ndarray:
 
 
 def word_tags(head: Head, texts: Sequence[str], words: Sequence[Sequence[Span]]) -> Tagged:
-    """The tag of each word, whose spans in the text are given, as IOB2: an I- that continues nothing begins an entity.
+    """The tag of each word, whose spans in the text are given, as the model tells it: an I- that continues nothing is not
+    mended, since a strict score counts it as no entity.
 
     A word without a token of its own goes on with the entity of the word before it.
     """
@@ -276,19 +277,17 @@ def word_tags(head: Head, texts: Sequence[str], words: Sequence[Sequence[Span]])
             for token, word in chosen[place].items():
                 numbers[windows[place].example][word] = int(best[row, token])
     unseen = sum(number is None for row in numbers for number in row)
-    tags = [as_iob2([None if n is None else head.settings.labels[n] for n in row]) for row in numbers]
+    tags = [filled([None if n is None else head.settings.labels[n] for n in row]) for row in numbers]
     return Tagged(tags, num_windows(windows, len(texts)), unseen)
 
 
-def as_iob2(tags: Sequence[str | None]) -> list[str]:
-    """Tags of which each entity begins with B-; None continues the entity before it."""
+def filled(tags: Sequence[str | None]) -> list[str]:
+    """Tags in which None continues the entity before it."""
     result: list[str] = []
     for tag in tags:
         before = result[-1] if result else "O"
         if tag is None:
             tag = "O" if before == "O" else f"I-{before[2:]}"
-        elif tag.startswith("I-") and before[2:] != tag[2:]:
-            tag = f"B-{tag[2:]}"
         result.append(tag)
     return result
 

@@ -139,6 +139,17 @@ def test_entities_are_those_that_the_head_tells(scored, data):
     assert floor["f1"]["value"] == pytest.approx(2 * 2 / (4 + 3))  # `tin` twice; `sea ice` is not `old sea ice`
 
 
+def test_answers_are_not_mended_before_they_are_scored(models, data, tmp_path, monkeypatch):
+    """Every gold tag, but I- in place of B-: seqeval's default counts them all as right."""
+    from nsllm_lite.models import heads
+
+    tags = [tags.replace("B-", "I-").split() for _, tags in SENTENCES]
+    monkeypatch.setattr(heads, "word_tags", lambda *_: heads.Tagged(tags, [1] * 4, 0))
+    results = evaluate(recipe(tmp_path / "x", {"ner": models["ner"]}, [("entities", "ner", data / "test.tsv")]))
+    assert row_of(results, "ner", "entities")["f1"]["value"] == 0
+    assert any(": 4 tags I-" in note for note in about(results, "entities")["notes"])
+
+
 def test_seeds_are_joined_by_name(scored):
     _, results = scored
     (found,) = [row for row in results["seeds"] if row["set"] == "entities"]

@@ -74,9 +74,9 @@ def test_a_word_without_a_token_of_its_own_is_in_no_window():
     assert first_tokens([window], [[(0, 2), (2, 4), (5, 7), (8, 9)]]) == [{1: 0, 2: 2}]
 
 
-def test_tags_are_brought_to_iob2():
+def test_a_word_without_a_token_goes_on_and_no_tag_is_mended():
     given = ["I-M", "I-M", None, "O", None, "B-M", "I-N", "I-N"]
-    assert heads.as_iob2(given) == ["B-M", "I-M", "I-M", "O", "O", "B-M", "B-N", "I-N"]
+    assert heads.filled(given) == ["I-M", "I-M", "I-M", "O", "O", "B-M", "I-N", "I-N"]
 
 
 def test_batches_are_of_like_length_and_padding_changes_nothing(encoder):
