@@ -34,7 +34,7 @@ def markdown(results: dict[str, Any], speeds: dict[str, dict[str, Any]]) -> str:
     lines += ["", "## Differences", "", _differences(results)]
     lines += ["", f"On the same items; p by a permutation test, bold below {ALPHA}."]
     lines += ["", "## Size and time", "", _sizes(results, speeds)]
-    lines += ["", "Median time of one query alone, on the machine that scored them."]
+    lines += ["", "Median time of one query alone (of retrieval: to embed it), on the machine that scored them."]
     return "\n".join(lines)
 
 
