@@ -43,8 +43,11 @@ def lines_of(recipe: Finetune, data: Data, results: dict[str, Any], measured: di
     yield ""
     yield "All figures of the saved model:"
     yield ""
-    yield as_markdown(("metric", "value", "interval", "n"), [_row(*one) for one in saved["scores"].items()],
-                      right=("value", "n"))  # fmt: skip
+    yield as_markdown(
+        ("metric", "value", "interval", "n", "with it"),
+        [(*_row(name, saved["scores"][name]), with_label(name, saved)) for name in in_order(saved["scores"], main)],
+        right=("value", "n", "with it"),
+    )
     yield ""
     yield as_markdown(("length", main, "n"), [(of["length"], f"{of['value']:.4f}", f"{of['n']:,}")
                                               for of in saved["by_length"]], right=(main, "n"))  # fmt: skip
@@ -62,6 +65,17 @@ def lines_of(recipe: Finetune, data: Data, results: dict[str, Any], measured: di
     yield f"{results['parameters']:,} parameters, of which {results['trained_parameters']:,} were trained; "
     yield f"{results['bytes']:,} bytes of weights. A query takes {measured['query_ms']:g} ms (median of "
     yield f"{measured['queries']} after {WARM_UPS} to warm up, one at a time, on {measured['device']})."
+
+
+def in_order(scores: dict[str, Any], main: str) -> list[str]:
+    """The main metric, the other ones, those of one label each."""
+    return sorted(scores, key=lambda name: (name != main, " " in name, name))
+
+
+def with_label(metric: str, saved: dict[str, Any]) -> str:
+    """How many of the items have the label that a metric is of."""
+    count = saved["with_label"].get(metric.partition(" ")[2])
+    return "" if count is None else f"{count:,}"
 
 
 def _row(name: str, of: dict[str, float | int]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.tasks import heads
 from nsllm_lite.tasks.heads import MAIN, Cuts, Figures
 from nsllm_lite.tasks.scores import estimate
-from nsllm_lite.train.finetune_inputs import Data, Split
+from nsllm_lite.train.finetune_inputs import Data, Split, label_counts
 
 LENGTHS = {"1 window": (1, 1), "2 windows": (2, 2), "3 windows or more": (3, 10**9)}
 WARM_UPS, QUERIES = 5, 30
@@ -54,6 +54,7 @@ def scores_of(recipe: Finetune, head: Head, data: Data) -> dict[str, Any]:
     return {
         "scored_on": where,
         "scores": with_intervals(figures, recipe.seed),
+        "with_label": dict(label_counts(recipe.task, split.items)),
         "by_length": by_length(recipe, head.settings, split, told, cuts),
         "thresholds": cuts.thresholds,
         "no_answer": cuts.no_answer,
