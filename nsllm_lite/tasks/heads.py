@@ -117,9 +117,12 @@ def figures(task: str, items: Sequence[Any], said: Said, labels: Sequence[str], 
     return pairs.figures(items, said, (cuts.thresholds or {}).get("related", classes.THRESHOLD))
 
 
-def floors(task: str, items: Sequence[Any], train: Sequence[Any], seed: int) -> dict[str, Figures]:
-    """{rule without understanding: its figures}, learnt from the training items."""
-    labels = labels_in(task, [*train, *items])
+def floors(
+    task: str, items: Sequence[Any], train: Sequence[Any], seed: int, labels: Sequence[str] = ()
+) -> dict[str, Figures]:
+    """{rule without understanding: its figures}, learnt from the training items. `labels` are those that models know,
+    so that both can be compared."""
+    labels = tuple(sorted({*labels, *labels_in(task, [*train, *items])}))
     if task == "classification":
         found: dict[str, Said] = dict(classes.single_floors(items, train, seed))
     elif task == "multilabel":
