@@ -78,5 +78,6 @@ def with_label(metric: str, saved: dict[str, Any]) -> str:
     return "" if count is None else f"{count:,}"
 
 
-def _row(name: str, of: dict[str, float | int]) -> tuple[str, ...]:
-    return name, f"{of['value']:.4f}", f"{of['low']:.4f} to {of['high']:.4f}", f"{of['n']:,}"
+def _row(name: str, of: dict[str, Any]) -> tuple[str, ...]:
+    value, low, high = ("-" if of[key] is None else f"{of[key]:.4f}" for key in ("value", "low", "high"))
+    return name, value, f"{low} to {high}" if of["value"] is not None else "-", f"{of['n']:,}"

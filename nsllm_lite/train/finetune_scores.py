@@ -62,12 +62,13 @@ def scores_of(recipe: Finetune, head: Head, data: Data) -> dict[str, Any]:
     }
 
 
-def with_intervals(figures: Figures, seed: int) -> dict[str, dict[str, float | int]]:
-    """{metric: {"value", "low", "high", "n"}}"""
-    return {
-        name: {**estimate(results, metric, seed)._asdict(), "n": len(results.given)}
-        for name, (results, metric) in figures.items()
-    }
+def with_intervals(figures: Figures, seed: int) -> dict[str, dict[str, Any]]:
+    """{metric: {"value", "low", "high", "n"}}; None for one that has no value, as that of a label that no item has."""
+    found = {}
+    for name, (results, metric) in figures.items():
+        of = estimate(results, metric, seed)._asdict()
+        found[name] = {key: None if np.isnan(value) else value for key, value in of.items()} | {"n": len(results.given)}
+    return found
 
 
 def by_length(recipe: Finetune, settings: HeadSettings, split: Split, told: Said, cuts: Cuts) -> list[dict[str, Any]]:
@@ -84,7 +85,7 @@ def by_length(recipe: Finetune, settings: HeadSettings, split: Split, told: Said
     return rows
 
 
-def floors_of(recipe: Finetune, data: Data) -> dict[str, dict[str, float | int]]:
+def floors_of(recipe: Finetune, data: Data) -> dict[str, dict[str, Any]]:
     """{rule without understanding: its main score on the items that the model is scored on}"""
     split, name = data.test or data.development, MAIN[recipe.task]
     found = heads.floors(recipe.task, split.items, data.train.items, recipe.seed)

@@ -17,9 +17,9 @@ from nsllm_lite.models.device import Card
 from nsllm_lite.models.heads import open_head, said
 from nsllm_lite.models.windows import Window
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.tasks import scores
+from nsllm_lite.tasks import classes, scores
 from nsllm_lite.train import finetune as module
-from nsllm_lite.train import finetune_inputs, finetune_loss, finetune_model
+from nsllm_lite.train import finetune_inputs, finetune_loss, finetune_model, finetune_report, finetune_scores
 from nsllm_lite.train.fallback import Fallback, OutOfMemoryError
 from tests.models.small_encoders import WORDS, save_decoder, save_encoder
 from tests.raising import raises
@@ -177,7 +177,7 @@ def test_pairs_are_scored_by_one_number(recipe_of):
     recipe = recipe_of("pairs.jsonl", task="pair", epochs=2)
     results = module.finetune(recipe)
     assert {"ap", "accuracy", "f1"} == results["seeds"][0]["scores"].keys()
-    assert set(results["floors"]) == {"words that both have", "TF-IDF cosine"}
+    assert {"words that both have", "TF-IDF cosine"} <= results["floors"].keys()
     model = AutoModelForSequenceClassification.from_pretrained(f"{recipe.out}/model")
     assert model.config.num_labels == 1
     told = pipeline("text-classification", f"{recipe.out}/model")({"text": "what tin", "text_pair": "tin grows"})
@@ -312,6 +312,16 @@ def test_the_development_split_never_parts_a_paper_or_a_text():
     assert sizes <= {5, 6, 7}
     with raises("finetune-no-split", "0.2"):
         finetune_inputs.split_off(placed[:3], 0.2, 0)
+
+
+def test_a_label_that_no_item_has_has_no_score():
+    figures = classes.single_figures(["a", "b"], ["a", "b"], ["a", "b", "c"])
+    found = finetune_scores.with_intervals(figures, 0)
+    assert (found["f1 c"], found["f1 a"]["value"]) == ({"value": None, "low": None, "high": None, "n": 2}, 1.0)
+    assert finetune_report._row("f1 c", found["f1 c"]) == ("f1 c", "-", "-", "2")
+    assert finetune_report.in_order({"f1 c": 1, "accuracy": 1, "f1 a": 1, "macro_f1": 1}, "macro_f1") == [
+        "macro_f1", "accuracy", "f1 a", "f1 c",
+    ]  # fmt: skip
 
 
 def test_the_rate_rises_and_falls():
