@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from nsllm_lite.recipe.convert import Convert
 from nsllm_lite.recipe.corpus import Corpus
 from nsllm_lite.recipe.evals import Eval, Report, Tasks
+from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.results import (
@@ -86,6 +87,14 @@ def mlm_inputs(recipe: Mlm) -> Inputs:
     yield Input("rows", recipe.rows, "rows", "rows")
 
 
+def finetune_inputs(recipe: Finetune) -> Inputs:
+    yield Input("model", recipe.model, "base", "weights")
+    yield from (Input("data", name, "data", "files") for name in recipe.data or ())
+    for name in ("development", "test"):
+        if path := getattr(recipe, name):
+            yield Input(name, path, name, "file")
+
+
 def sft_inputs(recipe: Sft) -> Inputs:
     yield Input("model", recipe.model, "base", "weights")
     yield from (Input("data", name, "data", "files") for name in recipe.data or ())
@@ -142,6 +151,9 @@ KINDS = {
         Mlm, inputs=mlm_inputs, leaves=TrainResults,
         did=lambda recipe, results, rows, tokens: f"masked tokens of {rows}: {tokens}", **_WORDS["mlm"],
     ),
+    "finetune": Kind(
+        Finetune, inputs=finetune_inputs, did=lambda recipe, *_: f"fine-tuned for {recipe.task}", **_WORDS["finetune"],
+    ),
     "convert": Kind(
         Convert, inputs=lambda recipe: [Input("gguf", recipe.gguf, "gguf", "file")], leaves=ConvertResults,
         did=convert_did, **_WORDS["convert"],
@@ -170,4 +182,4 @@ KINDS = {
         ],
     ),
 }  # fmt: skip
-Recipe = Corpus | TokenizerRecipe | Convert | Train | Mlm | Merge | Report | Tasks | Sft | Eval
+Recipe = Corpus | TokenizerRecipe | Convert | Train | Mlm | Finetune | Merge | Report | Tasks | Sft | Eval
