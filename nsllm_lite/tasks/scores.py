@@ -86,7 +86,7 @@ def compare(one: Results, other: Results, metric: Metric, seed: int) -> Differen
     values = [metric(other.take(draw)) - metric(one.take(draw)) for draw in draws]
     beyond = 0
     for _ in range(PERMUTATIONS):
-        swapped = rng.random(size) < 0.5
+        swapped = (rng.random(size) < 0.5).reshape(-1, *[1] * (one.given.ndim - 1))
         left = Results(one.gold, np.where(swapped, other.given, one.given))
         right = Results(one.gold, np.where(swapped, one.given, other.given))
         beyond += abs(metric(right) - metric(left)) >= abs(value) - 1e-12
@@ -94,5 +94,7 @@ def compare(one: Results, other: Results, metric: Metric, seed: int) -> Differen
 
 
 def _middle(values: Sequence[float]) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    """A resample that has no value, NaN, such as one without a rare label, is left out."""
+    known = [value for value in values if not np.isnan(value)] or [float("nan")]
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
