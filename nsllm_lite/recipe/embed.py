@@ -109,8 +109,12 @@ class Embed(Strict):
         require_warmup(self.schedule, self.num_steps, info)
         if "query_to_doc" not in self.directions or len(set(self.directions)) < len(self.directions):
             found = f"directions {self.directions} name one twice, or leave out query_to_doc:"
-            raise UserError("embed-directions", found, "each pair is a query and its document; name that, and each once")
+            raise UserError(
+                "embed-directions", found, "each pair is a query and its document; name that, and each once"
+            )
         if self.teacher and self.directions != list(DIRECTIONS):
             found = f"directions {self.directions} with a teacher:"
-            raise UserError("embed-teacher-directions", found, "it tells of queries and documents alone; leave them out")
+            raise UserError(
+                "embed-teacher-directions", found, "it tells of queries and documents alone; leave them out"
+            )
         return self

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 from nsllm_lite.recipe.convert import Convert
 from nsllm_lite.recipe.corpus import Corpus
+from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.recipe.evals import Eval, Report, Tasks
 from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.results import (
     ConvertResults,
     CorpusResults,
+    EmbedResults,
     EvalResults,
     Lenient,
     MergeResults,
@@ -86,6 +88,16 @@ def mlm_inputs(recipe: Mlm) -> Inputs:
     yield Input("rows", recipe.rows, "rows", "rows")
 
 
+def embed_inputs(recipe: Embed) -> Inputs:
+    yield Input("model", recipe.model, "base", "weights")
+    yield Input("corpus", recipe.corpus, "corpus", "manifest")
+    if recipe.teacher:
+        yield Input("teacher", recipe.teacher.model, "teacher", "weights")
+    for number, stage in enumerate(recipe.stages or (), 1):
+        if stage.file:
+            yield Input("pairs", stage.file, f"pairs {number}", "file")
+
+
 def sft_inputs(recipe: Sft) -> Inputs:
     yield Input("model", recipe.model, "base", "weights")
     yield from (Input("data", name, "data", "files") for name in recipe.data or ())
@@ -142,6 +154,10 @@ KINDS = {
         Mlm, inputs=mlm_inputs, leaves=TrainResults,
         did=lambda recipe, results, rows, tokens: f"masked tokens of {rows}: {tokens}", **_WORDS["mlm"],
     ),
+    "embed": Kind(
+        Embed, inputs=embed_inputs, leaves=EmbedResults,
+        did=lambda recipe, results, rows, tokens: f"embeddings of pairs: {tokens}", **_WORDS["embed"],
+    ),
     "convert": Kind(
         Convert, inputs=lambda recipe: [Input("gguf", recipe.gguf, "gguf", "file")], leaves=ConvertResults,
         did=convert_did, **_WORDS["convert"],
@@ -170,4 +186,4 @@ KINDS = {
         ],
     ),
 }  # fmt: skip
-Recipe = Corpus | TokenizerRecipe | Convert | Train | Mlm | Merge | Report | Tasks | Sft | Eval
+Recipe = Corpus | TokenizerRecipe | Convert | Train | Mlm | Embed | Merge | Report | Tasks | Sft | Eval

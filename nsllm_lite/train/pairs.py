@@ -18,7 +18,7 @@ from nsllm_lite.formats.documents import Document
 from nsllm_lite.formats.headings import experimental_sections
 from nsllm_lite.formats.papers import CorpusPapers
 from nsllm_lite.recipe.embed import PAIR_KINDS
-from nsllm_lite.train.texts import Texts, TextWriter, key64, plain
+from nsllm_lite.train.texts import TextWriter, key64, plain
 
 COLUMNS = ["id", "source", "title", "abstract", "sections", "doi", "keywords", "references"]
 SPLITS = ("train", "test")
@@ -27,6 +27,7 @@ MIN_SENTENCE_CHARS = 30
 MIN_TITLE_WORDS = 4  # of a title that references are resolved by: "Introduction" is that of many
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^\W\d_a-z]|[(\"“])|(?<=[。！？])")
 _IDS = ("doi:", "arxiv:", "pmid:")
+SAME = "both texts are the same"
 
 
 class Pairs(NamedTuple):
@@ -55,6 +56,10 @@ class CorpusPairs:
     left_out: dict[str, Counter[str]]
     names: list[str]
     links: dict[int, set[int]]
+
+    def heldout_texts(self) -> np.ndarray:
+        """The numbers of all texts that are scored with."""
+        return np.unique(np.concatenate([np.concatenate(pairs[:2]) for pairs in self.heldout.values()]))
 
 
 class Asked(NamedTuple):
@@ -102,7 +107,7 @@ def fault_of(query: str, positive: str) -> str:
     """Why a pair teaches nothing, or nothing at all: "" ."""
     one, other = plain(query), plain(positive)
     if one == other:
-        return "both texts are the same"
+        return SAME
     if one and other.startswith(one):
         return "the document begins with the query"
     return "" if one and other else "no words"
@@ -136,8 +141,8 @@ class _Citing:
             yield from ((citing, one) for one in cited if one not in (-1, citing))
 
 
-def make_pairs(papers: CorpusPapers, asked: Asked, writer: TextWriter) -> Callable[[Texts], CorpusPairs]:
-    """Reads the corpus once; what is returned makes the pairs once the texts are written."""
+def make_pairs(papers: CorpusPapers, asked: Asked, writer: TextWriter) -> CorpusPairs:
+    """Reads the corpus once; the texts go to `writer`."""
     rows: dict[str, dict[str, list[tuple[int, int, int, int]]]] = {
         split: {kind: [] for kind in PAIR_KINDS} for split in SPLITS
     }
@@ -165,18 +170,15 @@ def make_pairs(papers: CorpusPapers, asked: Asked, writer: TextWriter) -> Callab
         if not paper.references:
             left_out["citing-cited"]["states no references"] += 1
 
-    def finish(texts: Texts) -> CorpusPairs:
-        links: dict[int, set[int]] = defaultdict(set)
-        for split in SPLITS:
-            rows[split]["citing-cited"] = _citing_pairs(citing[split], asked, names, texts, links, left_out)
-        train, heldout = ({kind: Pairs.of(found) for kind, found in rows[split].items()} for split in SPLITS)
-        return CorpusPairs(train, heldout, left_out, names, dict(links))
-
-    return finish
+    links: dict[int, set[int]] = defaultdict(set)
+    for split in SPLITS:
+        rows[split]["citing-cited"] = _citing_pairs(citing[split], asked, names, writer.keys, links, left_out)
+    train, heldout = ({kind: Pairs.of(found) for kind, found in rows[split].items()} for split in SPLITS)
+    return CorpusPairs(train, heldout, left_out, names, dict(links))
 
 
 def _citing_pairs(
-    citing: _Citing, asked: Asked, names: list[str], texts: Texts, links: dict[int, set[int]],
+    citing: _Citing, asked: Asked, names: list[str], keys: list[int], links: dict[int, set[int]],
     left_out: dict[str, Counter[str]],
 ) -> list[tuple[int, int, int, int]]:  # fmt: skip
     """The abstract of a paper with that of one that it cites, or a title where there is none; of a paper that many
@@ -196,8 +198,8 @@ def _citing_pairs(
             query, positive = citing.texts.get(one), citing.texts.get(other)
             if query is None or positive is None:
                 reasons["no abstract and no title"] += 1
-            elif fault := fault_of(texts[query], texts[positive]):
-                reasons[fault] += 1
+            elif keys[query] == keys[positive]:
+                reasons[SAME] += 1
             else:
                 rows.append((query, positive, one, other))
         if (surplus := len(drawn) - asked.max_citing) > 0:

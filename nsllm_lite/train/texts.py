@@ -23,7 +23,7 @@ def key64(text: str) -> int:
 
 
 class TextWriter:
-    """Writes a file of `Texts`; a text is known by its number from then on."""
+    """Writes a file of `Texts`; a text is known by its number from then on, and `keys` are those of all so far."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,14 +31,14 @@ class TextWriter:
         self._path = path
         self._writer = pa.ipc.new_file(str(path), self._schema)
         self._waiting: list[str] = []
-        self._keys: list[int] = []
+        self.keys: list[int] = []
 
     def add(self, text: str) -> int:
         self._waiting.append(text)
-        self._keys.append(key64(plain(text)))
+        self.keys.append(key64(plain(text)))
         if len(self._waiting) == CHUNK:
             self._flush()
-        return len(self._keys) - 1
+        return len(self.keys) - 1
 
     def _flush(self) -> None:
         self._writer.write_batch(pa.record_batch([pa.array(self._waiting, pa.large_string())], self._schema))
@@ -54,7 +54,7 @@ class TextWriter:
 
     def opened(self) -> "Texts":
         """What was written, once this is closed."""
-        return Texts(self._path, np.array(self._keys, np.uint64))
+        return Texts(self._path, np.array(self.keys, np.uint64))
 
 
 class Texts:

@@ -1,0 +1,46 @@
+"""Hard negatives: texts of other papers that share words with a query, found by BM25."""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.embed import HardNegatives
+from nsllm_lite.retrieval.bm25 import Bm25
+from nsllm_lite.train.pairs import Pairs
+from nsllm_lite.train.texts import Texts
+
+
+class HardNegativeSearch:
+    """Over the training documents of one kind of pairs. Raises UserError where they are fewer than the ranks asked."""
+
+    def __init__(self, asked: HardNegatives, pairs: Pairs, texts: Texts, seed: int):
+
+        self._asked, self._pairs, self._texts, self._seed = asked, pairs, texts, seed
+        self._numbers, first = np.unique(pairs.positives, return_index=True)
+        self._papers = pairs.others[first]
+        if len(self._numbers) <= asked.last_rank:
+            found = f"hard_negatives asks for ranks to {asked.last_rank:,} of {len(self._numbers):,} documents."
+            raise UserError("embed-ranks-beyond", found, "Lower last_rank, or take a larger corpus.")
+        self._index = Bm25([texts[number] for number in self._numbers.tolist()])
+
+    def of(self, places: np.ndarray, blocked: Collection[int], step: int) -> np.ndarray:
+        """(B, count) texts by number for a batch of pairs: none of a paper of the batch, or of one that cites it or is
+        cited by it. Of the ranks asked for, those that (seed, step) draws; where too few are left, the next ones."""
+        asked, rng = self._asked, np.random.default_rng([self._seed, step, 7])
+        most = min(len(self._numbers), asked.last_rank + len(blocked) + asked.count)
+        queries = [self._texts[number] for number in self._pairs.queries[places].tolist()]
+
+        hidden = np.isin(self._papers, list(blocked))
+        chosen = np.empty((len(places), asked.count), np.int64)
+        for row, ranked in enumerate(self._index.search(queries, most)[0]):
+            found = ranked[ranked >= 0].tolist()
+            wanted = [one for one in found[asked.first_rank - 1 : asked.last_rank] if not hidden[one]]
+            drawn = [wanted[place] for place in rng.permutation(len(wanted))[: asked.count]]
+            further = (one for one in found[asked.last_rank :] if not hidden[one])
+            drawn += [one for one, _ in zip(further, range(asked.count - len(drawn)), strict=False)]
+            if len(drawn) < asked.count:
+                found_words = f"Of {len(self._numbers):,} documents only {len(drawn)} are no answers to a query."
+                raise UserError("embed-negatives-few", found_words, "Lower hard_negatives.count or batch_pairs.")
+            chosen[row] = self._numbers[drawn]
+        return chosen
