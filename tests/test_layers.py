@@ -8,12 +8,13 @@ import nsllm_lite
 
 ROOT = Path(nsllm_lite.__file__).parent
 GROUND = {"kernels", "formats", "artifact", "recipe", "terminal", "safety", "errors", "__init__", "sample"}
-SHARED = {"tasks", "models"}
+SHARED = {"tasks", "models", "retrieval"}
 VERBS = {"corpus", "train", "merge", "evals"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND - {"kernels"}),
     "tasks": GROUND - {"kernels"},
     "models": GROUND,
+    "retrieval": (GROUND - {"kernels"}) | {"tasks"},
     **dict.fromkeys(VERBS, GROUND | SHARED),
     "commands": GROUND | SHARED | VERBS,
     "cli": GROUND | SHARED | VERBS | {"commands"},

@@ -143,7 +143,7 @@ def _sentences(context: str) -> list[str]:
 
 
 def _placed(context: str, answer: Answer) -> Answer:
-    """The answer at the place nearest to the one that is said; without white space around it where only that is there."""
+    """The answer at the place nearest to the stated one; without its outer white space where only that is there."""
     for text in (answer.text, answer.text.strip()):
         if text and context[max(answer.start, 0) :].startswith(text) and answer.start >= 0:
             return Answer(text, answer.start)

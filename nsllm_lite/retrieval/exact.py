@@ -1,0 +1,69 @@
+"""Exact search: the k documents of highest score, of equal ones those that stand first."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nsllm_lite.errors import UserError
+
+BLOCK_BYTES = 2**28  # of the scores of one block, in float32
+MISSING = -1
+
+
+def search(
+    queries: np.ndarray, documents: np.ndarray, k: int, block_documents: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(positions, scores), (Q, k) each, by dot product of `queries` (Q, D) and `documents` (N, D); of unit vectors that
+    is the cosine. Products are in float32. Where N < k the rest is -1.
+
+    Raises UserError where the two have different widths.
+    """
+    if queries.shape[1] != documents.shape[1]:
+        found = f"Queries have {queries.shape[1]} dimensions and documents {documents.shape[1]}."
+        raise UserError("search-widths-differ", found, "Embed both with the same model.")
+    queries = queries.astype(np.float32, copy=False)
+    places = np.full((len(queries), 0), MISSING)
+    scores = np.zeros((len(queries), 0), np.float32)
+    for first, block in _blocks(documents, block_documents or max(BLOCK_BYTES // (4 * max(len(queries), 1)), 1)):
+        found = queries @ block.T
+        places, scores = top_k(
+            np.concatenate((scores, found), axis=1), k, np.concatenate((places, _numbered(first, found)), axis=1)
+        )
+    return padded(places, scores, k)
+
+
+def top_k(scores: np.ndarray, k: int, places: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(positions, scores), (Q, min(k, N)) each, of scores (Q, N) from the highest on; of equal scores the lowest
+    position first, also at the end, where a partial sort takes any. `places` (Q, N) are the positions of the columns,
+    by default their numbers; they rise in each row among equal scores."""
+    k = min(k, scores.shape[1])
+    if k == 0:
+        return np.zeros((len(scores), 0), np.int64), scores[:, :0]
+    found = np.empty((len(scores), k), np.int64)
+    last = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
+    for row, (values, bound) in enumerate(zip(scores, last, strict=True)):
+        columns = np.flatnonzero(values >= bound)
+        found[row] = columns[np.argsort(-values[columns], kind="stable")][:k]
+    best = np.take_along_axis(scores, found, axis=1)
+    return (found if places is None else np.take_along_axis(places, found, axis=1)), best
+
+
+def padded(places: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both with k columns: the last are -1, of score 0."""
+    room = ((0, 0), (0, k - places.shape[1]))
+    return np.pad(places, room, constant_values=MISSING), np.pad(scores, room)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, D) of length 1 in float32; one of zeros stays so."""
+    vectors = vectors.astype(np.float32, copy=False)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def _blocks(documents: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    for first in range(0, len(documents), size):
+        yield first, np.asarray(documents[first : first + size], np.float32)
+
+
+def _numbered(first: int, scores: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.arange(first, first + scores.shape[1]), scores.shape)
