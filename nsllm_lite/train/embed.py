@@ -85,7 +85,7 @@ def embed(recipe: Embed) -> dict[str, Any]:
     plan = Plan(recipe, pairs)
     print("\n".join(plan.notes), end="\n" * bool(plan.notes))
     heldout = HeldoutScores(recipe, pairs)
-    model = open_to_train(inputs.base_dir, recipe.max_tokens, recipe.dimensions, recipe.seed)
+    model = open_to_train(inputs.base_dir, recipe.max_tokens, recipe.dimensions)
     inputs = replace(inputs, size=size_of(model))
     choose = partial(choose_execution, model=model, card=card)
     how = choose(recipe)
@@ -93,7 +93,8 @@ def embed(recipe: Embed) -> dict[str, Any]:
     run.begin(recipe.num_steps, inputs, Fallback(recipe, how, need, card, choose))
 
     model = model.to(how.device)
-    teacher = TeacherTexts(inputs.teacher_dir, pairs.texts, plan.used_texts(), how, work) if recipe.teacher else None
+    teacher = open_embedder(inputs.teacher_dir, how.device) if inputs.teacher_dir else None
+    taught = teacher_texts(teacher, pairs, plan, work) if teacher else None
     loss = make_loss(recipe, model)
     embedder = Embedder(model, how.micro_batch_rows, recipe.compute_dtype, recipe.seed)
     model.train()
@@ -108,7 +109,7 @@ def embed(recipe: Embed) -> dict[str, Any]:
             batch = plan.batch(step)
             learning_rate = setup.set_learning_rate(optimizer, run.lr_factor(step))
             columns = [[pairs.texts[number] for number in column.tolist()] for column in batch.columns]
-            labels = teacher.of(batch.columns) if teacher else None
+            labels = taught.of(batch.columns) if taught else None
             done = embedder.add_gradients(loss, columns, labels, step)
             grad_norm = gradients.clip(recipe.optimizer.max_grad_norm)
             run.require_finite(done.loss, grad_norm, "documents", batch.names)
@@ -130,6 +131,7 @@ def embed(recipe: Embed) -> dict[str, Any]:
         "pairs": embed_outputs.counts_of(pairs),
         "texts_cut": counts["cut"] / max(1, counts["texts"]),
         "floors": heldout.floors(),
+        "teacher": heldout.score(teacher) if teacher else None,
         **outputs.summarise_losses(lines),
     }
     embed_outputs.save_model(recipe, model, inputs.base_dir, inputs.hashes, results, run.out, heldout.sample_texts())
@@ -169,6 +171,11 @@ def all_pairs(recipe: Embed, inputs: EmbedInputs, work: Path) -> AllPairs:
                 files[number] = read_pairs(Path(stage.file), writer, len(names), heldout)
                 names += files[number].names
     return AllPairs(writer.opened(), corpus, files, names)
+
+
+def teacher_texts(teacher: TrainedEmbedder, pairs: AllPairs, plan: Plan, work: Path) -> TeacherTexts:
+    print(f"{teacher.name} teaches, of {teacher.dimensions} dimensions; it is given the same texts, and cuts them at ")
+    return TeacherTexts(teacher, pairs.texts, plan.used_texts(), work)
 
 
 def size_of(model: "SentenceTransformer") -> Size:

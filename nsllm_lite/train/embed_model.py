@@ -2,67 +2,56 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from nsllm_lite.artifact.json_files import read_object
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
-from nsllm_lite.models.loading import quiet_libraries
+from nsllm_lite.models.embedding import open_embedder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-POOLED = ("bert", "roberta")  # have a layer behind the first token that is made anew where none is stored
 
+def open_to_train(folder: Path, max_tokens: int, dimensions: Sequence[int]) -> "SentenceTransformer":
+    """In fp32 on the CPU. An encoder gets the mean of its last hidden states; all get length 1. Prompts that a folder
+    states are left out, of training and of what is saved. The layer behind the first token, which has no part in it, is
+    not trained, and is removed where none is stored.
 
-def open_to_train(folder: Path, max_tokens: int, dimensions: Sequence[int], seed: int) -> "SentenceTransformer":
-    """In fp32 on the CPU. An encoder gets the mean of its last hidden states, at length 1; an embedding model stays as
-    it is. The layer behind the first token, where there is one, has no part in it and is not trained.
-
-    Raises UserError where it cannot be opened, reads fewer tokens than `max_tokens`, or has fewer dimensions.
+    Raises UserError where weights are not stored, the model reads fewer tokens than `max_tokens`, or has fewer
+    dimensions.
     """
-    torch.manual_seed(seed)
-    model = open_as_it_is(folder)
-    positions = positions_of(model)
-    if positions and max_tokens > positions:
-        found = f"{folder} takes texts of {positions:,} tokens, not max_tokens={max_tokens:,}."
-        raise UserError("embed-positions-few", found, f"Set max_tokens={positions}, or take another model.")
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    opened = open_embedder(folder)
+    model = opened.model
+    print(f"{folder}: {'; '.join(opened.notes) or ', '.join(type(module).__name__ for module in model)}")
+    _require_stored(model, folder)
+    if prompts := {name: text for name, text in model.prompts.items() if text}:
+        print(f"Its prompts ({', '.join(prompts)}) are left out, in training and in what is saved.")
+    model.prompts, model.default_prompt_name = {"query": "", "document": ""}, None
+    if not isinstance(model[-1], Normalize):
+        model.append(Normalize())
+    if max_tokens > opened.max_tokens:
+        found = f"{folder} takes texts of {opened.max_tokens:,} tokens, not max_tokens={max_tokens:,}."
+        raise UserError("embed-positions-few", found, f"Set max_tokens={opened.max_tokens}, or take another model.")
     model.max_seq_length = max_tokens
-    whole = model.get_embedding_dimension()
-    if too_many := [one for one in dimensions if one > whole]:
-        found = f"dimensions {too_many} of a model that has {whole}."
-        raise UserError("embed-dimensions-many", found, f"Name such as {whole // 2} and {whole // 4}.")
+    if too_many := [one for one in dimensions if one > opened.dimensions]:
+        found = f"dimensions {too_many} of a model that has {opened.dimensions}."
+        raise UserError("embed-dimensions-many", found, f"Name such as {opened.dimensions // 2}.")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("pooler." not in name)
-    return model
+    return model.train()
 
 
-def open_as_it_is(folder: Path) -> "SentenceTransformer":
-    """In fp32 on the CPU; of an encoder the mean of its last hidden states, at length 1."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-
-    quiet_libraries()
-    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
-    if (folder / "modules.json").is_file():
-        model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs=options)
-        print(f"{folder} is an embedding model: {', '.join(type(module).__name__ for module in model)}")
-    else:
-        config = read_object(folder / "config.json")
-        names = {name for file in weights.model_files(folder) for name in weights.read_header(folder / file)}
-        if config.get("model_type") in POOLED and not any("pooler." in name for name in names):
-            options["add_pooling_layer"] = False
-        body = Transformer(str(folder), model_kwargs=options)
-        pooling = Pooling(body.get_embedding_dimension(), pooling_mode="mean")
-        model = SentenceTransformer(modules=[body, pooling, Normalize()], device="cpu")
-        print(f"{folder} is an encoder: its embedding is the mean of the last hidden states, at length 1")
-    return model
-
-
-def positions_of(model: "SentenceTransformer") -> int | None:
-    """The longest text that the model takes, in tokens; None where nothing limits it."""
-    config = model.transformers_model.config if model.transformers_model is not None else None
-    most = getattr(config, "max_position_embeddings", None)
-    return most and most - (config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0)
+def _require_stored(model: "SentenceTransformer", folder: Path) -> None:
+    """Raises UserError where a tensor of the body is not in the folder: it would begin with random numbers. A head
+    that the folder stores besides, as for masked tokens, has no part in an embedding."""
+    body = model[0].auto_model
+    stored = {name for file in weights.model_files(folder) for name in weights.read_header(folder / file)}
+    endings = {name.partition(".")[2] for name in stored} | stored  # "bert.encoder..." and "encoder..." alike
+    missing = sorted(name for name, _ in body.named_parameters() if name not in endings)
+    if missing and all(name.startswith("pooler.") for name in missing):
+        body.pooler, missing = None, []
+    if missing:
+        found = f"{folder} does not store {', '.join(missing[:3])} ({len(missing)} tensors in all)."
+        raise UserError("embed-weights-missing", found, "They would begin with random numbers.", "Name a whole model.")

@@ -102,13 +102,13 @@ class Plan:
             columns += list(search.of(places, source.blocked_by(places), step).T)
         return Batch(kind, columns, [self._pairs.names[paper] for paper in pairs.papers[places]])
 
-    def used_texts(self) -> np.ndarray:
-        """The numbers of all texts that any step may show."""
-        parts = [np.empty(0, np.int64)]
-        for source in self._sources.values():
-            parts += [source.pairs.queries, source.pairs.positives]
-            parts += [source.pairs.negatives.ravel()] if source.pairs.negatives is not None else []
-        return np.unique(np.concatenate(parts))
+    def used_texts(self) -> dict[str, np.ndarray]:
+        """The numbers of all texts that any step may show as {"query", "document"}."""
+        all_pairs = [source.pairs for source in self._sources.values()]
+        documents = [pairs.positives for pairs in all_pairs]
+        documents += [pairs.negatives.ravel() for pairs in all_pairs if pairs.negatives is not None]
+        queries = [pairs.queries for pairs in all_pairs]
+        return {"query": np.unique(np.concatenate(queries)), "document": np.unique(np.concatenate(documents))}
 
     def epochs(self) -> dict[str, float]:
         """How often the steps of a stage show its papers: {"stage 1, title-abstract": 2.5}."""
