@@ -35,6 +35,12 @@ class RunError(_Coded, RuntimeError):
     """The run stopped itself; what it finished is kept."""
 
 
+def not_installed(error: ModuleNotFoundError, extra: str) -> UserError:
+    """The error for a library that one of the package's extras brings."""
+    todo = f"Install it: pip install 'nsllm-lite[{extra}]'"
+    return UserError("extra-not-installed", f"{error.name} is not installed.", f"This needs the extra `{extra}`.", todo)
+
+
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known word that is most like `word`; `cutoff`, from 0 to 1, is how like it must be."""
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)

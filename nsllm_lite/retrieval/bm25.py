@@ -10,11 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nsllm_lite.errors import UserError
+from nsllm_lite.errors import UserError, not_installed
 from nsllm_lite.retrieval.exact import MISSING, padded, top_k
-
-INSTALL = "pip install 'nsllm-lite[encoders]'"
-
 
 class Bm25:
     """Raises UserError where bm25s is not installed, or no document has a word."""
@@ -23,7 +20,7 @@ class Bm25:
         try:
             import bm25s
         except ModuleNotFoundError as error:
-            raise not_installed(error) from None
+            raise not_installed(error, "encoders") from None
         self._tokens = bm25s.tokenize
         self._stem = stemmer() if porter else None
         self.size = len(documents)
@@ -54,10 +51,5 @@ def stemmer() -> Callable[[list[str]], list[str]]:
     try:
         import Stemmer
     except ModuleNotFoundError as error:
-        raise not_installed(error) from None
+        raise not_installed(error, "encoders") from None
     return Stemmer.Stemmer("porter").stemWords
-
-
-def not_installed(error: ModuleNotFoundError) -> UserError:
-    found = f"{error.name} is not installed."
-    return UserError("encoders-not-installed", found, "This step needs the extra `encoders`.", f"Install it: {INSTALL}")

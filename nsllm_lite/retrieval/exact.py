@@ -54,12 +54,6 @@ def padded(places: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, 
     return np.pad(places, room, constant_values=MISSING), np.pad(scores, room)
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (n, D) of length 1 in float32; one of zeros stays so."""
-    vectors = vectors.astype(np.float32, copy=False)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-
-
 def _blocks(documents: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
     for first in range(0, len(documents), size):
         yield first, np.asarray(documents[first : first + size], np.float32)

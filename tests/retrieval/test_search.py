@@ -39,10 +39,6 @@ def test_fewer_documents_than_asked_for():
         exact.search(np.eye(2), np.eye(3), 1)
 
 
-def test_unit_vectors():
-    assert exact.unit(np.array([[3.0, 4.0], [0, 0]])) == pytest.approx(np.array([[0.6, 0.8], [0, 0]]))
-
-
 def test_bm25_by_hand():
     """`sea` stands once in 1 of 5 documents, of 4 words against 3, 4, 2, 2, 2 (stop words are gone)."""
     places, scores = Bm25(TEXTS).search(["sea"], 3)
@@ -66,7 +62,7 @@ def test_bm25_without_words_and_without_its_libraries(monkeypatch):
     with raises("bm25-no-words"):
         Bm25(["", "of the"])
     monkeypatch.setitem(sys.modules, "Stemmer", None)
-    with raises("encoders-not-installed", "nsllm-lite[encoders]"):
+    with raises("extra-not-installed", "nsllm-lite[encoders]"):
         Bm25(TEXTS, porter=True)
 
 
