@@ -6,6 +6,7 @@ Read `embed` from the top: inputs, pairs, model, optimizer, resume, then the loo
 
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,16 +17,19 @@ import torch
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.step import BESIDE, manifest_sha256
+from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.papers import CorpusPapers
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.models.device import CONTEXT_BYTES, Card
+from nsllm_lite.models.embedding import Embedder as TrainedEmbedder
+from nsllm_lite.models.embedding import open_embedder
 from nsllm_lite.models.execution import USABLE_SHARE
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.train import embed_outputs, embed_report, outputs, setup
-from nsllm_lite.train.embed_loss import LOSS_ROWS, Embedder, make_loss
+from nsllm_lite.train.embed_loss import LOSS_ROWS, CachedEmbedder, make_loss
 from nsllm_lite.train.embed_model import open_to_train
 from nsllm_lite.train.embed_plan import AllPairs, Plan, table_of
 from nsllm_lite.train.embed_scores import HeldoutScores
@@ -80,11 +84,7 @@ def embed(recipe: Embed) -> dict[str, Any]:
         return results
     weights.require_sound(inputs.base_dir)
     work = run.out / "work"
-    pairs = all_pairs(recipe, inputs, work)
-    print(table_of(pairs.corpus))
-    plan = Plan(recipe, pairs)
-    print("\n".join(plan.notes), end="\n" * bool(plan.notes))
-    heldout = HeldoutScores(recipe, pairs)
+    pairs, plan, heldout = prepare(recipe, inputs, work)
     model = open_to_train(inputs.base_dir, recipe.max_tokens, recipe.dimensions)
     inputs = replace(inputs, size=size_of(model))
     choose = partial(choose_execution, model=model, card=card)
@@ -96,8 +96,7 @@ def embed(recipe: Embed) -> dict[str, Any]:
     teacher = open_embedder(inputs.teacher_dir, how.device) if inputs.teacher_dir else None
     taught = teacher_texts(teacher, pairs, plan, work) if teacher else None
     loss = make_loss(recipe, model)
-    embedder = Embedder(model, how.micro_batch_rows, recipe.compute_dtype, recipe.seed)
-    model.train()
+    embedder = CachedEmbedder(model, how.micro_batch_rows, recipe.compute_dtype, recipe.seed)
     gradients = Gradients(model, getattr(torch, recipe.compute_dtype))
     optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(model, recipe.optimizer))
     counts = run.resume(
@@ -159,6 +158,25 @@ def read_inputs(recipe: Embed) -> EmbedInputs:
     return EmbedInputs(papers, base_dir, teacher_dir, hashes)
 
 
+def prepare(recipe: Embed, inputs: EmbedInputs, work: Path) -> tuple[AllPairs, Plan, HeldoutScores]:
+    """The pairs, told as a table, and what is made of them. Where they do not do, nothing of them stays."""
+    try:
+        pairs = all_pairs(recipe, inputs, work)
+        print(table_of(pairs.corpus))
+        for number, found in pairs.files.items():
+            told = [f"{len(found.pairs):,} pairs", *(f"{n:,} left out, {why}" for why, n in found.left_out.items())]
+            print(f"{recipe.stages[number].file}: {'; '.join([*told, *found.notes])}")
+        plan = Plan(recipe, pairs)
+        print("\n".join(plan.notes), end="\n" * bool(plan.notes))
+        return pairs, plan, HeldoutScores(recipe, pairs)
+    except UserError:
+        if not (work.parent / "run.json").is_file():
+            shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):  # where there is more in it
+                work.parent.rmdir()
+        raise
+
+
 def all_pairs(recipe: Embed, inputs: EmbedInputs, work: Path) -> AllPairs:
     """Reads the corpus and the files of pairs; their texts lie in `work`."""
     asked = Asked(recipe.sentences_per_paper, recipe.max_citing, recipe.seed)
@@ -174,7 +192,7 @@ def all_pairs(recipe: Embed, inputs: EmbedInputs, work: Path) -> AllPairs:
 
 
 def teacher_texts(teacher: TrainedEmbedder, pairs: AllPairs, plan: Plan, work: Path) -> TeacherTexts:
-    print(f"{teacher.name} teaches, of {teacher.dimensions} dimensions; it is given the same texts, and cuts them at ")
+    print(f"{teacher.name} teaches: it is given the same texts, and cuts them at {teacher.max_tokens} of its tokens.")
     return TeacherTexts(teacher, pairs.texts, plan.used_texts(), work)
 
 

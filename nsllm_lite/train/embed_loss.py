@@ -17,6 +17,7 @@ from torch.nn import functional
 from nsllm_lite.artifact import interrupts
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import autocast
+from nsllm_lite.models.embedding import Role
 from nsllm_lite.recipe.embed import Embed
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Step(NamedTuple):
     num_texts: int
 
 
-class Embedder:
+class CachedEmbedder:
     """A model of sentence-transformers at work, on `texts_at_a_time` of about the same length."""
 
     def __init__(self, model: "SentenceTransformer", texts_at_a_time: int, dtype: str, seed: int):
@@ -117,8 +118,8 @@ class Embedder:
         num_cut = sum(int((mask.sum(1) >= self.model.max_seq_length).sum()) for mask in masks)
         return Step(float(value), num_tokens, num_cut, len(texts))
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, D) fp32 of any number of texts, at length 1, without dropout."""
+    def encode(self, texts: Sequence[str], role: Role = "document") -> np.ndarray:
+        """(n, D) fp32 of any number of texts, at length 1, without dropout; queries and documents alike."""
         if not texts:
             return np.empty((0, self.model.get_embedding_dimension()), np.float32)
         places, found = [], []

@@ -99,7 +99,7 @@ class Plan:
         if pairs.negatives is not None:
             columns += list(pairs.negatives[places].T)
         if search := self._searches.get((stage, kind)):
-            columns += list(search.of(places, source.blocked_by(places), step).T)
+            columns += list(search.of(places, source.papers_of(places), source.words_of(places), step).T)
         return Batch(kind, columns, [self._pairs.names[paper] for paper in pairs.papers[places]])
 
     def used_texts(self) -> dict[str, np.ndarray]:

@@ -13,8 +13,9 @@ def score_table(results: dict[str, Any]) -> str:
     """Rows of Markdown: by kind BM25, the model before and after."""
     rows = []
     for kind, floor in results["floors"].items():
-        of_model = {when: results["heldout"][when]["pairs"][kind] for when in ("before", "after")}
-        for name, of in ({"BM25": floor} | of_model).items():
+        named = {"BM25": floor} | ({"teacher": results["teacher"][kind]} if results["teacher"] else {})
+        named |= {when: results["heldout"][when]["pairs"][kind] for when in ("before", "after")}
+        for name, of in named.items():
             counts = (f"{of['queries']:,}", f"{of['documents']:,}")
             rows.append((kind, name, *counts, *(_cell(of[metric]) for metric in METRICS)))
     return as_markdown(("pairs", "", "queries", "documents", *METRICS), rows, right=("queries", "documents"))
@@ -44,7 +45,7 @@ def words_of(results: dict[str, Any]) -> list[str]:
         if after["low"] <= before["value"] <= after["high"]:
             words.append(f"{kind}: no change that the number of queries could show (mrr@10).")
     if results["texts_cut"] > 0.01:
-        words.append(f"{results['texts_cut']:.1%} of the texts were longer than max_tokens, and cut.")
+        words.append(f"{results['texts_cut']:.1%} of the texts fill max_tokens; what is behind them is cut.")
     return words
 
 

@@ -4,17 +4,18 @@ A query's own document is looked for among the documents of all held-out papers 
 (`max_texts` at most). Scores are means over queries, with 95 % intervals over resampled queries.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from nsllm_lite.models.embedding import Role
 from nsllm_lite.recipe.embed import PAIR_KINDS, Embed
 from nsllm_lite.retrieval.bm25 import Bm25
 from nsllm_lite.retrieval.exact import MISSING, top_k, unit
 from nsllm_lite.retrieval.metrics import mrr, recall
 from nsllm_lite.tasks.scores import Results, estimate, mean
-from nsllm_lite.train.embed_loss import Embedder
 from nsllm_lite.train.embed_plan import AllPairs
 from nsllm_lite.train.texts import key64
 
@@ -35,6 +36,10 @@ class HeldoutSet:
     own: list[int]
 
 
+class Encodes(Protocol):
+    def encode(self, texts: Sequence[str], role: Role) -> np.ndarray: ...
+
+
 class HeldoutScores:
     """Kinds of which no held-out pairs exist are not scored, which is said."""
 
@@ -44,20 +49,27 @@ class HeldoutScores:
         self.sets = {kind: one for kind, one in made.items() if one and len(one.queries) > 1}
         if absent := [kind for kind in PAIR_KINDS if kind not in self.sets]:
             print(f"Not scored, for want of held-out pairs: {', '.join(absent)}")
-        self._needed = sorted({n for one in self.sets.values() for n in (*one.queries, *one.documents)})
+        every = self.sets.values()
+        self._needed: dict[Role, list[int]] = {
+            "query": sorted({number for one in every for number in one.queries}),
+            "document": sorted({number for one in every for number in one.documents}),
+        }
 
     def sample_texts(self) -> list[str]:
         """A few held-out texts, to compare two forms of a model on."""
-        return [self._pairs.texts[number] for number in self._needed[:SAMPLE_TEXTS]]
+        return [self._pairs.texts[number] for number in self._needed["query"][:SAMPLE_TEXTS]]
 
-    def score(self, embedder: Embedder) -> dict[str, Any]:
+    def score(self, embedder: Encodes) -> dict[str, Any]:
         """{kind or "all": {"loss", "queries", "documents", "recall@1": {value, low, high}, ..., "dimensions"}}."""
-        found = embedder.encode([self._pairs.texts[number] for number in self._needed])
-        row = {number: place for place, number in enumerate(self._needed)}
+        found, row = {}, {}
+        for role, numbers in self._needed.items():
+            found[role] = embedder.encode([self._pairs.texts[number] for number in numbers], role)
+            row[role] = {number: place for place, number in enumerate(numbers)}
         figures: dict[str, Any] = {}
         losses: list[np.ndarray] = []
         for kind, one in self.sets.items():
-            queries, documents = (found[[row[n] for n in numbers]] for numbers in (one.queries, one.documents))
+            queries = found["query"][[row["query"][number] for number in one.queries]]
+            documents = found["document"][[row["document"][number] for number in one.documents]]
             ranking, nats = rank(queries, documents, one, self._recipe.temperature)
             losses.append(nats)
             figures[kind] = {"loss": float(nats.mean()), **self._figures(ranking, one)}

@@ -17,21 +17,23 @@ class HardNegativeSearch:
     def __init__(self, asked: HardNegatives, pairs: Pairs, texts: Texts, seed: int):
 
         self._asked, self._pairs, self._texts, self._seed = asked, pairs, texts, seed
-        self._numbers, first = np.unique(pairs.positives, return_index=True)
-        self._papers = pairs.others[first]
+        keys = texts.keys
+        _, first = np.unique(keys[pairs.positives], return_index=True)  # the same words once
+        self._numbers, self._papers = pairs.positives[first], pairs.others[first]
+        self._keys = keys[self._numbers]
         if len(self._numbers) <= asked.last_rank:
             found = f"hard_negatives asks for ranks to {asked.last_rank:,} of {len(self._numbers):,} documents."
             raise UserError("embed-ranks-beyond", found, "Lower last_rank, or take a larger corpus.")
         self._index = Bm25([texts[number] for number in self._numbers.tolist()])
 
-    def of(self, places: np.ndarray, blocked: Collection[int], step: int) -> np.ndarray:
-        """(B, count) texts by number for a batch of pairs: none of a paper of the batch, or of one that cites it or is
-        cited by it. Of the ranks asked for, those that (seed, step) draws; where too few are left, the next ones."""
+    def of(self, places: np.ndarray, blocked: Collection[int], words: Collection[int], step: int) -> np.ndarray:
+        """(B, count) texts by number for a batch of pairs: none of the `blocked` papers, nor of these `words` (keys).
+        Of the ranks asked for, those that (seed, step) draws; where too few are left, the next ones."""
         asked, rng = self._asked, np.random.default_rng([self._seed, step, 7])
-        most = min(len(self._numbers), asked.last_rank + len(blocked) + asked.count)
+        most = min(len(self._numbers), asked.last_rank + len(blocked) + len(words) + asked.count)
         queries = [self._texts[number] for number in self._pairs.queries[places].tolist()]
 
-        hidden = np.isin(self._papers, list(blocked))
+        hidden = np.isin(self._papers, list(blocked)) | np.isin(self._keys, np.array(list(words), np.uint64))
         chosen = np.empty((len(places), asked.count), np.int64)
         for row, ranked in enumerate(self._index.search(queries, most)[0]):
             found = ranked[ranked >= 0].tolist()

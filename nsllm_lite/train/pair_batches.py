@@ -1,8 +1,9 @@
 """Which pairs a step trains on: a function of (seed, step), with no wrong negative that is known to be right.
 
 Of a batch's other texts a query learns that they are no answers. So no paper stands in a batch twice, nor two that cite
-each other, nor the same words twice. An epoch shows each paper once, by one of its pairs; a pair that does not go with
-those before it waits for the next batch, and what does not fill one is left for the next epoch.
+each other, nor the same words twice, nor words that another pair puts together with them. An epoch shows each paper
+once, by one of its pairs; a pair that does not go with those before it waits for the next batch, and what does not fill
+one is left for the next epoch.
 """
 
 from collections import deque
@@ -23,7 +24,11 @@ class PairBatches:
     ):  # fmt: skip
         """`keys` are those of the texts, `links` the papers that cite one or are cited by it."""
         self.name, self.pairs, self.batch_pairs = name, pairs, batch_pairs
-        self._keys, self._links, self._seed, self._stream = keys, links, seed, stream
+        self._links, self._seed, self._stream = links, seed, stream
+        two = np.stack([keys[pairs.queries], keys[pairs.positives]], 1)
+        self._partners = _partners(two)
+        known = [] if pairs.negatives is None else [keys[pairs.negatives]]
+        self._words = np.concatenate([two, *known], 1)  # (n, 2 and its negatives)
         self._epochs: list[int] = []  # batches of each epoch so far
         self._last: tuple[int, list[np.ndarray]] = (-1, [])
         if not self._batches_of(0):
@@ -47,10 +52,15 @@ class PairBatches:
     def num_papers(self) -> int:
         return len(np.unique(self.pairs.papers))
 
-    def blocked_by(self, batch: np.ndarray) -> set[int]:
+    def papers_of(self, batch: np.ndarray) -> set[int]:
         """The papers of a batch, and those that cite them or are cited."""
         papers = {*self.pairs.papers[batch].tolist(), *self.pairs.others[batch].tolist()}
         return papers.union(*(self._links.get(one, ()) for one in papers))
+
+    def words_of(self, batch: np.ndarray) -> set[int]:
+        """The keys of a batch's texts, and of all that stand in a pair with one of them."""
+        words = set(self._words[batch].ravel().tolist())
+        return words.union(*(self._partners.get(one, ()) for one in words))
 
     def _batches_of(self, epoch: int) -> list[np.ndarray]:
         if self._last[0] != epoch:
@@ -68,7 +78,7 @@ class PairBatches:
     def _cut(self, order: np.ndarray, size: int) -> Iterator[list[int]]:
         """Batches of at most `size`, each of what goes together, in order."""
         papers, others = self.pairs.papers.tolist(), self.pairs.others.tolist()
-        keys = np.stack([self._keys[self.pairs.queries], self._keys[self.pairs.positives]], 1).tolist()
+        keys = self._words.tolist()
         waiting = deque(order.tolist())
         while waiting:
             batch: list[int] = []
@@ -83,9 +93,22 @@ class PairBatches:
                     continue
                 batch.append(place)
                 blocked |= two.union(*(self._links.get(one, ()) for one in two))
-                words.update(keys[place])
+                words.update(keys[place], *(self._partners.get(one, ()) for one in keys[place]))
             yield batch
             waiting.extendleft(reversed(put_off))
+
+
+def _partners(two: np.ndarray) -> dict[int, set[int]]:
+    """Of texts that stand in several pairs the keys of all that they are paired with."""
+    keys, counts = np.unique(two, return_counts=True)
+    found: dict[int, set[int]] = {key: set() for key in keys[counts > 1].tolist()}
+    if found:
+        for one, other in two.tolist():
+            if one in found:
+                found[one].add(other)
+            if other in found:
+                found[other].add(one)
+    return found
 
 
 def in_turn(weights: Mapping[str, float], steps: int) -> list[str]:

@@ -1,0 +1,60 @@
+"""Finished corpora of a few made-up papers, and a tiny encoder for them."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers import RobertaConfig, RobertaForMaskedLM
+
+from nsllm_lite.artifact import integrity
+from nsllm_lite.artifact.json_files import write_sealed
+from nsllm_lite.corpus.tokenizer import train_for_encoder
+from nsllm_lite.formats.documents import Document, parquet_writer, table_of
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer
+from tests.corpus.small import NOUNS
+
+VOCAB = 400
+
+
+def write_corpus(folder: Path, papers: Sequence[Document], heldout: Collection[str] = ()) -> Path:
+    """What `nsllm-lite corpus` leaves of these papers, without rows."""
+    (folder / "documents").mkdir(parents=True)
+    with parquet_writer(folder / "documents/00000-000.parquet") as writer:
+        writer.write_table(table_of(papers))
+    integrity.record(folder / "documents", ["00000-000.parquet"])
+    outcomes = ["heldout" if paper.id in heldout else "kept" for paper in papers]
+    ledger = {"id": [paper.id for paper in papers], "phase": ["phase1"] * len(papers), "outcome": outcomes}
+    pq.write_table(pa.table(ledger), folder / "ledger.parquet")
+    recipe = {"kind": "corpus", "sources": [{"name": "s", "path": "p"}], "languages": ["en"]}
+    write_sealed(folder / "manifest.json", {"verb": "corpus", "recipe": recipe, "inputs": {}, "results": {}})
+    return folder
+
+
+def paper(number: int, **changes) -> Document:
+    """Its title has three words, its abstract and its methods these and others, so that they can be told to go together."""
+    own = [NOUNS[(number * step + number // 36 + step) % len(NOUNS)] for step in (1, 5, 7)]
+    values = {
+        "id": f"arxiv:{number:04}",
+        "source": "s",
+        "origin": f"f#{number}",
+        "title": f"On {' '.join(own)} in paper {number}",
+        "abstract": f"We look at {own[0]} and {own[1]} here. The {own[2]} is then measured with care. It is {own[0]} again.",
+    }
+    return Document(**(values | changes))
+
+
+def make_encoder(folder: Path, dropout: float = 0.0, hidden: int = 32, seed: int = 0) -> Path:
+    """A RoBERTa of two layers with its tokenizer, untrained."""
+    texts = [f"{paper(n).title} {paper(n).abstract}" for n in range(40)]
+    train_for_encoder(texts, VOCAB, folder)
+    tokenizer = load_auto_tokenizer(folder)
+    torch.manual_seed(seed)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=66, pad_token_id=tokenizer.pad_token_id,
+        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+    )  # fmt: skip
+    RobertaForMaskedLM(config).save_pretrained(folder)
+    return folder
