@@ -1,0 +1,134 @@
+"""Vectors are those of sentence-transformers, whatever the batch, and folders that would do more are refused."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from nsllm_lite.models import embedding
+from nsllm_lite.models.embedding import open_embedder, untrained
+from tests.models.embedders import save_encoder
+from tests.raising import raises
+
+TEXTS = ["tin grows", "the copper melts at x", "", "hot lead and cold tin in the a of x y z"] * 3
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return save_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, encoder):
+    """With a dense layer behind the pooling, and a prompt for queries."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    torch.manual_seed(0)
+    modules = [Transformer(str(encoder)), Pooling(32, pooling_mode="cls"), Dense(32, 8)]
+    place = tmp_path_factory.mktemp("embedder")
+    SentenceTransformer(modules=modules, prompts={"query": "who ? "}, device="cpu").save(str(place))
+    return place
+
+
+def test_a_folder_of_sentence_transformers(folder):
+    from sentence_transformers import SentenceTransformer
+
+    ours, theirs = open_embedder(folder), SentenceTransformer(str(folder), device="cpu")
+    assert (ours.dimensions, ours.max_tokens) == (8, 66)
+    assert ours.num_parameters == sum(one.numel() for one in theirs.parameters())
+    for role, encode in (("query", theirs.encode_query), ("document", theirs.encode_document)):
+        expected = encode(TEXTS, normalize_embeddings=True)
+        assert ours.encode(TEXTS, role) == pytest.approx(expected, abs=1e-6)
+    assert not np.allclose(ours.encode(TEXTS, "query"), ours.encode(TEXTS))
+    assert any("'who ? ' (query)" in note for note in ours.notes)
+
+
+def test_a_plain_encoder_is_the_mean_of_its_states(encoder):
+    from transformers import AutoModel, AutoTokenizer
+
+    model, tokenizer = AutoModel.from_pretrained(encoder).eval(), AutoTokenizer.from_pretrained(encoder)
+    ours = open_embedder(encoder)
+    for text, vector in zip(TEXTS, ours.encode(TEXTS), strict=True):
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
+        assert vector == pytest.approx((states / states.norm()).numpy(), abs=1e-5)
+    assert ours.notes
+
+
+def test_batches_do_not_change_a_vector(folder, monkeypatch):
+    whole = open_embedder(folder).encode(TEXTS)
+    monkeypatch.setitem(embedding.BATCH_TEXTS, "cpu", 2)
+    assert open_embedder(folder).encode(TEXTS) == pytest.approx(whole, abs=1e-6)
+
+
+def test_texts_beyond_the_window_are_counted(folder):
+    ours = open_embedder(folder)
+    assert ours.num_cut(["tin " * 64, "tin " * 65]) == 1  # [CLS] and [SEP] take two of 66
+    assert ours.num_cut(["tin " * 64], "query") == 1  # the prompt takes two more
+
+
+def test_the_untrained_twin_has_the_same_shape_and_other_weights(folder):
+    trained = open_embedder(folder).encode(TEXTS)
+    one, same, other = (untrained(open_embedder(folder), seed).encode(TEXTS) for seed in (1, 1, 2))
+    assert (one == same).all()
+    assert one.shape == trained.shape
+    assert not np.allclose(one, trained, atol=0.05)
+    assert not np.allclose(one, other, atol=0.05)
+
+
+def test_vectors_that_are_no_numbers(encoder):
+    ours = open_embedder(encoder)
+    next(ours.model[0].auto_model.parameters()).data.fill_(float("nan"))
+    with raises("embedding-not-finite", f"{len(TEXTS)} of {len(TEXTS)}"):
+        ours.encode(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        {"type": "os.path.join", "path": ""},
+        {"type": "sentence_transformers.models.CLIPModel", "path": ""},
+        {"type": "sentence_transformers.models.Pooling", "path": "../other"},
+        "Transformer",
+    ],
+)
+def test_modules_that_are_not_known_are_refused(tmp_path, module):
+    (tmp_path / "modules.json").write_text(json.dumps([module]))
+    with raises("embedder-module-unknown"):
+        open_embedder(tmp_path)
+
+
+def test_pickled_weights_are_refused(tmp_path, folder):
+    place = tmp_path / "pickled"
+    shutil.copytree(folder, place)
+    (dense,) = (place / "2_Dense").glob("*.safetensors")
+    dense.rename(dense.with_name("pytorch_model.bin"))
+    with raises("weights-absent"):
+        open_embedder(place)
+
+
+def test_a_decoder_is_no_embedder(tmp_path):
+    config = json.loads((save_encoder(tmp_path) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"is_decoder": True}))
+    with raises("embedder-is-decoder", "bert"):
+        open_embedder(tmp_path)
+
+
+def test_a_similarity_that_is_not_known(tmp_path, folder):
+    place = tmp_path / "far"
+    shutil.copytree(folder, place)
+    config = json.loads((place / "config_sentence_transformers.json").read_text())
+    (place / "config_sentence_transformers.json").write_text(json.dumps(config | {"similarity_fn_name": "euclidean"}))
+    with raises("embedder-similarity-unknown", "euclidean"):
+        open_embedder(place)
+
+
+def test_without_the_library(monkeypatch, folder):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with raises("extra-not-installed", "nsllm-lite[encoders]"):
+        open_embedder(folder)
