@@ -13,6 +13,7 @@ import numpy as np
 from nsllm_lite.errors import UserError, not_installed
 from nsllm_lite.retrieval.exact import MISSING, padded, top_k
 
+
 class Bm25:
     """Raises UserError where bm25s is not installed, or no document has a word."""
 

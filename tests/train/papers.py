@@ -33,14 +33,14 @@ def write_corpus(folder: Path, papers: Sequence[Document], heldout: Collection[s
 
 
 def paper(number: int, **changes) -> Document:
-    """Its title has three words, its abstract and its methods these and others, so that they can be told to go together."""
+    """Its title has three words of a short list, which its abstract has, too: so it can be told which go together."""
     own = [NOUNS[(number * step + number // 36 + step) % len(NOUNS)] for step in (1, 5, 7)]
     values = {
         "id": f"arxiv:{number:04}",
         "source": "s",
         "origin": f"f#{number}",
         "title": f"On {' '.join(own)} in paper {number}",
-        "abstract": f"We look at {own[0]} and {own[1]} here. The {own[2]} is then measured with care. It is {own[0]} again.",
+        "abstract": f"We look at {own[0]} and {own[1]} here. The {own[2]} is then measured with care. It is {own[0]}.",
     }
     return Document(**(values | changes))
 

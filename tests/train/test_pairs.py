@@ -96,7 +96,7 @@ def test_citations_are_resolved_by_id_and_title_within_a_split(made):
 
 def test_a_much_cited_paper_gives_a_bounded_number(made):
     papers = [paper(0), *(paper(n, references=("arxiv:0000",)) for n in range(1, 8))]
-    few, texts = made(*papers, asked=ASKED._replace(max_citing=3))
+    few, _ = made(*papers, asked=ASKED._replace(max_citing=3))
     again, _ = made(*reversed(papers), asked=ASKED._replace(max_citing=3))
     assert len(few.train["citing-cited"]) == 3
     assert few.left_out["citing-cited"]["beyond max_citing"] == 4
@@ -109,7 +109,7 @@ def test_a_much_cited_paper_gives_a_bounded_number(made):
 
 
 def test_held_out_papers_are_scored_and_not_trained_on(made):
-    pairs, texts = made(*(paper(n) for n in range(6)), heldout={"arxiv:0002", "arxiv:0004"})
+    pairs, _ = made(*(paper(n) for n in range(6)), heldout={"arxiv:0002", "arxiv:0004"})
     assert [pairs.names[one] for one in pairs.heldout["title-abstract"].papers] == ["arxiv:0002", "arxiv:0004"]
     for kind in pairs.train:
         assert not {*pairs.train[kind].papers} & {2, 4}
