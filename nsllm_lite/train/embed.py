@@ -101,7 +101,7 @@ def embed(recipe: Embed) -> dict[str, Any]:
     optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(model, recipe.optimizer))
     counts = run.resume(
         model, optimizer, lambda: run.log_heldout({"pairs": heldout.score(embedder)}), lambda: counts
-    ) or {"texts": 0, "cut": 0}
+    ) or {"texts": 0, "cut": 0, "easy": 0}
     with run.steps() as steps:
         for step in steps:
             run.begin_step()
@@ -117,6 +117,7 @@ def embed(recipe: Embed) -> dict[str, Any]:
             gradients.zero()
             counts["texts"] += done.num_texts
             counts["cut"] += done.num_cut
+            counts["easy"] += batch.num_easy
             run.log(done.loss, learning_rate, grad_norm, done.num_tokens, batch.names)
             run.keep()
 
@@ -128,7 +129,8 @@ def embed(recipe: Embed) -> dict[str, Any]:
         "parameters": inputs.size.params,
         "dimensions": model.get_embedding_dimension(),
         "pairs": embed_outputs.counts_of(pairs),
-        "texts_cut": counts["cut"] / max(1, counts["texts"]),
+        "texts_cut": counts["cut"] / counts["texts"],
+        "easy_negatives": counts["easy"],
         "floors": heldout.floors(),
         "teacher": heldout.score(teacher) if teacher else None,
         **outputs.summarise_losses(lines),

@@ -10,6 +10,7 @@ from nsllm_lite.artifact.disk import replace_folder, write_atomic
 from nsllm_lite.errors import RunError
 from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.train.embed_card import card_of
+from nsllm_lite.train.embed_model import quietly
 from nsllm_lite.train.embed_plan import AllPairs
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def save_model(
     part = out / "model.part"
     model.save_pretrained(str(part), create_model_card=False)
     write_atomic(part / "README.md", card_of(recipe, base_dir, hashes, results))
-    again = SentenceTransformer(str(part), device="cpu", local_files_only=True)
+    with quietly():
+        again = SentenceTransformer(str(part), device="cpu", local_files_only=True)
     one, other = (each.encode(texts, convert_to_numpy=True, show_progress_bar=False) for each in (model.eval(), again))
     if texts and float(np.abs(one - other).max()) > MOST_APART:
         found = f"{part} gives other embeddings than the model that was trained."

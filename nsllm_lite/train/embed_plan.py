@@ -35,6 +35,7 @@ class Batch(NamedTuple):
     kind: str
     columns: list[np.ndarray]
     names: list[str]
+    num_easy: int = 0  # of the hard negatives, those that share no word with their query
 
 
 class Plan:
@@ -98,9 +99,11 @@ class Plan:
         columns = [pairs.queries[places], pairs.positives[places]]
         if pairs.negatives is not None:
             columns += list(pairs.negatives[places].T)
+        num_easy = 0
         if search := self._searches.get((stage, kind)):
-            columns += list(search.of(places, source.papers_of(places), source.words_of(places), step).T)
-        return Batch(kind, columns, [self._pairs.names[paper] for paper in pairs.papers[places]])
+            found, num_easy = search.of(places, source.papers_of(places), source.words_of(places), step)
+            columns += list(found.T)
+        return Batch(kind, columns, [self._pairs.names[paper] for paper in pairs.papers[places]], num_easy)
 
     def used_texts(self) -> dict[str, np.ndarray]:
         """The numbers of all texts that any step may show as {"query", "document"}."""

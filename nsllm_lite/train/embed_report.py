@@ -44,6 +44,9 @@ def words_of(results: dict[str, Any]) -> list[str]:
             words.append(f"{kind}: BM25 finds more than this model (mrr@10).")
         if after["low"] <= before["value"] <= after["high"]:
             words.append(f"{kind}: no change that the number of queries could show (mrr@10).")
+    if results["easy_negatives"]:
+        count = f"{results['easy_negatives']:,} hard negatives"
+        words.append(f"{count} share no word with their query: BM25 found too few that are no answers.")
     if results["texts_cut"] > 0.01:
         words.append(f"{results['texts_cut']:.1%} of the texts fill max_tokens; what is behind them is cut.")
     return words

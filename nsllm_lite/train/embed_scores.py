@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nsllm_lite.models.embedding import Role
+from nsllm_lite.models.embedding import Role, unit
 from nsllm_lite.recipe.embed import PAIR_KINDS, Embed
 from nsllm_lite.retrieval.bm25 import Bm25
-from nsllm_lite.retrieval.exact import MISSING, top_k, unit
+from nsllm_lite.retrieval.exact import MISSING, top_k
 from nsllm_lite.retrieval.metrics import mrr, recall
-from nsllm_lite.tasks.scores import Results, estimate, mean
+from nsllm_lite.tasks.scores import estimate_mean
 from nsllm_lite.train.embed_plan import AllPairs
 from nsllm_lite.train.texts import key64
 
@@ -93,7 +93,7 @@ class HeldoutScores:
 
     def _figures(self, ranking: np.ndarray, one: HeldoutSet) -> dict[str, Any]:
         scores = {
-            name: estimate(Results(None, metric(ranking, one.grades, k)), mean, self._recipe.seed)._asdict()
+            name: estimate_mean(metric(ranking, one.grades, k), self._recipe.seed)._asdict()
             for name, (metric, k) in METRICS.items()
         }
         return {"queries": len(one.queries), "documents": len(one.documents), **scores}

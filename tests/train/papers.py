@@ -33,14 +33,16 @@ def write_corpus(folder: Path, papers: Sequence[Document], heldout: Collection[s
 
 
 def paper(number: int, **changes) -> Document:
-    """Its title has three words of a short list, which its abstract has, too: so it can be told which go together."""
+    """Its title has three words of a short list, and its abstract the same ones spelt backwards: no word is shared, and
+    which go together can be learnt."""
     own = [NOUNS[(number * step + number // 36 + step) % len(NOUNS)] for step in (1, 5, 7)]
+    told = [word[::-1] for word in own]
     values = {
         "id": f"arxiv:{number:04}",
         "source": "s",
         "origin": f"f#{number}",
         "title": f"On {' '.join(own)} in paper {number}",
-        "abstract": f"We look at {own[0]} and {own[1]} here. The {own[2]} is then measured with care. It is {own[0]}.",
+        "abstract": f"We look at {told[0]} and {told[1]} here. The {told[2]} is then measured with care. It is.",
     }
     return Document(**(values | changes))
 

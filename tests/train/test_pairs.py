@@ -204,12 +204,16 @@ def test_hard_negatives_share_words_and_are_no_answers(tmp_path):
     texts, pairs = writer.opened(), Pairs.of(rows)
     search = HardNegativeSearch(HardNegatives(count=2, first_rank=1, last_rank=6), pairs, texts, seed=0)
     places = np.array([0, 7])
-    found = search.of(places, blocked={0, 7, 3}, words={int(texts.keys[rows[4][1]])}, step=1)
-    assert found.shape == (2, 2)
+    answer = {int(texts.keys[rows[4][1]])}
+    found, num_easy = search.of(places, blocked={0, 7, 3}, words=answer, step=1)
+    assert (found.shape, num_easy) == ((2, 2), 0)
     shown = [[texts[number] for number in row] for row in found.tolist()]
     assert all(text.startswith("tin") for row in shown for text in row)
     assert not {documents[0], documents[3], documents[4]} & {text for row in shown for text in row}
-    assert found.tolist() == search.of(places, {0, 7, 3}, {int(texts.keys[rows[4][1]])}, 1).tolist()
+    assert found.tolist() == search.of(places, {0, 7, 3}, answer, 1)[0].tolist()
+    found, num_easy = search.of(places, blocked=set(range(5)), words=set(), step=1)
+    assert num_easy == 2, "one document with these words is left for each"
+    assert all(documents.index(texts[row[1]]) >= 6 for row in found.tolist())
     with raises("embed-negatives-few"):
         search.of(places, blocked=set(range(12)), words=set(), step=1)
     with raises("embed-ranks-beyond", 12, 40):
