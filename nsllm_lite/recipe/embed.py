@@ -73,7 +73,7 @@ class Embed(Strict):
     The loss of a pair is -log of its share in the sum of exp(cosine / temperature) over what `directions` names: query
     with all documents, with other queries, document with queries, with other documents. With `dimensions` it is the
     sum over the first so many of the embedding's numbers (Matryoshka), too. `model` is an encoder's folder or that of
-    an embedding model; the first pairs are those of the first stage.
+    an embedding model; `stages` follow one another.
     """
 
     adapter: ClassVar[None] = None  # as other trainings may have: all weights are trained

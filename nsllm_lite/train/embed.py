@@ -135,7 +135,7 @@ def embed(recipe: Embed) -> dict[str, Any]:
         "teacher": heldout.score(teacher) if teacher else None,
         **outputs.summarise_losses(lines),
     }
-    embed_outputs.save_model(recipe, model, inputs.base_dir, inputs.hashes, results, run.out, heldout.sample_texts())
+    embed_outputs.save_model(recipe, model, inputs.hashes, results, run.out, pairs.some_texts())
     embed_report.write_report(results, lines, run.out)
     plot_losses(recipe, recipe.num_steps, unit="pair")
     measured = outputs.speed_and_memory(how, run.own_tokens, run.own_seconds)

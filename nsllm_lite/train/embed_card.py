@@ -5,13 +5,15 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from nsllm_lite.artifact.lineage import finished_step
+from nsllm_lite.artifact.lineage import Step, finished_step
 from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.terminal import as_cell, as_markdown
 from nsllm_lite.train.embed_report import dimension_table, score_table, words_of
 
+UNSTATED = "not stated"  # as a corpus has it
 
-def card_of(recipe: Embed, base_dir: Path, hashes: dict[str, str | None], results: dict[str, Any]) -> str:
+
+def card_of(recipe: Embed, hashes: dict[str, str | None], results: dict[str, Any]) -> str:
     """README.md. The licence is for the user to state: that of the base and of the sources decide it."""
     corpus = finished_step(Path(recipe.corpus))
     tags = ["nsllm-lite", "sentence-transformers", "sentence-similarity", "feature-extraction", "science"]
@@ -20,10 +22,10 @@ def card_of(recipe: Embed, base_dir: Path, hashes: dict[str, str | None], result
         library_name="sentence-transformers", pipeline_tag="sentence-similarity", tags=tags, language=languages or None
     )
     name = Path(recipe.out).name
-    lines = [("start", f"`{base_dir}`, weights `{(hashes['base'] or '')[:12]}`")]
-    lines.append(("corpus", f"`{recipe.corpus}`, manifest `{(hashes['corpus'] or '')[:12]}`"))
+    made_of = {"start": (recipe.model, "base", "weights"), "corpus": (recipe.corpus, "corpus", "manifest")}
     if recipe.teacher:
-        lines.append(("teacher", f"`{recipe.teacher.model}`, weights `{(hashes['teacher'] or '')[:12]}`"))
+        made_of["teacher"] = (recipe.teacher.model, "teacher", "weights")
+    lines = [(name, f"`{path}` ({what} {(hashes[key] or '')[:12]})") for name, (path, key, what) in made_of.items()]
     lines += [
         ("embedding", f"{results['dimensions']} numbers of at most {recipe.max_tokens} tokens, no prompts"),
         ("loss", loss_words(recipe)),
@@ -82,11 +84,14 @@ def pair_table(results: dict[str, Any]) -> str:
     return as_markdown(heads, rows, right=heads[1:])
 
 
-def source_table(corpus: Any) -> list[str]:
+def source_table(corpus: Step) -> list[str]:
     """The sources of the corpus with their licences, and a word on those that state none."""
     licences = corpus.results.get("licences") or {}
-    rows = [
-        (name, licences.get(name) or "not stated", f"{counts.get('kept', 0):,}")
-        for name, counts in (corpus.results.get("documents") or {}).items()
-    ]
-    return [as_markdown(("source", "licence", "papers kept"), rows, right=("papers kept",))]
+    counts = corpus.results.get("documents") or {}
+    names = [source.name for source in corpus.recipe.sources or () if source.name in counts]
+    rows = [(name, licences.get(name, UNSTATED), f"{counts[name].get('kept', 0):,}") for name in names]
+    parts = [as_markdown(("source", "licence", "papers kept"), rows, right=("papers kept",))] if rows else []
+    if unstated := [name for name, licence, _ in rows if licence == UNSTATED]:
+        told = f"The licence of {', '.join(map(as_cell, unstated))} was not stated"
+        parts.append(f"{told}: find out before this model is passed on.")
+    return parts

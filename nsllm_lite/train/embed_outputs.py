@@ -37,7 +37,7 @@ def counts_of(pairs: AllPairs) -> dict[str, Any]:
 
 
 def save_model(
-    recipe: Embed, model: "SentenceTransformer", base_dir: Path, hashes: dict[str, str | None], results: dict[str, Any],
+    recipe: Embed, model: "SentenceTransformer", hashes: dict[str, str | None], results: dict[str, Any],
     out: Path, texts: list[str],
 ) -> None:  # fmt: skip
     """The folder that sentence-transformers opens, in `out/model`; whole or absent. Raises RunError where it gives
@@ -46,7 +46,7 @@ def save_model(
 
     part = out / "model.part"
     model.save_pretrained(str(part), create_model_card=False)
-    write_atomic(part / "README.md", card_of(recipe, base_dir, hashes, results))
+    write_atomic(part / "README.md", card_of(recipe, hashes, results))
     with quietly():
         again = SentenceTransformer(str(part), device="cpu", local_files_only=True)
     one, other = (each.encode(texts, convert_to_numpy=True, show_progress_bar=False) for each in (model.eval(), again))

@@ -17,6 +17,7 @@ from nsllm_lite.train.pairs import CorpusPairs, Pairs
 from nsllm_lite.train.texts import Texts
 
 STREAMS = 16  # random streams of a stage
+SOME_TEXTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class AllPairs:
     corpus: CorpusPairs
     files: Mapping[int, FilePairs]
     names: Sequence[str]  # of papers, and of records of files, by number
+
+    def some_texts(self) -> list[str]:
+        """To compare two forms of a model on."""
+        return [self.texts[number] for number in range(min(SOME_TEXTS, len(self.texts)))]
 
 
 class Batch(NamedTuple):

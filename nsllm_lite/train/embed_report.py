@@ -10,7 +10,9 @@ METRICS = ("recall@1", "recall@10", "mrr@10")
 
 
 def score_table(results: dict[str, Any]) -> str:
-    """Rows of Markdown: by kind BM25, the model before and after."""
+    """Rows of Markdown: by kind BM25, a teacher, the model before and after."""
+    if not results["floors"]:
+        return "The corpus gives no pairs of held-out papers: nothing was scored."
     rows = []
     for kind, floor in results["floors"].items():
         named = {"BM25": floor} | ({"teacher": results["teacher"][kind]} if results["teacher"] else {})
@@ -80,7 +82,8 @@ def draw(results: dict[str, Any], lines: list[dict[str, Any]], png: Path) -> Non
         axes.axhline(floor["mrr@10"]["value"], color=f"C{color}", linestyle="--", linewidth=1)
     axes.set(xlabel="steps", ylabel="mrr@10", ylim=(0, 1), title="Held-out papers; dashed: BM25")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if scored and results["floors"]:
+        axes.legend()
     save_picture(figure, png)
 
 

@@ -21,7 +21,6 @@ from nsllm_lite.train.texts import key64
 
 BLOCK = 256  # queries at a time
 DEPTH = 10
-SAMPLE_TEXTS = 8
 METRICS = {"recall@1": (recall, 1), "recall@10": (recall, 10), "mrr@10": (mrr, 10)}
 
 
@@ -54,10 +53,6 @@ class HeldoutScores:
             "query": sorted({number for one in every for number in one.queries}),
             "document": sorted({number for one in every for number in one.documents}),
         }
-
-    def sample_texts(self) -> list[str]:
-        """A few held-out texts, to compare two forms of a model on."""
-        return [self._pairs.texts[number] for number in self._needed["query"][:SAMPLE_TEXTS]]
 
     def score(self, embedder: Encodes) -> dict[str, Any]:
         """{kind or "all": {"loss", "queries", "documents", "recall@1": {value, low, high}, ..., "dimensions"}}."""

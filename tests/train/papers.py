@@ -1,6 +1,8 @@
 """Finished corpora of a few made-up papers, and a tiny encoder for them."""
 
+import random
 from collections.abc import Collection, Sequence
+from itertools import permutations
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,13 +11,14 @@ import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
 from nsllm_lite.artifact import integrity
-from nsllm_lite.artifact.json_files import write_sealed
+from nsllm_lite.artifact.json_files import write_json, write_sealed
 from nsllm_lite.corpus.tokenizer import train_for_encoder
 from nsllm_lite.formats.documents import Document, parquet_writer, table_of
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from tests.corpus.small import NOUNS
 
 VOCAB = 400
+TRIPLES = random.Random(0).sample(list(permutations(NOUNS[:12], 3)), 100)
 
 
 def write_corpus(folder: Path, papers: Sequence[Document], heldout: Collection[str] = ()) -> Path:
@@ -28,14 +31,17 @@ def write_corpus(folder: Path, papers: Sequence[Document], heldout: Collection[s
     ledger = {"id": [paper.id for paper in papers], "phase": ["phase1"] * len(papers), "outcome": outcomes}
     pq.write_table(pa.table(ledger), folder / "ledger.parquet")
     recipe = {"kind": "corpus", "sources": [{"name": "s", "path": "p"}], "languages": ["en"]}
-    write_sealed(folder / "manifest.json", {"verb": "corpus", "recipe": recipe, "inputs": {}, "results": {}})
+    counts = {"in": len(papers), "kept": len(papers), "heldout": 0, "duplicate": 0, "unused": 0, "dropped": {}}
+    manifest = {"verb": "corpus", "recipe": recipe, "inputs": {}, "results": {"documents": {"s": counts}}}
+    write_sealed(folder / "manifest.json", manifest)
+    write_json(folder / "times.json", {"started": "2026", "finished": "2026"})
     return folder
 
 
 def paper(number: int, **changes) -> Document:
     """Its title has three words of a short list, and its abstract the same ones spelt backwards: no word is shared, and
     which go together can be learnt."""
-    own = [NOUNS[(number * step + number // 36 + step) % len(NOUNS)] for step in (1, 5, 7)]
+    own = TRIPLES[number]
     told = [word[::-1] for word in own]
     values = {
         "id": f"arxiv:{number:04}",
