@@ -40,13 +40,13 @@ GIB = 2**30
 MAX_WORDINGS = 4  # of one message on the page
 
 AREAS = {
-    "Command line and recipes": ("cli.py", "commands", "recipe"),
+    "Command line and recipes": ("cli.py", "commands", "recipe", "errors.py"),
     "Files, folders and disk": ("artifact", "formats", "safety.py"),
     "Model and card": ("models", "kernels"),
     "Corpus": ("corpus",),
     "Training": ("train",),
     "Merging": ("merge",),
-    "Tasks and scores": ("tasks", "evals"),
+    "Tasks and scores": ("tasks", "evals", "retrieval"),
 }
 """Title of a section of troubleshooting.md -> the rooms of the package whose errors stand there."""
 

@@ -25,6 +25,7 @@ VERBS = {
     "train": "nsllm_lite.train.cpt:train",
     "mlm": "nsllm_lite.train.mlm:mlm",
     "embed": "nsllm_lite.train.embed:embed",
+    "finetune": "nsllm_lite.train.finetune:finetune",
     "convert": "nsllm_lite.merge.gguf.convert:convert",
     "merge": "nsllm_lite.merge.write_model:merge",
     "tasks": "nsllm_lite.evals.instruct_files:make_tasks",

@@ -1,5 +1,6 @@
 """Checks on untrusted corpora, model folders and adapters: links, file names, settings, control characters."""
 
+import hashlib
 import re
 import signal
 import threading
@@ -28,6 +29,12 @@ TEMPLATE_FAILURES = (ArithmeticError, LookupError, TypeError, AttributeError, Re
 def printable(text: str) -> str:
     r"""`text` with terminal control characters escaped (\x1b); line ends and tabs stay."""
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\u0100" else "\ufffd", text)
+
+
+def as_file_name(name: str) -> str:
+    """The name as a file name; one that is changed by this ends in ~ and a hash, so that no two names share a file."""
+    plain = re.sub(r"^\.|[^\w.+-]+", "_", name)
+    return plain if plain == name else f"{plain}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def leads_outside(path: Path, top: Path) -> bool:

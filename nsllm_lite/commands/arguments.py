@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from nsllm_lite import __version__
 from nsllm_lite.models.cards import CARDS
-from nsllm_lite.recipe.evals import TASKS, Eval
+from nsllm_lite.recipe.evals import Eval, file_tasks
 from nsllm_lite.recipe.kinds import KINDS
 from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.values import Strict, options_of
@@ -109,7 +109,7 @@ TYPES = {"path": Path, "positive": _positive, "signal": _signal}
 def _add(verb: argparse.ArgumentParser, table: str, kind: str = "") -> None:
     """Adds the arguments of a table of options.toml."""
     for word, stated in OPTIONS[table].items():
-        how = stated | {"help": stated["help"].format(kind=kind, tasks=", ".join(TASKS), cards=", ".join(CARDS))}
+        how = stated | {"help": stated["help"].format(kind=kind, tasks=", ".join(file_tasks()), cards=", ".join(CARDS))}
         if "type" in how:
             how["type"] = TYPES[how["type"]]
         if how.get("choices") == "kinds":

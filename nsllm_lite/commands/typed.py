@@ -10,12 +10,13 @@ from nsllm_lite.commands.recipe_folder import located
 from nsllm_lite.commands.stories import planned_steps
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.recipe.evals import Eval
+from nsllm_lite.recipe.evals import ENCODER_TASKS, Eval
 from nsllm_lite.recipe.kinds import KINDS, Recipe
 from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.values import Strict, expanded, options_of
 
 YAML = (".yaml", ".yml")
+SPLITS = ("test", "dev", "devel", "val", "valid", "validation")
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
@@ -115,4 +116,7 @@ def parse_task_file(word: str) -> dict:
     if not equals or not path:
         todo = "Write it like --file multiple_choice=MMLU-stem.json"
         raise UserError("task-file-form", f"--file {word}", "needs a task and a path.", todo)
-    return {"name": Path(path).stem, "task": task, "path": path}
+    name = Path(path).stem
+    if task in ENCODER_TASKS and name in SPLITS and Path(path).parent.name:
+        name = f"{Path(path).parent.name}/{name}"  # several sets have a test.txt
+    return {"name": name, "task": task, "path": path}

@@ -12,7 +12,7 @@ from nsllm_lite.commands.arguments import PATHS, build_parser
 from nsllm_lite.commands.instead import RECIPE, WEIGHTS, YAML, Instead, instead, recipes_of, takes_keys, with_weights
 from nsllm_lite.errors import UserError, nearest
 from nsllm_lite.recipe import names
-from nsllm_lite.recipe.evals import TASKS
+from nsllm_lite.recipe.evals import file_tasks
 from nsllm_lite.recipe.kinds import KINDS
 from nsllm_lite.recipe.load import read
 from nsllm_lite.recipe.values import Strict, expanded
@@ -144,7 +144,7 @@ def _repeated_fault(verb: str, words: list[str], end: int, known: argparse.Actio
     if not isinstance(known, argparse._AppendAction):
         return None
     if verb == "eval":
-        behind = list(takewhile(lambda word: word.partition("=")[0] in TASKS, words[end:]))
+        behind = list(takewhile(lambda word: word.partition("=")[0] in file_tasks(), words[end:]))
     else:
         behind = list(takewhile(lambda word: not Path(word).is_file(), _plain_words(words, end)))
     if not behind:

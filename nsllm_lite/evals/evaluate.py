@@ -5,9 +5,7 @@ from these files at the end.
 """
 
 import gc
-import hashlib
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -19,17 +17,18 @@ import numpy as np
 from nsllm_lite import terminal
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import cut_lines, read_json, read_lines, read_object, sha256_json, write_json
-from nsllm_lite.artifact.lineage import corpora_behind
-from nsllm_lite.artifact.step import BESIDE, begin, finish, finished, manifest_sha256, read_manifest
+from nsllm_lite.artifact.step import BESIDE, begin, finish, finished
 from nsllm_lite.errors import UserError
 from nsllm_lite.evals import calibration, charts
 from nsllm_lite.evals.audit import duplicates
+from nsllm_lite.evals.doubts import warnings_of
+from nsllm_lite.evals.encoders import is_of_encoders, score_encoders
 from nsllm_lite.formats.tokenizer import apart
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights, require_sound
 from nsllm_lite.models.device import find_device
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval, EvaluatedModel
-from nsllm_lite.safety import render_chat, require_plain_model
+from nsllm_lite.safety import as_file_name, render_chat, require_plain_model
 from nsllm_lite.tasks import scores
 from nsllm_lite.tasks.items import Item, open_thinking, plain_prompt
 from nsllm_lite.tasks.sets import load_sets
@@ -49,7 +48,7 @@ class Asked(NamedTuple):
     set: TaskSet
 
     def path(self, out: Path) -> Path:
-        return out / "predictions" / _slug(self.model) / f"{_slug(self.set.name)}.{self.mode}.jsonl"
+        return out / "predictions" / as_file_name(self.model) / f"{as_file_name(self.set.name)}.{self.mode}.jsonl"
 
 
 class Prediction(NamedTuple):
@@ -63,7 +62,9 @@ class Prediction(NamedTuple):
 
 def evaluate(recipe: Eval) -> dict[str, Any]:
     """Has every model answer every item; writes results.json, report.md, radar.png and bars.png; returns the results.
-    Raises UserError where a model or a file is missing, or does not fit."""
+    Raises UserError where a model or a file is missing, or does not fit. Encoders are scored by `encoders`."""
+    if is_of_encoders(recipe):
+        return score_encoders(recipe)
     started, out, sets = time.time(), Path(recipe.out), load_sets(recipe)
     inputs: dict[str, str | None] = {f"set:{one.name}": one.sha256 for one in sets}
     folders = {one.name: Path(one.path) for one in recipe.models}
@@ -106,14 +107,8 @@ def base_beside(folder: Path) -> Path | None:
     return base if base and base.is_dir() else None
 
 
-def _slug(name: str) -> str:
-    """The name as a file name; one that is changed by this ends in ~ and a hash, so that no two names share a file."""
-    plain = re.sub(r"^\.|[^\w.+-]+", "_", name)
-    return plain if plain == name else f"{plain}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
 def _notes(out: Path, model: str) -> Path:
-    return out / "predictions" / _slug(model) / "notes.json"
+    return out / "predictions" / as_file_name(model) / "notes.json"
 
 
 def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
@@ -140,7 +135,7 @@ def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
 
 def modes_of(about: EvaluatedModel, recipe: Eval) -> list[str] | None:
     """The modes a model is asked in, as its recipe or a stopped evaluation says."""
-    kept = Path(recipe.out) / "predictions" / _slug(about.name) / "modes.json"
+    kept = Path(recipe.out) / "predictions" / as_file_name(about.name) / "modes.json"
     return about.modes or recipe.modes or (read_json(kept) if kept.is_file() else None)
 
 
@@ -170,7 +165,7 @@ def ask(
         held = {"quantisation": about.quantisation, "tokenizer_from": recipe.tokenizer_from}
         engine = open_engine(about.path, device=device, how=recipe.execution, **held)
         modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
-        write_json(out / "predictions" / _slug(about.name) / "modes.json", modes)
+        write_json(out / "predictions" / as_file_name(about.name) / "modes.json", modes)
         write_json(_notes(out, about.name), engine.notes)
         for note in engine.notes:
             print(f"{about.name}: {note}.")
@@ -325,32 +320,3 @@ def notes_of(recipe: Eval, out: Path) -> list[str]:
     """How the models were run, where that is not the usual way."""
     files = {one.name: _notes(out, one.name) for one in recipe.models}
     return [f"{name}: {note}." for name, path in files.items() if path.is_file() for note in read_json(path)]
-
-
-def warnings_of(recipe: Eval) -> list[str]:
-    """Warnings that items may stand in the papers that one of the recipe's models was trained on, by the manifests from
-    it back to its corpus."""
-    found = []
-    for model in recipe.models:
-        for corpus in corpora_behind(model.path):
-            checked = {str(Path(name).resolve()) for name in corpus.recipe.decontaminate or ()}
-            unchecked = [file.path for file in recipe.files if str(Path(file.path).resolve()) not in checked]
-            if unchecked:
-                found.append(
-                    f"{model.name} was trained on {corpus.folder}, which was not decontaminated against "
-                    f"{', '.join(unchecked)}: papers in it may hold their items. Name such files in the corpus's "
-                    "`decontaminate`, or in the run's eval.yaml before the corpus is made."
-                )
-            made = read_manifest(Path(recipe.tasks)) if recipe.tasks else None
-            if made and made["inputs"].get("corpus") != manifest_sha256(corpus.folder):
-                found.append(
-                    f"{model.name} was trained on {corpus.folder}, and the tasks of {recipe.tasks} were made from "
-                    "another corpus: papers that it was trained on may be among them."
-                )
-            paths = [source.path for source in corpus.recipe.sources or ()]
-            if recipe.tasks == "bundled" and "bundled:papers" in paths:
-                found.append(
-                    f"{model.name} was trained on the bundled sample, of which the bundled tasks are made. Score on "
-                    "held-out papers: nsllm-lite tasks recipes/nano/tasks.yaml, then --tasks runs/nano/tasks."
-                )
-    return list(dict.fromkeys(found))

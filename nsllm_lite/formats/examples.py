@@ -108,7 +108,7 @@ def read_rows(
     """
     records = _table(path) if path.suffix.lower() in TABLES else _json(path)
     if not records:
-        raise UserError("examples-file-empty", f"{path} holds no records.", "Name a file that has some.")
+        raise empty(path)
     known, unused, renamed = {*needed, *one_of, *optional, *PAPER}, Counter[str](), Counter[str]()
     found = []
     for line, fields in records:
@@ -151,14 +151,23 @@ def unfit(path: Path, line: int, what: str) -> UserError:
     return UserError("example-unfit", f"{path}, line {line}: the record {what}.", "Correct that record, or remove it.")
 
 
+def empty(path: Path) -> UserError:
+    return UserError("examples-file-empty", f"{path} holds no records.", "Name a file that has some.")
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    found = f"{path} cannot be read ({error})."
+    needed = "Needed is UTF-8: a table with a header, one JSON object a line, or a JSON list of them."
+    return UserError("examples-file-unreadable", found, needed, "Correct the path, or the file.")
+
+
 def text_of(path: Path) -> str:
     """A file as text, with line ends as `\\n`: UTF-8, or UTF-16 with its mark. Raises UserError where it is neither."""
     try:
         content = path.read_bytes()
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        found = f"{path} cannot be read ({error})."
-        raise UserError("examples-file-unreadable", found, "Correct the path, or save it as UTF-8.") from None
+        raise unreadable(path, error) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -172,9 +181,7 @@ def _json(path: Path) -> list[Record]:
     try:
         values = list(read_records(path))
     except (OSError, RecordError) as error:
-        needed = "Needed is a .csv or .tsv with a header, one JSON object a line, or a JSON list of them."
-        found = f"{path} cannot be read ({error})."
-        raise UserError("examples-file-unreadable", found, needed, "Correct the path, or the file.") from None
+        raise unreadable(path, error) from None
     for line, value in values:
         if not isinstance(value, dict):
             raise unfit(path, line, f"is no JSON object but a {type(value).__name__}")

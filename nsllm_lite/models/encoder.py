@@ -124,4 +124,4 @@ def load_encoder(folder: Path) -> "PreTrainedModel":
 def positions_of(model: "PreTrainedModel") -> int:
     """The longest text that the model takes, in tokens."""
     config = model.config
-    return config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type == "roberta" else 0)
+    return config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type.endswith("roberta") else 0)

@@ -68,10 +68,21 @@ TASKS = {
 """The tasks, in the order of NSLLM's radar chart: the name and the object of `tasks.task.Task`. A new task is its file
 and a line here."""
 
+ENCODER_TASKS = ("ner", "qa", "retrieval", "multilabel", "pair")
+"""What encoders are scored on. `classification` is a task of both: an encoder with a head for classes predicts it."""
+
+
+LABELLED = "classification"
+
+
+def file_tasks() -> tuple[str, ...]:
+    """All that a file may be given as."""
+    return (*TASKS, *ENCODER_TASKS)
+
 
 def _known_task(name: str) -> str:
-    if name not in TASKS:
-        raise UserError("task-unknown", f"{name!r} is no task:", f"give one of {', '.join(TASKS)}")
+    if name not in file_tasks():
+        raise UserError("task-unknown", f"{name!r} is no task:", f"give one of {', '.join(file_tasks())}")
     return name
 
 
@@ -95,6 +106,9 @@ class TaskFile(Strict):
 
     Without `shots` they come from the bundled sample where it has the same labels, else from the file itself: those
     records are then not scored.
+
+    Of the tasks of encoders `path` is a file of tags, questions, labelled texts or pairs, or a folder for retrieval,
+    and `shots` the training file, of which floors learn (without it train.txt beside test.txt, where there is one).
     """
 
     name: Name
@@ -147,4 +161,27 @@ class Eval(Strict):
         if self.tasks is None and not self.files:
             todo = "give `tasks` (bundled, or a folder of tasks) or `files`"
             raise UserError("eval-without-tasks", "neither `tasks` nor `files` are given:", todo)
+        if self.of_encoders:
+            self.require_of_encoders()
         return self
+
+    @property
+    def of_encoders(self) -> bool:
+        """Whether a file is of a task of encoders alone."""
+        return any(file.task in ENCODER_TASKS for file in self.files)
+
+    def require_of_encoders(self) -> None:
+        """Raises UserError where tasks or options of language models are given too: nothing would heed them."""
+        others = [f"{file.name} ({file.task})" for file in self.files if file.task not in (*ENCODER_TASKS, LABELLED)]
+        if others or self.tasks is not None:
+            found = f"tasks of encoders beside {', '.join(others) or f'tasks: {self.tasks}'}:"
+            raise UserError("eval-kinds-mixed", found, "score encoders and language models in two evaluations")
+        own = ("encoder", "tokenizer_from", "modes", "chat_tokens", "calibrate", "cloze")
+        given = [name for name in own if getattr(self, name)]
+        given += [f"execution.{name}" for name in ("batch_tokens",) if getattr(self.execution, name)]
+        given += ["execution.backend"] * (self.execution.backend != "transformers")
+        given += [f"models: {one.name}" for one in self.models if one.modes or one.quantisation != "none"]
+        given += [f"files: {file.name}: shots" for file in self.files if file.task == "retrieval" and file.shots]
+        if given:
+            found = f"{', '.join(given)}, with tasks of encoders:"
+            raise UserError("eval-options-of-language-models", found, "leave them out: they do nothing there")

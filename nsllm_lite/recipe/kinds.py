@@ -14,6 +14,7 @@ from nsllm_lite.recipe.convert import Convert
 from nsllm_lite.recipe.corpus import Corpus
 from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.recipe.evals import Eval, Report, Tasks
+from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.results import (
@@ -98,6 +99,14 @@ def embed_inputs(recipe: Embed) -> Inputs:
             yield Input("pairs", stage.file, f"pairs {number}", "file")
 
 
+def finetune_inputs(recipe: Finetune) -> Inputs:
+    yield Input("model", recipe.model, "base", "weights")
+    yield from (Input("data", name, "data", "files") for name in recipe.data or ())
+    for name in ("development", "test"):
+        if path := getattr(recipe, name):
+            yield Input(name, path, name, "file")
+
+
 def sft_inputs(recipe: Sft) -> Inputs:
     yield Input("model", recipe.model, "base", "weights")
     yield from (Input("data", name, "data", "files") for name in recipe.data or ())
@@ -158,6 +167,9 @@ KINDS = {
         Embed, inputs=embed_inputs, leaves=EmbedResults,
         did=lambda recipe, results, rows, tokens: f"embeddings of pairs: {tokens}", **_WORDS["embed"],
     ),
+    "finetune": Kind(
+        Finetune, inputs=finetune_inputs, did=lambda recipe, *_: f"fine-tuned for {recipe.task}", **_WORDS["finetune"],
+    ),
     "convert": Kind(
         Convert, inputs=lambda recipe: [Input("gguf", recipe.gguf, "gguf", "file")], leaves=ConvertResults,
         did=convert_did, **_WORDS["convert"],
@@ -186,4 +198,4 @@ KINDS = {
         ],
     ),
 }  # fmt: skip
-Recipe = Corpus | TokenizerRecipe | Convert | Train | Mlm | Embed | Merge | Report | Tasks | Sft | Eval
+Recipe = Corpus | TokenizerRecipe | Convert | Train | Mlm | Embed | Finetune | Merge | Report | Tasks | Sft | Eval

@@ -26,11 +26,11 @@ class Bm25:
         self._stem = stemmer() if porter else None
         self.size = len(documents)
         self._index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
-        words = self._cut(documents)
-        if not any(words):
+        cut = self._tokens(list(documents), stopwords="en", stemmer=self._stem, show_progress=False)
+        if not any(cut.ids):
             raise UserError("bm25-no-words", f"None of {len(documents):,} documents has a word.", "Check the file.")
-        self._known = {word for row in words for word in row}
-        self._index.index(words, show_progress=False)
+        self._known = cut.vocab
+        self._index.index(cut, show_progress=False)
 
     def search(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         """(positions, scores), (Q, k) each; -1 behind the last document that has a word of the query."""

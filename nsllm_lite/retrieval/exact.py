@@ -6,7 +6,7 @@ import numpy as np
 
 from nsllm_lite.errors import UserError
 
-BLOCK_BYTES = 2**28  # of the scores of one block, in float32
+BLOCK_BYTES = 2**26  # of the scores of one block, in float32
 MISSING = -1
 
 
@@ -24,18 +24,17 @@ def search(
     queries = queries.astype(np.float32, copy=False)
     places = np.full((len(queries), 0), MISSING)
     scores = np.zeros((len(queries), 0), np.float32)
-    for first, block in _blocks(documents, block_documents or max(BLOCK_BYTES // (4 * max(len(queries), 1)), 1)):
-        found = queries @ block.T
-        places, scores = top_k(
-            np.concatenate((scores, found), axis=1), k, np.concatenate((places, _numbered(first, found)), axis=1)
-        )
+    for first, block in _blocks(documents, block_documents or max(BLOCK_BYTES // (4 * max(len(queries), 1)), k)):
+        found, values = top_k(queries @ block.T, k)
+        both = np.concatenate((places, found + first), axis=1)
+        kept, scores = top_k(np.concatenate((scores, values), axis=1), k)
+        places = np.take_along_axis(both, kept, axis=1)
     return padded(places, scores, k)
 
 
-def top_k(scores: np.ndarray, k: int, places: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(positions, scores), (Q, min(k, N)) each, of scores (Q, N) from the highest on; of equal scores the lowest
-    position first, also at the end, where a partial sort takes any. `places` (Q, N) are the positions of the columns,
-    by default their numbers; they rise in each row among equal scores."""
+def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(columns, scores), (Q, min(k, N)) each, of scores (Q, N) from the highest on; of equal scores the first column,
+    also at the end, where a partial sort takes any."""
     k = min(k, scores.shape[1])
     if k == 0:
         return np.zeros((len(scores), 0), np.int64), scores[:, :0]
@@ -44,8 +43,7 @@ def top_k(scores: np.ndarray, k: int, places: np.ndarray | None = None) -> tuple
     for row, (values, bound) in enumerate(zip(scores, last, strict=True)):
         columns = np.flatnonzero(values >= bound)
         found[row] = columns[np.argsort(-values[columns], kind="stable")][:k]
-    best = np.take_along_axis(scores, found, axis=1)
-    return (found if places is None else np.take_along_axis(places, found, axis=1)), best
+    return found, np.take_along_axis(scores, found, axis=1)
 
 
 def padded(places: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +55,3 @@ def padded(places: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, 
 def _blocks(documents: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
     for first in range(0, len(documents), size):
         yield first, np.asarray(documents[first : first + size], np.float32)
-
-
-def _numbered(first: int, scores: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(np.arange(first, first + scores.shape[1]), scores.shape)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.examples import counted, text_of
+from nsllm_lite.formats.examples import counted, text_of, unreadable
 from nsllm_lite.formats.records import RecordError, read_records
 
 SCORED, CHOOSING = "test", ("dev", "validation", "train")  # splits: what is scored, and where a weight may be chosen
@@ -128,8 +128,7 @@ def _lines(file: Path) -> Iterator[tuple[str, str]]:
                 raise _line_unfit(file, line, "has no `_id`, or a title or text that is no text")
             yield str(name), " ".join(part.strip() for part in parts if part.strip())
     except (OSError, RecordError) as error:
-        found = f"{file} cannot be read ({error})."
-        raise UserError("examples-file-unreadable", found, "Correct the path, or the file.") from None
+        raise unreadable(file, error) from None
 
 
 def _tsv(file: Path) -> Iterator[tuple[int, str, str, int]]:
@@ -206,7 +205,7 @@ def _grade(text: str) -> int | None:
 
 def _unfit(folder: Path, what: str) -> UserError:
     needed = "Needed are corpus.jsonl, queries.jsonl and qrels/test.tsv, or a .ALL, a .QRY and a .REL file."
-    return UserError("retrieval-folder-unfit", f"{folder} {what}.", needed, "Name another folder.")
+    return UserError("retrieval-folder-unfit", f"The folder {folder} {what}.", needed, "Name another folder.")
 
 
 def _line_unfit(file: Path, line: int, what: str) -> UserError:

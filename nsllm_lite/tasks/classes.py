@@ -100,8 +100,7 @@ def multi_figures(
 ) -> dict[str, tuple[Results, Metric]]:
     """Mean average precision over the labels that the texts have, micro- and macro-F1 at the thresholds, and average
     precision of each label, of arrays (texts, labels)."""
-    if not np.isfinite(scores).all():
-        raise UserError("scores-not-finite", "Scores of the model are NaN or infinite.", "Train it with a lower rate.")
+    require_numbers(scores)
     ranked = Results(gold, np.stack([ranks(column) for column in scores.T], axis=1))
     decided = Results(gold, scores >= thresholds)
     found: dict[str, tuple[Results, Metric]] = {"mean_ap": (ranked, mean_ap), "micro_f1": (decided, micro_f1)}
@@ -113,6 +112,11 @@ def multi_figures(
 def ranks(scores: np.ndarray) -> np.ndarray:
     """The places of scores (n,), equal ones at one: so the answers of two models can be exchanged item by item."""
     return np.unique(scores, return_inverse=True)[1].reshape(-1)
+
+
+def require_numbers(scores: np.ndarray) -> None:
+    if not np.isfinite(scores).all():
+        raise UserError("scores-not-finite", "Scores of the model are NaN or infinite.", "Train it with a lower rate.")
 
 
 def mean_ap(results: Results) -> float:

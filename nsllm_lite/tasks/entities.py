@@ -94,6 +94,12 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> tuple[str, int]:
     return ("IOB1", 0) if begun_by_i and not alone_b else ("IOB2", begun_by_i)
 
 
+def num_unbegun(sentences: Iterable[Sequence[str]]) -> int:
+    """Tags I- that follow no tag of their type: read strictly they are in no entity."""
+    pairs = (pair for tags in sentences for pair in zip(("O", *tags), tags, strict=False))
+    return sum(tag.startswith("I-") and before[1:] != tag[1:] for before, tag in pairs)
+
+
 def types_of(*files: Examples[Sentence]) -> tuple[str, ...]:
     return tuple(sorted({tag[2:] for file in files for one in file.items for tag in one.tags if tag != "O"}))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.examples import Pair
-from nsllm_lite.tasks.classes import average_precision, ranks
+from nsllm_lite.tasks.classes import average_precision, ranks, require_numbers
 from nsllm_lite.tasks.entities import WORD
 from nsllm_lite.tasks.scores import Metric, Results, mean
 
@@ -24,8 +24,7 @@ def require_both(pairs: Sequence[Pair], where: object) -> None:
 
 def figures(pairs: Sequence[Pair], scores: np.ndarray, threshold: float) -> dict[str, tuple[Results, Metric]]:
     """Average precision, accuracy and F1; `scores` (n,), a pair is said to belong together from `threshold` on."""
-    if not np.isfinite(scores).all():
-        raise UserError("scores-not-finite", "Scores of the model are NaN or infinite.", "Train it with a lower rate.")
+    require_numbers(scores)
     gold = np.array([pair.label for pair in pairs])
     decided = Results(gold, scores >= threshold)
     return {"ap": (Results(gold, ranks(scores)), ap), "accuracy": (decided, mean), "f1": (decided, f1)}
@@ -70,4 +69,9 @@ def tfidf_overlap(pairs: Sequence[Pair]) -> np.ndarray:
     return np.asarray(one.multiply(other).sum(axis=1)).ravel()
 
 
-FLOORS = {"words that both have": word_overlap, "TF-IDF cosine": tfidf_overlap}
+def all_alike(pairs: Sequence[Pair]) -> np.ndarray:
+    """(n,): one score for all, whose average precision is the share of pairs that belong together."""
+    return np.zeros(len(pairs))
+
+
+FLOORS = {"all alike": all_alike, "words that both have": word_overlap, "TF-IDF cosine": tfidf_overlap}

@@ -15,7 +15,7 @@ import numpy as np
 
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.examples import Examples, counted, paper_of, read_rows, unfit
+from nsllm_lite.formats.examples import Examples, counted, empty, paper_of, read_rows, unfit
 from nsllm_lite.tasks.scores import Metric, Results, mean
 
 ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
@@ -50,7 +50,7 @@ def read_questions(path: Path) -> Examples[Question]:
     is_squad = path.suffix.lower() == ".json" and isinstance(value := read_json(path), dict) and "data" in value
     asked, notes = (list(_of_squad(path, value)), []) if is_squad else _of_records(path)
     if not asked:
-        raise UserError("examples-file-empty", f"{path} holds no records.", "Name a file that has some.")
+        raise empty(path)
     found, moved, lost = [], [], []
     for one in asked:
         placed = [_placed(one.context, answer) for answer in one.answers]

@@ -8,6 +8,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForMaskedLM, BertConfig
 
+from nsllm_lite.models.heads import CLASSES
+
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = "tin copper lead grows melts cold hot the a of in at x y z who ? . ice old sea cells divide and".split()
 
@@ -27,4 +29,20 @@ def save_encoder(folder: Path, words: Sequence[str] = WORDS, seed: int = 0, **si
     torch.manual_seed(seed)
     config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=66, **(shape | sizes))
     AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def save_head(folder: Path, task: str, labels: Sequence[str] = (), seed: int = 0, **stated: object) -> Path:
+    """A model with a head drawn at random, large so that its answers differ, and its finetune.json."""
+    import transformers
+
+    save_encoder(folder, seed=seed)
+    torch.manual_seed(seed)
+    config = BertConfig.from_pretrained(folder, num_labels=len(labels) or (2 if task == "qa" else 1))
+    model = getattr(transformers, CLASSES[task]).from_config(config)
+    for parameter in model.parameters():
+        parameter.data *= 4
+    model.save_pretrained(folder)
+    about = {"task": task, "labels": list(labels), "max_tokens": 32, "stride": 4} | stated
+    (folder / "finetune.json").write_text(json.dumps(about))
     return folder

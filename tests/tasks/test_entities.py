@@ -29,6 +29,10 @@ def test_an_answer_that_begins_with_i_is_no_entity():
     assert scored(["B-X I-X"], ["B-X I-X"]) == 1
 
 
+def test_tags_that_begin_no_entity_are_counted():
+    assert ner.num_unbegun([["I-X", "I-X", "O", "I-X"], ["B-X", "I-X", "I-Y"]]) == 3  # one follows another
+
+
 def test_f1_by_hand():
     """Gold has 3 entities and the answers 3, of which one has both right bounds and the right type."""
     assert scored(["B-X I-X O B-Y", "B-X"], ["B-X I-X O B-X", "O"]) == pytest.approx(2 * 1 / (3 + 2))
