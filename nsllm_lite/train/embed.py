@@ -22,7 +22,6 @@ from nsllm_lite.formats import weights
 from nsllm_lite.formats.papers import CorpusPapers
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.models.device import CONTEXT_BYTES, Card
-from nsllm_lite.models.embedding import Embedder as TrainedEmbedder
 from nsllm_lite.models.embedding import open_embedder
 from nsllm_lite.models.execution import USABLE_SHARE
 from nsllm_lite.models.hub import resolve_model
@@ -30,7 +29,7 @@ from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.train import embed_outputs, embed_report, outputs, setup
 from nsllm_lite.train.embed_loss import LOSS_ROWS, CachedEmbedder, make_loss
-from nsllm_lite.train.embed_model import open_to_train
+from nsllm_lite.train.embed_model import open_to_train, quietly
 from nsllm_lite.train.embed_plan import AllPairs, Plan, table_of
 from nsllm_lite.train.embed_scores import HeldoutScores
 from nsllm_lite.train.embed_teacher import TeacherTexts
@@ -83,9 +82,11 @@ def embed(recipe: Embed) -> dict[str, Any]:
     if (results := run.finished()) is not None:
         return results
     weights.require_sound(inputs.base_dir)
+    model = open_to_train(inputs.base_dir, recipe.max_tokens, recipe.dimensions)
+    with quietly():
+        teacher = open_embedder(inputs.teacher_dir, card.device) if inputs.teacher_dir else None
     work = run.out / "work"
     pairs, plan, heldout = prepare(recipe, inputs, work)
-    model = open_to_train(inputs.base_dir, recipe.max_tokens, recipe.dimensions)
     inputs = replace(inputs, size=size_of(model))
     choose = partial(choose_execution, model=model, card=card)
     how = choose(recipe)
@@ -93,8 +94,7 @@ def embed(recipe: Embed) -> dict[str, Any]:
     run.begin(recipe.num_steps, inputs, Fallback(recipe, how, need, card, choose))
 
     model = model.to(how.device)
-    teacher = open_embedder(inputs.teacher_dir, how.device) if inputs.teacher_dir else None
-    taught = teacher_texts(teacher, pairs, plan, work) if teacher else None
+    taught = TeacherTexts(teacher, pairs.texts, plan.used_texts(), work) if teacher else None
     loss = make_loss(recipe, model)
     embedder = CachedEmbedder(model, how.micro_batch_rows, recipe.compute_dtype, recipe.seed)
     gradients = Gradients(model, getattr(torch, recipe.compute_dtype))
@@ -125,13 +125,13 @@ def embed(recipe: Embed) -> dict[str, Any]:
     results = {
         "steps": recipe.num_steps,
         "tokens": lines[-1]["tokens"],
-        "epochs": plan.epochs(),
+        "epochs_by_stage": plan.epochs(),
         "parameters": inputs.size.params,
         "dimensions": model.get_embedding_dimension(),
         "pairs": embed_outputs.counts_of(pairs),
         "texts_cut": counts["cut"] / counts["texts"],
         "easy_negatives": counts["easy"],
-        "floors": heldout.floors(),
+        "floors": heldout.floors,
         "teacher": heldout.score(teacher) if teacher else None,
         **outputs.summarise_losses(lines),
     }
@@ -154,6 +154,7 @@ def read_inputs(recipe: Embed) -> EmbedInputs:
     hashes |= {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_settings(base_dir)}
     if teacher_dir:
         hashes |= {"teacher": fingerprint_weights(teacher_dir)}
+        hashes |= {f"{BESIDE}teacher": fingerprint_settings(teacher_dir)}
     for number, stage in enumerate(recipe.stages, 1):
         if stage.file:
             hashes[f"pairs {number}"] = integrity.sha256_file(Path(stage.file))
@@ -191,11 +192,6 @@ def all_pairs(recipe: Embed, inputs: EmbedInputs, work: Path) -> AllPairs:
                 files[number] = read_pairs(Path(stage.file), writer, len(names), heldout)
                 names += files[number].names
     return AllPairs(writer.opened(), corpus, files, names)
-
-
-def teacher_texts(teacher: TrainedEmbedder, pairs: AllPairs, plan: Plan, work: Path) -> TeacherTexts:
-    print(f"{teacher.name} teaches: it is given the same texts, and cuts them at {teacher.max_tokens} of its tokens.")
-    return TeacherTexts(teacher, pairs.texts, plan.used_texts(), work)
 
 
 def size_of(model: "SentenceTransformer") -> Size:

@@ -40,7 +40,8 @@ class Encodes(Protocol):
 
 
 class HeldoutScores:
-    """Kinds of which no held-out pairs exist are not scored, which is said."""
+    """Kinds of which no held-out pairs exist are not scored, which is said. `floors` are the figures of BM25 on the
+    same queries and documents, by kind. Raises UserError where bm25s is not installed."""
 
     def __init__(self, recipe: Embed, pairs: AllPairs):
         self._recipe, self._pairs = recipe, pairs
@@ -53,6 +54,7 @@ class HeldoutScores:
             "query": sorted({number for one in every for number in one.queries}),
             "document": sorted({number for one in every for number in one.documents}),
         }
+        self.floors = self._floors()
 
     def score(self, embedder: Encodes) -> dict[str, Any]:
         """{kind or "all": {"loss", "queries", "documents", "recall@1": {value, low, high}, ..., "dimensions"}}."""
@@ -73,8 +75,7 @@ class HeldoutScores:
         every = np.concatenate(losses) if losses else np.empty(0)
         return ({"all": {"loss": float(every.mean()), "queries": len(every)}} if len(every) else {}) | figures
 
-    def floors(self) -> dict[str, Any]:
-        """{kind: figures of BM25 on the same queries and documents}."""
+    def _floors(self) -> dict[str, Any]:
         floors = {}
         for kind, one in self.sets.items():
             index = Bm25([self._pairs.texts[number] for number in one.documents])

@@ -22,6 +22,7 @@ class TeacherTexts:
     tell these apart, each text once. What a killed run left half made is continued."""
 
     def __init__(self, teacher: Embedder, texts: Texts, used: Mapping[Role, np.ndarray], work: Path):
+        print(f"The teacher is given the same texts, and cuts them at {teacher.max_tokens:,} tokens of its own.")
         told_apart = any(teacher.model.prompts.get(role) for role in used)
         if not told_apart:
             used = {"document": np.unique(np.concatenate(list(used.values())))}

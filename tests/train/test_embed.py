@@ -8,12 +8,17 @@ import pytest
 import yaml
 
 from nsllm_lite.artifact import interrupts
+from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_json, read_lines
+from nsllm_lite.commands.show import show
 from nsllm_lite.formats.documents import Section
+from nsllm_lite.models.device import Card
+from nsllm_lite.models.execution import USABLE_SHARE
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import KINDS
 from nsllm_lite.train import embed, embed_teacher
 from nsllm_lite.train.embed_loss import CachedEmbedder
+from nsllm_lite.train.embed_model import open_to_train
 from nsllm_lite.train.embed_scores import HeldoutSet, rank
 from tests.raising import raises
 from tests.train.papers import make_encoder, paper, write_corpus
@@ -76,7 +81,7 @@ def test_what_goes_together_is_learnt_and_opens_in_sentence_transformers(recipe_
     assert after["loss"] < before["loss"] - 0.3
     assert 0 < after["dimensions"]["16"] <= 1
     assert results["floors"]["title-abstract"]["mrr@10"]["value"] < 0.3, "they share no words"
-    assert results["epochs"] == {
+    assert results["epochs_by_stage"] == {
         "stage 1, title-abstract": 26 * 16 / 40,
         "stage 2, title-abstract": 2 * 8 / 40,
         "stage 2, citing-cited": 2 * 8 / 20,
@@ -104,6 +109,8 @@ def test_what_goes_together_is_learnt_and_opens_in_sentence_transformers(recipe_
     assert {line["step"] for line in read_lines(out / "metrics.jsonl") if "heldout" in line} == {0, 30}
     assert embed.embed(recipe) == results
     assert "skipped" in capsys.readouterr().out
+    show(out, tmp_path / "curves.png", tmp_path / "page.html")
+    assert "mrr@10" in (tmp_path / "page.html").read_text()
     # and goes on from its own folder
     again = embed.embed(recipe_of(out=str(tmp_path / "more"), model=f"{out}/model"))
     assert again["heldout"]["before"]["pairs"]["title-abstract"]["mrr@10"] == after["mrr@10"]
@@ -204,7 +211,7 @@ def test_ranks_and_losses_by_hand():
 def test_a_kind_that_gives_nothing_is_told_and_alone_refused(recipe_of, capsys):
     few = [{"pairs": ["title-abstract", "keywords-abstract"], "steps": 2, "batch_pairs": 8}]
     results = embed.embed(recipe_of(stages=few))
-    assert list(results["epochs"]) == ["stage 1, title-abstract"]
+    assert list(results["epochs_by_stage"]) == ["stage 1, title-abstract"]
     printed = capsys.readouterr().out
     assert "states no keywords 60" in printed
     assert "Stage 1 goes without: " in printed
@@ -270,10 +277,23 @@ def test_what_cannot_be_trained_is_named(recipe_of, inputs, tmp_path):
         embed.embed(recipe_of(model=str(broken)))
 
 
+def test_texts_at_a_time_follow_from_the_cards_memory(recipe_of):
+    recipe = recipe_of()
+    model = open_to_train(Path(recipe.model), 48, [])
+
+    def texts(gib, **execution):
+        card = Card("cuda", int(gib * GIB), "a card", int(gib * GIB), (8, 0))
+        return embed.choose_execution(recipe_of(execution=execution), model, card).micro_batch_rows
+
+    wide = embed.need_bytes(recipe, model, 64) / GIB / USABLE_SHARE
+    narrow = embed.need_bytes(recipe, model, 8) / GIB / USABLE_SHARE
+    assert [texts(wide + 0.01), texts(narrow + 0.001), texts(0.01)] == [64, 8, 1]
+    assert texts(0.01, micro_batch_rows=5) == 5
+    assert texts(80, memory_gib=narrow + 0.001) == 8
+
+
 def test_prompts_of_a_model_are_left_out_and_told(recipe_of, tmp_path, capsys):
     from sentence_transformers import SentenceTransformer
-
-    from nsllm_lite.train.embed_model import open_to_train
 
     recipe = recipe_of()
     model = open_to_train(Path(recipe.model), 48, [])
