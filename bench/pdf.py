@@ -27,8 +27,8 @@ from nsllm_lite.corpus.files.opening import Place
 from nsllm_lite.corpus.files.pdf import paper
 from nsllm_lite.corpus.sources import pdf
 from nsllm_lite.corpus.texts.clean import clean_document
-from nsllm_lite.corpus.texts.headings import experimental, plain
 from nsllm_lite.formats.documents import Document, Section
+from nsllm_lite.formats.headings import experimental, plain
 
 JOURNALS = ("bmc_", "hind_", "pmc_")
 GOOD = 0.9  # F1 of an abstract that counts as right

@@ -7,8 +7,9 @@ from importlib import resources
 
 import pytest
 
-from nsllm_lite.corpus.texts.render import experimental_sections, phase2_text
+from nsllm_lite.corpus.texts.render import phase2_text
 from nsllm_lite.formats.documents import Document
+from nsllm_lite.formats.headings import experimental_sections
 from tests.corpus.sources.reading import read_path
 
 DISCIPLINES = {"Computer Science", "Physics", "Chemistry", "Biology", "Medicine"}

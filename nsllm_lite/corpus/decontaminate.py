@@ -32,9 +32,9 @@ from nsllm_lite.corpus.files.opening import Unread, head_of, open_text, require_
 from nsllm_lite.corpus.files.streams import ERRORS
 from nsllm_lite.corpus.shingles import SHINGLE_WORDS, shingles_of_each, words_of
 from nsllm_lite.corpus.texts import clean
-from nsllm_lite.corpus.texts.scripts import UNSPACED
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.records import RecordError, iter_values
+from nsllm_lite.formats.scripts import UNSPACED
 
 MIN_WORDS = 8
 UNSPACED_WORD = 0.62  # of an English word that each two characters of Chinese or Japanese count as: 13 are 8

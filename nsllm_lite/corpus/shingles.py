@@ -13,7 +13,8 @@ from functools import cache
 
 import numpy as np
 
-from nsllm_lite.corpus.texts.scripts import UNSPACED, words_of_unspaced
+from nsllm_lite.corpus.texts.scripts import words_of_unspaced
+from nsllm_lite.formats.scripts import UNSPACED
 
 SHINGLE_WORDS = 5
 HASHING = 2  # the number of these functions: shingles of others are not to be compared with theirs

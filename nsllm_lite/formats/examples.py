@@ -99,7 +99,9 @@ def read_pairs(path: Path) -> Examples[Pair]:
     return Examples(path, tuple(found), tuple(notes))
 
 
-def read_rows(path: Path, needed: Sequence[str], one_of: Sequence[str] = ()) -> tuple[list[Record], list[str]]:
+def read_rows(
+    path: Path, needed: Sequence[str], one_of: Sequence[str] = (), optional: Sequence[str] = ()
+) -> tuple[list[Record], list[str]]:
     """(records, notes) of a file whose records have all the `needed` columns, and one of `one_of` where given.
 
     Raises UserError where the file cannot be read or is empty, or a record lacks a column.
@@ -107,7 +109,7 @@ def read_rows(path: Path, needed: Sequence[str], one_of: Sequence[str] = ()) -> 
     records = _table(path) if path.suffix.lower() in TABLES else _json(path)
     if not records:
         raise empty(path)
-    known, unused, renamed = {*needed, *one_of, *PAPER}, Counter[str](), Counter[str]()
+    known, unused, renamed = {*needed, *one_of, *optional, *PAPER}, Counter[str](), Counter[str]()
     found = []
     for line, fields in records:
         named = {}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from nsllm_lite.recipe.convert import Convert
 from nsllm_lite.recipe.corpus import Corpus
+from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.recipe.evals import Eval, Report, Tasks
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.recipe.merge import Merge
@@ -19,6 +20,7 @@ from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.results import (
     ConvertResults,
     CorpusResults,
+    EmbedResults,
     EvalResults,
     Lenient,
     MergeResults,
@@ -87,6 +89,16 @@ def mlm_inputs(recipe: Mlm) -> Inputs:
     yield Input("rows", recipe.rows, "rows", "rows")
 
 
+def embed_inputs(recipe: Embed) -> Inputs:
+    yield Input("model", recipe.model, "base", "weights")
+    yield Input("corpus", recipe.corpus, "corpus", "manifest")
+    if recipe.teacher:
+        yield Input("teacher", recipe.teacher.model, "teacher", "weights")
+    for number, stage in enumerate(recipe.stages or (), 1):
+        if stage.file:
+            yield Input("pairs", stage.file, f"pairs {number}", "file")
+
+
 def finetune_inputs(recipe: Finetune) -> Inputs:
     yield Input("model", recipe.model, "base", "weights")
     yield from (Input("data", name, "data", "files") for name in recipe.data or ())
@@ -151,6 +163,10 @@ KINDS = {
         Mlm, inputs=mlm_inputs, leaves=TrainResults,
         did=lambda recipe, results, rows, tokens: f"masked tokens of {rows}: {tokens}", **_WORDS["mlm"],
     ),
+    "embed": Kind(
+        Embed, inputs=embed_inputs, leaves=EmbedResults,
+        did=lambda recipe, results, rows, tokens: f"embeddings of pairs: {tokens}", **_WORDS["embed"],
+    ),
     "finetune": Kind(
         Finetune, inputs=finetune_inputs, did=lambda recipe, *_: f"fine-tuned for {recipe.task}", **_WORDS["finetune"],
     ),
@@ -182,4 +198,4 @@ KINDS = {
         ],
     ),
 }  # fmt: skip
-Recipe = Corpus | TokenizerRecipe | Convert | Train | Mlm | Finetune | Merge | Report | Tasks | Sft | Eval
+Recipe = Corpus | TokenizerRecipe | Convert | Train | Mlm | Embed | Finetune | Merge | Report | Tasks | Sft | Eval

@@ -99,6 +99,12 @@ class TrainResults(Lenient):
     heldout: BeforeAndAfter | None = None
 
 
+class EmbedResults(Lenient):
+    tokens: int | None = None
+    steps: int | None = None
+    heldout: BeforeAndAfter | None = None
+
+
 Quantised = dict[Annotated[str, Field(pattern="^[A-Z0-9_]{1,16}$")], int]
 """Type of GGUF -> tensors that were dequantised from it."""
 

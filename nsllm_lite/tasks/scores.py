@@ -74,6 +74,13 @@ def estimate(results: Results, metric: Metric, seed: int) -> Estimate:
     return Estimate(metric(results), *_middle(values))
 
 
+def estimate_mean(values: np.ndarray, seed: int) -> Estimate:
+    """`estimate` of a mean over items (n,), in a hundredth of its time: for scores that are taken again and again."""
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(len(values), size=(RESAMPLES // 10, len(values)))].mean(axis=1) for _ in range(10)]
+    return Estimate(float(values.mean()), *_middle(np.concatenate(means)))
+
+
 def compare(one: Results, other: Results, metric: Metric, seed: int) -> Difference:
     """By how much `other` scores above `one` on the same items. Raises UserError where their items differ."""
     if len(one.given) != len(other.given) or (one.gold is not None and not np.array_equal(one.gold, other.gold)):

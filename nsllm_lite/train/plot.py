@@ -65,8 +65,8 @@ def _number(value: object) -> int | float:
     return value
 
 
-def plot_losses(recipe: Training, num_steps: int, overlay: Curve | None = None) -> None:
-    """Draws metrics.jsonl into loss.png; `overlay` is the curve of another run."""
+def plot_losses(recipe: Training, num_steps: int, overlay: Curve | None = None, unit: str = "token") -> None:
+    """Draws metrics.jsonl into loss.png; `overlay` is the curve of another run, `unit` what has a loss."""
     from matplotlib.figure import Figure
 
     out = Path(recipe.out)
@@ -79,7 +79,7 @@ def plot_losses(recipe: Training, num_steps: int, overlay: Curve | None = None) 
         places = [scale * place for place in overlay.places]
         axes.plot(places, overlay.losses, color="C3", linewidth=1, linestyle="--", label=overlay.label)
         axes.legend()
-    axes.set(xlabel="tokens trained", ylabel="loss, nats per token", title=f"{out}: {num_steps} steps")
+    axes.set(xlabel="tokens trained", ylabel=f"loss, nats per {unit}", title=f"{out}: {num_steps} steps")
     save_picture(figure, out / "loss.png")
 
 

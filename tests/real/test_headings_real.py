@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from nsllm_lite.corpus import sources
-from nsllm_lite.corpus.texts import headings
+from nsllm_lite.formats import headings
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.recipe.corpus import Source
 

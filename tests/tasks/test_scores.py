@@ -22,6 +22,15 @@ def test_macro_f1_by_hand():
     assert scores.mean(found) == pytest.approx(3 / 6)
 
 
+def test_the_mean_of_many_items_has_the_interval_of_the_estimate():
+    values = np.random.default_rng(0).random(400)
+    one = scores.estimate(scores.Results(None, values), scores.mean, 0)
+    other = scores.estimate_mean(values, 0)
+    assert other.value == pytest.approx(one.value)
+    assert other == pytest.approx(one, abs=0.004)
+    assert other == scores.estimate_mean(values, 0)
+
+
 def test_macro_f1_is_that_of_scikit_learn():
     from sklearn.metrics import f1_score
 

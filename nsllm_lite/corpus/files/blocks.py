@@ -30,10 +30,10 @@ from nsllm_lite.corpus.files.outline import Outline, printed_number
 from nsllm_lite.corpus.stated.moves import labelled
 from nsllm_lite.corpus.stated.names import split_names
 from nsllm_lite.corpus.stated.terms import as_reference, as_terms, different
-from nsllm_lite.corpus.texts.headings import Mark, mark
 from nsllm_lite.corpus.texts.language import sure_language
 from nsllm_lite.corpus.texts.words import PATTERNS
 from nsllm_lite.formats.documents import Document, Section
+from nsllm_lite.formats.headings import Mark, mark
 
 LOWEST = 6  # the level of a heading that is only known by its words
 MIN_ABSTRACT_WORDS = 30

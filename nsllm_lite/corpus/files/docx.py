@@ -25,7 +25,7 @@ from nsllm_lite.corpus.files.elements import raised, script
 from nsllm_lite.corpus.files.lines import ABSTRACT, RUN_IN, is_caption, is_heading
 from nsllm_lite.corpus.files.omml import local, text_of_math
 from nsllm_lite.corpus.files.outline import printed_number
-from nsllm_lite.corpus.texts.headings import Mark, mark
+from nsllm_lite.formats.headings import Mark, mark
 
 MAX_XML_BYTES = 1 << 26  # of a part; the main part of a thesis has some 10 MB
 MAX_HELD = 1 << 18  # elements in memory, as of one paragraph or row of a table

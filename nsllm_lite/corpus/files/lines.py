@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 from nsllm_lite.corpus.files import citations
 from nsllm_lite.corpus.files.outline import Outline, printed_number
-from nsllm_lite.corpus.texts.headings import Mark, mark
 from nsllm_lite.corpus.texts.words import PATTERNS
 from nsllm_lite.formats.documents import Section
+from nsllm_lite.formats.headings import Mark, mark
 
 MAX_HEADING_CHARS = 120
 MAX_HEADING_WORDS = 14

@@ -15,8 +15,9 @@ from functools import cache, lru_cache
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from nsllm_lite.corpus.texts.scripts import EASTERN, HAN, HANGUL, KANA, UNSPACED_WEIGHT
+from nsllm_lite.corpus.texts.scripts import UNSPACED_WEIGHT
 from nsllm_lite.corpus.texts.words import WORDS
+from nsllm_lite.formats.scripts import EASTERN, HAN, HANGUL, KANA
 
 HEAD_CHARS = 2_000  # as much as an abstract has; more text does not change the answer
 MIN_LETTERS = 60  # names and formulas outweigh the words of shorter texts

@@ -12,9 +12,9 @@ from itertools import islice
 
 from nsllm_lite.corpus.shingles import words_of
 from nsllm_lite.corpus.texts.clean import LOST
-from nsllm_lite.corpus.texts.scripts import UNSPACED
 from nsllm_lite.corpus.texts.words import PATTERNS
 from nsllm_lite.formats.documents import Document
+from nsllm_lite.formats.scripts import UNSPACED
 
 BODY_CHARS = 20_000  # enough to recognise a table, a listing or a list of names
 MIN_WORDS = 20  # shares of fewer words say nothing

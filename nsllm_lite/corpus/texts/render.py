@@ -7,9 +7,9 @@ a Chinese or Japanese one counts as 2.5 and a Korean syllable as 2.
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nsllm_lite.corpus.texts import headings
 from nsllm_lite.corpus.texts.scripts import weighted_chars
-from nsllm_lite.formats.documents import TEXTUAL, Document, Section, documents_in
+from nsllm_lite.formats.documents import TEXTUAL, Document, documents_in
+from nsllm_lite.formats.headings import experimental_sections
 
 _HEADS = ["id", "source", "title", "abstract"]
 COLUMNS = {"phase1": _HEADS, "phase2": TEXTUAL, "general": [*_HEADS, "text"]}  # that `texts_of` needs
@@ -68,18 +68,3 @@ def texts_of(phase: str, batch: pa.RecordBatch, min_chars: int) -> pa.Array:
         return body
     joined = pc.binary_join_element_wise(batch["title"], body, "\n\n")
     return joined if pc.all(titled).as_py() else pc.if_else(titled, joined, body)
-
-
-def experimental_sections(document: Document) -> list[Section]:
-    """Methods, materials, set-up, results and their like, with their subsections, in reading order (see `headings`).
-
-    A heading without text stays only above one with text.
-    """
-    kept = headings.experimental(document.sections)
-    chosen = [s for s, keep in zip(document.sections, kept, strict=True) if keep]
-    return [s for n, s in enumerate(chosen) if s.text or any(_lies_under(t, s) and t.text for t in chosen[n + 1 :])]
-
-
-def _lies_under(section: Section, above: Section) -> bool:
-    path = (*above.parents, above.heading)
-    return section.parents[: len(path)] == path

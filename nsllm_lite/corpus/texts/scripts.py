@@ -10,15 +10,10 @@ from collections import Counter
 from importlib import resources
 from itertools import pairwise
 
+from nsllm_lite.formats.scripts import HAN, HAN_CLASS, HANGUL, KANA, KANA_CLASS, UNSPACED
+
 _TABLES = tomllib.loads(resources.files(__package__).joinpath("scripts.toml").read_text(encoding="utf-8"))
-_HAN = r"々\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
-_KANA = r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
-_HANGUL = r"\uac00-\ud7a3"
-HAN, KANA, HANGUL = (re.compile(f"[{script}]") for script in (_HAN, _KANA, _HANGUL))
-HIRAGANA = re.compile(r"[\u3041-\u3096]")
-UNSPACED = re.compile(f"[{_HAN}{_KANA}]")  # scripts that set no spaces between words
-EASTERN = re.compile(f"[{_HAN}{_KANA}{_HANGUL}]")
-_WORD_OR_RUN = re.compile(rf"([{_HAN}{_KANA}]+)|[^\W{_HAN}{_KANA}]+")
+_WORD_OR_RUN = re.compile(rf"([{HAN_CLASS}{KANA_CLASS}]+)|[^\W{HAN_CLASS}{KANA_CLASS}]+")
 
 # Characters of English for one of them: 200 are an abstract of some 30 words, as are 80 Chinese or Japanese characters
 # or 100 Korean syllables.

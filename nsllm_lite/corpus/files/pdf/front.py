@@ -10,9 +10,10 @@ from nsllm_lite.corpus.files.pdf.lines import Line, Style
 from nsllm_lite.corpus.files.pdf.paragraphs import joined
 from nsllm_lite.corpus.files.pdf.styles import Heading
 from nsllm_lite.corpus.stated.names import split_names
-from nsllm_lite.corpus.texts.headings import Mark, mark
-from nsllm_lite.corpus.texts.scripts import EASTERN, weighted_chars
+from nsllm_lite.corpus.texts.scripts import weighted_chars
 from nsllm_lite.corpus.texts.words import PATTERNS
+from nsllm_lite.formats.headings import Mark, mark
+from nsllm_lite.formats.scripts import EASTERN
 
 MIN_TITLE_WORDS, MIN_TITLE_CHARS, MAX_TITLE_CHARS = 3, 20, 400
 MIN_HEAD_WORDS = 6  # a longer running head is the title, a shorter one the journal

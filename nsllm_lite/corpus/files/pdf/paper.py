@@ -21,8 +21,8 @@ from nsllm_lite.corpus.files.pdf.characters import Page, Pdf, PdfError
 from nsllm_lite.corpus.files.pdf.lines import Line, lines_of
 from nsllm_lite.corpus.files.pdf.paragraphs import texts_of
 from nsllm_lite.corpus.files.pdf.styles import Heading, Headings
-from nsllm_lite.corpus.texts.headings import Mark, mark, plain
 from nsllm_lite.corpus.texts.words import PATTERNS
+from nsllm_lite.formats.headings import Mark, mark, plain
 
 MIN_CHARS_A_PAGE = 80
 MAX_UNREADABLE = 0.3  # of the lines

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from nsllm_lite.corpus.files.linebreaks import BREAK
 from nsllm_lite.corpus.files.pdf.blocks import Block, Measures
 from nsllm_lite.corpus.files.pdf.lines import Line
-from nsllm_lite.corpus.texts.scripts import EASTERN
+from nsllm_lite.formats.scripts import EASTERN
 
 INDENT = 0.5  # of the size
 SHORT = 0.12  # of the column's width: a last line ends before that

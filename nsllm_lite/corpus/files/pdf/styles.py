@@ -15,9 +15,9 @@ from nsllm_lite.corpus.files.lines import names_references, unspaced
 from nsllm_lite.corpus.files.outline import printed_number
 from nsllm_lite.corpus.files.pdf.blocks import SAME_SIZE, Measures, is_caption
 from nsllm_lite.corpus.files.pdf.lines import Line, Style
-from nsllm_lite.corpus.texts.headings import Mark, mark, plain
-from nsllm_lite.corpus.texts.scripts import EASTERN
 from nsllm_lite.corpus.texts.words import PATTERNS
+from nsllm_lite.formats.headings import Mark, mark, plain
+from nsllm_lite.formats.scripts import EASTERN
 
 MAX_CHARS, MAX_WORDS, MAX_LINES = 180, 24, 4
 MIN_TEXT_CHARS = 40  # of a line of text in a style of its own

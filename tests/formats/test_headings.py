@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsllm_lite.corpus.texts.headings import Mark, experimental, mark
 from nsllm_lite.formats.documents import Section
+from nsllm_lite.formats.headings import Mark, experimental, mark
 from tests.corpus.small import DATA
 
 NAMES = tomllib.loads((DATA / "headings.toml").read_text())

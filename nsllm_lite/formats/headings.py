@@ -8,14 +8,17 @@ rules are the tables of words in headings.toml; `mark` reads one heading, `exper
 import enum
 import itertools
 import re
+import tomllib
 import unicodedata
 from collections.abc import Iterator, Sequence
+from importlib import resources
 
-from nsllm_lite.corpus.texts.scripts import EASTERN
-from nsllm_lite.corpus.texts.words import PATTERNS, word_sets
-from nsllm_lite.formats.documents import Section
+from nsllm_lite.formats.documents import Document, Section
+from nsllm_lite.formats.scripts import EASTERN
 
-_TABLES = word_sets("headings.toml")
+_FILE = tomllib.loads(resources.files(__package__).joinpath("headings.toml").read_text(encoding="utf-8"))
+PATTERNS = {table: lines.strip("\n").replace("\n", "|") for table, lines in _FILE.pop("patterns").items()}
+_TABLES = {table: frozenset(words.split()) for table, words in _FILE.items()}
 METHODS, RESULTS, BESIDE, JOINING = (_TABLES[name] for name in ("methods", "results", "beside", "joining"))
 TELLING, TELLING_PAIRS = (METHODS - _TABLES["not_telling"]) | _TABLES["telling"], _TABLES["telling_pairs"]
 HINTING, HINTING_PAIRS, HINTING_ALONE = (_TABLES[name] for name in ("hinting", "hinting_pairs", "hinting_alone"))
@@ -174,3 +177,18 @@ def _is_experimental(section: Section, path: list[Mark], top: bool, chosen: set[
     if OTHER_KINDS.search(section.kind.lower()) and not chosen & set(path):
         return False
     return top or bool(chosen & set(path[1:]))
+
+
+def experimental_sections(document: Document) -> list[Section]:
+    """Methods, materials, set-up, results and their like, with their subsections, in reading order.
+
+    A heading without text stays only above one with text.
+    """
+    kept = experimental(document.sections)
+    chosen = [s for s, keep in zip(document.sections, kept, strict=True) if keep]
+    return [s for n, s in enumerate(chosen) if s.text or any(_lies_under(t, s) and t.text for t in chosen[n + 1 :])]
+
+
+def _lies_under(section: Section, above: Section) -> bool:
+    path = (*above.parents, above.heading)
+    return section.parents[: len(path)] == path

@@ -1,0 +1,153 @@
+"""Retrieval among held-out papers: what the model finds for each kind of pairs, beside BM25 and the model untrained.
+
+A query's own document is looked for among the documents of all held-out papers that the corpus gives of that kind
+(`max_texts` at most). Scores are means over queries, with 95 % intervals over resampled queries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from nsllm_lite.models.embedding import Role, unit
+from nsllm_lite.recipe.embed import PAIR_KINDS, Embed
+from nsllm_lite.retrieval.bm25 import Bm25
+from nsllm_lite.retrieval.exact import MISSING, top_k
+from nsllm_lite.retrieval.metrics import mrr, recall
+from nsllm_lite.tasks.scores import estimate_mean
+from nsllm_lite.train.embed_plan import AllPairs
+from nsllm_lite.train.texts import key64
+
+BLOCK = 256  # queries at a time
+DEPTH = 10
+METRICS = {"recall@1": (recall, 1), "recall@10": (recall, 10), "mrr@10": (mrr, 10)}
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutSet:
+    """`queries` and `documents` are texts by number; `grades` hold of each query the places of its documents, `own` the
+    place of the query's own text among them, which is no answer, or MISSING."""
+
+    queries: list[int]
+    documents: list[int]
+    grades: list[dict[int, int]]
+    own: list[int]
+
+
+class Encodes(Protocol):
+    def encode(self, texts: Sequence[str], role: Role) -> np.ndarray: ...
+
+
+class HeldoutScores:
+    """Kinds of which no held-out pairs exist are not scored, which is said. `floors` are the figures of BM25 on the
+    same queries and documents, by kind. Raises UserError where bm25s is not installed."""
+
+    def __init__(self, recipe: Embed, pairs: AllPairs):
+        self._recipe, self._pairs = recipe, pairs
+        made = {kind: heldout_set(recipe, pairs, kind) for kind in PAIR_KINDS}
+        self.sets = {kind: one for kind, one in made.items() if one and len(one.queries) > 1}
+        if absent := [kind for kind in PAIR_KINDS if kind not in self.sets]:
+            print(f"Not scored, for want of held-out pairs: {', '.join(absent)}")
+        every = self.sets.values()
+        self._needed: dict[Role, list[int]] = {
+            "query": sorted({number for one in every for number in one.queries}),
+            "document": sorted({number for one in every for number in one.documents}),
+        }
+        self.floors = self._floors()
+
+    def score(self, embedder: Encodes) -> dict[str, Any]:
+        """{kind or "all": {"loss", "queries", "documents", "recall@1": {value, low, high}, ..., "dimensions"}}."""
+        found, row = {}, {}
+        for role, numbers in self._needed.items():
+            found[role] = embedder.encode([self._pairs.texts[number] for number in numbers], role)
+            row[role] = {number: place for place, number in enumerate(numbers)}
+        figures: dict[str, Any] = {}
+        losses: list[np.ndarray] = []
+        for kind, one in self.sets.items():
+            queries = found["query"][[row["query"][number] for number in one.queries]]
+            documents = found["document"][[row["document"][number] for number in one.documents]]
+            ranking, nats = rank(queries, documents, one, self._recipe.temperature)
+            losses.append(nats)
+            figures[kind] = {"loss": float(nats.mean()), **self._figures(ranking, one)}
+            if self._recipe.dimensions:
+                figures[kind]["dimensions"] = self._by_dimension(queries, documents, one)
+        every = np.concatenate(losses) if losses else np.empty(0)
+        return ({"all": {"loss": float(every.mean()), "queries": len(every)}} if len(every) else {}) | figures
+
+    def _floors(self) -> dict[str, Any]:
+        floors = {}
+        for kind, one in self.sets.items():
+            index = Bm25([self._pairs.texts[number] for number in one.documents])
+            found, _ = index.search([self._pairs.texts[number] for number in one.queries], DEPTH + 1)
+            ranking = np.full((len(found), DEPTH), MISSING)
+            for row, (places, own) in enumerate(zip(found, one.own, strict=True)):
+                others = places[places != own][:DEPTH] if own >= 0 else places[:DEPTH]
+                ranking[row, : len(others)] = others
+            floors[kind] = self._figures(ranking, one)
+        return floors
+
+    def _figures(self, ranking: np.ndarray, one: HeldoutSet) -> dict[str, Any]:
+        scores = {
+            name: estimate_mean(metric(ranking, one.grades, k), self._recipe.seed)._asdict()
+            for name, (metric, k) in METRICS.items()
+        }
+        return {"queries": len(one.queries), "documents": len(one.documents), **scores}
+
+    def _by_dimension(self, queries: np.ndarray, documents: np.ndarray, one: HeldoutSet) -> dict[str, Any]:
+        """{first so many numbers of the embeddings: their mrr@10}"""
+        found = {}
+        for size in sorted(self._recipe.dimensions, reverse=True):
+            ranking, _ = rank(unit(queries[:, :size]), unit(documents[:, :size]), one, self._recipe.temperature)
+            found[str(size)] = float(mrr(ranking, one.grades).mean())
+        return found
+
+
+def heldout_set(recipe: Embed, pairs: AllPairs, kind: str) -> HeldoutSet | None:
+    """At most `max_queries` queries, drawn by a hash of (seed, paper), with all their documents and others up to
+    `max_texts`; of citations all abstracts are among the documents."""
+    held, seed = pairs.corpus.heldout[kind], recipe.seed
+    rows = list(zip(*(column.tolist() for column in held[:3]), strict=True))
+    if kind != "citing-cited":  # one pair a paper: its other sentences would be right answers, too
+        by_paper = {paper: (query, positive, paper) for query, positive, paper in reversed(rows)}
+        rows = list(by_paper.values())
+    relevant: dict[int, list[int]] = {}
+    for query, positive, _ in rows:
+        relevant.setdefault(query, []).append(positive)
+    of = {query: pairs.names[paper] for query, _, paper in rows}
+    drawn = sorted(relevant, key=lambda query: key64(f"{seed} {of[query]}"))
+    queries = sorted(drawn[: recipe.evaluation.max_queries])
+    if not queries:
+        return None
+    answers = dict.fromkeys(positive for query in queries for positive in relevant[query])
+    others = [positive for _, positive, _ in rows]
+    if kind == "citing-cited":
+        others += pairs.corpus.heldout["title-abstract"].positives.tolist()
+    filling = sorted(set(others) - answers.keys(), key=lambda number: key64(f"{seed} {number}"))
+    documents = sorted([*answers, *filling[: max(0, recipe.evaluation.max_texts - len(answers))]])
+    place = {number: at for at, number in enumerate(documents)}
+    return HeldoutSet(
+        queries, documents, [{place[number]: 1 for number in relevant[query]} for query in queries],
+        [place.get(query, MISSING) for query in queries],
+    )  # fmt: skip
+
+
+def rank(
+    queries: np.ndarray, documents: np.ndarray, one: HeldoutSet, temperature: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """((Q, DEPTH) places, of equal cosines the first; of each pair -log of its share among all documents)."""
+    ranking, losses = np.full((len(queries), DEPTH), MISSING), []
+    for first in range(0, len(queries), BLOCK):
+        rows = slice(first, first + BLOCK)
+        cosines = queries[rows] @ documents.T
+        for row, own in enumerate(one.own[rows]):
+            if own >= 0:
+                cosines[row, own] = -np.inf
+        found, best = top_k(cosines, DEPTH)
+        ranking[rows, : found.shape[1]] = np.where(np.isfinite(best), found, MISSING)
+        scaled = cosines.astype(np.float64) / temperature
+        highest = scaled.max(axis=1, keepdims=True)
+        partitions = (highest + np.log(np.exp(scaled - highest).sum(axis=1, keepdims=True)))[:, 0]
+        for row, grades in enumerate(one.grades[rows]):
+            losses += (partitions[row] - scaled[row, list(grades)]).tolist()
+    return ranking, np.array(losses)
