@@ -24,6 +24,7 @@ VERBS = {
     "tokenizer": "nsllm_lite.corpus.learn_tokenizer:learn_tokenizer",
     "train": "nsllm_lite.train.cpt:train",
     "mlm": "nsllm_lite.train.mlm:mlm",
+    "distill": "nsllm_lite.train.distill:distill",
     "convert": "nsllm_lite.merge.gguf.convert:convert",
     "merge": "nsllm_lite.merge.write_model:merge",
     "tasks": "nsllm_lite.evals.instruct_files:make_tasks",

@@ -74,6 +74,12 @@ def estimate(results: Results, metric: Metric, seed: int) -> Estimate:
     return Estimate(metric(results), *_middle(values))
 
 
+def quotient_interval(counts: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """Of sum(counts) / sum(others), both (papers,), over resampled papers, with one seed."""
+    drawn = np.random.default_rng(0).integers(0, len(counts), (RESAMPLES, len(counts)))
+    return _middle(counts[drawn].sum(1) / np.maximum(1, others[drawn].sum(1)))
+
+
 def compare(one: Results, other: Results, metric: Metric, seed: int) -> Difference:
     """By how much `other` scores above `one` on the same items. Raises UserError where their items differ."""
     if len(one.given) != len(other.given) or (one.gold is not None and not np.array_equal(one.gold, other.gold)):
@@ -93,6 +99,6 @@ def compare(one: Results, other: Results, metric: Metric, seed: int) -> Differen
     return Difference(value, *_middle(values), (beyond + 1) / (PERMUTATIONS + 1))
 
 
-def _middle(values: Sequence[float]) -> tuple[float, float]:
+def _middle(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -20,7 +20,7 @@ from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models.device import Card
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.train import mlm
+from nsllm_lite.train import encoders, mlm
 from nsllm_lite.train.fallback import Fallback, OutOfMemoryError
 from nsllm_lite.train.keywords import Keywords
 from nsllm_lite.train.masking import HELD_OUT, Masking
@@ -256,16 +256,17 @@ def test_rows_at_a_time_follow_from_the_cards_memory(recipe_of):
     """And are fewer once it has run out of it."""
     config = RobertaConfig(vocab_size=50_000, hidden_size=768, num_hidden_layers=12, intermediate_size=3072)
     recipe = recipe_of(budget={"steps": 2, "tokens_per_step": 16 * 512, "tokens": 32 * 512}, steps=2)
+    need_of = partial(mlm.need_bytes, recipe, config, 125_000_000)
 
     def rows(recipe, gib):
         card = Card("cuda", int(gib * GIB), "a card", int(gib * GIB), (8, 0))
-        return mlm.choose_execution(recipe, config, 125_000_000, 512, card).micro_batch_rows
+        return encoders.choose_execution(recipe, need_of, 512, card).micro_batch_rows
 
     assert [rows(recipe, gib) for gib in (80, 12, 1)] == [16, rows(recipe, 12), 1]
     assert 1 < rows(recipe, 12) < 16
-    need = mlm.need_bytes(recipe, config, 125_000_000, 16 * 512)
+    need = need_of(16 * 512)
     card = Card("cuda", 80 * GIB, "a card", 80 * GIB, (8, 0))
-    choose = partial(mlm.choose_execution, config=config, num_params=125_000_000, row_tokens=512, card=card)
+    choose = partial(encoders.choose_execution, need=need_of, row_tokens=512, card=card)
     with (
         pytest.raises(OutOfMemoryError) as caught,
         Fallback(recipe, choose(recipe), need, card, choose).where_it_runs_out(True),
