@@ -143,9 +143,16 @@ def load_body(folder: Path) -> "PreTrainedModel":
 
 def _loaded(cls: Any, folder: Path, **options: Any) -> tuple["PreTrainedModel", set[str]]:
     """(the model, the names of its tensors that are not stored); stored tensors that it has no place for are told."""
+    from transformers.utils import logging as transformers_logging
+
     quiet_libraries()
     options |= {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-    model, told = cls.from_pretrained(folder, output_loading_info=True, **options)
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # its own table of such tensors
+    try:
+        model, told = cls.from_pretrained(folder, output_loading_info=True, **options)
+    finally:
+        transformers_logging.set_verbosity(before)
     if unused := sorted(name for name in told["unexpected_keys"] if not name.endswith("position_ids")):
         print(f"{folder}: {', '.join(unused[:4])} ({len(unused)} tensors in all) have no part in this and are left out")
     return model, set(told["missing_keys"])

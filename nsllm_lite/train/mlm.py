@@ -26,7 +26,7 @@ from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import extension, heldout
 from nsllm_lite.models.causal import autocast
 from nsllm_lite.models.device import CONTEXT_BYTES
-from nsllm_lite.models.encoder import PackedEncoder, build_encoder, head_parameters, load_encoder
+from nsllm_lite.models.encoder import PackedEncoder, build_encoder, head_parameters, load_encoder, positions_of
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.train import Execution
@@ -199,6 +199,7 @@ def make_model(recipe: Mlm, inputs: MlmInputs) -> tuple["PreTrainedModel", exten
         counts = ", ".join(f"{count:,} {name}" for name, count in of.counts().items())
         print(f"Tokens of {inputs.tokenizer_dir}, by how their rows were made: {counts}")
     if recipe.max_positions:
+        told["texts_beyond"] = require_texts_beyond(recipe, positions_of(model), inputs.rows)
         model, added = extension.with_positions(model, recipe.max_positions)
         new |= added
     if recipe.new_head:
@@ -206,6 +207,23 @@ def make_model(recipe: Mlm, inputs: MlmInputs) -> tuple["PreTrainedModel", exten
         new |= {name: torch.ones(len(parameters[name]), dtype=torch.bool) for name in own}
         print(f"The head for masked tokens is new, drawn from seed {recipe.seed}: {len(own)} tensors")
     return model, new, told
+
+
+def require_texts_beyond(recipe: Mlm, positions: int, rows: Rows) -> int:
+    """How many texts are longer than the model takes. Raises UserError where none is: the new positions would stay the
+    copies that they begin as."""
+    beyond = rows.longer_than(positions)
+    if recipe.max_positions > positions and not beyond:
+        found = (
+            f"max_positions {recipe.max_positions:,}, but no text in {rows.path} has more than {positions:,} tokens."
+        )
+        todo = (
+            "Build the corpus with that row_tokens and longer texts (phase2 has sections), or leave max_positions out."
+        )
+        raise UserError("mlm-positions-not-reached", found, "Positions that no text reaches are not trained.", todo)
+    told = f"{positions:,} before, {recipe.max_positions:,} now; {beyond:,} texts or pieces reach the new ones"
+    print(f"Positions: {told}")
+    return beyond
 
 
 def need_bytes(recipe: Mlm, config: "PretrainedConfig", num_params: int, tokens: int) -> int:
