@@ -199,8 +199,9 @@ def make_model(recipe: Mlm, inputs: MlmInputs) -> tuple["PreTrainedModel", exten
         counts = ", ".join(f"{count:,} {name}" for name, count in of.counts().items())
         print(f"Tokens of {inputs.tokenizer_dir}, by how their rows were made: {counts}")
     if recipe.max_positions:
-        told["texts_beyond"] = require_texts_beyond(recipe, positions_of(model), inputs.rows)
+        before = positions_of(model)
         model, added = extension.with_positions(model, recipe.max_positions)
+        told["texts_beyond"] = require_texts_beyond(recipe, before, inputs.rows)
         new |= added
     if recipe.new_head:
         own, parameters = head_parameters(model), dict(model.named_parameters())
@@ -213,7 +214,7 @@ def require_texts_beyond(recipe: Mlm, positions: int, rows: Rows) -> int:
     """How many texts are longer than the model takes. Raises UserError where none is: the new positions would stay the
     copies that they begin as."""
     beyond = rows.longer_than(positions)
-    if recipe.max_positions > positions and not beyond:
+    if not beyond:
         found = (
             f"max_positions {recipe.max_positions:,}, but no text in {rows.path} has more than {positions:,} tokens."
         )

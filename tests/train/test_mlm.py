@@ -13,9 +13,8 @@ from transformers import RobertaConfig
 from nsllm_lite.artifact import integrity, interrupts
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_json, read_lines
-from nsllm_lite.corpus.tokenizer import train_for_encoder
 from nsllm_lite.formats.documents import Document, parquet_writer, table_of
-from nsllm_lite.formats.rows import Row, RowTotals, write_rows
+from nsllm_lite.formats.rows import Row
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models.device import Card
@@ -26,32 +25,9 @@ from nsllm_lite.train.keywords import Keywords
 from nsllm_lite.train.masking import HELD_OUT, Masking
 from nsllm_lite.train.token_tables import BACKOFF, TokenTables
 from tests.raising import raises
+from tests.train.conftest import NUM, ROW_TOKENS, VOCAB, row_of
 
-VOCAB, ROW_TOKENS, FIRST, NUM = 300, 64, 20, 12
 SHAPE = {"hidden_size": 48, "intermediate_size": 96, "num_layers": 2, "num_heads": 4, "max_positions": 64}
-
-
-def row_of(rng, name) -> Row:
-    """Two documents <s> ... </s> in which every third token repeats the one two places on: only the right tells it."""
-    documents = []
-    for _ in range(2):
-        ids = rng.integers(FIRST, FIRST + NUM, ROW_TOKENS // 2 - 2)
-        ids[: len(ids) - 2 : 3] = ids[2::3][: len(ids[: len(ids) - 2 : 3])]
-        documents.append([0, *ids, 2])
-    names = [f"{name}-{n}" for n in range(2)]
-    ids = np.concatenate(documents).astype(np.int32)
-    return Row(ids, [len(d) for d in documents], names, ["a", "b"], [60, 60])
-
-
-@pytest.fixture(scope="module")
-def encoder_rows(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("encoder")
-    train_for_encoder(["tin whiskers grow under compressive stress at 25 degrees"] * 3, VOCAB, folder / "tokenizer")
-    for split, count, seed in (("train", 96, 1), ("heldout", 8, 2)):
-        rng = np.random.default_rng(seed)
-        rows = [row_of(rng, f"{split}-{n}") for n in range(count)]
-        write_rows(folder / "rows" / split, rows, RowTotals(ROW_TOKENS, 2, "hash"))
-    return folder
 
 
 @pytest.fixture
