@@ -15,7 +15,7 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.models.attention import OF_ENCODERS, register_attention
 from nsllm_lite.models.causal import Batch
-from nsllm_lite.models.loading import quiet_libraries
+from nsllm_lite.models.loading import quiet_libraries, require_none_missing
 from nsllm_lite.recipe.mlm import EncoderShape
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def load_encoder(folder: Path, new_head: int | None = None) -> "PreTrainedModel"
     model, missing = _loaded(AutoModelForMaskedLM, folder)
     heads = HEADS.get(model.config.model_type, ())
     of_head = {name for name in missing if name.split(".")[0] in heads}
-    _require_whole(folder, missing - of_head)
+    require_none_missing(folder, missing - of_head)
     if of_head and new_head is None:
         found = f"{folder} does not store {', '.join(sorted(of_head)[:3])} ({len(of_head)} in all)."
         needed = "Without its head for masked tokens an encoder would begin with a random one."
@@ -137,7 +137,7 @@ def load_body(folder: Path) -> "PreTrainedModel":
 
     kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
     model, missing = _loaded(AutoModel, folder, **({} if kind == "modernbert" else {"add_pooling_layer": False}))
-    _require_whole(folder, missing)
+    require_none_missing(folder, missing)
     return model
 
 
@@ -156,13 +156,6 @@ def _loaded(cls: Any, folder: Path, **options: Any) -> tuple["PreTrainedModel", 
     if unused := sorted(name for name in told["unexpected_keys"] if not name.endswith("position_ids")):
         print(f"{folder}: {', '.join(unused[:4])} ({len(unused)} tensors in all) have no part in this and are left out")
     return model, set(told["missing_keys"])
-
-
-def _require_whole(folder: Path, missing: set[str]) -> None:
-    if missing:
-        found = f"{folder} holds no {', '.join(sorted(missing)[:3])} ({len(missing)} of the model's tensors)."
-        todo = "Fetch or copy its weights again, or correct its config.json."
-        raise UserError("model-tensors-missing", found, "Missing tensors would be drawn at random.", todo)
 
 
 def head_parameters(model: "PreTrainedModel") -> set[str]:

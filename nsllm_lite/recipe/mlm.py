@@ -53,7 +53,7 @@ class MaskedEvaluation(Strict):
     def _something_to_judge_by(self) -> Self:
         if self.max_general_loss_increase is not None and not self.general_rows:
             found = f"max_general_loss_increase={self.max_general_loss_increase:g} without general_rows:"
-            raise UserError("forgetting-no-general-rows", found, "name general held-out rows, or leave the limit out")
+            raise UserError("mlm-limit-without-rows", found, "name general held-out rows, or leave the limit out")
         return self
 
 

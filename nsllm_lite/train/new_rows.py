@@ -17,9 +17,9 @@ class OnlyNewRows:
     def __init__(self, model: nn.Module, new: NewRows):
         """`new` names parameters, (rows,) bool each."""
         if not any(bool(rows.any()) for rows in new.values()):
-            found = "train_only: new, but the extension has added nothing that is trained."
+            found = "train_only: new, but nothing that can be trained was added."
             todo = "Set train_only=all: rotated positions have no rows, and the tokenizer has no token of its own."
-            raise UserError("mlm-nothing-new", found, todo)
+            raise UserError("new-rows-none", found, todo)
         self._kept: list[tuple[nn.Parameter, Tensor, Tensor]] = []  # with the places of the others and their values
         for name, parameter in model.named_parameters():
             rows = new.get(name)

@@ -203,7 +203,7 @@ def test_forgetting_stops_a_run_or_warns(base_of, recipe_of, tmp_path, capsys):
     assert "more than the 0 allowed" in capsys.readouterr().out
     higher = recipe_of(base, evaluation={**asked, "max_general_loss_increase": 50.0})
     assert mlm.mlm(higher)["steps"] == 4, "a higher limit continues the run"
-    with raises("forgetting-no-general-rows"):
+    with raises("mlm-limit-without-rows", "0.1"):
         recipe_of(base, evaluation={"max_general_loss_increase": 0.1})
 
 
@@ -219,7 +219,7 @@ def test_changes_that_cannot_be_are_named(base_of, other, recipe_of):
     with raises("mlm-nothing-new"):
         recipe_of(base, train_only="new", layers=[1])
     assert recipe_of(base, train_only="all").train_only is None
-    with raises("mlm-nothing-new"):
+    with raises("new-rows-none"):
         mlm.mlm(recipe_of(base_of("modernbert", max_positions=20), max_positions=64, train_only="new"))
     with raises("mlm-positions-not-reached", "80", "64"):
         mlm.mlm(recipe_of(base, max_positions=80))
