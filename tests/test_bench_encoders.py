@@ -60,8 +60,8 @@ def run(script: str, *words: str) -> str:
 
 @pytest.mark.slow
 def test_the_bench_of_students_ends_and_makes_nothing_twice(teacher, tmp_path):
-    words = ["--teacher", str(teacher), "--layers", "1", "3", "--seconds", "1", "--seeds", "2", "--max-rows", "4", "--without-ner",
-             "stage.budget.steps=2", "--out", str(tmp_path / "out")]  # fmt: skip
+    words = ["--teacher", str(teacher), "--layers", "1", "3", "--seconds", "1", "--seeds", "2", "--max-rows", "4",
+             "--without-ner", "stage.budget.steps=2", "--out", str(tmp_path / "out")]  # fmt: skip
     assert "| relations |" in run("distill.py", *words)
     found = json.loads((tmp_path / "out/distill.json").read_text())["found"]
     assert found.keys() == {"relations", "masked tokens", "cut", "teacher, all layers"}
