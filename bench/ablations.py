@@ -78,7 +78,10 @@ REAL_NANO = [
 ]  # fmt: skip
 
 Found = dict[str, dict[str, list[float]]]  # arm -> measure -> one value a seed
-LOOKS = {"tokens": "{:,.0f}", "replayed": "{:.2%}", "general text shown": "{:.2f} x", "papers shown": "{:.2f} x"}
+LOOKS = {
+    "CPU seconds": "{:,.0f}", "tokens": "{:,.0f}", "replayed": "{:.2%}", "general text shown": "{:.2f} x",
+    "papers shown": "{:.2f} x",
+}  # fmt: skip
 TITLES = {
     "replay": "Phase 1 by share of replay, at equal total rows",
     "rates": "Phase 1 by learning rate",

@@ -113,7 +113,9 @@ def engines(stored: np.ndarray, threads: int) -> list[Way]:
                 faiss.downcast_index(index).hnsw.efSearch = probes
             built = time.perf_counter() - started
             size = len(faiss.serialize_index(index))
-            found.append(Way(f"FAISS {text}, {probes} probed", built, size, lambda q, index=index: index.search(q, K)[1]))
+            found.append(
+                Way(f"FAISS {text}, {probes} probed", built, size, lambda q, index=index: index.search(q, K)[1])
+            )
     if importlib.util.find_spec("usearch"):
         from usearch.index import Index
 
@@ -123,7 +125,12 @@ def engines(stored: np.ndarray, threads: int) -> list[Way]:
         built = time.perf_counter() - started
         size = index.serialized_length
         found.append(
-            Way("usearch HNSW, float16", built, size, lambda q: np.array(index.search(q, K, threads=threads).keys).reshape(-1, K))
+            Way(
+                "usearch HNSW, float16",
+                built,
+                size,
+                lambda q: np.array(index.search(q, K, threads=threads).keys).reshape(-1, K),
+            )
         )
     return found
 

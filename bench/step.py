@@ -19,9 +19,6 @@ median of the rounds' ratios is printed. Needs the run's corpus and base (`make 
 import argparse
 import json
 import resource
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +26,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from turns import table, take_turns
 
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.commands.stories import load_run
@@ -199,20 +197,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print("\n" + json.dumps(run_one(args.one, recipe_of(args, f"{folder}/out"))))
         return
-    found: dict[str, list[dict[str, float]]] = {loop: [] for loop in args.loops}
-    for number in range(args.rounds):
-        for loop in args.loops if number % 2 == 0 else reversed(args.loops):
-            command = [sys.executable, __file__, *sys.argv[1:], "--one", loop]
-            printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            found[loop].append(json.loads(printed.splitlines()[-1]))
-        speeds = ", ".join(f"{loop} {values[-1]['tokens_per_s']:,.0f}" for loop, values in found.items())
-        print(f"round {number + 1}, tokens/s: {speeds}", flush=True)
-    print("\n| | tokens/s, median | peak GiB | time, ours / this |\n|---|---:|---:|---:|")
-    for loop, values in found.items():
-        speed, peak = (statistics.median(value[key] for value in values) for key in ("tokens_per_s", "peak_gib"))
-        ratios = [a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(values, found[args.loops[0]], strict=True)]
-        told = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {loop} | {speed:,.0f} | {peak:.1f} | {told} |")
+    print(table(take_turns(__file__, args.loops, args.rounds)))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ VERBS = {
     "tokenizer": "nsllm_lite.corpus.learn_tokenizer:learn_tokenizer",
     "train": "nsllm_lite.train.cpt:train",
     "mlm": "nsllm_lite.train.mlm:mlm",
+    "distill": "nsllm_lite.train.distill:distill",
     "embed": "nsllm_lite.train.embed:embed",
     "finetune": "nsllm_lite.train.finetune:finetune",
     "convert": "nsllm_lite.merge.gguf.convert:convert",

@@ -1,6 +1,5 @@
 """How tokenizers cut a corpus: tokens a paper and a word, what their vocabularies share, which words they cut."""
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,16 +10,13 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from nsllm_lite.formats.documents import Document
+from nsllm_lite.formats.pieces import piece_bytes
 from nsllm_lite.formats.tokenizer import text_tokenizer
+from nsllm_lite.tasks.scores import quotient_interval
 
 WORD = re.compile(r"[^\W\d_]{4,40}")
 SHOWN = 20  # words
-RESAMPLES = 1_000
 BATCH = 64  # texts encoded at a time
-# How byte-level vocabularies write bytes: those of Latin-1 that are seen as themselves, the others from U+0100 on.
-_SEEN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_BYTES = {chr(byte): byte for byte in _SEEN}
-_BYTES |= {chr(0x100 + n): byte for n, byte in enumerate(byte for byte in range(256) if byte not in _SEEN)}
 
 
 class Cut(NamedTuple):
@@ -90,36 +86,15 @@ def by_source(found: Fertility, first: str) -> list[dict[str, Any]]:
                 "tokens_a_word": float(tokens.sum() / max(1, words[inside].sum())),
                 "bytes_a_token": float(num_bytes[inside].sum() / max(1, tokens.sum())),
                 "of_first": float(tokens.sum() / max(1, base.sum())),
-                "interval": interval(tokens, base),
+                "interval": quotient_interval(tokens, base),
             }
         lines.append(line)
     return lines
 
 
-def interval(tokens: np.ndarray, base: np.ndarray) -> tuple[float, float]:
-    """95 % of the quotients of the sums over papers drawn again, with one seed."""
-    drawn = np.random.default_rng(0).integers(0, len(tokens), (RESAMPLES, len(tokens)))
-    quotients = tokens[drawn].sum(1) / np.maximum(1, base[drawn].sum(1))
-    low, high = np.quantile(quotients, (0.025, 0.975)).tolist()
-    return low, high
-
-
-def pieces_of(tokenizer: Tokenizer) -> set[bytes]:
-    """The vocabulary as the bytes that its pieces stand for, with a blank where a word begins; special tokens, which
-    stand for none, are left out."""
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-    vocab = [piece for piece in tokenizer.get_vocab() if piece not in special]
-    if "ByteLevel" in json.dumps(json.loads(tokenizer.to_str())["decoder"]):
-        return {bytes(map(_BYTES.__getitem__, piece)) for piece in vocab}
-    if any(piece.startswith("##") for piece in vocab):  # WordPiece marks what does not begin a word
-        whole = (piece.removeprefix("##") if piece.startswith("##") else f" {piece}" for piece in vocab)
-        return {piece.encode() for piece in whole}
-    return {piece.replace("▁", " ").encode() for piece in vocab}  # SentencePiece
-
-
 def shared(one: Tokenizer, other: Tokenizer) -> dict[str, float | int]:
-    """What of the two vocabularies is common."""
-    mine, theirs = pieces_of(one), pieces_of(other)
+    """What of the two vocabularies is common, as the bytes that pieces stand for."""
+    mine, theirs = set(piece_bytes(one).values()), set(piece_bytes(other).values())
     common = len(mine & theirs)
     return {"common": common, "share_of_first": common / len(mine), "share_of_second": common / len(theirs)}
 

@@ -227,6 +227,11 @@ class Rows:
         found = (pc.unique(batch["doc_ids"].flatten()) for batch in self._batches)
         return sorted(set().union(*(ids.filter(pc.is_in(ids, wanted)).to_pylist() for ids in found)))
 
+    def longer_than(self, num_tokens: int) -> int:
+        """How many documents, or pieces of them, have more tokens."""
+        lengths = (batch["doc_lengths"].flatten() for batch in self._batches)
+        return sum(pc.sum(pc.greater(of_batch, num_tokens)).as_py() or 0 for of_batch in lengths)
+
     def _name_wrong_token(self, first: int, count: int, vocab: int) -> None:
         for index in range(first, first + count):
             row = self[index]

@@ -6,7 +6,7 @@ one document at a time, and windows are those of each layer.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.models.attention import OF_ENCODERS, register_attention
 from nsllm_lite.models.causal import Batch
-from nsllm_lite.models.loading import quiet_libraries
+from nsllm_lite.models.loading import quiet_libraries, require_none_missing
 from nsllm_lite.recipe.mlm import EncoderShape
 
 if TYPE_CHECKING:
@@ -105,20 +105,64 @@ def build_encoder(shape: EncoderShape, seed: int) -> "PreTrainedModel":
     return AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
 
 
-def load_encoder(folder: Path) -> "PreTrainedModel":
-    """A model in fp32 on the CPU, from safetensors. Raises UserError where its head for masked tokens is not stored: it
-    would begin with random weights."""
+def load_encoder(folder: Path, new_head: int | None = None) -> "PreTrainedModel":
+    """A model with its head for masked tokens, in fp32 on the CPU, from safetensors; `new_head` is the seed from which
+    a head is drawn where none is stored. Raises UserError where that is not asked for, or not needed."""
     from transformers import AutoModelForMaskedLM
 
-    quiet_libraries()
-    model, told = AutoModelForMaskedLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-    )
-    if missing := sorted(told["missing_keys"]):
-        found = f"{folder} does not store {', '.join(missing[:3])} ({len(missing)} in all)."
+    model, missing = _loaded(AutoModelForMaskedLM, folder)
+    heads = HEADS.get(model.config.model_type, ())
+    of_head = {name for name in missing if name.split(".")[0] in heads}
+    require_none_missing(folder, missing - of_head)
+    if of_head and new_head is None:
+        found = f"{folder} does not store {', '.join(sorted(of_head)[:3])} ({len(of_head)} in all)."
         needed = "Without its head for masked tokens an encoder would begin with a random one."
-        raise UserError("encoder-head-missing", found, needed, "Name a folder of a model for masked tokens.")
+        todo = "Name a folder of a model for masked tokens, or have a head drawn from the seed: new_head=true."
+        raise UserError("encoder-head-missing", found, needed, todo)
+    if new_head is not None and not of_head:
+        found = f"new_head, but {folder} stores a head for masked tokens."
+        raise UserError("encoder-head-stored", found, "Leave new_head out: that head is trained on.")
+    draw = torch.Generator().manual_seed(new_head or 0)
+    for name, parameter in model.named_parameters():
+        if name in of_head and parameter.dim() > 1:
+            nn.init.normal_(parameter, std=getattr(model.config, "initializer_range", 0.02), generator=draw)
+        elif name in of_head:  # of a bias, or of a norm
+            nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
     return model
+
+
+def load_body(folder: Path) -> "PreTrainedModel":
+    """The layers of an encoder without a head or a pooler, in fp32 on the CPU, from safetensors."""
+    from transformers import AutoConfig, AutoModel
+
+    kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
+    model, missing = _loaded(AutoModel, folder, **({} if kind == "modernbert" else {"add_pooling_layer": False}))
+    require_none_missing(folder, missing)
+    return model
+
+
+def _loaded(cls: Any, folder: Path, **options: Any) -> tuple["PreTrainedModel", set[str]]:
+    """(the model, the names of its tensors that are not stored); stored tensors that it has no place for are told."""
+    from transformers.utils import logging as transformers_logging
+
+    quiet_libraries()
+    options |= {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # its own table of such tensors
+    try:
+        model, told = cls.from_pretrained(folder, output_loading_info=True, **options)
+    finally:
+        transformers_logging.set_verbosity(before)
+    if unused := sorted(name for name in told["unexpected_keys"] if not name.endswith("position_ids")):
+        print(f"{folder}: {', '.join(unused[:4])} ({len(unused)} tensors in all) have no part in this and are left out")
+    return model, set(told["missing_keys"])
+
+
+def head_parameters(model: "PreTrainedModel") -> set[str]:
+    """Names of what the head for masked tokens has of its own, the embeddings apart where it shares them."""
+    shared = id(model.get_input_embeddings().weight)
+    named = model.named_parameters()
+    return {name for name, of in named if name.split(".")[0] in HEADS[model.config.model_type] and id(of) != shared}
 
 
 def positions_of(model: "PreTrainedModel") -> int:

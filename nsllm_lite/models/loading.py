@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,16 +74,21 @@ def load_base(
         attn_implementation=ATTENTION if is_accepted(config) else None,
         **options,
     )
-    if missing := sorted(loading["missing_keys"]):
-        found = f"{directory} holds no {', '.join(missing[:3])} ({len(missing)} of the model's tensors)."
-        todo = "Fetch or copy its weights again, or correct its config.json."
-        raise UserError("model-tensors-missing", found, "Missing tensors would be drawn at random.", todo)
+    require_none_missing(directory, loading["missing_keys"])
     _keep_nf4_layout(model)
     if device == "cpu":
         _require_widths_bitsandbytes_can(model)
     if dequantised:
         _dequantise(model, dtype)
     return model.requires_grad_(False)
+
+
+def require_none_missing(directory: Path, missing: Iterable[str]) -> None:
+    """Raises UserError where transformers found tensors of the model `missing` in its folder."""
+    if names := sorted(missing):
+        found = f"{directory} holds no {', '.join(names[:3])} ({len(names)} of the model's tensors)."
+        todo = "Fetch or copy its weights again, or correct its config.json."
+        raise UserError("model-tensors-missing", found, "Missing tensors would be drawn at random.", todo)
 
 
 def require_savable(directory: Path) -> None:

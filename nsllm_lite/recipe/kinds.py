@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from nsllm_lite.recipe.convert import Convert
 from nsllm_lite.recipe.corpus import Corpus
+from nsllm_lite.recipe.distill import Distill
 from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.recipe.evals import Eval, Report, Tasks
 from nsllm_lite.recipe.finetune import Finetune
@@ -86,6 +87,15 @@ def train_inputs(recipe: Train) -> Inputs:
 def mlm_inputs(recipe: Mlm) -> Inputs:
     if recipe.model:
         yield Input("model", recipe.model, "base", "weights")
+    if recipe.extend_vocabulary:
+        yield Input("tokenizer", recipe.extend_vocabulary, "tokenizer")
+    yield Input("rows", recipe.rows, "rows", "rows")
+
+
+def distill_inputs(recipe: Distill) -> Inputs:
+    yield Input("teacher", recipe.teacher, "teacher", "weights")
+    if recipe.student:
+        yield Input("student", recipe.student, "student", "weights")
     yield Input("rows", recipe.rows, "rows", "rows")
 
 
@@ -170,6 +180,11 @@ KINDS = {
     "finetune": Kind(
         Finetune, inputs=finetune_inputs, did=lambda recipe, *_: f"fine-tuned for {recipe.task}", **_WORDS["finetune"],
     ),
+    "distill": Kind(
+        Distill, inputs=distill_inputs, leaves=TrainResults,
+        did=lambda recipe, results, rows, tokens: f"relations of {recipe.teacher} on {rows}: {tokens}",
+        **_WORDS["distill"],
+    ),
     "convert": Kind(
         Convert, inputs=lambda recipe: [Input("gguf", recipe.gguf, "gguf", "file")], leaves=ConvertResults,
         did=convert_did, **_WORDS["convert"],
@@ -198,4 +213,6 @@ KINDS = {
         ],
     ),
 }  # fmt: skip
-Recipe = Corpus | TokenizerRecipe | Convert | Train | Mlm | Embed | Finetune | Merge | Report | Tasks | Sft | Eval
+Recipe = (
+    Corpus | TokenizerRecipe | Convert | Train | Mlm | Distill | Embed | Finetune | Merge | Report | Tasks | Sft | Eval
+)

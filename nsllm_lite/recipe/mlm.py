@@ -1,6 +1,6 @@
 """The recipe of an encoder's pretraining."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -9,10 +9,10 @@ from nsllm_lite.recipe.train import Budget, Optimizer, Schedule, require_warmup
 from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Share, Strict, none_word, require_one
 
 
-class EncoderShape(Strict):
-    """An encoder built from nothing; `local_attention` is the window of ModernBERT's local layers, two of three."""
+class StudentShape(Strict):
+    """The shape of an encoder built from nothing; `local_attention` is the window of ModernBERT's local layers, two of
+    three."""
 
-    tokenizer: ModelPath
     architecture: Literal["bert", "roberta", "modernbert"]
     hidden_size: Count
     intermediate_size: Count
@@ -22,7 +22,7 @@ class EncoderShape(Strict):
     local_attention: Annotated[Count | None, BeforeValidator(none_word)] = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> "EncoderShape":
+    def _consistent(self) -> Self:
         if self.hidden_size % self.num_heads:
             found = f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}:"
             raise UserError("encoder-heads-uneven", found, "change one of them")
@@ -32,13 +32,29 @@ class EncoderShape(Strict):
         return self
 
 
+class EncoderShape(StudentShape):
+    """An encoder built from nothing, sized by these and by a tokenizer folder."""
+
+    tokenizer: ModelPath
+
+
 class MaskedEvaluation(Strict):
     """Loss and top-1 accuracy of masked tokens of held-out papers at step 0, every `every_steps`, and at the end, by
-    source; the same tokens are masked each time."""
+    source; the same tokens are masked each time. Of general text alike, where `general_rows` are named."""
 
     domain_rows: HashedPath
+    general_rows: Annotated[HashedPath | None, BeforeValidator(none_word)] = None
     every_steps: Count
     max_rows: Count
+    max_general_loss_increase: Annotated[float, Field(ge=0)] | None = None  # nats above that of step 0
+    when_forgetting: Literal["stop", "warn"] = "stop"  # where it is exceeded
+
+    @model_validator(mode="after")
+    def _something_to_judge_by(self) -> Self:
+        if self.max_general_loss_increase is not None and not self.general_rows:
+            found = f"max_general_loss_increase={self.max_general_loss_increase:g} without general_rows:"
+            raise UserError("mlm-limit-without-rows", found, "name general held-out rows, or leave the limit out")
+        return self
 
 
 class MlmExecution(Strict):
@@ -49,12 +65,21 @@ class MlmExecution(Strict):
     memory_gib: Annotated[float, Field(gt=0)] | None = None
 
 
+def _all_word(value: Any) -> Any:
+    return None if value == "all" else none_word(value)
+
+
 class Mlm(Strict):
     """An encoder trained on masked tokens, from nothing (`build`) or from a folder (`model`): all weights.
 
     Of the tokens, but for those that begin and end a text, a `mask_share` is to be told: 80 % of them are masked, 10 %
     are another token, 10 % stay as they are. Of them a `keyword_share` falls on the keywords that a paper states, which
     are read from the corpus's folder `documents`.
+
+    A `model` can be changed first: `layers` (counted from 1) leaves the others out; `extend_vocabulary` puts a
+    tokenizer, that of the rows, in the place of its own, with a token that it lacks begun as the mean of its pieces;
+    `max_positions` lets it take longer texts, learned positions begun as copies of the first; `new_head` draws a head
+    for masked tokens where none is stored. `train_only: new` trains what was added by these and nothing else.
     """
 
     adapter: ClassVar[None] = None  # as other trainings may have: all weights are trained
@@ -64,6 +89,11 @@ class Mlm(Strict):
     out: FilePath
     model: ModelPath | None = None
     build: EncoderShape | None = None
+    layers: Annotated[list[Count] | None, Field(min_length=1), BeforeValidator(none_word)] = None
+    extend_vocabulary: Annotated[ModelPath | None, BeforeValidator(none_word)] = None
+    max_positions: Annotated[Count | None, BeforeValidator(none_word)] = None
+    new_head: bool = False
+    train_only: Annotated[Literal["new"] | None, BeforeValidator(_all_word)] = None  # None: all
     rows: HashedPath
     mask_share: Annotated[float, Field(gt=0, lt=1)]
     keyword_share: Share = 0.0
@@ -79,10 +109,17 @@ class Mlm(Strict):
     execution: MlmExecution = MlmExecution()
 
     @model_validator(mode="after")
-    def _consistent(self, info: ValidationInfo) -> "Mlm":
+    def _consistent(self, info: ValidationInfo) -> Self:
         require_one(model=self.model, build=self.build)
         require_warmup(self.schedule, self.budget.steps, info)
         if bool(self.keyword_share) != bool(self.documents):
             found = f"keyword_share {self.keyword_share:g} with documents {self.documents}:"
             raise UserError("mlm-keywords-and-documents", found, "keywords are read from documents; state both or none")
+        changes = {name: getattr(self, name) for name in ("layers", "extend_vocabulary", "max_positions", "new_head")}
+        if self.build and (stated := [name for name, value in changes.items() if value]):
+            found = f"{', '.join(stated)} with `build`:"
+            raise UserError("mlm-changes-of-nothing", found, "these change a `model`; state them of that, or neither")
+        if self.train_only == "new" and not any(value for name, value in changes.items() if name != "layers"):
+            todo = "set extend_vocabulary, max_positions or new_head, or train_only=all"
+            raise UserError("mlm-nothing-new", "train_only: new, where nothing is added:", todo)
         return self

@@ -81,6 +81,12 @@ def estimate_mean(values: np.ndarray, seed: int) -> Estimate:
     return Estimate(float(values.mean()), *_middle(np.concatenate(means)))
 
 
+def quotient_interval(counts: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """Of sum(counts) / sum(others), both (papers,), over resampled papers, with one seed."""
+    drawn = np.random.default_rng(0).integers(0, len(counts), (RESAMPLES, len(counts)))
+    return _middle(counts[drawn].sum(1) / np.maximum(1, others[drawn].sum(1)))
+
+
 def compare(one: Results, other: Results, metric: Metric, seed: int) -> Difference:
     """By how much `other` scores above `one` on the same items. Raises UserError where their items differ."""
     if len(one.given) != len(other.given) or (one.gold is not None and not np.array_equal(one.gold, other.gold)):
@@ -100,7 +106,7 @@ def compare(one: Results, other: Results, metric: Metric, seed: int) -> Differen
     return Difference(value, *_middle(values), (beyond + 1) / (PERMUTATIONS + 1))
 
 
-def _middle(values: Sequence[float]) -> tuple[float, float]:
+def _middle(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """A resample that has no value, NaN, such as one without a rare label, is left out."""
     known = [value for value in values if not np.isnan(value)] or [float("nan")]
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -6,57 +6,47 @@ two floors: that of a table of the words alone, and of a table of the word befor
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 
 from nsllm_lite.artifact import integrity, interrupts
-from nsllm_lite.artifact.disk import GIB, replace_folder
 from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
-from nsllm_lite.formats.rows import Row, Rows, in_groups
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer, save_tokenizer
+from nsllm_lite.formats.rows import Row, Rows
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
-from nsllm_lite.models import heldout
-from nsllm_lite.models.causal import Batch, autocast, collate
-from nsllm_lite.models.device import CONTEXT_BYTES, Card
-from nsllm_lite.models.encoder import PackedEncoder, build_encoder, load_encoder, positions_of
-from nsllm_lite.models.execution import USABLE_SHARE
+from nsllm_lite.models import extension, heldout
+from nsllm_lite.models.causal import autocast
+from nsllm_lite.models.device import CONTEXT_BYTES
+from nsllm_lite.models.encoder import PackedEncoder, build_encoder, head_parameters, load_encoder, positions_of
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.train import Execution
-from nsllm_lite.train import outputs, setup
+from nsllm_lite.train import encoders, guards, outputs, setup
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.gradients import Gradients
 from nsllm_lite.train.inputs import require_apart, require_rows_for, require_same_tokenizer
 from nsllm_lite.train.keywords import Keywords
-from nsllm_lite.train.masking import HELD_OUT, Masking
+from nsllm_lite.train.masked_scores import Asked, floors, masking_of, micro_batches, score, score_as_it_was
+from nsllm_lite.train.masking import Masking
+from nsllm_lite.train.new_rows import OnlyNewRows
 from nsllm_lite.train.order import StepOrder
 from nsllm_lite.train.plot import plot_losses
 from nsllm_lite.train.processes import Processes
-from nsllm_lite.train.token_tables import TokenTables
 from nsllm_lite.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
-MICRO_BATCH_TOKENS = {"cpu": 4_096, "cuda": 16_384}
-TABLE_TOKENS = 2_000_000  # of the training rows, from which the floors' tables are made
-
-
-class Size(NamedTuple):
-    """Numbers of a model, as `outputs.output_bytes` needs them."""
-
-    params: int
-    linear_params: int = 0
+AS_IT_WAS = "base, its own tokenizer"  # held-out figures before the first step, where the vocabulary is another's
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +54,12 @@ class MlmInputs:
     """Everything a run reads, checked to exist and to fit together."""
 
     rows: Rows
-    heldout: list[Row]
+    heldout: dict[str, list[Row]]  # "masked": of papers, and "general" where the recipe names such
     base_dir: Path | None  # None: the model is built from nothing
     tokenizer_dir: Path
     masking: Masking
     hashes: dict[str, str | None]
-    size: Size | None = None  # known when the model is there
+    size: encoders.Size | None = None  # known when the model is there
 
 
 def mlm(recipe: Mlm) -> dict[str, Any]:
@@ -77,7 +67,7 @@ def mlm(recipe: Mlm) -> dict[str, Any]:
 
     Raises:
         UserError: an input is missing or does not fit the others.
-        RunError: the loss or the gradient is not finite; the last good checkpoint stays.
+        RunError: the loss or the gradient is not finite, or general text is forgotten; the last good checkpoint stays.
         OutOfMemoryError: the card ran out of memory, with the recipe of fewer rows at a time.
         interrupts.Stop: a signal, or time that is up; a checkpoint holds the last whole step.
     """
@@ -88,43 +78,45 @@ def mlm(recipe: Mlm) -> dict[str, Any]:
     if (results := run.finished()) is not None:
         return results
     require_sound(inputs)
-    model = load_encoder(inputs.base_dir) if inputs.base_dir else build_encoder(recipe.build, recipe.seed)
-    require_fitting(model, inputs)
-    inputs = replace(inputs, size=Size(sum(parameter.numel() for parameter in model.parameters())))
-    row_tokens, of_model = inputs.rows.totals.row_tokens, {"config": model.config, "num_params": inputs.size.params}
-    choose = partial(choose_execution, **of_model, row_tokens=row_tokens, card=card)
+    model, new, changes = make_model(recipe, inputs)
+    inputs, row_tokens = replace(inputs, size=encoders.Size.of(model)), inputs.rows.totals.row_tokens
+    encoders.require_fitting(model, len(inputs.masking.ordinary), row_tokens)
+    need = partial(need_bytes, recipe, model.config, inputs.size.params)
+    choose = partial(encoders.choose_execution, need=need, row_tokens=row_tokens, card=card)
     how = choose(recipe)
-    need = need_bytes(recipe, **of_model, tokens=how.micro_batch_rows * row_tokens)
-    run.begin(budget.steps, inputs, Fallback(recipe, how, need, card, choose))
+    run.begin(budget.steps, inputs, Fallback(recipe, how, need(how.micro_batch_rows * row_tokens), card, choose))
 
     lm = PackedEncoder(model).to(how.device).train()
     if lm.dropout_left_out:
         print(f"Attention's own dropout of {lm.dropout_left_out:g}, as the model's config has it, is left out.")
+    only_new = OnlyNewRows(model, new) if recipe.train_only == "new" else None
     gradients = Gradients(lm, getattr(torch, recipe.compute_dtype))
     optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(lm, recipe.optimizer))
     order = StepOrder(inputs.rows, None, budget.tokens_per_step // row_tokens, 0, recipe.seed)
     print(outputs.data_words(budget, inputs.rows.totals, order))
+    torch.manual_seed(recipe.seed)  # of dropout, wherever the model came from
 
-    def evaluate() -> None:
-        run.log_heldout({"masked": score(lm, inputs, how, recipe.compute_dtype)})
-
-    run.resume(lm, optimizer, evaluate, dict)
+    run.resume(lm, optimizer, partial(evaluate, run, recipe, inputs, lm, how), dict)
     with run.steps() as steps:
         for step in steps:
             run.begin_step()
             rows = order.rows(step)
             learning_rate = setup.set_learning_rate(optimizer, run.lr_factor(step))
             loss = add_gradients(lm, rows, inputs.masking, step, how, recipe.compute_dtype)
+            if only_new:
+                only_new.drop_gradients()
             grad_norm = gradients.clip(recipe.optimizer.max_grad_norm)
             names = [name for row in rows for name in row.doc_ids]
             run.require_finite(loss, grad_norm, "documents", names)
             run.require_gradients()
             optimizer.step()
+            if only_new:
+                only_new.restore()
             gradients.zero()
             run.log(loss, learning_rate, grad_norm, sum(len(row.input_ids) for row in rows), names)
             run.keep()
 
-    save_model(lm, inputs, run.out)
+    encoders.save_encoder(lm.model, inputs.tokenizer_dir, run.out)
     plot_losses(recipe, budget.steps)
     lines = run.metrics.lines()
     results = {
@@ -132,7 +124,8 @@ def mlm(recipe: Mlm) -> dict[str, Any]:
         "tokens": lines[-1]["tokens"],
         "epochs": order.epochs(budget.steps),
         "parameters": inputs.size.params,
-        "floors": floors(inputs),
+        **changes,
+        "floors": floors(inputs.rows, inputs.heldout["masked"], inputs.masking),
         **outputs.summarise_losses(lines),
     }
     measured = outputs.speed_and_memory(how, run.own_tokens, run.own_seconds)
@@ -145,32 +138,34 @@ def mlm(recipe: Mlm) -> dict[str, Any]:
 def read_inputs(recipe: Mlm) -> MlmInputs:
     """Opens every input. Raises UserError where one is missing, empty, or of another tokenizer, or the tokenizer has no
     token for what is masked."""
-    rows, domain = Rows(Path(recipe.rows)), Rows(Path(recipe.evaluation.domain_rows))
-    require_rows_for(recipe.budget, [rows, domain])
+    evaluation = recipe.evaluation
+    named = {"domain_rows": evaluation.domain_rows, "general_rows": evaluation.general_rows}
+    rows, held_out = Rows(Path(recipe.rows)), {key: Rows(Path(name)) for key, name in named.items() if name}
+    require_rows_for(recipe.budget, [rows, *held_out.values()])
     base_dir = None if recipe.build else resolve_model(recipe.model)
-    tokenizer_dir = base_dir or Path(recipe.build.tokenizer)
+    own_tokenizer = recipe.build.tokenizer if recipe.build else recipe.extend_vocabulary
+    tokenizer_dir = Path(own_tokenizer) if own_tokenizer else base_dir
     tokenizer = load_auto_tokenizer(tokenizer_dir)
-    hashes: dict[str, str | None] = {"rows": rows.sha256, "domain_rows": domain.sha256}
+    hashes: dict[str, str | None] = {"rows": rows.sha256} | {key: of.sha256 for key, of in held_out.items()}
     if base_dir:
         hashes |= {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_settings(base_dir)}
-    else:
+    if own_tokenizer:
         hashes["tokenizer"] = integrity.sha256_file(tokenizer_dir / "tokenizer.json")
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
         found = f"The tokenizer of {tokenizer_dir} has no mask token, or none for padding."
         todo = "Train one with `nsllm-lite tokenizer` and train.model=encoder, and build the corpus with it."
         raise UserError("mlm-no-mask-token", found, "An encoder learns to tell masked tokens.", todo)
     require_same_tokenizer(rows, tokenizer_dir)
-    ordinary = np.ones(len(tokenizer), bool)
-    ordinary[list(tokenizer.all_special_ids)] = False
-    masking = Masking(recipe.mask_share, tokenizer.mask_token_id, ordinary, recipe.seed)
+    masking = masking_of(tokenizer, recipe.mask_share, recipe.seed)
     if recipe.documents:
         keywords = Keywords(Path(recipe.documents), load_tokenizer(tokenizer_dir))
         print(f"Keywords: {len(keywords):,} papers of {recipe.documents} state some")
         masking = replace(masking, keyword_share=recipe.keyword_share, keywords=keywords.places)
         hashes["documents"] = integrity.sha256_file(Path(recipe.documents) / integrity.FILES)
+    curves = {"domain_rows": "masked", "general_rows": "general"}
     return MlmInputs(
         rows=rows,
-        heldout=heldout.sample_rows(domain, recipe.evaluation.max_rows),
+        heldout={curves[key]: heldout.sample_rows(of, evaluation.max_rows) for key, of in held_out.items()},
         base_dir=base_dir,
         tokenizer_dir=tokenizer_dir,
         masking=masking,
@@ -183,20 +178,53 @@ def require_sound(inputs: MlmInputs) -> None:
     if inputs.base_dir:
         weights.require_sound(inputs.base_dir)
     inputs.rows.require_sound(len(inputs.masking.ordinary))
-    require_apart(inputs.rows, {name for row in inputs.heldout for name in row.doc_ids})
+    held_out = [row for rows in inputs.heldout.values() for row in rows]
+    require_apart(inputs.rows, {name for row in held_out for name in row.doc_ids})
 
 
-def require_fitting(model: Any, inputs: MlmInputs) -> None:
-    """Raises UserError where the model has fewer tokens than the rows, or takes shorter texts."""
-    vocab, row_tokens = model.config.vocab_size, inputs.rows.totals.row_tokens
-    if vocab < len(inputs.masking.ordinary):
-        found = f"The model knows {vocab:,} tokens, its tokenizer {len(inputs.masking.ordinary):,}."
-        raise UserError("mlm-vocabulary-differs", found, "Name the tokenizer that the model was trained with.")
-    if positions_of(model) < row_tokens:
+def make_model(recipe: Mlm, inputs: MlmInputs) -> tuple["PreTrainedModel", extension.NewRows, dict[str, Any]]:
+    """(the model with the changes that the recipe states, what of it was added, what of that the results tell)"""
+    if recipe.build:
+        return build_encoder(recipe.build, recipe.seed), {}, {}
+    new: extension.NewRows = {}
+    told: dict[str, Any] = {}
+    model = load_encoder(inputs.base_dir, recipe.seed if recipe.new_head else None)
+    if recipe.layers:
+        model = extension.with_layers(model, recipe.layers)
+    if recipe.extend_vocabulary:
+        of = extension.vocabulary_of(inputs.base_dir, inputs.tokenizer_dir, model.config.model_type)
+        model, added = extension.with_vocabulary(model, of)
+        new |= added
+        told["vocabulary"] = of.counts()
+        counts = ", ".join(f"{count:,} {name}" for name, count in of.counts().items())
+        print(f"Tokens of {inputs.tokenizer_dir}, by how their rows were made: {counts}")
+    if recipe.max_positions:
+        before = positions_of(model)
+        model, added = extension.with_positions(model, recipe.max_positions)
+        told["texts_beyond"] = require_texts_beyond(recipe, before, inputs.rows)
+        new |= added
+    if recipe.new_head:
+        own, parameters = head_parameters(model), dict(model.named_parameters())
+        new |= {name: torch.ones(len(parameters[name]), dtype=torch.bool) for name in own}
+        print(f"The head for masked tokens is new, drawn from seed {recipe.seed}: {len(own)} tensors")
+    return model, new, told
+
+
+def require_texts_beyond(recipe: Mlm, positions: int, rows: Rows) -> int:
+    """How many texts are longer than the model takes. Raises UserError where none is: the new positions would stay the
+    copies that they begin as."""
+    beyond = rows.longer_than(positions)
+    if not beyond:
         found = (
-            f"The model takes texts of {positions_of(model):,} tokens; a row, and so a text, may have {row_tokens:,}."
+            f"max_positions {recipe.max_positions:,}, but no text in {rows.path} has more than {positions:,} tokens."
         )
-        raise UserError("mlm-positions-few", found, "Build the corpus with a lower row_tokens, or take another model.")
+        todo = (
+            "Build the corpus with that row_tokens and longer texts (phase2 has sections), or leave max_positions out."
+        )
+        raise UserError("mlm-positions-not-reached", found, "Positions that no text reaches are not trained.", todo)
+    told = f"{positions:,} before, {recipe.max_positions:,} now; {beyond:,} texts or pieces reach the new ones"
+    print(f"Positions: {told}")
+    return beyond
 
 
 def need_bytes(recipe: Mlm, config: "PretrainedConfig", num_params: int, tokens: int) -> int:
@@ -209,42 +237,6 @@ def need_bytes(recipe: Mlm, config: "PretrainedConfig", num_params: int, tokens:
     layer = width * (16 * config.hidden_size + 6 * config.intermediate_size)
     logits = 3 * 4 * config.vocab_size * recipe.mask_share
     return 16 * num_params + int(tokens * (layer * config.num_hidden_layers + logits)) + CONTEXT_BYTES
-
-
-def choose_execution(
-    recipe: Mlm, config: "PretrainedConfig", num_params: int, row_tokens: int, card: Card
-) -> Execution:
-    """As many rows at a time as divide a step, have at most MICRO_BATCH_TOKENS and are estimated to fit the card."""
-    count = recipe.budget.tokens_per_step // row_tokens
-    memory_gib = recipe.execution.memory_gib or (card.memory_bytes or 0) / GIB
-    fitting = [1] + [
-        rows
-        for rows in range(2, count + 1)
-        if count % rows == 0
-        and rows * row_tokens <= MICRO_BATCH_TOKENS[card.device]
-        and (
-            not memory_gib
-            or need_bytes(recipe, config, num_params, rows * row_tokens) <= USABLE_SHARE * memory_gib * GIB
-        )
-    ]
-    rows = recipe.execution.micro_batch_rows or fitting[-1]
-    return Execution(micro_batch_rows=rows, device=card.device, memory_gib=recipe.execution.memory_gib)
-
-
-def masked(rows: Sequence[Row], masking: Masking, step: int, first: int, device: str) -> Batch:
-    """Rows as a batch whose targets are the masked tokens themselves."""
-    ids, targets = masking.of_rows(rows, step, first)
-    batch = collate(rows, "cpu")
-    return replace(batch, input_ids=torch.from_numpy(ids), targets=torch.from_numpy(targets)).to(device)
-
-
-def micro_batches(
-    rows: Sequence[Row], masking: Masking, step: int, how: Execution
-) -> Iterator[tuple[Sequence[Row], Batch]]:
-    first = 0
-    for group in in_groups(list(rows), how.micro_batch_rows):
-        yield group, masked(group, masking, step, first, how.device)
-        first += len(group)
 
 
 def add_gradients(
@@ -265,67 +257,33 @@ def add_gradients(
     return float(loss)
 
 
-def score(lm: PackedEncoder, inputs: MlmInputs, how: Execution, dtype: str) -> dict[str, dict[str, float | int]]:
-    """{source or "all": {"loss": nats a masked token, "top1": share told right, "tokens"}} of the held-out rows."""
-    sums: dict[str, list[float]] = {}
-    with torch.no_grad(), heldout.evaluating(lm):
-        for rows, batch in micro_batches(inputs.heldout, inputs.masking, HELD_OUT, how):
-            told = batch.targets != IGNORE
-            with autocast(how.device, dtype):
-                logits = lm.logits(lm.hidden(batch)[told]).float()
-            targets = batch.targets[told]
-            losses = functional.cross_entropy(logits, targets, reduction="none").double().cpu().numpy()
-            right = (logits.argmax(1) == targets).cpu().numpy()
-            sources = np.repeat(*_sources(rows))[told.cpu().numpy()]
-            for key in ("all", *np.unique(sources)):
-                inside = np.ones(len(sources), bool) if key == "all" else sources == key
-                of = sums.setdefault(str(key), [0.0, 0, 0])
-                of[0], of[1], of[2] = of[0] + losses[inside].sum(), of[1] + right[inside].sum(), of[2] + inside.sum()
-            interrupts.raise_if_requested()
-    return {
-        key: {"loss": float(nats / count), "top1": float(hits / count), "tokens": int(count)}
-        for key, (nats, hits, count) in sums.items()
-    }
-
-
-def _sources(rows: Sequence[Row]) -> tuple[list[str], list[int]]:
-    """(source, tokens) of each document."""
-    return [name for row in rows for name in row.doc_sources], [n for row in rows for n in row.doc_lengths]
-
-
-def floors(inputs: MlmInputs) -> dict[str, dict[str, float]]:
-    """Loss and top-1 on the same masked tokens of tables that were counted on the training rows."""
-    mask_id, seen, rows = inputs.masking.mask_id, 0, []
-    for number in range(len(inputs.rows)):
-        rows.append(inputs.rows[number].input_ids)
-        seen += len(rows[-1])
-        if seen >= TABLE_TOKENS:
-            break
-    tables = TokenTables(rows, inputs.masking.ordinary)
-    told: dict[str, list[tuple[float, bool]]] = {"words": [], "word before": []}
-    for place, row in enumerate(inputs.heldout):
-        ids, targets = inputs.masking.of(row, HELD_OUT, place)
-        for at in np.flatnonzero(targets != IGNORE).tolist():
-            left = int(ids[at - 1]) if at and ids[at - 1] != mask_id else None
-            told["words"].append(tables.words(int(targets[at])))
-            told["word before"].append(tables.word_before(left, int(targets[at])))
-    means = {name: np.mean(values, axis=0).tolist() for name, values in told.items() if values}
-    return {name: {"loss": loss, "top1": top1} for name, (loss, top1) in means.items()}
-
-
-def save_model(lm: PackedEncoder, inputs: MlmInputs, out: Path) -> None:
-    """The model with its tokenizer, in `out/model`; whole or absent."""
-    part = out / "model.part"
-    lm.model.save_pretrained(part)
-    save_tokenizer(inputs.tokenizer_dir, part)
-    names = {path.name for path in part.iterdir()}
-    integrity.record(part, {name for name in names if name.endswith(".safetensors")}.union(integrity.BESIDE_WEIGHTS))
-    replace_folder(part, out / "model")
+def evaluate(run: TrainingRun, recipe: Mlm, inputs: MlmInputs, lm: PackedEncoder, how: Execution) -> None:
+    """Logs held-out figures; before the first step also those of a base whose tokenizer is replaced. Raises RunError on
+    forgetting."""
+    asked = Asked.of(inputs.masking, load_tokenizer(inputs.tokenizer_dir))
+    figures = {name: score(lm, rows, asked, how, recipe.compute_dtype) for name, rows in inputs.heldout.items()}
+    if recipe.extend_vocabulary and not recipe.new_head and run.done == 0:
+        papers = inputs.heldout["masked"]
+        of_base = (inputs.base_dir, papers, inputs.tokenizer_dir, inputs.masking, how, recipe.compute_dtype)
+        figures[AS_IT_WAS] = score_as_it_was(*of_base)
+    run.log_heldout(figures)
+    guards.check_forgetting(recipe.evaluation, run.done, run.metrics.lines()[0]["heldout"], figures, run.out)
 
 
 def print_scores(results: dict[str, Any]) -> None:
-    before, after = (results["heldout"][when]["masked"]["all"] for when in ("before", "after"))
-    print(f"  held-out masked tokens ({after['tokens']:,}): loss {before['loss']:.4f} -> {after['loss']:.4f}, ", end="")
-    print(f"told right {before['top1']:.1%} -> {after['top1']:.1%}")
+    before, after = results["heldout"]["before"], results["heldout"]["after"]
+    for name in after:
+        one, other = before[name].get("all"), after[name].get("all")
+        if one and other:
+            print(
+                f"  held-out {name} tokens ({other['tokens']:,}): loss {one['loss']:.4f} -> {other['loss']:.4f}, ",
+                end="",
+            )
+            print(f"told right {one['top1']:.1%} -> {other['top1']:.1%}")
+    if AS_IT_WAS in before:
+        of = [one["all"]["bits_per_byte"] for one in (before[AS_IT_WAS], before["masked"], after["masked"])]
+        print(
+            "  bits a byte of masked text: the base with its own tokenizer {:.3f}, begun {:.3f}, now {:.3f}".format(*of)
+        )
     for name, of in results["floors"].items():
         print(f"  floor, {name}: loss {of['loss']:.4f}, told right {of['top1']:.1%}")

@@ -92,7 +92,9 @@ def draw_losses(axes: "Axes", lines: list[dict[str, Any]], curves: dict[str, str
         axes.plot([s["tokens"] for s in marked], [s["loss"] for s in marked], "x", color="C3", label="spikes")
     heldout = [line for line in lines if "heldout" in line]
     for color, (name, label) in enumerate(curves.items()):
-        points = [(line["tokens"], line["heldout"][name]["all"]["loss"]) for line in heldout if line["heldout"][name]]
+        points = [
+            (line["tokens"], line["heldout"][name]["all"]["loss"]) for line in heldout if line["heldout"].get(name)
+        ]
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", color=f"C{color}", label=label)
     axes.grid(alpha=0.3)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_package_holds_the_recipes_of_the_repository():
     for folder in (INSTALLED, ROOT / "recipes"):
-        assert {path.name for path in folder.iterdir()} == {"nano", SIZED, "smollm2"}
+        assert {path.name for path in folder.iterdir()} == {"nano", SIZED, "smollm2", "encoder"}
 
 
 def make(folder: Path, *words: str) -> list[str]:

@@ -13,6 +13,7 @@ from nsllm_lite.corpus.learn_tokenizer import OWN, learn_tokenizer
 from nsllm_lite.corpus.tokenizer import train_tokenizer
 from nsllm_lite.formats.documents import Document, Section
 from nsllm_lite.formats.papers import CorpusPapers
+from nsllm_lite.formats.pieces import piece_bytes
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.recipe import load as recipes
 from tests.corpus.small import END, paper, sample, values, write_sources
@@ -127,14 +128,14 @@ def word_level(pieces, decoder):
 
 def test_vocabularies_of_all_kinds_are_compared_as_bytes(other):
     byte_level = load_tokenizer(other)
-    mine = fertility.pieces_of(byte_level)
+    mine = set(piece_bytes(byte_level).values())
     assert {bytes([n]) for n in range(256)} <= mine
     assert any(piece[:1] == b" " and len(piece) > 1 for piece in mine)
     assert END.encode() not in mine
     wordpiece = word_level(["[UNK]", "t", "##t", "##in"], decoders.WordPiece())
-    assert fertility.pieces_of(wordpiece) == {b" [UNK]", b" t", b"t", b"in"}
+    assert set(piece_bytes(wordpiece).values()) == {b" [UNK]", b" t", b"t", b"in"}
     sentencepiece = Tokenizer(models.BPE({"▁t": 0, "in": 1, "µ": 2, "▁": 3, "你": 4}, []))
-    assert fertility.pieces_of(sentencepiece) == {b" t", b"in", "µ".encode(), b" ", "你".encode()}
+    assert set(piece_bytes(sentencepiece).values()) == {b" t", b"in", "µ".encode(), b" ", "你".encode()}
     both = fertility.shared(byte_level, sentencepiece)
     assert both["common"] == len(mine & {b" t", b"in", "µ".encode(), b" ", "你".encode()})
     assert both["share_of_second"] == both["common"] / 5

@@ -8,6 +8,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, ModernBertConfig, Qwe
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.models.causal import collate
 from nsllm_lite.models.encoder import PackedEncoder
+from tests.models.conftest import LENGTHS
 from tests.raising import raises
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -19,7 +20,7 @@ CONFIGS = {
         cls_token_id=1, sep_token_id=2,
     ),
 }  # fmt: skip
-LENGTHS = (20, 7, 31)
+
 
 
 def encoder_of(kind) -> PackedEncoder:
@@ -32,12 +33,6 @@ def batch_of(documents):
     lengths = [len(document) for document in documents]
     names = [f"d{n}" for n in range(len(documents))]
     return collate([Row(ids, lengths, names, ["s"] * len(names), [1] * len(names), False)], "cpu")
-
-
-@pytest.fixture
-def documents():
-    rng = np.random.default_rng(0)
-    return [rng.integers(5, 60, length) for length in LENGTHS]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

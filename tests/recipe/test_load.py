@@ -19,13 +19,35 @@ FOLDERS = {"nano": 200, SIZED: 200, "smollm2": 12}  # and the steps of a phase
 
 
 def test_every_shipped_recipe_loads():
-    assert 25 <= len(FILES) <= len([path for path in RECIPES.rglob("*") if path.is_file()]) <= 30
+    assert 25 <= len(FILES) <= len([path for path in RECIPES.rglob("*") if path.is_file()]) <= 45
     kinds = {(path.parent.name, path.stem): recipes.read(path)["kind"] for path in FILES}
     assert {*kinds.values()} == KINDS.keys() - {"convert"}  # which is given a file and needs none
     for folder in FOLDERS:
         for name, kind in (("corpus", "corpus"), ("phase1", "train"), ("phase2", "train"), ("merge", "merge"),
                            ("tasks", "tasks"), ("sft", "sft")):  # fmt: skip
             assert kinds[folder, name] == kind
+
+
+PATHS = {
+    "mlm": ["rows=R", "evaluation.domain_rows=H", "build.tokenizer=T", "out=O"],
+    "distill": ["teacher=M", "rows=R", "evaluation.domain_rows=H", "out=O"],
+    "tokenizer": ["corpus=C", "out=O"],
+    "corpus": ["out=O"],
+}
+"""What the heads of encoders' recipes tell to type."""
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("folder", ["nano", "encoder"])
+def test_recipes_of_encoders_load_with_their_paths(folder, name):
+    recipe = recipes.load(RECIPES / folder / f"{name}.yaml", PATHS[name])
+    assert recipe.kind == name
+
+
+def test_the_small_encoder_fits_its_teacher():
+    base, small = (recipes.load(RECIPES / f"encoder/{name}.yaml", PATHS[name]) for name in ("mlm", "distill"))
+    assert base.build.hidden_size % small.relation_heads == small.build.hidden_size % small.relation_heads == 0
+    assert base.build.max_positions == recipes.load(RECIPES / "encoder/corpus.yaml", ["out=O"]).row_tokens
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -13,45 +13,21 @@ from transformers import RobertaConfig
 from nsllm_lite.artifact import integrity, interrupts
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_json, read_lines
-from nsllm_lite.corpus.tokenizer import train_for_encoder
 from nsllm_lite.formats.documents import Document, parquet_writer, table_of
-from nsllm_lite.formats.rows import Row, RowTotals, write_rows
+from nsllm_lite.formats.rows import Row
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models.device import Card
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.train import mlm
+from nsllm_lite.train import encoders, mlm
 from nsllm_lite.train.fallback import Fallback, OutOfMemoryError
 from nsllm_lite.train.keywords import Keywords
 from nsllm_lite.train.masking import HELD_OUT, Masking
 from nsllm_lite.train.token_tables import BACKOFF, TokenTables
 from tests.raising import raises
+from tests.train.conftest import NUM, ROW_TOKENS, VOCAB, row_of
 
-VOCAB, ROW_TOKENS, FIRST, NUM = 300, 64, 20, 12
 SHAPE = {"hidden_size": 48, "intermediate_size": 96, "num_layers": 2, "num_heads": 4, "max_positions": 64}
-
-
-def row_of(rng, name) -> Row:
-    """Two documents <s> ... </s> in which every third token repeats the one two places on: only the right tells it."""
-    documents = []
-    for _ in range(2):
-        ids = rng.integers(FIRST, FIRST + NUM, ROW_TOKENS // 2 - 2)
-        ids[: len(ids) - 2 : 3] = ids[2::3][: len(ids[: len(ids) - 2 : 3])]
-        documents.append([0, *ids, 2])
-    names = [f"{name}-{n}" for n in range(2)]
-    ids = np.concatenate(documents).astype(np.int32)
-    return Row(ids, [len(d) for d in documents], names, ["a", "b"], [60, 60])
-
-
-@pytest.fixture(scope="module")
-def encoder_rows(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("encoder")
-    train_for_encoder(["tin whiskers grow under compressive stress at 25 degrees"] * 3, VOCAB, folder / "tokenizer")
-    for split, count, seed in (("train", 96, 1), ("heldout", 8, 2)):
-        rng = np.random.default_rng(seed)
-        rows = [row_of(rng, f"{split}-{n}") for n in range(count)]
-        write_rows(folder / "rows" / split, rows, RowTotals(ROW_TOKENS, 2, "hash"))
-    return folder
 
 
 @pytest.fixture
@@ -256,16 +232,17 @@ def test_rows_at_a_time_follow_from_the_cards_memory(recipe_of):
     """And are fewer once it has run out of it."""
     config = RobertaConfig(vocab_size=50_000, hidden_size=768, num_hidden_layers=12, intermediate_size=3072)
     recipe = recipe_of(budget={"steps": 2, "tokens_per_step": 16 * 512, "tokens": 32 * 512}, steps=2)
+    need_of = partial(mlm.need_bytes, recipe, config, 125_000_000)
 
     def rows(recipe, gib):
         card = Card("cuda", int(gib * GIB), "a card", int(gib * GIB), (8, 0))
-        return mlm.choose_execution(recipe, config, 125_000_000, 512, card).micro_batch_rows
+        return encoders.choose_execution(recipe, need_of, 512, card).micro_batch_rows
 
     assert [rows(recipe, gib) for gib in (80, 12, 1)] == [16, rows(recipe, 12), 1]
     assert 1 < rows(recipe, 12) < 16
-    need = mlm.need_bytes(recipe, config, 125_000_000, 16 * 512)
+    need = need_of(16 * 512)
     card = Card("cuda", 80 * GIB, "a card", 80 * GIB, (8, 0))
-    choose = partial(mlm.choose_execution, config=config, num_params=125_000_000, row_tokens=512, card=card)
+    choose = partial(encoders.choose_execution, need=need_of, row_tokens=512, card=card)
     with (
         pytest.raises(OutOfMemoryError) as caught,
         Fallback(recipe, choose(recipe), need, card, choose).where_it_runs_out(True),
