@@ -94,6 +94,8 @@ def distill(recipe: Distill) -> dict[str, Any]:
 
     teacher = RelationEncoder(bodies.teacher).to(how.device).eval().requires_grad_(False)
     student = RelationEncoder(bodies.student).to(how.device).train()
+    if left_out := student.encoder.dropout_left_out:
+        print(f"Attention's own dropout of {left_out:g}, as the student's config has it, is left out.")
     gradients = Gradients(student, getattr(torch, recipe.compute_dtype))
     optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(student, recipe.optimizer))
     order = StepOrder(inputs.rows, None, budget.tokens_per_step // row_tokens, 0, recipe.seed)
@@ -228,7 +230,7 @@ def add_gradients(
             with torch.no_grad():
                 wanted = teacher(batch)
             found = student(batch)
-        loss += add_relation_gradients(wanted.float(), found, batch.layout, recipe.relation_heads, share)
+        loss += add_relation_gradients(wanted, found, batch.layout, recipe.relation_heads, share)
         interrupts.raise_if_requested()
     return float(loss)
 
@@ -245,7 +247,7 @@ def score(
         for group in in_groups(list(rows), how.micro_batch_rows):
             batch = collate(group, how.device)
             with autocast(how.device, recipe.compute_dtype):
-                wanted, found = teacher(batch).float(), student(batch).float()
+                wanted, found = teacher(batch), student(batch)
             heads, lengths = recipe.relation_heads, np.diff(batch.layout.bounds)
             divergences = relation_divergences(wanted, found, batch.layout, heads)
             floor = uniform_divergences(wanted, batch.layout, heads)
