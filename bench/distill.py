@@ -32,7 +32,6 @@ import numpy as np
 import yaml
 from ablations import compare, plot, table
 from chains import NANO, real_sources
-from nsllm_lite.models.extension import with_layers
 from units import Figures, Units
 
 from nsllm_lite.artifact.disk import write_atomic
@@ -42,6 +41,7 @@ from nsllm_lite.formats.rows import Rows
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.formats.weights import fingerprint_weights, model_files, read_header
 from nsllm_lite.models.encoder import HEADS, load_body
+from nsllm_lite.models.extension import with_layers
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train.encoders import save_encoder
 

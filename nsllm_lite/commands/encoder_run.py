@@ -42,8 +42,18 @@ def load_encoder_run(
     compared = values["encoder-tokenizer"].get("compare")
     values["encoder-tokenizer"]["compare"] = [at.tokenizer, *(compared if isinstance(compared, list) else [])]
     inputs = corpus_changes(corpus, general)
-    inputs |= {"tokenizer": model, "train_tokenizer": None} if model else {}
+    if model:
+        inputs |= {"tokenizer": model, "train_tokenizer": None, "end_of_text": end_of_text(model)}
     return join(encoder_steps(at, model), files, values, overrides, inputs, {})
+
+
+def end_of_text(model: str) -> str:
+    """What the tokenizer of an encoder ends a text with."""
+    from nsllm_lite.formats.tokenizer import load_auto_tokenizer
+    from nsllm_lite.models.hub import resolve_model
+
+    tokenizer = load_auto_tokenizer(resolve_model(model))
+    return tokenizer.sep_token or tokenizer.eos_token
 
 
 def root_of(folder: Path, corpus: str | None) -> str:

@@ -77,8 +77,9 @@ def encoder_steps(at: Layout, model: str | None) -> list[Planned]:
     own, twin, teacher = (f"{at.step(name)}/model" for name in ("mlm", "distill", "embed"))
     rows = {"rows": at.rows("phase1", "train"), "evaluation.domain_rows": at.rows("phase1", "heldout")}
     begun = {"model": model, "build": None} if model else {"build.tokenizer": at.tokenizer}
+    begun |= {"evaluation.general_rows": at.rows("general", "heldout")}
     papers = {"corpus": at.step("corpus")}
-    labelled = {"data": [f"{at.tasks('train')}/classification.json"], "test": f"{at.tasks('test')}/classification.json"}
+    labelled = {"data": [f"{at.tasks('train')}/moves.jsonl"], "test": f"{at.tasks('test')}/moves.jsonl"}
     return [
         Planned("corpus", "corpus", "encoder-corpus", {"out": at.step("corpus")}),
         Planned("tokenizer", "tokenizer", "encoder-tokenizer", {"out": at.step("tokenizer")} | papers),
@@ -87,7 +88,7 @@ def encoder_steps(at: Layout, model: str | None) -> list[Planned]:
         Planned("embed", "embed", "embed", {"out": at.step("embed"), "model": own} | papers),
         Planned(
             "embed-small", "embed", "embed-small",
-            {"out": at.step("embed-small"), "model": twin, "teacher": teacher} | papers,
+            {"out": at.step("embed-small"), "model": twin, "teacher.model": teacher} | papers,
         ),
         Planned("tasks", "tasks", "tasks", {"out": at.step("tasks")} | papers),
         Planned("finetune", "finetune", "finetune", {"out": at.step("finetune"), "model": own} | labelled),

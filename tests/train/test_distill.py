@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from nsllm_lite.models.relations import RelationEncoder
 from transformers import AutoModel
 
 from nsllm_lite.artifact.json_files import read_lines
 from nsllm_lite.formats.rows import Rows, RowTotals, write_rows
 from nsllm_lite.models.causal import collate
 from nsllm_lite.models.encoder import build_encoder
+from nsllm_lite.models.relations import RelationEncoder
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.mlm import EncoderShape
 from nsllm_lite.train import distill, mlm
