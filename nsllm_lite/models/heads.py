@@ -261,8 +261,8 @@ def probabilities(head: Head, logits: np.ndarray) -> np.ndarray:
 
 
 def word_tags(head: Head, texts: Sequence[str], words: Sequence[Sequence[Span]]) -> Tagged:
-    """The tag of each word, whose spans in the text are given, as the model tells it: an I- that continues nothing is not
-    mended, since a strict score counts it as no entity.
+    """The tag of each word, whose spans in the text are given, as the model tells it: an I- that continues nothing is
+    not mended, since a strict score counts it as no entity.
 
     A word without a token of its own goes on with the entity of the word before it.
     """

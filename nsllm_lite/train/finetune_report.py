@@ -55,6 +55,9 @@ def lines_of(recipe: Finetune, data: Data, results: dict[str, Any], measured: di
     if saved["words_without_token"]:
         yield f"{saved['words_without_token']:,} words have no token of their own; each goes on with the word before."
         yield ""
+    if saved["tags_that_begin_nothing"]:
+        yield f"{saved['tags_that_begin_nothing']:,} tags I- follow no tag of their type, and so are in no entity."
+        yield ""
     if results["trials"]:
         yield "Search, by the development score:"
         yield ""

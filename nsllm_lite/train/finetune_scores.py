@@ -12,6 +12,7 @@ import torch
 from nsllm_lite.models.heads import Head, HeadSettings, Said, said
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.tasks import heads
+from nsllm_lite.tasks.entities import num_unbegun
 from nsllm_lite.tasks.heads import MAIN, Cuts, Figures
 from nsllm_lite.tasks.scores import estimate
 from nsllm_lite.train.finetune_inputs import Data, Split, label_counts
@@ -59,6 +60,7 @@ def scores_of(recipe: Finetune, head: Head, data: Data) -> dict[str, Any]:
         "thresholds": cuts.thresholds,
         "no_answer": cuts.no_answer,
         "words_without_token": told.num_unseen,
+        "tags_that_begin_nothing": num_unbegun(told.values) if recipe.task == "ner" else 0,
     }
 
 

@@ -11,7 +11,32 @@ from transformers import AutoModelForMaskedLM, BertConfig
 from nsllm_lite.models.heads import CLASSES
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = ["tin", "copper", "lead", "grows", "melts", "cold", "hot", "the", "a", "of", "in", "at", "x", "y", "z", "who", "?", ".", "ice", "old", "sea", "cells", "divide", "and"]
+WORDS = [
+    "tin",
+    "copper",
+    "lead",
+    "grows",
+    "melts",
+    "cold",
+    "hot",
+    "the",
+    "a",
+    "of",
+    "in",
+    "at",
+    "x",
+    "y",
+    "z",
+    "who",
+    "?",
+    ".",
+    "ice",
+    "old",
+    "sea",
+    "cells",
+    "divide",
+    "and",
+]
 
 
 def save_encoder(folder: Path, words: Sequence[str] = WORDS, seed: int = 0, **sizes: int) -> Path:

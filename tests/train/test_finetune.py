@@ -152,6 +152,8 @@ def test_entities_are_learnt_and_open_in_a_pipeline(recipe_of, folder, kind):
     results = module.finetune(recipe)
     assert main_of(results, "f1") > 0.9
     assert results["floors"]["dictionary of training entities"]["n"] == results["examples"]["development"]
+    seed = results["seeds"][0]
+    assert (seed["tags_that_begin_nothing"] <= 1, seed["words_without_token"]) == (True, 0)
     tagger = pipeline("token-classification", f"{recipe.out}/model", aggregation_strategy="first")
     (found,) = tagger("the of in tin whiskers grows")
     assert (found["entity_group"], found["start"], found["end"]) == ("M", 10, 22)
@@ -271,14 +273,43 @@ def test_a_stop_in_an_evaluation_loses_no_epoch(recipe_of, tmp_path, monkeypatch
     assert weights_of(halted.out) == weights_of(whole.out)
 
 
+def long_texts(path: Path) -> Path:
+    """Of 24 texts every third is of 3 windows of 14 tokens of which 2 are shared; a quarter has the label a."""
+    words = [f"{'lead' if n % 4 else 'tin'} w{n % 20} " * (16 if n % 3 == 0 else 1) for n in range(24)]
+    records = [{"text": f"{of}w{n // 20}", "label": "ab"[n % 4 > 0]} for n, of in enumerate(words)]
+    return write(path, records)
+
+
 def test_windows_at_a_time_change_rounding_alone(recipe_of, tmp_path):
-    """And those of one text share its weight, so that a long text counts as much as a short one."""
     losses = []
+    data = [str(long_texts(tmp_path / "long.jsonl"))]
     for rows in (1, 8):
         execution = {"micro_batch_rows": rows, "device": "cpu"}
-        recipe = recipe_of(out=str(tmp_path / str(rows)), max_tokens=16, stride=2, epochs=1, execution=execution)
+        options = {"out": str(tmp_path / str(rows)), "max_tokens": 16, "stride": 2, "class_weights": "balanced"}
+        recipe = recipe_of(data=data, epochs=1, execution=execution, **options)
         losses.append(module.finetune(recipe)["seeds"][0]["history"][0]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_long_text_weighs_as_much_as_a_short_one_and_a_rare_class_as_a_common_one(recipe_of, tmp_path):
+    options = {"data": [str(long_texts(tmp_path / "long.jsonl"))], "max_tokens": 16, "stride": 2}
+    for weights in ("none", "balanced"):
+        recipe = recipe_of(class_weights=weights, **options)
+        data = finetune_inputs.read_data(recipe)
+        targets = finetune_loss.Targets.of(recipe, data, finetune_model.open_to_train(recipe, data, 0).head)
+        of_text = [sum(targets.weights[place] for place in places) for places in targets.places]
+        assert {len(places) for places in targets.places} == {1, 3}
+        of_label = {label: [w for w, one in zip(of_text, data.train.items, strict=True) if one.labels == (label,)]
+                    for label in "ab"}  # fmt: skip
+        if weights == "none":
+            assert of_text == pytest.approx([1.0] * len(of_text))
+        else:
+            assert sum(of_label["a"]) == pytest.approx(sum(of_label["b"])) == pytest.approx(len(of_text) / 2)
+    logits = torch.randn(4, 2, generator=torch.manual_seed(0))
+    output, places = type("Output", (), {"logits": logits}), [0, 1, 2, 3]
+    loss = finetune_loss.loss_of("classification", output, targets, places)
+    each = -torch.log_softmax(logits, 1)[range(4), [targets.values[place] for place in places]]
+    assert float(loss) == pytest.approx(float((each * torch.tensor(targets.weights[:4])).sum()), rel=1e-6)
 
 
 def test_patience_ends_a_training_and_the_best_epoch_is_kept(recipe_of, monkeypatch):
