@@ -1,5 +1,6 @@
 """The scores of encoders as results.json has them: intervals, floors, differences, seeds."""
 
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -106,7 +107,9 @@ def _floors(
 
 
 def _estimates(figures: Figures, seed: int) -> dict[str, dict[str, float]]:
-    return {name: scores.estimate(*of, seed)._asdict() | {"n": len(of[0].given)} for name, of in figures.items()}
+    """Without those that have no value, such as F1 of a type that neither the items nor the answers have."""
+    there = {name: of for name, of in figures.items() if not math.isnan(_value(figures, name))}
+    return {name: scores.estimate(*of, seed)._asdict() | {"n": len(of[0].given)} for name, of in there.items()}
 
 
 def _differences(one: EncoderSet, rows: Sequence[Row], rules: dict[str, Figures], seed: int) -> list[dict[str, Any]]:

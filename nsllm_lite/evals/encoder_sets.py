@@ -19,6 +19,7 @@ from nsllm_lite.tasks import heads
 from nsllm_lite.tasks.pairs import require_both
 
 RETRIEVAL = "retrieval"
+LEARNT = ("ner", LABELLED, "multilabel")  # tasks with floors that learn from training items
 SPLIT = re.compile(r"(?<![A-Za-z])(test|development|devel|dev|validation|valid|val)(?![A-Za-z])")
 HEADS = {"ForTokenClassification": "ner", "ForQuestionAnswering": "qa", "ForSequenceClassification": LABELLED}
 
@@ -57,9 +58,11 @@ def read_set(file: TaskFile, recipe: Eval) -> EncoderSet:
     if beside := Path(file.shots) if file.shots else training_file(path):
         learnt = heads.read_items(task, beside)
         train, digests = learnt.items, [*digests, learnt.sha256]
-        notes += [f"floors learn from {beside}", *(f"{beside.name}: {note}" for note in learnt.notes)]
+        notes += [f"floors learn from {beside}"] * (task in LEARNT) + [
+            f"{beside.name}: {note}" for note in learnt.notes
+        ]
         notes += _shared(task, read.items, train)
-    elif task not in ("qa", "pair"):
+    elif task in LEARNT:
         notes.append("there is no training file: floors learn from the other four fifths of these items")
     items = read.items
     if recipe.max_items and len(items) > recipe.max_items:

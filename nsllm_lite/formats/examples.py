@@ -115,7 +115,7 @@ def read_rows(
         named = {}
         for name, value in fields.items():
             other = ALIASES.get(name, name)
-            if name not in known and other in known and other not in fields:
+            if name not in known and other in known and other not in fields and other not in named:
                 renamed[f"{name} as {other}"] += 1
                 name = other
             named[name] = value

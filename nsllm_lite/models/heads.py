@@ -330,7 +330,9 @@ def best_span(window: Window, starts: np.ndarray, ends: np.ndarray, max_tokens: 
     return float(scores[start, end]), (window.offsets[first + start][0], window.offsets[first + end][1])
 
 
-def said(head: Head, texts: Sequence[str], seconds: Sequence[str] | None, words: Sequence[Sequence[Span]] | None) -> Said:
+def said(
+    head: Head, texts: Sequence[str], seconds: Sequence[str] | None, words: Sequence[Sequence[Span]] | None
+) -> Said:
     """What the model says of each item, in the form of its task (`tasks.heads`)."""
     task = head.settings.task
     if task == "ner":

@@ -43,7 +43,8 @@ def cut(
     """The windows of all texts (or pairs of texts), in order; each text has one at least.
 
     Raises:
-        UserError: a first text of a pair leaves no room for `stride` new tokens of the second.
+        UserError: a first text of a pair leaves no room for `stride` new tokens of the second, or the tokenizer makes
+            nothing of a text.
     """
     windows = []
     for number, text in enumerate(texts):
@@ -61,6 +62,9 @@ def cut(
         )
         sequence, cut_text = (0, text) if second is None else (1, second)
         for part in encoded.encodings:
+            if not part.ids:
+                found = f"The tokenizer makes no token of the text {text[:60]!r}."
+                raise UserError("windows-text-without-token", found, "Remove it, or correct it.")
             offsets = [
                 _without_blanks(cut_text, *span) if of == sequence else None
                 for of, span in zip(part.sequence_ids, part.offsets, strict=True)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.examples import Examples, counted, empty, paper_of, read_rows, unfit
+from nsllm_lite.formats.examples import Examples, counted, empty, paper_of, read_rows, unfit, unreadable
+from nsllm_lite.formats.records import RecordError, read_records
 from nsllm_lite.tasks.scores import Metric, Results, mean
 
 ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
@@ -47,8 +47,8 @@ def read_questions(path: Path) -> Examples[Question]:
 
     Raises UserError where a part is missing or empty, an id stands twice, or an impossible question has answers.
     """
-    is_squad = path.suffix.lower() == ".json" and isinstance(value := read_json(path), dict) and "data" in value
-    asked, notes = (list(_of_squad(path, value)), []) if is_squad else _of_records(path)
+    whole = _whole(path) if path.suffix.lower() == ".json" else None
+    asked, notes = (list(_of_squad(path, whole)), []) if whole else _of_records(path)
     if not asked:
         raise empty(path)
     found, moved, lost = [], [], []
@@ -151,6 +151,16 @@ def _placed(context: str, answer: Answer) -> Answer:
         if places:
             return Answer(text, min(places, key=lambda place: abs(place - answer.start)))
     return Answer(answer.text, -1)
+
+
+def _whole(path: Path) -> dict[str, Any] | None:
+    """The one object of a file in SQuAD's form; None for a file of records."""
+    try:
+        values = [value for _, value in read_records(path)]
+    except (OSError, RecordError) as error:
+        raise unreadable(path, error) from None
+    is_squad = len(values) == 1 and isinstance(values[0], dict) and "data" in values[0]
+    return values[0] if is_squad else None
 
 
 def _of_squad(path: Path, value: dict[str, Any]) -> Iterator[Question]:

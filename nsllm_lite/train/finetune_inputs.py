@@ -85,7 +85,8 @@ def read_data(recipe: Finetune) -> Data:
     notes += [
         note for name in ("development", "test") if name in splits for note in unlike(recipe.task, name, placed, labels)
     ]
-    counts = {"training": len(train)} | {name: len(of) for name, of in splits.items() if name != "data"}
+    parts = {"training": "data", "development": "development", "test": "test"}
+    counts = {part: len(splits[name]) for part, name in parts.items() if name in splits}
     return Data(train, splits["development"], splits.get("test"), labels, base_dir, hashes, counts, notes)
 
 
@@ -175,12 +176,12 @@ def require_learnable(recipe: Finetune, splits: dict[str, Split], labels: Sequen
     for name, split in splits.items():
         if recipe.task == "pair":
             require_both(split.items, name)
-        if recipe.task in ("ner", "multilabel") and not _labels(recipe.task, split.items):
+        if recipe.task in ("ner", "multilabel") and not label_counts(recipe.task, split.items):
             found = f"{name}: none of {len(split):,} examples has a label."
             raise UserError("finetune-none-labelled", found, "A score needs some.", "Add some, or split otherwise.")
 
 
-def _labels(task: str, items: Sequence[Any]) -> Counter[str]:
+def label_counts(task: str, items: Sequence[Any]) -> Counter[str]:
     """How many items have each label or type."""
     if task == "ner":
         return Counter(kind for one in items for kind in {span[2] for span in entities.entities(one.tags)})
@@ -193,7 +194,7 @@ def unlike(task: str, name: str, placed: dict[str, list[Placed]], labels: Sequen
     known = {one.text for one in placed["data"]}
     if seen := sum(one.text in known for one in placed[name]):
         notes.append(f"{name}: {seen:,} of {len(placed[name]):,} texts stand in the training examples too")
-    held = _labels(task, [one.item for one in placed[name]])
+    held = label_counts(task, [one.item for one in placed[name]])
     lost = {kind: count for kind, count in held.items() if not {kind, f"B-{kind}"} & set(labels)}
     if lost:
         words = ", ".join(f"{label} ({count:,})" for label, count in sorted(lost.items()))

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +42,7 @@ class Tuned:
 
     head: Head
     adapter: "PeftModel | None"
+    num_layers: int  # through which gradients go
 
     @property
     def model(self) -> "PreTrainedModel":
@@ -56,16 +58,10 @@ class Tuned:
 
     @property
     def sizes(self) -> Sizes:
-        layers = layers_of(self.model)
         config = self.model.config
-        lowest = next((n for n, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters())), None)
-        return Sizes(
-            sum(p.numel() for p in self.model.parameters()),
-            sum(p.numel() for p in self.trained),
-            0 if lowest is None else len(layers) - lowest,
-            config.hidden_size,
-            getattr(config, "intermediate_size", 4 * config.hidden_size),
-        )
+        trained, count = sum(p.numel() for p in self.trained), sum(p.numel() for p in self.model.parameters())
+        inner = getattr(config, "intermediate_size", 4 * config.hidden_size)
+        return Sizes(count, trained, self.num_layers, config.hidden_size, inner)
 
 
 def open_to_train(recipe: Finetune, data: Data, seed: int) -> Tuned:
@@ -103,7 +99,8 @@ def open_to_train(recipe: Finetune, data: Data, seed: int) -> Tuned:
             parameter.requires_grad_(True)
     limits = recipe.max_tokens, recipe.stride
     settings = HeadSettings(recipe.task, data.labels, *limits, max_answer_tokens=recipe.max_answer_tokens)
-    return Tuned(Head(model, tokenizer, settings, recipe.compute_dtype), adapter)
+    reached = {"head": 0, "last_layers": recipe.last_layers}.get(recipe.train, model.config.num_hidden_layers)
+    return Tuned(Head(model, tokenizer, settings, recipe.compute_dtype), adapter, reached)
 
 
 def _config(recipe: Finetune, data: Data) -> dict[str, Any]:
@@ -123,13 +120,7 @@ def require_fitting(recipe: Finetune, model: "PreTrainedModel", tokenizer: Any) 
     if positions_of(model) < recipe.max_tokens:
         found = f"max_tokens={recipe.max_tokens}, and the model takes texts of {positions_of(model):,} tokens."
         raise UserError("finetune-positions-few", found, "Lower max_tokens: longer texts are cut into windows.")
-    room = recipe.max_tokens - tokenizer.num_special_tokens_to_add()
-    if room <= recipe.stride:
-        found = f"max_tokens={recipe.max_tokens} leaves {room} tokens of a text, and stride={recipe.stride}."
-        raise UserError("finetune-stride-room", found, "Lower stride.")
-    if recipe.task == "pair" and len(tokenizer("a", "b")["input_ids"]) == sum(
-        len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in "ab"
-    ):
+    if recipe.task == "pair" and (0, 1) in pairwise(tokenizer(["a"], ["b"]).encodings[0].sequence_ids):
         found = f"The tokenizer of {recipe.model} puts no token between two texts."
         needed = "The model could not tell where one ends."
         todo = "Name an encoder, or write both into one text, with a line between, for task=classification."

@@ -43,8 +43,11 @@ def lines_of(recipe: Finetune, data: Data, results: dict[str, Any], measured: di
     yield ""
     yield "All figures of the saved model:"
     yield ""
-    yield as_markdown(("metric", "value", "interval", "n"), [_row(*one) for one in saved["scores"].items()],
-                      right=("value", "n"))  # fmt: skip
+    yield as_markdown(
+        ("metric", "value", "interval", "n", "with it"),
+        [(*_row(name, saved["scores"][name]), with_label(name, saved)) for name in in_order(saved["scores"], main)],
+        right=("value", "n", "with it"),
+    )
     yield ""
     yield as_markdown(("length", main, "n"), [(of["length"], f"{of['value']:.4f}", f"{of['n']:,}")
                                               for of in saved["by_length"]], right=(main, "n"))  # fmt: skip
@@ -64,5 +67,17 @@ def lines_of(recipe: Finetune, data: Data, results: dict[str, Any], measured: di
     yield f"{measured['queries']} after {WARM_UPS} to warm up, one at a time, on {measured['device']})."
 
 
-def _row(name: str, of: dict[str, float | int]) -> tuple[str, ...]:
-    return name, f"{of['value']:.4f}", f"{of['low']:.4f} to {of['high']:.4f}", f"{of['n']:,}"
+def in_order(scores: dict[str, Any], main: str) -> list[str]:
+    """The main metric, the other ones, those of one label each."""
+    return sorted(scores, key=lambda name: (name != main, " " in name, name))
+
+
+def with_label(metric: str, saved: dict[str, Any]) -> str:
+    """How many of the items have the label that a metric is of."""
+    count = saved["with_label"].get(metric.partition(" ")[2])
+    return "" if count is None else f"{count:,}"
+
+
+def _row(name: str, of: dict[str, Any]) -> tuple[str, ...]:
+    value, low, high = ("-" if of[key] is None else f"{of[key]:.4f}" for key in ("value", "low", "high"))
+    return name, value, f"{low} to {high}" if of["value"] is not None else "-", f"{of['n']:,}"

@@ -14,7 +14,7 @@ from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.tasks import heads
 from nsllm_lite.tasks.heads import MAIN, Cuts, Figures
 from nsllm_lite.tasks.scores import estimate
-from nsllm_lite.train.finetune_inputs import Data, Split
+from nsllm_lite.train.finetune_inputs import Data, Split, label_counts
 
 LENGTHS = {"1 window": (1, 1), "2 windows": (2, 2), "3 windows or more": (3, 10**9)}
 WARM_UPS, QUERIES = 5, 30
@@ -54,6 +54,7 @@ def scores_of(recipe: Finetune, head: Head, data: Data) -> dict[str, Any]:
     return {
         "scored_on": where,
         "scores": with_intervals(figures, recipe.seed),
+        "with_label": dict(label_counts(recipe.task, split.items)),
         "by_length": by_length(recipe, head.settings, split, told, cuts),
         "thresholds": cuts.thresholds,
         "no_answer": cuts.no_answer,
@@ -61,12 +62,13 @@ def scores_of(recipe: Finetune, head: Head, data: Data) -> dict[str, Any]:
     }
 
 
-def with_intervals(figures: Figures, seed: int) -> dict[str, dict[str, float | int]]:
-    """{metric: {"value", "low", "high", "n"}}"""
-    return {
-        name: {**estimate(results, metric, seed)._asdict(), "n": len(results.given)}
-        for name, (results, metric) in figures.items()
-    }
+def with_intervals(figures: Figures, seed: int) -> dict[str, dict[str, Any]]:
+    """{metric: {"value", "low", "high", "n"}}; None for one that has no value, as that of a label that no item has."""
+    found = {}
+    for name, (results, metric) in figures.items():
+        of = estimate(results, metric, seed)._asdict()
+        found[name] = {key: None if np.isnan(value) else value for key, value in of.items()} | {"n": len(results.given)}
+    return found
 
 
 def by_length(recipe: Finetune, settings: HeadSettings, split: Split, told: Said, cuts: Cuts) -> list[dict[str, Any]]:
@@ -83,7 +85,7 @@ def by_length(recipe: Finetune, settings: HeadSettings, split: Split, told: Said
     return rows
 
 
-def floors_of(recipe: Finetune, data: Data) -> dict[str, dict[str, float | int]]:
+def floors_of(recipe: Finetune, data: Data) -> dict[str, dict[str, Any]]:
     """{rule without understanding: its main score on the items that the model is scored on}"""
     split, name = data.test or data.development, MAIN[recipe.task]
     found = heads.floors(recipe.task, split.items, data.train.items, recipe.seed)

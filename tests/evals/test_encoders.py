@@ -167,6 +167,15 @@ def test_labels_that_a_model_does_not_know_are_wrong_and_named(scored):
     assert row_of(results, "classes", "classes")["f1 sea"]["value"] == 0
 
 
+def test_a_score_that_has_no_value_is_left_out(scored):
+    """No text is rock, and the floors, which do not know it, give it to none."""
+    _, results = scored
+    for floor in about(results, "classes")["floors"].values():
+        assert "f1 rock" not in floor
+        assert "f1 sea" in floor
+    assert "nan" not in json.dumps(results).lower().replace('"name', "")
+
+
 def test_retrieval_is_that_of_the_embedder(scored, models, data):
     _, results = scored
     collection = read_retrieval(data / "beir")

@@ -5,12 +5,21 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModelForMaskedLM, BertConfig, ModernBertConfig, PretrainedConfig, Qwen3Config, RobertaConfig
+from transformers import (
+    AutoModelForMaskedLM,
+    BertConfig,
+    ModernBertConfig,
+    PretrainedConfig,
+    Qwen3Config,
+    RobertaConfig,
+)
 
 from nsllm_lite.artifact.json_files import write_json
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = ("tin lead grows whisker whiskers stress copper melts cold hot the a of and in at on x y z who what . , ? -").split()
+WORDS = (
+    "tin lead grows whisker whiskers stress copper melts cold hot the a of and in at on x y z who what . , ? -"
+).split()
 VOCAB = [*SPECIAL, *WORDS, "##ing", "##s", *(f"w{n}" for n in range(20))]
 SIZES = {
     "vocab_size": len(VOCAB), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,

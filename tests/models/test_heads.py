@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
 
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
@@ -50,6 +51,13 @@ def test_of_two_texts_the_second_is_cut(tokenizer):
     assert windows[1].offsets[:4] == [None, None, None, (9, 11)]
     with raises("windows-first-text-long", "stride=2"):
         cut(tokenizer, ["who what the a"], ["w0"], max_tokens=8, stride=2, has_types=True)
+
+
+def test_a_text_of_which_nothing_is_left_is_named(tmp_path):
+    tokenizer = load_auto_tokenizer(save_decoder(tmp_path))
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("q", "")
+    with raises("windows-text-without-token", "qq"):
+        cut(tokenizer, ["tin", "qq"], None, max_tokens=16, stride=4, has_types=False)
 
 
 def test_special_tokens_in_a_text_are_text(tokenizer):

@@ -118,6 +118,12 @@ def test_questions_that_contradict_themselves_are_named(tmp_path, one, code):
         read_questions(squad(tmp_path, one))
 
 
+def test_a_file_that_is_not_json(tmp_path):
+    (tmp_path / "a.json").write_text('{"data": [')
+    with raises("examples-file-unreadable", "a.json"):
+        read_questions(tmp_path / "a.json")
+
+
 def test_ids_that_stand_twice(tmp_path):
     with raises("qa-ids-repeat", "1 (q)"):
         read_questions(squad(tmp_path, asked([]), asked([])))
