@@ -86,9 +86,7 @@ def with_positions(model: "PreTrainedModel", count: int) -> tuple["PreTrainedMod
     first = config.max_position_embeddings - count  # rows before it are those of the padding
     places = torch.cat((torch.arange(first), first + torch.arange(count) % before))
     tensors = model.state_dict()
-    rebuilt = _rebuilt(
-        model, config, lambda name: tensors[name][places] if name.endswith(POSITIONS) else tensors[name]
-    )
+    rebuilt = _rebuilt(model, config, lambda name: tensors[name][places] if name.endswith(POSITIONS) else tensors[name])
     added = torch.arange(first + count) >= first + before
     return rebuilt, {name: added for name, _ in rebuilt.named_parameters() if name.endswith(POSITIONS)}
 
@@ -149,9 +147,7 @@ def with_vocabulary(model: "PreTrainedModel", of: Vocabulary) -> tuple["PreTrain
     return rebuilt, {name: added for name, _ in rebuilt.named_parameters() if name.endswith(OF_VOCABULARY)}
 
 
-def _rebuilt(
-    model: "PreTrainedModel", config: Any, tensor: Callable[[str], Tensor] | None = None
-) -> "PreTrainedModel":
+def _rebuilt(model: "PreTrainedModel", config: Any, tensor: Callable[[str], Tensor] | None = None) -> "PreTrainedModel":
     """A model of `config` with the tensors that `tensor` gives by name (None: those of `model`)."""
     options = {"add_pooling_layer": False} if getattr(model, "pooler", model) is None else {}
     with torch.random.fork_rng(devices=[]):

@@ -22,7 +22,6 @@ CONFIGS = {
 }  # fmt: skip
 
 
-
 def encoder_of(kind) -> PackedEncoder:
     torch.manual_seed(0)
     return PackedEncoder(AutoModelForMaskedLM.from_config(CONFIGS[kind]).eval())

@@ -59,7 +59,7 @@ def test_positions_are_copies_of_the_first(kind, documents):
     if kind == "modernbert":
         assert not new
         return
-    (name, rows), = new.items()
+    ((name, rows),) = new.items()
     table, old = longer.get_parameter(name), model.get_parameter(name)
     behind = len(old) - 64  # the rows of RoBERTa's padding, and before
     assert torch.equal(table[: len(old)], old)
