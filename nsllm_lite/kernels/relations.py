@@ -1,6 +1,6 @@
 """The divergence of self-attention relations: how the tokens of a document are to each other, in two encoders.
 
-Source: Wang et al., MiniLMv2, arXiv 2012.15828, equations 3 to 6.
+Source: Wang et al., MiniLMv2, arXiv 2012.15828.
 Letters: T tokens of all documents, H and J hidden sizes of teacher and student, R relations (queries, keys, values), A
 relation heads, L tokens of one document.
 """

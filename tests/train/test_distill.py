@@ -195,6 +195,14 @@ def test_micro_batches_change_rounding_alone(recipe_of, teachers, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_products_in_bfloat16_give_about_the_same_losses(recipe_of, tmp_path):
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        recipe = recipe_of(out=str(tmp_path / dtype), compute_dtype=dtype, steps=2, teacher_layer=2)
+        losses.append(distill.distill(recipe)["heldout"]["after"]["relations"]["all"]["loss"])
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
 def test_the_same_layers_trained_on_masked_tokens_begin_alike(recipe_of, teachers, encoder_rows):
     recipe = recipe_of()
     student = distill.make_models(recipe, distill.read_inputs(recipe)).student
