@@ -26,6 +26,7 @@ from nsllm_lite.models.encoder import positions_of
 from nsllm_lite.models.heldout import evaluating
 from nsllm_lite.models.loading import REFUSALS, quiet_libraries, refused_by_transformers
 from nsllm_lite.models.quantised import require_unquantised
+from nsllm_lite.models.tag_sequences import best_sequence
 from nsllm_lite.models.windows import Span, Window, batches, collate, cut, first_tokens, num_windows
 
 if TYPE_CHECKING:
@@ -261,23 +262,27 @@ def probabilities(head: Head, logits: np.ndarray) -> np.ndarray:
 
 
 def word_tags(head: Head, texts: Sequence[str], words: Sequence[Sequence[Span]]) -> Tagged:
-    """The tag of each word, whose spans in the text are given, as the model tells it: an I- that continues nothing is
-    not mended, since a strict score counts it as no entity.
+    """The tag of each word, whose spans in the text are given: of each text the likeliest sequence in which an I-
+    continues something (`tag_sequences`).
 
     A word without a token of its own goes on with the entity of the word before it.
     """
     windows = head.windows(texts)
     chosen = first_tokens(windows, words)
-    numbers: list[list[int | None]] = [[None] * len(of_text) for of_text in words]
+    told: list[dict[int, np.ndarray]] = [{} for _ in words]
     for places, output in head.forward(windows):
         logits = _numpy(output.logits)
         require_numbers(logits)
-        best = logits.argmax(axis=-1)
         for row, place in enumerate(places):
             for token, word in chosen[place].items():
-                numbers[windows[place].example][word] = int(best[row, token])
-    unseen = sum(number is None for row in numbers for number in row)
-    tags = [filled([None if n is None else head.settings.labels[n] for n in row]) for row in numbers]
+                told[windows[place].example][word] = logits[row, token]
+    tags = []
+    for of_text, logits_of in zip(words, told, strict=True):
+        seen = sorted(logits_of)
+        best = best_sequence(np.stack([logits_of[word] for word in seen]), head.settings.labels) if seen else []
+        numbers = dict(zip(seen, best, strict=True))
+        tags.append(filled([head.settings.labels[numbers[n]] if n in numbers else None for n in range(len(of_text))]))
+    unseen = sum(len(of_text) - len(logits_of) for of_text, logits_of in zip(words, told, strict=True))
     return Tagged(tags, num_windows(windows, len(texts)), unseen)
 
 

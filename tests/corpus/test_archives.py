@@ -162,6 +162,7 @@ GOOD = ("good.json", b"{}")
         (tar_of(("main.tex", b"one"), ("main.tex", b"two")), {"in/main.tex": b"one"}, "second file of this name"),
         (tar_of(GOOD, ("bad.json", "/etc/passwd")), {"in/good.json": b"{}"}, "not followed"),
     ],
+    ids=["nested", "no list", "second of a name", "link"],  # bytes of a zip hold the time
 )
 def test_what_is_not_read_is_one_line(opened, content, readable, message):
     files, (line,) = opened(content)
