@@ -72,7 +72,7 @@ def test_the_commands_do_what_the_pages_say(tmp_path):
     shutil.copytree(ROOT, project, symlinks=True, ignore=left_out)
     (project / ".venv").mkdir()
     (project / ".venv/bin").symlink_to(Path(sys.prefix) / "bin")
-    for name in ("made", "ready"):
+    for name in ("made", "ready", "extra-encoders"):
         (project / ".venv" / name).touch()
     write_lines(project / "path/to/papers/arxiv.jsonl", [paper(number) for number in range(20)])
     for name in ("mine", "more"):

@@ -10,9 +10,10 @@ import pytest
 
 from nsllm_lite import cli
 from nsllm_lite.commands import arguments, typed
+from nsllm_lite.commands.encoder_run import load_encoder_run
 from nsllm_lite.commands.recipe_folder import INSTALLED, pick_size
 from nsllm_lite.commands.steps import STORIES
-from nsllm_lite.commands.stories import load_run
+from nsllm_lite.commands.stories import by_recipe, load_run
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe.kinds import KINDS
 
@@ -69,13 +70,11 @@ def test_the_examples_are_real_commands(monkeypatch):
         args = parsed(line)
         if args.verb in KINDS and not getattr(args, "compare", False):
             assert typed.recipe_of(args).kind == args.verb
-        if args.verb in arguments.STORY_VERBS:
+        if args.verb == "encoder":
+            load_encoder_run(ROOT / "recipes/nano", overrides=by_recipe(args.overrides))
+        elif args.verb in arguments.STORY_VERBS:
             folder, size = pick_size(Path(args.recipes or f"recipes/{'qwen3' if args.size else 'nano'}"), args.size)
-            overrides: dict[str, list[str]] = {}
-            for word in args.overrides:
-                step, _, rest = word.partition(".")
-                overrides.setdefault(step, []).append(rest)
-            load_run(folder, overrides=overrides, size=size)
+            load_run(folder, overrides=by_recipe(args.overrides), size=size)
 
 
 def stated(verb: str, option: str) -> str:

@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from nsllm_lite.artifact.layout import Layout
+from nsllm_lite.commands.encoder_run import load_encoder_run
 from nsllm_lite.commands.recipe_folder import choose_size
-from nsllm_lite.commands.steps import planned_steps
+from nsllm_lite.commands.steps import encoder_steps, planned_steps
 from nsllm_lite.commands.stories import load_run, without_bfloat16
 from nsllm_lite.models.sizes import SIZED
 from nsllm_lite.recipe import load as recipes
@@ -28,26 +29,25 @@ def test_every_shipped_recipe_loads():
             assert kinds[folder, name] == kind
 
 
-PATHS = {
-    "mlm": ["rows=R", "evaluation.domain_rows=H", "build.tokenizer=T", "out=O"],
-    "distill": ["teacher=M", "rows=R", "evaluation.domain_rows=H", "out=O"],
-    "tokenizer": ["corpus=C", "out=O"],
-    "corpus": ["out=O"],
-}
-"""What the heads of encoders' recipes tell to type."""
-
-
-@pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("folder", ["nano", "encoder"])
-def test_recipes_of_encoders_load_with_their_paths(folder, name):
-    recipe = recipes.load(RECIPES / folder / f"{name}.yaml", PATHS[name])
-    assert recipe.kind == name
-
-
-def test_the_small_encoder_fits_its_teacher():
-    base, small = (recipes.load(RECIPES / f"encoder/{name}.yaml", PATHS[name]) for name in ("mlm", "distill"))
-    assert base.build.hidden_size % small.relation_heads == small.build.hidden_size % small.relation_heads == 0
-    assert base.build.max_positions == recipes.load(RECIPES / "encoder/corpus.yaml", ["out=O"]).row_tokens
+def test_the_recipes_of_encoders_join_as_they_stand(folder):
+    """No YAML states a path that follows from the run; together they lead from corpus to classifier."""
+    joined = load_encoder_run(RECIPES / folder, out="x")
+    steps = encoder_steps(Layout("x"), None)
+    for step in steps:
+        values = yaml.safe_load((RECIPES / folder / f"{step.recipe}.yaml").read_text())
+        assert [key for key in step.changes if recipes.has(values, key)] == [], step.step
+        assert joined[step.step].kind == step.kind
+    assert list(joined) == [step.step for step in steps]
+    corpus, mlm, distill, embed, small, finetune = (
+        joined[name] for name in ("corpus", "mlm", "distill", "embed", "embed-small", "finetune")
+    )
+    assert joined["tokenizer"].compare == [mlm.build.tokenizer] == ["x/corpus/tokenizer"]
+    assert distill.teacher == embed.model == finetune.model == f"{mlm.out}/model"
+    assert (small.model, small.teacher.model) == (f"{distill.out}/model", f"{embed.out}/model")
+    width = distill.build.hidden_size if distill.build else mlm.build.hidden_size
+    assert mlm.build.hidden_size % distill.relation_heads == width % distill.relation_heads == 0
+    assert mlm.build.max_positions >= corpus.row_tokens
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
