@@ -21,6 +21,7 @@ import numpy as np
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.json_files import write_json
 from nsllm_lite.formats.papers import CorpusPapers
+from nsllm_lite.models.embedding import open_embedder, unit
 from nsllm_lite.retrieval import codes, exact
 from nsllm_lite.terminal import as_markdown
 
@@ -40,15 +41,13 @@ def embedded(model: Path, corpus: Path, out: Path) -> tuple[np.ndarray, np.ndarr
     """Unit vectors (float32) of the training papers' abstracts and of held-out titles; kept in `out`."""
     files = [out / "abstracts.npy", out / "titles.npy"]
     if not all(file.is_file() for file in files):
-        from nsllm_lite.models.embedding import open_embedder
-
         papers = CorpusPapers(corpus)
         found = [(papers.split(p.id), p.title, p.abstract) for p in papers.read(["id", "source", "title", "abstract"])]
         abstracts = [abstract for split, _, abstract in found if split == "train" and abstract]
         titles = [title for split, title, abstract in found if split == "test" and title and abstract][:256]
         embedder = open_embedder(model)
         for file, texts in zip(files, (abstracts, titles), strict=True):
-            np.save(file, exact.unit(embedder.encode(texts)))
+            np.save(file, unit(embedder.encode(texts)))
     return np.load(files[0]), np.load(files[1])
 
 
@@ -63,7 +62,7 @@ def repeated(vectors: np.ndarray, num: int, seed: int = 0) -> np.ndarray:
         part = vectors[: num - first]
         if number:
             noise = np.random.default_rng([seed, number]).standard_normal(part.shape, np.float32)
-            part = exact.unit(part + noise * (distance / np.sqrt(vectors.shape[1])))
+            part = unit(part + noise * (distance / np.sqrt(vectors.shape[1])))
         made[first : first + len(part)] = part
     print(f"{num:,} vectors; mean distance to the nearest neighbour {distance:.3f}")
     return made

@@ -1,20 +1,22 @@
 """Exact search: the k documents of highest score, of equal ones those that stand first."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from nsllm_lite.errors import UserError
 
-BLOCK_BYTES = 2**26  # of the scores of one block, in float32
+BLOCK_BYTES = 2**26  # of one block of documents, or of its scores, in float32
 MISSING = -1
 
 
 def search(
-    queries: np.ndarray, documents: np.ndarray, k: int, block_documents: int | None = None
+    queries: np.ndarray,
+    documents: np.ndarray,
+    k: int,
+    block_documents: int | None = None,
+    scales: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(positions, scores), (Q, k) each, by dot product of `queries` (Q, D) and `documents` (N, D); of unit vectors that
-    is the cosine. Products are in float32. Where N < k the rest is -1.
+    is the cosine. Products are in float32, with int8 documents times their `scales` (N,). Where N < k the rest is -1.
 
     Raises UserError where the two have different widths.
     """
@@ -24,12 +26,32 @@ def search(
     queries = queries.astype(np.float32, copy=False)
     places = np.full((len(queries), 0), MISSING)
     scores = np.zeros((len(queries), 0), np.float32)
-    for first, block in _blocks(documents, block_documents or max(BLOCK_BYTES // (4 * max(len(queries), 1)), k)):
-        found, values = top_k(queries @ block.T, k)
-        both = np.concatenate((places, found + first), axis=1)
-        kept, scores = top_k(np.concatenate((scores, values), axis=1), k)
-        places = np.take_along_axis(both, kept, axis=1)
+    size = block_documents or max(BLOCK_BYTES // (4 * max(*queries.shape, 1)), 1)
+    for first in range(0, len(documents), size):
+        found = queries @ np.asarray(documents[first : first + size], np.float32).T
+        if scales is not None:
+            found *= scales[first : first + size]
+        columns = np.arange(found.shape[1])
+        if scores.shape[1] == k:  # of a later document only a higher score counts
+            columns = np.flatnonzero((found > scores[:, -1:]).any(axis=0))
+        numbers = np.broadcast_to(columns + first, (len(queries), len(columns)))
+        kept, scores = top_k(np.concatenate((scores, found[:, columns]), axis=1), k)
+        places = np.take_along_axis(np.concatenate((places, numbers), axis=1), kept, axis=1)
     return padded(places, scores, k)
+
+
+def quantise(documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors (N, D) as int8, each divided by its scale (N,): a quarter of float32."""
+    scales = np.empty(len(documents), np.float32)
+    small = np.empty(documents.shape, np.int8)
+    size = max(BLOCK_BYTES // (4 * max(documents.shape[1], 1)), 1)
+    for first in range(0, len(documents), size):
+        block = np.asarray(documents[first : first + size], np.float32)
+        largest = np.abs(block).max(axis=1)
+        largest[largest == 0] = 1
+        scales[first : first + size] = largest / 127
+        small[first : first + size] = np.rint(block * (127 / largest)[:, None])
+    return small, scales
 
 
 def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,8 +72,3 @@ def padded(places: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, 
     """Both with k columns: the last are -1, of score 0."""
     room = ((0, 0), (0, k - places.shape[1]))
     return np.pad(places, room, constant_values=MISSING), np.pad(scores, room)
-
-
-def _blocks(documents: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    for first in range(0, len(documents), size):
-        yield first, np.asarray(documents[first : first + size], np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nsllm_lite.retrieval import codes
+from nsllm_lite.retrieval import codes, exact
 
 
 def vectors(count: int, width: int, seed: int = 0) -> np.ndarray:
@@ -51,3 +51,16 @@ def test_few_candidates_bring_the_nearest_of_those_that_agree_in_sign():
     assert places[:, 0].tolist() == list(range(20))
     places, _ = codes.search_codes(queries, stored[:3], codes.sign_codes(stored[:3]), 10, 1)
     assert places.shape == (20, 3), "no more than there are"
+
+
+def test_int8_is_the_vectors_within_half_a_step_and_searched_with_their_scales():
+    stored, queries = vectors(200, 48), vectors(6, 48, 1)
+    stored[3] = 0
+    small, scales = exact.quantise(stored)
+    assert small.dtype == np.int8
+    assert (np.abs(small * scales[:, None] - stored) <= scales[:, None] / 2 + 1e-6).all()
+    places, products = exact.search(queries, small, 10, block_documents=17, scales=scales)
+    right = queries @ (small * scales[:, None]).T
+    order = np.argsort(-right, axis=1, kind="stable")[:, :10]
+    assert places.tolist() == order.tolist()
+    np.testing.assert_allclose(products, np.take_along_axis(right, order, 1), rtol=1e-4)
