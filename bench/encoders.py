@@ -8,8 +8,8 @@
 
 In this order; each takes what is there from those before it. Half of the queries of a collection, drawn by seed, choose
 the weight of the fusion with BM25, and the others are scored. `tldr` asks with authors' own one-sentence summaries of
-ICLR papers for their abstracts, which are in no training. Words such as mlm.budget.steps=500 change the story's recipes.
-Writes into --out; a stopped run goes on.
+ICLR papers for their abstracts, which are in no training. Words such as mlm.budget.steps=500 change the
+story's recipes. Writes into --out; a stopped run goes on.
 """
 
 import argparse
