@@ -42,7 +42,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "mlm": {
         "build.intermediate_size": 256, "optimizer.learning_rate": 3e-3, "schedule.warmup_steps": 100,
-        "budget": {"steps": 5000, "tokens_per_step": 4096, "tokens": 5000 * 4096},
+        "budget": {"steps": 3000, "tokens_per_step": 4096, "tokens": 3000 * 4096},
         "evaluation.every_steps": 1000, "evaluation.max_rows": 200, "checkpoint_steps": 500,
     },
     "distill": {
