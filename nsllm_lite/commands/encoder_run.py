@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nsllm_lite.artifact.layout import Layout
 from nsllm_lite.commands.plan import Run
-from nsllm_lite.commands.recipe_folder import located
+from nsllm_lite.commands.recipe_folder import ENCODER, located
 from nsllm_lite.commands.steps import encoder_steps
 from nsllm_lite.commands.stories import by_recipe, chosen_steps, corpus_changes, join, require_known_recipes, stem_of
 from nsllm_lite.errors import UserError
@@ -13,7 +13,7 @@ from nsllm_lite.models.device import find_device
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import Recipe
 
-ON_A_CARD, ON_A_CPU = "recipes/encoder", "recipes/nano"
+ON_A_CARD, ON_A_CPU = f"recipes/{ENCODER}", "recipes/nano"
 FILES = {step.recipe: step.kind for step in encoder_steps(Layout(""), None)}
 
 
@@ -57,7 +57,7 @@ def end_of_text(model: str) -> str:
 
 
 def root_of(folder: Path, corpus: str | None) -> str:
-    name = folder.name if folder.name == Path(ON_A_CARD).name else f"{folder.name}-encoder"
+    name = folder.name if folder.name == ENCODER else f"{folder.name}-{ENCODER}"
     return f"runs/{name}" + stem_of(corpus)
 
 

@@ -6,8 +6,9 @@ The recipes lie at the top of the repository; a link in the package carries them
 import shutil
 from pathlib import Path
 
-from nsllm_lite.commands.recipe_folder import INSTALLED, pick_size
+from nsllm_lite.commands.recipe_folder import ENCODER, INSTALLED, pick_size
 from nsllm_lite.errors import UserError, did_you_mean
+from nsllm_lite.models.sizes import SIZED
 
 NANO = "nano"
 STARTER = INSTALLED.parent / "starter"
@@ -36,8 +37,10 @@ def init(folder: Path, recipe: str) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, path)
     size_line = f"SIZE    ?= $(if $(filter recipes/{recipe},$(RECIPES)$(MODEL)),{size})\n" if size else ""
+    is_encoder = recipe == ENCODER  # whose folder has no recipes of a language model
+    shown = {"Makefile": SIZED if is_encoder else recipe}
     for path, text in texts.items():
-        path.write_text(text.replace("{recipe}", recipe).replace("{size}", size_line))
+        path.write_text(text.replace("{recipe}", shown.get(path.name, recipe)).replace("{size}", size_line))
     print(f"{folder}: {', '.join(path.name for path in texts)}, recipes/{recipe}" + ", recipes/nano" * (recipe != NANO))
-    print(f"Next: cd {folder} && make phase1")
+    print(f"Next: cd {folder} && make {'encoder' if is_encoder else 'phase1'}")
     return [*texts, *copies]

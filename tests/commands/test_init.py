@@ -67,12 +67,13 @@ def test_a_starter_project(tmp_path, capsys):
     assert "recipes/qwen3`" in readme
     assert len(readme.splitlines()) <= 12
     targets = set(re.findall(r"^([a-z0-9-]+):", (folder / "Makefile").read_text(), re.MULTILINE))
-    assert targets == {"help", "phase1", "phase2", "two-phase", "eval", "sft", "plan", "doctor"}
+    assert targets == {"help", "phase1", "phase2", "two-phase", "eval", "sft", "encoder", "plan", "doctor"}
     assert set(re.findall(r"make ([a-z0-9-]+)", readme)) <= targets
     assert len(make(folder, "help")) == len(targets)
     for target in targets - {"help"}:
         args = parsed(folder, target)
-        assert target == "doctor" or args.recipes == "recipes/nano"
+        assert target == "doctor" or args.recipes == (None if target == "encoder" else "recipes/nano")
+    assert parsed(folder, "encoder", "CORPUS=p", "RECIPES=recipes/nano").recipes == "recipes/nano"
     given = ("CORPUS=my papers", "OUT=runs/x", "SIZE=14b", "SET=phase1.seed=1 corpus.min_chars=9")
     args = parsed(folder, "two-phase", *given)
     assert (args.verb, args.recipes, args.corpus, args.out) == ("two-phase", "recipes/qwen3", "my papers", "runs/x")
@@ -80,6 +81,15 @@ def test_a_starter_project(tmp_path, capsys):
     assert parsed(folder, "plan", "CORPUS=papers").size is None
     assert "SIZE=8b" in (folder / "Makefile").read_text()
     assert args.overrides == ["phase1.seed=1", "corpus.min_chars=9"]
+
+
+def test_a_starter_project_of_encoders(tmp_path, capsys):
+    folder = tmp_path / "project"
+    assert cli.main(["init", str(folder), "--recipe", "encoder"]) == 0
+    assert f"cd {folder} && make encoder" in capsys.readouterr().out
+    args = parsed(folder, "encoder", "CORPUS=p", "MODEL=m", "SET=mlm.seed=1")
+    assert (args.verb, args.corpus, args.model, args.overrides) == ("encoder", "p", "m", ["mlm.seed=1"])
+    assert parsed(folder, "phase1", "CORPUS=p").recipes == "recipes/qwen3"
 
 
 def test_a_starter_project_of_one_size(tmp_path, capsys, monkeypatch):
