@@ -1,11 +1,14 @@
 """Search over a million embeddings: queries/s, bytes and Recall@10 of each way to store them, beside known engines.
 
     python bench/search.py --model DIR --corpus DIR [--num 1000000] [--engines]
+    python bench/search.py --model DIR --corpus DIR --encode       texts/s of embedding alone
 
 The vectors are embeddings of the corpus's abstracts by the model, each repeated up to --num with Gaussian noise as long
 as the mean distance to the nearest neighbour; the queries are the titles of 256 held-out papers. Recall@10 is against
 the exact search in float32. --engines adds FAISS (IVF with 8-bit codes, HNSW) and usearch (HNSW), where they are
-installed. One thread for each of --threads; a query alone, and 64 at a time. Writes search.json and search.md to --out.
+installed. One thread for each of --threads; a query alone, and 64 at a time. --encode measures how fast 512 abstracts
+are embedded, beside sentence-transformers' own `encode` with its defaults, in turns. Writes search.json and search.md (or
+encode.json) to --out.
 """
 
 import argparse
@@ -49,6 +52,25 @@ def embedded(model: Path, corpus: Path, out: Path) -> tuple[np.ndarray, np.ndarr
         for file, texts in zip(files, (abstracts, titles), strict=True):
             np.save(file, unit(embedder.encode(texts)))
     return np.load(files[0]), np.load(files[1])
+
+
+def encoding(model: Path, corpus: Path, rounds: int = 5) -> dict[str, Any]:
+    """Texts/s by the embedder of this package and by sentence-transformers itself."""
+    from sentence_transformers import SentenceTransformer
+
+    papers = CorpusPapers(corpus)
+    texts = [paper.abstract for paper in papers.read(["id", "source", "abstract"]) if paper.abstract][:512]
+    plain, ours = SentenceTransformer(str(model), device="cpu"), open_embedder(model)
+    ways = {"ours": lambda: ours.encode(texts), "sentence-transformers": lambda: plain.encode(texts)}
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    same = float(np.abs(unit(ways["ours"]()) - unit(ways["sentence-transformers"]())).max())
+    for number in range(rounds):
+        for name in list(ways)[:: 1 if number % 2 == 0 else -1]:
+            started = time.perf_counter()
+            ways[name]()
+            found[name].append(len(texts) / (time.perf_counter() - started))
+    ratios = [a / b for a, b in zip(found["ours"], found["sentence-transformers"], strict=True)]
+    return {"texts_per_s": found, "ours_over_theirs": ratios, "largest_difference": same, "texts": len(texts)}
 
 
 def repeated(vectors: np.ndarray, num: int, seed: int = 0) -> np.ndarray:
@@ -165,9 +187,15 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--num", type=int, default=1_000_000)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--engines", action="store_true")
+    parser.add_argument("--encode", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/search"))
     args = parser.parse_args(words)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.encode:
+        figures = encoding(args.model, args.corpus)
+        write_json(args.out / "encode.json", figures)
+        print(figures)
+        return
     vectors, queries = embedded(args.model, args.corpus, args.out)
     stored = repeated(vectors, args.num)
     all_ways = [*ways(stored, args.threads), *(engines(stored, args.threads) if args.engines else [])]
