@@ -7,8 +7,8 @@ The vectors are embeddings of the corpus's abstracts by the model, each repeated
 as the mean distance to the nearest neighbour; the queries are the titles of 256 held-out papers. Recall@10 is against
 the exact search in float32. --engines adds FAISS (IVF with 8-bit codes, HNSW) and usearch (HNSW), where they are
 installed. One thread for each of --threads; a query alone, and 64 at a time. --encode measures how fast 512 abstracts
-are embedded, beside sentence-transformers' own `encode` with its defaults, in turns. Writes search.json and search.md (or
-encode.json) to --out.
+are embedded, beside sentence-transformers' own `encode` with its defaults, in turns. Writes search.json and search.md
+(or encode.json) to --out.
 """
 
 import argparse
