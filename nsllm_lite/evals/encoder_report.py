@@ -28,7 +28,8 @@ def markdown(results: dict[str, Any], speeds: dict[str, dict[str, Any]]) -> str:
             lines += ["", parts]
         lines += ["", *(f"- {note}." for note in about["notes"])] if about["notes"] else []
         lines += _lost(results, about)
-    lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])] if results["warnings"] else []
+    for warning in results["warnings"]:
+        lines += ["", f"**Doubtful:** {warning}"]
     if results["seeds"]:
         lines += ["", "## Seeds", "", _seeds(results)]
     lines += ["", "## Differences", "", _differences(results)]
