@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from nsllm_lite.artifact.disk import save_picture
+from nsllm_lite.tasks.scores import ALPHA
 from nsllm_lite.tasks.task import all_tasks
 from nsllm_lite.terminal import as_markdown
-
-ALPHA = 0.05
 
 
 def label_of(metric: str) -> str:
