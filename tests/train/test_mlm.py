@@ -178,7 +178,7 @@ def test_each_architecture_trains_and_opens_in_transformers(recipe_of, architect
     assert mlm.mlm(recipe) is not None  # finished
 
 
-def test_what_stands_right_of_a_mask_is_learnt_and_tables_cannot(recipe_of):
+def test_what_stands_right_of_a_mask_is_learnt_and_tables_cannot(recipe_of, capsys):
     """A third of the tokens repeat the one two places on; the other two thirds are drawn at random of 12."""
     optimizer = {"name": "adamw", "learning_rate": 3e-3, "betas": [0.9, 0.98], "weight_decay": 0.0, "max_grad_norm": 1}
     evaluation = {**recipe_of().evaluation.model_dump(), "every_steps": 200}
@@ -190,6 +190,8 @@ def test_what_stands_right_of_a_mask_is_learnt_and_tables_cannot(recipe_of):
     assert after["all"]["top1"] > results["floors"]["word before"]["top1"] + 0.15
     assert results["floors"]["words"]["loss"] == pytest.approx(math.log(NUM), abs=0.1)
     assert sum(after[source]["tokens"] for source in "ab") == after["all"]["tokens"] > 50
+    printed = capsys.readouterr().out
+    assert all(f"\n  floor, {name}: loss {of['loss']:.4f}" in printed for name, of in results["floors"].items())
 
 
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(recipe_of, tmp_path, monkeypatch):
@@ -283,3 +285,24 @@ def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path
     with raises("train-heldout-trained-on"):
         mlm.mlm(recipe_of(evaluation=trained_on))
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_what_is_printed_of_scores(capsys):
+    """Losses before and after, bits a byte beside the base with its own tokenizer, and every floor."""
+
+    def of(loss: float, top1: float, bits: float, tokens: int = 1200) -> dict:
+        return {"all": {"loss": loss, "top1": top1, "bits_per_byte": bits, "tokens": tokens}}
+
+    before = {"masked": of(6.0, 0.01, 3.5), "general": {}, mlm.AS_IT_WAS: of(2.0, 0.5, 1.25)}
+    after = {"masked": of(2.5, 0.456, 1.5), "general": {}}
+    floors = {"words": {"loss": 5.25, "top1": 0.0625}, "word before": {"loss": 4.125, "top1": 0.25}}
+    mlm.print_scores({"heldout": {"before": before, "after": after}, "floors": floors})
+    assert capsys.readouterr().out.splitlines() == [
+        "  held-out masked tokens (1,200): loss 6.0000 -> 2.5000, told right 1.0% -> 45.6%",
+        "  bits a byte of masked text: the base with its own tokenizer 1.250, begun 3.500, now 1.500",
+        "  floor, words: loss 5.2500, told right 6.2%",
+        "  floor, word before: loss 4.1250, told right 25.0%",
+    ]
+    del before[mlm.AS_IT_WAS]
+    mlm.print_scores({"heldout": {"before": before, "after": after}, "floors": {}})
+    assert len(capsys.readouterr().out.splitlines()) == 1
