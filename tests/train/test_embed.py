@@ -106,6 +106,13 @@ def test_what_goes_together_is_learnt_and_opens_in_sentence_transformers(recipe_
     assert "The licence of s was not stated" in card
     assert "| title-abstract | BM25 | 20 | 20 |" in report
     assert report.count("| after |") == len(results["floors"]) >= 3
+    beside = results["differences"]["title-abstract"]
+    assert beside["before"]["value"] == pytest.approx(after["mrr@10"]["value"] - before["mrr@10"]["value"])
+    assert beside["BM25"]["value"] == pytest.approx(
+        after["mrr@10"]["value"] - results["floors"]["title-abstract"]["mrr@10"]["value"]
+    )
+    words = f"title-abstract: this model finds more than itself before, mrr@10 {beside['before']['value']:+.3f} ["
+    assert all(words in text for text in (printed, card, report))
     assert {line["step"] for line in read_lines(out / "metrics.jsonl") if "heldout" in line} == {0, 30}
     assert embed.embed(recipe) == results
     assert "skipped" in capsys.readouterr().out
