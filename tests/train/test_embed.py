@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,9 @@ def test_what_goes_together_is_learnt_and_opens_in_sentence_transformers(recipe_
     assert not [path for path in out.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     assert not (out / "work").exists()
     card, report = (out / "model/README.md").read_text(), (out / "report.md").read_text()
+    shown: dict[str, Any] = {}
+    exec(card.split("```python\n")[1].split("```")[0], shown)  # as a reader of the card would
+    assert np.allclose(shown["embeddings"], model.encode(["a text"]), atol=1e-5)
     assert f"`{recipe.corpus}` (manifest " in card
     assert f"`{recipe.model}` (weights " in card
     assert "The licence of s was not stated" in card
