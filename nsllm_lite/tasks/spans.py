@@ -106,8 +106,8 @@ def figures(questions: Sequence[Question], given: Sequence[str]) -> dict[str, tu
 
 def best_threshold(questions: Sequence[Question], given: Sequence[str], no_answer: Sequence[float]) -> float:
     """The threshold of highest F1 on development questions: a question whose `no_answer` is above it has none. `given`
-    are the best answers that are not empty. It lies in the middle between two values of `no_answer`, and is ALWAYS where
-    it is best to answer every question."""
+    are the best answers that are not empty. It lies in the middle between two values of `no_answer`, and is ALWAYS
+    where it is best to answer every question."""
     answered = np.array([score(*pair)[1] for pair in zip(questions, given, strict=True)])
     refused = np.array([float(not question.answers) for question in questions])
     order = np.argsort(no_answer, kind="stable")

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.examples import Examples, counted
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.models.hub import resolve_model
+from nsllm_lite.models.windows import token_spans
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.tasks import entities
+from nsllm_lite.tasks.answer_limits import limit_note
 from nsllm_lite.tasks.heads import Given, given, labels_in, read_items
 from nsllm_lite.tasks.pairs import require_both
 
@@ -88,6 +92,20 @@ def read_data(recipe: Finetune) -> Data:
     parts = {"training": "data", "development": "development", "test": "test"}
     counts = {part: len(splits[name]) for part, name in parts.items() if name in splits}
     return Data(train, splits["development"], splits.get("test"), labels, base_dir, hashes, counts, notes)
+
+
+def limit_notes(recipe: Finetune, data: Data) -> list[str]:
+    """What answers that are longer than a model may give cost."""
+    if recipe.task != "qa":
+        return []
+    tokens_of = partial(token_spans, load_auto_tokenizer(data.base_dir))
+    splits = {"training": data.train, "development": data.development, "test": data.test}
+    told = {
+        name: limit_note(split.items, tokens_of, recipe.max_answer_tokens, is_scored=name != "training")
+        for name, split in splits.items()
+        if split
+    }
+    return [f"{name}: {note}" for name, note in told.items() if note]
 
 
 def _split(task: str, placed: Sequence[Placed]) -> Split:

@@ -1,13 +1,14 @@
 """Encoders are scored on files of their tasks, beside floors; what does not fit is named before anything starts."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nsllm_lite import cli
-from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.commands.typed import parse_task_file
 from nsllm_lite.evals import encoders
 from nsllm_lite.evals.encoder_sets import kind_of, spread, training_file
@@ -204,6 +205,20 @@ def test_a_finished_evaluation_is_not_made_again(scored, monkeypatch, capsys):
     monkeypatch.setattr(encoders, "_predict", None)
     assert evaluate(asked) == json.loads(json.dumps(results))
     assert "# Scores" in capsys.readouterr().out
+
+
+def test_answers_that_a_model_is_too_short_for_are_told(tmp_path, models):
+    """One of two is longer than its limit: exact match is lost with it, and a third of its F1."""
+    records = [{"question": "who ?", "context": "old tin grows.", "answers": [one]} for one in ("tin", "old tin")]
+    write(tmp_path / "qa.jsonl", records)
+    shutil.copytree(models["qa"], tmp_path / "qa")
+    stated = read_json(tmp_path / "qa/finetune.json")
+    for limit, expected in ((2, []), (1, ["qa: 1 questions"])):
+        write_json(tmp_path / "qa/finetune.json", stated | {"max_answer_tokens": limit})
+        asked = recipe(tmp_path / f"out{limit}", {"qa": tmp_path / "qa"}, [("questions", "qa", tmp_path / "qa.jsonl")])
+        notes = [note for note in about(evaluate(asked), "questions")["notes"] if "max_answer_tokens" in note]
+        assert [note.partition(" have")[0] for note in notes] == expected
+        assert all(note.endswith("exact match is 0.500 at most, F1 0.833") for note in notes)
 
 
 def test_a_stopped_evaluation_goes_on_behind_what_was_told(tmp_path, models, data, monkeypatch):

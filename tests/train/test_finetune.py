@@ -468,6 +468,32 @@ def test_answers_that_stand_nowhere_are_not_taught_as_none(recipe_of, tmp_path):
     assert held or any("not trained on" in note for note in data.notes)
 
 
+def test_answers_that_are_too_long_to_give_are_counted_in_every_split(recipe_of, tmp_path):
+    """`in of` are two tokens: exact match is lost with them, and of their F1 a third."""
+    files = {}
+    for name, answers in {"train": ["tin", "in of", "in of"], "dev": ["tin", "in of"], "test": ["tin", "tin"]}.items():
+        records = [
+            {"question": "who ?", "context": f"{name} tin in of w{n}", "answers": [text], "id": f"{name}{n}"}
+            for n, text in enumerate(answers)
+        ]
+        files[name] = str(write(tmp_path / f"{name}.jsonl", records))
+    data = {"data": [files["train"]], "development": files["dev"], "test": files["test"]}
+    for length, expected in ((1, {"training": 2, "development": 1}), (2, {})):
+        recipe = recipe_of(
+            task="qa", epochs=1, batch_size=3, max_answer_tokens=length, out=str(tmp_path / str(length)), **data
+        )
+        module.finetune(recipe)
+        told = [
+            line for line in (Path(recipe.out) / "report.md").read_text().splitlines() if "max_answer_tokens" in line
+        ]
+        assert [line.split(" questions")[0].split(": ") for line in told] == [
+            [f"  {k}", str(v)] for k, v in expected.items()
+        ]
+        assert [line.rpartition(": ")[2] for line in told[1:]] == ["exact match is 0.500 at most, F1 0.833"][
+            : len(told)
+        ]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(recipe_of, monkeypatch):
     monkeypatch.setattr(module, "add_gradients", lambda *values: float("nan"))
     with raises("finetune-loss-not-finite", "step 1", "classes.jsonl"):
