@@ -221,6 +221,14 @@ def test_answers_that_a_model_is_too_short_for_are_told(tmp_path, models):
         assert all(note.endswith("exact match is 0.500 at most, F1 0.833") for note in notes)
 
 
+def test_a_rare_label_takes_no_floor_away_and_is_told(scored):
+    _, results = scored
+    assert "TF-IDF words" in about(results, "classes")["floors"]
+    assert any(
+        "fewer than 5 texts" in note and "metal (2), sea (2)" in note for note in about(results, "classes")["notes"]
+    )
+
+
 def test_a_stopped_evaluation_goes_on_behind_what_was_told(tmp_path, models, data, monkeypatch):
     files = [("entities", "ner", data / "test.tsv"), ("questions", "qa", data / "qa.jsonl")]
     both = {name: models[name] for name in ("ner", "qa")}
