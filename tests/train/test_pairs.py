@@ -267,6 +267,25 @@ def test_pairs_of_a_file(tmp_path):
     assert found.pairs.negatives.shape == (2, 1)
 
 
+def test_a_negative_of_a_held_out_paper_is_not_trained_on(tmp_path):
+    records = [
+        {"query": "what is tin", "positive": "a metal", "negatives": ["Held, out!", "a wine", "a gas"]},
+        {"query": "what is neon", "positive": "a gas", "negatives": ["a metal", "a wine"]},
+        {"query": "what is wine", "positive": "a drink", "negatives": ["a gas", "held out"]},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    found, texts = read(tmp_path / "a.jsonl", {key64(plain("held out"))})
+    assert "held out" not in {plain(texts[number]) for number in range(len(texts))}
+    assert shown(found.pairs, texts) == [("what is tin", "a metal"), ("what is neon", "a gas")]
+    assert [[texts[n] for n in row] for row in found.pairs.negatives] == [["a wine", "a gas"], ["a metal", "a wine"]]
+    assert found.left_out == {
+        "negatives that are a text of a held-out paper": 2,
+        "too few negatives without those of held-out papers": 1,
+    }
+    found, _ = read(tmp_path / "a.jsonl", {key64(plain(one)) for one in ("held out", "a wine", "a gas")})
+    assert (len(found.pairs), found.pairs.negatives.shape) == (0, (0, 2))
+
+
 @pytest.mark.parametrize(
     "record",
     [{"query": "q"}, {"query": "", "positive": "p"}, {"query": "q", "positive": ["p"]},
