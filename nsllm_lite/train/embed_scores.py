@@ -15,7 +15,7 @@ import numpy as np
 from nsllm_lite.models.embedding import Role, unit
 from nsllm_lite.recipe.embed import PAIR_KINDS, Embed
 from nsllm_lite.retrieval.bm25 import Bm25
-from nsllm_lite.retrieval.exact import MISSING, top_k
+from nsllm_lite.retrieval.exact import MISSING, top_k, without
 from nsllm_lite.retrieval.metrics import mrr, recall
 from nsllm_lite.tasks.scores import estimate_mean
 from nsllm_lite.train.embed_plan import AllPairs
@@ -90,11 +90,7 @@ class HeldoutScores:
         for kind, one in self.sets.items():
             index = Bm25([self._pairs.texts[number] for number in one.documents])
             found, _ = index.search([self._pairs.texts[number] for number in one.queries], DEPTH + 1)
-            ranking = np.full((len(found), DEPTH), MISSING)
-            for row, (places, own) in enumerate(zip(found, one.own, strict=True)):
-                others = places[places != own][:DEPTH] if own >= 0 else places[:DEPTH]
-                ranking[row, : len(others)] = others
-            floors[kind] = self._figures(ranking, one)
+            floors[kind] = self._figures(without(found, one.own, DEPTH), one)
         return floors
 
     def _figures(self, ranking: np.ndarray, one: HeldoutSet) -> dict[str, Any]:
