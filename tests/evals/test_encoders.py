@@ -10,7 +10,7 @@ import pytest
 from nsllm_lite import cli
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.commands.typed import parse_task_file
-from nsllm_lite.evals import encoders
+from nsllm_lite.evals import encoders, retrieval
 from nsllm_lite.evals.encoder_sets import kind_of, spread, training_file
 from nsllm_lite.evals.evaluate import evaluate
 from nsllm_lite.models.embedding import open_embedder
@@ -190,6 +190,31 @@ def test_retrieval_is_that_of_the_embedder(scored, models, data):
     assert any("3 development queries" in note for note in about(results, "search")["notes"])
     first = [(row["first"], row["second"], row["mode"]) for row in results["differences"] if row["set"] == "search"]
     assert ("BM25, Porter", "plain", "dense") in first or ("BM25", "plain", "dense") in first
+
+
+def test_a_query_that_is_a_document_does_not_find_itself(models, tmp_path):
+    """Both queries are documents, and the right one comes second: 1 / log2(3) = 0.631 where 1 is due."""
+    texts = {"q1": "old tin grows", "a1": "old tin", "q2": "copper melts in ice", "a2": "copper melts"}
+    queries = {name: texts[name] for name in ("q1", "q2")}
+    lines = {"test": "q1\ta1\t1\nq2\ta2\t1\n", "dev": "q2\ta2\t1\n"}
+    (tmp_path / "beir").mkdir()
+    beir(tmp_path / "beir", {name: ("", text) for name, text in texts.items()}, queries, **lines)
+    asked = recipe(tmp_path / "out", {"plain": models["plain"]}, [("search", "retrieval", tmp_path / "beir")])
+    results = evaluate(asked)
+    found = about(results, "search")
+    assert {name: of["ndcg@10"]["value"] for name, of in found["floors"].items() if "BM25" in name} == {
+        "BM25": 1, "BM25, Porter": 1,
+    }  # fmt: skip
+    assert any("test: 2 of 2 queries are documents" in note for note in found["notes"])
+    told = {path.name: read_json(path) for path in Path(asked.out).glob("predictions/plain/search*.json")}
+    assert len(told) == 2
+    for of in told.values():
+        for line in of["lines"]:
+            assert sorted([*line["documents"], line["query"]]) == sorted(texts), "all others"
+    collection = read_retrieval(tmp_path / "beir")
+    for ranking in retrieval.floors(collection, 0).values():
+        for row, own in zip(ranking.test, collection.test.own, strict=True):
+            assert own not in row
 
 
 def test_sizes(scored, models):
