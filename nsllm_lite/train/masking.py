@@ -9,7 +9,7 @@ from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 
 STREAM = 3  # of the seed; 0 to 2 are those of the data order
-MASKED, REPLACED = 0.8, 0.1  # of the tokens that are to be told; the others stay as they are
+MASKED, REPLACED = 0.8, 0.1  # in training, of the tokens that are to be told; the others stay as they are
 HELD_OUT = -1  # the step of held-out rows, which are masked alike each time
 
 
@@ -18,7 +18,8 @@ class Masking:
     """`ordinary` are the tokens that may be masked, and take another's place: those of no special meaning.
 
     In training, a `keyword_share` of the masks falls on the tokens that `keywords` names in a row, as far as there are
-    so many; held-out rows are masked evenly, so that their losses can be compared.
+    so many. Of held-out rows each token that is to be told is hidden by the mask, so that nothing is told by copying
+    what is seen; and they are masked evenly, so that their losses can be compared.
     """
 
     share: float
@@ -35,6 +36,8 @@ class Masking:
         drawn, kind = rng.random(len(ids)), rng.random(len(ids))
         told = (drawn < self._shares(row, self.ordinary[ids], step)) & self.ordinary[ids]
         targets = np.where(told, ids, IGNORE)
+        if step == HELD_OUT:
+            return np.where(told, self.mask_id, ids), targets
         others = rng.choice(np.flatnonzero(self.ordinary), len(ids))
         ids = np.where(told & (kind < MASKED), self.mask_id, ids)
         ids = np.where(told & (kind >= MASKED) & (kind < MASKED + REPLACED), others, ids)

@@ -14,7 +14,7 @@ from nsllm_lite.artifact import integrity, interrupts
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_json, read_lines
 from nsllm_lite.formats.documents import Document, parquet_writer, table_of
-from nsllm_lite.formats.rows import Row
+from nsllm_lite.formats.rows import Row, RowTotals, write_rows
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models.device import Card
@@ -25,7 +25,7 @@ from nsllm_lite.train.keywords import Keywords
 from nsllm_lite.train.masking import HELD_OUT, Masking
 from nsllm_lite.train.token_tables import BACKOFF, TokenTables
 from tests.raising import raises
-from tests.train.conftest import NUM, ROW_TOKENS, VOCAB, row_of
+from tests.train.conftest import FIRST, NUM, ROW_TOKENS, VOCAB, row_of
 
 SHAPE = {"hidden_size": 48, "intermediate_size": 96, "num_layers": 2, "num_heads": 4, "max_positions": 64}
 
@@ -76,6 +76,17 @@ def test_masks_are_eight_one_one_and_never_special():
     others = ids[told][~hidden & ~same]
     assert others.min() >= 5
     assert len(np.unique(others)) > 50, "of the whole vocabulary"
+
+
+def test_of_held_out_rows_every_token_that_is_to_be_told_is_hidden():
+    """Else a rule that copies what it sees is better than both floors."""
+    rng = np.random.default_rng(0)
+    rows = [row_of(rng, str(n)) for n in range(50)]
+    ids, targets = masking().of_rows(rows, HELD_OUT)
+    told = targets != IGNORE
+    assert told.sum() > 300
+    assert (ids[told] == 4).all()
+    assert (ids[~told] == np.concatenate([row.input_ids for row in rows])[~told]).all()
 
 
 def test_masks_follow_from_seed_step_and_place_alone():
@@ -178,18 +189,26 @@ def test_each_architecture_trains_and_opens_in_transformers(recipe_of, architect
     assert mlm.mlm(recipe) is not None  # finished
 
 
-def test_what_stands_right_of_a_mask_is_learnt_and_tables_cannot(recipe_of):
-    """A third of the tokens repeat the one two places on; the other two thirds are drawn at random of 12."""
+def test_what_the_whole_text_tells_is_learnt_and_tables_cannot(recipe_of, tmp_path):
+    """Every third token is the topic of its text, one of 12, the others are drawn at random of 12 more."""
+    for split, count, seed in (("train", 96, 1), ("heldout", 24, 2)):
+        rng, rows = np.random.default_rng(seed), []
+        for n in range(count):
+            row = row_of(rng, f"{split}-{n}")
+            for first, topic in zip((1, 33), rng.integers(FIRST + NUM, FIRST + 2 * NUM, 2), strict=True):
+                row.input_ids[first : first + 30] = rng.integers(FIRST, FIRST + NUM, 30)
+                row.input_ids[first : first + 30 : 3] = topic
+            rows.append(row)
+        write_rows(tmp_path / split, rows, RowTotals(ROW_TOKENS, 2, "hash"))
     optimizer = {"name": "adamw", "learning_rate": 3e-3, "betas": [0.9, 0.98], "weight_decay": 0.0, "max_grad_norm": 1}
-    evaluation = {**recipe_of().evaluation.model_dump(), "every_steps": 200}
-    results = mlm.mlm(
-        recipe_of(steps=200, optimizer=optimizer, evaluation=evaluation, checkpoint_steps=200, mask_share=0.15)
-    )
-    after = results["heldout"]["after"]["masked"]
-    assert after["all"]["loss"] < results["floors"]["words"]["loss"] - 0.3
-    assert after["all"]["top1"] > results["floors"]["word before"]["top1"] + 0.15
-    assert results["floors"]["words"]["loss"] == pytest.approx(math.log(NUM), abs=0.1)
-    assert sum(after[source]["tokens"] for source in "ab") == after["all"]["tokens"] > 50
+    evaluation = {"domain_rows": str(tmp_path / "heldout"), "every_steps": 100, "max_rows": 24}
+    changes = {"rows": str(tmp_path / "train"), "evaluation": evaluation, "checkpoint_steps": 100}
+    results = mlm.mlm(recipe_of(steps=100, optimizer=optimizer, mask_share=0.15, **changes))
+    after, tables = results["heldout"]["after"]["masked"], results["floors"]
+    assert tables["words"]["loss"] == pytest.approx(math.log(18) * 2 / 3 + math.log(36) / 3, abs=0.1)
+    assert after["all"]["loss"] < min(of["loss"] for of in tables.values()) - 0.4
+    assert after["all"]["top1"] > max(of["top1"] for of in tables.values()) + 0.1
+    assert sum(after[source]["tokens"] for source in "ab") == after["all"]["tokens"] > 100
 
 
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(recipe_of, tmp_path, monkeypatch):
