@@ -40,8 +40,8 @@ class EncoderShape(StudentShape):
 
 class MaskedEvaluation(Strict):
     """Loss and top-1 accuracy of masked tokens of held-out papers at step 0, every `every_steps`, and at the end, by
-    source; the same tokens are masked each time, all of them by the mask token. Of general text alike, where
-    `general_rows` are named."""
+    source. The same 15 % of the tokens are masked each time, whatever the recipe's seed and mask_share, all of them by
+    the mask token. Of general text alike, where `general_rows` are named."""
 
     domain_rows: HashedPath
     general_rows: Annotated[HashedPath | None, BeforeValidator(none_word)] = None

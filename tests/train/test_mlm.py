@@ -89,6 +89,17 @@ def test_of_held_out_rows_every_token_that_is_to_be_told_is_hidden():
     assert (ids[~told] == np.concatenate([row.input_ids for row in rows])[~told]).all()
 
 
+def test_held_out_masks_are_the_same_whatever_the_recipes_seed_and_share():
+    """Else figures of two runs are of different tokens."""
+    rng = np.random.default_rng(0)
+    rows = [row_of(rng, str(n)) for n in range(200)]
+    ids, targets = masking().of_rows(rows, HELD_OUT)
+    for other in (masking(share=0.6), masking(seed=1)):
+        assert all((one == two).all() for one, two in zip(other.of_rows(rows, HELD_OUT), (ids, targets), strict=True))
+    may_be = np.concatenate([row.input_ids for row in rows]) >= 5
+    assert (targets != IGNORE)[may_be].mean() == pytest.approx(0.15, abs=0.01)
+
+
 def test_masks_follow_from_seed_step_and_place_alone():
     rng = np.random.default_rng(0)
     rows = [row_of(rng, str(n)) for n in range(4)]
