@@ -25,7 +25,7 @@ from nsllm_lite.tasks.scores import quotient_interval
 from nsllm_lite.train.masking import HELD_OUT, Masking
 from nsllm_lite.train.token_tables import TokenTables
 
-TABLE_TOKENS = 2_000_000  # of the training rows, from which the floors' tables are made
+TABLE_TOKENS = 20_000_000  # of the training rows, from which the floors' tables are made
 Figures = dict[str, dict[str, Any]]  # by source, and of "all"
 
 
@@ -91,23 +91,32 @@ def _figures(papers: list[np.ndarray]) -> dict[str, Any]:
 
 
 def floors(rows: Rows, held_out: Sequence[Row], masking: Masking) -> dict[str, dict[str, float]]:
-    """Loss and top-1 on the same masked tokens of tables that were counted on the training rows."""
-    mask_id, seen, counted = masking.mask_id, 0, []
-    for number in range(len(rows)):
-        counted.append(rows[number].input_ids)
-        seen += len(counted[-1])
-        if seen >= TABLE_TOKENS:
-            break
-    tables = TokenTables(counted, masking.ordinary)
-    told: dict[str, list[tuple[float, bool]]] = {"words": [], "word before": []}
+    """Loss and top-1 on the same masked tokens of tables that were counted on training rows, spread over all of them;
+    a token that is masked itself is not known as the token before."""
+    asked: list[tuple[int | None, int]] = []  # (token before, token)
     for place, row in enumerate(held_out):
         ids, targets = masking.of(row, HELD_OUT, place)
         for at in np.flatnonzero(targets != IGNORE).tolist():
-            left = int(ids[at - 1]) if at and ids[at - 1] != mask_id else None
-            told["words"].append(tables.words(int(targets[at])))
-            told["word before"].append(tables.word_before(left, int(targets[at])))
-    means = {name: np.mean(values, axis=0).tolist() for name, values in told.items() if values}
+            left = int(ids[at - 1]) if at and ids[at - 1] != masking.mask_id else None
+            asked.append((left, int(targets[at])))
+    if not asked:
+        return {}
+    lefts = np.array([left for left in {left for left, _ in asked} if left is not None], np.int64)
+    tables = TokenTables(_spread(rows, TABLE_TOKENS), masking.ordinary, lefts)
+    told = {
+        "words": [tables.words(right) for _, right in asked],
+        "word before": [tables.word_before(left, right) for left, right in asked],
+    }
+    means = {name: np.mean(values, axis=0).tolist() for name, values in told.items()}
     return {name: {"loss": loss, "top1": top1} for name, (loss, top1) in means.items()}
+
+
+def _spread(rows: Rows, num_tokens: int) -> Iterator[np.ndarray]:
+    """Ids of as many rows as have about so many tokens, at even distances."""
+    count = min(len(rows), max(1, round(len(rows) * num_tokens / max(1, rows.totals.num_tokens))))
+    for number in np.linspace(0, len(rows) - 1, count).astype(int).tolist():
+        yield rows[number].input_ids
+        interrupts.raise_if_requested()
 
 
 def masking_of(tokenizer: Any, share: float, seed: int) -> Masking:

@@ -1,7 +1,9 @@
 """Encoders trained on masked tokens: what is masked, what a table would tell, learning, resuming, the result."""
 
 import math
+from collections import Counter
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,12 @@ from nsllm_lite.artifact import integrity, interrupts
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_json, read_lines
 from nsllm_lite.formats.documents import Document, parquet_writer, table_of
-from nsllm_lite.formats.rows import Row, RowTotals, write_rows
+from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models.device import Card
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.train import encoders, mlm
+from nsllm_lite.train import encoders, masked_scores, mlm, token_tables
 from nsllm_lite.train.fallback import Fallback, OutOfMemoryError
 from nsllm_lite.train.keywords import Keywords
 from nsllm_lite.train.masking import HELD_OUT, Masking
@@ -175,12 +177,44 @@ def test_keywords_are_read_from_documents(recipe_of, tmp_path, capsys):
 
 def test_tables_are_counted_as_by_hand():
     ordinary = np.array([False, True, True, True])
-    tables = TokenTables([np.array([0, 1, 2, 1, 2, 1, 3])], ordinary)
+    tables = TokenTables([np.array([0, 1, 2, 1, 2, 1, 3])], ordinary, np.array([1, 3]))
     assert tables.words(1) == (pytest.approx(-math.log(4 / 9)), True)  # 3, 2 and 1 of them, and one each
     assert tables.words(3) == (pytest.approx(-math.log(2 / 9)), False)
     share = (2 + BACKOFF * 3 / 9) / (3 + BACKOFF)  # behind 1: 2, 2 and 3
     assert tables.word_before(1, 2) == (pytest.approx(-math.log(share)), True)
     assert tables.word_before(None, 2) == tables.words(2) == tables.word_before(3, 2)
+
+
+def test_tables_are_the_same_however_often_pairs_are_added_up(monkeypatch):
+    """And, of the tokens before, as one counts in Python."""
+    rows = [np.random.default_rng(n).integers(0, 9, 50) for n in range(20)]
+    ordinary = np.arange(9) > 1
+    whole = TokenTables(rows, ordinary, np.arange(0, 9, 2))
+    monkeypatch.setattr(token_tables, "AT_ONCE", 70)
+    parts = TokenTables(rows, ordinary, np.arange(0, 9, 2))
+    pairs = Counter(pair for ids in rows for pair in pairwise(ids.tolist()) if ordinary[pair[1]])
+    for left in range(9):
+        behind = sum(count for (other, _), count in pairs.items() if other == left)
+        likeliest = min((-count, right) for (other, right), count in pairs.items() if other == left)[1]
+        for right in range(2, 9):
+            share = (pairs[left, right] + BACKOFF * math.exp(-whole.words(right)[0])) / (behind + BACKOFF)
+            wanted = whole.words(right) if left % 2 else (pytest.approx(-math.log(share)), right == likeliest)
+            assert whole.word_before(left, right) == wanted
+            assert parts.word_before(left, right) == whole.word_before(left, right)
+
+
+def test_floors_are_of_rows_from_the_whole_set(tmp_path, monkeypatch):
+    """Here one source stands behind the other, each with a token of its own, and two rows of eight are counted."""
+    rows = [Row(np.array([0, token, token, 2], np.int32), [4], [f"{n}"], ["s"], [9])
+            for n, token in enumerate([7] * 4 + [8] * 4)]  # fmt: skip
+    write_rows(tmp_path / "rows", rows, RowTotals(4, 2, "hash"))
+    monkeypatch.setattr(masked_scores, "TABLE_TOKENS", 8)
+    held_out = [row for row in rows for _ in range(9)]
+    found = masked_scores.floors(Rows(tmp_path / "rows"), held_out, masking())
+    assert found["words"]["loss"] == pytest.approx(-math.log(3 / (4 + VOCAB - 5)))  # two of each, and one each
+    monkeypatch.setattr(masked_scores, "TABLE_TOKENS", 100)
+    all_rows = masked_scores.floors(Rows(tmp_path / "rows"), held_out, masking())
+    assert all_rows["words"]["loss"] == pytest.approx(-math.log(9 / (16 + VOCAB - 5)))
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
