@@ -87,8 +87,7 @@ def mlm(recipe: Mlm) -> dict[str, Any]:
     run.begin(budget.steps, inputs, Fallback(recipe, how, need(how.micro_batch_rows * row_tokens), card, choose))
 
     lm = PackedEncoder(model).to(how.device).train()
-    if lm.dropout_left_out:
-        print(f"Attention's own dropout of {lm.dropout_left_out:g}, as the model's config has it, is left out.")
+    encoders.tell_dropout(lm, built=recipe.build is not None)
     only_new = OnlyNewRows(model, new) if recipe.train_only == "new" else None
     gradients = Gradients(lm, getattr(torch, recipe.compute_dtype))
     optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(lm, recipe.optimizer))

@@ -234,6 +234,30 @@ def test_each_architecture_trains_and_opens_in_transformers(recipe_of, architect
     assert mlm.mlm(recipe) is not None  # finished
 
 
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+def test_a_built_model_is_trained_without_dropout_and_saved_with_it(recipe_of, architecture, monkeypatch, capsys):
+    """Else it alone would be fine-tuned without dropout."""
+    seen = []
+    add_gradients = mlm.add_gradients
+
+    def see(lm, *args):
+        assert lm.training
+        seen.append(max(module.p for module in lm.modules() if isinstance(module, torch.nn.Dropout)))
+        return add_gradients(lm, *args)
+
+    monkeypatch.setattr(mlm, "add_gradients", see)
+    recipe = recipe_of(build={"architecture": architecture}, steps=2)
+    mlm.mlm(recipe)
+    assert seen == [0.0, 0.0]
+    config = read_json(Path(recipe.out) / "model/config.json")
+    assert (config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]) == (0.1, 0.1)
+    assert "built from nothing is trained without dropout; its config states 0.1" in capsys.readouterr().out
+    values = recipe.model_dump(mode="json") | {"build": None, "model": f"{recipe.out}/model", "out": f"{recipe.out}2"}
+    mlm.mlm(recipes.validate(values, "test"))
+    assert seen[2:] == [0.1, 0.1]
+    assert "Attention's own dropout of 0.1" in capsys.readouterr().out
+
+
 def test_what_the_whole_text_tells_is_learnt_and_tables_cannot(recipe_of, tmp_path):
     """Every third token is the topic of its text, one of 12, the others are drawn at random of 12 more."""
     for split, count, seed in (("train", 96, 1), ("heldout", 24, 2)):
