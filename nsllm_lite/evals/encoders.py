@@ -5,7 +5,6 @@ scores are computed from these files at the end.
 """
 
 import gc
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,8 +33,6 @@ from nsllm_lite.tasks.heads import Cuts
 
 if TYPE_CHECKING:
     from nsllm_lite.models.heads import Head
-
-WARM_UPS, QUERIES = 3, 30
 
 
 class Scoring(NamedTuple):
@@ -118,6 +115,7 @@ Scored = tuple[dict[str, Any], dict[str, Any], list[Row | Told]]  # what the mod
 def _predict(run: Scoring, name: str, folder: Path, sets: Sequence[EncoderSet]) -> Scored:
     """A model with a head."""
     from nsllm_lite.models.heads import open_head, said
+    from nsllm_lite.models.query_time import query_time
 
     head, rows = open_head(folder, run.device, run.compute_dtype), []
     settings = head.settings
@@ -139,7 +137,7 @@ def _predict(run: Scoring, name: str, folder: Path, sets: Sequence[EncoderSet]) 
     def ask(place: int) -> Any:
         return said(head, *(None if part is None else [part[place]] for part in given))
 
-    speed = run.kept(name, "speed", lambda: _speed(ask, len(given.texts), run.device))
+    speed = run.kept(name, "speed", lambda: query_time(ask, len(given.texts), run.device))
     return _size(folder, head.model) | {"max_tokens": settings.max_tokens}, speed, rows
 
 
@@ -168,6 +166,7 @@ def _remarks(one: EncoderSet, head: "Head", told: dict[str, Any]) -> list[str]:
 def _retrieve(run: Scoring, name: str, folder: Path, sets: Sequence[EncoderSet]) -> Scored:
     """An embedder: as it is, fused with BM25, and untrained."""
     from nsllm_lite.models.embedding import open_embedder, untrained
+    from nsllm_lite.models.query_time import query_time
 
     rows, queries = [], sets[0].collection.test.queries
     embedder = open_embedder(folder, run.device, run.compute_dtype)
@@ -177,7 +176,7 @@ def _retrieve(run: Scoring, name: str, folder: Path, sets: Sequence[EncoderSet])
     def ask(place: int) -> Any:
         return embedder.encode([queries[place]], "query")
 
-    speed = run.kept(name, "speed", lambda: _speed(ask, len(queries), run.device))
+    speed = run.kept(name, "speed", lambda: query_time(ask, len(queries), run.device))
     for one in sets:
         dense = _rankings(run, name, one, embedder, one.name)
         rows.append(Row(name, DENSE, one.name, retrieval.figures(dense, one.collection)))
@@ -208,17 +207,3 @@ def _size(folder: Path, model: Any) -> dict[str, Any]:
     files = [*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"parameters": parameters, "bytes": sum(file.stat().st_size for file in files)}
-
-
-def _speed(ask: Callable[[int], Any], total: int, device: str) -> dict[str, Any]:
-    """The median time of one query alone, from text to answer, after some that warm up."""
-    import torch
-
-    taken = []
-    for number in range(WARM_UPS + QUERIES):
-        began = time.perf_counter()
-        ask(number % total)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - began)
-    return {"query_ms": round(1000 * statistics.median(taken[WARM_UPS:]), 3), "queries": QUERIES, "device": device}

@@ -6,7 +6,6 @@ where no answer scores higher.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -24,7 +23,7 @@ from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import autocast
 from nsllm_lite.models.encoder import positions_of
 from nsllm_lite.models.heldout import evaluating
-from nsllm_lite.models.loading import REFUSALS, quiet_libraries, refused_by_transformers
+from nsllm_lite.models.loading import REFUSALS, quiet_libraries, refused_by_transformers, without_report
 from nsllm_lite.models.quantised import require_unquantised
 from nsllm_lite.models.tag_sequences import best_sequence
 from nsllm_lite.models.windows import Span, Window, batches, collate, cut, first_tokens, num_windows
@@ -186,7 +185,7 @@ def load_with_head(folder: Path, task: HeadTask, **config: Any) -> tuple["PreTra
         config["attn_implementation"] = "eager"  # no other caps them
     cls = getattr(transformers, CLASSES[task])
     try:
-        with without_marks(folder) as place, _without_report():
+        with without_marks(folder) as place, without_report():
             model, told = cls.from_pretrained(
                 place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
                 **config,
@@ -202,19 +201,6 @@ def load_with_head(folder: Path, task: HeadTask, **config: Any) -> tuple["PreTra
         needed = "They would be drawn at random."
         raise UserError("head-body-missing", found, needed, "Fetch the model again, or name another.")
     return model, missing
-
-
-@contextmanager
-def _without_report() -> Iterator[None]:
-    """Of tensors that are not stored: they are returned, and judged."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def require_padding(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:

@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -230,6 +231,19 @@ def quiet_libraries() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if not (sys.stderr.isatty() and on_terminal()):
         transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def without_report() -> Iterator[None]:
+    """Without transformers' table of tensors that are missing or left over, where the caller judges them."""
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def _keep_nf4_layout(model: nn.Module) -> None:

@@ -209,8 +209,8 @@ def need_bytes(recipe: Distill, bodies: Bodies, row_tokens: int, tokens: int) ->
     As `mlm.need_bytes` has it, without logits; the teacher's weights and one layer of it; and the relations of one
     document of a whole row: three of row_tokens^2 shares a head, in fp32, of which some eight are held at once.
     """
-    width = 4 if recipe.compute_dtype == "float32" else 2
-    of_layer = [width * (16 * body.config.hidden_size + 6 * body.config.intermediate_size) for body in bodies]
+    configs = [body.config for body in bodies]
+    of_layer = [encoders.layer_bytes(recipe.compute_dtype, of.hidden_size, of.intermediate_size) for of in configs]
     held = tokens * (of_layer[0] + of_layer[1] * bodies.student.config.num_hidden_layers)
     params = [encoders.Size.of(body).params for body in bodies]
     relations = 8 * 4 * 3 * recipe.relation_heads * row_tokens**2

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,14 +25,16 @@ from nsllm_lite.models.device import CONTEXT_BYTES, Card
 from nsllm_lite.models.embedding import open_embedder
 from nsllm_lite.models.execution import USABLE_SHARE
 from nsllm_lite.models.hub import resolve_model
+from nsllm_lite.models.loading import without_report
 from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.train import embed_outputs, embed_report, outputs, setup
 from nsllm_lite.train.embed_loss import LOSS_ROWS, CachedEmbedder, make_loss
-from nsllm_lite.train.embed_model import open_to_train, quietly
+from nsllm_lite.train.embed_model import open_to_train
 from nsllm_lite.train.embed_plan import AllPairs, Plan, table_of
 from nsllm_lite.train.embed_scores import HeldoutScores
 from nsllm_lite.train.embed_teacher import TeacherTexts
+from nsllm_lite.train.encoders import Size, layer_bytes
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.gradients import Gradients
 from nsllm_lite.train.pair_files import read_pairs
@@ -46,13 +48,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 TEXTS_AT_A_TIME = {"cpu": 16, "cuda": 64}
-
-
-class Size(NamedTuple):
-    """Numbers of a model, as `outputs.output_bytes` needs them."""
-
-    params: int
-    linear_params: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +78,11 @@ def embed(recipe: Embed) -> dict[str, Any]:
         return results
     weights.require_sound(inputs.base_dir)
     model = open_to_train(inputs.base_dir, recipe.max_tokens, recipe.dimensions)
-    with quietly():
+    with without_report():
         teacher = open_embedder(inputs.teacher_dir, card.device) if inputs.teacher_dir else None
     work = run.out / "work"
     pairs, plan, heldout = prepare(recipe, inputs, work)
-    inputs = replace(inputs, size=size_of(model))
+    inputs = replace(inputs, size=Size.of(model))
     choose = partial(choose_execution, model=model, card=card)
     how = choose(recipe)
     need = need_bytes(recipe, model, how.micro_batch_rows)
@@ -195,24 +190,20 @@ def all_pairs(recipe: Embed, inputs: EmbedInputs, work: Path) -> AllPairs:
     return AllPairs(writer.opened(), corpus, files, names)
 
 
-def size_of(model: "SentenceTransformer") -> Size:
-    return Size(sum(parameter.numel() for parameter in model.parameters()))
-
-
 def need_bytes(recipe: Embed, model: "SentenceTransformer", texts: int) -> int:
     """Memory of a step with so many texts at a time; an estimate, which no card has measured.
 
-    Weights, gradients and AdamW's two states in fp32; of each token and layer what autograd keeps of some 16 results as
-    wide as the hidden states and 6 as wide as the inner layer; all embeddings of a step, and their similarities.
+    Weights, gradients and AdamW's two states in fp32; of each token and layer `layer_bytes`; all embeddings of a step,
+    and their similarities.
     """
-    config, width = model.transformers_model.config, 4 if recipe.compute_dtype == "float32" else 2
+    config = model.transformers_model.config
     inner = getattr(config, "intermediate_size", 4 * config.hidden_size)
-    layer = width * (16 * config.hidden_size + 6 * inner)
+    layer = layer_bytes(recipe.compute_dtype, config.hidden_size, inner)
     counts = [stage.hard_negatives.count if stage.hard_negatives else 0 for stage in recipe.stages]
     batch = max(stage.batch_pairs * (2 + count) for stage, count in zip(recipe.stages, counts, strict=True))
     of_batch = 4 * batch * (4 * config.hidden_size + 8 * LOSS_ROWS)
     of_texts = texts * recipe.max_tokens * layer * config.num_hidden_layers
-    return 16 * size_of(model).params + of_texts + of_batch + CONTEXT_BYTES
+    return 16 * Size.of(model).params + of_texts + of_batch + CONTEXT_BYTES
 
 
 def choose_execution(recipe: Embed, model: "SentenceTransformer", card: Card) -> Execution:

@@ -1,15 +1,13 @@
 """The model that becomes an embedding model: an encoder's folder, or that of an embedding model."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from transformers.utils import logging as transformers_logging
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.models.embedding import open_embedder
+from nsllm_lite.models.loading import without_report
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -25,7 +23,7 @@ def open_to_train(folder: Path, max_tokens: int, dimensions: Sequence[int]) -> "
     """
     from sentence_transformers.sentence_transformer.modules import Normalize
 
-    with quietly():
+    with without_report():
         opened = open_embedder(folder)
     model = opened.model
     print(f"{folder}: {'; '.join(opened.notes) or ', '.join(type(module).__name__ for module in model)}")
@@ -45,17 +43,6 @@ def open_to_train(folder: Path, max_tokens: int, dimensions: Sequence[int]) -> "
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("pooler." not in name)
     return model.train()
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Without transformers' table of tensors that are missing or left over, as a head or a pooling layer is."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
 
 
 def _require_stored(model: "SentenceTransformer", folder: Path) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import replace_folder, write_atomic
 from nsllm_lite.errors import RunError
+from nsllm_lite.models.loading import without_report
 from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.train.embed_card import card_of
-from nsllm_lite.train.embed_model import quietly
 from nsllm_lite.train.embed_plan import AllPairs
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def save_model(
     part = out / "model.part"
     model.save_pretrained(str(part), create_model_card=False)
     write_atomic(part / "README.md", card_of(recipe, hashes, results))
-    with quietly():
+    with without_report():
         again = SentenceTransformer(str(part), device="cpu", local_files_only=True)
     one, other = (each.encode(texts, convert_to_numpy=True, show_progress_bar=False) for each in (model.eval(), again))
     if texts and float(np.abs(one - other).max()) > MOST_APART:

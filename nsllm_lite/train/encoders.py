@@ -17,6 +17,7 @@ from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.train import Execution
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 MICRO_BATCH_TOKENS = {"cpu": 4_096, "cuda": 16_384}
@@ -29,8 +30,14 @@ class Size(NamedTuple):
     linear_params: int = 0
 
     @classmethod
-    def of(cls, model: "PreTrainedModel") -> "Size":
+    def of(cls, model: "nn.Module") -> "Size":
         return cls(sum(parameter.numel() for parameter in model.parameters()))
+
+
+def layer_bytes(compute_dtype: str, hidden: int, intermediate: int) -> int:
+    """What autograd keeps of a token in a layer, as an estimate: some 16 results as wide as the hidden states and 6 as
+    wide as the inner layer."""
+    return (4 if compute_dtype == "float32" else 2) * (16 * hidden + 6 * intermediate)
 
 
 def choose_execution(recipe: Mlm | Distill, need: Callable[[int], int], row_tokens: int, card: Card) -> Execution:

@@ -34,6 +34,7 @@ from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.tasks.heads import Figures
 from nsllm_lite.train import checkpoint, guards, outputs, setup
+from nsllm_lite.train.encoders import layer_bytes
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.finetune_inputs import Data, limit_notes, read_data
 from nsllm_lite.train.finetune_loss import Targets, loss_of, total_weight
@@ -311,7 +312,6 @@ def save_best(recipe: Finetune, data: Data, how: Execution, trial: Trial, scored
     head = open_head(out / "model", how.device, recipe.compute_dtype)
     return {
         **latency(head, data.development),
-        "device": how.device,
         "peak_memory_gib": round(outputs.peak_memory_bytes(how.device) / GIB, 2),
         "execution": how.model_dump(mode="json"),
     }
@@ -321,10 +321,9 @@ def need_bytes(recipe: Finetune, sizes: Sizes, rows: int) -> int:
     """Memory of a step with so many full windows at a time; an estimate, which no card has measured.
 
     Weights in fp32, of what is trained gradients and AdamW's two states too; of each token and layer with gradients
-    what autograd keeps of some 16 results as wide as the hidden states and 6 as wide as the inner layer.
+    `layer_bytes`.
     """
-    width = 4 if recipe.compute_dtype == "float32" else 2
-    layer = width * (16 * sizes.hidden + 6 * sizes.intermediate)
+    layer = layer_bytes(recipe.compute_dtype, sizes.hidden, sizes.intermediate)
     return 4 * sizes.all + 12 * sizes.trained + rows * recipe.max_tokens * layer * max(1, sizes.layers) + CONTEXT_BYTES
 
 

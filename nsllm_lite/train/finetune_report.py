@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from nsllm_lite.artifact.disk import write_atomic
+from nsllm_lite.models.query_time import WARM_UPS
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.tasks.floors import lost_to
 from nsllm_lite.tasks.heads import MAIN
 from nsllm_lite.tasks.scores import Difference
 from nsllm_lite.terminal import as_markdown, markdown
 from nsllm_lite.train.finetune_inputs import Data
-from nsllm_lite.train.finetune_scores import WARM_UPS, mean_and_deviation
+from nsllm_lite.train.finetune_scores import mean_and_deviation
 
 
 def write_report(recipe: Finetune, data: Data, results: dict[str, Any], measured: dict[str, Any]) -> None:

@@ -1,15 +1,14 @@
 """What a fine-tuned model is worth: scores of a split, by length, and the time of a query."""
 
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from nsllm_lite.models.heads import Head, HeadSettings, Said, said
+from nsllm_lite.models.query_time import query_time
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.tasks import heads
 from nsllm_lite.tasks.entities import num_unbegun
@@ -18,7 +17,6 @@ from nsllm_lite.tasks.scores import compare, estimate
 from nsllm_lite.train.finetune_inputs import Data, Split, label_counts
 
 LENGTHS = {"1 window": (1, 1), "2 windows": (2, 2), "3 windows or more": (3, 10**9)}
-WARM_UPS, QUERIES = 5, 30
 
 
 class Developed(NamedTuple):
@@ -113,18 +111,13 @@ def with_cuts(settings: HeadSettings, scored: dict[str, Any]) -> HeadSettings:
     return replace(settings, thresholds=scored["thresholds"], no_answer=scored["no_answer"])
 
 
-def latency(head: Head, split: Split) -> dict[str, float | int]:
-    """Median milliseconds of one query, from text to answer, on so many queries after warm-up, one at a time."""
-    taken = []
-    for number in range(WARM_UPS + QUERIES):
-        place = number % len(split)
-        parts = [None if of is None else [of[place]] for of in split.given]
-        started = time.perf_counter()
-        said(head, *parts)
-        if head.device == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    return {"query_ms": round(1000 * statistics.median(taken[WARM_UPS:]), 2), "queries": QUERIES}
+def latency(head: Head, split: Split) -> dict[str, Any]:
+    """The time of one query, from text to answer."""
+
+    def ask(place: int) -> Said:
+        return said(head, *(None if of is None else [of[place]] for of in split.given))
+
+    return query_time(ask, len(split), head.device)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:

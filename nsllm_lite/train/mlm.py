@@ -229,11 +229,10 @@ def require_texts_beyond(recipe: Mlm, positions: int, rows: Rows) -> int:
 def need_bytes(recipe: Mlm, config: "PretrainedConfig", num_params: int, tokens: int) -> int:
     """Memory of a step with so many tokens at a time; an estimate, which no card has measured.
 
-    Weights, gradients and AdamW's two states in fp32; of each token and layer what autograd keeps of some 16 results as
-    wide as the hidden states and 6 as wide as the inner layer; the logits of the masked tokens in fp32, three times.
+    Weights, gradients and AdamW's two states in fp32; of each token and layer `encoders.layer_bytes`; the logits of the
+    masked tokens in fp32, three times.
     """
-    width = 4 if recipe.compute_dtype == "float32" else 2
-    layer = width * (16 * config.hidden_size + 6 * config.intermediate_size)
+    layer = encoders.layer_bytes(recipe.compute_dtype, config.hidden_size, config.intermediate_size)
     logits = 3 * 4 * config.vocab_size * recipe.mask_share
     return 16 * num_params + int(tokens * (layer * config.num_hidden_layers + logits)) + CONTEXT_BYTES
 
