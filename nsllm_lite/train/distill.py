@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from nsllm_lite.artifact import interrupts
+from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
@@ -35,6 +36,7 @@ from nsllm_lite.recipe.mlm import EncoderShape
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.tasks.scores import quotient_interval
 from nsllm_lite.train import encoders, outputs, setup
+from nsllm_lite.train.encoder_report import relations_report
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.gradients import Gradients
 from nsllm_lite.train.inputs import require_apart, require_rows_for, require_same_tokenizer
@@ -132,6 +134,7 @@ def distill(recipe: Distill) -> dict[str, Any]:
         **outputs.summarise_losses(lines),
     }
     measured = outputs.speed_and_memory(how, run.own_tokens, run.own_seconds)
+    write_atomic(run.out / "report.md", relations_report(results))
     run.finish(results, measured)
     outputs.print_summary(recipe, results, measured, f" ({results['epochs']:.2f} x the papers)")
     print_scores(results)

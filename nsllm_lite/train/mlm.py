@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from nsllm_lite.artifact import integrity, interrupts
+from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
@@ -31,6 +32,7 @@ from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.train import encoders, guards, outputs, setup
+from nsllm_lite.train.encoder_report import masked_report
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.gradients import Gradients
 from nsllm_lite.train.inputs import require_apart, require_rows_for, require_same_tokenizer
@@ -128,6 +130,7 @@ def mlm(recipe: Mlm) -> dict[str, Any]:
         **outputs.summarise_losses(lines),
     }
     measured = outputs.speed_and_memory(how, run.own_tokens, run.own_seconds)
+    write_atomic(run.out / "report.md", masked_report(results))
     run.finish(results, measured)
     outputs.print_summary(recipe, results, measured, f" ({results['epochs']:.2f} x the papers)")
     print_scores(results)
