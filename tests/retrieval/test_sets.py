@@ -105,6 +105,9 @@ def test_what_else_is_refused(tmp_path):
     (folder / "corpus.jsonl").write_text('{"text": "x"}\n')
     with raises("retrieval-line-unfit", "line 1"):
         read_retrieval(folder)
+    (folder / "corpus.jsonl").write_text('{"_id": "x"}\n{"_id": "y", "text": "\\ud800"}\n')
+    with raises("examples-file-unreadable", "line 2"):
+        read_retrieval(folder)
     (folder / "corpus.jsonl").write_text('{"_id": "x"')
     with raises("examples-file-unreadable"):
         read_retrieval(folder)
