@@ -165,6 +165,14 @@ def head_parameters(model: "PreTrainedModel") -> set[str]:
     return {name for name, of in named if name.split(".")[0] in HEADS[model.config.model_type] and id(of) != shared}
 
 
+def require_vocabulary(model: "PreTrainedModel", num_tokens: int) -> None:
+    """Raises UserError where the tokenizer's ids reach further than the model's embeddings have rows."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if rows < num_tokens:
+        found = f"The model knows {rows:,} tokens, its tokenizer {num_tokens:,}."
+        raise UserError("model-vocabulary-differs", found, "Name the tokenizer that the model was trained with.")
+
+
 def positions_of(model: "PreTrainedModel") -> int:
     """The longest text that the model takes, in tokens. Positions of RoBERTa and its like begin behind the number of
     the padding that the model was made with, which their table of positions keeps.

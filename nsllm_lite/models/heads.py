@@ -19,10 +19,10 @@ from nsllm_lite import safety
 from nsllm_lite.artifact import interrupts
 from nsllm_lite.artifact.json_files import without_marks
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer, num_ids
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import autocast
-from nsllm_lite.models.encoder import positions_of
+from nsllm_lite.models.encoder import positions_of, require_vocabulary
 from nsllm_lite.models.head_settings import (
     ABOUT,
     CLASSES,
@@ -181,7 +181,7 @@ def _without_report() -> Iterator[None]:
 
 def require_padding(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Sets what a batch needs: texts are padded on the right, with a token that the model's config names too. Raises
-    UserError where the tokenizer has none, nor one that ends a text."""
+    UserError where the tokenizer has none, nor one that ends a text, or has tokens that the model does not know."""
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             found = "The tokenizer has no token for padding, and none that ends a text."
@@ -189,6 +189,7 @@ def require_padding(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     model.config.pad_token_id = tokenizer.pad_token_id
+    require_vocabulary(model, num_ids(tokenizer))
 
 
 def has_types(config: "PretrainedConfig") -> bool:

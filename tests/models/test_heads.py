@@ -255,6 +255,12 @@ def test_classes_stand_once(tmp_path):
         heads.open_head(save_head(tmp_path, "AutoModelForSequenceClassification", settings, **config))
 
 
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
+    folder = save_head(tmp_path, "AutoModelForTokenClassification", NER, vocab_size=len(VOCAB) - 1)
+    with raises("model-vocabulary-differs", len(VOCAB) - 1, len(VOCAB)):
+        heads.open_head(folder)
+
+
 def test_a_body_that_is_not_all_there_is_refused(encoder, tmp_path):
     from safetensors.torch import load_file, save_file
 
