@@ -111,7 +111,9 @@ def require_usable(
     room = least - tokenizer.num_special_tokens_to_add(pair=task in ("pair", "qa"))
     if not (0 <= 2 * stride < least <= most and stride < room):
         found = f"{folder} states windows of max_tokens={least} tokens that share stride={stride}."
-        needed = f"The model takes {most:,} tokens, {least - room} of them special ones; two strides are less."
+        needed = (
+            f"Windows have at most {most:,} tokens, {least - room} of them special ones, and more than two strides."
+        )
         raise UserError("head-windows-unfit", found, needed, f"Correct them in {folder}/finetune.json.")
 
 
