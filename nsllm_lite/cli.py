@@ -111,12 +111,12 @@ def run_story(args: argparse.Namespace) -> None:
     """The steps of a story, in order; each skips itself when it is finished."""
     from nsllm_lite.commands.stories import closing_words
 
-    steps = resolve_name(OWN_STEPS.get(args.verb, "nsllm_lite.commands.stories:steps_to_run"))(args)
-    for recipe in steps:
-        print(f"\n== {recipe.out}", flush=True)
-        run_step(recipe)
-    if not args.only:
-        print(closing_words(args, steps[-1]))
+    last = None
+    for last in resolve_name(OWN_STEPS.get(args.verb, "nsllm_lite.commands.stories:steps_to_run"))(args):
+        print(f"\n== {last.out}", flush=True)
+        run_step(last)
+    if last and not args.only:
+        print(closing_words(args, last))
 
 
 def run_recipe(args: argparse.Namespace) -> dict[str, Any]:

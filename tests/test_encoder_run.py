@@ -1,13 +1,23 @@
 """The encoders' story end to end: bundled corpus to embeddings and a classifier, with a few steps each."""
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+)
 
 from nsllm_lite import cli
 from nsllm_lite.artifact.step import read_manifest
-from nsllm_lite.commands.encoder_run import load_encoder_run
+from nsllm_lite.commands.arguments import build_parser
+from nsllm_lite.commands.encoder_run import labelled_by_papers, load_encoder_run
 from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models.embedding import open_embedder
 from tests.raising import raises
@@ -34,6 +44,9 @@ def test_from_the_sample_to_a_classifier_and_again(tmp_path, capsys):
     for name in ("corpus", "tokenizer", "mlm", "distill", "embed", "embed-small", "tasks", "finetune"):
         assert f"{out}/{name}: finished, skipped" in text
     assert f"Done: {out}/finetune" in text
+    assert "| this one | 512 |" in (out / "tokenizer/fertility.md").read_text()
+    for line in re.findall(r"nsllm-lite (?:finetune|eval|show) .*", text):
+        build_parser().parse_args(shlex.split(line)[1:])
 
     own, twin = out / "mlm/model", out / "distill/model"
     AutoModelForMaskedLM.from_pretrained(own)
@@ -49,15 +62,40 @@ def test_from_the_sample_to_a_classifier_and_again(tmp_path, capsys):
 def test_an_encoder_that_is_there_gives_tokenizer_and_end_of_text(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("nsllm_lite.commands.encoder_run.end_of_text", lambda model: asked.append(model) or "[SEP]")
-    run = load_encoder_run(ROOT / "recipes/nano", model="bert", out="x", corpus=str(tmp_path))
-    assert asked == ["bert"]
-    assert (run["corpus"].tokenizer, run["corpus"].train_tokenizer, run["corpus"].end_of_text) == (
-        "bert",
-        None,
-        "[SEP]",
-    )
-    assert [source.path for source in run["corpus"].sources] == [str(tmp_path)]
-    assert (run["mlm"].model, run["mlm"].build) == ("bert", None)
+    body = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
+    for is_body, folder in ((True, tmp_path / "body"), (False, tmp_path / "whole")):
+        (body if is_body else BertForMaskedLM(body.config)).save_pretrained(folder)
+        run = load_encoder_run(ROOT / "recipes/nano", model=str(folder), out="x", corpus=str(tmp_path))
+        assert asked[-1] == run["corpus"].tokenizer == run["mlm"].model == str(folder)
+        assert (run["corpus"].train_tokenizer, run["corpus"].end_of_text) == (None, "[SEP]")
+        assert [source.path for source in run["corpus"].sources] == [str(tmp_path)]
+        assert run["mlm"].build is None
+        assert run["mlm"].new_head == is_body, "a head is drawn where none is stored"
+
+
+def write_tasks(folder: Path, **labels: list[str]) -> None:
+    """A finished step of tasks with these labels in both splits."""
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for task, given in labels.items():
+            lines = [json.dumps({"input": f"text {n}", "output": label}) for n, label in enumerate(given)]
+            (folder / split / f"{task}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "manifest.json").write_text("{}")
+
+
+def test_the_classifier_learns_what_the_papers_state(tmp_path):
+    recipe = load_encoder_run(ROOT / "recipes/nano", out=str(tmp_path))["finetune"]
+    assert labelled_by_papers(recipe) == recipe, "the tasks are not made yet"
+    write_tasks(tmp_path / "tasks", title=["a"], classification=["physics", "physics"])
+    assert labelled_by_papers(recipe) is None, "one discipline is nothing to tell apart"
+    write_tasks(tmp_path / "tasks", classification=["physics", "biology"])
+    assert labelled_by_papers(recipe).test == f"{tmp_path}/tasks/test/classification.jsonl"
+    write_tasks(tmp_path / "tasks", moves=["Methods", "Results"])
+    assert labelled_by_papers(recipe).data == [f"{tmp_path}/tasks/train/moves.jsonl"]
+    own = {"finetune": ["data=[mine.csv]", "test=other.csv"]}
+    recipe = load_encoder_run(ROOT / "recipes/nano", out=str(tmp_path), overrides=own)["finetune"]
+    assert (recipe.data, recipe.test) == (["mine.csv"], "other.csv")
+    assert labelled_by_papers(recipe) == recipe
 
 
 def test_what_the_story_cannot_do_is_refused(tmp_path, capsys):

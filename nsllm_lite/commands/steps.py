@@ -15,6 +15,10 @@ STORIES = {
 """What is typed -> the steps it runs; `base` only where the folder has a recipe for it, `convert` for a GGUF."""
 
 
+LABELLED = ("moves", "classification")
+"""The tasks whose labels the encoders' story learns: the first that its corpus gives."""
+
+
 class Planned(NamedTuple):
     """A step: its name, its kind, its recipe file, and what of the recipe follows from the run (dotted keys)."""
 
@@ -79,7 +83,7 @@ def encoder_steps(at: Layout, model: str | None) -> list[Planned]:
     begun = {"model": model, "build": None} if model else {"build.tokenizer": at.tokenizer}
     begun |= {"evaluation.general_rows": at.rows("general", "heldout")}
     papers = {"corpus": at.step("corpus")}
-    labelled = {"data": [f"{at.tasks('train')}/moves.jsonl"], "test": f"{at.tasks('test')}/moves.jsonl"}
+    labelled = {"data": [f"{at.tasks('train')}/{LABELLED[0]}.jsonl"], "test": f"{at.tasks('test')}/{LABELLED[0]}.jsonl"}
     return [
         Planned("corpus", "corpus", "encoder-corpus", {"out": at.step("corpus")}),
         Planned("tokenizer", "tokenizer", "encoder-tokenizer", {"out": at.step("tokenizer")} | papers),

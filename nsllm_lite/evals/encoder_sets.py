@@ -15,7 +15,7 @@ from nsllm_lite.formats.examples import counted
 from nsllm_lite.formats.weights import fingerprint_settings
 from nsllm_lite.recipe.evals import LABELLED, Eval, TaskFile
 from nsllm_lite.retrieval.sets import Judged, RetrievalSet, read_retrieval
-from nsllm_lite.tasks import heads
+from nsllm_lite.tasks import classes, heads
 from nsllm_lite.tasks.pairs import require_both
 
 RETRIEVAL = "retrieval"
@@ -64,6 +64,8 @@ def read_set(file: TaskFile, recipe: Eval) -> EncoderSet:
         notes += _shared(task, read.items, train)
     elif task in LEARNT:
         notes.append("there is no training file: floors learn from the other four fifths of these items")
+        if task == LABELLED and (note := classes.rare_note(read.items)):
+            notes.append(note)
     items = read.items
     if recipe.max_items and len(items) > recipe.max_items:
         items = tuple(items[place] for place in spread(len(items), recipe.max_items))

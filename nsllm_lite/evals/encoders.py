@@ -8,8 +8,9 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +29,11 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import LABELLED, Eval
 from nsllm_lite.safety import as_file_name
 from nsllm_lite.tasks import classes, entities, heads
+from nsllm_lite.tasks.answer_limits import limit_note
 from nsllm_lite.tasks.heads import Cuts
+
+if TYPE_CHECKING:
+    from nsllm_lite.models.heads import Head
 
 WARM_UPS, QUERIES = 3, 30
 
@@ -124,7 +129,7 @@ def _predict(run: Scoring, name: str, folder: Path, sets: Sequence[EncoderSet]) 
         told = run.kept(name, one.name, answer)
         values = np.array(told["said"]) if one.task in ("multilabel", "pair") else told["said"]
         rows.append(Told(name, one.name, values, settings.labels, Cuts(settings.thresholds, settings.no_answer)))
-        run.notes[one.name].extend(f"{name}: {note}" for note in _remarks(one, settings, told))
+        run.notes[one.name].extend(f"{name}: {note}" for note in _remarks(one, head, told))
     given = heads.given(sets[0].task, sets[0].items)
 
     def ask(place: int) -> Any:
@@ -134,9 +139,13 @@ def _predict(run: Scoring, name: str, folder: Path, sets: Sequence[EncoderSet]) 
     return _size(folder, head.model) | {"max_tokens": settings.max_tokens}, speed, rows
 
 
-def _remarks(one: EncoderSet, settings: Any, told: dict[str, Any]) -> list[str]:
+def _remarks(one: EncoderSet, head: "Head", told: dict[str, Any]) -> list[str]:
     """What is to be known about a model's answers."""
-    found = []
+    from nsllm_lite.models.windows import token_spans
+
+    settings, found = head.settings, []
+    if one.task == "qa":
+        found.append(limit_note(one.items, partial(token_spans, head.tokenizer), settings.max_answer_tokens))
     if one.task in (LABELLED, "multilabel"):
         found.append(classes.unseen([label for item in one.items for label in item.labels], settings.labels))
     if one.task == "ner":

@@ -1,4 +1,5 @@
-"""Retrieval by an encoder beside BM25, the same encoder untrained, chance, and both fused."""
+"""Retrieval by an encoder beside BM25, the same encoder untrained, chance, and both fused; no query finds the document
+that it is itself."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 from nsllm_lite.models.embedding import Embedder
 from nsllm_lite.retrieval import metrics
 from nsllm_lite.retrieval.bm25 import Bm25
-from nsllm_lite.retrieval.exact import search
+from nsllm_lite.retrieval.exact import search, without
 from nsllm_lite.retrieval.fusion import best_weight, fuse
 from nsllm_lite.retrieval.sets import Judged, RetrievalSet
 from nsllm_lite.tasks.heads import Figures
@@ -31,7 +32,8 @@ def rank(embedder: Embedder, collection: RetrievalSet) -> tuple[Rankings, dict[s
     depth = min(DEPTH, len(documents))
 
     def ranked(judged: Judged) -> np.ndarray:
-        return search(embedder.encode(judged.queries, "query"), documents, depth)[0]
+        places, _ = search(embedder.encode(judged.queries, "query"), documents, depth + 1)
+        return without(places, judged.own, depth)
 
     found = _of_both(collection, ranked)
     return found, {"cut": embedder.num_cut(collection.documents, "document"), "documents": len(documents)}
@@ -43,10 +45,14 @@ def floors(collection: RetrievalSet, seed: int) -> dict[str, Rankings]:
     found = {}
     for name, porter in ((BM25, False), (STEMMED, True)):
         index = Bm25(collection.documents, porter)
-        found[name] = _of_both(collection, lambda judged, index=index: index.search(judged.queries, depth)[0])
+
+        def ranked(judged: Judged, index: Bm25 = index) -> np.ndarray:
+            return without(index.search(judged.queries, depth + 1)[0], judged.own, depth)
+
+        found[name] = _of_both(collection, ranked)
     total = len(collection.documents)
-    drawn = [rng.choice(total, depth, replace=False) for _ in collection.test.ids]
-    return found | {CHANCE: Rankings(np.array(drawn), None)}
+    drawn = np.array([rng.choice(total, min(depth + 1, total), replace=False) for _ in collection.test.ids])
+    return found | {CHANCE: Rankings(without(drawn, collection.test.own, depth), None)}
 
 
 def fused(dense: Rankings, lexical: Rankings, collection: RetrievalSet) -> tuple[Rankings, float, str]:

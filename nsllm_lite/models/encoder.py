@@ -74,8 +74,9 @@ def _without_dropout(model: "PreTrainedModel") -> float:
 
 
 def build_encoder(shape: EncoderShape, seed: int) -> "PreTrainedModel":
-    """A model with random weights, drawn from `seed`, in fp32 on the CPU, with its tokenizer's special tokens. Dropout
-    is 0: packed rows of a large corpus are seen about once."""
+    """A model with random weights, drawn from `seed`, in fp32 on the CPU, with its tokenizer's special tokens. Its
+    dropout is 0, as packed rows of a large corpus are seen about once; its config states that of its architecture, with
+    which it is fine-tuned once it is saved."""
     from transformers import AutoModelForMaskedLM, BertConfig, ModernBertConfig, RobertaConfig
 
     tokenizer = load_auto_tokenizer(shape.tokenizer)
@@ -87,13 +88,12 @@ def build_encoder(shape: EncoderShape, seed: int) -> "PreTrainedModel":
         "num_attention_heads": shape.num_heads,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     if shape.architecture == "bert":
-        config = BertConfig(**common, **without, max_position_embeddings=shape.max_positions)
+        config = BertConfig(**common, max_position_embeddings=shape.max_positions)
     elif shape.architecture == "roberta":
         behind = tokenizer.pad_token_id + 1  # no position is that of the padding, or before it
         ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-        config = RobertaConfig(**common, **without, **ends, max_position_embeddings=shape.max_positions + behind)
+        config = RobertaConfig(**common, **ends, max_position_embeddings=shape.max_positions + behind)
     else:
         ends = {
             name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
@@ -102,7 +102,11 @@ def build_encoder(shape: EncoderShape, seed: int) -> "PreTrainedModel":
         config = ModernBertConfig(**common, **ends, **positions)
     quiet_libraries()
     torch.manual_seed(seed)
-    return AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
 
 
 def load_encoder(folder: Path, new_head: int | None = None) -> "PreTrainedModel":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]  # characters, end exclusive
+MANY_TOKENS = 2**31 - 1  # of one window: more than a text has
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,12 @@ def cut(
             ]
             windows.append(Window(number, part.ids, part.type_ids if has_types else None, offsets))
     return windows
+
+
+def token_spans(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[Span]:
+    """The characters of each token of a text, without special ones."""
+    (whole,) = cut(tokenizer, [text], None, MANY_TOKENS, 0, has_types=False)
+    return [span for span in whole.offsets if span is not None]
 
 
 def _require_room(tokenizer: "PreTrainedTokenizerBase", first: str, max_tokens: int, stride: int) -> None:

@@ -51,8 +51,9 @@ class Stage(Strict):
 
 
 class PairEvaluation(Strict):
-    """Retrieval among held-out papers at step 0, every `every_steps`, and at the end: at most `max_queries` of each
-    kind of pairs that the corpus gives, in a collection of at most `max_texts`."""
+    """Retrieval for held-out papers at step 0, every `every_steps`, and at the end: at most `max_queries` of each kind
+    of pairs that the corpus gives, in a collection of at most `max_texts`: documents of held-out papers, then of
+    training papers. Each evaluation embeds as many of each kind, and what two kinds have in common once."""
 
     every_steps: Count
     max_queries: Annotated[int, Field(ge=2)]

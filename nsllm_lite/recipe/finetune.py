@@ -33,11 +33,11 @@ class Finetune(Strict):
     """A head on `model`, trained on the examples of `data`: files of JSON lines, CSV or BIO.
 
     `train`: the head alone (a linear probe), the `last_layers` with it, `lora` on the body and the head, or all.
-    Without a file for `development` a share of the papers is split off. The epoch with the best development score is
-    kept, and training ends where it has not improved for `patience` epochs. A `search` tries so many pairs of learning
-    rate and epochs, the recipe's own and others of `grid`, and takes the one with the best development score. The
-    result is then trained with so many `seeds`, from `seed` on. Texts of more than `max_tokens` tokens are cut into
-    windows that share `stride` of them.
+    Without a file for `development` a share of the papers is split off (of a file of entities that states no papers a
+    block). The epoch with the best development score is kept, and training ends where it has not improved for
+    `patience` epochs. A `search` tries so many pairs of learning rate and epochs, the recipe's own and others of
+    `grid`, and takes the one with the best development score. The result is then trained with so many `seeds`, from
+    `seed` on. Texts of more than `max_tokens` tokens are cut into windows that share `stride` of them.
     """
 
     kind: Literal["finetune"]

@@ -1,5 +1,7 @@
 """Exact search: the k documents of highest score, of equal ones those that stand first."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from nsllm_lite.errors import UserError
@@ -66,6 +68,15 @@ def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         columns = np.flatnonzero(values >= bound)
         found[row] = columns[np.argsort(-values[columns], kind="stable")][:k]
     return found, np.take_along_axis(scores, found, axis=1)
+
+
+def without(places: np.ndarray, own: Sequence[int], k: int) -> np.ndarray:
+    """(Q, k): the first k of rankings (Q, n) that leave out of each row its `own` document, which may be MISSING."""
+    kept = np.full((len(places), k), MISSING)
+    for row, (found, one) in enumerate(zip(places, own, strict=True)):
+        others = found[found != one][:k]
+        kept[row, : len(others)] = others
+    return kept
 
 
 def padded(places: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.examples import counted, text_of, unreadable
 from nsllm_lite.formats.records import RecordError, read_records
+from nsllm_lite.retrieval.exact import MISSING
 
 SCORED, CHOOSING = "test", ("dev", "validation", "train")  # splits: what is scored, and where a weight may be chosen
 PART = re.compile(r"^\.I[ \t]+(\S+)[ \t]*$", re.MULTILINE)
@@ -25,11 +26,13 @@ CRANFIELD_WORST = 5  # its grades are 1, a complete answer, to 4, of minimum int
 
 
 class Judged(NamedTuple):
-    """Queries with at least one relevant document. `grades` are by position in the set's documents."""
+    """Queries with at least one relevant document. `grades` are by position in the set's documents; `own` is that of
+    the document which a query is itself, and which is not ranked for it, or MISSING."""
 
     ids: tuple[str, ...]
     queries: tuple[str, ...]
     grades: tuple[dict[int, int], ...]
+    own: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def read_retrieval(folder: Path) -> RetrievalSet:
         notes.append(f"documents without a word, which are never found: {counted(bare)}")
     judged = {}
     for split, (file, rows) in splits.items():
-        judged[split], told = _judged(file, rows, dict(queries), {name: at for at, (name, _) in enumerate(documents)})
+        places = {name: at for at, (name, _) in enumerate(documents)}
+        judged[split], told = _judged(file, rows, dict(queries), places, same_ids=beir)
         notes += [f"{split}: {note}" if len(splits) > 1 else note for note in told]
     development = next((judged[split] for split in CHOOSING if split in judged), None)
     digest = sha256_json({str(file.relative_to(folder)): sha256_file(file) for file in files})
@@ -75,7 +79,10 @@ def read_retrieval(folder: Path) -> RetrievalSet:
     return RetrievalSet(folder, ids, texts, judged[SCORED], development, tuple(notes), digest)
 
 
-def _judged(file: Path, rows: Judgements, queries: dict[str, str], places: dict[str, int]) -> tuple[Judged, list[str]]:
+def _judged(
+    file: Path, rows: Judgements, queries: dict[str, str], places: dict[str, int], same_ids: bool
+) -> tuple[Judged, list[str]]:
+    """`same_ids`: a query with the id of a document is that document, as in BEIR; elsewhere both are only numbered."""
     for column, known, what in ((1, queries, "queries"), (2, places, "documents")):
         if lost := dict.fromkeys(row[column] for row in rows if row[column] not in known):
             asked = len({row[column] for row in rows})
@@ -94,7 +101,13 @@ def _judged(file: Path, rows: Judgements, queries: dict[str, str], places: dict[
     if unasked := len(queries) - len(grades):
         notes.append(f"{unasked:,} of {len(queries):,} queries have no judgement and are left out")
     names = [name for name in queries if name in kept]
-    return Judged(tuple(names), tuple(queries[name] for name in names), tuple(kept[name] for name in names)), notes
+    texts, grades_of = tuple(queries[name] for name in names), tuple(kept[name] for name in names)
+    own = [places.get(name, MISSING) if same_ids else MISSING for name in names]
+    own = [MISSING if known.get(one, 0) > 0 else one for one, known in zip(own, grades_of, strict=True)]
+    if same := sum(one != MISSING for one in own):
+        words = "queries are documents, by their id, and do not find themselves (as in BEIR)"
+        notes.append(f"{same:,} of {len(names):,} {words}")
+    return Judged(tuple(names), texts, grades_of, tuple(own)), notes
 
 
 Texts = list[tuple[str, str]]  # (id, text)

@@ -31,6 +31,7 @@ from nsllm_lite.tasks.scores import Metric, Results, mean
 ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 SENTENCES = re.compile(r"(?<=[.!?])\s+")
+ALWAYS = 1e9  # a threshold that no score of a model is above; finite, as JSON needs it
 
 
 class Answer(NamedTuple):
@@ -116,7 +117,8 @@ def figures(questions: Sequence[Question], given: Sequence[str]) -> dict[str, tu
 
 def best_threshold(questions: Sequence[Question], given: Sequence[str], no_answer: Sequence[float]) -> float:
     """The threshold of highest F1 on development questions: a question whose `no_answer` is above it has none. `given`
-    are the best answers that are not empty. It lies in the middle between two values of `no_answer`."""
+    are the best answers that are not empty. It lies in the middle between two values of `no_answer`, and is ALWAYS
+    where it is best to answer every question."""
     answered = np.array([score(*pair)[1] for pair in zip(questions, given, strict=True)])
     refused = np.array([float(not question.answers) for question in questions])
     order = np.argsort(no_answer, kind="stable")
@@ -127,7 +129,7 @@ def best_threshold(questions: Sequence[Question], given: Sequence[str], no_answe
     is_cut = np.concatenate(([True], np.diff(values) > 0, [True]))  # equal values are not cut apart
     best = int(np.argmax(np.where(is_cut, totals, -1)))
     if best in (0, len(values)):
-        return float(values[0] - 1) if best == 0 else float(values[-1])
+        return float(values[0] - 1) if best == 0 else ALWAYS
     return float((values[best - 1] + values[best]) / 2)
 
 

@@ -94,8 +94,7 @@ def distill(recipe: Distill) -> dict[str, Any]:
 
     teacher = RelationEncoder(bodies.teacher).to(how.device).eval().requires_grad_(False)
     student = RelationEncoder(bodies.student).to(how.device).train()
-    if left_out := student.encoder.dropout_left_out:
-        print(f"Attention's own dropout of {left_out:g}, as the student's config has it, is left out.")
+    encoders.tell_dropout(student.encoder, built=recipe.build is not None)
     gradients = Gradients(student, getattr(torch, recipe.compute_dtype))
     optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(student, recipe.optimizer))
     order = StepOrder(inputs.rows, None, budget.tokens_per_step // row_tokens, 0, recipe.seed)

@@ -42,12 +42,13 @@ def card_of(recipe: Embed, hashes: dict[str, str | None], results: dict[str, Any
         "## Data",
         pair_table(results),
         *(source_table(corpus) if corpus else ()),
-        "## Held-out papers",
+        "## Queries of held-out papers",
         score_table(results),
         *(["mrr@10 by dimensions:", dimension_table(results)] if dimension_table(results) else []),
         *words_of(results),
         "## Limits",
-        "- The scores are those of held-out papers of the same sources; other collections are not measured.\n"
+        "- The scores are those of queries of held-out papers, among papers of the same sources; other collections\n"
+        "  are not measured.\n"
         "- Two texts are near each other where papers like these put them side by side. That neither states the\n"
         "  other's findings, nor that one of them is true.\n"
         "- Longer texts are cut, and what is behind the cut has no part in the embedding.",

@@ -55,9 +55,10 @@ def words_of(results: dict[str, Any]) -> list[str]:
 
 
 def write_report(results: dict[str, Any], lines: list[dict[str, Any]], out: Path) -> None:
-    parts = ["# Retrieval among held-out papers", score_table(results)]
+    parts = ["# Retrieval for held-out papers", score_table(results)]
     parts.append(
-        "In brackets: 95 % over resampled queries. Each query looks for its own document among those of the column."
+        "In brackets: 95 % over resampled queries. Each query is of a held-out paper, and looks for its documents "
+        "among those of all held-out papers and, up to max_texts, of training papers; no pair of a query is trained on."
     )
     if sizes := dimension_table(results):
         parts += ["## By dimensions, mrr@10", sizes]

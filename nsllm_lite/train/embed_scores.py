@@ -1,7 +1,9 @@
-"""Retrieval among held-out papers: what the model finds for each kind of pairs, beside BM25 and the model untrained.
+"""Retrieval for held-out papers: what the model finds for each kind of pairs, beside BM25 and the model untrained.
 
-A query's own document is looked for among the documents of all held-out papers that the corpus gives of that kind
-(`max_texts` at most). Scores are means over queries, with 95 % intervals over resampled queries.
+Queries are of held-out papers. Documents are those of all held-out papers that the corpus gives of that kind, and of
+training papers up to `max_texts`: no pair of a query with them is trained on, and among a few hundred documents alone
+titles find their abstracts by any model. The same words are one document. Scores are means over queries, with 95 %
+intervals over resampled queries.
 """
 
 from collections.abc import Sequence
@@ -13,13 +15,14 @@ import numpy as np
 from nsllm_lite.models.embedding import Role, unit
 from nsllm_lite.recipe.embed import PAIR_KINDS, Embed
 from nsllm_lite.retrieval.bm25 import Bm25
-from nsllm_lite.retrieval.exact import MISSING, top_k
+from nsllm_lite.retrieval.exact import MISSING, top_k, without
 from nsllm_lite.retrieval.metrics import mrr, recall
 from nsllm_lite.tasks.scores import estimate_mean
 from nsllm_lite.train.embed_plan import AllPairs
 from nsllm_lite.train.texts import key64
 
-BLOCK = 256  # queries at a time
+BLOCK = 64  # queries at a time
+TEXTS = 16_384  # read and embedded at a time
 DEPTH = 10
 METRICS = {"recall@1": (recall, 1), "recall@10": (recall, 10), "mrr@10": (mrr, 10)}
 
@@ -45,7 +48,8 @@ class HeldoutScores:
 
     def __init__(self, recipe: Embed, pairs: AllPairs):
         self._recipe, self._pairs = recipe, pairs
-        made = {kind: heldout_set(recipe, pairs, kind) for kind in PAIR_KINDS}
+        draws = np.array([key64(f"{recipe.seed} {name}") for name in pairs.corpus.names], np.uint64)
+        made = {kind: heldout_set(recipe, pairs, kind, draws) for kind in PAIR_KINDS}
         self.sets = {kind: one for kind, one in made.items() if one and len(one.queries) > 1}
         if absent := [kind for kind in PAIR_KINDS if kind not in self.sets]:
             print(f"Not scored, for want of held-out pairs: {', '.join(absent)}")
@@ -60,7 +64,7 @@ class HeldoutScores:
         """{kind or "all": {"loss", "queries", "documents", "recall@1": {value, low, high}, ..., "dimensions"}}."""
         found, row = {}, {}
         for role, numbers in self._needed.items():
-            found[role] = embedder.encode([self._pairs.texts[number] for number in numbers], role)
+            found[role] = self._encoded(embedder, numbers, role)
             row[role] = {number: place for place, number in enumerate(numbers)}
         figures: dict[str, Any] = {}
         losses: list[np.ndarray] = []
@@ -75,16 +79,18 @@ class HeldoutScores:
         every = np.concatenate(losses) if losses else np.empty(0)
         return ({"all": {"loss": float(every.mean()), "queries": len(every)}} if len(every) else {}) | figures
 
+    def _encoded(self, embedder: Encodes, numbers: list[int], role: Role) -> np.ndarray:
+        """(n, D) of texts by number, few of which are in memory at a time."""
+        parts = [numbers[first : first + TEXTS] for first in range(0, max(len(numbers), 1), TEXTS)]
+        found = [embedder.encode([self._pairs.texts[number] for number in part], role) for part in parts]
+        return np.concatenate(found)
+
     def _floors(self) -> dict[str, Any]:
         floors = {}
         for kind, one in self.sets.items():
             index = Bm25([self._pairs.texts[number] for number in one.documents])
             found, _ = index.search([self._pairs.texts[number] for number in one.queries], DEPTH + 1)
-            ranking = np.full((len(found), DEPTH), MISSING)
-            for row, (places, own) in enumerate(zip(found, one.own, strict=True)):
-                others = places[places != own][:DEPTH] if own >= 0 else places[:DEPTH]
-                ranking[row, : len(others)] = others
-            floors[kind] = self._figures(ranking, one)
+            floors[kind] = self._figures(without(found, one.own, DEPTH), one)
         return floors
 
     def _figures(self, ranking: np.ndarray, one: HeldoutSet) -> dict[str, Any]:
@@ -103,33 +109,41 @@ class HeldoutScores:
         return found
 
 
-def heldout_set(recipe: Embed, pairs: AllPairs, kind: str) -> HeldoutSet | None:
-    """At most `max_queries` queries, drawn by a hash of (seed, paper), with all their documents and others up to
-    `max_texts`; of citations all abstracts are among the documents."""
-    held, seed = pairs.corpus.heldout[kind], recipe.seed
-    rows = list(zip(*(column.tolist() for column in held[:3]), strict=True))
-    if kind != "citing-cited":  # one pair a paper: its other sentences would be right answers, too
-        by_paper = {paper: (query, positive, paper) for query, positive, paper in reversed(rows)}
-        rows = list(by_paper.values())
-    relevant: dict[int, list[int]] = {}
-    for query, positive, _ in rows:
-        relevant.setdefault(query, []).append(positive)
-    of = {query: pairs.names[paper] for query, _, paper in rows}
-    drawn = sorted(relevant, key=lambda query: key64(f"{seed} {of[query]}"))
-    queries = sorted(drawn[: recipe.evaluation.max_queries])
-    if not queries:
+def heldout_set(recipe: Embed, pairs: AllPairs, kind: str, draws: np.ndarray) -> HeldoutSet | None:
+    """At most `max_queries` queries, those of the lowest `draws` (papers,), with all their documents and others up to
+    `max_texts`: all of held-out papers, then of training papers those of the lowest draws."""
+    keys, held = pairs.texts.keys, pairs.corpus.heldout[kind]
+    if kind != "citing-cited":  # its other sentences would be right answers, too
+        held = held.one_a_paper()
+    relevant: dict[int, dict[int, int]] = {}  # key of a query: keys of its documents, and their numbers
+    text_of: dict[int, int] = {}
+    for place in np.argsort(draws[held.papers], kind="stable").tolist():
+        query, positive = int(held.queries[place]), int(held.positives[place])
+        text_of.setdefault(key := int(keys[query]), query)
+        relevant.setdefault(key, {})[int(keys[positive])] = positive
+    asked = sorted(list(relevant)[: recipe.evaluation.max_queries], key=text_of.__getitem__)
+    if not asked:
         return None
-    answers = dict.fromkeys(positive for query in queries for positive in relevant[query])
-    others = [positive for _, positive, _ in rows]
+    answers = {key: number for query in asked for key, number in relevant[query].items()}
+    numbers = np.concatenate([list(answers.values()), _candidates(pairs, kind, draws)])
+    _, first = np.unique(keys[numbers], return_index=True)  # the same words once
+    documents = np.sort(numbers[np.sort(first)[: max(recipe.evaluation.max_texts, len(answers))]]).tolist()
+    place_of = {int(keys[number]): place for place, number in enumerate(documents)}
+    grades = [{place_of[key]: 1 for key in relevant[query]} for query in asked]
+    own = [place_of.get(query, MISSING) for query in asked]
+    return HeldoutSet([text_of[query] for query in asked], documents, grades, own)
+
+
+def _candidates(pairs: AllPairs, kind: str, draws: np.ndarray) -> np.ndarray:
+    """Documents of a kind, one of each paper: those of held-out papers first, then in the order of `draws`."""
+    corpus = pairs.corpus
     if kind == "citing-cited":
-        others += pairs.corpus.heldout["title-abstract"].positives.tolist()
-    filling = sorted(set(others) - answers.keys(), key=lambda number: key64(f"{seed} {number}"))
-    documents = sorted([*answers, *filling[: max(0, recipe.evaluation.max_texts - len(answers))]])
-    place = {number: at for at, number in enumerate(documents)}
-    return HeldoutSet(
-        queries, documents, [{place[number]: 1 for number in relevant[query]} for query in queries],
-        [place.get(query, MISSING) for query in queries],
-    )  # fmt: skip
+        papers = np.flatnonzero(corpus.own_texts >= 0)
+        numbers = corpus.own_texts[papers]
+    else:
+        both = [of_split[kind].one_a_paper() for of_split in (corpus.heldout, corpus.train)]
+        papers, numbers = (np.concatenate([getattr(one, name) for one in both]) for name in ("papers", "positives"))
+    return numbers[np.lexsort((draws[papers], ~corpus.is_heldout[papers]))]
 
 
 def rank(

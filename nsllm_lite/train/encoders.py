@@ -10,7 +10,7 @@ from nsllm_lite.artifact.json_files import read_object, write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import save_tokenizer
 from nsllm_lite.models.device import Card
-from nsllm_lite.models.encoder import positions_of, require_vocabulary
+from nsllm_lite.models.encoder import PackedEncoder, positions_of, require_vocabulary
 from nsllm_lite.models.execution import USABLE_SHARE
 from nsllm_lite.recipe.distill import Distill
 from nsllm_lite.recipe.mlm import Mlm
@@ -58,6 +58,16 @@ def require_fitting(model: "PreTrainedModel", num_tokens: int, row_tokens: int) 
         todo = "Build the corpus with a lower row_tokens, or take another model; "
         todo += f"mlm also extends one: max_positions={row_tokens}."
         raise UserError("mlm-positions-few", found, todo)
+
+
+def tell_dropout(encoder: PackedEncoder, built: bool) -> None:
+    """Prints what of the dropout that the config states is left out."""
+    config = encoder.model.config
+    if built:
+        stated = getattr(config, "hidden_dropout_prob", getattr(config, "mlp_dropout", 0.0))  # the latter: ModernBERT
+        print(f"What is built from nothing is trained without dropout; its config states {stated:g}, for fine-tuning.")
+    elif encoder.dropout_left_out:
+        print(f"Attention's own dropout of {encoder.dropout_left_out:g}, as the config has it, is left out.")
 
 
 def save_encoder(model: "PreTrainedModel", tokenizer_dir: Path, out: Path) -> None:

@@ -34,7 +34,7 @@ from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.train import checkpoint, guards, outputs, setup
 from nsllm_lite.train.fallback import Fallback
-from nsllm_lite.train.finetune_inputs import Data, read_data
+from nsllm_lite.train.finetune_inputs import Data, limit_notes, read_data
 from nsllm_lite.train.finetune_loss import Targets, loss_of, total_weight
 from nsllm_lite.train.finetune_model import Sizes, Tuned, load_trained, open_to_train, save_model
 from nsllm_lite.train.finetune_report import write_report
@@ -82,6 +82,7 @@ def finetune(recipe: Finetune) -> dict[str, Any]:
     setup.freeze_execution(out, card.name, how)
     outputs.keep_base(out, data.base_dir)
     require_disk(out, 4 * (6 * sizes.trained + 2 * sizes.all), "checkpoints and the result")
+    data.notes.extend(limit_notes(recipe, data))
     print(data.words)
 
     fallback = Fallback(recipe, how, need_bytes(recipe, sizes, how.micro_batch_rows), card, choose)

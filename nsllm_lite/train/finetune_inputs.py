@@ -1,21 +1,28 @@
 """What a fine-tuning reads: examples, split by paper, checked before anything starts."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import partial
+from itertools import combinations, compress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.examples import Examples, counted
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.models.hub import resolve_model
+from nsllm_lite.models.windows import token_spans
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.tasks import entities
+from nsllm_lite.tasks.answer_limits import limit_note
 from nsllm_lite.tasks.heads import Given, given, labels_in, read_items
 from nsllm_lite.tasks.pairs import require_both
 
@@ -72,10 +79,15 @@ def read_data(recipe: Finetune) -> Data:
     hashes[f"{BESIDE}base"] = fingerprint_settings(base_dir)
     hashes |= {"data": sha256_json([file.sha256 for file in files["data"]])}
     hashes |= {name: files[name][0].sha256 for name in ("development", "test") if name in files}
-    placed = {name: [one for file in of for one in placed_in(recipe.task, file)] for name, of in files.items()}
+    by_file = {name: [placed_in(recipe.task, file) for file in of] for name, of in files.items()}
+    placed = {name: [one for file in of for one in file] for name, of in by_file.items()}
     require_apart(placed)
     if "development" not in placed:
-        placed["data"], placed["development"] = split_off(placed["data"], recipe.development_share, recipe.seed)
+        options = recipe.task, recipe.development_share, recipe.seed
+        placed["data"], placed["development"] = split_off(by_file["data"], *options)
+        how = "by blocks of the file" if recipe.task == "ner" else "text by text"
+        bare = [file.path for file, of in zip(files["data"], by_file["data"], strict=True) if is_bare(of)]
+        notes += [f"{path}: no paper is stated: split {how}" for path in bare]
     if recipe.task == "qa":
         placed["data"] = without_lost(placed["data"], notes)
     splits = {name: _split(recipe.task, of) for name, of in placed.items()}
@@ -88,6 +100,20 @@ def read_data(recipe: Finetune) -> Data:
     parts = {"training": "data", "development": "development", "test": "test"}
     counts = {part: len(splits[name]) for part, name in parts.items() if name in splits}
     return Data(train, splits["development"], splits.get("test"), labels, base_dir, hashes, counts, notes)
+
+
+def limit_notes(recipe: Finetune, data: Data) -> list[str]:
+    """What answers that are longer than a model may give cost."""
+    if recipe.task != "qa":
+        return []
+    tokens_of = partial(token_spans, load_auto_tokenizer(data.base_dir))
+    splits = {"training": data.train, "development": data.development, "test": data.test}
+    told = {
+        name: limit_note(split.items, tokens_of, recipe.max_answer_tokens, is_scored=name != "training")
+        for name, split in splits.items()
+        if split
+    }
+    return [f"{name}: {note}" for name, note in told.items() if note]
 
 
 def _split(task: str, placed: Sequence[Placed]) -> Split:
@@ -123,9 +149,39 @@ def require_apart(placed: dict[str, list[Placed]]) -> None:
             raise UserError("finetune-files-same", found, "A score on them would be one of memory.", "Name another.")
 
 
-def split_off(placed: Sequence[Placed], share: float, seed: int) -> tuple[list[Placed], list[Placed]]:
-    """(training, development): whole papers, drawn by the hash of their name until there are enough; texts that are the
-    same stay on one side. Raises UserError where nothing is left on one side."""
+def is_bare(placed: Sequence[Placed]) -> bool:
+    """Whether a file states no papers."""
+    return not any(one.paper for one in placed)
+
+
+def split_off(
+    files: Sequence[Sequence[Placed]], task: str, share: float, seed: int
+) -> tuple[list[Placed], list[Placed]]:
+    """(training, development): whole papers, of sentences (ner) of a file that states none a block of the file, as
+    neighbours are mostly of one paper; texts that are the same stay on one side. Raises UserError where nothing is left
+    on one side."""
+    by_block = [task == "ner" and is_bare(of) for of in files]
+    stated = [one for of, is_block in zip(files, by_block, strict=True) for one in of if not is_block]
+    train, held = by_paper(stated, share, seed)
+    for of in compress(files, by_block):
+        count = math.ceil(share * len(of))
+        first = int(np.random.default_rng(seed).integers(len(of) - count + 1))
+        held += of[first : first + count]
+        train += [*of[:first], *of[first + count :]]
+    known = {one.text for one in held}
+    held += [one for one in train if not one.paper and one.text in known]
+    train = [one for one in train if one.paper or one.text not in known]
+    if not train or not held:
+        found = (
+            f"{len(train) + len(held):,} examples of {len({one.paper or one.text for one in [*train, *held]}):,} papers"
+        )
+        found += f" give no development split of {share:g}."
+        raise UserError("finetune-no-split", found, "Name a file: development=FILE, or add papers.")
+    return train, held
+
+
+def by_paper(placed: Sequence[Placed], share: float, seed: int) -> tuple[list[Placed], list[Placed]]:
+    """(training, development): whole papers, drawn by the hash of their name until there are enough."""
     groups: dict[str, str] = {}  # paper or text -> the one that stands for its group
 
     def top(key: str) -> str:
@@ -146,9 +202,6 @@ def split_off(placed: Sequence[Placed], share: float, seed: int) -> tuple[list[P
         taken += sizes[name]
     train = [one for one, name in zip(placed, of, strict=True) if name not in drawn]
     held = [one for one, name in zip(placed, of, strict=True) if name in drawn]
-    if not train or not held:
-        found = f"{len(placed):,} examples of {len(sizes):,} papers give no development split of {share:g}."
-        raise UserError("finetune-no-split", found, "Name a file: development=FILE, or add papers.")
     return train, held
 
 

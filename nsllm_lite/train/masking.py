@@ -9,8 +9,9 @@ from nsllm_lite.formats.rows import Row
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 
 STREAM = 3  # of the seed; 0 to 2 are those of the data order
-MASKED, REPLACED = 0.8, 0.1  # of the tokens that are to be told; the others stay as they are
-HELD_OUT = -1  # the step of held-out rows, which are masked alike each time
+MASKED, REPLACED = 0.8, 0.1  # in training, of the tokens that are to be told; the others stay as they are
+HELD_OUT = -1  # the step of held-out rows, which are masked alike each time, in every run:
+HELD_OUT_SHARE, HELD_OUT_SEED = 0.15, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class Masking:
     """`ordinary` are the tokens that may be masked, and take another's place: those of no special meaning.
 
     In training, a `keyword_share` of the masks falls on the tokens that `keywords` names in a row, as far as there are
-    so many; held-out rows are masked evenly, so that their losses can be compared.
+    so many. Of held-out rows each token that is to be told is hidden by the mask, so that nothing is told by copying
+    what is seen; and they are masked evenly, with a share and a seed of their own, so that runs can be compared.
     """
 
     share: float
@@ -30,11 +32,14 @@ class Masking:
 
     def of(self, row: Row, step: int, place: int) -> tuple[np.ndarray, np.ndarray]:
         """(input ids, targets) of a row, both (tokens,) int64; a target is the token to be told, or IGNORE."""
-        rng = np.random.default_rng([self.seed, STREAM, step + 1, place])
+        seed = HELD_OUT_SEED if step == HELD_OUT else self.seed
+        rng = np.random.default_rng([seed, STREAM, step + 1, place])
         ids = row.input_ids.astype(np.int64)
         drawn, kind = rng.random(len(ids)), rng.random(len(ids))
         told = (drawn < self._shares(row, self.ordinary[ids], step)) & self.ordinary[ids]
         targets = np.where(told, ids, IGNORE)
+        if step == HELD_OUT:
+            return np.where(told, self.mask_id, ids), targets
         others = rng.choice(np.flatnonzero(self.ordinary), len(ids))
         ids = np.where(told & (kind < MASKED), self.mask_id, ids)
         ids = np.where(told & (kind >= MASKED) & (kind < MASKED + REPLACED), others, ids)
@@ -42,7 +47,9 @@ class Masking:
 
     def _shares(self, row: Row, may_be: np.ndarray, step: int) -> np.ndarray | float:
         """How likely each token is masked; `may_be` says which can be."""
-        if self.keywords is None or step == HELD_OUT:
+        if step == HELD_OUT:
+            return HELD_OUT_SHARE
+        if self.keywords is None:
             return self.share
         inside = self.keywords(row) & may_be
         num_inside, num_all = int(inside.sum()), int(may_be.sum())

@@ -87,8 +87,7 @@ def mlm(recipe: Mlm) -> dict[str, Any]:
     run.begin(budget.steps, inputs, Fallback(recipe, how, need(how.micro_batch_rows * row_tokens), card, choose))
 
     lm = PackedEncoder(model).to(how.device).train()
-    if lm.dropout_left_out:
-        print(f"Attention's own dropout of {lm.dropout_left_out:g}, as the model's config has it, is left out.")
+    encoders.tell_dropout(lm, built=recipe.build is not None)
     only_new = OnlyNewRows(model, new) if recipe.train_only == "new" else None
     gradients = Gradients(lm, getattr(torch, recipe.compute_dtype))
     optimizer = setup.make_optimizer(recipe.optimizer, setup.parameter_groups(lm, recipe.optimizer))
@@ -243,7 +242,7 @@ def add_gradients(
     lm: PackedEncoder, rows: Sequence[Row], masking: Masking, step: int, how: Execution, dtype: str
 ) -> float:
     """Adds those of the step's masked tokens; returns its loss."""
-    batches = [batch for _, batch in micro_batches(rows, masking, step, how)]
+    batches = list(micro_batches(rows, masking, step, how))
     num_targets = sum(int((batch.targets != IGNORE).sum()) for batch in batches)
     loss = torch.zeros((), device=how.device)
     for batch in batches:
@@ -275,15 +274,14 @@ def print_scores(results: dict[str, Any]) -> None:
     for name in after:
         one, other = before[name].get("all"), after[name].get("all")
         if one and other:
-            print(
-                f"  held-out {name} tokens ({other['tokens']:,}): loss {one['loss']:.4f} -> {other['loss']:.4f}, ",
-                end="",
-            )
-            print(f"told right {one['top1']:.1%} -> {other['top1']:.1%}")
+            low, high = other["interval"]
+            print(f"  held-out {name} tokens ({other['tokens']:,} of {other['papers']:,} papers): loss ", end="")
+            print(f"{one['loss']:.4f} -> {other['loss']:.4f} ({low:.4f} to {high:.4f}), ", end="")
+            low, high = other["top1_interval"]
+            print(f"told right {one['top1']:.1%} -> {other['top1']:.1%} ({low:.1%} to {high:.1%})")
     if AS_IT_WAS in before:
-        of = [one["all"]["bits_per_byte"] for one in (before[AS_IT_WAS], before["masked"], after["masked"])]
-        print(
-            "  bits a byte of masked text: the base with its own tokenizer {:.3f}, begun {:.3f}, now {:.3f}".format(*of)
-        )
+        of = [one["all"] for one in (before[AS_IT_WAS], before["masked"], after["masked"])]
+        told = ["{:.3f} ({:.3f} to {:.3f})".format(one["bits_per_byte"], *one["bits_per_byte_interval"]) for one in of]
+        print("  bits a byte of masked text: the base with its own tokenizer {}, begun {}, now {}".format(*told))
     for name, of in results["floors"].items():
         print(f"  floor, {name}: loss {of['loss']:.4f}, told right {of['top1']:.1%}")

@@ -26,13 +26,13 @@ def read_pairs(path: Path, writer: TextWriter, first_paper: int, heldout: Set[in
     """Each record counts as a paper of its own, numbered from `first_paper`; `heldout` are keys of held-out texts.
 
     Where every record states negatives, each pair has as many as the record with the fewest; where some state none, the
-    others' are not used, which is noted. Raises UserError where the file or a record cannot be used.
+    others' are not used, which is noted. A negative of a held-out paper is dropped, and with it a record that then has
+    fewer than all others state: one of them would cost every pair a negative. Raises UserError where the file or a
+    record cannot be used.
     """
     records, notes = read_rows(path, ("query", "positive"), optional=("negatives",))
     left_out: Counter[str] = Counter()
-    rows: list[tuple[int, int]] = []
-    negatives: list[list[str]] = []
-    names = []
+    good: list[tuple[int, str, str, list[str]]] = []
     for line, fields in records:
         query, positive = (text_in(path, line, fields, name).strip() for name in ("query", "positive"))
         others = _texts(path, line, fields.get("negatives"))
@@ -44,17 +44,29 @@ def read_pairs(path: Path, writer: TextWriter, first_paper: int, heldout: Set[in
         if fault:
             left_out[fault] += 1
             continue
+        good.append((line, query, positive, others))
+    least, most = (count((len(others) for *_, others in good), default=0) for count in (min, max))
+    rows: list[tuple[int, int]] = []
+    negatives: list[list[str]] = []
+    names = []
+    for line, query, positive, stated in good:
+        others = [one for one in stated if key64(plain(one)) not in heldout]
+        if dropped := len(stated) - len(others):
+            left_out["negatives that are a text of a held-out paper"] += dropped
+        if len(others) < least:
+            left_out["too few negatives without those of held-out papers"] += 1
+            continue
         rows.append((writer.add(query), writer.add(positive)))
         negatives.append(others)
         names.append(f"{path.name}:{line}")
-    least, most = (count(map(len, negatives), default=0) for count in (min, max))
     if most > least:
         used = f"{least:,}" if least else "no"
         notes.append(f"of a record's negatives, up to {most:,}, {used} are used: all records need as many")
     papers = first_paper + np.arange(len(rows))
     queries, positives = np.array(rows, np.int64).reshape(-1, 2).T
-    known = np.array([[writer.add(one) for one in others[:least]] for others in negatives], np.int64) if least else None
-    return FilePairs(Pairs(queries, positives, papers, papers, known), names, left_out, notes)
+    known = [[writer.add(one) for one in others[:least]] for others in negatives]
+    table = np.array(known, np.int64).reshape(-1, least) if least else None
+    return FilePairs(Pairs(queries, positives, papers, papers, table), names, left_out, notes)
 
 
 def _texts(path: Path, line: int, value: Any) -> list[str]:

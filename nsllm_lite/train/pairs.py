@@ -1,6 +1,7 @@
 """Pairs of texts that belong together, made from the papers of a finished corpus.
 
-Pairs to train on are of training papers alone, pairs to be scored of held-out papers alone. A corpus holds one paper of
+Pairs to train on are of training papers alone; pairs to be scored are of held-out papers, which may cite training
+papers. A training paper that cites a held-out one gives no pair with it. A corpus holds one paper of
 each cluster of near-duplicates, so that two of its papers are never the same work; which papers cite each other is in
 `links`, so that neither is taken for a wrong answer to the other.
 """
@@ -46,20 +47,31 @@ class Pairs(NamedTuple):
     def of(cls, rows: Iterable[tuple[int, int, int, int]]) -> "Pairs":
         return cls(*np.array(list(rows), np.int64).reshape(-1, 4).T)
 
+    def one_a_paper(self) -> "Pairs":
+        """The first pair of each paper."""
+        _, first = np.unique(self.papers, return_index=True)
+        return Pairs(*(column[first] for column in self[:4]))
+
 
 @dataclass(slots=True)
 class CorpusPairs:
-    """By kind the pairs of both splits, and what gave none, by reason; `names` are the papers' ids, by number."""
+    """By kind the pairs of both splits, and what gave none, by reason. By number of the paper: its id (`names`), if
+    it is held out, and the text that it is cited by (`own_texts`), its abstract or title, else -1."""
 
     train: dict[str, Pairs]
     heldout: dict[str, Pairs]
     left_out: dict[str, Counter[str]]
     names: list[str]
     links: dict[int, set[int]]
+    is_heldout: np.ndarray
+    own_texts: np.ndarray
 
     def heldout_texts(self) -> np.ndarray:
-        """The numbers of all texts that are scored with."""
-        return np.unique(np.concatenate([np.concatenate(pairs[:2]) for pairs in self.heldout.values()]))
+        """The numbers of all texts of held-out papers that are scored with."""
+        found = [self.own_texts[self.is_heldout & (self.own_texts >= 0)]]
+        for pairs in self.heldout.values():
+            found += [pairs.queries, pairs.positives[self.is_heldout[pairs.others]]]
+        return np.unique(np.concatenate(found))
 
 
 class Asked(NamedTuple):
@@ -115,13 +127,12 @@ def fault_of(query: str, positive: str) -> str:
 
 @dataclass(slots=True)
 class _Citing:
-    """What citations are resolved by, of one split: 64-bit keys, so that a million papers fit."""
+    """What citations are resolved by: 64-bit keys, so that a million papers fit."""
 
     by_key: dict[int, int] = field(default_factory=dict)  # of ids and titles -> the paper; -1: of several
     references: dict[int, list[int]] = field(default_factory=dict)
-    texts: dict[int, int] = field(default_factory=dict)  # paper -> its abstract, or its title
 
-    def add(self, number: int, paper: Document, text: int | None) -> None:
+    def add(self, number: int, paper: Document) -> None:
         title = plain(paper.title)
         names = [paper.id, f"doi:{paper.doi}"] if paper.doi else [paper.id]
         names += [f"title:{title}"] if len(title.split()) >= MIN_TITLE_WORDS else []
@@ -131,8 +142,6 @@ class _Citing:
         if paper.references:
             named = (one if one.startswith(_IDS) else f"title:{plain(one)}" for one in paper.references)
             self.references[number] = [key64(name) for name in named]
-        if text is not None:
-            self.texts[number] = text
 
     def resolved(self) -> Iterator[tuple[int, int]]:
         """(citing, cited) papers, each pair once."""
@@ -147,11 +156,11 @@ def make_pairs(papers: CorpusPapers, asked: Asked, writer: TextWriter) -> Corpus
         split: {kind: [] for kind in PAIR_KINDS} for split in SPLITS
     }
     left_out: dict[str, Counter[str]] = {kind: Counter() for kind in PAIR_KINDS}
-    citing = {split: _Citing() for split in SPLITS}
-    names: list[str] = []
+    citing, names, is_heldout, own_texts = _Citing(), [], [], []
     for paper in papers.read(COLUMNS):
         number, split, numbers = len(names), papers.split(paper.id), {}
         names.append(paper.id)
+        is_heldout.append(split == "test")
 
         def number_of(text: str, numbers: dict[str, int] = numbers) -> int:
             if text not in numbers:
@@ -166,42 +175,65 @@ def make_pairs(papers: CorpusPapers, asked: Asked, writer: TextWriter) -> Corpus
                 else:
                     rows[split][kind].append((number_of(query), number_of(positive), number, number))
         own = paper.abstract or paper.title
-        citing[split].add(number, paper, number_of(own) if own else None)
+        own_texts.append(number_of(own) if own else -1)
+        citing.add(number, paper)
         if not paper.references:
             left_out["citing-cited"]["states no references"] += 1
 
     links: dict[int, set[int]] = defaultdict(set)
+    by_cited = _citations(citing, is_heldout, links, left_out["citing-cited"])
     for split in SPLITS:
-        rows[split]["citing-cited"] = _citing_pairs(citing[split], asked, names, writer.keys, links, left_out)
+        most = asked.max_citing if split == "train" else None  # of a query that is scored all answers are needed
+        found = _drawn(by_cited[split], most, asked.seed, names, left_out["citing-cited"])
+        rows[split]["citing-cited"] = _with_texts(found, own_texts, writer.keys, left_out["citing-cited"])
     train, heldout = ({kind: Pairs.of(found) for kind, found in rows[split].items()} for split in SPLITS)
-    return CorpusPairs(train, heldout, left_out, names, dict(links))
+    held, own = np.array(is_heldout, bool), np.array(own_texts, np.int64)
+    return CorpusPairs(train, heldout, left_out, names, dict(links), held, own)
 
 
-def _citing_pairs(
-    citing: _Citing, asked: Asked, names: list[str], keys: list[int], links: dict[int, set[int]],
-    left_out: dict[str, Counter[str]],
-) -> list[tuple[int, int, int, int]]:  # fmt: skip
-    """The abstract of a paper with that of one that it cites, or a title where there is none; of a paper that many
-    cite, those `max_citing` that a hash of (seed, id) draws. Adds to `links` and `left_out`."""
-    reasons, by_cited, resolving = left_out["citing-cited"], defaultdict(list), set()
+def _citations(
+    citing: _Citing, is_heldout: list[bool], links: dict[int, set[int]], reasons: Counter[str]
+) -> dict[str, dict[int, list[int]]]:
+    """By the split of those that cite: {cited paper: those}. Adds to `links` and `reasons`."""
+    by_cited: dict[str, dict[int, list[int]]] = {split: defaultdict(list) for split in SPLITS}
+    resolving = set()
     for one, other in citing.resolved():
         links[one].add(other)
         links[other].add(one)
-        by_cited[other].append(one)
         resolving.add(one)
+        if is_heldout[other] and not is_heldout[one]:
+            reasons["a training paper cites a held-out one"] += 1
+        else:
+            by_cited["test" if is_heldout[one] else "train"][other].append(one)
     if unresolved := len(citing.references.keys() - resolving):
-        reasons["cites no other paper of its split"] += unresolved
-    rows = []
-    for other, found in by_cited.items():
-        drawn = sorted(found, key=lambda one: key64(f"{asked.seed} {names[one]}"))
-        for one in drawn[: asked.max_citing]:
-            query, positive = citing.texts.get(one), citing.texts.get(other)
-            if query is None or positive is None:
-                reasons["no abstract and no title"] += 1
-            elif keys[query] == keys[positive]:
-                reasons[SAME] += 1
-            else:
-                rows.append((query, positive, one, other))
-        if (surplus := len(drawn) - asked.max_citing) > 0:
+        reasons["cites no other paper of the corpus"] += unresolved
+    return by_cited
+
+
+def _drawn(
+    by_cited: dict[int, list[int]], most: int | None, seed: int, names: list[str], reasons: Counter[str]
+) -> list[tuple[int, int]]:
+    """(citing, cited) papers in order; of a paper that many cite, those `most` that a hash of (seed, id) draws."""
+    found = []
+    for other, those in by_cited.items():
+        drawn = sorted(those, key=lambda one: key64(f"{seed} {names[one]}"))[:most]
+        found += [(one, other) for one in drawn]
+        if surplus := len(those) - len(drawn):
             reasons["beyond max_citing"] += surplus
-    return sorted(rows, key=lambda row: (row[2], row[3]))
+    return sorted(found)
+
+
+def _with_texts(
+    found: Iterable[tuple[int, int]], own_texts: list[int], keys: list[int], reasons: Counter[str]
+) -> list[tuple[int, int, int, int]]:
+    """The abstract of a paper with that of one that it cites, or a title where there is none."""
+    rows = []
+    for one, other in found:
+        query, positive = own_texts[one], own_texts[other]
+        if query < 0 or positive < 0:
+            reasons["no abstract and no title"] += 1
+        elif keys[query] == keys[positive]:
+            reasons[SAME] += 1
+        else:
+            rows.append((query, positive, one, other))
+    return rows

@@ -1,15 +1,16 @@
 """Encoders are scored on files of their tasks, beside floors; what does not fit is named before anything starts."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nsllm_lite import cli
-from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.commands.typed import parse_task_file
-from nsllm_lite.evals import encoders
+from nsllm_lite.evals import encoders, retrieval
 from nsllm_lite.evals.encoder_sets import kind_of, spread, training_file
 from nsllm_lite.evals.evaluate import evaluate
 from nsllm_lite.models.embedding import open_embedder
@@ -191,6 +192,31 @@ def test_retrieval_is_that_of_the_embedder(scored, models, data):
     assert ("BM25, Porter", "plain", "dense") in first or ("BM25", "plain", "dense") in first
 
 
+def test_a_query_that_is_a_document_does_not_find_itself(models, tmp_path):
+    """Both queries are documents, and the right one comes second: 1 / log2(3) = 0.631 where 1 is due."""
+    texts = {"q1": "old tin grows", "a1": "old tin", "q2": "copper melts in ice", "a2": "copper melts"}
+    queries = {name: texts[name] for name in ("q1", "q2")}
+    lines = {"test": "q1\ta1\t1\nq2\ta2\t1\n", "dev": "q2\ta2\t1\n"}
+    (tmp_path / "beir").mkdir()
+    beir(tmp_path / "beir", {name: ("", text) for name, text in texts.items()}, queries, **lines)
+    asked = recipe(tmp_path / "out", {"plain": models["plain"]}, [("search", "retrieval", tmp_path / "beir")])
+    results = evaluate(asked)
+    found = about(results, "search")
+    assert {name: of["ndcg@10"]["value"] for name, of in found["floors"].items() if "BM25" in name} == {
+        "BM25": 1, "BM25, Porter": 1,
+    }  # fmt: skip
+    assert any("test: 2 of 2 queries are documents" in note for note in found["notes"])
+    told = {path.name: read_json(path) for path in Path(asked.out).glob("predictions/plain/search*.json")}
+    assert len(told) == 2
+    for of in told.values():
+        for line in of["lines"]:
+            assert sorted([*line["documents"], line["query"]]) == sorted(texts), "all others"
+    collection = read_retrieval(tmp_path / "beir")
+    for ranking in retrieval.floors(collection, 0).values():
+        for row, own in zip(ranking.test, collection.test.own, strict=True):
+            assert own not in row
+
+
 def test_sizes(scored, models):
     _, results = scored
     found = results["models"]["plain"]
@@ -204,6 +230,28 @@ def test_a_finished_evaluation_is_not_made_again(scored, monkeypatch, capsys):
     monkeypatch.setattr(encoders, "_predict", None)
     assert evaluate(asked) == json.loads(json.dumps(results))
     assert "# Scores" in capsys.readouterr().out
+
+
+def test_answers_that_a_model_is_too_short_for_are_told(tmp_path, models):
+    """One of two is longer than its limit: exact match is lost with it, and a third of its F1."""
+    records = [{"question": "who ?", "context": "old tin grows.", "answers": [one]} for one in ("tin", "old tin")]
+    write(tmp_path / "qa.jsonl", records)
+    shutil.copytree(models["qa"], tmp_path / "qa")
+    stated = read_json(tmp_path / "qa/finetune.json")
+    for limit, expected in ((2, []), (1, ["qa: 1 questions"])):
+        write_json(tmp_path / "qa/finetune.json", stated | {"max_answer_tokens": limit})
+        asked = recipe(tmp_path / f"out{limit}", {"qa": tmp_path / "qa"}, [("questions", "qa", tmp_path / "qa.jsonl")])
+        notes = [note for note in about(evaluate(asked), "questions")["notes"] if "max_answer_tokens" in note]
+        assert [note.partition(" have")[0] for note in notes] == expected
+        assert all(note.endswith("exact match is 0.500 at most, F1 0.833") for note in notes)
+
+
+def test_a_rare_label_takes_no_floor_away_and_is_told(scored):
+    _, results = scored
+    assert "TF-IDF words" in about(results, "classes")["floors"]
+    assert any(
+        "fewer than 5 texts" in note and "metal (2), sea (2)" in note for note in about(results, "classes")["notes"]
+    )
 
 
 def test_a_stopped_evaluation_goes_on_behind_what_was_told(tmp_path, models, data, monkeypatch):

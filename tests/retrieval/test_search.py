@@ -8,6 +8,7 @@ import pytest
 
 from nsllm_lite.retrieval import exact
 from nsllm_lite.retrieval.bm25 import Bm25
+from nsllm_lite.retrieval.exact import MISSING, without
 from nsllm_lite.retrieval.fusion import best_weight, fuse
 from tests.raising import raises
 
@@ -37,6 +38,12 @@ def test_fewer_documents_than_asked_for():
     assert scores.tolist() == [[1, 0, 0], [1, 0, 0]]
     with raises("search-widths-differ", 2, 3):
         exact.search(np.eye(2), np.eye(3), 1)
+
+
+def test_a_rows_own_document_is_left_out():
+    places = np.array([[3, 1, 2], [1, 3, MISSING], [2, 0, 1], [4, MISSING, MISSING]])
+    found = without(places, [1, 3, MISSING, 4], 2)
+    assert found.tolist() == [[3, 2], [1, MISSING], [2, 0], [MISSING, MISSING]]
 
 
 def test_bm25_by_hand():

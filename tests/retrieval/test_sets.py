@@ -43,6 +43,21 @@ def test_beir(tmp_path):
     assert any(note.startswith("test: 1 of 4 queries") for note in found.notes)
 
 
+def test_a_query_that_is_a_document_has_it_as_its_own_unless_it_is_judged_relevant(tmp_path):
+    queries = {"d1": "Ice It melts.", "d2": "empty", "q": "cells", "d10": "cells divide"}
+    text = "d1\td10\t1\nd1\td1\t0\nd2\td2\t1\nq\td1\t1\nd10\td1\t2\n"
+    found = read_retrieval(beir(tmp_path, queries=queries, test=text))
+    assert found.test.ids == ("d1", "d2", "q", "d10")
+    assert found.test.own == (2, -1, -1, 1)
+    assert any("2 of 4 queries are documents" in note for note in found.notes)
+
+
+def test_equal_numbers_of_the_other_collections_mean_nothing(tmp_path):
+    found = read_retrieval(smart(tmp_path, "1 2 1\n4 1 1\n"))
+    assert found.test.ids[0] in found.document_ids
+    assert found.test.own == (-1, -1)
+
+
 def test_the_hash_is_of_what_is_read(tmp_path):
     before = read_retrieval(beir(tmp_path)).sha256
     (tmp_path / "README.md").write_text("x")

@@ -95,7 +95,24 @@ def test_floors_of_single_labels_learn_from_training_texts_else_from_other_fifth
     found = classes.single_floors(test, texts("blue", 3) + texts("red", 2), seed=0)
     assert found == {"always blue": ["blue"] * 11, "TF-IDF words": ["red"] * 6 + ["blue"] * 5}
     assert classes.single_floors(test, (), seed=0)["TF-IDF words"] == ["red"] * 6 + ["blue"] * 5
-    assert "TF-IDF words" not in classes.single_floors(test[:8], (), seed=0)  # a label of fewer than 5 texts
+    assert classes.single_floors(test, texts("red", 3), seed=0)["TF-IDF words"] == ["red"] * 11
+
+
+def test_a_rare_label_takes_no_floor_away():
+    """The four texts of `rare` are in folds of their own, and one of `lone` is never learnt before it is asked. In
+    order or by label, the folds are the same share of each label."""
+    test = texts("red", 50) + texts("blue", 50) + texts("rare", 4) + texts("lone", 1)
+    found = classes.single_floors(test, (), seed=0)
+    assert set(found) == {"always red", "TF-IDF words"}
+    assert found["TF-IDF words"][:104] == ["red"] * 50 + ["blue"] * 50 + ["rare"] * 4
+    assert found["TF-IDF words"][104] != "lone"
+    assert classes.fold_of(["a"] * 5 + ["b"] * 4 + ["c"] + ["a"] * 5) == [0, 0, 1, 1, 2, 0, 1, 2, 3, 0, 2, 3, 3, 4, 4]
+    assert (
+        classes.rare_note(test)
+        == "labels of fewer than 5 texts, for which floors learn from the others: lone (1), rare (4)"
+    )
+    assert not classes.rare_note(test[:100])
+    assert classes.single_floors(texts("red", 1) + texts("blue", 1), (), seed=0)["TF-IDF words"] == ["red"] * 2
 
 
 def test_floors_of_several_labels():

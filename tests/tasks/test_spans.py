@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nsllm_lite.tasks import spans
+from nsllm_lite.tasks import heads, spans
 from nsllm_lite.tasks.spans import Answer, Question, read_questions
 from tests.raising import raises
 
@@ -66,6 +66,16 @@ def test_the_threshold_of_no_answer_is_the_best_on_development():
     assert spans.best_threshold(rows[2:], given[2:], [0.5, 0.9]) < 0.5
     assert spans.best_threshold(rows[:2], given[:2], [0.5, 0.9]) >= 0.9
     assert spans.best_threshold(rows[1:], given[1:], [0.5, 0.5, 0.5]) < 0.5  # equal values are not cut apart
+
+
+def test_development_questions_that_are_all_answered_refuse_no_later_one():
+    """Nothing says how low a margin may be where the best choice is to answer everything."""
+    rows = [question("ice")] * 5
+    always = spans.best_threshold(rows, ["ice"] * 5, [-3.0, -2.9, -2.8, -2.7, -2.6])
+    cuts = heads.Cuts(no_answer=json.loads(json.dumps(always, allow_nan=False)))
+    for margins in ([2.9, 2.5, 2.0], [-40.0, -1e4, 0.0]):
+        figures = heads.figures("qa", rows[:3], [("ice", margin) for margin in margins], (), cuts)
+        assert {name: metric(found) for name, (found, metric) in figures.items()} == {"f1": 1, "exact": 1}
 
 
 def test_floors():

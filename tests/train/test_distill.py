@@ -165,6 +165,25 @@ def test_widths_and_architectures_may_differ(recipe_of, teachers, student):
     assert (model.config.model_type, model.config.hidden_size, model.config.vocab_size) == (student, 32, 300)
 
 
+def test_a_built_student_is_trained_without_dropout_and_saved_with_it(recipe_of, monkeypatch, capsys):
+    shape = {"architecture": "bert", "hidden_size": 32, "intermediate_size": 64, "num_layers": 1, "num_heads": 2,
+             "max_positions": 64, "local_attention": None}  # fmt: skip
+    seen = []
+    add_gradients = distill.add_gradients
+
+    def see(teacher, student, *args):
+        assert student.training
+        seen.append(max(module.p for module in student.modules() if isinstance(module, torch.nn.Dropout)))
+        return add_gradients(teacher, student, *args)
+
+    monkeypatch.setattr(distill, "add_gradients", see)
+    recipe = recipe_of(build=shape, layers=None, relation_heads=16, steps=2)
+    distill.distill(recipe)
+    assert seen == [0.0, 0.0]
+    assert AutoModel.from_pretrained(f"{recipe.out}/model").config.hidden_dropout_prob == 0.1
+    assert "built from nothing is trained without dropout; its config states 0.1" in capsys.readouterr().out
+
+
 def test_the_layer_to_learn_is_chosen(recipe_of):
     """The teacher's second layer for two steps; and its own first two begin without a difference."""
     results = distill.distill(recipe_of(layers=[1, 2], teacher_layer=2, steps=2))

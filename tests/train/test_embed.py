@@ -75,7 +75,7 @@ def test_what_goes_together_is_learnt_and_opens_in_sentence_transformers(recipe_
     recipe = recipe_of(stages=stages, evaluation=evaluation, checkpoint_steps=30, optimizer=optimizer)
     results = embed.embed(recipe)
     before, after = (results["heldout"][when]["pairs"]["title-abstract"] for when in ("before", "after"))
-    assert (after["queries"], after["documents"]) == (HELD, HELD)
+    assert (after["queries"], after["documents"]) == (HELD, 50), "and of 30 training papers"
     assert after["mrr@10"]["value"] > before["mrr@10"]["value"] + 0.3
     assert after["mrr@10"]["low"] <= after["mrr@10"]["value"] <= after["mrr@10"]["high"]
     assert after["loss"] < before["loss"] - 0.3
@@ -104,7 +104,7 @@ def test_what_goes_together_is_learnt_and_opens_in_sentence_transformers(recipe_
     assert f"`{recipe.corpus}` (manifest " in card
     assert f"`{recipe.model}` (weights " in card
     assert "The licence of s was not stated" in card
-    assert "| title-abstract | BM25 | 20 | 20 |" in report
+    assert "| title-abstract | BM25 | 20 | 50 |" in report
     assert report.count("| after |") == len(results["floors"]) >= 3
     assert {line["step"] for line in read_lines(out / "metrics.jsonl") if "heldout" in line} == {0, 30}
     assert embed.embed(recipe) == results

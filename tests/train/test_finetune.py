@@ -18,6 +18,7 @@ from nsllm_lite.models.heads import open_head, said
 from nsllm_lite.models.windows import Window
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks import classes, scores
+from nsllm_lite.tasks.heads import read_items
 from nsllm_lite.train import finetune as module
 from nsllm_lite.train import finetune_inputs, finetune_loss, finetune_model, finetune_report, finetune_scores
 from nsllm_lite.train.fallback import Fallback, OutOfMemoryError
@@ -148,7 +149,7 @@ def test_several_labels_have_thresholds_of_their_own(recipe_of):
 
 @pytest.mark.parametrize("kind", ["bert", "decoder", pytest.param("modernbert", marks=pytest.mark.slow)])
 def test_entities_are_learnt_and_open_in_a_pipeline(recipe_of, folder, kind):
-    recipe = recipe_of("entities.txt", task="ner", model=str(folder / kind), epochs=10)
+    recipe = recipe_of("entities.txt", task="ner", model=str(folder / kind), epochs=14, patience="none")
     results = module.finetune(recipe)
     assert main_of(results, "f1") > 0.9
     assert results["floors"]["dictionary of training entities"]["n"] == results["examples"]["development"]
@@ -333,16 +334,64 @@ def test_the_development_split_never_parts_a_paper_or_a_text():
     ]
     sizes = set()
     for seed in range(20):
-        train, held = finetune_inputs.split_off(placed, 0.2, seed)
+        train, held = finetune_inputs.split_off([placed], "ner", 0.2, seed)
         sides = [one in held for one in placed]
         assert sides[0] == sides[1] == sides[2]
         assert sides[3] == sides[4]
         assert len(train) + len(held) == 25
         sizes.add(len(held))
-        assert finetune_inputs.split_off(placed, 0.2, seed) == (train, held)
+        assert finetune_inputs.split_off([placed], "ner", 0.2, seed) == (train, held)
     assert sizes <= {5, 6, 7}
     with raises("finetune-no-split", "0.2"):
-        finetune_inputs.split_off(placed[:3], 0.2, 0)
+        finetune_inputs.split_off([placed[:3]], "ner", 0.2, 0)
+
+
+def test_sentences_of_no_stated_paper_are_split_by_blocks_of_their_file(recipe_of, tmp_path):
+    """Neighbours are of one paper mostly: two development sentences at most have one in training. One that stands
+    twice is on one side, wherever it stands."""
+    files = {
+        name: write_tags(tmp_path / name, [f"{name} {'again' if n % 50 == 7 else n}" for n in range(100)])
+        for name in "ab"
+    }
+    starts = set()
+    for seed in range(10):
+        recipe = recipe_of(task="ner", data=list(files.values()), development_share=0.1, seed=seed)
+        data = finetune_inputs.read_data(recipe)
+        assert [note for note in data.notes if "no paper" in note] == [
+            f"{path}: no paper is stated: split by blocks of the file" for path in files.values()
+        ]
+        for path in files.values():
+            lines = [int(name.rpartition(":")[2]) for name in data.development.names if name.startswith(path)]
+            block = [line for line in lines if line % 50 != 7]
+            assert (len(block) in (9, 10), block[-1] - block[0] < 10) == (True, True)
+            assert {7, 57} & set(lines) in (set(), {7, 57})
+            starts.add(block[0])
+        assert len(data.train) + len(data.development) == 200
+    assert len(starts) > 5
+    stated = recipe_of("classes.jsonl")
+    assert not [note for note in finetune_inputs.read_data(stated).notes if "no paper" in note]
+    texts = finetune_inputs.read_data(recipe_of("several.jsonl", task="multilabel"))
+    assert [note.rpartition(": ")[2] for note in texts.notes if "no paper" in note] == ["split text by text"]
+
+
+def test_sentences_of_stated_papers_are_split_by_paper_beside_others(recipe_of, tmp_path):
+    papers = "\n\n".join(f"-DOCSTART- O\n\nw{n} O\n\ntin B-M\nw{n} O" for n in range(10))
+    (tmp_path / "stated").write_text(papers + "\n")
+    bare = write_tags(tmp_path / "bare", [f"ice w{n}" for n in range(20)])
+    data = finetune_inputs.read_data(
+        recipe_of(task="ner", data=[str(tmp_path / "stated"), bare], development_share=0.1)
+    )
+    assert [len([n for n in data.development.names if f"{path}:" in n]) for path in ("stated", "bare")] == [2, 2]
+    assert len([note for note in data.notes if "no paper" in note]) == 1
+    with raises("finetune-no-split", "0.5"):
+        finetune_inputs.split_off([finetune_inputs.placed_in("ner", read_items("ner", Path(bare)))[:1]], "ner", 0.5, 0)
+
+
+def write_tags(path: Path, sentences) -> str:
+    """Sentences whose first word is an entity, without papers."""
+    texts = ["\n".join(f"{word}\t{'O' if n else 'B-M'}" for n, word in enumerate(one.split())) for one in sentences]
+    path.write_text("\n\n".join(texts) + "\n")
+    return str(path)
 
 
 def test_a_label_that_no_item_has_has_no_score():
@@ -468,6 +517,32 @@ def test_answers_that_stand_nowhere_are_not_taught_as_none(recipe_of, tmp_path):
     held = sum(one.id == WORDS[3] for one in data.development.items)
     assert sum(data.counts.values()) == len(WORDS) - (1 - held)
     assert held or any("not trained on" in note for note in data.notes)
+
+
+def test_answers_that_are_too_long_to_give_are_counted_in_every_split(recipe_of, tmp_path):
+    """`in of` are two tokens: exact match is lost with them, and of their F1 a third."""
+    files = {}
+    for name, answers in {"train": ["tin", "in of", "in of"], "dev": ["tin", "in of"], "test": ["tin", "tin"]}.items():
+        records = [
+            {"question": "who ?", "context": f"{name} tin in of w{n}", "answers": [text], "id": f"{name}{n}"}
+            for n, text in enumerate(answers)
+        ]
+        files[name] = str(write(tmp_path / f"{name}.jsonl", records))
+    data = {"data": [files["train"]], "development": files["dev"], "test": files["test"]}
+    for length, expected in ((1, {"training": 2, "development": 1}), (2, {})):
+        recipe = recipe_of(
+            task="qa", epochs=1, batch_size=3, max_answer_tokens=length, out=str(tmp_path / str(length)), **data
+        )
+        module.finetune(recipe)
+        told = [
+            line for line in (Path(recipe.out) / "report.md").read_text().splitlines() if "max_answer_tokens" in line
+        ]
+        assert [line.split(" questions")[0].split(": ") for line in told] == [
+            [f"  {k}", str(v)] for k, v in expected.items()
+        ]
+        assert [line.rpartition(": ")[2] for line in told[1:]] == ["exact match is 0.500 at most, F1 0.833"][
+            : len(told)
+        ]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(recipe_of, monkeypatch):

@@ -1,7 +1,9 @@
 """Encoders trained on masked tokens: what is masked, what a table would tell, learning, resuming, the result."""
 
 import math
+from collections import Counter
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +16,18 @@ from nsllm_lite.artifact import integrity, interrupts
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_json, read_lines
 from nsllm_lite.formats.documents import Document, parquet_writer, table_of
-from nsllm_lite.formats.rows import Row
+from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models.device import Card
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.train import encoders, mlm
+from nsllm_lite.train import encoders, masked_scores, mlm, token_tables
 from nsllm_lite.train.fallback import Fallback, OutOfMemoryError
 from nsllm_lite.train.keywords import Keywords
 from nsllm_lite.train.masking import HELD_OUT, Masking
 from nsllm_lite.train.token_tables import BACKOFF, TokenTables
 from tests.raising import raises
-from tests.train.conftest import NUM, ROW_TOKENS, VOCAB, row_of
+from tests.train.conftest import FIRST, NUM, ROW_TOKENS, VOCAB, row_of
 
 SHAPE = {"hidden_size": 48, "intermediate_size": 96, "num_layers": 2, "num_heads": 4, "max_positions": 64}
 
@@ -76,6 +78,28 @@ def test_masks_are_eight_one_one_and_never_special():
     others = ids[told][~hidden & ~same]
     assert others.min() >= 5
     assert len(np.unique(others)) > 50, "of the whole vocabulary"
+
+
+def test_of_held_out_rows_every_token_that_is_to_be_told_is_hidden():
+    """Else a rule that copies what it sees is better than both floors."""
+    rng = np.random.default_rng(0)
+    rows = [row_of(rng, str(n)) for n in range(50)]
+    ids, targets = masking().of_rows(rows, HELD_OUT)
+    told = targets != IGNORE
+    assert told.sum() > 300
+    assert (ids[told] == 4).all()
+    assert (ids[~told] == np.concatenate([row.input_ids for row in rows])[~told]).all()
+
+
+def test_held_out_masks_are_the_same_whatever_the_recipes_seed_and_share():
+    """Else figures of two runs are of different tokens."""
+    rng = np.random.default_rng(0)
+    rows = [row_of(rng, str(n)) for n in range(200)]
+    ids, targets = masking().of_rows(rows, HELD_OUT)
+    for other in (masking(share=0.6), masking(seed=1)):
+        assert all((one == two).all() for one, two in zip(other.of_rows(rows, HELD_OUT), (ids, targets), strict=True))
+    may_be = np.concatenate([row.input_ids for row in rows]) >= 5
+    assert (targets != IGNORE)[may_be].mean() == pytest.approx(0.15, abs=0.01)
 
 
 def test_masks_follow_from_seed_step_and_place_alone():
@@ -153,12 +177,44 @@ def test_keywords_are_read_from_documents(recipe_of, tmp_path, capsys):
 
 def test_tables_are_counted_as_by_hand():
     ordinary = np.array([False, True, True, True])
-    tables = TokenTables([np.array([0, 1, 2, 1, 2, 1, 3])], ordinary)
+    tables = TokenTables([np.array([0, 1, 2, 1, 2, 1, 3])], ordinary, np.array([1, 3]))
     assert tables.words(1) == (pytest.approx(-math.log(4 / 9)), True)  # 3, 2 and 1 of them, and one each
     assert tables.words(3) == (pytest.approx(-math.log(2 / 9)), False)
     share = (2 + BACKOFF * 3 / 9) / (3 + BACKOFF)  # behind 1: 2, 2 and 3
     assert tables.word_before(1, 2) == (pytest.approx(-math.log(share)), True)
     assert tables.word_before(None, 2) == tables.words(2) == tables.word_before(3, 2)
+
+
+def test_tables_are_the_same_however_often_pairs_are_added_up(monkeypatch):
+    """And, of the tokens before, as one counts in Python."""
+    rows = [np.random.default_rng(n).integers(0, 9, 50) for n in range(20)]
+    ordinary = np.arange(9) > 1
+    whole = TokenTables(rows, ordinary, np.arange(0, 9, 2))
+    monkeypatch.setattr(token_tables, "AT_ONCE", 70)
+    parts = TokenTables(rows, ordinary, np.arange(0, 9, 2))
+    pairs = Counter(pair for ids in rows for pair in pairwise(ids.tolist()) if ordinary[pair[1]])
+    for left in range(9):
+        behind = sum(count for (other, _), count in pairs.items() if other == left)
+        likeliest = min((-count, right) for (other, right), count in pairs.items() if other == left)[1]
+        for right in range(2, 9):
+            share = (pairs[left, right] + BACKOFF * math.exp(-whole.words(right)[0])) / (behind + BACKOFF)
+            wanted = whole.words(right) if left % 2 else (pytest.approx(-math.log(share)), right == likeliest)
+            assert whole.word_before(left, right) == wanted
+            assert parts.word_before(left, right) == whole.word_before(left, right)
+
+
+def test_floors_are_of_rows_from_the_whole_set(tmp_path, monkeypatch):
+    """Here one source stands behind the other, each with a token of its own, and two rows of eight are counted."""
+    rows = [Row(np.array([0, token, token, 2], np.int32), [4], [f"{n}"], ["s"], [9])
+            for n, token in enumerate([7] * 4 + [8] * 4)]  # fmt: skip
+    write_rows(tmp_path / "rows", rows, RowTotals(4, 2, "hash"))
+    monkeypatch.setattr(masked_scores, "TABLE_TOKENS", 8)
+    held_out = [row for row in rows for _ in range(9)]
+    found = masked_scores.floors(Rows(tmp_path / "rows"), held_out, masking())
+    assert found["words"]["loss"] == pytest.approx(-math.log(3 / (4 + VOCAB - 5)))  # two of each, and one each
+    monkeypatch.setattr(masked_scores, "TABLE_TOKENS", 100)
+    all_rows = masked_scores.floors(Rows(tmp_path / "rows"), held_out, masking())
+    assert all_rows["words"]["loss"] == pytest.approx(-math.log(9 / (16 + VOCAB - 5)))
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
@@ -178,18 +234,50 @@ def test_each_architecture_trains_and_opens_in_transformers(recipe_of, architect
     assert mlm.mlm(recipe) is not None  # finished
 
 
-def test_what_stands_right_of_a_mask_is_learnt_and_tables_cannot(recipe_of):
-    """A third of the tokens repeat the one two places on; the other two thirds are drawn at random of 12."""
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+def test_a_built_model_is_trained_without_dropout_and_saved_with_it(recipe_of, architecture, monkeypatch, capsys):
+    """Else it alone would be fine-tuned without dropout."""
+    seen = []
+    add_gradients = mlm.add_gradients
+
+    def see(lm, *args):
+        assert lm.training
+        seen.append(max(module.p for module in lm.modules() if isinstance(module, torch.nn.Dropout)))
+        return add_gradients(lm, *args)
+
+    monkeypatch.setattr(mlm, "add_gradients", see)
+    recipe = recipe_of(build={"architecture": architecture}, steps=2)
+    mlm.mlm(recipe)
+    assert seen == [0.0, 0.0]
+    config = read_json(Path(recipe.out) / "model/config.json")
+    assert (config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]) == (0.1, 0.1)
+    assert "built from nothing is trained without dropout; its config states 0.1" in capsys.readouterr().out
+    values = recipe.model_dump(mode="json") | {"build": None, "model": f"{recipe.out}/model", "out": f"{recipe.out}2"}
+    mlm.mlm(recipes.validate(values, "test"))
+    assert seen[2:] == [0.1, 0.1]
+    assert "Attention's own dropout of 0.1" in capsys.readouterr().out
+
+
+def test_what_the_whole_text_tells_is_learnt_and_tables_cannot(recipe_of, tmp_path):
+    """Every third token is the topic of its text, one of 12, the others are drawn at random of 12 more."""
+    for split, count, seed in (("train", 96, 1), ("heldout", 24, 2)):
+        rng, rows = np.random.default_rng(seed), []
+        for n in range(count):
+            row = row_of(rng, f"{split}-{n}")
+            for first, topic in zip((1, 33), rng.integers(FIRST + NUM, FIRST + 2 * NUM, 2), strict=True):
+                row.input_ids[first : first + 30] = rng.integers(FIRST, FIRST + NUM, 30)
+                row.input_ids[first : first + 30 : 3] = topic
+            rows.append(row)
+        write_rows(tmp_path / split, rows, RowTotals(ROW_TOKENS, 2, "hash"))
     optimizer = {"name": "adamw", "learning_rate": 3e-3, "betas": [0.9, 0.98], "weight_decay": 0.0, "max_grad_norm": 1}
-    evaluation = {**recipe_of().evaluation.model_dump(), "every_steps": 200}
-    results = mlm.mlm(
-        recipe_of(steps=200, optimizer=optimizer, evaluation=evaluation, checkpoint_steps=200, mask_share=0.15)
-    )
-    after = results["heldout"]["after"]["masked"]
-    assert after["all"]["loss"] < results["floors"]["words"]["loss"] - 0.3
-    assert after["all"]["top1"] > results["floors"]["word before"]["top1"] + 0.15
-    assert results["floors"]["words"]["loss"] == pytest.approx(math.log(NUM), abs=0.1)
-    assert sum(after[source]["tokens"] for source in "ab") == after["all"]["tokens"] > 50
+    evaluation = {"domain_rows": str(tmp_path / "heldout"), "every_steps": 100, "max_rows": 24}
+    changes = {"rows": str(tmp_path / "train"), "evaluation": evaluation, "checkpoint_steps": 100}
+    results = mlm.mlm(recipe_of(steps=100, optimizer=optimizer, mask_share=0.15, **changes))
+    after, tables = results["heldout"]["after"]["masked"], results["floors"]
+    assert tables["words"]["loss"] == pytest.approx(math.log(18) * 2 / 3 + math.log(36) / 3, abs=0.1)
+    assert after["all"]["loss"] < min(of["loss"] for of in tables.values()) - 0.4
+    assert after["all"]["top1"] > max(of["top1"] for of in tables.values()) + 0.1
+    assert sum(after[source]["tokens"] for source in "ab") == after["all"]["tokens"] > 100
 
 
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(recipe_of, tmp_path, monkeypatch):

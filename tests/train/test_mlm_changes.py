@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from nsllm_lite.corpus.tokenizer import train_for_encoder
 from nsllm_lite.formats.rows import Row, Rows, RowTotals, write_rows
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.models import extension
+from nsllm_lite.models.causal import collate
 from nsllm_lite.models.encoder import PackedEncoder, build_encoder, load_encoder
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.mlm import EncoderShape
 from nsllm_lite.recipe.train import Execution
+from nsllm_lite.tasks.scores import quotient_interval
 from nsllm_lite.train import masked_scores, mlm
 from nsllm_lite.train.masking import HELD_OUT, Masking
 from tests.raising import raises
@@ -114,7 +117,8 @@ def test_the_base_as_it_was_is_scored_on_the_same_texts(base_of, other, recipe_o
     how = Execution(micro_batch_rows=3, device="cpu")
     lm = PackedEncoder(load_encoder(base))
     found = masked_scores.score(lm, rows, asked, how, "float32")
-    assert found["all"] == pytest.approx(as_it_was, rel=1e-5)
+    for name, value in found["all"].items():
+        assert value == pytest.approx(as_it_was[name], rel=1e-5), name
     num_bytes = 0
     for place, row in enumerate(rows):
         _, targets = asked.masking.of(row, HELD_OUT, place)
@@ -139,6 +143,35 @@ def test_texts_are_cut_again_whole_or_in_pieces(encoder_rows, other):
     assert max(len(part.input_ids) for part in parts) == 10
     joined = [number for part in parts if part.doc_ids == ["a"] for number in part.input_ids[1:-1].tolist()]
     assert joined == whole[0].input_ids[1:-1].tolist()
+
+
+def test_held_out_figures_have_intervals_over_papers(base_of, encoder_rows):
+    """A paper of two pieces is one; each figure is a quotient of its sums over papers."""
+    rows = [Rows(encoder_rows / "rows/heldout")[n] for n in range(8)]
+    rows[1] = replace(rows[1], doc_ids=[rows[0].doc_ids[0], rows[1].doc_ids[1]])
+    lm, tokenizer = PackedEncoder(load_encoder(base_of())), load_tokenizer(encoder_rows / "tokenizer")
+    ordinary = np.arange(300) >= 5
+    asked = masked_scores.Asked.of(Masking(0.3, 4, ordinary, 0), tokenizer)
+    found = masked_scores.score(lm, rows, asked, Execution(micro_batch_rows=3, device="cpu"), "float32")
+    papers: dict[tuple[str, str], np.ndarray] = {}
+    for place, row in enumerate(rows):
+        ids, targets = asked.masking.of(row, HELD_OUT, place)
+        with torch.no_grad():
+            logits = lm.logits(lm.hidden(collate([replace(row, input_ids=ids.astype(np.int32))], "cpu")))
+        nats = torch.nn.functional.cross_entropy(logits, torch.tensor(targets), reduction="none").numpy()
+        owners = np.repeat(np.arange(2), row.doc_lengths)
+        for at in np.flatnonzero(targets >= 0):
+            name = (row.doc_sources[owners[at]], row.doc_ids[owners[at]])
+            sums = [nats[at], float(logits[at].argmax() == targets[at]), 1]
+            papers[name] = papers.get(name, np.zeros(3)) + sums
+    assert found["all"]["papers"] == len(papers) == 15
+    for key in ("all", "a", "b"):
+        nats, hits, tokens = np.array([of for (source, _), of in papers.items() if key in ("all", source)]).T
+        for name, of in (("", nats), ("top1_", hits)):
+            assert found[key][f"{name}interval"] == pytest.approx(quotient_interval(of, tokens), rel=1e-4)
+        assert found[key]["tokens"] == tokens.sum()
+        assert found[key]["loss"] == pytest.approx(nats.sum() / tokens.sum(), rel=1e-5)
+        assert found[key]["interval"][0] < found[key]["loss"] < found[key]["interval"][1]
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])

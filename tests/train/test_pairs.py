@@ -73,25 +73,41 @@ def test_pairs_that_give_themselves_away_are_left_out(made):
     assert len(reasons) == 2
 
 
-def test_citations_are_resolved_by_id_and_title_within_a_split(made):
+def test_citations_are_resolved_by_id_and_title(made):
     papers = [
         paper(1, references=("doi:10.1/two", "arxiv:0003", "Nowhere to be found in this corpus")),
         paper(2, doi="10.1/two", references=("On the growth: of four tin whiskers.", "arxiv:0002")),
         paper(3, abstract=""),
-        paper(4, title="On the Growth of Four Tin Whiskers", references=("arxiv:0009",)),
-        paper(9),
+        paper(4, title="On the Growth of Four Tin Whiskers", references=("arxiv:0099",)),
     ]
-    pairs, texts = made(*papers, heldout={"arxiv:0009"})
-    by_id = {one.id: one for one in papers}
-    own = {name: one.abstract or one.title for name, one in by_id.items()}
-    expected = {("1", "2"), ("1", "3"), ("2", "4")}
-    assert set(shown(pairs.train["citing-cited"], texts)) == {
-        (own[f"arxiv:000{one}"], own[f"arxiv:000{other}"]) for one, other in expected
-    }
-    assert not len(pairs.heldout["citing-cited"])
-    assert pairs.left_out["citing-cited"]["cites no other paper of its split"] == 1
+    pairs, texts = made(*papers)
+    assert set(cited(pairs.train, texts, papers)) == {("0001", "0002"), ("0001", "0003"), ("0002", "0004")}
+    assert pairs.left_out["citing-cited"]["cites no other paper of the corpus"] == 1
     place = {name: number for number, name in enumerate(pairs.names)}
     assert pairs.links[place["arxiv:0002"]] == {place["arxiv:0001"], place["arxiv:0004"]}
+
+
+def cited(of_split, texts, papers) -> list[tuple[str, str]]:
+    """(citing, cited) by the ends of their ids."""
+    names = {one.abstract or one.title: one.id[-4:] for one in papers}
+    return [(names[one], names[other]) for one, other in shown(of_split["citing-cited"], texts)]
+
+
+def test_a_held_out_paper_is_cited_in_no_training_pair_and_scored_by_all_that_it_cites(made):
+    papers = [
+        paper(1, references=("arxiv:0002", "arxiv:0009")),
+        paper(2),
+        paper(8, references=("arxiv:0001", "arxiv:0009")),
+        paper(9, references=("arxiv:0001",)),
+    ]
+    for max_citing in (20, 1):
+        pairs, texts = made(*papers, heldout={"arxiv:0008", "arxiv:0009"}, asked=ASKED._replace(max_citing=max_citing))
+        assert cited(pairs.train, texts, papers) == [("0001", "0002")]
+        assert cited(pairs.heldout, texts, papers) == [("0008", "0001"), ("0008", "0009"), ("0009", "0001")]
+        assert pairs.left_out["citing-cited"] == {"states no references": 1, "a training paper cites a held-out one": 1}
+    held = {texts[number] for number in pairs.heldout_texts().tolist()}
+    assert {papers[2].abstract, papers[3].abstract} < held
+    assert papers[0].abstract not in held, "a training paper's, though it is scored with"
 
 
 def test_a_much_cited_paper_gives_a_bounded_number(made):
@@ -249,6 +265,25 @@ def test_pairs_of_a_file(tmp_path):
     found, texts = read(tmp_path / "b.csv")
     assert shown(found.pairs, texts) == [("q", "p"), ("r", "s")]
     assert found.pairs.negatives.shape == (2, 1)
+
+
+def test_a_negative_of_a_held_out_paper_is_not_trained_on(tmp_path):
+    records = [
+        {"query": "what is tin", "positive": "a metal", "negatives": ["Held, out!", "a wine", "a gas"]},
+        {"query": "what is neon", "positive": "a gas", "negatives": ["a metal", "a wine"]},
+        {"query": "what is wine", "positive": "a drink", "negatives": ["a gas", "held out"]},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    found, texts = read(tmp_path / "a.jsonl", {key64(plain("held out"))})
+    assert "held out" not in {plain(texts[number]) for number in range(len(texts))}
+    assert shown(found.pairs, texts) == [("what is tin", "a metal"), ("what is neon", "a gas")]
+    assert [[texts[n] for n in row] for row in found.pairs.negatives] == [["a wine", "a gas"], ["a metal", "a wine"]]
+    assert found.left_out == {
+        "negatives that are a text of a held-out paper": 2,
+        "too few negatives without those of held-out papers": 1,
+    }
+    found, _ = read(tmp_path / "a.jsonl", {key64(plain(one)) for one in ("held out", "a wine", "a gas")})
+    assert (len(found.pairs), found.pairs.negatives.shape) == (0, (0, 2))
 
 
 @pytest.mark.parametrize(
