@@ -156,6 +156,11 @@ def load_auto_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def num_ids(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """One more than its highest id: how many rows of embeddings it needs."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def save_tokenizer(name: str | Path, folder: Path) -> None:
     """Writes the tokenizer of a model folder or hub id to `folder`, as AutoTokenizer and `tokenizers` read it. Raises
     UserError where a file of it is a link that leads out of its folder."""

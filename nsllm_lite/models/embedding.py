@@ -11,9 +11,10 @@ from nsllm_lite import safety, terminal
 from nsllm_lite.artifact import interrupts
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.errors import UserError, not_installed
+from nsllm_lite.formats.tokenizer import num_ids
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import autocast
-from nsllm_lite.models.encoder import positions_of
+from nsllm_lite.models.encoder import positions_of, require_vocabulary
 from nsllm_lite.models.loading import REFUSALS, quiet_libraries, refused_by_transformers
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ def _plain(folder: Path, device: str, compute_dtype: str) -> Embedder:
 
 
 def _ready(model: "SentenceTransformer", folder: Path, compute_dtype: str, notes: list[str]) -> Embedder:
+    require_vocabulary(model[0].auto_model, num_ids(model.tokenizer))
     limits = [model.max_seq_length, positions_of(model[0].auto_model)]
     model.max_seq_length = min(limit for limit in limits if limit)
     return Embedder(model.eval(), folder.name, compute_dtype, notes)

@@ -169,7 +169,25 @@ def head_parameters(model: "PreTrainedModel") -> set[str]:
     return {name for name, of in named if name.split(".")[0] in HEADS[model.config.model_type] and id(of) != shared}
 
 
+def require_vocabulary(model: "PreTrainedModel", num_tokens: int) -> None:
+    """Raises UserError where the tokenizer's ids reach further than the model's embeddings have rows."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if rows < num_tokens:
+        found = f"The model knows {rows:,} tokens, its tokenizer {num_tokens:,}."
+        raise UserError("model-vocabulary-differs", found, "Name the tokenizer that the model was trained with.")
+
+
 def positions_of(model: "PreTrainedModel") -> int:
-    """The longest text that the model takes, in tokens."""
-    config = model.config
-    return config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type.endswith("roberta") else 0)
+    """The longest text that the model takes, in tokens. Positions of RoBERTa and its like begin behind the number of
+    the padding that the model was made with, which their table of positions keeps.
+
+    Raises UserError where the config states no limit, as T5's with its relative positions.
+    """
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if type(limit) is not int or limit < 1:
+        found = f"The config of a model of the kind {model.config.model_type!r} states no longest text."
+        todo = "State the longest that it was trained on in its config.json, as max_position_embeddings."
+        raise UserError("model-positions-unstated", found, todo)
+    tables = [module for name, module in model.named_modules() if name.rpartition(".")[2] == "position_embeddings"]
+    behind = [padding + 1 for table in tables if (padding := getattr(table, "padding_idx", None)) is not None]
+    return limit - max(behind, default=0)

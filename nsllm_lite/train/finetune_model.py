@@ -16,7 +16,8 @@ from nsllm_lite.artifact.json_files import read_object, write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer, save_tokenizer
 from nsllm_lite.models.encoder import positions_of
-from nsllm_lite.models.heads import ABOUT, Head, HeadSettings, has_types, is_causal, load_with_head, require_padding
+from nsllm_lite.models.head_settings import ABOUT, HeadSettings
+from nsllm_lite.models.heads import Head, has_types, is_causal, load_with_head, require_padding
 from nsllm_lite.models.loading import require_known_config
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.train.finetune_inputs import Data

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nsllm_lite.models.heads import Head, HeadSettings, Said, said
+from nsllm_lite.models.head_settings import HeadSettings
+from nsllm_lite.models.heads import Head, Said, said
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.tasks import heads
 from nsllm_lite.tasks.entities import num_unbegun

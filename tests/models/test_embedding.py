@@ -112,6 +112,17 @@ def test_pickled_weights_are_refused(tmp_path, folder):
         open_embedder(place)
 
 
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path, encoder):
+    from transformers import AutoModelForMaskedLM
+
+    place = shutil.copytree(encoder, tmp_path / "few")
+    model = AutoModelForMaskedLM.from_pretrained(encoder)
+    model.resize_token_embeddings(20)
+    model.save_pretrained(place)
+    with raises("model-vocabulary-differs", 20, 29):
+        open_embedder(place)
+
+
 def test_a_decoder_is_no_embedder(tmp_path):
     config = json.loads((save_encoder(tmp_path) / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"is_decoder": True}))

@@ -22,7 +22,7 @@ from nsllm_lite.tasks.heads import read_items
 from nsllm_lite.train import finetune as module
 from nsllm_lite.train import finetune_inputs, finetune_loss, finetune_model, finetune_report, finetune_scores
 from nsllm_lite.train.fallback import Fallback, OutOfMemoryError
-from tests.models.small_encoders import WORDS, save_decoder, save_encoder
+from tests.models.small_encoders import VOCAB, WORDS, save_decoder, save_encoder
 from tests.raising import raises
 
 FILLER = ["the", "a", "of", "in", "at", "on", *(f"w{n}" for n in range(4, 20))]
@@ -481,6 +481,8 @@ def test_what_cannot_be_trained_is_named(recipe_of, folder, tmp_path):
     refused("finetune-layers-few", 3, train="last_layers", last_layers=3)
     refused("finetune-stride-long", 16, stride=16)
     refused("finetune-positions-few", 66, max_tokens=67)
+    few = save_encoder(tmp_path / "few", vocab_size=len(VOCAB) - 1)
+    refused("model-vocabulary-differs", len(VOCAB) - 1, model=str(few))
     refused("finetune-weights-without-classes", data="questions.jsonl", task="qa", class_weights="balanced")
     refused("finetune-qa-causal", "qwen3", data="questions.jsonl", task="qa", model=str(folder / "decoder"))
     refused("finetune-pair-unparted", data="pairs.jsonl", task="pair", model=str(folder / "decoder"))

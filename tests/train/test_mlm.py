@@ -365,7 +365,7 @@ def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path
     model.save_pretrained(tmp_path / "few")
     for path in (encoder_rows / "tokenizer").iterdir():
         (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
-    with raises("mlm-vocabulary-differs", "250", "300"):
+    with raises("model-vocabulary-differs", "250", "300"):
         mlm.mlm(recipes.validate(values | {"model": str(tmp_path / "few")}, "test"))
     trained_on = {"domain_rows": str(encoder_rows / "rows/train"), "every_steps": 3, "max_rows": 4}
     with raises("train-heldout-trained-on"):
