@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from nsllm_lite.artifact.disk import save_picture
+from nsllm_lite.tasks.scores import ALPHA
 from nsllm_lite.tasks.task import all_tasks
 from nsllm_lite.terminal import as_markdown
-
-ALPHA = 0.05
 
 
 def label_of(metric: str) -> str:
@@ -53,8 +52,8 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
     lines += ["", f"Tasks, their versions and examples in a few-shot prompt: {', '.join(versions)}."]
     if notes := results.get("notes"):
         lines += ["", *notes]
-    if results["warnings"]:
-        lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])]
+    for warning in results["warnings"]:
+        lines += ["", f"**Doubtful:** {warning}"]
     if differences := results["differences"]:
         shown = [row for row in differences if all_differences or row["p"] < ALPHA]
         by_chance = f"of {len(differences)} differences about {len(differences) * ALPHA:.1f} would be bold by chance"

@@ -1,28 +1,36 @@
 """What makes a score doubtful: items that may stand in the papers that a model was trained on."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nsllm_lite.artifact.lineage import corpora_behind
+from nsllm_lite.artifact.lineage import corpora_behind, steps_behind
 from nsllm_lite.artifact.step import manifest_sha256, read_manifest
 from nsllm_lite.recipe.evals import Eval
 
-RETRIEVAL = "retrieval"
+ENCODERS = ("mlm", "distill")  # trainings whose corpus is one for encoders
 
 
-def warnings_of(recipe: Eval) -> list[str]:
+def warnings_of(recipe: Eval, asked: Mapping[str, Sequence[str]] | None = None) -> list[str]:
     """Warnings that items may stand in the papers that one of the recipe's models was trained on, by the manifests from
-    it back to its corpus."""
+    it back to its corpus. `asked` are the files that each model is scored on, None: all. Documents of retrieval may be
+    known, and are not among them."""
     found = []
     for model in recipe.models:
+        of_encoder = any(step.kind in ENCODERS for step in steps_behind(model.path))
+        place = (
+            "`encoder-corpus.decontaminate`"
+            if of_encoder
+            else "the corpus's `decontaminate`, or in the run's eval.yaml"
+        )
         for corpus in corpora_behind(model.path):
             checked = {str(Path(name).resolve()) for name in corpus.recipe.decontaminate or ()}
-            asked = [file.path for file in recipe.files if file.task != RETRIEVAL]  # documents there may be known
-            unchecked = [path for path in asked if str(Path(path).resolve()) not in checked]
+            own = [file.path for file in recipe.files] if asked is None else asked[model.name]
+            unchecked = [path for path in own if str(Path(path).resolve()) not in checked]
             if unchecked:
                 found.append(
                     f"{model.name} was trained on {corpus.folder}, which was not decontaminated against "
-                    f"{', '.join(unchecked)}: papers in it may hold their items. Name such files in the corpus's "
-                    "`decontaminate`, or in the run's eval.yaml before the corpus is made."
+                    f"{', '.join(unchecked)}: papers in it may hold their items. Name such files in {place} before the "
+                    "corpus is made."
                 )
             made = read_manifest(Path(recipe.tasks)) if recipe.tasks else None
             if made and made["inputs"].get("corpus") != manifest_sha256(corpus.folder):

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from nsllm_lite.artifact.disk import save_picture
+from nsllm_lite.tasks.floors import lost_to
+from nsllm_lite.tasks.scores import ALPHA, Difference
 from nsllm_lite.terminal import as_markdown
 
-ALPHA = 0.05
 TITLES = {
     "ner": "Named entities", "qa": "Questions", "retrieval": "Retrieval", "classification": "Classes",
     "multilabel": "Labels", "pair": "Pairs",
@@ -28,7 +29,8 @@ def markdown(results: dict[str, Any], speeds: dict[str, dict[str, Any]]) -> str:
             lines += ["", parts]
         lines += ["", *(f"- {note}." for note in about["notes"])] if about["notes"] else []
         lines += _lost(results, about)
-    lines += ["", *(f"**Doubtful:** {warning}" for warning in results["warnings"])] if results["warnings"] else []
+    for warning in results["warnings"]:
+        lines += ["", f"**Doubtful:** {warning}"]
     if results["seeds"]:
         lines += ["", "## Seeds", "", _seeds(results)]
     lines += ["", "## Differences", "", _differences(results)]
@@ -80,12 +82,13 @@ def _lost(results: dict[str, Any], about: dict[str, Any]) -> list[str]:
         if row["set"] != about["name"] or row["first_mode"] != "floor" or row["mode"] == "dense, untrained":
             continue
         name = row["second"] if row["mode"] == "predicted" else f"{row['second']}, {row['mode']},"
-        how = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-        if row["value"] < 0 and row["p"] < ALPHA:
-            lines.append(f"**{name} is below the floor {row['first']}** in {_label(metric)}: {how}.")
-        elif row["p"] >= ALPHA:
-            lines.append(f"{name} cannot be told from the floor {row['first']} in {_label(metric)}: {how}.")
-    return ["", *lines] if lines else []
+        if words := lost_to(name, row["first"], _label(metric), _difference(row)):
+            lines += ["", words]
+    return lines
+
+
+def _difference(row: dict[str, Any]) -> Difference:
+    return Difference(*(row[key] for key in Difference._fields))
 
 
 def _seeds(results: dict[str, Any]) -> str:
@@ -100,8 +103,8 @@ def _seeds(results: dict[str, Any]) -> str:
 def _differences(results: dict[str, Any]) -> str:
     rows = []
     for row in results["differences"]:
-        value = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-        value = f"**{value}**" if row["p"] < ALPHA else value
+        difference = _difference(row)
+        value = f"**{difference.words}**" if difference.sign else difference.words
         second = row["second"] if row["mode"] == "predicted" else f"{row['second']}, {row['mode']}"
         rows.append((row["set"], row["first"], second, _label(row["metric"]), value, f"{row['p']:.3f}"))
     return as_markdown(("set", "from", "to", "score", "difference", "p"), rows, right=("difference", "p"))

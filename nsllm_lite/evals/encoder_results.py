@@ -115,8 +115,7 @@ def _estimates(figures: Figures, seed: int) -> dict[str, dict[str, float]]:
 def _differences(one: EncoderSet, rows: Sequence[Row], rules: dict[str, Figures], seed: int) -> list[dict[str, Any]]:
     """Of the main metric: from each model to each other, and from the highest floor to each row."""
     metric = main_of(one)
-    values = {rule: _value(figures, metric) for rule, figures in rules.items()}
-    best = max(values, key=lambda rule: values[rule])
+    best = heads.highest(rules, metric)
     floor = Row(best, "floor", one.name, rules[best])
     own = [row for row in rows if row.mode in (PREDICTED, DENSE)]
     found = []

@@ -88,14 +88,18 @@ def score_encoders(recipe: Eval) -> dict[str, Any]:
     dtype = "bfloat16" if card.device == "cuda" and card.has_bfloat16 else "float32"
     run = Scoring(out, recipe.seed, card.device, dtype, notes, lexical)
 
+    mine_of = {name: [one for one in sets if one.task == kind_of(folder)] for name, folder in folders.items()}
     rows, about, speeds = [], {}, {}
     for name, folder in folders.items():
-        mine = [one for one in sets if one.task == kind_of(folder)]
+        mine = mine_of[name]
         about[name], speeds[name], found = (_retrieve if mine[0].collection else _predict)(run, name, folder, mine)
         rows += found
         gc.collect()
     ranked, told = ([row for row in rows if isinstance(row, kind)] for kind in (Row, Told))
-    results = results_of(sets, ranked, told, lexical, recipe.seed) | {"models": about, "warnings": warnings_of(recipe)}
+    path_of = {file.name: file.path for file in recipe.files}
+    asked = {name: [path_of[one.name] for one in mine if not one.collection] for name, mine in mine_of.items()}
+    warnings = warnings_of(recipe, asked)
+    results = results_of(sets, ranked, told, lexical, recipe.seed) | {"models": about, "warnings": warnings}
     for row in results["sets"]:
         row["notes"] = list(dict.fromkeys(notes[row["name"]]))
     write_json(out / "results.json", results)

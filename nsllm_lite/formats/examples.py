@@ -8,7 +8,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ TABLES = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
 PAPER = ("paper", "document", "doc_id", "group", "id")  # the first that there is says which paper a record is of
 ALIASES = {"input": "text", "output": "label", "sentence": "text", "sentence1": "text", "sentence2": "text_pair"}
 """Other names of columns, as files of `nsllm-lite tasks` and public sets have them."""
+SHOWN = 40  # characters of a column's name in a message: a table without a header has texts there
 POSITIVE, NEGATIVE = {"1", "1.0", "true", "yes", "relevant"}, {"0", "0.0", "false", "no", "irrelevant"}
 
 
@@ -104,27 +105,30 @@ def read_rows(
 ) -> tuple[list[Record], list[str]]:
     """(records, notes) of a file whose records have all the `needed` columns, and one of `one_of` where given.
 
-    Raises UserError where the file cannot be read or is empty, or a record lacks a column.
+    Raises UserError where the file cannot be read or is empty, or a table or a record lacks a column.
     """
-    records = _table(path) if path.suffix.lower() in TABLES else _json(path)
+    known, unused, renamed = {*needed, *one_of, *optional, *PAPER}, Counter[str](), Counter[str]()
+    groups = [*((name,) for name in needed), *([tuple(one_of)] if one_of else [])]
+
+    def missing(there: Container[str]) -> list[tuple[str, ...]]:
+        return [group for group in groups if not any(name in there for name in group)]
+
+    if path.suffix.lower() in TABLES:
+        header, records = _table(path)
+        if header and missing(_read_as(header, known).values()):
+            raise _columns_missing(path, header, groups)
+    else:
+        records = _json(path)
     if not records:
         raise empty(path)
-    known, unused, renamed = {*needed, *one_of, *optional, *PAPER}, Counter[str](), Counter[str]()
     found = []
     for line, fields in records:
-        named = {}
-        for name, value in fields.items():
-            other = ALIASES.get(name, name)
-            if name not in known and other in known and other not in fields and other not in named:
-                renamed[f"{name} as {other}"] += 1
-                name = other
-            named[name] = value
-        missing = [name for name in needed if named.get(name) is None]
-        if not missing and one_of and not any(named.get(name) is not None for name in one_of):
-            missing = [" or ".join(one_of)]
-        if missing:
-            what = f"has no {', '.join(missing)} (it has {', '.join(map(str, fields)) or 'nothing'})"
-            raise unfit(path, line, what)
+        names = _read_as(fields, known)
+        renamed.update(f"{name} as {other}" for name, other in names.items() if name != other)
+        named = {names[name]: value for name, value in fields.items()}
+        if lost := missing({name for name, value in named.items() if value is not None}):
+            told = ", ".join(" or ".join(group) for group in lost)
+            raise unfit(path, line, f"has no {told} (it has {', '.join(map(str, fields)) or 'nothing'})")
         unused.update(named.keys() - known)
         found.append(Record(line, {name: value for name, value in named.items() if name in known}))
     notes = [f"columns read under other names: {', '.join(sorted(renamed))}"] if renamed else []
@@ -132,6 +136,27 @@ def read_rows(
         counts = ", ".join(f"{name} ({count:,})" for name, count in sorted(unused.items()))
         notes.append(f"columns that are not used: {printable(counts)}")
     return found, notes
+
+
+def _read_as(columns: Collection[str], known: Container[str]) -> dict[str, str]:
+    """{column: the name that it is read under}"""
+    found: dict[str, str] = {}
+    for name in columns:
+        other = ALIASES.get(name, name)
+        is_other = name not in known and other in known and other not in columns and other not in found.values()
+        found[name] = other if is_other else name
+    return found
+
+
+def _columns_missing(path: Path, header: Sequence[str], groups: Sequence[Sequence[str]]) -> UserError:
+    def told(name: str) -> str:
+        others = [other for other, of in ALIASES.items() if of == name]
+        return f"{name} (or {', '.join(others)})" if others else name
+
+    shown = ", ".join(printable(name if len(name) <= SHOWN else f"{name[:SHOWN]}...") for name in header)
+    found = f"The columns of {path} are {shown}."
+    needed = f"Needed are {' and '.join(' or '.join(map(told, group)) for group in groups)}."
+    return UserError("examples-columns-missing", found, needed, "Name them in the file's first line.")
 
 
 def text_in(path: Path, line: int, fields: dict[str, Any], name: str) -> str:
@@ -188,8 +213,8 @@ def _json(path: Path) -> list[Record]:
     return [Record(line, value) for line, value in values]
 
 
-def _table(path: Path) -> list[Record]:
-    """Rows of a table whose quotes close and whose rows all fit the header; else UserError with the line."""
+def _table(path: Path) -> tuple[list[str], list[Record]]:
+    """(header, rows) of a table whose quotes close and whose rows all fit the header; else UserError with the line."""
     text = text_of(path)
     head = text.partition("\n")[0]
     delimiter = max(TABLES[path.suffix.lower()], key=head.count)
@@ -207,7 +232,7 @@ def _table(path: Path) -> list[Record]:
             found.append(Record(rows.line_num, dict(zip(header, row, strict=True))))
     except csv.Error as error:  # a quote that does not close, a cell of more than 131,072 characters
         raise unfit(path, rows.line_num, f"is no row of a table ({error})") from None
-    return found
+    return header, found
 
 
 def _word(value: Any) -> str:

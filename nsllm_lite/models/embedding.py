@@ -44,10 +44,6 @@ class Embedder:
     def dimensions(self) -> int:
         return self.model.get_embedding_dimension()
 
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
     def encode(self, texts: Sequence[str], role: Role = "document", show: bool = False) -> np.ndarray:
         """(n, D) in float32, of unit length where cosine compares. Longer texts than `max_tokens` are cut.
 

@@ -100,10 +100,6 @@ def num_unbegun(sentences: Iterable[Sequence[str]]) -> int:
     return sum(tag.startswith("I-") and before[1:] != tag[1:] for before, tag in pairs)
 
 
-def types_of(*files: Examples[Sentence]) -> tuple[str, ...]:
-    return tuple(sorted({tag[2:] for file in files for one in file.items for tag in one.tags if tag != "O"}))
-
-
 def tallies(gold: Sequence[Sequence[str]], given: Sequence[Sequence[str]], types: Sequence[str]) -> Results:
     """Of each sentence (sentences, types, 3): entities that are right, that are there, that were given. Raises
     UserError where the answers are not one tag a word."""

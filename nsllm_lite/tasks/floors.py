@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nsllm_lite.errors import UserError
+from nsllm_lite.tasks.scores import Difference
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -19,6 +20,16 @@ CUE = re.compile(
     r"\b(?:we|this (?:paper|work|article)) (?:propose|present|introduce|study|investigate|develop|describe|show)s?\b",
     re.IGNORECASE,
 )
+
+
+def lost_to(model: str, floor: str, metric: str, difference: Difference) -> str:
+    """A sentence about a model that is below a floor, or cannot be told from it; "" of one that is above it.
+    `difference` is from the floor to the model, on the same items."""
+    if difference.sign > 0:
+        return ""
+    how = "cannot be told from" if difference.sign == 0 else "is below"
+    words = f"{model} {how} the floor {floor}"
+    return f"{words if difference.sign == 0 else f'**{words}**'} in {metric}: {difference.words}."
 
 
 def commonest(labels: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ labels) (multilabel), the tags of each sentence (ner), (best answer, its score a
 (pairs,) (pair).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,9 +104,9 @@ def figures(task: str, items: Sequence[Any], said: Said, labels: Sequence[str], 
         known = tuple(sorted({*labels, *(one.labels[0] for one in items)}))
         return classes.single_figures([one.labels[0] for one in items], said, known)
     if task == "multilabel":
-        known = (*labels, *(label for label in labels_in(task, items) if label not in labels))
+        known = tuple(sorted({*labels, *labels_in(task, items)}))  # in one order, so that models can be compared
         probabilities = np.zeros((len(items), len(known)))
-        probabilities[:, : len(labels)] = said
+        probabilities[:, [known.index(label) for label in labels]] = said
         thresholds = np.array([(cuts.thresholds or {}).get(label, classes.THRESHOLD) for label in known])
         return classes.multi_figures(classes.as_matrix(items, known), probabilities, thresholds, known)
     if task == "ner":
@@ -115,6 +115,16 @@ def figures(task: str, items: Sequence[Any], said: Said, labels: Sequence[str], 
     if task == "qa":
         return spans.figures(items, [text if -margin <= cuts.no_answer else "" for text, margin in said])
     return pairs.figures(items, said, (cuts.thresholds or {}).get("related", classes.THRESHOLD))
+
+
+def highest(floors: Mapping[str, Figures], metric: str) -> str:
+    """The rule with the highest score."""
+
+    def value(rule: str) -> float:
+        results, how = floors[rule][metric]
+        return how(results)
+
+    return max(floors, key=value)
 
 
 def floors(

@@ -15,6 +15,7 @@ from nsllm_lite.errors import UserError
 RESAMPLES = 1_000
 PERMUTATIONS = 2_000
 LEVEL = 0.95
+ALPHA = 0.05  # a difference with a `p` of at least that is none that the items could show
 
 
 class Estimate(NamedTuple):
@@ -30,6 +31,15 @@ class Difference(NamedTuple):
     low: float
     high: float
     p: float
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the second model scores higher or lower, 0 where the two cannot be told apart."""
+        return 0 if self.p >= ALPHA else 1 if self.value > 0 else -1
+
+    @property
+    def words(self) -> str:
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 class Results(NamedTuple):

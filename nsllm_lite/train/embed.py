@@ -135,6 +135,7 @@ def embed(recipe: Embed) -> dict[str, Any]:
         "teacher": heldout.score(teacher) if teacher else None,
         **outputs.summarise_losses(lines),
     }
+    results = embed_report.with_differences(results, recipe.seed)
     embed_outputs.save_model(recipe, model, inputs.hashes, results, run.out, pairs.some_texts())
     embed_report.write_report(results, lines, run.out)
     plot_losses(recipe, recipe.num_steps, unit="pair")

@@ -1,5 +1,6 @@
 """The model card of an embedding model: what it is made of, what was measured, and what it is not for."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def card_of(recipe: Embed, hashes: dict[str, str | None], results: dict[str, Any
         f"A bi-encoder of {results['parameters']:,} parameters for scientific text, trained by nsllm-lite.",
         as_markdown(("", ""), [(one, as_cell(other)) for one, other in lines]),
         f"```python\nfrom sentence_transformers import SentenceTransformer\n\n"
-        f'SentenceTransformer("{name}").encode(["a text"])\n```',
+        f"model = SentenceTransformer({json.dumps(f'{recipe.out}/model')})\n"
+        'embeddings = model.encode(["a text"])\n```',
         "## Data",
         pair_table(results),
         *(source_table(corpus) if corpus else ()),

@@ -3,10 +3,36 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nsllm_lite.artifact.disk import save_picture, write_atomic
+from nsllm_lite.tasks.scores import Difference, Results, compare, mean
 from nsllm_lite.terminal import as_markdown
 
 METRICS = ("recall@1", "recall@10", "mrr@10")
+
+
+def with_differences(results: dict[str, Any], seed: int) -> dict[str, Any]:
+    """`results` without the places of each query, and with {kind: {"BM25" or "before": difference in mrr@10 from it to
+    the model after, on the same queries}}."""
+    heldout = results["heldout"]
+    found = {}
+    for kind, floor in results["floors"].items():
+        before, after = (_reciprocal(heldout[when]["pairs"][kind]) for when in ("before", "after"))
+        others = {"BM25": _reciprocal(floor), "before": before}
+        found[kind] = {name: compare(other, after, mean, seed)._asdict() for name, other in others.items()}
+    bare = {when: {"pairs": _without_places(of["pairs"])} for when, of in heldout.items()}
+    floors, teacher = (of and _without_places(of) for of in (results["floors"], results["teacher"]))
+    return results | {"floors": floors, "teacher": teacher, "heldout": bare, "differences": found}
+
+
+def _reciprocal(figures: dict[str, Any]) -> Results:
+    places = np.array(figures["places"])
+    return Results(None, np.where(places > 0, 1 / np.maximum(places, 1), 0.0))
+
+
+def _without_places(by_kind: dict[str, Any]) -> dict[str, Any]:
+    return {kind: {name: of for name, of in figures.items() if name != "places"} for kind, figures in by_kind.items()}
 
 
 def score_table(results: dict[str, Any]) -> str:
@@ -38,14 +64,14 @@ def dimension_table(results: dict[str, Any]) -> str:
 
 
 def words_of(results: dict[str, Any]) -> list[str]:
-    """What is plain from the table, in sentences."""
+    """What the figures say, in sentences: of the model beside BM25, and beside what it was before."""
     words = []
-    for kind, floor in results["floors"].items():
-        after, before = (results["heldout"][when]["pairs"][kind]["mrr@10"] for when in ("after", "before"))
-        if after["value"] < floor["mrr@10"]["value"]:
-            words.append(f"{kind}: BM25 finds more than this model (mrr@10).")
-        if after["low"] <= before["value"] <= after["high"]:
-            words.append(f"{kind}: no change that the number of queries could show (mrr@10).")
+    for kind, others in results["differences"].items():
+        for other, values in others.items():
+            difference = Difference(**values)
+            how = {1: "finds more than", -1: "finds less than", 0: "cannot be told apart from"}[difference.sign]
+            name = "itself before" if other == "before" else other
+            words.append(f"{kind}: this model {how} {name}, mrr@10 {difference.words}, p {difference.p:.3f}.")
     if results["easy_negatives"]:
         count = f"{results['easy_negatives']:,} hard negatives"
         words.append(f"{count} share no word with their query: BM25 found too few that are no answers.")

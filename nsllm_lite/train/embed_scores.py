@@ -61,7 +61,8 @@ class HeldoutScores:
         self.floors = self._floors()
 
     def score(self, embedder: Encodes) -> dict[str, Any]:
-        """{kind or "all": {"loss", "queries", "documents", "recall@1": {value, low, high}, ..., "dimensions"}}."""
+        """{kind or "all": {"loss", "queries", "documents", "recall@1": {value, low, high}, ..., "dimensions"}}, and
+        "places": of each query where its first right document stands, from 1 to DEPTH, or 0."""
         found, row = {}, {}
         for role, numbers in self._needed.items():
             found[role] = self._encoded(embedder, numbers, role)
@@ -98,7 +99,8 @@ class HeldoutScores:
             name: estimate_mean(metric(ranking, one.grades, k), self._recipe.seed)._asdict()
             for name, (metric, k) in METRICS.items()
         }
-        return {"queries": len(one.queries), "documents": len(one.documents), **scores}
+        places = [round(1 / value) if value else 0 for value in mrr(ranking, one.grades, DEPTH).tolist()]
+        return {"queries": len(one.queries), "documents": len(one.documents), **scores, "places": places}
 
     def _by_dimension(self, queries: np.ndarray, documents: np.ndarray, one: HeldoutSet) -> dict[str, Any]:
         """{first so many numbers of the embeddings: their mrr@10}"""

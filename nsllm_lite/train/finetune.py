@@ -32,13 +32,14 @@ from nsllm_lite.models.windows import batches, collate
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.recipe.train import Execution
+from nsllm_lite.tasks.heads import Figures
 from nsllm_lite.train import checkpoint, guards, outputs, setup
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.finetune_inputs import Data, limit_notes, read_data
 from nsllm_lite.train.finetune_loss import Targets, loss_of, total_weight
 from nsllm_lite.train.finetune_model import Sizes, Tuned, load_trained, open_to_train, save_model
 from nsllm_lite.train.finetune_report import write_report
-from nsllm_lite.train.finetune_scores import develop, floors_of, latency, scores_of, with_cuts
+from nsllm_lite.train.finetune_scores import develop, estimates, floors_of, latency, scores_of, with_cuts
 from nsllm_lite.train.order import shuffled
 
 MICRO_BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
@@ -89,7 +90,8 @@ def finetune(recipe: Finetune) -> dict[str, Any]:
     with fallback.where_it_runs_out(True):
         train = partial(train_trial, recipe, data, how)
         trials, chosen = search(recipe, train)
-        seeds, best = train_seeds(recipe, data, how, chosen, train)
+        floors = floors_of(recipe, data)
+        seeds, best = train_seeds(recipe, chosen, train, partial(score_trial, recipe, data, how, floors))
         trial, scored = seeds[best]
         measured = save_best(recipe, data, how, trial, scored)
     keep_weights(recipe, [one for one, _ in seeds], None)
@@ -102,7 +104,7 @@ def finetune(recipe: Finetune) -> dict[str, Any]:
         "chosen": {"learning_rate": chosen.learning_rate, "epochs": chosen.epochs},
         "seeds": [{"seed": one.seed, **of} for one, of in seeds],
         "saved_seed": trial.seed,
-        "floors": floors_of(recipe, data),
+        "floors": estimates(recipe, floors),
         "bytes": sum(path.stat().st_size for path in (out / "model").glob("*.safetensors")),
     }  # fmt: skip
     write_report(recipe, data, results, measured)
@@ -134,14 +136,14 @@ def search(
 
 
 def train_seeds(
-    recipe: Finetune, data: Data, how: Execution, chosen: Trial, train: Callable[[Trial], dict[str, Any]]
+    recipe: Finetune, chosen: Trial, train: Callable[[Trial], dict[str, Any]], score: Callable[[Trial], dict[str, Any]]
 ) -> tuple[list[tuple[Trial, dict[str, Any]]], int]:
     """(a training for each seed with its outcome and scores, the place of that with the best development score)"""
     found: list[tuple[Trial, dict[str, Any]]] = []
     best = 0
     for number in range(recipe.seeds):
         trial = chosen._replace(seed=recipe.seed + number)
-        found.append((trial, {**train(trial), **score_trial(recipe, data, how, trial)}))
+        found.append((trial, {**train(trial), **score(trial)}))
         if found[number][1]["best"] > found[best][1]["best"]:
             best = number
         keep_weights(recipe, [one for one, _ in found], found[best][0])
@@ -288,13 +290,15 @@ def keep_best(folder: Path, model: nn.Module) -> None:
         save_file({name: value.cpu() for name, value in tensors.items()}, part)
 
 
-def score_trial(recipe: Finetune, data: Data, how: Execution, trial: Trial) -> dict[str, Any]:
+def score_trial(
+    recipe: Finetune, data: Data, how: Execution, floors: dict[str, Figures], trial: Trial
+) -> dict[str, Any]:
     """`scores_of` the trial's best epoch; of one that was scored what was found."""
     path = folder_of(recipe, trial) / SCORES
     if not path.is_file():
         head = load_trained(recipe, data, trial.seed, path.with_name(BEST))
         head.model.to(how.device)
-        write_json(path, scores_of(recipe, head, data))
+        write_json(path, scores_of(recipe, head, data, floors))
     return read_json(path)
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.recipe.finetune import Finetune
+from nsllm_lite.tasks.floors import lost_to
 from nsllm_lite.tasks.heads import MAIN
+from nsllm_lite.tasks.scores import Difference
 from nsllm_lite.terminal import as_markdown, markdown
 from nsllm_lite.train.finetune_inputs import Data
 from nsllm_lite.train.finetune_scores import WARM_UPS, mean_and_deviation
@@ -35,6 +37,10 @@ def lines_of(recipe: Finetune, data: Data, results: dict[str, Any], measured: di
     rows += [_row(f"floor: {name}", of) for name, of in results["floors"].items()]
     yield as_markdown(heads, rows, right=(main, "n"))
     yield ""
+    for words in (below_floor(saved, main), labels_not_found(saved)):
+        if words:
+            yield words
+            yield ""
     mean, deviation = mean_and_deviation([of["scores"][main]["value"] for of in seeds])
     of_all = ", ".join(f"{of['seed']}: {of['scores'][main]['value']:.4f}" for of in seeds)
     spread = f", standard deviation {deviation:.4f}" if deviation is not None else ""
@@ -68,6 +74,19 @@ def lines_of(recipe: Finetune, data: Data, results: dict[str, Any], measured: di
     yield f"{results['parameters']:,} parameters, of which {results['trained_parameters']:,} were trained; "
     yield f"{results['bytes']:,} bytes of weights. A query takes {measured['query_ms']:g} ms (median of "
     yield f"{measured['queries']} after {WARM_UPS} to warm up, one at a time, on {measured['device']})."
+
+
+def below_floor(saved: dict[str, Any], main: str) -> str:
+    of = saved["beside_floor"]
+    return lost_to("The model", of["floor"], main, Difference(*(of[key] for key in Difference._fields)))
+
+
+def labels_not_found(saved: dict[str, Any]) -> str:
+    """A sentence about the labels of items of which not one is found."""
+    counts = {name.partition(" ")[2]: of["value"] for name, of in saved["scores"].items() if name.startswith("f1 ")}
+    lost = [f"{name} ({saved['with_label'][name]:,})" for name, value in counts.items()
+            if value == 0 and saved["with_label"].get(name)]  # fmt: skip
+    return f"**Never found** (F1 is 0), with the number of items that have them: {', '.join(lost)}." if lost else ""
 
 
 def in_order(scores: dict[str, Any], main: str) -> list[str]:

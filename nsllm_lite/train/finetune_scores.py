@@ -15,7 +15,7 @@ from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.tasks import heads
 from nsllm_lite.tasks.entities import num_unbegun
 from nsllm_lite.tasks.heads import MAIN, Cuts, Figures
-from nsllm_lite.tasks.scores import estimate
+from nsllm_lite.tasks.scores import compare, estimate
 from nsllm_lite.train.finetune_inputs import Data, Split, label_counts
 
 LENGTHS = {"1 window": (1, 1), "2 windows": (2, 2), "3 windows or more": (3, 10**9)}
@@ -45,9 +45,9 @@ def main_of(figures: Figures, task: str) -> float:
     return metric(results)
 
 
-def scores_of(recipe: Finetune, head: Head, data: Data) -> dict[str, Any]:
+def scores_of(recipe: Finetune, head: Head, data: Data, floors: dict[str, Figures]) -> dict[str, Any]:
     """The scores of a trained model on the test items, or without a test file on the development items, on which its
-    epoch was chosen; with intervals over the items."""
+    epoch was chosen; with intervals over the items, and the difference from the highest of the `floors`."""
     cuts = develop(recipe.task, head, data.development).cuts
     where = "test" if data.test else "development"
     split = data.test or data.development
@@ -56,6 +56,7 @@ def scores_of(recipe: Finetune, head: Head, data: Data) -> dict[str, Any]:
     return {
         "scored_on": where,
         "scores": with_intervals(figures, recipe.seed),
+        "beside_floor": beside_floor(recipe, figures, floors),
         "with_label": dict(label_counts(recipe.task, split.items)),
         "by_length": by_length(recipe, head.settings, split, told, cuts),
         "thresholds": cuts.thresholds,
@@ -88,11 +89,25 @@ def by_length(recipe: Finetune, settings: HeadSettings, split: Split, told: Said
     return rows
 
 
-def floors_of(recipe: Finetune, data: Data) -> dict[str, dict[str, Any]]:
-    """{rule without understanding: its main score on the items that the model is scored on}"""
-    split, name = data.test or data.development, MAIN[recipe.task]
-    found = heads.floors(recipe.task, split.items, data.train.items, recipe.seed)
-    return {rule: with_intervals({name: of[name]}, recipe.seed)[name] for rule, of in found.items()}
+def floors_of(recipe: Finetune, data: Data) -> dict[str, Figures]:
+    """{rule without understanding: its figures on the items that the model is scored on}"""
+    split = data.test or data.development
+    return heads.floors(recipe.task, split.items, data.train.items, recipe.seed, data.labels)
+
+
+def estimates(recipe: Finetune, floors: dict[str, Figures]) -> dict[str, dict[str, Any]]:
+    """{rule: its main score, with its interval}"""
+    name = MAIN[recipe.task]
+    return {rule: with_intervals({name: of[name]}, recipe.seed)[name] for rule, of in floors.items()}
+
+
+def beside_floor(recipe: Finetune, figures: Figures, floors: dict[str, Figures]) -> dict[str, Any]:
+    """{"floor": the highest one, "value", "low", "high", "p": of the difference from it to the model, in the main
+    score}"""
+    name = MAIN[recipe.task]
+    highest = heads.highest(floors, name)
+    (floor, metric), (own, _) = floors[highest][name], figures[name]
+    return {"floor": highest, **compare(floor, own, metric, recipe.seed)._asdict()}
 
 
 def with_cuts(settings: HeadSettings, scored: dict[str, Any]) -> HeadSettings:

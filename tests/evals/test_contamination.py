@@ -12,9 +12,9 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import Eval
 
 
-def manifest(folder: Path, made_by: dict, inputs: dict | None = None) -> None:
+def manifest(folder: Path, made_by: dict, inputs: dict | None = None, verb: str | None = None) -> None:
     kinds = {"rows": "train", "adapter": "merge", "sources": "corpus"}
-    verb = next((kind for key, kind in kinds.items() if key in made_by), "tasks")
+    verb = verb or next((kind for key, kind in kinds.items() if key in made_by), "tasks")
     write_json(folder / "manifest.json", {"verb": verb, "recipe": made_by, "inputs": inputs or {}, "results": {}})
 
 
@@ -53,7 +53,20 @@ def test_a_file_that_the_corpus_was_not_cleared_of(chain):
     (warning,) = warnings_of(asked(chain, "model1", None, "known.json", "new.json"))
     assert "was not decontaminated against" in warning
     assert "new.json" in warning
+    assert "the run's eval.yaml before" in warning
     assert warnings_of(asked(chain, "base/model", None, "new.json")) == []
+
+
+def test_an_encoder_is_doubted_on_its_own_files_alone(chain):
+    manifest(chain / "encoder", {"rows": f"{chain}/corpus/rows/phase1/train", "kind": "mlm"}, verb="mlm")
+    recipe = asked(chain, "encoder", None, "known.json", "new.json", "others.json")
+    own = [str(chain / name) for name in ("known.json", "new.json")]
+    (warning,) = warnings_of(recipe, {"m": own})
+    assert "new.json: papers" in warning
+    assert "others.json" not in warning
+    assert "`encoder-corpus.decontaminate` before" in warning
+    assert "eval.yaml" not in warning
+    assert warnings_of(recipe, {"m": own[:1]}) == warnings_of(recipe, {"m": []}) == []
 
 
 def test_tasks_of_another_corpus_or_of_the_papers_trained_on(chain):

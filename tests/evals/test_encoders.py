@@ -130,6 +130,16 @@ def test_all_tasks_have_scores_intervals_floors_and_numbers(scored):
     assert read_json(out / "times.json")["models"].keys() == {one.name for one in asked.models}
 
 
+def test_models_are_doubted_on_the_files_of_their_task(tmp_path, models, data, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(encoders, "warnings_of", lambda recipe, asked: seen.update(asked) or ["one.", "two."])
+    files = [("entities", "ner", data / "test.tsv"), ("questions", "qa", data / "qa.jsonl")]
+    files.append(("search", "retrieval", data / "beir"))
+    evaluate(recipe(tmp_path / "x", {name: models[name] for name in ("ner", "qa", "plain")}, files))
+    assert seen == {"ner": [str(data / "test.tsv")], "qa": [str(data / "qa.jsonl")], "plain": []}
+    assert "\n\n**Doubtful:** one.\n\n**Doubtful:** two.\n\n" in (tmp_path / "x/report.md").read_text()
+
+
 def test_entities_are_those_that_the_head_tells(scored, data):
     asked, results = scored
     told = read_json(Path(asked.out) / "predictions/ner/entities.json")["said"]

@@ -67,9 +67,27 @@ def test_a_record_that_cannot_be_used_is_named(tmp_path, name, text, quoted):
         read_labelled(write(tmp_path, text, name))
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("abstract,category\nTin melts.,metal\n", "abstract, category."),
+        ("Tin melts.,metal\nIce melts.,water\n", "Tin melts., metal."),
+        (f"{'a' * 99},metal\n", f" {'a' * 40}..., metal."),
+        ("text,category\nTin melts.,metal\n", "text, category."),
+        ("text,input\nTin melts.,metal\n", "text, input."),
+    ],
+)
+def test_a_table_without_the_columns_is_told_them_once_and_no_record_is_blamed(tmp_path, text, columns):
+    needed = "text (or input, sentence, sentence1) and label (or output) or labels"
+    with raises("examples-columns-missing", columns, needed):
+        read_labelled(write(tmp_path, text, "a.csv"))
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with raises("examples-file-empty"):
         read_labelled(write(tmp_path, ""))
+    with raises("examples-file-empty"):
+        read_labelled(write(tmp_path, "text,label\n", "a.csv"))
     with raises("examples-file-unreadable"):
         read_labelled(write(tmp_path, '{"text": '))
     (tmp_path / "a.csv").write_bytes(b"text,label\n\xff\xfe\xfa,x\n")

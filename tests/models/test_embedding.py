@@ -40,7 +40,6 @@ def test_a_folder_of_sentence_transformers(folder):
 
     ours, theirs = open_embedder(folder), SentenceTransformer(str(folder), device="cpu")
     assert (ours.dimensions, ours.max_tokens) == (8, 66)
-    assert ours.num_parameters == sum(one.numel() for one in theirs.parameters())
     for role, encode in (("query", theirs.encode_query), ("document", theirs.encode_document)):
         expected = encode(TEXTS, normalize_embeddings=True)
         assert ours.encode(TEXTS, role) == pytest.approx(expected, abs=1e-6)

@@ -11,6 +11,7 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks import floors
 from nsllm_lite.tasks.answers import rouge_l
 from nsllm_lite.tasks.items import item_of
+from nsllm_lite.tasks.scores import Results, compare, mean
 from nsllm_lite.tasks.sets import make_set
 from nsllm_lite.tasks.task import Making, all_tasks
 from tests.raising import raises
@@ -105,3 +106,20 @@ def test_rules_for_titles():
 )  # fmt: skip
 def test_rouge_l(predicted, reference, score):
     assert rouge_l(predicted, reference) == pytest.approx(score)
+
+
+def test_a_model_that_does_not_beat_its_floor_is_told():
+    """Of 20 items the floor is right on 16, one model on the 4 others alone, one on the same but two, one on all."""
+    floor = Results(None, np.repeat([1.0, 0.0], [16, 4]))
+    below, level, above = 1 - floor.given, floor.given.copy(), np.ones(20)
+    level[:2] = 0
+
+    def words(given: np.ndarray) -> str:
+        return floors.lost_to("it", "a table", "F1", compare(floor, Results(None, given), mean, 0))
+
+    assert words(below).startswith("**it is below the floor a table** in F1: -0.600 [")
+    assert words(level).startswith("it cannot be told from the floor a table in F1: -0.100 [")
+    assert words(floor.given).startswith("it cannot be told from the floor a table in F1: +0.000 [+0.000, +0.000]")
+    assert words(np.ones(20)).startswith("it cannot be told"), "4 of 20 changed: p is 1 / 8"
+    higher = Results(None, np.repeat([0.0, 1.0], [8, 12]))
+    assert floors.lost_to("it", "a table", "F1", compare(higher, Results(None, above), mean, 0)) == ""

@@ -284,3 +284,13 @@ def test_what_cannot_be_distilled_is_named(recipe_of, teachers, encoder_rows, tm
     trained_on = {"domain_rows": str(encoder_rows / "rows/train"), "every_steps": 3, "max_rows": 4}
     with raises("train-heldout-trained-on"):
         distill.distill(recipe_of(evaluation=trained_on))
+
+
+def test_what_is_printed_of_scores(capsys):
+    of = {"papers": 1200, "interval": [0.25, 0.75], "floor": 1.125}
+    heldout = {when: {"relations": {"all": of | {"loss": loss}}} for when, loss in (("before", 2.0), ("after", 0.5))}
+    distill.print_scores({"heldout": heldout})
+    assert capsys.readouterr().out.splitlines() == [
+        "  relations of 1,200 held-out papers, KL a token: 2.0000 -> 0.5000 (0.2500 to 0.7500)",
+        "  floor, all tokens alike: 1.1250",
+    ]

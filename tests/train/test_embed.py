@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,11 +102,21 @@ def test_what_goes_together_is_learnt_and_opens_in_sentence_transformers(recipe_
     assert not [path for path in out.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     assert not (out / "work").exists()
     card, report = (out / "model/README.md").read_text(), (out / "report.md").read_text()
+    shown: dict[str, Any] = {}
+    exec(card.split("```python\n")[1].split("```")[0], shown)  # as a reader of the card would
+    assert np.allclose(shown["embeddings"], model.encode(["a text"]), atol=1e-5)
     assert f"`{recipe.corpus}` (manifest " in card
     assert f"`{recipe.model}` (weights " in card
     assert "The licence of s was not stated" in card
     assert "| title-abstract | BM25 | 20 | 50 |" in report
     assert report.count("| after |") == len(results["floors"]) >= 3
+    beside = results["differences"]["title-abstract"]
+    assert beside["before"]["value"] == pytest.approx(after["mrr@10"]["value"] - before["mrr@10"]["value"])
+    assert beside["BM25"]["value"] == pytest.approx(
+        after["mrr@10"]["value"] - results["floors"]["title-abstract"]["mrr@10"]["value"]
+    )
+    words = f"title-abstract: this model finds more than itself before, mrr@10 {beside['before']['value']:+.3f} ["
+    assert all(words in text for text in (printed, card, report))
     assert {line["step"] for line in read_lines(out / "metrics.jsonl") if "heldout" in line} == {0, 30}
     assert embed.embed(recipe) == results
     assert "skipped" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from nsllm_lite.artifact import interrupts
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.models.device import Card
-from nsllm_lite.models.heads import open_head, said
+from nsllm_lite.models.heads import Said, open_head, said
 from nsllm_lite.models.windows import Window
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks import classes, scores
@@ -72,6 +72,7 @@ def folder(tmp_path_factory) -> Path:
 def _few_resamples(monkeypatch):
     """Of the intervals, which are tested elsewhere."""
     monkeypatch.setattr(scores, "RESAMPLES", 20)
+    monkeypatch.setattr(scores, "PERMUTATIONS", 200)
 
 
 def write(path: Path, records) -> Path:
@@ -121,6 +122,8 @@ def test_classes_are_learnt_above_their_floors_and_open_in_a_pipeline(recipe_of,
     report = (Path(recipe.out) / "report.md").read_text()
     assert "no training example has, counted as not found: poem (1)" in report
     assert "floor: always heat" in report
+    assert "The model cannot be told from the floor TF-IDF words in macro_f1: +0.0" in report, "one error of 41 less"
+    assert "**Never found** (F1 is 0), with the number of items that have them: poem (1)." in report
     assert "| f1 metal |" in report
     assert [line.split("|")[-2].strip() for line in report.splitlines() if line.startswith("| f1 poem")] == ["1"]
     ask = pipeline("text-classification", f"{recipe.out}/model")
@@ -402,6 +405,35 @@ def test_a_label_that_no_item_has_has_no_score():
     assert finetune_report.in_order({"f1 c": 1, "accuracy": 1, "f1 a": 1, "macro_f1": 1}, "macro_f1") == [
         "macro_f1", "accuracy", "f1 a", "f1 c",
     ]  # fmt: skip
+
+
+def test_a_model_below_its_floor_is_told_in_its_report(recipe_of, monkeypatch):
+    """It says the other one of two labels of every text but two."""
+
+    def wrong(head, split):
+        labels = [one.labels[0] for one in split.items]
+        told = ["metal" if label == "heat" else "heat" for label in labels[2:]]
+        return Said(labels[:2] + told, [1] * len(labels))
+
+    monkeypatch.setattr(finetune_scores, "answer", wrong)
+    recipe = recipe_of(epochs=1, development_share=0.4)
+    results = module.finetune(recipe)
+    of = results["seeds"][0]["beside_floor"]
+    best = max(results["floors"], key=lambda rule: results["floors"][rule]["value"])
+    assert of["floor"] == best
+    assert of["value"] == pytest.approx(main_of(results, "macro_f1") - results["floors"][best]["value"])
+    assert of["p"] < 0.05
+    assert (
+        f"\n\n**The model is below the floor {best}** in macro_f1: {of['value']:+.3f} ["
+        in (Path(recipe.out) / "report.md").read_text()
+    )
+
+
+def test_labels_that_are_never_found_are_named_where_items_have_them():
+    of = {"f1 a": {"value": 0.0}, "f1 b": {"value": 0.5}, "f1 c": {"value": 0.0}, "f1 d": {"value": None}}
+    saved = {"scores": {"f1": {"value": 0.0}, **of}, "with_label": {"a": 1200, "b": 3}}
+    assert finetune_report.labels_not_found(saved).endswith("items that have them: a (1,200).")
+    assert finetune_report.labels_not_found(saved | {"with_label": {"b": 3}}) == ""
 
 
 def test_the_rate_rises_and_falls():

@@ -258,7 +258,7 @@ def test_a_built_model_is_trained_without_dropout_and_saved_with_it(recipe_of, a
     assert "Attention's own dropout of 0.1" in capsys.readouterr().out
 
 
-def test_what_the_whole_text_tells_is_learnt_and_tables_cannot(recipe_of, tmp_path):
+def test_what_the_whole_text_tells_is_learnt_and_tables_cannot(recipe_of, tmp_path, capsys):
     """Every third token is the topic of its text, one of 12, the others are drawn at random of 12 more."""
     for split, count, seed in (("train", 96, 1), ("heldout", 24, 2)):
         rng, rows = np.random.default_rng(seed), []
@@ -278,6 +278,8 @@ def test_what_the_whole_text_tells_is_learnt_and_tables_cannot(recipe_of, tmp_pa
     assert after["all"]["loss"] < min(of["loss"] for of in tables.values()) - 0.4
     assert after["all"]["top1"] > max(of["top1"] for of in tables.values()) + 0.1
     assert sum(after[source]["tokens"] for source in "ab") == after["all"]["tokens"] > 100
+    printed = capsys.readouterr().out
+    assert all(f"\n  floor, {name}: loss {of['loss']:.4f}" in printed for name, of in tables.items())
 
 
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(recipe_of, tmp_path, monkeypatch):
@@ -371,3 +373,28 @@ def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path
     with raises("train-heldout-trained-on"):
         mlm.mlm(recipe_of(evaluation=trained_on))
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_what_is_printed_of_scores(capsys):
+    """Losses before and after, bits a byte beside the base with its own tokenizer, and every floor."""
+
+    def of(loss: float, top1: float, bits: float, tokens: int = 1200) -> dict:
+        intervals = {"interval": [loss - 1, loss + 1], "top1_interval": [top1 / 2, 2 * top1]}
+        intervals["bits_per_byte_interval"] = [bits - 0.5, bits + 0.5]
+        return {"all": {"loss": loss, "top1": top1, "bits_per_byte": bits, "tokens": tokens, "papers": 40} | intervals}
+
+    before = {"masked": of(6.0, 0.01, 3.5), "general": {}, mlm.AS_IT_WAS: of(2.0, 0.5, 1.25)}
+    after = {"masked": of(2.5, 0.456, 1.5), "general": {}}
+    floors = {"words": {"loss": 5.25, "top1": 0.0625}, "word before": {"loss": 4.125, "top1": 0.25}}
+    mlm.print_scores({"heldout": {"before": before, "after": after}, "floors": floors})
+    assert capsys.readouterr().out.splitlines() == [
+        "  held-out masked tokens (1,200 of 40 papers): loss 6.0000 -> 2.5000 (1.5000 to 3.5000), "
+        "told right 1.0% -> 45.6% (22.8% to 91.2%)",
+        "  bits a byte of masked text: the base with its own tokenizer 1.250 (0.750 to 1.750), "
+        "begun 3.500 (3.000 to 4.000), now 1.500 (1.000 to 2.000)",
+        "  floor, words: loss 5.2500, told right 6.2%",
+        "  floor, word before: loss 4.1250, told right 25.0%",
+    ]
+    del before[mlm.AS_IT_WAS]
+    mlm.print_scores({"heldout": {"before": before, "after": after}, "floors": {}})
+    assert len(capsys.readouterr().out.splitlines()) == 1
