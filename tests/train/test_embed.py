@@ -1,6 +1,7 @@
 """`nsllm-lite embed`: learning, resuming, a teacher, held-out scores, the folder that is left, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,18 @@ def test_what_cannot_be_trained_is_named(recipe_of, inputs, tmp_path):
     save_file({key: one for key, one in tensors.items() if key != name}, broken / "model.safetensors")
     with raises("embed-weights-missing", name.partition(".")[2]):
         embed.embed(recipe_of(model=str(broken)))
+
+
+def test_what_others_have_in_the_folder_is_left_alone(recipe_of, inputs, tmp_path):
+    shutil.copytree(inputs / "encoder", tmp_path / "out/model")
+    (tmp_path / "out/work").mkdir()
+    (tmp_path / "out/work/thesis.tex").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    nothing = [{"pairs": ["citing-cited"], "steps": 2, "batch_pairs": 4096}]
+    for changes in ({}, {"stages": nothing}):
+        with raises("out-not-empty", tmp_path / "out"):
+            embed.embed(recipe_of(model=str(tmp_path / "out/model"), **changes))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_texts_at_a_time_follow_from_the_cards_memory(recipe_of):
