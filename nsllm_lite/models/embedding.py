@@ -14,7 +14,7 @@ from nsllm_lite.errors import UserError, not_installed
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import autocast
 from nsllm_lite.models.encoder import positions_of
-from nsllm_lite.models.loading import REFUSALS, quiet_libraries, refused_by_transformers
+from nsllm_lite.models.loading import UNREADABLE, quiet_libraries, refused_by_transformers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -100,7 +100,7 @@ def open_embedder(folder: Path, device: str = "cpu", compute_dtype: str = "float
     kwargs = {"dtype": torch.float32, "use_safetensors": True}
     try:
         model = SentenceTransformer(str(folder), model_kwargs=kwargs, **options)
-    except (*REFUSALS, OSError, ImportError) as error:
+    except UNREADABLE as error:
         raise refused_by_transformers(folder, error) from None
     return _ready(model, folder, compute_dtype, [])
 
@@ -153,7 +153,7 @@ def _plain(folder: Path, device: str, compute_dtype: str) -> Embedder:
     kwargs = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     try:
         body = Transformer(str(folder), model_kwargs=kwargs, config_kwargs={"trust_remote_code": False})
-    except (*REFUSALS, OSError, ImportError) as error:
+    except UNREADABLE as error:
         raise refused_by_transformers(folder, error) from None
     pooling = Pooling(body.get_embedding_dimension(), pooling_mode="mean")
     model = SentenceTransformer(modules=[body, pooling], device=device)

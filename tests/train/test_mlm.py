@@ -283,3 +283,12 @@ def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path
     with raises("train-heldout-trained-on"):
         mlm.mlm(recipe_of(evaluation=trained_on))
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_base_in_the_folder_that_is_written_to_is_left_alone(recipe_of, tmp_path):
+    base = save_encoder(tmp_path / "out/model", "modernbert")
+    before = {path: path.read_bytes() for path in base.iterdir()}
+    values = recipe_of().model_dump(mode="json") | {"build": None, "model": str(base)}
+    with raises("out-not-empty", tmp_path / "out"):
+        mlm.mlm(recipes.validate(values, "test"))
+    assert {path: path.read_bytes() for path in base.iterdir()} == before
