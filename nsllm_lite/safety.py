@@ -73,7 +73,7 @@ def require_plain_model(folder: Path) -> dict[str, Any]:
 
 
 def require_own_attention(path: Path, settings: Iterable[dict[str, Any]]) -> None:
-    """Raises UserError where settings of `path`, or what is directly in them, name a kernel on the hub, which is code."""
+    """Raises UserError where settings of `path`, or those directly in them, name a kernel on the hub: code."""
     for one in settings:
         for part in (one, *(value for value in one.values() if isinstance(value, dict))):
             kernels = [

@@ -21,7 +21,7 @@ from nsllm_lite.artifact.step import BESIDE, manifest_sha256
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.papers import CorpusPapers
-from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
+from nsllm_lite.formats.weights import fingerprint_embedder_settings, fingerprint_weights
 from nsllm_lite.models.device import CONTEXT_BYTES, Card
 from nsllm_lite.models.embedding import open_embedder
 from nsllm_lite.models.execution import USABLE_SHARE
@@ -153,10 +153,10 @@ def read_inputs(recipe: Embed) -> EmbedInputs:
     papers, base_dir = CorpusPapers(Path(recipe.corpus)), resolve_model(recipe.model)
     teacher_dir = resolve_model(recipe.teacher.model) if recipe.teacher else None
     hashes: dict[str, str | None] = {"corpus": manifest_sha256(Path(recipe.corpus))}
-    hashes |= {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_settings(base_dir)}
+    hashes |= {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_embedder_settings(base_dir)}
     if teacher_dir:
         hashes |= {"teacher": fingerprint_weights(teacher_dir)}
-        hashes |= {f"{BESIDE}teacher": fingerprint_settings(teacher_dir)}
+        hashes |= {f"{BESIDE}teacher": fingerprint_embedder_settings(teacher_dir)}
     for number, stage in enumerate(recipe.stages, 1):
         if stage.file:
             hashes[f"pairs {number}"] = integrity.sha256_file(Path(stage.file))

@@ -30,8 +30,8 @@ from nsllm_lite.train.tracking import Trackers, TrainerLog
 
 
 class TrainingRun:
-    """Called in this order: `finished`, `begin` (before it `claim`, where a verb writes earlier), `resume`; within `steps`, for each step `begin_step`,
-    `require_gradients`, `log` and `keep`; then `finish`.
+    """Called in this order: `finished`, `begin`, `resume`; within `steps`, for each step `begin_step`,
+    `require_gradients`, `log` and `keep`; then `finish`. A verb that writes before `begin` calls `claim` first.
 
     `done` steps have been made in all, on `tokens` tokens; this process began after `first_step` of them, and has
     trained on `own_tokens` in `own_seconds`. Process 0 has the log as `metrics`.
