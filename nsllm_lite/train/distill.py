@@ -143,6 +143,7 @@ def read_inputs(recipe: Distill) -> DistillInputs:
     """Opens every input. Raises UserError where one is missing, empty, or of another tokenizer than the teacher's."""
     rows, domain = Rows(Path(recipe.rows)), Rows(Path(recipe.evaluation.domain_rows))
     require_rows_for(recipe.budget, [rows, domain])
+    encoders.require_heldout({"domain_rows": domain})
     teacher_dir = resolve_model(recipe.teacher)
     student_dir = resolve_model(recipe.student) if recipe.student else None
     hashes: dict[str, str | None] = {"rows": rows.sha256, "domain_rows": domain.sha256}

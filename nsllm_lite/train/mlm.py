@@ -142,6 +142,7 @@ def read_inputs(recipe: Mlm) -> MlmInputs:
     named = {"domain_rows": evaluation.domain_rows, "general_rows": evaluation.general_rows}
     rows, held_out = Rows(Path(recipe.rows)), {key: Rows(Path(name)) for key, name in named.items() if name}
     require_rows_for(recipe.budget, [rows, *held_out.values()])
+    encoders.require_heldout(held_out)
     base_dir = None if recipe.build else resolve_model(recipe.model)
     own_tokenizer = recipe.build.tokenizer if recipe.build else recipe.extend_vocabulary
     tokenizer_dir = Path(own_tokenizer) if own_tokenizer else base_dir

@@ -15,7 +15,7 @@ from nsllm_lite.artifact import integrity, interrupts
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.json_files import read_json, read_lines
 from nsllm_lite.formats.documents import Document, parquet_writer, table_of
-from nsllm_lite.formats.rows import Row
+from nsllm_lite.formats.rows import Row, RowTotals, write_rows
 from nsllm_lite.formats.tokenizer import load_tokenizer
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models.device import Card
@@ -280,6 +280,9 @@ def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path
         (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
     with raises("mlm-vocabulary-differs", "250", "300"):
         mlm.mlm(recipes.validate(values | {"model": str(tmp_path / "few")}, "test"))
+    write_rows(tmp_path / "none", [], RowTotals(ROW_TOKENS, 2, "hash"))
+    with raises("encoder-heldout-empty", tmp_path / "none", "domain_rows"):
+        mlm.mlm(recipe_of(evaluation={"domain_rows": str(tmp_path / "none"), "every_steps": 3, "max_rows": 4}))
     trained_on = {"domain_rows": str(encoder_rows / "rows/train"), "every_steps": 3, "max_rows": 4}
     with raises("train-heldout-trained-on"):
         mlm.mlm(recipe_of(evaluation=trained_on))
