@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_object, sha256_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.examples import counted
