@@ -21,7 +21,7 @@ from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.rows import Row, Rows, in_groups
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer, require_savable
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.kernels.relations import add_relation_gradients, relation_divergences, uniform_divergences
 from nsllm_lite.models import extension, heldout
@@ -150,6 +150,7 @@ def read_inputs(recipe: Distill) -> DistillInputs:
     for label, folder in (("teacher", teacher_dir), ("student", student_dir)):
         if folder:
             hashes |= {label: fingerprint_weights(folder), f"{BESIDE}{label}": fingerprint_settings(folder)}
+    require_savable(teacher_dir)
     require_same_tokenizer(rows, teacher_dir)
     if student_dir:
         require_tokenizer_of(teacher_dir, student_dir)

@@ -447,6 +447,15 @@ def test_what_cannot_be_trained_is_named(recipe_of, folder, tmp_path):
     refused("finetune-none-labelled", task="multilabel", records=several)
 
 
+def test_a_tokenizer_linked_from_elsewhere_is_refused_before_the_work(recipe_of, folder, tmp_path):
+    base = shutil.copytree(folder / "bert", tmp_path / "bert")
+    (base / "tokenizer.json").rename(tmp_path / "private.json")
+    (base / "tokenizer.json").symlink_to(tmp_path / "private.json")
+    with raises("model-link-outside", base / "tokenizer.json"):
+        module.finetune(recipe_of(model=str(base)))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["model", "trials"])
 def test_a_model_or_trials_of_others_are_not_taken_for_its_own(recipe_of, folder, tmp_path, name):
     shutil.copytree(folder / "bert", tmp_path / "out" / name)

@@ -280,6 +280,10 @@ def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path
         (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
     with raises("mlm-vocabulary-differs", "250", "300"):
         mlm.mlm(recipes.validate(values | {"model": str(tmp_path / "few")}, "test"))
+    (tmp_path / "few/tokenizer.json").rename(tmp_path / "private.json")
+    (tmp_path / "few/tokenizer.json").symlink_to(tmp_path / "private.json")
+    with raises("model-link-outside", tmp_path / "few/tokenizer.json"):
+        mlm.mlm(recipes.validate(values | {"model": str(tmp_path / "few")}, "test"))
     write_rows(tmp_path / "none", [], RowTotals(ROW_TOKENS, 2, "hash"))
     with raises("encoder-heldout-empty", tmp_path / "none", "domain_rows"):
         mlm.mlm(recipe_of(evaluation={"domain_rows": str(tmp_path / "none"), "every_steps": 3, "max_rows": 4}))
