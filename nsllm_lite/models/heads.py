@@ -35,7 +35,7 @@ from nsllm_lite.models.head_settings import (
     task_of,
 )
 from nsllm_lite.models.heldout import evaluating
-from nsllm_lite.models.loading import REFUSALS, quiet_libraries, refused_by_transformers
+from nsllm_lite.models.loading import UNREADABLE, quiet_libraries, refused_by_transformers
 from nsllm_lite.models.quantised import require_unquantised
 from nsllm_lite.models.tag_sequences import best_sequence
 from nsllm_lite.models.windows import Span, Window, batches, collate, cut, first_tokens, num_windows
@@ -153,7 +153,7 @@ def load_with_head(folder: Path, task: HeadTask, **config: Any) -> tuple["PreTra
                 place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
                 **config,
             )  # fmt: skip
-    except REFUSALS as error:
+    except UNREADABLE as error:
         if isinstance(error, RuntimeError) and "memory" in str(error):
             raise
         raise refused_by_transformers(folder, error) from None

@@ -1,6 +1,8 @@
 """Packed encoders: each document is what it is alone, in every architecture, and no other changes it."""
 
 import copy
+import shutil
+from codecs import BOM_UTF8
 
 import numpy as np
 import pytest
@@ -19,9 +21,10 @@ from transformers import (
     T5Config,
 )
 
+from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.models.causal import collate
-from nsllm_lite.models.encoder import PackedEncoder, positions_of
+from nsllm_lite.models.encoder import PackedEncoder, load_body, load_encoder, positions_of
 from tests.models.conftest import LENGTHS
 from tests.raising import raises
 
@@ -134,3 +137,49 @@ def test_a_model_that_states_no_longest_text_is_named():
         positions_of(model)
     model.config.max_position_embeddings = 512
     assert positions_of(model) == 512
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Of each kind one with its weights."""
+    root = tmp_path_factory.mktemp("encoders")
+    for kind in CONFIGS:
+        AutoModelForMaskedLM.from_config(CONFIGS[kind]).save_pretrained(root / kind)
+    return root
+
+
+def changed(folder, place, **settings):
+    shutil.copytree(folder, place)
+    write_json(place / "config.json", read_json(place / "config.json") | settings)
+    return place
+
+
+@pytest.mark.parametrize("load", [load_encoder, load_body])
+@pytest.mark.parametrize(
+    ("code", "settings"),
+    [
+        ("model-names-code", {"attn_implementation": "org/kernel"}),
+        ("model-names-code", {"_attn_implementation": "org/kernel"}),
+        ("model-quantised", {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}),
+        ("model-not-loaded", {"num_attention_heads": 0}),
+        ("model-not-loaded", {"hidden_act": "unknown", "hidden_activation": "unknown"}),
+        ("model-not-loaded", {"pad_token_id": 10**6}),
+        ("model-not-loaded", {"hidden_size": 16}),
+        ("model-not-loaded", {"model_type": "unknown", "auto_map": {"AutoConfig": "x.C"}}),
+    ],
+)
+def test_a_folder_that_transformers_would_not_read_or_run_code_of(folders, tmp_path, load, code, settings):
+    for kind in ("bert", "modernbert"):
+        with raises(code, tmp_path / kind):
+            load(changed(folders / kind, tmp_path / kind, **settings))
+
+
+@pytest.mark.parametrize("load", [load_encoder, load_body])
+def test_an_adapter_beside_the_weights_is_refused_and_a_mark_is_read_over(folders, tmp_path, load):
+    place = changed(folders / "bert", tmp_path / "bert")
+    (place / "config.json").write_bytes(BOM_UTF8 + (place / "config.json").read_bytes())
+    own, marked = load(folders / "bert").state_dict(), load(place).state_dict()
+    assert all(torch.equal(own[name], marked[name]) for name in own)
+    write_json(place / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "org/other"})
+    with raises("model-with-adapter", place):
+        load(place)
