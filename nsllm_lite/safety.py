@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -68,13 +68,21 @@ def require_plain_model(folder: Path) -> dict[str, Any]:
     if (folder / "adapter_config.json").is_file():
         found = f"{folder} holds a model and an adapter_config.json: transformers would load the base that this names."
         raise UserError("model-with-adapter", found, "Move the adapter's files to a folder of their own.")
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-        kernels = [part.get(key) for key in ("attn_implementation", "_attn_implementation", "experts_implementation")]
-        if remote := [value for value in kernels if "/" in str(value)]:
-            found = f"{folder}/config.json requests attention from {remote[0]!r}, which is code."
-            needed = "A model may not name code to run:"
-            raise UserError("model-names-code", found, needed, "remove that setting, and the model is read without it.")
+    require_own_attention(folder / "config.json", [config])
     return config
+
+
+def require_own_attention(path: Path, settings: Iterable[dict[str, Any]]) -> None:
+    """Raises UserError where settings of `path`, or those directly in them, name a kernel on the hub: code."""
+    for one in settings:
+        for part in (one, *(value for value in one.values() if isinstance(value, dict))):
+            kernels = [
+                part.get(key) for key in ("attn_implementation", "_attn_implementation", "experts_implementation")
+            ]
+            if remote := [value for value in kernels if "/" in str(value)]:
+                found = f"{path} requests attention from {remote[0]!r}, which is code."
+                todo = "remove that setting, and the model is read without it."
+                raise UserError("model-names-code", found, "A model may not name code to run:", todo)
 
 
 def weight_files(folder: Path) -> list[str]:

@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 GIB = 2**30
 
 
-def require_writable(path: Path) -> Path:
-    """The nearest folder to `path` that exists, in which it can be made. Raises UserError where it cannot."""
+def nearest_folder(path: Path) -> Path:
+    """The nearest to `path` that exists. Raises UserError where it is a file."""
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if not existing.is_dir():
         raise UserError(
             "out-below-file", f"{existing} is a file, not a folder.", f"Name another place: {WRITE_ELSEWHERE}."
         )
+    return existing
+
+
+def require_writable(path: Path) -> Path:
+    """The nearest folder to `path` that exists, in which it can be made. Raises UserError where it cannot."""
+    existing = nearest_folder(path)
     if not os.access(existing, os.W_OK | os.X_OK):
         found = f"{existing} cannot be written to (its permissions, or a read-only disk)."
         raise UserError("out-not-writable", found, f"Change its permissions, or {WRITE_ELSEWHERE}.")

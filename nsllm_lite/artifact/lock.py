@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nsllm_lite.artifact.disk import nearest_folder
 from nsllm_lite.artifact.step import utc
 from nsllm_lite.errors import WRITE_ELSEWHERE, UserError
 
@@ -28,8 +29,10 @@ NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Holds `out` for this process. Raises UserError where another process holds it."""
-    out = Path(out).absolute()
+    """Holds `out` for this process, also against one that names it through a link. Raises UserError where another
+    process holds it, or it is a file or below one."""
+    out = Path(out).resolve()
+    nearest_folder(out)
     made = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
     path = out.parent / f".{out.name}.lock"
     try:

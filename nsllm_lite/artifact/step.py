@@ -66,14 +66,22 @@ def is_same(before: Any, recipe: dict, inputs: Hashes) -> bool:
 
 
 def begin(out: Path, recipe: dict, inputs: Hashes) -> None:
-    """Writes `run.json`, the recipe and inputs of this run, so that only the same run continues in `out`.
+    """Writes `run.json`, the recipe and inputs of this run, so that only the same run continues in `out`. A verb calls
+    it before it writes anything else there: what it finds in a folder that it has begun is its own.
 
     Raises:
-        UserError: `out` holds an unfinished run of another recipe or of other inputs.
+        UserError: `out` holds an unfinished run of another recipe or of other inputs, or what no run has made.
     """
     path = out / "run.json"
-    is_begun = path.is_file() and len(os.listdir(out)) > 1  # run.json alone is left by a run that failed at once
-    if is_begun and (changed := _changes(recipe, inputs, read_object(path, recipe=dict, inputs=dict))):
+    there = os.listdir(out) if out.is_dir() else []
+    own = (path.name, f"{path.name}.part")
+    strange = sorted(name for name in there if name not in own and not name.startswith("."))  # hidden: no verb's
+    if strange and not path.is_file():
+        found = f"{out} holds {strange[0]} ({len(strange)} names in all), and no run of this program has made it."
+        needed = "Only a folder that is empty or not there yet is written to:"
+        raise UserError("out-not-empty", found, needed, f"move that away, or {WRITE_ELSEWHERE}.")
+    before = read_object(path, recipe=dict, inputs=dict) if path.is_file() else None
+    if before and strange and (changed := _changes(recipe, inputs, before)):  # alone it is of a run that failed at once
         found = f"{out} holds an unfinished run made differently (changed: {', '.join(changed)})."
         todo = f"Undo the change to continue it, {WRITE_ELSEWHERE}, or delete that folder."
         raise UserError("unfinished-run-differs", found, todo)

@@ -41,14 +41,14 @@ def learn_tokenizer(recipe: TokenizerRecipe) -> dict[str, Any]:
     inputs |= {f"tokenizer:{name}": sha256_tokenizer(name) for name in recipe.compare}
     if (results := finished(out, identity, inputs)) is not None:
         return results
+    if all(papers.split(paper.id) != "test" for paper in papers.read(["id", "source"])):
+        todo = "Build it with a larger heldout.share."
+        raise UserError("tokenizer-no-held-out", f"{recipe.corpus} holds no paper out to compare on.", todo)
     begin(out, identity, inputs)
     tokenizers = ({OWN: train(recipe, papers, out)} if recipe.train else {}) | others
 
     held_out = (paper for paper in papers.read(COLUMNS) if papers.split(paper.id) == "test")
     found = fertility.count(tokenizers, held_out)
-    if not found.sources:
-        todo = "Build it with a larger heldout.share."
-        raise UserError("tokenizer-no-held-out", f"{recipe.corpus} holds no paper out to compare on.", todo)
     report = report_of(tokenizers, found, recipe.min_papers)
     text = text_of(report)
     write_json(out / "fertility.json", report)

@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.artifact.json_files import read_object, sha256_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.examples import counted
-from nsllm_lite.formats.weights import fingerprint_settings
 from nsllm_lite.recipe.evals import LABELLED, Eval, TaskFile
 from nsllm_lite.retrieval.sets import Judged, RetrievalSet, read_retrieval
 from nsllm_lite.tasks import classes, heads
@@ -113,15 +111,6 @@ def require_matches(models: dict[str, Path], sets: Sequence[EncoderSet]) -> None
         needed = f"The models are for {', '.join(sorted(set(kinds.values())))}."
         todo = "Name a model of that task, which nsllm-lite finetune trains."
         raise UserError("eval-file-without-model", found, needed, todo)
-
-
-def settings_of(folder: Path) -> str:
-    """Identity of what lies beside a model's weights: configs, tokenizer, and the parts of sentence-transformers."""
-    parts = [*folder.glob("*/config.json"), *folder.glob("*/*.safetensors"), *folder.glob("*.json")]
-    parts = [part for part in parts if "manifest" not in part.name]
-    return sha256_json(
-        [fingerprint_settings(folder), {str(p.relative_to(folder)): sha256_file(p) for p in sorted(parts)}]
-    )
 
 
 def _fewer_queries(found: RetrievalSet, wanted: int) -> RetrievalSet:

@@ -20,8 +20,8 @@ from nsllm_lite.artifact.step import BESIDE, begin, finish, finished
 from nsllm_lite.evals import encoder_report, retrieval
 from nsllm_lite.evals.doubts import warnings_of
 from nsllm_lite.evals.encoder_results import DENSE, FUSED, UNTRAINED, Row, Told, results_of
-from nsllm_lite.evals.encoder_sets import EncoderSet, kind_of, read_set, require_matches, settings_of
-from nsllm_lite.formats.weights import fingerprint_weights
+from nsllm_lite.evals.encoder_sets import EncoderSet, kind_of, read_set, require_matches
+from nsllm_lite.formats.weights import fingerprint_embedder_settings, fingerprint_weights
 from nsllm_lite.models.device import find_device
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.recipe import load as recipes
@@ -72,7 +72,7 @@ def score_encoders(recipe: Eval) -> dict[str, Any]:
     require_matches(folders, sets)
     inputs: dict[str, str | None] = {f"set:{one.name}": one.sha256 for one in sets}
     inputs |= {f"model:{name}": fingerprint_weights(folder) for name, folder in folders.items()}
-    inputs |= {f"{BESIDE}model:{name}": settings_of(folder) for name, folder in folders.items()}
+    inputs |= {f"{BESIDE}model:{name}": fingerprint_embedder_settings(folder) for name, folder in folders.items()}
     identity = recipes.identity(recipe)
     if (results := finished(out, identity, inputs)) is not None:
         terminal.markdown((out / "report.md").read_text(encoding="utf-8"))

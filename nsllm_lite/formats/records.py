@@ -2,11 +2,13 @@
 
 Byte order marks, empty lines and commas between records are skipped; NaN and Infinity are read as numbers. What cannot
 be read (not UTF-8, cut off, nested too deeply, a key that stands twice, an integer of thousands of digits) is a
-`RecordError` with its line: nothing is skipped in silence.
+`RecordError` with its line: nothing is skipped in silence. Half a character (a lone surrogate, as a cut emoji leaves)
+is one in `read_records`, as no tokenizer takes it; papers are cleaned of it later.
 """
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -17,6 +19,7 @@ from nsllm_lite.artifact.json_files import each_once
 
 CHUNK_CHARS = 1 << 20
 MAX_RECORD_CHARS = 1 << 26
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BETWEEN = " \t\r\n,\ufeff"
 _DECODER = json.JSONDecoder(object_pairs_hook=each_once)  # json.loads would make one a line
 
@@ -29,8 +32,9 @@ class RecordError(Exception):
         self.line, self.cause, self.is_last = line, cause, is_last
 
 
-def read_records(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line, value) of each record of a UTF-8 file, which is held in memory.
+def read_records(path: Path, allow_surrogates: bool = False) -> Iterator[tuple[int, Any]]:
+    """(line, value) of each record of a UTF-8 file, which is held in memory; `allow_surrogates` is for readers that
+    leave a record with a lone one out themselves, and count it.
 
     Raises RecordError where one cannot be read, OSError where the file cannot.
     """
@@ -39,10 +43,20 @@ def read_records(path: Path) -> Iterator[tuple[int, Any]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecordError(content.count(b"\n", 0, error.start) + 1, error) from None
+    may_be_cut = not allow_surrogates and _SURROGATE.search(text) is not None
     for line, value in iter_values(io.StringIO(text)):
         if isinstance(value, RecordError):
             raise value
+        if may_be_cut:
+            _require_whole_characters(line, value)
         yield line, value
+
+
+def _require_whole_characters(line: int, value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise RecordError(line, error) from None
 
 
 def iter_values(stream: TextIO) -> Iterator[tuple[int, Any]]:

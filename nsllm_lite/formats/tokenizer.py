@@ -156,15 +156,28 @@ def load_auto_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def num_ids(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """One more than its highest id: how many rows of embeddings it needs."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def require_savable(folder: Path) -> None:
+    """What `save_tokenizer` raises of a model's folder, before the long work. Raises UserError where a file of the
+    tokenizer is a link that leads out of it."""
+    for file in SAVED:
+        if (folder / file).is_file():
+            require_inside(folder / file, folder)
+
+
 def save_tokenizer(name: str | Path, folder: Path) -> None:
     """Writes the tokenizer of a model folder or hub id to `folder`, as AutoTokenizer and `tokenizers` read it. Raises
     UserError where a file of it is a link that leads out of its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(name)
     if (source / "tokenizer.json").is_file():
+        require_savable(source)
         for file in SAVED:
             if (source / file).is_file():
-                require_inside(source / file, source)
                 shutil.copyfile(source / file, folder / file)
     else:
         load_auto_tokenizer(name).save_pretrained(folder)

@@ -237,6 +237,14 @@ def fingerprint_settings(model_dir: Path) -> str:
     return sha256_json({str(path.relative_to(model_dir)): integrity.sha256_file(path) for path in sorted(files)})
 
 
+def fingerprint_embedder_settings(model_dir: Path) -> str:
+    """`fingerprint_settings`, and every other part of sentence-transformers: its JSON files, and modules' weights."""
+    parts = [*model_dir.glob("*/config.json"), *model_dir.glob("*/*.safetensors"), *model_dir.glob("*.json")]
+    parts = [part for part in parts if "manifest" not in part.name]
+    others = {str(part.relative_to(model_dir)): integrity.sha256_file(part) for part in sorted(parts)}
+    return sha256_json([fingerprint_settings(model_dir), others])
+
+
 def fingerprint_weights(model_dir: Path) -> str:
     """Identity of a model directory's weights: every safetensors header, and 64 KiB at 16 places of each file.
 

@@ -2,24 +2,25 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
 from nsllm_lite import safety, terminal
 from nsllm_lite.artifact import interrupts
-from nsllm_lite.artifact.json_files import read_json
+from nsllm_lite.artifact.json_files import without_marks
 from nsllm_lite.errors import UserError, not_installed
+from nsllm_lite.formats.tokenizer import num_ids
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import autocast
-from nsllm_lite.models.encoder import positions_of
-from nsllm_lite.models.loading import REFUSALS, quiet_libraries, refused_by_transformers
+from nsllm_lite.models.embedding_folder import require_modules, require_widths
+from nsllm_lite.models.encoder import positions_of, require_vocabulary
+from nsllm_lite.models.loading import UNREADABLE, quiet_libraries, refused_by_transformers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-MODULES = {"Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout"}
 BATCH_TEXTS = {"cpu": 32, "cuda": 256}
 SIMILARITIES = ("cosine", "dot")
 Role = Literal["query", "document"]
@@ -89,15 +90,16 @@ def open_embedder(folder: Path, device: str = "cpu", compute_dtype: str = "float
     """
     if not (folder / "modules.json").is_file():
         return _plain(folder, device, compute_dtype)
-    for module in modules_of(folder):
-        _require_weights(folder / module["path"], module["type"])
+    require_modules(folder)
     _, _, SentenceTransformer = _library()
     options = {"device": device, "trust_remote_code": False, "local_files_only": True}
     kwargs = {"dtype": torch.float32, "use_safetensors": True}
     try:
-        model = SentenceTransformer(str(folder), model_kwargs=kwargs, **options)
-    except (*REFUSALS, OSError, ImportError) as error:
+        with without_marks(folder) as place:
+            model = SentenceTransformer(str(place), model_kwargs=kwargs, **options)
+    except UNREADABLE as error:
         raise refused_by_transformers(folder, error) from None
+    require_widths(model, folder)
     return _ready(model, folder, compute_dtype, [])
 
 
@@ -116,28 +118,6 @@ def untrained(embedder: Embedder, seed: int) -> Embedder:
     return Embedder(model, f"{embedder.name}, untrained", embedder.compute_dtype)
 
 
-def modules_of(folder: Path) -> list[dict[str, Any]]:
-    """The modules of a folder of sentence-transformers. Raises UserError where one is not known here."""
-    modules = read_json(folder / "modules.json")
-    for module in modules if isinstance(modules, list) and modules else [None]:
-        kind, path = (str(module.get(key, "")) for key in ("type", "path")) if isinstance(module, dict) else ("", "")
-        is_inside = not Path(path).is_absolute() and ".." not in Path(path).parts
-        if not kind.startswith("sentence_transformers.") or kind.rpartition(".")[2] not in MODULES or not is_inside:
-            found = f"{folder}/modules.json names the module {kind!r} in {path!r}."
-            needed = f"Known are those of sentence-transformers: {', '.join(sorted(MODULES))}."
-            raise UserError("embedder-module-unknown", found, needed, "Name another folder.")
-    return modules
-
-
-def _require_weights(place: Path, kind: str) -> None:
-    """Weights are read from safetensors alone, also those of a layer behind the pooling."""
-    if kind.endswith(".Transformer"):
-        safety.require_plain_model(place)
-        require_sound(place)
-    elif (place / "pytorch_model.bin").is_file() and not (place / "model.safetensors").is_file():
-        raise safety.no_safetensors(place)
-
-
 def _plain(folder: Path, device: str, compute_dtype: str) -> Embedder:
     """An encoder without modules.json: the mean of its last states."""
     config = safety.require_plain_model(folder)
@@ -148,8 +128,9 @@ def _plain(folder: Path, device: str, compute_dtype: str) -> Embedder:
     Transformer, Pooling, SentenceTransformer = _library()
     kwargs = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     try:
-        body = Transformer(str(folder), model_kwargs=kwargs, config_kwargs={"trust_remote_code": False})
-    except (*REFUSALS, OSError, ImportError) as error:
+        with without_marks(folder) as place:
+            body = Transformer(str(place), model_kwargs=kwargs, config_kwargs={"trust_remote_code": False})
+    except UNREADABLE as error:
         raise refused_by_transformers(folder, error) from None
     pooling = Pooling(body.get_embedding_dimension(), pooling_mode="mean")
     model = SentenceTransformer(modules=[body, pooling], device=device)
@@ -157,6 +138,7 @@ def _plain(folder: Path, device: str, compute_dtype: str) -> Embedder:
 
 
 def _ready(model: "SentenceTransformer", folder: Path, compute_dtype: str, notes: list[str]) -> Embedder:
+    require_vocabulary(model[0].auto_model, num_ids(model.tokenizer))
     limits = [model.max_seq_length, positions_of(model[0].auto_model)]
     model.max_seq_length = min(limit for limit in limits if limit)
     return Embedder(model.eval(), folder.name, compute_dtype, notes)

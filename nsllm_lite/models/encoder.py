@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nsllm_lite import safety
+from nsllm_lite.artifact.json_files import read_object, without_marks
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
 from nsllm_lite.models.attention import OF_ENCODERS, register_attention
 from nsllm_lite.models.causal import Batch
-from nsllm_lite.models.loading import quiet_libraries, require_none_missing
+from nsllm_lite.models.loading import UNREADABLE, quiet_libraries, refused_by_transformers, require_none_missing
+from nsllm_lite.models.quantised import require_unquantised
 from nsllm_lite.recipe.mlm import EncoderShape
 
 if TYPE_CHECKING:
@@ -136,25 +139,33 @@ def load_encoder(folder: Path, new_head: int | None = None) -> "PreTrainedModel"
 
 
 def load_body(folder: Path) -> "PreTrainedModel":
-    """The layers of an encoder without a head or a pooler, in fp32 on the CPU, from safetensors."""
-    from transformers import AutoConfig, AutoModel
+    """The layers of an encoder without a head or a pooler, in fp32 on the CPU, from safetensors. Raises UserError where
+    the folder holds no such model, or one that is quantised."""
+    from transformers import AutoModel
 
-    kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
+    kind = read_object(folder / "config.json").get("model_type")
     model, missing = _loaded(AutoModel, folder, **({} if kind == "modernbert" else {"add_pooling_layer": False}))
     require_none_missing(folder, missing)
     return model
 
 
 def _loaded(cls: Any, folder: Path, **options: Any) -> tuple["PreTrainedModel", set[str]]:
-    """(the model, the names of its tensors that are not stored); stored tensors that it has no place for are told."""
+    """(the model, the names of its tensors that are not stored); stored tensors that it has no place for are told.
+    Raises UserError where transformers would read more than weights, or refuses them, or they are quantised."""
     from transformers.utils import logging as transformers_logging
 
     quiet_libraries()
+    require_unquantised(folder, safety.require_plain_model(folder))
     options |= {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its own table of such tensors
     try:
-        model, told = cls.from_pretrained(folder, output_loading_info=True, **options)
+        with without_marks(folder) as source:
+            model, told = cls.from_pretrained(source, output_loading_info=True, **options)
+    except UNREADABLE as error:
+        if isinstance(error, RuntimeError) and "memory" in str(error):
+            raise
+        raise refused_by_transformers(folder, error) from None
     finally:
         transformers_logging.set_verbosity(before)
     if unused := sorted(name for name in told["unexpected_keys"] if not name.endswith("position_ids")):
@@ -169,7 +180,25 @@ def head_parameters(model: "PreTrainedModel") -> set[str]:
     return {name for name, of in named if name.split(".")[0] in HEADS[model.config.model_type] and id(of) != shared}
 
 
+def require_vocabulary(model: "PreTrainedModel", num_tokens: int) -> None:
+    """Raises UserError where the tokenizer's ids reach further than the model's embeddings have rows."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if rows < num_tokens:
+        found = f"The model knows {rows:,} tokens, its tokenizer {num_tokens:,}."
+        raise UserError("model-vocabulary-differs", found, "Name the tokenizer that the model was trained with.")
+
+
 def positions_of(model: "PreTrainedModel") -> int:
-    """The longest text that the model takes, in tokens."""
-    config = model.config
-    return config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type.endswith("roberta") else 0)
+    """The longest text that the model takes, in tokens. Positions of RoBERTa and its like begin behind the number of
+    the padding that the model was made with, which their table of positions keeps.
+
+    Raises UserError where the config states no limit, as T5's with its relative positions.
+    """
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if type(limit) is not int or limit < 1:
+        found = f"The config of a model of the kind {model.config.model_type!r} states no longest text."
+        todo = "State the longest that it was trained on in its config.json, as max_position_embeddings."
+        raise UserError("model-positions-unstated", found, todo)
+    tables = [module for name, module in model.named_modules() if name.rpartition(".")[2] == "position_embeddings"]
+    behind = [padding + 1 for table in tables if (padding := getattr(table, "padding_idx", None)) is not None]
+    return limit - max(behind, default=0)

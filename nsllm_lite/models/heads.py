@@ -8,7 +8,7 @@ where no answer scores higher.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +16,25 @@ from torch import Tensor
 
 from nsllm_lite import safety
 from nsllm_lite.artifact import interrupts
-from nsllm_lite.artifact.json_files import read_object, validated, without_marks
+from nsllm_lite.artifact.json_files import without_marks
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer, num_ids
 from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import autocast
-from nsllm_lite.models.encoder import positions_of
+from nsllm_lite.models.encoder import positions_of, require_vocabulary
+from nsllm_lite.models.head_settings import (
+    ABOUT,
+    CLASSES,
+    HeadSettings,
+    HeadTask,
+    labels_of,
+    require_same_task,
+    require_usable,
+    stated_in,
+    task_of,
+)
 from nsllm_lite.models.heldout import evaluating
-from nsllm_lite.models.loading import REFUSALS, quiet_libraries, refused_by_transformers, without_report
+from nsllm_lite.models.loading import UNREADABLE, quiet_libraries, refused_by_transformers, without_report
 from nsllm_lite.models.quantised import require_unquantised
 from nsllm_lite.models.tag_sequences import best_sequence
 from nsllm_lite.models.windows import Span, Window, batches, collate, cut, first_tokens, num_windows
@@ -31,33 +42,8 @@ from nsllm_lite.models.windows import Span, Window, batches, collate, cut, first
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-HeadTask = Literal["classification", "multilabel", "ner", "qa", "pair"]
-ABOUT = "finetune.json"
-CLASSES = {
-    "classification": "AutoModelForSequenceClassification",
-    "multilabel": "AutoModelForSequenceClassification",
-    "pair": "AutoModelForSequenceClassification",
-    "ner": "AutoModelForTokenClassification",
-    "qa": "AutoModelForQuestionAnswering",
-}
 BATCH_TOKENS = {"cpu": 4_096, "cuda": 65_536}  # of a forward without gradients, padding among them
 MAX_TOKENS = 512  # of a window, of a folder that does not state it
-MAX_ANSWER_TOKENS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class HeadSettings:
-    """What `finetune.json` states beside a model. `labels` are classes, or tags ("O", "B-X", "I-X"), in the order of
-    the logits. `thresholds`: the least probability of a label (multilabel), or of "related" (pair). `no_answer`: by how
-    much an answer's score may lie below that of none."""
-
-    task: HeadTask
-    labels: tuple[str, ...]
-    max_tokens: int
-    stride: int
-    thresholds: dict[str, float] | None = None
-    no_answer: float = 0.0
-    max_answer_tokens: int = MAX_ANSWER_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,50 +108,26 @@ def open_head(folder: Path, device: str = "cpu", compute_dtype: str = "float32")
     the task, and windows are of MAX_TOKENS.
 
     Raises:
-        UserError: there is no model, its weights are damaged or not all there, or it is for no task that is known here.
+        UserError: there is no model, its weights are damaged or not all there, it is for no task that is known here, or
+            what the folder states is not true of it.
     """
     config = safety.require_plain_model(folder)
-    settings = _stated(folder / ABOUT) if (folder / ABOUT).is_file() else None
-    task = settings.task if settings else _task_of(config, folder)
+    settings = stated_in(folder / ABOUT) if (folder / ABOUT).is_file() else None
+    task = settings.task if settings else task_of(config, folder)
     model, new = load_with_head(folder, task)
     if new:
         found = f"{folder} does not store {', '.join(sorted(new)[:3])} ({len(new)} in all)."
         needed = "Its head would be drawn at random."
         raise UserError("head-not-stored", found, needed, "Name a folder that was trained for a task.")
-    if settings is None:
-        labels = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
+    if settings:
+        require_same_task(folder / ABOUT, settings, task_of(config, folder), model.config)
+    else:
         max_tokens = min(MAX_TOKENS, positions_of(model))
-        settings = HeadSettings(task, labels, max_tokens, max_tokens // 4)
+        settings = HeadSettings(task, labels_of(model.config), max_tokens, max_tokens // 4)
     tokenizer = load_auto_tokenizer(folder)
     require_padding(model, tokenizer)
+    require_usable(folder, settings, model, tokenizer)
     return Head(model.to(device).eval(), tokenizer, settings, compute_dtype)
-
-
-def _stated(path: Path) -> HeadSettings:
-    value = read_object(path, task=str, labels=list, max_tokens=int, stride=int)
-    known = {name: value[name] for name in HeadSettings.__dataclass_fields__ if name in value}
-    return HeadSettings(**validated(path, **{name: (_TYPES[name], of) for name, of in known.items()}))
-
-
-_TYPES = {
-    "task": HeadTask, "labels": tuple[str, ...], "max_tokens": int, "stride": int,
-    "thresholds": dict[str, float] | None, "no_answer": float, "max_answer_tokens": int,
-}  # fmt: skip
-
-
-def _task_of(config: dict[str, Any], folder: Path) -> HeadTask:
-    name = str((config.get("architectures") or [""])[0])
-    if name.endswith("ForTokenClassification"):
-        return "ner"
-    if name.endswith("ForQuestionAnswering"):
-        return "qa"
-    if name.endswith("ForSequenceClassification"):
-        if config.get("problem_type") == "multi_label_classification":
-            return "multilabel"
-        return "pair" if len(config.get("id2label") or "LABEL") == 1 else "classification"
-    found = f"{folder}/config.json names the architecture {name!r}, which has no head for a task."
-    needed = "Needed is a model for classification of texts or tokens, or for questions."
-    raise UserError("head-architecture-unknown", found, needed, "Train one with `nsllm-lite finetune`.")
 
 
 def load_with_head(folder: Path, task: HeadTask, **config: Any) -> tuple["PreTrainedModel", set[str]]:
@@ -190,7 +152,7 @@ def load_with_head(folder: Path, task: HeadTask, **config: Any) -> tuple["PreTra
                 place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
                 **config,
             )  # fmt: skip
-    except REFUSALS as error:
+    except UNREADABLE as error:
         if isinstance(error, RuntimeError) and "memory" in str(error):
             raise
         raise refused_by_transformers(folder, error) from None
@@ -205,7 +167,7 @@ def load_with_head(folder: Path, task: HeadTask, **config: Any) -> tuple["PreTra
 
 def require_padding(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Sets what a batch needs: texts are padded on the right, with a token that the model's config names too. Raises
-    UserError where the tokenizer has none, nor one that ends a text."""
+    UserError where the tokenizer has none, nor one that ends a text, or has tokens that the model does not know."""
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             found = "The tokenizer has no token for padding, and none that ends a text."
@@ -213,6 +175,7 @@ def require_padding(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     model.config.pad_token_id = tokenizer.pad_token_id
+    require_vocabulary(model, num_ids(tokenizer))
 
 
 def has_types(config: "PretrainedConfig") -> bool:

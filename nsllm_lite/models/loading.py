@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 REFUSALS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError)
 """What the architectures of transformers raise for a config.json that they do not understand."""
+UNREADABLE = (*REFUSALS, AssertionError, OSError, ImportError)
+"""What they raise for a whole folder: an index of padding beyond the vocabulary, a file or a library that is absent."""
 
 
 def load_base(
@@ -122,7 +124,7 @@ def from_folder(directory: Path, **options: Any) -> Any:
             return AutoModelForCausalLM.from_pretrained(
                 folder, use_safetensors=True, trust_remote_code=False, **options
             )
-    except REFUSALS as error:
+    except UNREADABLE as error:
         if isinstance(error, RuntimeError) and "memory" in str(error):
             raise
         raise refused_by_transformers(directory, error) from None
@@ -135,7 +137,7 @@ def require_known_config(directory: Path) -> None:
     try:
         with without_marks(Path(directory)) as folder:
             AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, *REFUSALS) as error:
+    except UNREADABLE as error:
         raise refused_by_transformers(directory, error) from None
 
 

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.mlm import MlmExecution, StudentShape
 from nsllm_lite.recipe.train import Budget, Optimizer, Schedule, require_warmup
-from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Strict, none_word
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Seed, Strict, none_word
 
 
 class RelationEvaluation(Strict):
@@ -46,7 +46,7 @@ class Distill(Strict):
     evaluation: RelationEvaluation
     checkpoint_steps: Count
     keep_checkpoints: Count
-    seed: int
+    seed: Seed
     execution: MlmExecution = MlmExecution()
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.mlm import MlmExecution
 from nsllm_lite.recipe.train import Optimizer, Schedule, require_warmup
-from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Strict, none_word, require_one
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Seed, Strict, none_word, require_one
 
 PAIR_KINDS = ("title-abstract", "keywords-abstract", "abstract-section", "citing-cited", "sentences")
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
@@ -65,7 +65,7 @@ class Teacher(Strict):
     Kullback-Leibler divergence of softmax(cosine / (temperature x softening)) of both."""
 
     model: ModelPath
-    softening: Annotated[float, Field(gt=0)]
+    softening: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Embed(Strict):
@@ -98,7 +98,7 @@ class Embed(Strict):
     evaluation: PairEvaluation
     checkpoint_steps: Count
     keep_checkpoints: Count
-    seed: int
+    seed: Seed
     execution: MlmExecution = MlmExecution()
 
     @property

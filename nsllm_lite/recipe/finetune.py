@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.mlm import MlmExecution
-from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Share, Strict, none_word
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Seed, Share, Strict, none_word
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 
@@ -16,7 +16,7 @@ class LoraShape(Strict):
     """LoRA on every linear layer of the model's body, merged into it at the end."""
 
     rank: Count
-    alpha: Annotated[float, Field(gt=0)]
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Grid(Strict):
@@ -57,7 +57,7 @@ class Finetune(Strict):
     class_weights: Literal["none", "balanced"]
     compute_dtype: Literal["float32", "bfloat16"]
     learning_rate: Rate
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     warmup_share: Share
     max_grad_norm: Annotated[float, Field(gt=0)]
     epochs: Count
@@ -66,7 +66,7 @@ class Finetune(Strict):
     search: Annotated[Count | None, BeforeValidator(none_word)]
     grid: Grid = Grid()
     seeds: Annotated[int, Field(ge=1, le=10)]
-    seed: int
+    seed: Seed
     checkpoint_steps: Count
     execution: MlmExecution = MlmExecution()
 

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.train import Budget, Optimizer, Schedule, require_warmup
-from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Share, Strict, none_word, require_one
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Seed, Share, Strict, none_word, require_one
 
 
 class StudentShape(Strict):
@@ -106,7 +106,7 @@ class Mlm(Strict):
     evaluation: MaskedEvaluation
     checkpoint_steps: Count
     keep_checkpoints: Count
-    seed: int
+    seed: Seed
     execution: MlmExecution = MlmExecution()
 
     @model_validator(mode="after")

@@ -63,7 +63,7 @@ class Optimizer(Strict):
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     embedding_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     betas: tuple[Share, Share]
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max_grad_norm: Annotated[float, Field(gt=0)]
 
 

@@ -102,6 +102,7 @@ def _number(value: Any) -> Any:
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and NumPy both take, also with small numbers added
 Name = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[str, Field(min_length=1), AfterValidator(expanded)]  # or a hub id, where a model is meant
 HASHED = "a hash of what lies there is among the step's inputs"

@@ -148,9 +148,10 @@ def _tsv(file: Path) -> Iterator[tuple[int, str, str, int]]:
     """query-id, corpus-id and score, with a header or without."""
     for line, text in enumerate(text_of(file).split("\n"), 1):
         cells = text.rstrip().split("\t")
-        if text.strip() and not (line == 1 and len(cells) == 3 and _grade(cells[2]) is None):
+        if text.strip() and not (line == 1 and len(cells) == 3 and not _is_number(cells[2])):
             if len(cells) != 3 or (grade := _grade(cells[2])) is None:
-                raise _line_unfit(file, line, f"is not query-id, corpus-id and score with tabs between ({len(cells)})")
+                what = f"is not query-id, corpus-id and a whole score with tabs between ({len(cells)} cells)"
+                raise _line_unfit(file, line, what)
             yield line, cells[0], cells[1], grade
 
 
@@ -212,8 +213,14 @@ def _number(text: str) -> str:
 
 
 def _grade(text: str) -> int | None:
-    found = re.fullmatch(r"\s*(-?\d+)(?:\.0*)?\s*", text)
+    """A whole number of at most six digits; None where there is none."""
+    found = re.fullmatch(r"\s*(-?[0-9]{1,6})(?:\.0*)?\s*", text)
     return int(found[1]) if found else None
+
+
+def _is_number(text: str) -> bool:
+    """Whatever its form: also one that is no grade, such as 1.5, 1,5 or nan."""
+    return re.match(r"\s*[-+]?([.,]?\d|(nan|inf|infinity)\s*$)", text, re.IGNORECASE) is not None
 
 
 def _unfit(folder: Path, what: str) -> UserError:

@@ -14,7 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.examples import Examples, counted, empty, paper_of, read_rows, unfit, unreadable
+from nsllm_lite.formats.examples import (
+    NEGATIVE,
+    POSITIVE,
+    Examples,
+    counted,
+    empty,
+    paper_of,
+    read_rows,
+    unfit,
+    unreadable,
+)
 from nsllm_lite.formats.records import RecordError, read_records
 from nsllm_lite.tasks.scores import Metric, Results, mean
 
@@ -46,7 +56,8 @@ def read_questions(path: Path) -> Examples[Question]:
     An answer that stands elsewhere than where the file says is moved to the nearest place; one that stands nowhere
     keeps its text, which is scored. Both are counted.
 
-    Raises UserError where a part is missing or empty, an id stands twice, or an impossible question has answers.
+    Raises UserError where a part is missing or empty, an id stands twice, or an impossible question has answers. A
+    question without `answers` must be stated to be impossible: under a misspelt name they would count as none.
     """
     whole = _whole(path) if path.suffix.lower() == ".json" else None
     asked, notes = (list(_of_squad(path, whole)), []) if whole else _of_records(path)
@@ -183,7 +194,8 @@ def _of_records(path: Path) -> tuple[list[Question], list[str]]:
     found = []
     for line, fields in records:
         name = str(fields.get("id") or f"line {line}")
-        fields = {"answers": fields.get("answer")} | fields
+        if fields.get("answers") is None:
+            fields = fields | {"answers": fields.get("answer")}
         found.append(_question(path, fields, name, paper_of(fields | {"id": ""}), line))
     return found, notes
 
@@ -203,11 +215,15 @@ def _question(path: Path, asked: dict[str, Any], name: str, paper: str, line: in
         if not isinstance(asked.get(part), str) or not asked[part].strip():
             raise wrong(f"has a `{part}` that is empty, or no text")
     answers = [answer for answer in _answers(asked.get("answers"), wrong) if answer.text.strip()]
-    impossible = asked.get("is_impossible")
-    if impossible in (True, "true", "True", "1", 1) and answers:
+    stated = "" if asked.get("is_impossible") is None else str(asked["is_impossible"]).strip().lower()
+    if stated not in POSITIVE | NEGATIVE | {""}:
+        raise wrong("has an `is_impossible` that is neither true nor false")
+    if stated in POSITIVE and answers:
         raise wrong("is impossible, and has answers")
-    if impossible in (False, "false", "False", "0", 0) and impossible is not None and not answers:
+    if stated in NEGATIVE and not answers:
         raise wrong("is not impossible, and has no answer")
+    if asked.get("answers") is None and stated not in POSITIVE:
+        raise wrong(f"has no `answers`, not even an empty list (it has {', '.join(map(str, asked))})")
     return Question(name, asked["question"], asked["context"], tuple(dict.fromkeys(answers)), paper)
 
 

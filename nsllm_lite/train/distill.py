@@ -17,11 +17,12 @@ import numpy as np
 import torch
 
 from nsllm_lite.artifact import interrupts
+from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.rows import Row, Rows, in_groups
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer, require_savable
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.kernels.relations import add_relation_gradients, relation_divergences, uniform_divergences
 from nsllm_lite.models import extension, heldout
@@ -35,6 +36,7 @@ from nsllm_lite.recipe.mlm import EncoderShape
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.tasks.scores import quotient_interval
 from nsllm_lite.train import encoders, outputs, setup
+from nsllm_lite.train.encoder_report import relations_report
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.gradients import Gradients
 from nsllm_lite.train.inputs import require_apart, require_rows_for, require_same_tokenizer
@@ -132,6 +134,7 @@ def distill(recipe: Distill) -> dict[str, Any]:
         **outputs.summarise_losses(lines),
     }
     measured = outputs.speed_and_memory(how, run.own_tokens, run.own_seconds)
+    write_atomic(run.out / "report.md", relations_report(results))
     run.finish(results, measured)
     outputs.print_summary(recipe, results, measured, f" ({results['epochs']:.2f} x the papers)")
     print_scores(results)
@@ -142,12 +145,14 @@ def read_inputs(recipe: Distill) -> DistillInputs:
     """Opens every input. Raises UserError where one is missing, empty, or of another tokenizer than the teacher's."""
     rows, domain = Rows(Path(recipe.rows)), Rows(Path(recipe.evaluation.domain_rows))
     require_rows_for(recipe.budget, [rows, domain])
+    encoders.require_heldout({"domain_rows": domain})
     teacher_dir = resolve_model(recipe.teacher)
     student_dir = resolve_model(recipe.student) if recipe.student else None
     hashes: dict[str, str | None] = {"rows": rows.sha256, "domain_rows": domain.sha256}
     for label, folder in (("teacher", teacher_dir), ("student", student_dir)):
         if folder:
             hashes |= {label: fingerprint_weights(folder), f"{BESIDE}{label}": fingerprint_settings(folder)}
+    require_savable(teacher_dir)
     require_same_tokenizer(rows, teacher_dir)
     if student_dir:
         require_tokenizer_of(teacher_dir, student_dir)

@@ -6,7 +6,8 @@ Read `embed` from the top: inputs, pairs, model, optimizer, resume, then the loo
 
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from nsllm_lite.artifact.step import BESIDE, manifest_sha256
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.papers import CorpusPapers
-from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
+from nsllm_lite.formats.weights import fingerprint_embedder_settings, fingerprint_weights
 from nsllm_lite.models.device import CONTEXT_BYTES, Card
 from nsllm_lite.models.embedding import open_embedder
 from nsllm_lite.models.execution import USABLE_SHARE
@@ -81,7 +82,8 @@ def embed(recipe: Embed) -> dict[str, Any]:
     with without_report():
         teacher = open_embedder(inputs.teacher_dir, card.device) if inputs.teacher_dir else None
     work = run.out / "work"
-    pairs, plan, heldout = prepare(recipe, inputs, work)
+    with leaving_nothing(run):
+        pairs, plan, heldout = prepare(recipe, inputs, work)
     inputs = replace(inputs, size=Size.of(model))
     choose = partial(choose_execution, model=model, card=card)
     how = choose(recipe)
@@ -147,33 +149,42 @@ def read_inputs(recipe: Embed) -> EmbedInputs:
     papers, base_dir = CorpusPapers(Path(recipe.corpus)), resolve_model(recipe.model)
     teacher_dir = resolve_model(recipe.teacher.model) if recipe.teacher else None
     hashes: dict[str, str | None] = {"corpus": manifest_sha256(Path(recipe.corpus))}
-    hashes |= {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_settings(base_dir)}
+    hashes |= {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_embedder_settings(base_dir)}
     if teacher_dir:
         hashes |= {"teacher": fingerprint_weights(teacher_dir)}
-        hashes |= {f"{BESIDE}teacher": fingerprint_settings(teacher_dir)}
+        hashes |= {f"{BESIDE}teacher": fingerprint_embedder_settings(teacher_dir)}
     for number, stage in enumerate(recipe.stages, 1):
         if stage.file:
             hashes[f"pairs {number}"] = integrity.sha256_file(Path(stage.file))
     return EmbedInputs(papers, base_dir, teacher_dir, hashes)
 
 
-def prepare(recipe: Embed, inputs: EmbedInputs, work: Path) -> tuple[AllPairs, Plan, HeldoutScores]:
-    """The pairs, told as a table, and what is made of them. Where they do not do, nothing of them stays."""
+@contextmanager
+def leaving_nothing(run: TrainingRun) -> Iterator[None]:
+    """The run's folder, in which nothing stays of a run that is refused before its first step. Raises UserError where
+    what is in it is not of this run."""
+    is_new = run.claim()
     try:
-        pairs = all_pairs(recipe, inputs, work)
-        print(table_of(pairs.corpus))
-        for number, found in pairs.files.items():
-            told = [f"{len(found.pairs):,} pairs", *(f"{n:,} left out, {why}" for why, n in found.left_out.items())]
-            print(f"{recipe.stages[number].file}: {'; '.join([*told, *found.notes])}")
-        plan = Plan(recipe, pairs)
-        print("\n".join(plan.notes), end="\n" * bool(plan.notes))
-        return pairs, plan, HeldoutScores(recipe, pairs)
+        yield
     except UserError:
-        if not (work.parent / "run.json").is_file():
-            shutil.rmtree(work, ignore_errors=True)
-            with suppress(OSError):  # where there is more in it
-                work.parent.rmdir()
+        if is_new:
+            shutil.rmtree(run.out / "work", ignore_errors=True)
+            (run.out / "run.json").unlink()
+            with suppress(OSError):  # where there is a hidden file in it
+                run.out.rmdir()
         raise
+
+
+def prepare(recipe: Embed, inputs: EmbedInputs, work: Path) -> tuple[AllPairs, Plan, HeldoutScores]:
+    """The pairs, told as a table, and what is made of them."""
+    pairs = all_pairs(recipe, inputs, work)
+    print(table_of(pairs.corpus))
+    for number, found in pairs.files.items():
+        told = [f"{len(found.pairs):,} pairs", *(f"{n:,} left out, {why}" for why, n in found.left_out.items())]
+        print(f"{recipe.stages[number].file}: {'; '.join([*told, *found.notes])}")
+    plan = Plan(recipe, pairs)
+    print("\n".join(plan.notes), end="\n" * bool(plan.notes))
+    return pairs, plan, HeldoutScores(recipe, pairs)
 
 
 def all_pairs(recipe: Embed, inputs: EmbedInputs, work: Path) -> AllPairs:

@@ -45,6 +45,9 @@ def save_model(
     from sentence_transformers import SentenceTransformer
 
     part = out / "model.part"
+    if stored := getattr(model.tokenizer, "backend_tokenizer", None):  # which keeps those of the last call
+        stored.no_truncation()
+        stored.no_padding()
     model.save_pretrained(str(part), create_model_card=False)
     write_atomic(part / "README.md", card_of(recipe, hashes, results))
     with without_report():

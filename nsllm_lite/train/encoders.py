@@ -1,6 +1,6 @@
 """What the trainings of encoders share: rows at a time, what has to fit together, and the folder that they leave."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,9 +8,10 @@ from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import GIB, replace_folder
 from nsllm_lite.artifact.json_files import read_object, write_json
 from nsllm_lite.errors import UserError
+from nsllm_lite.formats.rows import Rows
 from nsllm_lite.formats.tokenizer import save_tokenizer
 from nsllm_lite.models.device import Card
-from nsllm_lite.models.encoder import PackedEncoder, positions_of
+from nsllm_lite.models.encoder import PackedEncoder, positions_of, require_vocabulary
 from nsllm_lite.models.execution import USABLE_SHARE
 from nsllm_lite.recipe.distill import Distill
 from nsllm_lite.recipe.mlm import Mlm
@@ -56,12 +57,19 @@ def choose_execution(recipe: Mlm | Distill, need: Callable[[int], int], row_toke
     return Execution(micro_batch_rows=rows, device=card.device, memory_gib=recipe.execution.memory_gib)
 
 
+def require_heldout(named: Mapping[str, Rows]) -> None:
+    """Raises UserError where rows to score on, by the name of their setting, are none."""
+    for key, rows in named.items():
+        if not len(rows):
+            found = f"{rows.path} (evaluation.{key}) holds no rows."
+            todo = "Build its corpus with a larger heldout.share, or name other rows."
+            raise UserError("encoder-heldout-empty", found, "The training would end without a score.", todo)
+
+
 def require_fitting(model: "PreTrainedModel", num_tokens: int, row_tokens: int) -> None:
     """Raises UserError where a model has fewer tokens than its tokenizer, or takes shorter texts than the rows'."""
-    vocab, positions = model.config.vocab_size, positions_of(model)
-    if vocab < num_tokens:
-        found = f"The model knows {vocab:,} tokens, its tokenizer {num_tokens:,}."
-        raise UserError("mlm-vocabulary-differs", found, "Name the tokenizer that the model was trained with.")
+    require_vocabulary(model, num_tokens)
+    positions = positions_of(model)
     if positions < row_tokens:
         found = f"The model takes texts of {positions:,} tokens; a row, and so a text, may have {row_tokens:,}."
         todo = "Build the corpus with a lower row_tokens, or take another model; "

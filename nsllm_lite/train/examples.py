@@ -135,7 +135,7 @@ def files_of(names: Iterable[str], key: str) -> list[Path]:
 def records_of(path: Path) -> list[object]:
     """The values of a JSON list, or of JSON lines. Raises UserError where the file is empty, or is neither."""
     try:
-        records = [value for _, value in read_records(path)]
+        records = [value for _, value in read_records(path, allow_surrogates=True)]
     except RecordError as error:
         if isinstance(error.cause, UnicodeDecodeError):
             todo = "Convert it, or take it out of the recipe."

@@ -16,7 +16,7 @@ from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.examples import Examples, counted
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer, require_savable
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.windows import token_spans
@@ -71,6 +71,7 @@ class Placed:
 def read_data(recipe: Finetune) -> Data:
     """Opens every input. Raises UserError where one is missing, broken, or does not fit the others."""
     base_dir = resolve_model(recipe.model)
+    require_savable(base_dir)
     paths = {"data": [Path(name) for name in recipe.data]}
     paths |= {name: [Path(path)] for name in ("development", "test") if (path := getattr(recipe, name))}
     files = {name: [read_items(recipe.task, path) for path in of] for name, of in paths.items()}

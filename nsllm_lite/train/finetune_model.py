@@ -12,11 +12,12 @@ from torch import nn
 
 from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import replace_folder
-from nsllm_lite.artifact.json_files import read_object, write_json
+from nsllm_lite.artifact.json_files import read_object, without_marks, write_json
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer, save_tokenizer
 from nsllm_lite.models.encoder import positions_of
-from nsllm_lite.models.heads import ABOUT, Head, HeadSettings, has_types, is_causal, load_with_head, require_padding
+from nsllm_lite.models.head_settings import ABOUT, HeadSettings
+from nsllm_lite.models.heads import Head, has_types, is_causal, load_with_head, require_padding
 from nsllm_lite.models.loading import require_known_config
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.train.finetune_inputs import Data
@@ -73,7 +74,8 @@ def open_to_train(recipe: Finetune, data: Data, seed: int) -> Tuned:
     from transformers import AutoConfig
 
     require_known_config(data.base_dir)
-    config = AutoConfig.from_pretrained(data.base_dir, trust_remote_code=False)
+    with without_marks(data.base_dir) as place:
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     if recipe.task == "qa" and is_causal(config):
         found = f"A model of the kind {config.model_type} reads from left to right."
         needed = "It decides that there is no answer at the first token, before it has read anything."

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nsllm_lite.models.heads import Head, HeadSettings, Said, said
+from nsllm_lite.models.head_settings import HeadSettings
+from nsllm_lite.models.heads import Head, Said, said
 from nsllm_lite.models.query_time import query_time
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.tasks import heads

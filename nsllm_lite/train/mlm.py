@@ -16,11 +16,12 @@ import torch
 from torch.nn import functional
 
 from nsllm_lite.artifact import integrity, interrupts
+from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats import weights
 from nsllm_lite.formats.rows import Row, Rows
-from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer
+from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer, require_savable
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
 from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import extension, heldout
@@ -31,6 +32,7 @@ from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.train import Execution
 from nsllm_lite.train import encoders, guards, outputs, setup
+from nsllm_lite.train.encoder_report import masked_report
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.gradients import Gradients
 from nsllm_lite.train.inputs import require_apart, require_rows_for, require_same_tokenizer
@@ -128,6 +130,7 @@ def mlm(recipe: Mlm) -> dict[str, Any]:
         **outputs.summarise_losses(lines),
     }
     measured = outputs.speed_and_memory(how, run.own_tokens, run.own_seconds)
+    write_atomic(run.out / "report.md", masked_report(results))
     run.finish(results, measured)
     outputs.print_summary(recipe, results, measured, f" ({results['epochs']:.2f} x the papers)")
     print_scores(results)
@@ -141,6 +144,7 @@ def read_inputs(recipe: Mlm) -> MlmInputs:
     named = {"domain_rows": evaluation.domain_rows, "general_rows": evaluation.general_rows}
     rows, held_out = Rows(Path(recipe.rows)), {key: Rows(Path(name)) for key, name in named.items() if name}
     require_rows_for(recipe.budget, [rows, *held_out.values()])
+    encoders.require_heldout(held_out)
     base_dir = None if recipe.build else resolve_model(recipe.model)
     own_tokenizer = recipe.build.tokenizer if recipe.build else recipe.extend_vocabulary
     tokenizer_dir = Path(own_tokenizer) if own_tokenizer else base_dir
@@ -154,6 +158,7 @@ def read_inputs(recipe: Mlm) -> MlmInputs:
         found = f"The tokenizer of {tokenizer_dir} has no mask token, or none for padding."
         todo = "Train one with `nsllm-lite tokenizer` and train.model=encoder, and build the corpus with it."
         raise UserError("mlm-no-mask-token", found, "An encoder learns to tell masked tokens.", todo)
+    require_savable(tokenizer_dir)
     require_same_tokenizer(rows, tokenizer_dir)
     masking = masking_of(tokenizer, recipe.mask_share, recipe.seed)
     if recipe.documents:

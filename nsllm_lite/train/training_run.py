@@ -31,7 +31,7 @@ from nsllm_lite.train.tracking import Trackers, TrainerLog
 
 class TrainingRun:
     """Called in this order: `finished`, `begin`, `resume`; within `steps`, for each step `begin_step`,
-    `require_gradients`, `log` and `keep`; then `finish`.
+    `require_gradients`, `log` and `keep`; then `finish`. A verb that writes before `begin` calls `claim` first.
 
     `done` steps have been made in all, on `tokens` tokens; this process began after `first_step` of them, and has
     trained on `own_tokens` in `own_seconds`. Process 0 has the log as `metrics`.
@@ -53,13 +53,20 @@ class TrainingRun:
             self.team.wait()
         return results
 
+    def claim(self) -> bool:
+        """Marks the folder as this run's; returns whether it was not yet. Raises UserError where another run owns it,
+        or what no run has made is in it."""
+        is_new = not (self.out / "run.json").is_file()
+        step.begin(self.out, *self._what)
+        return is_new
+
     def begin(self, num_steps: int, inputs: Inputs | SftInputs, fallback: Fallback) -> None:
         """Marks the folder as this run's. Raises UserError where another run owns it, or the disk is too small."""
         self.num_steps, self._fallback = num_steps, fallback
         if fallback.how.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         if self.team.is_first:
-            step.begin(self.out, *self._what)
+            self.claim()
             setup.freeze_execution(self.out, fallback.card.name, fallback.how)
             outputs.keep_base(self.out, inputs.base_dir)
             require_disk(self.out, outputs.output_bytes(self.recipe, inputs.size), "checkpoints and the result")

@@ -40,6 +40,32 @@ def test_a_directory_finished_by_its_manifest_alone(tmp_path):
         finished(out, recipe, inputs)
 
 
+@pytest.mark.parametrize("name", ["model/notes.md", "work/thesis.tex", "trials/x", "tokenizer.json", "manifest.txt"])
+def test_a_folder_that_no_run_has_made_is_not_written_to(tmp_path, name):
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with raises("out-not-empty", tmp_path / "out", name.partition("/")[0]):
+        begin(tmp_path / "out", {"seed": 1}, {})
+    assert [each for each in (tmp_path / "out").rglob("*") if each.is_file()] == [path]
+
+
+def test_a_run_json_of_another_program_is_not_overwritten(tmp_path):
+    (tmp_path / "run.json").write_text('{"mine": 1}')
+    with raises("file-damaged", tmp_path / "run.json"):
+        begin(tmp_path, {"seed": 1}, {})
+    assert read_json(tmp_path / "run.json") == {"mine": 1}
+
+
+def test_an_empty_folder_and_one_that_a_kill_left_are_written_to(tmp_path):
+    (tmp_path / "run.json.part").write_text("{")  # of a run that was killed while it wrote it
+    (tmp_path / ".DS_Store").write_text("")
+    begin(tmp_path, {"seed": 1}, {})
+    (tmp_path / "work").mkdir()
+    begin(tmp_path, {"seed": 1}, {})
+    assert read_json(tmp_path / "run.json")["recipe"] == {"seed": 1}
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})

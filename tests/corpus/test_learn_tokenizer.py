@@ -118,6 +118,9 @@ def test_what_cannot_be_is_named(corpus, other, tmp_path):
     build(recipes.validate({**values(tmp_path / "few", "out", sources), **changes}, "test"))
     with raises("tokenizer-no-held-out"):
         learn_tokenizer(recipe_of(tmp_path / "few/out", tmp_path / "d", train=None, compare=[str(other)]))
+    with raises("tokenizer-no-held-out"):
+        learn_tokenizer(recipe_of(tmp_path / "few/out", tmp_path / "d"))
+    assert not (tmp_path / "d").exists(), "refused before anything is trained"
 
 
 def word_level(pieces, decoder):

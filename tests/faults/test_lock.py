@@ -107,6 +107,22 @@ def test_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_link_names_the_same_folder(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/link").symlink_to(tmp_path / "real")
+    with lock.held(tmp_path / "real"), raises("run-locked", tmp_path / "real"), lock.held(tmp_path / "elsewhere/link"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_is_no_folder_to_hold(tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    with raises("out-below-file", tmp_path / "file"), lock.held(tmp_path / name):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_lock_of_another_machine_that_still_counts_is_respected(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lock, "WATCH_S", 1.0)
     path = tmp_path / ".out.lock"

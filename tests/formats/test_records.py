@@ -74,6 +74,20 @@ def test_bytes_that_are_not_utf8_have_a_line(tmp_path):
     assert (caught.value.line, type(caught.value.cause)) == (2, UnicodeDecodeError)
 
 
+@pytest.mark.parametrize("form", ["{}\n{}\n", "[{},\n{}]"])
+@pytest.mark.parametrize("bad", ['{"a": ["x \\ud800"]}', '{"\\uDFFF": 1}', '{"a": "\\ude00\\ud83d"}'])
+def test_half_a_character_has_a_line(tmp_path, form, bad):
+    whole = '{"a": "\\ud83d\\ude00 \\\\ud800"}'  # an emoji as two halves, and a backslash before letters
+    (tmp_path / "x.json").write_text(form.format(whole, whole))
+    assert list(read_records(tmp_path / "x.json"))[1] == (2, {"a": "\U0001f600 \\ud800"})
+    (tmp_path / "x.json").write_text(form.format(whole, bad))
+    with pytest.raises(RecordError) as caught:
+        list(read_records(tmp_path / "x.json"))
+    assert caught.value.line == 2
+    assert "surrogate" in str(caught.value)
+    assert len(list(read_records(tmp_path / "x.json", allow_surrogates=True))) == 2
+
+
 def test_a_record_that_is_no_object_is_a_message():
     assert list(iter_records(io.StringIO('[1, {"a": 2}]'))) == [
         "a int where a record (an object) is needed", {"a": 2},

@@ -63,7 +63,9 @@ def save_head(folder: Path, task: str, labels: Sequence[str] = (), seed: int = 0
 
     save_encoder(folder, seed=seed)
     torch.manual_seed(seed)
-    config = BertConfig.from_pretrained(folder, num_labels=len(labels) or (2 if task == "qa" else 1))
+    names = {"id2label": dict(enumerate(labels))} if labels else {"num_labels": 2 if task == "qa" else 1}
+    kind = "multi_label_classification" if task == "multilabel" else None
+    config = BertConfig.from_pretrained(folder, **names, problem_type=kind)
     model = getattr(transformers, CLASSES[task]).from_config(config)
     for parameter in model.parameters():
         parameter.data *= 4

@@ -93,8 +93,12 @@ def save_decoder(folder: Path) -> Path:
 
 
 def save_head(folder: Path, cls: str, settings: dict | None = None, kind: str = "bert", **config) -> Path:
-    """A model with a head drawn at random, such as AutoModelForTokenClassification, with finetune.json."""
+    """A model with a head drawn at random, such as AutoModelForTokenClassification, with finetune.json, whose labels
+    are those of the config where that has none of its own."""
     import transformers
+
+    if settings and settings["labels"]:
+        config = {"id2label": dict(enumerate(settings["labels"]))} | config
 
     torch.manual_seed(0)
     getattr(transformers, cls).from_config(with_values(CONFIGS[kind](), config)).save_pretrained(folder)

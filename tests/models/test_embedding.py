@@ -3,11 +3,13 @@
 import json
 import shutil
 import sys
+from codecs import BOM_UTF8
 
 import numpy as np
 import pytest
 import torch
 
+from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.models import embedding
 from nsllm_lite.models.embedding import open_embedder, untrained
 from tests.models.embedders import save_encoder
@@ -93,6 +95,8 @@ def test_vectors_that_are_no_numbers(encoder):
         {"type": "os.path.join", "path": ""},
         {"type": "sentence_transformers.models.CLIPModel", "path": ""},
         {"type": "sentence_transformers.models.Pooling", "path": "../other"},
+        {"type": "sentence_transformers.models.Pooling", "path": None},
+        {"type": "sentence_transformers.models.Pooling"},
         "Transformer",
     ],
 )
@@ -109,6 +113,75 @@ def test_pickled_weights_are_refused(tmp_path, folder):
     dense.rename(dense.with_name("pytorch_model.bin"))
     with raises("weights-absent"):
         open_embedder(place)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path, encoder):
+    from transformers import AutoModelForMaskedLM
+
+    place = shutil.copytree(encoder, tmp_path / "few")
+    model = AutoModelForMaskedLM.from_pretrained(encoder)
+    model.resize_token_embeddings(20)
+    model.save_pretrained(place)
+    with raises("model-vocabulary-differs", 20, 29):
+        open_embedder(place)
+
+
+@pytest.mark.parametrize("places", [[0], [1, 0], [0, 2], [0, 1, 2, 1], [0, 0, 1]])
+def test_modules_in_another_order_are_refused(tmp_path, folder, places):
+    modules = read_json(folder / "modules.json")
+    place = changed(folder, tmp_path, "modules.json", [modules[number] for number in places])
+    with raises("embedder-modules-order", place):
+        open_embedder(place)
+
+
+KERNEL = {"attn_implementation": "org/kernel"}
+BERT = "sentence_bert_config.json"
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "values"),
+    [
+        ("model-names-code", "config.json", KERNEL),
+        *(
+            ("model-names-code", BERT, {f"{key}_{end}": KERNEL})
+            for key in ("model", "config")
+            for end in ("args", "kwargs")
+        ),
+        ("embedder-settings-wrong", BERT, {"model_args": {"subfolder": "other"}}),
+        ("embedder-settings-wrong", BERT, {"model_args": "other"}),
+        ("embedder-settings-wrong", BERT, {"tokenizer_name_or_path": "org/other"}),
+        ("embedder-settings-wrong", BERT, {"max_seq_length": "x"}),
+        ("embedder-settings-wrong", BERT, {"max_seq_length": 0}),
+        ("file-damaged", BERT, []),
+        ("embedder-settings-wrong", "1_Pooling/config.json", {"embedding_dimension": 16}),
+        ("embedder-settings-wrong", "2_Dense/config.json", {"activation_function": "os.system"}),
+        ("model-not-loaded", "2_Dense/config.json", {"activation_function": "torch.hub.load"}),
+        ("model-not-loaded", "2_Dense/config.json", {"in_features": 16}),
+    ],
+)
+def test_settings_that_are_wrong_or_name_code_are_refused(tmp_path, folder, code, name, values):
+    stated = read_json(folder / name) if (folder / name).is_file() else {}
+    place = changed(folder, tmp_path, name, stated | values if values else values)
+    with raises(code, place):
+        open_embedder(place)
+
+
+def test_settings_that_name_nothing_else_are_read(tmp_path, folder):
+    values = {"max_seq_length": 8, "do_lower_case": False, "model_args": {"add_pooling_layer": False}}
+    assert open_embedder(changed(folder, tmp_path, BERT, values)).max_tokens == 8
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path, folder, encoder):
+    for one in (folder, encoder):
+        place = changed(one, tmp_path / one.name, "config.json", read_json(one / "config.json"))
+        (place / "config.json").write_bytes(BOM_UTF8 + (place / "config.json").read_bytes())
+        assert (open_embedder(place).encode(TEXTS) == open_embedder(one).encode(TEXTS)).all()
+
+
+def changed(folder, tmp_path, name, value):
+    shutil.copytree(folder, tmp_path / "changed")
+    write_json(tmp_path / "changed" / name, value)
+    return tmp_path / "changed"
 
 
 def test_a_decoder_is_no_embedder(tmp_path):

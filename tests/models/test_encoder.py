@@ -1,13 +1,30 @@
 """Packed encoders: each document is what it is alone, in every architecture, and no other changes it."""
 
+import copy
+import shutil
+from codecs import BOM_UTF8
+
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, BertConfig, ModernBertConfig, Qwen3Config, RobertaConfig
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    BertConfig,
+    CamembertConfig,
+    GPT2Config,
+    ModernBertConfig,
+    MPNetConfig,
+    NystromformerConfig,
+    Qwen3Config,
+    RobertaConfig,
+    T5Config,
+)
 
+from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.formats.rows import Row
 from nsllm_lite.models.causal import collate
-from nsllm_lite.models.encoder import PackedEncoder
+from nsllm_lite.models.encoder import PackedEncoder, load_body, load_encoder, positions_of
 from tests.models.conftest import LENGTHS
 from tests.raising import raises
 
@@ -88,3 +105,81 @@ def test_a_decoder_is_refused():
     config = Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8)
     with raises("encoder-architecture-unknown", "'qwen3'", "modernbert"):
         PackedEncoder(AutoModelForCausalLM.from_config(config))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "camembert", "nystromformer", "gpt2", "modernbert"])
+def test_the_longest_text_is_the_longest_that_the_model_takes(kind):
+    """By its own forward, where positions are learned: one token more and it fails."""
+    sizes, ends = SIZES | {"num_hidden_layers": 1}, {"bos_token_id": 1, "eos_token_id": 2}
+    config = {
+        "mpnet": lambda: MPNetConfig(**sizes, max_position_embeddings=66, pad_token_id=1),
+        "camembert": lambda: CamembertConfig(**sizes, max_position_embeddings=66, pad_token_id=3),
+        "nystromformer": lambda: NystromformerConfig(
+            **sizes, max_position_embeddings=64, num_landmarks=1, segment_means_seq_len=1
+        ),
+        "gpt2": lambda: GPT2Config(vocab_size=60, n_embd=32, n_layer=1, n_head=4, n_positions=64, **ends),
+    }.get(kind, lambda: copy.deepcopy(CONFIGS[kind]))()
+    model = AutoModel.from_config(config, attn_implementation="eager").eval()
+    model.config.pad_token_id = 0  # as a tokenizer may have it
+    longest = positions_of(model)
+    assert longest == {"camembert": 62, "modernbert": 8192}.get(kind, 64)
+    if kind != "modernbert":
+        with torch.no_grad():
+            model(input_ids=torch.full((1, longest), 5))
+            with pytest.raises((IndexError, RuntimeError)):
+                model(input_ids=torch.full((1, longest + 1), 5))
+
+
+def test_a_model_that_states_no_longest_text_is_named():
+    config = T5Config(vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
+    model = AutoModel.from_config(config)
+    with raises("model-positions-unstated", "'t5'"):
+        positions_of(model)
+    model.config.max_position_embeddings = 512
+    assert positions_of(model) == 512
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Of each kind one with its weights."""
+    root = tmp_path_factory.mktemp("encoders")
+    for kind in CONFIGS:
+        AutoModelForMaskedLM.from_config(CONFIGS[kind]).save_pretrained(root / kind)
+    return root
+
+
+def changed(folder, place, **settings):
+    shutil.copytree(folder, place)
+    write_json(place / "config.json", read_json(place / "config.json") | settings)
+    return place
+
+
+@pytest.mark.parametrize("load", [load_encoder, load_body])
+@pytest.mark.parametrize(
+    ("code", "settings"),
+    [
+        ("model-names-code", {"attn_implementation": "org/kernel"}),
+        ("model-names-code", {"_attn_implementation": "org/kernel"}),
+        ("model-quantised", {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}),
+        ("model-not-loaded", {"num_attention_heads": 0}),
+        ("model-not-loaded", {"hidden_act": "unknown", "hidden_activation": "unknown"}),
+        ("model-not-loaded", {"pad_token_id": 10**6}),
+        ("model-not-loaded", {"hidden_size": 16}),
+        ("model-not-loaded", {"model_type": "unknown", "auto_map": {"AutoConfig": "x.C"}}),
+    ],
+)
+def test_a_folder_that_transformers_would_not_read_or_run_code_of(folders, tmp_path, load, code, settings):
+    for kind in ("bert", "modernbert"):
+        with raises(code, tmp_path / kind):
+            load(changed(folders / kind, tmp_path / kind, **settings))
+
+
+@pytest.mark.parametrize("load", [load_encoder, load_body])
+def test_an_adapter_beside_the_weights_is_refused_and_a_mark_is_read_over(folders, tmp_path, load):
+    place = changed(folders / "bert", tmp_path / "bert")
+    (place / "config.json").write_bytes(BOM_UTF8 + (place / "config.json").read_bytes())
+    own, marked = load(folders / "bert").state_dict(), load(place).state_dict()
+    assert all(torch.equal(own[name], marked[name]) for name in own)
+    write_json(place / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "org/other"})
+    with raises("model-with-adapter", place):
+        load(place)

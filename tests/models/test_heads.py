@@ -101,7 +101,7 @@ def test_batches_are_of_like_length_and_padding_changes_nothing(encoder):
 
 def test_class_logits_are_the_mean_over_windows(tmp_path):
     settings = {"task": "classification", "labels": ["a", "b", "c"], "max_tokens": 16, "stride": 4}
-    folder = save_head(tmp_path, "AutoModelForSequenceClassification", settings, num_labels=3)
+    folder = save_head(tmp_path, "AutoModelForSequenceClassification", settings)
     head = heads.open_head(folder)
     texts = ["tin " * 30, "lead melts"]
     pooled = heads.class_logits(head, texts)
@@ -115,7 +115,7 @@ def test_class_logits_are_the_mean_over_windows(tmp_path):
 
 def test_every_word_of_a_long_sentence_is_tagged(tmp_path):
     """By a head that says B-M of "tin" alone, in whichever window it stands."""
-    folder = save_head(tmp_path, "AutoModelForTokenClassification", NER, num_labels=3)
+    folder = save_head(tmp_path, "AutoModelForTokenClassification", NER)
     head = heads.open_head(folder)
 
     def forward(input_ids, **inputs):
@@ -193,6 +193,72 @@ def test_what_cannot_be_opened_is_named(encoder, tmp_path):
     tokenizer.eos_token = None
     with raises("head-no-padding"):
         heads.require_padding(head.model, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("stated", "code", "quoted"),
+    [
+        ({"labels": ["O", "B-M", "I-N"]}, "head-settings-differ", "I-N"),
+        ({"labels": TAGS[:2]}, "head-settings-differ", "B-M"),
+        ({"labels": [*TAGS, "B-X"]}, "head-settings-differ", "B-X"),
+        ({"labels": ["B-M", "O", "I-M"]}, "head-settings-differ", "B-M, O"),
+        ({"thresholds": {"z": 0.5}}, "head-settings-differ", "'z'"),
+        ({"max_answer_tokens": 0}, "head-settings-differ", "max_answer_tokens"),
+        ({"max_tokens": -5}, "head-windows-unfit", "max_tokens=-5"),
+        ({"max_tokens": 0}, "head-windows-unfit", "max_tokens=0"),
+        ({"max_tokens": 3, "stride": 1}, "head-windows-unfit", "stride=1"),
+        ({"max_tokens": 8, "stride": 4}, "head-windows-unfit", "stride=4"),
+        ({"max_tokens": 67}, "head-windows-unfit", "66"),
+        ({"stride": -1}, "head-windows-unfit", "stride=-1"),
+    ],
+)
+def test_what_the_folder_states_is_held_against_its_model(tmp_path, stated, code, quoted):
+    names = {"id2label": dict(enumerate(TAGS))}
+    heads.open_head(save_head(tmp_path, "AutoModelForTokenClassification", NER, **names))
+    write_json(tmp_path / "finetune.json", NER | stated)
+    with raises(code, tmp_path, quoted):
+        heads.open_head(tmp_path)
+
+
+BAD_TAGS = [["x", "y", "z"], ["B-M", "I-M"], ["O", "I-M"], ["O", "B-M", "S-M"], ["O", "B-M", "B-M"]]
+
+
+@pytest.mark.parametrize("tags", BAD_TAGS)
+@pytest.mark.parametrize("stated", [True, False])
+def test_tags_that_would_be_scored_as_nothing_are_refused(tmp_path, tags, stated):
+    settings, names = NER | {"labels": tags} if stated else None, {"id2label": dict(enumerate(tags))}
+    with raises("head-tags-unread", tags[-1]):
+        heads.open_head(save_head(tmp_path, "AutoModelForTokenClassification", settings, **names))
+
+
+@pytest.mark.parametrize(("task", "num_labels"), [("pair", 2), ("qa", 3), ("multilabel", 2)])
+def test_a_head_of_another_task_is_refused(tmp_path, task, num_labels):
+    """Two logits are two classes, of which each text has one."""
+    settings = {"task": task, "labels": [], "max_tokens": 16, "stride": 4}
+    config = {"id2label": {number: f"c{number}" for number in range(num_labels)}}
+    settings["labels"] = ["c0", "c1"] if task == "multilabel" else []
+    with raises("head-settings-differ", tmp_path):
+        heads.open_head(save_head(tmp_path, heads.CLASSES[task], settings, **config))
+
+
+def test_tags_are_no_classes(tmp_path):
+    """The heads of both have the same tensors in a ModernBERT."""
+    folder = save_head(tmp_path, "AutoModelForTokenClassification", NER | {"task": "classification"}, "modernbert")
+    with raises("head-settings-differ", "classification", "ner"):
+        heads.open_head(folder)
+
+
+def test_classes_stand_once(tmp_path):
+    settings = {"task": "classification", "labels": ["a", "a"], "max_tokens": 16, "stride": 4}
+    config = {"id2label": {0: "a", 1: "a"}}
+    with raises("head-settings-differ", "a, a"):
+        heads.open_head(save_head(tmp_path, "AutoModelForSequenceClassification", settings, **config))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
+    folder = save_head(tmp_path, "AutoModelForTokenClassification", NER, vocab_size=len(VOCAB) - 1)
+    with raises("model-vocabulary-differs", len(VOCAB) - 1, len(VOCAB)):
+        heads.open_head(folder)
 
 
 def test_a_body_that_is_not_all_there_is_refused(encoder, tmp_path):

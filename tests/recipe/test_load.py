@@ -50,6 +50,14 @@ def test_the_recipes_of_encoders_join_as_they_stand(folder):
     assert mlm.build.max_positions >= corpus.row_tokens
 
 
+@pytest.mark.parametrize("kind", ["mlm", "distill", "embed", "finetune"])
+def test_numbers_that_no_library_takes_are_refused(kind):
+    rate = "weight_decay" if kind == "finetune" else "optimizer.weight_decay"
+    for setting in ("seed=-1", f"seed={2**32}", f"{rate}=.inf"):
+        with raises("value-wrong", setting.partition("=")[0]):
+            load_encoder_run(RECIPES / "nano", out="x", overrides={kind: [setting]})
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_recipe_folder_joins_as_it_stands(folder):
     """No YAML states a path that follows from the run; together they lead from corpus to report."""

@@ -102,6 +102,11 @@ def test_judgements_of_what_is_not_there_are_refused(tmp_path):
         ("q1\td1\n", "retrieval-line-unfit"),
         ("q1\td1\t1\nq1\td1\thigh\n", "retrieval-line-unfit"),
         ("q1\td1\t1\nq1\td1\t2\n", "retrieval-line-unfit"),
+        ("q1\td1\t1.5\nq2\td10\t1\n", "retrieval-line-unfit"),
+        ("q1\td1\tnan\nq2\td10\t1\n", "retrieval-line-unfit"),
+        ("q1\td1\t1\nq2\td10\t" + "9" * 30 + "\n", "retrieval-line-unfit"),
+        ("q1\td1\t1\nq2\td10\t" + "9" * 5000 + "\n", "retrieval-line-unfit"),
+        ("q1\td1\t1\nq2\td10\t-1000000\n", "retrieval-line-unfit"),
         ("q1\td1\t0\n", "retrieval-nothing-relevant"),
     ],
 )
@@ -120,6 +125,9 @@ def test_what_else_is_refused(tmp_path):
     (folder / "corpus.jsonl").write_text('{"text": "x"}\n')
     with raises("retrieval-line-unfit", "line 1"):
         read_retrieval(folder)
+    (folder / "corpus.jsonl").write_text('{"_id": "x"}\n{"_id": "y", "text": "\\ud800"}\n')
+    with raises("examples-file-unreadable", "line 2"):
+        read_retrieval(folder)
     (folder / "corpus.jsonl").write_text('{"_id": "x"')
     with raises("examples-file-unreadable"):
         read_retrieval(folder)
@@ -131,6 +139,16 @@ def test_what_else_is_refused(tmp_path):
         read_retrieval(folder / "qrels")
     with raises("retrieval-folder-unfit"):
         read_retrieval(folder / "nowhere")
+
+
+def test_a_first_line_is_a_header_or_a_judgement(tmp_path):
+    assert read_retrieval(beir(tmp_path, test="q1\td1\t2.0\n")).test.ids == ("q1",)
+    assert read_retrieval(beir(tmp_path, test="query\tdocument\trelevance2\nq2\td10\t007\n")).test.grades == ({1: 7},)
+
+
+def test_grades_of_smart_files_are_bounded(tmp_path):
+    with raises("retrieval-line-unfit", "line 2"):
+        read_retrieval(smart(tmp_path, "1 1 2\n4 2 " + "9" * 30 + "\n"))
 
 
 def test_smart_files_without_numbers(tmp_path):

@@ -119,6 +119,9 @@ def test_answers_are_moved_to_where_they_stand_and_counted(tmp_path):
         (asked([], is_impossible=False), "qa-question-unfit"),
         (asked([]) | {"question": " "}, "qa-question-unfit"),
         (asked([("ice", "4")]), "qa-question-unfit"),
+        (asked([], is_impossible="perhaps"), "qa-question-unfit"),
+        (asked([]) | {"answers": None}, "qa-question-unfit"),
+        ({"id": "q", "question": "When?", "answer": [{"text": "ice", "answer_start": 4}]}, "qa-question-unfit"),
         ({"id": "q"}, "qa-question-unfit"),
         ({"question": "When?"}, "qa-file-unfit"),
     ],
@@ -126,6 +129,20 @@ def test_answers_are_moved_to_where_they_stand_and_counted(tmp_path):
 def test_questions_that_contradict_themselves_are_named(tmp_path, one, code):
     with raises(code, "a.json"):
         read_questions(squad(tmp_path, one))
+
+
+def test_a_question_has_no_answer_only_where_that_is_stated(tmp_path):
+    bare = {"id": "bare", "question": "When?", "is_impossible": True}
+    found = read_questions(squad(tmp_path, bare, asked([])))
+    assert [one.answers for one in found.items] == [(), ()]
+    records = [{"question": "When?", "context": CONTEXT, "answers": None, "answer": "ice", "is_impossible": ""}]
+    records += [records[0] | {"answers": ["ice"], "answer": None}, records[0] | {"is_impossible": "FALSE"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in records))
+    assert [one.answers for one in read_questions(path).items] == [(Answer("ice", 4),)] * 3
+    path.write_text(path.read_text() + json.dumps(records[0] | {"answer": None, "is_impossible": ""}) + "\n")
+    with raises("example-unfit", "line 4"):
+        read_questions(path)
 
 
 def test_a_file_that_is_not_json(tmp_path):

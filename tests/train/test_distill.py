@@ -281,6 +281,14 @@ def test_what_cannot_be_distilled_is_named(recipe_of, teachers, encoder_rows, tm
     (made_with / "tokenizer/tokenizer.json").write_bytes((odd / "tokenizer.json").read_bytes())
     with raises("train-vocabulary-differs", made_with, teachers("bert")):
         distill.distill(recipe_of(rows=str(made_with / "rows/a/train")))
+    (odd / "tokenizer.json").rename(tmp_path / "private.json")
+    (odd / "tokenizer.json").symlink_to(tmp_path / "private.json")
+    with raises("model-link-outside", odd / "tokenizer.json"):
+        distill.distill(recipe_of(teacher=str(odd), out=str(tmp_path / "early")))
+    assert not (tmp_path / "early").exists(), "refused before anything is trained"
+    write_rows(tmp_path / "none", [], RowTotals(ROW_TOKENS, 2, "hash"))
+    with raises("encoder-heldout-empty", tmp_path / "none", "domain_rows"):
+        distill.distill(recipe_of(evaluation={"domain_rows": str(tmp_path / "none"), "every_steps": 3, "max_rows": 4}))
     trained_on = {"domain_rows": str(encoder_rows / "rows/train"), "every_steps": 3, "max_rows": 4}
     with raises("train-heldout-trained-on"):
         distill.distill(recipe_of(evaluation=trained_on))

@@ -1,6 +1,7 @@
 """`nsllm-lite embed`: learning, resuming, a teacher, held-out scores, the folder that is left, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nsllm_lite.models.device import Card
 from nsllm_lite.models.execution import USABLE_SHARE
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import KINDS
-from nsllm_lite.train import embed, embed_teacher
+from nsllm_lite.train import embed, embed_outputs, embed_teacher
 from nsllm_lite.train.embed_loss import CachedEmbedder
 from nsllm_lite.train.embed_model import open_to_train
 from nsllm_lite.train.embed_scores import HeldoutSet, rank
@@ -288,6 +289,32 @@ def test_what_cannot_be_trained_is_named(recipe_of, inputs, tmp_path):
         embed.embed(recipe_of(model=str(broken)))
 
 
+def test_what_others_have_in_the_folder_is_left_alone(recipe_of, inputs, tmp_path):
+    shutil.copytree(inputs / "encoder", tmp_path / "out/model")
+    (tmp_path / "out/work").mkdir()
+    (tmp_path / "out/work/thesis.tex").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    nothing = [{"pairs": ["citing-cited"], "steps": 2, "batch_pairs": 4096}]
+    for changes in ({}, {"stages": nothing}):
+        with raises("out-not-empty", tmp_path / "out"):
+            embed.embed(recipe_of(model=str(tmp_path / "out/model"), **changes))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("role", ["base", "teacher"])
+def test_a_model_that_pools_otherwise_is_another_one(recipe_of, inputs, tmp_path, role):
+    place = tmp_path / "embedder"
+    open_to_train(inputs / "encoder", 48, []).save_pretrained(str(place))
+    changes = {"model": str(place)} if role == "base" else {"teacher": {"model": str(place), "softening": 1}}
+    before = embed.read_inputs(recipe_of(**changes)).hashes
+    for name in ("1_Pooling/config.json", "sentence_bert_config.json", "modules.json"):
+        stated = (place / name).read_bytes()
+        (place / name).write_bytes(stated.replace(b"mean", b"cls") + b" ")
+        assert embed.read_inputs(recipe_of(**changes)).hashes != before, name
+        (place / name).write_bytes(stated)
+    assert embed.read_inputs(recipe_of(**changes)).hashes == before
+
+
 def test_texts_at_a_time_follow_from_the_cards_memory(recipe_of):
     recipe = recipe_of()
     model = open_to_train(Path(recipe.model), 48, [])
@@ -313,6 +340,21 @@ def test_prompts_of_a_model_are_left_out_and_told(recipe_of, tmp_path, capsys):
     embed.embed(recipe_of(model=str(tmp_path / "prompted")))
     assert "prompts (query) are left out" in capsys.readouterr().out
     assert not any(SentenceTransformer(f"{recipe.out}/model", device="cpu").prompts.values())
+
+
+def test_the_saved_folder_does_not_depend_on_what_was_embedded_last(recipe_of, inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(embed_outputs, "card_of", lambda *_: "")
+    saved = []
+    for number, texts in enumerate(([], ["one", "two of them " * 40])):
+        model = open_to_train(inputs / "encoder", 48, [])
+        model.encode(texts)
+        (out := tmp_path / str(number)).mkdir()
+        embed_outputs.save_model(recipe_of(), model, {}, {}, out, [])
+        saved.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()})
+    assert saved[0] == saved[1]
+    stored = read_json(tmp_path / "1/model/tokenizer.json")
+    assert stored["truncation"] is None
+    assert stored["padding"] is None
 
 
 def test_a_saved_folder_that_embeds_otherwise_is_refused(recipe_of, monkeypatch):

@@ -1,6 +1,7 @@
 """Fine-tuning: every task learns, opens in transformers, goes on after a stop; splits by paper; floors and refusals."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from nsllm_lite.tasks.heads import read_items
 from nsllm_lite.train import finetune as module
 from nsllm_lite.train import finetune_inputs, finetune_loss, finetune_model, finetune_report, finetune_scores
 from nsllm_lite.train.fallback import Fallback, OutOfMemoryError
-from tests.models.small_encoders import WORDS, save_decoder, save_encoder
+from tests.models.small_encoders import VOCAB, WORDS, save_decoder, save_encoder
 from tests.raising import raises
 
 FILLER = ["the", "a", "of", "in", "at", "on", *(f"w{n}" for n in range(4, 20))]
@@ -513,6 +514,8 @@ def test_what_cannot_be_trained_is_named(recipe_of, folder, tmp_path):
     refused("finetune-layers-few", 3, train="last_layers", last_layers=3)
     refused("finetune-stride-long", 16, stride=16)
     refused("finetune-positions-few", 66, max_tokens=67)
+    few = save_encoder(tmp_path / "few", vocab_size=len(VOCAB) - 1)
+    refused("model-vocabulary-differs", len(VOCAB) - 1, model=str(few))
     refused("finetune-weights-without-classes", data="questions.jsonl", task="qa", class_weights="balanced")
     refused("finetune-qa-causal", "qwen3", data="questions.jsonl", task="qa", model=str(folder / "decoder"))
     refused("finetune-pair-unparted", data="pairs.jsonl", task="pair", model=str(folder / "decoder"))
@@ -525,6 +528,24 @@ def test_what_cannot_be_trained_is_named(recipe_of, folder, tmp_path):
     refused("pairs-one-label", task="pair", records=pairs)
     several = [{"text": word, "labels": ["a"] if n == 0 else []} for n, word in enumerate(WORDS)]
     refused("finetune-none-labelled", task="multilabel", records=several)
+
+
+def test_a_tokenizer_linked_from_elsewhere_is_refused_before_the_work(recipe_of, folder, tmp_path):
+    base = shutil.copytree(folder / "bert", tmp_path / "bert")
+    (base / "tokenizer.json").rename(tmp_path / "private.json")
+    (base / "tokenizer.json").symlink_to(tmp_path / "private.json")
+    with raises("model-link-outside", base / "tokenizer.json"):
+        module.finetune(recipe_of(model=str(base)))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "trials"])
+def test_a_model_or_trials_of_others_are_not_taken_for_its_own(recipe_of, folder, tmp_path, name):
+    shutil.copytree(folder / "bert", tmp_path / "out" / name)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with raises("out-not-empty", tmp_path / "out", name):
+        module.finetune(recipe_of())
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
 def test_models_without_known_layers_are_named(recipe_of):

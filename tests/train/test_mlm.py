@@ -1,6 +1,7 @@
 """Encoders trained on masked tokens: what is masked, what a table would tell, learning, resuming, the result."""
 
 import math
+import shutil
 from collections import Counter
 from functools import partial
 from itertools import pairwise
@@ -367,8 +368,15 @@ def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path
     model.save_pretrained(tmp_path / "few")
     for path in (encoder_rows / "tokenizer").iterdir():
         (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
-    with raises("mlm-vocabulary-differs", "250", "300"):
+    with raises("model-vocabulary-differs", "250", "300"):
         mlm.mlm(recipes.validate(values | {"model": str(tmp_path / "few")}, "test"))
+    (tmp_path / "few/tokenizer.json").rename(tmp_path / "private.json")
+    (tmp_path / "few/tokenizer.json").symlink_to(tmp_path / "private.json")
+    with raises("model-link-outside", tmp_path / "few/tokenizer.json"):
+        mlm.mlm(recipes.validate(values | {"model": str(tmp_path / "few")}, "test"))
+    write_rows(tmp_path / "none", [], RowTotals(ROW_TOKENS, 2, "hash"))
+    with raises("encoder-heldout-empty", tmp_path / "none", "domain_rows"):
+        mlm.mlm(recipe_of(evaluation={"domain_rows": str(tmp_path / "none"), "every_steps": 3, "max_rows": 4}))
     trained_on = {"domain_rows": str(encoder_rows / "rows/train"), "every_steps": 3, "max_rows": 4}
     with raises("train-heldout-trained-on"):
         mlm.mlm(recipe_of(evaluation=trained_on))
@@ -398,3 +406,13 @@ def test_what_is_printed_of_scores(capsys):
     del before[mlm.AS_IT_WAS]
     mlm.print_scores({"heldout": {"before": before, "after": after}, "floors": {}})
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_base_in_the_folder_that_is_written_to_is_left_alone(recipe_of, tmp_path):
+    mlm.mlm(recipe_of(steps=2, out=str(tmp_path / "base")))
+    base = shutil.copytree(tmp_path / "base/model", tmp_path / "out/model")
+    before = {path: path.read_bytes() for path in base.iterdir()}
+    values = recipe_of().model_dump(mode="json") | {"build": None, "model": str(base)}
+    with raises("out-not-empty", tmp_path / "out"):
+        mlm.mlm(recipes.validate(values, "test"))
+    assert {path: path.read_bytes() for path in base.iterdir()} == before
