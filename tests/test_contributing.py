@@ -78,8 +78,8 @@ def test_the_kind_of_step(package, corpus):
     (package / "nsllm_lite/evals/lengths.py").write_text(code("# nsllm_lite/evals/lengths.py"))
     line = code("# nsllm_lite/recipe/kinds.py")
     kinds = package / "nsllm_lite/recipe/kinds.py"
-    insert(kinds, "Recipe = Corpus |", f"from nsllm_lite.recipe.lengths import Lengths\n{line}\n")
-    kinds.write_text(kinds.read_text().replace("Recipe = Corpus |", "Recipe = Lengths | Corpus |"))
+    insert(kinds, "Recipe = (", f"from nsllm_lite.recipe.lengths import Lengths\n{line}\n")
+    kinds.write_text(kinds.read_text().replace("    Corpus | ", "    Lengths | Corpus | "))
     insert(package / "nsllm_lite/cli.py", "TOOLS = {\n", code("# nsllm_lite/cli.py") + "\n")
     (package / "recipes/nano/lengths.yaml").write_text("kind: lengths\n")
     first, second = re.findall(r"^   nsllm-lite (.+)$", PAGE, re.M)
