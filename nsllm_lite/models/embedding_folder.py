@@ -89,4 +89,6 @@ def require_widths(model: "SentenceTransformer", folder: Path) -> None:
 
 
 def _wrong(path: Path, what: str) -> UserError:
-    return UserError("embedder-settings-wrong", f"{path}: {what}.", "Fetch that folder again, or name another.")
+    return UserError(
+        "embedder-settings-wrong", f"{path} cannot be used: {what}.", "Fetch that folder again, or name another."
+    )
