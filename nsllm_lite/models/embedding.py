@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from nsllm_lite import safety, terminal
+from nsllm_lite import terminal
 from nsllm_lite.artifact import interrupts
 from nsllm_lite.artifact.json_files import without_marks
 from nsllm_lite.errors import UserError, not_installed
 from nsllm_lite.formats.tokenizer import num_ids
-from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.causal import autocast
-from nsllm_lite.models.embedding_folder import require_modules, require_widths
+from nsllm_lite.models.embedding_folder import require_modules, require_plain_encoder, require_widths
 from nsllm_lite.models.encoder import positions_of, require_vocabulary
 from nsllm_lite.models.loading import UNREADABLE, quiet_libraries, refused_by_transformers
 
@@ -120,8 +119,7 @@ def untrained(embedder: Embedder, seed: int) -> Embedder:
 
 def _plain(folder: Path, device: str, compute_dtype: str) -> Embedder:
     """An encoder without modules.json: the mean of its last states."""
-    config = safety.require_plain_model(folder)
-    require_sound(folder)
+    config = require_plain_encoder(folder)
     if config.get("is_decoder") or any("CausalLM" in str(name) for name in config.get("architectures") or ()):
         found = f"{folder} holds a model that reads from left to right, {config.get('model_type')}."
         raise UserError("embedder-is-decoder", found, "Needed is an encoder, or a folder of sentence-transformers.")

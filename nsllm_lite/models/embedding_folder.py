@@ -2,12 +2,13 @@
 
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nsllm_lite import safety
 from nsllm_lite.artifact.json_files import read_json, read_object
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.weights import require_sound
+from nsllm_lite.models.quantised import require_unquantised
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,8 +51,7 @@ def require_modules(folder: Path) -> None:
 def _require_plain(place: Path, kind: str) -> None:
     """Raises UserError where a module would read other weights than safetensors, or its settings are wrong."""
     if kind == "Transformer":
-        safety.require_plain_model(place)
-        require_sound(place)
+        require_plain_encoder(place)
         for path in sorted(place.glob("sentence_*_config.json")):
             _require_plain_settings(path)
     elif (place / "pytorch_model.bin").is_file() and not (place / "model.safetensors").is_file():
@@ -61,6 +61,15 @@ def _require_plain(place: Path, kind: str) -> None:
         activation = read_object(path).get("activation_function", "torch.") if path.is_file() else "torch."
         if not str(activation).startswith("torch."):  # that library would take another one, and go on
             raise _wrong(path, f"activation_function is {activation!r}, which is not of torch")
+
+
+def require_plain_encoder(folder: Path) -> dict[str, Any]:
+    """The config of an encoder's folder. Raises UserError where transformers would read more of it than its weights, or
+    they are damaged or quantised."""
+    config = safety.require_plain_model(folder)
+    require_sound(folder)
+    require_unquantised(folder, config)
+    return config
 
 
 def _require_plain_settings(path: Path) -> None:
@@ -89,4 +98,6 @@ def require_widths(model: "SentenceTransformer", folder: Path) -> None:
 
 
 def _wrong(path: Path, what: str) -> UserError:
-    return UserError("embedder-settings-wrong", f"{path}: {what}.", "Fetch that folder again, or name another.")
+    return UserError(
+        "embedder-settings-wrong", f"{path} cannot be used: {what}.", "Fetch that folder again, or name another."
+    )

@@ -15,6 +15,7 @@ from nsllm_lite import safety
 from nsllm_lite.artifact.json_files import read_object, without_marks
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
+from nsllm_lite.formats.weights import require_sound
 from nsllm_lite.models.attention import OF_ENCODERS, register_attention
 from nsllm_lite.models.causal import Batch
 from nsllm_lite.models.loading import UNREADABLE, quiet_libraries, refused_by_transformers, require_none_missing
@@ -151,11 +152,14 @@ def load_body(folder: Path) -> "PreTrainedModel":
 
 def _loaded(cls: Any, folder: Path, **options: Any) -> tuple["PreTrainedModel", set[str]]:
     """(the model, the names of its tensors that are not stored); stored tensors that it has no place for are told.
-    Raises UserError where transformers would read more than weights, or refuses them, or they are quantised."""
+    Raises UserError where transformers would read more than weights, or refuses them, or they are damaged or
+    quantised."""
     from transformers.utils import logging as transformers_logging
 
     quiet_libraries()
-    require_unquantised(folder, safety.require_plain_model(folder))
+    config = safety.require_plain_model(folder)
+    require_sound(folder)
+    require_unquantised(folder, config)
     options |= {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its own table of such tensors

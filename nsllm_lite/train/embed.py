@@ -19,7 +19,6 @@ from nsllm_lite.artifact import integrity
 from nsllm_lite.artifact.disk import GIB
 from nsllm_lite.artifact.step import BESIDE, manifest_sha256
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats import weights
 from nsllm_lite.formats.papers import CorpusPapers
 from nsllm_lite.formats.weights import fingerprint_embedder_settings, fingerprint_weights
 from nsllm_lite.models.device import CONTEXT_BYTES, Card
@@ -77,7 +76,6 @@ def embed(recipe: Embed) -> dict[str, Any]:
     run = TrainingRun(recipe, inputs.hashes, recipe.evaluation.every_steps, started, Processes())
     if (results := run.finished()) is not None:
         return results
-    weights.require_sound(inputs.base_dir)
     model = open_to_train(inputs.base_dir, recipe.max_tokens, recipe.dimensions)
     with without_report():
         teacher = open_embedder(inputs.teacher_dir, card.device) if inputs.teacher_dir else None

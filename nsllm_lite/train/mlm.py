@@ -19,7 +19,6 @@ from nsllm_lite.artifact import integrity, interrupts
 from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.artifact.step import BESIDE
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats import weights
 from nsllm_lite.formats.rows import Row, Rows
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer, load_tokenizer, require_savable
 from nsllm_lite.formats.weights import fingerprint_settings, fingerprint_weights
@@ -178,9 +177,7 @@ def read_inputs(recipe: Mlm) -> MlmInputs:
 
 
 def require_sound(inputs: MlmInputs) -> None:
-    """Raises UserError where rows or base are not what was written, or a document is both trained on and held out."""
-    if inputs.base_dir:
-        weights.require_sound(inputs.base_dir)
+    """Raises UserError where rows are not what was written, or a document is both trained on and held out."""
     inputs.rows.require_sound(len(inputs.masking.ordinary))
     held_out = [row for rows in inputs.heldout.values() for row in rows]
     require_apart(inputs.rows, {name for row in held_out for name in row.doc_ids})

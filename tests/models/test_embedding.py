@@ -171,6 +171,15 @@ def test_settings_that_name_nothing_else_are_read(tmp_path, folder):
     assert open_embedder(changed(folder, tmp_path, BERT, values)).max_tokens == 8
 
 
+def test_quantised_weights_are_refused(tmp_path, folder, encoder):
+    held = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    for one in (folder, encoder):
+        (tmp_path / one.name).mkdir()
+        place = changed(one, tmp_path / one.name, "config.json", read_json(one / "config.json") | held)
+        with raises("model-quantised", place):
+            open_embedder(place)
+
+
 def test_a_byte_order_mark_is_read_over(tmp_path, folder, encoder):
     for one in (folder, encoder):
         place = changed(one, tmp_path / one.name, "config.json", read_json(one / "config.json"))

@@ -370,6 +370,9 @@ def test_what_cannot_be_trained_is_named(recipe_of, encoder_rows, pico, tmp_path
         (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
     with raises("model-vocabulary-differs", "250", "300"):
         mlm.mlm(recipes.validate(values | {"model": str(tmp_path / "few")}, "test"))
+    (tmp_path / "few/adapter_config.json").write_text("{}")
+    with raises("model-with-adapter", tmp_path / "few"):
+        mlm.mlm(recipes.validate(values | {"model": str(tmp_path / "few")}, "test"))
     (tmp_path / "few/tokenizer.json").rename(tmp_path / "private.json")
     (tmp_path / "few/tokenizer.json").symlink_to(tmp_path / "private.json")
     with raises("model-link-outside", tmp_path / "few/tokenizer.json"):
