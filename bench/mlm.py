@@ -14,15 +14,13 @@ first step is not timed, ours is.
 """
 
 import argparse
-import json
 import resource
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from turns import table, take_turns
+import turns
 
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.formats.rows import Row, Rows
@@ -114,16 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes/nano/mlm.yaml")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS))
-    parser.add_argument("--one", choices=LOOPS, help=argparse.SUPPRESS)
-    args = parser.parse_intermixed_args()
-    if args.one:
-        with tempfile.TemporaryDirectory() as folder:
-            print("\n" + json.dumps(run_one(args.one, recipe_of(args, f"{folder}/out"))))
-        return
-    print(table(take_turns(__file__, args.loops, args.rounds)))
+    turns.main(parser, __file__, LOOPS, 10, recipe_of, run_one)
 
 
 if __name__ == "__main__":

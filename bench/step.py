@@ -17,7 +17,6 @@ median of the rounds' ratios is printed. Needs the run's corpus and base (`make 
 """
 
 import argparse
-import json
 import resource
 import tempfile
 import time
@@ -25,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import turns
 from torch.nn import functional
-from turns import table, take_turns
 
 from nsllm_lite.artifact.json_files import read_json
 from nsllm_lite.commands.stories import load_run
@@ -188,16 +187,7 @@ def main() -> None:
     parser.add_argument("--recipes", type=Path, default=ROOT / "recipes/nano")
     parser.add_argument("--run", type=Path, default=ROOT / "runs/nano")
     parser.add_argument("--quantisation", choices=["nf4", "none"], help="default: the recipe's")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS))
-    parser.add_argument("--one", choices=LOOPS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one:
-        with tempfile.TemporaryDirectory() as folder:
-            print("\n" + json.dumps(run_one(args.one, recipe_of(args, f"{folder}/out"))))
-        return
-    print(table(take_turns(__file__, args.loops, args.rounds)))
+    turns.main(parser, __file__, LOOPS, 25, recipe_of, run_one)
 
 
 if __name__ == "__main__":

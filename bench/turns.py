@@ -1,13 +1,39 @@
 """Loops that are compared by speed: each run is a process of its own, so that its peak memory can be told, and they
 take turns, so that what else the machine does meets all of them."""
 
+import argparse
 import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+
+from nsllm_lite.recipe.kinds import Recipe
 
 Found = dict[str, list[dict[str, float]]]  # loop -> of each round tokens_per_s and peak_gib
+
+
+def main(
+    parser: argparse.ArgumentParser,
+    script: str,
+    loops: Sequence[str],
+    steps: int,
+    recipe_of: Callable[[argparse.Namespace, str], Recipe],
+    run_one: Callable[[str, Recipe], dict[str, float]],
+) -> None:
+    """The options that all such benches have, with `steps` as their default; prints the table, or, as a process that
+    was started for one of the `loops`, the figures of that."""
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--loops", nargs="+", choices=loops, default=list(loops))
+    parser.add_argument("--one", choices=loops, help=argparse.SUPPRESS)
+    args = parser.parse_intermixed_args()
+    if args.one:
+        with tempfile.TemporaryDirectory() as folder:
+            print("\n" + json.dumps(run_one(args.one, recipe_of(args, f"{folder}/out"))))
+    else:
+        print(table(take_turns(script, args.loops, args.rounds)))
 
 
 def take_turns(script: str, loops: Sequence[str], rounds: int) -> Found:

@@ -50,8 +50,11 @@ TOOLS = {
 }
 """The function behind each verb without a recipe, and the words it is given (None: all that was parsed)."""
 
-OWN_STEPS = {"encoder": "nsllm_lite.commands.encoder_run:encoder_run"}
-"""The function that gives the steps of a story which has no language model."""
+STORIES = {
+    **dict.fromkeys(("phase1", "phase2", "two-phase", "eval-run", "instruct"), "nsllm_lite.commands.stories:story"),
+    "encoder": "nsllm_lite.commands.encoder_run:story",
+}
+"""The function that gives the steps of each story, one after the other as they are run."""
 
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
@@ -109,14 +112,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_story(args: argparse.Namespace) -> None:
     """The steps of a story, in order; each skips itself when it is finished."""
-    from nsllm_lite.commands.stories import closing_words
-
-    last = None
-    for last in resolve_name(OWN_STEPS.get(args.verb, "nsllm_lite.commands.stories:steps_to_run"))(args):
-        print(f"\n== {last.out}", flush=True)
-        run_step(last)
-    if last and not args.only:
-        print(closing_words(args, last))
+    for recipe in resolve_name(STORIES[args.verb])(args):
+        print(f"\n== {recipe.out}", flush=True)
+        run_step(recipe)
 
 
 def run_recipe(args: argparse.Namespace) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_from_the_sample_to_a_classifier_and_again(tmp_path, capsys):
     text = capsys.readouterr().out
     for name in ("corpus", "tokenizer", "mlm", "distill", "embed", "embed-small", "tasks", "finetune"):
         assert f"{out}/{name}: finished, skipped" in text
-    assert f"Done: {out}/finetune" in text
+    assert f"Done: {out}\n" in text
     assert "| word before |" in (out / "mlm/report.md").read_text()
     assert "Floor, a student" in (out / "distill/report.md").read_text()
     assert "| this one | 512 |" in (out / "tokenizer/fertility.md").read_text()

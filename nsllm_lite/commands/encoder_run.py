@@ -61,8 +61,12 @@ def with_own_labels(steps: list[Planned], finetune: dict[str, Any]) -> list[Plan
     """The steps, with the data that the recipe of the classifier states itself, where it does."""
     if not finetune.get("data"):
         return steps
-    kept = {key: value for key, value in steps[-1].changes.items() if key not in ("data", "test")}
-    return [*steps[:-1], steps[-1]._replace(changes=kept)]
+
+    def kept(step: Planned) -> Planned:
+        changes = {key: value for key, value in step.changes.items() if key not in ("data", "test")}
+        return step._replace(changes=changes) if step.recipe == "finetune" else step
+
+    return [kept(step) for step in steps]
 
 
 def labelled_by_papers(recipe: Finetune) -> Finetune | None:
@@ -104,7 +108,7 @@ def root_of(folder: Path, corpus: str | None) -> str:
     return f"runs/{name}" + stem_of(corpus)
 
 
-def encoder_run(args: argparse.Namespace) -> Iterator[Recipe]:
+def story(args: argparse.Namespace) -> Iterator[Recipe]:
     """The recipes of the story as typed, in order: those of nano where no card is here; the classifier only where the
     papers give labels, which is known once they are read. Raises UserError where --only names a kind that it has not.
     """
@@ -119,7 +123,8 @@ def encoder_run(args: argparse.Namespace) -> Iterator[Recipe]:
             yield known
         else:
             print("\nNo classifier: these papers state neither the parts of their abstracts nor two disciplines.")
-    print(f"\n{next_words(run)}")
+    if not args.only:
+        print(f"\nDone: {Path(run['mlm'].out).parent}\n{next_words(run)}")
 
 
 def next_words(run: Run) -> str:

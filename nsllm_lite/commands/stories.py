@@ -6,7 +6,7 @@ eval and sft where models are scored and model 2 is tuned on instructions). Each
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,9 +211,9 @@ def plan_run(args: argparse.Namespace) -> dict[str, Any]:
     return plan(run, why, False, card_elsewhere(args), args.all, args.price, args.trace)
 
 
-def steps_to_run(args: argparse.Namespace) -> list[Recipe]:
-    """The recipes of a story, in order, with the plan printed where a whole one begins. Raises UserError where what it
-    starts from is not there, or it has no step of the kind that --only names."""
+def story(args: argparse.Namespace) -> Iterator[Recipe]:
+    """The recipes of a story, in order, with the plan printed where a whole one begins, and what comes next behind it.
+    Raises UserError where what it starts from is not there, or it has no step of the kind that --only names."""
     run, why = open_run(args)
     if args.verb == "phase2":
         require_made(run["phase2"].model, "phase 1's", "phase1")
@@ -221,7 +221,10 @@ def steps_to_run(args: argparse.Namespace) -> list[Recipe]:
         require_made(run["sft"].model, "phase 2's", "two-phase")
     elif not args.only:
         plan(run, why)
-    return chosen_steps(args, run)
+    steps = chosen_steps(args, run)
+    yield from steps
+    if not args.only:
+        print(closing_words(args, steps[-1]))
 
 
 def chosen_steps(args: argparse.Namespace, run: Run) -> list[Recipe]:
@@ -247,7 +250,7 @@ def closing_words(args: argparse.Namespace, last: Recipe) -> str:
     if verb := NEXT.get(args.verb):
         given = {name: getattr(args, name) for name in ("corpus", "general", "model", "size", "recipes", "out")}
         lines.append(f"Next: {command(verb, {name: value for name, value in given.items() if value}, args.overrides)}")
-    if not args.corpus and args.verb != "encoder":
+    if not args.corpus:
         lines.append(real_command())
     return "\n".join(lines)
 

@@ -19,7 +19,6 @@ from nsllm_lite.tasks.pairs import require_both
 RETRIEVAL = "retrieval"
 LEARNT = ("ner", LABELLED, "multilabel")  # tasks with floors that learn from training items
 SPLIT = re.compile(r"(?<![A-Za-z])(test|development|devel|dev|validation|valid|val)(?![A-Za-z])")
-HEADS = {"ForTokenClassification": "ner", "ForQuestionAnswering": "qa", "ForSequenceClassification": LABELLED}
 
 
 class EncoderSet(NamedTuple):
@@ -85,16 +84,12 @@ def spread(total: int, wanted: int) -> list[int]:
 
 def kind_of(folder: Path) -> str:
     """The task that a model's folder is for: that of finetune.json or of its head, else retrieval."""
-    if (folder / "finetune.json").is_file():
-        return read_object(folder / "finetune.json", task=str)["task"]
+    from nsllm_lite.models.head_settings import ABOUT, task_of  # with torch
+
+    if (folder / ABOUT).is_file():
+        return read_object(folder / ABOUT, task=str)["task"]
     config = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
-    name = str((config.get("architectures") or [""])[0])
-    task = next((task for end, task in HEADS.items() if name.endswith(end)), RETRIEVAL)
-    if task != LABELLED:
-        return task
-    if config.get("problem_type") == "multi_label_classification":
-        return "multilabel"
-    return "pair" if len(config.get("id2label") or "ab") == 1 else LABELLED
+    return task_of(config) or RETRIEVAL
 
 
 def require_matches(models: dict[str, Path], sets: Sequence[EncoderSet]) -> None:

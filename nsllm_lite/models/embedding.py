@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BATCH_TEXTS = {"cpu": 32, "cuda": 256}
-SIMILARITIES = ("cosine", "dot")
 Role = Literal["query", "document"]
 
 
@@ -32,9 +31,6 @@ class Embedder:
         self.model, self.name, self.compute_dtype, self.notes = model, name, compute_dtype, list(notes)
         self.max_tokens = model.max_seq_length
         self.similarity = str(model.similarity_fn_name)
-        if self.similarity not in SIMILARITIES:
-            found = f"{name} compares texts by {self.similarity!r}."
-            raise UserError("embedder-similarity-unknown", found, f"Known are {' and '.join(SIMILARITIES)}.")
         stated = {role: model.prompts.get(role) for role in ("query", "document")}
         if used := {role: prompt for role, prompt in stated.items() if prompt}:
             self.notes.append(f"texts begin with {', '.join(f'{p!r} ({role})' for role, p in used.items())}")

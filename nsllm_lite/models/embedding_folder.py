@@ -21,6 +21,7 @@ SETTINGS = {
     "truncation_side", "use_fast", "use_safetensors", "trust_remote_code",
 }  # fmt: skip
 """Of these those that name no other files; the last two are overridden."""
+SIMILARITIES = ("cosine", "dot")
 WIDTHS = ("in_features", "embedding_dimension", "dimension")  # of what a module reads, by its class
 
 
@@ -35,7 +36,7 @@ def require_modules(folder: Path) -> None:
         kind, path = [module.get(key) for key in ("type", "path")] if isinstance(module, dict) else (None, None)
         is_named = isinstance(kind, str) and kind.startswith("sentence_transformers.") and isinstance(path, str)
         kinds.append(kind.rpartition(".")[2] if is_named else "")
-        is_inside = is_named and not Path(path).is_absolute() and ".." not in Path(path).parts
+        is_inside = is_named and (folder / path).resolve().is_relative_to(folder.resolve())  # and no link leads out
         if kinds[-1] not in (*FIRST, *BEHIND) or not is_inside:
             found = f"{folder}/modules.json names the module {kind!r} in {path!r}."
             needed = f"Known are those of sentence-transformers: {', '.join(sorted((*FIRST, *BEHIND)))}."
@@ -46,6 +47,11 @@ def require_modules(folder: Path) -> None:
         raise UserError("embedder-modules-order", found, needed, "Name another folder.")
     for kind, module in zip(kinds, modules, strict=True):
         _require_plain(folder / module["path"], kind)
+    settings = folder / "config_sentence_transformers.json"
+    stated = read_object(settings).get("similarity_fn_name") if settings.is_file() else None
+    if stated not in (None, *SIMILARITIES):  # that library would take the cosine for what it does not know
+        found = f"{folder} compares texts by {stated!r}."
+        raise UserError("embedder-similarity-unknown", found, f"Known are {' and '.join(SIMILARITIES)}.")
 
 
 def _require_plain(place: Path, kind: str) -> None:

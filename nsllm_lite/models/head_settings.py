@@ -54,19 +54,31 @@ _TYPES = {
 }  # fmt: skip
 
 
-def task_of(config: dict[str, Any], folder: Path) -> HeadTask:
-    name = str((config.get("architectures") or [""])[0]).removesuffix("Simple")  # XLMForQuestionAnsweringSimple
+def task_of(config: dict[str, Any]) -> HeadTask | None:
+    """What the head that a config names is for; None where it names none for a task."""
+    name = _architecture(config)
     if name.endswith("ForTokenClassification"):
         return "ner"
     if name.endswith("ForQuestionAnswering"):
         return "qa"
-    if name.endswith("ForSequenceClassification"):
-        if config.get("problem_type") == "multi_label_classification":
-            return "multilabel"
-        return "pair" if len(config.get("id2label") or "LABEL") == 1 else "classification"
-    found = f"{folder}/config.json names the architecture {name!r}, which has no head for a task."
+    if not name.endswith("ForSequenceClassification"):
+        return None
+    if config.get("problem_type") == "multi_label_classification":
+        return "multilabel"
+    return "pair" if len(config.get("id2label") or "LABEL") == 1 else "classification"
+
+
+def require_task(config: dict[str, Any], folder: Path) -> HeadTask:
+    """`task_of`. Raises UserError where there is none."""
+    if task := task_of(config):
+        return task
+    found = f"{folder}/config.json names the architecture {_architecture(config)!r}, which has no head for a task."
     needed = "Needed is a model for classification of texts or tokens, or for questions."
     raise UserError("head-architecture-unknown", found, needed, "Train one with `nsllm-lite finetune`.")
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    return str((config.get("architectures") or [""])[0]).removesuffix("Simple")  # XLMForQuestionAnsweringSimple
 
 
 def labels_of(config: "PretrainedConfig") -> tuple[str, ...]:

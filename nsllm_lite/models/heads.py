@@ -29,9 +29,9 @@ from nsllm_lite.models.head_settings import (
     HeadTask,
     labels_of,
     require_same_task,
+    require_task,
     require_usable,
     stated_in,
-    task_of,
 )
 from nsllm_lite.models.heldout import evaluating
 from nsllm_lite.models.loading import UNREADABLE, quiet_libraries, refused_by_transformers, without_report
@@ -113,14 +113,14 @@ def open_head(folder: Path, device: str = "cpu", compute_dtype: str = "float32")
     """
     config = safety.require_plain_model(folder)
     settings = stated_in(folder / ABOUT) if (folder / ABOUT).is_file() else None
-    task = settings.task if settings else task_of(config, folder)
+    task = settings.task if settings else require_task(config, folder)
     model, new = load_with_head(folder, task)
     if new:
         found = f"{folder} does not store {', '.join(sorted(new)[:3])} ({len(new)} in all)."
         needed = "Its head would be drawn at random."
         raise UserError("head-not-stored", found, needed, "Name a folder that was trained for a task.")
     if settings:
-        require_same_task(folder / ABOUT, settings, task_of(config, folder), model.config)
+        require_same_task(folder / ABOUT, settings, require_task(config, folder), model.config)
     else:
         max_tokens = min(MAX_TOKENS, positions_of(model))
         settings = HeadSettings(task, labels_of(model.config), max_tokens, max_tokens // 4)

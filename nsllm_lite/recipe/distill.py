@@ -1,13 +1,13 @@
 """The recipe of an encoder's distillation."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.recipe.mlm import MlmExecution, StudentShape
-from nsllm_lite.recipe.train import Budget, Optimizer, Schedule, require_warmup
-from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Seed, Strict, none_word
+from nsllm_lite.recipe.mlm import EncoderTraining, StudentShape
+from nsllm_lite.recipe.train import Budget, require_warmup
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Strict, none_word
 
 
 class RelationEvaluation(Strict):
@@ -18,7 +18,7 @@ class RelationEvaluation(Strict):
     max_rows: Count
 
 
-class Distill(Strict):
+class Distill(EncoderTraining):
     """A student learns the self-attention relations of a teacher (MiniLMv2): how, in each document, the queries of its
     last layer are to each other, and so the keys and the values, in `relation_heads` parts; those of the teacher are of
     its layer `teacher_layer` (counted from 1; none: its last). Widths may differ; the tokenizer is the teacher's.
@@ -26,9 +26,6 @@ class Distill(Strict):
     The student is built from nothing (`build`), made of some of the teacher's `layers`, or another encoder of the same
     tokenizer (`student`).
     """
-
-    adapter: ClassVar[None] = None
-    quantisation: ClassVar[str] = "none"
 
     kind: Literal["distill"]
     out: FilePath
@@ -39,15 +36,8 @@ class Distill(Strict):
     relation_heads: Count
     teacher_layer: Annotated[Count | None, BeforeValidator(none_word)] = None
     rows: HashedPath
-    compute_dtype: Literal["float32", "bfloat16"]
-    optimizer: Optimizer
-    schedule: Schedule
     budget: Budget
     evaluation: RelationEvaluation
-    checkpoint_steps: Count
-    keep_checkpoints: Count
-    seed: Seed
-    execution: MlmExecution = MlmExecution()
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Self:

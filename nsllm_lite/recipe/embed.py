@@ -1,13 +1,13 @@
 """The recipe of an embedding model: a bi-encoder trained on pairs of texts, or on another one's similarities."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.recipe.mlm import MlmExecution
-from nsllm_lite.recipe.train import Optimizer, Schedule, require_warmup
-from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Seed, Strict, none_word, require_one
+from nsllm_lite.recipe.mlm import EncoderTraining
+from nsllm_lite.recipe.train import require_warmup
+from nsllm_lite.recipe.values import Count, FilePath, HashedPath, ModelPath, Strict, none_word, require_one
 
 PAIR_KINDS = ("title-abstract", "keywords-abstract", "abstract-section", "citing-cited", "sentences")
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
@@ -68,7 +68,7 @@ class Teacher(Strict):
     softening: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Embed(Strict):
+class Embed(EncoderTraining):
     """A bi-encoder: mean of the last hidden states, at length 1, of at most `max_tokens` tokens, no prompts.
 
     The loss of a pair is -log of its share in the sum of exp(cosine / temperature) over what `directions` names: query
@@ -76,9 +76,6 @@ class Embed(Strict):
     sum over the first so many of the embedding's numbers (Matryoshka), too. `model` is an encoder's folder or that of
     an embedding model; `stages` follow one another.
     """
-
-    adapter: ClassVar[None] = None  # as other trainings may have: all weights are trained
-    quantisation: ClassVar[str] = "none"
 
     kind: Literal["embed"]
     out: FilePath
@@ -92,14 +89,7 @@ class Embed(Strict):
     stages: Annotated[list[Stage], Field(min_length=1)]
     sentences_per_paper: Count = 4
     max_citing: Count = 20  # papers that cite one, as pairs: else a few much cited ones are most of them
-    compute_dtype: Literal["float32", "bfloat16"]
-    optimizer: Optimizer
-    schedule: Schedule
     evaluation: PairEvaluation
-    checkpoint_steps: Count
-    keep_checkpoints: Count
-    seed: Seed
-    execution: MlmExecution = MlmExecution()
 
     @property
     def num_steps(self) -> int:

@@ -66,11 +66,26 @@ class MlmExecution(Strict):
     memory_gib: Annotated[float, Field(gt=0)] | None = None
 
 
+class EncoderTraining(Strict):
+    """What all trainings of encoders state; all weights are trained."""
+
+    adapter: ClassVar[None] = None  # as other trainings may have
+    quantisation: ClassVar[str] = "none"
+
+    compute_dtype: Literal["float32", "bfloat16"]
+    optimizer: Optimizer
+    schedule: Schedule
+    checkpoint_steps: Count
+    keep_checkpoints: Count
+    seed: Seed
+    execution: MlmExecution = MlmExecution()
+
+
 def _all_word(value: Any) -> Any:
     return None if value == "all" else none_word(value)
 
 
-class Mlm(Strict):
+class Mlm(EncoderTraining):
     """An encoder trained on masked tokens, from nothing (`build`) or from a folder (`model`): all weights.
 
     Of the tokens, but for those that begin and end a text, a `mask_share` is to be told: in training 80 % of them are
@@ -82,9 +97,6 @@ class Mlm(Strict):
     `max_positions` lets it take longer texts, learned positions begun as copies of the first; `new_head` draws a head
     for masked tokens where none is stored. `train_only: new` trains what was added by these and nothing else.
     """
-
-    adapter: ClassVar[None] = None  # as other trainings may have: all weights are trained
-    quantisation: ClassVar[str] = "none"
 
     kind: Literal["mlm"]
     out: FilePath
@@ -99,15 +111,8 @@ class Mlm(Strict):
     mask_share: Annotated[float, Field(gt=0, lt=1)]
     keyword_share: Share = 0.0
     documents: Annotated[HashedPath | None, BeforeValidator(none_word)] = None
-    compute_dtype: Literal["float32", "bfloat16"]
-    optimizer: Optimizer
-    schedule: Schedule
     budget: Budget
     evaluation: MaskedEvaluation
-    checkpoint_steps: Count
-    keep_checkpoints: Count
-    seed: Seed
-    execution: MlmExecution = MlmExecution()
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Self:

@@ -100,7 +100,7 @@ def multi_figures(
 ) -> dict[str, tuple[Results, Metric]]:
     """Mean average precision over the labels that the texts have, micro- and macro-F1 at the thresholds, and average
     precision of each label, of arrays (texts, labels)."""
-    require_numbers(scores)
+    require_finite_scores(scores)
     ranked = Results(gold, np.stack([ranks(column) for column in scores.T], axis=1))
     decided = Results(gold, scores >= thresholds)
     found: dict[str, tuple[Results, Metric]] = {"mean_ap": (ranked, mean_ap), "micro_f1": (decided, micro_f1)}
@@ -114,7 +114,7 @@ def ranks(scores: np.ndarray) -> np.ndarray:
     return np.unique(scores, return_inverse=True)[1].reshape(-1)
 
 
-def require_numbers(scores: np.ndarray) -> None:
+def require_finite_scores(scores: np.ndarray) -> None:
     if not np.isfinite(scores).all():
         raise UserError("scores-not-finite", "Scores of the model are NaN or infinite.", "Train it with a lower rate.")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.examples import Pair
-from nsllm_lite.tasks.classes import average_precision, ranks, require_numbers
+from nsllm_lite.tasks.classes import average_precision, ranks, require_finite_scores
 from nsllm_lite.tasks.entities import WORD
 from nsllm_lite.tasks.scores import Metric, Results, mean
 
@@ -24,7 +24,7 @@ def require_both(pairs: Sequence[Pair], where: object) -> None:
 
 def figures(pairs: Sequence[Pair], scores: np.ndarray, threshold: float) -> dict[str, tuple[Results, Metric]]:
     """Average precision, accuracy and F1; `scores` (n,), a pair is said to belong together from `threshold` on."""
-    require_numbers(scores)
+    require_finite_scores(scores)
     gold = np.array([pair.label for pair in pairs])
     decided = Results(gold, scores >= threshold)
     return {"ap": (Results(gold, ranks(scores)), ap), "accuracy": (decided, mean), "f1": (decided, f1)}

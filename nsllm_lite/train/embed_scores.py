@@ -1,4 +1,4 @@
-"""Retrieval for held-out papers: what the model finds for each kind of pairs, beside BM25 and the model untrained.
+"""Retrieval for held-out papers: what the model finds for each kind of pairs, beside BM25.
 
 Queries are of held-out papers. Documents are those of all held-out papers that the corpus gives of that kind, and of
 training papers up to `max_texts`: no pair of a query with them is trained on, and among a few hundred documents alone

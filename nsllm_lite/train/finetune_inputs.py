@@ -208,10 +208,13 @@ def by_paper(placed: Sequence[Placed], share: float, seed: int) -> tuple[list[Pl
 
 def without_lost(placed: Sequence[Placed], notes: list[str]) -> list[Placed]:
     """Those that teach something: an answer that stands nowhere in its context would be taught as none."""
-    lost = [one for one in placed if one.item.answers and all(answer.start < 0 for answer in one.item.answers)]
-    if lost:
-        notes.append(f"not trained on, as no answer stands in the context: {counted(one.name for one in lost)}")
-    return [one for one in placed if one not in lost]
+
+    def is_lost(one: Placed) -> bool:
+        return bool(one.item.answers) and all(answer.start < 0 for answer in one.item.answers)
+
+    if lost := [one.name for one in placed if is_lost(one)]:
+        notes.append(f"not trained on, as no answer stands in the context: {counted(lost)}")
+    return [one for one in placed if not is_lost(one)]
 
 
 def require_learnable(recipe: Finetune, splits: dict[str, Split], labels: Sequence[str]) -> None:

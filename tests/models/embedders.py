@@ -5,54 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForMaskedLM, BertConfig
 
 from nsllm_lite.models.heads import CLASSES
+from tests.models.small_encoders import SIZES, SPECIAL, save_tokenizer
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = [
-    "tin",
-    "copper",
-    "lead",
-    "grows",
-    "melts",
-    "cold",
-    "hot",
-    "the",
-    "a",
-    "of",
-    "in",
-    "at",
-    "x",
-    "y",
-    "z",
-    "who",
-    "?",
-    ".",
-    "ice",
-    "old",
-    "sea",
-    "cells",
-    "divide",
-    "and",
-]
+TEXT = "tin copper lead grows melts cold hot the a of in at x y z who ? . ice old sea cells divide and"
+WORDS = TEXT.split()
 
 
 def save_encoder(folder: Path, words: Sequence[str] = WORDS, seed: int = 0, **sizes: int) -> Path:
-    """A BERT with a head for masked tokens and its tokenizer, which puts [CLS] and [SEP] round a text."""
-    vocabulary = {word: number for number, word in enumerate((*SPECIAL, *dict.fromkeys(words)))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    names |= {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": "[MASK]"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(names))
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    """A BERT with a head for masked tokens and its tokenizer."""
+    vocab = [*SPECIAL, *dict.fromkeys(words)]
+    save_tokenizer(folder, vocab=vocab)
     torch.manual_seed(seed)
-    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=66, **(shape | sizes))
+    config = BertConfig(**(SIZES | {"vocab_size": len(vocab)} | sizes))
     AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
     return folder
 

@@ -1,10 +1,11 @@
 """Model folders of a few thousand parameters with a tokenizer whose pieces are plain: words, "##ing", and letters."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModelForMaskedLM,
     BertConfig,
@@ -17,34 +18,8 @@ from transformers import (
 from nsllm_lite.artifact.json_files import write_json
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = [
-    "tin",
-    "lead",
-    "grows",
-    "whisker",
-    "whiskers",
-    "stress",
-    "copper",
-    "melts",
-    "cold",
-    "hot",
-    "the",
-    "a",
-    "of",
-    "and",
-    "in",
-    "at",
-    "on",
-    "x",
-    "y",
-    "z",
-    "who",
-    "what",
-    ".",
-    ",",
-    "?",
-    "-",
-]
+TEXT = "tin lead grows whisker whiskers stress copper melts cold hot the a of and in at on x y z who what . , ? -"
+WORDS = TEXT.split()
 VOCAB = [*SPECIAL, *WORDS, "##ing", "##s", *(f"w{n}" for n in range(20))]
 SIZES = {
     "vocab_size": len(VOCAB), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -59,9 +34,10 @@ CONFIGS = {
 }
 
 
-def save_tokenizer(folder: Path, is_pair: bool = True) -> None:
+def save_tokenizer(folder: Path, is_pair: bool = True, vocab: Sequence[str] = VOCAB) -> None:
     """With `is_pair` a text stands between [CLS] and [SEP], and two are parted; else nothing is put anywhere."""
-    tokenizer = Tokenizer(models.WordPiece({word: n for n, word in enumerate(VOCAB)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece({word: n for n, word in enumerate(vocab)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if is_pair:
         tokenizer.post_processor = processors.TemplateProcessing(

@@ -200,12 +200,18 @@ def test_a_decoder_is_no_embedder(tmp_path):
         open_embedder(tmp_path)
 
 
-def test_a_similarity_that_is_not_known(tmp_path, folder):
-    place = tmp_path / "far"
-    shutil.copytree(folder, place)
-    config = json.loads((place / "config_sentence_transformers.json").read_text())
-    (place / "config_sentence_transformers.json").write_text(json.dumps(config | {"similarity_fn_name": "euclidean"}))
-    with raises("embedder-similarity-unknown", "euclidean"):
+@pytest.mark.parametrize("name", ["euclidean", "evil"])  # the library knows the first, and takes cosine for the second
+def test_a_similarity_that_is_not_known(tmp_path, folder, name):
+    place = changed(folder, tmp_path, "config_sentence_transformers.json", {"similarity_fn_name": name})
+    with raises("embedder-similarity-unknown", name):
+        open_embedder(place)
+
+
+def test_a_module_that_lies_elsewhere_is_refused(tmp_path, folder):
+    place = changed(folder, tmp_path, "unused.json", {})
+    (place / "1_Pooling").rename(tmp_path / "elsewhere")
+    (place / "1_Pooling").symlink_to(tmp_path / "elsewhere")
+    with raises("embedder-module-unknown", "1_Pooling"):
         open_embedder(place)
 
 

@@ -39,6 +39,18 @@ def encoder_rows(tmp_path_factory) -> Path:
     return folder
 
 
+def few_steps(rows: Path, out: Path, steps: int) -> dict:
+    """What a recipe of rows for encoders states, so that it takes `steps` steps with two evaluations."""
+    return {
+        "out": str(out),
+        "rows": str(rows / "rows/train"),
+        "evaluation": {"domain_rows": str(rows / "rows/heldout"), "every_steps": 3, "max_rows": 8},
+        "budget": {"steps": steps, "tokens_per_step": 512, "tokens": steps * 512},
+        "schedule": {"shape": "constant", "warmup_steps": 1},
+        "checkpoint_steps": 2,
+    }
+
+
 @pytest.fixture
 def stop_before(monkeypatch):
     """A function that runs a training of a recipe and stops it when `step` (from 1) is computed, but not logged."""

@@ -18,7 +18,7 @@ from nsllm_lite.recipe.mlm import EncoderShape
 from nsllm_lite.train import distill, mlm
 from tests.models.test_encoder import CONFIGS, LENGTHS, batch_of
 from tests.raising import raises
-from tests.train.conftest import ROW_TOKENS
+from tests.train.conftest import ROW_TOKENS, few_steps
 from tests.train.test_mlm import SHAPE
 
 HEADS = 8
@@ -58,17 +58,8 @@ def teachers(encoder_rows, tmp_path_factory):
 def recipe_of(encoder_rows, teachers, tmp_path):
     def made(**changes):
         values = yaml.safe_load(Path("recipes/nano/distill.yaml").read_text())
-        steps = changes.pop("steps", 6)
-        values |= {
-            "out": str(tmp_path / "out"),
-            "teacher": str(teachers("bert")),
-            "relation_heads": HEADS,
-            "rows": str(encoder_rows / "rows/train"),
-            "evaluation": {"domain_rows": str(encoder_rows / "rows/heldout"), "every_steps": 3, "max_rows": 8},
-            "budget": {"steps": steps, "tokens_per_step": 512, "tokens": steps * 512},
-            "schedule": {"shape": "constant", "warmup_steps": 1},
-            "checkpoint_steps": 2,
-        }
+        values |= few_steps(encoder_rows, tmp_path / "out", changes.pop("steps", 6))
+        values |= {"teacher": str(teachers("bert")), "relation_heads": HEADS}
         return recipes.validate(values | changes, "test")
 
     return made

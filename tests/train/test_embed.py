@@ -292,7 +292,7 @@ def test_what_cannot_be_trained_is_named(recipe_of, inputs, tmp_path):
 def test_what_others_have_in_the_folder_is_left_alone(recipe_of, inputs, tmp_path):
     shutil.copytree(inputs / "encoder", tmp_path / "out/model")
     (tmp_path / "out/work").mkdir()
-    (tmp_path / "out/work/thesis.tex").write_text("mine")
+    (tmp_path / "out" / "work" / "thesis.tex").write_text("mine")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     nothing = [{"pairs": ["citing-cited"], "steps": 2, "batch_pairs": 4096}]
     for changes in ({}, {"stages": nothing}):

@@ -65,7 +65,7 @@ def test_the_loss_of_a_batch_is_the_four_term_formula(encoder, columns):
     plain = contrast(reps[0], reps[1], reps[2:])
     plain.backward()
     value, gradients = of_library(reps, Recipe(), open_to_train(encoder, 64, []))
-    assert float(value) == pytest.approx(float(plain), abs=1e-10)
+    assert value.item() == pytest.approx(plain.item(), abs=1e-10)
     for rep, gradient in zip(reps, gradients, strict=True):
         torch.testing.assert_close(gradient, rep.grad)
 

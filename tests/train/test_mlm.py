@@ -28,7 +28,7 @@ from nsllm_lite.train.keywords import Keywords
 from nsllm_lite.train.masking import HELD_OUT, Masking
 from nsllm_lite.train.token_tables import BACKOFF, TokenTables
 from tests.raising import raises
-from tests.train.conftest import FIRST, NUM, ROW_TOKENS, VOCAB, row_of
+from tests.train.conftest import FIRST, NUM, ROW_TOKENS, VOCAB, few_steps, row_of
 
 SHAPE = {"hidden_size": 48, "intermediate_size": 96, "num_layers": 2, "num_heads": 4, "max_positions": 64}
 
@@ -37,17 +37,9 @@ SHAPE = {"hidden_size": 48, "intermediate_size": 96, "num_layers": 2, "num_heads
 def recipe_of(encoder_rows, tmp_path):
     def made(**changes):
         values = yaml.safe_load(Path("recipes/nano/mlm.yaml").read_text())
-        steps = changes.pop("steps", 6)
+        values |= few_steps(encoder_rows, tmp_path / "out", changes.pop("steps", 6))
         build = {"tokenizer": str(encoder_rows / "tokenizer"), "architecture": "roberta", **SHAPE}
-        values |= {
-            "out": str(tmp_path / "out"),
-            "build": build | changes.pop("build", {}),
-            "rows": str(encoder_rows / "rows/train"),
-            "evaluation": {"domain_rows": str(encoder_rows / "rows/heldout"), "every_steps": 3, "max_rows": 8},
-            "budget": {"steps": steps, "tokens_per_step": 512, "tokens": steps * 512},
-            "schedule": {"shape": "constant", "warmup_steps": 1},
-            "checkpoint_steps": 2,
-        }
+        values["build"] = build | changes.pop("build", {})
         return recipes.validate(values | changes, "test")
 
     return made

@@ -94,12 +94,12 @@ def test_an_unfinished_corpus_of_moved_sources_goes_on(tmp_path):
         """Whether what an earlier process has read is still there."""
         words = [f"sources=[{{name: s, path: {tmp_path}/{place}, format: text}}]", f"out={tmp_path}/corpus"]
         corpus.begin(recipes.update(load_whole(NANO / "corpus.yaml", words), **changes))
-        return (tmp_path / "corpus/work/kept").is_file()
+        return (tmp_path / "corpus" / "work" / "kept").is_file()
 
     (tmp_path / "here").mkdir()
     (tmp_path / "here/a.txt").write_text("Some text.")
     assert not begun("here")
-    (tmp_path / "corpus/work/kept").write_text("")
+    (tmp_path / "corpus" / "work" / "kept").write_text("")
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert begun("there")
     assert not begun("there", min_chars=7)
