@@ -12,7 +12,8 @@ The student is the teacher's layers 1, 3 and 5 (--layers). Arms, which begin wit
 Then all are treated alike: the same short stage of `nsllm-lite mlm`, and its loss and top-1 on masked tokens of
 held-out papers. A head is drawn from the seed where an arm has none yet; `masked tokens` has its own already, and is
 also measured with one drawn anew, as the others have it. And, from the model before that stage, `nsllm-lite finetune`
-for named entities on two sets under DATA, strict F1 on their test files. The teacher's row is that of all its layers.
+for named entities on two sets under DATA, on the first --sentences of their training files; strict F1 on their test
+files. The teacher's row is that of all its layers.
 
 A seed sets the data order, the new heads and dropout. Words such as distill.optimizer.learning_rate=1e-3,
 mlm.mask_share=0.15, stage.budget.steps=50 or ner.epochs=2 change single values. Writes distill.json, .md and .png into
@@ -21,6 +22,7 @@ so that its time is that of all its steps.
 """
 
 import argparse
+import re
 import shutil
 import tempfile
 import time
@@ -45,7 +47,7 @@ from nsllm_lite.models.extension import with_layers
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.train.encoders import save_encoder
 
-ENTITIES = {"NCBI-disease": "ner_mtl_bio/NCBI-disease", "Matscholar": "ner_matscholar"}  # set -> folder under DATA
+ENTITIES = {"SciERC": "scibert/data/ner/sciie", "Matscholar": "ner_matscholar"}  # set -> folder under DATA
 FILES = {"data": "train", "development": "dev", "test": "test"}  # what the names of a set's files begin with
 ARMS = ("relations", "masked tokens", "cut")
 TEACHER = "teacher, all layers"
@@ -126,7 +128,7 @@ class Bench:
         """What figures depend on."""
         rows = {name: Rows(self.corpus / "rows/phase1" / name).sha256 for name in ("train", "heldout")}
         asked = {"seconds": self.args.seconds, "layers": self.args.layers, "max_rows": self.args.max_rows}
-        ner = sorted(self.sets()) if not self.args.without_ner else []
+        ner = dict.fromkeys(sorted(self.sets()), self.args.sentences) if not self.args.without_ner else {}
         return {
             "teacher": fingerprint_weights(self.teacher),
             "rows": rows,
@@ -188,10 +190,18 @@ def entity_f1(bench: Bench, model: Path, data: Path, out: Path, seed: int) -> fl
     """Strict F1 on a set's test file of the model fine-tuned on its training file."""
     files = {word: next(path for path in sorted(data.iterdir()) if path.name.startswith(name))
              for word, name in FILES.items()}  # fmt: skip
+    files["data"] = first_sentences(files["data"], bench.args.sentences, bench.out / f"first-{data.name}.txt")
     values = yaml.safe_load((NANO / "finetune.yaml").read_text()) | bench.words["ner"]
     values |= {"task": "ner", "model": str(model), "data": [str(files.pop("data"))], "out": str(out), "seed": seed}
     values |= {word: str(path) for word, path in files.items()}
     return run_step(recipes.validate(values, "finetune of the bench"))["seeds"][0]["scores"]["f1"]["value"]
+
+
+def first_sentences(path: Path, count: int, to: Path) -> Path:
+    """The first of a file of one word a line, in which a blank line ends a sentence."""
+    sentences = re.split(r"\n\s*\n", path.read_text())
+    write_atomic(to, "\n\n".join(sentences[:count]) + "\n")
+    return to
 
 
 def run(bench: Bench, units: Units) -> tuple[Found, Found]:
@@ -240,6 +250,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-rows", type=int, default=64, help="held-out rows (default: 64)")
     parser.add_argument("--without-ner", action="store_true")
+    parser.add_argument("--sentences", type=int, default=1500, help="of an entities' training file (default: 1500)")
     parser.add_argument("--out", type=Path, default=Path("runs/distill-bench"))
     parser.add_argument("--units", type=Path, metavar="FILE", help="finished arms' figures (default: OUT/units.jsonl)")
     args = parser.parse_intermixed_args()

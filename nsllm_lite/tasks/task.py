@@ -120,6 +120,11 @@ class Task(ABC):
         """The labels that all items share; () where answers are no labels. Raises UserError where they are unfit."""
         return ()
 
+    def answer_schema(self, item: Item) -> dict[str, Any] | None:
+        """The JSON Schema that an answer must satisfy, keys in the order in which they are written; None where an
+        answer is no JSON."""
+        return None
+
     def options(self, item: Item, labels: Sequence[str]) -> tuple[str, ...]:
         """What the item may be answered with; () where that is open."""
         return tuple(labels)
