@@ -34,7 +34,7 @@ REAL_SET := corpus.tokenizer='$(TOKENIZER)' corpus.train_tokenizer=null corpus.m
             report.max_rows=12 eval.max_items=12
 ABLATION := $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(REAL),--real '$(REAL)') $(if $(SEEDS),--seeds $(SEEDS)) $(if $(OUT),--out '$(OUT)') $(SET)
 
-.PHONY: help setup phase1 phase2 two-phase real real-model eval sft encoder plan corpus merge report doctor test test-kernels test-slow \
+.PHONY: help setup phase1 phase2 two-phase real real-model eval sft encoder materials plan corpus merge report doctor test test-kernels test-slow \
         test-notebooks docs lint format bench-merge ablate-replay ablate-rates ablate-ranks ablate-ways ablate-phases \
         ablate-rounding audit clean dist wheelhouse install-offline torch-asked
 .DEFAULT_GOAL := help
@@ -112,6 +112,10 @@ sft: setup  ## instruction tuning of model 2 on the tasks' training items, merge
 
 encoder: $(VENV)/extra-encoders  ## tokenizer, encoder, its small twin, embeddings, a classifier (CPU; CORPUS=path)
 	@$(NSLLM) encoder $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') \
+	  $(if $(MODEL),--model '$(MODEL)') $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
+
+materials: setup  ## both phases, stages of instruction tuning, strict scores of extraction (CPU; CORPUS=path)
+	@$(NSLLM) materials $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') \
 	  $(if $(MODEL),--model '$(MODEL)') $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
 
 $(VENV)/extra-%: $(VENV)/ready  # packages of one story, where EXTRAS has left them out

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from nsllm_lite.artifact.disk import write_atomic
 from nsllm_lite.cli import run_step
 from nsllm_lite.commands.stories import Run
 from nsllm_lite.recipe import load as recipes
@@ -25,6 +27,13 @@ def real_sources(data: Path) -> dict[str, list]:
         "sources": [{"name": name, "path": str(data / name)} for name in REAL_SOURCES],
         "general": [{"name": "wikitext2", "path": str(data / "general_wikitext2")}],
     }
+
+
+def first_sentences(path: Path, count: int, to: Path) -> Path:
+    """The first of a file of one word a line, in which a blank line ends a sentence."""
+    sentences = re.split(r"\n\s*\n", path.read_text())
+    write_atomic(to, "\n\n".join(sentences[:count]) + "\n")
+    return to
 
 
 def real_recipes(data: Path, folder: Path) -> Path:

@@ -22,7 +22,6 @@ so that its time is that of all its steps.
 """
 
 import argparse
-import re
 import shutil
 import tempfile
 import time
@@ -33,7 +32,7 @@ from typing import Any
 import numpy as np
 import yaml
 from ablations import compare, plot, table
-from chains import NANO, real_sources
+from chains import NANO, first_sentences, real_sources
 from units import Figures, Units
 
 from nsllm_lite.artifact.disk import write_atomic
@@ -195,13 +194,6 @@ def entity_f1(bench: Bench, model: Path, data: Path, out: Path, seed: int) -> fl
     values |= {"task": "ner", "model": str(model), "data": [str(files.pop("data"))], "out": str(out), "seed": seed}
     values |= {word: str(path) for word, path in files.items()}
     return run_step(recipes.validate(values, "finetune of the bench"))["seeds"][0]["scores"]["f1"]["value"]
-
-
-def first_sentences(path: Path, count: int, to: Path) -> Path:
-    """The first of a file of one word a line, in which a blank line ends a sentence."""
-    sentences = re.split(r"\n\s*\n", path.read_text())
-    write_atomic(to, "\n\n".join(sentences[:count]) + "\n")
-    return to
 
 
 def run(bench: Bench, units: Units) -> tuple[Found, Found]:

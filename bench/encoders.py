@@ -4,7 +4,7 @@
                                                       twin, embeddings of both
     python bench/encoders.py adapted --real DATA      all-MiniLM-L6-v2, adapted to the same papers (--minilm DIR)
     python bench/encoders.py retrieval --real DATA    all of these on test collections, beside BM25
-    python bench/encoders.py entities --real DATA     named entities on two sets, with several seeds
+    python bench/encoders.py entities --real DATA     named entities on two sets, with several seeds (--sentences)
 
 In this order; each takes what is there from those before it. Half of the queries of a collection, drawn by seed, choose
 the weight of the fusion with BM25, and the others are scored. `tldr` asks with authors' own one-sentence summaries of
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from chains import NANO, REAL_SOURCES
+from chains import NANO, REAL_SOURCES, first_sentences
 
 from nsllm_lite.cli import run_step
 from nsllm_lite.commands.encoder_run import load_encoder_run
@@ -143,16 +143,17 @@ def evaluate(models: dict[str, Path], files: list[dict[str, str]], out: Path) ->
     run_step(recipes.validate(values, "eval"))
 
 
-def entities(models: dict[str, tuple[Path, float, int]], data: Path, out: Path) -> None:
-    """Named entities: each model (its folder, learning rate and seeds) fine-tuned on each set."""
+def entities(models: dict[str, tuple[Path, float, int]], data: Path, out: Path, sentences: int) -> None:
+    """Named entities: each model (its folder, learning rate and seeds) fine-tuned on the first sentences of each set."""
     like = yaml.safe_load((NANO / "finetune.yaml").read_text())
-    like |= {"task": "ner", "max_tokens": 128, "stride": 32, "patience": None, "epochs": 5, "checkpoint_steps": 500}
+    like |= {"task": "ner", "max_tokens": 128, "stride": 32, "patience": None, "epochs": 3, "checkpoint_steps": 500}
     for set_name, place in ENTITIES.items():
         found = {
             key: next(p for p in sorted((data / place).iterdir()) if p.name.startswith(begin))
             for key, begin in FILES.items()
         }
-        files = {key: str(path) for key, path in found.items()} | {"data": [str(found["data"])]}
+        first = first_sentences(found["data"], sentences, out / f"first-{set_name}.txt")
+        files = {key: str(path) for key, path in found.items()} | {"data": [str(first)]}
         for name, (folder, rate, seeds) in models.items():
             if folder.is_dir():
                 to = str(out / "entities" / f"{set_name}-{name}")
@@ -166,6 +167,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("settings", nargs="*", metavar="RECIPE.KEY=VALUE")
     parser.add_argument("--real", type=Path, required=True, metavar="DATA", help="a folder of real files")
     parser.add_argument("--minilm", type=Path, default=Path("models/all-minilm-l6-v2"), metavar="DIR")
+    parser.add_argument("--sentences", type=int, default=1500, help="of an entities' training file (default: 1500)")
     parser.add_argument("--out", type=Path, default=Path("runs/encoders"))
     args = parser.parse_intermixed_args(words)
     data, out = args.real.resolve(), args.out
@@ -182,7 +184,7 @@ def main(words: list[str] | None = None) -> None:
         evaluate(models, write_sets(data, out), out / "retrieval")
     else:
         made = {"own": (own, 1e-3, 10), "twin": (twin, 1e-3, 10), "minilm": (args.minilm, 1e-4, 3)}
-        entities(made, data, out)
+        entities(made, data, out, args.sentences)
 
 
 if __name__ == "__main__":

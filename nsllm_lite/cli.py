@@ -33,6 +33,7 @@ VERBS = {
     "sft": "nsllm_lite.train.sft:sft",
     "eval": "nsllm_lite.evals.evaluate:evaluate",
     "report": "nsllm_lite.evals.report:report",
+    "stages": "nsllm_lite.evals.stages:stages",
 }
 """The function behind each kind of step (`recipe.kinds`); it is given the recipe."""
 
@@ -53,6 +54,7 @@ TOOLS = {
 STORIES = {
     **dict.fromkeys(("phase1", "phase2", "two-phase", "eval-run", "instruct"), "nsllm_lite.commands.stories:story"),
     "encoder": "nsllm_lite.commands.encoder_run:story",
+    "materials": "nsllm_lite.commands.materials_run:story",
 }
 """The function that gives the steps of each story, one after the other as they are run."""
 

@@ -35,7 +35,7 @@ def _table(name: str) -> dict[str, Any]:
 _STATED, OPTIONS = _table("verbs.toml"), _table("options.toml")
 EPILOG = _STATED.pop("epilog")
 WORDS = {name: Verb(stated["does"], tuple(stated["examples"])) for name, stated in _STATED.items()}
-STORY_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "encoder", "plan")
+STORY_VERBS = ("phase1", "phase2", "two-phase", "eval-run", "instruct", "encoder", "materials", "plan")
 
 SAVE_SIGNALS = {"USR1": signal.SIGUSR1, "USR2": signal.SIGUSR2}
 PATHS = ("DIR", "DIR[:WEIGHT]", "PATH", "FILE", "MODEL", "RECIPE", "RUN", "JSON", "PNG", "PAGE")

@@ -16,6 +16,7 @@ TRUE = ("true", "yes", "on", "1")
 NOTHING = "nothing: "
 STEPS_OF = {"instruct": ("sft", "tasks", "eval"), "eval-run": ("eval", "tasks")}
 STEPS_OF |= {"encoder": ("mlm", "encoder-corpus", "embed", "finetune", "distill")}
+STEPS_OF |= {"materials": ("phase1", "corpus", "merge", "phase2", "eval", "tasks")}
 STEPS = ("phase1", "corpus", "merge", "phase2")
 """The recipes of a story that a key without its step is looked for in, in this order; of STORY_VERBS the others have
 STEPS."""

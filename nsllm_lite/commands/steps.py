@@ -1,8 +1,11 @@
 """The steps of each story, each with its recipe and the paths that follow from where the run is written."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from nsllm_lite.artifact.layout import Layout
+from nsllm_lite.recipe.evals import BEFORE
 
 STORIES = {
     "phase1": ("convert", "corpus", "base", "phase1", "model1"),
@@ -12,7 +15,8 @@ STORIES = {
     "instruct": ("tasks", "sft", "model-sft", "eval-sft"),
     "encoder": ("corpus", "tokenizer", "mlm", "distill", "embed", "embed-small", "tasks", "finetune"),
 }
-"""What is typed -> the steps it runs; `base` only where the folder has a recipe for it, `convert` for a GGUF."""
+"""What is typed -> the steps it runs; `base` only where the folder has a recipe for it, `convert` for a GGUF. A story
+that is not here runs all steps of its run."""
 
 
 LABELLED = ("moves", "classification")
@@ -97,3 +101,27 @@ def encoder_steps(at: Layout, model: str | None) -> list[Planned]:
         Planned("tasks", "tasks", "tasks", {"out": at.step("tasks")} | papers),
         Planned("finetune", "finetune", "finetune", {"out": at.step("finetune"), "model": own} | labelled),
     ]  # fmt: skip
+
+
+def materials_steps(at: Layout, model2: str, stages: Sequence[str], heldout: dict[str, list[str]]) -> list[Planned]:
+    """Those of the materials' story behind the two phases: `stages` are recipes of kind sft, each of which tunes the
+    merged model of the one before; `heldout` are the files and folders that each holds out."""
+    models = {BEFORE: model2} | {stage: at.step(f"model-{stage}") for stage in stages}
+    steps = [
+        Planned("tasks", "tasks", "tasks", {"out": at.step("tasks"), "corpus": at.step("corpus")}),
+        Planned("gold", "tasks", "gold", {"out": at.step("gold")}),
+    ]
+    for before, stage in pairwise(models):
+        merged = {"base": models[before], "adapter": at.adapter(stage), "out": models[stage]}
+        merged |= {"then_requantize": False, "heldout_rows": at.rows("phase2", "heldout")}
+        steps += [
+            Planned(stage, "sft", stage, {"out": at.step(stage), "model": models[before]}),
+            Planned(f"model-{stage}", "merge", "merge", merged),
+        ]
+    listed = [{"name": name, "path": path} for name, path in models.items()]
+    own = [{"name": stage, "sft": at.step(stage), "heldout": heldout[stage]} for stage in stages]
+    return [
+        *steps,
+        Planned("eval", "eval", "eval", {"out": at.step("eval"), "tasks": at.step("gold"), "models": listed}),
+        Planned("stages", "stages", "stages", {"out": at.step("stages"), "stages": own, "scores": at.step("eval")}),
+    ]

@@ -229,7 +229,7 @@ def story(args: argparse.Namespace) -> Iterator[Recipe]:
 
 def chosen_steps(args: argparse.Namespace, run: Run) -> list[Recipe]:
     """Those of the story, or of --only alone. Raises UserError where there is none of that kind."""
-    steps = [run[name] for name in STORIES[args.verb] if name in run]
+    steps = [run[name] for name in STORIES.get(args.verb, run) if name in run]
     chosen = [recipe for recipe in steps if args.only in (None, recipe.kind)]
     if not chosen:
         found = f"--only {args.only}: {args.verb} has no step of that kind."

@@ -185,3 +185,29 @@ class Eval(Strict):
         if given:
             found = f"{', '.join(given)}, with tasks of encoders:"
             raise UserError("eval-options-of-language-models", found, "leave them out: they do nothing there")
+
+
+BEFORE = "before"  # the model before the first stage, in tables
+
+
+class Stage(Strict):
+    """A finished instruction tuning, and those of the files it holds out that are its own, or folders of them."""
+
+    name: Name
+    sft: HashedPath
+    heldout: Annotated[list[FilePath], Field(min_length=1)]
+
+
+class Stages(Strict):
+    """The table of several stages of instruction tuning, in order; `scores` is an evaluation's folder whose models bear
+    the stages' names, and "before"."""
+
+    kind: Literal["stages"]
+    out: FilePath
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    scores: HashedPath | None = None
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Stages":
+        require_different([stage.name for stage in self.stages], "stages")
+        return self

@@ -14,7 +14,7 @@ from nsllm_lite.recipe.convert import Convert
 from nsllm_lite.recipe.corpus import Corpus
 from nsllm_lite.recipe.distill import Distill
 from nsllm_lite.recipe.embed import Embed
-from nsllm_lite.recipe.evals import Eval, Report, Tasks
+from nsllm_lite.recipe.evals import Eval, Report, Stages, Tasks
 from nsllm_lite.recipe.finetune import Finetune
 from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.mlm import Mlm
@@ -212,7 +212,15 @@ KINDS = {
             Input(name, getattr(recipe, name), name, "manifest") for name in ("model2", "phase2", "model1", "phase1")
         ],
     ),
+    "stages": Kind(
+        Stages, did=lambda recipe, *_: f"held-out answers after {len(recipe.stages or ())} stages", **_WORDS["stages"],
+        inputs=lambda recipe: [
+            *(Input("stage", one.sft, f"stage:{one.name}", "manifest") for one in recipe.stages or ()),
+            *([Input("scores", recipe.scores, "scores", "manifest")] if recipe.scores else ()),
+        ],
+    ),
 }  # fmt: skip
 Recipe = (
     Corpus | TokenizerRecipe | Convert | Train | Mlm | Distill | Embed | Finetune | Merge | Report | Tasks | Sft | Eval
-)
+    | Stages
+)  # fmt: skip
