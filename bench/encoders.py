@@ -143,10 +143,10 @@ def evaluate(models: dict[str, Path], files: list[dict[str, str]], out: Path) ->
     run_step(recipes.validate(values, "eval"))
 
 
-def entities(models: dict[str, tuple[Path, float, int]], data: Path, out: Path, sentences: int) -> None:
-    """Named entities: each model (its folder, learning rate and seeds) fine-tuned on the first sentences of each set."""
+def entities(models: dict[str, tuple[Path, float, int, int]], data: Path, out: Path, sentences: int) -> None:
+    """Named entities: each model (folder, learning rate, epochs, seeds) tuned on the first sentences of each set."""
     like = yaml.safe_load((NANO / "finetune.yaml").read_text())
-    like |= {"task": "ner", "max_tokens": 128, "stride": 32, "patience": None, "epochs": 3, "checkpoint_steps": 500}
+    like |= {"task": "ner", "max_tokens": 128, "stride": 32, "patience": None, "checkpoint_steps": 500}
     for set_name, place in ENTITIES.items():
         found = {
             key: next(p for p in sorted((data / place).iterdir()) if p.name.startswith(begin))
@@ -154,10 +154,11 @@ def entities(models: dict[str, tuple[Path, float, int]], data: Path, out: Path, 
         }
         first = first_sentences(found["data"], sentences, out / f"first-{set_name}.txt")
         files = {key: str(path) for key, path in found.items()} | {"data": [str(first)]}
-        for name, (folder, rate, seeds) in models.items():
+        for name, (folder, rate, epochs, seeds) in models.items():
             if folder.is_dir():
                 to = str(out / "entities" / f"{set_name}-{name}")
-                values = like | files | {"model": str(folder), "learning_rate": rate, "seeds": seeds, "out": to}
+                values = like | files | {"model": str(folder), "learning_rate": rate, "epochs": epochs, "out": to}
+                values["seeds"] = seeds
                 run_step(recipes.validate(values, "entities"))
 
 
@@ -183,7 +184,7 @@ def main(words: list[str] | None = None) -> None:
         models |= {"MiniLM": args.minilm, "MiniLM, adapted": out / "adapted/model"}
         evaluate(models, write_sets(data, out), out / "retrieval")
     else:
-        made = {"own": (own, 1e-3, 10), "twin": (twin, 1e-3, 10), "minilm": (args.minilm, 1e-4, 3)}
+        made = {"own": (own, 1e-3, 5, 10), "twin": (twin, 1e-3, 5, 10), "minilm": (args.minilm, 1e-4, 3, 3)}
         entities(made, data, out, args.sentences)
 
 
