@@ -11,8 +11,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
 
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
+from nsllm_lite.models.alone_engine import AloneEngine
 from nsllm_lite.models.engines import open_engine
-from nsllm_lite.models.generate import AloneEngine, Engine, encode
+from nsllm_lite.models.generate import Engine, encode
 from nsllm_lite.models.sizes import read_size
 from nsllm_lite.recipe.evals import EvalExecution
 from tests.models.make import add_lora, load_plain

@@ -1,0 +1,194 @@
+"""Answers that a JSON Schema allows: which tokens may come next, from llguidance.
+
+An answer is the schema's JSON in one form: keys in the schema's order, no white space between tokens of JSON, at most
+one blank before it all (examples of a few-shot prompt have one). A string, list or object that the schema leaves open
+is bounded here, so that a greedy model ends its loops: a schema that states its own bounds keeps them.
+
+Letters: R rows of a batch, V the width of the model's logits.
+Source: github.com/guidance-ai/llguidance, docs/json_schema.md at version 1.3.
+"""
+
+import json
+import string
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.formats.tokenizer import control_ids
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+    from transformers import PreTrainedTokenizerBase
+
+Schema = dict[str, Any]
+
+SEPARATORS = (",", ":")  # between items, and behind a key
+MAX_CHARS = 256  # of a string; the longest of the 2,500 gold answers of LLaMat's extraction has 155
+MAX_ITEMS = 128  # of a list; the longest there has 59
+MAX_KEYS = 32  # of an object whose keys are free; the most there are 10
+
+NEEDED = '{}[]":,-' + string.digits + string.ascii_letters
+SAMPLE = '{"a b": ["µ → 😀", 0.5, null]}'
+NAMED = ("properties", "patternProperties", "$defs", "definitions")  # {name: schema}
+LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
+INNER = ("items", "additionalProperties")
+VALUES = (
+    "$ref", "const", "enum", "type", "required", "minProperties", "maxProperties", "minItems", "maxItems", "minimum",
+    "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern", "format",
+)  # fmt: skip
+REMARKS = ("title", "description", "default", "examples", "$schema", "$id", "$comment", "deprecated")
+KEYWORDS = {*NAMED, *LISTED, *INNER, *VALUES, *REMARKS}
+
+
+class Grammars:
+    """The grammars of one tokenizer, a schema compiled once.
+
+    Raises:
+        UserError: llguidance cannot read the tokenizer's vocabulary, or JSON cannot be written with it.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", ends: Collection[int]):
+        from llguidance import LLExecutor, LLTokenizer
+
+        backend, name = tokenizer.backend_tokenizer, getattr(tokenizer, "name_or_path", "") or "the tokenizer"
+        try:
+            self._tokens = LLTokenizer(backend.to_str(), eos_token=sorted(ends) or None)
+        except ValueError as error:
+            raise _unreadable(name, str(error)) from None
+        self.num_tokens = self._tokens.vocab_size
+        self.ends = [number for number in sorted(ends) if number < self.num_tokens]
+        self._is_text = np.ones(self.num_tokens, bool)
+        self._is_text[[number for number in {*control_ids(tokenizer), *self.ends} if number < self.num_tokens]] = False
+        ids = backend.encode(SAMPLE, add_special_tokens=False).ids
+        read, said = self._tokens.decode_bytes(ids).decode(errors="replace"), tokenizer.decode(ids)
+        if read.strip() != said.strip():
+            raise _unreadable(name, f"it reads {read!r} where the tokenizer writes {said!r}")
+        spelled = {sign: self._tokens.greedy_tokenize(sign) for sign in NEEDED}
+        if absent := [sign for sign, ids in spelled.items() if self._tokens.decode_bytes(ids) != sign.encode()]:
+            raise _unreadable(name, f"no token writes {' '.join(absent[:20])}")
+        self._executor = LLExecutor()
+        self._compiled: dict[str, LLMatcher] = {}
+
+    def begin(self, schemas: Sequence[Schema | None]) -> "Answers":
+        """Answers that have not begun, each of its schema; None: free. Raises UserError as `compile` does."""
+        return Answers(self, [None if schema is None else self.compile(schema).deep_copy() for schema in schemas])
+
+    def compile(self, schema: Schema) -> "LLMatcher":
+        """Raises UserError where the grammar cannot express the schema."""
+        from llguidance import LLMatcher
+
+        key = json.dumps(schema)
+        if key not in self._compiled:
+            self._compiled[key] = LLMatcher(self._tokens, grammar_of(schema))
+        return self._compiled[key]
+
+    def allowed(self, matchers: Sequence["LLMatcher | None"], width: int) -> np.ndarray:
+        """Which tokens each answer may go on with (R, V), for a model of `width` logits: those that it has beyond the
+        tokenizer's never, the ones that end an answer where it is complete. Raises RunError where there is none."""
+        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
+
+        bits = allocate_token_bitmask(len(matchers), self.num_tokens)
+        bound = [(matcher, row) for row, matcher in enumerate(matchers) if matcher]
+        fill_next_token_bitmask_par(self._executor, bound, bits)
+        there = min(width, self.num_tokens)
+        allowed = np.ones((len(matchers), width), bool)
+        for matcher, row in bound:
+            allowed[row, there:] = False
+            of_row = np.unpackbits(bits[row].view(np.uint8), bitorder="little", count=self.num_tokens).astype(bool)
+            of_row &= self._is_text
+            of_row[self.ends] = matcher.is_accepting()
+            allowed[row, :there] = of_row[:there]
+            if not allowed[row].any():
+                why = matcher.get_error() or "no token of the vocabulary continues it"
+                raise RunError("grammar-no-token", f"A constrained answer cannot go on: {why}.", "Simplify its schema.")
+        return allowed
+
+
+class Answers:
+    """The answers of a batch as they grow."""
+
+    def __init__(self, grammars: Grammars, matchers: list["LLMatcher | None"]):
+        self._grammars, self._matchers = grammars, matchers
+
+    def masked(self, logits: Tensor, numbers: Sequence[int]) -> Tensor:
+        """The logits (R, V) of the answers of these numbers, -inf where a token may not follow."""
+        allowed = self._grammars.allowed([self._matchers[number] for number in numbers], logits.shape[-1])
+        return logits.masked_fill(~torch.from_numpy(allowed).to(logits.device), float("-inf"))
+
+    def take(self, number: int, token: int) -> bool:
+        """Adds a token to an answer; whether it is complete and nothing may follow. Raises RunError where the token is
+        none of those allowed, as with logits that are no numbers."""
+        matcher = self._matchers[number]
+        if matcher is None:
+            return False
+        if not matcher.consume_token(token):
+            found = f"A constrained answer got token {token}, which may not follow ({matcher.get_error()})."
+            raise RunError("grammar-token-refused", found, "The model's logits may be no numbers: check its weights.")
+        return matcher.is_stopped()
+
+
+def require_grammars(tokenizer: "PreTrainedTokenizerBase | None", schemas: Sequence[Schema]) -> None:
+    """Raises UserError where a schema, or the vocabulary of the tokenizer, is none that grammars are made of."""
+    for schema in schemas:
+        grammar_of(schema)
+    if tokenizer:
+        Grammars(tokenizer, [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
+
+
+def grammar_of(schema: Schema) -> str:
+    """The grammar of a schema's JSON, as llguidance takes it. Raises UserError where it cannot express the schema."""
+    from llguidance import LLMatcher
+
+    item, key = SEPARATORS
+    form = {"whitespace_flexible": False, "item_separator": item, "key_separator": key}
+    whole = bounded(schema) | {"x-guidance": form}
+    grammar = LLMatcher.grammar_from_lark(f'start: " "? body\nbody: %json {json.dumps(whole)}')
+    is_error, words = LLMatcher.validate_grammar_with_warnings(grammar)
+    if is_error:
+        raise _inexpressible(" ".join(words).strip().splitlines()[0])
+    return grammar
+
+
+def bounded(schema: Any, place: str = "") -> Schema:
+    """The schema with a bound where it leaves the length of strings, lists or objects open. Raises UserError where it
+    holds a keyword that no grammar is made of."""
+    if not isinstance(schema, dict):
+        raise _inexpressible(f"{place or 'the schema'} is {json.dumps(schema)}, no object")
+    if unknown := [key for key in schema if key not in KEYWORDS]:
+        raise _inexpressible(f"keyword {unknown[0]!r}{f' of {place}' if place else ''}")
+    whole = dict(schema)
+    for key in NAMED:
+        if key in schema:
+            whole[key] = {name: bounded(inner, f"{place}/{name}") for name, inner in schema[key].items()}
+    for key in LISTED:
+        if key in schema:
+            whole[key] = [bounded(inner, f"{place}/{key}") for inner in schema[key]]
+    for key in INNER:
+        if isinstance(schema.get(key), dict):
+            whole[key] = bounded(schema[key], f"{place}/{key}")
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if "string" in kinds and not schema.keys() & {"maxLength", "pattern", "format", "enum", "const"}:
+        whole["maxLength"] = max(MAX_CHARS, schema.get("minLength", 0))
+    if "array" in kinds and not schema.keys() & {"maxItems", "enum", "const"}:
+        whole["maxItems"] = max(MAX_ITEMS, schema.get("minItems", 0))
+    is_free = "patternProperties" in schema or schema.get("additionalProperties", True) is not False
+    if "object" in kinds and is_free and not schema.keys() & {"maxProperties", "enum", "const"}:
+        most = len(schema.get("properties", ())) + MAX_KEYS
+        whole["maxProperties"] = max(most, schema.get("minProperties", 0))
+    return whole
+
+
+def _inexpressible(why: str) -> UserError:
+    found = f"The grammar cannot express the schema of the answers: {why}."
+    return UserError("grammar-schema-unfit", found, "Write the schema without it, or evaluate without `constrain`.")
+
+
+def _unreadable(name: str, why: str) -> UserError:
+    found = f"The grammar library cannot read the vocabulary of {name} ({why})."
+    needed = "It reads byte-level BPE, and vocabularies with bytes to fall back on."
+    return UserError("grammar-vocabulary-unreadable", found, needed, "Evaluate this model without `constrain`.")
