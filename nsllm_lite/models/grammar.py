@@ -93,7 +93,8 @@ class Grammars:
 
         bits = allocate_token_bitmask(len(matchers), self.num_tokens)
         bound = [(matcher, row) for row, matcher in enumerate(matchers) if matcher]
-        fill_next_token_bitmask_par(self._executor, bound, bits)
+        if bound:
+            fill_next_token_bitmask_par(self._executor, bound, bits)
         there = min(width, self.num_tokens)
         allowed = np.ones((len(matchers), width), bool)
         for matcher, row in bound:
@@ -146,11 +147,9 @@ def grammar_of(schema: Schema) -> str:
     item, key = SEPARATORS
     form = {"whitespace_flexible": False, "item_separator": item, "key_separator": key}
     whole = bounded(schema) | {"x-guidance": form}
-    grammar = LLMatcher.grammar_from_lark(f'start: " "? body\nbody: %json {json.dumps(whole)}')
-    is_error, words = LLMatcher.validate_grammar_with_warnings(grammar)
-    if is_error:
-        raise _inexpressible(" ".join(words).strip().splitlines()[0])
-    return grammar
+    if why := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(whole)):
+        raise _inexpressible(" ".join(why.split())[:200].rstrip("."))
+    return LLMatcher.grammar_from_lark(f'start: " "? body\nbody: %json {json.dumps(whole)}')
 
 
 def bounded(schema: Any, place: str = "") -> Schema:
@@ -161,25 +160,25 @@ def bounded(schema: Any, place: str = "") -> Schema:
     if unknown := [key for key in schema if key not in KEYWORDS]:
         raise _inexpressible(f"keyword {unknown[0]!r}{f' of {place}' if place else ''}")
     whole = dict(schema)
-    for key in NAMED:
-        if key in schema:
-            whole[key] = {name: bounded(inner, f"{place}/{name}") for name, inner in schema[key].items()}
-    for key in LISTED:
-        if key in schema:
-            whole[key] = [bounded(inner, f"{place}/{key}") for inner in schema[key]]
-    for key in INNER:
-        if isinstance(schema.get(key), dict):
-            whole[key] = bounded(schema[key], f"{place}/{key}")
+    for key in schema:
+        inner, at = schema[key], f"{place}/{key}"
+        if key in NAMED and isinstance(inner, dict):
+            whole[key] = {name: bounded(one, f"{at}/{name}") for name, one in inner.items()}
+        elif key in LISTED and isinstance(inner, list):
+            whole[key] = [bounded(one, f"{at}/{number}") for number, one in enumerate(inner)]
+        elif key in INNER and not isinstance(inner, bool):
+            whole[key] = bounded(inner, at)
+        elif key in (*NAMED, *LISTED):
+            raise _inexpressible(f"{at} is {json.dumps(inner)}")
     kinds = schema.get("type")
     kinds = kinds if isinstance(kinds, list) else [kinds]
     if "string" in kinds and not schema.keys() & {"maxLength", "pattern", "format", "enum", "const"}:
         whole["maxLength"] = max(MAX_CHARS, schema.get("minLength", 0))
     if "array" in kinds and not schema.keys() & {"maxItems", "enum", "const"}:
         whole["maxItems"] = max(MAX_ITEMS, schema.get("minItems", 0))
-    is_free = "patternProperties" in schema or schema.get("additionalProperties", True) is not False
-    if "object" in kinds and is_free and not schema.keys() & {"maxProperties", "enum", "const"}:
-        most = len(schema.get("properties", ())) + MAX_KEYS
-        whole["maxProperties"] = max(most, schema.get("minProperties", 0))
+    is_free = schema.get("additionalProperties") is not False or "patternProperties" in schema
+    if "object" in kinds and is_free and not schema.keys() & {"maxProperties", "properties", "enum", "const"}:
+        whole["maxProperties"] = max(MAX_KEYS, schema.get("minProperties", 0))  # beside properties it needs them all
     return whole
 
 

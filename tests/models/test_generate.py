@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 import transformers
@@ -17,9 +18,11 @@ from nsllm_lite.models.generate import Engine, encode
 from nsllm_lite.models.sizes import read_size
 from nsllm_lite.recipe.evals import EvalExecution
 from tests.models.make import add_lora, load_plain
+from tests.models.schemas import SCHEMAS, closed, written
 from tests.raising import raises
 
 LABELS = [" Background", " Methods", " A", " Results of all"]
+ONE = closed(part={"enum": ["Background", "Methods"]}, sure={"type": "boolean"}) | {"required": ["part", "sure"]}
 HEAD = "Which part of an abstract is it?\n\nSentence: Light is fast.\nPart: Background\n\n"
 
 
@@ -108,6 +111,58 @@ OTHERS = {
         "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
         "sliding_window": 8, "num_local_experts": 2, "num_experts_per_tok": 1}),
 }  # fmt: skip
+
+
+def wants_what_is_forbidden(engine: Engine, token: int) -> Engine:
+    """The model's logits with one token far above all others."""
+    head = engine.model.get_output_embeddings()
+
+    def raised(_: object, __: object, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.clone()
+        logits[..., token] += 1e4
+        return logits
+
+    engine.hook = head.register_forward_hook(raised)
+    return engine
+
+
+@pytest.mark.parametrize("kind", [Engine, AloneEngine])
+def test_constrained_answers_are_json_and_others_stay_what_they_were(talker, kind):
+    """Also of a model that always wants a token which may not follow; a batch loses its rows at different times."""
+    tokenizer, asked = load_auto_tokenizer(talker), prompts(6)
+    engine = kind(load_plain(talker), tokenizer, batch_tokens=600)
+    free = dict(engine.generate(asked, 24, ["of"]))
+    schemas = [SCHEMAS["roles"], None, ONE, None, SCHEMAS["records"], ONE]
+    mixed = dict(engine.generate(asked, 24, ["of"], schemas=schemas))
+    assert [mixed[number] for number in (1, 3)] == [free[number] for number in (1, 3)]
+    assert dict(engine.generate(asked, 24, ["of"], schemas=[None] * 6)) == free
+    hook = wants_what_is_forbidden(engine, 0).hook
+    assert set(dict(engine.generate(asked, 24, [])).values()) == {""}
+    eager = dict(engine.generate(asked, 24, [], schemas=schemas))
+    hook.remove()
+    for said in (mixed, eager):
+        for number in (2, 5):
+            jsonschema.validate(json.loads(said[number]), ONE)
+            assert said[number] == written(json.loads(said[number])), "it ends with its JSON"
+    assert len({*mixed.values()}) > 3
+    assert dict(engine.generate(asked, 24, ["of"])) == free
+
+
+@pytest.mark.parametrize("kind", [Engine, AloneEngine])
+def test_an_answer_that_reaches_its_limit_is_cut(talker, kind):
+    engine = kind(load_plain(talker), load_auto_tokenizer(talker), batch_tokens=600)
+    wants_what_is_forbidden(engine, engine.tokenizer.convert_tokens_to_ids("x"))
+    for _, text in engine.generate(prompts(2), 20, ["xx", "name"], schemas=[SCHEMAS["records"]["items"]] * 2):
+        assert text.lstrip().startswith('{"name":"xx')
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(text)
+
+
+def test_a_grammar_that_cannot_be_made_is_said_before_a_model_answers(talker):
+    engine = Engine(load_plain(talker), load_auto_tokenizer(talker), batch_tokens=600)
+    with raises("grammar-schema-unfit", "'not'"):
+        engine.generate(prompts(2), 20, [], schemas=[None, {"not": {}}])
+    assert engine.forward_tokens == 0
 
 
 @pytest.mark.parametrize("other", OTHERS)
