@@ -106,7 +106,7 @@ def test_an_answer_ends_where_it_is_whole_and_nowhere_else(tokenizer):
 def test_a_free_answer_beside_a_constrained_one_is_let_alone(grammars):
     logits = torch.randn(2, grammars.num_tokens, generator=torch.Generator().manual_seed(0))
     answers = grammars.begin([TEXT, None])
-    masked = answers.masked(logits, [0, 1])
+    masked = answers.masked(logits.clone(), [0, 1])
     assert torch.equal(masked[1], logits[1])
     assert 0 < int(masked[0].isfinite().sum()) < 20
     assert not answers.take(1, 7)
