@@ -91,7 +91,8 @@ def measure(engine: Engine, items: int, rounds: int, new_tokens: int) -> dict:
     fits = {way: sum(fit(text) for text in said.values()) for way, said in answers.items()}
     return {
         "items": items, "rounds": rounds, "new_tokens": new_tokens, "seconds": seconds, "tokens": tokens, "fits": fits,
-        "mask_ms_per_token": 1e3 * mask_seconds[0] / max(1, masks[0]), "first": {w: said[0] for w, said in answers.items()},
+        "mask_ms_per_token": 1e3 * mask_seconds[0] / max(1, masks[0]),
+        "first": {way: said[0] for way, said in answers.items()},
     }  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def show(found: dict, out: Path | None) -> None:
         tokens = found["tokens"][way]
         print(
             f"  {way:12} {items / median(each):8.2f} items/s {tokens / items:6.1f} tokens an answer "
-            f"{1e3 * median(each) / max(1, tokens):7.2f} ms a token; JSON of the schema: {found['fits'][way]} of {items}"
+            f"{1e3 * median(each) / max(1, tokens):7.2f} ms a token; JSON of the schema: {found['fits'][way]}"
         )
     ratios = [free / held for free, held in zip(seconds["free"], seconds["constrained"], strict=True)]
     found["ratios"] = ratios

@@ -72,7 +72,7 @@ class AloneEngine(Engine):
 
         def is_whole(written: Tensor, *_: object, **__: object) -> Tensor:
             token = int(written[0, -1])
-            return torch.tensor([token in self._end_ids() or answer.take(0, token)], device=written.device)
+            return torch.tensor([token in self._end_ids() or answer.take(0, token, 0)[1]], device=written.device)
 
         if answer is None:
             return {"stopping_criteria": [stopped]}

@@ -6,6 +6,7 @@ first token of every label is read from the item's own forward: on five-shot cla
 the tokens of scoring each label by itself.
 """
 
+import sys
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,27 +142,33 @@ class Engine:
             said: list[list[int]] = [[] for _ in group]
             left = list(range(len(group)))  # the rows of `said` whose answers have not ended
             answers = grammars.begin([schemas[n] for n in group]) if grammars else None
+            can_jump = len(group) == 1 or self._can_share(sys.maxsize)  # a pad would count in a sliding window
             held = [() if answers and schemas[n] is not None else stops for n in group]
             while left:
                 scores = answers.masked(logits[:, -1], left) if answers else logits[:, -1]
                 chosen = scores.argmax(-1).tolist()
-                on = []  # of the rows of the batch, those that go on
+                on, fed = [], []  # of the rows of the batch, those that go on, and with which tokens
                 for row, (number, token) in enumerate(zip(left, chosen, strict=True)):
                     if token in ends:
                         continue
                     said[number].append(token)
                     stopped = any(stop in self.tokenizer.decode(said[number]) for stop in held[number])
-                    stopped |= bool(answers) and answers.take(number, token)
+                    sure: list[int] = []
+                    if answers:
+                        room = rooms[group[number]] - len(said[number])
+                        sure, is_whole = answers.take(number, token, room if can_jump else 0)
+                        said[number] += sure
+                        stopped |= is_whole
                     if not stopped and len(said[number]) < rooms[group[number]]:
                         on.append(row)
+                        fed.append([token, *sure])
                 if 0 < len(on) < len(left):
                     rows = torch.tensor(on, device=self.device)
                     cache.batch_select_indices(rows)
                     mask, last = mask[rows], last[rows]
                 left = [left[row] for row in on]
                 if left:
-                    last = last + 1
-                    logits, mask = self._forward([[chosen[row]] for row in on], cache, mask, last[:, None])
+                    logits, mask, last = self._go_on(fed, cache, mask, last)
             return [before(spoken(self.tokenizer, ids), mine) for ids, mine in zip(said, held, strict=True)]
 
         return self._batches(requests, new_tokens, say, done)
@@ -273,6 +280,20 @@ class Engine:
         real = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.device)
         positions = past + (real.cumsum(1) - 1).clamp(min=0)
         logits, mask = self._forward(padded, cache, real.new_ones(len(rows), past), positions, real)
+        return logits, mask, positions[:, -1]
+
+    def _go_on(
+        self, rows: list[list[int]], cache: "DynamicCache", mask: Tensor, last: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same after more tokens of each row, whose last position was `last`: one of each, or some rows' more."""
+        longest = max(map(len, rows))
+        if longest == 1:
+            logits, mask = self._forward(rows, cache, mask, last[:, None] + 1)
+            return logits, mask, last + 1
+        padded = [[0] * (longest - len(row)) + row for row in rows]
+        real = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.device)
+        positions = last[:, None] + real.cumsum(1)
+        logits, mask = self._forward(padded, cache, mask, positions, real)
         return logits, mask, positions[:, -1]
 
     @torch.no_grad()

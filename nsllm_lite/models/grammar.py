@@ -117,16 +117,19 @@ class Answers:
         allowed = self._grammars.allowed([self._matchers[number] for number in numbers], logits.shape[-1])
         return logits.masked_fill_(torch.from_numpy(~allowed).to(logits.device), float("-inf"))
 
-    def take(self, number: int, token: int) -> bool:
-        """Adds a token to an answer; whether it is complete and nothing may follow. Raises RunError where the token is
-        none of those allowed, as with logits that are no numbers."""
+    def take(self, number: int, token: int, room: int) -> tuple[list[int], bool]:
+        """Adds a token to an answer, and the tokens that alone may follow it, at most `room`: those, and whether the
+        answer is whole. Raises RunError where the token is none of those allowed, as with logits that are no numbers.
+        """
         matcher = self._matchers[number]
         if matcher is None:
-            return False
+            return [], False
         if not matcher.consume_token(token):
             found = f"A constrained answer got token {token}, which may not follow ({matcher.get_error()})."
             raise RunError("grammar-token-refused", found, "The model's logits may be no numbers: check its weights.")
-        return matcher.is_stopped()
+        sure = matcher.compute_ff_tokens()[:room] if room else []
+        matcher.consume_tokens(sure)
+        return sure, matcher.is_stopped()
 
 
 def require_grammars(tokenizer: "PreTrainedTokenizerBase | None", schemas: Sequence[Schema]) -> None:

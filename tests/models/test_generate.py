@@ -148,6 +148,25 @@ def test_constrained_answers_are_json_and_others_stay_what_they_were(talker, kin
     assert dict(engine.generate(asked, 24, ["of"])) == free
 
 
+def test_tokens_that_alone_may_follow_take_no_forward_of_their_own(talker, monkeypatch):
+    """In a batch others are padded beside them: each answer stays that of its prompt alone, token by token."""
+    engine = Engine(load_plain(talker), load_auto_tokenizer(talker), batch_tokens=900)
+    asked, schemas = prompts(6), [SCHEMAS["roles"], ONE, SCHEMAS["doping"], ONE, SCHEMAS["roles"], None]
+    calls, forward = [], engine._forward
+    monkeypatch.setattr(
+        engine, "_forward", lambda rows, *more: calls.append(list(map(len, rows))) or forward(rows, *more)
+    )
+    together = dict(engine.generate(asked, 80, [], schemas=schemas))
+    assert any(len(set(row)) == 1 and len(row) > 1 and row[0] > 1 for row in calls[1:]), "rows of several tokens"
+    num_jumped = len(calls)
+    calls.clear()
+    monkeypatch.setattr(engine, "_can_share", lambda length: length < 1_000)
+    list(engine.generate(asked, 80, [], schemas=schemas))
+    assert num_jumped < len(calls), "with a sliding window they come one by one"
+    for number, prompt in enumerate(asked):
+        assert together[number] == dict(engine.generate([prompt], 80, [], schemas=[schemas[number]]))[0]
+
+
 @pytest.mark.parametrize("kind", [Engine, AloneEngine])
 def test_an_answer_that_reaches_its_limit_is_cut(talker, kind):
     engine = kind(load_plain(talker), load_auto_tokenizer(talker), batch_tokens=600)

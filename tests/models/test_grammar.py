@@ -34,9 +34,10 @@ def takes(grammars: Grammars, schema: dict, text: str) -> bool:
     return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
 
 
-def walks(grammars: Grammars, schema: dict, count: int, most: int = 300) -> tuple[list[list[int]], list[int]]:
+def walks(grammars: Grammars, schema: dict, count: int, most: int = 500) -> tuple[list[list[int]], list[int]]:
     """(tokens of each walk, numbers of those that are not whole after `most`): one of the allowed tokens each step, by
-    chance; after 20 tokens those that close something are likelier, so that a walk ends."""
+    chance; after 20 tokens those that close something are likelier, so that a walk ends. Every other walk takes all
+    tokens at once that alone may follow."""
     said: list[list[int]] = [[] for _ in range(count)]
     answers, left, chance = grammars.begin([schema] * count), list(range(count)), torch.Generator().manual_seed(0)
     pieces = [grammars._tokens.decode_bytes([number]) for number in range(grammars.num_tokens)]
@@ -50,8 +51,9 @@ def walks(grammars: Grammars, schema: dict, count: int, most: int = 300) -> tupl
         for number, token in zip(left, answers.masked(logits, left).argmax(-1).tolist(), strict=True):
             if token in grammars.ends:
                 continue
-            said[number].append(token)
-            if not answers.take(number, token):
+            sure, is_whole = answers.take(number, token, 99 * (number % 2))
+            said[number] += [token, *sure]
+            if not is_whole:
                 on.append(number)
         if not (left := on):
             break
@@ -103,15 +105,30 @@ def test_an_answer_ends_where_it_is_whole_and_nowhere_else(tokenizer):
     assert grammars.allowed([matcher], 100).tolist() == [allowed[:100].tolist()]
 
 
+def test_tokens_that_alone_may_follow_come_at_once(grammars):
+    """And no more of them than there is room for; what may be written in two ways is none."""
+    one = closed(basemats={"type": "boolean"}) | {"required": ["basemats"]}
+    answers, brace = grammars.begin([one] * 3), grammars._tokens.tokenize_str("{")[0]
+    sure, is_whole = answers.take(0, brace, 99)
+    assert grammars._tokens.decode_str(sure).startswith('"basemats')
+    assert not is_whole
+    assert answers.take(1, brace, 2) == (sure[:2], False)
+    assert answers.take(2, brace, 0) == ([], False)
+    for token in sure:
+        answers.take(2, token, 0)
+    allowed = [grammars.allowed([answers._matchers[number]], grammars.num_tokens).tolist() for number in (0, 2)]
+    assert allowed[0] == allowed[1]
+
+
 def test_a_free_answer_beside_a_constrained_one_is_let_alone(grammars):
     logits = torch.randn(2, grammars.num_tokens, generator=torch.Generator().manual_seed(0))
     answers = grammars.begin([TEXT, None])
     masked = answers.masked(logits.clone(), [0, 1])
     assert torch.equal(masked[1], logits[1])
     assert 0 < int(masked[0].isfinite().sum()) < 20
-    assert not answers.take(1, 7)
+    assert answers.take(1, 7, 9) == ([], False)
     with raises("grammar-token-refused", "token 7"):
-        answers.take(0, 7)
+        answers.take(0, 7, 9)
 
 
 def test_a_string_list_or_object_without_a_bound_gets_one(grammars):
