@@ -46,8 +46,8 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
         counts = "; ".join(f"{row['model']}, {row['mode']}, {row['set']}: {row['unread']:,}" for row in unread)
         lines += ["", f"Answers that could not be read (counted as wrong): {counts}."]
     if any("constrained" in row["mode"] for row in results["scores"]):
-        limit = "an answer that was cut at its limit of tokens is not whole, and could not be read"
-        lines += ["", f"Constrained: each token of an answer is one that the schema's grammar allows; {limit}."]
+        unread = "what could not be read was cut at its limit of tokens, or names a key twice"
+        lines += ["", f"Constrained: each token of an answer is one that the schema's grammar allows; {unread}."]
     versions = []
     for about in results["sets"]:
         name = about["name"] if about["name"] == about["task"] else f"{about['name']} ({about['task']})"

@@ -15,7 +15,7 @@ from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import TASKS, Eval
 from tests.evals.conftest import SMALL_TASKS
 from tests.evals.extraction import RECORDS, SCHEMA
-from tests.raising import raises
+from tests.raising import fails, raises
 
 MODES = ("few-shot", "few-shot, constrained", "instruction", "instruction, constrained")
 
@@ -111,10 +111,14 @@ def test_a_stopped_evaluation_goes_on(scored, talker, monkeypatch):
     assert [list(more) for more in calls] == [["schemas"]] * 2
 
 
-def test_what_cannot_be_constrained_is_refused_before_anything_starts(talker, tmp_path):
-    recipe = recipe_of(tmp_path, talker)
-    with raises("eval-nothing-to-constrain", "heads (title)"):
-        evaluate(recipe.model_copy(update={"files": recipe.files[1:]}))
+def test_what_cannot_be_constrained_is_refused_before_anything_starts(talker, tmp_path, capsys, monkeypatch):
+    recipe_of(tmp_path, talker)
+    words = ["eval", str(talker), "--file", f"title={tmp_path}/title.json", "--constrain", "--out", f"{tmp_path}/eval"]
+    assert "title (title)" in fails(capsys, "eval-nothing-to-constrain", *words)
+    monkeypatch.setitem(SCHEMA, "uniqueItems", True)
+    with raises("grammar-schema-unfit", "'uniqueItems'"):
+        evaluate(recipe_of(tmp_path, talker))
+    del SCHEMA["uniqueItems"]
     other = shutil.copytree(talker, tmp_path / "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     (other / "tokenizer.json").write_text(json.dumps(tokenizer | {"decoder": {"type": "Fuse"}}))
