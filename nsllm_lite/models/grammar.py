@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nsllm_lite.errors import RunError, UserError
-from nsllm_lite.formats.tokenizer import control_ids
+from nsllm_lite.formats.tokenizer import control_ids, num_ids
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -55,14 +55,14 @@ class Grammars:
         from llguidance import LLTokenizer
 
         backend, name = tokenizer.backend_tokenizer, getattr(tokenizer, "name_or_path", "") or "the tokenizer"
+        self.ends = [number for number in sorted(ends) if number < num_ids(tokenizer)]
         try:
-            self._tokens = LLTokenizer(backend.to_str(), eos_token=sorted(ends) or None)
+            self._tokens = LLTokenizer(backend.to_str(), eos_token=min(self.ends, default=None))
         except ValueError as error:
             raise _unreadable(name, str(error)) from None
         self.num_tokens = self._tokens.vocab_size
-        self.ends = [number for number in sorted(ends) if number < self.num_tokens]
         self._is_text = np.ones(self.num_tokens, bool)
-        self._is_text[[number for number in {*control_ids(tokenizer), *self.ends} if number < self.num_tokens]] = False
+        self._is_text[[*control_ids(tokenizer), *self.ends]] = False
         ids = backend.encode(SAMPLE, add_special_tokens=False).ids
         read, said = self._tokens.decode_bytes(ids).decode(errors="replace"), tokenizer.decode(ids)
         if read.strip() != said.strip():
@@ -101,7 +101,7 @@ class Grammars:
             of_row[self.ends] = matcher.is_accepting()
             allowed[row, :there], allowed[row, there:] = of_row[:there], False
             if not allowed[row].any():
-                why = matcher.get_error() or "no token of the vocabulary continues it"
+                why = _error_of(matcher) or "no token of the vocabulary continues it"
                 raise RunError("grammar-no-token", f"A constrained answer cannot go on: {why}.", "Simplify its schema.")
         return allowed
 
@@ -125,7 +125,7 @@ class Answers:
         if matcher is None:
             return [], False
         if not matcher.consume_token(token):
-            found = f"A constrained answer got token {token}, which may not follow ({matcher.get_error()})."
+            found = f"A constrained answer got token {token}, which may not follow ({_error_of(matcher)})."
             raise RunError("grammar-token-refused", found, "The model's logits may be no numbers: check its weights.")
         sure = matcher.compute_ff_tokens()[:room] if room else []
         matcher.consume_tokens(sure)
@@ -180,6 +180,11 @@ def bounded(schema: Any, place: str = "") -> Schema:
     if "object" in kinds and is_free and not schema.keys() & {"maxProperties", "properties", "enum", "const"}:
         whole["maxProperties"] = max(MAX_KEYS, schema.get("minProperties", 0))  # beside properties it needs them all
     return whole
+
+
+def _error_of(matcher: "LLMatcher") -> str:
+    """Its first line; the state of the parser stands below it."""
+    return (matcher.get_error().splitlines() or [""])[0]
 
 
 def _inexpressible(why: str) -> UserError:

@@ -109,7 +109,7 @@ def open_vllm(folder: Path, tokenizer: Any, notes: list[str], constrain: bool = 
     require_sound(folder)
     options = {"enable_prefix_caching": True, "trust_remote_code": False, "load_format": "safetensors"}
     if constrain:
-        structured({})
+        structured({"type": "object"})
         options["structured_outputs_config"] = {"backend": "xgrammar"}
     llm = LLM(str(folder), **options)
     return VllmEngine(llm, tokenizer, notes)

@@ -204,6 +204,11 @@ def test_pieces_with_bytes_to_fall_back_on_are_read():
     assert len(left) < 25
 
 
+def writing_otherwise(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    tokenizer.decode = lambda ids: "{}"
+    return tokenizer
+
+
 WORDS_OF_JSON = {word: number for number, word in enumerate([*'{}[]":,ab01', "<unk>", "</s>"])}
 UNREAD = {
     "decoder": lambda: fast(models.WordLevel(WORDS_OF_JSON, unk_token="<unk>"), None),
@@ -211,11 +216,7 @@ UNREAD = {
     "no token writes {": lambda: fast(
         models.BPE(vocab={"a": 0, "b": 1}, merges=[]), decoders.ByteLevel(), pre_tokenizer=pre_tokenizers.ByteLevel()
     ),
-    "where the tokenizer writes": lambda: fast(
-        models.BPE(vocab={sign: n for n, sign in enumerate(pre_tokenizers.ByteLevel.alphabet())}, merges=[]),
-        decoders.Sequence([decoders.ByteLevel(), decoders.Replace("b", "c")]),
-        pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ),
+    "where the tokenizer writes '{}'": lambda: writing_otherwise(by_pieces(with_bytes=True)),
 }
 
 
