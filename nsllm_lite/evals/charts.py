@@ -45,6 +45,9 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
     if unread := [row for row in results["scores"] if row["unread"]]:
         counts = "; ".join(f"{row['model']}, {row['mode']}, {row['set']}: {row['unread']:,}" for row in unread)
         lines += ["", f"Answers that could not be read (counted as wrong): {counts}."]
+    if any("constrained" in row["mode"] for row in results["scores"]):
+        unread = "what could not be read was cut at its limit of tokens, or names a key twice"
+        lines += ["", f"Constrained: each token of an answer is one that the schema's grammar allows; {unread}."]
     versions = []
     for about in results["sets"]:
         name = about["name"] if about["name"] == about["task"] else f"{about['name']} ({about['task']})"

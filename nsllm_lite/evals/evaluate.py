@@ -8,6 +8,7 @@ import gc
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from nsllm_lite.models.generate import Engine
 
 FEW_SHOT, CALIBRATED, CLOZE, INSTRUCTION = "few-shot", "calibrated", "cloze", "instruction"
+CONSTRAINED = {FEW_SHOT: f"{FEW_SHOT}, constrained", INSTRUCTION: f"{INSTRUCTION}, constrained"}
+MODES = (FEW_SHOT, CALIBRATED, CLOZE, CONSTRAINED[FEW_SHOT], INSTRUCTION, CONSTRAINED[INSTRUCTION])
 
 
 class Asked(NamedTuple):
@@ -48,7 +51,8 @@ class Asked(NamedTuple):
     set: TaskSet
 
     def path(self, out: Path) -> Path:
-        return out / "predictions" / as_file_name(self.model) / f"{as_file_name(self.set.name)}.{self.mode}.jsonl"
+        name = f"{as_file_name(self.set.name)}.{as_file_name(self.mode)}.jsonl"
+        return out / "predictions" / as_file_name(self.model) / name
 
 
 class Prediction(NamedTuple):
@@ -115,11 +119,17 @@ def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
     """Before the first model answers, which can take hours, looks for all that the later ones and the scores need.
     Raises UserError where one of it is not there, or a chat template refuses the tasks."""
     from nsllm_lite.models.engines import find_model
+    from nsllm_lite.models.grammar import require_grammars
 
     if recipe.encoder:
         from nsllm_lite.evals.bert_score import BertScore
 
         BertScore.require(Path(recipe.encoder))
+    schemas = schemas_of(sets) if recipe.constrain else []
+    if recipe.constrain and not schemas:
+        names = ", ".join(f"{one.name} ({one.task.name})" for one in sets)
+        found = f"constrain, but no answer is JSON of a schema: {names}."
+        raise UserError("eval-nothing-to-constrain", found, "Leave constrain out, or add a task of extraction.")
     for one in recipe.models:
         modes = modes_of(one, recipe)
         if modes and not any(_missing(each, out) for each in pairs(one.name, modes, sets, recipe)):
@@ -131,6 +141,14 @@ def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
         if tokenizer.chat_template and INSTRUCTION in (modes or [INSTRUCTION]):
             for each in sets:
                 as_told(tokenizer, each.task, each.items[0], each.labels)
+        if schemas:
+            require_grammars(tokenizer if recipe.execution.backend == "transformers" else None, schemas)
+
+
+def schemas_of(sets: list[TaskSet]) -> list[dict[str, Any]]:
+    """The different schemas of all items."""
+    found = (one.task.answer_schema(item) for one in sets for item in one.items)
+    return list({json.dumps(schema): schema for schema in found if schema is not None}.values())
 
 
 def modes_of(about: EvaluatedModel, recipe: Eval) -> list[str] | None:
@@ -140,7 +158,8 @@ def modes_of(about: EvaluatedModel, recipe: Eval) -> list[str] | None:
 
 
 def pairs(model: str, modes: Sequence[str], sets: list[TaskSet], recipe: Eval) -> list[Asked]:
-    """All that a model is asked. What is asked few-shot may be calibrated, and asked as cloze."""
+    """All that a model is asked. What is asked few-shot may be calibrated, and asked as cloze; what has a schema may be
+    asked with its grammar as well."""
     whole = []
     for mode in modes:
         whole += [(mode, one) for one in sets]
@@ -148,6 +167,8 @@ def pairs(model: str, modes: Sequence[str], sets: list[TaskSet], recipe: Eval) -
             whole += [(CALIBRATED, one) for one in sets if one.task.is_ranked]
         if mode == FEW_SHOT and recipe.cloze:
             whole += [(CLOZE, one) for one in sets if one.task.cloze(one.items[0])]
+        if recipe.constrain:
+            whole += [(CONSTRAINED[mode], one) for one in sets if schemas_of([one])]
     return [Asked(model, mode, one) for mode, one in whole]
 
 
@@ -163,7 +184,7 @@ def ask(
     modes = modes_of(about, recipe)
     if not modes or any(_missing(one, out) for one in pairs(about.name, modes, sets, recipe)):
         held = {"quantisation": about.quantisation, "tokenizer_from": recipe.tokenizer_from}
-        engine = open_engine(about.path, device=device, how=recipe.execution, **held)
+        engine = open_engine(about.path, device=device, how=recipe.execution, constrain=recipe.constrain, **held)
         modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
         write_json(out / "predictions" / as_file_name(about.name) / "modes.json", modes)
         write_json(_notes(out, about.name), engine.notes)
@@ -219,17 +240,20 @@ def _answer(asked: Asked, engine: "Engine", recipe: Eval) -> None:
 def _predict(asked: Asked, done: set[int], engine: "Engine", chat_tokens: int | None = None) -> Iterator[Prediction]:
     """The predictions of the items that are not `done`."""
     task, labels, shots, items = asked.set.task, asked.set.labels, asked.set.shots, asked.set.items
-    options = [task.options(item, labels) for item in items]
-    if asked.mode in (FEW_SHOT, CLOZE):
+    options, generate, is_constrained = [task.options(item, labels) for item in items], engine.generate, False
+    if asked.mode in CONSTRAINED.values():
+        is_constrained, schemas = True, [task.answer_schema(item) for item in items]
+        generate = partial(generate, schemas=schemas)
+    if asked.mode in (FEW_SHOT, CLOZE, CONSTRAINED[FEW_SHOT]):
         prompts, said = [task.few_shot_prompt(item, shots) for item in items], options
         if asked.mode == CLOZE:
             prompts, said = zip(*(task.cloze(item, shots) for item in items), strict=True)
-        if task.is_ranked:
+        if task.is_ranked and not is_constrained:
             for number, found in engine.rank(prompts, [[f" {words}" for words in row] for row in said], done):
                 best = options[number][int(np.argmax(found))]
                 yield Prediction(number, best, " ".join(f"{value:.4f}" for value in found))
             return
-        answers = engine.generate(prompts, task.new_tokens, ["\n"], done)
+        answers = generate(prompts, task.new_tokens, ["\n"], done)  # with a grammar its own end counts alone
     else:
         room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # plain: no reasoning first
         room = min(room, chat_tokens or room)
@@ -238,10 +262,22 @@ def _predict(asked: Asked, done: set[int], engine: "Engine", chat_tokens: int | 
         asked_texts = (task.chat_prompt(item, labels) for item in items)
         if held := rendered and sum(text != apart(engine.tokenizer, text) for text in asked_texts):
             print(f"{asked.set.name}: {held} items hold the name of a special token, which is written with a blank")
-        answers = engine.generate(prompts, room, [], done, rendered)
+        answers = generate(prompts, room, [], done, rendered)
     for number, text in answers:
+        if is_constrained and schemas[number] is not None:
+            yield Prediction(number, task.parse(text, options[number]) if is_json(text) else None, text)
+            continue
         text = open_thinking(prompts[number]) + text
         yield Prediction(number, task.parse(text, options[number]), text)
+
+
+def is_json(text: str) -> bool:
+    """Whether a constrained answer is whole, and not cut at its limit of tokens."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _calibrate(asked: Asked, done: set[int], engine: "Engine", out: Path) -> Iterator[Prediction]:
@@ -289,7 +325,7 @@ def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, 
             {"model": one.model, "mode": one.mode, "set": one.set.name, "unread": answers.count(None), **figures}
         )
     for one in sets:
-        for mode in (FEW_SHOT, CALIBRATED, CLOZE, INSTRUCTION):
+        for mode in MODES:
             there = [m.name for m in recipe.models if (m.name, mode, one.name) in by_item]
             for first, second in combinations(there, 2):
                 rows, other = by_item[first, mode, one.name], by_item[second, mode, one.name]

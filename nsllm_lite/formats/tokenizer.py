@@ -89,11 +89,17 @@ def spoken(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
     return tokenizer.decode(kept, skip_special_tokens=False)
 
 
+def control_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The special tokens, and those of chats and code that some tokenizers do not mark as special."""
+    added = tokenizer.added_tokens_decoder
+    return [number for number, token in added.items() if token.special or _CONTROL.fullmatch(token.content)]
+
+
 def apart(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
     """`text` with a blank in the names of control tokens, so that a chat template around it makes text of them."""
-    for token in tokenizer.added_tokens_decoder.values():
-        is_control = token.special or _CONTROL.fullmatch(token.content)
-        if is_control and token.content.strip() and token.content in text:
+    for number in control_ids(tokenizer):
+        token = tokenizer.added_tokens_decoder[number]
+        if token.content.strip() and token.content in text:
             text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
     return text
 

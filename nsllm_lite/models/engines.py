@@ -9,8 +9,9 @@ from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer_choice import Chosen, choose_tokenizer, has_tokenizer, require_known
 from nsllm_lite.formats.weights import require_sound
+from nsllm_lite.models.alone_engine import AloneEngine
 from nsllm_lite.models.architectures import is_accepted
-from nsllm_lite.models.generate import AloneEngine, Engine
+from nsllm_lite.models.generate import Engine
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
@@ -81,9 +82,16 @@ def find_model(
 
 
 def open_engine(
-    path: str, *, device: str, how: EvalExecution, quantisation: str = "none", tokenizer_from: str | None = None
+    path: str,
+    *,
+    device: str,
+    how: EvalExecution,
+    quantisation: str = "none",
+    tokenizer_from: str | None = None,
+    constrain: bool = False,
 ) -> "Engine | VllmEngine":
-    """The engine of what `find_model` finds. Raises UserError as that does, and where its files are not whole.
+    """The engine of what `find_model` finds, one that takes schemas with `constrain`. Raises UserError as that does,
+    and where its files are not whole.
 
     A class that is not trained here, and weights that are quantised on disk, are taken as transformers takes them; the
     engine's `notes` say so.
@@ -99,7 +107,7 @@ def open_engine(
     if how.backend == "vllm":
         from nsllm_lite.models.vllm_engine import open_vllm
 
-        return open_vllm(folder, found.load_tokenizer(), notes)
+        return open_vllm(folder, found.load_tokenizer(), notes, constrain)
     if not is_accepted(config):
         kind = config.get("model_type")
         notes.append(f"model_type={kind!r} is not trained here: each prompt goes alone through transformers' forward")

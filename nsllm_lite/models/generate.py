@@ -6,6 +6,7 @@ first token of every label is read from the item's own forward: on five-shot cla
 the tokens of scoring each label by itself.
 """
 
+import sys
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from nsllm_lite.models.architectures import unpacked_attention
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+    from nsllm_lite.models.grammar import Grammars, Schema
 
 T = TypeVar("T")
 
@@ -79,6 +82,7 @@ class Engine:
         self.forward_tokens = 0
         self.num_cut = 0  # prompts that lost their beginning, because the model's window is shorter
         self.num_short = 0  # answers for which the window leaves less room than was asked for
+        self._grammars: Grammars | None = None
 
     def rank(
         self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()
@@ -117,13 +121,18 @@ class Engine:
         stops: Sequence[str],
         done: Container[int] = (),
         rendered: bool = False,
+        schemas: "Sequence[Schema | None] | None" = None,
     ) -> Iterator[tuple[int, str]]:
         """(number of the prompt, the model's answer) of those not `done`, the longest prompts first.
 
         Greedy, up to an end token, a stop, `new_tokens` or the end of the window. `rendered` prompts are a chat
-        template's.
+        template's. The answer to a prompt that has a schema is its JSON, up to its end and with no heed of stops; one
+        that reaches `new_tokens` before is incomplete.
+
+        Raises:
+            UserError: the tokenizer or a schema is none that grammars are made of.
         """
-        ends = self._end_ids()
+        ends, grammars = self._end_ids(), self._grammars_of(schemas)
         requests = [tuple(self._cut(encode(self.tokenizer, prompt, rendered), new_tokens)) for prompt in prompts]
         rooms = [min(new_tokens, self.window - len(request)) for request in requests]
         self.num_short += sum(room < new_tokens for room in rooms)
@@ -132,28 +141,50 @@ class Engine:
             logits, mask, last = self._read([requests[n][past:] for n in group], cache, past)
             said: list[list[int]] = [[] for _ in group]
             left = list(range(len(group)))  # the rows of `said` whose answers have not ended
+            answers = grammars.begin([schemas[n] for n in group]) if grammars else None
+            can_jump = len(group) == 1 or self._can_share(sys.maxsize)  # a pad would count in a sliding window
+            held = [() if answers and schemas[n] is not None else stops for n in group]
             while left:
-                chosen = logits[:, -1].argmax(-1).tolist()
-                on = []  # of the rows of the batch, those that go on
+                scores = answers.masked(logits[:, -1], left) if answers else logits[:, -1]
+                chosen = scores.argmax(-1).tolist()
+                on, fed = [], []  # of the rows of the batch, those that go on, and with which tokens
                 for row, (number, token) in enumerate(zip(left, chosen, strict=True)):
                     if token in ends:
                         continue
                     said[number].append(token)
-                    stopped = any(stop in self.tokenizer.decode(said[number]) for stop in stops)
+                    stopped = any(stop in self.tokenizer.decode(said[number]) for stop in held[number])
+                    sure: list[int] = []
+                    if answers:
+                        room = rooms[group[number]] - len(said[number])
+                        sure, is_whole = answers.take(number, token, room if can_jump else 0)
+                        said[number] += sure
+                        stopped |= is_whole
                     if not stopped and len(said[number]) < rooms[group[number]]:
                         on.append(row)
+                        fed.append([token, *sure])
                 if 0 < len(on) < len(left):
                     rows = torch.tensor(on, device=self.device)
                     cache.batch_select_indices(rows)
                     mask, last = mask[rows], last[rows]
                 left = [left[row] for row in on]
                 if left:
-                    last = last + 1
-                    logits, mask = self._forward([[chosen[row]] for row in on], cache, mask, last[:, None])
-            texts = [spoken(self.tokenizer, tokens) for tokens in said]
-            return [min((text.partition(stop)[0] for stop in stops), key=len, default=text) for text in texts]
+                    logits, mask, last = self._go_on(fed, cache, mask, last)
+            return [before(spoken(self.tokenizer, ids), mine) for ids, mine in zip(said, held, strict=True)]
 
         return self._batches(requests, new_tokens, say, done)
+
+    def _grammars_of(self, schemas: "Sequence[Schema | None] | None") -> "Grammars | None":
+        """None where no prompt has a schema."""
+        if schemas is None or all(schema is None for schema in schemas):
+            return None
+        if self._grammars is None:
+            from nsllm_lite.models.grammar import Grammars
+
+            self._grammars = Grammars(self.tokenizer, self._end_ids())
+        for schema in schemas:
+            if schema is not None:
+                self._grammars.compile(schema)
+        return self._grammars
 
     def _ranked(self, prompt: str, labels: Sequence[str]) -> Ranked:
         alone = encode(self.tokenizer, prompt)
@@ -251,6 +282,20 @@ class Engine:
         logits, mask = self._forward(padded, cache, real.new_ones(len(rows), past), positions, real)
         return logits, mask, positions[:, -1]
 
+    def _go_on(
+        self, rows: list[list[int]], cache: "DynamicCache", mask: Tensor, last: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same after more tokens of each row, whose last position was `last`: one of each, or some rows' more."""
+        longest = max(map(len, rows))
+        if longest == 1:
+            logits, mask = self._forward(rows, cache, mask, last[:, None] + 1)
+            return logits, mask, last + 1
+        padded = [[0] * (longest - len(row)) + row for row in rows]
+        real = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.device)
+        positions = last[:, None] + real.cumsum(1)
+        logits, mask = self._forward(padded, cache, mask, positions, real)
+        return logits, mask, positions[:, -1]
+
     @torch.no_grad()
     def _forward(
         self, rows: list[list[int]], cache: "DynamicCache", mask: Tensor, positions: Tensor, real: Tensor | None = None
@@ -291,56 +336,9 @@ class Engine:
         return max(4_096, int(CACHE_SHARE * free_bytes / token_bytes))
 
 
-class AloneEngine(Engine):
-    """The same of any class that transformers loads: each text alone through its own forward, with nothing shared.
-
-    What padding and shared keys do to a class is known for those that are trained here; state-space models have no
-    keys, others take positions from elsewhere.
-    """
-
-    is_batched = False
-
-    def rank(
-        self, prompts: Sequence[str], labels: Sequence[Sequence[str]], done: Container[int] = ()
-    ) -> Iterator[tuple[int, list[float]]]:
-        for number in (n for n in range(len(prompts)) if n not in done):
-            request = self._ranked(prompts[number], labels[number])
-            found = []
-            for tail, skip in zip(request.tails, request.skip, strict=True):
-                ids = torch.tensor([[*request.prompt, *tail]], device=self.device)
-                self.forward_tokens += ids.numel()
-                with torch.no_grad():
-                    scored = torch.log_softmax(self.model(input_ids=ids, use_cache=False).logits[0].float(), -1)
-                own = torch.arange(len(request.prompt) + skip, ids.shape[1], device=self.device)
-                found.append(float(scored[own - 1, ids[0, own]].double().sum()))
-            yield number, found
-
-    def generate(
-        self,
-        prompts: Sequence[str],
-        new_tokens: int,
-        stops: Sequence[str],
-        done: Container[int] = (),
-        rendered: bool = False,
-    ) -> Iterator[tuple[int, str]]:
-        ends = sorted(self._end_ids())
-        options = {"do_sample": False, "eos_token_id": ends or None, "pad_token_id": 0}
-        for number in (n for n in range(len(prompts)) if n not in done):
-            prompt = self._cut(encode(self.tokenizer, prompts[number], rendered), new_tokens)
-            ids = torch.tensor([prompt], device=self.device)
-            room = min(new_tokens, self.window - len(prompt))
-            self.num_short += room < new_tokens
-
-            def stopped(written: Tensor, _: Tensor, begin: int = ids.shape[1], **__: object) -> Tensor:
-                text = self.tokenizer.decode(written[0, begin:])
-                return torch.tensor([any(stop in text for stop in stops)], device=written.device)
-
-            with without_own_settings(self._causal):
-                given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-                out = self.model.generate(**given, **options, max_new_tokens=room, stopping_criteria=[stopped])
-            self.forward_tokens += out.numel()
-            text = spoken(self.tokenizer, [token for token in out[0, ids.shape[1] :].tolist() if token not in ends])
-            yield number, min((text.partition(stop)[0] for stop in stops), key=len, default=text)
+def before(text: str, stops: Sequence[str]) -> str:
+    """What of a text stands before the first of the stops."""
+    return min((text.partition(stop)[0] for stop in stops), key=len, default=text)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from typing import Any
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.tokenizer import spoken
 from nsllm_lite.formats.weights import require_sound
-from nsllm_lite.models.generate import encode
+from nsllm_lite.models.generate import before, encode
+from nsllm_lite.models.grammar import bounded
 
 CHUNK = 256  # prompts handed over at once, so that answers are written down as they come
 
@@ -44,23 +45,33 @@ class VllmEngine:
         stops: Sequence[str],
         done: Container[int] = (),
         rendered: bool = False,
+        schemas: Sequence[dict[str, Any] | None] | None = None,
     ) -> Iterator[tuple[int, str]]:
-        """(number of the prompt, the model's answer) of those not `done`, greedy."""
+        """(number of the prompt, the model's answer) of those not `done`, greedy; an answer that has a schema is its
+        JSON. Raises UserError where vLLM takes a schema not."""
         from vllm import SamplingParams
 
-        told = {"stop": list(stops) or None, "skip_special_tokens": False}  # reasoning is told by its tokens
-        params = SamplingParams(max_tokens=new_tokens, temperature=0.0, **told)
+        told = {"max_tokens": new_tokens, "temperature": 0.0, "skip_special_tokens": False}  # its tokens tell reasoning
+        free = SamplingParams(stop=list(stops) or None, **told)
+        held = [schema is not None for schema in schemas or [None] * len(prompts)]
+        params = [SamplingParams(**told, **structured(schemas[n])) if held[n] else free for n in range(len(prompts))]
         for start in range(0, len(prompts), CHUNK):
             numbers = [n for n in range(start, min(start + CHUNK, len(prompts))) if n not in done]
             group = [encode(self.tokenizer, prompts[n], rendered) for n in numbers]
-            for number, output in zip(numbers, self._run(group, params), strict=True):
-                text = spoken(self.tokenizer, output.outputs[0].token_ids)
-                yield number, min((text.partition(stop)[0] for stop in stops), key=len, default=text)
+            outputs = self._run(group, [params[n] for n in numbers] if any(held) else free)
+            for number, output in zip(numbers, outputs, strict=True):
+                yield number, before(spoken(self.tokenizer, output.outputs[0].token_ids), () if held[number] else stops)
 
     def _run(self, token_lists: list[list[int]], params: Any) -> list[Any]:
         self.forward_tokens += sum(map(len, token_lists))
         given = [{"prompt_token_ids": ids} for ids in token_lists]
-        return self.llm.generate(given, params, use_tqdm=False) if given else []
+        try:
+            return self.llm.generate(given, params, use_tqdm=False) if given else []
+        except ValueError as error:
+            if not isinstance(params, list):
+                raise
+            found = f"vLLM takes a schema of the answers not ({error})."
+            raise UserError("vllm-schema-refused", found, "Use execution.backend=transformers for it.") from None
 
 
 def _tail_log_likelihood(output: Any, alone: int) -> float:
@@ -71,8 +82,24 @@ def _tail_log_likelihood(output: Any, alone: int) -> float:
     return float(sum(of[token].logprob for token, of in pairs))
 
 
-def open_vllm(folder: Path, tokenizer: Any, notes: list[str]) -> VllmEngine:
-    """Raises UserError where vLLM is not installed."""
+def structured(schema: dict[str, Any]) -> dict[str, Any]:
+    """The options of SamplingParams that hold an answer to a schema. Raises UserError where this vLLM has none."""
+    try:
+        from vllm.sampling_params import StructuredOutputsParams
+    except ImportError:
+        found = "This release of vLLM has no StructuredOutputsParams, which constrains answers."
+        todo = "Install 0.12 or later, or use execution.backend=transformers."
+        raise UserError("vllm-no-structured-outputs", found, todo) from None
+    return {"structured_outputs": StructuredOutputsParams(json=bounded(schema))}
+
+
+def open_vllm(folder: Path, tokenizer: Any, notes: list[str], constrain: bool = False) -> VllmEngine:
+    """With `constrain` an engine that takes schemas, through xgrammar. White space is left to the model there: xgrammar
+    could only demand a blank behind each comma and colon, which answers of ours do not have.
+
+    Raises UserError where vLLM is not installed, or its release constrains nothing.
+    Source: docs.vllm.ai/en/latest/features/structured_outputs, vllm/config/structured_outputs.py.
+    """
     try:
         from vllm import LLM
     except ImportError:
@@ -80,5 +107,9 @@ def open_vllm(folder: Path, tokenizer: Any, notes: list[str]) -> VllmEngine:
         todo = "Run pip install vllm (NVIDIA cards), or leave the backend at transformers."
         raise UserError("vllm-not-installed", found, todo) from None
     require_sound(folder)
-    llm = LLM(str(folder), enable_prefix_caching=True, trust_remote_code=False, load_format="safetensors")
+    options = {"enable_prefix_caching": True, "trust_remote_code": False, "load_format": "safetensors"}
+    if constrain:
+        structured({"type": "object"})
+        options["structured_outputs_config"] = {"backend": "xgrammar"}
+    llm = LLM(str(folder), **options)
     return VllmEngine(llm, tokenizer, notes)

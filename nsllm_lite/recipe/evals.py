@@ -151,6 +151,7 @@ class Eval(Strict):
     ] = None
     calibrate: Annotated[bool, option("labels also by contextual calibration, beside the raw scores")] = False
     cloze: Annotated[bool, option("multiple choice also by the likelihood of each choice's own words")] = False
+    constrain: Annotated[bool, option("answers in JSON also by the grammar of their schema")] = False
     seed: Annotated[int, option("of examples and intervals", "N", typed=0)]
     execution: EvalExecution = EvalExecution()
 
@@ -176,7 +177,7 @@ class Eval(Strict):
         if others or self.tasks is not None:
             found = f"tasks of encoders beside {', '.join(others) or f'tasks: {self.tasks}'}:"
             raise UserError("eval-kinds-mixed", found, "score encoders and language models in two evaluations")
-        own = ("encoder", "tokenizer_from", "modes", "chat_tokens", "calibrate", "cloze")
+        own = ("encoder", "tokenizer_from", "modes", "chat_tokens", "calibrate", "cloze", "constrain")
         given = [name for name in own if getattr(self, name)]
         given += [f"execution.{name}" for name in ("batch_tokens",) if getattr(self.execution, name)]
         given += ["execution.backend"] * (self.execution.backend != "transformers")

@@ -299,6 +299,7 @@ def test_models_and_files_without_each_other(tmp_path, models, data):
         {"encoder": "x"},
         {"modes": ["few-shot"]},
         {"calibrate": True},
+        {"constrain": True},
         {"execution": {"batch_tokens": 9}},
         {"execution": {"backend": "vllm"}},
     ],

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 import transformers
@@ -11,14 +12,17 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
 
 from nsllm_lite.formats.tokenizer import load_auto_tokenizer
+from nsllm_lite.models.alone_engine import AloneEngine
 from nsllm_lite.models.engines import open_engine
-from nsllm_lite.models.generate import AloneEngine, Engine, encode
+from nsllm_lite.models.generate import Engine, encode
 from nsllm_lite.models.sizes import read_size
 from nsllm_lite.recipe.evals import EvalExecution
 from tests.models.make import add_lora, load_plain
+from tests.models.schemas import SCHEMAS, closed, written
 from tests.raising import raises
 
 LABELS = [" Background", " Methods", " A", " Results of all"]
+ONE = closed(part={"enum": ["Background", "Methods"]}, sure={"type": "boolean"}) | {"required": ["part", "sure"]}
 HEAD = "Which part of an abstract is it?\n\nSentence: Light is fast.\nPart: Background\n\n"
 
 
@@ -107,6 +111,77 @@ OTHERS = {
         "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
         "sliding_window": 8, "num_local_experts": 2, "num_experts_per_tok": 1}),
 }  # fmt: skip
+
+
+def wants_what_is_forbidden(engine: Engine, token: int) -> Engine:
+    """The model's logits with one token far above all others."""
+    head = engine.model.get_output_embeddings()
+
+    def raised(_: object, __: object, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.clone()
+        logits[..., token] += 1e4
+        return logits
+
+    engine.hook = head.register_forward_hook(raised)
+    return engine
+
+
+@pytest.mark.parametrize("kind", [Engine, AloneEngine])
+def test_constrained_answers_are_json_and_others_stay_what_they_were(talker, kind):
+    """Also of a model that always wants a token which may not follow; a batch loses its rows at different times."""
+    tokenizer, asked = load_auto_tokenizer(talker), prompts(6)
+    engine = kind(load_plain(talker), tokenizer, batch_tokens=600)
+    free = dict(engine.generate(asked, 24, ["of"]))
+    schemas = [SCHEMAS["roles"], None, ONE, None, SCHEMAS["records"], ONE]
+    mixed = dict(engine.generate(asked, 24, ["of"], schemas=schemas))
+    assert [mixed[number] for number in (1, 3)] == [free[number] for number in (1, 3)]
+    assert dict(engine.generate(asked, 24, ["of"], schemas=[None] * 6)) == free
+    hook = wants_what_is_forbidden(engine, 0).hook
+    assert set(dict(engine.generate(asked, 24, [])).values()) == {""}
+    eager = dict(engine.generate(asked, 24, [], schemas=schemas))
+    hook.remove()
+    for said in (mixed, eager):
+        for number in (2, 5):
+            jsonschema.validate(json.loads(said[number]), ONE)
+            assert said[number] == written(json.loads(said[number])), "it ends with its JSON"
+    assert len({*mixed.values()}) > 3
+    assert dict(engine.generate(asked, 24, ["of"])) == free
+
+
+def test_tokens_that_alone_may_follow_take_no_forward_of_their_own(talker, monkeypatch):
+    """In a batch others are padded beside them: each answer stays that of its prompt alone, token by token."""
+    engine = Engine(load_plain(talker), load_auto_tokenizer(talker), batch_tokens=900)
+    asked, schemas = prompts(6), [SCHEMAS["roles"], ONE, SCHEMAS["doping"], ONE, SCHEMAS["roles"], None]
+    calls, forward = [], engine._forward
+    monkeypatch.setattr(
+        engine, "_forward", lambda rows, *more: calls.append(list(map(len, rows))) or forward(rows, *more)
+    )
+    together = dict(engine.generate(asked, 80, [], schemas=schemas))
+    assert any(len(set(row)) == 1 and len(row) > 1 and row[0] > 1 for row in calls[1:]), "rows of several tokens"
+    num_jumped = len(calls)
+    calls.clear()
+    monkeypatch.setattr(engine, "_can_share", lambda length: length < 1_000)
+    list(engine.generate(asked, 80, [], schemas=schemas))
+    assert num_jumped < len(calls), "with a sliding window they come one by one"
+    for number, prompt in enumerate(asked):
+        assert together[number] == dict(engine.generate([prompt], 80, [], schemas=[schemas[number]]))[0]
+
+
+@pytest.mark.parametrize("kind", [Engine, AloneEngine])
+def test_an_answer_that_reaches_its_limit_is_cut(talker, kind):
+    engine = kind(load_plain(talker), load_auto_tokenizer(talker), batch_tokens=600)
+    wants_what_is_forbidden(engine, engine.tokenizer.convert_tokens_to_ids("x"))
+    for _, text in engine.generate(prompts(2), 20, ["xx", "name"], schemas=[SCHEMAS["records"]["items"]] * 2):
+        assert text.lstrip().startswith('{"name":"xx')
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(text)
+
+
+def test_a_grammar_that_cannot_be_made_is_said_before_a_model_answers(talker):
+    engine = Engine(load_plain(talker), load_auto_tokenizer(talker), batch_tokens=600)
+    with raises("grammar-schema-unfit", "'not'"):
+        engine.generate(prompts(2), 20, [], schemas=[None, {"not": {}}])
+    assert engine.forward_tokens == 0
 
 
 @pytest.mark.parametrize("other", OTHERS)
