@@ -68,6 +68,14 @@ TASKS = {
 """The tasks, in the order of NSLLM's radar chart: the name and the object of `tasks.task.Task`. A new task is its file
 and a line here."""
 
+EXTRACTION_TASKS = {
+    "doping": "nsllm_lite.tasks.doping:TASK",
+    "mof_general": "nsllm_lite.tasks.mof_general:TASK",
+    "mof": "nsllm_lite.tasks.mof:TASK",
+    "table_roles": "nsllm_lite.tasks.table_roles:TASK",
+}
+"""Tasks whose answer is JSON by a schema; their items come from files of gold answers."""
+
 ENCODER_TASKS = ("ner", "qa", "retrieval", "multilabel", "pair")
 """What encoders are scored on. `classification` is a task of both: an encoder with a head for classes predicts it."""
 
@@ -77,7 +85,7 @@ LABELLED = "classification"
 
 def file_tasks() -> tuple[str, ...]:
     """All that a file may be given as."""
-    return (*TASKS, *ENCODER_TASKS)
+    return (*TASKS, *EXTRACTION_TASKS, *ENCODER_TASKS)
 
 
 def _known_task(name: str) -> str:

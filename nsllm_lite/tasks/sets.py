@@ -12,9 +12,9 @@ import numpy as np
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.documents import Document, Section
-from nsllm_lite.recipe.evals import Eval, TaskFile
+from nsllm_lite.recipe.evals import TASKS, Eval, TaskFile
 from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, question_files, read_questions
-from nsllm_lite.tasks.items import Item, item_of, normal, prompt_key, read_items
+from nsllm_lite.tasks.items import Item, item_of, normal, prompt_key
 from nsllm_lite.tasks.task import Making, Task, TaskSet, all_tasks
 
 BUNDLED = "bundled"
@@ -33,10 +33,10 @@ def load_sets(recipe: Eval) -> list[TaskSet]:
             test, pool = found["test"], found["train"]
         else:
             files = (Path(recipe.tasks) / split / f"{name}.jsonl" for split in ("test", "train"))
-            test, pool = (tuple(read_items(file)) if file.is_file() else () for file in files)
+            test, pool = (tuple(task.read_items(file)) if file.is_file() else () for file in files)
         if test:
             sets.append(make_set(name, task, test, pool, recipe, f"{recipe.tasks}: {name}"))
-        else:
+        elif name in TASKS:  # other tasks are not promised
             print(f"{task.title}: no items in {recipe.tasks}, left out")
     if recipe.tasks and not sets:
         needed = "Needed is a folder with test/classification.jsonl and the like."
@@ -77,9 +77,10 @@ def _paper(record: dict[str, Any]) -> Document:
 
 
 def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
-    task, items = all_tasks()[file.task], tuple(read_items(Path(file.path)))
+    task = all_tasks()[file.task]
+    items = tuple(task.read_items(Path(file.path)))
     if file.shots:
-        pool = tuple(read_items(Path(file.shots)))
+        pool = tuple(task.read_items(Path(file.shots)))
         kept = {item.number for item in apart(pool, items)}
         if doubled := [item.number for item in pool if item.number not in kept]:
             found = f"{file.shots}: record {doubled[0]} and {len(doubled) - 1} more are in {file.path} too."
