@@ -63,21 +63,12 @@ def _lenient(kind: str, block: str) -> Reading:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = Reading(kind, True, _literal(block.strip()))
+                found = Reading(kind, True, ast.literal_eval(block.strip()))
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             found = Reading("none")
     if kind == "python" and not found.has_value:
         return Reading("none")
     return Reading(kind, found.has_value, found.value)
-
-
-def _literal(text: str) -> Any:
-    """A Python literal, in which no key stands twice either."""
-    tree = ast.parse(text, mode="eval")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Dict):
-            each_once([(repr(ast.literal_eval(key)), None) for key in node.keys if key])
-    return ast.literal_eval(tree)
 
 
 def _block(text: str, start: int) -> str | None:
