@@ -30,7 +30,7 @@ class Doping(Extraction):
     metrics = Extraction.metrics | {"f1 links": "F1 of links"}
 
     def facts(self, value: Any) -> Facts:
-        """A link is (dopant, host) by their texts; one from or to an id that is not there is a fact that no gold has."""
+        """A link is (dopant, host) by their texts, and whether both are there: a link to no material is in no gold."""
         hosts, dopants = value["basemats"], value["dopants"]
         links = Counter(
             (dopants.get(one, f"no {one}"), hosts.get(other, f"no {other}"), one in dopants and other in hosts)

@@ -1,8 +1,8 @@
 """Structured extraction: the answer is JSON by a schema, scored fact by fact over all items.
 
 A task states a pydantic type, which is the schema, and the facts in a value of it. An answer counts only where it is
-that JSON alone; anything else is wrong, on items with nothing to extract too. Denominators are fixed: every item counts,
-a fact that is given and not in gold counts against precision, one that is missing against recall.
+that JSON alone; anything else is wrong, on items with nothing to extract too. Denominators are fixed: every item
+counts, a fact that is given and not in gold counts against precision, one that is missing against recall.
 """
 
 import json
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nsllm_lite.tasks import floors, gold
 from nsllm_lite.tasks.entities import by_type, f1, precision, recall
-from nsllm_lite.tasks.gold import GoldItem, UnfitGold
+from nsllm_lite.tasks.gold import GoldItem, UnfitGoldError
 from nsllm_lite.tasks.items import Item, item_of
 from nsllm_lite.tasks.json_answers import read_json_answer
 from nsllm_lite.tasks.scores import Metric, Results, estimate, mean
@@ -98,8 +98,9 @@ class Extraction(Task):
     def details(self) -> dict[str, str]:
         more = {f"f1 {field}": f"F1 of {field}" for field in self.fields}
         more |= {"precision": "precision", "recall": "recall", "item_f1": "mean F1 of an item"}
-        more |= {"negatives": "items without facts answered so"}
-        return more | ({"similarity": "F1 by Jaro-Winkler", "grounded": "texts found in the input"} if self.texts else {})
+        more |= {"negatives": "items without facts, answered with none"}
+        of_texts = {"similarity": "F1 by Jaro-Winkler", "grounded": "given texts that are in the input"}
+        return more | (of_texts if self.texts else {})
 
     def results(self, answers: Sequence[str | None], asked: TaskSet) -> dict[str, tuple[Results, Metric]]:
         """Fields without a fact in gold, and `negatives` where every item has facts, are left out."""
@@ -167,13 +168,15 @@ class Extraction(Task):
     def _looked_up(self, asked: TaskSet) -> list[str]:
         """Of the pool's texts; where the pool is no more than the examples, of the other four fifths of the items."""
         found, is_own = [], len(asked.pool) <= self.shots
-        for number, item in enumerate(asked.items):
-            fold = number * floors.FOLDS // len(asked.items)
-            if number == 0 or (is_own and fold != (number - 1) * floors.FOLDS // len(asked.items)):
-                rest = [one for place, one in enumerate(asked.items) if place * floors.FOLDS // len(asked.items) != fold]
-                known = self._known(rest if is_own else asked.pool)
-            here = {field: [text for text in texts if stands_in(text, item.input)] for field, texts in known.items()}
-            found.append(self.canonical(self.compose(here)))
+        folds = np.arange(len(asked.items)) * floors.FOLDS // len(asked.items)
+        for fold in np.unique(folds):
+            others = [item for item, other in zip(asked.items, folds, strict=True) if other != fold]
+            known = self._known(others if is_own else asked.pool)
+            for item in (item for item, other in zip(asked.items, folds, strict=True) if other == fold):
+                here = {
+                    field: [text for text in texts if stands_in(text, item.input)] for field, texts in known.items()
+                }
+                found.append(self.canonical(self.compose(here)))
         return found
 
     def _known(self, items: Sequence[Item]) -> dict[str, list[str]]:
@@ -192,11 +195,11 @@ class Extraction(Task):
         return "facts" if any(self.facts(json.loads(item.answer)).values()) else "none"
 
     def gold_answer(self, answer: Any) -> tuple[str, tuple[str, ...]]:
-        """A gold answer, an object or its text, as it is written here. Raises UnfitGold."""
+        """A gold answer, an object or its text, as it is written here. Raises UnfitGoldError."""
         if isinstance(answer, str):
             found = read_json_answer(answer)
             if found.kind != "json":
-                raise UnfitGold(f"its answer is no JSON ({found.kind})", answer[:80])
+                raise UnfitGoldError(f"its answer is no JSON ({found.kind})", answer[:80])
             answer = found.value
         answer, repairs = repaired(self._adapter, answer)
         try:
@@ -204,7 +207,7 @@ class Extraction(Task):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise UnfitGold("its answer breaks the schema", f"{where}: {first['msg']}") from None
+            raise UnfitGoldError("its answer breaks the schema", f"{where}: {first['msg']}") from None
         return output, repairs
 
     def read_gold(self, path: Path) -> list[GoldItem]:
@@ -253,8 +256,8 @@ def stands_in(text: str, where: str) -> bool:
 
 
 def closed(schema: Any) -> Any:
-    """A JSON Schema of pydantic without its titles and defaults, in which objects take the keys of their patterns alone:
-    pydantic leaves the latter open, and refuses others nevertheless."""
+    """A JSON Schema of pydantic without titles and defaults, in which objects take the keys of their patterns alone:
+    pydantic refuses others too, and leaves that out of its schema."""
     if isinstance(schema, list):
         return [closed(one) for one in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""Gold answers as others publish them: {system, question, answer} or {instruction, input, output}, a JSON list or lines.
+"""Gold answers as others publish them: {system, question, answer} or {instruction, input, output}, a list or lines.
 
 A record that is not used is left out with its line and its reason; what is repaired has the name of its rule. Nothing
 is dropped in silence.
@@ -20,7 +20,7 @@ NAMES = (("instruction", "system"), ("input", "question"), ("output", "answer"))
 USED = {name for pair in NAMES for name in pair} | {"document", "id"}
 
 
-class UnfitGold(Exception):
+class UnfitGoldError(Exception):
     """Why a gold answer is not used: a `reason` that is counted, and `what` was found in this one."""
 
     def __init__(self, reason: str, what: str):
@@ -29,8 +29,8 @@ class UnfitGold(Exception):
 
 
 class GoldItem(NamedTuple):
-    """A record {instruction, input, output, document} from `line` of a file or, where it is None, why there is none:
-    a `reason` that is counted, and `what` was found. `repairs` are the names of the rules that changed its answer."""
+    """A record {id, document, instruction, input, output}, the first two where they are stated, from `line` of a file;
+    or None, with a `reason` that is counted, and `what` was found. `repairs` are the rules that changed its answer."""
 
     line: int
     item: dict[str, str] | None
@@ -40,39 +40,41 @@ class GoldItem(NamedTuple):
 
 
 ReadAnswer = Callable[[Any], tuple[str, tuple[str, ...]]]
-"""From a gold answer the output, and the names of the repairs; raises UnfitGold."""
+"""From a gold answer the output, and the names of the repairs; raises UnfitGoldError."""
 
 
 def text_answer(answer: Any) -> tuple[str, tuple[str, ...]]:
     """An answer that is any text."""
     if not isinstance(answer, str) or not answer.strip():
-        raise UnfitGold("its answer is no text", repr(answer)[:80])
+        raise UnfitGoldError("its answer is no text", repr(answer)[:80])
     return answer, ()
 
 
 def read_gold(path: Path, read_answer: ReadAnswer = text_answer) -> list[GoldItem]:
     """The records of a file, in order. Raises UserError where it is no file of records, is a pointer of Git LFS, or
     none of its records can be used."""
-    found, unused = [], Counter[str]()
+    rows, unused = [], Counter[str]()
     try:
         with open(path, encoding="utf-8-sig") as stream:
             require_no_pointer(stream.read(200))
             stream.seek(0)
             for line, value in iter_values(stream):
-                found.append(_gold_item(line, value, read_answer))
+                rows.append(_gold_item(line, value, read_answer))
                 unused.update(value.keys() - USED if isinstance(value, dict) else ())
                 if isinstance(value, RecordError) and value.is_last:
                     raise value
     except (OSError, ValueError, RecordError) as error:
         needed = "Needed are JSON records {system, question, answer} or {instruction, input, output}."
-        raise UserError("gold-unreadable", f"{path} cannot be read ({error}).", needed, "Fetch the file again.") from None
-    if not any(one.item for one in found):
-        reasons = "; ".join(f"line {one.line}: {one.reason} ({printable(one.what)})" for one in found[:3])
-        raise UserError("gold-none-used", f"{path} has no gold answer: {reasons or 'no records'}.", "Name another file.")
+        found = f"{path} cannot be read ({error})."
+        raise UserError("gold-unreadable", found, needed, "Fetch the file again, or correct it.") from None
+    if not any(one.item for one in rows):
+        reasons = "; ".join(f"line {one.line}: {one.reason} ({printable(one.what)})" for one in rows[:3])
+        none = f"{path} has no gold answer: {reasons or 'no records'}."
+        raise UserError("gold-none-used", none, "Name another file, or another task.")
     if unused:
         counts = ", ".join(f"{key} ({count:,})" for key, count in unused.most_common(8))
         print(f"{path}: keys of its records that are not used: {printable(counts)}")
-    return found
+    return rows
 
 
 def _gold_item(line: int, value: Any, read_answer: ReadAnswer) -> GoldItem:
@@ -87,15 +89,15 @@ def _gold_item(line: int, value: Any, read_answer: ReadAnswer) -> GoldItem:
         return GoldItem(line, None, "a part of its question is elsewhere", ", ".join(more))
     try:
         output, repairs = read_answer(parts["output"])
-    except UnfitGold as unfit:
+    except UnfitGoldError as unfit:
         return GoldItem(line, None, unfit.reason, unfit.what)
     item = {"instruction": parts["instruction"] or "", "input": parts["input"], "output": output}
     try:
         "".join(item.values()).encode()
     except UnicodeEncodeError as error:
         return GoldItem(line, None, "half a character", str(error))
-    document = str(value.get("document") or "")
-    return GoldItem(line, ({"document": document} if document else {}) | item, repairs=repairs)
+    own = {name: str(value[name]) for name in ("id", "document") if value.get(name)}
+    return GoldItem(line, own | item, repairs=repairs)
 
 
 def counts_of(found: Iterable[GoldItem]) -> dict[str, dict[str, int]]:
