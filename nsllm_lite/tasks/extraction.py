@@ -63,10 +63,10 @@ class Extraction(Task):
 
     def canonical(self, value: Any) -> str:
         """The one way in which an answer is written: keys in the order of the schema, those left out that are absent,
-        SEPARATORS between. Raises ValidationError where `value` breaks the schema."""
+        SEPARATORS between. Raises ValueError where `value` breaks the schema."""
         held = self._adapter.validate_python(value, strict=True)
         plain = self._adapter.dump_python(held, mode="json", exclude_defaults=True)
-        return json.dumps(plain, ensure_ascii=False, separators=SEPARATORS)
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=SEPARATORS)
 
     def answer_schema(self, item: Item) -> dict[str, Any]:
         return closed(self._adapter.json_schema())
@@ -78,7 +78,7 @@ class Extraction(Task):
             return found.kind, None
         try:
             return found.kind, self.canonical(found.value)
-        except (ValidationError, UnicodeEncodeError):
+        except ValueError:
             return ("off-schema" if found.kind == "json" else found.kind), None
 
     def parse(self, text: str, options: Sequence[str]) -> str | None:

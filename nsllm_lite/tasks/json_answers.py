@@ -19,8 +19,8 @@ KINDS = ("json", "off-schema", "python", "fenced", "prose", "cut", "empty", "non
 
 
 class Reading(NamedTuple):
-    """`kind` is one of KINDS without "off-schema", which only a schema tells; `has_value`: there is a `value`, which is
-    to be used leniently only, unless the kind is "json"."""
+    """`kind` is one of KINDS; `has_value`: there is a `value`, which is to be used leniently only, unless the kind is
+    "json"."""
 
     kind: str
     has_value: bool = False
@@ -33,7 +33,7 @@ def read_json_answer(text: str) -> Reading:
     if not text:
         return Reading("empty")
     found = _strict(text)
-    if found.has_value:
+    if found.kind != "none":
         return found
     if fenced := FENCE.fullmatch(text):
         return _lenient("fenced", fenced[1])
@@ -47,14 +47,16 @@ def read_json_answer(text: str) -> Reading:
 
 
 def _strict(text: str) -> Reading:
+    """Off every schema is an object in which a key stands twice."""
     try:
-        return Reading("json", True, json.loads(text, object_pairs_hook=each_once, parse_constant=_no_number))
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return Reading("none")
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")  # caught by _strict
+    try:
+        json.loads(text, object_pairs_hook=each_once)
+    except ValueError:
+        return Reading("off-schema")
+    return Reading("json", True, value)
 
 
 def _lenient(kind: str, block: str) -> Reading:

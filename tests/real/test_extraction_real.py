@@ -7,6 +7,7 @@ import pytest
 
 from nsllm_lite.tasks import gold
 from nsllm_lite.tasks.extraction import BLANK_LIST, BLANK_TEXT, ONE_TEXT
+from nsllm_lite.tasks.table_text import read_table, write_table
 from nsllm_lite.tasks.task import TaskSet, all_tasks
 
 FILES = {
@@ -126,3 +127,12 @@ def test_what_is_repaired_and_left_out(real_data):
     assert left_out == {"mof1_train.jsonl": {"its answer breaks the schema": 1}}
     (lost,) = (one for one in all_tasks()["mof_general"].read_gold(real_data / "llamat/mof1_train.jsonl") if one.reason)
     assert (lost.line, lost.what) == (415, "2.acronym: Field required")
+
+
+def test_every_table_of_the_prompts_is_written_as_it_is_read(real_data):
+    items = set_of(real_data, "table_roles").items
+    tables = [read_table(item.input) for item in items]
+    assert [write_table(table) for table in tables] == [item.input.strip() for item in items]
+    for table, item in zip(tables, items, strict=True):
+        roles = json.loads(item.output)
+        assert max(roles.get("composition_row_index", [0])) < len(table.rows), item.number
