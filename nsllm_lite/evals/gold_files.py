@@ -53,7 +53,8 @@ def read_gold_files(paths: dict[tuple[str, str, int], Path]) -> Gold:
         kept = gold.items.setdefault((name, split), [])
         for one in task.read_gold(path):
             about = {"task": name, "split": split, "file": path.name, "line": one.line}
-            gold.lines += [about | {"repaired": rule, "times": times} for rule, times in Counter(one.repairs).items()]
+            for rule, times in Counter(one.repairs).items():
+                gold.lines.append(about | {"repaired": rule, "times": times})
             gold.repaired[name].update(set(one.repairs))
             reason, what = one.reason, one.what
             if one.item and split == "train":

@@ -66,7 +66,9 @@ class Extraction(Task):
         SEPARATORS between. Raises ValueError where `value` breaks the schema."""
         held = self._adapter.validate_python(value, strict=True)
         plain = self._adapter.dump_python(held, mode="json", exclude_defaults=True)
-        return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=SEPARATORS)
+        text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=SEPARATORS)
+        text.encode()  # half a character (a lone surrogate) cannot be written
+        return text
 
     def answer_schema(self, item: Item) -> dict[str, Any]:
         return closed(self._adapter.json_schema())
@@ -96,7 +98,7 @@ class Extraction(Task):
 
     @property
     def details(self) -> dict[str, str]:
-        more = {f"f1 {field}": f"F1 of {field}" for field in self.fields}
+        more = {f"f1 {field}": f"F1 of {field}" for field in self.fields if f"f1 {field}" not in self.metrics}
         more |= {"precision": "precision", "recall": "recall", "item_f1": "mean F1 of an item"}
         more |= {"negatives": "items without facts, answered with none"}
         of_texts = {"similarity": "F1 by Jaro-Winkler", "grounded": "given texts that are in the input"}
@@ -208,6 +210,8 @@ class Extraction(Task):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
             raise UnfitGoldError("its answer breaks the schema", f"{where}: {first['msg']}") from None
+        except ValueError as error:
+            raise UnfitGoldError("its answer breaks the schema", str(error)) from None
         return output, repairs
 
     def read_gold(self, path: Path) -> list[GoldItem]:

@@ -50,7 +50,9 @@ GOLD = {
         ("No frameworks.", []),
     ],
     "table_roles": [
-        ("Table 1", {"comp_table": [1], "regex_table": [0], "composition_row_index": [1, 2], "chemical_col_index": [3]}),
+        ("Table 1", {
+            "comp_table": [1], "regex_table": [0], "composition_row_index": [1, 2], "chemical_col_index": [3],
+        }),
         ("Table 2", {"comp_table": [0], "regex_table": [0]}),
         ("Table 3", {"comp_table": [1], "regex_table": [1], "gid_col_index": [0]}),
     ],
@@ -202,15 +204,16 @@ def test_floors_of_doping():
 @pytest.mark.parametrize(
     ("text", "kind", "lenient"),
     [
-        ('[{"a": 1}]', "off-schema", False), ("[]", "json", True), (" []\n", "json", True), ("", "empty", False),
-        ("<think>Hm: [1]</think>\n[]", "json", True), ("<think>[]", "empty", False), ("None.", "none", False),
-        ("```json\n[]\n```", "fenced", True), ("```\nnothing\n```", "fenced", False), ("Here: [] as asked", "prose", True),
-        ("[] []", "prose", True), ('[{"name": "gold"', "cut", False), ("['gold]", "cut", False), ("[NaN]", "off-schema", False),
-        (json.dumps([material("\ud800")]), "off-schema", False), (json.dumps([material("é")]), "json", True),
-        ("[{'name': 'gold', 'formula': '', 'acronym': '', 'description': [], 'structure_or_phase': [], "
-         "'applications': ['x']}]", "python", True),
-        ("[{'name': 3}]", "python", False), ("[x]", "none", False), ("[" * 100_000, "cut", False),
-        ('{"a": 1, "a": 2}', "off-schema", False), ("[__import__('os')]", "none", False), ("[" * 9999 + "]" * 9999, "none", False),
+        ("[]", "json", True), (" []\n", "json", True), ("<think>Hm: [1]</think>\n[]", "json", True),
+        (json.dumps([material("é")]), "json", True), (json.dumps([material("\ud800")]), "off-schema", False),
+        ('[{"a": 1}]', "off-schema", False), ("[NaN]", "off-schema", False), ('{"a": 1, "a": 2}', "off-schema", False),
+        (str([material("gold", applications=["x"])]), "python", True), ("[{'name': 3}]", "python", False),
+        ("```json\n[]\n```", "fenced", True), ("```\nnothing\n```", "fenced", False),
+        ("Here: [] as asked", "prose", True), ("[] []", "prose", True),
+        ('[{"name": "gold"', "cut", False), ("['gold]", "cut", False), ("[" * 100_000, "cut", False),
+        ("", "empty", False), ("<think>[]", "empty", False),
+        ("None.", "none", False), ("[x]", "none", False), ("[__import__('os')]", "none", False),
+        ("[" * 9999 + "]" * 9999, "none", False),
     ],
 )  # fmt: skip
 def test_how_a_text_is_read(text, kind, lenient):
