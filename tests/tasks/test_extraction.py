@@ -11,6 +11,7 @@ from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.similarity import jaro_winkler, matched
 from nsllm_lite.tasks.table_text import Table, read_table, write_table
 from nsllm_lite.tasks.task import TaskSet, all_tasks
+from tests.raising import raises
 from tests.tasks.test_every_task import mutilations
 
 TASKS = {name: all_tasks()[name] for name in EXTRACTION_TASKS}
@@ -257,5 +258,5 @@ def test_a_table_to_the_letter_and_back():
     assert text.endswith("]\n\nFooter: {'a': 'By XRF.'}")
     assert read_table(text) == table
     for broken in (text.replace("ROW=1", "ROW=2"), text.replace("COL=1 : S", "COL=2 : S"), text[:-30], "", "Caption"):
-        with pytest.raises(ValueError, match=r"row|Caption"):
+        with raises("table-text-unfit"):
             read_table(broken)
