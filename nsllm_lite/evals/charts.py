@@ -15,7 +15,7 @@ def label_of(metric: str) -> str:
     """The metric's name in tables and pictures."""
     known = {"bert_score": "BERTScore"}
     for task in all_tasks().values():
-        known |= task.metrics
+        known |= {**task.details, **task.metrics}
     return known[metric]
 
 
@@ -48,6 +48,10 @@ def markdown(results: dict[str, Any], all_differences: bool = True) -> str:
     if any("constrained" in row["mode"] for row in results["scores"]):
         unread = "what could not be read was cut at its limit of tokens, or names a key twice"
         lines += ["", f"Constrained: each token of an answer is one that the schema's grammar allows; {unread}."]
+
+    for about in results["sets"]:
+        if about.get("details"):
+            lines += ["", f"## {about['name']}", "", _detail_table(results, about), "", *_told(results, about)]
     versions = []
     for about in results["sets"]:
         name = about["name"] if about["name"] == about["task"] else f"{about['name']} ({about['task']})"
@@ -80,6 +84,34 @@ def _score_table(results: dict[str, Any]) -> str:
         ("items", "", *(f"{about['items']:,}" for about, _ in columns)),
     ]
     return as_markdown(("model", "asked", *heads), rows, right=heads)
+
+
+def _detail_table(results: dict[str, Any], about: dict[str, Any]) -> str:
+    """The figures of one set that are not in the table of all: a row each, with the best floor."""
+    asked = [(row, f"{row['model']}, {row['mode']}") for row in results["scores"] if row["set"] == about["name"]]
+    rows = []
+    for metric in about["details"]:
+        rule, value = best_floor(about, metric)
+        if any(metric in row for row, _ in asked):
+            cells = (_cell(row, metric) for row, _ in asked)
+            rows.append((label_of(metric), *cells, f"{value:.3f} ({rule})" if rule else ""))
+    heads = [name for _, name in asked]
+    return as_markdown(("score", *heads, "best floor"), rows, right=heads)
+
+
+def _told(results: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    """How the answers to one set were read, and what they hallucinated."""
+    lines = []
+    for row in (row for row in results["scores"] if row["set"] == about["name"] and "read" in row):
+        read = ", ".join(f"{how} {count:,}" for how, count in row["read"].items())
+        lenient = ", ".join(f"{label_of(name)} {_cell(row['lenient'], name)}" for name in row["lenient"])
+        none, some = (row["hallucinated"][where] for where in ("negatives", "positives"))
+        lines.append(
+            f"- {row['model']}, {row['mode']}: read as {read}; read leniently {lenient}. Facts that are not in gold: "
+            f"{none['facts']:,} on {none['with']:,} of {none['items']:,} items without facts, {some['facts']:,} on "
+            f"{some['with']:,} of {some['items']:,} others."
+        )
+    return lines
 
 
 def _difference_table(rows: list[dict[str, Any]]) -> str:

@@ -323,6 +323,9 @@ def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, 
         figures = {name: scores.estimate(row, metric, recipe.seed)._asdict() for name, (row, metric) in found.items()}
         results["scores"].append(
             {"model": one.model, "mode": one.mode, "set": one.set.name, "unread": answers.count(None), **figures}
+            | one.set.task.told(
+                [predictions[number].text for number in range(len(answers))], answers, one.set, recipe.seed
+            )
         )
     for one in sets:
         for mode in MODES:
@@ -343,7 +346,7 @@ def _about(one: TaskSet, recipe: Eval) -> dict[str, Any]:
         "name": one.name, "task": task.name, "title": task.title, "version": task.version, "items": len(one.items),
         "shots": len(one.shots),
         "metrics": [*task.metrics, *(["bert_score"] if recipe.encoder and task.is_prose else [])],
-        "floors": task.floors(one, recipe.seed), "ceiling": ceiling_of(one),
+        "details": [*task.details], "floors": task.floors(one, recipe.seed), "ceiling": ceiling_of(one),
     }  # fmt: skip
 
 

@@ -41,22 +41,6 @@ class Report(Strict):
     execution: Execution = Execution()
 
 
-class Tasks(Strict):
-    """Instruction files made from a finished corpus, at most `max_per_task` items of each task in train and in test.
-
-    `questions` are files of questions about the corpus's papers, or `bundled:questions`. A paper's text is cut at
-    `max_paper_chars`.
-    """
-
-    kind: Literal["tasks"]
-    out: FilePath
-    corpus: HashedPath
-    questions: list[HashedPath]
-    max_per_task: Count
-    max_paper_chars: Count
-    seed: int
-
-
 TASKS = {
     "classification": "nsllm_lite.tasks.classification:TASK",
     "moves": "nsllm_lite.tasks.moves:TASK",
@@ -68,6 +52,66 @@ TASKS = {
 """The tasks, in the order of NSLLM's radar chart: the name and the object of `tasks.task.Task`. A new task is its file
 and a line here."""
 
+EXTRACTION_TASKS = {
+    "doping": "nsllm_lite.tasks.doping:TASK",
+    "mof_general": "nsllm_lite.tasks.mof_general:TASK",
+    "mof": "nsllm_lite.tasks.mof:TASK",
+    "table_roles": "nsllm_lite.tasks.table_roles:TASK",
+}
+"""Tasks whose answer is JSON by a schema; their items come from files of gold answers."""
+
+
+def _gold_task(name: str) -> str:
+    if name not in (known := (*TASKS, *EXTRACTION_TASKS)):
+        todo = f"give one of {', '.join(known)}"
+        raise UserError("gold-task-unknown", f"{name!r} is no task that has gold answers:", todo)
+    return name
+
+
+class GoldFiles(Strict):
+    """Files of gold answers to one task, {system, question, answer} or {instruction, input, output}; `bundled:PATH` is
+    within the sample."""
+
+    task: Annotated[Name, AfterValidator(_gold_task)]
+    train: list[HashedPath] = []
+    test: list[HashedPath] = []
+
+    @model_validator(mode="after")
+    def _some(self) -> "GoldFiles":
+        if not self.train and not self.test:
+            raise UserError("gold-without-files", f"{self.task}: no files are given:", "give `train`, `test` or both")
+        return self
+
+
+class Tasks(Strict):
+    """Instruction files made from a finished corpus, from files of gold answers, or both; at most `max_per_task` items
+    of each task in train and in test.
+
+    `questions` are files of questions about the corpus's papers, or `bundled:questions`. A paper's text is cut at
+    `max_paper_chars`.
+    """
+
+    kind: Literal["tasks"]
+    out: FilePath
+    corpus: HashedPath | None = None
+    questions: list[HashedPath] = []
+    gold: list[GoldFiles] = []
+    max_per_task: Count
+    max_paper_chars: Count
+    seed: int
+
+    @model_validator(mode="after")
+    def _of_something(self) -> "Tasks":
+        if self.corpus is None and not self.gold:
+            todo = "give `gold`, or `corpus`, a finished one (a whole run, such as make eval, sets it; --run DIR too)"
+            raise UserError("tasks-of-nothing", "neither `corpus` nor `gold` is given:", todo)
+        if self.corpus is None and self.questions:
+            todo = "give `corpus` too, or questions=[]"
+            raise UserError("tasks-questions-alone", "`questions` are about the papers of a corpus:", todo)
+        require_different([one.task for one in self.gold], "gold tasks")
+        return self
+
+
 ENCODER_TASKS = ("ner", "qa", "retrieval", "multilabel", "pair")
 """What encoders are scored on. `classification` is a task of both: an encoder with a head for classes predicts it."""
 
@@ -77,7 +121,7 @@ LABELLED = "classification"
 
 def file_tasks() -> tuple[str, ...]:
     """All that a file may be given as."""
-    return (*TASKS, *ENCODER_TASKS)
+    return (*TASKS, *EXTRACTION_TASKS, *ENCODER_TASKS)
 
 
 def _known_task(name: str) -> str:

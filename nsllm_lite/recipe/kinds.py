@@ -134,6 +134,20 @@ def eval_inputs(recipe: Eval) -> Inputs:
     yield Input("tasks", recipe.tasks)
 
 
+def gold_key(task: str, split: str, number: int) -> str:
+    """The name of a gold file's hash in the manifest."""
+    return f"gold:{task}:{split}:{number}"
+
+
+def tasks_inputs(recipe: Tasks) -> Inputs:
+    if recipe.corpus:
+        yield Input("corpus", recipe.corpus, "corpus", "manifest")
+    for one in recipe.gold or ():
+        for split in ("train", "test"):
+            for number, path in enumerate(getattr(one, split) or (), 1):
+                yield Input(f"gold, {one.task}", path, gold_key(one.task, split, number), "file")
+
+
 def corpus_did(recipe: Corpus, results: dict[str, Any], rows: str, tokens: str) -> str:
     split = {tuple(name.split("/")): found["tokens"] for name, found in results.get("rows", {}).items()}
     counts = ", ".join(f"{name} {count:,}" for (name, part), count in split.items() if part == "train")
@@ -195,8 +209,7 @@ KINDS = {
         **_WORDS["merge"],
     ),
     "tasks": Kind(
-        Tasks, inputs=lambda recipe: [Input("corpus", recipe.corpus, "corpus", "manifest")], leaves=TasksResults,
-        did=tasks_did, **_WORDS["tasks"],
+        Tasks, inputs=tasks_inputs, leaves=TasksResults, did=tasks_did, **_WORDS["tasks"],
     ),
     "sft": Kind(
         Sft, inputs=sft_inputs, leaves=TrainResults,

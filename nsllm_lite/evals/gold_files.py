@@ -1,0 +1,78 @@
+"""Gold answers of published files as records of instruction files, for `nsllm-lite tasks`.
+
+The output is written as its task writes answers. What is left out or repaired is counted by task, and listed line by
+line in OUT/gold.jsonl. A training record whose question or document is in test is left out too.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.evals import GoldFiles
+from nsllm_lite.tasks.items import normal
+from nsllm_lite.tasks.task import all_tasks
+
+BUNDLED = "bundled:"
+
+
+class Gold(NamedTuple):
+    """Of each task; `lines` are those of gold.jsonl."""
+
+    items: dict[tuple[str, str], list[dict[str, Any]]]  # by (task, split)
+    left_out: dict[str, Counter[str]]
+    repaired: dict[str, Counter[str]]
+    lines: list[dict[str, Any]]
+
+
+def gold_paths(recipe: Sequence[GoldFiles]) -> dict[tuple[str, str, int], Path]:
+    """{(task, split, number): file}; a path that begins with `bundled:` is within the sample. Raises UserError where a
+    file is absent."""
+    found = {}
+    for one in recipe:
+        for split in ("test", "train"):
+            for number, name in enumerate(getattr(one, split), 1):
+                sample = Path(str(resources.files("nsllm_lite") / "sample"))
+                path = sample / name.removeprefix(BUNDLED) if name.startswith(BUNDLED) else Path(name)
+                if not path.is_file():
+                    raise UserError("gold-absent", f"No file of gold answers at {name}.", "Correct the path.")
+                found[one.task, split, number] = path
+    return found
+
+
+def read_gold_files(paths: dict[tuple[str, str, int], Path]) -> Gold:
+    """Raises UserError where a file cannot be read, or has no gold answer of its task."""
+    tasks = {name for name, _, _ in paths}
+    gold = Gold({}, {name: Counter() for name in tasks}, {name: Counter() for name in tasks}, [])
+    asked: dict[str, tuple[set[str], set[str]]] = {name: (set(), set()) for name in tasks}
+    for (name, split, number), path in paths.items():  # test before train
+        task, (questions, documents) = all_tasks()[name], asked[name]
+        kept = gold.items.setdefault((name, split), [])
+        for one in task.read_gold(path):
+            about = {"task": name, "split": split, "file": path.name, "line": one.line}
+            for rule, times in Counter(one.repairs).items():
+                gold.lines.append(about | {"repaired": rule, "times": times})
+            gold.repaired[name].update(set(one.repairs))
+            reason, what = one.reason, one.what
+            if one.item and split == "train":
+                if normal(one.item["input"]) in questions:
+                    reason, what = "its question is in test", one.item["input"][:80]
+                elif one.item.get("document") in documents:
+                    reason, what = "its document is in test", one.item["document"]
+            if one.item is None or reason:
+                gold.left_out[name][reason] += 1
+                gold.lines.append(about | {"left_out": reason, "found": what})
+                continue
+            if split == "test":
+                questions.add(normal(one.item["input"]))
+                documents.update(filter(None, [one.item.get("document")]))
+            item = {"id": f"{name}/{split}/{number}/{one.line}"} | one.item
+            kept.append(item | {"instruction": one.item["instruction"] or task.instruction})
+    return gold
+
+
+def as_lines(gold: Gold) -> str:
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in gold.lines)
