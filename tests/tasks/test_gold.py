@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import gold
-from nsllm_lite.tasks.extraction import BLANK_LIST, BLANK_TEXT, ONE_TEXT
 from nsllm_lite.tasks.items import read_items
+from nsllm_lite.tasks.schemas import BLANK_LIST, BLANK_TEXT, ONE_TEXT
 from nsllm_lite.tasks.task import all_tasks
 from tests.corpus.small import write_lines
 from tests.raising import raises
