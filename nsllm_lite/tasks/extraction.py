@@ -204,14 +204,14 @@ class Extraction(Task):
             if found.kind != "json":
                 raise UnfitGoldError(f"its answer is no JSON ({found.kind})", answer[:80])
             answer = found.value
-        answer, repairs = repaired(self._adapter, answer)
         try:
+            answer, repairs = repaired(self._adapter, answer)
             output = self.canonical(answer)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
             raise UnfitGoldError("its answer breaks the schema", f"{where}: {first['msg']}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UnfitGoldError("its answer breaks the schema", str(error)) from None
         return output, repairs
 
