@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nsllm_lite.artifact.lineage import corpora_behind, steps_behind
 from nsllm_lite.artifact.step import manifest_sha256, read_manifest
@@ -15,6 +16,8 @@ def warnings_of(recipe: Eval, asked: Mapping[str, Sequence[str]] | None = None) 
     it back to its corpus. `asked` are the files that each model is scored on, None: all. Documents of retrieval may be
     known, and are not among them."""
     found = []
+    made = read_manifest(Path(recipe.tasks)) if recipe.tasks else None
+    gold = gold_of(made["recipe"]) if made else []
     for model in recipe.models:
         of_encoder = any(step.kind in ENCODERS for step in steps_behind(model.path))
         place = (
@@ -24,7 +27,7 @@ def warnings_of(recipe: Eval, asked: Mapping[str, Sequence[str]] | None = None) 
         )
         for corpus in corpora_behind(model.path):
             checked = {str(Path(name).resolve()) for name in corpus.recipe.decontaminate or ()}
-            own = [file.path for file in recipe.files] if asked is None else asked[model.name]
+            own = [*gold, *(file.path for file in recipe.files)] if asked is None else asked[model.name]
             unchecked = [path for path in own if str(Path(path).resolve()) not in checked]
             if unchecked:
                 found.append(
@@ -32,8 +35,7 @@ def warnings_of(recipe: Eval, asked: Mapping[str, Sequence[str]] | None = None) 
                     f"{', '.join(unchecked)}: papers in it may hold their items. Name such files in {place} before the "
                     "corpus is made."
                 )
-            made = read_manifest(Path(recipe.tasks)) if recipe.tasks else None
-            if made and made["inputs"].get("corpus") != manifest_sha256(corpus.folder):
+            if made and "corpus" in made["inputs"] and made["inputs"]["corpus"] != manifest_sha256(corpus.folder):
                 found.append(
                     f"{model.name} was trained on {corpus.folder}, and the tasks of {recipe.tasks} were made from "
                     "another corpus: papers that it was trained on may be among them."
@@ -45,3 +47,10 @@ def warnings_of(recipe: Eval, asked: Mapping[str, Sequence[str]] | None = None) 
                     "held-out papers: nsllm-lite tasks recipes/nano/tasks.yaml, then --tasks runs/nano/tasks."
                 )
     return list(dict.fromkeys(found))
+
+
+def gold_of(recipe: Mapping[str, Any]) -> list[str]:
+    """The files of gold answers that the test items of a folder of tasks were made of; those of the sample stand in no
+    paper."""
+    paths = [path for one in recipe.get("gold") or () for path in one.get("test") or ()]
+    return [path for path in paths if not path.startswith("bundled:")]

@@ -22,6 +22,7 @@ from nsllm_lite.tasks.entities import by_type, f1, precision, recall
 from nsllm_lite.tasks.gold import GoldItem, UnfitGoldError
 from nsllm_lite.tasks.items import Item, item_of
 from nsllm_lite.tasks.json_answers import read_json_answer
+from nsllm_lite.tasks.schemas import closed, repaired
 from nsllm_lite.tasks.scores import Metric, Results, estimate, mean
 from nsllm_lite.tasks.similarity import matched
 from nsllm_lite.tasks.task import Score, Task, TaskSet
@@ -203,14 +204,14 @@ class Extraction(Task):
             if found.kind != "json":
                 raise UnfitGoldError(f"its answer is no JSON ({found.kind})", answer[:80])
             answer = found.value
-        answer, repairs = repaired(self._adapter, answer)
         try:
+            answer, repairs = repaired(self._adapter, answer)
             output = self.canonical(answer)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
             raise UnfitGoldError("its answer breaks the schema", f"{where}: {first['msg']}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UnfitGoldError("its answer breaks the schema", str(error)) from None
         return output, repairs
 
@@ -257,59 +258,3 @@ def stands_in(text: str, where: str) -> bool:
             return True
         place = where.find(text, place + 1)
     return False
-
-
-def closed(schema: Any) -> Any:
-    """A JSON Schema of pydantic without titles and defaults, in which objects take the keys of their patterns alone:
-    pydantic refuses others too, and leaves that out of its schema."""
-    if isinstance(schema, list):
-        return [closed(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {}
-    for key, value in schema.items():
-        if key in ("properties", "$defs", "patternProperties"):
-            found[key] = {name: closed(one) for name, one in value.items()}
-        elif key not in ("title", "default", "description"):
-            found[key] = closed(value)
-    if "patternProperties" in found:
-        found["additionalProperties"] = False
-    return found
-
-
-BLANK_LIST = 'a list of "" alone for an empty one'
-ONE_TEXT = "a list of one text where a text is needed"
-BLANK_TEXT = '"" where a list is needed'
-
-
-def repaired(adapter: TypeAdapter, value: Any) -> tuple[Any, tuple[str, ...]]:
-    """A gold value after the three repairs that there are, and the names of those that were needed, each as often as
-    it was."""
-    value, rules = json.loads(json.dumps(value)), []
-    try:
-        adapter.validate_python(value, strict=True)
-    except ValidationError as error:
-        for problem in error.errors():
-            *above, last = problem["loc"] or [""]
-            found, place = problem["input"], value
-            is_list = problem["type"] == "list_type" and found == ""
-            is_text = problem["type"] == "string_type" and _is_one_text(found)
-            if above and (is_list or is_text):
-                for part in above:
-                    place = place[part]
-                place[last] = [] if is_list else found[0]
-                rules.append(BLANK_TEXT if is_list else ONE_TEXT)
-    return _without_blank_lists(value, rules), tuple(rules)
-
-
-def _is_one_text(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
-
-
-def _without_blank_lists(value: Any, rules: list[str]) -> Any:
-    if value == [""]:
-        rules.append(BLANK_LIST)
-        return []
-    if isinstance(value, dict):
-        return {key: _without_blank_lists(one, rules) for key, one in value.items()}
-    return [_without_blank_lists(one, rules) for one in value] if isinstance(value, list) else value

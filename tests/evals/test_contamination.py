@@ -78,3 +78,13 @@ def test_tasks_of_another_corpus_or_of_the_papers_trained_on(chain):
     assert warnings_of(asked(chain, "model1", "bundled")) == []
     manifest(chain / "corpus", {"sources": [{"name": "s", "path": "bundled:papers"}], "decontaminate": []})
     assert "trained on the bundled sample" in warnings_of(asked(chain, "model1", "bundled"))[0]
+
+
+def test_tasks_of_gold_answers_are_doubted_by_their_test_files(chain):
+    gold = [{"task": "doping", "train": ["new.json"], "test": [str(chain / "known.json"), "bundled:doping.jsonl"]}]
+    manifest(chain / "tasks", {"gold": gold}, {"gold:doping:test:1": "hash"})
+    assert warnings_of(asked(chain, "model1", str(chain / "tasks"))) == []
+    gold[0]["test"].append("other.json")
+    manifest(chain / "tasks", {"gold": gold}, {"gold:doping:test:1": "hash"})
+    (warning,) = warnings_of(asked(chain, "model1", str(chain / "tasks")))
+    assert "was not decontaminated against other.json: papers" in warning

@@ -8,7 +8,7 @@ from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.evals.evaluate import evaluate
 from nsllm_lite.evals.instruct_files import make_tasks
 from nsllm_lite.recipe import load as recipes
-from nsllm_lite.tasks.extraction import BLANK_LIST
+from nsllm_lite.tasks.schemas import BLANK_LIST
 from nsllm_lite.tasks.task import all_tasks
 from tests.corpus.small import paper, write_lines
 from tests.evals.conftest import build_papers

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from nsllm_lite.tasks import gold
-from nsllm_lite.tasks.extraction import BLANK_LIST, BLANK_TEXT, ONE_TEXT
+from nsllm_lite.tasks.schemas import BLANK_LIST, BLANK_TEXT, ONE_TEXT
 from nsllm_lite.tasks.table_text import read_table, write_table
 from nsllm_lite.tasks.task import TaskSet, all_tasks
 

@@ -104,8 +104,8 @@ def test_canonical_gold_is_what_the_schema_and_its_grammar_allow(name):
         matcher = LLMatcher(tokenizer, grammar)
         assert matcher.consume_tokens(list(item.output.encode()))
         assert matcher.is_accepting()
-    off = {"doping": {"x0": "ZnO"}, "table_roles": [2]}.get(name, [{"name": 3}])
-    wrong = {"doping": {"basemats": off}, "table_roles": {"comp_table": off}}.get(name, off)
+    unlike = {"doping": doping() | {"basemats": {"x0": "ZnO"}}, "table_roles": {"comp_table": [2], "regex_table": [0]}}
+    wrong = unlike.get(name) or [GOLD[name][0][1][0] | {"year": 2020}]
     assert not Draft202012Validator(schema).is_valid(wrong)
     assert one.task.parse(json.dumps(wrong), ()) is None
 
@@ -147,6 +147,8 @@ def test_a_link_to_nothing_is_a_fact_that_is_wrong():
     dangling = task.canonical(doping(["ZnO"], ["Mg"], [(0, 0), (0, 5), (3, 0)]))
     score = task.score(dangling, item)
     assert (score.value, score.exact) == (pytest.approx(2 * 3 / (3 + 5)), False)
+    named = Item(0, "", task.canonical(doping(["no b5"], ["Mg"], [(0, 0)])), {})
+    assert task.score(task.canonical(doping(["no b5"], ["Mg"], [(0, 5)])), named).value == pytest.approx(2 / 3)
 
 
 def test_figures_by_hand():

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import gold
-from nsllm_lite.tasks.extraction import BLANK_LIST, BLANK_TEXT, ONE_TEXT
 from nsllm_lite.tasks.items import read_items
+from nsllm_lite.tasks.schemas import BLANK_LIST, BLANK_TEXT, ONE_TEXT
 from nsllm_lite.tasks.task import all_tasks
 from tests.corpus.small import write_lines
 from tests.raising import raises
@@ -90,7 +90,8 @@ def test_what_cannot_be_used_costs_itself_alone_and_is_told(tmp_path, capsys):
         "no question that is text", "a part of its question is elsewhere", "its answer breaks the schema",
         "half a character", "its answer breaks the schema", "not read as JSON",
     ]  # fmt: skip
-    for task, value in ((DOPING, doping(["\ud800"])), (GENERAL, [material("\ud800")])):
+    deep = [material("gold", description=json.loads("[" * 900 + "]" * 900))]
+    for task, value in ((DOPING, doping(["\ud800"])), (GENERAL, [material("\ud800")]), (GENERAL, deep)):
         with raises("gold-none-used", "its answer breaks the schema"):
             task.read_gold(write(tmp_path / "half", [ASKED | {"answer": value}]))
     assert len(DOPING.read_items(path)) == 2
