@@ -19,6 +19,7 @@ from nsllm_lite.artifact.json_files import each_once
 
 CHUNK_CHARS = 1 << 20
 MAX_RECORD_CHARS = 1 << 26
+LFS_POINTER = "version https://git-lfs.github.com/spec/"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BETWEEN = " \t\r\n,\ufeff"
 _DECODER = json.JSONDecoder(object_pairs_hook=each_once)  # json.loads would make one a line
@@ -32,6 +33,12 @@ class RecordError(Exception):
         self.line, self.cause, self.is_last = line, cause, is_last
 
 
+def require_no_pointer(head: str) -> None:
+    """Raises ValueError where a file begins as what Git LFS leaves in place of one that was not fetched."""
+    if head.startswith(LFS_POINTER):
+        raise ValueError("it is a Git LFS pointer, not the file itself: run git lfs pull")  # caught by every caller
+
+
 def read_records(path: Path, allow_surrogates: bool = False) -> Iterator[tuple[int, Any]]:
     """(line, value) of each record of a UTF-8 file, which is held in memory; `allow_surrogates` is for readers that
     leave a record with a lone one out themselves, and count it.
@@ -43,6 +50,10 @@ def read_records(path: Path, allow_surrogates: bool = False) -> Iterator[tuple[i
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecordError(content.count(b"\n", 0, error.start) + 1, error) from None
+    try:
+        require_no_pointer(text)
+    except ValueError as error:
+        raise RecordError(1, error) from None
     may_be_cut = not allow_surrogates and _SURROGATE.search(text) is not None
     for line, value in iter_values(io.StringIO(text)):
         if isinstance(value, RecordError):

@@ -68,6 +68,18 @@ TASKS = {
 """The tasks, in the order of NSLLM's radar chart: the name and the object of `tasks.task.Task`. A new task is its file
 and a line here."""
 
+WORD_TASKS = {
+    "named_entities": "nsllm_lite.tasks.named_entities:TASK",
+    "entity_words": "nsllm_lite.tasks.entity_words:TASK",
+    "slots": "nsllm_lite.tasks.slots:TASK",
+    "event_arguments": "nsllm_lite.tasks.event_arguments:TASK",
+    "synthesis_actions": "nsllm_lite.tasks.synthesis_actions:TASK",
+    "relations": "nsllm_lite.tasks.relations:TASK",
+    "sentence_class": "nsllm_lite.tasks.sentence_class:TASK",
+    "paper_class": "nsllm_lite.tasks.paper_class:TASK",
+}
+"""Tasks of MatSci-NLP's kind: labels of words, pairs and texts; their items come from published files."""
+
 ENCODER_TASKS = ("ner", "qa", "retrieval", "multilabel", "pair")
 """What encoders are scored on. `classification` is a task of both: an encoder with a head for classes predicts it."""
 
@@ -77,7 +89,7 @@ LABELLED = "classification"
 
 def file_tasks() -> tuple[str, ...]:
     """All that a file may be given as."""
-    return (*TASKS, *ENCODER_TASKS)
+    return (*TASKS, *WORD_TASKS, *ENCODER_TASKS)
 
 
 def _known_task(name: str) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.formats.documents import Document, Section
-from nsllm_lite.recipe.evals import Eval, TaskFile
+from nsllm_lite.recipe.evals import TASKS, Eval, TaskFile
 from nsllm_lite.tasks.from_papers import BUNDLED_QUESTIONS, question_files, read_questions
-from nsllm_lite.tasks.items import Item, item_of, normal, prompt_key, read_items
+from nsllm_lite.tasks.items import Item, item_of, normal, prompt_key
 from nsllm_lite.tasks.task import Making, Task, TaskSet, all_tasks
 
 BUNDLED = "bundled"
@@ -26,18 +26,14 @@ MAX_OWN_SHARE = 0.2  # of the records of a file without `shots`, used as example
 def load_sets(recipe: Eval) -> list[TaskSet]:
     """The sets of a recipe, in the order of the tasks and then of its files. Raises UserError where a folder holds no
     tasks, or a file does not fit its task."""
-    sets = []
-    for name, task in all_tasks().items() if recipe.tasks else ():
-        if recipe.tasks == BUNDLED:
-            found = bundled(name)
-            test, pool = found["test"], found["train"]
-        else:
-            files = (Path(recipe.tasks) / split / f"{name}.jsonl" for split in ("test", "train"))
-            test, pool = (tuple(read_items(file)) if file.is_file() else () for file in files)
-        if test:
-            sets.append(make_set(name, task, test, pool, recipe, f"{recipe.tasks}: {name}"))
-        else:
-            print(f"{task.title}: no items in {recipe.tasks}, left out")
+    found = {name: _found(name, task, recipe.tasks) for name, task in all_tasks().items() if recipe.tasks}
+    sets = [
+        make_set(name, all_tasks()[name], test, pool, recipe, f"{recipe.tasks}: {name}")
+        for name, (test, pool) in found.items() if test
+    ]  # fmt: skip
+    if any(one.name in TASKS for one in sets):  # a folder of gold answers promises none of these
+        for name in (name for name, (test, _) in found.items() if name in TASKS and not test):
+            print(f"{all_tasks()[name].title}: no items in {recipe.tasks}, left out")
     if recipe.tasks and not sets:
         needed = "Needed is a folder with test/classification.jsonl and the like."
         todo = "Set `tasks` to `bundled`, or to the folder that `nsllm-lite tasks RECIPE` wrote."
@@ -46,6 +42,15 @@ def load_sets(recipe: Eval) -> list[TaskSet]:
         found = f"Own files have the names of tasks: {', '.join(sorted(clash))}."
         raise UserError("eval-file-name-taken", found, "Give them other names in the recipe.")
     return sets + [_own_set(file, recipe) for file in recipe.files]
+
+
+def _found(name: str, task: Task, where: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """(items, pool) of a task in a folder, or bundled; empty where it has none there."""
+    if where == BUNDLED:
+        return bundled(name)["test"], bundled(name)["train"]
+    files = (Path(where) / split / f"{name}.jsonl" for split in ("test", "train"))
+    test, pool = (tuple(task.read_items(file)) if file.is_file() else () for file in files)
+    return test, pool
 
 
 @cache
@@ -77,9 +82,10 @@ def _paper(record: dict[str, Any]) -> Document:
 
 
 def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
-    task, items = all_tasks()[file.task], tuple(read_items(Path(file.path)))
+    task = all_tasks()[file.task]
+    items = tuple(task.read_items(Path(file.path)))
     if file.shots:
-        pool = tuple(read_items(Path(file.shots)))
+        pool = tuple(task.read_items(Path(file.shots)))
         kept = {item.number for item in apart(pool, items)}
         if doubled := [item.number for item in pool if item.number not in kept]:
             found = f"{file.shots}: record {doubled[0]} and {len(doubled) - 1} more are in {file.path} too."

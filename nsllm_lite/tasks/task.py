@@ -1,6 +1,6 @@
 """What a task is: how an item is asked, how its answer is read and scored, and what scores without understanding.
 
-Each task is one file of this folder and one line of `recipe.evals.TASKS`. A change of any prompt, parser or score
+Each task is one file of this folder and one line of a table of `recipe.evals`. A change of any prompt, parser or score
 raises the task's version, which stands beside every result.
 Source of the six tasks: NSLLM's evaluation files (github.com/hsc748NLP/NSLLM).
 """
@@ -10,14 +10,17 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.formats.documents import Document
-from nsllm_lite.recipe.evals import TASKS
-from nsllm_lite.tasks.items import Item
+from nsllm_lite.recipe.evals import TASKS, WORD_TASKS
+from nsllm_lite.tasks import gold
+from nsllm_lite.tasks.gold import GoldItem
+from nsllm_lite.tasks.items import Item, read_items
 from nsllm_lite.tasks.scores import Metric, Results, mean
 
 
@@ -80,9 +83,11 @@ class Task(ABC):
     chat_tokens: int  # and of a chat model, which may reason before it
 
     metrics: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy"}  # name in results -> in charts; the first is drawn
+    details: ClassVar[Mapping[str, str]] = {}  # the same of more figures, which stand in a table of their own
     value_is: ClassVar[str] = "accuracy"  # the metric that is the mean of the items' values
     is_ranked: ClassVar[bool] = False  # whether a few-shot answer is the likeliest of the options, and not generated
     is_prose: ClassVar[bool] = False  # whether BERTScore, where an encoder is given, is a metric too
+    stop: ClassVar[str] = "\n"  # what ends an answer behind a few-shot prompt
     question_kind: ClassVar[str] = ""  # `kind` of the lines of question files that are items of this task
 
     @abstractmethod
@@ -106,6 +111,10 @@ class Task(ABC):
     def figures(self, answers: Sequence[str | None], asked: TaskSet) -> dict[str, float]:
         """{metric: score} of answers to all items."""
         return {name: metric(rows) for name, (rows, metric) in self.results(answers, asked).items()}
+
+    def told(self, texts: Sequence[str], answers: Sequence[str | None], asked: TaskSet, seed: int) -> dict[str, Any]:
+        """What stands beside the scores of answers to all items: how the generated texts were read; {}: nothing."""
+        return {}
 
     def floors(self, asked: TaskSet, seed: int) -> dict[str, dict[str, float]]:
         """{rule: {metric: score}} of `rules`."""
@@ -132,6 +141,14 @@ class Task(ABC):
     def fitted(self, items: Sequence[Item], where: str) -> tuple[Item, ...]:
         """The items with their outputs as this task writes them. Raises UserError where one is none of this task."""
         return tuple(items)
+
+    def read_items(self, path: Path) -> list[Item]:
+        """The items of a file. Raises UserError where it cannot be read, or a record does not fit."""
+        return read_items(path)
+
+    def read_gold(self, path: Path) -> list[GoldItem]:
+        """The records of a file of gold answers as others publish them, of which instruction files are made."""
+        return gold.read_gold(path)
 
     def instruction_of(self, item: Item) -> str:
         return item.instruction.strip() or self.instruction
@@ -192,5 +209,5 @@ def one_of(labels: Sequence[str]) -> str:
 
 
 def all_tasks() -> dict[str, Task]:
-    """{name: task} in the order of `TASKS`."""
-    return {name: pkgutil.resolve_name(where) for name, where in TASKS.items()}
+    """{name: task} in the order of the tables."""
+    return {name: pkgutil.resolve_name(where) for name, where in {**TASKS, **WORD_TASKS}.items()}
