@@ -40,7 +40,7 @@ class GoldLabels(LabelTask):
                 found.append(GoldItem(row.line, None, row.reason, row.what))
                 continue
             found.append(gold_words.gold_item(row, f"{instruction} {one_of(labels)}", row.text, row.label))
-        return gold_words.some_used(path, found)
+        return gold_words.used(path, self.name, found)
 
     def read_items(self, path: Path) -> list[Item]:
         return gold_words.items_in(path, self.read_gold(path))

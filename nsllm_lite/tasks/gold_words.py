@@ -69,6 +69,8 @@ def read_form(path: Path) -> tuple[str, Values]:
     if broken := [value for _, value in values if isinstance(value, RecordError) and value.is_last]:
         found = f"{path} cannot be read (line {broken[0].line}: {broken[0].cause})."
         raise UserError("gold-unreadable", found, "Needed is JSON.", "Fetch it again, or correct it.")
+    if len({line for line, _ in values}) < len(values):  # several stand in one line
+        values = [(number, value) for number, (_, value) in enumerate(values, 1)]
     first = next((value for _, value in values if isinstance(value, dict)), {})
     for form, keys in KEYS.items():
         if keys <= first.keys():
@@ -93,13 +95,16 @@ def reader(path: Path, form: str, readers: Mapping[str, Callable], task: str) ->
     return readers[form]
 
 
-def some_used(path: Path, found: list[GoldItem]) -> list[GoldItem]:
-    """`found`. Raises UserError where none of them can be used."""
+def used(path: Path, task: str, found: list[GoldItem]) -> list[GoldItem]:
+    """`found`, each record with an id of its own. Raises UserError where none of them can be used."""
     if not any(one.item for one in found):
         reasons = "; ".join(f"{one.line}: {one.reason} ({printable(one.what)})" for one in found[:3])
         todo = "Name another file, or another task."
         raise UserError("gold-none-used", f"{path} has no gold answer: {reasons or 'no records'}.", todo)
-    return found
+    names = (f"{task}/{_source(path)}/{number}" for number in range(1, len(found) + 1))
+    return [
+        one._replace(item={"id": name} | one.item) if one.item else one for name, one in zip(names, found, strict=True)
+    ]
 
 
 def items_in(path: Path, found: Sequence[GoldItem]) -> list[Item]:
@@ -151,7 +156,7 @@ def tagged(path: Path, values: Values) -> list[Labelled]:
         print(f"{path}: {note}")
     rows = []
     for number, one in enumerate(found.items, 1):
-        paper = one.paper if values or not one.paper else f"{path.stem}/{one.paper}"  # files count their papers
+        paper = one.paper if values or not one.paper else f"{_source(path)}/{one.paper}"
         rows.append(Labelled(number, " ".join(one.words), tuple(zip(one.words, one.tags, strict=True)), "", paper))
     return rows
 
@@ -209,15 +214,16 @@ def span_words(path: Path, values: Values) -> list[Labelled]:
 def span_events(path: Path, values: Values) -> list[Labelled]:
     """The arguments of each event with their roles, below its type and trigger."""
 
+    def row_of(number: int, event: tuple[dict, str, str]) -> list[Labelled]:
+        record, name, trigger = event
+        about = f"EVENT: {_word(record['t_type_dict'][trigger])}\nTRIGGER: {_mention(record, trigger)}\n"
+        pairs = tuple((_mention(record, of), _word(role)) for role, of in record["e_args_dict"][name])
+        reason = "" if pairs else "an event without arguments"
+        return [Labelled(number, _word(record["text"]), pairs, about, _document(path, number), reason, name)]
+
     def rows_of(number: int, record: dict) -> list[Labelled]:
-        found = []
-        for name, trigger in record["e_trig_dict"].items():
-            about = f"EVENT: {_word(record['t_type_dict'][trigger])}\nTRIGGER: {_mention(record, trigger)}\n"
-            pairs = tuple((_mention(record, of), _word(role)) for role, of in record["e_args_dict"][name])
-            document = _document(path, number)
-            reason = "" if pairs else "an event without arguments"
-            found.append(Labelled(number, _word(record["text"]), pairs, about, document, reason, name))
-        return found
+        events = [(number, (record, *event)) for event in record["e_trig_dict"].items()]
+        return _each(events, row_of, Labelled) or [Labelled(number, reason="no event in it")]
 
     return _each(values, rows_of, Labelled)
 
@@ -225,12 +231,14 @@ def span_events(path: Path, values: Values) -> list[Labelled]:
 def span_relations(path: Path, values: Values) -> list[Classed]:
     """The relations of each text, each between two entities, or events by their triggers."""
 
+    def row_of(number: int, relation: tuple[dict, str, list]) -> list[Classed]:
+        record, name, (first, second) = relation
+        pair = _pair(_mention(record, first), _mention(record, second), record["text"])
+        return [Classed(number, pair, _word(record["r_type_dict"][name]), _document(path, number))]
+
     def rows_of(number: int, record: dict) -> list[Classed]:
-        found = []
-        for name, (first, second) in record["r_args_dict"].items():
-            pair = _pair(_mention(record, first), _mention(record, second), record["text"])
-            found.append(Classed(number, pair, _word(record["r_type_dict"][name]), _document(path, number)))
-        return found or [Classed(number, reason="no relation in it")]
+        relations = [(number, (record, *relation)) for relation in record["r_args_dict"].items()]
+        return _each(relations, row_of, Classed) or [Classed(number, reason="no relation in it")]
 
     return _each(values, rows_of, Classed)
 
@@ -238,13 +246,14 @@ def span_relations(path: Path, values: Values) -> list[Classed]:
 def mention_relations(path: Path, values: Values) -> list[Classed]:
     """The relations of each sentence between two of its parts."""
 
+    def row_of(number: int, relation: tuple[dict, dict]) -> list[Classed]:
+        record, one = relation
+        pair = _pair(one["arg1Text"], one["arg2Text"], record["sentText"])
+        return [Classed(number, pair, _word(one["relText"]), str(record.get("docId") or ""))]
+
     def rows_of(number: int, record: dict) -> list[Classed]:
-        document = str(record.get("docId") or "")
-        found = [
-            Classed(number, _pair(one["arg1Text"], one["arg2Text"], record["sentText"]), _word(one["relText"]), document)
-            for one in record["relationMentions"]
-        ]
-        return found or [Classed(number, reason="no relation in it")]
+        relations = [(number, (record, one)) for one in record["relationMentions"]]
+        return _each(relations, row_of, Classed) or [Classed(number, reason="no relation in it")]
 
     return _each(values, rows_of, Classed)
 
@@ -282,7 +291,7 @@ def repaired(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _mention(record: dict, name: str) -> str:
     """The text of an entity, or of an event's trigger. Raises ValueError where its span is not in the text."""
-    start, end = record["t_span_dict"][record["e_trig_dict"][name] if name in record["e_trig_dict"] else name]
+    start, end = record["t_span_dict"][record["e_trig_dict"].get(name, name)]
     if not 0 <= start < end <= len(record["text"]) or not (words := _word(record["text"][start:end])):
         raise ValueError(f"{name} is no span of its text")
     return words
@@ -293,5 +302,10 @@ def _pair(first: Any, second: Any, text: Any) -> str:
     return "\n".join(f"{name}: {_word(part)}" for name, part in parts.items())
 
 
+def _source(path: Path) -> str:
+    """What tells the papers of one file from those of another: each counts its own from 1."""
+    return f"{path.parent.name}/{path.stem}"
+
+
 def _document(path: Path, number: int) -> str:
-    return f"{path.stem}/{number}"
+    return f"{_source(path)}/{number}"

@@ -10,7 +10,6 @@ Source: Song et al., "MatSci-NLP", 2023, for the tasks; evaluation_codes/ft_eval
 """
 
 import ast
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,17 +26,21 @@ from nsllm_lite.tasks.items import Item, without_thinking
 from nsllm_lite.tasks.scores import Metric, Results, mean
 from nsllm_lite.tasks.task import Score, Task, TaskSet
 
-LINE = re.compile(r"\s*(\S|\S.*\S)\s*:\s*([^:\s][^:]*?)\s*")
 NOTHING = "none"  # the answer of a sentence without a labelled word
 
 Line = tuple[str, str]
 """A word and its label."""
 
 
+def line_of(text: str) -> Line | None:
+    """A line `word : label`, with single blanks; the last colon parts the two."""
+    word, _, label = (" ".join(part.split()) for part in text.rpartition(":"))
+    return (word, label) if word and label else None
+
+
 def lines_of(text: str) -> list[Line]:
-    """The lines `word : label` of a text, with single blanks; others are passed over."""
-    found = (LINE.fullmatch(line) for line in text.splitlines())
-    return [(" ".join(one[1].split()), " ".join(one[2].split())) for one in found if one]
+    """The lines `word : label` of a text; others are passed over."""
+    return [found for line in text.split("\n") if (found := line_of(line))]
 
 
 def written(lines: Sequence[Line]) -> str:
@@ -125,7 +128,7 @@ class ListedWords(Task):
         return tuple(by_form[form] for form in sorted(by_form))
 
     def group(self, item: Item) -> str:
-        """By the rarest-written form: the labels of an item together would be too many groups, its first is enough."""
+        """By its first label: all labels of an item together would be too many groups."""
         return next((label for _, label in self.lines(item.answer)), "")
 
     def chat_prompt(self, item: Item, labels: Sequence[str] = ()) -> str:
@@ -138,13 +141,16 @@ class ListedWords(Task):
 
     def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
         """Always nothing, the commonest label for each word, and each word's own commonest label."""
-        known = [label for item in asked.pool or asked.items for _, label in self.lines(item.answer)]
-        common = floors.commonest(known or [NOTHING])
+        common = floors.commonest(self.known_labels(asked.pool or asked.items) or [NOTHING])
         return {
             "always none": [NOTHING] * len(asked.items),
             f"always {common}": [written([(word, common) for word in self.words_of(item)]) for item in asked.items],
             "dictionary": self.looked_up(asked, common),
         }
+
+    def known_labels(self, items: Sequence[Item]) -> list[str]:
+        """The labels of all words, of which a rule takes the commonest."""
+        return [label for item in items for _, label in self.lines(item.answer)]
 
     def looked_up(self, asked: TaskSet, common: str) -> list[str]:
         """Each listed word with the label that it has most often, an unknown one with the commonest: in the pool or,
@@ -169,10 +175,9 @@ class ListedWords(Task):
             raise UnfitGoldError("its answer is no text", repr(answer)[:80])
         if is_literal(answer):
             raise UnfitGoldError("its answer is a Python or JSON literal, not lines", answer[:80])
-        lines = [line for line in answer.splitlines() if line.strip()]
-        if unread := [line for line in lines if not LINE.fullmatch(line)]:
-            if answer.strip().lower() != NOTHING:
-                raise UnfitGoldError("a line of its answer is no `word : label`", unread[0][:80])
+        unread = [line for line in answer.split("\n") if line.strip() and not line_of(line)]
+        if unread and answer.strip().lower() != NOTHING:
+            raise UnfitGoldError("a line of its answer is no `word : label`", unread[0][:80])
         return written(lines_of(answer)), ()
 
     def read_gold(self, path: Path) -> list[GoldItem]:
@@ -183,7 +188,8 @@ class ListedWords(Task):
             return gold.read_gold(path, self.gold_answer)
         rows = gold_words.reader(path, form, self.readers, self.name)(path, values)
         labels = sorted({label for row in rows for _, label in row.pairs if label != NO_LABEL})
-        return gold_words.some_used(path, [self.gold_item(row, f"{self.instruction} {told(labels)}") for row in rows])
+        instruction = f"{self.instruction} {told(labels)}"
+        return gold_words.used(path, self.name, [self.gold_item(row, instruction) for row in rows])
 
     def read_items(self, path: Path) -> list[Item]:
         return gold_words.items_in(path, self.read_gold(path))

@@ -8,6 +8,7 @@ Beside it stand the scores of the entities' words as of listed words, see `liste
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -24,6 +25,7 @@ from nsllm_lite.tasks.scores import Metric, Results
 from nsllm_lite.tasks.task import Score, TaskSet
 
 WITH_O = "written with a line of O, for a word that stands before"
+APART = "a word with a blank in it, read as two"
 NOWHERE = -1
 
 
@@ -36,10 +38,13 @@ class Mention(NamedTuple):
     kind: str
 
 
-def find(words: Sequence[str], tokens: Sequence[str], begin: int) -> int:
-    """Where words follow each other in a sentence first, from `begin` on; NOWHERE."""
-    places = range(begin, len(tokens) - len(words) + 1)
-    return next((place for place in places if tuple(tokens[place : place + len(words)]) == tuple(words)), NOWHERE)
+def find(words: Sequence[str], tokens: Sequence[str], begin: int, taken: AbstractSet[int] = frozenset()) -> int:
+    """Where words follow each other in a sentence first, from `begin` on, at places that are not `taken`; NOWHERE."""
+    for place in range(begin, len(tokens) - len(words) + 1):
+        stands = tokens[place] == words[0] and list(tokens[place : place + len(words)]) == list(words)
+        if stands and taken.isdisjoint(range(place, place + len(words))):
+            return place
+    return NOWHERE
 
 
 def placed(lines: Sequence[Line], tokens: Sequence[str]) -> list[Mention]:
@@ -58,10 +63,9 @@ def placed(lines: Sequence[Line], tokens: Sequence[str]) -> list[Mention]:
         before = kind if not is_inside or kind == before else ""
     found, taken, place = [], set(), 0
     for words, kind in runs:
-        start = find(words, tokens, place)
+        start = find(words, tokens, place, taken)
         if start == NOWHERE:
-            free = (find(words, tokens, begin) for begin in range(len(tokens)))
-            start = next((at for at in free if taken.isdisjoint(range(at, at + len(words)))), NOWHERE)
+            start = find(words, tokens, 0, taken)
         if start != NOWHERE:
             taken |= set(range(start, start + len(words)))
             place = start + len(words)
@@ -80,6 +84,12 @@ def lines_from(tokens: Sequence[str], tags: Sequence[str]) -> list[Line]:
         lines += zip(tokens[start:end], tags[start:end], strict=True)
         place = end
     return lines
+
+
+def apart(word: str, tag: str) -> list[tuple[str, str]]:
+    """The parts of a word between blanks, with its tag; none begins another entity."""
+    first, *others = word.split()
+    return [(first, tag), *((other, tag.replace("B-", "I-", 1)) for other in others)]
 
 
 class NamedEntities(ListedWords):
@@ -128,14 +138,18 @@ class NamedEntities(ListedWords):
                 raise UserError("entities-not-in-sentence", found, needed, "Correct it, or name a file of tags.")
         return tuple(items)
 
+    def known_labels(self, items: Sequence[Item]) -> list[str]:
+        return [label for label in super().known_labels(items) if label[:2].upper() == "B-"]
+
     def gold_item(self, row: Labelled, instruction: str) -> GoldItem:
-        words, tags = zip(*row.pairs, strict=True) if row.pairs else ((), ())
-        if row.reason or not words:
+        if row.reason or not row.pairs:
             return GoldItem(row.line, None, row.reason or "no words", row.what)
+        pairs = [pair for word, tag in row.pairs for pair in apart(word, tag)]
+        words, tags = zip(*pairs, strict=True)
         lines = lines_from(words, tags)
-        if any(" " in word for word in words) or lines_of(written(lines)) != lines:
-            return GoldItem(row.line, None, "a word that a line cannot hold", row.text[:80])
-        rules = (WITH_O,) if any(label == NO_LABEL for _, label in lines) else ()
+        if lines_of(written(lines)) != lines:
+            return GoldItem(row.line, None, "a word or label that a line cannot hold", row.text[:80])
+        rules = (WITH_O,) * any(label == NO_LABEL for _, label in lines) + (APART,) * (len(pairs) > len(row.pairs))
         return gold_words.gold_item(row._replace(repairs=rules), instruction, " ".join(words), written(lines))
 
 
