@@ -63,12 +63,12 @@ def read_form(path: Path) -> tuple[str, Values]:
             require_no_pointer(stream.read(200))
             stream.seek(0)
             values = list(iter_values(stream))
-    except (OSError, ValueError) as error:
+        if broken := [value for _, value in values if isinstance(value, RecordError) and value.is_last]:
+            raise broken[0]
+    except (OSError, ValueError, RecordError) as error:
         needed = "Needed is JSON: a list, an object, or one object a line."
-        raise UserError("gold-unreadable", f"{path} cannot be read ({error}).", needed, "Fetch it again.") from None
-    if broken := [value for _, value in values if isinstance(value, RecordError) and value.is_last]:
-        found = f"{path} cannot be read (line {broken[0].line}: {broken[0].cause})."
-        raise UserError("gold-unreadable", found, "Needed is JSON.", "Fetch it again, or correct it.")
+        todo = "Fetch it again, or correct it."
+        raise UserError("gold-words-unreadable", f"{path} cannot be read ({error}).", needed, todo) from None
     if len({line for line, _ in values}) < len(values):  # several stand in one line
         values = [(number, value) for number, (_, value) in enumerate(values, 1)]
     first = next((value for _, value in values if isinstance(value, dict)), {})
@@ -100,7 +100,7 @@ def used(path: Path, task: str, found: list[GoldItem]) -> list[GoldItem]:
     if not any(one.item for one in found):
         reasons = "; ".join(f"{one.line}: {one.reason} ({printable(one.what)})" for one in found[:3])
         todo = "Name another file, or another task."
-        raise UserError("gold-none-used", f"{path} has no gold answer: {reasons or 'no records'}.", todo)
+        raise UserError("gold-words-none-used", f"{path} labels nothing: {reasons or 'no records'}.", todo)
     names = (f"{task}/{_source(path)}/{number}" for number in range(1, len(found) + 1))
     return [
         one._replace(item={"id": name} | one.item) if one.item else one for name, one in zip(names, found, strict=True)
@@ -293,7 +293,7 @@ def _mention(record: dict, name: str) -> str:
     """The text of an entity, or of an event's trigger. Raises ValueError where its span is not in the text."""
     start, end = record["t_span_dict"][record["e_trig_dict"].get(name, name)]
     if not 0 <= start < end <= len(record["text"]) or not (words := _word(record["text"][start:end])):
-        raise ValueError(f"{name} is no span of its text")
+        raise ValueError(f"{name} is no span of its text")  # caught by _each
     return words
 
 

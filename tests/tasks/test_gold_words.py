@@ -47,6 +47,8 @@ MENTIONS = [
     {"sentText": "None", "relationMentions": []},
 ]
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+
 
 def written(path: Path, value) -> Path:
     path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
@@ -163,22 +165,33 @@ def test_published_questions_and_what_their_answers_may_not_be(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.json", "a.jsonl"])
 def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
-    path = written(tmp_path / name, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
-    with raises("examples-file-unreadable" if name.endswith("txt") else "gold-unreadable", path, "git lfs pull"):
+    path = written(tmp_path / name, LFS)
+    with raises("examples-file-unreadable" if name.endswith("txt") else "gold-words-unreadable", path, "git lfs pull"):
         all_tasks()["entity_words"].read_gold(path)
 
 
 def test_files_of_no_form_or_of_another_tasks_form(tmp_path):
     task = all_tasks()["slots"]
-    for text, code in (("[{", "gold-unreadable"), ("[]", "gold-form-unknown"), ('[{"a": 1}]', "gold-form-unknown")):
+    for text, code in (
+        ("[{", "gold-words-unreadable"),
+        ("[]", "gold-form-unknown"),
+        ('[{"a": 1}]', "gold-form-unknown"),
+    ):
         with raises(code, tmp_path / "x.json"):
             task.read_gold(written(tmp_path / "x.json", text))
-    with raises("gold-unreadable", tmp_path / "absent.json"):
+    with raises("gold-words-unreadable", tmp_path / "absent.json"):
         task.read_gold(tmp_path / "absent.json")
     with raises("gold-form-unfit", "sentences with annotations", "slots"):
         task.read_gold(written(tmp_path / "a.json", ACTIONS))
-    with raises("gold-none-used", "no labelled word"):
+    with raises("gold-words-none-used", "no labelled word"):
         all_tasks()["synthesis_actions"].read_gold(written(tmp_path / "none.json", ACTIONS[1:2]))
+    path = written(
+        tmp_path / "records.jsonl", '{"question": "?", "answer": ["x"]}\n{"question": "?", "answer": "no line"}'
+    )
+    with raises("gold-none-used", "line 1: its answer is no text", "no line"):
+        task.read_gold(path)
+    with raises("gold-unreadable", "git lfs pull"):
+        gold.read_gold(written(tmp_path / "lfs.json", LFS))
     table = {"columns": ["a", "b", "c"], "index": [], "data": [["x", 1, 2]]}
     with raises("gold-columns-missing", "a, b, c"):
         all_tasks()["paper_class"].read_gold(written(tmp_path / "c.json", table))
