@@ -23,6 +23,7 @@ TAGGED, TABLE, ANNOTATED = "words and tags", "a table of columns, index and data
 SPANS, MENTIONS, RECORDS = "texts with t_span_dict", "sentences with relationMentions", "records of questions"
 KEYS = {TABLE: {"columns", "data"}, ANNOTATED: {"sentence", "annotations"}, MENTIONS: {"sentText", "relationMentions"}}
 DOUBLE_ENCODED = "UTF-8 that was encoded twice"
+UNFIT = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
 
 
 class Labelled(NamedTuple):
@@ -132,21 +133,22 @@ def _each(values: Values, rows_of: Callable, made: type) -> list:
             continue
         try:
             found += rows_of(line, value)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except UNFIT as error:
             found.append(made(line, reason="not in the form of its file", what=f"{type(error).__name__}: {error}"[:80]))
     return found
 
 
 def _word(word: Any) -> str:
-    """A word with single blanks. Raises TypeError where it is no text."""
-    if not isinstance(word, str):
-        raise TypeError(f"{word!r} is no text")
-    return " ".join(word.split())
+    """A word or text with single blanks. Raises ValueError where it has no letter or sign."""
+    if not isinstance(word, str) or not (words := word.split()):
+        raise ValueError(f"{word!r} is no word")  # caught by _each
+    return " ".join(words)
 
 
 def _pairs(words: Sequence[Any], labels: Sequence[Any]) -> tuple[tuple[str, str], ...]:
-    pairs = [(_word(word), _word(label) or NO_LABEL) for word, label in zip(words, labels, strict=True)]
-    return tuple(pairs)
+    """Each word with its label; an empty one is none."""
+    pairs = zip(words, labels, strict=True)
+    return tuple((_word(word), NO_LABEL if label == "" else _word(label)) for word, label in pairs)
 
 
 def tagged(path: Path, values: Values) -> list[Labelled]:
@@ -268,7 +270,7 @@ def table_texts(path: Path, values: Values) -> list[Classed]:
     def row_of(number: int, row: list) -> list[Classed]:
         text, label = row
         text, rules = repaired(text)
-        if isinstance(label, bool) or not isinstance(label, str | int) or not _word(str(label)):
+        if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).split():
             return [Classed(number, reason="its label is no word or whole number", what=repr(label)[:80])]
         if not text.strip():
             return [Classed(number, reason="no text")]
@@ -292,9 +294,9 @@ def repaired(text: str) -> tuple[str, tuple[str, ...]]:
 def _mention(record: dict, name: str) -> str:
     """The text of an entity, or of an event's trigger. Raises ValueError where its span is not in the text."""
     start, end = record["t_span_dict"][record["e_trig_dict"].get(name, name)]
-    if not 0 <= start < end <= len(record["text"]) or not (words := _word(record["text"][start:end])):
+    if not 0 <= start < end <= len(record["text"]):
         raise ValueError(f"{name} is no span of its text")  # caught by _each
-    return words
+    return _word(record["text"][start:end])
 
 
 def _pair(first: Any, second: Any, text: Any) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import gold_words
-from nsllm_lite.tasks.entities import Sentence, dictionary_floor, entities, f1
+from nsllm_lite.tasks.entities import Sentence, as_iob2, dictionary_floor, entities, f1
 from nsllm_lite.tasks.gold import GoldItem
 from nsllm_lite.tasks.gold_words import NO_LABEL, Labelled
 from nsllm_lite.tasks.items import Item
@@ -25,7 +25,7 @@ from nsllm_lite.tasks.scores import Metric, Results
 from nsllm_lite.tasks.task import Score, TaskSet
 
 WITH_O = "written with a line of O, for a word that stands before"
-APART = "a word with a blank in it, read as two"
+APART = "a word with a blank in it, read as its parts"
 NOWHERE = -1
 
 
@@ -54,7 +54,7 @@ def placed(lines: Sequence[Line], tokens: Sequence[str]) -> list[Mention]:
     before = ""
     for word, label in lines:
         mark, dash, kind = label.partition("-")
-        kind = kind.lower() if dash and mark.upper() in "BI" else ""
+        kind = kind.lower() if dash and mark.upper() in ("B", "I") else ""
         is_inside = mark.upper() == "I" and dash
         if is_inside and kind == before:
             runs[-1][0].append(word)
@@ -87,9 +87,8 @@ def lines_from(tokens: Sequence[str], tags: Sequence[str]) -> list[Line]:
 
 
 def apart(word: str, tag: str) -> list[tuple[str, str]]:
-    """The parts of a word between blanks, with its tag; none begins another entity."""
-    first, *others = word.split()
-    return [(first, tag), *((other, tag.replace("B-", "I-", 1)) for other in others)]
+    """The parts of a word between blanks, with its tag; only the first begins an entity. A word of blanks has none."""
+    return [(part, tag.replace("B-", "I-", 1) if number else tag) for number, part in enumerate(word.split())]
 
 
 class NamedEntities(ListedWords):
@@ -142,14 +141,14 @@ class NamedEntities(ListedWords):
         return [label for label in super().known_labels(items) if label[:2].upper() == "B-"]
 
     def gold_item(self, row: Labelled, instruction: str) -> GoldItem:
-        if row.reason or not row.pairs:
+        if row.reason or not any(word.split() for word, _ in row.pairs):
             return GoldItem(row.line, None, row.reason or "no words", row.what)
         pairs = [pair for word, tag in row.pairs for pair in apart(word, tag)]
-        words, tags = zip(*pairs, strict=True)
-        lines = lines_from(words, tags)
+        words = [word for word, _ in pairs]
+        lines = lines_from(words, as_iob2([tag for _, tag in pairs]))
         if lines_of(written(lines)) != lines:
             return GoldItem(row.line, None, "a word or label that a line cannot hold", row.text[:80])
-        rules = (WITH_O,) * any(label == NO_LABEL for _, label in lines) + (APART,) * (len(pairs) > len(row.pairs))
+        rules = (WITH_O,) * any(label == NO_LABEL for _, label in lines) + (APART,) * (len(pairs) != len(row.pairs))
         return gold_words.gold_item(row._replace(repairs=rules), instruction, " ".join(words), written(lines))
 
 

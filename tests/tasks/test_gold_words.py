@@ -2,9 +2,15 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from nsllm_lite.errors import UserError
+from nsllm_lite.recipe.evals import WORD_TASKS
 from nsllm_lite.tasks import gold
 from nsllm_lite.tasks.gold_words import DOUBLE_ENCODED, repaired
 from nsllm_lite.tasks.named_entities import APART, WITH_O
@@ -195,3 +201,35 @@ def test_files_of_no_form_or_of_another_tasks_form(tmp_path):
     table = {"columns": ["a", "b", "c"], "index": [], "data": [["x", 1, 2]]}
     with raises("gold-columns-missing", "a, b, c"):
         all_tasks()["paper_class"].read_gold(written(tmp_path / "c.json", table))
+
+
+def places(value: Any, above: tuple = ()) -> list[tuple]:
+    """Where each part of a value stands in it."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [above] * bool(above) + [place for key, part in parts for place in places(part, (*above, key))]
+
+
+QUESTIONS = [{"system": "Label it.", "question": "q w", "answer": "q : B-X"}] * 2
+TEXTS = {"columns": ["text", "label"], "index": [], "data": [["one", 0], ["two", 1]]}
+ODD = [None, 5, -1, 1.5, True, "", "x", " \n", "a:b\nc", "\u00a0", "\ud800", [], {}, [[]], ["x", "y", "z"], {"x": 1}]
+
+
+@given(st.sampled_from([TABLE, SPANS, ACTIONS, MENTIONS, QUESTIONS, TEXTS]), st.integers(0, 999), st.sampled_from(ODD))
+def test_whatever_a_file_holds_it_is_read_or_refused_by_name(form, number, odd):
+    """Items that are read from a file with one part changed have gold answers that score 1."""
+    value = json.loads(json.dumps(form))
+    *above, last = places(value)[number % len(places(value))]
+    holder = value
+    for key in above:
+        holder = holder[key]
+    holder[last] = odd
+    with TemporaryDirectory() as folder:
+        path = written(Path(folder) / "x.json", json.dumps(value))
+        for name in WORD_TASKS:
+            task = all_tasks()[name]
+            try:
+                items = task.fitted(tuple(task.read_items(path)), "x")
+            except UserError:
+                continue
+            labels = sorted({item.answer for item in items}) if task.is_ranked else ()
+            assert all(task.score(task.parse(item.output, labels), item).exact for item in items)
