@@ -253,7 +253,7 @@ def _predict(asked: Asked, done: set[int], engine: "Engine", chat_tokens: int | 
                 best = options[number][int(np.argmax(found))]
                 yield Prediction(number, best, " ".join(f"{value:.4f}" for value in found))
             return
-        answers = generate(prompts, task.new_tokens, ["\n"], done)  # with a grammar its own end counts alone
+        answers = generate(prompts, task.new_tokens, [task.stop], done)  # with a grammar its own end counts alone
     else:
         room = task.chat_tokens if engine.tokenizer.chat_template else task.new_tokens  # plain: no reasoning first
         room = min(room, chat_tokens or room)

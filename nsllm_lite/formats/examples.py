@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from nsllm_lite.artifact.integrity import sha256_file
 from nsllm_lite.errors import UserError
-from nsllm_lite.formats.records import RecordError, read_records
+from nsllm_lite.formats.records import RecordError, read_records, require_no_pointer
 from nsllm_lite.safety import printable
 
 TABLES = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
@@ -191,7 +191,8 @@ def text_of(path: Path) -> str:
     try:
         content = path.read_bytes()
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        require_no_pointer(text)
+    except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

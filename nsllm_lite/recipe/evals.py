@@ -60,9 +60,21 @@ EXTRACTION_TASKS = {
 }
 """Tasks whose answer is JSON by a schema; their items come from files of gold answers."""
 
+WORD_TASKS = {
+    "named_entities": "nsllm_lite.tasks.named_entities:TASK",
+    "entity_words": "nsllm_lite.tasks.entity_words:TASK",
+    "slots": "nsllm_lite.tasks.slots:TASK",
+    "event_arguments": "nsllm_lite.tasks.event_arguments:TASK",
+    "synthesis_actions": "nsllm_lite.tasks.synthesis_actions:TASK",
+    "relations": "nsllm_lite.tasks.relations:TASK",
+    "sentence_class": "nsllm_lite.tasks.sentence_class:TASK",
+    "paper_class": "nsllm_lite.tasks.paper_class:TASK",
+}
+"""Tasks of MatSci-NLP's kind: labels of words, pairs and texts; their items come from published files."""
+
 
 def _gold_task(name: str) -> str:
-    if name not in (known := (*TASKS, *EXTRACTION_TASKS)):
+    if name not in (known := (*TASKS, *EXTRACTION_TASKS, *WORD_TASKS)):
         todo = f"give one of {', '.join(known)}"
         raise UserError("gold-task-unknown", f"{name!r} is no task that has gold answers:", todo)
     return name
@@ -121,7 +133,7 @@ LABELLED = "classification"
 
 def file_tasks() -> tuple[str, ...]:
     """All that a file may be given as."""
-    return (*TASKS, *EXTRACTION_TASKS, *ENCODER_TASKS)
+    return (*TASKS, *EXTRACTION_TASKS, *WORD_TASKS, *ENCODER_TASKS)
 
 
 def _known_task(name: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.formats.documents import Document
-from nsllm_lite.recipe.evals import EXTRACTION_TASKS, TASKS
+from nsllm_lite.recipe.evals import EXTRACTION_TASKS, TASKS, WORD_TASKS
 from nsllm_lite.tasks import gold
 from nsllm_lite.tasks.gold import GoldItem
 from nsllm_lite.tasks.items import Item, read_items
@@ -87,6 +87,7 @@ class Task(ABC):
     value_is: ClassVar[str] = "accuracy"  # the metric that is the mean of the items' values
     is_ranked: ClassVar[bool] = False  # whether a few-shot answer is the likeliest of the options, and not generated
     is_prose: ClassVar[bool] = False  # whether BERTScore, where an encoder is given, is a metric too
+    stop: ClassVar[str] = "\n"  # what ends an answer behind a few-shot prompt
     question_kind: ClassVar[str] = ""  # `kind` of the lines of question files that are items of this task
 
     @abstractmethod
@@ -209,4 +210,5 @@ def one_of(labels: Sequence[str]) -> str:
 
 def all_tasks() -> dict[str, Task]:
     """{name: task} in the order of the tables."""
-    return {name: pkgutil.resolve_name(where) for name, where in {**TASKS, **EXTRACTION_TASKS}.items()}
+    tables = TASKS | EXTRACTION_TASKS | WORD_TASKS
+    return {name: pkgutil.resolve_name(where) for name, where in tables.items()}
