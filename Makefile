@@ -115,8 +115,7 @@ encoder: $(VENV)/extra-encoders  ## tokenizer, encoder, its small twin, embeddin
 	  $(if $(MODEL),--model '$(MODEL)') $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
 
 materials: setup  ## both phases, stages of instruction tuning, strict scores of extraction (CPU; CORPUS=path)
-	@$(NSLLM) materials $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(GENERAL),--general '$(GENERAL)') \
-	  $(if $(MODEL),--model '$(MODEL)') $(if $(RECIPES),--recipes '$(RECIPES)') $(if $(OUT),--out '$(OUT)') $(SET)
+	@$(NSLLM) materials $(RUN)
 
 $(VENV)/extra-%: $(VENV)/ready  # packages of one story, where EXTRAS has left them out
 	$(PIP) install -c $(VENV)/constraints.txt -e '.[$*]'

@@ -6,7 +6,7 @@ The recipes lie at the top of the repository; a link in the package carries them
 import shutil
 from pathlib import Path
 
-from nsllm_lite.commands.recipe_folder import ENCODER, INSTALLED, pick_size
+from nsllm_lite.commands.recipe_folder import ENCODER, INSTALLED, MATERIALS, pick_size
 from nsllm_lite.errors import UserError, did_you_mean
 from nsllm_lite.models.sizes import SIZED
 
@@ -23,7 +23,8 @@ def init(folder: Path, recipe: str) -> list[Path]:
     if recipe not in known:
         todo = did_you_mean(recipe, known, f"Name one of {', '.join(known)}.")
         raise UserError("init-recipe-unknown", f"--recipe {recipe}: no recipe folder of that name.", todo)
-    sources = [path for name in dict.fromkeys((recipe, NANO)) for path in sorted((INSTALLED / name).glob("*.yaml"))]
+    folders = dict.fromkeys((recipe, *([SIZED] if recipe == MATERIALS else ()), NANO))
+    sources = [path for name in folders for path in sorted((INSTALLED / name).glob("*.yaml"))]
     copies = {folder / "recipes" / path.relative_to(INSTALLED): path for path in sources}
     texts = {
         folder / name: (STARTER / name.removeprefix(".")).read_text()
@@ -37,10 +38,10 @@ def init(folder: Path, recipe: str) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, path)
     size_line = f"SIZE    ?= $(if $(filter recipes/{recipe},$(RECIPES)$(MODEL)),{size})\n" if size else ""
-    is_encoder = recipe == ENCODER  # whose folder has no recipes of a language model
-    shown = {"Makefile": SIZED if is_encoder else recipe}
+    is_other = recipe in (ENCODER, MATERIALS)  # whose folder has no recipes of two phases
+    shown = {"Makefile": SIZED if is_other else recipe}
     for path, text in texts.items():
         path.write_text(text.replace("{recipe}", shown.get(path.name, recipe)).replace("{size}", size_line))
-    print(f"{folder}: {', '.join(path.name for path in texts)}, recipes/{recipe}" + ", recipes/nano" * (recipe != NANO))
-    print(f"Next: cd {folder} && make {'encoder' if is_encoder else 'phase1'}")
+    print(f"{folder}: {', '.join(path.name for path in texts)}, {', '.join(f'recipes/{name}' for name in folders)}")
+    print(f"Next: cd {folder} && make {recipe if is_other else 'phase1'}")
     return [*texts, *copies]

@@ -1,9 +1,9 @@
 """The materials' story: both phases, then stages of instruction tuning, each from the merged model before it, and the
 scores of extraction.
 
-A recipe folder has the recipes of two phases, `tasks` and `gold` (items made of the corpus, and of files with answers),
-`eval`, and the stages: stage1-NAME.yaml, stage2-NAME.yaml and so on, of kind sft. In their `data` and `heldout`
-run:tasks and run:gold stand for the items of those two steps.
+Its recipe, materials.yaml, names the folder of the recipes it starts from (`phases`, beside its own), and has a section
+for each recipe that it changes; `gold` is a recipe of kind tasks, and each of `stages` a change of sft.yaml, in whose
+`data` and `heldout` run:tasks and run:gold stand for the items of those two steps.
 """
 
 import argparse
@@ -13,18 +13,54 @@ from typing import Any
 
 from nsllm_lite.artifact.layout import Layout
 from nsllm_lite.commands.plan import Run, plan
-from nsllm_lite.commands.recipe_folder import located
-from nsllm_lite.commands.steps import STORIES, materials_steps, planned_steps
-from nsllm_lite.commands.stories import by_recipe, chosen_steps, command, join, load_run, require_known_recipes
+from nsllm_lite.commands.recipe_folder import MATERIALS, located, pick_recipes
+from nsllm_lite.commands.steps import STORIES, materials_steps
+from nsllm_lite.commands.stories import (
+    by_recipe,
+    chosen_steps,
+    command,
+    join,
+    load_run,
+    require_known_recipes,
+    stem_of,
+    without_bfloat16,
+)
 from nsllm_lite.errors import UserError
 from nsllm_lite.models.device import find_device
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.kinds import Recipe
 from nsllm_lite.recipe.values import expanded
 
-ON_A_CARD, ON_A_CPU = "recipes/materials", "recipes/nano-materials"
-NEEDED = ("tasks", "gold", "eval")
-OF_RUN = "run:"
+ON_A_CARD, ON_A_CPU = f"recipes/{MATERIALS}", "recipes/nano"
+FILE = "materials.yaml"
+BEHIND = {"tasks": "tasks", "gold": "tasks", "eval": "eval", "merge": "merge"}
+KINDS_OF = {"corpus": "corpus", "base": "train", "phase1": "train", "phase2": "train", "report": "report"} | BEHIND
+"""The recipes that a section may change -> their kinds."""
+
+OWN_KEYS = ("kind", "phases", "stages", *KINDS_OF)
+RUN = "run:"
+
+
+def read_story(folder: Path) -> dict[str, Any]:
+    """The sections of `folder`'s story. Raises UserError where one is missing, or none of this story."""
+    path = folder / FILE
+    if not path.is_file():
+        todo = f"Set RECIPES={ON_A_CPU} or {ON_A_CARD}, or copy theirs."
+        raise UserError("materials-recipe-missing", f"{folder} has no {FILE}.", todo)
+    story = recipes.read(path)
+    stages = story.get("stages")
+    fit = isinstance(stages, dict) and stages and all(isinstance(one, dict) for one in stages.values())
+    if not fit or not all(isinstance(story.get(name, {}), dict) for name in KINDS_OF):
+        found = f"{path}: a section is no list of keys, or `stages` holds none."
+        raise UserError("materials-recipe-unfit", found, f"Write it as {ON_A_CPU}/{FILE} is written.")
+    if odd := [name for name in story if name not in OWN_KEYS] + [name for name in stages if name in OWN_KEYS]:
+        found = f"{path}: {', '.join(odd)} is no section of this story, or a stage's name that is one."
+        raise UserError("materials-section-unknown", found, f"Its sections are {', '.join(OWN_KEYS)}.")
+    return story
+
+
+def phases_of(folder: Path, story: dict[str, Any]) -> Path:
+    return folder.parent / str(story.get("phases", folder.name))
 
 
 def load_materials_run(
@@ -34,83 +70,91 @@ def load_materials_run(
     model: str | None = None,
     out: str | None = None,
     overrides: dict[str, list[str]] | None = None,
+    size: str | None = None,
 ) -> Run:
     """The recipes of all steps, as `load_run` gives those of the phases.
 
     Raises UserError where a recipe is missing or wrong, an override concerns nothing, or a path does not exist.
     """
-    overrides = overrides or {}
-    stages = stages_of(folder)
-    files = {name: folder / f"{name}.yaml" for name in (*NEEDED, *stages)}
-    if missing := [f"{name}.yaml" for name, path in files.items() if not path.is_file()]:
-        found, needed = f"{folder} has no {', '.join(missing)}.", "The materials' story needs them:"
-        todo = f"Set RECIPES={ON_A_CPU} or {ON_A_CARD}, or copy these files from there."
-        raise UserError("materials-recipes-missing", found, needed, todo)
-    phases = {step.recipe: step.kind for step in planned_steps(Layout(""), "") if step.recipe not in NEEDED}
-    kinds = phases | {"tasks": "tasks", "gold": "tasks", "eval": "eval"} | dict.fromkeys(stages, "sft")
-    require_known_recipes(overrides, kinds, first=stages[0])
-    of_phases = {name: words for name, words in overrides.items() if name in phases}
-    run = load_run(folder, corpus, general, model, out, of_phases)
-    at = Layout(str(Path(run["corpus"].out).parent))
-    values = {name: recipes.read(path, overrides.get(name, ())) for name, path in files.items()}
+    story, overrides = read_story(folder), overrides or {}
+    phases, stages = phases_of(folder, story), story["stages"]
+    require_known_recipes(overrides, KINDS_OF | dict.fromkeys(stages, "sft"), first="phase1")
+    out = out or root_of(folder, corpus, size)
+    changes = {name: story.get(name, {}) for name in KINDS_OF if name not in BEHIND}
+    words = {name: overrides[name] for name in (*changes, "merge") if name in overrides}
+    run = load_run(phases, corpus, general, model, out, words, size, changes)
+    run = {name: recipe for name, recipe in run.items() if name in STORIES["two-phase"]}
+
+    at, values = Layout(str(Path(out))), {}
+    for name in BEHIND:
+        like = {"kind": "tasks", "seed": 0} if name == "gold" else recipes.read(phases / f"{name}.yaml")
+        like = {"max_per_task": 20_000, "max_paper_chars": 10_000} | like if name == "gold" else like
+        values[name] = recipes.overridden(like | story.get(name, {}), overrides.get(name, ()))
+    for name, stage in stages.items():
+        like = recipes.read(phases / "sft.yaml")
+        like |= {"steps": None, "epochs": None} if stage.keys() & {"steps", "epochs"} else {}
+        values[name] = recipes.overridden(like | stage, overrides.get(name, ()))
     heldout = {name: of_run(values[name].get("heldout"), at, "test") for name in stages}
     for name in stages:
         values[name]["data"] = of_run(values[name].get("data"), at, "train")
         values[name]["heldout"] = list(dict.fromkeys(path for paths in heldout.values() for path in paths))
         require_there(name, [path for key in ("data", "heldout") for path in own_paths(values[name][key], at)])
-    steps = materials_steps(at, run["model2"].out, stages, heldout)
-    merge = {"merge": folder / "merge.yaml"}
-    values |= {"merge": recipes.read(merge["merge"], overrides.get("merge", ())), "stages": {"kind": "stages"}}
-    paths = files | merge | {"stages": folder}
-    return run | join(steps, paths, values, overrides, {}, {})
+    files = {name: phases / f"{name}.yaml" for name in BEHIND} | dict.fromkeys((*stages, "gold"), folder / FILE)
+    steps = materials_steps(at, run["model2"].out, list(stages), heldout)
+    values["stages"], files["stages"] = {"kind": "stages"}, folder / FILE
+    return run | join(steps, files, values, overrides, {}, {})
 
 
-def stages_of(folder: Path) -> list[str]:
-    """The recipes of the stages, in the order of their numbers. Raises UserError where there is none."""
-    found = [path.stem for path in folder.glob("stage*.yaml")]
-    numbered = {name: name.removeprefix("stage").partition("-")[0] for name in found}
-    if odd := [name for name, number in numbered.items() if not number.isdecimal()]:
-        todo = "Name the recipe of a stage by its number and a word: stage1-general.yaml"
-        raise UserError("materials-stage-unnumbered", f"{folder}/{odd[0]}.yaml has no number.", todo)
-    if not found:
-        todo = f"Set RECIPES={ON_A_CPU} or {ON_A_CARD}, or copy the stages from there."
-        raise UserError("materials-stages-missing", f"{folder} has no stage1-NAME.yaml.", todo)
-    return sorted(found, key=lambda name: (int(numbered[name]), name))
+def root_of(folder: Path, corpus: str | None, size: str | None) -> str:
+    name = folder.name if folder.name == MATERIALS else f"{folder.name}-{MATERIALS}"
+    return f"runs/{name}" + (f"-{size}" if size else "") + stem_of(corpus)
 
 
-def of_run(paths: Any, at: Layout, split: str) -> Any:
-    """`paths`, with run:STEP as the folder of that step's items of a split; what is no list of texts is left as it is,
-    for the recipe's own check."""
-    if not isinstance(paths, list):
-        return paths
-    steps = {f"{OF_RUN}{step}": f"{at.step(step)}/{split}" for step in ("tasks", "gold")}
+def of_run(paths: Any, at: Layout, split: str) -> list[str]:
+    """`paths`, with run:STEP as the folder of that step's items of a split. Raises UserError where they are no list, or
+    the run has no such step."""
+    steps = {f"{RUN}{step}": f"{at.step(step)}/{split}" for step in ("tasks", "gold")}
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        todo = f"Write a list: files, folders, {', '.join(steps)}."
+        raise UserError("materials-stage-paths", f"`data` and `heldout` of a stage are needed (found {paths!r}).", todo)
+    if odd := [path for path in paths if path.startswith(RUN) and path not in steps]:
+        raise UserError("materials-stage-run", f"{odd[0]}: a run gives {', '.join(steps)}.", "Name one of these.")
     return [steps.get(path, path) for path in paths]
 
 
-def own_paths(paths: Any, at: Layout) -> list[str]:
+def own_paths(paths: list[str], at: Layout) -> list[str]:
     """Those that are no folder of the run."""
-    listed = paths if isinstance(paths, list) else []
-    return [path for path in listed if isinstance(path, str) and not path.startswith(f"{at.root}/")]
+    return [path for path in paths if not path.startswith(f"{at.root}/")]
 
 
 def require_there(stage: str, paths: list[str]) -> None:
     """Raises UserError where a file of a stage is absent: the stage begins when the phases have ended."""
     if missing := [path for path in paths if not Path(expanded(path)).exists()]:
         found = f"{stage}: nothing at {', '.join(missing)}; its records are to lie there."
-        todo = f"Put your files there, name others ({stage}.data=[...] {stage}.heldout=[...]), or delete {stage}.yaml."
+        todo = f"Put your files there, name others ({stage}.data=[...] {stage}.heldout=[...]), or delete the stage."
         raise UserError("materials-stage-data-missing", found, todo)
 
 
 def story(args: argparse.Namespace) -> Iterator[Recipe]:
     """The recipes of the story as typed, in order. Raises UserError where --only names a kind that it has not."""
-    asked = args.recipes or (ON_A_CARD if args.corpus and find_device().device == "cuda" else ON_A_CPU)
-    given = (args.corpus, args.general, args.model, args.out, by_recipe(args.overrides))
-    run = load_materials_run(located(Path(asked)), *given)
+    asked = args.recipes or (ON_A_CARD if args.size or (args.corpus and has_card()) else ON_A_CPU)
+    folder = located(Path(asked))
+    phases = phases_of(folder, read_story(folder))
+    chosen = argparse.Namespace(recipes=str(phases), size=args.size, model=args.model, corpus=args.corpus)
+    _, size, why = pick_recipes(chosen)
+    given = (args.corpus, args.general, args.model, args.out, by_recipe(args.overrides), size)
+    run = load_materials_run(folder, *given)
+    card = find_device(run["phase1"].execution.device)
+    run = without_bfloat16(run) if card.device == "cuda" and not card.has_bfloat16 else run
     if not args.only:
-        plan({name: recipe for name, recipe in run.items() if name in STORIES["two-phase"]}, f"{asked} (as asked)")
+        plan({name: recipe for name, recipe in run.items() if name in STORIES["two-phase"]}, why)
     yield from chosen_steps(args, run)
     if not args.only:
         print(f"\nDone: {Path(run['corpus'].out).parent}\n{next_words(run, asked)}")
+
+
+def has_card() -> bool:
+    return find_device().device == "cuda"
 
 
 def next_words(run: Run, asked: str) -> str:

@@ -11,6 +11,7 @@ from nsllm_lite.models.device import Card, find_device
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED, read_size
 
 ENCODER = "encoder"  # the folder of the encoders' story on a card
+MATERIALS = "materials"  # and that of the materials' story
 INSTALLED = Path(nsllm_lite.__file__).parent / "recipes"  # a link in a clone, a copy in a wheel
 
 

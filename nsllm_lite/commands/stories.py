@@ -38,11 +38,13 @@ def load_run(
     out: str | None = None,
     overrides: dict[str, list[str]] | None = None,
     size: str | None = None,
+    changes: dict[str, dict[str, Any]] | None = None,
 ) -> Run:
     """The recipes of all steps of a recipe folder, with corpus, general text, base model and output folder filled in;
     before them the conversion of a model that is a GGUF file.
 
-    `overrides` maps a recipe ("phase1") to `key=value` words for it. `size`, one of QWEN3, gives the model where none
+    `overrides` maps a recipe ("phase1") to `key=value` words for it, and `changes` to keys of it that another story
+    has other values of. `size`, one of QWEN3, gives the model where none
     is named; a recipe such as phase1-0.6b.yaml is taken in place of phase1.yaml when the size is 0.6b. Raises UserError
     where a recipe is missing or wrong, an override concerns nothing, or the corpus path does not exist.
     """
@@ -59,7 +61,8 @@ def load_run(
     }
     kinds = {step.recipe: step.kind for step in planned_steps(Layout(""), "") if step.recipe in files}
     require_known_recipes(overrides, kinds, first="phase1")
-    values = {name: recipes.read(path, overrides.get(name, ())) for name, path in files.items()}
+    values = {name: recipes.read(path) | (changes or {}).get(name, {}) for name, path in files.items()}
+    values = {name: recipes.overridden(held, overrides.get(name, ())) for name, held in values.items()}
     if size and is_chosen:
         require_reference(values["phase1"].get("model"), size, files["phase1"])
     at = Layout(str(Path(out)) if out else root_of(folder, values["corpus"], corpus, size))

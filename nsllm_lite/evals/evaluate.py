@@ -336,6 +336,7 @@ def score_all(asked: list[Asked], sets: list[TaskSet], recipe: Eval, out: Path, 
                     {"set": one.name, "mode": mode, "first": first, "second": second, "metric": name}
                     | scores.compare(row, other[name][0], metric, recipe.seed)._asdict()
                     for name, (row, metric) in rows.items()
+                    if name not in one.task.details
                 ]
     return results
 

@@ -79,7 +79,7 @@ def held_out(results: dict[str, Any], when: str, files: dict[str, list[str]], by
         if absent := [name for name in names if name not in answers]:
             needed = f"Every stage must hold out the files of all stages; {by} has measured no answer of these."
             todo = "Name all of them in `heldout` of each stage, and raise max_heldout_examples."
-            raise UserError("stages-heldout-differs", f"{stage}: {', '.join(absent)}.", needed, todo)
+            raise UserError("stages-heldout-differs", f"{stage} holds out {', '.join(absent)}.", needed, todo)
         tokens = sum(answers[name]["tokens"] for name in names)
         found[stage] = (sum(answers[name]["loss"] * answers[name]["tokens"] for name in names) / tokens, tokens)
     return found
@@ -118,7 +118,12 @@ def words_of(results: dict[str, Any], scores: dict[str, Any] | None) -> str:
     names = list(counts)
     heads = [f"loss, {name}" for name in names]
     modes = list(dict.fromkeys(mode for _, mode in rows_of(scores))) if scores else []
-    asked = [(about, about["metrics"][0], mode) for about in (scores or {"sets": []})["sets"] for mode in modes]
+    asked = [
+        (about, metric, mode)
+        for about in (scores or {"sets": []})["sets"]
+        for metric in about["metrics"][:2]
+        for mode in modes
+    ]
     heads_of_scores = [f"{about['name']}, {label_of(metric)}, {mode}" for about, metric, mode in asked]
     models = [BEFORE, *names]
     lines = []

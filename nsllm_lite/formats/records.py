@@ -19,6 +19,7 @@ from nsllm_lite.artifact.json_files import each_once
 
 CHUNK_CHARS = 1 << 20
 MAX_RECORD_CHARS = 1 << 26
+COMPACT = (",", ":")  # between values and behind keys of answers in JSON: training targets, gold and grammars
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BETWEEN = " \t\r\n,\ufeff"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nsllm_lite.errors import RunError, UserError
+from nsllm_lite.formats.records import COMPACT
 from nsllm_lite.formats.tokenizer import control_ids, num_ids
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 
-SEPARATORS = (",", ":")  # between items, and behind a key
 MAX_CHARS = 256  # of a string; the longest of the 2,500 gold answers of LLaMat's extraction has 155
 MAX_ITEMS = 128  # of a list; the longest there has 59
 MAX_KEYS = 32  # of an object whose keys are free; the most there are 10
@@ -144,7 +144,7 @@ def grammar_of(schema: Schema) -> str:
     """The grammar of a schema's JSON, as llguidance takes it. Raises UserError where it cannot express the schema."""
     from llguidance import LLMatcher
 
-    item, key = SEPARATORS
+    item, key = COMPACT
     form = {"whitespace_flexible": False, "item_separator": item, "key_separator": key}
     whole = bounded(schema) | {"x-guidance": form}
     if why := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(whole)):

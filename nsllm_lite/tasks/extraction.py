@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from nsllm_lite.formats.records import COMPACT
 from nsllm_lite.tasks import floors, gold
 from nsllm_lite.tasks.entities import by_type, f1, precision, recall
 from nsllm_lite.tasks.gold import GoldItem, UnfitGoldError
@@ -26,9 +27,6 @@ from nsllm_lite.tasks.schemas import closed, repaired
 from nsllm_lite.tasks.scores import Metric, Results, estimate, mean
 from nsllm_lite.tasks.similarity import matched
 from nsllm_lite.tasks.task import Score, Task, TaskSet
-
-SEPARATORS = (",", ":")
-"""Between values and behind keys of every answer that is written: training targets, gold, grammars."""
 
 Facts = Mapping[str, Counter]
 """{field: the facts of it}; a fact that stands twice counts twice."""
@@ -64,10 +62,10 @@ class Extraction(Task):
 
     def canonical(self, value: Any) -> str:
         """The one way in which an answer is written: keys in the order of the schema, those left out that are absent,
-        SEPARATORS between. Raises ValueError where `value` breaks the schema."""
+        COMPACT between. Raises ValueError where `value` breaks the schema."""
         held = self._adapter.validate_python(value, strict=True)
         plain = self._adapter.dump_python(held, mode="json", exclude_defaults=True)
-        text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=SEPARATORS)
+        text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=COMPACT)
         text.encode()  # half a character (a lone surrogate) cannot be written
         return text
 

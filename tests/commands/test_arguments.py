@@ -11,8 +11,8 @@ import pytest
 from nsllm_lite import cli
 from nsllm_lite.commands import arguments, typed
 from nsllm_lite.commands.encoder_run import load_encoder_run
+from nsllm_lite.commands.materials_run import load_materials_run
 from nsllm_lite.commands.recipe_folder import INSTALLED, pick_size
-from nsllm_lite.commands.steps import STORIES
 from nsllm_lite.commands.stories import by_recipe, load_run
 from nsllm_lite.models.sizes import QWEN3, REFERENCE, SIZED
 from nsllm_lite.recipe.kinds import KINDS
@@ -31,7 +31,7 @@ def parsed(line: str) -> argparse.Namespace:
 
 
 def test_every_verb_is_called():
-    assert set(arguments.verbs_in_order()) == {*cli.VERBS, *cli.TOOLS, *STORIES} == set(parsers())
+    assert set(arguments.verbs_in_order()) == {*cli.VERBS, *cli.TOOLS, *cli.STORIES} == set(parsers())
     assert set(cli.VERBS) == set(KINDS)
 
 
@@ -72,6 +72,8 @@ def test_the_examples_are_real_commands(monkeypatch):
             assert typed.recipe_of(args).kind == args.verb
         if args.verb == "encoder":
             load_encoder_run(ROOT / "recipes/nano", overrides=by_recipe(args.overrides))
+        elif args.verb == "materials":
+            load_materials_run(ROOT / "recipes/nano", overrides=by_recipe(args.overrides))
         elif args.verb in arguments.STORY_VERBS:
             folder, size = pick_size(Path(args.recipes or f"recipes/{'qwen3' if args.size else 'nano'}"), args.size)
             load_run(folder, overrides=by_recipe(args.overrides), size=size)

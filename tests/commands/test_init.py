@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_package_holds_the_recipes_of_the_repository():
     for folder in (INSTALLED, ROOT / "recipes"):
-        assert {path.name for path in folder.iterdir()} == {"nano", SIZED, "smollm2", "encoder"}
+        assert {path.name for path in folder.iterdir()} == {"nano", SIZED, "smollm2", "encoder", "materials"}
 
 
 def make(folder: Path, *words: str) -> list[str]:
@@ -65,14 +65,14 @@ def test_a_starter_project(tmp_path, capsys):
     assert "runs/" in (folder / ".gitignore").read_text().split()
     readme = (folder / "README.md").read_text()
     assert "recipes/qwen3`" in readme
-    assert len(readme.splitlines()) <= 12
+    assert len(readme.splitlines()) <= 13
     targets = set(re.findall(r"^([a-z0-9-]+):", (folder / "Makefile").read_text(), re.MULTILINE))
-    assert targets == {"help", "phase1", "phase2", "two-phase", "eval", "sft", "encoder", "plan", "doctor"}
+    assert targets == {"help", "phase1", "phase2", "two-phase", "eval", "sft", "encoder", "materials", "plan", "doctor"}
     assert set(re.findall(r"make ([a-z0-9-]+)", readme)) <= targets
     assert len(make(folder, "help")) == len(targets)
     for target in targets - {"help"}:
         args = parsed(folder, target)
-        assert target == "doctor" or args.recipes == (None if target == "encoder" else "recipes/nano")
+        assert target == "doctor" or args.recipes == (None if target in ("encoder", "materials") else "recipes/nano")
     assert parsed(folder, "encoder", "CORPUS=p", "RECIPES=recipes/nano").recipes == "recipes/nano"
     given = ("CORPUS=my papers", "OUT=runs/x", "SIZE=14b", "SET=phase1.seed=1 corpus.min_chars=9")
     args = parsed(folder, "two-phase", *given)
@@ -90,6 +90,16 @@ def test_a_starter_project_of_encoders(tmp_path, capsys):
     args = parsed(folder, "encoder", "CORPUS=p", "MODEL=m", "SET=mlm.seed=1")
     assert (args.verb, args.corpus, args.model, args.overrides) == ("encoder", "p", "m", ["mlm.seed=1"])
     assert parsed(folder, "phase1", "CORPUS=p").recipes == "recipes/qwen3"
+
+
+def test_a_starter_project_of_materials(tmp_path, capsys):
+    """Its story begins with the recipes of the two phases."""
+    folder = tmp_path / "project"
+    assert cli.main(["init", str(folder), "--recipe", "materials"]) == 0
+    assert f"cd {folder} && make materials" in capsys.readouterr().out
+    assert sorted(os.listdir(folder / "recipes")) == ["materials", "nano", "qwen3"]
+    args = parsed(folder, "materials", "CORPUS=p", "SIZE=4b", "SET=general.steps=9")
+    assert (args.verb, args.corpus, args.size, args.overrides) == ("materials", "p", "4b", ["general.steps=9"])
 
 
 def test_a_starter_project_of_one_size(tmp_path, capsys, monkeypatch):

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from nsllm_lite.formats.records import COMPACT
 from nsllm_lite.recipe.evals import EXTRACTION_TASKS
-from nsllm_lite.tasks.extraction import SEPARATORS
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.similarity import jaro_winkler, matched
 from nsllm_lite.tasks.table_text import Table, read_table, write_table
@@ -97,7 +97,7 @@ def test_canonical_gold_is_what_the_schema_and_its_grammar_allow(name):
 
     one, tokenizer = set_of(name), LLTokenizer("byte")
     schema = one.task.answer_schema(one.items[0])
-    form = {"whitespace_flexible": False, "item_separator": SEPARATORS[0], "key_separator": SEPARATORS[1]}
+    form = {"whitespace_flexible": False, "item_separator": COMPACT[0], "key_separator": COMPACT[1]}
     grammar = LLMatcher.grammar_from_json_schema(schema, defaults=form)
     for item in one.items:
         Draft202012Validator(schema).validate(json.loads(item.output))
