@@ -33,6 +33,7 @@ VERBS = {
     "sft": "nsllm_lite.train.sft:sft",
     "eval": "nsllm_lite.evals.evaluate:evaluate",
     "report": "nsllm_lite.evals.report:report",
+    "ladder": "nsllm_lite.evals.ladder:ladder",
 }
 """The function behind each kind of step (`recipe.kinds`); it is given the recipe."""
 
@@ -53,6 +54,7 @@ TOOLS = {
 STORIES = {
     **dict.fromkeys(("phase1", "phase2", "two-phase", "eval-run", "instruct"), "nsllm_lite.commands.stories:story"),
     "encoder": "nsllm_lite.commands.encoder_run:story",
+    "ladder": "nsllm_lite.commands.ladder:story",  # of which the step of that kind is the last
 }
 """The function that gives the steps of each story, one after the other as they are run."""
 
@@ -70,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         complain(argv[0], error)
         return 2
     as_json = getattr(args, "json", False)
-    call = run_recipe if args.verb in VERBS else run_tool if args.verb in TOOLS else run_story
+    call = run_story if args.verb in STORIES else run_tool if args.verb in TOOLS else run_recipe
     try:
         with interrupts.listening(getattr(args, "max_hours", None), getattr(args, "save_on_signal", None)):
             require_alone(args.verb)
