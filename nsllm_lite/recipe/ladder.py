@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nsllm_lite.errors import UserError
-from nsllm_lite.recipe.train import Budget, Execution
+from nsllm_lite.recipe.train import Budget
 from nsllm_lite.recipe.values import (
     Count,
     FilePath,
@@ -51,9 +51,16 @@ class Adapted(Strict):
     trainings: Annotated[list[HashedPath], Field(min_length=2)]
 
 
+class Scoring(Strict):
+    """How held-out documents are scored; how a training runs stands in its own recipe."""
+
+    device: Literal["cpu", "cuda"] | None = None
+    micro_batch_rows: Count | None = None
+
+
 class Ladder(Strict):
-    """The same phase for several `bases`: the recipe `corpus` is packed once for each tokenizer, the recipe `train`
-    (but for its paths and its budget) is run for each base with each of so many `seeds`, counted from its own.
+    """The recipe `corpus` is packed once for each tokenizer; the recipe `train`, but for its paths and its budget, is
+    run for each of the `bases` with each of so many `seeds`, counted from its own.
 
     `equal: tokens` gives every run all steps of the `budget`. `equal: bytes` gives every run the steps whose text comes
     nearest to the bytes that the run with the fewest sees in that budget. More than `max_epochs` of the papers is
@@ -70,7 +77,7 @@ class Ladder(Strict):
     max_epochs: Annotated[float, Field(gt=0)]
     seeds: Annotated[int, Field(ge=2, le=20)]
     adapted: list[Adapted] | None = None
-    execution: Execution = Execution()
+    execution: Scoring = Scoring()
 
     @model_validator(mode="after")
     def _as_named(self) -> "Ladder":
