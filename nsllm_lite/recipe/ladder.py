@@ -33,12 +33,13 @@ class Base(Strict):
     @model_validator(mode="after")
     def _one_origin(self) -> "Base":
         require_one(model=self.model, build=self.build)
-        if self.build and self.end_of_text:
-            found = f"`end_of_text` of {self.name}, which is built with the tokenizer of the corpus:"
-            raise UserError("ladder-base-key", found, "state it in the corpus's recipe")
-        if self.model and self.steps:
-            found = f"`steps` of {self.name}, which is a model and not built here:"
-            raise UserError("ladder-base-key", found, "leave them out")
+        unheeded = "end_of_text" if self.build and self.end_of_text else "steps" if self.model and self.steps else None
+        if unheeded:
+            found = f"`{unheeded}` of {self.name}:"
+            needed = "`steps` are of a base that is built, `end_of_text` of a model;"
+            raise UserError(
+                "ladder-base-key", found, needed, "leave it out (a built base ends texts as the corpus does)"
+            )
         return self
 
 
