@@ -34,6 +34,7 @@ VERBS = {
     "eval": "nsllm_lite.evals.evaluate:evaluate",
     "report": "nsllm_lite.evals.report:report",
     "stages": "nsllm_lite.evals.stages:stages",
+    "ladder": "nsllm_lite.evals.ladder:ladder",
 }
 """The function behind each kind of step (`recipe.kinds`); it is given the recipe."""
 
@@ -55,6 +56,7 @@ STORIES = {
     **dict.fromkeys(("phase1", "phase2", "two-phase", "eval-run", "instruct"), "nsllm_lite.commands.stories:story"),
     "encoder": "nsllm_lite.commands.encoder_run:story",
     "materials": "nsllm_lite.commands.materials_run:story",
+    "ladder": "nsllm_lite.commands.ladder:story",  # of which the step of that kind is the last
 }
 """The function that gives the steps of each story, one after the other as they are run."""
 
@@ -72,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         complain(argv[0], error)
         return 2
     as_json = getattr(args, "json", False)
-    call = run_recipe if args.verb in VERBS else run_tool if args.verb in TOOLS else run_story
+    call = run_story if args.verb in STORIES else run_tool if args.verb in TOOLS else run_recipe
     try:
         with interrupts.listening(getattr(args, "max_hours", None), getattr(args, "save_on_signal", None)):
             require_alone(args.verb)

@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add(verbs["merge"], "merge-ends")
     _add_options(verbs["eval"], Eval)
     verbs["plan"].epilog += "\nA recipe or its folder may stand first, in place of --recipes."
-    for name in (*STORY_VERBS, *(kind for kind, about in KINDS.items() if about.curves)):
+    for name in (*STORY_VERBS, "ladder", *(kind for kind, about in KINDS.items() if about.curves)):
         if name in STORY_VERBS and name != "plan":
             _add(verbs[name], "only")
         if name != "plan":

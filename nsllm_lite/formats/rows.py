@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,17 @@ class Rows:
         wanted = pa.array(sorted(names), pa.string())
         found = (pc.unique(batch["doc_ids"].flatten()) for batch in self._batches)
         return sorted(set().union(*(ids.filter(pc.is_in(ids, wanted)).to_pylist() for ids in found)))
+
+    @cached_property
+    def row_bytes(self) -> np.ndarray:
+        """UTF-8 bytes of the text behind each row, (rows,)."""
+        counts = [np.empty(0, np.int64)]
+        for number, batch in enumerate(self._batches):
+            self._require_whole(number)
+            before = np.concatenate(([0], np.cumsum(batch["doc_bytes"].flatten().to_numpy(zero_copy_only=False))))
+            bounds = batch["doc_bytes"].offsets.to_numpy()
+            counts.append(np.diff(before[bounds - bounds[0]]))
+        return np.concatenate(counts)
 
     def longer_than(self, num_tokens: int) -> int:
         """How many documents, or pieces of them, have more tokens."""

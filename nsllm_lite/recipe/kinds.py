@@ -16,6 +16,7 @@ from nsllm_lite.recipe.distill import Distill
 from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.recipe.evals import Eval, Report, Stages, Tasks
 from nsllm_lite.recipe.finetune import Finetune
+from nsllm_lite.recipe.ladder import Ladder
 from nsllm_lite.recipe.merge import Merge
 from nsllm_lite.recipe.mlm import Mlm
 from nsllm_lite.recipe.results import (
@@ -148,6 +149,12 @@ def tasks_inputs(recipe: Tasks) -> Inputs:
                 yield Input(f"gold, {one.task}", path, gold_key(one.task, split, number), "file")
 
 
+def ladder_inputs(recipe: Ladder) -> Inputs:
+    for one in recipe.adapted or ():
+        for number, path in enumerate(one.trainings or (), 1):
+            yield Input("training", path, f"{one.name}, {number}", "manifest")
+
+
 def corpus_did(recipe: Corpus, results: dict[str, Any], rows: str, tokens: str) -> str:
     split = {tuple(name.split("/")): found["tokens"] for name, found in results.get("rows", {}).items()}
     counts = ", ".join(f"{name} {count:,}" for (name, part), count in split.items() if part == "train")
@@ -232,8 +239,12 @@ KINDS = {
             *([Input("scores", recipe.scores, "scores", "manifest")] if recipe.scores else ()),
         ],
     ),
+    "ladder": Kind(
+        Ladder, inputs=ladder_inputs, did=lambda recipe, *_: f"what {len(recipe.bases or ())} bases gained",
+        **_WORDS["ladder"],
+    ),
 }  # fmt: skip
 Recipe = (
     Corpus | TokenizerRecipe | Convert | Train | Mlm | Distill | Embed | Finetune | Merge | Report | Tasks | Sft | Eval
-    | Stages
+    | Stages | Ladder
 )  # fmt: skip

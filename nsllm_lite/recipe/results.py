@@ -91,6 +91,7 @@ class BeforeAndAfter(Lenient):
 class TrainResults(Lenient):
     tokens: int | None = None
     steps: int | None = None
+    bytes: int | None = None  # of the text behind the tokens
     coverage: float | None = None
     epochs: float | None = None
     domain_tokens: int | None = None

@@ -93,8 +93,47 @@ def estimate_mean(values: np.ndarray, seed: int) -> Estimate:
 
 def quotient_interval(counts: np.ndarray, others: np.ndarray) -> tuple[float, float]:
     """Of sum(counts) / sum(others), both (papers,), over resampled papers, with one seed."""
-    drawn = np.random.default_rng(0).integers(0, len(counts), (RESAMPLES, len(counts)))
-    return _middle(counts[drawn].sum(1) / np.maximum(1, others[drawn].sum(1)))
+    return resampled_interval(lambda drawn: counts[drawn].sum(1) / np.maximum(1, others[drawn].sum(1)), len(counts))
+
+
+def resampled_interval(statistic: Callable[[np.ndarray], np.ndarray], num_papers: int) -> tuple[float, float]:
+    """Of a `statistic` of the papers' places (RESAMPLES, papers) -> (RESAMPLES,), over resampled papers, with one seed:
+    two statistics of the same papers see the same resamples."""
+    return _middle(statistic(np.random.default_rng(0).integers(0, num_papers, (RESAMPLES, num_papers))))
+
+
+T_975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""The 97.5 % quantiles of Student's t by degrees of freedom, from 1 on; of more than 30 the last is taken (2.042; the
+limit is 1.960)."""
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Of the mean of two or more values, such as those of several seeds, by Student's t.
+
+    Source: Student, "The probable error of a mean", 1908.
+    """
+    half = _t(len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
+def welch_interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """Of the difference of two means, `values` minus `others`, whose deviations may differ.
+
+    The degrees of freedom are rounded down, which widens it. Source: Welch, "The generalization of Student's problem
+    when several different population variances are involved", 1947.
+    """
+    parts = [float(np.var(given, ddof=1)) / len(given) for given in (values, others)]
+    freedom = [part**2 / (len(given) - 1) for part, given in zip(parts, (values, others), strict=True)]
+    difference = float(np.mean(values) - np.mean(others))
+    half = _t(sum(parts) ** 2 / sum(freedom)) * sum(parts) ** 0.5 if sum(parts) else 0.0
+    return difference - half, difference + half
+
+
+def _t(freedom: float) -> float:
+    return T_975[min(int(freedom + 1e-9), len(T_975)) - 1]
 
 
 def compare(one: Results, other: Results, metric: Metric, seed: int) -> Difference:

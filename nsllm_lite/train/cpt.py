@@ -26,7 +26,7 @@ from nsllm_lite.train import guards, outputs, setup
 from nsllm_lite.train.fallback import Fallback
 from nsllm_lite.train.gradients import Gradients
 from nsllm_lite.train.inputs import Inputs, read_inputs
-from nsllm_lite.train.order import StepOrder, plan_replay
+from nsllm_lite.train.order import StepOrder, order_of
 from nsllm_lite.train.plot import plot_losses
 from nsllm_lite.train.prefetch import steps_ahead
 from nsllm_lite.train.processes import Processes
@@ -172,19 +172,16 @@ def choose_execution(recipe: Train, inputs: Inputs, card: Card, num_processes: i
 
 
 def step_order(recipe: Train, inputs: Inputs) -> StepOrder:
-    """The data order, with the replay share lowered where the replay text would repeat too often."""
-    rows_per_step = recipe.budget.tokens_per_step // inputs.rows.totals.row_tokens
-    share = plan_replay(0, 1, inputs.rows, 1)
+    """The data order; says where less replay text is mixed in than the recipe states."""
+    order = order_of(recipe, inputs.rows, inputs.replay, recipe.budget.steps)
     if recipe.replay and recipe.replay.share:
         if inputs.replay is None:
             print(f"Replay: {recipe.replay.rows} holds no rows, so no general text is mixed in.")
-        else:
-            total = recipe.budget.steps * rows_per_step
-            share = plan_replay(recipe.replay.share, recipe.replay.max_epochs, inputs.replay, total)
-            if share < recipe.replay.share * 0.999:
-                print(
-                    f"Replay: lowered from {recipe.replay.share:.1%} to {float(share):.2%} of the rows, because "
-                    f"{inputs.replay.totals.num_tokens:,} general tokens would repeat more than "
-                    f"{recipe.replay.max_epochs:g} times. Give more general text (GENERAL=PATH)."
-                )
-    return StepOrder(inputs.rows, inputs.replay if share else None, rows_per_step, share, recipe.seed)
+        elif order.replay_share < recipe.replay.share * 0.999:
+            share = float(order.replay_share)
+            print(
+                f"Replay: lowered from {recipe.replay.share:.1%} to {share:.2%} of the rows, because "
+                f"{inputs.replay.totals.num_tokens:,} general tokens would repeat more than "
+                f"{recipe.replay.max_epochs:g} times. Give more general text (GENERAL=PATH)."
+            )
+    return order

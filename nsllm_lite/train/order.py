@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 
 from nsllm_lite.formats.rows import Row, Rows
+from nsllm_lite.recipe.train import Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,12 @@ class StepOrder:
         """How often `steps` steps show the domain rows."""
         return (steps * self.rows_per_step - self._replay_before(steps)) / len(self.domain)
 
+    def num_bytes(self, steps: int) -> int:
+        """UTF-8 bytes of the text that `steps` steps show, replay included."""
+        replay = self._replay_before(steps)
+        seen = _first_bytes(self.domain, self.seed, 0, steps * self.rows_per_step - replay)
+        return seen + (_first_bytes(self.replay, self.seed, 1, replay) if self.replay is not None else 0)
+
     def _replay_before(self, step: int) -> int:
         return int(step * self.rows_per_step * self.replay_share) if self.replay is not None else 0
 
@@ -49,6 +56,13 @@ def shuffled(count: int, seed: int, stream: int, first: int, last: int) -> list[
     return indices
 
 
+def _first_bytes(rows: Rows, seed: int, stream: int, count: int) -> int:
+    """Bytes behind the first `count` places of the shuffled epochs."""
+    epochs, rest = divmod(count, len(rows))
+    in_order = rows.row_bytes[_permutation(len(rows), seed, stream, epochs)] if rest else rows.row_bytes
+    return epochs * int(rows.row_bytes.sum()) + int(in_order[:rest].sum())
+
+
 _LAST: dict[int, tuple[tuple[int, int, int, int], np.ndarray]] = {}  # stream -> (key, permutation): one epoch each
 
 
@@ -60,6 +74,16 @@ def _permutation(count: int, seed: int, stream: int, epoch: int) -> np.ndarray:
         permutation = np.random.default_rng([seed, stream, epoch]).permutation(count)
         _LAST[stream] = (key, permutation)
     return permutation
+
+
+def order_of(recipe: Train, rows: Rows, replay: Rows | None, steps: int) -> StepOrder:
+    """The data order of a recipe in so many `steps`, with the share of `replay` lowered where it would repeat too
+    often."""
+    rows_per_step = recipe.rows_per_step(rows.totals.row_tokens)
+    share = Fraction(0)
+    if recipe.replay and recipe.replay.share and replay is not None:
+        share = plan_replay(recipe.replay.share, recipe.replay.max_epochs, replay, steps * rows_per_step)
+    return StepOrder(rows, replay if share else None, rows_per_step, share, recipe.seed)
 
 
 def plan_replay(share: float, max_epochs: float, replay: Rows, total_rows: int) -> Fraction:

@@ -139,6 +139,7 @@ def summarise(recipe: Train, inputs: Inputs, lines: list[dict], domain_tokens: i
     return {
         "steps": recipe.budget.steps,
         "tokens": lines[-1]["tokens"],
+        "bytes": order.num_bytes(recipe.budget.steps),
         "domain_tokens": domain_tokens,
         "available_tokens": available,
         "coverage": domain_tokens / available,

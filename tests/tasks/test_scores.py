@@ -84,3 +84,23 @@ def test_a_true_difference_and_none():
 def test_models_on_other_items_are_not_compared():
     with raises("scores-items-differ"):
         scores.compare(rows("ab", "ab"), rows("ba", "ab"), scores.mean, 0)
+
+
+def test_intervals_of_seeds_by_hand():
+    low, high = scores.student_interval([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 4.303 / np.sqrt(3), 2 + 4.303 / np.sqrt(3)))
+    # variances of the means 1/3 and 4/3, 2.94 degrees of freedom, so 2
+    low, high = scores.welch_interval([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert (low, high) == pytest.approx((-2 - 4.303 * np.sqrt(5 / 3), -2 + 4.303 * np.sqrt(5 / 3)))
+    assert scores.welch_interval([1.0, 1.0], [3.0, 3.0]) == (-2, -2)
+    many = [0.0, 1.0] * 40
+    assert scores.student_interval(many)[1] == pytest.approx(0.5 + 2.042 * np.std(many, ddof=1) / np.sqrt(80))
+
+
+def test_intervals_of_seeds_cover():
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(2_000, 3))
+    inside = [low < 0 < high for low, high in map(scores.student_interval, drawn)]
+    assert 0.93 < np.mean(inside) < 0.97
+    apart = [scores.welch_interval(one, other) for one, other in zip(drawn[:1000], drawn[1000:] * 3, strict=True)]
+    assert np.mean([low < 0 < high for low, high in apart]) > 0.94
