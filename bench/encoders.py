@@ -55,7 +55,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "stages": [
             {"pairs": ["title-abstract", "sentences", "citing-cited", "keywords-abstract"], "steps": 500,
              "batch_pairs": 64},
-            {"pairs": ["title-abstract", "citing-cited", "abstract-section"], "steps": 150, "batch_pairs": 48,
+            {"pairs": ["title-abstract", "citing-cited", "abstract-section"], "steps": 150, "batch_pairs": 24,
              "hard_negatives": {"count": 1, "first_rank": 3, "last_rank": 30}},
         ],
         "schedule.warmup_steps": 50,

@@ -61,6 +61,7 @@ class Plan:
                 self._sources[number, kind] = one
                 if stage.hard_negatives:
                     search = HardNegativeSearch(stage.hard_negatives, one.pairs, pairs.texts, recipe.seed)
+                    search.require_enough(one, had[kind])
                     self._searches[number, kind] = search
             if stage.batch_pairs < FEW_PAIRS:
                 self.notes.append(

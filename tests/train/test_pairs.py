@@ -230,8 +230,12 @@ def test_hard_negatives_share_words_and_are_no_answers(tmp_path):
     found, num_easy = search.of(places, blocked=set(range(5)), words=set(), step=1)
     assert num_easy == 2, "one document with these words is left for each"
     assert all(documents.index(texts[row[1]]) >= 6 for row in found.tolist())
+    batches = PairBatches("title-abstract", pairs, texts.keys, {}, 10, 0, 0)
+    search.require_enough(batches, 1)  # two of twelve documents are left, and two negatives asked for
+    with raises("embed-negatives-few", "title-abstract", "12", "batch_pairs=11"):
+        search.require_enough(PairBatches("title-abstract", pairs, texts.keys, {}, 11, 0, 0), 1)
     with raises("embed-negatives-few"):
-        search.of(places, blocked=set(range(12)), words=set(), step=1)
+        search.require_enough(PairBatches("title-abstract", pairs, texts.keys, {0: {10}, 10: {0}}, 10, 0, 0), 40)
     with raises("embed-ranks-beyond", 12, 40):
         HardNegativeSearch(HardNegatives(count=1, first_rank=1, last_rank=40), pairs, texts, 0)
 
