@@ -4,12 +4,15 @@ import json
 import re
 from collections import Counter
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
 from nsllm_lite.corpus.texts.render import phase2_text
 from nsllm_lite.formats.documents import Document
 from nsllm_lite.formats.headings import experimental_sections
+from nsllm_lite.tasks.table_text import read_table
+from nsllm_lite.tasks.task import all_tasks
 from tests.corpus.sources.reading import read_path
 
 DISCIPLINES = {"Computer Science", "Physics", "Chemistry", "Biology", "Medicine"}
@@ -102,3 +105,27 @@ def test_general_english():
     assert len(passages) >= 30
     assert sum(len(p.text.split()) for p in passages) > 13_000
     assert len({p.title for p in passages}) == len(passages)
+
+
+def test_fifty_sentences_and_tables_with_their_facts():
+    """Every fact of doping stands in its sentence, every index in its table; a document is in one split."""
+    folder = Path(str(resources.files("nsllm_lite") / "sample/materials"))
+    documents, counts = {}, {}
+    for split in ("train", "test"):
+        for name in ("doping", "table_roles"):
+            task = all_tasks()[name]
+            found = task.read_gold(folder / split / f"{name}.jsonl")
+            assert not any(one.reason or one.repairs for one in found)
+            counts[name, split] = len(found)
+            for item in (one.item for one in found):
+                documents.setdefault(item["document"], set()).add(split)
+                facts = task.facts(json.loads(item["output"]))
+                if name == "doping":
+                    assert all(text in item["input"] for field in task.texts for text in facts[field])
+                else:
+                    table = read_table(item["input"])
+                    sizes = {"row": len(table.rows), "col": len(table.rows[0])}
+                    for field in (one for one in facts if one.endswith("_index")):
+                        assert all(place < sizes[field.split("_")[1]] for place in facts[field])
+    assert sum(counts.values()) == 50
+    assert all(len(splits) == 1 for splits in documents.values())
