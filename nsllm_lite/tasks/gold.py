@@ -1,4 +1,5 @@
 """Gold answers as others publish them: {system, question, answer} or {instruction, input, output}, a list or lines.
+In place of a question there may be a table: {caption, rows, footer}, rows a list of lists of cells.
 
 A record that is not used is left out with its line and its reason; what is repaired has the name of its rule. Nothing
 is dropped in silence.
@@ -13,11 +14,13 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.formats.records import RecordError, iter_values, require_no_pointer
 from nsllm_lite.safety import printable
 from nsllm_lite.tasks.items import QUESTION_PARTS
+from nsllm_lite.tasks.table_text import Table, write_table
 
 NAMES = (("instruction", "system"), ("input", "question"), ("output", "answer"))
 """Our name of a part of a record, and its name in the published files."""
 
-USED = {name for pair in NAMES for name in pair} | {"document", "id"}
+TABLE = {"caption", "rows", "footer"}
+USED = {name for pair in NAMES for name in pair} | {"document", "id"} | TABLE
 
 
 class UnfitGoldError(Exception):
@@ -83,8 +86,10 @@ def _gold_item(line: int, value: Any, read_answer: ReadAnswer) -> GoldItem:
     if not isinstance(value, dict):
         return GoldItem(line, None, "no record", repr(value)[:80])
     parts = {ours: value.get(ours, value.get(theirs)) for ours, theirs in NAMES}
+    if parts["input"] is None and "rows" in value:
+        parts["input"] = _table_text(value)
     if not isinstance(parts["input"], str) or not isinstance(parts["instruction"] or "", str):
-        return GoldItem(line, None, "no question that is text", ", ".join(map(str, value)))
+        return GoldItem(line, None, "no question that is text, and no table", ", ".join(map(str, value)))
     if more := [name for name in QUESTION_PARTS if name != "system" and value.get(name)]:
         return GoldItem(line, None, "a part of its question is elsewhere", ", ".join(more))
     try:
@@ -98,6 +103,20 @@ def _gold_item(line: int, value: Any, read_answer: ReadAnswer) -> GoldItem:
         return GoldItem(line, None, "half a character", str(error))
     own = {name: str(value[name]) for name in ("id", "document") if value.get(name)}
     return GoldItem(line, own | item, repairs=repairs)
+
+
+def _table_text(record: dict[str, Any]) -> str | None:
+    """The table of a record as text; None where it is none."""
+    caption, rows, footer = (
+        record.get(name, empty) for name, empty in (("caption", ""), ("rows", None), ("footer", {}))
+    )
+    is_table = isinstance(rows, list) and rows and all(isinstance(row, list) and row for row in rows)
+    if not is_table or not isinstance(caption, str) or not isinstance(footer, dict):
+        return None
+    texts = [cell for row in rows for cell in row] + [*footer.values()]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    return write_table(Table(caption, tuple(map(tuple, rows)), footer))
 
 
 def counts_of(found: Iterable[GoldItem]) -> dict[str, dict[str, int]]:

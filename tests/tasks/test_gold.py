@@ -11,6 +11,7 @@ from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import gold
 from nsllm_lite.tasks.items import read_items
 from nsllm_lite.tasks.schemas import BLANK_LIST, BLANK_TEXT, ONE_TEXT
+from nsllm_lite.tasks.table_text import Table, read_table
 from nsllm_lite.tasks.task import all_tasks
 from tests.corpus.small import write_lines
 from tests.raising import raises
@@ -87,7 +88,7 @@ def test_what_cannot_be_used_costs_itself_alone_and_is_told(tmp_path, capsys):
     assert [one.line for one in found if one.item] == [1, 12]
     assert [one.reason for one in found[1:11]] == [
         "its answer is no JSON (python)", "its answer breaks the schema", "its answer breaks the schema", "no record",
-        "no question that is text", "a part of its question is elsewhere", "its answer breaks the schema",
+        "no question that is text, and no table", "a part of its question is elsewhere", "its answer breaks the schema",
         "half a character", "its answer breaks the schema", "not read as JSON",
     ]  # fmt: skip
     deep = [material("gold", description=json.loads("[" * 900 + "]" * 900))]
@@ -149,3 +150,15 @@ def test_changed_files_and_answers_are_read_or_refused_by_name(cuts):
         except UserError as error:
             known = "gold.jsonl" in str(error)
         assert known
+
+
+def test_a_table_in_place_of_a_question_is_written_in_the_layout_of_prompts(tmp_path):
+    answer = {"comp_table": [0], "regex_table": [0]}
+    table = {"caption": "Hardness", "rows": [["Glass", "GPa"], ["S1", "5.6"]], "footer": {"a": "at 1 N"}}
+    odd = [table | change for change in ({"rows": [["Glass", 5]]}, {"rows": []}, {"rows": "x"}, {"footer": "x"})]
+    path = tmp_path / "tables.jsonl"
+    path.write_text("".join(json.dumps(one | {"answer": answer}) + "\n" for one in (table, *odd)))
+    first, *others = all_tasks()["table_roles"].read_gold(path)
+    assert read_table(first.item["input"]) == Table("Hardness", (("Glass", "GPa"), ("S1", "5.6")), {"a": "at 1 N"})
+    assert "['ROW=1', 'COL=0 : S1', 'COL=1 : 5.6']" in first.item["input"]
+    assert [one.item for one in others] == [None] * 4
