@@ -6,8 +6,8 @@ be near in both. Recall is the share of the reference that some sample is like, 
 for that are like some reference crystal: one that cannot be read, or whose atoms overlap, is like none.
 Recall grows with the number of samples: compare it at one number only. Letters: N samples, M reference crystals,
 C = 132 numbers of a composition.
-Source: Xie et al., "Crystal diffusion variational autoencoder for periodic material generation", 2022 (the rule, and the
-cutoffs of its three data sets).
+Source: Xie et al., "Crystal diffusion variational autoencoder for periodic material generation", 2022 (the rule, and
+the cutoffs of its three data sets).
 """
 
 import ast
@@ -72,16 +72,17 @@ def read_scale(path: Path) -> Scale:
 
     Raises UserError where they are not there.
     """
-    found: dict[str, np.ndarray] = {}
+    names, found = ("CompScalerMeans", "CompScalerStds"), {}
     try:
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                if (name := node.targets[0].id) in ("CompScalerMeans", "CompScalerStds"):
-                    found[name] = np.array(ast.literal_eval(node.value), dtype=float)
+        lists = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)]
+        for node in lists:
+            if (name := getattr(node.targets[0], "id", "")) in names:
+                found[name] = np.array(ast.literal_eval(node.value), dtype=float)
     except (OSError, ValueError, SyntaxError, TypeError, RecursionError):
         found = {}
-    rows = [found.get(name, np.empty(0)) for name in ("CompScalerMeans", "CompScalerStds")]
-    if any(row.shape != (COMPOSITION_NUMBERS,) or not np.isfinite(row).all() for row in rows) or not (rows[1] > 0).all():
+    rows = [found.get(name, np.empty(0)) for name in names]
+    sound = [row.shape == (COMPOSITION_NUMBERS,) and np.isfinite(row).all() for row in rows]
+    if not all(sound) or not (rows[1] > 0).all():
         needed = f"It must state {COMPOSITION_NUMBERS} numbers each as CompScalerMeans and CompScalerStds."
         todo = "Name cdvae/common/constants.py of CDVAE's repository, or leave it out."
         raise UserError("crystal-scale-unread", f"{path} holds no scale of compositions.", needed, todo)

@@ -36,7 +36,7 @@ class Closest(NamedTuple):
 def require_materials() -> None:
     """Raises UserError where pymatgen or smact is not installed: once, before anything is measured."""
     try:
-        import pymatgen.core
+        import pymatgen.core  # noqa: F401
         import smact.screening  # noqa: F401
     except ModuleNotFoundError as error:
         raise not_installed(error, "materials") from None
