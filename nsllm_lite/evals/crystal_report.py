@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 GENERATED, RANDOM, REAL = "generated", "floor: random elements", "real"
 SHUFFLED, PLACED = "floor: shuffled prompts", "floor: wanted elements in a training cell"
+SETS = (GENERATED, RANDOM, SHUFFLED, PLACED, REAL)
 DISTANCES = (0.5, 0.7, 1.0)  # Å
 LOWER_IS_BETTER = ("density, Wasserstein", "elements, Wasserstein", "displacement of matches")
 NEW = ("novel", "novel formula", "valid, unique, novel")
@@ -103,7 +104,7 @@ def measure(
     asked = [_reduced(formula) for formula in wanted] if wanted is not None else None
 
     made = Fingerprints(cache)
-    prints = [one for one in map(made.of, real) if one] if data_set else []
+    prints = [one for one in _prints(real, made) if one] if data_set else []
     if data_set:
         left_out["reference"] |= {"no fingerprint": len(real) - len(prints)} if len(prints) < len(real) else {}
         fixed = fixed or (scale_of(prints) if prints else None)
@@ -132,7 +133,7 @@ def measure(
 
 def table(found: dict[str, Any]) -> str:
     """The figures as Markdown: each set a column, each cell a value with its interval and its number."""
-    sets = list(dict.fromkeys(name for cells in found["figures"].values() for name in cells))
+    sets = [name for name in SETS if any(name in cells for cells in found["figures"].values())]
     rows = [(figure, *(_cell(cells.get(name)) for name in sets)) for figure, cells in found["figures"].items()]
     lines = [terminal.as_markdown((f"of {found['n']:,} asked for", *sets), rows), ""]
     lines += [f"- unreadable: {reason}: {count:,}" for reason, count in found["unreadable"].items()]
@@ -155,10 +156,10 @@ def _require(samples: Sequence[Any], wanted: Sequence[str] | None, data_set: str
 
 
 def _sound(structures: Sequence["Structure"], name: str, left_out: dict[str, dict[str, int]]) -> list["Structure"]:
-    """Those that can be judged; why others cannot is counted."""
+    """Those that can be judged, and whose atoms are apart; why others are left out is counted."""
     kept, reasons = [], Counter()
     for one in structures:
-        reason = crystal_validity.fault(one)
+        reason = crystal_validity.fault(one) or ("" if _apart(one) else f"atoms nearer than {DISTANCES[0]} Å")
         kept += [] if reason else [one]
         reasons[reason] += 1
     del reasons[""]
@@ -216,9 +217,9 @@ def _judge(
     rows = {"readable": np.array([one is not None for one in structures])}
     for distance in DISTANCES:
         rows[f"structure, {distance} Å"] = np.array([near is not None and near.pair >= distance for near in nearest])
-    apart = np.array([near is not None and min(near) >= DISTANCES[0] for near in nearest])
-    rows[f"structure, {DISTANCES[0]} Å, own images too"] = apart
-    notes = []
+    usable = [_apart(one) for one in structures]
+    rows[f"structure, {DISTANCES[0]} Å, own images too"] = np.array([one is not None for one in usable])
+    notes: list[str] = []
     for name in crystal_validity.SMACT_SETS:
         given = [None if one is None else crystal_validity.is_neutral(one.composition, name) for one in structures]
         rows[f"composition, {name}"] = np.array([one is True for one in given])
@@ -226,7 +227,6 @@ def _judge(
         notes += [f"{unknown:,} compositions that {name} cannot judge count as invalid"] if unknown else []
     valid = rows[f"structure, {DISTANCES[0]} Å"] & rows[f"composition, {crystal_validity.SMACT_SETS[0]}"]
     rows["valid"] = valid
-    usable = [one if is_apart else None for one, is_apart in zip(structures, apart, strict=True)]
     if known.data_set:
         rows |= _covered(usable[: known.coverage_n], known, notes)
     first = crystal_matching.first_of_kind(usable)
@@ -244,7 +244,13 @@ def _judge(
     against = {}
     for figure, value in zip(LOWER_IS_BETTER, (_density, _elements), strict=False):
         rows[figure], against[figure] = (np.array([value(one) for one in some]) for some in (kept, known.reference))
-    return Judged(rows | (_conditional(usable, asked, known) if asked is not None else {}), against, notes)
+    return Judged(rows | (_conditional(structures, asked, known) if asked is not None else {}), against, notes)
+
+
+def _apart(structure: "Structure | None") -> "Structure | None":
+    """A crystal whose atoms, their own images too, keep DISTANCES[0]; others are compared with none."""
+    is_apart = structure is not None and min(crystal_validity.closest(structure)) >= DISTANCES[0]
+    return structure if is_apart else None
 
 
 def _density(structure: "Structure") -> float:
@@ -255,8 +261,17 @@ def _elements(structure: "Structure") -> int:
     return len(structure.composition.element_composition)
 
 
+def _prints(structures: Sequence["Structure | None"], made: Fingerprints) -> list[Fingerprint | None]:
+    found = []
+    with terminal.progress(len(structures), 0, "fingerprints", "crystal") as bar:
+        for one in structures:
+            found.append(None if one is None else made.of(one))
+            bar.update()
+    return found
+
+
 def _covered(structures: Sequence["Structure | None"], known: Known, notes: list[str]) -> dict[str, np.ndarray]:
-    prints = [None if one is None else known.made.of(one) for one in structures]
+    prints = _prints(structures, known.made)
     if missing := sum(one is None for one in prints) - sum(one is None for one in structures):
         notes.append(f"{missing:,} crystals have no fingerprint and are covered by none")
     found = coverage(prints, known.fingerprints, CUTOFFS[known.data_set], known.scale)
@@ -270,7 +285,7 @@ def _covered(structures: Sequence["Structure | None"], known: Known, notes: list
 
 def _conditional(structures: Sequence["Structure | None"], asked: list[str], known: Known) -> dict[str, np.ndarray]:
     pairs = zip(structures, asked, strict=True)
-    moved = crystal_matching.distances(structures, asked, known.references)
+    moved = crystal_matching.distances([_apart(one) for one in structures], asked, known.references)
     is_match = np.isfinite(moved)
     return {
         CONDITIONAL[0]: np.array([one is not None and formula_of(one) == formula for one, formula in pairs]),
@@ -291,21 +306,24 @@ def _estimate(rows: np.ndarray, against: np.ndarray | None, seed: int) -> dict[s
 
         results = scores.Results(None, rows)
         found = scores.estimate(results, lambda drawn: float(wasserstein_distance(drawn.given, against)), seed)
+        found = found._replace(
+            low=min(found.low, found.value)
+        )  # resamples of what is alike are less alike, all of them
     return found._asdict() | {"n": len(rows)}
 
 
 def _warnings(figures: dict[str, dict[str, Any]]) -> list[str]:
-    """Of each figure that is not clearly better than a floor's."""
-    found = []
+    """Of each floor, the figures in which the samples are not clearly better: the intervals meet."""
+    found: dict[str, list[str]] = {}
     for figure, cells in figures.items():
         one, sign = cells[GENERATED], -1 if figure in LOWER_IS_BETTER else 1
         for name, floor in cells.items():
             if figure in UNWARNED or not name.startswith("floor") or one["value"] is None or floor["value"] is None:
                 continue
-            near, far = (one["low"], floor["high"]) if sign > 0 else (-one["high"], -floor["low"])
-            if near <= far:
-                found.append(f"{figure} is not clearly better than the {name}")
-    return found
+            worst, best = (one["low"], floor["high"]) if sign > 0 else (-one["high"], -floor["low"])
+            if worst <= best:
+                found.setdefault(name, []).append(figure)
+    return [f"not clearly better than the {name}: {'; '.join(names)}" for name, names in found.items()]
 
 
 def _settings(known: Known, seed: int) -> dict[str, Any]:

@@ -7,7 +7,6 @@ Source: Xie et al., "Crystal diffusion variational autoencoder for periodic mate
 """
 
 import warnings
-from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,15 +55,16 @@ def fault(structure: "Structure") -> str:
         return "an unknown element"
     if not (np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all()):
         return "coordinates that are no numbers"
-    if not structure.volume >= MIN_VOLUME:
-        return f"a cell below {MIN_VOLUME} Å³"
     return ""
 
 
 def closest(structure: "Structure") -> Closest:
-    """Of a crystal without `fault`. CDVAE looks at pairs only: an atom 0.3 Å from its own image passes there."""
+    """Of a crystal without `fault`; 0 of one whose cell is below MIN_VOLUME. CDVAE looks at pairs only: an atom 0.3 Å
+    from its own image passes there."""
     from pymatgen.core import Structure
 
+    if not structure.volume >= MIN_VOLUME:
+        return Closest(0, 0)
     lattice = structure.lattice.get_lll_reduced_lattice()  # a flat cell has thousands of images within REACH
     reduced = Structure(lattice, structure.species, structure.cart_coords, coords_are_cartesian=True)
     one, other, _, distances = reduced.get_neighbor_list(REACH)
@@ -85,10 +85,14 @@ def _is_neutral(counts: tuple[tuple[str, int], ...], oxidation_states: str) -> b
 
     if len(counts) > MAX_ELEMENTS or not all(symbol in _known() for symbol, _ in counts):
         return None
-    try:
-        return bool(_judge()(Composition(dict(counts)), oxidation_states_set=oxidation_states))
-    except (KeyError, NameError, TypeError):  # elements without states, by version: helium and neon gave a TypeError
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noble gases have no electronegativity
+        from smact.screening import smact_validity
+
+        try:
+            return bool(smact_validity(Composition(dict(counts)), oxidation_states_set=oxidation_states))
+        except (KeyError, NameError, TypeError):  # elements without states: helium and neon gave a TypeError
+            return None
 
 
 @cache
@@ -97,14 +101,6 @@ def _known() -> frozenset[str]:
     from pymatgen.core import Element
     from smact.data_loader import lookup_element_data
 
-    named = {kind.symbol for kind in Element}
-    return frozenset(symbol for symbol in named if lookup_element_data(symbol, copy=False))
-
-
-@cache
-def _judge() -> Callable[..., bool]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from smact.screening import smact_validity
-
-    return smact_validity
+        return frozenset(kind.symbol for kind in Element if lookup_element_data(kind.symbol, copy=False))
