@@ -87,7 +87,8 @@ def measure(
     coverage_n: int | None = None,
 ) -> dict[str, Any]:
     """{"n", "figures": {name: {set: {"value", "low", "high", "n"}}}, "unreadable", "left_out", "notes", "warnings",
-    "settings"} of the samples, their floors and real crystals; `table` draws it.
+    "settings"} of the samples, their floors and real crystals; `table` draws it. Recall's `n` are reference crystals,
+    and its `by` the samples that may cover them.
 
     `reference` are test crystals, `training` those of which floors are made and which novelty is against; `wanted` the
     formula that each sample was asked for. `data_set` names the cutoffs of coverage (CUTOFFS; None: coverage is not
@@ -115,7 +116,9 @@ def measure(
     figures: dict[str, dict[str, Any]] = {}
     for name, one in judged.items():
         for figure, rows in one.rows.items():
-            figures.setdefault(figure, {})[name] = _estimate(rows, one.against.get(figure), seed)
+            cell = _estimate(rows, one.against.get(figure), seed)
+            by = {"by": len(one.rows["coverage, precision"])} if figure.startswith("coverage, recall") else {}
+            figures.setdefault(figure, {})[name] = cell | by
     unread = Counter(reason for one in samples if (reason := _reason(one)))
     notes = [f"{name}: {note}" for name, one in judged.items() for note in one.notes]
     if asked is not None and (absent := sum(formula not in known.references for formula in asked)):
@@ -274,6 +277,8 @@ def _covered(structures: Sequence["Structure | None"], known: Known, notes: list
     prints = _prints(structures, known.made)
     if missing := sum(one is None for one in prints) - sum(one is None for one in structures):
         notes.append(f"{missing:,} crystals have no fingerprint and are covered by none")
+    if len(structures) < known.coverage_n:
+        notes.append(f"only {len(structures):,} crystals are there: recall by {known.coverage_n:,} would be higher")
     found = coverage(prints, known.fingerprints, CUTOFFS[known.data_set], known.scale)
     return {
         "coverage, precision": found.precision,
@@ -348,4 +353,5 @@ def _settings(known: Known, seed: int) -> dict[str, Any]:
 def _cell(one: dict[str, Any] | None) -> str:
     if one is None or one["value"] is None:
         return "-"
-    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}], n {one['n']:,}"
+    by = f" by {one['by']:,}" if "by" in one else ""
+    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}], n {one['n']:,}{by}"

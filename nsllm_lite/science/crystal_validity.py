@@ -61,13 +61,9 @@ def fault(structure: "Structure") -> str:
 def closest(structure: "Structure") -> Closest:
     """Of a crystal without `fault`; 0 of one whose cell is below MIN_VOLUME. CDVAE looks at pairs only: an atom 0.3 Å
     from its own image passes there."""
-    from pymatgen.core import Structure
-
     if not structure.volume >= MIN_VOLUME:
         return Closest(0, 0)
-    lattice = structure.lattice.get_lll_reduced_lattice()  # a flat cell has thousands of images within REACH
-    reduced = Structure(lattice, structure.species, structure.cart_coords, coords_are_cartesian=True)
-    one, other, _, distances = reduced.get_neighbor_list(REACH)
+    one, other, _, distances = structure.get_neighbor_list(REACH)
     of_pairs, of_images = distances[one != other], distances[one == other]
     return Closest(float(min(of_pairs, default=np.inf)), float(min(of_images, default=np.inf)))
 

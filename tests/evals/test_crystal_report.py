@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
@@ -89,12 +90,27 @@ def test_coverage_is_on_the_scale_that_is_named(found, tmp_path):
     assert "CDVAE" in other["settings"]["coverage"]
 
 
+def test_recall_states_by_how_many_samples(found):
+    cells = found["figures"]["coverage, recall, strict"]
+    assert {name: cell["by"] for name, cell in cells.items()} == {GENERATED: 8, RANDOM: 8, PLACED: 8, REAL: 4}
+    assert any(note.startswith(f"{REAL}: only 4 ") for note in found["notes"])
+    assert "n 3 by 8 |" in table(found)
+
+
 def test_the_table(found):
     drawn = table(json.loads(json.dumps(found)))
     row = next(line for line in drawn.splitlines() if line.startswith("| unique"))
     assert "0.375 [" in row
     assert drawn.index(GENERATED) < drawn.index(RANDOM) < drawn.index(f" {REAL} ")
     assert "cut off: 2" in drawn
+
+
+def test_a_distance_of_distributions_lies_within_its_interval():
+    alike = crystal_report._estimate(np.arange(40.0), np.arange(40.0), seed=0)
+    assert alike["value"] == alike["low"] == 0 < alike["high"]
+    apart = crystal_report._estimate(np.arange(40.0) + 100, np.arange(40.0), seed=0)
+    assert apart["value"] == pytest.approx(100)
+    assert 90 < apart["low"] < 100 < apart["high"] < 110
 
 
 def test_the_same_seed_gives_the_same(found):

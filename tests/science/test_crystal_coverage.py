@@ -41,10 +41,10 @@ def test_no_sample_has_a_fingerprint():
 
 
 def test_more_samples_than_are_compared_at_once():
-    samples = [at(9, 99)] * CHUNK + [at(0, 0)]
-    found = coverage(samples, [at(0, 0)], CUTOFFS, PLAIN)
-    assert found.precision.tolist() == [False] * CHUNK + [True]
-    assert found.recall_strict.tolist() == [True]
+    samples = [at(0, 0), *[at(9, 99)] * CHUNK, at(1, 9)]
+    found = coverage(samples, [at(0, 0), at(1, 9)], CUTOFFS, PLAIN)
+    assert found.precision.tolist() == [True] + [False] * CHUNK + [True]
+    assert found.recall.tolist() == found.recall_strict.tolist() == [True, True]
 
 
 def test_without_a_reference():

@@ -21,6 +21,7 @@ from tests.science.crystals import crystal, pair, perovskite
         ([0.4, 5, 5, 90, 90, 90], [[0, 0, 0], [0.5, 0.5, 0]], (np.inf, 0.4)),
         ([0.1, 0.9, 1, 90, 90, 90], [[0, 0, 0], [0.5, 0.5, 0.5]], (0, 0)),  # below 0.1 Å³
         ([50, 50, 8, 90, 90, 1], [[0, 0, 0], [0.5, 0.5, 0.5]], (np.inf, 2 * 50 * np.sin(np.radians(0.5)))),
+        ([100, 100, 10, 90, 90, 0.01], [[0, 0, 0], [0.5, 0.5, 0.5]], (np.inf, 2 * 100 * np.sin(np.radians(0.005)))),
     ],
 )
 def test_closest(cell, coords, near):
