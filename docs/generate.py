@@ -46,7 +46,7 @@ AREAS = {
     "Corpus": ("corpus",),
     "Training": ("train",),
     "Merging": ("merge",),
-    "Tasks and scores": ("tasks", "evals", "retrieval"),
+    "Tasks and scores": ("tasks", "science", "evals", "retrieval"),
 }
 """Title of a section of troubleshooting.md -> the rooms of the package whose errors stand there."""
 

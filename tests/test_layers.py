@@ -8,11 +8,12 @@ import nsllm_lite
 
 ROOT = Path(nsllm_lite.__file__).parent
 GROUND = {"kernels", "formats", "artifact", "recipe", "terminal", "safety", "errors", "__init__", "sample"}
-SHARED = {"tasks", "models", "retrieval"}
+SHARED = {"tasks", "science", "models", "retrieval"}
 VERBS = {"corpus", "train", "merge", "evals"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND - {"kernels"}),
-    "tasks": GROUND - {"kernels"},
+    "science": GROUND - {"kernels"},
+    "tasks": (GROUND - {"kernels"}) | {"science"},
     "models": GROUND,
     "retrieval": (GROUND - {"kernels"}) | {"tasks"},
     **dict.fromkeys(VERBS, GROUND | SHARED),
