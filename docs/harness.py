@@ -7,6 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from nsllm_lite.recipe.evals import TASKS  # noqa: E402
 from nsllm_lite.tasks.task import Task, all_tasks  # noqa: E402
 
 RANKED = """\
@@ -48,5 +49,5 @@ def yaml_of(task: Task) -> str:
 
 
 if __name__ == "__main__":
-    for one in all_tasks().values():
+    for one in (all_tasks()[name] for name in TASKS):
         (ROOT / f"nsllm_lite/tasks/lm_eval/{one.name}.yaml").write_text(yaml_of(one))

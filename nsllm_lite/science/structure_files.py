@@ -52,16 +52,20 @@ def read_structures(paths: Sequence[Path]) -> Iterator[Found]:
 
     Raises:
         UserError: pymatgen is not installed, a path is absent, or a file that is named itself is none of crystals, an
-            archive or a Git LFS pointer, or cannot be read.
+            archive, a Git LFS pointer, or a table without a column `cif`. All but the first before anything is read.
     """
+    for path in paths:
+        if not path.is_dir():
+            _require_file(path)
     require_pymatgen()
-    named = [path for path in paths if not path.is_dir()]
-    for path in named:
-        _require_file(path)
     seen: Counter[str] = Counter()
     for found in chain.from_iterable(map(_of_path, paths)):
-        seen[found.name] += 1
-        yield found if seen[found.name] == 1 else found._replace(name=f"{found.name}#{seen[found.name]}")
+        name = found.name
+        while seen[name]:
+            seen[found.name] += 1
+            name = f"{found.name}#{seen[found.name]}"
+        seen[name] += 1
+        yield found._replace(name=name)
 
 
 def require_pymatgen() -> None:
@@ -132,6 +136,14 @@ def _require_file(path: Path) -> None:
         raise UserError("structures-git-lfs", f"{path} is a Git LFS pointer, not the file.", todo)
     if _kind(path) is None:
         raise UserError("structures-file-unknown", f"{path} is {NO_FILE}.", NEEDED, "Name another file.")
+    if _kind(path) == "table" and "cif" not in (names := _header(path)):
+        found = f"{path} has no column `cif` (it has {', '.join(names[:8]) or 'none'})."
+        raise UserError("structures-no-cif-column", found, "Name the column with the CIF texts cif.")
+
+
+def _header(path: Path) -> list[str]:
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        return next(csv.reader(file, delimiter=TABLES[path.suffix.lower()]), [])
 
 
 def _kind(path: Path) -> str | None:
@@ -150,26 +162,22 @@ def _of_path(path: Path) -> Iterator[Found]:
         elif file.stat().st_size < 1024 and file.read_bytes().startswith(POINTER.encode()):
             yield Found(name, None, LFS)
         elif kind == "table":
-            yield from _of_table(file, name, alone=not path.is_dir())
+            yield from _of_table(file, name)
         elif kind == "json":
-            yield from _of_records(file, name, alone=not path.is_dir())
+            yield from _of_records(file, name)
         else:
             text = file.read_bytes().decode("utf-8", errors="replace")
             name = name.removesuffix(file.suffix) if kind == "cif" else name
             yield from _found(name, of_cif(text) if kind == "cif" else [_tried(partial(of_poscar, text))])
 
 
-def _of_table(path: Path, name: str, alone: bool) -> Iterator[Found]:
+def _of_table(path: Path, name: str) -> Iterator[Found]:
     """The rows of a table with a column `cif`; one in a folder that has none is no file of crystals."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))  # the process': only ever raised
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.DictReader(file, delimiter=TABLES[path.suffix.lower()], strict=True)
         try:
-            names = rows.fieldnames or []
-            if "cif" not in names and alone:
-                found = f"{path} has no column `cif` (it has {', '.join(names[:8]) or 'none'})."
-                raise UserError("structures-no-cif-column", found, "Name the column with the CIF texts cif.")
-            if "cif" not in names:
+            if "cif" not in (rows.fieldnames or ()):
                 yield Found(name, None, "a table without a column cif")
                 return
             for number, row in enumerate(rows, 1):
@@ -185,7 +193,7 @@ def _of_row(row: dict[str | None, Any]) -> list[Crystal | CrystalError]:
     return crystals if len(crystals) == 1 else [CrystalError("several crystals in one cell of a table")]
 
 
-def _of_records(path: Path, name: str, alone: bool) -> Iterator[Found]:
+def _of_records(path: Path, name: str) -> Iterator[Found]:
     """Dictionaries of structures, or records that hold one as `structure`, or a text as `cif`."""
     try:
         for line, value in read_records(path):
@@ -196,8 +204,6 @@ def _of_records(path: Path, name: str, alone: bool) -> Iterator[Found]:
             else:
                 yield from _found(label, [_tried(partial(of_json, inner))])
     except RecordError as error:
-        if alone:
-            raise UserError("structures-json-unread", f"{path}: {error}.", "Correct it there.") from None
         yield Found(name, None, "JSON that is broken from here on", str(error))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.formats.documents import Document
-from nsllm_lite.recipe.evals import TASKS
+from nsllm_lite.recipe.evals import CRYSTAL_TASKS, TASKS
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.scores import Metric, Results, mean
 
@@ -192,5 +192,5 @@ def one_of(labels: Sequence[str]) -> str:
 
 
 def all_tasks() -> dict[str, Task]:
-    """{name: task} in the order of `TASKS`."""
-    return {name: pkgutil.resolve_name(where) for name, where in TASKS.items()}
+    """{name: task} in the order of the tables."""
+    return {name: pkgutil.resolve_name(where) for name, where in (TASKS | CRYSTAL_TASKS).items()}

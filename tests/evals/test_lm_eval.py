@@ -7,6 +7,7 @@ import pytest
 import nsllm_lite.tasks
 from docs.harness import yaml_of
 from nsllm_lite.evals.evaluate import evaluate, read_predictions
+from nsllm_lite.recipe import evals
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks.lm_eval import functions
 from nsllm_lite.tasks.task import all_tasks
@@ -15,7 +16,7 @@ from tests.raising import raises
 
 from .conftest import SMALL_TASKS
 
-TASKS = all_tasks()
+TASKS = {name: all_tasks()[name] for name in evals.TASKS}
 YAMLS = Path(nsllm_lite.tasks.__file__).parent / "lm_eval"
 lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is in the dev extra")
 

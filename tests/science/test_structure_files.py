@@ -96,6 +96,7 @@ def test_what_is_no_crystal_is_told_and_the_rest_goes_on(tmp_path):
         o_dot_vasp=POSCAR.replace("Na", "Qq"),
         p_dot_json='{"lattice": {}}\n{"sites": 3}\n[',
         q_dot_csv="id,text\n1,x\n",
+        p2_dot_csv="",
         r_dot_csv=f'id,cif\n1,"{P1}"\n2\n3,"{P1}"\n4,"{P1}\n{P1}"\n5,"{P1}',
         s_dot_cif=P1 + P1,
         sub__a_dot_cif=P1,
@@ -109,7 +110,8 @@ def test_what_is_no_crystal_is_told_and_the_rest_goes_on(tmp_path):
         "l.md": "no file of crystals", "m.vasp": "a POSCAR that does not name its elements", "n.vasp": "",
         "o.vasp": "an unknown element", "p.json:1": "no structure of pymatgen",
         "p.json:2": "no structure of pymatgen", "p.json": "JSON that is broken from here on",
-        "q.csv": "a table without a column cif", "1": "", "2": "a row that does not fit the header", "3": "",
+        "p2.csv": "a table without a column cif", "q.csv": "a table without a column cif",
+        "1": "", "2": "a row that does not fit the header", "3": "",
         "4": "several crystals in one cell of a table", "r.csv:78": "a table that is broken from here on",
         "s": "", "s#2": "", "sub/a": "",
     }  # fmt: skip
@@ -154,7 +156,6 @@ def test_json_imports_nothing_that_it_names(tmp_path):
         ("a.tar.gz", "x", "structures-archive"),
         ("a.md", "x", "structures-file-unknown"),
         ("a.csv", "id,text\n1,x\n", "structures-no-cif-column"),
-        ("a.json", "[", "structures-json-unread"),
     ],
 )
 def test_a_file_that_is_named_and_unfit_is_an_error(tmp_path, name, text, code):
@@ -168,3 +169,8 @@ def test_without_pymatgen_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pymatgen.io.cif", None)
     with raises("extra-not-installed", "nsllm-lite[materials]"):
         list(read_structures([tmp_path]))
+
+
+def test_names_that_repeat_are_numbered(tmp_path):
+    (tmp_path / "a.csv").write_text(f'id,cif\na,"{P1}"\na#2,"{P1}"\na,"{P1}"\na,"{P1}"\n')
+    assert [name for name, _ in read(tmp_path)] == ["a", "a#2", "a#3", "a#4"]

@@ -8,6 +8,7 @@ import pytest
 
 from nsllm_lite.corpus.decontaminate import Index
 from nsllm_lite.corpus.shingles import shingles_of
+from nsllm_lite.recipe import evals
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks.items import Item, choices_of, normal, read_items
 from nsllm_lite.tasks.sets import bundled, load_sets
@@ -15,7 +16,7 @@ from nsllm_lite.tasks.task import TaskSet, all_tasks
 from tests.raising import raises
 from tests.tasks.test_every_task import EVAL
 
-TASKS = all_tasks()
+TASKS = {name: all_tasks()[name] for name in evals.TASKS}
 FIELDS = ("input", "output")
 DISCIPLINES = ("Biology", "Chemistry", "Computer Science", "Medicine", "Physics")
 NUMBERED = [(f"Question {n}?", str(n)) for n in range(10)]
