@@ -166,7 +166,7 @@ def _of_path(path: Path) -> Iterator[Found]:
         elif kind == "json":
             yield from _of_records(file, name)
         else:
-            text = file.read_bytes().decode("utf-8", errors="replace")
+            text = file.read_bytes().decode("utf-8-sig", errors="replace")
             name = name.removesuffix(file.suffix) if kind == "cif" else name
             yield from _found(name, of_cif(text) if kind == "cif" else [_tried(partial(of_poscar, text))])
 

@@ -79,7 +79,7 @@ def test_all_forms_give_the_same_crystal(tmp_path):
 def test_what_is_no_crystal_is_told_and_the_rest_goes_on(tmp_path):
     write(
         tmp_path,
-        a_dot_cif=P1,
+        a_dot_cif=f"\ufeff{P1}",
         b_dot_cif="no such thing",
         c_dot_cif="data_x\n_cell_length_a 3\n",
         d_dot_cif=P1.replace("0.5 1", "0.5 0.7"),
