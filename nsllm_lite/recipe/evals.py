@@ -68,6 +68,9 @@ TASKS = {
 """The tasks, in the order of NSLLM's radar chart: the name and the object of `tasks.task.Task`. A new task is its file
 and a line here."""
 
+ENCODER_TASKS = ("ner", "qa", "retrieval", "multilabel", "pair")
+"""What encoders are scored on. `classification` is a task of both: an encoder with a head for classes predicts it."""
+
 CRYSTAL_TASKS = {
     "crystal_atoms": "nsllm_lite.tasks.crystals:ATOMS",
     "crystal_lengths": "nsllm_lite.tasks.crystals:LENGTHS",
@@ -83,10 +86,6 @@ CRYSTAL_TASKS = {
     "crystal_lattice": "nsllm_lite.tasks.crystal_writing:LATTICE",
 }
 """Tasks of crystals as text; their items come from files of structures."""
-
-ENCODER_TASKS = ("ner", "qa", "retrieval", "multilabel", "pair")
-"""What encoders are scored on. `classification` is a task of both: an encoder with a head for classes predicts it."""
-
 
 LABELLED = "classification"
 
