@@ -9,10 +9,12 @@ import pytest
 from nsllm_lite import cli
 from nsllm_lite.artifact.step import read_manifest
 from nsllm_lite.evals.crystal_files import make_crystals, with_replacements
+from nsllm_lite.evals.evaluate import evaluate
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.crystals import Crystals
 from nsllm_lite.recipe.evals import CRYSTAL_TASKS
 from nsllm_lite.science.crystal import Crystal, as_structure, decode
+from nsllm_lite.tasks.task import all_tasks
 from tests.raising import raises
 from tests.science.test_structure_files import P1, POINTER
 from tests.tasks.test_crystals import SITES, perovskite
@@ -169,3 +171,19 @@ def test_the_command(folder, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "crystal_of_formula" in text
     assert "left out: a Git LFS pointer in place of the file: 1" in text
+
+
+def test_a_folder_of_them_is_scored_between_its_floors(made, talker, tmp_path, monkeypatch):
+    """The untrained model writes no crystal; every answer counts."""
+    for task in all_tasks().values():
+        monkeypatch.setitem(task.__dict__, "new_tokens", min(task.new_tokens, 16))
+    values = {"kind": "eval", "seed": 0, "models": [{"name": "m", "path": str(talker)}], "execution": {"device": "cpu"}}
+    values |= {"out": str(tmp_path / "scores"), "tasks": str(made[0]), "max_items": 2}
+    results = evaluate(recipes.validate(values, "x"))
+    assert [one["name"] for one in results["sets"]] == [*CRYSTAL_TASKS]
+    scored = {one["set"]: one for one in results["scores"]}
+    assert scored["crystal_of_formula"]["as_asked"]["value"] == 0
+    assert scored["crystal_of_formula"]["unread"] == 2
+    floors = {one["name"]: one["floors"] for one in results["sets"]}
+    assert next(iter(floors["crystal_of_formula"].values()))["as_asked"] == 1
+    assert "as asked, atoms apart" in (tmp_path / "scores/report.md").read_text()
