@@ -30,6 +30,7 @@ VERBS = {
     "convert": "nsllm_lite.merge.gguf.convert:convert",
     "merge": "nsllm_lite.merge.write_model:merge",
     "tasks": "nsllm_lite.evals.instruct_files:make_tasks",
+    "crystals": "nsllm_lite.evals.crystal_files:make_crystals",
     "sft": "nsllm_lite.train.sft:sft",
     "eval": "nsllm_lite.evals.evaluate:evaluate",
     "report": "nsllm_lite.evals.report:report",

@@ -127,13 +127,28 @@ class Tasks(Strict):
 ENCODER_TASKS = ("ner", "qa", "retrieval", "multilabel", "pair")
 """What encoders are scored on. `classification` is a task of both: an encoder with a head for classes predicts it."""
 
+CRYSTAL_TASKS = {
+    "crystal_atoms": "nsllm_lite.tasks.crystals:ATOMS",
+    "crystal_lengths": "nsllm_lite.tasks.crystals:LENGTHS",
+    "crystal_angles": "nsllm_lite.tasks.crystals:ANGLES",
+    "crystal_volume": "nsllm_lite.tasks.crystals:VOLUME",
+    "crystal_element": "nsllm_lite.tasks.crystals:ELEMENT",
+    "crystal_space_group": "nsllm_lite.tasks.crystals:SPACE_GROUP",
+    "crystal_formula": "nsllm_lite.tasks.crystals:FORMULA",
+    "crystal_replacements": "nsllm_lite.tasks.crystals:REPLACEMENTS",
+    "crystal_of_formula": "nsllm_lite.tasks.crystal_writing:OF_FORMULA",
+    "crystal_of_elements": "nsllm_lite.tasks.crystal_writing:OF_ELEMENTS",
+    "crystal_infill": "nsllm_lite.tasks.crystal_writing:INFILL",
+    "crystal_lattice": "nsllm_lite.tasks.crystal_writing:LATTICE",
+}
+"""Tasks of crystals as text; their items come from files of structures."""
 
 LABELLED = "classification"
 
 
 def file_tasks() -> tuple[str, ...]:
     """All that a file may be given as."""
-    return (*TASKS, *EXTRACTION_TASKS, *WORD_TASKS, *ENCODER_TASKS)
+    return (*TASKS, *EXTRACTION_TASKS, *WORD_TASKS, *CRYSTAL_TASKS, *ENCODER_TASKS)
 
 
 def _known_task(name: str) -> str:

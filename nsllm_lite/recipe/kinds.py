@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from nsllm_lite.recipe.convert import Convert
 from nsllm_lite.recipe.corpus import Corpus
+from nsllm_lite.recipe.crystals import Crystals
 from nsllm_lite.recipe.distill import Distill
 from nsllm_lite.recipe.embed import Embed
 from nsllm_lite.recipe.evals import Eval, Report, Stages, Tasks
@@ -218,6 +219,12 @@ KINDS = {
     "tasks": Kind(
         Tasks, inputs=tasks_inputs, leaves=TasksResults, did=tasks_did, **_WORDS["tasks"],
     ),
+    "crystals": Kind(
+        Crystals, leaves=TasksResults, did=tasks_did, **_WORDS["crystals"],
+        inputs=lambda recipe: [
+            Input("structures", path, f"structures {number}") for number, path in enumerate(recipe.structures or (), 1)
+        ],
+    ),
     "sft": Kind(
         Sft, inputs=sft_inputs, leaves=TrainResults,
         did=lambda recipe, results, rows, tokens: f"instruction tuning: {tokens}", **_WORDS["sft"],
@@ -246,5 +253,5 @@ KINDS = {
 }  # fmt: skip
 Recipe = (
     Corpus | TokenizerRecipe | Convert | Train | Mlm | Distill | Embed | Finetune | Merge | Report | Tasks | Sft | Eval
-    | Stages | Ladder
+    | Stages | Ladder | Crystals
 )  # fmt: skip

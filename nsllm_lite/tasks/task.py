@@ -17,7 +17,7 @@ import numpy as np
 
 from nsllm_lite.artifact.json_files import sha256_json
 from nsllm_lite.formats.documents import Document
-from nsllm_lite.recipe.evals import EXTRACTION_TASKS, TASKS, WORD_TASKS
+from nsllm_lite.recipe.evals import CRYSTAL_TASKS, EXTRACTION_TASKS, TASKS, WORD_TASKS
 from nsllm_lite.tasks import gold
 from nsllm_lite.tasks.gold import GoldItem
 from nsllm_lite.tasks.items import Item, read_items
@@ -210,5 +210,5 @@ def one_of(labels: Sequence[str]) -> str:
 
 def all_tasks() -> dict[str, Task]:
     """{name: task} in the order of the tables."""
-    tables = TASKS | EXTRACTION_TASKS | WORD_TASKS
+    tables = TASKS | EXTRACTION_TASKS | WORD_TASKS | CRYSTAL_TASKS
     return {name: pkgutil.resolve_name(where) for name, where in tables.items()}
