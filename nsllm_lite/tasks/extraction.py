@@ -43,6 +43,7 @@ class Extraction(Task):
 
     metrics: ClassVar[Mapping[str, str]] = {"f1": "F1", "exact": "exact"}
     value_is: ClassVar[str] = "item_f1"
+    is_of_input: ClassVar[bool] = True
 
     @abstractmethod
     def facts(self, value: Any) -> Facts:
@@ -104,7 +105,8 @@ class Extraction(Task):
         return more | (of_texts if self.texts else {})
 
     def results(self, answers: Sequence[str | None], asked: TaskSet) -> dict[str, tuple[Results, Metric]]:
-        """Fields without a fact in gold, and `negatives` where every item has facts, are left out."""
+        """Fields without a fact in gold, and shares of nothing, such as `grounded` where no text is given, are left
+        out."""
         pairs = [self._pair(answer, item) for answer, item in zip(answers, asked.items, strict=True)]
         scores = [self.score(answer, item).parts for answer, item in zip(answers, asked.items, strict=True)]
         rows = Results(None, np.array([tally(there, said, self.fields) for there, said in pairs]))
@@ -118,14 +120,12 @@ class Extraction(Task):
             (answer is not None and not any(said.values()), 1) if not any(there.values()) else (0, 0)
             for answer, (there, said) in zip(answers, pairs, strict=True)
         ]
-        if any(there for _, there in negatives):
-            found["negatives"] = (Results(None, np.array(negatives, float)), quotient)
+        shares: dict[str, list] = {"negatives": negatives}
         if self.texts:
-            alike = [self._alike(there, said) for there, said in pairs]
-            found["similarity"] = (Results(None, np.array(alike)), quotient)
-            grounded = [self._grounded(said, item) for (_, said), item in zip(pairs, asked.items, strict=True)]
-            found["grounded"] = (Results(None, np.array(grounded, float)), quotient)
-        return found
+            shares["similarity"] = [self._alike(there, said) for there, said in pairs]
+            shares["grounded"] = [self._grounded(said, item) for (_, said), item in zip(pairs, asked.items, strict=True)]
+        parts = {name: Results(None, np.array(rows, float)) for name, rows in shares.items()}
+        return found | {name: (part, quotient) for name, part in parts.items() if part.given[:, 1].any()}
 
     def _pair(self, answer: str | None, item: Item) -> tuple[Facts, Facts]:
         said = {} if answer is None else self.facts(json.loads(answer))
@@ -159,7 +159,7 @@ class Extraction(Task):
     def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
         """Always the empty answer, always the commonest, and all texts known from gold that stand in the input."""
         empty = self.canonical(self.compose({}))
-        common = floors.commonest([item.answer for item in asked.pool or asked.items])
+        common = floors.commonest([item.answer for item in (asked.pool if asked.has_pool else asked.items)])
         return {
             "always empty": [empty] * len(asked.items),
             "commonest answer": None if common == empty else [common] * len(asked.items),
@@ -168,11 +168,11 @@ class Extraction(Task):
 
     def _looked_up(self, asked: TaskSet) -> list[str]:
         """Of the pool's texts; where the pool is no more than the examples, of the other four fifths of the items."""
-        found, is_own = [], len(asked.pool) <= self.shots
+        found = []
         folds = np.arange(len(asked.items)) * floors.FOLDS // len(asked.items)
         for fold in np.unique(folds):
             others = [item for item, other in zip(asked.items, folds, strict=True) if other != fold]
-            known = self._known(others if is_own else asked.pool)
+            known = self._known(asked.pool if asked.has_pool else others)
             for item in (item for item, other in zip(asked.items, folds, strict=True) if other == fold):
                 here = {
                     field: [text for text in texts if stands_in(text, item.input)] for field, texts in known.items()
@@ -233,14 +233,14 @@ def tally(there: Facts, said: Facts, fields: Sequence[str]) -> np.ndarray:
 
 
 def field_f1(results: Results, number: int) -> float:
-    """Micro F1 over the facts of one field."""
-    return float(np.nan_to_num(by_type(results)[number]))
+    """Micro F1 over the facts of one field; NaN where there are none, in gold or given."""
+    return float(by_type(results)[number])
 
 
 def quotient(results: Results) -> float:
-    """sum(first) / sum(second) of (items, 2); 0 where there are none."""
+    """sum(first) / sum(second) of (items, 2); NaN where there are none."""
     above, below = results.given.sum(axis=0)
-    return float(above / below) if below else 0.0
+    return float(above / below) if below else float("nan")
 
 
 def _listed(facts: Facts, field: str) -> list[str]:
