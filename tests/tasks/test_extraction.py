@@ -7,7 +7,9 @@ import pytest
 
 from nsllm_lite.formats.records import COMPACT
 from nsllm_lite.recipe.evals import EXTRACTION_TASKS
+from nsllm_lite.tasks.gold import UnfitGoldError
 from nsllm_lite.tasks.items import Item
+from nsllm_lite.tasks.scores import estimate
 from nsllm_lite.tasks.similarity import jaro_winkler, matched
 from nsllm_lite.tasks.table_text import Table, read_table, write_table
 from nsllm_lite.tasks.task import TaskSet, all_tasks
@@ -262,3 +264,34 @@ def test_a_table_to_the_letter_and_back():
     for broken in (text.replace("ROW=1", "ROW=2"), text.replace("COL=1 : S", "COL=2 : S"), text[:-30], "", "Caption"):
         with raises("table-text-unfit"):
             read_table(broken)
+
+
+def test_the_commonest_answer_is_of_the_items_where_the_pool_is_the_examples():
+    one = set_of("doping")
+    pool = tuple(replace(item, output=one.task.canonical(doping(["ZnO"]))) for item in one.items)
+    items = (*one.items, replace(one.items[3], input="Si again."))
+    assert replace(one, items=items, pool=pool).task.rules(replace(one, items=items, pool=pool), 0)[
+        "commonest answer"
+    ] == [one.items[3].output] * 5
+
+
+def test_a_perfect_answer_has_no_interval_down_to_zero_and_no_share_is_made_of_nothing():
+    """Of 12 items one is without facts and one has a link: many resamples have none of these."""
+    task = TASKS["doping"]
+    values = [doping(), doping(["ZnO"], ["Mg"], [(0, 0)]), *[doping(["ZnO"])] * 10]
+    items = tuple(Item(n, "ZnO with Mg", task.canonical(value), {}) for n, value in enumerate(values))
+    asked = TaskSet("doping", task, items, (), (), ())
+    found = task.results([item.output for item in items], asked)
+    for name in ("negatives", "f1 links", "f1 dopants"):
+        assert estimate(*found[name], 0) == (1, 1, 1)
+    figures = task.figures([task.canonical(doping())] * 12, asked)
+    assert "grounded" not in figures, "no text is given"
+    assert (figures["similarity"], figures["negatives"]) == (0, 1)
+
+
+@pytest.mark.parametrize("flag", ["true", "1.0", "1e0", '"1"', "2", "false"])
+def test_a_flag_is_a_whole_number(flag):
+    text = f'{{"comp_table":[{flag}],"regex_table":[0]}}'
+    assert TASKS["table_roles"].read(text) == ("off-schema", None)
+    with pytest.raises(UnfitGoldError, match="breaks the schema: comp_table.0"):
+        TASKS["table_roles"].gold_answer(text)
