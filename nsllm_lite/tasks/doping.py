@@ -77,7 +77,7 @@ def _links(value: Any) -> list[tuple[str, str, bool]]:
 
 TASK = Doping(
     name="doping",
-    version=1,
+    version=2,
     title="Doping in a sentence",
     instruction="Which materials are doped in this text, and with what? Answer in JSON: hosts as basemats b0, b1, ..., "
     "dopants d0, d1, ..., and for each dopant the hosts it is in as dopants2basemats.",

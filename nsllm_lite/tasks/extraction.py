@@ -123,7 +123,8 @@ class Extraction(Task):
         shares: dict[str, list] = {"negatives": negatives}
         if self.texts:
             shares["similarity"] = [self._alike(there, said) for there, said in pairs]
-            shares["grounded"] = [self._grounded(said, item) for (_, said), item in zip(pairs, asked.items, strict=True)]
+            given = zip(pairs, asked.items, strict=True)
+            shares["grounded"] = [self._grounded(said, item) for (_, said), item in given]
         parts = {name: Results(None, np.array(rows, float)) for name, rows in shares.items()}
         return found | {name: (part, quotient) for name, part in parts.items() if part.given[:, 1].any()}
 

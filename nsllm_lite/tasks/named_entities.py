@@ -188,7 +188,7 @@ def sentence_of(item: Item) -> Sentence:
 
 TASK = NamedEntities(
     name="named_entities",
-    version=1,
+    version=2,
     title="Named entities of a sentence",
     instruction="Which words of this sentence are in a named entity? Answer with a line `word : label` for each, in "
     "their order, B- for the first word of an entity and I- for those that follow, or with none.",

@@ -13,7 +13,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from nsllm_lite.tasks.extraction import Extraction, Facts
 
 
-
 def _whole(value: Any) -> Any:
     """Refuses true and 1.0, which equal 1."""
     if type(value) is not int:
@@ -55,7 +54,7 @@ class TableRoles(Extraction):
 
 TASK = TableRoles(
     name="table_roles",
-    version=1,
+    version=2,
     title="Rows and columns of a table of compositions",
     instruction="Which rows and columns of this table hold compositions of materials (composition), the amounts of "
     "constituents (chemical) and identifiers (gid)? Answer in JSON: comp_table and regex_table, [1] or [0], and the "

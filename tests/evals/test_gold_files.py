@@ -5,6 +5,7 @@ import json
 import pytest
 
 from nsllm_lite.artifact.step import read_manifest
+from nsllm_lite.evals.charts import markdown
 from nsllm_lite.evals.evaluate import evaluate
 from nsllm_lite.evals.gold_files import read_gold_files
 from nsllm_lite.evals.instruct_files import make_tasks
@@ -166,3 +167,16 @@ def test_a_training_text_that_holds_a_question_of_test_or_is_a_part_of_one_is_le
     gold = read_gold_files({("doping", split, 1): tmp_path / f"{split}.jsonl" for split in ("test", "train")})
     assert gold.left_out["doping"] == {"its question holds one of test, or is a part of one": 2}
     assert [item["id"] for item in gold.items["doping", "train"]] == ["doping/train/1/3", "doping/train/1/4"]
+
+
+def test_a_figure_that_one_models_answers_do_not_have_is_a_dash_in_its_column():
+    """One model gives texts, the other none; no sentence has a link."""
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    told = {"read": {}, "lenient": {}, "unread": 0, "mode": "few-shot", "set": "own"}
+    told["hallucinated"] = {key: {"facts": 0, "with": 0, "items": 1} for key in ("negatives", "positives")}
+    scores = [told | {"model": "a", "f1": figure, "grounded": figure}, told | {"model": "b", "f1": figure}]
+    about = {"name": "own", "task": "doping", "metrics": ["f1", "f1 links"], "details": ["grounded"], "version": 2}
+    about |= {"floors": {}, "ceiling": 1.0, "items": 1, "shots": 0}
+    text = markdown({"sets": [about], "scores": scores, "warnings": [], "differences": []})
+    assert "| b | few-shot | 0.500 [0.400, 0.600] | – |" in text
+    assert "| given texts that are in the input | 0.500 [0.400, 0.600] | – | |" in text

@@ -93,7 +93,8 @@ def test_a_label_that_is_no_tag_is_a_wrong_entity_and_no_gold(tmp_path):
     for answer in ("Li : banana\nsteel : qqq", "Li : MAT\nsteel : PRO", "Li : B-\nsteel : I-"):
         assert asked.task.figures([asked.task.parse(answer, ())], asked)["entity_f1"] == 0
         assert asked.task.score(answer, asked.items[0])[1:3] == (0.0, False)
-    rows = [{"question": f"Li {n}", "answer": f"Li : {label}"} for n, label in enumerate(("MAT", "B-", "x-MAT", "b-MAT"))]
+    labels = ("MAT", "B-", "x-MAT", "b-MAT")
+    rows = [{"question": f"Li {label}", "answer": f"Li : {label}"} for label in labels]
     write_lines(tmp_path / "gold.jsonl", rows)
     found = TASK.read_gold(tmp_path / "gold.jsonl")
     why = "a label of its answer is no O, B-TYPE or I-TYPE"
