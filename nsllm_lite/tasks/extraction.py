@@ -110,11 +110,14 @@ class Extraction(Task):
         pairs = [self._pair(answer, item) for answer, item in zip(answers, asked.items, strict=True)]
         scores = [self.score(answer, item).parts for answer, item in zip(answers, asked.items, strict=True)]
         rows = Results(None, np.array([tally(there, said, self.fields) for there, said in pairs]))
-        found: dict[str, tuple[Results, Metric]] = {"f1": (rows, f1)}
+        has_facts = rows.given[:, :, 1:].any()
+        found: dict[str, tuple[Results, Metric]] = {"f1": (rows, partial(of_facts, f1, [1, 2]) if has_facts else f1)}
         found["exact"] = (Results(None, np.array([parts["exact"] for parts in scores])), mean)
         known = [number for number in range(len(self.fields)) if rows.given[:, number, 1].any()]
         found |= {f"f1 {self.fields[number]}": (rows, partial(field_f1, number=number)) for number in known}
-        found |= {"precision": (rows, precision), "recall": (rows, recall)}
+        for name, metric, place in (("precision", precision, 2), ("recall", recall, 1)):
+            if rows.given[:, :, place].any():
+                found[name] = (rows, partial(of_facts, metric, [place]))
         found["item_f1"] = (Results(None, np.array([parts["item_f1"] for parts in scores])), mean)
         negatives = [
             (answer is not None and not any(said.values()), 1) if not any(there.values()) else (0, 0)
@@ -231,6 +234,11 @@ def tally(there: Facts, said: Facts, fields: Sequence[str]) -> np.ndarray:
     """(fields, 3): facts that are right, that are there, that were given."""
     pairs = [(there.get(field, Counter()), said.get(field, Counter())) for field in fields]
     return np.array([((one & other).total(), one.total(), other.total()) for one, other in pairs], np.int64)
+
+
+def of_facts(metric: Metric, places: list[int], results: Results) -> float:
+    """A metric; NaN where there are no facts at these places of a tally: then it is a share of nothing."""
+    return metric(results) if results.given[:, :, places].any() else float("nan")
 
 
 def field_f1(results: Results, number: int) -> float:

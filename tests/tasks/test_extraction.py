@@ -283,8 +283,13 @@ def test_a_perfect_answer_has_no_interval_down_to_zero_and_no_share_is_made_of_n
     found = task.results([item.output for item in items], asked)
     for name in ("negatives", "f1 links", "f1 dopants"):
         assert estimate(*found[name], 0) == (1, 1, 1)
+    rare = replace(asked, items=(items[1], *items[:1] * 11))
+    found = task.results([item.output for item in rare.items], rare)
+    assert [estimate(*found[name], 0) for name in ("f1", "precision", "recall")] == [(1, 1, 1)] * 3
     figures = task.figures([task.canonical(doping())] * 12, asked)
-    assert "grounded" not in figures, "no text is given"
+    assert not {"grounded", "precision"} & figures.keys(), "no text and no fact is given"
+    none = replace(asked, items=items[:1] * 3)
+    assert task.figures([items[0].output] * 3, none) == {"f1": 0, "exact": 1, "item_f1": 1, "negatives": 1}
     assert (figures["similarity"], figures["negatives"]) == (0, 1)
 
 
