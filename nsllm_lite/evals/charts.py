@@ -125,8 +125,11 @@ def _difference_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cell(score: dict[str, Any] | None, metric: str) -> str:
+    """Empty where a set is not asked so, a dash where its answers have nothing that the metric counts."""
     if score is None:
         return ""
+    if metric not in score:
+        return "–"
     estimate = score[metric]
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 

@@ -1,7 +1,8 @@
 """Gold answers of published files as records of instruction files, for `nsllm-lite tasks`.
 
 The output is written as its task writes answers. What is left out or repaired is counted by task, and listed line by
-line in OUT/gold.jsonl. A training record whose question or document is in test is left out too.
+line in OUT/gold.jsonl. A training record whose question or document is in test is left out too, and so is one whose
+text holds a question of test, or is a part of one.
 """
 
 import json
@@ -17,6 +18,7 @@ from nsllm_lite.tasks.items import normal
 from nsllm_lite.tasks.task import all_tasks
 
 BUNDLED = "bundled:"
+MIN_LETTERS = 40  # of a text that is looked for within others
 
 
 class Gold(NamedTuple):
@@ -26,6 +28,29 @@ class Gold(NamedTuple):
     left_out: dict[str, Counter[str]]
     repaired: dict[str, Counter[str]]
     lines: list[dict[str, Any]]
+
+
+class Asked(NamedTuple):
+    """What the test files of a task ask: questions in normal form, and documents."""
+
+    questions: set[str]
+    documents: set[str]
+
+    def why_shared(self, item: dict[str, str]) -> tuple[str, str]:
+        """(why a training record shows what is asked, what was found); ("", "") where it does not."""
+        text = normal(item["input"])
+        if text in self.questions:
+            return "its question is in test", item["input"][:80]
+        if item.get("document") in self.documents:
+            return "its document is in test", item["document"]
+        if any(_holds(text, other) or _holds(other, text) for other in self.questions):
+            return "its question holds one of test, or is a part of one", item["input"][:80]
+        return "", ""
+
+
+def _holds(text: str, part: str) -> bool:
+    """Whether words of at least MIN_LETTERS letters and digits stand in a text, both in normal form."""
+    return part in text and f" {part} " in f" {text} " and len(part.replace(" ", "")) >= MIN_LETTERS
 
 
 def gold_paths(recipe: Sequence[GoldFiles]) -> dict[tuple[str, str, int], Path]:
@@ -47,29 +72,26 @@ def read_gold_files(paths: dict[tuple[str, str, int], Path]) -> Gold:
     """Raises UserError where a file cannot be read, or has no gold answer of its task."""
     tasks = {name for name, _, _ in paths}
     gold = Gold({}, {name: Counter() for name in tasks}, {name: Counter() for name in tasks}, [])
-    asked: dict[str, tuple[set[str], set[str]]] = {name: (set(), set()) for name in tasks}
+    asked = {name: Asked(set(), set()) for name in tasks}
     for (name, split, number), path in paths.items():  # test before train
-        task, (questions, documents) = all_tasks()[name], asked[name]
+        task, test = all_tasks()[name], asked[name]
         kept = gold.items.setdefault((name, split), [])
-        for one in task.read_gold(path):
+        for place, one in enumerate(task.read_gold(path), 1):
             about = {"task": name, "split": split, "file": path.name, "line": one.line}
             for rule, times in Counter(one.repairs).items():
                 gold.lines.append(about | {"repaired": rule, "times": times})
             gold.repaired[name].update(set(one.repairs))
             reason, what = one.reason, one.what
             if one.item and split == "train":
-                if normal(one.item["input"]) in questions:
-                    reason, what = "its question is in test", one.item["input"][:80]
-                elif one.item.get("document") in documents:
-                    reason, what = "its document is in test", one.item["document"]
+                reason, what = test.why_shared(one.item)
             if one.item is None or reason:
                 gold.left_out[name][reason] += 1
                 gold.lines.append(about | {"left_out": reason, "found": what})
                 continue
             if split == "test":
-                questions.add(normal(one.item["input"]))
-                documents.update(filter(None, [one.item.get("document")]))
-            item = {"id": f"{name}/{split}/{number}/{one.line}"} | one.item
+                test.questions.add(normal(one.item["input"]))
+                test.documents.update(filter(None, [one.item.get("document")]))
+            item = {"id": f"{name}/{split}/{number}/{place}"} | one.item
             kept.append(item | {"instruction": one.item["instruction"] or task.instruction})
     return gold
 

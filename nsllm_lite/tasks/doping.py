@@ -5,6 +5,7 @@ Source: Dunn et al., "Structured information extraction from scientific text wit
 form of the files is that of LLaMat (github.com/M3RG-IITD/llamat at 1dbee74, evaluation_codes).
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from nsllm_lite.tasks.extraction import Extraction, Facts
+from nsllm_lite.tasks.gold import UnfitGoldError
 
 HostId = Annotated[str, StringConstraints(pattern=r"^b[0-9]+$")]
 DopantId = Annotated[str, StringConstraints(pattern=r"^d[0-9]+$")]
@@ -30,14 +32,17 @@ class Doping(Extraction):
     metrics = Extraction.metrics | {"f1 links": "F1 of links"}
 
     def facts(self, value: Any) -> Facts:
-        """A link is (dopant, host) by their texts, and whether both are there: a link to no material is in no gold."""
         hosts, dopants = value["basemats"], value["dopants"]
-        links = Counter(
-            (dopants.get(one, f"no {one}"), hosts.get(other, f"no {other}"), one in dopants and other in hosts)
-            for one, others in value["dopants2basemats"].items()
-            for other in others
-        )
-        return {"basemats": Counter(hosts.values()), "dopants": Counter(dopants.values()), "links": links}
+        return {
+            "basemats": Counter(hosts.values()), "dopants": Counter(dopants.values()), "links": Counter(_links(value)),
+        }  # fmt: skip
+
+    def gold_answer(self, answer: Any) -> tuple[str, tuple[str, ...]]:
+        output, repairs = super().gold_answer(answer)
+        value = json.loads(output)
+        if lost := next((link for link in _links(value) if not link[2]), None):
+            raise UnfitGoldError("a link of its answer is to no material of it", " in ".join(lost[:2])[:80])
+        return output, repairs
 
     def key(self, value: Any) -> Any:
         """Each dopant with its hosts, and each host with its dopants: of two dopants of one name too."""
@@ -60,9 +65,19 @@ class Doping(Extraction):
         return {"basemats": hosts, "dopants": dopants, "dopants2basemats": links}
 
 
+def _links(value: Any) -> list[tuple[str, str, bool]]:
+    """(dopant, host) by their texts, and whether both are there: a link to no material is in no gold."""
+    hosts, dopants = value["basemats"], value["dopants"]
+    return [
+        (dopants.get(one, f"no {one}"), hosts.get(other, f"no {other}"), one in dopants and other in hosts)
+        for one, others in value["dopants2basemats"].items()
+        for other in others
+    ]
+
+
 TASK = Doping(
     name="doping",
-    version=1,
+    version=2,
     title="Doping in a sentence",
     instruction="Which materials are doped in this text, and with what? Answer in JSON: hosts as basemats b0, b1, ..., "
     "dopants d0, d1, ..., and for each dopant the hosts it is in as dopants2basemats.",

@@ -7,7 +7,7 @@ from nsllm_lite.tasks.listed_words import ListedWords
 
 TASK = ListedWords(
     name="entity_words",
-    version=1,
+    version=2,
     title="Types of entities",
     instruction="Of which type is each of these words in the sentence? Answer with a line `word : label` for each, in "
     "their order.",

@@ -8,7 +8,7 @@ from nsllm_lite.tasks.listed_words import ListedWords
 
 TASK = ListedWords(
     name="event_arguments",
-    version=1,
+    version=2,
     title="Arguments of an event",
     instruction="Which role has each of these words in the event? Answer with a line `word : label` for each, in their "
     "order.",

@@ -43,6 +43,7 @@ class Extraction(Task):
 
     metrics: ClassVar[Mapping[str, str]] = {"f1": "F1", "exact": "exact"}
     value_is: ClassVar[str] = "item_f1"
+    is_of_input: ClassVar[bool] = True
 
     @abstractmethod
     def facts(self, value: Any) -> Facts:
@@ -104,28 +105,31 @@ class Extraction(Task):
         return more | (of_texts if self.texts else {})
 
     def results(self, answers: Sequence[str | None], asked: TaskSet) -> dict[str, tuple[Results, Metric]]:
-        """Fields without a fact in gold, and `negatives` where every item has facts, are left out."""
+        """Fields without a fact in gold, and shares of nothing, such as `grounded` where no text is given, are left
+        out."""
         pairs = [self._pair(answer, item) for answer, item in zip(answers, asked.items, strict=True)]
         scores = [self.score(answer, item).parts for answer, item in zip(answers, asked.items, strict=True)]
         rows = Results(None, np.array([tally(there, said, self.fields) for there, said in pairs]))
-        found: dict[str, tuple[Results, Metric]] = {"f1": (rows, f1)}
+        has_facts = rows.given[:, :, 1:].any()
+        found: dict[str, tuple[Results, Metric]] = {"f1": (rows, partial(of_facts, f1, [1, 2]) if has_facts else f1)}
         found["exact"] = (Results(None, np.array([parts["exact"] for parts in scores])), mean)
         known = [number for number in range(len(self.fields)) if rows.given[:, number, 1].any()]
         found |= {f"f1 {self.fields[number]}": (rows, partial(field_f1, number=number)) for number in known}
-        found |= {"precision": (rows, precision), "recall": (rows, recall)}
+        for name, metric, place in (("precision", precision, 2), ("recall", recall, 1)):
+            if rows.given[:, :, place].any():
+                found[name] = (rows, partial(of_facts, metric, [place]))
         found["item_f1"] = (Results(None, np.array([parts["item_f1"] for parts in scores])), mean)
         negatives = [
             (answer is not None and not any(said.values()), 1) if not any(there.values()) else (0, 0)
             for answer, (there, said) in zip(answers, pairs, strict=True)
         ]
-        if any(there for _, there in negatives):
-            found["negatives"] = (Results(None, np.array(negatives, float)), quotient)
+        shares: dict[str, list] = {"negatives": negatives}
         if self.texts:
-            alike = [self._alike(there, said) for there, said in pairs]
-            found["similarity"] = (Results(None, np.array(alike)), quotient)
-            grounded = [self._grounded(said, item) for (_, said), item in zip(pairs, asked.items, strict=True)]
-            found["grounded"] = (Results(None, np.array(grounded, float)), quotient)
-        return found
+            shares["similarity"] = [self._alike(there, said) for there, said in pairs]
+            given = zip(pairs, asked.items, strict=True)
+            shares["grounded"] = [self._grounded(said, item) for (_, said), item in given]
+        parts = {name: Results(None, np.array(rows, float)) for name, rows in shares.items()}
+        return found | {name: (part, quotient) for name, part in parts.items() if part.given[:, 1].any()}
 
     def _pair(self, answer: str | None, item: Item) -> tuple[Facts, Facts]:
         said = {} if answer is None else self.facts(json.loads(answer))
@@ -159,7 +163,7 @@ class Extraction(Task):
     def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
         """Always the empty answer, always the commonest, and all texts known from gold that stand in the input."""
         empty = self.canonical(self.compose({}))
-        common = floors.commonest([item.answer for item in asked.pool or asked.items])
+        common = floors.commonest([item.answer for item in (asked.pool if asked.has_pool else asked.items)])
         return {
             "always empty": [empty] * len(asked.items),
             "commonest answer": None if common == empty else [common] * len(asked.items),
@@ -168,11 +172,11 @@ class Extraction(Task):
 
     def _looked_up(self, asked: TaskSet) -> list[str]:
         """Of the pool's texts; where the pool is no more than the examples, of the other four fifths of the items."""
-        found, is_own = [], len(asked.pool) <= self.shots
+        found = []
         folds = np.arange(len(asked.items)) * floors.FOLDS // len(asked.items)
         for fold in np.unique(folds):
             others = [item for item, other in zip(asked.items, folds, strict=True) if other != fold]
-            known = self._known(others if is_own else asked.pool)
+            known = self._known(asked.pool if asked.has_pool else others)
             for item in (item for item, other in zip(asked.items, folds, strict=True) if other == fold):
                 here = {
                     field: [text for text in texts if stands_in(text, item.input)] for field, texts in known.items()
@@ -232,15 +236,20 @@ def tally(there: Facts, said: Facts, fields: Sequence[str]) -> np.ndarray:
     return np.array([((one & other).total(), one.total(), other.total()) for one, other in pairs], np.int64)
 
 
+def of_facts(metric: Metric, places: list[int], results: Results) -> float:
+    """A metric; NaN where there are no facts at these places of a tally: then it is a share of nothing."""
+    return metric(results) if results.given[:, :, places].any() else float("nan")
+
+
 def field_f1(results: Results, number: int) -> float:
-    """Micro F1 over the facts of one field."""
-    return float(np.nan_to_num(by_type(results)[number]))
+    """Micro F1 over the facts of one field; NaN where there are none, in gold or given."""
+    return float(by_type(results)[number])
 
 
 def quotient(results: Results) -> float:
-    """sum(first) / sum(second) of (items, 2); 0 where there are none."""
+    """sum(first) / sum(second) of (items, 2); NaN where there are none."""
     above, below = results.given.sum(axis=0)
-    return float(above / below) if below else 0.0
+    return float(above / below) if below else float("nan")
 
 
 def _listed(facts: Facts, field: str) -> list[str]:

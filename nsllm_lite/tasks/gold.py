@@ -85,7 +85,9 @@ def _gold_item(line: int, value: Any, read_answer: ReadAnswer) -> GoldItem:
         return GoldItem(line, None, "not read as JSON", f"{type(value.cause).__name__}: {value.cause}")
     if not isinstance(value, dict):
         return GoldItem(line, None, "no record", repr(value)[:80])
-    parts = {ours: value.get(ours, value.get(theirs)) for ours, theirs in NAMES}
+    parts, twice = _parts(value)
+    if twice:
+        return GoldItem(line, None, "a part of it is stated twice, unlike", ", ".join(twice))
     if parts["input"] is None and "rows" in value:
         parts["input"] = _table_text(value)
     if not isinstance(parts["input"], str) or not isinstance(parts["instruction"] or "", str):
@@ -96,13 +98,26 @@ def _gold_item(line: int, value: Any, read_answer: ReadAnswer) -> GoldItem:
         output, repairs = read_answer(parts["output"])
     except UnfitGoldError as unfit:
         return GoldItem(line, None, unfit.reason, unfit.what)
-    item = {"instruction": parts["instruction"] or "", "input": parts["input"], "output": output}
+    own = {name: str(value[name]) for name in ("id", "document") if value.get(name) not in (None, "")}
+    item = own | {"instruction": parts["instruction"] or "", "input": parts["input"], "output": output}
     try:
         "".join(item.values()).encode()
     except UnicodeEncodeError as error:
         return GoldItem(line, None, "half a character", str(error))
-    own = {name: str(value[name]) for name in ("id", "document") if value.get(name)}
-    return GoldItem(line, own | item, repairs=repairs)
+    return GoldItem(line, item, repairs=repairs)
+
+
+def _parts(record: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(each part by our name of it, the names of parts that are stated under both names, unlike each other)"""
+    parts, twice = {}, []
+    for names in NAMES:
+        given = [record[name] for name in names if record.get(name) not in (None, "")]
+        parts[names[0]] = given[0] if given else record.get(names[0], record.get(names[1]))
+        if len(given) > 1 and given[0] != given[1]:
+            twice.append(" and ".join(names))
+    if parts["input"] is not None and record.get("rows"):
+        twice.append("a question and a table")
+    return parts, twice
 
 
 def _table_text(record: dict[str, Any]) -> str | None:

@@ -197,7 +197,7 @@ def annotated(path: Path, values: Values) -> list[Labelled]:
     def row_of(number: int, record: dict) -> list[Labelled]:
         words = record["annotations"]
         pairs = _pairs([one["token"] for one in words], [one["tag"] for one in words])
-        return [Labelled(number, _word(record["sentence"]), pairs, document=str(record.get("doi") or ""))]
+        return [Labelled(number, _word(record["sentence"]), pairs, document=_stated(record, "doi"))]
 
     return _each(values, row_of, Labelled)
 
@@ -251,7 +251,7 @@ def mention_relations(path: Path, values: Values) -> list[Classed]:
     def row_of(number: int, relation: tuple[dict, dict]) -> list[Classed]:
         record, one = relation
         pair = _pair(one["arg1Text"], one["arg2Text"], record["sentText"])
-        return [Classed(number, pair, _word(one["relText"]), str(record.get("docId") or ""))]
+        return [Classed(number, pair, _word(one["relText"]), _stated(record, "docId"))]
 
     def rows_of(number: int, record: dict) -> list[Classed]:
         relations = [(number, (record, one)) for one in record["relationMentions"]]
@@ -302,6 +302,11 @@ def _mention(record: dict, name: str) -> str:
 def _pair(first: Any, second: Any, text: Any) -> str:
     parts = {"FIRST": first, "SECOND": second, "SENTENCE": text}
     return "\n".join(f"{name}: {_word(part)}" for name, part in parts.items())
+
+
+def _stated(record: dict, name: str) -> str:
+    """The text of a name of a document, of which 0 is one."""
+    return "" if record.get(name) is None else str(record[name])
 
 
 def _source(path: Path) -> str:

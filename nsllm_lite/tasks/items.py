@@ -78,7 +78,7 @@ def read_items(path: Path) -> list[Item]:
 
 def item_of(record: dict, number: int) -> Item:
     """The item of a record that has an input and an output; its place is that of `sentence` among `sentences`."""
-    more = (str(record.get(name) or "") for name in ("instruction", "document"))
+    more = ("" if record.get(name) is None else str(record[name]) for name in ("instruction", "document"))
     sentence, sentences = record.get("sentence"), record.get("sentences")
     is_placed = isinstance(sentence, int) and isinstance(sentences, int) and 1 <= sentence <= sentences
     place = (sentence - 1) / max(sentences - 1, 1) if is_placed else None

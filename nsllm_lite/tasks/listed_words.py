@@ -58,10 +58,11 @@ def is_literal(text: str) -> bool:
 
 
 def in_turn(lines: Sequence[Line]) -> dict[tuple[str, int], str]:
-    """{(word, how often it stood before): label}"""
+    """{(word, how often it stood before, with a label or O): label}"""
     seen, found = Counter[str](), {}
     for word, label in lines:
-        found[word, seen[word]] = label
+        if label.upper() != NO_LABEL:
+            found[word, seen[word]] = label
         seen[word] += 1
     return found
 
@@ -76,6 +77,7 @@ class ListedWords(Task):
         "f1": "F1", "macro_f1": "macro-F1", "exact": "exact", "snapped": "F1 by the public rule",
     }  # fmt: skip
     value_is: ClassVar[str] = "exact"
+    is_of_input: ClassVar[bool] = True
     stop: ClassVar[str] = "\n\n"
 
     def parse(self, text: str, options: Sequence[str]) -> str | None:
@@ -98,10 +100,13 @@ class ListedWords(Task):
         """The lines of an answer that say a label."""
         return [(word, label) for word, label in lines_of(answer) if label.upper() != NO_LABEL]
 
+    def in_turn(self, answer: str) -> dict[tuple[str, int], str]:
+        return in_turn(lines_of(answer))
+
     def tally(self, answer: str | None, item: Item, columns: Mapping[str, int]) -> np.ndarray:
         """(labels + 1, 3): words that are right, that are there, that were given, by the column of their label in small
         letters; the last has all other labels."""
-        there, said = (in_turn(self.lines(text)) for text in (item.answer, answer or ""))
+        there, said = (self.in_turn(text) for text in (item.answer, answer or ""))
         found = np.zeros((len(columns) + 1, 3), np.int64)
         for place, lines in ((1, there), (2, said)):
             for label in lines.values():
@@ -141,11 +146,13 @@ class ListedWords(Task):
 
     def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
         """Always nothing, the commonest label for each word, and each word's own commonest label."""
-        common = floors.commonest(self.known_labels(asked.pool or asked.items) or [NOTHING])
+        common = floors.commonest(self.known_labels(asked.pool if asked.has_pool else asked.items) or [""])
+        name = f"always {common}" if common != NOTHING else f"always the label {common}"
+        labelled = [written([(word, common) for word in self.words_of(item)]) for item in asked.items]
         return {
             "always none": [NOTHING] * len(asked.items),
-            f"always {common}": [written([(word, common) for word in self.words_of(item)]) for item in asked.items],
-            "dictionary": self.looked_up(asked, common),
+            name: labelled if common else None,
+            "dictionary": self.looked_up(asked, common or NOTHING),
         }
 
     def known_labels(self, items: Sequence[Item]) -> list[str]:
@@ -157,7 +164,7 @@ class ListedWords(Task):
         where that is no more than the examples, in the other four fifths of the items."""
         return [
             written([(word, labels.get(word, common)) for word in self.words_of(item)])
-            for labels, items in folds(asked, self.dictionary, self.shots)
+            for labels, items in folds(asked, self.dictionary)
             for item in items
         ]
 
@@ -213,9 +220,9 @@ def known_macro_f1(results: Results) -> float:
     return macro_f1(Results(None, results.given[:, :-1]))
 
 
-def folds(asked: TaskSet, learn: Callable[[Sequence[Item]], Any], shots: int) -> list[tuple[Any, Sequence[Item]]]:
+def folds(asked: TaskSet, learn: Callable[[Sequence[Item]], Any]) -> list[tuple[Any, Sequence[Item]]]:
     """(what `learn` makes of other items, the items to be answered with it), in order."""
-    if len(asked.pool) > shots:
+    if asked.has_pool:
         return [(learn(asked.pool), asked.items)]
     parts: list[list[Item]] = [[] for _ in range(floors.FOLDS)]
     for place, item in enumerate(asked.items):

@@ -20,7 +20,7 @@ class Framework(BaseModel):
 
 TASK = RecordList(
     name="mof",
-    version=1,
+    version=2,
     title="Metal-organic frameworks of an abstract",
     instruction="Which metal-organic frameworks does this text study? Answer in JSON: a list of records with "
     "name_of_mof, mof_formula, mof_description, guest_species and applications; [] where there are none.",

@@ -21,7 +21,7 @@ class Material(BaseModel):
 
 TASK = RecordList(
     name="mof_general",
-    version=1,
+    version=2,
     title="Materials of an abstract",
     instruction="Which materials does this text study? Answer in JSON: a list of records with name, formula, acronym, "
     "description, structure_or_phase and applications; [] where there are none.",

@@ -10,17 +10,17 @@ Beside it stand the scores of the entities' words as of listed words, see `liste
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from nsllm_lite.errors import UserError
 from nsllm_lite.tasks import gold_words
 from nsllm_lite.tasks.entities import Sentence, as_iob2, dictionary_floor, entities, f1
-from nsllm_lite.tasks.gold import GoldItem
+from nsllm_lite.tasks.gold import GoldItem, UnfitGoldError
 from nsllm_lite.tasks.gold_words import NO_LABEL, Labelled
 from nsllm_lite.tasks.items import Item
-from nsllm_lite.tasks.listed_words import NOTHING, Line, ListedWords, lines_of, written
+from nsllm_lite.tasks.listed_words import NOTHING, Line, ListedWords, in_turn, lines_of, written
 from nsllm_lite.tasks.scores import Metric, Results
 from nsllm_lite.tasks.task import Score, TaskSet
 
@@ -47,19 +47,26 @@ def find(words: Sequence[str], tokens: Sequence[str], begin: int, taken: Abstrac
     return NOWHERE
 
 
+def mark_of(label: str) -> tuple[str, str]:
+    """("B" or "I", type in small letters) of a tag, ("O", "") of none; ("", "") of a label that is no tag."""
+    mark, _, kind = label.partition("-")
+    if label.upper() == NO_LABEL:
+        return NO_LABEL, ""
+    return (mark.upper(), kind.lower()) if mark.upper() in ("B", "I") and kind else ("", "")
+
+
 def placed(lines: Sequence[Line], tokens: Sequence[str]) -> list[Mention]:
     """The entities of lines, each behind the one before or else at its first free place. A line with I- that follows no
     tag of its type is in no entity."""
     runs: list[tuple[list[str], str]] = []
     before = ""
     for word, label in lines:
-        mark, dash, kind = label.partition("-")
-        kind = kind.lower() if dash and mark.upper() in ("B", "I") else ""
-        is_inside = mark.upper() == "I" and dash
+        mark, kind = mark_of(label)
+        is_inside = mark == "I"
         if is_inside and kind == before:
             runs[-1][0].append(word)
         elif not is_inside:
-            runs.append(([word], NO_LABEL if label.upper() == NO_LABEL else kind))
+            runs.append(([word], NO_LABEL if mark == NO_LABEL else kind))
         before = kind if not is_inside or kind == before else ""
     found, taken, place = [], set(), 0
     for words, kind in runs:
@@ -99,19 +106,21 @@ class NamedEntities(ListedWords):
         found = placed(lines_of(answer or ""), tokens_of(item))
         return {(*one, number if one.start == NOWHERE else 0) for number, one in enumerate(found)}
 
+    def counts(self, answer: str | None, item: Item) -> tuple[int, int, int]:
+        """Entities that are right, that are there, that were given; one without a type is never right."""
+        there, said = self.mentions(item.answer, item), self.mentions(answer, item)
+        return sum(bool(kind) for _, _, kind, _ in there & said), len(there), len(said)
+
     def score(self, answer: str | None, item: Item) -> Score:
         if answer is None:
             return Score(False, 0.0, False, {"exact": 0.0})
-        there, said = self.mentions(item.answer, item), self.mentions(answer, item)
-        value = 2 * len(there & said) / (len(there) + len(said)) if there or said else 1.0
+        right, there, said = self.counts(answer, item)
+        value = 2 * right / (there + said) if there or said else 1.0
         return Score(True, value, value == 1, {"exact": float(value == 1)})
 
     def results(self, answers: Sequence[str | None], asked: TaskSet) -> dict[str, tuple[Results, Metric]]:
-        found = np.zeros((len(asked.items), 1, 3), np.int64)
-        for number, (answer, item) in enumerate(zip(answers, asked.items, strict=True)):
-            there, said = self.mentions(item.answer, item), self.mentions(answer, item)
-            found[number, 0] = len(there & said), len(there), len(said)
-        return {"entity_f1": (Results(None, found), f1)} | super().results(answers, asked)
+        found = [[self.counts(answer, item)] for answer, item in zip(answers, asked.items, strict=True)]
+        return {"entity_f1": (Results(None, np.array(found)), f1)} | super().results(answers, asked)
 
     def words_of(self, item: Item) -> list[str]:
         return tokens_of(item)
@@ -122,7 +131,7 @@ class NamedEntities(ListedWords):
 
     def rules(self, asked: TaskSet, seed: int) -> dict[str, list[str] | None]:
         """Those of listed words, but with a dictionary of entities: the longest known one from left to right."""
-        pool = [sentence_of(item) for item in asked.pool] if len(asked.pool) > self.shots else []
+        pool = [sentence_of(item) for item in asked.pool] if asked.has_pool else []
         sentences = [sentence_of(item) for item in asked.items]
         tags = dictionary_floor(sentences, pool)
         found = [written(lines_from(one.words, row)) for one, row in zip(sentences, tags, strict=True)]
@@ -137,8 +146,18 @@ class NamedEntities(ListedWords):
                 raise UserError("entities-not-in-sentence", found, needed, "Correct it, or name a file of tags.")
         return tuple(items)
 
+    def in_turn(self, answer: str) -> dict[tuple[str, int], str]:
+        """Without the lines of O, which say where an entity is: that is scored by the entities."""
+        return in_turn(self.lines(answer))
+
     def known_labels(self, items: Sequence[Item]) -> list[str]:
         return [label for label in super().known_labels(items) if label[:2].upper() == "B-"]
+
+    def gold_answer(self, answer: Any) -> tuple[str, tuple[str, ...]]:
+        output, repairs = super().gold_answer(answer)
+        if unfit := next((label for _, label in lines_of(output) if not mark_of(label)[0]), None):
+            raise UnfitGoldError("a label of its answer is no O, B-TYPE or I-TYPE", unfit[:80])
+        return output, repairs
 
     def gold_item(self, row: Labelled, instruction: str) -> GoldItem:
         if row.reason or not any(word.split() for word, _ in row.pairs):
@@ -169,7 +188,7 @@ def sentence_of(item: Item) -> Sentence:
 
 TASK = NamedEntities(
     name="named_entities",
-    version=1,
+    version=2,
     title="Named entities of a sentence",
     instruction="Which words of this sentence are in a named entity? Answer with a line `word : label` for each, in "
     "their order, B- for the first word of an entity and I- for those that follow, or with none.",

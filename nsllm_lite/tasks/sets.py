@@ -86,17 +86,17 @@ def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
     items = tuple(task.read_items(Path(file.path)))
     if file.shots:
         pool = tuple(task.read_items(Path(file.shots)))
-        kept = {item.number for item in apart(pool, items)}
+        kept = {item.number for item in apart(pool, items, task)}
         if doubled := [item.number for item in pool if item.number not in kept]:
             found = f"{file.shots}: record {doubled[0]} and {len(doubled) - 1} more are in {file.path} too."
             needed = "Examples must be other items than those that are scored."
             raise UserError("eval-examples-scored", found, needed, "Split the data by document.")
     elif (labels := task.labels_of(items)) and set(labels) == {item.answer for item in bundled(file.task)["test"]}:
-        pool = tuple(task.choose_shots(apart(bundled(file.task)["train"], items), recipe.seed))
+        pool = tuple(task.choose_shots(apart(bundled(file.task)["train"], items, task), recipe.seed))
     else:
         shots = task.choose_shots(items, recipe.seed)[: int(MAX_OWN_SHARE * len(items))]
         pool = tuple(item for item in items if item in shots)
-        if scored := apart(items, pool):
+        if scored := apart(items, pool, task):
             doing = "the examples, or equal to one, and are not scored"
             print(f"{file.name}: {len(items) - len(scored)} of its {len(items):,} records are {doing}")
             items = scored
@@ -105,15 +105,16 @@ def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
     return make_set(file.name, task, items, pool, recipe, file.path)
 
 
-def apart(pool: Sequence[Item], items: Sequence[Item]) -> tuple[Item, ...]:
-    """What of `pool` shows the answer of none of `items`: it asks something else and has another input or output."""
-    there = set().union(*map(_keys, items))
-    return tuple(item for item in pool if there.isdisjoint(_keys(item)))
+def apart(pool: Sequence[Item], items: Sequence[Item], task: Task) -> tuple[Item, ...]:
+    """What of `pool` shows the answer of none of `items`: it asks something else and has another input or output; of a
+    task that asks about its input alone, it has another input."""
+    there = set().union(*(_keys(item, task) for item in items))
+    return tuple(item for item in pool if there.isdisjoint(_keys(item, task)))
 
 
-def _keys(item: Item) -> set[tuple[str, ...]]:
+def _keys(item: Item, task: Task) -> set[tuple[str, ...]]:
     text = normal(item.input)
-    return {prompt_key(item)} | ({("", text, item.answer)} if text else set())
+    return {prompt_key(item)} | ({("", text, "" if task.is_of_input else item.answer)} if text else set())
 
 
 def make_set(
@@ -121,7 +122,7 @@ def make_set(
 ) -> TaskSet:
     """A checked set of at most `recipe.max_items` items, spread evenly over the file; none of them is in its pool."""
     items, pool = task.fitted(items, where), task.fitted(pool, where)
-    pool, given = apart(pool, items), len(pool)
+    pool, given = apart(pool, items, task), len(pool)
     if len(pool) < given:
         print(f"{name}: {given - len(pool)} of its {given:,} examples are scored too, and left out")
     labels = task.labels_of((*items, *pool))

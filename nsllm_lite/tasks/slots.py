@@ -11,7 +11,7 @@ from nsllm_lite.tasks.listed_words import ListedWords
 
 TASK = ListedWords(
     name="slots",
-    version=1,
+    version=2,
     title="Slots of an experiment",
     instruction="Which slot of the experiment does each of these words of the sentence fill? Answer with a line "
     "`word : label` for each, in their order.",

@@ -9,7 +9,7 @@ from nsllm_lite.tasks.listed_words import ListedWords
 
 TASK = ListedWords(
     name="synthesis_actions",
-    version=1,
+    version=2,
     title="Actions of a synthesis",
     instruction="Which action of a synthesis does each of these words mean in the sentence? Answer with a line "
     "`word : label` for each, in their order.",

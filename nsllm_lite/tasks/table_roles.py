@@ -8,11 +8,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from nsllm_lite.tasks.extraction import Extraction, Facts
 
-Flag = Annotated[list[Literal[0, 1]], Field(min_length=1, max_length=1)]
+
+def _whole(value: Any) -> Any:
+    """Refuses true and 1.0, which equal 1."""
+    if type(value) is not int:
+        raise ValueError("Input should be a whole number")  # caught by pydantic
+    return value
+
+
+Flag = Annotated[list[Annotated[Literal[0, 1], BeforeValidator(_whole)]], Field(min_length=1, max_length=1)]
 Places = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 FLAGS = ("comp_table", "regex_table")
 
@@ -46,7 +54,7 @@ class TableRoles(Extraction):
 
 TASK = TableRoles(
     name="table_roles",
-    version=1,
+    version=2,
     title="Rows and columns of a table of compositions",
     instruction="Which rows and columns of this table hold compositions of materials (composition), the amounts of "
     "constituents (chemical) and identifiers (gid)? Answer in JSON: comp_table and regex_table, [1] or [0], and the "

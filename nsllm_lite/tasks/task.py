@@ -59,6 +59,11 @@ class TaskSet:
     labels: tuple[str, ...]
 
     @property
+    def has_pool(self) -> bool:
+        """Whether the pool is more than the examples, so that floors learn from it and not from the items."""
+        return len(self.pool) > self.task.shots
+
+    @property
     def sha256(self) -> str:
         """Identity of what is asked and of what floors learn from: version, items, examples, pool and labels."""
         rows = [
@@ -87,6 +92,7 @@ class Task(ABC):
     value_is: ClassVar[str] = "accuracy"  # the metric that is the mean of the items' values
     is_ranked: ClassVar[bool] = False  # whether a few-shot answer is the likeliest of the options, and not generated
     is_prose: ClassVar[bool] = False  # whether BERTScore, where an encoder is given, is a metric too
+    is_of_input: ClassVar[bool] = False  # whether items of one input ask the same, whatever their instructions are
     stop: ClassVar[str] = "\n"  # what ends an answer behind a few-shot prompt
     question_kind: ClassVar[str] = ""  # `kind` of the lines of question files that are items of this task
 

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from nsllm_lite.artifact.step import read_manifest
+from nsllm_lite.evals.charts import markdown
 from nsllm_lite.evals.evaluate import evaluate
+from nsllm_lite.evals.gold_files import read_gold_files
 from nsllm_lite.evals.instruct_files import make_tasks
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks.schemas import BLANK_LIST
@@ -133,7 +135,7 @@ def test_scores_of_the_published_form_and_of_what_was_made(files, talker, tmp_pa
         results = evaluate(recipes.validate(recipe, "x"))
         ((about,), (row,)) = results["sets"], results["scores"]
         assert (about["task"], about["items"], about["metrics"]) == ("doping", 3, ["f1", "exact", "f1 links"])
-        assert {"item_f1", "f1 basemats", "grounded", "lenient", "read"} <= row.keys()
+        assert {"item_f1", "f1 basemats", "similarity", "lenient", "read"} <= row.keys()
         assert sum(row["read"].values()) == 3
         assert row["unread"] == 3 - row["read"].get("json", 0)
         report = (out / "report.md").read_text()
@@ -143,3 +145,38 @@ def test_scores_of_the_published_form_and_of_what_was_made(files, talker, tmp_pa
     printed = capsys.readouterr().out
     assert "left out, its answer is no JSON (python): 1 (line 8)" in printed
     assert "no items in" not in printed, "a folder of gold answers promises no titles"
+
+
+def test_records_in_one_line_have_ids_of_their_own_and_a_document_0_is_one(tmp_path):
+    rows = [asked(f"Held at {n} K.", doping(), document=n) for n in range(3)]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    (tmp_path / "train.json").write_text(json.dumps([asked("In air.", doping(), document=0)] * 2 + rows[:1]))
+    gold = read_gold_files({("doping", split, 1): tmp_path / f"{split}.json" for split in ("test", "train")})
+    assert [item["id"] for item in gold.items["doping", "test"]] == [f"doping/test/1/{n}" for n in (1, 2, 3)]
+    assert gold.left_out["doping"] == {"its document is in test": 2, "its question is in test": 1}
+    assert {line["line"] for line in gold.lines} == {1}
+
+
+def test_a_training_text_that_holds_a_question_of_test_or_is_a_part_of_one_is_left_out(tmp_path):
+    long = "The films of ZnO that were doped with aluminium were annealed in air"
+    test = [asked(f"Sentence: {long}.", doping()), asked("ZnO with Mg.", doping())]
+    train = [asked(long, doping()), asked(f"Say it. Sentence: {long}. And so on", doping())]
+    train += [asked("ZnO with Mg and more.", doping()), asked(long.replace("aluminium", "tin"), doping())]
+    for name, rows in (("test", test), ("train", train)):
+        write_lines(tmp_path / f"{name}.jsonl", rows)
+    gold = read_gold_files({("doping", split, 1): tmp_path / f"{split}.jsonl" for split in ("test", "train")})
+    assert gold.left_out["doping"] == {"its question holds one of test, or is a part of one": 2}
+    assert [item["id"] for item in gold.items["doping", "train"]] == ["doping/train/1/3", "doping/train/1/4"]
+
+
+def test_a_figure_that_one_models_answers_do_not_have_is_a_dash_in_its_column():
+    """One model gives texts, the other none; no sentence has a link."""
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    told = {"read": {}, "lenient": {}, "unread": 0, "mode": "few-shot", "set": "own"}
+    told["hallucinated"] = {key: {"facts": 0, "with": 0, "items": 1} for key in ("negatives", "positives")}
+    scores = [told | {"model": "a", "f1": figure, "grounded": figure}, told | {"model": "b", "f1": figure}]
+    about = {"name": "own", "task": "doping", "metrics": ["f1", "f1 links"], "details": ["grounded"], "version": 2}
+    about |= {"floors": {}, "ceiling": 1.0, "items": 1, "shots": 0}
+    text = markdown({"sets": [about], "scores": scores, "warnings": [], "differences": []})
+    assert "| b | few-shot | 0.500 [0.400, 0.600] | – |" in text
+    assert "| given texts that are in the input | 0.500 [0.400, 0.600] | – | |" in text

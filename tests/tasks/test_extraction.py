@@ -7,7 +7,9 @@ import pytest
 
 from nsllm_lite.formats.records import COMPACT
 from nsllm_lite.recipe.evals import EXTRACTION_TASKS
+from nsllm_lite.tasks.gold import UnfitGoldError
 from nsllm_lite.tasks.items import Item
+from nsllm_lite.tasks.scores import estimate
 from nsllm_lite.tasks.similarity import jaro_winkler, matched
 from nsllm_lite.tasks.table_text import Table, read_table, write_table
 from nsllm_lite.tasks.task import TaskSet, all_tasks
@@ -262,3 +264,38 @@ def test_a_table_to_the_letter_and_back():
     for broken in (text.replace("ROW=1", "ROW=2"), text.replace("COL=1 : S", "COL=2 : S"), text[:-30], "", "Caption"):
         with raises("table-text-unfit"):
             read_table(broken)
+
+
+def test_the_commonest_answer_is_of_the_items_where_the_pool_is_the_examples():
+    one = set_of("doping")
+    pool = tuple(replace(item, output=one.task.canonical(doping(["ZnO"]))) for item in one.items)
+    items = (*one.items, replace(one.items[3], input="Si again."))
+    rules = one.task.rules(replace(one, items=items, pool=pool), 0)
+    assert rules["commonest answer"] == [one.items[3].output] * 5
+
+
+def test_a_perfect_answer_has_no_interval_down_to_zero_and_no_share_is_made_of_nothing():
+    """Of 12 items one is without facts and one has a link: many resamples have none of these."""
+    task = TASKS["doping"]
+    values = [doping(), doping(["ZnO"], ["Mg"], [(0, 0)]), *[doping(["ZnO"])] * 10]
+    items = tuple(Item(n, "ZnO with Mg", task.canonical(value), {}) for n, value in enumerate(values))
+    asked = TaskSet("doping", task, items, (), (), ())
+    found = task.results([item.output for item in items], asked)
+    for name in ("negatives", "f1 links", "f1 dopants"):
+        assert estimate(*found[name], 0) == (1, 1, 1)
+    rare = replace(asked, items=(items[1], *items[:1] * 11))
+    found = task.results([item.output for item in rare.items], rare)
+    assert [estimate(*found[name], 0) for name in ("f1", "precision", "recall")] == [(1, 1, 1)] * 3
+    figures = task.figures([task.canonical(doping())] * 12, asked)
+    assert not {"grounded", "precision"} & figures.keys(), "no text and no fact is given"
+    none = replace(asked, items=items[:1] * 3)
+    assert task.figures([items[0].output] * 3, none) == {"f1": 0, "exact": 1, "item_f1": 1, "negatives": 1}
+    assert (figures["similarity"], figures["negatives"]) == (0, 1)
+
+
+@pytest.mark.parametrize("flag", ["true", "1.0", "1e0", '"1"', "2", "false"])
+def test_a_flag_is_a_whole_number(flag):
+    text = f'{{"comp_table":[{flag}],"regex_table":[0]}}'
+    assert TASKS["table_roles"].read(text) == ("off-schema", None)
+    with pytest.raises(UnfitGoldError, match=r"breaks the schema: comp_table\.0"):
+        TASKS["table_roles"].gold_answer(text)

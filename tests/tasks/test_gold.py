@@ -162,3 +162,37 @@ def test_a_table_in_place_of_a_question_is_written_in_the_layout_of_prompts(tmp_
     assert read_table(first.item["input"]) == Table("Hardness", (("Glass", "GPa"), ("S1", "5.6")), {"a": "at 1 N"})
     assert "['ROW=1', 'COL=0 : S1', 'COL=1 : 5.6']" in first.item["input"]
     assert [one.item for one in others] == [None] * 4
+
+
+def test_a_link_to_no_material_is_no_gold(tmp_path):
+    links = [doping(["ZnO"]) | {"dopants2basemats": {"d5": ["b9"]}}, doping(["ZnO"], ["Mg"], [(0, 0), (0, 3)])]
+    found = DOPING.read_gold(write(tmp_path, [ASKED | {"answer": one} for one in (*links, doping())]))
+    why = "a link of its answer is to no material of it"
+    assert [(one.reason, one.what) for one in found] == [(why, "no d5 in no b9"), (why, "Mg in no b3"), ("", "")]
+
+
+def test_a_document_of_the_name_0_and_half_a_character_in_a_name(tmp_path):
+    more = [{"document": 0, "id": 0}, {"document": ""}, {"document": "\ud800"}, {"id": "\udfff"}]
+    path = tmp_path / "gold.jsonl"
+    path.write_text("".join(json.dumps(ASKED | {"answer": doping()} | one) + "\n" for one in more))
+    first, second, *halves = DOPING.read_gold(path)
+    assert (first.item["document"], first.item["id"]) == ("0", "0")
+    assert "document" not in second.item
+    assert [one.reason for one in halves] == ["half a character"] * 2
+    write_lines(path, [{"input": "x", "output": "y", "document": 0}])
+    assert read_items(path)[0].document == "0"
+
+
+def test_a_part_that_is_stated_twice(tmp_path):
+    answer, table = {"answer": doping()}, {"caption": "", "rows": [["a"]], "footer": {}}
+    rows = [
+        ASKED | answer | {"instruction": "Other."}, ASKED | answer | {"input": "Other."},
+        ASKED | answer | {"output": json.dumps(doping(["ZnO"]))}, ASKED | answer | table,
+        ASKED | answer | {"instruction": "Extract.", "input": "ZnO with Mg.", "output": doping()},
+        ASKED | answer | {"instruction": None, "input": ""},
+    ]  # fmt: skip
+    found = DOPING.read_gold(write(tmp_path, rows))
+    parts = ["instruction and system", "input and question", "output and answer", "a question and a table", "", ""]
+    assert [one.what for one in found] == parts
+    assert {one.reason for one in found[:4]} == {"a part of it is stated twice, unlike"}
+    assert [(one.item["instruction"], one.item["input"]) for one in found[4:]] == [("Extract.", "ZnO with Mg.")] * 2

@@ -131,6 +131,8 @@ def test_annotated_sentences_and_relations_of_lines(tmp_path):
     kept, counts = read(path, "relations")
     assert (kept[0]["input"], kept[0]["document"]) == ("FIRST: V\nSECOND: 5 V\nSENTENCE: V of 5 V", "7")
     assert kept[0]["instruction"].endswith("Answer with one of: Voltage.")
+    kept, _ = read(written(tmp_path / "0.json", [MENTIONS[0] | {"docId": 0}]), "relations")
+    assert kept[0]["document"] == "0", "a name of a document too"
     assert counts["left_out"] == {"no relation in it": 1, "not read as JSON": 1}
 
 

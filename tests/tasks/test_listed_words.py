@@ -143,3 +143,25 @@ def test_the_labels_stand_in_the_prompt_and_answers_may_have_several_lines():
     shots = asked.task.few_shot_prompt(asked.items[0], asked.items[1:2])
     assert "\nLabels: doped : Doping\n\nWords: WORDS: x, Sr, x\n" in shots
     assert asked.task.stop == "\n\n"
+
+
+def test_a_word_with_o_is_one_of_the_words_that_are_told_apart():
+    asked = set_of("entity_words", [("WORDS: Li, Li\nSENTENCE: Li and Li", "Li : O\nLi : B-MAT")])
+    figures = [asked.task.figures([answer], asked)["f1"] for answer in ("Li : O\nLi : B-MAT", "Li : B-MAT\nLi : O")]
+    assert figures == [1.0, 0.0]
+
+
+def test_the_commonest_label_is_of_the_items_where_the_pool_is_the_examples():
+    rows = [("?", "x : A"), ("?", "y : A"), ("?", "z : B")]
+    asked = set_of("entity_words", rows, [("?", "u : B"), ("?", "v : B")])
+    assert asked.task.floors(asked, 0)["always A"]["f1"] == pytest.approx(2 / 3)
+    many = set_of("entity_words", rows, [("?", "u : B")] * 5)
+    assert many.task.floors(many, 0)["always B"]["f1"] == pytest.approx(1 / 3)
+
+
+def test_floors_of_a_label_none_and_of_no_labels_at_all():
+    asked = set_of("entity_words", [("?", "x : none"), ("?", "y : A\nz : none")])
+    floors = asked.task.floors(asked, 0)
+    assert (floors["always none"]["f1"], floors["always the label none"]["f1"]) == (0, pytest.approx(2 / 3))
+    blank = set_of("named_entities", ENTITIES[2:])
+    assert blank.task.floors(blank, 0).keys() == {"always none", "dictionary"}

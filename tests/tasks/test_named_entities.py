@@ -8,6 +8,7 @@ from nsllm_lite.tasks import entities
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.listed_words import lines_of, written
 from nsllm_lite.tasks.named_entities import TASK, lines_from, placed, sentence_of
+from tests.corpus.small import write_lines
 from tests.raising import raises
 from tests.tasks.test_listed_words import ENTITIES, set_of
 
@@ -85,3 +86,19 @@ def test_an_entity_that_is_not_in_its_sentence_is_refused():
     with raises("entities-not-in-sentence", "here", "record 0", "Sr"):
         TASK.fitted([item("Sr-doped", "Sr : B-MAT")], "here")
     assert TASK.fitted([item("Sr - doped", "Sr : B-MAT")], "here")
+
+
+def test_a_label_that_is_no_tag_is_a_wrong_entity_and_no_gold(tmp_path):
+    asked = set_of("named_entities", [("Li and steel", "Li : MAT\nsteel : PRO")])
+    for answer in ("Li : banana\nsteel : qqq", "Li : MAT\nsteel : PRO", "Li : B-\nsteel : I-"):
+        assert asked.task.figures([asked.task.parse(answer, ())], asked)["entity_f1"] == 0
+        assert asked.task.score(answer, asked.items[0])[1:3] == (0.0, False)
+    labels = ("MAT", "B-", "x-MAT", "b-MAT")
+    rows = [{"question": f"Li {label}", "answer": f"Li : {label}"} for label in labels]
+    write_lines(tmp_path / "gold.jsonl", rows)
+    found = TASK.read_gold(tmp_path / "gold.jsonl")
+    why = "a label of its answer is no O, B-TYPE or I-TYPE"
+    assert [(one.reason, one.what) for one in found] == [(why, "MAT"), (why, "B-"), (why, "x-MAT"), ("", "")]
+    write_lines(tmp_path / "gold.jsonl", rows[:1])
+    with raises("gold-none-used", why, "MAT"):
+        TASK.read_items(tmp_path / "gold.jsonl")

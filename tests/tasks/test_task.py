@@ -11,7 +11,7 @@ from nsllm_lite.corpus.shingles import shingles_of
 from nsllm_lite.recipe import evals
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.tasks.items import Item, choices_of, normal, read_items
-from nsllm_lite.tasks.sets import bundled, load_sets
+from nsllm_lite.tasks.sets import apart, bundled, load_sets
 from nsllm_lite.tasks.task import TaskSet, all_tasks
 from tests.raising import raises
 from tests.tasks.test_every_task import EVAL
@@ -133,6 +133,15 @@ def test_examples_that_are_asked_too_are_refused(tmp_path):
     path.write_text(json.dumps({"input": "question 3", "output": "3"}) + "\n")
     with raises("eval-examples-scored", f"{path}: record 0 ", tmp_path / "own.json"):
         set_of(tmp_path, NUMBERED, "open", shots=str(path))
+
+
+def test_an_example_with_the_text_of_a_scored_item_is_none_where_the_text_is_all_that_is_asked():
+    """Of another instruction and another answer too; a question about the same text is another item."""
+    one = Item(0, "ZnO doped with Al.", "a : B", {}, "Say it.")
+    other = Item(0, "ZnO, doped with Al", "a : C", {}, "Which?")
+    names = ("doping", "mof", "table_roles", "named_entities", "slots", "title", "open", "classification")
+    kept = {name: len(apart((other,), (one,), all_tasks()[name])) for name in names}
+    assert kept == dict.fromkeys(names[:5], 0) | dict.fromkeys(names[5:], 1)
 
 
 def test_the_choices_of_a_question_with_a_list_of_references():
