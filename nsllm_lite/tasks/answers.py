@@ -80,7 +80,7 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
     for part in (_boxed(text), _stated(text), _first_line(text), text):
         part = part or ""
         named = {
-            by_form.get(_label_form(found[1] or found[2]))  # None where letters are alike to `re` only, as ı and i
+            by_form.get(label_form(found[1] or found[2]))  # None where letters are alike to `re` only, as ı and i
             for found in any_label.finditer(part)
             if not NEGATED.search(part[max(0, found.start() - 40) : found.start()])
         }
@@ -91,16 +91,16 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
 
 def _forms_of(labels: Sequence[str]) -> dict[str, str]:
     """{how a label may be written: the label}"""
-    by_form = {_label_form(label): label for label in labels}
+    by_form = {label_form(label): label for label in labels}
     poles = [[label for label in labels if label.lower() in words] for words in (YES, NO)]
     if [len(found) for found in poles] == [1, 1]:
         for (label,), words in zip(poles, (YES, NO), strict=True):  # "true" is not "yes", but both are 是
-            others = (_label_form(word) for word in words if not (word.isascii() and label.isascii()))
+            others = (label_form(word) for word in words if not (word.isascii() and label.isascii()))
             by_form = dict.fromkeys(others, label) | by_form
     return by_form
 
 
-def _label_form(label: str) -> str:
+def label_form(label: str) -> str:
     return unicodedata.normalize("NFKC", label).lower().strip().removesuffix("s")
 
 

@@ -57,17 +57,20 @@ Values = list[tuple[int, Any]]
 def read_form(path: Path) -> tuple[str, Values]:
     """(form of a file, (line, value or RecordError) of its records). Raises UserError where it cannot be read, or is in
     no form that is known."""
-    if path.suffix.lower() not in (".json", ".jsonl"):
-        return TAGGED, []
+    is_json = path.suffix.lower() in (".json", ".jsonl")
     try:
+        if path.suffix.lower() in (".csv", ".tsv", ".xlsx"):
+            raise ValueError("it is a table of columns; write its rows as records {instruction, input, output}")
         with open(path, encoding="utf-8-sig") as stream:
             require_no_pointer(stream.read(200))
+            if not is_json:
+                return TAGGED, []
             stream.seek(0)
             values = list(iter_values(stream))
         if broken := [value for _, value in values if isinstance(value, RecordError) and value.is_last]:
             raise broken[0]
     except (OSError, ValueError, RecordError) as error:
-        needed = "Needed is JSON: a list, an object, or one object a line."
+        needed = "Needed is JSON: a list, an object, or one object a line; or a text file of words and their tags."
         todo = "Fetch it again, or correct it."
         raise UserError("gold-words-unreadable", f"{path} cannot be read ({error}).", needed, todo) from None
     if len({line for line, _ in values}) < len(values):  # several stand in one line

@@ -8,7 +8,7 @@ from typing import ClassVar
 from nsllm_lite.errors import UserError
 from nsllm_lite.recipe.evals import TASKS
 from nsllm_lite.tasks import floors
-from nsllm_lite.tasks.answers import parse_label
+from nsllm_lite.tasks.answers import label_form, parse_label
 from nsllm_lite.tasks.items import Item
 from nsllm_lite.tasks.scores import Metric, Results, macro_f1, mean, numbered
 from nsllm_lite.tasks.task import Task, TaskSet
@@ -36,6 +36,11 @@ class LabelTask(Task):
             found = f"{len(labels)} different outputs for the task {self.name!r}, as in {labels[0]!r}."
             needed = f"A label task has 2 to {MAX_LABELS}."
             raise UserError("task-labels-unfit", found, needed, f"Name the file for another task ({', '.join(TASKS)}).")
+        by_form: dict[str, str] = {}
+        for label in labels:
+            if (other := by_form.setdefault(label_form(label), label)) != label:
+                found = f"{other!r} and {label!r} are outputs of the task {self.name!r}, and read as one label."
+                raise UserError("task-labels-alike", found, "Write both alike, or as different words.")
         return labels
 
     def group(self, item: Item) -> str:

@@ -174,8 +174,35 @@ def test_published_questions_and_what_their_answers_may_not_be(tmp_path):
 @pytest.mark.parametrize("name", ["a.txt", "a.json", "a.jsonl"])
 def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
     path = written(tmp_path / name, LFS)
-    with raises("examples-file-unreadable" if name.endswith("txt") else "gold-words-unreadable", path, "git lfs pull"):
-        all_tasks()["entity_words"].read_gold(path)
+    for task in ("entity_words", "paper_class"):
+        with raises("gold-words-unreadable", path, "git lfs pull"):
+            all_tasks()[task].read_gold(path)
+
+
+def test_what_is_no_file_of_records_is_called_by_its_name(tmp_path):
+    for name in ("absent.txt", "absent.json", "table.csv", "table.tsv", "."):
+        if name.startswith("table"):
+            written(tmp_path / name, "text,label")
+        with raises("gold-words-unreadable", tmp_path / name):
+            all_tasks()["paper_class"].read_gold(tmp_path / name)
+
+
+def test_labels_that_are_none(tmp_path):
+    """A JSON literal, a pair that reads as one label, and whole sentences in the place of labels."""
+    task = all_tasks()["paper_class"]
+
+    def records(*answers):
+        lines = (json.dumps({"input": f"Text {number}.", "output": one}) for number, one in enumerate(answers))
+        return written(tmp_path / "r.jsonl", "\n".join(lines))
+
+    kept = task.read_gold(records("glass", '{"a": 1}', "other"))
+    assert [one.item["output"] for one in kept if one.item] == ["glass", "other"]
+    assert kept[1].reason and kept[1].line == 2
+    with raises("task-labels-alike", "'Other'", "'other'"):
+        task.read_gold(records("glass", "other", "Other"))
+    with raises("task-labels-unfit", "30"):
+        task.read_gold(records(*(f"Sentence {number} is of glass." for number in range(30))))
+    assert len(task.read_gold(records("glass", "glass"))) == 2
 
 
 def test_files_of_no_form_or_of_another_tasks_form(tmp_path):
