@@ -111,11 +111,15 @@ def require_apart(examples: list[Example], heldout: list[Example]) -> None:
         todo = "Split the files by document, as `nsllm-lite tasks` does."
         raise UserError("sft-documents-in-both", found, needed, todo)
     asked = {question for example in examples for question in example.asked} - {b""}
-    if same := [example.name for example in whole if asked.intersection(example.asked[-1:])]:
+    alone = {question for example in examples if not example.document for question in example.asked} - {b""}
+    # where both state their document, that decides: sentences such as "All rights reserved" stand in many papers
+    shared = (e.name for e in whole if (alone if e.document else asked).intersection(e.asked[-1:]))
+    if same := list(shared):
         found = f"The questions of {len(same)} held-out records stand in `data` too ({', '.join(same[:3])}),"
         found += " with whatever instruction or answer."
-        todo = "Take them out of `data`, or hold out others; an `input` that is the same in all records is no question:"
-        raise UserError("sft-questions-in-both", found, needed, todo, "name it so (fields={system: input}).")
+        todo = "Take them out of `data`, or hold out others; an `input` that is the same in all records is no question: "
+        todo += "name it so (fields={system: input})."
+        raise UserError("sft-questions-in-both", found, needed, todo)
 
 
 def sample_heldout(heldout: list[Example], limit: int) -> list[Example]:

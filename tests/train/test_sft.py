@@ -509,6 +509,20 @@ def test_short_questions_and_earlier_turns_may_repeat(asked, tmp_path):
     assert len(tuning.read_inputs(asked(data=[data], heldout=[held], **changes)).heldout) == 2
 
 
+@pytest.mark.parametrize(("one", "other", "apart"), [("d1", "d2", True), ("d1", "", False), ("", "d2", False)])
+def test_a_sentence_of_two_papers_may_be_in_both_splits(asked, tmp_path, one, other, apart):
+    """Such as that all rights are reserved."""
+    data, held = (
+        str(write_lines(tmp_path / f"{n}.jsonl", [record(n, input=SENTENCE, document=document, output=str(n))]))
+        for n, document in enumerate((one, other))
+    )
+    if apart:
+        assert len(tuning.read_inputs(asked(data=[data], heldout=[held])).heldout) == 1
+    else:
+        with raises("sft-questions-in-both", "(r1)"):
+            tuning.read_inputs(asked(data=[data], heldout=[held]))
+
+
 def test_a_text_that_is_an_instruction_is_named_so(asked, tmp_path):
     data, held = (
         str(write_lines(tmp_path / f"{n}.jsonl", [record(n, instruction=f"Q{n}?", input=SENTENCE)])) for n in (1, 2)
