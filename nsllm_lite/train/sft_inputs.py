@@ -115,9 +115,9 @@ def require_apart(examples: list[Example], heldout: list[Example]) -> None:
     # where both state their document, that decides: sentences such as "All rights reserved" stand in many papers
     shared = (e.name for e in whole if (alone if e.document else asked).intersection(e.asked[-1:]))
     if same := list(shared):
-        found = f"The questions of {len(same)} held-out records stand in `data` too ({', '.join(same[:3])}),"
-        found += " with whatever instruction or answer."
-        todo = "Take them out of `data`, or hold out others; an `input` that is the same in all records is no question: "
+        found = f"The questions of {len(same)} held-out records stand in `data` too ({', '.join(same[:3])}), "
+        found += "with whatever instruction or answer."
+        todo = "Take them out of `data`, or hold out others; an `input` that is alike in all records is no question: "
         todo += "name it so (fields={system: input})."
         raise UserError("sft-questions-in-both", found, needed, todo)
 
