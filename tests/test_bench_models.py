@@ -98,7 +98,7 @@ def test_whole_runs(bench, tmp_path, capsys):
     assert (tmp_path / "rounding.png").is_file()
     assert not list((tmp_path / "rounding").rglob("*.safetensors"))
     few = ["sft.steps=2", "sft.checkpoint_steps=2", "sft.evaluate_steps=2", "sft.schedule.warmup_steps=1",
-           "sft.max_heldout_examples=4", "eval.max_items=2"]  # fmt: skip
+           "sft.max_heldout_examples=8", "eval.max_items=2"]  # fmt: skip
     capsys.readouterr()
     bench["tuned"].main(["--seeds", "2", "--out", str(tmp_path), *FEW, *few])
     assert "phase2: finished, skipped" in capsys.readouterr().out

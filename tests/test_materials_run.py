@@ -110,8 +110,8 @@ def test_a_section_changes_a_recipe_and_a_word_changes_the_section(folder):
 
 
 def test_stages_of_ones_own_and_files_that_are_looked_for_first(folder, tmp_path):
-    stage = {"data": [str(tmp_path / "a.jsonl")], "heldout": ["run:gold"], "epochs": 1}
-    changed(folder, stages={"maths": stage, "last": {"data": ["run:gold"], "heldout": ["run:gold"], "steps": 3}})
+    maths = {"data": [str(tmp_path / "a.jsonl")], "heldout": ["run:tasks"], "epochs": 1}
+    changed(folder, stages={"maths": maths, "last": stage("run:gold")})
     with raises("materials-stage-data-missing", "maths", tmp_path / "a.jsonl"):
         load_materials_run(folder, out="x")
     (tmp_path / "a.jsonl").write_text("{}")
@@ -119,6 +119,8 @@ def test_stages_of_ones_own_and_files_that_are_looked_for_first(folder, tmp_path
     assert (run["maths"].epochs, run["maths"].steps, run["last"].model) == (1, None, "x/model-maths")
     with raises("materials-stage-data-missing", "nowhere.jsonl"):
         load_materials_run(folder, out="x", overrides={"last": ["heldout=[nowhere.jsonl]"]})
+    with raises("materials-stage-data-missing", "last"):
+        load_materials_run(folder, out="x", overrides={"last": [f"data=[{'a' * 5_000}]"]})
     with raises("materials-stage-run", "run:gould"):
         load_materials_run(folder, out="x", overrides={"last": ["data=['run:gould']"]})
     with raises("materials-stage-paths", "none"):
@@ -128,6 +130,9 @@ def test_stages_of_ones_own_and_files_that_are_looked_for_first(folder, tmp_path
 def test_what_is_no_story_is_refused(folder, tmp_path):
     with raises("materials-recipe-missing", tmp_path):
         load_materials_run(tmp_path)
+    with raises("materials-recipe-kind", "'train'"):
+        load_materials_run(changed(folder, kind="train"))
+    changed(folder, kind="story")
     for stages in ({}, ["a"], {"a": 1}, None):
         with raises("materials-recipe-unfit", folder):
             load_materials_run(changed(folder, stages=stages))
@@ -141,6 +146,60 @@ def test_what_is_no_story_is_refused(folder, tmp_path):
         load_materials_run(ROOT / "recipes/nano", overrides={"general": ["rank=8"]})
     with raises("setting-path-derived", "general.model=x"):
         load_materials_run(ROOT / "recipes/nano", overrides={"general": ["model=x"]})
+
+
+def stage(*heldout: str, **changes) -> dict:
+    return {"data": ["run:gold"], "heldout": list(heldout), "steps": 3} | changes
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "", "-a", "a b", "a.b", "a" * 65, None])
+def test_a_stage_is_called_as_a_folder_can_be(folder, name):
+    with raises("materials-stage-name", repr(name)):
+        load_materials_run(changed(folder, stages={name: stage("run:gold")}))
+
+
+@pytest.mark.parametrize("name", ["before", "model1", "Corpus", "convert", "stages", "eval", "kind", "merge"])
+def test_a_stage_is_not_called_as_a_step_of_the_run(folder, name):
+    with raises("materials-stage-name-taken", f"materials.yaml: {name}:"):
+        load_materials_run(changed(folder, stages={name: stage("run:gold")}))
+
+
+def test_stages_are_not_called_as_each_other(folder):
+    for names in (("General", "general"), ("general", "Model-general")):
+        with raises("materials-stage-name-taken", names[1]):
+            load_materials_run(changed(folder, stages=dict.fromkeys(names, stage("run:gold"))))
+
+
+def test_gold_is_looked_for_first_and_has_a_test(folder):
+    name = "bundled:materials/test/doping.jsonl"
+    for absent in ("nowhere.jsonl", "a" * 5_000):
+        with raises("gold-absent", absent):
+            load_materials_run(changed(folder, gold={"gold": [{"task": "doping", "train": [absent], "test": [name]}]}))
+    with raises("materials-gold-without-test", "doping"):
+        load_materials_run(changed(folder, gold={"gold": [{"task": "doping", "train": [name]}]}))
+
+
+def test_held_out_files_are_told_apart_by_name(folder, tmp_path):
+    for name in ("a", "b", "empty"):
+        (tmp_path / name).mkdir()
+    for name in ("a/same", "b/same", "b/other", "doping", "moves"):
+        (tmp_path / f"{name}.jsonl").write_text("{}")
+    path = {name: str(tmp_path / name) for name in ("a", "b", "b/other.jsonl", "doping.jsonl", "moves.jsonl", "empty")}
+    for one, other, quoted in (
+        ([path["a"]], [path["b"]], "same"),
+        (["run:tasks"], ["run:tasks"], "classification"),
+        (["run:tasks"], [path["moves.jsonl"]], "moves"),
+        ([path["doping.jsonl"]], ["run:gold"], "doping"),
+        ([path["a"], path["b"]], ["run:gold"], "same"),
+    ):
+        changed(folder, stages={"one": stage(*one), "two": stage(*other)})
+        with raises("materials-heldout-repeats", quoted, "one"):
+            load_materials_run(folder, out="x")
+    changed(folder, stages={"one": stage(path["a"]), "two": stage(path["b/other.jsonl"], "run:gold")})
+    assert list(load_materials_run(folder, out="x"))[-1] == "stages"
+    changed(folder, stages={"one": stage(path["empty"])})
+    with raises("stages-heldout-empty", path["empty"]):
+        load_materials_run(folder, out="x")
 
 
 def test_the_recipe_for_a_card_takes_a_size_and_files_of_four_stages(tmp_path, monkeypatch, capsys):

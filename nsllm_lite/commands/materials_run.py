@@ -7,6 +7,8 @@ for each recipe that it changes; `gold` is a recipe of kind tasks, and each of `
 """
 
 import argparse
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,11 @@ from nsllm_lite.commands.stories import (
     without_bfloat16,
 )
 from nsllm_lite.errors import UserError
+from nsllm_lite.evals.gold_files import gold_paths
+from nsllm_lite.evals.stages import stems_of
 from nsllm_lite.models.device import find_device
 from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.evals import BEFORE, TASKS, Tasks
 from nsllm_lite.recipe.kinds import Recipe
 from nsllm_lite.recipe.values import expanded
 
@@ -38,6 +43,11 @@ KINDS_OF = {"corpus": "corpus", "base": "train", "phase1": "train", "phase2": "t
 """The recipes that a section may change -> their kinds."""
 
 OWN_KEYS = ("kind", "phases", "stages", *KINDS_OF)
+KIND = "story"
+STEPS = {*STORIES["two-phase"], *OWN_KEYS, BEFORE}
+"""What no stage may be called: a folder, a section or a row of the table has that name."""
+
+STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RUN = "run:"
 
 
@@ -48,15 +58,34 @@ def read_story(folder: Path) -> dict[str, Any]:
         todo = f"Set RECIPES={ON_A_CPU} or {ON_A_CARD}, or copy theirs."
         raise UserError("materials-recipe-missing", f"{folder} has no {FILE}.", todo)
     story = recipes.read(path)
+    if (kind := story.get("kind")) != KIND:
+        raise UserError("materials-recipe-kind", f"{path}: kind is {kind!r}.", f"Write kind: {KIND}.")
     stages = story.get("stages")
     fit = isinstance(stages, dict) and stages and all(isinstance(one, dict) for one in stages.values())
     if not fit or not all(isinstance(story.get(name, {}), dict) for name in KINDS_OF):
         found = f"{path}: a section is no list of keys, or `stages` holds none."
         raise UserError("materials-recipe-unfit", found, f"Write it as {ON_A_CPU}/{FILE} is written.")
-    if odd := [name for name in story if name not in OWN_KEYS] + [name for name in stages if name in OWN_KEYS]:
-        found = f"{path}: {', '.join(odd)} is no section of this story, or a stage's name that is one."
+    if odd := [str(name) for name in story if name not in OWN_KEYS]:
+        found = f"{path}: {', '.join(odd)} is no section of this story."
         raise UserError("materials-section-unknown", found, f"Its sections are {', '.join(OWN_KEYS)}.")
+    require_stage_names(list(stages), path)
     return story
+
+
+def require_stage_names(names: list[Any], path: Path) -> None:
+    """Raises UserError where a stage's name is no folder's, or that of another step of the run: one would overwrite the
+    other. Some file systems do not tell cases apart."""
+    if odd := [repr(name) for name in names if not (isinstance(name, str) and STAGE_NAME.fullmatch(name))]:
+        found = f"{path}: {', '.join(odd)} cannot name a stage's folder."
+        needed = "Needed are at most 64 letters, digits, - and _, the first a letter or digit"
+        raise UserError("materials-stage-name", found, needed, "(in quotes where YAML reads another value).")
+    taken = set(STEPS)
+    for name in names:
+        taken |= {f"model-{other}".lower() for other in names if other != name}
+    lowered = [name.lower() for name in names]
+    if odd := [name for name in names if name.lower() in taken or lowered.count(name.lower()) > 1]:
+        found = f"{path}: {', '.join(odd)}: another step of the run has a stage's name, or has it in another case."
+        raise UserError("materials-stage-name-taken", found, "Call the stage something else.")
 
 
 def phases_of(folder: Path, story: dict[str, Any]) -> Path:
@@ -102,7 +131,10 @@ def load_materials_run(
     files = {name: phases / f"{name}.yaml" for name in BEHIND} | dict.fromkeys((*stages, "gold"), folder / FILE)
     steps = materials_steps(at, run["model2"].out, list(stages), heldout)
     values["stages"], files["stages"] = {"kind": "stages"}, folder / FILE
-    return run | join(steps, files, values, overrides, {}, {})
+    run |= join(steps, files, values, overrides, {}, {})
+    require_gold(run["gold"])
+    require_told_apart(heldout, at, run["gold"])
+    return run
 
 
 def root_of(folder: Path, corpus: str | None, size: str | None) -> str:
@@ -129,10 +161,33 @@ def own_paths(paths: list[str], at: Layout) -> list[str]:
 
 def require_there(stage: str, paths: list[str]) -> None:
     """Raises UserError where a file of a stage is absent: the stage begins when the phases have ended."""
-    if missing := [path for path in paths if not Path(expanded(path)).exists()]:
+    if missing := [path for path in paths if not os.path.exists(expanded(path))]:
         found = f"{stage}: nothing at {', '.join(missing)}; its records are to lie there."
         todo = f"Put your files there, name others ({stage}.data=[...] {stage}.heldout=[...]), or delete the stage."
         raise UserError("materials-stage-data-missing", found, todo)
+
+
+def require_gold(gold: Tasks) -> None:
+    """Raises UserError where a file of gold answers is absent, or a task has none to be scored on: both are read when
+    the phases have ended."""
+    gold_paths(gold.gold)
+    if untested := [one.task for one in gold.gold if not one.test]:
+        found = f"gold: {', '.join(untested)} has no `test`, so that nothing scores it."
+        raise UserError("materials-gold-without-test", found, "Name files of gold answers to test it with.")
+
+
+def require_told_apart(heldout: dict[str, list[str]], at: Layout, gold: Tasks) -> None:
+    """Raises UserError where two held-out files have one name: the losses of the last table go by these."""
+    made = {f"{at.step('tasks')}/test": list(TASKS), f"{at.step('gold')}/test": [one.task for one in gold.gold]}
+    seen: dict[str, str] = {}
+    for stage, paths in heldout.items():
+        for path in paths:
+            for stem in made.get(path) or stems_of(Path(expanded(path))):
+                if stem in seen:
+                    found = f"{stage}: {stem} of {path} is held out by {seen[stem]} too, or another file of this name."
+                    todo = "Rename the file, or let one stage alone hold it out."
+                    raise UserError("materials-heldout-repeats", found, "Losses are told apart by file names.", todo)
+                seen[stem] = f"{stage} ({path})"
 
 
 def story(args: argparse.Namespace) -> Iterator[Recipe]:

@@ -6,6 +6,7 @@ text holds a question of test, or is a part of one.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
@@ -62,7 +63,7 @@ def gold_paths(recipe: Sequence[GoldFiles]) -> dict[tuple[str, str, int], Path]:
             for number, name in enumerate(getattr(one, split), 1):
                 sample = Path(str(resources.files("nsllm_lite") / "sample"))
                 path = sample / name.removeprefix(BUNDLED) if name.startswith(BUNDLED) else Path(name)
-                if not path.is_file():
+                if not os.path.isfile(path):
                     raise UserError("gold-absent", f"No file of gold answers at {name}.", "Correct the path.")
                 found[one.task, split, number] = path
     return found

@@ -9,6 +9,7 @@ Letters: S seeds, D held-out documents.
 import gc
 import math
 import time
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,16 +19,15 @@ import numpy as np
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
+from nsllm_lite.evals.ladder_checks import require_alike, require_base, require_equal, require_rows
 from nsllm_lite.evals.ladder_report import write_report
 from nsllm_lite.formats.rows import Rows
-from nsllm_lite.formats.weights import fingerprint_weights
 from nsllm_lite.models import heldout
 from nsllm_lite.models.causal import PackedLM, autocast
 from nsllm_lite.models.device import find_device
 from nsllm_lite.models.hub import resolve_model
 from nsllm_lite.models.loading import load_base
 from nsllm_lite.models.lora import load_adapter
-from nsllm_lite.models.trained_on import require_trained_on
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.ladder import Adapted, Ladder
 from nsllm_lite.tasks.scores import resampled_interval, student_interval, welch_interval
@@ -36,6 +36,7 @@ from nsllm_lite.terminal import progress
 SETS = {"domain": "phase1", "general": "general"}
 BEFORE = "before"
 MILLION = 1_000_000
+MIN_DOCUMENTS = 10  # of fewer, resamples are too much alike: an interval over one paper has no width
 COMPARED = ("gain", "per_million_bytes", "share")
 
 Scored = dict[str, dict[str, dict[str, list[float]]]]
@@ -57,26 +58,29 @@ class Measure(NamedTuple):
         return self.counts.mean(0)[drawn].sum(1) / self.others[drawn].sum(1)
 
     def figure(self) -> dict[str, Any]:
-        over_documents = resampled_interval(self.resampled, len(self.others))
         return {
             "value": float(np.mean(self.by_seed)),
             "by_seed": self.by_seed,
             "over_seeds": list(student_interval(self.by_seed)),
-            "over_documents": list(over_documents),
+            "over_documents": _over_documents(self.resampled, len(self.others)),
         }
 
     def minus(self, other: "Measure") -> dict[str, Any]:
-        """The difference, beyond chance where neither seeds nor documents could have made it alone."""
+        """The difference, beyond chance where neither seeds nor documents could have made it alone; None: too few
+        documents to judge."""
         over_seeds = welch_interval(self.by_seed, other.by_seed)
-        over_documents = resampled_interval(
-            lambda drawn: self.resampled(drawn) - other.resampled(drawn), len(self.others)
-        )
+        over_documents = _over_documents(lambda drawn: self.resampled(drawn) - other.resampled(drawn), len(self.others))
+        both = [over_seeds, over_documents]
         return {
             "value": float(np.mean(self.by_seed) - np.mean(other.by_seed)),
             "over_seeds": list(over_seeds),
-            "over_documents": list(over_documents),
-            "beyond_chance": min(over_seeds[0], over_documents[0]) > 0 or max(over_seeds[1], over_documents[1]) < 0,
+            "over_documents": over_documents,
+            "beyond_chance": over_documents and (min(low for low, _ in both) > 0 or max(high for _, high in both) < 0),
         }
+
+
+def _over_documents(statistic: Callable[[np.ndarray], np.ndarray], num_documents: int) -> list[float] | None:
+    return list(resampled_interval(statistic, num_documents)) if num_documents >= MIN_DOCUMENTS else None
 
 
 def ladder(recipe: Ladder) -> dict[str, Any]:
@@ -84,12 +88,13 @@ def ladder(recipe: Ladder) -> dict[str, Any]:
     ladder.md and ladder.png.
 
     Raises:
-        UserError: a training is not finished, is of another recipe than the others or on another base, or the bases
-            were held out different documents.
+        UserError: a training is not finished, is of another recipe, length or seeds than the others, on another base
+            or on other rows, or the bases were held out different documents.
     """
     started, out, adapted = time.time(), Path(recipe.out), recipe.adapted or []
     manifests = {one.name: [_training(Path(path)) for path in one.trainings] for one in adapted}
     require_alike(adapted, manifests)
+    require_equal(recipe, adapted, manifests)
     inputs = {
         f"{one.name}, {number}": manifest_sha256(Path(path))
         for one in adapted
@@ -101,6 +106,7 @@ def ladder(recipe: Ladder) -> dict[str, Any]:
         return results
     for one in adapted:
         require_base(one, manifests[one.name])
+    require_rows(adapted, manifests)
     begin(out, identity, inputs)
     scored = _score_all(recipe, adapted, manifests)
     results = figures(recipe, manifests, scored)
@@ -116,37 +122,6 @@ def _training(folder: Path) -> dict[str, Any]:
         found = f"{folder} is no finished training."
         raise UserError("ladder-training-unfinished", found, "Run `nsllm-lite ladder` with its recipe: it makes them.")
     return manifest
-
-
-def require_alike(adapted: list[Adapted], manifests: dict[str, list[dict]]) -> None:
-    """Raises UserError where trainings differ in more than base, rows, seed and steps, or a base has a seed twice."""
-    folders = [path for one in adapted for path in one.trainings]
-    shared = [_shared(manifest["recipe"]) for one in adapted for manifest in manifests[one.name]]
-    for folder, values in zip(folders, shared, strict=True):
-        if changed := sorted(key for key in {*values, *shared[0]} if values.get(key) != shared[0].get(key)):
-            found = f"{folder} and {folders[0]} were trained differently: {', '.join(changed)}."
-            todo = "Name trainings of one recipe, or let the ladder make them (leave `adapted` out)."
-            raise UserError("ladder-trainings-differ", found, "A ladder compares bases under the same training.", todo)
-    for one in adapted:
-        seeds = [manifest["recipe"]["seed"] for manifest in manifests[one.name]]
-        if len(set(seeds)) < len(seeds):
-            found = f"The trainings of {one.name} have the seeds {', '.join(map(str, seeds))}:"
-            raise UserError("ladder-seeds-repeat", found, "name each seed once.")
-
-
-def _shared(recipe: dict[str, Any]) -> dict[str, Any]:
-    kept = recipes.without_paths(recipe)
-    budget = {"tokens_per_step": recipe["budget"]["tokens_per_step"]}
-    return {key: value for key, value in kept.items() if key != "seed"} | {"budget": budget}
-
-
-def require_base(one: Adapted, manifests: list[dict]) -> None:
-    """Raises UserError where a training began with other weights than those of the base."""
-    base = resolve_model(one.model)
-    fingerprint = fingerprint_weights(base)
-    for path, manifest in zip(one.trainings, manifests, strict=True):
-        told = {"base": manifest["recipe"].get("model"), "base_fingerprint": manifest["inputs"].get("base")}
-        require_trained_on(base, Path(path), told, fingerprint)
 
 
 def _score_all(recipe: Ladder, adapted: list[Adapted], manifests: dict[str, list[dict]]) -> dict[str, Scored]:
@@ -220,6 +195,7 @@ def figures(recipe: Ladder, manifests: dict[str, list[dict]], scored: dict[str, 
             "quantisation": first["quantisation"],
             "seeds": [manifest["recipe"]["seed"] for manifest in next(iter(manifests.values()))],
         },
+        "min_documents": MIN_DOCUMENTS,
         "heldout": {name: {"documents": len(of), "bytes": int(of.sum())} for name, of in sizes.items()},
         "bases": [
             {

@@ -12,6 +12,7 @@ TITLES = {
     "per_million_bytes": "gain per 10^6 bytes of text",
     "share": "gain as a share of what was there",
 }
+VERDICTS = {True: "yes", False: "no", None: "not judged"}
 
 
 def write_report(results: dict[str, Any], out: Path) -> None:
@@ -32,6 +33,9 @@ def lines_of(results: dict[str, Any]) -> Iterator[str]:
     yield f"{training['learning_rate']:g}, seeds {', '.join(map(str, training['seeds']))}; equal {results['equal']}. "
     yield f"Scored on {domain['documents']:,} held-out papers ({domain['bytes']:,} bytes)."
     yield "Intervals are 95 %: over seeds by Student's t, over papers by resampling them."
+    few = results["min_documents"]
+    if any(0 < of["documents"] < few for of in (domain, general)):
+        yield f"Of fewer than {few} held-out papers or passages there is no interval over them, and no verdict."
     yield ""
     heads = ("base", "before", "after", "gain", "over seeds", "over papers", "share gained")
     rows = [
@@ -69,8 +73,8 @@ def _cells(figure: dict[str, Any], digits: int) -> tuple[str, str, str]:
     )
 
 
-def _interval(bounds: Sequence[float], digits: int) -> str:
-    return f"{bounds[0]:+.{digits}f} to {bounds[1]:+.{digits}f}"
+def _interval(bounds: Sequence[float] | None, digits: int) -> str:
+    return "too few" if bounds is None else f"{bounds[0]:+.{digits}f} to {bounds[1]:+.{digits}f}"
 
 
 def _read(base: dict[str, Any]) -> tuple[str, ...]:
@@ -114,7 +118,7 @@ def _differences(differences: list[dict[str, Any]]) -> Iterator[str]:
             f"{pair['one']} - {pair['other']}",
             title,
             *_cells(pair[key], 4),
-            "yes" if pair[key]["beyond_chance"] else "no",
+            VERDICTS[pair[key]["beyond_chance"]],
         )
         for pair in differences
         for key, title in TITLES.items()
@@ -171,6 +175,8 @@ def draw(results: dict[str, Any], png: Path) -> None:
         ("over_documents", "over papers", "C2", -0.1),
     ):
         gains = [base["per_million_bytes"] for base in bases]
+        if gains[0][key] is None:
+            continue
         values = [gain["value"] for gain in gains]
         ends = [[value - gain[key][0] for value, gain in zip(values, gains, strict=True)],
                 [gain[key][1] - value for value, gain in zip(values, gains, strict=True)]]  # fmt: skip

@@ -64,11 +64,18 @@ def own_files(stages: Sequence[Stage]) -> dict[str, list[str]]:
     """{stage: the names of its held-out files, as trainings have them}. Raises UserError where two stages share one."""
     named: dict[str, list[str]] = {}
     for stage in stages:
-        paths = [Path(name) for name in stage.heldout]
-        files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-        named[stage.name] = [file.stem for file in files if file.suffix in (".json", ".jsonl")]
+        named[stage.name] = [stem for name in stage.heldout for stem in stems_of(Path(name))]
     require_different([name for names in named.values() for name in names], "held-out files")
     return named
+
+
+def stems_of(path: Path) -> list[str]:
+    """The names of the held-out files at `path`, a file or a folder of them. Raises UserError where there is none."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    if not (stems := [file.stem for file in files if file.suffix in (".json", ".jsonl")]):
+        needed = "Needed is a .json or .jsonl file, or a folder of them."
+        raise UserError("stages-heldout-empty", f"{path} holds no held-out file.", needed, "Correct `heldout`.")
+    return stems
 
 
 def held_out(results: dict[str, Any], when: str, files: dict[str, list[str]], by: str) -> dict[str, tuple[float, int]]:

@@ -1,9 +1,10 @@
 """Instruction data: records of files -> examples with a loss on their answers alone; every record is counted."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,16 @@ from nsllm_lite.kernels.linear_cross_entropy import IGNORE
 from nsllm_lite.models import causal
 from nsllm_lite.models.causal import Batch
 from nsllm_lite.safety import printable
+from nsllm_lite.tasks.items import normal
 from nsllm_lite.terminal import as_text
-from nsllm_lite.train.conversations import LeftOutError, Reader
+from nsllm_lite.train.conversations import Conversation, LeftOutError, Reader
 from nsllm_lite.train.template import Template
 
 SUFFIXES = (".json", ".jsonl")
 MAX_SHOWN = 8  # parts in a line
 MAX_PARTS = 1_000  # that are counted by name
 OTHER_PARTS = "other keys"
+MIN_QUESTION_CHARS = 40  # letters and digits: a shorter text ("yes", a formula) says nothing of its source
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Example:
     input_ids: np.ndarray  # (T,) int64
     is_answer: np.ndarray  # (T,) bool
     is_whole: bool = True  # with the record's last answer
+    asked: tuple[bytes, ...] = ()  # a hash of each user's turn of its record; empty where that is short
 
     @property
     def prompt(self) -> list[int]:
@@ -173,14 +177,27 @@ def read_examples(
             used += 1
             ledger.use(path.stem, len(made), talk.unused)
             document = writable(reader.text(record, "document"))
+            asked = tuple(question_hashes(talk, reader, record))
             for turn, (input_ids, is_answer) in enumerate(made, start=1):
                 named = name if len(made) == 1 else f"{name} ({turn} of {len(made)})"
                 whole = turn == len(made)
-                examples.append(Example(named, path.stem, document, input_ids, is_answer, whole))
+                examples.append(Example(named, path.stem, document, input_ids, is_answer, whole, asked))
         if not used and all(refusals) and (len(records) > 1 or len(files) == 1):
             reader.require_seen()
             raise refusals[0]
     return examples, ledger
+
+
+def question_hashes(talk: Conversation, reader: Reader, record: object) -> Iterator[bytes]:
+    """The hash of each user's turn in normal form, without the instruction before a record's own `input`; that of a
+    short text is empty."""
+    turns = [message["content"] for message in talk.messages if message["role"] == "user"]
+    given = (reader.text(record, name).strip() for name in ("input", "context"))
+    if own := [text for text in given if text and turns[-1].strip().endswith(text)]:
+        turns[-1] = own[0]
+    for text in map(normal, turns):
+        is_long = len(text.replace(" ", "")) >= MIN_QUESTION_CHARS
+        yield blake2b(text.encode(errors="replace"), digest_size=16).digest() if is_long else b""
 
 
 def writable(text: str) -> str:

@@ -80,21 +80,8 @@ def read_inputs(recipe: Sft) -> SftInputs:
             found = f"{example.name} holds token {highest}, but model {base_dir} knows {size.vocab}."
             needed = "Its tokenizer belongs to another model."
             raise UserError("sft-token-not-in-model", found, needed, "Put the right one beside its weights.")
-    trained_on = {example.input_ids.tobytes() for example in examples if example.is_whole}
-    whole = (example for example in heldout if example.is_whole)  # conversations often begin alike
-    if same := [example.name for example in whole if example.input_ids.tobytes() in trained_on]:
-        found = f"{len(same)} held-out records stand in `data` word for word ({', '.join(same[:3])})."
-        needed = "A loss on training data says nothing about held-out data."
-        raise UserError("sft-records-in-both", found, needed, "Name other files in `heldout`, or none (heldout=[]).")
-    in_both = {e.document for e in examples} & {e.document for e in heldout} - {""}
-    if in_both:
-        found = f"{len(in_both)} documents stand in `data` and in `heldout` ({', '.join(sorted(in_both)[:3])})."
-        needed = "A loss on training data says nothing about held-out data."
-        todo = "Split the files by document, as `nsllm-lite tasks` does."
-        raise UserError("sft-documents-in-both", found, needed, todo)
-    if len(heldout) > recipe.max_heldout_examples:
-        places = np.linspace(0, len(heldout) - 1, recipe.max_heldout_examples)
-        heldout = [heldout[int(place)] for place in places]
+    require_apart(examples, heldout)
+    heldout = sample_heldout(heldout, recipe.max_heldout_examples)
     hashes = {"base": fingerprint_weights(base_dir), f"{BESIDE}base": fingerprint_settings(base_dir)}
     hashes |= {name: sha256_json([sha256_file(path) for path in paths]) for name, paths in files.items()}
     return SftInputs(
@@ -108,6 +95,47 @@ def read_inputs(recipe: Sft) -> SftInputs:
         size=size,
         hashes=hashes,
     )
+
+
+def require_apart(examples: list[Example], heldout: list[Example]) -> None:
+    """Raises UserError where a held-out record, its question or its document is trained on."""
+    needed = "A loss on training data says nothing about held-out data."
+    trained_on = {example.input_ids.tobytes() for example in examples if example.is_whole}
+    whole = [example for example in heldout if example.is_whole]  # conversations often begin alike
+    if same := [example.name for example in whole if example.input_ids.tobytes() in trained_on]:
+        found = f"{len(same)} held-out records stand in `data` word for word ({', '.join(same[:3])})."
+        raise UserError("sft-records-in-both", found, needed, "Name other files in `heldout`, or none (heldout=[]).")
+    in_both = {e.document for e in examples} & {e.document for e in heldout} - {""}
+    if in_both:
+        found = f"{len(in_both)} documents stand in `data` and in `heldout` ({', '.join(sorted(in_both)[:3])})."
+        todo = "Split the files by document, as `nsllm-lite tasks` does."
+        raise UserError("sft-documents-in-both", found, needed, todo)
+    asked = {question for example in examples for question in example.asked} - {b""}
+    alone = {question for example in examples if not example.document for question in example.asked} - {b""}
+    # where both state their document, that decides: sentences such as "All rights reserved" stand in many papers
+    shared = (e.name for e in whole if (alone if e.document else asked).intersection(e.asked[-1:]))
+    if same := list(shared):
+        found = f"The questions of {len(same)} held-out records stand in `data` too ({', '.join(same[:3])}), "
+        found += "with whatever instruction or answer."
+        todo = "Take them out of `data`, or hold out others; an `input` that is alike in all records is no question: "
+        todo += "name it so (fields={system: input})."
+        raise UserError("sft-questions-in-both", found, needed, todo)
+
+
+def sample_heldout(heldout: list[Example], limit: int) -> list[Example]:
+    """At most `limit` of them, of each file (by its name) an equal share, spread evenly; small files are taken whole,
+    and leave their rest to the larger. Raises UserError where a file would have none."""
+    counts = Counter(example.source for example in heldout)
+    if len(counts) > limit:
+        found = f"max_heldout_examples={limit}, but `heldout` has records of {len(counts)} files."
+        raise UserError("sft-heldout-limit", found, f"Raise it to {len(counts)} or more, or hold out fewer files.")
+    left, chosen = limit, set()
+    for number, source in enumerate(sorted(counts, key=counts.__getitem__)):
+        places = [place for place, example in enumerate(heldout) if example.source == source]
+        share = min(len(places), left // (len(counts) - number))
+        chosen |= {places[int(at)] for at in np.linspace(0, len(places) - 1, share)}
+        left -= share
+    return [heldout[place] for place in sorted(chosen)]
 
 
 def require_enough(recipe: Sft, inputs: SftInputs) -> None:

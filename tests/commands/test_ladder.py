@@ -129,6 +129,13 @@ def finished_trainings_are_compared_as_they_are(files: Path, found: dict, capsys
     assert cli.main(words) == 0
     assert json.loads((files / "again/ladder.json").read_text()) == found
     assert not (files / "again/corpus").exists()
+    fails(capsys, "ladder-budget-differs", *words, "budget.steps=5", "budget.tokens=1280")
+    shutil.copytree(files / "run/corpus", files / "moved/corpus")
+    rows = files / "moved/corpus/rows/phase1/train/rows.json"
+    rows.write_text(rows.read_text() + "\n")  # other bytes, other rows
+    (rows.parent / "files.json").unlink()
+    moved = [adapted[0] | {"corpus": str(files / "moved/corpus")}, adapted[1]]
+    fails(capsys, "ladder-rows-differ", *words[:2], f"out={files / 'moved/out'}", f"adapted={json.dumps(moved)}")
     fails(capsys, "ladder-word-unused", *words, "train.seed=5")
     fails(capsys, "ladder-adapted-differ", *words, "bases=[{name: a, model: x},{name: b, model: y}]")
 

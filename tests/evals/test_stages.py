@@ -130,6 +130,14 @@ def test_two_stages_with_one_name_of_a_file_cannot_be_told_apart(files):
         own_files(recipe.stages)
 
 
+def test_a_stage_that_holds_out_no_file_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("{}")
+    for path in (tmp_path / "notes.txt", tmp_path):
+        listed = [{"name": "a", "sft": "x", "heldout": [str(path)]}]
+        with raises("stages-heldout-empty", path):
+            own_files(Stages.model_validate({"kind": "stages", "out": "x", "stages": listed}).stages)
+
+
 def test_the_last_stage_has_forgotten_nothing_yet():
     losses = {"before": {"a": 3, "b": 3}, "a": {"a": 1, "b": 2}, "b": {"a": 2, "b": 1}}
     assert forgotten(losses) == {"a": 1}

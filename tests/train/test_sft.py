@@ -480,6 +480,80 @@ def test_a_document_in_both_splits_is_refused(home, asked, tmp_path):
         tuning.sft(asked(heldout=[str(path)]))
 
 
+SENTENCE = "The stone of number one hundred lies on the bank of the river near the glass."
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [
+        record(60, input=f" {SENTENCE.upper()}", instruction="Name it as JSON.", output="none"),
+        {"system": "Name it.", "question": SENTENCE, "answer": "none"},
+        {"instruction": "Name it.", "context": SENTENCE, "output": "none"},
+        chat(SENTENCE, "none", "Is that all of it?", "yes"),
+    ],
+)
+def test_a_held_out_question_is_not_trained_on_with_another_instruction(asked, tmp_path, trained):
+    heldout = str(write_lines(tmp_path / "held.jsonl", [record(60, id="h", input=SENTENCE), record(61)]))
+    kind = {"template": "chat", "model": asked().model.replace("base", "chat"), "end_of_text": TURN}
+    changes = kind if "messages" in trained else {}
+    path = str(write_lines(tmp_path / "data.jsonl", [trained, record(62)]))
+    with raises("sft-questions-in-both", "of 1 held-out", "(h)"):
+        tuning.read_inputs(asked(data=[path], heldout=[heldout], **changes))
+
+
+def test_short_questions_and_earlier_turns_may_repeat(asked, tmp_path):
+    changes = {"template": "chat", "model": asked().model.replace("base", "chat"), "end_of_text": TURN}
+    talks = [chat(SENTENCE, "yes", f"Is it {colour}?", "no") for colour in ("red", "blue")]
+    data, held = (str(write_lines(tmp_path / f"{n}.jsonl", [talk, record(60, instruction=str(n), input="Yes")]))
+                  for n, talk in enumerate(talks))  # fmt: skip
+    assert len(tuning.read_inputs(asked(data=[data], heldout=[held], **changes)).heldout) == 2
+
+
+@pytest.mark.parametrize(("one", "other", "apart"), [("d1", "d2", True), ("d1", "", False), ("", "d2", False)])
+def test_a_sentence_of_two_papers_may_be_in_both_splits(asked, tmp_path, one, other, apart):
+    """Such as that all rights are reserved."""
+    data, held = (
+        str(write_lines(tmp_path / f"{n}.jsonl", [record(n, input=SENTENCE, document=document, output=str(n))]))
+        for n, document in enumerate((one, other))
+    )
+    if apart:
+        assert len(tuning.read_inputs(asked(data=[data], heldout=[held])).heldout) == 1
+    else:
+        with raises("sft-questions-in-both", "(r1)"):
+            tuning.read_inputs(asked(data=[data], heldout=[held]))
+
+
+def test_a_text_that_is_an_instruction_is_named_so(asked, tmp_path):
+    data, held = (
+        str(write_lines(tmp_path / f"{n}.jsonl", [record(n, instruction=f"Q{n}?", input=SENTENCE)])) for n in (1, 2)
+    )
+    with raises("sft-questions-in-both", "fields={system: input}"):
+        tuning.read_inputs(asked(data=[data], heldout=[held]))
+    tuning.read_inputs(asked(data=[data], heldout=[held], fields={"system": "input"}))
+
+
+def test_held_out_examples_are_shared_out_by_file(asked, tmp_path):
+    paths = []
+    for name, first, count in (("large", 1000, 300), ("small", 2000, 4), ("medium", 3000, 60)):
+        rows = [record(first + n) for n in range(count)]
+        paths.append(str(write_lines(tmp_path / f"{name}.jsonl", rows)))
+
+    def ask(limit, files=paths):
+        found = tuning.read_inputs(asked(heldout=files, max_heldout_examples=limit)).heldout
+        return [example.name for example in found]
+
+    chosen = ask(40)
+    counts = Counter(int(name[1:]) // 1000 for name in chosen)
+    assert counts == {1: 18, 2: 4, 3: 18}
+    assert chosen == sorted(chosen)
+    assert {"r1000", "r1299", "r3000", "r3059"} <= {*chosen}
+    assert ask(3) == ["r1000", "r2000", "r3000"]
+    assert ask(4, paths[:1]) == ["r1000", "r1099", "r1199", "r1299"], "as before, of one file"
+    assert len(ask(1000)) == 364
+    with raises("sft-heldout-limit", "max_heldout_examples=2", "3 files"):
+        ask(2)
+
+
 def test_a_folder_without_files(asked, tmp_path):
     (tmp_path / "empty").mkdir()
     with raises("sft-data-without-files", tmp_path / "empty"):
