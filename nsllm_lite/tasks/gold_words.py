@@ -60,7 +60,7 @@ def read_form(path: Path) -> tuple[str, Values]:
     is_json = path.suffix.lower() in (".json", ".jsonl")
     try:
         if path.suffix.lower() in (".csv", ".tsv", ".xlsx"):
-            raise ValueError("it is a table of columns; write its rows as records {instruction, input, output}")
+            raise ValueError("it is a table; write its rows as {instruction, input, output}")  # caught below
         with open(path, encoding="utf-8-sig") as stream:
             require_no_pointer(stream.read(200))
             if not is_json:
