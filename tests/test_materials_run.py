@@ -202,6 +202,22 @@ def test_held_out_files_are_told_apart_by_name(folder, tmp_path):
         load_materials_run(folder, out="x")
 
 
+def test_the_file_of_a_story_may_be_named_itself(folder, capsys, monkeypatch):
+    """And is no recipe of a step."""
+    asked = []
+    monkeypatch.setattr("nsllm_lite.commands.materials_run.load_materials_run", lambda at, *_: asked.append(at) or {})
+    for words in (["--recipes", f"{folder}/materials.yaml"], [f"{folder}/materials.yaml"], [str(folder)]):
+        with pytest.raises(KeyError):  # of the recipes that were not loaded
+            cli.main(["materials", *words])
+    assert asked == [folder] * 3
+    assert f"nsllm-lite materials {folder}" in fails(capsys, "recipe-of-a-story", "train", f"{folder}/materials.yaml")
+
+
+def test_errors_name_the_file_in_which_the_value_stands(folder):
+    with raises("value-wrong", folder / "materials.yaml", "instructions"):
+        load_materials_run(changed(folder, eval={"modes": ["instructions"]}), out="x")
+
+
 def test_the_recipe_for_a_card_takes_a_size_and_files_of_four_stages(tmp_path, monkeypatch, capsys):
     assert "general.jsonl" in fails(capsys, "materials-stage-data-missing", "materials", "--size", "4b")
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes", symlinks=True)

@@ -128,7 +128,8 @@ def load_materials_run(
         values[name]["data"] = of_run(values[name].get("data"), at, "train")
         values[name]["heldout"] = list(dict.fromkeys(path for paths in heldout.values() for path in paths))
         require_there(name, [path for key in ("data", "heldout") for path in own_paths(values[name][key], at)])
-    files = {name: phases / f"{name}.yaml" for name in BEHIND} | dict.fromkeys((*stages, "gold"), folder / FILE)
+    files = {name: folder / FILE if story.get(name) else phases / f"{name}.yaml" for name in BEHIND}
+    files |= dict.fromkeys((*stages, "gold"), folder / FILE)
     steps = materials_steps(at, run["model2"].out, list(stages), heldout)
     values["stages"], files["stages"] = {"kind": "stages"}, folder / FILE
     run |= join(steps, files, values, overrides, {}, {})
@@ -192,6 +193,10 @@ def require_told_apart(heldout: dict[str, list[str]], at: Layout, gold: Tasks) -
 
 def story(args: argparse.Namespace) -> Iterator[Recipe]:
     """The recipes of the story as typed, in order. Raises UserError where --only names a kind that it has not."""
+    if args.overrides and "=" not in args.overrides[0]:  # the story's file, or its folder, alone
+        args.recipes = args.overrides.pop(0)
+    if Path(args.recipes or "").name == FILE:
+        args.recipes = str(Path(args.recipes).parent)
     asked = args.recipes or (ON_A_CARD if args.size or (args.corpus and has_card()) else ON_A_CPU)
     folder = located(Path(asked))
     phases = phases_of(folder, read_story(folder))

@@ -129,7 +129,9 @@ def require_askable(recipe: Eval, sets: list[TaskSet], out: Path) -> None:
     if recipe.constrain and not schemas:
         names = ", ".join(f"{one.name} ({one.task.name})" for one in sets)
         found = f"constrain, but no answer is JSON of a schema: {names}."
-        raise UserError("eval-nothing-to-constrain", found, "Leave constrain out, or add a task of extraction.")
+        raise UserError(
+            "eval-nothing-to-constrain", found, "Leave constrain out, or add such a task, as --file doping=FILE."
+        )
     for one in recipe.models:
         modes = modes_of(one, recipe)
         if modes and not any(_missing(each, out) for each in pairs(one.name, modes, sets, recipe)):
@@ -185,7 +187,8 @@ def ask(
     if not modes or any(_missing(one, out) for one in pairs(about.name, modes, sets, recipe)):
         held = {"quantisation": about.quantisation, "tokenizer_from": recipe.tokenizer_from}
         engine = open_engine(about.path, device=device, how=recipe.execution, constrain=recipe.constrain, **held)
-        modes = modes or [FEW_SHOT, *([INSTRUCTION] if engine.tokenizer.chat_template else [])]
+        is_told = engine.tokenizer.chat_template or engine.tuned_in == "plain"
+        modes = modes or [FEW_SHOT, *([INSTRUCTION] if is_told else [])]
         write_json(out / "predictions" / as_file_name(about.name) / "modes.json", modes)
         write_json(_notes(out, about.name), engine.notes)
         for note in engine.notes:

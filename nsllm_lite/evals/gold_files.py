@@ -63,6 +63,8 @@ def gold_paths(recipe: Sequence[GoldFiles]) -> dict[tuple[str, str, int], Path]:
             for number, name in enumerate(getattr(one, split), 1):
                 sample = Path(str(resources.files("nsllm_lite") / "sample"))
                 path = sample / name.removeprefix(BUNDLED) if name.startswith(BUNDLED) else Path(name)
+                if name.startswith(BUNDLED) and ".." in Path(name.removeprefix(BUNDLED)).parts:
+                    raise UserError("gold-outside-sample", f"{name} leads out of the sample.", "Give its own path.")
                 if not os.path.isfile(path):
                     raise UserError("gold-absent", f"No file of gold answers at {name}.", "Correct the path.")
                 found[one.task, split, number] = path

@@ -109,6 +109,10 @@ def make_tasks(recipe: Tasks) -> dict[str, Any]:
     if gold.lines:
         write_atomic(out / "gold.jsonl", as_lines(gold))
     print(words_of(tasks))
+    if gold.lines:
+        print(f"{out}/gold.jsonl: each answer that was repaired or left out, with its line")
+    if recipe.gold:
+        print(f"Scores: nsllm-lite eval MODEL --tasks {out}")
     if not any(counts[split] for counts in tasks.values() for split in SPLITS):
         found = f"No task can be made from {recipe.corpus}: its papers have no titles, disciplines, moves or questions."
         needed = "Needed are papers with titles and abstracts."

@@ -71,9 +71,9 @@ def own_files(stages: Sequence[Stage]) -> dict[str, list[str]]:
 
 def stems_of(path: Path) -> list[str]:
     """The names of the held-out files at `path`, a file or a folder of them. Raises UserError where there is none."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    if not (stems := [file.stem for file in files if file.suffix in (".json", ".jsonl")]):
-        needed = "Needed is a .json or .jsonl file, or a folder of them."
+    files = [file for file in sorted(path.iterdir()) if file.suffix in (".json", ".jsonl")] if path.is_dir() else [path]
+    if not (stems := [file.stem for file in files]):
+        needed = "Needed are .json or .jsonl files in it."
         raise UserError("stages-heldout-empty", f"{path} holds no held-out file.", needed, "Correct `heldout`.")
     return stems
 

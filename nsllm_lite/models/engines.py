@@ -107,7 +107,9 @@ def open_engine(
     if how.backend == "vllm":
         from nsllm_lite.models.vllm_engine import open_vllm
 
-        return open_vllm(folder, found.load_tokenizer(), notes, constrain)
+        opened = open_vllm(folder, found.load_tokenizer(), notes, constrain)
+        opened.tuned_in = found.template
+        return opened
     if not is_accepted(config):
         kind = config.get("model_type")
         notes.append(f"model_type={kind!r} is not trained here: each prompt goes alone through transformers' forward")
@@ -119,4 +121,6 @@ def open_engine(
     if chosen.tokenizer != folder:
         require_known(chosen, model.get_input_embeddings().weight.shape[0])
     engine = Engine if is_accepted(config) else AloneEngine
-    return engine(model, found.load_tokenizer(), how.batch_tokens, notes, found.ends)
+    opened = engine(model, found.load_tokenizer(), how.batch_tokens, notes, found.ends)
+    opened.tuned_in = found.template
+    return opened

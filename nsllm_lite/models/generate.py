@@ -58,6 +58,7 @@ class Engine:
     """
 
     is_batched = True
+    tuned_in: str | None = None  # the template of an instruction tuning of ours
 
     def __init__(
         self,

@@ -16,6 +16,8 @@ CHUNK = 256  # prompts handed over at once, so that answers are written down as 
 class VllmEngine:
     """`llm` is a vllm.LLM with prefix caching; prompts are tokenised by `tokenizer`."""
 
+    tuned_in: str | None = None  # as `generate.Engine` has it
+
     def __init__(self, llm: Any, tokenizer: Any, notes: list[str]):
         self.llm = llm
         self.tokenizer = tokenizer

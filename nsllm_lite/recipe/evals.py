@@ -199,7 +199,8 @@ class EvalExecution(Strict):
 class Eval(Strict):
     """Scores of models on tasks: those of a folder that `nsllm-lite tasks` wrote, or `bundled`; and on own files.
 
-    `modes` None: few-shot, and instruction where the model's tokenizer has a chat template.
+    `modes` None: few-shot, and instruction where the model's tokenizer has a chat template, or it was tuned here on
+    instructions.
     """
 
     kind: Literal["eval"]

@@ -111,6 +111,8 @@ def validate(values: dict, where: str, prefix: str = "") -> Recipe:
     """`values` as the recipe type its `kind` names. Raises UserError listing every problem with `where` it stands, with
     the code of one alone; `prefix` is what words for this recipe begin with."""
     kind = values.get("kind")
+    if kind == "story":
+        raise UserError("recipe-of-a-story", f"{where} is of a whole story.", f"Run it: nsllm-lite materials {where}")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError("recipe-kind-unknown", f"{where}: `kind` is {kind!r};", f"set one of {', '.join(KINDS)}.")
     cls = KINDS[kind].recipe

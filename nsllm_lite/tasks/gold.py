@@ -73,7 +73,8 @@ def read_gold(path: Path, read_answer: ReadAnswer = text_answer) -> list[GoldIte
     if not any(one.item for one in rows):
         reasons = "; ".join(f"line {one.line}: {one.reason} ({printable(one.what)})" for one in rows[:3])
         none = f"{path} has no gold answer: {reasons or 'no records'}."
-        raise UserError("gold-none-used", none, "Name another file, or another task.")
+        needed = "Needed are records {system, question, answer} or {instruction, input, output} of this task."
+        raise UserError("gold-none-used", none, needed, "Rename their keys, or name another file or task.")
     if unused:
         counts = ", ".join(f"{key} ({count:,})" for key, count in unused.most_common(8))
         print(f"{path}: keys of its records that are not used: {printable(counts)}")

@@ -97,8 +97,10 @@ def _own_set(file: TaskFile, recipe: Eval) -> TaskSet:
         shots = task.choose_shots(items, recipe.seed)[: int(MAX_OWN_SHARE * len(items))]
         pool = tuple(item for item in items if item in shots)
         if scored := apart(items, pool, task):
-            doing = "the examples, or equal to one, and are not scored"
-            print(f"{file.name}: {len(items) - len(scored)} of its {len(items):,} records are {doing}")
+            if left := len(items) - len(scored):
+                print(
+                    f"{file.name}: {left} of its {len(items):,} records are the examples, or equal to one: not scored"
+                )
             items = scored
         else:
             pool = ()

@@ -111,6 +111,8 @@ def test_what_is_refused(files, tmp_path):
     for name in ("bundled:materials/absent.jsonl", str(tmp_path / "absent.jsonl")):
         with raises("gold-absent", name):
             make_tasks(recipe_of(tmp_path / "out", files | {"test": [name]}))
+    with raises("gold-outside-sample", "bundled:../x.jsonl"):
+        make_tasks(recipe_of(tmp_path / "out", files | {"test": ["bundled:../x.jsonl"]}))
     assert not (tmp_path / "out").exists()
 
 

@@ -132,10 +132,11 @@ def test_two_stages_with_one_name_of_a_file_cannot_be_told_apart(files):
 
 def test_a_stage_that_holds_out_no_file_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("{}")
-    for path in (tmp_path / "notes.txt", tmp_path):
-        listed = [{"name": "a", "sft": "x", "heldout": [str(path)]}]
-        with raises("stages-heldout-empty", path):
-            own_files(Stages.model_validate({"kind": "stages", "out": "x", "stages": listed}).stages)
+    listed = [{"name": "a", "sft": "x", "heldout": [str(tmp_path)]}]
+    with raises("stages-heldout-empty", tmp_path):
+        own_files(Stages.model_validate({"kind": "stages", "out": "x", "stages": listed}).stages)
+    listed[0]["heldout"] = [str(tmp_path / "held.ndjson")]  # a file that is named is one, as trainings have it
+    assert own_files(Stages.model_validate({"kind": "stages", "out": "x", "stages": listed}).stages) == {"a": ["held"]}
 
 
 def test_the_last_stage_has_forgotten_nothing_yet():
