@@ -179,7 +179,7 @@ def split(of: TaskSet, count: int) -> TaskSet:
     places = set(np.linspace(0, len(of.items) - 1, min(count, len(of.items))).astype(int).tolist())
     items = tuple(item for number, item in enumerate(of.items) if number in places)
     others = (*of.pool, *(item for number, item in enumerate(of.items) if number not in places))
-    return replace(of, items=items, pool=apart(others, items))
+    return replace(of, items=items, pool=apart(others, items, of.task))
 
 
 if __name__ == "__main__":

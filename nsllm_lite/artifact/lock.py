@@ -60,8 +60,9 @@ def held(out: Path) -> Iterator[None]:
 def _take(path: Path, out: Path) -> int:
     """The lock's file, open, locked and signed."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            with contextlib.suppress(FileExistsError):  # also of a folder that was there a moment ago
+                path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:  # another process that gave up has just removed the folder
             continue
