@@ -120,6 +120,17 @@ def test_screw_axes_are_read_however_they_are_written(text):
     assert task.score(task.parse(text, ()), asked).value == (text not in ("P2/c", "P-1"))
 
 
+@pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")
+def test_each_of_the_space_groups_is_its_own_answer():
+    from spglib import get_spacegroup_type
+
+    task, symbols = TASKS["crystal_space_group"], {get_spacegroup_type(n).international_short for n in range(1, 531)}
+    asked = [Item(0, "", symbol, {}) for symbol in sorted(symbols)]
+    said = [task.parse(one.answer, ()) for one in asked]
+    assert [task.score(answer, one).value for answer, one in zip(said, asked, strict=True)] == [1] * len(symbols)
+    assert len(set(said)) == len(symbols) >= 230
+
+
 def test_a_written_crystal_is_scored_part_by_part():
     task, asked = TASKS["crystal_of_formula"], item("crystal_of_formula", ONE)
     near = ONE.text.replace("0.500 0.500 0.000", "0.000 0.000 0.050")
