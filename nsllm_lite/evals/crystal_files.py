@@ -84,10 +84,13 @@ def make_crystals(recipe: Crystals) -> dict[str, Any]:
 
 
 def hashes_of(paths: Sequence[Path]) -> dict[str, str | None]:
-    """{label: hash} of all files, their names too."""
+    """{label: hash} of all files, their names too; a link that leads to none has no hash of its own."""
     found = {}
     for number, path in enumerate(paths, 1):
-        hashes = [[str(file.relative_to(path)), integrity.sha256_file(file)] for file in files_in(path)]
+        hashes = [
+            [str(file.relative_to(path)), integrity.sha256_file(file) if file.is_file() else None]
+            for file in files_in(path)
+        ]
         found[f"structures {number}"] = sha256_json(hashes if path.is_dir() else hashes[0][1])
     return found
 

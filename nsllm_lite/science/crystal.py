@@ -208,7 +208,11 @@ def as_structure(crystal: Crystal) -> "Structure":
 
 
 def of_structure(structure: "Structure") -> Crystal:
-    """The crystal of pymatgen's structure, without oxidation states. Raises CrystalError where it is none."""
+    """The crystal of pymatgen's structure, without oxidation states. Raises CrystalError where it is none.
+
+    Lengths and angles are those of a right-handed cell. A left-handed one has its vectors turned round, and with them
+    the coordinates: else the crystal would become its mirror image, P3_121 P3_221.
+    """
     if len(structure) > MAX_SITES:
         raise CrystalError(f"more than {MAX_SITES} sites")
     if not structure.is_ordered:
@@ -220,7 +224,8 @@ def of_structure(structure: "Structure") -> Crystal:
     if not np.isfinite([*lengths, *angles, *structure.frac_coords.ravel()]).all():
         raise CrystalError("numbers that are not finite")
     require_cell(lengths, angles)
-    return Crystal(lengths, angles, elements, tuple(tuple(map(float, place)) for place in structure.frac_coords))
+    places = structure.frac_coords if np.linalg.det(structure.lattice.matrix) > 0 else 0 - structure.frac_coords
+    return Crystal(lengths, angles, elements, tuple(tuple(map(float, place)) for place in places))
 
 
 def _row(values: Sequence[float], decimals: int) -> str:

@@ -1,9 +1,11 @@
 """Files of crystals: CIF, POSCAR, pymatgen's JSON, tables with a `cif` column, and folders of them.
 
 What a file holds that is no crystal comes out with the reason, and the rest goes on. Files say little that can be
-trusted: the space group is P 1 throughout in CDVAE's, pymatgen reads deuterium as hydrogen, names the elements of a
-POSCAR without names H and He, and keeps the last of two blocks of one name. Its JSON is read here, since pymatgen's
-own decoder imports whatever module the file names.
+trusted: the space group is P 1 throughout in CDVAE's. Nor is all that pymatgen makes of them: it reads deuterium as
+hydrogen, a coordinate "." as 0 and a group that it does not know as P 1, leaves out atoms of occupancy "." and sites
+named OH, adds hydrogens to none of the sites that state them, names the elements of a POSCAR without names H and He,
+and keeps the last of two blocks of one name; all these are refused. Its JSON is read here, since pymatgen's own
+decoder imports whatever module the file names.
 """
 
 import csv
@@ -12,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +22,7 @@ import numpy as np
 
 from nsllm_lite.errors import UserError, not_installed
 from nsllm_lite.formats.records import RecordError, read_records
-from nsllm_lite.science.crystal import MAX_SITES, REACH, Crystal, CrystalError, closest, of_structure
+from nsllm_lite.science.crystal import KNOWN, MAX_SITES, REACH, Crystal, CrystalError, closest, of_structure
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -33,6 +35,11 @@ POINTER = "version https://git-lfs"
 MAX_TEXT = 1 << 20  # characters of one CIF; 500 sites take 50,000
 MAX_CELL = 1 << 28  # characters, of a table
 MAX_POSITIONS = 20_000  # rows of sites times operations of symmetry: pymatgen compares each with all others
+WORD = re.compile(r"'[^']*'|\"[^\"]*\"|\S+")
+COORDINATES = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
+NOT_STATED = {".", "?"}
+GROUP = re.compile(r"_(symmetry|space_group)_.*(name|number|xyz)", re.IGNORECASE)
+NO_GROUP = {"P1", "1", "x,y,z"} | NOT_STATED
 LFS = "a Git LFS pointer in place of the file"
 NO_FILE = "no file of crystals"
 NEEDED = "Needed are .cif, POSCAR, pymatgen's .json or .jsonl, .csv or .tsv with a `cif` column, or folders of them."
@@ -77,16 +84,16 @@ def require_pymatgen() -> None:
 
 
 def files_in(path: Path) -> list[Path]:
-    """The file, or all of a folder but hidden ones."""
+    """The file, or all of a folder but hidden ones: its links too, of which those to folders are not followed."""
     if not path.is_dir():
         return [path]
-    inside = (file for file in path.rglob("*") if file.is_file())
+    inside = (file for file in path.rglob("*") if file.is_file() or file.is_symlink())
     return sorted(file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts))
 
 
 def of_cif(text: str) -> Iterator[Crystal | CrystalError]:
     """The crystals of a CIF's text, one for each block that has sites."""
-    blocks = [f"data_{block}" for block in re.split(r"^data_", text, flags=re.MULTILINE | re.IGNORECASE)[1:]]
+    blocks = [f"data_{block}" for block in re.split(r"^[ \t]*data_", text, flags=re.MULTILINE | re.IGNORECASE)[1:]]
     with_sites = [block for block in blocks if "_atom_site_" in block]
     if not blocks:
         yield CrystalError("no CIF")
@@ -100,6 +107,10 @@ def of_poscar(text: str) -> Crystal:
     """Raises CrystalError where it is none, or does not name its elements."""
     from pymatgen.io.vasp.inputs import Poscar
 
+    for line in text.split("\n", 8)[5:7]:  # before as many names are made
+        counts = takewhile(str.isdecimal, line.split())
+        if len(text) > MAX_TEXT or sum(map(int, counts)) > MAX_SITES:
+            raise CrystalError(f"more than {MAX_SITES} sites")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         structure = Poscar.from_str(text, read_velocities=False).structure
@@ -157,7 +168,9 @@ def _of_path(path: Path) -> Iterator[Found]:
     for file in files_in(path):
         name = str(file.relative_to(path)) if path.is_dir() else file.name
         kind = _kind(file)
-        if kind is None:
+        if not file.is_file():
+            yield Found(name, None, "a link to a folder" if file.is_dir() else "a link to nothing")
+        elif kind is None:
             yield Found(name, None, "an archive" if file.suffix.lower() in ARCHIVES else NO_FILE)
         elif file.stat().st_size < 1024 and file.read_bytes().startswith(POINTER.encode()):
             yield Found(name, None, LFS)
@@ -235,31 +248,65 @@ def _of_block(text: str) -> Crystal:
     """The crystal of one block of a CIF, its cell as it stands there. Raises CrystalError where it is none."""
     from pymatgen.io.cif import CifParser
 
+    lines = (line for line in text.split("\n") if line.strip())  # a run of blank ones takes pymatgen its square
+    text = "\n".join(lines)
     _require_small(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they tell is looked at below
         parser = CifParser.from_str(text, check_cif=False)
+        (block,) = parser.as_dict().values()
+        _require_stated(block)
         try:
             structure = parser.parse_structures(primitive=False, on_error="raise")[0]
         except ValueError as error:
             is_disorder = "occupanc" in str(error)
             raise CrystalError("disordered sites" if is_disorder else "a file that cannot be read") from error
+        told = " ".join(parser.warnings)
+        if "implicit hydrogens" in told:
+            raise CrystalError("hydrogens that have no place")
+        if "Defaulting to P1" in told and (group := _group_of(block)):
+            raise CrystalError("a space group that is not known") from CrystalError(group)
         crystal = _checked(structure)
-        if re.search(r"^\s*_chemical_formula_sum\s", text, re.MULTILINE) and (why := parser.check(structure)):
+        formula = block.get("_chemical_formula_sum", "?")
+        if formula not in NOT_STATED and (why := parser.check(structure)):
             raise CrystalError("sites that are not the formula of the file") from CrystalError(why)
     return crystal
+
+
+def _require_stated(block: dict[str, Any]) -> None:
+    """Raises CrystalError where a site of a CIF's block does not state its place, its occupancy or its element."""
+    if isinstance(block.get(COORDINATES[0]), str):  # pymatgen would take each of its signs for a site
+        raise CrystalError("a site outside a loop")
+    if any(NOT_STATED & set(block.get(axis, ())) for axis in COORDINATES):
+        raise CrystalError("a site without coordinates")
+    if NOT_STATED & set(block.get("_atom_site_occupancy", ())):
+        raise CrystalError("a site without its occupancy")
+    is_type = "_atom_site_type_symbol" in block
+    for name in block["_atom_site_type_symbol" if is_type else "_atom_site_label"]:
+        letters = re.match(r"[A-Za-z]*", name)[0]
+        if letters not in KNOWN | {"D", "T"} and not (is_type and letters.title() in KNOWN):
+            raise CrystalError("an unknown element") from CrystalError(name)
+
+
+def _group_of(block: dict[str, Any]) -> str:
+    """What a CIF's block states of its space group, but for P 1."""
+    stated = (value for key, value in block.items() if GROUP.match(key))
+    values = chain.from_iterable([value] if isinstance(value, str) else value for value in stated)
+    return ", ".join(value for value in values if re.sub(r"[\s_]", "", value) not in NO_GROUP)
 
 
 def _require_small(text: str) -> None:
     """Raises CrystalError where a block holds more than is read, before its positions are compared with each other."""
     rows = operations = 0
-    for loop in re.split(r"^\s*loop_", text[:MAX_TEXT], flags=re.MULTILINE | re.IGNORECASE)[1:]:
+    for loop in re.split(r"^[ \t]*loop_", text[:MAX_TEXT], flags=re.MULTILINE | re.IGNORECASE)[1:]:
         lines = [line.strip() for line in loop.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-        heads = [line for line in lines if line.startswith("_")]
-        if any(head.startswith("_atom_site_fract_x") for head in heads):
-            rows = len(lines) - len(heads)
+        heads = list(takewhile(lambda line: line.startswith("_"), lines))
+        values = takewhile(lambda line: not line.startswith("_"), lines[len(heads) :])
+        number = sum(len(WORD.findall(line)) for line in values) // max(len(heads), 1)
+        if any(head.startswith(COORDINATES[0]) for head in heads):
+            rows = number
         elif any(re.match(r"_(symmetry_equiv_pos|space_group_symop_operation)_(as_)?xyz", head) for head in heads):
-            operations = len(lines) - len(heads)
+            operations = number
     if len(text) > MAX_TEXT or rows > MAX_SITES or rows * max(operations, 1) > MAX_POSITIONS:
         raise CrystalError(f"more than {MAX_SITES} sites")
 

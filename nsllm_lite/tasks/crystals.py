@@ -22,7 +22,7 @@ from nsllm_lite.tasks.floors import commonest
 from nsllm_lite.tasks.items import Item, without_thinking
 from nsllm_lite.tasks.task import ItemOrReason, Task, TaskSet
 
-NUMBER = re.compile(r"(?<![\w.])-?[0-9]{1,9}(?:\.[0-9]{1,9})?(?!\w|\.[0-9])")
+NUMBER = re.compile(r"(?<![\w.])-?[0-9]{1,9}(?:\.[0-9]{1,9})?(?!\w|\.[0-9])", re.ASCII)  # 5.64Å too
 SYMBOL = re.compile(r"[PIFABCR][-/0-9a-z]{0,11}")
 SMALL_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 SITE = "Site"
@@ -163,8 +163,11 @@ class ElementAtSite(Element):
 
 class SpaceGroup(CrystalTask):
     def parse(self, text: str, options: Sequence[str]) -> str | None:
-        found = re.sub(r"\s*\(.*|[\s_$\\{}]", "", parse_result(text) or "")
+        found = plain_symbol(parse_result(text) or "")
         return found if SYMBOL.fullmatch(found) else None
+
+    def compare(self, answer: str, item: Item) -> float:
+        return float(plain_symbol(answer) == plain_symbol(item.answer))
 
     def of_crystal(self, one: Known) -> ItemOrReason:
         return self.item(one, one.text, one.symmetry.symbol)
@@ -219,6 +222,11 @@ class Replacements(CrystalTask):
         return super().rules(asked, seed) | {"elements of most answers": [", ".join(often)] * len(asked.items)}
 
 
+def plain_symbol(text: str) -> str:
+    """P2_1/c as P21/c, as are P 2₁/c, $P2_{1}/c$ and P2_1/c (14)."""
+    return re.sub(r"\s*\(.*|[\s_$\\{}]", "", text.translate(SMALL_DIGITS))
+
+
 def numbers(answer: str) -> list[float]:
     return [float(word) for word in NUMBER.findall(answer)]
 
@@ -233,7 +241,7 @@ def written(counts: Mapping[str, int]) -> str:
     return "".join(f"{element}{count if count > 1 else ''}" for element, count in reduced(counts).items())
 
 
-ABOUT = {"version": 1, "lead": "Crystal", "cue": "Answer", "shots": 3, "new_tokens": 32, "chat_tokens": 512}
+ABOUT = {"version": 2, "lead": "Crystal", "cue": "Answer", "shots": 3, "new_tokens": 32, "chat_tokens": 512}
 
 ATOMS = Atoms(
     name="crystal_atoms", title="Atoms of a crystal", within=((Tolerance(),),),

@@ -153,6 +153,20 @@ def test_rounding_that_changes_the_space_group_leaves_the_crystal_out(folder, tm
     assert results["left_out"][reason] == 1
 
 
+def test_links_are_accounted_for_and_a_finished_folder_of_them_skips_itself(folder, tmp_path, capsys):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("CaTi", "SrTi", "BaTi", "absent"):
+        (linked / f"{name}.cif").symlink_to(folder / f"{name}.cif")
+    (linked / "all").symlink_to(folder)
+    results = make_crystals(recipe_of(linked, tmp_path / "out"))
+    assert results["structures"] == {"train": 2, "test": 1}
+    assert results["left_out"] == {"a link to nothing": 1, "a link to a folder": 1}
+    capsys.readouterr()
+    assert make_crystals(recipe_of(linked, tmp_path / "out")) == results
+    assert "finished, skipped" in capsys.readouterr().out
+
+
 def test_too_few_formulas_are_told_with_what_was_left_out(folder, tmp_path):
     for names, code, quoted in (
         (["SrTi.cif", "tetragonal.cif"], "crystals-too-few", "1 reduced"),

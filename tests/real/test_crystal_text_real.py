@@ -8,8 +8,11 @@ import pytest
 
 from nsllm_lite.evals.crystal_files import make_crystals
 from nsllm_lite.recipe import load as recipes
+from nsllm_lite.recipe.evals import CRYSTAL_TASKS
 from nsllm_lite.science.crystal import LAYOUTS, Crystal, as_structure, closest, decode, encode
 from nsllm_lite.science.structure_files import read_structures
+from nsllm_lite.tasks.items import read_items
+from nsllm_lite.tasks.task import all_tasks
 
 FILES = {
     "perov_5 val": ("crystals_cdvae/data/perov_5/val.csv", 3_787),
@@ -107,3 +110,21 @@ def test_tasks_of_real_perovskites_have_real_space_groups(real_data, tmp_path):
     assert sum(results["left_out"].values()) < 40
     groups = {line.split('"output": ')[1] for line in (tmp_path / "out/train/crystal_space_group.jsonl").open()}
     assert len(groups) > 4  # the files say P 1
+
+
+def test_the_answer_to_each_real_item_scores_one(real_data, tmp_path):
+    """Of the Materials Project and of mineral files, with screw axes and glide planes."""
+    values = {"kind": "crystals", "out": str(tmp_path / "out"), "test_share": 0.3, "max_per_task": 99, "seed": 0}
+    paths = [str(real_data / name) for name in ("crystals_mp20_tiny", "crystal_cif_jarvis")]
+    results = make_crystals(recipes.validate(values | {"structures": paths}, "x"))
+    assert sum(results["structures"].values()) + sum(results["left_out"].values()) == 17
+    symbols = set()
+    for name in CRYSTAL_TASKS:
+        task = all_tasks()[name]
+        for path in (tmp_path / "out").glob(f"*/{name}.jsonl"):
+            for item in task.fitted(read_items(path), str(path)):
+                score = task.score(task.parse(item.output, ()), item)
+                assert score[:3] == (True, 1.0, True), (name, item.output)
+                symbols |= {item.answer} if name == "crystal_space_group" else set()
+    print(symbols)
+    assert any("_" in symbol for symbol in symbols)

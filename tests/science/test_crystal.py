@@ -24,6 +24,7 @@ from nsllm_lite.science.crystal import (
     of_structure,
     reduced,
 )  # fmt: skip
+from nsllm_lite.science.crystal_symmetry import symmetry_of
 
 TITANATE = Crystal(
     (3.905, 3.9051, 3.9), (90.0, 89.96, 119.99999999999999), ("Sr", "Ti", "O", "O", "O"),
@@ -172,6 +173,18 @@ def test_the_structure_loses_its_charges_and_disorder_is_refused():
             of_structure(Structure(box, species, places))
     with pytest.raises(CrystalError, match="finite"):
         of_structure(Structure(box, ["Na", "Cl"], [[0, 0, math.nan], [0, 0, 0]]))
+
+
+def test_a_left_handed_cell_is_not_the_mirror_image():
+    from pymatgen.core import Lattice, Structure
+
+    places = [[0.47, 0, 1 / 3], [0.41, 0.27, 0.119]]
+    quartz = Structure.from_spacegroup("P3_121", Lattice.hexagonal(4.9, 5.4), ["Si", "O"], places)
+    cell, swapped = Lattice(quartz.lattice.matrix[[1, 0, 2]]), quartz.frac_coords[:, [1, 0, 2]]
+    for structure in (quartz, Structure(cell, quartz.species, swapped)):
+        crystal = of_structure(structure)
+        assert symmetry_of(crystal).symbol == "P3_121"
+        assert symmetry_of(decode(encode(crystal)).crystal).symbol == "P3_121"
 
 
 def test_the_least_distance_by_hand():

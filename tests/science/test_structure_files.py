@@ -98,7 +98,7 @@ def test_what_is_no_crystal_is_told_and_the_rest_goes_on(tmp_path):
         q_dot_csv="id,text\n1,x\n",
         p2_dot_csv="",
         r_dot_csv=f'id,cif\n1,"{P1}"\n2\n3,"{P1}"\n4,"{P1}\n{P1}"\n5,"{P1}',
-        s_dot_cif=P1 + P1,
+        s_dot_cif=P1 + " " + P1,
         sub__a_dot_cif=P1,
         _dot_hidden="x",
     )
@@ -114,6 +114,77 @@ def test_what_is_no_crystal_is_told_and_the_rest_goes_on(tmp_path):
         "1": "", "2": "a row that does not fit the header", "3": "",
         "4": "several crystals in one cell of a table", "r.csv:78": "a table that is broken from here on",
         "s": "", "s#2": "", "sub/a": "",
+    }  # fmt: skip
+
+
+SITES = "Na Na 0.5 0.5 0.5 1\n"
+NAMED = "_symmetry_Int_Tables_number 225"
+MISREAD = {
+    "a coordinate that is 0": (plain_cif(SITES + "Cl Cl . . . 1\n"), "a site without coordinates"),
+    "no coordinate": (plain_cif(SITES + "Cl Cl 0 0 ? 1\n"), "a site without coordinates"),
+    "an atom left out": (plain_cif(SITES + "Cl Cl 0 0 0 .\n"), "a site without its occupancy"),
+    "hydroxide left out": (plain_cif(SITES + "O1 OH 0 0 0 1\n"), "an unknown element"),
+    "water that is O": (plain_cif(SITES + "O1 Wat 0 0 0 1\n"), "an unknown element"),
+    "hydrogens left out": (plain_cif(SITES + "O1 O-H 0 0 0 1\n"), "hydrogens that have no place"),
+    "a label that is no element": (
+        plain_cif("Na1 0.5 0.5 0.5 1\nUiso1 0 0 0 1\n").replace("_atom_site_type_symbol\n", ""), "an unknown element",
+    ),
+    "sites that are letters": (
+        plain_cif("").split("loop_")[0] + "".join(
+            f"_atom_site_{name} {value}\n" for name, value in
+            (("label", "C"), ("type_symbol", "C"), ("fract_x", "5"), ("fract_y", "0"), ("fract_z", "0"))
+        ), "a site outside a loop",
+    ),
+    "a group by name": (CIF.replace(NAMED, "_symmetry_space_group_name_H-M 'Q 9'"), "a space group that is not known"),
+    "a group by number": (CIF.replace("225", "300"), "a space group that is not known"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MISREAD)
+def test_what_pymatgen_reads_as_something_else_is_refused(tmp_path, what):
+    text, reason = MISREAD[what]
+    (tmp_path / "a.cif").write_text(text)
+    assert read(tmp_path / "a.cif") == [("a", reason)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CIF.replace(NAMED + "\n", ""),  # no symmetry at all is P 1
+        P1.replace(NAMED.replace("225", "1"), "_symmetry_space_group_name_H-M 'P 1'"),
+        P1.replace("'Na1 Cl1'", "?"),
+        P1.replace("Na1 Na1+ 0 0 0 1", "Na1 Na1+ 0.0(2)\n0 0 1.00(3)"),  # two lines of one site
+        P1.replace("Cl1 Cl1-", "Cl1 CL"),
+        P1.replace("Na1 Na1+", "Na1").replace("Cl1 Cl1-", "Cl_a").replace("_atom_site_type_symbol\n", ""),
+        P1 + "_refine_details\n;\n" + "x, y, z\n" * 600 + ";\n",
+        P1.replace("loop_", "\n" * 50_000 + "loop_") + " \n" * 50_000,  # pymatgen alone takes 10 s
+    ],
+    ids=range(8),
+)
+def test_what_a_cif_may_leave_out_or_add(tmp_path, text):
+    (tmp_path / "a.cif").write_text(text)
+    started = time.process_time()
+    (found,) = read_structures([tmp_path / "a.cif"])
+    assert (found.reason, found.crystal.counts) == ("", {"Na": 1, "Cl": 1})
+    assert time.process_time() - started < 3
+
+
+def test_many_sites_on_few_lines_are_counted(tmp_path):
+    rows = " ".join(f"C{n} C 0.{n % 10} 0.{n // 100 % 10} 0.{n // 10 % 10} 1" for n in range(10_000))
+    (tmp_path / "a.cif").write_text(plain_cif(rows))
+    (tmp_path / "b.vasp").write_text(POSCAR.replace("1 1", "1 99999999999"))
+    started = time.process_time()
+    assert set(dict(read(tmp_path)).values()) == {f"more than {MAX_SITES} sites"}
+    assert time.process_time() - started < 2
+
+
+def test_links_of_a_folder_are_read_or_told(tmp_path):
+    write(tmp_path, a_dot_cif=P1, sub__b_dot_cif=P1)
+    (tmp_path / "c.cif").symlink_to("a.cif")
+    (tmp_path / "d.cif").symlink_to("absent.cif")
+    (tmp_path / "e").symlink_to("sub")
+    assert dict(read(tmp_path)) == {
+        "a": "", "sub/b": "", "c": "", "d.cif": "a link to nothing", "e": "a link to a folder",
     }  # fmt: skip
 
 

@@ -80,9 +80,11 @@ def test_the_site_that_is_asked_for_is_one_of_the_crystal():
 
 READ = {
     "crystal_atoms": {"5": 1, "There are 5 atoms.": 1, "5.0": 1, "4": 0, "5 or 6": None, "five": None},
-    "crystal_lengths": {"3.90, 3.91 and 3.89 Å": 1, "3.9 3.9 3.92": 0, "3.9 3.9": None, "3.9 3.9 3.9 3.9": None},
+    "crystal_lengths": {
+        "3.90, 3.91 and 3.89 Å": 1, "3.90Å 3.91Å 3.89Å": 1, "3.9 3.9 3.92": 0, "3.9 3.9": None, "3.9 3.9 3.9 3.9": None,
+    },
     "crystal_angles": {"90 90 90": 1, "90 90 90.2": 0},
-    "crystal_volume": {"59.3": 1, "59.8 Å³": 1, "60": 0},
+    "crystal_volume": {"59.3": 1, "59.8 Å³": 1, "59.3Å³": 1, "60": 0, "59.3e1": None},
     "crystal_space_group": {"Pm-3m": 1, "P m -3 m": 1, "Pm-3m (221)": 1, "P1": 0, "cubic": None, "$Pm-3m$": 1},
     "crystal_formula": {"CaCrC3": 1, "CrCaC3": 1, "Ca2Cr2C6": 1, "CaCrC₃": 1, "CaCrC": 0, "a carbide": None},
     "crystal_replacements": {"Sr": 1, "Sr, Ba": 2 / 3, "Ba": 0, "Xx": None, "none": None, "Sr Sr": 1},
@@ -110,6 +112,25 @@ def test_answers_are_read_and_scored_within_their_tolerance(name, text, value):
     assert found.value == pytest.approx(value or 0)
 
 
+@pytest.mark.parametrize("text", ["P2_1/c", "P21/c", "P 2₁/c", "$P2_{1}/c$", "P2_1/c (14)", "P2/c", "P-1"])
+def test_screw_axes_are_read_however_they_are_written(text):
+    task = TASKS["crystal_space_group"]
+    asked = item("crystal_space_group", ONE._replace(symmetry=Symmetry(14, "P2_1/c", "x")))
+    assert asked.output == "P2_1/c"
+    assert task.score(task.parse(text, ()), asked).value == (text not in ("P2/c", "P-1"))
+
+
+@pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")
+def test_each_of_the_space_groups_is_its_own_answer():
+    from spglib import get_spacegroup_type
+
+    task, symbols = TASKS["crystal_space_group"], {get_spacegroup_type(n).international_short for n in range(1, 531)}
+    asked = [Item(0, "", symbol, {}) for symbol in sorted(symbols)]
+    said = [task.parse(one.answer, ()) for one in asked]
+    assert [task.score(answer, one).value for answer, one in zip(said, asked, strict=True)] == [1] * len(symbols)
+    assert len(set(said)) == len(symbols) >= 230
+
+
 def test_a_written_crystal_is_scored_part_by_part():
     task, asked = TASKS["crystal_of_formula"], item("crystal_of_formula", ONE)
     near = ONE.text.replace("0.500 0.500 0.000", "0.000 0.000 0.050")
@@ -126,7 +147,7 @@ def sets() -> dict[str, TaskSet]:
         perovskite(a, b, 3.6 + 0.05 * n, f"p{n}", **{a: ["Ra"], b: ["V", "Cr"][: 1 + n % 2]})
         for n, (a, b) in enumerate(pairs)
     ]
-    known[3] = known[3]._replace(symmetry=Symmetry(123, "P4/mmm", "x"))
+    known[3] = known[3]._replace(symmetry=Symmetry(136, "P4_2/mnm", "x"))
     recipe = recipes.validate(EVAL, "x")
     rows = {
         name: [item_of(task.of_crystal(one).item, n) for n, one in enumerate(known)] for name, task in TASKS.items()
