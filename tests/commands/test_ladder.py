@@ -59,6 +59,7 @@ def typed(files: Path, *words: str):
     return SimpleNamespace(recipe=files / "ladder.yaml", overrides=list(words), run=None)
 
 
+@pytest.mark.slow
 def test_from_nothing_to_gains_and_again(files, capsys):
     command, run = ["ladder", str(files / "ladder.yaml")], files / "run"
     assert cli.main(command) == 0

@@ -66,6 +66,7 @@ def walks(grammars: Grammars, schema: dict, count: int, most: int = 500) -> tupl
     return said, left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WALKED)
 def test_a_thousand_random_walks_are_json_of_the_schema(grammars, tokenizer, name):
     said, left = walks(grammars, WALKED[name], 1_000)
