@@ -74,7 +74,7 @@ def _score_table(results: dict[str, Any]) -> str:
     columns = [(about, metric) for about in results["sets"] for metric in about["metrics"]]
     heads = [f"{about['name']}, {label_of(metric)}" for about, metric in columns]
     rows = [
-        (model, mode, *(_cell(score_of(results, model, mode, about["name"]), metric) for about, metric in columns))
+        (model, mode, *(cell(score_of(results, model, mode, about["name"]), metric) for about, metric in columns))
         for model, mode in rows_of(results)
     ]
     floors = [best_floor(about, metric) for about, metric in columns]
@@ -93,7 +93,7 @@ def _detail_table(results: dict[str, Any], about: dict[str, Any]) -> str:
     for metric in about["details"]:
         rule, value = best_floor(about, metric)
         if any(metric in row for row, _ in asked):
-            cells = (_cell(row, metric) for row, _ in asked)
+            cells = (cell(row, metric) for row, _ in asked)
             rows.append((label_of(metric), *cells, f"{value:.3f} ({rule})" if rule else ""))
     heads = [name for _, name in asked]
     return as_markdown(("score", *heads, "best floor"), rows, right=heads)
@@ -104,7 +104,7 @@ def _told(results: dict[str, Any], about: dict[str, Any]) -> list[str]:
     lines = []
     for row in (row for row in results["scores"] if row["set"] == about["name"] and "read" in row):
         read = ", ".join(f"{how} {count:,}" for how, count in row["read"].items())
-        lenient = ", ".join(f"{label_of(name)} {_cell(row['lenient'], name)}" for name in row["lenient"])
+        lenient = ", ".join(f"{label_of(name)} {cell(row['lenient'], name)}" for name in row["lenient"])
         none, some = (row["hallucinated"][where] for where in ("negatives", "positives"))
         lines.append(
             f"- {row['model']}, {row['mode']}: read as {read}; read leniently {lenient}. Facts that are not in gold: "
@@ -124,7 +124,7 @@ def _difference_table(rows: list[dict[str, Any]]) -> str:
     return as_markdown(("set", "asked", "from", "to", "score", "difference", "p"), cells, right=("difference", "p"))
 
 
-def _cell(score: dict[str, Any] | None, metric: str) -> str:
+def cell(score: dict[str, Any] | None, metric: str) -> str:
     """Empty where a set is not asked so, a dash where its answers have nothing that the metric counts."""
     if score is None:
         return ""

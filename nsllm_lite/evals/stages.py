@@ -13,7 +13,7 @@ from nsllm_lite.artifact.disk import save_picture, write_atomic
 from nsllm_lite.artifact.json_files import read_json, write_json
 from nsllm_lite.artifact.step import begin, finish, finished, manifest_sha256, read_manifest
 from nsllm_lite.errors import UserError
-from nsllm_lite.evals.charts import best_floor, label_of, rows_of, score_of
+from nsllm_lite.evals.charts import best_floor, cell, label_of, rows_of, score_of
 from nsllm_lite.recipe import load as recipes
 from nsllm_lite.recipe.evals import BEFORE, Stage, Stages
 from nsllm_lite.recipe.values import require_different
@@ -136,7 +136,13 @@ def words_of(results: dict[str, Any], scores: dict[str, Any] | None) -> str:
     lines = []
     for model in models:
         cells = [f"**{losses[model][name]:.4f}**" if name == model else f"{losses[model][name]:.4f}" for name in names]
-        lines.append((model, *cells, *(cell(scores, model, mode, about, metric) for about, metric, mode in asked)))
+        lines.append(
+            (
+                model,
+                *cells,
+                *(cell(score_of(scores, model, mode, about["name"]), metric) for about, metric, mode in asked),
+            )
+        )
     floors = [best_floor(about, metric) for about, metric, _ in asked]
     told = [f"{value:.3f} ({rule})" if rule else "" for rule, value in floors]
     lines += [("best floor", *("" for _ in names), *told)]
@@ -148,13 +154,6 @@ def words_of(results: dict[str, Any], scores: dict[str, Any] | None) -> str:
     if said:
         words += [f"From its own stage to the end the loss of {', '.join(said)} (above 0: forgotten)."]
     return "\n\n".join([table, *words])
-
-
-def cell(scores: dict[str, Any], model: str, mode: str, about: dict[str, Any], metric: str) -> str:
-    score = score_of(scores, model, mode, about["name"])
-    if score is None or metric not in score:
-        return ""
-    return f"{score[metric]['value']:.3f} [{score[metric]['low']:.3f}, {score[metric]['high']:.3f}]"
 
 
 def plot(losses: Losses, png: Path) -> None:

@@ -151,7 +151,7 @@ def compare(one: Results, other: Results, metric: Metric, seed: int) -> Differen
         swapped = (rng.random(size) < 0.5).reshape(-1, *[1] * (one.given.ndim - 1))
         left = Results(one.gold, np.where(swapped, other.given, one.given))
         right = Results(one.gold, np.where(swapped, one.given, other.given))
-        beyond += abs(metric(right) - metric(left)) >= abs(value) - 1e-12
+        beyond += not abs(metric(right) - metric(left)) < abs(value) - 1e-12  # NaN, a share of nothing, shows nothing
     return Difference(value, *_middle(values), (beyond + 1) / (PERMUTATIONS + 1))
 
 

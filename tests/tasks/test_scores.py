@@ -104,3 +104,20 @@ def test_intervals_of_seeds_cover():
     assert 0.93 < np.mean(inside) < 0.97
     apart = [scores.welch_interval(one, other) for one, other in zip(drawn[:1000], drawn[1000:] * 3, strict=True)]
     assert np.mean([low < 0 < high for low, high in apart]) > 0.94
+
+
+def test_a_difference_of_shares_of_nothing_is_beyond_no_chance():
+    """A model that gives nothing has no share; neither has a permutation in which one side gives nothing."""
+
+    def share(results):
+        above, below = results.given.sum(axis=0)
+        return float(above / below) if below else float("nan")
+
+    none, some = (scores.Results(None, np.array([pair] * 6, float)) for pair in ((0, 0), (1, 1)))
+    for one, other in ((none, some), (some, none)):
+        found = scores.compare(one, other, share, 0)
+        assert np.isnan(found.value)
+        assert (found.p, found.sign) == (1, 0)
+    right = scores.Results(None, np.array([(1, 1)] + [(0, 0)] * 5, float))
+    wrong = scores.Results(None, np.array([(0, 1)] + [(0, 0)] * 5, float))
+    assert scores.compare(wrong, right, share, 0).p == 1, "one item decides, whichever way it is dealt"
