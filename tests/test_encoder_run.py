@@ -36,6 +36,7 @@ def at_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+@pytest.mark.slow
 def test_from_the_sample_to_a_classifier_and_again(tmp_path, capsys):
     out = tmp_path / "run"
     for _ in range(2):

@@ -42,7 +42,7 @@ def stages(recipe: Stages) -> dict[str, Any]:
     begin(out, identity, inputs)
     files = own_files(recipe.stages)
     counts, losses = answer_tokens(files, manifests), held_losses(files, manifests)
-    results = {"answer_tokens": counts, "losses": losses, "forgotten": forgotten(losses)}
+    results = {"stages": list(files), "answer_tokens": counts, "losses": losses, "forgotten": forgotten(losses)}
     table = words_of(results, scores)
     write_json(out / "stages.json", results)
     write_atomic(out / "stages.md", f"# Stages of instruction tuning\n\n{table}\n")

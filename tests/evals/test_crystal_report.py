@@ -11,6 +11,8 @@ from nsllm_lite.evals.crystal_report import GENERATED, PLACED, RANDOM, REAL, SHU
 from tests.raising import raises
 from tests.science.crystals import crystal, pair, perovskite
 
+pytestmark = pytest.mark.slow  # 10 s of crystals; CI runs them
+
 TRAINING = [perovskite(), perovskite("Ba Zr O", 4.2), pair("Na Cl", 3.5), perovskite("K Mg F", 4.0)]
 REFERENCE = [perovskite("Ca Ti O", 3.8), pair("Cs Br", 4.2), perovskite("Na Mg F", 3.9)]
 OVERLAPPING = crystal([4], "Sr O", [[0, 0, 0], [0, 0, 0.1]])

@@ -71,6 +71,7 @@ def recipe(files):
 @pytest.mark.pictures
 def test_losses_of_all_stages_after_each_and_what_a_later_one_forgot(recipe, capsys):
     results = stages(recipe)
+    assert results["stages"] == ["general", "task"]
     assert results["answer_tokens"] == {"general": 40, "task": 8}
     assert results["losses"] == {
         "before": {"general": 2.5, "task": 5.0},  # (4 x 10 + 2 x 30) / 40
