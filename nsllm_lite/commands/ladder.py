@@ -50,8 +50,8 @@ class Asked(NamedTuple):
 
 
 def story(args: argparse.Namespace) -> Iterator[Recipe]:
-    """The recipes of the ladder's steps, in order. Raises UserError where one is wrong, a base cannot read this corpus,
-    or the budget shows the papers too often: before the first training."""
+    """The recipes of the ladder's steps, in order. Raises UserError where one is wrong, or a base cannot read this
+    corpus, before anything begins; where the budget shows the papers too often, before the first training."""
     asked = as_typed(args)
     recipe = asked.recipe
     if recipe.adapted is not None:
@@ -59,15 +59,17 @@ def story(args: argparse.Namespace) -> Iterator[Recipe]:
         return
     corpora = corpora_of(asked)
     each = {corpus.out: corpus for corpus in corpora.values()}
+    models = {base.name: base.model or f"{asked.root}/bases/{base.name}/model" for base in recipe.bases}
+    firsts = {base.name: first_of(asked, base, corpora[base.name], models[base.name]) for base in recipe.bases}
+    builds = [build_of(asked, base, corpora[base.name]) for base in recipe.bases if base.build]
     count = len(recipe.bases) * recipe.seeds
     print(
         f"Ladder: {len(recipe.bases)} bases ({', '.join(base.name for base in recipe.bases)}), {recipe.seeds} seeds: "
         f"{count} trainings of {recipe.budget.steps:,} steps at most, {len(each)} tokenizers"
     )
     yield from each.values()
-    models = {base.name: base.model or f"{asked.root}/bases/{base.name}/model" for base in recipe.bases}
-    trainings = trainings_of(asked, corpora, models)
-    yield from (build_of(asked, base, corpora[base.name]) for base in recipe.bases if base.build)
+    trainings = trainings_of(recipe, corpora, firsts)
+    yield from builds
     for of_base in trainings.values():
         yield from of_base
     adapted = [
@@ -180,7 +182,13 @@ def paths_of(corpus: Corpus, trained_on: str) -> dict[str, str]:
     }
 
 
-def trainings_of(asked: Asked, corpora: dict[str, Corpus], models: dict[str, str]) -> dict[str, list[Train]]:
+def first_of(asked: Asked, base: Base, corpus: Corpus, model: str) -> Train:
+    """The training of a base with the first seed, before its own folder is known."""
+    changes = {"model": model, "build": None, "budget": asked.recipe.budget.model_dump()} | paths_of(corpus, "phase1")
+    return recipes.validate(recipes.changed(asked.train, changes) | {"out": asked.root}, asked.recipe.train, "train.")
+
+
+def trainings_of(recipe: Ladder, corpora: dict[str, Corpus], firsts: dict[str, Train]) -> dict[str, list[Train]]:
     """The trainings of each base, by seed. Raises UserError where their rows do not fit them, or the papers would be
     seen too often."""
     from nsllm_lite.formats.rows import Rows
@@ -189,24 +197,21 @@ def trainings_of(asked: Asked, corpora: dict[str, Corpus], models: dict[str, str
 
     trainings: dict[str, list[Train]] = {}
     num_bytes: dict[str, Callable[[int], int]] = {}  # of a training's folder, by its steps
-    for base in asked.recipe.bases:
-        paths = paths_of(corpora[base.name], "phase1")
-        changes = {"model": models[base.name], "build": None, "budget": asked.recipe.budget.model_dump()} | paths
-        values = recipes.changed(asked.train, changes) | {"out": asked.root}
-        first = recipes.validate(values, asked.recipe.train, "train.")
+    for base in recipe.bases:
+        first, paths = firsts[base.name], paths_of(corpora[base.name], "phase1")
         rows, replay = Rows(Path(paths["rows"])), Rows(Path(paths["replay.rows"]))
         require_rows_for(first.budget, [rows])
         replay = replay if len(replay) else None
-        require_epochs(base.name, asked.recipe, order_of(first, rows, replay, first.budget.steps))
+        require_epochs(base.name, recipe, order_of(first, rows, replay, first.budget.steps))
         trainings[base.name] = [
-            recipes.update(first, out=f"{asked.root}/trained/{base.name}/seed-{seed}", seed=seed)
-            for seed in range(first.seed, first.seed + asked.recipe.seeds)
+            recipes.update(first, out=f"{recipe.out}/trained/{base.name}/seed-{seed}", seed=seed)
+            for seed in range(first.seed, first.seed + recipe.seeds)
         ]
         for training in trainings[base.name]:
             num_bytes[training.out] = partial(_bytes_seen, training, rows, replay)
-    if asked.recipe.equal == "tokens":
+    if recipe.equal == "tokens":
         return trainings
-    fewest = min(seen(asked.recipe.budget.steps) for seen in num_bytes.values())
+    fewest = min(seen(recipe.budget.steps) for seen in num_bytes.values())
     return {
         name: [with_steps(training, num_bytes[training.out], fewest) for training in of_base]
         for name, of_base in trainings.items()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from nsllm_lite import cli
-from nsllm_lite.commands.ladder import as_typed, corpora_of, story, trainings_of
+from nsllm_lite.commands.ladder import as_typed, corpora_of, first_of, story, trainings_of
 from nsllm_lite.corpus.build import build
 from nsllm_lite.evals.ladder import ladder
 from nsllm_lite.formats.rows import Rows
@@ -181,7 +181,8 @@ def test_equal_bytes_are_equal_within_a_step(files, models):
     corpora = corpora_of(asked)
     for corpus in corpora.values():
         build(corpus)
-    trainings = trainings_of(asked, corpora, models)
+    firsts = {base.name: first_of(asked, base, corpora[base.name], base.model) for base in asked.recipe.bases}
+    trainings = trainings_of(asked.recipe, corpora, firsts)
     seen, steps, largest = {}, {}, 0
     for name, of_base in trainings.items():
         for training in of_base:
@@ -194,7 +195,7 @@ def test_equal_bytes_are_equal_within_a_step(files, models):
     assert max(seen.values()) - min(seen.values()) <= largest
     assert steps["short"] == [6, 6], "the base that reads the fewest bytes makes all steps"
     assert max(steps["long"]) < 6
-    whole = trainings_of(asked._replace(recipe=recipes.update(asked.recipe, equal="tokens")), corpora, models)
+    whole = trainings_of(recipes.update(asked.recipe, equal="tokens"), corpora, firsts)
     assert {one.budget.steps for of_base in whole.values() for one in of_base} == {6}
     assert [one.seed for one in whole["long"]] == list(SEEDS)
 
@@ -219,6 +220,16 @@ def test_equal_bytes_are_equal_within_a_step(files, models):
 def test_what_is_no_ladder_is_refused_before_anything_starts(files, capsys, words, code, quoted):
     text = fails(capsys, code, "ladder", str(files / "ladder.yaml"), f"out={files / 'no'}", *words)
     assert quoted in text
+    assert not (files / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [("train.optimizer.learning_rat=1", "key-unknown"), ("build.optimizer.learning_rate=x", "value-wrong")],
+)
+def test_a_wrong_word_of_a_training_is_refused_before_the_papers_are_packed(files, capsys, word, code):
+    text = fails(capsys, code, "ladder", str(files / "ladder.yaml"), f"out={files / 'no'}", word)
+    assert word.partition("=")[0].removeprefix("build.") in text
     assert not (files / "no").exists()
 
 
