@@ -3,10 +3,11 @@
     python bench/extraction.py --real DATA                             SmolLM2-135M on LLaMat's doping and MOF files
     python bench/extraction.py --real DATA --only doping --seeds 1 sft.epochs=0.1 eval.max_items=20     to try it
 
-For each task: gold answers (`nsllm-lite tasks`), scores of the untuned model as an instruction and few-shot, then
-instruction tuning on the training file from --model with each seed, the merge, and the scores of the test file, free
-and under the grammar of the schema. The table has the floors (always empty, the commonest answer, a dictionary of the
-training file) and n; below it the difference to each floor on the same items, with a permutation test.
+For each task: gold answers (`nsllm-lite tasks`), scores of the untuned model (--untuned: as an instruction, few-shot or
+both; free alone, as under a grammar it fills its limit of tokens), then instruction tuning on the training file from
+--model with each seed, the merge, and the scores of the test file, free and under the grammar of the schema. The table
+has the floors (always empty, the commonest answer, a dictionary of the training file) and n; below it the difference to
+each floor on the same items, with a permutation test.
 
 Words such as sft.epochs=2, sft.optimizer.learning_rate=1e-4 or eval.max_items=20 change single values. Writes
 extraction.json and .md into --out; what is finished is skipped when the same command is given again, and a killed
@@ -69,7 +70,7 @@ def measure(task: str, args: argparse.Namespace) -> dict[str, Any]:
     made = {"kind": "tasks", "gold": [{"task": task} | paths], "out": str(gold), "seed": 0}
     run_step(recipes.validate(made | {"max_per_task": 10_000, "max_paper_chars": 10_000}, "tasks of the bench"))
     found: dict[str, dict[str, list[float]]] = {}
-    untuned = evaluate(gold, str(args.model), args.out / task / UNTUNED, words, modes=["instruction", "few-shot"])
+    untuned = evaluate(gold, str(args.model), args.out / task / UNTUNED, words, modes=args.untuned, constrain=False)
     folders = {UNTUNED: [args.out / task / UNTUNED], "tuned": []}
     add(found, UNTUNED, untuned)
     for seed in range(args.seeds):
@@ -97,6 +98,8 @@ def over_floors(task: str, gold: Path, folders: dict[str, list[Path]], words: li
     rules = {rule: answers for rule, answers in one.task.rules(one, 0).items() if answers}
     for model, places in folders.items():
         for mode in MODES:
+            if not all((Asked("model", mode, one).path(out)).is_file() for out in places):
+                continue
             for rule, answers in rules.items():
                 cells = []
                 for out in places:
@@ -129,6 +132,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m"), metavar="DIR")
     parser.add_argument("--only", nargs="+", choices=[*FILES], default=["doping", "mof"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--untuned", nargs="+", choices=["instruction", "few-shot"], default=["instruction"])
     parser.add_argument("--out", type=Path, default=Path("runs/extraction-bench"))
     args = parser.parse_intermixed_args(words)
     found = {task: measure(task, args) for task in args.only}
